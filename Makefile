@@ -1,0 +1,44 @@
+# The virtual environment is made on first use, and again when pyproject.toml changes.
+# ARGS goes to the command that a target runs:  make train ARGS="--workers 4 --epochs 3"
+# PYTHON names the interpreter to build .venv from; without it, a suitable one is looked for.
+
+VENV := .venv
+ARGS ?=
+PYTHON ?=
+
+.PHONY: help train test bench protos clean again
+
+help:
+	@echo 'make train    set up, and train the reference model on MNIST   (ARGS="--workers 4": see downpour train --help)'
+	@echo 'make test     set up, and run lint, types and all tests'
+	@echo 'make bench    set up, and compare with TensorFlow and Keras on this machine'
+	@echo 'make protos   write the stubs again from protos/parameter_server.proto'
+	@echo 'make clean    remove .venv, caches and build products; runs/ stays'
+
+train: $(VENV)/worker.stamp
+	@$(VENV)/bin/downpour train $(ARGS)
+
+test: $(VENV)/dev.stamp
+	$(VENV)/bin/ruff check --quiet .
+	$(VENV)/bin/mypy --no-error-summary
+	$(VENV)/bin/pytest $(ARGS)
+
+bench: $(VENV)/dev.stamp
+	@$(VENV)/bin/downpour bench $(or $(ARGS),baselines)
+
+# From the root with -I., so that the stubs import each other as `from protos import ...`.
+protos: $(VENV)/dev.stamp
+	$(VENV)/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. \
+		protos/parameter_server.proto
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './runs/*' -prune -exec rm -rf {} +
+
+$(VENV)/%.stamp: pyproject.toml deploy/setup.sh
+	@PYTHON="$(PYTHON)" sh deploy/setup.sh $*
+
+# The scripts in a virtual environment name its folder, so a moved or copied tree needs its own.
+ifneq ($(shell cat $(VENV)/home 2>/dev/null),$(CURDIR))
+$(VENV)/worker.stamp $(VENV)/dev.stamp: again
+endif

@@ -1,0 +1,1 @@
+"""Benchmarks, simulator and checks that use both sides."""

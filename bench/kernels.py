@@ -1,0 +1,170 @@
+"""How near each update rule is to the memory's own speed: `python -m bench.kernels [--quick] [--json FILE]`.
+
+The yardstick is a memcpy that moves the bytes which an update must move: w and g read, w' written, and every
+slot read and written, 12 bytes per weight for SGD, 20 with one slot, 28 with two. A memcpy of B bytes reads B
+and writes B, so it stands for SGD when it copies 6 bytes per weight (10, 14). The two are timed in turns, so
+that both see the same machine; a ratio is that of neighbours, and its median and quartiles are reported.
+
+`resident` is the same work on one block over and over: what the arithmetic takes when memory costs nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median, quantiles
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from ps.optimizers import BLOCK, OPTIMIZERS, Hyper, Optimizer
+
+LARGE = 25_600_000  # weights of ResNet-50, about
+SMALL = 79_510  # weights of the reference model
+TARGETS = {"sgd": 1.2, "momentum": 1.4, "adagrad": 1.8, "rmsprop": 1.8, "adam": 1.8, "adamw": 1.8}
+
+
+def run(quick: bool) -> dict[str, Any]:
+    """Times every rule of the registry on one thread.
+
+    Args:
+        quick: Fewer repeats; under half a minute.
+
+    Returns:
+        Facts of the machine, and per rule the times in ms, the ratio to memcpy with quartiles and target, and
+        the time of one update of the reference model in µs.
+    """
+    repeats = 7 if quick else 31
+    rng = np.random.default_rng(0)
+    weights = rng.standard_normal(LARGE, np.float32)
+    gradient = rng.standard_normal(LARGE, np.float32) * np.float32(1e-3)
+    out = np.ones_like(weights)
+    most = max(Optimizer(name, Hyper(), 0).bytes_per_weight for name in OPTIMIZERS)
+    # Written, for pages that were only reserved all read from one page of zeros.
+    source, target = (np.ones(LARGE * most // 2, np.uint8) for _ in range(2))
+    kernels = {name: _kernel(name, weights, gradient, out, source, target, repeats) for name in OPTIMIZERS}
+    return {
+        "weights": LARGE,
+        "small_weights": SMALL,
+        "block": BLOCK,
+        "repeats": repeats,
+        "machine": {"cpus": os.cpu_count(), "processor": _processor(), "numpy": np.__version__},
+        "kernels": kernels,
+    }
+
+
+def _kernel(
+    name: str,
+    weights: np.ndarray,
+    gradient: np.ndarray,
+    out: np.ndarray,
+    source: np.ndarray,
+    target: np.ndarray,
+    repeats: int,
+) -> dict[str, Any]:
+    """One rule's row."""
+    large = Optimizer(name, Hyper(), LARGE)
+    moved = large.bytes_per_weight
+    copied = LARGE * moved // 2
+
+    # Of a block each, so that the slots are resident, too.
+    block = Optimizer(name, Hyper(), BLOCK)
+
+    def update() -> None:
+        large.apply(weights, gradient, out)
+
+    def copy() -> None:
+        np.copyto(target[:copied], source[:copied])
+
+    def resident() -> None:
+        for _ in range(LARGE // BLOCK):
+            block.apply(weights[:BLOCK], gradient[:BLOCK], out[:BLOCK])
+
+    copies, updates, residents = _interleaved((copy, update, resident), repeats)
+    ratios = [u / c for u, c in zip(updates, copies, strict=True)]
+    quartiles = quantiles(ratios, n=4)
+    return {
+        "bytes_per_weight": moved,
+        "memcpy_ms": 1e3 * median(copies),
+        "update_ms": 1e3 * median(updates),
+        "resident_ms": 1e3 * median(residents),
+        "ratio": quartiles[1],
+        "ratio_quartiles": [quartiles[0], quartiles[2]],
+        "target": TARGETS.get(name),
+        "small_us": 1e6 * _small(name, weights, gradient, out, repeats),
+    }
+
+
+def _small(name: str, weights: np.ndarray, gradient: np.ndarray, out: np.ndarray, repeats: int) -> float:
+    """Seconds of one update of the reference model."""
+    small = Optimizer(name, Hyper(), SMALL)
+    w, g, new = weights[:SMALL], gradient[:SMALL], out[:SMALL]
+
+    def updates() -> None:
+        for _ in range(50):
+            small.apply(w, g, new)
+
+    return median(_interleaved((updates,), repeats)[0]) / 50
+
+
+def _interleaved(actions: tuple[Callable[[], None], ...], repeats: int) -> list[list[float]]:
+    """Seconds of every action in every round, after one round to warm up."""
+    times: list[list[float]] = [[] for _ in actions]
+    for i in range(repeats + 1):
+        for seconds, action in zip(times, actions, strict=True):
+            start = perf_counter()
+            action()
+            if i:
+                seconds.append(perf_counter() - start)
+    return times
+
+
+def _processor() -> str:
+    """The kind of processor, as the kernel names it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def table(results: dict[str, Any]) -> str:
+    """The results as a Markdown table."""
+    lines = [
+        f"{results['weights']:,} float32 weights, blocks of {results['block']:,}, one thread, "
+        f"{results['machine']['processor']}, NumPy {results['machine']['numpy']}, "
+        f"medians of {results['repeats']}",
+        "",
+        "| rule | bytes/weight | memcpy ms | update ms | ratio (quartiles) | target | resident ms "
+        f"| {results['small_weights']:,} weights µs |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, row in results["kernels"].items():
+        low, high = row["ratio_quartiles"]
+        bound = f"≤ {row['target']}" if row["target"] else ""
+        lines.append(
+            f"| {name} | {row['bytes_per_weight']} | {row['memcpy_ms']:.1f} | {row['update_ms']:.1f} "
+            f"| {row['ratio']:.2f} ({low:.2f}–{high:.2f}) | {bound} | {row['resident_ms']:.1f} "
+            f"| {row['small_us']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Runs, prints the table, and writes the results where asked."""
+    parser = argparse.ArgumentParser(prog="python -m bench.kernels", description=run.__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer repeats")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here, too")
+    arguments = parser.parse_args()
+    results = run(arguments.quick)
+    print(table(results))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

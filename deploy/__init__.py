@@ -1,0 +1,1 @@
+"""Puts servers and workers on machines: the command line, the plan, the launchers."""

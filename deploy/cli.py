@@ -1,0 +1,116 @@
+"""The command line: `downpour COMMAND [flags]`. Each command imports what it needs, when it runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, NoReturn
+
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+class Command(NamedTuple):
+    """A row of the table of commands."""
+
+    line: str  # what it does, for `downpour --help`
+    run: Callable[[list[str]], int]  # arguments -> exit status
+
+
+def _train(argv: list[str]) -> int:
+    from deploy.config import TrainSettings
+    from protos.settings import parse
+
+    about = "Train a model on a local cluster: servers hold the weights, workers compute gradients."
+    settings = parse(TrainSettings, argv, "downpour train", about)
+    from deploy.local import train
+
+    return train(settings)
+
+
+def _status(argv: list[str]) -> int:
+    from deploy.config import StatusSettings
+    from protos.settings import parse
+
+    settings = parse(StatusSettings, argv, "downpour status", "Show what a running job is doing.")
+    from deploy.status import status
+
+    return status(settings)
+
+
+def _become(module: str) -> Callable[[list[str]], int]:
+    """A command that turns this process into `python -m module` with the same arguments."""
+
+    def run(argv: list[str]) -> NoReturn:
+        import os
+
+        from deploy.environment import python_path
+
+        environment = {**os.environ, "PYTHONPATH": python_path(os.environ.get("PYTHONPATH", ""))}
+        os.execve(sys.executable, [sys.executable, "-m", module, *argv], environment)
+
+    return run
+
+
+COMMANDS: dict[str, Command] = {
+    "train": Command("train a model on a local cluster", _train),
+    "ps": Command("run one parameter-server process", _become("ps")),
+    "worker": Command("run one worker process", _become("worker")),
+    "status": Command("show what a running job is doing", _status),
+    "bench": Command("measure, and compare with other ways to train", _become("bench")),
+}
+
+
+def usage() -> str:
+    """The text of `downpour --help`."""
+    rows = "\n".join(f"  {name:<10}{command.line}" for name, command in COMMANDS.items())
+    return (
+        "usage: downpour COMMAND [flags]\n\n"
+        "An asynchronous parameter server for Keras 3 on TensorFlow.\n\n"
+        f"commands:\n{rows}\n\n"
+        "`downpour COMMAND --help` lists the flags of a command; `downpour --version` prints the version."
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments:
+        print(usage(), file=sys.stderr)
+        return EXIT_USAGE
+    name, *rest = arguments
+    if name in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if name == "--version":
+        print(f"downpour {_version()}")
+        return 0
+    if name not in COMMANDS:
+        return _unknown(name)
+    try:
+        return COMMANDS[name].run(rest)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+def _unknown(name: str) -> int:
+    import difflib
+
+    near = difflib.get_close_matches(name, COMMANDS, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    what = "flag" if name.startswith("-") else "command"
+    print(f"downpour: unknown {what} {name}{hint}; commands are {', '.join(COMMANDS)}", file=sys.stderr)
+    return EXIT_USAGE
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("downpour")
+    except PackageNotFoundError:
+        return "(not installed: run from its source)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

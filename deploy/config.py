@@ -1,0 +1,94 @@
+"""Settings of the commands that start and watch a cluster."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator, Field
+
+from protos.settings import Address, Settings, did_you_mean
+from ps.config import JobSettings
+from worker.datasets import DATASETS
+from worker.models import MODELS
+
+
+def known_model(value: str) -> str:
+    """Accepts a name of the registry, or `module:function` where the module can be found."""
+    module, colon, function = value.partition(":")
+    if not colon:
+        if value not in MODELS:
+            near = did_you_mean(value, MODELS)
+            raise ValueError(f"must be one of {', '.join(MODELS)}{near}, or module:function")
+        return value
+    if not (function.isidentifier() and all(part.isidentifier() for part in module.split("."))):
+        raise ValueError("must be module:function, both of them Python names")
+    # The top-level package alone is looked for: to look inside it would import it, and TensorFlow with it.
+    if importlib.machinery.PathFinder.find_spec(module.split(".")[0], [os.getcwd(), *sys.path]) is None:
+        raise ValueError(f"must name a module that can be found from {os.getcwd()} or in the Python path")
+    return value
+
+
+def known_dataset(value: str) -> str:
+    """Accepts a name of the registry, or the path of an `.npz` file that exists."""
+    if value in DATASETS:
+        return value
+    if not value.endswith(".npz"):
+        near = did_you_mean(value, DATASETS)
+        raise ValueError(f"must be one of {', '.join(DATASETS)}{near}, or the path of an .npz file")
+    if not Path(value).is_file():
+        raise ValueError(f"must be a file: there is none at {Path(value).absolute()}")
+    return value
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class TrainSettings(JobSettings):
+    """A job on a local cluster: one process per server shard and per worker."""
+
+    groups: ClassVar[dict[str, tuple[str, ...]]] = {
+        **JobSettings.groups,
+        "processes": ("threads", "xla", "worker_restarts", "runs_dir"),
+        "output": ("verbose",),
+    }
+
+    model: Annotated[str, AfterValidator(known_model)] = Field(
+        "sigmoid100", description=f"{', '.join(MODELS)}, or module:function that returns a Keras model"
+    )
+    dataset: Annotated[str, AfterValidator(known_dataset)] = Field(
+        "mnist",
+        description=f"{', '.join(DATASETS)}, or the path of an .npz with x_train, y_train, x_test, y_test",
+    )
+    workers: int = Field(
+        default_factory=lambda: max(2, cores()),
+        ge=1,
+        le=1024,
+        description="worker processes (default: the number of cores, at least 2)",
+    )
+    threads: int = Field(1, ge=1, le=1024, description="TensorFlow's threads in each worker")
+    xla: Literal["auto", "on", "off"] = Field(
+        "auto", description="compile the gradient with XLA; auto times both"
+    )
+    worker_restarts: int = Field(3, ge=0, description="times that a worker which dies is started again")
+    runs_dir: str = Field("runs", min_length=1, description="folder of the run directories")
+    verbose: bool = Field(False, description="show every worker")
+
+
+class StatusSettings(Settings):
+    """What a running job is doing."""
+
+    positional: ClassVar[tuple[str, ...]] = ("address",)
+
+    address: Address = Field(description="HOST:PORT of the job's coordinator, as the server announced it")
+    json_: bool = Field(False, description="print one JSON object")
+    watch: bool = Field(False, description="go on until the job ends")
+    every_s: float = Field(1.0, ge=0.1, le=3600, description="time between two looks with --watch")
+    timeout_s: float = Field(5.0, gt=0, le=600, description="deadline for an answer")

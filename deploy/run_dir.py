@@ -1,0 +1,39 @@
+"""The run directory as a launcher sees it: it makes it, and reads what the coordinator wrote there."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+
+def make_run_dir(runs: Path, model: str, now: datetime) -> Path:
+    """Makes `runs/<UTC time>-<model>/` with `logs/`; a number is added where the name is taken.
+
+    Raises:
+        OSError: when it cannot be made.
+    """
+    label = re.sub(r"[^A-Za-z0-9_.-]+", "-", model).strip("-.") or "model"
+    stem = f"{now:%Y%m%dT%H%M%SZ}-{label}"
+    runs.mkdir(parents=True, exist_ok=True)
+    count = 1
+    while True:
+        run_dir = runs / (stem if count == 1 else f"{stem}-{count}")
+        try:
+            run_dir.mkdir()
+        except FileExistsError:
+            count += 1
+            continue
+        (run_dir / "logs").mkdir()
+        return run_dir
+
+
+def read_summary(run_dir: Path) -> dict[str, Any] | None:
+    """What the coordinator wrote of the job at its end, if it did."""
+    try:
+        summary = json.loads((run_dir / "summary.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return summary if isinstance(summary, dict) else None

@@ -1,0 +1,1 @@
+"""The contract between parameter servers and workers: messages, frames, layout, codecs, errors."""

@@ -1,0 +1,45 @@
+"""gRPC channels and servers: limits and keepalive, the same on both sides."""
+
+from __future__ import annotations
+
+import grpc
+
+from protos.frame import MESSAGE_LIMIT_BYTES
+
+PROTOCOL = 1
+SESSION_KEY = "downpour-session"
+
+_LIMITS: list[tuple[str, int]] = [
+    ("grpc.max_send_message_length", MESSAGE_LIMIT_BYTES),
+    ("grpc.max_receive_message_length", MESSAGE_LIMIT_BYTES),
+]
+CLIENT_OPTIONS: list[tuple[str, int]] = [
+    *_LIMITS,
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.use_local_subchannel_pool", 1),  # a reconnect is a new connection, not a shared broken one
+    ("grpc.enable_http_proxy", 0),
+]
+SERVER_OPTIONS: list[tuple[str, int]] = [
+    *_LIMITS,
+    ("grpc.so_reuseport", 0),  # a port in use is an error, not a second listener
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_ping_strikes", 0),
+]
+
+
+def open_channel(address: str) -> grpc.Channel:
+    """A channel to `HOST:PORT` with the project's limits and keepalive."""
+    return grpc.insecure_channel(address, options=CLIENT_OPTIONS)
+
+
+def open_aio_channel(address: str) -> grpc.aio.Channel:
+    """The same for an event loop."""
+    return grpc.aio.insecure_channel(address, options=CLIENT_OPTIONS)

@@ -1,0 +1,108 @@
+"""Errors that cross the wire, and the one table that maps them to gRPC status codes and back.
+
+DownpourError
+ +-- InvalidRequest     what was sent is malformed
+ +-- UnknownWorker      no such session: never registered, expired or fenced
+ +-- Fenced             meant for an earlier life of the shard
+ +-- LayoutMismatch     another model or other data than the job's
+ +-- FutureVersion      a base version that does not exist yet
+ +-- JobConflict        the server has a job already, or it has ended
+ +-- TooLarge           beyond a limit
+ +-- Unreachable        nobody answers at the address
+ +-- DeadlineExceeded   no answer in time
+ +-- AccessDenied       no token, or the wrong one
+ +-- Unsupported        another version of the protocol
+ +-- ServerFault        a defect in the server
+"""
+
+from __future__ import annotations
+
+import grpc
+
+
+class DownpourError(Exception):
+    """Base of all errors that a peer may be told."""
+
+
+class InvalidRequest(DownpourError):
+    """A message is malformed: wrong length, truncated, a field out of its range."""
+
+
+class UnknownWorker(DownpourError):
+    """The session does not exist: never registered, expired, or taken over by a newer incarnation."""
+
+
+class Fenced(DownpourError):
+    """The message was meant for an earlier generation of this shard."""
+
+
+class LayoutMismatch(DownpourError):
+    """The worker's model or data differ from what the job was initialised with."""
+
+
+class FutureVersion(DownpourError):
+    """A push claims to come from a version that the shard has not reached."""
+
+
+class JobConflict(DownpourError):
+    """The server already has a job, and it is another one, or it has ended."""
+
+
+class TooLarge(DownpourError):
+    """A message or a model is beyond a limit."""
+
+
+class Unreachable(DownpourError):
+    """Nobody answered at the address."""
+
+
+class DeadlineExceeded(DownpourError):
+    """An answer did not come in time."""
+
+
+class AccessDenied(DownpourError):
+    """The caller did not show the token that the server wants."""
+
+
+class Unsupported(DownpourError):
+    """The peer speaks another version of the protocol."""
+
+
+class ServerFault(DownpourError):
+    """The server failed in a way that it did not foresee."""
+
+
+STATUS_OF: dict[type[DownpourError], grpc.StatusCode] = {
+    InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    UnknownWorker: grpc.StatusCode.NOT_FOUND,
+    Fenced: grpc.StatusCode.ABORTED,
+    LayoutMismatch: grpc.StatusCode.FAILED_PRECONDITION,
+    FutureVersion: grpc.StatusCode.OUT_OF_RANGE,
+    JobConflict: grpc.StatusCode.ALREADY_EXISTS,
+    TooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Unreachable: grpc.StatusCode.UNAVAILABLE,
+    DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
+    AccessDenied: grpc.StatusCode.UNAUTHENTICATED,
+    Unsupported: grpc.StatusCode.UNIMPLEMENTED,
+    ServerFault: grpc.StatusCode.INTERNAL,
+}
+ERROR_OF: dict[grpc.StatusCode, type[DownpourError]] = {code: error for error, code in STATUS_OF.items()}
+
+
+def status_of(error: BaseException) -> tuple[grpc.StatusCode, str]:
+    """Status code and message under which `error` crosses the wire; anything unforeseen is INTERNAL."""
+    code = STATUS_OF.get(type(error))  # type: ignore[arg-type]
+    if code is None:
+        return grpc.StatusCode.INTERNAL, f"the server failed: {type(error).__name__}: {error}"
+    return code, str(error)
+
+
+def error_of(failure: grpc.RpcError, address: str) -> DownpourError:
+    """The error that a failed call stands for; `address` is named where the peer said nothing itself."""
+    code, details = failure.code(), failure.details() or ""
+    kind = Unreachable if code is grpc.StatusCode.CANCELLED else ERROR_OF.get(code, ServerFault)
+    if kind is Unreachable:
+        return Unreachable(f"no parameter server answers at {address}: {details}")
+    if kind is DeadlineExceeded:
+        return DeadlineExceeded(f"no answer from {address} in time: {details}")
+    return kind(details or f"{address} answered {code.name}")

@@ -1,0 +1,156 @@
+"""Data-plane frames: a small protobuf header and a raw payload, cut into messages of bounded size.
+
+The first message of a frame is `[u32 header length][header][zeros to a multiple of 16][payload...]`; the
+header's `payload_bytes` tells how much payload there is in all. What does not fit into the first message
+follows in messages that are payload alone.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from typing import Generic, NamedTuple, TypeVar
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from protos.errors import InvalidRequest, TooLarge
+from protos.parameter_server_pb2 import Reply, Request
+
+CHUNK_BYTES = 2 << 20
+HEADER_LIMIT_BYTES = 64 << 10
+MESSAGE_LIMIT_BYTES = (4 << 20) + HEADER_LIMIT_BYTES
+_PREFIX = struct.Struct("<I")
+_ALIGNMENT = 16  # of the payload within a message: NumPy needs 4, SIMD likes 16
+
+Header = TypeVar("Header", Request, Reply)
+Buffer = bytes | bytearray | memoryview
+
+
+class Frame(NamedTuple, Generic[Header]):
+    """A complete frame: its header and its payload (`uint8[payload_bytes]`, read-only or owned)."""
+
+    header: Header
+    payload: memoryview
+
+
+def encode(header: Header, payload: Buffer = b"", chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
+    """Yields the messages of one frame; each byte of the payload is copied once, into its message.
+
+    Args:
+        header: Sets its `payload_bytes`.
+        payload: Contiguous bytes.
+        chunk_bytes: The most payload in one message.
+    """
+    view = memoryview(payload).cast("B") if not isinstance(payload, bytes) else memoryview(payload)
+    header.payload_bytes = len(view)
+    packed = header.SerializeToString()
+    padding = -(_PREFIX.size + len(packed)) % _ALIGNMENT
+    yield b"".join((_PREFIX.pack(len(packed)), packed, bytes(padding), view[:chunk_bytes]))
+    for start in range(chunk_bytes, len(view), chunk_bytes):
+        yield bytes(view[start : start + chunk_bytes])
+
+
+class Decoder(Generic[Header]):
+    """Puts the messages of one stream together to frames.
+
+    A frame of one message is not copied: its payload is a view of the message.
+    """
+
+    def __init__(
+        self,
+        header_type: type[Header],
+        limit_bytes: Callable[[Header], int],
+        allocate: Callable[[int], memoryview] = lambda size: np.empty(size, np.uint8).data,
+    ) -> None:
+        """Starts between two frames.
+
+        Args:
+            header_type: `Request` on a server, `Reply` on a worker.
+            limit_bytes: The most payload that a frame with such a header may have; asked before a byte of
+                it is stored.
+            allocate: Gives the memory for a payload of several messages.
+        """
+        self._header_type: type[Header] = header_type
+        self._limit_bytes: Callable[[Header], int] = limit_bytes
+        self._allocate = allocate
+        self._header: Header | None = None
+        self._payload = memoryview(b"")
+        self._filled = 0
+
+    @property
+    def between_frames(self) -> bool:
+        """Whether the stream may end here without cutting a frame short."""
+        return self._header is None
+
+    def feed(self, message: bytes) -> Frame[Header] | None:
+        """Takes the next message; returns the frame that it completes, if it does.
+
+        Raises:
+            InvalidRequest: The message is truncated, its header does not parse, or it brings more payload
+                than its header announced.
+            TooLarge: The header announces more payload than the limit.
+        """
+        return self._first(message) if self._header is None else self._next(self._header, message)
+
+    def _first(self, message: bytes) -> Frame[Header] | None:
+        header, offset = self._parse(message)
+        limit = self._limit_bytes(header)
+        if header.payload_bytes > limit:
+            raise TooLarge(
+                f"a payload must be at most {limit:,} bytes here; received a header that announces "
+                f"{header.payload_bytes:,}. Check that both sides have the same model and shards."
+            )
+        rest = memoryview(message)[offset:]
+        if len(rest) == header.payload_bytes:
+            return Frame(header, rest)
+        self._check_room(len(rest), header.payload_bytes)
+        self._header, self._payload, self._filled = header, self._allocate(header.payload_bytes), len(rest)
+        self._payload[: len(rest)] = rest
+        return None
+
+    def _next(self, header: Header, message: bytes) -> Frame[Header] | None:
+        if not message:
+            raise InvalidRequest(
+                "a continuation must hold payload; received an empty message. Resend the frame."
+            )
+        end = self._filled + len(message)
+        self._check_room(end, header.payload_bytes)
+        self._payload[self._filled : end] = message
+        self._filled = end
+        if end < header.payload_bytes:
+            return None
+        self._header = None
+        return Frame(header, self._payload)
+
+    def _parse(self, message: bytes) -> tuple[Header, int]:
+        if len(message) < _PREFIX.size:
+            raise InvalidRequest(
+                f"a frame must start with its header's length in {_PREFIX.size} bytes; received {len(message)} "
+                "bytes in all. Resend the frame."
+            )
+        (length,) = _PREFIX.unpack_from(message)
+        offset = _PREFIX.size + length
+        offset += -offset % _ALIGNMENT
+        if length > HEADER_LIMIT_BYTES or offset > len(message):
+            raise InvalidRequest(
+                f"a frame's header must lie within its first message and be at most {HEADER_LIMIT_BYTES:,} bytes; "
+                f"received a length of {length:,} in a message of {len(message):,}. Resend the frame."
+            )
+        header = self._header_type()
+        try:
+            header.ParseFromString(message[_PREFIX.size : _PREFIX.size + length])
+        except DecodeError as error:
+            raise InvalidRequest(
+                f"a frame's header must be a {self._header_type.__name__}; received {length} bytes that are not "
+                f"({error}). Check that both sides run the same version."
+            ) from error
+        return header, offset
+
+    @staticmethod
+    def _check_room(received: int, announced: int) -> None:
+        if received > announced:
+            raise InvalidRequest(
+                f"a frame must hold as much payload as its header announces, {announced:,} bytes; received "
+                f"{received:,}. Resend the frame."
+            )

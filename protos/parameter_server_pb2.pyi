@@ -1,0 +1,555 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Section(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    TRAINED: _ClassVar[Section]
+    STATE: _ClassVar[Section]
+
+class TaskKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    WAIT: _ClassVar[TaskKind]
+    TRAIN: _ClassVar[TaskKind]
+    VALIDATE: _ClassVar[TaskKind]
+    FINISH: _ClassVar[TaskKind]
+    END: _ClassVar[TaskKind]
+
+class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PUSH_PULL: _ClassVar[Kind]
+    PULL: _ClassVar[Kind]
+    INIT: _ClassVar[Kind]
+
+class Outcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    APPLIED: _ClassVar[Outcome]
+    BUFFERED: _ClassVar[Outcome]
+    DROPPED: _ClassVar[Outcome]
+TRAINED: Section
+STATE: Section
+WAIT: TaskKind
+TRAIN: TaskKind
+VALIDATE: TaskKind
+FINISH: TaskKind
+END: TaskKind
+PUSH_PULL: Kind
+PULL: Kind
+INIT: Kind
+APPLIED: Outcome
+BUFFERED: Outcome
+DROPPED: Outcome
+
+class Tensor(_message.Message):
+    __slots__ = ("name", "shape", "section")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    SECTION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    section: Section
+    def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., section: _Optional[_Union[Section, str]] = ...) -> None: ...
+
+class Layout(_message.Message):
+    __slots__ = ("tensors",)
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    tensors: _containers.RepeatedCompositeFieldContainer[Tensor]
+    def __init__(self, tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ...) -> None: ...
+
+class DescribeRequest(_message.Message):
+    __slots__ = ("protocol",)
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    protocol: int
+    def __init__(self, protocol: _Optional[int] = ...) -> None: ...
+
+class Job(_message.Message):
+    __slots__ = ("protocol", "job", "model", "dataset", "batch_size", "epochs", "seed", "validation_split", "codec", "transport", "mode", "heartbeat_s", "session_s", "nonfinite_limit", "clip_norm", "workers", "shards", "learning_rate", "push_every", "fetch_every", "overlap", "phase", "chunk_bytes")
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    VALIDATION_SPLIT_FIELD_NUMBER: _ClassVar[int]
+    CODEC_FIELD_NUMBER: _ClassVar[int]
+    TRANSPORT_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_S_FIELD_NUMBER: _ClassVar[int]
+    SESSION_S_FIELD_NUMBER: _ClassVar[int]
+    NONFINITE_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    CLIP_NORM_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    SHARDS_FIELD_NUMBER: _ClassVar[int]
+    LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
+    PUSH_EVERY_FIELD_NUMBER: _ClassVar[int]
+    FETCH_EVERY_FIELD_NUMBER: _ClassVar[int]
+    OVERLAP_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    protocol: int
+    job: str
+    model: str
+    dataset: str
+    batch_size: int
+    epochs: int
+    seed: int
+    validation_split: float
+    codec: str
+    transport: str
+    mode: str
+    heartbeat_s: float
+    session_s: float
+    nonfinite_limit: int
+    clip_norm: float
+    workers: int
+    shards: int
+    learning_rate: float
+    push_every: int
+    fetch_every: int
+    overlap: bool
+    phase: str
+    chunk_bytes: int
+    def __init__(self, protocol: _Optional[int] = ..., job: _Optional[str] = ..., model: _Optional[str] = ..., dataset: _Optional[str] = ..., batch_size: _Optional[int] = ..., epochs: _Optional[int] = ..., seed: _Optional[int] = ..., validation_split: _Optional[float] = ..., codec: _Optional[str] = ..., transport: _Optional[str] = ..., mode: _Optional[str] = ..., heartbeat_s: _Optional[float] = ..., session_s: _Optional[float] = ..., nonfinite_limit: _Optional[int] = ..., clip_norm: _Optional[float] = ..., workers: _Optional[int] = ..., shards: _Optional[int] = ..., learning_rate: _Optional[float] = ..., push_every: _Optional[int] = ..., fetch_every: _Optional[int] = ..., overlap: _Optional[bool] = ..., phase: _Optional[str] = ..., chunk_bytes: _Optional[int] = ...) -> None: ...
+
+class Data(_message.Message):
+    __slots__ = ("name", "checksum", "train_samples", "validation_samples", "test_samples")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_FIELD_NUMBER: _ClassVar[int]
+    TRAIN_SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    VALIDATION_SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    TEST_SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    checksum: str
+    train_samples: int
+    validation_samples: int
+    test_samples: int
+    def __init__(self, name: _Optional[str] = ..., checksum: _Optional[str] = ..., train_samples: _Optional[int] = ..., validation_samples: _Optional[int] = ..., test_samples: _Optional[int] = ...) -> None: ...
+
+class RegisterRequest(_message.Message):
+    __slots__ = ("protocol", "job", "worker", "layout", "data", "pid", "host", "facts", "rejoin")
+    class FactsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    LAYOUT_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    FACTS_FIELD_NUMBER: _ClassVar[int]
+    REJOIN_FIELD_NUMBER: _ClassVar[int]
+    protocol: int
+    job: str
+    worker: int
+    layout: Layout
+    data: Data
+    pid: int
+    host: str
+    facts: _containers.ScalarMap[str, str]
+    rejoin: bool
+    def __init__(self, protocol: _Optional[int] = ..., job: _Optional[str] = ..., worker: _Optional[int] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., data: _Optional[_Union[Data, _Mapping]] = ..., pid: _Optional[int] = ..., host: _Optional[str] = ..., facts: _Optional[_Mapping[str, str]] = ..., rejoin: _Optional[bool] = ...) -> None: ...
+
+class ShardAddress(_message.Message):
+    __slots__ = ("shard", "address", "generation")
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    shard: int
+    address: str
+    generation: int
+    def __init__(self, shard: _Optional[int] = ..., address: _Optional[str] = ..., generation: _Optional[int] = ...) -> None: ...
+
+class Session(_message.Message):
+    __slots__ = ("worker", "incarnation", "session", "shards")
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    SHARDS_FIELD_NUMBER: _ClassVar[int]
+    worker: int
+    incarnation: int
+    session: int
+    shards: _containers.RepeatedCompositeFieldContainer[ShardAddress]
+    def __init__(self, worker: _Optional[int] = ..., incarnation: _Optional[int] = ..., session: _Optional[int] = ..., shards: _Optional[_Iterable[_Union[ShardAddress, _Mapping]]] = ...) -> None: ...
+
+class ReadyRequest(_message.Message):
+    __slots__ = ("session", "initialised", "warm")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    INITIALISED_FIELD_NUMBER: _ClassVar[int]
+    WARM_FIELD_NUMBER: _ClassVar[int]
+    session: int
+    initialised: bool
+    warm: bool
+    def __init__(self, session: _Optional[int] = ..., initialised: _Optional[bool] = ..., warm: _Optional[bool] = ...) -> None: ...
+
+class ReadyReply(_message.Message):
+    __slots__ = ("initialise", "start", "end")
+    INITIALISE_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    initialise: bool
+    start: bool
+    end: bool
+    def __init__(self, initialise: _Optional[bool] = ..., start: _Optional[bool] = ..., end: _Optional[bool] = ...) -> None: ...
+
+class HeartbeatRequest(_message.Message):
+    __slots__ = ("session",)
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    session: int
+    def __init__(self, session: _Optional[int] = ...) -> None: ...
+
+class HeartbeatReply(_message.Message):
+    __slots__ = ("drain",)
+    DRAIN_FIELD_NUMBER: _ClassVar[int]
+    drain: bool
+    def __init__(self, drain: _Optional[bool] = ...) -> None: ...
+
+class LeaseRequest(_message.Message):
+    __slots__ = ("session", "wait_s")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    WAIT_S_FIELD_NUMBER: _ClassVar[int]
+    session: int
+    wait_s: float
+    def __init__(self, session: _Optional[int] = ..., wait_s: _Optional[float] = ...) -> None: ...
+
+class Task(_message.Message):
+    __slots__ = ("kind", "lease", "epoch", "start", "stop", "pin", "reason")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    STOP_FIELD_NUMBER: _ClassVar[int]
+    PIN_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    kind: TaskKind
+    lease: int
+    epoch: int
+    start: int
+    stop: int
+    pin: int
+    reason: str
+    def __init__(self, kind: _Optional[_Union[TaskKind, str]] = ..., lease: _Optional[int] = ..., epoch: _Optional[int] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., pin: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class Evaluation(_message.Message):
+    __slots__ = ("samples", "loss", "accuracy")
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    samples: int
+    loss: float
+    accuracy: float
+    def __init__(self, samples: _Optional[int] = ..., loss: _Optional[float] = ..., accuracy: _Optional[float] = ...) -> None: ...
+
+class ReportRequest(_message.Message):
+    __slots__ = ("session", "epoch", "kind", "validation", "test")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    VALIDATION_FIELD_NUMBER: _ClassVar[int]
+    TEST_FIELD_NUMBER: _ClassVar[int]
+    session: int
+    epoch: int
+    kind: TaskKind
+    validation: Evaluation
+    test: Evaluation
+    def __init__(self, session: _Optional[int] = ..., epoch: _Optional[int] = ..., kind: _Optional[_Union[TaskKind, str]] = ..., validation: _Optional[_Union[Evaluation, _Mapping]] = ..., test: _Optional[_Union[Evaluation, _Mapping]] = ...) -> None: ...
+
+class ReportReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class UploadChunk(_message.Message):
+    __slots__ = ("session", "data")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    session: int
+    data: bytes
+    def __init__(self, session: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class UploadReply(_message.Message):
+    __slots__ = ("bytes",)
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    bytes: int
+    def __init__(self, bytes: _Optional[int] = ...) -> None: ...
+
+class LeaveRequest(_message.Message):
+    __slots__ = ("session", "failed", "reason")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    session: int
+    failed: bool
+    reason: str
+    def __init__(self, session: _Optional[int] = ..., failed: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class LeaveReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class StatusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class WatchRequest(_message.Message):
+    __slots__ = ("every_s",)
+    EVERY_S_FIELD_NUMBER: _ClassVar[int]
+    every_s: float
+    def __init__(self, every_s: _Optional[float] = ...) -> None: ...
+
+class WorkerProgress(_message.Message):
+    __slots__ = ("worker", "incarnation", "state", "updates", "samples", "samples_per_s", "loss", "staleness_mean", "staleness_last", "dropped", "host", "pid")
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    UPDATES_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_PER_S_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    STALENESS_MEAN_FIELD_NUMBER: _ClassVar[int]
+    STALENESS_LAST_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    worker: int
+    incarnation: int
+    state: str
+    updates: int
+    samples: int
+    samples_per_s: float
+    loss: float
+    staleness_mean: float
+    staleness_last: int
+    dropped: int
+    host: str
+    pid: int
+    def __init__(self, worker: _Optional[int] = ..., incarnation: _Optional[int] = ..., state: _Optional[str] = ..., updates: _Optional[int] = ..., samples: _Optional[int] = ..., samples_per_s: _Optional[float] = ..., loss: _Optional[float] = ..., staleness_mean: _Optional[float] = ..., staleness_last: _Optional[int] = ..., dropped: _Optional[int] = ..., host: _Optional[str] = ..., pid: _Optional[int] = ...) -> None: ...
+
+class Progress(_message.Message):
+    __slots__ = ("job", "model", "dataset", "mode", "phase", "epoch", "epochs", "samples", "total_samples", "samples_per_s", "loss", "accuracy", "val_loss", "val_accuracy", "test_accuracy", "staleness_mean", "version", "dropped", "duplicates", "elapsed_s", "eta_s", "shards", "shards_joined", "workers", "notes", "run", "epoch_samples", "samples_per_epoch")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_PER_S_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    VAL_LOSS_FIELD_NUMBER: _ClassVar[int]
+    VAL_ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    TEST_ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    STALENESS_MEAN_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
+    DUPLICATES_FIELD_NUMBER: _ClassVar[int]
+    ELAPSED_S_FIELD_NUMBER: _ClassVar[int]
+    ETA_S_FIELD_NUMBER: _ClassVar[int]
+    SHARDS_FIELD_NUMBER: _ClassVar[int]
+    SHARDS_JOINED_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    NOTES_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_PER_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    job: str
+    model: str
+    dataset: str
+    mode: str
+    phase: str
+    epoch: int
+    epochs: int
+    samples: int
+    total_samples: int
+    samples_per_s: float
+    loss: float
+    accuracy: float
+    val_loss: float
+    val_accuracy: float
+    test_accuracy: float
+    staleness_mean: float
+    version: int
+    dropped: int
+    duplicates: int
+    elapsed_s: float
+    eta_s: float
+    shards: int
+    shards_joined: int
+    workers: _containers.RepeatedCompositeFieldContainer[WorkerProgress]
+    notes: _containers.RepeatedScalarFieldContainer[str]
+    run: str
+    epoch_samples: int
+    samples_per_epoch: int
+    def __init__(self, job: _Optional[str] = ..., model: _Optional[str] = ..., dataset: _Optional[str] = ..., mode: _Optional[str] = ..., phase: _Optional[str] = ..., epoch: _Optional[int] = ..., epochs: _Optional[int] = ..., samples: _Optional[int] = ..., total_samples: _Optional[int] = ..., samples_per_s: _Optional[float] = ..., loss: _Optional[float] = ..., accuracy: _Optional[float] = ..., val_loss: _Optional[float] = ..., val_accuracy: _Optional[float] = ..., test_accuracy: _Optional[float] = ..., staleness_mean: _Optional[float] = ..., version: _Optional[int] = ..., dropped: _Optional[int] = ..., duplicates: _Optional[int] = ..., elapsed_s: _Optional[float] = ..., eta_s: _Optional[float] = ..., shards: _Optional[int] = ..., shards_joined: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerProgress, _Mapping]]] = ..., notes: _Optional[_Iterable[str]] = ..., run: _Optional[str] = ..., epoch_samples: _Optional[int] = ..., samples_per_epoch: _Optional[int] = ...) -> None: ...
+
+class StopRequest(_message.Message):
+    __slots__ = ("now", "reason")
+    NOW_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    now: bool
+    reason: str
+    def __init__(self, now: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class StopReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Member(_message.Message):
+    __slots__ = ("worker", "incarnation", "session")
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    worker: int
+    incarnation: int
+    session: int
+    def __init__(self, worker: _Optional[int] = ..., incarnation: _Optional[int] = ..., session: _Optional[int] = ...) -> None: ...
+
+class View(_message.Message):
+    __slots__ = ("number", "members")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    members: _containers.RepeatedCompositeFieldContainer[Member]
+    def __init__(self, number: _Optional[int] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ...) -> None: ...
+
+class ShardEvent(_message.Message):
+    __slots__ = ("joined", "view_seen", "initialised", "pinned", "count", "trace", "stopped")
+    JOINED_FIELD_NUMBER: _ClassVar[int]
+    VIEW_SEEN_FIELD_NUMBER: _ClassVar[int]
+    INITIALISED_FIELD_NUMBER: _ClassVar[int]
+    PINNED_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    TRACE_FIELD_NUMBER: _ClassVar[int]
+    STOPPED_FIELD_NUMBER: _ClassVar[int]
+    joined: ShardAddress
+    view_seen: int
+    initialised: bool
+    pinned: int
+    count: ShardCount
+    trace: bytes
+    stopped: bool
+    def __init__(self, joined: _Optional[_Union[ShardAddress, _Mapping]] = ..., view_seen: _Optional[int] = ..., initialised: _Optional[bool] = ..., pinned: _Optional[int] = ..., count: _Optional[_Union[ShardCount, _Mapping]] = ..., trace: _Optional[bytes] = ..., stopped: _Optional[bool] = ...) -> None: ...
+
+class ShardCount(_message.Message):
+    __slots__ = ("version", "dropped", "duplicates", "bytes_pushed", "bytes_pulled")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
+    DUPLICATES_FIELD_NUMBER: _ClassVar[int]
+    BYTES_PUSHED_FIELD_NUMBER: _ClassVar[int]
+    BYTES_PULLED_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    dropped: int
+    duplicates: int
+    bytes_pushed: int
+    bytes_pulled: int
+    def __init__(self, version: _Optional[int] = ..., dropped: _Optional[int] = ..., duplicates: _Optional[int] = ..., bytes_pushed: _Optional[int] = ..., bytes_pulled: _Optional[int] = ...) -> None: ...
+
+class ShardCommand(_message.Message):
+    __slots__ = ("job", "settings", "layout", "view", "pin", "unpin", "stop")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    LAYOUT_FIELD_NUMBER: _ClassVar[int]
+    VIEW_FIELD_NUMBER: _ClassVar[int]
+    PIN_FIELD_NUMBER: _ClassVar[int]
+    UNPIN_FIELD_NUMBER: _ClassVar[int]
+    STOP_FIELD_NUMBER: _ClassVar[int]
+    job: Job
+    settings: str
+    layout: Layout
+    view: View
+    pin: int
+    unpin: int
+    stop: bool
+    def __init__(self, job: _Optional[_Union[Job, _Mapping]] = ..., settings: _Optional[str] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., view: _Optional[_Union[View, _Mapping]] = ..., pin: _Optional[int] = ..., unpin: _Optional[int] = ..., stop: _Optional[bool] = ...) -> None: ...
+
+class RawFrame(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Request(_message.Message):
+    __slots__ = ("kind", "worker", "incarnation", "seq", "base_version", "generation", "codec", "payload_bytes", "norm", "nonfinite", "samples", "loss", "correct", "lease", "epoch", "start", "stop", "steps", "pin", "no_pull", "have_version")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    BASE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    CODEC_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_BYTES_FIELD_NUMBER: _ClassVar[int]
+    NORM_FIELD_NUMBER: _ClassVar[int]
+    NONFINITE_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    CORRECT_FIELD_NUMBER: _ClassVar[int]
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    STOP_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    PIN_FIELD_NUMBER: _ClassVar[int]
+    NO_PULL_FIELD_NUMBER: _ClassVar[int]
+    HAVE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    kind: Kind
+    worker: int
+    incarnation: int
+    seq: int
+    base_version: int
+    generation: int
+    codec: str
+    payload_bytes: int
+    norm: float
+    nonfinite: bool
+    samples: int
+    loss: float
+    correct: int
+    lease: int
+    epoch: int
+    start: int
+    stop: int
+    steps: int
+    pin: int
+    no_pull: bool
+    have_version: int
+    def __init__(self, kind: _Optional[_Union[Kind, str]] = ..., worker: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., base_version: _Optional[int] = ..., generation: _Optional[int] = ..., codec: _Optional[str] = ..., payload_bytes: _Optional[int] = ..., norm: _Optional[float] = ..., nonfinite: _Optional[bool] = ..., samples: _Optional[int] = ..., loss: _Optional[float] = ..., correct: _Optional[int] = ..., lease: _Optional[int] = ..., epoch: _Optional[int] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., steps: _Optional[int] = ..., pin: _Optional[int] = ..., no_pull: _Optional[bool] = ..., have_version: _Optional[int] = ...) -> None: ...
+
+class Reply(_message.Message):
+    __slots__ = ("seq", "outcome", "reason", "version", "staleness", "learning_rate", "duplicate", "generation", "payload_bytes", "not_modified", "drain", "applied_version", "waiting")
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    STALENESS_FIELD_NUMBER: _ClassVar[int]
+    LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
+    DUPLICATE_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_BYTES_FIELD_NUMBER: _ClassVar[int]
+    NOT_MODIFIED_FIELD_NUMBER: _ClassVar[int]
+    DRAIN_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_VERSION_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    seq: int
+    outcome: Outcome
+    reason: str
+    version: int
+    staleness: int
+    learning_rate: float
+    duplicate: bool
+    generation: int
+    payload_bytes: int
+    not_modified: bool
+    drain: bool
+    applied_version: int
+    waiting: bool
+    def __init__(self, seq: _Optional[int] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., reason: _Optional[str] = ..., version: _Optional[int] = ..., staleness: _Optional[int] = ..., learning_rate: _Optional[float] = ..., duplicate: _Optional[bool] = ..., generation: _Optional[int] = ..., payload_bytes: _Optional[int] = ..., not_modified: _Optional[bool] = ..., drain: _Optional[bool] = ..., applied_version: _Optional[int] = ..., waiting: _Optional[bool] = ...) -> None: ...

@@ -1,0 +1,275 @@
+"""One typed source of settings: a pydantic class gives flags, `DOWNPOUR_*` variables, defaults and checks.
+
+    settings = parse(ServerSettings, sys.argv[1:], prog="python -m ps")
+
+Flags win over variables, variables over defaults; a bad value ends the program with status 2 and one line
+per problem, which names the flag or the variable that the value came from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import shutil
+import sys
+from collections.abc import Collection, Iterable, Sequence
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar, get_args, get_origin
+
+from pydantic import AfterValidator, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+ENV_PREFIX = "DOWNPOUR_"
+
+_NOUNS = {bool: "true or false", int: "a whole number", float: "a finite number"}
+_RANGE_ERRORS = ("_parsing", "_type", "_from_float", "_equal", "_than", "finite_number")
+_BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+
+
+def host_and_port(value: str) -> str:
+    """Accepts `HOST:PORT`; port 0 lets the system choose."""
+    host, colon, port = value.rpartition(":")
+    if not (colon and host and port.isascii() and port.isdigit() and int(port) < 65536):
+        raise ValueError("must be HOST:PORT with a port from 0 to 65535")
+    return value
+
+
+Address = Annotated[str, AfterValidator(host_and_port)]
+
+
+def did_you_mean(value: str, choices: Iterable[str]) -> str:
+    """` (did you mean X?)` where one of the choices is near, else nothing."""
+    near = difflib.get_close_matches(value, list(choices), n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def one_of(choices: Collection[str]) -> AfterValidator:
+    """A validator that accepts the names of a registry and tells them apart from the rest."""
+
+    def check(value: str) -> str:
+        if value not in choices:
+            raise ValueError(f"must be one of {', '.join(choices)}{did_you_mean(value, choices)}")
+        return value
+
+    return AfterValidator(check)
+
+
+class Settings(BaseSettings):
+    """What all commands share: flags over `DOWNPOUR_*` variables over defaults, frozen once validated.
+
+    A subclass may say how `--help` shows its fields: `groups` maps a title to field names, in order, and
+    `positional` names the fields that are given by place instead of by flag.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_ignore_empty=True,
+        frozen=True,
+        extra="ignore",
+        validate_default=True,
+        allow_inf_nan=False,
+    )
+    groups: ClassVar[dict[str, tuple[str, ...]]] = {}
+    positional: ClassVar[tuple[str, ...]] = ()
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def parse(kind: type[S], argv: Sequence[str], prog: str, description: str | None = None) -> S:
+    """Settings from a command line and the environment.
+
+    Args:
+        kind: the settings class.
+        argv: the arguments, without the program's name.
+        prog: how the program is called, for messages.
+        description: what it does, for `--help` (default: the first paragraph of the class's docstring).
+
+    Raises:
+        SystemExit: 0 after `--help`; 2 after a message when something does not hold.
+    """
+    parser = _parser(kind, prog, description or (kind.__doc__ or "").split("\n\n")[0])
+    given, unknown = parser.parse_known_args(list(argv))
+    if unknown:
+        _fail(prog, _unknown(unknown, kind))
+    try:
+        return kind(**vars(given))
+    except ValidationError as failure:
+        _fail(prog, [_problem(error, kind, vars(given)) for error in failure.errors()])
+
+
+def to_flags(settings: Settings, kind: type[Settings]) -> list[str]:
+    """Flags with which `kind` takes over, from `settings`, every field of the same name.
+
+    Fields that already have `kind`'s default are left out; the caller sees to it that no `DOWNPOUR_*`
+    variable fills them otherwise.
+    """
+    flags: list[str] = []
+    for name, field in kind.model_fields.items():
+        value = getattr(settings, name, None)
+        if value is None or value == field.get_default(call_default_factory=True, validated_data={}):
+            continue
+        if isinstance(value, bool):
+            flags.append(flag(name) if value else "--no-" + flag(name)[2:])
+        else:
+            flags.append(f"{flag(name)}={value}")
+    return flags
+
+
+def flag(name: str) -> str:
+    """`learning_rate` as it is typed: `--learning-rate`; `json_`, a name pydantic keeps, is `--json`."""
+    return "--" + name.rstrip("_").replace("_", "-")
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose errors look like those of the settings."""
+
+    def error(self, message: str) -> NoReturn:
+        place, _, what = message.removeprefix("argument ").partition(": ")
+        if what == "expected one argument":
+            name = place.split("/")[-1].split(",")[-1].strip()
+            message = f"{name} needs a value (write {name}=VALUE for one that begins with a dash)"
+        _fail(self.prog, [message])
+
+
+def _fail(prog: str, problems: Iterable[str]) -> NoReturn:
+    for problem in problems:
+        print(f"{prog}: {problem}", file=sys.stderr)
+    print(f"{prog}: `{prog} --help` lists the flags", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _parser(kind: type[Settings], prog: str, description: str) -> _Parser:
+    """A parser with one optional flag for each field, which leaves unset what was not given."""
+    width = min(shutil.get_terminal_size().columns, 110) - 2
+
+    def formatter(prog: str) -> argparse.HelpFormatter:
+        return argparse.HelpFormatter(prog, max_help_position=27, width=width)
+
+    places = " ".join(name.upper() for name in kind.positional)
+    parser = _Parser(
+        prog=prog,
+        usage=f"{prog} {places} [flags]".replace("  ", " "),
+        description=description,
+        epilog=f"Each flag can be set in the environment too: --batch-size is {ENV_PREFIX}BATCH_SIZE.",
+        formatter_class=formatter,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+        add_help=False,
+    )
+    for name in kind.positional:
+        parser.add_argument(name, nargs="?", metavar=name.upper(), help=_help(kind.model_fields[name]))
+    grouped = {name for names in kind.groups.values() for name in names}
+    rest = tuple(name for name in kind.model_fields if name not in grouped and name not in kind.positional)
+    for title, names in {**kind.groups, "flags" if not grouped else "other": rest}.items():
+        group = parser.add_argument_group(title)
+        for name in names:
+            _add(group, name, kind.model_fields[name])
+    last = parser.add_argument_group("help")
+    last.add_argument("-h", "--help", action="help", help="show this and exit")
+    return parser
+
+
+def _add(group: argparse._ArgumentGroup, name: str, field: FieldInfo) -> None:
+    if field.annotation is bool:
+        group.add_argument(flag(name), dest=name, action=argparse.BooleanOptionalAction, help=_help(field))
+    else:
+        group.add_argument(flag(name), dest=name, metavar=_metavar(name, field), help=_help(field))
+
+
+def _help(field: FieldInfo) -> str:
+    text = field.description or ""
+    default = None if field.is_required() else field.get_default()
+    if default not in (None, "") and default is not False and "(default" not in text:
+        text += f" (default: {default:g})" if isinstance(default, float) else f" (default: {default})"
+    return text.replace("%", "%%")
+
+
+def _metavar(name: str, field: FieldInfo) -> str:
+    types, choices = _types(field), _choices(field)
+    if choices:
+        return "{" + ",".join(choices) + "}"
+    if name.endswith("_s"):
+        return "SECONDS"
+    if name.endswith("_dir"):
+        return "DIR"
+    if "coordinator" in name or any(getattr(mark, "func", None) is host_and_port for mark in field.metadata):
+        return "HOST:PORT"
+    return "N" if int in types else "X" if float in types else "NAME"
+
+
+def _choices(field: FieldInfo) -> tuple[str, ...]:
+    """The choices of a field of type `Literal`."""
+    return get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+
+
+def _unknown(arguments: Sequence[str], kind: type[Settings]) -> list[str]:
+    """One line for each argument that no field takes; what follows an unknown flag is taken for its value."""
+    problems, after_flag = [], False
+    for argument in arguments:
+        name, equals, _ = argument.partition("=")
+        if argument.startswith("-"):
+            near = did_you_mean(name, [flag(field) for field in kind.model_fields])
+            problems.append(f"unknown flag {name}{near}")
+        elif not after_flag:
+            problems.append(f"unexpected argument {argument!r}")
+        after_flag = argument.startswith("-") and not equals
+    return problems
+
+
+def _problem(error: ErrorDetails, kind: type[Settings], given: dict[str, Any]) -> str:
+    """One line: where the value came from, what must hold, what was received."""
+    name = str(error["loc"][0]) if error["loc"] else ""
+    must = _must(error, kind.model_fields.get(name))
+    if not name:
+        return must + _from_environment(must, kind, given)
+    if error["type"] == "missing":
+        typed = name.upper() if name in kind.positional else flag(name)
+        return f"{typed} must be given: {kind.model_fields[name].description}"
+    variable = None if name in given else _variable(name)
+    where = variable or (name.upper() if name in kind.positional else flag(name))
+    return f"{where} {must}; received {error['input']!r}"
+
+
+def _must(error: ErrorDetails, field: FieldInfo | None) -> str:
+    """What must hold, in words that do not depend on pydantic's."""
+    reason = error["type"]
+    if reason == "literal_error" and field is not None:
+        choices = _choices(field)
+        return f"must be one of {', '.join(choices)}{did_you_mean(str(error['input']), choices)}"
+    if reason == "value_error":
+        return str(error["ctx"]["error"])
+    noun, bounds = _noun(field), _bounds(field)
+    if reason.endswith(_RANGE_ERRORS) and (noun or bounds):
+        return "must be " + ", ".join([*([noun] if noun else []), *bounds])
+    return error["msg"][:1].lower() + error["msg"][1:]
+
+
+def _types(field: FieldInfo) -> set[Any]:
+    return {kind for kind in (field.annotation, *get_args(field.annotation)) if kind is not type(None)}
+
+
+def _noun(field: FieldInfo | None) -> str | None:
+    types = set() if field is None else _types(field)
+    return next((noun for kind, noun in _NOUNS.items() if kind in types), None)
+
+
+def _bounds(field: FieldInfo | None) -> list[str]:
+    marks = [] if field is None else field.metadata
+    held = [(text, getattr(mark, key, None)) for mark in marks for key, text in _BOUNDS.items()]
+    return [f"{text} {bound}" for text, bound in held if bound is not None]
+
+
+def _variable(name: str) -> str | None:
+    """The environment variable that sets a field, if one does."""
+    return next((key for key in os.environ if key.upper() == ENV_PREFIX + name.upper()), None)
+
+
+def _from_environment(message: str, kind: type[Settings], given: dict[str, Any]) -> str:
+    """Which of the flags named in a message were set by a variable."""
+    words = message.replace(",", " ").split()
+    named = (name for name in kind.model_fields if flag(name) in words and name not in given)
+    found = [variable for variable in map(_variable, named) if variable]
+    return f" (set by {', '.join(found)})" if found else ""

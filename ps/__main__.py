@@ -1,0 +1,18 @@
+"""`python -m ps`: one parameter-server process."""
+
+from __future__ import annotations
+
+import sys
+
+from protos.settings import parse
+from ps.config import ServerSettings
+from ps.server import run_server
+
+
+def main(argv: list[str]) -> int:
+    """Runs a server from command-line flags; returns its exit code."""
+    return run_server(parse(ServerSettings, argv, "downpour ps"))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

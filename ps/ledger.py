@@ -1,0 +1,124 @@
+"""Which samples are leased to whom and which are used: every sample of every epoch exactly once.
+
+Positions are places in the permutation of (seed, epoch), not sample numbers.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from protos.errors import InvalidRequest
+
+
+@dataclass
+class Lease:
+    """Positions `[start, stop)` of an epoch, on loan to a worker; those below `next` are used."""
+
+    number: int
+    worker: int
+    epoch: int
+    start: int
+    stop: int
+    next: int
+
+
+class Ledger:
+    """Hands out an epoch's positions as leases and takes back what a worker did not use.
+
+    The next epoch's leases open when this one's are all handed out: there is no barrier between epochs.
+    """
+
+    def __init__(self, samples: int, epochs: int, lease_samples: int) -> None:
+        """Nothing is handed out yet.
+
+        Args:
+            samples: Training samples in an epoch.
+            epochs: How many there are.
+            lease_samples: Size of a lease; a multiple of the batch size keeps batches whole.
+        """
+        self.samples, self.epochs, self._lease_samples = samples, epochs, lease_samples
+        self._used = [0] * epochs
+        self._epoch, self._position = 0, 0
+        self._returned: deque[tuple[int, int, int]] = deque()
+        self._leases: dict[int, Lease] = {}
+        self._numbers = 0
+
+    @property
+    def total(self) -> int:
+        """Samples in all epochs."""
+        return self.samples * self.epochs
+
+    @property
+    def used_total(self) -> int:
+        """Samples used so far, in all epochs."""
+        return sum(self._used)
+
+    @property
+    def epoch(self) -> int:
+        """The first epoch that is not used up; the last one at the end."""
+        return next((epoch for epoch in range(self.epochs) if not self.complete(epoch)), self.epochs - 1)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every sample of every epoch is used."""
+        return self.used_total == self.total
+
+    @property
+    def open_leases(self) -> int:
+        """Leases on loan."""
+        return len(self._leases)
+
+    def used(self, epoch: int) -> int:
+        """Samples of an epoch used so far."""
+        return self._used[epoch]
+
+    def complete(self, epoch: int) -> bool:
+        """Whether an epoch's samples are all used."""
+        return self._used[epoch] == self.samples
+
+    def lease(self, worker: int) -> Lease | None:
+        """Lends the next positions, returned ones first; None if all are on loan or used."""
+        if self._returned:
+            epoch, start, stop = self._returned.popleft()
+        elif self._epoch < self.epochs:
+            epoch, start = self._epoch, self._position
+            stop = min(start + self._lease_samples, self.samples)
+            self._epoch, self._position = (epoch, stop) if stop < self.samples else (epoch + 1, 0)
+        else:
+            return None
+        self._numbers += 1
+        lease = Lease(self._numbers, worker, epoch, start, stop, next=start)
+        self._leases[lease.number] = lease
+        return lease
+
+    def check(self, number: int, worker: int, epoch: int, start: int, stop: int) -> None:
+        """Raises InvalidRequest unless the worker may use `[start, stop)` of its lease now."""
+        lease = self._leases.get(number)
+        if lease is None or lease.worker != worker:
+            raise InvalidRequest(
+                f"worker {worker} must hold the lease that it pushes for; received lease {number}, which it does not. "
+                "Ask for a lease."
+            )
+        if lease.epoch != epoch or start != lease.next or not start < stop <= lease.stop:
+            raise InvalidRequest(
+                f"lease {number} must be used in order, from {lease.next} to at most {lease.stop} of epoch "
+                f"{lease.epoch}; received [{start}, {stop}) of epoch {epoch}."
+            )
+
+    def use(self, number: int, stop: int) -> None:
+        """Marks a checked range, up to `stop`, as used; the lease ends with its last position."""
+        lease = self._leases[number]
+        self._used[lease.epoch] += stop - lease.next
+        lease.next = stop
+        if stop == lease.stop:
+            del self._leases[number]
+
+    def take_back(self, worker: int) -> int:
+        """Takes back what the worker has on loan and did not use; returns the number of samples."""
+        held = [lease for lease in self._leases.values() if lease.worker == worker]
+        for lease in held:
+            del self._leases[lease.number]
+            self._returned.append((lease.epoch, lease.next, lease.stop))
+        self._returned = deque(sorted(self._returned))
+        return sum(lease.stop - lease.next for lease in held)

@@ -1,0 +1,131 @@
+"""What a job's push outcomes add up to: counts, losses, staleness, rates. Time is an argument."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ps.shard import Outcome, Push, Result
+
+WINDOW_S = 5.0  # over which rates are taken
+
+
+@dataclass
+class WorkerMetrics:
+    """What one worker has pushed."""
+
+    updates: int = 0
+    samples: int = 0
+    dropped: int = 0
+    loss: float = 0.0  # of its last push
+    staleness: Counter[int] = field(default_factory=Counter)
+    staleness_last: int = 0
+
+
+@dataclass
+class EpochMetrics:
+    """Sums over the samples of one epoch."""
+
+    samples: int = 0
+    loss_sum: float = 0.0
+    correct: int = 0
+
+    @property
+    def loss(self) -> float:
+        """Mean over the samples used so far."""
+        return self.loss_sum / self.samples if self.samples else float("nan")
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction of the samples used so far that were classified correctly."""
+        return self.correct / self.samples if self.samples else float("nan")
+
+
+@dataclass
+class Metrics:
+    """Totals of one shard; those of shard 0 are the job's."""
+
+    updates: int = 0
+    samples: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    duplicates: int = 0
+    bytes_pushed: int = 0
+    bytes_pulled: int = 0
+    workers: dict[int, WorkerMetrics] = field(default_factory=dict)
+    epochs: dict[int, EpochMetrics] = field(default_factory=dict)
+    first_s: float | None = None
+    last_s: float = 0.0
+    _window: deque[tuple[float, int]] = field(default_factory=deque)
+
+    def record(self, push: Push, result: Result, now: float) -> None:
+        """Counts a final outcome."""
+        worker = self.workers.setdefault(push.worker, WorkerMetrics())
+        self.samples += push.samples
+        worker.samples += push.samples
+        worker.loss = push.loss
+        self.last_s = now
+        if self.first_s is None:
+            self.first_s = now
+        epoch = self.epochs.setdefault(push.epoch, EpochMetrics())
+        if not push.nonfinite:
+            epoch.samples += push.samples
+            epoch.loss_sum += push.loss * push.samples
+            epoch.correct += push.correct
+        if result.outcome == Outcome.APPLIED:
+            self.updates += 1
+            worker.updates += 1
+            worker.staleness[result.staleness] += 1
+            worker.staleness_last = result.staleness
+        else:
+            self.dropped[result.reason] += 1
+            worker.dropped += 1
+
+    def samples_per_s(self, now: float) -> float:
+        """Rate over the last seconds; to be asked regularly, each call closes a window's slice."""
+        self._window.append((now, self.samples))
+        while len(self._window) > 2 and self._window[1][0] <= now - WINDOW_S:
+            self._window.popleft()
+        since, samples = self._window[0]
+        return (self.samples - samples) / (now - since) if now > since else 0.0
+
+    @property
+    def staleness(self) -> Counter[int]:
+        """How many updates had which staleness, over all workers."""
+        return sum((worker.staleness for worker in self.workers.values()), Counter())
+
+
+def mean(histogram: Mapping[int, int]) -> float:
+    """Mean of a histogram; 0 when it is empty."""
+    count = sum(histogram.values())
+    return sum(value * times for value, times in histogram.items()) / count if count else 0.0
+
+
+def quantile(histogram: Mapping[int, int], q: float) -> int:
+    """The smallest value at or below which a fraction q of the counts lies; 0 when it is empty."""
+    need, seen = q * sum(histogram.values()), 0
+    for value in sorted(histogram):
+        seen += histogram[value]
+        if seen >= need:
+            return value
+    return 0
+
+
+def staleness_summary(metrics: Metrics) -> dict[str, object]:
+    """`{mean, p50, p99, max, per_worker}` of the staleness of all applied pushes."""
+    total = metrics.staleness
+    return {
+        "mean": mean(total),
+        "p50": quantile(total, 0.5),
+        "p99": quantile(total, 0.99),
+        "max": max(total, default=0),
+        "per_worker": {
+            str(number): {
+                "mean": mean(worker.staleness),
+                "max": max(worker.staleness, default=0),
+                "updates": worker.updates,
+                "histogram": {str(value): worker.staleness[value] for value in sorted(worker.staleness)},
+            }
+            for number, worker in sorted(metrics.workers.items())
+        },
+    }

@@ -1,0 +1,140 @@
+"""The run directory: configuration, trace, model and summary of one job. The coordinator alone writes there."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ps.config import ServerSettings
+from ps.coordinator import Coordinator
+from ps.metrics import Metrics, staleness_summary
+from ps.trace import TraceFile
+
+
+def new_run_directory(runs_dir: Path, model: str, now: datetime | None = None) -> Path:
+    """Makes `runs_dir/<UTC time>-<model>`, with a number appended if that is taken."""
+    stamp = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
+    name = f"{stamp}-{re.sub(r'[^A-Za-z0-9_.-]+', '-', model).strip('-.') or 'model'}"
+    for attempt in range(1, 1000):
+        path = runs_dir / (name if attempt == 1 else f"{name}-{attempt}")
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError:
+            continue
+    raise FileExistsError(f"{runs_dir / name} and 998 variants of it exist already: clear the runs folder.")
+
+
+class RunDirectory:
+    """Files of one run.
+
+    Attributes:
+        path: The directory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Makes the directory and points `latest` beside it to it."""
+        path.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._traces: dict[int, TraceFile] = {}
+        link = path.parent / f".latest-{os.getpid()}"
+        link.unlink(missing_ok=True)
+        link.symlink_to(path.name)
+        link.replace(path.parent / "latest")
+
+    def write_json(self, name: str, content: dict[str, Any]) -> None:
+        """Writes a file whole or not at all."""
+        beside = self.path / f".{name}.tmp"
+        beside.write_text(json.dumps(content, indent=2) + "\n")
+        beside.replace(self.path / name)
+
+    def append_trace(self, shard: int, records: bytes) -> None:
+        """Adds records to the trace of a shard: `trace.npy` is shard 0's, and the job's."""
+        if shard not in self._traces:
+            name = "trace.npy" if shard == 0 else f"trace-shard{shard}.npy"
+            self._traces[shard] = TraceFile(self.path / name)
+        self._traces[shard].append(records)
+
+    def close(self) -> None:
+        """Ends the traces."""
+        for trace in self._traces.values():
+            trace.close()
+
+
+def configuration(settings: ServerSettings, facts: dict[str, str]) -> dict[str, Any]:
+    """Every setting and version that is needed to run the job again."""
+    versions = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in ("downpour", "numpy", "grpcio", "protobuf"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return {"settings": settings.model_dump(), "versions": versions, "worker": facts}
+
+
+def summary(
+    coordinator: Coordinator, metrics: Metrics, totals: dict[str, int], drained: bool
+) -> dict[str, Any]:
+    """What the job came to: settings, counts, losses, accuracies, staleness."""
+    settings, ledger = coordinator.settings, coordinator.ledger
+    started = coordinator.started_s
+    wall_s = (
+        max(0.0, metrics.last_s - started) if started is not None and metrics.first_s is not None else 0.0
+    )
+    trained = [epoch for epoch in sorted(metrics.epochs) if metrics.epochs[epoch].samples]
+    last = metrics.epochs[trained[-1]] if trained else None
+    validation = coordinator.evaluations[max(coordinator.evaluations)] if coordinator.evaluations else None
+    test = coordinator.test
+    return {
+        "status": "interrupted" if drained and coordinator.phase == "ended" else str(coordinator.phase),
+        "job": coordinator.job,
+        "model": settings.model,
+        "dataset": settings.dataset,
+        "workers": settings.workers,
+        "shards": settings.shards,
+        "mode": settings.mode,
+        "staleness_policy": settings.staleness,
+        "optimizer": settings.optimizer,
+        "learning_rate": settings.effective_learning_rate,
+        "batch_size": settings.batch_size,
+        "epochs": settings.epochs,
+        "seed": settings.seed,
+        "transport": settings.transport,
+        "codec": settings.codec,
+        "updates": metrics.updates,
+        "samples": ledger.used_total if ledger else metrics.samples,
+        "samples_per_s": metrics.samples / wall_s if wall_s else 0.0,
+        "wall_s": wall_s,
+        "train_loss": last.loss if last else None,
+        "train_accuracy": last.accuracy if last else None,
+        "val_loss": validation.loss if validation else None,
+        "val_accuracy": validation.accuracy if validation else None,
+        "test_loss": test.loss if test else None,
+        "test_accuracy": test.accuracy if test else None,
+        "staleness": staleness_summary(metrics),
+        **totals,
+        "dropped_by_reason": dict(metrics.dropped),
+        "history": [
+            {
+                "epoch": epoch,
+                "train_loss": metrics.epochs[epoch].loss,
+                "train_accuracy": metrics.epochs[epoch].accuracy,
+                **(
+                    {
+                        "val_loss": coordinator.evaluations[epoch].loss,
+                        "val_accuracy": coordinator.evaluations[epoch].accuracy,
+                    }
+                    if epoch in coordinator.evaluations
+                    else {}
+                ),
+            }
+            for epoch in trained
+        ],
+        "notes": coordinator.notes,
+    }

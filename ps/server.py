@@ -1,0 +1,264 @@
+"""Puts a parameter-server process together and runs it until the job is over."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+
+from protos import parameter_server_pb2 as pb
+from protos import parameter_server_pb2_grpc as rpc
+from protos.channel import SERVER_OPTIONS
+from protos.errors import DownpourError
+from ps.config import ServerSettings
+from ps.coordinator import OVER, Coordinator, Phase
+from ps.exchange import ExchangeServicer
+from ps.follower import Follower
+from ps.host import ShardHost
+from ps.lines import ShardLines
+from ps.progress import ProgressReport
+from ps.run import RunDirectory, configuration, new_run_directory, summary
+from ps.servicer import CoordinatorServicer
+from ps.shard import Push
+
+TICK_S = 0.1
+FLUSH_EVERY_S = 0.5
+LEAVE_TIMEOUT_S = 4.0
+STOP_TIMEOUT_S = 2.0
+
+
+class PortInUse(Exception):
+    """The address to listen on is taken or not ours."""
+
+
+async def listen(
+    settings: ServerSettings, add: Callable[[grpc.aio.Server], None]
+) -> tuple[grpc.aio.Server, str]:
+    """Starts a server with health checks; returns it and the address under which others reach it.
+
+    Raises:
+        PortInUse: The address cannot be bound.
+    """
+    server = grpc.aio.server(options=SERVER_OPTIONS)
+    health = HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    add(server)
+    try:
+        port = server.add_insecure_port(settings.bind)
+    except RuntimeError as error:
+        raise PortInUse(
+            f"--bind must be a free address of this machine; received {settings.bind}, which cannot be bound. "
+            "Stop what listens there or use port 0."
+        ) from error
+    await server.start()
+    await health.set("", health_pb2.HealthCheckResponse.SERVING)
+    host = settings.bind.rpartition(":")[0]
+    return server, settings.advertise or f"{host}:{port}"
+
+
+def announce(**facts: object) -> None:
+    """Prints one JSON line for whoever started the process."""
+    print(json.dumps({"event": "listening", **facts, "pid": os.getpid()}), flush=True)
+
+
+def log(message: str) -> None:
+    """Prints a line with the time for a person."""
+    print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
+
+
+def on_signals(act: Callable[[str], None]) -> None:
+    """Calls `act` with the signal's name on SIGTERM and SIGINT."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, act, signal.Signals(number).name)
+
+
+class CoordinatorProcess:
+    """Shard 0 and the coordinator of the job, in one process on one loop."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        """Makes the run directory and everything that lives in this process."""
+        self._settings = settings
+        path = (
+            Path(settings.run_dir)
+            if settings.run_dir
+            else new_run_directory(Path(settings.runs_dir), settings.model)
+        )
+        self.run = RunDirectory(path)
+        self.host = ShardHost(0, self._local_event, self._admit, self._accepted)
+        self.lines = ShardLines(settings, self.host.command, self._joined, self._event, self._lost)
+        self.coordinator = Coordinator(settings, path.name, lambda: secrets.randbits(63) + 1, self.lines.send)
+        self.report = ProgressReport(self.coordinator, self.host.metrics, path.name)
+        self.servicer = CoordinatorServicer(
+            self.coordinator, self.report, self.lines, path / "model.keras", self._stop_at_once
+        )
+        self._drained = False
+        self._at_once = False
+        self._configured = False
+        self._noted = 0
+
+    async def serve(self) -> int:
+        """Runs the job; returns the exit code."""
+        server, address = await listen(self._settings, self._add_services)
+        self._joined(pb.ShardAddress(shard=0, address=address, generation=1))
+        announce(address=address, shard=0, run=str(self.run.path), job=self.coordinator.job)
+        on_signals(self._signalled)
+        try:
+            await self._until_over()
+            await self._farewell()
+        finally:
+            self._flush()
+            self._write_summary()
+            self.run.close()
+            await server.stop(grace=0.5)
+        for note in self.coordinator.notes[self._noted :]:
+            log(note)
+        return 0 if self.coordinator.phase == Phase.ENDED else 1
+
+    def _add_services(self, server: grpc.aio.Server) -> None:
+        rpc.add_CoordinatorServicer_to_server(self.servicer, server)
+        server.add_generic_rpc_handlers((ExchangeServicer(self.host, self._broken).handler(),))
+
+    # ------------------------------------------------------------------ between the parts
+
+    def _joined(self, address: pb.ShardAddress) -> None:
+        self.coordinator.shard_joined(address)
+        self.servicer.changed()
+
+    def _local_event(self, event: pb.ShardEvent) -> None:
+        self._event(0, event)
+
+    def _event(self, shard: int, event: pb.ShardEvent) -> None:
+        if event.trace:
+            self.run.append_trace(shard, event.trace)
+        self.coordinator.shard_event(shard, event, time.monotonic())
+        self.servicer.changed()
+
+    def _lost(self, shard: int) -> None:
+        self.coordinator.fail(f"shard {shard} is gone: its part of the weights is lost")
+        self.servicer.changed()
+
+    def _broken(self, worker: int) -> None:
+        self.coordinator.doubt(worker, time.monotonic())
+
+    def _admit(self, push: Push) -> None:
+        assert self.coordinator.ledger is not None
+        self.coordinator.ledger.check(push.lease, push.worker, push.epoch, push.start, push.stop)
+
+    def _accepted(self, push: Push) -> None:
+        self.coordinator.used(push.worker, push.lease, push.epoch, push.start, push.stop, time.monotonic())
+
+    def _signalled(self, name: str) -> None:
+        if self._drained:
+            self._stop_at_once(f"{name} again")
+        else:
+            self._drained = True
+            self.coordinator.drain(name, time.monotonic())
+            self.servicer.changed()
+
+    def _stop_at_once(self, reason: str) -> None:
+        self._at_once = True
+        self.coordinator.fail(f"stopped at once: {reason}")
+        self.servicer.changed()
+
+    # ------------------------------------------------------------------ the course of the job
+
+    async def _until_over(self) -> None:
+        flushed = 0.0
+        while self.coordinator.phase not in OVER:
+            now = time.monotonic()
+            self.coordinator.tick(now)
+            self.host.draining = self.coordinator.draining
+            self.servicer.changed()
+            if now - flushed >= FLUSH_EVERY_S:
+                flushed = now
+                self.report.sample(now)
+                self._flush()
+            await self.servicer.wait_until(lambda: self.coordinator.phase in OVER, TICK_S)
+
+    async def _farewell(self) -> None:
+        """Writes the summary, lets the workers and then the other shards go."""
+        self._flush()
+        self._write_summary()
+        coordinator = self.coordinator
+        leave_s = 0.0 if self._at_once else LEAVE_TIMEOUT_S
+        await self.servicer.wait_until(lambda: not len(coordinator.membership), leave_s)
+        self.lines.send(pb.ShardCommand(stop=True))
+        await self.servicer.wait_until(lambda: self.lines.all_stopped, STOP_TIMEOUT_S)
+
+    def _flush(self) -> None:
+        if not self._configured and self.coordinator.facts:
+            self._configured = True
+            self.run.write_json("config.json", configuration(self._settings, self.coordinator.facts))
+        self.run.append_trace(0, self.host.take_trace())
+        for note in self.coordinator.notes[self._noted :]:
+            log(note)
+        self._noted = len(self.coordinator.notes)
+
+    def _write_summary(self) -> None:
+        counts = [self.host.count(), *self.lines.counts.values()]
+        totals = {
+            "dropped": self.host.metrics.dropped.total(),
+            "duplicates": sum(count.duplicates for count in counts),
+            "bytes_pushed": sum(count.bytes_pushed for count in counts),
+            "bytes_pulled": sum(count.bytes_pulled for count in counts),
+        }
+        drained = self.coordinator.ledger is not None and not self.coordinator.ledger.finished
+        self.run.write_json("summary.json", summary(self.coordinator, self.host.metrics, totals, drained))
+
+
+class FollowerProcess:
+    """Another shard, led by the coordinator of shard 0's process."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        """Makes everything that lives in this process."""
+        assert settings.coordinator is not None
+        self._settings = settings
+        self._follower = Follower(settings.coordinator)
+        self.host = ShardHost(settings.shard, self._follower.emit)
+
+    async def serve(self) -> int:
+        """Runs until the coordinator says stop; returns the exit code."""
+        server, address = await listen(self._settings, self._add_services)
+        announce(address=address, shard=self._settings.shard, coordinator=self._settings.coordinator)
+        joined = pb.ShardAddress(shard=self._settings.shard, address=address, generation=1)
+        following = asyncio.create_task(
+            self._follower.follow(self.host, joined, self._settings.start_timeout_s)
+        )
+        asked = asyncio.Event()
+        on_signals(lambda name: asked.set())
+        try:
+            stop = asyncio.create_task(asked.wait())
+            await asyncio.wait([following, stop], return_when=asyncio.FIRST_COMPLETED)
+            if not following.done():  # the coordinator drains the job and says stop
+                await asyncio.wait([following], timeout=8.0)
+            if not following.done():
+                following.cancel()
+                return 1
+            following.result()
+        finally:
+            await server.stop(grace=0.5)
+        return 0
+
+    def _add_services(self, server: grpc.aio.Server) -> None:
+        server.add_generic_rpc_handlers((ExchangeServicer(self.host).handler(),))
+
+
+def run_server(settings: ServerSettings) -> int:
+    """Runs the process that the settings describe; returns its exit code."""
+    process = FollowerProcess(settings) if settings.coordinator else CoordinatorProcess(settings)
+    try:
+        return asyncio.run(process.serve())
+    except (PortInUse, DownpourError) as error:
+        log(f"error: {error}")
+        return 1

@@ -1,0 +1,261 @@
+"""The control plane over gRPC: translates calls to the coordinator and waits where it must."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpc
+
+from protos import parameter_server_pb2 as pb
+from protos import parameter_server_pb2_grpc as rpc
+from protos.channel import PROTOCOL
+from protos.errors import DeadlineExceeded, DownpourError, InvalidRequest, status_of
+from protos.frame import CHUNK_BYTES
+from ps.coordinator import OVER, Coordinator, Phase, check_protocol
+from ps.lines import ShardLines
+from ps.progress import ProgressReport
+
+LONGEST_WAIT_S = 10.0
+JOIN_TIMEOUT_S = 30.0
+HEARTBEAT_S = 1.0
+Context = grpc.aio.ServicerContext[Any, Any]
+Answer = TypeVar("Answer")
+
+
+def told(call: Callable[..., Awaitable[Answer]]) -> Callable[..., Awaitable[Answer]]:
+    """Turns an error of the call into its status code."""
+
+    @functools.wraps(call)
+    async def guarded(self: CoordinatorServicer, request: Any, context: Context) -> Answer:
+        try:
+            answer = await call(self, request, context)
+        except DownpourError as error:
+            await context.abort(*status_of(error))
+            raise  # abort has raised already; mypy does not know
+        return answer
+
+    return guarded
+
+
+class CoordinatorServicer(rpc.CoordinatorServicer):
+    """Every call is one turn of the loop over the pure coordinator; only waiting happens here."""
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        report: ProgressReport,
+        lines: ShardLines,
+        model_path: Path,
+        stop: Callable[[str], None],
+    ) -> None:
+        """Serves one job.
+
+        Args:
+            coordinator: The job.
+            report: Builds progress messages.
+            lines: To the shards of other processes.
+            model_path: Where an uploaded model goes.
+            stop: Ends the process at once.
+        """
+        self._coordinator, self._report, self._lines = coordinator, report, lines
+        self._model_path, self._stop = model_path, stop
+        self._bell = asyncio.Event()
+
+    def changed(self) -> None:
+        """Wakes everybody who waits for the job to change."""
+        self._bell.set()
+        self._bell = asyncio.Event()
+
+    async def wait_until(self, ready: Callable[[], bool], wait_s: float) -> bool:
+        """Waits until something holds, at most `wait_s`; returns whether it does."""
+        deadline = time.monotonic() + wait_s
+        while not ready():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            try:
+                await asyncio.wait_for(self._bell.wait(), left)
+            except TimeoutError:
+                return ready()
+        return True
+
+    # ------------------------------------------------------------------ workers
+
+    @told
+    async def Describe(self, request: pb.DescribeRequest, context: Context) -> pb.Job:
+        """What the job is."""
+        check_protocol(request.protocol)
+        return job_message(self._coordinator)
+
+    @told
+    async def Register(self, request: pb.RegisterRequest, context: Context) -> pb.Session:
+        """Opens a session, once every shard is there and knows of it."""
+        coordinator = self._coordinator
+        if not await self.wait_until(lambda: coordinator.shards_joined, JOIN_TIMEOUT_S):
+            raise DeadlineExceeded(
+                f"all {coordinator.settings.shards} shards must join within {JOIN_TIMEOUT_S:.0f} s; so far "
+                f"{sorted(coordinator.shards)} have. Start the others with --coordinator."
+            )
+        member = coordinator.register(request, time.monotonic())
+        number = coordinator.membership.number
+        self.changed()
+        if not await self.wait_until(lambda: coordinator.view_settled(number), JOIN_TIMEOUT_S):
+            coordinator.leave(member.worker, time.monotonic())
+            raise DeadlineExceeded(
+                f"every shard must hear of a new worker within {JOIN_TIMEOUT_S:.0f} s: one is silent."
+            )
+        shards = [coordinator.shards[shard] for shard in sorted(coordinator.shards)]
+        return pb.Session(
+            worker=member.worker, incarnation=member.incarnation, session=member.session, shards=shards
+        )
+
+    @told
+    async def Ready(self, request: pb.ReadyRequest, context: Context) -> pb.ReadyReply:
+        """Waits a while for something to do."""
+        reply = self._coordinator.ready(request, time.monotonic())
+        if request.warm or request.initialised:
+            self.changed()
+
+        def news() -> bool:
+            nonlocal reply
+            reply = self._coordinator.ready(request, time.monotonic())
+            return reply.initialise or reply.start or reply.end
+
+        await self.wait_until(news, LONGEST_WAIT_S / 2)
+        return reply
+
+    @told
+    async def Heartbeat(self, request: pb.HeartbeatRequest, context: Context) -> pb.HeartbeatReply:
+        """Renews a session."""
+        return self._coordinator.heartbeat(request.session, time.monotonic())
+
+    @told
+    async def Lease(self, request: pb.LeaseRequest, context: Context) -> pb.Task:
+        """Waits a while for a task."""
+        task = self._coordinator.next_task(request.session, time.monotonic())
+        if task.kind == pb.WAIT:
+            self.changed()  # one more is idle: perhaps the last
+
+        def got_task() -> bool:
+            nonlocal task
+            if context.done():
+                return True  # nobody would hear of the task
+            task = self._coordinator.next_task(request.session, time.monotonic())
+            return task.kind != pb.WAIT
+
+        if task.kind == pb.WAIT:
+            await self.wait_until(got_task, min(max(request.wait_s, 0.0), LONGEST_WAIT_S))
+        return task
+
+    @told
+    async def Report(self, request: pb.ReportRequest, context: Context) -> pb.ReportReply:
+        """Takes the result of an evaluation."""
+        self._coordinator.report(request, time.monotonic())
+        self.changed()
+        return pb.ReportReply()
+
+    @told
+    async def Upload(self, chunks: AsyncIterator[pb.UploadChunk], context: Context) -> pb.UploadReply:
+        """Takes the trained model; the file appears when it is whole."""
+        session, size = 0, 0
+        beside = self._model_path.with_suffix(f".part{id(context)}")
+        try:
+            with beside.open("wb") as file:
+                async for chunk in chunks:
+                    session = session or chunk.session
+                    self._coordinator.membership.of_session(session)
+                    if self._coordinator.phase != Phase.FINISHING:
+                        raise InvalidRequest(
+                            f"a model is taken when the job is finishing; it is {self._coordinator.phase}."
+                        )
+                    file.write(chunk.data)
+                    size += len(chunk.data)
+            if not size:
+                raise InvalidRequest("an uploaded model must have content; received none.")
+            beside.replace(self._model_path)
+        finally:
+            beside.unlink(missing_ok=True)
+        return pb.UploadReply(bytes=size)
+
+    @told
+    async def Leave(self, request: pb.LeaveRequest, context: Context) -> pb.LeaveReply:
+        """Ends a session."""
+        member = self._coordinator.membership.of_session(request.session)
+        note = f"worker {member.worker} gave up: {request.reason}" if request.failed else ""
+        self._coordinator.leave(member.worker, time.monotonic(), note)
+        self.changed()
+        return pb.LeaveReply()
+
+    # ------------------------------------------------------------------ watchers
+
+    @told
+    async def Status(self, request: pb.StatusRequest, context: Context) -> pb.Progress:
+        """What the job is doing now."""
+        return self._report.message(time.monotonic())
+
+    async def Watch(self, request: pb.WatchRequest, context: Context) -> AsyncIterator[pb.Progress]:
+        """What the job is doing, again and again until it is over."""
+        every_s = min(max(request.every_s, 0.05), 60.0)
+        notes = 0
+        while True:
+            over = self._coordinator.phase in OVER
+            yield self._report.message(time.monotonic(), notes)
+            notes = len(self._coordinator.notes)
+            if over:
+                return
+            await self.wait_until(lambda: self._coordinator.phase in OVER, every_s)
+
+    @told
+    async def Stop(self, request: pb.StopRequest, context: Context) -> pb.StopReply:
+        """Drains the job, or ends it at once."""
+        reason = request.reason or "asked to stop"
+        if request.now:
+            self._stop(reason)
+        else:
+            self._coordinator.drain(reason, time.monotonic())
+            self.changed()
+        return pb.StopReply()
+
+    # ------------------------------------------------------------------ shards
+
+    async def Follow(
+        self, events: AsyncIterator[pb.ShardEvent], context: Context
+    ) -> AsyncIterator[pb.ShardCommand]:
+        """The line to a shard in another process."""
+        try:
+            async for command in self._lines.follow(events):
+                yield command
+        except DownpourError as error:
+            await context.abort(*status_of(error))
+
+
+def job_message(coordinator: Coordinator) -> pb.Job:
+    """What a worker must know of the job."""
+    settings = coordinator.settings
+    return pb.Job(
+        protocol=PROTOCOL,
+        job=coordinator.job,
+        model=settings.model,
+        dataset=settings.dataset,
+        batch_size=settings.batch_size,
+        epochs=settings.epochs,
+        seed=settings.seed,
+        validation_split=settings.validation_split,
+        codec=settings.codec,
+        transport=settings.transport,
+        mode=settings.mode,
+        heartbeat_s=HEARTBEAT_S,
+        session_s=settings.session_s,
+        nonfinite_limit=settings.nonfinite_limit,
+        clip_norm=settings.clip_norm,
+        workers=settings.workers,
+        shards=settings.shards,
+        learning_rate=settings.effective_learning_rate,
+        phase=coordinator.phase,
+        chunk_bytes=CHUNK_BYTES,
+    )

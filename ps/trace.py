@@ -1,0 +1,94 @@
+"""The trace: one fixed-size record per push outcome, in a `.npy` file that grows.
+
+    >>> import numpy as np; trace = np.load("runs/latest/trace.npy")
+    >>> import pandas as pd; frame = pd.DataFrame(trace)
+
+The file is a valid `.npy` after every flush: its header has room for any count and is rewritten in place.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ps.shard import Outcome, Push, Result
+
+REASONS = ("", "nonfinite", "late", "stale", "discarded", "other")
+DTYPE = np.dtype(
+    [
+        ("time_s", "<f8"),  # since the shard started
+        ("version", "<u8"),  # that the update made; of the shard when dropped
+        ("seq", "<u8"),
+        ("base_version", "<u8"),
+        ("staleness", "<u8"),
+        ("lease", "<u8"),
+        ("start", "<u8"),  # with stop: positions in the permutation of (seed, epoch)
+        ("stop", "<u8"),
+        ("learning_rate", "<f8"),  # effective
+        ("norm", "<f8"),  # of the whole gradient
+        ("loss", "<f8"),
+        ("worker", "<u4"),
+        ("incarnation", "<u4"),
+        ("epoch", "<u4"),
+        ("samples", "<u4"),
+        ("outcome", "<u4"),  # 0 applied, 2 dropped
+        ("reason", "<u4"),  # index in REASONS
+    ]
+)
+_RECORD = struct.Struct("<d7Q3d6I")
+_HEADER_BYTES = 1024
+_MAGIC = b"\x93NUMPY\x02\x00"
+
+
+def pack(push: Push, result: Result, time_s: float) -> bytes:
+    """One record."""
+    reason = REASONS.index(result.reason) if result.reason in REASONS else len(REASONS) - 1
+    return _RECORD.pack(
+        time_s, result.version, push.seq, push.base_version, result.staleness, push.lease, push.start, push.stop,
+        result.learning_rate, push.norm, push.loss,
+        push.worker, push.incarnation, push.epoch, push.samples, int(result.outcome), reason,
+    )  # fmt: skip
+
+
+def applied(trace: NDArray[np.void]) -> NDArray[np.void]:
+    """The records of pushes that were applied."""
+    kept: NDArray[np.void] = trace[trace["outcome"] == int(Outcome.APPLIED)]
+    return kept
+
+
+class TraceFile:
+    """Appends records to a `.npy` file."""
+
+    def __init__(self, path: Path) -> None:
+        """Makes the file, empty."""
+        self._file: BinaryIO = path.open("wb")
+        self._count = 0
+        self._write_header()
+
+    def append(self, records: bytes) -> None:
+        """Adds whole records and makes the file valid again."""
+        count, rest = divmod(len(records), DTYPE.itemsize)
+        if rest:
+            raise ValueError(
+                f"records must be whole, {DTYPE.itemsize} bytes each; received {len(records)} bytes"
+            )
+        if count:
+            self._file.seek(0, 2)
+            self._file.write(records)
+            self._count += count
+            self._write_header()
+
+    def close(self) -> None:
+        """Ends the file."""
+        self._file.close()
+
+    def _write_header(self) -> None:
+        description = repr({"descr": DTYPE.descr, "fortran_order": False, "shape": (self._count,)})
+        room = _HEADER_BYTES - len(_MAGIC) - 4
+        self._file.seek(0)
+        self._file.write(_MAGIC + struct.pack("<I", room) + description.encode().ljust(room - 1) + b"\n")
+        self._file.flush()

@@ -1,0 +1,1 @@
+"""The tests: one file for each part, of the system as a whole where processes are needed."""

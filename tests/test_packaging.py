@@ -1,0 +1,90 @@
+"""What pyproject.toml, the Makefile and the package data promise."""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+SIDES = {"protos", "ps", "worker", "deploy", "bench"}
+
+
+def test_every_folder_of_code_is_a_listed_package():
+    listed = PROJECT["tool"]["setuptools"]["packages"]
+    folders = {
+        str(file.parent.relative_to(ROOT)).replace("/", ".")
+        for side in SIDES
+        for file in (ROOT / side).rglob("*.py")
+    }
+    assert sorted(listed) == sorted(folders)
+    assert all((ROOT / name.replace(".", "/") / "__init__.py").is_file() for name in listed)
+
+
+def test_every_data_file_that_is_listed_exists():
+    for package, patterns in PROJECT["tool"]["setuptools"]["package-data"].items():
+        folder = ROOT / package.replace(".", "/")
+        for pattern in patterns:
+            assert list(folder.glob(pattern)), f"{package}: {pattern}"
+
+
+def test_the_server_needs_no_tensorflow():
+    names = {re.match(r"[\w-]+", line).group() for line in PROJECT["project"]["dependencies"]}
+    assert not names & {"tensorflow", "keras"}
+    assert any(
+        line.startswith("tensorflow") for line in PROJECT["project"]["optional-dependencies"]["worker"]
+    )
+
+
+def test_dependencies_are_not_below_the_guards_of_the_stubs():
+    grpcio = re.search(r"GRPC_GENERATED_VERSION = '([\d.]+)'", _read("protos/parameter_server_pb2_grpc.py"))
+    protobuf = re.search(
+        r"^# Protobuf Python Version: ([\d.]+)$", _read("protos/parameter_server_pb2.py"), re.M
+    )
+    floors = dict(re.findall(r"^([\w-]+)>=([\d.]+)", "\n".join(PROJECT["project"]["dependencies"]), re.M))
+    assert floors["grpcio"] == floors["grpcio-health-checking"] == grpcio.group(1)
+    assert floors["protobuf"] == protobuf.group(1)
+    assert f"grpcio-tools=={grpcio.group(1)}" in PROJECT["project"]["optional-dependencies"]["dev"]
+
+
+def test_python_is_bounded_as_tensorflow_is():
+    # TensorFlow 2.20 and 2.21 have wheels for CPython 3.11 to 3.13, among those from 3.11.
+    assert PROJECT["project"]["requires-python"] == ">=3.11,<3.14"
+
+
+@pytest.mark.parametrize("version", ["3.10", "3.14"])
+def test_setup_refuses_an_interpreter_that_tensorflow_has_no_wheels_for(tmp_path, version):
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo Python {version}.0\nexit 1\n')
+    python.chmod(0o755)
+    tree = tmp_path / "tree"
+    (tree / "deploy").mkdir(parents=True)
+    for file in ("pyproject.toml", "deploy/setup.sh"):
+        (tree / file).write_text(_read(file))
+    done = subprocess.run(
+        ["sh", tree / "deploy/setup.sh", "worker"],
+        env={"PATH": "/usr/bin:/bin", "PYTHON": str(python)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "must be an interpreter with version >=3.11,<3.14" in done.stderr
+    assert f"{python} (Python {version}.0)" in done.stderr
+    assert not (tree / ".venv").exists()
+
+
+def test_the_entry_point_exists():
+    module, function = PROJECT["project"]["scripts"]["downpour"].split(":")
+    assert f"def {function}(" in _read(f"{module.replace('.', '/')}.py")
+
+
+def test_the_check_is_make_test():
+    assert "make test" in _read(".ci/run")
+    assert (ROOT / ".ci/run").stat().st_mode & 0o111
+
+
+def _read(path: str) -> str:
+    return (ROOT / path).read_text()

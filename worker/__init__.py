@@ -1,0 +1,1 @@
+"""The worker: pulls weights, computes gradients with TensorFlow, pushes them."""

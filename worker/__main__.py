@@ -1,0 +1,54 @@
+"""`python -m worker`: one worker process."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from protos.errors import DownpourError
+from protos.settings import parse
+from worker.config import WorkerSettings
+from worker.control import Control
+
+DELIBERATE = 3  # exit code of a worker that stops for a reason that a restart would not mend
+
+
+def main(argv: list[str]) -> int:
+    """Runs a worker from command-line flags; returns its exit code."""
+    settings = parse(WorkerSettings, argv, "downpour worker")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    control = Control(settings.server, settings.call_timeout_s)
+    try:
+        job = control.describe(settings.connect_timeout_s)
+    except DownpourError as error:
+        return fail(error, 1)
+    # TensorFlow takes seconds to load: not before it is known that there is a server.
+    from worker.datasets import DatasetError
+    from worker.loop import Diverged, JobFailed, Worker
+    from worker.models import ModelError
+
+    try:
+        Worker(settings, control, job).run()
+    except (Diverged, DatasetError, ModelError, ValueError) as error:
+        return fail(error, DELIBERATE)
+    except DownpourError as error:
+        return fail(
+            error,
+            DELIBERATE if type(error).__name__ in ("LayoutMismatch", "JobConflict", "Unsupported") else 1,
+        )
+    except JobFailed as error:
+        return fail(error, 1)
+    finally:
+        control.close()
+    return 0
+
+
+def fail(error: Exception, code: int) -> int:
+    """Says why on the terminal and returns the code."""
+    print(f"downpour worker: {error}", file=sys.stderr, flush=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,32 @@
+"""Settings of one worker process; what the job is, it learns from the coordinator."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from protos.settings import Address, Settings
+
+
+class WorkerSettings(Settings):
+    """One worker: flags over `DOWNPOUR_*` variables over defaults, frozen once validated."""
+
+    server: Address = Field(description="HOST:PORT of the coordinator (shard 0)")
+    worker: int | None = Field(
+        None, ge=0, description="number of this worker (default: the coordinator gives one)"
+    )
+    model: str | None = Field(
+        None, description="module:function, where the job's model is one; never taken from the wire"
+    )
+    dataset: str | None = Field(
+        None, description="path to the .npz, where the job's data is one; never taken from the wire"
+    )
+    threads: int = Field(1, ge=1, description="TensorFlow's threads within an operation")
+    xla: Literal["auto", "on", "off"] = Field(
+        "auto", description="compile the gradient with XLA; auto times both"
+    )
+    connect_timeout_s: float = Field(
+        60.0, gt=0, description="how long to look for the server before giving up"
+    )
+    call_timeout_s: float = Field(30.0, gt=0, description="deadline of a call and of an awaited message")

@@ -1,0 +1,146 @@
+"""The worker's side of the control plane: one call, one deadline, one error."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from protos import parameter_server_pb2 as pb
+from protos import parameter_server_pb2_grpc as rpc
+from protos.channel import PROTOCOL, open_channel
+from protos.errors import DeadlineExceeded, DownpourError, Unreachable, error_of
+
+RETRY_FIRST_S, RETRY_MOST_S = 0.1, 2.0
+UPLOAD_CHUNK_BYTES = 1 << 20
+
+
+class Control:
+    """Calls to the coordinator at one address."""
+
+    def __init__(self, address: str, call_timeout_s: float) -> None:
+        """Opens no connection yet.
+
+        Args:
+            address: `HOST:PORT`.
+            call_timeout_s: Deadline of a call, and how long an unreachable server is tried again.
+        """
+        self.address = address
+        self._timeout_s = call_timeout_s
+        self._channel = open_channel(address)
+        self._stub = rpc.CoordinatorStub(self._channel)
+
+    def describe(self, timeout_s: float) -> pb.Job:
+        """What the job is; waits for a server that is still starting."""
+        return self._call(self._stub.Describe, pb.DescribeRequest(protocol=PROTOCOL), timeout_s)
+
+    def register(self, request: pb.RegisterRequest) -> pb.Session:
+        """Opens a session; the coordinator waits for all shards first."""
+        return self._call(self._stub.Register, request, self._timeout_s + 60.0)
+
+    def ready(self, session: int, initialised: bool, warm: bool) -> pb.ReadyReply:
+        """Waits a while for the word to initialise or to start."""
+        return self._call(
+            self._stub.Ready, pb.ReadyRequest(session=session, initialised=initialised, warm=warm)
+        )
+
+    def heartbeat(self, session: int) -> pb.HeartbeatReply:
+        """Renews the session."""
+        return self._call(self._stub.Heartbeat, pb.HeartbeatRequest(session=session))
+
+    def lease(self, session: int) -> pb.Task:
+        """Waits a while for the next task."""
+        return self._call(self._stub.Lease, pb.LeaseRequest(session=session, wait_s=5.0))
+
+    def report(self, request: pb.ReportRequest) -> None:
+        """Brings the result of an evaluation."""
+        self._call(self._stub.Report, request)
+
+    def upload(self, session: int, path: Path) -> None:
+        """Sends a model file."""
+
+        def chunks() -> Iterator[pb.UploadChunk]:
+            with path.open("rb") as file:
+                while data := file.read(UPLOAD_CHUNK_BYTES):
+                    yield pb.UploadChunk(session=session, data=data)
+
+        try:
+            self._stub.Upload(chunks(), timeout=self._timeout_s + path.stat().st_size / 1e6)
+        except grpc.RpcError as failure:
+            raise error_of(failure, self.address) from failure
+
+    def leave(self, session: int, failed: bool, reason: str) -> None:
+        """Ends the session."""
+        self._call(self._stub.Leave, pb.LeaveRequest(session=session, failed=failed, reason=reason), 5.0)
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._channel.close()
+
+    def _call(self, method: Callable[..., Any], request: Any, timeout_s: float | None = None) -> Any:
+        """Calls, and while nobody answers calls again until the deadline.
+
+        Raises:
+            DownpourError: What the server said, or Unreachable with the address.
+        """
+        deadline = time.monotonic() + (timeout_s or self._timeout_s)
+        pause_s = RETRY_FIRST_S
+        while True:
+            try:
+                return method(request, timeout=max(0.01, deadline - time.monotonic()))
+            except grpc.RpcError as failure:
+                error = error_of(failure, self.address)
+                if not isinstance(error, Unreachable) or time.monotonic() + pause_s > deadline:
+                    raise error from failure
+            threading.Event().wait(pause_s)
+            pause_s = min(2 * pause_s, RETRY_MOST_S)
+
+
+class Heartbeat:
+    """Renews a session from a thread of its own, and watches that awaited messages do arrive.
+
+    Attributes:
+        lost: Why the session has ended, as the coordinator said; None while it lives.
+        drain: Whether the worker is to finish no more than its batch.
+    """
+
+    def __init__(
+        self, control: Control, session: int, every_s: float, watch: Callable[[float], None]
+    ) -> None:
+        """Starts.
+
+        Args:
+            control: The coordinator.
+            session: To renew.
+            every_s: Time between two heartbeats.
+            watch: Called about four times a second with the time.
+        """
+        self.lost: DownpourError | None = None
+        self.drain = False
+        self._control, self._session, self._every_s, self._watch = control, session, every_s, watch
+        self._stopped = threading.Event()
+        self._threads = [threading.Thread(target=run, daemon=True) for run in (self._beat, self._look)]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Ends the threads."""
+        self._stopped.set()
+
+    def _beat(self) -> None:
+        while not self._stopped.wait(self._every_s):
+            try:
+                self.drain = self._control.heartbeat(self._session).drain
+            except (DeadlineExceeded, Unreachable):
+                continue  # the data plane will notice, and has its own deadline
+            except DownpourError as error:
+                self.lost = error
+                return
+
+    def _look(self) -> None:
+        while not self._stopped.wait(0.25):
+            self._watch(time.monotonic())

@@ -1,0 +1,1 @@
+"""MNIST as package data, and the script that made it."""

@@ -1,0 +1,46 @@
+"""Loss and accuracy of flat weights on a split of the data."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from protos import parameter_server_pb2 as pb
+from worker.gradient import correct_of, forward, layout_of
+
+BATCH = 1000
+
+
+class Evaluator:
+    """Evaluates a model at any flat weights."""
+
+    def __init__(self, model: keras.Model, scale: float) -> None:
+        """Traces nothing yet.
+
+        Args:
+            model: Built; its own weights are not used.
+            scale: Factor on the samples.
+        """
+        self._model, self._scale = model, scale
+        self._layout = layout_of(model)
+        self._loss = keras.losses.get(model.loss or "sparse_categorical_crossentropy")
+        self._sums = tf.function(self._sums_of, autograph=False, reduce_retracing=True)
+
+    def __call__(self, flat: np.ndarray, x: np.ndarray, y: np.ndarray) -> pb.Evaluation:
+        """Mean loss and accuracy at `flat`, `float32[n + m]`; zeros where there are no samples."""
+        loss = correct = 0.0
+        weights = tf.convert_to_tensor(flat)
+        for start in range(0, len(x), BATCH):
+            chunk = slice(start, start + BATCH)
+            sums = self._sums(weights, tf.constant(x[chunk]), tf.constant(y[chunk])).numpy()
+            loss, correct = loss + float(sums[0]), correct + float(sums[1])
+        count = max(len(x), 1)
+        return pb.Evaluation(samples=len(x), loss=loss / count, accuracy=correct / count)
+
+    def _sums_of(self, flat: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        n = self._layout.trained
+        x = tf.cast(x, tf.float32) * self._scale
+        outputs, _, _ = forward(self._model, self._layout, flat[:n], flat[n:], x, training=False)
+        count = tf.cast(tf.shape(x)[0], tf.float32)
+        return tf.stack([tf.reduce_mean(self._loss(y, outputs)) * count, correct_of(y, outputs)])

@@ -1,0 +1,207 @@
+"""The models: a registry of named ones, and any function that returns a Keras model.
+
+Keras is imported inside the builders: reading this registry does not load TensorFlow.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import keras
+
+Shape = tuple[int, ...]
+
+
+class ModelError(ValueError):
+    """A model cannot be found or built, or is not one that can be trained here."""
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """One model of the registry.
+
+    Attributes:
+        builder: From the shape of a sample and the number of classes to a Keras model, not compiled.
+        description: One line for `--help` and the documents.
+    """
+
+    builder: Callable[[Shape, int], keras.Model]
+    description: str
+
+
+def build(spec: str, input_shape: Shape, classes: int) -> keras.Model:
+    """Builds a model, ready for gradients: with weights, a loss, and one name for each weight.
+
+    A model that comes back uncompiled gets sparse categorical cross-entropy, for which its outputs must be
+    probabilities, and the metric accuracy.
+
+    Args:
+        spec: A name in `MODELS`, or `module:function`. The function returns a Keras model; of `input_shape`
+            and `classes` it receives those that it has parameters for.
+        input_shape: The shape of one sample.
+        classes: The number of classes.
+
+    Raises:
+        ModelError: No such name, module or function; or it does not return a model that can be trained here.
+    """
+    if spec in MODELS:
+        model = _from_registry(spec, input_shape, classes)
+    elif ":" in spec:
+        model = _call(spec, _find(spec), {"input_shape": input_shape, "classes": classes})
+    else:
+        raise ModelError(f"a model must be {', '.join(MODELS)}, or module:function. Received: {spec!r}.")
+    output = _try(spec, model, input_shape)
+    _check_names(spec, model)
+    if not model.compiled:
+        _compile(spec, model, output, classes)
+    return model
+
+
+def _from_registry(spec: str, input_shape: Shape, classes: int) -> keras.Model:
+    """A registered model for this data; its builder may suit images alone."""
+    try:
+        return MODELS[spec].builder(input_shape, classes)
+    except ValueError as error:
+        raise ModelError(
+            f"{spec} must be built for data that suit it. Received: samples of shape {input_shape}: {error} "
+            "Choose another model, or reshape the samples."
+        ) from error
+
+
+def _find(spec: str) -> Callable[..., Any]:
+    """The function that `module:function` names."""
+    module_name, _, function_name = spec.partition(":")
+    if not module_name or not function_name:
+        raise ModelError(f"a model's function must be named module:function. Received: {spec!r}.")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise ModelError(
+                f"{spec}: {module_name} must import. Received: {error}. Install that."
+            ) from error
+        raise ModelError(
+            f"{spec}: the module must be importable. Received: {module_name!r}, which Python does not find. "
+            "Run from the folder that it is in, or name that folder in PYTHONPATH."
+        ) from error
+    # A module may raise anything while it is imported.
+    except Exception as error:
+        raise ModelError(
+            f"{spec}: {module_name} must import. Received: {type(error).__name__}: {error}"
+        ) from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        functions = [name for name, value in vars(module).items() if inspect.isfunction(value)]
+        received = "no such name" if function is None else f"a {type(function).__name__}"
+        raise ModelError(
+            f"{spec}: {function_name} must be a function in {module_name} that returns a Keras model. "
+            f"Received: {received}. Its functions are: {', '.join(functions) or 'none'}."
+        )
+    return function
+
+
+def _call(spec: str, function: Callable[..., Any], offered: dict[str, Any]) -> keras.Model:
+    """What the user's function returns, once it is known to be a Keras model."""
+    import keras
+
+    parameters = inspect.signature(function).parameters.values()
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    required = [p.name for p in parameters if p.default is p.empty and p.kind not in variadic]
+    if unknown := [name for name in required if name not in offered]:
+        raise ModelError(
+            f"{spec}: the function must need no parameters but {' and '.join(offered)}. "
+            f"Received: one that needs {', '.join(unknown)} too. Give these a default."
+        )
+    wanted = {name: value for name, value in offered.items() if any(p.name == name for p in parameters)}
+    # The function is the user's: whatever it raises is the answer to why there is no model.
+    try:
+        model = function(**wanted)
+    except Exception as error:
+        raise ModelError(
+            f"{spec}: the function must not raise. Received: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(model, keras.Model):
+        raise ModelError(f"{spec}: it must return a keras.Model. Received: a {type(model).__name__}.")
+    return model
+
+
+def _try(spec: str, model: keras.Model, input_shape: Shape) -> Any:
+    """Runs one sample of zeros, which makes weights exist that do not yet, and returns what comes out."""
+    import keras
+
+    # What a layer raises on a shape that it does not take is its own affair.
+    try:
+        return model(keras.ops.zeros((1, *input_shape)))
+    except Exception as error:
+        raise ModelError(
+            f"{spec}: the model must take samples of shape {input_shape}, which the dataset has. "
+            f"Received: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _check_names(spec: str, model: keras.Model) -> None:
+    """The layout names a weight by its path, so no two may share one."""
+    counts = Counter(weight.path for weight in model.weights)
+    if repeated := [path for path, count in counts.items() if count > 1]:
+        raise ModelError(
+            f"{spec}: every weight must have a path of its own. "
+            f"Received more than once: {', '.join(repeated)}. Give the layers different names."
+        )
+
+
+def _compile(spec: str, model: keras.Model, output: Any, classes: int) -> None:
+    """Gives a classifier its loss."""
+    shape = tuple(getattr(output, "shape", ()))
+    if len(shape) != 2 or shape[1] < classes:
+        raise ModelError(
+            f"{spec}: the model must return one probability for each of {classes} classes. "
+            f"Received: the shape {shape}. Widen its last layer; or, where it is no classifier, return it compiled with its loss."
+        )
+    model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+
+
+def _sigmoid100(input_shape: Shape, classes: int) -> keras.Model:
+    from keras import Input, Sequential, layers
+
+    return Sequential(
+        [
+            Input(input_shape),
+            layers.Flatten(name="flatten"),
+            layers.Dense(100, activation="sigmoid", name="hidden"),
+            layers.Dense(classes, activation="softmax", name="output"),
+        ],
+        name="sigmoid100",
+    )
+
+
+def _cnn(input_shape: Shape, classes: int) -> keras.Model:
+    from keras import Input, Sequential, layers
+
+    # Grey images have no channel axis; a convolution needs one.
+    image_shape = input_shape if len(input_shape) == 3 else (*input_shape, 1)
+    return Sequential(
+        [
+            Input(input_shape),
+            layers.Reshape(image_shape, name="image"),
+            layers.Conv2D(64, 3, name="convolution"),
+            layers.MaxPooling2D(2, name="pool"),
+            layers.BatchNormalization(name="normalization"),
+            layers.Flatten(name="flatten"),
+            layers.Dense(200, activation="selu", kernel_initializer="lecun_normal", name="hidden_1"),
+            layers.Dense(100, activation="selu", kernel_initializer="lecun_normal", name="hidden_2"),
+            layers.Dense(classes, activation="softmax", name="output"),
+        ],
+        name="cnn",
+    )
+
+
+MODELS: Mapping[str, ModelRow] = {
+    "sigmoid100": ModelRow(_sigmoid100, "Dense 100 sigmoid, softmax: the reference, 79,510 weights on MNIST"),
+    "cnn": ModelRow(_cnn, "Conv 64x3x3, batch norm, Dense 200 and 100 selu: 2.2 M weights on MNIST"),
+}
