@@ -1,0 +1,42 @@
+"""The documents name files, functions and classes that exist."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)[^)]*\)")
+NAME_IN_FILE = re.compile(r"\]\(([^)]+\.py)\) `([A-Za-z_][\w.]*)`")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_relative_links_lead_somewhere(document: Path) -> None:
+    missing = [link for link in LINK.findall(document.read_text()) if not (document.parent / link).exists()]
+    assert not missing, f"{document.name} links to what does not exist: {missing}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_names_are_in_the_files_they_are_said_to_be_in(document: Path) -> None:
+    for link, name in NAME_IN_FILE.findall(document.read_text()):
+        names = _names((document.parent / link).read_text())
+        assert name in names, f"{document.name}: {link} has no {name}"
+
+
+def _names(source: str) -> set[str]:
+    names: set[str] = set()
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef):
+            names.add(node.name)
+            names.update(f"{node.name}.{part.name}" for part in node.body if isinstance(part, ast.FunctionDef))
+            names.update(f"{node.name}.{part.name}" for part in node.body if isinstance(part, ast.AsyncFunctionDef))
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names.update(target.id for target in targets if isinstance(target, ast.Name))
+    return names
