@@ -4,8 +4,9 @@
 
 Becomes COMMAND (the process number stays), which receives SIGNAL when the process PARENT ends. Linux does
 that itself (`prctl(2)`, PR_SET_PDEATHSIG) when the thread that started us ends, so a launcher starts
-children from its main thread. Elsewhere a small second process waits for the end of file on the pipe FD,
-whose other end the parent alone holds, and then sends the signal.
+children from its main thread; as the parent's threads end one by one, the signal may come more than
+once. Elsewhere a small second process waits for the end of file on the pipe FD, whose other end the
+parent alone holds, and then sends the signal.
 
 It is a program of its own because the alternative, code between fork and exec, deadlocks in a parent
 that has threads; it imports nothing of the project so that it costs milliseconds.

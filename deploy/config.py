@@ -74,9 +74,7 @@ class TrainSettings(JobSettings):
         description="worker processes (default: the number of cores, at least 2)",
     )
     threads: int = Field(1, ge=1, le=1024, description="TensorFlow's threads in each worker")
-    xla: Literal["auto", "on", "off"] = Field(
-        "auto", description="compile the gradient with XLA; auto times both"
-    )
+    xla: Literal["auto", "on", "off"] = Field("auto", description="compile the gradient with XLA; auto times both")
     worker_restarts: int = Field(3, ge=0, description="times that a worker which dies is started again")
     runs_dir: str = Field("runs", min_length=1, description="folder of the run directories")
     verbose: bool = Field(False, description="show every worker")

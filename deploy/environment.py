@@ -17,9 +17,7 @@ def python_path(inherited: str) -> str:
     return os.pathsep.join([root, *places])
 
 
-def child_environment(
-    inherited: Mapping[str, str], own: Mapping[str, str], hidden: Collection[str]
-) -> dict[str, str]:
+def child_environment(inherited: Mapping[str, str], own: Mapping[str, str], hidden: Collection[str]) -> dict[str, str]:
     """What a process of the plan finds in its environment.
 
     Args:

@@ -6,6 +6,7 @@ or was drained, 1 when it failed, 130 when it was stopped at once.
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import threading
@@ -144,7 +145,8 @@ class Launcher:
             self._heed_signals()
             self._check_workers()
             self._check_deadlines()
-        if not wait(self._processes.values(), LEAVE_S):
+        left_s = (self._drain_deadline or math.inf) - time.monotonic()
+        if not wait(self._processes.values(), min(LEAVE_S, max(GRACE_S, left_s))):
             end(self._processes.values(), GRACE_S)
         self._ended()
 
@@ -169,9 +171,7 @@ class Launcher:
                 continue
             count = self._restarts.get(name, 0) + 1
             self._restarts[name] = count
-            self._screen.note(
-                f"{name} {process.ending()}; started again ({count} of {process.spec.restarts})"
-            )
+            self._screen.note(f"{name} {process.ending()}; started again ({count} of {process.spec.restarts})")
             self._spawn(process.spec)
         if all(process.code is not None for process in self._role("worker")):
             if len(self._given_up) == len(list(self._role("worker"))):
@@ -239,9 +239,7 @@ class Launcher:
         if self._signals == 1 and self._drain_deadline is None:
             self._woken.clear()
             self._drain_deadline = time.monotonic() + DRAIN_S
-            self._screen.note(
-                "draining: the model is saved, then all end; press Ctrl-C again to stop at once"
-            )
+            self._screen.note("draining: the model is saved, then all end; press Ctrl-C again to stop at once")
             if self._watcher is None or not self._watcher.stop("a person asked for the end", now=False):
                 self._processes["ps-0"].send(signal.SIGTERM)
 

@@ -89,6 +89,4 @@ def _worker(number: int, settings: TrainSettings) -> ProcessSpec:
     chosen = settings.model_copy(update={name: None for name in ("model", "dataset") if name not in own})
     env = {"TF_CPP_MIN_LOG_LEVEL": "2", "OMP_NUM_THREADS": str(settings.threads)}
     args = ("--server={ps-0}", f"--worker={number}", *to_flags(chosen, WorkerSettings))
-    return ProcessSpec(
-        f"worker-{number}", "worker", number, "worker", args, env, ("ps-0",), settings.worker_restarts
-    )
+    return ProcessSpec(f"worker-{number}", "worker", number, "worker", args, env, ("ps-0",), settings.worker_restarts)

@@ -15,11 +15,12 @@ from rich.text import Text
 from protos import parameter_server_pb2 as pb
 
 UNKNOWN = "–"
+LONGEST_S = 1000 * 3600.0
 
 
 def duration(seconds: float) -> str:
     """`0:07`, `12:34`, `1:02:03`; a dash where it is not known."""
-    if not math.isfinite(seconds) or seconds < 0:
+    if not 0 <= seconds < LONGEST_S:
         return UNKNOWN
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -50,7 +51,7 @@ def figures(progress: pb.Progress) -> list[tuple[str, str]]:
     """Name and value of what is measured, in the order in which it is shown."""
     started = progress.samples > 0
     rows = [
-        ("samples/s", f"{progress.samples_per_s:,.0f}" if started else UNKNOWN),
+        ("samples/s", f"{progress.samples_per_s:,.0f}" if progress.samples_per_s else UNKNOWN),
         ("loss", number(progress.loss if started else None)),
         ("val accuracy", number(progress.val_accuracy if progress.HasField("val_accuracy") else None)),
         ("staleness", number(progress.staleness_mean if started else None, ".2f")),
@@ -99,7 +100,7 @@ def render(progress: pb.Progress, verbose: bool = False) -> RenderableType:
 
 def workers_table(progress: pb.Progress) -> Table:
     """A line for each worker."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("worker", justify="right", no_wrap=True)
     table.add_column("state", no_wrap=True)
     for name in ("updates", "samples/s", "loss", "staleness", "dropped"):

@@ -54,9 +54,7 @@ def _show(settings: StatusSettings, coordinator: CoordinatorStub) -> None:
         screen.close()
 
 
-def _follow(
-    first: pb.Progress, settings: StatusSettings, coordinator: CoordinatorStub
-) -> Iterator[pb.Progress]:
+def _follow(first: pb.Progress, settings: StatusSettings, coordinator: CoordinatorStub) -> Iterator[pb.Progress]:
     """The job's progress until it ends; the end of its server after the end of its training is no failure."""
     progress = first
     try:

@@ -48,7 +48,7 @@ class LiveScreen:
 
     def note(self, text: str) -> None:
         """Prints above the bar."""
-        self._console.print(text, markup=False, highlight=False)
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Takes the bar away."""

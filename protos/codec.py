@@ -1,64 +1,193 @@
-"""How a vector becomes bytes on the wire: one row per codec."""
+"""How a vector becomes bytes on the wire: one row per codec. A name may bring a parameter: `topk:0.01`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 
 from protos.errors import InvalidRequest
+from protos.quantized import int8_decode, int8_deduct, int8_encode, int8_size_bytes
+from protos.sparse import kept, topk_decode, topk_deduct, topk_encode
 
 Buffer = bytes | bytearray | memoryview
+_BLOCK = 1 << 16  # elements that are converted at a time: they stay in the cache
 
 
 @dataclass(frozen=True)
 class Codec:
-    """A pair of functions between `float32[n]` and bytes.
+    """Functions between `float32[n]` and bytes.
+
+    Attributes:
+        lossy: Whether a vector that was encoded differs from what is decoded; the worker then keeps the difference.
+        size_bytes: The length of the bytes for n elements.
+        encode: Vector and a source of randomness to contiguous bytes; may be a view of the vector.
+        decode: Writes what the bytes stand for to a vector. Raises InvalidRequest if they stand for none.
+        deduct: Subtracts what the bytes stand for from a vector, and rounds nothing that was encoded exactly.
+    """
+
+    lossy: bool
+    size_bytes: Callable[[int], int]
+    encode: Callable[[np.ndarray, np.random.Generator], Buffer]
+    decode: Callable[[Buffer, np.ndarray], None]
+    deduct: Callable[[Buffer, np.ndarray], None]
+
+
+class Family(NamedTuple):
+    """A row of the registry.
 
     Attributes:
         doc: One line for a person.
-        encode: Vector to contiguous bytes; may be a view of the vector.
-        decode: Bytes and n back to a vector; may be a read-only view of the bytes.
-        size_bytes: The length of the bytes for n elements.
+        make: The codec for a parameter; "" stands for its default. Raises ValueError, which says what must hold.
     """
 
     doc: str
-    encode: Callable[[np.ndarray], Buffer]
-    decode: Callable[[Buffer, int], np.ndarray]
-    size_bytes: Callable[[int], int]
-
-
-def _float32_encode(vector: np.ndarray) -> memoryview:
-    return np.ascontiguousarray(vector, np.float32).data.cast("B")
-
-
-def _float32_decode(payload: Buffer, n: int) -> np.ndarray:
-    check_length(payload, 4 * n, n, "float32")
-    return np.frombuffer(payload, np.float32)
-
-
-def check_length(payload: Buffer, expected_bytes: int, n: int, codec: str) -> None:
-    """Raises InvalidRequest unless the payload has the length that n elements take in `codec`."""
-    if len(payload) != expected_bytes:
-        raise InvalidRequest(
-            f"{n:,} elements as {codec} must take {expected_bytes:,} bytes; received {len(payload):,}. "
-            "Check that the worker's model is the job's."
-        )
-
-
-CODECS: dict[str, Codec] = {
-    "float32": Codec("4 bytes an element, exact", _float32_encode, _float32_decode, lambda n: 4 * n),
-}
+    make: Callable[[str], Codec]
 
 
 def codec_named(name: str) -> Codec:
-    """The codec of that name.
+    """The codec of a name, `FAMILY` or `FAMILY:PARAMETER`.
 
     Raises:
         InvalidRequest: There is none.
     """
+    family, colon, parameter = name.partition(":")
     try:
-        return CODECS[name]
-    except KeyError:
-        raise InvalidRequest(f"codec must be one of {', '.join(CODECS)}; received {name!r}.") from None
+        if family not in CODECS or (colon and not parameter):
+            raise ValueError(f"must be one of {', '.join(CODECS)}")
+        return _made(family, parameter)
+    except ValueError as error:
+        raise InvalidRequest(f"codec {error}; received {name!r}.") from None
+
+
+def check_length(payload: Buffer, expected_bytes: int, n: int) -> None:
+    """Raises InvalidRequest unless a payload has the length that n elements take."""
+    if len(payload) != expected_bytes:
+        raise InvalidRequest(
+            f"{n:,} elements must take {expected_bytes:,} bytes in this codec; received {len(payload):,}. "
+            "Check that the worker's model is the job's."
+        )
+
+
+@cache
+def _made(family: str, parameter: str) -> Codec:
+    return CODECS[family].make(parameter)
+
+
+# ------------------------------------------------------------------------------------------------ float32, bfloat16
+
+
+def _float32_encode(vector: np.ndarray, rng: np.random.Generator | None = None) -> memoryview:
+    return np.ascontiguousarray(vector, np.float32).data.cast("B")
+
+
+def _float32_decode(payload: Buffer, out: np.ndarray) -> None:
+    out[:] = np.frombuffer(payload, np.float32)
+
+
+def _float32_deduct(payload: Buffer, vector: np.ndarray) -> None:
+    vector -= np.frombuffer(payload, np.float32)
+
+
+def _bfloat16_encode(vector: np.ndarray, rng: np.random.Generator) -> memoryview:
+    """The upper half of each float32, rounded to the nearest, ties to even; the largest values do not overflow."""
+    out = np.empty(len(vector), np.uint16)
+    for start in range(0, len(vector), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        bits = np.ascontiguousarray(vector[block], np.float32).view(np.uint32)
+        rounded = (bits >> 16) & 1
+        rounded += 0x7FFF
+        rounded += bits
+        rounded >>= 16
+        # Rounding up may carry into the exponent of infinity: the largest finite value is nearer.
+        np.minimum(rounded, (bits >> 16 & 0x8000) | 0x7F7F, out=rounded, where=(rounded & 0x7FFF) == 0x7F80)
+        out[block] = rounded
+    return out.data.cast("B")
+
+
+def _bfloat16_decode(payload: Buffer, out: np.ndarray) -> None:
+    bits = out.view(np.uint32)
+    bits[:] = np.frombuffer(payload, np.uint16)
+    bits <<= 16
+
+
+def _bfloat16_deduct(payload: Buffer, vector: np.ndarray) -> None:
+    halves, scratch = np.frombuffer(payload, np.uint16), np.empty(_BLOCK, np.float32)
+    for start in range(0, len(vector), _BLOCK):
+        part = vector[start : start + _BLOCK]
+        _bfloat16_decode(halves[start : start + _BLOCK].data, scratch[: len(part)])
+        part -= scratch[: len(part)]
+
+
+# ------------------------------------------------------------------------------------------------ the registry
+
+
+def _checked(decode: Callable[[Buffer, np.ndarray], None], size_bytes: Callable[[int], int]) -> Callable[..., None]:
+    def checked(payload: Buffer, out: np.ndarray) -> None:
+        check_length(payload, size_bytes(len(out)), len(out))
+        decode(payload, out)
+
+    return checked
+
+
+def _float32(parameter: str) -> Codec:
+    _no_parameter(parameter)
+    return Codec(False, lambda n: 4 * n, _float32_encode, _checked(_float32_decode, lambda n: 4 * n), _float32_deduct)
+
+
+def _bfloat16(parameter: str) -> Codec:
+    _no_parameter(parameter)
+    return Codec(True, lambda n: 2 * n, _bfloat16_encode, _checked(_bfloat16_decode, lambda n: 2 * n), _bfloat16_deduct)
+
+
+def _int8(parameter: str) -> Codec:
+    block = int(parameter or 1024) if parameter.isdecimal() or not parameter else 0
+    if not 1 <= block <= 1 << 16:
+        raise ValueError("int8:BLOCK must have from 1 to 65536 elements in a block")
+
+    def size_bytes(n: int) -> int:
+        return int8_size_bytes(n, block)
+
+    return Codec(
+        lossy=True,
+        size_bytes=size_bytes,
+        encode=lambda vector, rng: int8_encode(vector, block, rng),
+        decode=_checked(lambda payload, out: int8_decode(payload, block, out), size_bytes),
+        deduct=lambda payload, vector: int8_deduct(payload, block, vector),
+    )
+
+
+def _topk(parameter: str) -> Codec:
+    try:
+        fraction = float(parameter or 0.01)
+    except ValueError:
+        fraction = 0.0
+    if not 0 < fraction <= 1:
+        raise ValueError("topk:FRACTION must have a fraction above 0 and at most 1")
+
+    def size_bytes(n: int) -> int:
+        return 8 * kept(n, fraction)
+
+    return Codec(
+        lossy=True,
+        size_bytes=size_bytes,
+        encode=lambda vector, rng: topk_encode(vector, kept(len(vector), fraction)),
+        decode=_checked(topk_decode, size_bytes),
+        deduct=topk_deduct,
+    )
+
+
+def _no_parameter(parameter: str) -> None:
+    if parameter:
+        raise ValueError("must have no parameter")
+
+
+CODECS: dict[str, Family] = {
+    "float32": Family("4 bytes an element, exact", _float32),
+    "bfloat16": Family("2 bytes an element: 8 bits of precision", _bfloat16),
+    "int8": Family("1 byte an element: stochastic rounding to 127 levels of the largest in each block", _int8),
+    "topk": Family("8 bytes for each of the largest elements: topk:FRACTION of them", _topk),
+}

@@ -1,8 +1,8 @@
 """Data-plane frames: a small protobuf header and a raw payload, cut into messages of bounded size.
 
-The first message of a frame is `[u32 header length][header][zeros to a multiple of 16][payload...]`; the
-header's `payload_bytes` tells how much payload there is in all. What does not fit into the first message
-follows in messages that are payload alone.
+The first message of a frame is `[u32 header length][header][zeros to a multiple of 16][payload]`; the header's
+`payload_bytes` tells how much payload there is in all. A payload above `INLINE_BYTES` follows in messages of its own,
+so that a receiver learns of it before it takes it in.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 from protos.errors import InvalidRequest, TooLarge
 from protos.parameter_server_pb2 import Reply, Request
 
+INLINE_BYTES = 1 << 20
 CHUNK_BYTES = 2 << 20
 HEADER_LIMIT_BYTES = 64 << 10
 MESSAGE_LIMIT_BYTES = (4 << 20) + HEADER_LIMIT_BYTES
@@ -34,21 +35,25 @@ class Frame(NamedTuple, Generic[Header]):
     payload: memoryview
 
 
-def encode(header: Header, payload: Buffer = b"", chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
+def encode(header: Header, *parts: Buffer, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
     """Yields the messages of one frame; each byte of the payload is copied once, into its message.
 
     Args:
         header: Sets its `payload_bytes`.
-        payload: Contiguous bytes.
+        parts: Of the payload, in order: views of bytes.
         chunk_bytes: The most payload in one message.
     """
-    view = memoryview(payload).cast("B") if not isinstance(payload, bytes) else memoryview(payload)
-    header.payload_bytes = len(view)
+    header.payload_bytes = total = sum(map(len, parts))
     packed = header.SerializeToString()
-    padding = -(_PREFIX.size + len(packed)) % _ALIGNMENT
-    yield b"".join((_PREFIX.pack(len(packed)), packed, bytes(padding), view[:chunk_bytes]))
-    for start in range(chunk_bytes, len(view), chunk_bytes):
-        yield bytes(view[start : start + chunk_bytes])
+    first: tuple[bytes, ...] = (_PREFIX.pack(len(packed)), packed, bytes(-(_PREFIX.size + len(packed)) % _ALIGNMENT))
+    if total <= min(INLINE_BYTES, chunk_bytes):
+        yield b"".join((*first, *parts))
+        return
+    yield b"".join(first)
+    for part in parts:
+        view = memoryview(part)
+        for start in range(0, len(view), chunk_bytes):
+            yield bytes(view[start : start + chunk_bytes])
 
 
 class Decoder(Generic[Header]):
@@ -79,9 +84,9 @@ class Decoder(Generic[Header]):
         self._filled = 0
 
     @property
-    def between_frames(self) -> bool:
-        """Whether the stream may end here without cutting a frame short."""
-        return self._header is None
+    def announced(self) -> Header | None:
+        """The header of a frame whose payload is still to come; None between two frames."""
+        return self._header
 
     def feed(self, message: bytes) -> Frame[Header] | None:
         """Takes the next message; returns the frame that it completes, if it does.

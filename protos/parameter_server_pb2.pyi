@@ -161,14 +161,16 @@ class RegisterRequest(_message.Message):
     def __init__(self, protocol: _Optional[int] = ..., job: _Optional[str] = ..., worker: _Optional[int] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., data: _Optional[_Union[Data, _Mapping]] = ..., pid: _Optional[int] = ..., host: _Optional[str] = ..., facts: _Optional[_Mapping[str, str]] = ..., rejoin: _Optional[bool] = ...) -> None: ...
 
 class ShardAddress(_message.Message):
-    __slots__ = ("shard", "address", "generation")
+    __slots__ = ("shard", "address", "generation", "doorbell")
     SHARD_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
+    DOORBELL_FIELD_NUMBER: _ClassVar[int]
     shard: int
     address: str
     generation: int
-    def __init__(self, shard: _Optional[int] = ..., address: _Optional[str] = ..., generation: _Optional[int] = ...) -> None: ...
+    doorbell: str
+    def __init__(self, shard: _Optional[int] = ..., address: _Optional[str] = ..., generation: _Optional[int] = ..., doorbell: _Optional[str] = ...) -> None: ...
 
 class Session(_message.Message):
     __slots__ = ("worker", "incarnation", "session", "shards")
@@ -407,14 +409,16 @@ class StopReply(_message.Message):
     def __init__(self) -> None: ...
 
 class Member(_message.Message):
-    __slots__ = ("worker", "incarnation", "session")
+    __slots__ = ("worker", "incarnation", "session", "resting")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
+    RESTING_FIELD_NUMBER: _ClassVar[int]
     worker: int
     incarnation: int
     session: int
-    def __init__(self, worker: _Optional[int] = ..., incarnation: _Optional[int] = ..., session: _Optional[int] = ...) -> None: ...
+    resting: bool
+    def __init__(self, worker: _Optional[int] = ..., incarnation: _Optional[int] = ..., session: _Optional[int] = ..., resting: _Optional[bool] = ...) -> None: ...
 
 class View(_message.Message):
     __slots__ = ("number", "members")
@@ -425,7 +429,7 @@ class View(_message.Message):
     def __init__(self, number: _Optional[int] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ...) -> None: ...
 
 class ShardEvent(_message.Message):
-    __slots__ = ("joined", "view_seen", "initialised", "pinned", "count", "trace", "stopped")
+    __slots__ = ("joined", "view_seen", "initialised", "pinned", "count", "trace", "stopped", "held", "part", "departed", "generation")
     JOINED_FIELD_NUMBER: _ClassVar[int]
     VIEW_SEEN_FIELD_NUMBER: _ClassVar[int]
     INITIALISED_FIELD_NUMBER: _ClassVar[int]
@@ -433,6 +437,10 @@ class ShardEvent(_message.Message):
     COUNT_FIELD_NUMBER: _ClassVar[int]
     TRACE_FIELD_NUMBER: _ClassVar[int]
     STOPPED_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    PART_FIELD_NUMBER: _ClassVar[int]
+    DEPARTED_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
     joined: ShardAddress
     view_seen: int
     initialised: bool
@@ -440,7 +448,93 @@ class ShardEvent(_message.Message):
     count: ShardCount
     trace: bytes
     stopped: bool
-    def __init__(self, joined: _Optional[_Union[ShardAddress, _Mapping]] = ..., view_seen: _Optional[int] = ..., initialised: _Optional[bool] = ..., pinned: _Optional[int] = ..., count: _Optional[_Union[ShardCount, _Mapping]] = ..., trace: _Optional[bytes] = ..., stopped: _Optional[bool] = ...) -> None: ...
+    held: Held
+    part: StatePart
+    departed: Departed
+    generation: int
+    def __init__(self, joined: _Optional[_Union[ShardAddress, _Mapping]] = ..., view_seen: _Optional[int] = ..., initialised: _Optional[bool] = ..., pinned: _Optional[int] = ..., count: _Optional[_Union[ShardCount, _Mapping]] = ..., trace: _Optional[bytes] = ..., stopped: _Optional[bool] = ..., held: _Optional[_Union[Held, _Mapping]] = ..., part: _Optional[_Union[StatePart, _Mapping]] = ..., departed: _Optional[_Union[Departed, _Mapping]] = ..., generation: _Optional[int] = ...) -> None: ...
+
+class Held(_message.Message):
+    __slots__ = ("cut", "reached")
+    CUT_FIELD_NUMBER: _ClassVar[int]
+    REACHED_FIELD_NUMBER: _ClassVar[int]
+    cut: int
+    reached: _containers.RepeatedCompositeFieldContainer[Reached]
+    def __init__(self, cut: _Optional[int] = ..., reached: _Optional[_Iterable[_Union[Reached, _Mapping]]] = ...) -> None: ...
+
+class Reached(_message.Message):
+    __slots__ = ("worker", "incarnation", "seq")
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    worker: int
+    incarnation: int
+    seq: int
+    def __init__(self, worker: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ...) -> None: ...
+
+class Cut(_message.Message):
+    __slots__ = ("number", "reached", "abandon")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    REACHED_FIELD_NUMBER: _ClassVar[int]
+    ABANDON_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    reached: _containers.RepeatedCompositeFieldContainer[Reached]
+    abandon: bool
+    def __init__(self, number: _Optional[int] = ..., reached: _Optional[_Iterable[_Union[Reached, _Mapping]]] = ..., abandon: _Optional[bool] = ...) -> None: ...
+
+class Departed(_message.Message):
+    __slots__ = ("worker", "incarnation", "seq", "lease", "stop")
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    STOP_FIELD_NUMBER: _ClassVar[int]
+    worker: int
+    incarnation: int
+    seq: int
+    lease: int
+    stop: int
+    def __init__(self, worker: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., lease: _Optional[int] = ..., stop: _Optional[int] = ...) -> None: ...
+
+class StatePart(_message.Message):
+    __slots__ = ("number", "facts", "vector", "offset", "data", "last")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    FACTS_FIELD_NUMBER: _ClassVar[int]
+    VECTOR_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    facts: ShardFacts
+    vector: str
+    offset: int
+    data: bytes
+    last: bool
+    def __init__(self, number: _Optional[int] = ..., facts: _Optional[_Union[ShardFacts, _Mapping]] = ..., vector: _Optional[str] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., last: _Optional[bool] = ...) -> None: ...
+
+class ShardFacts(_message.Message):
+    __slots__ = ("version", "step", "time_s", "records", "pending")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    TIME_S_FIELD_NUMBER: _ClassVar[int]
+    RECORDS_FIELD_NUMBER: _ClassVar[int]
+    PENDING_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    step: int
+    time_s: float
+    records: int
+    pending: _containers.RepeatedCompositeFieldContainer[Span]
+    def __init__(self, version: _Optional[int] = ..., step: _Optional[int] = ..., time_s: _Optional[float] = ..., records: _Optional[int] = ..., pending: _Optional[_Iterable[_Union[Span, _Mapping]]] = ...) -> None: ...
+
+class Span(_message.Message):
+    __slots__ = ("epoch", "start", "stop")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    STOP_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    start: int
+    stop: int
+    def __init__(self, epoch: _Optional[int] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ...) -> None: ...
 
 class ShardCount(_message.Message):
     __slots__ = ("version", "dropped", "duplicates", "bytes_pushed", "bytes_pulled")
@@ -457,7 +551,7 @@ class ShardCount(_message.Message):
     def __init__(self, version: _Optional[int] = ..., dropped: _Optional[int] = ..., duplicates: _Optional[int] = ..., bytes_pushed: _Optional[int] = ..., bytes_pulled: _Optional[int] = ...) -> None: ...
 
 class ShardCommand(_message.Message):
-    __slots__ = ("job", "settings", "layout", "view", "pin", "unpin", "stop")
+    __slots__ = ("job", "settings", "layout", "view", "pin", "unpin", "stop", "generation", "hold", "cut", "restore", "flush")
     JOB_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
     LAYOUT_FIELD_NUMBER: _ClassVar[int]
@@ -465,6 +559,11 @@ class ShardCommand(_message.Message):
     PIN_FIELD_NUMBER: _ClassVar[int]
     UNPIN_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    HOLD_FIELD_NUMBER: _ClassVar[int]
+    CUT_FIELD_NUMBER: _ClassVar[int]
+    RESTORE_FIELD_NUMBER: _ClassVar[int]
+    FLUSH_FIELD_NUMBER: _ClassVar[int]
     job: Job
     settings: str
     layout: Layout
@@ -472,14 +571,29 @@ class ShardCommand(_message.Message):
     pin: int
     unpin: int
     stop: bool
-    def __init__(self, job: _Optional[_Union[Job, _Mapping]] = ..., settings: _Optional[str] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., view: _Optional[_Union[View, _Mapping]] = ..., pin: _Optional[int] = ..., unpin: _Optional[int] = ..., stop: _Optional[bool] = ...) -> None: ...
+    generation: int
+    hold: int
+    cut: Cut
+    restore: StatePart
+    flush: bool
+    def __init__(self, job: _Optional[_Union[Job, _Mapping]] = ..., settings: _Optional[str] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., view: _Optional[_Union[View, _Mapping]] = ..., pin: _Optional[int] = ..., unpin: _Optional[int] = ..., stop: _Optional[bool] = ..., generation: _Optional[int] = ..., hold: _Optional[int] = ..., cut: _Optional[_Union[Cut, _Mapping]] = ..., restore: _Optional[_Union[StatePart, _Mapping]] = ..., flush: _Optional[bool] = ...) -> None: ...
 
 class RawFrame(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class Knock(_message.Message):
+    __slots__ = ("protocol", "session", "region_bytes")
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    REGION_BYTES_FIELD_NUMBER: _ClassVar[int]
+    protocol: int
+    session: int
+    region_bytes: int
+    def __init__(self, protocol: _Optional[int] = ..., session: _Optional[int] = ..., region_bytes: _Optional[int] = ...) -> None: ...
+
 class Request(_message.Message):
-    __slots__ = ("kind", "worker", "incarnation", "seq", "base_version", "generation", "codec", "payload_bytes", "norm", "nonfinite", "samples", "loss", "correct", "lease", "epoch", "start", "stop", "steps", "pin", "no_pull", "have_version")
+    __slots__ = ("kind", "worker", "incarnation", "seq", "base_version", "generation", "codec", "payload_bytes", "norm", "nonfinite", "samples", "loss", "correct", "lease", "epoch", "start", "stop", "steps", "pin", "no_pull", "have_version", "keep")
     KIND_FIELD_NUMBER: _ClassVar[int]
     WORKER_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
@@ -501,6 +615,7 @@ class Request(_message.Message):
     PIN_FIELD_NUMBER: _ClassVar[int]
     NO_PULL_FIELD_NUMBER: _ClassVar[int]
     HAVE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    KEEP_FIELD_NUMBER: _ClassVar[int]
     kind: Kind
     worker: int
     incarnation: int
@@ -522,10 +637,11 @@ class Request(_message.Message):
     pin: int
     no_pull: bool
     have_version: int
-    def __init__(self, kind: _Optional[_Union[Kind, str]] = ..., worker: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., base_version: _Optional[int] = ..., generation: _Optional[int] = ..., codec: _Optional[str] = ..., payload_bytes: _Optional[int] = ..., norm: _Optional[float] = ..., nonfinite: _Optional[bool] = ..., samples: _Optional[int] = ..., loss: _Optional[float] = ..., correct: _Optional[int] = ..., lease: _Optional[int] = ..., epoch: _Optional[int] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., steps: _Optional[int] = ..., pin: _Optional[int] = ..., no_pull: _Optional[bool] = ..., have_version: _Optional[int] = ...) -> None: ...
+    keep: bool
+    def __init__(self, kind: _Optional[_Union[Kind, str]] = ..., worker: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., base_version: _Optional[int] = ..., generation: _Optional[int] = ..., codec: _Optional[str] = ..., payload_bytes: _Optional[int] = ..., norm: _Optional[float] = ..., nonfinite: _Optional[bool] = ..., samples: _Optional[int] = ..., loss: _Optional[float] = ..., correct: _Optional[int] = ..., lease: _Optional[int] = ..., epoch: _Optional[int] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., steps: _Optional[int] = ..., pin: _Optional[int] = ..., no_pull: _Optional[bool] = ..., have_version: _Optional[int] = ..., keep: _Optional[bool] = ...) -> None: ...
 
 class Reply(_message.Message):
-    __slots__ = ("seq", "outcome", "reason", "version", "staleness", "learning_rate", "duplicate", "generation", "payload_bytes", "not_modified", "drain", "applied_version", "waiting")
+    __slots__ = ("seq", "outcome", "reason", "version", "staleness", "learning_rate", "duplicate", "generation", "payload_bytes", "not_modified", "drain", "applied_version", "waiting", "status", "offset")
     SEQ_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
@@ -539,6 +655,8 @@ class Reply(_message.Message):
     DRAIN_FIELD_NUMBER: _ClassVar[int]
     APPLIED_VERSION_FIELD_NUMBER: _ClassVar[int]
     WAITING_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
     seq: int
     outcome: Outcome
     reason: str
@@ -552,4 +670,6 @@ class Reply(_message.Message):
     drain: bool
     applied_version: int
     waiting: bool
-    def __init__(self, seq: _Optional[int] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., reason: _Optional[str] = ..., version: _Optional[int] = ..., staleness: _Optional[int] = ..., learning_rate: _Optional[float] = ..., duplicate: _Optional[bool] = ..., generation: _Optional[int] = ..., payload_bytes: _Optional[int] = ..., not_modified: _Optional[bool] = ..., drain: _Optional[bool] = ..., applied_version: _Optional[int] = ..., waiting: _Optional[bool] = ...) -> None: ...
+    status: int
+    offset: int
+    def __init__(self, seq: _Optional[int] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., reason: _Optional[str] = ..., version: _Optional[int] = ..., staleness: _Optional[int] = ..., learning_rate: _Optional[float] = ..., duplicate: _Optional[bool] = ..., generation: _Optional[int] = ..., payload_bytes: _Optional[int] = ..., not_modified: _Optional[bool] = ..., drain: _Optional[bool] = ..., applied_version: _Optional[int] = ..., waiting: _Optional[bool] = ..., status: _Optional[int] = ..., offset: _Optional[int] = ...) -> None: ...

@@ -4,16 +4,55 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from protos.codec import CODECS
-from protos.settings import Address, Settings, one_of
+from protos.codec import CODECS, codec_named
+from protos.errors import InvalidRequest
+from protos.settings import Address, Settings, did_you_mean, one_of
+from ps.advice import refusal_of
 from ps.consistency import MODES
 from ps.optimizers import OPTIMIZERS, Hyper, resolve
+from ps.schedules import SCHEDULES
+from ps.spec import forms, spec_of
 from ps.staleness import POLICIES
 
-Transport = Literal["auto", "grpc"]
+Transport = Literal["auto", "shm", "grpc"]
 REFERENCE_LEARNING_RATE = 0.1  # of the reference model under plain SGD
+
+
+def _known_codec(value: str) -> str:
+    """Accepts a name of the registry, with a parameter where it takes one."""
+    try:
+        codec_named(value)
+    except InvalidRequest as error:
+        family = value.partition(":")[0]
+        near = did_you_mean(family, CODECS) if family not in CODECS else ""
+        raise ValueError(str(error).removeprefix("codec ").partition("; received")[0] + near) from None
+    return value
+
+
+def _known_interval(value: str) -> str:
+    """Accepts `2s`, a number of updates, or `off`."""
+    interval_of(value)
+    return value
+
+
+def interval_of(value: str) -> tuple[float, int]:
+    """Seconds and updates between two checkpoints; of the one that is not given: 0. Both are 0 for `off`.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if value == "off":
+        return 0.0, 0
+    number = value.removesuffix("s")
+    try:
+        seconds, updates = (float(number), 0) if value.endswith("s") else (0.0, int(number))
+    except ValueError:
+        seconds, updates = 0.0, 0
+    if not 0 < seconds + updates < 1e9:
+        raise ValueError("must be a time such as 2s, a number of updates such as 500, or off")
+    return seconds, updates
 
 
 class JobSettings(Settings):
@@ -22,7 +61,9 @@ class JobSettings(Settings):
     groups: ClassVar[dict[str, tuple[str, ...]]] = {
         "model and data": ("model", "dataset", "validation_split", "epochs", "batch_size", "seed"),
         "cluster": ("workers", "shards", "transport", "codec", "lease_batches", "session_s"),
-        "asynchrony": ("mode", "staleness"),
+        "asynchrony": (
+            "mode", "staleness", "version_memory", "schedule", "warm_up", "warm_start", "momentum_correction"),
+        "durability": ("checkpoint_every", "checkpoint_keep", "reconnect_s", "idle_timeout_s"),
         "optimizer": (
             "optimizer", "learning_rate", "momentum", "rho", "beta_1", "beta_2", "epsilon", "weight_decay",
             "initial_accumulator", "clip_norm", "nonfinite_limit",
@@ -43,9 +84,20 @@ class JobSettings(Settings):
         0.05, ge=0, lt=1, description="fraction of the training data held out, from its end"
     )
     seed: int = Field(0, ge=0, lt=2**32, description="of initial weights and of the order of the samples")
-    mode: Annotated[str, one_of(MODES)] = Field("async", description=f"consistency: {', '.join(MODES)}")
-    staleness: Annotated[str, one_of(POLICIES)] = Field(
-        "none", description=f"what a stale gradient is worth: {', '.join(POLICIES)}"
+    mode: Annotated[str, spec_of(MODES)] = Field("async", description=f"consistency: {forms(MODES)}")
+    staleness: Annotated[str, spec_of(POLICIES)] = Field(
+        "none", description=f"what a stale gradient is worth: {forms(POLICIES)}"
+    )
+    version_memory: int = Field(
+        1024, ge=0, description="MiB on each shard for old weights, which dc_asgd needs; past it, no correction"
+    )
+    schedule: Annotated[str, spec_of(SCHEDULES)] = Field(
+        "constant", description=f"learning rate by version: {forms(SCHEDULES)}"
+    )
+    warm_up: int = Field(0, ge=0, description="versions over which the learning rate rises to its full value")
+    warm_start: int = Field(0, ge=0, description="batches that one worker trains on alone before the others begin")
+    momentum_correction: bool = Field(
+        False, description="take from the momentum what asynchrony adds, 1 − 1/workers in mode async"
     )
     optimizer: Annotated[str, one_of(OPTIMIZERS)] = Field(
         "sgd", description=f"update rule on the server: {', '.join(OPTIMIZERS)}"
@@ -65,12 +117,24 @@ class JobSettings(Settings):
         None, ge=0, description="of adagrad: start of the sum of squares"
     )
     clip_norm: float = Field(0.0, ge=0, description="largest norm of a whole gradient; 0 does not clip")
-    codec: Annotated[str, one_of(CODECS)] = Field("float32", description=f"of pushes: {', '.join(CODECS)}")
-    transport: Transport = Field("auto", description="how payloads travel")
+    codec: Annotated[str, AfterValidator(_known_codec)] = Field("float32", description=f"of pushes: {', '.join(CODECS)}")
+    transport: Transport = Field(
+        "auto", description="how payloads travel; auto: shared memory to workers that it reaches, gRPC to others"
+    )
     lease_batches: int = Field(
         0, ge=0, description="batches in a lease of samples; 0 chooses by data and workers"
     )
     session_s: float = Field(10.0, ge=1, description="a worker that is silent for so long is taken for dead")
+    checkpoint_every: Annotated[str, AfterValidator(_known_interval)] = Field(
+        "2s", description="time (2s) or updates (500) between two checkpoints; off: none"
+    )
+    checkpoint_keep: int = Field(3, ge=1, le=10_000, description="checkpoints to keep")
+    reconnect_s: float = Field(
+        60.0, gt=0, le=86_400, description="how long a server that died is waited for before the job fails"
+    )
+    idle_timeout_s: float = Field(
+        600.0, ge=0, description="a job that no worker serves for so long fails; 0: it waits"
+    )
     nonfinite_limit: int = Field(
         10, ge=1, description="gradients with NaN or Inf in a row after which a worker stops"
     )
@@ -100,6 +164,13 @@ class JobSettings(Settings):
         resolve(self.optimizer, self.hyper)
         return self
 
+    @model_validator(mode="after")
+    def _can_progress(self) -> Self:
+        refusal = refusal_of(self)
+        if refusal:
+            raise ValueError(refusal)
+        return self
+
 
 class ServerSettings(JobSettings):
     """One parameter-server process. Shard 0 also coordinates the job."""
@@ -112,7 +183,9 @@ class ServerSettings(JobSettings):
             "coordinator",
             "runs_dir",
             "run_dir",
+            "resume",
             "start_timeout_s",
+            "admitted",
         ),
         **JobSettings.groups,
     }
@@ -127,8 +200,14 @@ class ServerSettings(JobSettings):
     run_dir: str | None = Field(
         None, description="this run's own directory (default: a new one in the runs folder)"
     )
+    resume: bool = Field(
+        False, description="go on from the newest checkpoint in --run-dir; without one, from the start"
+    )
     start_timeout_s: float = Field(
         60.0, gt=0, description="training starts so long after the first worker is ready"
+    )
+    admitted: int = Field(
+        4, ge=1, description="large push-pulls over gRPC that are in memory at once; others wait unread"
     )
 
     @model_validator(mode="after")

@@ -10,7 +10,9 @@ from protos import parameter_server_pb2 as pb
 from protos.channel import PROTOCOL
 from protos.errors import InvalidRequest, JobConflict, LayoutMismatch, Unsupported
 from protos.layout import Layout
+from ps.advice import warnings_of
 from ps.config import ServerSettings
+from ps.departures import Departures
 from ps.ledger import Ledger
 from ps.membership import Member, Membership
 
@@ -22,6 +24,7 @@ class Phase(StrEnum):
     """What a job is doing."""
 
     WAITING = "waiting"  # for a first worker
+    RECOVERING = "recovering"  # for a shard to come back, or for the weights of a checkpoint
     INITIALISING = "initialising"
     WARMING = "warming"
     TRAINING = "training"
@@ -32,6 +35,7 @@ class Phase(StrEnum):
 
 
 OVER = (Phase.ENDED, Phase.FAILED)
+BEFORE_TRAINING = (Phase.WAITING, Phase.RECOVERING, Phase.INITIALISING, Phase.WARMING)
 
 
 class Coordinator:
@@ -39,6 +43,8 @@ class Coordinator:
 
     Attributes:
         phase: What the job is doing.
+        generation: Which life of the shards this is.
+        departures: Workers that left and whose leases are not settled.
         evaluations: Results on the validation split, by epoch.
         test: Result on the test split; None before the end.
         notes: What a person should know, oldest first.
@@ -69,9 +75,15 @@ class Coordinator:
         self.views_seen: dict[int, int] = {}
         self.evaluations: dict[int, pb.Evaluation] = {}
         self.test: pb.Evaluation | None = None
-        self.notes: list[str] = []
+        self.notes: list[str] = warnings_of(settings)
         self.facts: dict[str, str] = {}
         self.started_s: float | None = None
+        self.generation = 1
+        self.departures = Departures()
+        self.elapsed_s = 0.0  # of training, before the last start
+        self._resumed = False
+        self._deserted_s: float | None = None
+        self._lost_s: float | None = None
         self._send = send
         self._initialiser: int | None = None
         self._initialised: set[int] = set()
@@ -88,6 +100,17 @@ class Coordinator:
     def shards_joined(self) -> bool:
         """Whether every shard has joined."""
         return len(self.shards) == self.settings.shards
+
+    @property
+    def addresses(self) -> list[pb.ShardAddress]:
+        """Where the shards are, and which life they are in."""
+        found = []
+        for shard in sorted(self.shards):
+            address = pb.ShardAddress()
+            address.CopyFrom(self.shards[shard])
+            address.generation = self.generation
+            found.append(address)
+        return found
 
     def shard_joined(self, address: pb.ShardAddress) -> None:
         """Takes a shard in.
@@ -106,13 +129,77 @@ class Coordinator:
             )
         self.shards[address.shard] = address
 
+    def shard_lost(self, shard: int, now: float) -> None:
+        """A shard is gone: everybody stops until it is back, and then goes on from the last cut."""
+        if self.phase in OVER or self.shards.pop(shard, None) is None:
+            return
+        self.views_seen.pop(shard, None)
+        if self.layout is None:
+            return
+        if self.phase == Phase.DRAINING:
+            self.fail(f"shard {shard} was lost while the job was drained; its last checkpoint can be resumed")
+            return
+        self.notes.append(
+            f"shard {shard} is gone: when it is back, within {self.settings.reconnect_s:g} s, all go on from the last cut"
+        )
+        self.begin_generation(self.generation + 1, now)
+
+    def begin_generation(self, generation: int, now: float) -> None:
+        """Ends every session and all that belongs to an earlier generation; `restore` or `start_over` must follow."""
+        self.generation = generation
+        if self.started_s is not None:
+            self.elapsed_s, self.started_s = now - self.started_s, None
+        self.phase, self.test, self._lost_s = Phase.RECOVERING, None, now
+        self.membership.clear()
+        self.departures.clear()
+        for waiting in (self._tasks, self._assigned, self._pinned, self._initialised):
+            waiting.clear()
+        self._initialiser = self._first_warm_s = None
+        self._send(pb.ShardCommand(generation=generation, view=self.membership.view()))
+
+    def agree(self, layout: Layout, data: pb.Data) -> None:
+        """Fixes layout and data, and a ledger of which nothing is used."""
+        self.layout, self.data = layout, data
+        samples = data.train_samples
+        self.ledger = Ledger(samples, self.settings.epochs, self._lease_samples(samples))
+        self._send(pb.ShardCommand(layout=layout.to_proto()))
+
+    def restored(self, closed_epochs: int, now: float) -> None:
+        """Waits for the shards to hold the weights of a checkpoint; the ledger is that of the checkpoint."""
+        self._closed_epochs, self._resumed, self._lost_s = closed_epochs, True, None
+        self.phase = Phase.INITIALISING
+        self.advance(now)
+
+    def start_over(self, now: float) -> None:
+        """Begins again without a checkpoint."""
+        if self.layout is not None and self.data is not None:
+            self.agree(self.layout, self.data)
+        self._closed_epochs, self._resumed, self._lost_s, self.elapsed_s = 0, False, None, 0.0
+        self.evaluations.clear()
+        self.phase = Phase.INITIALISING if len(self.membership) else Phase.WAITING
+
+    @property
+    def closed_epochs(self) -> int:
+        """Epochs whose weights have been pinned to be evaluated, or have no need of it."""
+        waiting = [task.epoch for task in (*self._tasks, *self._assigned.values()) if task.kind == pb.VALIDATE]
+        return min([self._closed_epochs, *waiting, *(pin - 1 for pin in self._pinned if pin <= self.settings.epochs)])
+
+    @property
+    def initialised(self) -> bool:
+        """Whether every shard has weights."""
+        return len(self._initialised) == self.settings.shards
+
     def shard_event(self, shard: int, event: pb.ShardEvent, now: float) -> None:
         """Takes what a shard reports of itself."""
+        if event.HasField("departed"):
+            self.departures.told(shard, event.departed)
         if event.view_seen:
             self.views_seen[shard] = event.view_seen
+            if self.ledger is not None:
+                self.departures.seen(shard, event.view_seen, self.ledger)
         if event.initialised:
             self._initialised.add(shard)
-            if len(self._initialised) == self.settings.shards and self.phase == Phase.INITIALISING:
+            if self.initialised and self.phase == Phase.INITIALISING:
                 self.phase = Phase.WARMING
         if event.pinned:
             self._pinned.setdefault(event.pinned, set()).add(shard)
@@ -140,8 +227,11 @@ class Coordinator:
             )
         if self.phase in OVER:
             raise JobConflict(f"job {self.job!r} has {self.phase}: start a new server for a new job.")
-        self._check_layout(Layout.from_proto(request.layout))
+        layout = Layout.from_proto(request.layout)
+        self._check_layout(layout)
         self._check_data(request.data)
+        if self.layout is None:
+            self.agree(layout, request.data)
         wanted = request.worker if request.HasField("worker") else None
         if wanted is not None and self.membership.get(wanted):
             if request.rejoin:
@@ -162,14 +252,14 @@ class Coordinator:
             member.warm = True
             if self._first_warm_s is None:
                 self._first_warm_s = now
-        if self.phase == Phase.INITIALISING and self._initialiser is None:
+        if self.phase == Phase.INITIALISING and self._initialiser is None and not self._resumed:
             self._initialiser = member.worker
         self.advance(now)
         return pb.ReadyReply(
             initialise=self.phase == Phase.INITIALISING
             and self._initialiser == member.worker
             and not request.initialised,
-            start=self.phase not in (Phase.WAITING, Phase.INITIALISING, Phase.WARMING),
+            start=self.phase not in BEFORE_TRAINING,
             end=self.phase in OVER,
         )
 
@@ -191,11 +281,15 @@ class Coordinator:
             task = self._tasks.popleft()
             self._assigned[member.worker] = task
             member.idle = False
+            self._rest(member)
             return task
-        lease = self.ledger.lease(member.worker) if self.ledger and self.phase == Phase.TRAINING else None
+        may_train = self.phase == Phase.TRAINING and self._turn_of(member)
+        lease = self.ledger.lease(member.worker) if self.ledger and may_train else None
         if lease is None:
+            self._rest(member)
             return pb.Task(kind=pb.WAIT)
         member.idle = False
+        self._rest(member, False)
         return pb.Task(
             kind=pb.TRAIN, lease=lease.number, epoch=lease.epoch, start=lease.start, stop=lease.stop
         )
@@ -219,7 +313,7 @@ class Coordinator:
         self._unpin(task.pin)
         if task.kind == pb.FINISH:
             self.test = request.test
-            self.phase = Phase.ENDED
+        self.advance(now)
 
     def leave(self, worker: int, now: float, note: str = "") -> None:
         """Lets a worker go: what it had on loan is lent again."""
@@ -228,7 +322,13 @@ class Coordinator:
             return
         if note:
             self.notes.append(note)
-        self._give_up(worker)
+        self._return_task(worker)
+        if self.ledger is not None:
+            if self.settings.shards == 1:
+                self.ledger.take_back(worker)
+            else:
+                view, shards = self.membership.number, self.settings.shards
+                self.departures.begin(worker, member.incarnation, view, self.ledger, shards)
         if self._initialiser == worker:
             self._initialiser = None
         self._send(pb.ShardCommand(view=self.membership.view()))
@@ -278,7 +378,21 @@ class Coordinator:
         """What time alone brings about: expired sessions, the start."""
         for member in self.membership.expired(now):
             self.leave(member.worker, now, f"worker {member.worker} is silent: its samples are leased again")
+        self._check_progress(now)
         self.advance(now)
+
+    def _check_progress(self, now: float) -> None:
+        """Gives up when nobody can bring the job on."""
+        settings = self.settings
+        if self._lost_s is not None and now > self._lost_s + settings.reconnect_s:
+            missing = sorted(set(range(settings.shards)) - set(self.shards))
+            self.fail(f"shards {missing} were not back within {settings.reconnect_s:g} s: its last checkpoint can be resumed")
+        if len(self.membership) or self.phase in OVER:
+            self._deserted_s = None
+        elif self._deserted_s is None:
+            self._deserted_s = now
+        elif settings.idle_timeout_s and now > self._deserted_s + settings.idle_timeout_s:
+            self.fail(f"no worker for {settings.idle_timeout_s:g} s: start one, or allow more time with --idle-timeout-s")
 
     def advance(self, now: float) -> None:
         """Takes every step that has become possible; what a step brings about at once is seen to after it."""
@@ -296,7 +410,10 @@ class Coordinator:
     def _step(self, now: float) -> None:
         if self.phase == Phase.WARMING and self._may_start(now):
             self.phase = Phase.TRAINING
-            self.started_s = now
+            self.started_s = now - self.elapsed_s
+            for member in self.membership.members:
+                member.resting = not member.warm
+            self._send(pb.ShardCommand(view=self.membership.view()))
         if self.ledger is None:
             return
         if self.phase == Phase.TRAINING:
@@ -307,15 +424,31 @@ class Coordinator:
                 self._begin_finish()
             else:
                 self.fail("no worker is left to evaluate and save the model")
+        evaluating = self._tasks or self._assigned or self._pinned
+        if self.phase == Phase.FINISHING and self.test is not None and not (evaluating and len(self.membership)):
+            self.phase = Phase.ENDED
         for pin, shards in list(self._pinned.items()):
             if len(shards) == self.settings.shards:
                 del self._pinned[pin]
                 self._tasks.append(self._task_of(pin))
 
+    def _rest(self, member: Member, resting: bool = True) -> None:
+        """Tells the shards whether others have to wait for a worker."""
+        if member.resting != resting:
+            member.resting = resting
+            self._send(pb.ShardCommand(view=self.membership.view()))
+
+    def _turn_of(self, member: Member) -> bool:
+        """Whether a worker may train: during the warm start, only one does."""
+        assert self.ledger is not None
+        if self.ledger.used_total >= self.settings.warm_start * self.settings.batch_size:
+            return True
+        return member.worker == min(each.worker for each in self.membership.members if each.warm)
+
     def _may_start(self, now: float) -> bool:
         warm = sum(member.warm for member in self.membership.members)
         late = self._first_warm_s is not None and now >= self._first_warm_s + self.settings.start_timeout_s
-        return warm > 0 and (warm >= self.settings.workers or late)
+        return warm > 0 and (self._resumed or warm >= self.settings.workers or late)
 
     def _all_idle(self) -> bool:
         busy = [member.worker for member in self.membership.members if not member.idle and member.warm]
@@ -331,6 +464,7 @@ class Coordinator:
 
     def _begin_finish(self) -> None:
         self.phase = Phase.FINISHING
+        self._send(pb.ShardCommand(flush=True))
         self._pin(self.settings.epochs + 1)
 
     def _task_of(self, pin: int) -> pb.Task:
@@ -348,11 +482,14 @@ class Coordinator:
 
     def _give_up(self, worker: int) -> None:
         """Takes back the lease and the task that a worker holds."""
+        self._return_task(worker)
+        if self.ledger is not None:
+            self.ledger.take_back(worker)
+
+    def _return_task(self, worker: int) -> None:
         task = self._assigned.pop(worker, None)
         if task is not None:
             self._tasks.appendleft(task)
-        if self.ledger is not None:
-            self.ledger.take_back(worker)
 
     def _alive(self, session: int, now: float) -> Member:
         member = self.membership.of_session(session)
@@ -364,8 +501,6 @@ class Coordinator:
     def _check_layout(self, layout: Layout) -> None:
         if self.layout is None:
             layout.cut(self.settings.shards)
-            self.layout = layout
-            self._send(pb.ShardCommand(layout=layout.to_proto()))
             return
         difference = self.layout.difference(layout)
         if difference is not None:
@@ -377,10 +512,6 @@ class Coordinator:
         if self.data is None:
             if not data.train_samples:
                 raise LayoutMismatch(f"a job needs training samples; the data {data.name!r} have none.")
-            self.data = data
-            self.ledger = Ledger(
-                data.train_samples, self.settings.epochs, self._lease_samples(data.train_samples)
-            )
         elif data.checksum != self.data.checksum or data.train_samples != self.data.train_samples:
             raise LayoutMismatch(
                 f"a worker's data must be the job's, {self.data.name!r} with checksum {self.data.checksum[:12]} and "

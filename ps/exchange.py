@@ -1,144 +1,186 @@
-"""The data plane: one stream per worker, raw frames in, raw frames out."""
+"""The gRPC transport: one stream per worker, raw frames in, raw frames out."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 import grpc
+import numpy as np
 
 from protos import parameter_server_pb2 as pb
 from protos.channel import SESSION_KEY
 from protos.errors import DownpourError, InvalidRequest, UnknownWorker, status_of
-from protos.frame import Decoder, Frame, encode
-from ps.buffers import Buffer
+from protos.frame import INLINE_BYTES, Decoder, Frame, encode
+from ps.answers import WAITING_EVERY_S, Answer, begin
 from ps.host import ShardHost
-from ps.shard import Outcome, Result
 
-WAITING_EVERY_S = 5.0  # a worker at a closed gate hears so often that the server lives
 SERVICE = "downpour.v1.Shard"
+LOOK_EVERY_S = 1.0  # at whether a worker that should send or take a part of a payload is still a member
+
+Context = grpc.aio.ServicerContext[bytes, bytes]
+Got = TypeVar("Got")
 
 
 class ExchangeServicer:
     """Answers the frames of workers' streams."""
 
-    def __init__(self, host: ShardHost, broken: Callable[[int], None] = lambda worker: None) -> None:
+    def __init__(
+        self, host: ShardHost, broken: Callable[[int], None] = lambda worker: None, admitted: int = 4
+    ) -> None:
         """Serves one shard.
 
         Args:
             host: The shard.
             broken: Told of a worker whose stream ended.
+            admitted: Push-pulls whose large payloads are in memory at one time; others wait unread.
         """
         self._host, self._broken = host, broken
+        self._admission = asyncio.Semaphore(admitted)
+        self._spare: list[np.ndarray] = []
 
     def handler(self) -> grpc.GenericRpcHandler[bytes, bytes]:
         """The handler to add to a `grpc.aio` server: bytes go in and out as they are."""
         method = grpc.stream_stream_rpc_method_handler(self.exchange)
         return grpc.method_handlers_generic_handler(SERVICE, {"Exchange": method})
 
-    async def exchange(self, _: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+    async def exchange(self, _: object, context: Context) -> None:
         """Serves one stream until it ends."""
         worker: int | None = None
         try:
             session = session_of(context)
             worker = self._host.member_of(session).worker
-            decoder = Decoder(pb.Request, self._host.limit_bytes)
             while (message := await context.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]
-                frame = decoder.feed(message)
-                if frame is not None:
-                    self._host.member_of(session)
-                    await self._answer(frame, context)
-            if not decoder.between_frames:
-                raise InvalidRequest(
-                    "a stream must end between two frames; it ended within one. Resend the frame."
-                )
+                await _Turn(self._host, session, context, self._admission, self._spare).take(message)
         except DownpourError as error:
             await context.abort(*status_of(error))
         finally:
             if worker is not None:
                 self._broken(worker)
 
-    async def _answer(
-        self, frame: Frame[pb.Request], context: grpc.aio.ServicerContext[bytes, bytes]
-    ) -> None:
-        header = frame.header
-        if header.kind == pb.INIT:
-            self._host.initialise(frame.payload)
-            await send(context, pb.Reply(generation=self._host.trained_shard().generation))
-        elif header.kind == pb.PULL:
-            buffer, version = self._host.trained_shard().pull(header.pin)
-            await self._reply(context, header, pb.Reply(), buffer, version)
-        else:
-            result, duplicate = self._host.push(header, frame.payload)
-            buffer, version = await self._proceed(header.worker, context)
-            shard = self._host.trained_shard()
-            if result.outcome == Outcome.BUFFERED:
-                result = shard.remembered(header.worker, header.incarnation, header.seq) or result
-            await self._reply(context, header, reply_of(header, result, duplicate), buffer, version)
 
-    async def _proceed(
-        self, worker: int, context: grpc.aio.ServicerContext[bytes, bytes]
-    ) -> tuple[Buffer, int]:
-        """Waits until the worker may proceed; returns what is committed in that turn of the loop."""
-        gate = self._host.gate(worker)
-        try:
-            while not gate.done():
-                await asyncio.wait([gate], timeout=WAITING_EVERY_S)
-                if not gate.done():
-                    await send(context, pb.Reply(waiting=True))
-        finally:
-            gate.cancel()  # without effect once it is open
-        return gate.result()
+class _Turn:
+    """One request of one stream, from its first message to the last of its reply."""
 
-    async def _reply(
+    def __init__(
         self,
-        context: grpc.aio.ServicerContext[bytes, bytes],
-        header: pb.Request,
-        reply: pb.Reply,
-        buffer: Buffer,
-        version: int,
+        host: ShardHost,
+        session: int,
+        context: Context,
+        admission: asyncio.Semaphore,
+        spare: list[np.ndarray],
     ) -> None:
-        """Sends a reply with the weights that `buffer` holds, and lets them go."""
-        shard = self._host.trained_shard()
-        reply.seq, reply.version, reply.generation, reply.drain = (
-            header.seq,
-            version,
-            shard.generation,
-            self._host.draining,
-        )
-        reply.not_modified = header.HasField("have_version") and header.have_version == version
+        self._host, self._session, self._context = host, session, context
+        self._admission, self._spare = admission, spare
+        self._admitted = False
+        self._memory: np.ndarray | None = None
+
+    async def take(self, message: bytes) -> None:
         try:
-            if header.no_pull or reply.not_modified:
-                await send(context, reply)
-            else:
-                payload = buffer.array.data.cast("B")
-                self._host.metrics.bytes_pulled += len(payload)
-                for message in encode(reply, payload):
-                    await context.write(message)
+            decoder = Decoder(pb.Request, self._host.limit_bytes, self._allocate)
+            frame = decoder.feed(message)
+            header = decoder.announced or (frame and frame.header)
+            assert header is not None
+            while (held := self._host.held(header)) is not None:
+                await self._told(held)
+            await self._held(header)
+            # A large payload will come, or go: the weights.
+            if frame is None or (not header.no_pull and 4 * self._host.size > INLINE_BYTES):
+                await self._admit()
+            frame = frame or await self._payload(decoder)
+            await self._held(header)  # a cut may have begun meanwhile
+            member = self._host.member_of(self._session)
+            answer = begin(self._host, member, frame.header, frame.payload, owned=self._memory is None)
+            try:
+                await self._wait(answer)
+                await self._send(answer)
+            finally:
+                answer.abandon()
         finally:
-            shard.release(buffer)
+            self._dismiss()
+
+    async def _held(self, header: pb.Request) -> None:
+        """Waits while a cut is taken that the push does not belong to; others may take its place meanwhile."""
+        while (over := self._host.held(header)) is not None:
+            admitted, self._admitted = self._admitted, False
+            if admitted:
+                self._admission.release()
+            await asyncio.wait([over])
+            if admitted:
+                await self._admit()
+
+    async def _payload(self, decoder: Decoder[pb.Request]) -> Frame[pb.Request]:
+        while (message := await self._watched(self._context.read())) is not grpc.aio.EOF:  # type: ignore[attr-defined]
+            frame = decoder.feed(message)
+            if frame is not None:
+                return frame
+        raise InvalidRequest("a stream must end between two frames; it ended within one. Resend the frame.")
+
+    async def _wait(self, answer: Answer) -> None:
+        """Waits until the reply may leave; others may take this one's place meanwhile."""
+        if answer.ready:
+            return
+        admitted = self._admitted
+        self._dismiss()
+        assert answer.gate is not None
+        await self._told(answer.gate)
+        if admitted:
+            await self._admit()
+
+    async def _told(self, event: asyncio.Future[Any]) -> None:
+        """Waits for something to happen; the worker hears meanwhile that this shard lives."""
+        while not event.done():
+            await asyncio.wait([event], timeout=WAITING_EVERY_S)
+            if not event.done():
+                await self._context.write(next(encode(pb.Reply(waiting=True))))
+
+    async def _send(self, answer: Answer) -> None:
+        reply, buffer = answer.finish()
+        if buffer is None:
+            await self._context.write(next(encode(reply)))
+            return
+        try:
+            if buffer.array.nbytes <= INLINE_BYTES:
+                await self._context.write(next(encode(reply, buffer.array.data.cast("B"))))
+                return
+            for message in encode(reply, buffer.array.data.cast("B")):
+                await self._watched(self._context.write(message))
+        finally:
+            assert self._host.shard is not None
+            self._host.shard.release(buffer)
+
+    async def _watched(self, coming: Coroutine[Any, Any, Got]) -> Got:
+        """Waits for one message to pass, as long as the worker is a member."""
+        task = asyncio.ensure_future(coming)
+        try:
+            while not task.done():
+                await asyncio.wait([task], timeout=LOOK_EVERY_S)
+                self._host.member_of(self._session)
+        finally:
+            task.cancel()  # without effect once it is done
+        return task.result()
+
+    async def _admit(self) -> None:
+        await self._admission.acquire()
+        self._admitted = True
+
+    def _dismiss(self) -> None:
+        if self._memory is not None:
+            self._spare.append(self._memory)
+            self._memory = None
+        if self._admitted:
+            self._admitted = False
+            self._admission.release()
+
+    def _allocate(self, size: int) -> memoryview:
+        """Memory for a large payload, used again by the next one: fresh pages cost as much as the copy into them."""
+        memory = self._spare.pop() if self._spare else np.empty(0, np.uint8)
+        self._memory = memory if len(memory) >= size else np.empty(size, np.uint8)
+        return self._memory.data[:size]
 
 
-async def send(context: grpc.aio.ServicerContext[bytes, bytes], reply: pb.Reply) -> None:
-    """Sends a reply without payload."""
-    for message in encode(reply):
-        await context.write(message)
-
-
-def reply_of(header: pb.Request, result: Result, duplicate: bool) -> pb.Reply:
-    """What a worker is told of its push."""
-    return pb.Reply(
-        seq=header.seq,
-        outcome=int(result.outcome),  # type: ignore[arg-type]
-        reason=result.reason,
-        staleness=result.staleness,
-        learning_rate=result.learning_rate,
-        applied_version=result.version,
-        duplicate=duplicate,
-    )
-
-
-def session_of(context: grpc.aio.ServicerContext[bytes, bytes]) -> int:
+def session_of(context: Context) -> int:
     """The session that a stream names in its metadata.
 
     Raises:

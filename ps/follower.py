@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import grpc
@@ -10,42 +11,70 @@ import grpc
 from protos import parameter_server_pb2 as pb
 from protos import parameter_server_pb2_grpc as rpc
 from protos.channel import open_aio_channel
-from protos.errors import DeadlineExceeded, error_of
+from protos.errors import DeadlineExceeded, Unreachable, error_of
 from ps.host import ShardHost
+from ps.shard_state import ShardState, pieces
 
 REPORT_EVERY_S = 0.5
+RETRY_S = 0.2
 
 
 class Follower:
-    """Takes the coordinator's commands to the host and the host's events to the coordinator."""
+    """Takes the coordinator's commands to the host and the host's events to the coordinator.
+
+    Attributes:
+        connected: Whether the line is up.
+    """
 
     def __init__(self, address: str) -> None:
         """Will talk to the coordinator at `HOST:PORT`."""
         self._address = address
-        self._events: asyncio.Queue[pb.ShardEvent] = asyncio.Queue()
+        self.connected = False
+        self._events: asyncio.Queue[pb.ShardEvent | tuple[int, ShardState]] = asyncio.Queue()
 
     def emit(self, event: pb.ShardEvent) -> None:
         """Sends an event, in order."""
         self._events.put_nowait(event)
 
-    async def follow(self, host: ShardHost, joined: pb.ShardAddress, connect_timeout_s: float) -> None:
-        """Serves until the coordinator says stop.
+    async def follow(self, host: ShardHost, joined: pb.ShardAddress, connect_timeout_s: float, reconnect_s: float) -> None:
+        """Serves until the coordinator says stop; one that is lost is waited for.
 
         Raises:
-            DownpourError: The coordinator refuses this shard, cannot be reached, or is lost.
+            DownpourError: The coordinator refuses this shard, or does not answer in time.
         """
-        self._events.put_nowait(pb.ShardEvent(joined=joined))
-        async with open_aio_channel(self._address) as channel:
+        host.took = lambda number, state: self._took(host, number, state)
+        deadline = time.monotonic() + connect_timeout_s
+        while not host.stopped.is_set():
             try:
-                await asyncio.wait_for(channel.channel_ready(), connect_timeout_s)
+                await self._one_line(host, joined, deadline)
+                deadline = time.monotonic() + reconnect_s
+            except Unreachable as error:
+                if self.connected:
+                    deadline = time.monotonic() + reconnect_s
+                if time.monotonic() + RETRY_S > deadline:
+                    raise DeadlineExceeded(
+                        f"the coordinator must be back at {self._address} within {reconnect_s:g} s; it is not: {error}"
+                    ) from error
+            finally:
+                self.connected = False
+            await asyncio.sleep(RETRY_S)
+
+    async def _one_line(self, host: ShardHost, joined: pb.ShardAddress, deadline: float) -> None:
+        async with open_aio_channel(self._address) as channel:
+            timeout_s = max(RETRY_S, deadline - time.monotonic())
+            try:
+                await asyncio.wait_for(channel.channel_ready(), timeout_s)
             except TimeoutError:
                 raise DeadlineExceeded(
-                    f"the coordinator must answer at {self._address} within {connect_timeout_s:g} s; it did not. "
+                    f"the coordinator must answer at {self._address} within {timeout_s:.0f} s; it did not. "
                     "Start shard 0 first and check the address."
                 ) from None
+            self._forget_events()
+            self._events.put_nowait(pb.ShardEvent(joined=joined))
             reporter = asyncio.create_task(self._report(host))
             try:
-                async for command in rpc.CoordinatorStub(channel).Follow(self._outgoing()):
+                async for command in rpc.CoordinatorStub(channel).Follow(self._outgoing(host)):
+                    self.connected = True
                     host.command(command)
                     if host.stopped.is_set():
                         self._report_once(host, stopped=True)
@@ -55,13 +84,34 @@ class Follower:
                     raise error_of(failure, self._address) from failure
             finally:
                 reporter.cancel()
+                self._forget_events()
 
-    async def _outgoing(self) -> AsyncIterator[pb.ShardEvent]:
+    async def _outgoing(self, host: ShardHost) -> AsyncIterator[pb.ShardEvent]:
         while True:
             event = await self._events.get()
+            if isinstance(event, tuple):
+                number, state = event
+                try:
+                    for part in pieces(state, number):
+                        yield pb.ShardEvent(part=part, generation=host.generation)
+                finally:
+                    state.release()
+                continue
             yield event
             if event.stopped:
                 return
+
+    def _took(self, host: ShardHost, number: int, state: ShardState) -> None:
+        """Sends the state that was taken for a cut, after the records that belong to it."""
+        self._report_once(host)
+        self._events.put_nowait((number, state))
+
+    def _forget_events(self) -> None:
+        """Nobody will hear of them."""
+        while not self._events.empty():
+            event = self._events.get_nowait()
+            if isinstance(event, tuple):
+                event[1].release()
 
     async def _report(self, host: ShardHost) -> None:
         while True:
@@ -69,4 +119,5 @@ class Follower:
             self._report_once(host)
 
     def _report_once(self, host: ShardHost, stopped: bool = False) -> None:
-        self.emit(pb.ShardEvent(count=host.count(), trace=host.take_trace(), stopped=stopped))
+        records = host.take_trace()
+        self.emit(pb.ShardEvent(count=host.count(), trace=records, stopped=stopped, generation=host.generation))

@@ -5,21 +5,26 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from protos import parameter_server_pb2 as pb
-from protos.codec import codec_named
+from protos.codec import check_length, codec_named
 from protos.errors import InvalidRequest, JobConflict, UnknownWorker
 from protos.layout import Layout, Slice
 from ps import trace
-from ps.buffers import Buffer
+from ps.buffers import Arena, Buffer, Pool
+from ps.checkpoint import SLOT, STATE, TRAINED
 from ps.config import JobSettings
 from ps.consistency import consistency_of
+from ps.hold import Hold, Life
 from ps.metrics import Metrics
 from ps.optimizers import Optimizer
+from ps.schedules import schedule_of
 from ps.shard import Push, Result, Shard
-from ps.staleness import POLICIES
+from ps.shard_state import Assembly, ShardState, initial_state, put_state, take_state
+from ps.staleness import compensation_of
 
 
 class ShardHost:
@@ -29,6 +34,11 @@ class ShardHost:
         shard: The weights; None until they are initialised.
         slice: What this shard owns; None until the layout is known.
         trace: Records that nobody has taken yet.
+        shares: Whether the weights are to be kept where workers on this host can map them.
+        arena: Memory of the weights that workers on this host can map; None: on the heap, for nobody maps them.
+        left: Told of a session that has ended.
+        generation: Which life the shard is in; what belongs to an earlier one is void.
+        took: Receives the state that the shard takes for a cut, with the cut's number.
     """
 
     def __init__(
@@ -52,11 +62,22 @@ class ShardHost:
         self.shard: Shard | None = None
         self.metrics = Metrics()
         self.trace = bytearray()
+        self.shares = False
+        self.arena: Arena | None = None
+        self.left: Callable[[int], None] = lambda session: None
         self.draining = False
+        self.generation = 1
+        self.took: Callable[[int, ShardState], None] = lambda number, state: state.release()
         self.stopped = asyncio.Event()
         self._members: dict[int, pb.Member] = {}
-        self._waiters: dict[int, asyncio.Future[tuple[Buffer, int]]] = {}
+        self._waiters: dict[int, tuple[asyncio.Future[tuple[Buffer, int]], bool]] = {}
+        self._gate_state: tuple[int, int, int] | None = None
         self._start_s = time.monotonic()
+        self._records = 0
+        self._newest: dict[Life, Push] = {}
+        self._hold: Hold | None = None
+        self._assembly: Assembly | None = None
+        self._void = False  # the shard's state is of an earlier generation
 
     # ------------------------------------------------------------------ commands of the coordinator
 
@@ -64,16 +85,29 @@ class ShardHost:
         """Does what the coordinator says and reports that it is done."""
         if command.settings:
             self.settings = JobSettings.model_validate_json(command.settings)
+        if command.generation:
+            self._begin_generation(command.generation)
         if command.HasField("layout"):
             assert self.settings is not None
             self.slice = Layout.from_proto(command.layout).cut(self.settings.shards)[self.index]
+            if self.shares and self.arena is None:
+                self.arena = Arena(self.slice.size)
         if command.HasField("view"):
             self._adopt(command.view)
+        if command.flush and self.shard:
+            self.shard.flush()
+            self._open_gates()
         if command.pin and self.shard:
             self.shard.pin(command.pin)
-            self._emit(pb.ShardEvent(pinned=command.pin))
+            self._say(pinned=command.pin)
         if command.unpin and self.shard:
             self.shard.unpin(command.unpin)
+        if command.hold:
+            self._hold_pushes(command.hold)
+        if command.HasField("cut"):
+            self._aim(command.cut)
+        if command.HasField("restore"):
+            self._assemble(command.restore)
         if command.stop:
             self.stopped.set()
 
@@ -83,12 +117,19 @@ class ShardHost:
         for session, member in self._members.items():
             if session not in new and self.shard:
                 self.shard.leave(member.worker)
+            if session not in new:
+                self._depart(member)
         for session, member in new.items():
-            if session not in self._members and self.shard:
-                self.shard.join(member.worker, member.incarnation)
+            if self.shard and session not in self._members:
+                self.shard.join(member.worker, member.incarnation, member.resting)
+            elif self.shard and member.resting and not self._members[session].resting:
+                self.shard.rest(member.worker)
+            elif self.shard and not member.resting:
+                self.shard.resume(member.worker)
         self._members = new
+        self._try_cut()
         self._open_gates()
-        self._emit(pb.ShardEvent(view_seen=view.number))
+        self._say(view_seen=view.number)
 
     # ------------------------------------------------------------------ what streams ask for
 
@@ -106,6 +147,17 @@ class ShardHost:
             )
         return member
 
+    @property
+    def size(self) -> int:
+        """Elements that this shard owns; 0 until the layout is known."""
+        return self.slice.size if self.slice else 0
+
+    @property
+    def region_bytes(self) -> int:
+        """The most payload that any frame of a worker may have."""
+        codec = self.settings.codec if self.settings else "float32"
+        return max(self.limit_bytes(pb.Request(kind=kind, codec=codec)) for kind in (pb.INIT, pb.PUSH_PULL))
+
     def limit_bytes(self, header: pb.Request) -> int:
         """The most payload that a frame with such a header may have."""
         if self.slice is None or header.kind == pb.PULL:
@@ -121,29 +173,19 @@ class ShardHost:
             InvalidRequest: The payload has another length than this shard's slice.
             JobConflict: The shard has been trained already.
         """
-        if self.shard is not None:
+        if self.shard is not None and not self._void:
             if self.shard.version:
                 raise JobConflict(
                     f"this shard is at version {self.shard.version}: its weights are not set again."
                 )
             return
-        assert self.slice is not None and self.settings is not None
+        assert self.slice is not None
         if len(payload) != 4 * self.slice.size:
             raise InvalidRequest(
                 f"the initial weights of shard {self.index} must be {self.slice.size:,} float32; "
                 f"received {len(payload):,} bytes. Check that both sides cut the model into as many shards."
             )
-        settings = self.settings
-        self.shard = Shard(
-            np.frombuffer(payload, np.float32),
-            Optimizer(settings.optimizer, settings.hyper, self.slice.trained),
-            consistency_of(settings.mode),
-            POLICIES[settings.staleness],
-            self._record,
-        )
-        for member in self._members.values():
-            self.shard.join(member.worker, member.incarnation)
-        self._emit(pb.ShardEvent(initialised=True))
+        self._put(initial_state(np.frombuffer(payload, np.float32), self.slice, self._optimizer().state()))
 
     def trained_shard(self) -> Shard:
         """The shard.
@@ -157,8 +199,13 @@ class ShardHost:
             )
         return self.shard
 
-    def push(self, header: pb.Request, payload: memoryview) -> tuple[Result, bool]:
+    def push(self, header: pb.Request, payload: memoryview, owned: bool = True) -> tuple[Result, bool]:
         """Takes a push; returns its outcome so far and whether it is a repetition.
+
+        Args:
+            header: What the worker says of it.
+            payload: Must not change while this call lasts.
+            owned: Whether it may be kept, because nobody will write to it afterwards.
 
         Raises:
             InvalidRequest: It is malformed, or for samples that the worker may not use now.
@@ -175,44 +222,190 @@ class ShardHost:
         push, gradient = push_of(header), self._decode(header, payload)
         if push.lease:
             self._admit(push)
-        result = shard.push(push, gradient)
+        result = shard.push(push, gradient, owned)
         self.metrics.bytes_pushed += len(payload)
+        self._newest[push.worker, push.incarnation] = push
         if push.lease:
             self._accepted(push)
+        if self._hold is not None:
+            self._try_cut()
         self._open_gates()
         return result, False
 
-    def gate(self, worker: int) -> asyncio.Future[tuple[Buffer, int]]:
-        """A future of the weights that are committed when the worker may proceed; it holds them."""
+    # ------------------------------------------------------------------ cuts and generations
+
+    def held(self, header: pb.Request) -> asyncio.Future[None] | None:
+        """What a push must wait for, unread, before it is taken; None: it may be taken now."""
+        hold = self._hold
+        if hold is None or header.kind != pb.PUSH_PULL:
+            return None
+        return None if hold.admits((header.worker, header.incarnation), header.seq) else hold.over
+
+    def restore(self, state: ShardState) -> None:
+        """Returns to a state, as the generation that has begun; nobody remembers the pushes since.
+
+        Raises:
+            ValueError: It is another optimizer's, or of another size.
+        """
+        self._start_s = time.monotonic() - state.facts.time_s
+        self._put(state)
+
+    def state_sizes(self) -> dict[str, int]:
+        """Elements of the vectors of this shard's state, by name."""
+        assert self.settings is not None and self.slice is not None
+        slots = Optimizer(self.settings.optimizer, self.settings.hyper, 1).slots
+        sizes = {TRAINED: self.slice.trained, **{SLOT + name: self.slice.trained for name in slots}}
+        return {**sizes, STATE: self.slice.state} if self.slice.state else sizes
+
+    def _put(self, state: ShardState) -> None:
+        if self.shard is None or self.shard.size != self.size:
+            self.shard = self._new_shard()
+        put_state(self.shard, state, self.generation)
+        self._void = False
+        self._records, self.trace = state.facts.records, bytearray()
+        for member in self._members.values():
+            self.shard.join(member.worker, member.incarnation)
+        self._say(initialised=True)
+
+    def _optimizer(self) -> Optimizer:
+        assert self.settings is not None and self.slice is not None
+        return Optimizer(self.settings.optimizer, self.settings.hyper, self.slice.trained)
+
+    def _new_shard(self) -> Shard:
+        assert self.settings is not None
+        settings = self.settings
+        return Shard(
+            np.zeros(self.size, np.float32),
+            self._optimizer(),
+            consistency_of(settings.mode),
+            compensation_of(settings.staleness),
+            self._record,
+            pool=Pool(self.size, self.arena.allocate if self.arena else None),
+            schedule=schedule_of(settings.schedule, settings.warm_up),
+            momentum_correction=settings.momentum_correction,
+            version_memory_bytes=settings.version_memory << 20,
+        )
+
+    def _say(self, **event: Any) -> None:
+        self._emit(pb.ShardEvent(generation=self.generation, **event))
+
+    def _begin_generation(self, generation: int) -> None:
+        """Everything of an earlier generation ends: sessions, a cut under way, weights that nobody restores."""
+        for session, member in self._members.items():
+            self.left(session)
+            if self.shard is not None:
+                self.shard.leave(member.worker)
+        self._members, self._gate_state = {}, None
+        self._open_gates()
+        self._end_hold()
+        self._assembly = None
+        self._newest.clear()
+        self.trace = bytearray()
+        self.generation = generation
+        if self.shard is not None:
+            self._void = True
+
+    def _depart(self, member: pb.Member) -> None:
+        life = (member.worker, member.incarnation)
+        push = self._newest.pop(life, None)
+        departed = pb.Departed(worker=member.worker, incarnation=member.incarnation)
+        if push is not None:
+            departed.seq, departed.lease, departed.stop = push.seq, push.lease, push.stop
+        self._say(departed=departed)
+        self.left(member.session)
+
+    def _reached(self) -> dict[Life, int]:
+        return {life: push.seq for life, push in self._newest.items()}
+
+    def _hold_pushes(self, number: int) -> None:
+        self._end_hold()
+        self._hold = Hold(number, self._reached())
+        reached = [pb.Reached(worker=w, incarnation=i, seq=seq) for (w, i), seq in self._reached().items()]
+        self._say(held=pb.Held(cut=number, reached=reached))
+
+    def _aim(self, cut: pb.Cut) -> None:
+        if self._hold is None or self._hold.number != cut.number:
+            return
+        if cut.abandon:
+            self._end_hold()
+        else:
+            self._hold.aim(cut.reached)
+            self._try_cut()
+
+    def _try_cut(self) -> None:
+        """Takes the state and admits pushes again, once all that belongs to the cut is there."""
+        hold, living = self._hold, [(m.worker, m.incarnation) for m in self._members.values()]
+        if hold is None or self.shard is None or not hold.complete(self._reached(), living):
+            return
+        assert self.slice is not None
+        elapsed_s = time.monotonic() - self._start_s
+        self.took(hold.number, take_state(self.shard, self.slice, elapsed_s, self._records))
+        self._end_hold()
+
+    def _end_hold(self) -> None:
+        hold, self._hold = self._hold, None
+        if hold is not None:
+            hold.end()
+
+    def _assemble(self, part: pb.StatePart) -> None:
+        if self._assembly is None:
+            sizes = self.state_sizes().items()
+            self._assembly = Assembly({name: np.empty(size, np.float32) for name, size in sizes})
+        state = self._assembly.feed(part)
+        if state is not None:
+            self._assembly = None
+            self.restore(state)
+
+    # ------------------------------------------------------------------ gates
+
+    @property
+    def waiters(self) -> int:
+        """Workers whose gate is closed."""
+        return len(self._waiters)
+
+    def gate(self, worker: int, fetch: bool = True) -> asyncio.Future[tuple[Buffer, int]]:
+        """A future of the weights for the worker when it may proceed; it holds them.
+
+        Args:
+            worker: Whose push was counted.
+            fetch: Whether it will compute from them.
+        """
         shard = self.trained_shard()
         gate: asyncio.Future[tuple[Buffer, int]] = asyncio.get_running_loop().create_future()
         if shard.may_proceed(worker):
-            gate.set_result(shard.pull())
+            gate.set_result(shard.answer(worker) if fetch else shard.pull())
         else:
-            self._waiters[worker] = gate
+            self._waiters[worker] = (gate, fetch)
         return gate
 
     def _open_gates(self) -> None:
-        if self._waiters and self.shard:
-            for worker in [worker for worker in self._waiters if self.shard.may_proceed(worker)]:
-                gate = self._waiters.pop(worker)
-                if not gate.done():
-                    gate.set_result(self.shard.pull())
+        shard = self.shard
+        if not self._waiters or shard is None or shard.gate_state == self._gate_state:
+            return
+        self._gate_state = shard.gate_state
+        for worker in [worker for worker in self._waiters if shard.may_proceed(worker)]:
+            gate, fetch = self._waiters.pop(worker)
+            if not gate.done():
+                gate.set_result(shard.answer(worker) if fetch else shard.pull())
 
     def _decode(self, header: pb.Request, payload: memoryview) -> np.ndarray:
         assert self.slice is not None
         if header.nonfinite:
             return np.zeros(0, np.float32)
-        codec, split = codec_named(header.codec), len(payload) - 4 * self.slice.state
         if header.codec == "float32":
-            return codec.decode(payload, self.slice.size)
-        gradient = codec.decode(payload[:split], self.slice.trained)
-        return np.concatenate((gradient, np.frombuffer(payload[split:], np.float32)))
+            check_length(payload, 4 * self.slice.size, self.slice.size)
+            return np.frombuffer(payload, np.float32)
+        gradient, trained = np.empty(self.slice.size, np.float32), self.slice.trained
+        split = len(payload) - 4 * self.slice.state
+        codec_named(header.codec).decode(payload[:split], gradient[:trained])
+        gradient[trained:] = np.frombuffer(payload[split:], np.float32)
+        return gradient
 
     def _record(self, push: Push, result: Result) -> None:
         now = time.monotonic()
         self.metrics.record(push, result, now)
         self.trace += trace.pack(push, result, now - self._start_s)
+        self._records += 1
 
     def count(self) -> pb.ShardCount:
         """Totals for the coordinator."""
@@ -246,4 +439,5 @@ def push_of(header: pb.Request) -> Push:
         epoch=header.epoch,
         start=header.start,
         stop=header.stop,
+        steps=max(1, header.steps),
     )

@@ -6,9 +6,13 @@ Positions are places in the permutation of (seed, epoch), not sample numbers.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from protos.errors import InvalidRequest
+
+Span = tuple[int, int, int]  # epoch, start, stop
+NOBODY = -1
 
 
 @dataclass
@@ -113,6 +117,56 @@ class Ledger:
         lease.next = stop
         if stop == lease.stop:
             del self._leases[number]
+
+    def suspend(self, worker: int) -> list[int]:
+        """Takes the leases of a worker that has left, to be settled later; returns their numbers."""
+        held = [lease for lease in self._leases.values() if lease.worker == worker]
+        for lease in held:
+            lease.worker = NOBODY
+        return [lease.number for lease in held]
+
+    def settle(self, number: int, reached: int) -> None:
+        """Ends a suspended lease: positions below `reached` are used, the others are free."""
+        lease = self._leases[number]
+        if lease.next < reached <= lease.stop:
+            self.use(number, reached)
+        if self._leases.pop(number, None) is not None:
+            self._returned = deque(sorted([*self._returned, (lease.epoch, lease.next, lease.stop)]))
+
+    def unused(self) -> list[Span]:
+        """Positions `(epoch, start, stop)` that were handed out once and are not used, in order."""
+        held = [(lease.epoch, lease.next, lease.stop) for lease in self._leases.values()]
+        return sorted([*self._returned, *held])
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """Epoch and position from which on nothing was ever handed out."""
+        return self._epoch, self._position
+
+    def restore(self, unused: Iterable[Span], epoch: int, position: int) -> None:
+        """Returns to an earlier state: what was not used then is free, and no lease is on loan.
+
+        Raises:
+            ValueError: No ledger of so many samples and epochs can have been in that state.
+        """
+        spans = sorted(unused)
+        limits = [self.samples] * epoch + [position]
+        ends = [0] * (epoch + 1)
+        valid = epoch < self.epochs or (epoch, position) == (self.epochs, 0)
+        for e, start, stop in spans:
+            valid = valid and e <= epoch and ends[e] <= start < stop <= limits[e]
+            if valid:
+                ends[e] = stop
+        if not valid or position > self.samples:
+            raise ValueError(
+                f"a ledger of {self.epochs} epochs of {self.samples:,} samples cannot have been at epoch {epoch}, position "
+                f"{position:,} with {len(spans)} free ranges"
+            )
+        self._used = [self.samples if e < epoch else position if e == epoch else 0 for e in range(self.epochs)]
+        for e, start, stop in spans:
+            self._used[e] -= stop - start
+        self._epoch, self._position = epoch, position
+        self._returned, self._leases = deque(spans), {}
 
     def take_back(self, worker: int) -> int:
         """Takes back what the worker has on loan and did not use; returns the number of samples."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 
 from protos import parameter_server_pb2 as pb
-from protos.errors import InvalidRequest, JobConflict
+from protos.errors import InvalidRequest
 from ps.config import ServerSettings
 
-Queue = asyncio.Queue[pb.ShardCommand]
+Queue = asyncio.Queue[Iterator[pb.ShardCommand]]
 
 
 class ShardLines:
@@ -56,9 +56,16 @@ class ShardLines:
             self._standing.layout.CopyFrom(command.layout)
         if command.HasField("view"):
             self._standing.view.CopyFrom(command.view)
+        if command.generation:
+            self._standing.generation = command.generation
         for queue in self._queues.values():
-            queue.put_nowait(command)
+            queue.put_nowait(iter([command]))
         self._local(command)
+
+    def send_to(self, shard: int, commands: Iterator[pb.ShardCommand]) -> None:
+        """Sends commands to one shard of another process; they are made when the line has room for them."""
+        if shard in self._queues:
+            self._queues[shard].put_nowait(commands)
 
     @property
     def all_stopped(self) -> bool:
@@ -70,7 +77,6 @@ class ShardLines:
 
         Raises:
             InvalidRequest: The stream does not begin with the shard's address.
-            JobConflict: That shard is there already.
         """
         first = await anext(aiter(events), None)
         if first is None or not first.HasField("joined"):
@@ -78,28 +84,41 @@ class ShardLines:
                 "a shard's stream must begin with its number and address; received something else."
             )
         shard = first.joined.shard
-        if shard in self._queues:
-            raise JobConflict(f"shard {shard} has joined already: start another number.")
+        if shard in self._queues:  # its line broke unnoticed, or it was started again before that was seen
+            self._hang_up(shard, self._queues[shard])
         self._joined(first.joined)
         queue: Queue = asyncio.Queue()
-        queue.put_nowait(self._standing)
+        standing = pb.ShardCommand()
+        standing.CopyFrom(self._standing)
+        queue.put_nowait(iter([standing]))
         self._queues[shard] = queue
-        listener = asyncio.create_task(self._listen(shard, events))
+        self.stopped.discard(shard)
+        listener = asyncio.create_task(self._listen(shard, queue, events))
         try:
-            while shard not in self.stopped:
+            while shard not in self.stopped and self._queues.get(shard) is queue:
                 getter = asyncio.create_task(queue.get())
                 await asyncio.wait([getter, listener], return_when=asyncio.FIRST_COMPLETED)
                 if not getter.done():
                     getter.cancel()
                     break
-                yield getter.result()
+                for command in getter.result():
+                    yield command
         finally:
             listener.cancel()
-            if shard not in self.stopped:
-                self._lost(shard)
+            self._hang_up(shard, queue)
 
-    async def _listen(self, shard: int, events: AsyncIterator[pb.ShardEvent]) -> None:
+    def _hang_up(self, shard: int, queue: Queue) -> None:
+        """Ends a line; a shard that has not said goodbye is lost."""
+        if self._queues.get(shard) is not queue or shard in self.stopped:
+            return
+        del self._queues[shard]
+        queue.put_nowait(iter(()))
+        self._lost(shard)
+
+    async def _listen(self, shard: int, queue: Queue, events: AsyncIterator[pb.ShardEvent]) -> None:
         async for event in events:
+            if self._queues.get(shard) is not queue:
+                return
             if event.HasField("count"):
                 self.counts[shard] = event.count
             if event.stopped:

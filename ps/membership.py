@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from protos import parameter_server_pb2 as pb
@@ -21,6 +21,7 @@ class Member:
     pid: int = 0
     warm: bool = False
     idle: bool = False  # waits for a task
+    resting: bool = True  # has no data now: no worker waits for it
 
     @property
     def state(self) -> str:
@@ -80,6 +81,21 @@ class Membership:
             self.number += 1
         return member
 
+    def clear(self) -> None:
+        """Lets everybody go."""
+        self._members.clear()
+        self.number += 1
+
+    @property
+    def incarnations(self) -> dict[int, int]:
+        """The newest incarnation of every worker that ever was in."""
+        return dict(self._incarnations)
+
+    def remember(self, incarnations: Mapping[int, int]) -> None:
+        """Numbers new incarnations after these."""
+        for worker, incarnation in incarnations.items():
+            self._incarnations[worker] = max(incarnation, self._incarnations.get(worker, 0))
+
     def get(self, worker: int) -> Member | None:
         """The live worker of that number."""
         return self._members.get(worker)
@@ -115,6 +131,7 @@ class Membership:
     def view(self) -> pb.View:
         """The current view, for the shards."""
         members = [
-            pb.Member(worker=m.worker, incarnation=m.incarnation, session=m.session) for m in self.members
+            pb.Member(worker=m.worker, incarnation=m.incarnation, session=m.session, resting=m.resting)
+            for m in self.members
         ]
         return pb.View(number=self.number, members=members)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ class WorkerMetrics:
 
 @dataclass
 class EpochMetrics:
-    """Sums over the samples of one epoch."""
+    """Sums over the samples of one epoch whose loss is a number."""
 
     samples: int = 0
     loss_sum: float = 0.0
@@ -68,7 +69,7 @@ class Metrics:
         if self.first_s is None:
             self.first_s = now
         epoch = self.epochs.setdefault(push.epoch, EpochMetrics())
-        if not push.nonfinite:
+        if not push.nonfinite and math.isfinite(push.loss):
             epoch.samples += push.samples
             epoch.loss_sum += push.loss * push.samples
             epoch.correct += push.correct
@@ -88,6 +89,10 @@ class Metrics:
             self._window.popleft()
         since, samples = self._window[0]
         return (self.samples - samples) / (now - since) if now > since else 0.0
+
+    def forget_rates(self) -> None:
+        """Starts rates anew: what is counted has jumped."""
+        self._window.clear()
 
     @property
     def staleness(self) -> Counter[int]:

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -57,9 +58,48 @@ class RunDirectory:
     def append_trace(self, shard: int, records: bytes) -> None:
         """Adds records to the trace of a shard: `trace.npy` is shard 0's, and the job's."""
         if shard not in self._traces:
-            name = "trace.npy" if shard == 0 else f"trace-shard{shard}.npy"
-            self._traces[shard] = TraceFile(self.path / name)
+            self._traces[shard] = TraceFile(self._trace_path(shard))
         self._traces[shard].append(records)
+
+    def cut_traces(self, records: Sequence[int]) -> None:
+        """Keeps so many records in the trace of each shard, and none of any other shard's."""
+        self.close()
+        names = {self._trace_path(shard): count for shard, count in enumerate(records)}
+        for path in {*self.path.glob("trace*.npy"), *names}:
+            if path.exists() or names.get(path):
+                TraceFile(path, names.get(path, 0)).close()
+        self._traces = {
+            shard: TraceFile(self._trace_path(shard), count) for shard, count in enumerate(records)
+        }
+
+    def sync_traces(self) -> None:
+        """Brings all traces to the disk; may be called from another thread."""
+        for trace in list(self._traces.values()):
+            trace.sync()
+
+    def begin_life(self) -> int:
+        """The generation that begins with this start: one more than any before it in this directory."""
+        path = self.path / "generation"
+        try:
+            generation = int(path.read_text()) + 1
+        except (OSError, ValueError):
+            generation = 1
+        self.note_generation(generation)
+        return generation
+
+    def note_generation(self, generation: int) -> None:
+        """Keeps the newest generation for the next start."""
+        beside = self.path / ".generation.tmp"
+        beside.write_text(f"{generation}\n")
+        beside.replace(self.path / "generation")
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    def _trace_path(self, shard: int) -> Path:
+        return self.path / ("trace.npy" if shard == 0 else f"trace-shard{shard}.npy")
 
     def close(self) -> None:
         """Ends the traces."""

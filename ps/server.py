@@ -16,17 +16,22 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 
+from protos import memfd
 from protos import parameter_server_pb2 as pb
 from protos import parameter_server_pb2_grpc as rpc
 from protos.channel import SERVER_OPTIONS
-from protos.errors import DownpourError
+from protos.errors import DownpourError, Unsupported
+from ps.checkpoint import numbers
 from ps.config import ServerSettings
 from ps.coordinator import OVER, Coordinator, Phase
+from ps.doorbell import Doorbell
 from ps.exchange import ExchangeServicer
 from ps.follower import Follower
 from ps.host import ShardHost
+from ps.keeper import Keeper
 from ps.lines import ShardLines
 from ps.progress import ProgressReport
+from ps.recovery import Recovery
 from ps.run import RunDirectory, configuration, new_run_directory, summary
 from ps.servicer import CoordinatorServicer
 from ps.shard import Push
@@ -35,6 +40,12 @@ TICK_S = 0.1
 FLUSH_EVERY_S = 0.5
 LEAVE_TIMEOUT_S = 4.0
 STOP_TIMEOUT_S = 2.0
+LAST_CHECKPOINT_S = 3.0
+FAILED = 3  # exit code of a server whose job has failed: to start it again would not mend that
+
+
+class RunExists(Exception):
+    """The run directory holds another run's checkpoints."""
 
 
 class PortInUse(Exception):
@@ -66,6 +77,27 @@ async def listen(
     return server, settings.advertise or f"{host}:{port}"
 
 
+def open_doorbell(
+    settings: ServerSettings, host: ShardHost, broken: Callable[[int], None] = lambda worker: None
+) -> Doorbell | None:
+    """The shared-memory transport, where it is wanted and this system has it.
+
+    Raises:
+        Unsupported: Nothing else is wanted, and this system does not have it.
+    """
+    if settings.transport == "grpc":
+        return None
+    try:
+        if memfd.available():
+            return Doorbell(host, broken)
+        reason = "no memfd_create"
+    except OSError as error:
+        reason = str(error)
+    if settings.transport == "shm":
+        raise Unsupported(f"--transport shm needs Linux with memfd and Unix sockets; here: {reason}. Use auto or grpc.")
+    return None
+
+
 def announce(**facts: object) -> None:
     """Prints one JSON line for whoever started the process."""
     print(json.dumps({"event": "listening", **facts, "pid": os.getpid()}), flush=True)
@@ -95,12 +127,21 @@ class CoordinatorProcess:
             else new_run_directory(Path(settings.runs_dir), settings.model)
         )
         self.run = RunDirectory(path)
+        if not settings.resume and numbers(self.run.checkpoints):
+            raise RunExists(
+                f"--run-dir must not hold the checkpoints of an earlier run; {path} does. "
+                "Say --resume to go on with it, or choose another."
+            )
         self.host = ShardHost(0, self._local_event, self._admit, self._accepted)
         self.lines = ShardLines(settings, self.host.command, self._joined, self._event, self._lost)
         self.coordinator = Coordinator(settings, path.name, lambda: secrets.randbits(63) + 1, self.lines.send)
+        self.keeper = Keeper(self.coordinator, self.host, self.run, self.lines.send, self._flush_trace)
         self.report = ProgressReport(self.coordinator, self.host.metrics, path.name)
         self.servicer = CoordinatorServicer(
             self.coordinator, self.report, self.lines, path / "model.keras", self._stop_at_once
+        )
+        self.recovery = Recovery(
+            self.coordinator, self.host, self.lines, self.keeper, self.run, self.servicer.changed
         )
         self._drained = False
         self._at_once = False
@@ -110,7 +151,10 @@ class CoordinatorProcess:
     async def serve(self) -> int:
         """Runs the job; returns the exit code."""
         server, address = await listen(self._settings, self._add_services)
-        self._joined(pb.ShardAddress(shard=0, address=address, generation=1))
+        doorbell = open_doorbell(self._settings, self.host, self._broken)
+        name = doorbell.name if doorbell else ""
+        self._joined(pb.ShardAddress(shard=0, address=address, generation=1, doorbell=name))
+        self.recovery.begin(self._settings.resume)
         announce(address=address, shard=0, run=str(self.run.path), job=self.coordinator.job)
         on_signals(self._signalled)
         try:
@@ -119,33 +163,41 @@ class CoordinatorProcess:
         finally:
             self._flush()
             self._write_summary()
+            self.keeper.close()
             self.run.close()
             await server.stop(grace=0.5)
+            if doorbell:
+                doorbell.close()
         for note in self.coordinator.notes[self._noted :]:
             log(note)
-        return 0 if self.coordinator.phase == Phase.ENDED else 1
+        return 0 if self.coordinator.phase == Phase.ENDED else FAILED
 
     def _add_services(self, server: grpc.aio.Server) -> None:
         rpc.add_CoordinatorServicer_to_server(self.servicer, server)
-        server.add_generic_rpc_handlers((ExchangeServicer(self.host, self._broken).handler(),))
+        server.add_generic_rpc_handlers((ExchangeServicer(self.host, self._broken, self._settings.admitted).handler(),))
 
     # ------------------------------------------------------------------ between the parts
 
     def _joined(self, address: pb.ShardAddress) -> None:
         self.coordinator.shard_joined(address)
+        self.recovery.joined()
         self.servicer.changed()
 
     def _local_event(self, event: pb.ShardEvent) -> None:
         self._event(0, event)
 
     def _event(self, shard: int, event: pb.ShardEvent) -> None:
+        if event.generation and event.generation != self.coordinator.generation:
+            return  # of a state that is void
+        now = time.monotonic()
         if event.trace:
             self.run.append_trace(shard, event.trace)
-        self.coordinator.shard_event(shard, event, time.monotonic())
+        self.coordinator.shard_event(shard, event, now)
+        self.keeper.event(shard, event, now)
         self.servicer.changed()
 
     def _lost(self, shard: int) -> None:
-        self.coordinator.fail(f"shard {shard} is gone: its part of the weights is lost")
+        self.recovery.lost(shard)
         self.servicer.changed()
 
     def _broken(self, worker: int) -> None:
@@ -178,6 +230,7 @@ class CoordinatorProcess:
         while self.coordinator.phase not in OVER:
             now = time.monotonic()
             self.coordinator.tick(now)
+            self.keeper.tick(now)
             self.host.draining = self.coordinator.draining
             self.servicer.changed()
             if now - flushed >= FLUSH_EVERY_S:
@@ -187,7 +240,9 @@ class CoordinatorProcess:
             await self.servicer.wait_until(lambda: self.coordinator.phase in OVER, TICK_S)
 
     async def _farewell(self) -> None:
-        """Writes the summary, lets the workers and then the other shards go."""
+        """Keeps what there is, writes the summary, lets the workers and then the other shards go."""
+        if self.coordinator.phase == Phase.ENDED:
+            await self.keeper.last(LAST_CHECKPOINT_S)
         self._flush()
         self._write_summary()
         coordinator = self.coordinator
@@ -200,16 +255,24 @@ class CoordinatorProcess:
         if not self._configured and self.coordinator.facts:
             self._configured = True
             self.run.write_json("config.json", configuration(self._settings, self.coordinator.facts))
-        self.run.append_trace(0, self.host.take_trace())
+        self._flush_trace()
         for note in self.coordinator.notes[self._noted :]:
             log(note)
         self._noted = len(self.coordinator.notes)
+
+    def _flush_trace(self) -> None:
+        self.run.append_trace(0, self.host.take_trace())
 
     def _write_summary(self) -> None:
         counts = [self.host.count(), *self.lines.counts.values()]
         totals = {
             "dropped": self.host.metrics.dropped.total(),
             "duplicates": sum(count.duplicates for count in counts),
+            "partial_pushes": self.coordinator.departures.partial,
+            "checkpoints": self.keeper.taken,
+            "checkpoint_s": self.keeper.seconds,
+            "checkpoint_pause_s": self.keeper.pause_s,
+            "generation": self.coordinator.generation,
             "bytes_pushed": sum(count.bytes_pushed for count in counts),
             "bytes_pulled": sum(count.bytes_pulled for count in counts),
         }
@@ -231,16 +294,18 @@ class FollowerProcess:
         """Runs until the coordinator says stop; returns the exit code."""
         server, address = await listen(self._settings, self._add_services)
         announce(address=address, shard=self._settings.shard, coordinator=self._settings.coordinator)
-        joined = pb.ShardAddress(shard=self._settings.shard, address=address, generation=1)
+        doorbell = open_doorbell(self._settings, self.host)
+        name = doorbell.name if doorbell else ""
+        joined = pb.ShardAddress(shard=self._settings.shard, address=address, generation=1, doorbell=name)
         following = asyncio.create_task(
-            self._follower.follow(self.host, joined, self._settings.start_timeout_s)
+            self._follower.follow(self.host, joined, self._settings.start_timeout_s, self._settings.reconnect_s)
         )
         asked = asyncio.Event()
         on_signals(lambda name: asked.set())
         try:
             stop = asyncio.create_task(asked.wait())
             await asyncio.wait([following, stop], return_when=asyncio.FIRST_COMPLETED)
-            if not following.done():  # the coordinator drains the job and says stop
+            if not following.done() and self._follower.connected:  # the coordinator drains the job and says stop
                 await asyncio.wait([following], timeout=8.0)
             if not following.done():
                 following.cancel()
@@ -248,17 +313,22 @@ class FollowerProcess:
             following.result()
         finally:
             await server.stop(grace=0.5)
+            if doorbell:
+                doorbell.close()
         return 0
 
     def _add_services(self, server: grpc.aio.Server) -> None:
-        server.add_generic_rpc_handlers((ExchangeServicer(self.host).handler(),))
+        server.add_generic_rpc_handlers((ExchangeServicer(self.host, admitted=self._settings.admitted).handler(),))
 
 
 def run_server(settings: ServerSettings) -> int:
     """Runs the process that the settings describe; returns its exit code."""
-    process = FollowerProcess(settings) if settings.coordinator else CoordinatorProcess(settings)
     try:
+        process = FollowerProcess(settings) if settings.coordinator else CoordinatorProcess(settings)
         return asyncio.run(process.serve())
     except (PortInUse, DownpourError) as error:
         log(f"error: {error}")
         return 1
+    except RunExists as error:
+        log(f"error: {error}")
+        return FAILED

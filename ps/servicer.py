@@ -14,14 +14,14 @@ import grpc
 from protos import parameter_server_pb2 as pb
 from protos import parameter_server_pb2_grpc as rpc
 from protos.channel import PROTOCOL
-from protos.errors import DeadlineExceeded, DownpourError, InvalidRequest, status_of
+from protos.errors import DeadlineExceeded, DownpourError, InvalidRequest, Unreachable, status_of
 from protos.frame import CHUNK_BYTES
 from ps.coordinator import OVER, Coordinator, Phase, check_protocol
 from ps.lines import ShardLines
 from ps.progress import ProgressReport
 
 LONGEST_WAIT_S = 10.0
-JOIN_TIMEOUT_S = 30.0
+JOIN_TIMEOUT_S = 60.0
 HEARTBEAT_S = 1.0
 Context = grpc.aio.ServicerContext[Any, Any]
 Answer = TypeVar("Answer")
@@ -104,14 +104,19 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
         member = coordinator.register(request, time.monotonic())
         number = coordinator.membership.number
         self.changed()
-        if not await self.wait_until(lambda: coordinator.view_settled(number), JOIN_TIMEOUT_S):
+
+        def known() -> bool:
+            return coordinator.view_settled(number) or coordinator.membership.get(member.worker) is not member
+
+        if not await self.wait_until(known, JOIN_TIMEOUT_S):
             coordinator.leave(member.worker, time.monotonic())
             raise DeadlineExceeded(
                 f"every shard must hear of a new worker within {JOIN_TIMEOUT_S:.0f} s: one is silent."
             )
-        shards = [coordinator.shards[shard] for shard in sorted(coordinator.shards)]
+        if coordinator.membership.get(member.worker) is not member:
+            raise Unreachable("the job has just returned to its last checkpoint: register again.")
         return pb.Session(
-            worker=member.worker, incarnation=member.incarnation, session=member.session, shards=shards
+            worker=member.worker, incarnation=member.incarnation, session=member.session, shards=coordinator.addresses
         )
 
     @told

@@ -5,19 +5,24 @@ The gRPC server, the tests, the simulator and the replay drive this same object.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
 import numpy as np
 
 from protos.errors import Fenced, FutureVersion, InvalidRequest, UnknownWorker
-from ps.buffers import Buffer, Pool
-from ps.consistency import Consistency
+from ps.buffers import Buffer, Pool, Versions
+from ps.consistency import Consistency, in_worker_order
 from ps.optimizers import Optimizer
+from ps.schedules import Schedule, schedule_of
+from ps.staleness import Compensation
+from ps.update import Update
 
 REMEMBERED_OUTCOMES = 64  # per worker: more than it can have in flight
+VERSION_MEMORY_BYTES = 1 << 30
 
 
 class Outcome(IntEnum):
@@ -38,6 +43,7 @@ class Push:
         norm: Of the whole gradient, over all shards.
         nonfinite: The whole gradient holds NaN or Inf.
         start: With `stop`, the range of the epoch's permutation that was used.
+        steps: Local steps that the push sums up.
     """
 
     worker: int
@@ -53,6 +59,7 @@ class Push:
     epoch: int = 0
     start: int = 0
     stop: int = 0
+    steps: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +101,14 @@ class Shard:
         initial: np.ndarray,
         optimizer: Optimizer,
         consistency: Consistency,
-        scale: Callable[[int], float] = lambda staleness: 1.0,
+        compensation: Compensation | None = None,
         on_outcome: Callable[[Push, Result], None] = lambda push, result: None,
         generation: int = 1,
+        pool: Pool | None = None,
+        schedule: Schedule | None = None,
+        momentum_correction: bool = False,
+        version_memory_bytes: int = VERSION_MEMORY_BYTES,
+        version_depth: int = 1,
     ) -> None:
         """Commits the initial vector as version 0.
 
@@ -104,36 +116,71 @@ class Shard:
             initial: `float32[n + m]`: trained weights, then state that is not trained.
             optimizer: Over the n trained weights.
             consistency: The mode.
-            scale: What a gradient of a staleness is worth, as a factor on the learning rate.
+            compensation: What a stale gradient is worth (default: as much as a fresh one).
             on_outcome: Receives every final outcome.
             generation: Which life of the shard this is.
+            pool: Of buffers `float32[n + m]` (default: on the heap).
+            schedule: The factor on the learning rate by version (default: 1).
+            momentum_correction: Whether explicit momentum makes room for that of asynchrony.
+            version_memory_bytes: For old weights that a compensation needs.
+            version_depth: Pulls of one worker whose weights it may need.
         """
         self.version = 0
         self.generation = generation
         self.on_outcome = on_outcome
-        self._trained = optimizer.size
         self._optimizer = optimizer
         self._consistency = consistency
-        self._scale = scale
-        self._pool = Pool(len(initial))
+        self._compensation = compensation or Compensation()
+        self._pool = pool or Pool(len(initial))
+        self._versions = Versions(self._pool, version_memory_bytes // (4 * len(initial)), version_depth)
+        schedule = schedule or schedule_of("constant")
+        self._rule = Update(
+            optimizer, consistency, self._compensation, schedule, self._versions.get, momentum_correction
+        )
         self._committed = self._pool.take()
         self._committed.array[:] = initial
         self._pending: list[tuple[Push, np.ndarray]] = []
+        self._senders: dict[int, int] = {}  # pushes of each worker that wait
+        self._answers: dict[int, Buffer] = {}  # weights of a worker's own, for its reply
+        self._moves = 0
         self._workers: dict[int, _Worker] = {}
         self._pins: dict[int, tuple[Buffer, int]] = {}
 
     # ------------------------------------------------------------------ membership
 
-    def join(self, worker: int, incarnation: int) -> None:
+    def join(self, worker: int, incarnation: int, resting: bool = False) -> None:
         """Admits a worker's incarnation; an older one of the same number is fenced from here on."""
         self._workers[worker] = _Worker(incarnation)
-        self._consistency.join(worker)
+        self._forget(worker)
+        if resting:
+            self.rest(worker)
+        else:
+            self.resume(worker)
 
     def leave(self, worker: int) -> None:
         """Lets a worker go; what waited only for it is applied."""
         if self._workers.pop(worker, None) is not None:
-            self._consistency.leave(worker)
-            self._settle()
+            self._forget(worker)
+            self._compensation.leave(worker)
+            self.rest(worker)
+
+    def rest(self, worker: int) -> None:
+        """A worker has no data for now: nobody waits for it until it pushes or resumes."""
+        self._consistency.leave(worker)
+        self._moves += 1
+        self._settle()
+
+    def resume(self, worker: int) -> None:
+        """A worker has data again: it counts, from the smallest clock on."""
+        if worker not in self._consistency.clocks:
+            self._consistency.join(worker)
+            self._moves += 1
+
+    def _forget(self, worker: int) -> None:
+        self._versions.leave(worker)
+        answer = self._answers.pop(worker, None)
+        if answer is not None:
+            self._pool.drop(answer)
 
     # ------------------------------------------------------------------ pulls
 
@@ -144,14 +191,25 @@ class Shard:
 
     @property
     def learning_rate(self) -> float:
-        """The optimizer's step size, before staleness policy and schedule."""
-        return self._optimizer.learning_rate
+        """The step size of the next update, before the staleness policy."""
+        return self._rule.learning_rate(self.version)
 
-    def pull(self, pin: int = 0) -> tuple[Buffer, int]:
+    @property
+    def consistency(self) -> Consistency:
+        """The mode, with its clocks."""
+        return self._consistency
+
+    @property
+    def uncorrected(self) -> int:
+        """Gradients that counted without their correction, because old weights were not kept."""
+        return self._rule.uncorrected
+
+    def pull(self, pin: int = 0, worker: int | None = None) -> tuple[Buffer, int]:
         """The committed buffer and its version; the caller holds it until `release`.
 
         Args:
             pin: The number of a pin, for what was committed when it was set.
+            worker: Who will compute gradients from it.
 
         Raises:
             InvalidRequest: There is no such pin.
@@ -161,7 +219,14 @@ class Shard:
                 f"weights must be pinned before they are pulled as pin {pin}; pinned are {[*self._pins]}."
             )
         buffer, version = self._pins[pin] if pin else (self._committed, self.version)
+        if worker is not None and not pin and self._compensation.corrects and worker in self._workers:
+            self._versions.pulled(worker, version, buffer)
         return self._pool.hold(buffer), version
+
+    def answer(self, worker: int) -> tuple[Buffer, int]:
+        """What the reply to a worker's last push carries, and the version: as `pull`, or weights of its own."""
+        own = self._answers.get(worker)
+        return (self._pool.hold(own), self.version) if own else self.pull(worker=worker)
 
     def release(self, buffer: Buffer) -> None:
         """Ends a hold that `pull` gave."""
@@ -193,12 +258,15 @@ class Shard:
                 f"worker {worker} incarnation {incarnation} must be a member; the shard knows incarnation {living}. "
                 "Its session has expired or was taken over: register again."
             )
+        if seq < 1:
+            raise InvalidRequest(f"seq must be 1 or more; received {seq}. Number pushes from 1.")
         if seq > member.last_seq:
             return None
         result = member.results.get(seq)
         if result is None:
             raise InvalidRequest(
-                f"seq must be above {member.last_seq - REMEMBERED_OUTCOMES} to be answered from memory; received {seq}."
+                f"seq must be above {member.last_seq}, or one of the last {REMEMBERED_OUTCOMES} pushes that came from "
+                f"worker {worker}; received {seq}. Number pushes upwards, and repeat only the last."
             )
         return result
 
@@ -207,37 +275,57 @@ class Shard:
         member = self._workers.get(worker)
         return member.results.get(seq) if member and member.incarnation == incarnation else None
 
-    def push(self, push: Push, gradient: np.ndarray) -> Result:
+    def push(self, push: Push, gradient: np.ndarray, owned: bool = True) -> Result:
         """Takes a gradient `float32[n + m]` (the last m: what to add to the state).
 
-        A shard that buffers keeps a reference: the caller must not write to `gradient` afterwards.
+        Args:
+            push: What the worker says of it.
+            gradient: Not to be written to while this call lasts; nor afterwards, if it is `owned`.
+            owned: Whether the shard may keep a reference; else it copies what it has to buffer.
 
         Returns:
             The outcome so far; a buffered push's final one goes to `on_outcome` and `recorded`.
 
         Raises:
             UnknownWorker: The worker is not a member, or this incarnation of it is not.
-            InvalidRequest: Wrong length, or seq 0.
+            InvalidRequest: Wrong length, seq 0 or no samples.
             FutureVersion: The base version has not been reached.
         """
         before = self.recorded(push.worker, push.incarnation, push.seq)
         if before is not None:
             return before
         self._check(push, gradient)
-        self._workers[push.worker].last_seq = push.seq
+        member = self._workers[push.worker]
+        member.last_seq = push.seq
+        self.resume(push.worker)
         self._consistency.tick(push.worker)
         staleness = self.version - push.base_version
-        reason = self._refuse(push, gradient)
+        reason = self._refuse(push, gradient, staleness)
         if reason:
             return self._conclude(push, Result(Outcome.DROPPED, self.version, staleness, reason=reason))
+        if not self._consistency.buffers:
+            return self._apply_one(push, gradient, staleness)
         self._remember(push, Result(Outcome.BUFFERED, self.version, staleness))
         self._pending.append((push, gradient))
+        self._senders[push.worker] = self._senders.get(push.worker, 0) + 1
         self._settle()
-        return self._workers[push.worker].results[push.seq]
+        if not owned and self._pending and self._pending[-1][0] is push:
+            self._pending[-1] = (push, gradient.copy())
+        return member.results[push.seq]
 
     def may_proceed(self, worker: int) -> bool:
         """Whether the worker's reply may leave: its next step may start, or it is no member any more."""
-        return worker not in self._workers or self._consistency.may_proceed(worker, self.version)
+        return worker not in self._workers or self._consistency.may_proceed(worker, self._senders)
+
+    @property
+    def gate_state(self) -> tuple[int, int, int]:
+        """While this is the same, no gate that was closed has opened."""
+        return self.version if self._consistency.buffers else 0, self._consistency.minimum, self._moves
+
+    def flush(self) -> None:
+        """Applies the mean of what waits for more pushes: there will be none."""
+        if self._pending:
+            self._apply_several(in_worker_order([push for push, _ in self._pending]))
 
     def check_generation(self, generation: int) -> None:
         """Raises Fenced unless the number is this life's."""
@@ -248,8 +336,10 @@ class Shard:
             )
 
     def _check(self, push: Push, gradient: np.ndarray) -> None:
-        if push.seq < 1:
-            raise InvalidRequest(f"seq must be 1 or more; received {push.seq}.")
+        if push.samples < 1:
+            raise InvalidRequest(
+                f"a gradient must average over 1 or more samples; received {push.samples}. Set the header's samples."
+            )
         if not push.nonfinite and len(gradient) != self.size:
             raise InvalidRequest(
                 f"a push to this shard must have {self.size:,} elements; received {len(gradient):,}. "
@@ -261,48 +351,94 @@ class Shard:
                 "Pull again: the shard may have been restored from an older checkpoint."
             )
 
-    def _refuse(self, push: Push, gradient: np.ndarray) -> str:
-        # The sum of squares is finite unless an element is not, or it overflows: only then look at each.
-        suspect = push.nonfinite or not np.isfinite(push.norm) or not np.isfinite(np.dot(gradient, gradient))
-        if suspect and (push.nonfinite or not np.isfinite(push.norm) or not np.isfinite(gradient).all()):
+    def _refuse(self, push: Push, gradient: np.ndarray, staleness: int) -> str:
+        if push.nonfinite or not math.isfinite(push.norm) or not _finite(gradient):
             return "nonfinite"
-        return self._consistency.refuse(push, self.version)
+        refused = self._consistency.refuse(staleness)
+        return refused or self._compensation.refuse(staleness, self._consistency.live)
+
+    # ------------------------------------------------------------------ the whole state
+
+    @property
+    def pending(self) -> list[Push]:
+        """Pushes that count and wait to be part of an update."""
+        return [push for push, _ in self._pending]
+
+    def optimizer_state(self) -> dict[str, np.ndarray]:
+        """A copy of every slot, `float32[n]`, and of `step`."""
+        return self._optimizer.state()
+
+    def restore(
+        self, weights: np.ndarray, version: int, optimizer: Mapping[str, np.ndarray], generation: int
+    ) -> None:
+        """Returns to an earlier state as another generation: no worker is a member, no push is remembered.
+
+        Whoever holds a buffer keeps it.
+
+        Args:
+            weights: `float32[n + m]`.
+            version: Of those weights.
+            optimizer: Its `state`.
+            generation: Of this life.
+
+        Raises:
+            ValueError: The state is another optimizer's.
+        """
+        self._optimizer.restore(optimizer)
+        self._pending.clear()
+        self._senders.clear()
+        for worker in list(self._workers):
+            self.leave(worker)
+        for number in list(self._pins):
+            self.unpin(number)
+        spare = self._pool.take()
+        spare.array[:] = weights
+        self._pool.drop(self._committed)
+        self._committed, self.version, self.generation = spare, version, generation
 
     # ------------------------------------------------------------------ updates
 
     def _settle(self) -> None:
         """Applies what the mode says is ready."""
-        while chosen := self._consistency.group([push for push, _ in self._pending], self.version):
-            group = [self._pending[index] for index in chosen]
-            for index in sorted(chosen, reverse=True):
-                del self._pending[index]
-            self._apply(group)
+        while self._pending:
+            chosen = self._consistency.group([push for push, _ in self._pending], self._senders)
+            if not chosen:
+                return
+            self._apply_several(chosen)
 
-    def _apply(self, group: list[tuple[Push, np.ndarray]]) -> None:
-        """One update from the mean of a group: w' = w − η·g into a spare buffer, swapped in."""
-        staleness = [self.version - push.base_version for push, _ in group]
-        gradient, rate = self._mean(group, staleness)
-        spare, n = self._pool.take(), self._trained
-        old, new = self._committed.array, spare.array
-        self._optimizer.apply(old[:n], gradient[:n], new[:n], learning_rate=rate)
-        if len(new) > n:
-            np.add(old[n:], gradient[n:], out=new[n:])
+    def _apply_one(self, push: Push, payload: np.ndarray, staleness: int) -> Result:
+        """One update from one push: w' = w − η·g into a spare buffer, swapped in."""
+        spare, old = self._pool.take(), self._committed.array
+        if self._consistency.payload == "replica":
+            answer = self._answers.pop(push.worker, None)
+            if answer is not None:
+                self._pool.drop(answer)
+            answer = self._answers[push.worker] = self._pool.take()
+            η = self._rule.elastic(payload, self.version, old, spare.array, answer.array)
+        else:
+            η = self._rule.one(push, payload, self.version, old, spare.array)
+        self._commit(spare)
+        return self._conclude(push, Result(Outcome.APPLIED, self.version, staleness, η))
+
+    def _apply_several(self, chosen: list[int]) -> None:
+        """One update from the mean of a group of pushes that wait."""
+        group = [self._pending[index] for index in chosen]
+        for index in sorted(chosen, reverse=True):
+            del self._pending[index]
+        for push, _ in group:
+            self._senders[push.worker] -= 1
+            if not self._senders[push.worker]:
+                del self._senders[push.worker]
+        spare, base = self._pool.take(), self.version
+        rates = self._rule.several(group, base, self._committed.array, spare.array)
+        self._commit(spare)
+        for (push, _), η in zip(group, rates, strict=True):
+            self._conclude(push, Result(Outcome.APPLIED, self.version, base - push.base_version, η))
+
+    def _commit(self, spare: Buffer) -> None:
         self._pool.drop(self._committed)
         self._committed = spare
         self.version += 1
-        for (push, _), tau in zip(group, staleness, strict=True):
-            self._conclude(push, Result(Outcome.APPLIED, self.version, tau, float(rate)))
-
-    def _mean(self, group: list[tuple[Push, np.ndarray]], staleness: list[int]) -> tuple[np.ndarray, float]:
-        """The group's gradient and learning rate; several are averaged, weighted by samples."""
-        rate = self._optimizer.learning_rate
-        if len(group) == 1:
-            return group[0][1], rate * self._scale(staleness[0])
-        total = sum(push.samples for push, _ in group)
-        mean = np.zeros(self.size, np.float32)
-        for (push, gradient), tau in zip(group, staleness, strict=True):
-            mean += gradient * np.float32(self._scale(tau) * push.samples / total)
-        return mean, rate
 
     def _conclude(self, push: Push, result: Result) -> Result:
         self._remember(push, result)
@@ -314,5 +450,13 @@ class Shard:
         if member is None or member.incarnation != push.incarnation:
             return
         member.results[push.seq] = result
-        while len(member.results) > REMEMBERED_OUTCOMES:
+        if len(member.results) > REMEMBERED_OUTCOMES:
             member.results.popitem(last=False)
+
+
+def _finite(vector: np.ndarray) -> bool:
+    """Whether every element is; their sum of squares tells, unless it overflows: only then is each looked at."""
+    if vector.size == 1:
+        return math.isfinite(vector[0])
+    with np.errstate(over="ignore", invalid="ignore"):
+        return math.isfinite(vector.dot(vector)) or bool(np.isfinite(vector).all())

@@ -8,6 +8,7 @@ The file is a valid `.npy` after every flush: its header has room for any count 
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 from typing import BinaryIO
@@ -61,13 +62,34 @@ def applied(trace: NDArray[np.void]) -> NDArray[np.void]:
 
 
 class TraceFile:
-    """Appends records to a `.npy` file."""
+    """Appends records to a `.npy` file.
 
-    def __init__(self, path: Path) -> None:
-        """Makes the file, empty."""
-        self._file: BinaryIO = path.open("wb")
-        self._count = 0
+    A job that goes on from a checkpoint cuts its traces off where the checkpoint was taken: what was applied after
+    it is not in the weights any more. So records and weights agree, and no push occurs twice.
+    """
+
+    def __init__(self, path: Path, keep: int = 0) -> None:
+        """Makes the file, or keeps the first records of one that is there.
+
+        Args:
+            path: Where it is.
+            keep: How many; fewer are kept where there are fewer.
+        """
+        path.touch()
+        self._file: BinaryIO = path.open("r+b")
+        whole = (self._file.seek(0, 2) - _HEADER_BYTES) // DTYPE.itemsize
+        self._count = max(0, min(keep, whole))
+        self._file.truncate(_HEADER_BYTES + self._count * DTYPE.itemsize)
         self._write_header()
+
+    @property
+    def count(self) -> int:
+        """Records in the file."""
+        return self._count
+
+    def sync(self) -> None:
+        """Brings what was written to the disk; may be called from another thread."""
+        os.fsync(self._file.fileno())
 
     def append(self, records: bytes) -> None:
         """Adds whole records and makes the file valid again."""

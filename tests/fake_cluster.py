@@ -16,13 +16,10 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from deploy.local import Launcher
-from deploy.plan import ProcessSpec
-from deploy.terminal import open_screen
 from protos import parameter_server_pb2 as pb
 from protos.channel import open_channel
 from protos.parameter_server_pb2_grpc import (
@@ -30,6 +27,9 @@ from protos.parameter_server_pb2_grpc import (
     CoordinatorStub,
     add_CoordinatorServicer_to_server,
 )
+
+if TYPE_CHECKING:
+    from deploy.plan import ProcessSpec
 
 TIMEOUT_S = 30.0
 
@@ -58,8 +58,8 @@ class FakeCoordinator(CoordinatorServicer):
 
     def worker(self, number: int) -> pb.WorkerProgress:
         return pb.WorkerProgress(
-            worker=number, incarnation=self.members[number], state="training", updates=self.used // 2, pid=4000 + number,
-            samples_per_s=6172.8, loss=0.3, staleness_mean=0.97, host="a-rather-long-name-of-a-machine.example.org",
+            worker=number, incarnation=self.members[number], state="training", updates=self.used // 2,
+            pid=4000 + number, samples_per_s=6172.8, loss=0.3, staleness_mean=0.97, host="a.example.org",
         )  # fmt: skip
 
     def Register(self, request: pb.RegisterRequest, context: grpc.ServicerContext) -> pb.Session:
@@ -129,7 +129,8 @@ def server(options: argparse.Namespace) -> int:
     print("a line before", flush=True)
     print(json.dumps({"event": "listening", "address": f"127.0.0.1:{port}", "shard": 0}), flush=True)
     with coordinator.changed:
-        coordinator.changed.wait_for(coordinator.over)
+        coordinator.changed.wait_for(lambda: coordinator.phase == "ended")
+        coordinator.changed.wait_for(coordinator.over, 1.0)  # one that was killed does not leave
     summary = {
         "test_accuracy": 0.9612,
         "val_accuracy": 0.9634,
@@ -158,7 +159,10 @@ def worker(options: argparse.Namespace) -> int:
 
 
 def launch(options: argparse.Namespace) -> int:
-    """The real launcher over the processes of this file."""
+    """The real launcher over the processes of this file, which do not import it."""
+    from deploy.local import Launcher
+    from deploy.terminal import open_screen
+
     run_dir = Path(options.run_dir)
     (run_dir / "logs").mkdir(parents=True)
     own = {name: value for name, value in vars(options).items() if name not in ("role", "run_dir", "verbose")}
@@ -170,13 +174,11 @@ def launch(options: argparse.Namespace) -> int:
     return Launcher(specs, run_dir, open_screen(options.verbose)).run()
 
 
-def _spec(
-    role: Any, number: int, args: tuple[str, ...], needs: tuple[str, ...], restarts: int
-) -> ProcessSpec:
+def _spec(role: Any, number: int, args: tuple[str, ...], needs: tuple[str, ...], restarts: int) -> ProcessSpec:
+    from deploy.plan import ProcessSpec
+
     what = {"ps": "server", "worker": "worker"}[role]
-    return ProcessSpec(
-        f"{role}-{number}", role, number, "tests.fake_cluster", (what, *args), {}, needs, restarts
-    )
+    return ProcessSpec(f"{role}-{number}", role, number, "tests.fake_cluster", (what, *args), {}, needs, restarts)
 
 
 def main() -> int:

@@ -38,14 +38,12 @@ def settings_of(*argv: str) -> TrainSettings:
 def test_the_processes_that_start_are_the_cluster_that_was_asked_for(
     workers: int, shards: int, epochs: int, seed: int, optimizer: str, rate: float | None, split: float
 ) -> None:
-    asked = TrainSettings(
-        workers=workers, shards=shards, epochs=epochs, seed=seed, optimizer=optimizer, learning_rate=rate,
-        validation_split=split,
+    asked = TrainSettings.model_validate(
+        {"workers": workers, "shards": shards, "epochs": epochs, "seed": seed, "optimizer": optimizer,
+         "learning_rate": rate, "validation_split": split}
     )  # fmt: skip
     specs = plan(asked, "runs/one")
-    assert [spec.name for spec in specs] == [f"ps-{k}" for k in range(shards)] + [
-        f"worker-{k}" for k in range(workers)
-    ]
+    assert [spec.name for spec in specs] == [f"ps-{k}" for k in range(shards)] + [f"worker-{k}" for k in range(workers)]
     commands = [spec.command("python", ADDRESSES) for spec in specs]
     first = parse(ServerSettings, commands[0][3:], "prog")
     assert {name: getattr(first, name) for name in JobSettings.model_fields} == {
@@ -80,9 +78,7 @@ def test_a_command_without_its_address_is_not_made() -> None:
 def test_workers_get_what_may_not_travel_by_wire(tmp_path: Path) -> None:
     data = tmp_path / "own.npz"
     data.write_bytes(b"")
-    worker = plan(settings_of("--model=json:loads", f"--dataset={data}", "--threads=3", "--xla=off"), "run")[
-        -1
-    ]
+    worker = plan(settings_of("--model=json:loads", f"--dataset={data}", "--threads=3", "--xla=off"), "run")[-1]
     settings = parse(WorkerSettings, worker.command("python", ADDRESSES)[3:], "prog")
     assert (settings.model, settings.dataset) == ("json:loads", str(data))
     assert (settings.threads, settings.xla) == (3, "off")
@@ -91,7 +87,7 @@ def test_workers_get_what_may_not_travel_by_wire(tmp_path: Path) -> None:
 
 def test_workers_default_to_the_cores_and_at_least_two() -> None:
     assert settings_of().workers == max(2, cores())
-    assert JobSettings().workers == 2
+    assert JobSettings.model_fields["workers"].default == 2
 
 
 def test_restarts_are_for_workers() -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import io
 import math
 import os
-import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
@@ -17,7 +16,7 @@ from deploy.terminal import LiveScreen, PlainScreen, silence
 from protos import parameter_server_pb2 as pb
 
 SUMMARY = {
-    "model": "sigmoid100", "dataset": "mnist", "optimizer": "sgd", "mode": "async", "test_accuracy": 0.96125,
+    "model": "sigmoid100", "dataset": "mnist", "optimizer": "sgd", "mode": "async", "test_accuracy": 0.96128,
     "val_accuracy": 0.9634, "train_loss": 0.1234, "updates": 17820, "samples_per_s": 12345.6, "dropped": 3,
     "duplicates": 0, "wall_s": 75.2, "staleness": {"mean": 0.981, "p50": 1, "p99": 2, "max": 5, "per_worker": {}},
 }  # fmt: skip
@@ -82,9 +81,7 @@ def test_workers_are_not_shown_unasked() -> None:
 
 def test_what_is_not_known_yet_is_a_dash() -> None:
     early = pb.Progress(phase="waiting", workers=[pb.WorkerProgress()])
-    assert plain(early) == (
-        "waiting, 1 worker here    0%  samples/s –  loss –  val accuracy –  staleness –  ETA –"
-    )
+    assert plain(early) == ("waiting, 1 worker here    0%  samples/s –  loss –  val accuracy –  staleness –  ETA –")
 
 
 def test_a_loss_that_is_not_finite_is_shown_as_such() -> None:
@@ -96,13 +93,13 @@ def test_drops_and_the_test_accuracy_appear_once_there_are_any() -> None:
     assert "test accuracy 0.9612  dropped 1,200" in plain(progress(test_accuracy=0.9612, dropped=1200))
 
 
+@settings(max_examples=30)
 @given(
-    samples=st.integers(0, 2**63), total=st.integers(0, 2**63), rate=st.floats(), eta=st.floats(), epoch=st.integers(0, 2**32 - 1),
+    samples=st.integers(0, 2**63), total=st.integers(0, 2**63), epoch=st.integers(0, 2**32 - 1),
+    rate=st.floats(), eta=st.floats(),
     phase=st.sampled_from(["waiting", "training", "draining", "finishing", "ended", "failed", "[bold]", ""]),
 )  # fmt: skip
-def test_any_progress_can_be_shown(
-    samples: int, total: int, rate: float, eta: float, epoch: int, phase: str
-) -> None:
+def test_any_progress_can_be_shown(samples: int, total: int, rate: float, eta: float, epoch: int, phase: str) -> None:
     message = pb.Progress(
         samples=samples,
         total_samples=total,
@@ -113,8 +110,8 @@ def test_any_progress_can_be_shown(
         loss=rate,
     )
     assert 0 <= share(message) <= 1
-    assert plain(message).startswith(phase if phase not in ("training", "waiting") else phase[0] * 0)
-    assert phase in text(render(message, verbose=True), 80)[0] or phase == "training"
+    assert plain(message).startswith("epoch " if phase == "training" else phase)
+    assert ("epoch " if phase == "training" else phase) in text(render(message, verbose=True), 80)[0]
 
 
 @pytest.mark.parametrize(
@@ -135,7 +132,7 @@ def test_durations(seconds: float, shown: str) -> None:
 
 def test_the_table_at_the_end_has_the_figures() -> None:
     rows = dict(summary_rows(SUMMARY, "runs/one"))
-    assert rows["test accuracy"] == "0.9613" or rows["test accuracy"] == "0.9612"
+    assert rows["test accuracy"] == "0.9613"
     assert rows["updates"] == "17,820 (3 dropped)"
     assert rows["staleness"] == "mean 0.98, p99 2, max 5"
     assert (rows["samples/s"], rows["time"], rows["run"]) == ("12,346", "1:15", "runs/one")
@@ -183,7 +180,7 @@ def test_a_silenced_process_goes_on(capfd: pytest.CaptureFixture[str]) -> None:
     try:
         silence()
         os.write(1, b"unheard")
-        print("unheard", file=sys.stderr, flush=True)
+        os.write(2, b"unheard")
     finally:
         for stream, copy in zip((1, 2), kept, strict=True):
             os.dup2(copy, stream)

@@ -46,7 +46,7 @@ def read_npz(path: Path) -> dict[str, Array]:
         )
     # A damaged zip makes zipfile, zlib and NumPy's header parser raise nearly anything.
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as content, np.load(content, allow_pickle=False) as file:
             found = sorted(file.files)
             arrays = {name: file[name] for name in ARRAYS if name in found}
     except Exception as error:
@@ -146,7 +146,5 @@ def labels_of(name: str, key: str, array: Array) -> Array:
             "Save it with astype(np.int64)."
         )
     if int(labels.min()) < 0:
-        raise DatasetError(
-            f"{name}: {key} must be class numbers from 0. Received: {labels.min()}. Number them anew."
-        )
+        raise DatasetError(f"{name}: {key} must be class numbers from 0. Received: {labels.min()}. Number them anew.")
     return labels

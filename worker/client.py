@@ -9,9 +9,12 @@ import numpy as np
 
 from protos import parameter_server_pb2 as pb
 from protos.codec import codec_named
-from protos.frame import Frame
+from protos.frame import Buffer, Frame
 from protos.layout import Layout, Slice
+from worker import shared_memory
+from worker.feedback import Feedback
 from worker.stream import ShardStream
+from worker.transport import Transport
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,7 @@ class Samples:
 
     Attributes:
         count: Samples that it averages over.
+        steps: Local steps that it sums up.
         lease: Number of the lease that they belong to; 0 if none.
         start: With `stop`, positions in the epoch's permutation.
     """
@@ -31,6 +35,7 @@ class Samples:
     stop: int = 0
     loss: float = 0.0
     correct: int = 0
+    steps: int = 1
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,8 @@ class Pulled:
     """Weights and what they are.
 
     Attributes:
-        flat: `float32[n + m]`, not to be written to; valid until the next call.
+        flat: `float32[n + m]`, not to be written to; valid until the next request is sent, or with `overlap` until
+            the one after it.
         versions: Of every shard.
         replies: Headers of every shard's reply.
     """
@@ -49,33 +55,57 @@ class Pulled:
 
 
 class Client:
-    """One worker's streams to all shards."""
+    """One worker's connections to all shards.
 
-    def __init__(self, session: pb.Session, layout: Layout, codec: str, timeout_s: float) -> None:
-        """Opens a stream to every shard.
+    Attributes:
+        transports: How payloads travel to each shard: `shm` or `grpc`.
+    """
+
+    def __init__(
+        self,
+        session: pb.Session,
+        layout: Layout,
+        codec: str,
+        timeout_s: float,
+        transport: str = "auto",
+        feedback: Feedback | None = None,
+        overlap: bool = False,
+    ) -> None:
+        """Connects to every shard.
 
         Args:
             session: As the coordinator opened it.
             layout: Of the model.
             codec: Of pushes.
             timeout_s: How long an awaited message may take.
+            transport: `auto` (shared memory where it works, else gRPC), `shm` or `grpc`.
+            feedback: What the codec has left out so far (default: nothing).
+            overlap: Weights may still be read while the next request is in flight.
+
+        Raises:
+            Unreachable: Only shared memory is wanted, and a shard is not within its reach.
         """
-        self._session, self._layout, self._codec = session, layout, codec
+        self._session, self._layout, self._codec, self._keep = session, layout, codec, overlap
         self._slices = layout.cut(len(session.shards))
-        self._streams = [
-            ShardStream(shard.address, session.session, 4 * part.size, timeout_s)
+        self._feedback = feedback or Feedback(codec, self._slices, (session.worker, session.incarnation))
+        self._links = [
+            self._connect(shard, part, timeout_s, transport)
             for shard, part in zip(session.shards, self._slices, strict=True)
         ]
+        self.transports = ["grpc" if link.resends_weights else "shm" for link in self._links]
         self._generations = [shard.generation for shard in session.shards]
-        self._versions = [0] * len(self._streams)
+        self._versions = [0] * len(self._links)
+        self._vectors: list[np.ndarray | None] = [None] * len(self._links)  # of those versions, while they are kept
         self._seq = 0
-        self._flat = np.empty(layout.size, np.float32)
+        several = len(self._links) > 1
+        self._flats = [np.empty(layout.size if several else 0, np.float32) for _ in range(1 + overlap)]
 
     def initialise(self, flat: np.ndarray) -> None:
         """Sends the initial weights `float32[n + m]` to every shard."""
         requests = [pb.Request(kind=pb.INIT) for _ in self._slices]
-        payloads = [self._of_slice(flat, part).data.cast("B") for part in self._slices]
-        self._exchange(requests, payloads)
+        payloads = [[_bytes(flat[part.start : part.stop]), *self._state(flat, part)] for part in self._slices]
+        self._send(requests, payloads)
+        self._receive()
 
     def pull(self, pin: int = 0) -> Pulled:
         """The committed weights, or those pinned under a number.
@@ -84,8 +114,11 @@ class Client:
             DownpourError: As a shard said, or Unreachable, or DeadlineExceeded.
         """
         requests = [pb.Request(kind=pb.PULL, pin=pin) for _ in self._slices]
-        frames = self._exchange(requests, [b""] * len(requests))
-        return self._pulled(frames, pinned=pin > 0)
+        if not pin:
+            for index, request in enumerate(requests):
+                self._say_what_is_held(index, request)
+        self._send(requests, [[] for _ in requests])
+        return self._pulled(self._receive(), pinned=pin > 0)
 
     def push_pull(
         self, gradient: np.ndarray, norm: float, samples: Samples, nonfinite: bool = False
@@ -104,25 +137,58 @@ class Client:
         Raises:
             DownpourError: As a shard said, or Unreachable, or DeadlineExceeded.
         """
+        self.push(gradient, norm, samples, nonfinite)
+        return self.pulled()
+
+    def push(
+        self, gradient: np.ndarray, norm: float, samples: Samples, nonfinite: bool = False, pull: bool = True
+    ) -> None:
+        """The first half of `push_pull`: sends. `gradient` must not change until `pulled` has returned.
+
+        Args:
+            gradient: Computed from the weights pulled last.
+            norm: Of the whole gradient.
+            samples: That it comes from.
+            nonfinite: It holds NaN or Inf; then only its header is sent.
+            pull: Whether the replies are to bring weights.
+        """
         self._seq += 1
         requests, payloads = [], []
         for index, part in enumerate(self._slices):
             requests.append(self._header(index, norm, samples, nonfinite))
-            payloads.append(b"" if nonfinite else self._encode(gradient, part))
-        return self._pulled(self._exchange(requests, payloads))
+            requests[-1].no_pull = not pull
+            trained = gradient[part.start : part.stop]
+            payloads.append(
+                [] if nonfinite else [self._feedback.encode(index, trained), *self._state(gradient, part)]
+            )
+        self._send(requests, payloads)
+
+    def pulled(self) -> Pulled:
+        """The second half of `push_pull`: waits for the replies.
+
+        Raises:
+            DownpourError: As a shard said, or Unreachable, or DeadlineExceeded.
+        """
+        return self._pulled(self._receive())
 
     def watch(self, now: float) -> None:
         """Breaks off streams whose replies are overdue; to be called from another thread."""
-        for stream in self._streams:
-            stream.watch(now)
+        for link in self._links:
+            link.watch(now)
 
     def close(self) -> None:
-        """Ends all streams."""
-        for stream in self._streams:
-            stream.close()
+        """Ends all connections."""
+        for link in self._links:
+            link.close()
+
+    def _connect(self, shard: pb.ShardAddress, part: Slice, timeout_s: float, wanted: str) -> Transport:
+        pushed_bytes = codec_named(self._codec).size_bytes(part.trained) + 4 * part.state
+        region_bytes, session = max(4 * part.size, pushed_bytes), self._session.session
+        shared = shared_memory.connect(shard.address, shard.doorbell, session, region_bytes, timeout_s, wanted)
+        return shared or ShardStream(shard.address, session, 4 * part.size, timeout_s, 1 + self._keep)
 
     def _header(self, index: int, norm: float, samples: Samples, nonfinite: bool) -> pb.Request:
-        return pb.Request(
+        request = pb.Request(
             kind=pb.PUSH_PULL,
             worker=self._session.worker,
             incarnation=self._session.incarnation,
@@ -139,39 +205,53 @@ class Client:
             epoch=samples.epoch,
             start=samples.start,
             stop=samples.stop,
+            steps=samples.steps,
         )
+        self._say_what_is_held(index, request)
+        return request
 
-    def _exchange(
-        self, requests: Sequence[pb.Request], payloads: Sequence[bytes | memoryview]
-    ) -> list[Frame[pb.Reply]]:
-        for stream, request, payload in zip(self._streams, requests, payloads, strict=True):
-            stream.send(request, payload)
-        return [stream.receive() for stream in self._streams]
+    def _say_what_is_held(self, index: int, request: pb.Request) -> None:
+        """Weights that have not changed need not be sent again."""
+        if self._links[index].resends_weights and self._vectors[index] is not None:
+            request.have_version, request.generation = self._versions[index], self._generations[index]
 
-    def _encode(self, gradient: np.ndarray, part: Slice) -> bytes | memoryview:
-        codec = codec_named(self._codec)
-        if self._codec == "float32":
-            return self._of_slice(gradient, part).data.cast("B")
-        trained = codec.encode(gradient[part.start : part.stop])
-        return bytes(trained) + gradient[self._layout.trained :].tobytes() if part.state else bytes(trained)
 
-    def _of_slice(self, flat: np.ndarray, part: Slice) -> np.ndarray:
-        trained = flat[part.start : part.stop]
-        if not part.state or part.stop == self._layout.trained:
-            return flat[part.start : part.stop + part.state]
-        return np.concatenate((trained, flat[self._layout.trained :]))
+    def _send(self, requests: Sequence[pb.Request], payloads: Sequence[Sequence[Buffer]]) -> None:
+        for link, request, parts in zip(self._links, requests, payloads, strict=True):
+            request.keep = self._keep
+            link.send(request, *parts)
+
+    def _receive(self) -> list[Frame[pb.Reply]]:
+        return [link.receive() for link in self._links]
+
+    def _state(self, flat: np.ndarray, part: Slice) -> list[Buffer]:
+        return [_bytes(flat[self._layout.trained :])] if part.state else []
 
     def _pulled(self, frames: list[Frame[pb.Reply]], pinned: bool = False) -> Pulled:
         replies = tuple(frame.header for frame in frames)
-        if not pinned:
-            self._versions = [reply.version for reply in replies]
-        if len(frames) == 1:
-            flat = np.frombuffer(frames[0].payload, np.float32)
-            return Pulled(flat, (replies[0].version,), replies)
-        n = self._layout.trained
-        for part, frame in zip(self._slices, frames, strict=True):
-            vector = np.frombuffer(frame.payload, np.float32)
-            self._flat[part.start : part.stop] = vector[: part.trained]
-            if part.state:
-                self._flat[n:] = vector[part.trained :]
-        return Pulled(self._flat, tuple(reply.version for reply in replies), replies)
+        vectors = [self._vector(index, frame, pinned) for index, frame in enumerate(frames)]
+        versions = tuple(reply.version for reply in replies)
+        if len(vectors) == 1:
+            return Pulled(vectors[0], versions, replies)
+        flat = self._flats.pop(0)
+        self._flats.append(flat)
+        for part, vector in zip(self._slices, vectors, strict=True):
+            if len(vector):
+                flat[part.start : part.stop] = vector[: part.trained]
+            if len(vector) and part.state:
+                flat[self._layout.trained :] = vector[part.trained :]
+        return Pulled(flat, versions, replies)
+
+    def _vector(self, index: int, frame: Frame[pb.Reply], pinned: bool) -> np.ndarray:
+        reply, held = frame.header, self._vectors[index]
+        if reply.not_modified and held is not None:
+            return held
+        vector = np.frombuffer(frame.payload, np.float32)
+        if len(vector) and not pinned:
+            self._versions[index] = reply.version
+        self._vectors[index] = vector if len(vector) and not pinned else None
+        return vector
+
+
+def _bytes(vector: np.ndarray) -> memoryview:
+    return np.ascontiguousarray(vector, np.float32).data.cast("B")

@@ -137,6 +137,10 @@ class Heartbeat:
                 self.drain = self._control.heartbeat(self._session).drain
             except (DeadlineExceeded, Unreachable):
                 continue  # the data plane will notice, and has its own deadline
+            except ValueError:
+                if self._stopped.is_set():
+                    return  # gRPC's word for a channel that was closed meanwhile
+                raise
             except DownpourError as error:
                 self.lost = error
                 return

@@ -83,8 +83,7 @@ def load(spec: str) -> Dataset:
     path = Path(spec).expanduser()
     if path.suffix != ".npz" and not path.exists():
         raise DatasetError(
-            f"a dataset must be {', '.join(DATASETS)}, or the path of an .npz file that exists. "
-            f"Received: {spec!r}."
+            f"a dataset must be {', '.join(DATASETS)}, or the path of an .npz file that exists. Received: {spec!r}."
         )
     return _checked(spec, read_npz(path))
 
@@ -128,9 +127,7 @@ def checksum_of(arrays: Mapping[str, Array]) -> str:
     return digest.hexdigest()
 
 
-def _checked(
-    name: str, arrays: Mapping[str, Array], checksum: str | None = None, source: str = ""
-) -> Dataset:
+def _checked(name: str, arrays: Mapping[str, Array], checksum: str | None = None, source: str = "") -> Dataset:
     """The dataset of four arrays that fit together and, where a checksum is known, are the ones expected.
 
     Args:
@@ -174,9 +171,7 @@ def _fashion_mnist(name: str) -> Dataset:
     with _one_process():
         for folder in (FASHION_MNIST_PACKAGE, cache):
             if arrays := read_idx_folder(folder):
-                return _checked(
-                    name, arrays, FASHION_MNIST_CHECKSUM, f"{folder}; delete it and run this again"
-                )
+                return _checked(name, arrays, FASHION_MNIST_CHECKSUM, f"{folder}; delete it and run this again")
         try:
             arrays = _keras_fashion_mnist()
         # Keras raises a bare Exception where it cannot reach its server.

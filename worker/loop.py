@@ -23,6 +23,7 @@ from worker.control import Control, Heartbeat
 from worker.datasets import Split, scale_of, split
 from worker.datasets import load as load_dataset
 from worker.evaluate import Evaluator
+from worker.feedback import Feedback
 from worker.gradient import GradientFunction, layout_of, read_weights, write_weights
 from worker.models import build
 
@@ -63,6 +64,7 @@ class Worker:
         self._gradient = GradientFunction(self._model, self._dataset, job.batch_size, job.clip_norm)
         self._evaluate = Evaluator(self._model, scale_of(self._dataset))
         self._session = pb.Session()
+        self._feedback: Feedback | None = None
         self._nonfinite_in_a_row = 0
         self._permutation: tuple[int, np.ndarray] = (-1, np.empty(0, np.int32))
         self._join(rejoin=False)
@@ -88,12 +90,25 @@ class Worker:
             facts=self._facts(),
         )
         self._session = self._control.register(request)
-        self._client = Client(self._session, self._layout, self._job.codec, self._settings.call_timeout_s)
+        self._client = self._connect()
         self._heartbeat = Heartbeat(
             self._control, self._session.session, self._job.heartbeat_s, self._client.watch
         )
         log(
             f"worker {self._session.worker}, incarnation {self._session.incarnation}, joined job {self._job.job}"
+        )
+
+    def _connect(self) -> Client:
+        if self._feedback is None:
+            slices = self._layout.cut(len(self._session.shards))
+            self._feedback = Feedback(self._job.codec, slices, (self._job.seed, self._session.worker))
+        return Client(
+            self._session,
+            self._layout,
+            self._job.codec,
+            self._settings.call_timeout_s,
+            self._job.transport,
+            self._feedback,
         )
 
     def _part(self) -> None:

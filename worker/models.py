@@ -83,18 +83,14 @@ def _find(spec: str) -> Callable[..., Any]:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise ModelError(
-                f"{spec}: {module_name} must import. Received: {error}. Install that."
-            ) from error
+            raise ModelError(f"{spec}: {module_name} must import. Received: {error}. Install that.") from error
         raise ModelError(
             f"{spec}: the module must be importable. Received: {module_name!r}, which Python does not find. "
             "Run from the folder that it is in, or name that folder in PYTHONPATH."
         ) from error
     # A module may raise anything while it is imported.
     except Exception as error:
-        raise ModelError(
-            f"{spec}: {module_name} must import. Received: {type(error).__name__}: {error}"
-        ) from error
+        raise ModelError(f"{spec}: {module_name} must import. Received: {type(error).__name__}: {error}") from error
     function = getattr(module, function_name, None)
     if not callable(function):
         functions = [name for name, value in vars(module).items() if inspect.isfunction(value)]
@@ -123,9 +119,7 @@ def _call(spec: str, function: Callable[..., Any], offered: dict[str, Any]) -> k
     try:
         model = function(**wanted)
     except Exception as error:
-        raise ModelError(
-            f"{spec}: the function must not raise. Received: {type(error).__name__}: {error}"
-        ) from error
+        raise ModelError(f"{spec}: the function must not raise. Received: {type(error).__name__}: {error}") from error
     if not isinstance(model, keras.Model):
         raise ModelError(f"{spec}: it must return a keras.Model. Received: a {type(model).__name__}.")
     return model
@@ -161,7 +155,7 @@ def _compile(spec: str, model: keras.Model, output: Any, classes: int) -> None:
     if len(shape) != 2 or shape[1] < classes:
         raise ModelError(
             f"{spec}: the model must return one probability for each of {classes} classes. "
-            f"Received: the shape {shape}. Widen its last layer; or, where it is no classifier, return it compiled with its loss."
+            f"Received: the shape {shape}. Widen its last layer; where it is no classifier, compile it with its loss."
         )
     model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -15,18 +14,17 @@ from protos import parameter_server_pb2 as pb
 from protos.channel import SESSION_KEY, open_channel
 from protos.errors import DeadlineExceeded, DownpourError, Unreachable, error_of
 from protos.frame import Buffer, Decoder, Frame, encode
+from worker.transport import Transport
 
 METHOD = "/downpour.v1.Shard/Exchange"
-RETRY_FIRST_S, RETRY_MOST_S = 0.05, 1.0
 
 
-class ShardStream:
-    """Sends requests to a shard and receives their replies, through broken connections.
+class ShardStream(Transport):
+    """A stream to a shard."""
 
-    A request is repeated, with the same seq, until its reply arrives: the shard applies it once.
-    """
-
-    def __init__(self, address: str, session: int, reply_limit_bytes: int, timeout_s: float) -> None:
+    def __init__(
+        self, address: str, session: int, reply_limit_bytes: int, timeout_s: float, buffers: int = 1
+    ) -> None:
         """Opens the stream.
 
         Args:
@@ -34,39 +32,15 @@ class ShardStream:
             session: Of the worker.
             reply_limit_bytes: The most payload in a reply.
             timeout_s: How long a reply, or the next sign of life, may take.
+            buffers: Replies whose payloads the caller may still read when it receives another, and that one.
         """
-        self.address = address
-        self._session, self._limit_bytes, self._timeout_s = session, reply_limit_bytes, timeout_s
-        self._assembled = np.empty(0, np.uint8)
-        self._request: tuple[pb.Request, Buffer] | None = None
+        super().__init__(address, timeout_s)
+        self._session, self._limit_bytes = session, reply_limit_bytes
+        self._assembled = [np.empty(0, np.uint8)] * buffers
+        self._request: tuple[pb.Request, tuple[Buffer, ...]] | None = None
         self._awaiting_until: float | None = None
         self._timed_out = False
         self._open()
-
-    def send(self, header: pb.Request, payload: Buffer = b"") -> None:
-        """Sends a request; `payload` must not change until its reply is there."""
-        self._request = (header, payload)
-        self._transmit()
-
-    def receive(self) -> Frame[pb.Reply]:
-        """Waits for the reply to what was sent last.
-
-        Raises:
-            DownpourError: What the shard said; Unreachable or DeadlineExceeded if it said nothing.
-        """
-        give_up_s = time.monotonic() + self._timeout_s
-        pause_s = RETRY_FIRST_S
-        while True:
-            try:
-                return self._await_reply()
-            except (Unreachable, DeadlineExceeded) as error:
-                if isinstance(error, DeadlineExceeded) or time.monotonic() + pause_s > give_up_s:
-                    raise
-            threading.Event().wait(pause_s)
-            pause_s = min(2 * pause_s, RETRY_MOST_S)
-            self.close()
-            self._open()
-            self._transmit()
 
     def watch(self, now: float) -> None:
         """Breaks the stream off if an awaited reply is overdue; to be called from another thread."""
@@ -89,9 +63,18 @@ class ShardStream:
         metadata = ((SESSION_KEY, str(self._session)),)
         self._call: Any = exchange(_drain(self._outgoing), metadata=metadata)
 
-    def _transmit(self) -> None:
+    def _reconnect(self) -> None:
+        self.close()
+        self._open()
+
+    def _put(self, header: pb.Request, parts: tuple[Buffer, ...]) -> None:
+        self._request = (header, parts)
+        self._repeat()
+
+    def _repeat(self) -> None:
         assert self._request is not None
-        for message in encode(*self._request):
+        header, parts = self._request
+        for message in encode(header, *parts):
             self._outgoing.put(message)
 
     def _await_reply(self) -> Frame[pb.Reply]:
@@ -118,9 +101,11 @@ class ShardStream:
         return error_of(failure, self.address)
 
     def _allocate(self, size: int) -> memoryview:
-        if len(self._assembled) < size:
-            self._assembled = np.empty(size, np.uint8)
-        return self._assembled.data[:size]
+        memory = self._assembled.pop(0)
+        if len(memory) < size:
+            memory = np.empty(size, np.uint8)
+        self._assembled.append(memory)
+        return memory.data[:size]
 
 
 def _drain(outgoing: queue.SimpleQueue[bytes | None]) -> Iterator[bytes]:

@@ -39,9 +39,7 @@ def read_package(package: Path) -> dict[str, Array]:
             data = member.read() if member else b""
             received = hashlib.md5(data, usedforsecurity=False).hexdigest()
             if received != MD5[file]:
-                raise ValueError(
-                    f"{file} must have the MD5 {MD5[file]}. Received: {received}. Pack it again."
-                )
+                raise ValueError(f"{file} must have the MD5 {MD5[file]}. Received: {received}. Pack it again.")
             arrays[name] = parse_idx(data)
     return arrays
 

@@ -1,0 +1,31 @@
+"""Dispatches `downpour bench NAME [flags]`, which is `python -m bench NAME [flags]`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+BENCHES = {
+    "baselines": "samples/s beside TensorFlow's ParameterServerStrategy and Keras's model.fit",
+    "quality": "test accuracy over seeds beside single-process Keras",
+    "kernels": "time of the update rules beside that of a memcpy",
+}
+
+
+def main(argv: list[str]) -> int:
+    """Runs one bench and returns its exit status."""
+    rows = "\n".join(f"  {name:<11}{line}" for name, line in BENCHES.items())
+    usage = f"usage: downpour bench NAME [flags]\n\n{rows}\n\n`downpour bench NAME --help` lists its flags."
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage)
+        return 0 if argv else 2
+    name, *rest = argv
+    if name not in BENCHES:
+        print(f"downpour bench: unknown bench {name!r}; benches are {', '.join(BENCHES)}", file=sys.stderr)
+        return 2
+    status: int = importlib.import_module(f"bench.{name}").main(rest)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,124 @@
+"""Trains with Keras's `model.fit` in this one process, and prints what came of it as one JSON line.
+
+`python -m bench.keras_fit --data FILE.npz --model sigmoid100 --epochs 2`: a contender of `bench.baselines`, and
+the reference of `bench.quality`. The clock runs from `on_train_begin` to `on_train_end` of a second `fit`; the
+first one, over a few batches, has compiled the step by then, and its weights have been put back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+from worker.datasets import load, scale_of, split
+from worker.models import MODELS
+
+
+def main(argv: list[str]) -> int:
+    """Trains and prints the result."""
+    flags = _parser().parse_args(argv)
+    print(json.dumps(train(flags)), flush=True)
+    return 0
+
+
+def train(flags: argparse.Namespace) -> dict[str, Any]:
+    """Warms up and trains.
+
+    Returns:
+        `samples`, `wall_s`, `samples_per_s`, `warmup_s`, the last epoch's mean `loss` and `accuracy`, whether
+        Keras chose XLA (`xla`), and with `--evaluate` the `test_accuracy` and `test_loss`.
+    """
+    import keras
+    import tensorflow as tf
+
+    tf.config.set_visible_devices([], "GPU")
+    tf.config.threading.set_intra_op_parallelism_threads(flags.threads)
+    tf.config.threading.set_inter_op_parallelism_threads(flags.threads)
+    keras.utils.set_random_seed(flags.seed)
+    dataset = load(flags.data)
+    held_out = split(dataset, flags.validation_split)
+    x, y = held_out.x_train * np.float32(scale_of(dataset)), held_out.y_train.astype("int32")
+    model = MODELS[flags.model].builder(dataset.input_shape, dataset.classes)
+    model.compile(
+        keras.optimizers.SGD(flags.learning_rate),
+        "sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        steps_per_execution=flags.steps_per_execution,
+    )
+    warmup_s = _warm_up(model, x, y, flags)
+    stopwatch = _stopwatch()
+    history = model.fit(
+        x, y, batch_size=flags.batch_size, epochs=flags.epochs, verbose=0, callbacks=[stopwatch]
+    ).history
+    samples = len(x) * flags.epochs
+    result = {
+        "samples": samples,
+        "wall_s": stopwatch.wall_s,
+        "samples_per_s": samples / stopwatch.wall_s,
+        "warmup_s": warmup_s,
+        "loss": history["loss"][-1],
+        "accuracy": history["accuracy"][-1],
+        "xla": bool(model.jit_compile),
+    }
+    if flags.evaluate:
+        x_test = held_out.x_test * np.float32(scale_of(dataset))
+        loss, accuracy = model.evaluate(x_test, held_out.y_test.astype("int32"), batch_size=1000, verbose=0)
+        result |= {"test_loss": loss, "test_accuracy": accuracy}
+    return result
+
+
+def _warm_up(model: Any, x: Any, y: Any, flags: argparse.Namespace) -> float:
+    """Compiles the training step on the first batches, and puts the weights back; returns the time in s."""
+    if flags.warmup_calls == 0:
+        return 0.0
+    start = time.perf_counter()
+    few = flags.warmup_calls * flags.steps_per_execution * flags.batch_size
+    weights = model.get_weights()
+    model.fit(x[:few], y[:few], batch_size=flags.batch_size, verbose=0)
+    model.set_weights(weights)
+    return time.perf_counter() - start
+
+
+def _stopwatch() -> Any:
+    """A callback with no work per batch, so that it costs nothing while the clock runs."""
+    import keras
+
+    class Stopwatch(keras.callbacks.Callback):
+        wall_s = 0.0
+
+        def on_train_begin(self, logs: Any = None) -> None:
+            self.start = time.perf_counter()
+
+        def on_train_end(self, logs: Any = None) -> None:
+            self.wall_s = time.perf_counter() - self.start
+
+    return Stopwatch()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench.keras_fit", description="Keras, one process.")
+    parser.add_argument("--data", required=True, help="a dataset's name, or an .npz file")
+    parser.add_argument("--model", choices=list(MODELS), default="sigmoid100")
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--learning-rate", type=float, default=0.1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps-per-execution", type=int, default=1)
+    parser.add_argument(
+        "--threads", type=int, default=1, help="intra-op and inter-op; 0: TensorFlow's default"
+    )
+    parser.add_argument("--validation-split", type=float, default=0.0, help="held out, and not looked at")
+    parser.add_argument(
+        "--warmup-calls", type=int, default=20, help="calls of the step before the clock; 0: none"
+    )
+    parser.add_argument("--evaluate", action="store_true", help="on the test set, at the end")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

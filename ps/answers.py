@@ -1,0 +1,113 @@
+"""From a worker's request to the reply, whatever the transport."""
+
+from __future__ import annotations
+
+import asyncio
+
+from protos import parameter_server_pb2 as pb
+from protos.errors import InvalidRequest
+from ps.buffers import Buffer
+from ps.host import ShardHost
+from ps.shard import Outcome, Result
+
+WAITING_EVERY_S = 5.0  # a worker at a closed gate hears so often that the server lives
+
+
+class Answer:
+    """A request that has been carried out, and the reply that may leave once its gate is open.
+
+    Attributes:
+        gate: Done when the reply may leave; its result holds the weights for it. None: there are no weights.
+    """
+
+    __slots__ = ("gate", "_host", "_header", "_outcome")
+
+    def __init__(
+        self,
+        host: ShardHost,
+        header: pb.Request,
+        gate: asyncio.Future[tuple[Buffer, int]] | None,
+        outcome: tuple[Result, bool] | None = None,
+    ) -> None:
+        """Made by `begin`."""
+        self.gate, self._host, self._header, self._outcome = gate, host, header, outcome
+
+    @property
+    def ready(self) -> bool:
+        """Whether the reply may leave."""
+        return self.gate is None or self.gate.done()
+
+    def finish(self) -> tuple[pb.Reply, Buffer | None]:
+        """The reply and the weights that go with it, held once by the caller from now on."""
+        shard, header = self._host.trained_shard(), self._header
+        if self.gate is None:
+            return pb.Reply(generation=shard.generation), None
+        (buffer, version), self.gate = self.gate.result(), None
+        reply = self._outcome_of_push()
+        reply.seq, reply.version, reply.generation = header.seq, version, shard.generation
+        reply.drain = self._host.draining
+        if header.HasField("have_version"):
+            reply.not_modified = header.have_version == version and header.generation == shard.generation
+        if header.no_pull or reply.not_modified:
+            shard.release(buffer)
+            return reply, None
+        self._host.metrics.bytes_pulled += buffer.array.nbytes
+        return reply, buffer
+
+    def abandon(self) -> None:
+        """Gives up a reply that nobody will hear."""
+        gate, self.gate = self.gate, None
+        if gate is not None and not gate.cancel() and not gate.cancelled():
+            self._host.trained_shard().release(gate.result()[0])
+
+    def _outcome_of_push(self) -> pb.Reply:
+        if self._outcome is None:
+            return pb.Reply()
+        header, (result, duplicate) = self._header, self._outcome
+        if result.outcome == Outcome.BUFFERED:
+            shard = self._host.trained_shard()
+            result = shard.remembered(header.worker, header.incarnation, header.seq) or result
+        return pb.Reply(
+            outcome=int(result.outcome),  # type: ignore[arg-type]
+            reason=result.reason,
+            staleness=result.staleness,
+            learning_rate=result.learning_rate,
+            applied_version=result.version,
+            duplicate=duplicate,
+        )
+
+
+def begin(
+    host: ShardHost, member: pb.Member, header: pb.Request, payload: memoryview, owned: bool = True
+) -> Answer:
+    """Carries out a request.
+
+    Args:
+        host: The shard.
+        member: Who asks.
+        header: The request.
+        payload: Its payload; must not change while this call lasts.
+        owned: Whether it may be kept, because nobody will write to it afterwards.
+
+    Raises:
+        DownpourError: As the shard refuses.
+    """
+    if header.kind == pb.INIT:
+        host.initialise(payload)
+        return Answer(host, header, None)
+    if header.kind == pb.PULL:
+        gate: asyncio.Future[tuple[Buffer, int]] = asyncio.get_running_loop().create_future()
+        gate.set_result(host.trained_shard().pull(header.pin, member.worker))
+        return Answer(host, header, gate)
+    if header.kind != pb.PUSH_PULL:
+        raise InvalidRequest(
+            f"a request's kind must be PUSH_PULL, PULL or INIT; received {header.kind}. "
+            "Check that both sides run the same version."
+        )
+    if (header.worker, header.incarnation) != (member.worker, member.incarnation):
+        raise InvalidRequest(
+            f"a push must come from the worker whose session it is, {member.worker}, incarnation {member.incarnation}; "
+            f"received worker {header.worker}, incarnation {header.incarnation}. Send what the session says."
+        )
+    outcome = host.push(header, payload, owned)
+    return Answer(host, header, host.gate(member.worker, not header.no_pull), outcome)

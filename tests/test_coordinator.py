@@ -1,0 +1,289 @@
+"""The course of a job: phases, tasks, expiry, drain, and its end wherever workers die."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protos import parameter_server_pb2 as pb
+from protos.errors import InvalidRequest, JobConflict, LayoutMismatch, UnknownWorker, Unsupported
+from protos.layout import TRAINED, Layout
+from ps.coordinator import DOUBT_S, OVER, Phase
+from tests.pure_job import PureJob
+
+EVERYTHING = Counter((epoch, position) for epoch in range(2) for position in range(20))
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_a_job_from_its_first_worker_to_its_end(shards: int) -> None:
+    job = PureJob(shards=shards)
+    assert job.coordinator.phase == Phase.WAITING
+    first, second = job.join(), job.join()
+    assert job.coordinator.phase == Phase.INITIALISING
+    assert job.ready(first).initialise and not job.ready(second).initialise
+    job.initialise()
+    assert job.ready(first, initialised=True).start
+    assert job.coordinator.phase == Phase.TRAINING
+    job.run([first, second])
+    assert job.coordinator.phase == Phase.ENDED
+    assert job.used == EVERYTHING
+    assert sorted(job.reports) == [(pb.VALIDATE, 0), (pb.FINISH, 1)]
+    assert set(job.coordinator.evaluations) == {0, 1} and job.coordinator.test is not None
+    assert job.pinned == set()
+    assert [job.task(session).kind for session in (first, second)] == [pb.END, pb.END]
+
+
+def test_one_worker_initialises_and_another_takes_over_if_it_dies() -> None:
+    job = PureJob()
+    first, second = job.join(), job.join()
+    assert job.ready(first).initialise and not job.ready(second).initialise
+    job.coordinator.leave(0, job.now)
+    assert job.ready(second).initialise
+    assert not job.ready(second, initialised=True).initialise
+
+
+def test_training_waits_for_all_workers_but_not_for_ever() -> None:
+    job = PureJob(workers=3, start_timeout_s=60.0, session_s=1000.0)
+    first = job.join()
+    job.ready(first)
+    job.initialise()
+    job.pass_time(59.0)
+    assert job.coordinator.phase == Phase.WARMING and job.task(first).kind == pb.WAIT
+    job.pass_time(1.0)
+    assert job.coordinator.phase == Phase.TRAINING and job.task(first).kind == pb.TRAIN
+
+
+def test_every_shard_must_have_its_weights_before_training() -> None:
+    job = PureJob(shards=2, workers=1)
+    session = job.join()
+    job.ready(session)
+    job.event(0, initialised=True)
+    assert job.coordinator.phase == Phase.INITIALISING
+    job.event(1, initialised=True)
+    assert job.ready(session, initialised=True).start
+
+
+def test_an_epoch_is_evaluated_on_weights_that_every_shard_has_pinned() -> None:
+    job = PureJob(prompt=False, shards=2, workers=1)
+    session = job.join()
+    job.answer()
+    job.ready(session)
+    job.initialise()
+    job.ready(session)
+    while not job.coordinator.ledger or not job.coordinator.ledger.complete(0):
+        job.do(session, job.task(session))
+    (pin,) = job.pinned
+    assert job.task(session).kind == pb.TRAIN
+    job.event(0, pinned=pin)
+    assert job.task(session).kind == pb.TRAIN
+    job.event(1, pinned=pin)
+    task = job.task(session)
+    assert (task.kind, task.epoch, task.pin) == (pb.VALIDATE, 0, pin)
+
+
+@pytest.mark.parametrize("kind", [pb.VALIDATE, pb.FINISH])
+def test_an_evaluation_whose_worker_dies_goes_to_another(kind: pb.TaskKind) -> None:
+    job = PureJob()
+    first, second = job.start()
+    task = job.take(first, kind)
+    job.coordinator.leave(0, job.now, "killed")
+    again = job.task(second)
+    assert (again.kind, again.epoch, again.pin) == (kind, task.epoch, task.pin)
+    with pytest.raises(UnknownWorker):
+        job.report(first, task)
+    job.do(second, again)
+    job.run([second])
+    assert job.pinned == set()
+
+
+def test_the_job_does_not_end_while_an_evaluation_is_out() -> None:
+    job = PureJob()
+    first, second = job.start()
+    task = job.take(first, pb.VALIDATE)
+    other = job.take(second, pb.FINISH)
+    job.report(second, other)
+    assert job.coordinator.phase == Phase.FINISHING
+    job.report(first, task)
+    assert job.coordinator.phase == Phase.ENDED and set(job.coordinator.evaluations) == {0, 1}
+
+
+def test_a_silent_worker_expires_and_its_samples_are_lent_again() -> None:
+    job = PureJob(session_s=10.0)
+    first, second = job.start()
+    lost = job.task(first)
+    job.use(first, lost, 0, 4)
+    job.pass_time(9.0)
+    job.coordinator.heartbeat(second, job.now)
+    job.pass_time(1.0)
+    with pytest.raises(UnknownWorker, match="register again"):
+        job.task(first)
+    again = job.task(second)
+    assert (again.epoch, again.start, again.stop) == (0, 4, lost.stop)
+    assert any("worker 0 is silent" in note for note in job.coordinator.notes)
+
+
+def test_a_broken_connection_alone_kills_nobody_who_still_speaks() -> None:
+    job = PureJob()
+    first, second = job.start()
+    job.coordinator.doubt(0, job.now)
+    job.coordinator.doubt(1, job.now)
+    job.pass_time(DOUBT_S / 2)
+    job.coordinator.heartbeat(first, job.now)
+    job.pass_time(DOUBT_S / 2)
+    assert [member.session for member in job.coordinator.membership.members] == [first]
+
+
+def test_to_ask_for_a_task_is_to_give_up_the_last() -> None:
+    job = PureJob()
+    first, _ = job.start()
+    task = job.task(first)
+    job.use(first, task, 0, 4)
+    again = job.task(first)
+    assert (again.start, again.stop) == (4, task.stop)
+
+
+def test_a_number_that_is_asked_for_again_fences_its_holder() -> None:
+    job = PureJob()
+    first, second = job.start()
+    task = job.task(first)
+    new = job.join(worker=0)
+    with pytest.raises(UnknownWorker):
+        job.coordinator.heartbeat(first, job.now)
+    assert job.coordinator.membership.of_session(new).incarnation == 2
+    assert job.task(second).start == task.start
+    rejoined = job.join(worker=0, rejoin=True)
+    assert job.coordinator.membership.of_session(rejoined).worker == 2
+    assert job.coordinator.membership.of_session(new).worker == 0
+
+
+@pytest.mark.parametrize("used", [0, 3])
+def test_drain_saves_what_there_is(used: int) -> None:
+    job = PureJob()
+    first, second = job.start()
+    tasks = [job.task(first), job.task(second)]
+    for start in range(used):
+        job.use(first, tasks[0], start, start + 1)
+    job.coordinator.drain("SIGTERM", job.now)
+    assert job.coordinator.heartbeat(first, job.now).drain
+    assert job.task(first).kind == pb.WAIT
+    assert job.coordinator.phase == Phase.DRAINING
+    finish = job.task(second)
+    assert finish.kind == pb.FINISH
+    job.report(second, finish)
+    assert job.coordinator.phase == Phase.ENDED and job.used.total() == used and job.pinned == set()
+
+
+def test_drain_before_training_ends_the_job_and_says_so() -> None:
+    job = PureJob()
+    session = job.join()
+    job.coordinator.drain("SIGTERM", job.now)
+    assert job.coordinator.phase == Phase.FAILED
+    task = job.task(session)
+    assert task.kind == pb.END and "before training began" in task.reason
+
+
+def test_drain_after_the_last_sample_changes_nothing() -> None:
+    job = PureJob(workers=1)
+    (session,) = job.start(1)
+    task = job.take(session, pb.FINISH)
+    job.coordinator.drain("SIGTERM", job.now)
+    job.report(session, task)
+    assert job.coordinator.phase == Phase.ENDED
+
+
+@given(deaths=st.sets(st.integers(0, 60), max_size=8), drain=st.none() | st.integers(5, 40), seed=st.integers(0, 999))
+def test_the_job_ends_wherever_workers_die(deaths: set[int], drain: int | None, seed: int) -> None:
+    """Workers die at any step, in a lease or a task, and others join: nothing is used twice, nothing is lost."""
+    job, choose = PureJob(), random.Random(seed)
+    sessions = job.start()
+    for step in range(2_000):
+        job.now += 0.01
+        if job.coordinator.phase in OVER:
+            break
+        session = choose.choice(sessions)
+        task = job.task(session)
+        if step == drain:
+            job.coordinator.drain("SIGTERM", job.now)
+        if step in deaths:
+            if task.kind == pb.TRAIN:
+                job.do(session, task, batches=1)
+            sessions.append(job.join())
+            job.ready(sessions[-1])
+            sessions.remove(session)
+            job.coordinator.leave(job.coordinator.membership.of_session(session).worker, job.now)
+        else:
+            job.do(session, task)
+    assert job.coordinator.phase == Phase.ENDED
+    assert set(job.used.values()) <= {1}
+    if drain is None:
+        assert job.used == EVERYTHING
+        assert set(job.coordinator.evaluations) == {0, 1}
+    assert job.pinned == set()
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "says"),
+    [
+        ({"protocol": 99}, Unsupported, "protocol 1; received 99"),
+        ({"job": "other"}, JobConflict, "runs job 'job-1'; received a worker of job 'other'"),
+        ({"layout": pb.Layout(tensors=[pb.Tensor(name="v", shape=[2])])}, LayoutMismatch, "received 2, which has in addition"),
+        ({"data": pb.Data(checksum="d" * 64)}, LayoutMismatch, "checksum cccccccccccc .* received .*dddddddddddd"),
+        ({"data": pb.Data(train_samples=21)}, LayoutMismatch, "20 training samples; received .*21"),
+    ],
+)
+def test_a_worker_of_another_job_is_refused_and_disturbs_nobody(
+    fields: dict[str, object], error: type[Exception], says: str
+) -> None:
+    job = PureJob()
+    sessions = job.start()
+    with pytest.raises(error, match=says):
+        job.join(**fields)
+    assert len(job.coordinator.membership) == 2
+    job.run(sessions)
+    assert job.used == EVERYTHING
+
+
+def test_the_first_worker_fixes_nothing_if_it_is_refused() -> None:
+    job = PureJob(shards=3)
+    empty = job.request()
+    empty.data.train_samples = 0
+    small = job.request()
+    small.layout.CopyFrom(Layout.of([("w", (2,), TRAINED)]).to_proto())
+    other = job.request()
+    other.data.checksum = "d" * 64
+    for request, error in ((empty, LayoutMismatch), (small, InvalidRequest)):
+        with pytest.raises(error):
+            job.coordinator.register(request, 0.0)
+    job.coordinator.register(other, 0.0)
+    assert job.coordinator.data is not None and job.coordinator.data.checksum == "d" * 64
+
+
+def test_a_report_of_another_task_is_refused() -> None:
+    job = PureJob()
+    first, _ = job.start()
+    with pytest.raises(InvalidRequest, match="FINISH, epoch 0"):
+        job.report(first, pb.Task(kind=pb.FINISH))
+    assert job.coordinator.test is None
+
+
+def test_shards_have_places() -> None:
+    job = PureJob(shards=2)
+    with pytest.raises(InvalidRequest, match="below 2; received 2"):
+        job.coordinator.shard_joined(pb.ShardAddress(shard=2, address="x:1"))
+    with pytest.raises(JobConflict, match="host:1 already"):
+        job.coordinator.shard_joined(pb.ShardAddress(shard=1, address="x:1"))
+
+
+def test_without_validation_data_epochs_are_not_evaluated() -> None:
+    job = PureJob(workers=1)
+    request = job.request()
+    request.data.validation_samples = 0
+    session = job.coordinator.register(request, 0.0).session
+    job.ready(session)
+    job.initialise()
+    job.run([session])
+    assert job.reports == [(pb.FINISH, 1)]

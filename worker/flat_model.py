@@ -1,0 +1,167 @@
+"""A Keras model as a pure function of one flat vector: weights in, outputs or gradients out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from protos.layout import STATE, TRAINED, Layout, Tensor
+
+DRAWS_PER_STEP = 1 << 16  # of one seed generator, at most: the local steps of a push have these apart
+
+
+def layout_of(model: keras.Model) -> Layout:
+    """The model's layout: trained weights, then floating-point state; each in Keras's order."""
+    trained = [(v.path, tuple(v.shape), TRAINED) for v in model.trainable_variables]
+    state = [(v.path, tuple(v.shape), STATE) for v in _state(model)]
+    return Layout.of(trained + state)
+
+
+def read_weights(model: keras.Model) -> np.ndarray:
+    """The model's weights as one flat vector `float32[n + m]`."""
+    variables = [*model.trainable_variables, *_state(model)]
+    return np.concatenate([np.asarray(v.value, np.float32).ravel() for v in variables])
+
+
+def write_weights(model: keras.Model, flat: np.ndarray) -> None:
+    """Assigns a flat vector `float32[n + m]` to the model's weights."""
+    views = layout_of(model).views(flat)
+    for variable in [*model.trainable_variables, *_state(model)]:
+        variable.assign(views[variable.path])
+
+
+def seed_words(*numbers: int) -> np.ndarray:
+    """What numbers (the job's seed, a worker, a push) make of the model's own seeds: `uint32[2]` to add."""
+    return np.random.SeedSequence(numbers).generate_state(2)
+
+
+def correct_of(y: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+    """How many samples have their largest output at their class; 0 where outputs are no classes."""
+    if outputs.shape.rank != 2 or y.shape.rank != 1:
+        return tf.constant(0.0)
+    hits = tf.equal(tf.argmax(outputs, -1, output_type=tf.int32), tf.cast(y, tf.int32))
+    return tf.reduce_sum(tf.cast(hits, tf.float32))
+
+
+@dataclass(frozen=True)
+class Backward:
+    """One forward and one backward pass, in tensors.
+
+    Attributes:
+        gradients: Of the trained tensors, each in its shape.
+        state: The new values of the state's tensors.
+        loss: Mean over the samples.
+        correct: Samples whose largest output is their class.
+    """
+
+    gradients: list[tf.Tensor]
+    state: list[tf.Tensor]
+    loss: tf.Tensor
+    correct: tf.Tensor
+
+
+class FlatModel:
+    """Passes through a model at any weights; the model's own weights are not used.
+
+    State that is not floating-point stays in the model: seeds are drawn anew from what the caller names, other
+    integers live in its variables and move on there.
+
+    Attributes:
+        layout: Of the flat vector.
+        random: Whether a pass draws random numbers.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        """Of a built model."""
+        self.layout = layout_of(model)
+        self.random = any(_is_seed(v) for v in model.non_trainable_variables)
+        self._model = model
+        self._loss = keras.losses.get(model.loss or "sparse_categorical_crossentropy")
+        self._seeds = [np.asarray(v.value) for v in model.non_trainable_variables if _is_seed(v)]
+        self._trained = [t for t in self.layout.tensors if t.section == TRAINED]
+        self._state = [t for t in self.layout.tensors if t.section == STATE]
+
+    def pieces(self, flat: tf.Tensor) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+        """The tensors of trained weights and of state, in their shapes, that a flat vector holds."""
+        n = self.layout.trained
+        return _cut(flat[:n], self._trained), _cut(flat[n:], self._state)
+
+    def losses(self, y: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+        """The mean loss, without the model's own terms."""
+        return tf.reduce_mean(self._loss(y, outputs))
+
+    def outputs(self, flat: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+        """The model's outputs in inference."""
+        weights, state = self.pieces(flat)
+        return self._call(weights, state, x, training=False, seed=None)[0]
+
+    def backward(
+        self, weights: list[tf.Tensor], state: list[tf.Tensor], x: tf.Tensor, y: tf.Tensor, seed: tf.Tensor | None
+    ) -> Backward:
+        """Loss and gradients.
+
+        Args:
+            weights: The trained tensors.
+            state: The tensors of the state.
+            x: Samples, as the model takes them.
+            y: Their classes.
+            seed: `uint32[2]`, of a model that draws random numbers.
+        """
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            outputs, new_state, own = self._call(weights, state, x, training=True, seed=seed)
+            loss = tf.add_n([self.losses(y, outputs), *own])
+        gradients = tape.gradient(loss, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        return Backward([tf.convert_to_tensor(g) for g in gradients], new_state, loss, correct_of(y, outputs))
+
+    def _call(
+        self, weights: list[tf.Tensor], state: list[tf.Tensor], x: tf.Tensor, training: bool, seed: tf.Tensor | None
+    ) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
+        """Outputs, new state and the model's own losses."""
+        floats, seeds = iter(state), iter(self._seeds)
+        variables, given = self._model.non_trainable_variables, []
+        for variable in variables:
+            if _is_state(variable):
+                given.append(next(floats))
+            elif _is_seed(variable):
+                own = next(seeds)
+                given.append(variable.value if seed is None else tf.constant(own) + seed)
+            else:
+                given.append(variable.value)
+        outputs, updated, own_losses = self._model.stateless_call(
+            weights, given, x, training=training, return_losses=True
+        )
+        pairs = list(zip(updated, variables, strict=True))
+        if training:
+            for new, variable in pairs:
+                if not _is_state(variable) and not _is_seed(variable):
+                    variable.value.assign(new)
+        return outputs, [tf.convert_to_tensor(new) for new, v in pairs if _is_state(v)], own_losses
+
+
+def flattened(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Each tensor as a vector."""
+    return [tf.reshape(tensor, [-1]) for tensor in tensors]
+
+
+def _cut(flat: tf.Tensor, tensors: Sequence[Tensor]) -> list[tf.Tensor]:
+    # Gradients are taken of the slices, so that the slicing itself has no gradient, which would be as many
+    # padded vectors.
+    ends = np.cumsum([t.size for t in tensors])
+    return [tf.reshape(flat[end - t.size : end], t.shape) for t, end in zip(tensors, ends, strict=True)]
+
+
+def _is_state(variable: keras.Variable) -> bool:
+    return bool(tf.as_dtype(variable.dtype).is_floating)
+
+
+def _is_seed(variable: keras.Variable) -> bool:
+    return str(variable.path).endswith("seed_generator_state") and tuple(variable.shape) == (2,)
+
+
+def _state(model: keras.Model) -> list[keras.Variable]:
+    return [variable for variable in model.non_trainable_variables if _is_state(variable)]
