@@ -8,6 +8,7 @@ import sys
 BENCHES = {
     "baselines": "samples/s beside TensorFlow's ParameterServerStrategy and Keras's model.fit",
     "quality": "test accuracy over seeds beside single-process Keras",
+    "chaos": "kills processes of a running job and checks that nothing was lost",
     "kernels": "time of the update rules beside that of a memcpy",
 }
 

@@ -81,7 +81,7 @@ class Quadratic(Problem):
         return np.ones(self.dim, np.float32)
 
     def gradient(self, worker: int, weights: Vector) -> Vector:
-        """h (w − c_i) + σ n."""
+        """H (w − c_i) + σ n."""
         gradient: Vector = (weights - self._centers[worker]) * self._h
         return gradient + next(self._noise) if self._sigma else gradient
 

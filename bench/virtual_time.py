@@ -37,11 +37,6 @@ class Cycle:
     fetch_every: int = 1
     learning_rate: float = 0.0
 
-    @property
-    def local(self) -> bool:
-        """Whether there are local steps."""
-        return self.fetch_every > 1
-
 
 class VirtualWorker:
     """One worker: what it has pulled, what it computes from it, when it is done."""
@@ -94,6 +89,7 @@ class Simulation:
         self._cycle = cycle or Cycle()
         if isinstance(consistency, EASGD | LocalSGD):
             self._cycle = Cycle(consistency.period, consistency.period, self._cycle.learning_rate)
+        self._local = self._cycle.fetch_every > 1 or consistency.payload != "gradient"
         self._workers = [VirtualWorker(number, times) for number, times in enumerate(compute)]
         self.tally = Tally(len(compute))
         shard.on_outcome = self.tally.outcome
@@ -152,7 +148,7 @@ class Simulation:
         if worker.held is not None:
             self._shard.release(worker.held)
         worker.held, worker.base = self._shard.answer(worker.number)
-        worker.weights = worker.held.array.copy() if self._cycle.local else worker.held.array
+        worker.weights = worker.held.array.copy() if self._local else worker.held.array
 
     def _push(self, worker: VirtualWorker) -> None:
         shard, version = self._shard, self._shard.version
@@ -206,7 +202,7 @@ class Simulation:
 
     def _payload(self, worker: VirtualWorker) -> tuple[np.ndarray, np.ndarray | None]:
         """What a worker pushes, and what it adds to its weights after the exchange."""
-        if not self._cycle.local:
+        if not self._local:
             return self._problem.gradient(worker.number, worker.weights), None
         η = np.float32(self._cycle.learning_rate)
         total = np.zeros(len(worker.weights), np.float32)

@@ -38,6 +38,24 @@ def _status(argv: list[str]) -> int:
     return status(settings)
 
 
+def _of_cluster(module: str) -> Callable[[list[str]], int]:
+    """A command that becomes `module`, and finds its place in the cluster in `TF_CONFIG` where that is set."""
+    become = _become(module)
+
+    def run(argv: list[str]) -> int:
+        import os
+
+        from deploy.tf_config import BadTFConfig, arguments
+
+        try:
+            return become(arguments(module, os.environ, argv))
+        except BadTFConfig as error:
+            print(f"downpour {module}: {error}", file=sys.stderr)
+            return EXIT_USAGE
+
+    return run
+
+
 def _become(module: str) -> Callable[[list[str]], int]:
     """A command that turns this process into `python -m module` with the same arguments."""
 
@@ -54,9 +72,11 @@ def _become(module: str) -> Callable[[list[str]], int]:
 
 COMMANDS: dict[str, Command] = {
     "train": Command("train a model on a local cluster", _train),
-    "ps": Command("run one parameter-server process", _become("ps")),
-    "worker": Command("run one worker process", _become("worker")),
+    "ps": Command("run one parameter-server process", _of_cluster("ps")),
+    "worker": Command("run one worker process", _of_cluster("worker")),
     "status": Command("show what a running job is doing", _status),
+    "simulate": Command("run modes and compensations in virtual time", _become("bench.simulate")),
+    "validate": Command("compare this server with what theory predicts", _become("bench.validate")),
     "bench": Command("measure, and compare with other ways to train", _become("bench")),
 }
 

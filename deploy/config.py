@@ -56,7 +56,7 @@ class TrainSettings(JobSettings):
 
     groups: ClassVar[dict[str, tuple[str, ...]]] = {
         **JobSettings.groups,
-        "processes": ("threads", "xla", "worker_restarts", "runs_dir"),
+        "processes": ("threads", "xla", "worker_restarts", "server_restarts", "runs_dir"),
         "output": ("verbose",),
     }
 
@@ -76,6 +76,9 @@ class TrainSettings(JobSettings):
     threads: int = Field(1, ge=1, le=1024, description="TensorFlow's threads in each worker")
     xla: Literal["auto", "on", "off"] = Field("auto", description="compile the gradient with XLA; auto times both")
     worker_restarts: int = Field(3, ge=0, description="times that a worker which dies is started again")
+    server_restarts: int = Field(
+        3, ge=0, description="times that a server which dies is started again from its last checkpoint"
+    )
     runs_dir: str = Field("runs", min_length=1, description="folder of the run directories")
     verbose: bool = Field(False, description="show every worker")
 
@@ -90,3 +93,13 @@ class StatusSettings(Settings):
     watch: bool = Field(False, description="go on until the job ends")
     every_s: float = Field(1.0, ge=0.1, le=3600, description="time between two looks with --watch")
     timeout_s: float = Field(5.0, gt=0, le=600, description="deadline for an answer")
+    serve: Address | None = Field(None, description="answer with JSON over HTTP at HOST:PORT until the job ends")
+
+
+class HealthSettings(Settings):
+    """Whether a server is there and serves."""
+
+    positional: ClassVar[tuple[str, ...]] = ("address",)
+
+    address: Address = Field(description="HOST:PORT of the server")
+    timeout_s: float = Field(4.0, gt=0, le=600, description="deadline for an answer")

@@ -152,13 +152,23 @@ class Launcher:
 
     def _ended(self) -> bool:
         """Whether the coordinator has ended well; it is the last to leave, but for the other servers."""
-        for process in self._role("ps"):
+        for process in list(self._role("ps")):
             if process.code:
                 self._server_died(process)
         return self._processes["ps-0"].code == 0
 
     def _server_died(self, process: Process) -> None:
-        """A server cannot be replaced before there are checkpoints to start it from."""
+        """Starts a server again where it was; it goes on from its last checkpoint, and the workers find it there.
+
+        Raises:
+            JobFailed: when it ended on purpose, too often, or while the job was drained.
+        """
+        spec, count = process.spec, self._restarts.get(process.spec.name, 0) + 1
+        if process.code not in ON_PURPOSE and count <= spec.restarts and self._drain_deadline is None:
+            self._restarts[spec.name] = count
+            self._screen.note(f"{spec.name} {process.ending()}; started again ({count} of {spec.restarts})")
+            self._spawn(spec.again(self._addresses.get(spec.name)))
+            return
         wait(self._role("worker"), 0.5)  # they may know better why
         self._note_endings()
         raise JobFailed(f"{process.spec.name} {process.ending()}")

@@ -7,7 +7,7 @@ server has announced it, so arguments hold placeholders, `{ps-0}`, which `Proces
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from deploy.config import TrainSettings
@@ -53,6 +53,14 @@ class ProcessSpec:
             args = [arg.replace(f"{{{name}}}", addresses[name]) for arg in args]
         return [python, "-m", self.module, *args]
 
+    def again(self, address: str | None) -> ProcessSpec:
+        """The same process after it died: a server listens at its old address and goes on from its last checkpoint."""
+        if self.role != "ps" or address is None:
+            return self
+        kept = [arg for arg in self.args if not arg.startswith("--bind=") and arg != "--resume"]
+        resume = ["--resume"] if self.number == 0 else []
+        return replace(self, args=(f"--bind={address}", *kept, *resume))
+
 
 def plan(settings: TrainSettings, run_dir: str, bind: str = LOOPBACK) -> list[ProcessSpec]:
     """The processes of a cluster, in the order in which they must start.
@@ -66,17 +74,18 @@ def plan(settings: TrainSettings, run_dir: str, bind: str = LOOPBACK) -> list[Pr
         bind: `HOST:PORT` for each server to listen on.
     """
     job = to_flags(settings, ServerSettings)
-    first = _server(0, (f"--bind={bind}", f"--run-dir={run_dir}", *job))
+    again = settings.server_restarts
+    first = _server(0, (f"--bind={bind}", f"--run-dir={run_dir}", *job), again)
     others = [
-        _server(shard, (f"--bind={bind}", "--coordinator={ps-0}", f"--shard={shard}"), needs=("ps-0",))
+        _server(shard, (f"--bind={bind}", "--coordinator={ps-0}", f"--shard={shard}"), again, ("ps-0",))
         for shard in range(1, settings.shards)
     ]
     return [first, *others, *(_worker(number, settings) for number in range(settings.workers))]
 
 
-def _server(shard: int, args: tuple[str, ...], needs: tuple[str, ...] = ()) -> ProcessSpec:
+def _server(shard: int, args: tuple[str, ...], restarts: int, needs: tuple[str, ...] = ()) -> ProcessSpec:
     env = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    return ProcessSpec(f"ps-{shard}", "ps", shard, "ps", args, env, needs)
+    return ProcessSpec(f"ps-{shard}", "ps", shard, "ps", args, env, needs, restarts)
 
 
 def _worker(number: int, settings: TrainSettings) -> ProcessSpec:

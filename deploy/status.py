@@ -24,6 +24,10 @@ from protos.parameter_server_pb2_grpc import CoordinatorStub
 def status(settings: StatusSettings) -> int:
     """Prints what the job at `settings.address` is doing; returns the exit status."""
     try:
+        if settings.serve:
+            from deploy.endpoint import serve
+
+            return serve(settings, settings.serve)
         with open_channel(settings.address) as channel:
             _show(settings, CoordinatorStub(channel))
     except grpc.RpcError as failure:

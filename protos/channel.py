@@ -12,6 +12,9 @@ SESSION_KEY = "downpour-session"
 _LIMITS: list[tuple[str, int]] = [
     ("grpc.max_send_message_length", MESSAGE_LIMIT_BYTES),
     ("grpc.max_receive_message_length", MESSAGE_LIMIT_BYTES),
+    # What may arrive on a stream before it is read. Left to gRPC it grows with the speed of the line to many MB each.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 1 << 20),
 ]
 CLIENT_OPTIONS: list[tuple[str, int]] = [
     *_LIMITS,

@@ -77,6 +77,16 @@ class CoordinatorStub:
                 request_serializer=protos_dot_parameter__server__pb2.LeaveRequest.SerializeToString,
                 response_deserializer=protos_dot_parameter__server__pb2.LeaveReply.FromString,
                 _registered_method=True)
+        self.Meet = channel.unary_unary(
+                '/downpour.v1.Coordinator/Meet',
+                request_serializer=protos_dot_parameter__server__pb2.MeetRequest.SerializeToString,
+                response_deserializer=protos_dot_parameter__server__pb2.MeetReply.FromString,
+                _registered_method=True)
+        self.SetRates = channel.unary_unary(
+                '/downpour.v1.Coordinator/SetRates',
+                request_serializer=protos_dot_parameter__server__pb2.SetRatesRequest.SerializeToString,
+                response_deserializer=protos_dot_parameter__server__pb2.SetRatesReply.FromString,
+                _registered_method=True)
         self.Status = channel.unary_unary(
                 '/downpour.v1.Coordinator/Status',
                 request_serializer=protos_dot_parameter__server__pb2.StatusRequest.SerializeToString,
@@ -159,6 +169,20 @@ class CoordinatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Meet(self, request, context):
+        """Long poll of a script's worker at the end of an epoch of `fit`: waits for all, then for what worker 0 decides.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetRates(self, request, context):
+        """The learning rate of the updates to come; worker 0 of a script says it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Status(self, request, context):
         """What the job is doing, once or as a stream.
         """
@@ -228,6 +252,16 @@ def add_CoordinatorServicer_to_server(servicer, server):
                     servicer.Leave,
                     request_deserializer=protos_dot_parameter__server__pb2.LeaveRequest.FromString,
                     response_serializer=protos_dot_parameter__server__pb2.LeaveReply.SerializeToString,
+            ),
+            'Meet': grpc.unary_unary_rpc_method_handler(
+                    servicer.Meet,
+                    request_deserializer=protos_dot_parameter__server__pb2.MeetRequest.FromString,
+                    response_serializer=protos_dot_parameter__server__pb2.MeetReply.SerializeToString,
+            ),
+            'SetRates': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetRates,
+                    request_deserializer=protos_dot_parameter__server__pb2.SetRatesRequest.FromString,
+                    response_serializer=protos_dot_parameter__server__pb2.SetRatesReply.SerializeToString,
             ),
             'Status': grpc.unary_unary_rpc_method_handler(
                     servicer.Status,
@@ -469,6 +503,60 @@ class Coordinator:
             '/downpour.v1.Coordinator/Leave',
             protos_dot_parameter__server__pb2.LeaveRequest.SerializeToString,
             protos_dot_parameter__server__pb2.LeaveReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Meet(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/downpour.v1.Coordinator/Meet',
+            protos_dot_parameter__server__pb2.MeetRequest.SerializeToString,
+            protos_dot_parameter__server__pb2.MeetReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetRates(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/downpour.v1.Coordinator/SetRates',
+            protos_dot_parameter__server__pb2.SetRatesRequest.SerializeToString,
+            protos_dot_parameter__server__pb2.SetRatesReply.FromString,
             options,
             channel_credentials,
             insecure,

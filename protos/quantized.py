@@ -28,7 +28,8 @@ def qsgd(v: np.ndarray, levels: int, rng: np.random.Generator) -> np.ndarray:
     if norm == 0:
         return np.zeros_like(v)
     rounded = stochastic_round(np.abs(v) * (levels / norm), rng)
-    return np.copysign(rounded * (norm / levels), v)
+    rounded *= norm / levels
+    return np.copysign(rounded, v, out=rounded)
 
 
 def int8_size_bytes(n: int, block: int) -> int:

@@ -100,6 +100,20 @@ def parse(kind: type[S], argv: Sequence[str], prog: str, description: str | None
         _fail(prog, [_problem(error, kind, vars(given)) for error in failure.errors()])
 
 
+def split_positional(kind: type[Settings], argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The flags of `kind` in front of a command of somebody else, and that command with all that follows."""
+    switches = {name for field, info in kind.model_fields.items() if info.annotation is bool for name in _forms(field)}
+    at = 0
+    while at < len(argv) and argv[at].startswith("-"):
+        alone = "=" in argv[at] or argv[at] in switches or argv[at] in ("-h", "--help")
+        at += 1 if alone else 2
+    return list(argv[:at]), list(argv[at:])
+
+
+def _forms(name: str) -> tuple[str, str]:
+    return flag(name), "--no-" + flag(name)[2:]
+
+
 def to_flags(settings: Settings, kind: type[Settings]) -> list[str]:
     """Flags with which `kind` takes over, from `settings`, every field of the same name.
 

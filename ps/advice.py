@@ -10,6 +10,7 @@ from ps.consistency import (
     EASGD,
     SSP,
     Backup,
+    Consistency,
     KAsync,
     KSync,
     LocalSGD,
@@ -43,6 +44,19 @@ class Asynchrony(Protocol):
     def warm_up(self) -> int: ...  # noqa: D102
 
 
+class Steps(Protocol):
+    """The settings of what a worker does between two exchanges."""
+
+    @property
+    def mode(self) -> str: ...  # noqa: D102
+    @property
+    def push_every(self) -> int: ...  # noqa: D102
+    @property
+    def fetch_every(self) -> int | None: ...  # noqa: D102
+    @property
+    def overlap(self) -> bool: ...  # noqa: D102
+
+
 def refusal_of(settings: Asynchrony) -> str:
     """Why a job with these settings would wait for ever or make no sense; empty if it would not."""
     mode, policy = consistency_of(settings.mode), compensation_of(settings.staleness)
@@ -67,6 +81,32 @@ def refusal_of(settings: Asynchrony) -> str:
             "without any. Use momentum or nesterov, or set --momentum"
         )
     return ""
+
+
+def refusal_of_steps(settings: Steps) -> str:
+    """Why a worker's intervals and overlap do not go with the mode or with each other."""
+    mode, push_every = consistency_of(settings.mode), settings.push_every
+    fetch_every = settings.fetch_every or push_every
+    if mode.payload != "gradient" and (push_every, fetch_every) != (1, 1):
+        return (
+            f"--mode {settings.mode} says itself how many local steps there are; received --push-every {push_every} "
+            f"--fetch-every {fetch_every}. Leave both out"
+        )
+    if settings.overlap and (mode.payload != "gradient" or isinstance(mode, BSP | Rennala) and not _k_async(mode)):
+        return (
+            f"--overlap computes from weights one exchange old, and --mode {settings.mode} has no use for what is "
+            "computed from them. Use --no-overlap, or --mode async, ssp, kasync, softsync or ringmaster"
+        )
+    if settings.overlap and fetch_every != push_every:
+        return (
+            f"--overlap needs weights with every push; received --push-every {push_every} --fetch-every {fetch_every}. "
+            "Leave --fetch-every out"
+        )
+    return ""
+
+
+def _k_async(mode: Consistency) -> bool:
+    return isinstance(mode, KAsync) and not isinstance(mode, Backup)
 
 
 def warnings_of(settings: Asynchrony, virtual: bool = False) -> list[str]:

@@ -47,7 +47,9 @@ class Answer:
         reply.seq, reply.version, reply.generation = header.seq, version, shard.generation
         reply.drain = self._host.draining
         if header.HasField("have_version"):
-            reply.not_modified = header.have_version == version and header.generation == shard.generation
+            held = header.have_version == version and header.generation == shard.generation
+            # With elastic averaging what the worker holds of a version is its own, not the shard's.
+            reply.not_modified = held and shard.consistency.payload != "replica"
         if header.no_pull or reply.not_modified:
             shard.release(buffer)
             return reply, None
@@ -94,6 +96,9 @@ def begin(
     """
     if header.kind == pb.INIT:
         host.initialise(payload)
+        return Answer(host, header, None)
+    if header.kind == pb.ASSIGN:
+        host.assign(payload)
         return Answer(host, header, None)
     if header.kind == pb.PULL:
         gate: asyncio.Future[tuple[Buffer, int]] = asyncio.get_running_loop().create_future()

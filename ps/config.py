@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from protos.codec import CODECS, codec_named
 from protos.errors import InvalidRequest
 from protos.settings import Address, Settings, did_you_mean, one_of
-from ps.advice import refusal_of
+from ps.advice import refusal_of, refusal_of_steps
 from ps.consistency import MODES
 from ps.optimizers import OPTIMIZERS, Hyper, resolve
 from ps.schedules import SCHEDULES
@@ -62,7 +62,9 @@ class JobSettings(Settings):
         "model and data": ("model", "dataset", "validation_split", "epochs", "batch_size", "seed"),
         "cluster": ("workers", "shards", "transport", "codec", "lease_batches", "session_s"),
         "asynchrony": (
-            "mode", "staleness", "version_memory", "schedule", "warm_up", "warm_start", "momentum_correction"),
+            "mode", "push_every", "fetch_every", "overlap", "staleness", "version_memory", "schedule", "warm_up",
+            "warm_start", "momentum_correction",
+        ),
         "durability": ("checkpoint_every", "checkpoint_keep", "reconnect_s", "idle_timeout_s"),
         "optimizer": (
             "optimizer", "learning_rate", "momentum", "rho", "beta_1", "beta_2", "epsilon", "weight_decay",
@@ -85,6 +87,15 @@ class JobSettings(Settings):
     )
     seed: int = Field(0, ge=0, lt=2**32, description="of initial weights and of the order of the samples")
     mode: Annotated[str, spec_of(MODES)] = Field("async", description=f"consistency: {forms(MODES)}")
+    push_every: int = Field(
+        1, ge=1, le=100_000, description="batches that a worker steps through by itself for one push of their sum"
+    )
+    fetch_every: int | None = Field(
+        None, ge=1, le=100_000, description="batches between two pulls of weights (default: as --push-every)"
+    )
+    overlap: bool = Field(
+        False, description="compute the next gradient while a push-pull is in flight: faster, and staler"
+    )
     staleness: Annotated[str, spec_of(POLICIES)] = Field(
         "none", description=f"what a stale gradient is worth: {forms(POLICIES)}"
     )
@@ -166,7 +177,7 @@ class JobSettings(Settings):
 
     @model_validator(mode="after")
     def _can_progress(self) -> Self:
-        refusal = refusal_of(self)
+        refusal = refusal_of(self) or refusal_of_steps(self)
         if refusal:
             raise ValueError(refusal)
         return self
@@ -185,6 +196,7 @@ class ServerSettings(JobSettings):
             "run_dir",
             "resume",
             "start_timeout_s",
+            "script",
             "admitted",
         ),
         **JobSettings.groups,
@@ -201,10 +213,13 @@ class ServerSettings(JobSettings):
         None, description="this run's own directory (default: a new one in the runs folder)"
     )
     resume: bool = Field(
-        False, description="go on from the newest checkpoint in --run-dir; without one, from the start"
+        False, description="go on from the newest checkpoint in --run-dir (default: the newest run, unless it ended)"
     )
     start_timeout_s: float = Field(
         60.0, gt=0, description="training starts so long after the first worker is ready"
+    )
+    script: bool = Field(
+        False, description="serve a script's model.fit: it names model, optimizer and data (see docs/keras.md)"
     )
     admitted: int = Field(
         4, ge=1, description="large push-pulls over gRPC that are in memory at once; others wait unread"

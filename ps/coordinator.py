@@ -18,6 +18,7 @@ from ps.membership import Member, Membership
 
 LEASES_PER_WORKER = 16  # of an epoch: small enough that the last ones end together
 DOUBT_S = 2.0
+DRAIN_S = 7.0
 
 
 class Phase(StrEnum):
@@ -84,6 +85,7 @@ class Coordinator:
         self._resumed = False
         self._deserted_s: float | None = None
         self._lost_s: float | None = None
+        self._drained_s: float | None = None
         self._send = send
         self._initialiser: int | None = None
         self._initialised: set[int] = set()
@@ -100,6 +102,11 @@ class Coordinator:
     def shards_joined(self) -> bool:
         """Whether every shard has joined."""
         return len(self.shards) == self.settings.shards
+
+    @property
+    def open(self) -> bool:
+        """Whether workers may register: all shards are there, and what a checkpoint says of earlier ones is known."""
+        return self.shards_joined and self.phase != Phase.RECOVERING
 
     @property
     def addresses(self) -> list[pb.ShardAddress]:
@@ -238,7 +245,7 @@ class Coordinator:
                 wanted = None
             else:
                 self.leave(wanted, now, f"worker {wanted} was started again: the older one is fenced")
-        member = self.membership.join(wanted, request.host, request.pid, now)
+        member = self.membership.join(wanted, request.host, request.pid, now, request.evaluator)
         self.facts = self.facts or dict(request.facts)
         if self.phase == Phase.WAITING:
             self.phase = Phase.INITIALISING
@@ -277,13 +284,13 @@ class Coordinator:
             self.advance(now)
         if self.phase in OVER:
             return pb.Task(kind=pb.END, reason=self.notes[-1] if self.phase == Phase.FAILED else "")
-        if self._tasks:
+        if self._tasks and (member.evaluator or not self._evaluator_free()):
             task = self._tasks.popleft()
             self._assigned[member.worker] = task
             member.idle = False
             self._rest(member)
             return task
-        may_train = self.phase == Phase.TRAINING and self._turn_of(member)
+        may_train = self.phase == Phase.TRAINING and not member.evaluator and self._turn_of(member)
         lease = self.ledger.lease(member.worker) if self.ledger and may_train else None
         if lease is None:
             self._rest(member)
@@ -359,14 +366,18 @@ class Coordinator:
         if self.phase in OVER or self.phase in (Phase.DRAINING, Phase.FINISHING):
             return
         self.notes.append(f"draining: {reason}")
+        self._drained_s = now
         if self.phase == Phase.TRAINING and len(self.membership):
             self.phase = Phase.DRAINING
             for task in self._tasks:
                 self._unpin(task.pin)
             self._tasks.clear()
             self.advance(now)
+        elif self.started_s is None:
+            self.notes.append("stopped before training began: there is nothing to save")
+            self.phase = Phase.ENDED
         else:
-            self.fail(f"stopped before training began: {reason}" if self.started_s is None else reason)
+            self.fail(reason)
 
     def fail(self, reason: str) -> None:
         """Ends the job without a result."""
@@ -384,10 +395,13 @@ class Coordinator:
     def _check_progress(self, now: float) -> None:
         """Gives up when nobody can bring the job on."""
         settings = self.settings
+        if self._drained_s is not None and (now > self._drained_s + DRAIN_S or not len(self.membership)):
+            self.fail("no worker is left to evaluate and save the model: the last checkpoint can be resumed")
         if self._lost_s is not None and now > self._lost_s + settings.reconnect_s:
             missing = sorted(set(range(settings.shards)) - set(self.shards))
             self.fail(f"shards {missing} were not back within {settings.reconnect_s:g} s: its last checkpoint can be resumed")
-        if len(self.membership) or self.phase in OVER:
+        able = self.membership.trainers if self.phase == Phase.TRAINING else self.membership.members
+        if able or self.phase in OVER:
             self._deserted_s = None
         elif self._deserted_s is None:
             self._deserted_s = now
@@ -412,7 +426,7 @@ class Coordinator:
             self.phase = Phase.TRAINING
             self.started_s = now - self.elapsed_s
             for member in self.membership.members:
-                member.resting = not member.warm
+                member.resting = not member.warm or member.evaluator
             self._send(pb.ShardCommand(view=self.membership.view()))
         if self.ledger is None:
             return
@@ -438,15 +452,19 @@ class Coordinator:
             member.resting = resting
             self._send(pb.ShardCommand(view=self.membership.view()))
 
+    def _evaluator_free(self) -> bool:
+        """Whether a task is to be left for an evaluator, which asks for one or soon will."""
+        return any(each.evaluator and each.warm and each.worker not in self._assigned for each in self.membership.members)
+
     def _turn_of(self, member: Member) -> bool:
         """Whether a worker may train: during the warm start, only one does."""
         assert self.ledger is not None
         if self.ledger.used_total >= self.settings.warm_start * self.settings.batch_size:
             return True
-        return member.worker == min(each.worker for each in self.membership.members if each.warm)
+        return member.worker == min(each.worker for each in self.membership.trainers if each.warm)
 
     def _may_start(self, now: float) -> bool:
-        warm = sum(member.warm for member in self.membership.members)
+        warm = sum(member.warm for member in self.membership.trainers)
         late = self._first_warm_s is not None and now >= self._first_warm_s + self.settings.start_timeout_s
         return warm > 0 and (self._resumed or warm >= self.settings.workers or late)
 
@@ -524,6 +542,8 @@ class Coordinator:
         batches = self.settings.lease_batches or samples // (
             batch * LEASES_PER_WORKER * self.settings.workers
         )
+        if not self.settings.lease_batches:  # whole pushes
+            batches = -(-batches // self.settings.push_every) * self.settings.push_every
         return batch * max(1, batches)
 
 

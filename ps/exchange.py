@@ -10,6 +10,7 @@ import grpc
 import numpy as np
 
 from protos import parameter_server_pb2 as pb
+from protos.allocator import keep_freed_memory
 from protos.channel import SESSION_KEY
 from protos.errors import DownpourError, InvalidRequest, UnknownWorker, status_of
 from protos.frame import INLINE_BYTES, Decoder, Frame, encode
@@ -36,6 +37,7 @@ class ExchangeServicer:
             broken: Told of a worker whose stream ended.
             admitted: Push-pulls whose large payloads are in memory at one time; others wait unread.
         """
+        keep_freed_memory(arenas=1)
         self._host, self._broken = host, broken
         self._admission = asyncio.Semaphore(admitted)
         self._spare: list[np.ndarray] = []

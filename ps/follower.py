@@ -17,6 +17,7 @@ from ps.shard_state import ShardState, pieces
 
 REPORT_EVERY_S = 0.5
 RETRY_S = 0.2
+Event = pb.ShardEvent | tuple[int, ShardState]  # a state goes out in pieces
 
 
 class Follower:
@@ -30,13 +31,15 @@ class Follower:
         """Will talk to the coordinator at `HOST:PORT`."""
         self._address = address
         self.connected = False
-        self._events: asyncio.Queue[pb.ShardEvent | tuple[int, ShardState]] = asyncio.Queue()
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
 
     def emit(self, event: pb.ShardEvent) -> None:
         """Sends an event, in order."""
         self._events.put_nowait(event)
 
-    async def follow(self, host: ShardHost, joined: pb.ShardAddress, connect_timeout_s: float, reconnect_s: float) -> None:
+    async def follow(
+        self, host: ShardHost, joined: pb.ShardAddress, connect_timeout_s: float, reconnect_s: float
+    ) -> None:
         """Serves until the coordinator says stop; one that is lost is waited for.
 
         Raises:
@@ -70,10 +73,12 @@ class Follower:
                     "Start shard 0 first and check the address."
                 ) from None
             self._forget_events()
+            # A queue of its own: the line before may still be waiting at its.
+            self._events = asyncio.Queue()
             self._events.put_nowait(pb.ShardEvent(joined=joined))
             reporter = asyncio.create_task(self._report(host))
             try:
-                async for command in rpc.CoordinatorStub(channel).Follow(self._outgoing(host)):
+                async for command in rpc.CoordinatorStub(channel).Follow(self._outgoing(host, self._events)):
                     self.connected = True
                     host.command(command)
                     if host.stopped.is_set():
@@ -86,9 +91,9 @@ class Follower:
                 reporter.cancel()
                 self._forget_events()
 
-    async def _outgoing(self, host: ShardHost) -> AsyncIterator[pb.ShardEvent]:
+    async def _outgoing(self, host: ShardHost, events: asyncio.Queue[Event]) -> AsyncIterator[pb.ShardEvent]:
         while True:
-            event = await self._events.get()
+            event = await events.get()
             if isinstance(event, tuple):
                 number, state = event
                 try:

@@ -20,7 +20,8 @@ from ps.config import JobSettings
 from ps.consistency import consistency_of
 from ps.hold import Hold, Life
 from ps.metrics import Metrics
-from ps.optimizers import Optimizer
+from ps.optimizers import Optimizer, resolve
+from ps.rates import RateTable
 from ps.schedules import schedule_of
 from ps.shard import Push, Result, Shard
 from ps.shard_state import Assembly, ShardState, initial_state, put_state, take_state
@@ -78,6 +79,8 @@ class ShardHost:
         self._hold: Hold | None = None
         self._assembly: Assembly | None = None
         self._void = False  # the shard's state is of an earlier generation
+        self._refit = False  # it was made for other settings
+        self._rates: RateTable | None = None
 
     # ------------------------------------------------------------------ commands of the coordinator
 
@@ -85,11 +88,17 @@ class ShardHost:
         """Does what the coordinator says and reports that it is done."""
         if command.settings:
             self.settings = JobSettings.model_validate_json(command.settings)
+            self._refit = self.shard is not None
+        if command.HasField("rates"):
+            self._set_rates(command.rates)
         if command.generation:
             self._begin_generation(command.generation)
         if command.HasField("layout"):
             assert self.settings is not None
             self.slice = Layout.from_proto(command.layout).cut(self.settings.shards)[self.index]
+            if self.shares and self.arena is not None and self._refit:
+                self.arena.close()
+                self.arena = None
             if self.shares and self.arena is None:
                 self.arena = Arena(self.slice.size)
         if command.HasField("view"):
@@ -162,7 +171,7 @@ class ShardHost:
         """The most payload that a frame with such a header may have."""
         if self.slice is None or header.kind == pb.PULL:
             return 0
-        if header.kind == pb.INIT:
+        if header.kind in (pb.INIT, pb.ASSIGN):
             return 4 * self.slice.size
         return codec_named(header.codec).size_bytes(self.slice.trained) + 4 * self.slice.state
 
@@ -186,6 +195,26 @@ class ShardHost:
                 f"received {len(payload):,} bytes. Check that both sides cut the model into as many shards."
             )
         self._put(initial_state(np.frombuffer(payload, np.float32), self.slice, self._optimizer().state()))
+
+    def assign(self, payload: memoryview) -> None:
+        """Replaces the weights of a script's job; the optimizer's slots stay.
+
+        Raises:
+            InvalidRequest: The job is no script's, or the payload has another length than this shard's slice.
+        """
+        if self._rates is None:
+            raise InvalidRequest("weights must be set once, before training; only a script's callbacks set others.")
+        check_length(payload, 4 * self.size, self.size)
+        self.trained_shard().assign(np.frombuffer(payload, np.float32))
+
+    def _set_rates(self, rates: pb.Rates) -> None:
+        """The learning rate by version, from now on."""
+        if self._rates is None or self._refit:
+            assert self.settings is not None
+            base = resolve(self.settings.optimizer, self.settings.hyper)["learning_rate"]
+            self._rates = RateTable(base, rates)
+        else:
+            self._rates.tell(rates)
 
     def trained_shard(self) -> Shard:
         """The shard.
@@ -258,8 +287,8 @@ class ShardHost:
         return {**sizes, STATE: self.slice.state} if self.slice.state else sizes
 
     def _put(self, state: ShardState) -> None:
-        if self.shard is None or self.shard.size != self.size:
-            self.shard = self._new_shard()
+        if self.shard is None or self.shard.size != self.size or self._refit:
+            self.shard, self._refit = self._new_shard(), False
         put_state(self.shard, state, self.generation)
         self._void = False
         self._records, self.trace = state.facts.records, bytearray()
@@ -281,7 +310,7 @@ class ShardHost:
             compensation_of(settings.staleness),
             self._record,
             pool=Pool(self.size, self.arena.allocate if self.arena else None),
-            schedule=schedule_of(settings.schedule, settings.warm_up),
+            schedule=self._rates or schedule_of(settings.schedule, settings.warm_up),
             momentum_correction=settings.momentum_correction,
             version_memory_bytes=settings.version_memory << 20,
         )

@@ -136,7 +136,6 @@ def restore_metrics(metrics: Metrics, facts: MetricsFacts | None) -> None:
     metrics.updates, metrics.samples = facts.updates, facts.samples
     metrics.dropped = Counter(facts.dropped)
     metrics.duplicates = max(metrics.duplicates, facts.duplicates)
-    metrics.forget_rates()
     for number, w in facts.workers.items():
         metrics.workers[number] = WorkerMetrics(w.updates, w.samples, w.dropped, w.loss, Counter(w.staleness))
     for number, e in facts.epochs.items():

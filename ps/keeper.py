@@ -22,7 +22,7 @@ from ps.shard_state import Assembly, ShardState
 
 APART = 20  # times as long as the last one took, at least, between two checkpoints
 CUT_TIMEOUT_S = 5.0  # for a cut over several shards: then it is given up, and tried again later
-KEPT_PHASES = (Phase.WARMING, Phase.TRAINING, Phase.DRAINING, Phase.FINISHING, Phase.ENDED)
+KEPT_PHASES = (Phase.WARMING, Phase.TRAINING, Phase.DRAINING, Phase.FINISHING, Phase.ENDED, Phase.FAILED)
 
 
 class Keeper:
@@ -141,7 +141,8 @@ class Keeper:
     def _may_begin(self) -> bool:
         coordinator = self._coordinator
         ready = coordinator.phase in KEPT_PHASES and coordinator.initialised and coordinator.shards_joined
-        return ready and not self.busy and not len(coordinator.departures)
+        kept = coordinator.ledger is not None  # a script's job has none, and no checkpoints
+        return ready and kept and not self.busy and not len(coordinator.departures)
 
     def _news(self) -> object:
         """What makes a checkpoint differ from the one before."""

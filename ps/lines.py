@@ -52,6 +52,10 @@ class ShardLines:
 
     def send(self, command: pb.ShardCommand) -> None:
         """Sends a command to every shard."""
+        if command.settings:
+            self._standing.settings = command.settings
+        if command.HasField("rates"):
+            self._standing.rates.CopyFrom(command.rates)
         if command.HasField("layout"):
             self._standing.layout.CopyFrom(command.layout)
         if command.HasField("view"):

@@ -22,6 +22,7 @@ class Member:
     warm: bool = False
     idle: bool = False  # waits for a task
     resting: bool = True  # has no data now: no worker waits for it
+    evaluator: bool = False  # takes evaluation tasks only
 
     @property
     def state(self) -> str:
@@ -60,7 +61,12 @@ class Membership:
         """Live workers by number."""
         return [self._members[worker] for worker in sorted(self._members)]
 
-    def join(self, wanted: int | None, host: str, pid: int, now: float) -> Member:
+    @property
+    def trainers(self) -> list[Member]:
+        """Live workers that take data, by number."""
+        return [member for member in self.members if not member.evaluator]
+
+    def join(self, wanted: int | None, host: str, pid: int, now: float, evaluator: bool = False) -> Member:
         """Admits a worker as a new incarnation; the caller has let a live holder of `wanted` leave."""
         worker = (
             wanted
@@ -69,7 +75,8 @@ class Membership:
         )
         incarnation = self._incarnations.get(worker, 0) + 1
         self._incarnations[worker] = incarnation
-        member = Member(worker, incarnation, self._new_session(), now + self._session_s, host, pid)
+        expires_at = now + self._session_s
+        member = Member(worker, incarnation, self._new_session(), expires_at, host, pid, evaluator=evaluator)
         self._members[worker] = member
         self.number += 1
         return member

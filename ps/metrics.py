@@ -13,6 +13,21 @@ WINDOW_S = 5.0  # over which rates are taken
 
 
 @dataclass
+class Rate:
+    """How fast a total has grown over the last seconds; to be asked regularly."""
+
+    _window: deque[tuple[float, int]] = field(default_factory=deque)
+
+    def of(self, total: int, now: float) -> float:
+        """Growth per second since the oldest look that is still in the window."""
+        self._window.append((now, total))
+        while len(self._window) > 2 and self._window[1][0] <= now - WINDOW_S:
+            self._window.popleft()
+        since, then = self._window[0]
+        return (total - then) / (now - since) if now > since else 0.0
+
+
+@dataclass
 class WorkerMetrics:
     """What one worker has pushed."""
 
@@ -57,7 +72,6 @@ class Metrics:
     epochs: dict[int, EpochMetrics] = field(default_factory=dict)
     first_s: float | None = None
     last_s: float = 0.0
-    _window: deque[tuple[float, int]] = field(default_factory=deque)
 
     def record(self, push: Push, result: Result, now: float) -> None:
         """Counts a final outcome."""
@@ -81,18 +95,6 @@ class Metrics:
         else:
             self.dropped[result.reason] += 1
             worker.dropped += 1
-
-    def samples_per_s(self, now: float) -> float:
-        """Rate over the last seconds; to be asked regularly, each call closes a window's slice."""
-        self._window.append((now, self.samples))
-        while len(self._window) > 2 and self._window[1][0] <= now - WINDOW_S:
-            self._window.popleft()
-        since, samples = self._window[0]
-        return (self.samples - samples) / (now - since) if now > since else 0.0
-
-    def forget_rates(self) -> None:
-        """Starts rates anew: what is counted has jumped."""
-        self._window.clear()
 
     @property
     def staleness(self) -> Counter[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from protos import parameter_server_pb2 as pb
 from ps.coordinator import Coordinator
-from ps.metrics import Metrics, mean
+from ps.metrics import Metrics, Rate, mean
 
 
 class ProgressReport:
@@ -19,11 +19,15 @@ class ProgressReport:
             run: Name of the run directory.
         """
         self._coordinator, self._metrics, self._run = coordinator, metrics, run
-        self._rate = 0.0
+        self._rate, self._window = 0.0, Rate()
+        self._rates: dict[int, float] = {}
+        self._windows: dict[int, Rate] = {}
 
     def sample(self, now: float) -> None:
-        """Takes the rate of the last seconds; to be called regularly."""
-        self._rate = self._metrics.samples_per_s(now)
+        """Takes the rates of the last seconds; to be called regularly."""
+        self._rate = self._window.of(self._metrics.samples, now)
+        for number, worker in self._metrics.workers.items():
+            self._rates[number] = self._windows.setdefault(number, Rate()).of(worker.samples, now)
 
     def message(self, now: float, notes_from: int = 0) -> pb.Progress:
         """The state of the job, with the notes from `notes_from` on."""
@@ -80,6 +84,7 @@ class ProgressReport:
             known = self._metrics.workers.get(member.worker)
             if known is not None:
                 line.updates, line.samples, line.dropped = known.updates, known.samples, known.dropped
+                line.samples_per_s = self._rates.get(member.worker, 0.0)
                 line.loss, line.staleness_last, line.staleness_mean = (
                     known.loss,
                     known.staleness_last,

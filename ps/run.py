@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -32,6 +34,40 @@ def new_run_directory(runs_dir: Path, model: str, now: datetime | None = None) -
     raise FileExistsError(f"{runs_dir / name} and 998 variants of it exist already: clear the runs folder.")
 
 
+def run_directory(settings: ServerSettings) -> Path:
+    """Where the files of a server's run lie.
+
+    As `--run-dir` says; else, with `--resume`, the newest run in the runs folder if it is of the same job and has
+    not ended; else a new one.
+    """
+    if settings.run_dir:
+        return Path(settings.run_dir)
+    runs_dir = Path(settings.runs_dir)
+    unfinished = _unfinished(runs_dir / "latest", settings) if settings.resume else None
+    return unfinished or new_run_directory(runs_dir, settings.model)
+
+
+def _unfinished(latest: Path, settings: ServerSettings) -> Path | None:
+    """The run that `latest` points to, if it is to be gone on with."""
+    if not latest.is_dir():
+        return None
+    path = latest.parent / latest.resolve().name
+    if (_read_json(path / "summary.json") or {}).get("status") == "ended":
+        return None
+    begun = (_read_json(path / "config.json") or {}).get("settings", {})
+    wanted = settings.model_dump(mode="json")
+    job = [name for group in ("model and data", "asynchrony", "optimizer") for name in settings.groups[group]]
+    return path if all(begun.get(name, wanted[name]) == wanted[name] for name in job) else None
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
 class RunDirectory:
     """Files of one run.
 
@@ -40,14 +76,35 @@ class RunDirectory:
     """
 
     def __init__(self, path: Path) -> None:
-        """Makes the directory and points `latest` beside it to it."""
+        """Makes the directory."""
         path.mkdir(parents=True, exist_ok=True)
         self.path = path
+        self._lock: int | None = None
         self._traces: dict[int, TraceFile] = {}
-        link = path.parent / f".latest-{os.getpid()}"
+
+    def lock(self) -> bool:
+        """Takes the directory for this process, until it ends; returns whether nobody else has it."""
+        if self._lock is None:
+            self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def publish(self) -> None:
+        """Points `latest` beside the directory to it."""
+        link = self.path.parent / f".latest-{os.getpid()}"
         link.unlink(missing_ok=True)
-        link.symlink_to(path.name)
-        link.replace(path.parent / "latest")
+        link.symlink_to(self.path.name)
+        link.replace(self.path.parent / "latest")
+
+    def discard(self) -> None:
+        """Removes the directory again if there is nothing in it."""
+        with suppress(OSError):
+            if {entry.name for entry in self.path.iterdir()} <= {".lock"}:
+                (self.path / ".lock").unlink(missing_ok=True)
+            self.path.rmdir()
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Writes a file whole or not at all."""
@@ -57,6 +114,8 @@ class RunDirectory:
 
     def append_trace(self, shard: int, records: bytes) -> None:
         """Adds records to the trace of a shard: `trace.npy` is shard 0's, and the job's."""
+        if not records:
+            return
         if shard not in self._traces:
             self._traces[shard] = TraceFile(self._trace_path(shard))
         self._traces[shard].append(records)
@@ -119,7 +178,7 @@ def configuration(settings: ServerSettings, facts: dict[str, str]) -> dict[str, 
 
 
 def summary(
-    coordinator: Coordinator, metrics: Metrics, totals: dict[str, int], drained: bool
+    coordinator: Coordinator, metrics: Metrics, totals: Mapping[str, float], drained: bool
 ) -> dict[str, Any]:
     """What the job came to: settings, counts, losses, accuracies, staleness."""
     settings, ledger = coordinator.settings, coordinator.ledger

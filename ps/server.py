@@ -10,7 +10,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -32,15 +31,18 @@ from ps.keeper import Keeper
 from ps.lines import ShardLines
 from ps.progress import ProgressReport
 from ps.recovery import Recovery
-from ps.run import RunDirectory, configuration, new_run_directory, summary
+from ps.run import RunDirectory, configuration, run_directory, summary
+from ps.script import ScriptCoordinator
 from ps.servicer import CoordinatorServicer
 from ps.shard import Push
 
 TICK_S = 0.1
+SAME_SIGNAL_S = 1.0  # a dying launcher's threads each have the signal sent
 FLUSH_EVERY_S = 0.5
-LEAVE_TIMEOUT_S = 4.0
-STOP_TIMEOUT_S = 2.0
+LEAVE_TIMEOUT_S = 3.0
+STOP_TIMEOUT_S = 1.5
 LAST_CHECKPOINT_S = 3.0
+LOCK_TIMEOUT_S = 15.0  # longer than a server may take to end
 FAILED = 3  # exit code of a server whose job has failed: to start it again would not mend that
 
 
@@ -121,11 +123,7 @@ class CoordinatorProcess:
     def __init__(self, settings: ServerSettings) -> None:
         """Makes the run directory and everything that lives in this process."""
         self._settings = settings
-        path = (
-            Path(settings.run_dir)
-            if settings.run_dir
-            else new_run_directory(Path(settings.runs_dir), settings.model)
-        )
+        path = run_directory(settings)
         self.run = RunDirectory(path)
         if not settings.resume and numbers(self.run.checkpoints):
             raise RunExists(
@@ -134,7 +132,8 @@ class CoordinatorProcess:
             )
         self.host = ShardHost(0, self._local_event, self._admit, self._accepted)
         self.lines = ShardLines(settings, self.host.command, self._joined, self._event, self._lost)
-        self.coordinator = Coordinator(settings, path.name, lambda: secrets.randbits(63) + 1, self.lines.send)
+        kind = ScriptCoordinator if settings.script else Coordinator
+        self.coordinator = kind(settings, path.name, lambda: secrets.randbits(63) + 1, self.lines.send)
         self.keeper = Keeper(self.coordinator, self.host, self.run, self.lines.send, self._flush_trace)
         self.report = ProgressReport(self.coordinator, self.host.metrics, path.name)
         self.servicer = CoordinatorServicer(
@@ -143,14 +142,20 @@ class CoordinatorProcess:
         self.recovery = Recovery(
             self.coordinator, self.host, self.lines, self.keeper, self.run, self.servicer.changed
         )
-        self._drained = False
+        self._drained_s: float | None = None
         self._at_once = False
         self._configured = False
         self._noted = 0
 
     async def serve(self) -> int:
         """Runs the job; returns the exit code."""
-        server, address = await listen(self._settings, self._add_services)
+        await self._lock_run()
+        try:
+            server, address = await listen(self._settings, self._add_services)
+        except PortInUse:
+            self.run.discard()
+            raise
+        self.run.publish()
         doorbell = open_doorbell(self._settings, self.host, self._broken)
         name = doorbell.name if doorbell else ""
         self._joined(pb.ShardAddress(shard=0, address=address, generation=1, doorbell=name))
@@ -171,6 +176,14 @@ class CoordinatorProcess:
         for note in self.coordinator.notes[self._noted :]:
             log(note)
         return 0 if self.coordinator.phase == Phase.ENDED else FAILED
+
+    async def _lock_run(self) -> None:
+        """Waits for the end of another process that still writes in the run directory: the one before this."""
+        deadline = time.monotonic() + LOCK_TIMEOUT_S
+        while not self.run.lock():
+            if time.monotonic() > deadline:
+                raise RunExists(f"--run-dir must be of no other running server; {self.run.path} is: stop that first.")
+            await asyncio.sleep(TICK_S)
 
     def _add_services(self, server: grpc.aio.Server) -> None:
         rpc.add_CoordinatorServicer_to_server(self.servicer, server)
@@ -211,12 +224,13 @@ class CoordinatorProcess:
         self.coordinator.used(push.worker, push.lease, push.epoch, push.start, push.stop, time.monotonic())
 
     def _signalled(self, name: str) -> None:
-        if self._drained:
-            self._stop_at_once(f"{name} again")
-        else:
-            self._drained = True
+        now = time.monotonic()
+        if self._drained_s is None:
+            self._drained_s = now
             self.coordinator.drain(name, time.monotonic())
             self.servicer.changed()
+        elif now > self._drained_s + SAME_SIGNAL_S:
+            self._stop_at_once(f"{name} again")
 
     def _stop_at_once(self, reason: str) -> None:
         self._at_once = True
@@ -241,7 +255,7 @@ class CoordinatorProcess:
 
     async def _farewell(self) -> None:
         """Keeps what there is, writes the summary, lets the workers and then the other shards go."""
-        if self.coordinator.phase == Phase.ENDED:
+        if self.coordinator.phase == Phase.ENDED or self._drained_s is not None:
             await self.keeper.last(LAST_CHECKPOINT_S)
         self._flush()
         self._write_summary()
@@ -254,7 +268,7 @@ class CoordinatorProcess:
     def _flush(self) -> None:
         if not self._configured and self.coordinator.facts:
             self._configured = True
-            self.run.write_json("config.json", configuration(self._settings, self.coordinator.facts))
+            self.run.write_json("config.json", configuration(self.coordinator.settings, self.coordinator.facts))
         self._flush_trace()
         for note in self.coordinator.notes[self._noted :]:
             log(note)

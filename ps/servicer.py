@@ -14,11 +14,12 @@ import grpc
 from protos import parameter_server_pb2 as pb
 from protos import parameter_server_pb2_grpc as rpc
 from protos.channel import PROTOCOL
-from protos.errors import DeadlineExceeded, DownpourError, InvalidRequest, Unreachable, status_of
+from protos.errors import DeadlineExceeded, DownpourError, InvalidRequest, Unreachable, Unsupported, status_of
 from protos.frame import CHUNK_BYTES
 from ps.coordinator import OVER, Coordinator, Phase, check_protocol
 from ps.lines import ShardLines
 from ps.progress import ProgressReport
+from ps.script import ScriptCoordinator
 
 LONGEST_WAIT_S = 10.0
 JOIN_TIMEOUT_S = 60.0
@@ -96,11 +97,15 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
     async def Register(self, request: pb.RegisterRequest, context: Context) -> pb.Session:
         """Opens a session, once every shard is there and knows of it."""
         coordinator = self._coordinator
-        if not await self.wait_until(lambda: coordinator.shards_joined, JOIN_TIMEOUT_S):
+        if not await self.wait_until(lambda: coordinator.open, JOIN_TIMEOUT_S):
             raise DeadlineExceeded(
                 f"all {coordinator.settings.shards} shards must join within {JOIN_TIMEOUT_S:.0f} s; so far "
                 f"{sorted(coordinator.shards)} have. Start the others with --coordinator."
             )
+        if isinstance(coordinator, ScriptCoordinator):
+            past = await self._stage_of(coordinator, request)
+            if past is not None:
+                return pb.Session(past=True, decisions=past)
         member = coordinator.register(request, time.monotonic())
         number = coordinator.membership.number
         self.changed()
@@ -116,8 +121,25 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
         if coordinator.membership.get(member.worker) is not member:
             raise Unreachable("the job has just returned to its last checkpoint: register again.")
         return pb.Session(
-            worker=member.worker, incarnation=member.incarnation, session=member.session, shards=coordinator.addresses
+            worker=member.worker,
+            incarnation=member.incarnation,
+            session=member.session,
+            shards=coordinator.addresses,
+            decisions=coordinator.decisions if isinstance(coordinator, ScriptCoordinator) else (),
         )
+
+    async def _stage_of(
+        self, coordinator: ScriptCoordinator, request: pb.RegisterRequest
+    ) -> list[pb.Decision] | None:
+        """Waits until a worker of a script may join; the decisions of its call of `fit` if that is over."""
+        check_protocol(request.protocol)
+        past = coordinator.past(request)
+        if past is None and not await self.wait_until(lambda: coordinator.may_register(request), JOIN_TIMEOUT_S):
+            raise DeadlineExceeded(
+                f"all workers must be through with call {coordinator.stage} of fit within {JOIN_TIMEOUT_S:.0f} s of "
+                "the first that is: one still is not."
+            )
+        return past
 
     @told
     async def Ready(self, request: pb.ReadyRequest, context: Context) -> pb.ReadyReply:
@@ -186,6 +208,35 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
         finally:
             beside.unlink(missing_ok=True)
         return pb.UploadReply(bytes=size)
+
+    @told
+    async def Meet(self, request: pb.MeetRequest, context: Context) -> pb.MeetReply:
+        """Waits a while for the others, and then for worker 0."""
+        coordinator = self._script()
+        reply = coordinator.meet(request, time.monotonic())
+        self.changed()
+
+        def news() -> bool:
+            nonlocal reply
+            if context.done():
+                return True
+            reply = coordinator.meet(request, time.monotonic())
+            awaited = reply.complete if coordinator.leads(request.session) else reply.HasField("decision")
+            return awaited or coordinator.phase in OVER
+
+        await self.wait_until(news, LONGEST_WAIT_S / 2)
+        return reply
+
+    @told
+    async def SetRates(self, request: pb.SetRatesRequest, context: Context) -> pb.SetRatesReply:
+        """Takes the learning rate of the updates to come."""
+        self._script().set_rates(request, time.monotonic())
+        return pb.SetRatesReply()
+
+    def _script(self) -> ScriptCoordinator:
+        if not isinstance(self._coordinator, ScriptCoordinator):
+            raise Unsupported("this server trains a job of its own; a script needs one started with --script.")
+        return self._coordinator
 
     @told
     async def Leave(self, request: pb.LeaveRequest, context: Context) -> pb.LeaveReply:
@@ -261,6 +312,10 @@ def job_message(coordinator: Coordinator) -> pb.Job:
         workers=settings.workers,
         shards=settings.shards,
         learning_rate=settings.effective_learning_rate,
+        push_every=settings.push_every,
+        fetch_every=settings.fetch_every or settings.push_every,
+        overlap=settings.overlap,
         phase=coordinator.phase,
         chunk_bytes=CHUNK_BYTES,
+        script=isinstance(coordinator, ScriptCoordinator),
     )

@@ -178,6 +178,9 @@ class Shard:
 
     def _forget(self, worker: int) -> None:
         self._versions.leave(worker)
+        self._take_answer(worker)
+
+    def _take_answer(self, worker: int) -> None:
         answer = self._answers.pop(worker, None)
         if answer is not None:
             self._pool.drop(answer)
@@ -302,6 +305,7 @@ class Shard:
         staleness = self.version - push.base_version
         reason = self._refuse(push, gradient, staleness)
         if reason:
+            self._take_answer(push.worker)
             return self._conclude(push, Result(Outcome.DROPPED, self.version, staleness, reason=reason))
         if not self._consistency.buffers:
             return self._apply_one(push, gradient, staleness)
@@ -326,6 +330,12 @@ class Shard:
         """Applies the mean of what waits for more pushes: there will be none."""
         if self._pending:
             self._apply_several(in_worker_order([push for push, _ in self._pending]))
+
+    def assign(self, weights: np.ndarray) -> None:
+        """Commits other weights `float32[n + m]` as the next version; the optimizer's slots stay."""
+        spare = self._pool.take()
+        spare.array[:] = weights
+        self._commit(spare)
 
     def check_generation(self, generation: int) -> None:
         """Raises Fenced unless the number is this life's."""
@@ -410,9 +420,7 @@ class Shard:
         """One update from one push: w' = w − η·g into a spare buffer, swapped in."""
         spare, old = self._pool.take(), self._committed.array
         if self._consistency.payload == "replica":
-            answer = self._answers.pop(push.worker, None)
-            if answer is not None:
-                self._pool.drop(answer)
+            self._take_answer(push.worker)
             answer = self._answers[push.worker] = self._pool.take()
             η = self._rule.elastic(payload, self.version, old, spare.array, answer.array)
         else:

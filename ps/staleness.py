@@ -127,8 +127,10 @@ class DelayCompensation(Compensation):
             np.multiply(correction, corrected, correction)
             if self.clip:
                 most, norm = self.clip * float(np.linalg.norm(gradient)), float(np.linalg.norm(correction))
-                if not norm <= most:
-                    np.multiply(correction, np.float32(most / norm if np.isfinite(norm) else 0.0), correction)
+                if not np.isfinite(norm):
+                    correction.fill(0.0)
+                elif norm > most:
+                    np.multiply(correction, np.float32(most / norm), correction)
             np.add(gradient, correction, corrected)
         return corrected
 

@@ -68,17 +68,17 @@ class TraceFile:
     it is not in the weights any more. So records and weights agree, and no push occurs twice.
     """
 
-    def __init__(self, path: Path, keep: int = 0) -> None:
-        """Makes the file, or keeps the first records of one that is there.
+    def __init__(self, path: Path, keep: int | None = None) -> None:
+        """Makes the file, or goes on with the one that is there.
 
         Args:
             path: Where it is.
-            keep: How many; fewer are kept where there are fewer.
+            keep: How many of its first records to keep (default: all).
         """
         path.touch()
         self._file: BinaryIO = path.open("r+b")
         whole = (self._file.seek(0, 2) - _HEADER_BYTES) // DTYPE.itemsize
-        self._count = max(0, min(keep, whole))
+        self._count = max(0, whole if keep is None else min(keep, whole))
         self._file.truncate(_HEADER_BYTES + self._count * DTYPE.itemsize)
         self._write_header()
 

@@ -77,7 +77,7 @@ class Update:
         if self._consistency.payload == "difference":
             self._add(payload, η / self.learning_rate(version) if η else 0.0, old, new)
             return η
-        gradient = self._gradient(push, payload, old)
+        gradient = self._gradient(push, payload, version, old)
         self._optimizer.apply(old[:n], gradient, new[:n], learning_rate=η, momentum=self._momentum())
         if len(new) > n:
             np.add(old[n:], payload[n:], out=new[n:])
@@ -98,7 +98,7 @@ class Update:
         mean, rates = np.zeros(len(old), np.float32), []
         for push, payload in group:
             scale = self._compensation.scale(version - push.base_version, self._consistency.live, η)
-            gradient = self._gradient(push, payload, old)
+            gradient = self._gradient(push, payload, version, old)
             mean[:n] += gradient * np.float32(scale * push.samples / total)
             mean[n:] += payload[n:] * np.float32(push.samples / total)
             rates.append(η * scale)
@@ -134,13 +134,13 @@ class Update:
         np.add(old[:n], new[:n], new[:n])
         np.add(old[n:], difference[n:], new[n:])
 
-    def _gradient(self, push: Weighed, payload: Vector, weights: Vector) -> Vector:
+    def _gradient(self, push: Weighed, payload: Vector, version: int, weights: Vector) -> Vector:
         """The gradient `float32[n]` that counts for a push, corrected for its delay if the mode says so."""
         n = self._optimizer.size
         gradient = payload[:n]
         if not self._compensation.corrects:
             return gradient
-        base = self._base(push.base_version)
+        base = weights if push.base_version == version else self._base(push.base_version)
         if base is None:
             self.uncorrected += 1
             return gradient

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ class Process:
         try:
             return self.child.wait(deadline_s)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"{self.child.args} should have ended by now; {self.errors}") from None
+            raise AssertionError(f"{self.child.args!r} should have ended by now; {self.errors}") from None
 
     def kill(self) -> None:
         """kill -9, as a machine that goes down would."""
@@ -144,10 +144,12 @@ class Cluster:
         return np.load(self.run / ("trace.npy" if shard == 0 else f"trace-shard{shard}.npy"))
 
     def close(self) -> None:
-        for member in self.members:
-            member.close()
-        for process in self.processes:
-            process.kill()
+        """Nothing is left, whatever goes wrong on the way."""
+        with ExitStack() as stack:
+            for process in self.processes:
+                stack.callback(process.kill)
+            for member in self.members:
+                stack.callback(member.close)
 
 
 @contextmanager
@@ -157,6 +159,10 @@ def running(folder: Path, shards: int = 1, **flags: Any) -> Iterator[Cluster]:
     try:
         cluster.serve(shards, **flags)
         yield cluster
+    except BaseException:
+        for process in cluster.processes:  # pytest shows what a test that fails has printed
+            print(f"--- {process.log.name}, exit status {process.child.poll()}\n{process.errors}")
+        raise
     finally:
         cluster.close()
 

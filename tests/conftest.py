@@ -1,10 +1,37 @@
-"""Hypothesis without deadlines: a timing is never a test."""
+"""Hypothesis without deadlines (a timing is never a test), and a job that bad input must not disturb."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
 from hypothesis import HealthCheck, settings
 
-settings.register_profile(
-    "downpour", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
-)
+from protos import parameter_server_pb2 as pb
+from tests.cluster import Cluster, Member, running
+from tests.raw_frames import LAYOUT, ONES
+from worker.client import Samples
+
+settings.register_profile("downpour", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("downpour")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with running(tmp_path_factory.mktemp("ps"), workers=1, learning_rate=0.5, batch_size=4) as cluster:
+        cluster.train(LAYOUT, 1)
+        yield cluster
+
+
+@pytest.fixture
+def member(cluster: Cluster) -> Iterator[Member]:
+    """A worker of its own for each test; training goes on after it."""
+    member = cluster.join(LAYOUT)
+    member.client.pull()
+    yield member
+    fresh = cluster.join(LAYOUT)
+    before = fresh.client.pull()
+    after = fresh.client.push_pull(ONES, 1.0, Samples())
+    assert after.replies[0].outcome == pb.APPLIED
+    np.testing.assert_array_equal(after.flat, before.flat - 0.5)

@@ -1,7 +1,7 @@
 """Workers without TensorFlow, in processes of their own, on the real control and data planes.
 
-    python -m tests.numpy_worker push --server ADDRESS --size N     pushes integer gradients until it is killed
-    python -m tests.numpy_worker train --server ADDRESS --size N    takes tasks until the job is over
+python -m tests.numpy_worker push --server ADDRESS --size N     pushes integer gradients until it is killed
+python -m tests.numpy_worker train --server ADDRESS --size N    takes tasks until the job is over
 """
 
 from __future__ import annotations

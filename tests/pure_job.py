@@ -10,9 +10,10 @@ from protos import parameter_server_pb2 as pb
 from protos.channel import PROTOCOL
 from protos.layout import TRAINED, Layout
 from ps.config import ServerSettings
-from ps.coordinator import OVER, Coordinator
+from ps.coordinator import OVER, Coordinator, Phase
 
 LAYOUT = Layout.of([("w", (6,), TRAINED)])
+EVERYTHING = Counter((epoch, position) for epoch in range(2) for position in range(20))
 DATA = pb.Data(name="tiny", checksum="c" * 64, train_samples=20, validation_samples=4, test_samples=4)
 
 
@@ -31,6 +32,9 @@ class PureJob:
         self.coordinator = Coordinator(self.settings, "job-1", itertools.count(1000).__next__, self._send)
         for shard in range(self.settings.shards):
             self.coordinator.shard_joined(pb.ShardAddress(shard=shard, address=f"host:{shard}", generation=1))
+
+    def phase(self) -> Phase:
+        return self.coordinator.phase
 
     def _send(self, command: pb.ShardCommand) -> None:
         self.commands.append(command)
@@ -73,9 +77,7 @@ class PureJob:
         return self.coordinator.register(self.request(worker=worker, **fields), self.now).session
 
     def ready(self, session: int, initialised: bool = False, warm: bool = True) -> pb.ReadyReply:
-        return self.coordinator.ready(
-            pb.ReadyRequest(session=session, initialised=initialised, warm=warm), self.now
-        )
+        return self.coordinator.ready(pb.ReadyRequest(session=session, initialised=initialised, warm=warm), self.now)
 
     def initialise(self) -> None:
         for shard in range(self.settings.shards):

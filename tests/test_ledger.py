@@ -56,8 +56,8 @@ def test_every_position_of_every_epoch_is_used_once(
 
 def test_the_next_epoch_opens_without_a_barrier() -> None:
     ledger = Ledger(samples=4, epochs=2, lease_samples=3)
-    lent = [ledger.lease(0) for _ in range(4)]
-    assert [(each.epoch, each.start, each.stop) for each in lent if each] == [(0, 0, 3), (0, 3, 4), (1, 0, 3), (1, 3, 4)]
+    lent = [lease for _ in range(4) if (lease := ledger.lease(0))]
+    assert [(lease.epoch, lease.start, lease.stop) for lease in lent] == [(0, 0, 3), (0, 3, 4), (1, 0, 3), (1, 3, 4)]
     assert ledger.lease(0) is None and ledger.epoch == 0 and not ledger.finished
 
 

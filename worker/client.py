@@ -9,11 +9,12 @@ import numpy as np
 
 from protos import parameter_server_pb2 as pb
 from protos.codec import codec_named
+from protos.errors import DownpourError
 from protos.frame import Buffer, Frame
 from protos.layout import Layout, Slice
 from worker import shared_memory
 from worker.feedback import Feedback
-from worker.stream import ShardStream
+from worker.stream import Loop, ShardStream
 from worker.transport import Transport
 
 
@@ -88,6 +89,7 @@ class Client:
         self._session, self._layout, self._codec, self._keep = session, layout, codec, overlap
         self._slices = layout.cut(len(session.shards))
         self._feedback = feedback or Feedback(codec, self._slices, (session.worker, session.incarnation))
+        self._loop = Loop(background=overlap)
         self._links = [
             self._connect(shard, part, timeout_s, transport)
             for shard, part in zip(session.shards, self._slices, strict=True)
@@ -103,6 +105,13 @@ class Client:
     def initialise(self, flat: np.ndarray) -> None:
         """Sends the initial weights `float32[n + m]` to every shard."""
         requests = [pb.Request(kind=pb.INIT) for _ in self._slices]
+        payloads = [[_bytes(flat[part.start : part.stop]), *self._state(flat, part)] for part in self._slices]
+        self._send(requests, payloads)
+        self._receive()
+
+    def assign(self, flat: np.ndarray) -> None:
+        """Sets other weights `float32[n + m]` on every shard of a script's job."""
+        requests = [pb.Request(kind=pb.ASSIGN) for _ in self._slices]
         payloads = [[_bytes(flat[part.start : part.stop]), *self._state(flat, part)] for part in self._slices]
         self._send(requests, payloads)
         self._receive()
@@ -141,7 +150,13 @@ class Client:
         return self.pulled()
 
     def push(
-        self, gradient: np.ndarray, norm: float, samples: Samples, nonfinite: bool = False, pull: bool = True
+        self,
+        gradient: np.ndarray,
+        norm: float,
+        samples: Samples,
+        nonfinite: bool = False,
+        pull: bool = True,
+        base: Sequence[int] | None = None,
     ) -> None:
         """The first half of `push_pull`: sends. `gradient` must not change until `pulled` has returned.
 
@@ -151,12 +166,15 @@ class Client:
             samples: That it comes from.
             nonfinite: It holds NaN or Inf; then only its header is sent.
             pull: Whether the replies are to bring weights.
+            base: Versions that the gradient was computed from, where those are not the ones pulled last.
         """
         self._seq += 1
         requests, payloads = [], []
         for index, part in enumerate(self._slices):
             requests.append(self._header(index, norm, samples, nonfinite))
             requests[-1].no_pull = not pull
+            if base is not None:
+                requests[-1].base_version = base[index]
             trained = gradient[part.start : part.stop]
             payloads.append(
                 [] if nonfinite else [self._feedback.encode(index, trained), *self._state(gradient, part)]
@@ -176,16 +194,24 @@ class Client:
         for link in self._links:
             link.watch(now)
 
+    def give_up(self, error: DownpourError) -> None:
+        """The session is over: a shard that is gone is not waited for; to be called from another thread."""
+        for link in self._links:
+            link.ended = error
+
     def close(self) -> None:
         """Ends all connections."""
         for link in self._links:
             link.close()
+        self._loop.close()
 
     def _connect(self, shard: pb.ShardAddress, part: Slice, timeout_s: float, wanted: str) -> Transport:
         pushed_bytes = codec_named(self._codec).size_bytes(part.trained) + 4 * part.state
         region_bytes, session = max(4 * part.size, pushed_bytes), self._session.session
         shared = shared_memory.connect(shard.address, shard.doorbell, session, region_bytes, timeout_s, wanted)
-        return shared or ShardStream(shard.address, session, 4 * part.size, timeout_s, 1 + self._keep)
+        return shared or ShardStream(
+            shard.address, session, 4 * part.size, timeout_s, self._loop, 1 + self._keep
+        )
 
     def _header(self, index: int, norm: float, samples: Samples, nonfinite: bool) -> pb.Request:
         request = pb.Request(
@@ -201,7 +227,7 @@ class Client:
             samples=samples.count,
             loss=samples.loss,
             correct=samples.correct,
-            lease=samples.lease if index == 0 else 0,
+            lease=samples.lease,
             epoch=samples.epoch,
             start=samples.start,
             stop=samples.stop,

@@ -16,6 +16,7 @@ class WorkerSettings(Settings):
     worker: int | None = Field(
         None, ge=0, description="number of this worker (default: the coordinator gives one)"
     )
+    evaluator: bool = Field(False, description="take evaluation tasks only")
     model: str | None = Field(
         None, description="module:function, where the job's model is one; never taken from the wire"
     )
@@ -29,4 +30,14 @@ class WorkerSettings(Settings):
     connect_timeout_s: float = Field(
         60.0, gt=0, description="how long to look for the server before giving up"
     )
+    call_timeout_s: float = Field(30.0, gt=0, description="deadline of a call and of an awaited message")
+
+
+class ScriptSettings(Settings):
+    """One worker of a script (see worker/run.py)."""
+
+    server: Address = Field(description="HOST:PORT of the coordinator (shard 0), which was started with --script")
+    worker: int = Field(0, ge=0, description="number of this worker; worker 0 is the one that is seen")
+    threads: int = Field(1, ge=1, description="TensorFlow's threads within an operation")
+    connect_timeout_s: float = Field(60.0, gt=0, description="how long to look for the server before giving up")
     call_timeout_s: float = Field(30.0, gt=0, description="deadline of a call and of an awaited message")

@@ -73,6 +73,14 @@ class Control:
         except grpc.RpcError as failure:
             raise error_of(failure, self.address) from failure
 
+    def meet(self, request: pb.MeetRequest) -> pb.MeetReply:
+        """Waits a while for the other workers of a script, and for what worker 0 decides."""
+        return self._call(self._stub.Meet, request)
+
+    def set_rates(self, request: pb.SetRatesRequest) -> None:
+        """Says the learning rate of a script's updates to come."""
+        self._call(self._stub.SetRates, request)
+
     def leave(self, session: int, failed: bool, reason: str) -> None:
         """Ends the session."""
         self._call(self._stub.Leave, pb.LeaveRequest(session=session, failed=failed, reason=reason), 5.0)
@@ -109,7 +117,12 @@ class Heartbeat:
     """
 
     def __init__(
-        self, control: Control, session: int, every_s: float, watch: Callable[[float], None]
+        self,
+        control: Control,
+        session: int,
+        every_s: float,
+        watch: Callable[[float], None],
+        ended: Callable[[DownpourError], None] = lambda error: None,
     ) -> None:
         """Starts.
 
@@ -118,10 +131,12 @@ class Heartbeat:
             session: To renew.
             every_s: Time between two heartbeats.
             watch: Called about four times a second with the time.
+            ended: Told why the session has ended.
         """
         self.lost: DownpourError | None = None
         self.drain = False
         self._control, self._session, self._every_s, self._watch = control, session, every_s, watch
+        self._ended = ended
         self._stopped = threading.Event()
         self._threads = [threading.Thread(target=run, daemon=True) for run in (self._beat, self._look)]
         for thread in self._threads:
@@ -143,6 +158,7 @@ class Heartbeat:
                 raise
             except DownpourError as error:
                 self.lost = error
+                self._ended(error)
                 return
 
     def _look(self) -> None:

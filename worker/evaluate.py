@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from protos import parameter_server_pb2 as pb
-from worker.gradient import correct_of, forward, layout_of
+from worker.flat_model import FlatModel, correct_of
 
 BATCH = 1000
 
@@ -22,9 +22,7 @@ class Evaluator:
             model: Built; its own weights are not used.
             scale: Factor on the samples.
         """
-        self._model, self._scale = model, scale
-        self._layout = layout_of(model)
-        self._loss = keras.losses.get(model.loss or "sparse_categorical_crossentropy")
+        self._model, self._scale = FlatModel(model), scale
         self._sums = tf.function(self._sums_of, autograph=False, reduce_retracing=True)
 
     def __call__(self, flat: np.ndarray, x: np.ndarray, y: np.ndarray) -> pb.Evaluation:
@@ -39,8 +37,6 @@ class Evaluator:
         return pb.Evaluation(samples=len(x), loss=loss / count, accuracy=correct / count)
 
     def _sums_of(self, flat: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        n = self._layout.trained
-        x = tf.cast(x, tf.float32) * self._scale
-        outputs, _, _ = forward(self._model, self._layout, flat[:n], flat[n:], x, training=False)
+        outputs = self._model.outputs(flat, tf.cast(x, tf.float32) * self._scale)
         count = tf.cast(tf.shape(x)[0], tf.float32)
-        return tf.stack([tf.reduce_mean(self._loss(y, outputs)) * count, correct_of(y, outputs)])
+        return tf.stack([self._model.losses(y, outputs) * count, correct_of(y, outputs)])

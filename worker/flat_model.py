@@ -34,9 +34,14 @@ def write_weights(model: keras.Model, flat: np.ndarray) -> None:
         variable.assign(views[variable.path])
 
 
-def seed_words(*numbers: int) -> np.ndarray:
-    """What numbers (the job's seed, a worker, a push) make of the model's own seeds: `uint32[2]` to add."""
-    return np.random.SeedSequence(numbers).generate_state(2)
+def seed_words(numbers: Sequence[int], step: int) -> np.ndarray:
+    """What to add to the model's own seeds, `int64[2]`.
+
+    Args:
+        numbers: What the push is known by: the job's seed, the worker, the push's seq.
+        step: Of the push's local steps, from 0.
+    """
+    return np.random.SeedSequence(numbers).generate_state(2) + np.array([0, step * DRAWS_PER_STEP], np.int64)
 
 
 def correct_of(y: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
@@ -109,7 +114,7 @@ class FlatModel:
             state: The tensors of the state.
             x: Samples, as the model takes them.
             y: Their classes.
-            seed: `uint32[2]`, of a model that draws random numbers.
+            seed: `int64[2]` from `seed_words`; needed by a model that draws random numbers.
         """
         with tf.GradientTape() as tape:
             tape.watch(weights)
@@ -129,7 +134,7 @@ class FlatModel:
                 given.append(next(floats))
             elif _is_seed(variable):
                 own = next(seeds)
-                given.append(variable.value if seed is None else tf.constant(own) + seed)
+                given.append(variable.value if seed is None else own + tf.cast(seed, own.dtype))
             else:
                 given.append(variable.value)
         outputs, updated, own_losses = self._model.stateless_call(

@@ -1,24 +1,33 @@
-"""From flat weights and sample numbers to loss and flat gradient, in one `tf.function`."""
+"""From flat weights and sample numbers to loss and flat gradient, in one `tf.function`.
+
+One step copies the weights once, into memory that TensorFlow reads in place; the gradient is TensorFlow's own
+memory, which the transport reads in place. Loss, norm and the count of correct samples are its last elements.
+"""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from protos.layout import STATE, TRAINED, Layout
+from worker.aligned import Input
+from worker.compiling import choose, clock_for
 from worker.datasets import Dataset, scale_of
+from worker.flat_model import FlatModel, flattened, layout_of, read_weights, seed_words, write_weights
 
-WARM_UP_CALLS = 15
+__all__ = ["Gradient", "GradientFunction", "ResidentData", "layout_of", "read_weights", "write_weights"]
+
+NUMBERS = 3  # behind the gradient: loss, correct, norm
 
 
 @dataclass(frozen=True)
 class Gradient:
-    """What one batch says.
+    """What one batch, or the sum of several local steps, says.
 
     Attributes:
         flat: `float32[n + m]`: the gradient, then the differences of the state. A view of TensorFlow's memory.
@@ -37,33 +46,27 @@ class Gradient:
         """Whether every element is a number."""
         return bool(np.isfinite(self.norm))
 
-
-def layout_of(model: keras.Model) -> Layout:
-    """The model's layout: trained weights, then floating-point state; each in Keras's order."""
-    trained = [(v.path, tuple(v.shape), TRAINED) for v in model.trainable_variables]
-    state = [(v.path, tuple(v.shape), STATE) for v in _state(model)]
-    return Layout.of(trained + state)
-
-
-def read_weights(model: keras.Model) -> np.ndarray:
-    """The model's weights as one flat vector `float32[n + m]`."""
-    variables = [*model.trainable_variables, *_state(model)]
-    return np.concatenate([np.asarray(v.value, np.float32).ravel() for v in variables])
+    @classmethod
+    def of(cls, output: tf.Tensor, steps: int = 1) -> Gradient:
+        """Of what a function returns: `[gradient, differences of the state, Σ loss, correct, norm]`."""
+        vector = np.asarray(memoryview(output))
+        loss, correct, norm = (float(number) for number in vector[-NUMBERS:])
+        return cls(vector[:-NUMBERS], norm, loss / steps, int(correct))
 
 
-def write_weights(model: keras.Model, flat: np.ndarray) -> None:
-    """Assigns a flat vector `float32[n + m]` to the model's weights."""
-    views = layout_of(model).views(flat)
-    for variable in [*model.trainable_variables, *_state(model)]:
-        variable.assign(views[variable.path])
+class ResidentData:
+    """The training samples in TensorFlow's memory: a step is given their numbers alone."""
 
+    def __init__(self, dataset: Dataset) -> None:
+        """Copies the training set, in the type that it has."""
+        self.count = len(dataset.x_train)
+        self.scale = scale_of(dataset)
+        with tf.device("CPU"):
+            self._x, self._y = tf.constant(dataset.x_train), tf.constant(dataset.y_train)
 
-def _is_state(variable: keras.Variable) -> bool:
-    return bool(tf.as_dtype(variable.dtype).is_floating)
-
-
-def _state(model: keras.Model) -> list[keras.Variable]:
-    return [variable for variable in model.non_trainable_variables if _is_state(variable)]
+    def batch(self, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Samples as the model takes them, and their classes."""
+        return tf.cast(tf.gather(self._x, indices), tf.float32) * self.scale, tf.gather(self._y, indices)
 
 
 class GradientFunction:
@@ -71,9 +74,13 @@ class GradientFunction:
 
     Attributes:
         xla: Whether whole batches go through XLA.
+        model: What is differentiated.
+        data: What it is trained on.
     """
 
-    def __init__(self, model: keras.Model, dataset: Dataset, batch_size: int, clip_norm: float) -> None:
+    def __init__(
+        self, model: keras.Model, dataset: Dataset, batch_size: int, clip_norm: float = 0.0, threads: int = 1
+    ) -> None:
         """Traces nothing yet.
 
         Args:
@@ -81,109 +88,85 @@ class GradientFunction:
             dataset: Kept in TensorFlow's memory.
             batch_size: Samples of a whole batch.
             clip_norm: Largest norm of the gradient; 0 does not clip.
+            threads: That TensorFlow uses.
         """
         self.xla = False
-        self._model, self._batch_size, self._clip_norm = model, batch_size, clip_norm
-        self._layout = layout_of(model)
-        self._loss = keras.losses.get(model.loss or "sparse_categorical_crossentropy")
-        self._scale = scale_of(dataset)
-        with tf.device("CPU"):
-            self._x = tf.constant(dataset.x_train)
-            self._y = tf.constant(dataset.y_train)
-        plain = tf.function(self._gradient, autograph=False)
-        compiled = tf.function(self._gradient, autograph=False, jit_compile=True)
-        self._plain = tf.function(self._gather_then(plain), autograph=False)
-        self._compiled = tf.function(self._gather_then(compiled), autograph=False)
+        self.model, self.data = FlatModel(model), ResidentData(dataset)
+        self.batch_size, self.clock = batch_size, clock_for(threads)
+        self._clip_norm = clip_norm
+        self._flat = Input((self.model.layout.size,))
+        self._whole = Input((batch_size,), np.int32)
 
-    def __call__(self, flat: np.ndarray, indices: np.ndarray) -> Gradient:
-        """Loss and gradient at `flat`, `float32[n + m]`, on the samples `int32[b]`."""
-        step = self._compiled if self.xla and len(indices) == self._batch_size else self._plain
-        gradient, numbers = step(tf.convert_to_tensor(flat), tf.convert_to_tensor(indices))
-        loss, norm, correct = numbers.numpy()
-        return Gradient(np.asarray(memoryview(gradient)), float(norm), float(loss), int(correct))
+    def __call__(self, flat: np.ndarray, indices: np.ndarray, seed: Sequence[int] = (), step: int = 0) -> Gradient:
+        """Loss and gradient at `flat`, `float32[n + m]`, on the samples `int32[b]`.
 
-    def warm_up(self, flat: np.ndarray, xla: str) -> dict[str, float]:
+        Args:
+            flat: Weights and state.
+            indices: Of training samples.
+            seed: Of the push, for a model that draws random numbers: see `seed_words`.
+            step: Of the push's local steps, from 0.
+        """
+        if len(indices) == self.batch_size:
+            function, batch = self._compiled if self.xla else self._plain, self._whole.filled(indices)
+        else:
+            function, batch = self._plain, tf.convert_to_tensor(indices, tf.int32)
+        return Gradient.of(function(self._flat.filled(flat), batch, *self.seeds(seed, step)))
+
+    def warm_up(self, flat: np.ndarray, xla: str, log: Callable[[str], None] = lambda message: None) -> dict[str, float]:
         """Compiles, and under `auto` keeps what is faster; returns median times in seconds.
 
         Args:
             flat: Any weights.
             xla: `on`, `off` or `auto`.
+            log: Told why XLA cannot be used, where it cannot.
         """
-        count = int(self._x.shape[0])
-        indices = np.arange(min(self._batch_size, count), dtype=np.int32)
-        times = {}
-        for name, compiled in (("plain", False), ("xla", True)):
-            if (xla, compiled) in (("on", False), ("off", True)):
-                continue
-            self.xla = compiled
-            self(flat, indices)
-            times[name] = self._median_s(flat, indices)
-        self.xla = min(times, key=lambda name: times[name]) == "xla"
+        indices = np.arange(self.batch_size, dtype=np.int32) % self.data.count
+        arguments = (self._flat.filled(flat), self._whole.filled(indices), *self.seeds())
+        forms = {"plain": lambda: self._plain(*arguments), "xla": lambda: self._compiled(*arguments)}
+        self.xla, times = choose(xla, forms, self.clock, log)
         return times
 
-    def _median_s(self, flat: np.ndarray, indices: np.ndarray) -> float:
-        times = []
-        for _ in range(WARM_UP_CALLS):
-            start = time.perf_counter()
-            self(flat, indices)
-            times.append(time.perf_counter() - start)
-        return float(np.median(times))
+    def seeds(self, numbers: Sequence[int] = (), step: int = 0) -> tuple[tf.Tensor, ...]:
+        """The last argument of a function of this model: there is none unless it draws random numbers."""
+        return (tf.constant(seed_words(numbers, step), tf.int64),) if self.model.random else ()
 
-    def _gather_then(self, step: Any) -> Any:
-        def gathered(flat: tf.Tensor, indices: tf.Tensor) -> Any:
-            x = tf.cast(tf.gather(self._x, indices), tf.float32) * self._scale
-            return step(flat, x, tf.gather(self._y, indices))
+    @cached_property
+    def _plain(self) -> Any:
+        return self._traced(None, jit_compile=None)
 
-        return gathered
+    @cached_property
+    def _compiled(self) -> Any:
+        # The gather is part of it: a function that is XLA from end to end runs in the calling thread.
+        return self._traced(self.batch_size, jit_compile=True)
 
-    def _gradient(self, flat: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """One forward and one backward pass; numbers are `[loss, norm, correct]`."""
-        n, m = self._layout.trained, self._layout.state
-        weights, state = flat[:n], flat[n:]
-        with tf.GradientTape() as tape:
-            tape.watch(weights)
-            outputs, new_state, losses = forward(self._model, self._layout, weights, state, x, training=True)
-            loss = tf.reduce_mean(self._loss(y, outputs)) + tf.add_n([tf.constant(0.0), *losses])
-        gradient = tape.gradient(loss, weights)
-        norm = tf.norm(gradient)
+    def _traced(self, samples: int | None, jit_compile: bool | None) -> Any:
+        specs = [tf.TensorSpec([self.model.layout.size]), tf.TensorSpec([samples], tf.int32), *self.seed_specs()]
+        function = tf.function(self._gradient, autograph=False, jit_compile=jit_compile)
+        return function.get_concrete_function(*specs)
+
+    def seed_specs(self) -> list[tf.TensorSpec]:
+        """The types of `seeds`."""
+        return [tf.TensorSpec([2], tf.int64)] if self.model.random else []
+
+    def _gradient(self, flat: tf.Tensor, indices: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
+        weights, state = self.model.pieces(flat)
+        gradients, new_state, loss, correct = self.step(weights, state, indices, seed)
+        differences = [new - old for new, old in zip(new_state, state, strict=True)]
+        norm = norm_of(gradients)
+        return tf.concat([*flattened(gradients), *flattened(differences), tf.stack([loss, correct, norm])], 0)
+
+    def step(
+        self, weights: list[tf.Tensor], state: list[tf.Tensor], indices: tf.Tensor, seed: tf.Tensor | None
+    ) -> tuple[list[tf.Tensor], list[tf.Tensor], tf.Tensor, tf.Tensor]:
+        """Gradients (clipped), new state, loss and correct samples of one batch, in tensors."""
+        back = self.model.backward(weights, state, *self.data.batch(indices), seed)
+        gradients = back.gradients
         if self._clip_norm:
-            gradient *= tf.minimum(1.0, self._clip_norm / tf.maximum(norm, 1e-12))
-            norm = tf.minimum(norm, self._clip_norm)
-        if m:
-            gradient = tf.concat([gradient, new_state - state], 0)
-        return gradient, tf.stack([loss, norm, correct_of(y, outputs)])
+            scale = tf.minimum(1.0, self._clip_norm / tf.maximum(norm_of(gradients), 1e-12))
+            gradients = [gradient * scale for gradient in gradients]
+        return gradients, back.state, back.loss, back.correct
 
 
-def forward(
-    model: keras.Model, layout: Layout, weights: tf.Tensor, state: tf.Tensor, x: tf.Tensor, training: bool
-) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
-    """The model's outputs, its new state as `float32[m]`, and its own losses.
-
-    State that is not floating-point (seeds, counters) lives in the model's variables and moves on there.
-    """
-    trained = [t for t in layout.tensors if t.section == TRAINED]
-    others = [t for t in layout.tensors if t.section == STATE]
-    values = [tf.reshape(part, t.shape) for part, t in zip(_split(weights, trained), trained, strict=True)]
-    floats = iter([tf.reshape(part, t.shape) for part, t in zip(_split(state, others), others, strict=True)])
-    variables = model.non_trainable_variables
-    given = [next(floats) if _is_state(v) else v.value for v in variables]
-    outputs, updated, losses = model.stateless_call(values, given, x, training=training, return_losses=True)
-    new_state = [tf.reshape(u, [-1]) for u, v in zip(updated, variables, strict=True) if _is_state(v)]
-    if training:
-        for new, variable in zip(updated, variables, strict=True):
-            if not _is_state(variable):
-                variable.value.assign(new)
-    return outputs, tf.concat(new_state, 0) if new_state else state, losses
-
-
-def _split(flat: tf.Tensor, tensors: list[Any]) -> list[tf.Tensor]:
-    # The gradient of one split is one concatenation; that of many slices would be as many padded vectors.
-    return list(tf.split(flat, [t.size for t in tensors])) if tensors else []
-
-
-def correct_of(y: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
-    """How many samples have their largest output at their class; 0 where outputs are no classes."""
-    if outputs.shape.rank != 2 or y.shape.rank != 1:
-        return tf.constant(0.0)
-    hits = tf.equal(tf.argmax(outputs, -1, output_type=tf.int32), tf.cast(y, tf.int32))
-    return tf.reduce_sum(tf.cast(hits, tf.float32))
+def norm_of(tensors: list[tf.Tensor]) -> tf.Tensor:
+    """The Euclidean norm of all elements together."""
+    return tf.sqrt(2.0 * tf.add_n([tf.nn.l2_loss(tensor) for tensor in tensors]))

@@ -8,24 +8,31 @@ import socket
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from protos import parameter_server_pb2 as pb
 from protos.channel import PROTOCOL
-from protos.errors import DownpourError, UnknownWorker
-from worker.client import Client, Pulled, Samples
+from protos.errors import DownpourError, Fenced, FutureVersion, UnknownWorker
+from worker.client import Client
 from worker.config import WorkerSettings
 from worker.control import Control, Heartbeat
+from worker.course import Course, Pushed
 from worker.datasets import Split, scale_of, split
 from worker.datasets import load as load_dataset
 from worker.evaluate import Evaluator
+from worker.exchange_plan import ExchangePlan
 from worker.feedback import Feedback
 from worker.gradient import GradientFunction, layout_of, read_weights, write_weights
+from worker.local_steps import LocalSteps
 from worker.models import build
+from worker.overlap import OverlappedCourse
+
+FRESH_S = 0.1  # after a longer wait for a lease, weights are pulled anew
 
 
 class Diverged(Exception):
@@ -34,6 +41,10 @@ class Diverged(Exception):
 
 class JobFailed(Exception):
     """The coordinator ended the job without a result."""
+
+
+class Stopped(Exception):
+    """The worker was asked to leave while it waited for the coordinator."""
 
 
 def log(message: str) -> None:
@@ -61,12 +72,19 @@ class Worker:
         model_name = named(settings.model, job.model, "model")
         self._model = build(model_name, self._dataset.input_shape, self._dataset.classes)
         self._layout = layout_of(self._model)
-        self._gradient = GradientFunction(self._model, self._dataset, job.batch_size, job.clip_norm)
+        self._plan = ExchangePlan.of(job)
+        self._gradient = GradientFunction(
+            self._model, self._dataset, job.batch_size, job.clip_norm, settings.threads
+        )
+        most = min(self._plan.push_every, self._plan.fetch_every)
+        self._local = LocalSteps(self._gradient, job.learning_rate, most) if most > 1 else None
         self._evaluate = Evaluator(self._model, scale_of(self._dataset))
+        self._initial = read_weights(self._model)  # a job that starts over begins from these again
+        self._warm = False
         self._session = pb.Session()
         self._feedback: Feedback | None = None
         self._nonfinite_in_a_row = 0
-        self._permutation: tuple[int, np.ndarray] = (-1, np.empty(0, np.int32))
+        self._stopping = self._waiting = False
         self._join(rejoin=False)
 
     # ------------------------------------------------------------------ membership
@@ -77,6 +95,7 @@ class Worker:
             job=self._job.job,
             worker=self._session.worker if rejoin else self._settings.worker,
             rejoin=rejoin,
+            evaluator=self._settings.evaluator,
             layout=self._layout.to_proto(),
             data=pb.Data(
                 name=self._dataset.name,
@@ -91,8 +110,13 @@ class Worker:
         )
         self._session = self._control.register(request)
         self._client = self._connect()
+        self._course = self._new_course()
         self._heartbeat = Heartbeat(
-            self._control, self._session.session, self._job.heartbeat_s, self._client.watch
+            self._control,
+            self._session.session,
+            self._job.heartbeat_s,
+            self._client.watch,
+            self._client.give_up,
         )
         log(
             f"worker {self._session.worker}, incarnation {self._session.incarnation}, joined job {self._job.job}"
@@ -109,6 +133,20 @@ class Worker:
             self._settings.call_timeout_s,
             self._job.transport,
             self._feedback,
+            self._plan.overlap,
+        )
+
+    def _new_course(self) -> Course:
+        kind = OverlappedCourse if self._plan.overlap else Course
+        return kind(
+            self._client,
+            self._gradient,
+            self._local,
+            self._plan,
+            self._job,
+            self._session.worker,
+            self._layout.trained,
+            len(self._split.y_train),
         )
 
     def _part(self) -> None:
@@ -137,9 +175,10 @@ class Worker:
         """
         failure = ""
         try:
-            self._await_start()
             while self._one_life():
                 pass
+        except Stopped:
+            log("asked to stop: left the job")
         except Exception as error:
             failure = str(error) or type(error).__name__
             raise
@@ -147,6 +186,27 @@ class Worker:
             self._part()
             if not isinstance(self._heartbeat.lost, UnknownWorker):
                 self._say_goodbye(failure)
+
+    def stop(self) -> None:
+        """Has the worker leave after its batch; what is left of its lease goes to others. For a signal handler."""
+        self._stopping = True
+        if self._waiting:
+            raise Stopped
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """While it lasts, `stop` breaks off what is waited for.
+
+        Raises:
+            Stopped: The worker has been asked to leave.
+        """
+        self._waiting = True
+        try:
+            if self._stopping:
+                raise Stopped
+            yield
+        finally:
+            self._waiting = False
 
     def _say_goodbye(self, failure: str) -> None:
         try:
@@ -157,31 +217,38 @@ class Worker:
     def _one_life(self) -> bool:
         """Works until the job is over (False), or until this session is (True): then it has joined again."""
         try:
+            self._await_start()
             self._tasks()
             return False
-        except UnknownWorker as error:
+        except (UnknownWorker, Fenced, FutureVersion) as error:
             log(f"session lost, joining again: {error}")
             self._part()
             self._join(rejoin=True)
-            self._await_start()
             return True
 
     def _await_start(self) -> None:
-        initial = read_weights(self._model)
-        times = self._gradient.warm_up(initial, self._settings.xla)
-        log("gradient: " + ", ".join(f"{name} {1000 * s:.2f} ms" for name, s in times.items()))
+        if not self._warm:
+            steps = self._local or self._gradient
+            times = steps.warm_up(self._initial, self._settings.xla, log)
+            log("gradient: " + ", ".join(f"{name} {1000 * s:.2f} ms" for name, s in times.items()))
+            self._warm = True
         initialised = False
         while True:
-            reply = self._control.ready(self._session.session, initialised, warm=True)
+            with self._interruptible():
+                reply = self._control.ready(self._session.session, initialised, warm=True)
             if reply.initialise:
-                self._client.initialise(initial)
+                self._client.initialise(self._initial)
                 initialised = True
             if reply.start or reply.end:
                 return
 
     def _tasks(self) -> None:
         while True:
-            task = self._control.lease(self._session.session)
+            asked_s = time.monotonic()
+            with self._interruptible():
+                task = self._control.lease(self._session.session)
+            if self._plan.fresh or task.kind != pb.TRAIN or time.monotonic() > asked_s + FRESH_S:
+                self._course.forget()
             if task.kind == pb.TRAIN:
                 self._train(task)
             elif task.kind == pb.VALIDATE:
@@ -195,25 +262,15 @@ class Worker:
 
     def _train(self, task: pb.Task) -> None:
         """Pull, gradient, push over the positions of one lease."""
-        order = self._order(task.epoch)
-        pulled = self._client.pull()
-        for start in range(task.start, task.stop, self._job.batch_size):
-            stop = min(start + self._job.batch_size, task.stop)
-            gradient = self._gradient(pulled.flat, order[start:stop])
-            samples = Samples(
-                stop - start, task.lease, task.epoch, start, stop, gradient.loss, gradient.correct
-            )
-            pulled = self._client.push_pull(
-                gradient.flat, gradient.norm, samples, nonfinite=not gradient.finite
-            )
-            self._count_nonfinite(gradient.finite)
-            if self._must_stop(pulled):
+        for pushed in self._course.train(task):
+            self._count_nonfinite(pushed.finite)
+            if self._must_stop(pushed):
                 return
 
-    def _must_stop(self, pulled: Pulled) -> bool:
+    def _must_stop(self, pushed: Pushed) -> bool:
         if self._heartbeat.lost is not None:
             raise self._heartbeat.lost
-        return self._heartbeat.drain or any(reply.drain for reply in pulled.replies)
+        return self._stopping or self._heartbeat.drain or any(reply.drain for reply in pushed.replies)
 
     def _count_nonfinite(self, finite: bool) -> None:
         self._nonfinite_in_a_row = 0 if finite else self._nonfinite_in_a_row + 1
@@ -222,13 +279,6 @@ class Worker:
                 f"gradients must be finite; received {self._nonfinite_in_a_row} in a row with NaN or Inf. "
                 f"The learning rate ({self._job.learning_rate:g}) is too large: try a tenth of it, or --clip-norm 1."
             )
-
-    def _order(self, epoch: int) -> np.ndarray:
-        """The permutation of (seed, epoch) as `int32[n]`."""
-        if self._permutation[0] != epoch:
-            generator = np.random.default_rng((self._job.seed, epoch))
-            self._permutation = (epoch, generator.permutation(len(self._split.y_train)).astype(np.int32))
-        return self._permutation[1]
 
     # ------------------------------------------------------------------ evaluation
 
@@ -253,6 +303,8 @@ class Worker:
         write_weights(self._model, flat)
         with tempfile.TemporaryDirectory(prefix="downpour-") as folder:
             path = Path(folder) / "model.keras"
+            if self._model.optimizer is not None:  # Keras warns when it loads an optimizer that was saved unbuilt
+                self._model.optimizer.build(self._model.trainable_variables)
             self._model.save(path)
             self._control.upload(self._session.session, path)
         self._control.report(request)

@@ -157,7 +157,7 @@ def _compile(spec: str, model: keras.Model, output: Any, classes: int) -> None:
             f"{spec}: the model must return one probability for each of {classes} classes. "
             f"Received: the shape {shape}. Widen its last layer; where it is no classifier, compile it with its loss."
         )
-    model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.compile(optimizer="sgd", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
 
 
 def _sigmoid100(input_shape: Shape, classes: int) -> keras.Model:

@@ -7,7 +7,7 @@ import time
 from abc import ABC, abstractmethod
 
 from protos import parameter_server_pb2 as pb
-from protos.errors import Unreachable
+from protos.errors import DownpourError, Unreachable
 from protos.frame import Buffer, Frame
 
 RETRY_FIRST_S, RETRY_MOST_S = 0.05, 1.0
@@ -21,6 +21,7 @@ class Transport(ABC):
     Attributes:
         address: Of the shard, for messages.
         resends_weights: Whether weights that the worker holds already would be sent again, if asked for.
+        ended: Why nobody will answer any more: the session is over; None while it lasts.
     """
 
     resends_weights = True
@@ -35,6 +36,7 @@ class Transport(ABC):
         self.address = address
         self._timeout_s = timeout_s
         self._unanswered = False
+        self.ended: DownpourError | None = None
 
     def send(self, header: pb.Request, *parts: Buffer) -> None:
         """Sends a request; the `parts` of its payload must not change until its reply is there."""
@@ -57,6 +59,8 @@ class Transport(ABC):
                 self._unanswered = False
                 return reply
             except Unreachable:
+                if self.ended is not None:
+                    raise self.ended from None
                 if time.monotonic() + pause_s > give_up_s:
                     raise
             threading.Event().wait(pause_s)

@@ -1,0 +1,42 @@
+"""The real launcher over real servers and the workers of chaos_worker.py.
+
+python -m bench.chaos_cluster RUN_DIR [--resume] [flags of `downpour train`]
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from deploy.config import TrainSettings
+from deploy.local import Launcher
+from deploy.plan import ProcessSpec, plan
+from deploy.terminal import open_screen
+from protos.settings import parse
+
+
+def specs_of(settings: TrainSettings, run_dir: Path, resume: bool) -> list[ProcessSpec]:
+    """The processes of a cluster, with other workers."""
+    found = []
+    for spec in plan(settings, str(run_dir)):
+        if spec.role == "worker":
+            spec = replace(spec, module="bench.chaos_worker")
+        elif resume and spec.number == 0:
+            spec = spec.again("127.0.0.1:0")
+        found.append(spec)
+    return found
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the cluster; returns the launcher's exit code."""
+    run_dir, rest = Path(argv[0]), list(argv[1:])
+    resume = "--resume" in rest
+    settings = parse(TrainSettings, [flag for flag in rest if flag != "--resume"], "chaos cluster")
+    (run_dir / "logs").mkdir(parents=True, exist_ok=True)
+    return Launcher(specs_of(settings, run_dir, resume), run_dir, open_screen(True)).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

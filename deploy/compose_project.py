@@ -1,0 +1,195 @@
+"""Containers that `make compose-test` starts, looks at and breaks; the standard library alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+DEPLOY = Path(__file__).resolve().parent
+CALL_S, START_S, JOB_S = 120.0, 180.0, 900.0
+ACCURACY = 0.95
+KILL = """
+import os
+for pid in filter(str.isdigit, os.listdir("/proc")):
+    with open(f"/proc/{pid}/stat") as file:
+        parent = file.read().rpartition(")")[2].split()[1]
+    if parent == "1":  # 1 is the init, which ends with its child
+        os.kill(int(pid), 9)
+"""
+SUMMARY = """
+import json, pathlib
+run = pathlib.Path("/runs/latest").resolve()
+size = (run / "model.keras").stat().st_size
+print(json.dumps({"run": run.name, "model_bytes": size, **json.loads((run / "summary.json").read_text())}))
+"""
+
+
+class Failed(Exception):
+    """Something that must hold does not."""
+
+
+def say(text: str) -> None:
+    """A line for a person."""
+    print(f"compose-test: {text}", flush=True)
+
+
+def check(holds: bool, must: str) -> None:
+    """Says what holds, or fails.
+
+    Raises:
+        Failed: It does not hold.
+    """
+    if not holds:
+        raise Failed(must)
+    say(f"ok: {must}")
+
+
+def call(command: Sequence[str], environ: Mapping[str, str], timeout_s: float = CALL_S) -> str:
+    """Standard output of a command.
+
+    Raises:
+        Failed: It failed.
+    """
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=timeout_s)
+    if done.returncode:
+        raise Failed(f"{shlex.join(command)} must succeed; it ended with {done.returncode}:\n{done.stderr[-3000:]}")
+    return done.stdout
+
+
+def until(what: str, holds: Callable[[], Any], timeout_s: float) -> Any:
+    """Waits for something to hold, and returns it.
+
+    Raises:
+        Failed: It does not within `timeout_s`.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not (value := holds()):
+        if time.monotonic() > deadline:
+            raise Failed(f"{what} within {timeout_s:.0f} s")
+        threading.Event().wait(0.5)
+    say(f"ok: {what}")
+    return value
+
+
+class Project:
+    """The services of some compose files, under a name of their own."""
+
+    def __init__(self, compose: Sequence[str], environ: Mapping[str, str], files: Sequence[str], **settings: object):
+        """Names the project; nothing is started.
+
+        Args:
+            compose: The command, `docker compose` or `docker-compose`.
+            environ: Of every command.
+            files: In this folder, the base file first.
+            settings: `DOWNPOUR_*` variables, by the rest of their names in lower case.
+        """
+        name = f"downpour-test-{os.getpid()}"
+        own = {f"DOWNPOUR_{key.upper()}": str(value) for key, value in settings.items()}
+        self.environ = {**environ, **own, "COMPOSE_PROJECT_NAME": name}
+        self.command = [*compose, *(f"--file={DEPLOY / file}" for file in files)]
+        self.volume = f"{name}_runs"
+
+    def compose(self, *args: str, timeout_s: float = CALL_S) -> str:
+        """Output of a command of compose."""
+        return call([*self.command, *args], self.environ, timeout_s)
+
+    def docker(self, *args: str) -> str:
+        """Output of a command of docker."""
+        return call(["docker", *args], self.environ)
+
+    @contextmanager
+    def up(self, *args: str) -> Iterator[subprocess.Popen[str]]:
+        """`up` in the foreground, as a person starts it; its log is shown when the block fails."""
+        with tempfile.TemporaryFile("w+") as log:
+            command = [*self.command, "up", "--no-build", *args]
+            process = subprocess.Popen(command, env=self.environ, stdout=log, stderr=subprocess.STDOUT, text=True)
+            try:
+                yield process
+            except BaseException:
+                log.seek(0)
+                print(log.read()[-20_000:], file=sys.stderr)
+                raise
+            finally:
+                if process.poll() is None:
+                    process.terminate()
+                    process.wait(60)
+
+    def containers(self, service: str) -> list[str]:
+        """Identifiers of the containers of a service, dead ones too."""
+        label = f"label=com.docker.compose.project={self.environ['COMPOSE_PROJECT_NAME']}"
+        service = f"label=com.docker.compose.service={service}"
+        return self.docker("ps", "--all", "--quiet", "--filter", label, "--filter", service).split()
+
+    def state(self, container: str) -> dict[str, Any]:
+        """What the engine says of a container."""
+        state: dict[str, Any]
+        (state,) = json.loads(self.docker("inspect", container))
+        return state
+
+    def progress(self) -> dict[str, Any]:
+        """What the status endpoint says; empty while it says nothing."""
+        try:
+            address = self.compose("port", "status", "8080").strip()
+            with urllib.request.urlopen(f"http://{address}/", timeout=5) as reply:
+                progress: dict[str, Any] = json.load(reply)
+                return progress
+        except (Failed, OSError, ValueError):
+            return {}
+
+    def in_volume(self, code: str) -> str:
+        """Output of Python code that sees the volume."""
+        volume = f"--volume={self.volume}:/runs"
+        return self.docker("run", "--rm", volume, "--entrypoint=python", "downpour-ps", "-c", code)
+
+    def crash(self, service: str) -> str:
+        """Kills (-9) the process in the first container of a service; returns the container."""
+        container = self.containers(service)[0]
+        before = self.state(container)["RestartCount"]
+        self.docker("exec", container, "python", "-c", KILL)
+        until(
+            f"{service} is started again after kill -9",
+            lambda: (state := self.state(container))["RestartCount"] > before and state["State"]["Running"],
+            START_S,
+        )
+        return container
+
+    def trains(self, samples: int = 0) -> Callable[[], dict[str, Any] | None]:
+        """A condition: the job trains, and more than so many samples are used."""
+
+        def holds() -> dict[str, Any] | None:
+            progress = self.progress()
+            return progress if progress.get("phase") == "training" and progress["samples"] > samples else None
+
+        return holds
+
+    def end(self, process: subprocess.Popen[str]) -> dict[str, Any]:
+        """Waits for `up` to end by itself; returns the summary of the run."""
+        until("up ends by itself", lambda: process.poll() is not None, JOB_S)
+        check(process.returncode == 0, f"up ends with exit code 0 (received {process.returncode})")
+        codes = {
+            (state := self.state(container))["Name"]: state["State"]["ExitCode"]
+            for service in ("ps", "ps-1", "worker", "status")
+            for container in self.containers(service)
+        }
+        check(set(codes.values()) == {0}, f"every container ended with exit code 0: {codes}")
+        summary: dict[str, Any] = json.loads(self.in_volume(SUMMARY))
+        check(summary["status"] == "ended", f"summary.json says that the job ended ({summary['status']})")
+        check(summary["model_bytes"] > 0, f"model.keras is in the volume ({summary['model_bytes']} bytes)")
+        accuracy, rate = summary["test_accuracy"], summary["samples_per_s"]
+        check(accuracy >= ACCURACY, f"test accuracy {accuracy:.4f} is at least {ACCURACY} ({rate:,.0f} samples/s)")
+        return summary
+
+    def down(self) -> None:
+        """Removes containers, networks and volumes."""
+        self.compose("down", "--volumes", "--remove-orphans", timeout_s=JOB_S)

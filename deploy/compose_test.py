@@ -1,0 +1,162 @@
+"""`make compose-test`: everything that docs/deploy.md promises of docker compose, with a real engine.
+
+    python3 -m deploy.compose_test [--only NAME] [--compose "docker compose"] [--engine DIR]
+
+Standard library only. Where no engine answers, it starts one (deploy/engine.sh), and it removes what it made:
+containers, networks, volumes, images and the engine. With --engine, the engine of DIR is used and left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from deploy.compose_project import DEPLOY, START_S, Failed, Project, call, check, say, until
+
+BASE = "python:3.11-slim-bookworm"
+BUILD_S = 3600.0
+RUNS = "import os; print(len([name for name in os.listdir('/runs') if name[0] != '.' and name != 'latest']))"
+
+
+def crashes(project: Project) -> None:
+    """Scales 2 to 4 while running; a worker and the server are killed in the middle."""
+    with project.up() as process:
+        until("the job trains", project.trains(), START_S)
+        project.compose("up", "--detach", "--no-build", "--no-recreate", "--scale", "worker=4")
+        until("4 workers are there", lambda: len(project.progress().get("workers", [])) == 4, START_S)
+        project.crash("worker")
+        until("4 workers are there again", lambda: len(project.progress().get("workers", [])) == 4, START_S)
+        samples = project.trains()() or project.progress()
+        project.crash("ps")
+        until("the job goes on", project.trains(samples["samples"]), START_S)
+        (server,) = project.containers("ps")
+        until("the server is healthy", lambda: project.state(server)["State"]["Health"]["Status"] == "healthy", 60)
+        summary = project.end(process)
+    check(any("checkpoint" in note for note in summary["notes"]), "the summary says that it went on from a checkpoint")
+
+
+def killed(project: Project) -> None:
+    """After `docker kill`, `up` goes on from the checkpoint; after the end, `up` begins a new run."""
+    with project.up() as process:
+        progress = until("the job trains", project.trains(20_000), START_S)
+        project.docker("kill", *project.containers("status"), *project.containers("worker"), *project.containers("ps"))
+        until("up ends", lambda: process.poll() is not None, 60)
+    with project.up() as process:
+        again = until("the job trains again", project.trains(), START_S)
+        check(again["run"] == progress["run"], "it is the same run")
+        check(again["samples"] > 0, f"it goes on ({again['samples']} samples) and does not start over")
+        project.end(process)
+    before = int(project.in_volume(RUNS))
+    with project.up() as process:
+        fresh = until("the next up trains", project.trains(), START_S)
+        check(fresh["run"] != progress["run"] and int(project.in_volume(RUNS)) == before + 1, "it is a new run")
+        began = time.monotonic()
+        project.compose("stop")
+        took_s = time.monotonic() - began
+        containers = [*project.containers("ps"), *project.containers("worker")]
+        codes = [project.state(container)["State"]["ExitCode"] for container in containers]
+        check(137 not in codes, f"nobody had to be killed to stop: exit codes {codes}, {took_s:.1f} s in all")
+
+
+def shards(project: Project) -> None:
+    """Two shards, one of which is killed in the middle."""
+    with project.up() as process:
+        progress = until("the job trains", project.trains(), START_S)
+        check(progress["shards"] == 2, "on 2 shards")
+        project.crash("ps-1")
+        until("the job goes on", project.trains(progress["samples"]), START_S)
+        project.end(process)
+
+
+SCENARIOS: dict[str, tuple[Callable[[Project], None], list[str], dict[str, object]]] = {
+    "crashes": (crashes, ["docker-compose.yml"], {"epochs": 10}),
+    "killed": (killed, ["docker-compose.yml"], {"epochs": 8, "learning_rate": 0.3}),
+    "shards": (shards, ["docker-compose.yml", "docker-compose.shards.yml"], {"epochs": 6, "learning_rate": 0.3}),
+}
+
+
+def pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
+    """Where this machine's pip looks for packages, as variables of the build; a folder cannot be reached from there."""
+    found = {}
+    for name in ("index-url", "extra-index-url", "trusted-host"):
+        variable = f"PIP_{name.upper().replace('-', '_')}"
+        told = [environ.get(variable, "")]
+        for section in ("global", "install"):
+            done = subprocess.run(
+                [sys.executable, "-m", "pip", "config", "get", f"{section}.{name}"], capture_output=True, text=True
+            )
+            told.append(done.stdout.strip() if done.returncode == 0 else "")
+        words = next((text for text in told if text), "").split()
+        found[variable] = " ".join(word for word in words if not word.startswith("file:"))
+    return found
+
+
+def compose_command(environ: Mapping[str, str]) -> list[str]:
+    """`docker compose` where it is there, else `docker-compose`."""
+    new = subprocess.run(["docker", "compose", "version"], env=environ, capture_output=True)
+    return ["docker", "compose"] if new.returncode == 0 else ["docker-compose"]
+
+
+def run(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
+    """Builds, and runs the scenarios."""
+    base = call(["sh", str(DEPLOY / "engine.sh"), "base", BASE], environ, BUILD_S).strip()
+    environ = {**environ, **pip_settings(environ), "BASE": base}
+    compose = shlex.split(options.compose) if options.compose else compose_command(environ)
+    say(f"{call([*compose, 'version'], environ).splitlines()[0]}, building upon {base}")
+    began = time.monotonic()
+    Project(compose, environ, ["docker-compose.yml"]).compose("build", "ps", "worker", timeout_s=BUILD_S)
+    for image in ("downpour-ps", "downpour-worker"):
+        size = int(call(["docker", "image", "inspect", "--format={{.Size}}", image], environ))
+        say(f"{image}: {size / 1e6:,.0f} MB")
+    say(f"built in {time.monotonic() - began:.0f} s")
+    code = "import importlib.util as u; print(u.find_spec('tensorflow'))"
+    there = call(["docker", "run", "--rm", "--entrypoint=python", "downpour-ps", "-c", code], environ).strip()
+    check(there == "None", "the server's image has no TensorFlow")
+    for name in options.only or SCENARIOS:
+        scenario, files, settings = SCENARIOS[name]
+        say(f"--- {name}: {(scenario.__doc__ or '').strip()}")
+        project = Project(compose, environ, files, **settings)
+        try:
+            scenario(project)
+        finally:
+            project.down()
+    say("all of it holds")
+
+
+def main() -> int:
+    """Brings up an engine if need be, runs the scenarios, removes what it made."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", action="append", choices=SCENARIOS, help="a scenario; may be given again")
+    parser.add_argument("--compose", help="the command (default: docker compose, else docker-compose)")
+    parser.add_argument("--engine", help="folder of an engine to use and to leave (default: one that is removed)")
+    options = parser.parse_args()
+    folder = options.engine or tempfile.mkdtemp(prefix="downpour-engine-")
+    engine = ["sh", str(DEPLOY / "engine.sh")]
+    environ = dict(os.environ)
+    if options.engine and (Path(folder) / "docker.sock").exists():
+        environ["DOCKER_HOST"] = f"unix://{folder}/docker.sock"
+    images = ["downpour-ps", "downpour-worker", "downpour-base"]
+    try:
+        told = call([*engine, "start", folder], environ, 600.0).strip()
+        if told:
+            environ["DOCKER_HOST"] = told.partition("=")[2]
+        run(options, environ)
+    except (Failed, subprocess.TimeoutExpired) as failure:
+        say(f"FAILED: {failure}")
+        return 1
+    finally:
+        if not options.engine:
+            subprocess.run(["docker", "rmi", "--force", *images], env=environ, capture_output=True)
+            subprocess.run([*engine, "stop", folder], env=environ)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,265 @@
+"""The coordinator of a user's script: its workers bring model, optimizer and data, and meet after every epoch. Pure.
+
+Every call of `fit` is a stage: the first worker to come fixes layout and optimizer, worker 0 sets the weights, and
+when all have taken their leave the next stage may begin with others. A stage is one generation of the shards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pydantic import ValidationError
+
+from protos import parameter_server_pb2 as pb
+from protos.errors import InvalidRequest, JobConflict, Unsupported
+from protos.layout import Layout
+from ps.config import ServerSettings
+from ps.consistency import consistency_of
+from ps.coordinator import OVER, Coordinator, Phase
+from ps.meeting import Meeting
+from ps.membership import Member
+from ps.optimizers import OPTIMIZERS, Hyper, resolve
+from ps.rates import check_rates
+
+LEADER = 0  # the worker whose callbacks run
+FIELDS = {"initial_accumulator_value": "initial_accumulator"}  # settings whose names differ from Keras's
+
+
+class ScriptCoordinator(Coordinator):
+    """A coordinator without a ledger.
+
+    Attributes:
+        stage: Which call of `fit` the job is at, from 1; 0 before the first.
+        decisions: Of the present stage, one for each epoch that is behind it.
+    """
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        job: str,
+        new_session: Callable[[], int],
+        send: Callable[[pb.ShardCommand], None],
+    ) -> None:
+        """As a coordinator.
+
+        Raises:
+            Unsupported: In that mode workers do not push gradients.
+        """
+        super().__init__(settings, job, new_session, send)
+        if consistency_of(settings.mode).payload != "gradient" or settings.push_every > 1:
+            raise Unsupported(
+                f"a script's workers push every gradient; received --mode {settings.mode}. Use async, bsp, ssp or "
+                "another mode of gradients."
+            )
+        self.stage = 0
+        self.decisions: list[pb.Decision] = []
+        self._past: dict[int, list[pb.Decision]] = {}
+        self._over = True
+        self._meeting, self._farewell = Meeting(), Meeting()
+        self._pin_acks: set[int] = set()
+        self._stop_asked = self._asked_to_drain = False
+        self._leader_lost_s: float | None = None
+
+    # ------------------------------------------------------------------ stages
+
+    def may_register(self, request: pb.RegisterRequest) -> bool:
+        """Whether a worker need not wait for the others to leave the stage before."""
+        return request.stage <= self.stage or not len(self.membership)
+
+    def past(self, request: pb.RegisterRequest) -> list[pb.Decision] | None:
+        """The decisions of a stage that is over, if it is that one the worker comes for."""
+        if request.stage == self.stage and self._over:
+            return self.decisions
+        return self._past.get(request.stage)
+
+    def register(self, request: pb.RegisterRequest, now: float) -> Member:
+        """Admits a worker to its stage, which the first one begins.
+
+        Raises:
+            Unsupported: The worker is none of a script, or no server can carry out its optimizer.
+            JobConflict: It skipped a stage.
+            DownpourError: As for any job.
+        """
+        if not request.stage or not request.HasField("carried"):
+            raise Unsupported("this server works for a script: start its workers with `downpour run` or worker.run.")
+        if request.stage > self.stage + 1 or (request.stage < self.stage):
+            raise JobConflict(
+                f"a worker must come for call {self.stage} or {self.stage + 1} of fit; received call {request.stage}. "
+                "Run the same script everywhere."
+            )
+        if request.stage == self.stage + 1 and self.phase not in OVER:
+            self._begin_stage(request, now)
+        elif request.carried.name != self.settings.optimizer:
+            raise JobConflict(
+                f"all workers must bring the same optimizer, {self.settings.optimizer}; received "
+                f"{request.carried.name}. Run the same script everywhere."
+            )
+        member = super().register(request, now)
+        if member.worker == LEADER:
+            self._leader_lost_s = None
+        return member
+
+    def _begin_stage(self, request: pb.RegisterRequest, now: float) -> None:
+        settings = self._with_optimizer(request.carried)
+        Layout.from_proto(request.layout).cut(settings.shards)
+        check_rates(request.carried.rates)
+        if self.stage:
+            self._past[self.stage] = self.decisions
+            self.begin_generation(self.generation + 1, now)
+        self.stage, self.settings = request.stage, settings
+        self._over, self._lost_s, self._resumed, self._stop_asked = False, None, False, False
+        self.decisions = []
+        self._meeting, self._farewell = Meeting(), Meeting()
+        self.layout, self.data = None, None
+        self.phase, self.started_s = Phase.WAITING, None
+        self._initialiser = LEADER
+        self._send(pb.ShardCommand(settings=settings.model_dump_json(), rates=request.carried.rates))
+
+    def _with_optimizer(self, carried: pb.Carried) -> ServerSettings:
+        """The job's settings with the script's optimizer.
+
+        Raises:
+            Unsupported: There is no such optimizer, or it does not take these hyper-parameters.
+        """
+        try:
+            resolve(carried.name, Hyper(**carried.hyper))
+        except (ValueError, TypeError) as error:
+            raise Unsupported(f"the servers have {', '.join(OPTIMIZERS)}: {error}") from error
+        own = dict.fromkeys(
+            ("learning_rate", "momentum", "rho", "beta_1", "beta_2", "epsilon", "weight_decay", "initial_accumulator")
+        )
+        given = {FIELDS.get(name, name): value for name, value in carried.hyper.items()}
+        try:
+            return ServerSettings.model_validate(
+                {**self.settings.model_dump(), **own, "optimizer": carried.name, **given}
+            )
+        except ValidationError as error:
+            raise Unsupported("; ".join(str(each["msg"]) for each in error.errors())) from error
+
+    def agree(self, layout: Layout, data: pb.Data) -> None:
+        """Fixes the layout; the workers share the samples among themselves."""
+        self.layout, self.data = layout, data
+        self._send(pb.ShardCommand(layout=layout.to_proto()))
+
+    def set_rates(self, request: pb.SetRatesRequest, now: float) -> None:
+        """The learning rate of the updates to come.
+
+        Raises:
+            InvalidRequest: It does not come from worker 0, or is no table.
+        """
+        member = self._alive(request.session, now)
+        if member.worker != LEADER:
+            raise InvalidRequest(f"worker {LEADER} must say the learning rate; received it from {member.worker}.")
+        check_rates(request.rates)
+        self._send(pb.ShardCommand(rates=request.rates))
+
+    # ------------------------------------------------------------------ meetings
+
+    def meet(self, request: pb.MeetRequest, now: float) -> pb.MeetReply:
+        """A worker is at the end of an epoch, or of `fit`.
+
+        Raises:
+            InvalidRequest: It is ahead of the others.
+            JobConflict: The job has ended.
+        """
+        if self.phase in OVER:
+            raise JobConflict(f"the job has {self.phase}: {self.notes[-1] if self.notes else 'no reason given'}")
+        member, epoch = self._alive(request.session, now), len(self.decisions)
+        if not request.farewell and request.epoch < epoch:
+            return pb.MeetReply(complete=True, decision=self.decisions[request.epoch])
+        if not request.farewell and request.epoch > epoch:
+            raise InvalidRequest(f"the workers meet for epoch {epoch}; received {request.epoch}. Take part in each.")
+        meeting = self._farewell if request.farewell else self._meeting
+        meeting.arrive(member.worker, request.values)
+        self._stop_asked |= request.stop
+        self._rest(member)
+        self._close_meeting()
+        if request.HasField("decision") and meeting.sums is not None and member.worker == LEADER:
+            self._decide(meeting, request.decision)
+        pinned = self._pin_acks >= set(self.shards)
+        return pb.MeetReply(
+            complete=meeting.sums is not None and pinned,
+            sums=meeting.sums or (),
+            pin=self._pin_number,
+            decision=meeting.decision,
+        )
+
+    @property
+    def _pin_number(self) -> int:
+        return len(self.decisions) + 1
+
+    def _close_meeting(self) -> None:
+        live = [member.worker for member in self.membership.members]
+        for meeting in (self._meeting, self._farewell):
+            if meeting.close(live):
+                self._pin_acks = set()
+                self._send(pb.ShardCommand(flush=True))
+                self._send(pb.ShardCommand(pin=self._pin_number))
+
+    def _decide(self, meeting: Meeting, decision: pb.Decision) -> None:
+        meeting.decision = decision
+        self._unpin(self._pin_number)
+        if meeting is self._farewell:
+            self._over = True
+            return
+        self.decisions.append(decision)
+        self._meeting, self._stop_asked = Meeting(), False
+        for member in self.membership.members:
+            member.resting = not member.warm
+        self._send(pb.ShardCommand(view=self.membership.view()))
+
+    def leads(self, session: int) -> bool:
+        """Whether it is worker 0's."""
+        leader = self.membership.get(LEADER)
+        return leader is not None and leader.session == session
+
+    def heartbeat(self, session: int, now: float) -> pb.HeartbeatReply:
+        """Renews a session; says whether a callback of another worker, or a person, wants training to stop."""
+        return pb.HeartbeatReply(drain=super().heartbeat(session, now).drain or self._stop_asked)
+
+    def shard_event(self, shard: int, event: pb.ShardEvent, now: float) -> None:
+        """Takes what a shard reports of itself."""
+        if event.pinned == self._pin_number:
+            self._pin_acks.add(shard)
+        without = pb.ShardEvent()
+        without.CopyFrom(event)
+        without.pinned = 0
+        super().shard_event(shard, without, now)
+
+    # ------------------------------------------------------------------ ends
+
+    @property
+    def draining(self) -> bool:
+        """Whether `fit` is to end with the batch that it has."""
+        return self._asked_to_drain or self.phase in OVER
+
+    def drain(self, reason: str, now: float) -> None:
+        """Ends `fit` early, and the job when no worker is in it."""
+        if self.phase in OVER:
+            return
+        if len(self.membership):
+            if not self._asked_to_drain:
+                self.notes.append(f"draining: {reason}")
+            self._asked_to_drain = True
+        else:
+            self.phase = Phase.ENDED
+
+    def leave(self, worker: int, now: float, note: str = "") -> None:
+        """Lets a worker go; nobody waits for it any more."""
+        here = self.membership.get(worker) is not None
+        super().leave(worker, now, note)
+        if here and worker == LEADER and not self._over:
+            self._leader_lost_s = now
+        self._close_meeting()
+
+    def tick(self, now: float) -> None:
+        """What time alone brings about."""
+        super().tick(now)
+        if self._leader_lost_s is not None and now > self._leader_lost_s + self.settings.reconnect_s:
+            wait_s = self.settings.reconnect_s
+            self.fail(f"worker {LEADER}, which decides for all, is gone and was not back within {wait_s:g} s")
+
+    def shard_lost(self, shard: int, now: float) -> None:
+        """A script cannot go on without its servers."""
+        if self.shards.pop(shard, None) is not None and self.phase not in OVER:
+            self.fail(f"shard {shard} is gone; the state of a script's job is not kept: start it again")

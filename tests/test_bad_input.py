@@ -1,0 +1,89 @@
+"""What is wrong on the control plane, or never reaches a server, is refused in words that say what to do."""
+
+from __future__ import annotations
+
+import re
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from protos import parameter_server_pb2 as pb
+from protos.channel import PROTOCOL
+from protos.errors import DownpourError, JobConflict, LayoutMismatch, UnknownWorker, Unreachable, Unsupported
+from protos.layout import TRAINED, Layout
+from tests.cluster import DATA, DEADLINE_S, Cluster, Member, Process, running, wait_until
+from tests.raw_frames import LAYOUT, ONES
+from worker.client import Samples
+from worker.control import Control
+
+
+RESHAPED = Layout.of([("w", (3, 2), TRAINED)])
+
+
+def registration(cluster: Cluster, **fields: Any) -> pb.RegisterRequest:
+    job = cluster.members[0].job.job
+    request = pb.RegisterRequest(protocol=PROTOCOL, job=job, layout=LAYOUT.to_proto(), data=DATA)
+    for name, value in fields.items():
+        request.ClearField(name)
+        request.MergeFrom(pb.RegisterRequest(**{name: value}))
+    return request
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "says"),
+    [
+        ({"layout": RESHAPED.to_proto()}, LayoutMismatch, r"'w' \[6\]; received 'w' \[3, 2\]"),
+        ({"data": pb.Data(name="x", checksum="e" * 64, train_samples=640)}, LayoutMismatch, "cccc.*eeee.*same file"),
+        ({"job": "another"}, JobConflict, "received a worker of job 'another'. Start another server"),
+        ({"protocol": 99}, Unsupported, f"protocol {PROTOCOL}; received 99. Install the same version"),
+    ],
+)
+def test_a_worker_of_another_job(
+    cluster: Cluster, member: Member, fields: dict[str, Any], error: type[DownpourError], says: str
+) -> None:
+    control = Control(cluster.address, DEADLINE_S)
+    with pytest.raises(error) as caught:
+        control.register(registration(cluster, **fields))
+    assert re.search(says, str(caught.value)), str(caught.value)
+    control.close()
+
+
+def test_a_session_ends_when_its_worker_is_silent(tmp_path: Path) -> None:
+    with running(tmp_path, workers=1, session_s=1) as cluster:
+        (member,) = cluster.train(LAYOUT, 1, beats=False)
+        member.client.pull()
+        wait_until(lambda: not cluster.status().workers, "the silent worker's session has ended")
+        with pytest.raises(UnknownWorker, match="register again"):
+            member.client.push_pull(ONES, 1.0, Samples())
+        with pytest.raises(UnknownWorker, match="register again"):
+            member.control.lease(member.session.session)
+
+
+def closed_port() -> tuple[socket.socket, str]:
+    """A port that is taken by somebody who does not listen."""
+    taken = socket.socket()
+    taken.bind(("127.0.0.1", 0))
+    return taken, "127.0.0.1:%d" % taken.getsockname()[1]
+
+
+def test_a_server_that_cannot_be_reached_is_named(tmp_path: Path) -> None:
+    taken, address = closed_port()
+    with taken:
+        with pytest.raises(Unreachable, match=address):
+            Control(address, 1.0).describe(0.5)
+        flags = (f"--server={address}", "--connect-timeout-s=0.5")
+        worker = Process(tmp_path / "log", "-m", "worker", *flags)
+        assert worker.wait() == 1
+        worker.kill()
+        assert address in worker.errors
+
+
+def test_a_port_in_use_is_named_and_leaves_no_run_behind(cluster: Cluster, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    server = Process(tmp_path / "log", "-m", "ps", f"--bind={cluster.address}", f"--runs-dir={runs}")
+    assert server.wait() == 1
+    server.kill()
+    assert re.search(f"must be a free address.*received {cluster.address}.*port 0", server.errors), server.errors
+    assert not runs.exists() or not list(runs.iterdir())

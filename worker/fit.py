@@ -1,0 +1,367 @@
+"""What `model.fit` becomes in a script that `downpour run` has started: one loop of Keras in every worker.
+
+Each worker trains on its part of the data. At the end of every epoch all live workers meet: metrics are summed over
+them, worker 0 takes the weights, validates, runs the callbacks and says how it goes on.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from protos import parameter_server_pb2 as pb
+from protos.errors import Unsupported
+from worker.carried import carried_of, rates_of
+from worker.member import Member, Stage
+from worker.optimizer import set_wire
+from worker.sharding import part_of, steps_of, validation_split
+from worker.wire import Wire
+
+UNKNOWN_STEPS = 10_000  # in an epoch, until the first one has been counted
+
+
+def distributed_fit(fit: Callable[..., Any], model: keras.Model, member: Member, given: dict[str, Any]) -> Any:
+    """Trains a model together with the other workers; returns the history, the same on all.
+
+    Args:
+        fit: Keras's own.
+        model: Compiled with a distributed optimizer.
+        member: This worker.
+        given: All arguments of `fit` but the model.
+
+    Raises:
+        DownpourError: As the servers said.
+        Diverged: Too many gradients in a row were not finite.
+    """
+    epochs = Epochs(model, member, given["initial_epoch"], given["epochs"])
+    arguments = _own_part(given, member)
+    arguments["callbacks"] = [First(epochs), *_users(given["callbacks"], member), Last(epochs)]
+    failure = ""
+    try:
+        with epochs.attached():
+            history = fit(model, **arguments)
+        epochs.complete(history)
+        return history
+    except Exception as error:
+        cause = epochs.error or error
+        failure = str(cause) or type(cause).__name__
+        if cause is not error:
+            raise cause from None
+        raise
+    finally:
+        member.leave(failure)
+
+
+def _own_part(given: dict[str, Any], member: Member) -> dict[str, Any]:
+    """The arguments with this worker's part of the data; what is seen, worker 0 does alone."""
+    rank, size = member.rank, member.size
+    own = dict(given)
+    if given["validation_split"] and given["validation_data"] is None:
+        whole = (given["x"], given["y"], given["sample_weight"])
+        (own["x"], own["y"], own["sample_weight"]), own["validation_data"] = validation_split(
+            *whole, given["validation_split"]
+        )
+    own["validation_split"] = 0.0
+    if hasattr(own["x"], "of_worker"):
+        own["x"] = own["x"].of_worker(member)
+    else:
+        for name in ("x", "y", "sample_weight"):
+            own[name] = part_of(own[name], rank, size)
+        own["steps_per_epoch"] = steps_of(given["steps_per_epoch"], rank, size)
+    if not member.leads:
+        own["validation_data"], own["verbose"] = None, 0
+    return own
+
+
+def _users(callbacks: Any, member: Member) -> list[Any]:
+    """The script's callbacks, on worker 0.
+
+    Raises:
+        Unsupported: One of them goes on from weights that the servers do not have.
+    """
+    if callbacks is None or not member.leads:
+        return []
+    listed = list(getattr(callbacks, "callbacks", callbacks) if not isinstance(callbacks, keras.callbacks.Callback)
+                  else [callbacks])  # fmt: skip
+    for callback in listed:
+        if isinstance(callback, keras.callbacks.BackupAndRestore | keras.callbacks.SwapEMAWeights):
+            raise Unsupported(
+                f"fit must be without {type(callback).__name__}, whose weights or counters live in one process. "
+                "Use ModelCheckpoint."
+            )
+    return listed
+
+
+class Epochs:
+    """The epochs of one call of `fit` on one worker.
+
+    Attributes:
+        model: That is trained.
+        member: This worker.
+        error: What went wrong below TensorFlow.
+    """
+
+    def __init__(self, model: keras.Model, member: Member, first: int, epochs: int) -> None:
+        """Joins nothing yet.
+
+        Args:
+            model: Compiled.
+            member: This worker.
+            first: `initial_epoch` of `fit`.
+            epochs: `epochs` of `fit`.
+        """
+        self.model, self.member = model, member
+        self._first, self._epochs = first, epochs
+        self._wire: Wire | None = None
+        self._training = False  # between the first and the last batch of an epoch
+        self._values: list[float] = []
+        self._told = pb.Rates()
+        self._flat = np.empty(0, np.float32)
+        self._version, self._steps_per_epoch = 0, UNKNOWN_STEPS
+
+    @property
+    def error(self) -> Exception | None:
+        """What went wrong below TensorFlow, which passes on no more than a text."""
+        return self._wire.error if self._wire else None
+
+    @property
+    def wire(self) -> Wire:
+        """To the servers."""
+        assert self._wire is not None
+        return self._wire
+
+    def attached(self) -> Attached:
+        """A context in which Keras's loop calls this object."""
+        return Attached(self)
+
+    # ------------------------------------------------------------------ begin
+
+    def begin(self, steps: int | None) -> None:
+        """Joins the others with the model that has just been built.
+
+        Args:
+            steps: Batches of this worker in an epoch, where they are known.
+        """
+        model, member = self.model, self.member
+        if steps:
+            self._steps_per_epoch = steps * member.size
+        self._wire = wire = Wire(model, model.optimizer, member)
+        carried = carried_of(model.optimizer, model.optimizer.plain, 2 * self._steps_per_epoch)
+        self._told = carried.rates
+        facts = {
+            "tensorflow": tf.__version__, "keras": keras.__version__, "python": platform.python_version(),
+            "machine": platform.machine(),
+        }  # fmt: skip
+        flat = member.enter(Stage(wire.layout, carried, wire.fingerprint, wire.read(), facts))
+        if flat is None or member.decisions:
+            behind = self._epochs if flat is None else self._first + len(member.decisions)
+            model._initial_epoch = behind  # where Keras's loop begins
+        if flat is not None:
+            wire.write(flat)
+            _spread_seeds(model, member.rank)
+            set_wire(model.optimizer, wire)
+
+    def complete(self, history: Any) -> None:
+        """Adds the epochs that were over before this worker came."""
+        for epoch, decision in enumerate(self.member.decisions, start=self._first):
+            history.epoch.insert(epoch - self._first, epoch)
+            for name, value in decision.logs.items():
+                history.history.setdefault(name, []).insert(epoch - self._first, value)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Counts anew."""
+        self.wire.epoch, self.wire.steps, self.wire.used = epoch - self._first, 0, 0
+        self._training = True
+
+    def after_batch(self) -> None:
+        """Stops where another worker, or a person, wants it; passes on a learning rate that a callback has set."""
+        if self.member.draining:
+            self.model.stop_training = True
+        if self.member.leads:
+            self._tell_rates()
+
+    # ------------------------------------------------------------------ the meeting
+
+    def end_of_batches(self, logs: Any, result: Callable[[Any], Any]) -> Any:
+        """Called by Keras's loop when the epoch's batches are used: the logs of all workers.
+
+        Args:
+            logs: Of the last batch.
+            result: From those to what the metrics say.
+        """
+        local = result(logs)
+        if not self._training:
+            return local  # this is an evaluation
+        self._training = False
+        names = sorted(name for name, value in local.items() if np.ndim(value) == 0)
+        used = float(max(self.wire.used, 1))
+        own = [float(local[name]) * used for name in names]
+        self._values = [used, float(self.wire.steps), *own, *_read_metrics(self.model)]
+        reply = self.member.meet(self.wire.epoch, self._values, bool(self.model.stop_training))
+        if not self.member.leads or reply.HasField("decision"):
+            return self._obey(reply.decision)
+        sums = list(reply.sums)
+        self._steps_per_epoch = int(sums[1]) or self._steps_per_epoch
+        means = {name: total / sums[0] for name, total in zip(names, sums[2:], strict=False)}
+        _write_metrics(self.model, np.array(sums[2 + len(names) :]))
+        self._take(reply.pin)
+        of_metrics = self.model.get_metrics_result()
+        return of_metrics if set(of_metrics) == set(local) else {**local, **means}
+
+    def end_epoch(self, epoch: int, logs: dict[str, Any] | None) -> None:
+        """Says, as worker 0, how it goes on, once all callbacks have run."""
+        if not self.member.leads or self._values == []:
+            return
+        self._give_back()
+        self._tell_rates(ahead=True)
+        numbers = {name: float(value) for name, value in (logs or {}).items() if np.ndim(value) == 0}
+        stop = bool(self.model.stop_training) or epoch + 1 >= self._epochs
+        decision = pb.Decision(stop=stop, logs=numbers, learning_rate=_rate_now(self.model.optimizer))
+        self.member.decide(self.wire.epoch, self._values, decision)
+        self._values = []
+
+    def end(self) -> None:
+        """All end with the same weights: those that worker 0's callbacks have left."""
+        if self._wire is None or self.member.past:
+            return
+        set_wire(self.model.optimizer, None)
+        reply = self.member.meet(self.wire.epoch, (), farewell=True)
+        if self.member.leads and not reply.HasField("decision"):
+            self._give_back()
+            self.member.decide(self.wire.epoch, (), pb.Decision(stop=True), farewell=True)
+        self._take(0)
+
+    def _obey(self, decision: pb.Decision) -> dict[str, float]:
+        self._values = []
+        self._take(0)
+        self.model.stop_training = bool(self.model.stop_training) or decision.stop
+        rate = self.model.optimizer._learning_rate
+        if isinstance(rate, keras.Variable):
+            rate.assign(decision.learning_rate)
+        return dict(decision.logs)
+
+    def _take(self, pin: int) -> None:
+        flat, self._version = self.member.pull(pin)
+        self._flat = flat.copy()
+        self.wire.write(self._flat)
+
+    def _give_back(self) -> None:
+        """Sends the weights to the servers if a callback has set others."""
+        now = self.wire.read()
+        if len(self._flat) and not np.array_equal(now, self._flat):
+            self.member.assign(now)
+            self._flat = now
+
+    def _tell_rates(self, ahead: bool = False) -> None:
+        optimizer = self.model.optimizer
+        schedule = isinstance(optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule)
+        if schedule and not ahead:
+            return
+        rates = rates_of(optimizer, self._version, self._version, 2 * self._steps_per_epoch)
+        if rates != self._told:
+            self._told = rates
+            self.member.set_rates(rates)
+
+
+class Attached:
+    """Context: the model's train step and its metrics are seen by `Epochs`, XLA is off."""
+
+    def __init__(self, epochs: Epochs) -> None:
+        """Changes nothing yet."""
+        self._epochs, self._model = epochs, epochs.model
+
+    def __enter__(self) -> None:
+        """Wraps two methods of this one model."""
+        model, epochs = self._model, self._epochs
+        train_step, result = model.train_step, model._get_metrics_result_or_logs
+
+        def counted_train_step(data: Any) -> Any:
+            wire = epochs.wire
+            wire.loss, wire.samples = None, tf.shape(keras.tree.flatten(data)[0])[0]
+            return train_step(data)
+
+        model.train_step = counted_train_step
+        model._get_metrics_result_or_logs = lambda logs: epochs.end_of_batches(logs, result)
+        model.jit_compile = False  # XLA cannot call out to the servers
+        model.train_function = None
+
+    def __exit__(self, *reason: object) -> None:
+        """Puts Keras's own back."""
+        model = self._model
+        del model.train_step, model._get_metrics_result_or_logs
+        model.train_function = None
+        model._initial_epoch = 0
+        set_wire(model.optimizer, None)
+
+
+class First(keras.callbacks.Callback):
+    """Runs before the script's callbacks."""
+
+    def __init__(self, epochs: Epochs) -> None:
+        """Tells `epochs`."""
+        super().__init__()
+        self._epochs = epochs
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """The model is built."""
+        self._epochs.begin((self.params or {}).get("steps"))
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """An epoch."""
+        self._epochs.begin_epoch(epoch)
+
+
+class Last(keras.callbacks.Callback):
+    """Runs after the script's callbacks."""
+
+    def __init__(self, epochs: Epochs) -> None:
+        """Tells `epochs`."""
+        super().__init__()
+        self._epochs = epochs
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """A batch, or several with `steps_per_execution`."""
+        self._epochs.after_batch()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Validation and callbacks are done."""
+        self._epochs.end_epoch(epoch, logs)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """The last callback has had its say."""
+        self._epochs.end()
+
+
+def _metric_variables(model: keras.Model) -> list[Any]:
+    return [variable for variable in model.metrics_variables if tf.as_dtype(variable.dtype).is_floating
+            or tf.as_dtype(variable.dtype).is_integer]  # fmt: skip
+
+
+def _read_metrics(model: keras.Model) -> list[float]:
+    """What the model's metrics have gathered: sums and counts, which add up over workers."""
+    values = [np.asarray(v.value, np.float64).ravel() for v in _metric_variables(model)]
+    return np.concatenate(values).tolist() if values else []
+
+
+def _write_metrics(model: keras.Model, flat: np.ndarray) -> None:
+    at = 0
+    for variable in _metric_variables(model):
+        size = int(np.prod(variable.shape))
+        variable.assign(np.asarray(flat[at : at + size]).reshape(variable.shape).astype(variable.dtype))
+        at += size
+
+
+def _rate_now(optimizer: Any) -> float:
+    return float(tf.convert_to_tensor(optimizer.learning_rate))
+
+
+def _spread_seeds(model: keras.Model, rank: int) -> None:
+    """Workers that built the same model from one seed drop out different units."""
+    for variable in model.non_trainable_variables:
+        if rank and str(variable.path).endswith("seed_generator_state"):
+            variable.assign(np.asarray(variable.value) + np.array([rank * 1_000_003, 0]).astype(variable.dtype))

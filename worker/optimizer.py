@@ -1,0 +1,106 @@
+"""The one line of a script: `DistributedOptimizer(keras.optimizers.SGD(0.1))`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING, Any, cast
+
+import keras
+
+from worker import carried, script
+
+if TYPE_CHECKING:
+    from worker.wire import Wire
+
+
+def DistributedOptimizer(optimizer: Any) -> Any:  # noqa: N802 - named as the class that it stands for
+    """Lets parameter servers carry out an optimizer, in a script that `downpour run` has started.
+
+        model.compile(optimizer=DistributedOptimizer(keras.optimizers.SGD(0.1)), loss=..., metrics=[...])
+
+    In a script that was started in any other way it gives back the optimizer as it is.
+
+    Args:
+        optimizer: A Keras optimizer, or the name of one.
+
+    Raises:
+        Unsupported: The servers do not have it, or not with these arguments.
+    """
+    optimizer = keras.optimizers.get(optimizer)
+    if script.member is None or isinstance(optimizer, Distributed):
+        return optimizer
+    carried.check(optimizer)
+    # Its class changes and all else stays: schedules and variables are the user's own objects.
+    object.__setattr__(optimizer, "__class__", _distributed(cast(Any, type(optimizer))))
+    return optimizer
+
+
+class Distributed:
+    """What a distributed optimizer does otherwise than the Keras class beside it.
+
+    Attributes:
+        plain: That class.
+        wire: To the servers, while `fit` runs.
+    """
+
+    plain: Any = None
+    wire: Wire | None = None
+
+    def build(self, variables: Sequence[Any]) -> None:
+        """Makes no slots: the servers have them."""
+        keras.optimizers.Optimizer.build(self, variables)
+
+    def scale_loss(self, loss: Any) -> Any:
+        """Notes the loss, for whoever watches the job."""
+        if self.wire is not None:
+            self.wire.loss = loss
+        return loss
+
+    def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
+        """Pushes gradients; the weights are the servers' afterwards.
+
+        Raises:
+            RuntimeError: Outside of `model.fit`.
+        """
+        if self.wire is None:
+            raise RuntimeError(
+                "a DistributedOptimizer must be applied within model.fit, which knows the model and the data. "
+                "In a loop of your own, write it as the model's train_step."
+            )
+        me: Any = self
+        variables = me._trainable_variables if trainable_variables is None else list(trainable_variables)
+        if not me.built:
+            me.build(variables)
+        self.wire.step(dict(zip(map(id, variables), grads, strict=True)))
+        me._iterations.assign_add(1)
+
+
+@cache
+def _distributed(plain: Any) -> Any:
+    return type(plain.__name__, (Distributed, plain), {"plain": plain, "__doc__": Distributed.__doc__})
+
+
+def set_wire(optimizer: Any, wire: Wire | None) -> None:
+    """Connects an optimizer to the servers, or disconnects it; Keras must not track the connection."""
+    object.__setattr__(optimizer, "wire", wire)
+
+
+@contextmanager
+def as_plain(optimizer: Any) -> Iterator[None]:
+    """While it lasts, the optimizer is the Keras optimizer that it was, with slots: to be saved for plain Keras."""
+    if not isinstance(optimizer, Distributed):
+        yield
+        return
+    mine, keras_own = type(optimizer), cast(Any, optimizer)
+    whole, variables = keras_own._variables[:], keras_own._trainable_variables
+    object.__setattr__(optimizer, "__class__", mine.plain)
+    try:
+        if keras_own.built:
+            keras_own.built = False
+            keras_own.build(variables)
+        yield
+    finally:
+        keras_own._variables[:] = whole
+        object.__setattr__(optimizer, "__class__", mine)

@@ -1,0 +1,152 @@
+"""`python -m worker.run [flags] SCRIPT [ARGS]`: runs a Keras script as one worker of a cluster.
+
+Keras's trainer is wrapped, so that the script itself changes in one line alone (see worker/optimizer.py).
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import runpy
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from protos.errors import DownpourError, Unsupported
+from protos.settings import parse, split_positional
+from worker.config import ScriptSettings
+from worker.control import Control
+from worker.member import Member
+
+SILENT = ("evaluate", "predict")  # on all workers but worker 0
+NOTHING = ("save", "save_weights", "export")
+
+
+def main(argv: list[str]) -> int:
+    """Runs the script; returns the exit code."""
+    flags, script_and_arguments = split_positional(ScriptSettings, argv)
+    settings = parse(ScriptSettings, flags, "python -m worker.run")
+    if not script_and_arguments:
+        print("python -m worker.run: a script must be given, after the flags", file=sys.stderr)
+        return 2
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    control = Control(settings.server, settings.call_timeout_s)
+    try:
+        job = control.describe(settings.connect_timeout_s)
+        if not job.script:
+            raise Unsupported("the server at this address trains a job of its own; start one with --script.")
+    except DownpourError as error:
+        print(f"downpour: {error}", file=sys.stderr)
+        control.close()
+        return 1
+    if settings.worker:  # pictures of a script are worker 0's to show
+        os.environ.setdefault("MPLBACKEND", "Agg")
+    member = Member(control, job, settings.worker, settings.call_timeout_s)
+    prepare(member, settings.threads, job.seed)
+    try:
+        return execute(script_and_arguments)
+    finally:
+        member.close()
+
+
+def prepare(member: Member, threads: int, seed: int) -> None:
+    """Makes this process a worker: threads, seed, and Keras's trainer wrapped."""
+    import keras
+    import tensorflow as tf
+
+    from worker import script
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    keras.utils.set_random_seed(seed)
+    script.member = member
+    wrap_trainer(keras.Model, member)
+
+
+def execute(script_and_arguments: list[str]) -> int:
+    """Runs a script as `python SCRIPT ARGS` would."""
+    path = script_and_arguments[0]
+    sys.argv = script_and_arguments
+    sys.path.insert(0, os.path.dirname(os.path.abspath(path)))
+    try:
+        runpy.run_path(path, run_name="__main__")
+    except DownpourError as error:
+        print(f"downpour: {error}", file=sys.stderr, flush=True)
+        return 3
+    return 0
+
+
+def wrap_trainer(model: Any, member: Member) -> None:
+    """Replaces methods of Keras's trainer, in the classes that define them."""
+    _wrap(model, "compile", _compile)
+    _wrap(model, "fit", functools.partial(_fit, member))
+    for name in SILENT:
+        _wrap(model, name, functools.partial(_silent, member))
+    for name in NOTHING:
+        _wrap(model, name, functools.partial(_saved, member))
+
+
+def _wrap(model: Any, name: str, wrapper: Callable[..., Any]) -> None:
+    owner = next(kind for kind in model.__mro__ if name in vars(kind))
+    own = vars(owner)[name]
+
+    @functools.wraps(own)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return wrapper(own, self, *args, **kwargs)
+
+    setattr(owner, name, wrapped)
+
+
+def _compile(own: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
+    """Turns XLA off: it cannot call out to the servers."""
+    from worker.optimizer import Distributed
+
+    given = _arguments(own, model, args, kwargs)
+    if isinstance(given["optimizer"], Distributed):
+        if given["jit_compile"] is True:
+            print("downpour: jit_compile=True is not possible while servers train: compiled without", file=sys.stderr)
+        given["jit_compile"] = False
+    return own(model, **given)
+
+
+def _fit(member: Member, own: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
+    from worker.fit import distributed_fit
+    from worker.optimizer import Distributed
+
+    given = _arguments(own, model, args, kwargs)
+    if isinstance(model.optimizer, Distributed):
+        return distributed_fit(own, model, member, given)
+    if not member.leads:
+        given["verbose"] = 0
+    return own(model, **given)
+
+
+def _silent(member: Member, own: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
+    given = _arguments(own, model, args, kwargs)
+    if not member.leads:
+        given["verbose"] = 0
+    return own(model, **given)
+
+
+def _saved(member: Member, own: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
+    """Worker 0 alone writes, for plain Keras."""
+    from worker.optimizer import as_plain
+
+    if not member.leads:
+        return None
+    with as_plain(getattr(model, "optimizer", None)):
+        return own(model, *args, **kwargs)
+
+
+def _arguments(own: Callable[..., Any], model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """All arguments by name, defaults included."""
+    bound = inspect.signature(own).bind(model, *args, **kwargs)
+    bound.apply_defaults()
+    given = dict(bound.arguments)
+    given.pop("self")
+    return {**given, **given.pop("kwargs", {})}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
