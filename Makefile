@@ -6,12 +6,13 @@ VENV := .venv
 ARGS ?=
 PYTHON ?=
 
-.PHONY: help train test bench protos clean again
+.PHONY: help train test bench protos clean again compose-test
 
 help:
 	@echo 'make train    set up, and train the reference model on MNIST   (ARGS="--workers 4": see downpour train --help)'
 	@echo 'make test     set up, and run lint, types and all tests'
 	@echo 'make bench    set up, and compare with TensorFlow and Keras on this machine'
+	@echo 'make compose-test   build the images, and train, scale and break with docker compose'
 	@echo 'make protos   write the stubs again from protos/parameter_server.proto'
 	@echo 'make clean    remove .venv, caches and build products; runs/ stays'
 
@@ -25,6 +26,10 @@ test: $(VENV)/dev.stamp
 
 bench: $(VENV)/dev.stamp
 	@$(VENV)/bin/downpour bench $(or $(ARGS),baselines)
+
+# Needs no .venv: the standard library, and an engine, which it starts if there is none.
+compose-test:
+	@$(or $(PYTHON),python3) -m deploy.compose_test $(ARGS)
 
 # From the root with -I., so that the stubs import each other as `from protos import ...`.
 protos: $(VENV)/dev.stamp

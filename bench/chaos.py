@@ -306,8 +306,9 @@ def report(settings: ChaosSettings, tally: Tally) -> str:
         f"partial pushes                {tally.partial}",
     ]
     if outages:
-        lines.append(f"until the next push           median {outages[len(outages) // 2]:.2f} s, most {outages[-1]:.2f} s")
-    return "\n".join([*lines, *(f"FAULT: {fault}" for fault in tally.faults or [])] or [])
+        median = outages[len(outages) // 2]
+        lines.append(f"until the next push           median {median:.2f} s, most {outages[-1]:.2f} s")
+    return "\n".join([*lines, *(f"FAULT: {fault}" for fault in tally.faults)])
 
 
 def main(argv: Sequence[str]) -> int:

@@ -20,12 +20,8 @@ from protos.settings import parse
 def specs_of(settings: TrainSettings, run_dir: Path, resume: bool) -> list[ProcessSpec]:
     """The processes of a cluster, with other workers."""
     found = []
-    for spec in plan(settings, str(run_dir)):
-        if spec.role == "worker":
-            spec = replace(spec, module="bench.chaos_worker")
-        elif resume and spec.number == 0:
-            spec = spec.again("127.0.0.1:0")
-        found.append(spec)
+    for spec in plan(settings, str(run_dir), resume=resume):
+        found.append(replace(spec, module="bench.chaos_worker") if spec.role == "worker" else spec)
     return found
 
 

@@ -98,7 +98,9 @@ def _watching(pid: int) -> Iterator[dict[str, int]]:
         thread.join()
 
 
-def _work(address: str, floats: int, transport: str, compute_s: float, seconds: float, start: Barrier, out: Any) -> None:
+def _work(
+    address: str, floats: int, transport: str, compute_s: float, seconds: float, start: Barrier, out: Any
+) -> None:
     worker = NumpyWorker(address, floats, transport)
     gradient = np.ones(floats, np.float32)
     worker.client.pull()

@@ -2,8 +2,8 @@
 
 `ours` is `GradientFunction`: weights as a NumPy vector and sample numbers in, gradient as a NumPy vector with loss,
 norm and correct samples out. `bare` is the same function called as TensorFlow's guide does: weights, samples and
-classes as NumPy arrays in, `.numpy()` of gradient, loss, norm and correct samples out. `local` is one of many steps in one
-call of `LocalSteps`. Each is measured plain and through XLA, in bursts that take turns, by processor time and by
+classes as NumPy arrays in, `.numpy()` of gradient, loss, norm and correct samples out. `local` is one of many steps
+in one call of `LocalSteps`. Each is measured plain and through XLA, in bursts that take turns, by processor time and by
 wall clock: medians over the bursts. Copies of the flat vector are those between NumPy, TensorFlow and transport.
 """
 
@@ -15,6 +15,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -100,11 +101,18 @@ def _forms(name: str, flags: argparse.Namespace) -> dict[str, tuple[Callable[[],
         local = LocalSteps(ours, learning_rate=1e-3, most=steps)
         local.xla = xla
         bare = tf.function(_bare(ours), autograph=False, jit_compile=xla or None)
-        x, y = dataset.x_train[:batch], dataset.y_train[:batch]
-        forms[f"bare {form}"] = (lambda f=bare, x=x, y=y: [t.numpy() for t in f(flat, x, y)], 1)
-        forms[f"ours {form}"] = (lambda f=ours: f(flat, indices(batch)), 1)
-        forms[f"local {form}"] = (lambda f=local: f(flat, indices(batch * f.most)), local.most)
+        forms[f"bare {form}"] = (partial(_call_bare, bare, flat, dataset, batch), 1)
+        forms[f"ours {form}"] = (partial(_call, ours, flat, indices, batch), 1)
+        forms[f"local {form}"] = (partial(_call, local, flat, indices, batch * local.most), local.most)
     return forms
+
+
+def _call(steps: Any, flat: Any, indices: Callable[[int], Any], count: int) -> object:
+    return steps(flat, indices(count))
+
+
+def _call_bare(step: Any, flat: Any, dataset: Any, batch: int) -> object:
+    return [tensor.numpy() for tensor in step(flat, dataset.x_train[:batch], dataset.y_train[:batch])]
 
 
 def _bare(ours: Any) -> Callable[..., Any]:

@@ -70,9 +70,13 @@ class Quadratic(Problem):
     ) -> None:  # fmt: skip
         """One noise stream for all workers."""
         if len(centers) not in (1, workers):
-            raise ValueError(f"centers must be one or one for each of {workers} workers; {len(centers)} were given")
+            raise ValueError(
+                f"centers must be one or one for each of {workers} workers; {len(centers)} were given"
+            )
         self.dim, self._h, self._sigma = dim, np.float32(h), sigma
-        self._centers = [np.float32(center) for center in (centers * workers if len(centers) == 1 else centers)]
+        self._centers = [
+            np.float32(center) for center in (centers * workers if len(centers) == 1 else centers)
+        ]
         self.optimum = np.full(dim, np.mean(self._centers, dtype=np.float64))
         self._noise = self._draw(np.random.default_rng((seed, 1 << 20)))
 
@@ -165,7 +169,9 @@ def _centers(text: str) -> tuple[float, ...]:
 PROBLEMS: dict[str, Kind] = {
     "none": Kind(lambda seed, workers: Problem()),
     "linear": Kind(Linear, {"dim": _count}),
-    "quadratic": Kind(Quadratic, {"h": _not_negative, "sigma": _not_negative, "dim": _count, "centers": _centers}),
+    "quadratic": Kind(
+        Quadratic, {"h": _not_negative, "sigma": _not_negative, "dim": _count, "centers": _centers}
+    ),
     "logistic": Kind(Logistic, {"dim": _count, "samples": _count, "batch": _count}),
 }
 
@@ -191,9 +197,13 @@ def problem_of(text: str, seed: int, workers: int) -> Problem:
     values = {}
     for key, value in given.items():
         if key not in kind.parameters:
-            raise ValueError(f"{name} must be given only {', '.join(kind.parameters) or 'nothing'}; {key!r} was given")
+            raise ValueError(
+                f"{name} must be given only {', '.join(kind.parameters) or 'nothing'}; {key!r} was given"
+            )
         try:
             values[key] = kind.parameters[key](value)
         except ValueError:
-            raise ValueError(f"{name} must be given a number for {key}, in range; {value!r} was given") from None
+            raise ValueError(
+                f"{name} must be given a number for {key}, in range; {value!r} was given"
+            ) from None
     return kind.make(seed, workers, **values)

@@ -89,8 +89,18 @@ class NumpyWorker:
 def server(*flags: str) -> Iterator[Control]:
     """A server process on a port of its own; gone when the block ends."""
     with tempfile.TemporaryDirectory(prefix="downpour-") as folder:
-        command = [sys.executable, "-m", "ps", f"--run-dir={folder}/run", "--model=numbers", "--dataset=numbers", *flags]
-        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        command = [
+            sys.executable,
+            "-m",
+            "ps",
+            f"--run-dir={folder}/run",
+            "--model=numbers",
+            "--dataset=numbers",
+            *flags,
+        ]
+        with subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ) as process:
             try:
                 assert process.stdout is not None
                 line = process.stdout.readline()

@@ -23,7 +23,9 @@ def c22(parts: Parts, quick: bool) -> list[Case]:
     for mode in ("async", "ssp:2", "ringmaster:100", "kasync:2", "softsync:4", "bsp", "localsgd:3"):
         problem, policy = Linear(5, 4), parts.consistency(mode)
         rate, size = 2.0**-10, 4
-        shard = parts.shard(problem.initial(), parts.optimizer("sgd", Hyper(learning_rate=rate), size), policy)
+        shard = parts.shard(
+            problem.initial(), parts.optimizer("sgd", Hyper(learning_rate=rate), size), policy
+        )
         compute = [times(draw, (5, n)) for n, draw in enumerate(parts.draws("exp:1", 4, "workers"))]
         parts.simulation(shard, policy, problem, compute, cycle=Cycle(1, 1, rate)).run(updates)
         # The run ends with an update, so nothing waits for a group.
@@ -125,7 +127,11 @@ def c25(parts: Parts, quick: bool) -> list[Case]:
         error = np.abs(given - applied - feedback.residuals[0]).max() / np.abs(given).max()
         cases.append(Case(f"{name}: Σg − Σapplied − residual, relative", 0.0, float(error), 1e-5, "absolute"))
     for kept in (0.01, 0.1, 0.5):
-        x, out, codec = rng.standard_normal(size).astype(np.float32), np.empty(size, np.float32), codec_named(f"topk:{kept}")
+        x, out, codec = (
+            rng.standard_normal(size).astype(np.float32),
+            np.empty(size, np.float32),
+            codec_named(f"topk:{kept}"),
+        )
         codec.decode(codec.encode(x, rng), out)
         lost = float(((out - x) ** 2).sum() / (x**2).sum())
         cases.append(Case(f"top {kept:.0%}: ‖C(x) − x‖² / ‖x‖²", 1 - kept, lost, 1e-5, "at most"))
@@ -151,15 +157,45 @@ def c26(parts: Parts, quick: bool) -> list[Case]:
         cases.append(Case(f"s={levels}: E‖Q − v‖² / ‖v‖²", bound, variance, 0.0, "at most"))
         # The mean of n draws strays from v by √(variance/n) |v|, as a whole.
         bias = float(np.linalg.norm(drawn.mean(axis=0) - v) / np.sqrt(square))
-        cases.append(Case(f"s={levels}: ‖E Q − v‖ / ‖v‖", 1.2 * (variance / draws) ** 0.5, bias, 1e-7, "at most"))
+        cases.append(
+            Case(f"s={levels}: ‖E Q − v‖ / ‖v‖", 1.2 * (variance / draws) ** 0.5, bias, 1e-7, "at most")
+        )
     return cases
 
 
 GOOD = Parts()
 ROWS = [
     Row("C22", "virtual time", "w_T = w₀ − η Σg, bit by bit", c22, GOOD.but(shard=LostPush), "a lost push"),
-    Row("C23", "virtual time", "BSP: P batches of b are one of P·b", c23, GOOD.but(consistency=OneLess), "one worker left out"),
-    Row("C24", "virtual time", "true Hessian: asynchronous = sequential", c24, GOOD.but(shard=OneVersionOff), "w_bak one version off"),
-    Row("C25", "vectors", "error feedback: Σg = Σapplied + residual", c25, GOOD.but(extra={"feedback": LeakingFeedback}), "half of the residual lost"),
-    Row("C26", "vectors", "QSGD: unbiased, variance bounded", c26, GOOD.but(extra={"qsgd": truncating_qsgd}), "rounds down"),
+    Row(
+        "C23",
+        "virtual time",
+        "BSP: P batches of b are one of P·b",
+        c23,
+        GOOD.but(consistency=OneLess),
+        "one worker left out",
+    ),
+    Row(
+        "C24",
+        "virtual time",
+        "true Hessian: asynchronous = sequential",
+        c24,
+        GOOD.but(shard=OneVersionOff),
+        "w_bak one version off",
+    ),
+    Row(
+        "C25",
+        "vectors",
+        "error feedback: Σg = Σapplied + residual",
+        c25,
+        GOOD.but(extra={"feedback": LeakingFeedback}),
+        "half of the residual lost",
+    ),
+    Row(
+        "C26",
+        "vectors",
+        "QSGD: unbiased, variance bounded",
+        c26,
+        GOOD.but(extra={"qsgd": truncating_qsgd}),
+        "rounds down",
+    ),
 ]

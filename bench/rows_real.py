@@ -32,7 +32,9 @@ def c1(parts: Parts, quick: bool) -> list[Case]:
             versions.append(worker.pulled.versions[0])
 
     with server(f"--workers={workers}", "--learning-rate=1") as control:
-        done = together(control, np.zeros(SIZE, np.float32), [body] * workers, [STEP_S, STEP_S, 5 * STEP_S], parts.worker)
+        done = together(
+            control, np.zeros(SIZE, np.float32), [body] * workers, [STEP_S, STEP_S, 5 * STEP_S], parts.worker
+        )
     total = workers * steps
     told = sum(reply.staleness for worker in done for reply in worker.replies)
     identity = (workers - 1) * total - sum(total - version for version in versions)
@@ -54,8 +56,14 @@ def c10(parts: Parts, quick: bool) -> list[Case]:
             waits_s = [STEP_S] * (workers - 1) + [5 * STEP_S]
             done = together(control, np.zeros(SIZE, np.float32), counted.bodies, waits_s, parts.worker)
         staleness = max(reply.staleness for worker in done for reply in worker.replies)
-        cases.append(Case(f"P={workers}, s={slack}: spread of clocks", slack + 1, counted.spread, 0, "at most"))
-        cases.append(Case(f"P={workers}, s={slack}: largest τ", (workers - 1) * (2 * slack + 1), staleness, 0, "at most"))
+        cases.append(
+            Case(f"P={workers}, s={slack}: spread of clocks", slack + 1, counted.spread, 0, "at most")
+        )
+        cases.append(
+            Case(
+                f"P={workers}, s={slack}: largest τ", (workers - 1) * (2 * slack + 1), staleness, 0, "at most"
+            )
+        )
     return cases
 
 
@@ -82,6 +90,7 @@ class _Counted:
                 worker.step(np.ones(SIZE, np.float32))
                 with self._lock:
                     self._done[index] += 1
+
         return body
 
 
@@ -132,7 +141,9 @@ def c23(parts: Parts, quick: bool) -> list[Case]:
         with server(f"--workers={workers}", "--learning-rate=0.0625", f"--mode={mode}") as control:
             initial = np.ones(SIZE, np.float32)
             waits_s = [STEP_S * (1 + index) / 4 for index in range(workers)]
-            done = together(control, initial, [body(index) for index in range(workers)], waits_s, parts.worker)
+            done = together(
+                control, initial, [body(index) for index in range(workers)], waits_s, parts.worker
+            )
         ends.append(done[0].pulled.flat)
     difference = float(np.linalg.norm(ends[0] - ends[1]) / np.linalg.norm(ends[1]))
     return [Case("relative difference", 0.0, difference, 1e-5, "absolute")]
@@ -140,8 +151,36 @@ def c23(parts: Parts, quick: bool) -> list[Case]:
 
 GOOD = Parts()
 ROWS = [
-    Row("C1", "real processes", "Σ τ(applied) + Σ age(in flight) = (P − 1)·T", c1, GOOD.but(worker=Forgetful), "weights older than said"),
-    Row("C10", "real processes", "SSP: spread ≤ s + 1, τ ≤ (P−1)(2s+1)", c10, GOOD.but(server_mode=one_more_slack), "slack of s + 3"),
-    Row("C22", "real processes", "w_T = w₀ − η Σg, bit by bit", c22, GOOD.but(worker=Repeating), "a push sent again under a new number"),
-    Row("C23", "real processes", "BSP: P batches of b are one of P·b", c23, GOOD.but(server_mode=without_barrier), "no barrier"),
+    Row(
+        "C1",
+        "real processes",
+        "Σ τ(applied) + Σ age(in flight) = (P − 1)·T",
+        c1,
+        GOOD.but(worker=Forgetful),
+        "weights older than said",
+    ),
+    Row(
+        "C10",
+        "real processes",
+        "SSP: spread ≤ s + 1, τ ≤ (P−1)(2s+1)",
+        c10,
+        GOOD.but(server_mode=one_more_slack),
+        "slack of s + 3",
+    ),
+    Row(
+        "C22",
+        "real processes",
+        "w_T = w₀ − η Σg, bit by bit",
+        c22,
+        GOOD.but(worker=Repeating),
+        "a push sent again under a new number",
+    ),
+    Row(
+        "C23",
+        "real processes",
+        "BSP: P batches of b are one of P·b",
+        c23,
+        GOOD.but(server_mode=without_barrier),
+        "no barrier",
+    ),
 ]

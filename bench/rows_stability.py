@@ -16,11 +16,16 @@ from ps.shard import Push
 from ps.staleness import Compensation
 
 
-def delayed(parts: Parts, delay: int, η: float, updates: int, policy: Compensation | None = None) -> np.ndarray:
+def delayed(
+    parts: Parts, delay: int, η: float, updates: int, policy: Compensation | None = None
+) -> np.ndarray:
     """The trajectory `float64[updates]` of descent on w²/2 from 1 with a constant delay."""
     trajectory, problem = np.zeros(updates), Quadratic(0, 1)
     shard = parts.shard(
-        problem.initial(), parts.optimizer("sgd", Hyper(learning_rate=η), 1), parts.consistency("async"), policy
+        problem.initial(),
+        parts.optimizer("sgd", Hyper(learning_rate=η), 1),
+        parts.consistency("async"),
+        policy,
     )
 
     def observe(version: int, weights: np.ndarray) -> None:
@@ -41,7 +46,9 @@ def limit(delay: int) -> float:
     return 2 * math.sin(math.pi / (2 * (2 * delay + 1)))
 
 
-def _around_limit(parts: Parts, delay: int, η: float, quick: bool, policy: Compensation | None = None) -> list[Case]:
+def _around_limit(
+    parts: Parts, delay: int, η: float, quick: bool, policy: Compensation | None = None
+) -> list[Case]:
     updates = (60 if quick else 200) * (delay + 1) + 100
     window = 4 * (2 * delay + 1)  # a period of the slowest oscillation
     cases = []
@@ -174,7 +181,28 @@ _OFF = GOOD.but(delay=lambda delay: delay + 1)
 ROWS = [
     Row("C14", "virtual time", "delay τ: stable iff ηh < 2 sin(π/(2(2τ+1)))", c14, _OFF, "a delay of τ + 1"),
     Row("C15", "virtual time", "fastest ηh = τ^τ/(τ+1)^(τ+1), rate τ/(τ+1)", c15, _OFF, "a delay of τ + 1"),
-    Row("C16", "virtual time", "η/τ: limit 2τ sin(π/(2(2τ+1)))", c16, GOOD.but(inverse=InverseOfNext), "η/(τ + 1)"),
-    Row("C18", "virtual time", "asynchrony begets momentum 1 − 1/M", c18, GOOD.but(shard=LateAnswer), "pull not atomic with push"),
-    Row("C27", "virtual time", "elastic averaging: α ≤ (4−2η)/(4−η)", c27, GOOD.but(shard=OneSided), "one side moves more"),
+    Row(
+        "C16",
+        "virtual time",
+        "η/τ: limit 2τ sin(π/(2(2τ+1)))",
+        c16,
+        GOOD.but(inverse=InverseOfNext),
+        "η/(τ + 1)",
+    ),
+    Row(
+        "C18",
+        "virtual time",
+        "asynchrony begets momentum 1 − 1/M",
+        c18,
+        GOOD.but(shard=LateAnswer),
+        "pull not atomic with push",
+    ),
+    Row(
+        "C27",
+        "virtual time",
+        "elastic averaging: α ≤ (4−2η)/(4−η)",
+        c27,
+        GOOD.but(shard=OneSided),
+        "one side moves more",
+    ),
 ]

@@ -42,8 +42,12 @@ def simulated(
     """A finished run."""
     problem = problem or Problem()
     policy = parts.consistency(mode)
-    shard = parts.shard(problem.initial(), parts.optimizer("sgd", Hyper(learning_rate=1.0), problem.dim), policy)
-    compute = [times(draw, (seed, number)) for number, draw in enumerate(parts.draws(service, workers, "workers"))]
+    shard = parts.shard(
+        problem.initial(), parts.optimizer("sgd", Hyper(learning_rate=1.0), problem.dim), policy
+    )
+    compute = [
+        times(draw, (seed, number)) for number, draw in enumerate(parts.draws(service, workers, "workers"))
+    ]
     simulation = parts.simulation(shard, policy, problem, compute, cycle=Cycle(1, fetch_every, 1.0))
     simulation.run(updates)
     return simulation
@@ -121,7 +125,9 @@ def c8(parts: Parts, quick: bool) -> list[Case]:
         cases.append(Case(f"N=8, b={spare}: seconds a step", predicted, run.now_s / steps, 0.05, "relative"))
     for spare, simulated_s in ((1, 2.04), (2, 1.72)):
         run = simulated(parts, 8 + spare, "exp:1", steps, "backup:8")
-        cases.append(Case(f"backup, b={spare}: seconds a step", simulated_s, run.now_s / steps, 0.05, "relative"))
+        cases.append(
+            Case(f"backup, b={spare}: seconds a step", simulated_s, run.now_s / steps, 0.05, "relative")
+        )
     return cases
 
 
@@ -134,7 +140,9 @@ def c9(parts: Parts, quick: bool) -> list[Case]:
         ratio = (free.tally.accepted / free.now_s) / (bound.tally.accepted / bound.now_s)
         updates = (gradients / free.now_s) / (gradients // workers / bound.now_s)
         cases.append(Case(f"P={workers}: gradients a second", harmonic(workers), ratio, 0.05, "relative"))
-        cases.append(Case(f"P={workers}: updates a second", workers * harmonic(workers), updates, 0.05, "relative"))
+        cases.append(
+            Case(f"P={workers}: updates a second", workers * harmonic(workers), updates, 0.05, "relative")
+        )
     return cases
 
 
@@ -149,9 +157,15 @@ def c10(parts: Parts, quick: bool) -> list[Case]:
     for workers, slack in ((2, 0), (5, 1), (8, 4)):
         run = simulated(parts, workers, "pareto:1.2", 5000, f"ssp:{slack}", seed=1)
         bounds += [
-            Case(f"spread of clocks, P={workers}, s={slack}", slack + 1, run.tally.clock_spread, 0, "at most"),
             Case(
-                f"largest τ, P={workers}, s={slack}", (workers - 1) * (2 * slack + 1), max(run.tally.staleness), 0, "at most"
+                f"spread of clocks, P={workers}, s={slack}", slack + 1, run.tally.clock_spread, 0, "at most"
+            ),
+            Case(
+                f"largest τ, P={workers}, s={slack}",
+                (workers - 1) * (2 * slack + 1),
+                max(run.tally.staleness),
+                0,
+                "at most",
             ),
         ]
     return bounds
@@ -163,22 +177,76 @@ def c13(parts: Parts, quick: bool) -> list[Case]:
     for workers, every in ((4, 5), (3, 4), (8, 2)):
         # Whole rounds of k steps, without the first, in which nobody has been overtaken by all others yet.
         early, late = (
-            simulated(parts, workers, "const:1", rounds * workers * every, fetch_every=every).tally for rounds in (1, 21)
+            simulated(parts, workers, "const:1", rounds * workers * every, fetch_every=every).tally
+            for rounds in (1, 21)
         )
         total = late.staleness - early.staleness
         mean = sum(value * count for value, count in total.items()) / total.total()
-        cases.append(Case(f"P={workers}, k={every}", (workers - 1) + workers * (every - 1) / 2, mean, 1e-12, "absolute"))
+        cases.append(
+            Case(
+                f"P={workers}, k={every}", (workers - 1) + workers * (every - 1) / 2, mean, 1e-12, "absolute"
+            )
+        )
     return cases
 
 
 GOOD = Parts()
 ROWS = [
-    Row("C1", "virtual time", "Σ τ(applied) + Σ age(in flight) = (P − 1)·T", c1, GOOD.but(shard=OneStaler), "τ + 1 is told"),
-    Row("C2", "virtual time", "constant service: τ = P − 1", c2, GOOD.but(shard=LateAnswer), "pull not atomic with push"),
-    Row("C3", "virtual time", "exponential service: τ geometric", c3, GOOD.but(draws=in_lockstep), "all equally fast"),
+    Row(
+        "C1",
+        "virtual time",
+        "Σ τ(applied) + Σ age(in flight) = (P − 1)·T",
+        c1,
+        GOOD.but(shard=OneStaler),
+        "τ + 1 is told",
+    ),
+    Row(
+        "C2",
+        "virtual time",
+        "constant service: τ = P − 1",
+        c2,
+        GOOD.but(shard=LateAnswer),
+        "pull not atomic with push",
+    ),
+    Row(
+        "C3",
+        "virtual time",
+        "exponential service: τ geometric",
+        c3,
+        GOOD.but(draws=in_lockstep),
+        "all equally fast",
+    ),
     Row("C4", "virtual time", "τ_i = 1/p_i − 1", c4, GOOD.but(draws=EqualRates), "rates ignored"),
-    Row("C8", "virtual time", "K-sync takes (H_{N+b} − H_b)/μ", c8, GOOD.but(consistency=NoRestart), "late ones not cancelled"),
-    Row("C9", "virtual time", "async is H_P times as fast", c9, GOOD.but(consistency=NoBarrier), "a barrier that lets all through"),
-    Row("C10", "virtual time", "SSP: spread ≤ s + 1, τ ≤ (P−1)(2s+1)", c10, GOOD.but(consistency=SlackOneMore), "slack of s + 1"),
-    Row("C13", "virtual time", "n_fetch = k: mean τ = (P−1) + P(k−1)/2", c13, GOOD.but(simulation=Doubled), "every push twice"),
+    Row(
+        "C8",
+        "virtual time",
+        "K-sync takes (H_{N+b} − H_b)/μ",
+        c8,
+        GOOD.but(consistency=NoRestart),
+        "late ones not cancelled",
+    ),
+    Row(
+        "C9",
+        "virtual time",
+        "async is H_P times as fast",
+        c9,
+        GOOD.but(consistency=NoBarrier),
+        "a barrier that lets all through",
+    ),
+    Row(
+        "C10",
+        "virtual time",
+        "SSP: spread ≤ s + 1, τ ≤ (P−1)(2s+1)",
+        c10,
+        GOOD.but(consistency=SlackOneMore),
+        "slack of s + 1",
+    ),
+    Row(
+        "C13",
+        "virtual time",
+        "n_fetch = k: mean τ = (P−1) + P(k−1)/2",
+        c13,
+        GOOD.but(simulation=Doubled),
+        "every push twice",
+    ),
 ]

@@ -38,8 +38,8 @@ class SimulateSettings(Settings):
     groups: ClassVar[dict[str, tuple[str, ...]]] = {
         "cluster": ("workers", "service", "server_service", "fixed_delay"),
         "asynchrony": (
-            "mode", "staleness", "fetch_every", "push_every", "schedule", "warm_up", "warm_start", "momentum_correction",
-            "version_memory",
+            "mode", "staleness", "fetch_every", "push_every", "schedule", "warm_up", "warm_start",
+            "momentum_correction", "version_memory",
         ),
         "problem": ("problem", "updates", "burn_in", "seed"),
         "optimizer": ("optimizer", "learning_rate", "momentum"),
@@ -58,7 +58,10 @@ class SimulateSettings(Settings):
         None, description="time that the server takes for a push, one after the other (default: none)"
     )
     fixed_delay: int | None = Field(
-        None, ge=0, le=1_000_000, description="every gradient is so many versions old, whatever the service times"
+        None,
+        ge=0,
+        le=1_000_000,
+        description="every gradient is so many versions old, whatever the service times",
     )
     fetch_every: int = Field(1, ge=1, description="local steps from pull to pull")
     push_every: int = Field(1, ge=1, description="local steps in a push")
@@ -75,9 +78,13 @@ class SimulateSettings(Settings):
         "quadratic:h=1,sigma=0.1,dim=2,centers=0,1",
     )
     updates: int = Field(10_000, ge=1, description="versions after which the run ends")
-    burn_in: float = Field(0.25, ge=0, lt=1, description="fraction of them that mean and var of the weights leave out")
+    burn_in: float = Field(
+        0.25, ge=0, lt=1, description="fraction of them that mean and var of the weights leave out"
+    )
     seed: int = Field(0, ge=0, lt=2**32, description="of service times and gradients")
-    optimizer: Annotated[str, one_of(OPTIMIZERS)] = Field("sgd", description=f"update rule: {', '.join(OPTIMIZERS)}")
+    optimizer: Annotated[str, one_of(OPTIMIZERS)] = Field(
+        "sgd", description=f"update rule: {', '.join(OPTIMIZERS)}"
+    )
     learning_rate: float = Field(0.1, gt=0, description="step size η")
     momentum: float | None = Field(None, ge=0, lt=1, description="of momentum, nesterov, rmsprop")
     json_: str | None = Field(None, description="file for the result as JSON; - for standard output")
@@ -93,7 +100,10 @@ class SimulateSettings(Settings):
         refusal = refusal_of(self)
         if refusal:
             raise ValueError(refusal)
-        for flag, text, count in (("--service", self.service, self.workers), ("--server-service", self.server_service, 1)):
+        for flag, text, count in (
+            ("--service", self.service, self.workers),
+            ("--server-service", self.server_service, 1),
+        ):
             try:
                 draws_of(text or "const:1", count, "workers" if count > 1 else "server")
             except ValueError as error:
@@ -103,16 +113,22 @@ class SimulateSettings(Settings):
         except ValueError as error:
             raise ValueError(f"--problem {error}") from None
         if self.fetch_every % self.push_every:
-            raise ValueError(f"--fetch-every must be a multiple of --push-every, {self.push_every}; received {self.fetch_every}")
+            raise ValueError(
+                f"--fetch-every must be a multiple of --push-every, {self.push_every}; received {self.fetch_every}"
+            )
         local = consistency_of(self.mode).payload != "gradient"
         if self.fetch_every > 1 and local:
-            raise ValueError(f"--fetch-every must be left out in mode {self.mode}, which says how many steps are local")
+            raise ValueError(
+                f"--fetch-every must be left out in mode {self.mode}, which says how many steps are local"
+            )
         if self.fixed_delay is not None and (local or self.fetch_every > 1):
             raise ValueError("--fixed-delay must be left out where steps are local")
         return self
 
 
-def simulate(settings: SimulateSettings, observe: Callable[[int, np.ndarray], None] | None = None) -> dict[str, Any]:
+def simulate(
+    settings: SimulateSettings, observe: Callable[[int, np.ndarray], None] | None = None
+) -> dict[str, Any]:
     """Runs a simulation; returns what `--json` prints.
 
     Args:
@@ -195,15 +211,18 @@ def _report(settings: SimulateSettings, result: dict[str, Any], wall_s: float) -
     staleness = result["staleness"]
     lines = [
         f"{settings.workers} workers, mode {settings.mode}, staleness {settings.staleness}, service {settings.service}",
-        f"virtual time {result['virtual_time_s']:.6g} s: {result['updates']:,} updates from {result['accepted']:,} pushes, "
-        f"{result['dropped']:,} dropped; {result['throughput']:.6g} pushes/s",
+        f"virtual time {result['virtual_time_s']:.6g} s: {result['updates']:,} updates from "
+        f"{result['accepted']:,} pushes, {result['dropped']:,} dropped; {result['throughput']:.6g} pushes/s",
         f"staleness: mean {staleness['mean']:.4g}, variance {staleness['var']:.4g}, largest {staleness['max']}; "
         f"clocks differ by at most {result['clock_spread_max']}",
     ]
     if settings.server_service:
         lines.append(f"a push waits {result['mean_queue_wait_s']:.4g} s for the server")
     if "diverged" in result and result["mean"] is not None:
-        lines.append(f"weights: mean {result['mean']:.6g}, variance {result['var']:.6g}" + ", diverged" * result["diverged"])
+        lines.append(
+            f"weights: mean {result['mean']:.6g}, variance {result['var']:.6g}"
+            + ", diverged" * result["diverged"]
+        )
     elif result.get("diverged"):
         lines.append("weights: diverged")
     lines.append(f"{wall_s:.2f} s of real time, {result['accepted'] / wall_s:,.0f} pushes/s")
@@ -222,7 +241,9 @@ def main(argv: list[str]) -> int:
         print(f"downpour simulate: {error}", file=sys.stderr)
         return 1
     wall_s = time.perf_counter() - began_s
-    text = json.dumps({"settings": settings.model_dump(exclude={"json_"}), **result, "wall_s": wall_s}, indent=2)
+    text = json.dumps(
+        {"settings": settings.model_dump(exclude={"json_"}), **result, "wall_s": wall_s}, indent=2
+    )
     if settings.json_ == "-":
         print(text)
         return 0

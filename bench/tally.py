@@ -67,7 +67,8 @@ class Tally:
             "max": int(values[-1]) if len(values) else 0,
             "histogram": {str(value): self.staleness[value] for value in sorted(self.staleness)},
             "per_worker": [
-                total / count if count else 0.0 for total, count in zip(self.stale_sum, self.updates, strict=True)
+                total / count if count else 0.0
+                for total, count in zip(self.stale_sum, self.updates, strict=True)
             ],
         }
 
@@ -80,7 +81,9 @@ class Trajectory:
     is not just what rounding leaves of the distance at the start.
     """
 
-    def __init__(self, optimum: np.ndarray | None, initial: np.ndarray, updates: int, burn_in: float, noisy: bool) -> None:
+    def __init__(
+        self, optimum: np.ndarray | None, initial: np.ndarray, updates: int, burn_in: float, noisy: bool
+    ) -> None:
         """Nothing has been seen.
 
         Args:
@@ -133,5 +136,7 @@ class Trajectory:
         final = self.last.tolist() if len(self.last) <= 16 else None
         kept: dict[str, Any] = {key: value if np.isfinite(value) else None for key, value in numbers.items()}
         if self._optimum is not None:
-            kept["distance"] = float(np.sqrt(((self.last - self._optimum) ** 2).sum())) if self.finite else None
+            kept["distance"] = (
+                float(np.sqrt(((self.last - self._optimum) ** 2).sum())) if self.finite else None
+            )
         return {**kept, "final": final if self.finite else None, "diverged": self.diverged}

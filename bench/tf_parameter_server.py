@@ -196,7 +196,11 @@ def _servers(flags: argparse.Namespace) -> Iterator[dict[str, list[str]]]:
         for job in ["ps:0", *(f"worker:{index}" for index in range(flags.workers))]:
             processes.append(
                 subprocess.Popen(
-                    [*command, "--serve", job], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                    [*command, "--serve", job],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    start_new_session=True,  # as ours are: Linux shares a busy machine among sessions
                 )
             )
         for process in processes:

@@ -15,7 +15,7 @@ def checked(results: Results) -> list[dict[str, Any]]:
     sizes, rows = results["sizes"], []
 
     def row(what: str, value: float, bound: float, holds: Callable[[float, float], bool], unit: str = "") -> None:
-        rows.append({"what": what, "value": value, "bound": bound, "unit": unit, "met": holds(value, bound)})
+        rows.append({"what": what, "value": value, "bound": bound, "unit": unit, "met": bool(holds(value, bound))})
 
     def at_most(value: float, bound: float) -> bool:
         return value <= bound
@@ -94,7 +94,8 @@ def _memory(results: Results) -> str:
     return (
         f"Server memory with {row['workers']} workers that push {row['model_bytes'] / 1e6:.0f} MB over gRPC at once: "
         f"{row['resident_bytes'] / 1e6:.0f} MB resident of its own, and {row['shared_bytes'] / 1e6:.0f} MB of shared "
-        f"memory in which the weights are committed; bound (2 + 2·4) × model + 120 MB = {row['bound_bytes'] / 1e6:.0f} MB."
+        "memory in which the weights are committed; bound (2 + 2·4) × model + 120 MB = "
+        f"{row['bound_bytes'] / 1e6:.0f} MB."
     )
 
 
@@ -148,6 +149,6 @@ def _draw_scaling(results: Results, axes: Any) -> None:
         counts = [row["idle"] for row in results["idle"]]
         right.plot(counts, [1e3 * row[name]["median"] for row in results["idle"]], "o-", label=name)
     left.set(xscale="log", yscale="log", xlabel="payload, MB", ylabel="push-pull, ms", title="Time grows with bytes")
-    right.set(xlabel="idle workers", ylabel="push-pull of 318 kB, ms", title="Idle workers cost nothing", ylim=(0, None))
+    right.set(xlabel="idle workers", ylabel="push-pull of 318 kB, ms", title="Beside idle workers", ylim=(0, None))
     for one in axes:
         one.legend()

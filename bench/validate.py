@@ -81,7 +81,8 @@ def lines_of(result: dict[str, Any]) -> list[str]:
         }[case["rule"]]  # fmt: skip
         mark = "" if case["passed"] else "   <-- FAIL"
         lines.append(
-            f"      {case['what']:<46} predicted {case['predicted']:<10.6g} {tolerance:<9} measured {case['measured']:.6g}{mark}"
+            f"      {case['what']:<46} predicted {case['predicted']:<10.6g} {tolerance:<9} "
+            f"measured {case['measured']:.6g}{mark}"
         )
     return lines
 

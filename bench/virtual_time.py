@@ -183,7 +183,11 @@ class Simulation:
     def _restart(self) -> None:
         """Cancels what is being computed, not what has been sent: all begin again from the newest version."""
         for worker in self._workers:
-            if worker.base != self._shard.version and worker.number not in self._waiting and not worker.queued:
+            if (
+                worker.base != self._shard.version
+                and worker.number not in self._waiting
+                and not worker.queued
+            ):
                 worker.life += 1
                 self._fetch(worker)
                 self._compute(worker)
@@ -239,7 +243,9 @@ def run_delayed(
         pushes += 1
         idle = 0 if shard.version > version else idle + 1
         if idle > 100_000:
-            raise ValueError(f"a delay of {delay} versions leaves no push that this mode applies: nothing moves")
+            raise ValueError(
+                f"a delay of {delay} versions leaves no push that this mode applies: nothing moves"
+            )
         if shard.version > version:
             history.append(shard.pull(worker=worker))
             if observe is not None:

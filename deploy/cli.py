@@ -28,6 +28,12 @@ def _train(argv: list[str]) -> int:
     return train(settings)
 
 
+def _run(argv: list[str]) -> int:
+    from deploy.run import run
+
+    return run(argv)
+
+
 def _status(argv: list[str]) -> int:
     from deploy.config import StatusSettings
     from protos.settings import parse
@@ -36,6 +42,13 @@ def _status(argv: list[str]) -> int:
     from deploy.status import status
 
     return status(settings)
+
+
+def _certs(argv: list[str]) -> int:
+    from deploy.certs import CertsSettings, certs
+    from protos.settings import parse
+
+    return certs(parse(CertsSettings, argv, "downpour certs"))
 
 
 def _of_cluster(module: str) -> Callable[[list[str]], int]:
@@ -72,9 +85,11 @@ def _become(module: str) -> Callable[[list[str]], int]:
 
 COMMANDS: dict[str, Command] = {
     "train": Command("train a model on a local cluster", _train),
+    "run": Command("run a Keras script on a local cluster", _run),
     "ps": Command("run one parameter-server process", _of_cluster("ps")),
     "worker": Command("run one worker process", _of_cluster("worker")),
     "status": Command("show what a running job is doing", _status),
+    "certs": Command("make certificates and a token for a cluster", _certs),
     "simulate": Command("run modes and compensations in virtual time", _become("bench.simulate")),
     "validate": Command("compare this server with what theory predicts", _become("bench.validate")),
     "bench": Command("measure, and compare with other ways to train", _become("bench")),

@@ -179,7 +179,7 @@ class Project:
         check(process.returncode == 0, f"up ends with exit code 0 (received {process.returncode})")
         codes = {
             (state := self.state(container))["Name"]: state["State"]["ExitCode"]
-            for service in ("ps", "ps-1", "worker", "status")
+            for service in ("certs", "ps", "ps-1", "worker", "status")
             for container in self.containers(service)
         }
         check(set(codes.values()) == {0}, f"every container ended with exit code 0: {codes}")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from deploy.compose_project import DEPLOY, START_S, Failed, Project, call, check, say, until
+from deploy.compose_project import CALL_S, DEPLOY, START_S, Failed, Project, call, check, say, until
 
 BASE = "python:3.11-slim-bookworm"
 BUILD_S = 3600.0
@@ -75,10 +76,22 @@ def shards(project: Project) -> None:
         project.end(process)
 
 
+def tls(project: Project) -> None:
+    """TLS and a token: the job ends well, and who has no token is refused."""
+    with project.up() as process:
+        until("the job trains", project.trains(), START_S)
+        (server,) = project.containers("ps")
+        bare = ["docker", "exec", "--env=DOWNPOUR_TLS_DIR=", server, "downpour", "status", "127.0.0.1:7171"]
+        refused = subprocess.run(bare, env=project.environ, capture_output=True, text=True, timeout=CALL_S)
+        check(refused.returncode == 1, "a caller without TLS is refused")
+        project.end(process)
+
+
 SCENARIOS: dict[str, tuple[Callable[[Project], None], list[str], dict[str, object]]] = {
     "crashes": (crashes, ["docker-compose.yml"], {"epochs": 10}),
     "killed": (killed, ["docker-compose.yml"], {"epochs": 8, "learning_rate": 0.3}),
     "shards": (shards, ["docker-compose.yml", "docker-compose.shards.yml"], {"epochs": 6, "learning_rate": 0.3}),
+    "tls": (tls, ["docker-compose.yml", "docker-compose.tls.yml"], {"epochs": 3, "learning_rate": 0.5}),
 }
 
 
@@ -142,6 +155,7 @@ def main() -> int:
     environ = dict(os.environ)
     if options.engine and (Path(folder) / "docker.sock").exists():
         environ["DOCKER_HOST"] = f"unix://{folder}/docker.sock"
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # by way of every `finally`
     images = ["downpour-ps", "downpour-worker", "downpour-base"]
     try:
         told = call([*engine, "start", folder], environ, 600.0).strip()

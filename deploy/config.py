@@ -10,7 +10,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from protos.settings import Address, Settings, did_you_mean
+from protos.credentials import AccessSettings
+from protos.logs import LogSettings
+from protos.settings import Address, did_you_mean
 from ps.config import JobSettings
 from worker.datasets import DATASETS
 from worker.models import MODELS
@@ -51,12 +53,14 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-class TrainSettings(JobSettings):
+class TrainSettings(JobSettings, AccessSettings, LogSettings):
     """A job on a local cluster: one process per server shard and per worker."""
 
     groups: ClassVar[dict[str, tuple[str, ...]]] = {
         **JobSettings.groups,
-        "processes": ("threads", "xla", "worker_restarts", "server_restarts", "runs_dir"),
+        "processes": ("threads", "xla", "worker_restarts", "server_restarts", "runs_dir", "resume"),
+        "access": ("tls_dir", "token_file"),
+        "operation": ("metrics_port", "log_format"),
         "output": ("verbose",),
     }
 
@@ -80,10 +84,16 @@ class TrainSettings(JobSettings):
         3, ge=0, description="times that a server which dies is started again from its last checkpoint"
     )
     runs_dir: str = Field("runs", min_length=1, description="folder of the run directories")
+    metrics_port: int | None = Field(
+        None, ge=0, lt=65536, description="port of shard 0 on which Prometheus fetches metrics"
+    )
+    resume: str | None = Field(
+        None, description="run directory to go on with, from its last checkpoint; its settings hold"
+    )
     verbose: bool = Field(False, description="show every worker")
 
 
-class StatusSettings(Settings):
+class StatusSettings(AccessSettings):
     """What a running job is doing."""
 
     positional: ClassVar[tuple[str, ...]] = ("address",)
@@ -96,7 +106,7 @@ class StatusSettings(Settings):
     serve: Address | None = Field(None, description="answer with JSON over HTTP at HOST:PORT until the job ends")
 
 
-class HealthSettings(Settings):
+class HealthSettings(AccessSettings):
     """Whether a server is there and serves."""
 
     positional: ClassVar[tuple[str, ...]] = ("address",)

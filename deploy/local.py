@@ -20,6 +20,7 @@ from types import FrameType
 from deploy.config import TrainSettings
 from deploy.plan import ProcessSpec, plan
 from deploy.processes import POLL_S, LifeLine, Process, end, kill, wait
+from deploy.resume import CannotResume, resumed
 from deploy.run_dir import make_run_dir, read_summary
 from deploy.terminal import Screen, open_screen, silence
 from deploy.watch import Watcher
@@ -32,6 +33,7 @@ GRACE_S = 1.0  # from SIGTERM to SIGKILL
 TICK_S = 0.1
 ON_PURPOSE = (2, 3)  # exit statuses of a worker that would stop again: bad settings, a deliberate stop
 INTERRUPTED = 130
+EXIT_USAGE = 2
 
 
 class JobFailed(Exception):
@@ -44,14 +46,22 @@ class StopNow(Exception):
 
 def train(settings: TrainSettings) -> int:
     """`downpour train`: runs the job and returns the exit status."""
+    resuming = settings.resume is not None
     try:
-        run_dir = make_run_dir(Path(settings.runs_dir), settings.model, datetime.now(UTC))
+        if resuming:
+            settings, run_dir = resumed(settings)
+            (run_dir / "logs").mkdir(exist_ok=True)
+        else:
+            run_dir = make_run_dir(Path(settings.runs_dir), settings.model, datetime.now(UTC))
+    except CannotResume as failure:
+        print(f"downpour train: {failure}", file=sys.stderr)
+        return EXIT_USAGE
     except OSError as failure:
         reason = f"{failure.strerror}: {failure.filename}"
         print(f"downpour train: --runs-dir must be a folder that can be written; {reason}", file=sys.stderr)
         return 1
-    screen = open_screen(settings.verbose)
-    return Launcher(plan(settings, str(run_dir)), run_dir, screen).run()
+    specs = plan(settings, str(run_dir), resume=resuming)
+    return Launcher(specs, run_dir, open_screen(settings.verbose)).run()
 
 
 class Launcher:
@@ -186,7 +196,11 @@ class Launcher:
         if all(process.code is not None for process in self._role("worker")):
             if len(self._given_up) == len(list(self._role("worker"))):
                 raise JobFailed("no worker is left")
-            self._ending_deadline = self._ending_deadline or time.monotonic() + ENDING_S
+            self._begin_ending()
+
+    def _begin_ending(self) -> None:
+        """From now on the coordinator has a deadline."""
+        self._ending_deadline = self._ending_deadline or time.monotonic() + ENDING_S
 
     def _note_endings(self) -> None:
         """Gives up the workers that are not to be started again."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from deploy.config import TrainSettings
+from protos.credentials import AccessSettings
+from protos.logs import LogSettings
 from protos.settings import ENV_PREFIX, to_flags
 from ps.config import ServerSettings
 from worker.config import WorkerSettings
@@ -37,6 +39,7 @@ class ProcessSpec:
     env: Mapping[str, str] = field(default_factory=dict)  # over what the launcher itself has
     needs: tuple[str, ...] = ()  # servers whose address must be known first
     restarts: int = 0  # times that it is started again after it died
+    shown: bool = False  # it has the launcher's own output instead of a log
 
     def command(self, python: str, addresses: Mapping[str, str]) -> list[str]:
         """The command line, with the addresses of `needs` filled in.
@@ -62,7 +65,7 @@ class ProcessSpec:
         return replace(self, args=(f"--bind={address}", *kept, *resume))
 
 
-def plan(settings: TrainSettings, run_dir: str, bind: str = LOOPBACK) -> list[ProcessSpec]:
+def plan(settings: TrainSettings, run_dir: str, bind: str = LOOPBACK, resume: bool = False) -> list[ProcessSpec]:
     """The processes of a cluster, in the order in which they must start.
 
     First shard 0, which coordinates, with all settings of the job; then the other shards and the workers,
@@ -72,12 +75,15 @@ def plan(settings: TrainSettings, run_dir: str, bind: str = LOOPBACK) -> list[Pr
         settings: of the job and of its processes.
         run_dir: the run's own directory.
         bind: `HOST:PORT` for each server to listen on.
+        resume: whether the run goes on from its last checkpoint.
     """
-    job = to_flags(settings, ServerSettings)
+    job = to_flags(settings.model_copy(update={"resume": None}), ServerSettings)
+    access = [*to_flags(settings, AccessSettings), *to_flags(settings, LogSettings)]
     again = settings.server_restarts
-    first = _server(0, (f"--bind={bind}", f"--run-dir={run_dir}", *job), again)
+    resuming = ("--resume",) if resume else ()
+    first = _server(0, (f"--bind={bind}", f"--run-dir={run_dir}", *job, *resuming), again)
     others = [
-        _server(shard, (f"--bind={bind}", "--coordinator={ps-0}", f"--shard={shard}"), again, ("ps-0",))
+        _server(shard, (f"--bind={bind}", "--coordinator={ps-0}", f"--shard={shard}", *access), again, ("ps-0",))
         for shard in range(1, settings.shards)
     ]
     return [first, *others, *(_worker(number, settings) for number in range(settings.workers))]

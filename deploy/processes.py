@@ -60,8 +60,8 @@ class Process:
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
+                stdout=None if spec.shown else output,
+                stderr=None if spec.shown else subprocess.STDOUT,
                 env=child_environment(os.environ, spec.env, SAID_BY_FLAGS),
                 pass_fds=(line.reading,),
                 start_new_session=True,

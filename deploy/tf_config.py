@@ -64,7 +64,9 @@ class Task:
     def _of_server(self) -> dict[str, str]:
         address = self.cluster["ps"][self.index]
         bind = address if address.startswith(_LOOPBACK) else f"[::]:{address.rpartition(':')[2]}"
-        own = {"bind": bind, "advertise": address, "shard": str(self.index)}
+        own = {"bind": bind, "shard": str(self.index)}
+        if not address.endswith(":0"):  # else the system chooses a port, and the server says which
+            own["advertise"] = address
         if self.index:
             return {**own, "coordinator": self.cluster["ps"][0]}
         workers = self._count(*CHIEFS, "worker")

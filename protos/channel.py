@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grpc
 
+from protos.credentials import SERVER_NAME, Metadata, ShowToken, adopted, channel_credentials
 from protos.frame import MESSAGE_LIMIT_BYTES
 
 PROTOCOL = 1
@@ -27,6 +28,7 @@ CLIENT_OPTIONS: list[tuple[str, int]] = [
     ("grpc.use_local_subchannel_pool", 1),  # a reconnect is a new connection, not a shared broken one
     ("grpc.enable_http_proxy", 0),
 ]
+_TLS_OPTIONS: list[tuple[str, int | str]] = [*CLIENT_OPTIONS, ("grpc.ssl_target_name_override", SERVER_NAME)]
 SERVER_OPTIONS: list[tuple[str, int]] = [
     *_LIMITS,
     ("grpc.so_reuseport", 0),  # a port in use is an error, not a second listener
@@ -39,10 +41,24 @@ SERVER_OPTIONS: list[tuple[str, int]] = [
 
 
 def open_channel(address: str) -> grpc.Channel:
-    """A channel to `HOST:PORT` with the project's limits and keepalive."""
-    return grpc.insecure_channel(address, options=CLIENT_OPTIONS)
+    """A channel to `HOST:PORT` with the project's limits and keepalive, and this process's identity."""
+    identity = adopted()
+    secure = channel_credentials(identity)
+    if secure is not None:
+        return grpc.secure_channel(address, secure, options=_TLS_OPTIONS)
+    channel = grpc.insecure_channel(address, options=CLIENT_OPTIONS)
+    return grpc.intercept_channel(channel, ShowToken(identity.metadata)) if identity.token else channel
 
 
 def open_aio_channel(address: str) -> grpc.aio.Channel:
-    """The same for an event loop."""
+    """The same for an event loop; its calls must carry `call_metadata`."""
+    secure = channel_credentials(adopted())
+    if secure is not None:
+        return grpc.aio.secure_channel(address, secure, options=_TLS_OPTIONS)
     return grpc.aio.insecure_channel(address, options=CLIENT_OPTIONS)
+
+
+def call_metadata() -> Metadata:
+    """What a call on a channel for an event loop must carry; with TLS the channel adds it."""
+    identity = adopted()
+    return () if identity.authority else identity.metadata

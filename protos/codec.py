@@ -102,9 +102,11 @@ def _bfloat16_encode(vector: np.ndarray, rng: np.random.Generator) -> memoryview
         rounded += 0x7FFF
         rounded += bits
         rounded >>= 16
-        # Rounding up may carry into the exponent of infinity: the largest finite value is nearer.
-        np.minimum(rounded, (bits >> 16 & 0x8000) | 0x7F7F, out=rounded, where=(rounded & 0x7FFF) == 0x7F80)
-        out[block] = rounded
+        halves = out[block]
+        halves[:] = rounded
+        magnitude = halves & 0x7FFF
+        if magnitude.max() == 0x7F80:  # rounding has carried into infinity: the largest finite value is nearer
+            halves[magnitude == 0x7F80] -= 1
     return out.data.cast("B")
 
 

@@ -100,7 +100,9 @@ def status_of(error: BaseException) -> tuple[grpc.StatusCode, str]:
 def error_of(failure: grpc.RpcError, address: str) -> DownpourError:
     """The error that a failed call stands for; `address` is named where the peer said nothing itself."""
     code, details = failure.code(), failure.details() or ""
-    kind = Unreachable if code is grpc.StatusCode.CANCELLED else ERROR_OF.get(code, ServerFault)
+    # gRPC says so itself of a message that is written to a connection which has just broken.
+    broken = code is grpc.StatusCode.INTERNAL and details == "Internal error from Core"
+    kind = Unreachable if broken or code is grpc.StatusCode.CANCELLED else ERROR_OF.get(code, ServerFault)
     if kind is Unreachable:
         return Unreachable(f"no parameter server answers at {address}: {details}")
     if kind is DeadlineExceeded:

@@ -29,7 +29,8 @@ def qsgd(v: np.ndarray, levels: int, rng: np.random.Generator) -> np.ndarray:
         return np.zeros_like(v)
     rounded = stochastic_round(np.abs(v) * (levels / norm), rng)
     rounded *= norm / levels
-    return np.copysign(rounded, v, out=rounded)
+    np.copysign(rounded, v, out=rounded)
+    return rounded
 
 
 def int8_size_bytes(n: int, block: int) -> int:
@@ -48,9 +49,9 @@ def int8_encode(vector: np.ndarray, block: int, rng: np.random.Generator) -> mem
             x = np.concatenate((x, np.zeros(-(stop - start) % block, np.float32)))
         rows = x.reshape(-1, block)
         scale = np.maximum(rows.max(axis=1), -rows.min(axis=1)) * np.float32(1 / LEVELS)
+        scale[scale == 0] = 1  # of a block of zeros
+        rounded = stochastic_round(rows / scale[:, None], rng)
         scales[first:last] = scale
-        inverse = np.divide(1, scale, out=np.zeros_like(scale), where=scale >= np.finfo(np.float32).tiny)
-        rounded = stochastic_round(rows * inverse[:, None], rng)
         np.clip(rounded, -LEVELS, LEVELS, out=rounded)
         levels[start:stop] = rounded.reshape(-1)[: stop - start]
     return out.data

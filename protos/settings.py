@@ -74,6 +74,9 @@ class Settings(BaseSettings):
     groups: ClassVar[dict[str, tuple[str, ...]]] = {}
     positional: ClassVar[tuple[str, ...]] = ()
 
+    def take_effect(self) -> None:
+        """What the settings of a process bring about as soon as they are known; raises ValueError if they cannot."""
+
 
 S = TypeVar("S", bound=Settings)
 
@@ -95,9 +98,13 @@ def parse(kind: type[S], argv: Sequence[str], prog: str, description: str | None
     if unknown:
         _fail(prog, _unknown(unknown, kind))
     try:
-        return kind(**vars(given))
+        settings = kind(**vars(given))
+        settings.take_effect()
     except ValidationError as failure:
         _fail(prog, [_problem(error, kind, vars(given)) for error in failure.errors()])
+    except ValueError as failure:
+        _fail(prog, [str(failure)])
+    return settings
 
 
 def split_positional(kind: type[Settings], argv: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -92,7 +92,9 @@ def refusal_of_steps(settings: Steps) -> str:
             f"--mode {settings.mode} says itself how many local steps there are; received --push-every {push_every} "
             f"--fetch-every {fetch_every}. Leave both out"
         )
-    if settings.overlap and (mode.payload != "gradient" or isinstance(mode, BSP | Rennala) and not _k_async(mode)):
+    if settings.overlap and (
+        mode.payload != "gradient" or isinstance(mode, BSP | Rennala) and not _k_async(mode)
+    ):
         return (
             f"--overlap computes from weights one exchange old, and --mode {settings.mode} has no use for what is "
             "computed from them. Use --no-overlap, or --mode async, ssp, kasync, softsync or ringmaster"
@@ -123,7 +125,9 @@ def _of_mode(settings: Asynchrony, virtual: bool) -> list[str]:
     mode, workers, found = consistency_of(settings.mode), settings.workers, []
     if isinstance(mode, Rennala):
         if mode.count > 4 * workers:
-            found.append(f"rennala collects {mode.count} gradients from {workers} workers for one step: steps will be few")
+            found.append(
+                f"rennala collects {mode.count} gradients from {workers} workers for one step: steps will be few"
+            )
     elif isinstance(mode, Softsync) and mode.count > workers:
         found.append(
             f"softsync averages {mode.count} pushes of {workers} workers: some will hold several gradients of one "
@@ -135,19 +139,28 @@ def _of_mode(settings: Asynchrony, virtual: bool) -> list[str]:
             f"{mode.limit}: much work will be lost; a limit of {workers} or more keeps it"
         )
     if isinstance(mode, KSync) and not virtual:
-        found.append("a step that runs in a worker is not interrupted: ksync behaves like backup here, the late are dropped")
+        found.append(
+            "a step that runs in a worker is not interrupted: ksync behaves like backup here, the late are dropped"
+        )
     if isinstance(mode, Backup) and 2 * mode.count < workers:
         found.append(f"{settings.mode} drops the work of more than half of {workers} workers")
     if isinstance(mode, EASGD):
         alpha = mode.rho * resolve(settings.optimizer, settings.hyper)["learning_rate"]
         if alpha > 2 / 3:
-            found.append(f"easgd's moving rate α = η·RHO is {alpha:.3g}: above (4 − 2ηh)/(4 − ηh), h the curvature, it diverges")
+            found.append(
+                f"easgd's moving rate α = η·RHO is {alpha:.3g}: above (4 − 2ηh)/(4 − ηh), h the curvature, it diverges"
+            )
     if isinstance(mode, EASGD | LocalSGD) and settings.optimizer != "sgd":
-        found.append(f"{settings.mode} steps in the workers, by plain gradient descent: --optimizer {settings.optimizer} is not used")
+        found.append(
+            f"{settings.mode} steps in the workers, by plain gradient descent: --optimizer {settings.optimizer} "
+            "is not used"
+        )
     if settings.staleness == "inverse" and isinstance(mode, SSP | Softsync):
         found.append("inverse makes slow workers count for less: their samples are under-weighted")
     if settings.staleness != "none" and isinstance(mode, BSP) and mode.expected_staleness() == 0.0:
-        found.append(f"--staleness {settings.staleness} changes nothing in mode {settings.mode}: no gradient is stale")
+        found.append(
+            f"--staleness {settings.staleness} changes nothing in mode {settings.mode}: no gradient is stale"
+        )
     return found
 
 

@@ -7,7 +7,9 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from protos.codec import CODECS, codec_named
+from protos.credentials import AccessSettings
 from protos.errors import InvalidRequest
+from protos.logs import LogSettings
 from protos.settings import Address, Settings, did_you_mean, one_of
 from ps.advice import refusal_of, refusal_of_steps
 from ps.consistency import MODES
@@ -183,7 +185,7 @@ class JobSettings(Settings):
         return self
 
 
-class ServerSettings(JobSettings):
+class ServerSettings(JobSettings, AccessSettings, LogSettings):
     """One parameter-server process. Shard 0 also coordinates the job."""
 
     groups: ClassVar[dict[str, tuple[str, ...]]] = {
@@ -199,6 +201,8 @@ class ServerSettings(JobSettings):
             "script",
             "admitted",
         ),
+        "access": ("tls_dir", "token_file", "insecure"),
+        "operation": ("metrics_port", "metrics_host", "log_format"),
         **JobSettings.groups,
     }
 
@@ -212,6 +216,11 @@ class ServerSettings(JobSettings):
     run_dir: str | None = Field(
         None, description="this run's own directory (default: a new one in the runs folder)"
     )
+    insecure: bool = Field(False, description="listen beyond loopback without TLS or without a token")
+    metrics_port: int | None = Field(
+        None, ge=0, lt=65536, description="port on which Prometheus fetches metrics; 0 lets the system choose"
+    )
+    metrics_host: str = Field("127.0.0.1", description="address on which it does")
     resume: bool = Field(
         False, description="go on from the newest checkpoint in --run-dir (default: the newest run, unless it ended)"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -39,7 +38,7 @@ class Consistency:
         """Starts without workers."""
         self.clocks: dict[int, int] = {}
         self.minimum = 0
-        self._at: Counter[int] = Counter()  # live workers by clock
+        self._at: dict[int, int] = {}  # live workers by clock
 
     @property
     def live(self) -> int:
@@ -50,7 +49,7 @@ class Consistency:
         """Admits a worker; one that joins late starts at the smallest clock."""
         self.leave(worker)
         self.clocks[worker] = self.minimum
-        self._at[self.minimum] += 1
+        self._at[self.minimum] = self._at.get(self.minimum, 0) + 1
 
     def leave(self, worker: int) -> None:
         """Forgets a worker: it left, died or has no more data."""
@@ -66,15 +65,17 @@ class Consistency:
         if clock is None:
             return
         self.clocks[worker] = clock + 1
-        self._at[clock + 1] += 1
-        self._vacate(clock)
-        if clock == self.minimum and clock not in self._at:
+        self._at[clock + 1] = self._at.get(clock + 1, 0) + 1
+        if not self._vacate(clock) and clock == self.minimum:
             self.minimum = clock + 1
 
-    def _vacate(self, clock: int) -> None:
-        self._at[clock] -= 1
-        if not self._at[clock]:
+    def _vacate(self, clock: int) -> int:
+        left = self._at[clock] - 1
+        if left:
+            self._at[clock] = left
+        else:
             del self._at[clock]
+        return left
 
     def refuse(self, staleness: int) -> str:
         """Why a push of that staleness must be dropped; empty if it counts."""

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from protos import parameter_server_pb2 as pb
 from protos.channel import PROTOCOL
-from protos.errors import InvalidRequest, JobConflict, LayoutMismatch, Unsupported
+from protos.errors import InvalidRequest, JobConflict, LayoutMismatch, TooLarge, Unsupported
 from protos.layout import Layout
 from ps.advice import warnings_of
 from ps.config import ServerSettings
@@ -19,6 +19,7 @@ from ps.membership import Member, Membership
 LEASES_PER_WORKER = 16  # of an epoch: small enough that the last ones end together
 DOUBT_S = 2.0
 DRAIN_S = 7.0
+LARGEST_LAYOUT = 1 << 31  # weights: 8 GiB
 
 
 class Phase(StrEnum):
@@ -104,6 +105,11 @@ class Coordinator:
         return len(self.shards) == self.settings.shards
 
     @property
+    def upload_limit_bytes(self) -> int:
+        """The most that a trained model may have: its weights as they are saved, and room for what describes them."""
+        return 16 * (self.layout.size if self.layout else 0) + (64 << 20)
+
+    @property
     def open(self) -> bool:
         """Whether workers may register: all shards are there, and what a checkpoint says of earlier ones is known."""
         return self.shards_joined and self.phase != Phase.RECOVERING
@@ -147,7 +153,7 @@ class Coordinator:
             self.fail(f"shard {shard} was lost while the job was drained; its last checkpoint can be resumed")
             return
         self.notes.append(
-            f"shard {shard} is gone: when it is back, within {self.settings.reconnect_s:g} s, all go on from the last cut"
+            f"shard {shard} is gone: it is waited for {self.settings.reconnect_s:g} s, then all go on from the last cut"
         )
         self.begin_generation(self.generation + 1, now)
 
@@ -399,14 +405,14 @@ class Coordinator:
             self.fail("no worker is left to evaluate and save the model: the last checkpoint can be resumed")
         if self._lost_s is not None and now > self._lost_s + settings.reconnect_s:
             missing = sorted(set(range(settings.shards)) - set(self.shards))
-            self.fail(f"shards {missing} were not back within {settings.reconnect_s:g} s: its last checkpoint can be resumed")
+            self.fail(f"shards {missing} were not back within {settings.reconnect_s:g} s: the job can be resumed")
         able = self.membership.trainers if self.phase == Phase.TRAINING else self.membership.members
         if able or self.phase in OVER:
             self._deserted_s = None
         elif self._deserted_s is None:
             self._deserted_s = now
         elif settings.idle_timeout_s and now > self._deserted_s + settings.idle_timeout_s:
-            self.fail(f"no worker for {settings.idle_timeout_s:g} s: start one, or allow more time with --idle-timeout-s")
+            self.fail(f"no worker for {settings.idle_timeout_s:g} s: start one, or allow more with --idle-timeout-s")
 
     def advance(self, now: float) -> None:
         """Takes every step that has become possible; what a step brings about at once is seen to after it."""
@@ -517,6 +523,8 @@ class Coordinator:
     # ------------------------------------------------------------------ agreement
 
     def _check_layout(self, layout: Layout) -> None:
+        if layout.size > LARGEST_LAYOUT:
+            raise TooLarge(f"a model must have at most {LARGEST_LAYOUT:,} weights; received one of {layout.size:,}.")
         if self.layout is None:
             layout.cut(self.settings.shards)
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -12,12 +13,13 @@ import numpy as np
 from protos import parameter_server_pb2 as pb
 from protos.allocator import keep_freed_memory
 from protos.channel import SESSION_KEY
-from protos.errors import DownpourError, InvalidRequest, UnknownWorker, status_of
+from protos.errors import DownpourError, InvalidRequest, TooLarge, UnknownWorker, status_of
 from protos.frame import INLINE_BYTES, Decoder, Frame, encode
 from ps.answers import WAITING_EVERY_S, Answer, begin
 from ps.host import ShardHost
 
 SERVICE = "downpour.v1.Shard"
+STREAMS_PER_SESSION = 8  # of which one is used; more are those that broke and are not seen to have ended
 LOOK_EVERY_S = 1.0  # at whether a worker that should send or take a part of a payload is still a member
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
@@ -41,6 +43,7 @@ class ExchangeServicer:
         self._host, self._broken = host, broken
         self._admission = asyncio.Semaphore(admitted)
         self._spare: list[np.ndarray] = []
+        self._streams: Counter[int] = Counter()
 
     def handler(self) -> grpc.GenericRpcHandler[bytes, bytes]:
         """The handler to add to a `grpc.aio` server: bytes go in and out as they are."""
@@ -50,14 +53,24 @@ class ExchangeServicer:
     async def exchange(self, _: object, context: Context) -> None:
         """Serves one stream until it ends."""
         worker: int | None = None
+        counted: int | None = None
         try:
             session = session_of(context)
+            if self._streams[session] >= STREAMS_PER_SESSION:
+                raise TooLarge(
+                    f"a session must have at most {STREAMS_PER_SESSION} streams open to a shard; this is one more."
+                )
+            self._streams[session] += 1
+            counted = session
             worker = self._host.member_of(session).worker
             while (message := await context.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]
                 await _Turn(self._host, session, context, self._admission, self._spare).take(message)
         except DownpourError as error:
             await context.abort(*status_of(error))
         finally:
+            if counted is not None:
+                self._streams[counted] -= 1
+                self._streams += Counter()  # forgets those without any
             if worker is not None:
                 self._broken(worker)
 

@@ -1,4 +1,4 @@
-"""A shard's end of its line to the coordinator of another process."""
+"""A shard in a process of its own, and its end of the line to the coordinator."""
 
 from __future__ import annotations
 
@@ -10,8 +10,13 @@ import grpc
 
 from protos import parameter_server_pb2 as pb
 from protos import parameter_server_pb2_grpc as rpc
-from protos.channel import open_aio_channel
+from protos.channel import call_metadata, open_aio_channel
 from protos.errors import DeadlineExceeded, Unreachable, error_of
+from protos.logs import identify
+from ps.config import ServerSettings
+from ps.endpoints import announce, listen, on_signals, open_doorbell, open_exporter
+from ps.exchange import ExchangeServicer
+from ps.exporter import ShardMetrics
 from ps.host import ShardHost
 from ps.shard_state import ShardState, pieces
 
@@ -78,7 +83,8 @@ class Follower:
             self._events.put_nowait(pb.ShardEvent(joined=joined))
             reporter = asyncio.create_task(self._report(host))
             try:
-                async for command in rpc.CoordinatorStub(channel).Follow(self._outgoing(host, self._events)):
+                events = self._outgoing(host, self._events)
+                async for command in rpc.CoordinatorStub(channel).Follow(events, metadata=call_metadata()):
                     self.connected = True
                     host.command(command)
                     if host.stopped.is_set():
@@ -126,3 +132,49 @@ class Follower:
     def _report_once(self, host: ShardHost, stopped: bool = False) -> None:
         records = host.take_trace()
         self.emit(pb.ShardEvent(count=host.count(), trace=records, stopped=stopped, generation=host.generation))
+
+
+class FollowerProcess:
+    """Another shard, led by the coordinator of shard 0's process."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        """Makes everything that lives in this process."""
+        assert settings.coordinator is not None
+        self._settings = settings
+        self._follower = Follower(settings.coordinator)
+        self.host = ShardHost(settings.shard, self._follower.emit)
+
+    async def serve(self) -> int:
+        """Runs until the coordinator says stop; returns the exit code."""
+        server, address = await listen(self._settings, self._add_services)
+        identify(process=f"ps-{self._settings.shard}")
+        exporter = open_exporter(self._settings, ShardMetrics(self.host))
+        facts = {"metrics": f"{self._settings.metrics_host}:{exporter.port}"} if exporter else {}
+        announce(address=address, shard=self._settings.shard, coordinator=self._settings.coordinator, **facts)
+        doorbell = open_doorbell(self._settings, self.host)
+        name = doorbell.name if doorbell else ""
+        joined = pb.ShardAddress(shard=self._settings.shard, address=address, generation=1, doorbell=name)
+        following = asyncio.create_task(
+            self._follower.follow(self.host, joined, self._settings.start_timeout_s, self._settings.reconnect_s)
+        )
+        asked = asyncio.Event()
+        on_signals(lambda name: asked.set())
+        try:
+            stop = asyncio.create_task(asked.wait())
+            await asyncio.wait([following, stop], return_when=asyncio.FIRST_COMPLETED)
+            if not following.done() and self._follower.connected:  # the coordinator drains the job and says stop
+                await asyncio.wait([following], timeout=8.0)
+            if not following.done():
+                following.cancel()
+                return 1
+            following.result()
+        finally:
+            if exporter:
+                exporter.close()
+            await server.stop(grace=0.5)
+            if doorbell:
+                doorbell.close()
+        return 0
+
+    def _add_services(self, server: grpc.aio.Server) -> None:
+        server.add_generic_rpc_handlers((ExchangeServicer(self.host, admitted=self._settings.admitted).handler(),))

@@ -39,6 +39,7 @@ class ShardHost:
         arena: Memory of the weights that workers on this host can map; None: on the heap, for nobody maps them.
         left: Told of a session that has ended.
         generation: Which life the shard is in; what belongs to an earlier one is void.
+        timed: Receives the seconds that each push took; None: they are not measured.
         took: Receives the state that the shard takes for a cut, with the cut's number.
     """
 
@@ -68,6 +69,7 @@ class ShardHost:
         self.left: Callable[[int], None] = lambda session: None
         self.draining = False
         self.generation = 1
+        self.timed: Callable[[float], None] | None = None
         self.took: Callable[[int, ShardState], None] = lambda number, state: state.release()
         self.stopped = asyncio.Event()
         self._members: dict[int, pb.Member] = {}
@@ -251,7 +253,10 @@ class ShardHost:
         push, gradient = push_of(header), self._decode(header, payload)
         if push.lease:
             self._admit(push)
+        begin = time.perf_counter() if self.timed else 0.0
         result = shard.push(push, gradient, owned)
+        if self.timed:
+            self.timed(time.perf_counter() - begin)
         self.metrics.bytes_pushed += len(payload)
         self._newest[push.worker, push.incarnation] = push
         if push.lease:

@@ -159,8 +159,8 @@ class Ledger:
                 ends[e] = stop
         if not valid or position > self.samples:
             raise ValueError(
-                f"a ledger of {self.epochs} epochs of {self.samples:,} samples cannot have been at epoch {epoch}, position "
-                f"{position:,} with {len(spans)} free ranges"
+                f"a ledger of {self.epochs} epochs of {self.samples:,} samples cannot have been at epoch {epoch}, "
+                f"position {position:,} with {len(spans)} free ranges"
             )
         self._used = [self.samples if e < epoch else position if e == epoch else 0 for e in range(self.epochs)]
         for e, start, stop in spans:

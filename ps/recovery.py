@@ -54,7 +54,7 @@ class Recovery:
         else:
             coordinator.generation = generation
             self._lines.send(pb.ShardCommand(generation=generation))
-            self._run.cut_traces([])
+            self._run.cut_traces([0])
 
     def lost(self, shard: int) -> None:
         """A shard of another process is gone."""
@@ -93,7 +93,7 @@ class Recovery:
             return
         coordinator.notes.extend(refused)
         if found is None:
-            self._run.cut_traces([])
+            self._run.cut_traces([0])
             restore_metrics(self._host.metrics, None)
             coordinator.start_over(time.monotonic())
             coordinator.notes.append("there is no checkpoint to go on from: the job starts over")

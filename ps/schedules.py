@@ -36,7 +36,9 @@ def _linear(versions: int, floor: float) -> Schedule:
 
 def _cosine(versions: int, floor: float) -> Schedule:
     """Loshchilov, Hutter 2017: f + (1 − f)(1 + cos(πt/T))/2, and f after T."""
-    return lambda version: floor + (1.0 - floor) * (1.0 + math.cos(math.pi * min(1.0, version / versions))) / 2.0
+    return lambda version: (
+        floor + (1.0 - floor) * (1.0 + math.cos(math.pi * min(1.0, version / versions))) / 2.0
+    )
 
 
 def _steps(every: int, factor: float) -> Schedule:
@@ -58,7 +60,9 @@ SCHEDULES: dict[str, Shape] = {
     "linear": Shape("from η down to FLOOR·η at version T", _linear, (whole("T", 1), _FLOOR)),
     "cosine": Shape("the same along half a cosine", _cosine, (whole("T", 1), _FLOOR)),
     "steps": Shape("times FACTOR after every T versions", _steps, (whole("T", 1), positive("FACTOR", "0.1"))),
-    "exponential": Shape("times FACTOR by T versions, smoothly", _exponential, (whole("T", 1), positive("FACTOR", "0.1"))),
+    "exponential": Shape(
+        "times FACTOR by T versions, smoothly", _exponential, (whole("T", 1), positive("FACTOR", "0.1"))
+    ),
     "inverse_root": Shape("η / √(1 + version/T)", _inverse_root, (whole("T", 1),)),
 }
 

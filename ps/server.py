@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import secrets
-import signal
-import sys
 import time
-from collections.abc import Callable
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
 
-from protos import memfd
 from protos import parameter_server_pb2 as pb
 from protos import parameter_server_pb2_grpc as rpc
-from protos.channel import SERVER_OPTIONS
-from protos.errors import DownpourError, Unsupported
+from protos.credentials import NotSecured
+from protos.errors import DownpourError
+from protos.logs import identify, log
 from ps.checkpoint import numbers
 from ps.config import ServerSettings
 from ps.coordinator import OVER, Coordinator, Phase
-from ps.doorbell import Doorbell
+from ps.endpoints import PortInUse, announce, listen, on_signals, open_doorbell, open_exporter
 from ps.exchange import ExchangeServicer
-from ps.follower import Follower
+from ps.exporter import ShardMetrics
+from ps.follower import FollowerProcess
 from ps.host import ShardHost
 from ps.keeper import Keeper
 from ps.lines import ShardLines
@@ -48,73 +42,6 @@ FAILED = 3  # exit code of a server whose job has failed: to start it again woul
 
 class RunExists(Exception):
     """The run directory holds another run's checkpoints."""
-
-
-class PortInUse(Exception):
-    """The address to listen on is taken or not ours."""
-
-
-async def listen(
-    settings: ServerSettings, add: Callable[[grpc.aio.Server], None]
-) -> tuple[grpc.aio.Server, str]:
-    """Starts a server with health checks; returns it and the address under which others reach it.
-
-    Raises:
-        PortInUse: The address cannot be bound.
-    """
-    server = grpc.aio.server(options=SERVER_OPTIONS)
-    health = HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    add(server)
-    try:
-        port = server.add_insecure_port(settings.bind)
-    except RuntimeError as error:
-        raise PortInUse(
-            f"--bind must be a free address of this machine; received {settings.bind}, which cannot be bound. "
-            "Stop what listens there or use port 0."
-        ) from error
-    await server.start()
-    await health.set("", health_pb2.HealthCheckResponse.SERVING)
-    host = settings.bind.rpartition(":")[0]
-    return server, settings.advertise or f"{host}:{port}"
-
-
-def open_doorbell(
-    settings: ServerSettings, host: ShardHost, broken: Callable[[int], None] = lambda worker: None
-) -> Doorbell | None:
-    """The shared-memory transport, where it is wanted and this system has it.
-
-    Raises:
-        Unsupported: Nothing else is wanted, and this system does not have it.
-    """
-    if settings.transport == "grpc":
-        return None
-    try:
-        if memfd.available():
-            return Doorbell(host, broken)
-        reason = "no memfd_create"
-    except OSError as error:
-        reason = str(error)
-    if settings.transport == "shm":
-        raise Unsupported(f"--transport shm needs Linux with memfd and Unix sockets; here: {reason}. Use auto or grpc.")
-    return None
-
-
-def announce(**facts: object) -> None:
-    """Prints one JSON line for whoever started the process."""
-    print(json.dumps({"event": "listening", **facts, "pid": os.getpid()}), flush=True)
-
-
-def log(message: str) -> None:
-    """Prints a line with the time for a person."""
-    print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
-
-
-def on_signals(act: Callable[[str], None]) -> None:
-    """Calls `act` with the signal's name on SIGTERM and SIGINT."""
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, act, signal.Signals(number).name)
 
 
 class CoordinatorProcess:
@@ -144,7 +71,7 @@ class CoordinatorProcess:
         )
         self._drained_s: float | None = None
         self._at_once = False
-        self._configured = False
+        self._configured: bool | None = None  # whether what is in config.json came from a worker too
         self._noted = 0
 
     async def serve(self) -> int:
@@ -152,15 +79,18 @@ class CoordinatorProcess:
         await self._lock_run()
         try:
             server, address = await listen(self._settings, self._add_services)
-        except PortInUse:
+        except (PortInUse, NotSecured):
             self.run.discard()
             raise
         self.run.publish()
         doorbell = open_doorbell(self._settings, self.host, self._broken)
         name = doorbell.name if doorbell else ""
         self._joined(pb.ShardAddress(shard=0, address=address, generation=1, doorbell=name))
+        identify(job=self.coordinator.job, process="ps-0")
+        exporter = open_exporter(self._settings, ShardMetrics(self.host, self.coordinator, self.keeper))
         self.recovery.begin(self._settings.resume)
-        announce(address=address, shard=0, run=str(self.run.path), job=self.coordinator.job)
+        facts = {"metrics": f"{self._settings.metrics_host}:{exporter.port}"} if exporter else {}
+        announce(address=address, shard=0, run=str(self.run.path), job=self.coordinator.job, **facts)
         on_signals(self._signalled)
         try:
             await self._until_over()
@@ -170,6 +100,8 @@ class CoordinatorProcess:
             self._write_summary()
             self.keeper.close()
             self.run.close()
+            if exporter:
+                exporter.close()
             await server.stop(grace=0.5)
             if doorbell:
                 doorbell.close()
@@ -266,8 +198,8 @@ class CoordinatorProcess:
         await self.servicer.wait_until(lambda: self.lines.all_stopped, STOP_TIMEOUT_S)
 
     def _flush(self) -> None:
-        if not self._configured and self.coordinator.facts:
-            self._configured = True
+        if self._configured != bool(self.coordinator.facts):
+            self._configured = bool(self.coordinator.facts)
             self.run.write_json("config.json", configuration(self.coordinator.settings, self.coordinator.facts))
         self._flush_trace()
         for note in self.coordinator.notes[self._noted :]:
@@ -294,47 +226,6 @@ class CoordinatorProcess:
         self.run.write_json("summary.json", summary(self.coordinator, self.host.metrics, totals, drained))
 
 
-class FollowerProcess:
-    """Another shard, led by the coordinator of shard 0's process."""
-
-    def __init__(self, settings: ServerSettings) -> None:
-        """Makes everything that lives in this process."""
-        assert settings.coordinator is not None
-        self._settings = settings
-        self._follower = Follower(settings.coordinator)
-        self.host = ShardHost(settings.shard, self._follower.emit)
-
-    async def serve(self) -> int:
-        """Runs until the coordinator says stop; returns the exit code."""
-        server, address = await listen(self._settings, self._add_services)
-        announce(address=address, shard=self._settings.shard, coordinator=self._settings.coordinator)
-        doorbell = open_doorbell(self._settings, self.host)
-        name = doorbell.name if doorbell else ""
-        joined = pb.ShardAddress(shard=self._settings.shard, address=address, generation=1, doorbell=name)
-        following = asyncio.create_task(
-            self._follower.follow(self.host, joined, self._settings.start_timeout_s, self._settings.reconnect_s)
-        )
-        asked = asyncio.Event()
-        on_signals(lambda name: asked.set())
-        try:
-            stop = asyncio.create_task(asked.wait())
-            await asyncio.wait([following, stop], return_when=asyncio.FIRST_COMPLETED)
-            if not following.done() and self._follower.connected:  # the coordinator drains the job and says stop
-                await asyncio.wait([following], timeout=8.0)
-            if not following.done():
-                following.cancel()
-                return 1
-            following.result()
-        finally:
-            await server.stop(grace=0.5)
-            if doorbell:
-                doorbell.close()
-        return 0
-
-    def _add_services(self, server: grpc.aio.Server) -> None:
-        server.add_generic_rpc_handlers((ExchangeServicer(self.host, admitted=self._settings.admitted).handler(),))
-
-
 def run_server(settings: ServerSettings) -> int:
     """Runs the process that the settings describe; returns its exit code."""
     try:
@@ -343,6 +234,6 @@ def run_server(settings: ServerSettings) -> int:
     except (PortInUse, DownpourError) as error:
         log(f"error: {error}")
         return 1
-    except RunExists as error:
+    except (RunExists, NotSecured) as error:
         log(f"error: {error}")
         return FAILED

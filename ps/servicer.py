@@ -14,7 +14,7 @@ import grpc
 from protos import parameter_server_pb2 as pb
 from protos import parameter_server_pb2_grpc as rpc
 from protos.channel import PROTOCOL
-from protos.errors import DeadlineExceeded, DownpourError, InvalidRequest, Unreachable, Unsupported, status_of
+from protos.errors import DeadlineExceeded, DownpourError, InvalidRequest, TooLarge, Unreachable, Unsupported, status_of
 from protos.frame import CHUNK_BYTES
 from ps.coordinator import OVER, Coordinator, Phase, check_protocol
 from ps.lines import ShardLines
@@ -200,8 +200,13 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
                         raise InvalidRequest(
                             f"a model is taken when the job is finishing; it is {self._coordinator.phase}."
                         )
-                    file.write(chunk.data)
                     size += len(chunk.data)
+                    if size > self._coordinator.upload_limit_bytes:
+                        raise TooLarge(
+                            f"an uploaded model must have at most {self._coordinator.upload_limit_bytes:,} bytes, "
+                            "by the size of the job's layout; received more."
+                        )
+                    file.write(chunk.data)
             if not size:
                 raise InvalidRequest("an uploaded model must have content; received none.")
             beside.replace(self._model_path)

@@ -233,4 +233,3 @@ def compensation_of(staleness: str) -> Compensation:
 def needs_old_weights(staleness: str) -> bool:
     """Whether a `--staleness` value needs the weights that gradients were computed from."""
     return compensation_of(staleness).corrects
-

@@ -73,15 +73,17 @@ class Update:
     def one(self, push: Weighed, payload: Vector, version: int, old: Vector, new: Vector) -> float:
         """Writes into `new` what a push makes of `old` (all `float32[n + m]`); returns its effective η."""
         η, n = self.learning_rate(version), self._optimizer.size
-        η *= self._compensation.scale(version - push.base_version, self._consistency.live, η)
+        scale = self._compensation.scale(version - push.base_version, self._consistency.live, η)
         if self._consistency.payload == "difference":
-            self._add(payload, η / self.learning_rate(version) if η else 0.0, old, new)
-            return η
-        gradient = self._gradient(push, payload, version, old)
-        self._optimizer.apply(old[:n], gradient, new[:n], learning_rate=η, momentum=self._momentum())
-        if len(new) > n:
+            self._add(payload, scale, old, new)
+        elif len(new) == n:
+            gradient = self._gradient(push, payload, version, old)
+            self._optimizer.apply(old, gradient, new, learning_rate=η * scale, momentum=self._momentum())
+        else:
+            gradient = self._gradient(push, payload[:n], version, old[:n])
+            self._optimizer.apply(old[:n], gradient, new[:n], learning_rate=η * scale, momentum=self._momentum())
             np.add(old[n:], payload[n:], out=new[n:])
-        return η
+        return η * scale
 
     def several(
         self, group: Sequence[tuple[Weighed, Vector]], version: int, old: Vector, new: Vector
@@ -98,7 +100,7 @@ class Update:
         mean, rates = np.zeros(len(old), np.float32), []
         for push, payload in group:
             scale = self._compensation.scale(version - push.base_version, self._consistency.live, η)
-            gradient = self._gradient(push, payload, version, old)
+            gradient = self._gradient(push, payload[:n], version, old[:n])
             mean[:n] += gradient * np.float32(scale * push.samples / total)
             mean[n:] += payload[n:] * np.float32(push.samples / total)
             rates.append(η * scale)
@@ -134,10 +136,8 @@ class Update:
         np.add(old[:n], new[:n], new[:n])
         np.add(old[n:], difference[n:], new[n:])
 
-    def _gradient(self, push: Weighed, payload: Vector, version: int, weights: Vector) -> Vector:
+    def _gradient(self, push: Weighed, gradient: Vector, version: int, weights: Vector) -> Vector:
         """The gradient `float32[n]` that counts for a push, corrected for its delay if the mode says so."""
-        n = self._optimizer.size
-        gradient = payload[:n]
         if not self._compensation.corrects:
             return gradient
         base = weights if push.base_version == version else self._base(push.base_version)
@@ -145,7 +145,7 @@ class Update:
             self.uncorrected += 1
             return gradient
         batch = push.samples / max(1, push.steps)
-        return self._compensation.correct(gradient, weights[:n], base[:n], push.worker, batch)
+        return self._compensation.correct(gradient, weights, base[: len(gradient)], push.worker, batch)
 
     def _momentum(self) -> float | None:
         """μ less what asynchrony adds by itself, 1 − 1/(1 + mean τ) (Mitliagkas et al. 2016); None: as set."""

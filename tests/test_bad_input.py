@@ -18,7 +18,6 @@ from tests.raw_frames import LAYOUT, ONES
 from worker.client import Samples
 from worker.control import Control
 
-
 RESHAPED = Layout.of([("w", (3, 2), TRAINED)])
 
 
@@ -65,7 +64,7 @@ def closed_port() -> tuple[socket.socket, str]:
     """A port that is taken by somebody who does not listen."""
     taken = socket.socket()
     taken.bind(("127.0.0.1", 0))
-    return taken, "127.0.0.1:%d" % taken.getsockname()[1]
+    return taken, f"127.0.0.1:{taken.getsockname()[1]}"
 
 
 def test_a_server_that_cannot_be_reached_is_named(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -28,7 +29,8 @@ class Session:
     def __init__(self, stub: rpc.CoordinatorStub, channel: grpc.aio.Channel, session: pb.Session) -> None:
         self.stub, self.session, self.seq, self.version = stub, session, 0, 0
         metadata = ((SESSION_KEY, str(session.session)),)
-        self.call = channel.stream_stream(METHOD)(metadata=metadata)
+        exchange: Any = channel.stream_stream(METHOD, None, None)
+        self.call: Any = exchange(metadata=metadata)
         self.decoder = Decoder(pb.Reply, lambda header: 4 * SIZE)
         self.weights = np.empty(0, np.float32)
 
@@ -98,7 +100,7 @@ async def everybody_waits(address: str, threads: Path) -> None:
     for session in sessions:
         session.call.cancel()
     for channel in channels:
-        await channel.close()
+        await channel.close(None)
 
 
 def test_five_hundred_workers_wait_at_one_barrier(tmp_path: Path) -> None:

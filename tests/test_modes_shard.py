@@ -124,7 +124,12 @@ def test_backup_takes_the_first_and_tells_the_late(mode: str) -> None:
     cluster.push(0, 2.0)
     assert cluster.shard.version == 1 and cluster.weight == -3.0
     late = cluster.push(1, 100.0)
-    assert (late.outcome, late.reason, late.staleness, late.learning_rate) == (Outcome.DROPPED, "late", 1, 0.0)
+    assert (late.outcome, late.reason, late.staleness, late.learning_rate) == (
+        Outcome.DROPPED,
+        "late",
+        1,
+        0.0,
+    )
     assert cluster.may(1) and cluster.weight == -3.0
 
 
@@ -301,7 +306,10 @@ def test_settings_that_cannot_work_are_refused_at_start(settings: dict[str, obje
     ("settings", "says"),
     [
         ({"mode": "softsync:5", "workers": 4}, "softsync averages 5 pushes of 4 workers"),
-        ({"workers": 16, "optimizer": "momentum", "learning_rate": 0.1}, "diverges where the curvature is above"),
+        (
+            {"workers": 16, "optimizer": "momentum", "learning_rate": 0.1},
+            "diverges where the curvature is above",
+        ),
         ({"mode": "ringmaster:2", "workers": 8}, "much work will be lost"),
         ({"mode": "ksync:2", "workers": 3}, "not interrupted"),
         ({"mode": "easgd:8,1"}, "moving rate"),

@@ -63,7 +63,13 @@ def test_the_grammar_of_service_times(text: str, specs: list[str]) -> None:
 
 @pytest.mark.parametrize(
     ("spec", "mean"),
-    [("exp:4", 0.25), ("const:3", 3.0), ("shifted_exp:1,2", 1.5), ("pareto:3", 1.5), ("lognormal:0,0.5", math.exp(0.125))],
+    [
+        ("exp:4", 0.25),
+        ("const:3", 3.0),
+        ("shifted_exp:1,2", 1.5),
+        ("pareto:3", 1.5),
+        ("lognormal:0,0.5", math.exp(0.125)),
+    ],
 )
 def test_service_times_have_their_mean(spec: str, mean: float) -> None:
     draws = service_times.times(service_times.draws_of(spec, 1, "workers")[0], (0,))
@@ -75,7 +81,10 @@ def test_service_times_have_their_mean(spec: str, mean: float) -> None:
     [
         (["--service=exp"], "--service must be written exp:RATE"),
         (["--service=exp:0"], "RATE a finite number above 0"),
-        (["--service=exp:1,exp:2", "--workers=3"], "--service must be given once or for each of 3 workers; 2 were given"),
+        (
+            ["--service=exp:1,exp:2", "--workers=3"],
+            "--service must be given once or for each of 3 workers; 2 were given",
+        ),
         (["--service=gamma:1"], "must be one of exp:RATE, const:SECONDS"),
         (["--problem=cubic"], "--problem must be one of none, linear, quadratic, logistic"),
         (["--problem=quadratic:x=1"], "quadratic must be given only h, sigma, dim, centers"),
@@ -117,7 +126,11 @@ def test_noise_ball_of_sequential_descent() -> None:
 def test_async_weighs_optima_by_the_workers_shares_and_inverse_by_less() -> None:
     """Σ p_i c_i with p_i = μ_i/Σμ: rates 3:1 and optima 0 and 1 meet at 1/4; 1/τ takes from the slow one."""
     settings: dict[str, Any] = dict(
-        workers=2, service="exp:3,exp:1", problem="quadratic:h=1,centers=0,1", learning_rate=0.01, updates=40_000
+        workers=2,
+        service="exp:3,exp:1",
+        problem="quadratic:h=1,centers=0,1",
+        learning_rate=0.01,
+        updates=40_000,
     )
     plain = run(**settings)
     assert plain["mean"] == pytest.approx(0.25, rel=0.05)
@@ -126,21 +139,34 @@ def test_async_weighs_optima_by_the_workers_shares_and_inverse_by_less() -> None
 
 def test_bsp_weighs_optima_alike_whatever_the_speeds() -> None:
     result = run(
-        workers=2, service="exp:9,exp:1", mode="bsp", problem="quadratic:h=1,centers=0,1", learning_rate=0.1, updates=2000
+        workers=2,
+        service="exp:9,exp:1",
+        mode="bsp",
+        problem="quadratic:h=1,centers=0,1",
+        learning_rate=0.1,
+        updates=2000,
     )
     assert result["mean"] == pytest.approx(0.5, abs=1e-3)
 
 
 def test_softsync_staleness_falls_with_the_group() -> None:
     """Σ τ counts updates, and c pushes make one: mean τ → (P − 1)/c or somewhat less within a group."""
-    means = [run(workers=16, mode=f"softsync:{c}", updates=4000 // c)["staleness"]["mean"] for c in (1, 4, 16)]
+    means = [
+        run(workers=16, mode=f"softsync:{c}", updates=4000 // c)["staleness"]["mean"] for c in (1, 4, 16)
+    ]
     assert means[0] == pytest.approx(15, rel=0.05)
     assert means[1] == pytest.approx(15 / 4, rel=0.15)
     assert means[2] == pytest.approx(15 / 16, rel=0.25)
 
 
 def test_kasync_with_one_is_async_and_with_all_is_bsp() -> None:
-    for one, other in (("kasync:1", "async"), ("kasync:4", "bsp"), ("ksync:4", "bsp"), ("backup:4", "bsp"), ("softsync:1", "async")):
+    for one, other in (
+        ("kasync:1", "async"),
+        ("kasync:4", "bsp"),
+        ("ksync:4", "bsp"),
+        ("backup:4", "bsp"),
+        ("softsync:1", "async"),
+    ):
         left, right = (run(mode=mode, problem="quadratic:h=1,sigma=1", updates=300) for mode in (one, other))
         assert left["final"] == pytest.approx(right["final"], rel=1e-5), (one, other)
         assert left["virtual_time_s"] == right["virtual_time_s"]
@@ -200,7 +226,12 @@ def test_linear_sums_are_exact() -> None:
 
 def test_momentum_correction_turns_momentum_down_by_what_asynchrony_adds() -> None:
     settings: dict[str, Any] = dict(
-        workers=4, optimizer="momentum", momentum=0.9, problem="quadratic:h=1", learning_rate=0.06, updates=3000
+        workers=4,
+        optimizer="momentum",
+        momentum=0.9,
+        problem="quadratic:h=1",
+        learning_rate=0.06,
+        updates=3000,
     )
     assert run(**settings)["diverged"]
     assert not run(momentum_correction=True, **settings)["diverged"]
@@ -213,7 +244,9 @@ def test_warm_start_lets_one_worker_begin_alone() -> None:
 
 
 def test_old_weights_past_their_memory_are_counted() -> None:
-    settings: dict[str, Any] = dict(workers=4, staleness="dc_asgd", problem="quadratic:h=1,dim=1000", updates=100)
+    settings: dict[str, Any] = dict(
+        workers=4, staleness="dc_asgd", problem="quadratic:h=1,dim=1000", updates=100
+    )
     assert run(**settings)["uncorrected"] == 0
     assert run(version_memory=0, **settings)["uncorrected"] == 100
 

@@ -83,7 +83,8 @@ def test_the_other_servers_follow_it() -> None:
 
 def test_a_server_on_loopback_stays_there() -> None:
     config = {"cluster": {"ps": ["127.0.0.1:0"], "worker": ["127.0.0.1:1"]}}
-    assert server_of(config, 0).bind == "127.0.0.1:0"
+    server = server_of(config, 0)
+    assert (server.bind, server.advertise) == ("127.0.0.1:0", None)
 
 
 @pytest.mark.parametrize(

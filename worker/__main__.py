@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from typing import NoReturn
 
 from protos.errors import DownpourError
 from protos.settings import parse
@@ -66,5 +67,12 @@ def fail(error: Exception, code: int) -> int:
     return code
 
 
+def leave(code: int) -> NoReturn:
+    """Ends the process at once: TensorFlow would take more than a second of the processor to take itself apart."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))

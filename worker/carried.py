@@ -104,9 +104,11 @@ def rates_of(optimizer: Any, version: int, iteration: int, steps: int) -> pb.Rat
 def values_of(schedule: Callable[[Any], Any], iterations: np.ndarray) -> np.ndarray:
     """A schedule at many iterations, `float64[n]`, each computed as in training."""
 
-    @tf.function(reduce_retracing=True)
+    @tf.function
     def values(steps: tf.Tensor) -> tf.Tensor:
         one = lambda step: tf.cast(schedule(step), tf.float32)  # noqa: E731
         return tf.map_fn(one, steps, fn_output_signature=tf.float32)
 
-    return values(tf.constant(iterations, tf.int64)).numpy().astype(np.float64)
+    # Concrete, so that TensorFlow does not count it as a function that is traced again and again.
+    concrete = values.get_concrete_function(tf.TensorSpec([None], tf.int64))
+    return concrete(tf.constant(iterations, tf.int64)).numpy().astype(np.float64)

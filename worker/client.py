@@ -90,10 +90,13 @@ class Client:
         self._slices = layout.cut(len(session.shards))
         self._feedback = feedback or Feedback(codec, self._slices, (session.worker, session.incarnation))
         self._loop = Loop(background=overlap)
-        self._links = [
-            self._connect(shard, part, timeout_s, transport)
-            for shard, part in zip(session.shards, self._slices, strict=True)
-        ]
+        self._links: list[Transport] = []
+        try:
+            for shard, part in zip(session.shards, self._slices, strict=True):
+                self._links.append(self._connect(shard, part, timeout_s, transport))
+        except BaseException:
+            self.close()
+            raise
         self.transports = ["grpc" if link.resends_weights else "shm" for link in self._links]
         self._generations = [shard.generation for shard in session.shards]
         self._versions = [0] * len(self._links)

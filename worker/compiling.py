@@ -6,7 +6,12 @@ import time
 from collections.abc import Callable, Mapping
 from statistics import median
 
+Log = Callable[[str], None]
 BURST, FEWEST_ROUNDS, MOST_ROUNDS, BUDGET_S = 3, 3, 12, 0.5
+
+
+def quiet(message: str) -> None:
+    """Logs nothing."""
 
 
 def clock_for(threads: int) -> Callable[[], float]:
@@ -40,7 +45,7 @@ def choose(
     wanted: str,
     forms: Mapping[str, Callable[[], object]],
     clock: Callable[[], float],
-    log: Callable[[str], None] = lambda message: None,
+    log: Log,
 ) -> tuple[bool, dict[str, float]]:
     """Compiles the forms `plain` and `xla` and says whether to use XLA, and their times in seconds.
 

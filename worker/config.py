@@ -6,10 +6,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from protos.settings import Address, Settings
+from protos.credentials import AccessSettings
+from protos.logs import LogSettings
+from protos.settings import Address
 
 
-class WorkerSettings(Settings):
+class WorkerSettings(AccessSettings, LogSettings):
     """One worker: flags over `DOWNPOUR_*` variables over defaults, frozen once validated."""
 
     server: Address = Field(description="HOST:PORT of the coordinator (shard 0)")
@@ -33,7 +35,7 @@ class WorkerSettings(Settings):
     call_timeout_s: float = Field(30.0, gt=0, description="deadline of a call and of an awaited message")
 
 
-class ScriptSettings(Settings):
+class ScriptSettings(AccessSettings):
     """One worker of a script (see worker/run.py)."""
 
     server: Address = Field(description="HOST:PORT of the coordinator (shard 0), which was started with --script")
@@ -41,3 +43,19 @@ class ScriptSettings(Settings):
     threads: int = Field(1, ge=1, description="TensorFlow's threads within an operation")
     connect_timeout_s: float = Field(60.0, gt=0, description="how long to look for the server before giving up")
     call_timeout_s: float = Field(30.0, gt=0, description="deadline of a call and of an awaited message")
+
+
+def named(own: str | None, jobs: str, what: str) -> str:
+    """What to load: the worker's own flag where it has one, else the job's registry name.
+
+    Raises:
+        ValueError: The job names a function or a file, which is never taken from the wire.
+    """
+    if own is not None:
+        return own
+    if ":" in jobs or "/" in jobs or jobs.endswith(".npz"):
+        raise ValueError(
+            f"the job's {what} is {jobs!r}, which is not a registry name and is not taken from the wire: "
+            f"start this worker with --{what} {jobs}"
+        )
+    return jobs

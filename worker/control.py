@@ -16,6 +16,7 @@ from protos.channel import PROTOCOL, open_channel
 from protos.errors import DeadlineExceeded, DownpourError, Unreachable, error_of
 
 RETRY_FIRST_S, RETRY_MOST_S = 0.1, 2.0
+RESOLVE_AGAIN_S = 5.0
 UPLOAD_CHUNK_BYTES = 1 << 20
 
 
@@ -35,8 +36,22 @@ class Control:
         self._stub = rpc.CoordinatorStub(self._channel)
 
     def describe(self, timeout_s: float) -> pb.Job:
-        """What the job is; waits for a server that is still starting."""
-        return self._call(self._stub.Describe, pb.DescribeRequest(protocol=PROTOCOL), timeout_s)
+        """What the job is; waits for a server that is still starting, and for a name that is not yet known.
+
+        A channel asks for an unknown name ever more rarely, in the end every two minutes; a new one asks at once.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            left_s = deadline - time.monotonic()
+            try:
+                request = pb.DescribeRequest(protocol=PROTOCOL)
+                return self._call(self._stub.Describe, request, max(0.01, min(left_s, RESOLVE_AGAIN_S)))
+            except (Unreachable, DeadlineExceeded):
+                if left_s <= RESOLVE_AGAIN_S:
+                    raise
+            self._channel.close()
+            self._channel = open_channel(self.address)
+            self._stub = rpc.CoordinatorStub(self._channel)
 
     def register(self, request: pb.RegisterRequest) -> pb.Session:
         """Opens a session; the coordinator waits for all shards first."""

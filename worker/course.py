@@ -6,8 +6,7 @@ the sum of its gradients. With both intervals at 1 this is pull, gradient, push.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,40 +15,7 @@ import numpy as np
 from protos import parameter_server_pb2 as pb
 from worker.client import Pulled, Samples
 from worker.exchange_plan import ExchangePlan
-
-
-class Steps(Protocol):
-    """The sum of the gradients of some batches, and its numbers."""
-
-    @property
-    def flat(self) -> np.ndarray:
-        """`float32[n + m]`: the sum, then the differences of the state."""
-
-    @property
-    def norm(self) -> float:
-        """Of the sum."""
-
-    @property
-    def loss(self) -> float:
-        """Mean over the samples."""
-
-    @property
-    def correct(self) -> int:
-        """Samples whose largest output is their class."""
-
-
-Compute = Callable[[np.ndarray, np.ndarray, Sequence[int], int], Steps]  # weights, samples, seed, step
-
-
-class ManySteps(Protocol):
-    """A `Compute` of several whole batches."""
-
-    @property
-    def most(self) -> int:
-        """Batches that it takes at once."""
-
-    def __call__(self, flat: np.ndarray, indices: np.ndarray, seed: Sequence[int], step: int) -> Steps:
-        """The sum of their gradients."""
+from worker.gradient_sum import Compute, ManySteps, Sum
 
 
 class Link(Protocol):
@@ -84,51 +50,6 @@ class Pushed:
 
     replies: tuple[pb.Reply, ...]
     finite: bool
-
-
-@dataclass
-class Sum:
-    """What has been computed since the last push.
-
-    Attributes:
-        vector: `float32[n + m]`.
-        start: With `stop`, positions of the epoch's permutation.
-    """
-
-    vector: np.ndarray
-    norm: float
-    loss: float
-    correct: int
-    steps: int
-    start: int
-    stop: int
-
-    @property
-    def finite(self) -> bool:
-        """Whether every element is a number."""
-        return math.isfinite(self.norm)
-
-    def add(self, other: Sum, trained: int) -> Sum:
-        """The sum of this and what follows it."""
-        count, more = self.stop - self.start, other.stop - other.start
-        vector = self.vector + other.vector
-        norm = float(np.linalg.norm(vector[:trained]))
-        loss = (self.loss * count + other.loss * more) / (count + more)
-        steps, correct = self.steps + other.steps, self.correct + other.correct
-        return Sum(vector, norm, loss, correct, steps, self.start, other.stop)
-
-    def samples(self, task: pb.Task) -> Samples:
-        """As the push's header tells it."""
-        return Samples(
-            count=self.stop - self.start,
-            lease=task.lease,
-            epoch=task.epoch,
-            start=self.start,
-            stop=self.stop,
-            loss=self.loss,
-            correct=self.correct,
-            steps=self.steps,
-        )
 
 
 class Course:
@@ -171,7 +92,7 @@ class Course:
         if self._plan.payload != "replica":
             self._weights, self._since_fetch = None, 0
 
-    def train(self, task: pb.Task) -> Iterator[Pushed]:
+    def train(self, task: pb.Task) -> Generator[Pushed]:
         """Trains on a lease; one item per push. May be left after any item."""
         if self._weights is None:
             self._take(self._link.pull())

@@ -1,13 +1,19 @@
-"""Loss and accuracy of flat weights on a split of the data."""
+"""Loss and accuracy of flat weights on a split of the data, and the coordinator's tasks that ask for them."""
 
 from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from protos import parameter_server_pb2 as pb
-from worker.flat_model import FlatModel, correct_of
+from worker.client import Client
+from worker.datasets import Split
+from worker.flat_model import FlatModel, correct_of, write_weights
 
 BATCH = 1000
 
@@ -40,3 +46,41 @@ class Evaluator:
         outputs = self._model.outputs(flat, tf.cast(x, tf.float32) * self._scale)
         count = tf.cast(tf.shape(x)[0], tf.float32)
         return tf.stack([self._model.losses(y, outputs) * count, correct_of(y, outputs)])
+
+
+class Examiner:
+    """Does evaluation tasks, on weights that the coordinator has pinned."""
+
+    def __init__(self, model: keras.Model, split: Split, scale: float) -> None:
+        """Evaluates nothing yet.
+
+        Args:
+            model: Built; it gets the last weights.
+            split: The data.
+            scale: Factor on the samples.
+        """
+        self._model, self._split, self._evaluate = model, split, Evaluator(model, scale)
+
+    def validate(self, task: pb.Task, client: Client) -> pb.ReportRequest:
+        """The result on the validation split."""
+        result = self._validation(client.pull(task.pin).flat)
+        return pb.ReportRequest(kind=pb.VALIDATE, epoch=task.epoch, validation=result)
+
+    def finish(self, task: pb.Task, client: Client, upload: Callable[[Path], None]) -> pb.ReportRequest:
+        """The results of the last weights on both splits, once the model that has them is uploaded."""
+        flat, split = client.pull(task.pin).flat, self._split
+        request = pb.ReportRequest(kind=pb.FINISH, epoch=task.epoch)
+        request.test.CopyFrom(self._evaluate(flat, split.x_test, split.y_test))
+        if len(split.y_validation):
+            request.validation.CopyFrom(self._validation(flat))
+        write_weights(self._model, flat)
+        with tempfile.TemporaryDirectory(prefix="downpour-") as folder:
+            path = Path(folder) / "model.keras"
+            if self._model.optimizer is not None:  # Keras warns when it loads an optimizer that was saved unbuilt
+                self._model.optimizer.build(self._model.trainable_variables)
+            self._model.save(path)
+            upload(path)
+        return request
+
+    def _validation(self, flat: np.ndarray) -> pb.Evaluation:
+        return self._evaluate(flat, self._split.x_validation, self._split.y_validation)

@@ -19,7 +19,7 @@ from protos.errors import Unsupported
 from worker.carried import carried_of, rates_of
 from worker.member import Member, Stage
 from worker.optimizer import set_wire
-from worker.sharding import part_of, steps_of, validation_split
+from worker.sharding import part_of, peek, steps_of, validation_split
 from worker.wire import Wire
 
 UNKNOWN_STEPS = 10_000  # in an epoch, until the first one has been counted
@@ -38,6 +38,7 @@ def distributed_fit(fit: Callable[..., Any], model: keras.Model, member: Member,
         DownpourError: As the servers said.
         Diverged: Too many gradients in a row were not finite.
     """
+    given["x"] = build(model, given["x"])
     epochs = Epochs(model, member, given["initial_epoch"], given["epochs"])
     arguments = _own_part(given, member)
     arguments["callbacks"] = [First(epochs), *_users(given["callbacks"], member), Last(epochs)]
@@ -55,6 +56,20 @@ def distributed_fit(fit: Callable[..., Any], model: keras.Model, member: Member,
         raise
     finally:
         member.leave(failure)
+
+
+def build(model: keras.Model, x: Any) -> Any:
+    """Makes the weights of a model exist that has not seen data yet; returns the data."""
+    if model.built:
+        return x
+    inputs, x = x.peek() if hasattr(x, "of_worker") else peek(x)
+    try:
+        model(keras.tree.map_structure(tf.convert_to_tensor, inputs), training=False)
+    # A model with a train_step of its own need not be callable; weights that appear later are refused then.
+    except Exception:
+        if not model.trainable_variables:
+            raise
+    return x
 
 
 def _own_part(given: dict[str, Any], member: Member) -> dict[str, Any]:

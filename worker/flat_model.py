@@ -78,13 +78,14 @@ class FlatModel:
     Attributes:
         layout: Of the flat vector.
         random: Whether a pass draws random numbers.
+        model: The Keras model.
     """
 
     def __init__(self, model: keras.Model) -> None:
         """Of a built model."""
         self.layout = layout_of(model)
         self.random = any(_is_seed(v) for v in model.non_trainable_variables)
-        self._model = model
+        self.model = model
         self._loss = keras.losses.get(model.loss or "sparse_categorical_crossentropy")
         self._seeds = [np.asarray(v.value) for v in model.non_trainable_variables if _is_seed(v)]
         self._trained = [t for t in self.layout.tensors if t.section == TRAINED]
@@ -128,7 +129,7 @@ class FlatModel:
     ) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
         """Outputs, new state and the model's own losses."""
         floats, seeds = iter(state), iter(self._seeds)
-        variables, given = self._model.non_trainable_variables, []
+        variables, given = self.model.non_trainable_variables, []
         for variable in variables:
             if _is_state(variable):
                 given.append(next(floats))
@@ -137,7 +138,7 @@ class FlatModel:
                 given.append(variable.value if seed is None else own + tf.cast(seed, own.dtype))
             else:
                 given.append(variable.value)
-        outputs, updated, own_losses = self._model.stateless_call(
+        outputs, updated, own_losses = self.model.stateless_call(
             weights, given, x, training=training, return_losses=True
         )
         pairs = list(zip(updated, variables, strict=True))

@@ -6,7 +6,7 @@ memory, which the transport reads in place. Loss, norm and the count of correct 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from worker.aligned import Input
-from worker.compiling import choose, clock_for
+from worker.compiling import Log, choose, clock_for, quiet
 from worker.datasets import Dataset, scale_of
 from worker.flat_model import FlatModel, flattened, layout_of, read_weights, seed_words, write_weights
 
@@ -112,7 +112,7 @@ class GradientFunction:
             function, batch = self._plain, tf.convert_to_tensor(indices, tf.int32)
         return Gradient.of(function(self._flat.filled(flat), batch, *self.seeds(seed, step)))
 
-    def warm_up(self, flat: np.ndarray, xla: str, log: Callable[[str], None] = lambda message: None) -> dict[str, float]:
+    def warm_up(self, flat: np.ndarray, xla: str, log: Log = quiet) -> dict[str, float]:
         """Compiles, and under `auto` keeps what is faster; returns median times in seconds.
 
         Args:

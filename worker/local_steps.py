@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from worker.aligned import Input
-from worker.compiling import choose
+from worker.compiling import Log, choose, quiet
 from worker.flat_model import DRAWS_PER_STEP, flattened
 from worker.gradient import Gradient, GradientFunction, norm_of
 
@@ -55,7 +55,7 @@ class LocalSteps:
         self._indices.array[:steps] = indices.reshape(steps, batch)
         return self._run(self._compiled if self.xla else self._plain, flat, steps, self._gradient.seeds(seed, step))
 
-    def warm_up(self, flat: np.ndarray, xla: str, log: Callable[[str], None] = lambda message: None) -> dict[str, float]:
+    def warm_up(self, flat: np.ndarray, xla: str, log: Log = quiet) -> dict[str, float]:
         """Compiles, and under `auto` keeps what is faster; returns median times of one step in seconds.
 
         Args:
@@ -68,9 +68,12 @@ class LocalSteps:
         forms = {"plain": lambda: self._plain, "xla": lambda: self._compiled}
         if xla == "on":
             del forms["plain"]
-        steps = self._worth_timing(flat, forms)
-        timed = {name: (lambda form=form: self._run(form(), flat, steps, self._gradient.seeds())) for name, form in forms.items()}
-        self.xla, times = choose(xla, timed, self._gradient.clock, log)
+        steps, seeds = self._worth_timing(flat, forms), self._gradient.seeds()
+
+        def timed(form: Callable[[], Any]) -> Callable[[], object]:
+            return lambda: self._run(form(), flat, steps, seeds)
+
+        self.xla, times = choose(xla, {name: timed(form) for name, form in forms.items()}, self._gradient.clock, log)
         return {name: seconds / steps for name, seconds in times.items()}
 
     def _worth_timing(self, flat: np.ndarray, forms: dict[str, Callable[[], Any]]) -> int:

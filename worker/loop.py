@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import socket
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,16 +16,17 @@ import tensorflow as tf
 from protos import parameter_server_pb2 as pb
 from protos.channel import PROTOCOL
 from protos.errors import DownpourError, Fenced, FutureVersion, UnknownWorker
+from protos.logs import identify, log
 from worker.client import Client
-from worker.config import WorkerSettings
+from worker.config import WorkerSettings, named
 from worker.control import Control, Heartbeat
 from worker.course import Course, Pushed
 from worker.datasets import Split, scale_of, split
 from worker.datasets import load as load_dataset
-from worker.evaluate import Evaluator
+from worker.evaluate import Examiner
 from worker.exchange_plan import ExchangePlan
 from worker.feedback import Feedback
-from worker.gradient import GradientFunction, layout_of, read_weights, write_weights
+from worker.gradient import GradientFunction, layout_of, read_weights
 from worker.local_steps import LocalSteps
 from worker.models import build
 from worker.overlap import OverlappedCourse
@@ -45,11 +44,6 @@ class JobFailed(Exception):
 
 class Stopped(Exception):
     """The worker was asked to leave while it waited for the coordinator."""
-
-
-def log(message: str) -> None:
-    """Prints a line with the time for a person."""
-    print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
 
 
 class Worker:
@@ -73,12 +67,10 @@ class Worker:
         self._model = build(model_name, self._dataset.input_shape, self._dataset.classes)
         self._layout = layout_of(self._model)
         self._plan = ExchangePlan.of(job)
-        self._gradient = GradientFunction(
-            self._model, self._dataset, job.batch_size, job.clip_norm, settings.threads
-        )
+        self._gradient = GradientFunction(self._model, self._dataset, job.batch_size, job.clip_norm, settings.threads)
         most = min(self._plan.push_every, self._plan.fetch_every)
         self._local = LocalSteps(self._gradient, job.learning_rate, most) if most > 1 else None
-        self._evaluate = Evaluator(self._model, scale_of(self._dataset))
+        self._examiner = Examiner(self._model, self._split, scale_of(self._dataset))
         self._initial = read_weights(self._model)  # a job that starts over begins from these again
         self._warm = False
         self._session = pb.Session()
@@ -111,43 +103,26 @@ class Worker:
         self._session = self._control.register(request)
         self._client = self._connect()
         self._course = self._new_course()
+        session, every_s = self._session, self._job.heartbeat_s
         self._heartbeat = Heartbeat(
-            self._control,
-            self._session.session,
-            self._job.heartbeat_s,
-            self._client.watch,
-            self._client.give_up,
+            self._control, session.session, every_s, self._client.watch, self._client.give_up
         )
-        log(
-            f"worker {self._session.worker}, incarnation {self._session.incarnation}, joined job {self._job.job}"
-        )
+        identify(job=self._job.job, process=f"worker-{session.worker}", worker=session.worker)
+        log(f"worker {session.worker}, incarnation {session.incarnation}, joined job {self._job.job}")
 
     def _connect(self) -> Client:
         if self._feedback is None:
             slices = self._layout.cut(len(self._session.shards))
             self._feedback = Feedback(self._job.codec, slices, (self._job.seed, self._session.worker))
+        job, timeout_s = self._job, self._settings.call_timeout_s
         return Client(
-            self._session,
-            self._layout,
-            self._job.codec,
-            self._settings.call_timeout_s,
-            self._job.transport,
-            self._feedback,
-            self._plan.overlap,
+            self._session, self._layout, job.codec, timeout_s, job.transport, self._feedback, self._plan.overlap
         )
 
     def _new_course(self) -> Course:
         kind = OverlappedCourse if self._plan.overlap else Course
-        return kind(
-            self._client,
-            self._gradient,
-            self._local,
-            self._plan,
-            self._job,
-            self._session.worker,
-            self._layout.trained,
-            len(self._split.y_train),
-        )
+        worker, trained, samples = self._session.worker, self._layout.trained, len(self._split.y_train)
+        return kind(self._client, self._gradient, self._local, self._plan, self._job, worker, trained, samples)
 
     def _part(self) -> None:
         self._heartbeat.stop()
@@ -252,13 +227,25 @@ class Worker:
             if task.kind == pb.TRAIN:
                 self._train(task)
             elif task.kind == pb.VALIDATE:
-                self._validate(task)
+                request = self._examiner.validate(task, self._client)
+                self._report(request)
             elif task.kind == pb.FINISH:
-                self._finish(task)
+                request = self._examiner.finish(task, self._client, self._upload)
+                self._report(request)
             elif task.kind == pb.END:
                 if task.reason:
                     raise JobFailed(task.reason)
                 return
+
+    def _upload(self, path: Path) -> None:
+        self._control.upload(self._session.session, path)
+
+    def _report(self, request: pb.ReportRequest) -> None:
+        request.session = self._session.session
+        self._control.report(request)
+        for part, result in (("validation", request.validation), ("test", request.test)):
+            if result.samples:
+                log(f"epoch {request.epoch + 1}: {part} loss {result.loss:.4f}, accuracy {result.accuracy:.4f}")
 
     def _train(self, task: pb.Task) -> None:
         """Pull, gradient, push over the positions of one lease."""
@@ -279,49 +266,3 @@ class Worker:
                 f"gradients must be finite; received {self._nonfinite_in_a_row} in a row with NaN or Inf. "
                 f"The learning rate ({self._job.learning_rate:g}) is too large: try a tenth of it, or --clip-norm 1."
             )
-
-    # ------------------------------------------------------------------ evaluation
-
-    def _validate(self, task: pb.Task) -> None:
-        flat = self._client.pull(task.pin).flat
-        result = self._evaluate(flat, self._split.x_validation, self._split.y_validation)
-        log(f"epoch {task.epoch + 1}: validation loss {result.loss:.4f}, accuracy {result.accuracy:.4f}")
-        session = self._session.session
-        self._control.report(
-            pb.ReportRequest(session=session, kind=pb.VALIDATE, epoch=task.epoch, validation=result)
-        )
-
-    def _finish(self, task: pb.Task) -> None:
-        """Evaluates the last weights on both splits and sends the model."""
-        flat = self._client.pull(task.pin).flat
-        request = pb.ReportRequest(session=self._session.session, kind=pb.FINISH, epoch=task.epoch)
-        request.test.CopyFrom(self._evaluate(flat, self._split.x_test, self._split.y_test))
-        if len(self._split.y_validation):
-            request.validation.CopyFrom(
-                self._evaluate(flat, self._split.x_validation, self._split.y_validation)
-            )
-        write_weights(self._model, flat)
-        with tempfile.TemporaryDirectory(prefix="downpour-") as folder:
-            path = Path(folder) / "model.keras"
-            if self._model.optimizer is not None:  # Keras warns when it loads an optimizer that was saved unbuilt
-                self._model.optimizer.build(self._model.trainable_variables)
-            self._model.save(path)
-            self._control.upload(self._session.session, path)
-        self._control.report(request)
-        log(f"test loss {request.test.loss:.4f}, accuracy {request.test.accuracy:.4f}")
-
-
-def named(own: str | None, jobs: str, what: str) -> str:
-    """What to load: the worker's own flag where it has one, else the job's registry name.
-
-    Raises:
-        ValueError: The job names a function or a file, which is never taken from the wire.
-    """
-    if own is not None:
-        return own
-    if ":" in jobs or "/" in jobs or jobs.endswith(".npz"):
-        raise ValueError(
-            f"the job's {what} is {jobs!r}, which is not a registry name and is not taken from the wire: "
-            f"start this worker with --{what} {jobs}"
-        )
-    return jobs

@@ -1,23 +1,24 @@
 """A course that computes the next gradient while the push-pull of the last one is in flight.
 
-What it computes from is one exchange older: among P equally fast workers staleness is about 2P − 1 instead of P − 1. Each
-push names the versions that its gradient was computed from, so the reply shows it.
+What it computes from is one exchange older: among P equally fast workers staleness is about 2P − 1 instead of P − 1.
+Each push names the versions that its gradient was computed from, so the reply shows it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import numpy as np
 
 from protos import parameter_server_pb2 as pb
-from worker.course import Course, Pushed, Sum
+from worker.course import Course, Pushed
+from worker.gradient_sum import Sum
 
 
 class OverlappedCourse(Course):
     """At most one push-pull is in flight; none is when `train` ends or is left."""
 
-    def train(self, task: pb.Task) -> Iterator[Pushed]:
+    def train(self, task: pb.Task) -> Generator[Pushed]:
         """Trains on a lease; one item per push. May be left after any item."""
         if self._weights is None:
             self._take(self._link.pull())

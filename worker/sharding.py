@@ -38,6 +38,18 @@ def part_of(data: Any, rank: int, size: int) -> Any:
     return keras.tree.map_structure(lambda array: _rows(array, rank, size), data)
 
 
+def peek(data: Any) -> tuple[Any, Any]:
+    """A few inputs of what `part_of` takes, and the same data with nothing taken away."""
+    if isinstance(data, tf.data.Dataset):
+        return _inputs(next(iter(data.take(1)))), data
+    if isinstance(data, keras.utils.PyDataset):
+        return _inputs(data[0]), data
+    if isinstance(data, Iterator):
+        first = next(data)
+        return _inputs(first), _chained(first, data)
+    return keras.tree.map_structure(lambda array: _slice(array, slice(0, 1)), data), data
+
+
 def steps_of(steps: int | None, rank: int, size: int) -> int | None:
     """A worker's part of `steps_per_epoch`, which counts the steps of all.
 
@@ -94,6 +106,15 @@ class DealtOut(keras.utils.PyDataset):
     def on_epoch_end(self) -> None:
         """Passed on."""
         self._whole.on_epoch_end()
+
+
+def _inputs(batch: Any) -> Any:
+    return keras.utils.unpack_x_y_sample_weight(batch)[0]
+
+
+def _chained(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
+    yield first
+    yield from rest
 
 
 def _dealt_out(batches: Iterator[Any], rank: int, size: int) -> Iterator[Any]:

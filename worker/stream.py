@@ -17,7 +17,7 @@ import numpy as np
 
 from protos import parameter_server_pb2 as pb
 from protos.allocator import keep_freed_memory
-from protos.channel import SESSION_KEY, open_aio_channel
+from protos.channel import SESSION_KEY, call_metadata, open_aio_channel
 from protos.errors import DeadlineExceeded, DownpourError, Unreachable, error_of
 from protos.frame import Buffer, Decoder, Frame, encode
 from worker.transport import Transport
@@ -36,29 +36,39 @@ class Loop:
         Args:
             background: It runs all the time, so that what was started goes on while the caller computes.
         """
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True) if background else None
-        if self._thread is not None:
-            self._thread.start()
+        self._background = background
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
 
     def start(self, work: Coroutine[Any, Any, Result]) -> Started[Result]:
         """Begins with something."""
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            if self._background:
+                self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+                self._thread.start()
         if self._thread is not None:
             return asyncio.run_coroutine_threadsafe(work, self._loop)
         return self._loop.create_task(work)
 
     def finish(self, started: Started[Result]) -> Result:
         """Waits for its result; whatever else was started goes on meanwhile."""
-        return started.result() if isinstance(started, Future) else self._loop.run_until_complete(started)
+        if isinstance(started, Future):
+            return started.result()
+        assert self._loop is not None
+        return self._loop.run_until_complete(started)
 
     def close(self) -> None:
         """Ends the loop."""
+        if self._loop is None:
+            return
         if self._thread is not None:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
         if left := asyncio.all_tasks(self._loop):  # gRPC's own, which see to the end of a stream
             self._loop.run_until_complete(asyncio.wait(left, timeout=1.0))
         self._loop.close()
+        self._loop = None
 
 
 class ShardStream(Transport):
@@ -102,7 +112,8 @@ class ShardStream(Transport):
             self._loop.close()
 
     def _disconnect(self) -> None:
-        self._loop.finish(self._loop.start(self._hang_up()))
+        if self._channel is not None:
+            self._loop.finish(self._loop.start(self._hang_up()))
 
     def _reconnect(self) -> None:
         self._disconnect()
@@ -148,7 +159,7 @@ class ShardStream(Transport):
         if self._channel is None:
             self._channel = open_aio_channel(self.address)
             exchange: Any = self._channel.stream_stream(METHOD, None, None)
-            self._call = exchange(metadata=((SESSION_KEY, str(self._session)),))
+            self._call = exchange(metadata=((SESSION_KEY, str(self._session)), *call_metadata()))
         return self._call
 
     async def _hang_up(self) -> None:

@@ -73,6 +73,12 @@ class Wire:
 
     def step(self, gradients: Mapping[int, Any]) -> None:
         """Pushes the gradients of the variables with these `id`s and assigns what the servers make of them."""
+        known = {id(v) for v in self._trained}
+        if not known.issuperset(gradients):
+            raise Unsupported(
+                f"the optimizer must be given weights that the model had when fit began, {len(known)} tensors; "
+                f"received {len(gradients)}, some of them others. Build the model, and compile it again after unfreezing."
+            )
         given = [_dense(gradients.get(id(v)), v) for v in self._trained]
         clipped = _clipped(given, self._optimizer)
         flat = tf.concat(flattened(clipped), 0)

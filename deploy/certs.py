@@ -1,0 +1,109 @@
+"""`downpour certs DIR`: what a small cluster needs to keep strangers out.
+
+An authority of the cluster's own signs one certificate for all servers and is then forgotten: its key is written
+nowhere, so there is nothing of it to steal, and new certificates come from a new run. Copy DIR to the machines of
+servers; machines of workers need only ca.pem and token.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from protos.credentials import AUTHORITY, CERTIFICATE, KEY, SERVER_NAME, TOKEN
+from protos.settings import Settings
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+    from cryptography.x509 import Certificate
+
+TOKEN_BYTES = 32
+
+
+class CertsSettings(Settings):
+    """Make certificates and a token for the servers of a cluster."""
+
+    positional: ClassVar[tuple[str, ...]] = ("folder",)
+
+    folder: str = Field(min_length=1, description="folder to write to; must not hold certificates yet")
+    days: int = Field(365, ge=1, le=3650, description="how long the certificates hold")
+
+
+def certs(settings: CertsSettings) -> int:
+    """Writes the files; returns the exit status."""
+    folder = Path(settings.folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        there = [name for name in (AUTHORITY, CERTIFICATE, KEY, TOKEN) if (folder / name).exists()]
+        if there:
+            return _fail(f"FOLDER must hold no certificates yet; {folder} holds {', '.join(there)}. Choose another.")
+        for name, content in _files(settings.days).items():
+            _write(folder / name, content, 0o600 if name in (KEY, TOKEN) else 0o644)
+    except ImportError as error:
+        return _fail(f"needs the package cryptography ({error}): install downpour[certs]")
+    except OSError as error:
+        return _fail(f"FOLDER must be one that can be written; {error.filename}: {error.strerror}")
+    print(f"{folder}: {AUTHORITY}, {CERTIFICATE}, {KEY}, {TOKEN}; they hold for {settings.days} days")
+    print(f"servers and workers: --tls-dir {folder} (workers need {AUTHORITY} and {TOKEN} only)")
+    return 0
+
+
+def _files(days: int) -> dict[str, bytes]:
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    authority, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    root = _certificate("downpour authority", "downpour authority", authority, authority, days)
+    server = _certificate(SERVER_NAME, "downpour authority", key, authority, days)
+    return {
+        AUTHORITY: root.public_bytes(Encoding.PEM),
+        CERTIFICATE: server.public_bytes(Encoding.PEM),
+        KEY: key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+        TOKEN: (secrets.token_urlsafe(TOKEN_BYTES) + "\n").encode(),
+    }
+
+
+def _certificate(
+    subject: str, issuer: str, key: EllipticCurvePrivateKey, signer: EllipticCurvePrivateKey, days: int
+) -> Certificate:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+    def name(text: str) -> x509.Name:
+        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+    now, is_authority = datetime.now(UTC), subject == issuer
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name(subject))
+        .issuer_name(name(issuer))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(minutes=5))
+        .not_valid_after(now + timedelta(days=days))
+        .add_extension(x509.BasicConstraints(ca=is_authority, path_length=0 if is_authority else None), critical=True)
+    )
+    if not is_authority:
+        names = x509.SubjectAlternativeName([x509.DNSName(subject), x509.DNSName("localhost")])
+        builder = builder.add_extension(names, critical=False).add_extension(
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False
+        )
+    return builder.sign(signer, hashes.SHA256())
+
+
+def _write(path: Path, content: bytes, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+
+
+def _fail(problem: str) -> int:
+    print(f"downpour certs: {problem}", file=sys.stderr)
+    return 1

@@ -1,0 +1,165 @@
+"""`downpour run [flags] SCRIPT [ARGS]`: servers and workers around a Keras script, on this machine.
+
+Every worker runs the script (see worker/run.py). Worker 0 has the terminal; the others write to their logs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from deploy.config import cores
+from deploy.local import GRACE_S, LEAVE_S, ON_PURPOSE, JobFailed, Launcher
+from deploy.plan import LOOPBACK, ProcessSpec
+from deploy.processes import end, wait
+from deploy.run_dir import make_run_dir
+from protos import parameter_server_pb2 as pb
+from protos.settings import Settings, parse, split_positional, to_flags
+from ps.config import JobSettings, ServerSettings
+
+PROG = "downpour run"
+ABOUT = "Run a Keras script on a local cluster: put SCRIPT and its arguments after the flags."
+LEADER = "worker-0"
+
+
+def _of_job(name: str) -> Any:
+    """A field as the settings of any job have it."""
+    return JobSettings.model_fields[name]
+
+
+class RunSettings(Settings):
+    """What a script does not say itself: model, optimizer, data and epochs are its own."""
+
+    groups: ClassVar[dict[str, tuple[str, ...]]] = {
+        "cluster": ("workers", "shards", "transport", "codec", "session_s"),
+        "asynchrony": ("mode", "staleness", "version_memory", "momentum_correction"),
+        "processes": ("threads", "seed", "worker_restarts", "runs_dir"),
+    }
+
+    workers: int = Field(
+        default_factory=lambda: max(2, cores()), ge=1, le=1024,
+        description="worker processes (default: the number of cores, at least 2)",
+    )  # fmt: skip
+    shards: int = _of_job("shards")
+    transport: str = _of_job("transport")
+    codec: str = _of_job("codec")
+    session_s: float = _of_job("session_s")
+    mode: str = _of_job("mode")
+    staleness: str = _of_job("staleness")
+    version_memory: int = _of_job("version_memory")
+    momentum_correction: bool = _of_job("momentum_correction")
+    seed: int = Field(0, ge=0, lt=2**32, description="of everything random in Keras, the same in all workers")
+    threads: int = Field(1, ge=1, le=1024, description="TensorFlow's threads in each worker")
+    worker_restarts: int = Field(3, ge=0, description="times that a worker which is killed is started again")
+    runs_dir: str = Field("runs", min_length=1, description="folder of the run directories")
+
+
+def run(argv: list[str]) -> int:
+    """`downpour run`: returns the exit status."""
+    flags, script = split_positional(RunSettings, argv)
+    settings = parse(RunSettings, flags, PROG, ABOUT)
+    if not script:
+        print(f"{PROG}: SCRIPT must be given, after the flags; `{PROG} --help` lists them", file=sys.stderr)
+        return 2
+    if not Path(script[0]).is_file():
+        print(f"{PROG}: SCRIPT must be a file; there is none at {Path(script[0]).absolute()}", file=sys.stderr)
+        return 2
+    return launch(settings, script, Path(script[0]).stem)
+
+
+def launch(settings: RunSettings, script: Sequence[str], name: str, shown: bool = True) -> int:
+    """Runs a script on a cluster; returns the exit status.
+
+    Args:
+        settings: Of the cluster.
+        script: Path and arguments.
+        name: For the run directory.
+        shown: Whether worker 0 has this process's output.
+    """
+    try:
+        run_dir = make_run_dir(Path(settings.runs_dir), name, datetime.now(UTC))
+    except OSError as failure:
+        print(f"{PROG}: --runs-dir must be a folder that can be written; {failure}", file=sys.stderr)
+        return 1
+    return ScriptLauncher(script_plan(settings, str(run_dir), script, shown), run_dir, Notes()).run()
+
+
+def script_plan(settings: RunSettings, run_dir: str, script: Sequence[str], shown: bool = True) -> list[ProcessSpec]:
+    """The processes of a script's cluster, in the order in which they must start. Pure."""
+    own = {"model": "script", "dataset": "script"}
+    job = [*to_flags(settings, ServerSettings), *(f"--{name}={value}" for name, value in own.items())]
+    job += ["--script", "--checkpoint-every=off", "--idle-timeout-s=0"]
+    env = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    first = (f"--bind={LOOPBACK}", f"--run-dir={run_dir}", *job)
+    servers = [ProcessSpec("ps-0", "ps", 0, "ps", first, env)]
+    for shard in range(1, settings.shards):
+        flags = (f"--bind={LOOPBACK}", "--coordinator={ps-0}", f"--shard={shard}")
+        servers.append(ProcessSpec(f"ps-{shard}", "ps", shard, "ps", flags, env, ("ps-0",)))
+    return [*servers, *(_worker(number, settings, script, shown) for number in range(settings.workers))]
+
+
+def _worker(number: int, settings: RunSettings, script: Sequence[str], shown: bool) -> ProcessSpec:
+    env = {"TF_CPP_MIN_LOG_LEVEL": "2", "OMP_NUM_THREADS": str(settings.threads)}
+    flags = ("--server={ps-0}", f"--worker={number}", f"--threads={settings.threads}")
+    return ProcessSpec(
+        f"worker-{number}", "worker", number, "worker.run", (*flags, *script), env, ("ps-0",),
+        settings.worker_restarts, shown=shown and number == 0,
+    )  # fmt: skip
+
+
+class ScriptLauncher(Launcher):
+    """A launcher whose job ends when worker 0's script does."""
+
+    def run(self) -> int:
+        """Runs the script; returns its exit status, or why there is none."""
+        code = super().run()
+        said = self._processes[LEADER].code if LEADER in self._processes else None
+        return said if said is not None and said > 0 else code
+
+    def _check_workers(self) -> None:
+        leader = self._processes[LEADER]
+        if leader.code is None:
+            super()._check_workers()
+        elif leader.code == 0:
+            if self._ending_deadline is None:
+                self._end_script()
+        elif leader.code > 0 or self._restarts.get(LEADER, 0) >= leader.spec.restarts:
+            raise JobFailed(f"worker 0 {leader.ending()}" + (", deliberately" if leader.code in ON_PURPOSE else ""))
+        else:
+            super()._check_workers()
+
+    def _end_script(self) -> None:
+        """The others have nothing to show: they get a moment to end by themselves."""
+        others = [process for process in self._role("worker") if process.spec.name != LEADER]
+        if not wait(others, LEAVE_S):
+            end(others, GRACE_S)
+        self._begin_ending()
+        if self._watcher is None or not self._watcher.stop("the script has ended", now=False):
+            raise JobFailed("the coordinator did not answer at the end of the script")
+
+
+class Notes:
+    """A screen that leaves the terminal to the script."""
+
+    def show(self, progress: pb.Progress) -> None:
+        """Keras shows a bar of its own."""
+
+    def note(self, text: str) -> None:
+        """Something that a person should know."""
+        print(f"downpour: {text}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Nothing is live here."""
+
+    def table(self, summary: Mapping[str, Any], run: str) -> None:
+        """One line."""
+        staleness = summary["staleness"]
+        self.note(
+            f"{summary['updates']:,} updates by {summary['workers']} workers, mean staleness {staleness['mean']:.2f}; "
+            f"logs and trace in {run}"
+        )

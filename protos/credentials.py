@@ -1,0 +1,234 @@
+"""Who may connect: a token, and TLS by an authority of the cluster's own. The same on both sides.
+
+A process has one identity: it adopts it once, from its settings, before it opens a channel or listens.
+The token comes from a file or from DOWNPOUR_TOKEN, never from a flag, which other users could read; it is not logged.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+from pydantic import Field
+
+from protos.errors import AccessDenied, status_of
+from protos.settings import Settings
+
+TOKEN_VARIABLE = "DOWNPOUR_TOKEN"
+TOKEN_KEY = "authorization"
+SCHEME = "Bearer "
+SERVER_NAME = "downpour"  # in every server's certificate, wherever the server is
+AUTHORITY, CERTIFICATE, KEY, TOKEN = "ca.pem", "server.pem", "server.key", "token"
+SHORTEST_TOKEN = 16
+
+Metadata = tuple[tuple[str, str], ...]
+
+
+class NotSecured(ValueError):
+    """What was asked for would let strangers in, or a file that should keep them out cannot be used."""
+
+
+class AccessSettings(Settings):
+    """How a process shows who it is, and who may talk to it."""
+
+    tls_dir: str | None = Field(
+        None, description=f"folder made by `downpour certs`: TLS, and the file {TOKEN!r} where no other token is given"
+    )
+    token_file: str | None = Field(
+        None, description=f"file with the token that every caller must show (or set {TOKEN_VARIABLE})"
+    )
+
+    def take_effect(self) -> None:
+        """Makes the identity that of this process."""
+        super().take_effect()
+        adopt(self)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a process shows and demands; the secrets stay out of its representation.
+
+    Attributes:
+        token: That every call must carry; empty: none.
+        authority: Certificate of the authority that servers are checked against; None: no TLS.
+        certificate: Of this server; None for a process that has no key.
+        key: Of this server.
+    """
+
+    token: str = field(default="", repr=False)
+    authority: bytes | None = field(default=None, repr=False)
+    certificate: bytes | None = field(default=None, repr=False)
+    key: bytes | None = field(default=None, repr=False)
+
+    @property
+    def metadata(self) -> Metadata:
+        """What a call carries to show the token."""
+        return ((TOKEN_KEY, SCHEME + self.token),) if self.token else ()
+
+
+_adopted: Identity | None = None
+
+
+def adopt(settings: AccessSettings) -> Identity:
+    """Makes the settings' identity that of this process.
+
+    Raises:
+        NotSecured: A file cannot be read, or the token is too short.
+    """
+    global _adopted
+    _adopted = identity_of(settings)
+    return _adopted
+
+
+def adopted() -> Identity:
+    """The identity of this process; one that adopted none has that of its environment."""
+    return _adopted or adopt(AccessSettings())
+
+
+def identity_of(settings: AccessSettings) -> Identity:
+    """Reads what the settings name.
+
+    Raises:
+        NotSecured: A file cannot be read, or the token is too short.
+    """
+    folder = Path(settings.tls_dir) if settings.tls_dir else None
+    if folder is None:
+        return Identity(_token(settings, None))
+    authority = _read(folder / AUTHORITY, "--tls-dir")
+    has_key = (folder / KEY).exists()
+    certificate = _read(folder / CERTIFICATE, "--tls-dir") if has_key else None
+    key = _read(folder / KEY, "--tls-dir") if has_key else None
+    return Identity(_token(settings, folder / TOKEN), authority, certificate, key)
+
+
+def check_secured(bind: str, identity: Identity, insecure: bool) -> None:
+    """Raises NotSecured if a server that listens at `HOST:PORT` could be reached and used by strangers."""
+    if insecure or is_loopback(bind) or (identity.token and identity.certificate):
+        return
+    lacks = [name for name, has in (("TLS", identity.certificate), ("a token", identity.token)) if not has]
+    raise NotSecured(
+        f"a server that listens beyond loopback, at {bind}, must have TLS and a token; it lacks {' and '.join(lacks)}. "
+        "Make both with `downpour certs DIR` and give every process --tls-dir DIR, or say --insecure in a network "
+        "that you trust."
+    )
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine reaches `HOST:PORT`."""
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def server_credentials(identity: Identity) -> grpc.ServerCredentials | None:
+    """What a server listens with; None: no TLS.
+
+    Raises:
+        NotSecured: There is a certificate of the authority, but none of this server.
+    """
+    if identity.authority is None:
+        return None
+    if identity.certificate is None or identity.key is None:
+        raise NotSecured(f"a server's --tls-dir must hold {CERTIFICATE} and {KEY}; there is no key in it.")
+    return grpc.ssl_server_credentials([(identity.key, identity.certificate)])
+
+
+def channel_credentials(identity: Identity) -> grpc.ChannelCredentials | None:
+    """What a client connects with, the token included; None: no TLS."""
+    if identity.authority is None:
+        return None
+    tls = grpc.ssl_channel_credentials(identity.authority)
+    if not identity.token:
+        return tls
+    return grpc.composite_channel_credentials(tls, grpc.access_token_call_credentials(identity.token))
+
+
+class TokenCheck(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+    """Refuses every call without the token, streams included, before a byte of it is read."""
+
+    def __init__(self, token: str) -> None:
+        """Demands `token`."""
+        self._wanted = (SCHEME + token).encode()
+        # Of any kind of call: a handler of streams begins before a message has been received.
+        self._refusal = grpc.stream_stream_rpc_method_handler(_refuse)
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """Lets the call through or answers it."""
+        shown = b""
+        for key, value in handler_call_details.invocation_metadata or ():
+            if key == TOKEN_KEY:
+                shown = value if isinstance(value, bytes) else value.encode()
+        if hmac.compare_digest(shown, self._wanted):
+            return await continuation(handler_call_details)
+        return self._refusal
+
+
+async def _refuse(_: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    error = AccessDenied(
+        f"a call must show the server's token; it showed none, or another. Give --token-file or {TOKEN_VARIABLE}."
+    )
+    await context.abort(*status_of(error))
+
+
+class _Details(grpc.ClientCallDetails):
+    """The details of a call with more metadata."""
+
+    def __init__(self, details: Any, more: Metadata) -> None:
+        for name in ("method", "timeout", "credentials", "wait_for_ready", "compression"):
+            setattr(self, name, getattr(details, name, None))
+        self.metadata = (*(details.metadata or ()), *more)
+
+
+class ShowToken(
+    grpc.UnaryUnaryClientInterceptor,  # type: ignore[type-arg]
+    grpc.UnaryStreamClientInterceptor,  # type: ignore[type-arg]
+    grpc.StreamUnaryClientInterceptor,  # type: ignore[type-arg]
+    grpc.StreamStreamClientInterceptor,  # type: ignore[type-arg]
+):
+    """Adds the token to every call of a channel without TLS."""
+
+    def __init__(self, metadata: Metadata) -> None:
+        """Adds `metadata`."""
+        self._metadata = metadata
+
+    def _intercept(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return continuation(_Details(client_call_details, self._metadata), request)
+
+    intercept_unary_unary = intercept_unary_stream = _intercept
+    intercept_stream_unary = intercept_stream_stream = _intercept  # type: ignore[assignment]
+
+
+def _token(settings: AccessSettings, beside: Path | None) -> str:
+    if settings.token_file:
+        token, origin = _read(Path(settings.token_file), "--token-file").decode(errors="replace"), "--token-file"
+    elif os.environ.get(TOKEN_VARIABLE):
+        token, origin = os.environ[TOKEN_VARIABLE], TOKEN_VARIABLE
+    elif beside is not None and beside.exists():
+        token, origin = _read(beside, "--tls-dir").decode(errors="replace"), str(beside)
+    else:
+        return ""
+    token = token.strip()
+    if len(token) < SHORTEST_TOKEN or not (token.isascii() and token.isprintable()):
+        raise NotSecured(
+            f"a token must be at least {SHORTEST_TOKEN} printable ASCII characters; that of {origin} is not."
+        )
+    return token
+
+
+def _read(path: Path, flag: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise NotSecured(f"{flag} must lead to files that can be read; {path}: {error.strerror}.") from error

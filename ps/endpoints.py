@@ -1,0 +1,106 @@
+"""What every server process needs at its ends: an address to listen at, an announcement, signals, metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Callable
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+
+from protos import memfd
+from protos.channel import SERVER_OPTIONS
+from protos.credentials import TokenCheck, adopt, check_secured, server_credentials
+from protos.errors import Unsupported
+from ps.config import ServerSettings
+from ps.doorbell import Doorbell
+from ps.exporter import Exporter, ShardMetrics
+from ps.host import ShardHost
+
+
+class PortInUse(Exception):
+    """The address to listen on is taken or not ours."""
+
+
+async def listen(
+    settings: ServerSettings, add: Callable[[grpc.aio.Server], None]
+) -> tuple[grpc.aio.Server, str]:
+    """Starts a server with health checks; returns it and the address under which others reach it.
+
+    Raises:
+        PortInUse: The address cannot be bound.
+        NotSecured: Strangers could reach and use it.
+    """
+    identity = adopt(settings)
+    check_secured(settings.bind, identity, settings.insecure)
+    secure, checks = server_credentials(identity), [TokenCheck(identity.token)] if identity.token else []
+    server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=checks)
+    health = HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    add(server)
+    try:
+        bind = settings.bind
+        port = server.add_secure_port(bind, secure) if secure else server.add_insecure_port(bind)
+    except RuntimeError as error:
+        raise PortInUse(
+            f"--bind must be a free address of this machine; received {settings.bind}, which cannot be bound. "
+            "Stop what listens there or use port 0."
+        ) from error
+    await server.start()
+    await health.set("", health_pb2.HealthCheckResponse.SERVING)
+    host = settings.bind.rpartition(":")[0]
+    return server, settings.advertise or f"{host}:{port}"
+
+
+def open_doorbell(
+    settings: ServerSettings, host: ShardHost, broken: Callable[[int], None] = lambda worker: None
+) -> Doorbell | None:
+    """The shared-memory transport, where it is wanted and this system has it.
+
+    Raises:
+        Unsupported: Nothing else is wanted, and this system does not have it.
+    """
+    if settings.transport == "grpc":
+        return None
+    try:
+        if memfd.available():
+            return Doorbell(host, broken)
+        reason = "no memfd_create"
+    except OSError as error:
+        reason = str(error)
+    if settings.transport == "shm":
+        raise Unsupported(f"--transport shm needs Linux with memfd and Unix sockets; here: {reason}. Use auto or grpc.")
+    return None
+
+
+def announce(**facts: object) -> None:
+    """Prints one JSON line for whoever started the process."""
+    print(json.dumps({"event": "listening", **facts, "pid": os.getpid()}), flush=True)
+
+
+def on_signals(act: Callable[[str], None]) -> None:
+    """Calls `act` with the signal's name on SIGTERM and SIGINT."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, act, signal.Signals(number).name)
+
+
+def open_exporter(settings: ServerSettings, metrics: ShardMetrics) -> Exporter | None:
+    """The endpoint for Prometheus, where it is wanted.
+
+    Raises:
+        PortInUse: Its address cannot be bound.
+    """
+    if settings.metrics_port is None:
+        return None
+    try:
+        return Exporter(settings.metrics_host, settings.metrics_port, metrics.families)
+    except OSError as error:
+        raise PortInUse(
+            f"--metrics-host and --metrics-port must be a free address of this machine; "
+            f"{settings.metrics_host}:{settings.metrics_port}: {error.strerror}."
+        ) from error

@@ -1,0 +1,65 @@
+"""With one worker, servers and plain Keras take the same steps: prints the largest relative difference per case."""
+
+import json
+import sys
+
+import keras
+import numpy as np
+
+from worker import DistributedOptimizer
+
+rng = np.random.default_rng(1)
+x = rng.normal(size=(96, 6)).astype(np.float32)
+y = (x @ rng.normal(size=6) > 0).astype(np.int32)
+optimizers = keras.optimizers
+schedules = optimizers.schedules
+
+CASES = {
+    "sgd": lambda: optimizers.SGD(0.1),
+    "momentum": lambda: optimizers.SGD(0.05, momentum=0.9),
+    "nesterov": lambda: optimizers.SGD(0.05, momentum=0.8, nesterov=True),
+    "adagrad": lambda: optimizers.Adagrad(0.1),
+    "rmsprop": lambda: optimizers.RMSprop(0.01, rho=0.8, momentum=0.5),
+    "adam": lambda: optimizers.Adam(0.01, beta_1=0.8),
+    "adamw": lambda: optimizers.AdamW(0.01, weight_decay=0.01),
+    "clipnorm": lambda: optimizers.SGD(0.5, clipnorm=0.05),
+    "global_clipnorm": lambda: optimizers.SGD(0.5, global_clipnorm=0.05),
+    "clipvalue": lambda: optimizers.SGD(0.5, clipvalue=0.01),
+    "exponential": lambda: optimizers.SGD(schedules.ExponentialDecay(0.5, 5, 0.7)),
+    "staircase": lambda: optimizers.Adam(schedules.ExponentialDecay(0.05, 5, 0.5, staircase=True)),
+    "cosine": lambda: optimizers.SGD(schedules.CosineDecay(0.0, 20, warmup_target=0.5, warmup_steps=6)),
+    "piecewise": lambda: optimizers.SGD(schedules.PiecewiseConstantDecay([4, 11], [0.5, 0.2, 0.01])),
+}
+
+
+def model() -> keras.Model:
+    keras.utils.set_random_seed(3)
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            layers.Input((6,)),
+            layers.Dense(8, activation="tanh", kernel_regularizer="l2"),
+            layers.BatchNormalization(momentum=0.9),
+            layers.Dense(2, activation="softmax"),
+        ]
+    )
+
+
+def trained(optimizer, **more) -> tuple[list[np.ndarray], dict]:
+    network = model()
+    network.compile(optimizer=optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"], **more)
+    history = network.fit(x, y, epochs=3, batch_size=16, shuffle=False, verbose=0, validation_data=(x[:32], y[:32]))
+    return network.get_weights(), history.history
+
+
+report = {}
+for name, make in CASES.items():
+    plain, plain_history = trained(make(), jit_compile=False)
+    servers, history = trained(DistributedOptimizer(make()))
+    assert history.keys() == plain_history.keys(), (history.keys(), plain_history.keys())
+    weights = max(float(np.abs(a - b).max() / max(np.abs(a).max(), 1e-6)) for a, b in zip(plain, servers, strict=True))
+    losses = max(abs(a - b) / a for a, b in zip(plain_history["loss"], history["loss"], strict=True))
+    moved = max(float(np.abs(a - b).max()) for a, b in zip(plain, model().get_weights(), strict=True))
+    report[name] = {"weights": weights, "losses": losses, "moved": moved}
+with open(sys.argv[1], "w") as file:
+    json.dump(report, file)

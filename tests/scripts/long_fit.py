@@ -1,0 +1,29 @@
+"""A fit that is long enough to be disturbed; says when an epoch is over, and which process it is."""
+
+import os
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from worker import DistributedOptimizer, script
+
+out, epochs = Path(sys.argv[1]), int(sys.argv[2])
+rank = script.member.rank
+(out / f"pid-{rank}").write_text(str(os.getpid()))
+rng = np.random.default_rng(2)
+x = rng.normal(size=(400, 5)).astype(np.float32)
+y = x @ np.arange(5, dtype=np.float32)
+
+
+class Tell(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        print(f"EPOCH {epoch}", flush=True)
+
+
+model = keras.Sequential([keras.layers.Input((5,)), keras.layers.Dense(1)])
+model.compile(optimizer=DistributedOptimizer(keras.optimizers.SGD(0.01)), loss="mse")
+history = model.fit(x, y, epochs=epochs, batch_size=8, verbose=0, callbacks=[Tell()])
+(out / f"epochs-{rank}").write_text(" ".join(map(str, history.epoch)))
+print("LOSSES", len(history.history["loss"]), history.history["loss"][-1], flush=True)

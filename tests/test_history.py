@@ -1,0 +1,67 @@
+"""The history check finds what cannot have happened, and nothing in what can."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from bench.history import faults_of
+from ps.trace import DTYPE
+
+
+def history() -> np.ndarray:
+    """Two workers in turns, each from the weights of its own last reply."""
+    trace = np.zeros(20, DTYPE)
+    trace["version"] = np.arange(1, 21)
+    trace["worker"] = np.arange(20) % 2
+    trace["incarnation"] = 1
+    trace["seq"] = np.arange(20) // 2 + 1
+    trace["base_version"] = np.maximum(np.arange(20) - 1, 0)
+    trace["staleness"] = trace["version"] - 1 - trace["base_version"]
+    return trace
+
+
+def test_what_can_have_happened_is_accepted() -> None:
+    assert faults_of(history(), slack=1) == []
+    assert faults_of(np.zeros(0, DTYPE)) == []
+
+
+def repeated(trace: np.ndarray) -> None:
+    trace["seq"][7] = trace["seq"][5]
+
+
+def lost(trace: np.ndarray) -> None:
+    trace["version"][9:] += 1
+    trace["base_version"][9:] += 1
+
+
+def late(trace: np.ndarray) -> None:
+    trace["staleness"][3] += 1
+
+
+def blind(trace: np.ndarray) -> None:
+    trace["base_version"][6] -= 4
+    trace["staleness"][6] += 4
+
+
+def ahead(trace: np.ndarray) -> None:
+    trace["worker"][2:8] = 0
+    trace["seq"] = np.arange(1, 21)
+
+
+@pytest.mark.parametrize(
+    "mutate, says",
+    [
+        (repeated, "more than one outcome"),
+        (lost, "steps of one"),
+        (late, "staleness"),
+        (blind, "did not see its own push"),
+        (ahead, "clocks differ"),
+    ],
+)
+def test_what_cannot_have_happened_is_found(mutate: Callable[[np.ndarray], None], says: str) -> None:
+    trace = history()
+    mutate(trace)
+    assert any(says in fault for fault in faults_of(trace, slack=1)), faults_of(trace, slack=1)
