@@ -6,13 +6,15 @@ VENV := .venv
 ARGS ?=
 PYTHON ?=
 
-.PHONY: help train test bench protos clean again compose-test
+.PHONY: help train test test-slow bench chaos protos clean again compose-test
 
 help:
 	@echo 'make train    set up, and train the reference model on MNIST   (ARGS="--workers 4": see downpour train --help)'
 	@echo 'make test     set up, and run lint, types and all tests'
+	@echo 'make test-slow  the tests that take minutes: conformance, kills, launchers, whole scripts'
 	@echo 'make bench    set up, and compare with TensorFlow and Keras on this machine'
 	@echo 'make compose-test   build the images, and train, scale and break with docker compose'
+	@echo 'make chaos    set up, and kill processes of running jobs a hundred times: nothing may be lost'
 	@echo 'make protos   write the stubs again from protos/parameter_server.proto'
 	@echo 'make clean    remove .venv, caches and build products; runs/ stays'
 
@@ -22,7 +24,11 @@ train: $(VENV)/worker.stamp
 test: $(VENV)/dev.stamp
 	$(VENV)/bin/ruff check --quiet .
 	$(VENV)/bin/mypy --no-error-summary
-	$(VENV)/bin/pytest $(ARGS)
+	$(VENV)/bin/pytest -n 2 -m "not slow" $(ARGS)
+
+# What takes minutes: every conformance row and its mutant, kills and restarts, whole scripts and launchers.
+test-slow: $(VENV)/dev.stamp
+	$(VENV)/bin/pytest -n 2 -m slow $(ARGS)
 
 bench: $(VENV)/dev.stamp
 	@$(VENV)/bin/downpour bench $(or $(ARGS),baselines)
@@ -30,6 +36,10 @@ bench: $(VENV)/dev.stamp
 # Needs no .venv: the standard library, and an engine, which it starts if there is none.
 compose-test:
 	@$(or $(PYTHON),python3) -m deploy.compose_test $(ARGS)
+
+chaos: $(VENV)/dev.stamp
+	@$(VENV)/bin/downpour bench chaos --kills 50 --seed 1 --shards 1 $(ARGS)
+	@$(VENV)/bin/downpour bench chaos --kills 50 --seed 2 --shards 2 $(ARGS)
 
 # From the root with -I., so that the stubs import each other as `from protos import ...`.
 protos: $(VENV)/dev.stamp

@@ -9,7 +9,7 @@ place per repeat. Start, compilation and warm-up are outside the clock, and so i
 - model.fit: from `on_train_begin` to `on_train_end` of the second `fit`.
 
 Every process computes on one intra-op thread. Workers of ours and `model.fit` have one inter-op thread, too;
-TensorFlow's servers hang with one and have four. tf.data's and gRPC's own threads come on top, for all.
+TensorFlow's servers hang with one and have three. tf.data's and gRPC's own threads come on top, for all.
 `fit_all_threads` is the exception: TensorFlow's defaults, which use every core.
 """
 

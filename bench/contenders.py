@@ -49,8 +49,8 @@ class Contender:
 
     Attributes:
         what: What it is, for the report.
-        run: Trains a job; arguments are the job, an empty folder of its own and the time limit in s. Returns at
-            least `samples`, `wall_s`, `samples_per_s`.
+        run: Trains a job; arguments are the job, an empty folder of its own and the time limit in s. Returns
+            at least `samples`, `wall_s`, `samples_per_s`.
     """
 
     what: str
@@ -174,7 +174,7 @@ def _downpour(*extra: str) -> Callable[[Job, Path, float], dict[str, Any]]:
 def _tensorflow(several: bool) -> Callable[[Job, Path, float], dict[str, Any]]:
     def run(job: Job, folder: Path, timeout_s: float) -> dict[str, Any]:
         command = [sys.executable, "-m", "bench.tf_parameter_server", *_common(job), "--data", job.data]
-        command += ["--workers", str(job.workers), "--steps-per-call"]
+        command += ["--workers", str(job.workers), "--scratch", str(folder), "--steps-per-call"]
         return last_line([*command, str(job.steps_per_call if several else 1)], timeout_s)
 
     return run

@@ -1,8 +1,8 @@
 """Trains with Keras's `model.fit` in this one process, and prints what came of it as one JSON line.
 
-`python -m bench.keras_fit --data FILE.npz --model sigmoid100 --epochs 2`: a contender of `bench.baselines`, and
-the reference of `bench.quality`. The clock runs from `on_train_begin` to `on_train_end` of a second `fit`; the
-first one, over a few batches, has compiled the step by then, and its weights have been put back.
+`python -m bench.keras_fit --data FILE.npz --model sigmoid100 --epochs 2`: a contender of `bench.baselines`,
+and the reference of `bench.quality`. The clock runs from `on_train_begin` to `on_train_end` of a second
+`fit`; the first one, over a few batches, has compiled the step by then, and its weights have been put back.
 """
 
 from __future__ import annotations

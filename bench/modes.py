@@ -98,7 +98,7 @@ def delay_picture(path: Path) -> None:
 
 def robustness_picture(path: Path, seeds: int) -> None:
     """Excess loss after a number of updates against the step, for every compensation: medians of seeds."""
-    figure, (axis,) = _figure(f"16 workers, 2,000 updates, medians of {seeds} seeds (virtual time)", 1)
+    figure, (axis,) = _figure(f"16 workers, 1,000 updates, medians of {seeds} seeds (virtual time)", 1)
     rates = np.geomspace(0.02, 5, 9)
     for policy in POLICIES:
         medians = [
@@ -114,7 +114,7 @@ def _excess(policy: str, rate: float, seed: int) -> float:
     problem = problem_of(PROBLEM, seed, 16)
     assert isinstance(problem, Logistic) and problem.optimum is not None
     settings = SimulateSettings(
-        workers=16, staleness=policy, problem=PROBLEM, learning_rate=rate, updates=2000, seed=seed
+        workers=16, staleness=policy, problem=PROBLEM, learning_rate=rate, updates=1000, seed=seed
     )
     loss = simulate(settings)["loss"] - problem.loss(problem.optimum.astype(np.float32))
     return float(min(loss, 10.0)) if np.isfinite(loss) else 10.0

@@ -1,8 +1,9 @@
-"""Test accuracy beside single-process Keras: `downpour bench quality [--seeds 0-4] [--workers 2,4,8] [--out DIR]`.
+"""Test accuracy beside single-process Keras: `downpour bench quality [--seeds 0-4] [--workers 2,4,8]`.
 
-The reference model on MNIST by `model.fit` in one process, and by this system with several numbers of workers:
-the same seeds, epochs, batch, step size η, and 5 % of the training data held out by all. Keras's seed is set by
-`keras.utils.set_random_seed`. The mean over the seeds may be lower than Keras's by `ALLOWED` at most.
+The reference model on MNIST by `model.fit` in one process, and by this system with several numbers of
+workers: the same seeds, epochs, batch, step size η, and 5 % of the training data held out by all. Keras's
+seed is set by `keras.utils.set_random_seed`. The mean over the seeds may be lower than Keras's by `ALLOWED`
+at most.
 
 What follows `--` goes to every `downpour train`: `downpour bench quality -- --mode ssp --slack 3`.
 """

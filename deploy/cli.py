@@ -34,6 +34,32 @@ def _run(argv: list[str]) -> int:
     return run(argv)
 
 
+def _evaluate(argv: list[str]) -> int:
+    from deploy.config import EvaluateSettings
+    from deploy.trained import NoModel, evaluate
+    from protos.settings import parse
+
+    settings = parse(EvaluateSettings, argv, "downpour evaluate", "Evaluate a trained model on its test set.")
+    try:
+        evaluate(settings)
+    except NoModel as error:
+        print(f"downpour evaluate: {error}", file=sys.stderr)
+        return EXIT_USAGE
+
+
+def _export(argv: list[str]) -> int:
+    from deploy.config import ExportCommandSettings
+    from deploy.trained import NoModel, export
+    from protos.settings import parse
+
+    settings = parse(ExportCommandSettings, argv, "downpour export", "Write a trained model for other programs.")
+    try:
+        export(settings)
+    except NoModel as error:
+        print(f"downpour export: {error}", file=sys.stderr)
+        return EXIT_USAGE
+
+
 def _status(argv: list[str]) -> int:
     from deploy.config import StatusSettings
     from protos.settings import parse
@@ -90,6 +116,8 @@ COMMANDS: dict[str, Command] = {
     "worker": Command("run one worker process", _of_cluster("worker")),
     "status": Command("show what a running job is doing", _status),
     "certs": Command("make certificates and a token for a cluster", _certs),
+    "evaluate": Command("evaluate a trained model on its test set", _evaluate),
+    "export": Command("write a trained model as keras, savedmodel or tflite", _export),
     "simulate": Command("run modes and compensations in virtual time", _become("bench.simulate")),
     "validate": Command("compare this server with what theory predicts", _become("bench.validate")),
     "bench": Command("measure, and compare with other ways to train", _become("bench")),

@@ -6,16 +6,18 @@ import importlib.machinery
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from protos.credentials import AccessSettings
 from protos.logs import LogSettings
-from protos.settings import Address, did_you_mean
+from protos.settings import Address, Settings, did_you_mean
 from ps.config import JobSettings
 from worker.datasets import DATASETS
-from worker.models import MODELS
+from worker.models import MODELS, RECOMMENDED
+
+OF_OPTIMIZER = JobSettings.groups["optimizer"]
 
 
 def known_model(value: str) -> str:
@@ -46,6 +48,17 @@ def known_dataset(value: str) -> str:
     return value
 
 
+def known_weights(value: str | None) -> str | None:
+    """Accepts the path of a file of Keras's."""
+    if value is None:
+        return None
+    if not value.endswith((".keras", ".weights.h5")):
+        raise ValueError("must be the path of a .keras or .weights.h5 file")
+    if not Path(value).is_file():
+        raise ValueError(f"must be a file: there is none at {Path(value).absolute()}")
+    return str(Path(value).absolute())
+
+
 def cores() -> int:
     """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -58,7 +71,7 @@ class TrainSettings(JobSettings, AccessSettings, LogSettings):
 
     groups: ClassVar[dict[str, tuple[str, ...]]] = {
         **JobSettings.groups,
-        "processes": ("threads", "xla", "worker_restarts", "server_restarts", "runs_dir", "resume"),
+        "processes": ("weights", "threads", "xla", "worker_restarts", "server_restarts", "runs_dir", "resume"),
         "access": ("tls_dir", "token_file"),
         "operation": ("metrics_port", "log_format"),
         "output": ("verbose",),
@@ -70,6 +83,9 @@ class TrainSettings(JobSettings, AccessSettings, LogSettings):
     dataset: Annotated[str, AfterValidator(known_dataset)] = Field(
         "mnist",
         description=f"{', '.join(DATASETS)}, or the path of an .npz with x_train, y_train, x_test, y_test",
+    )
+    weights: Annotated[str | None, AfterValidator(known_weights)] = Field(
+        None, description="file of weights to begin with: .keras or .weights.h5; layers of other shapes begin anew"
     )
     workers: int = Field(
         default_factory=lambda: max(2, cores()),
@@ -92,6 +108,17 @@ class TrainSettings(JobSettings, AccessSettings, LogSettings):
     )
     verbose: bool = Field(False, description="show every worker")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _recommended(cls, given: Any) -> Any:
+        """What the model's figure was reached with, where nothing else is said; another optimizer has its own."""
+        if not isinstance(given, dict):
+            return given
+        recommended = dict(RECOMMENDED.get(str(given.get("model", cls.model_fields["model"].default)), {}))
+        if given.get("optimizer", recommended.get("optimizer", "sgd")) != recommended.get("optimizer", "sgd"):
+            recommended = {name: value for name, value in recommended.items() if name not in OF_OPTIMIZER}
+        return {**recommended, **given}
+
 
 class StatusSettings(AccessSettings):
     """What a running job is doing."""
@@ -113,3 +140,23 @@ class HealthSettings(AccessSettings):
 
     address: Address = Field(description="HOST:PORT of the server")
     timeout_s: float = Field(4.0, gt=0, le=600, description="deadline for an answer")
+
+
+class EvaluateSettings(Settings):
+    """Loss and accuracy of a trained model on a test set."""
+
+    positional: ClassVar[tuple[str, ...]] = ("run",)
+
+    run: str = Field(description="run directory, or a .keras file")
+    dataset: str | None = Field(None, description="data to evaluate on (default: the run's; of a file, mnist)")
+    loss: str | None = Field(None, description="loss, by Keras's name, for a file (default: the run's model's)")
+
+
+class ExportCommandSettings(Settings):
+    """A trained model in the format of another program."""
+
+    positional: ClassVar[tuple[str, ...]] = ("run",)
+
+    run: str = Field(description="run directory, or a .keras file")
+    format: Literal["keras", "savedmodel", "tflite"] = Field("keras", description="what to write")
+    to: str | None = Field(None, description="path to write to (default: beside the run's model)")

@@ -95,7 +95,7 @@ def _server(shard: int, args: tuple[str, ...], restarts: int, needs: tuple[str, 
 
 
 def _worker(number: int, settings: TrainSettings) -> ProcessSpec:
-    own = ["threads", "xla"]
+    own = ["threads", "xla", "weights"]
     if ":" in settings.model:
         own.append("model")
     if settings.dataset.endswith(".npz"):

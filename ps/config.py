@@ -61,7 +61,9 @@ class JobSettings(Settings):
     """What defines a job, whoever starts its processes. The coordinator owns it."""
 
     groups: ClassVar[dict[str, tuple[str, ...]]] = {
-        "model and data": ("model", "dataset", "validation_split", "epochs", "batch_size", "seed"),
+        "model and data": (
+            "model", "dataset", "validation_split", "epochs", "early_stopping", "batch_size", "seed",
+        ),
         "cluster": ("workers", "shards", "transport", "codec", "lease_batches", "session_s"),
         "asynchrony": (
             "mode", "push_every", "fetch_every", "overlap", "staleness", "version_memory", "schedule", "warm_up",
@@ -74,15 +76,14 @@ class JobSettings(Settings):
         ),
     }  # fmt: skip
 
-    model: str = Field(
-        "sigmoid100", description="model: a registry name, or module:function that returns one"
-    )
+    model: str = Field("sigmoid100", description="model: a registry name, or module:function that returns one")
     dataset: str = Field("mnist", description="data: mnist, fashion_mnist, or a path to an .npz")
-    workers: int = Field(
-        2, ge=1, le=100_000, description="workers to wait for before training starts (at most 60 s)"
-    )
+    workers: int = Field(2, ge=1, le=100_000, description="workers to wait for before training starts (at most 60 s)")
     shards: int = Field(1, ge=1, le=1024, description="server processes that the weights are cut into")
     epochs: int = Field(10, ge=1, description="passes over the training data")
+    early_stopping: int = Field(
+        0, ge=0, description="stop after so many epochs without a lower validation loss; 0: never"
+    )
     batch_size: int = Field(32, ge=1, description="samples per gradient")
     validation_split: float = Field(
         0.05, ge=0, lt=1, description="fraction of the training data held out, from its end"
@@ -115,28 +116,22 @@ class JobSettings(Settings):
     optimizer: Annotated[str, one_of(OPTIMIZERS)] = Field(
         "sgd", description=f"update rule on the server: {', '.join(OPTIMIZERS)}"
     )
-    learning_rate: float | None = Field(
-        None, gt=0, description="step size η (default: 0.1 for sgd, else by optimizer)"
-    )
+    learning_rate: float | None = Field(None, gt=0, description="step size η (default: 0.1 for sgd, else by optimizer)")
     momentum: float | None = Field(None, ge=0, lt=1, description="of momentum, nesterov, rmsprop")
     rho: float | None = Field(None, ge=0, lt=1, description="of rmsprop: decay of the mean square")
     beta_1: float | None = Field(None, ge=0, lt=1, description="of adam, adamw: decay of the mean")
     beta_2: float | None = Field(None, ge=0, lt=1, description="of adam, adamw: decay of the mean square")
-    epsilon: float | None = Field(
-        None, gt=0, description="of adagrad, rmsprop, adam, adamw: keeps the divisor above 0"
-    )
+    epsilon: float | None = Field(None, gt=0, description="of adagrad, rmsprop, adam, adamw: keeps the divisor above 0")
     weight_decay: float | None = Field(None, ge=0, description="of adamw")
-    initial_accumulator: float | None = Field(
-        None, ge=0, description="of adagrad: start of the sum of squares"
-    )
+    initial_accumulator: float | None = Field(None, ge=0, description="of adagrad: start of the sum of squares")
     clip_norm: float = Field(0.0, ge=0, description="largest norm of a whole gradient; 0 does not clip")
-    codec: Annotated[str, AfterValidator(_known_codec)] = Field("float32", description=f"of pushes: {', '.join(CODECS)}")
+    codec: Annotated[str, AfterValidator(_known_codec)] = Field(
+        "float32", description=f"of pushes: {', '.join(CODECS)}"
+    )
     transport: Transport = Field(
         "auto", description="how payloads travel; auto: shared memory to workers that it reaches, gRPC to others"
     )
-    lease_batches: int = Field(
-        0, ge=0, description="batches in a lease of samples; 0 chooses by data and workers"
-    )
+    lease_batches: int = Field(0, ge=0, description="batches in a lease of samples; 0 chooses by data and workers")
     session_s: float = Field(10.0, ge=1, description="a worker that is silent for so long is taken for dead")
     checkpoint_every: Annotated[str, AfterValidator(_known_interval)] = Field(
         "2s", description="time (2s) or updates (500) between two checkpoints; off: none"
@@ -145,12 +140,8 @@ class JobSettings(Settings):
     reconnect_s: float = Field(
         60.0, gt=0, le=86_400, description="how long a server that died is waited for before the job fails"
     )
-    idle_timeout_s: float = Field(
-        600.0, ge=0, description="a job that no worker serves for so long fails; 0: it waits"
-    )
-    nonfinite_limit: int = Field(
-        10, ge=1, description="gradients with NaN or Inf in a row after which a worker stops"
-    )
+    idle_timeout_s: float = Field(600.0, ge=0, description="a job that no worker serves for so long fails; 0: it waits")
+    nonfinite_limit: int = Field(10, ge=1, description="gradients with NaN or Inf in a row after which a worker stops")
 
     @property
     def hyper(self) -> Hyper:
@@ -213,9 +204,7 @@ class ServerSettings(JobSettings, AccessSettings, LogSettings):
     shard: int = Field(0, ge=0, description="number of this shard, from 0")
     coordinator: Address | None = Field(None, description="address of shard 0 (needed by every other shard)")
     runs_dir: str = Field("runs", description="folder of the run directories")
-    run_dir: str | None = Field(
-        None, description="this run's own directory (default: a new one in the runs folder)"
-    )
+    run_dir: str | None = Field(None, description="this run's own directory (default: a new one in the runs folder)")
     insecure: bool = Field(False, description="listen beyond loopback without TLS or without a token")
     metrics_port: int | None = Field(
         None, ge=0, lt=65536, description="port on which Prometheus fetches metrics; 0 lets the system choose"
@@ -224,9 +213,7 @@ class ServerSettings(JobSettings, AccessSettings, LogSettings):
     resume: bool = Field(
         False, description="go on from the newest checkpoint in --run-dir (default: the newest run, unless it ended)"
     )
-    start_timeout_s: float = Field(
-        60.0, gt=0, description="training starts so long after the first worker is ready"
-    )
+    start_timeout_s: float = Field(60.0, gt=0, description="training starts so long after the first worker is ready")
     script: bool = Field(
         False, description="serve a script's model.fit: it names model, optimizer and data (see docs/keras.md)"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 
 from protos import parameter_server_pb2 as pb
@@ -50,6 +50,7 @@ class Coordinator:
         evaluations: Results on the validation split, by epoch.
         test: Result on the test split; None before the end.
         notes: What a person should know, oldest first.
+        stopped_early: The validation loss had stopped falling.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Coordinator:
         self.generation = 1
         self.departures = Departures()
         self.elapsed_s = 0.0  # of training, before the last start
+        self.stopped_early = False
         self._resumed = False
         self._deserted_s: float | None = None
         self._lost_s: float | None = None
@@ -133,9 +135,7 @@ class Coordinator:
             JobConflict: That shard is there already.
         """
         if not address.shard < self.settings.shards:
-            raise InvalidRequest(
-                f"a shard's number must be below {self.settings.shards}; received {address.shard}."
-            )
+            raise InvalidRequest(f"a shard's number must be below {self.settings.shards}; received {address.shard}.")
         if address.shard in self.shards:
             raise JobConflict(
                 f"shard {address.shard} is at {self.shards[address.shard].address} already: start another number."
@@ -303,9 +303,7 @@ class Coordinator:
             return pb.Task(kind=pb.WAIT)
         member.idle = False
         self._rest(member, False)
-        return pb.Task(
-            kind=pb.TRAIN, lease=lease.number, epoch=lease.epoch, start=lease.start, stop=lease.stop
-        )
+        return pb.Task(kind=pb.TRAIN, lease=lease.number, epoch=lease.epoch, start=lease.start, stop=lease.stop)
 
     def report(self, request: pb.ReportRequest, now: float) -> None:
         """Takes the result of an evaluation task.
@@ -326,6 +324,10 @@ class Coordinator:
         self._unpin(task.pin)
         if task.kind == pb.FINISH:
             self.test = request.test
+        elif stagnates(self.evaluations, self.settings.early_stopping):
+            self.stopped_early = True
+            patience = self.settings.early_stopping
+            self.drain(f"the validation loss has not fallen for {patience} epochs (--early-stopping)", now, asked=False)
         self.advance(now)
 
     def leave(self, worker: int, now: float, note: str = "") -> None:
@@ -367,12 +369,18 @@ class Coordinator:
 
     # ------------------------------------------------------------------ the course of the job
 
-    def drain(self, reason: str, now: float) -> None:
-        """Hands out no more data; the weights so far are evaluated and saved."""
+    def drain(self, reason: str, now: float, asked: bool = True) -> None:
+        """Hands out no more data; the weights so far are evaluated and saved.
+
+        Args:
+            reason: For a person.
+            now: The time.
+            asked: Somebody waits for the end: it may not take longer than `DRAIN_S`, and not depend on a new worker.
+        """
         if self.phase in OVER or self.phase in (Phase.DRAINING, Phase.FINISHING):
             return
         self.notes.append(f"draining: {reason}")
-        self._drained_s = now
+        self._drained_s = now if asked else None
         if self.phase == Phase.TRAINING and len(self.membership):
             self.phase = Phase.DRAINING
             for task in self._tasks:
@@ -460,7 +468,9 @@ class Coordinator:
 
     def _evaluator_free(self) -> bool:
         """Whether a task is to be left for an evaluator, which asks for one or soon will."""
-        return any(each.evaluator and each.warm and each.worker not in self._assigned for each in self.membership.members)
+        return any(
+            each.evaluator and each.warm and each.worker not in self._assigned for each in self.membership.members
+        )
 
     def _turn_of(self, member: Member) -> bool:
         """Whether a worker may train: during the warm start, only one does."""
@@ -530,9 +540,7 @@ class Coordinator:
             return
         difference = self.layout.difference(layout)
         if difference is not None:
-            raise LayoutMismatch(
-                f"a worker's model must be the job's, {self.settings.model!r}: {difference}."
-            )
+            raise LayoutMismatch(f"a worker's model must be the job's, {self.settings.model!r}: {difference}.")
 
     def _check_data(self, data: pb.Data) -> None:
         if self.data is None:
@@ -547,17 +555,21 @@ class Coordinator:
 
     def _lease_samples(self, samples: int) -> int:
         batch = self.settings.batch_size
-        batches = self.settings.lease_batches or samples // (
-            batch * LEASES_PER_WORKER * self.settings.workers
-        )
+        batches = self.settings.lease_batches or samples // (batch * LEASES_PER_WORKER * self.settings.workers)
         if not self.settings.lease_batches:  # whole pushes
             batches = -(-batches // self.settings.push_every) * self.settings.push_every
         return batch * max(1, batches)
 
 
+def stagnates(evaluations: Mapping[int, pb.Evaluation], patience: int) -> bool:
+    """Whether the lowest validation loss is `patience` epochs or more behind; 0 waits for ever."""
+    if not patience or not evaluations:
+        return False
+    best = min(evaluations, key=lambda epoch: (evaluations[epoch].loss, epoch))
+    return max(evaluations) - best >= patience
+
+
 def check_protocol(protocol: int) -> None:
     """Raises Unsupported unless the peer speaks this version of the protocol."""
     if protocol != PROTOCOL:
-        raise Unsupported(
-            f"both sides must speak protocol {PROTOCOL}; received {protocol}. Install the same version."
-        )
+        raise Unsupported(f"both sides must speak protocol {PROTOCOL}; received {protocol}. Install the same version.")

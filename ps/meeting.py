@@ -23,13 +23,13 @@ class Meeting:
         self._values: dict[int, list[float]] = {}
 
     def arrive(self, worker: int, values: Sequence[float]) -> None:
-        """Takes what a worker brings; once the sums are made, it comes too late to count.
+        """Takes what a worker brings, nothing if it had no batch; once the sums are made, it comes too late to count.
 
         Raises:
             InvalidRequest: The others bring more or fewer numbers.
         """
-        lengths = {len(brought) for brought in self._values.values()}
-        if lengths and lengths != {len(values)}:
+        lengths = {len(brought) for brought in self._values.values() if brought}
+        if lengths and values and lengths != {len(values)}:
             raise InvalidRequest(
                 f"all workers must bring the same metrics to a meeting, {lengths.pop()} numbers; worker {worker} "
                 f"brings {len(values)}. Run the same script everywhere."
@@ -45,6 +45,6 @@ class Meeting:
         """Makes the sums if all live workers are here; returns whether it just did."""
         if self.sums is not None or not self._values or not set(live) <= set(self._values):
             return False
-        brought = [self._values[worker] for worker in sorted(self._values)]
+        brought = [self._values[worker] for worker in sorted(self._values) if self._values[worker]]
         self.sums = [sum(column) for column in zip(*brought, strict=True)]
         return True

@@ -16,6 +16,7 @@ from protos.layout import Layout
 from ps.config import ServerSettings
 from ps.consistency import consistency_of
 from ps.coordinator import OVER, Coordinator, Phase
+from ps.ledger import Ledger
 from ps.meeting import Meeting
 from ps.membership import Member
 from ps.optimizers import OPTIMIZERS, Hyper, resolve
@@ -23,6 +24,25 @@ from ps.rates import check_rates
 
 LEADER = 0  # the worker whose callbacks run
 FIELDS = {"initial_accumulator_value": "initial_accumulator"}  # settings whose names differ from Keras's
+
+
+class EpochLedger(Ledger):
+    """The ledger of a single epoch, whatever its number."""
+
+    def __init__(self, epoch: int, samples: int, lease_samples: int) -> None:
+        """Nothing is used.
+
+        Args:
+            epoch: Its number.
+            samples: In it.
+            lease_samples: In a lease.
+        """
+        super().__init__(samples, 1, lease_samples)
+        self._number = epoch
+
+    def check(self, number: int, worker: int, epoch: int, start: int, stop: int) -> None:
+        """Raises InvalidRequest unless the worker may use `[start, stop)` of its lease now."""
+        super().check(number, worker, epoch - self._number, start, stop)
 
 
 class ScriptCoordinator(Coordinator):
@@ -137,8 +157,9 @@ class ScriptCoordinator(Coordinator):
             raise Unsupported("; ".join(str(each["msg"]) for each in error.errors())) from error
 
     def agree(self, layout: Layout, data: pb.Data) -> None:
-        """Fixes the layout; the workers share the samples among themselves."""
+        """Fixes the layout; the workers share the samples among themselves, unless they want them on loan."""
         self.layout, self.data = layout, data
+        self._open_epoch()
         self._send(pb.ShardCommand(layout=layout.to_proto()))
 
     def set_rates(self, request: pb.SetRatesRequest, now: float) -> None:
@@ -152,6 +173,52 @@ class ScriptCoordinator(Coordinator):
             raise InvalidRequest(f"worker {LEADER} must say the learning rate; received it from {member.worker}.")
         check_rates(request.rates)
         self._send(pb.ShardCommand(rates=request.rates))
+
+    # ------------------------------------------------------------------ samples on loan
+
+    def _open_epoch(self) -> None:
+        assert self.data is not None
+        loan = self.data.lease_samples
+        self.ledger = EpochLedger(len(self.decisions), self.data.train_samples, loan) if loan else None
+        if self.ledger is not None:
+            self.ledger.lease(LEADER)  # kept for worker 0, whose metrics must have seen a batch
+            leader = self.membership.get(LEADER)
+            if leader is not None:
+                leader.idle = False
+
+    def next_task(self, session: int, now: float) -> pb.Task:
+        """The next samples of the epoch for a worker that has used, or gives up, what it had.
+
+        Raises:
+            InvalidRequest: There is nothing on loan here.
+        """
+        member = self._alive(session, now)
+        if self.ledger is None:
+            raise InvalidRequest("samples are on loan only where fit was given a LeasedDataset.")
+        if not member.idle:
+            member.idle = True
+            self.ledger.take_back(member.worker)
+        if self.draining or self._stop_asked or self.ledger.finished:
+            return pb.Task(kind=pb.END)
+        lease = self.ledger.lease(member.worker)
+        if lease is None:
+            self._rest(member)
+            return pb.Task(kind=pb.WAIT)
+        member.idle = False
+        self._rest(member, False)
+        epoch = len(self.decisions)
+        return pb.Task(kind=pb.TRAIN, lease=lease.number, epoch=epoch, start=lease.start, stop=lease.stop)
+
+    def used(self, worker: int, lease: int, epoch: int, start: int, stop: int, now: float) -> None:
+        """Marks samples as used."""
+        assert self.ledger is not None
+        self.ledger.use(lease, stop)
+
+    def _step(self, now: float) -> None:
+        """The ledger is of one epoch: its end is not the job's."""
+        ledger, self.ledger = self.ledger, None
+        super()._step(now)
+        self.ledger = ledger
 
     # ------------------------------------------------------------------ meetings
 
@@ -204,6 +271,7 @@ class ScriptCoordinator(Coordinator):
             return
         self.decisions.append(decision)
         self._meeting, self._stop_asked = Meeting(), False
+        self._open_epoch()
         for member in self.membership.members:
             member.resting = not member.warm
         self._send(pb.ShardCommand(view=self.membership.view()))
@@ -233,7 +301,7 @@ class ScriptCoordinator(Coordinator):
         """Whether `fit` is to end with the batch that it has."""
         return self._asked_to_drain or self.phase in OVER
 
-    def drain(self, reason: str, now: float) -> None:
+    def drain(self, reason: str, now: float, asked: bool = True) -> None:
         """Ends `fit` early, and the job when no worker is in it."""
         if self.phase in OVER:
             return

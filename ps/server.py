@@ -222,7 +222,8 @@ class CoordinatorProcess:
             "bytes_pushed": sum(count.bytes_pushed for count in counts),
             "bytes_pulled": sum(count.bytes_pulled for count in counts),
         }
-        drained = self.coordinator.ledger is not None and not self.coordinator.ledger.finished
+        ledger, early = self.coordinator.ledger, self.coordinator.stopped_early
+        drained = ledger is not None and not ledger.finished and not early
         self.run.write_json("summary.json", summary(self.coordinator, self.host.metrics, totals, drained))
 
 

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from bench.chaos import ChaosSettings, run
 from bench.marks import RATE, applied_counts, initial_weights, mark
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("shards, kills", [(1, 5), (2, 5)])
 def test_nothing_is_lost(tmp_path: Path, shards: int, kills: int) -> None:

@@ -24,7 +24,7 @@ from ps.checkpoint import (
     prune,
     save,
 )
-from ps.ledger import Ledger
+from ps.ledger import Lease, Ledger
 
 FACTS = {
     "job": "a job", "generation": 3, "optimizer": "momentum", "seed": 1, "batch_size": 4,
@@ -126,7 +126,7 @@ def test_a_ledger_goes_on_where_it_was(samples: int, epochs: int, size: int, mov
     used: list[tuple[int, int]] = []
 
     def play(ledger: Ledger, moves: list[int], until_done: bool) -> None:
-        open_leases = []
+        open_leases: list[Lease] = []
         while moves or until_done and not ledger.finished:
             move = moves.pop() if moves else 1
             if move % 3 == 0 and open_leases:
@@ -156,6 +156,8 @@ def test_a_ledger_goes_on_where_it_was(samples: int, epochs: int, size: int, mov
 
 
 @pytest.mark.parametrize("spans, epoch, position", [([(0, 3, 2)], 1, 0), ([(0, 0, 99)], 1, 0), ([], 9, 0), ([], 0, 99)])
-def test_a_ledger_that_cannot_have_been_is_refused(spans: list[tuple[int, int, int]], epoch: int, position: int) -> None:
+def test_a_ledger_that_cannot_have_been_is_refused(
+    spans: list[tuple[int, int, int]], epoch: int, position: int
+) -> None:
     with pytest.raises(ValueError, match="ledger of 2 epochs of 20 samples"):
         Ledger(20, 2, 4).restore(spans, epoch, position)

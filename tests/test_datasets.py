@@ -109,7 +109,7 @@ BAD_ARRAYS = {
     "too few labels": ({"y_train": np.arange(7) % 3}, "y_train must have one label.*8 samples and 7 labels"),
     "too many test labels": ({"y_test": np.arange(5) % 3}, "y_test must have one label.*4 samples and 5"),
     "one-hot labels": ({"y_train": np.eye(8)}, r"y_train must have the shape.*\(8, 8\).*argmax"),
-    "fractional labels": ({"y_train": np.arange(8) / 2}, "y_train must be integers.*float64"),
+    "labels that are no numbers": ({"y_train": np.full(8, np.nan)}, "y_train must be integers.*float64, not all"),
     "negative labels": ({"y_test": np.arange(4) - 1}, "y_test must be class numbers from 0.*-1"),
     "python objects": ({"y_train": np.array([{}] * 8)}, "none of Python objects.*allow_pickle"),
 }

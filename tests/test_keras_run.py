@@ -163,9 +163,7 @@ def await_epoch(process: subprocess.Popen[str], epoch: int) -> None:
     raise AssertionError("the fit ended too early")
 
 
-def test_a_killed_worker_comes_back_and_all_epochs_are_there(
-    disturbed: subprocess.Popen[str], tmp_path: Path
-) -> None:
+def test_a_killed_worker_comes_back_and_all_epochs_are_there(disturbed: subprocess.Popen[str], tmp_path: Path) -> None:
     await_epoch(disturbed, 1)
     first = int((tmp_path / "pid-1").read_text())
     os.kill(first, signal.SIGKILL)
@@ -197,7 +195,15 @@ def test_the_same_script_runs_alone(tmp_path: Path) -> None:
 
 def test_a_script_that_fails_fails_the_command(tmp_path: Path) -> None:
     (tmp_path / "bad.py").write_text("import sys\nsys.exit(7)\n")
-    line = [sys.executable, "-m", "deploy.cli", "run", "--workers=1", f"--runs-dir={tmp_path}", str(tmp_path / "bad.py")]
+    line = [
+        sys.executable,
+        "-m",
+        "deploy.cli",
+        "run",
+        "--workers=1",
+        f"--runs-dir={tmp_path}",
+        str(tmp_path / "bad.py"),
+    ]
     done = subprocess.run(line, env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 7
     assert "worker 0 exited with status 7" in done.stderr

@@ -11,7 +11,7 @@ import pytest
 from tests.cluster import Process
 from tests.launcher_contract import JOB, Launched, Launcher, announced
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 DOWNPOUR = ("-m", "deploy.cli")
 
 

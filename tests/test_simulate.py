@@ -15,6 +15,8 @@ from bench.simulate import SimulateSettings
 from ps.consistency import MODES
 from ps.staleness import POLICIES
 
+pytestmark = pytest.mark.slow
+
 KEYS = {
     "virtual_time_s", "updates", "accepted", "dropped", "throughput", "staleness", "updates_per_worker",
     "clock_spread_max", "mean_queue_wait_s",

@@ -11,6 +11,8 @@ import pytest
 from bench import validate
 from bench.conformance import Case, Parts, Row
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 LONG = ("C3", "C4", "C8", "C9", "C18")
 ROWS = [

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from worker.leased import LeasedDataset
     from worker.optimizer import DistributedOptimizer
 
-__all__ = ["DistributedOptimizer"]
+__all__ = ["DistributedOptimizer", "LeasedDataset"]
 
 
 def __getattr__(name: str) -> Any:
@@ -16,4 +17,8 @@ def __getattr__(name: str) -> Any:
         from worker.optimizer import DistributedOptimizer
 
         return DistributedOptimizer
+    if name == "LeasedDataset":
+        from worker.leased import LeasedDataset
+
+        return LeasedDataset
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -129,10 +129,12 @@ def samples_of(name: str, key: str, array: Array) -> Array:
 
 
 def labels_of(name: str, key: str, array: Array) -> Array:
-    """The labels of a dataset: integers [n], class numbers from 0; a column [n, 1] is taken as the same.
+    """The labels of a dataset: integers [n], class numbers from 0, or floating point, taken as float32.
+
+    A column [n, 1] is taken as [n].
 
     Raises:
-        DatasetError: Another shape, not integers, or one below 0.
+        DatasetError: Another shape, neither integers nor finite numbers, or a class below 0.
     """
     labels = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
     if labels.ndim != 1 or labels.size == 0:
@@ -140,9 +142,12 @@ def labels_of(name: str, key: str, array: Array) -> Array:
             f"{name}: {key} must have the shape [samples], with at least one. Received: {array.shape}. "
             "Save class numbers; np.argmax(y, axis=1) makes them from one-hot rows."
         )
+    if labels.dtype.kind == "f" and np.isfinite(labels).all():
+        return labels.astype(np.float32)
     if labels.dtype.kind not in "iu":
         raise DatasetError(
-            f"{name}: {key} must be integers, the class of each sample. Received: {labels.dtype}. "
+            f"{name}: {key} must be integers, the class of each sample, or finite numbers to be met. "
+            f"Received: {labels.dtype}{', not all finite' if labels.dtype.kind == 'f' else ''}. "
             "Save it with astype(np.int64)."
         )
     if int(labels.min()) < 0:

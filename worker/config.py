@@ -8,7 +8,7 @@ from pydantic import Field
 
 from protos.credentials import AccessSettings
 from protos.logs import LogSettings
-from protos.settings import Address
+from protos.settings import Address, Settings
 
 
 class WorkerSettings(AccessSettings, LogSettings):
@@ -25,6 +25,7 @@ class WorkerSettings(AccessSettings, LogSettings):
     dataset: str | None = Field(
         None, description="path to the .npz, where the job's data is one; never taken from the wire"
     )
+    weights: str | None = Field(None, description="file of weights to begin with: .keras or .weights.h5")
     threads: int = Field(1, ge=1, description="TensorFlow's threads within an operation")
     xla: Literal["auto", "on", "off"] = Field(
         "auto", description="compile the gradient with XLA; auto times both"
@@ -59,3 +60,20 @@ def named(own: str | None, jobs: str, what: str) -> str:
             f"start this worker with --{what} {jobs}"
         )
     return jobs
+
+
+class ExportSettings(Settings):
+    """A model for other programs."""
+
+    file: str = Field(description="path of the .keras file")
+    format: Literal["keras", "savedmodel", "tflite"] = Field("keras", description="what to write")
+    to: str = Field(description="path to write to")
+
+
+class ExamineSettings(Settings):
+    """Loss and accuracy of a trained model on the test set."""
+
+    file: str = Field(description="path of the .keras file")
+    dataset: str = Field("mnist", description="name of a dataset, or path of an .npz")
+    model: str = Field("", description="the model's name, which says what its loss is")
+    loss: str = Field("", description="the loss, by Keras's name (default: sparse_categorical_crossentropy)")

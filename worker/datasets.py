@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from worker.arrays import ARRAYS, Array, DatasetError, labels_of, read_idx_folder, read_npz, samples_of
+from worker.course_data import BUILT_IN
 
 __all__ = ["DATASETS", "Dataset", "DatasetError", "Split", "checksum_of", "load", "scale_of", "split"]
 
@@ -33,7 +34,7 @@ class Dataset:
     Attributes:
         name: What it was asked for by: a registry name or a path.
         x_train: uint8[n, ...] pixels or float32[n, ...] features.
-        y_train: Integers [n], the class of each sample, from 0.
+        y_train: Integers [n], the class of each sample, from 0; or float32[n], a number to be met.
         x_test: As `x_train`, of the same sample shape and dtype.
         y_test: As `y_train`.
         checksum: SHA-256 (hex) over the four arrays: two machines that agree on it hold the same data.
@@ -53,7 +54,9 @@ class Dataset:
 
     @property
     def classes(self) -> int:
-        """The number of classes: one more than the largest label."""
+        """The number of classes: one more than the largest label; 1 where the targets are numbers."""
+        if self.y_train.dtype.kind == "f":
+            return 1
         return 1 + int(max(self.y_train.max(), self.y_test.max()))
 
 
@@ -210,4 +213,5 @@ def _one_process() -> Iterator[None]:
 DATASETS: Mapping[str, Callable[[str], Dataset]] = {
     "mnist": _mnist,
     "fashion_mnist": _fashion_mnist,
+    **dict.fromkeys(BUILT_IN, lambda name: _checked(name, BUILT_IN[name]())),
 }

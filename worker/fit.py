@@ -7,12 +7,14 @@ them, worker 0 takes the weights, validates, runs the callbacks and says how it 
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.backend.tensorflow import trainer as keras_trainer
 
 from protos import parameter_server_pb2 as pb
 from protos.errors import Unsupported
@@ -38,8 +40,9 @@ def distributed_fit(fit: Callable[..., Any], model: keras.Model, member: Member,
         DownpourError: As the servers said.
         Diverged: Too many gradients in a row were not finite.
     """
+    leased = given["x"] if hasattr(given["x"], "of_worker") else None
     given["x"] = build(model, given["x"])
-    epochs = Epochs(model, member, given["initial_epoch"], given["epochs"])
+    epochs = Epochs(model, member, given["initial_epoch"], given["epochs"], leased)
     arguments = _own_part(given, member)
     arguments["callbacks"] = [First(epochs), *_users(given["callbacks"], member), Last(epochs)]
     failure = ""
@@ -83,7 +86,7 @@ def _own_part(given: dict[str, Any], member: Member) -> dict[str, Any]:
         )
     own["validation_split"] = 0.0
     if hasattr(own["x"], "of_worker"):
-        own["x"] = own["x"].of_worker(member)
+        own["x"], own["shuffle"] = own["x"].of_worker(member), False
     else:
         for name in ("x", "y", "sample_weight"):
             own[name] = part_of(own[name], rank, size)
@@ -121,7 +124,7 @@ class Epochs:
         error: What went wrong below TensorFlow.
     """
 
-    def __init__(self, model: keras.Model, member: Member, first: int, epochs: int) -> None:
+    def __init__(self, model: keras.Model, member: Member, first: int, epochs: int, leased: Any = None) -> None:
         """Joins nothing yet.
 
         Args:
@@ -129,15 +132,23 @@ class Epochs:
             member: This worker.
             first: `initial_epoch` of `fit`.
             epochs: `epochs` of `fit`.
+            leased: A LeasedDataset, if there is one.
         """
+        self._leased = leased
         self.model, self.member = model, member
         self._first, self._epochs = first, epochs
         self._wire: Wire | None = None
         self._training = False  # between the first and the last batch of an epoch
         self._values: list[float] = []
+        self._decided = True  # worker 0 has said how the epoch before goes on
         self._told = pb.Rates()
         self._flat = np.empty(0, np.float32)
         self._version, self._steps_per_epoch = 0, UNKNOWN_STEPS
+
+    @property
+    def leased(self) -> bool:
+        """Whether the samples are on loan."""
+        return self._leased is not None
 
     @property
     def error(self) -> Exception | None:
@@ -172,7 +183,8 @@ class Epochs:
             "tensorflow": tf.__version__, "keras": keras.__version__, "python": platform.python_version(),
             "machine": platform.machine(),
         }  # fmt: skip
-        flat = member.enter(Stage(wire.layout, carried, wire.fingerprint, wire.read(), facts))
+        loan = (self._leased.samples, self._leased.lease_samples) if self._leased is not None else (1, 0)
+        flat = member.enter(Stage(wire.layout, carried, wire.fingerprint, wire.read(), facts, *loan))
         if flat is None or member.decisions:
             behind = self._epochs if flat is None else self._first + len(member.decisions)
             model._initial_epoch = behind  # where Keras's loop begins
@@ -191,7 +203,7 @@ class Epochs:
     def begin_epoch(self, epoch: int) -> None:
         """Counts anew."""
         self.wire.epoch, self.wire.steps, self.wire.used = epoch - self._first, 0, 0
-        self._training = True
+        self._training, self._decided = True, False
 
     def after_batch(self) -> None:
         """Stops where another worker, or a person, wants it; passes on a learning rate that a callback has set."""
@@ -213,10 +225,12 @@ class Epochs:
         if not self._training:
             return local  # this is an evaluation
         self._training = False
+        if self.member.leases is not None:
+            self.member.leases.clear()
         names = sorted(name for name, value in local.items() if np.ndim(value) == 0)
-        used = float(max(self.wire.used, 1))
+        used = float(self.wire.used)
         own = [float(local[name]) * used for name in names]
-        self._values = [used, float(self.wire.steps), *own, *_read_metrics(self.model)]
+        self._values = [used, float(self.wire.steps), *own, *_read_metrics(self.model)] if self.wire.steps else []
         reply = self.member.meet(self.wire.epoch, self._values, bool(self.model.stop_training))
         if not self.member.leads or reply.HasField("decision"):
             return self._obey(reply.decision)
@@ -230,7 +244,7 @@ class Epochs:
 
     def end_epoch(self, epoch: int, logs: dict[str, Any] | None) -> None:
         """Says, as worker 0, how it goes on, once all callbacks have run."""
-        if not self.member.leads or self._values == []:
+        if not self.member.leads or self._decided:
             return
         self._give_back()
         self._tell_rates(ahead=True)
@@ -238,7 +252,7 @@ class Epochs:
         stop = bool(self.model.stop_training) or epoch + 1 >= self._epochs
         decision = pb.Decision(stop=stop, logs=numbers, learning_rate=_rate_now(self.model.optimizer))
         self.member.decide(self.wire.epoch, self._values, decision)
-        self._values = []
+        self._decided = True
 
     def end(self) -> None:
         """All end with the same weights: those that worker 0's callbacks have left."""
@@ -252,7 +266,7 @@ class Epochs:
         self._take(0)
 
     def _obey(self, decision: pb.Decision) -> dict[str, float]:
-        self._values = []
+        self._decided = True
         self._take(0)
         self.model.stop_training = bool(self.model.stop_training) or decision.stop
         rate = self.model.optimizer._learning_rate
@@ -283,12 +297,26 @@ class Epochs:
             self.member.set_rates(rates)
 
 
+class _Lent(keras_trainer.TFEpochIterator):
+    """Keras takes the batches of the first epoch for the number of all; of leases there may be more or fewer."""
+
+    @contextmanager
+    def catch_stop_iteration(self) -> Iterator[None]:
+        """The end of an epoch."""
+        try:
+            yield
+            self.tf_sync()
+        except (StopIteration, tf.errors.OutOfRangeError):
+            self._current_iterator = None
+            self.data_adapter.on_epoch_end()
+
+
 class Attached:
     """Context: the model's train step and its metrics are seen by `Epochs`, XLA is off."""
 
     def __init__(self, epochs: Epochs) -> None:
         """Changes nothing yet."""
-        self._epochs, self._model = epochs, epochs.model
+        self._epochs, self._model, self._keras = epochs, epochs.model, keras_trainer
 
     def __enter__(self) -> None:
         """Wraps two methods of this one model."""
@@ -302,12 +330,15 @@ class Attached:
 
         model.train_step = counted_train_step
         model._get_metrics_result_or_logs = lambda logs: epochs.end_of_batches(logs, result)
+        if epochs.leased:
+            self._keras.TFEpochIterator = _Lent
         model.jit_compile = False  # XLA cannot call out to the servers
         model.train_function = None
 
     def __exit__(self, *reason: object) -> None:
         """Puts Keras's own back."""
         model = self._model
+        self._keras.TFEpochIterator = _Lent.__base__
         del model.train_step, model._get_metrics_result_or_logs
         model.train_function = None
         model._initial_epoch = 0

@@ -46,8 +46,10 @@ def seed_words(numbers: Sequence[int], step: int) -> np.ndarray:
 
 def correct_of(y: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
     """How many samples have their largest output at their class; 0 where outputs are no classes."""
-    if outputs.shape.rank != 2 or y.shape.rank != 1:
+    if outputs.shape.rank != 2 or y.shape.rank != 1 or y.dtype.is_floating:
         return tf.constant(0.0)
+    if outputs.shape[1] == 1:  # one output for two classes
+        return tf.reduce_sum(tf.cast(tf.equal(outputs[:, 0] > 0.5, y > 0), tf.float32))
     hits = tf.equal(tf.argmax(outputs, -1, output_type=tf.int32), tf.cast(y, tf.int32))
     return tf.reduce_sum(tf.cast(hits, tf.float32))
 

@@ -28,7 +28,7 @@ from worker.exchange_plan import ExchangePlan
 from worker.feedback import Feedback
 from worker.gradient import GradientFunction, layout_of, read_weights
 from worker.local_steps import LocalSteps
-from worker.models import build
+from worker.models import build, check_targets, load_weights
 from worker.overlap import OverlappedCourse
 
 FRESH_S = 0.1  # after a longer wait for a lease, weights are pulled anew
@@ -65,6 +65,9 @@ class Worker:
         self._split: Split = split(self._dataset, job.validation_split)
         model_name = named(settings.model, job.model, "model")
         self._model = build(model_name, self._dataset.input_shape, self._dataset.classes)
+        if settings.weights:
+            load_weights(self._model, settings.weights)
+        check_targets(model_name, self._model, self._dataset.y_train)
         self._layout = layout_of(self._model)
         self._plan = ExchangePlan.of(job)
         self._gradient = GradientFunction(self._model, self._dataset, job.batch_size, job.clip_norm, settings.threads)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -19,7 +20,11 @@ from worker.client import Client, Pulled, Samples
 from worker.control import Control, Heartbeat
 from worker.feedback import Feedback
 
+if TYPE_CHECKING:
+    from worker.leased import Leases
+
 LEADER = 0
+RETRY_S = 0.2
 SESSION_LOST = (UnknownWorker, Fenced, FutureVersion)
 T = TypeVar("T")
 
@@ -32,6 +37,8 @@ class Stage:
         layout: Of the model.
         carried: Its optimizer.
         fingerprint: Of what must be the same everywhere and is not in the layout.
+        samples: That it trains on.
+        lease_samples: Of which it wants so many on loan at a time; 0: it has its own.
         initial: Its weights `float32[n + m]`; worker 0's count.
         facts: Versions that bits depend on.
     """
@@ -41,6 +48,8 @@ class Stage:
     fingerprint: str
     initial: np.ndarray
     facts: dict[str, str]
+    samples: int = 1
+    lease_samples: int = 0
 
 
 class Member:
@@ -50,6 +59,7 @@ class Member:
         rank: Its number, from 0.
         size: Workers that the job was started with.
         past: Whether the others are through with the present call of `fit`.
+        leases: What it has on loan in the present call of `fit`; None: it has samples of its own.
         decisions: Of worker 0, on the epochs that the present call of `fit` had behind it when this worker came.
     """
 
@@ -64,6 +74,7 @@ class Member:
         """
         self.rank, self.size = rank, job.workers
         self.past, self.decisions = False, list[pb.Decision]()
+        self.leases: Leases | None = None
         self._control, self._job, self._timeout_s = control, job, call_timeout_s
         self._number = 0
         self._stage: Stage | None = None
@@ -85,6 +96,11 @@ class Member:
         return self._heartbeat is not None and self._heartbeat.drain
 
     @property
+    def seed(self) -> int:
+        """Of the job."""
+        return self._job.seed
+
+    @property
     def nonfinite_limit(self) -> int:
         """Gradients in a row that may hold NaN."""
         return self._job.nonfinite_limit
@@ -104,6 +120,9 @@ class Member:
 
     def leave(self, failure: str = "") -> None:
         """Parts with the others: this call of `fit` is over."""
+        if self.leases is not None:
+            self.leases.clear()
+            self.leases = None
         if self._heartbeat is None:
             return
         lost = self._heartbeat.lost
@@ -128,7 +147,12 @@ class Member:
             job=self._job.job,
             worker=self.rank,
             layout=stage.layout.to_proto(),
-            data=pb.Data(name="a script's", checksum=stage.fingerprint, train_samples=1),
+            data=pb.Data(
+                name="a script's",
+                checksum=stage.fingerprint,
+                train_samples=stage.samples,
+                lease_samples=stage.lease_samples,
+            ),
             pid=os.getpid(),
             host=socket.gethostname(),
             facts=stage.facts,
@@ -210,7 +234,17 @@ class Member:
             self._rejoin()
             return self._run(call)
 
+    def lease(self) -> pb.Task:
+        """Waits a while for the next samples of this epoch."""
+        while True:
+            try:
+                return self._control.lease(self._session.session)
+            except UnknownWorker:
+                time.sleep(RETRY_S)  # the thread that pushes joins again
+
     def _rejoin(self) -> None:
+        if self.leases is not None:
+            self.leases.clear()
         self._part()
         self._join()
         if self.past:

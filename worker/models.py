@@ -7,10 +7,16 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from worker import course_models
 
 if TYPE_CHECKING:
     import keras
@@ -61,6 +67,34 @@ def build(spec: str, input_shape: Shape, classes: int) -> keras.Model:
     if not model.compiled:
         _compile(spec, model, output, classes)
     return model
+
+
+def load_weights(model: keras.Model, path: str) -> None:
+    """Begins from the weights of a file; layers whose shapes differ, such as another head, begin anew.
+
+    Raises:
+        ModelError: It cannot be read.
+    """
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        # Keras and HDF5 raise nearly anything on a damaged file.
+        try:
+            model.load_weights(path, skip_mismatch=True)
+        except Exception as error:
+            raise ModelError(
+                f"--weights must be a file of weights of this model. Received: {path}: {type(error).__name__}: {error}"
+            ) from error
+    for warning in told:
+        print(f"--weights: {warning.message}", file=sys.stderr)
+
+
+def check_targets(spec: str, model: keras.Model, targets: np.ndarray) -> None:
+    """Raises ModelError where a classifier is given numbers."""
+    if targets.dtype.kind == "f" and "categorical" in str(model.loss):
+        raise ModelError(
+            f"{spec}: a classifier must be given class numbers. Received: targets of {targets.dtype}. "
+            "Save them as integers, or choose a model of numbers, such as regression."
+        )
 
 
 def _from_registry(spec: str, input_shape: Shape, classes: int) -> keras.Model:
@@ -198,4 +232,22 @@ def _cnn(input_shape: Shape, classes: int) -> keras.Model:
 MODELS: Mapping[str, ModelRow] = {
     "sigmoid100": ModelRow(_sigmoid100, "Dense 100 sigmoid, softmax: the reference, 79,510 weights on MNIST"),
     "cnn": ModelRow(_cnn, "Conv 64x3x3, batch norm, Dense 200 and 100 selu: 2.2 M weights on MNIST"),
+    "bn_selu": ModelRow(course_models.bn_selu, "batch norm, Dense 200 and 100 selu, batch norm; early stopping"),
+    "fashion128": ModelRow(course_models.fashion128, "Dense 128 relu: Fashion-MNIST"),
+    "perceptron": ModelRow(course_models.perceptron("step"), "one unit with a step: truth tables"),
+    **{
+        f"perceptron_{name}": ModelRow(course_models.perceptron(name), f"one unit with {name}: truth tables")
+        for name in course_models.ACTIVATIONS
+        if name != "step"
+    },
+    "xor_mlp": ModelRow(course_models.xor_mlp("tanh"), "8 tanh units and one sigmoid: XOR"),
+    "xor_mlp_sigmoid": ModelRow(course_models.xor_mlp("sigmoid"), "8 sigmoid units and one more: XOR"),
+    "xor_mlp_relu": ModelRow(course_models.xor_mlp("relu"), "8 ReLU units and one sigmoid: XOR"),
+    "regression": ModelRow(course_models.regression, "Dense 32 relu, squared error: a plane with noise"),
+    "svm": ModelRow(course_models.svm, "linear scores, hinge loss"),
+    "svr": ModelRow(course_models.svr, "linear, ε-insensitive loss: a plane with noise"),
+    "resnet50": ModelRow(course_models.resnet50, "keras.applications: 25.6 M weights; images from an .npz"),
 }
+
+# Settings that a model's figure was reached with; whatever is said on the command line wins.
+RECOMMENDED: Mapping[str, Mapping[str, Any]] = course_models.RECOMMENDED

@@ -77,7 +77,8 @@ class Wire:
         if not known.issuperset(gradients):
             raise Unsupported(
                 f"the optimizer must be given weights that the model had when fit began, {len(known)} tensors; "
-                f"received {len(gradients)}, some of them others. Build the model, and compile it again after unfreezing."
+                f"received {len(gradients)}, some of them others. Build the model, and compile it again after "
+                "unfreezing."
             )
         given = [_dense(gradients.get(id(v)), v) for v in self._trained]
         clipped = _clipped(given, self._optimizer)
@@ -97,8 +98,13 @@ class Wire:
             count = int(samples)
             self.steps, self.used = self.steps + 1, self.used + count
             vector = np.concatenate([gradient, state - self._base]) if len(state) else gradient
-            facts = Samples(count=count, epoch=self.epoch, loss=float(loss))
+            leases = self._member.leases
+            span = leases.take() if leases else None
+            lease, start, stop = span or (0, 0, 0)
+            facts = Samples(count=count, lease=lease, epoch=self.epoch, start=start, stop=stop, loss=float(loss))
             flat = self._member.push_pull(vector, float(norm), facts)
+            if leases is not None:
+                leases.pushed()
             self._base = flat[self.layout.trained :].copy()
             return flat
         except (DownpourError, Diverged) as error:

@@ -62,14 +62,20 @@ def functional():
         metrics={"p": ["accuracy"], "q": ["mae"]},
     )
     targets = {"p": y, "q": x[:, :1]}
-    history = model.fit({"a": x, "b": x[::-1]}, targets, epochs=2, verbose=0, sample_weight={"p": np.ones(203), "q": np.ones(203)})
+    history = model.fit(
+        {"a": x, "b": x[::-1]}, targets, epochs=2, verbose=0, sample_weight={"p": np.ones(203), "q": np.ones(203)}
+    )
     note("functional", model, history)
 
 
 class Subclassed(keras.Model):
     def __init__(self):
         super().__init__()
-        self.first, self.norm, self.last = layers.Dense(5, name="d"), layers.BatchNormalization(), layers.Dense(2, name="d")
+        self.first, self.norm, self.last = (
+            layers.Dense(5, name="d"),
+            layers.BatchNormalization(),
+            layers.Dense(2, name="d"),
+        )
 
     def call(self, inputs, training=False):
         return keras.ops.softmax(self.last(self.norm(self.first(inputs), training=training)))

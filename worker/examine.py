@@ -1,0 +1,42 @@
+"""`python -m worker.examine FILE --dataset DATASET`: loss and accuracy of a trained model, as one JSON line."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+from protos.settings import parse
+from worker.config import ExamineSettings
+
+
+def main(argv: list[str]) -> int:
+    """Prints the result; returns the exit code."""
+    settings = parse(ExamineSettings, argv, "python -m worker.examine")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import keras
+
+    from worker.datasets import DatasetError, load, scale_of
+    from worker.evaluate import Evaluator
+    from worker.flat_model import read_weights
+    from worker.models import MODELS, build
+
+    try:
+        dataset = load(settings.dataset)
+        model = keras.models.load_model(settings.file, compile=False)
+    # Keras raises nearly anything on a file that is none of its own.
+    except (DatasetError, OSError, ValueError, TypeError, KeyError) as error:
+        print(f"downpour evaluate: {error}", file=sys.stderr)
+        return 1
+    if settings.model in MODELS:  # a file does not hold every loss
+        model.loss = build(settings.model, dataset.input_shape, dataset.classes).loss
+    elif settings.loss:
+        model.loss = settings.loss
+    found = Evaluator(model, scale_of(dataset))(read_weights(model), dataset.x_test, dataset.y_test)
+    result = {"file": settings.file, "dataset": settings.dataset, "samples": found.samples, "loss": found.loss}
+    print(json.dumps({**result, "accuracy": found.accuracy}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,46 @@
+"""`python -m worker.export FILE --format FORMAT --to PATH`: a trained model for other programs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from protos.settings import parse
+from worker.config import ExportSettings
+
+
+def main(argv: list[str]) -> int:
+    """Writes the model; returns the exit code."""
+    settings = parse(ExportSettings, argv, "python -m worker.export")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import keras
+
+    path = Path(settings.to)
+    try:
+        model = keras.models.load_model(settings.file, compile=False)
+        {"keras": _keras, "savedmodel": _savedmodel, "tflite": _tflite}[settings.format](model, path)
+    # A model that cannot be read or converted raises nearly anything: it is told, not traced.
+    except Exception as error:
+        print(f"downpour export: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    print(path)
+    return 0
+
+
+def _keras(model: object, path: Path) -> None:
+    model.save(path)  # type: ignore[attr-defined]
+
+
+def _savedmodel(model: object, path: Path) -> None:
+    model.export(path, format="tf_saved_model", verbose=False)  # type: ignore[attr-defined]
+
+
+def _tflite(model: object, path: Path) -> None:
+    import tensorflow as tf
+
+    path.write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
