@@ -1,4 +1,4 @@
-"""The script of `LocalCluster.fit`: trains the model and the arrays that lie in a folder, and leaves the result there."""
+"""The script of `LocalCluster.fit`: trains a model and arrays that lie in a folder, and leaves the result there."""
 
 from __future__ import annotations
 
