@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from bench.comparison import order, plan_epochs, ratios, spread, table
-from bench.contenders import CONTENDERS, ContenderError, Job
+from bench.contenders import CONTENDERS, ContenderError, Job, end_on_sigterm
 from bench.machine import facts, load
 from worker.datasets import load as load_dataset
 
@@ -43,6 +43,7 @@ OURS = ("downpour", "downpour_grpc")
 def main(argv: list[str]) -> int:
     """Measures, prints a table, and writes `results.json` and `report.md` where asked."""
     flags = parse(argv)
+    end_on_sigterm()
     results: dict[str, Any] = {
         "schema": SCHEMA,
         "benchmark": "baselines",

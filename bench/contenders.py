@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deploy import child
 from deploy.environment import python_path
+from deploy.processes import LifeLine
 
 TERMINATE_S = 15.0
 TAIL_LINES = 12
@@ -95,16 +97,21 @@ def last_line(command: list[str], timeout_s: float) -> dict[str, Any]:
 def bounded(command: list[str], timeout_s: float) -> str:
     """Runs a command and returns its standard output; nothing that it started is left when this returns.
 
+    It receives SIGTERM if this process ends first, however that ends.
+
     Raises:
         ContenderError: It ended with another status than 0, or was ended after `timeout_s`.
     """
+    line = LifeLine()
+    tie = [sys.executable, "-I", "-S", child.__file__, str(os.getpid()), str(int(signal.SIGTERM))]
     process = subprocess.Popen(
-        command,
+        [*tie, str(line.reading), *command],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=environment(os.environ),
+        pass_fds=(line.reading,),
         start_new_session=True,
     )
     try:
@@ -117,12 +124,19 @@ def bounded(command: list[str], timeout_s: float) -> str:
     except BaseException:
         _end(process)
         raise
+    finally:
+        line.close()
     if process.returncode != 0:
         tail = "\n".join((errors + output).strip().splitlines()[-TAIL_LINES:])
         raise ContenderError(
             f"{' '.join(command[1:4])} must end with status 0. Received: {process.returncode}\n{tail}"
         )
     return output
+
+
+def end_on_sigterm() -> None:
+    """Makes SIGTERM end this process as an exception does, so that temporary folders are removed."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def environment(inherited: Mapping[str, str]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from bench.contenders import ContenderError, Job, fit, train
+from bench.contenders import ContenderError, Job, end_on_sigterm, fit, train
 from bench.machine import facts
 
 SCHEMA = 1
@@ -31,6 +31,7 @@ KERAS = "keras"
 def main(argv: list[str]) -> int:
     """Trains, prints the table, and writes `results.json` and `report.md` where asked; 1 if a row fails."""
     flags = parse(argv)
+    end_on_sigterm()
     runs, failures = measure(flags)
     rows = judge(runs)
     print(f"\n{table(rows)}")

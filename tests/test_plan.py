@@ -90,10 +90,10 @@ def test_workers_default_to_the_cores_and_at_least_two() -> None:
     assert JobSettings.model_fields["workers"].default == 2
 
 
-def test_restarts_are_for_workers() -> None:
+def test_workers_and_servers_have_restarts_of_their_own() -> None:
     specs = plan(settings_of("--worker-restarts=7", "--shards=2"), "run")
     assert {spec.restarts for spec in specs if spec.role == "worker"} == {7}
-    assert {spec.restarts for spec in specs if spec.role == "ps"} == {0}
+    assert {spec.restarts for spec in specs if spec.role == "ps"} == {settings_of().server_restarts}
 
 
 def test_variables_meant_for_the_launcher_do_not_reach_a_process_past_its_flags() -> None:

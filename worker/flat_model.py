@@ -100,6 +100,8 @@ class FlatModel:
 
     def losses(self, y: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
         """The mean loss, without the model's own terms."""
+        if y.shape.rank == 1 and outputs.shape.rank == 2 and outputs.shape[-1] == 1:
+            y = y[:, None]  # as Keras's compiled loss does; its bare loss functions do not
         return tf.reduce_mean(self._loss(y, outputs))
 
     def outputs(self, flat: tf.Tensor, x: tf.Tensor) -> tf.Tensor:

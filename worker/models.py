@@ -35,10 +35,14 @@ class ModelRow:
     Attributes:
         builder: From the shape of a sample and the number of classes to a Keras model, not compiled.
         description: One line for `--help` and the documents.
+        shape: Of samples that suit it.
+        classes: Of data that suit it.
     """
 
     builder: Callable[[Shape, int], keras.Model]
     description: str
+    shape: Shape = (28, 28)
+    classes: int = 10
 
 
 def build(spec: str, input_shape: Shape, classes: int) -> keras.Model:
@@ -234,19 +238,19 @@ MODELS: Mapping[str, ModelRow] = {
     "cnn": ModelRow(_cnn, "Conv 64x3x3, batch norm, Dense 200 and 100 selu: 2.2 M weights on MNIST"),
     "bn_selu": ModelRow(course_models.bn_selu, "batch norm, Dense 200 and 100 selu, batch norm; early stopping"),
     "fashion128": ModelRow(course_models.fashion128, "Dense 128 relu: Fashion-MNIST"),
-    "perceptron": ModelRow(course_models.perceptron("step"), "one unit with a step: truth tables"),
+    "perceptron": ModelRow(course_models.perceptron("step"), "one unit with a step: truth tables", (2,), 2),
     **{
-        f"perceptron_{name}": ModelRow(course_models.perceptron(name), f"one unit with {name}: truth tables")
+        f"perceptron_{name}": ModelRow(course_models.perceptron(name), f"one unit with {name}: truth tables", (2,), 2)
         for name in course_models.ACTIVATIONS
         if name != "step"
     },
-    "xor_mlp": ModelRow(course_models.xor_mlp("tanh"), "8 tanh units and one sigmoid: XOR"),
-    "xor_mlp_sigmoid": ModelRow(course_models.xor_mlp("sigmoid"), "8 sigmoid units and one more: XOR"),
-    "xor_mlp_relu": ModelRow(course_models.xor_mlp("relu"), "8 ReLU units and one sigmoid: XOR"),
-    "regression": ModelRow(course_models.regression, "Dense 32 relu, squared error: a plane with noise"),
+    "xor_mlp": ModelRow(course_models.xor_mlp("tanh"), "8 tanh units and one sigmoid: XOR", (2,), 2),
+    "xor_mlp_sigmoid": ModelRow(course_models.xor_mlp("sigmoid"), "8 sigmoid units and one more: XOR", (2,), 2),
+    "xor_mlp_relu": ModelRow(course_models.xor_mlp("relu"), "8 ReLU units and one sigmoid: XOR", (2,), 2),
+    "regression": ModelRow(course_models.regression, "Dense 32 relu, squared error: a plane with noise", (5,), 1),
     "svm": ModelRow(course_models.svm, "linear scores, hinge loss"),
-    "svr": ModelRow(course_models.svr, "linear, ε-insensitive loss: a plane with noise"),
-    "resnet50": ModelRow(course_models.resnet50, "keras.applications: 25.6 M weights; images from an .npz"),
+    "svr": ModelRow(course_models.svr, "linear, ε-insensitive loss: a plane with noise", (5,), 1),
+    "resnet50": ModelRow(course_models.resnet50, "keras.applications: 25.6 M weights; data from an .npz", (32, 32, 3)),
 }
 
 # Settings that a model's figure was reached with; whatever is said on the command line wins.
