@@ -75,9 +75,7 @@ def measure(model: str, flags: argparse.Namespace) -> dict[str, Any]:
         folder = Path(name)
         data, samples, epochs = write_data(folder, wanted, flags.batch_size)
         for repeat in range(flags.repeats):
-            job = Job(
-                model, str(data), epochs, flags.batch_size, _learning_rate(model, flags), flags.seed + repeat
-            )
+            job = Job(model, str(data), epochs, flags.batch_size, _learning_rate(model, flags), flags.seed + repeat)
             for contender in order(flags.contenders, repeat):
                 own = folder / f"{contender}-{repeat}"
                 own.mkdir()

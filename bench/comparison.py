@@ -26,8 +26,7 @@ def plan_epochs(samples: int, batch_size: int, steps_per_call: int, available: i
     """
     if min(samples, batch_size, steps_per_call) < 1:
         raise ValueError(
-            f"samples, batch size and steps must be at least 1. Received: {samples}, {batch_size}, "
-            f"{steps_per_call}."
+            f"samples, batch size and steps must be at least 1. Received: {samples}, {batch_size}, {steps_per_call}."
         )
     call = batch_size * steps_per_call
     if call > available:

@@ -118,9 +118,7 @@ def bounded(command: list[str], timeout_s: float) -> str:
         output, errors = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
         _end(process)
-        raise ContenderError(
-            f"{' '.join(command[1:4])} must end within {timeout_s:.0f} s. It did not."
-        ) from None
+        raise ContenderError(f"{' '.join(command[1:4])} must end within {timeout_s:.0f} s. It did not.") from None
     except BaseException:
         _end(process)
         raise
@@ -128,9 +126,7 @@ def bounded(command: list[str], timeout_s: float) -> str:
         line.close()
     if process.returncode != 0:
         tail = "\n".join((errors + output).strip().splitlines()[-TAIL_LINES:])
-        raise ContenderError(
-            f"{' '.join(command[1:4])} must end with status 0. Received: {process.returncode}\n{tail}"
-        )
+        raise ContenderError(f"{' '.join(command[1:4])} must end with status 0. Received: {process.returncode}\n{tail}")
     return output
 
 
@@ -194,9 +190,7 @@ def _tensorflow(several: bool) -> Callable[[Job, Path, float], dict[str, Any]]:
     return run
 
 
-def fit(
-    job: Job, timeout_s: float, steps_per_execution: int = 1, extra: tuple[str, ...] = ()
-) -> dict[str, Any]:
+def fit(job: Job, timeout_s: float, steps_per_execution: int = 1, extra: tuple[str, ...] = ()) -> dict[str, Any]:
     """Runs `model.fit` in a process of its own, and returns what `bench.keras_fit` printed."""
     command = [sys.executable, "-m", "bench.keras_fit", *_common(job), "--data", job.data]
     command += ["--validation-split", str(job.validation_split)]

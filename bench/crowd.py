@@ -39,9 +39,7 @@ def push_pulls(
     """
     with server(["--workers", str(count), "--learning-rate", "1e-6", *(flags or [])]) as (address, pid):
         arguments = [address, str(count), str(floats), transport, str(compute_s), str(seconds)]
-        crowd = subprocess.Popen(
-            [sys.executable, "-m", "bench.crowd", *arguments], stdout=subprocess.PIPE, text=True
-        )
+        crowd = subprocess.Popen([sys.executable, "-m", "bench.crowd", *arguments], stdout=subprocess.PIPE, text=True)
         with _watching(pid) as most:
             said, _ = crowd.communicate(timeout=START_S + seconds + 60)
         return {"workers": count, "transport": transport, **json.loads(said), **most}

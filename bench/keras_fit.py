@@ -109,13 +109,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--learning-rate", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps-per-execution", type=int, default=1)
-    parser.add_argument(
-        "--threads", type=int, default=1, help="intra-op and inter-op; 0: TensorFlow's default"
-    )
+    parser.add_argument("--threads", type=int, default=1, help="intra-op and inter-op; 0: TensorFlow's default")
     parser.add_argument("--validation-split", type=float, default=0.0, help="held out, and not looked at")
-    parser.add_argument(
-        "--warmup-calls", type=int, default=20, help="calls of the step before the clock; 0: none"
-    )
+    parser.add_argument("--warmup-calls", type=int, default=20, help="calls of the step before the clock; 0: none")
     parser.add_argument("--evaluate", action="store_true", help="on the test set, at the end")
     return parser
 

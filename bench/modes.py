@@ -45,9 +45,7 @@ def curve(mode: str, pushes: int, learning_rate: float, seed: int = 0) -> list[t
         if version in wanted:
             losses[version] = problem.loss(weights) - least
 
-    settings = dict(
-        workers=8, mode=mode, service=STRAGGLER, problem=PROBLEM, learning_rate=learning_rate, seed=seed
-    )
+    settings = dict(workers=8, mode=mode, service=STRAGGLER, problem=PROBLEM, learning_rate=learning_rate, seed=seed)
     result = simulate(SimulateSettings(updates=versions[-1], **settings), observe)  # type: ignore[arg-type]
     pace_s = result["virtual_time_s"] / result["updates"]
     return [(version, version * pace_s, loss) for version, loss in losses.items()]
@@ -56,9 +54,7 @@ def curve(mode: str, pushes: int, learning_rate: float, seed: int = 0) -> list[t
 def updates_of(mode: str, pushes: int) -> int:
     """Updates that about so many pushes make."""
     name, _, rest = mode.partition(":")
-    count = {"bsp": 8}.get(
-        name, int(rest) if name in ("backup", "ksync", "kasync", "softsync", "rennala") else 1
-    )
+    count = {"bsp": 8}.get(name, int(rest) if name in ("backup", "ksync", "kasync", "softsync", "rennala") else 1)
     return max(10, pushes // count // (8 if name in ("localsgd", "easgd") else 1))
 
 
@@ -84,9 +80,7 @@ def delay_picture(path: Path) -> None:
         left = []
         for delay in delays:
             result = simulate(
-                SimulateSettings(
-                    fixed_delay=delay, problem=PROBLEM, learning_rate=rate, updates=4000, workers=1
-                )
+                SimulateSettings(fixed_delay=delay, problem=PROBLEM, learning_rate=rate, updates=4000, workers=1)
             )
             left.append(min(result["distance"] or 1e2, 1e2))
         axis.plot(range(len(delays)), left, "o-", label=f"η = {rate:g}")
@@ -101,9 +95,7 @@ def robustness_picture(path: Path, seeds: int) -> None:
     figure, (axis,) = _figure(f"16 workers, 1,000 updates, medians of {seeds} seeds (virtual time)", 1)
     rates = np.geomspace(0.02, 5, 9)
     for policy in POLICIES:
-        medians = [
-            float(np.median([_excess(policy, float(rate), seed) for seed in range(seeds)])) for rate in rates
-        ]
+        medians = [float(np.median([_excess(policy, float(rate), seed) for seed in range(seeds)])) for rate in rates]
         axis.loglog(rates, medians, "o-", markersize=3, label=policy)
     axis.set(xlabel="learning rate η", ylabel="loss above its minimum", ylim=(1e-3, 10))
     axis.legend(fontsize=8)
@@ -126,9 +118,7 @@ def _figure(title: str, count: int) -> tuple[Any, Sequence[Any]]:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(
-        1, count, figsize=(5 * count + 1, 4), layout="constrained", sharey=True, squeeze=False
-    )
+    figure, axes = plt.subplots(1, count, figsize=(5 * count + 1, 4), layout="constrained", sharey=True, squeeze=False)
     figure.suptitle(title, fontsize=11)
     for axis in axes[0]:
         axis.grid(alpha=0.3)

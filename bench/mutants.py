@@ -141,9 +141,7 @@ class Doubled(Simulation):
 
     def _push(self, worker: VirtualWorker) -> None:
         worker.seq += 1
-        self._shard.push(
-            Push(worker.number, 1, worker.seq, worker.base), np.zeros(self._shard.size, np.float32)
-        )
+        self._shard.push(Push(worker.number, 1, worker.seq, worker.base), np.zeros(self._shard.size, np.float32))
         super()._push(worker)
 
 

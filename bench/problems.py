@@ -19,11 +19,13 @@ class Problem:
 
     Attributes:
         dim: Weights.
+        batch: Samples that a gradient averages over.
         optimum: Where the mean of all workers' losses is least, `float64[dim]`; None if there is no such point.
     """
 
     doc = "only timing"
     dim = 1
+    batch = 1
     optimum: NDArray[np.float64] | None = None
 
     def initial(self) -> Vector:
@@ -70,13 +72,9 @@ class Quadratic(Problem):
     ) -> None:  # fmt: skip
         """One noise stream for all workers."""
         if len(centers) not in (1, workers):
-            raise ValueError(
-                f"centers must be one or one for each of {workers} workers; {len(centers)} were given"
-            )
+            raise ValueError(f"centers must be one or one for each of {workers} workers; {len(centers)} were given")
         self.dim, self._h, self._sigma = dim, np.float32(h), sigma
-        self._centers = [
-            np.float32(center) for center in (centers * workers if len(centers) == 1 else centers)
-        ]
+        self._centers = [np.float32(center) for center in (centers * workers if len(centers) == 1 else centers)]
         self.optimum = np.full(dim, np.mean(self._centers, dtype=np.float64))
         self._noise = self._draw(np.random.default_rng((seed, 1 << 20)))
 
@@ -101,7 +99,7 @@ class Logistic(Problem):
 
     def __init__(self, seed: int, workers: int, dim: int = 10, samples: int = 1000, batch: int = 32) -> None:
         """Draws the data."""
-        self.dim, self._batch = dim, batch
+        self.dim, self.batch = dim, batch
         self._rng = np.random.default_rng((seed, 1 << 20))
         x = self._rng.standard_normal((samples, dim))
         sign = np.sign(x @ self._rng.standard_normal(dim)) * np.where(self._rng.random(samples) < 0.1, -1, 1)
@@ -110,7 +108,7 @@ class Logistic(Problem):
 
     def gradient(self, worker: int, weights: Vector) -> Vector:
         """Mean over a batch drawn with replacement."""
-        rows = self._signed[self._rng.integers(0, len(self._signed), self._batch)]
+        rows = self._signed[self._rng.integers(0, len(self._signed), self.batch)]
         return _logistic_gradient(rows, weights)
 
     def loss(self, weights: Vector) -> float:
@@ -169,9 +167,7 @@ def _centers(text: str) -> tuple[float, ...]:
 PROBLEMS: dict[str, Kind] = {
     "none": Kind(lambda seed, workers: Problem()),
     "linear": Kind(Linear, {"dim": _count}),
-    "quadratic": Kind(
-        Quadratic, {"h": _not_negative, "sigma": _not_negative, "dim": _count, "centers": _centers}
-    ),
+    "quadratic": Kind(Quadratic, {"h": _not_negative, "sigma": _not_negative, "dim": _count, "centers": _centers}),
     "logistic": Kind(Logistic, {"dim": _count, "samples": _count, "batch": _count}),
 }
 
@@ -197,13 +193,9 @@ def problem_of(text: str, seed: int, workers: int) -> Problem:
     values = {}
     for key, value in given.items():
         if key not in kind.parameters:
-            raise ValueError(
-                f"{name} must be given only {', '.join(kind.parameters) or 'nothing'}; {key!r} was given"
-            )
+            raise ValueError(f"{name} must be given only {', '.join(kind.parameters) or 'nothing'}; {key!r} was given")
         try:
             values[key] = kind.parameters[key](value)
         except ValueError:
-            raise ValueError(
-                f"{name} must be given a number for {key}, in range; {value!r} was given"
-            ) from None
+            raise ValueError(f"{name} must be given a number for {key}, in range; {value!r} was given") from None
     return kind.make(seed, workers, **values)

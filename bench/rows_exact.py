@@ -23,9 +23,7 @@ def c22(parts: Parts, quick: bool) -> list[Case]:
     for mode in ("async", "ssp:2", "ringmaster:100", "kasync:2", "softsync:4", "bsp", "localsgd:3"):
         problem, policy = Linear(5, 4), parts.consistency(mode)
         rate, size = 2.0**-10, 4
-        shard = parts.shard(
-            problem.initial(), parts.optimizer("sgd", Hyper(learning_rate=rate), size), policy
-        )
+        shard = parts.shard(problem.initial(), parts.optimizer("sgd", Hyper(learning_rate=rate), size), policy)
         compute = [times(draw, (5, n)) for n, draw in enumerate(parts.draws("exp:1", 4, "workers"))]
         parts.simulation(shard, policy, problem, compute, cycle=Cycle(1, 1, rate)).run(updates)
         # The run ends with an update, so nothing waits for a group.
@@ -157,9 +155,7 @@ def c26(parts: Parts, quick: bool) -> list[Case]:
         cases.append(Case(f"s={levels}: E‖Q − v‖² / ‖v‖²", bound, variance, 0.0, "at most"))
         # The mean of n draws strays from v by √(variance/n) |v|, as a whole.
         bias = float(np.linalg.norm(drawn.mean(axis=0) - v) / np.sqrt(square))
-        cases.append(
-            Case(f"s={levels}: ‖E Q − v‖ / ‖v‖", 1.2 * (variance / draws) ** 0.5, bias, 1e-7, "at most")
-        )
+        cases.append(Case(f"s={levels}: ‖E Q − v‖ / ‖v‖", 1.2 * (variance / draws) ** 0.5, bias, 1e-7, "at most"))
     return cases
 
 

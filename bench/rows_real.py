@@ -56,13 +56,9 @@ def c10(parts: Parts, quick: bool) -> list[Case]:
             waits_s = [STEP_S] * (workers - 1) + [5 * STEP_S]
             done = together(control, np.zeros(SIZE, np.float32), counted.bodies, waits_s, parts.worker)
         staleness = max(reply.staleness for worker in done for reply in worker.replies)
+        cases.append(Case(f"P={workers}, s={slack}: spread of clocks", slack + 1, counted.spread, 0, "at most"))
         cases.append(
-            Case(f"P={workers}, s={slack}: spread of clocks", slack + 1, counted.spread, 0, "at most")
-        )
-        cases.append(
-            Case(
-                f"P={workers}, s={slack}: largest τ", (workers - 1) * (2 * slack + 1), staleness, 0, "at most"
-            )
+            Case(f"P={workers}, s={slack}: largest τ", (workers - 1) * (2 * slack + 1), staleness, 0, "at most")
         )
     return cases
 
@@ -141,9 +137,7 @@ def c23(parts: Parts, quick: bool) -> list[Case]:
         with server(f"--workers={workers}", "--learning-rate=0.0625", f"--mode={mode}") as control:
             initial = np.ones(SIZE, np.float32)
             waits_s = [STEP_S * (1 + index) / 4 for index in range(workers)]
-            done = together(
-                control, initial, [body(index) for index in range(workers)], waits_s, parts.worker
-            )
+            done = together(control, initial, [body(index) for index in range(workers)], waits_s, parts.worker)
         ends.append(done[0].pulled.flat)
     difference = float(np.linalg.norm(ends[0] - ends[1]) / np.linalg.norm(ends[1]))
     return [Case("relative difference", 0.0, difference, 1e-5, "absolute")]

@@ -16,9 +16,7 @@ from ps.shard import Push
 from ps.staleness import Compensation
 
 
-def delayed(
-    parts: Parts, delay: int, η: float, updates: int, policy: Compensation | None = None
-) -> np.ndarray:
+def delayed(parts: Parts, delay: int, η: float, updates: int, policy: Compensation | None = None) -> np.ndarray:
     """The trajectory `float64[updates]` of descent on w²/2 from 1 with a constant delay."""
     trajectory, problem = np.zeros(updates), Quadratic(0, 1)
     shard = parts.shard(
@@ -46,9 +44,7 @@ def limit(delay: int) -> float:
     return 2 * math.sin(math.pi / (2 * (2 * delay + 1)))
 
 
-def _around_limit(
-    parts: Parts, delay: int, η: float, quick: bool, policy: Compensation | None = None
-) -> list[Case]:
+def _around_limit(parts: Parts, delay: int, η: float, quick: bool, policy: Compensation | None = None) -> list[Case]:
     updates = (60 if quick else 200) * (delay + 1) + 100
     window = 4 * (2 * delay + 1)  # a period of the slowest oscillation
     cases = []

@@ -42,12 +42,8 @@ def simulated(
     """A finished run."""
     problem = problem or Problem()
     policy = parts.consistency(mode)
-    shard = parts.shard(
-        problem.initial(), parts.optimizer("sgd", Hyper(learning_rate=1.0), problem.dim), policy
-    )
-    compute = [
-        times(draw, (seed, number)) for number, draw in enumerate(parts.draws(service, workers, "workers"))
-    ]
+    shard = parts.shard(problem.initial(), parts.optimizer("sgd", Hyper(learning_rate=1.0), problem.dim), policy)
+    compute = [times(draw, (seed, number)) for number, draw in enumerate(parts.draws(service, workers, "workers"))]
     simulation = parts.simulation(shard, policy, problem, compute, cycle=Cycle(1, fetch_every, 1.0))
     simulation.run(updates)
     return simulation
@@ -125,9 +121,7 @@ def c8(parts: Parts, quick: bool) -> list[Case]:
         cases.append(Case(f"N=8, b={spare}: seconds a step", predicted, run.now_s / steps, 0.05, "relative"))
     for spare, simulated_s in ((1, 2.04), (2, 1.72)):
         run = simulated(parts, 8 + spare, "exp:1", steps, "backup:8")
-        cases.append(
-            Case(f"backup, b={spare}: seconds a step", simulated_s, run.now_s / steps, 0.05, "relative")
-        )
+        cases.append(Case(f"backup, b={spare}: seconds a step", simulated_s, run.now_s / steps, 0.05, "relative"))
     return cases
 
 
@@ -140,9 +134,7 @@ def c9(parts: Parts, quick: bool) -> list[Case]:
         ratio = (free.tally.accepted / free.now_s) / (bound.tally.accepted / bound.now_s)
         updates = (gradients / free.now_s) / (gradients // workers / bound.now_s)
         cases.append(Case(f"P={workers}: gradients a second", harmonic(workers), ratio, 0.05, "relative"))
-        cases.append(
-            Case(f"P={workers}: updates a second", workers * harmonic(workers), updates, 0.05, "relative")
-        )
+        cases.append(Case(f"P={workers}: updates a second", workers * harmonic(workers), updates, 0.05, "relative"))
     return cases
 
 
@@ -157,9 +149,7 @@ def c10(parts: Parts, quick: bool) -> list[Case]:
     for workers, slack in ((2, 0), (5, 1), (8, 4)):
         run = simulated(parts, workers, "pareto:1.2", 5000, f"ssp:{slack}", seed=1)
         bounds += [
-            Case(
-                f"spread of clocks, P={workers}, s={slack}", slack + 1, run.tally.clock_spread, 0, "at most"
-            ),
+            Case(f"spread of clocks, P={workers}, s={slack}", slack + 1, run.tally.clock_spread, 0, "at most"),
             Case(
                 f"largest τ, P={workers}, s={slack}",
                 (workers - 1) * (2 * slack + 1),
@@ -183,9 +173,7 @@ def c13(parts: Parts, quick: bool) -> list[Case]:
         total = late.staleness - early.staleness
         mean = sum(value * count for value, count in total.items()) / total.total()
         cases.append(
-            Case(
-                f"P={workers}, k={every}", (workers - 1) + workers * (every - 1) / 2, mean, 1e-12, "absolute"
-            )
+            Case(f"P={workers}, k={every}", (workers - 1) + workers * (every - 1) / 2, mean, 1e-12, "absolute")
         )
     return cases
 

@@ -78,13 +78,9 @@ class SimulateSettings(Settings):
         "quadratic:h=1,sigma=0.1,dim=2,centers=0,1",
     )
     updates: int = Field(10_000, ge=1, description="versions after which the run ends")
-    burn_in: float = Field(
-        0.25, ge=0, lt=1, description="fraction of them that mean and var of the weights leave out"
-    )
+    burn_in: float = Field(0.25, ge=0, lt=1, description="fraction of them that mean and var of the weights leave out")
     seed: int = Field(0, ge=0, lt=2**32, description="of service times and gradients")
-    optimizer: Annotated[str, one_of(OPTIMIZERS)] = Field(
-        "sgd", description=f"update rule: {', '.join(OPTIMIZERS)}"
-    )
+    optimizer: Annotated[str, one_of(OPTIMIZERS)] = Field("sgd", description=f"update rule: {', '.join(OPTIMIZERS)}")
     learning_rate: float = Field(0.1, gt=0, description="step size η")
     momentum: float | None = Field(None, ge=0, lt=1, description="of momentum, nesterov, rmsprop")
     json_: str | None = Field(None, description="file for the result as JSON; - for standard output")
@@ -118,17 +114,13 @@ class SimulateSettings(Settings):
             )
         local = consistency_of(self.mode).payload != "gradient"
         if self.fetch_every > 1 and local:
-            raise ValueError(
-                f"--fetch-every must be left out in mode {self.mode}, which says how many steps are local"
-            )
+            raise ValueError(f"--fetch-every must be left out in mode {self.mode}, which says how many steps are local")
         if self.fixed_delay is not None and (local or self.fetch_every > 1):
             raise ValueError("--fixed-delay must be left out where steps are local")
         return self
 
 
-def simulate(
-    settings: SimulateSettings, observe: Callable[[int, np.ndarray], None] | None = None
-) -> dict[str, Any]:
+def simulate(settings: SimulateSettings, observe: Callable[[int, np.ndarray], None] | None = None) -> dict[str, Any]:
     """Runs a simulation; returns what `--json` prints.
 
     Args:
@@ -220,8 +212,7 @@ def _report(settings: SimulateSettings, result: dict[str, Any], wall_s: float) -
         lines.append(f"a push waits {result['mean_queue_wait_s']:.4g} s for the server")
     if "diverged" in result and result["mean"] is not None:
         lines.append(
-            f"weights: mean {result['mean']:.6g}, variance {result['var']:.6g}"
-            + ", diverged" * result["diverged"]
+            f"weights: mean {result['mean']:.6g}, variance {result['var']:.6g}" + ", diverged" * result["diverged"]
         )
     elif result.get("diverged"):
         lines.append("weights: diverged")
@@ -241,9 +232,7 @@ def main(argv: list[str]) -> int:
         print(f"downpour simulate: {error}", file=sys.stderr)
         return 1
     wall_s = time.perf_counter() - began_s
-    text = json.dumps(
-        {"settings": settings.model_dump(exclude={"json_"}), **result, "wall_s": wall_s}, indent=2
-    )
+    text = json.dumps({"settings": settings.model_dump(exclude={"json_"}), **result, "wall_s": wall_s}, indent=2)
     if settings.json_ == "-":
         print(text)
         return 0

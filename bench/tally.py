@@ -67,8 +67,7 @@ class Tally:
             "max": int(values[-1]) if len(values) else 0,
             "histogram": {str(value): self.staleness[value] for value in sorted(self.staleness)},
             "per_worker": [
-                total / count if count else 0.0
-                for total, count in zip(self.stale_sum, self.updates, strict=True)
+                total / count if count else 0.0 for total, count in zip(self.stale_sum, self.updates, strict=True)
             ],
         }
 
@@ -136,7 +135,5 @@ class Trajectory:
         final = self.last.tolist() if len(self.last) <= 16 else None
         kept: dict[str, Any] = {key: value if np.isfinite(value) else None for key, value in numbers.items()}
         if self._optimum is not None:
-            kept["distance"] = (
-                float(np.sqrt(((self.last - self._optimum) ** 2).sum())) if self.finite else None
-            )
+            kept["distance"] = float(np.sqrt(((self.last - self._optimum) ** 2).sum())) if self.finite else None
         return {**kept, "final": final if self.finite else None, "diverged": self.diverged}

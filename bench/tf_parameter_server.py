@@ -94,9 +94,7 @@ def _connect(flags: argparse.Namespace, cluster: Cluster) -> tuple[Any, Any]:
     tf.config.set_visible_devices([], "GPU")
     tf.config.threading.set_intra_op_parallelism_threads(flags.threads)
     tf.config.threading.set_inter_op_parallelism_threads(flags.inter_op)
-    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
-        tf.train.ClusterSpec(cluster), rpc_layer="grpc"
-    )
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(tf.train.ClusterSpec(cluster), rpc_layer="grpc")
     strategy = tf.distribute.ParameterServerStrategy(resolver)
     return strategy, tf.distribute.coordinator.ClusterCoordinator(strategy)
 
@@ -189,12 +187,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps-per-call", type=int, default=1, help="steps in one scheduled function")
     parser.add_argument("--threads", type=int, default=1, help="intra-op threads of each process")
     parser.add_argument("--inter-op", type=int, help="inter-op threads of each process; default: workers + 1")
-    parser.add_argument(
-        "--scratch", type=Path, help="an empty folder for the samples; default: a temporary one"
-    )
-    parser.add_argument(
-        "--warmup-steps", type=int, default=40, help="per worker, before the clock; at least 4 calls"
-    )
+    parser.add_argument("--scratch", type=Path, help="an empty folder for the samples; default: a temporary one")
+    parser.add_argument("--warmup-steps", type=int, default=40, help="per worker, before the clock; at least 4 calls")
     return parser
 
 

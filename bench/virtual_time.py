@@ -156,7 +156,8 @@ class Simulation:
         worker.seq += 1
         steps = self._cycle.push_every
         worker.steps += steps
-        push = Push(worker.number, 1, worker.seq, worker.base, steps=steps)
+        samples = self._problem.batch * steps
+        push = Push(worker.number, 1, worker.seq, worker.base, samples, steps=steps)
         shard.push(push, payload)
         self.tally.tick(worker.number)
         if shard.version != version:
@@ -183,11 +184,7 @@ class Simulation:
     def _restart(self) -> None:
         """Cancels what is being computed, not what has been sent: all begin again from the newest version."""
         for worker in self._workers:
-            if (
-                worker.base != self._shard.version
-                and worker.number not in self._waiting
-                and not worker.queued
-            ):
+            if worker.base != self._shard.version and worker.number not in self._waiting and not worker.queued:
                 worker.life += 1
                 self._fetch(worker)
                 self._compute(worker)
@@ -239,13 +236,12 @@ def run_delayed(
         while history[0][1] < version - delay:
             shard.release(history.popleft()[0])
         worker, (buffer, base) = pushes % workers, history[0]
-        shard.push(Push(worker, 1, pushes // workers + 1, base), problem.gradient(worker, buffer.array))
+        push = Push(worker, 1, pushes // workers + 1, base, problem.batch)
+        shard.push(push, problem.gradient(worker, buffer.array))
         pushes += 1
         idle = 0 if shard.version > version else idle + 1
         if idle > 100_000:
-            raise ValueError(
-                f"a delay of {delay} versions leaves no push that this mode applies: nothing moves"
-            )
+            raise ValueError(f"a delay of {delay} versions leaves no push that this mode applies: nothing moves")
         if shard.version > version:
             history.append(shard.pull(worker=worker))
             if observe is not None:

@@ -116,9 +116,7 @@ class Decoder(Generic[Header]):
 
     def _next(self, header: Header, message: bytes) -> Frame[Header] | None:
         if not message:
-            raise InvalidRequest(
-                "a continuation must hold payload; received an empty message. Resend the frame."
-            )
+            raise InvalidRequest("a continuation must hold payload; received an empty message. Resend the frame.")
         end = self._filled + len(message)
         self._check_room(end, header.payload_bytes)
         self._payload[self._filled : end] = message

@@ -71,22 +71,14 @@ class Layout:
     def __post_init__(self) -> None:
         """Checks the class's invariants."""
         names = [tensor.name for tensor in self.tensors]
-        twice = (
-            next((name for name in names if names.count(name) > 1), None)
-            if len(set(names)) < len(names)
-            else None
-        )
+        twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
         if twice is not None:
-            raise InvalidRequest(
-                f"every tensor needs a name of its own; received {twice!r} twice. Name the layers."
-            )
+            raise InvalidRequest(f"every tensor needs a name of its own; received {twice!r} twice. Name the layers.")
         if not self.trained:
             raise InvalidRequest("a model must have at least one trained weight; received none.")
         sections = [tensor.section for tensor in self.tensors]
         if sections != sorted(sections) or not set(sections) <= {TRAINED, STATE}:
-            raise InvalidRequest(
-                f"a layout lists trained tensors first, then state; received sections {sections}."
-            )
+            raise InvalidRequest(f"a layout lists trained tensors first, then state; received sections {sections}.")
 
     @cached_property
     def trained(self) -> int:

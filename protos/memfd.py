@@ -78,7 +78,6 @@ def map_readable(fd: int, size_bytes: int, limit_bytes: int) -> mmap.mmap:
         )
     if not 0 < size_bytes <= os.fstat(fd).st_size:
         raise InvalidRequest(
-            f"a shared region must be as large as announced, {size_bytes:,} bytes; received "
-            f"{os.fstat(fd).st_size:,}."
+            f"a shared region must be as large as announced, {size_bytes:,} bytes; received {os.fstat(fd).st_size:,}."
         )
     return mmap.mmap(fd, size_bytes, mmap.MAP_SHARED, mmap.PROT_READ)

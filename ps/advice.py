@@ -92,9 +92,7 @@ def refusal_of_steps(settings: Steps) -> str:
             f"--mode {settings.mode} says itself how many local steps there are; received --push-every {push_every} "
             f"--fetch-every {fetch_every}. Leave both out"
         )
-    if settings.overlap and (
-        mode.payload != "gradient" or isinstance(mode, BSP | Rennala) and not _k_async(mode)
-    ):
+    if settings.overlap and (mode.payload != "gradient" or isinstance(mode, BSP | Rennala) and not _k_async(mode)):
         return (
             f"--overlap computes from weights one exchange old, and --mode {settings.mode} has no use for what is "
             "computed from them. Use --no-overlap, or --mode async, ssp, kasync, softsync or ringmaster"
@@ -158,9 +156,7 @@ def _of_mode(settings: Asynchrony, virtual: bool) -> list[str]:
     if settings.staleness == "inverse" and isinstance(mode, SSP | Softsync):
         found.append("inverse makes slow workers count for less: their samples are under-weighted")
     if settings.staleness != "none" and isinstance(mode, BSP) and mode.expected_staleness() == 0.0:
-        found.append(
-            f"--staleness {settings.staleness} changes nothing in mode {settings.mode}: no gradient is stale"
-        )
+        found.append(f"--staleness {settings.staleness} changes nothing in mode {settings.mode}: no gradient is stale")
     return found
 
 

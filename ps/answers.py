@@ -79,9 +79,7 @@ class Answer:
         )
 
 
-def begin(
-    host: ShardHost, member: pb.Member, header: pb.Request, payload: memoryview, owned: bool = True
-) -> Answer:
+def begin(host: ShardHost, member: pb.Member, header: pb.Request, payload: memoryview, owned: bool = True) -> Answer:
     """Carries out a request.
 
     Args:

@@ -26,9 +26,7 @@ class PortInUse(Exception):
     """The address to listen on is taken or not ours."""
 
 
-async def listen(
-    settings: ServerSettings, add: Callable[[grpc.aio.Server], None]
-) -> tuple[grpc.aio.Server, str]:
+async def listen(settings: ServerSettings, add: Callable[[grpc.aio.Server], None]) -> tuple[grpc.aio.Server, str]:
     """Starts a server with health checks; returns it and the address under which others reach it.
 
     Raises:

@@ -29,9 +29,7 @@ Got = TypeVar("Got")
 class ExchangeServicer:
     """Answers the frames of workers' streams."""
 
-    def __init__(
-        self, host: ShardHost, broken: Callable[[int], None] = lambda worker: None, admitted: int = 4
-    ) -> None:
+    def __init__(self, host: ShardHost, broken: Callable[[int], None] = lambda worker: None, admitted: int = 4) -> None:
         """Serves one shard.
 
         Args:

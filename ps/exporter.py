@@ -38,9 +38,7 @@ class Durations:
 class ShardMetrics:
     """What one shard's process tells; asked for on the event loop, where nothing changes meanwhile."""
 
-    def __init__(
-        self, host: ShardHost, coordinator: Coordinator | None = None, keeper: Keeper | None = None
-    ) -> None:
+    def __init__(self, host: ShardHost, coordinator: Coordinator | None = None, keeper: Keeper | None = None) -> None:
         """Tells of a shard, and on shard 0 of the job."""
         self._host, self._coordinator, self._keeper = host, coordinator, keeper
         self.applied = Durations()

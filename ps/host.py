@@ -186,9 +186,7 @@ class ShardHost:
         """
         if self.shard is not None and not self._void:
             if self.shard.version:
-                raise JobConflict(
-                    f"this shard is at version {self.shard.version}: its weights are not set again."
-                )
+                raise JobConflict(f"this shard is at version {self.shard.version}: its weights are not set again.")
             return
         assert self.slice is not None
         if len(payload) != 4 * self.slice.size:
@@ -225,9 +223,7 @@ class ShardHost:
             InvalidRequest: It has no weights yet.
         """
         if self.shard is None:
-            raise InvalidRequest(
-                "weights must be initialised before they are pulled or pushed to: ask Ready first."
-            )
+            raise InvalidRequest("weights must be initialised before they are pulled or pushed to: ask Ready first.")
         return self.shard
 
     def push(self, header: pb.Request, payload: memoryview, owned: bool = True) -> tuple[Result, bool]:

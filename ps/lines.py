@@ -84,9 +84,7 @@ class ShardLines:
         """
         first = await anext(aiter(events), None)
         if first is None or not first.HasField("joined"):
-            raise InvalidRequest(
-                "a shard's stream must begin with its number and address; received something else."
-            )
+            raise InvalidRequest("a shard's stream must begin with its number and address; received something else.")
         shard = first.joined.shard
         if shard in self._queues:  # its line broke unnoticed, or it was started again before that was seen
             self._hang_up(shard, self._queues[shard])

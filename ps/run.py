@@ -127,9 +127,7 @@ class RunDirectory:
         for path in {*self.path.glob("trace*.npy"), *names}:
             if path.exists() or names.get(path):
                 TraceFile(path, names.get(path, 0)).close()
-        self._traces = {
-            shard: TraceFile(self._trace_path(shard), count) for shard, count in enumerate(records)
-        }
+        self._traces = {shard: TraceFile(self._trace_path(shard), count) for shard, count in enumerate(records)}
 
     def sync_traces(self) -> None:
         """Brings all traces to the disk; may be called from another thread."""
@@ -177,15 +175,11 @@ def configuration(settings: ServerSettings, facts: dict[str, str]) -> dict[str, 
     return {"settings": settings.model_dump(), "versions": versions, "worker": facts}
 
 
-def summary(
-    coordinator: Coordinator, metrics: Metrics, totals: Mapping[str, float], drained: bool
-) -> dict[str, Any]:
+def summary(coordinator: Coordinator, metrics: Metrics, totals: Mapping[str, float], drained: bool) -> dict[str, Any]:
     """What the job came to: settings, counts, losses, accuracies, staleness."""
     settings, ledger = coordinator.settings, coordinator.ledger
     started = coordinator.started_s
-    wall_s = (
-        max(0.0, metrics.last_s - started) if started is not None and metrics.first_s is not None else 0.0
-    )
+    wall_s = max(0.0, metrics.last_s - started) if started is not None and metrics.first_s is not None else 0.0
     trained = [epoch for epoch in sorted(metrics.epochs) if metrics.epochs[epoch].samples]
     last = metrics.epochs[trained[-1]] if trained else None
     validation = coordinator.evaluations[max(coordinator.evaluations)] if coordinator.evaluations else None

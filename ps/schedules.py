@@ -36,9 +36,7 @@ def _linear(versions: int, floor: float) -> Schedule:
 
 def _cosine(versions: int, floor: float) -> Schedule:
     """Loshchilov, Hutter 2017: f + (1 − f)(1 + cos(πt/T))/2, and f after T."""
-    return lambda version: (
-        floor + (1.0 - floor) * (1.0 + math.cos(math.pi * min(1.0, version / versions))) / 2.0
-    )
+    return lambda version: floor + (1.0 - floor) * (1.0 + math.cos(math.pi * min(1.0, version / versions))) / 2.0
 
 
 def _steps(every: int, factor: float) -> Schedule:

@@ -66,9 +66,7 @@ class CoordinatorProcess:
         self.servicer = CoordinatorServicer(
             self.coordinator, self.report, self.lines, path / "model.keras", self._stop_at_once
         )
-        self.recovery = Recovery(
-            self.coordinator, self.host, self.lines, self.keeper, self.run, self.servicer.changed
-        )
+        self.recovery = Recovery(self.coordinator, self.host, self.lines, self.keeper, self.run, self.servicer.changed)
         self._drained_s: float | None = None
         self._at_once = False
         self._configured: bool | None = None  # whether what is in config.json came from a worker too

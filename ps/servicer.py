@@ -128,9 +128,7 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
             decisions=coordinator.decisions if isinstance(coordinator, ScriptCoordinator) else (),
         )
 
-    async def _stage_of(
-        self, coordinator: ScriptCoordinator, request: pb.RegisterRequest
-    ) -> list[pb.Decision] | None:
+    async def _stage_of(self, coordinator: ScriptCoordinator, request: pb.RegisterRequest) -> list[pb.Decision] | None:
         """Waits until a worker of a script may join; the decisions of its call of `fit` if that is over."""
         check_protocol(request.protocol)
         past = coordinator.past(request)
@@ -284,9 +282,7 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
 
     # ------------------------------------------------------------------ shards
 
-    async def Follow(
-        self, events: AsyncIterator[pb.ShardEvent], context: Context
-    ) -> AsyncIterator[pb.ShardCommand]:
+    async def Follow(self, events: AsyncIterator[pb.ShardEvent], context: Context) -> AsyncIterator[pb.ShardCommand]:
         """The line to a shard in another process."""
         try:
             async for command in self._lines.follow(events):

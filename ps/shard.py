@@ -378,9 +378,7 @@ class Shard:
         """A copy of every slot, `float32[n]`, and of `step`."""
         return self._optimizer.state()
 
-    def restore(
-        self, weights: np.ndarray, version: int, optimizer: Mapping[str, np.ndarray], generation: int
-    ) -> None:
+    def restore(self, weights: np.ndarray, version: int, optimizer: Mapping[str, np.ndarray], generation: int) -> None:
         """Returns to an earlier state as another generation: no worker is a member, no push is remembered.
 
         Whoever holds a buffer keeps it.

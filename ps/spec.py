@@ -61,9 +61,7 @@ def positive(name: str, default: str | None = None, or_zero: bool = False) -> Pa
             raise ValueError
         return value
 
-    return Parameter(
-        name, "a finite number of at least 0" if or_zero else "a finite number above 0", read, default
-    )
+    return Parameter(name, "a finite number of at least 0" if or_zero else "a finite number above 0", read, default)
 
 
 def form(name: str, row: Row) -> str:

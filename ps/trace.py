@@ -95,9 +95,7 @@ class TraceFile:
         """Adds whole records and makes the file valid again."""
         count, rest = divmod(len(records), DTYPE.itemsize)
         if rest:
-            raise ValueError(
-                f"records must be whole, {DTYPE.itemsize} bytes each; received {len(records)} bytes"
-            )
+            raise ValueError(f"records must be whole, {DTYPE.itemsize} bytes each; received {len(records)} bytes")
         if count:
             self._file.seek(0, 2)
             self._file.write(records)

@@ -85,9 +85,7 @@ class Update:
             np.add(old[n:], payload[n:], out=new[n:])
         return η * scale
 
-    def several(
-        self, group: Sequence[tuple[Weighed, Vector]], version: int, old: Vector, new: Vector
-    ) -> list[float]:
+    def several(self, group: Sequence[tuple[Weighed, Vector]], version: int, old: Vector, new: Vector) -> list[float]:
         """Writes into `new` what the mean of a group makes of `old`; returns every push's effective η.
 
         Gradients are weighted by samples and by what their staleness leaves of them, differences of the

@@ -98,9 +98,7 @@ def test_results_have_what_is_needed_to_judge_and_to_repeat_them(tmp_path):
     assert read == results
     contenders = read["models"]["cnn"]["contenders"]
     assert list(contenders) == list(CONTENDERS)
-    assert all(
-        row["samples_per_s"] == {"median": 101.0, "q1": 100.5, "q3": 101.5} for row in contenders.values()
-    )
+    assert all(row["samples_per_s"] == {"median": 101.0, "q1": 100.5, "q3": 101.5} for row in contenders.values())
     assert set(read["models"]["cnn"]["ratios"]) == set(baselines.OURS)
     report = (tmp_path / "new" / "report.md").read_text()
     assert all(row.what in report for row in CONTENDERS.values())

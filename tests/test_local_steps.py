@@ -253,8 +253,7 @@ def turns(members: list[Member], fetch_every: int, n: int) -> list[Generator[Pus
     job = pb.Job(batch_size=1, learning_rate=RATE, seed=0)
     plan = ExchangePlan(1, fetch_every)
     return [
-        Course(member.client, ones, None, plan, job, member.worker, n, 1000).train(lease(0, 1000))
-        for member in members
+        Course(member.client, ones, None, plan, job, member.worker, n, 1000).train(lease(0, 1000)) for member in members
     ]
 
 

@@ -153,9 +153,7 @@ def test_bsp_weighs_optima_alike_whatever_the_speeds() -> None:
 
 def test_softsync_staleness_falls_with_the_group() -> None:
     """Σ τ counts updates, and c pushes make one: mean τ → (P − 1)/c or somewhat less within a group."""
-    means = [
-        run(workers=16, mode=f"softsync:{c}", updates=4000 // c)["staleness"]["mean"] for c in (1, 4, 16)
-    ]
+    means = [run(workers=16, mode=f"softsync:{c}", updates=4000 // c)["staleness"]["mean"] for c in (1, 4, 16)]
     assert means[0] == pytest.approx(15, rel=0.05)
     assert means[1] == pytest.approx(15 / 4, rel=0.15)
     assert means[2] == pytest.approx(15 / 16, rel=0.25)
@@ -246,9 +244,7 @@ def test_warm_start_lets_one_worker_begin_alone() -> None:
 
 
 def test_old_weights_past_their_memory_are_counted() -> None:
-    settings: dict[str, Any] = dict(
-        workers=4, staleness="dc_asgd", problem="quadratic:h=1,dim=1000", updates=100
-    )
+    settings: dict[str, Any] = dict(workers=4, staleness="dc_asgd", problem="quadratic:h=1,dim=1000", updates=100)
     assert run(**settings)["uncorrected"] == 0
     assert run(version_memory=0, **settings)["uncorrected"] == 100
 

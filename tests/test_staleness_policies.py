@@ -21,9 +21,7 @@ def vector(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(N).astype(np.float32)
 
 
-def shard_with(
-    staleness: str, mode: str = "async", workers: int = 2, η: float = 0.5, **settings: object
-) -> Shard:
+def shard_with(staleness: str, mode: str = "async", workers: int = 2, η: float = 0.5, **settings: object) -> Shard:
     rule = Optimizer("sgd", Hyper(learning_rate=η), N)
     shard = Shard(vector(0), rule, consistency_of(mode), compensation_of(staleness), **settings)  # type: ignore[arg-type]
     for worker in range(workers):
@@ -82,9 +80,7 @@ def test_softsync_weighs_each_gradient_by_its_own_staleness() -> None:
     np.testing.assert_allclose(weights(shard), before - 0.5 * (3 / 4 * old / 3 + 1 / 4 * new), rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("name", "strength"), [("dc_asgd:0.04", 0.04), ("dc_asgd:0.5,0", 0.5), ("dc_asgd:1b,0", 8.0)]
-)
+@pytest.mark.parametrize(("name", "strength"), [("dc_asgd:0.04", 0.04), ("dc_asgd:0.5,0", 0.5), ("dc_asgd:1b,0", 8.0)])
 def test_dc_asgd_adds_the_diagonal_of_gg_times_the_distance(name: str, strength: float) -> None:
     shard = shard_with(name)
     base = weights(shard)
@@ -111,9 +107,7 @@ def test_dc_asgd_adaptive_divides_by_the_root_of_each_workers_mean_square() -> N
         shard.release(shard.answer(worker)[0])
         bases[worker] = shard.version
         versions.append(weights(shard))
-        np.testing.assert_allclose(
-            versions[-1], w - 0.5 * (g + strength * g * g * (w - base)), rtol=1e-4, atol=1e-6
-        )
+        np.testing.assert_allclose(versions[-1], w - 0.5 * (g + strength * g * g * (w - base)), rtol=1e-4, atol=1e-6)
 
 
 def test_a_correction_is_at_most_so_many_times_the_gradient() -> None:
@@ -133,12 +127,8 @@ def test_a_fresh_gradient_is_never_corrected() -> None:
         np.testing.assert_allclose(weights(shard), before - np.float32(0.5) * g, rtol=1e-6)
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=60), st.integers(0, 5), st.integers(1, 2)
-)
-def test_old_versions_are_kept_for_workers_and_no_longer(
-    steps: list[tuple[int, bool]], limit: int, depth: int
-) -> None:
+@given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=60), st.integers(0, 5), st.integers(1, 2))
+def test_old_versions_are_kept_for_workers_and_no_longer(steps: list[tuple[int, bool]], limit: int, depth: int) -> None:
     pool = Pool(2)
     versions = Versions(pool, limit, depth)
     for number, (worker, leaves) in enumerate(steps):

@@ -118,4 +118,3 @@ def test_the_probe_tells_who_serves_from_who_does_not(job: Job, capsys: pytest.C
     job.server.stop(None).wait()
     assert health(HealthSettings(address=job.address, timeout_s=2.0)) == 1
     assert job.address in capsys.readouterr().err
-

@@ -275,7 +275,7 @@ def test_a_killed_server_and_a_killed_worker_leave_nothing(tmp_path: Path) -> No
 
 
 def test_memory_of_workers_that_have_left_is_used_again(tmp_path: Path) -> None:
-    with running(tmp_path, workers=1, learning_rate=1, session_s=1) as cluster:
+    with running(tmp_path, workers=1, learning_rate=1, session_s=1, checkpoint_every="off") as cluster:
         (member,) = cluster.train(LAYOUT, 1, transport="shm")
         arenas = set()
         for _ in range(12):

@@ -132,9 +132,7 @@ class Client:
         self._send(requests, [[] for _ in requests])
         return self._pulled(self._receive(), pinned=pin > 0)
 
-    def push_pull(
-        self, gradient: np.ndarray, norm: float, samples: Samples, nonfinite: bool = False
-    ) -> Pulled:
+    def push_pull(self, gradient: np.ndarray, norm: float, samples: Samples, nonfinite: bool = False) -> Pulled:
         """Pushes a gradient `float32[n + m]` (the last m: differences of the state) and pulls.
 
         The weights of one shard come from the turn in which the push was counted, or in which its gate
@@ -179,9 +177,7 @@ class Client:
             if base is not None:
                 requests[-1].base_version = base[index]
             trained = gradient[part.start : part.stop]
-            payloads.append(
-                [] if nonfinite else [self._feedback.encode(index, trained), *self._state(gradient, part)]
-            )
+            payloads.append([] if nonfinite else [self._feedback.encode(index, trained), *self._state(gradient, part)])
         self._send(requests, payloads)
 
     def pulled(self) -> Pulled:
@@ -212,9 +208,7 @@ class Client:
         pushed_bytes = codec_named(self._codec).size_bytes(part.trained) + 4 * part.state
         region_bytes, session = max(4 * part.size, pushed_bytes), self._session.session
         shared = shared_memory.connect(shard.address, shard.doorbell, session, region_bytes, timeout_s, wanted)
-        return shared or ShardStream(
-            shard.address, session, 4 * part.size, timeout_s, self._loop, 1 + self._keep
-        )
+        return shared or ShardStream(shard.address, session, 4 * part.size, timeout_s, self._loop, 1 + self._keep)
 
     def _header(self, index: int, norm: float, samples: Samples, nonfinite: bool) -> pb.Request:
         request = pb.Request(
@@ -243,7 +237,6 @@ class Client:
         """Weights that have not changed need not be sent again."""
         if self._links[index].resends_weights and self._vectors[index] is not None:
             request.have_version, request.generation = self._versions[index], self._generations[index]
-
 
     def _send(self, requests: Sequence[pb.Request], payloads: Sequence[Sequence[Buffer]]) -> None:
         for link, request, parts in zip(self._links, requests, payloads, strict=True):

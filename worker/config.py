@@ -15,9 +15,7 @@ class WorkerSettings(AccessSettings, LogSettings):
     """One worker: flags over `DOWNPOUR_*` variables over defaults, frozen once validated."""
 
     server: Address = Field(description="HOST:PORT of the coordinator (shard 0)")
-    worker: int | None = Field(
-        None, ge=0, description="number of this worker (default: the coordinator gives one)"
-    )
+    worker: int | None = Field(None, ge=0, description="number of this worker (default: the coordinator gives one)")
     evaluator: bool = Field(False, description="take evaluation tasks only")
     model: str | None = Field(
         None, description="module:function, where the job's model is one; never taken from the wire"
@@ -27,12 +25,8 @@ class WorkerSettings(AccessSettings, LogSettings):
     )
     weights: str | None = Field(None, description="file of weights to begin with: .keras or .weights.h5")
     threads: int = Field(1, ge=1, description="TensorFlow's threads within an operation")
-    xla: Literal["auto", "on", "off"] = Field(
-        "auto", description="compile the gradient with XLA; auto times both"
-    )
-    connect_timeout_s: float = Field(
-        60.0, gt=0, description="how long to look for the server before giving up"
-    )
+    xla: Literal["auto", "on", "off"] = Field("auto", description="compile the gradient with XLA; auto times both")
+    connect_timeout_s: float = Field(60.0, gt=0, description="how long to look for the server before giving up")
     call_timeout_s: float = Field(30.0, gt=0, description="deadline of a call and of an awaited message")
 
 

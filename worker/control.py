@@ -59,9 +59,7 @@ class Control:
 
     def ready(self, session: int, initialised: bool, warm: bool) -> pb.ReadyReply:
         """Waits a while for the word to initialise or to start."""
-        return self._call(
-            self._stub.Ready, pb.ReadyRequest(session=session, initialised=initialised, warm=warm)
-        )
+        return self._call(self._stub.Ready, pb.ReadyRequest(session=session, initialised=initialised, warm=warm))
 
     def heartbeat(self, session: int) -> pb.HeartbeatReply:
         """Renews the session."""

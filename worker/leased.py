@@ -93,9 +93,7 @@ class LeasedDataset(keras.utils.PyDataset):
         def spec(array: np.ndarray) -> tf.TensorSpec:
             return tf.TensorSpec((None, *array.shape[1:]), array.dtype)
 
-        return tf.data.Dataset.from_generator(
-            batches, output_signature=keras.tree.map_structure(spec, self._arrays)
-        )
+        return tf.data.Dataset.from_generator(batches, output_signature=keras.tree.map_structure(spec, self._arrays))
 
     def _rows(self, positions: np.ndarray) -> Any:
         return keras.tree.map_structure(lambda array: array[positions], self._arrays)

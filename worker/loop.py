@@ -107,9 +107,7 @@ class Worker:
         self._client = self._connect()
         self._course = self._new_course()
         session, every_s = self._session, self._job.heartbeat_s
-        self._heartbeat = Heartbeat(
-            self._control, session.session, every_s, self._client.watch, self._client.give_up
-        )
+        self._heartbeat = Heartbeat(self._control, session.session, every_s, self._client.watch, self._client.give_up)
         identify(job=self._job.job, process=f"worker-{session.worker}", worker=session.worker)
         log(f"worker {session.worker}, incarnation {session.incarnation}, joined job {self._job.job}")
 
