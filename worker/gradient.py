@@ -148,15 +148,16 @@ class GradientFunction:
         """The types of `seeds`."""
         return [tf.TensorSpec([2], tf.int64)] if self.model.random else []
 
-    def _gradient(self, flat: tf.Tensor, indices: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
+    # No default values: TensorFlow finds out that a call leaves one out by an exception, with the arguments printed.
+    def _gradient(self, flat: tf.Tensor, indices: tf.Tensor, *seeds: tf.Tensor) -> tf.Tensor:
         weights, state = self.model.pieces(flat)
-        gradients, new_state, loss, correct = self.step(weights, state, indices, seed)
+        gradients, new_state, loss, correct = self.step(weights, state, indices, *seeds)
         differences = [new - old for new, old in zip(new_state, state, strict=True)]
         norm = norm_of(gradients)
         return tf.concat([*flattened(gradients), *flattened(differences), tf.stack([loss, correct, norm])], 0)
 
     def step(
-        self, weights: list[tf.Tensor], state: list[tf.Tensor], indices: tf.Tensor, seed: tf.Tensor | None
+        self, weights: list[tf.Tensor], state: list[tf.Tensor], indices: tf.Tensor, seed: tf.Tensor | None = None
     ) -> tuple[list[tf.Tensor], list[tf.Tensor], tf.Tensor, tf.Tensor]:
         """Gradients (clipped), new state, loss and correct samples of one batch, in tensors."""
         back = self.model.backward(weights, state, *self.data.batch(indices), seed)

@@ -105,13 +105,13 @@ class LocalSteps:
         ]
         return tf.function(self._steps, autograph=False, jit_compile=jit_compile).get_concrete_function(*specs)
 
-    def _steps(self, flat: tf.Tensor, indices: tf.Tensor, steps: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
+    def _steps(self, flat: tf.Tensor, indices: tf.Tensor, steps: tf.Tensor, *seeds: tf.Tensor) -> tf.Tensor:
         weights, first_state = self._gradient.model.pieces(flat)
 
         def body(i: tf.Tensor, sums: list[tf.Tensor], state: list[tf.Tensor], numbers: tf.Tensor) -> Any:
             local = [w - self._rate * s for w, s in zip(weights, sums, strict=True)]
-            drawn = None if seed is None else seed + tf.cast(tf.stack([0, i * DRAWS_PER_STEP]), tf.int64)
-            gradients, state, loss, correct = self._gradient.step(local, state, indices[i], drawn)
+            drawn = [seed + tf.cast(tf.stack([0, i * DRAWS_PER_STEP]), tf.int64) for seed in seeds]
+            gradients, state, loss, correct = self._gradient.step(local, state, indices[i], *drawn)
             sums = [s + g for s, g in zip(sums, gradients, strict=True)]
             return i + 1, sums, state, numbers + tf.stack([loss, correct])
 
