@@ -19,6 +19,7 @@ from worker.aligned import Input
 from worker.compiling import Log, choose, clock_for, quiet
 from worker.datasets import Dataset, scale_of
 from worker.flat_model import FlatModel, flattened, layout_of, read_weights, seed_words, write_weights
+from worker.traced import traced
 
 __all__ = ["Gradient", "GradientFunction", "ResidentData", "layout_of", "read_weights", "write_weights"]
 
@@ -141,14 +142,12 @@ class GradientFunction:
 
     def _traced(self, samples: int | None, jit_compile: bool | None) -> Any:
         specs = [tf.TensorSpec([self.model.layout.size]), tf.TensorSpec([samples], tf.int32), *self.seed_specs()]
-        function = tf.function(self._gradient, autograph=False, jit_compile=jit_compile)
-        return function.get_concrete_function(*specs)
+        return traced(self._gradient, specs, jit_compile)
 
     def seed_specs(self) -> list[tf.TensorSpec]:
         """The types of `seeds`."""
         return [tf.TensorSpec([2], tf.int64)] if self.model.random else []
 
-    # No default values: TensorFlow finds out that a call leaves one out by an exception, with the arguments printed.
     def _gradient(self, flat: tf.Tensor, indices: tf.Tensor, *seeds: tf.Tensor) -> tf.Tensor:
         weights, state = self.model.pieces(flat)
         gradients, new_state, loss, correct = self.step(weights, state, indices, *seeds)

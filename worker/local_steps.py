@@ -13,6 +13,7 @@ from worker.aligned import Input
 from worker.compiling import Log, choose, quiet
 from worker.flat_model import DRAWS_PER_STEP, flattened
 from worker.gradient import Gradient, GradientFunction, norm_of
+from worker.traced import traced
 
 MOST_STEPS = 64  # in one call: more are several calls
 WARM_UP_S = 0.05  # that a call may take while forms are compared
@@ -103,7 +104,7 @@ class LocalSteps:
             tf.TensorSpec([], tf.int32),
             *self._gradient.seed_specs(),
         ]
-        return tf.function(self._steps, autograph=False, jit_compile=jit_compile).get_concrete_function(*specs)
+        return traced(self._steps, specs, jit_compile)
 
     def _steps(self, flat: tf.Tensor, indices: tf.Tensor, steps: tf.Tensor, *seeds: tf.Tensor) -> tf.Tensor:
         weights, first_state = self._gradient.model.pieces(flat)

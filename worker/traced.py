@@ -1,0 +1,35 @@
+"""A traced function that is called with nothing in between: its arguments are tensors, and there is one result.
+
+TensorFlow's own call of a traced function binds the arguments to a signature first, in Python: at a step of half a
+millisecond that is a quarter of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+
+def traced(
+    function: Callable[..., tf.Tensor], specs: Sequence[tf.TensorSpec], jit_compile: bool | None
+) -> Callable[..., tf.Tensor]:
+    """Traces `function` for arguments of these types.
+
+    Args:
+        function: Of tensors, to one `float32` tensor; what it captures stays as it is. It must have no default values.
+        specs: Of its arguments.
+        jit_compile: As `tf.function` takes it.
+    """
+    inner = tf.function(function, autograph=False, jit_compile=jit_compile)
+    # The call below does not look at jit_compile; a function that holds nothing but the compiled one does.
+    outer = tf.function(lambda *arguments: inner(*arguments), autograph=False) if jit_compile else inner
+    concrete = outer.get_concrete_function(*specs)
+    captured = concrete.captured_inputs
+
+    def call(*arguments: tf.Tensor) -> Any:
+        given = [*arguments, *captured]
+        return tf.raw_ops.StatefulPartitionedCall(args=given, Tout=[tf.float32], f=concrete.name)[0]
+
+    return call
