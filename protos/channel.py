@@ -16,6 +16,11 @@ _LIMITS: list[tuple[str, int]] = [
     # What may arrive on a stream before it is read. Left to gRPC it grows with the speed of the line to many MB each.
     ("grpc.http2.bdp_probe", 0),
     ("grpc.http2.lookahead_bytes", 1 << 20),
+    # Few large frames and reads instead of many of 16 and 8 kB: a tenth of the time of 318 kB there and back.
+    ("grpc.http2.max_frame_size", 1 << 20),
+    ("grpc.experimental.tcp_read_chunk_size", 1 << 19),
+    ("grpc.experimental.tcp_min_read_chunk_size", 1 << 18),
+    ("grpc.experimental.tcp_max_read_chunk_size", 1 << 20),
 ]
 CLIENT_OPTIONS: list[tuple[str, int]] = [
     *_LIMITS,
