@@ -12,7 +12,7 @@ help:
 	@echo 'make train    set up, and train the reference model on MNIST   (ARGS="--workers 4": see downpour train --help)'
 	@echo 'make test     set up, and run lint, types and all tests'
 	@echo 'make test-slow  the tests that take minutes: conformance, kills, launchers, whole scripts'
-	@echo 'make bench    set up, and compare with TensorFlow and Keras on this machine'
+	@echo 'make bench    set up, and run the quick benchmarks: reports in bench-results/   (ARGS="speedup": one in full)'
 	@echo 'make compose-test   build the images, and train, scale and break with docker compose'
 	@echo 'make chaos    set up, and kill processes of running jobs a hundred times: nothing may be lost'
 	@echo 'make protos   write the stubs again from protos/parameter_server.proto'
@@ -30,8 +30,17 @@ test: $(VENV)/dev.stamp
 test-slow: $(VENV)/dev.stamp
 	$(VENV)/bin/pytest -n 2 -m slow $(ARGS)
 
+# The quick set, a report of each in bench-results/; or one of them in full:  make bench ARGS="speedup --out DIR"
+QUICK := kernels transport codecs gradient speedup staleness baselines
 bench: $(VENV)/dev.stamp
-	@$(VENV)/bin/downpour bench $(or $(ARGS),baselines)
+ifneq ($(ARGS),)
+	@$(VENV)/bin/downpour bench $(ARGS)
+else
+	@set -e; for name in $(QUICK); do \
+		echo "== downpour bench $$name --quick"; \
+		$(VENV)/bin/downpour bench $$name --quick --out bench-results/$$name; \
+	done
+endif
 
 # Needs no .venv: the standard library, and an engine, which it starts if there is none.
 compose-test:

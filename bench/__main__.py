@@ -6,6 +6,8 @@ import importlib
 import sys
 
 BENCHES = {
+    "speedup": "samples/s and time to accuracy against the number of workers",
+    "staleness": "its distribution beside the prediction, and what it costs, by compensation and mode",
     "baselines": "samples/s beside TensorFlow's ParameterServerStrategy and Keras's model.fit",
     "quality": "test accuracy over seeds beside single-process Keras",
     "chaos": "kills processes of a running job and checks that nothing was lost",

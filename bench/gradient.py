@@ -1,4 +1,4 @@
-"""What a worker's step costs beside the bare `tf.function`: `python -m bench.gradient [--quick] [--json FILE]`.
+"""What a worker's step costs beside the bare `tf.function`: `downpour bench gradient [--quick] [--out DIR]`.
 
 `ours` is `GradientFunction`: weights as a NumPy vector and sample numbers in, gradient as a NumPy vector with loss,
 norm and correct samples out. `bare` is the same function called as TensorFlow's guide does: weights, samples and
@@ -10,7 +10,6 @@ wall clock: medians over the bursts. Copies of the flat vector are those between
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -22,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from worker.models import MODELS
+from bench import report
+from bench.machine import load
 
 COPIES = {"ours": (1, 0), "bare": (1, 1), "local": (1, 0)}  # in: the weights; out: the gradient
 BURST = 8
@@ -32,11 +32,13 @@ def main(argv: list[str]) -> int:
     """Measures and prints."""
     flags = _parser().parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    results = {name: measure(name, flags) for name in flags.models.split(",")}
-    for name, rows in results.items():
-        print(_table(name, rows, flags))
-    if flags.json:
-        Path(flags.json).write_text(json.dumps(results, indent=2) + "\n")
+    models = {name: measure(name, flags) for name in flags.models.split(",")}
+    tables = [_table(name, rows, flags) for name, rows in models.items()]
+    print("\n".join(tables))
+    if flags.out:
+        results = {**report.begun("gradient", argv), "models": models, "load_at_end": load()}
+        text = "\n\n".join([report.head(results, "A worker's step"), *(f"```\n{one}\n```" for one in tables)])
+        report.write(flags.out, results, text, {}, __doc__ or "")
     return 0
 
 
@@ -146,15 +148,15 @@ def _table(name: str, rows: dict[str, dict[str, float]], flags: argparse.Namespa
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench.gradient", description="A worker's step, in turns.")
-    parser.add_argument("--models", default=",".join(MODELS), help="names, with commas")
+    parser = argparse.ArgumentParser(prog="downpour bench gradient", description="A worker's step, in turns.")
+    parser.add_argument("--models", default="sigmoid100,cnn", help="names, with commas")
     parser.add_argument("--data", default="mnist", help="a dataset's name, or an .npz file")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--local-steps", type=int, default=20)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=20.0, help="for each model")
     parser.add_argument("--quick", dest="seconds", action="store_const", const=5.0, help="5 s for each model")
-    parser.add_argument("--json", help="write the numbers here too")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write results.json and report.md here")
     return parser
 
 

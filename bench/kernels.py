@@ -1,4 +1,4 @@
-"""How near each update rule is to the memory's own speed: `python -m bench.kernels [--quick] [--json FILE]`.
+"""How near each update rule is to the memory's own speed: `downpour bench kernels [--quick] [--out DIR]`.
 
 An update must move its bytes once: w and g read, w' written, and every slot read and written: 12 bytes per weight
 for SGD, 20 with one slot, 28 with two. The yardstick is memcpy of the weights, which moves 8 (4 read, 4 written), so
@@ -14,9 +14,6 @@ for a core was not slow. A ratio is that of neighbours; its median and quartiles
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median, quantiles
@@ -25,6 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from bench import report
+from bench.machine import load
 from ps.optimizers import BLOCK, OPTIMIZERS, Hyper, Optimizer
 
 LARGE = 25_600_000  # weights of ResNet-50, about
@@ -39,7 +38,7 @@ def run(quick: bool) -> dict[str, Any]:
         quick: Fewer repeats; under half a minute.
 
     Returns:
-        Facts of the machine, and per rule the times in ms, the ratio to memcpy with quartiles and target, and the
+        Per rule the times in ms, the ratio to memcpy with quartiles and target, and the
         time of one update of the reference model in µs.
     """
     repeats = 7 if quick else 31
@@ -56,7 +55,6 @@ def run(quick: bool) -> dict[str, Any]:
         "small_weights": SMALL,
         "block": BLOCK,
         "repeats": repeats,
-        "machine": {"cpus": os.cpu_count(), "processor": _processor(), "numpy": np.__version__},
         "kernels": kernels,
     }
 
@@ -126,19 +124,10 @@ def _interleaved(actions: tuple[Callable[[], None], ...], repeats: int) -> list[
     return times
 
 
-def _processor() -> str:
-    """The kind of processor, as the kernel names it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
 def table(results: dict[str, Any]) -> str:
     """The results as a Markdown table."""
     lines = [
         f"{results['weights']:,} float32 weights, blocks of {results['block']:,}, one thread, "
-        f"{results['machine']['processor']}, NumPy {results['machine']['numpy']}, "
         f"medians of {results['repeats']}",
         "",
         "| rule | bytes/weight | memcpy ms | update ms | ratio (quartiles) | target | one call | resident ms "
@@ -156,17 +145,30 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Runs, prints the table, and writes the results where asked."""
-    parser = argparse.ArgumentParser(prog="python -m bench.kernels", description=run.__doc__)
+def main(argv: list[str]) -> int:
+    """Runs, prints the table, and writes the report where asked."""
+    parser = argparse.ArgumentParser(prog="downpour bench kernels", description="Update rules beside a memcpy.")
     parser.add_argument("--quick", action="store_true", help="fewer repeats")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here, too")
-    arguments = parser.parse_args()
-    results = run(arguments.quick)
-    print(table(results))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=2) + "\n")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write results.json, report.md and a plot here")
+    flags = parser.parse_args(argv)
+    results = {**report.begun("kernels", argv), **run(flags.quick), "load_at_end": load()}
+    text = f"{report.head(results, 'Update kernels')}\n\n{table(results)}"
+    print(text)
+    if flags.out:
+        report.write(flags.out, results, text, {"kernels": lambda figure: draw(results, figure)}, __doc__ or "")
+    return 0
 
 
-if __name__ == "__main__":
-    main()
+def draw(results: dict[str, Any], figure: Any) -> None:
+    """Ratios to memcpy with quartiles, beside their targets."""
+    axis = figure.subplots()
+    for place, row in enumerate(results["kernels"].values()):
+        low, high = row["ratio_quartiles"]
+        spread = [[row["ratio"] - low], [high - row["ratio"]]]
+        axis.bar(place, row["ratio"], 0.6, yerr=spread, capsize=3, color="C0")
+        if row["target"]:
+            axis.plot([place - 0.4, place + 0.4], [row["target"]] * 2, "k--", linewidth=1)
+        axis.text(place, 0.05, f"{row['update_ms']:.0f} ms", ha="center", color="white", fontsize=8)
+    axis.axhline(1, color="0.6", linewidth=0.8)
+    axis.set_xticks(range(len(results["kernels"])), list(results["kernels"]))
+    axis.set(ylabel="time / memcpy of the bytes that must move", title="Update rules, 25.6 M weights (dashed: target)")

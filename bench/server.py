@@ -42,9 +42,15 @@ class NumpyWorker:
     """
 
     def __init__(
-        self, address: str, size: int, transport: str, codec: str = "float32", timeout_s: float = 60.0
+        self,
+        address: str,
+        size: int,
+        transport: str,
+        codec: str = "float32",
+        timeout_s: float = 60.0,
+        initial: np.ndarray | None = None,
     ) -> None:
-        """Joins a job whose weights are one vector `float32[size]`, initially zero."""
+        """Joins a job whose weights are one vector `float32[size]`, zero if no `initial` ones are given."""
         layout = Layout.of([("weights", (size,), pb.TRAINED)])
         self._control = Control(address, timeout_s)
         job = self._control.describe(START_TIMEOUT_S).job
@@ -56,7 +62,7 @@ class NumpyWorker:
         while True:
             reply = self._control.ready(self.session.session, done, warm=True)
             if reply.initialise:
-                self.client.initialise(np.zeros(size, np.float32))
+                self.client.initialise(np.zeros(size, np.float32) if initial is None else initial)
                 done = True
             if reply.start:
                 return

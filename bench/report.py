@@ -1,0 +1,72 @@
+"""What every benchmark leaves behind where asked: `results.json`, plots, and a `report.md` that shows them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.machine import facts, load
+
+Draw = Callable[[Any], None]
+
+
+def begun(name: str, argv: list[str]) -> dict[str, Any]:
+    """The head of a benchmark's results: the command and the machine."""
+    return {
+        "benchmark": name,
+        "command": " ".join([f"downpour bench {name}", *argv]),
+        "machine": facts(),
+        "load_at_start": load(),
+    }
+
+
+def head(results: Mapping[str, Any], title: str) -> str:
+    """Title, command and machine in Markdown."""
+    machine = results["machine"]
+    return (
+        f"# {title}\n\n`{results['command']}`: {machine['cores']} cores of {machine['cpu']}, {machine['system']}, "
+        f"Python {machine['python']}, NumPy {machine['numpy']}, TensorFlow {machine['tensorflow']}, "
+        f"grpcio {machine['grpcio']}; load average {results['load_at_start']} at the start, "
+        f"{results.get('load_at_end', '?')} at the end."
+    )
+
+
+def rows(names: list[str], lines: list[list[str]]) -> str:
+    """A table in Markdown."""
+    table = [names, ["---"] * len(names), *lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in table)
+
+
+def write(folder: Path, results: Mapping[str, Any], text: str, plots: Mapping[str, Draw], how: str) -> None:
+    """Writes it all.
+
+    Args:
+        folder: Is made.
+        results: For `results.json`.
+        text: The report without pictures.
+        plots: By name, what draws on a figure of matplotlib; without matplotlib there are none.
+        how: How it was measured, for the end of the report.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    shown = "\n\n".join(f"![{name}]({name}.svg)" for name in _drawn(folder, plots))
+    (folder / "report.md").write_text(f"{text}\n\n{shown}\n\n## How\n\n{how.strip()}\n")
+
+
+def _drawn(folder: Path, plots: Mapping[str, Draw]) -> list[str]:
+    try:
+        import matplotlib
+    except ImportError:
+        return []
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    for name, draw in plots.items():
+        figure = pyplot.figure(figsize=(11, 4.4), layout="constrained")
+        draw(figure)
+        figure.savefig(folder / f"{name}.svg")
+        figure.savefig(folder / f"{name}.png", dpi=80)
+        pyplot.close(figure)
+    return list(plots)
