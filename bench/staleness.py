@@ -192,8 +192,8 @@ def draw_modes(results: dict[str, Any], figure: Any) -> None:
     axis = figure.subplots()
     for row in results["modes"]:
         axis.plot(row["per_s"], row["accuracy"], "o", markersize=9)
-        note = f" {row['mode']} (mean τ {row['mean_staleness']:.1f})"
-        axis.annotate(note, (row["per_s"], row["accuracy"]), va="center")
+        note = f"{row['mode']} (mean τ {row['mean_staleness']:.1f})"
+        axis.annotate(note, (row["per_s"], row["accuracy"]), (9, 0), textcoords="offset points", va="center")
     rates = [row["per_s"] for row in results["modes"]]
     axis.set(xlabel="push-pulls/s", ylabel="test accuracy after the same time", xlim=(0, 1.3 * max(rates)),
              title="Eight workers, one of them five times slower")  # fmt: skip
