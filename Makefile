@@ -10,8 +10,8 @@ PYTHON ?=
 
 help:
 	@echo 'make train    set up, and train the reference model on MNIST   (ARGS="--workers 4": see downpour train --help)'
-	@echo 'make test     set up, and run lint, types and all tests'
-	@echo 'make test-slow  the tests that take minutes: conformance, kills, launchers, whole scripts'
+	@echo 'make test     set up, and run lint, types and the tests that take seconds each'
+	@echo 'make test-slow   set up, and run the other tests: conformance, kills, launchers, whole scripts'
 	@echo 'make bench    set up, and run the quick benchmarks: reports in bench-results/   (ARGS="speedup": one in full)'
 	@echo 'make compose-test   build the images, and train, scale and break with docker compose'
 	@echo 'make chaos    set up, and kill processes of running jobs a hundred times: nothing may be lost'

@@ -22,7 +22,7 @@ BENCHES = {
 
 def main(argv: list[str]) -> int:
     """Runs one bench and returns its exit status."""
-    rows = "\n".join(f"  {name:<11}{line}" for name, line in BENCHES.items())
+    rows = "\n".join(f"  {name:<13}{line}" for name, line in BENCHES.items())
     usage = f"usage: downpour bench NAME [flags]\n\n{rows}\n\n`downpour bench NAME --help` lists its flags."
     if not argv or argv[0] in ("-h", "--help"):
         print(usage)

@@ -5,7 +5,7 @@ workers: the same seeds, epochs, batch, step size η, and 5 % of the training da
 seed is set by `keras.utils.set_random_seed`. The mean over the seeds may be lower than Keras's by `ALLOWED`
 at most.
 
-What follows `--` goes to every `downpour train`: `downpour bench quality -- --mode ssp --slack 3`.
+What follows `--` goes to every `downpour train`: `downpour bench quality -- --mode ssp:3`.
 """
 
 from __future__ import annotations

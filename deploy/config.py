@@ -43,9 +43,18 @@ def known_dataset(value: str) -> str:
     if not value.endswith(".npz"):
         near = did_you_mean(value, DATASETS)
         raise ValueError(f"must be one of {', '.join(DATASETS)}{near}, or the path of an .npz file")
-    if not Path(value).is_file():
-        raise ValueError(f"must be a file: there is none at {Path(value).absolute()}")
+    _check_file(
+        value, "Write one with numpy.savez(PATH, x_train=…, y_train=…, x_test=…, y_test=…), or correct the path"
+    )
     return value
+
+
+def _check_file(value: str, advice: str) -> None:
+    """Raises ValueError unless a path is that of a file."""
+    path = Path(value)
+    if not path.is_file():
+        there = "that is a folder:" if path.is_dir() else "there is none at"
+        raise ValueError(f"must be a file; {there} {path.absolute()}. {advice}")
 
 
 def known_weights(value: str | None) -> str | None:
@@ -54,8 +63,7 @@ def known_weights(value: str | None) -> str | None:
         return None
     if not value.endswith((".keras", ".weights.h5")):
         raise ValueError("must be the path of a .keras or .weights.h5 file")
-    if not Path(value).is_file():
-        raise ValueError(f"must be a file: there is none at {Path(value).absolute()}")
+    _check_file(value, "Correct the path, or leave it out to begin with new weights")
     return str(Path(value).absolute())
 
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from deploy.config import TrainSettings
 from deploy.plan import ProcessSpec, plan
@@ -95,12 +96,20 @@ class Launcher:
                 if self._watcher is not None:
                     self._watcher.close()
                 self._screen.close()
-        summary = read_summary(self._run_dir) if code == 0 else None
+        if code == 0:
+            self._conclude(read_summary(self._run_dir))
+        return code
+
+    def _conclude(self, summary: dict[str, Any] | None) -> None:
+        """Shows what a job that ended well has come to."""
+        drained = self._drain_deadline is not None
+        if drained and summary is not None and not summary.get("updates"):
+            self._screen.note(f"ended before anything was trained; logs are in {self._run_dir / 'logs'}")
+            return
         if summary is not None:
             self._screen.table(summary, str(self._run_dir))
-        if self._drain_deadline is not None and code == 0:
+        if drained:
             self._screen.note(f"drained: what was trained is in {self._run_dir}")
-        return code
 
     def _outcome(self) -> int:
         try:
@@ -209,7 +218,7 @@ class Launcher:
             if not code or name in self._given_up:
                 continue
             if code in ON_PURPOSE:
-                reason = "stopped: " + (process.tail(1) or [process.ending()])[0]
+                reason = f"stopped: {process.reason().removeprefix('downpour worker: ')}"
             elif self._drain_deadline is not None:
                 reason = f"{process.ending()} while the job was drained"
             elif self._restarts.get(name, 0) >= process.spec.restarts:

@@ -96,6 +96,12 @@ class Process:
         """The last lines that it has printed, blank ones left out."""
         return [line for line in self.lines() if line.strip()][-count:]
 
+    def reason(self) -> str:
+        """Why it ended, as it said itself in its last line of that kind; else its last line; else how it ended."""
+        said = self.tail(1000)
+        own = [line for line in said if line.startswith(f"downpour {self.spec.role}: ")]
+        return own[-1] if own else said[-1] if said else self.ending()
+
     def announcement(self) -> dict[str, Any] | None:
         """The line `{"event": "listening", "address": ...}` of a server, once it has printed it."""
         for line in self.lines():

@@ -15,6 +15,7 @@ from rich.text import Text
 from protos import parameter_server_pb2 as pb
 
 UNKNOWN = "–"
+OF_WORKER = ("updates", "samples/s", "loss", "staleness", "dropped")
 LONGEST_S = 1000 * 3600.0
 
 
@@ -103,23 +104,37 @@ def workers_table(progress: pb.Progress) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("worker", justify="right", no_wrap=True)
     table.add_column("state", no_wrap=True)
-    for name in ("updates", "samples/s", "loss", "staleness", "dropped"):
+    for name in OF_WORKER:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("pid", justify="right", no_wrap=True, style="dim")
     for worker in progress.workers:
-        started = worker.updates > 0
-        life = f"{worker.worker}" if worker.incarnation <= 1 else f"{worker.worker}.{worker.incarnation}"
-        table.add_row(
-            life,
-            worker.state,
-            f"{worker.updates:,}",
-            f"{worker.samples_per_s:,.0f}",
-            number(worker.loss if started else None),
-            number(worker.staleness_mean if started else None, ".2f"),
-            f"{worker.dropped:,}",
-            str(worker.pid),
-        )
+        table.add_row(*cells(worker))
     return table
+
+
+def cells(worker: pb.WorkerProgress) -> list[str]:
+    """Number (and life), state, the figures of `OF_WORKER`, and process number of one worker."""
+    started = worker.updates > 0
+    return [
+        f"{worker.worker}" if worker.incarnation <= 1 else f"{worker.worker}.{worker.incarnation}",
+        worker.state,
+        f"{worker.updates:,}",
+        f"{worker.samples_per_s:,.0f}",
+        number(worker.loss if started else None),
+        number(worker.staleness_mean if started else None, ".2f"),
+        f"{worker.dropped:,}",
+        str(worker.pid),
+    ]
+
+
+def worker_lines(progress: pb.Progress) -> list[str]:
+    """A line for each worker, for a log."""
+    lines = []
+    for worker in progress.workers:
+        life, state, *values, pid = cells(worker)
+        shown = [f"{name} {value}" for name, value in zip(OF_WORKER, values, strict=True)]
+        lines.append("  ".join([f"  worker {life}", state, *shown, f"pid {pid}"]))
+    return lines
 
 
 def summary_rows(summary: Mapping[str, Any], run: str) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.live import Live
 
-from deploy.rendering import plain, render, summary_rows, summary_table
+from deploy.rendering import plain, render, summary_rows, summary_table, worker_lines
 from protos import parameter_server_pb2 as pb
 
 PLAIN_EVERY_S = 5.0
@@ -62,9 +62,9 @@ class LiveScreen:
 class PlainScreen:
     """A pipe or a file: a line every few seconds and at the end of each epoch."""
 
-    def __init__(self, write: Callable[[str], None], every_s: float = PLAIN_EVERY_S) -> None:
-        """Gives its lines to `write`, about one in `every_s` seconds of the job."""
-        self._write = write
+    def __init__(self, write: Callable[[str], None], every_s: float = PLAIN_EVERY_S, verbose: bool = False) -> None:
+        """Gives its lines to `write`, about one in `every_s` seconds of the job, and if `verbose` one per worker."""
+        self._write, self._verbose = write, verbose
         self._every_s = every_s
         self._last: pb.Progress | None = None
 
@@ -77,6 +77,8 @@ class PlainScreen:
         if last is None or changed or progress.elapsed_s - last.elapsed_s >= self._every_s:
             self._last = progress
             self._write(plain(progress))
+            for line in worker_lines(progress) if self._verbose else ():
+                self._write(line)
 
     def note(self, text: str) -> None:
         """Writes a line."""
@@ -96,7 +98,7 @@ def open_screen(verbose: bool) -> Screen:
     console = Console()
     if console.is_terminal and not console.is_dumb_terminal:
         return LiveScreen(console, verbose)
-    return PlainScreen(write_line)
+    return PlainScreen(write_line, verbose=verbose)
 
 
 def write_line(line: str) -> None:

@@ -12,6 +12,7 @@ from protos.parameter_server_pb2_grpc import CoordinatorStub
 
 STOP_TIMEOUT_S = 1.0
 RETRY_S = 0.2
+OVER = ("ended", "failed")  # phases in which nothing more happens
 
 
 class Watcher:
@@ -27,6 +28,7 @@ class Watcher:
         self._lock = threading.Lock()  # guards _latest and _notes
         self._latest: pb.Progress | None = None
         self._notes: list[str] = []
+        self._told: list[str] = []  # all notes so far, for a new stream begins with the first of them
         self._thread = threading.Thread(target=self._follow, name="watch", daemon=True)
         self._thread.start()
 
@@ -54,10 +56,22 @@ class Watcher:
     def _follow(self) -> None:
         while not self._closed.is_set():
             try:
-                for progress in self._coordinator.Watch(self._request):
-                    with self._lock:
-                        self._latest = progress
-                        self._notes.extend(progress.notes)
+                if self._follow_stream():
+                    return
             except (grpc.RpcError, ValueError):  # gone, or not there yet; ValueError: the channel was closed
                 pass
             self._closed.wait(RETRY_S)
+
+    def _follow_stream(self) -> bool:
+        """Follows one stream to its end; returns whether the job is over."""
+        over, heard = False, 0
+        for progress in self._coordinator.Watch(self._request):
+            with self._lock:
+                self._latest = progress
+                for note in progress.notes:
+                    if self._told[heard : heard + 1] != [note]:
+                        self._told[heard:] = [note]
+                        self._notes.append(note)
+                    heard += 1
+            over = progress.phase in OVER
+        return over

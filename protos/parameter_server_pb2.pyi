@@ -252,10 +252,12 @@ class HeartbeatRequest(_message.Message):
     def __init__(self, session: _Optional[int] = ...) -> None: ...
 
 class HeartbeatReply(_message.Message):
-    __slots__ = ("drain",)
+    __slots__ = ("drain", "left_s")
     DRAIN_FIELD_NUMBER: _ClassVar[int]
+    LEFT_S_FIELD_NUMBER: _ClassVar[int]
     drain: bool
-    def __init__(self, drain: _Optional[bool] = ...) -> None: ...
+    left_s: float
+    def __init__(self, drain: _Optional[bool] = ..., left_s: _Optional[float] = ...) -> None: ...
 
 class LeaseRequest(_message.Message):
     __slots__ = ("session", "wait_s")
@@ -266,7 +268,7 @@ class LeaseRequest(_message.Message):
     def __init__(self, session: _Optional[int] = ..., wait_s: _Optional[float] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("kind", "lease", "epoch", "start", "stop", "pin", "reason")
+    __slots__ = ("kind", "lease", "epoch", "start", "stop", "pin", "reason", "left_s")
     KIND_FIELD_NUMBER: _ClassVar[int]
     LEASE_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -274,6 +276,7 @@ class Task(_message.Message):
     STOP_FIELD_NUMBER: _ClassVar[int]
     PIN_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    LEFT_S_FIELD_NUMBER: _ClassVar[int]
     kind: TaskKind
     lease: int
     epoch: int
@@ -281,7 +284,8 @@ class Task(_message.Message):
     stop: int
     pin: int
     reason: str
-    def __init__(self, kind: _Optional[_Union[TaskKind, str]] = ..., lease: _Optional[int] = ..., epoch: _Optional[int] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., pin: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+    left_s: float
+    def __init__(self, kind: _Optional[_Union[TaskKind, str]] = ..., lease: _Optional[int] = ..., epoch: _Optional[int] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., pin: _Optional[int] = ..., reason: _Optional[str] = ..., left_s: _Optional[float] = ...) -> None: ...
 
 class Evaluation(_message.Message):
     __slots__ = ("samples", "loss", "accuracy")

@@ -224,9 +224,14 @@ class ServerSettings(JobSettings, AccessSettings, LogSettings):
     @model_validator(mode="after")
     def _consistent(self) -> ServerSettings:
         if self.shard >= self.shards and self.coordinator is None:
-            raise ValueError(f"--shard must lie below --shards, {self.shards}; received {self.shard}")
+            raise ValueError(
+                f"--shard must lie below --shards, {self.shards}; received {self.shard}. Give shard 0 "
+                f"--shards {self.shard + 1} or more, and this one --coordinator with its address"
+            )
         if self.shard > 0 and self.coordinator is None:
-            raise ValueError(f"--shard {self.shard} needs --coordinator, the address of shard 0")
+            raise ValueError(
+                f"--shard {self.shard} needs --coordinator, the address of shard 0, which it prints when it listens"
+            )
         if self.shard == 0 and self.coordinator is not None:
             raise ValueError("shard 0 is the coordinator: give --coordinator to the other shards only")
         return self

@@ -18,7 +18,8 @@ from ps.membership import Member, Membership
 
 LEASES_PER_WORKER = 16  # of an epoch: small enough that the last ones end together
 DOUBT_S = 2.0
-DRAIN_S = 7.0
+DRAIN_S = 7.0  # from the request to end until a job whose model nobody has saved has failed
+EVALUATE_S, SAVED_S = 4.0, 5.5  # until evaluations are cut short; until a job whose model is saved ends without them
 LARGEST_LAYOUT = 1 << 31  # weights: 8 GiB
 
 
@@ -51,6 +52,7 @@ class Coordinator:
         test: Result on the test split; None before the end.
         notes: What a person should know, oldest first.
         stopped_early: The validation loss had stopped falling.
+        saved: The trained model has been uploaded.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Coordinator:
         self.departures = Departures()
         self.elapsed_s = 0.0  # of training, before the last start
         self.stopped_early = False
+        self.saved = False
         self._resumed = False
         self._deserted_s: float | None = None
         self._lost_s: float | None = None
@@ -162,7 +165,7 @@ class Coordinator:
         self.generation = generation
         if self.started_s is not None:
             self.elapsed_s, self.started_s = now - self.started_s, None
-        self.phase, self.test, self._lost_s = Phase.RECOVERING, None, now
+        self.phase, self.test, self.saved, self._lost_s = Phase.RECOVERING, None, False, now
         self.membership.clear()
         self.departures.clear()
         for waiting in (self._tasks, self._assigned, self._pinned, self._initialised):
@@ -279,7 +282,7 @@ class Coordinator:
     def heartbeat(self, session: int, now: float) -> pb.HeartbeatReply:
         """Renews a session."""
         self._alive(session, now)
-        return pb.HeartbeatReply(drain=self.draining)
+        return pb.HeartbeatReply(drain=self.draining, left_s=self.left_s(now))
 
     def next_task(self, session: int, now: float) -> pb.Task:
         """The next task of a worker, which has finished (or gives up) what it had."""
@@ -295,6 +298,7 @@ class Coordinator:
             self._assigned[member.worker] = task
             member.idle = False
             self._rest(member)
+            task.left_s = self.left_s(now)
             return task
         may_train = self.phase == Phase.TRAINING and not member.evaluator and self._turn_of(member)
         lease = self.ledger.lease(member.worker) if self.ledger and may_train else None
@@ -324,11 +328,19 @@ class Coordinator:
         self._unpin(task.pin)
         if task.kind == pb.FINISH:
             self.test = request.test
+            self._note_cut(request.test.samples)
         elif stagnates(self.evaluations, self.settings.early_stopping):
             self.stopped_early = True
             patience = self.settings.early_stopping
             self.drain(f"the validation loss has not fallen for {patience} epochs (--early-stopping)", now, asked=False)
         self.advance(now)
+
+    def _note_cut(self, samples: int) -> None:
+        """Says of how many samples the last result is, where it is not of all."""
+        of = self.data.test_samples if self.data else 0
+        if samples < of:
+            what = f"evaluated on the first {samples:,} of {of:,} test samples" if samples else "not evaluated"
+            self.notes.append(f"the model is saved and {what}: there was no time for more")
 
     def leave(self, worker: int, now: float, note: str = "") -> None:
         """Lets a worker go: what it had on loan is lent again."""
@@ -377,7 +389,11 @@ class Coordinator:
             now: The time.
             asked: Somebody waits for the end: it may not take longer than `DRAIN_S`, and not depend on a new worker.
         """
-        if self.phase in OVER or self.phase in (Phase.DRAINING, Phase.FINISHING):
+        if self.phase in OVER:
+            return
+        if self.phase in (Phase.DRAINING, Phase.FINISHING):
+            if asked and self._drained_s is None:  # it is ending anyhow; from now on somebody waits for that
+                self._drained_s = now
             return
         self.notes.append(f"draining: {reason}")
         self._drained_s = now if asked else None
@@ -392,6 +408,10 @@ class Coordinator:
             self.phase = Phase.ENDED
         else:
             self.fail(reason)
+
+    def left_s(self, now: float) -> float:
+        """Time for evaluations, where somebody waits for the end of the job; 0: they take their time."""
+        return 0.0 if self._drained_s is None else max(0.001, self._drained_s + EVALUATE_S - now)
 
     def fail(self, reason: str) -> None:
         """Ends the job without a result."""
@@ -409,8 +429,8 @@ class Coordinator:
     def _check_progress(self, now: float) -> None:
         """Gives up when nobody can bring the job on."""
         settings = self.settings
-        if self._drained_s is not None and (now > self._drained_s + DRAIN_S or not len(self.membership)):
-            self.fail("no worker is left to evaluate and save the model: the last checkpoint can be resumed")
+        if self._drained_s is not None and self.phase not in OVER:
+            self._check_drained(now - self._drained_s)
         if self._lost_s is not None and now > self._lost_s + settings.reconnect_s:
             missing = sorted(set(range(settings.shards)) - set(self.shards))
             self.fail(f"shards {missing} were not back within {settings.reconnect_s:g} s: the job can be resumed")
@@ -421,6 +441,17 @@ class Coordinator:
             self._deserted_s = now
         elif settings.idle_timeout_s and now > self._deserted_s + settings.idle_timeout_s:
             self.fail(f"no worker for {settings.idle_timeout_s:g} s: start one, or allow more with --idle-timeout-s")
+
+    def _check_drained(self, waited_s: float) -> None:
+        """Ends the job when the one who waits for its end has waited long enough."""
+        deserted = not len(self.membership)
+        if self.saved and (deserted or waited_s > SAVED_S):
+            self._note_cut(0)
+            self.phase = Phase.ENDED
+        elif deserted:
+            self.fail("no worker is left to save the model: the last checkpoint can be resumed")
+        elif waited_s > DRAIN_S:
+            self.fail(f"no worker saved the model within {DRAIN_S:g} s: the last checkpoint can be resumed")
 
     def advance(self, now: float) -> None:
         """Takes every step that has become possible; what a step brings about at once is seen to after it."""
@@ -452,7 +483,7 @@ class Coordinator:
                 self._begin_finish()
             else:
                 self.fail("no worker is left to evaluate and save the model")
-        evaluating = self._tasks or self._assigned or self._pinned
+        evaluating = (self._tasks or self._assigned or self._pinned) and self._drained_s is None
         if self.phase == Phase.FINISHING and self.test is not None and not (evaluating and len(self.membership)):
             self.phase = Phase.ENDED
         for pin, shards in list(self._pinned.items()):
@@ -522,7 +553,11 @@ class Coordinator:
 
     def _return_task(self, worker: int) -> None:
         task = self._assigned.pop(worker, None)
-        if task is not None:
+        if task is None:
+            return
+        if task.kind == pb.VALIDATE and self._drained_s is not None:  # given up for the sake of the end
+            self._unpin(task.pin)
+        else:
             self._tasks.appendleft(task)
 
     def _alive(self, session: int, now: float) -> Member:

@@ -243,6 +243,11 @@ _BOUNDS: dict[str, tuple[str, Callable[[float], bool]]] = {
 }
 
 
+def flag_of(key: str) -> str:
+    """A hyper-parameter as the command line has it."""
+    return "--" + {"initial_accumulator_value": "initial_accumulator"}.get(key, key).replace("_", "-")
+
+
 def resolve(name: str, hyper: Hyper) -> dict[str, float]:
     """The hyper-parameters that an optimizer uses: those given, the others by default.
 
@@ -257,8 +262,8 @@ def resolve(name: str, hyper: Hyper) -> dict[str, float]:
         if key not in defaults:
             users = ", ".join(other for other, rule in OPTIMIZERS.items() if key in rule.defaults)
             raise ValueError(
-                f"optimizer {name} must be given only {', '.join(defaults)}. Received: {key}={value!r}. "
-                f"Leave it out, or choose one of {users}."
+                f"--optimizer {name} must be given only {', '.join(map(flag_of, defaults))}. "
+                f"Received: {flag_of(key)} {value!r}. Leave it out, or choose --optimizer {users}."
             )
         bound, holds = _BOUNDS[key]
         if isinstance(value, bool) or not isinstance(value, int | float) or not holds(value):

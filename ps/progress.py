@@ -67,7 +67,7 @@ class ProgressReport:
         if coordinator.evaluations:
             last = coordinator.evaluations[max(coordinator.evaluations)]
             progress.val_loss, progress.val_accuracy = last.loss, last.accuracy
-        if coordinator.test is not None:
+        if coordinator.test is not None and coordinator.test.samples:
             progress.test_accuracy = coordinator.test.accuracy
         return progress
 

@@ -183,7 +183,7 @@ def summary(coordinator: Coordinator, metrics: Metrics, totals: Mapping[str, flo
     trained = [epoch for epoch in sorted(metrics.epochs) if metrics.epochs[epoch].samples]
     last = metrics.epochs[trained[-1]] if trained else None
     validation = coordinator.evaluations[max(coordinator.evaluations)] if coordinator.evaluations else None
-    test = coordinator.test
+    test = coordinator.test if coordinator.test and coordinator.test.samples else None
     return {
         "status": "interrupted" if drained and coordinator.phase == "ended" else str(coordinator.phase),
         "job": coordinator.job,
@@ -210,6 +210,7 @@ def summary(coordinator: Coordinator, metrics: Metrics, totals: Mapping[str, flo
         "val_accuracy": validation.accuracy if validation else None,
         "test_loss": test.loss if test else None,
         "test_accuracy": test.accuracy if test else None,
+        "test_samples": test.samples if test else 0,
         "staleness": staleness_summary(metrics),
         **totals,
         "dropped_by_reason": dict(metrics.dropped),

@@ -34,6 +34,7 @@ TICK_S = 0.1
 SAME_SIGNAL_S = 1.0  # a dying launcher's threads each have the signal sent
 FLUSH_EVERY_S = 0.5
 LEAVE_TIMEOUT_S = 3.0
+HURRIED_LEAVE_S = 1.0  # where somebody waits for the end
 STOP_TIMEOUT_S = 1.5
 LAST_CHECKPOINT_S = 3.0
 LOCK_TIMEOUT_S = 15.0  # longer than a server may take to end
@@ -190,7 +191,8 @@ class CoordinatorProcess:
         self._flush()
         self._write_summary()
         coordinator = self.coordinator
-        leave_s = 0.0 if self._at_once else LEAVE_TIMEOUT_S
+        hurried = coordinator.left_s(time.monotonic()) > 0
+        leave_s = 0.0 if self._at_once else HURRIED_LEAVE_S if hurried else LEAVE_TIMEOUT_S
         await self.servicer.wait_until(lambda: not len(coordinator.membership), leave_s)
         self.lines.send(pb.ShardCommand(stop=True))
         await self.servicer.wait_until(lambda: self.lines.all_stopped, STOP_TIMEOUT_S)

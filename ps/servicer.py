@@ -208,6 +208,7 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
             if not size:
                 raise InvalidRequest("an uploaded model must have content; received none.")
             beside.replace(self._model_path)
+            self._coordinator.saved = True
         finally:
             beside.unlink(missing_ok=True)
         return pb.UploadReply(bytes=size)

@@ -148,7 +148,8 @@ def worker(options: argparse.Namespace) -> int:
         coordinator = CoordinatorStub(channel)
         me = coordinator.Register(pb.RegisterRequest(worker=options.worker), timeout=TIMEOUT_S)
         if options.worker_exit:
-            print("gradients are not finite: lower --learning-rate", flush=True)
+            print("downpour worker: gradients are not finite: lower --learning-rate", flush=True)
+            print("  * its second line\nsomething else was printed after it", flush=True)
             return int(options.worker_exit)
         if options.worker_dies and me.worker == 1 and me.incarnation <= options.worker_dies:
             os.kill(os.getpid(), signal.SIGKILL)

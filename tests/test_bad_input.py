@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import socket
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,21 @@ def test_a_server_that_cannot_be_reached_is_named(tmp_path: Path) -> None:
         assert worker.wait() == 1
         worker.kill()
         assert address in worker.errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_worker_that_looks_for_its_server_can_be_stopped(tmp_path: Path, number: signal.Signals) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # who connects has begun to look for the server
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        worker = Process(tmp_path / "log", "-m", "worker", f"--server={address}")
+        try:
+            connection, _ = silent.accept()
+            with connection:
+                worker.child.send_signal(number)
+                assert worker.wait() == 0
+        finally:
+            worker.kill()
+        assert worker.errors == "downpour worker: asked to stop before it had begun\n"
 
 
 def test_a_port_in_use_is_named_and_leaves_no_run_behind(cluster: Cluster, tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ from pydantic import Field
 
 from deploy import cli
 from deploy.run_dir import make_run_dir
+from deploy.watch import Watcher
+from protos import parameter_server_pb2 as pb
 from protos.parameter_server_pb2_grpc import add_CoordinatorServicer_to_server
 from protos.settings import Settings, parse, to_flags
 from ps.config import ServerSettings
@@ -265,6 +267,37 @@ def test_status_of_one_who_never_answers_ends_at_the_deadline() -> None:
         done = run("status", address, "--timeout-s=0.5")
     assert done.returncode == 1
     assert address in done.stderr
+
+
+class Repeating(FakeCoordinator):
+    """Breaks every stream off, and begins the next with the first note again."""
+
+    def __init__(self) -> None:
+        super().__init__(leases=0)
+        self.notes, self.streams = ["first", "first", "second"], 0
+
+    def Watch(self, request: pb.WatchRequest, context: grpc.ServicerContext) -> Iterator[pb.Progress]:
+        self.streams += 1
+        if self.streams == 3:
+            self.notes.append("third")
+            self.phase = "failed"
+        yield self.progress()
+
+
+def test_a_watcher_tells_each_note_once_and_ends_with_the_job() -> None:
+    fake = Repeating()
+    server = grpc.server(ThreadPoolExecutor(4))
+    add_CoordinatorServicer_to_server(fake, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    watcher = Watcher(f"127.0.0.1:{port}")
+    try:
+        until(lambda: not watcher._thread.is_alive())
+        assert watcher.take()[1] == ["first", "first", "second", "third"]
+        assert fake.streams == 3
+    finally:
+        watcher.close()
+        server.stop(0).wait()
 
 
 # ------------------------------------------------------------------------------------------- launcher

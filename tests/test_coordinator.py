@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from protos import parameter_server_pb2 as pb
 from protos.errors import InvalidRequest, JobConflict, UnknownWorker
-from ps.coordinator import DOUBT_S, OVER, Phase
+from ps.coordinator import DOUBT_S, DRAIN_S, EVALUATE_S, OVER, SAVED_S, Phase
 from tests.pure_job import EVERYTHING, PureJob
 
 
@@ -189,6 +189,56 @@ def test_drain_after_the_last_sample_changes_nothing() -> None:
     job.coordinator.drain("SIGTERM", job.now)
     job.report(session, task)
     assert job.phase() == Phase.ENDED
+
+
+def test_who_asks_for_the_end_gives_evaluations_a_deadline() -> None:
+    job = PureJob()
+    first, second = job.start()
+    assert job.coordinator.heartbeat(first, job.now).left_s == 0
+    validate = job.take(first, pb.VALIDATE)
+    assert validate.left_s == 0
+    job.coordinator.drain("SIGTERM", job.now)
+    assert 0 < job.coordinator.heartbeat(first, job.now).left_s <= EVALUATE_S
+    job.pass_time(1.0)
+    finish = job.task(second)
+    assert finish.kind == pb.FINISH and finish.left_s == EVALUATE_S - 1.0
+    assert job.task(first).kind == pb.WAIT  # the validation that it gave up is not lent again
+    job.pass_time(EVALUATE_S)
+    assert job.coordinator.heartbeat(second, job.now).left_s > 0
+    job.report(second, finish)
+    assert job.phase() == Phase.ENDED and job.pinned == set()
+
+
+def test_a_saved_model_is_a_good_end_though_nobody_evaluates_it() -> None:
+    job = PureJob(workers=1)
+    (session,) = job.start(1)
+    job.take(session, pb.FINISH)
+    job.coordinator.drain("SIGTERM", job.now)
+    job.pass_time(SAVED_S)
+    assert job.phase() == Phase.FINISHING
+    job.coordinator.saved = True
+    job.pass_time(0.1)
+    assert job.phase() == Phase.ENDED
+    assert "saved and not evaluated" in job.coordinator.notes[-1]
+
+
+def test_a_model_that_nobody_saves_is_a_bad_end() -> None:
+    job = PureJob(workers=1)
+    (session,) = job.start(1)
+    job.take(session, pb.FINISH)
+    job.coordinator.drain("SIGTERM", job.now)
+    job.pass_time(DRAIN_S + 0.1)
+    assert job.phase() == Phase.FAILED and "no worker saved the model" in job.coordinator.notes[-1]
+
+
+def test_a_test_result_of_some_samples_alone_says_so() -> None:
+    job = PureJob(workers=1)
+    (session,) = job.start(1)
+    task = job.take(session, pb.FINISH)
+    partial = pb.Evaluation(samples=3, loss=1.0, accuracy=0.5)
+    job.coordinator.report(pb.ReportRequest(session=session, kind=pb.FINISH, epoch=task.epoch, test=partial), job.now)
+    assert job.phase() == Phase.ENDED
+    assert "the first 3 of 4 test samples" in job.coordinator.notes[-1]
 
 
 @given(deaths=st.sets(st.integers(0, 60), max_size=8), drain=st.none() | st.integers(5, 40), seed=st.integers(0, 999))

@@ -15,9 +15,8 @@ import numpy as np
 import pytest
 
 from protos import parameter_server_pb2 as pb
-from protos.errors import DownpourError
 from tests.cluster import Process, wait_until
-from worker.control import Control
+from tests.launched import alive, status
 from worker.datasets import load, scale_of
 
 SHARDS, WORKERS, EPOCHS, LIMIT_S = 2, 3, 2, 240.0
@@ -25,31 +24,6 @@ KEYS = """model dataset workers shards mode staleness_policy optimizer learning_
     codec updates samples samples_per_s wall_s train_loss val_accuracy test_accuracy test_loss dropped duplicates
     bytes_pushed bytes_pulled staleness""".split()
 pytestmark = pytest.mark.slow
-
-
-def alive(mark: str) -> list[int]:
-    """Processes that carry a mark in their environment."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        try:
-            if folder.name.isdigit() and mark.encode() in (folder / "environ").read_bytes():
-                found.append(int(folder.name))
-        except OSError:
-            continue  # it has ended, or is not ours
-    return found
-
-
-def status(run: Path) -> pb.Progress | None:
-    """What the job in a run directory is doing; None before it can be asked."""
-    try:
-        line = next(line for line in (run / "logs" / "ps-0.log").read_text().splitlines() if line.startswith("{"))
-        control = Control(json.loads(line)["address"], 5.0)
-        try:
-            return control._call(control._stub.Status, pb.StatusRequest())
-        finally:
-            control.close()
-    except (OSError, StopIteration, DownpourError):
-        return None
 
 
 @pytest.fixture(scope="module")

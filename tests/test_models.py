@@ -51,7 +51,7 @@ def plain():
     return keras.Sequential([layers.Input((4,)), layers.Dense(3, activation="softmax")])
 
 def asks(classes, input_shape, width=5):
-    return keras.Sequential([layers.Input(input_shape), layers.Dense(width), layers.Dense(classes)])
+    return keras.Sequential([layers.Input(input_shape), layers.Dense(width), layers.Dense(classes, "softmax")])
 
 def compiled():
     model = plain()
@@ -59,7 +59,18 @@ def compiled():
     return model
 
 def without_input(classes):
-    return keras.Sequential([layers.Flatten(), layers.Dense(classes)])
+    return keras.Sequential([layers.Flatten(), layers.Dense(classes, "softmax")])
+
+def logits(classes):
+    return keras.Sequential([layers.Input((4,)), layers.Dense(classes)])
+
+def sigmoids(classes):
+    return keras.Sequential([layers.Input((4,)), layers.Dense(classes, "sigmoid")])
+
+def compiled_logits(classes):
+    model = logits(classes)
+    model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
 
 def of_images(classes):
     return keras.Sequential([layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(classes)])
@@ -147,3 +158,10 @@ def test_samples_that_a_function_s_model_does_not_take_are_named(own_module):
 def test_too_few_outputs_are_counted(own_module):
     with pytest.raises(ModelError, match=r"one probability for each of 7 classes.*\(1, 3\)"):
         models.build("own_models:plain", (4,), 7)
+
+
+@pytest.mark.parametrize("spec", ["own_models:logits", "own_models:sigmoids"])
+def test_outputs_that_are_no_probabilities_need_a_loss_of_the_model_s_own(own_module, spec):
+    with pytest.raises(ModelError, match=rf"{spec}: .*must return probabilities.*sums from.*from_logits=True"):
+        models.build(spec, (4,), 3)
+    assert models.build("own_models:compiled_logits", (4,), 3).loss.from_logits

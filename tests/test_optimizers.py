@@ -260,7 +260,7 @@ def test_a_bad_hyper_parameter_is_named_with_what_was_received(key: str, value: 
 
 
 def test_a_hyper_parameter_that_the_rule_does_not_use_is_rejected() -> None:
-    with pytest.raises(ValueError, match=r"sgd must be given only learning_rate.*momentum=0.9.*nesterov"):
+    with pytest.raises(ValueError, match=r"sgd must be given only --learning-rate.*--momentum 0.9.*nesterov"):
         resolve("sgd", Hyper(momentum=0.9))
 
 

@@ -159,6 +159,15 @@ def test_plain_lines_come_when_something_changes_or_time_has_passed() -> None:
     assert [line.split("  ")[0] for line in lines[2:]] == ["epoch 4/10", "epoch 4/10", "finishing"]
 
 
+def test_plain_lines_name_every_worker_when_asked() -> None:
+    lines: list[str] = []
+    shown = progress(workers=3)
+    PlainScreen(lines.append, verbose=True).show(shown)
+    for line, worker in zip(lines[1:], shown.workers, strict=True):
+        assert line.startswith(f"  worker {worker.worker}") and f"pid {worker.pid}" in line
+        assert f"updates {worker.updates:,}" in line and worker.state in line
+
+
 def test_a_live_screen_leaves_notes_and_table_and_takes_the_bar_away() -> None:
     output = io.StringIO()
     console = Console(width=80, file=output, force_terminal=True, color_system=None, legacy_windows=False)

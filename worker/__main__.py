@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
+from types import FrameType
 from typing import NoReturn
 
 from protos.errors import DownpourError
@@ -20,6 +22,7 @@ def main(argv: list[str]) -> int:
     settings = parse(WorkerSettings, argv, "downpour worker")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    on_signals(leave_early)
     control = Control(settings.server, settings.call_timeout_s)
     try:
         job = control.describe(settings.connect_timeout_s)
@@ -33,7 +36,7 @@ def main(argv: list[str]) -> int:
 
     try:
         worker = Worker(settings, control, job)
-        signal.signal(signal.SIGTERM, lambda number, frame: worker.stop())
+        on_signals(lambda number, frame: worker.stop())
         worker.run()
     except (Diverged, DatasetError, ModelError, ValueError) as error:
         return fail(error, DELIBERATE)
@@ -47,6 +50,18 @@ def main(argv: list[str]) -> int:
     finally:
         control.close()
     return 0
+
+
+def on_signals(act: Callable[[int, FrameType | None], None]) -> None:
+    """Has SIGTERM and SIGINT do the same."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, act)
+
+
+def leave_early(number: int, frame: FrameType | None) -> NoReturn:
+    """Ends a worker that has not begun: there is nothing to save, and TensorFlow may be half loaded."""
+    os.write(2, b"downpour worker: asked to stop before it had begun\n")
+    os._exit(0)
 
 
 def load_tensorflow() -> None:

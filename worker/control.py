@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -127,6 +128,7 @@ class Heartbeat:
     Attributes:
         lost: Why the session has ended, as the coordinator said; None while it lives.
         drain: Whether the worker is to finish no more than its batch.
+        deadline: Time (monotonic) by which evaluations must be done, as somebody waits for the end of the job.
     """
 
     def __init__(
@@ -147,7 +149,7 @@ class Heartbeat:
             ended: Told why the session has ended.
         """
         self.lost: DownpourError | None = None
-        self.drain = False
+        self.drain, self.deadline = False, math.inf
         self._control, self._session, self._every_s, self._watch = control, session, every_s, watch
         self._ended = ended
         self._stopped = threading.Event()
@@ -162,7 +164,10 @@ class Heartbeat:
     def _beat(self) -> None:
         while not self._stopped.wait(self._every_s):
             try:
-                self.drain = self._control.heartbeat(self._session).drain
+                reply = self._control.heartbeat(self._session)
+                self.drain = reply.drain
+                if reply.left_s:
+                    self.deadline = time.monotonic() + reply.left_s
             except (DeadlineExceeded, Unreachable):
                 continue  # the data plane will notice, and has its own deadline
             except ValueError:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -228,15 +229,24 @@ class Worker:
             if task.kind == pb.TRAIN:
                 self._train(task)
             elif task.kind == pb.VALIDATE:
-                request = self._examiner.validate(task, self._client)
-                self._report(request)
+                request = self._examiner.validate(task, self._client, self._unless_hurried)
+                if request is not None:
+                    self._report(request)
             elif task.kind == pb.FINISH:
-                request = self._examiner.finish(task, self._client, self._upload)
-                self._report(request)
+                self._report(self._examiner.finish(task, self._client, self._upload, self._deadline_of(task)))
             elif task.kind == pb.END:
                 if task.reason:
                     raise JobFailed(task.reason)
                 return
+
+    def _unless_hurried(self) -> float:
+        """The deadline of an evaluation that is given up as soon as somebody waits for the end."""
+        return math.inf if math.isinf(self._heartbeat.deadline) else -math.inf
+
+    def _deadline_of(self, task: pb.Task) -> Callable[[], float]:
+        """The deadline of the last evaluation, of which a heartbeat may tell while it goes on."""
+        own = time.monotonic() + task.left_s if task.left_s else math.inf
+        return lambda: min(own, self._heartbeat.deadline)
 
     def _upload(self, path: Path) -> None:
         self._control.upload(self._session.session, path)

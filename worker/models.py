@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import keras
 
 Shape = tuple[int, ...]
+PROBES = 4  # samples of noise on which the outputs of a model are looked at
+NEAR_ONE = 0.05  # probabilities in half precision do not add up to better
 
 
 class ModelError(ValueError):
@@ -66,10 +68,11 @@ def build(spec: str, input_shape: Shape, classes: int) -> keras.Model:
         model = _call(spec, _find(spec), {"input_shape": input_shape, "classes": classes})
     else:
         raise ModelError(f"a model must be {', '.join(MODELS)}, or module:function. Received: {spec!r}.")
-    output = _try(spec, model, input_shape)
+    _try(spec, model, np.zeros((1, *input_shape), np.float32))
     _check_names(spec, model)
     if not model.compiled:
-        _compile(spec, model, output, classes)
+        noise = np.random.default_rng(0).random((PROBES, *input_shape), np.float32)
+        _compile(spec, model, _try(spec, model, noise), classes)
     return model
 
 
@@ -163,16 +166,16 @@ def _call(spec: str, function: Callable[..., Any], offered: dict[str, Any]) -> k
     return model
 
 
-def _try(spec: str, model: keras.Model, input_shape: Shape) -> Any:
-    """Runs one sample of zeros, which makes weights exist that do not yet, and returns what comes out."""
+def _try(spec: str, model: keras.Model, samples: np.ndarray) -> Any:
+    """Runs samples, which makes weights exist that do not yet, and returns what comes out."""
     import keras
 
     # What a layer raises on a shape that it does not take is its own affair.
     try:
-        return model(keras.ops.zeros((1, *input_shape)))
+        return model(keras.ops.convert_to_tensor(samples))
     except Exception as error:
         raise ModelError(
-            f"{spec}: the model must take samples of shape {input_shape}, which the dataset has. "
+            f"{spec}: the model must take samples of shape {samples.shape[1:]}, which the dataset has. "
             f"Received: {type(error).__name__}: {error}"
         ) from error
 
@@ -195,7 +198,21 @@ def _compile(spec: str, model: keras.Model, output: Any, classes: int) -> None:
             f"{spec}: the model must return one probability for each of {classes} classes. "
             f"Received: the shape {shape}. Widen its last layer; where it is no classifier, compile it with its loss."
         )
+    _check_probabilities(spec, output)
     model.compile(optimizer="sgd", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+
+
+def _check_probabilities(spec: str, output: Any) -> None:
+    """Raises ModelError for logits: of their logarithm, cross-entropy would be learnt from nonsense, silently."""
+    rows = np.asarray(output, np.float64)
+    low, sums = rows.min(), rows.sum(axis=1)
+    if not (low >= 0 and np.abs(sums - 1).max() <= NEAR_ONE):
+        raise ModelError(
+            f"{spec}: a model that is not compiled must return probabilities, at least 0 and with the sum 1. "
+            f"Received: a smallest output of {low:.3g} and sums from {sums.min():.3g} to {sums.max():.3g}. "
+            "End it with a softmax, or compile it with its loss, for logits "
+            "keras.losses.SparseCategoricalCrossentropy(from_logits=True)."
+        )
 
 
 def _sigmoid100(input_shape: Shape, classes: int) -> keras.Model:

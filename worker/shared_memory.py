@@ -115,7 +115,11 @@ class SharedMemory(Transport):
     def _await_reply(self) -> Frame[pb.Reply]:
         while True:
             if self._socket is None:
-                raise Unreachable(f"no parameter server answers at {self.address}: its doorbell is silent")
+                raise Unreachable(
+                    f"no parameter server answers at {self.address}: its doorbell is silent, and was tried for "
+                    f"{self._timeout_s:g} s (--call-timeout-s). Look at its log; start it again at that address with "
+                    "--resume, then this worker."
+                )
             try:
                 message = self._socket.recv(HEADER_LIMIT_BYTES)
             except OSError as error:
