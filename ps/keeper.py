@@ -183,7 +183,7 @@ class Keeper:
 
     def _write(self, cut: _Cut) -> None:
         """In a thread of its own."""
-        self._run.sync_traces()
+        self._run.traces.sync()
         save(self._run.checkpoints, cut.checkpoint())
         prune(self._run.checkpoints, self._keep)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from typing import Any
 
 import grpc
 
@@ -70,6 +71,7 @@ class CoordinatorProcess:
         self._drained_s: float | None = None
         self._at_once = False
         self._configured: bool | None = None  # whether what is in config.json came from a worker too
+        self._untraced = False  # some records are not on the disk, and that is reported
         self._noted = 0
 
     async def serve(self) -> int:
@@ -97,7 +99,7 @@ class CoordinatorProcess:
             self._flush()
             self._write_summary()
             self.keeper.close()
-            self.run.close()
+            self.run.traces.close()
             if exporter:
                 exporter.close()
             await server.stop(grace=0.5)
@@ -134,7 +136,7 @@ class CoordinatorProcess:
             return  # of a state that is void
         now = time.monotonic()
         if event.trace:
-            self.run.append_trace(shard, event.trace)
+            self.run.traces.append(shard, event.trace)
         self.coordinator.shard_event(shard, event, now)
         self.keeper.event(shard, event, now)
         self.servicer.changed()
@@ -196,16 +198,22 @@ class CoordinatorProcess:
         await self.servicer.wait_until(lambda: self.lines.all_stopped, STOP_TIMEOUT_S)
 
     def _flush(self) -> None:
-        if self._configured != bool(self.coordinator.facts):
-            self._configured = bool(self.coordinator.facts)
-            self.run.write_json("config.json", configuration(self.coordinator.settings, self.coordinator.facts))
+        """Writes what is new; a disk that takes nothing is reported, and tried again."""
+        told = bool(self.coordinator.facts)
+        if self._configured != told:
+            content = configuration(self.coordinator.settings, self.coordinator.facts)
+            self._configured = told if self._write_json("config.json", content) else None
         self._flush_trace()
+        if bool(self.run.traces.trouble) != self._untraced:
+            self._untraced = not self._untraced
+            says = f"cannot be written, training goes on: {self.run.traces.trouble}" if self._untraced else "is written"
+            self.coordinator.notes.append(f"the trace {says}")
         for note in self.coordinator.notes[self._noted :]:
             log(note)
         self._noted = len(self.coordinator.notes)
 
     def _flush_trace(self) -> None:
-        self.run.append_trace(0, self.host.take_trace())
+        self.run.traces.append(0, self.host.take_trace())
 
     def _write_summary(self) -> None:
         counts = [self.host.count(), *self.lines.counts.values()]
@@ -222,7 +230,18 @@ class CoordinatorProcess:
         }
         ledger, early = self.coordinator.ledger, self.coordinator.stopped_early
         drained = ledger is not None and not ledger.finished and not early
-        self.run.write_json("summary.json", summary(self.coordinator, self.host.metrics, totals, drained))
+        self._write_json("summary.json", summary(self.coordinator, self.host.metrics, totals, drained))
+
+    def _write_json(self, name: str, content: dict[str, Any]) -> bool:
+        """Writes a file of the run; returns whether the disk took it."""
+        try:
+            self.run.write_json(name, content)
+        except OSError as error:
+            note = f"{name} cannot be written: {error}"
+            if note not in self.coordinator.notes:
+                self.coordinator.notes.append(note)
+            return False
+        return True
 
 
 def run_server(settings: ServerSettings) -> int:

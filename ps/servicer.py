@@ -6,6 +6,7 @@ import asyncio
 import functools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +15,16 @@ import grpc
 from protos import parameter_server_pb2 as pb
 from protos import parameter_server_pb2_grpc as rpc
 from protos.channel import PROTOCOL
-from protos.errors import DeadlineExceeded, DownpourError, InvalidRequest, TooLarge, Unreachable, Unsupported, status_of
+from protos.errors import (
+    DeadlineExceeded,
+    DownpourError,
+    InvalidRequest,
+    JobConflict,
+    TooLarge,
+    Unreachable,
+    Unsupported,
+    status_of,
+)
 from protos.frame import CHUNK_BYTES
 from ps.coordinator import OVER, Coordinator, Phase, check_protocol
 from ps.lines import ShardLines
@@ -208,8 +218,14 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
             if not size:
                 raise InvalidRequest("an uploaded model must have content; received none.")
             beside.replace(self._model_path)
+        except OSError as error:
+            reason = f"the trained model cannot be written: {error}; make room, and resume the job"
+            self._coordinator.fail(reason)
+            self.changed()
+            raise JobConflict(f"{reason}.") from error
         finally:
-            beside.unlink(missing_ok=True)
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
         return pb.UploadReply(bytes=size)
 
     @told

@@ -14,7 +14,8 @@ from protos import parameter_server_pb2 as pb
 from protos.errors import Fenced, UnknownWorker, Unreachable
 from ps.checkpoint import load, newest, numbers, path_of
 from ps.server import FAILED
-from tests.cluster import DATA, DEADLINE_S, Cluster, Member, running, vector_layout, wait_until
+from tests.cluster import DATA, DEADLINE_S, Cluster, running, vector_layout, wait_until
+from tests.leasing import push_leased
 from tests.numpy_worker import integer_gradient
 from tests.restarts import await_checkpoint, checkpointed, start_again, summary
 from worker.client import Samples
@@ -28,29 +29,6 @@ SETTINGS: dict[str, Any] = {
     "workers": 1, "optimizer": "adam", "learning_rate": 2.0**-6, "checkpoint_every": "0.05s", "batch_size": 16,
     "epochs": 50, "schedule": "linear:60",
 }  # fmt: skip
-
-
-def push_leased(member: Member, count: int, first_seq: int = 1) -> int:
-    """Pushes for `count` batches of leased samples; returns how many were pushed."""
-    seq = first_seq
-    while seq < first_seq + count:
-        task = member.control.lease(member.session.session)
-        if task.kind == pb.VALIDATE:
-            result = pb.Evaluation(samples=8, loss=1.0, accuracy=0.5)
-            member.control.report(
-                pb.ReportRequest(session=member.session.session, kind=task.kind, epoch=task.epoch, validation=result)
-            )
-            continue
-        assert task.kind == pb.TRAIN, task
-        member.client.pull()
-        for start in range(task.start, task.stop, member.job.batch_size):
-            stop = min(start + member.job.batch_size, task.stop)
-            samples = Samples(stop - start, task.lease, task.epoch, start, stop, loss=1.0)
-            member.client.push_pull(integer_gradient(0, seq, N), 1.0, samples)
-            seq += 1
-            if seq == first_seq + count:
-                break
-    return seq - first_seq
 
 
 def kill(cluster: Cluster, shards: Sequence[int]) -> list[str]:
