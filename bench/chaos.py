@@ -50,7 +50,7 @@ def report(settings: ChaosSettings, tally: Tally) -> str:
     for role, outages_s in tally.outages_s.items():
         if outages_s:
             shown = f"median {sorted(outages_s)[len(outages_s) // 2]:.2f} s, most {max(outages_s):.2f} s"
-            lines.append(f"until somebody pushes again after the death of a {role}: {shown}")
+            lines.append(f"until a push is answered after the death of a {role}: {shown}")
     return "\n".join([*lines, *(f"FAULT: {fault}" for fault in tally.faults)])
 
 

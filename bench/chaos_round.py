@@ -18,7 +18,7 @@ import psutil
 from pydantic import Field
 
 from bench.chaos_checks import faults_in_run
-from bench.chaos_worker import BOARD, HURRY, SHAPE, Board
+from bench.chaos_worker import ANSWERED, BOARD, BOARD_BYTES, BUSY, HURRY, SHAPE, Board
 from bench.marks import RATE
 from bench.resets import reset_connections
 from protos.settings import Settings
@@ -75,7 +75,7 @@ class Round:
         self._folder, self._run = folder, folder / "run"
         folder.mkdir(parents=True)
         board = folder / "board"
-        board.write_bytes(bytes(64))
+        board.write_bytes(bytes(BOARD_BYTES))
         self._board = Board(board)
         shape = f"{settings.shards} {settings.samples} {settings.pause_ms}"
         self._temporary = folder / "tmp"
@@ -145,7 +145,7 @@ class Round:
         return found
 
     def _busy(self, workers: Sequence[int]) -> bool:
-        return any(self._board[1 + worker] for worker in workers)
+        return any(self._board[BUSY + worker] for worker in workers)
 
     def _await_pushes(self, timeout_s: float) -> None:
         """Returns when a push has been seen in flight, or the job is over."""
@@ -187,7 +187,7 @@ class Round:
         if self._busy(workers):
             victim.kill()
             for worker in workers if len(workers) == 1 else ():
-                self._board[1 + worker] = 0
+                self._board[BUSY + worker] = 0
             return True
         victim.resume()
         return False
@@ -201,7 +201,7 @@ class Round:
         if alive:
             self._tally.faults.append(f"processes outlived the launcher by 10 s: {[_name_of(p) for p in alive]}")
         for worker in range(self._settings.workers):
-            self._board[1 + worker] = 0
+            self._board[BUSY + worker] = 0
         self._tally.resumes += 1
         self._launch(resume=True)
         self._outage("launcher")
@@ -235,11 +235,17 @@ class Round:
             self._tally.faults.append(f"connections cannot be reset on this system: {error}")
 
     def _outage(self, role: str) -> None:
+        """Counts a kill, and the time until a push is answered again."""
         self._tally.kills[role] += 1
-        begin = time.monotonic()
-        self._tick.wait(0.05)
-        self._await_pushes(END_S)
+        begin, before = time.monotonic(), self._answered()
+        while self._answered() == before and self._launcher.poll() is None:
+            if time.monotonic() > begin + END_S:
+                raise TimeoutError(f"no push was answered within {END_S:g} s of the death of a {role}")
+            self._tick.wait(POLL_S)
         self._tally.outages_s[role].append(time.monotonic() - begin)
+
+    def _answered(self) -> list[int]:
+        return [self._board[ANSWERED + worker] for worker in range(self._settings.workers)]
 
     # ------------------------------------------------------------------ checking
 
