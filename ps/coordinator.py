@@ -92,6 +92,7 @@ class Coordinator:
         self._send = send
         self._initialiser: int | None = None
         self._initialised: set[int] = set()
+        self._initialisation = 0  # how many were given up half way
         self._first_warm_s: float | None = None
         self._pinned: dict[int, set[int]] = {}
         self._tasks: deque[pb.Task] = deque()
@@ -210,7 +211,7 @@ class Coordinator:
             self.views_seen[shard] = event.view_seen
             if self.ledger is not None:
                 self.departures.seen(shard, event.view_seen, self.ledger)
-        if event.initialised:
+        if event.initialised and event.initialisation == self._initialisation:
             self._initialised.add(shard)
             if self.initialised and self.phase == Phase.INITIALISING:
                 self.phase = Phase.WARMING
@@ -344,9 +345,14 @@ class Coordinator:
             else:
                 view, shards = self.membership.number, self.settings.shards
                 self.departures.begin(worker, member.incarnation, view, self.ledger, shards)
+        command = pb.ShardCommand(view=self.membership.view())
         if self._initialiser == worker:
             self._initialiser = None
-        self._send(pb.ShardCommand(view=self.membership.view()))
+            if self.phase == Phase.INITIALISING and not self._resumed:
+                self._initialisation += 1  # some shards may have its weights: another's must not be mixed with them
+                self._initialised.clear()
+                command.initialisation = self._initialisation
+        self._send(command)
         self.advance(now)
 
     def doubt(self, worker: int, now: float) -> None:

@@ -60,6 +60,8 @@ class ShardLines:
             self._standing.layout.CopyFrom(command.layout)
         if command.HasField("view"):
             self._standing.view.CopyFrom(command.view)
+        if command.initialisation:
+            self._standing.initialisation = command.initialisation
         if command.generation:
             self._standing.generation = command.generation
         for queue in self._queues.values():

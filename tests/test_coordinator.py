@@ -42,6 +42,23 @@ def test_one_worker_initialises_and_another_takes_over_if_it_dies() -> None:
     assert not job.ready(second, initialised=True).initialise
 
 
+def test_the_weights_of_an_initialiser_that_dies_half_way_are_void() -> None:
+    """Shard 0 has the first worker's weights and shard 1 the second's: that must not be taken for initialised."""
+    job = PureJob(shards=2)
+    first, second = job.join(), job.join()
+    assert job.ready(first).initialise
+    job.event(0, initialised=True)
+    job.coordinator.leave(0, job.now)
+    (command,) = [command for command in job.commands if command.initialisation]
+    assert command.view.number == job.coordinator.membership.number  # the dead worker is out of it
+    assert job.ready(second).initialise
+    job.event(1, initialised=True)  # said before the command came
+    job.event(1, initialised=True, initialisation=command.initialisation)
+    assert job.phase() == Phase.INITIALISING
+    job.event(0, initialised=True, initialisation=command.initialisation)
+    assert job.phase() == Phase.WARMING
+
+
 def test_training_waits_for_all_workers_but_not_for_ever() -> None:
     job = PureJob(workers=3, start_timeout_s=60.0, session_s=1000.0)
     first = job.join()

@@ -276,3 +276,18 @@ def test_a_coordinator_that_is_gone_is_unreachable_by_name(tmp_path: Path) -> No
         member.control._timeout_s = 0.5
         with pytest.raises(Unreachable, match=cluster.address):
             member.control.heartbeat(member.session.session)
+
+
+def test_a_worker_that_dies_while_it_initialises_leaves_nothing_of_its_weights(tmp_path: Path) -> None:
+    """It has reached shard 1 of two; the next worker's weights are other ones, and no mixture is trained."""
+    with running(tmp_path, 2, **{**SETTINGS, "session_s": 2}) as cluster:
+        dying = cluster.join(LAYOUT)
+        assert dying.control.ready(dying.session.session, False, warm=True).initialise
+        part = LAYOUT.cut(2)[1]
+        link = dying.client._links[1]
+        link.send(pb.Request(kind=pb.INIT), np.full(part.size, 77, np.float32).data.cast("B"))
+        link.receive()
+        dying.close()
+        living = cluster.join(LAYOUT)
+        living.await_start(INITIAL)
+        np.testing.assert_array_equal(living.client.pull().flat, INITIAL)
