@@ -15,6 +15,7 @@ from ps.config import ServerSettings
 from ps.departures import Departures
 from ps.ledger import Ledger
 from ps.membership import Member, Membership
+from ps.pace import Pace
 
 LEASES_PER_WORKER = 16  # of an epoch: small enough that the last ones end together
 DOUBT_S = 2.0
@@ -47,6 +48,7 @@ class Coordinator:
         phase: What the job is doing.
         generation: Which life of the shards this is.
         departures: Workers that left and whose leases are not settled.
+        pace: How long workers may take for a step.
         evaluations: Results on the validation split, by epoch.
         test: Result on the test split; None before the end.
         notes: What a person should know, oldest first.
@@ -83,6 +85,7 @@ class Coordinator:
         self.started_s: float | None = None
         self.generation = 1
         self.departures = Departures()
+        self.pace = Pace(settings.session_s)
         self.elapsed_s = 0.0  # of training, before the last start
         self.stopped_early = False
         self._resumed = False
@@ -166,6 +169,7 @@ class Coordinator:
         self.phase, self.test, self._lost_s = Phase.RECOVERING, None, now
         self.membership.clear()
         self.departures.clear()
+        self.pace.clear()
         for waiting in (self._tasks, self._assigned, self._pinned, self._initialised):
             waiting.clear()
         self._initialiser = self._first_warm_s = None
@@ -296,14 +300,17 @@ class Coordinator:
             self._assigned[member.worker] = task
             member.idle = False
             self._rest(member)
+            self.pace.begin(member.worker, now, task=True)
             return task
         may_train = self.phase == Phase.TRAINING and not member.evaluator and self._turn_of(member)
         lease = self.ledger.lease(member.worker) if self.ledger and may_train else None
         if lease is None:
             self._rest(member)
+            self.pace.forget(member.worker)
             return pb.Task(kind=pb.WAIT)
         member.idle = False
         self._rest(member, False)
+        self.pace.begin(member.worker, now)
         return pb.Task(kind=pb.TRAIN, lease=lease.number, epoch=lease.epoch, start=lease.start, stop=lease.stop)
 
     def report(self, request: pb.ReportRequest, now: float) -> None:
@@ -320,6 +327,7 @@ class Coordinator:
                 f"{pb.TaskKind.Name(request.kind)}, epoch {request.epoch}. Ask for a task."
             )
         del self._assigned[member.worker]
+        self.pace.end(member.worker, now)
         if request.HasField("validation"):
             self.evaluations[request.epoch] = request.validation
         self._unpin(task.pin)
@@ -338,6 +346,7 @@ class Coordinator:
             return
         if note:
             self.notes.append(note)
+        self.pace.forget(worker)
         self._return_task(worker)
         if self.ledger is not None:
             if self.settings.shards == 1:
@@ -355,6 +364,10 @@ class Coordinator:
         self._send(command)
         self.advance(now)
 
+    def held_up(self, worker: int, now: float) -> None:
+        """A worker waits for others, at a gate: that is no part of its step."""
+        self.pace.put_off(worker, now)
+
     def doubt(self, worker: int, now: float) -> None:
         """A worker's connection broke: if it does not speak up soon, it has died."""
         self.membership.doubt(worker, now, DOUBT_S)
@@ -365,6 +378,8 @@ class Coordinator:
         """Marks samples as used: their push has its outcome on shard 0, or is sure to get one."""
         assert self.ledger is not None
         self.ledger.use(lease, stop)
+        self.pace.end(worker, now)
+        self.pace.begin(worker, now)
         if self.ledger.complete(epoch):
             self.advance(now)
 
@@ -409,6 +424,9 @@ class Coordinator:
         """What time alone brings about: expired sessions, the start."""
         for member in self.membership.expired(now):
             self.leave(member.worker, now, f"worker {member.worker} is silent: its samples are leased again")
+        for worker, waited_s in self.pace.overdue(now):
+            note = f"worker {worker} lives but has done nothing for {waited_s:.0f} s: its samples are leased again"
+            self.leave(worker, now, note)
         self._check_progress(now)
         self.advance(now)
 

@@ -64,7 +64,11 @@ class ExchangeServicer:
             while (message := await context.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]
                 await _Turn(self._host, session, context, self._admission, self._spare).take(message)
         except DownpourError as error:
-            await context.abort(*status_of(error))
+            if not context.done():
+                await context.abort(*status_of(error))
+        except Exception:
+            if not context.done():  # else the worker has hung up, in whatever that showed
+                raise
         finally:
             if counted is not None:
                 self._streams[counted] -= 1

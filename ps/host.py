@@ -396,6 +396,11 @@ class ShardHost:
         """Workers whose gate is closed."""
         return len(self._waiters)
 
+    @property
+    def waiting_workers(self) -> list[int]:
+        """Their numbers."""
+        return list(self._waiters)
+
     def gate(self, worker: int, fetch: bool = True) -> asyncio.Future[tuple[Buffer, int]]:
         """A future of the weights for the worker when it may proceed; it holds them.
 

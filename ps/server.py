@@ -175,6 +175,8 @@ class CoordinatorProcess:
         flushed = 0.0
         while self.coordinator.phase not in OVER:
             now = time.monotonic()
+            for worker in self.host.waiting_workers:
+                self.coordinator.held_up(worker, now)
             self.coordinator.tick(now)
             self.keeper.tick(now)
             self.host.draining = self.coordinator.draining

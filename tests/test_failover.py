@@ -186,6 +186,26 @@ def test_a_push_that_reached_one_shard_of_two_is_used_up_and_counted(tmp_path: P
         assert summary(cluster)["partial_pushes"] == 1
 
 
+def test_a_worker_that_hangs_but_lives_loses_its_lease(tmp_path: Path) -> None:
+    """Its heartbeat goes on; steps take milliseconds, so six sessions without one are too many."""
+    with running(tmp_path, 1, **{**SETTINGS, "workers": 2, "session_s": 1}) as cluster:
+        hung, living = cluster.train(LAYOUT, 2, INITIAL)
+        lease = hung.control.lease(hung.session.session)
+        assert lease.kind == pb.TRAIN
+
+        def expelled() -> bool:
+            push_leased(living, 1)
+            return hung.heartbeat.lost is not None
+
+        wait_until(expelled, "the worker that does nothing is told that it has left")
+        assert isinstance(hung.heartbeat.lost, UnknownWorker)
+        assert any("lives but has done nothing" in note for note in cluster.status().notes)
+        push_leased(living, 1)
+        cluster.stop()
+        (mine,) = cluster.trace()[(cluster.trace()["epoch"] == 0) & (cluster.trace()["start"] == lease.start)]
+        assert mine["worker"] == living.worker
+
+
 def test_a_shard_waits_for_its_coordinator_and_then_gives_up(tmp_path: Path) -> None:
     with running(tmp_path, 2, reconnect_s=2, **SETTINGS) as cluster:
         wait_until(lambda: cluster.status().shards_joined == 2, "the shard has joined")
