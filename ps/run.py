@@ -116,6 +116,8 @@ class RunDirectory:
     def begin_life(self) -> int:
         """The generation that begins with this start: one more than any before it in this directory."""
         path = self.path / "generation"
+        for part in (*self.path.glob("*.part*"), *self.checkpoints.glob(".*.part")):
+            part.unlink(missing_ok=True)  # of a process that was killed
         try:
             generation = int(path.read_text()) + 1
         except (OSError, ValueError):
