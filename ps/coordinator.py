@@ -20,6 +20,7 @@ from ps.pace import Pace
 LEASES_PER_WORKER = 16  # of an epoch: small enough that the last ones end together
 DOUBT_S = 2.0
 DRAIN_S = 7.0
+MOST_FACTS = 50  # of a worker's environment
 LARGEST_LAYOUT = 1 << 31  # weights: 8 GiB
 
 
@@ -151,6 +152,7 @@ class Coordinator:
         if self.phase in OVER or self.shards.pop(shard, None) is None:
             return
         self.views_seen.pop(shard, None)
+        self._initialised.discard(shard)
         if self.layout is None:
             return
         if self.phase == Phase.DRAINING:
@@ -212,15 +214,15 @@ class Coordinator:
         if event.HasField("departed"):
             self.departures.told(shard, event.departed)
         if event.view_seen:
-            self.views_seen[shard] = event.view_seen
+            self.views_seen[shard] = min(event.view_seen, self.membership.number)
             if self.ledger is not None:
                 self.departures.seen(shard, event.view_seen, self.ledger)
         if event.initialised and event.initialisation == self._initialisation:
             self._initialised.add(shard)
             if self.initialised and self.phase == Phase.INITIALISING:
                 self.phase = Phase.WARMING
-        if event.pinned:
-            self._pinned.setdefault(event.pinned, set()).add(shard)
+        if event.pinned in self._pinned:
+            self._pinned[event.pinned].add(shard)
         self.advance(now)
 
     def view_settled(self, number: int) -> bool:
@@ -257,7 +259,8 @@ class Coordinator:
             else:
                 self.leave(wanted, now, f"worker {wanted} was started again: the older one is fenced")
         member = self.membership.join(wanted, request.host, request.pid, now, request.evaluator)
-        self.facts = self.facts or dict(request.facts)
+        if not self.facts:
+            self.facts = {name[:100]: fact[:500] for name, fact in list(request.facts.items())[:MOST_FACTS]}
         if self.phase == Phase.WAITING:
             self.phase = Phase.INITIALISING
         self._send(pb.ShardCommand(view=self.membership.view()))

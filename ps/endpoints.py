@@ -20,6 +20,7 @@ from protos.errors import Unsupported
 from ps.config import ServerSettings
 from ps.doorbell import Doorbell
 from ps.exporter import Exporter, ShardMetrics
+from ps.guard import Guard
 from ps.host import ShardHost
 
 
@@ -49,7 +50,7 @@ async def listen(settings: ServerSettings, add: Callable[[grpc.aio.Server], None
     identity = adopt(settings)
     check_secured(settings.bind, identity, settings.insecure)
     secure, checks = server_credentials(identity), [TokenCheck(identity.token)] if identity.token else []
-    server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=checks)
+    server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=[*checks, Guard()])
     health = HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     add(server)

@@ -14,7 +14,7 @@ import grpc
 from protos import parameter_server_pb2 as pb
 from protos import parameter_server_pb2_grpc as rpc
 from protos.credentials import NotSecured
-from protos.errors import DownpourError
+from protos.errors import DownpourError, InvalidRequest
 from protos.logs import identify, log
 from ps.checkpoint import numbers
 from ps.config import ServerSettings
@@ -32,6 +32,7 @@ from ps.run import RunDirectory, configuration, run_directory, summary
 from ps.script import ScriptCoordinator
 from ps.servicer import CoordinatorServicer
 from ps.shard import Push
+from ps.trace import DTYPE
 
 TICK_S = 0.1
 SAME_SIGNAL_S = 1.0  # a dying launcher's threads each have the signal sent
@@ -141,6 +142,9 @@ class CoordinatorProcess:
             return  # of a state that is void
         now = time.monotonic()
         if event.trace:
+            size = DTYPE.itemsize
+            if len(event.trace) % size:
+                raise InvalidRequest(f"records must be whole, {size} bytes each; received {len(event.trace)} bytes.")
             self.run.traces.append(shard, event.trace)
         self.coordinator.shard_event(shard, event, now)
         self.keeper.event(shard, event, now)

@@ -34,6 +34,7 @@ from ps.script import ScriptCoordinator
 LONGEST_WAIT_S = 10.0
 JOIN_TIMEOUT_S = 60.0
 HEARTBEAT_S = 1.0
+LONGEST_REASON = 500  # characters of what a caller says, which stays in the notes
 Context = grpc.aio.ServicerContext[Any, Any]
 Answer = TypeVar("Answer")
 
@@ -261,7 +262,7 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
     async def Leave(self, request: pb.LeaveRequest, context: Context) -> pb.LeaveReply:
         """Ends a session."""
         member = self._coordinator.membership.of_session(request.session)
-        note = f"worker {member.worker} gave up: {request.reason}" if request.failed else ""
+        note = f"worker {member.worker} gave up: {request.reason[:LONGEST_REASON]}" if request.failed else ""
         self._coordinator.leave(member.worker, time.monotonic(), note)
         self.changed()
         return pb.LeaveReply()
@@ -288,7 +289,7 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
     @told
     async def Stop(self, request: pb.StopRequest, context: Context) -> pb.StopReply:
         """Drains the job, or ends it at once."""
-        reason = request.reason or "asked to stop"
+        reason = request.reason[:LONGEST_REASON] or "asked to stop"
         if request.now:
             self._stop(reason)
         else:
