@@ -2,8 +2,8 @@
 
     python -m bench.chaos_worker --server ADDRESS --worker N
 
-Its environment says the rest: DOWNPOUR_CHAOS_BOARD, a file with one byte per worker that is 1 while a push of that
-worker is in flight, and one more that ends the pauses; DOWNPOUR_CHAOS_SHAPE, `slices samples pause_ms`.
+Its environment says the rest: DOWNPOUR_CHAOS_BOARD, a file that all processes of the experiment share (see `Board`);
+DOWNPOUR_CHAOS_SHAPE, `slices samples pause_ms`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ from worker.client import Client, Samples
 from worker.control import Control, Heartbeat
 
 BOARD, SHAPE = "DOWNPOUR_CHAOS_BOARD", "DOWNPOUR_CHAOS_SHAPE"
-HURRY = 0  # place on the board of the byte that ends the pauses; worker N has place N + 1
+# Places on the board: a byte that ends the pauses, then of each worker one that is 1 while a push is in flight, and
+# later one that counts the pushes that were answered.
+HURRY, BUSY, ANSWERED, BOARD_BYTES = 0, 1, 64, 128
 CALL_TIMEOUT_S = 30.0
 
 
@@ -78,7 +80,7 @@ class ChaosWorker:
             except (UnknownWorker, Fenced, FutureVersion):
                 rejoin = True
             finally:
-                self._board[1 + self._number] = 0
+                self._board[BUSY + self._number] = 0
                 heartbeat.stop()
                 client.close()
 
@@ -124,9 +126,10 @@ class ChaosWorker:
             if not self._board[HURRY]:
                 self._tick.wait(self._pause_s)
             samples = Samples(stop - start, task.lease, task.epoch, start, stop, loss=1.0)
-            self._board[1 + self._number] = 1
+            self._board[BUSY + self._number] = 1
             replies = client.push_pull(self._gradient, 1.0, samples).replies
-            self._board[1 + self._number] = 0
+            self._board[BUSY + self._number] = 0
+            self._board[ANSWERED + self._number] = (self._board[ANSWERED + self._number] + 1) % 256
             if heartbeat.lost is not None:
                 raise heartbeat.lost
             if heartbeat.drain or any(reply.drain for reply in replies):

@@ -7,12 +7,15 @@ or was drained, 1 when it failed, 130 when it was stopped at once.
 from __future__ import annotations
 
 import math
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -25,6 +28,7 @@ from deploy.resume import CannotResume, resumed
 from deploy.run_dir import make_run_dir, read_summary
 from deploy.terminal import Screen, open_screen, silence
 from deploy.watch import Watcher
+from protos.settings import ENV_PREFIX
 
 ANNOUNCE_S = 60.0  # for a server to say where it listens
 DRAIN_S = 7.5  # for the job to end by itself once asked to; with what follows, all are gone within 10 s
@@ -34,6 +38,7 @@ GRACE_S = 1.0  # from SIGTERM to SIGKILL
 TICK_S = 0.1
 ON_PURPOSE = (2, 3)  # exit statuses of a worker that would stop again: bad settings, a deliberate stop
 INTERRUPTED = 130
+SCRATCH = f"{ENV_PREFIX}SCRATCH_DIR"  # tells the first server what to remove if this process is killed
 EXIT_USAGE = 2
 
 
@@ -76,6 +81,7 @@ class Launcher:
         self._line = LifeLine()
         self._addresses: dict[str, str] = {}
         self._processes: dict[str, Process] = {}
+        self._scratch = ""  # folder of temporary files
         self._restarts: dict[str, int] = {}
         self._given_up: dict[str, str] = {}  # workers that are not started again -> why
         self._watcher: Watcher | None = None
@@ -87,10 +93,14 @@ class Launcher:
     def run(self) -> int:
         """Runs the job; returns the exit status. No process is left when it returns, or raises."""
         with self._signal_handlers():
+            with suppress(OSError):  # else the children use whatever place they find
+                self._scratch = tempfile.mkdtemp(prefix="downpour-")
             try:
                 code = self._outcome()
             finally:
                 kill(self._processes.values())
+                if self._scratch:
+                    shutil.rmtree(self._scratch, ignore_errors=True)
                 self._line.close()
                 self._show()
                 if self._watcher is not None:
@@ -135,7 +145,11 @@ class Launcher:
                 self._watcher = Watcher(self._addresses["ps-0"])
 
     def _spawn(self, spec: ProcessSpec) -> None:
-        self._processes[spec.name] = Process(spec, self._addresses, self._run_dir / "logs", self._line)
+        own = spec.env
+        if self._scratch and not spec.foreign:
+            own = {**own, "TMPDIR": self._scratch, SCRATCH: self._scratch}
+        process = Process(replace(spec, env=own), self._addresses, self._run_dir / "logs", self._line)
+        self._processes[spec.name] = process
 
     def _await_address(self, server: Process) -> str:
         deadline = time.monotonic() + ANNOUNCE_S

@@ -40,6 +40,7 @@ class ProcessSpec:
     needs: tuple[str, ...] = ()  # servers whose address must be known first
     restarts: int = 0  # times that it is started again after it died
     shown: bool = False  # it has the launcher's own output instead of a log
+    foreign: bool = False  # it runs a user's program, whose temporary files are the user's
 
     def command(self, python: str, addresses: Mapping[str, str]) -> list[str]:
         """The command line, with the addresses of `needs` filled in.

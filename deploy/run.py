@@ -108,7 +108,7 @@ def _worker(number: int, settings: RunSettings, script: Sequence[str], shown: bo
     flags = ("--server={ps-0}", f"--worker={number}", f"--threads={settings.threads}")
     return ProcessSpec(
         f"worker-{number}", "worker", number, "worker.run", (*flags, *script), env, ("ps-0",),
-        settings.worker_restarts, shown=shown and number == 0,
+        settings.worker_restarts, shown=shown and number == 0, foreign=number == 0,
     )  # fmt: skip
 
 

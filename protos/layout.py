@@ -7,6 +7,7 @@ train). Shard k of K owns an equal contiguous range of the trained part; shard 0
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,7 @@ from protos import parameter_server_pb2 as pb
 from protos.errors import InvalidRequest
 
 TRAINED, STATE = pb.TRAINED, pb.STATE
+MOST_DIMENSIONS = 32  # of a tensor that comes over the wire: the size of more takes long to work out
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,8 @@ class Layout:
 
     def __post_init__(self) -> None:
         """Checks the class's invariants."""
-        names = [tensor.name for tensor in self.tensors]
-        twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
+        names = Counter(tensor.name for tensor in self.tensors)
+        twice = next((name for name, count in names.items() if count > 1), None)
         if twice is not None:
             raise InvalidRequest(f"every tensor needs a name of its own; received {twice!r} twice. Name the layers.")
         if not self.trained:
@@ -144,8 +146,14 @@ class Layout:
         """The layout that a message describes.
 
         Raises:
-            InvalidRequest: It is not a layout (see the class).
+            InvalidRequest: It is not a layout (see the class), or one of its tensors has too many dimensions.
         """
+        deepest = max((tensor for tensor in message.tensors), key=lambda tensor: len(tensor.shape), default=None)
+        if deepest is not None and len(deepest.shape) > MOST_DIMENSIONS:
+            raise InvalidRequest(
+                f"a tensor must have at most {MOST_DIMENSIONS} dimensions; received {len(deepest.shape)} of "
+                f"{deepest.name[:80]!r}."
+            )
         return cls.of((tensor.name, tuple(tensor.shape), tensor.section) for tensor in message.tensors)
 
     @classmethod

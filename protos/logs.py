@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from contextlib import suppress
 from typing import Any, Literal
 
 from pydantic import Field
@@ -40,4 +41,5 @@ def log(message: str, **facts: Any) -> None:
         line = json.dumps({"time": stamp, "message": message, **_state["context"], "pid": os.getpid(), **facts})
     else:
         line = f"{time.strftime('%H:%M:%S', time.localtime(now))} {message}"
-    print(line, file=sys.stderr, flush=True)
+    with suppress(OSError):  # a full disk or a terminal that is gone stops no job
+        print(line, file=sys.stderr, flush=True)

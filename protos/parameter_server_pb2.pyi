@@ -531,7 +531,7 @@ class View(_message.Message):
     def __init__(self, number: _Optional[int] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ...) -> None: ...
 
 class ShardEvent(_message.Message):
-    __slots__ = ("joined", "view_seen", "initialised", "pinned", "count", "trace", "stopped", "held", "part", "departed", "generation")
+    __slots__ = ("joined", "view_seen", "initialised", "pinned", "count", "trace", "stopped", "held", "part", "departed", "generation", "initialisation")
     JOINED_FIELD_NUMBER: _ClassVar[int]
     VIEW_SEEN_FIELD_NUMBER: _ClassVar[int]
     INITIALISED_FIELD_NUMBER: _ClassVar[int]
@@ -543,6 +543,7 @@ class ShardEvent(_message.Message):
     PART_FIELD_NUMBER: _ClassVar[int]
     DEPARTED_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
+    INITIALISATION_FIELD_NUMBER: _ClassVar[int]
     joined: ShardAddress
     view_seen: int
     initialised: bool
@@ -554,7 +555,8 @@ class ShardEvent(_message.Message):
     part: StatePart
     departed: Departed
     generation: int
-    def __init__(self, joined: _Optional[_Union[ShardAddress, _Mapping]] = ..., view_seen: _Optional[int] = ..., initialised: _Optional[bool] = ..., pinned: _Optional[int] = ..., count: _Optional[_Union[ShardCount, _Mapping]] = ..., trace: _Optional[bytes] = ..., stopped: _Optional[bool] = ..., held: _Optional[_Union[Held, _Mapping]] = ..., part: _Optional[_Union[StatePart, _Mapping]] = ..., departed: _Optional[_Union[Departed, _Mapping]] = ..., generation: _Optional[int] = ...) -> None: ...
+    initialisation: int
+    def __init__(self, joined: _Optional[_Union[ShardAddress, _Mapping]] = ..., view_seen: _Optional[int] = ..., initialised: _Optional[bool] = ..., pinned: _Optional[int] = ..., count: _Optional[_Union[ShardCount, _Mapping]] = ..., trace: _Optional[bytes] = ..., stopped: _Optional[bool] = ..., held: _Optional[_Union[Held, _Mapping]] = ..., part: _Optional[_Union[StatePart, _Mapping]] = ..., departed: _Optional[_Union[Departed, _Mapping]] = ..., generation: _Optional[int] = ..., initialisation: _Optional[int] = ...) -> None: ...
 
 class Held(_message.Message):
     __slots__ = ("cut", "reached")
@@ -653,7 +655,7 @@ class ShardCount(_message.Message):
     def __init__(self, version: _Optional[int] = ..., dropped: _Optional[int] = ..., duplicates: _Optional[int] = ..., bytes_pushed: _Optional[int] = ..., bytes_pulled: _Optional[int] = ...) -> None: ...
 
 class ShardCommand(_message.Message):
-    __slots__ = ("job", "settings", "layout", "view", "pin", "unpin", "stop", "generation", "hold", "cut", "restore", "flush", "rates")
+    __slots__ = ("job", "settings", "layout", "view", "pin", "unpin", "stop", "generation", "hold", "cut", "restore", "flush", "rates", "initialisation")
     JOB_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
     LAYOUT_FIELD_NUMBER: _ClassVar[int]
@@ -667,6 +669,7 @@ class ShardCommand(_message.Message):
     RESTORE_FIELD_NUMBER: _ClassVar[int]
     FLUSH_FIELD_NUMBER: _ClassVar[int]
     RATES_FIELD_NUMBER: _ClassVar[int]
+    INITIALISATION_FIELD_NUMBER: _ClassVar[int]
     job: Job
     settings: str
     layout: Layout
@@ -680,7 +683,8 @@ class ShardCommand(_message.Message):
     restore: StatePart
     flush: bool
     rates: Rates
-    def __init__(self, job: _Optional[_Union[Job, _Mapping]] = ..., settings: _Optional[str] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., view: _Optional[_Union[View, _Mapping]] = ..., pin: _Optional[int] = ..., unpin: _Optional[int] = ..., stop: _Optional[bool] = ..., generation: _Optional[int] = ..., hold: _Optional[int] = ..., cut: _Optional[_Union[Cut, _Mapping]] = ..., restore: _Optional[_Union[StatePart, _Mapping]] = ..., flush: _Optional[bool] = ..., rates: _Optional[_Union[Rates, _Mapping]] = ...) -> None: ...
+    initialisation: int
+    def __init__(self, job: _Optional[_Union[Job, _Mapping]] = ..., settings: _Optional[str] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., view: _Optional[_Union[View, _Mapping]] = ..., pin: _Optional[int] = ..., unpin: _Optional[int] = ..., stop: _Optional[bool] = ..., generation: _Optional[int] = ..., hold: _Optional[int] = ..., cut: _Optional[_Union[Cut, _Mapping]] = ..., restore: _Optional[_Union[StatePart, _Mapping]] = ..., flush: _Optional[bool] = ..., rates: _Optional[_Union[Rates, _Mapping]] = ..., initialisation: _Optional[int] = ...) -> None: ...
 
 class RawFrame(_message.Message):
     __slots__ = ()

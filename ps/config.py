@@ -191,6 +191,7 @@ class ServerSettings(JobSettings, AccessSettings, LogSettings):
             "start_timeout_s",
             "script",
             "admitted",
+            "scratch_dir",
         ),
         "access": ("tls_dir", "token_file", "insecure"),
         "operation": ("metrics_port", "metrics_host", "log_format"),
@@ -219,6 +220,10 @@ class ServerSettings(JobSettings, AccessSettings, LogSettings):
     )
     admitted: int = Field(
         4, ge=1, description="large push-pulls over gRPC that are in memory at once; others wait unread"
+    )
+
+    scratch_dir: str | None = Field(
+        None, description="folder of temporary files that this server removes at its end if its launcher was killed"
     )
 
     @model_validator(mode="after")

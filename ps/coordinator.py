@@ -15,11 +15,13 @@ from ps.config import ServerSettings
 from ps.departures import Departures
 from ps.ledger import Ledger
 from ps.membership import Member, Membership
+from ps.pace import Pace
 
 LEASES_PER_WORKER = 16  # of an epoch: small enough that the last ones end together
 DOUBT_S = 2.0
 DRAIN_S = 7.0  # from the request to end until a job whose model nobody has saved has failed
 EVALUATE_S, SAVED_S = 4.0, 5.5  # until evaluations are cut short; until a job whose model is saved ends without them
+MOST_FACTS = 50  # of a worker's environment
 LARGEST_LAYOUT = 1 << 31  # weights: 8 GiB
 
 
@@ -48,6 +50,7 @@ class Coordinator:
         phase: What the job is doing.
         generation: Which life of the shards this is.
         departures: Workers that left and whose leases are not settled.
+        pace: How long workers may take for a step.
         evaluations: Results on the validation split, by epoch.
         test: Result on the test split; None before the end.
         notes: What a person should know, oldest first.
@@ -85,6 +88,7 @@ class Coordinator:
         self.started_s: float | None = None
         self.generation = 1
         self.departures = Departures()
+        self.pace = Pace(settings.session_s)
         self.elapsed_s = 0.0  # of training, before the last start
         self.stopped_early = False
         self.saved = False
@@ -95,6 +99,7 @@ class Coordinator:
         self._send = send
         self._initialiser: int | None = None
         self._initialised: set[int] = set()
+        self._initialisation = 0  # how many were given up half way
         self._first_warm_s: float | None = None
         self._pinned: dict[int, set[int]] = {}
         self._tasks: deque[pb.Task] = deque()
@@ -150,6 +155,7 @@ class Coordinator:
         if self.phase in OVER or self.shards.pop(shard, None) is None:
             return
         self.views_seen.pop(shard, None)
+        self._initialised.discard(shard)
         if self.layout is None:
             return
         if self.phase == Phase.DRAINING:
@@ -168,6 +174,7 @@ class Coordinator:
         self.phase, self.test, self.saved, self._lost_s = Phase.RECOVERING, None, False, now
         self.membership.clear()
         self.departures.clear()
+        self.pace.clear()
         for waiting in (self._tasks, self._assigned, self._pinned, self._initialised):
             waiting.clear()
         self._initialiser = self._first_warm_s = None
@@ -210,15 +217,15 @@ class Coordinator:
         if event.HasField("departed"):
             self.departures.told(shard, event.departed)
         if event.view_seen:
-            self.views_seen[shard] = event.view_seen
+            self.views_seen[shard] = min(event.view_seen, self.membership.number)
             if self.ledger is not None:
                 self.departures.seen(shard, event.view_seen, self.ledger)
-        if event.initialised:
+        if event.initialised and event.initialisation == self._initialisation:
             self._initialised.add(shard)
             if self.initialised and self.phase == Phase.INITIALISING:
                 self.phase = Phase.WARMING
-        if event.pinned:
-            self._pinned.setdefault(event.pinned, set()).add(shard)
+        if event.pinned in self._pinned:
+            self._pinned[event.pinned].add(shard)
         self.advance(now)
 
     def view_settled(self, number: int) -> bool:
@@ -255,7 +262,8 @@ class Coordinator:
             else:
                 self.leave(wanted, now, f"worker {wanted} was started again: the older one is fenced")
         member = self.membership.join(wanted, request.host, request.pid, now, request.evaluator)
-        self.facts = self.facts or dict(request.facts)
+        if not self.facts:
+            self.facts = {name[:100]: fact[:500] for name, fact in list(request.facts.items())[:MOST_FACTS]}
         if self.phase == Phase.WAITING:
             self.phase = Phase.INITIALISING
         self._send(pb.ShardCommand(view=self.membership.view()))
@@ -299,14 +307,17 @@ class Coordinator:
             member.idle = False
             self._rest(member)
             task.left_s = self.left_s(now)
+            self.pace.begin(member.worker, now, task=True)
             return task
         may_train = self.phase == Phase.TRAINING and not member.evaluator and self._turn_of(member)
         lease = self.ledger.lease(member.worker) if self.ledger and may_train else None
         if lease is None:
             self._rest(member)
+            self.pace.forget(member.worker)
             return pb.Task(kind=pb.WAIT)
         member.idle = False
         self._rest(member, False)
+        self.pace.begin(member.worker, now)
         return pb.Task(kind=pb.TRAIN, lease=lease.number, epoch=lease.epoch, start=lease.start, stop=lease.stop)
 
     def report(self, request: pb.ReportRequest, now: float) -> None:
@@ -323,6 +334,7 @@ class Coordinator:
                 f"{pb.TaskKind.Name(request.kind)}, epoch {request.epoch}. Ask for a task."
             )
         del self._assigned[member.worker]
+        self.pace.end(member.worker, now)
         if request.HasField("validation"):
             self.evaluations[request.epoch] = request.validation
         self._unpin(task.pin)
@@ -349,6 +361,7 @@ class Coordinator:
             return
         if note:
             self.notes.append(note)
+        self.pace.forget(worker)
         self._return_task(worker)
         if self.ledger is not None:
             if self.settings.shards == 1:
@@ -356,10 +369,19 @@ class Coordinator:
             else:
                 view, shards = self.membership.number, self.settings.shards
                 self.departures.begin(worker, member.incarnation, view, self.ledger, shards)
+        command = pb.ShardCommand(view=self.membership.view())
         if self._initialiser == worker:
             self._initialiser = None
-        self._send(pb.ShardCommand(view=self.membership.view()))
+            if self.phase == Phase.INITIALISING and not self._resumed:
+                self._initialisation += 1  # some shards may have its weights: another's must not be mixed with them
+                self._initialised.clear()
+                command.initialisation = self._initialisation
+        self._send(command)
         self.advance(now)
+
+    def held_up(self, worker: int, now: float) -> None:
+        """A worker waits for others, at a gate: that is no part of its step."""
+        self.pace.put_off(worker, now)
 
     def doubt(self, worker: int, now: float) -> None:
         """A worker's connection broke: if it does not speak up soon, it has died."""
@@ -371,6 +393,8 @@ class Coordinator:
         """Marks samples as used: their push has its outcome on shard 0, or is sure to get one."""
         assert self.ledger is not None
         self.ledger.use(lease, stop)
+        self.pace.end(worker, now)
+        self.pace.begin(worker, now)
         if self.ledger.complete(epoch):
             self.advance(now)
 
@@ -423,6 +447,9 @@ class Coordinator:
         """What time alone brings about: expired sessions, the start."""
         for member in self.membership.expired(now):
             self.leave(member.worker, now, f"worker {member.worker} is silent: its samples are leased again")
+        for worker, waited_s in self.pace.overdue(now):
+            note = f"worker {worker} lives but has done nothing for {waited_s:.0f} s: its samples are leased again"
+            self.leave(worker, now, note)
         self._check_progress(now)
         self.advance(now)
 

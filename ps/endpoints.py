@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 from collections.abc import Callable
@@ -19,7 +20,19 @@ from protos.errors import Unsupported
 from ps.config import ServerSettings
 from ps.doorbell import Doorbell
 from ps.exporter import Exporter, ShardMetrics
+from ps.guard import Guard
 from ps.host import ShardHost
+
+
+def quieten_broken_calls() -> None:
+    """Has gRPC not print a traceback for each call whose caller hung up while it was answered."""
+    for name in ("grpc._cython.cygrpc", "asyncio"):
+        logging.getLogger(name).addFilter(_tells_of_a_fault)
+
+
+def _tells_of_a_fault(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    return type(error).__name__ != "ExecuteBatchError"
 
 
 class PortInUse(Exception):
@@ -33,10 +46,11 @@ async def listen(settings: ServerSettings, add: Callable[[grpc.aio.Server], None
         PortInUse: The address cannot be bound.
         NotSecured: Strangers could reach and use it.
     """
+    quieten_broken_calls()
     identity = adopt(settings)
     check_secured(settings.bind, identity, settings.insecure)
     secure, checks = server_credentials(identity), [TokenCheck(identity.token)] if identity.token else []
-    server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=checks)
+    server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=[*checks, Guard()])
     health = HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     add(server)

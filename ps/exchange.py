@@ -13,9 +13,10 @@ import numpy as np
 from protos import parameter_server_pb2 as pb
 from protos.allocator import keep_freed_memory
 from protos.channel import SESSION_KEY
-from protos.errors import DownpourError, InvalidRequest, TooLarge, UnknownWorker, status_of
+from protos.errors import InvalidRequest, TooLarge, UnknownWorker
 from protos.frame import INLINE_BYTES, Decoder, Frame, encode
 from ps.answers import WAITING_EVERY_S, Answer, begin
+from ps.guard import refuse
 from ps.host import ShardHost
 
 SERVICE = "downpour.v1.Shard"
@@ -63,8 +64,8 @@ class ExchangeServicer:
             worker = self._host.member_of(session).worker
             while (message := await context.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]
                 await _Turn(self._host, session, context, self._admission, self._spare).take(message)
-        except DownpourError as error:
-            await context.abort(*status_of(error))
+        except Exception as error:
+            await refuse(error, context)
         finally:
             if counted is not None:
                 self._streams[counted] -= 1

@@ -80,7 +80,8 @@ class ShardHost:
         self._newest: dict[Life, Push] = {}
         self._hold: Hold | None = None
         self._assembly: Assembly | None = None
-        self._void = False  # the shard's state is of an earlier generation
+        self._void = False  # the shard's state is of an earlier generation, or initialisation
+        self._initialisation = 0
         self._refit = False  # it was made for other settings
         self._rates: RateTable | None = None
 
@@ -105,6 +106,8 @@ class ShardHost:
                 self.arena = Arena(self.slice.size)
         if command.HasField("view"):
             self._adopt(command.view)
+        if command.initialisation > self._initialisation:  # after the view: its worker is no member any more
+            self._initialisation, self._void = command.initialisation, self.shard is not None
         if command.flush and self.shard:
             self.shard.flush()
             self._open_gates()
@@ -295,7 +298,7 @@ class ShardHost:
         self._records, self.trace = state.facts.records, bytearray()
         for member in self._members.values():
             self.shard.join(member.worker, member.incarnation)
-        self._say(initialised=True)
+        self._say(initialised=True, initialisation=self._initialisation)
 
     def _optimizer(self) -> Optimizer:
         assert self.settings is not None and self.slice is not None
@@ -392,6 +395,11 @@ class ShardHost:
     def waiters(self) -> int:
         """Workers whose gate is closed."""
         return len(self._waiters)
+
+    @property
+    def waiting_workers(self) -> list[int]:
+        """Their numbers."""
+        return list(self._waiters)
 
     def gate(self, worker: int, fetch: bool = True) -> asyncio.Future[tuple[Buffer, int]]:
         """A future of the weights for the worker when it may proceed; it holds them.

@@ -16,11 +16,11 @@ from ps.config import interval_of
 from ps.coordinator import Coordinator, Phase
 from ps.hold import CutRound
 from ps.host import ShardHost
+from ps.interval import Interval
 from ps.job_state import job_facts, with_shards
 from ps.run import RunDirectory
 from ps.shard_state import Assembly, ShardState
 
-APART = 20  # times as long as the last one took, at least, between two checkpoints
 CUT_TIMEOUT_S = 5.0  # for a cut over several shards: then it is given up, and tried again later
 KEPT_PHASES = (Phase.WARMING, Phase.TRAINING, Phase.DRAINING, Phase.FINISHING, Phase.ENDED, Phase.FAILED)
 
@@ -55,11 +55,10 @@ class Keeper:
         self._coordinator, self._host, self._run = coordinator, host, run
         self._send, self._flush_trace = send, flush_trace
         settings = coordinator.settings
-        self._every_s, self._every_updates = interval_of(settings.checkpoint_every)
+        self._interval = Interval(*interval_of(settings.checkpoint_every))
         self._keep = settings.checkpoint_keep
         self.taken, self.last_s, self.seconds, self.pause_s = 0, None, 0.0, 0.0
         self._number = max(numbers(run.checkpoints), default=0)
-        self._due_s, self._due_version = 0.0, 0
         self._cut: _Cut | None = None
         self._writing: asyncio.Future[None] | None = None
         self._seen: object = None
@@ -68,11 +67,6 @@ class Keeper:
         host.took = self._took
 
     last_s: float | None
-
-    @property
-    def enabled(self) -> bool:
-        """Whether there are to be any."""
-        return bool(self._every_s or self._every_updates)
 
     @property
     def busy(self) -> bool:
@@ -84,8 +78,7 @@ class Keeper:
         if self._cut is not None and now > self._cut.begun_s + CUT_TIMEOUT_S:
             self.abandon(now)
         version = self._host.shard.version if self._host.shard else 0
-        late = now >= self._due_s if self._every_s else version >= self._due_version and now >= self._due_s
-        if self.enabled and late and self._may_begin() and self._news() != self._seen:
+        if self._interval.is_due(now, version) and self._may_begin() and self._news() != self._seen:
             self._begin(now)
 
     async def last(self, timeout_s: float) -> None:
@@ -93,7 +86,7 @@ class Keeper:
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             if not self.busy:
-                if not self.enabled or self._news() == self._seen or not self._may_begin():
+                if not self._interval.enabled or self._news() == self._seen or not self._may_begin():
                     return
                 self._begin(time.monotonic())
             await self.settled(0.01)
@@ -136,7 +129,7 @@ class Keeper:
             return
         self._send(pb.ShardCommand(cut=pb.Cut(number=cut.round.number, abandon=True)))
         cut.release()
-        self._due_s = now + 0.1
+        self._interval.put_off(now + 0.1)
 
     def _may_begin(self) -> bool:
         coordinator = self._coordinator
@@ -183,7 +176,7 @@ class Keeper:
 
     def _write(self, cut: _Cut) -> None:
         """In a thread of its own."""
-        self._run.sync_traces()
+        self._run.traces.sync()
         save(self._run.checkpoints, cut.checkpoint())
         prune(self._run.checkpoints, self._keep)
 
@@ -192,8 +185,7 @@ class Keeper:
         cut.release()
         self._writing = None
         self.seconds = now - cut.begun_s
-        self._due_s = max(cut.begun_s + self._every_s, now + APART * self.seconds)
-        self._due_version = cut.states[0].facts.version + self._every_updates
+        self._interval.took(cut.begun_s, now, cut.states[0].facts.version)
         if failure is None:
             self.taken, self.last_s = self.taken + 1, now
             if self._failing:

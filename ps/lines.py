@@ -48,10 +48,12 @@ class ShardLines:
         self._standing = pb.ShardCommand(settings=settings.model_dump_json())
         self.counts: dict[int, pb.ShardCount] = {}
         self.stopped: set[int] = set()
+        self._stopping = False
         local(self._standing)
 
     def send(self, command: pb.ShardCommand) -> None:
         """Sends a command to every shard."""
+        self._stopping |= command.stop
         if command.settings:
             self._standing.settings = command.settings
         if command.HasField("rates"):
@@ -60,6 +62,8 @@ class ShardLines:
             self._standing.layout.CopyFrom(command.layout)
         if command.HasField("view"):
             self._standing.view.CopyFrom(command.view)
+        if command.initialisation:
+            self._standing.initialisation = command.initialisation
         if command.generation:
             self._standing.generation = command.generation
         for queue in self._queues.values():
@@ -80,7 +84,7 @@ class ShardLines:
         """Serves the stream of one shard until it ends.
 
         Raises:
-            InvalidRequest: The stream does not begin with the shard's address.
+            InvalidRequest: The stream does not begin with the shard's address, or an event is malformed.
         """
         first = await anext(aiter(events), None)
         if first is None or not first.HasField("joined"):
@@ -102,6 +106,7 @@ class ShardLines:
                 await asyncio.wait([getter, listener], return_when=asyncio.FIRST_COMPLETED)
                 if not getter.done():
                     getter.cancel()
+                    listener.result()  # raises what was wrong with an event
                     break
                 for command in getter.result():
                     yield command
@@ -123,6 +128,6 @@ class ShardLines:
                 return
             if event.HasField("count"):
                 self.counts[shard] = event.count
-            if event.stopped:
+            if event.stopped and self._stopping:
                 self.stopped.add(shard)
             self._event(shard, event)

@@ -54,7 +54,7 @@ class Recovery:
         else:
             coordinator.generation = generation
             self._lines.send(pb.ShardCommand(generation=generation))
-            self._run.cut_traces([0])
+            self._run.traces.cut([0])
 
     def lost(self, shard: int) -> None:
         """A shard of another process is gone."""
@@ -62,7 +62,14 @@ class Recovery:
         self._keeper.abandon(now)
         self._coordinator.shard_lost(shard, now)
         if self._coordinator.generation != before:
+            self._note_generation()
+
+    def _note_generation(self) -> None:
+        """Keeps the generation for the next start; the sessions of an earlier one end with the process in any case."""
+        try:
             self._run.note_generation(self._coordinator.generation)
+        except OSError as error:
+            self._coordinator.notes.append(f"the generation cannot be written, the job goes on: {error}")
 
     def joined(self) -> None:
         """A shard has joined: perhaps it was the last that was missing."""
@@ -93,7 +100,7 @@ class Recovery:
             return
         coordinator.notes.extend(refused)
         if found is None:
-            self._run.cut_traces([0])
+            self._run.traces.cut([0])
             restore_metrics(self._host.metrics, None)
             coordinator.start_over(time.monotonic())
             coordinator.notes.append("there is no checkpoint to go on from: the job starts over")
@@ -111,7 +118,7 @@ class Recovery:
         assert coordinator.layout is not None
         slices = coordinator.layout.cut(coordinator.settings.shards)
         each = shard_facts(checkpoint.facts, len(slices))
-        self._run.cut_traces([each[shard].records for shard in range(len(slices))])
+        self._run.traces.cut([each[shard].records for shard in range(len(slices))])
         coordinator.restored(checkpoint.facts.closed_epochs, time.monotonic())
         for shard, part in enumerate(slices):
             facts = pb.ShardFacts(**each[shard].model_dump())

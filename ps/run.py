@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -17,7 +17,7 @@ from typing import Any
 from ps.config import ServerSettings
 from ps.coordinator import Coordinator
 from ps.metrics import Metrics, staleness_summary
-from ps.trace import TraceFile
+from ps.traces import Traces
 
 
 def new_run_directory(runs_dir: Path, model: str, now: datetime | None = None) -> Path:
@@ -73,14 +73,15 @@ class RunDirectory:
 
     Attributes:
         path: The directory.
+        traces: Of all shards.
     """
 
     def __init__(self, path: Path) -> None:
         """Makes the directory."""
         path.mkdir(parents=True, exist_ok=True)
         self.path = path
+        self.traces = Traces(path)
         self._lock: int | None = None
-        self._traces: dict[int, TraceFile] = {}
 
     def lock(self) -> bool:
         """Takes the directory for this process, until it ends; returns whether nobody else has it."""
@@ -112,31 +113,11 @@ class RunDirectory:
         beside.write_text(json.dumps(content, indent=2) + "\n")
         beside.replace(self.path / name)
 
-    def append_trace(self, shard: int, records: bytes) -> None:
-        """Adds records to the trace of a shard: `trace.npy` is shard 0's, and the job's."""
-        if not records:
-            return
-        if shard not in self._traces:
-            self._traces[shard] = TraceFile(self._trace_path(shard))
-        self._traces[shard].append(records)
-
-    def cut_traces(self, records: Sequence[int]) -> None:
-        """Keeps so many records in the trace of each shard, and none of any other shard's."""
-        self.close()
-        names = {self._trace_path(shard): count for shard, count in enumerate(records)}
-        for path in {*self.path.glob("trace*.npy"), *names}:
-            if path.exists() or names.get(path):
-                TraceFile(path, names.get(path, 0)).close()
-        self._traces = {shard: TraceFile(self._trace_path(shard), count) for shard, count in enumerate(records)}
-
-    def sync_traces(self) -> None:
-        """Brings all traces to the disk; may be called from another thread."""
-        for trace in list(self._traces.values()):
-            trace.sync()
-
     def begin_life(self) -> int:
         """The generation that begins with this start: one more than any before it in this directory."""
         path = self.path / "generation"
+        for part in (*self.path.glob("*.part*"), *self.checkpoints.glob(".*.part")):
+            part.unlink(missing_ok=True)  # of a process that was killed
         try:
             generation = int(path.read_text()) + 1
         except (OSError, ValueError):
@@ -154,14 +135,6 @@ class RunDirectory:
     def checkpoints(self) -> Path:
         """Folder of the checkpoints."""
         return self.path / "checkpoints"
-
-    def _trace_path(self, shard: int) -> Path:
-        return self.path / ("trace.npy" if shard == 0 else f"trace-shard{shard}.npy")
-
-    def close(self) -> None:
-        """Ends the traces."""
-        for trace in self._traces.values():
-            trace.close()
 
 
 def configuration(settings: ServerSettings, facts: dict[str, str]) -> dict[str, Any]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
+import shutil
 import time
+from typing import Any
 
 import grpc
 
 from protos import parameter_server_pb2 as pb
 from protos import parameter_server_pb2_grpc as rpc
 from protos.credentials import NotSecured
-from protos.errors import DownpourError
+from protos.errors import DownpourError, InvalidRequest
 from protos.logs import identify, log
 from ps.checkpoint import numbers
 from ps.config import ServerSettings
@@ -29,6 +32,7 @@ from ps.run import RunDirectory, configuration, run_directory, summary
 from ps.script import ScriptCoordinator
 from ps.servicer import CoordinatorServicer
 from ps.shard import Push
+from ps.trace import DTYPE
 
 TICK_S = 0.1
 SAME_SIGNAL_S = 1.0  # a dying launcher's threads each have the signal sent
@@ -68,9 +72,11 @@ class CoordinatorProcess:
             self.coordinator, self.report, self.lines, path / "model.keras", self._stop_at_once
         )
         self.recovery = Recovery(self.coordinator, self.host, self.lines, self.keeper, self.run, self.servicer.changed)
+        self._launcher = os.getppid()
         self._drained_s: float | None = None
         self._at_once = False
         self._configured: bool | None = None  # whether what is in config.json came from a worker too
+        self._untraced = False  # some records are not on the disk, and that is reported
         self._noted = 0
 
     async def serve(self) -> int:
@@ -98,12 +104,14 @@ class CoordinatorProcess:
             self._flush()
             self._write_summary()
             self.keeper.close()
-            self.run.close()
+            self.run.traces.close()
             if exporter:
                 exporter.close()
             await server.stop(grace=0.5)
             if doorbell:
                 doorbell.close()
+            if self._settings.scratch_dir and os.getppid() != self._launcher:
+                shutil.rmtree(self._settings.scratch_dir, ignore_errors=True)
         for note in self.coordinator.notes[self._noted :]:
             log(note)
         return 0 if self.coordinator.phase == Phase.ENDED else FAILED
@@ -135,7 +143,10 @@ class CoordinatorProcess:
             return  # of a state that is void
         now = time.monotonic()
         if event.trace:
-            self.run.append_trace(shard, event.trace)
+            size = DTYPE.itemsize
+            if len(event.trace) % size:
+                raise InvalidRequest(f"records must be whole, {size} bytes each; received {len(event.trace)} bytes.")
+            self.run.traces.append(shard, event.trace)
         self.coordinator.shard_event(shard, event, now)
         self.keeper.event(shard, event, now)
         self.servicer.changed()
@@ -174,6 +185,8 @@ class CoordinatorProcess:
         flushed = 0.0
         while self.coordinator.phase not in OVER:
             now = time.monotonic()
+            for worker in self.host.waiting_workers:
+                self.coordinator.held_up(worker, now)
             self.coordinator.tick(now)
             self.keeper.tick(now)
             self.host.draining = self.coordinator.draining
@@ -198,16 +211,22 @@ class CoordinatorProcess:
         await self.servicer.wait_until(lambda: self.lines.all_stopped, STOP_TIMEOUT_S)
 
     def _flush(self) -> None:
-        if self._configured != bool(self.coordinator.facts):
-            self._configured = bool(self.coordinator.facts)
-            self.run.write_json("config.json", configuration(self.coordinator.settings, self.coordinator.facts))
+        """Writes what is new; a disk that takes nothing is reported, and tried again."""
+        told = bool(self.coordinator.facts)
+        if self._configured != told:
+            content = configuration(self.coordinator.settings, self.coordinator.facts)
+            self._configured = told if self._write_json("config.json", content) else None
         self._flush_trace()
+        if bool(self.run.traces.trouble) != self._untraced:
+            self._untraced = not self._untraced
+            says = f"cannot be written, training goes on: {self.run.traces.trouble}" if self._untraced else "is written"
+            self.coordinator.notes.append(f"the trace {says}")
         for note in self.coordinator.notes[self._noted :]:
             log(note)
         self._noted = len(self.coordinator.notes)
 
     def _flush_trace(self) -> None:
-        self.run.append_trace(0, self.host.take_trace())
+        self.run.traces.append(0, self.host.take_trace())
 
     def _write_summary(self) -> None:
         counts = [self.host.count(), *self.lines.counts.values()]
@@ -224,7 +243,18 @@ class CoordinatorProcess:
         }
         ledger, early = self.coordinator.ledger, self.coordinator.stopped_early
         drained = ledger is not None and not ledger.finished and not early
-        self.run.write_json("summary.json", summary(self.coordinator, self.host.metrics, totals, drained))
+        self._write_json("summary.json", summary(self.coordinator, self.host.metrics, totals, drained))
+
+    def _write_json(self, name: str, content: dict[str, Any]) -> bool:
+        """Writes a file of the run; returns whether the disk took it."""
+        try:
+            self.run.write_json(name, content)
+        except OSError as error:
+            note = f"{name} cannot be written: {error}"
+            if note not in self.coordinator.notes:
+                self.coordinator.notes.append(note)
+            return False
+        return True
 
 
 def run_server(settings: ServerSettings) -> int:

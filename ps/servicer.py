@@ -6,6 +6,7 @@ import asyncio
 import functools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +15,16 @@ import grpc
 from protos import parameter_server_pb2 as pb
 from protos import parameter_server_pb2_grpc as rpc
 from protos.channel import PROTOCOL
-from protos.errors import DeadlineExceeded, DownpourError, InvalidRequest, TooLarge, Unreachable, Unsupported, status_of
+from protos.errors import (
+    DeadlineExceeded,
+    DownpourError,
+    InvalidRequest,
+    JobConflict,
+    TooLarge,
+    Unreachable,
+    Unsupported,
+    status_of,
+)
 from protos.frame import CHUNK_BYTES
 from ps.coordinator import OVER, Coordinator, Phase, check_protocol
 from ps.lines import ShardLines
@@ -24,6 +34,7 @@ from ps.script import ScriptCoordinator
 LONGEST_WAIT_S = 10.0
 JOIN_TIMEOUT_S = 60.0
 HEARTBEAT_S = 1.0
+LONGEST_REASON = 500  # characters of what a caller says, which stays in the notes
 Context = grpc.aio.ServicerContext[Any, Any]
 Answer = TypeVar("Answer")
 
@@ -209,8 +220,14 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
                 raise InvalidRequest("an uploaded model must have content; received none.")
             beside.replace(self._model_path)
             self._coordinator.saved = True
+        except OSError as error:
+            reason = f"the trained model cannot be written: {error}; make room, and resume the job"
+            self._coordinator.fail(reason)
+            self.changed()
+            raise JobConflict(f"{reason}.") from error
         finally:
-            beside.unlink(missing_ok=True)
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
         return pb.UploadReply(bytes=size)
 
     @told
@@ -246,7 +263,7 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
     async def Leave(self, request: pb.LeaveRequest, context: Context) -> pb.LeaveReply:
         """Ends a session."""
         member = self._coordinator.membership.of_session(request.session)
-        note = f"worker {member.worker} gave up: {request.reason}" if request.failed else ""
+        note = f"worker {member.worker} gave up: {request.reason[:LONGEST_REASON]}" if request.failed else ""
         self._coordinator.leave(member.worker, time.monotonic(), note)
         self.changed()
         return pb.LeaveReply()
@@ -273,7 +290,7 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
     @told
     async def Stop(self, request: pb.StopRequest, context: Context) -> pb.StopReply:
         """Drains the job, or ends it at once."""
-        reason = request.reason or "asked to stop"
+        reason = request.reason[:LONGEST_REASON] or "asked to stop"
         if request.now:
             self._stop(reason)
         else:

@@ -8,10 +8,10 @@ The file is a valid `.npy` after every flush: its header has room for any count 
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,12 +75,15 @@ class TraceFile:
             path: Where it is.
             keep: How many of its first records to keep (default: all).
         """
-        path.touch()
-        self._file: BinaryIO = path.open("r+b")
-        whole = (self._file.seek(0, 2) - _HEADER_BYTES) // DTYPE.itemsize
-        self._count = max(0, whole if keep is None else min(keep, whole))
-        self._file.truncate(_HEADER_BYTES + self._count * DTYPE.itemsize)
-        self._write_header()
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            whole = (os.fstat(self._file).st_size - _HEADER_BYTES) // DTYPE.itemsize
+            self._count = max(0, whole if keep is None else min(keep, whole))
+            os.ftruncate(self._file, self._end)
+            self._write_header(self._count)
+        except BaseException:
+            os.close(self._file)
+            raise
 
     @property
     def count(self) -> int:
@@ -89,26 +92,41 @@ class TraceFile:
 
     def sync(self) -> None:
         """Brings what was written to the disk; may be called from another thread."""
-        os.fsync(self._file.fileno())
+        os.fsync(self._file)
 
     def append(self, records: bytes) -> None:
-        """Adds whole records and makes the file valid again."""
+        """Adds whole records and makes the file valid again.
+
+        Raises:
+            OSError: The disk is full or fails. The file is as it was, and the records can be appended again.
+        """
         count, rest = divmod(len(records), DTYPE.itemsize)
         if rest:
             raise ValueError(f"records must be whole, {DTYPE.itemsize} bytes each; received {len(records)} bytes")
         if count:
-            self._file.seek(0, 2)
-            self._file.write(records)
+            _write(self._file, records, self._end)
+            self._write_header(self._count + count)
             self._count += count
-            self._write_header()
 
     def close(self) -> None:
         """Ends the file."""
-        self._file.close()
+        os.close(self._file)
 
-    def _write_header(self) -> None:
-        description = repr({"descr": DTYPE.descr, "fortran_order": False, "shape": (self._count,)})
+    @property
+    def _end(self) -> int:
+        return _HEADER_BYTES + self._count * DTYPE.itemsize
+
+    def _write_header(self, count: int) -> None:
+        description = repr({"descr": DTYPE.descr, "fortran_order": False, "shape": (count,)})
         room = _HEADER_BYTES - len(_MAGIC) - 4
-        self._file.seek(0)
-        self._file.write(_MAGIC + struct.pack("<I", room) + description.encode().ljust(room - 1) + b"\n")
-        self._file.flush()
+        _write(self._file, _MAGIC + struct.pack("<I", room) + description.encode().ljust(room - 1) + b"\n", 0)
+
+
+def _write(file: int, data: bytes, place: int) -> None:
+    """Writes all of it; a disk that fills up on the way takes a part without a word."""
+    left = memoryview(data)
+    while left:
+        written = os.pwrite(file, left, place)
+        if not written:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        left, place = left[written:], place + written

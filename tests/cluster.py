@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -47,12 +47,12 @@ def wait_until(holds: Callable[[], Any], what: str, deadline_s: float = DEADLINE
 class Process:
     """A child with its output in a file."""
 
-    def __init__(self, log: Path, *command: str, env: dict[str, str] | None = None) -> None:
+    def __init__(self, log: Path, *command: str, env: dict[str, str] | None = None, before: Sequence[str] = ()) -> None:
         clean = {key: value for key, value in os.environ.items() if not key.startswith("DOWNPOUR_")}
         self.log = log
         with log.open("wb") as out:
             self.child = subprocess.Popen(
-                [sys.executable, *command], stdout=subprocess.PIPE, stderr=out, stdin=subprocess.DEVNULL,
+                [*before, sys.executable, *command], stdout=subprocess.PIPE, stderr=out, stdin=subprocess.DEVNULL,
                 cwd=ROOT, env={**clean, "TF_CPP_MIN_LOG_LEVEL": "3", **(env or {})},
             )  # fmt: skip
 
@@ -107,8 +107,9 @@ class Cluster:
             self.servers.append(self.start(f"ps-{shard}", "-m", "ps", f"--shard={shard}", flag, *common))
             self.servers[-1].announcement()
 
-    def start(self, name: str, *command: str, env: dict[str, str] | None = None) -> Process:
-        process = Process(self.folder / f"{name}.log", *command, env=env)
+    def start(self, name: str, *command: str, env: dict[str, str] | None = None, before: Sequence[str] = ()) -> Process:
+        """Starts Python with the arguments `command`; `before` is a command that becomes it, as `env` would."""
+        process = Process(self.folder / f"{name}.log", *command, env=env, before=before)
         self.processes.append(process)
         return process
 

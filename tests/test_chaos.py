@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.chaos import ChaosSettings, run
+from bench.chaos import run
+from bench.chaos_round import ChaosSettings
 from bench.marks import RATE, applied_counts, initial_weights, mark
 
 pytestmark = pytest.mark.slow

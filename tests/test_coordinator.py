@@ -42,6 +42,23 @@ def test_one_worker_initialises_and_another_takes_over_if_it_dies() -> None:
     assert not job.ready(second, initialised=True).initialise
 
 
+def test_the_weights_of_an_initialiser_that_dies_half_way_are_void() -> None:
+    """Shard 0 has the first worker's weights and shard 1 the second's: that must not be taken for initialised."""
+    job = PureJob(shards=2)
+    first, second = job.join(), job.join()
+    assert job.ready(first).initialise
+    job.event(0, initialised=True)
+    job.coordinator.leave(0, job.now)
+    (command,) = [command for command in job.commands if command.initialisation]
+    assert command.view.number == job.coordinator.membership.number  # the dead worker is out of it
+    assert job.ready(second).initialise
+    job.event(1, initialised=True)  # said before the command came
+    job.event(1, initialised=True, initialisation=command.initialisation)
+    assert job.phase() == Phase.INITIALISING
+    job.event(0, initialised=True, initialisation=command.initialisation)
+    assert job.phase() == Phase.WARMING
+
+
 def test_training_waits_for_all_workers_but_not_for_ever() -> None:
     job = PureJob(workers=3, start_timeout_s=60.0, session_s=1000.0)
     first = job.join()
@@ -120,6 +137,33 @@ def test_a_silent_worker_expires_and_its_samples_are_lent_again() -> None:
     again = job.task(second)
     assert (again.epoch, again.start, again.stop) == (0, 4, lost.stop)
     assert any("worker 0 is silent" in note for note in job.coordinator.notes)
+
+
+def test_a_worker_that_lives_and_does_nothing_loses_its_lease_by_the_pace_of_the_others() -> None:
+    job = PureJob(session_s=10.0)
+    first, second = job.start()
+    hung, task = job.task(first), job.task(second)
+    job.now += 2.0
+    job.use(second, task, task.start, task.start + 4)  # a step takes 2 s: 60 s is too long
+    job.now += 59.0
+    for session in (first, second):
+        job.coordinator.heartbeat(session, job.now)
+    job.use(second, task, task.start + 4, task.stop)
+    job.coordinator.tick(job.now)
+    assert job.task(second).kind == pb.TRAIN  # 59 s is the longest step now: nobody is overdue
+    for _ in range(250):
+        job.pass_time(8.0)
+        if job.coordinator.membership.get(0) is None:
+            break
+        for session in (first, second):
+            job.coordinator.heartbeat(session, job.now)
+        job.coordinator.held_up(1, job.now)  # waits at a gate: that is no slow step
+    assert "worker 0 lives but has done nothing for 177" in job.coordinator.notes[-1]
+    again = job.take(second, pb.TRAIN)
+    assert (again.start, again.stop) == (hung.start, hung.stop)
+    with pytest.raises(UnknownWorker):
+        job.task(first)
+    assert job.coordinator.membership.get(1) is not None
 
 
 def test_a_broken_connection_alone_kills_nobody_who_still_speaks() -> None:

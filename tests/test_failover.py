@@ -14,7 +14,8 @@ from protos import parameter_server_pb2 as pb
 from protos.errors import Fenced, UnknownWorker, Unreachable
 from ps.checkpoint import load, newest, numbers, path_of
 from ps.server import FAILED
-from tests.cluster import DATA, DEADLINE_S, Cluster, Member, running, vector_layout, wait_until
+from tests.cluster import DATA, DEADLINE_S, Cluster, running, vector_layout, wait_until
+from tests.leasing import push_leased
 from tests.numpy_worker import integer_gradient
 from tests.restarts import await_checkpoint, checkpointed, start_again, summary
 from worker.client import Samples
@@ -28,29 +29,6 @@ SETTINGS: dict[str, Any] = {
     "workers": 1, "optimizer": "adam", "learning_rate": 2.0**-6, "checkpoint_every": "0.05s", "batch_size": 16,
     "epochs": 50, "schedule": "linear:60",
 }  # fmt: skip
-
-
-def push_leased(member: Member, count: int, first_seq: int = 1) -> int:
-    """Pushes for `count` batches of leased samples; returns how many were pushed."""
-    seq = first_seq
-    while seq < first_seq + count:
-        task = member.control.lease(member.session.session)
-        if task.kind == pb.VALIDATE:
-            result = pb.Evaluation(samples=8, loss=1.0, accuracy=0.5)
-            member.control.report(
-                pb.ReportRequest(session=member.session.session, kind=task.kind, epoch=task.epoch, validation=result)
-            )
-            continue
-        assert task.kind == pb.TRAIN, task
-        member.client.pull()
-        for start in range(task.start, task.stop, member.job.batch_size):
-            stop = min(start + member.job.batch_size, task.stop)
-            samples = Samples(stop - start, task.lease, task.epoch, start, stop, loss=1.0)
-            member.client.push_pull(integer_gradient(0, seq, N), 1.0, samples)
-            seq += 1
-            if seq == first_seq + count:
-                break
-    return seq - first_seq
 
 
 def kill(cluster: Cluster, shards: Sequence[int]) -> list[str]:
@@ -208,6 +186,26 @@ def test_a_push_that_reached_one_shard_of_two_is_used_up_and_counted(tmp_path: P
         assert summary(cluster)["partial_pushes"] == 1
 
 
+def test_a_worker_that_hangs_but_lives_loses_its_lease(tmp_path: Path) -> None:
+    """Its heartbeat goes on; steps take milliseconds, so six sessions without one are too many."""
+    with running(tmp_path, 1, **{**SETTINGS, "workers": 2, "session_s": 1}) as cluster:
+        hung, living = cluster.train(LAYOUT, 2, INITIAL)
+        lease = hung.control.lease(hung.session.session)
+        assert lease.kind == pb.TRAIN
+
+        def expelled() -> bool:
+            push_leased(living, 1)
+            return hung.heartbeat.lost is not None
+
+        wait_until(expelled, "the worker that does nothing is told that it has left")
+        assert isinstance(hung.heartbeat.lost, UnknownWorker)
+        assert any("lives but has done nothing" in note for note in cluster.status().notes)
+        push_leased(living, 1)
+        cluster.stop()
+        (mine,) = cluster.trace()[(cluster.trace()["epoch"] == 0) & (cluster.trace()["start"] == lease.start)]
+        assert mine["worker"] == living.worker
+
+
 def test_a_shard_waits_for_its_coordinator_and_then_gives_up(tmp_path: Path) -> None:
     with running(tmp_path, 2, reconnect_s=2, **SETTINGS) as cluster:
         wait_until(lambda: cluster.status().shards_joined == 2, "the shard has joined")
@@ -298,3 +296,18 @@ def test_a_coordinator_that_is_gone_is_unreachable_by_name(tmp_path: Path) -> No
         member.control._timeout_s = 0.5
         with pytest.raises(Unreachable, match=cluster.address):
             member.control.heartbeat(member.session.session)
+
+
+def test_a_worker_that_dies_while_it_initialises_leaves_nothing_of_its_weights(tmp_path: Path) -> None:
+    """It has reached shard 1 of two; the next worker's weights are other ones, and no mixture is trained."""
+    with running(tmp_path, 2, **{**SETTINGS, "session_s": 2}) as cluster:
+        dying = cluster.join(LAYOUT)
+        assert dying.control.ready(dying.session.session, False, warm=True).initialise
+        part = LAYOUT.cut(2)[1]
+        link = dying.client._links[1]
+        link.send(pb.Request(kind=pb.INIT), np.full(part.size, 77, np.float32).data.cast("B"))
+        link.receive()
+        dying.close()
+        living = cluster.join(LAYOUT)
+        living.await_start(INITIAL)
+        np.testing.assert_array_equal(living.client.pull().flat, INITIAL)

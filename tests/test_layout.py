@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from protos import parameter_server_pb2 as pb
 from protos.errors import InvalidRequest
 from protos.layout import STATE, TRAINED, Layout
+from tests.messages import messages
 
 SHAPES = st.lists(st.lists(st.integers(1, 5), max_size=3).map(tuple), min_size=1, max_size=5)
 
@@ -53,6 +54,25 @@ def test_a_layout_survives_the_wire(trained: list[tuple[int, ...]], state: list[
     layout = layout_of(trained, state)
     sent = pb.Layout.FromString(layout.to_proto().SerializeToString())
     assert Layout.from_proto(sent) == layout and layout.difference(layout) is None
+
+
+@given(messages(pb.Layout.DESCRIPTOR, ["w", 1, 2**63]))
+def test_any_message_is_a_layout_or_is_refused(message: pb.Layout) -> None:
+    try:
+        layout = Layout.from_proto(message)
+        parts = layout.cut(2)
+    except InvalidRequest:
+        return
+    assert parts[-1].stop == layout.trained and layout.size >= 2
+
+
+def test_a_layout_that_would_take_long_to_look_at_is_refused_at_once() -> None:
+    deep = pb.Layout(tensors=[pb.Tensor(name="w", shape=[2**63] * 400_000)])
+    with pytest.raises(InvalidRequest, match="at most 32 dimensions; received 400000 of 'w'"):
+        Layout.from_proto(deep)
+    names = [pb.Tensor(name=str(each), shape=[1]) for each in range(100_000)]
+    with pytest.raises(InvalidRequest, match="'99999' twice"):
+        Layout.from_proto(pb.Layout(tensors=[*names, names[-1]]))
 
 
 @pytest.mark.parametrize(

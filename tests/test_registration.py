@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from protos import parameter_server_pb2 as pb
-from protos.errors import InvalidRequest, JobConflict, LayoutMismatch, Unsupported
+from protos.errors import InvalidRequest, JobConflict, LayoutMismatch, TooLarge, Unsupported
 from protos.layout import TRAINED, Layout
+from ps.coordinator import LARGEST_LAYOUT
 from tests.pure_job import EVERYTHING, PureJob
 
 
@@ -32,6 +33,16 @@ def test_a_worker_of_another_job_is_refused_and_disturbs_nobody(
     assert len(job.coordinator.membership) == 2
     job.run(sessions)
     assert job.used == EVERYTHING
+
+
+@pytest.mark.parametrize("shape", [[LARGEST_LAYOUT + 1], [1 << 20, 1 << 20], [2**64 - 1] * 32])
+def test_a_model_beyond_the_largest_is_refused_before_memory_is_taken_for_it(shape: list[int]) -> None:
+    job = PureJob()
+    request = job.request()
+    request.layout.tensors[0].shape[:] = shape
+    with pytest.raises(TooLarge, match=f"at most {LARGEST_LAYOUT:,} weights"):
+        job.coordinator.register(request, 0.0)
+    assert job.coordinator.layout is None and not job.commands and not len(job.coordinator.membership)
 
 
 def test_the_first_worker_fixes_nothing_if_it_is_refused() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import os
 import stat
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,12 +26,14 @@ from protos.credentials import (
     AccessSettings,
     Identity,
     NotSecured,
+    TokenCheck,
     check_secured,
     identity_of,
     is_loopback,
 )
 from ps.server import FAILED
-from tests.cluster import DEADLINE_S, Cluster, running
+from tests.cluster import DEADLINE_S, ROOT, Cluster, running
+from worker.config import named
 
 TOKEN_TEXT = "a-token-that-is-long-enough"
 METHODS = [
@@ -82,6 +87,44 @@ def test_the_token_is_written_nowhere(guarded: Cluster) -> None:
         if path.is_file() and path != guarded.folder / "token":
             assert TOKEN_TEXT.encode() not in path.read_bytes(), path
     assert TOKEN_TEXT not in repr(Identity(token=TOKEN_TEXT))
+
+
+def calls_in(package: str) -> Iterator[tuple[Path, str, ast.Call]]:
+    """Every call in the sources of a package, by the name that is called."""
+    for path in sorted((ROOT / package).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                yield path, ast.unparse(node.func), node
+
+
+@pytest.mark.parametrize("package", ["protos", "ps", "worker", "deploy"])
+def test_nothing_that_is_received_can_become_code(package: str) -> None:
+    """No pickle, eval, exec; modules are imported by the names on a worker's own command line alone."""
+    own_flags = {ROOT / "worker" / "models.py"}  # `named` hands it no function that came over the wire
+    for path, name, call in calls_in(package):
+        assert name not in ("eval", "exec", "compile", "__import__"), (path, name)
+        assert name.split(".")[0] not in ("pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"), (path, name)
+        if name.endswith("import_module") or name.startswith("runpy."):
+            assert path in own_flags | {ROOT / "worker" / "run.py"}, path
+        if name == "np.load":
+            given = {word.arg: word.value for word in call.keywords}
+            assert isinstance(given["allow_pickle"], ast.Constant) and given["allow_pickle"].value is False, path
+
+
+@pytest.mark.parametrize("name", ["os:system", "../../etc/passwd", "/etc/passwd", "data.npz"])
+def test_a_name_from_the_wire_is_no_function_and_no_file(name: str) -> None:
+    with pytest.raises(ValueError, match="not taken from the wire"):
+        named(None, name, "model")
+    assert named("my.module:build", name, "model") == "my.module:build"
+
+
+def test_tokens_are_compared_in_constant_time() -> None:
+    """The one place that sees both: by hmac.compare_digest, and by nothing that stops at the first difference."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(TokenCheck.intercept_service)))
+    called = [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    assert called.count("hmac.compare_digest") == 1
+    compared = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Compare)]
+    assert compared == ["key == TOKEN_KEY"]
 
 
 @pytest.mark.parametrize("transport", ["auto", "grpc"])

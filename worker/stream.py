@@ -124,6 +124,7 @@ class ShardStream(Transport):
 
     def _repeat(self) -> None:
         self._reply = self._loop.start(self._exchange())
+        self._reply.add_done_callback(_seen)  # another shard's error may come first: then nobody asks for this one's
 
     def _await_reply(self) -> Frame[pb.Reply]:
         assert self._reply is not None
@@ -195,3 +196,9 @@ class ShardStream(Transport):
             memory = np.empty(size, np.uint8)
         self._assembled.append(memory)
         return memory.data[:size]
+
+
+def _seen(reply: Started[Any]) -> None:
+    """Keeps asyncio from printing the error of a reply that nobody waits for any more."""
+    if not reply.cancelled():
+        reply.exception()
