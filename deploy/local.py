@@ -118,6 +118,8 @@ class Launcher:
             return
         if summary is not None:
             self._screen.table(summary, str(self._run_dir))
+            if summary.get("diverged"):
+                self._screen.note(f"training diverged: {summary['diverged']}. {advice(summary)}")
         if drained:
             self._screen.note(f"drained: what was trained is in {self._run_dir}")
 
@@ -312,3 +314,9 @@ class Launcher:
             for line in told.tail():
                 self._screen.note(f"  {line}")
         self._screen.note(f"all logs are in {self._run_dir / 'logs'}")
+
+
+def advice(summary: dict[str, Any]) -> str:
+    """What to do about training that diverged."""
+    rate = f"--learning-rate {summary['learning_rate'] / 10:g}, a tenth" if "learning_rate" in summary else "a tenth"
+    return f"Try {rate} of what it was, or --clip-norm 1."

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from ps.shard import Outcome, Push, Result
 
+FAR_ABOVE, TWICE = 4.0, 2.0
 WINDOW_S = 5.0  # over which rates are taken
 
 
@@ -72,6 +73,7 @@ class Metrics:
     epochs: dict[int, EpochMetrics] = field(default_factory=dict)
     first_s: float | None = None
     last_s: float = 0.0
+    initial: EpochMetrics = field(default_factory=EpochMetrics)  # of pushes computed from the initial weights
 
     def record(self, push: Push, result: Result, now: float) -> None:
         """Counts a final outcome."""
@@ -84,9 +86,10 @@ class Metrics:
             self.first_s = now
         epoch = self.epochs.setdefault(push.epoch, EpochMetrics())
         if not push.nonfinite and math.isfinite(push.loss):
-            epoch.samples += push.samples
-            epoch.loss_sum += push.loss * push.samples
-            epoch.correct += push.correct
+            for sums in (epoch, self.initial) if push.base_version == 0 else (epoch,):
+                sums.samples += push.samples
+                sums.loss_sum += push.loss * push.samples
+                sums.correct += push.correct
         if result.outcome == Outcome.APPLIED:
             self.updates += 1
             worker.updates += 1
@@ -100,6 +103,22 @@ class Metrics:
     def staleness(self) -> Counter[int]:
         """How many updates had which staleness, over all workers."""
         return sum((worker.staleness for worker in self.workers.values()), Counter())
+
+
+def divergence(metrics: Metrics) -> str:
+    """How the training loss shows that training diverged; empty if it does not.
+
+    It did if the last epoch's mean is by far above that of the initial weights, or twice that of the first epoch.
+    """
+    means = [epoch.loss for _, epoch in sorted(metrics.epochs.items()) if epoch.samples]
+    if not means:
+        return ""
+    initial, first, last = metrics.initial.loss, means[0], means[-1]
+    if metrics.initial.samples and last > FAR_ABOVE * abs(initial):
+        return f"the training loss of the last epoch is {last:.3g}; that of the initial weights was {initial:.3g}"
+    if last > TWICE * abs(first):
+        return f"the training loss of the last epoch is {last:.3g}; that of the first was {first:.3g}"
+    return ""
 
 
 def mean(histogram: Mapping[int, int]) -> float:

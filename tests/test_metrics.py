@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ps.metrics import WINDOW_S, Metrics, Rate, mean, quantile, staleness_summary
+from ps.metrics import WINDOW_S, Metrics, Rate, divergence, mean, quantile, staleness_summary
 from ps.shard import Outcome, Push, Result
 
 
@@ -41,6 +42,28 @@ def test_a_loss_that_is_no_number_does_not_spoil_the_mean(loss: float) -> None:
     metrics.record(push(loss=2.0), applied(), 0.0)
     metrics.record(push(loss=loss), applied(), 0.0)
     assert metrics.epochs[0].loss == 2.0
+
+
+@pytest.mark.parametrize(
+    ("losses", "says"),
+    [
+        ([2.3, 1.0, 0.5], ""),
+        ([2.3, 3.0, 2.5], ""),  # not good, and not that bad
+        ([], ""),
+        ([2.3, 1.7e10], "is 1.7e\\+10; that of the initial weights was 2.3"),
+        ([2.3, 0.5, 1.5], "is 1.5; that of the first was 0.5"),
+    ],
+)
+def test_a_loss_far_above_where_it_began_is_divergence(losses: list[float], says: str) -> None:
+    """The first is that of the initial weights; the others are epochs'."""
+    metrics = Metrics()
+    for epoch, loss in enumerate(losses, -1):
+        base = 0 if epoch < 0 else 7
+        metrics.record(Push(0, 1, 1, base, samples=1 + 99 * (epoch >= 0), epoch=max(epoch, 0), loss=loss), applied(), 0)
+    if len(losses) > 1:
+        metrics.epochs[0].loss_sum -= losses[0]  # 100 samples alone
+        metrics.epochs[0].samples -= 1
+    assert re.search(says, divergence(metrics)) if says else divergence(metrics) == ""
 
 
 def test_the_rate_is_that_of_the_last_seconds() -> None:
