@@ -138,6 +138,7 @@ class Doorbell:
             self._hang_up(before)
         line.session, line.worker, line.region = knock.session, worker, region
         self._lines[line.session] = line
+        self._host.transports.add("shm")
         self._set_timer(line, None)
         welcome = pb.Reply(payload_bytes=4 * self._host.size)
         socket.send_fds(line.socket, [welcome.SerializeToString()], [self._host.arena.descriptor])

@@ -62,6 +62,7 @@ class ExchangeServicer:
             self._streams[session] += 1
             counted = session
             worker = self._host.member_of(session).worker
+            self._host.transports.add("grpc")
             while (message := await context.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]
                 await _Turn(self._host, session, context, self._admission, self._spare).take(message)
         except Exception as error:

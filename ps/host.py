@@ -63,6 +63,7 @@ class ShardHost:
         self.slice: Slice | None = None
         self.shard: Shard | None = None
         self.metrics = Metrics()
+        self.transports: set[str] = set()  # by which workers have reached it
         self.trace = bytearray()
         self.shares = False
         self.arena: Arena | None = None

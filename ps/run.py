@@ -16,7 +16,8 @@ from typing import Any
 
 from ps.config import ServerSettings
 from ps.coordinator import Coordinator
-from ps.metrics import Metrics, staleness_summary
+from ps.metrics import Metrics, divergence, staleness_summary
+from ps.optimizers import resolve
 from ps.traces import Traces
 
 
@@ -145,10 +146,15 @@ def configuration(settings: ServerSettings, facts: dict[str, str]) -> dict[str, 
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "not installed"
-    return {"settings": settings.model_dump(), "versions": versions, "worker": facts}
+    return {
+        "settings": settings.model_dump(),
+        "optimizer": {"name": settings.optimizer, **resolve(settings.optimizer, settings.hyper)},
+        "versions": versions,
+        "worker": facts,
+    }
 
 
-def summary(coordinator: Coordinator, metrics: Metrics, totals: Mapping[str, float], drained: bool) -> dict[str, Any]:
+def summary(coordinator: Coordinator, metrics: Metrics, totals: Mapping[str, Any], drained: bool) -> dict[str, Any]:
     """What the job came to: settings, counts, losses, accuracies, staleness."""
     settings, ledger = coordinator.settings, coordinator.ledger
     started = coordinator.started_s
@@ -184,6 +190,7 @@ def summary(coordinator: Coordinator, metrics: Metrics, totals: Mapping[str, flo
         "test_loss": test.loss if test else None,
         "test_accuracy": test.accuracy if test else None,
         "test_samples": test.samples if test else 0,
+        "diverged": divergence(metrics) or None,
         "staleness": staleness_summary(metrics),
         **totals,
         "dropped_by_reason": dict(metrics.dropped),

@@ -230,7 +230,8 @@ class CoordinatorProcess:
 
     def _write_summary(self) -> None:
         counts = [self.host.count(), *self.lines.counts.values()]
-        totals = {
+        totals: dict[str, Any] = {
+            "transports": sorted(self.host.transports),
             "dropped": self.host.metrics.dropped.total(),
             "duplicates": sum(count.duplicates for count in counts),
             "partial_pushes": self.coordinator.departures.partial,

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 
 import keras
@@ -104,6 +105,9 @@ class Worker:
             host=socket.gethostname(),
             facts=self._facts(),
         )
+        if self._settings.weights:
+            request.facts["weights"] = self._settings.weights
+            request.facts["weights_sha256"] = sha256(Path(self._settings.weights).read_bytes()).hexdigest()
         self._session = self._control.register(request)
         self._client = self._connect()
         self._course = self._new_course()
