@@ -18,8 +18,9 @@ help:
 	@echo 'make protos   write the stubs again from protos/parameter_server.proto'
 	@echo 'make clean    remove .venv, caches and build products; runs/ stays'
 
+# set -m: of the terminal's Ctrl-C only the command hears, which drains and exits 0; make itself would end with 130.
 train: $(VENV)/worker.stamp
-	@$(VENV)/bin/downpour train $(ARGS)
+	@set -m 2>/dev/null; $(VENV)/bin/downpour train $(ARGS)
 
 test: $(VENV)/dev.stamp
 	$(VENV)/bin/ruff check --quiet .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from deploy.environment import child_environment
 from deploy.plan import SAID_BY_FLAGS, ProcessSpec
 
 POLL_S = 0.02
+OF_TENSORFLOW = re.compile(r"[IWEF]\d{4} \d\d:\d\d:|WARNING: All log messages before absl")
 # A server whose launcher is gone drains and writes what it has; a worker has nothing to save.
 _WHEN_PARENT_DIES = {"ps": signal.SIGTERM, "worker": signal.SIGKILL}
 
@@ -93,8 +95,8 @@ class Process:
             return log.read().decode(errors="replace").split("\n")[:-1]
 
     def tail(self, count: int = 12) -> list[str]:
-        """The last lines that it has printed, blank ones left out."""
-        return [line for line in self.lines() if line.strip()][-count:]
+        """The last lines that it has printed, blank ones and those of TensorFlow's own log left out."""
+        return [line for line in self.lines() if line.strip() and not OF_TENSORFLOW.match(line)][-count:]
 
     def reason(self) -> str:
         """Why it ended, as it said itself in its last line of that kind; else its last line; else how it ended."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import os
 import signal
+import socket
 from collections.abc import Callable
+from contextlib import suppress
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -47,6 +50,7 @@ async def listen(settings: ServerSettings, add: Callable[[grpc.aio.Server], None
         NotSecured: Strangers could reach and use it.
     """
     quieten_broken_calls()
+    _check_free(settings.bind)
     identity = adopt(settings)
     check_secured(settings.bind, identity, settings.insecure)
     secure, checks = server_credentials(identity), [TokenCheck(identity.token)] if identity.token else []
@@ -58,14 +62,35 @@ async def listen(settings: ServerSettings, add: Callable[[grpc.aio.Server], None
         bind = settings.bind
         port = server.add_secure_port(bind, secure) if secure else server.add_insecure_port(bind)
     except RuntimeError as error:
-        raise PortInUse(
-            f"--bind must be a free address of this machine; received {settings.bind}, which cannot be bound. "
-            "Stop what listens there or use port 0."
-        ) from error
+        raise _port_in_use(settings.bind) from error
     await server.start()
     await health.set("", health_pb2.HealthCheckResponse.SERVING)
     host = settings.bind.rpartition(":")[0]
     return server, settings.advertise or f"{host}:{port}"
+
+
+def _check_free(bind: str) -> None:
+    """Raises PortInUse if somebody listens there: gRPC would find out too, and write lines of its own about it."""
+    host, _, port = bind.rpartition(":")
+    try:
+        places = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError:
+        return  # a name that gRPC may know more about
+    for family, kind, protocol, _, place in places:
+        with suppress(OSError), socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(place)
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    raise _port_in_use(bind) from error
+
+
+def _port_in_use(bind: str) -> PortInUse:
+    return PortInUse(
+        f"--bind must be a free address of this machine; received {bind}, which cannot be bound. "
+        "Stop what listens there or use port 0."
+    )
 
 
 def open_doorbell(

@@ -150,6 +150,7 @@ def worker(options: argparse.Namespace) -> int:
         if options.worker_exit:
             print("downpour worker: gradients are not finite: lower --learning-rate", flush=True)
             print("  * its second line\nsomething else was printed after it", flush=True)
+            print("E0000 00:00:1795241602.891332    7540 cuda_platform.cc:52] no driver", flush=True)
             return int(options.worker_exit)
         if options.worker_dies and me.worker == 1 and me.incarnation <= options.worker_dies:
             os.kill(os.getpid(), signal.SIGKILL)

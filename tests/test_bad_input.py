@@ -101,4 +101,5 @@ def test_a_port_in_use_is_named_and_leaves_no_run_behind(cluster: Cluster, tmp_p
     assert server.wait() == 1
     server.kill()
     assert re.search(f"must be a free address.*received {cluster.address}.*port 0", server.errors), server.errors
+    assert len(server.errors.splitlines()) == 1, server.errors  # gRPC has nothing to add
     assert not runs.exists() or not list(runs.iterdir())

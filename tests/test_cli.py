@@ -435,6 +435,7 @@ def test_workers_that_stop_on_purpose_are_not_restarted_and_say_why(launch: Call
     assert "started again" not in job.output
     assert "worker-0 stopped: gradients are not finite: lower --learning-rate" in job.output
     assert "the job failed: no worker is left" in job.output
+    assert "  something else was printed after it" in job.lines and "cuda_platform" not in job.output
     assert "test accuracy" not in job.output
 
 
