@@ -156,7 +156,7 @@ def test_samples_that_a_function_s_model_does_not_take_are_named(own_module):
 
 
 def test_too_few_outputs_are_counted(own_module):
-    with pytest.raises(ModelError, match=r"one probability for each of 7 classes.*\(1, 3\)"):
+    with pytest.raises(ModelError, match=r"one probability for each of 7 classes.*\(3,\)"):
         models.build("own_models:plain", (4,), 7)
 
 

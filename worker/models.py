@@ -196,7 +196,8 @@ def _compile(spec: str, model: keras.Model, output: Any, classes: int) -> None:
     if len(shape) != 2 or shape[1] < classes:
         raise ModelError(
             f"{spec}: the model must return one probability for each of {classes} classes. "
-            f"Received: the shape {shape}. Widen its last layer; where it is no classifier, compile it with its loss."
+            f"Received: the shape {shape[1:]} for a sample. "
+            "Widen its last layer; where it is no classifier, compile it with its loss."
         )
     _check_probabilities(spec, output)
     model.compile(optimizer="sgd", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
