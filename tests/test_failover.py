@@ -132,8 +132,9 @@ def test_all_shards_return_to_the_last_cut_when_one_dies(tmp_path: Path) -> None
     }
     with running(tmp_path, 2, **settings) as cluster:
         (member,) = cluster.train(LAYOUT, 1, INITIAL)
-        pushed = push_leased(member, 8)
-        await_checkpoint(cluster, 8)
+        pushed = 0
+        while not checkpointed(cluster.run, 8):
+            pushed += push_leased(member, 1, first_seq=pushed + 1)
         pushed += push_leased(member, 3, first_seq=pushed + 1)
         (address,) = kill(cluster, [1])
         with pytest.raises(UnknownWorker):
