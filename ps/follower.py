@@ -51,17 +51,19 @@ class Follower:
             DownpourError: The coordinator refuses this shard, or does not answer in time.
         """
         host.took = lambda number, state: self._took(host, number, state)
-        deadline = time.monotonic() + connect_timeout_s
+        deadline, met = time.monotonic() + connect_timeout_s, False
         while not host.stopped.is_set():
             try:
                 await self._one_line(host, joined, deadline)
-                deadline = time.monotonic() + reconnect_s
+                deadline, met = time.monotonic() + reconnect_s, True
             except Unreachable as error:
                 if self.connected:
-                    deadline = time.monotonic() + reconnect_s
+                    deadline, met = time.monotonic() + reconnect_s, True
                 if time.monotonic() + RETRY_S > deadline:
+                    verb, within_s = ("be back", reconnect_s) if met else ("answer", connect_timeout_s)
                     raise DeadlineExceeded(
-                        f"the coordinator must be back at {self._address} within {reconnect_s:g} s; it is not: {error}"
+                        f"the coordinator must {verb} at {self._address} within {within_s:g} s; it did not: {error} "
+                        "Start shard 0 first and check the address."
                     ) from error
             finally:
                 self.connected = False
@@ -73,10 +75,7 @@ class Follower:
             try:
                 await asyncio.wait_for(channel.channel_ready(), timeout_s)
             except TimeoutError:
-                raise DeadlineExceeded(
-                    f"the coordinator must answer at {self._address} within {timeout_s:.0f} s; it did not. "
-                    "Start shard 0 first and check the address."
-                ) from None
+                raise Unreachable("nobody listens there.") from None
             self._forget_events()
             # A queue of its own: the line before may still be waiting at its.
             self._events = asyncio.Queue()

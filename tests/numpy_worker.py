@@ -10,6 +10,7 @@ import argparse
 import itertools
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -32,13 +33,13 @@ def push(member: Member) -> None:
         member.client.push_pull(gradient, 1.0, Samples())
 
 
-def train(member: Member) -> None:
+def train(member: Member, pause_s: float = 0.0) -> None:
     """Takes tasks until the job is over; gradients are integers, evaluations the sum of the weights."""
     seq = 0
     while True:
         task = member.control.lease(member.session.session)
         if task.kind == pb.TRAIN:
-            seq = _train(member, task, seq)
+            seq = _train(member, task, seq, pause_s)
         elif task.kind in (pb.VALIDATE, pb.FINISH):
             _evaluate(member, task)
         elif task.kind == pb.END:
@@ -47,11 +48,12 @@ def train(member: Member) -> None:
             return
 
 
-def _train(member: Member, task: pb.Task, seq: int) -> int:
+def _train(member: Member, task: pb.Task, seq: int, pause_s: float) -> int:
     member.client.pull()
     for start in range(task.start, task.stop, member.job.batch_size):
         stop = min(start + member.job.batch_size, task.stop)
         seq += 1
+        threading.Event().wait(pause_s)
         gradient = integer_gradient(member.worker, seq, member.layout.size)
         samples = Samples(stop - start, task.lease, task.epoch, start, stop, loss=1.0)
         replies = member.client.push_pull(gradient, 1.0, samples).replies
@@ -78,10 +80,14 @@ def main() -> int:
     parser.add_argument("what", choices=["push", "train"])
     parser.add_argument("--server", required=True)
     parser.add_argument("--size", type=int, required=True)
+    parser.add_argument("--pause-ms", type=int, default=0, help="what a gradient takes at least")
     options = parser.parse_args()
     member = Member(options.server, vector_layout(options.size))
     member.await_start(np.zeros(options.size, np.float32))
-    {"push": push, "train": train}[options.what](member)
+    if options.what == "push":
+        push(member)
+    else:
+        train(member, options.pause_ms / 1000)
     member.close()
     return 0
 

@@ -9,6 +9,8 @@ from typing import Any
 from ps.checkpoint import CheckpointError, load, numbers, path_of
 from tests.cluster import Cluster, Process, wait_until
 
+CHECKPOINT_S = 200.0
+
 
 def checkpointed(run: Path, version: int) -> bool:
     """Whether a checkpoint of at least that version of shard 0 is on the disk."""
@@ -22,7 +24,9 @@ def checkpointed(run: Path, version: int) -> bool:
 
 
 def await_checkpoint(cluster: Cluster, version: int) -> None:
-    wait_until(lambda: checkpointed(cluster.run, version), f"a checkpoint of version {version} is written")
+    """Checkpoints are twenty times as far apart as one takes, which on a slow disk is long."""
+    what = f"a checkpoint of version {version} is written"
+    wait_until(lambda: checkpointed(cluster.run, version), what, CHECKPOINT_S)
 
 
 def start_again(cluster: Cluster, shard: int, address: str, *flags: str, **settings: Any) -> Process:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
 from protos import parameter_server_pb2 as pb
+from protos.channel import SESSION_KEY, open_channel
 from protos.errors import DownpourError, Fenced, FutureVersion, InvalidRequest, TooLarge, UnknownWorker
-from tests.cluster import Cluster, Member
+from ps.exchange import STREAMS_PER_SESSION
+from tests.cluster import DEADLINE_S, Cluster, Member
 from tests.raw_frames import LAYOUT, ONES, announcing, answers, frame, header, refused
+from worker.stream import METHOD
 
 
 @pytest.mark.parametrize(
@@ -75,6 +80,26 @@ def test_a_payload_of_the_wrong_length(member: Member, size: int) -> None:
 @pytest.mark.parametrize("session", ["", "12", "no number", "9" * 40])
 def test_an_unknown_session(member: Member, session: str) -> None:
     refused(UnknownWorker, "register", member, *frame(header(member)), session=session)
+
+
+def test_a_session_has_only_so_many_streams(member: Member) -> None:
+    address, key = member.session.shards[0].address, str(member.session.session)
+    never = threading.Event()
+
+    def silent() -> Iterator[bytes]:
+        yield from frame(header(member, kind=pb.PULL), b"")
+        never.wait()
+
+    with open_channel(address) as channel:
+        call = channel.stream_stream(METHOD, None, None)
+        held = STREAMS_PER_SESSION - ("grpc" in member.client.transports)
+        open_ones: list[Any] = [call(silent(), metadata=((SESSION_KEY, key),), timeout=DEADLINE_S) for _ in range(held)]
+        for each in open_ones:
+            next(each)
+        refused(TooLarge, f"at most {STREAMS_PER_SESSION} streams", member, *frame(header(member)))
+        for each in open_ones:
+            each.cancel()
+        never.set()
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,10 @@ from protos import parameter_server_pb2 as pb
 from protos.errors import Fenced, UnknownWorker, Unreachable
 from ps.checkpoint import load, newest, numbers, path_of
 from ps.server import FAILED
-from tests.cluster import DATA, DEADLINE_S, Cluster, running, vector_layout, wait_until
+from tests.cluster import DATA, Cluster, running, vector_layout, wait_until
 from tests.leasing import push_leased
 from tests.numpy_worker import integer_gradient
-from tests.restarts import await_checkpoint, checkpointed, start_again, summary
+from tests.restarts import CHECKPOINT_S, await_checkpoint, checkpointed, start_again, summary
 from worker.client import Samples
 
 pytestmark = pytest.mark.slow
@@ -276,7 +276,7 @@ def test_cuts_are_taken_while_many_push_and_nothing_waits_for_them(tmp_path: Pat
         members = cluster.train(LAYOUT, 3, INITIAL)
         begin, pushed = time.monotonic(), [0, 0, 0]
         while not (len(list((cluster.run / "checkpoints").glob("*.safetensors"))) > 4 and checkpointed(cluster.run, 9)):
-            assert time.monotonic() < begin + DEADLINE_S, "five checkpoints"
+            assert time.monotonic() < begin + CHECKPOINT_S, "five checkpoints"
             for number, member in enumerate(members):
                 pushed[number] += push_leased(member, 1, first_seq=pushed[number] + 1)
         folder = cluster.run / "checkpoints"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bench.history import faults_of
 from ps.trace import DTYPE
+from tests.cluster import running
 
 
 def history() -> np.ndarray:
@@ -26,6 +28,21 @@ def history() -> np.ndarray:
 def test_what_can_have_happened_is_accepted() -> None:
     assert faults_of(history(), slack=1) == []
     assert faults_of(np.zeros(0, DTYPE)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode, slack, shards", [("async", None, 2), ("ssp:2", 2, 2), ("ssp:0", 0, 1), ("bsp", 0, 1)])
+def test_the_history_of_a_real_job_is_possible(tmp_path: Path, mode: str, slack: int | None, shards: int) -> None:
+    """Three processes push as fast as they can, one of them at its leisure; nobody evaluates meanwhile."""
+    with running(tmp_path, shards, workers=3, epochs=1, batch_size=1, mode=mode) as cluster:
+        train = ["-m", "tests.numpy_worker", "train", f"--server={cluster.address}", "--size=50"]
+        workers = [cluster.start(f"worker-{k}", *train, f"--pause-ms={3 * (k == 2)}") for k in range(3)]
+        assert [worker.wait() for worker in workers] == [0, 0, 0]
+        assert [server.wait() for server in cluster.servers] == [0] * shards
+        for shard in range(shards):
+            trace = cluster.trace(shard)
+            assert faults_of(trace, slack) == []
+            assert len(np.unique(trace["worker"])) == 3
 
 
 def repeated(trace: np.ndarray) -> None:

@@ -32,7 +32,26 @@ def doorbells() -> set[str]:
     return {line.split()[-1] for line in lines if "@downpour-" in line}
 
 
-@pytest.mark.parametrize("how", ["end", "SIGINT", "SIGTERM", "SIGKILL"])
+# What ends the job -> exit status of the launcher, and what the summary says.
+ENDS = {
+    "end": (0, "ended"), "SIGINT": (0, "interrupted"), "SIGTERM": (0, "interrupted"), "SIGKILL": (-9, "failed"),
+    "ps-0": (1, None), "ps-1": (1, "failed"), "workers": (1, "failed"),
+}  # fmt: skip
+
+
+def victims(how: str, launcher: psutil.Process) -> list[psutil.Process]:
+    """Whom to kill: the launcher, a server, or all workers."""
+    wanted = {"ps-0": ["ps-0"], "ps-1": ["ps-1"], "workers": ["worker-0", "worker-1"]}.get(how, [])
+    found = []
+    for child in launcher.children():
+        command = child.cmdline()
+        number = next((word.partition("=")[2] for word in command if word.startswith(("--shard=", "--worker="))), "0")
+        if f"{command[command.index('-m') + 1]}-{number}" in wanted:
+            found.append(child)
+    return found
+
+
+@pytest.mark.parametrize("how", ENDS)
 def test_nothing_is_left(tmp_path: Path, how: str) -> None:
     scratch = tmp_path / "tmp"
     scratch.mkdir()
@@ -40,6 +59,7 @@ def test_nothing_is_left(tmp_path: Path, how: str) -> None:
     shared, bells = set(Path("/dev/shm").iterdir()), doorbells()
     epochs = 1 if how == "end" else 50
     flags = ["--workers=2", "--shards=2", f"--epochs={epochs}", "--xla=off", f"--runs-dir={tmp_path / 'runs'}"]
+    flags += ["--server-restarts=0", "--worker-restarts=0", "--log-format=json"]
     launcher = Process(tmp_path / "launcher.log", "-m", "deploy.cli", "train", *flags, env=mark)
     latest = tmp_path / "runs" / "latest"
     try:
@@ -49,19 +69,25 @@ def test_nothing_is_left(tmp_path: Path, how: str) -> None:
         addresses = {each.laddr for child in children for each in child.net_connections() if each.status == "LISTEN"}
         assert len(children) == 4 and len(addresses) == 2 and len(doorbells() - bells) == 2
         assert list(scratch.iterdir()), "the launcher has given its processes a folder for temporary files"
-        if how != "end":
+        if how.startswith("SIG"):
             launcher.child.send_signal(getattr(signal, how))
+        for victim in victims(how, psutil.Process(launcher.child.pid)):
+            victim.kill()
         code = launcher.wait(120.0)
         _, alive = psutil.wait_procs(children, timeout=ENDING_S)
         assert not alive, "all processes are gone"
-        assert code == {"SIGKILL": -9}.get(how, 0)
+        expected, says = ENDS[how]
+        assert code == expected, launcher.errors
         listening = {each.laddr for each in psutil.net_connections("tcp") if each.status == "LISTEN"}
         assert not addresses & listening
         assert doorbells() - bells == set()
         assert set(Path("/dev/shm").iterdir()) - shared == set()
         assert list(scratch.iterdir()) == []
         assert not [path for path in latest.rglob("*") if ".part" in path.name or path.suffix == ".tmp"]
-        status = json.loads((latest / "summary.json").read_text())["status"]
-        assert status == {"end": "ended", "SIGKILL": "failed"}.get(how, "interrupted")
+        assert says is None or json.loads((latest / "summary.json").read_text())["status"] == says
+        for log in (latest / "logs").glob("*.log"):
+            lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith('{"time"')]
+            assert all((line["job"], line["process"]) == (latest.resolve().name, log.stem) for line in lines), log
+            assert all(line["worker"] == int(log.stem[-1]) for line in lines if log.stem.startswith("worker")), log
     finally:
         launcher.kill()

@@ -13,6 +13,7 @@ import pytest
 from deploy.config import TrainSettings
 from deploy.plan import plan
 from deploy.resume import CannotResume, resumed
+from ps.checkpoint import newest
 from ps.config import ServerSettings
 from ps.run import configuration
 from tests.cluster import Process, wait_until
@@ -57,13 +58,14 @@ def test_what_is_no_run_is_refused(tmp_path: Path, content: str | None) -> None:
         resumed(TrainSettings(resume=str(tmp_path)))
 
 
-@pytest.mark.slow
-def test_an_interrupted_training_is_gone_on_with_to_its_end(tmp_path: Path) -> None:
-    """Ctrl-C in the first epoch, then the rest on other shards: every batch counts once, and it has learned."""
-    flags = ["--epochs=2", "--workers=1", "--xla=off", f"--runs-dir={tmp_path / 'runs'}"]
-    first = Process(tmp_path / "first.log", "-m", "deploy.cli", "train", *flags)
+def test_an_interrupted_training_reaches_the_very_weights_of_an_uninterrupted_one(tmp_path: Path) -> None:
+    """Ctrl-C in the first epoch, then the rest on other shards: weights, Adam's slots, step and rate, bit by bit."""
+    flags = ["--epochs=2", "--workers=1", "--xla=off", "--optimizer=adam", "--learning-rate=0.002"]
+    flags += ["--schedule=cosine:3564", "--warm-up=500"]
+    whole = train(tmp_path / "whole", *flags)
+    first = start(tmp_path / "first", *flags)
+    latest = tmp_path / "first" / "latest"
     try:
-        latest = tmp_path / "runs" / "latest"
         wait_until(lambda: checkpointed(latest, 50), "some of the first epoch is kept", 120.0)
         first.child.send_signal(signal.SIGINT)
         assert first.wait() == 0
@@ -72,13 +74,30 @@ def test_an_interrupted_training_is_gone_on_with_to_its_end(tmp_path: Path) -> N
     run = latest.resolve()
     before = json.loads((run / "summary.json").read_text())
     assert before["status"] == "interrupted" and 50 <= before["updates"] < 3564
-    second = Process(tmp_path / "second.log", "-m", "deploy.cli", "train", f"--resume={run}", "--shards=2", "--xla=off")
-    try:
-        assert second.wait(240.0) == 0, second.errors
-    finally:
-        second.kill()
+    train(tmp_path / "second", f"--resume={run}", "--shards=2", "--xla=off")
     after = json.loads((run / "summary.json").read_text())
     assert (after["status"], after["updates"], after["samples"]) == ("ended", 3564, 2 * 57_000)
-    assert after["test_accuracy"] > 0.9
     trace = np.load(run / "trace.npy")
     assert trace["version"].tolist() == list(range(1, 3565))
+    expected, found = (newest(path / "checkpoints")[0] for path in (whole, run))
+    assert expected is not None and found is not None
+    assert set(found.vectors) == {"trained", "slot.m", "slot.v"}
+    for name, vector in expected.vectors.items():
+        np.testing.assert_array_equal(found.vectors[name].view(np.uint32), vector.view(np.uint32), name)
+    np.testing.assert_array_equal(trace["learning_rate"], np.load(whole / "trace.npy")["learning_rate"])
+    assert after["test_accuracy"] == json.loads((whole / "summary.json").read_text())["test_accuracy"] > 0.9
+
+
+def start(runs: Path, *flags: str) -> Process:
+    runs.mkdir()
+    return Process(runs / "launcher.log", "-m", "deploy.cli", "train", f"--runs-dir={runs}", *flags)
+
+
+def train(runs: Path, *flags: str) -> Path:
+    """`downpour train` to its end; returns the run directory, where it is a new one."""
+    launcher = start(runs, *flags)
+    try:
+        assert launcher.wait(200.0) == 0, launcher.errors
+    finally:
+        launcher.kill()
+    return (runs / "latest").resolve()
