@@ -16,6 +16,7 @@ BENCHES = {
     "modes": "pictures of docs/modes.md, in virtual time",
     "kernels": "time of the update rules beside that of a memcpy",
     "transport": "push-pulls beside raw echoes, memcpy, idle workers and a crowd of busy ones",
+    "launchers": "samples/s of the same job, started by each launcher",
     "codecs": "bytes, time and final loss of each codec",
 }
 

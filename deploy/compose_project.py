@@ -95,10 +95,13 @@ class Project:
             settings: `DOWNPOUR_*` variables, by the rest of their names in lower case.
         """
         name = f"downpour-test-{os.getpid()}"
-        own = {f"DOWNPOUR_{key.upper()}": str(value) for key, value in settings.items()}
+        # A worker that compiles is ready seconds later, and the job must outlast the start of several.
+        own = {"DOWNPOUR_XLA": "off", **{f"DOWNPOUR_{key.upper()}": str(value) for key, value in settings.items()}}
         self.environ = {**environ, **own, "COMPOSE_PROJECT_NAME": name}
         self.command = [*compose, *(f"--file={DEPLOY / file}" for file in files)]
         self.volume = f"{name}_runs"
+        self._up: subprocess.Popen[str] | None = None
+        self._status = ""
 
     def compose(self, *args: str, timeout_s: float = CALL_S) -> str:
         """Output of a command of compose."""
@@ -114,6 +117,7 @@ class Project:
         with tempfile.TemporaryFile("w+") as log:
             command = [*self.command, "up", "--no-build", *args]
             process = subprocess.Popen(command, env=self.environ, stdout=log, stderr=subprocess.STDOUT, text=True)
+            self._up = process
             try:
                 yield process
             except BaseException:
@@ -121,9 +125,25 @@ class Project:
                 print(log.read()[-20_000:], file=sys.stderr)
                 raise
             finally:
+                self._up = None
                 if process.poll() is None:
                     process.terminate()
                     process.wait(60)
+
+    def until(self, what: str, holds: Callable[[], Any]) -> Any:
+        """Waits for something that must come while the job runs.
+
+        Raises:
+            Failed: It does not within `START_S`, or `up` has ended without it.
+        """
+
+        def met() -> Any:
+            ended = self._up is not None and self._up.poll() is not None
+            if not (value := holds()) and ended:
+                raise Failed(f"{what} before the job ends, which it did: give it more epochs")
+            return value
+
+        return until(what, met, START_S)
 
     def containers(self, service: str) -> list[str]:
         """Identifiers of the containers of a service, dead ones too."""
@@ -140,11 +160,12 @@ class Project:
     def progress(self) -> dict[str, Any]:
         """What the status endpoint says; empty while it says nothing."""
         try:
-            address = self.compose("port", "status", "8080").strip()
-            with urllib.request.urlopen(f"http://{address}/", timeout=5) as reply:
+            self._status = self._status or self.compose("port", "status", "8080").strip()
+            with urllib.request.urlopen(f"http://{self._status}/", timeout=5) as reply:
                 progress: dict[str, Any] = json.load(reply)
                 return progress
         except (Failed, OSError, ValueError):
+            self._status = ""  # it may be somewhere else when it is back
             return {}
 
     def in_volume(self, code: str) -> str:
@@ -157,10 +178,9 @@ class Project:
         container = self.containers(service)[0]
         before = self.state(container)["RestartCount"]
         self.docker("exec", container, "python", "-c", KILL)
-        until(
+        self.until(
             f"{service} is started again after kill -9",
             lambda: (state := self.state(container))["RestartCount"] > before and state["State"]["Running"],
-            START_S,
         )
         return container
 

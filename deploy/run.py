@@ -1,10 +1,12 @@
 """`downpour run [flags] SCRIPT [ARGS]`: servers and workers around a Keras script, on this machine.
 
 Every worker runs the script (see worker/run.py). Worker 0 has the terminal; the others write to their logs.
+Where `TF_CONFIG` is set, this is one process of such a cluster instead (see script_task.py).
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -18,6 +20,7 @@ from deploy.local import GRACE_S, LEAVE_S, ON_PURPOSE, JobFailed, Launcher
 from deploy.plan import LOOPBACK, ProcessSpec
 from deploy.processes import end, wait
 from deploy.run_dir import make_run_dir
+from deploy.tf_config import VARIABLE, BadTFConfig, read
 from protos import parameter_server_pb2 as pb
 from protos.settings import Settings, parse, split_positional, to_flags
 from ps.config import JobSettings, ServerSettings
@@ -25,6 +28,8 @@ from ps.config import JobSettings, ServerSettings
 PROG = "downpour run"
 ABOUT = "Run a Keras script on a local cluster: put SCRIPT and its arguments after the flags."
 LEADER = "worker-0"
+# Of the coordinator, which learns model, data and optimizer from the script.
+SCRIPT_JOB = ("--model=script", "--dataset=script", "--script", "--checkpoint-every=off", "--idle-timeout-s=0")
 
 
 def _of_job(name: str) -> Any:
@@ -66,8 +71,17 @@ def run(argv: list[str]) -> int:
     if not script:
         print(f"{PROG}: SCRIPT must be given, after the flags; `{PROG} --help` lists them", file=sys.stderr)
         return 2
-    if not Path(script[0]).is_file():
-        print(f"{PROG}: SCRIPT must be a file; there is none at {Path(script[0]).absolute()}", file=sys.stderr)
+    try:
+        task = read(text) if (text := os.environ.get(VARIABLE, "").strip()) else None
+        if (task is None or task.command == "worker") and not Path(script[0]).is_file():
+            print(f"{PROG}: SCRIPT must be a file; there is none at {Path(script[0]).absolute()}", file=sys.stderr)
+            return 2
+        if task is not None:
+            from deploy.script_task import become
+
+            become(task, settings, script)
+    except BadTFConfig as error:
+        print(f"{PROG}: {error}", file=sys.stderr)
         return 2
     return launch(settings, script, Path(script[0]).stem)
 
@@ -91,9 +105,7 @@ def launch(settings: RunSettings, script: Sequence[str], name: str, shown: bool 
 
 def script_plan(settings: RunSettings, run_dir: str, script: Sequence[str], shown: bool = True) -> list[ProcessSpec]:
     """The processes of a script's cluster, in the order in which they must start. Pure."""
-    own = {"model": "script", "dataset": "script"}
-    job = [*to_flags(settings, ServerSettings), *(f"--{name}={value}" for name, value in own.items())]
-    job += ["--script", "--checkpoint-every=off", "--idle-timeout-s=0"]
+    job = [*to_flags(settings, ServerSettings), *SCRIPT_JOB]
     env = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     first = (f"--bind={LOOPBACK}", f"--run-dir={run_dir}", *job)
     servers = [ProcessSpec("ps-0", "ps", 0, "ps", first, env)]

@@ -21,6 +21,7 @@ from worker.config import WorkerSettings
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
 BASE, SHARDS, TLS = "docker-compose.yml", "docker-compose.shards.yml", "docker-compose.tls.yml"
+SHARDS_TLS = "docker-compose.shards-tls.yml"
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 COMMANDS: dict[str, type[Settings]] = {"ps": ServerSettings, "worker": WorkerSettings, "status": StatusSettings}
 
@@ -73,7 +74,7 @@ def test_every_command_is_one_that_the_command_line_takes() -> None:
 
 def test_every_variable_is_a_setting() -> None:
     known = {name.upper() for kind in COMMANDS.values() for name in kind.model_fields}
-    for file in (BASE, SHARDS, TLS):
+    for file in (BASE, SHARDS, TLS, SHARDS_TLS):
         for service, spec in load(file)["services"].items():
             for variable in spec.get("environment", {}):
                 assert variable.removeprefix("DOWNPOUR_") in known, f"{file}, {service}: {variable}"
@@ -109,9 +110,10 @@ def test_servers_are_probed_where_they_listen() -> None:
 
 
 def test_tls_takes_back_what_the_base_file_allows() -> None:
-    environment = load(TLS)["services"]["ps"]["environment"]
-    assert environment["DOWNPOUR_INSECURE"] == "false"
-    assert environment["DOWNPOUR_TLS_DIR"] == "/keys/cluster"
+    for overlay, server in ((TLS, "ps"), (SHARDS_TLS, "ps-1")):
+        environment = load(overlay)["services"][server]["environment"]
+        assert environment["DOWNPOUR_INSECURE"] == "false"
+        assert environment["DOWNPOUR_TLS_DIR"] == "/keys/cluster"
 
 
 def test_workers_do_not_see_the_keys_of_the_server() -> None:

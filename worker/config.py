@@ -35,6 +35,7 @@ class ScriptSettings(AccessSettings):
 
     server: Address = Field(description="HOST:PORT of the coordinator (shard 0), which was started with --script")
     worker: int = Field(0, ge=0, description="number of this worker; worker 0 is the one that is seen")
+    end_job: bool = Field(False, description="end the job when this worker's script has ended well")
     threads: int = Field(1, ge=1, description="TensorFlow's threads within an operation")
     connect_timeout_s: float = Field(60.0, gt=0, description="how long to look for the server before giving up")
     call_timeout_s: float = Field(30.0, gt=0, description="deadline of a call and of an awaited message")

@@ -99,6 +99,10 @@ class Control:
         """Ends the session."""
         self._call(self._stub.Leave, pb.LeaveRequest(session=session, failed=failed, reason=reason), 5.0)
 
+    def stop(self, reason: str) -> None:
+        """Asks for the end of the job once its workers have left."""
+        self._call(self._stub.Stop, pb.StopRequest(now=False, reason=reason))
+
     def close(self) -> None:
         """Closes the connection."""
         self._channel.close()

@@ -48,7 +48,13 @@ def main(argv: list[str]) -> int:
     member = Member(control, job, settings.worker, settings.call_timeout_s)
     prepare(member, settings.threads, job.seed)
     try:
-        return execute(script_and_arguments)
+        code = execute(script_and_arguments)
+        if code == 0 and settings.end_job:
+            control.stop("the script has ended")
+        return code
+    except DownpourError as error:
+        print(f"downpour: the job could not be ended: {error}", file=sys.stderr)
+        return 1
     finally:
         member.close()
 
@@ -67,7 +73,7 @@ def prepare(member: Member, threads: int, seed: int) -> None:
 
 
 def execute(script_and_arguments: list[str]) -> int:
-    """Runs a script as `python SCRIPT ARGS` would."""
+    """Runs a script as `python SCRIPT ARGS` would; returns the exit code, 0 also after the script's `sys.exit()`."""
     path = script_and_arguments[0]
     sys.argv = script_and_arguments
     sys.path.insert(0, os.path.dirname(os.path.abspath(path)))
@@ -76,6 +82,9 @@ def execute(script_and_arguments: list[str]) -> int:
     except DownpourError as error:
         print(f"downpour: {error}", file=sys.stderr, flush=True)
         return 3
+    except SystemExit as ending:
+        if ending.code:
+            raise
     return 0
 
 
