@@ -121,6 +121,12 @@ class ScriptLauncher(Launcher):
         said = self._processes[LEADER].code if LEADER in self._processes else None
         return said if said is not None and said > 0 else code
 
+    def last_words(self) -> str:
+        """The last line that worker 0 has logged."""
+        leader = self._processes.get(LEADER)
+        said = leader.tail(1) if leader is not None else []
+        return said[0] if said else "it said nothing"
+
     def _check_workers(self) -> None:
         leader = self._processes[LEADER]
         if leader.code is None:

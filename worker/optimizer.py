@@ -94,13 +94,15 @@ def as_plain(optimizer: Any) -> Iterator[None]:
         yield
         return
     mine, keras_own = type(optimizer), cast(Any, optimizer)
-    whole, variables = keras_own._variables[:], keras_own._trainable_variables
+    # Another one has the slots: this one's lists of variables are TensorFlow's to watch, and stay as they are.
+    whole = mine.plain.from_config(keras_own.get_config())
+    if keras_own.built:
+        whole.build(keras_own._trainable_variables)
+    whole._iterations.assign(keras_own._iterations)
     object.__setattr__(optimizer, "__class__", mine.plain)
+    object.__setattr__(optimizer, "save_own_variables", whole.save_own_variables)
     try:
-        if keras_own.built:
-            keras_own.built = False
-            keras_own.build(variables)
         yield
     finally:
-        keras_own._variables[:] = whole
+        object.__delattr__(optimizer, "save_own_variables")
         object.__setattr__(optimizer, "__class__", mine)
