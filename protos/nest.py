@@ -25,8 +25,8 @@ def flatten(name: str, value: Any, into: dict[str, np.ndarray]) -> Any:
     array = np.asarray(value)
     if array.dtype.kind not in "biufcSU" or not array.ndim:
         raise TypeError(
-            f"{name} must be an array of numbers or texts, or a dict or list of some. Received: {array.dtype} of shape {array.shape}. "
-            "Turn it into one, such as np.asarray(x)."
+            f"{name} must be an array of numbers or texts, or a dict or list of some. Received: {array.dtype} of "
+            f"shape {array.shape}. Turn it into one, such as np.asarray(x)."
         )
     into[name] = array
     return name

@@ -18,10 +18,11 @@ from keras.src.backend.tensorflow import trainer as keras_trainer
 
 from protos import parameter_server_pb2 as pb
 from protos.errors import Unsupported
-from worker.carried import carried_of, rates_of
+from worker.carried import carried_of, rates_of, slot_names
 from worker.member import Member, Stage
-from worker.optimizer import set_wire
+from worker.optimizer import keep, set_wire
 from worker.sharding import part_of, peek, steps_of, validation_split
+from worker.slots import Slots
 from worker.wire import Wire
 
 UNKNOWN_STEPS = 10_000  # in an epoch, until the first one has been counted
@@ -144,6 +145,8 @@ class Epochs:
         self._told = pb.Rates()
         self._flat = np.empty(0, np.float32)
         self._version, self._steps_per_epoch = 0, UNKNOWN_STEPS
+        self._begun = 0  # iterations of the optimizer before this call of `fit`
+        self._slots: tuple[str, ...] = ()
 
     @property
     def leased(self) -> bool:
@@ -177,14 +180,26 @@ class Epochs:
         if steps:
             self._steps_per_epoch = steps * member.size
         self._wire = wire = Wire(model, model.optimizer, member)
-        carried = carried_of(model.optimizer, model.optimizer.plain, 2 * self._steps_per_epoch)
-        self._told = carried.rates
+        self._begun = int(model.optimizer._iterations.numpy())
+        carried = carried_of(model.optimizer, model.optimizer.plain, self._begun, 2 * self._steps_per_epoch)
+        self._told, self._slots = carried.rates, slot_names(carried)
         facts = {
             "tensorflow": tf.__version__, "keras": keras.__version__, "python": platform.python_version(),
             "machine": platform.machine(),
         }  # fmt: skip
-        loan = (self._leased.samples, self._leased.lease_samples) if self._leased is not None else (1, 0)
-        flat = member.enter(Stage(wire.layout, carried, wire.fingerprint, wire.read(), facts, *loan))
+        kept = model.optimizer.kept
+        stage = Stage(
+            wire.layout,
+            carried,
+            wire.fingerprint,
+            wire.read(),
+            facts,
+            samples=self._leased.samples if self._leased is not None else 1,
+            lease_samples=self._leased.lease_samples if self._leased is not None else 0,
+            slots=kept.vectors if kept is not None and kept.are_of(wire.trained) else {},
+            step=self._begun,
+        )
+        flat = member.enter(stage)
         if flat is None or member.decisions:
             behind = self._epochs if flat is None else self._first + len(member.decisions)
             model._initial_epoch = behind  # where Keras's loop begins
@@ -264,6 +279,8 @@ class Epochs:
             self._give_back()
             self.member.decide(self.wire.epoch, (), pb.Decision(stop=True), farewell=True)
         self._take(0)
+        if self.member.leads and self._slots:
+            keep(self.model.optimizer, Slots(self.wire.trained, self.member.slots(self._slots)))
 
     def _obey(self, decision: pb.Decision) -> dict[str, float]:
         self._decided = True
@@ -278,6 +295,8 @@ class Epochs:
         flat, self._version = self.member.pull(pin)
         self._flat = flat.copy()
         self.wire.write(self._flat)
+        # The updates of all, which a schedule goes by: this worker has counted its own.
+        self.model.optimizer._iterations.assign(self._begun + self._version)
 
     def _give_back(self) -> None:
         """Sends the weights to the servers if a callback has set others."""
@@ -291,7 +310,7 @@ class Epochs:
         schedule = isinstance(optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule)
         if schedule and not ahead:
             return
-        rates = rates_of(optimizer, self._version, self._version, 2 * self._steps_per_epoch)
+        rates = rates_of(optimizer, self._version, self._begun + self._version, 2 * self._steps_per_epoch)
         if rates != self._told:
             self._told = rates
             self.member.set_rates(rates)

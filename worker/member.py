@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -39,6 +40,8 @@ class Stage:
         fingerprint: Of what must be the same everywhere and is not in the layout.
         samples: That it trains on.
         lease_samples: Of which it wants so many on loan at a time; 0: it has its own.
+        slots: Of the optimizer by name, `float32[n]`, if it has been used before; worker 0's count.
+        step: Updates that the optimizer has behind it.
         initial: Its weights `float32[n + m]`; worker 0's count.
         facts: Versions that bits depend on.
     """
@@ -50,6 +53,8 @@ class Stage:
     facts: dict[str, str]
     samples: int = 1
     lease_samples: int = 0
+    slots: Mapping[str, np.ndarray] = field(default_factory=dict)
+    step: int = 0
 
 
 class Member:
@@ -171,10 +176,17 @@ class Member:
         while True:
             reply = self._control.ready(self._session.session, initialised, warm=True)
             if reply.initialise:
-                self._run(lambda: self._connected.initialise(stage.initial))
+                self._run(lambda: self._initialise(stage))
                 initialised = True
             if reply.start or reply.end:
                 return
+
+    def _initialise(self, stage: Stage) -> None:
+        self._connected.initialise(stage.initial)
+        for name, slot in stage.slots.items():
+            whole = np.zeros(stage.layout.size, np.float32)
+            whole[: len(slot)] = slot
+            self._connected.assign(whole, name, stage.step)
 
     def _connect(self) -> Client:
         assert self._stage is not None
@@ -226,6 +238,16 @@ class Member:
     def assign(self, flat: np.ndarray) -> None:
         """Sets other weights `float32[n + m]` on all shards, while the others wait."""
         self._run(lambda: self._connected.assign(flat))
+
+    def slots(self, names: Iterable[str]) -> dict[str, np.ndarray]:
+        """The optimizer's slots of these names, `float32[n]`, as the servers have them now."""
+        assert self._stage is not None
+        trained = self._stage.layout.trained
+
+        def copy_of(name: str) -> np.ndarray:
+            return self._connected.pull_slot(name)[:trained].copy()
+
+        return {name: self._run(functools.partial(copy_of, name)) for name in names}
 
     def _again(self, call: Callable[[], T]) -> T:
         try:

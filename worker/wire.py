@@ -24,6 +24,7 @@ class Wire:
     """One model's line to the servers during one call of `fit`.
 
     Attributes:
+        trained: The variables that the optimizer trains.
         layout: Of the flat vector: what the optimizer trains, then the moving statistics.
         loss: Of the batch at hand, in the graph of its step.
         samples: Of the batch at hand, in the graph of its step.
@@ -40,10 +41,10 @@ class Wire:
             Unsupported: The servers cannot train it.
         """
         self._model, self._optimizer, self._member = model, optimizer, member
-        self._trained = list(model.trainable_variables)
+        self.trained = list(model.trainable_variables)
         self._frozen, self._state = _not_trained(model)
-        _check(self._trained)
-        self.layout = _layout(self._trained, self._state)
+        _check(self.trained)
+        self.layout = _layout(self.trained, self._state)
         self.loss: Any = None
         self.samples: Any = None
         self.epoch = self.steps = self.used = 0
@@ -61,7 +62,7 @@ class Wire:
 
     def read(self) -> np.ndarray:
         """The model's own weights and state, `float32[n + m]`."""
-        values = [np.asarray(v.value, np.float32).ravel() for v in (*self._trained, *self._state)]
+        values = [np.asarray(v.value, np.float32).ravel() for v in (*self.trained, *self._state)]
         return np.concatenate(values)
 
     def write(self, flat: np.ndarray) -> None:
@@ -73,14 +74,14 @@ class Wire:
 
     def step(self, gradients: Mapping[int, Any]) -> None:
         """Pushes the gradients of the variables with these `id`s and assigns what the servers make of them."""
-        known = {id(v) for v in self._trained}
+        known = {id(v) for v in self.trained}
         if not known.issuperset(gradients):
             raise Unsupported(
                 f"the optimizer must be given weights that the model had when fit began, {len(known)} tensors; "
                 f"received {len(gradients)}, some of them others. Build the model, and compile it again after "
                 "unfreezing."
             )
-        given = [_dense(gradients.get(id(v)), v) for v in self._trained]
+        given = [_dense(gradients.get(id(v)), v) for v in self.trained]
         clipped = _clipped(given, self._optimizer)
         flat = tf.concat(flattened(clipped), 0)
         state = tf.concat([tf.zeros(0), *(tf.reshape(tf.cast(v.value, tf.float32), [-1]) for v in self._state)], 0)
@@ -120,7 +121,7 @@ class Wire:
             )
 
     def _assign(self, flat: tf.Tensor) -> None:
-        variables = [*self._trained, *self._state]
+        variables = [*self.trained, *self._state]
         pieces = tf.split(flat, [tensor.size for tensor in self.layout.tensors])
         for variable, piece in zip(variables, pieces, strict=True):
             variable.assign(tf.cast(tf.reshape(piece, variable.shape), variable.dtype))
