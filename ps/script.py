@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pydantic import ValidationError
 
 from protos import parameter_server_pb2 as pb
-from protos.errors import InvalidRequest, JobConflict, Unsupported
+from protos.errors import InvalidRequest, JobConflict, LayoutMismatch, Unsupported
 from protos.layout import Layout
 from ps.config import ServerSettings
 from ps.consistency import consistency_of
@@ -161,6 +161,15 @@ class ScriptCoordinator(Coordinator):
         self.layout, self.data = layout, data
         self._open_epoch()
         self._send(pb.ShardCommand(layout=layout.to_proto()))
+
+    def _check_data(self, data: pb.Data) -> None:
+        if self.data is not None and data.checksum != self.data.checksum:
+            raise LayoutMismatch(
+                f"frozen weights must be the same on all workers; received checksums {self.data.checksum[:12]} and "
+                f"{data.checksum[:12]}. Load them from one file, or call keras.utils.set_random_seed before the model "
+                "is built."
+            )
+        super()._check_data(data)
 
     def set_rates(self, request: pb.SetRatesRequest, now: float) -> None:
         """The learning rate of the updates to come.

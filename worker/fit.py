@@ -51,6 +51,9 @@ def distributed_fit(fit: Callable[..., Any], model: keras.Model, member: Member,
         with epochs.attached():
             history = fit(model, **arguments)
         epochs.complete(history)
+        # Worker 0 alone has validated and run callbacks, which may have drawn random numbers; what the script builds
+        # or shuffles from here on is to be the same everywhere again.
+        keras.utils.set_random_seed((member.seed + member.stages) % 2**32)
         return history
     except Exception as error:
         cause = epochs.error or error
@@ -142,6 +145,8 @@ class Epochs:
         self._training = False  # between the first and the last batch of an epoch
         self._values: list[float] = []
         self._decided = True  # worker 0 has said how the epoch before goes on
+        self._logs: dict[str, float] = {}  # of that epoch, as callbacks saw them
+        self._last = False  # there is none after it
         self._told = pb.Rates()
         self._flat = np.empty(0, np.float32)
         self._version, self._steps_per_epoch = 0, UNKNOWN_STEPS
@@ -216,9 +221,12 @@ class Epochs:
                 history.history.setdefault(name, []).insert(epoch - self._first, value)
 
     def begin_epoch(self, epoch: int) -> None:
-        """Counts anew."""
+        """Counts anew, once the script's callbacks have begun it too."""
+        self.settle()
         self.wire.epoch, self.wire.steps, self.wire.used = epoch - self._first, 0, 0
         self._training, self._decided = True, False
+        if self.member.leads:
+            self._tell_rates()
 
     def after_batch(self) -> None:
         """Stops where another worker, or a person, wants it; passes on a learning rate that a callback has set."""
@@ -258,14 +266,18 @@ class Epochs:
         return of_metrics if set(of_metrics) == set(local) else {**local, **means}
 
     def end_epoch(self, epoch: int, logs: dict[str, Any] | None) -> None:
-        """Says, as worker 0, how it goes on, once all callbacks have run."""
+        """Notes what worker 0's callbacks have made of the epoch."""
+        self._logs = {name: float(value) for name, value in (logs or {}).items() if np.ndim(value) == 0}
+        self._last = epoch + 1 >= self._epochs
+
+    def settle(self) -> None:
+        """Says, as worker 0, how it goes on: once the callbacks have begun the next epoch, or ended training."""
         if not self.member.leads or self._decided:
             return
         self._give_back()
         self._tell_rates(ahead=True)
-        numbers = {name: float(value) for name, value in (logs or {}).items() if np.ndim(value) == 0}
-        stop = bool(self.model.stop_training) or epoch + 1 >= self._epochs
-        decision = pb.Decision(stop=stop, logs=numbers, learning_rate=_rate_now(self.model.optimizer))
+        stop = bool(self.model.stop_training) or self._last
+        decision = pb.Decision(stop=stop, logs=self._logs, learning_rate=_rate_now(self.model.optimizer))
         self.member.decide(self.wire.epoch, self._values, decision)
         self._decided = True
 
@@ -273,6 +285,7 @@ class Epochs:
         """All end with the same weights: those that worker 0's callbacks have left."""
         if self._wire is None or self.member.past:
             return
+        self.settle()
         set_wire(self.model.optimizer, None)
         reply = self.member.meet(self.wire.epoch, (), farewell=True)
         if self.member.leads and not reply.HasField("decision"):
@@ -376,10 +389,6 @@ class First(keras.callbacks.Callback):
         """The model is built."""
         self._epochs.begin((self.params or {}).get("steps"))
 
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """An epoch."""
-        self._epochs.begin_epoch(epoch)
-
 
 class Last(keras.callbacks.Callback):
     """Runs after the script's callbacks."""
@@ -388,6 +397,10 @@ class Last(keras.callbacks.Callback):
         """Tells `epochs`."""
         super().__init__()
         self._epochs = epochs
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """An epoch; a callback may have set its learning rate."""
+        self._epochs.begin_epoch(epoch)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """A batch, or several with `steps_per_execution`."""

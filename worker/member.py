@@ -64,6 +64,7 @@ class Member:
         rank: Its number, from 0.
         size: Workers that the job was started with.
         past: Whether the others are through with the present call of `fit`.
+        stages: Calls of `fit` so far.
         leases: What it has on loan in the present call of `fit`; None: it has samples of its own.
         decisions: Of worker 0, on the epochs that the present call of `fit` had behind it when this worker came.
     """
@@ -81,7 +82,7 @@ class Member:
         self.past, self.decisions = False, list[pb.Decision]()
         self.leases: Leases | None = None
         self._control, self._job, self._timeout_s = control, job, call_timeout_s
-        self._number = 0
+        self.stages = 0
         self._stage: Stage | None = None
         self._session = pb.Session()
         self._client: Client | None = None
@@ -118,7 +119,7 @@ class Member:
         Raises:
             DownpourError: As the coordinator or a shard said.
         """
-        self._number += 1
+        self.stages += 1
         self._stage, self._feedback = stage, None
         self._join()
         return None if self.past else self.pull()[0]
@@ -161,7 +162,7 @@ class Member:
             pid=os.getpid(),
             host=socket.gethostname(),
             facts=stage.facts,
-            stage=self._number,
+            stage=self.stages,
             carried=stage.carried,
         )
         self._session = self._control.register(request)

@@ -71,8 +71,8 @@ class Distributed:
         """
         if self.wire is None:
             raise RuntimeError(
-                "a DistributedOptimizer must be applied within model.fit, which knows the model and the data. "
-                "In a loop of your own, write it as the model's train_step."
+                "a DistributedOptimizer must be applied within fit of a model that was compiled with it. Write a loop "
+                "of your own as the model's train_step; a model with several optimizers cannot be distributed."
             )
         me: Any = self
         variables = me._trainable_variables if trainable_variables is None else list(trainable_variables)
