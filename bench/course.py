@@ -93,8 +93,7 @@ def measured(row: Row, flags: argparse.Namespace) -> dict[str, Any]:
             found[name] = run(name, settings, flags)
         except ContenderError as error:
             found[name] = {"error": str(error)}
-        told = {key: value for key, value in found[name].items() if key != "communication_share"}
-        print(f"{row.model} on {row.dataset}, {name}: {json.dumps(told)}", file=sys.stderr, flush=True)
+        print(f"{row.model} on {row.dataset}, {name}: {json.dumps(found[name])}", file=sys.stderr, flush=True)
     passed = all(holds(row, found["keras"], found[str(count)]) for count in flags.workers)
     return {
         "model": row.model, "dataset": row.dataset, "measure": row.measure, "allowed": row.allowed,
@@ -118,7 +117,8 @@ def run(name: str, settings: TrainSettings, flags: argparse.Namespace) -> dict[s
     with tempfile.TemporaryDirectory(prefix="downpour-bench-") as folder:
         result = train(job, Path(folder), flags.timeout_s, (*extra, *flags.train_flags))
     kept = {key: result[key] for key in ("test_accuracy", "test_loss", "samples_per_s")}
-    return {**kept, "epochs": len(result["history"]), "mean_staleness": result["staleness"]["mean"]}
+    more = {"mean_staleness": result["staleness"]["mean"], "communication_share": result["communication_share"]}
+    return {**kept, "epochs": len(result["history"]), **more}
 
 
 def holds(row: Row, keras: Mapping[str, Any], ours: Mapping[str, Any]) -> bool:

@@ -211,6 +211,7 @@ def summary(coordinator: Coordinator, metrics: Metrics, totals: Mapping[str, flo
         "test_loss": test.loss if test else None,
         "test_accuracy": test.accuracy if test else None,
         "staleness": staleness_summary(metrics),
+        "communication_share": coordinator.exchange_s / coordinator.step_s if coordinator.step_s else None,
         **totals,
         "dropped_by_reason": dict(metrics.dropped),
         "history": [

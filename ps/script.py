@@ -51,6 +51,7 @@ class ScriptCoordinator(Coordinator):
     Attributes:
         stage: Which call of `fit` the job is at, from 1; 0 before the first.
         decisions: Of the present stage, one for each epoch that is behind it.
+        decided: Epochs of all stages that are behind.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class ScriptCoordinator(Coordinator):
                 f"a script's workers push every gradient; received --mode {settings.mode}. Use async, bsp, ssp or "
                 "another mode of gradients."
             )
-        self.stage = 0
+        self.stage = self.decided = 0
         self.decisions: list[pb.Decision] = []
         self._past: dict[int, list[pb.Decision]] = {}
         self._over = True
@@ -279,6 +280,7 @@ class ScriptCoordinator(Coordinator):
             self._over = True
             return
         self.decisions.append(decision)
+        self.decided += 1
         self._meeting, self._stop_asked = Meeting(), False
         self._open_epoch()
         for member in self.membership.members:

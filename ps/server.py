@@ -13,6 +13,7 @@ from protos import parameter_server_pb2_grpc as rpc
 from protos.credentials import NotSecured
 from protos.errors import DownpourError
 from protos.logs import identify, log
+from ps.board import Board
 from ps.checkpoint import numbers
 from ps.config import ServerSettings
 from ps.coordinator import OVER, Coordinator, Phase
@@ -62,6 +63,7 @@ class CoordinatorProcess:
         kind = ScriptCoordinator if settings.script else Coordinator
         self.coordinator = kind(settings, path.name, lambda: secrets.randbits(63) + 1, self.lines.send)
         self.keeper = Keeper(self.coordinator, self.host, self.run, self.lines.send, self._flush_trace)
+        self.board = Board(path, self.coordinator, self.host.metrics) if settings.tensorboard else None
         self.report = ProgressReport(self.coordinator, self.host.metrics, path.name)
         self.servicer = CoordinatorServicer(
             self.coordinator, self.report, self.lines, path / "model.keras", self._stop_at_once
@@ -96,6 +98,8 @@ class CoordinatorProcess:
         finally:
             self._flush()
             self._write_summary()
+            if self.board:
+                self.board.write(time.time(), last=True)
             self.keeper.close()
             self.run.close()
             if exporter:
@@ -200,6 +204,8 @@ class CoordinatorProcess:
             self._configured = bool(self.coordinator.facts)
             self.run.write_json("config.json", configuration(self.coordinator.settings, self.coordinator.facts))
         self._flush_trace()
+        if self.board:
+            self.board.write(time.time())
         for note in self.coordinator.notes[self._noted :]:
             log(note)
         self._noted = len(self.coordinator.notes)

@@ -24,6 +24,8 @@ model = keras.Sequential([keras.layers.Dense(8, activation="relu"), keras.layers
 model.compile(keras.optimizers.Adam(0.02), "sparse_categorical_crossentropy", metrics=["accuracy"])
 cluster = LocalCluster(workers=2, runs_dir="runs")
 first = cluster.fit(model, x, y, epochs=3, batch_size=16, validation_split=0.1, class_weight={0: 1.0, 1: 2.0})
+iterations = int(model.optimizer.iterations)
+moments = max(float(abs(m.numpy()).max()) for m in model.optimizer._momentums)
 print("IN PLAIN KERAS", model.evaluate(x, y, verbose=0, return_dict=True)["accuracy"])
 history = model.fit(x, y, epochs=1, verbose=0)
 model.compile(keras.optimizers.Nadam(), "sparse_categorical_crossentropy")
@@ -33,7 +35,7 @@ except Exception as error:
     refused = f"{type(error).__name__}: {error}"
 
 found = {"history": first.history, "epoch": first.epoch, "run": first.run, "refused": refused}
-found["iterations"] = int(model.optimizer.iterations)
+found |= {"iterations": iterations, "moments": moments}
 json.dump(found, open("found.json", "w"))
 """
 
@@ -52,6 +54,7 @@ def test_an_interactive_process_trains_on_a_cluster_and_goes_on_in_plain_keras(t
     assert done.stdout.count("Epoch 2/3") == 1  # worker 0's output alone, and through this process's own stdout
     assert float(done.stdout.split("IN PLAIN KERAS ")[1].split()[0]) > 0.8
     assert found["refused"].startswith("FitFailed") and "SGD, Adagrad, RMSprop, Adam, AdamW" in found["refused"]
+    assert found["iterations"] == 3 * 18 and found["moments"] > 0  # 288 samples for 2 workers
     summary = json.loads((tmp_path / found["run"] / "summary.json").read_text())
     assert summary["workers"] == 2 and summary["updates"] > 0
 

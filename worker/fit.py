@@ -223,7 +223,7 @@ class Epochs:
     def begin_epoch(self, epoch: int) -> None:
         """Counts anew, once the script's callbacks have begun it too."""
         self.settle()
-        self.wire.epoch, self.wire.steps, self.wire.used = epoch - self._first, 0, 0
+        self.wire.begin_epoch(epoch - self._first)
         self._training, self._decided = True, False
         if self.member.leads:
             self._tell_rates()

@@ -20,6 +20,7 @@ from protos.layout import Layout
 from worker.client import Client, Pulled, Samples
 from worker.control import Control, Heartbeat
 from worker.feedback import Feedback
+from worker.stopwatch import Spent
 
 if TYPE_CHECKING:
     from worker.leased import Leases
@@ -64,6 +65,7 @@ class Member:
         rank: Its number, from 0.
         size: Workers that the job was started with.
         past: Whether the others are through with the present call of `fit`.
+        spent: What its time went to.
         stages: Calls of `fit` so far.
         leases: What it has on loan in the present call of `fit`; None: it has samples of its own.
         decisions: Of worker 0, on the epochs that the present call of `fit` had behind it when this worker came.
@@ -83,6 +85,7 @@ class Member:
         self.leases: Leases | None = None
         self._control, self._job, self._timeout_s = control, job, call_timeout_s
         self.stages = 0
+        self.spent = Spent()
         self._stage: Stage | None = None
         self._session = pb.Session()
         self._client: Client | None = None
@@ -135,7 +138,8 @@ class Member:
         self._part()
         if not isinstance(lost, UnknownWorker):
             try:
-                self._control.leave(self._session.session, bool(failure), failure)
+                spent, self.spent = self.spent, Spent()
+                self._control.leave(self._session.session, bool(failure), failure, spent.step_s, spent.exchange_s)
             except DownpourError:
                 return  # the coordinator will see that the session is silent
 

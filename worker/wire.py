@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -51,6 +52,7 @@ class Wire:
         self.error: Exception | None = None
         self._base = np.empty(0, np.float32)  # the state that was pulled last
         self._nonfinite_in_a_row = 0
+        self._since_s: float | None = None  # the end of the last exchange of this epoch
 
     @property
     def fingerprint(self) -> str:
@@ -103,7 +105,9 @@ class Wire:
             span = leases.take() if leases else None
             lease, start, stop = span or (0, 0, 0)
             facts = Samples(count=count, lease=lease, epoch=self.epoch, start=start, stop=stop, loss=float(loss))
+            begin = time.perf_counter()
             flat = self._member.push_pull(vector, float(norm), facts)
+            self._clock(begin, time.perf_counter())
             if leases is not None:
                 leases.pushed()
             self._base = flat[self.layout.trained :].copy()
@@ -111,6 +115,18 @@ class Wire:
         except (DownpourError, Diverged) as error:
             self.error = error
             raise
+
+    def begin_epoch(self, number: int) -> None:
+        """Counts anew."""
+        self.epoch, self.steps, self.used = number, 0, 0
+        self._since_s = None
+
+    def _clock(self, begin_s: float, end_s: float) -> None:
+        """Counts a step, which began when the one before ended; of the first in an epoch nobody knows when."""
+        if self._since_s is not None:
+            self._member.spent.step_s += end_s - self._since_s
+            self._member.spent.exchange_s += end_s - begin_s
+        self._since_s = end_s
 
     def _count(self, norm: float) -> None:
         self._nonfinite_in_a_row = 0 if np.isfinite(norm) else self._nonfinite_in_a_row + 1
