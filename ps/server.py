@@ -17,6 +17,7 @@ from ps.board import Board
 from ps.checkpoint import numbers
 from ps.config import ServerSettings
 from ps.coordinator import OVER, Coordinator, Phase
+from ps.divergence import LossWatch
 from ps.endpoints import PortInUse, announce, listen, on_signals, open_doorbell, open_exporter
 from ps.exchange import ExchangeServicer
 from ps.exporter import ShardMetrics
@@ -64,6 +65,7 @@ class CoordinatorProcess:
         self.coordinator = kind(settings, path.name, lambda: secrets.randbits(63) + 1, self.lines.send)
         self.keeper = Keeper(self.coordinator, self.host, self.run, self.lines.send, self._flush_trace)
         self.board = Board(path, self.coordinator, self.host.metrics) if settings.tensorboard else None
+        self.losses = LossWatch(self.host.metrics)
         self.report = ProgressReport(self.coordinator, self.host.metrics, path.name)
         self.servicer = CoordinatorServicer(
             self.coordinator, self.report, self.lines, path / "model.keras", self._stop_at_once
@@ -204,6 +206,8 @@ class CoordinatorProcess:
             self._configured = bool(self.coordinator.facts)
             self.run.write_json("config.json", configuration(self.coordinator.settings, self.coordinator.facts))
         self._flush_trace()
+        if note := self.losses.look():
+            self.coordinator.notes.append(note)
         if self.board:
             self.board.write(time.time())
         for note in self.coordinator.notes[self._noted :]:
