@@ -55,6 +55,7 @@ chaos: $(VENV)/dev.stamp
 protos: $(VENV)/dev.stamp
 	$(VENV)/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. \
 		protos/parameter_server.proto
+	$(VENV)/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. protos/events.proto
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

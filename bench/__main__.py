@@ -10,6 +10,7 @@ BENCHES = {
     "staleness": "its distribution beside the prediction, and what it costs, by compensation and mode",
     "baselines": "samples/s beside TensorFlow's ParameterServerStrategy and Keras's model.fit",
     "quality": "test accuracy over seeds beside single-process Keras",
+    "course": "the course's models, by name, beside single-process Keras",
     "chaos": "kills processes of a running job and checks that nothing was lost",
     "checkpoints": "push-pulls/s with and without checkpoints, in turns",
     "gradient": "a worker's step beside the bare tf.function, plain and through XLA",

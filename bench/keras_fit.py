@@ -11,12 +11,19 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from worker.datasets import load, scale_of, split
-from worker.models import MODELS
+from worker.models import MODELS, build
+
+OPTIMIZERS: Mapping[str, Callable[[Any, argparse.Namespace], Any]] = {  # as the server names them
+    "sgd": lambda keras, flags: keras.optimizers.SGD(flags.learning_rate),
+    "momentum": lambda keras, flags: keras.optimizers.SGD(flags.learning_rate, momentum=flags.momentum),
+    "adam": lambda keras, flags: keras.optimizers.Adam(flags.learning_rate),
+}
 
 
 def main(argv: list[str]) -> int:
@@ -30,8 +37,8 @@ def train(flags: argparse.Namespace) -> dict[str, Any]:
     """Warms up and trains.
 
     Returns:
-        `samples`, `wall_s`, `samples_per_s`, `warmup_s`, the last epoch's mean `loss` and `accuracy`, whether
-        Keras chose XLA (`xla`), and with `--evaluate` the `test_accuracy` and `test_loss`.
+        `samples`, `wall_s`, `samples_per_s`, `epochs`, `warmup_s`, the last epoch's mean `loss` and `accuracy` (None:
+        no classifier), whether Keras chose XLA (`xla`), and with `--evaluate` the `test_accuracy` and `test_loss`.
     """
     import keras
     import tensorflow as tf
@@ -42,34 +49,49 @@ def train(flags: argparse.Namespace) -> dict[str, Any]:
     keras.utils.set_random_seed(flags.seed)
     dataset = load(flags.data)
     held_out = split(dataset, flags.validation_split)
-    x, y = held_out.x_train * np.float32(scale_of(dataset)), held_out.y_train.astype("int32")
-    model = MODELS[flags.model].builder(dataset.input_shape, dataset.classes)
+    x, y = held_out.x_train * np.float32(scale_of(dataset)), _targets(held_out.y_train)
+    model = build(flags.model, dataset.input_shape, dataset.classes)
     model.compile(
-        keras.optimizers.SGD(flags.learning_rate),
-        "sparse_categorical_crossentropy",
-        metrics=["accuracy"],
+        OPTIMIZERS[flags.optimizer](keras, flags),
+        model.loss,
+        metrics=["accuracy"] if "categorical" in str(model.loss) else [],
         steps_per_execution=flags.steps_per_execution,
     )
     warmup_s = _warm_up(model, x, y, flags)
-    stopwatch = _stopwatch()
+    stopwatch, more = _stopwatch(), {}
+    callbacks = [stopwatch]
+    if flags.early_stopping:
+        callbacks.append(keras.callbacks.EarlyStopping("val_loss", patience=flags.early_stopping))
+        more["validation_data"] = (
+            held_out.x_validation * np.float32(scale_of(dataset)),
+            _targets(held_out.y_validation),
+        )
     history = model.fit(
-        x, y, batch_size=flags.batch_size, epochs=flags.epochs, verbose=0, callbacks=[stopwatch]
+        x, y, batch_size=flags.batch_size, epochs=flags.epochs, verbose=0, callbacks=callbacks, **more
     ).history
-    samples = len(x) * flags.epochs
+    samples = len(x) * len(history["loss"])
     result = {
         "samples": samples,
         "wall_s": stopwatch.wall_s,
         "samples_per_s": samples / stopwatch.wall_s,
+        "epochs": len(history["loss"]),
         "warmup_s": warmup_s,
         "loss": history["loss"][-1],
-        "accuracy": history["accuracy"][-1],
+        "accuracy": history["accuracy"][-1] if "accuracy" in history else None,
         "xla": bool(model.jit_compile),
     }
     if flags.evaluate:
-        x_test = held_out.x_test * np.float32(scale_of(dataset))
-        loss, accuracy = model.evaluate(x_test, held_out.y_test.astype("int32"), batch_size=1000, verbose=0)
-        result |= {"test_loss": loss, "test_accuracy": accuracy}
+        from worker.evaluate import Evaluator
+        from worker.flat_model import read_weights
+
+        found = Evaluator(model, scale_of(dataset))(read_weights(model), held_out.x_test, held_out.y_test)
+        result |= {"test_loss": found.loss, "test_accuracy": found.accuracy}
     return result
+
+
+def _targets(y: Any) -> Any:
+    """Class numbers as Keras's losses like them; numbers to be met as they are."""
+    return y if y.dtype.kind == "f" else y.astype("int32")
 
 
 def _warm_up(model: Any, x: Any, y: Any, flags: argparse.Namespace) -> float:
@@ -107,6 +129,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=0.1)
+    parser.add_argument("--optimizer", choices=list(OPTIMIZERS), default="sgd")
+    parser.add_argument("--momentum", type=float, default=0.9, help="of the optimizer momentum")
+    parser.add_argument("--early-stopping", type=int, default=0, metavar="EPOCHS", help="without a lower val. loss")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps-per-execution", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1, help="intra-op and inter-op; 0: TensorFlow's default")

@@ -81,7 +81,7 @@ class TrainSettings(JobSettings, AccessSettings, LogSettings):
         **JobSettings.groups,
         "processes": ("weights", "threads", "xla", "worker_restarts", "server_restarts", "runs_dir", "resume"),
         "access": ("tls_dir", "token_file"),
-        "operation": ("metrics_port", "log_format"),
+        "operation": ("metrics_port", "tensorboard", "log_format"),
         "output": ("verbose",),
     }
 
@@ -111,6 +111,7 @@ class TrainSettings(JobSettings, AccessSettings, LogSettings):
     metrics_port: int | None = Field(
         None, ge=0, lt=65536, description="port of shard 0 on which Prometheus fetches metrics"
     )
+    tensorboard: bool = Field(True, description="write event files for TensorBoard into the run directory")
     resume: str | None = Field(
         None, description="run directory to go on with, from its last checkpoint; its settings hold"
     )

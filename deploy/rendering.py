@@ -150,6 +150,7 @@ def summary_rows(summary: Mapping[str, Any], run: str) -> list[tuple[str, str]]:
         ("updates", number(summary.get("updates"), ",") + (f" ({lost})" if lost else "")),
         ("samples/s", number(summary.get("samples_per_s"), ",.0f")),
         ("staleness", spread),
+        ("communication", f"{number(summary.get('communication_share'), '.0%')} of a step"),
         ("time", duration(summary.get("wall_s", math.nan))),
         ("run", run),
     ]

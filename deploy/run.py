@@ -43,7 +43,7 @@ class RunSettings(Settings):
     groups: ClassVar[dict[str, tuple[str, ...]]] = {
         "cluster": ("workers", "shards", "transport", "codec", "session_s"),
         "asynchrony": ("mode", "staleness", "version_memory", "momentum_correction"),
-        "processes": ("threads", "seed", "worker_restarts", "runs_dir"),
+        "processes": ("threads", "seed", "worker_restarts", "tensorboard", "runs_dir"),
     }
 
     workers: int = Field(
@@ -61,6 +61,7 @@ class RunSettings(Settings):
     seed: int = Field(0, ge=0, lt=2**32, description="of everything random in Keras, the same in all workers")
     threads: int = Field(1, ge=1, le=1024, description="TensorFlow's threads in each worker")
     worker_restarts: int = Field(3, ge=0, description="times that a worker which is killed is started again")
+    tensorboard: bool = Field(True, description="write event files for TensorBoard into the run directory")
     runs_dir: str = Field("runs", min_length=1, description="folder of the run directories")
 
 
@@ -133,6 +134,12 @@ class ScriptLauncher(Launcher):
         said = self._processes[LEADER].code if LEADER in self._processes else None
         return said if said is not None and said > 0 else code
 
+    def last_words(self) -> str:
+        """The last line that worker 0 has logged."""
+        leader = self._processes.get(LEADER)
+        said = leader.tail(1) if leader is not None else []
+        return said[0] if said else "it said nothing"
+
     def _check_workers(self) -> None:
         leader = self._processes[LEADER]
         if leader.code is None:
@@ -171,7 +178,9 @@ class Notes:
     def table(self, summary: Mapping[str, Any], run: str) -> None:
         """One line."""
         staleness = summary["staleness"]
+        share = summary.get("communication_share")
+        messages = "" if share is None else f", communication {share:.0%} of a step"
         self.note(
-            f"{summary['updates']:,} updates by {summary['workers']} workers, mean staleness {staleness['mean']:.2f}; "
-            f"logs and trace in {run}"
+            f"{summary['updates']:,} updates by {summary['workers']} workers, mean staleness {staleness['mean']:.2f}"
+            f"{messages}; logs and trace in {run}"
         )

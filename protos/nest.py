@@ -14,7 +14,7 @@ def flatten(name: str, value: Any, into: dict[str, np.ndarray]) -> Any:
     """Puts the arrays of a nest of dicts and lists into `into`; returns the nest with their names instead.
 
     Raises:
-        TypeError: There is something else than arrays of numbers.
+        TypeError: There is something else than arrays of numbers and texts.
     """
     if value is None:
         return None
@@ -23,8 +23,11 @@ def flatten(name: str, value: Any, into: dict[str, np.ndarray]) -> Any:
     if isinstance(value, list | tuple):
         return [flatten(f"{name}{SEPARATOR}{index}", each, into) for index, each in enumerate(value)]
     array = np.asarray(value)
-    if array.dtype.kind not in "biufc":
-        raise TypeError(f"{name} must be an array of numbers, or a dict or list of some. Received: {array.dtype}.")
+    if array.dtype.kind not in "biufcSU" or not array.ndim:
+        raise TypeError(
+            f"{name} must be an array of numbers or texts, or a dict or list of some. Received: {array.dtype} of "
+            f"shape {array.shape}. Turn it into one, such as np.asarray(x)."
+        )
     into[name] = array
     return name
 

@@ -330,14 +330,18 @@ class UploadReply(_message.Message):
     def __init__(self, bytes: _Optional[int] = ...) -> None: ...
 
 class LeaveRequest(_message.Message):
-    __slots__ = ("session", "failed", "reason")
+    __slots__ = ("session", "failed", "reason", "step_s", "exchange_s")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     FAILED_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    STEP_S_FIELD_NUMBER: _ClassVar[int]
+    EXCHANGE_S_FIELD_NUMBER: _ClassVar[int]
     session: int
     failed: bool
     reason: str
-    def __init__(self, session: _Optional[int] = ..., failed: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...
+    step_s: float
+    exchange_s: float
+    def __init__(self, session: _Optional[int] = ..., failed: _Optional[bool] = ..., reason: _Optional[str] = ..., step_s: _Optional[float] = ..., exchange_s: _Optional[float] = ...) -> None: ...
 
 class LeaveReply(_message.Message):
     __slots__ = ()
@@ -701,7 +705,7 @@ class Knock(_message.Message):
     def __init__(self, protocol: _Optional[int] = ..., session: _Optional[int] = ..., region_bytes: _Optional[int] = ...) -> None: ...
 
 class Request(_message.Message):
-    __slots__ = ("kind", "worker", "incarnation", "seq", "base_version", "generation", "codec", "payload_bytes", "norm", "nonfinite", "samples", "loss", "correct", "lease", "epoch", "start", "stop", "steps", "pin", "no_pull", "have_version", "keep")
+    __slots__ = ("kind", "worker", "incarnation", "seq", "base_version", "generation", "codec", "payload_bytes", "norm", "nonfinite", "samples", "loss", "correct", "lease", "epoch", "start", "stop", "steps", "pin", "no_pull", "have_version", "keep", "slot", "step")
     KIND_FIELD_NUMBER: _ClassVar[int]
     WORKER_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
@@ -724,6 +728,8 @@ class Request(_message.Message):
     NO_PULL_FIELD_NUMBER: _ClassVar[int]
     HAVE_VERSION_FIELD_NUMBER: _ClassVar[int]
     KEEP_FIELD_NUMBER: _ClassVar[int]
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
     kind: Kind
     worker: int
     incarnation: int
@@ -746,7 +752,9 @@ class Request(_message.Message):
     no_pull: bool
     have_version: int
     keep: bool
-    def __init__(self, kind: _Optional[_Union[Kind, str]] = ..., worker: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., base_version: _Optional[int] = ..., generation: _Optional[int] = ..., codec: _Optional[str] = ..., payload_bytes: _Optional[int] = ..., norm: _Optional[float] = ..., nonfinite: _Optional[bool] = ..., samples: _Optional[int] = ..., loss: _Optional[float] = ..., correct: _Optional[int] = ..., lease: _Optional[int] = ..., epoch: _Optional[int] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., steps: _Optional[int] = ..., pin: _Optional[int] = ..., no_pull: _Optional[bool] = ..., have_version: _Optional[int] = ..., keep: _Optional[bool] = ...) -> None: ...
+    slot: str
+    step: int
+    def __init__(self, kind: _Optional[_Union[Kind, str]] = ..., worker: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., base_version: _Optional[int] = ..., generation: _Optional[int] = ..., codec: _Optional[str] = ..., payload_bytes: _Optional[int] = ..., norm: _Optional[float] = ..., nonfinite: _Optional[bool] = ..., samples: _Optional[int] = ..., loss: _Optional[float] = ..., correct: _Optional[int] = ..., lease: _Optional[int] = ..., epoch: _Optional[int] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., steps: _Optional[int] = ..., pin: _Optional[int] = ..., no_pull: _Optional[bool] = ..., have_version: _Optional[int] = ..., keep: _Optional[bool] = ..., slot: _Optional[str] = ..., step: _Optional[int] = ...) -> None: ...
 
 class Reply(_message.Message):
     __slots__ = ("seq", "outcome", "reason", "version", "staleness", "learning_rate", "duplicate", "generation", "payload_bytes", "not_modified", "drain", "applied_version", "waiting", "status", "offset")

@@ -96,11 +96,11 @@ def begin(host: ShardHost, member: pb.Member, header: pb.Request, payload: memor
         host.initialise(payload)
         return Answer(host, header, None)
     if header.kind == pb.ASSIGN:
-        host.assign(payload)
+        host.assign(header, payload)
         return Answer(host, header, None)
     if header.kind == pb.PULL:
         gate: asyncio.Future[tuple[Buffer, int]] = asyncio.get_running_loop().create_future()
-        gate.set_result(host.trained_shard().pull(header.pin, member.worker))
+        gate.set_result(host.pull(header, member.worker))
         return Answer(host, header, gate)
     if header.kind != pb.PUSH_PULL:
         raise InvalidRequest(

@@ -194,7 +194,7 @@ class ServerSettings(JobSettings, AccessSettings, LogSettings):
             "scratch_dir",
         ),
         "access": ("tls_dir", "token_file", "insecure"),
-        "operation": ("metrics_port", "metrics_host", "log_format"),
+        "operation": ("metrics_port", "metrics_host", "tensorboard", "log_format"),
         **JobSettings.groups,
     }
 
@@ -211,6 +211,7 @@ class ServerSettings(JobSettings, AccessSettings, LogSettings):
         None, ge=0, lt=65536, description="port on which Prometheus fetches metrics; 0 lets the system choose"
     )
     metrics_host: str = Field("127.0.0.1", description="address on which it does")
+    tensorboard: bool = Field(True, description="write event files for TensorBoard into the run directory")
     resume: bool = Field(
         False, description="go on from the newest checkpoint in --run-dir (default: the newest run, unless it ended)"
     )

@@ -53,6 +53,8 @@ class Coordinator:
         pace: How long workers may take for a step.
         evaluations: Results on the validation split, by epoch.
         test: Result on the test split; None before the end.
+        step_s: That workers which have left trained for.
+        exchange_s: Of that, in exchanges with the shards.
         notes: What a person should know, oldest first.
         stopped_early: The validation loss had stopped falling.
         saved: The trained model has been uploaded.
@@ -84,6 +86,7 @@ class Coordinator:
         self.evaluations: dict[int, pb.Evaluation] = {}
         self.test: pb.Evaluation | None = None
         self.notes: list[str] = warnings_of(settings)
+        self.step_s = self.exchange_s = 0.0
         self.facts: dict[str, str] = {}
         self.started_s: float | None = None
         self.generation = 1
@@ -353,6 +356,11 @@ class Coordinator:
         if samples < of:
             what = f"evaluated on the first {samples:,} of {of:,} test samples" if samples else "not evaluated"
             self.notes.append(f"the model is saved and {what}: there was no time for more")
+
+    def spent(self, step_s: float, exchange_s: float) -> None:
+        """Counts what a worker's time went to."""
+        if 0 <= exchange_s <= step_s < float("inf"):
+            self.step_s, self.exchange_s = self.step_s + step_s, self.exchange_s + exchange_s
 
     def leave(self, worker: int, now: float, note: str = "") -> None:
         """Lets a worker go: what it had on loan is lent again."""

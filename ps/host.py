@@ -200,16 +200,30 @@ class ShardHost:
             )
         self._put(initial_state(np.frombuffer(payload, np.float32), self.slice, self._optimizer().state()))
 
-    def assign(self, payload: memoryview) -> None:
-        """Replaces the weights of a script's job; the optimizer's slots stay.
+    def assign(self, header: pb.Request, payload: memoryview) -> None:
+        """Replaces the weights of a script's job, while the optimizer's slots stay, or one of these.
 
         Raises:
-            InvalidRequest: The job is no script's, or the payload has another length than this shard's slice.
+            InvalidRequest: The job is no script's, the payload has another length than this shard's slice, or there
+                is no such slot.
         """
         if self._rates is None:
             raise InvalidRequest("weights must be set once, before training; only a script's callbacks set others.")
         check_length(payload, 4 * self.size, self.size)
-        self.trained_shard().assign(np.frombuffer(payload, np.float32))
+        content = np.frombuffer(payload, np.float32)
+        if header.slot:
+            self.trained_shard().assign_slot(header.slot, content, header.step)
+        else:
+            self.trained_shard().assign(content)
+
+    def pull(self, header: pb.Request, worker: int) -> tuple[Buffer, int]:
+        """What a worker asks for, weights or a slot of the optimizer, and the version; held once.
+
+        Raises:
+            InvalidRequest: There is no such pin or slot.
+        """
+        shard = self.trained_shard()
+        return shard.pull_slot(header.slot) if header.slot else shard.pull(header.pin, worker)
 
     def _set_rates(self, rates: pb.Rates) -> None:
         """The learning rate by version, from now on."""

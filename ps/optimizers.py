@@ -14,6 +14,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
+from protos.errors import InvalidRequest
+
 Vector = NDArray[np.float32]
 Scalar = NDArray[np.float32]  # 0-d: a ufunc takes it 0.25 µs faster than a `np.float32`
 Slots = tuple[Vector, ...]
@@ -350,6 +352,19 @@ class Optimizer:
                     g = gradient[block]
                 rule_block(weights[block], g, out[block], s, tuple([slot[block] for slot in slots]), scalars)
         self.step += 1
+
+    def slot(self, name: str) -> Vector:
+        """A slot itself, `float32[n]`.
+
+        Raises:
+            InvalidRequest: There is none of that name.
+        """
+        if name not in self.slots:
+            raise InvalidRequest(
+                f"a slot of {self.name} must be one of {', '.join(self.slots) or '(none)'}; received {name!r}. "
+                "Check that both sides run the same version."
+            )
+        return self.slots[name]
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """A copy of what a checkpoint keeps: every slot, `float32[n]`, and `step`, `int64[]`."""

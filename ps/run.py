@@ -192,6 +192,7 @@ def summary(coordinator: Coordinator, metrics: Metrics, totals: Mapping[str, Any
         "test_samples": test.samples if test else 0,
         "diverged": divergence(metrics) or None,
         "staleness": staleness_summary(metrics),
+        "communication_share": coordinator.exchange_s / coordinator.step_s if coordinator.step_s else None,
         **totals,
         "dropped_by_reason": dict(metrics.dropped),
         "history": [

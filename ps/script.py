@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pydantic import ValidationError
 
 from protos import parameter_server_pb2 as pb
-from protos.errors import InvalidRequest, JobConflict, Unsupported
+from protos.errors import InvalidRequest, JobConflict, LayoutMismatch, Unsupported
 from protos.layout import Layout
 from ps.config import ServerSettings
 from ps.consistency import consistency_of
@@ -51,6 +51,7 @@ class ScriptCoordinator(Coordinator):
     Attributes:
         stage: Which call of `fit` the job is at, from 1; 0 before the first.
         decisions: Of the present stage, one for each epoch that is behind it.
+        decided: Epochs of all stages that are behind.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class ScriptCoordinator(Coordinator):
                 f"a script's workers push every gradient; received --mode {settings.mode}. Use async, bsp, ssp or "
                 "another mode of gradients."
             )
-        self.stage = 0
+        self.stage = self.decided = 0
         self.decisions: list[pb.Decision] = []
         self._past: dict[int, list[pb.Decision]] = {}
         self._over = True
@@ -161,6 +162,15 @@ class ScriptCoordinator(Coordinator):
         self.layout, self.data = layout, data
         self._open_epoch()
         self._send(pb.ShardCommand(layout=layout.to_proto()))
+
+    def _check_data(self, data: pb.Data) -> None:
+        if self.data is not None and data.checksum != self.data.checksum:
+            raise LayoutMismatch(
+                f"frozen weights must be the same on all workers; received checksums {self.data.checksum[:12]} and "
+                f"{data.checksum[:12]}. Load them from one file, or call keras.utils.set_random_seed before the model "
+                "is built."
+            )
+        super()._check_data(data)
 
     def set_rates(self, request: pb.SetRatesRequest, now: float) -> None:
         """The learning rate of the updates to come.
@@ -270,6 +280,7 @@ class ScriptCoordinator(Coordinator):
             self._over = True
             return
         self.decisions.append(decision)
+        self.decided += 1
         self._meeting, self._stop_asked = Meeting(), False
         self._open_epoch()
         for member in self.membership.members:

@@ -16,9 +16,11 @@ from protos import parameter_server_pb2_grpc as rpc
 from protos.credentials import NotSecured
 from protos.errors import DownpourError, InvalidRequest
 from protos.logs import identify, log
+from ps.board import Board
 from ps.checkpoint import numbers
 from ps.config import ServerSettings
 from ps.coordinator import OVER, Coordinator, Phase
+from ps.divergence import LossWatch
 from ps.endpoints import PortInUse, announce, listen, on_signals, open_doorbell, open_exporter
 from ps.exchange import ExchangeServicer
 from ps.exporter import ShardMetrics
@@ -67,6 +69,8 @@ class CoordinatorProcess:
         kind = ScriptCoordinator if settings.script else Coordinator
         self.coordinator = kind(settings, path.name, lambda: secrets.randbits(63) + 1, self.lines.send)
         self.keeper = Keeper(self.coordinator, self.host, self.run, self.lines.send, self._flush_trace)
+        self.board = Board(path, self.coordinator, self.host.metrics) if settings.tensorboard else None
+        self.losses = LossWatch(self.host.metrics)
         self.report = ProgressReport(self.coordinator, self.host.metrics, path.name)
         self.servicer = CoordinatorServicer(
             self.coordinator, self.report, self.lines, path / "model.keras", self._stop_at_once
@@ -103,6 +107,8 @@ class CoordinatorProcess:
         finally:
             self._flush()
             self._write_summary()
+            if self.board:
+                self.board.write(time.time(), last=True)
             self.keeper.close()
             self.run.traces.close()
             if exporter:
@@ -221,6 +227,10 @@ class CoordinatorProcess:
             self._untraced = not self._untraced
             says = f"cannot be written, training goes on: {self.run.traces.trouble}" if self._untraced else "is written"
             self.coordinator.notes.append(f"the trace {says}")
+        if note := self.losses.look():
+            self.coordinator.notes.append(note)
+        if self.board:
+            self.board.write(time.time())
         for note in self.coordinator.notes[self._noted :]:
             log(note)
         self._noted = len(self.coordinator.notes)

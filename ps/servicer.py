@@ -264,6 +264,7 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
         """Ends a session."""
         member = self._coordinator.membership.of_session(request.session)
         note = f"worker {member.worker} gave up: {request.reason[:LONGEST_REASON]}" if request.failed else ""
+        self._coordinator.spent(request.step_s, request.exchange_s)
         self._coordinator.leave(member.worker, time.monotonic(), note)
         self.changed()
         return pb.LeaveReply()

@@ -337,6 +337,26 @@ class Shard:
         spare.array[:] = weights
         self._commit(spare)
 
+    def pull_slot(self, name: str) -> tuple[Buffer, int]:
+        """A copy of a slot of the optimizer, `float32[n + m]` with m zeros, and the version; held as by `pull`.
+
+        Raises:
+            InvalidRequest: The optimizer has no such slot.
+        """
+        slot, copy = self._optimizer.slot(name), self._pool.take()
+        copy.array[: len(slot)], copy.array[len(slot) :] = slot, 0
+        return copy, self.version
+
+    def assign_slot(self, name: str, content: np.ndarray, step: int) -> None:
+        """Sets a slot of the optimizer from `float32[n + m]`, and how many updates it has behind it.
+
+        Raises:
+            InvalidRequest: The optimizer has no such slot.
+        """
+        slot = self._optimizer.slot(name)
+        slot[:] = content[: len(slot)]
+        self._optimizer.step = step
+
     def check_generation(self, generation: int) -> None:
         """Raises Fenced unless the number is this life's."""
         if generation != self.generation:

@@ -72,8 +72,8 @@ def seen(folder: Path, rank: int) -> dict[str, Any]:
 
 
 CASES = (
-    "sequential", "functional", "subclassed", "frozen", "custom_step", "callbacks", "terminate", "data", "execution",
-    "saved",
+    "sequential", "functional", "subclassed", "frozen", "custom_step", "callbacks", "scheduled", "several", "terminate",
+    "data", "execution", "saved",
 )  # fmt: skip
 
 
@@ -96,12 +96,24 @@ def test_a_callback_stops_all_and_the_learning_rate_reaches_the_servers(features
     assert found["calls"] == len(found["epochs"]) == 3
     assert seen(features, 1)["callbacks"]["calls"] == 0
     np.testing.assert_allclose(found["rates"], [0.1, 0.05, 0.025], rtol=1e-6)
-    (trace,) = (features / "runs").glob("*/trace.npy")
-    rates = np.load(trace)["learning_rate"]
+    rates = np.load(features / "runs" / "latest" / "trace.npy")["learning_rate"]
     assert np.isclose(rates, 0.05, rtol=1e-6).any()
     assert len(seen(features, 1)["terminate"]["epochs"]) == 1
     assert (features / "best.keras").exists() and list((features / "tensorboard").rglob("events*"))
     assert len((features / "log.csv").read_text().splitlines()) == 4
+
+
+def test_an_epoch_has_the_learning_rate_that_a_callback_gave_it(features: Path) -> None:
+    rates = np.load(features / "runs" / "latest" / "trace.npy")["learning_rate"]
+    assert [np.isclose(rates, rate, rtol=1e-6).sum() for rate in (0.7, 0.35, 0.175, 0.0875)] == [0, 8, 8, 8]
+
+
+def test_a_second_fit_counts_on(features: Path) -> None:
+    """203 samples are 4 batches for each of 2 workers; all count the updates of all."""
+    for rank in (0, 1):
+        found = seen(features, rank)["several"]
+        assert found["iterations"] == [16, 32] and found["epochs"] == [2, 3]
+        assert found["rate"] == pytest.approx(0.05 * 0.9**3.2, rel=1e-5)
 
 
 def test_the_saved_model_loads_in_plain_keras_and_goes_on(features: Path) -> None:
@@ -126,6 +138,8 @@ def test_the_saved_model_loads_in_plain_keras_and_goes_on(features: Path) -> Non
         ("constraint", "kernel with MaxNorm"),
         ("few", "samples for each of 2 workers; received 1"),
         ("outside", "train_step"),
+        ("several", "several optimizers"),
+        ("scaled", "mixed_bfloat16"),
         ("backup", "BackupAndRestore"),
     ],
 )

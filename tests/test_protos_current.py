@@ -9,16 +9,20 @@ from pathlib import Path
 import pytest
 
 PROTOS = Path(__file__).parents[1] / "protos"
-STUBS = ("parameter_server_pb2.py", "parameter_server_pb2.pyi", "parameter_server_pb2_grpc.py")
+STUBS = (
+    "events_pb2.py", "events_pb2.pyi", "parameter_server_pb2.py", "parameter_server_pb2.pyi",
+    "parameter_server_pb2_grpc.py",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("protos")
     outs = [f"--{kind}={out}" for kind in ("python_out", "pyi_out", "grpc_python_out")]
-    command = [sys.executable, "-m", "grpc_tools.protoc", "-I.", *outs, "protos/parameter_server.proto"]
-    done = subprocess.run(command, cwd=PROTOS.parent, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
+    for name, count in (("events", 2), ("parameter_server", 3)):
+        command = [sys.executable, "-m", "grpc_tools.protoc", "-I.", *outs[:count], f"protos/{name}.proto"]
+        done = subprocess.run(command, cwd=PROTOS.parent, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
     return out / "protos"
 
 

@@ -46,6 +46,24 @@ def test_state_is_added_not_descended() -> None:
     assert shard.pull()[0].array.tolist() == [-1.0] * N + [1.0] * 2
 
 
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_slots_that_are_taken_to_another_shard_go_on_there(optimizer: str) -> None:
+    first, second, whole = (make(optimizer=optimizer, state=2) for _ in range(3))
+    first.push(Push(0, 1, 1, 0), ones(N + 2))
+    second.assign(first.pull()[0].array)
+    for name in Optimizer(optimizer, Hyper(), N).slots:
+        copy, _ = first.pull_slot(name)
+        assert not copy.array[N:].any()
+        second.assign_slot(name, copy.array, 1)
+        first.release(copy)
+    with pytest.raises(InvalidRequest, match="must be one of .*; received 'memory'"):
+        first.pull_slot("memory")
+    second.push(Push(0, 1, 1, 1), ones(N + 2))
+    for seq in (1, 2):
+        whole.push(Push(0, 1, seq, seq - 1), ones(N + 2))
+    np.testing.assert_array_equal(second.pull()[0].array, whole.pull()[0].array)
+
+
 def test_a_repeated_push_is_answered_from_memory_and_applied_once() -> None:
     shard = make()
     told: list[Push] = []

@@ -33,6 +33,13 @@ CARRIED: Mapping[str, Callable[[Any], tuple[str, dict[str, float]]]] = {
     "Adam": _named("adam", *_MOMENTS),
     "AdamW": _named("adamw", *_MOMENTS, "weight_decay"),
 }
+SLOTS: Mapping[str, tuple[str, ...]] = {  # by the server's name of the optimizer
+    "momentum": ("momentum",),
+    "nesterov": ("momentum",),
+    "adagrad": ("accumulator",),
+    "adam": ("momentum", "velocity"),
+    "adamw": ("momentum", "velocity"),
+}
 REFUSED: tuple[tuple[str, str], ...] = (
     ("use_ema", "averages of the weights are not kept on the servers: leave use_ema out"),
     ("gradient_accumulation_steps", "each gradient is pushed: use a larger batch_size, or --mode softsync:N"),
@@ -66,16 +73,24 @@ def check(optimizer: Any) -> None:
         raise Unsupported("AdamW must decay all weights: the servers cannot exclude_from_weight_decay.")
 
 
-def carried_of(optimizer: Any, plain: type, steps: int) -> pb.Carried:
+def slot_names(carried: pb.Carried) -> tuple[str, ...]:
+    """The slots that the servers keep for an optimizer."""
+    if carried.name == "rmsprop":
+        return ("velocity", "momentum") if carried.hyper["momentum"] else ("velocity",)
+    return SLOTS.get(carried.name, ())
+
+
+def carried_of(optimizer: Any, plain: type, iteration: int, steps: int) -> pb.Carried:
     """What the servers are told of an optimizer.
 
     Args:
         optimizer: That has passed `check`.
         plain: Its class in Keras.
+        iteration: Updates that it has behind it.
         steps: Updates for which its learning rate must be exact.
     """
     name, hyper = CARRIED[plain.__name__](optimizer)
-    rates = rates_of(optimizer, 0, 0, steps)
+    rates = rates_of(optimizer, 0, iteration, steps)
     # A server's η is the factor that a schedule gives times this; it only must not be 0.
     return pb.Carried(name=name, hyper={**hyper, "learning_rate": max(rates.rates) or 1.0}, rates=rates)
 

@@ -112,9 +112,15 @@ class Client:
         self._send(requests, payloads)
         self._receive()
 
-    def assign(self, flat: np.ndarray) -> None:
-        """Sets other weights `float32[n + m]` on every shard of a script's job."""
-        requests = [pb.Request(kind=pb.ASSIGN) for _ in self._slices]
+    def assign(self, flat: np.ndarray, slot: str = "", step: int = 0) -> None:
+        """Sets other weights `float32[n + m]` on every shard of a script's job, or a slot of the optimizer.
+
+        Args:
+            flat: The weights; of a slot, the last m do not matter.
+            slot: Its name.
+            step: With a slot: updates that the optimizer has behind it.
+        """
+        requests = [pb.Request(kind=pb.ASSIGN, slot=slot, step=step) for _ in self._slices]
         payloads = [[_bytes(flat[part.start : part.stop]), *self._state(flat, part)] for part in self._slices]
         self._send(requests, payloads)
         self._receive()
@@ -131,6 +137,12 @@ class Client:
                 self._say_what_is_held(index, request)
         self._send(requests, [[] for _ in requests])
         return self._pulled(self._receive(), pinned=pin > 0)
+
+    def pull_slot(self, slot: str) -> np.ndarray:
+        """A slot of the optimizer, `float32[n + m]` with m zeros; valid until the next request is sent."""
+        requests = [pb.Request(kind=pb.PULL, slot=slot) for _ in self._slices]
+        self._send(requests, [[] for _ in requests])
+        return self._pulled(self._receive(), pinned=True).flat
 
     def push_pull(self, gradient: np.ndarray, norm: float, samples: Samples, nonfinite: bool = False) -> Pulled:
         """Pushes a gradient `float32[n + m]` (the last m: differences of the state) and pulls.

@@ -95,9 +95,10 @@ class Control:
         """Says the learning rate of a script's updates to come."""
         self._call(self._stub.SetRates, request)
 
-    def leave(self, session: int, failed: bool, reason: str) -> None:
-        """Ends the session."""
-        self._call(self._stub.Leave, pb.LeaveRequest(session=session, failed=failed, reason=reason), 5.0)
+    def leave(self, session: int, failed: bool, reason: str, step_s: float = 0.0, exchange_s: float = 0.0) -> None:
+        """Ends the session; `step_s` and `exchange_s` are what its time went to."""
+        request = pb.LeaveRequest(session=session, failed=failed, reason=reason, step_s=step_s, exchange_s=exchange_s)
+        self._call(self._stub.Leave, request, 5.0)
 
     def stop(self, reason: str) -> None:
         """Asks for the end of the job once its workers have left."""

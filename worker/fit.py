@@ -18,10 +18,11 @@ from keras.src.backend.tensorflow import trainer as keras_trainer
 
 from protos import parameter_server_pb2 as pb
 from protos.errors import Unsupported
-from worker.carried import carried_of, rates_of
+from worker.carried import carried_of, rates_of, slot_names
 from worker.member import Member, Stage
-from worker.optimizer import set_wire
+from worker.optimizer import keep, set_wire
 from worker.sharding import part_of, peek, steps_of, validation_split
+from worker.slots import Slots
 from worker.wire import Wire
 
 UNKNOWN_STEPS = 10_000  # in an epoch, until the first one has been counted
@@ -50,6 +51,9 @@ def distributed_fit(fit: Callable[..., Any], model: keras.Model, member: Member,
         with epochs.attached():
             history = fit(model, **arguments)
         epochs.complete(history)
+        # Worker 0 alone has validated and run callbacks, which may have drawn random numbers; what the script builds
+        # or shuffles from here on is to be the same everywhere again.
+        keras.utils.set_random_seed((member.seed + member.stages) % 2**32)
         return history
     except Exception as error:
         cause = epochs.error or error
@@ -141,9 +145,13 @@ class Epochs:
         self._training = False  # between the first and the last batch of an epoch
         self._values: list[float] = []
         self._decided = True  # worker 0 has said how the epoch before goes on
+        self._logs: dict[str, float] = {}  # of that epoch, as callbacks saw them
+        self._last = False  # there is none after it
         self._told = pb.Rates()
         self._flat = np.empty(0, np.float32)
         self._version, self._steps_per_epoch = 0, UNKNOWN_STEPS
+        self._begun = 0  # iterations of the optimizer before this call of `fit`
+        self._slots: tuple[str, ...] = ()
 
     @property
     def leased(self) -> bool:
@@ -177,14 +185,26 @@ class Epochs:
         if steps:
             self._steps_per_epoch = steps * member.size
         self._wire = wire = Wire(model, model.optimizer, member)
-        carried = carried_of(model.optimizer, model.optimizer.plain, 2 * self._steps_per_epoch)
-        self._told = carried.rates
+        self._begun = int(model.optimizer._iterations.numpy())
+        carried = carried_of(model.optimizer, model.optimizer.plain, self._begun, 2 * self._steps_per_epoch)
+        self._told, self._slots = carried.rates, slot_names(carried)
         facts = {
             "tensorflow": tf.__version__, "keras": keras.__version__, "python": platform.python_version(),
             "machine": platform.machine(),
         }  # fmt: skip
-        loan = (self._leased.samples, self._leased.lease_samples) if self._leased is not None else (1, 0)
-        flat = member.enter(Stage(wire.layout, carried, wire.fingerprint, wire.read(), facts, *loan))
+        kept = model.optimizer.kept
+        stage = Stage(
+            wire.layout,
+            carried,
+            wire.fingerprint,
+            wire.read(),
+            facts,
+            samples=self._leased.samples if self._leased is not None else 1,
+            lease_samples=self._leased.lease_samples if self._leased is not None else 0,
+            slots=kept.vectors if kept is not None and kept.are_of(wire.trained) else {},
+            step=self._begun,
+        )
+        flat = member.enter(stage)
         if flat is None or member.decisions:
             behind = self._epochs if flat is None else self._first + len(member.decisions)
             model._initial_epoch = behind  # where Keras's loop begins
@@ -201,9 +221,12 @@ class Epochs:
                 history.history.setdefault(name, []).insert(epoch - self._first, value)
 
     def begin_epoch(self, epoch: int) -> None:
-        """Counts anew."""
-        self.wire.epoch, self.wire.steps, self.wire.used = epoch - self._first, 0, 0
+        """Counts anew, once the script's callbacks have begun it too."""
+        self.settle()
+        self.wire.begin_epoch(epoch - self._first)
         self._training, self._decided = True, False
+        if self.member.leads:
+            self._tell_rates()
 
     def after_batch(self) -> None:
         """Stops where another worker, or a person, wants it; passes on a learning rate that a callback has set."""
@@ -243,14 +266,18 @@ class Epochs:
         return of_metrics if set(of_metrics) == set(local) else {**local, **means}
 
     def end_epoch(self, epoch: int, logs: dict[str, Any] | None) -> None:
-        """Says, as worker 0, how it goes on, once all callbacks have run."""
+        """Notes what worker 0's callbacks have made of the epoch."""
+        self._logs = {name: float(value) for name, value in (logs or {}).items() if np.ndim(value) == 0}
+        self._last = epoch + 1 >= self._epochs
+
+    def settle(self) -> None:
+        """Says, as worker 0, how it goes on: once the callbacks have begun the next epoch, or ended training."""
         if not self.member.leads or self._decided:
             return
         self._give_back()
         self._tell_rates(ahead=True)
-        numbers = {name: float(value) for name, value in (logs or {}).items() if np.ndim(value) == 0}
-        stop = bool(self.model.stop_training) or epoch + 1 >= self._epochs
-        decision = pb.Decision(stop=stop, logs=numbers, learning_rate=_rate_now(self.model.optimizer))
+        stop = bool(self.model.stop_training) or self._last
+        decision = pb.Decision(stop=stop, logs=self._logs, learning_rate=_rate_now(self.model.optimizer))
         self.member.decide(self.wire.epoch, self._values, decision)
         self._decided = True
 
@@ -258,12 +285,15 @@ class Epochs:
         """All end with the same weights: those that worker 0's callbacks have left."""
         if self._wire is None or self.member.past:
             return
+        self.settle()
         set_wire(self.model.optimizer, None)
         reply = self.member.meet(self.wire.epoch, (), farewell=True)
         if self.member.leads and not reply.HasField("decision"):
             self._give_back()
             self.member.decide(self.wire.epoch, (), pb.Decision(stop=True), farewell=True)
         self._take(0)
+        if self.member.leads and self._slots:
+            keep(self.model.optimizer, Slots(self.wire.trained, self.member.slots(self._slots)))
 
     def _obey(self, decision: pb.Decision) -> dict[str, float]:
         self._decided = True
@@ -278,6 +308,8 @@ class Epochs:
         flat, self._version = self.member.pull(pin)
         self._flat = flat.copy()
         self.wire.write(self._flat)
+        # The updates of all, which a schedule goes by: this worker has counted its own.
+        self.model.optimizer._iterations.assign(self._begun + self._version)
 
     def _give_back(self) -> None:
         """Sends the weights to the servers if a callback has set others."""
@@ -291,7 +323,7 @@ class Epochs:
         schedule = isinstance(optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule)
         if schedule and not ahead:
             return
-        rates = rates_of(optimizer, self._version, self._version, 2 * self._steps_per_epoch)
+        rates = rates_of(optimizer, self._version, self._begun + self._version, 2 * self._steps_per_epoch)
         if rates != self._told:
             self._told = rates
             self.member.set_rates(rates)
@@ -357,10 +389,6 @@ class First(keras.callbacks.Callback):
         """The model is built."""
         self._epochs.begin((self.params or {}).get("steps"))
 
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """An epoch."""
-        self._epochs.begin_epoch(epoch)
-
 
 class Last(keras.callbacks.Callback):
     """Runs after the script's callbacks."""
@@ -369,6 +397,10 @@ class Last(keras.callbacks.Callback):
         """Tells `epochs`."""
         super().__init__()
         self._epochs = epochs
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """An epoch; a callback may have set its learning rate."""
+        self._epochs.begin_epoch(epoch)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """A batch, or several with `steps_per_execution`."""

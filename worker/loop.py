@@ -32,6 +32,7 @@ from worker.gradient import GradientFunction, layout_of, read_weights
 from worker.local_steps import LocalSteps
 from worker.models import build, check_targets, load_weights
 from worker.overlap import OverlappedCourse
+from worker.stopwatch import Spent, TimedLink
 
 FRESH_S = 0.1  # after a longer wait for a lease, weights are pulled anew
 
@@ -81,6 +82,7 @@ class Worker:
         self._session = pb.Session()
         self._feedback: Feedback | None = None
         self._nonfinite_in_a_row = 0
+        self._spent = Spent()
         self._stopping = self._waiting = False
         self._join(rejoin=False)
 
@@ -128,7 +130,8 @@ class Worker:
     def _new_course(self) -> Course:
         kind = OverlappedCourse if self._plan.overlap else Course
         worker, trained, samples = self._session.worker, self._layout.trained, len(self._split.y_train)
-        return kind(self._client, self._gradient, self._local, self._plan, self._job, worker, trained, samples)
+        link = TimedLink(self._client, self._spent)
+        return kind(link, self._gradient, self._local, self._plan, self._job, worker, trained, samples)
 
     def _part(self) -> None:
         self._heartbeat.stop()
@@ -191,7 +194,8 @@ class Worker:
 
     def _say_goodbye(self, failure: str) -> None:
         try:
-            self._control.leave(self._session.session, bool(failure), failure)
+            spent = self._spent
+            self._control.leave(self._session.session, bool(failure), failure, spent.step_s, spent.exchange_s)
         except DownpourError as error:
             log(f"left without a goodbye: {error}")
 
@@ -264,10 +268,11 @@ class Worker:
 
     def _train(self, task: pb.Task) -> None:
         """Pull, gradient, push over the positions of one lease."""
-        for pushed in self._course.train(task):
-            self._count_nonfinite(pushed.finite)
-            if self._must_stop(pushed):
-                return
+        with self._spent.training():
+            for pushed in self._course.train(task):
+                self._count_nonfinite(pushed.finite)
+                if self._must_stop(pushed):
+                    return
 
     def _must_stop(self, pushed: Pushed) -> bool:
         if self._heartbeat.lost is not None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -19,6 +20,7 @@ from protos.layout import Layout
 from worker.client import Client, Pulled, Samples
 from worker.control import Control, Heartbeat
 from worker.feedback import Feedback
+from worker.stopwatch import Spent
 
 if TYPE_CHECKING:
     from worker.leased import Leases
@@ -39,6 +41,8 @@ class Stage:
         fingerprint: Of what must be the same everywhere and is not in the layout.
         samples: That it trains on.
         lease_samples: Of which it wants so many on loan at a time; 0: it has its own.
+        slots: Of the optimizer by name, `float32[n]`, if it has been used before; worker 0's count.
+        step: Updates that the optimizer has behind it.
         initial: Its weights `float32[n + m]`; worker 0's count.
         facts: Versions that bits depend on.
     """
@@ -50,6 +54,8 @@ class Stage:
     facts: dict[str, str]
     samples: int = 1
     lease_samples: int = 0
+    slots: Mapping[str, np.ndarray] = field(default_factory=dict)
+    step: int = 0
 
 
 class Member:
@@ -59,6 +65,8 @@ class Member:
         rank: Its number, from 0.
         size: Workers that the job was started with.
         past: Whether the others are through with the present call of `fit`.
+        spent: What its time went to.
+        stages: Calls of `fit` so far.
         leases: What it has on loan in the present call of `fit`; None: it has samples of its own.
         decisions: Of worker 0, on the epochs that the present call of `fit` had behind it when this worker came.
     """
@@ -76,7 +84,8 @@ class Member:
         self.past, self.decisions = False, list[pb.Decision]()
         self.leases: Leases | None = None
         self._control, self._job, self._timeout_s = control, job, call_timeout_s
-        self._number = 0
+        self.stages = 0
+        self.spent = Spent()
         self._stage: Stage | None = None
         self._session = pb.Session()
         self._client: Client | None = None
@@ -113,7 +122,7 @@ class Member:
         Raises:
             DownpourError: As the coordinator or a shard said.
         """
-        self._number += 1
+        self.stages += 1
         self._stage, self._feedback = stage, None
         self._join()
         return None if self.past else self.pull()[0]
@@ -129,7 +138,8 @@ class Member:
         self._part()
         if not isinstance(lost, UnknownWorker):
             try:
-                self._control.leave(self._session.session, bool(failure), failure)
+                spent, self.spent = self.spent, Spent()
+                self._control.leave(self._session.session, bool(failure), failure, spent.step_s, spent.exchange_s)
             except DownpourError:
                 return  # the coordinator will see that the session is silent
 
@@ -156,7 +166,7 @@ class Member:
             pid=os.getpid(),
             host=socket.gethostname(),
             facts=stage.facts,
-            stage=self._number,
+            stage=self.stages,
             carried=stage.carried,
         )
         self._session = self._control.register(request)
@@ -171,10 +181,17 @@ class Member:
         while True:
             reply = self._control.ready(self._session.session, initialised, warm=True)
             if reply.initialise:
-                self._run(lambda: self._connected.initialise(stage.initial))
+                self._run(lambda: self._initialise(stage))
                 initialised = True
             if reply.start or reply.end:
                 return
+
+    def _initialise(self, stage: Stage) -> None:
+        self._connected.initialise(stage.initial)
+        for name, slot in stage.slots.items():
+            whole = np.zeros(stage.layout.size, np.float32)
+            whole[: len(slot)] = slot
+            self._connected.assign(whole, name, stage.step)
 
     def _connect(self) -> Client:
         assert self._stage is not None
@@ -226,6 +243,16 @@ class Member:
     def assign(self, flat: np.ndarray) -> None:
         """Sets other weights `float32[n + m]` on all shards, while the others wait."""
         self._run(lambda: self._connected.assign(flat))
+
+    def slots(self, names: Iterable[str]) -> dict[str, np.ndarray]:
+        """The optimizer's slots of these names, `float32[n]`, as the servers have them now."""
+        assert self._stage is not None
+        trained = self._stage.layout.trained
+
+        def copy_of(name: str) -> np.ndarray:
+            return self._connected.pull_slot(name)[:trained].copy()
+
+        return {name: self._run(functools.partial(copy_of, name)) for name in names}
 
     def _again(self, call: Callable[[], T]) -> T:
         try:

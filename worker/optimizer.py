@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import keras
 
 from worker import carried, script
+from worker.slots import Slots, slots_of
 
 if TYPE_CHECKING:
     from worker.wire import Wire
@@ -32,8 +33,10 @@ def DistributedOptimizer(optimizer: Any) -> Any:  # noqa: N802 - named as the cl
     if script.member is None or isinstance(optimizer, Distributed):
         return optimizer
     carried.check(optimizer)
+    kept = slots_of(optimizer)
     # Its class changes and all else stays: schedules and variables are the user's own objects.
     object.__setattr__(optimizer, "__class__", _distributed(cast(Any, type(optimizer))))
+    keep(optimizer, kept)
     return optimizer
 
 
@@ -43,10 +46,12 @@ class Distributed:
     Attributes:
         plain: That class.
         wire: To the servers, while `fit` runs.
+        kept: The slots, between one `fit` and the next; None: it has not been used yet, or has none.
     """
 
     plain: Any = None
     wire: Wire | None = None
+    kept: Slots | None = None
 
     def build(self, variables: Sequence[Any]) -> None:
         """Makes no slots: the servers have them."""
@@ -66,8 +71,8 @@ class Distributed:
         """
         if self.wire is None:
             raise RuntimeError(
-                "a DistributedOptimizer must be applied within model.fit, which knows the model and the data. "
-                "In a loop of your own, write it as the model's train_step."
+                "a DistributedOptimizer must be applied within fit of a model that was compiled with it. Write a loop "
+                "of your own as the model's train_step; a model with several optimizers cannot be distributed."
             )
         me: Any = self
         variables = me._trainable_variables if trainable_variables is None else list(trainable_variables)
@@ -87,6 +92,11 @@ def set_wire(optimizer: Any, wire: Wire | None) -> None:
     object.__setattr__(optimizer, "wire", wire)
 
 
+def keep(optimizer: Any, slots: Slots | None) -> None:
+    """Remembers slots until they are wanted; Keras must not track them."""
+    object.__setattr__(optimizer, "kept", slots)
+
+
 @contextmanager
 def as_plain(optimizer: Any) -> Iterator[None]:
     """While it lasts, the optimizer is the Keras optimizer that it was, with slots: to be saved for plain Keras."""
@@ -94,13 +104,17 @@ def as_plain(optimizer: Any) -> Iterator[None]:
         yield
         return
     mine, keras_own = type(optimizer), cast(Any, optimizer)
-    whole, variables = keras_own._variables[:], keras_own._trainable_variables
+    # Another one has the slots: this one's lists of variables are TensorFlow's to watch, and stay as they are.
+    whole = mine.plain.from_config(keras_own.get_config())
+    if keras_own.built:
+        whole.build(keras_own._trainable_variables)
+        if keras_own.kept is not None:
+            keras_own.kept.write(whole)
+    whole._iterations.assign(keras_own._iterations)
     object.__setattr__(optimizer, "__class__", mine.plain)
+    object.__setattr__(optimizer, "save_own_variables", whole.save_own_variables)
     try:
-        if keras_own.built:
-            keras_own.built = False
-            keras_own.build(variables)
         yield
     finally:
-        keras_own._variables[:] = whole
+        object.__delattr__(optimizer, "save_own_variables")
         object.__setattr__(optimizer, "__class__", mine)

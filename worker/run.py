@@ -118,7 +118,14 @@ def _compile(own: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> 
         if given["jit_compile"] is True:
             print("downpour: jit_compile=True is not possible while servers train: compiled without", file=sys.stderr)
         given["jit_compile"] = False
-    return own(model, **given)
+    result = own(model, **given)
+    inner = getattr(model.optimizer, "inner_optimizer", None)  # of what Keras wraps around it under mixed_float16
+    if isinstance(inner, Distributed):
+        raise Unsupported(
+            "a model with a distributed optimizer must not have its loss scaled, which the policy mixed_float16 asks "
+            "for. Use mixed_bfloat16."
+        )
+    return result
 
 
 def _fit(member: Member, own: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
@@ -128,7 +135,9 @@ def _fit(member: Member, own: Callable[..., Any], model: Any, *args: Any, **kwar
     given = _arguments(own, model, args, kwargs)
     if isinstance(model.optimizer, Distributed):
         return distributed_fit(own, model, member, given)
-    if not member.leads:
+    if member.leads:
+        print("downpour: this model has no DistributedOptimizer: every worker trains it by itself", file=sys.stderr)
+    else:
         given["verbose"] = 0
     return own(model, **given)
 

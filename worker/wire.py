@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,6 +25,7 @@ class Wire:
     """One model's line to the servers during one call of `fit`.
 
     Attributes:
+        trained: The variables that the optimizer trains.
         layout: Of the flat vector: what the optimizer trains, then the moving statistics.
         loss: Of the batch at hand, in the graph of its step.
         samples: Of the batch at hand, in the graph of its step.
@@ -40,16 +42,17 @@ class Wire:
             Unsupported: The servers cannot train it.
         """
         self._model, self._optimizer, self._member = model, optimizer, member
-        self._trained = list(model.trainable_variables)
+        self.trained = list(model.trainable_variables)
         self._frozen, self._state = _not_trained(model)
-        _check(self._trained)
-        self.layout = _layout(self._trained, self._state)
+        _check(self.trained)
+        self.layout = _layout(self.trained, self._state)
         self.loss: Any = None
         self.samples: Any = None
         self.epoch = self.steps = self.used = 0
         self.error: Exception | None = None
         self._base = np.empty(0, np.float32)  # the state that was pulled last
         self._nonfinite_in_a_row = 0
+        self._since_s: float | None = None  # the end of the last exchange of this epoch
 
     @property
     def fingerprint(self) -> str:
@@ -61,7 +64,7 @@ class Wire:
 
     def read(self) -> np.ndarray:
         """The model's own weights and state, `float32[n + m]`."""
-        values = [np.asarray(v.value, np.float32).ravel() for v in (*self._trained, *self._state)]
+        values = [np.asarray(v.value, np.float32).ravel() for v in (*self.trained, *self._state)]
         return np.concatenate(values)
 
     def write(self, flat: np.ndarray) -> None:
@@ -73,14 +76,14 @@ class Wire:
 
     def step(self, gradients: Mapping[int, Any]) -> None:
         """Pushes the gradients of the variables with these `id`s and assigns what the servers make of them."""
-        known = {id(v) for v in self._trained}
+        known = {id(v) for v in self.trained}
         if not known.issuperset(gradients):
             raise Unsupported(
                 f"the optimizer must be given weights that the model had when fit began, {len(known)} tensors; "
                 f"received {len(gradients)}, some of them others. Build the model, and compile it again after "
                 "unfreezing."
             )
-        given = [_dense(gradients.get(id(v)), v) for v in self._trained]
+        given = [_dense(gradients.get(id(v)), v) for v in self.trained]
         clipped = _clipped(given, self._optimizer)
         flat = tf.concat(flattened(clipped), 0)
         state = tf.concat([tf.zeros(0), *(tf.reshape(tf.cast(v.value, tf.float32), [-1]) for v in self._state)], 0)
@@ -102,7 +105,9 @@ class Wire:
             span = leases.take() if leases else None
             lease, start, stop = span or (0, 0, 0)
             facts = Samples(count=count, lease=lease, epoch=self.epoch, start=start, stop=stop, loss=float(loss))
+            begin = time.perf_counter()
             flat = self._member.push_pull(vector, float(norm), facts)
+            self._clock(begin, time.perf_counter())
             if leases is not None:
                 leases.pushed()
             self._base = flat[self.layout.trained :].copy()
@@ -110,6 +115,18 @@ class Wire:
         except (DownpourError, Diverged) as error:
             self.error = error
             raise
+
+    def begin_epoch(self, number: int) -> None:
+        """Counts anew."""
+        self.epoch, self.steps, self.used = number, 0, 0
+        self._since_s = None
+
+    def _clock(self, begin_s: float, end_s: float) -> None:
+        """Counts a step, which began when the one before ended; of the first in an epoch nobody knows when."""
+        if self._since_s is not None:
+            self._member.spent.step_s += end_s - self._since_s
+            self._member.spent.exchange_s += end_s - begin_s
+        self._since_s = end_s
 
     def _count(self, norm: float) -> None:
         self._nonfinite_in_a_row = 0 if np.isfinite(norm) else self._nonfinite_in_a_row + 1
@@ -120,7 +137,7 @@ class Wire:
             )
 
     def _assign(self, flat: tf.Tensor) -> None:
-        variables = [*self._trained, *self._state]
+        variables = [*self.trained, *self._state]
         pieces = tf.split(flat, [tensor.size for tensor in self.layout.tensors])
         for variable, piece in zip(variables, pieces, strict=True):
             variable.assign(tf.cast(tf.reshape(piece, variable.shape), variable.dtype))

@@ -141,6 +141,25 @@ def callbacks_():
     note("callbacks", model, history, rates=recorded.rates, calls=recorded.calls)
 
 
+def scheduled():
+    model = compiled(small(), optimizers.SGD(0.7))
+    halved = callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)
+    note("scheduled", model, model.fit(x, y, epochs=3, verbose=0, callbacks=[halved]))
+
+
+def several():
+    """What a script may do twice: fit, and build models with layers that never train."""
+    model = compiled(small(), optimizers.Adam(optimizers.schedules.ExponentialDecay(0.05, 10, 0.9)))
+    model.fit(x, y, epochs=2, verbose=0)
+    once = int(model.optimizer.iterations)
+    history = model.fit(x, y, epochs=4, initial_epoch=2, verbose=0, validation_data=(x, y))
+    untrained = layers.Dense(6, trainable=False)
+    second = compiled(keras.Sequential([layers.Input((6,)), untrained, layers.Dense(2, activation="softmax")]))
+    second.fit(x, y, epochs=1, verbose=0)
+    iterations = [once, int(model.optimizer.iterations)]
+    note("several", model, history, iterations=iterations, rate=float(model.optimizer.learning_rate))
+
+
 def terminate():
     class Stop(callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
@@ -194,6 +213,32 @@ def saved():
     note("saved", model, history, evaluated=evaluated)
 
 
+class Adversaries(keras.Model):
+    """Two optimizers, neither of them the model's own."""
+
+    def __init__(self):
+        super().__init__()
+        self.half, self.mine = layers.Dense(1), DistributedOptimizer("adam")
+        self.compile()
+
+    def call(self, inputs):
+        return self.half(inputs)
+
+    def train_step(self, data):
+        with tf.GradientTape() as tape:
+            loss = keras.ops.mean(self(data))
+        self.mine.apply(tape.gradient(loss, self.half.trainable_variables), self.half.trainable_variables)
+        return {"own": loss}
+
+
+def scaled():
+    keras.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        compiled(small())
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+
+
 def refused():
     def message(make) -> str:
         try:
@@ -211,6 +256,8 @@ def refused():
         "weight_decay": message(lambda: DistributedOptimizer(optimizers.SGD(weight_decay=0.1))),
         "constraint": message(lambda: constrained.fit(x, x[:, :2], verbose=0)),
         "few": message(lambda: compiled(small()).fit(x[:1], y[:1], verbose=0)),
+        "scaled": message(scaled),
+        "several": message(lambda: Adversaries().fit(x, verbose=0)),
         "outside": message(lambda: DistributedOptimizer("sgd").apply([tf.zeros(1)], [keras.Variable([0.0])])),
         "backup": message(
             lambda: compiled(small()).fit(x, y, verbose=0, callbacks=[callbacks.BackupAndRestore(out / "b")])
@@ -221,7 +268,8 @@ def refused():
 
 CASES = {
     "sequential": sequential, "functional": functional, "subclassed": subclassed, "frozen": frozen,
-    "custom_step": custom_step, "callbacks": callbacks_, "terminate": terminate, "data": data,
+    "custom_step": custom_step, "callbacks": callbacks_, "scheduled": scheduled, "several": several,
+    "terminate": terminate, "data": data,
     "execution": execution, "saved": saved, "refused": refused,
 }  # fmt: skip
 for case in wanted or CASES:

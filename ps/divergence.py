@@ -1,0 +1,41 @@
+"""Whether training goes the wrong way: the loss of the newest samples beside that of the first ones. Pure."""
+
+from __future__ import annotations
+
+from ps.metrics import Metrics
+
+FEWEST_UPDATES = 50  # that a mean loss is taken over
+RISE = 2.0
+
+
+class LossWatch:
+    """Says once that the training loss has risen, which a too large learning rate makes it do before NaN comes."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        """Watches the metrics of shard 0."""
+        self._metrics = metrics
+        self._first: float | None = None
+        self._updates = self._samples = 0
+        self._loss = 0.0
+        self._told = False
+
+    def look(self) -> str:
+        """A note for a person; empty as long as there is nothing to say. To be called now and then."""
+        metrics = self._metrics
+        if self._told or metrics.updates < self._updates + FEWEST_UPDATES:
+            return ""
+        samples = sum(epoch.samples for epoch in metrics.epochs.values())
+        loss = sum(epoch.loss_sum for epoch in metrics.epochs.values())
+        mean = (loss - self._loss) / (samples - self._samples) if samples > self._samples else None
+        self._updates, self._samples, self._loss = metrics.updates, samples, loss
+        if mean is None:
+            return ""
+        if self._first is None:
+            self._first = mean
+        if not 0 < self._first * RISE < mean:
+            return ""
+        self._told = True
+        return (
+            f"the training loss has risen from {self._first:.3g} to {mean:.3g}: the learning rate is too large; try a "
+            "tenth of it, or fewer workers"
+        )
