@@ -75,7 +75,7 @@ def killed(project: Project) -> None:
 def shards(project: Project) -> None:
     """Two shards, one of which is killed in the middle."""
     with project.up() as process:
-        progress = project.until("the job trains", project.trains())
+        progress = project.until("the job trains past an epoch", project.trains(60_000))
         check(progress["shards"] == 2, "on 2 shards")
         project.crash("ps-1")
         project.until("the job goes on", project.trains(progress["samples"]))
