@@ -276,7 +276,7 @@ class Worker:
         with self._spent.training():
             for pushed in self._course.train(task):
                 self._cut_off = False
-            self._count_nonfinite(pushed.finite)
+                self._count_nonfinite(pushed.finite)
                 if self._must_stop(pushed):
                     return
 
