@@ -109,7 +109,7 @@ class Round:
         """Does one thing that should not matter; returns 1 if it was a kill with a push in flight."""
         chance = self._dice.random()
         if chance < STOP_SHARE:
-            self._stop_a_worker()
+            self._stop_somebody()
         elif chance < STOP_SHARE + RESET_SHARE:
             self._reset()
         else:
@@ -143,6 +143,9 @@ class Round:
         except psutil.Error:
             pass
         return found
+
+    def _everybody(self) -> dict[str, psutil.Process]:
+        return {**self._processes(), "launcher": psutil.Process(self._launcher.pid)}
 
     def _busy(self, workers: Sequence[int]) -> bool:
         return any(self._board[BUSY + worker] for worker in workers)
@@ -207,13 +210,11 @@ class Round:
         self._outage("launcher")
         return 1
 
-    def _stop_a_worker(self) -> None:
-        """Stops a worker for longer than its session; it wakes, is told, and comes back."""
-        workers = [process for name, process in self._processes().items() if name.startswith("worker")]
-        if not workers:
-            return
-        victim = self._dice.choice(workers)
+    def _stop_somebody(self) -> None:
+        """Stops a process for longer than a session; a worker is told so when it wakes, and comes back."""
         try:
+            processes = self._everybody()
+            victim = processes[self._dice.choice(sorted(processes))]
             victim.suspend()
             self._tick.wait(3.0)
             victim.resume()
@@ -223,10 +224,10 @@ class Round:
 
     def _reset(self) -> None:
         """Breaks all connections of one process while a push is in flight."""
-        processes = {**self._processes(), "launcher": psutil.Process(self._launcher.pid)}
-        victim = processes[self._dice.choice(sorted(processes))]
         self._await_pushes(END_S)
         try:
+            processes = self._everybody()
+            victim = processes[self._dice.choice(sorted(processes))]
             self._tally.connections += reset_connections(victim)
             self._tally.resets += 1
         except psutil.Error:

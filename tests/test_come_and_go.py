@@ -20,7 +20,8 @@ from bench.history import faults_of
 from bench.marks import RATE
 from deploy.certs import CertsSettings, certs
 from ps.trace import applied
-from tests.cluster import Cluster, Process, wait_until
+from tests.cluster import Cluster, Process, running, wait_until
+from tests.restarts import checkpointed, start_again
 
 pytestmark = pytest.mark.slow
 
@@ -117,6 +118,21 @@ def test_a_worker_that_joins_in_the_middle_takes_its_share(tmp_path: Path) -> No
             late.kill()
     used = uses(np.load(run / "trace.npy"), 50, 57_000)
     assert used.max() == 1 and used.sum() == json.loads((run / "summary.json").read_text())["samples"]
+
+
+def test_workers_wait_for_a_server_that_a_person_starts_again(tmp_path: Path) -> None:
+    """It is away for longer than any call waits; nobody but the worker's own patience brings it back."""
+    settings = {"workers": 1, "epochs": 1, "batch_size": 16, "checkpoint_every": "0.2s"}
+    with running(tmp_path, 1, **settings) as cluster:
+        flags = [f"--server={cluster.address}", "--xla=off", "--call-timeout-s=1"]
+        worker = cluster.start("worker", "-m", "worker", *flags)
+        wait_until(lambda: checkpointed(cluster.run, 20), "training has begun and is kept", 120.0)
+        cluster.servers[0].kill()
+        wait_until(lambda: "joining again" in worker.errors, "the worker has given its session up")
+        start_again(cluster, 0, cluster.address, **settings)
+        assert worker.wait(120.0) == 0, worker.errors
+        assert cluster.servers[-1].wait() == 0
+        assert (uses(cluster.trace(), 1, 57_000) == 1).all()
 
 
 # ------------------------------------------------------------------ a network that is cut

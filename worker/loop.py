@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from protos import parameter_server_pb2 as pb
 from protos.channel import PROTOCOL
-from protos.errors import DownpourError, Fenced, FutureVersion, UnknownWorker
+from protos.errors import DownpourError, Fenced, FutureVersion, UnknownWorker, Unreachable
 from protos.logs import identify, log
 from worker.client import Client
 from worker.config import WorkerSettings, named
@@ -84,6 +84,7 @@ class Worker:
         self._nonfinite_in_a_row = 0
         self._spent = Spent()
         self._stopping = self._waiting = False
+        self._cut_off = False  # a server did not answer, and nothing was pushed since
         self._join(rejoin=False)
 
     # ------------------------------------------------------------------ membership
@@ -205,7 +206,11 @@ class Worker:
             self._await_start()
             self._tasks()
             return False
-        except (UnknownWorker, Fenced, FutureVersion) as error:
+        except (UnknownWorker, Fenced, FutureVersion, Unreachable) as error:
+            if isinstance(error, Unreachable):
+                if self._cut_off:  # a second time without a push between: its address may be wrong
+                    raise
+                self._cut_off = True
             log(f"session lost, joining again: {error}")
             self._part()
             self._join(rejoin=True)
@@ -270,6 +275,7 @@ class Worker:
         """Pull, gradient, push over the positions of one lease."""
         with self._spent.training():
             for pushed in self._course.train(task):
+                self._cut_off = False
                 self._count_nonfinite(pushed.finite)
                 if self._must_stop(pushed):
                     return
