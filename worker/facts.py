@@ -11,7 +11,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from worker.config import WorkerSettings
 from worker.flat_model import FlatModel
 
 # They choose kernels, or change what kernels do.
@@ -21,8 +20,8 @@ VARIABLES = (
 )  # fmt: skip
 
 
-def facts_of(settings: WorkerSettings) -> dict[str, str]:
-    """Versions, processor, threads and variables of this process."""
+def facts_here() -> dict[str, str]:
+    """Versions, processor and variables of this process."""
     set_here = [f"{name}={os.environ[name]}" for name in VARIABLES if name in os.environ]
     return {
         "tensorflow": tf.__version__,
@@ -32,8 +31,6 @@ def facts_of(settings: WorkerSettings) -> dict[str, str]:
         "machine": platform.machine(),
         "processor": _processor(),
         "variables": " ".join(set_here),
-        "threads": str(settings.threads),
-        "xla": settings.xla,
     }
 
 

@@ -26,7 +26,7 @@ from worker.datasets import Split, scale_of, split
 from worker.datasets import load as load_dataset
 from worker.evaluate import Examiner
 from worker.exchange_plan import ExchangePlan
-from worker.facts import compiled_facts, facts_of
+from worker.facts import compiled_facts, facts_here
 from worker.feedback import Feedback
 from worker.gradient import GradientFunction, layout_of, read_weights
 from worker.local_steps import LocalSteps
@@ -105,7 +105,7 @@ class Worker:
             ),
             pid=os.getpid(),
             host=socket.gethostname(),
-            facts=facts_of(self._settings),
+            facts={**facts_here(), "threads": str(self._settings.threads), "xla": self._settings.xla},
         )
         if self._settings.weights:
             request.facts["weights"] = self._settings.weights
