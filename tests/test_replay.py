@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bench.recording import shard_times
 from bench.replay_line import RecordBroken
 from bench.replay_record import CannotReplay, Recorded, read_run, refuse
 from bench.replay_shards import Replay
@@ -277,3 +278,8 @@ def test_large_models_are_recorded_on_request_alone() -> None:
     assert is_recorded(ServerSettings(), LARGEST_RECORDED)
     assert not is_recorded(ServerSettings(), LARGEST_RECORDED + 1)
     assert is_recorded(ServerSettings(record="on"), LARGEST_RECORDED + 1)
+
+
+def test_the_bench_of_recording_measures_both() -> None:
+    push_s, added_s = shard_times(100, 2)
+    assert push_s > 0 and abs(added_s) < push_s * 10
