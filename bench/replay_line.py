@@ -41,7 +41,8 @@ class Line:
         Raises:
             RecordBroken: A push has two records.
         """
-        self._number, self._calls, self._trace = number, recorded.calls[number], recorded.traces[number]
+        self._number, self._trace = number, recorded.traces[number]
+        self._calls = since_begin(recorded.calls[number])
         self._differences, self._concluded = differences, 0
         self._records = {name: index for index, name in enumerate(names_of(self._trace))}
         if len(self._records) != len(self._trace):
@@ -166,6 +167,12 @@ def shard_of(recorded: Recorded, number: int) -> Shard:
         momentum_correction=settings.momentum_correction,
         version_memory_bytes=settings.version_memory << 20,
     )
+
+
+def since_begin(calls: np.ndarray) -> np.ndarray:
+    """The calls since the weights were set that training began from: a worker that set others may have died."""
+    begins = np.flatnonzero(calls["call"] == Call.BEGIN)
+    return calls[begins[-1] + 1 :] if len(begins) else calls
 
 
 def names_of(records: np.ndarray) -> list[Name]:

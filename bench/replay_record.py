@@ -19,7 +19,7 @@ from ps.checkpoint import STATE, TRAINED
 from ps.config import ServerSettings
 from ps.consistency import consistency_of
 from ps.recording import FORMAT
-from ps.run import per_shard
+from ps.traces import per_shard
 
 Life = tuple[int, int]  # worker, incarnation
 

@@ -10,16 +10,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from bench.recording import shard_times
 from bench.replay_line import RecordBroken
 from bench.replay_record import CannotReplay, Recorded, read_run, refuse
 from bench.replay_shards import Replay
 from protos import parameter_server_pb2 as pb
+from protos.errors import InvalidRequest
 from ps.calls import LARGEST_RECORDED, Call, is_recorded
 from ps.config import ServerSettings
-from ps.run import configuration
-from tests.cluster import Member, running
+from ps.recording import Recording
+from ps.run import RunDirectory, configuration
+from ps.shard_state import pieces, weights_state
+from tests.cluster import DATA, Member, running
+from tests.pure_job import PureJob
 from tests.recorded_job import LAYOUT, RecordedJob, compute
 from worker.client import Samples
 
@@ -187,7 +192,7 @@ def test_a_call_that_is_missing_is_found() -> None:
 def test_a_call_that_no_server_makes_is_found() -> None:
     recorded = RecordedJob(1, 10).run()
     called = recorded.calls[0].copy()
-    called[3]["call"] = 77
+    called[4]["call"] = 77  # the first one is BEGIN
     with pytest.raises(RecordBroken, match="call 3 on shard 0 cannot be made again"):
         replayed(dataclasses.replace(recorded, calls=[called]))
 
@@ -272,6 +277,44 @@ def test_a_job_is_recorded_unless_it_is_not_to_be(tmp_path: Path, flags: dict[st
         push_some(cluster.train(LAYOUT, 1)[0], 3)
         cluster.stop()
         assert (cluster.run / "calls.npy").exists() == (cluster.run / "initial.safetensors").exists() == there
+
+
+def test_weights_that_were_set_by_a_worker_that_died_are_not_the_initial_ones(tmp_path: Path) -> None:
+    job = RecordedJob(1, 11)
+    job.hosts[0].command(pb.ShardCommand(initialisation=1))
+    job.flat = job.flat[::-1].copy()
+    job.hosts[0].initialise(job.flat.data.cast("B"))
+    job.versions.clear()
+    assert job.initial[0].facts.initialisation == 1
+    recorded = job.run()
+    assert (recorded.calls[0]["call"] == Call.BEGIN).sum() == 1  # nobody had taken the first one
+    again = np.concatenate((recorded.calls[0][:3], recorded.calls[0]))
+    assert_same(job, dataclasses.replace(recorded, calls=[again]))
+
+
+def test_the_initial_weights_of_all_shards_are_of_one_worker(tmp_path: Path) -> None:
+    coordinator = PureJob(shards=3).coordinator
+    coordinator.agree(LAYOUT, DATA)
+    recording = Recording(coordinator, RunDirectory(tmp_path))
+    slices = LAYOUT.cut(3)
+
+    def set_weights(shard: int, initialisation: int) -> None:
+        part = slices[shard]
+        facts = pb.ShardFacts(initialisation=initialisation)
+        state = weights_state(np.full(part.size, 10 * initialisation + shard, np.float32), part, facts, lambda: None)
+        if shard == 0:
+            recording.took(state)
+        for piece in pieces(state, 0) if shard else ():
+            recording.event(shard, pb.ShardEvent(part=piece))
+
+    for shard, initialisation in ((0, 0), (1, 0), (1, 1), (2, 0), (2, 1)):  # the first worker died on the way
+        set_weights(shard, initialisation)
+        assert not (tmp_path / "initial.safetensors").exists()
+    set_weights(0, 1)
+    found = load_file(tmp_path / "initial.safetensors")
+    assert [*found["trained"][[part.start for part in slices]], *found["state"]] == [10, 11, 12, 10, 10, 10, 10]
+    with pytest.raises(InvalidRequest, match="calls must be whole, 20 bytes each; received 7 bytes"):
+        recording.event(1, pb.ShardEvent(calls=b"1234567"))
 
 
 def test_large_models_are_recorded_on_request_alone() -> None:
