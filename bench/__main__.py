@@ -13,6 +13,7 @@ BENCHES = {
     "course": "the course's models, by name, beside single-process Keras",
     "chaos": "kills processes of a running job and checks that nothing was lost",
     "checkpoints": "push-pulls/s with and without checkpoints, in turns",
+    "recording": "what it costs to keep what `downpour replay` needs",
     "gradient": "a worker's step beside the bare tf.function, plain and through XLA",
     "modes": "pictures of docs/modes.md, in virtual time",
     "kernels": "time of the update rules beside that of a memcpy",

@@ -8,6 +8,7 @@ from typing import NamedTuple, NoReturn
 
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # as a server has it: sums in NumPy depend on it
 
 
 class Command(NamedTuple):
@@ -95,15 +96,15 @@ def _of_cluster(module: str) -> Callable[[list[str]], int]:
     return run
 
 
-def _become(module: str) -> Callable[[list[str]], int]:
-    """A command that turns this process into `python -m module` with the same arguments."""
+def _become(module: str, **variables: str) -> Callable[[list[str]], int]:
+    """A command that turns this process into `python -m module` with the same arguments, and these variables."""
 
     def run(argv: list[str]) -> NoReturn:
         import os
 
         from deploy.environment import python_path
 
-        environment = {**os.environ, "PYTHONPATH": python_path(os.environ.get("PYTHONPATH", ""))}
+        environment = {**os.environ, **variables, "PYTHONPATH": python_path(os.environ.get("PYTHONPATH", ""))}
         os.execve(sys.executable, [sys.executable, "-m", module, *argv], environment)
 
     return run
@@ -119,6 +120,7 @@ COMMANDS: dict[str, Command] = {
     "evaluate": Command("evaluate a trained model on its test set", _evaluate),
     "export": Command("write a trained model as keras, savedmodel or tflite", _export),
     "simulate": Command("run modes and compensations in virtual time", _become("bench.simulate")),
+    "replay": Command("do a recorded run again, and compare it bit for bit", _become("bench.replay", **ONE_THREAD)),
     "validate": Command("compare this server with what theory predicts", _become("bench.validate")),
     "bench": Command("measure, and compare with other ways to train", _become("bench")),
 }

@@ -226,14 +226,23 @@ class Session(_message.Message):
     def __init__(self, worker: _Optional[int] = ..., incarnation: _Optional[int] = ..., session: _Optional[int] = ..., shards: _Optional[_Iterable[_Union[ShardAddress, _Mapping]]] = ..., past: _Optional[bool] = ..., decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ...) -> None: ...
 
 class ReadyRequest(_message.Message):
-    __slots__ = ("session", "initialised", "warm")
+    __slots__ = ("session", "initialised", "warm", "facts")
+    class FactsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     SESSION_FIELD_NUMBER: _ClassVar[int]
     INITIALISED_FIELD_NUMBER: _ClassVar[int]
     WARM_FIELD_NUMBER: _ClassVar[int]
+    FACTS_FIELD_NUMBER: _ClassVar[int]
     session: int
     initialised: bool
     warm: bool
-    def __init__(self, session: _Optional[int] = ..., initialised: _Optional[bool] = ..., warm: _Optional[bool] = ...) -> None: ...
+    facts: _containers.ScalarMap[str, str]
+    def __init__(self, session: _Optional[int] = ..., initialised: _Optional[bool] = ..., warm: _Optional[bool] = ..., facts: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class ReadyReply(_message.Message):
     __slots__ = ("initialise", "start", "end")
@@ -535,7 +544,7 @@ class View(_message.Message):
     def __init__(self, number: _Optional[int] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ...) -> None: ...
 
 class ShardEvent(_message.Message):
-    __slots__ = ("joined", "view_seen", "initialised", "pinned", "count", "trace", "stopped", "held", "part", "departed", "generation", "initialisation")
+    __slots__ = ("joined", "view_seen", "initialised", "pinned", "count", "trace", "stopped", "held", "part", "departed", "generation", "initialisation", "calls")
     JOINED_FIELD_NUMBER: _ClassVar[int]
     VIEW_SEEN_FIELD_NUMBER: _ClassVar[int]
     INITIALISED_FIELD_NUMBER: _ClassVar[int]
@@ -548,6 +557,7 @@ class ShardEvent(_message.Message):
     DEPARTED_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     INITIALISATION_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
     joined: ShardAddress
     view_seen: int
     initialised: bool
@@ -560,7 +570,8 @@ class ShardEvent(_message.Message):
     departed: Departed
     generation: int
     initialisation: int
-    def __init__(self, joined: _Optional[_Union[ShardAddress, _Mapping]] = ..., view_seen: _Optional[int] = ..., initialised: _Optional[bool] = ..., pinned: _Optional[int] = ..., count: _Optional[_Union[ShardCount, _Mapping]] = ..., trace: _Optional[bytes] = ..., stopped: _Optional[bool] = ..., held: _Optional[_Union[Held, _Mapping]] = ..., part: _Optional[_Union[StatePart, _Mapping]] = ..., departed: _Optional[_Union[Departed, _Mapping]] = ..., generation: _Optional[int] = ..., initialisation: _Optional[int] = ...) -> None: ...
+    calls: bytes
+    def __init__(self, joined: _Optional[_Union[ShardAddress, _Mapping]] = ..., view_seen: _Optional[int] = ..., initialised: _Optional[bool] = ..., pinned: _Optional[int] = ..., count: _Optional[_Union[ShardCount, _Mapping]] = ..., trace: _Optional[bytes] = ..., stopped: _Optional[bool] = ..., held: _Optional[_Union[Held, _Mapping]] = ..., part: _Optional[_Union[StatePart, _Mapping]] = ..., departed: _Optional[_Union[Departed, _Mapping]] = ..., generation: _Optional[int] = ..., initialisation: _Optional[int] = ..., calls: _Optional[bytes] = ...) -> None: ...
 
 class Held(_message.Message):
     __slots__ = ("cut", "reached")
@@ -621,18 +632,20 @@ class StatePart(_message.Message):
     def __init__(self, number: _Optional[int] = ..., facts: _Optional[_Union[ShardFacts, _Mapping]] = ..., vector: _Optional[str] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., last: _Optional[bool] = ...) -> None: ...
 
 class ShardFacts(_message.Message):
-    __slots__ = ("version", "step", "time_s", "records", "pending")
+    __slots__ = ("version", "step", "time_s", "records", "pending", "initialisation")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     TIME_S_FIELD_NUMBER: _ClassVar[int]
     RECORDS_FIELD_NUMBER: _ClassVar[int]
     PENDING_FIELD_NUMBER: _ClassVar[int]
+    INITIALISATION_FIELD_NUMBER: _ClassVar[int]
     version: int
     step: int
     time_s: float
     records: int
     pending: _containers.RepeatedCompositeFieldContainer[Span]
-    def __init__(self, version: _Optional[int] = ..., step: _Optional[int] = ..., time_s: _Optional[float] = ..., records: _Optional[int] = ..., pending: _Optional[_Iterable[_Union[Span, _Mapping]]] = ...) -> None: ...
+    initialisation: int
+    def __init__(self, version: _Optional[int] = ..., step: _Optional[int] = ..., time_s: _Optional[float] = ..., records: _Optional[int] = ..., pending: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., initialisation: _Optional[int] = ...) -> None: ...
 
 class Span(_message.Message):
     __slots__ = ("epoch", "start", "stop")

@@ -69,7 +69,7 @@ class JobSettings(Settings):
             "mode", "push_every", "fetch_every", "overlap", "staleness", "version_memory", "schedule", "warm_up",
             "warm_start", "momentum_correction",
         ),
-        "durability": ("checkpoint_every", "checkpoint_keep", "reconnect_s", "idle_timeout_s"),
+        "durability": ("checkpoint_every", "checkpoint_keep", "record", "reconnect_s", "idle_timeout_s"),
         "optimizer": (
             "optimizer", "learning_rate", "momentum", "rho", "beta_1", "beta_2", "epsilon", "weight_decay",
             "initial_accumulator", "clip_norm", "nonfinite_limit",
@@ -137,6 +137,9 @@ class JobSettings(Settings):
         "2s", description="time (2s) or updates (500) between two checkpoints; off: none"
     )
     checkpoint_keep: int = Field(3, ge=1, le=10_000, description="checkpoints to keep")
+    record: Literal["auto", "on", "off"] = Field(
+        "auto", description="keep what `downpour replay` needs; auto: for models of at most 16,777,216 weights"
+    )
     reconnect_s: float = Field(
         60.0, gt=0, le=86_400, description="how long a server that died is waited for before the job fails"
     )

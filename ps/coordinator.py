@@ -21,7 +21,8 @@ LEASES_PER_WORKER = 16  # of an epoch: small enough that the last ones end toget
 DOUBT_S = 2.0
 DRAIN_S = 7.0  # from the request to end until a job whose model nobody has saved has failed
 EVALUATE_S, SAVED_S = 4.0, 5.5  # until evaluations are cut short; until a job whose model is saved ends without them
-MOST_FACTS = 50  # of a worker's environment
+MOST_FACTS, MOST_FACT_CHARACTERS = 50, 8_000  # of a worker's environment
+MOST_LIVES = 10_000  # of which facts are kept
 LARGEST_LAYOUT = 1 << 31  # weights: 8 GiB
 
 
@@ -56,6 +57,7 @@ class Coordinator:
         step_s: That workers which have left trained for.
         exchange_s: Of that, in exchanges with the shards.
         notes: What a person should know, oldest first.
+        facts: Of every worker's incarnation that ever was in: versions and settings that bits depend on.
         stopped_early: The validation loss had stopped falling.
         saved: The trained model has been uploaded.
     """
@@ -87,7 +89,7 @@ class Coordinator:
         self.test: pb.Evaluation | None = None
         self.notes: list[str] = warnings_of(settings)
         self.step_s = self.exchange_s = 0.0
-        self.facts: dict[str, str] = {}
+        self.facts: dict[tuple[int, int], dict[str, str]] = {}
         self.started_s: float | None = None
         self.generation = 1
         self.departures = Departures()
@@ -265,8 +267,8 @@ class Coordinator:
             else:
                 self.leave(wanted, now, f"worker {wanted} was started again: the older one is fenced")
         member = self.membership.join(wanted, request.host, request.pid, now, request.evaluator)
-        if not self.facts:
-            self.facts = {name[:100]: fact[:500] for name, fact in list(request.facts.items())[:MOST_FACTS]}
+        if len(self.facts) < MOST_LIVES:
+            self.facts[member.worker, member.incarnation] = _bounded(request.facts)
         if self.phase == Phase.WAITING:
             self.phase = Phase.INITIALISING
         self._send(pb.ShardCommand(view=self.membership.view()))
@@ -277,6 +279,9 @@ class Coordinator:
         member = self._alive(request.session, now)
         if request.warm and not member.warm:
             member.warm = True
+            known = self.facts.get((member.worker, member.incarnation))
+            if known is not None:
+                known.update(_bounded(request.facts))
             if self._first_warm_s is None:
                 self._first_warm_s = now
         if self.phase == Phase.INITIALISING and self._initialiser is None and not self._resumed:
@@ -629,6 +634,15 @@ class Coordinator:
         if not self.settings.lease_batches:  # whole pushes
             batches = -(-batches // self.settings.push_every) * self.settings.push_every
         return batch * max(1, batches)
+
+
+def _bounded(facts: Mapping[str, str]) -> dict[str, str]:
+    """What is kept of the facts that a worker tells."""
+    kept: dict[str, str] = {}
+    for name, fact in list(facts.items())[:MOST_FACTS]:
+        if sum(map(len, kept.values())) + len(fact) <= MOST_FACT_CHARACTERS:
+            kept[name[:100]] = fact
+    return kept
 
 
 def stagnates(evaluations: Mapping[int, pb.Evaluation], patience: int) -> bool:

@@ -51,6 +51,7 @@ class Follower:
             DownpourError: The coordinator refuses this shard, or does not answer in time.
         """
         host.took = lambda number, state: self._took(host, number, state)
+        host.began = lambda state: self._took(host, 0, state)
         deadline, met = time.monotonic() + connect_timeout_s, False
         while not host.stopped.is_set():
             try:
@@ -129,8 +130,8 @@ class Follower:
             self._report_once(host)
 
     def _report_once(self, host: ShardHost, stopped: bool = False) -> None:
-        records = host.take_trace()
-        self.emit(pb.ShardEvent(count=host.count(), trace=records, stopped=stopped, generation=host.generation))
+        records, calls, generation = host.take_trace(), host.calls.take(), host.generation
+        self.emit(pb.ShardEvent(count=host.count(), trace=records, calls=calls, stopped=stopped, generation=generation))
 
 
 class FollowerProcess:

@@ -15,6 +15,7 @@ from protos.errors import InvalidRequest, JobConflict, UnknownWorker
 from protos.layout import Layout, Slice
 from ps import trace
 from ps.buffers import Arena, Buffer, Pool
+from ps.calls import Call, CallLog, is_recorded
 from ps.checkpoint import SLOT, STATE, TRAINED
 from ps.config import JobSettings
 from ps.consistency import consistency_of
@@ -24,8 +25,8 @@ from ps.optimizers import Optimizer, resolve
 from ps.rates import RateTable
 from ps.schedules import schedule_of
 from ps.shard import Push, Result, Shard
-from ps.shard_state import Assembly, ShardState, initial_state, put_state, take_state
-from ps.staleness import compensation_of
+from ps.shard_state import Assembly, ShardState, initial_state, put_state, take_state, weights_state
+from ps.staleness import compensation_of, needs_old_weights
 
 
 class ShardHost:
@@ -35,12 +36,14 @@ class ShardHost:
         shard: The weights; None until they are initialised.
         slice: What this shard owns; None until the layout is known.
         trace: Records that nobody has taken yet.
+        calls: On the shard, where the job is recorded.
         shares: Whether the weights are to be kept where workers on this host can map them.
         arena: Memory of the weights that workers on this host can map; None: on the heap, for nobody maps them.
         left: Told of a session that has ended.
         generation: Which life the shard is in; what belongs to an earlier one is void.
         timed: Receives the seconds that each push took; None: they are not measured.
         took: Receives the state that the shard takes for a cut, with the cut's number.
+        began: Receives the state at version 0, where the job is recorded.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class ShardHost:
         self.metrics = Metrics()
         self.transports: set[str] = set()  # by which workers have reached it
         self.trace = bytearray()
+        self.calls = CallLog()
         self.shares = False
         self.arena: Arena | None = None
         self.left: Callable[[int], None] = lambda session: None
@@ -72,6 +76,7 @@ class ShardHost:
         self.generation = 1
         self.timed: Callable[[float], None] | None = None
         self.took: Callable[[int, ShardState], None] = lambda number, state: state.release()
+        self.began: Callable[[ShardState], None] = lambda state: state.release()
         self.stopped = asyncio.Event()
         self._members: dict[int, pb.Member] = {}
         self._waiters: dict[int, tuple[asyncio.Future[tuple[Buffer, int]], bool]] = {}
@@ -85,6 +90,7 @@ class ShardHost:
         self._initialisation = 0
         self._refit = False  # it was made for other settings
         self._rates: RateTable | None = None
+        self._recorded = False
 
     # ------------------------------------------------------------------ commands of the coordinator
 
@@ -99,7 +105,9 @@ class ShardHost:
             self._begin_generation(command.generation)
         if command.HasField("layout"):
             assert self.settings is not None
-            self.slice = Layout.from_proto(command.layout).cut(self.settings.shards)[self.index]
+            layout = Layout.from_proto(command.layout)
+            self.slice = layout.cut(self.settings.shards)[self.index]
+            self._recorded = is_recorded(self.settings, layout.size)
             if self.shares and self.arena is not None and self._refit:
                 self.arena.close()
                 self.arena = None
@@ -111,6 +119,7 @@ class ShardHost:
             self._initialisation, self._void = command.initialisation, self.shard is not None
         if command.flush and self.shard:
             self.shard.flush()
+            self.calls.add(Call.FLUSH)
             self._open_gates()
         if command.pin and self.shard:
             self.shard.pin(command.pin)
@@ -132,19 +141,26 @@ class ShardHost:
         for session, member in self._members.items():
             if session not in new and self.shard:
                 self.shard.leave(member.worker)
+                self.calls.add(Call.LEAVE, member.worker)
             if session not in new:
                 self._depart(member)
         for session, member in new.items():
             if self.shard and session not in self._members:
-                self.shard.join(member.worker, member.incarnation, member.resting)
+                self._join(self.shard, member, member.resting)
             elif self.shard and member.resting and not self._members[session].resting:
                 self.shard.rest(member.worker)
-            elif self.shard and not member.resting:
+                self.calls.add(Call.REST, member.worker)
+            elif self.shard and not member.resting and member.worker not in self.shard.consistency.clocks:
                 self.shard.resume(member.worker)
+                self.calls.add(Call.RESUME, member.worker)
         self._members = new
         self._try_cut()
         self._open_gates()
         self._say(view_seen=view.number)
+
+    def _join(self, shard: Shard, member: pb.Member, resting: bool) -> None:
+        shard.join(member.worker, member.incarnation, resting)
+        self.calls.add(Call.JOIN_RESTING if resting else Call.JOIN, member.worker, member.incarnation)
 
     # ------------------------------------------------------------------ what streams ask for
 
@@ -198,7 +214,13 @@ class ShardHost:
                 f"the initial weights of shard {self.index} must be {self.slice.size:,} float32; "
                 f"received {len(payload):,} bytes. Check that both sides cut the model into as many shards."
             )
+        if self._recorded and self.generation == 1:
+            self.calls.begin(needs_old_weights(self.settings.staleness) if self.settings else False)
         self._put(initial_state(np.frombuffer(payload, np.float32), self.slice, self._optimizer().state()))
+        if self.calls.on:
+            buffer, _ = self.trained_shard().pull()
+            shard, facts = self.trained_shard(), pb.ShardFacts(initialisation=self._initialisation)
+            self.began(weights_state(buffer.array, self.slice, facts, lambda: shard.release(buffer)))
 
     def assign(self, header: pb.Request, payload: memoryview) -> None:
         """Replaces the weights of a script's job, while the optimizer's slots stay, or one of these.
@@ -223,7 +245,12 @@ class ShardHost:
             InvalidRequest: There is no such pin or slot.
         """
         shard = self.trained_shard()
-        return shard.pull_slot(header.slot) if header.slot else shard.pull(header.pin, worker)
+        if header.slot:
+            return shard.pull_slot(header.slot)
+        pulled = shard.pull(header.pin, worker)
+        if self.calls.pulls and not header.pin:
+            self.calls.add(Call.PULL, worker)
+        return pulled
 
     def _set_rates(self, rates: pb.Rates) -> None:
         """The learning rate by version, from now on."""
@@ -269,6 +296,7 @@ class ShardHost:
             self._admit(push)
         begin = time.perf_counter() if self.timed else 0.0
         result = shard.push(push, gradient, owned)
+        self.calls.add(Call.PUSH, push.worker, push.incarnation, push.seq)
         if self.timed:
             self.timed(time.perf_counter() - begin)
         self.metrics.bytes_pushed += len(payload)
@@ -312,7 +340,7 @@ class ShardHost:
         self._void = False
         self._records, self.trace = state.facts.records, bytearray()
         for member in self._members.values():
-            self.shard.join(member.worker, member.incarnation)
+            self._join(self.shard, member, resting=False)
         self._say(initialised=True, initialisation=self._initialisation)
 
     def _optimizer(self) -> Optimizer:
@@ -349,6 +377,7 @@ class ShardHost:
         self._assembly = None
         self._newest.clear()
         self.trace = bytearray()
+        self.calls.end()
         self.generation = generation
         if self.shard is not None:
             self._void = True
@@ -426,7 +455,7 @@ class ShardHost:
         shard = self.trained_shard()
         gate: asyncio.Future[tuple[Buffer, int]] = asyncio.get_running_loop().create_future()
         if shard.may_proceed(worker):
-            gate.set_result(shard.answer(worker) if fetch else shard.pull())
+            gate.set_result(self._answer(shard, worker) if fetch else shard.pull())
         else:
             self._waiters[worker] = (gate, fetch)
         return gate
@@ -439,7 +468,12 @@ class ShardHost:
         for worker in [worker for worker in self._waiters if shard.may_proceed(worker)]:
             gate, fetch = self._waiters.pop(worker)
             if not gate.done():
-                gate.set_result(shard.answer(worker) if fetch else shard.pull())
+                gate.set_result(self._answer(shard, worker) if fetch else shard.pull())
+
+    def _answer(self, shard: Shard, worker: int) -> tuple[Buffer, int]:
+        if self.calls.pulls:
+            self.calls.add(Call.PULL, worker)
+        return shard.answer(worker)
 
     def _decode(self, header: pb.Request, payload: memoryview) -> np.ndarray:
         assert self.slice is not None

@@ -7,13 +7,15 @@ import json
 import os
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from protos import parameter_server_pb2 as pb
+from ps import calls
 from ps.config import ServerSettings
 from ps.coordinator import Coordinator
 from ps.metrics import Metrics, divergence, staleness_summary
@@ -83,6 +85,7 @@ class RunDirectory:
         self.path = path
         self.traces = Traces(path)
         self._lock: int | None = None
+        self.calls = Traces(path, "calls", calls.DTYPE)
 
     def lock(self) -> bool:
         """Takes the directory for this process, until it ends; returns whether nobody else has it."""
@@ -114,6 +117,15 @@ class RunDirectory:
         beside.write_text(json.dumps(content, indent=2) + "\n")
         beside.replace(self.path / name)
 
+    def write_whole(self, name: str, write: Callable[[Path], None]) -> None:
+        """Has `write` make a file, which appears when it is whole."""
+        beside = self.path / f".{name}.tmp"
+        try:
+            write(beside)
+            beside.replace(self.path / name)
+        finally:
+            beside.unlink(missing_ok=True)
+
     def begin_life(self) -> int:
         """The generation that begins with this start: one more than any before it in this directory."""
         path = self.path / "generation"
@@ -127,7 +139,9 @@ class RunDirectory:
         return generation
 
     def note_generation(self, generation: int) -> None:
-        """Keeps the newest generation for the next start."""
+        """Keeps the newest generation for the next start; a record of the one before is void."""
+        self.calls.drop()
+        (self.path / "initial.safetensors").unlink(missing_ok=True)
         beside = self.path / ".generation.tmp"
         beside.write_text(f"{generation}\n")
         beside.replace(self.path / "generation")
@@ -138,19 +152,30 @@ class RunDirectory:
         return self.path / "checkpoints"
 
 
-def configuration(settings: ServerSettings, facts: dict[str, str]) -> dict[str, Any]:
-    """Every setting and version that is needed to run the job again."""
+def configuration(
+    settings: ServerSettings, facts: Mapping[tuple[int, int], dict[str, str]], data: pb.Data | None = None
+) -> dict[str, Any]:
+    """Every setting, version and fact that is needed to run the job again, and that its bits depend on."""
     versions = {"python": platform.python_version(), "platform": platform.platform()}
     for package in ("downpour", "numpy", "grpcio", "protobuf"):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "not installed"
+    same: list[dict[str, Any]] = []  # workers are alike, as a rule
+    for life, each in facts.items():
+        group = next((group for group in same if group["facts"] == each), None)
+        if group is None:
+            same.append({"facts": each, "lives": [life]})
+        else:
+            group["lives"].append(life)
     return {
         "settings": settings.model_dump(),
         "optimizer": {"name": settings.optimizer, **resolve(settings.optimizer, settings.hyper)},
         "versions": versions,
-        "worker": facts,
+        "data": {"name": data.name, "checksum": data.checksum, "train_samples": data.train_samples} if data else {},
+        "worker": next(iter(facts.values()), {}),
+        "workers": same,
     }
 
 

@@ -29,6 +29,7 @@ from ps.host import ShardHost
 from ps.keeper import Keeper
 from ps.lines import ShardLines
 from ps.progress import ProgressReport
+from ps.recording import Recording
 from ps.recovery import Recovery
 from ps.run import RunDirectory, configuration, run_directory, summary
 from ps.script import ScriptCoordinator
@@ -56,6 +57,8 @@ class CoordinatorProcess:
 
     def __init__(self, settings: ServerSettings) -> None:
         """Makes the run directory and everything that lives in this process."""
+        if settings.script:  # its data and its model are its own
+            settings = settings.model_copy(update={"record": "off"})
         self._settings = settings
         path = run_directory(settings)
         self.run = RunDirectory(path)
@@ -69,6 +72,8 @@ class CoordinatorProcess:
         kind = ScriptCoordinator if settings.script else Coordinator
         self.coordinator = kind(settings, path.name, lambda: secrets.randbits(63) + 1, self.lines.send)
         self.keeper = Keeper(self.coordinator, self.host, self.run, self.lines.send, self._flush_trace)
+        self.recording = Recording(self.coordinator, self.run)
+        self.host.began = self.recording.took
         self.board = Board(path, self.coordinator, self.host.metrics) if settings.tensorboard else None
         self.losses = LossWatch(self.host.metrics)
         self.report = ProgressReport(self.coordinator, self.host.metrics, path.name)
@@ -79,7 +84,7 @@ class CoordinatorProcess:
         self._launcher = os.getppid()
         self._drained_s: float | None = None
         self._at_once = False
-        self._configured: bool | None = None  # whether what is in config.json came from a worker too
+        self._configured: int | None = None  # facts of workers in config.json
         self._untraced = False  # some records are not on the disk, and that is reported
         self._noted = 0
 
@@ -111,6 +116,7 @@ class CoordinatorProcess:
                 self.board.write(time.time(), last=True)
             self.keeper.close()
             self.run.traces.close()
+            self.run.calls.close()
             if exporter:
                 exporter.close()
             await server.stop(grace=0.5)
@@ -153,6 +159,7 @@ class CoordinatorProcess:
             if len(event.trace) % size:
                 raise InvalidRequest(f"records must be whole, {size} bytes each; received {len(event.trace)} bytes.")
             self.run.traces.append(shard, event.trace)
+        self.recording.event(shard, event)
         self.coordinator.shard_event(shard, event, now)
         self.keeper.event(shard, event, now)
         self.servicer.changed()
@@ -218,14 +225,16 @@ class CoordinatorProcess:
 
     def _flush(self) -> None:
         """Writes what is new; a disk that takes nothing is reported, and tried again."""
-        told = bool(self.coordinator.facts)
+        job = self.coordinator
+        told = sum(1 + len(facts) for facts in job.facts.values())
         if self._configured != told:
-            content = configuration(self.coordinator.settings, self.coordinator.facts)
+            content = configuration(job.settings, job.facts, job.data)
             self._configured = told if self._write_json("config.json", content) else None
         self._flush_trace()
-        if bool(self.run.traces.trouble) != self._untraced:
+        trouble = self.run.traces.trouble or self.run.calls.trouble
+        if bool(trouble) != self._untraced:
             self._untraced = not self._untraced
-            says = f"cannot be written, training goes on: {self.run.traces.trouble}" if self._untraced else "is written"
+            says = f"cannot be written, training goes on: {trouble}" if self._untraced else "is written"
             self.coordinator.notes.append(f"the trace {says}")
         if note := self.losses.look():
             self.coordinator.notes.append(note)
@@ -237,6 +246,7 @@ class CoordinatorProcess:
 
     def _flush_trace(self) -> None:
         self.run.traces.append(0, self.host.take_trace())
+        self.run.calls.append(0, self.host.calls.take())
 
     def _write_summary(self) -> None:
         counts = [self.host.count(), *self.lines.counts.values()]

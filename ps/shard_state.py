@@ -35,6 +35,11 @@ def initial_state(weights: np.ndarray, part: Slice, optimizer: Mapping[str, np.n
     return ShardState(pb.ShardFacts(), {**_sections(weights, part), **slots})
 
 
+def weights_state(weights: np.ndarray, part: Slice, facts: pb.ShardFacts, release: Callable[[], None]) -> ShardState:
+    """The weights `float32[n + m]` of one shard, without an optimizer."""
+    return ShardState(facts, _sections(weights, part), release)
+
+
 def _sections(weights: np.ndarray, part: Slice) -> dict[str, np.ndarray]:
     state = {STATE: weights[part.trained :]} if part.state else {}
     return {TRAINED: weights[: part.trained], **state}

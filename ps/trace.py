@@ -68,16 +68,18 @@ class TraceFile:
     it is not in the weights any more. So records and weights agree, and no push occurs twice.
     """
 
-    def __init__(self, path: Path, keep: int | None = None) -> None:
+    def __init__(self, path: Path, keep: int | None = None, dtype: np.dtype[np.void] = DTYPE) -> None:
         """Makes the file, or goes on with the one that is there.
 
         Args:
             path: Where it is.
             keep: How many of its first records to keep (default: all).
+            dtype: Of a record.
         """
+        self._dtype = dtype
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            whole = (os.fstat(self._file).st_size - _HEADER_BYTES) // DTYPE.itemsize
+            whole = (os.fstat(self._file).st_size - _HEADER_BYTES) // self._dtype.itemsize
             self._count = max(0, whole if keep is None else min(keep, whole))
             os.ftruncate(self._file, self._end)
             self._write_header(self._count)
@@ -100,9 +102,9 @@ class TraceFile:
         Raises:
             OSError: The disk is full or fails. The file is as it was, and the records can be appended again.
         """
-        count, rest = divmod(len(records), DTYPE.itemsize)
+        count, rest = divmod(len(records), self._dtype.itemsize)
         if rest:
-            raise ValueError(f"records must be whole, {DTYPE.itemsize} bytes each; received {len(records)} bytes")
+            raise ValueError(f"records must be whole, {self._dtype.itemsize} bytes each; received {len(records)} bytes")
         if count:
             _write(self._file, records, self._end)
             self._write_header(self._count + count)
@@ -114,10 +116,10 @@ class TraceFile:
 
     @property
     def _end(self) -> int:
-        return _HEADER_BYTES + self._count * DTYPE.itemsize
+        return _HEADER_BYTES + self._count * self._dtype.itemsize
 
     def _write_header(self, count: int) -> None:
-        description = repr({"descr": DTYPE.descr, "fortran_order": False, "shape": (count,)})
+        description = repr({"descr": self._dtype.descr, "fortran_order": False, "shape": (count,)})
         room = _HEADER_BYTES - len(_MAGIC) - 4
         _write(self._file, _MAGIC + struct.pack("<I", room) + description.encode().ljust(room - 1) + b"\n", 0)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ps.trace import TraceFile
+import numpy as np
+
+from ps.trace import DTYPE, TraceFile
 
 KEPT_BYTES = 64 << 20  # of records that cannot be written; more are lost
 
@@ -17,13 +19,15 @@ class Traces:
         trouble: Why the records that came last are not in their files; empty if they are.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, stem: str = "trace", dtype: np.dtype[np.void] = DTYPE) -> None:
         """Opens nothing yet.
 
         Args:
             folder: Where the files are.
+            stem: What their names begin with.
+            dtype: Of a record.
         """
-        self._folder = folder
+        self._folder, self._stem, self._dtype = folder, stem, dtype
         self._files: dict[int, TraceFile] = {}
         self._waiting: dict[int, bytearray] = {}
         self._lost: set[int] = set()
@@ -38,7 +42,7 @@ class Traces:
             return
         try:
             if shard not in self._files:
-                self._files[shard] = TraceFile(self._path(shard))
+                self._files[shard] = TraceFile(self._path(shard), dtype=self._dtype)
             self._files[shard].append(bytes(waiting))
         except OSError as error:
             self.trouble = str(error)
@@ -62,10 +66,21 @@ class Traces:
         self._lost.clear()
         self.trouble = ""
         names = {self._path(shard): count for shard, count in enumerate(records)}
-        for path in {*self._folder.glob("trace*.npy"), *names}:
+        for path in {*self._folder.glob(f"{self._stem}*.npy"), *names}:
             if path.exists() or names.get(path):
-                TraceFile(path, names.get(path, 0)).close()
-        self._files = {shard: TraceFile(self._path(shard), count) for shard, count in enumerate(records)}
+                TraceFile(path, names.get(path, 0), self._dtype).close()
+        self._files = {shard: TraceFile(self._path(shard), count, self._dtype) for shard, count in enumerate(records)}
+
+    def drop(self) -> None:
+        """Removes the files.
+
+        Raises:
+            OSError: The disk cannot be written.
+        """
+        self.close()
+        self._waiting.clear()
+        for path in self._folder.glob(f"{self._stem}*.npy"):
+            path.unlink()
 
     def sync(self) -> None:
         """Brings all traces to the disk; may be called from another thread.
@@ -85,4 +100,9 @@ class Traces:
         self._files.clear()
 
     def _path(self, shard: int) -> Path:
-        return self._folder / ("trace.npy" if shard == 0 else f"trace-shard{shard}.npy")
+        return self._folder / per_shard(self._stem, shard)
+
+
+def per_shard(stem: str, shard: int) -> str:
+    """The name of a file that every shard has one of; shard 0's is the job's."""
+    return f"{stem}.npy" if shard == 0 else f"{stem}-shard{shard}.npy"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +58,12 @@ class Control:
         """Opens a session; the coordinator waits for all shards first."""
         return self._call(self._stub.Register, request, self._timeout_s + 60.0)
 
-    def ready(self, session: int, initialised: bool, warm: bool) -> pb.ReadyReply:
-        """Waits a while for the word to initialise or to start."""
-        return self._call(self._stub.Ready, pb.ReadyRequest(session=session, initialised=initialised, warm=warm))
+    def ready(
+        self, session: int, initialised: bool, warm: bool, facts: Mapping[str, str] | None = None
+    ) -> pb.ReadyReply:
+        """Waits a while for the word to initialise or to start; `facts` are of the compiled gradient."""
+        request = pb.ReadyRequest(session=session, initialised=initialised, warm=warm, facts=facts)
+        return self._call(self._stub.Ready, request)
 
     def heartbeat(self, session: int) -> pb.HeartbeatReply:
         """Renews the session."""

@@ -92,6 +92,11 @@ class Course:
         if self._plan.payload != "replica":
             self._weights, self._since_fetch = None, 0
 
+    def go_back(self, seq: int) -> None:
+        """Goes back to before the push of that number, without weights: for a replay."""
+        self._sent = seq - 1
+        self._weights, self._since_push, self._since_fetch = None, 0, 0
+
     def train(self, task: pb.Task) -> Generator[Pushed]:
         """Trains on a lease; one item per push. May be left after any item."""
         if self._weights is None:

@@ -80,6 +80,7 @@ class FlatModel:
     Attributes:
         layout: Of the flat vector.
         random: Whether a pass draws random numbers.
+        seeds: Of its generators, each `int64[2]`, as it was built: what is drawn depends on them too.
         model: The Keras model.
     """
 
@@ -89,7 +90,7 @@ class FlatModel:
         self.random = any(_is_seed(v) for v in model.non_trainable_variables)
         self.model = model
         self._loss = keras.losses.get(model.loss or "sparse_categorical_crossentropy")
-        self._seeds = [np.asarray(v.value) for v in model.non_trainable_variables if _is_seed(v)]
+        self.seeds = [np.asarray(v.value) for v in model.non_trainable_variables if _is_seed(v)]
         self._trained = [t for t in self.layout.tensors if t.section == TRAINED]
         self._state = [t for t in self.layout.tensors if t.section == STATE]
 
@@ -132,7 +133,7 @@ class FlatModel:
         self, weights: list[tf.Tensor], state: list[tf.Tensor], x: tf.Tensor, training: bool, seed: tf.Tensor | None
     ) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
         """Outputs, new state and the model's own losses."""
-        floats, seeds = iter(state), iter(self._seeds)
+        floats, seeds = iter(state), iter(self.seeds)
         variables, given = self.model.non_trainable_variables, []
         for variable in variables:
             if _is_state(variable):

@@ -108,7 +108,7 @@ class GradientFunction:
             step: Of the push's local steps, from 0.
         """
         if len(indices) == self.batch_size:
-            function, batch = self._compiled if self.xla else self._plain, self._whole.filled(indices)
+            function, batch = self.function, self._whole.filled(indices)
         else:
             function, batch = self._plain, tf.convert_to_tensor(indices, tf.int32)
         return Gradient.of(function(self._flat.filled(flat), batch, *self.seeds(seed, step)))
@@ -130,6 +130,11 @@ class GradientFunction:
     def seeds(self, numbers: Sequence[int] = (), step: int = 0) -> tuple[tf.Tensor, ...]:
         """The last argument of a function of this model: there is none unless it draws random numbers."""
         return (tf.constant(seed_words(numbers, step), tf.int64),) if self.model.random else ()
+
+    @property
+    def function(self) -> Any:
+        """What whole batches go through, compiled."""
+        return self._compiled if self.xla else self._plain
 
     @cached_property
     def _plain(self) -> Any:

@@ -54,7 +54,7 @@ class LocalSteps:
         batch = self._gradient.batch_size
         steps = len(indices) // batch
         self._indices.array[:steps] = indices.reshape(steps, batch)
-        return self._run(self._compiled if self.xla else self._plain, flat, steps, self._gradient.seeds(seed, step))
+        return self._run(self.function, flat, steps, self._gradient.seeds(seed, step))
 
     def warm_up(self, flat: np.ndarray, xla: str, log: Log = quiet) -> dict[str, float]:
         """Compiles, and under `auto` keeps what is faster; returns median times of one step in seconds.
@@ -88,6 +88,11 @@ class LocalSteps:
     def _run(self, form: Any, flat: np.ndarray, steps: int, seeds: tuple[tf.Tensor, ...]) -> Gradient:
         arguments = (self._flat.filled(flat), self._indices.tensor, tf.constant(steps))
         return Gradient.of(form(*arguments, *seeds), steps)
+
+    @property
+    def function(self) -> Any:
+        """What is called, compiled."""
+        return self._compiled if self.xla else self._plain
 
     @cached_property
     def _plain(self) -> Any:

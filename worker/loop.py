@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import platform
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from worker.datasets import Split, scale_of, split
 from worker.datasets import load as load_dataset
 from worker.evaluate import Examiner
 from worker.exchange_plan import ExchangePlan
+from worker.facts import compiled_facts, facts_here
 from worker.feedback import Feedback
 from worker.gradient import GradientFunction, layout_of, read_weights
 from worker.local_steps import LocalSteps
@@ -106,7 +106,7 @@ class Worker:
             ),
             pid=os.getpid(),
             host=socket.gethostname(),
-            facts=self._facts(),
+            facts={**facts_here(), "threads": str(self._settings.threads), "xla": self._settings.xla},
         )
         if self._settings.weights:
             request.facts["weights"] = self._settings.weights
@@ -137,16 +137,6 @@ class Worker:
     def _part(self) -> None:
         self._heartbeat.stop()
         self._client.close()
-
-    def _facts(self) -> dict[str, str]:
-        return {
-            "tensorflow": tf.__version__,
-            "keras": keras.__version__,
-            "python": platform.python_version(),
-            "machine": platform.machine(),
-            "threads": str(self._settings.threads),
-            "xla": self._settings.xla,
-        }
 
     # ------------------------------------------------------------------ the course of the job
 
@@ -222,10 +212,10 @@ class Worker:
             times = steps.warm_up(self._initial, self._settings.xla, log)
             log("gradient: " + ", ".join(f"{name} {1000 * s:.2f} ms" for name, s in times.items()))
             self._warm = True
-        initialised = False
+        initialised, compiled = False, compiled_facts((self._local or self._gradient).xla, self._gradient.model)
         while True:
             with self._interruptible():
-                reply = self._control.ready(self._session.session, initialised, warm=True)
+                reply = self._control.ready(self._session.session, initialised, True, compiled)
             if reply.initialise:
                 self._client.initialise(self._initial)
                 initialised = True

@@ -15,7 +15,7 @@ import tensorflow as tf
 def traced(
     function: Callable[..., tf.Tensor], specs: Sequence[tf.TensorSpec], jit_compile: bool | None
 ) -> Callable[..., tf.Tensor]:
-    """Traces `function` for arguments of these types.
+    """Traces `function` for arguments of these types; the result's `graph` is what was traced.
 
     Args:
         function: Of tensors, to one `float32` tensor; what it captures stays as it is. It must have no default values.
@@ -32,4 +32,5 @@ def traced(
         given = [*arguments, *captured]
         return tf.raw_ops.StatefulPartitionedCall(args=given, Tout=[tf.float32], f=concrete.name)[0]
 
+    call.graph = concrete.graph  # type: ignore[attr-defined]
     return call
