@@ -170,7 +170,7 @@ RECOMMENDED: Mapping[str, Mapping[str, Any]] = {
         name: {"dataset": "xor", "optimizer": "adam", "learning_rate": 0.02, "batch_size": 4, "epochs": 8}
         for name in ("xor_mlp", "xor_mlp_sigmoid", "xor_mlp_relu")
     },
-    "regression": {"dataset": "plane", "optimizer": "momentum", "learning_rate": 0.02, "momentum": 0.9, "epochs": 20},
+    "regression": {"dataset": "plane", "optimizer": "momentum", "learning_rate": 0.01, "momentum": 0.9, "epochs": 20},
     "svm": {"learning_rate": 0.005, "epochs": 5},
     "svr": {"dataset": "plane", "learning_rate": 0.01, "epochs": 20},
     "resnet50": {"learning_rate": 0.01, "epochs": 1},
