@@ -138,7 +138,7 @@ def crowd(quick: bool) -> list[dict[str, Any]]:
 
 
 def held_memory(workers: int) -> dict[str, Any]:
-    """What a server holds when many workers push 32 MB over gRPC at once, beside (2 + 2c) models + 120 MB; without checkpoints."""
+    """What a server without checkpoints has when many workers push 32 MB over gRPC, beside (2 + 2c) models + 120 MB."""
     floats, admitted = 8_000_000, 4
     row = push_pulls(workers, floats, "grpc", 0.0, 5.0, ["--checkpoint-every", "off"])
     return {**row, "model_bytes": 4 * floats, "bound_bytes": (2 + 2 * admitted) * 4 * floats + 120_000_000}

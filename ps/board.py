@@ -122,7 +122,8 @@ class Board:
 def _markdown(configuration: dict[str, Any]) -> str:
     """Tables, one for each part."""
     parts = []
-    for name, rows in configuration.items():
+    for name, part in configuration.items():
+        rows = part if isinstance(part, dict) else dict(enumerate(part))
         lines = [f"### {name}", "", "| | |", "|---|---|"]
         parts.append("\n".join([*lines, *(f"| {key} | {value} |" for key, value in rows.items())]))
     return "\n\n".join(parts)

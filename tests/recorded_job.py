@@ -91,7 +91,7 @@ class RecordedJob:
         """Pulls from every shard and computes; the pushes are on their way then."""
         slices, parts, bases = LAYOUT.cut(len(self.hosts)), [], []
         for host in self.hosts:
-            buffer, version = host.pull(0, worker)
+            buffer, version = host.pull(pb.Request(kind=pb.PULL), worker)
             parts.append(buffer.array.copy())
             bases.append(version)
             host.trained_shard().release(buffer)

@@ -105,7 +105,8 @@ def test_nothing_that_is_received_can_become_code(package: str) -> None:
         assert name not in ("eval", "exec", "compile", "__import__"), (path, name)
         assert name.split(".")[0] not in ("pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"), (path, name)
         if name.endswith("import_module") or name.startswith("runpy."):
-            assert path in own_flags | {ROOT / "worker" / "run.py"}, path
+            # A script is named on the command line; LocalCluster's own folder names the modules of its caller's model.
+            assert path in own_flags | {ROOT / "worker" / "run.py", ROOT / "worker" / "fit_saved.py"}, path
         if name == "np.load":
             given = {word.arg: word.value for word in call.keywords}
             assert isinstance(given["allow_pickle"], ast.Constant) and given["allow_pickle"].value is False, path
