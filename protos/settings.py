@@ -132,7 +132,9 @@ def to_flags(settings: Settings, kind: type[Settings]) -> list[str]:
         value = getattr(settings, name, None)
         if value is None or value == field.get_default(call_default_factory=True, validated_data={}):
             continue
-        if isinstance(value, bool):
+        if name in kind.positional:
+            flags.append(str(value))
+        elif isinstance(value, bool):
             flags.append(flag(name) if value else "--no-" + flag(name)[2:])
         else:
             flags.append(f"{flag(name)}={value}")
