@@ -20,7 +20,8 @@ from bench.comparison import spread
 from bench.machine import facts, load
 from protos.codec import CODECS, codec_named
 from protos.layout import Slice
-from ps.optimizers import Hyper, Optimizer
+from ps.hyper import Hyper
+from ps.stepping import Optimizer
 from worker.datasets import load as load_dataset
 from worker.feedback import Feedback
 

@@ -11,9 +11,9 @@ from bench.real_cluster import NumpyWorker
 from bench.service_times import Draw, draws_of
 from bench.virtual_time import Simulation
 from ps.consistency import Consistency, consistency_of
-from ps.optimizers import Optimizer
 from ps.shard import Shard
 from ps.staleness import Compensation, Inverse
+from ps.stepping import Optimizer
 
 Rule = Literal["relative", "absolute", "at most", "equal"]
 

@@ -24,7 +24,9 @@ import numpy as np
 
 from bench import report
 from bench.machine import load
-from ps.optimizers import BLOCK, OPTIMIZERS, Hyper, Optimizer
+from ps.hyper import Hyper
+from ps.optimizers import OPTIMIZERS
+from ps.stepping import BLOCK, Optimizer
 
 LARGE = 25_600_000  # weights of ResNet-50, about
 SMALL = 79_510  # weights of the reference model

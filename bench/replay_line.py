@@ -11,10 +11,10 @@ from bench.replay_record import Recorded
 from ps.buffers import Buffer
 from ps.calls import Call
 from ps.consistency import consistency_of
-from ps.optimizers import Optimizer
 from ps.schedules import schedule_of
 from ps.shard import Push, Result, Shard
 from ps.staleness import compensation_of
+from ps.stepping import Optimizer
 
 
 class RecordBroken(Exception):

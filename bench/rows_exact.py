@@ -12,7 +12,7 @@ from bench.virtual_time import Cycle
 from protos import quantized
 from protos.codec import codec_named
 from protos.layout import Slice
-from ps.optimizers import Hyper
+from ps.hyper import Hyper
 from ps.staleness import DelayCompensation
 from worker.feedback import Feedback
 

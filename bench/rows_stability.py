@@ -11,7 +11,7 @@ from bench.mutants import InverseOfNext, LateAnswer, OneSided
 from bench.problems import Problem, Quadratic
 from bench.service_times import times
 from bench.virtual_time import Cycle, run_delayed
-from ps.optimizers import Hyper
+from ps.hyper import Hyper
 from ps.shard import Push
 from ps.staleness import Compensation
 

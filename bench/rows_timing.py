@@ -18,7 +18,7 @@ from bench.mutants import (
 from bench.problems import Problem
 from bench.service_times import times
 from bench.virtual_time import Cycle, Simulation
-from ps.optimizers import Hyper
+from ps.hyper import Hyper
 from ps.shard import Push, Result
 
 

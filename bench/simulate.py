@@ -19,11 +19,13 @@ from bench.virtual_time import Cycle, Simulation, run_delayed
 from protos.settings import Settings, one_of, parse
 from ps.advice import refusal_of, warnings_of
 from ps.consistency import MODES, consistency_of
-from ps.optimizers import OPTIMIZERS, Hyper, Optimizer, resolve
+from ps.hyper import Hyper, resolve
+from ps.optimizers import OPTIMIZERS
 from ps.schedules import SCHEDULES, schedule_of
 from ps.shard import Shard
 from ps.spec import forms, read, spec_of
 from ps.staleness import POLICIES, compensation_of
+from ps.stepping import Optimizer
 
 
 def _services(value: str) -> str:

@@ -25,9 +25,10 @@ from bench.machine import load
 from bench.problems import Problem
 from bench.virtual_time import run_delayed
 from ps.consistency import consistency_of
-from ps.optimizers import Hyper, Optimizer
+from ps.hyper import Hyper
 from ps.shard import Shard
 from ps.staleness import compensation_of
+from ps.stepping import Optimizer
 from worker.datasets import load as load_dataset
 
 COMPENSATIONS = ("none", "inverse", "delay_adaptive", "dc_asgd", "dc_asgd:1b", "dc_asgd_adaptive")

@@ -32,7 +32,8 @@ from bench.echo import grpc_echo, unix_echo
 from bench.machine import facts, load
 from bench.server import NumpyWorker, server
 from bench.transport_report import checked, plot, table
-from ps.optimizers import Hyper, Optimizer
+from ps.hyper import Hyper
+from ps.stepping import Optimizer
 from worker.client import Samples
 
 FLOATS = {"318 kB": 79_510, "8.9 MB": 2_225_000, "102 MB": 25_500_000}

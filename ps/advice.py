@@ -19,7 +19,7 @@ from ps.consistency import (
     Softsync,
     consistency_of,
 )
-from ps.optimizers import Hyper, resolve
+from ps.hyper import Hyper, resolve
 from ps.staleness import compensation_of
 
 STEADY = ("sgd", "momentum", "nesterov")  # optimizers whose step grows with the gradient

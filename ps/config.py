@@ -13,7 +13,8 @@ from protos.logs import LogSettings
 from protos.settings import Address, Settings, did_you_mean, one_of
 from ps.advice import refusal_of, refusal_of_steps
 from ps.consistency import MODES
-from ps.optimizers import OPTIMIZERS, Hyper, resolve
+from ps.hyper import Hyper, resolve
+from ps.optimizers import OPTIMIZERS
 from ps.schedules import SCHEDULES
 from ps.spec import forms, spec_of
 from ps.staleness import POLICIES

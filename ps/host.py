@@ -20,13 +20,14 @@ from ps.checkpoint import SLOT, STATE, TRAINED
 from ps.config import JobSettings
 from ps.consistency import consistency_of
 from ps.hold import Hold, Life
+from ps.hyper import resolve
 from ps.metrics import Metrics
-from ps.optimizers import Optimizer, resolve
 from ps.rates import RateTable
 from ps.schedules import schedule_of
 from ps.shard import Push, Result, Shard
 from ps.shard_state import Assembly, ShardState, initial_state, put_state, take_state, weights_state
 from ps.staleness import compensation_of, needs_old_weights
+from ps.stepping import Optimizer
 
 
 class ShardHost:

@@ -18,8 +18,8 @@ from protos import parameter_server_pb2 as pb
 from ps import calls
 from ps.config import ServerSettings
 from ps.coordinator import Coordinator
+from ps.hyper import resolve
 from ps.metrics import Metrics, divergence, staleness_summary
-from ps.optimizers import resolve
 from ps.traces import Traces
 
 

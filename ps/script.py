@@ -16,10 +16,11 @@ from protos.layout import Layout
 from ps.config import ServerSettings
 from ps.consistency import consistency_of
 from ps.coordinator import OVER, Coordinator, Phase
+from ps.hyper import Hyper, resolve
 from ps.ledger import Ledger
 from ps.meeting import Meeting
 from ps.membership import Member
-from ps.optimizers import OPTIMIZERS, Hyper, resolve
+from ps.optimizers import OPTIMIZERS
 from ps.rates import check_rates
 
 LEADER = 0  # the worker whose callbacks run

@@ -16,9 +16,9 @@ import numpy as np
 from protos.errors import Fenced, FutureVersion, InvalidRequest, UnknownWorker
 from ps.buffers import Buffer, Pool, Versions
 from ps.consistency import Consistency, in_worker_order
-from ps.optimizers import Optimizer
 from ps.schedules import Schedule, schedule_of
 from ps.staleness import Compensation
+from ps.stepping import Optimizer
 from ps.update import Update
 
 REMEMBERED_OUTCOMES = 64  # per worker: more than it can have in flight

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ps.consistency import EASGD, Consistency
-from ps.optimizers import Optimizer
 from ps.schedules import Schedule
 from ps.staleness import Compensation
+from ps.stepping import Optimizer
 
 Vector = NDArray[np.float32]
 

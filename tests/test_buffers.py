@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from ps.buffers import Buffer, Pool
 from ps.consistency import consistency_of
-from ps.optimizers import OPTIMIZERS, Hyper, Optimizer
+from ps.hyper import Hyper
+from ps.optimizers import OPTIMIZERS
 from ps.shard import Push, Shard
+from ps.stepping import Optimizer
 
 
 @given(st.lists(st.sampled_from(["take", "hold", "drop"]), max_size=60), st.randoms())

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ps.optimizers import Hyper, Optimizer, resolve
+from ps.hyper import Hyper, resolve
+from ps.stepping import Optimizer
 from tests.test_keras_run import environment
 from worker import course_data, datasets, models
 from worker.course_models import ACTIVATIONS, TUBE

@@ -28,8 +28,8 @@ REGISTRIES = {"worker.models", "worker.datasets"}
 NO_TENSORFLOW = ("protos", "ps", "deploy", "dashboard")
 PURE = (
     "ps/shard.py", "ps/consistency.py", "ps/staleness.py", "ps/ledger.py", "ps/membership.py", "ps/buffers.py",
-    "ps/optimizers.py", "ps/metrics.py", "ps/calls.py", "ps/update.py", "ps/schedules.py", "ps/coordinator.py",
-    "ps/divergence.py", "deploy/plan.py",
+    "ps/optimizers.py", "ps/hyper.py", "ps/stepping.py", "ps/metrics.py", "ps/calls.py", "ps/update.py",
+    "ps/schedules.py", "ps/coordinator.py", "ps/divergence.py", "deploy/plan.py",
 )  # fmt: skip
 IMPURE = {"grpc", "time", "asyncio", "threading", "socket", "pathlib", "io", "random", "datetime"}
 

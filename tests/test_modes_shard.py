@@ -8,10 +8,11 @@ import pytest
 from ps.advice import refusal_of, warnings_of
 from ps.config import JobSettings
 from ps.consistency import MODES, consistency_of
-from ps.optimizers import Hyper, Optimizer
+from ps.hyper import Hyper
 from ps.schedules import SCHEDULES, schedule_of
 from ps.shard import Outcome, Push, Result, Shard
 from ps.spec import form, forms, read
+from ps.stepping import Optimizer
 
 N = 3
 

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ps.optimizers import BLOCK, OPTIMIZERS, Hyper, Optimizer, resolve
+from ps.hyper import Hyper, resolve
+from ps.optimizers import OPTIMIZERS
+from ps.stepping import BLOCK, Optimizer
 
 STEPS = 12
 SIZE = 2_000

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from protos.errors import Fenced, FutureVersion, InvalidRequest, UnknownWorker
 from ps.consistency import MODES, consistency_of
-from ps.optimizers import OPTIMIZERS, Hyper, Optimizer
+from ps.hyper import Hyper
+from ps.optimizers import OPTIMIZERS
 from ps.shard import REMEMBERED_OUTCOMES, Outcome, Push, Result, Shard
 from ps.staleness import POLICIES, compensation_of
+from ps.stepping import Optimizer
 
 N = 4
 

@@ -13,8 +13,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from protos.errors import FutureVersion, UnknownWorker
 from ps.buffers import Buffer
 from ps.consistency import consistency_of
-from ps.optimizers import Hyper, Optimizer
+from ps.hyper import Hyper
 from ps.shard import Outcome, Push, Result, Shard
+from ps.stepping import Optimizer
 
 RATE, TRAINED, STATE = 0.125, 3, 2
 WORKERS = st.integers(0, 3)

@@ -20,8 +20,9 @@ from protos import parameter_server_pb2 as pb
 from protos.channel import PROTOCOL
 from protos.errors import DeadlineExceeded, DownpourError, FutureVersion, UnknownWorker, Unreachable
 from ps.consistency import consistency_of
-from ps.optimizers import Hyper, Optimizer
+from ps.hyper import Hyper
 from ps.shard import Outcome, Push, Shard
+from ps.stepping import Optimizer
 from tests.cluster import Cluster, Member, running, vector_layout, wait_until
 from worker.client import Client, Samples
 from worker.shared_memory import SharedMemory
