@@ -246,7 +246,9 @@ def test_warm_start_lets_one_worker_begin_alone() -> None:
 def test_old_weights_past_their_memory_are_counted() -> None:
     settings: dict[str, Any] = dict(workers=4, staleness="dc_asgd", problem="quadratic:h=1,dim=1000", updates=100)
     assert run(**settings)["uncorrected"] == 0
-    assert run(version_memory=0, **settings)["uncorrected"] == 100
+    forgetful = run(version_memory=0, **settings)
+    # A fresh gradient needs no correction, and so no old weights.
+    assert forgetful["uncorrected"] == 100 - forgetful["staleness"]["histogram"]["0"] > 50
 
 
 def test_logistic_regression_finds_its_optimum() -> None:
