@@ -100,6 +100,7 @@ class Project:
         self.environ = {**environ, **own, "COMPOSE_PROJECT_NAME": name}
         self.command = [*compose, *(f"--file={DEPLOY / file}" for file in files)]
         self.volume = f"{name}_runs"
+        self._transport = "grpc" if settings.get("transport") == "grpc" else "shm"
         self._up: subprocess.Popen[str] | None = None
         self._status = ""
 
@@ -206,6 +207,8 @@ class Project:
         summary: dict[str, Any] = json.loads(self.in_volume(SUMMARY))
         check(summary["status"] == "ended", f"summary.json says that the job ended ({summary['status']})")
         check(summary["model_bytes"] > 0, f"model.keras is in the volume ({summary['model_bytes']} bytes)")
+        transports = summary["transports"]
+        check(transports == [self._transport], f"payloads went by {self._transport} alone ({transports})")
         accuracy, rate = summary["test_accuracy"], summary["samples_per_s"]
         check(accuracy >= ACCURACY, f"test accuracy {accuracy:.4f} is at least {ACCURACY} ({rate:,.0f} samples/s)")
         return summary

@@ -105,7 +105,11 @@ SCENARIOS: dict[str, tuple[Callable[[Project], None], list[str], dict[str, objec
     "crashes": (crashes, ["docker-compose.yml"], {"epochs": 24}),
     "killed": (killed, ["docker-compose.yml"], {"epochs": 8, "learning_rate": 0.3}),
     "shards": (shards, ["docker-compose.yml", "docker-compose.shards.yml"], {"epochs": 12, "learning_rate": 0.3}),
-    "tls": (tls, ["docker-compose.yml", "docker-compose.tls.yml"], {"epochs": 3, "learning_rate": 0.5}),
+    "tls": (
+        tls,
+        ["docker-compose.yml", "docker-compose.tls.yml"],
+        {"epochs": 3, "learning_rate": 0.5, "transport": "grpc"},
+    ),
     "both": (both, ALL, {"epochs": 3, "learning_rate": 0.5}),
 }
 

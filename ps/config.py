@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from protos.bell import FOLDER_LIMIT_BYTES
 from protos.codec import CODECS, codec_named
 from protos.credentials import AccessSettings
 from protos.errors import InvalidRequest
@@ -31,6 +33,15 @@ def _known_codec(value: str) -> str:
         family = value.partition(":")[0]
         near = did_you_mean(family, CODECS) if family not in CODECS else ""
         raise ValueError(str(error).removeprefix("codec ").partition("; received")[0] + near) from None
+    return value
+
+
+def _short_enough(value: str | None) -> str | None:
+    """Accepts a folder in which a Unix socket can have a name."""
+    if value is not None and (not value or len(os.fsencode(os.path.abspath(value))) > FOLDER_LIMIT_BYTES):
+        raise ValueError(
+            f"must be a folder whose path has at most {FOLDER_LIMIT_BYTES} bytes, as the path of a socket is short"
+        )
     return value
 
 
@@ -195,6 +206,7 @@ class ServerSettings(JobSettings, AccessSettings, LogSettings):
             "start_timeout_s",
             "script",
             "admitted",
+            "doorbell_dir",
             "scratch_dir",
         ),
         "access": ("tls_dir", "token_file", "insecure"),
@@ -227,6 +239,11 @@ class ServerSettings(JobSettings, AccessSettings, LogSettings):
         4, ge=1, description="large push-pulls over gRPC that are in memory at once; others wait unread"
     )
 
+    doorbell_dir: Annotated[str | None, AfterValidator(_short_enough)] = Field(
+        None,
+        description="folder of the socket of shared memory, for workers in other containers of this host that see it "
+        "at the same path (default: none; an abstract name)",
+    )
     scratch_dir: str | None = Field(
         None, description="folder of temporary files that this server removes at its end if its launcher was killed"
     )

@@ -4,8 +4,8 @@ A worker knocks with its session and the descriptor of its push region, and is s
 the weights are committed. From then on a message is a header: a push's payload lies in the region, a reply says where
 in the arena the weights lie. Those stay as they are until the worker's next request, or until its session ends.
 
-The socket's name is abstract, so a killed server leaves nothing behind. Such a name has no permissions: whoever knocks
-must run as the same user and know a session. What a worker writes to its region after it has sent a push can spoil its
+The socket is found by its name (`protos.bell`), which guards nothing: whoever knocks must run as the same user and know
+a session. What a worker writes to its region after it has sent a push can spoil its
 own gradient, between the check that it is finite and the update, and nothing else: sizes are fixed by seals.
 """
 
@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import mmap
 import os
-import secrets
 import socket
 import struct
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError
 
-from protos import memfd
+from protos import bell, memfd
 from protos import parameter_server_pb2 as pb
 from protos.channel import PROTOCOL
 from protos.errors import AccessDenied, DownpourError, InvalidRequest, Unsupported, status_of
@@ -52,35 +51,34 @@ class Doorbell:
     """Answers the workers of this host.
 
     Attributes:
-        name: Of the abstract socket.
+        name: Of its socket.
     """
 
-    def __init__(self, host: ShardHost, broken: Callable[[int], None] = lambda worker: None) -> None:
+    def __init__(
+        self, host: ShardHost, broken: Callable[[int], None] = lambda worker: None, folder: str | None = None
+    ) -> None:
         """Listens, on the running event loop.
 
         Args:
             host: The shard; keeps its weights in shared memory from here on.
             broken: Told of a worker whose connection ended.
+            folder: Of the socket; None: it has an abstract name.
 
         Raises:
             OSError: This system cannot.
         """
-        self.name = f"downpour-{secrets.token_hex(16)}"
         self._host, self._broken = host, broken
         self._loop = asyncio.get_running_loop()
         self._lines: dict[int, _Line] = {}
         self._held: dict[int, list[Buffer]] = {}
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._listener.setblocking(False)
-        self._listener.bind("\0" + self.name)
-        self._listener.listen(1024)
+        self._listener, self.name = bell.listen(folder)
         self._loop.add_reader(self._listener, self._accept)
         host.shares, host.left = True, self._let_go
 
     def close(self) -> None:
         """Hangs up on everybody."""
         self._loop.remove_reader(self._listener)
-        self._listener.close()
+        bell.close(self._listener, self.name)
         for line in list(self._lines.values()):
             self._hang_up(line)
 

@@ -99,15 +99,21 @@ def open_doorbell(
     """The shared-memory transport, where it is wanted and this system has it.
 
     Raises:
-        Unsupported: Nothing else is wanted, and this system does not have it.
+        Unsupported: Nothing else is wanted, and this system does not have it; or its folder cannot be used.
     """
     if settings.transport == "grpc":
         return None
     try:
         if memfd.available():
-            return Doorbell(host, broken)
+            return Doorbell(host, broken, settings.doorbell_dir)
         reason = "no memfd_create"
     except OSError as error:
+        if settings.doorbell_dir is not None:
+            raise Unsupported(
+                f"--doorbell-dir must be a folder in which this server may make a socket; received "
+                f"{settings.doorbell_dir}: {error.strerror}. Make it, and give it to user {os.geteuid()}; or use "
+                "--transport grpc."
+            ) from error
         reason = str(error)
     if settings.transport == "shm":
         raise Unsupported(f"--transport shm needs Linux with memfd and Unix sockets; here: {reason}. Use auto or grpc.")

@@ -146,12 +146,17 @@ class FollowerProcess:
 
     async def serve(self) -> int:
         """Runs until the coordinator says stop; returns the exit code."""
-        server, address = await listen(self._settings, self._add_services)
+        doorbell = open_doorbell(self._settings, self.host)
+        try:
+            server, address = await listen(self._settings, self._add_services)
+        except BaseException:
+            if doorbell:
+                doorbell.close()
+            raise
         identify(process=f"ps-{self._settings.shard}")
         exporter = open_exporter(self._settings, ShardMetrics(self.host))
         facts = {"metrics": f"{self._settings.metrics_host}:{exporter.port}"} if exporter else {}
         announce(address=address, shard=self._settings.shard, coordinator=self._settings.coordinator, **facts)
-        doorbell = open_doorbell(self._settings, self.host)
         name = doorbell.name if doorbell else ""
         joined = pb.ShardAddress(shard=self._settings.shard, address=address, generation=1, doorbell=name)
         following = asyncio.create_task(

@@ -14,7 +14,7 @@ import grpc
 from protos import parameter_server_pb2 as pb
 from protos import parameter_server_pb2_grpc as rpc
 from protos.credentials import NotSecured
-from protos.errors import DownpourError, InvalidRequest
+from protos.errors import DownpourError, InvalidRequest, Unsupported
 from protos.logs import identify, log
 from ps.board import Board
 from ps.checkpoint import numbers
@@ -91,13 +91,16 @@ class CoordinatorProcess:
     async def serve(self) -> int:
         """Runs the job; returns the exit code."""
         await self._lock_run()
+        doorbell = None
         try:
+            doorbell = open_doorbell(self._settings, self.host, self._broken)
             server, address = await listen(self._settings, self._add_services)
-        except (PortInUse, NotSecured):
+        except (PortInUse, NotSecured, Unsupported):
+            if doorbell:
+                doorbell.close()
             self.run.discard()
             raise
         self.run.publish()
-        doorbell = open_doorbell(self._settings, self.host, self._broken)
         name = doorbell.name if doorbell else ""
         self._joined(pb.ShardAddress(shard=0, address=address, generation=1, doorbell=name))
         identify(job=self.coordinator.job, process="ps-0")

@@ -121,6 +121,17 @@ def test_workers_do_not_see_the_keys_of_the_server() -> None:
     assert overlay["worker"]["volumes"] == overlay["status"]["volumes"] == ["access:/access:ro"]
 
 
+def test_servers_and_workers_have_the_folder_of_doorbells_in_common() -> None:
+    servers = [load(BASE)["services"]["ps"], load(SHARDS)["services"]["ps-1"]]
+    for spec in servers:
+        folder = spec["environment"]["DOWNPOUR_DOORBELL_DIR"]
+        assert f"bells:{folder}" in spec["volumes"]
+    assert load(BASE)["services"]["worker"]["volumes"] == [f"bells:{folder}:ro"]
+    options = load(BASE)["volumes"]["bells"]["driver_opts"]
+    (user,) = re.findall(r"useradd --uid (\d+)", DOCKERFILE)
+    assert options["type"] == "tmpfs" and {"mode=0700", f"uid={user}"} <= set(options["o"].split(","))
+
+
 def test_the_base_is_pinned_and_the_user_is_not_root() -> None:
     assert re.search(r"(?m)^ARG BASE=python:3\.11-slim-bookworm$", DOCKERFILE)
     for target in ("ps", "worker"):

@@ -10,7 +10,7 @@ import struct
 
 from google.protobuf.message import DecodeError
 
-from protos import memfd
+from protos import bell, memfd
 from protos import parameter_server_pb2 as pb
 from protos.channel import PROTOCOL
 from protos.errors import ERROR_OF, DeadlineExceeded, DownpourError, ServerFault, TooLarge, Unreachable
@@ -31,7 +31,7 @@ class SharedMemory(Transport):
 
         Args:
             address: Of the shard, for messages.
-            doorbell: Name of its abstract socket.
+            doorbell: Name of its socket.
             session: Of the worker.
             region_bytes: The most payload in a request.
             timeout_s: How long a reply, or the next sign of life, may take.
@@ -66,7 +66,7 @@ class SharedMemory(Transport):
         """Connects, sends the region and receives the arena."""
         self._socket = line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         _set_timeout(line, self._timeout_s)
-        line.connect("\0" + self._doorbell)
+        bell.connect(line, self._doorbell)
         knock = pb.Knock(protocol=PROTOCOL, session=self._session, region_bytes=len(self._region))
         socket.send_fds(line, [knock.SerializeToString()], self._descriptors[:1])
         message, descriptors, *_ = socket.recv_fds(line, HEADER_LIMIT_BYTES, 1)
@@ -162,7 +162,7 @@ def connect(
 
     Args:
         address: Of the shard, for messages.
-        doorbell: Name of its abstract socket; empty if it has none.
+        doorbell: Name of its socket; empty if it has none.
         session: Of the worker.
         region_bytes: The most payload in a request.
         timeout_s: How long a reply, or the next sign of life, may take.

@@ -1,0 +1,90 @@
+"""The Unix socket at which workers knock for shared memory: its name, and who can find it.
+
+An abstract name needs no folder and is gone with its server, however that one ends, but it is known in one network
+namespace alone: two containers never share it. A path is known to all who see its folder: containers of one host may
+share that as a volume, and memory then passes between them as between any two processes. On the wire the two differ in
+their first character.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+_PREFIX = "downpour-"
+_TOKEN_BYTES = 8
+PATH_LIMIT_BYTES = 107  # of the kernel, for the path of a Unix socket
+FOLDER_LIMIT_BYTES = PATH_LIMIT_BYTES - len(f"/.{_PREFIX}") - 2 * _TOKEN_BYTES
+
+
+def listen(folder: str | None) -> tuple[socket.socket, str]:
+    """A socket that listens, does not block, and keeps messages apart; and the name under which it is found.
+
+    Args:
+        folder: Where to put it; what servers that were killed have left there is removed. None: an abstract name.
+
+    Raises:
+        OSError: This system cannot, or not in that folder.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        listener.setblocking(False)
+        name = _PREFIX + secrets.token_hex(_TOKEN_BYTES)
+        if folder is None:
+            listener.bind("\0" + name)
+            listener.listen(1024)
+        else:
+            name = _listen_in(Path(folder).absolute(), name, listener)
+    except BaseException:
+        listener.close()
+        raise
+    return listener, name
+
+
+def connect(line: socket.socket, name: str) -> None:
+    """Connects to the socket of that name.
+
+    Raises:
+        OSError: Nobody listens there.
+    """
+    line.connect(name if name.startswith("/") else "\0" + name)
+
+
+def close(listener: socket.socket, name: str) -> None:
+    """Closes the socket, and removes it from its folder if it has one."""
+    listener.close()
+    if name.startswith("/"):
+        with suppress(OSError):
+            os.unlink(name)
+
+
+def _listen_in(folder: Path, name: str, listener: socket.socket) -> str:
+    for path in folder.glob(f"{_PREFIX}*"):
+        _remove_if_dead(path)
+    # It gets its name when it already listens: another server that cleans up would take it for a dead one's.
+    unheard, path = folder / f".{name}", folder / name
+    listener.bind(str(unheard))
+    try:
+        os.chmod(unheard, stat.S_IRUSR | stat.S_IWUSR)
+        listener.listen(1024)
+        unheard.rename(path)
+    except BaseException:
+        unheard.unlink(missing_ok=True)
+        raise
+    return str(path)
+
+
+def _remove_if_dead(path: Path) -> None:
+    """Removes a socket at which nobody listens."""
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            return
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
