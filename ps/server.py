@@ -19,7 +19,7 @@ from protos.logs import identify, log
 from ps.board import Board
 from ps.checkpoint import numbers
 from ps.config import ServerSettings
-from ps.coordinator import OVER, Coordinator, Phase
+from ps.coordinator import Coordinator
 from ps.divergence import LossWatch
 from ps.endpoints import PortInUse, announce, listen, on_signals, open_doorbell, open_exporter
 from ps.exchange import ExchangeServicer
@@ -28,6 +28,7 @@ from ps.follower import FollowerProcess
 from ps.host import ShardHost
 from ps.keeper import Keeper
 from ps.lines import ShardLines
+from ps.phase import OVER, Phase
 from ps.progress import ProgressReport
 from ps.recording import Recording
 from ps.recovery import Recovery
@@ -146,7 +147,7 @@ class CoordinatorProcess:
     # ------------------------------------------------------------------ between the parts
 
     def _joined(self, address: pb.ShardAddress) -> None:
-        self.coordinator.shard_joined(address)
+        self.coordinator.shards.add(address)
         self.recovery.joined()
         self.servicer.changed()
 
@@ -220,7 +221,7 @@ class CoordinatorProcess:
         self._flush()
         self._write_summary()
         coordinator = self.coordinator
-        hurried = coordinator.left_s(time.monotonic()) > 0
+        hurried = coordinator.patience.hurried
         leave_s = 0.0 if self._at_once else HURRIED_LEAVE_S if hurried else LEAVE_TIMEOUT_S
         await self.servicer.wait_until(lambda: not len(coordinator.membership), leave_s)
         self.lines.send(pb.ShardCommand(stop=True))
