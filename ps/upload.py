@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from pathlib import Path
 
 from protos import parameter_server_pb2 as pb
 from protos.errors import InvalidRequest, JobConflict, TooLarge
 from ps.coordinator import Coordinator
 from ps.phase import Phase
+from ps.whole import whole
 
 
 async def take_model(coordinator: Coordinator, path: Path, chunks: AsyncIterator[pb.UploadChunk]) -> int:
@@ -22,9 +22,8 @@ async def take_model(coordinator: Coordinator, path: Path, chunks: AsyncIterator
         JobConflict: It cannot be written; the job has failed with that.
     """
     session, size = 0, 0
-    beside = path.with_suffix(f".part{id(chunks)}")
     try:
-        with beside.open("wb") as file:
+        with whole(path) as place, place.open("wb") as file:
             async for chunk in chunks:
                 session = session or chunk.session
                 coordinator.membership.of_session(session)
@@ -37,15 +36,11 @@ async def take_model(coordinator: Coordinator, path: Path, chunks: AsyncIterator
                         "by the size of the job's layout; received more."
                     )
                 file.write(chunk.data)
-        if not size:
-            raise InvalidRequest("an uploaded model must have content; received none.")
-        beside.replace(path)
+            if not size:
+                raise InvalidRequest("an uploaded model must have content; received none.")
         coordinator.saved = True
     except OSError as error:
         reason = f"the trained model cannot be written: {error}; make room, and resume the job"
         coordinator.fail(reason)
         raise JobConflict(f"{reason}.") from error
-    finally:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
     return size
