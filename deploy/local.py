@@ -7,10 +7,8 @@ or was drained, 1 when it failed, 130 when it was stopped at once.
 from __future__ import annotations
 
 import math
-import shutil
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -26,9 +24,9 @@ from deploy.plan import ProcessSpec, plan
 from deploy.processes import ON_PURPOSE, POLL_S, LifeLine, Process, end, kill, wait
 from deploy.resume import CannotResume, resumed
 from deploy.run_dir import make_run_dir
+from deploy.scratch import Scratch
 from deploy.terminal import Screen, open_screen, silence
 from deploy.watch import Watcher
-from protos.settings import ENV_PREFIX
 
 ANNOUNCE_S = 60.0  # for a server to say where it listens
 DRAIN_S = 7.5  # for the job to end by itself once asked to; with what follows, all are gone within 10 s
@@ -37,7 +35,6 @@ LEAVE_S = 5.0  # for the others to exit after the coordinator
 GRACE_S = 1.0  # from SIGTERM to SIGKILL
 TICK_S = 0.1
 INTERRUPTED = 130
-SCRATCH = f"{ENV_PREFIX}SCRATCH_DIR"  # tells the first server what to remove if this process is killed
 EXIT_USAGE = 2
 
 
@@ -80,7 +77,7 @@ class Launcher:
         self._line = LifeLine()
         self._addresses: dict[str, str] = {}
         self._processes: dict[str, Process] = {}
-        self._scratch = ""  # folder of temporary files
+        self._scratch: Scratch | None = None
         self._restarts: dict[str, int] = {}
         self._given_up: dict[str, str] = {}  # workers that are not started again -> why
         self._watcher: Watcher | None = None
@@ -93,13 +90,13 @@ class Launcher:
         """Runs the job; returns the exit status. No process is left when it returns, or raises."""
         with self._signal_handlers():
             with suppress(OSError):  # else the children use whatever place they find
-                self._scratch = tempfile.mkdtemp(prefix="downpour-")
+                self._scratch = Scratch()
             try:
                 code = self._outcome()
             finally:
                 kill(self._processes.values())
-                if self._scratch:
-                    shutil.rmtree(self._scratch, ignore_errors=True)
+                if self._scratch is not None:
+                    self._scratch.close()
                 self._line.close()
                 self._show()
                 if self._watcher is not None:
@@ -133,10 +130,11 @@ class Launcher:
                 self._watcher = Watcher(self._addresses["ps-0"])
 
     def _spawn(self, spec: ProcessSpec) -> None:
-        own = spec.env
-        if self._scratch and not spec.foreign:
-            own = {**own, "TMPDIR": self._scratch, SCRATCH: self._scratch}
-        process = Process(replace(spec, env=own), self._addresses, self._run_dir / "logs", self._line)
+        kept: tuple[int, ...] = ()
+        if self._scratch is not None and not spec.foreign:
+            spec = replace(spec, env={**spec.env, "TMPDIR": str(self._scratch.path)})
+            kept = (self._scratch.holding,)
+        process = Process(spec, self._addresses, self._run_dir / "logs", self._line, kept)
         self._processes[spec.name] = process
 
     def _await_address(self, server: Process) -> str:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
-import shutil
 import time
 from typing import Any
 
@@ -82,7 +80,6 @@ class CoordinatorProcess:
             self.coordinator, self.report, self.lines, path / "model.keras", self._stop_at_once
         )
         self.recovery = Recovery(self.coordinator, self.host, self.lines, self.keeper, self.run, self.servicer.changed)
-        self._launcher = os.getppid()
         self._drained_s: float | None = None
         self._at_once = False
         self._configured: int | None = None  # facts of workers in config.json
@@ -126,8 +123,6 @@ class CoordinatorProcess:
             await server.stop(grace=0.5)
             if doorbell:
                 doorbell.close()
-            if self._settings.scratch_dir and os.getppid() != self._launcher:
-                shutil.rmtree(self._settings.scratch_dir, ignore_errors=True)
         for note in self.coordinator.notes[self._noted :]:
             log(note)
         return 0 if self.coordinator.phase == Phase.ENDED else FAILED
