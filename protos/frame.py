@@ -74,13 +74,13 @@ class Decoder(Generic[Header]):
             header_type: `Request` on a server, `Reply` on a worker.
             limit_bytes: The most payload that a frame with such a header may have; asked before a byte of
                 it is stored.
-            allocate: Gives the memory for a payload of several messages.
+            allocate: Gives the memory for a payload of several messages, once its first bytes are there.
         """
         self._header_type: type[Header] = header_type
         self._limit_bytes: Callable[[Header], int] = limit_bytes
         self._allocate = allocate
         self._header: Header | None = None
-        self._payload = memoryview(b"")
+        self._payload: memoryview | None = None
         self._filled = 0
 
     @property
@@ -110,21 +110,25 @@ class Decoder(Generic[Header]):
         if len(rest) == header.payload_bytes:
             return Frame(header, rest)
         self._check_room(len(rest), header.payload_bytes)
-        self._header, self._payload, self._filled = header, self._allocate(header.payload_bytes), len(rest)
-        self._payload[: len(rest)] = rest
-        return None
+        self._header, self._filled = header, 0
+        return self._take(header, rest) if rest else None
 
     def _next(self, header: Header, message: bytes) -> Frame[Header] | None:
         if not message:
             raise InvalidRequest("a continuation must hold payload; received an empty message. Resend the frame.")
-        end = self._filled + len(message)
-        self._check_room(end, header.payload_bytes)
-        self._payload[self._filled : end] = message
+        self._check_room(self._filled + len(message), header.payload_bytes)
+        return self._take(header, message)
+
+    def _take(self, header: Header, part: bytes | memoryview) -> Frame[Header] | None:
+        if self._payload is None:
+            self._payload = self._allocate(header.payload_bytes)
+        end = self._filled + len(part)
+        self._payload[self._filled : end] = part
         self._filled = end
         if end < header.payload_bytes:
             return None
-        self._header = None
-        return Frame(header, self._payload)
+        payload, self._header, self._payload = self._payload, None, None
+        return Frame(header, payload)
 
     def _parse(self, message: bytes) -> tuple[Header, int]:
         if len(message) < _PREFIX.size:

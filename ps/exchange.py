@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import grpc
 import numpy as np
@@ -24,7 +25,6 @@ STREAMS_PER_SESSION = 8  # of which one is used; more are those that broke and a
 LOOK_EVERY_S = 1.0  # at whether a worker that should send or take a part of a payload is still a member
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
-Got = TypeVar("Got")
 
 
 class ExchangeServicer:
@@ -126,10 +126,11 @@ class _Turn:
                 await self._admit()
 
     async def _payload(self, decoder: Decoder[pb.Request]) -> Frame[pb.Request]:
-        while (message := await self._watched(self._context.read())) is not grpc.aio.EOF:  # type: ignore[attr-defined]
-            frame = decoder.feed(message)
-            if frame is not None:
-                return frame
+        with self._while_member():
+            while (message := await self._context.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]
+                frame = decoder.feed(message)
+                if frame is not None:
+                    return frame
         raise InvalidRequest("a stream must end between two frames; it ended within one. Resend the frame.")
 
     async def _wait(self, answer: Answer) -> None:
@@ -159,22 +160,43 @@ class _Turn:
             if buffer.array.nbytes <= INLINE_BYTES:
                 await self._context.write(next(encode(reply, buffer.array.data.cast("B"))))
                 return
-            for message in encode(reply, buffer.array.data.cast("B")):
-                await self._watched(self._context.write(message))
+            with self._while_member():
+                for message in encode(reply, buffer.array.data.cast("B")):
+                    await self._context.write(message)
         finally:
             assert self._host.shard is not None
             self._host.shard.release(buffer)
 
-    async def _watched(self, coming: Coroutine[Any, Any, Got]) -> Got:
-        """Waits for one message to pass, as long as the worker is a member."""
-        task = asyncio.ensure_future(coming)
-        try:
-            while not task.done():
-                await asyncio.wait([task], timeout=LOOK_EVERY_S)
+    @contextmanager
+    def _while_member(self) -> Iterator[None]:
+        """Breaks off what is awaited within once the worker is no member: it may never send, or take, the rest.
+
+        Raises:
+            UnknownWorker: It is none any more.
+        """
+        loop, turn = asyncio.get_running_loop(), asyncio.current_task()
+        assert turn is not None
+        lost: UnknownWorker | None = None
+
+        def look() -> None:
+            nonlocal lost, timer
+            try:
                 self._host.member_of(self._session)
+            except UnknownWorker as error:
+                lost = error
+                turn.cancel()
+            else:
+                timer = loop.call_later(LOOK_EVERY_S, look)
+
+        timer = loop.call_later(LOOK_EVERY_S, look)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if lost is None or turn.uncancel():
+                raise
+            raise lost from None
         finally:
-            task.cancel()  # without effect once it is done
-        return task.result()
+            timer.cancel()
 
     async def _admit(self) -> None:
         await self._admission.acquire()

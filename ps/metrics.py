@@ -48,6 +48,12 @@ class EpochMetrics:
     loss_sum: float = 0.0
     correct: int = 0
 
+    def add(self, push: Push) -> None:
+        """Adds the samples of a push."""
+        self.samples += push.samples
+        self.loss_sum += push.loss * push.samples
+        self.correct += push.correct
+
     @property
     def loss(self) -> float:
         """Mean over the samples used so far."""
@@ -77,19 +83,22 @@ class Metrics:
 
     def record(self, push: Push, result: Result, now: float) -> None:
         """Counts a final outcome."""
-        worker = self.workers.setdefault(push.worker, WorkerMetrics())
+        worker = self.workers.get(push.worker)  # setdefault would make one for every push
+        if worker is None:
+            worker = self.workers[push.worker] = WorkerMetrics()
         self.samples += push.samples
         worker.samples += push.samples
         worker.loss = push.loss
         self.last_s = now
         if self.first_s is None:
             self.first_s = now
-        epoch = self.epochs.setdefault(push.epoch, EpochMetrics())
+        epoch = self.epochs.get(push.epoch)
+        if epoch is None:
+            epoch = self.epochs[push.epoch] = EpochMetrics()
         if not push.nonfinite and math.isfinite(push.loss):
-            for sums in (epoch, self.initial) if push.base_version == 0 else (epoch,):
-                sums.samples += push.samples
-                sums.loss_sum += push.loss * push.samples
-                sums.correct += push.correct
+            epoch.add(push)
+            if push.base_version == 0:
+                self.initial.add(push)
         if result.outcome == Outcome.APPLIED:
             self.updates += 1
             worker.updates += 1
