@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 
 from protos.channel import CLIENT_OPTIONS, SERVER_OPTIONS
 from protos.frame import CHUNK_BYTES
@@ -59,9 +60,15 @@ def unix_echo(size_bytes: int) -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
-def grpc_echo(size_bytes: int) -> Iterator[Callable[[], None]]:
-    """A round trip through a gRPC stream: messages that are made beforehand, and are not put together."""
-    messages = cut(bytes(size_bytes))
+def grpc_echo(size_bytes: int, arrays: bool = False) -> Iterator[Callable[[], None]]:
+    """A round trip through a gRPC stream.
+
+    Args:
+        size_bytes: Of the payload, each way.
+        arrays: Whether the caller's messages are made of an array, and those that come back are put together in one,
+            as nobody can do without whose payloads are arrays; else they are made beforehand and thrown away.
+    """
+    fixed, array, back = cut(bytes(size_bytes)), np.zeros(size_bytes, np.uint8), np.empty(size_bytes, np.uint8)
     loop = asyncio.new_event_loop()
 
     async def opened(address: str) -> tuple[grpc.aio.Channel, Any]:
@@ -70,10 +77,18 @@ def grpc_echo(size_bytes: int) -> Iterator[Callable[[], None]]:
         return channel, exchange()
 
     async def turn() -> None:
-        for message in messages:
-            await call.write(message)
-        for _ in messages:
-            await call.read()
+        count, first, filled = len(fixed), fixed[0][:COUNT_BYTES], 0
+        for index in range(count):
+            if arrays:
+                part = array.data[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES]
+                await call.write(bytes(part) if index else b"".join((first, part[COUNT_BYTES:])))
+            else:
+                await call.write(fixed[index])
+        for _ in range(count):
+            message = await call.read()
+            if arrays and count > 1:  # one message alone can be read where it lies
+                back.data[filled : filled + len(message)] = message
+                filled += len(message)
 
     with serving("grpc") as address:
         channel, call = loop.run_until_complete(opened(address))

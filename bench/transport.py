@@ -6,12 +6,14 @@ A push-pull sends a gradient, applies it (plain SGD, after a check that it is fi
 - `kernel`: the check and the update alone, on one thread.
 - `unix echo`, `gRPC echo`: the payload there and back between two processes, and nothing done with it. The gRPC echo
   has the options and the message size of the project's own stream; its messages are made beforehand and not put
-  together at the end.
+  together at the end. `gRPC echo of an array` does both in its client, as must be done where a payload is an array.
 - `shm`, `gRPC`: the project's push-pull with a real server, by `--transport shm` (what `auto` chooses on one host) and
   `--transport grpc`.
 
-A ratio is that of neighbours in one round; its median is reported. In the crowd every worker is a process that sleeps
-where it would compute: emulated compute.
+All of these take turns. 318 kB travel in blocks of 25 calls one after the other, of which the median counts; *alone* is
+the time of single calls, each of which comes to cold caches and processes that sleep. Larger payloads, which no cache
+holds, travel one by one. A ratio is that of neighbours in one round; its median is reported. In the crowd every worker
+is a process that sleeps where it would compute: emulated compute.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -37,7 +40,8 @@ from ps.stepping import Optimizer
 from worker.client import Samples
 
 FLOATS = {"318 kB": 79_510, "8.9 MB": 2_225_000, "102 MB": 25_500_000}
-ROUNDS = {"318 kB": (400, 1500), "8.9 MB": (20, 100), "102 MB": (4, 15)}  # quick, full
+ROUNDS = {"318 kB": (20, 60), "8.9 MB": (20, 100), "102 MB": (4, 15)}  # quick, full
+BLOCK = {"318 kB": 25}  # calls of a round, else 1
 SWEEP = (262_144, 786_432, 2_359_296, 7_077_888, 21_233_664)  # floats: 1 to 85 MB
 RATE = "1e-6"
 
@@ -56,7 +60,7 @@ def main(argv: list[str]) -> int:
         "sizes": {},
     }
     for name, floats in FLOATS.items():
-        results["sizes"][name] = side_by_side(floats, ROUNDS[name][not flags.quick])
+        results["sizes"][name] = side_by_side(floats, ROUNDS[name][not flags.quick], BLOCK.get(name, 1))
     results["sweep"] = sweep(3 if flags.quick else 9)
     results["idle"] = beside_idle((0, 16) if flags.quick else (0, 16, 64, 256), 200 if flags.quick else 1000)
     results["crowd"] = crowd(flags.quick)
@@ -73,28 +77,33 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def side_by_side(floats: int, rounds: int) -> dict[str, Any]:
-    """Seconds of everything, in turns: spreads, and of ratios too."""
+def side_by_side(floats: int, rounds: int, block: int) -> dict[str, Any]:
+    """Seconds of everything, block by block in turns: spreads, and of ratios too."""
     with ExitStack() as stack:
         actions: dict[str, Callable[[], object]] = {
             "memcpy": _memcpy(floats),
             "kernel": _kernel(floats),
             "unix echo": stack.enter_context(unix_echo(4 * floats)),
             "gRPC echo": stack.enter_context(grpc_echo(4 * floats)),
+            "gRPC echo of an array": stack.enter_context(grpc_echo(4 * floats, arrays=True)),
             "shm": stack.enter_context(_push_pull(floats, "shm")),
             "gRPC": stack.enter_context(_push_pull(floats, "grpc")),
         }
-        times = in_turns(actions, rounds)
+        times = in_turns(actions, rounds, block)
+        alone = in_turns(actions, 4 * rounds) if block > 1 else times
     ratios = {
         "passes each way": times["shm"] / times["memcpy"] / 2,
         "gRPC / shm": times["gRPC"] / times["shm"],
         "gRPC / (echo + kernel)": times["gRPC"] / (times["gRPC echo"] + times["kernel"]),
+        "gRPC / (echo of an array + kernel)": times["gRPC"] / (times["gRPC echo of an array"] + times["kernel"]),
         "shm / unix echo": times["shm"] / times["unix echo"],
     }
     return {
         "bytes": 4 * floats,
         "rounds": rounds,
+        "block": block,
         "seconds": {name: spread(list(values)) for name, values in times.items()},
+        "alone": {name: spread(list(values)) for name, values in alone.items()},
         "ratios": {name: spread(list(values)) for name, values in ratios.items()},
     }
 
@@ -104,7 +113,7 @@ def sweep(rounds: int) -> list[dict[str, Any]]:
     rows = []
     for floats in SWEEP:
         with _push_pull(floats, "shm") as shm, _push_pull(floats, "grpc") as remote:
-            times = in_turns({"shm": shm, "gRPC": remote}, rounds)
+            times = in_turns({"shm": shm, "gRPC": remote}, rounds, 3)
         rows.append({"bytes": 4 * floats, **{name: spread(list(values)) for name, values in times.items()}})
     return rows
 
@@ -121,7 +130,7 @@ def beside_idle(counts: tuple[int, ...], rounds: int) -> list[dict[str, Any]]:
                 _worker(address, floats, transport) as action,
                 idle(address, count, floats, transport),
             ):
-                row[name] = spread(list(in_turns({name: action}, rounds)[name]))
+                row[name] = spread(list(in_turns({name: action}, rounds // 10, 10)[name]))
         rows.append(row)
     return rows
 
@@ -145,16 +154,21 @@ def held_memory(workers: int) -> dict[str, Any]:
     return {**row, "model_bytes": 4 * floats, "bound_bytes": (2 + 2 * admitted) * 4 * floats + 120_000_000}
 
 
-def in_turns(actions: dict[str, Callable[[], object]], rounds: int) -> dict[str, np.ndarray]:
-    """Seconds of every action in every round, after two rounds to warm up."""
+def in_turns(actions: dict[str, Callable[[], object]], rounds: int, block: int = 1) -> dict[str, np.ndarray]:
+    """Seconds of every action in every round: of a block of calls, the median. Two rounds before are to warm up."""
     times: dict[str, list[float]] = {name: [] for name in actions}
     for number in range(rounds + 2):
         for name, action in actions.items():
-            start = time.perf_counter()
-            action()
+            took = [_timed(action) for _ in range(block)]
             if number > 1:
-                times[name].append(time.perf_counter() - start)
+                times[name].append(median(took))
     return {name: np.array(values) for name, values in times.items()}
+
+
+def _timed(action: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
 
 
 def _memcpy(floats: int) -> Callable[[], object]:

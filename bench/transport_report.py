@@ -31,6 +31,8 @@ def checked(results: Results) -> list[dict[str, Any]]:
     for name in sizes:
         found = sizes[name]["ratios"]["gRPC / (echo + kernel)"]["median"]
         row(f"gRPC push-pull / (gRPC echo + kernel), {name}", found, 1.15, at_most)
+        found = sizes[name]["ratios"]["gRPC / (echo of an array + kernel)"]["median"]
+        row(f"gRPC push-pull / (gRPC echo of an array + kernel), {name}", found, 1.15, at_most)
     for entry in results["crowd"]:
         if entry["transport"] == "shm" and entry["compute_s"] and entry["workers"] >= 16:
             ideal = entry["workers"] / entry["compute_s"]
@@ -74,6 +76,9 @@ def _times(results: Results) -> str:
     lines = ["Milliseconds, median (quartiles):", "", f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     for size, found in results["sizes"].items():
         lines.append(f"| {size} | {' | '.join(_ms(found['seconds'][name]) for name in names)} |")
+    for size, found in results["sizes"].items():
+        if found["block"] > 1:
+            lines.append(f"| {size}, alone | {' | '.join(_ms(found['alone'][name]) for name in names)} |")
     return "\n".join(lines)
 
 
