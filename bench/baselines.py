@@ -37,7 +37,17 @@ TEST_SAMPLES = 1000  # in the file that all train on; the test at the end of a j
 LEARNING_RATES = {"sigmoid100": 0.1, "cnn": 0.01}
 SAMPLES = {"sigmoid100": 114_000, "cnn": 12_800}
 QUICK_SAMPLES = {"sigmoid100": 19_200, "cnn": 2_560}
-OURS = ("downpour", "downpour_grpc")
+OURS = ("downpour", "downpour_grpc", "downpour_20")
+# Model, ours, other -> how many times as fast ours is meant to be.
+TARGETS = {
+    ("sigmoid100", "downpour", "tf_ps"): 5.0,
+    ("sigmoid100", "downpour", "tf_ps_20"): 2.5,
+    ("sigmoid100", "downpour", "fit"): 2.0,
+    ("sigmoid100", "downpour", "downpour_1"): 1.85,
+    ("sigmoid100", "downpour_20", "fit_20"): 1.4,
+    ("sigmoid100", "downpour_grpc", "tf_ps"): 3.0,
+    ("cnn", "downpour", "fit"): 1.6,
+}
 
 
 def main(argv: list[str]) -> int:
@@ -56,7 +66,8 @@ def main(argv: list[str]) -> int:
     }
     for model in flags.models:
         results["models"][model] = measure(model, flags)
-        print(f"\n{headline(results, model)}\n\n{table(results['models'][model])}", flush=True)
+        found = results["models"][model]
+        print(f"\n{headline(results, model)}\n\n{table(found)}\n\n{targets(model, found['ratios'])}", flush=True)
     if flags.out:
         write(results, flags.out)
     return 1 if any(model["failures"] for model in results["models"].values()) else 0
@@ -143,12 +154,24 @@ def headline(results: dict[str, Any], model: str) -> str:
     )
 
 
+def targets(model: str, found: dict[str, dict[str, dict[str, float]]]) -> str:
+    """Markdown: what was aimed at, and what was found."""
+    lines = ["| as fast as | times | aim | met |", "|---|---|---|---|"]
+    for (of, ours, other), aim in TARGETS.items():
+        ratio = found.get(ours, {}).get(other)
+        if of == model and ratio:
+            times, met = ratio["median"], "yes" if ratio["median"] >= aim else "no"
+            lines.append(f"| {CONTENDERS[ours].what} / {CONTENDERS[other].what} | {times:.2f} | {aim:g} | {met} |")
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
 def write(results: dict[str, Any], out: Path) -> None:
     """Writes `results.json` and `report.md`."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     parts = [f"# Baselines\n\n`{results['command']}`"]
-    parts += [f"## {headline(results, name)}\n\n{table(found)}" for name, found in results["models"].items()]
+    for name, found in results["models"].items():
+        parts.append(f"## {headline(results, name)}\n\n{table(found)}\n\n{targets(name, found['ratios'])}")
     (out / "report.md").write_text("\n\n".join([*parts, "## How", str(__doc__)]))
 
 

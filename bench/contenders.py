@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,9 @@ class Job:
     validation_split: float = 0.0
 
 
+Run = Callable[[Job, Path, float], dict[str, Any]]
+
+
 @dataclass(frozen=True)
 class Contender:
     """A row of the comparison.
@@ -56,7 +59,7 @@ class Contender:
     """
 
     what: str
-    run: Callable[[Job, Path, float], dict[str, Any]]
+    run: Run
 
 
 def train(job: Job, folder: Path, timeout_s: float, extra: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -167,9 +170,12 @@ def _common(job: Job) -> list[str]:
     ]
 
 
-def _downpour(*extra: str) -> Callable[[Job, Path, float], dict[str, Any]]:
+def _downpour(*extra: str, workers: int | None = None, local: bool = False) -> Run:
+    """This system, with flags of its own; `local` makes a call's steps of the others one push of ours."""
+
     def run(job: Job, folder: Path, timeout_s: float) -> dict[str, Any]:
-        summary = train(job, folder, timeout_s, extra)
+        steps = ("--push-every", str(job.steps_per_call)) if local else ()
+        summary = train(replace(job, workers=workers or job.workers), folder, timeout_s, (*extra, *steps))
         staleness = summary.get("staleness") or {}
         return {
             **{name: summary[name] for name in ("samples", "wall_s", "samples_per_s", "transport")},
@@ -181,7 +187,7 @@ def _downpour(*extra: str) -> Callable[[Job, Path, float], dict[str, Any]]:
     return run
 
 
-def _tensorflow(several: bool) -> Callable[[Job, Path, float], dict[str, Any]]:
+def _tensorflow(several: bool) -> Run:
     def run(job: Job, folder: Path, timeout_s: float) -> dict[str, Any]:
         command = [sys.executable, "-m", "bench.tf_parameter_server", *_common(job), "--data", job.data]
         command += ["--workers", str(job.workers), "--scratch", str(folder), "--steps-per-call"]
@@ -200,6 +206,8 @@ def fit(job: Job, timeout_s: float, steps_per_execution: int = 1, extra: tuple[s
 CONTENDERS: Mapping[str, Contender] = {
     "downpour": Contender("downpour, 2 workers, default transport", _downpour()),
     "downpour_grpc": Contender("downpour, 2 workers, gRPC alone", _downpour("--transport", "grpc")),
+    "downpour_20": Contender("downpour, 2 workers, 20 local steps per push (--push-every 20)", _downpour(local=True)),
+    "downpour_1": Contender("downpour, 1 worker, default transport", _downpour(workers=1)),
     "tf_ps": Contender("ParameterServerStrategy, 2 workers, 1 step per function", _tensorflow(False)),
     "tf_ps_20": Contender("ParameterServerStrategy, 2 workers, 20 steps per function", _tensorflow(True)),
     "fit": Contender("model.fit, one process", lambda job, _, timeout_s: fit(job, timeout_s)),

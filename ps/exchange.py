@@ -177,6 +177,7 @@ class _Turn:
         loop, turn = asyncio.get_running_loop(), asyncio.current_task()
         assert turn is not None
         lost: UnknownWorker | None = None
+        timer: asyncio.TimerHandle
 
         def look() -> None:
             nonlocal lost, timer
