@@ -21,12 +21,14 @@ class Problem:
         dim: Weights.
         batch: Samples that a gradient averages over.
         optimum: Where the mean of all workers' losses is least, `float64[dim]`; None if there is no such point.
+        noisy: Whether updates go on at the optimum.
     """
 
     doc = "only timing"
     dim = 1
     batch = 1
     optimum: NDArray[np.float64] | None = None
+    noisy = False
 
     def initial(self) -> Vector:
         """Weights `float32[dim]` to begin with."""
@@ -76,6 +78,7 @@ class Quadratic(Problem):
         self.dim, self._h, self._sigma = dim, np.float32(h), sigma
         self._centers = [np.float32(center) for center in (centers * workers if len(centers) == 1 else centers)]
         self.optimum = np.full(dim, np.mean(self._centers, dtype=np.float64))
+        self.noisy = sigma > 0 or len(set(self._centers)) > 1
         self._noise = self._draw(np.random.default_rng((seed, 1 << 20)))
 
     def initial(self) -> Vector:
@@ -96,6 +99,7 @@ class Logistic(Problem):
     """Logistic regression on drawn data, from 0: features normal, labels by a hidden direction, a tenth flipped."""
 
     doc = "logistic regression on drawn samples"
+    noisy = True
 
     def __init__(self, seed: int, workers: int, dim: int = 10, samples: int = 1000, batch: int = 32) -> None:
         """Draws the data."""
@@ -181,21 +185,29 @@ def problem_of(text: str, seed: int, workers: int) -> Problem:
     name, _, rest = text.partition(":")
     if name not in PROBLEMS:
         raise ValueError(f"must be one of {', '.join(PROBLEMS)}{did_you_mean(name, PROBLEMS)}")
-    kind, given = PROBLEMS[name], dict[str, str]()
-    key = ""
-    for token in rest.split(",") if rest else []:
-        left, equals, right = token.partition("=")
-        if equals:
-            key = left.strip()
-            given[key] = right
-        elif key:
-            given[key] += f",{token}"
-    values = {}
-    for key, value in given.items():
+    kind, values = PROBLEMS[name], {}
+    for key, value in _assignments(name, rest):
         if key not in kind.parameters:
-            raise ValueError(f"{name} must be given only {', '.join(kind.parameters) or 'nothing'}; {key!r} was given")
+            takes = f"be given only {', '.join(kind.parameters)}" if kind.parameters else "stand alone"
+            raise ValueError(f"{name} must {takes}; {key!r} was given")
+        if key in values:
+            raise ValueError(f"{name} must be given {key} once; it was given again as {value!r}")
         try:
             values[key] = kind.parameters[key](value)
         except ValueError:
             raise ValueError(f"{name} must be given a number for {key}, in range; {value!r} was given") from None
     return kind.make(seed, workers, **values)
+
+
+def _assignments(name: str, text: str) -> list[tuple[str, str]]:
+    """`h=1,centers=0,1` as pairs: a value goes on until the next name."""
+    found: list[tuple[str, str]] = []
+    for token in text.split(",") if text else []:
+        key, equals, value = token.partition("=")
+        if equals:
+            found.append((key.strip(), value))
+        elif found and PROBLEMS[name].parameters.get(found[-1][0]) is _centers:
+            found[-1] = (found[-1][0], f"{found[-1][1]},{token}")
+        else:
+            raise ValueError(f"{name} must be given its parameters as NAME=VALUE; {token!r} was given")
+    return found

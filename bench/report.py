@@ -33,6 +33,17 @@ def head(results: Mapping[str, Any], title: str) -> str:
     )
 
 
+def writable(value: str | None) -> str | None:
+    """A `--json` value that can be written when the run is over; for a validator.
+
+    Raises:
+        ValueError: It is a folder, or in none.
+    """
+    if value not in (None, "-") and (not Path(value).parent.is_dir() or Path(value).is_dir()):
+        raise ValueError("must be - or a file in a folder that exists")
+    return value
+
+
 def rows(names: list[str], lines: list[list[str]]) -> str:
     """A table in Markdown."""
     table = [names, ["---"] * len(names), *lines]

@@ -7,10 +7,11 @@ import math
 import numpy as np
 
 from bench.conformance import Case, Parts, Row
+from bench.fixed_delay import run_delayed
 from bench.mutants import InverseOfNext, LateAnswer, OneSided
 from bench.problems import Problem, Quadratic
 from bench.service_times import times
-from bench.virtual_time import Cycle, run_delayed
+from bench.virtual_time import Cycle
 from ps.hyper import Hyper
 from ps.shard import Push
 from ps.staleness import Compensation

@@ -81,7 +81,7 @@ def split(text: str) -> list[str]:
 
 
 def draws_of(text: str, count: int, what: str) -> list[Draw]:
-    """One distribution for each of `count` workers, from one spec or as many as there are workers.
+    """One distribution for each of `count` workers or servers, from one spec or as many as there are of them.
 
     Raises:
         ValueError: It is neither.
@@ -91,7 +91,8 @@ def draws_of(text: str, count: int, what: str) -> list[Draw]:
         row, values = read(spec, SERVICES)
         made.append(row.make(*values))
     if len(made) not in (1, count):
-        raise ValueError(f"must be given once or for each of {count} {what}; {len(made)} were given")
+        often = f"once or for each of {count} {what}" if count > 1 else "once"
+        raise ValueError(f"must be given {often}; {len(made)} were given")
     return made if len(made) == count else made * count
 
 

@@ -12,12 +12,14 @@ from typing import Annotated, Any, ClassVar, Self
 import numpy as np
 from pydantic import AfterValidator, Field, model_validator
 
+from bench.fixed_delay import run_delayed
 from bench.problems import PROBLEMS, problem_of
+from bench.report import writable
 from bench.service_times import SERVICES, draws_of, split, times
 from bench.tally import Tally, Trajectory
-from bench.virtual_time import Cycle, Simulation, run_delayed
+from bench.virtual_time import Cycle, Simulation
 from protos.settings import Settings, one_of, parse
-from ps.advice import refusal_of, warnings_of
+from ps.advice import refusal_of, refusal_of_steps, warnings_of
 from ps.consistency import MODES, consistency_of
 from ps.hyper import Hyper, resolve
 from ps.optimizers import OPTIMIZERS
@@ -65,8 +67,10 @@ class SimulateSettings(Settings):
         le=1_000_000,
         description="every gradient is so many versions old, whatever the service times",
     )
-    fetch_every: int = Field(1, ge=1, description="local steps from pull to pull")
-    push_every: int = Field(1, ge=1, description="local steps in a push")
+    fetch_every: int | None = Field(
+        None, ge=1, le=100_000, description="local steps from pull to pull (default: as --push-every)"
+    )
+    push_every: int = Field(1, ge=1, le=100_000, description="local steps in a push")
     schedule: Annotated[str, spec_of(SCHEDULES)] = Field(
         "constant", description=f"learning rate by version: {forms(SCHEDULES)}"
     )
@@ -85,7 +89,14 @@ class SimulateSettings(Settings):
     optimizer: Annotated[str, one_of(OPTIMIZERS)] = Field("sgd", description=f"update rule: {', '.join(OPTIMIZERS)}")
     learning_rate: float = Field(0.1, gt=0, description="step size η")
     momentum: float | None = Field(None, ge=0, lt=1, description="of momentum, nesterov, rmsprop")
-    json_: str | None = Field(None, description="file for the result as JSON; - for standard output")
+    json_: Annotated[str | None, AfterValidator(writable)] = Field(
+        None, description="file for the result as JSON; - for standard output"
+    )
+
+    @property
+    def overlap(self) -> bool:
+        """Whether workers compute while they exchange: never here."""
+        return False
 
     @property
     def hyper(self) -> Hyper:
@@ -95,7 +106,7 @@ class SimulateSettings(Settings):
     @model_validator(mode="after")
     def _holds(self) -> Self:
         resolve(self.optimizer, self.hyper)
-        refusal = refusal_of(self)
+        refusal = refusal_of(self) or refusal_of_steps(self)
         if refusal:
             raise ValueError(refusal)
         for flag, text, count in (
@@ -110,14 +121,8 @@ class SimulateSettings(Settings):
             problem_of(self.problem, self.seed, self.workers)
         except ValueError as error:
             raise ValueError(f"--problem {error}") from None
-        if self.fetch_every % self.push_every:
-            raise ValueError(
-                f"--fetch-every must be a multiple of --push-every, {self.push_every}; received {self.fetch_every}"
-            )
-        local = consistency_of(self.mode).payload != "gradient"
-        if self.fetch_every > 1 and local:
-            raise ValueError(f"--fetch-every must be left out in mode {self.mode}, which says how many steps are local")
-        if self.fixed_delay is not None and (local or self.fetch_every > 1):
+        local = consistency_of(self.mode).payload != "gradient" or self.push_every > 1 or (self.fetch_every or 1) > 1
+        if self.fixed_delay is not None and local:
             raise ValueError("--fixed-delay must be left out where steps are local")
         return self
 
@@ -131,7 +136,7 @@ def simulate(settings: SimulateSettings, observe: Callable[[int, np.ndarray], No
     """
     problem = problem_of(settings.problem, settings.seed, settings.workers)
     trajectory = Trajectory(
-        problem.optimum, problem.initial(), settings.updates, settings.burn_in, "sigma" in settings.problem
+        problem.optimum, problem.initial(), settings.updates, settings.burn_in, problem.noisy
     )
 
     def both(version: int, weights: np.ndarray) -> None:
@@ -151,7 +156,8 @@ def simulate(settings: SimulateSettings, observe: Callable[[int, np.ndarray], No
         simulation = Simulation(
             shard, shard.consistency, problem, compute,
             times(server, (settings.seed, 1)) if server else None,
-            Cycle(settings.push_every, settings.fetch_every, settings.learning_rate), watch, settings.warm_start,
+            Cycle(settings.push_every, settings.fetch_every or settings.push_every, settings.learning_rate), watch,
+            settings.warm_start,
         )  # fmt: skip
         simulation.run(settings.updates)
         tally, seconds, in_flight = simulation.tally, simulation.now_s, simulation.in_flight_age

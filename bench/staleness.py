@@ -21,9 +21,9 @@ import numpy as np
 
 from bench import report
 from bench.emulated import BATCH, Run, accuracy_of, gradient_of, measured, weights_of
+from bench.fixed_delay import run_delayed
 from bench.machine import load
 from bench.problems import Problem
-from bench.virtual_time import run_delayed
 from ps.consistency import consistency_of
 from ps.hyper import Hyper
 from ps.shard import Shard

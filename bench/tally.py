@@ -76,8 +76,9 @@ class Trajectory:
     """Statistics of the weights over the versions of a run.
 
     It has diverged if a weight is not finite or if the distance to the optimum grows: its mean square over the
-    last quarter of the run exceeds that over the second quarter, by a factor of 4 if gradients are noisy, and
-    is not just what rounding leaves of the distance at the start.
+    last quarter of the run exceeds that over the second quarter, and is not just what rounding leaves of the
+    distance at the start. With noisy gradients, where it goes up and down for ever, it must have grown threefold
+    from the second quarter to the third and again to the fourth, beyond the distance at the start.
     """
 
     def __init__(
@@ -122,8 +123,10 @@ class Trajectory:
         """As the class says."""
         if not self.finite:
             return True
-        early, late = (self._distances[q] / max(1, self._counts[q]) for q in (1, 3))
-        return late > early * (4.0 if self._noisy else 1.0) and late > 1e-6 * self._start
+        early, middle, late = (self._distances[q] / max(1, self._counts[q]) for q in (1, 2, 3))
+        if self._noisy:
+            return middle > 3.0 * early and late > 3.0 * middle and late > self._start
+        return late > early and late > 1e-6 * self._start
 
     def json(self) -> dict[str, Any]:
         """`mean`, `var`, over versions and then weights; `final`; `diverged`."""

@@ -6,12 +6,13 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from bench import rows_exact, rows_real, rows_stability, rows_timing
 from bench.conformance import Case, Parts, Row
+from bench.report import writable
 from protos.settings import Settings, did_you_mean, parse
 
 ROWS: list[Row] = sorted(
@@ -27,7 +28,9 @@ class ValidateSettings(Settings):
 
     quick: bool = Field(False, description="shorter runs: a few minutes less")
     rows: str = Field("", description="only these, such as C1,C14 (default: all)")
-    json_: str | None = Field(None, description="file for the result as JSON; - for standard output")
+    json_: Annotated[str | None, AfterValidator(writable)] = Field(
+        None, description="file for the result as JSON; - for standard output"
+    )
 
     @field_validator("rows")
     @classmethod

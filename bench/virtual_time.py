@@ -7,7 +7,6 @@ worker's next pull are one instant, as in the real exchange. No gRPC, no TensorF
 from __future__ import annotations
 
 import heapq
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -29,7 +28,7 @@ class Cycle:
 
     Attributes:
         push_every: Local steps in a push.
-        fetch_every: Local steps from pull to pull; a multiple of `push_every`.
+        fetch_every: Local steps from pull to pull.
         learning_rate: η of local steps.
     """
 
@@ -41,12 +40,18 @@ class Cycle:
 class VirtualWorker:
     """One worker: what it has pulled, what it computes from it, when it is done."""
 
-    __slots__ = ("number", "times", "base", "held", "weights", "seq", "steps", "life", "queued")
+    __slots__ = (
+        "number", "times", "base", "held", "weights", "seq", "life", "queued", "since_push", "since_fetch", "total",
+        "remainder",
+    )  # fmt: skip
 
     def __init__(self, number: int, times: Iterator[float]) -> None:
         """Has pulled nothing."""
         self.number, self.times = number, times
-        self.base = self.seq = self.steps = self.life = 0
+        self.base = self.seq = self.life = 0
+        self.since_push = self.since_fetch = 0  # local steps
+        self.total: np.ndarray | None = None  # of gradients since the last push, or of the steps they made
+        self.remainder: np.ndarray | None = None  # to be added to its weights after the exchange
         self.held: Buffer | None = None
         self.weights: np.ndarray = np.empty(0, np.float32)
         self.queued = False
@@ -89,7 +94,8 @@ class Simulation:
         self._cycle = cycle or Cycle()
         if isinstance(consistency, EASGD | LocalSGD):
             self._cycle = Cycle(consistency.period, consistency.period, self._cycle.learning_rate)
-        self._local = self._cycle.fetch_every > 1 or consistency.payload != "gradient"
+        longest = max(self._cycle.push_every, self._cycle.fetch_every)
+        self._local = longest > 1 or consistency.payload != "gradient"
         self._workers = [VirtualWorker(number, times) for number, times in enumerate(compute)]
         self.tally = Tally(len(compute))
         shard.on_outcome = self.tally.outcome
@@ -114,7 +120,10 @@ class Simulation:
             self.now_s, _, kind, number, life, since = heapq.heappop(heap)
             worker = self._workers[number]
             if kind == COMPUTED and life == worker.life:
-                if self._service is None:
+                if self._local and not self._stepped(worker):
+                    self._fetch(worker)
+                    self._compute(worker)
+                elif self._service is None:
                     self._push(worker)
                 else:
                     start_s = max(self.now_s, self._free_s)
@@ -137,9 +146,13 @@ class Simulation:
         self._order += 1
         heapq.heappush(self._heap, (at_s, self._order, kind, worker.number, worker.life, wait_s))
 
+    def _due(self, worker: VirtualWorker) -> int:
+        """Local steps until the next push or pull."""
+        return min(self._cycle.push_every - worker.since_push, self._cycle.fetch_every - worker.since_fetch)
+
     def _compute(self, worker: VirtualWorker) -> None:
         took_s = next(worker.times)
-        for _ in range(self._cycle.push_every - 1):
+        for _ in range(self._due(worker) - 1 if self._local else 0):
             took_s += next(worker.times)
         self._schedule(self.now_s + took_s, COMPUTED, worker)
 
@@ -149,13 +162,13 @@ class Simulation:
             self._shard.release(worker.held)
         worker.held, worker.base = self._shard.answer(worker.number)
         worker.weights = worker.held.array.copy() if self._local else worker.held.array
+        worker.since_fetch = 0
 
     def _push(self, worker: VirtualWorker) -> None:
         shard, version = self._shard, self._shard.version
-        payload, remainder = self._payload(worker)
+        payload = self._payload(worker)
         worker.seq += 1
         steps = self._cycle.push_every
-        worker.steps += steps
         samples = self._problem.batch * steps
         push = Push(worker.number, 1, worker.seq, worker.base, samples, steps=steps)
         shard.push(push, payload)
@@ -163,22 +176,22 @@ class Simulation:
         if shard.version != version:
             self._updated()
         if shard.may_proceed(worker.number):
-            self._proceed(worker, remainder)
+            self._proceed(worker)
         else:
             self._waiting[worker.number] = worker
         if self._waiting and shard.gate_state != self._gate_state:
             self._gate_state = shard.gate_state
             for waiting in [w for w in self._waiting.values() if shard.may_proceed(w.number)]:
                 del self._waiting[waiting.number]
-                self._proceed(waiting, None)
+                self._proceed(waiting)
         if self._policy.restarts and shard.version != version:
             self._restart()
 
-    def _proceed(self, worker: VirtualWorker, remainder: np.ndarray | None) -> None:
-        if worker.steps % self._cycle.fetch_every == 0:
+    def _proceed(self, worker: VirtualWorker) -> None:
+        if not self._local or worker.since_fetch == self._cycle.fetch_every:
             self._fetch(worker)
-            if remainder is not None:
-                worker.weights += remainder
+            if worker.remainder is not None:
+                worker.weights += worker.remainder
         self._compute(worker)
 
     def _restart(self) -> None:
@@ -186,6 +199,7 @@ class Simulation:
         for worker in self._workers:
             if worker.base != self._shard.version and worker.number not in self._waiting and not worker.queued:
                 worker.life += 1
+                worker.since_push, worker.total = 0, None
                 self._fetch(worker)
                 self._compute(worker)
 
@@ -201,49 +215,29 @@ class Simulation:
 
     # ------------------------------------------------------------------ what is pushed
 
-    def _payload(self, worker: VirtualWorker) -> tuple[np.ndarray, np.ndarray | None]:
-        """What a worker pushes, and what it adds to its weights after the exchange."""
+    def _payload(self, worker: VirtualWorker) -> np.ndarray:
+        """What a worker pushes."""
         if not self._local:
-            return self._problem.gradient(worker.number, worker.weights), None
-        η = np.float32(self._cycle.learning_rate)
-        total = np.zeros(len(worker.weights), np.float32)
-        before = worker.weights.copy()
-        for step in range(self._cycle.push_every):
+            return self._problem.gradient(worker.number, worker.weights)
+        payload = worker.weights if self._policy.payload == "replica" else worker.total
+        worker.since_push, worker.total = 0, None
+        assert payload is not None
+        return payload
+
+    def _stepped(self, worker: VirtualWorker) -> bool:
+        """Makes the local steps for which time has passed; whether a push is due."""
+        η, steps = np.float32(self._cycle.learning_rate), self._due(worker)
+        replica, difference = self._policy.payload == "replica", self._policy.payload == "difference"
+        if worker.total is None:
+            worker.total = np.zeros(len(worker.weights), np.float32)
+        worker.since_push += steps
+        worker.since_fetch += steps
+        for step in range(steps):
             gradient = self._problem.gradient(worker.number, worker.weights)
-            if self._policy.payload == "replica" and step == self._cycle.push_every - 1:
-                return worker.weights, -η * gradient
-            total += gradient
-            worker.weights -= η * gradient
-        return (worker.weights - before if self._policy.payload == "difference" else total), None
-
-
-def run_delayed(
-    shard: Shard, problem: Problem, updates: int, delay: int, workers: int,
-    observe: Callable[[int, np.ndarray], None] | None = None,
-) -> Tally:  # fmt: skip
-    """Updates with a constant delay: every gradient comes from the version `delay` before, or from version 0.
-
-    Raises:
-        ValueError: No update is made any more.
-    """
-    tally, history = Tally(workers), deque[tuple[Buffer, int]]()
-    shard.on_outcome = tally.outcome
-    for worker in range(workers):
-        shard.join(worker, 1)
-    history.append(shard.pull(worker=0))
-    idle = pushes = 0
-    while (version := shard.version) < updates and tally.dropped["nonfinite"] < NONFINITE_PUSHES:
-        while history[0][1] < version - delay:
-            shard.release(history.popleft()[0])
-        worker, (buffer, base) = pushes % workers, history[0]
-        push = Push(worker, 1, pushes // workers + 1, base, problem.batch)
-        shard.push(push, problem.gradient(worker, buffer.array))
-        pushes += 1
-        idle = 0 if shard.version > version else idle + 1
-        if idle > 100_000:
-            raise ValueError(f"a delay of {delay} versions leaves no push that this mode applies: nothing moves")
-        if shard.version > version:
-            history.append(shard.pull(worker=worker))
-            if observe is not None:
-                observe(shard.version, history[-1][0].array)
-    return tally
+            move = -η * gradient
+            if replica and step == steps - 1:  # its gradient is from before the exchange, its step comes after it
+                worker.remainder = move
+                break
+            worker.total += move if difference else gradient
+            worker.weights += move
+        return worker.since_push == self._cycle.push_every

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,9 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, ValidationError
 from safetensors import SafetensorError, safe_open
-
-from ps.tensors import write_tensors
-from ps.whole import whole
+from safetensors.numpy import save_file
 
 FORMAT = "downpour checkpoint 1"
 TRAINED, STATE, SLOT = "trained", "state", "slot."
@@ -168,12 +167,30 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = path_of(folder, checkpoint.number)
+    beside = folder / f".{path.name}.{os.getpid()}.part"
     facts = checkpoint.facts.model_dump_json()
     sums = {name: _sum(vector) for name, vector in checkpoint.vectors.items()}
     metadata = {"format": FORMAT, "facts": facts, "sha256": json.dumps({**sums, "facts": _sum(facts.encode())})}
-    with whole(path, durable=True) as place:
-        write_tensors(place, checkpoint.vectors, metadata)
+    try:
+        try:
+            save_file(dict(checkpoint.vectors), beside, metadata)
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
+        flush(beside)
+        beside.replace(path)
+        flush(folder)
+    finally:
+        beside.unlink(missing_ok=True)
     return path
+
+
+def flush(path: Path) -> None:
+    """Brings a file, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def load(path: Path) -> Checkpoint:

@@ -186,7 +186,10 @@ def test_local_sgd_pushes_the_difference_and_elastic_averaging_the_weights() -> 
     compute = Quadratic(n)
     total = compute(initial, course(Server(initial, n), compute, ExchangePlan(), n)._order(0)[: 5 * BATCH], (), 0).flat
     moved = np.float32(-RATE) * total
-    for payload, expected in (("difference", moved), ("replica", initial + moved)):
+    before_the_last = initial - np.float32(RATE) * compute(
+        initial, course(Server(initial, n), compute, ExchangePlan(), n)._order(0)[: 4 * BATCH], (), 0
+    ).flat  # fmt: skip
+    for payload, expected in (("difference", moved), ("replica", before_the_last)):
         server = Server(initial, n, adds=True)
         plan = ExchangePlan(5, 5, payload)  # type: ignore[arg-type]
         list(course(server, compute, plan, n).train(lease(0, 5 * BATCH)))
@@ -195,24 +198,28 @@ def test_local_sgd_pushes_the_difference_and_elastic_averaging_the_weights() -> 
 
 
 def test_an_elastic_worker_goes_on_from_the_answer_and_keeps_it_between_leases() -> None:
-    n, computed_from = 2, []
+    """Algorithm 1: the gradient is taken at what is exchanged, and its step is made from the answer."""
+    n, computed_from, gradients = 2, [], []
 
     class Watched(Quadratic):
         def __call__(self, flat: np.ndarray, indices: np.ndarray, seed: Any, step: int) -> Gradient:
             computed_from.append(flat.copy())
-            return super().__call__(flat, indices, seed, step)
+            gradients.append(super().__call__(flat, indices, seed, step))
+            return gradients[-1]
 
     server = Server(np.ones(n, np.float32), n, adds=True)
     one = course(server, Watched(n), ExchangePlan(2, 2, "replica"), n)
+    answers = []
     for start in (0, 2 * BATCH, 4 * BATCH):
         list(one.train(lease(start, start + 2 * BATCH)))
         one.forget()
-        answer = server.weights.copy()
-        if start < 4 * BATCH:
-            assert len(server.pushes) == len(computed_from)
-    assert server.pulls == 1
-    assert not np.array_equal(computed_from[-1], answer)
-    np.testing.assert_array_equal(computed_from[1], np.ones(n, np.float32) + server.pushes[0][0])
+        answers.append(server.weights.copy())
+    assert server.pulls == 1 and len(computed_from) == 6
+    for exchange in range(3):
+        np.testing.assert_array_equal(server.pushes[exchange][0], computed_from[2 * exchange + 1])
+    for exchange in range(2):
+        expected = answers[exchange] - np.float32(RATE) * gradients[2 * exchange + 1].flat
+        np.testing.assert_allclose(computed_from[2 * exchange + 2], expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

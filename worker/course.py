@@ -130,6 +130,8 @@ class Course:
         due = min(self._plan.push_every - self._since_push, self._plan.fetch_every - self._since_fetch)
         most = self._many.most if self._many is not None else 1
         whole = min(due, most, (stop - start) // self._batch)
+        if self._plan.payload == "replica" and whole > 1 and (whole == due or start + whole * self._batch == stop):
+            whole -= 1  # the step before an exchange is apart: its gradient is from before, its step comes after
         return start + whole * self._batch if whole else stop
 
     def _compute(self, order: np.ndarray, start: int, stop: int) -> Sum:
@@ -142,7 +144,7 @@ class Course:
     def _push(self, total: Sum, part: Sum, task: pb.Task) -> Pushed:
         """Pushes a sum, of which the worker has yet to make the step of the last part."""
         pull = self._since_fetch >= self._plan.fetch_every or self._plan.together or not total.finite
-        vector, norm = self._payload(total, part)
+        vector, norm = self._payload(total)
         self._link.push(vector, norm, total.samples(task), nonfinite=not total.finite, pull=pull)
         self._sent += 1
         if not pull:
@@ -151,15 +153,16 @@ class Course:
         self._since_push = 0
         if pull:
             self._take(pulled)
+            if self._plan.payload == "replica" and total.finite:
+                self._step(part)
         return Pushed(pulled.replies, total.finite)
 
-    def _payload(self, total: Sum, part: Sum) -> tuple[np.ndarray, float]:
+    def _payload(self, total: Sum) -> tuple[np.ndarray, float]:
         """What a push holds, and its norm."""
         if self._plan.payload == "gradient" or not total.finite:
             return total.vector, total.norm
         if self._plan.payload == "difference":
             return self._moved(total), float(self._rate) * total.norm
-        self._step(part)
         assert self._weights is not None
         return self._weights, float(np.linalg.norm(self._weights[: self._trained]))
 
