@@ -260,9 +260,8 @@ class Round:
             self._tally.faults.append(f"processes are left: {[_name_of(process) for process in left]}")
         for process in left:
             process.kill()
-        files = [
-            str(path) for path in (*self._temporary.iterdir(), *self._run.rglob("*.part*"), *self._run.glob(".tmp"))
-        ]
+        unfinished = [path for path in self._run.rglob(".*") if path.name != ".lock"]
+        files = [str(path) for path in (*self._temporary.iterdir(), *unfinished)]
         if files:
             self._tally.faults.append(f"temporary files are left: {files}")
 

@@ -7,10 +7,8 @@ or was drained, 1 when it failed, 130 when it was stopped at once.
 from __future__ import annotations
 
 import math
-import shutil
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -19,16 +17,16 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from deploy.config import TrainSettings
+from deploy.outcome import conclude, explain
 from deploy.plan import ProcessSpec, plan
-from deploy.processes import POLL_S, LifeLine, Process, end, kill, wait
+from deploy.processes import ON_PURPOSE, POLL_S, LifeLine, Process, end, kill, wait
 from deploy.resume import CannotResume, resumed
-from deploy.run_dir import make_run_dir, read_summary
+from deploy.run_dir import make_run_dir
+from deploy.scratch import Scratch
 from deploy.terminal import Screen, open_screen, silence
 from deploy.watch import Watcher
-from protos.settings import ENV_PREFIX
 
 ANNOUNCE_S = 60.0  # for a server to say where it listens
 DRAIN_S = 7.5  # for the job to end by itself once asked to; with what follows, all are gone within 10 s
@@ -36,9 +34,7 @@ ENDING_S = 20.0  # for the coordinator to write the run once the last worker has
 LEAVE_S = 5.0  # for the others to exit after the coordinator
 GRACE_S = 1.0  # from SIGTERM to SIGKILL
 TICK_S = 0.1
-ON_PURPOSE = (2, 3)  # exit statuses of a worker that would stop again: bad settings, a deliberate stop
 INTERRUPTED = 130
-SCRATCH = f"{ENV_PREFIX}SCRATCH_DIR"  # tells the first server what to remove if this process is killed
 EXIT_USAGE = 2
 
 
@@ -81,7 +77,7 @@ class Launcher:
         self._line = LifeLine()
         self._addresses: dict[str, str] = {}
         self._processes: dict[str, Process] = {}
-        self._scratch = ""  # folder of temporary files
+        self._scratch: Scratch | None = None
         self._restarts: dict[str, int] = {}
         self._given_up: dict[str, str] = {}  # workers that are not started again -> why
         self._watcher: Watcher | None = None
@@ -94,34 +90,21 @@ class Launcher:
         """Runs the job; returns the exit status. No process is left when it returns, or raises."""
         with self._signal_handlers():
             with suppress(OSError):  # else the children use whatever place they find
-                self._scratch = tempfile.mkdtemp(prefix="downpour-")
+                self._scratch = Scratch()
             try:
                 code = self._outcome()
             finally:
                 kill(self._processes.values())
-                if self._scratch:
-                    shutil.rmtree(self._scratch, ignore_errors=True)
+                if self._scratch is not None:
+                    self._scratch.close()
                 self._line.close()
                 self._show()
                 if self._watcher is not None:
                     self._watcher.close()
                 self._screen.close()
         if code == 0:
-            self._conclude(read_summary(self._run_dir))
+            conclude(self._screen, self._run_dir, drained=self._drain_deadline is not None)
         return code
-
-    def _conclude(self, summary: dict[str, Any] | None) -> None:
-        """Shows what a job that ended well has come to."""
-        drained = self._drain_deadline is not None
-        if drained and summary is not None and not summary.get("updates"):
-            self._screen.note(f"ended before anything was trained; logs are in {self._run_dir / 'logs'}")
-            return
-        if summary is not None:
-            self._screen.table(summary, str(self._run_dir))
-            if summary.get("diverged"):
-                self._screen.note(f"training diverged: {summary['diverged']}. {advice(summary)}")
-        if drained:
-            self._screen.note(f"drained: what was trained is in {self._run_dir}")
 
     def _outcome(self) -> int:
         try:
@@ -131,7 +114,7 @@ class Launcher:
             self._stop_at_once()
             return INTERRUPTED
         except JobFailed as failure:
-            self._report(str(failure))
+            explain(self._screen, self._run_dir, str(failure), self._processes.values())
             self._stop_failed()
             return 1
         return 0
@@ -147,10 +130,11 @@ class Launcher:
                 self._watcher = Watcher(self._addresses["ps-0"])
 
     def _spawn(self, spec: ProcessSpec) -> None:
-        own = spec.env
-        if self._scratch and not spec.foreign:
-            own = {**own, "TMPDIR": self._scratch, SCRATCH: self._scratch}
-        process = Process(replace(spec, env=own), self._addresses, self._run_dir / "logs", self._line)
+        kept: tuple[int, ...] = ()
+        if self._scratch is not None and not spec.foreign:
+            spec = replace(spec, env={**spec.env, "TMPDIR": str(self._scratch.path)})
+            kept = (self._scratch.holding,)
+        process = Process(spec, self._addresses, self._run_dir / "logs", self._line, kept)
         self._processes[spec.name] = process
 
     def _await_address(self, server: Process) -> str:
@@ -302,21 +286,3 @@ class Launcher:
         if self._watcher is not None and self._processes["ps-0"].code is None:
             self._watcher.stop("the launcher gave the job up", now=True)
         end(self._processes.values(), GRACE_S)
-
-    def _report(self, failure: str) -> None:
-        """Says why the job failed, with the end of the log that tells most."""
-        dead = [process for process in self._processes.values() if process.code]
-        dead.sort(key=lambda process: (process.code not in ON_PURPOSE, process.spec.role == "worker"))
-        self._screen.note(f"the job failed: {failure}")
-        if dead:
-            told = dead[0]
-            self._screen.note(f"the last lines of {told.log}:")
-            for line in told.tail():
-                self._screen.note(f"  {line}")
-        self._screen.note(f"all logs are in {self._run_dir / 'logs'}")
-
-
-def advice(summary: dict[str, Any]) -> str:
-    """What to do about training that diverged."""
-    rate = f"--learning-rate {summary['learning_rate'] / 10:g}, a tenth" if "learning_rate" in summary else "a tenth"
-    return f"Try {rate} of what it was, or --clip-norm 1."

@@ -6,7 +6,6 @@ TensorFlow is the caller's: this module only asks the model that it is given to 
 from __future__ import annotations
 
 import json
-import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import numpy as np
 import worker.config
 from deploy.run import LEADER, Notes, RunSettings, ScriptLauncher, script_plan
 from deploy.run_dir import make_run_dir
+from deploy.scratch import Scratch
 from protos import parameter_server_pb2 as pb
 from protos.nest import flatten
 
@@ -91,8 +91,7 @@ class LocalCluster:
             arguments["verbose"] = LINE_AN_EPOCH
         task = _as_json({"data": nests, "arguments": arguments, "modules": self._modules})
         _build(model, x)
-        with tempfile.TemporaryDirectory(prefix="downpour-") as name:
-            folder = Path(name)
+        with Scratch() as folder:
             model.save(folder / "model.keras")
             np.savez(folder / "arrays.npz", **arrays)  # type: ignore[arg-type]
             (folder / "task.json").write_text(task)

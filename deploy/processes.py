@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from deploy.environment import child_environment
 from deploy.plan import SAID_BY_FLAGS, ProcessSpec
 
 POLL_S = 0.02
+ON_PURPOSE = (2, 3)  # exit statuses of one that would stop again: bad settings, a deliberate stop
 OF_TENSORFLOW = re.compile(r"[IWEF]\d{4} \d\d:\d\d:|WARNING: All log messages before absl")
 # A server whose launcher is gone drains and writes what it has; a worker has nothing to save.
 _WHEN_PARENT_DIES = {"ps": signal.SIGTERM, "worker": signal.SIGKILL}
@@ -39,7 +40,9 @@ class LifeLine:
 class Process:
     """A process of the plan, running or ended. Everything it prints goes to its log."""
 
-    def __init__(self, spec: ProcessSpec, addresses: Mapping[str, str], logs: Path, line: LifeLine) -> None:
+    def __init__(
+        self, spec: ProcessSpec, addresses: Mapping[str, str], logs: Path, line: LifeLine, kept: Sequence[int] = ()
+    ) -> None:
         """Starts the process, in a session of its own so that a Ctrl-C reaches the launcher alone.
 
         Call it from the main thread: the kernel ties the child to the thread that starts it.
@@ -49,6 +52,7 @@ class Process:
             addresses: `HOST:PORT` of the servers that are up, by name.
             logs: folder of the log files.
             line: ties the child to this process where the kernel cannot.
+            kept: descriptors that the child has as long as it lives.
         """
         self.spec = spec
         self.log = logs / f"{spec.name}.log"
@@ -65,7 +69,7 @@ class Process:
                 stdout=None if spec.shown else output,
                 stderr=None if spec.shown else subprocess.STDOUT,
                 env=child_environment(os.environ, spec.env, SAID_BY_FLAGS),
-                pass_fds=(line.reading,),
+                pass_fds=(line.reading, *kept),
                 start_new_session=True,
             )
         self.pid = self._process.pid

@@ -16,9 +16,9 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from deploy.config import cores
-from deploy.local import GRACE_S, LEAVE_S, ON_PURPOSE, JobFailed, Launcher
+from deploy.local import GRACE_S, LEAVE_S, JobFailed, Launcher
 from deploy.plan import LOOPBACK, ProcessSpec
-from deploy.processes import end, wait
+from deploy.processes import ON_PURPOSE, end, wait
 from deploy.run_dir import make_run_dir
 from deploy.tf_config import VARIABLE, BadTFConfig, read
 from protos import parameter_server_pb2 as pb

@@ -1,12 +1,13 @@
 """The cluster and the task that `TF_CONFIG` describes, as flags of `downpour ps` and `downpour worker`.
 
-Kubeflow's TFJob, Vertex AI and SageMaker set this variable in every container that they start:
+Kubeflow's TFJob and Vertex AI set this variable in every container that they start, SageMaker for every script:
 
     {"cluster": {"ps": ["a:2222"], "chief": ["b:2222"], "worker": ["c:2222"]}, "task": {"type": "ps", "index": 0}}
 
 `ps` task 0 coordinates, the others follow it. A chief is a worker like the others. An evaluator takes evaluation
-tasks only; Kubeflow leaves it out of the cluster. `master` is SageMaker's older word for the chief, and a TFJob
-with dynamic workers says `sparseCluster`, in which a worker knows the servers and itself alone. Pure: opens nothing.
+tasks only; Kubeflow leaves it out of the cluster. `master` is SageMaker's older word for the chief. A TFJob with
+dynamic workers says `sparseCluster`, in which a worker knows the servers and itself, a server itself alone, and a chief
+or an evaluator nobody. Pure: opens nothing.
 """
 
 from __future__ import annotations
@@ -42,11 +43,13 @@ class Task:
         kind: As `TF_CONFIG` names it: ps, chief, master, worker, evaluator.
         index: Among those of its kind.
         cluster: `HOST:PORT` by kind and index.
+        alone: Whether nobody but the task itself is listed.
     """
 
     kind: str
     index: int
     cluster: Mapping[str, Mapping[int, str]]
+    alone: bool = False
 
     @property
     def command(self) -> Literal["ps", "worker"]:
@@ -67,6 +70,9 @@ class Task:
         own = {"bind": bind, "shard": str(self.index)}
         if not address.endswith(":0"):  # else the system chooses a port, and the server says which
             own["advertise"] = address
+        if self.alone:  # Kubeflow's names differ in the index alone; how many servers there are, a setting must say
+            first = address.replace(f"-ps-{self.index}.", "-ps-0.", 1)
+            return {**own, "coordinator": first} if first != address else own
         if self.index:
             return {**own, "coordinator": self.cluster["ps"][0]}
         workers = self._count(*CHIEFS, "worker")
@@ -89,16 +95,24 @@ def read(text: str) -> Task:
     """
     try:
         config = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _bad(f"must be JSON ({error})", text) from None
     if not isinstance(config, dict):
         raise _bad("must be a JSON object", text)
-    cluster = _cluster(config.get("cluster") or config.get("sparseCluster"))
+    sparse = config.get("cluster") is None and "sparseCluster" in config
+    cluster = _cluster(config["sparseCluster"] if sparse else config.get("cluster"))
     kind, index = _task(config.get("task"))
+    alone = sparse and kind == "ps" and len(cluster["ps"]) == 1
+    if alone:
+        cluster["ps"] = dict.fromkeys([index], *cluster["ps"].values())
+    else:
+        _check_servers(cluster, sparse)
     if index not in cluster.get(kind, {}) and kind != "evaluator":
-        there = {name: len(members) for name, members in cluster.items()}
+        there = ", ".join(f"{len(members)} {name}" for name, members in cluster.items())
         raise _bad(f"must list its own task in its cluster, which has {there}", f"{kind} {index}")
-    return Task(kind, index, cluster)
+    if (kind, index) != ("ps", 0) and cluster.get("ps", {}).get(0, "").endswith(":0"):
+        raise _bad("must say at which port ps 0 is found", cluster["ps"][0])
+    return Task(kind, index, cluster, alone)
 
 
 def arguments(command: str, environ: Mapping[str, str], given: Sequence[str]) -> list[str]:
@@ -133,30 +147,50 @@ def _cluster(value: Any) -> dict[str, dict[int, str]]:
     if not isinstance(value, dict):
         raise _bad('must have a "cluster", an object of lists of HOST:PORT', value)
     cluster = {str(kind): _members(str(kind), members) for kind, members in value.items() if kind in COMMAND_OF}
-    if 0 not in cluster.get("ps", {}):
-        must = "must have a ps in its cluster, for it holds the weights (add a replica of that type)"
-        raise _bad(must, sorted(value))
-    return cluster
+    if all(cluster.get(kind) for kind in CHIEFS):
+        raise _bad("must have a chief or a master in its cluster, not both", value)
+    return {"ps": {}, **cluster}
 
 
 def _members(kind: str, value: Any) -> dict[int, str]:
     """A list, or as TensorFlow allows it an object from index to address."""
     try:
         pairs = value.items() if isinstance(value, dict) else enumerate(value)
-        return {int(index): host_and_port(address) for index, address in pairs}
+        return {_whole(index): host_and_port(address) for index, address in pairs}
     except (TypeError, ValueError, AttributeError):
         raise _bad(f'must have a list of HOST:PORT for "{kind}"', value) from None
+
+
+def _check_servers(cluster: Mapping[str, Mapping[int, str]], sparse: bool) -> None:
+    """Raises BadTFConfig unless the servers are numbered from 0 and have an address each."""
+    servers = cluster["ps"]
+    if not servers:
+        must = "must have a ps in its cluster, for it holds the weights"
+        add = "a TFJob with dynamic workers tells only workers where it is" if sparse else "add a replica of that type"
+        raise _bad(f"{must} ({add})", sorted(kind for kind, members in cluster.items() if members))
+    fixed = [address for address in servers.values() if not address.endswith(":0")]
+    if sorted(servers) != list(range(len(servers))) or len(set(fixed)) < len(fixed):
+        raise _bad('must number its "ps" from 0 without a gap, each with an address of its own', servers)
 
 
 def _task(value: Any) -> tuple[str, int]:
     if not isinstance(value, dict):
         raise _bad('must have a "task", an object with "type" and "index"', value)
     kind, index = value.get("type"), value.get("index", 0)
-    if kind not in COMMAND_OF:
+    if not isinstance(kind, str) or kind not in COMMAND_OF:
         raise _bad(f'must have a task whose "type" is one of {", ".join(COMMAND_OF)}', kind)
-    if isinstance(index, bool) or not str(index).isascii() or not str(index).isdigit():
-        raise _bad('must have a task whose "index" is a whole number from 0', index)
-    return kind, int(index)
+    try:
+        return kind, _whole(index)
+    except ValueError:
+        raise _bad('must have a task whose "index" is a whole number from 0', index) from None
+
+
+def _whole(value: Any) -> int:
+    """A whole number from 0, or its digits; raises ValueError for all else."""
+    digits = "" if isinstance(value, bool) else str(value)
+    if not (digits.isascii() and digits.isdigit()):
+        raise ValueError("must be a whole number from 0")
+    return int(digits)
 
 
 def _bad(must: str, received: object) -> BadTFConfig:

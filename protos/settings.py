@@ -33,6 +33,9 @@ def host_and_port(value: str) -> str:
     host, colon, port = value.rpartition(":")
     if not (colon and host and port.isascii() and port.isdigit() and int(port) < 65536):
         raise ValueError("must be HOST:PORT with a port from 0 to 65535")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host.replace(":", "/")
+    if "/" in bare or any(letter.isspace() for letter in bare):
+        raise ValueError("must be HOST:PORT without a scheme, a path or spaces, and an IPv6 address in brackets")
     return value
 
 

@@ -34,6 +34,7 @@ class Board:
         self._run, self._coordinator, self._metrics = run, coordinator, metrics
         self._file: EventFile | None = None
         self._written_s = -math.inf
+        self._failing = ""
         self._configuration = ""
         self._updates = self._samples = 0
         self._loss, self._correct, self._losses = 0.0, 0, 0
@@ -51,12 +52,25 @@ class Board:
         if now < self._written_s + EVERY_S and not last:
             return
         values = [*self._new_configuration(), *self._of_training(now), *self._of_evaluations()]
-        if values:
-            self._file = self._file or EventFile(self._run / FOLDER, now)
-            self._file.write(now, self._metrics.updates, values)
         self._written_s = now
+        if values:
+            self._append(now, values)
         if last and self._file is not None:
             self._file.close()
+
+    def _append(self, now: float, values: list[events.Value]) -> None:
+        """Writes them; a disk that takes nothing leaves a gap in the curves, and is reported."""
+        failing = ""
+        try:
+            self._file = self._file or EventFile(self._run / FOLDER, now)
+            self._file.write(now, self._metrics.updates, values)
+        except OSError as error:
+            failing = str(error)
+        if failing and not self._failing:
+            self._coordinator.notes.append(f"TensorBoard's file cannot be written, training goes on: {failing}")
+        elif self._failing and not failing:
+            self._coordinator.notes.append("TensorBoard's file is written again")
+        self._failing = failing
 
     def _new_configuration(self) -> Iterator[events.Value]:
         try:

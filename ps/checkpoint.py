@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+
+from ps.tensors import write_tensors
+from ps.whole import whole
 
 FORMAT = "downpour checkpoint 1"
 TRAINED, STATE, SLOT = "trained", "state", "slot."
@@ -167,30 +168,12 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = path_of(folder, checkpoint.number)
-    beside = folder / f".{path.name}.{os.getpid()}.part"
     facts = checkpoint.facts.model_dump_json()
     sums = {name: _sum(vector) for name, vector in checkpoint.vectors.items()}
     metadata = {"format": FORMAT, "facts": facts, "sha256": json.dumps({**sums, "facts": _sum(facts.encode())})}
-    try:
-        try:
-            save_file(dict(checkpoint.vectors), beside, metadata)
-        except SafetensorError as error:
-            raise OSError(str(error)) from error
-        flush(beside)
-        beside.replace(path)
-        flush(folder)
-    finally:
-        beside.unlink(missing_ok=True)
+    with whole(path, durable=True) as place:
+        write_tensors(place, checkpoint.vectors, metadata)
     return path
-
-
-def flush(path: Path) -> None:
-    """Brings a file, or the names in a folder, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def load(path: Path) -> Checkpoint:

@@ -207,7 +207,6 @@ class ServerSettings(JobSettings, AccessSettings, LogSettings):
             "script",
             "admitted",
             "doorbell_dir",
-            "scratch_dir",
         ),
         "access": ("tls_dir", "token_file", "insecure"),
         "operation": ("metrics_port", "metrics_host", "tensorboard", "log_format"),
@@ -238,14 +237,10 @@ class ServerSettings(JobSettings, AccessSettings, LogSettings):
     admitted: int = Field(
         4, ge=1, description="large push-pulls over gRPC that are in memory at once; others wait unread"
     )
-
     doorbell_dir: Annotated[str | None, AfterValidator(_short_enough)] = Field(
         None,
         description="folder of the socket of shared memory, for workers in other containers of this host that see it "
         "at the same path (default: none; an abstract name)",
-    )
-    scratch_dir: str | None = Field(
-        None, description="folder of temporary files that this server removes at its end if its launcher was killed"
     )
 
     @model_validator(mode="after")

@@ -6,10 +6,11 @@ import os
 import socket
 import struct
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
 
 from protos import events_pb2 as events
+from ps.trace import write_at
 
 TEXTS = 7  # TensorFlow's number of the type
 
@@ -76,23 +77,41 @@ class EventFile:
         Args:
             folder: Where; made if it is not there.
             now: Seconds since 1970.
+
+        Raises:
+            OSError: The disk is full or fails.
         """
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"events.out.tfevents.{int(now)}.{socket.gethostname()}.{os.getpid()}"
-        self._file: BinaryIO = path.open("ab")
-        self._append(events.Event(wall_time=now, file_version="brain.Event:2"))
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        self._end = 0
+        try:
+            self._append(events.Event(wall_time=now, file_version="brain.Event:2"))
+        except OSError:
+            self.close()
+            raise
 
     def write(self, now: float, step: int, values: Iterable[events.Value]) -> None:
-        """Adds what belongs to one step."""
+        """Adds what belongs to one step.
+
+        Raises:
+            OSError: The disk is full or fails. What was there is whole.
+        """
         self._append(events.Event(wall_time=now, step=step, summary=events.Summary(value=values)))
 
     def close(self) -> None:
         """Ends the file."""
-        self._file.close()
+        os.close(self._file)
 
     def _append(self, event: events.Event) -> None:
         data = event.SerializeToString()
         length = struct.pack("<Q", len(data))
         sums = (struct.pack("<I", masked_crc(part)) for part in (length, data))
-        self._file.write(b"".join((length, next(sums), data, next(sums))))
-        self._file.flush()
+        record = b"".join((length, next(sums), data, next(sums)))
+        try:
+            write_at(self._file, record, self._end)
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(self._file, self._end)
+            raise
+        self._end += len(record)

@@ -47,7 +47,7 @@ def job_facts(coordinator: Coordinator, metrics: Metrics, now: float) -> JobFact
         ledger=LedgerFacts(unused=tuple(ledger.unused()), epoch=epoch, position=position),
         incarnations=coordinator.membership.incarnations,
         shards=(ShardFacts(version=0, step=0, time_s=0.0, records=0),),
-        closed_epochs=coordinator.closed_epochs,
+        closed_epochs=coordinator.tasks.closed_epochs,
         evaluations={epoch: _evaluation(e) for epoch, e in coordinator.evaluations.items()},
         partial_pushes=coordinator.departures.partial,
         elapsed_s=max(0.0, now - started) if started is not None else coordinator.elapsed_s,

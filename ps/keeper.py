@@ -13,11 +13,12 @@ from protos import parameter_server_pb2 as pb
 from protos.layout import Slice
 from ps.checkpoint import SLOT, STATE, TRAINED, Checkpoint, JobFacts, numbers, prune, save
 from ps.config import interval_of
-from ps.coordinator import Coordinator, Phase
+from ps.coordinator import Coordinator
 from ps.hold import CutRound
 from ps.host import ShardHost
 from ps.interval import Interval
 from ps.job_state import job_facts, with_shards
+from ps.phase import Phase
 from ps.run import RunDirectory
 from ps.shard_state import Assembly, ShardState
 
@@ -133,7 +134,7 @@ class Keeper:
 
     def _may_begin(self) -> bool:
         coordinator = self._coordinator
-        ready = coordinator.phase in KEPT_PHASES and coordinator.initialised and coordinator.shards_joined
+        ready = coordinator.phase in KEPT_PHASES and coordinator.shards.initialised and coordinator.shards.joined
         kept = coordinator.ledger is not None  # a script's job has none, and no checkpoints
         return ready and kept and not self.busy and not len(coordinator.departures)
 

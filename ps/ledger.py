@@ -176,3 +176,22 @@ class Ledger:
             self._returned.append((lease.epoch, lease.next, lease.stop))
         self._returned = deque(sorted(self._returned))
         return sum(lease.stop - lease.next for lease in held)
+
+
+class EpochLedger(Ledger):
+    """The ledger of a single epoch, whatever its number."""
+
+    def __init__(self, epoch: int, samples: int, lease_samples: int) -> None:
+        """Nothing is used.
+
+        Args:
+            epoch: Its number.
+            samples: In it.
+            lease_samples: In a lease.
+        """
+        super().__init__(samples, 1, lease_samples)
+        self._number = epoch
+
+    def check(self, number: int, worker: int, epoch: int, start: int, stop: int) -> None:
+        """Raises InvalidRequest unless the worker may use `[start, stop)` of its lease now."""
+        super().check(number, worker, epoch - self._number, start, stop)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 
 from protos import parameter_server_pb2 as pb
@@ -65,6 +65,14 @@ class Membership:
     def trainers(self) -> list[Member]:
         """Live workers that take data, by number."""
         return [member for member in self.members if not member.evaluator]
+
+    def evaluator_free(self, busy: Container[int]) -> bool:
+        """Whether a task is to be left for an evaluator not in `busy`, which asks for one or soon will."""
+        return any(member.evaluator and member.warm and member.worker not in busy for member in self.members)
+
+    def all_idle_but(self, busy: Container[int]) -> bool:
+        """Whether every worker that takes part, but those in `busy`, waits for a task."""
+        return all(member.idle or not member.warm or member.worker in busy for member in self.members)
 
     def join(self, wanted: int | None, host: str, pid: int, now: float, evaluator: bool = False) -> Member:
         """Admits a worker as a new incarnation; the caller has let a live holder of `wanted` leave."""

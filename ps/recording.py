@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
 
 from protos import parameter_server_pb2 as pb
 from protos.errors import InvalidRequest
@@ -17,6 +15,8 @@ from ps.checkpoint import STATE, TRAINED
 from ps.coordinator import Coordinator
 from ps.run import RunDirectory
 from ps.shard_state import Assembly, ShardState
+from ps.tensors import write_tensors
+from ps.whole import whole
 
 FORMAT = "downpour initial weights 1"
 
@@ -94,7 +94,8 @@ class Recording:
         if self._missing or layout is None:
             return
         try:
-            self._run.write_whole("initial.safetensors", lambda path: save_initial(path, self._whole, layout))
+            with whole(self._run.path / "initial.safetensors") as place:
+                save_initial(place, self._whole, layout)
         except OSError as error:
             self._coordinator.notes.append(f"the run cannot be replayed: its initial weights were not written: {error}")
         self._whole = {}
@@ -107,7 +108,4 @@ def save_initial(path: Path, vectors: dict[str, np.ndarray], layout: Layout) -> 
         OSError: It cannot be written.
     """
     tensors = [[tensor.name, list(tensor.shape), tensor.section] for tensor in layout.tensors]
-    try:
-        save_file(vectors, path, {"format": FORMAT, "layout": json.dumps(tensors)})
-    except SafetensorError as error:
-        raise OSError(str(error)) from error
+    write_tensors(path, vectors, {"format": FORMAT, "layout": json.dumps(tensors)})

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from protos import parameter_server_pb2 as pb
 from protos.errors import DownpourError
 from ps.checkpoint import Checkpoint, newest
-from ps.coordinator import OVER, Coordinator, Phase
+from ps.coordinator import Coordinator
 from ps.host import ShardHost
 from ps.job_state import check_fits, restore_job, restore_metrics, shard_facts
 from ps.keeper import Keeper, part_of
 from ps.lines import ShardLines
+from ps.phase import OVER, Phase
 from ps.run import RunDirectory
 from ps.shard_state import pieces
 
@@ -74,7 +75,7 @@ class Recovery:
     def joined(self) -> None:
         """A shard has joined: perhaps it was the last that was missing."""
         coordinator = self._coordinator
-        if coordinator.phase == Phase.RECOVERING and coordinator.shards_joined and self._task is None:
+        if coordinator.phase == Phase.RECOVERING and coordinator.shards.joined and self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._restore(coordinator.generation))
             self._task.add_done_callback(self._done)
 

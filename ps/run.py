@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -21,6 +21,7 @@ from ps.coordinator import Coordinator
 from ps.hyper import resolve
 from ps.metrics import Metrics, divergence, staleness_summary
 from ps.traces import Traces
+from ps.whole import whole
 
 
 def new_run_directory(runs_dir: Path, model: str, now: datetime | None = None) -> Path:
@@ -113,23 +114,13 @@ class RunDirectory:
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Writes a file whole or not at all."""
-        beside = self.path / f".{name}.tmp"
-        beside.write_text(json.dumps(content, indent=2) + "\n")
-        beside.replace(self.path / name)
-
-    def write_whole(self, name: str, write: Callable[[Path], None]) -> None:
-        """Has `write` make a file, which appears when it is whole."""
-        beside = self.path / f".{name}.tmp"
-        try:
-            write(beside)
-            beside.replace(self.path / name)
-        finally:
-            beside.unlink(missing_ok=True)
+        with whole(self.path / name) as place:
+            place.write_text(json.dumps(content, indent=2) + "\n")
 
     def begin_life(self) -> int:
         """The generation that begins with this start: one more than any before it in this directory."""
         path = self.path / "generation"
-        for part in (*self.path.glob("*.part*"), *self.checkpoints.glob(".*.part")):
+        for part in (*self.path.glob(".*.part"), *self.checkpoints.glob(".*.part")):
             part.unlink(missing_ok=True)  # of a process that was killed
         try:
             generation = int(path.read_text()) + 1
@@ -142,9 +133,8 @@ class RunDirectory:
         """Keeps the newest generation for the next start; a record of the one before is void."""
         self.calls.drop()
         (self.path / "initial.safetensors").unlink(missing_ok=True)
-        beside = self.path / ".generation.tmp"
-        beside.write_text(f"{generation}\n")
-        beside.replace(self.path / "generation")
+        with whole(self.path / "generation") as place:
+            place.write_text(f"{generation}\n")
 
     @property
     def checkpoints(self) -> Path:

@@ -8,42 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pydantic import ValidationError
-
 from protos import parameter_server_pb2 as pb
-from protos.errors import InvalidRequest, JobConflict, LayoutMismatch, Unsupported
+from protos.errors import InvalidRequest, JobConflict, Unsupported
 from protos.layout import Layout
+from ps.agreement import check_frozen
+from ps.carried import with_optimizer
 from ps.config import ServerSettings
 from ps.consistency import consistency_of
-from ps.coordinator import OVER, Coordinator, Phase
-from ps.hyper import Hyper, resolve
-from ps.ledger import Ledger
+from ps.coordinator import Coordinator
+from ps.ledger import EpochLedger
 from ps.meeting import Meeting
 from ps.membership import Member
-from ps.optimizers import OPTIMIZERS
+from ps.phase import OVER, Phase
 from ps.rates import check_rates
 
 LEADER = 0  # the worker whose callbacks run
-FIELDS = {"initial_accumulator_value": "initial_accumulator"}  # settings whose names differ from Keras's
-
-
-class EpochLedger(Ledger):
-    """The ledger of a single epoch, whatever its number."""
-
-    def __init__(self, epoch: int, samples: int, lease_samples: int) -> None:
-        """Nothing is used.
-
-        Args:
-            epoch: Its number.
-            samples: In it.
-            lease_samples: In a lease.
-        """
-        super().__init__(samples, 1, lease_samples)
-        self._number = epoch
-
-    def check(self, number: int, worker: int, epoch: int, start: int, stop: int) -> None:
-        """Raises InvalidRequest unless the worker may use `[start, stop)` of its lease now."""
-        super().check(number, worker, epoch - self._number, start, stop)
 
 
 class ScriptCoordinator(Coordinator):
@@ -122,41 +101,20 @@ class ScriptCoordinator(Coordinator):
         return member
 
     def _begin_stage(self, request: pb.RegisterRequest, now: float) -> None:
-        settings = self._with_optimizer(request.carried)
+        settings = with_optimizer(self.settings, request.carried)
         Layout.from_proto(request.layout).cut(settings.shards)
         check_rates(request.carried.rates)
         if self.stage:
             self._past[self.stage] = self.decisions
             self.begin_generation(self.generation + 1, now)
         self.stage, self.settings = request.stage, settings
-        self._over, self._lost_s, self._resumed, self._stop_asked = False, None, False, False
+        self._over, self.patience.lost_s, self._resumed, self._stop_asked = False, None, False, False
         self.decisions = []
         self._meeting, self._farewell = Meeting(), Meeting()
         self.layout, self.data = None, None
         self.phase, self.started_s = Phase.WAITING, None
         self._initialiser = LEADER
         self._send(pb.ShardCommand(settings=settings.model_dump_json(), rates=request.carried.rates))
-
-    def _with_optimizer(self, carried: pb.Carried) -> ServerSettings:
-        """The job's settings with the script's optimizer.
-
-        Raises:
-            Unsupported: There is no such optimizer, or it does not take these hyper-parameters.
-        """
-        try:
-            resolve(carried.name, Hyper(**carried.hyper))
-        except (ValueError, TypeError) as error:
-            raise Unsupported(f"the servers have {', '.join(OPTIMIZERS)}: {error}") from error
-        own = dict.fromkeys(
-            ("learning_rate", "momentum", "rho", "beta_1", "beta_2", "epsilon", "weight_decay", "initial_accumulator")
-        )
-        given = {FIELDS.get(name, name): value for name, value in carried.hyper.items()}
-        try:
-            return ServerSettings.model_validate(
-                {**self.settings.model_dump(), **own, "optimizer": carried.name, **given}
-            )
-        except ValidationError as error:
-            raise Unsupported("; ".join(str(each["msg"]) for each in error.errors())) from error
 
     def agree(self, layout: Layout, data: pb.Data) -> None:
         """Fixes the layout; the workers share the samples among themselves, unless they want them on loan."""
@@ -165,12 +123,7 @@ class ScriptCoordinator(Coordinator):
         self._send(pb.ShardCommand(layout=layout.to_proto()))
 
     def _check_data(self, data: pb.Data) -> None:
-        if self.data is not None and data.checksum != self.data.checksum:
-            raise LayoutMismatch(
-                f"frozen weights must be the same on all workers; received checksums {self.data.checksum[:12]} and "
-                f"{data.checksum[:12]}. Load them from one file, or call keras.utils.set_random_seed before the model "
-                "is built."
-            )
+        check_frozen(data, self.data)
         super()._check_data(data)
 
     def set_rates(self, request: pb.SetRatesRequest, now: float) -> None:
@@ -276,7 +229,7 @@ class ScriptCoordinator(Coordinator):
 
     def _decide(self, meeting: Meeting, decision: pb.Decision) -> None:
         meeting.decision = decision
-        self._unpin(self._pin_number)
+        self._send(pb.ShardCommand(unpin=self._pin_number))
         if meeting is self._farewell:
             self._over = True
             return
@@ -341,5 +294,5 @@ class ScriptCoordinator(Coordinator):
 
     def shard_lost(self, shard: int, now: float) -> None:
         """A script cannot go on without its servers."""
-        if self.shards.pop(shard, None) is not None and self.phase not in OVER:
+        if self.shards.remove(shard) and self.phase not in OVER:
             self.fail(f"shard {shard} is gone; the state of a script's job is not kept: start it again")

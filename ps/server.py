@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
-import shutil
 import time
 from typing import Any
 
@@ -19,7 +17,7 @@ from protos.logs import identify, log
 from ps.board import Board
 from ps.checkpoint import numbers
 from ps.config import ServerSettings
-from ps.coordinator import OVER, Coordinator, Phase
+from ps.coordinator import Coordinator
 from ps.divergence import LossWatch
 from ps.endpoints import PortInUse, announce, listen, on_signals, open_doorbell, open_exporter
 from ps.exchange import ExchangeServicer
@@ -28,6 +26,7 @@ from ps.follower import FollowerProcess
 from ps.host import ShardHost
 from ps.keeper import Keeper
 from ps.lines import ShardLines
+from ps.phase import OVER, Phase
 from ps.progress import ProgressReport
 from ps.recording import Recording
 from ps.recovery import Recovery
@@ -81,7 +80,6 @@ class CoordinatorProcess:
             self.coordinator, self.report, self.lines, path / "model.keras", self._stop_at_once
         )
         self.recovery = Recovery(self.coordinator, self.host, self.lines, self.keeper, self.run, self.servicer.changed)
-        self._launcher = os.getppid()
         self._drained_s: float | None = None
         self._at_once = False
         self._configured: int | None = None  # facts of workers in config.json
@@ -125,8 +123,6 @@ class CoordinatorProcess:
             await server.stop(grace=0.5)
             if doorbell:
                 doorbell.close()
-            if self._settings.scratch_dir and os.getppid() != self._launcher:
-                shutil.rmtree(self._settings.scratch_dir, ignore_errors=True)
         for note in self.coordinator.notes[self._noted :]:
             log(note)
         return 0 if self.coordinator.phase == Phase.ENDED else FAILED
@@ -146,7 +142,7 @@ class CoordinatorProcess:
     # ------------------------------------------------------------------ between the parts
 
     def _joined(self, address: pb.ShardAddress) -> None:
-        self.coordinator.shard_joined(address)
+        self.coordinator.shards.add(address)
         self.recovery.joined()
         self.servicer.changed()
 
@@ -220,7 +216,7 @@ class CoordinatorProcess:
         self._flush()
         self._write_summary()
         coordinator = self.coordinator
-        hurried = coordinator.left_s(time.monotonic()) > 0
+        hurried = coordinator.patience.hurried
         leave_s = 0.0 if self._at_once else HURRIED_LEAVE_S if hurried else LEAVE_TIMEOUT_S
         await self.servicer.wait_until(lambda: not len(coordinator.membership), leave_s)
         self.lines.send(pb.ShardCommand(stop=True))

@@ -6,7 +6,6 @@ import asyncio
 import functools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,26 +13,18 @@ import grpc
 
 from protos import parameter_server_pb2 as pb
 from protos import parameter_server_pb2_grpc as rpc
-from protos.channel import PROTOCOL
-from protos.errors import (
-    DeadlineExceeded,
-    DownpourError,
-    InvalidRequest,
-    JobConflict,
-    TooLarge,
-    Unreachable,
-    Unsupported,
-    status_of,
-)
-from protos.frame import CHUNK_BYTES
-from ps.coordinator import OVER, Coordinator, Phase, check_protocol
+from protos.errors import DeadlineExceeded, DownpourError, Unreachable, Unsupported, status_of
+from ps.agreement import check_protocol
+from ps.coordinator import Coordinator
+from ps.description import described
 from ps.lines import ShardLines
+from ps.phase import OVER
 from ps.progress import ProgressReport
 from ps.script import ScriptCoordinator
+from ps.upload import take_model
 
 LONGEST_WAIT_S = 10.0
 JOIN_TIMEOUT_S = 60.0
-HEARTBEAT_S = 1.0
 LONGEST_REASON = 500  # characters of what a caller says, which stays in the notes
 Context = grpc.aio.ServicerContext[Any, Any]
 Answer = TypeVar("Answer")
@@ -102,7 +93,7 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
     async def Describe(self, request: pb.DescribeRequest, context: Context) -> pb.Job:
         """What the job is."""
         check_protocol(request.protocol)
-        return job_message(self._coordinator)
+        return described(self._coordinator)
 
     @told
     async def Register(self, request: pb.RegisterRequest, context: Context) -> pb.Session:
@@ -111,7 +102,7 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
         if not await self.wait_until(lambda: coordinator.open, JOIN_TIMEOUT_S):
             raise DeadlineExceeded(
                 f"all {coordinator.settings.shards} shards must join within {JOIN_TIMEOUT_S:.0f} s; so far "
-                f"{sorted(coordinator.shards)} have. Start the others with --coordinator."
+                f"{list(coordinator.shards)} have. Start the others with --coordinator."
             )
         if isinstance(coordinator, ScriptCoordinator):
             past = await self._stage_of(coordinator, request)
@@ -122,7 +113,7 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
         self.changed()
 
         def known() -> bool:
-            return coordinator.view_settled(number) or coordinator.membership.get(member.worker) is not member
+            return coordinator.shards.settled(number) or coordinator.membership.get(member.worker) is not member
 
         if not await self.wait_until(known, JOIN_TIMEOUT_S):
             coordinator.leave(member.worker, time.monotonic())
@@ -135,7 +126,7 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
             worker=member.worker,
             incarnation=member.incarnation,
             session=member.session,
-            shards=coordinator.addresses,
+            shards=coordinator.shards.addresses(coordinator.generation),
             decisions=coordinator.decisions if isinstance(coordinator, ScriptCoordinator) else (),
         )
 
@@ -198,37 +189,10 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
     @told
     async def Upload(self, chunks: AsyncIterator[pb.UploadChunk], context: Context) -> pb.UploadReply:
         """Takes the trained model; the file appears when it is whole."""
-        session, size = 0, 0
-        beside = self._model_path.with_suffix(f".part{id(context)}")
         try:
-            with beside.open("wb") as file:
-                async for chunk in chunks:
-                    session = session or chunk.session
-                    self._coordinator.membership.of_session(session)
-                    if self._coordinator.phase != Phase.FINISHING:
-                        raise InvalidRequest(
-                            f"a model is taken when the job is finishing; it is {self._coordinator.phase}."
-                        )
-                    size += len(chunk.data)
-                    if size > self._coordinator.upload_limit_bytes:
-                        raise TooLarge(
-                            f"an uploaded model must have at most {self._coordinator.upload_limit_bytes:,} bytes, "
-                            "by the size of the job's layout; received more."
-                        )
-                    file.write(chunk.data)
-            if not size:
-                raise InvalidRequest("an uploaded model must have content; received none.")
-            beside.replace(self._model_path)
-            self._coordinator.saved = True
-        except OSError as error:
-            reason = f"the trained model cannot be written: {error}; make room, and resume the job"
-            self._coordinator.fail(reason)
-            self.changed()
-            raise JobConflict(f"{reason}.") from error
+            return pb.UploadReply(bytes=await take_model(self._coordinator, self._model_path, chunks))
         finally:
-            with suppress(OSError):
-                beside.unlink(missing_ok=True)
-        return pb.UploadReply(bytes=size)
+            self.changed()
 
     @told
     async def Meet(self, request: pb.MeetRequest, context: Context) -> pb.MeetReply:
@@ -308,34 +272,3 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
                 yield command
         except DownpourError as error:
             await context.abort(*status_of(error))
-
-
-def job_message(coordinator: Coordinator) -> pb.Job:
-    """What a worker must know of the job."""
-    settings = coordinator.settings
-    return pb.Job(
-        protocol=PROTOCOL,
-        job=coordinator.job,
-        model=settings.model,
-        dataset=settings.dataset,
-        batch_size=settings.batch_size,
-        epochs=settings.epochs,
-        seed=settings.seed,
-        validation_split=settings.validation_split,
-        codec=settings.codec,
-        transport=settings.transport,
-        mode=settings.mode,
-        heartbeat_s=HEARTBEAT_S,
-        session_s=settings.session_s,
-        nonfinite_limit=settings.nonfinite_limit,
-        clip_norm=settings.clip_norm,
-        workers=settings.workers,
-        shards=settings.shards,
-        learning_rate=settings.effective_learning_rate,
-        push_every=settings.push_every,
-        fetch_every=settings.fetch_every or settings.push_every,
-        overlap=settings.overlap,
-        phase=coordinator.phase,
-        chunk_bytes=CHUNK_BYTES,
-        script=isinstance(coordinator, ScriptCoordinator),
-    )

@@ -106,7 +106,7 @@ class TraceFile:
         if rest:
             raise ValueError(f"records must be whole, {self._dtype.itemsize} bytes each; received {len(records)} bytes")
         if count:
-            _write(self._file, records, self._end)
+            write_at(self._file, records, self._end)
             self._write_header(self._count + count)
             self._count += count
 
@@ -121,11 +121,15 @@ class TraceFile:
     def _write_header(self, count: int) -> None:
         description = repr({"descr": self._dtype.descr, "fortran_order": False, "shape": (count,)})
         room = _HEADER_BYTES - len(_MAGIC) - 4
-        _write(self._file, _MAGIC + struct.pack("<I", room) + description.encode().ljust(room - 1) + b"\n", 0)
+        write_at(self._file, _MAGIC + struct.pack("<I", room) + description.encode().ljust(room - 1) + b"\n", 0)
 
 
-def _write(file: int, data: bytes, place: int) -> None:
-    """Writes all of it; a disk that fills up on the way takes a part without a word."""
+def write_at(file: int, data: bytes, place: int) -> None:
+    """Writes all of it; a disk that fills up on the way takes a part without a word.
+
+    Raises:
+        OSError: The disk is full or fails.
+    """
     left = memoryview(data)
     while left:
         written = os.pwrite(file, left, place)

@@ -10,7 +10,8 @@ from protos import parameter_server_pb2 as pb
 from protos.channel import PROTOCOL
 from protos.layout import TRAINED, Layout
 from ps.config import ServerSettings
-from ps.coordinator import OVER, Coordinator, Phase
+from ps.coordinator import Coordinator
+from ps.phase import OVER, Phase
 
 LAYOUT = Layout.of([("w", (6,), TRAINED)])
 EVERYTHING = Counter((epoch, position) for epoch in range(2) for position in range(20))
@@ -31,7 +32,7 @@ class PureJob:
         self.reports: list[tuple[int, int]] = []
         self.coordinator = Coordinator(self.settings, "job-1", itertools.count(1000).__next__, self._send)
         for shard in range(self.settings.shards):
-            self.coordinator.shard_joined(pb.ShardAddress(shard=shard, address=f"host:{shard}", generation=1))
+            self.coordinator.shards.add(pb.ShardAddress(shard=shard, address=f"host:{shard}", generation=1))
 
     def phase(self) -> Phase:
         return self.coordinator.phase
@@ -123,7 +124,7 @@ class PureJob:
     def take(self, session: int, kind: pb.TaskKind) -> pb.Task:
         """The session's next task of a kind; it does the others before, while all other workers wait."""
         for member in self.coordinator.membership.members:
-            if member.session != session and member.worker not in self.coordinator._assigned:
+            if member.session != session and member.worker not in self.coordinator.tasks.assigned:
                 member.idle = True
         for _ in range(100):
             task = self.task(session)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import struct
 import subprocess
 import sys
@@ -76,6 +77,31 @@ def test_scalars_are_of_what_came_since_the_last_ones(tmp_path: Path) -> None:
     assert steps["staleness/mean"] == {1: 0.0, 3: 2.0, 4: 3.0}
     assert {limit - 0.5: count for limit, count in staleness_counts.items() if count} == {0: 1, 1: 1, 3: 2}
     assert len(texts) == 1 and "| seed | 7 |" in texts[0]
+
+
+def test_a_full_disk_is_reported_and_leaves_a_gap(tmp_path: Path) -> None:
+    job, metrics = PureJob(), Metrics()
+    board, notes = Board(tmp_path, job.coordinator, metrics), job.coordinator.notes
+    folder = tmp_path / FOLDER
+
+    def update(seq: int) -> None:
+        metrics.record(push(0, seq, 1.0), Result(Outcome.APPLIED, seq, 0, 0.1), float(seq))
+        board.write(100.0 + seq * EVERY_S)
+
+    update(1)
+    (path,) = folder.iterdir()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 7, hard))
+    try:
+        update(2)
+        update(3)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert len(notes) == 1 and "cannot be written, training goes on" in notes[0]
+    update(4)
+    board.write(200.0, last=True)
+    assert notes[1:] == ["TensorBoard's file is written again"]
+    assert [event.step for event in records(folder)] == [0, 1, 4]
 
 
 @pytest.mark.slow

@@ -126,6 +126,8 @@ def test_train_and_status_import_neither_tensorflow_nor_what_they_start() -> Non
         (["--transport", "grcp"], "(did you mean grpc?); received 'grcp'"),
         (["--optimizer", "adm"], "(did you mean adam?); received 'adm'"),
         (["--bind", "4000"], "--bind must be HOST:PORT with a port from 0 to 65535; received '4000'"),
+        (["--coordinator", "grpc://a:1", "--shard", "1"], "--coordinator must be HOST:PORT without a scheme"),
+        (["--bind", "::1:4000"], "an IPv6 address in brackets; received '::1:4000'"),
         (["--bind", "h:65536"], "received 'h:65536'"),
         (["--shard", "1"], "--shard must lie below --shards"),
         (["--opitmizer", "sgd"], "prog: unknown flag --opitmizer (did you mean --optimizer?)"),

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from protos import parameter_server_pb2 as pb
 from protos.errors import InvalidRequest, JobConflict, UnknownWorker
-from ps.coordinator import DOUBT_S, DRAIN_S, EVALUATE_S, OVER, SAVED_S, Phase
+from ps.coordinator import DOUBT_S
+from ps.patience import DRAIN_S, EVALUATE_S, SAVED_S
+from ps.phase import OVER, Phase
 from tests.pure_job import EVERYTHING, PureJob
 
 
@@ -326,9 +328,9 @@ def test_a_report_of_another_task_is_refused() -> None:
 def test_shards_have_places() -> None:
     job = PureJob(shards=2)
     with pytest.raises(InvalidRequest, match="below 2; received 2"):
-        job.coordinator.shard_joined(pb.ShardAddress(shard=2, address="x:1"))
+        job.coordinator.shards.add(pb.ShardAddress(shard=2, address="x:1"))
     with pytest.raises(JobConflict, match="host:1 already"):
-        job.coordinator.shard_joined(pb.ShardAddress(shard=1, address="x:1"))
+        job.coordinator.shards.add(pb.ShardAddress(shard=1, address="x:1"))
 
 
 def test_without_validation_data_epochs_are_not_evaluated() -> None:

@@ -29,7 +29,8 @@ NO_TENSORFLOW = ("protos", "ps", "deploy", "dashboard")
 PURE = (
     "ps/shard.py", "ps/consistency.py", "ps/staleness.py", "ps/ledger.py", "ps/membership.py", "ps/buffers.py",
     "ps/optimizers.py", "ps/hyper.py", "ps/stepping.py", "ps/metrics.py", "ps/calls.py", "ps/update.py",
-    "ps/schedules.py", "ps/coordinator.py", "ps/divergence.py", "deploy/plan.py",
+    "ps/schedules.py", "ps/coordinator.py", "ps/job.py", "ps/phase.py", "ps/patience.py", "ps/roster.py", "ps/tasks.py",
+    "ps/agreement.py", "ps/meeting.py", "ps/carried.py", "ps/divergence.py", "deploy/plan.py",
 )  # fmt: skip
 IMPURE = {"grpc", "time", "asyncio", "threading", "socket", "pathlib", "io", "random", "datetime"}
 

@@ -9,7 +9,7 @@ import pytest
 from protos import parameter_server_pb2 as pb
 from protos.errors import InvalidRequest, JobConflict, LayoutMismatch, TooLarge, Unsupported
 from protos.layout import TRAINED, Layout
-from ps.coordinator import LARGEST_LAYOUT
+from ps.agreement import LARGEST_LAYOUT
 from tests.pure_job import EVERYTHING, PureJob
 
 

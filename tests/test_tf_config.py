@@ -32,6 +32,7 @@ KUBEFLOW = {
 KUBEFLOW_DYNAMIC = {
     "sparseCluster": {"ps": ["job-ps-0.space.svc:2222"], "worker": {"3": "job-worker-3.space.svc:2222"}}
 }
+KUBEFLOW_DYNAMIC_PS = {"sparseCluster": {"worker": {}, "ps": ["a-ps-1-ps-1.space.svc:2222"]}}
 VERTEX = {
     "cluster": {
         "chief": ["pool-0-0:2222"],
@@ -79,6 +80,24 @@ def test_the_other_servers_follow_it() -> None:
     second = server_of(KUBEFLOW, 1)
     assert (second.shard, second.coordinator) == (1, "job-ps-0.space.svc:2222")
     assert (second.bind, second.advertise) == ("[::]:2222", "job-ps-1.space.svc:2222")
+
+
+def test_a_server_among_dynamic_workers_is_told_of_itself_alone() -> None:
+    first = server_of({"sparseCluster": {"worker": {}, "ps": ["a-ps-0.space.svc:2222"]}}, 0, "--shards=2")
+    assert (first.shard, first.coordinator, first.shards, first.workers) == (0, None, 2, 2)
+    second = server_of(KUBEFLOW_DYNAMIC_PS, 1)
+    assert (second.shard, second.advertise) == (1, "a-ps-1-ps-1.space.svc:2222")
+    assert second.coordinator == "a-ps-1-ps-0.space.svc:2222"
+
+
+def test_a_lone_server_whose_name_tells_nothing_asks_for_the_coordinator(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        server_of({"sparseCluster": {"worker": {}, "ps": ["b:1"]}}, 1)
+    assert "and this one --coordinator with its address" in capsys.readouterr().err
+
+
+def test_ports_may_be_the_same_on_several_hosts_and_differ_on_one() -> None:
+    assert len(read(text_of({"cluster": {"ps": ["a:1", "b:1", "a:2"]}}, "ps", 2)).cluster["ps"]) == 3
 
 
 def test_a_server_on_loopback_stays_there() -> None:
@@ -150,7 +169,18 @@ def test_without_the_variable_nothing_is_added() -> None:
         ('{"cluster": {"ps": ["a:1"]}, "task": {"type": "server"}}', '"type" is one of ps, chief'),
         ('{"cluster": {"ps": ["a:1"]}, "task": {"type": "ps", "index": -1}}', '"index" is a whole number from 0'),
         ('{"cluster": {"ps": ["a:1"]}, "task": {"type": "ps", "index": 1}}', "must list its own task"),
-        ('{"cluster": {"ps": ["a:1"]}, "task": {"type": "worker", "index": 0}}', "must list its own task"),
+        ('{"cluster": {"ps": ["a:1"]}, "task": {"type": "worker", "index": 0}}', "its cluster, which has 1 ps;"),
+        ("[" * 100_000, "must be JSON"),
+        ('{"cluster": []}', 'must have a "cluster", an object of lists of HOST:PORT; received []'),
+        ('{"cluster": {"ps": ["a:1"]}, "task": {"type": ["ps"], "index": 0}}', '"type" is one of ps, chief'),
+        ('{"cluster": {"ps": ["a:1"]}, "task": {"type": "ps", "index": true}}', '"index" is a whole number from 0'),
+        ('{"cluster": {"ps": {"-1": "a:1", "0": "b:1"}}, "task": {"type": "ps"}}', 'a list of HOST:PORT for "ps"'),
+        ('{"cluster": {"ps": ["grpc://a:1"]}, "task": {"type": "ps"}}', 'a list of HOST:PORT for "ps"'),
+        ('{"cluster": {"ps": {"0": "a:1", "2": "b:1"}}, "task": {"type": "ps"}}', "from 0 without a gap"),
+        ('{"cluster": {"ps": ["a:1", "a:1"]}, "task": {"type": "ps"}}', "with an address of its own"),
+        ('{"cluster": {"ps": ["a:0", "b:0"]}, "task": {"type": "ps", "index": 1}}', "at which port ps 0 is found"),
+        ('{"cluster": {"ps": ["a:1"], "chief": ["b:1"], "master": ["c:1"]}, "task": {"type": "ps"}}', "not both"),
+        ('{"sparseCluster": {"ps": [], "worker": {}}, "task": {"type": "chief"}}', "tells only workers where it is"),
     ],
 )
 def test_a_malformed_one_is_refused_with_what_must_hold(text: str, said: str) -> None:
@@ -174,7 +204,11 @@ JSON = st.recursive(
 )
 
 
-@given(JSON)
+# Random objects rarely get past the cluster: this one is whole but for its task.
+TASKS = JSON.map(lambda task: {"cluster": {"ps": ["a:1"], "worker": ["b:1"]}, "task": task})
+
+
+@given(JSON | TASKS)
 def test_whatever_it_holds_it_is_read_or_refused(value: Any) -> None:
     try:
         task = read(json.dumps(value))
