@@ -83,6 +83,7 @@ class Launcher:
         self._watcher: Watcher | None = None
         self._signals = 0
         self._woken = threading.Event()
+        self._failed = False  # what comes of ending the others is no news
         self._drain_deadline: float | None = None
         self._ending_deadline: float | None = None
 
@@ -114,6 +115,8 @@ class Launcher:
             self._stop_at_once()
             return INTERRUPTED
         except JobFailed as failure:
+            self._show()
+            self._failed = True
             explain(self._screen, self._run_dir, str(failure), self._processes.values())
             self._stop_failed()
             return 1
@@ -239,7 +242,7 @@ class Launcher:
         return (process for process in self._processes.values() if process.spec.role == role)
 
     def _show(self) -> None:
-        if self._watcher is not None:
+        if self._watcher is not None and not self._failed:
             progress, notes = self._watcher.take()
             for note in notes:
                 self._screen.note(note)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -16,10 +15,10 @@ from typing import Any
 from deploy import child
 from deploy.environment import child_environment
 from deploy.plan import SAID_BY_FLAGS, ProcessSpec
+from protos.logs import OF_TENSORFLOW
 
 POLL_S = 0.02
 ON_PURPOSE = (2, 3)  # exit statuses of one that would stop again: bad settings, a deliberate stop
-OF_TENSORFLOW = re.compile(r"[IWEF]\d{4} \d\d:\d\d:|WARNING: All log messages before absl")
 # A server whose launcher is gone drains and writes what it has; a worker has nothing to save.
 _WHEN_PARENT_DIES = {"ps": signal.SIGTERM, "worker": signal.SIGKILL}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from contextlib import suppress
@@ -25,6 +26,7 @@ class LogSettings(Settings):
         _state["format"] = self.log_format
 
 
+OF_TENSORFLOW = re.compile(r"[IWEF]\d{4} \d\d:\d\d:|WARNING: All log messages before absl")
 _state: dict[str, Any] = {"format": "text", "context": {}}
 
 

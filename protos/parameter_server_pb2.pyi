@@ -70,7 +70,7 @@ class DescribeRequest(_message.Message):
     def __init__(self, protocol: _Optional[int] = ...) -> None: ...
 
 class Job(_message.Message):
-    __slots__ = ("protocol", "job", "model", "dataset", "batch_size", "epochs", "seed", "validation_split", "codec", "transport", "mode", "heartbeat_s", "session_s", "nonfinite_limit", "clip_norm", "workers", "shards", "learning_rate", "push_every", "fetch_every", "overlap", "phase", "chunk_bytes", "script")
+    __slots__ = ("protocol", "job", "model", "dataset", "batch_size", "epochs", "seed", "validation_split", "codec", "transport", "mode", "heartbeat_s", "session_s", "nonfinite_limit", "clip_norm", "workers", "shards", "learning_rate", "push_every", "fetch_every", "overlap", "phase", "chunk_bytes", "script", "reconnect_s")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     JOB_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -95,6 +95,7 @@ class Job(_message.Message):
     PHASE_FIELD_NUMBER: _ClassVar[int]
     CHUNK_BYTES_FIELD_NUMBER: _ClassVar[int]
     SCRIPT_FIELD_NUMBER: _ClassVar[int]
+    RECONNECT_S_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     job: str
     model: str
@@ -119,7 +120,8 @@ class Job(_message.Message):
     phase: str
     chunk_bytes: int
     script: bool
-    def __init__(self, protocol: _Optional[int] = ..., job: _Optional[str] = ..., model: _Optional[str] = ..., dataset: _Optional[str] = ..., batch_size: _Optional[int] = ..., epochs: _Optional[int] = ..., seed: _Optional[int] = ..., validation_split: _Optional[float] = ..., codec: _Optional[str] = ..., transport: _Optional[str] = ..., mode: _Optional[str] = ..., heartbeat_s: _Optional[float] = ..., session_s: _Optional[float] = ..., nonfinite_limit: _Optional[int] = ..., clip_norm: _Optional[float] = ..., workers: _Optional[int] = ..., shards: _Optional[int] = ..., learning_rate: _Optional[float] = ..., push_every: _Optional[int] = ..., fetch_every: _Optional[int] = ..., overlap: _Optional[bool] = ..., phase: _Optional[str] = ..., chunk_bytes: _Optional[int] = ..., script: _Optional[bool] = ...) -> None: ...
+    reconnect_s: float
+    def __init__(self, protocol: _Optional[int] = ..., job: _Optional[str] = ..., model: _Optional[str] = ..., dataset: _Optional[str] = ..., batch_size: _Optional[int] = ..., epochs: _Optional[int] = ..., seed: _Optional[int] = ..., validation_split: _Optional[float] = ..., codec: _Optional[str] = ..., transport: _Optional[str] = ..., mode: _Optional[str] = ..., heartbeat_s: _Optional[float] = ..., session_s: _Optional[float] = ..., nonfinite_limit: _Optional[int] = ..., clip_norm: _Optional[float] = ..., workers: _Optional[int] = ..., shards: _Optional[int] = ..., learning_rate: _Optional[float] = ..., push_every: _Optional[int] = ..., fetch_every: _Optional[int] = ..., overlap: _Optional[bool] = ..., phase: _Optional[str] = ..., chunk_bytes: _Optional[int] = ..., script: _Optional[bool] = ..., reconnect_s: _Optional[float] = ...) -> None: ...
 
 class Data(_message.Message):
     __slots__ = ("name", "checksum", "train_samples", "validation_samples", "test_samples", "lease_samples")
@@ -261,12 +263,14 @@ class HeartbeatRequest(_message.Message):
     def __init__(self, session: _Optional[int] = ...) -> None: ...
 
 class HeartbeatReply(_message.Message):
-    __slots__ = ("drain", "left_s")
+    __slots__ = ("drain", "left_s", "over")
     DRAIN_FIELD_NUMBER: _ClassVar[int]
     LEFT_S_FIELD_NUMBER: _ClassVar[int]
+    OVER_FIELD_NUMBER: _ClassVar[int]
     drain: bool
     left_s: float
-    def __init__(self, drain: _Optional[bool] = ..., left_s: _Optional[float] = ...) -> None: ...
+    over: str
+    def __init__(self, drain: _Optional[bool] = ..., left_s: _Optional[float] = ..., over: _Optional[str] = ...) -> None: ...
 
 class LeaseRequest(_message.Message):
     __slots__ = ("session", "wait_s")

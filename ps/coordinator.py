@@ -77,7 +77,8 @@ class Coordinator(Job):
     def heartbeat(self, session: int, now: float) -> pb.HeartbeatReply:
         """Renews a session."""
         self._alive(session, now)
-        return pb.HeartbeatReply(drain=self.draining, left_s=self.patience.left_s(now))
+        over = self.phase if self.phase in OVER else ""
+        return pb.HeartbeatReply(drain=self.draining, left_s=self.patience.left_s(now), over=over)
 
     def next_task(self, session: int, now: float) -> pb.Task:
         """The next task of a worker, which has finished (or gives up) what it had."""

@@ -39,4 +39,5 @@ def described(coordinator: Coordinator) -> pb.Job:
         phase=coordinator.phase,
         chunk_bytes=CHUNK_BYTES,
         script=isinstance(coordinator, ScriptCoordinator),
+        reconnect_s=settings.reconnect_s,
     )

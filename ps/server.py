@@ -26,6 +26,7 @@ from ps.follower import FollowerProcess
 from ps.host import ShardHost
 from ps.keeper import Keeper
 from ps.lines import ShardLines
+from ps.narration import Narration
 from ps.phase import OVER, Phase
 from ps.progress import ProgressReport
 from ps.recording import Recording
@@ -75,6 +76,7 @@ class CoordinatorProcess:
         self.host.began = self.recording.took
         self.board = Board(path, self.coordinator, self.host.metrics) if settings.tensorboard else None
         self.losses = LossWatch(self.host.metrics)
+        self.narration = Narration(self.coordinator, self.host.metrics, str(path))
         self.report = ProgressReport(self.coordinator, self.host.metrics, path.name)
         self.servicer = CoordinatorServicer(
             self.coordinator, self.report, self.lines, path / "model.keras", self._stop_at_once
@@ -123,8 +125,7 @@ class CoordinatorProcess:
             await server.stop(grace=0.5)
             if doorbell:
                 doorbell.close()
-        for note in self.coordinator.notes[self._noted :]:
-            log(note)
+        self._speak()
         return 0 if self.coordinator.phase == Phase.ENDED else FAILED
 
     async def _lock_run(self) -> None:
@@ -239,8 +240,11 @@ class CoordinatorProcess:
             self.coordinator.notes.append(note)
         if self.board:
             self.board.write(time.time())
-        for note in self.coordinator.notes[self._noted :]:
-            log(note)
+        self._speak()
+
+    def _speak(self) -> None:
+        for said in (*self.coordinator.notes[self._noted :], *self.narration.news()):
+            log(said)
         self._noted = len(self.coordinator.notes)
 
     def _flush_trace(self) -> None:

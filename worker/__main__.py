@@ -13,6 +13,7 @@ from protos.errors import DownpourError
 from protos.settings import parse
 from worker.config import WorkerSettings
 from worker.control import Control
+from worker.hush import hushed
 
 DELIBERATE = 3  # exit code of a worker that stops for a reason that a restart would not mend
 
@@ -31,12 +32,14 @@ def main(argv: list[str]) -> int:
     # TensorFlow takes seconds to load: not before it is known that there is a server.
     load_tensorflow()
     from worker.datasets import DatasetError
-    from worker.loop import Diverged, JobFailed, Worker
+    from worker.endings import Diverged, JobFailed
+    from worker.loop import Worker
     from worker.models import ModelError
 
     try:
         worker = Worker(settings, control, job)
         on_signals(lambda number, frame: worker.stop())
+        worker.deputy.hear_signals()
         worker.run()
     except (Diverged, DatasetError, ModelError, ValueError) as error:
         return fail(error, DELIBERATE)
@@ -70,7 +73,10 @@ def load_tensorflow() -> None:
     if absent:
         sys.modules["matplotlib"] = None  # type: ignore[assignment]
     try:
-        import tensorflow  # noqa: F401
+        with hushed():
+            import tensorflow
+
+            tensorflow.config.list_physical_devices()  # it would speak of graphics cards later
     finally:
         if absent:
             del sys.modules["matplotlib"]

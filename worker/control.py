@@ -15,23 +15,30 @@ from protos import parameter_server_pb2 as pb
 from protos import parameter_server_pb2_grpc as rpc
 from protos.channel import PROTOCOL, open_channel
 from protos.errors import DeadlineExceeded, DownpourError, Unreachable, error_of
+from worker.absence import Absence, Gone
 
 RETRY_FIRST_S, RETRY_MOST_S = 0.1, 2.0
 RESOLVE_AGAIN_S = 5.0
+HURRIED_BEAT_S = 0.25  # between heartbeats, where somebody waits for the end
 UPLOAD_CHUNK_BYTES = 1 << 20
 
 
 class Control:
-    """Calls to the coordinator at one address."""
+    """Calls to the coordinator at one address.
+
+    Attributes:
+        absence: Whether it answers; says how long it is waited for.
+    """
 
     def __init__(self, address: str, call_timeout_s: float) -> None:
         """Opens no connection yet.
 
         Args:
             address: `HOST:PORT`.
-            call_timeout_s: Deadline of a call, and how long an unreachable server is tried again.
+            call_timeout_s: Deadline of a call, and how long an unreachable server is tried again, unless `absence`
+                says otherwise.
         """
-        self.address = address
+        self.address, self.absence = address, Absence(address)
         self._timeout_s = call_timeout_s
         self._channel = open_channel(address)
         self._stub = rpc.CoordinatorStub(self._channel)
@@ -101,6 +108,8 @@ class Control:
     def leave(self, session: int, failed: bool, reason: str, step_s: float = 0.0, exchange_s: float = 0.0) -> None:
         """Ends the session; `step_s` and `exchange_s` are what its time went to."""
         request = pb.LeaveRequest(session=session, failed=failed, reason=reason, step_s=step_s, exchange_s=exchange_s)
+        if self.absence.away:
+            raise Unreachable(f"the server at {self.address} does not answer")
         self._call(self._stub.Leave, request, 5.0)
 
     def stop(self, reason: str) -> None:
@@ -112,19 +121,27 @@ class Control:
         self._channel.close()
 
     def _call(self, method: Callable[..., Any], request: Any, timeout_s: float | None = None) -> Any:
-        """Calls, and while nobody answers calls again until the deadline.
+        """Calls, and while nobody answers calls again until the deadline, or as long as an absent server is waited for.
 
         Raises:
             DownpourError: What the server said, or Unreachable with the address.
         """
-        deadline = time.monotonic() + (timeout_s or self._timeout_s)
+        timeout_s = timeout_s or self._timeout_s
+        deadline = time.monotonic() + timeout_s
         pause_s = RETRY_FIRST_S
         while True:
             try:
-                return method(request, timeout=max(0.01, deadline - time.monotonic()))
+                reply = method(request, timeout=max(0.01, deadline - time.monotonic()))
+                self.absence.answered()
+                return reply
             except grpc.RpcError as failure:
                 error = error_of(failure, self.address)
-                if not isinstance(error, Unreachable) or time.monotonic() + pause_s > deadline:
+                if not isinstance(error, Unreachable):
+                    self.absence.answered()
+                    raise error from failure
+                if self.absence.missed():
+                    deadline = time.monotonic() + timeout_s
+                elif time.monotonic() + pause_s > deadline:
                     raise error from failure
             threading.Event().wait(pause_s)
             pause_s = min(2 * pause_s, RETRY_MOST_S)
@@ -136,6 +153,7 @@ class Heartbeat:
     Attributes:
         lost: Why the session has ended, as the coordinator said; None while it lives.
         drain: Whether the worker is to finish no more than its batch.
+        over: How the job has ended; empty while it goes on.
         deadline: Time (monotonic) by which evaluations must be done, as somebody waits for the end of the job.
     """
 
@@ -157,7 +175,7 @@ class Heartbeat:
             ended: Told why the session has ended.
         """
         self.lost: DownpourError | None = None
-        self.drain, self.deadline = False, math.inf
+        self.drain, self.over, self.deadline = False, "", math.inf
         self._control, self._session, self._every_s, self._watch = control, session, every_s, watch
         self._ended = ended
         self._stopped = threading.Event()
@@ -165,27 +183,39 @@ class Heartbeat:
         for thread in self._threads:
             thread.start()
 
+    @property
+    def hurried(self) -> bool:
+        """Whether somebody waits for the end of the job."""
+        return not math.isinf(self.deadline)
+
     def stop(self) -> None:
         """Ends the threads."""
         self._stopped.set()
 
     def _beat(self) -> None:
-        while not self._stopped.wait(self._every_s):
+        while not self._stopped.wait(HURRIED_BEAT_S if self.hurried else self._every_s):
             try:
                 reply = self._control.heartbeat(self._session)
-                self.drain = reply.drain
+                self.drain, self.over = reply.drain, self.over or reply.over
                 if reply.left_s:
                     self.deadline = time.monotonic() + reply.left_s
-            except (DeadlineExceeded, Unreachable):
+                    self._control.absence.wait_for(0.0)  # a server that goes now does not come back
+            except (DeadlineExceeded, Unreachable) as error:
+                if isinstance(error, Gone):
+                    self._end(error)
+                    return
                 continue  # the data plane will notice, and has its own deadline
             except ValueError:
                 if self._stopped.is_set():
                     return  # gRPC's word for a channel that was closed meanwhile
                 raise
             except DownpourError as error:
-                self.lost = error
-                self._ended(error)
+                self._end(error)
                 return
+
+    def _end(self, error: DownpourError) -> None:
+        self.lost = error
+        self._ended(error)
 
     def _look(self) -> None:
         while not self._stopped.wait(0.25):

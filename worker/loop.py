@@ -18,12 +18,15 @@ from protos import parameter_server_pb2 as pb
 from protos.channel import PROTOCOL
 from protos.errors import DownpourError, Fenced, FutureVersion, UnknownWorker, Unreachable
 from protos.logs import identify, log
+from worker.absence import Gone
 from worker.client import Client
 from worker.config import WorkerSettings, named
 from worker.control import Control, Heartbeat
 from worker.course import Course, Pushed
 from worker.datasets import Split, scale_of, split
 from worker.datasets import load as load_dataset
+from worker.deputy import Deputy
+from worker.endings import Diverged, JobFailed, Stopped
 from worker.evaluate import Examiner
 from worker.exchange_plan import ExchangePlan
 from worker.facts import compiled_facts, facts_here
@@ -35,18 +38,6 @@ from worker.overlap import OverlappedCourse
 from worker.stopwatch import Spent, TimedLink
 
 FRESH_S = 0.1  # after a longer wait for a lease, weights are pulled anew
-
-
-class Diverged(Exception):
-    """Too many gradients in a row were not finite."""
-
-
-class JobFailed(Exception):
-    """The coordinator ended the job without a result."""
-
-
-class Stopped(Exception):
-    """The worker was asked to leave while it waited for the coordinator."""
 
 
 class Worker:
@@ -61,6 +52,7 @@ class Worker:
             job: As it describes itself.
         """
         self._settings, self._control, self._job = settings, control, job
+        control.absence.wait_for(job.reconnect_s)
         tf.config.threading.set_intra_op_parallelism_threads(settings.threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
         keras.utils.set_random_seed(job.seed)
@@ -85,6 +77,7 @@ class Worker:
         self._spent = Spent()
         self._stopping = self._waiting = False
         self._cut_off = False  # a server did not answer, and nothing was pushed since
+        self.deputy = Deputy(lambda: self._heartbeat, self._finish_aside, self._say_goodbye)
         self._join(rejoin=False)
 
     # ------------------------------------------------------------------ membership
@@ -112,26 +105,24 @@ class Worker:
             request.facts["weights"] = self._settings.weights
             request.facts["weights_sha256"] = sha256(Path(self._settings.weights).read_bytes()).hexdigest()
         self._session = self._control.register(request)
-        self._client = self._connect()
+        self._client = self._connect(self._job.transport)
         self._course = self._new_course()
         session, every_s = self._session, self._job.heartbeat_s
         self._heartbeat = Heartbeat(self._control, session.session, every_s, self._client.watch, self._client.give_up)
         identify(job=self._job.job, process=f"worker-{session.worker}", worker=session.worker)
         log(f"worker {session.worker}, incarnation {session.incarnation}, joined job {self._job.job}")
 
-    def _connect(self) -> Client:
+    def _connect(self, transport: str) -> Client:
         if self._feedback is None:
             slices = self._layout.cut(len(self._session.shards))
             self._feedback = Feedback(self._job.codec, slices, (self._job.seed, self._session.worker))
         job, timeout_s = self._job, self._settings.call_timeout_s
-        return Client(
-            self._session, self._layout, job.codec, timeout_s, job.transport, self._feedback, self._plan.overlap
-        )
+        return Client(self._session, self._layout, job.codec, timeout_s, transport, self._feedback, self._plan.overlap)
 
     def _new_course(self) -> Course:
         kind = OverlappedCourse if self._plan.overlap else Course
         worker, trained, samples = self._session.worker, self._layout.trained, len(self._split.y_train)
-        link = TimedLink(self._client, self._spent)
+        link = TimedLink(self._client, self._spent, self.deputy.check)
         return kind(link, self._gradient, self._local, self._plan, self._job, worker, trained, samples)
 
     def _part(self) -> None:
@@ -149,6 +140,7 @@ class Worker:
             DownpourError: As the server said.
         """
         failure = ""
+        self.deputy.start()
         try:
             while self._one_life():
                 pass
@@ -158,6 +150,7 @@ class Worker:
             failure = str(error) or type(error).__name__
             raise
         finally:
+            self.deputy.stop()
             self._part()
             if not isinstance(self._heartbeat.lost, UnknownWorker):
                 self._say_goodbye(failure)
@@ -165,7 +158,7 @@ class Worker:
     def stop(self) -> None:
         """Has the worker leave after its batch; what is left of its lease goes to others. For a signal handler."""
         self._stopping = True
-        if self._waiting:
+        if self._waiting or self._control.absence.away:
             raise Stopped
 
     @contextmanager
@@ -183,7 +176,9 @@ class Worker:
         finally:
             self._waiting = False
 
-    def _say_goodbye(self, failure: str) -> None:
+    def _say_goodbye(self, failure: str = "") -> None:
+        if self._control.absence.away:
+            return
         try:
             spent = self._spent
             self._control.leave(self._session.session, bool(failure), failure, spent.step_s, spent.exchange_s)
@@ -198,7 +193,9 @@ class Worker:
             return False
         except (UnknownWorker, Fenced, FutureVersion, Unreachable) as error:
             if isinstance(error, Unreachable):
-                if self._cut_off:  # a second time without a push between: its address may be wrong
+                if self._cut_off or isinstance(
+                    error, Gone
+                ):  # a second time without a push between: its address may be wrong
                     raise
                 self._cut_off = True
             log(f"session lost, joining again: {error}")
@@ -209,7 +206,8 @@ class Worker:
     def _await_start(self) -> None:
         if not self._warm:
             steps = self._local or self._gradient
-            times = steps.warm_up(self._initial, self._settings.xla, log)
+            with self.deputy.step():
+                times = steps.warm_up(self._initial, self._settings.xla, log)
             log("gradient: " + ", ".join(f"{name} {1000 * s:.2f} ms" for name, s in times.items()))
             self._warm = True
         initialised, compiled = False, compiled_facts((self._local or self._gradient).xla, self._gradient.model)
@@ -232,7 +230,8 @@ class Worker:
             if task.kind == pb.TRAIN:
                 self._train(task)
             elif task.kind == pb.VALIDATE:
-                request = self._examiner.validate(task, self._client, self._unless_hurried)
+                with self.deputy.step():
+                    request = self._examiner.validate(task, self._client, self._unless_hurried)
                 if request is not None:
                     self._report(request)
             elif task.kind == pb.FINISH:
@@ -240,7 +239,21 @@ class Worker:
             elif task.kind == pb.END:
                 if task.reason:
                     raise JobFailed(task.reason)
+                log("the job has ended")
                 return
+
+    def _finish_aside(self) -> int:
+        """Gives up the batch and sees to the end of the job, in the deputy's thread; returns the exit code.
+
+        The model is saved and not evaluated: where a step takes too long, so does that.
+        """
+        client = self._connect("grpc")
+        while True:
+            task = self._control.lease(self._session.session)
+            if task.kind == pb.FINISH:
+                self._report(self._examiner.finish(task, client, self._upload, lambda: -math.inf))
+            elif task.kind == pb.END:
+                return 1 if task.reason else 0
 
     def _unless_hurried(self) -> float:
         """The deadline of an evaluation that is given up as soon as somebody waits for the end."""
@@ -263,7 +276,7 @@ class Worker:
 
     def _train(self, task: pb.Task) -> None:
         """Pull, gradient, push over the positions of one lease."""
-        with self._spent.training():
+        with self._spent.training(), self.deputy.step():
             for pushed in self._course.train(task):
                 self._cut_off = False
                 self._count_nonfinite(pushed.finite)

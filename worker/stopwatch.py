@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -39,9 +39,9 @@ class Spent:
 class TimedLink:
     """A link whose time counts as exchanges."""
 
-    def __init__(self, link: Link, spent: Spent) -> None:
-        """Passes everything on to `link`."""
-        self._link, self._spent = link, spent
+    def __init__(self, link: Link, spent: Spent, check: Callable[[], None] = lambda: None) -> None:
+        """Passes everything on to `link`; `check` is called before every push."""
+        self._link, self._spent, self._check = link, spent, check
 
     def pull(self, pin: int = 0) -> Pulled:
         """The committed weights."""
@@ -60,6 +60,7 @@ class TimedLink:
         base: tuple[int, ...] | None = None,
     ) -> None:
         """Sends."""
+        self._check()
         begin = time.perf_counter()
         self._link.push(gradient, norm, samples, nonfinite, pull, base)
         self._spent.exchange_s += time.perf_counter() - begin

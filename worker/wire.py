@@ -16,8 +16,8 @@ from protos import parameter_server_pb2 as pb
 from protos.errors import DownpourError, Unsupported
 from protos.layout import STATE, TRAINED, Layout
 from worker.client import Samples
+from worker.endings import Diverged
 from worker.flat_model import flattened
-from worker.loop import Diverged
 from worker.member import Member
 
 
