@@ -181,6 +181,7 @@ def draw(results: dict[str, Any], figure: Any) -> None:
     )
     left.set(xscale="log", yscale="log", xlabel="workers", ylabel="speedup")
     right.set(xscale="log", xlabel="workers", ylabel="efficiency", ylim=(0, 1.15))
+    left.set_yticks(counts, [str(count) for count in counts])
     for axis in (left, right):
         axis.set_xticks(counts, [str(count) for count in counts])
         axis.minorticks_off()
@@ -193,8 +194,9 @@ def draw_time(results: dict[str, Any], figure: Any) -> None:
     axis = figure.subplots()
     for name, rows in _series(results).items():
         reached = [row for row in rows if row["reached_s"]]
-        axis.plot([row["workers"] for row in reached], [row["reached_s"] for row in reached], "o-", label=name)
-    axis.set(xscale="log", yscale="log", xlabel="workers", ylabel="s",
+        label = name if len(reached) == len(rows) else f"{name} (not always reached)"
+        axis.plot([row["workers"] for row in reached], [row["reached_s"] for row in reached], "o-", label=label)
+    axis.set(xscale="log", xlabel="workers", ylabel="s", ylim=(0, None),
              title=f"Time to test accuracy {results['accuracy']}, emulated compute")  # fmt: skip
     counts = sorted({row["workers"] for row in results["emulated"]})
     axis.set_xticks(counts, [str(count) for count in counts])

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 Results = dict[str, Any]
 _UNITS = {"ms": 1e3, "MB": 1e-6, "": 1.0}
 
@@ -44,9 +46,15 @@ def checked(results: Results) -> list[dict[str, Any]]:
     idle = results["idle"]
     row(f"shm push-pull beside {idle[-1]['idle']} idle workers / beside none",
         idle[-1]["shm"]["median"] / idle[0]["shm"]["median"], 1.25, at_most)  # fmt: skip
-    per_byte = [entry["shm"]["median"] / entry["bytes"] for entry in results["sweep"]]
-    row("shm time per byte, largest / smallest from 1 MB up", max(per_byte) / min(per_byte), 1.5, at_most)
+    for name in ("shm", "gRPC"):
+        row(f"{name}: time grows as bytes to the power of, 1 to 85 MB", _power(results["sweep"], name), 1.15, at_most)
     return rows
+
+
+def _power(sweep: list[dict[str, Any]], name: str) -> float:
+    """The slope of a line through the times, on logarithmic axes: 1 where time is linear in bytes."""
+    sizes, times = [row["bytes"] for row in sweep], [row[name]["median"] for row in sweep]
+    return float(np.polyfit(np.log(sizes), np.log(times), 1)[0])
 
 
 def table(results: Results) -> str:
