@@ -13,7 +13,8 @@ from bench.virtual_time import Simulation, VirtualWorker
 from protos.frame import Buffer as Payload
 from ps.buffers import Buffer
 from ps.consistency import BSP, SSP, Consistency, KSync, consistency_of
-from ps.shard import Push, Result, Shard
+from ps.pushes import Push, Result
+from ps.shard import Shard
 from ps.staleness import Compensation
 from worker.client import Pulled
 from worker.feedback import Feedback

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ps.shard import Push, Result
+from ps.pushes import Push, Result
 from ps.trace import REASONS
 
 Name = tuple[int, int, int]  # worker, incarnation, seq

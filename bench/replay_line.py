@@ -11,8 +11,9 @@ from bench.replay_record import Recorded
 from ps.buffers import Buffer
 from ps.calls import Call
 from ps.consistency import consistency_of
+from ps.pushes import Push, Result
 from ps.schedules import schedule_of
-from ps.shard import Push, Result, Shard
+from ps.shard import Shard
 from ps.staleness import compensation_of
 from ps.stepping import Optimizer
 

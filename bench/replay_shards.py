@@ -15,7 +15,7 @@ from bench.replay_line import Line, RecordBroken, names_of
 from bench.replay_record import Recorded
 from protos.errors import DownpourError
 from ps.buffers import Buffer
-from ps.shard import Outcome, Push
+from ps.pushes import Outcome, Push
 
 Compute = Callable[[np.void, np.ndarray], Computed]  # shard 0's record of a push, weights `float32[n + m]`
 

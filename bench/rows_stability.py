@@ -13,7 +13,7 @@ from bench.problems import Problem, Quadratic
 from bench.service_times import times
 from bench.virtual_time import Cycle
 from ps.hyper import Hyper
-from ps.shard import Push
+from ps.pushes import Push
 from ps.staleness import Compensation
 
 

@@ -19,7 +19,7 @@ from bench.problems import Problem
 from bench.service_times import times
 from bench.virtual_time import Cycle, Simulation
 from ps.hyper import Hyper
-from ps.shard import Push, Result
+from ps.pushes import Push, Result
 
 
 class Witness(Problem):

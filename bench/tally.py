@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ps.shard import Outcome, Push, Result
+from ps.pushes import Outcome, Push, Result
 
 
 class Tally:

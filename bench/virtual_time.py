@@ -16,7 +16,8 @@ from bench.problems import Problem
 from bench.tally import Tally
 from ps.buffers import Buffer
 from ps.consistency import EASGD, Consistency, LocalSGD
-from ps.shard import Push, Shard
+from ps.pushes import Push
+from ps.shard import Shard
 
 COMPUTED, SERVED = 0, 1
 NONFINITE_PUSHES = 10  # per worker: then the run is given up

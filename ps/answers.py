@@ -8,7 +8,7 @@ from protos import parameter_server_pb2 as pb
 from protos.errors import InvalidRequest
 from ps.buffers import Buffer
 from ps.host import ShardHost
-from ps.shard import Outcome, Result
+from ps.pushes import Outcome, Result
 
 WAITING_EVERY_S = 5.0  # a worker at a closed gate hears so often that the server lives
 

@@ -66,7 +66,7 @@ class ShardMetrics:
         )
         depth = GaugeMetricFamily("downpour_queue_depth", "Pushes and replies that wait", labels=["what"])
         depth.add_metric(["buffered_pushes"], len(shard.pending) if shard else 0)
-        depth.add_metric(["closed_gates"], host.waiters)
+        depth.add_metric(["closed_gates"], len(host.waiting_workers))
         yield depth
         yield GaugeMetricFamily("downpour_version", "Updates in the weights", shard.version if shard else 0)
         yield GaugeMetricFamily("downpour_generation", "Which life of the shards this is", host.generation)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from protos import parameter_server_pb2 as pb
-from protos.codec import check_length, codec_named
+from protos.codec import check_length
 from protos.errors import InvalidRequest, JobConflict, UnknownWorker
 from protos.layout import Layout, Slice
 from ps import trace
@@ -19,12 +19,15 @@ from ps.calls import Call, CallLog, is_recorded
 from ps.checkpoint import SLOT, STATE, TRAINED
 from ps.config import JobSettings
 from ps.consistency import consistency_of
-from ps.hold import Hold, Life
+from ps.cutting import Cutting
+from ps.gates import Gates
 from ps.hyper import resolve
 from ps.metrics import Metrics
+from ps.pushes import Push, Result
 from ps.rates import RateTable
+from ps.received import gradient_of, limit_bytes, push_of
 from ps.schedules import schedule_of
-from ps.shard import Push, Result, Shard
+from ps.shard import Shard
 from ps.shard_state import Assembly, ShardState, initial_state, put_state, take_state, weights_state
 from ps.staleness import compensation_of, needs_old_weights
 from ps.stepping import Optimizer
@@ -80,12 +83,10 @@ class ShardHost:
         self.began: Callable[[ShardState], None] = lambda state: state.release()
         self.stopped = asyncio.Event()
         self._members: dict[int, pb.Member] = {}
-        self._waiters: dict[int, tuple[asyncio.Future[tuple[Buffer, int]], bool]] = {}
-        self._gate_state: tuple[int, int, int] | None = None
+        self._gates = Gates(self._answer)
         self._start_s = time.monotonic()
         self._records = 0
-        self._newest: dict[Life, Push] = {}
-        self._hold: Hold | None = None
+        self._cutting = Cutting()
         self._assembly: Assembly | None = None
         self._void = False  # the shard's state is of an earlier generation, or initialisation
         self._initialisation = 0
@@ -121,16 +122,17 @@ class ShardHost:
         if command.flush and self.shard:
             self.shard.flush()
             self.calls.add(Call.FLUSH)
-            self._open_gates()
+            self._gates.look(self.shard)
         if command.pin and self.shard:
             self.shard.pin(command.pin)
             self._say(pinned=command.pin)
         if command.unpin and self.shard:
             self.shard.unpin(command.unpin)
         if command.hold:
-            self._hold_pushes(command.hold)
+            self._say(held=self._cutting.hold(command.hold))
         if command.HasField("cut"):
-            self._aim(command.cut)
+            self._cutting.aim(command.cut)
+            self._try_cut()
         if command.HasField("restore"):
             self._assemble(command.restore)
         if command.stop:
@@ -156,7 +158,7 @@ class ShardHost:
                 self.calls.add(Call.RESUME, member.worker)
         self._members = new
         self._try_cut()
-        self._open_gates()
+        self._gates.look(self.shard)
         self._say(view_seen=view.number)
 
     def _join(self, shard: Shard, member: pb.Member, resting: bool) -> None:
@@ -192,11 +194,7 @@ class ShardHost:
 
     def limit_bytes(self, header: pb.Request) -> int:
         """The most payload that a frame with such a header may have."""
-        if self.slice is None or header.kind == pb.PULL:
-            return 0
-        if header.kind in (pb.INIT, pb.ASSIGN):
-            return 4 * self.slice.size
-        return codec_named(header.codec).size_bytes(self.slice.trained) + 4 * self.slice.state
+        return limit_bytes(header, self.slice)
 
     def initialise(self, payload: memoryview) -> None:
         """Sets version 0; a repetition before the first update changes nothing.
@@ -292,7 +290,8 @@ class ShardHost:
             self.metrics.duplicates += 1
             return known, True
         shard.check_generation(header.generation)
-        push, gradient = push_of(header), self._decode(header, payload)
+        assert self.slice is not None
+        push, gradient = push_of(header), gradient_of(header, payload, self.slice)
         if push.lease:
             self._admit(push)
         begin = time.perf_counter() if self.timed else 0.0
@@ -301,22 +300,19 @@ class ShardHost:
         if self.timed:
             self.timed(time.perf_counter() - begin)
         self.metrics.bytes_pushed += len(payload)
-        self._newest[push.worker, push.incarnation] = push
+        self._cutting.counted(push)
         if push.lease:
             self._accepted(push)
-        if self._hold is not None:
+        if self._cutting.under_way:
             self._try_cut()
-        self._open_gates()
+        self._gates.look(self.shard)
         return result, False
 
     # ------------------------------------------------------------------ cuts and generations
 
     def held(self, header: pb.Request) -> asyncio.Future[None] | None:
         """What a push must wait for, unread, before it is taken; None: it may be taken now."""
-        hold = self._hold
-        if hold is None or header.kind != pb.PUSH_PULL:
-            return None
-        return None if hold.admits((header.worker, header.incarnation), header.seq) else hold.over
+        return self._cutting.held(header)
 
     def restore(self, state: ShardState) -> None:
         """Returns to a state, as the generation that has begun; nobody remembers the pushes since.
@@ -372,11 +368,11 @@ class ShardHost:
             self.left(session)
             if self.shard is not None:
                 self.shard.leave(member.worker)
-        self._members, self._gate_state = {}, None
-        self._open_gates()
-        self._end_hold()
+        self._members = {}
+        self._gates.forget()
+        self._gates.look(self.shard)
+        self._cutting.clear()
         self._assembly = None
-        self._newest.clear()
         self.trace = bytearray()
         self.calls.end()
         self.generation = generation
@@ -384,46 +380,18 @@ class ShardHost:
             self._void = True
 
     def _depart(self, member: pb.Member) -> None:
-        life = (member.worker, member.incarnation)
-        push = self._newest.pop(life, None)
-        departed = pb.Departed(worker=member.worker, incarnation=member.incarnation)
-        if push is not None:
-            departed.seq, departed.lease, departed.stop = push.seq, push.lease, push.stop
-        self._say(departed=departed)
+        self._say(departed=self._cutting.departed(member))
         self.left(member.session)
-
-    def _reached(self) -> dict[Life, int]:
-        return {life: push.seq for life, push in self._newest.items()}
-
-    def _hold_pushes(self, number: int) -> None:
-        self._end_hold()
-        self._hold = Hold(number, self._reached())
-        reached = [pb.Reached(worker=w, incarnation=i, seq=seq) for (w, i), seq in self._reached().items()]
-        self._say(held=pb.Held(cut=number, reached=reached))
-
-    def _aim(self, cut: pb.Cut) -> None:
-        if self._hold is None or self._hold.number != cut.number:
-            return
-        if cut.abandon:
-            self._end_hold()
-        else:
-            self._hold.aim(cut.reached)
-            self._try_cut()
 
     def _try_cut(self) -> None:
         """Takes the state and admits pushes again, once all that belongs to the cut is there."""
-        hold, living = self._hold, [(m.worker, m.incarnation) for m in self._members.values()]
-        if hold is None or self.shard is None or not hold.complete(self._reached(), living):
+        number = self._cutting.due(self._members.values())
+        if number is None or self.shard is None:
             return
         assert self.slice is not None
         elapsed_s = time.monotonic() - self._start_s
-        self.took(hold.number, take_state(self.shard, self.slice, elapsed_s, self._records))
-        self._end_hold()
-
-    def _end_hold(self) -> None:
-        hold, self._hold = self._hold, None
-        if hold is not None:
-            hold.end()
+        self.took(number, take_state(self.shard, self.slice, elapsed_s, self._records))
+        self._cutting.end()
 
     def _assemble(self, part: pb.StatePart) -> None:
         if self._assembly is None:
@@ -437,57 +405,18 @@ class ShardHost:
     # ------------------------------------------------------------------ gates
 
     @property
-    def waiters(self) -> int:
-        """Workers whose gate is closed."""
-        return len(self._waiters)
-
-    @property
     def waiting_workers(self) -> list[int]:
-        """Their numbers."""
-        return list(self._waiters)
+        """Workers whose gate is closed."""
+        return self._gates.closed
 
     def gate(self, worker: int, fetch: bool = True) -> asyncio.Future[tuple[Buffer, int]]:
-        """A future of the weights for the worker when it may proceed; it holds them.
-
-        Args:
-            worker: Whose push was counted.
-            fetch: Whether it will compute from them.
-        """
-        shard = self.trained_shard()
-        gate: asyncio.Future[tuple[Buffer, int]] = asyncio.get_running_loop().create_future()
-        if shard.may_proceed(worker):
-            gate.set_result(self._answer(shard, worker) if fetch else shard.pull())
-        else:
-            self._waiters[worker] = (gate, fetch)
-        return gate
-
-    def _open_gates(self) -> None:
-        shard = self.shard
-        if not self._waiters or shard is None or shard.gate_state == self._gate_state:
-            return
-        self._gate_state = shard.gate_state
-        for worker in [worker for worker in self._waiters if shard.may_proceed(worker)]:
-            gate, fetch = self._waiters.pop(worker)
-            if not gate.done():
-                gate.set_result(self._answer(shard, worker) if fetch else shard.pull())
+        """A future of the weights for a worker, whose push was counted, when it may proceed; it holds them."""
+        return self._gates.enter(self.trained_shard(), worker, fetch)
 
     def _answer(self, shard: Shard, worker: int) -> tuple[Buffer, int]:
         if self.calls.pulls:
             self.calls.add(Call.PULL, worker)
         return shard.answer(worker)
-
-    def _decode(self, header: pb.Request, payload: memoryview) -> np.ndarray:
-        assert self.slice is not None
-        if header.nonfinite:
-            return np.zeros(0, np.float32)
-        if header.codec == "float32":
-            check_length(payload, 4 * self.slice.size, self.slice.size)
-            return np.frombuffer(payload, np.float32)
-        gradient, trained = np.empty(self.slice.size, np.float32), self.slice.trained
-        split = len(payload) - 4 * self.slice.state
-        codec_named(header.codec).decode(payload[:split], gradient[:trained])
-        gradient[trained:] = np.frombuffer(payload[split:], np.float32)
-        return gradient
 
     def _record(self, push: Push, result: Result) -> None:
         now = time.monotonic()
@@ -509,23 +438,3 @@ class ShardHost:
         """The records since the last call."""
         records, self.trace = bytes(self.trace), bytearray()
         return records
-
-
-def push_of(header: pb.Request) -> Push:
-    """What a frame's header says of its push."""
-    return Push(
-        worker=header.worker,
-        incarnation=header.incarnation,
-        seq=header.seq,
-        base_version=header.base_version,
-        samples=header.samples,
-        norm=header.norm,
-        nonfinite=header.nonfinite,
-        loss=header.loss,
-        correct=header.correct,
-        lease=header.lease,
-        epoch=header.epoch,
-        start=header.start,
-        stop=header.stop,
-        steps=max(1, header.steps),
-    )

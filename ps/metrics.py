@@ -7,7 +7,7 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ps.shard import Outcome, Push, Result
+from ps.pushes import Outcome, Push, Result
 
 FAR_ABOVE, TWICE = 4.0, 2.0
 WINDOW_S = 5.0  # over which rates are taken

@@ -29,12 +29,12 @@ from ps.lines import ShardLines
 from ps.narration import Narration
 from ps.phase import OVER, Phase
 from ps.progress import ProgressReport
+from ps.pushes import Push
 from ps.recording import Recording
 from ps.recovery import Recovery
 from ps.run import RunDirectory, configuration, run_directory, summary
 from ps.script import ScriptCoordinator
 from ps.servicer import CoordinatorServicer
-from ps.shard import Push
 from ps.trace import DTYPE
 
 TICK_S = 0.1

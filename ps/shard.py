@@ -6,85 +6,21 @@ The gRPC server, the tests, the simulator and the replay drive this same object.
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from enum import IntEnum
 
 import numpy as np
 
-from protos.errors import Fenced, FutureVersion, InvalidRequest, UnknownWorker
+from protos.errors import Fenced, FutureVersion, InvalidRequest
 from ps.buffers import Buffer, Pool, Versions
 from ps.consistency import Consistency, in_worker_order
+from ps.outcomes import Outcomes
+from ps.pushes import Outcome, Push, Result
 from ps.schedules import Schedule, schedule_of
 from ps.staleness import Compensation
 from ps.stepping import Optimizer
 from ps.update import Update
 
-REMEMBERED_OUTCOMES = 64  # per worker: more than it can have in flight
 VERSION_MEMORY_BYTES = 1 << 30
-
-
-class Outcome(IntEnum):
-    """What became of a push; the numbers are those of the wire."""
-
-    APPLIED = 0
-    BUFFERED = 1
-    DROPPED = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Push:
-    """What a worker says of a gradient that it pushes.
-
-    Attributes:
-        base_version: The version that the gradient was computed from.
-        samples: That the gradient averages over.
-        norm: Of the whole gradient, over all shards.
-        nonfinite: The whole gradient holds NaN or Inf.
-        start: With `stop`, the range of the epoch's permutation that was used.
-        steps: Local steps that the push sums up.
-    """
-
-    worker: int
-    incarnation: int
-    seq: int
-    base_version: int
-    samples: int = 1
-    norm: float = 0.0
-    nonfinite: bool = False
-    loss: float = 0.0
-    correct: int = 0
-    lease: int = 0
-    epoch: int = 0
-    start: int = 0
-    stop: int = 0
-    steps: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What became of a push, as its worker is told and the trace records it.
-
-    Attributes:
-        version: That the update made; of the shard when the push was dropped or buffered.
-        staleness: Updates between the base version and the one that this push is part of.
-        learning_rate: Effective, after staleness policy and schedule; 0 unless applied.
-        reason: Why it was dropped.
-    """
-
-    outcome: Outcome
-    version: int
-    staleness: int
-    learning_rate: float = 0.0
-    reason: str = ""
-
-
-@dataclass
-class _Worker:
-    incarnation: int
-    results: OrderedDict[int, Result] = field(default_factory=OrderedDict)
-    last_seq: int = 0
 
 
 class Shard:
@@ -143,14 +79,14 @@ class Shard:
         self._senders: dict[int, int] = {}  # pushes of each worker that wait
         self._answers: dict[int, Buffer] = {}  # weights of a worker's own, for its reply
         self._moves = 0
-        self._workers: dict[int, _Worker] = {}
+        self._outcomes = Outcomes()
         self._pins: dict[int, tuple[Buffer, int]] = {}
 
     # ------------------------------------------------------------------ membership
 
     def join(self, worker: int, incarnation: int, resting: bool = False) -> None:
         """Admits a worker's incarnation; an older one of the same number is fenced from here on."""
-        self._workers[worker] = _Worker(incarnation)
+        self._outcomes.join(worker, incarnation)
         self._forget(worker)
         if resting:
             self.rest(worker)
@@ -159,7 +95,7 @@ class Shard:
 
     def leave(self, worker: int) -> None:
         """Lets a worker go; what waited only for it is applied."""
-        if self._workers.pop(worker, None) is not None:
+        if self._outcomes.leave(worker):
             self._forget(worker)
             self._compensation.leave(worker)
             self.rest(worker)
@@ -222,7 +158,7 @@ class Shard:
                 f"weights must be pinned before they are pulled as pin {pin}; pinned are {[*self._pins]}."
             )
         buffer, version = self._pins[pin] if pin else (self._committed, self.version)
-        if worker is not None and not pin and self._compensation.corrects and worker in self._workers:
+        if worker is not None and not pin and self._compensation.corrects and worker in self._outcomes:
             self._versions.pulled(worker, version, buffer)
         return self._pool.hold(buffer), version
 
@@ -253,30 +189,13 @@ class Shard:
 
         Raises:
             UnknownWorker: The worker is not a member, or this incarnation of it is not.
+            InvalidRequest: The number is not one that may come now.
         """
-        member = self._workers.get(worker)
-        if member is None or member.incarnation != incarnation:
-            living = "none" if member is None else str(member.incarnation)
-            raise UnknownWorker(
-                f"worker {worker} incarnation {incarnation} must be a member; the shard knows incarnation {living}. "
-                "Its session has expired or was taken over: register again."
-            )
-        if seq < 1:
-            raise InvalidRequest(f"seq must be 1 or more; received {seq}. Number pushes from 1.")
-        if seq > member.last_seq:
-            return None
-        result = member.results.get(seq)
-        if result is None:
-            raise InvalidRequest(
-                f"seq must be above {member.last_seq}, or one of the last {REMEMBERED_OUTCOMES} pushes that came from "
-                f"worker {worker}; received {seq}. Number pushes upwards, and repeat only the last."
-            )
-        return result
+        return self._outcomes.recorded(worker, incarnation, seq)
 
     def remembered(self, worker: int, incarnation: int, seq: int) -> Result | None:
         """What is known of a push; None if it or its worker is forgotten."""
-        member = self._workers.get(worker)
-        return member.results.get(seq) if member and member.incarnation == incarnation else None
+        return self._outcomes.get(worker, incarnation, seq)
 
     def push(self, push: Push, gradient: np.ndarray, owned: bool = True) -> Result:
         """Takes a gradient `float32[n + m]` (the last m: what to add to the state).
@@ -298,8 +217,7 @@ class Shard:
         if before is not None:
             return before
         self._check(push, gradient)
-        member = self._workers[push.worker]
-        member.last_seq = push.seq
+        self._outcomes.arrived(push)
         self.resume(push.worker)
         self._consistency.tick(push.worker)
         staleness = self.version - push.base_version
@@ -309,17 +227,18 @@ class Shard:
             return self._conclude(push, Result(Outcome.DROPPED, self.version, staleness, reason=reason))
         if not self._consistency.buffers:
             return self._apply_one(push, gradient, staleness)
-        self._remember(push, Result(Outcome.BUFFERED, self.version, staleness))
+        buffered = Result(Outcome.BUFFERED, self.version, staleness)
+        self._outcomes.remember(push, buffered)
         self._pending.append((push, gradient))
         self._senders[push.worker] = self._senders.get(push.worker, 0) + 1
         self._settle()
         if not owned and self._pending and self._pending[-1][0] is push:
             self._pending[-1] = (push, gradient.copy())
-        return member.results[push.seq]
+        return self.remembered(push.worker, push.incarnation, push.seq) or buffered
 
     def may_proceed(self, worker: int) -> bool:
         """Whether the worker's reply may leave: its next step may start, or it is no member any more."""
-        return worker not in self._workers or self._consistency.may_proceed(worker, self._senders)
+        return worker not in self._outcomes or self._consistency.may_proceed(worker, self._senders)
 
     @property
     def gate_state(self) -> tuple[int, int, int]:
@@ -415,7 +334,7 @@ class Shard:
         self._optimizer.restore(optimizer)
         self._pending.clear()
         self._senders.clear()
-        for worker in list(self._workers):
+        for worker in list(self._outcomes):
             self.leave(worker)
         for number in list(self._pins):
             self.unpin(number)
@@ -467,17 +386,9 @@ class Shard:
         self.version += 1
 
     def _conclude(self, push: Push, result: Result) -> Result:
-        self._remember(push, result)
+        self._outcomes.remember(push, result)
         self.on_outcome(push, result)
         return result
-
-    def _remember(self, push: Push, result: Result) -> None:
-        member = self._workers.get(push.worker)
-        if member is None or member.incarnation != push.incarnation:
-            return
-        member.results[push.seq] = result
-        if len(member.results) > REMEMBERED_OUTCOMES:
-            member.results.popitem(last=False)
 
 
 def _finite(vector: np.ndarray) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ps.shard import Outcome, Push, Result
+from ps.pushes import Outcome, Push, Result
 
 REASONS = ("", "nonfinite", "late", "stale", "discarded", "other")
 DTYPE = np.dtype(

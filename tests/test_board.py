@@ -19,7 +19,7 @@ from protos import events_pb2 as events
 from ps.board import EVERY_S, FOLDER, Board
 from ps.events import EventFile, histogram, masked_crc, scalar, text
 from ps.metrics import Metrics
-from ps.shard import Outcome, Push, Result
+from ps.pushes import Outcome, Push, Result
 from tests.pure_job import PureJob
 from tests.test_keras_run import environment
 

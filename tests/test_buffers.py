@@ -12,7 +12,8 @@ from ps.buffers import Buffer, Pool
 from ps.consistency import consistency_of
 from ps.hyper import Hyper
 from ps.optimizers import OPTIMIZERS
-from ps.shard import Push, Shard
+from ps.pushes import Push
+from ps.shard import Shard
 from ps.stepping import Optimizer
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from ps.divergence import FEWEST_UPDATES, LossWatch
 from ps.metrics import Metrics
-from ps.shard import Outcome, Push, Result
+from ps.pushes import Outcome, Push, Result
 from tests.test_keras_run import environment
 
 

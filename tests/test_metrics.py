@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ps.metrics import WINDOW_S, Metrics, Rate, divergence, mean, quantile, staleness_summary
-from ps.shard import Outcome, Push, Result
+from ps.pushes import Outcome, Push, Result
 
 
 def applied(staleness: int = 0) -> Result:

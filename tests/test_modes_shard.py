@@ -9,8 +9,9 @@ from ps.advice import refusal_of, warnings_of
 from ps.config import JobSettings
 from ps.consistency import MODES, consistency_of
 from ps.hyper import Hyper
+from ps.pushes import Outcome, Push, Result
 from ps.schedules import SCHEDULES, schedule_of
-from ps.shard import Outcome, Push, Result, Shard
+from ps.shard import Shard
 from ps.spec import form, forms, read
 from ps.stepping import Optimizer
 

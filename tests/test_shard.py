@@ -14,7 +14,9 @@ from protos.errors import Fenced, FutureVersion, InvalidRequest, UnknownWorker
 from ps.consistency import MODES, consistency_of
 from ps.hyper import Hyper
 from ps.optimizers import OPTIMIZERS
-from ps.shard import REMEMBERED_OUTCOMES, Outcome, Push, Result, Shard
+from ps.outcomes import REMEMBERED_OUTCOMES
+from ps.pushes import Outcome, Push, Result
+from ps.shard import Shard
 from ps.staleness import POLICIES, compensation_of
 from ps.stepping import Optimizer
 

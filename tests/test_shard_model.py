@@ -14,7 +14,8 @@ from protos.errors import FutureVersion, UnknownWorker
 from ps.buffers import Buffer
 from ps.consistency import consistency_of
 from ps.hyper import Hyper
-from ps.shard import Outcome, Push, Result, Shard
+from ps.pushes import Outcome, Push, Result
+from ps.shard import Shard
 from ps.stepping import Optimizer
 
 RATE, TRAINED, STATE = 0.125, 3, 2

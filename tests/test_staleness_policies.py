@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from ps.buffers import Pool, Versions
 from ps.consistency import consistency_of
 from ps.hyper import Hyper
-from ps.shard import Outcome, Push, Shard
+from ps.pushes import Outcome, Push
+from ps.shard import Shard
 from ps.spec import forms
 from ps.staleness import POLICIES, DelayCompensation, compensation_of
 from ps.stepping import Optimizer

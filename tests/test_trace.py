@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ps.shard import Outcome, Push, Result
+from ps.pushes import Outcome, Push, Result
 from ps.trace import DTYPE, REASONS, TraceFile, applied, pack
 
 PUSH = Push(

@@ -22,7 +22,8 @@ from protos.channel import PROTOCOL
 from protos.errors import DeadlineExceeded, DownpourError, FutureVersion, UnknownWorker, Unreachable
 from ps.consistency import consistency_of
 from ps.hyper import Hyper
-from ps.shard import Outcome, Push, Shard
+from ps.pushes import Outcome, Push
+from ps.shard import Shard
 from ps.stepping import Optimizer
 from tests.cluster import Cluster, Member, running, vector_layout, wait_until
 from worker.client import Client, Samples
