@@ -11,7 +11,8 @@ from bench.problems import Problem
 from bench.tally import Tally
 from bench.virtual_time import NONFINITE_PUSHES
 from ps.buffers import Buffer
-from ps.shard import Push, Shard
+from ps.pushes import Push
+from ps.shard import Shard
 
 
 def run_delayed(

@@ -9,7 +9,8 @@ import pytest
 
 from ps.consistency import consistency_of
 from ps.hyper import Hyper
-from ps.shard import Outcome, Push, Result, Shard
+from ps.pushes import Outcome, Push, Result
+from ps.shard import Shard
 from ps.stepping import Optimizer
 
 WORKERS, N, RATE = 5, 2, 0.5
