@@ -5,10 +5,10 @@
 Real servers and a real launcher; workers whose gradients sign for their samples (marks.py). From a seed that is
 printed, processes are killed (SIGKILL) or stopped for longer than a session (SIGSTOP), and their connections reset:
 those of workers, servers and the launcher. Only kills that hit while a push was in flight are counted: the process is
-stopped first, and killed if a push waits for it then. Rounds are run until there are enough; after each, weights and
-traces must tell that every sample of every epoch was applied to every slice exactly once (on several shards: at most
-once, and what some slice lacks is counted by the servers), that the history is possible (history.py), that the
-launcher's exit status is 0 and that no process and no temporary file is left.
+stopped first, and killed if a push waits for it then; sometimes another one dies with it. Rounds are run until there
+are enough; after each, weights and traces must tell that every sample of every epoch was applied to every slice
+exactly once (on several shards: at most once, and what some slice lacks is counted by the servers), that the history
+is possible (history.py), that the launcher's exit status is 0 and that no process and no temporary file is left.
 """
 
 from __future__ import annotations
@@ -39,8 +39,10 @@ def report(settings: ChaosSettings, tally: Tally) -> str:
     """What was done and found, for a person."""
     killed = ", ".join(f"{count} × {role}" for role, count in sorted(tally.kills.items()))
     lines = [
-        f"chaos: seed {settings.seed}, {settings.workers} workers, {settings.shards} shards, {settings.transport}",
+        f"chaos: seed {settings.seed}, {settings.workers} workers, {settings.shards} shards, {settings.transport}, "
+        f"{settings.mode}",
         f"kills with a push in flight   {tally.kills.total()} ({killed}); {tally.misses} attempts found none in flight",
+        f"killed at the same moment     {tally.more} others",
         f"stopped beyond the session    {tally.stops}",
         f"connections reset             {tally.connections}, of {tally.resets} processes",
         f"jobs resumed                  {tally.resumes}",

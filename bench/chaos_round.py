@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import psutil
 from pydantic import Field
 
 from bench.chaos_checks import faults_in_run
-from bench.chaos_worker import ANSWERED, BOARD, BOARD_BYTES, BUSY, HURRY, SHAPE, Board
+from bench.chaos_worker import ANSWERED, BEGUN, BOARD, BOARD_BYTES, BUSY, HURRY, SHAPE, Board
 from bench.marks import RATE
 from bench.resets import reset_connections
 from protos.settings import Settings
@@ -33,6 +34,7 @@ LAUNCHER_SHARE = 0.05  # of the kills
 SERVER_SHARE = 0.5  # of the others
 STOP_SHARE = 0.15  # of all that is done
 RESET_SHARE = 0.2
+TWICE_SHARE = 0.2  # of the kills of workers and servers: another one dies at the same moment
 
 
 class ChaosSettings(Settings):
@@ -45,6 +47,7 @@ class ChaosSettings(Settings):
     samples: int = Field(8192, ge=64, le=1 << 20, description="training samples, four epochs")
     pause_ms: int = Field(10, ge=0, description="what a gradient takes at least")
     gap_s: float = Field(1.0, ge=0, description="mean time between the end of one outage and the next kill")
+    mode: str = Field("async", description="who waits for whom; one in which each push is an update of its own")
     codec: str = Field("float32", description="of pushes")
     transport: str = Field("auto", description="how payloads travel")
     keep: str | None = Field(None, description="folder that keeps the run directories (default: a temporary one)")
@@ -56,6 +59,7 @@ class Tally:
 
     kills: Counter[str] = field(default_factory=Counter)
     misses: int = 0
+    more: int = 0
     stops: int = 0
     resets: int = 0
     connections: int = 0
@@ -82,6 +86,7 @@ class Round:
         self._temporary.mkdir()
         self._env = {**os.environ, BOARD: str(board), SHAPE: shape, "TMPDIR": str(self._temporary)}
         self._tick = threading.Event()
+        self._begun: list[int] = []  # number of each worker's last push at the time of a kill
         self._launch(resume=False)
 
     def run(self, kills: int) -> None:
@@ -123,7 +128,8 @@ class Round:
         flags = [
             f"--workers={s.workers}", f"--shards={s.shards}", f"--epochs={EPOCHS}", f"--batch-size={BATCH}",
             f"--learning-rate={RATE}", "--session-s=2", "--checkpoint-every=0.3s", "--worker-restarts=100000",
-            "--server-restarts=100000", f"--codec={s.codec}", f"--transport={s.transport}", "--lease-batches=8",
+            "--server-restarts=100000", f"--mode={s.mode}", f"--codec={s.codec}", f"--transport={s.transport}",
+            "--lease-batches=8",
         ]  # fmt: skip
         command = [sys.executable, "-m", "bench.chaos_cluster", str(self._run), *flags]
         with (self._folder / "launcher.log").open("ab") as out:
@@ -185,19 +191,30 @@ class Round:
         return 0
 
     def _kill_if_busy(self, victim: psutil.Process, workers: Sequence[int]) -> bool:
-        """Stops a process, and kills it if a push is in flight now; else lets it go on."""
+        """Stops a process, and kills it if a push is in flight now, sometimes another one too; else lets it go on."""
         victim.suspend()
         if self._busy(workers):
+            self._begun = self._numbers(BEGUN)
             victim.kill()
+            if self._dice.random() < TWICE_SHARE:
+                self._kill_another()
             for worker in workers if len(workers) == 1 else ():
                 self._board[BUSY + worker] = 0
             return True
         victim.resume()
         return False
 
+    def _kill_another(self) -> None:
+        """Kills a server or a worker whatever it does; it does not count."""
+        processes = self._processes()
+        with suppress(psutil.Error, IndexError):
+            processes[self._dice.choice(sorted(processes))].kill()
+            self._tally.more += 1
+
     def _kill_launcher(self) -> int:
-        """Kills the launcher; all its processes must end, and the job is resumed."""
+        """Kills the launcher while a push is in flight; all its processes must end, and the job is resumed."""
         children = list(self._processes().values())
+        self._await_pushes(END_S)
         self._launcher.send_signal(signal.SIGKILL)
         self._launcher.wait()
         _, alive = psutil.wait_procs(children, timeout=10.0)
@@ -206,6 +223,7 @@ class Round:
         for worker in range(self._settings.workers):
             self._board[BUSY + worker] = 0
         self._tally.resumes += 1
+        self._begun = self._numbers(BEGUN)
         self._launch(resume=True)
         self._outage("launcher")
         return 1
@@ -238,15 +256,20 @@ class Round:
     def _outage(self, role: str) -> None:
         """Counts a kill, and the time until a push is answered again."""
         self._tally.kills[role] += 1
-        begin, before = time.monotonic(), self._answered()
-        while self._answered() == before and self._launcher.poll() is None:
+        begin = time.monotonic()
+        while not self._answered_since() and self._launcher.poll() is None:
             if time.monotonic() > begin + END_S:
                 raise TimeoutError(f"no push was answered within {END_S:g} s of the death of a {role}")
             self._tick.wait(POLL_S)
         self._tally.outages_s[role].append(time.monotonic() - begin)
 
-    def _answered(self) -> list[int]:
-        return [self._board[ANSWERED + worker] for worker in range(self._settings.workers)]
+    def _numbers(self, place: int) -> list[int]:
+        return [self._board[place + worker] for worker in range(self._settings.workers)]
+
+    def _answered_since(self) -> bool:
+        """Whether a push was answered that was begun after `self._begun`."""
+        since = zip(self._numbers(ANSWERED), self._begun, strict=True)
+        return any(0 < (answered - begun) % 256 < 128 for answered, begun in since)
 
     # ------------------------------------------------------------------ checking
 

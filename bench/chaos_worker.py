@@ -27,9 +27,9 @@ from worker.client import Client, Samples
 from worker.control import Control, Heartbeat
 
 BOARD, SHAPE = "DOWNPOUR_CHAOS_BOARD", "DOWNPOUR_CHAOS_SHAPE"
-# Places on the board: a byte that ends the pauses, then of each worker one that is 1 while a push is in flight, and
-# later one that counts the pushes that were answered.
-HURRY, BUSY, ANSWERED, BOARD_BYTES = 0, 1, 64, 128
+# Places on the board: a byte that ends the pauses, then of each worker one that is 1 while a push is in flight, one
+# with the number of its last push (modulo 256), and one with that of the last that was answered.
+HURRY, BUSY, BEGUN, ANSWERED, BOARD_BYTES = 0, 1, 64, 128, 192
 CALL_TIMEOUT_S = 30.0
 
 
@@ -126,10 +126,11 @@ class ChaosWorker:
             if not self._board[HURRY]:
                 self._tick.wait(self._pause_s)
             samples = Samples(stop - start, task.lease, task.epoch, start, stop, loss=1.0)
+            push = self._board[BEGUN + self._number] = (self._board[BEGUN + self._number] + 1) % 256
             self._board[BUSY + self._number] = 1
             replies = client.push_pull(self._gradient, 1.0, samples).replies
             self._board[BUSY + self._number] = 0
-            self._board[ANSWERED + self._number] = (self._board[ANSWERED + self._number] + 1) % 256
+            self._board[ANSWERED + self._number] = push
             if heartbeat.lost is not None:
                 raise heartbeat.lost
             if heartbeat.drain or any(reply.drain for reply in replies):
