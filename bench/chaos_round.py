@@ -44,7 +44,7 @@ class ChaosSettings(Settings):
     kills: int = Field(20, ge=1, description="kills with a push in flight")
     workers: int = Field(3, ge=1, le=60, description="workers")
     shards: int = Field(1, ge=1, le=8, description="servers")
-    samples: int = Field(8192, ge=64, le=1 << 20, description="training samples, four epochs")
+    samples: int = Field(32768, ge=64, le=1 << 20, description="training samples, four epochs")
     pause_ms: int = Field(10, ge=0, description="what a gradient takes at least")
     gap_s: float = Field(1.0, ge=0, description="mean time between the end of one outage and the next kill")
     mode: str = Field("async", description="who waits for whom; one in which each push is an update of its own")

@@ -30,10 +30,9 @@ def explain(screen: Screen, run_dir: Path, failure: str, processes: Iterable[Pro
     dead = [process for process in processes if process.code]
     dead.sort(key=lambda process: (process.code not in ON_PURPOSE, process.spec.role == "worker"))
     screen.note(f"the job failed: {failure}")
-    if dead:
-        told = dead[0]
-        screen.note(f"the last lines of {told.log}:")
-        for line in told.tail():
+    if dead and (said := dead[0].tail()):  # nothing of one that has the terminal
+        screen.note(f"the last lines of {dead[0].log}:")
+        for line in said:
             screen.note(f"  {line}")
     screen.note(f"all logs are in {run_dir / 'logs'}")
 

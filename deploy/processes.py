@@ -19,6 +19,7 @@ from protos.logs import OF_TENSORFLOW
 
 POLL_S = 0.02
 ON_PURPOSE = (2, 3)  # exit statuses of one that would stop again: bad settings, a deliberate stop
+ANNOUNCEMENT = '{"event": "listening"'
 # A server whose launcher is gone drains and writes what it has; a worker has nothing to save.
 _WHEN_PARENT_DIES = {"ps": signal.SIGTERM, "worker": signal.SIGKILL}
 
@@ -98,8 +99,9 @@ class Process:
             return log.read().decode(errors="replace").split("\n")[:-1]
 
     def tail(self, count: int = 12) -> list[str]:
-        """The last lines that it has printed, blank ones and those of TensorFlow's own log left out."""
-        return [line for line in self.lines() if line.strip() and not OF_TENSORFLOW.match(line)][-count:]
+        """The last lines that it has printed for a person: none that is blank, TensorFlow's own, or an announcement."""
+        others = (line for line in self.lines() if line.strip() and not line.startswith(ANNOUNCEMENT))
+        return [line for line in others if not OF_TENSORFLOW.match(line)][-count:]
 
     def reason(self) -> str:
         """Why it ended, as it said itself in its last line of that kind; else its last line; else how it ended."""

@@ -18,7 +18,7 @@ from pydantic import Field
 from deploy.config import cores
 from deploy.local import GRACE_S, LEAVE_S, JobFailed, Launcher
 from deploy.plan import LOOPBACK, ProcessSpec
-from deploy.processes import ON_PURPOSE, end, wait
+from deploy.processes import ON_PURPOSE, Process, end, wait
 from deploy.run_dir import make_run_dir
 from deploy.tf_config import VARIABLE, BadTFConfig, read
 from protos import parameter_server_pb2 as pb
@@ -139,6 +139,17 @@ class ScriptLauncher(Launcher):
         leader = self._processes.get(LEADER)
         said = leader.tail(1) if leader is not None else []
         return said[0] if said else "it said nothing"
+
+    def _server_died(self, process: Process) -> None:
+        """The job is over.
+
+        Raises:
+            JobFailed: Always, with what to do.
+        """
+        try:
+            super()._server_died(process)
+        except JobFailed as failure:
+            raise JobFailed(f"{failure}; the servers of a script keep no checkpoints: start it again") from None
 
     def _check_workers(self) -> None:
         leader = self._processes[LEADER]

@@ -111,7 +111,8 @@ def check_secured(bind: str, identity: Identity, insecure: bool) -> None:
     """Raises NotSecured if a server that listens at `HOST:PORT` could be reached and used by strangers."""
     if insecure or is_loopback(bind) or (identity.token and identity.certificate):
         return
-    lacks = [name for name, has in (("TLS", identity.certificate), ("a token", identity.token)) if not has]
+    tls = f"TLS ({CERTIFICATE} and {KEY} in its --tls-dir)" if identity.authority else "TLS"
+    lacks = [name for name, has in ((tls, identity.certificate), ("a token", identity.token)) if not has]
     raise NotSecured(
         f"a server that listens beyond loopback, at {bind}, must have TLS and a token; it lacks {' and '.join(lacks)}. "
         "Make both with `downpour certs DIR` and give every process --tls-dir DIR, or say --insecure in a network "

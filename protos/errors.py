@@ -104,7 +104,16 @@ def error_of(failure: grpc.RpcError, address: str) -> DownpourError:
     broken = code is grpc.StatusCode.INTERNAL and details == "Internal error from Core"
     kind = Unreachable if broken or code is grpc.StatusCode.CANCELLED else ERROR_OF.get(code, ServerFault)
     if kind is Unreachable:
-        return Unreachable(f"no parameter server answers at {address}: {details}")
+        return Unreachable(f"no parameter server answers at {address}: {details}{_hint(details)}")
     if kind is DeadlineExceeded:
         return DeadlineExceeded(f"no answer from {address} in time: {details}")
     return kind(details or f"{address} answered {code.name}")
+
+
+def _hint(details: str) -> str:
+    """What to do where gRPC's words do not say that the two sides differ in TLS."""
+    if "handshake failed" in details:
+        return ". The server must have TLS, with a certificate of the authority in this process's --tls-dir."
+    if "failed to connect" in details and "Socket closed" in details:
+        return ". A server with TLS closes a connection without: give --tls-dir."
+    return ""

@@ -83,6 +83,7 @@ class ShardMetrics:
             "downpour_partial_pushes", "Pushes that some shards have and others lack", coordinator.departures.partial
         )
         yield CounterMetricFamily("downpour_checkpoints", "Checkpoints written by this process", keeper.taken)
+        yield CounterMetricFamily("downpour_checkpoints_failed", "Checkpoints that no disk took", keeper.failed)
         if keeper.last_s is not None:
             age_s = now - keeper.last_s
             yield GaugeMetricFamily("downpour_checkpoint_age_seconds", "Since the last checkpoint", age_s)

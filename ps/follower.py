@@ -22,6 +22,7 @@ from ps.shard_state import ShardState, pieces
 
 REPORT_EVERY_S = 0.5
 RETRY_S = 0.2
+DRAINED_S = 8.0  # for the coordinator, asked to end as this shard was, to drain the job and to say stop
 Event = pb.ShardEvent | tuple[int, ShardState]  # a state goes out in pieces
 
 
@@ -167,8 +168,9 @@ class FollowerProcess:
         try:
             stop = asyncio.create_task(asked.wait())
             await asyncio.wait([following, stop], return_when=asyncio.FIRST_COMPLETED)
-            if not following.done() and self._follower.connected:  # the coordinator drains the job and says stop
-                await asyncio.wait([following], timeout=8.0)
+            deadline = time.monotonic() + DRAINED_S
+            while self._follower.connected and time.monotonic() < deadline and not following.done():
+                await asyncio.wait([following], timeout=RETRY_S)
             if not following.done():
                 following.cancel()
                 return 1

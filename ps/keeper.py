@@ -31,6 +31,7 @@ class Keeper:
 
     Attributes:
         taken: Checkpoints written by this process.
+        failed: Those that the disk did not take.
         last_s: When the last one was written, monotonic; None before.
         seconds: What the last one took, from the word to hold until it was on the disk.
         pause_s: How long the last cut held pushes back on this shard.
@@ -58,7 +59,7 @@ class Keeper:
         settings = coordinator.settings
         self._interval = Interval(*interval_of(settings.checkpoint_every))
         self._keep = settings.checkpoint_keep
-        self.taken, self.last_s, self.seconds, self.pause_s = 0, None, 0.0, 0.0
+        self.taken, self.failed, self.last_s, self.seconds, self.pause_s = 0, 0, None, 0.0, 0.0
         self._number = max(numbers(run.checkpoints), default=0)
         self._cut: _Cut | None = None
         self._writing: asyncio.Future[None] | None = None
@@ -193,7 +194,7 @@ class Keeper:
                 self._coordinator.notes.append("checkpoints are written again")
             self._failing = ""
             return
-        self._seen = None
+        self._seen, self.failed = None, self.failed + 1
         if str(failure) != self._failing:
             self._failing = str(failure)
             self._coordinator.notes.append(f"no checkpoint could be written, training goes on: {failure}")

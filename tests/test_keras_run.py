@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from tests.cluster import wait_until
@@ -221,3 +222,15 @@ def test_a_script_that_fails_fails_the_command(tmp_path: Path) -> None:
     done = subprocess.run(line, env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 7
     assert "worker 0 exited with status 7" in done.stderr
+
+
+def test_a_killed_server_ends_the_script_at_once_and_says_why(disturbed: subprocess.Popen[str], tmp_path: Path) -> None:
+    await_epoch(disturbed, 1)
+    children = psutil.Process(disturbed.pid).children()
+    (server,) = (child for child in children if "ps" in child.cmdline())
+    server.kill()
+    _, errors = disturbed.communicate(timeout=60)
+    assert disturbed.returncode == 1
+    assert "ps-0 was killed by SIGKILL; the servers of a script keep no checkpoints: start it again" in errors
+    _, alive = psutil.wait_procs(children, timeout=10.0)
+    assert not [child for child in alive if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]

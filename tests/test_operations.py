@@ -45,6 +45,7 @@ def test_metrics_and_json_logs(tmp_path: Path) -> None:
         assert found["downpour_apply_seconds_count", ""] == 8
         assert found["downpour_queue_depth", "buffered_pushes"] == 0
         assert found["downpour_workers", ""] == 1
+        assert found["downpour_checkpoints_total", ""] >= 1 and found["downpour_checkpoints_failed_total", ""] == 0
         assert found["downpour_phase", "training"] == 1
         assert found["downpour_version", ""] == 7
         cluster.servers.append(server)
