@@ -35,6 +35,7 @@ LEAVE_S = 5.0  # for the others to exit after the coordinator
 GRACE_S = 1.0  # from SIGTERM to SIGKILL
 TICK_S = 0.1
 INTERRUPTED = 130
+ASKED = "a person asked for the end"
 EXIT_USAGE = 2
 
 
@@ -245,7 +246,8 @@ class Launcher:
         if self._watcher is not None and not self._failed:
             progress, notes = self._watcher.take()
             for note in notes:
-                self._screen.note(note)
+                if note != f"draining: {ASKED}":  # that was said when it was asked
+                    self._screen.note(note)
             if progress is not None:
                 self._screen.show(progress)
 
@@ -275,8 +277,8 @@ class Launcher:
         if self._signals == 1 and self._drain_deadline is None:
             self._woken.clear()
             self._drain_deadline = time.monotonic() + DRAIN_S
-            self._screen.note("draining: the model is saved, then all end; press Ctrl-C again to stop at once")
-            if self._watcher is None or not self._watcher.stop("a person asked for the end", now=False):
+            self._screen.note("draining: what is trained is saved, then all end; press Ctrl-C again to stop at once")
+            if self._watcher is None or not self._watcher.stop(ASKED, now=False):
                 self._processes["ps-0"].send(signal.SIGTERM)
 
     def _stop_at_once(self) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from protos import parameter_server_pb2 as pb
+from ps.config import ServerSettings
 from tests.cluster import Process, wait_until
 from tests.launched import alive, status
 from worker.datasets import load, scale_of
@@ -63,6 +64,7 @@ def summary(run: Path) -> dict[str, Any]:
 def test_the_summary_is_complete_and_the_accuracy_reached(summary: dict[str, Any]) -> None:
     assert [key for key in KEYS if key not in summary] == []
     assert {"mean", "p50", "p99", "max", "per_worker"} <= summary["staleness"].keys()
+    assert set(summary["staleness"]["per_worker"]) == {str(worker) for worker in range(WORKERS)}
     assert summary["test_accuracy"] >= 0.92 and summary["val_accuracy"] >= 0.92
     assert (summary["status"], summary["shards"], summary["workers"]) == ("ended", SHARDS, WORKERS)
     assert summary["samples"] == EPOCHS * 57_000 and summary["dropped"] == 0
@@ -98,6 +100,8 @@ def test_the_model_loads_in_plain_keras_and_is_as_accurate(run: Path, summary: d
 def test_the_configuration_says_how_to_run_it_again(run: Path) -> None:
     config = json.loads((run / "config.json").read_text())
     settings = config["settings"]
+    assert set(settings) == set(ServerSettings.model_fields)
     assert (settings["workers"], settings["shards"], settings["epochs"]) == (WORKERS, SHARDS, EPOCHS)
     assert {"python", "numpy", "grpcio"} <= config["versions"].keys()
-    assert {"tensorflow", "keras"} <= config["worker"].keys()
+    assert {"tensorflow", "keras", "xla", "threads"} <= config["worker"].keys()
+    assert config["data"]["checksum"] == load("mnist").checksum
