@@ -19,6 +19,7 @@ from tests.raw_frames import LAYOUT, ONES
 from worker.client import Samples
 from worker.control import Control
 
+LIMIT_S = 120.0  # a worker loads TensorFlow first
 RESHAPED = Layout.of([("w", (3, 2), TRAINED)])
 
 
@@ -48,6 +49,16 @@ def test_a_worker_of_another_job(
         control.register(registration(cluster, **fields))
     assert re.search(says, str(caught.value)), str(caught.value)
     control.close()
+
+
+def test_a_worker_with_another_model_names_the_first_tensor_that_differs_and_does_not_come_back(
+    cluster: Cluster, member: Member
+) -> None:
+    """A process as a person starts it, for a second job on the same server."""
+    worker = cluster.start("worker", "-m", "worker", f"--server={cluster.address}", "--xla=off")
+    assert worker.wait(LIMIT_S) == 3
+    said = worker.errors.splitlines()[-1]
+    assert re.search(r"downpour worker: .*model must be the job's.*'w' \[6\]; received '\S+' \[784, 100\]", said), said
 
 
 def test_a_session_ends_when_its_worker_is_silent(tmp_path: Path) -> None:

@@ -325,6 +325,13 @@ def test_a_report_of_another_task_is_refused() -> None:
     assert job.coordinator.test is None
 
 
+def test_a_job_that_has_ended_takes_no_other() -> None:
+    job = PureJob(workers=1)
+    job.run(job.start(1))
+    with pytest.raises(JobConflict, match="job 'job-1' has ended: start a new server for a new job"):
+        job.join()
+
+
 def test_shards_have_places() -> None:
     job = PureJob(shards=2)
     with pytest.raises(InvalidRequest, match="below 2; received 2"):
