@@ -248,7 +248,7 @@ class Job:
             if len(self.membership) or self.phase == Phase.TRAINING:
                 self._begin_finish()
             else:
-                self.fail("no worker is left to evaluate and save the model")
+                self.fail("no worker is left to save the model: the last checkpoint can be resumed")
         evaluating = self.tasks.under_way and not self.patience.hurried
         if self.phase == Phase.FINISHING and self.test is not None and not (evaluating and len(self.membership)):
             self.phase = Phase.ENDED
