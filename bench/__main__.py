@@ -15,7 +15,7 @@ BENCHES = {
     "checkpoints": "push-pulls/s with and without checkpoints, in turns",
     "recording": "what it costs to keep what `downpour replay` needs",
     "gradient": "a worker's step beside the bare tf.function, plain and through XLA",
-    "modes": "pictures of docs/modes.md, in virtual time",
+    "modes": "pictures of docs/modes.md, from real runs and in virtual time",
     "kernels": "time of the update rules beside that of a memcpy",
     "transport": "push-pulls beside raw echoes, memcpy, idle workers and a crowd of busy ones",
     "launchers": "samples/s of the same job, started by each launcher",

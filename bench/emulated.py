@@ -39,6 +39,8 @@ class Run:
         slow: How much slower each worker is, by number; those left out are not.
         accuracy: At which the run ends; 0: at its end only.
         seconds: After which it ends in any case.
+        period: Local steps in a push; with more than one, the difference they make is pushed, as localsgd wants it.
+        look_s: Seconds between two looks at the test loss along the run; 0: none.
     """
 
     workers: int
@@ -51,14 +53,16 @@ class Run:
     transport: str = "auto"
     seed: int = 0
     flags: tuple[str, ...] = ()
+    period: int = 1
+    look_s: float = 0.0
 
 
 def measured(run: Run) -> dict[str, Any]:
     """Starts a server and the workers of a run.
 
     Returns:
-        `per_s` push-pulls, `reached_s` (None: the accuracy was not reached), `accuracy` at the end, `applied`, and per
-        worker `updates`, `staleness` (its histogram) and `mean`.
+        `per_s` push-pulls, `reached_s` (None: the accuracy was not reached), `accuracy` at the end, `applied`,
+        `curve` (seconds, version, test loss), and per worker `updates`, `staleness` (its histogram) and `mean`.
     """
     flags = ["--workers", str(run.workers), "--learning-rate", str(run.learning_rate), *run.flags]
     with server(flags) as (address, _):
@@ -100,6 +104,12 @@ def accuracy_of(flat: np.ndarray, x: np.ndarray, y: np.ndarray) -> float:
     return float((_forward(flat, x)[1].argmax(1) == y).mean())
 
 
+def loss_of(flat: np.ndarray, x: np.ndarray, y: np.ndarray) -> float:
+    """Mean cross-entropy at `x`."""
+    p = _forward(flat, x)[1][np.arange(len(y)), y]
+    return float(-np.log(np.maximum(p, 1e-30)).mean())
+
+
 def _parts(flat: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     w1, b1, w2, b2 = np.split(flat, np.cumsum([784 * HIDDEN, HIDDEN, HIDDEN * 10]))
     return w1.reshape(784, HIDDEN), b1, w2.reshape(HIDDEN, 10), b2
@@ -107,7 +117,8 @@ def _parts(flat: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
 
 def _forward(flat: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     w1, b1, w2, b2 = _parts(flat)
-    hidden = 1 / (1 + np.exp(-(x @ w1 + b1)))
+    with np.errstate(over="ignore"):  # weights that diverge
+        hidden = 1 / (1 + np.exp(-(x @ w1 + b1)))
     scores = hidden @ w2 + b2
     p = np.exp(scores - scores.max(1, keepdims=True))
     return hidden, p / p.sum(1, keepdims=True)
@@ -136,14 +147,18 @@ def _work(run: dict[str, Any], index: int, data: _Data, start: Barrier, stop: Ev
     staleness: Counter[int] = Counter()
     reached_s, looked_s = None, 0.0
     flat = worker.client.pull().flat
+    seen: list[tuple[float, int, np.ndarray]] = []
     start.wait(START_S)
     begin = time.monotonic()
     while (now := time.monotonic() - begin) < run["seconds"] and not stop.is_set():
-        x, y = data.batch(draw.integers(0, len(data.x), BATCH))
-        gradient = gradient_of(flat, x, y)
-        time.sleep(max(0.0, now + step_s() - (time.monotonic() - begin)))
-        pulled = worker.client.push_pull(gradient, float(np.linalg.norm(gradient)), Samples(BATCH))
+        vector = _pushed(flat, data, draw, run)
+        end_s = now + sum(step_s() for _ in range(run["period"]))
+        time.sleep(max(0.0, end_s - (time.monotonic() - begin)))
+        samples = Samples(BATCH * run["period"], steps=run["period"])
+        pulled = worker.client.push_pull(vector, float(np.linalg.norm(vector)), samples)
         flat = pulled.flat
+        if index == 0 and run["look_s"] and (not seen or now - seen[-1][0] >= run["look_s"]):
+            seen.append((time.monotonic() - begin, pulled.versions[0], flat.copy()))
         staleness[pulled.replies[0].staleness] += 1
         if index == 0 and run["accuracy"] and now - looked_s > 0.1:
             looked_s = now
@@ -152,8 +167,19 @@ def _work(run: dict[str, Any], index: int, data: _Data, start: Barrier, stop: Ev
                 stop.set()
     took_s = time.monotonic() - begin
     end = accuracy_of(flat, data.x_test, data.y_test) if index == 0 else None
-    out.put((index, sum(staleness.values()) / took_s, dict(staleness), reached_s, end))
+    curve = [(s, version, loss_of(w, data.x_test[:LOOKED_AT], data.y_test[:LOOKED_AT])) for s, version, w in seen]
+    out.put((index, sum(staleness.values()) / took_s, dict(staleness), reached_s, end, curve))
     worker.close()
+
+
+def _pushed(flat: np.ndarray, data: _Data, draw: np.random.Generator, run: dict[str, Any]) -> np.ndarray:
+    """A gradient, or what some local steps make of the weights."""
+    if run["period"] == 1:
+        return gradient_of(flat, *data.batch(draw.integers(0, len(data.x), BATCH)))
+    local, η = flat.copy(), np.float32(run["learning_rate"])
+    for _ in range(run["period"]):
+        local -= η * gradient_of(local, *data.batch(draw.integers(0, len(data.x), BATCH)))
+    return local - flat
 
 
 def main(argv: list[str]) -> None:
@@ -175,6 +201,7 @@ def main(argv: list[str]) -> None:
                 "applied": sum(row["updates"] for row in workers),
                 "reached_s": rows[0][3],
                 "accuracy": rows[0][4],
+                "curve": rows[0][5],
                 "workers": workers,
             }
         )

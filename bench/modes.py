@@ -1,15 +1,16 @@
-"""Pictures of docs/modes.md, in virtual time: modes with a straggler, delay and accuracy, robust step sizes."""
+"""Pictures of docs/modes.md: modes with a straggler, real and in virtual time; what delay costs; robust steps."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from bench import modes_real
 from bench.problems import Logistic, problem_of
 from bench.simulate import SimulateSettings, simulate
 from protos.settings import Settings, parse
@@ -24,12 +25,21 @@ POLICIES = ("none", "inverse", "delay_adaptive", "dc_asgd", "dc_asgd:1b", "dc_as
 
 
 class ModesSettings(Settings):
-    """Draws the pictures of docs/modes.md from runs in virtual time."""
+    """Draws the pictures of docs/modes.md."""
 
-    groups: ClassVar[dict[str, tuple[str, ...]]] = {"output": ("folder", "seeds")}
+    groups: ClassVar[dict[str, tuple[str, ...]]] = {"output": ("folder", "only", "seeds", "seconds")}
 
     folder: str = Field("docs/pictures", description="where the pictures go")
-    seeds: int = Field(5, ge=1, description="runs behind each point of the robustness curves")
+    only: str = Field("", description="one of real, straggler, accuracy, delay, robustness (default: all)")
+    seeds: int = Field(5, ge=1, description="runs behind each point of the accuracy and robustness curves")
+    seconds: float = Field(20.0, gt=0, description="length of a real run")
+
+    @field_validator("only")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value and value not in PICTURES:
+            raise ValueError(f"must be one of {', '.join(PICTURES)}")
+        return value
 
 
 def curve(mode: str, pushes: int, learning_rate: float, seed: int = 0) -> list[tuple[int, float, float]]:
@@ -58,7 +68,28 @@ def updates_of(mode: str, pushes: int) -> int:
     return max(10, pushes // count // (8 if name in ("localsgd", "easgd") else 1))
 
 
-def straggler_picture(path: Path) -> None:
+def real_picture(path: Path, settings: ModesSettings) -> None:
+    """Test loss against updates and against seconds of real processes, with one straggler."""
+    title = "A real server, four NumPy workers on MNIST; emulated compute: 40 ms a step, one worker 200 ms; η = 0.3"
+    figure, axes = _figure(title, 2)
+    curves = modes_real.curves(settings.seconds)
+    modes_real.draw_curves(axes, curves)
+    print("\n".join(modes_real.lines_of(curves)))
+    _save(figure, path)
+
+
+def accuracy_picture(path: Path, settings: ModesSettings) -> None:
+    """Test accuracy against a constant delay, for several steps."""
+    title = f"784-100-10 on MNIST after {modes_real.UPDATES:,} updates, means of {settings.seeds} seeds (virtual time)"
+    figure, (axis,) = _figure(title, 1)
+    accuracies = modes_real.accuracies(settings.seeds)
+    modes_real.draw_accuracies(axis, accuracies)
+    for rate, values in accuracies.items():
+        print(f"η = {rate:g}: " + ", ".join(f"{value:.3f}" for value in values))
+    _save(figure, path)
+
+
+def straggler_picture(path: Path, settings: ModesSettings) -> None:
     """Excess loss against updates and against virtual seconds for every mode, with one straggler."""
     figure, axes = _figure("Eight workers in virtual time, one of them five times slower", 2)
     for index, mode in enumerate(MODES):
@@ -72,7 +103,7 @@ def straggler_picture(path: Path) -> None:
     _save(figure, path)
 
 
-def delay_picture(path: Path) -> None:
+def delay_picture(path: Path, settings: ModesSettings) -> None:
     """Distance left after a number of updates against a constant delay, for several steps."""
     figure, (axis,) = _figure("4,000 updates with a constant delay (virtual time)", 1)
     delays = (0, 1, 2, 4, 8, 16, 32, 64, 128)
@@ -90,8 +121,9 @@ def delay_picture(path: Path) -> None:
     _save(figure, path)
 
 
-def robustness_picture(path: Path, seeds: int) -> None:
+def robustness_picture(path: Path, settings: ModesSettings) -> None:
     """Excess loss after a number of updates against the step, for every compensation: medians of seeds."""
+    seeds = settings.seeds
     figure, (axis,) = _figure(f"16 workers, 1,000 updates, medians of {seeds} seeds (virtual time)", 1)
     rates = np.geomspace(0.02, 5, 9)
     for policy in POLICIES:
@@ -130,14 +162,23 @@ def _save(figure: Any, path: Path) -> None:
     print(path)
 
 
+PICTURES: dict[str, Callable[[Path, ModesSettings], None]] = {
+    "real": real_picture,
+    "straggler": straggler_picture,
+    "accuracy": accuracy_picture,
+    "delay": delay_picture,
+    "robustness": robustness_picture,
+}
+
+
 def main(argv: list[str]) -> int:
     """Draws all pictures."""
     settings = parse(ModesSettings, argv, "downpour bench modes")
     folder = Path(settings.folder)
     folder.mkdir(parents=True, exist_ok=True)
-    straggler_picture(folder / "modes-straggler.png")
-    delay_picture(folder / "modes-delay.png")
-    robustness_picture(folder / "modes-robustness.png", settings.seeds)
+    for name, picture in PICTURES.items():
+        if settings.only in ("", name):
+            picture(folder / f"modes-{name}.png", settings)
     return 0
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from bench.replay_differences import Computed, Differences, Name, who
 from bench.replay_line import Line, RecordBroken, names_of
-from bench.replay_record import Recorded
+from bench.replay_record import CannotReplay, Recorded
 from protos.errors import DownpourError
 from ps.buffers import Buffer
 from ps.pushes import Outcome, Push
@@ -163,7 +163,7 @@ class Replay:
         applied = trace[trace["outcome"] == int(Outcome.APPLIED)]
         newest = int(applied["version"].max()) if len(applied) else 0
         if not 0 <= until <= newest:
-            raise RecordBroken(f"--until must be a version that the run had, 0 to {newest:,}; received {until:,}")
+            raise CannotReplay(f"--until must be a version that the run had, 0 to {newest:,}; received {until:,}.")
         contained = set(names_of(applied[applied["version"] <= until]))
         for line in self._lines[1:]:
             last = max((at for at, name in enumerate(line.pushes) if name in contained), default=-1)

@@ -65,7 +65,7 @@ class SimulateSettings(Settings):
         None,
         ge=0,
         le=1_000_000,
-        description="every gradient is so many versions old, whatever the service times",
+        description="every gradient is so many versions old; workers take turns, one step after the other",
     )
     fetch_every: int | None = Field(
         None, ge=1, le=100_000, description="local steps from pull to pull (default: as --push-every)"
@@ -150,7 +150,8 @@ def simulate(settings: SimulateSettings, observe: Callable[[int, np.ndarray], No
     in_flight = 0
     if settings.fixed_delay is not None:
         tally = run_delayed(shard, problem, settings.updates, settings.fixed_delay, settings.workers, watch)
-        seconds = sum(next(compute[0]) for _ in range(tally.accepted))
+        pushes = tally.accepted + tally.dropped.total()
+        seconds = sum(next(compute[push % settings.workers]) for push in range(pushes))  # in turns
     else:
         server = settings.server_service and draws_of(settings.server_service, 1, "server")[0]
         simulation = Simulation(

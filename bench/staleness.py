@@ -104,7 +104,7 @@ def imposed(flags: argparse.Namespace) -> list[dict[str, Any]]:
     updates, seeds = (300, 1) if flags.quick else (2000, 3)
     return [
         {"staleness": delay, "compensation": name, "learning_rate": rate, "updates": updates,
-         "accuracy": median(_delayed(delay, name, rate, updates, seed) for seed in range(seeds))}
+         "accuracy": median(delayed_accuracy(delay, name, rate, updates, seed) for seed in range(seeds))}
         for rate in ((0.3,) if flags.quick else (0.1, 0.5))
         for name in COMPENSATIONS
         for delay in delays
@@ -201,7 +201,8 @@ def draw_modes(results: dict[str, Any], figure: Any) -> None:
     axis.grid(alpha=0.3)
 
 
-def _delayed(delay: int, compensation: str, rate: float, updates: int, seed: int) -> float:
+def delayed_accuracy(delay: int, compensation: str, rate: float, updates: int, seed: int) -> float:
+    """Test accuracy after so many updates whose gradients are `delay` versions old."""
     problem, last = Network(seed), np.empty(0, np.float32)
     shard = Shard(
         problem.initial(),

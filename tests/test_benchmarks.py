@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench import modes_real
 from bench.__main__ import BENCHES
-from bench.emulated import gradient_of, weights_of
+from bench.emulated import Run, gradient_of, measured, weights_of
 from bench.speedup import closed_queue, straggler
 
 
@@ -33,6 +34,16 @@ def test_a_closed_queue_is_as_fast_as_its_slowest_part_at_most(workers: int, thi
 def test_a_closed_queue_of_two_is_known() -> None:
     """Two workers, Z = S = 1, exponential: states 0..2 at the server weigh 1, 2, 2; rate = 4/5."""
     assert closed_queue(2, 1.0, 1.0) == pytest.approx(0.8)
+
+
+@pytest.mark.slow
+def test_emulated_workers_tell_the_loss_along_a_run_of_local_steps() -> None:
+    run = Run(2, 0.005, seconds=3.0, learning_rate=0.3, period=4, look_s=0.3, flags=("--mode", "localsgd:4"))
+    found = measured(run)
+    seconds, versions, losses = zip(*found["curve"], strict=True)
+    assert len(versions) >= 3 and list(versions) == sorted(versions) and list(seconds) == sorted(seconds)
+    assert losses[-1] < losses[0] and versions[-1] <= found["applied"]
+    assert modes_real.lines_of({"localsgd:4": found["curve"]})[2].startswith("| `localsgd:4` |")
 
 
 def test_the_emulated_gradient_is_the_slope_of_its_loss() -> None:

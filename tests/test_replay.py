@@ -100,7 +100,7 @@ def test_several_shards_stop_with_the_pushes_that_the_first_one_has() -> None:
 
 def test_a_version_that_the_run_never_had_is_refused() -> None:
     recorded = RecordedJob(1, 5).run()
-    with pytest.raises(RecordBroken, match="--until must be a version that the run had, 0 to"):
+    with pytest.raises(CannotReplay, match="--until must be a version that the run had, 0 to"):
         Replay(recorded, compute, 10_000)
 
 
