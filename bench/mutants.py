@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ class OneStaler(Shard):
     """Says that every push is one version staler than it is."""
 
     def _conclude(self, push: Push, result: Result) -> Result:
-        return super()._conclude(push, replace(result, staleness=result.staleness + 1))
+        return super()._conclude(push, result._replace(staleness=result.staleness + 1))
 
 
 class LateAnswer(Shard):

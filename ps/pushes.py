@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 
 class Outcome(IntEnum):
@@ -14,8 +14,7 @@ class Outcome(IntEnum):
     DROPPED = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Push:
+class Push(NamedTuple):
     """What a worker says of a gradient that it pushes.
 
     Attributes:
@@ -43,8 +42,7 @@ class Push:
     steps: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """What became of a push, as its worker is told and the trace records it.
 
     Attributes:
