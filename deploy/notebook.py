@@ -144,8 +144,23 @@ def _check(model: Any, arguments: Mapping[str, Any]) -> None:
         raise TypeError("callbacks do not travel to other processes: write a script for `downpour run`.")
     if getattr(model, "optimizer", None) is None:
         raise TypeError("a model must be compiled with an optimizer before it is trained. Call model.compile(...).")
+    if own := _of_session(model):
+        raise TypeError(
+            f"what a model is made of must be found by other processes. Received: {', '.join(own)}, of this session. "
+            "Write it into a module, register it there with keras.saving.register_keras_serializable(), and name the "
+            "module: LocalCluster(modules=[...])."
+        )
     if threading.current_thread() is not threading.main_thread():
         raise FitFailed("a cluster must be started from the main thread, which hears of interrupts.")
+
+
+def _of_session(model: Any) -> list[str]:
+    """Layers and losses that are defined in the session itself."""
+    loss: Any = getattr(model, "loss", None)
+    parts: list[Any] = list(getattr(model, "_flatten_layers", list)())
+    parts += loss.values() if isinstance(loss, Mapping) else loss if isinstance(loss, list | tuple) else [loss]
+    kinds = [part if hasattr(part, "__name__") else type(part) for part in parts]
+    return sorted({kind.__name__ for kind in kinds if kind.__module__ == "__main__"})
 
 
 def _build(model: Any, x: Any) -> None:

@@ -81,6 +81,28 @@ def test_what_does_not_travel_is_refused_at_once(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
+def test_what_is_defined_in_the_session_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    def loss(y: object, outputs: object) -> object: ...
+
+    class Mine: ...
+
+    for own in (loss, Mine):
+        own.__module__ = "__main__"
+
+    class Model(Compiled):
+        def __init__(self, loss: object, *layers: object) -> None:
+            self.loss, self._layers = loss, layers
+
+        def _flatten_layers(self) -> list[object]:
+            return [self, *self._layers]
+
+    cluster = LocalCluster(runs_dir=str(tmp_path / "runs"))
+    for model in (Model("mse", Mine()), Model(loss), Model({"a": "mse", "b": loss}), Model([Mine()])):
+        with pytest.raises(TypeError, match=r"(Mine|loss), of this session.*modules="):
+            cluster.fit(model, np.zeros((4, 2)))
+    assert not (tmp_path / "runs").exists()
+
+
 def test_nests_of_arrays_come_back_as_they_were() -> None:
     arrays: dict[str, np.ndarray] = {}
     given = {"a": np.arange(3), "b": [np.ones((2, 2)), {"c": np.array(["x", "yz"])}]}
