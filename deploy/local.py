@@ -204,7 +204,9 @@ class Launcher:
                 continue
             count = self._restarts.get(name, 0) + 1
             self._restarts[name] = count
-            self._screen.note(f"{name} {process.ending()}; started again ({count} of {process.spec.restarts})")
+            why = f": {process.reason()}" if process.code > 0 else ""
+            again = f"started again ({count} of {process.spec.restarts})"
+            self._screen.note(f"{name} {process.ending()}{why}; {again}")
             self._spawn(process.spec)
         if all(process.code is not None for process in self._role("worker")):
             if len(self._given_up) == len(list(self._role("worker"))):

@@ -119,6 +119,10 @@ class Layout:
             offset += tensor.size
         return views
 
+    def fits(self, other: Layout) -> bool:
+        """Whether the flat vectors of both have the same tensors in the same places, whatever these are called."""
+        return [(t.shape, t.section) for t in self.tensors] == [(t.shape, t.section) for t in other.tensors]
+
     def difference(self, other: Layout) -> str | None:
         """Names the first tensor in which `other` differs from this layout; None if they are equal."""
         for index, (ours, theirs) in enumerate(zip(self.tensors, other.tensors, strict=False)):

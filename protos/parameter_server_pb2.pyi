@@ -377,7 +377,7 @@ class MeetRequest(_message.Message):
     def __init__(self, session: _Optional[int] = ..., epoch: _Optional[int] = ..., values: _Optional[_Iterable[float]] = ..., stop: _Optional[bool] = ..., decision: _Optional[_Union[Decision, _Mapping]] = ..., farewell: _Optional[bool] = ...) -> None: ...
 
 class Decision(_message.Message):
-    __slots__ = ("stop", "logs", "learning_rate")
+    __slots__ = ("stop", "logs", "learning_rate", "callbacks", "more_logs")
     class LogsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -388,10 +388,14 @@ class Decision(_message.Message):
     STOP_FIELD_NUMBER: _ClassVar[int]
     LOGS_FIELD_NUMBER: _ClassVar[int]
     LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
+    CALLBACKS_FIELD_NUMBER: _ClassVar[int]
+    MORE_LOGS_FIELD_NUMBER: _ClassVar[int]
     stop: bool
     logs: _containers.ScalarMap[str, float]
     learning_rate: float
-    def __init__(self, stop: _Optional[bool] = ..., logs: _Optional[_Mapping[str, float]] = ..., learning_rate: _Optional[float] = ...) -> None: ...
+    callbacks: str
+    more_logs: str
+    def __init__(self, stop: _Optional[bool] = ..., logs: _Optional[_Mapping[str, float]] = ..., learning_rate: _Optional[float] = ..., callbacks: _Optional[str] = ..., more_logs: _Optional[str] = ...) -> None: ...
 
 class MeetReply(_message.Message):
     __slots__ = ("complete", "sums", "pin", "decision")

@@ -35,7 +35,7 @@ class Coordinator(Job):
         if self.phase in OVER:
             raise JobConflict(f"job {self.job!r} has {self.phase}: start a new server for a new job.")
         layout = Layout.from_proto(request.layout)
-        check_layout(layout, self.layout, self.settings)
+        self._check_layout(layout)
         self._check_data(request.data)
         if self.layout is None:
             self.agree(layout, request.data)
@@ -177,6 +177,9 @@ class Coordinator(Job):
         member = self.membership.of_session(session)
         self.membership.renew(member, now)
         return member
+
+    def _check_layout(self, layout: Layout) -> None:
+        check_layout(layout, self.layout, self.settings)
 
     def _check_data(self, data: pb.Data) -> None:
         check_data(data, self.data)

@@ -18,10 +18,13 @@ class LossWatch:
         self._updates = self._samples = 0
         self._loss = 0.0
         self._told = False
+        self._since = 0  # the epoch that the first samples were of
 
     def look(self) -> str:
         """A note for a person; empty as long as there is nothing to say. To be called now and then."""
         metrics = self._metrics
+        if metrics.since != self._since:
+            self._begin_fit()
         if self._told or metrics.updates < self._updates + FEWEST_UPDATES:
             return ""
         samples = sum(epoch.samples for epoch in metrics.epochs.values())
@@ -39,3 +42,10 @@ class LossWatch:
             f"the training loss has risen from {self._first:.3g} to {mean:.3g}: the learning rate is too large; try a "
             "tenth of it, or fewer workers"
         )
+
+    def _begin_fit(self) -> None:
+        """What another model lost before does not count."""
+        metrics, self._first = self._metrics, None
+        self._since, self._updates = metrics.since, metrics.updates
+        past = [epoch for number, epoch in metrics.epochs.items() if number < metrics.since]
+        self._samples, self._loss = sum(e.samples for e in past), sum(e.loss_sum for e in past)

@@ -103,6 +103,8 @@ class ShardHost:
             self._refit = self.shard is not None
         if command.HasField("rates"):
             self._set_rates(command.rates)
+            if command.settings:
+                self.metrics.begin_fit()
         if command.generation:
             self._begin_generation(command.generation)
         if command.HasField("layout"):

@@ -80,6 +80,12 @@ class Metrics:
     first_s: float | None = None
     last_s: float = 0.0
     initial: EpochMetrics = field(default_factory=EpochMetrics)  # of pushes computed from the initial weights
+    since: int = 0  # the first epoch of the present call of a script's `fit`
+
+    def begin_fit(self) -> None:
+        """Another call of `fit`, perhaps of another model: its epochs are counted on, its losses are its own."""
+        self.since = max(self.epochs, default=-1) + 1
+        self.initial = EpochMetrics()
 
     def record(self, push: Push, result: Result, now: float) -> None:
         """Counts a final outcome."""
@@ -92,9 +98,10 @@ class Metrics:
         self.last_s = now
         if self.first_s is None:
             self.first_s = now
-        epoch = self.epochs.get(push.epoch)
+        number = self.since + push.epoch
+        epoch = self.epochs.get(number)
         if epoch is None:
-            epoch = self.epochs[push.epoch] = EpochMetrics()
+            epoch = self.epochs[number] = EpochMetrics()
         if not push.nonfinite and math.isfinite(push.loss):
             epoch.add(push)
             if push.base_version == 0:
@@ -119,7 +126,9 @@ def divergence(metrics: Metrics) -> str:
 
     It did if the last epoch's mean is by far above that of the initial weights, or twice that of the first epoch.
     """
-    means = [epoch.loss for _, epoch in sorted(metrics.epochs.items()) if epoch.samples]
+    means = [
+        epoch.loss for number, epoch in sorted(metrics.epochs.items()) if epoch.samples and number >= metrics.since
+    ]
     if not means:
         return ""
     initial, first, last = metrics.initial.loss, means[0], means[-1]

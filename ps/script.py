@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from protos import parameter_server_pb2 as pb
-from protos.errors import InvalidRequest, JobConflict, Unsupported
+from protos.errors import InvalidRequest, JobConflict, LayoutMismatch, Unsupported
 from protos.layout import Layout
 from ps.agreement import check_frozen
 from ps.carried import with_optimizer
@@ -121,6 +121,16 @@ class ScriptCoordinator(Coordinator):
         self.layout, self.data = layout, data
         self._open_epoch()
         self._send(pb.ShardCommand(layout=layout.to_proto()))
+
+    def _check_layout(self, layout: Layout) -> None:
+        """Names may differ: Keras numbers layers, and worker 0's callbacks may have built some."""
+        if self.layout is None:
+            super()._check_layout(layout)
+        elif not self.layout.fits(layout):
+            raise LayoutMismatch(
+                f"a model must have the same weights on all workers: {self.layout.difference(layout)}. Build it from "
+                "the same data everywhere, with a seed where it is drawn or shuffled."
+            )
 
     def _check_data(self, data: pb.Data) -> None:
         check_frozen(data, self.data)

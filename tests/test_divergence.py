@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ps.divergence import FEWEST_UPDATES, LossWatch
-from ps.metrics import Metrics
+from ps.metrics import Metrics, divergence
 from ps.pushes import Outcome, Push, Result
 from tests.test_keras_run import environment
 
@@ -34,6 +34,20 @@ def test_a_loss_that_falls_or_swings_is_not() -> None:
     assert notes(10.0 / (1 + step) for step in range(4 * FEWEST_UPDATES)) == []
     assert notes(2.0 + (step % 2) for step in range(4 * FEWEST_UPDATES)) == []
     assert notes(0.0 for _ in range(4 * FEWEST_UPDATES)) == []
+
+
+def test_what_another_model_lost_before_does_not_count() -> None:
+    metrics = Metrics()
+    watch, seq = LossWatch(metrics), 0
+    for level in (0.1, 5.0):  # of two calls of `fit`
+        metrics.begin_fit()
+        for _ in range(3 * FEWEST_UPDATES):
+            seq += 1
+            push = Push(0, 1, seq, seq - 1, samples=8, loss=level, epoch=0)
+            metrics.record(push, Result(Outcome.APPLIED, seq, 0, 0.1), float(seq))
+            assert watch.look() == ""
+    assert divergence(metrics) == ""
+    assert [round(epoch.loss, 3) for epoch in metrics.epochs.values()] == [0.1, 5.0]
 
 
 @pytest.mark.slow

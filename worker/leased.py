@@ -67,8 +67,8 @@ class LeasedDataset(keras.utils.PyDataset):
         return self.batch_size * max(1, self.samples // (self.batch_size * LEASES_PER_WORKER * workers))
 
     def peek(self) -> tuple[Any, LeasedDataset]:
-        """The first input, and this."""
-        return self._rows(np.arange(1))[0], self
+        """A small batch, and this."""
+        return self._rows(np.arange(min(2, self.samples))), self
 
     def of_worker(self, member: Member) -> tf.data.Dataset:
         """The batches that a worker is lent, epoch by epoch."""

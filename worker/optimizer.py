@@ -13,6 +13,7 @@ from worker import carried, script
 from worker.slots import Slots, slots_of
 
 if TYPE_CHECKING:
+    from worker.building import NoWire
     from worker.wire import Wire
 
 
@@ -50,7 +51,7 @@ class Distributed:
     """
 
     plain: Any = None
-    wire: Wire | None = None
+    wire: Wire | NoWire | None = None
     kept: Slots | None = None
 
     def build(self, variables: Sequence[Any]) -> None:
@@ -71,8 +72,9 @@ class Distributed:
         """
         if self.wire is None:
             raise RuntimeError(
-                "a DistributedOptimizer must be applied within fit of a model that was compiled with it. Write a loop "
-                "of your own as the model's train_step; a model with several optimizers cannot be distributed."
+                "a DistributedOptimizer must be applied within fit of a model that was compiled with it: not by "
+                "train_on_batch, nor in a loop of your own. Write that loop's body as the model's train_step; a model "
+                "with several optimizers cannot be distributed."
             )
         me: Any = self
         variables = me._trainable_variables if trainable_variables is None else list(trainable_variables)
@@ -87,7 +89,7 @@ def _distributed(plain: Any) -> Any:
     return type(plain.__name__, (Distributed, plain), {"plain": plain, "__doc__": Distributed.__doc__})
 
 
-def set_wire(optimizer: Any, wire: Wire | None) -> None:
+def set_wire(optimizer: Any, wire: Wire | NoWire | None) -> None:
     """Connects an optimizer to the servers, or disconnects it; Keras must not track the connection."""
     object.__setattr__(optimizer, "wire", wire)
 

@@ -1,28 +1,22 @@
 """`python -m worker.run [flags] SCRIPT [ARGS]`: runs a Keras script as one worker of a cluster.
 
-Keras's trainer is wrapped, so that the script itself changes in one line alone (see worker/optimizer.py).
+Keras is wrapped (worker/wrapped.py), so that the script itself changes in one line alone (worker/optimizer.py).
 """
 
 from __future__ import annotations
 
 import atexit
-import functools
-import inspect
 import os
 import runpy
 import sys
 import threading
-from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from protos.errors import DownpourError, Unsupported
 from protos.settings import parse, split_positional
 from worker.config import ScriptSettings
 from worker.control import Control
 from worker.member import Member
-
-SILENT = ("evaluate", "predict")  # on all workers but worker 0
-NOTHING = ("save", "save_weights", "export")
 
 
 def main(argv: list[str]) -> int:
@@ -65,11 +59,14 @@ def prepare(member: Member, threads: int, seed: int) -> None:
     import tensorflow as tf
 
     from worker import script
+    from worker.wrapped import wrap_loading, wrap_trainer
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     keras.utils.set_random_seed(seed)
     script.member = member
     wrap_trainer(keras.Model, member)
+    if not member.leads:
+        wrap_loading()
 
 
 def execute(script_and_arguments: list[str]) -> int:
@@ -86,87 +83,6 @@ def execute(script_and_arguments: list[str]) -> int:
         if ending.code:
             raise
     return 0
-
-
-def wrap_trainer(model: Any, member: Member) -> None:
-    """Replaces methods of Keras's trainer, in the classes that define them."""
-    _wrap(model, "compile", _compile)
-    _wrap(model, "fit", functools.partial(_fit, member))
-    for name in SILENT:
-        _wrap(model, name, functools.partial(_silent, member))
-    for name in NOTHING:
-        _wrap(model, name, functools.partial(_saved, member))
-
-
-def _wrap(model: Any, name: str, wrapper: Callable[..., Any]) -> None:
-    owner = next(kind for kind in model.__mro__ if name in vars(kind))
-    own = vars(owner)[name]
-
-    @functools.wraps(own)
-    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return wrapper(own, self, *args, **kwargs)
-
-    setattr(owner, name, wrapped)
-
-
-def _compile(own: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
-    """Turns XLA off: it cannot call out to the servers."""
-    from worker.optimizer import Distributed
-
-    given = _arguments(own, model, args, kwargs)
-    if isinstance(given["optimizer"], Distributed):
-        if given["jit_compile"] is True:
-            print("downpour: jit_compile=True is not possible while servers train: compiled without", file=sys.stderr)
-        given["jit_compile"] = False
-    result = own(model, **given)
-    inner = getattr(model.optimizer, "inner_optimizer", None)  # of what Keras wraps around it under mixed_float16
-    if isinstance(inner, Distributed):
-        raise Unsupported(
-            "a model with a distributed optimizer must not have its loss scaled, which the policy mixed_float16 asks "
-            "for. Use mixed_bfloat16."
-        )
-    return result
-
-
-def _fit(member: Member, own: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
-    from worker.fit import distributed_fit
-    from worker.optimizer import Distributed
-
-    given = _arguments(own, model, args, kwargs)
-    if isinstance(model.optimizer, Distributed):
-        return distributed_fit(own, model, member, given)
-    if member.leads:
-        print("downpour: this model has no DistributedOptimizer: every worker trains it by itself", file=sys.stderr)
-    else:
-        given["verbose"] = 0
-    return own(model, **given)
-
-
-def _silent(member: Member, own: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
-    given = _arguments(own, model, args, kwargs)
-    if not member.leads:
-        given["verbose"] = 0
-    return own(model, **given)
-
-
-def _saved(member: Member, own: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
-    """Worker 0 alone writes, for plain Keras."""
-    from worker.optimizer import as_plain
-
-    if not member.leads:
-        return None
-    with as_plain(getattr(model, "optimizer", None)):
-        return own(model, *args, **kwargs)
-
-
-def _arguments(own: Callable[..., Any], model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """All arguments by name, defaults included."""
-    bound = inspect.signature(own).bind(model, *args, **kwargs)
-    bound.apply_defaults()
-    given = dict(bound.arguments)
-    del given["self"]
-    more = given.pop("kwargs", {})
-    return {**given, **more}
 
 
 def leave_python(code: int) -> NoReturn:

@@ -8,20 +8,23 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from protos.errors import Unsupported
 
 
-def part_of(data: Any, rank: int, size: int) -> Any:
+def part_of(data: Any, rank: int, size: int, seed: int = 0) -> Any:
     """The part of one worker, of the same kind as the whole.
 
-    Arrays are dealt out by sample, so that sorted data is mixed; datasets and generators by batch.
+    Arrays are dealt out by sample, at random: every so-manieth of pairs that alternate between right and wrong would
+    be of one class alone. Within a part, samples keep their order. Datasets and generators are dealt out by batch.
 
     Args:
         data: `x` of `fit`, or `y`, or `sample_weight`.
         rank: The worker.
         size: Workers.
+        seed: The same for all workers, and for all of these arguments.
 
     Raises:
         Unsupported: There is less than one sample or batch for each, or it is of another kind.
@@ -35,19 +38,22 @@ def part_of(data: Any, rank: int, size: int) -> Any:
         return DealtOut(data, rank, size)
     if isinstance(data, Iterator):
         return _dealt_out(data, rank, size)
-    return keras.tree.map_structure(lambda array: _rows(array, rank, size), data)
+    return keras.tree.map_structure(lambda array: _rows(array, rank, size, seed), data)
 
 
-def peek(data: Any) -> tuple[Any, Any]:
-    """A few inputs of what `part_of` takes, and the same data with nothing taken away."""
-    if isinstance(data, tf.data.Dataset):
-        return _inputs(next(iter(data.take(1)))), data
-    if isinstance(data, keras.utils.PyDataset):
-        return _inputs(data[0]), data
-    if isinstance(data, Iterator):
-        first = next(data)
-        return _inputs(first), _chained(first, data)
-    return keras.tree.map_structure(lambda array: _slice(array, slice(0, 1)), data), data
+def peek(x: Any, y: Any = None, sample_weight: Any = None) -> tuple[Any, Any]:
+    """A small batch of what `fit` is given, as a train step has it, and `x` with nothing taken away."""
+    if isinstance(x, tf.data.Dataset):
+        return next(iter(x.take(1))), x
+    if isinstance(x, keras.utils.PyDataset):
+        return x[0], x
+    if isinstance(x, Iterator):
+        first = next(x)
+        return first, _chained(first, x)
+    few = keras.tree.map_structure(
+        lambda array: None if array is None else _slice(array, slice(0, 2)), (x, y, sample_weight)
+    )
+    return keras.utils.pack_x_y_sample_weight(*few), x
 
 
 def steps_of(steps: int | None, rank: int, size: int) -> int | None:
@@ -108,10 +114,6 @@ class DealtOut(keras.utils.PyDataset):
         self._whole.on_epoch_end()
 
 
-def _inputs(batch: Any) -> Any:
-    return keras.utils.unpack_x_y_sample_weight(batch)[0]
-
-
 def _chained(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
     yield first
     yield from rest
@@ -121,7 +123,7 @@ def _dealt_out(batches: Iterator[Any], rank: int, size: int) -> Iterator[Any]:
     yield from itertools.islice(batches, rank, None, size)
 
 
-def _rows(array: Any, rank: int, size: int) -> Any:
+def _rows(array: Any, rank: int, size: int, seed: int) -> Any:
     if array is None:
         return None
     if not hasattr(array, "shape") or isinstance(array, tf.SparseTensor):
@@ -129,8 +131,12 @@ def _rows(array: Any, rank: int, size: int) -> Any:
             "data for fit must be arrays, tensors, a keras.utils.PyDataset, a tf.data.Dataset or a generator. "
             f"Received: {type(array).__name__}. Make it one of these."
         )
-    _check(int(array.shape[0]), size, "samples")
-    return _slice(array, slice(rank, None, size))
+    count = int(array.shape[0])
+    _check(count, size, "samples")
+    rows = np.sort(np.random.default_rng(seed).permutation(count)[rank::size])
+    if isinstance(array, tf.Tensor | tf.RaggedTensor | tf.Variable):
+        return tf.gather(array, rows)
+    return array.iloc[rows] if hasattr(array, "iloc") else array[rows]
 
 
 def _slice(array: Any, rows: slice) -> Any:

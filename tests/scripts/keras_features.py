@@ -116,6 +116,8 @@ def custom_step():
 
 
 def callbacks_():
+    ran = []
+
     class Recorded(callbacks.Callback):
         def __init__(self):
             super().__init__()
@@ -123,6 +125,7 @@ def callbacks_():
 
         def on_epoch_end(self, epoch, logs=None):
             self.calls += 1
+            ran.append(epoch)
             self.rates.append(float(np.asarray(self.model.optimizer.learning_rate)))
 
     recorded = Recorded()
@@ -138,7 +141,7 @@ def callbacks_():
             recorded,
         ],
     )  # fmt: skip
-    note("callbacks", model, history, rates=recorded.rates, calls=recorded.calls)
+    note("callbacks", model, history, rates=recorded.rates, calls=recorded.calls, ran=ran)
 
 
 def scheduled():
