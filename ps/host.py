@@ -337,7 +337,8 @@ class ShardHost:
             self.shard, self._refit = self._new_shard(), False
         put_state(self.shard, state, self.generation)
         self._void = False
-        self._records, self.trace = state.facts.records, bytearray()
+        if self._rates is None:  # a script's next call of `fit` undoes nothing of the last one
+            self._records, self.trace = state.facts.records, bytearray()
         for member in self._members.values():
             self._join(self.shard, member, resting=False)
         self._say(initialised=True, initialisation=self._initialisation)
@@ -375,7 +376,8 @@ class ShardHost:
         self._gates.look(self.shard)
         self._cutting.clear()
         self._assembly = None
-        self.trace = bytearray()
+        if self._rates is None:
+            self.trace = bytearray()
         self.calls.end()
         self.generation = generation
         if self.shard is not None:

@@ -105,6 +105,12 @@ def test_a_callback_stops_all_and_the_learning_rate_reaches_the_servers(features
     assert len((features / "log.csv").read_text().splitlines()) == 4
 
 
+def test_the_trace_has_every_update_of_all_calls_of_fit(features: Path) -> None:
+    summary = json.loads((features / "runs" / "latest" / "summary.json").read_text())
+    trace = np.load(features / "runs" / "latest" / "trace.npy")
+    assert len(trace) == summary["updates"] + summary["dropped"] > 300
+
+
 def test_an_epoch_has_the_learning_rate_that_a_callback_gave_it(features: Path) -> None:
     rates = np.load(features / "runs" / "latest" / "trace.npy")["learning_rate"]
     assert [np.isclose(rates, rate, rtol=1e-6).sum() for rate in (0.7, 0.35, 0.175, 0.0875)] == [0, 8, 8, 8]
