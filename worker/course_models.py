@@ -83,12 +83,14 @@ def xor_mlp(activation: str) -> Callable[[Shape, int], keras.Model]:
     """A hidden layer of eight units and one sigmoid: learns what one unit cannot."""
 
     def built(input_shape: Shape, classes: int) -> keras.Model:
-        from keras import Input, Sequential, layers
+        from keras import Input, Sequential, initializers, layers
 
+        # ReLU units that begin below 0 for all rows stay there, and too few of them may be left to part XOR.
+        bias = initializers.Constant(0.5 if activation == "relu" else 0.0)
         model = Sequential(
             [
                 Input(input_shape),
-                layers.Dense(8, activation=activation, name="hidden"),
+                layers.Dense(8, activation=activation, bias_initializer=bias, name="hidden"),
                 layers.Dense(1, activation="sigmoid", name="output"),
             ],
             name="xor_mlp",
