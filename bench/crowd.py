@@ -34,15 +34,18 @@ def push_pulls(
     """Lets `count` workers push `float32[floats]` for some seconds.
 
     Returns:
-        `per_s`; the server's `cpu` in cores; and the most of its own memory that was resident, `resident_bytes`, and of
-        shared memory, `shared_bytes`.
+        `per_s`; the server's processor time for each, `server_cpu_s`; and the most of its own memory that was
+        resident, `resident_bytes`, and of shared memory, `shared_bytes`.
     """
     with server(["--workers", str(count), "--learning-rate", "1e-6", *(flags or [])]) as (address, pid):
         arguments = [address, str(count), str(floats), transport, str(compute_s), str(seconds)]
         crowd = subprocess.Popen([sys.executable, "-m", "bench.crowd", *arguments], stdout=subprocess.PIPE, text=True)
+        before = cpu_s(pid)
         with _watching(pid) as most:
             said, _ = crowd.communicate(timeout=START_S + seconds + 60)
-        return {"workers": count, "transport": transport, **json.loads(said), **most}
+        found = json.loads(said)
+        spent = (cpu_s(pid) - before) / max(1.0, found["per_s"] * seconds)
+        return {"workers": count, "transport": transport, **found, "server_cpu_s": spent, **most}
 
 
 @contextmanager
