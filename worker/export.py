@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from protos.settings import parse
@@ -19,7 +20,8 @@ def main(argv: list[str]) -> int:
     path = Path(settings.to)
     try:
         model = keras.models.load_model(settings.file, compile=False)
-        {"keras": _keras, "savedmodel": _savedmodel, "tflite": _tflite}[settings.format](model, path)
+        with redirect_stdout(sys.stderr):  # the path alone is the answer; converters talk
+            {"keras": _keras, "savedmodel": _savedmodel, "tflite": _tflite}[settings.format](model, path)
     # A model that cannot be read or converted raises nearly anything: it is told, not traced.
     except Exception as error:
         print(f"downpour export: {type(error).__name__}: {error}", file=sys.stderr)
