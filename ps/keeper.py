@@ -88,9 +88,12 @@ class Keeper:
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             if not self.busy:
-                if not self._interval.enabled or self._news() == self._seen or not self._may_begin():
+                if not self._interval.enabled or self._news() == self._seen or not self._is_kept():
                     return
-                self._begin(time.monotonic())
+                if self._may_begin():
+                    self._begin(time.monotonic())
+                else:  # the shards have yet to say how far the workers came that have just left
+                    await asyncio.sleep(0.01)
             await self.settled(0.01)
 
     async def settled(self, timeout_s: float) -> bool:
@@ -131,13 +134,17 @@ class Keeper:
             return
         self._send(pb.ShardCommand(cut=pb.Cut(number=cut.round.number, abandon=True)))
         cut.release()
+        self._seen = None  # what there is has not been kept
         self._interval.put_off(now + 0.1)
 
     def _may_begin(self) -> bool:
+        return self._is_kept() and not self.busy and not len(self._coordinator.departures)
+
+    def _is_kept(self) -> bool:
+        """Whether this is a job of which checkpoints are taken, at a time when they can be."""
         coordinator = self._coordinator
         ready = coordinator.phase in KEPT_PHASES and coordinator.shards.initialised and coordinator.shards.joined
-        kept = coordinator.ledger is not None  # a script's job has none, and no checkpoints
-        return ready and kept and not self.busy and not len(coordinator.departures)
+        return ready and coordinator.ledger is not None  # a script's job has none, and no checkpoints
 
     def _news(self) -> object:
         """What makes a checkpoint differ from the one before."""

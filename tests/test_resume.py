@@ -81,7 +81,7 @@ def test_an_interrupted_training_reaches_the_very_weights_of_an_uninterrupted_on
     assert trace["version"].tolist() == list(range(1, 3565))
     expected, found = (newest(path / "checkpoints")[0] for path in (whole, run))
     assert expected is not None and found is not None
-    assert set(found.vectors) == {"trained", "slot.m", "slot.v"}
+    assert set(found.vectors) == {"trained", "slot.momentum", "slot.velocity"}
     for name, vector in expected.vectors.items():
         np.testing.assert_array_equal(found.vectors[name].view(np.uint32), vector.view(np.uint32), name)
     np.testing.assert_array_equal(trace["learning_rate"], np.load(whole / "trace.npy")["learning_rate"])
