@@ -86,7 +86,7 @@ def main(argv: list[str]) -> int:
 
 def distribution(flags: argparse.Namespace) -> list[dict[str, Any]]:
     """Staleness per worker at a real server, and the predictions."""
-    seconds = 4.0 if flags.quick else 30.0
+    seconds = 5.0 if flags.quick else 30.0
     alike = 8
     slow = tuple((number, max(SHARES) / share) for number, share in enumerate(SHARES))
     rows = []
@@ -101,7 +101,7 @@ def distribution(flags: argparse.Namespace) -> list[dict[str, Any]]:
 def imposed(flags: argparse.Namespace) -> list[dict[str, Any]]:
     """Loss and accuracy after updates whose gradients are so many versions old."""
     delays = (0, 15) if flags.quick else (0, 3, 7, 15, 31)
-    updates, seeds = (200, 1) if flags.quick else (2000, 3)
+    updates, seeds = (300, 1) if flags.quick else (2000, 3)
     return [
         {"staleness": delay, "compensation": name, "learning_rate": rate, "updates": updates,
          "accuracy": median(delayed_accuracy(delay, name, rate, updates, seed) for seed in range(seeds))}
@@ -113,7 +113,7 @@ def imposed(flags: argparse.Namespace) -> list[dict[str, Any]]:
 
 def modes(flags: argparse.Namespace) -> list[dict[str, Any]]:
     """Throughput and accuracy of every mode in the same time, with a straggler."""
-    seconds = 3.0 if flags.quick else 10.0
+    seconds = 4.0 if flags.quick else 10.0
     rows = []
     for mode in ("async", "ssp:3", "bsp") if flags.quick else MODES:
         found = measured(Run(8, 0.02, slow=((7, 5.0),), seconds=seconds, flags=("--mode", mode)))
