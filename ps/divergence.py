@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ps.metrics import Metrics
+from ps.metrics import LOW, Metrics
 
 FEWEST_UPDATES = 50  # that a mean loss is taken over
 RISE = 2.0
@@ -35,7 +35,7 @@ class LossWatch:
             return ""
         if self._first is None:
             self._first = mean
-        if not 0 < self._first * RISE < mean:
+        if not (self._first > 0 and RISE * max(self._first, LOW) < mean):
             return ""
         self._told = True
         return (

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from ps.pushes import Outcome, Push, Result
 
 FAR_ABOVE, TWICE = 4.0, 2.0
+LOW = 0.1  # a mean loss below which a multiple of it says nothing
 WINDOW_S = 5.0  # over which rates are taken
 
 
@@ -124,7 +125,8 @@ class Metrics:
 def divergence(metrics: Metrics) -> str:
     """How the training loss shows that training diverged; empty if it does not.
 
-    It did if the last epoch's mean is by far above that of the initial weights, or twice that of the first epoch.
+    It did if the last epoch's mean is by far above that of the initial weights, or twice that of the first epoch; a
+    first loss near 0, as trained weights have it, counts as `LOW`.
     """
     means = [
         epoch.loss for number, epoch in sorted(metrics.epochs.items()) if epoch.samples and number >= metrics.since
@@ -132,9 +134,9 @@ def divergence(metrics: Metrics) -> str:
     if not means:
         return ""
     initial, first, last = metrics.initial.loss, means[0], means[-1]
-    if metrics.initial.samples and last > FAR_ABOVE * abs(initial):
+    if metrics.initial.samples and last > FAR_ABOVE * max(abs(initial), LOW):
         return f"the training loss of the last epoch is {last:.3g}; that of the initial weights was {initial:.3g}"
-    if last > TWICE * abs(first):
+    if last > TWICE * max(abs(first), LOW):
         return f"the training loss of the last epoch is {last:.3g}; that of the first was {first:.3g}"
     return ""
 

@@ -36,6 +36,21 @@ def test_a_loss_that_falls_or_swings_is_not() -> None:
     assert notes(0.0 for _ in range(4 * FEWEST_UPDATES)) == []
 
 
+def test_trained_weights_may_lose_some_of_what_they_have() -> None:
+    assert notes(0.001 * (1 + step) for step in range(3 * FEWEST_UPDATES)) == []
+    (note,) = notes(0.001 * (1 + step) for step in range(6 * FEWEST_UPDATES))
+    assert "risen from 0.0255 to 0.225" in note
+
+
+@pytest.mark.parametrize(("last", "diverged"), [(0.19, False), (0.21, True)])
+def test_a_job_from_trained_weights_diverges_only_above_a_floor(last: float, diverged: bool) -> None:
+    metrics = Metrics()
+    for epoch, loss in enumerate((0.001, last)):
+        push = Push(0, 1, epoch + 1, epoch, samples=8, loss=loss, epoch=epoch)
+        metrics.record(push, Result(Outcome.APPLIED, epoch + 1, 0, 0.1), 1.0)
+    assert bool(divergence(metrics)) is diverged
+
+
 def test_what_another_model_lost_before_does_not_count() -> None:
     metrics = Metrics()
     watch, seq = LossWatch(metrics), 0
