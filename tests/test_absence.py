@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.run import SCRIPT_JOB
 from tests.cluster import Cluster, Process, wait_until
 from tests.restarts import checkpointed, start_again
 
@@ -32,6 +33,25 @@ def test_a_worker_whose_server_does_not_come_back_gives_up_and_says_so(tmp_path:
         last = worker.errors.splitlines()[-1]
         assert last.startswith(f"downpour worker: the server at {cluster.address} is gone and was not back within 2 s")
         assert "can be resumed" in last
+    finally:
+        cluster.close()
+
+
+@pytest.mark.slow
+def test_a_scripts_worker_notices_too_and_does_not_wait_for_what_cannot_come(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    try:
+        server = cluster.start("ps-0", "-m", "ps", f"--run-dir={cluster.run}", *SCRIPT_JOB, "--workers=1")
+        address = server.announcement()["address"]
+        script = ("tests/scripts/long_fit.py", str(tmp_path), "100000")
+        worker = cluster.start("worker", "-m", "worker.run", f"--server={address}", "--worker=0", *script)
+        assert worker.child.stdout is not None
+        assert worker.child.stdout.readline() == b"EPOCH 0\n"
+        server.kill()
+        assert worker.wait() == 3
+        assert NOTICED.format(address, 10) in worker.errors
+        assert f"the server at {address} is gone and was not back within 10 s. The servers of" in worker.errors
+        assert "resume" not in worker.errors
     finally:
         cluster.close()
 

@@ -25,10 +25,14 @@ def flow(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def kinds(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def kinds_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("kinds")
-    run(folder, "kinds.py", str(folder), workers=2, shards=2)
-    return seen(folder, "kinds")
+    return folder, run(folder, "kinds.py", str(folder), workers=2, shards=2).stderr
+
+
+@pytest.fixture(scope="module")
+def kinds(kinds_run: tuple[Path, str]) -> list[dict[str, Any]]:
+    return seen(kinds_run[0], "kinds")
 
 
 def test_all_workers_have_seen_what_worker_0_has(flow: list[dict[str, Any]]) -> None:
@@ -84,6 +88,12 @@ def test_metrics_are_put_together_as_they_say(kinds: list[dict[str, Any]]) -> No
     found = kinds[0]["metrics_of_all_kinds"]
     assert [found[how] for how in ("sum", "mean", "only_first_replica")] == [[120, 120], [60, 60], [60, 60]]
     assert len(found["f1"]) == 2
+
+
+def test_a_metric_that_is_no_sum_is_named_once_and_no_other(kinds_run: tuple[Path, str]) -> None:
+    told = [line for line in kinds_run[1].splitlines() if "a metric adds up" in line]
+    assert len(told) == 1
+    assert "Received: highest/most. Where" in told[0]
 
 
 def test_a_base_is_frozen_then_tuned(kinds: list[dict[str, Any]]) -> None:

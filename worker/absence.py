@@ -8,6 +8,7 @@ import time
 from protos.errors import Unreachable
 from protos.logs import log
 
+RESUMABLE = " (its --reconnect-s). Its job can be resumed from the last checkpoint."
 SAY_S = 0.3  # a connection that broke and is made anew is no absence
 
 
@@ -26,13 +27,14 @@ class Absence:
         """
         self._address = address
         self._patience_s: float | None = None
+        self._then = RESUMABLE
         self._since_s: float | None = None
         self._said = False
         self._lock = threading.Lock()
 
-    def wait_for(self, patience_s: float) -> None:
-        """From now on the server may be away for so long; 0: it will not come back."""
-        self._patience_s = patience_s
+    def wait_for(self, patience_s: float, then: str = RESUMABLE) -> None:
+        """From now on the server may be away for so long; 0: it will not come back. `then` ends what is said after."""
+        self._patience_s, self._then = patience_s, then
 
     @property
     def away(self) -> bool:
@@ -54,8 +56,7 @@ class Absence:
             return False
         if now > since_s + patience_s:
             raise Gone(
-                f"the server at {self._address} is gone and was not back within {patience_s:g} s (its --reconnect-s). "
-                "Its job can be resumed from the last checkpoint."
+                f"the server at {self._address} is gone and was not back within {patience_s:g} s{self._then}"
                 if patience_s
                 else f"the server at {self._address} is gone, while its job was ending."
             )

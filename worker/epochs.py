@@ -19,7 +19,7 @@ from protos import parameter_server_pb2 as pb
 from worker.callback_state import heard, restore, said, state_of
 from worker.carried import carried_of, rates_of, slot_names
 from worker.member import Member, Stage
-from worker.metric_sums import read_metrics, write_metrics
+from worker.metric_sums import read_metrics, tell_no_sums, write_metrics
 from worker.optimizer import keep, set_wire
 from worker.slots import Slots
 from worker.wire import Wire
@@ -66,7 +66,7 @@ class Epochs:
         self._logs: dict[str, float] = {}  # of that epoch, as callbacks saw them
         self._more_logs = ""
         self._last = False  # there is none after it
-        self._told = pb.Rates()
+        self._told, self._told_no_sums = pb.Rates(), False
         self._flat = np.empty(0, np.float32)
         self._version, self._steps_per_epoch = 0, UNKNOWN_STEPS
         self._begun = 0  # iterations of the optimizer before this call of `fit`
@@ -142,6 +142,7 @@ class Epochs:
         self._training, self._decided = True, False
         if self.member.leads:
             self._tell_rates()
+            self._told_no_sums = self._told_no_sums or (self.member.size > 1 and tell_no_sums(self.model))
 
     def after_batch(self) -> None:
         """Stops where another worker, or a person, wants it; passes on a learning rate that a callback has set."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import keras
@@ -33,6 +34,23 @@ def write_metrics(model: keras.Model, sums: np.ndarray, workers: float) -> None:
         found = sums[at : at + size] / (workers if variable.aggregation == MEAN else 1)
         variable.assign(found.reshape(variable.shape).astype(variable.dtype))
         at += size
+
+
+def tell_no_sums(model: keras.Model) -> bool:
+    """Names variables that would be added up although they are no sums: just reset, they are not 0.
+
+    Returns:
+        Whether there are any.
+    """
+    found = [v.path for v in _metric_variables(model) if v.aggregation == "sum" and np.any(np.asarray(v.value))]
+    if found:
+        print(
+            f"downpour: what a metric adds up over all workers must begin at 0. Received: {', '.join(found)}. Where it "
+            'keeps a maximum or minimum, say aggregation="only_first_replica" in add_variable.',
+            file=sys.stderr,
+            flush=True,
+        )
+    return bool(found)
 
 
 def _metric_variables(model: keras.Model) -> list[Any]:

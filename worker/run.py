@@ -18,6 +18,10 @@ from worker.config import ScriptSettings
 from worker.control import Control
 from worker.member import Member
 
+# A script's servers are not started again, so all that can come back within is a connection.
+AWAY_S = 10.0
+NOT_KEPT = ". The servers of a script keep no checkpoints: start it again."
+
 
 def main(argv: list[str]) -> int:
     """Runs the script; returns the exit code."""
@@ -39,6 +43,7 @@ def main(argv: list[str]) -> int:
         return 1
     if settings.worker:  # pictures of a script are worker 0's to show
         os.environ.setdefault("MPLBACKEND", "Agg")
+    control.absence.wait_for(AWAY_S, NOT_KEPT)
     member = Member(control, job, settings.worker, settings.call_timeout_s)
     prepare(member, settings.threads, job.seed)
     try:

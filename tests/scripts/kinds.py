@@ -98,11 +98,28 @@ class Seen(keras.metrics.Metric):
         return self.count
 
 
+class Highest(keras.metrics.Metric):
+    """The highest output, in a variable whose aggregation was forgotten."""
+
+    def __init__(self):
+        super().__init__(name="highest")
+        self.most = self.add_variable((), keras.initializers.Constant(-1.0), name="most")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        self.most.assign(ops.maximum(self.most, ops.max(y_pred)))
+
+    def reset_state(self):
+        self.most.assign(-1.0)
+
+    def result(self):
+        return self.most
+
+
 def metrics_of_all_kinds():
     x = rng.normal(size=(120, 6)).astype("float32")
     model = keras.Sequential([keras.Input((6,)), layers.Dense(1, activation="sigmoid")])
     ways = [Seen(how) for how in ("sum", "mean", "only_first_replica")]
-    measures = [*ways, keras.metrics.AUC(name="auc"), keras.metrics.F1Score(threshold=0.5, name="f1")]
+    measures = [*ways, keras.metrics.AUC(name="auc"), keras.metrics.F1Score(threshold=0.5, name="f1"), Highest()]
     model.compile(DistributedOptimizer("adam"), "binary_crossentropy", metrics=measures)
     history = model.fit(x, (x[:, :1] > 0).astype("float32"), epochs=2, batch_size=10, verbose=0).history
     return {name: np.asarray(values).tolist() for name, values in history.items()}
