@@ -1,9 +1,10 @@
-"""The models of the course, each beside single-process Keras: `downpour bench course [MODEL ...] [--workers 2,4]`.
+"""The models of the course, each beside single-process Keras: `downpour bench course [MODEL ...] [--seeds 0-2]`.
 
 Every model is trained with the settings that `downpour train --model MODEL` has for it: by `model.fit` in one process,
-and by servers with several numbers of workers, asynchronously; same seed, data, batch and epochs. Both are evaluated
-by the same code on the test set. A classifier may be below Keras's by what its row allows, a loss above by a factor;
-a truth table is learned by both or by neither.
+and by servers with several numbers of workers, asynchronously; same seeds, data, batch, schedule and epochs. Both are
+evaluated by the same code on the test set. The verdict is on means over the seeds: a classifier's accuracy may be below
+Keras's by what its row allows, a loss above by a factor. A truth table is learned by both with every seed, or by
+neither with any. In brackets: the standard deviation of single runs.
 
 What follows `--` goes to every `downpour train`.
 """
@@ -14,20 +15,20 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.contenders import ContenderError, Job, end_on_sigterm, fit, train
+from bench.contenders import Job, end_on_sigterm, fit, train
 from bench.machine import facts
-from bench.quality import numbers
+from bench.seeds import KERAS, Spread, numbers, run_all, spreads
 from deploy.config import TrainSettings
 from protos.settings import parse as parse_settings
 from worker.course_data import closed_form, plane
 from worker.course_models import ACTIVATIONS
 
-SCHEMA = 1
+SCHEMA = 2
 LEARNED = 1.0  # accuracy of a truth table
 
 
@@ -70,48 +71,47 @@ ROWS = (
 
 
 def main(argv: list[str]) -> int:
-    """Trains, prints the table, and writes `results.json` and `report.md` where asked; 1 if a row fails."""
+    """Trains, prints the tables, and writes `results.json` and `report.md` where asked; 1 if a row fails."""
     flags = parse(argv)
     end_on_sigterm()
-    rows = [measured(row, flags) for row in ROWS if row.model in flags.models]
-    print(f"\n{table(rows, flags.workers)}")
-    if flags.out:
-        command = " ".join(["downpour", "bench", "course", *argv])
-        results = {"schema": SCHEMA, "benchmark": "course", "command": command, "machine": facts(), "rows": rows}
-        flags.out.mkdir(parents=True, exist_ok=True)
-        (flags.out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-        (flags.out / "report.md").write_text(f"# Course\n\n`{command}`\n\n{table(rows, flags.workers)}\n\n{__doc__}")
+    command = " ".join(["downpour", "bench", "course", *argv])
+    rows: list[dict[str, Any]] = []
+    for row in (row for row in ROWS if row.model in flags.models):
+        rows.append(measured(row, flags))
+        if flags.out:  # after every row: what was measured stays, whenever this ends
+            results = {"schema": SCHEMA, "benchmark": "course", "command": command, "machine": facts(), "rows": rows}
+            flags.out.mkdir(parents=True, exist_ok=True)
+            (flags.out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+            (flags.out / "report.md").write_text(f"# Course\n\n`{command}`\n\n{report(rows, flags)}\n\n{__doc__}")
+    print(f"\n{report(rows, flags)}")
     return 0 if all(row["passed"] for row in rows) else 1
 
 
 def measured(row: Row, flags: argparse.Namespace) -> dict[str, Any]:
-    """A row's settings, what Keras and the workers reached, and whether that is allowed."""
+    """A row's settings, what Keras and the workers reached with each seed, and whether that is allowed."""
     settings = parse_settings(TrainSettings, [f"--model={row.model}", f"--dataset={row.dataset}"], "downpour train")
-    found: dict[str, Any] = {}
-    for name in ("keras", *map(str, flags.workers)):
-        try:
-            found[name] = run(name, settings, flags)
-        except ContenderError as error:
-            found[name] = {"error": str(error)}
-        print(f"{row.model} on {row.dataset}, {name}: {json.dumps(found[name])}", file=sys.stderr, flush=True)
-    passed = all(holds(row, found["keras"], found[str(count)]) for count in flags.workers)
+    print(f"{row.model} on {row.dataset}", file=sys.stderr)
+    runs = run_all(flags.seeds, flags.workers, lambda name, seed: run(name, seed, settings, flags), json.dumps)
+    found = spreads(runs.found, row.measure)
+    passed = not runs.failures and all(holds(row, found[str(count)]) for count in flags.workers)
     return {
         "model": row.model, "dataset": row.dataset, "measure": row.measure, "allowed": row.allowed,
-        "figure": row.figure, "epochs": settings.epochs, "optimizer": settings.optimizer,
-        "learning_rate": settings.effective_learning_rate, "found": found, "passed": passed,
+        "figure": row.figure, "settings": told(settings), "runs": runs.found, "failures": runs.failures,
+        "found": {name: {"mean": each.mean, "std": each.std, "by_seed": each.values} for name, each in found.items()},
+        "passed": passed,
     }  # fmt: skip
 
 
-def run(name: str, settings: TrainSettings, flags: argparse.Namespace) -> dict[str, Any]:
+def run(name: str, seed: int, settings: TrainSettings, flags: argparse.Namespace) -> dict[str, Any]:
     """Trains once, by Keras or by as many workers as the name says."""
     job = Job(
         settings.model, settings.dataset, settings.epochs, settings.batch_size, settings.effective_learning_rate,
-        flags.seed, workers=0 if name == "keras" else int(name), validation_split=settings.validation_split,
+        seed, workers=0 if name == KERAS else int(name), validation_split=settings.validation_split,
     )  # fmt: skip
-    early = ("--early-stopping", str(settings.early_stopping))
-    extra: tuple[str, ...] = ("--optimizer", settings.optimizer, *early)
+    extra: tuple[str, ...] = ("--optimizer", settings.optimizer, "--early-stopping", str(settings.early_stopping))
+    extra += ("--schedule", settings.schedule, "--clip-norm", str(settings.clip_norm))
     extra += ("--momentum", str(settings.momentum)) if settings.momentum is not None else ()
-    if name == "keras":
+    if name == KERAS:
         result = fit(job, flags.timeout_s, extra=("--evaluate", "--warmup-calls", "0", *extra))
         return {key: result[key] for key in ("test_accuracy", "test_loss", "epochs", "samples_per_s")}
     with tempfile.TemporaryDirectory(prefix="downpour-bench-") as folder:
@@ -121,43 +121,59 @@ def run(name: str, settings: TrainSettings, flags: argparse.Namespace) -> dict[s
     return {**kept, "epochs": len(result["history"]), **more}
 
 
-def holds(row: Row, keras: Mapping[str, Any], ours: Mapping[str, Any]) -> bool:
-    """Whether what workers reached is allowed, given what Keras did."""
-    theirs, mine = keras.get(row.measure), ours.get(row.measure)
-    if theirs is None or mine is None:
-        return False
+def told(settings: TrainSettings) -> str:
+    """The settings that the tables name."""
+    parts = [f"{settings.optimizer} {settings.effective_learning_rate:g}"]
+    parts += [settings.schedule] if settings.schedule != "constant" else []
+    parts += [f"clip {settings.clip_norm:g}"] if settings.clip_norm else []
+    return ", ".join([*parts, f"{settings.epochs} epochs"])
+
+
+def holds(row: Row, found: Spread) -> bool:
+    """Whether what workers reached is allowed, given what Keras did with the same seeds."""
     if row.allowed is None:
-        return bool((theirs >= LEARNED) == (mine >= LEARNED) == (row.figure == "learned"))
-    return bool(mine >= theirs - row.allowed if row.measure == "test_accuracy" else mine <= theirs * row.allowed)
+        learned = {value >= LEARNED for value in (*found.values, *found.reference)}
+        return learned == {row.figure == "learned"}
+    if row.measure == "test_accuracy":
+        return found.gap <= row.allowed
+    return found.mean <= (found.mean + found.gap) * row.allowed
 
 
-def table(rows: list[dict[str, Any]], workers: list[int]) -> str:
-    """Markdown: a line for each row."""
-    heads = [
-        "model",
-        "data",
-        "settings",
-        "",
-        "figure",
-        "Keras",
-        *(f"{count} workers" for count in workers),
-        "allowed",
-        "",
-    ]
-    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+def report(rows: list[dict[str, Any]], flags: argparse.Namespace) -> str:
+    """Markdown: a table of means, one of every run, and what failed."""
+    names = [KERAS, *map(str, flags.workers)]
+    heads = ["Keras", *(f"{count} workers" for count in flags.workers)]
+    means = [["model", "data", "settings", "", "figure", *heads, "allowed", ""]]
+    each = [["model", "data", "", *(f"{head}: seeds {', '.join(map(str, flags.seeds))}" for head in heads)]]
     for row in rows:
         form = ".4f" if row["measure"] == "test_accuracy" else ".5f"
-        settings = f"{row['optimizer']} {row['learning_rate']:g}, {row['epochs']} epochs"
-        cells = [row["model"], row["dataset"], settings, row["measure"].replace("_", " "), row["figure"]]
-        for name in ("keras", *map(str, workers)):
-            value = row["found"][name].get(row["measure"])
-            cells.append("failed" if value is None else format(value, form))
-        allowed = (
-            "as Keras" if row["allowed"] is None else f"− {row['allowed']}" if form == ".4f" else f"× {row['allowed']}"
-        )
-        cells += [allowed, "passed" if row["passed"] else "FAILED"]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        sign = "as Keras" if row["allowed"] is None else f"{'−' if form == '.4f' else '×'} {row['allowed']}"
+        what, verdict = row["measure"].replace("_", " "), "passed" if row["passed"] else "FAILED"
+        cells = [_mean(row["found"].get(name), form) for name in names]
+        means.append([row["model"], row["dataset"], row["settings"], what, row["figure"], *cells, sign, verdict])
+        by_seed = [", ".join(_by_seed(row, name, form, flags.seeds)) for name in names]
+        each.append([row["model"], row["dataset"], what, *by_seed])
+    failures = [f"- {row['model']}, {each['row']}, seed {each['seed']}: {each['error']}"
+                for row in rows for each in row["failures"]]  # fmt: skip
+    return "\n\n".join([_table(means), _table(each), *(["\n".join(failures)] if failures else [])])
+
+
+def _mean(found: dict[str, Any] | None, form: str) -> str:
+    if found is None:
+        return "failed"
+    mean = format(found["mean"], form)
+    return mean if len(found["by_seed"]) == 1 else f"{mean} ({found['std']:{form}})"
+
+
+def _by_seed(row: dict[str, Any], name: str, form: str, seeds: list[int]) -> Iterator[str]:
+    found = {run["seed"]: run[row["measure"]] for run in row["runs"][name]}
+    return (format(found[seed], form) if seed in found else "failed" for seed in seeds)
+
+
+def _table(lines: list[list[str]]) -> str:
+    """Markdown; the first line is the heads."""
+    ruled = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
+    return "\n".join("| " + " | ".join(line) + " |" for line in ruled)
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -171,7 +187,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("models", nargs="*", metavar="MODEL", help=f"of {', '.join(known)} (default: all)")
     parser.add_argument("--workers", type=numbers, default=[2, 4], help="such as 2,4")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=numbers, default=[0, 1, 2], help="such as 0-4 or 0,3 (default: 0-2)")
     parser.add_argument("--timeout-s", type=float, default=1200.0, help="limit of one training")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write results.json and report.md here")
     flags = parser.parse_args(argv[:cut])

@@ -19,10 +19,15 @@ import numpy as np
 from worker.datasets import load, scale_of, split
 from worker.models import MODELS, build
 
-OPTIMIZERS: Mapping[str, Callable[[Any, argparse.Namespace], Any]] = {  # as the server names them
-    "sgd": lambda keras, flags: keras.optimizers.SGD(flags.learning_rate),
-    "momentum": lambda keras, flags: keras.optimizers.SGD(flags.learning_rate, momentum=flags.momentum),
-    "adam": lambda keras, flags: keras.optimizers.Adam(flags.learning_rate),
+OPTIMIZERS: Mapping[str, Callable[..., Any]] = {  # as the server names them
+    "sgd": lambda keras, flags, **given: keras.optimizers.SGD(**given),
+    "momentum": lambda keras, flags, **given: keras.optimizers.SGD(momentum=flags.momentum, **given),
+    "adam": lambda keras, flags, **given: keras.optimizers.Adam(**given),
+}
+# Keras's own classes for the server's schedules: of η, the number of updates, and the floor as a part of η.
+SCHEDULES: Mapping[str, Callable[..., Any]] = {
+    "linear": lambda of, rate, steps, floor: of.PolynomialDecay(rate, steps, rate * floor),
+    "cosine": lambda of, rate, steps, floor: of.CosineDecay(rate, steps, alpha=floor),
 }
 
 
@@ -52,7 +57,7 @@ def train(flags: argparse.Namespace) -> dict[str, Any]:
     x, y = held_out.x_train * np.float32(scale_of(dataset)), _targets(held_out.y_train)
     model = build(flags.model, dataset.input_shape, dataset.classes)
     model.compile(
-        OPTIMIZERS[flags.optimizer](keras, flags),
+        optimizer(flags),
         model.loss,
         metrics=["accuracy"] if "categorical" in str(model.loss) else [],
         steps_per_execution=flags.steps_per_execution,
@@ -87,6 +92,22 @@ def train(flags: argparse.Namespace) -> dict[str, Any]:
         found = Evaluator(model, scale_of(dataset))(read_weights(model), held_out.x_test, held_out.y_test)
         result |= {"test_loss": found.loss, "test_accuracy": found.accuracy}
     return result
+
+
+def optimizer(flags: argparse.Namespace) -> Any:
+    """Keras's optimizer, with the schedule and the clipping of whole gradients that the server would have."""
+    import keras
+
+    name, _, values = flags.schedule.partition(":")
+    rate: Any = flags.learning_rate
+    if name in SCHEDULES:
+        steps, _, floor = values.partition(",")
+        rate = SCHEDULES[name](keras.optimizers.schedules, rate, int(steps), float(floor or 0))
+    elif name != "constant":
+        raise ValueError(f"--schedule must be constant, {', '.join(SCHEDULES)}. Received: {flags.schedule!r}.")
+    return OPTIMIZERS[flags.optimizer](
+        keras, flags, learning_rate=rate, global_clipnorm=flags.clip_norm if flags.clip_norm else None
+    )
 
 
 def _targets(y: Any) -> Any:
@@ -131,6 +152,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--learning-rate", type=float, default=0.1)
     parser.add_argument("--optimizer", choices=list(OPTIMIZERS), default="sgd")
     parser.add_argument("--momentum", type=float, default=0.9, help="of the optimizer momentum")
+    parser.add_argument("--schedule", default="constant", metavar="NAME", help="as of downpour train: linear, cosine")
+    parser.add_argument("--clip-norm", type=float, default=0.0, help="largest norm of a whole gradient; 0: any")
     parser.add_argument("--early-stopping", type=int, default=0, metavar="EPOCHS", help="without a lower val. loss")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps-per-execution", type=int, default=1)

@@ -16,24 +16,28 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 from bench.contenders import ContenderError, Job, end_on_sigterm, fit, train
 from bench.machine import facts
+from bench.seeds import KERAS, numbers, run_all, spreads
 
 SCHEMA = 1
 # Workers -> by how much the mean test accuracy may be below Keras's; others are reported without a verdict.
 ALLOWED: Mapping[int, float] = {2: 0.001, 4: 0.004, 8: 0.004}
-KERAS = "keras"
 
 
 def main(argv: list[str]) -> int:
     """Trains, prints the table, and writes `results.json` and `report.md` where asked; 1 if a row fails."""
     flags = parse(argv)
     end_on_sigterm()
-    runs, failures = measure(flags)
-    rows = judge(runs)
+    runs = run_all(
+        flags.seeds,
+        flags.workers,
+        lambda name, seed: run(name, seed, flags),
+        lambda found: f"{found['test_accuracy']:.4f}",
+    )
+    rows = judge(runs.found)
     print(f"\n{table(rows)}")
     if flags.out:
         job = ("model", "dataset", "epochs", "batch_size", "learning_rate", "validation_split", "seeds")
@@ -44,36 +48,20 @@ def main(argv: list[str]) -> int:
             "machine": facts(),
             "job": {name: getattr(flags, name) for name in (*job, "train_flags")},
             "rows": rows,
-            "failures": failures,
+            "failures": runs.failures,
         }
         flags.out.mkdir(parents=True, exist_ok=True)
         (flags.out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
         report = f"# Quality\n\n`{results['command']}`\n\n{table(rows)}\n\n{__doc__}"
         (flags.out / "report.md").write_text(report)
-    return 1 if failures or any(row["passed"] is False for row in rows.values()) else 0
-
-
-def measure(flags: argparse.Namespace) -> tuple[dict[str, list[dict[str, Any]]], list[dict[str, Any]]]:
-    """Trains every row with every seed, the rows in turns; returns the runs per row, and the failures."""
-    runs: dict[str, list[dict[str, Any]]] = {KERAS: [], **{str(count): [] for count in flags.workers}}
-    failures: list[dict[str, Any]] = []
-    for seed in flags.seeds:
-        for name, found in runs.items():
-            try:
-                found.append(run(name, seed, flags))
-            except ContenderError as error:
-                failures.append({"row": name, "seed": seed, "error": str(error)})
-                print(f"{name}, seed {seed}: {error}", file=sys.stderr, flush=True)
-                continue
-            print(f"{name}, seed {seed}: {found[-1]['test_accuracy']:.4f}", file=sys.stderr, flush=True)
-    return runs, failures
+    return 1 if runs.failures or any(row["passed"] is False for row in rows.values()) else 0
 
 
 def run(name: str, seed: int, flags: argparse.Namespace) -> dict[str, Any]:
     """Trains once: by Keras, or by as many workers as the name says.
 
     Returns:
-        `seed`, `test_accuracy`, `samples_per_s`, and of ours the mean staleness.
+        `test_accuracy`, `samples_per_s`, and of ours the mean staleness.
     """
     job = Job(
         flags.model,
@@ -93,7 +81,6 @@ def run(name: str, seed: int, flags: argparse.Namespace) -> dict[str, Any]:
     if result.get("test_accuracy") is None:
         raise ContenderError("a run must end with a test accuracy. Received: none; see its log.")
     return {
-        "seed": seed,
         **{key: result[key] for key in ("test_accuracy", "samples_per_s")},
         "mean_staleness": (result.get("staleness") or {}).get("mean"),
     }
@@ -105,22 +92,17 @@ def judge(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, dict[str
     Args:
         runs: Per row (`keras`, or a number of workers) its runs, with `seed` and `test_accuracy`.
     """
-    reference = {run["seed"]: run["test_accuracy"] for run in runs[KERAS]}
     rows = {}
-    for name, found in runs.items():
-        paired = [run for run in found if run["seed"] in reference]
-        if not paired:
-            continue
-        accuracies = [run["test_accuracy"] for run in paired]
-        gap = mean(reference[run["seed"]] for run in paired) - mean(accuracies)
+    for name, spread in spreads(runs, "test_accuracy").items():
         allowed = None if name == KERAS else ALLOWED.get(int(name))
         rows[name] = {
-            "mean_test_accuracy": mean(accuracies),
-            "std_test_accuracy": stdev(accuracies) if len(accuracies) > 1 else 0.0,
-            "gap": gap,
+            "mean_test_accuracy": spread.mean,
+            "std_test_accuracy": spread.std,
+            "gap": spread.gap,
             "allowed_gap": allowed,
-            "passed": None if allowed is None else gap <= allowed,
-            "runs": paired,
+            "passed": None if allowed is None else spread.gap <= allowed,
+            "by_seed": spread.values,
+            "runs": runs[name],
         }
     return rows
 
@@ -133,7 +115,7 @@ def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
     ]
     for name, row in rows.items():
         what = "model.fit, one process" if name == KERAS else f"downpour, {name} workers"
-        seeds = ", ".join(f"{run['test_accuracy']:.4f}" for run in row["runs"])
+        seeds = ", ".join(f"{value:.4f}" for value in row["by_seed"])
         gap = "" if name == KERAS else f"{row['gap']:+.4f}"
         allowed = "" if row["allowed_gap"] is None else f"{row['allowed_gap']}"
         verdict = {None: "", True: "passed", False: "FAILED"}[row["passed"]]
@@ -165,19 +147,6 @@ def parse(argv: list[str]) -> argparse.Namespace:
     flags = parser.parse_args(argv[:cut])
     flags.train_flags = tuple(argv[cut + 1 :])
     return flags
-
-
-def numbers(text: str) -> list[int]:
-    """Reads `0-4`, `2,4,8`, or both mixed, as whole numbers without repetition, in the order given."""
-    found: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise argparse.ArgumentTypeError(f"must be numbers such as 0-4 or 2,4,8; received {text!r}")
-        found.extend(range(int(first), int(last or first) + 1))
-    if not found or len(set(found)) < len(found):
-        raise argparse.ArgumentTypeError(f"must name each number once; received {text!r}")
-    return found
 
 
 if __name__ == "__main__":

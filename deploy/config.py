@@ -17,7 +17,7 @@ from ps.config import JobSettings
 from worker.datasets import DATASETS
 from worker.models import MODELS, RECOMMENDED
 
-OF_OPTIMIZER = JobSettings.groups["optimizer"]
+OF_OPTIMIZER = (*JobSettings.groups["optimizer"], "schedule")
 
 
 def known_model(value: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import baselines, quality
+from bench import baselines, quality, seeds
 from bench.__main__ import BENCHES
 from bench.comparison import order, plan_epochs, ratios, spread, table
 from bench.contenders import CONTENDERS, ContenderError, bounded, environment, last_line
@@ -145,7 +145,7 @@ def test_every_model_has_a_default_for_everything():
     ("text", "expected"), [("0-4", [0, 1, 2, 3, 4]), ("2,4,8", [2, 4, 8]), ("7,0-2", [7, 0, 1, 2])]
 )
 def test_numbers_are_ranges_and_lists(text, expected):
-    assert quality.numbers(text) == expected
+    assert seeds.numbers(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "a", "1-", "-1", "4-0", "1,1", "0-2,2"])

@@ -21,8 +21,6 @@ from worker.gradient import GradientFunction, read_weights
 
 pytestmark = pytest.mark.slow
 
-COURSE = [name for name in models.MODELS if name not in ("sigmoid100", "cnn", "bn_selu", "fashion128", "resnet50")]
-
 
 def trained(model_name: str, dataset_name: str, steps: int, batch: int = 4, optimizer: str = "sgd", **hyper: float):
     """The model after so many steps of the server's own optimizer, in this process; its result on the test set."""
@@ -75,7 +73,7 @@ def test_least_squares_is_what_the_plane_says() -> None:
     assert error == pytest.approx(course_data.NOISE**2, rel=0.15)
 
 
-@pytest.mark.parametrize("name", COURSE)
+@pytest.mark.parametrize("name", models.RECOMMENDED)
 def test_every_recommended_setting_is_one(name: str) -> None:
     from deploy.config import TrainSettings
     from protos.settings import parse
@@ -93,6 +91,7 @@ def test_flags_win_over_what_is_recommended() -> None:
 
     settings = parse(TrainSettings, ["--model=fashion128", "--optimizer=sgd", "--epochs=2"], "downpour train")
     assert (settings.optimizer, settings.learning_rate, settings.epochs) == ("sgd", None, 2)
+    assert settings.schedule == "constant"
     assert settings.dataset == "fashion_mnist"
 
 
