@@ -64,7 +64,7 @@ def shard_times(size: int, blocks: int) -> tuple[float, float]:
             if recorded:
                 file.append(host.calls.take())
             times[recorded].append((time.perf_counter() - begin) / block)
-            host.take_trace()
+            host.records.take()
         assert file.count == blocks * block
         file.close()
     added = [on - off for off, on in zip(times[False], times[True], strict=True)]

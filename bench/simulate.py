@@ -135,9 +135,7 @@ def simulate(settings: SimulateSettings, observe: Callable[[int, np.ndarray], No
         observe: Told of every version and its weights, where there is a problem.
     """
     problem = problem_of(settings.problem, settings.seed, settings.workers)
-    trajectory = Trajectory(
-        problem.optimum, problem.initial(), settings.updates, settings.burn_in, problem.noisy
-    )
+    trajectory = Trajectory(problem.optimum, problem.initial(), settings.updates, settings.burn_in, problem.noisy)
 
     def both(version: int, weights: np.ndarray) -> None:
         trajectory.observe(version, weights)

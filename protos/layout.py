@@ -48,12 +48,12 @@ class Slice:
     stop: int
     state: int
 
-    @property
+    @cached_property
     def trained(self) -> int:
         """Trained elements on this shard."""
         return self.stop - self.start
 
-    @property
+    @cached_property
     def size(self) -> int:
         """All elements on this shard."""
         return self.trained + self.state

@@ -7,6 +7,7 @@ import asyncio
 from protos import parameter_server_pb2 as pb
 from protos.errors import InvalidRequest
 from ps.buffers import Buffer
+from ps.gates import Pulled
 from ps.host import ShardHost
 from ps.pushes import Outcome, Result
 
@@ -17,20 +18,26 @@ class Answer:
     """A request that has been carried out, and the reply that may leave once its gate is open.
 
     Attributes:
-        gate: Done when the reply may leave; its result holds the weights for it. None: there are no weights.
+        gate: Done when the reply may leave; its result holds the weights for it. None: it may leave now.
     """
 
-    __slots__ = ("gate", "_host", "_header", "_outcome")
+    __slots__ = ("gate", "_host", "_header", "_pulled", "_outcome")
 
     def __init__(
         self,
         host: ShardHost,
         header: pb.Request,
-        gate: asyncio.Future[tuple[Buffer, int]] | None,
+        pulled: Pulled | asyncio.Future[Pulled] | None,
         outcome: tuple[Result, bool] | None = None,
     ) -> None:
         """Made by `begin`."""
-        self.gate, self._host, self._header, self._outcome = gate, host, header, outcome
+        self._host, self._header, self._outcome = host, header, outcome
+        self.gate: asyncio.Future[Pulled] | None = None
+        self._pulled: Pulled | None = None
+        if isinstance(pulled, tuple):
+            self._pulled = pulled
+        else:
+            self.gate = pulled
 
     @property
     def ready(self) -> bool:
@@ -39,13 +46,18 @@ class Answer:
 
     def finish(self) -> tuple[pb.Reply, Buffer | None]:
         """The reply and the weights that go with it, held once by the caller from now on."""
-        shard, header = self._host.trained_shard(), self._header
-        if self.gate is None:
+        host, header = self._host, self._header
+        shard = host.shard or host.trained_shard()
+        pulled, self._pulled = self._pulled, None
+        if self.gate is not None:
+            pulled, self.gate = self.gate.result(), None
+        if pulled is None:
             return pb.Reply(generation=shard.generation), None
-        (buffer, version), self.gate = self.gate.result(), None
+        buffer, version = pulled
         reply = self._outcome_of_push()
         reply.seq, reply.version, reply.generation = header.seq, version, shard.generation
-        reply.drain = self._host.draining
+        if host.draining:
+            reply.drain = True
         if header.HasField("have_version"):
             held = header.have_version == version and header.generation == shard.generation
             # With elastic averaging what the worker holds of a version is its own, not the shard's.
@@ -53,30 +65,33 @@ class Answer:
         if header.no_pull or reply.not_modified:
             shard.release(buffer)
             return reply, None
-        self._host.metrics.bytes_pulled += buffer.array.nbytes
+        host.metrics.bytes_pulled += buffer.array.nbytes
         return reply, buffer
 
     def abandon(self) -> None:
         """Gives up a reply that nobody will hear."""
-        gate, self.gate = self.gate, None
+        (pulled, self._pulled), (gate, self.gate) = (self._pulled, None), (self.gate, None)
         if gate is not None and not gate.cancel() and not gate.cancelled():
-            self._host.trained_shard().release(gate.result()[0])
+            pulled = gate.result()
+        if pulled is not None:
+            self._host.trained_shard().release(pulled[0])
 
     def _outcome_of_push(self) -> pb.Reply:
         if self._outcome is None:
             return pb.Reply()
-        header, (result, duplicate) = self._header, self._outcome
+        result, duplicate = self._outcome
         if result.outcome == Outcome.BUFFERED:
-            shard = self._host.trained_shard()
+            shard, header = self._host.trained_shard(), self._header
             result = shard.remembered(header.worker, header.incarnation, header.seq) or result
-        return pb.Reply(
+        reply = pb.Reply(
             outcome=int(result.outcome),  # type: ignore[arg-type]
-            reason=result.reason,
             staleness=result.staleness,
             learning_rate=result.learning_rate,
             applied_version=result.version,
-            duplicate=duplicate,
         )
+        if duplicate or result.reason:
+            reply.duplicate, reply.reason = duplicate, result.reason
+        return reply
 
 
 def begin(host: ShardHost, member: pb.Member, header: pb.Request, payload: memoryview, owned: bool = True) -> Answer:
@@ -92,25 +107,25 @@ def begin(host: ShardHost, member: pb.Member, header: pb.Request, payload: memor
     Raises:
         DownpourError: As the shard refuses.
     """
-    if header.kind == pb.INIT:
+    kind = header.kind
+    if kind == pb.PUSH_PULL:
+        if (header.worker, header.incarnation) != (member.worker, member.incarnation):
+            raise InvalidRequest(
+                f"a push must come from the worker whose session it is, {member.worker}, incarnation "
+                f"{member.incarnation}; received worker {header.worker}, incarnation {header.incarnation}. "
+                "Send what the session says."
+            )
+        outcome = host.push(header, payload, owned)
+        return Answer(host, header, host.gate(member.worker, not header.no_pull), outcome)
+    if kind == pb.PULL:
+        return Answer(host, header, host.pull(header, member.worker))
+    if kind == pb.INIT:
         host.initialise(payload)
-        return Answer(host, header, None)
-    if header.kind == pb.ASSIGN:
+    elif kind == pb.ASSIGN:
         host.assign(header, payload)
-        return Answer(host, header, None)
-    if header.kind == pb.PULL:
-        gate: asyncio.Future[tuple[Buffer, int]] = asyncio.get_running_loop().create_future()
-        gate.set_result(host.pull(header, member.worker))
-        return Answer(host, header, gate)
-    if header.kind != pb.PUSH_PULL:
+    else:
         raise InvalidRequest(
-            f"a request's kind must be PUSH_PULL, PULL or INIT; received {header.kind}. "
+            f"a request's kind must be PUSH_PULL, PULL or INIT; received {kind}. "
             "Check that both sides run the same version."
         )
-    if (header.worker, header.incarnation) != (member.worker, member.incarnation):
-        raise InvalidRequest(
-            f"a push must come from the worker whose session it is, {member.worker}, incarnation {member.incarnation}; "
-            f"received worker {header.worker}, incarnation {header.incarnation}. Send what the session says."
-        )
-    outcome = host.push(header, payload, owned)
-    return Answer(host, header, host.gate(member.worker, not header.no_pull), outcome)
+    return Answer(host, header, None)

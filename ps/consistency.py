@@ -55,7 +55,9 @@ class Consistency:
         """Forgets a worker: it left, died or has no more data."""
         clock = self.clocks.pop(worker, None)
         if clock is not None:
-            self._vacate(clock)
+            self._at[clock] -= 1
+            if not self._at[clock]:
+                del self._at[clock]
             if self._at:
                 self.minimum = min(self._at)
 
@@ -64,18 +66,15 @@ class Consistency:
         clock = self.clocks.get(worker)
         if clock is None:
             return
+        at = self._at
         self.clocks[worker] = clock + 1
-        self._at[clock + 1] = self._at.get(clock + 1, 0) + 1
-        if not self._vacate(clock) and clock == self.minimum:
+        at[clock + 1] = at.get(clock + 1, 0) + 1
+        if at[clock] > 1:
+            at[clock] -= 1
+            return
+        del at[clock]
+        if clock == self.minimum:
             self.minimum = clock + 1
-
-    def _vacate(self, clock: int) -> int:
-        left = self._at[clock] - 1
-        if left:
-            self._at[clock] = left
-        else:
-            del self._at[clock]
-        return left
 
     def refuse(self, staleness: int) -> str:
         """Why a push of that staleness must be dropped; empty if it counts."""

@@ -11,11 +11,15 @@ from ps.pushes import Push
 
 
 class Cutting:
-    """Knows what has been admitted and, between the coordinator's word and the cut, what must wait."""
+    """Knows what has been admitted and, between the coordinator's word and the cut, what must wait.
+
+    Attributes:
+        newest: The newest push of every worker's life that has been admitted.
+    """
 
     def __init__(self) -> None:
         """Nothing has been admitted, nothing is held."""
-        self._newest: dict[Life, Push] = {}
+        self.newest: dict[Life, Push] = {}
         self._hold: Hold | None = None
 
     @property
@@ -23,13 +27,9 @@ class Cutting:
         """Whether a cut is about to be taken."""
         return self._hold is not None
 
-    def counted(self, push: Push) -> None:
-        """A push has been admitted."""
-        self._newest[push.worker, push.incarnation] = push
-
     def departed(self, member: pb.Member) -> pb.Departed:
         """How far a worker that has left came here; it is forgotten."""
-        push = self._newest.pop((member.worker, member.incarnation), None)
+        push = self.newest.pop((member.worker, member.incarnation), None)
         departed = pb.Departed(worker=member.worker, incarnation=member.incarnation)
         if push is not None:
             departed.seq, departed.lease, departed.stop = push.seq, push.lease, push.stop
@@ -73,7 +73,7 @@ class Cutting:
     def clear(self) -> None:
         """Ends a cut that is under way and forgets all pushes."""
         self.end()
-        self._newest.clear()
+        self.newest.clear()
 
     def _reached(self) -> dict[Life, int]:
-        return {life: push.seq for life, push in self._newest.items()}
+        return {life: push.seq for life, push in self.newest.items()}

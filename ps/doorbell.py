@@ -165,9 +165,10 @@ class Doorbell:
         header = _parsed(pb.Request, message)
         if line.awaits is not None:
             raise InvalidRequest("a request must wait for the reply to the one before; received two.")
-        self._host.member_of(line.session)
-        limit = min(self._host.limit_bytes(header), len(line.region or b""))
-        if header.payload_bytes > limit:
+        assert line.region is not None
+        limit, room = self._host.limit_bytes(header), len(line.region)
+        if header.payload_bytes > limit or header.payload_bytes > room:
+            limit = min(limit, room)
             raise InvalidRequest(
                 f"a payload must be at most {limit:,} bytes here; received a header that announces "
                 f"{header.payload_bytes:,}. Check that both sides have the same model and shards."
@@ -183,10 +184,9 @@ class Doorbell:
         assert line.region is not None
         payload = memoryview(line.region)[: header.payload_bytes]
         answer = begin(self._host, self._host.member_of(line.session), header, payload, owned=False)
-        if answer.ready:
+        if answer.gate is None:
             self._reply(line, answer)
             return
-        assert answer.gate is not None
         line.answer = answer
         self._await(line, answer.gate, lambda: self._reply(line, answer))
 

@@ -49,7 +49,7 @@ class ShardMetrics:
         return [*self._of_shard(), *(self._of_job(now) if self._coordinator else ())]
 
     def _of_shard(self) -> Iterator[Metric]:
-        host, metrics, shard = self._host, self._host.metrics, self._host.shard
+        host, metrics, shard = self._host, self._host.records.metrics, self._host.shard
         yield CounterMetricFamily("downpour_pushes_applied", "Pushes that became part of the weights", metrics.updates)
         dropped = CounterMetricFamily("downpour_pushes_dropped", "Pushes dropped by policy", labels=["reason"])
         for reason, count in sorted(metrics.dropped.items()):

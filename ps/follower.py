@@ -131,7 +131,7 @@ class Follower:
             self._report_once(host)
 
     def _report_once(self, host: ShardHost, stopped: bool = False) -> None:
-        records, calls, generation = host.take_trace(), host.calls.take(), host.generation
+        records, calls, generation = host.records.take(), host.calls.take(), host.generation
         self.emit(pb.ShardEvent(count=host.count(), trace=records, calls=calls, stopped=stopped, generation=generation))
 
 

@@ -12,16 +12,11 @@ Pulled = tuple[Buffer, int]  # held once for the receiver, with its version
 
 
 class Gates:
-    """The gates of one shard's workers; closed ones are looked at again when something has moved."""
+    """The closed gates of one shard's workers; they are looked at again when something has moved."""
 
-    def __init__(self, answer: Callable[[Shard, int], Pulled]) -> None:
-        """All open.
-
-        Args:
-            answer: Takes the weights that a worker computes from next.
-        """
-        self._answer = answer
-        self._closed: dict[int, tuple[asyncio.Future[Pulled], bool]] = {}
+    def __init__(self) -> None:
+        """All open."""
+        self._closed: dict[int, tuple[asyncio.Future[Pulled], Callable[[], Pulled]]] = {}
         self._state: tuple[int, int, int] | None = None
 
     @property
@@ -29,19 +24,10 @@ class Gates:
         """Workers that wait."""
         return list(self._closed)
 
-    def enter(self, shard: Shard, worker: int, fetch: bool = True) -> asyncio.Future[Pulled]:
-        """A future of the weights for the worker when it may proceed; it holds them.
-
-        Args:
-            shard: Whose mode decides.
-            worker: Whose push was counted.
-            fetch: Whether it will compute from them.
-        """
+    def enter(self, worker: int, take: Callable[[], Pulled]) -> asyncio.Future[Pulled]:
+        """A future of what `take` gives once the worker may proceed."""
         gate: asyncio.Future[Pulled] = asyncio.get_running_loop().create_future()
-        if shard.may_proceed(worker):
-            gate.set_result(self._answer(shard, worker) if fetch else shard.pull())
-        else:
-            self._closed[worker] = (gate, fetch)
+        self._closed[worker] = (gate, take)
         return gate
 
     def look(self, shard: Shard | None) -> None:
@@ -50,9 +36,9 @@ class Gates:
             return
         self._state = shard.gate_state
         for worker in [worker for worker in self._closed if shard.may_proceed(worker)]:
-            gate, fetch = self._closed.pop(worker)
+            gate, take = self._closed.pop(worker)
             if not gate.done():
-                gate.set_result(self._answer(shard, worker) if fetch else shard.pull())
+                gate.set_result(take())
 
     def forget(self) -> None:
         """Looks at all of them next time, whatever has moved since."""

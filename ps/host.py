@@ -13,19 +13,19 @@ from protos import parameter_server_pb2 as pb
 from protos.codec import check_length
 from protos.errors import InvalidRequest, JobConflict, UnknownWorker
 from protos.layout import Layout, Slice
-from ps import trace
-from ps.buffers import Arena, Buffer, Pool
+from ps.buffers import Arena, Pool
 from ps.calls import Call, CallLog, is_recorded
 from ps.checkpoint import SLOT, STATE, TRAINED
 from ps.config import JobSettings
 from ps.consistency import consistency_of
 from ps.cutting import Cutting
-from ps.gates import Gates
+from ps.gates import Gates, Pulled
 from ps.hyper import resolve
 from ps.metrics import Metrics
 from ps.pushes import Push, Result
 from ps.rates import RateTable
 from ps.received import gradient_of, limit_bytes, push_of
+from ps.records import Records
 from ps.schedules import schedule_of
 from ps.shard import Shard
 from ps.shard_state import Assembly, ShardState, initial_state, put_state, take_state, weights_state
@@ -39,7 +39,7 @@ class ShardHost:
     Attributes:
         shard: The weights; None until they are initialised.
         slice: What this shard owns; None until the layout is known.
-        trace: Records that nobody has taken yet.
+        records: Of the trace.
         calls: On the shard, where the job is recorded.
         shares: Whether the weights are to be kept where workers on this host can map them.
         arena: Memory of the weights that workers on this host can map; None: on the heap, for nobody maps them.
@@ -71,7 +71,7 @@ class ShardHost:
         self.shard: Shard | None = None
         self.metrics = Metrics()
         self.transports: set[str] = set()  # by which workers have reached it
-        self.trace = bytearray()
+        self.records = Records(self.metrics)
         self.calls = CallLog()
         self.shares = False
         self.arena: Arena | None = None
@@ -83,9 +83,7 @@ class ShardHost:
         self.began: Callable[[ShardState], None] = lambda state: state.release()
         self.stopped = asyncio.Event()
         self._members: dict[int, pb.Member] = {}
-        self._gates = Gates(self._answer)
-        self._start_s = time.monotonic()
-        self._records = 0
+        self._gates = Gates()
         self._cutting = Cutting()
         self._assembly: Assembly | None = None
         self._void = False  # the shard's state is of an earlier generation, or initialisation
@@ -104,6 +102,7 @@ class ShardHost:
         if command.HasField("rates"):
             self._set_rates(command.rates)
             if command.settings:
+                self.records.settle()
                 self.metrics.begin_fit()
         if command.generation:
             self._begin_generation(command.generation)
@@ -239,7 +238,7 @@ class ShardHost:
         else:
             self.trained_shard().assign(content)
 
-    def pull(self, header: pb.Request, worker: int) -> tuple[Buffer, int]:
+    def pull(self, header: pb.Request, worker: int) -> Pulled:
         """What a worker asks for, weights or a slot of the optimizer, and the version; held once.
 
         Raises:
@@ -286,28 +285,30 @@ class ShardHost:
             Fenced: It is meant for an earlier life of the shard.
             FutureVersion: Its base version has not been reached.
         """
-        shard = self.trained_shard()
+        shard = self.shard or self.trained_shard()
         known = shard.recorded(header.worker, header.incarnation, header.seq)
         if known is not None:
             self.metrics.duplicates += 1
             return known, True
-        shard.check_generation(header.generation)
+        if header.generation != shard.generation:
+            shard.check_generation(header.generation)
         assert self.slice is not None
         push, gradient = push_of(header), gradient_of(header, payload, self.slice)
         if push.lease:
             self._admit(push)
         begin = time.perf_counter() if self.timed else 0.0
-        result = shard.push(push, gradient, owned)
-        self.calls.add(Call.PUSH, push.worker, push.incarnation, push.seq)
+        result = shard.accept(push, gradient, owned)
+        if self.calls.on:
+            self.calls.add(Call.PUSH, push.worker, push.incarnation, push.seq)
         if self.timed:
             self.timed(time.perf_counter() - begin)
         self.metrics.bytes_pushed += len(payload)
-        self._cutting.counted(push)
+        self._cutting.newest[push.worker, push.incarnation] = push
         if push.lease:
             self._accepted(push)
         if self._cutting.under_way:
             self._try_cut()
-        self._gates.look(self.shard)
+        self._gates.look(shard)
         return result, False
 
     # ------------------------------------------------------------------ cuts and generations
@@ -322,7 +323,8 @@ class ShardHost:
         Raises:
             ValueError: It is another optimizer's, or of another size.
         """
-        self._start_s = time.monotonic() - state.facts.time_s
+        self.records.settle()
+        self.records.start_s = time.monotonic() - state.facts.time_s
         self._put(state)
 
     def state_sizes(self) -> dict[str, int]:
@@ -338,7 +340,7 @@ class ShardHost:
         put_state(self.shard, state, self.generation)
         self._void = False
         if self._rates is None:  # a script's next call of `fit` undoes nothing of the last one
-            self._records, self.trace = state.facts.records, bytearray()
+            self.records.go_back(state.facts.records)
         for member in self._members.values():
             self._join(self.shard, member, resting=False)
         self._say(initialised=True, initialisation=self._initialisation)
@@ -355,7 +357,7 @@ class ShardHost:
             self._optimizer(),
             consistency_of(settings.mode),
             compensation_of(settings.staleness),
-            self._record,
+            self.records.add,
             pool=Pool(self.size, self.arena.allocate if self.arena else None),
             schedule=self._rates or schedule_of(settings.schedule, settings.warm_up),
             momentum_correction=settings.momentum_correction,
@@ -377,7 +379,7 @@ class ShardHost:
         self._cutting.clear()
         self._assembly = None
         if self._rates is None:
-            self.trace = bytearray()
+            self.records.drop()
         self.calls.end()
         self.generation = generation
         if self.shard is not None:
@@ -393,8 +395,8 @@ class ShardHost:
         if number is None or self.shard is None:
             return
         assert self.slice is not None
-        elapsed_s = time.monotonic() - self._start_s
-        self.took(number, take_state(self.shard, self.slice, elapsed_s, self._records))
+        elapsed_s = time.monotonic() - self.records.start_s
+        self.took(number, take_state(self.shard, self.slice, elapsed_s, self.records.count))
         self._cutting.end()
 
     def _assemble(self, part: pb.StatePart) -> None:
@@ -413,23 +415,26 @@ class ShardHost:
         """Workers whose gate is closed."""
         return self._gates.closed
 
-    def gate(self, worker: int, fetch: bool = True) -> asyncio.Future[tuple[Buffer, int]]:
-        """A future of the weights for a worker, whose push was counted, when it may proceed; it holds them."""
-        return self._gates.enter(self.trained_shard(), worker, fetch)
+    def gate(self, worker: int, fetch: bool = True) -> Pulled | asyncio.Future[Pulled]:
+        """The weights for a worker whose push was counted, held once: now, or when it may proceed.
 
-    def _answer(self, shard: Shard, worker: int) -> tuple[Buffer, int]:
+        Args:
+            worker: Whose gate it is.
+            fetch: Whether it will compute from them.
+        """
+        shard = self.shard or self.trained_shard()
+        if shard.may_proceed(worker):
+            return self._answer(shard, worker) if fetch else shard.pull()
+        return self._gates.enter(worker, lambda: self._answer(shard, worker) if fetch else shard.pull())
+
+    def _answer(self, shard: Shard, worker: int) -> Pulled:
         if self.calls.pulls:
             self.calls.add(Call.PULL, worker)
         return shard.answer(worker)
 
-    def _record(self, push: Push, result: Result) -> None:
-        now = time.monotonic()
-        self.metrics.record(push, result, now)
-        self.trace += trace.pack(push, result, now - self._start_s)
-        self._records += 1
-
     def count(self) -> pb.ShardCount:
         """Totals for the coordinator."""
+        self.records.settle()
         return pb.ShardCount(
             version=self.shard.version if self.shard else 0,
             dropped=self.metrics.dropped.total(),
@@ -437,8 +442,3 @@ class ShardHost:
             bytes_pushed=self.metrics.bytes_pushed,
             bytes_pulled=self.metrics.bytes_pulled,
         )
-
-    def take_trace(self) -> bytes:
-        """The records since the last call."""
-        records, self.trace = bytes(self.trace), bytearray()
-        return records

@@ -30,6 +30,7 @@ class Rule:
         scalars: From the settings of an update and its number t (from 1) to what `block` receives.
         slots: From the settings to names and initial values of the state that is kept per weight.
         defaults: The hyper-parameters it uses, with Keras's defaults.
+        counts: Whether the scalars depend on the update's number.
     """
 
     doc: str
@@ -37,6 +38,7 @@ class Rule:
     scalars: Callable[[Settings, int], Scalars]
     slots: Callable[[Settings], dict[str, float]]
     defaults: dict[str, float]
+    counts: bool = False
 
     def bytes_per_weight(self, settings: Settings) -> int:
         """Bytes an update must move per weight: w and g read, w' written, each slot read and written."""
@@ -196,6 +198,7 @@ OPTIMIZERS: dict[str, Rule] = {
         scalars=_adam_scalars,
         slots=lambda h: {"momentum": 0.0, "velocity": 0.0},
         defaults={"learning_rate": 0.001, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7},
+        counts=True,
     ),
     "adamw": Rule(
         doc="adam with decoupled weight decay",
@@ -205,5 +208,6 @@ OPTIMIZERS: dict[str, Rule] = {
         defaults={
             "learning_rate": 0.001, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7, "weight_decay": 0.004,
         },
+        counts=True,
     ),
 }  # fmt: skip

@@ -4,34 +4,35 @@ from __future__ import annotations
 
 from protos import parameter_server_pb2 as pb
 from ps.coordinator import Coordinator
-from ps.metrics import Metrics, Rate, mean
+from ps.metrics import Rate, mean
+from ps.records import Records
 
 
 class ProgressReport:
     """Builds `Progress` messages from the coordinator and the metrics of shard 0."""
 
-    def __init__(self, coordinator: Coordinator, metrics: Metrics, run: str) -> None:
+    def __init__(self, coordinator: Coordinator, records: Records, run: str) -> None:
         """Reports of one job.
 
         Args:
             coordinator: The job.
-            metrics: Of shard 0.
+            records: Of shard 0.
             run: Name of the run directory.
         """
-        self._coordinator, self._metrics, self._run = coordinator, metrics, run
+        self._coordinator, self._records, self._run = coordinator, records, run
         self._rate, self._window = 0.0, Rate()
         self._rates: dict[int, float] = {}
         self._windows: dict[int, Rate] = {}
 
     def sample(self, now: float) -> None:
         """Takes the rates of the last seconds; to be called regularly."""
-        self._rate = self._window.of(self._metrics.samples, now)
-        for number, worker in self._metrics.workers.items():
+        self._rate = self._window.of(self._records.metrics.samples, now)
+        for number, worker in self._records.metrics.workers.items():
             self._rates[number] = self._windows.setdefault(number, Rate()).of(worker.samples, now)
 
     def message(self, now: float, notes_from: int = 0) -> pb.Progress:
         """The state of the job, with the notes from `notes_from` on."""
-        coordinator, metrics, settings = self._coordinator, self._metrics, self._coordinator.settings
+        coordinator, metrics, settings = self._coordinator, self._records.metrics, self._coordinator.settings
         ledger = coordinator.ledger
         epoch = ledger.epoch if ledger else 0
         current = metrics.epochs.get(epoch)
@@ -81,7 +82,7 @@ class ProgressReport:
                 pid=member.pid,
                 state=member.state,
             )
-            known = self._metrics.workers.get(member.worker)
+            known = self._records.metrics.workers.get(member.worker)
             if known is not None:
                 line.updates, line.samples, line.dropped = known.updates, known.samples, known.dropped
                 line.samples_per_s = self._rates.get(member.worker, 0.0)

@@ -14,7 +14,7 @@ def limit_bytes(header: pb.Request, part: Slice | None) -> int:
     """The most payload that a frame with such a header may have, at the shard that owns `part`."""
     if part is None or header.kind == pb.PULL:
         return 0
-    if header.kind in (pb.INIT, pb.ASSIGN):
+    if header.kind in (pb.INIT, pb.ASSIGN) or header.codec == "float32":
         return 4 * part.size
     return codec_named(header.codec).size_bytes(part.trained) + 4 * part.state
 

@@ -77,7 +77,7 @@ class CoordinatorProcess:
         self.board = Board(path, self.coordinator, self.host.metrics) if settings.tensorboard else None
         self.losses = LossWatch(self.host.metrics)
         self.narration = Narration(self.coordinator, self.host.metrics, str(path))
-        self.report = ProgressReport(self.coordinator, self.host.metrics, path.name)
+        self.report = ProgressReport(self.coordinator, self.host.records, path.name)
         self.servicer = CoordinatorServicer(
             self.coordinator, self.report, self.lines, path / "model.keras", self._stop_at_once
         )
@@ -248,7 +248,7 @@ class CoordinatorProcess:
         self._noted = len(self.coordinator.notes)
 
     def _flush_trace(self) -> None:
-        self.run.traces.append(0, self.host.take_trace())
+        self.run.traces.append(0, self.host.records.take())
         self.run.calls.append(0, self.host.calls.take())
 
     def _write_summary(self) -> None:

@@ -67,6 +67,8 @@ class Shard:
         self._optimizer = optimizer
         self._consistency = consistency
         self._compensation = compensation or Compensation()
+        bases = (Consistency.refuse, Compensation.refuse)
+        self._refuses = (type(consistency).refuse, type(self._compensation).refuse) != bases
         self._pool = pool or Pool(len(initial))
         self._versions = Versions(self._pool, version_memory_bytes // (4 * len(initial)), version_depth)
         schedule = schedule or schedule_of("constant")
@@ -214,19 +216,23 @@ class Shard:
             FutureVersion: The base version has not been reached.
         """
         before = self.recorded(push.worker, push.incarnation, push.seq)
-        if before is not None:
-            return before
+        return before if before is not None else self.accept(push, gradient, owned)
+
+    def accept(self, push: Push, gradient: np.ndarray, owned: bool = True) -> Result:
+        """As `push`, of a push of which nothing is `recorded`."""
         self._check(push, gradient)
         self._outcomes.arrived(push)
-        self.resume(push.worker)
+        if push.worker not in self._consistency.clocks:
+            self.resume(push.worker)
         self._consistency.tick(push.worker)
         staleness = self.version - push.base_version
-        reason = self._refuse(push, gradient, staleness)
+        with np.errstate(all="ignore"):
+            reason = self._refuse(push, gradient, staleness)
+            if not reason and not self._consistency.buffers:
+                return self._apply_one(push, gradient, staleness)
         if reason:
             self._take_answer(push.worker)
             return self._conclude(push, Result(Outcome.DROPPED, self.version, staleness, reason=reason))
-        if not self._consistency.buffers:
-            return self._apply_one(push, gradient, staleness)
         buffered = Result(Outcome.BUFFERED, self.version, staleness)
         self._outcomes.remember(push, buffered)
         self._pending.append((push, gradient))
@@ -303,6 +309,8 @@ class Shard:
     def _refuse(self, push: Push, gradient: np.ndarray, staleness: int) -> str:
         if push.nonfinite or not math.isfinite(push.norm) or not _finite(gradient):
             return "nonfinite"
+        if not self._refuses:
+            return ""
         refused = self._consistency.refuse(staleness)
         return refused or self._compensation.refuse(staleness, self._consistency.live)
 
@@ -375,7 +383,8 @@ class Shard:
             if not self._senders[push.worker]:
                 del self._senders[push.worker]
         spare, base = self._pool.take(), self.version
-        rates = self._rule.several(group, base, self._committed.array, spare.array)
+        with np.errstate(all="ignore"):
+            rates = self._rule.several(group, base, self._committed.array, spare.array)
         self._commit(spare)
         for (push, _), η in zip(group, rates, strict=True):
             self._conclude(push, Result(Outcome.APPLIED, self.version, base - push.base_version, η))
@@ -395,5 +404,4 @@ def _finite(vector: np.ndarray) -> bool:
     """Whether every element is; their sum of squares tells, unless it overflows: only then is each looked at."""
     if vector.size == 1:
         return math.isfinite(vector[0])
-    with np.errstate(over="ignore", invalid="ignore"):
-        return math.isfinite(vector.dot(vector)) or bool(np.isfinite(vector).all())
+    return math.isfinite(vector.dot(vector)) or bool(np.isfinite(vector).all())

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from protos.errors import InvalidRequest
 from ps.hyper import Hyper, resolve
-from ps.optimizers import OPTIMIZERS, Settings, Vector, float32
+from ps.optimizers import OPTIMIZERS, Scalars, Settings, Vector, float32
 
 State = Mapping[str, NDArray[np.generic]]
 
@@ -47,6 +47,7 @@ class Optimizer:
         self.slots: dict[str, Vector] = {
             slot: np.full(size, value, np.float32) for slot, value in self._rule.slots(self.settings).items()
         }
+        self._last: tuple[object, Scalars] = (), ()
         self._scratch = np.empty((2, min(size, BLOCK)), np.float32)
 
     @property
@@ -85,22 +86,39 @@ class Optimizer:
                 that could be replaced. Nothing has changed then.
         """
         self._check(weights, gradient, out)
-        scalars = self._rule.scalars(self._settings(learning_rate, momentum), self.step + 1)
+        with np.errstate(all="ignore"):
+            self.advance(weights, gradient, out, learning_rate, scale, momentum)
+
+    def advance(
+        self,
+        weights: Vector,
+        gradient: Vector,
+        out: Vector,
+        learning_rate: float | None = None,
+        scale: float | None = None,
+        momentum: float | None = None,
+    ) -> None:
+        """As `apply`, for vectors that are known to be right; what overflows may warn."""
+        scalars = self._scalars(learning_rate, momentum)
         if scale is None and not gradient.flags.aligned:
             scale = 1.0  # one copy by blocks; else every operation on the gradient makes its own
+        if scale is None and self.size <= BLOCK:
+            self._rule.block(weights, gradient, out, self._scratch[0], (*self.slots.values(),), scalars)
+        else:
+            self._walk(weights, gradient, out, scalars, scale)
+        self.step += 1
+
+    def _walk(self, weights: Vector, gradient: Vector, out: Vector, scalars: Scalars, scale: float | None) -> None:
         factors = () if scale is None else float32(scale)
         slots = self.slots.values()
-        rule_block = self._rule.block
-        with np.errstate(all="ignore"):
-            for start in range(0, self.size, BLOCK):
-                block = slice(start, min(start + BLOCK, self.size))
-                s, g = self._scratch[:, : block.stop - start]
-                if factors:
-                    np.multiply(gradient[block], factors[0], g)
-                else:
-                    g = gradient[block]
-                rule_block(weights[block], g, out[block], s, tuple([slot[block] for slot in slots]), scalars)
-        self.step += 1
+        for start in range(0, self.size, BLOCK):
+            block = slice(start, min(start + BLOCK, self.size))
+            s, g = self._scratch[:, : block.stop - start]
+            if factors:
+                np.multiply(gradient[block], factors[0], g)
+            else:
+                g = gradient[block]
+            self._rule.block(weights[block], g, out[block], s, tuple([slot[block] for slot in slots]), scalars)
 
     def slot(self, name: str) -> Vector:
         """A slot itself, `float32[n]`.
@@ -139,6 +157,13 @@ class Optimizer:
         for name, slot in self.slots.items():
             slot[:] = state[name]
         self.step = int(step)
+
+    def _scalars(self, learning_rate: float | None, momentum: float | None) -> Scalars:
+        """Those of one update; made anew only if they differ from the last one's."""
+        key = (learning_rate, momentum, self.step if self._rule.counts else 0)
+        if key != self._last[0]:
+            self._last = key, self._rule.scalars(self._settings(learning_rate, momentum), self.step + 1)
+        return self._last[1]
 
     def _settings(self, learning_rate: float | None, momentum: float | None) -> Settings:
         """Those of one update."""

@@ -65,6 +65,7 @@ class Update:
         self.uncorrected = 0
         self._optimizer, self._consistency, self._compensation = optimizer, consistency, compensation
         self._schedule, self._base, self._momentum_correction = schedule, base, momentum_correction
+        self._compensates = type(compensation) is not Compensation
 
     def learning_rate(self, version: int) -> float:
         """η at a version, before the staleness policy."""
@@ -72,17 +73,20 @@ class Update:
 
     def one(self, push: Weighed, payload: Vector, version: int, old: Vector, new: Vector) -> float:
         """Writes into `new` what a push makes of `old` (all `float32[n + m]`); returns its effective η."""
-        η, n = self.learning_rate(version), self._optimizer.size
-        scale = self._compensation.scale(version - push.base_version, self._consistency.live, η)
+        optimizer, scale = self._optimizer, 1.0
+        η, n = self.learning_rate(version), optimizer.size
+        if self._compensates:
+            scale = self._compensation.scale(version - push.base_version, self._consistency.live, η)
         if self._consistency.payload == "difference":
             self._add(payload, scale, old, new)
-        elif len(new) == n:
-            gradient = self._gradient(push, payload, version, old)
-            self._optimizer.apply(old, gradient, new, learning_rate=η * scale, momentum=self._momentum())
-        else:
-            gradient = self._gradient(push, payload[:n], version, old[:n])
-            self._optimizer.apply(old[:n], gradient, new[:n], learning_rate=η * scale, momentum=self._momentum())
+            return η * scale
+        gradient, momentum = payload, self._momentum() if self._momentum_correction else None
+        if len(new) != n:
             np.add(old[n:], payload[n:], out=new[n:])
+            old, gradient, new = old[:n], payload[:n], new[:n]
+        if self._compensates:
+            gradient = self._gradient(push, gradient, version, old)
+        optimizer.advance(old, gradient, new, η * scale, None, momentum)
         return η * scale
 
     def several(self, group: Sequence[tuple[Weighed, Vector]], version: int, old: Vector, new: Vector) -> list[float]:

@@ -157,7 +157,7 @@ class RecordedJob:
     def recorded(self) -> Recorded:
         facts: dict[tuple[int, int], dict[str, str]]
         facts = {(w, i): {} for w, lives in self.lives.items() for i in range(1, lives + 1)}
-        traces = [np.frombuffer(host.take_trace(), trace.DTYPE) for host in self.hosts]
+        traces = [np.frombuffer(host.records.take(), trace.DTYPE) for host in self.hosts]
         called = [np.frombuffer(host.calls.take(), calls.DTYPE) for host in self.hosts]
         return Recorded(Path("nowhere"), self.settings, LAYOUT, self.flat, traces, called, facts, "")
 

@@ -114,9 +114,7 @@ class Both:
         self.schedule: list[str] = []
 
     def _outcome(self, push: Push, result: Result) -> None:
-        self.told.append(
-            (push.worker, push.seq, result.outcome, result.version, result.staleness, result.reason)
-        )
+        self.told.append((push.worker, push.seq, result.outcome, result.version, result.staleness, result.reason))
 
     def step(self) -> None:
         worker = int(self.rng.integers(WORKERS))

@@ -182,9 +182,7 @@ def test_noise_with_a_constant_delay(delay: int, η: float) -> None:
 
 
 def test_noise_with_momentum() -> None:
-    result = run(
-        workers=1, optimizer="momentum", momentum=0.9, problem="quadratic:h=1,sigma=0.5,dim=4", updates=60_000
-    )
+    result = run(workers=1, optimizer="momentum", momentum=0.9, problem="quadratic:h=1,sigma=0.5,dim=4", updates=60_000)
     assert result["var"] == pytest.approx(variance(0.1, 0, 0.9) * 0.05**2, rel=0.05)
 
 
