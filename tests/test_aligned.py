@@ -1,0 +1,70 @@
+"""Vectors that TensorFlow reads in place, with one copy or, in mapped memory, none."""
+
+from __future__ import annotations
+
+import mmap
+
+import numpy as np
+import pytest
+
+from protos import memfd
+from worker.aligned import Input
+
+SIZE = 1000
+Memory = tuple[list[np.ndarray], list[np.ndarray]]
+
+
+@pytest.fixture
+def memory() -> Memory:
+    """Two vectors `float32[SIZE]` on pages of their own, and the same memory as a worker maps it."""
+    stride = mmap.ALLOCATIONGRANULARITY
+    descriptor = memfd.create("downpour-test", 2 * stride)
+    written = mmap.mmap(descriptor, 2 * stride)
+    mapped = memoryview(mmap.mmap(descriptor, 2 * stride, mmap.MAP_SHARED, mmap.PROT_READ))
+    vectors = [np.frombuffer(written, np.float32, SIZE, at) for at in (0, stride)]
+    seen = [np.frombuffer(mapped[at : at + 4 * SIZE], np.float32) for at in (0, stride)]
+    return vectors, seen
+
+
+def test_what_lies_in_mapped_memory_is_not_copied(memory: Memory) -> None:
+    (first, second), (seen, other) = memory
+    argument = Input((SIZE,))
+    first[:], second[:] = 1, 2
+    tensor, another = argument.filled(seen), argument.filled(other)
+    assert (tensor.numpy() == 1).all() and (another.numpy() == 2).all()
+    first[:] = 3
+    assert (tensor.numpy() == 3).all() and (argument.array == 0).all()
+    assert argument.filled(seen) is tensor
+
+
+def test_a_tensor_of_mapped_memory_outlives_the_vector(memory: Memory) -> None:
+    (first, _), seen = memory
+    argument = Input((SIZE,))
+    first[:] = 5
+    tensor = argument.filled(seen.pop(0))
+    seen.clear()
+    assert (tensor.numpy() == 5).all()
+
+
+def test_anything_else_is_copied_into_the_same_tensor() -> None:
+    argument = Input((SIZE,))
+    for value in (1, 2):
+        vector = np.full(SIZE, value, np.float32)
+        tensor = argument.filled(vector)
+        vector[:] = 0
+        assert tensor is argument.tensor and (tensor.numpy() == value).all()
+
+
+def test_mapped_memory_of_another_type_or_place_is_copied() -> None:
+    content = mmap.mmap(-1, 8 * SIZE + 64)
+    for vector in (
+        np.frombuffer(memoryview(content)[4 : 4 + 4 * SIZE], np.float32),
+        np.frombuffer(memoryview(content)[: 4 * SIZE], np.int32).astype(np.float32),
+    ):
+        argument = Input((SIZE,))
+        assert argument.filled(vector) is argument.tensor
+
+
+def test_a_vector_of_another_length_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"must have the shape \(1000,\); received \(3,\)"):
+        Input((SIZE,)).filled(np.zeros(3, np.float32))
