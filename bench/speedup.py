@@ -272,8 +272,8 @@ def _flags(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, metavar="DIR", help="write results.json, report.md and plots here")
     flags = parser.parse_args(argv)
     flags.repeats = flags.repeats or (1 if flags.quick else 3)
-    flags.workers = flags.workers or ([1, 4, 8] if flags.quick else [1, 2, 4, 8, 16, 32])
+    flags.workers = flags.workers or ([1, 4, 8] if flags.quick else [1, 2, 4, 8, 16])
     flags.straggler = tuple(flags.straggler or [(1, 5.0)])
-    flags.accuracy, flags.seconds = (0.75, 3.0) if flags.quick else (0.85, 40.0)
+    flags.accuracy, flags.seconds = (0.75, 3.0) if flags.quick else (0.8, 20.0)
     flags.epochs, flags.real_accuracy = (1, 0.9) if flags.quick else (3, 0.94)
     return flags

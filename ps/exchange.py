@@ -99,16 +99,16 @@ class _Turn:
             assert header is not None
             while (held := self._host.held(header)) is not None:
                 await self._told(held)
-            await self._held(header)
             # A large payload will come, or go: the weights.
             if frame is None or (not header.no_pull and 4 * self._host.size > INLINE_BYTES):
                 await self._admit()
-            frame = frame or await self._payload(decoder)
-            await self._held(header)  # a cut may have begun meanwhile
+                frame = frame or await self._payload(decoder)
+                await self._held(header)  # a cut may have begun meanwhile
             member = self._host.member_of(self._session)
             answer = begin(self._host, member, frame.header, frame.payload, owned=self._memory is None)
             try:
-                await self._wait(answer)
+                if answer.gate is not None:
+                    await self._wait(answer.gate)
                 await self._send(answer)
             finally:
                 answer.abandon()
@@ -133,14 +133,13 @@ class _Turn:
                     return frame
         raise InvalidRequest("a stream must end between two frames; it ended within one. Resend the frame.")
 
-    async def _wait(self, answer: Answer) -> None:
+    async def _wait(self, gate: asyncio.Future[Any]) -> None:
         """Waits until the reply may leave; others may take this one's place meanwhile."""
-        if answer.ready:
+        if gate.done():
             return
         admitted = self._admitted
         self._dismiss()
-        assert answer.gate is not None
-        await self._told(answer.gate)
+        await self._told(gate)
         if admitted:
             await self._admit()
 

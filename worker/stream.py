@@ -7,6 +7,7 @@ thread to thread, a round trip of 318 kB takes a quarter less.
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
@@ -103,6 +104,7 @@ class ShardStream(Transport):
         self._channel: grpc.aio.Channel | None = None
         self._call: Any = None
         self._timer: asyncio.TimerHandle | None = None
+        self._due_s = math.inf  # when what is awaited is overdue, by the loop's clock
         self._timed_out = False
 
     def close(self) -> None:
@@ -153,8 +155,7 @@ class ShardStream(Transport):
         except (asyncio.CancelledError, asyncio.InvalidStateError, grpc.aio.UsageError) as failure:
             raise await self._explain() from failure
         finally:
-            if self._timer is not None:
-                self._timer.cancel()
+            self._due_s = math.inf
 
     def _stream(self) -> Any:
         if self._channel is None:
@@ -170,13 +171,18 @@ class ShardStream(Transport):
             await channel.close(None)
 
     def _await_sign_of_life(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(self._timeout_s, self._expire)
+        loop = asyncio.get_running_loop()
+        self._due_s = loop.time() + self._timeout_s
+        if self._timer is None:  # one timer that looks again costs less than one for each message
+            self._timer = loop.call_at(self._due_s, self._look)
 
-    def _expire(self) -> None:
-        self._timed_out = True
-        self._call.cancel()
+    def _look(self) -> None:
+        loop, self._timer = asyncio.get_running_loop(), None
+        if loop.time() >= self._due_s:
+            self._timed_out = True
+            self._call.cancel()
+        elif self._due_s < math.inf:
+            self._timer = loop.call_at(self._due_s, self._look)
 
     async def _explain(self) -> DownpourError:
         """Why the stream is at an end."""
