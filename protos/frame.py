@@ -8,7 +8,7 @@ so that a receiver learns of it before it takes it in.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -29,10 +29,15 @@ Buffer = bytes | bytearray | memoryview
 
 
 class Frame(NamedTuple, Generic[Header]):
-    """A complete frame: its header and its payload (`uint8[payload_bytes]`, read-only or owned)."""
+    """A complete frame: its header and its payload (`uint8[payload_bytes]`, read-only or owned).
+
+    Attributes:
+        parts: The messages that make up the payload, which is empty then, where they were not to be put together.
+    """
 
     header: Header
     payload: memoryview
+    parts: Sequence[bytes] = ()
 
 
 def encode(header: Header, *parts: Buffer, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
@@ -67,6 +72,7 @@ class Decoder(Generic[Header]):
         header_type: type[Header],
         limit_bytes: Callable[[Header], int],
         allocate: Callable[[int], memoryview] = lambda size: np.empty(size, np.uint8).data,
+        apart: Callable[[Header], bool] = lambda header: False,
     ) -> None:
         """Starts between two frames.
 
@@ -75,10 +81,14 @@ class Decoder(Generic[Header]):
             limit_bytes: The most payload that a frame with such a header may have; asked before a byte of
                 it is stored.
             allocate: Gives the memory for a payload of several messages, once its first bytes are there.
+            apart: Whether the messages of such a frame stay as they are. Those that do not hold whole `float32` are
+                put together nevertheless.
         """
         self._header_type: type[Header] = header_type
         self._limit_bytes: Callable[[Header], int] = limit_bytes
         self._allocate = allocate
+        self._apart: Callable[[Header], bool] = apart
+        self._parts: list[bytes] = []
         self._header: Header | None = None
         self._payload: memoryview | None = None
         self._filled = 0
@@ -117,11 +127,23 @@ class Decoder(Generic[Header]):
         if not message:
             raise InvalidRequest("a continuation must hold payload; received an empty message. Resend the frame.")
         self._check_room(self._filled + len(message), header.payload_bytes)
+        if self._payload is None and len(message) % 4 == 0 and self._apart(header):
+            return self._keep(header, message)
         return self._take(header, message)
+
+    def _keep(self, header: Header, message: bytes) -> Frame[Header] | None:
+        self._parts.append(message)
+        self._filled += len(message)
+        if self._filled < header.payload_bytes:
+            return None
+        parts, self._header, self._parts = self._parts, None, []
+        return Frame(header, memoryview(b""), parts)
 
     def _take(self, header: Header, part: bytes | memoryview) -> Frame[Header] | None:
         if self._payload is None:
             self._payload = self._allocate(header.payload_bytes)
+            kept, self._parts = b"".join(self._parts), []
+            self._payload[: len(kept)] = kept
         end = self._filled + len(part)
         self._payload[self._filled : end] = part
         self._filled = end

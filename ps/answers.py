@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from protos import parameter_server_pb2 as pb
 from protos.errors import InvalidRequest
@@ -94,14 +95,16 @@ class Answer:
         return reply
 
 
-def begin(host: ShardHost, member: pb.Member, header: pb.Request, payload: memoryview, owned: bool = True) -> Answer:
+def begin(
+    host: ShardHost, member: pb.Member, header: pb.Request, payload: memoryview | Sequence[bytes], owned: bool = True
+) -> Answer:
     """Carries out a request.
 
     Args:
         host: The shard.
         member: Who asks.
         header: The request.
-        payload: Its payload; must not change while this call lasts.
+        payload: Its payload; must not change while this call lasts. In parts only if the shard `takes_parts`.
         owned: Whether it may be kept, because nobody will write to it afterwards.
 
     Raises:
@@ -119,6 +122,7 @@ def begin(host: ShardHost, member: pb.Member, header: pb.Request, payload: memor
         return Answer(host, header, host.gate(member.worker, not header.no_pull), outcome)
     if kind == pb.PULL:
         return Answer(host, header, host.pull(header, member.worker))
+    assert isinstance(payload, memoryview)
     if kind == pb.INIT:
         host.initialise(payload)
     elif kind == pb.ASSIGN:

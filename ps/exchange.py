@@ -39,7 +39,7 @@ class ExchangeServicer:
             admitted: Push-pulls whose large payloads are in memory at one time; others wait unread.
         """
         keep_freed_memory(arenas=1)
-        self._host, self._broken = host, broken
+        self._host, self._broken, self._admitted = host, broken, admitted
         self._admission = asyncio.Semaphore(admitted)
         self._spare: list[np.ndarray] = []
         self._streams: Counter[int] = Counter()
@@ -63,6 +63,7 @@ class ExchangeServicer:
             counted = session
             worker = self._host.member_of(session).worker
             self._host.transports.add("grpc")
+            keep_freed_memory(arenas=1, kept_bytes=self._admitted * 4 * self._host.size)
             while (message := await context.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]
                 await _Turn(self._host, session, context, self._admission, self._spare).take(message)
         except Exception as error:
@@ -93,7 +94,7 @@ class _Turn:
 
     async def take(self, message: bytes) -> None:
         try:
-            decoder = Decoder(pb.Request, self._host.limit_bytes, self._allocate)
+            decoder = Decoder(pb.Request, self._host.limit_bytes, self._allocate, self._host.takes_parts)
             frame = decoder.feed(message)
             header = decoder.announced or (frame and frame.header)
             assert header is not None
@@ -105,7 +106,9 @@ class _Turn:
                 frame = frame or await self._payload(decoder)
                 await self._held(header)  # a cut may have begun meanwhile
             member = self._host.member_of(self._session)
-            answer = begin(self._host, member, frame.header, frame.payload, owned=self._memory is None)
+            payload = frame.parts or frame.payload
+            answer = begin(self._host, member, frame.header, payload, owned=self._memory is None)
+            del frame, payload
             try:
                 if answer.gate is not None:
                     await self._wait(answer.gate)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -271,7 +271,14 @@ class ShardHost:
             raise InvalidRequest("weights must be initialised before they are pulled or pushed to: ask Ready first.")
         return self.shard
 
-    def push(self, header: pb.Request, payload: memoryview, owned: bool = True) -> tuple[Result, bool]:
+    def takes_parts(self, header: pb.Request) -> bool:
+        """Whether the payload of such a request may come in several messages that are not put together."""
+        plain = header.kind == pb.PUSH_PULL and header.codec == "float32"
+        return plain and self.shard is not None and self.shard.reads_once
+
+    def push(
+        self, header: pb.Request, payload: memoryview | Sequence[bytes], owned: bool = True
+    ) -> tuple[Result, bool]:
         """Takes a push; returns its outcome so far and whether it is a repetition.
 
         Args:
@@ -293,6 +300,8 @@ class ShardHost:
         if header.generation != shard.generation:
             shard.check_generation(header.generation)
         assert self.slice is not None
+        if not isinstance(payload, memoryview) and not self.takes_parts(header):  # it has changed meanwhile
+            payload = memoryview(b"".join(payload))
         push, gradient = push_of(header), gradient_of(header, payload, self.slice)
         if push.lease:
             self._admit(push)
@@ -302,7 +311,7 @@ class ShardHost:
             self.calls.add(Call.PUSH, push.worker, push.incarnation, push.seq)
         if self.timed:
             self.timed(time.perf_counter() - begin)
-        self.metrics.bytes_pushed += len(payload)
+        self.metrics.bytes_pushed += header.payload_bytes
         self._cutting.newest[push.worker, push.incarnation] = push
         if push.lease:
             self._accepted(push)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from protos import parameter_server_pb2 as pb
 from protos.codec import check_length, codec_named
 from protos.layout import Slice
+from ps.pieces import Pieces
 from ps.pushes import Push
 
 
@@ -19,7 +22,7 @@ def limit_bytes(header: pb.Request, part: Slice | None) -> int:
     return codec_named(header.codec).size_bytes(part.trained) + 4 * part.state
 
 
-def gradient_of(header: pb.Request, payload: memoryview, part: Slice) -> np.ndarray:
+def gradient_of(header: pb.Request, payload: memoryview | Sequence[bytes], part: Slice) -> np.ndarray | Pieces:
     """The gradient `float32[n + m]` of a push; of one that says it is not finite, none of its elements.
 
     A float32 payload is not copied.
@@ -29,6 +32,11 @@ def gradient_of(header: pb.Request, payload: memoryview, part: Slice) -> np.ndar
     """
     if header.nonfinite:
         return np.zeros(0, np.float32)
+    if not isinstance(payload, memoryview):
+        pieces = Pieces(payload)
+        if len(pieces) != part.size:
+            check_length(b"".join(payload), 4 * part.size, part.size)
+        return pieces
     if header.codec == "float32":
         check_length(payload, 4 * part.size, part.size)
         return np.frombuffer(payload, np.float32)

@@ -14,6 +14,7 @@ from protos.errors import Fenced, FutureVersion, InvalidRequest
 from ps.buffers import Buffer, Pool, Versions
 from ps.consistency import Consistency, in_worker_order
 from ps.outcomes import Outcomes
+from ps.pieces import Pieces
 from ps.pushes import Outcome, Push, Result
 from ps.schedules import Schedule, schedule_of
 from ps.staleness import Compensation
@@ -199,12 +200,18 @@ class Shard:
         """What is known of a push; None if it or its worker is forgotten."""
         return self._outcomes.get(worker, incarnation, seq)
 
-    def push(self, push: Push, gradient: np.ndarray, owned: bool = True) -> Result:
+    @property
+    def reads_once(self) -> bool:
+        """Whether a push is read from its beginning to its end and not kept: then it may come in pieces."""
+        return not self._consistency.buffers and self._rule.reads_once
+
+    def push(self, push: Push, gradient: np.ndarray | Pieces, owned: bool = True) -> Result:
         """Takes a gradient `float32[n + m]` (the last m: what to add to the state).
 
         Args:
             push: What the worker says of it.
-            gradient: Not to be written to while this call lasts; nor afterwards, if it is `owned`.
+            gradient: Not to be written to while this call lasts; nor afterwards, if it is `owned`. In pieces only if
+                the shard `reads_once`.
             owned: Whether the shard may keep a reference; else it copies what it has to buffer.
 
         Returns:
@@ -218,7 +225,7 @@ class Shard:
         before = self.recorded(push.worker, push.incarnation, push.seq)
         return before if before is not None else self.accept(push, gradient, owned)
 
-    def accept(self, push: Push, gradient: np.ndarray, owned: bool = True) -> Result:
+    def accept(self, push: Push, gradient: np.ndarray | Pieces, owned: bool = True) -> Result:
         """As `push`, of a push of which nothing is `recorded`."""
         self._check(push, gradient)
         self._outcomes.arrived(push)
@@ -233,6 +240,7 @@ class Shard:
         if reason:
             self._take_answer(push.worker)
             return self._conclude(push, Result(Outcome.DROPPED, self.version, staleness, reason=reason))
+        assert isinstance(gradient, np.ndarray)
         buffered = Result(Outcome.BUFFERED, self.version, staleness)
         self._outcomes.remember(push, buffered)
         self._pending.append((push, gradient))
@@ -290,7 +298,7 @@ class Shard:
                 f"generation {generation}. Pull again and drop the gradient."
             )
 
-    def _check(self, push: Push, gradient: np.ndarray) -> None:
+    def _check(self, push: Push, gradient: np.ndarray | Pieces) -> None:
         if push.samples < 1:
             raise InvalidRequest(
                 f"a gradient must average over 1 or more samples; received {push.samples}. Set the header's samples."
@@ -306,7 +314,7 @@ class Shard:
                 "Pull again: the shard may have been restored from an older checkpoint."
             )
 
-    def _refuse(self, push: Push, gradient: np.ndarray, staleness: int) -> str:
+    def _refuse(self, push: Push, gradient: np.ndarray | Pieces, staleness: int) -> str:
         if push.nonfinite or not math.isfinite(push.norm) or not _finite(gradient):
             return "nonfinite"
         if not self._refuses:
@@ -361,10 +369,11 @@ class Shard:
                 return
             self._apply_several(chosen)
 
-    def _apply_one(self, push: Push, payload: np.ndarray, staleness: int) -> Result:
+    def _apply_one(self, push: Push, payload: np.ndarray | Pieces, staleness: int) -> Result:
         """One update from one push: w' = w − η·g into a spare buffer, swapped in."""
         spare, old = self._pool.take(), self._committed.array
         if self._consistency.payload == "replica":
+            assert isinstance(payload, np.ndarray)
             self._take_answer(push.worker)
             answer = self._answers[push.worker] = self._pool.take()
             η = self._rule.elastic(payload, self.version, old, spare.array, answer.array)
@@ -400,8 +409,10 @@ class Shard:
         return result
 
 
-def _finite(vector: np.ndarray) -> bool:
+def _finite(vector: np.ndarray | Pieces) -> bool:
     """Whether every element is; their sum of squares tells, unless it overflows: only then is each looked at."""
+    if isinstance(vector, Pieces):
+        return all(map(_finite, vector.arrays))
     if vector.size == 1:
         return math.isfinite(vector[0])
     return math.isfinite(vector.dot(vector)) or bool(np.isfinite(vector).all())

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from protos.errors import InvalidRequest
 from ps.hyper import Hyper, resolve
 from ps.optimizers import OPTIMIZERS, Scalars, Settings, Vector, float32
+from ps.pieces import Pieces
 
 State = Mapping[str, NDArray[np.generic]]
 
@@ -92,23 +93,28 @@ class Optimizer:
     def advance(
         self,
         weights: Vector,
-        gradient: Vector,
+        gradient: Vector | Pieces,
         out: Vector,
         learning_rate: float | None = None,
         scale: float | None = None,
         momentum: float | None = None,
     ) -> None:
-        """As `apply`, for vectors that are known to be right; what overflows may warn."""
+        """As `apply`, for vectors that are known to be right; what overflows may warn.
+
+        In pieces the gradient may be longer than `float32[n]`.
+        """
         scalars = self._scalars(learning_rate, momentum)
-        if scale is None and not gradient.flags.aligned:
+        if scale is None and isinstance(gradient, np.ndarray) and not gradient.flags.aligned:
             scale = 1.0  # one copy by blocks; else every operation on the gradient makes its own
-        if scale is None and self.size <= BLOCK:
+        if scale is None and self.size <= BLOCK and isinstance(gradient, np.ndarray):
             self._rule.block(weights, gradient, out, self._scratch[0], (*self.slots.values(),), scalars)
         else:
             self._walk(weights, gradient, out, scalars, scale)
         self.step += 1
 
-    def _walk(self, weights: Vector, gradient: Vector, out: Vector, scalars: Scalars, scale: float | None) -> None:
+    def _walk(
+        self, weights: Vector, gradient: Vector | Pieces, out: Vector, scalars: Scalars, scale: float | None
+    ) -> None:
         factors = () if scale is None else float32(scale)
         slots = self.slots.values()
         for start in range(0, self.size, BLOCK):

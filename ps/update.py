@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ps.consistency import EASGD, Consistency
+from ps.pieces import Pieces
 from ps.schedules import Schedule
 from ps.staleness import Compensation
 from ps.stepping import Optimizer
@@ -71,20 +72,28 @@ class Update:
         """η at a version, before the staleness policy."""
         return self._optimizer.learning_rate * self._schedule(version)
 
-    def one(self, push: Weighed, payload: Vector, version: int, old: Vector, new: Vector) -> float:
+    @property
+    def reads_once(self) -> bool:
+        """Whether what `one` is given is read from its beginning to its end: then it may come in pieces."""
+        return not self._compensates and self._consistency.payload == "gradient"
+
+    def one(self, push: Weighed, payload: Vector | Pieces, version: int, old: Vector, new: Vector) -> float:
         """Writes into `new` what a push makes of `old` (all `float32[n + m]`); returns its effective η."""
         optimizer, scale = self._optimizer, 1.0
         η, n = self.learning_rate(version), optimizer.size
         if self._compensates:
             scale = self._compensation.scale(version - push.base_version, self._consistency.live, η)
         if self._consistency.payload == "difference":
+            assert isinstance(payload, np.ndarray)
             self._add(payload, scale, old, new)
             return η * scale
         gradient, momentum = payload, self._momentum() if self._momentum_correction else None
         if len(new) != n:
             np.add(old[n:], payload[n:], out=new[n:])
-            old, gradient, new = old[:n], payload[:n], new[:n]
+            old, new = old[:n], new[:n]
+            gradient = payload[:n] if isinstance(payload, np.ndarray) else payload
         if self._compensates:
+            assert isinstance(gradient, np.ndarray)
             gradient = self._gradient(push, gradient, version, old)
         optimizer.advance(old, gradient, new, η * scale, None, momentum)
         return η * scale
