@@ -24,13 +24,14 @@ class Buffer:
 
     Attributes:
         offset: Where it begins in shared memory, in bytes.
+        pool: That it goes back to.
     """
 
-    __slots__ = ("array", "offset", "holders")
+    __slots__ = ("array", "offset", "holders", "pool")
 
-    def __init__(self, array: np.ndarray, offset: int = 0) -> None:
+    def __init__(self, array: np.ndarray, offset: int, pool: Pool) -> None:
         """Wraps the memory; nobody holds it yet."""
-        self.array, self.offset = array, offset
+        self.array, self.offset, self.pool = array, offset, pool
         self.holders = 0
 
 
@@ -72,7 +73,7 @@ class Pool:
 
     def _allocate(self) -> Buffer:
         self.allocated += 1
-        return Buffer(*self._new())
+        return Buffer(*self._new(), self)
 
 
 class Arena:

@@ -168,6 +168,7 @@ class Doorbell:
         assert line.region is not None
         limit, room = self._host.limit_bytes(header), len(line.region)
         if header.payload_bytes > limit or header.payload_bytes > room:
+            self._host.member_of(line.session)  # one that has ended may be of a job with another layout
             limit = min(limit, room)
             raise InvalidRequest(
                 f"a payload must be at most {limit:,} bytes here; received a header that announces "

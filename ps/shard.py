@@ -171,8 +171,8 @@ class Shard:
         return (self._pool.hold(own), self.version) if own else self.pull(worker=worker)
 
     def release(self, buffer: Buffer) -> None:
-        """Ends a hold that `pull` gave."""
-        self._pool.drop(buffer)
+        """Ends a hold that `pull` gave, of this shard or of the one that it has taken the place of."""
+        buffer.pool.drop(buffer)
 
     def pin(self, number: int) -> None:
         """Keeps what is committed now, to be pulled as `number` until `unpin`."""

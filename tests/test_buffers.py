@@ -58,3 +58,16 @@ def test_without_readers_two_buffers_are_enough_for_ever() -> None:
         shard.release(buffer)
         shard.push(Push(0, 1, seq, version), np.ones(8, np.float32))
     assert shard._pool.allocated == 2
+
+
+def test_a_buffer_goes_back_to_the_pool_that_it_came_from() -> None:
+    def made(size: int) -> Shard:
+        return Shard(np.zeros(size, np.float32), Optimizer("sgd", Hyper(), size), consistency_of("async"))
+
+    old, new = made(4), made(6)
+    held, _ = old.pull()
+    new.release(held)  # a script's next `fit` has put another shard in the place of the one that was pulled from
+    for seq in (1, 2, 3):
+        new.join(0, seq)
+        new.push(Push(worker=0, incarnation=seq, seq=1, base_version=seq - 1), np.ones(6, np.float32))
+        assert len(new.pull()[0].array) == 6

@@ -74,17 +74,26 @@ def test_one_function_of_many_steps_is_the_steps_one_by_one(xla: str, layers: tu
 
 
 class Server:
-    """A shard of plain gradient descent that notes what it is sent; stands for a `Client`."""
+    """A shard of plain gradient descent that notes what it is sent; stands for a `Client`.
+
+    Weights that it has given are void with the next request, as those in shared memory may be.
+    """
 
     def __init__(self, weights: np.ndarray, trained: int, adds: bool = False) -> None:
         self.weights, self.trained, self.adds = weights.copy(), trained, adds
         self.version = self.pulls = 0
         self.pushes: list[tuple[np.ndarray, Samples, bool]] = []
         self._reply: Pulled | None = None
+        self._given = np.empty(0, np.float32)
 
     def pull(self, pin: int = 0) -> Pulled:
         self.pulls += 1
-        return Pulled(self.weights.copy(), (self.version,), (pb.Reply(),))
+        return Pulled(self._give(), (self.version,), (pb.Reply(),))
+
+    def _give(self) -> np.ndarray:
+        self._given.fill(np.nan)
+        self._given = self.weights.copy()
+        return self._given
 
     def push(
         self, gradient: np.ndarray, norm: float, samples: Samples, nonfinite: bool = False,
@@ -96,7 +105,9 @@ class Server:
             self.weights[:n] += gradient[:n] if self.adds else np.float32(-RATE) * gradient[:n]
             self.weights[n:] += gradient[n:]
             self.version += 1
-        weights = self.weights.copy() if pull else np.empty(0, np.float32)
+        weights = self._give()
+        if not pull:
+            weights = np.empty(0, np.float32)
         self._reply = Pulled(weights, (self.version,), (pb.Reply(),))
 
     def pulled(self) -> Pulled:

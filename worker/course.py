@@ -145,10 +145,10 @@ class Course:
         """Pushes a sum, of which the worker has yet to make the step of the last part."""
         pull = self._since_fetch >= self._plan.fetch_every or self._plan.together or not total.finite
         vector, norm = self._payload(total)
+        if not pull:  # before anything is sent: then what was pulled may be overwritten
+            self._step(part)
         self._link.push(vector, norm, total.samples(task), nonfinite=not total.finite, pull=pull)
         self._sent += 1
-        if not pull:
-            self._step(part)
         pulled = self._link.pulled()
         self._since_push = 0
         if pull:
