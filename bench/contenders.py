@@ -171,11 +171,15 @@ def _common(job: Job) -> list[str]:
 
 
 def _downpour(*extra: str, workers: int | None = None, local: bool = False) -> Run:
-    """This system, with flags of its own; `local` makes a call's steps of the others one push of ours."""
+    """This system, with flags of its own; `local` makes a call's steps of the others one push of ours.
+
+    What a model brings along of clipping and schedule the others do not do, so it is switched off.
+    """
 
     def run(job: Job, folder: Path, timeout_s: float) -> dict[str, Any]:
+        plain = ("--clip-norm", "0", "--schedule", "constant")
         steps = ("--push-every", str(job.steps_per_call)) if local else ()
-        summary = train(replace(job, workers=workers or job.workers), folder, timeout_s, (*extra, *steps))
+        summary = train(replace(job, workers=workers or job.workers), folder, timeout_s, (*plain, *extra, *steps))
         staleness = summary.get("staleness") or {}
         return {
             **{name: summary[name] for name in ("samples", "wall_s", "samples_per_s", "transport")},
