@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from bench import report
-from bench.emulated import BATCH, Run, accuracy_of, gradient_of, measured, weights_of
+from bench.emulated import BATCH, Run, accuracy_of, gradient_of, loss_of, measured, weights_of
 from bench.fixed_delay import run_delayed
 from bench.machine import load
 from bench.problems import Problem
@@ -59,9 +59,9 @@ class Network(Problem):
         rows = self._draw.integers(0, len(self._x), BATCH)
         return gradient_of(weights, self._x[rows].astype(np.float32) / np.float32(255), self._y[rows])
 
-    def accuracy(self, weights: np.ndarray) -> float:
-        """On the test set."""
-        return accuracy_of(weights, self.x_test, self.y_test)
+    def tested(self, weights: np.ndarray) -> tuple[float, float]:
+        """Loss and accuracy on the test set."""
+        return loss_of(weights, self.x_test, self.y_test), accuracy_of(weights, self.x_test, self.y_test)
 
 
 def main(argv: list[str]) -> int:
@@ -102,13 +102,15 @@ def imposed(flags: argparse.Namespace) -> list[dict[str, Any]]:
     """Loss and accuracy after updates whose gradients are so many versions old."""
     delays = (0, 15) if flags.quick else (0, 3, 7, 15, 31)
     updates, seeds = (300, 1) if flags.quick else (2000, 3)
-    return [
-        {"staleness": delay, "compensation": name, "learning_rate": rate, "updates": updates,
-         "accuracy": median(delayed_accuracy(delay, name, rate, updates, seed) for seed in range(seeds))}
-        for rate in ((0.3,) if flags.quick else (0.1, 0.5))
-        for name in COMPENSATIONS
-        for delay in delays
-    ]  # fmt: skip
+    rows = []
+    for rate in (0.3,) if flags.quick else (0.1, 0.5):
+        for name in COMPENSATIONS:
+            for delay in delays:
+                ends = [delayed(delay, name, rate, updates, seed) for seed in range(seeds)]
+                loss, accuracy = (median(values) for values in zip(*ends, strict=True))
+                rows.append({"staleness": delay, "compensation": name, "learning_rate": rate, "updates": updates,
+                             "loss": loss, "accuracy": accuracy})  # fmt: skip
+    return rows
 
 
 def modes(flags: argparse.Namespace) -> list[dict[str, Any]]:
@@ -136,7 +138,7 @@ def table(results: dict[str, Any]) -> str:
     ]
     delays = sorted({row["staleness"] for row in results["imposed"]})
     second = [
-        [name, f"{rate:g}", *(f"{_accuracy(results, name, rate, delay):.4f}" for delay in delays)]
+        [name, f"{rate:g}", *(_ended(results, name, rate, delay) for delay in delays)]
         for rate in sorted({row["learning_rate"] for row in results["imposed"]})
         for name in COMPENSATIONS
     ]
@@ -150,7 +152,7 @@ def table(results: dict[str, Any]) -> str:
             report.head(results, "Staleness"),
             "## Distribution: emulated exponential steps of 20 ms (mean) at a real server",
             report.rows(["workers", "worker", "pushes", "mean τ", "predicted"], first),
-            f"## Imposed: test accuracy after {updates:,} updates, each with a gradient τ versions old",
+            f"## Imposed: test loss and accuracy after {updates:,} updates, each with a gradient τ versions old",
             report.rows(["compensation", "η", *(f"τ = {delay}" for delay in delays)], second),
             f"## Modes: {seconds:.0f} s with eight workers, 20 ms emulated steps, worker 7 five times slower, η = 0.1",
             report.rows(["mode", "push-pulls/s", "mean τ", "test accuracy"], third),
@@ -176,16 +178,21 @@ def draw_distribution(results: dict[str, Any], figure: Any) -> None:
 
 
 def draw_imposed(results: dict[str, Any], figure: Any) -> None:
-    """Accuracy against imposed staleness."""
+    """Loss and accuracy against imposed staleness."""
     rates = sorted({row["learning_rate"] for row in results["imposed"]})
-    axes = figure.subplots(1, len(rates), squeeze=False)[0]
-    for axis, rate in zip(axes, rates, strict=True):
+    figure.set_size_inches(11, 7)
+    axes = figure.subplots(2, len(rates), squeeze=False, sharex=True)
+    for column, rate in enumerate(rates):
         for name in COMPENSATIONS:
             rows = [r for r in results["imposed"] if (r["compensation"], r["learning_rate"]) == (name, rate)]
-            axis.plot([r["staleness"] for r in rows], [r["accuracy"] for r in rows], "o-", label=name)
-        axis.set(xlabel="staleness τ of every gradient", ylabel="test accuracy", title=f"η = {rate:g}")
-        axis.legend(fontsize=8)
-        axis.grid(alpha=0.3)
+            for axis, what in zip(axes[:, column], ("accuracy", "loss"), strict=True):
+                dashed = "--" if name == "delay_adaptive" else "-"  # with one worker it lies on `inverse`
+                axis.plot([r["staleness"] for r in rows], [r[what] for r in rows], f"o{dashed}", label=name)
+        axes[0, column].set(ylabel="test accuracy", title=f"η = {rate:g}")
+        axes[1, column].set(xlabel="staleness τ of every gradient", ylabel="test loss", yscale="log")
+        for axis in axes[:, column]:
+            axis.grid(alpha=0.3)
+    axes[0, 0].legend(fontsize=8)
 
 
 def draw_modes(results: dict[str, Any], figure: Any) -> None:
@@ -201,8 +208,8 @@ def draw_modes(results: dict[str, Any], figure: Any) -> None:
     axis.grid(alpha=0.3)
 
 
-def delayed_accuracy(delay: int, compensation: str, rate: float, updates: int, seed: int) -> float:
-    """Test accuracy after so many updates whose gradients are `delay` versions old."""
+def delayed(delay: int, compensation: str, rate: float, updates: int, seed: int) -> tuple[float, float]:
+    """Test loss and accuracy after so many updates whose gradients are `delay` versions old."""
     problem, last = Network(seed), np.empty(0, np.float32)
     shard = Shard(
         problem.initial(),
@@ -218,13 +225,13 @@ def delayed_accuracy(delay: int, compensation: str, rate: float, updates: int, s
             last = weights.copy()
 
     run_delayed(shard, problem, updates, delay, 1, observe)
-    return problem.accuracy(last) if len(last) else float("nan")
+    return problem.tested(last) if len(last) else (float("nan"), float("nan"))
 
 
-def _accuracy(results: dict[str, Any], name: str, rate: float, delay: int) -> float:
+def _ended(results: dict[str, Any], name: str, rate: float, delay: int) -> str:
     key = (name, rate, delay)
     found = [row for row in results["imposed"] if (row["compensation"], row["learning_rate"], row["staleness"]) == key]
-    return float(found[0]["accuracy"])
+    return f"{found[0]['loss']:.3f}, {found[0]['accuracy']:.4f}"
 
 
 def _flags(argv: list[str]) -> argparse.Namespace:
