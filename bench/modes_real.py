@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from bench.emulated import Run, measured
-from bench.staleness import delayed_accuracy
+from bench.staleness import delayed
 
 WORKERS, STEP_S, SLOWER, RATE = 4, 0.04, 5.0, 0.3
 MODES = ("async", "ssp:3", "softsync:4", "backup:3", "bsp", "localsgd:8")
@@ -44,11 +44,8 @@ def lines_of(found: dict[str, list[tuple[float, int, float]]], loss: float = 0.5
 def accuracies(seeds: int) -> dict[float, list[float]]:
     """Test accuracy after so many updates, for every step at every constant delay: means of seeds."""
     return {
-        rate: [
-            sum(delayed_accuracy(delay, "none", rate, UPDATES, seed) for seed in range(seeds)) / seeds
-            for delay in DELAYS
-        ]
-        for rate in RATES
+        rate: [sum(delayed(delay, "none", rate, UPDATES, seed) for seed in range(seeds))[1] / seeds for delay in DELAYS]
+            sum(delayed(delay, "none", rate, UPDATES, seed)[1] for seed in range(seeds)) / seeds
     }
 
 
