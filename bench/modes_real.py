@@ -44,8 +44,8 @@ def lines_of(found: dict[str, list[tuple[float, int, float]]], loss: float = 0.5
 def accuracies(seeds: int) -> dict[float, list[float]]:
     """Test accuracy after so many updates, for every step at every constant delay: means of seeds."""
     return {
-        rate: [sum(delayed(delay, "none", rate, UPDATES, seed) for seed in range(seeds))[1] / seeds for delay in DELAYS]
-            sum(delayed(delay, "none", rate, UPDATES, seed)[1] for seed in range(seeds)) / seeds
+        rate: [sum(delayed(delay, "none", rate, UPDATES, seed)[1] for seed in range(seeds)) / seeds for delay in DELAYS]
+        for rate in RATES
     }
 
 
