@@ -40,11 +40,6 @@ class Answer:
         else:
             self.gate = pulled
 
-    @property
-    def ready(self) -> bool:
-        """Whether the reply may leave."""
-        return self.gate is None or self.gate.done()
-
     def finish(self) -> tuple[pb.Reply, Buffer | None]:
         """The reply and the weights that go with it, held once by the caller from now on."""
         host, header = self._host, self._header

@@ -34,7 +34,3 @@ class Pieces:
             return self.arrays[first][start - own : stop - own]
         last = bisect_right(self._starts, stop - 1)
         return np.concatenate(self.arrays[first:last])[start - own : stop - own]
-
-    def whole(self) -> np.ndarray:
-        """All elements in one piece."""
-        return np.concatenate(self.arrays)

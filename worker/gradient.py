@@ -1,7 +1,8 @@
 """From flat weights and sample numbers to loss and flat gradient, in one `tf.function`.
 
-One step copies the weights once, into memory that TensorFlow reads in place; the gradient is TensorFlow's own
-memory, which the transport reads in place. Loss, norm and the count of correct samples are its last elements.
+TensorFlow reads the weights in place: where a shard on this host committed them, else in memory that they are copied
+into once. The gradient is TensorFlow's own memory, which the transport reads in place. Loss, norm and the count of
+correct samples are its last elements.
 """
 
 from __future__ import annotations
