@@ -6,9 +6,12 @@ import mmap
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from protos import memfd
 from worker.aligned import Input
+from worker.flat_model import FlatModel, layout_of
+from worker.models import build
 
 SIZE = 1000
 Memory = tuple[list[np.ndarray], list[np.ndarray]]
@@ -68,3 +71,12 @@ def test_mapped_memory_of_another_type_or_place_is_copied() -> None:
 def test_a_vector_of_another_length_is_refused() -> None:
     with pytest.raises(ValueError, match=r"must have the shape \(1000,\); received \(3,\)"):
         Input((SIZE,)).filled(np.zeros(3, np.float32))
+
+
+def test_tensors_at_multiples_of_64_bytes_are_read_where_the_vector_lies() -> None:
+    model = build("cnn", (28, 28), 10)
+    flat = Input((layout_of(model).size,))
+    begin = flat.array.ctypes.data
+    largest = max(FlatModel(model).pieces(flat.tensor)[0], key=lambda tensor: int(tf.size(tensor)))
+    address = np.asarray(memoryview(largest)).ctypes.data
+    assert begin <= address < begin + flat.array.nbytes, "the weights of the large layer must not have been copied"

@@ -96,8 +96,8 @@ class FlatModel:
 
     def pieces(self, flat: tf.Tensor) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
         """The tensors of trained weights and of state, in their shapes, that a flat vector holds."""
-        n = self.layout.trained
-        return _cut(flat[:n], self._trained), _cut(flat[n:], self._state)
+        cut = _cut(flat, self.layout.tensors)
+        return cut[: len(self._trained)], cut[len(self._trained) :]
 
     def losses(self, y: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
         """The mean loss, without the model's own terms."""
@@ -161,7 +161,7 @@ def flattened(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
 
 def _cut(flat: tf.Tensor, tensors: Sequence[Tensor]) -> list[tf.Tensor]:
     # Gradients are taken of the slices, so that the slicing itself has no gradient, which would be as many
-    # padded vectors.
+    # padded vectors. Each is cut from the whole: what begins and ends at a multiple of 64 bytes is not copied then.
     ends = np.cumsum([t.size for t in tensors])
     return [tf.reshape(flat[end - t.size : end], t.shape) for t, end in zip(tensors, ends, strict=True)]
 
