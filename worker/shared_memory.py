@@ -16,6 +16,7 @@ from protos.channel import PROTOCOL
 from protos.errors import ERROR_OF, DeadlineExceeded, DownpourError, ServerFault, TooLarge, Unreachable
 from protos.frame import Buffer, Frame
 from worker.transport import Transport
+from worker.wakeful import Wakeful
 
 HEADER_LIMIT_BYTES = 8 << 10
 _ERRORS = {code.value[0]: error for code, error in ERROR_OF.items()}
@@ -42,6 +43,7 @@ class SharedMemory(Transport):
         super().__init__(address, timeout_s)
         self._doorbell, self._session = doorbell, session
         self._header = b""
+        self._wakeful = Wakeful(HEADER_LIMIT_BYTES)
         self._arena: mmap.mmap | None = None
         self._socket: socket.socket | None = None
         self._descriptors: list[int] = []
@@ -121,7 +123,7 @@ class SharedMemory(Transport):
                     "--resume, then this worker."
                 )
             try:
-                message = self._socket.recv(HEADER_LIMIT_BYTES)
+                message = self._wakeful.receive(self._socket)
             except OSError as error:
                 self._hang_up()
                 if error.errno == errno.EAGAIN:
