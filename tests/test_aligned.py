@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import mmap
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from protos import memfd
+from tests.cluster import running, vector_layout
 from worker.aligned import Input
+from worker.client import Samples
 from worker.flat_model import FlatModel, layout_of
 from worker.models import build
 
@@ -71,6 +74,18 @@ def test_mapped_memory_of_another_type_or_place_is_copied() -> None:
 def test_a_vector_of_another_length_is_refused() -> None:
     with pytest.raises(ValueError, match=r"must have the shape \(1000,\); received \(3,\)"):
         Input((SIZE,)).filled(np.zeros(3, np.float32))
+
+
+@pytest.mark.parametrize(("transport", "shards", "size"), [("shm", 1, SIZE), ("shm", 2, SIZE), ("grpc", 1, 1 << 19)])
+def test_weights_in_shared_memory_or_put_together_are_read_where_they_are(
+    tmp_path: Path, transport: str, shards: int, size: int
+) -> None:
+    with running(tmp_path, shards, workers=1, learning_rate=1) as cluster:
+        (member,) = cluster.train(vector_layout(size), 1, transport=transport)
+        flat = member.client.push_pull(np.ones(size, np.float32), 1.0, Samples()).flat
+        tensor = Input((size,)).filled(flat)
+        assert np.asarray(memoryview(tensor)).ctypes.data == flat.ctypes.data
+        assert (tensor.numpy() == -1).all()
 
 
 def test_tensors_at_multiples_of_64_bytes_are_read_where_the_vector_lies() -> None:

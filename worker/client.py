@@ -14,6 +14,7 @@ from protos.frame import Buffer, Frame
 from protos.layout import Layout, Slice
 from worker import shared_memory
 from worker.feedback import Feedback
+from worker.pages import pages
 from worker.stream import Loop, ShardStream
 from worker.transport import Transport
 
@@ -103,7 +104,8 @@ class Client:
         self._vectors: list[np.ndarray | None] = [None] * len(self._links)  # of those versions, while they are kept
         self._seq = 0
         several = len(self._links) > 1
-        self._flats = [np.empty(layout.size if several else 0, np.float32) for _ in range(1 + overlap)]
+        memory = [pages(4 * layout.size if several else 0) for _ in range(1 + overlap)]
+        self._flats = [np.frombuffer(one, np.float32) for one in memory]
 
     def initialise(self, flat: np.ndarray) -> None:
         """Sends the initial weights `float32[n + m]` to every shard."""

@@ -14,13 +14,13 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 import grpc
-import numpy as np
 
 from protos import parameter_server_pb2 as pb
 from protos.allocator import keep_freed_memory
 from protos.channel import SESSION_KEY, call_metadata, open_aio_channel
 from protos.errors import DeadlineExceeded, DownpourError, Unreachable, error_of
 from protos.frame import Buffer, Decoder, Frame, encode
+from worker.pages import pages
 from worker.transport import Transport
 
 METHOD = "/downpour.v1.Shard/Exchange"
@@ -98,7 +98,7 @@ class ShardStream(Transport):
         keep_freed_memory()
         self._session, self._limit_bytes = session, reply_limit_bytes
         self._loop, self._owns_loop = loop or Loop(), loop is None
-        self._assembled = [np.empty(0, np.uint8)] * buffers
+        self._assembled = [pages(0)] * buffers
         self._request: tuple[pb.Request, tuple[Buffer, ...]] = (pb.Request(), ())
         self._reply: Started[Frame[pb.Reply]] | None = None
         self._channel: grpc.aio.Channel | None = None
@@ -199,9 +199,9 @@ class ShardStream(Transport):
     def _allocate(self, size: int) -> memoryview:
         memory = self._assembled.pop(0)
         if len(memory) < size:
-            memory = np.empty(size, np.uint8)
+            memory = pages(size)
         self._assembled.append(memory)
-        return memory.data[:size]
+        return memory[:size]
 
 
 def _seen(reply: Started[Any]) -> None:

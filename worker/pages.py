@@ -1,0 +1,13 @@
+"""Memory on pages of its own: TensorFlow reads in place what lies there (`worker.aligned`)."""
+
+from __future__ import annotations
+
+import mmap
+
+
+def pages(size_bytes: int) -> memoryview:
+    """Zeros, to be written to; a page costs nothing until then."""
+    memory = mmap.mmap(-1, max(1, size_bytes), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return memoryview(memory)[:size_bytes]
