@@ -14,6 +14,7 @@ from bench.replay_differences import Computed
 from bench.replay_record import CannotReplay, Life, Recorded
 from protos import parameter_server_pb2 as pb
 from protos.layout import Layout
+from protos.pieces import Pieces
 from worker.client import Pulled, Samples
 from worker.course import Course
 from worker.datasets import Dataset, DatasetError, load, split
@@ -41,7 +42,7 @@ class OnePush:
 
     def push(
         self,
-        gradient: np.ndarray,
+        gradient: np.ndarray | Pieces,
         norm: float,
         samples: Samples,
         nonfinite: bool = False,
@@ -49,7 +50,7 @@ class OnePush:
         base: Sequence[int] | None = None,
     ) -> None:
         """Keeps what is sent."""
-        self.computed = Computed(gradient, norm, samples.loss, samples.count, samples.steps, not nonfinite)
+        self.computed = Computed(gradient[:], norm, samples.loss, samples.count, samples.steps, not nonfinite)
 
     def pulled(self) -> Pulled:
         """The same weights: what comes of the push is the shards' affair."""

@@ -55,10 +55,22 @@ def encode(header: Header, *parts: Buffer, chunk_bytes: int = CHUNK_BYTES) -> It
         yield b"".join((*first, *parts))
         return
     yield b"".join(first)
+    views: list[memoryview] = []  # of the message to come
+    room = chunk_bytes
     for part in parts:
-        view = memoryview(part)
-        for start in range(0, len(view), chunk_bytes):
-            yield bytes(view[start : start + chunk_bytes])
+        rest = memoryview(part)
+        while rest:
+            views.append(rest[:room])
+            rest, room = rest[room:], room - len(views[-1])
+            if not room:
+                yield _joined(views)
+                views, room = [], chunk_bytes
+    if views:
+        yield _joined(views)
+
+
+def _joined(views: Sequence[memoryview]) -> bytes:
+    return bytes(views[0]) if len(views) == 1 else b"".join(views)
 
 
 class Decoder(Generic[Header]):

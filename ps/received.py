@@ -9,7 +9,7 @@ import numpy as np
 from protos import parameter_server_pb2 as pb
 from protos.codec import check_length, codec_named
 from protos.layout import Slice
-from ps.pieces import Pieces
+from protos.pieces import Pieces
 from ps.pushes import Push
 
 

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from protos.errors import Fenced, FutureVersion, InvalidRequest
+from protos.pieces import Pieces
 from ps.buffers import Buffer, Pool, Versions
 from ps.consistency import Consistency, in_worker_order
 from ps.outcomes import Outcomes
-from ps.pieces import Pieces
 from ps.pushes import Outcome, Push, Result
 from ps.schedules import Schedule, schedule_of
 from ps.staleness import Compensation

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protos.errors import InvalidRequest
+from protos.pieces import Pieces
 from ps.hyper import Hyper, resolve
 from ps.optimizers import OPTIMIZERS, Scalars, Settings, Vector, float32
-from ps.pieces import Pieces
 
 State = Mapping[str, NDArray[np.generic]]
 

@@ -8,8 +8,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from protos.pieces import Pieces
 from ps.consistency import EASGD, Consistency
-from ps.pieces import Pieces
 from ps.schedules import Schedule
 from ps.staleness import Compensation
 from ps.stepping import Optimizer

@@ -42,6 +42,7 @@ def test_frames_of_a_stream_come_back_as_they_were(
     receiving, _ = decoder()
     for header, parts in frames:
         messages = list(encode(header, *parts, chunk_bytes=chunk_bytes))
+        assert messages == list(encode(header, b"".join(parts), chunk_bytes=chunk_bytes))
         received = [receiving.feed(message) for message in messages]
         assert received[:-1] == [None] * (len(messages) - 1)
         assert receiving.announced is None

@@ -10,8 +10,9 @@ import pytest
 import tensorflow as tf
 
 from protos.layout import STATE, TRAINED
+from protos.pieces import Pieces
 from worker.datasets import Dataset, scale_of
-from worker.gradient import Gradient, GradientFunction, layout_of, read_weights, write_weights
+from worker.gradient import LARGE_BYTES, Gradient, GradientFunction, layout_of, read_weights, write_weights
 from worker.models import MODELS, build
 
 SAMPLES, BATCH = 24, 8
@@ -49,6 +50,23 @@ def by_keras(model: keras.Model, data: Dataset, indices: np.ndarray) -> tuple[np
     write_weights(model, before)
     flat[: layout_of(model).trained] = np.concatenate([np.ravel(gradient) for gradient in gradients])
     return flat, float(loss)
+
+
+def test_large_tensors_are_pieces_of_their_own_and_small_ones_are_joined() -> None:
+    model = model_of(dense(), keras.layers.Dense(LARGE_BYTES // 16), shape=(5,))
+    data, weights, indices = dataset((5,)), read_weights(model), np.arange(BATCH, dtype=np.int32)
+    found = GradientFunction(model, data, BATCH)(weights, indices)
+    assert isinstance(found.vector, Pieces)
+    assert [len(array) for array in found.vector.arrays[:2]] == [5 * 4 + 4, LARGE_BYTES // 4]
+    theirs, _ = by_keras(model, data, indices)
+    np.testing.assert_allclose(found.flat, theirs, rtol=1e-3, atol=1e-5 * float(np.abs(theirs).max()))
+
+
+@pytest.mark.parametrize("rest", [0, 2])
+def test_numbers_may_follow_a_large_tensor_or_a_small_one(rest: int) -> None:
+    found = Gradient.of([tf.ones([7]), tf.constant([1.0] * rest + [6.0, 5.0, 4.0])], steps=2)
+    assert found.flat.tolist() == [1.0] * (7 + rest)
+    assert (found.loss, found.correct, found.norm) == (3.0, 5, 4.0)
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,13 +11,16 @@ from hypothesis import strategies as st
 
 from protos import parameter_server_pb2 as pb
 from protos.frame import Decoder, encode
+from protos.layout import STATE, TRAINED, Layout
+from protos.pieces import Pieces
 from ps.consistency import consistency_of
 from ps.hyper import Hyper
 from ps.optimizers import OPTIMIZERS
-from ps.pieces import Pieces
 from ps.pushes import Outcome, Push
 from ps.shard import Shard
 from ps.stepping import BLOCK, Optimizer
+from tests.cluster import running
+from worker.client import Samples
 
 SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=8)
 
@@ -34,6 +39,9 @@ def test_any_part_is_that_of_the_whole(sizes: list[int], data: st.DataObject) ->
     assert len(pieces) == len(vector)
     assert (pieces[start:stop] == vector[start:stop]).all()
     assert (pieces[start:] == vector[start:]).all() and (pieces[:] == vector).all()
+    views = pieces.within(start, stop)
+    assert (np.concatenate(views) == vector[start:stop]).all()
+    assert all(any(np.may_share_memory(view, array) for array in pieces.arrays) for view in views if len(view))
 
 
 def frame_of(gradient: np.ndarray, chunk_bytes: int, apart: bool) -> tuple[pb.Request, memoryview, list[bytes]]:
@@ -77,6 +85,22 @@ def test_an_update_from_pieces_is_that_from_the_whole(name: str, state: int) -> 
         assert result.outcome == Outcome.APPLIED
         found.append(shard.pull()[0].array.copy())
     assert (found[0] == found[1]).all() and (found[0] != weights).any()
+
+
+@pytest.mark.parametrize("transport", ["shm", "grpc"])
+@pytest.mark.parametrize("codec", ["float32", "bfloat16"])
+@pytest.mark.parametrize("shards", [1, 3])
+def test_a_worker_pushes_pieces_as_it_pushes_the_whole(tmp_path: Path, transport: str, codec: str, shards: int) -> None:
+    layout = Layout.of([("w", (700,), TRAINED), ("moving", (9,), STATE)])
+    gradient = np.random.default_rng(2).integers(-9, 9, layout.size).astype(np.float32)
+    with running(tmp_path, shards, workers=1, learning_rate=1, codec=codec) as cluster:
+        (member,) = cluster.train(layout, 1, transport=transport)
+        client = member.client
+        client.push(gradient, 1.0, Samples())
+        whole = client.pulled().flat.copy()
+        client.push(pieces_of(gradient, [1, 300, 398, 10]), 1.0, Samples())
+        assert whole.any()
+        np.testing.assert_array_equal(client.pulled().flat, 2 * whole)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

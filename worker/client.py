@@ -12,6 +12,7 @@ from protos.codec import codec_named
 from protos.errors import DownpourError
 from protos.frame import Buffer, Frame
 from protos.layout import Layout, Slice
+from protos.pieces import Pieces
 from worker import shared_memory
 from worker.feedback import Feedback
 from worker.pages import pages
@@ -166,7 +167,7 @@ class Client:
 
     def push(
         self,
-        gradient: np.ndarray,
+        gradient: np.ndarray | Pieces,
         norm: float,
         samples: Samples,
         nonfinite: bool = False,
@@ -190,8 +191,7 @@ class Client:
             requests[-1].no_pull = not pull
             if base is not None:
                 requests[-1].base_version = base[index]
-            trained = gradient[part.start : part.stop]
-            payloads.append([] if nonfinite else [self._feedback.encode(index, trained), *self._state(gradient, part)])
+            payloads.append([] if nonfinite else [*self._trained(index, gradient), *self._state(gradient, part)])
         self._send(requests, payloads)
 
     def pulled(self) -> Pulled:
@@ -260,7 +260,13 @@ class Client:
     def _receive(self) -> list[Frame[pb.Reply]]:
         return [link.receive() for link in self._links]
 
-    def _state(self, flat: np.ndarray, part: Slice) -> list[Buffer]:
+    def _trained(self, index: int, gradient: np.ndarray | Pieces) -> list[Buffer]:
+        part = self._slices[index]
+        if isinstance(gradient, Pieces) and self._codec == "float32":
+            return [_bytes(view) for view in gradient.within(part.start, part.stop)]
+        return [self._feedback.encode(index, gradient[part.start : part.stop])]
+
+    def _state(self, flat: np.ndarray | Pieces, part: Slice) -> list[Buffer]:
         return [_bytes(flat[self._layout.trained :])] if part.state else []
 
     def _pulled(self, frames: list[Frame[pb.Reply]], pinned: bool = False) -> Pulled:

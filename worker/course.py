@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from protos import parameter_server_pb2 as pb
+from protos.pieces import Pieces
 from worker.client import Pulled, Samples
 from worker.exchange_plan import ExchangePlan
 from worker.gradient_sum import Compute, ManySteps, Sum
@@ -26,7 +27,7 @@ class Link(Protocol):
 
     def push(
         self,
-        gradient: np.ndarray,
+        gradient: np.ndarray | Pieces,
         norm: float,
         samples: Samples,
         nonfinite: bool = False,
@@ -139,7 +140,7 @@ class Course:
         compute = self._many if self._many is not None and (stop - start) % self._batch == 0 else self._one
         assert self._weights is not None
         result = compute(self._weights, order[start:stop], (*self._seed, self._sent + 1), self._since_push)
-        return Sum(result.flat, result.norm, result.loss, result.correct, steps, start, stop)
+        return Sum(result.vector, result.norm, result.loss, result.correct, steps, start, stop)
 
     def _push(self, total: Sum, part: Sum, task: pb.Task) -> Pushed:
         """Pushes a sum, of which the worker has yet to make the step of the last part."""
@@ -157,10 +158,10 @@ class Course:
                 self._step(part)
         return Pushed(pulled.replies, total.finite)
 
-    def _payload(self, total: Sum) -> tuple[np.ndarray, float]:
+    def _payload(self, total: Sum) -> tuple[np.ndarray | Pieces, float]:
         """What a push holds, and its norm."""
         if self._plan.payload == "gradient" or not total.finite:
-            return total.vector, total.norm
+            return total.gradient, total.norm
         if self._plan.payload == "difference":
             return self._moved(total), float(self._rate) * total.norm
         assert self._weights is not None

@@ -1,8 +1,9 @@
 """From flat weights and sample numbers to loss and flat gradient, in one `tf.function`.
 
 TensorFlow reads the weights in place: where a shard on this host committed them, else in memory that they are copied
-into once. The gradient is TensorFlow's own memory, which the transport reads in place. Loss, norm and the count of
-correct samples are its last elements.
+into once. The gradient is TensorFlow's own memory, which the transport reads in place: one vector, or several where
+there are large tensors, which are not copied to join the others. Loss, norm and the count of correct samples are its
+last elements.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from protos.pieces import Pieces
 from worker.aligned import Input
 from worker.compiling import Log, choose, clock_for, quiet
 from worker.datasets import Dataset, scale_of
@@ -25,6 +27,7 @@ from worker.traced import traced
 __all__ = ["Gradient", "GradientFunction", "ResidentData", "layout_of", "read_weights", "write_weights"]
 
 NUMBERS = 3  # behind the gradient: loss, correct, norm
+LARGE_BYTES = 1 << 20  # a gradient's tensor that is not copied to join the others
 
 
 @dataclass(frozen=True)
@@ -32,16 +35,21 @@ class Gradient:
     """What one batch, or the sum of several local steps, says.
 
     Attributes:
-        flat: `float32[n + m]`: the gradient, then the differences of the state. A view of TensorFlow's memory.
+        vector: `float32[n + m]`: the gradient, then the differences of the state. Views of TensorFlow's memory.
         norm: Of the gradient, after clipping.
         loss: Mean over the samples.
         correct: Samples whose largest output is their class.
     """
 
-    flat: np.ndarray
+    vector: np.ndarray | Pieces
     norm: float
     loss: float
     correct: int
+
+    @property
+    def flat(self) -> np.ndarray:
+        """The vector in one piece."""
+        return self.vector[:]
 
     @property
     def finite(self) -> bool:
@@ -49,11 +57,14 @@ class Gradient:
         return bool(np.isfinite(self.norm))
 
     @classmethod
-    def of(cls, output: tf.Tensor, steps: int = 1) -> Gradient:
-        """Of what a function returns: `[gradient, differences of the state, Σ loss, correct, norm]`."""
-        vector = np.asarray(memoryview(output))
-        loss, correct, norm = (float(number) for number in vector[-NUMBERS:])
-        return cls(vector[:-NUMBERS], norm, loss / steps, int(correct))
+    def of(cls, outputs: Sequence[tf.Tensor], steps: int = 1) -> Gradient:
+        """Of what a function returns, `joined`: gradient, differences of the state, Σ loss, correct, norm."""
+        *arrays, last = [np.asarray(memoryview(output)) for output in outputs]
+        loss, correct, norm = last[-NUMBERS:].tolist()
+        if len(last) > NUMBERS:
+            arrays.append(last[:-NUMBERS])
+        vector = arrays[0] if len(arrays) == 1 else Pieces(arrays)
+        return cls(vector, norm, loss / steps, int(correct))
 
 
 class ResidentData:
@@ -154,12 +165,12 @@ class GradientFunction:
         """The types of `seeds`."""
         return [tf.TensorSpec([2], tf.int64)] if self.model.random else []
 
-    def _gradient(self, flat: tf.Tensor, indices: tf.Tensor, *seeds: tf.Tensor) -> tf.Tensor:
+    def _gradient(self, flat: tf.Tensor, indices: tf.Tensor, *seeds: tf.Tensor) -> list[tf.Tensor]:
         weights, state = self.model.pieces(flat)
         gradients, new_state, loss, correct = self.step(weights, state, indices, *seeds)
         differences = [new - old for new, old in zip(new_state, state, strict=True)]
         norm = norm_of(gradients)
-        return tf.concat([*flattened(gradients), *flattened(differences), tf.stack([loss, correct, norm])], 0)
+        return joined([*gradients, *differences, tf.stack([loss, correct, norm])])
 
     def step(
         self, weights: list[tf.Tensor], state: list[tf.Tensor], indices: tf.Tensor, seed: tf.Tensor | None = None
@@ -171,6 +182,17 @@ class GradientFunction:
             scale = tf.minimum(1.0, self._clip_norm / tf.maximum(norm_of(gradients), 1e-12))
             gradients = [gradient * scale for gradient in gradients]
         return gradients, back.state, back.loss, back.correct
+
+
+def joined(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Vectors that hold the elements of all tensors in order: one, but for large tensors, which are not copied."""
+    runs: list[list[tf.Tensor]] = [[]]
+    for vector in flattened(tensors):
+        if 4 * vector.shape[0] < LARGE_BYTES:
+            runs[-1].append(vector)
+        else:
+            runs += [[vector], []]
+    return [tf.concat(run, 0) if len(run) > 1 else run[0] for run in runs if run]
 
 
 def norm_of(tensors: list[tf.Tensor]) -> tf.Tensor:

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from protos import parameter_server_pb2 as pb
+from protos.pieces import Pieces
 from worker.client import Samples
 
 
@@ -17,7 +18,7 @@ class Steps(Protocol):
     """The sum of the gradients of some batches, and its numbers."""
 
     @property
-    def flat(self) -> np.ndarray:
+    def vector(self) -> np.ndarray | Pieces:
         """`float32[n + m]`: the sum, then the differences of the state."""
 
     @property
@@ -52,17 +53,22 @@ class Sum:
     """What has been computed since the last push.
 
     Attributes:
-        vector: `float32[n + m]`.
+        gradient: `float32[n + m]`, perhaps in pieces.
         start: With `stop`, positions of the epoch's permutation.
     """
 
-    vector: np.ndarray
+    gradient: np.ndarray | Pieces
     norm: float
     loss: float
     correct: int
     steps: int
     start: int
     stop: int
+
+    @property
+    def vector(self) -> np.ndarray:
+        """The gradient in one piece; a copy if it has several."""
+        return self.gradient[:]
 
     @property
     def finite(self) -> bool:

@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from worker.aligned import Input
 from worker.compiling import Log, choose, quiet
-from worker.flat_model import DRAWS_PER_STEP, flattened
-from worker.gradient import Gradient, GradientFunction, norm_of
+from worker.flat_model import DRAWS_PER_STEP
+from worker.gradient import Gradient, GradientFunction, joined, norm_of
 from worker.traced import traced
 
 MOST_STEPS = 64  # in one call: more are several calls
@@ -111,7 +111,7 @@ class LocalSteps:
         ]
         return traced(self._steps, specs, jit_compile)
 
-    def _steps(self, flat: tf.Tensor, indices: tf.Tensor, steps: tf.Tensor, *seeds: tf.Tensor) -> tf.Tensor:
+    def _steps(self, flat: tf.Tensor, indices: tf.Tensor, steps: tf.Tensor, *seeds: tf.Tensor) -> list[tf.Tensor]:
         weights, first_state = self._gradient.model.pieces(flat)
 
         def body(i: tf.Tensor, sums: list[tf.Tensor], state: list[tf.Tensor], numbers: tf.Tensor) -> Any:
@@ -126,4 +126,4 @@ class LocalSteps:
             lambda i, *_: i < steps, body, start, parallel_iterations=1, maximum_iterations=self.most
         )
         differences = [new - old for new, old in zip(state, first_state, strict=True)]
-        return tf.concat([*flattened(sums), *flattened(differences), numbers, [norm_of(sums)]], 0)
+        return joined([*sums, *differences, numbers, norm_of(sums)[None]])

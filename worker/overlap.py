@@ -28,7 +28,7 @@ class OverlappedCourse(Course):
             base, total = self._versions, self._one_push(order, start, task.stop)
             if in_flight is not None:
                 yield self._land(in_flight)
-            self._link.push(total.vector, total.norm, total.samples(task), not total.finite, base=base)
+            self._link.push(total.gradient, total.norm, total.samples(task), not total.finite, base=base)
             self._sent += 1
             in_flight, start = total, total.stop
         if in_flight is not None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from protos.pieces import Pieces
 from worker.client import Pulled, Samples
 from worker.course import Link
 
@@ -52,7 +53,7 @@ class TimedLink:
 
     def push(
         self,
-        gradient: np.ndarray,
+        gradient: np.ndarray | Pieces,
         norm: float,
         samples: Samples,
         nonfinite: bool = False,

@@ -1,4 +1,4 @@
-"""A traced function that is called with nothing in between: its arguments are tensors, and there is one result.
+"""A traced function that is called with nothing in between: its arguments are tensors, and so are its results.
 
 TensorFlow's own call of a traced function binds the arguments to a signature first, in Python: at a step of half a
 millisecond that is a quarter of it.
@@ -13,12 +13,12 @@ import tensorflow as tf
 
 
 def traced(
-    function: Callable[..., tf.Tensor], specs: Sequence[tf.TensorSpec], jit_compile: bool | None
-) -> Callable[..., tf.Tensor]:
+    function: Callable[..., list[tf.Tensor]], specs: Sequence[tf.TensorSpec], jit_compile: bool | None
+) -> Callable[..., list[tf.Tensor]]:
     """Traces `function` for arguments of these types; the result's `graph` is what was traced.
 
     Args:
-        function: Of tensors, to one `float32` tensor; what it captures stays as it is. It must have no default values.
+        function: Of tensors, to a list of tensors, `float32`; what it captures stays as it is. No default values.
         specs: Of its arguments.
         jit_compile: As `tf.function` takes it.
     """
@@ -27,10 +27,11 @@ def traced(
     outer = tf.function(lambda *arguments: inner(*arguments), autograph=False) if jit_compile else inner
     concrete = outer.get_concrete_function(*specs)
     captured = concrete.captured_inputs
+    types = [tf.float32] * len(concrete.outputs)
 
     def call(*arguments: tf.Tensor) -> Any:
         given = [*arguments, *captured]
-        return tf.raw_ops.StatefulPartitionedCall(args=given, Tout=[tf.float32], f=concrete.name)[0]
+        return tf.raw_ops.StatefulPartitionedCall(args=given, Tout=types, f=concrete.name)
 
     call.graph = concrete.graph  # type: ignore[attr-defined]
     return call
