@@ -146,7 +146,9 @@ def configuration(
     settings: ServerSettings, facts: Mapping[tuple[int, int], dict[str, str]], data: pb.Data | None = None
 ) -> dict[str, Any]:
     """Every setting, version and fact that is needed to run the job again, and that its bits depend on."""
-    versions = {"python": platform.python_version(), "platform": platform.platform()}
+    # platform.platform() starts a process, which for a moment holds the server's sockets, even if that is killed then.
+    system = "-".join((platform.system(), platform.release(), platform.machine()))
+    versions = {"python": platform.python_version(), "platform": system}
     for package in ("downpour", "numpy", "grpcio", "protobuf"):
         try:
             versions[package] = version(package)

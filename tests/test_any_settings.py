@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +83,13 @@ def test_any_config_of_a_run(tmp_path_factory: pytest.TempPathFactory, name: str
         assert str(run) in str(refused)
     else:
         assert found == Path(run) and isinstance(begun, TrainSettings)
+
+
+def test_what_a_run_depends_on_is_found_without_starting_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*command: Any, **options: Any) -> None:
+        raise AssertionError(f"a server started {command}")
+
+    monkeypatch.setattr(platform, "_uname_cache", None)
+    monkeypatch.setattr(platform, "_platform_cache", {})
+    monkeypatch.setattr(subprocess, "Popen", never)
+    assert configuration(ServerSettings(), {})["versions"]["platform"].startswith(platform.system())
