@@ -215,6 +215,19 @@ def test_the_same_script_runs_alone(tmp_path: Path) -> None:
     assert "test [" in done.stdout
 
 
+@pytest.mark.parametrize(("transport", "shards"), [("shm", 1), ("shm", 2), ("grpc", 1)])
+def test_the_models_weights_are_its_own_memory(tmp_path: Path, transport: str, shards: int) -> None:
+    report = tmp_path / "report.json"
+    run(tmp_path, "aligned_weights.py", str(report), workers=1, shards=shards, transport=transport)
+    found = json.loads(report.read_text())
+    run_alone = [sys.executable, str(SCRIPTS / "aligned_weights.py"), str(report)]
+    subprocess.run(run_alone, env=environment(), cwd=tmp_path, check=True, capture_output=True, timeout=300)
+    alone = json.loads(report.read_text())
+    assert (found["steps"], found["changed"]) == (alone["steps"], alone["changed"]) == (100, 0)
+    assert found["moved"] == pytest.approx(alone["moved"], rel=1e-3)
+    assert found["loss"] == pytest.approx(alone["loss"], rel=1e-3)
+
+
 def test_a_script_that_fails_fails_the_command(tmp_path: Path) -> None:
     (tmp_path / "bad.py").write_text("import sys\nsys.exit(7)\n")
     line = [

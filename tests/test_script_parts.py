@@ -94,3 +94,28 @@ def test_layouts_of_other_names_fit() -> None:
     assert ours.fits(Layout.of([("dense_1/kernel", (2, 3), TRAINED), ("norm_1/mean", (3,), STATE)]))
     assert not ours.fits(Layout.of([("dense/kernel", (3, 2), TRAINED), ("norm/mean", (3,), STATE)]))
     assert not ours.fits(Layout.of([("dense/kernel", (2, 3), TRAINED), ("norm/mean", (3,), TRAINED)]))
+
+
+def test_tensorflow_is_given_memory_that_no_reply_overwrites() -> None:
+    import keras
+    import tensorflow as tf
+
+    from worker.pages import pages
+    from worker.wire import Wire
+
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.layers.Input((16,)), keras.layers.Dense(16)])
+    replies = np.frombuffer(pages(4 * (16 * 16 + 16)), np.float32)
+
+    class Member:
+        nonfinite_limit, leases, spent = 1, None, None
+
+        def push_pull(self, gradient: np.ndarray, *facts: object) -> np.ndarray:
+            replies[:] += 1
+            return replies
+
+    wire = Wire(model, keras.optimizers.SGD(), Member())  # type: ignore[arg-type]
+    tf.function(lambda: wire.step({id(v): v.value for v in model.trainable_variables}))()
+    replies[:] = 7
+    for variable in model.trainable_variables:
+        assert (variable.numpy() == 1).all()

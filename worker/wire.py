@@ -111,7 +111,8 @@ class Wire:
             if leases is not None:
                 leases.pushed()
             self._base = flat[self.layout.trained :].copy()
-            return flat
+            # TensorFlow takes what is aligned for its own, without a copy; this is overwritten by the next reply.
+            return flat.copy()
         except (DownpourError, Diverged) as error:
             self.error = error
             raise
