@@ -14,6 +14,7 @@ from protos.pieces import Pieces
 from worker.datasets import Dataset, scale_of
 from worker.gradient import LARGE_BYTES, Gradient, GradientFunction, layout_of, read_weights, write_weights
 from worker.models import MODELS, build
+from worker.pages import pages
 
 SAMPLES, BATCH = 24, 8
 SMALL = [name for name in MODELS if name != "resnet50"]  # in eager mode that one takes a minute
@@ -62,9 +63,42 @@ def test_large_tensors_are_pieces_of_their_own_and_small_ones_are_joined() -> No
     np.testing.assert_allclose(found.flat, theirs, rtol=1e-3, atol=1e-5 * float(np.abs(theirs).max()))
 
 
+class HalfOfSquares(keras.layers.Layer):
+    """A layer whose loss alone has a gradient: its weights. With `opaque`, of a length that TensorFlow cannot tell."""
+
+    def __init__(self, opaque: bool) -> None:
+        super().__init__()
+        self._opaque = opaque
+
+    def build(self, shape: tuple[int, ...]) -> None:
+        self.large = self.add_weight(shape=(LARGE_BYTES // 4,), name="large", initializer="ones")
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        @tf.custom_gradient
+        def hidden(w: tf.Tensor) -> Any:
+            return tf.nn.l2_loss(w), lambda up: up * tf.numpy_function(np.copy, [w], tf.float32)
+
+        weights = tf.convert_to_tensor(self.large)
+        self.add_loss(hidden(weights) if self._opaque else tf.nn.l2_loss(weights))
+        return x
+
+
+@pytest.mark.parametrize("opaque", [False, True])
+def test_a_gradient_that_is_its_tensor_does_not_change_with_the_weights(opaque: bool) -> None:
+    model = model_of(HalfOfSquares(opaque))
+    weights = np.frombuffer(pages(4 * layout_of(model).size), np.float32)
+    weights[:] = read_weights(model)
+    function = GradientFunction(model, dataset((5,)), BATCH)
+    found = function(weights, np.arange(BATCH, dtype=np.int32))
+    before = found.flat.copy()
+    weights += 1  # as the next reply may
+    assert (before[: LARGE_BYTES // 4] == 1).all()
+    np.testing.assert_array_equal(found.flat, before)
+
+
 @pytest.mark.parametrize("rest", [0, 2])
 def test_numbers_may_follow_a_large_tensor_or_a_small_one(rest: int) -> None:
-    found = Gradient.of([tf.ones([7]), tf.constant([1.0] * rest + [6.0, 5.0, 4.0])], steps=2)
+    found = Gradient.of([tf.ones([7]), tf.constant([1.0] * rest + [6.0, 5.0, 4.0])], tf.zeros([7 + rest]), steps=2)
     assert found.flat.tolist() == [1.0] * (7 + rest)
     assert (found.loss, found.correct, found.norm) == (3.0, 5, 4.0)
 

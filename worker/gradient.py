@@ -35,7 +35,8 @@ class Gradient:
     """What one batch, or the sum of several local steps, says.
 
     Attributes:
-        vector: `float32[n + m]`: the gradient, then the differences of the state. Views of TensorFlow's memory.
+        vector: `float32[n + m]`: the gradient, then the differences of the state. Views of TensorFlow's memory, in
+            which no argument lies.
         norm: Of the gradient, after clipping.
         loss: Mean over the samples.
         correct: Samples whose largest output is their class.
@@ -57,9 +58,18 @@ class Gradient:
         return bool(np.isfinite(self.norm))
 
     @classmethod
-    def of(cls, outputs: Sequence[tf.Tensor], steps: int = 1) -> Gradient:
-        """Of what a function returns, `joined`: gradient, differences of the state, Σ loss, correct, norm."""
+    def of(cls, outputs: Sequence[tf.Tensor], weights: tf.Tensor, steps: int = 1) -> Gradient:
+        """Of what a function returns, `joined`: gradient, differences of the state, Σ loss, correct, norm.
+
+        Args:
+            outputs: Of the function.
+            weights: That it was given. A gradient that is its tensor, as that of half its square, may lie there.
+            steps: That it took.
+        """
         *arrays, last = [np.asarray(memoryview(output)) for output in outputs]
+        if arrays:
+            given = np.asarray(memoryview(weights))
+            arrays = [array.copy() if np.may_share_memory(array, given) else array for array in arrays]
         loss, correct, norm = last[-NUMBERS:].tolist()
         if len(last) > NUMBERS:
             arrays.append(last[:-NUMBERS])
@@ -123,7 +133,8 @@ class GradientFunction:
             function, batch = self.function, self._whole.filled(indices)
         else:
             function, batch = self._plain, tf.convert_to_tensor(indices, tf.int32)
-        return Gradient.of(function(self._flat.filled(flat), batch, *self.seeds(seed, step)))
+        weights = self._flat.filled(flat)
+        return Gradient.of(function(weights, batch, *self.seeds(seed, step)), weights)
 
     def warm_up(self, flat: np.ndarray, xla: str, log: Log = quiet) -> dict[str, float]:
         """Compiles, and under `auto` keeps what is faster; returns median times in seconds.
@@ -188,7 +199,7 @@ def joined(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """Vectors that hold the elements of all tensors in order: one, but for large tensors, which are not copied."""
     runs: list[list[tf.Tensor]] = [[]]
     for vector in flattened(tensors):
-        if 4 * vector.shape[0] < LARGE_BYTES:
+        if 4 * (vector.shape[0] or 0) < LARGE_BYTES:  # or of a length that nobody knows beforehand
             runs[-1].append(vector)
         else:
             runs += [[vector], []]

@@ -87,7 +87,7 @@ class LocalSteps:
 
     def _run(self, form: Any, flat: np.ndarray, steps: int, seeds: tuple[tf.Tensor, ...]) -> Gradient:
         arguments = (self._flat.filled(flat), self._indices.tensor, tf.constant(steps))
-        return Gradient.of(form(*arguments, *seeds), steps)
+        return Gradient.of(form(*arguments, *seeds), arguments[0], steps)
 
     @property
     def function(self) -> Any:
