@@ -177,6 +177,15 @@ def test_a_request_is_sent_again_when_the_line_breaks_and_counts_once(cluster: C
     assert member.client.push_pull(ONES, 1.0, Samples()).versions == (2,)
 
 
+def test_a_worker_whose_replies_come_soon_looks_for_them(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    (member,) = cluster.train(LAYOUT, 1, transport="shm")
+    looks: list[None] = []
+    monkeypatch.setattr("worker.wakeful.os.sched_yield", lambda: looks.append(None))
+    for _ in range(10):
+        member.client.push_pull(ONES, 1.0, Samples())
+    assert looks
+
+
 def test_weights_that_a_worker_reads_do_not_change_under_the_pushes_of_others(tmp_path: Path) -> None:
     with running(tmp_path, workers=2, learning_rate=1) as cluster:
         reader, writer = cluster.train(LAYOUT, 2, transport="shm")

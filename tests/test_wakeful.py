@@ -45,8 +45,10 @@ def test_who_waits_for_short_is_awake_and_who_waits_for_long_sleeps() -> None:
     assert line.wait(wakeful, 2.5 * LOOK_S) == (3, 0)
     looks, sleeps = line.wait(wakeful, 100 * AWAKE_S)
     assert 9 <= looks <= 11 and sleeps == 1, "it must not look for longer than it may"
-    assert line.wait(wakeful, 100 * AWAKE_S) == (0, 1), "it must expect a long wait after one"
-    waits = [line.wait(wakeful, LOOK_S / 2) for _ in range(100)]
+    assert line.wait(wakeful, LOOK_S / 2) == (1, 0), "one long wait must not put it to sleep"
+    waits = [line.wait(wakeful, 100 * AWAKE_S) for _ in range(10)]
+    assert waits[-1] == (0, 1), "it must expect a long wait after several"
+    waits = [line.wait(wakeful, LOOK_S / 2) for _ in range(15)]
     assert waits[0] == (0, 1) and waits[-1] == (1, 0), "it must come to expect short waits again"
 
 

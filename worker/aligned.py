@@ -24,8 +24,8 @@ class Input:
 
     `tf.convert_to_tensor` would copy too, into new memory each time, and takes about 80 µs more.
 
-    What lies in mapped memory, as weights from a shard on this host do, is not copied at all: it has a tensor of its
-    own. TensorFlow does not write to arguments that somebody else holds.
+    What lies in mapped memory, as weights from a shard on this host and those that were put together do, is not copied
+    at all: it has a tensor of its own. TensorFlow does not write to arguments that somebody else holds.
 
     Attributes:
         array: The memory, to be written to between calls.

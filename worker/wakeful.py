@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 AWAKE_S = 0.0005
+COUNTED_S = 4 * AWAKE_S  # the most that one wait counts as: a single long one tells little of the next
 WEIGHT = 1 / 8  # of the last wait among those before it
 
 
@@ -39,7 +40,7 @@ class Wakeful:
         message = self._soon(line, begin + AWAKE_S) if self._usual_s < AWAKE_S else None
         if message is None:
             message = line.recv(self._limit_bytes)
-        self._usual_s += WEIGHT * (self._clock() - begin - self._usual_s)
+        self._usual_s += WEIGHT * (min(self._clock() - begin, COUNTED_S) - self._usual_s)
         return message
 
     def _soon(self, line: socket.socket, until: float) -> bytes | None:
