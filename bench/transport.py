@@ -62,7 +62,7 @@ def main(argv: list[str]) -> int:
     for name, floats in FLOATS.items():
         results["sizes"][name] = side_by_side(floats, ROUNDS[name][not flags.quick], BLOCK.get(name, 1))
     results["sweep"] = sweep(3 if flags.quick else 9)
-    results["idle"] = beside_idle((0, 16) if flags.quick else (0, 16, 64, 256), 200 if flags.quick else 1000)
+    results["idle"] = beside_idle((0, 16), 200, 1) if flags.quick else beside_idle((0, 16, 64, 256), 1000, 3)
     results["crowd"] = crowd(flags.quick)
     results["memory"] = held_memory(8 if flags.quick else 16)
     results["load_at_end"] = load()
@@ -118,8 +118,8 @@ def sweep(rounds: int) -> list[dict[str, Any]]:
     return rows
 
 
-def beside_idle(counts: tuple[int, ...], rounds: int) -> list[dict[str, Any]]:
-    """Push-pulls of 318 kB at a server that has idle workers as well: of three servers, those at the fastest one.
+def beside_idle(counts: tuple[int, ...], rounds: int, servers: int) -> list[dict[str, Any]]:
+    """Push-pulls of 318 kB at a server that has idle workers as well: of so many servers, those at the fastest one.
 
     Some take twice as long all their life, with idle workers or without.
     """
@@ -128,7 +128,7 @@ def beside_idle(counts: tuple[int, ...], rounds: int) -> list[dict[str, Any]]:
     for count in counts:
         row: dict[str, Any] = {"idle": count}
         for transport, name in (("shm", "shm"), ("grpc", "gRPC")):
-            found = [_beside(count, floats, transport, rounds) for _ in range(3)]
+            found = [_beside(count, floats, transport, rounds) for _ in range(servers)]
             row[name] = min(found, key=lambda times: times["median"])
         rows.append(row)
     return rows
@@ -145,7 +145,7 @@ def _beside(count: int, floats: int, transport: str, rounds: int) -> dict[str, A
 
 def crowd(quick: bool) -> list[dict[str, Any]]:
     """Workers that compute for 50 ms each, and workers that compute nothing: the server's own limit."""
-    floats, seconds = FLOATS["318 kB"], 3.0 if quick else 10.0
+    floats, seconds = FLOATS["318 kB"], 2.0 if quick else 10.0
     rows = []
     for count in (4, 16) if quick else (4, 16, 32, 64):
         for transport in ("shm", "grpc"):
