@@ -12,8 +12,10 @@ A push-pull sends a gradient, applies it (plain SGD, after a check that it is fi
 
 All of these take turns. 318 kB travel in blocks of 25 calls one after the other, of which the median counts; *alone* is
 the time of single calls, each of which comes to cold caches and processes that sleep. Larger payloads, which no cache
-holds, travel one by one. A ratio is that of neighbours in one round; its median is reported. In the crowd every worker
-is a process that sleeps where it would compute: emulated compute.
+holds, travel one by one. A ratio is that of neighbours in one round; its median is reported. Beside idle workers, three
+servers (with `--quick` one) are measured for each point and the fastest is shown, as some take twice as long all their
+life, with idle workers or without; results.json has the medians of all. In the crowd every worker is a process that
+sleeps where it would compute: emulated compute.
 """
 
 from __future__ import annotations
@@ -119,10 +121,7 @@ def sweep(rounds: int) -> list[dict[str, Any]]:
 
 
 def beside_idle(counts: tuple[int, ...], rounds: int, servers: int) -> list[dict[str, Any]]:
-    """Push-pulls of 318 kB at a server that has idle workers as well: of so many servers, those at the fastest one.
-
-    Some take twice as long all their life, with idle workers or without.
-    """
+    """Push-pulls of 318 kB at a server that has idle workers as well: of so many servers, those at the fastest one."""
     rows: list[dict[str, Any]] = []
     floats = FLOATS["318 kB"]
     for count in counts:
@@ -130,6 +129,7 @@ def beside_idle(counts: tuple[int, ...], rounds: int, servers: int) -> list[dict
         for transport, name in (("shm", "shm"), ("grpc", "gRPC")):
             found = [_beside(count, floats, transport, rounds) for _ in range(servers)]
             row[name] = min(found, key=lambda times: times["median"])
+            row[f"{name} by server"] = [times["median"] for times in found]
         rows.append(row)
     return rows
 

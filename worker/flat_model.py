@@ -91,13 +91,12 @@ class FlatModel:
         self.model = model
         self._loss = keras.losses.get(model.loss or "sparse_categorical_crossentropy")
         self.seeds = [np.asarray(v.value) for v in model.non_trainable_variables if _is_seed(v)]
-        self._trained = [t for t in self.layout.tensors if t.section == TRAINED]
-        self._state = [t for t in self.layout.tensors if t.section == STATE]
+        self._trained = sum(tensor.section == TRAINED for tensor in self.layout.tensors)
 
     def pieces(self, flat: tf.Tensor) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
         """The tensors of trained weights and of state, in their shapes, that a flat vector holds."""
         cut = _cut(flat, self.layout.tensors)
-        return cut[: len(self._trained)], cut[len(self._trained) :]
+        return cut[: self._trained], cut[self._trained :]
 
     def losses(self, y: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
         """The mean loss, without the model's own terms."""
