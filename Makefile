@@ -45,17 +45,17 @@ endif
 
 # Needs no .venv: the standard library, and an engine, which it starts if there is none.
 compose-test:
-	@$(or $(PYTHON),python3) -m deploy.compose_test $(ARGS)
+	@$(or $(PYTHON),python3) -m downpour.deploy.compose_test $(ARGS)
 
 chaos: $(VENV)/dev.stamp
 	@$(VENV)/bin/downpour bench chaos --kills 50 --seed 1 --shards 1 $(ARGS)
 	@$(VENV)/bin/downpour bench chaos --kills 50 --seed 2 --shards 2 $(ARGS)
 
-# From the root with -I., so that the stubs import each other as `from protos import ...`.
+# From the root with -I., so that the stubs import each other as `from downpour.protos import ...`.
 protos: $(VENV)/dev.stamp
 	$(VENV)/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. \
-		protos/parameter_server.proto
-	$(VENV)/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. protos/events.proto
+		downpour/protos/parameter_server.proto
+	$(VENV)/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. downpour/protos/events.proto
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.machine import facts, load
+from downpour.bench.machine import facts, load
 
 Draw = Callable[[Any], None]
 

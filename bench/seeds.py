@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from statistics import mean, stdev
 from typing import Any
 
-from bench.contenders import ContenderError
+from downpour.bench.training.contenders import ContenderError
 
 KERAS = "keras"  # the reference; the other names are numbers of workers
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from protos.credentials import AUTHORITY, CERTIFICATE, KEY, SERVER_NAME, TOKEN
-from protos.settings import Settings
+from downpour.protos.credentials import AUTHORITY, CERTIFICATE, KEY, SERVER_NAME, TOKEN
+from downpour.protos.settings import Settings
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey

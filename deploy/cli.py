@@ -19,26 +19,26 @@ class Command(NamedTuple):
 
 
 def _train(argv: list[str]) -> int:
-    from deploy.config import TrainSettings
-    from protos.settings import parse
+    from downpour.deploy.config import TrainSettings
+    from downpour.protos.settings import parse
 
     about = "Train a model on a local cluster: servers hold the weights, workers compute gradients."
     settings = parse(TrainSettings, argv, "downpour train", about)
-    from deploy.local import train
+    from downpour.deploy.launch.launcher import train
 
     return train(settings)
 
 
 def _run(argv: list[str]) -> int:
-    from deploy.run import run
+    from downpour.deploy.scripts.script_launcher import run
 
     return run(argv)
 
 
 def _evaluate(argv: list[str]) -> int:
-    from deploy.config import EvaluateSettings
-    from deploy.trained import NoModel, evaluate
-    from protos.settings import parse
+    from downpour.deploy.config import EvaluateSettings
+    from downpour.deploy.trained import NoModel, evaluate
+    from downpour.protos.settings import parse
 
     settings = parse(EvaluateSettings, argv, "downpour evaluate", "Evaluate a trained model on its test set.")
     try:
@@ -49,9 +49,9 @@ def _evaluate(argv: list[str]) -> int:
 
 
 def _export(argv: list[str]) -> int:
-    from deploy.config import ExportCommandSettings
-    from deploy.trained import NoModel, export
-    from protos.settings import parse
+    from downpour.deploy.config import ExportCommandSettings
+    from downpour.deploy.trained import NoModel, export
+    from downpour.protos.settings import parse
 
     settings = parse(ExportCommandSettings, argv, "downpour export", "Write a trained model for other programs.")
     try:
@@ -62,30 +62,30 @@ def _export(argv: list[str]) -> int:
 
 
 def _status(argv: list[str]) -> int:
-    from deploy.config import StatusSettings
-    from protos.settings import parse
+    from downpour.deploy.config import StatusSettings
+    from downpour.protos.settings import parse
 
     settings = parse(StatusSettings, argv, "downpour status", "Show what a running job is doing.")
-    from deploy.status import status
+    from downpour.deploy.view.status import status
 
     return status(settings)
 
 
 def _certs(argv: list[str]) -> int:
-    from deploy.certs import CertsSettings, certs
-    from protos.settings import parse
+    from downpour.deploy.certs import CertsSettings, certs
+    from downpour.protos.settings import parse
 
     return certs(parse(CertsSettings, argv, "downpour certs"))
 
 
 def _of_cluster(module: str) -> Callable[[list[str]], int]:
     """A command that becomes `module`, and finds its place in the cluster in `TF_CONFIG` where that is set."""
-    become = _become(module)
+    become = _become(f"downpour.{module}")
 
     def run(argv: list[str]) -> int:
         import os
 
-        from deploy.tf_config import BadTFConfig, arguments
+        from downpour.deploy.scripts.tf_config import BadTFConfig, arguments
 
         try:
             return become(arguments(module, os.environ, argv))
@@ -102,10 +102,10 @@ def _become(module: str, **variables: str) -> Callable[[list[str]], int]:
     def run(argv: list[str]) -> NoReturn:
         import os
 
-        from deploy.environment import python_path
+        from downpour.deploy.launch.environment import python_path
 
         environment = {**os.environ, **variables, "PYTHONPATH": python_path(os.environ.get("PYTHONPATH", ""))}
-        os.execve(sys.executable, [sys.executable, "-m", module, *argv], environment)
+        os.execve(sys.executable, [sys.executable, "-P", "-m", module, *argv], environment)
 
     return run
 
@@ -119,10 +119,14 @@ COMMANDS: dict[str, Command] = {
     "certs": Command("make certificates and a token for a cluster", _certs),
     "evaluate": Command("evaluate a trained model on its test set", _evaluate),
     "export": Command("write a trained model as keras, savedmodel or tflite", _export),
-    "simulate": Command("run modes and compensations in virtual time", _become("bench.simulate")),
-    "replay": Command("do a recorded run again, and compare it bit for bit", _become("bench.replay", **ONE_THREAD)),
-    "validate": Command("compare this server with what theory predicts", _become("bench.validate")),
-    "bench": Command("measure, and compare with other ways to train", _become("bench")),
+    "simulate": Command("run modes and compensations in virtual time", _become("downpour.bench.simulation.simulate")),
+    "replay": Command(
+        "do a recorded run again, and compare it bit for bit", _become("downpour.bench.replay", **ONE_THREAD)
+    ),
+    "validate": Command(
+        "compare this server with what theory predicts", _become("downpour.bench.conformance.validate")
+    ),
+    "bench": Command("measure, and compare with other ways to train", _become("downpour.bench")),
 }
 
 
@@ -172,7 +176,7 @@ def _version() -> str:
     from importlib.metadata import PackageNotFoundError, version
 
     try:
-        return version("downpour")
+        return version("downpour-ps")
     except PackageNotFoundError:
         return "(not installed: run from its source)"
 

@@ -1,6 +1,6 @@
 """`make compose-test`: everything that docs/deploy.md promises of docker compose, with a real engine.
 
-    python3 -m deploy.compose_test [--only NAME] [--compose "docker compose"] [--engine DIR]
+    python3 -m downpour.deploy.compose_test [--only NAME] [--compose "docker compose"] [--engine DIR]
 
 Standard library only. Where no engine answers, it starts one (deploy/engine.sh), and it removes what it made:
 containers, networks, volumes, images and the engine. With --engine, the engine of DIR is used and left.
@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from deploy.compose_project import CALL_S, DEPLOY, Failed, Project, call, check, say, until
+from downpour.deploy.compose_project import CALL_S, DEPLOY, Failed, Project, call, check, say, until
 
 BASE = "python:3.11-slim-bookworm"
 BUILD_S = 3600.0

@@ -10,12 +10,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from protos.credentials import AccessSettings
-from protos.logs import LogSettings
-from protos.settings import Address, Settings, did_you_mean
-from ps.config import JobSettings
-from worker.datasets import DATASETS
-from worker.models import MODELS, RECOMMENDED
+from downpour.protos.credentials import AccessSettings
+from downpour.protos.logs import LogSettings
+from downpour.protos.settings import Address, Settings, did_you_mean
+from downpour.ps.config import JobSettings
+from downpour.worker.catalog.datasets import DATASETS
+from downpour.worker.catalog.models import MODELS, RECOMMENDED
 
 OF_OPTIMIZER = (*JobSettings.groups["optimizer"], "schedule")
 

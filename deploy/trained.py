@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from deploy.config import EvaluateSettings, ExportCommandSettings
-from deploy.environment import python_path
+from downpour.deploy.config import EvaluateSettings, ExportCommandSettings
+from downpour.deploy.launch.environment import python_path
 
 SUFFIX = {"keras": ".keras", "savedmodel": "", "tflite": ".tflite"}
 
@@ -30,14 +30,14 @@ def evaluate(settings: EvaluateSettings) -> NoReturn:
         flags.append(f"--model={facts['model']}")
     if settings.loss:
         flags.append(f"--loss={settings.loss}")
-    become("worker.examine", flags)
+    become("downpour.worker.examine", flags)
 
 
 def export(settings: ExportCommandSettings) -> NoReturn:
     """Becomes a process that writes the model in another format, beside the original where nothing else is said."""
     file, _ = find(settings.run)
     to = settings.to or str(file.with_name(file.stem + "-export" + SUFFIX[settings.format]))
-    become("worker.export", [f"--file={file}", f"--format={settings.format}", f"--to={to}"])
+    become("downpour.worker.export", [f"--file={file}", f"--format={settings.format}", f"--to={to}"])
 
 
 def find(run: str) -> tuple[Path, dict[str, Any]]:
@@ -64,4 +64,4 @@ def find(run: str) -> tuple[Path, dict[str, Any]]:
 def become(module: str, flags: list[str]) -> NoReturn:
     """Turns this process into `python -m module`."""
     environment = {**os.environ, "PYTHONPATH": python_path(os.environ.get("PYTHONPATH", ""))}
-    os.execve(sys.executable, [sys.executable, "-m", module, *flags], environment)
+    os.execve(sys.executable, [sys.executable, "-P", "-m", module, *flags], environment)

@@ -1,6 +1,11 @@
-"""The contract between parameter servers and workers: messages, frames, layout, codecs, errors."""
+"""The contract between parameter servers and workers: messages, frames, layout, codecs and errors."""
 
 import os
 
-# Before gRPC is loaded: else whoever knocks at a server that has TLS, without it, writes a line into its log each time.
+if __name__ != "downpour.protos":  # its folder lies on sys.path: a second copy
+    raise ImportError(
+        f"the package must be imported as downpour.protos; received {__name__}. Write: import downpour.protos"
+    )
+
+# Before gRPC is loaded; otherwise each client that connects without TLS to a server with TLS adds a line to its log.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import grpc
 
-from protos.credentials import SERVER_NAME, Metadata, ShowToken, adopted, channel_credentials
-from protos.frame import MESSAGE_LIMIT_BYTES
+from downpour.protos.credentials import SERVER_NAME, Metadata, ShowToken, adopted, channel_credentials
+from downpour.protos.frame import MESSAGE_LIMIT_BYTES
 
 PROTOCOL = 1
 SESSION_KEY = "downpour-session"

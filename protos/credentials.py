@@ -17,8 +17,8 @@ from typing import Any
 import grpc
 from pydantic import Field
 
-from protos.errors import AccessDenied, status_of
-from protos.settings import Settings
+from downpour.protos.errors import AccessDenied, status_of
+from downpour.protos.settings import Settings
 
 TOKEN_VARIABLE = "DOWNPOUR_TOKEN"
 TOKEN_KEY = "authorization"

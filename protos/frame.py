@@ -14,8 +14,8 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from protos.errors import InvalidRequest, TooLarge
-from protos.parameter_server_pb2 import Reply, Request
+from downpour.protos.errors import InvalidRequest, TooLarge
+from downpour.protos.parameter_server_pb2 import Reply, Request
 
 INLINE_BYTES = 1 << 20
 CHUNK_BYTES = 2 << 20

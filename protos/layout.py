@@ -14,8 +14,8 @@ from functools import cached_property
 
 import numpy as np
 
-from protos import parameter_server_pb2 as pb
-from protos.errors import InvalidRequest
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.errors import InvalidRequest
 
 TRAINED, STATE = pb.TRAINED, pb.STATE
 MOST_DIMENSIONS = 32  # of a tensor that comes over the wire: the size of more takes long to work out

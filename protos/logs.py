@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from protos.settings import Settings
+from downpour.protos.settings import Settings
 
 
 class LogSettings(Settings):

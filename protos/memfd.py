@@ -11,7 +11,7 @@ import os
 import socket
 import sys
 
-from protos.errors import InvalidRequest, TooLarge
+from downpour.protos.errors import InvalidRequest, TooLarge
 
 
 def available() -> bool:

@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from protos import parameter_server_pb2 as protos_dot_parameter__server__pb2
+from downpour.protos import parameter_server_pb2 as downpour_dot_protos_dot_parameter__server__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in protos/parameter_server_pb2_grpc.py depends on'
+        + ' but the generated code in downpour/protos/parameter_server_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -39,73 +39,73 @@ class CoordinatorStub:
         """
         self.Describe = channel.unary_unary(
                 '/downpour.v1.Coordinator/Describe',
-                request_serializer=protos_dot_parameter__server__pb2.DescribeRequest.SerializeToString,
-                response_deserializer=protos_dot_parameter__server__pb2.Job.FromString,
+                request_serializer=downpour_dot_protos_dot_parameter__server__pb2.DescribeRequest.SerializeToString,
+                response_deserializer=downpour_dot_protos_dot_parameter__server__pb2.Job.FromString,
                 _registered_method=True)
         self.Register = channel.unary_unary(
                 '/downpour.v1.Coordinator/Register',
-                request_serializer=protos_dot_parameter__server__pb2.RegisterRequest.SerializeToString,
-                response_deserializer=protos_dot_parameter__server__pb2.Session.FromString,
+                request_serializer=downpour_dot_protos_dot_parameter__server__pb2.RegisterRequest.SerializeToString,
+                response_deserializer=downpour_dot_protos_dot_parameter__server__pb2.Session.FromString,
                 _registered_method=True)
         self.Ready = channel.unary_unary(
                 '/downpour.v1.Coordinator/Ready',
-                request_serializer=protos_dot_parameter__server__pb2.ReadyRequest.SerializeToString,
-                response_deserializer=protos_dot_parameter__server__pb2.ReadyReply.FromString,
+                request_serializer=downpour_dot_protos_dot_parameter__server__pb2.ReadyRequest.SerializeToString,
+                response_deserializer=downpour_dot_protos_dot_parameter__server__pb2.ReadyReply.FromString,
                 _registered_method=True)
         self.Heartbeat = channel.unary_unary(
                 '/downpour.v1.Coordinator/Heartbeat',
-                request_serializer=protos_dot_parameter__server__pb2.HeartbeatRequest.SerializeToString,
-                response_deserializer=protos_dot_parameter__server__pb2.HeartbeatReply.FromString,
+                request_serializer=downpour_dot_protos_dot_parameter__server__pb2.HeartbeatRequest.SerializeToString,
+                response_deserializer=downpour_dot_protos_dot_parameter__server__pb2.HeartbeatReply.FromString,
                 _registered_method=True)
         self.Lease = channel.unary_unary(
                 '/downpour.v1.Coordinator/Lease',
-                request_serializer=protos_dot_parameter__server__pb2.LeaseRequest.SerializeToString,
-                response_deserializer=protos_dot_parameter__server__pb2.Task.FromString,
+                request_serializer=downpour_dot_protos_dot_parameter__server__pb2.LeaseRequest.SerializeToString,
+                response_deserializer=downpour_dot_protos_dot_parameter__server__pb2.Task.FromString,
                 _registered_method=True)
         self.Report = channel.unary_unary(
                 '/downpour.v1.Coordinator/Report',
-                request_serializer=protos_dot_parameter__server__pb2.ReportRequest.SerializeToString,
-                response_deserializer=protos_dot_parameter__server__pb2.ReportReply.FromString,
+                request_serializer=downpour_dot_protos_dot_parameter__server__pb2.ReportRequest.SerializeToString,
+                response_deserializer=downpour_dot_protos_dot_parameter__server__pb2.ReportReply.FromString,
                 _registered_method=True)
         self.Upload = channel.stream_unary(
                 '/downpour.v1.Coordinator/Upload',
-                request_serializer=protos_dot_parameter__server__pb2.UploadChunk.SerializeToString,
-                response_deserializer=protos_dot_parameter__server__pb2.UploadReply.FromString,
+                request_serializer=downpour_dot_protos_dot_parameter__server__pb2.UploadChunk.SerializeToString,
+                response_deserializer=downpour_dot_protos_dot_parameter__server__pb2.UploadReply.FromString,
                 _registered_method=True)
         self.Leave = channel.unary_unary(
                 '/downpour.v1.Coordinator/Leave',
-                request_serializer=protos_dot_parameter__server__pb2.LeaveRequest.SerializeToString,
-                response_deserializer=protos_dot_parameter__server__pb2.LeaveReply.FromString,
+                request_serializer=downpour_dot_protos_dot_parameter__server__pb2.LeaveRequest.SerializeToString,
+                response_deserializer=downpour_dot_protos_dot_parameter__server__pb2.LeaveReply.FromString,
                 _registered_method=True)
         self.Meet = channel.unary_unary(
                 '/downpour.v1.Coordinator/Meet',
-                request_serializer=protos_dot_parameter__server__pb2.MeetRequest.SerializeToString,
-                response_deserializer=protos_dot_parameter__server__pb2.MeetReply.FromString,
+                request_serializer=downpour_dot_protos_dot_parameter__server__pb2.MeetRequest.SerializeToString,
+                response_deserializer=downpour_dot_protos_dot_parameter__server__pb2.MeetReply.FromString,
                 _registered_method=True)
         self.SetRates = channel.unary_unary(
                 '/downpour.v1.Coordinator/SetRates',
-                request_serializer=protos_dot_parameter__server__pb2.SetRatesRequest.SerializeToString,
-                response_deserializer=protos_dot_parameter__server__pb2.SetRatesReply.FromString,
+                request_serializer=downpour_dot_protos_dot_parameter__server__pb2.SetRatesRequest.SerializeToString,
+                response_deserializer=downpour_dot_protos_dot_parameter__server__pb2.SetRatesReply.FromString,
                 _registered_method=True)
         self.Status = channel.unary_unary(
                 '/downpour.v1.Coordinator/Status',
-                request_serializer=protos_dot_parameter__server__pb2.StatusRequest.SerializeToString,
-                response_deserializer=protos_dot_parameter__server__pb2.Progress.FromString,
+                request_serializer=downpour_dot_protos_dot_parameter__server__pb2.StatusRequest.SerializeToString,
+                response_deserializer=downpour_dot_protos_dot_parameter__server__pb2.Progress.FromString,
                 _registered_method=True)
         self.Watch = channel.unary_stream(
                 '/downpour.v1.Coordinator/Watch',
-                request_serializer=protos_dot_parameter__server__pb2.WatchRequest.SerializeToString,
-                response_deserializer=protos_dot_parameter__server__pb2.Progress.FromString,
+                request_serializer=downpour_dot_protos_dot_parameter__server__pb2.WatchRequest.SerializeToString,
+                response_deserializer=downpour_dot_protos_dot_parameter__server__pb2.Progress.FromString,
                 _registered_method=True)
         self.Stop = channel.unary_unary(
                 '/downpour.v1.Coordinator/Stop',
-                request_serializer=protos_dot_parameter__server__pb2.StopRequest.SerializeToString,
-                response_deserializer=protos_dot_parameter__server__pb2.StopReply.FromString,
+                request_serializer=downpour_dot_protos_dot_parameter__server__pb2.StopRequest.SerializeToString,
+                response_deserializer=downpour_dot_protos_dot_parameter__server__pb2.StopReply.FromString,
                 _registered_method=True)
         self.Follow = channel.stream_stream(
                 '/downpour.v1.Coordinator/Follow',
-                request_serializer=protos_dot_parameter__server__pb2.ShardEvent.SerializeToString,
-                response_deserializer=protos_dot_parameter__server__pb2.ShardCommand.FromString,
+                request_serializer=downpour_dot_protos_dot_parameter__server__pb2.ShardEvent.SerializeToString,
+                response_deserializer=downpour_dot_protos_dot_parameter__server__pb2.ShardCommand.FromString,
                 _registered_method=True)
 
 
@@ -215,73 +215,73 @@ def add_CoordinatorServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Describe': grpc.unary_unary_rpc_method_handler(
                     servicer.Describe,
-                    request_deserializer=protos_dot_parameter__server__pb2.DescribeRequest.FromString,
-                    response_serializer=protos_dot_parameter__server__pb2.Job.SerializeToString,
+                    request_deserializer=downpour_dot_protos_dot_parameter__server__pb2.DescribeRequest.FromString,
+                    response_serializer=downpour_dot_protos_dot_parameter__server__pb2.Job.SerializeToString,
             ),
             'Register': grpc.unary_unary_rpc_method_handler(
                     servicer.Register,
-                    request_deserializer=protos_dot_parameter__server__pb2.RegisterRequest.FromString,
-                    response_serializer=protos_dot_parameter__server__pb2.Session.SerializeToString,
+                    request_deserializer=downpour_dot_protos_dot_parameter__server__pb2.RegisterRequest.FromString,
+                    response_serializer=downpour_dot_protos_dot_parameter__server__pb2.Session.SerializeToString,
             ),
             'Ready': grpc.unary_unary_rpc_method_handler(
                     servicer.Ready,
-                    request_deserializer=protos_dot_parameter__server__pb2.ReadyRequest.FromString,
-                    response_serializer=protos_dot_parameter__server__pb2.ReadyReply.SerializeToString,
+                    request_deserializer=downpour_dot_protos_dot_parameter__server__pb2.ReadyRequest.FromString,
+                    response_serializer=downpour_dot_protos_dot_parameter__server__pb2.ReadyReply.SerializeToString,
             ),
             'Heartbeat': grpc.unary_unary_rpc_method_handler(
                     servicer.Heartbeat,
-                    request_deserializer=protos_dot_parameter__server__pb2.HeartbeatRequest.FromString,
-                    response_serializer=protos_dot_parameter__server__pb2.HeartbeatReply.SerializeToString,
+                    request_deserializer=downpour_dot_protos_dot_parameter__server__pb2.HeartbeatRequest.FromString,
+                    response_serializer=downpour_dot_protos_dot_parameter__server__pb2.HeartbeatReply.SerializeToString,
             ),
             'Lease': grpc.unary_unary_rpc_method_handler(
                     servicer.Lease,
-                    request_deserializer=protos_dot_parameter__server__pb2.LeaseRequest.FromString,
-                    response_serializer=protos_dot_parameter__server__pb2.Task.SerializeToString,
+                    request_deserializer=downpour_dot_protos_dot_parameter__server__pb2.LeaseRequest.FromString,
+                    response_serializer=downpour_dot_protos_dot_parameter__server__pb2.Task.SerializeToString,
             ),
             'Report': grpc.unary_unary_rpc_method_handler(
                     servicer.Report,
-                    request_deserializer=protos_dot_parameter__server__pb2.ReportRequest.FromString,
-                    response_serializer=protos_dot_parameter__server__pb2.ReportReply.SerializeToString,
+                    request_deserializer=downpour_dot_protos_dot_parameter__server__pb2.ReportRequest.FromString,
+                    response_serializer=downpour_dot_protos_dot_parameter__server__pb2.ReportReply.SerializeToString,
             ),
             'Upload': grpc.stream_unary_rpc_method_handler(
                     servicer.Upload,
-                    request_deserializer=protos_dot_parameter__server__pb2.UploadChunk.FromString,
-                    response_serializer=protos_dot_parameter__server__pb2.UploadReply.SerializeToString,
+                    request_deserializer=downpour_dot_protos_dot_parameter__server__pb2.UploadChunk.FromString,
+                    response_serializer=downpour_dot_protos_dot_parameter__server__pb2.UploadReply.SerializeToString,
             ),
             'Leave': grpc.unary_unary_rpc_method_handler(
                     servicer.Leave,
-                    request_deserializer=protos_dot_parameter__server__pb2.LeaveRequest.FromString,
-                    response_serializer=protos_dot_parameter__server__pb2.LeaveReply.SerializeToString,
+                    request_deserializer=downpour_dot_protos_dot_parameter__server__pb2.LeaveRequest.FromString,
+                    response_serializer=downpour_dot_protos_dot_parameter__server__pb2.LeaveReply.SerializeToString,
             ),
             'Meet': grpc.unary_unary_rpc_method_handler(
                     servicer.Meet,
-                    request_deserializer=protos_dot_parameter__server__pb2.MeetRequest.FromString,
-                    response_serializer=protos_dot_parameter__server__pb2.MeetReply.SerializeToString,
+                    request_deserializer=downpour_dot_protos_dot_parameter__server__pb2.MeetRequest.FromString,
+                    response_serializer=downpour_dot_protos_dot_parameter__server__pb2.MeetReply.SerializeToString,
             ),
             'SetRates': grpc.unary_unary_rpc_method_handler(
                     servicer.SetRates,
-                    request_deserializer=protos_dot_parameter__server__pb2.SetRatesRequest.FromString,
-                    response_serializer=protos_dot_parameter__server__pb2.SetRatesReply.SerializeToString,
+                    request_deserializer=downpour_dot_protos_dot_parameter__server__pb2.SetRatesRequest.FromString,
+                    response_serializer=downpour_dot_protos_dot_parameter__server__pb2.SetRatesReply.SerializeToString,
             ),
             'Status': grpc.unary_unary_rpc_method_handler(
                     servicer.Status,
-                    request_deserializer=protos_dot_parameter__server__pb2.StatusRequest.FromString,
-                    response_serializer=protos_dot_parameter__server__pb2.Progress.SerializeToString,
+                    request_deserializer=downpour_dot_protos_dot_parameter__server__pb2.StatusRequest.FromString,
+                    response_serializer=downpour_dot_protos_dot_parameter__server__pb2.Progress.SerializeToString,
             ),
             'Watch': grpc.unary_stream_rpc_method_handler(
                     servicer.Watch,
-                    request_deserializer=protos_dot_parameter__server__pb2.WatchRequest.FromString,
-                    response_serializer=protos_dot_parameter__server__pb2.Progress.SerializeToString,
+                    request_deserializer=downpour_dot_protos_dot_parameter__server__pb2.WatchRequest.FromString,
+                    response_serializer=downpour_dot_protos_dot_parameter__server__pb2.Progress.SerializeToString,
             ),
             'Stop': grpc.unary_unary_rpc_method_handler(
                     servicer.Stop,
-                    request_deserializer=protos_dot_parameter__server__pb2.StopRequest.FromString,
-                    response_serializer=protos_dot_parameter__server__pb2.StopReply.SerializeToString,
+                    request_deserializer=downpour_dot_protos_dot_parameter__server__pb2.StopRequest.FromString,
+                    response_serializer=downpour_dot_protos_dot_parameter__server__pb2.StopReply.SerializeToString,
             ),
             'Follow': grpc.stream_stream_rpc_method_handler(
                     servicer.Follow,
-                    request_deserializer=protos_dot_parameter__server__pb2.ShardEvent.FromString,
-                    response_serializer=protos_dot_parameter__server__pb2.ShardCommand.SerializeToString,
+                    request_deserializer=downpour_dot_protos_dot_parameter__server__pb2.ShardEvent.FromString,
+                    response_serializer=downpour_dot_protos_dot_parameter__server__pb2.ShardCommand.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -312,8 +312,8 @@ class Coordinator:
             request,
             target,
             '/downpour.v1.Coordinator/Describe',
-            protos_dot_parameter__server__pb2.DescribeRequest.SerializeToString,
-            protos_dot_parameter__server__pb2.Job.FromString,
+            downpour_dot_protos_dot_parameter__server__pb2.DescribeRequest.SerializeToString,
+            downpour_dot_protos_dot_parameter__server__pb2.Job.FromString,
             options,
             channel_credentials,
             insecure,
@@ -339,8 +339,8 @@ class Coordinator:
             request,
             target,
             '/downpour.v1.Coordinator/Register',
-            protos_dot_parameter__server__pb2.RegisterRequest.SerializeToString,
-            protos_dot_parameter__server__pb2.Session.FromString,
+            downpour_dot_protos_dot_parameter__server__pb2.RegisterRequest.SerializeToString,
+            downpour_dot_protos_dot_parameter__server__pb2.Session.FromString,
             options,
             channel_credentials,
             insecure,
@@ -366,8 +366,8 @@ class Coordinator:
             request,
             target,
             '/downpour.v1.Coordinator/Ready',
-            protos_dot_parameter__server__pb2.ReadyRequest.SerializeToString,
-            protos_dot_parameter__server__pb2.ReadyReply.FromString,
+            downpour_dot_protos_dot_parameter__server__pb2.ReadyRequest.SerializeToString,
+            downpour_dot_protos_dot_parameter__server__pb2.ReadyReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -393,8 +393,8 @@ class Coordinator:
             request,
             target,
             '/downpour.v1.Coordinator/Heartbeat',
-            protos_dot_parameter__server__pb2.HeartbeatRequest.SerializeToString,
-            protos_dot_parameter__server__pb2.HeartbeatReply.FromString,
+            downpour_dot_protos_dot_parameter__server__pb2.HeartbeatRequest.SerializeToString,
+            downpour_dot_protos_dot_parameter__server__pb2.HeartbeatReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -420,8 +420,8 @@ class Coordinator:
             request,
             target,
             '/downpour.v1.Coordinator/Lease',
-            protos_dot_parameter__server__pb2.LeaseRequest.SerializeToString,
-            protos_dot_parameter__server__pb2.Task.FromString,
+            downpour_dot_protos_dot_parameter__server__pb2.LeaseRequest.SerializeToString,
+            downpour_dot_protos_dot_parameter__server__pb2.Task.FromString,
             options,
             channel_credentials,
             insecure,
@@ -447,8 +447,8 @@ class Coordinator:
             request,
             target,
             '/downpour.v1.Coordinator/Report',
-            protos_dot_parameter__server__pb2.ReportRequest.SerializeToString,
-            protos_dot_parameter__server__pb2.ReportReply.FromString,
+            downpour_dot_protos_dot_parameter__server__pb2.ReportRequest.SerializeToString,
+            downpour_dot_protos_dot_parameter__server__pb2.ReportReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -474,8 +474,8 @@ class Coordinator:
             request_iterator,
             target,
             '/downpour.v1.Coordinator/Upload',
-            protos_dot_parameter__server__pb2.UploadChunk.SerializeToString,
-            protos_dot_parameter__server__pb2.UploadReply.FromString,
+            downpour_dot_protos_dot_parameter__server__pb2.UploadChunk.SerializeToString,
+            downpour_dot_protos_dot_parameter__server__pb2.UploadReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -501,8 +501,8 @@ class Coordinator:
             request,
             target,
             '/downpour.v1.Coordinator/Leave',
-            protos_dot_parameter__server__pb2.LeaveRequest.SerializeToString,
-            protos_dot_parameter__server__pb2.LeaveReply.FromString,
+            downpour_dot_protos_dot_parameter__server__pb2.LeaveRequest.SerializeToString,
+            downpour_dot_protos_dot_parameter__server__pb2.LeaveReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -528,8 +528,8 @@ class Coordinator:
             request,
             target,
             '/downpour.v1.Coordinator/Meet',
-            protos_dot_parameter__server__pb2.MeetRequest.SerializeToString,
-            protos_dot_parameter__server__pb2.MeetReply.FromString,
+            downpour_dot_protos_dot_parameter__server__pb2.MeetRequest.SerializeToString,
+            downpour_dot_protos_dot_parameter__server__pb2.MeetReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -555,8 +555,8 @@ class Coordinator:
             request,
             target,
             '/downpour.v1.Coordinator/SetRates',
-            protos_dot_parameter__server__pb2.SetRatesRequest.SerializeToString,
-            protos_dot_parameter__server__pb2.SetRatesReply.FromString,
+            downpour_dot_protos_dot_parameter__server__pb2.SetRatesRequest.SerializeToString,
+            downpour_dot_protos_dot_parameter__server__pb2.SetRatesReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -582,8 +582,8 @@ class Coordinator:
             request,
             target,
             '/downpour.v1.Coordinator/Status',
-            protos_dot_parameter__server__pb2.StatusRequest.SerializeToString,
-            protos_dot_parameter__server__pb2.Progress.FromString,
+            downpour_dot_protos_dot_parameter__server__pb2.StatusRequest.SerializeToString,
+            downpour_dot_protos_dot_parameter__server__pb2.Progress.FromString,
             options,
             channel_credentials,
             insecure,
@@ -609,8 +609,8 @@ class Coordinator:
             request,
             target,
             '/downpour.v1.Coordinator/Watch',
-            protos_dot_parameter__server__pb2.WatchRequest.SerializeToString,
-            protos_dot_parameter__server__pb2.Progress.FromString,
+            downpour_dot_protos_dot_parameter__server__pb2.WatchRequest.SerializeToString,
+            downpour_dot_protos_dot_parameter__server__pb2.Progress.FromString,
             options,
             channel_credentials,
             insecure,
@@ -636,8 +636,8 @@ class Coordinator:
             request,
             target,
             '/downpour.v1.Coordinator/Stop',
-            protos_dot_parameter__server__pb2.StopRequest.SerializeToString,
-            protos_dot_parameter__server__pb2.StopReply.FromString,
+            downpour_dot_protos_dot_parameter__server__pb2.StopRequest.SerializeToString,
+            downpour_dot_protos_dot_parameter__server__pb2.StopReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -663,8 +663,8 @@ class Coordinator:
             request_iterator,
             target,
             '/downpour.v1.Coordinator/Follow',
-            protos_dot_parameter__server__pb2.ShardEvent.SerializeToString,
-            protos_dot_parameter__server__pb2.ShardCommand.FromString,
+            downpour_dot_protos_dot_parameter__server__pb2.ShardEvent.SerializeToString,
+            downpour_dot_protos_dot_parameter__server__pb2.ShardCommand.FromString,
             options,
             channel_credentials,
             insecure,
@@ -689,8 +689,8 @@ class ShardStub:
         """
         self.Exchange = channel.stream_stream(
                 '/downpour.v1.Shard/Exchange',
-                request_serializer=protos_dot_parameter__server__pb2.RawFrame.SerializeToString,
-                response_deserializer=protos_dot_parameter__server__pb2.RawFrame.FromString,
+                request_serializer=downpour_dot_protos_dot_parameter__server__pb2.RawFrame.SerializeToString,
+                response_deserializer=downpour_dot_protos_dot_parameter__server__pb2.RawFrame.FromString,
                 _registered_method=True)
 
 
@@ -712,8 +712,8 @@ def add_ShardServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Exchange': grpc.stream_stream_rpc_method_handler(
                     servicer.Exchange,
-                    request_deserializer=protos_dot_parameter__server__pb2.RawFrame.FromString,
-                    response_serializer=protos_dot_parameter__server__pb2.RawFrame.SerializeToString,
+                    request_deserializer=downpour_dot_protos_dot_parameter__server__pb2.RawFrame.FromString,
+                    response_serializer=downpour_dot_protos_dot_parameter__server__pb2.RawFrame.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -743,8 +743,8 @@ class Shard:
             request_iterator,
             target,
             '/downpour.v1.Shard/Exchange',
-            protos_dot_parameter__server__pb2.RawFrame.SerializeToString,
-            protos_dot_parameter__server__pb2.RawFrame.FromString,
+            downpour_dot_protos_dot_parameter__server__pb2.RawFrame.SerializeToString,
+            downpour_dot_protos_dot_parameter__server__pb2.RawFrame.FromString,
             options,
             channel_credentials,
             insecure,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from protos.errors import InvalidRequest
+from downpour.protos.errors import InvalidRequest
 
 Buffer = bytes | bytearray | memoryview
 LEVELS = 127

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from protos.errors import InvalidRequest
+from downpour.protos.errors import InvalidRequest
 
 Buffer = bytes | bytearray | memoryview
 

@@ -1,1 +1,4 @@
-"""The parameter server: shards of the weights and the coordinator of the job. NumPy only."""
+"""The parameter server: shards of the weights and the coordinator of the job. It uses NumPy and never TensorFlow."""
+
+if __name__ != "downpour.ps":  # its folder lies on sys.path: a second copy
+    raise ImportError(f"the package must be imported as downpour.ps; received {__name__}. Write: import downpour.ps")

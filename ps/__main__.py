@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from protos.settings import parse
-from ps.config import ServerSettings
-from ps.server import run_server
+from downpour.protos.settings import parse
+from downpour.ps.config import ServerSettings
+from downpour.ps.server import run_server
 
 
 def main(argv: list[str]) -> int:

@@ -7,19 +7,19 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from protos.bell import FOLDER_LIMIT_BYTES
-from protos.codec import CODECS, codec_named
-from protos.credentials import AccessSettings
-from protos.errors import InvalidRequest
-from protos.logs import LogSettings
-from protos.settings import Address, Settings, did_you_mean, one_of
-from ps.advice import refusal_of, refusal_of_steps
-from ps.consistency import MODES
-from ps.hyper import Hyper, resolve
-from ps.optimizers import OPTIMIZERS
-from ps.schedules import SCHEDULES
-from ps.spec import forms, spec_of
-from ps.staleness import POLICIES
+from downpour.protos.codec import CODECS, codec_named
+from downpour.protos.credentials import AccessSettings
+from downpour.protos.doorbell_socket import FOLDER_LIMIT_BYTES
+from downpour.protos.errors import InvalidRequest
+from downpour.protos.logs import LogSettings
+from downpour.protos.settings import Address, Settings, did_you_mean, one_of
+from downpour.ps.config_checks import refusal_of, refusal_of_steps
+from downpour.ps.core.consistency import MODES
+from downpour.ps.core.hyperparameters import Hyper, resolve
+from downpour.ps.core.registry import forms, spec_of
+from downpour.ps.core.schedules import SCHEDULES
+from downpour.ps.core.staleness import POLICIES
+from downpour.ps.core.update_rules import OPTIMIZERS
 
 Transport = Literal["auto", "shm", "grpc"]
 REFERENCE_LEARNING_RATE = 0.1  # of the reference model under plain SGD

@@ -16,15 +16,15 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 
-from protos import memfd
-from protos.channel import SERVER_OPTIONS
-from protos.credentials import TokenCheck, adopt, check_secured, server_credentials
-from protos.errors import Unsupported
-from ps.config import ServerSettings
-from ps.doorbell import Doorbell
-from ps.exporter import Exporter, ShardMetrics
-from ps.guard import Guard
-from ps.host import ShardHost
+from downpour.protos import memfd
+from downpour.protos.channel import SERVER_OPTIONS
+from downpour.protos.credentials import TokenCheck, adopt, check_secured, server_credentials
+from downpour.protos.errors import Unsupported
+from downpour.ps.config import ServerSettings
+from downpour.ps.data_plane.interceptor import Guard
+from downpour.ps.data_plane.shard_runtime import ShardHost
+from downpour.ps.data_plane.shared_memory import Doorbell
+from downpour.ps.monitoring.prometheus import Exporter, ShardMetrics
 
 
 def quieten_broken_calls() -> None:

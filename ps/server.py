@@ -9,33 +9,34 @@ from typing import Any
 
 import grpc
 
-from protos import parameter_server_pb2 as pb
-from protos import parameter_server_pb2_grpc as rpc
-from protos.credentials import NotSecured
-from protos.errors import DownpourError, InvalidRequest, Unsupported
-from protos.logs import identify, log
-from ps.board import Board
-from ps.checkpoint import numbers
-from ps.config import ServerSettings
-from ps.coordinator import Coordinator
-from ps.divergence import LossWatch
-from ps.endpoints import PortInUse, announce, listen, on_signals, open_doorbell, open_exporter
-from ps.exchange import ExchangeServicer
-from ps.exporter import ShardMetrics
-from ps.follower import FollowerProcess
-from ps.host import ShardHost
-from ps.keeper import Keeper
-from ps.lines import ShardLines
-from ps.narration import Narration
-from ps.phase import OVER, Phase
-from ps.progress import ProgressReport
-from ps.pushes import Push
-from ps.recording import Recording
-from ps.recovery import Recovery
-from ps.run import RunDirectory, configuration, run_directory, summary
-from ps.script import ScriptCoordinator
-from ps.servicer import CoordinatorServicer
-from ps.trace import DTYPE
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos import parameter_server_pb2_grpc as rpc
+from downpour.protos.credentials import NotSecured
+from downpour.protos.errors import DownpourError, InvalidRequest, Unsupported
+from downpour.protos.logs import identify, log
+from downpour.ps.config import ServerSettings
+from downpour.ps.control_plane.checkpointer import Keeper
+from downpour.ps.control_plane.progress import ProgressReport
+from downpour.ps.control_plane.recovery import Recovery
+from downpour.ps.control_plane.replay_recorder import Recording
+from downpour.ps.control_plane.servicer import CoordinatorServicer
+from downpour.ps.control_plane.shard_link import ShardLines
+from downpour.ps.coordinator.coordinator import Coordinator
+from downpour.ps.coordinator.fit_coordinator import ScriptCoordinator
+from downpour.ps.coordinator.phase import OVER, Phase
+from downpour.ps.core.push import Push
+from downpour.ps.data_plane.grpc_stream import ExchangeServicer
+from downpour.ps.data_plane.shard_runtime import ShardHost
+from downpour.ps.endpoints import PortInUse, announce, listen, on_signals, open_doorbell, open_exporter
+from downpour.ps.monitoring.divergence import LossWatch
+from downpour.ps.monitoring.job_log import Narration
+from downpour.ps.monitoring.prometheus import ShardMetrics
+from downpour.ps.monitoring.summary import configuration, summary
+from downpour.ps.monitoring.tensorboard import Board
+from downpour.ps.shard_server import FollowerProcess
+from downpour.ps.storage.checkpoint_file import numbers
+from downpour.ps.storage.run_directory import RunDirectory, run_directory
+from downpour.ps.trace.format import DTYPE
 
 TICK_S = 0.1
 SAME_SIGNAL_S = 1.0  # a dying launcher's threads each have the signal sent

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from protos import parameter_server_pb2 as pb
-from tests.cluster import Cluster, Member, running
-from tests.raw_frames import LAYOUT, ONES
-from worker.client import Samples
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.worker.exchange.client import Samples
+from tests.support.cluster import Cluster, Member, running
+from tests.support.raw_frames import LAYOUT, ONES
 
 settings.register_profile("downpour", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("downpour")

@@ -3,22 +3,20 @@
 import re
 import subprocess
 import tomllib
-from pathlib import Path
 
 import pytest
+from setuptools import find_packages
 
-ROOT = Path(__file__).parent.parent
+from tests.support.paths import ROOT
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SIDES = {"protos", "ps", "worker", "deploy", "bench"}
 
 
 def test_every_folder_of_code_is_a_listed_package():
-    listed = PROJECT["tool"]["setuptools"]["packages"]
-    folders = {
-        str(file.parent.relative_to(ROOT)).replace("/", ".") for side in SIDES for file in (ROOT / side).rglob("*.py")
-    }
-    assert sorted(listed) == sorted(folders)
-    assert all((ROOT / name.replace(".", "/") / "__init__.py").is_file() for name in listed)
+    listed = find_packages(str(ROOT), **PROJECT["tool"]["setuptools"]["packages"]["find"])
+    folders = {str(file.parent.relative_to(ROOT)) for side in SIDES for file in (ROOT / side).rglob("*.py")}
+    assert sorted(listed) == sorted(["downpour", *(f"downpour.{folder.replace('/', '.')}" for folder in folders)])
 
 
 def test_every_data_file_that_is_listed_exists():

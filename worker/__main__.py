@@ -9,11 +9,11 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
-from protos.errors import DownpourError
-from protos.settings import parse
-from worker.config import WorkerSettings
-from worker.control import Control
-from worker.hush import hushed
+from downpour.protos.errors import DownpourError
+from downpour.protos.settings import parse
+from downpour.worker.config import WorkerSettings
+from downpour.worker.exchange.coordinator_client import Control
+from downpour.worker.quiet_tensorflow import hushed
 
 DELIBERATE = 3  # exit code of a worker that stops for a reason that a restart would not mend
 
@@ -31,10 +31,10 @@ def main(argv: list[str]) -> int:
         return fail(error, 1)
     # TensorFlow takes seconds to load: not before it is known that there is a server.
     load_tensorflow()
-    from worker.datasets import DatasetError
-    from worker.endings import Diverged, JobFailed
-    from worker.loop import Worker
-    from worker.models import ModelError
+    from downpour.worker.catalog.datasets import DatasetError
+    from downpour.worker.catalog.models import ModelError
+    from downpour.worker.exchange.errors import Diverged, JobFailed
+    from downpour.worker.train.loop import Worker
 
     try:
         worker = Worker(settings, control, job)

@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from protos.credentials import AccessSettings
-from protos.logs import LogSettings
-from protos.settings import Address, Settings
+from downpour.protos.credentials import AccessSettings
+from downpour.protos.logs import LogSettings
+from downpour.protos.settings import Address, Settings
 
 
 class WorkerSettings(AccessSettings, LogSettings):
@@ -31,7 +31,7 @@ class WorkerSettings(AccessSettings, LogSettings):
 
 
 class ScriptSettings(AccessSettings):
-    """One worker of a script (see worker/run.py)."""
+    """One worker of a script (see worker/fit/__main__.py)."""
 
     server: Address = Field(description="HOST:PORT of the coordinator (shard 0), which was started with --script")
     worker: int = Field(0, ge=0, description="number of this worker; worker 0 is the one that is seen")

@@ -1,4 +1,4 @@
-"""`python -m worker.examine FILE --dataset DATASET`: loss and accuracy of a trained model, as one JSON line."""
+"""Prints loss and accuracy of a trained model as one JSON line: `python -m downpour.worker.examine FILE`."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import json
 import os
 import sys
 
-from protos.settings import parse
-from worker.config import ExamineSettings
+from downpour.protos.settings import parse
+from downpour.worker.config import ExamineSettings
 
 
 def main(argv: list[str]) -> int:
     """Prints the result; returns the exit code."""
-    settings = parse(ExamineSettings, argv, "python -m worker.examine")
+    settings = parse(ExamineSettings, argv, "python -m downpour.worker.examine")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import keras
 
-    from worker.datasets import DatasetError, load, scale_of
-    from worker.evaluate import Evaluator
-    from worker.flat_model import read_weights
-    from worker.models import MODELS, build
+    from downpour.worker.catalog.datasets import DatasetError, load, scale_of
+    from downpour.worker.catalog.models import MODELS, build
+    from downpour.worker.compute.evaluate import Evaluator
+    from downpour.worker.compute.flat_model import read_weights
 
     try:
         dataset = load(settings.dataset)

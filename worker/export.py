@@ -1,4 +1,4 @@
-"""`python -m worker.export FILE --format FORMAT --to PATH`: a trained model for other programs."""
+"""`python -m downpour.worker.export FILE --format FORMAT --to PATH`: a trained model for other programs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from protos.settings import parse
-from worker.config import ExportSettings
+from downpour.protos.settings import parse
+from downpour.worker.config import ExportSettings
 
 
 def main(argv: list[str]) -> int:
     """Writes the model; returns the exit code."""
-    settings = parse(ExportSettings, argv, "python -m worker.export")
+    settings = parse(ExportSettings, argv, "python -m downpour.worker.export")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import keras
 

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from worker import DistributedOptimizer
+from downpour import DistributedOptimizer
 
 rng = np.random.default_rng(0)
 x = rng.random((1600, 64), np.float32)

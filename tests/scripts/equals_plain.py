@@ -6,7 +6,7 @@ import sys
 import keras
 import numpy as np
 
-from worker import DistributedOptimizer
+from downpour import DistributedOptimizer
 
 rng = np.random.default_rng(1)
 x = rng.normal(size=(96, 6)).astype(np.float32)

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from worker import DistributedOptimizer
+from downpour import DistributedOptimizer
 
 with np.load(sys.argv[1]) as data:
     x_train, y_train = data["x_train"][:6000], keras.utils.to_categorical(data["y_train"][:6000], 10)

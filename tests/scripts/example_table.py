@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from worker import DistributedOptimizer
+from downpour import DistributedOptimizer
 
 rng = np.random.default_rng(3)
 ROWS = 1200

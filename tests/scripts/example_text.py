@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from worker import DistributedOptimizer
+from downpour import DistributedOptimizer
 
 WORDS, LENGTH = 500, 30
 rng = np.random.default_rng(0)

@@ -9,7 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from worker import DistributedOptimizer, script
+from downpour import DistributedOptimizer
+from downpour.worker import script
 
 out = Path(sys.argv[1])
 wanted = sys.argv[2:]

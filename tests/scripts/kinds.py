@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
-from worker import DistributedOptimizer, script
+from downpour import DistributedOptimizer
+from downpour.worker import script
 
 out = Path(sys.argv[1])
 rank = script.member.rank

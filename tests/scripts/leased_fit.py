@@ -8,7 +8,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from worker import DistributedOptimizer, LeasedDataset, script
+from downpour import DistributedOptimizer, LeasedDataset
+from downpour.worker import script
 
 out, epochs, samples = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 rank = script.member.rank if script.member else 0

@@ -7,7 +7,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from worker import DistributedOptimizer, script
+from downpour import DistributedOptimizer
+from downpour.worker import script
 
 out, epochs = Path(sys.argv[1]), int(sys.argv[2])
 rank = script.member.rank

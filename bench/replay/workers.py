@@ -1,0 +1,230 @@
+"""The workers of a recorded run, all in this process: each push is computed as its worker did, by the same code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from downpour.bench.replay.differences import Computed
+from downpour.bench.replay.nondeterminism import suspects
+from downpour.bench.replay.record import CannotReplay, Life, Recorded
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.chunked_vector import Pieces
+from downpour.protos.layout import Layout
+from downpour.worker.catalog.datasets import Dataset, DatasetError, load, split
+from downpour.worker.catalog.models import ModelError, build
+from downpour.worker.compute.environment import facts_here, seeds_of
+from downpour.worker.compute.flat_model import layout_of, read_weights, write_weights
+from downpour.worker.compute.gradient import GradientFunction
+from downpour.worker.compute.local_steps import LocalSteps
+from downpour.worker.exchange.client import Pulled, Samples
+from downpour.worker.train.lease_steps import Course
+from downpour.worker.train.push_plan import ExchangePlan
+
+TRIED = 3  # pushes of each compiled form that are computed twice
+
+
+class OnePush:
+    """The part of `Client` that a course needs, for one push: gives weights, keeps what is sent."""
+
+    def __init__(self) -> None:
+        """Without weights."""
+        self.flat = np.empty(0, np.float32)
+        self.computed: Computed | None = None
+
+    def pull(self, pin: int = 0) -> Pulled:
+        """The weights."""
+        return Pulled(self.flat, (0,), ())
+
+    def push(
+        self,
+        gradient: np.ndarray | Pieces,
+        norm: float,
+        samples: Samples,
+        nonfinite: bool = False,
+        pull: bool = True,
+        base: Sequence[int] | None = None,
+    ) -> None:
+        """Keeps what is sent."""
+        self.computed = Computed(gradient[:], norm, samples.loss, samples.count, samples.steps, not nonfinite)
+
+    def pulled(self) -> Pulled:
+        """The same weights: what comes of the push is the shards' affair."""
+        return self.pull()
+
+
+class Workers:
+    """Computes the pushes of a recorded run again.
+
+    Attributes:
+        model: The run's model.
+        doubts: Why bits may differ: what is not deterministic, or not as it was.
+    """
+
+    def __init__(self, recorded: Recorded, model: str | None = None, dataset: str | None = None) -> None:
+        """Builds the model and loads the data, as a worker does.
+
+        Args:
+            recorded: The run.
+            model: `module:function` to build it with (default: the run's).
+            dataset: Path of its data (default: the run's).
+
+        Raises:
+            CannotReplay: Model or data are not those of the run, or its workers were not alike.
+        """
+        settings, self._facts = recorded.settings, recorded.facts
+        threads = int(_only(self._facts, "threads", "1"))
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+        keras.utils.set_random_seed(settings.seed)
+        try:
+            self._dataset = load(dataset or settings.dataset)
+            self.model = build(model or settings.model, self._dataset.input_shape, self._dataset.classes)
+        except (DatasetError, ModelError) as error:
+            raise CannotReplay(f"the model and the data of the run are needed again: {error}") from error
+        _check(recorded, layout_of(self.model), self._dataset)
+        self._job = pb.Job(
+            mode=settings.mode, push_every=settings.push_every, fetch_every=settings.push_every,
+            batch_size=settings.batch_size, seed=settings.seed, learning_rate=settings.effective_learning_rate,
+        )  # fmt: skip
+        self._plan = ExchangePlan.of(self._job)
+        self._samples = len(split(self._dataset, settings.validation_split).y_train)
+        self._gradient = GradientFunction(self.model, self._dataset, settings.batch_size, settings.clip_norm, threads)
+        seeds = seeds_of(_only(self._facts, "seeds", ""))
+        self._gradient.model.seeds = seeds
+        most = self._plan.push_every
+        self._local = LocalSteps(self._gradient, settings.effective_learning_rate, most) if most > 1 else None
+        self._link, self._courses, self._tried = OnePush(), dict[int, Course](), dict[bool, int]()
+        self.doubts = [*differing(self._facts), *_threads(threads)]
+
+    def __call__(self, record: np.void, flat: np.ndarray) -> Computed:
+        """Computes a push again.
+
+        Args:
+            record: Of shard 0's trace.
+            flat: Weights `float32[n + m]` that it was computed from.
+        """
+        xla = self._use(record)
+        computed = self._compute(record, flat)
+        if self._tried.get(xla, 0) < TRIED:
+            self._tried[xla] = self._tried.get(xla, 0) + 1
+            self._try_again(record, flat, computed)
+        return computed
+
+    def held(self, flat: np.ndarray) -> np.ndarray:
+        """Weights `float32[n + m]` as the model's variables hold them, of whatever type those are."""
+        write_weights(self.model, flat)
+        return read_weights(self.model)
+
+    def saved(self, path: Path) -> np.ndarray:
+        """The weights `float32[n + m]` of a `.keras` file of this model.
+
+        Raises:
+            CannotReplay: It is none.
+        """
+        # Keras and HDF5 raise nearly anything on a damaged file.
+        try:
+            self.model.load_weights(path)
+        except Exception as error:
+            raise CannotReplay(f"{path} must hold the run's final weights: {type(error).__name__}: {error}") from error
+        return read_weights(self.model)
+
+    def save(self, flat: np.ndarray, path: Path) -> None:
+        """Writes the model with these weights `float32[n + m]` as a `.keras` file."""
+        write_weights(self.model, flat)
+        if self.model.optimizer is not None:  # Keras warns when it loads an optimizer that was saved unbuilt
+            self.model.optimizer.build(self.model.trainable_variables)
+        self.model.save(path)
+
+    # ------------------------------------------------------------------ one push
+
+    def _use(self, record: np.void) -> bool:
+        """Takes the compiled form of the record's worker; returns whether it is XLA's."""
+        life: Life = (int(record["worker"]), int(record["incarnation"]))
+        form = self._facts.get(life, {}).get("compiled")
+        if form not in ("plain", "xla"):
+            raise CannotReplay(f"config.json must say which form worker {life[0]}, incarnation {life[1]}, compiled.")
+        (self._local or self._gradient).xla = form == "xla"
+        return form == "xla"
+
+    def _compute(self, record: np.void, flat: np.ndarray) -> Computed:
+        worker = int(record["worker"])
+        if worker not in self._courses:
+            n = self._gradient.model.layout.trained
+            self._courses[worker] = Course(
+                self._link, self._gradient, self._local, self._plan, self._job, worker, n, self._samples
+            )
+        course, self._link.flat = self._courses[worker], flat
+        course.go_back(int(record["seq"]))
+        task = pb.Task(
+            kind=pb.TRAIN, lease=int(record["lease"]), epoch=int(record["epoch"]), start=int(record["start"]),
+            stop=int(record["stop"]),
+        )  # fmt: skip
+        next(course.train(task))
+        assert self._link.computed is not None
+        return self._link.computed
+
+    def _try_again(self, record: np.void, flat: np.ndarray, first: Computed) -> None:
+        """Computes a push a second time: a kernel that is not deterministic gives itself away, as a rule."""
+        before = [np.array(variable.value) for variable in self.model.non_trainable_variables]
+        again = self._compute(record, flat)
+        after = [np.array(variable.value) for variable in self.model.non_trainable_variables]
+        moved = [
+            variable.path
+            for variable, a, b in zip(self.model.non_trainable_variables, before, after, strict=True)
+            if not np.array_equal(a, b)
+        ]
+        if moved:
+            raise CannotReplay(
+                f"a model to be replayed must keep no whole numbers of its own; a step changes {', '.join(moved)}, "
+                "which stays in the worker and is not recorded."
+            )
+        if again.vector.tobytes() != first.vector.tobytes():
+            kernels = ", ".join(suspects((self._local or self._gradient).function)) or "which, is not known"
+            doubt = f"the same step done twice gives other bits; kernels that are not deterministic: {kernels}"
+            if doubt not in self.doubts:
+                self.doubts.append(doubt)
+
+
+def differing(facts: dict[Life, dict[str, str]]) -> list[str]:
+    """What is not as it was when the run was recorded, of what bits depend on."""
+    here = facts_here()
+    found: list[str] = []
+    for each in facts.values():
+        for name, value in here.items():
+            was = each.get(name, "not recorded")
+            text = f"{name} was {was!r} and is {value!r}"
+            if was != value and text not in found:
+                found.append(text)
+    return found
+
+
+def _threads(threads: int) -> list[str]:
+    if threads == 1:
+        return []
+    return [f"{threads} threads within an operation (--threads): they may add up in any order"]
+
+
+def _only(facts: dict[Life, dict[str, str]], name: str, default: str) -> str:
+    """A fact that all workers must share."""
+    values = {each.get(name, default) for each in facts.values()}
+    if len(values) > 1:
+        raise CannotReplay(
+            f"the workers of a run to be replayed must have the same {name}; in this one they have {sorted(values)}."
+        )
+    return values.pop() if values else default
+
+
+def _check(recorded: Recorded, layout: Layout, dataset: Dataset) -> None:
+    difference = recorded.layout.difference(layout)
+    if difference:
+        raise CannotReplay(f"the model must be that of the run: {difference}.")
+    if dataset.checksum != recorded.checksum:
+        raise CannotReplay(
+            f"the data must be those of the run, with checksum {recorded.checksum[:12]}; received {dataset.name!r} "
+            f"with {dataset.checksum[:12]}. Name the file with --dataset."
+        )

@@ -1,0 +1,48 @@
+"""A constant delay in virtual time: every gradient comes from a version that is so much older."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+
+from downpour.bench.simulation.problems import Problem
+from downpour.bench.simulation.tally import Tally
+from downpour.bench.simulation.virtual_time import NONFINITE_PUSHES
+from downpour.ps.core.buffers import Buffer
+from downpour.ps.core.push import Push
+from downpour.ps.core.shard import Shard
+
+
+def run_delayed(
+    shard: Shard, problem: Problem, updates: int, delay: int, workers: int,
+    observe: Callable[[int, np.ndarray], None] | None = None,
+) -> Tally:  # fmt: skip
+    """Updates with a constant delay: every gradient comes from the version `delay` before, or from version 0.
+
+    Raises:
+        ValueError: No update is made any more.
+    """
+    tally, history = Tally(workers), deque[tuple[Buffer, int]]()
+    shard.on_outcome = tally.outcome
+    for worker in range(workers):
+        shard.join(worker, 1)
+    history.append(shard.pull(worker=0))
+    idle = pushes = 0
+    while (version := shard.version) < updates and tally.dropped["nonfinite"] < NONFINITE_PUSHES:
+        while history[0][1] < version - delay:
+            shard.release(history.popleft()[0])
+        worker, (buffer, base) = pushes % workers, history[0]
+        push = Push(worker, 1, pushes // workers + 1, base, problem.batch)
+        shard.push(push, problem.gradient(worker, buffer.array))
+        pushes += 1
+        idle = 0 if shard.version > version else idle + 1
+        if idle > 100_000:
+            raise ValueError(f"a delay of {delay} versions leaves no push that this mode applies: nothing moves")
+        if shard.version > version:
+            # In turns, so that no worker's old versions are more than compensations keep, whatever the mode.
+            history.append(shard.pull(worker=shard.version % workers))
+            if observe is not None:
+                observe(shard.version, history[-1][0].array)
+    return tally

@@ -1,0 +1,142 @@
+"""What a run in virtual time adds up to: outcomes, staleness, clocks, and the statistics of a trajectory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from downpour.ps.core.push import Outcome, Push, Result
+
+
+class Tally:
+    """Counts of outcomes.
+
+    Attributes:
+        accepted: Pushes that became part of an update.
+        dropped: Pushes that did not, by reason.
+        staleness: How many accepted pushes had which.
+        updates: Accepted pushes of each worker.
+        clock_spread: The most by which completed clocks have differed.
+        wait_s: Σ of the times that pushes waited for the server.
+    """
+
+    def __init__(self, workers: int) -> None:
+        """Nothing has happened."""
+        self.accepted = self.pushes = self.clock_spread = 0
+        self.wait_s = 0.0
+        self.dropped: Counter[str] = Counter()
+        self.staleness: Counter[int] = Counter()
+        self.updates, self.stale_sum = [0] * workers, [0] * workers
+        self._clocks, self._at, self._least, self._most = [0] * workers, Counter({0: workers}), 0, 0
+
+    def outcome(self, push: Push, result: Result) -> None:
+        """Takes a final outcome."""
+        if result.outcome == Outcome.APPLIED:
+            self.accepted += 1
+            self.staleness[result.staleness] += 1
+            self.updates[push.worker] += 1
+            self.stale_sum[push.worker] += result.staleness
+        else:
+            self.dropped[result.reason] += 1
+
+    def tick(self, worker: int) -> None:
+        """A worker has completed a step."""
+        self.pushes += 1
+        clock = self._clocks[worker] + 1
+        self._clocks[worker] = clock
+        self._at[clock] += 1
+        self._at[clock - 1] -= 1
+        if clock > self._most:
+            self._most = clock
+        while not self._at[self._least]:
+            del self._at[self._least]
+            self._least += 1
+        self.clock_spread = max(self.clock_spread, self._most - self._least)
+
+    def staleness_json(self) -> dict[str, Any]:
+        """Mean, variance, largest, histogram and the mean of each worker, of accepted pushes."""
+        values = np.array(sorted(self.staleness), float)
+        weights = np.array([self.staleness[int(value)] for value in values], float)
+        mean = float(values @ weights / weights.sum()) if len(values) else 0.0
+        variance = float((values - mean) ** 2 @ weights / weights.sum()) if len(values) else 0.0
+        return {
+            "mean": mean,
+            "var": variance,
+            "max": int(values[-1]) if len(values) else 0,
+            "histogram": {str(value): self.staleness[value] for value in sorted(self.staleness)},
+            "per_worker": [
+                total / count if count else 0.0 for total, count in zip(self.stale_sum, self.updates, strict=True)
+            ],
+        }
+
+
+class Trajectory:
+    """Statistics of the weights over the versions of a run.
+
+    It has diverged if a weight is not finite or if the distance to the optimum grows: its mean square over the
+    last quarter of the run exceeds that over the second quarter, and is not just what rounding leaves of the
+    distance at the start. With noisy gradients, where it goes up and down for ever, it must have grown threefold
+    from the second quarter to the third and again to the fourth, beyond the distance at the start.
+    """
+
+    def __init__(
+        self, optimum: np.ndarray | None, initial: np.ndarray, updates: int, burn_in: float, noisy: bool
+    ) -> None:
+        """Nothing has been seen.
+
+        Args:
+            optimum: `float64[d]`; None: there is no distance.
+            initial: `float32[d]`.
+            updates: That the run will have.
+            burn_in: Fraction of them that mean and variance leave out.
+            noisy: Whether gradients are.
+        """
+        self._optimum = optimum
+        self._from, self._quarter, self._noisy = burn_in * updates, updates / 4, noisy
+        self._count, self._sum, self._squares = 0, np.zeros(len(initial)), np.zeros(len(initial))
+        self._distances = [0.0] * 5
+        self._counts = [0] * 5
+        self._start = 0.0 if optimum is None else float(((initial - optimum) ** 2).sum())
+        self.last = initial.astype(float)
+        self.finite = True
+
+    def observe(self, version: int, weights: np.ndarray) -> None:
+        """Takes the weights `float32[d]` of a version."""
+        w = weights.astype(np.float64)
+        self.last = w
+        if version > self._from:
+            self._count += 1
+            self._sum += w
+            self._squares += w * w
+        if self._optimum is not None:
+            quarter = min(4, int(version / self._quarter))
+            offset = w - self._optimum
+            square = float(offset @ offset)
+            self.finite = self.finite and square < 1e60
+            self._distances[quarter] += square if self.finite else 0.0
+            self._counts[quarter] += 1
+
+    @property
+    def diverged(self) -> bool:
+        """As the class says."""
+        if not self.finite:
+            return True
+        early, middle, late = (self._distances[q] / max(1, self._counts[q]) for q in (1, 2, 3))
+        if self._noisy:
+            return middle > 3.0 * early and late > 3.0 * middle and late > self._start
+        return late > early and late > 1e-6 * self._start
+
+    def json(self) -> dict[str, Any]:
+        """`mean`, `var`, over versions and then weights; `final`; `diverged`."""
+        count = max(1, self._count)
+        with np.errstate(all="ignore"):
+            mean = self._sum / count
+            variance = np.maximum(self._squares / count - mean * mean, 0.0)
+        numbers = {"mean": float(mean.mean()), "var": float(variance.mean())}
+        final = self.last.tolist() if len(self.last) <= 16 else None
+        kept: dict[str, Any] = {key: value if np.isfinite(value) else None for key, value in numbers.items()}
+        if self._optimum is not None:
+            kept["distance"] = float(np.sqrt(((self.last - self._optimum) ** 2).sum())) if self.finite else None
+        return {**kept, "final": final if self.finite else None, "diverged": self.diverged}

@@ -1,0 +1,124 @@
+"""What checkpoints cost: push-pulls per second with and without them, in turns: `downpour bench checkpoints`.
+
+One server, one worker without a model that pushes as fast as it can: the worst case, for a worker that computes has
+time to spare for the thread that writes. For each size: the rates, and of the checkpoints how long pushes were held
+back for one, and how long one took from there to the disk. They are at least twenty times as far apart as that.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+
+from downpour.bench.speed.server import NumpyWorker
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.channel import open_channel
+from downpour.protos.parameter_server_pb2_grpc import CoordinatorStub
+from downpour.protos.settings import Settings, parse
+from downpour.worker.exchange.client import Samples
+
+END_S = 30.0
+
+
+class CheckpointsSettings(Settings):
+    """Measures what checkpoints cost."""
+
+    every: str = Field("2s", description="time or updates between two checkpoints")
+    rounds: int = Field(5, ge=1, description="measurements of each kind, in turns")
+    seconds_s: float = Field(6.0, gt=0, description="length of one measurement")
+    sizes: str = Field("79510,2200000", description="numbers of weights")
+    optimizer: str = Field("adam", description="update rule; its slots are kept too")
+    transport: str = Field("auto", description="how payloads travel")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One measurement.
+
+    Attributes:
+        per_s: Push-pulls per second.
+        worst_s: The longest of them.
+        taken: Checkpoints.
+        pause_s: How long the last held pushes back.
+        took_s: What it took until it was on the disk.
+    """
+
+    per_s: float
+    worst_s: float
+    taken: int = 0
+    pause_s: float = 0.0
+    took_s: float = 0.0
+
+
+def measure(settings: CheckpointsSettings, size: int, every: str) -> Measured:
+    """Pushes for a while to a server of its own."""
+    with tempfile.TemporaryDirectory(prefix="downpour-bench-") as folder:
+        flags = [f"--optimizer={settings.optimizer}", "--workers=1", f"--checkpoint-every={every}"]
+        flags += [f"--run-dir={folder}", "--model=bench", "--dataset=bench", "--checkpoint-keep=10000"]
+        command = [sys.executable, "-m", "downpour.ps", *flags]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+            try:
+                assert process.stdout is not None
+                address = json.loads(process.stdout.readline())["address"]
+                per_s, worst_s = _push(settings, address, size)
+                with open_channel(address) as channel:
+                    CoordinatorStub(channel).Stop(pb.StopRequest(now=True, reason="measured"), timeout=END_S)
+                process.wait(END_S)
+            finally:
+                process.kill()
+        found = json.loads((Path(folder) / "summary.json").read_text())
+        return Measured(per_s, worst_s, found["checkpoints"], found["checkpoint_pause_s"], found["checkpoint_s"])
+
+
+def _push(settings: CheckpointsSettings, address: str, size: int) -> tuple[float, float]:
+    worker = NumpyWorker(address, size, settings.transport)
+    gradient = np.full(size, 1e-3, np.float32)
+    worker.client.pull()
+    count, worst_s, begin = 0, 0.0, time.perf_counter()
+    while (now := time.perf_counter()) < begin + settings.seconds_s:
+        worker.client.push_pull(gradient, 1.0, Samples())
+        worst_s = max(worst_s, time.perf_counter() - now)
+        count += 1
+    per_s = count / (time.perf_counter() - begin)
+    worker.close()
+    return per_s, worst_s
+
+
+def line(size: int, pairs: Sequence[tuple[Measured, Measured]]) -> str:
+    """One row of the table: medians over the rounds."""
+
+    def median(which: int, name: str) -> float:
+        return statistics.median(float(getattr(pair[which], name)) for pair in pairs)
+
+    ratio = statistics.median(on.per_s / off.per_s for off, on in pairs)
+    return (
+        f"{size:>10,} {median(0, 'per_s'):>9.1f} {median(1, 'per_s'):>9.1f} {ratio:>6.3f} "
+        f"{1000 * median(0, 'worst_s'):>7.1f} ms {1000 * median(1, 'worst_s'):>6.1f} ms "
+        f"{1000 * median(1, 'pause_s'):>7.2f} ms {1000 * median(1, 'took_s'):>7.1f} ms"
+    )
+
+
+def main(argv: Sequence[str]) -> int:
+    """`downpour bench checkpoints`: prints a table."""
+    settings = parse(CheckpointsSettings, list(argv), "downpour bench checkpoints")
+    print(
+        f"{'weights':>10} {'off /s':>9} {settings.every + ' /s':>9} {'ratio':>6} {'worst off':>10} {'worst on':>9} "
+        f"{'held back':>10} {'one takes':>10}"
+    )
+    for size in map(int, settings.sizes.split(",")):
+        pairs = [
+            (measure(settings, size, "off"), measure(settings, size, settings.every)) for _ in range(settings.rounds)
+        ]
+        print(line(size, pairs), flush=True)
+        assert min(on.taken for _, on in pairs) >= 1, "no checkpoint was written"
+    return 0

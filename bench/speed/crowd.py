@@ -1,0 +1,154 @@
+"""Many NumPy workers at one server, each a process: how many push-pulls it takes a second, and what it holds.
+
+The workers compute nothing: they sleep for a stated time and push the same gradient again.
+`python -m downpour.bench.speed.crowd ADDRESS COUNT FLOATS TRANSPORT COMPUTE_S SECONDS` is the crowd;
+it prints a JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from downpour.bench.speed.server import NumpyWorker, server
+from downpour.worker.exchange.client import Samples
+
+START_S = 240.0
+
+
+def push_pulls(
+    count: int, floats: int, transport: str, compute_s: float, seconds: float, flags: list[str] | None = None
+) -> dict[str, Any]:
+    """Lets `count` workers push `float32[floats]` for some seconds.
+
+    Returns:
+        `per_s`; the server's processor time for each, `server_cpu_s`; and the most of its own memory that was
+        resident, `resident_bytes`, and of shared memory, `shared_bytes`.
+    """
+    with server(["--workers", str(count), "--learning-rate", "1e-6", *(flags or [])]) as (address, pid):
+        arguments = [address, str(count), str(floats), transport, str(compute_s), str(seconds)]
+        crowd = subprocess.Popen(
+            [sys.executable, "-m", "downpour.bench.speed.crowd", *arguments], stdout=subprocess.PIPE, text=True
+        )
+        before = cpu_s(pid)
+        with _watching(pid) as most:
+            said, _ = crowd.communicate(timeout=START_S + seconds + 60)
+        found = json.loads(said)
+        spent = (cpu_s(pid) - before) / max(1.0, found["per_s"] * seconds)
+        return {"workers": count, "transport": transport, **found, "server_cpu_s": spent, **most}
+
+
+@contextmanager
+def idle(address: str, count: int, floats: int, transport: str) -> Iterator[None]:
+    """Has `count` workers at a server that do nothing but stay."""
+    if not count:
+        yield
+        return
+    arguments = [address, str(count), str(floats), transport, "-1", "0"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "downpour.bench.speed.crowd", *arguments],
+        stdout=subprocess.PIPE,
+        stdin=subprocess.PIPE,
+        text=True,
+    ) as crowd:
+        try:
+            assert crowd.stdout is not None
+            crowd.stdout.readline()
+            yield
+        finally:
+            crowd.kill()
+
+
+def memory(pid: int) -> tuple[int, int]:
+    """Bytes of a process that are resident: its own, and of shared memory."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    kib = {name: int(value) for name, value in re.findall(r"^(Rss\w+):\s+(\d+) kB", status, re.M)}
+    return 1024 * (kib["RssAnon"] + kib["RssFile"]), 1024 * kib["RssShmem"]
+
+
+def cpu_s(pid: int) -> float:
+    """Processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def _watching(pid: int) -> Iterator[dict[str, int]]:
+    most = {"resident_bytes": 0, "shared_bytes": 0}
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.02):
+            own, shared = memory(pid)
+            most["resident_bytes"] = max(most["resident_bytes"], own)
+            most["shared_bytes"] = max(most["shared_bytes"], shared)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield most
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _work(
+    address: str, floats: int, transport: str, compute_s: float, seconds: float, start: Barrier, out: Any
+) -> None:
+    worker = NumpyWorker(address, floats, transport)
+    gradient = np.ones(floats, np.float32)
+    worker.client.pull()
+    start.wait(START_S)
+    begin, done, took = time.monotonic(), 0, []
+    while time.monotonic() - begin < seconds:
+        if compute_s:
+            time.sleep(compute_s)
+        sent = time.perf_counter()
+        worker.client.push_pull(gradient, 1.0, Samples())
+        took.append(time.perf_counter() - sent)
+        done += 1
+    out.put((done / (time.monotonic() - begin), float(np.median(took))))
+    worker.close()
+
+
+def _stay(address: str, floats: int, transport: str, count: int) -> None:
+    workers = [NumpyWorker(address, floats, transport) for _ in range(count)]
+    for worker in workers:
+        worker.client.pull()
+    print(f"{len(workers)} are there", flush=True)
+    threading.Event().wait()
+
+
+def main(argv: list[str]) -> None:
+    """Forks the workers, before this process has used gRPC, and prints what they did."""
+    address, transport = argv[0], argv[3]
+    count, floats, compute_s, seconds = int(argv[1]), int(argv[2]), float(argv[4]), float(argv[5])
+    if compute_s < 0:
+        _stay(address, floats, transport, count)
+    fork = multiprocessing.get_context("fork")
+    start, out = fork.Barrier(count), fork.Queue()
+    arguments = (address, floats, transport, compute_s, seconds, start, out)
+    children = [fork.Process(target=_work, args=arguments) for _ in range(count)]
+    for child in children:
+        child.start()
+    rates = [out.get(timeout=START_S + seconds) for _ in children]
+    for child in children:
+        child.join(10)
+    print(json.dumps({"per_s": sum(rate for rate, _ in rates), "median_s": float(np.median([s for _, s in rates]))}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

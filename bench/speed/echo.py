@@ -1,0 +1,147 @@
+"""The yardsticks of a transport: raw echoes of the same bytes, each with its server in another process.
+
+An echo returns a payload when all of it is there, as a push-pull must; it does nothing else with it.
+`python -m downpour.bench.speed.echo unix|grpc` runs a server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+
+from downpour.protos.channel import CLIENT_OPTIONS, SERVER_OPTIONS
+from downpour.protos.frame import CHUNK_BYTES
+
+COUNT_BYTES = 8
+
+
+def cut(payload: bytes) -> list[bytes]:
+    """The payload as messages of the size that the project's own stream uses; the first says how many."""
+    count = -(-len(payload) // CHUNK_BYTES)
+    parts = [payload[start : start + CHUNK_BYTES] for start in range(0, len(payload), CHUNK_BYTES)]
+    return [count.to_bytes(COUNT_BYTES, "little") + parts[0][COUNT_BYTES:], *parts[1:]]
+
+
+@contextmanager
+def serving(kind: str) -> Iterator[str]:
+    """Runs an echo server; gives its address."""
+    command = [sys.executable, "-m", "downpour.bench.speed.echo", kind]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+@contextmanager
+def unix_echo(size_bytes: int) -> Iterator[Callable[[], None]]:
+    """A round trip through a Unix stream socket, into a buffer that exists."""
+    payload, back = bytes(size_bytes), bytearray(size_bytes)
+    with serving("unix") as address, socket.socket(socket.AF_UNIX) as line:
+        line.connect(address)
+        line.sendall(size_bytes.to_bytes(COUNT_BYTES, "little"))
+
+        def trip() -> None:
+            line.sendall(payload)
+            _receive(line, back)
+
+        yield trip
+
+
+@contextmanager
+def grpc_echo(size_bytes: int, arrays: bool = False) -> Iterator[Callable[[], None]]:
+    """A round trip through a gRPC stream.
+
+    Args:
+        size_bytes: Of the payload, each way.
+        arrays: Whether the caller's messages are made of an array, and those that come back are put together in one,
+            as nobody can do without whose payloads are arrays; else they are made beforehand and thrown away.
+    """
+    fixed, array, back = cut(bytes(size_bytes)), np.zeros(size_bytes, np.uint8), np.empty(size_bytes, np.uint8)
+    loop = asyncio.new_event_loop()
+
+    async def opened(address: str) -> tuple[grpc.aio.Channel, Any]:
+        channel = grpc.aio.insecure_channel(address, options=CLIENT_OPTIONS)
+        exchange: Any = channel.stream_stream("/Echo/Exchange", None, None)
+        return channel, exchange()
+
+    async def turn() -> None:
+        count, first, filled = len(fixed), fixed[0][:COUNT_BYTES], 0
+        for index in range(count):
+            if arrays:
+                part = array.data[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES]
+                await call.write(bytes(part) if index else b"".join((first, part[COUNT_BYTES:])))
+            else:
+                await call.write(fixed[index])
+        for _ in range(count):
+            message = await call.read()
+            if arrays and count > 1:  # one message alone can be read where it lies
+                back.data[filled : filled + len(message)] = message
+                filled += len(message)
+
+    with serving("grpc") as address:
+        channel, call = loop.run_until_complete(opened(address))
+        yield lambda: loop.run_until_complete(turn())
+        call.cancel()
+        loop.run_until_complete(channel.close(None))
+        if left := asyncio.all_tasks(loop):
+            loop.run_until_complete(asyncio.wait(left, timeout=1.0))
+        loop.close()
+
+
+def _receive(line: socket.socket, buffer: bytearray) -> bool:
+    view, filled = memoryview(buffer), 0
+    while filled < len(view):
+        count = line.recv_into(view[filled:])
+        if not count:
+            return False
+        filled += count
+    return True
+
+
+def _serve_unix() -> None:
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
+        path = str(Path(folder) / "echo")
+        listener.bind(path)
+        listener.listen(1)
+        print(path, flush=True)
+        line, _ = listener.accept()
+        buffer = bytearray(int.from_bytes(line.recv(COUNT_BYTES), "little"))
+        while _receive(line, buffer):
+            line.sendall(buffer)
+
+
+async def _serve_grpc() -> None:
+    async def echo(_: object, context: Any) -> None:
+        while (message := await context.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]
+            messages = [message]
+            for _ in range(int.from_bytes(message[:COUNT_BYTES], "little") - 1):
+                messages.append(await context.read())
+            for message in messages:
+                await context.write(message)
+
+    server = grpc.aio.server(options=SERVER_OPTIONS)
+    method: Any = grpc.stream_stream_rpc_method_handler(echo)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("Echo", {"Exchange": method}),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    print(f"127.0.0.1:{port}", flush=True)
+    await server.wait_for_termination()
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "unix":
+        _serve_unix()
+    else:
+        asyncio.run(_serve_grpc())

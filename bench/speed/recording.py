@@ -1,0 +1,102 @@
+"""What it costs to record a job for `downpour replay`: `downpour bench recording`.
+
+First the shard's own time for a push, in one process, with and without the record in blocks that take turns: this
+is what is added. Then real push-pulls per second of one server and one worker without a model that pushes as fast
+as it can, the worst case, with `--record on` and `off` in turns: what that is a part of.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+
+from downpour.bench.speed.server import NumpyWorker, server
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.layout import TRAINED, Layout
+from downpour.protos.settings import Settings, parse
+from downpour.ps.config import ServerSettings
+from downpour.ps.data_plane.shard_runtime import ShardHost
+from downpour.ps.trace import call_log as calls
+from downpour.ps.trace.format import TraceFile
+from downpour.worker.exchange.client import Samples
+
+MOST_PUSHES, WEIGHTS = 200, 16_000_000  # in a block
+
+
+class RecordingSettings(Settings):
+    """Measures what recording costs."""
+
+    sizes: str = Field("79510,2200000", description="numbers of weights")
+    blocks: int = Field(100, ge=2, description="blocks of up to 200 pushes of each kind, in turns")
+    rounds: int = Field(5, ge=1, description="measurements of push-pulls of each kind, in turns")
+    seconds_s: float = Field(3.0, gt=0, description="length of one of them")
+    transport: str = Field("auto", description="how payloads travel")
+
+
+def shard_times(size: int, blocks: int) -> tuple[float, float]:
+    """Seconds that a shard of so many weights takes for a push, and that the record adds to them; medians."""
+    host = ShardHost(0, lambda event: None)
+    layout = Layout.of([("weights", (size,), TRAINED)])
+    host.command(pb.ShardCommand(settings=ServerSettings(record="on").model_dump_json(), layout=layout.to_proto()))
+    member = pb.Member(worker=0, incarnation=1, session=1)
+    host.command(pb.ShardCommand(view=pb.View(number=1, members=[member])))
+    host.initialise(np.zeros(size, np.float32).data.cast("B"))
+    gradient = np.full(size, 1e-3, np.float32).data.cast("B")
+    header = pb.Request(kind=pb.PUSH_PULL, incarnation=1, generation=1, codec="float32", samples=32, norm=1.0)
+    block = max(10, min(MOST_PUSHES, WEIGHTS // size))
+    host.calls.take()
+    times: dict[bool, list[float]] = {False: [], True: []}
+    with tempfile.TemporaryDirectory(prefix="downpour-bench-") as folder:
+        file = TraceFile(Path(folder) / "calls.npy", dtype=calls.DTYPE)
+        for turn in range(2 * blocks):
+            recorded = host.calls.on = turn % 2 == 1
+            begin = time.perf_counter()
+            for _ in range(block):
+                header.base_version = header.seq
+                header.seq += 1
+                host.push(header, gradient)
+            if recorded:
+                file.append(host.calls.take())
+            times[recorded].append((time.perf_counter() - begin) / block)
+            host.records.take()
+        assert file.count == blocks * block
+        file.close()
+    added = [on - off for off, on in zip(times[False], times[True], strict=True)]
+    return statistics.median(times[False]), statistics.median(added)
+
+
+def rate(settings: RecordingSettings, size: int, record: str) -> float:
+    """Push-pulls per second of one worker."""
+    with server(["--workers=1", "--checkpoint-every=off", f"--record={record}"]) as (address, _):
+        worker = NumpyWorker(address, size, settings.transport)
+        gradient = np.full(size, 1e-3, np.float32)
+        worker.client.pull()
+        count, begin = 0, time.perf_counter()
+        while time.perf_counter() < begin + settings.seconds_s:
+            worker.client.push_pull(gradient, 1.0, Samples())
+            count += 1
+        found = count / (time.perf_counter() - begin)
+        worker.close()
+    return found
+
+
+def main(argv: Sequence[str]) -> int:
+    """`downpour bench recording`: prints a table."""
+    settings = parse(RecordingSettings, list(argv), "downpour bench recording")
+    print(f"{'weights':>10} {'shard':>11} {'added':>9} {'push-pulls off':>15} {'on':>9} {'share':>7}")
+    for size in map(int, settings.sizes.split(",")):
+        off_s, added_s = shard_times(size, settings.blocks)
+        pairs = [(rate(settings, size, "off"), rate(settings, size, "on")) for _ in range(settings.rounds)]
+        off, on = (statistics.median(pair[k] for pair in pairs) for k in (0, 1))
+        print(
+            f"{size:>10,} {1e6 * off_s:>8.2f} µs {1e6 * added_s:>6.2f} µs {off:>13,.0f}/s {on:>7,.0f}/s "
+            f"{100 * added_s * off:>6.2f}%",
+            flush=True,
+        )
+    return 0

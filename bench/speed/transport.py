@@ -1,0 +1,211 @@
+"""Push-pulls beside the limits of the machine, measured in turns in one run.
+
+A push-pull sends a gradient, applies it (plain SGD, after a check that it is finite) and returns with the new weights.
+
+- `memcpy`: one copy of the payload in memory. *Passes each way* are the time of a push-pull over that of two of them.
+- `kernel`: the check and the update alone, on one thread.
+- `unix echo`, `gRPC echo`: the payload there and back between two processes, and nothing done with it. The gRPC echo
+  has the options and the message size of the project's own stream; its messages are made beforehand and not put
+  together at the end. `gRPC echo of an array` does both in its client, as must be done where a payload is an array.
+- `shm`, `gRPC`: the project's push-pull with a real server, by `--transport shm` (what `auto` chooses on one host) and
+  `--transport grpc`.
+
+All of these take turns. 318 kB travel in blocks of 25 calls one after the other, of which the median counts; *alone* is
+the time of single calls, each of which comes to cold caches and processes that sleep. Larger payloads, which no cache
+holds, travel one by one. A ratio is that of neighbours in one round; its median is reported. Beside idle workers, three
+servers (with `--quick` one) are measured for each point and the fastest is shown, as some take twice as long all their
+life, with idle workers or without; results.json has the medians of all. In the crowd every worker is a process that
+sleeps where it would compute: emulated compute.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from downpour.bench.comparison import spread
+from downpour.bench.machine import facts, load
+from downpour.bench.speed.crowd import idle, push_pulls
+from downpour.bench.speed.echo import grpc_echo, unix_echo
+from downpour.bench.speed.server import NumpyWorker, server
+from downpour.bench.speed.transport_report import checked, plot, table
+from downpour.ps.core.hyperparameters import Hyper
+from downpour.ps.core.optimizer import Optimizer
+from downpour.worker.exchange.client import Samples
+
+FLOATS = {"318 kB": 79_510, "8.9 MB": 2_225_000, "102 MB": 25_500_000}
+ROUNDS = {"318 kB": (20, 60), "8.9 MB": (20, 100), "102 MB": (4, 15)}  # quick, full
+BLOCK = {"318 kB": 25}  # calls of a round, else 1
+SWEEP = (262_144, 786_432, 2_359_296, 7_077_888, 21_233_664)  # floats: 1 to 85 MB
+RATE = "1e-6"
+
+
+def main(argv: list[str]) -> int:
+    """Measures, prints the tables, and writes `results.json`, `report.md` and the plots where asked."""
+    parser = argparse.ArgumentParser(prog="downpour bench transport", description="Times push-pulls beside raw echoes.")
+    parser.add_argument("--quick", action="store_true", help="few rounds, no crowd of 64")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write results.json, report.md and plots here")
+    flags = parser.parse_args(argv)
+    results: dict[str, Any] = {
+        "benchmark": "transport",
+        "command": " ".join(["downpour bench transport", *argv]),
+        "machine": facts(),
+        "load_at_start": load(),
+        "sizes": {},
+    }
+    for name, floats in FLOATS.items():
+        results["sizes"][name] = side_by_side(floats, ROUNDS[name][not flags.quick], BLOCK.get(name, 1))
+    results["sweep"] = sweep(3 if flags.quick else 9)
+    results["idle"] = beside_idle((0, 16), 200, 1) if flags.quick else beside_idle((0, 16, 64, 256), 1000, 3)
+    results["crowd"] = crowd(flags.quick)
+    results["memory"] = held_memory(8 if flags.quick else 16)
+    results["load_at_end"] = load()
+    results["targets"] = checked(results)
+    print(table(results))
+    if flags.out:
+        flags.out.mkdir(parents=True, exist_ok=True)
+        (flags.out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+        pictures = plot(results, flags.out)
+        shown = "\n".join(f"![{path.stem}]({path.name})" for path in pictures)
+        (flags.out / "report.md").write_text(f"{table(results)}\n\n{shown}\n\n## How\n\n{__doc__}")
+    return 0
+
+
+def side_by_side(floats: int, rounds: int, block: int) -> dict[str, Any]:
+    """Seconds of everything, block by block in turns: spreads, and of ratios too."""
+    with ExitStack() as stack:
+        actions: dict[str, Callable[[], object]] = {
+            "memcpy": _memcpy(floats),
+            "kernel": _kernel(floats),
+            "unix echo": stack.enter_context(unix_echo(4 * floats)),
+            "gRPC echo": stack.enter_context(grpc_echo(4 * floats)),
+            "gRPC echo of an array": stack.enter_context(grpc_echo(4 * floats, arrays=True)),
+            "shm": stack.enter_context(_push_pull(floats, "shm")),
+            "gRPC": stack.enter_context(_push_pull(floats, "grpc")),
+        }
+        times = in_turns(actions, rounds, block)
+        alone = in_turns(actions, 4 * rounds) if block > 1 else times
+    ratios = {
+        "passes each way": times["shm"] / times["memcpy"] / 2,
+        "gRPC / shm": times["gRPC"] / times["shm"],
+        "gRPC / (echo + kernel)": times["gRPC"] / (times["gRPC echo"] + times["kernel"]),
+        "gRPC / (echo of an array + kernel)": times["gRPC"] / (times["gRPC echo of an array"] + times["kernel"]),
+        "shm / unix echo": times["shm"] / times["unix echo"],
+    }
+    return {
+        "bytes": 4 * floats,
+        "rounds": rounds,
+        "block": block,
+        "seconds": {name: spread(list(values)) for name, values in times.items()},
+        "alone": {name: spread(list(values)) for name, values in alone.items()},
+        "ratios": {name: spread(list(values)) for name, values in ratios.items()},
+    }
+
+
+def sweep(rounds: int) -> list[dict[str, Any]]:
+    """Push-pulls of growing size."""
+    rows = []
+    for floats in SWEEP:
+        with _push_pull(floats, "shm") as shm, _push_pull(floats, "grpc") as remote:
+            times = in_turns({"shm": shm, "gRPC": remote}, rounds, 3)
+        rows.append({"bytes": 4 * floats, **{name: spread(list(values)) for name, values in times.items()}})
+    return rows
+
+
+def beside_idle(counts: tuple[int, ...], rounds: int, servers: int) -> list[dict[str, Any]]:
+    """Push-pulls of 318 kB at a server that has idle workers as well: of so many servers, those at the fastest one."""
+    rows: list[dict[str, Any]] = []
+    floats = FLOATS["318 kB"]
+    for count in counts:
+        row: dict[str, Any] = {"idle": count}
+        for transport, name in (("shm", "shm"), ("grpc", "gRPC")):
+            found = [_beside(count, floats, transport, rounds) for _ in range(servers)]
+            row[name] = min(found, key=lambda times: times["median"])
+            row[f"{name} by server"] = [times["median"] for times in found]
+        rows.append(row)
+    return rows
+
+
+def _beside(count: int, floats: int, transport: str, rounds: int) -> dict[str, Any]:
+    with (
+        server(["--workers", "1", "--learning-rate", RATE]) as (address, _),
+        _worker(address, floats, transport) as action,
+        idle(address, count, floats, transport),
+    ):
+        return spread(list(in_turns({"one": action}, rounds // 10, 10)["one"]))
+
+
+def crowd(quick: bool) -> list[dict[str, Any]]:
+    """Workers that compute for 50 ms each, and workers that compute nothing: the server's own limit."""
+    floats, seconds = FLOATS["318 kB"], 2.0 if quick else 10.0
+    rows = []
+    for count in (4, 16) if quick else (4, 16, 32, 64):
+        for transport in ("shm", "grpc"):
+            rows.append({"compute_s": 0.05, **push_pulls(count, floats, transport, 0.05, seconds)})
+    for transport in ("shm", "grpc"):
+        rows.append({"compute_s": 0.0, **push_pulls(4, floats, transport, 0.0, seconds)})
+    return rows
+
+
+def held_memory(workers: int) -> dict[str, Any]:
+    """What a server without checkpoints has when many workers push 32 MB over gRPC, beside (2 + 2c) models + 120 MB."""
+    floats, admitted = 8_000_000, 4
+    row = push_pulls(workers, floats, "grpc", 0.0, 5.0, ["--checkpoint-every", "off"])
+    return {**row, "model_bytes": 4 * floats, "bound_bytes": (2 + 2 * admitted) * 4 * floats + 120_000_000}
+
+
+def in_turns(actions: dict[str, Callable[[], object]], rounds: int, block: int = 1) -> dict[str, np.ndarray]:
+    """Seconds of every action in every round: of a block of calls, the median. Two rounds before are to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in actions}
+    for number in range(rounds + 2):
+        for name, action in actions.items():
+            took = [_timed(action) for _ in range(block)]
+            if number > 1:
+                times[name].append(median(took))
+    return {name: np.array(values) for name, values in times.items()}
+
+
+def _timed(action: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def _memcpy(floats: int) -> Callable[[], object]:
+    source, target = np.ones(floats, np.float32), np.zeros(floats, np.float32)
+    return lambda: np.copyto(target, source)
+
+
+def _kernel(floats: int) -> Callable[[], object]:
+    rule = Optimizer("sgd", Hyper(learning_rate=float(RATE)), floats)
+    weights, new, gradient = (np.ones(floats, np.float32) for _ in range(3))
+
+    def update() -> None:
+        assert np.isfinite(np.dot(gradient, gradient))
+        rule.apply(weights, gradient, new)
+
+    return update
+
+
+@contextmanager
+def _push_pull(floats: int, transport: str) -> Iterator[Callable[[], object]]:
+    with server(["--workers", "1", "--learning-rate", RATE]) as (address, _):
+        with _worker(address, floats, transport) as action:
+            yield action
+
+
+@contextmanager
+def _worker(address: str, floats: int, transport: str) -> Iterator[Callable[[], object]]:
+    worker = NumpyWorker(address, floats, transport)
+    gradient = np.random.default_rng(0).standard_normal(floats, np.float32)
+    worker.client.pull()
+    yield lambda: worker.client.push_pull(gradient, 1.0, Samples())
+    worker.close()

@@ -1,0 +1,221 @@
+"""Samples/s of this system beside what else one would use: `downpour bench baselines [--quick] [--out DIR]`.
+
+The same model, data, batch, learning rate and number of samples, with loss and accuracy as metrics, by each
+contender of `training.contenders` in fresh processes. The contenders take turns, in an order that moves by one
+place per repeat. Start, compilation and warm-up are outside the clock, and so is evaluation:
+
+- downpour: from the start of training, when all workers have warmed up, to the last applied sample.
+- ParameterServerStrategy: from the first `schedule` after the warm-up calls until `join` returns.
+- model.fit: from `on_train_begin` to `on_train_end` of the second `fit`.
+
+Every process computes on one intra-op thread. Workers of ours and `model.fit` have one inter-op thread, too;
+TensorFlow's servers hang with one and have three. tf.data's and gRPC's own threads come on top, for all.
+`fit_all_threads` is the exception: TensorFlow's defaults, which use every core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from downpour.bench.comparison import order, plan_epochs, ratios, spread, table
+from downpour.bench.machine import facts, load
+from downpour.bench.training.contenders import CONTENDERS, ContenderError, Job, end_on_sigterm
+from downpour.worker.catalog.datasets import load as load_dataset
+
+SCHEMA = 1
+STEPS_PER_CALL = 20
+TEST_SAMPLES = 1000  # in the file that all train on; the test at the end of a job is outside the clock
+# SGD's step size. The CNN's notes have 0.05, where plain Keras itself diverges with some seeds.
+LEARNING_RATES = {"sigmoid100": 0.1, "cnn": 0.01}
+SAMPLES = {"sigmoid100": 114_000, "cnn": 12_800}
+QUICK_SAMPLES = {"sigmoid100": 19_200, "cnn": 2_560}
+OURS = ("downpour", "downpour_grpc", "downpour_20")
+# Model, ours, other -> how many times as fast ours is meant to be.
+TARGETS = {
+    ("sigmoid100", "downpour", "tf_ps"): 5.0,
+    ("sigmoid100", "downpour", "tf_ps_20"): 2.5,
+    ("sigmoid100", "downpour", "fit"): 2.0,
+    ("sigmoid100", "downpour", "downpour_1"): 1.85,
+    ("sigmoid100", "downpour_20", "fit_20"): 1.4,
+    ("sigmoid100", "downpour_grpc", "tf_ps"): 3.0,
+    ("cnn", "downpour", "fit"): 1.6,
+}
+
+
+def main(argv: list[str]) -> int:
+    """Measures, prints a table, and writes `results.json` and `report.md` where asked."""
+    flags = parse(argv)
+    end_on_sigterm()
+    results: dict[str, Any] = {
+        "schema": SCHEMA,
+        "benchmark": "baselines",
+        "command": " ".join(["downpour", "bench", "baselines", *argv]),
+        "machine": facts(),
+        "load_at_start": load(),
+        "repeats": flags.repeats,
+        "seeds": [flags.seed + repeat for repeat in range(flags.repeats)],
+        "models": {},
+    }
+    for model in flags.models:
+        results["models"][model] = measure(model, flags)
+        found = results["models"][model]
+        print(f"\n{headline(results, model)}\n\n{table(found)}\n\n{targets(model, found['ratios'])}", flush=True)
+    if flags.out:
+        write(results, flags.out)
+    return 1 if any(model["failures"] for model in results["models"].values()) else 0
+
+
+def measure(model: str, flags: argparse.Namespace) -> dict[str, Any]:
+    """Runs the contenders in turns on one model.
+
+    Returns:
+        What was trained; per contender its runs and the spread of their samples/s; the ratios; the failures.
+    """
+    wanted = flags.samples or (QUICK_SAMPLES if flags.quick else SAMPLES)[model]
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in flags.contenders}
+    failures: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="downpour-bench-") as name:
+        folder = Path(name)
+        data, samples, epochs = write_data(folder, wanted, flags.batch_size)
+        for repeat in range(flags.repeats):
+            job = Job(model, str(data), epochs, flags.batch_size, _learning_rate(model, flags), flags.seed + repeat)
+            for contender in order(flags.contenders, repeat):
+                own = folder / f"{contender}-{repeat}"
+                own.mkdir()
+                before = load()
+                try:
+                    run = CONTENDERS[contender].run(job, own, flags.timeout_s)
+                except ContenderError as error:
+                    failures.append({"contender": contender, "repeat": repeat, "error": str(error)})
+                    print(f"{model} {contender} repeat {repeat}: {error}", file=sys.stderr, flush=True)
+                    continue
+                runs[contender].append({"repeat": repeat, "load_before": before, **run})
+                print(
+                    f"{model} {contender} repeat {repeat}: {run['samples_per_s']:,.0f} samples/s",
+                    file=sys.stderr,
+                    flush=True,
+                )
+    return {
+        "job": {**asdict(job), "data": f"first {samples} training samples of mnist"},
+        "batch_size": flags.batch_size,
+        "epoch_samples": samples,
+        "samples": samples * epochs,
+        **collect(runs),
+        "failures": failures,
+    }
+
+
+def collect(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """The runs with their spread, and the ratios of ours to all others."""
+    done = {name: found for name, found in runs.items() if found}
+    return {
+        "contenders": {
+            name: {
+                "what": CONTENDERS[name].what,
+                "samples_per_s": spread([run["samples_per_s"] for run in found]),
+                "runs": found,
+            }
+            for name, found in done.items()
+        },
+        "ratios": {ours: ratios(done, ours) for ours in OURS if ours in done},
+    }
+
+
+def write_data(folder: Path, samples: int, batch_size: int) -> tuple[Path, int, int]:
+    """Writes the data that all train on; returns the file, its training samples, and the epochs."""
+    mnist = load_dataset("mnist")
+    count, epochs = plan_epochs(samples, batch_size, STEPS_PER_CALL, len(mnist.x_train))
+    path = folder / "mnist.npz"
+    np.savez(
+        path,
+        x_train=mnist.x_train[:count],
+        y_train=mnist.y_train[:count],
+        x_test=mnist.x_test[:TEST_SAMPLES],
+        y_test=mnist.y_test[:TEST_SAMPLES],
+    )
+    return path, count, epochs
+
+
+def headline(results: dict[str, Any], model: str) -> str:
+    """One line that says what the table below it is."""
+    machine, measured = results["machine"], results["models"][model]
+    return (
+        f"{model}, batch {measured['batch_size']}, {measured['samples']:,} samples, "
+        f"{results['repeats']} repeat(s), {machine['cores']} cores of {machine['cpu']}, "
+        f"TensorFlow {machine['tensorflow']}, Keras {machine['keras']}"
+    )
+
+
+def targets(model: str, found: dict[str, dict[str, dict[str, float]]]) -> str:
+    """Markdown: what was aimed at, and what was found."""
+    lines = ["| as fast as | times | aim | met |", "|---|---|---|---|"]
+    for (of, ours, other), aim in TARGETS.items():
+        ratio = found.get(ours, {}).get(other)
+        if of == model and ratio:
+            times, met = ratio["median"], "yes" if ratio["median"] >= aim else "no"
+            lines.append(f"| {CONTENDERS[ours].what} / {CONTENDERS[other].what} | {times:.2f} | {aim:g} | {met} |")
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def write(results: dict[str, Any], out: Path) -> None:
+    """Writes `results.json` and `report.md`."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    parts = [f"# Baselines\n\n`{results['command']}`"]
+    for name, found in results["models"].items():
+        parts.append(f"## {headline(results, name)}\n\n{table(found)}\n\n{targets(name, found['ratios'])}")
+    (out / "report.md").write_text("\n\n".join([*parts, "## How", str(__doc__)]))
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """Reads the flags; `models`, `contenders` and `repeats` are complete afterwards."""
+    parser = argparse.ArgumentParser(
+        prog="downpour bench baselines", description="Compares samples/s with TensorFlow's and Keras's."
+    )
+    parser.add_argument("--model", choices=[*SAMPLES, "both"], help="default: both; with --quick sigmoid100")
+    parser.add_argument("--samples", type=_positive, help="samples to train on, rounded up to whole calls")
+    parser.add_argument("--batch-size", type=_positive, default=32)
+    parser.add_argument("--learning-rate", type=float, help=f"of SGD; default: {LEARNING_RATES}")
+    parser.add_argument("--seed", type=int, default=0, help="of the first repeat; each further one adds 1")
+    parser.add_argument("--repeats", type=_positive, help="default: 3; with --quick 1")
+    parser.add_argument("--contenders", type=_contenders, default=list(CONTENDERS), metavar="NAME,NAME")
+    parser.add_argument("--timeout-s", type=float, default=600.0, help="limit of one contender's run")
+    parser.add_argument("--quick", action="store_true", help="few samples and one repeat")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write results.json and report.md here")
+    flags = parser.parse_args(argv)
+    chosen = flags.model or ("sigmoid100" if flags.quick else "both")
+    flags.models = list(SAMPLES) if chosen == "both" else [chosen]
+    flags.repeats = flags.repeats or (1 if flags.quick else 3)
+    return flags
+
+
+def _learning_rate(model: str, flags: argparse.Namespace) -> float:
+    return LEARNING_RATES[model] if flags.learning_rate is None else flags.learning_rate
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1; received {text}")
+    return value
+
+
+def _contenders(text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := [name for name in names if name not in CONTENDERS]:
+        raise argparse.ArgumentTypeError(
+            f"must be of {', '.join(CONTENDERS)}, with commas; received {', '.join(unknown)}"
+        )
+    return names
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,233 @@
+"""The ways to train that are compared: how each is started, in fresh processes that are bounded in time."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from downpour.deploy.launch import child
+from downpour.deploy.launch.environment import python_path
+from downpour.deploy.launch.processes import LifeLine
+
+TERMINATE_S = 15.0
+TAIL_LINES = 12
+
+
+class ContenderError(RuntimeError):
+    """A contender's process failed, or did not end in time."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every contender trains.
+
+    Attributes:
+        data: A dataset's name, or an `.npz`.
+        steps_per_call: Steps in one call of those contenders that make several.
+    """
+
+    model: str
+    data: str
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    seed: int
+    workers: int = 2
+    threads: int = 1
+    steps_per_call: int = 20
+    validation_split: float = 0.0
+
+
+Run = Callable[[Job, Path, float], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A row of the comparison.
+
+    Attributes:
+        what: What it is, for the report.
+        run: Trains a job; arguments are the job, an empty folder of its own and the time limit in s. Returns
+            at least `samples`, `wall_s`, `samples_per_s`.
+    """
+
+    what: str
+    run: Run
+
+
+def train(job: Job, folder: Path, timeout_s: float, extra: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Runs `downpour train`, and returns its `summary.json`.
+
+    Args:
+        job: What to train.
+        folder: Where the run directory is made.
+        timeout_s: Limit of the whole, start and end included.
+        extra: Further flags of `downpour train`.
+
+    Raises:
+        ContenderError: It failed, took too long, or left no summary.
+    """
+    command = [
+        *(sys.executable, "-m", "downpour.deploy.cli", "train", *_common(job), "--dataset", job.data),
+        *("--workers", str(job.workers), "--validation-split", str(job.validation_split)),
+        *("--runs-dir", str(folder), *extra),
+    ]
+    bounded(command, timeout_s)
+    try:
+        summary: dict[str, Any] = json.loads((folder / "latest" / "summary.json").read_text())
+    except (OSError, ValueError) as error:
+        raise ContenderError(f"downpour train must leave a summary.json. Received: {error}") from error
+    return summary
+
+
+def last_line(command: list[str], timeout_s: float) -> dict[str, Any]:
+    """Runs a command whose last line of output is a JSON object, and returns that."""
+    output = bounded(command, timeout_s).strip().splitlines()
+    try:
+        result: dict[str, Any] = json.loads(output[-1])
+    except (IndexError, ValueError) as error:
+        raise ContenderError(f"{command[2]} must end with a line of JSON. Received: {output[-1:]}") from error
+    return result
+
+
+def bounded(command: list[str], timeout_s: float) -> str:
+    """Runs a command and returns its standard output; nothing that it started is left when this returns.
+
+    It receives SIGTERM if this process ends first, however that ends.
+
+    Raises:
+        ContenderError: It ended with another status than 0, or was ended after `timeout_s`.
+    """
+    line = LifeLine()
+    tie = [sys.executable, "-I", "-S", child.__file__, str(os.getpid()), str(int(signal.SIGTERM))]
+    process = subprocess.Popen(
+        [*tie, str(line.reading), *command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(os.environ),
+        pass_fds=(line.reading,),
+        start_new_session=True,
+    )
+    try:
+        output, errors = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        _end(process)
+        raise ContenderError(f"{' '.join(command[1:4])} must end within {timeout_s:.0f} s. It did not.") from None
+    except BaseException:
+        _end(process)
+        raise
+    finally:
+        line.close()
+    if process.returncode != 0:
+        tail = "\n".join((errors + output).strip().splitlines()[-TAIL_LINES:])
+        raise ContenderError(f"{' '.join(command[1:4])} must end with status 0. Received: {process.returncode}\n{tail}")
+    return output
+
+
+def end_on_sigterm() -> None:
+    """Makes SIGTERM end this process as an exception does, so that temporary folders are removed."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
+def environment(inherited: Mapping[str, str]) -> dict[str, str]:
+    """The environment of all contenders: no setting from outside the command line, the CPU alone, quiet."""
+    kept = {
+        name: value
+        for name, value in inherited.items()
+        if not name.upper().startswith(("DOWNPOUR_", "KERAS_BACKEND", "OMP_", "TF_"))
+    }
+    path = python_path(kept.get("PYTHONPATH", ""))
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
+    return {**kept, **quiet, **({"PYTHONPATH": path} if path else {})}
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Ends a process and its group: first asked, then made to."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+            process.communicate(timeout=TERMINATE_S)
+            return
+        except subprocess.TimeoutExpired:
+            continue
+        except ProcessLookupError:
+            return
+
+
+def _common(job: Job) -> list[str]:
+    return [
+        *("--model", job.model, "--epochs", str(job.epochs), "--batch-size", str(job.batch_size)),
+        *("--learning-rate", str(job.learning_rate), "--seed", str(job.seed), "--threads", str(job.threads)),
+    ]
+
+
+def _downpour(*extra: str, workers: int | None = None, local: bool = False) -> Run:
+    """This system, with flags of its own; `local` makes a call's steps of the others one push of ours.
+
+    What a model brings along of clipping and schedule the others do not do, so it is switched off.
+    """
+
+    def run(job: Job, folder: Path, timeout_s: float) -> dict[str, Any]:
+        plain = ("--clip-norm", "0", "--schedule", "constant")
+        steps = ("--push-every", str(job.steps_per_call)) if local else ()
+        summary = train(replace(job, workers=workers or job.workers), folder, timeout_s, (*plain, *extra, *steps))
+        staleness = summary.get("staleness") or {}
+        return {
+            **{name: summary[name] for name in ("samples", "wall_s", "samples_per_s", "transport")},
+            "loss": summary.get("train_loss"),
+            "accuracy": summary.get("train_accuracy"),
+            "mean_staleness": staleness.get("mean"),
+        }
+
+    return run
+
+
+def _tensorflow(several: bool) -> Run:
+    def run(job: Job, folder: Path, timeout_s: float) -> dict[str, Any]:
+        command = [
+            sys.executable,
+            "-m",
+            "downpour.bench.training.tf_parameter_server",
+            *_common(job),
+            "--data",
+            job.data,
+        ]
+        command += ["--workers", str(job.workers), "--scratch", str(folder), "--steps-per-call"]
+        return last_line([*command, str(job.steps_per_call if several else 1)], timeout_s)
+
+    return run
+
+
+def fit(job: Job, timeout_s: float, steps_per_execution: int = 1, extra: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Runs `model.fit` in a process of its own, and returns what `downpour.bench.training.keras_fit` printed."""
+    command = [sys.executable, "-m", "downpour.bench.training.keras_fit", *_common(job), "--data", job.data]
+    command += ["--validation-split", str(job.validation_split)]
+    return last_line([*command, "--steps-per-execution", str(steps_per_execution), *extra], timeout_s)
+
+
+CONTENDERS: Mapping[str, Contender] = {
+    "downpour": Contender("downpour, 2 workers, default transport", _downpour()),
+    "downpour_grpc": Contender("downpour, 2 workers, gRPC alone", _downpour("--transport", "grpc")),
+    "downpour_20": Contender("downpour, 2 workers, 20 local steps per push (--push-every 20)", _downpour(local=True)),
+    "downpour_1": Contender("downpour, 1 worker, default transport", _downpour(workers=1)),
+    "tf_ps": Contender("ParameterServerStrategy, 2 workers, 1 step per function", _tensorflow(False)),
+    "tf_ps_20": Contender("ParameterServerStrategy, 2 workers, 20 steps per function", _tensorflow(True)),
+    "fit": Contender("model.fit, one process", lambda job, _, timeout_s: fit(job, timeout_s)),
+    "fit_20": Contender(
+        "model.fit, one process, steps_per_execution=20",
+        lambda job, _, timeout_s: fit(job, timeout_s, job.steps_per_call),
+    ),
+    "fit_all_threads": Contender(
+        "model.fit, one process, TensorFlow's default threads",
+        lambda job, _, timeout_s: fit(job, timeout_s, extra=("--threads", "0")),
+    ),
+}

@@ -1,0 +1,105 @@
+"""TensorFlow's own servers, each a process: one that holds the variables (`ps`), and workers.
+
+They end when their standard input does, so none outlives the process that started them. They listen on every
+interface of the machine: `tf.distribute.Server` has no way to say otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+END_TIMEOUT_S = 10.0
+
+Cluster = dict[str, list[str]]  # job -> addresses
+
+
+@contextmanager
+def servers(workers: int, threads: int, inter_op: int) -> Iterator[Cluster]:
+    """Runs one `ps` and the workers on free ports.
+
+    Args:
+        workers: How many.
+        threads: Intra-op threads of each.
+        inter_op: Inter-op threads of each; with one they hang.
+
+    Raises:
+        RuntimeError: One did not start.
+    """
+    addresses = [f"localhost:{port}" for port in free_ports(1 + workers)]
+    cluster = {"ps": addresses[:1], "worker": addresses[1:]}
+    command = [sys.executable, "-m", "downpour.bench.training.tf_cluster", "--cluster", json.dumps(cluster)]
+    command += ["--threads", str(threads), "--inter-op", str(inter_op)]
+    processes: list[subprocess.Popen[str]] = []
+    try:
+        for job, index in [("ps", 0), *(("worker", index) for index in range(workers))]:
+            processes.append(
+                subprocess.Popen(
+                    [*command, "--job", job, "--index", str(index)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    start_new_session=True,  # as ours are: Linux shares a busy machine among sessions
+                )
+            )
+        for process in processes:
+            if process.stdout is None or not process.stdout.readline():
+                raise RuntimeError("a tf.distribute.Server must start. It ended: see what it printed above.")
+        yield cluster
+    finally:
+        for process in processes:
+            if process.stdin:
+                process.stdin.close()
+        for process in processes:
+            try:
+                process.wait(END_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on: TensorFlow wants every address before the first server starts."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in sockets:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in sockets]
+
+
+def main(argv: list[str]) -> None:
+    """Is one server of the cluster until standard input ends."""
+    import tensorflow as tf
+
+    flags = _parser().parse_args(argv)
+    config = tf.compat.v1.ConfigProto(
+        intra_op_parallelism_threads=flags.threads,
+        inter_op_parallelism_threads=flags.inter_op,
+        device_count={"GPU": 0},
+    )
+    cluster = tf.train.ClusterSpec(json.loads(flags.cluster))
+    server = tf.distribute.Server(cluster, flags.job, flags.index, protocol="grpc", config=config)
+    print(server.target, flush=True)
+    sys.stdin.read()
+    os._exit(0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m downpour.bench.training.tf_cluster", description="One TensorFlow server."
+    )
+    parser.add_argument("--cluster", required=True, help="addresses by job, as JSON")
+    parser.add_argument("--job", choices=["ps", "worker"], required=True)
+    parser.add_argument("--index", type=int, required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--inter-op", type=int, required=True)
+    return parser
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

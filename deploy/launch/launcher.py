@@ -1,0 +1,295 @@
+"""The local launcher: the processes of a plan on this machine, supervised until the job has ended.
+
+Every process ends with the launcher, however that ends (see child.py). Exit status: 0 when the job ended
+or was drained, 1 when it failed, 130 when it was stopped at once.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+
+from downpour.deploy.config import TrainSettings
+from downpour.deploy.launch.outcome import conclude, explain
+from downpour.deploy.launch.plan import ProcessSpec, plan
+from downpour.deploy.launch.processes import ON_PURPOSE, POLL_S, LifeLine, Process, end, kill, wait
+from downpour.deploy.launch.resume import CannotResume, resumed
+from downpour.deploy.launch.run_dir import make_run_dir
+from downpour.deploy.launch.scratch import Scratch
+from downpour.deploy.view.terminal import Screen, open_screen, silence
+from downpour.deploy.view.watcher import Watcher
+
+ANNOUNCE_S = 60.0  # for a server to say where it listens
+DRAIN_S = 7.5  # for the job to end by itself once asked to; with what follows, all are gone within 10 s
+ENDING_S = 20.0  # for the coordinator to write the run once the last worker has left
+LEAVE_S = 5.0  # for the others to exit after the coordinator
+GRACE_S = 1.0  # from SIGTERM to SIGKILL
+TICK_S = 0.1
+INTERRUPTED = 130
+ASKED = "a person asked for the end"
+EXIT_USAGE = 2
+
+
+class JobFailed(Exception):
+    """The job cannot go on; the message says why."""
+
+
+class StopNow(Exception):
+    """A person asked for the end at once."""
+
+
+def train(settings: TrainSettings) -> int:
+    """`downpour train`: runs the job and returns the exit status."""
+    resuming = settings.resume is not None
+    try:
+        if resuming:
+            settings, run_dir = resumed(settings)
+            (run_dir / "logs").mkdir(exist_ok=True)
+        else:
+            run_dir = make_run_dir(Path(settings.runs_dir), settings.model, datetime.now(UTC))
+    except CannotResume as failure:
+        print(f"downpour train: {failure}", file=sys.stderr)
+        return EXIT_USAGE
+    except OSError as failure:
+        reason = f"{failure.strerror}: {failure.filename}"
+        print(f"downpour train: --runs-dir must be a folder that can be written; {reason}", file=sys.stderr)
+        return 1
+    specs = plan(settings, str(run_dir), resume=resuming)
+    return Launcher(specs, run_dir, open_screen(settings.verbose)).run()
+
+
+class Launcher:
+    """Starts the processes of a plan and sees them to their end."""
+
+    def __init__(self, specs: Sequence[ProcessSpec], run_dir: Path, screen: Screen) -> None:
+        """Prepares to run `specs`, in order, with their logs in `run_dir`, shown on `screen`."""
+        self._specs = specs
+        self._run_dir = run_dir
+        self._screen = screen
+        self._line = LifeLine()
+        self._addresses: dict[str, str] = {}
+        self._processes: dict[str, Process] = {}
+        self._scratch: Scratch | None = None
+        self._restarts: dict[str, int] = {}
+        self._given_up: dict[str, str] = {}  # workers that are not started again -> why
+        self._watcher: Watcher | None = None
+        self._signals = 0
+        self._woken = threading.Event()
+        self._failed = False  # what comes of ending the others is no news
+        self._drain_deadline: float | None = None
+        self._ending_deadline: float | None = None
+
+    def run(self) -> int:
+        """Runs the job; returns the exit status. No process is left when it returns, or raises."""
+        with self._signal_handlers():
+            with suppress(OSError):  # else the children use whatever place they find
+                self._scratch = Scratch()
+            try:
+                code = self._outcome()
+            finally:
+                kill(self._processes.values())
+                if self._scratch is not None:
+                    self._scratch.close()
+                self._line.close()
+                self._show()
+                if self._watcher is not None:
+                    self._watcher.close()
+                self._screen.close()
+        if code == 0:
+            conclude(self._screen, self._run_dir, drained=self._drain_deadline is not None)
+        return code
+
+    def _outcome(self) -> int:
+        try:
+            self._start()
+            self._supervise()
+        except StopNow:
+            self._stop_at_once()
+            return INTERRUPTED
+        except JobFailed as failure:
+            self._show()
+            self._failed = True
+            explain(self._screen, self._run_dir, str(failure), self._processes.values())
+            self._stop_failed()
+            return 1
+        return 0
+
+    # ---------------------------------------------------------------------------------------- start
+
+    def _start(self) -> None:
+        for spec in self._specs:
+            self._spawn(spec)
+            if spec.role == "ps":
+                self._addresses[spec.name] = self._await_address(self._processes[spec.name])
+            if self._watcher is None:
+                self._watcher = Watcher(self._addresses["ps-0"])
+
+    def _spawn(self, spec: ProcessSpec) -> None:
+        kept: tuple[int, ...] = ()
+        if self._scratch is not None and not spec.foreign:
+            spec = replace(spec, env={**spec.env, "TMPDIR": str(self._scratch.path)})
+            kept = (self._scratch.holding,)
+        process = Process(spec, self._addresses, self._run_dir / "logs", self._line, kept)
+        self._processes[spec.name] = process
+
+    def _await_address(self, server: Process) -> str:
+        deadline = time.monotonic() + ANNOUNCE_S
+        while (said := server.announcement()) is None:
+            if server.code is not None:
+                raise JobFailed(f"{server.spec.name} {server.ending()} before it listened")
+            if time.monotonic() > deadline:
+                raise JobFailed(f"{server.spec.name} did not say where it listens within {ANNOUNCE_S:.0f} s")
+            if self._signals:  # there is nothing to drain yet
+                raise StopNow
+            time.sleep(POLL_S)
+        return str(said["address"])
+
+    # ------------------------------------------------------------------------------------ supervise
+
+    def _supervise(self) -> None:
+        """Returns when the job has ended well.
+
+        Raises:
+            JobFailed: when it cannot go on.
+            StopNow: when a person wants it to end at once.
+        """
+        while not self._ended():
+            self._woken.wait(TICK_S)
+            self._show()
+            self._heed_signals()
+            self._check_workers()
+            self._check_deadlines()
+        left_s = (self._drain_deadline or math.inf) - time.monotonic()
+        if not wait(self._processes.values(), min(LEAVE_S, max(GRACE_S, left_s))):
+            end(self._processes.values(), GRACE_S)
+        self._ended()
+
+    def _ended(self) -> bool:
+        """Whether the coordinator has ended well; it is the last to leave, but for the other servers."""
+        for process in list(self._role("ps")):
+            if process.code:
+                self._server_died(process)
+        return self._processes["ps-0"].code == 0
+
+    def _server_died(self, process: Process) -> None:
+        """Starts a server again where it was; it goes on from its last checkpoint, and the workers find it there.
+
+        Raises:
+            JobFailed: when it ended on purpose, too often, or while the job was drained.
+        """
+        spec, count = process.spec, self._restarts.get(process.spec.name, 0) + 1
+        if process.code not in ON_PURPOSE and count <= spec.restarts and self._drain_deadline is None:
+            self._restarts[spec.name] = count
+            self._screen.note(f"{spec.name} {process.ending()}; started again ({count} of {spec.restarts})")
+            self._spawn(spec.again(self._addresses.get(spec.name)))
+            return
+        wait(self._role("worker"), 0.5)  # they may know better why
+        self._note_endings()
+        raise JobFailed(f"{process.spec.name} {process.ending()}")
+
+    def _check_workers(self) -> None:
+        self._note_endings()
+        for process in self._role("worker"):
+            name = process.spec.name
+            if not process.code or name in self._given_up:
+                continue
+            count = self._restarts.get(name, 0) + 1
+            self._restarts[name] = count
+            why = f": {process.reason()}" if process.code > 0 else ""
+            again = f"started again ({count} of {process.spec.restarts})"
+            self._screen.note(f"{name} {process.ending()}{why}; {again}")
+            self._spawn(process.spec)
+        if all(process.code is not None for process in self._role("worker")):
+            if len(self._given_up) == len(list(self._role("worker"))):
+                raise JobFailed("no worker is left")
+            self._begin_ending()
+
+    def _begin_ending(self) -> None:
+        """From now on the coordinator has a deadline."""
+        self._ending_deadline = self._ending_deadline or time.monotonic() + ENDING_S
+
+    def _note_endings(self) -> None:
+        """Gives up the workers that are not to be started again."""
+        for process in self._role("worker"):
+            name, code = process.spec.name, process.code
+            if not code or name in self._given_up:
+                continue
+            if code in ON_PURPOSE:
+                reason = f"stopped: {process.reason().removeprefix('downpour worker: ')}"
+            elif self._drain_deadline is not None:
+                reason = f"{process.ending()} while the job was drained"
+            elif self._restarts.get(name, 0) >= process.spec.restarts:
+                reason = f"{process.ending()}, after {process.spec.restarts} restarts"
+            else:
+                continue
+            self._given_up[name] = reason
+            self._screen.note(f"{name} {reason}")
+
+    def _check_deadlines(self) -> None:
+        now = time.monotonic()
+        if self._drain_deadline is not None and now > self._drain_deadline:
+            raise JobFailed(f"the job did not end within {DRAIN_S:.0f} s of being asked to")
+        if self._ending_deadline is not None and now > self._ending_deadline:
+            raise JobFailed(f"the coordinator did not end within {ENDING_S:.0f} s of the last worker")
+
+    def _role(self, role: str) -> Iterator[Process]:
+        return (process for process in self._processes.values() if process.spec.role == role)
+
+    def _show(self) -> None:
+        if self._watcher is not None and not self._failed:
+            progress, notes = self._watcher.take()
+            for note in notes:
+                if note != f"draining: {ASKED}":  # that was said when it was asked
+                    self._screen.note(note)
+            if progress is not None:
+                self._screen.show(progress)
+
+    # ------------------------------------------------------------------------------------------ end
+
+    @contextmanager
+    def _signal_handlers(self) -> Iterator[None]:
+        """While it lasts, signals that ask for the end are counted instead of obeyed."""
+
+        def count(number: int, frame: FrameType | None) -> None:
+            self._signals += 1
+            self._woken.set()
+            if number == signal.SIGHUP:  # the terminal is gone: to write to it would fail
+                silence()
+
+        asked = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = [(number, signal.signal(number, count)) for number in asked]
+        try:
+            yield
+        finally:
+            for number, handler in before:
+                signal.signal(number, handler)
+
+    def _heed_signals(self) -> None:
+        if self._signals >= 2:
+            raise StopNow
+        if self._signals == 1 and self._drain_deadline is None:
+            self._woken.clear()
+            self._drain_deadline = time.monotonic() + DRAIN_S
+            self._screen.note("draining: what is trained is saved, then all end; press Ctrl-C again to stop at once")
+            if self._watcher is None or not self._watcher.stop(ASKED, now=False):
+                self._processes["ps-0"].send(signal.SIGTERM)
+
+    def _stop_at_once(self) -> None:
+        self._screen.note("stopped at once: what was trained since the last save is lost")
+        kill(self._role("worker"))
+        if self._watcher is not None and self._watcher.stop("a person stopped the job", now=True):
+            wait(self._processes.values(), GRACE_S)
+
+    def _stop_failed(self) -> None:
+        if self._watcher is not None and self._processes["ps-0"].code is None:
+            self._watcher.stop("the launcher gave the job up", now=True)
+        end(self._processes.values(), GRACE_S)

@@ -1,0 +1,4 @@
+"""Clusters around a user's Keras script: `downpour run`, `TF_CONFIG` and `LocalCluster`.
+
+It imports `deploy.launch` and what that imports.
+"""

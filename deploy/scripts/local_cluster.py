@@ -1,0 +1,190 @@
+"""A cluster from Python, without a command line: `LocalCluster(workers=4).fit(model, x, y, epochs=5)`.
+
+TensorFlow is the caller's: this module only asks the model that it is given to save itself and to load weights.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from downpour.deploy.launch.run_dir import make_run_dir
+from downpour.deploy.launch.scratch import Scratch
+from downpour.deploy.scripts.script_launcher import LEADER, Notes, ScriptLauncher, script_plan
+from downpour.deploy.scripts.script_settings import RunSettings
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.array_tree import flatten
+from downpour.worker import config as worker_config
+
+DATA = ("x", "y", "sample_weight", "validation_data")
+NAME = "notebook"
+LINE_AN_EPOCH = 2  # Keras's `verbose`: a bar that is drawn again and again needs a terminal
+
+
+class FitFailed(RuntimeError):
+    """The cluster did not train the model; the message says why."""
+
+
+@dataclass(frozen=True)
+class FitHistory:
+    """What `fit` of Keras gives back, as far as it travels.
+
+    Attributes:
+        history: The value of every metric by epoch.
+        epoch: The epochs.
+        run: Directory of the run: summary, trace, logs.
+    """
+
+    history: dict[str, list[float]]
+    epoch: list[int]
+    run: str
+
+
+class LocalCluster:
+    """Servers and workers on this machine, for each call of `fit`."""
+
+    def __init__(self, workers: int = 2, shards: int = 1, modules: Sequence[str] = (), **settings: Any) -> None:
+        """Starts nothing yet.
+
+        Args:
+            workers: Processes that compute gradients.
+            shards: Processes that hold the weights.
+            modules: That the workers import before they load a model: those in which its own layers, losses and
+                metrics are registered with Keras.
+            settings: Others of `downpour run`, such as `mode="ssp:2"` or `runs_dir="runs"`.
+
+        Raises:
+            ValueError: There is no such setting, or it does not hold.
+        """
+        if unknown := [name for name in settings if name not in RunSettings.model_fields]:
+            raise ValueError(f"a cluster has {', '.join(RunSettings.model_fields)}. Received: {', '.join(unknown)}.")
+        self._settings = RunSettings(workers=workers, shards=shards, **settings)
+        self._modules = list(modules)
+
+    def fit(self, model: Any, x: Any, y: Any = None, **arguments: Any) -> FitHistory:
+        """Trains a compiled model, whose weights are the trained ones afterwards; call it from the main thread.
+
+        The model travels as a `.keras` file and the data as arrays: nothing is pickled. What worker 0 prints
+        appears here. An interrupt (Ctrl-C, or a notebook's stop) ends training with the weights that there are.
+
+        Args:
+            model: Compiled.
+            x: An array, or a dict or list of arrays.
+            y: Targets alike.
+            arguments: Of `model.fit`, without callbacks.
+
+        Raises:
+            TypeError: Something does not travel.
+            FitFailed: The cluster did not end well.
+        """
+        _check(model, arguments)
+        arrays: dict[str, np.ndarray] = {}
+        data = {"x": x, "y": y, **{name: arguments.pop(name) for name in DATA if name in arguments}}
+        nests = {name: flatten(name, value, arrays) for name, value in data.items() if value is not None}
+        if arguments.get("verbose", "auto") in ("auto", 1):
+            arguments["verbose"] = LINE_AN_EPOCH
+        task = _as_json({"data": nests, "arguments": arguments, "modules": self._modules})
+        _build(model, x)
+        with Scratch() as folder:
+            model.save(folder / "model.keras")
+            np.savez(folder / "arrays.npz", **arrays)  # type: ignore[arg-type]
+            (folder / "task.json").write_text(task)
+            run = self._launch(folder)
+            model.load_weights(folder / "trained.weights.h5")
+            return FitHistory(**json.loads((folder / "history.json").read_text()), run=str(run))
+
+    def _launch(self, folder: Path) -> Path:
+        """Trains what is in a folder; returns the run directory.
+
+        Raises:
+            FitFailed: The cluster did not end well.
+        """
+        run_dir = make_run_dir(Path(self._settings.runs_dir), NAME, datetime.now(UTC))
+        script = str(Path(worker_config.__file__).with_name("fit") / "notebook_fit.py")
+        specs = script_plan(self._settings, str(run_dir), [script, str(folder)], shown=False)
+        launcher = ScriptLauncher(specs, run_dir, Cell(run_dir / "logs" / f"{LEADER}.log"))
+        code = launcher.run()
+        if code != 0:
+            said = launcher.last_words()
+            raise FitFailed(f"the cluster must end with status 0; it ended with {code}: {said}. Logs: {run_dir}/logs")
+        return run_dir
+
+
+class Cell(Notes):
+    """A screen that passes on what worker 0 prints: a notebook's output is no file that a process could have."""
+
+    def __init__(self, log: Path) -> None:
+        """Has shown nothing of `log` yet."""
+        self._log, self._shown = log, 0
+
+    def show(self, progress: pb.Progress) -> None:
+        """Passes on the lines that are new."""
+        if not self._log.exists():
+            return
+        with self._log.open("rb") as log:
+            log.seek(self._shown)
+            whole, end, _ = log.read().rpartition(b"\n")
+        self._shown += len(whole + end)
+        if end:
+            print(whole.decode(errors="replace"), flush=True)
+
+    def close(self) -> None:
+        """Passes on the rest."""
+        self.show(pb.Progress())
+
+
+def _check(model: Any, arguments: Mapping[str, Any]) -> None:
+    if arguments.get("callbacks"):
+        raise TypeError("callbacks do not travel to other processes: write a script for `downpour run`.")
+    if getattr(model, "optimizer", None) is None:
+        raise TypeError("a model must be compiled with an optimizer before it is trained. Call model.compile(...).")
+    if own := _of_session(model):
+        raise TypeError(
+            f"what a model is made of must be found by other processes. Received: {', '.join(own)}, of this session. "
+            "Write it into a module, register it there with keras.saving.register_keras_serializable(), and name the "
+            "module: LocalCluster(modules=[...])."
+        )
+    if threading.current_thread() is not threading.main_thread():
+        raise FitFailed("a cluster must be started from the main thread, which hears of interrupts.")
+
+
+def _of_session(model: Any) -> list[str]:
+    """Layers and losses that are defined in the session itself."""
+    loss: Any = getattr(model, "loss", None)
+    parts: list[Any] = list(getattr(model, "_flatten_layers", list)())
+    parts += loss.values() if isinstance(loss, Mapping) else loss if isinstance(loss, list | tuple) else [loss]
+    kinds = [part if hasattr(part, "__name__") else type(part) for part in parts]
+    return sorted({kind.__name__ for kind in kinds if kind.__module__ == "__main__"})
+
+
+def _build(model: Any, x: Any) -> None:
+    """Makes weights and the optimizer's slots exist: Keras warns of a file without."""
+    if not model.built:
+        model(_first(x))
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+
+
+def _as_json(task: dict[str, Any]) -> str:
+    def number(value: Any) -> Any:
+        if isinstance(value, np.generic):
+            return value.item()
+        raise TypeError(f"arguments of fit must be numbers and texts to travel. Received: {type(value).__name__}.")
+
+    return json.dumps(task, default=number)
+
+
+def _first(x: Any) -> Any:
+    """The first sample of a nest of arrays, with which a model makes its weights."""
+    if isinstance(x, Mapping):
+        return {name: _first(each) for name, each in x.items()}
+    if isinstance(x, list | tuple):
+        return [_first(each) for each in x]
+    return np.asarray(x)[:1]

@@ -1,0 +1,159 @@
+"""`downpour run [flags] SCRIPT [ARGS]`: servers and workers around a Keras script, on this machine.
+
+Every worker runs the script (see worker/fit/__main__.py). Worker 0 has the terminal; the others write to their logs.
+Where `TF_CONFIG` is set, this is one process of such a cluster instead (see script_task.py).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from downpour.deploy.launch.launcher import GRACE_S, LEAVE_S, JobFailed, Launcher
+from downpour.deploy.launch.plan import LOOPBACK, ProcessSpec
+from downpour.deploy.launch.processes import ON_PURPOSE, Process, end, wait
+from downpour.deploy.launch.run_dir import make_run_dir
+from downpour.deploy.scripts.script_settings import SCRIPT_JOB, RunSettings
+from downpour.deploy.scripts.script_task import become
+from downpour.deploy.scripts.tf_config import VARIABLE, BadTFConfig, read
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.settings import parse, split_positional, to_flags
+from downpour.ps.config import ServerSettings
+
+PROG = "downpour run"
+ABOUT = "Run a Keras script on a local cluster: put SCRIPT and its arguments after the flags."
+LEADER = "worker-0"
+
+
+def run(argv: list[str]) -> int:
+    """`downpour run`: returns the exit status."""
+    flags, script = split_positional(RunSettings, argv)
+    settings = parse(RunSettings, flags, PROG, ABOUT)
+    if not script:
+        print(f"{PROG}: SCRIPT must be given, after the flags; `{PROG} --help` lists them", file=sys.stderr)
+        return 2
+    try:
+        task = read(text) if (text := os.environ.get(VARIABLE, "").strip()) else None
+        if (task is None or task.command == "worker") and not Path(script[0]).is_file():
+            print(f"{PROG}: SCRIPT must be a file; there is none at {Path(script[0]).absolute()}", file=sys.stderr)
+            return 2
+        if task is not None:
+            become(task, settings, script)
+    except BadTFConfig as error:
+        print(f"{PROG}: {error}", file=sys.stderr)
+        return 2
+    return launch(settings, script, Path(script[0]).stem)
+
+
+def launch(settings: RunSettings, script: Sequence[str], name: str, shown: bool = True) -> int:
+    """Runs a script on a cluster; returns the exit status.
+
+    Args:
+        settings: Of the cluster.
+        script: Path and arguments.
+        name: For the run directory.
+        shown: Whether worker 0 has this process's output.
+    """
+    try:
+        run_dir = make_run_dir(Path(settings.runs_dir), name, datetime.now(UTC))
+    except OSError as failure:
+        print(f"{PROG}: --runs-dir must be a folder that can be written; {failure}", file=sys.stderr)
+        return 1
+    return ScriptLauncher(script_plan(settings, str(run_dir), script, shown), run_dir, Notes()).run()
+
+
+def script_plan(settings: RunSettings, run_dir: str, script: Sequence[str], shown: bool = True) -> list[ProcessSpec]:
+    """The processes of a script's cluster, in the order in which they must start. Pure."""
+    job = [*to_flags(settings, ServerSettings), *SCRIPT_JOB]
+    env = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    first = (f"--bind={LOOPBACK}", f"--run-dir={run_dir}", *job)
+    servers = [ProcessSpec("ps-0", "ps", 0, "downpour.ps", first, env)]
+    for shard in range(1, settings.shards):
+        flags = (f"--bind={LOOPBACK}", "--coordinator={ps-0}", f"--shard={shard}")
+        servers.append(ProcessSpec(f"ps-{shard}", "ps", shard, "downpour.ps", flags, env, ("ps-0",)))
+    return [*servers, *(_worker(number, settings, script, shown) for number in range(settings.workers))]
+
+
+def _worker(number: int, settings: RunSettings, script: Sequence[str], shown: bool) -> ProcessSpec:
+    env = {"TF_CPP_MIN_LOG_LEVEL": "2", "OMP_NUM_THREADS": str(settings.threads)}
+    flags = ("--server={ps-0}", f"--worker={number}", f"--threads={settings.threads}")
+    return ProcessSpec(
+        f"worker-{number}", "worker", number, "downpour.worker.fit", (*flags, *script), env, ("ps-0",),
+        settings.worker_restarts, shown=shown and number == 0, foreign=number == 0,
+    )  # fmt: skip
+
+
+class ScriptLauncher(Launcher):
+    """A launcher whose job ends when worker 0's script does."""
+
+    def run(self) -> int:
+        """Runs the script; returns its exit status, or why there is none."""
+        code = super().run()
+        said = self._processes[LEADER].code if LEADER in self._processes else None
+        return said if said is not None and said > 0 else code
+
+    def last_words(self) -> str:
+        """The last line that worker 0 has logged."""
+        leader = self._processes.get(LEADER)
+        said = leader.tail(1) if leader is not None else []
+        return said[0] if said else "it said nothing"
+
+    def _server_died(self, process: Process) -> None:
+        """The job is over.
+
+        Raises:
+            JobFailed: Always, with what to do.
+        """
+        try:
+            super()._server_died(process)
+        except JobFailed as failure:
+            raise JobFailed(f"{failure}; the servers of a script keep no checkpoints: start it again") from None
+
+    def _check_workers(self) -> None:
+        leader = self._processes[LEADER]
+        if leader.code is None:
+            super()._check_workers()
+        elif leader.code == 0:
+            if self._ending_deadline is None:
+                self._end_script()
+        elif leader.code > 0 or self._restarts.get(LEADER, 0) >= leader.spec.restarts:
+            raise JobFailed(f"worker 0 {leader.ending()}" + (", deliberately" if leader.code in ON_PURPOSE else ""))
+        else:
+            super()._check_workers()
+
+    def _end_script(self) -> None:
+        """The others have nothing to show: they get a moment to end by themselves."""
+        others = [process for process in self._role("worker") if process.spec.name != LEADER]
+        if not wait(others, LEAVE_S):
+            end(others, GRACE_S)
+        self._begin_ending()
+        if self._watcher is None or not self._watcher.stop("the script has ended", now=False):
+            raise JobFailed("the coordinator did not answer at the end of the script")
+
+
+class Notes:
+    """A screen that leaves the terminal to the script."""
+
+    def show(self, progress: pb.Progress) -> None:
+        """Keras shows a bar of its own."""
+
+    def note(self, text: str) -> None:
+        """Something that a person should know."""
+        print(f"downpour: {text}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Nothing is live here."""
+
+    def table(self, summary: Mapping[str, Any], run: str) -> None:
+        """One line."""
+        staleness = summary["staleness"]
+        share = summary.get("communication_share")
+        messages = "" if share is None else f", communication {share:.0%} of a step"
+        self.note(
+            f"{summary['updates']:,} updates by {summary['workers']} workers, mean staleness {staleness['mean']:.2f}"
+            f"{messages}; logs and trace in {run}"
+        )

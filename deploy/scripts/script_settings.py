@@ -1,0 +1,47 @@
+"""Settings of a job whose model, data and optimizer a user's script brings."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from downpour.deploy.config import cores
+from downpour.protos.settings import Settings
+from downpour.ps.config import JobSettings
+
+# Of the coordinator, which learns model, data and optimizer from the script.
+SCRIPT_JOB = ("--model=script", "--dataset=script", "--script", "--checkpoint-every=off", "--idle-timeout-s=0")
+
+
+def _of_job(name: str) -> Any:
+    """A field as the settings of any job have it."""
+    return JobSettings.model_fields[name]
+
+
+class RunSettings(Settings):
+    """What a script does not say itself: model, optimizer, data and epochs are its own."""
+
+    groups: ClassVar[dict[str, tuple[str, ...]]] = {
+        "cluster": ("workers", "shards", "transport", "codec", "session_s"),
+        "asynchrony": ("mode", "staleness", "version_memory", "momentum_correction"),
+        "processes": ("threads", "seed", "worker_restarts", "tensorboard", "runs_dir"),
+    }
+
+    workers: int = Field(
+        default_factory=lambda: max(2, cores()), ge=1, le=1024,
+        description="worker processes (default: the number of cores, at least 2)",
+    )  # fmt: skip
+    shards: int = _of_job("shards")
+    transport: str = _of_job("transport")
+    codec: str = _of_job("codec")
+    session_s: float = _of_job("session_s")
+    mode: str = _of_job("mode")
+    staleness: str = _of_job("staleness")
+    version_memory: int = _of_job("version_memory")
+    momentum_correction: bool = _of_job("momentum_correction")
+    seed: int = Field(0, ge=0, lt=2**32, description="of everything random in Keras, the same in all workers")
+    threads: int = Field(1, ge=1, le=1024, description="TensorFlow's threads in each worker")
+    worker_restarts: int = Field(3, ge=0, description="times that a worker which is killed is started again")
+    tensorboard: bool = Field(True, description="write event files for TensorBoard into the run directory")
+    runs_dir: str = Field("runs", min_length=1, description="folder of the run directories")

@@ -1,0 +1,33 @@
+"""`python -m downpour.deploy.view.health ADDRESS`: asks a server by grpc.health.v1 whether it serves.
+
+Exit status 0 if it does, 1 if it does not or does not answer, as a container's health check wants it.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from downpour.deploy.config import HealthSettings
+from downpour.protos.channel import open_channel
+from downpour.protos.errors import error_of
+from downpour.protos.settings import parse
+
+
+def health(settings: HealthSettings) -> int:
+    """Asks once; returns the exit status."""
+    try:
+        with open_channel(settings.address) as channel:
+            check = health_pb2_grpc.HealthStub(channel).Check
+            reply = check(health_pb2.HealthCheckRequest(), timeout=settings.timeout_s)
+    except grpc.RpcError as failure:
+        print(error_of(failure, settings.address), file=sys.stderr)
+        return 1
+    print(health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status))
+    return 0 if reply.status == health_pb2.HealthCheckResponse.SERVING else 1
+
+
+if __name__ == "__main__":
+    sys.exit(health(parse(HealthSettings, sys.argv[1:], "python -m downpour.deploy.view.health")))

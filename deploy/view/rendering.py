@@ -1,0 +1,188 @@
+"""A job in text and figures: a `Progress` message or a summary in, lines or a rich renderable out. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from google.protobuf.message import Message
+from rich.box import ROUNDED
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from downpour.protos import parameter_server_pb2 as pb
+
+UNKNOWN = "–"
+OF_WORKER = ("updates", "samples/s", "loss", "staleness", "dropped")
+LONGEST_S = 1000 * 3600.0
+
+
+def duration(seconds: float) -> str:
+    """`0:07`, `12:34`, `1:02:03`; a dash where it is not known."""
+    if not 0 <= seconds < LONGEST_S:
+        return UNKNOWN
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def number(value: float | None, form: str = ".4f") -> str:
+    """A number, a dash where there is none; what is not finite is shown as such."""
+    return UNKNOWN if value is None else format(value, form)
+
+
+def where(progress: pb.Progress) -> str:
+    """`epoch 3/10`, or what the job does outside of the epochs."""
+    if progress.phase == "training":
+        return f"epoch {min(progress.epoch + 1, progress.epochs)}/{progress.epochs}"
+    count = len(progress.workers)
+    if progress.phase in ("waiting", "initialising", "warming"):
+        return f"{progress.phase}, {count} worker{'' if count == 1 else 's'} here"
+    return progress.phase
+
+
+def share(progress: pb.Progress) -> float:
+    """Which part of all samples has been used, from 0 to 1."""
+    return min(1.0, progress.samples / progress.total_samples) if progress.total_samples else 0.0
+
+
+def figures(progress: pb.Progress) -> list[tuple[str, str]]:
+    """Name and value of what is measured, in the order in which it is shown."""
+    started = progress.samples > 0
+    rows = [
+        ("samples/s", f"{progress.samples_per_s:,.0f}" if progress.samples_per_s else UNKNOWN),
+        ("loss", number(progress.loss if started else None)),
+        ("val accuracy", number(progress.val_accuracy if progress.HasField("val_accuracy") else None)),
+        ("staleness", number(progress.staleness_mean if started else None, ".2f")),
+    ]
+    if progress.HasField("test_accuracy"):
+        rows.append(("test accuracy", number(progress.test_accuracy)))
+    if progress.dropped:
+        rows.append(("dropped", f"{progress.dropped:,}"))
+    return rows
+
+
+def eta(progress: pb.Progress) -> str:
+    """Time left, where it can be told."""
+    known = progress.phase == "training" and progress.eta_s > 0
+    return duration(progress.eta_s) if known else UNKNOWN
+
+
+def plain(progress: pb.Progress) -> str:
+    """The job in one line, for a log."""
+    values = [f"{name} {value}" for name, value in figures(progress)]
+    return "  ".join([f"{where(progress)}  {share(progress):4.0%}", *values, f"ETA {eta(progress)}"])
+
+
+def render(progress: pb.Progress, verbose: bool = False) -> RenderableType:
+    """The job as a bar with its figures below, and with `verbose` a line for each worker."""
+    bar = Table.grid(expand=True, padding=(0, 1))
+    bar.add_column(no_wrap=True)
+    bar.add_column(ratio=1)
+    for _ in range(3):
+        bar.add_column(no_wrap=True, justify="right")
+    bar.add_row(
+        Text(where(progress), style="bold"),
+        ProgressBar(total=1.0, completed=share(progress)),
+        f"{share(progress):.0%}",
+        Text(duration(progress.elapsed_s), style="dim"),
+        Text(f"ETA {eta(progress)}"),
+    )
+    line = Text()
+    for name, value in figures(progress):
+        line.append(f"{name} ", style="dim").append(f"{value}   ")
+    parts: list[RenderableType] = [bar, line]
+    if verbose and progress.workers:
+        parts.append(workers_table(progress))
+    return Group(*parts)
+
+
+def workers_table(progress: pb.Progress) -> Table:
+    """A line for each worker."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column("worker", justify="right", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    for name in OF_WORKER:
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("pid", justify="right", no_wrap=True, style="dim")
+    for worker in progress.workers:
+        table.add_row(*cells(worker))
+    return table
+
+
+def cells(worker: pb.WorkerProgress) -> list[str]:
+    """Number (and life), state, the figures of `OF_WORKER`, and process number of one worker."""
+    started = worker.updates > 0
+    return [
+        f"{worker.worker}" if worker.incarnation <= 1 else f"{worker.worker}.{worker.incarnation}",
+        worker.state,
+        f"{worker.updates:,}",
+        f"{worker.samples_per_s:,.0f}",
+        number(worker.loss if started else None),
+        number(worker.staleness_mean if started else None, ".2f"),
+        f"{worker.dropped:,}",
+        str(worker.pid),
+    ]
+
+
+def worker_lines(progress: pb.Progress) -> list[str]:
+    """A line for each worker, for a log."""
+    lines = []
+    for worker in progress.workers:
+        life, state, *values, pid = cells(worker)
+        shown = [f"{name} {value}" for name, value in zip(OF_WORKER, values, strict=True)]
+        lines.append("  ".join([f"  worker {life}", state, *shown, f"pid {pid}"]))
+    return lines
+
+
+def summary_rows(summary: Mapping[str, Any], run: str) -> list[tuple[str, str]]:
+    """What the table at the end says, from `summary.json`."""
+    staleness = summary.get("staleness") or {}
+    lost = ", ".join(f"{summary[name]:,} {name}" for name in ("dropped", "duplicates") if summary.get(name))
+    forms = (("mean", ".2f"), ("p99", "g"), ("max", "g"))
+    spread = ", ".join(f"{name} {number(staleness.get(name), form)}" for name, form in forms)
+    return [
+        ("test accuracy", number(summary.get("test_accuracy"))),
+        ("validation accuracy", number(summary.get("val_accuracy"))),
+        ("training loss", number(summary.get("train_loss"))),
+        ("updates", number(summary.get("updates"), ",") + (f" ({lost})" if lost else "")),
+        ("samples/s", number(summary.get("samples_per_s"), ",.0f")),
+        ("staleness", spread),
+        ("communication", f"{number(summary.get('communication_share'), '.0%')} of a step"),
+        ("time", duration(summary.get("wall_s", math.nan))),
+        ("run", run),
+    ]
+
+
+def summary_table(summary: Mapping[str, Any], run: str) -> Table:
+    """The table at the end."""
+    names = [str(summary[key]) for key in ("model", "dataset", "optimizer", "mode") if key in summary]
+    table = Table(box=ROUNDED, show_header=False, title=" · ".join(names) or None, title_justify="left")
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in summary_rows(summary, run):
+        table.add_row(name, value)
+    return table
+
+
+def as_dict(message: Message) -> dict[str, Any]:
+    """A message as JSON has it: numbers as numbers; what is not set, or not finite, as null."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Message):
+            return as_dict(value)
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    fields: dict[str, Any] = {}
+    for field in message.DESCRIPTOR.fields:
+        value = getattr(message, field.name)
+        if field.is_repeated:
+            fields[field.name] = [plain(item) for item in value]
+        elif field.has_presence and not message.HasField(field.name):
+            fields[field.name] = None
+        else:
+            fields[field.name] = plain(value)
+    return fields

@@ -1,0 +1,75 @@
+"""`downpour status ADDRESS`: what a running job is doing, for a person or as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+
+import grpc
+from rich.console import Console
+
+from downpour.deploy.config import StatusSettings
+from downpour.deploy.view.http_status import serve
+from downpour.deploy.view.rendering import as_dict, render
+from downpour.deploy.view.terminal import open_screen
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.channel import open_channel
+from downpour.protos.errors import error_of
+from downpour.protos.parameter_server_pb2_grpc import CoordinatorStub
+
+
+def status(settings: StatusSettings) -> int:
+    """Prints what the job at `settings.address` is doing; returns the exit status."""
+    try:
+        if settings.serve:
+            return serve(settings, settings.serve)
+        with open_channel(settings.address) as channel:
+            _show(settings, CoordinatorStub(channel))
+    except grpc.RpcError as failure:
+        print(f"downpour status: {error_of(failure, settings.address)}", file=sys.stderr)
+        print("downpour status: is the job running, and is this the address it announced?", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+def _show(settings: StatusSettings, coordinator: CoordinatorStub) -> None:
+    first = coordinator.Status(pb.StatusRequest(), timeout=settings.timeout_s)
+    if not settings.watch:
+        _print(first, settings.json_)
+        return
+    if settings.json_:
+        for progress in _follow(first, settings, coordinator):
+            _print(progress, json_=True)
+        return
+    screen = open_screen(verbose=True)
+    try:
+        for progress in _follow(first, settings, coordinator):
+            for note in progress.notes:
+                screen.note(note)
+            screen.show(progress)
+    finally:
+        screen.close()
+
+
+def _follow(first: pb.Progress, settings: StatusSettings, coordinator: CoordinatorStub) -> Iterator[pb.Progress]:
+    """The job's progress until it ends; the end of its server after the end of its training is no failure."""
+    progress = first
+    try:
+        for progress in coordinator.Watch(pb.WatchRequest(every_s=settings.every_s)):
+            yield progress
+    except grpc.RpcError:
+        if progress.phase not in ("draining", "finishing", "ended", "failed"):
+            raise
+
+
+def _print(progress: pb.Progress, json_: bool) -> None:
+    if json_:
+        print(json.dumps(as_dict(progress)), flush=True)
+        return
+    console = Console()
+    names = " · ".join(filter(None, (progress.model, progress.dataset, progress.mode, progress.run)))
+    console.print(names, style="bold", markup=False, highlight=False)
+    console.print(render(progress, verbose=True))

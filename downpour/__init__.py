@@ -1,0 +1,42 @@
+"""downpour: an asynchronous parameter server for Keras 3 on TensorFlow.
+
+This module is the public API; every other module of the package is private and may change without notice. Importing it
+loads neither TensorFlow nor gRPC: each name is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from downpour.deploy.scripts.local_cluster import FitFailed, FitHistory, LocalCluster
+    from downpour.worker.fit.distributed_optimizer import DistributedOptimizer
+    from downpour.worker.fit.leased_dataset import LeasedDataset
+    from downpour.worker.script import rank, size
+
+_MODULES = {
+    "DistributedOptimizer": "downpour.worker.fit.distributed_optimizer",
+    "FitFailed": "downpour.deploy.scripts.local_cluster",
+    "FitHistory": "downpour.deploy.scripts.local_cluster",
+    "LeasedDataset": "downpour.worker.fit.leased_dataset",
+    "LocalCluster": "downpour.deploy.scripts.local_cluster",
+    "rank": "downpour.worker.script",
+    "size": "downpour.worker.script",
+}
+
+__all__ = ["DistributedOptimizer", "FitFailed", "FitHistory", "LeasedDataset", "LocalCluster", "rank", "size"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from the module that defines it."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,154 @@
+"""Between the coordinator's objects and the facts of a checkpoint. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.layout import Layout
+from downpour.ps.coordinator.coordinator import Coordinator
+from downpour.ps.coordinator.ledger import Ledger, Span
+from downpour.ps.storage.checkpoint_file import (
+    Checkpoint,
+    DataFacts,
+    EpochFacts,
+    EvaluationFacts,
+    JobFacts,
+    LedgerFacts,
+    MetricsFacts,
+    ShardFacts,
+    TensorFacts,
+    WorkerFacts,
+)
+from downpour.ps.trace.metrics import EpochMetrics, Metrics, WorkerMetrics
+
+
+def job_facts(coordinator: Coordinator, metrics: Metrics, now: float) -> JobFacts:
+    """The job as it is in this turn of the loop; the facts of the shards are not known yet."""
+    layout, data, ledger = coordinator.layout, coordinator.data, coordinator.ledger
+    assert layout is not None and data is not None and ledger is not None
+    settings, started = coordinator.settings, coordinator.started_s
+    epoch, position = ledger.position
+    return JobFacts(
+        job=coordinator.job,
+        generation=coordinator.generation,
+        optimizer=settings.optimizer,
+        seed=settings.seed,
+        batch_size=settings.batch_size,
+        layout=tuple(TensorFacts(name=t.name, shape=t.shape, section=t.section) for t in layout.tensors),
+        data=DataFacts(
+            name=data.name,
+            checksum=data.checksum,
+            train_samples=data.train_samples,
+            validation_samples=data.validation_samples,
+            test_samples=data.test_samples,
+        ),
+        ledger=LedgerFacts(unused=tuple(ledger.unused()), epoch=epoch, position=position),
+        incarnations=coordinator.membership.incarnations,
+        shards=(ShardFacts(version=0, step=0, time_s=0.0, records=0),),
+        closed_epochs=coordinator.tasks.closed_epochs,
+        evaluations={epoch: _evaluation(e) for epoch, e in coordinator.evaluations.items()},
+        partial_pushes=coordinator.departures.partial,
+        elapsed_s=max(0.0, now - started) if started is not None else coordinator.elapsed_s,
+        metrics=_metrics_facts(metrics),
+    )
+
+
+def with_shards(job: JobFacts, shards: Sequence[pb.ShardFacts]) -> JobFacts:
+    """Adds the shards' facts: a push that waits in every shard is lost with its memory, so its samples are free.
+
+    One that waits in some and is part of the weights of others stays used, and is counted as partial.
+    """
+    waiting: list[set[Span]] = [{(s.epoch, s.start, s.stop) for s in shard.pending} for shard in shards]
+    free = set.intersection(*waiting)
+    partial = job.partial_pushes + len(set.union(*waiting) - free)
+    facts = tuple(ShardFacts(version=s.version, step=s.step, time_s=s.time_s, records=s.records) for s in shards)
+    ledger = job.ledger.model_copy(update={"unused": tuple(sorted([*job.ledger.unused, *free]))})
+    return job.model_copy(update={"shards": facts, "ledger": ledger, "partial_pushes": partial})
+
+
+def check_fits(checkpoint: Checkpoint, coordinator: Coordinator) -> None:
+    """Raises ValueError unless the settings can go on with the checkpoint."""
+    facts, settings = checkpoint.facts, coordinator.settings
+    for what, saved, wanted in (
+        ("optimizer", facts.optimizer, settings.optimizer),
+        ("seed", facts.seed, settings.seed),
+        ("batch_size", facts.batch_size, settings.batch_size),
+    ):
+        if saved != wanted:
+            raise ValueError(
+                f"a job must be resumed with the {what} it was begun with, {saved!r}; received {wanted!r}. "
+                f"Leave --{what.replace('_', '-')} out, or begin another job."
+            )
+
+
+def restore_job(coordinator: Coordinator, metrics: Metrics, facts: JobFacts) -> None:
+    """Returns layout, data, ledger and counts to a checkpoint; `Coordinator.restored` must follow.
+
+    Raises:
+        ValueError: The checkpoint's ledger does not fit the job's epochs.
+        InvalidRequest: Its layout cannot be cut into as many shards.
+    """
+    layout = Layout.of((t.name, t.shape, t.section) for t in facts.layout)
+    layout.cut(coordinator.settings.shards)
+    ledger = Ledger(facts.data.train_samples, coordinator.settings.epochs, 1)
+    ledger.restore(facts.ledger.unused, facts.ledger.epoch, facts.ledger.position)
+    coordinator.agree(layout, pb.Data(**facts.data.model_dump()))
+    assert coordinator.ledger is not None
+    coordinator.ledger.restore(facts.ledger.unused, facts.ledger.epoch, facts.ledger.position)
+    coordinator.membership.remember(facts.incarnations)
+    coordinator.departures.partial = facts.partial_pushes
+    coordinator.elapsed_s = facts.elapsed_s
+    coordinator.evaluations.clear()
+    for epoch, result in facts.evaluations.items():
+        coordinator.evaluations[epoch] = pb.Evaluation(**result.model_dump())
+    restore_metrics(metrics, facts.metrics)
+
+
+def _evaluation(result: pb.Evaluation) -> EvaluationFacts:
+    return EvaluationFacts(samples=result.samples, loss=result.loss, accuracy=result.accuracy)
+
+
+def _metrics_facts(metrics: Metrics) -> MetricsFacts:
+    def worker(w: WorkerMetrics) -> WorkerFacts:
+        staleness = dict(w.staleness)
+        return WorkerFacts(updates=w.updates, samples=w.samples, dropped=w.dropped, loss=w.loss, staleness=staleness)
+
+    return MetricsFacts(
+        updates=metrics.updates,
+        samples=metrics.samples,
+        dropped=dict(metrics.dropped),
+        duplicates=metrics.duplicates,
+        workers={number: worker(w) for number, w in metrics.workers.items()},
+        epochs={
+            number: EpochFacts(samples=e.samples, loss_sum=e.loss_sum, correct=e.correct)
+            for number, e in metrics.epochs.items()
+        },
+    )
+
+
+def restore_metrics(metrics: Metrics, facts: MetricsFacts | None) -> None:
+    """Returns the counts to those of a checkpoint, or to zero; bytes are what really went over the wire and stay."""
+    metrics.workers.clear()
+    metrics.epochs.clear()
+    facts = facts or MetricsFacts(updates=0, samples=0, dropped={}, duplicates=0, workers={}, epochs={})
+    metrics.updates, metrics.samples = facts.updates, facts.samples
+    metrics.dropped = Counter(facts.dropped)
+    metrics.duplicates = max(metrics.duplicates, facts.duplicates)
+    for number, w in facts.workers.items():
+        metrics.workers[number] = WorkerMetrics(w.updates, w.samples, w.dropped, w.loss, Counter(w.staleness))
+    for number, e in facts.epochs.items():
+        metrics.epochs[number] = EpochMetrics(e.samples, e.loss_sum, e.correct)
+
+
+def shard_facts(facts: JobFacts, shards: int) -> Mapping[int, ShardFacts]:
+    """What each of `shards` shards was: its own where there are as many as there were, else shard 0's.
+
+    A shard's trace is its own; one that is new has none.
+    """
+    if shards == len(facts.shards):
+        return dict(enumerate(facts.shards))
+    first = facts.shards[0]
+    none = first.model_copy(update={"records": 0})
+    return {shard: first if shard == 0 else none for shard in range(shards)}

@@ -1,0 +1,197 @@
+"""Which samples are leased to whom and which are used: every sample of every epoch exactly once.
+
+Positions are places in the permutation of (seed, epoch), not sample numbers.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from downpour.protos.errors import InvalidRequest
+
+Span = tuple[int, int, int]  # epoch, start, stop
+NOBODY = -1
+
+
+@dataclass
+class Lease:
+    """Positions `[start, stop)` of an epoch, on loan to a worker; those below `next` are used."""
+
+    number: int
+    worker: int
+    epoch: int
+    start: int
+    stop: int
+    next: int
+
+
+class Ledger:
+    """Hands out an epoch's positions as leases and takes back what a worker did not use.
+
+    The next epoch's leases open when this one's are all handed out: there is no barrier between epochs.
+    """
+
+    def __init__(self, samples: int, epochs: int, lease_samples: int) -> None:
+        """Nothing is handed out yet.
+
+        Args:
+            samples: Training samples in an epoch.
+            epochs: How many there are.
+            lease_samples: Size of a lease; a multiple of the batch size keeps batches whole.
+        """
+        self.samples, self.epochs, self._lease_samples = samples, epochs, lease_samples
+        self._used = [0] * epochs
+        self._epoch, self._position = 0, 0
+        self._returned: deque[tuple[int, int, int]] = deque()
+        self._leases: dict[int, Lease] = {}
+        self._numbers = 0
+
+    @property
+    def total(self) -> int:
+        """Samples in all epochs."""
+        return self.samples * self.epochs
+
+    @property
+    def used_total(self) -> int:
+        """Samples used so far, in all epochs."""
+        return sum(self._used)
+
+    @property
+    def epoch(self) -> int:
+        """The first epoch that is not used up; the last one at the end."""
+        return next((epoch for epoch in range(self.epochs) if not self.complete(epoch)), self.epochs - 1)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every sample of every epoch is used."""
+        return self.used_total == self.total
+
+    @property
+    def open_leases(self) -> int:
+        """Leases on loan."""
+        return len(self._leases)
+
+    def used(self, epoch: int) -> int:
+        """Samples of an epoch used so far."""
+        return self._used[epoch]
+
+    def complete(self, epoch: int) -> bool:
+        """Whether an epoch's samples are all used."""
+        return self._used[epoch] == self.samples
+
+    def lease(self, worker: int) -> Lease | None:
+        """Lends the next positions, returned ones first; None if all are on loan or used."""
+        if self._returned:
+            epoch, start, stop = self._returned.popleft()
+        elif self._epoch < self.epochs:
+            epoch, start = self._epoch, self._position
+            stop = min(start + self._lease_samples, self.samples)
+            self._epoch, self._position = (epoch, stop) if stop < self.samples else (epoch + 1, 0)
+        else:
+            return None
+        self._numbers += 1
+        lease = Lease(self._numbers, worker, epoch, start, stop, next=start)
+        self._leases[lease.number] = lease
+        return lease
+
+    def check(self, number: int, worker: int, epoch: int, start: int, stop: int) -> None:
+        """Raises InvalidRequest unless the worker may use `[start, stop)` of its lease now."""
+        lease = self._leases.get(number)
+        if lease is None or lease.worker != worker:
+            raise InvalidRequest(
+                f"worker {worker} must hold the lease that it pushes for; received lease {number}, which it does not. "
+                "Ask for a lease."
+            )
+        if lease.epoch != epoch or start != lease.next or not start < stop <= lease.stop:
+            raise InvalidRequest(
+                f"lease {number} must be used in order, from {lease.next} to at most {lease.stop} of epoch "
+                f"{lease.epoch}; received [{start}, {stop}) of epoch {epoch}."
+            )
+
+    def use(self, number: int, stop: int) -> None:
+        """Marks a checked range, up to `stop`, as used; the lease ends with its last position."""
+        lease = self._leases[number]
+        self._used[lease.epoch] += stop - lease.next
+        lease.next = stop
+        if stop == lease.stop:
+            del self._leases[number]
+
+    def suspend(self, worker: int) -> list[int]:
+        """Takes the leases of a worker that has left, to be settled later; returns their numbers."""
+        held = [lease for lease in self._leases.values() if lease.worker == worker]
+        for lease in held:
+            lease.worker = NOBODY
+        return [lease.number for lease in held]
+
+    def settle(self, number: int, reached: int) -> None:
+        """Ends a suspended lease: positions below `reached` are used, the others are free."""
+        lease = self._leases[number]
+        if lease.next < reached <= lease.stop:
+            self.use(number, reached)
+        if self._leases.pop(number, None) is not None:
+            self._returned = deque(sorted([*self._returned, (lease.epoch, lease.next, lease.stop)]))
+
+    def unused(self) -> list[Span]:
+        """Positions `(epoch, start, stop)` that were handed out once and are not used, in order."""
+        held = [(lease.epoch, lease.next, lease.stop) for lease in self._leases.values()]
+        return sorted([*self._returned, *held])
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """Epoch and position from which on nothing was ever handed out."""
+        return self._epoch, self._position
+
+    def restore(self, unused: Iterable[Span], epoch: int, position: int) -> None:
+        """Returns to an earlier state: what was not used then is free, and no lease is on loan.
+
+        Raises:
+            ValueError: No ledger of so many samples and epochs can have been in that state.
+        """
+        spans = sorted(unused)
+        limits = [self.samples] * epoch + [position]
+        ends = [0] * (epoch + 1)
+        valid = epoch < self.epochs or (epoch, position) == (self.epochs, 0)
+        for e, start, stop in spans:
+            valid = valid and e <= epoch and ends[e] <= start < stop <= limits[e]
+            if valid:
+                ends[e] = stop
+        if not valid or position > self.samples:
+            raise ValueError(
+                f"a ledger of {self.epochs} epochs of {self.samples:,} samples cannot have been at epoch {epoch}, "
+                f"position {position:,} with {len(spans)} free ranges"
+            )
+        self._used = [self.samples if e < epoch else position if e == epoch else 0 for e in range(self.epochs)]
+        for e, start, stop in spans:
+            self._used[e] -= stop - start
+        self._epoch, self._position = epoch, position
+        self._returned, self._leases = deque(spans), {}
+
+    def take_back(self, worker: int) -> int:
+        """Takes back what the worker has on loan and did not use; returns the number of samples."""
+        held = [lease for lease in self._leases.values() if lease.worker == worker]
+        for lease in held:
+            del self._leases[lease.number]
+            self._returned.append((lease.epoch, lease.next, lease.stop))
+        self._returned = deque(sorted(self._returned))
+        return sum(lease.stop - lease.next for lease in held)
+
+
+class EpochLedger(Ledger):
+    """The ledger of a single epoch, whatever its number."""
+
+    def __init__(self, epoch: int, samples: int, lease_samples: int) -> None:
+        """Nothing is used.
+
+        Args:
+            epoch: Its number.
+            samples: In it.
+            lease_samples: In a lease.
+        """
+        super().__init__(samples, 1, lease_samples)
+        self._number = epoch
+
+    def check(self, number: int, worker: int, epoch: int, start: int, stop: int) -> None:
+        """Raises InvalidRequest unless the worker may use `[start, stop)` of its lease now."""
+        super().check(number, worker, epoch - self._number, start, stop)

@@ -1,0 +1,82 @@
+"""Learning-rate schedules by version: factors on η, one row each, and a linear warm-up before any of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from downpour.ps.core.registry import Parameter, positive, read, whole
+
+Schedule = Callable[[int], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A row of the registry.
+
+    Attributes:
+        doc: One line for a person.
+        make: From the parameters' values to the factor at a version, counted from the end of the warm-up.
+        parameters: What follows the colon.
+    """
+
+    doc: str
+    make: Callable[..., Schedule]
+    parameters: tuple[Parameter, ...] = ()
+
+
+def _constant() -> Schedule:
+    return lambda version: 1.0
+
+
+def _linear(versions: int, floor: float) -> Schedule:
+    return lambda version: floor + (1.0 - floor) * max(0.0, 1.0 - version / versions)
+
+
+def _cosine(versions: int, floor: float) -> Schedule:
+    """Loshchilov, Hutter 2017: f + (1 − f)(1 + cos(πt/T))/2, and f after T."""
+    return lambda version: floor + (1.0 - floor) * (1.0 + math.cos(math.pi * min(1.0, version / versions))) / 2.0
+
+
+def _steps(every: int, factor: float) -> Schedule:
+    return lambda version: factor ** (version // every)
+
+
+def _exponential(versions: int, factor: float) -> Schedule:
+    return lambda version: factor ** (version / versions)
+
+
+def _inverse_root(versions: int) -> Schedule:
+    return lambda version: (1.0 + version / versions) ** -0.5
+
+
+_FLOOR = positive("FLOOR", default="0", or_zero=True)
+
+SCHEDULES: dict[str, Shape] = {
+    "constant": Shape("η throughout", _constant),
+    "linear": Shape("from η down to FLOOR·η at version T", _linear, (whole("T", 1), _FLOOR)),
+    "cosine": Shape("the same along half a cosine", _cosine, (whole("T", 1), _FLOOR)),
+    "steps": Shape("times FACTOR after every T versions", _steps, (whole("T", 1), positive("FACTOR", "0.1"))),
+    "exponential": Shape(
+        "times FACTOR by T versions, smoothly", _exponential, (whole("T", 1), positive("FACTOR", "0.1"))
+    ),
+    "inverse_root": Shape("η / √(1 + version/T)", _inverse_root, (whole("T", 1),)),
+}
+
+
+def schedule_of(schedule: str, warm_up: int = 0) -> Schedule:
+    """The factor on η by version, for a `--schedule` value.
+
+    Args:
+        schedule: A row of the registry with its values.
+        warm_up: Versions over which η rises linearly from η/warm_up to η before the schedule begins.
+
+    Raises:
+        ValueError: It is none.
+    """
+    row, values = read(schedule, SCHEDULES)
+    shape: Schedule = row.make(*values)
+    if not warm_up:
+        return shape
+    return lambda version: (version + 1) / warm_up if version < warm_up else shape(version - warm_up)

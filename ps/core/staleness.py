@@ -1,0 +1,235 @@
+"""What a stale gradient is worth: one row per compensation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from downpour.ps.core.registry import Parameter, positive, read
+
+Vector = NDArray[np.float32]
+MEAN_SQUARE_DECAY = 0.95
+MEAN_SQUARE_EPSILON = 1e-7
+
+
+class Compensation:
+    """A stale gradient counts like a fresh one; base of the others.
+
+    Attributes:
+        corrects: Whether `correct` does anything: only then are old weights kept.
+    """
+
+    corrects = False
+
+    def scale(self, staleness: int, live: int, learning_rate: float) -> float:
+        """A factor on the learning rate.
+
+        Args:
+            staleness: Of the gradient, τ.
+            live: Workers, the concurrency.
+            learning_rate: η of this update before the factor.
+        """
+        return 1.0
+
+    def refuse(self, staleness: int, live: int) -> str:
+        """Why a gradient of that staleness must be dropped; empty if it counts."""
+        return ""
+
+    def correct(self, gradient: Vector, weights: Vector, base: Vector, worker: int, batch: float) -> Vector:
+        """The gradient `float32[n]` as it would have been at other weights; valid until the next call.
+
+        Args:
+            gradient: Taken at `base`; only read.
+            weights: `float32[n]`, what the update will start from.
+            base: `float32[n]`, what the worker had pulled.
+            worker: Who computed it.
+            batch: Samples that a local step averages over.
+        """
+        return gradient
+
+    def leave(self, worker: int) -> None:
+        """Forgets what is kept of a worker."""
+
+
+class Inverse(Compensation):
+    """η / max(1, τ) (Zhang et al. 2015). Slow workers count for less: unfair where their data differ."""
+
+    def scale(self, staleness: int, live: int, learning_rate: float) -> float:
+        """The inverse of the staleness."""
+        return 1.0 / staleness if staleness > 1 else 1.0
+
+
+class DelayAdaptive(Compensation):
+    """Delay-adaptive steps (Koloskova, Stich, Jaggi, NeurIPS 2022): η while τ ≤ P, else min(η, 1/(4Lτ)).
+
+    Without L it is taken from η, as if η were the largest step allowed at τ = P: then η·P/τ.
+    """
+
+    def __init__(self, smoothness: float | None, drop: bool = False) -> None:
+        """With L, None where it is not known; or `drop` for a step of 0."""
+        self._smoothness, self._drop = smoothness, drop
+
+    def scale(self, staleness: int, live: int, learning_rate: float) -> float:
+        """1 up to the concurrency, then falling as 1/τ."""
+        live = max(1, live)
+        if staleness <= live:
+            return 1.0
+        if self._drop:
+            return 0.0
+        if self._smoothness is None:
+            return live / staleness
+        return min(1.0, 1.0 / (4.0 * self._smoothness * staleness * learning_rate))
+
+    def refuse(self, staleness: int, live: int) -> str:
+        """Stale is what is older than the concurrency, if that is to be dropped."""
+        return "stale" if self._drop and staleness > max(1, live) else ""
+
+
+class DelayCompensation(Compensation):
+    """DC-ASGD (Zheng et al., ICML 2017): g + H ⊙ (w − w_bak), with λ g⊙g for the Hessian's diagonal H.
+
+    The correction's norm is kept below `clip` times that of the gradient: far from the base the first order
+    says nothing.
+    """
+
+    corrects = True
+
+    def __init__(self, strength: tuple[float, bool] = (0.04, False), clip: float = 1.0) -> None:
+        """With λ.
+
+        Args:
+            strength: λ, and whether it is in units of the batch size.
+            clip: The correction's largest norm over the gradient's; 0 does not clip.
+        """
+        (self.strength, self.per_sample), self.clip = strength, clip
+        self._scratch: tuple[Vector, Vector] | None = None
+
+    def curvature(self, gradient: Vector, worker: int, batch: float, out: Vector) -> None:
+        """Writes H = λ g⊙g `float32[n]` into `out`."""
+        np.multiply(gradient, gradient, out)
+        np.multiply(out, np.float32(self.strength_for(batch)), out)
+
+    def strength_for(self, batch: float) -> float:
+        """λ for a gradient that averages over `batch` samples."""
+        return self.strength * batch if self.per_sample else self.strength
+
+    def correct(self, gradient: Vector, weights: Vector, base: Vector, worker: int, batch: float) -> Vector:
+        """G + H ⊙ (w − w_bak), clipped."""
+        if self._scratch is None or len(self._scratch[0]) != len(gradient):
+            self._scratch = (np.empty(len(gradient), np.float32), np.empty(len(gradient), np.float32))
+        corrected, correction = self._scratch
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.curvature(gradient, worker, batch, out=corrected)
+            np.subtract(weights, base, correction)
+            np.multiply(correction, corrected, correction)
+            if self.clip:
+                most, norm = self.clip * float(np.linalg.norm(gradient)), float(np.linalg.norm(correction))
+                if not np.isfinite(norm):
+                    correction.fill(0.0)
+                elif norm > most:
+                    np.multiply(correction, np.float32(most / norm), correction)
+            np.add(gradient, correction, corrected)
+        return corrected
+
+
+class AdaptiveDelayCompensation(DelayCompensation):
+    """DC-ASGD-a: λ_t = λ₀ / √(MS + 1e-7), MS ← .95 MS + .05 g⊙g, one MS `float32[n]` for each worker."""
+
+    def __init__(self, strength: tuple[float, bool] = (2.0, False), clip: float = 1.0) -> None:
+        """With λ₀; no worker is known yet."""
+        super().__init__(strength, clip)
+        self._mean_squares: dict[int, Vector] = {}
+
+    def curvature(self, gradient: Vector, worker: int, batch: float, out: Vector) -> None:
+        """Takes the gradient into the worker's MS and writes H = λ_t g⊙g into `out`."""
+        mean_square = self._mean_squares.get(worker)
+        if mean_square is None:
+            mean_square = self._mean_squares[worker] = np.zeros(len(gradient), np.float32)
+        square = gradient * gradient
+        np.multiply(mean_square, np.float32(MEAN_SQUARE_DECAY), mean_square)
+        np.multiply(square, np.float32(1 - MEAN_SQUARE_DECAY), out)
+        np.add(mean_square, out, mean_square)
+        np.add(mean_square, np.float32(MEAN_SQUARE_EPSILON), out)
+        np.sqrt(out, out)
+        np.divide(np.multiply(square, np.float32(self.strength_for(batch)), square), out, out)
+
+    def leave(self, worker: int) -> None:
+        """Forgets the worker's MS."""
+        self._mean_squares.pop(worker, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A row of the registry.
+
+    Attributes:
+        doc: One line for a person.
+        make: Gives the compensation for the parameters' values.
+        parameters: What follows the colon.
+    """
+
+    doc: str
+    make: Callable[..., Compensation]
+    parameters: tuple[Parameter, ...] = ()
+
+
+def _smoothness(text: str) -> tuple[float | None, bool]:
+    if text in ("auto", "drop"):
+        return None, text == "drop"
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError
+    return value, False
+
+
+def _strength(text: str) -> tuple[float, bool]:
+    value = float(text.removesuffix("b"))
+    if not 0 <= value < float("inf"):
+        raise ValueError
+    return value, text.endswith("b")
+
+
+def _delay_adaptive(bound: tuple[float | None, bool]) -> Compensation:
+    return DelayAdaptive(*bound)
+
+
+_LAMBDA = "a number of at least 0, with b behind it in units of the batch size (1b)"
+_CLIP = positive("CLIP", default="1", or_zero=True)
+
+POLICIES: dict[str, Policy] = {
+    "none": Policy("a stale gradient counts like a fresh one", Compensation),
+    "inverse": Policy("η / max(1, τ)", Inverse),
+    "delay_adaptive": Policy(
+        "η while τ ≤ workers, then at most 1/(4Lτ), or dropped",
+        _delay_adaptive,
+        (Parameter("L", "a number above 0, auto or drop", _smoothness, default="auto"),),
+    ),
+    "dc_asgd": Policy(
+        "g + λ g⊙g⊙(w − w_bak)",
+        DelayCompensation,
+        (Parameter("LAMBDA", _LAMBDA, _strength, default="0.04"), _CLIP),
+    ),
+    "dc_asgd_adaptive": Policy(
+        "the same with λ over the root of the gradients' running mean square",
+        AdaptiveDelayCompensation,
+        (Parameter("LAMBDA", _LAMBDA, _strength, default="2"), _CLIP),
+    ),
+}
+
+
+def compensation_of(staleness: str) -> Compensation:
+    """A compensation that knows no worker yet, for a `--staleness` value.
+
+    Raises:
+        ValueError: It is none.
+    """
+    row, values = read(staleness, POLICIES)
+    return row.make(*values)
+
+
+def needs_old_weights(staleness: str) -> bool:
+    """Whether a `--staleness` value needs the weights that gradients were computed from."""
+    return compensation_of(staleness).corrects

@@ -1,0 +1,122 @@
+"""A shard's whole state at one moment, and its pieces on the way between a shard and the coordinator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.errors import InvalidRequest
+from downpour.protos.frame import CHUNK_BYTES
+from downpour.protos.layout import Slice
+from downpour.ps.core.shard import Shard
+from downpour.ps.storage.checkpoint_file import SLOT, STATE, TRAINED
+
+
+@dataclass(frozen=True)
+class ShardState:
+    """One shard at one cut.
+
+    Attributes:
+        vectors: By their names in a checkpoint, each `float32[...]`, not to be written to.
+        release: Gives back what they lie in; to be called once.
+    """
+
+    facts: pb.ShardFacts
+    vectors: Mapping[str, np.ndarray]
+    release: Callable[[], None] = lambda: None
+
+
+def initial_state(weights: np.ndarray, part: Slice, optimizer: Mapping[str, np.ndarray]) -> ShardState:
+    """Version 0 of the weights `float32[n + m]` of one shard, with an optimizer that has not begun."""
+    slots = {SLOT + name: slot for name, slot in optimizer.items() if name != "step"}
+    return ShardState(pb.ShardFacts(), {**_sections(weights, part), **slots})
+
+
+def weights_state(weights: np.ndarray, part: Slice, facts: pb.ShardFacts, release: Callable[[], None]) -> ShardState:
+    """The weights `float32[n + m]` of one shard, without an optimizer."""
+    return ShardState(facts, _sections(weights, part), release)
+
+
+def _sections(weights: np.ndarray, part: Slice) -> dict[str, np.ndarray]:
+    state = {STATE: weights[part.trained :]} if part.state else {}
+    return {TRAINED: weights[: part.trained], **state}
+
+
+def take_state(shard: Shard, part: Slice, time_s: float, records: int) -> ShardState:
+    """The state as it is: the weights by reference, the slots copied."""
+    buffer, version = shard.pull()
+    optimizer = shard.optimizer_state()
+    facts = pb.ShardFacts(
+        version=version,
+        step=int(optimizer.pop("step")),
+        time_s=time_s,
+        records=records,
+        pending=[pb.Span(epoch=p.epoch, start=p.start, stop=p.stop) for p in shard.pending if p.start < p.stop],
+    )
+    slots = {SLOT + name: slot for name, slot in optimizer.items()}
+    return ShardState(facts, {**_sections(buffer.array, part), **slots}, lambda: shard.release(buffer))
+
+
+def put_state(shard: Shard, state: ShardState, generation: int) -> None:
+    """Returns the shard to a state.
+
+    Raises:
+        ValueError: It is another optimizer's, or of another size.
+    """
+    weights = state.vectors[TRAINED]
+    if STATE in state.vectors:
+        weights = np.concatenate((weights, state.vectors[STATE]))
+    slots = {name.removeprefix(SLOT): v for name, v in state.vectors.items() if name.startswith(SLOT)}
+    step = np.array(state.facts.step, np.int64)
+    shard.restore(weights, state.facts.version, {"step": step, **slots}, generation)
+
+
+def pieces(state: ShardState, number: int) -> Iterator[pb.StatePart]:
+    """A state as messages of bounded size."""
+    yield pb.StatePart(number=number, facts=state.facts)
+    for name, vector in state.vectors.items():
+        data = np.ascontiguousarray(vector).data.cast("B")
+        for start in range(0, len(data), CHUNK_BYTES):
+            chunk = bytes(data[start : start + CHUNK_BYTES])
+            yield pb.StatePart(number=number, vector=name, offset=start // 4, data=chunk)
+    yield pb.StatePart(number=number, last=True)
+
+
+class Assembly:
+    """Puts the pieces of one shard's state together, in memory that is there already."""
+
+    def __init__(self, vectors: Mapping[str, np.ndarray]) -> None:
+        """Will fill `vectors`, by name, each `float32[...]`."""
+        self._vectors = vectors
+        self._filled = dict.fromkeys(vectors, 0)
+        self._facts: pb.ShardFacts | None = None
+
+    def feed(self, part: pb.StatePart) -> ShardState | None:
+        """Takes the next piece; returns the state that it completes, if it does.
+
+        Raises:
+            InvalidRequest: A piece is missing, out of place or of an unknown vector.
+        """
+        if part.HasField("facts"):
+            self._facts = part.facts
+        if part.data:
+            self._fill(part)
+        if not part.last:
+            return None
+        if self._facts is None or any(self._filled[name] != len(vector) for name, vector in self._vectors.items()):
+            raise InvalidRequest(f"a shard's state must come whole; received, in elements: {self._filled}.")
+        return ShardState(self._facts, self._vectors)
+
+    def _fill(self, part: pb.StatePart) -> None:
+        vector = self._vectors.get(part.vector)
+        size, odd = divmod(len(part.data), 4)
+        if vector is None or odd or part.offset != self._filled[part.vector] or part.offset + size > len(vector):
+            raise InvalidRequest(
+                f"a piece of a shard's state must continue one of {', '.join(self._vectors)}; received "
+                f"{len(part.data):,} bytes of {part.vector!r} at {part.offset:,}."
+            )
+        vector[part.offset : part.offset + size] = np.frombuffer(part.data, np.float32)
+        self._filled[part.vector] += size

@@ -1,0 +1,51 @@
+"""Whether training goes the wrong way: the loss of the newest samples beside that of the first ones. Pure."""
+
+from __future__ import annotations
+
+from downpour.ps.trace.metrics import LOW, Metrics
+
+FEWEST_UPDATES = 50  # that a mean loss is taken over
+RISE = 2.0
+
+
+class LossWatch:
+    """Says once that the training loss has risen, which a too large learning rate makes it do before NaN comes."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        """Watches the metrics of shard 0."""
+        self._metrics = metrics
+        self._first: float | None = None
+        self._updates = self._samples = 0
+        self._loss = 0.0
+        self._told = False
+        self._since = 0  # the epoch that the first samples were of
+
+    def look(self) -> str:
+        """A note for a person; empty as long as there is nothing to say. To be called now and then."""
+        metrics = self._metrics
+        if metrics.since != self._since:
+            self._begin_fit()
+        if self._told or metrics.updates < self._updates + FEWEST_UPDATES:
+            return ""
+        samples = sum(epoch.samples for epoch in metrics.epochs.values())
+        loss = sum(epoch.loss_sum for epoch in metrics.epochs.values())
+        mean = (loss - self._loss) / (samples - self._samples) if samples > self._samples else None
+        self._updates, self._samples, self._loss = metrics.updates, samples, loss
+        if mean is None:
+            return ""
+        if self._first is None:
+            self._first = mean
+        if not (self._first > 0 and RISE * max(self._first, LOW) < mean):
+            return ""
+        self._told = True
+        return (
+            f"the training loss has risen from {self._first:.3g} to {mean:.3g}: the learning rate is too large; try a "
+            "tenth of it, or fewer workers"
+        )
+
+    def _begin_fit(self) -> None:
+        """What another model lost before does not count."""
+        metrics, self._first = self._metrics, None
+        self._since, self._updates = metrics.since, metrics.updates
+        past = [epoch for number, epoch in metrics.epochs.items() if number < metrics.since]
+        self._samples, self._loss = sum(e.samples for e in past), sum(e.loss_sum for e in past)

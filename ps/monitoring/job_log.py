@@ -1,0 +1,49 @@
+"""What a server says of its job on its own terminal, beside the notes: who comes and goes, what goes on, the result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from downpour.ps.coordinator.coordinator import Coordinator
+from downpour.ps.coordinator.phase import OVER, Phase
+from downpour.ps.trace.metrics import Metrics
+
+
+class Narration:
+    """Tells one job."""
+
+    def __init__(self, coordinator: Coordinator, metrics: Metrics, run: str) -> None:
+        """Nothing has been told.
+
+        Args:
+            coordinator: The job.
+            metrics: Of shard 0.
+            run: Where the run is.
+        """
+        self._coordinator, self._metrics, self._run = coordinator, metrics, run
+        self._workers: set[tuple[int, int]] = set()
+        self._phase = Phase.WAITING
+
+    def news(self) -> Iterator[str]:
+        """What has happened since this was called last."""
+        coordinator = self._coordinator
+        members = {(member.worker, member.incarnation): member for member in coordinator.membership.members}
+        for life in sorted(self._workers - set(members)):
+            yield f"worker {life[0]} has left"
+        for life in sorted(set(members) - self._workers):
+            yield f"worker {life[0]} has joined, process {members[life].pid} on {members[life].host}"
+        self._workers = set(members)
+        if coordinator.phase != self._phase:
+            self._phase = coordinator.phase
+            if said := self._of_phase():
+                yield said
+
+    def _of_phase(self) -> str:
+        phase, workers = self._phase, len(self._workers)
+        if phase == Phase.TRAINING:
+            return f"training with {workers} worker{'s' * (workers != 1)}"
+        if phase not in OVER:
+            return ""
+        test = self._coordinator.test
+        result = f", test accuracy {test.accuracy:.4f}" if test is not None and test.samples else ""
+        return f"the job has {phase}: {self._metrics.updates:,} updates{result}; see {self._run}"

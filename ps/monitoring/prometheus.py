@@ -1,0 +1,145 @@
+"""Metrics for operators, for Prometheus to fetch: off unless a port is given, on loopback unless told otherwise."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from downpour.ps.control_plane.checkpointer import Keeper
+from downpour.ps.coordinator.coordinator import Coordinator
+from downpour.ps.data_plane.shard_runtime import ShardHost
+
+STALENESS_BUCKETS = (0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144)
+APPLY_BUCKETS_S = (1e-4, 2.5e-4, 1e-3, 2.5e-3, 1e-2, 2.5e-2, 0.1, 0.25, 1.0)
+ANSWER_TIMEOUT_S = 2.0
+
+
+class Durations:
+    """A histogram of times, `APPLY_BUCKETS_S`."""
+
+    def __init__(self) -> None:
+        """Empty."""
+        self.counts = [0] * (len(APPLY_BUCKETS_S) + 1)
+        self.total_s = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Counts one."""
+        self.counts[bisect_left(APPLY_BUCKETS_S, seconds)] += 1
+        self.total_s += seconds
+
+
+class ShardMetrics:
+    """What one shard's process tells; asked for on the event loop, where nothing changes meanwhile."""
+
+    def __init__(self, host: ShardHost, coordinator: Coordinator | None = None, keeper: Keeper | None = None) -> None:
+        """Tells of a shard, and on shard 0 of the job."""
+        self._host, self._coordinator, self._keeper = host, coordinator, keeper
+        self.applied = Durations()
+        host.timed = self.applied.add
+
+    def families(self, now: float) -> list[Metric]:
+        """All metrics."""
+        return [*self._of_shard(), *(self._of_job(now) if self._coordinator else ())]
+
+    def _of_shard(self) -> Iterator[Metric]:
+        host, metrics, shard = self._host, self._host.records.metrics, self._host.shard
+        yield CounterMetricFamily("downpour_pushes_applied", "Pushes that became part of the weights", metrics.updates)
+        dropped = CounterMetricFamily("downpour_pushes_dropped", "Pushes dropped by policy", labels=["reason"])
+        for reason, count in sorted(metrics.dropped.items()):
+            dropped.add_metric([reason], count)
+        yield dropped
+        yield CounterMetricFamily("downpour_pushes_repeated", "Pushes that had arrived before", metrics.duplicates)
+        yield CounterMetricFamily("downpour_samples", "Samples used", metrics.samples)
+        yield CounterMetricFamily("downpour_bytes_pushed", "Bytes of gradients received", metrics.bytes_pushed)
+        yield CounterMetricFamily("downpour_bytes_pulled", "Bytes of weights sent", metrics.bytes_pulled)
+        yield _histogram("downpour_staleness", "Staleness of applied pushes, in updates", metrics.staleness.items())
+        buckets = list(zip([*map(str, APPLY_BUCKETS_S), "+Inf"], _running(self.applied.counts), strict=True))
+        yield HistogramMetricFamily(
+            "downpour_apply_seconds", "Time to check and apply a push", buckets=buckets, sum_value=self.applied.total_s
+        )
+        depth = GaugeMetricFamily("downpour_queue_depth", "Pushes and replies that wait", labels=["what"])
+        depth.add_metric(["buffered_pushes"], len(shard.pending) if shard else 0)
+        depth.add_metric(["closed_gates"], len(host.waiting_workers))
+        yield depth
+        yield GaugeMetricFamily("downpour_version", "Updates in the weights", shard.version if shard else 0)
+        yield GaugeMetricFamily("downpour_generation", "Which life of the shards this is", host.generation)
+
+    def _of_job(self, now: float) -> Iterator[Metric]:
+        coordinator, keeper = self._coordinator, self._keeper
+        assert coordinator is not None and keeper is not None
+        yield GaugeMetricFamily("downpour_workers", "Live workers", len(coordinator.membership))
+        yield GaugeMetricFamily("downpour_shards", "Shards that are there", len(coordinator.shards))
+        phase = GaugeMetricFamily("downpour_phase", "1 for what the job is doing", labels=["phase"])
+        phase.add_metric([str(coordinator.phase)], 1)
+        yield phase
+        yield CounterMetricFamily(
+            "downpour_partial_pushes", "Pushes that some shards have and others lack", coordinator.departures.partial
+        )
+        yield CounterMetricFamily("downpour_checkpoints", "Checkpoints written by this process", keeper.taken)
+        yield CounterMetricFamily("downpour_checkpoints_failed", "Checkpoints that no disk took", keeper.failed)
+        if keeper.last_s is not None:
+            age_s = now - keeper.last_s
+            yield GaugeMetricFamily("downpour_checkpoint_age_seconds", "Since the last checkpoint", age_s)
+            yield GaugeMetricFamily("downpour_checkpoint_seconds", "What the last checkpoint took", keeper.seconds)
+
+
+class Exporter(Collector):
+    """An HTTP endpoint in a thread of its own that asks the event loop.
+
+    Attributes:
+        port: Where it listens.
+    """
+
+    def __init__(self, host: str, port: int, families: Callable[[float], list[Metric]]) -> None:
+        """Starts, on the running event loop.
+
+        Raises:
+            OSError: The address cannot be bound.
+        """
+        self._loop, self._families = asyncio.get_running_loop(), families
+        registry = CollectorRegistry()
+        self._server: WSGIServer
+        self._server, self._thread = start_http_server(port, host, registry)
+        self.port = int(self._server.server_port)
+        registry.register(self)
+
+    def collect(self) -> Iterable[Metric]:
+        """All metrics, as they are between two turns of the loop."""
+
+        async def ask() -> list[Metric]:
+            return self._families(time.monotonic())
+
+        return asyncio.run_coroutine_threadsafe(ask(), self._loop).result(ANSWER_TIMEOUT_S)
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: what there is depends on the job."""
+        return []
+
+    def close(self) -> None:
+        """Stops listening."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def _histogram(name: str, text: str, counts: Iterable[tuple[int, int]]) -> HistogramMetricFamily:
+    held, total = [0] * (len(STALENESS_BUCKETS) + 1), 0
+    for value, count in counts:
+        held[bisect_left(STALENESS_BUCKETS, value)] += count
+        total += value * count
+    buckets = list(zip([*map(str, map(float, STALENESS_BUCKETS)), "+Inf"], _running(held), strict=True))
+    return HistogramMetricFamily(name, text, buckets=buckets, sum_value=total)
+
+
+def _running(counts: Iterable[int]) -> list[int]:
+    found, total = [], 0
+    for count in counts:
+        total += count
+        found.append(total)
+    return found

@@ -1,0 +1,143 @@
+"""What a run shows in TensorBoard: scalars by version, histograms of staleness, the configuration. One writer."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from downpour.protos import events_pb2 as events
+from downpour.ps.coordinator.coordinator import Coordinator
+from downpour.ps.coordinator.fit_coordinator import ScriptCoordinator
+from downpour.ps.monitoring.tfevents import EventFile, histogram, scalar, text
+from downpour.ps.trace.metrics import Metrics, mean
+
+FOLDER = "tensorboard"
+EVERY_S = 1.0
+MOST_WORKERS = 16  # with histograms of their own
+
+
+class Board:
+    """Writes how a job goes, at most once in `EVERY_S`; the step is the version."""
+
+    def __init__(self, run: Path, coordinator: Coordinator, metrics: Metrics) -> None:
+        """Writes nothing yet.
+
+        Args:
+            run: The run directory.
+            coordinator: The job.
+            metrics: Of shard 0.
+        """
+        self._run, self._coordinator, self._metrics = run, coordinator, metrics
+        self._file: EventFile | None = None
+        self._written_s = -math.inf
+        self._failing = ""
+        self._configuration = ""
+        self._updates = self._samples = 0
+        self._loss, self._correct, self._losses = 0.0, 0, 0
+        self._staleness: dict[int, Counter[int]] = {}
+        self._evaluated = 0
+        self._tested = False
+
+    def write(self, now: float, last: bool = False) -> None:
+        """Adds what is new.
+
+        Args:
+            now: Seconds since 1970.
+            last: Whether nothing will follow.
+        """
+        if now < self._written_s + EVERY_S and not last:
+            return
+        values = [*self._new_configuration(), *self._of_training(now), *self._of_evaluations()]
+        self._written_s = now
+        if values:
+            self._append(now, values)
+        if last and self._file is not None:
+            self._file.close()
+
+    def _append(self, now: float, values: list[events.Value]) -> None:
+        """Writes them; a disk that takes nothing leaves a gap in the curves, and is reported."""
+        failing = ""
+        try:
+            self._file = self._file or EventFile(self._run / FOLDER, now)
+            self._file.write(now, self._metrics.updates, values)
+        except OSError as error:
+            failing = str(error)
+        if failing and not self._failing:
+            self._coordinator.notes.append(f"TensorBoard's file cannot be written, training goes on: {failing}")
+        elif self._failing and not failing:
+            self._coordinator.notes.append("TensorBoard's file is written again")
+        self._failing = failing
+
+    def _new_configuration(self) -> Iterator[events.Value]:
+        try:
+            content = (self._run / "config.json").read_text()
+        except OSError:
+            return
+        if content != self._configuration:
+            self._configuration = content
+            yield text("configuration", _markdown(json.loads(content)))
+
+    def _of_training(self, now: float) -> Iterator[events.Value]:
+        metrics = self._metrics
+        updates, samples = metrics.updates - self._updates, metrics.samples - self._samples
+        if updates <= 0:
+            return
+        epochs = metrics.epochs.values()
+        loss, correct = sum(each.loss_sum for each in epochs), sum(each.correct for each in epochs)
+        losses = sum(each.samples for each in epochs)
+        if losses > self._losses:
+            yield scalar("train/loss", (loss - self._loss) / (losses - self._losses))
+            if correct:  # a script's workers do not say it
+                yield scalar("train/accuracy", (correct - self._correct) / (losses - self._losses))
+        if self._updates:
+            yield scalar("speed/samples per s", samples / (now - self._written_s))
+            yield scalar("speed/updates per s", updates / (now - self._written_s))
+        yield scalar("pushes/dropped", metrics.dropped.total())
+        yield scalar("job/workers", len(self._coordinator.membership))
+        yield from self._of_staleness()
+        self._updates, self._samples = metrics.updates, metrics.samples
+        self._loss, self._correct, self._losses = loss, correct, losses
+
+    def _of_staleness(self) -> Iterator[events.Value]:
+        new: Counter[int] = Counter()
+        for number, worker in sorted(self._metrics.workers.items()):
+            of_worker = worker.staleness - self._staleness.get(number, Counter())
+            self._staleness[number] = worker.staleness.copy()
+            new += of_worker
+            if of_worker and number < MOST_WORKERS:
+                yield histogram(f"staleness/worker {number}", of_worker)
+        if new:
+            yield histogram("staleness/all", new)
+            yield scalar("staleness/mean", mean(new))
+
+    def _of_evaluations(self) -> Iterator[events.Value]:
+        coordinator = self._coordinator
+        if isinstance(coordinator, ScriptCoordinator):
+            if coordinator.decided > self._evaluated and coordinator.decisions:
+                self._evaluated = coordinator.decided
+                for name, value in sorted(coordinator.decisions[-1].logs.items()):
+                    yield scalar(f"epoch/{name}", value)
+            return
+        if len(coordinator.evaluations) > self._evaluated:
+            self._evaluated = len(coordinator.evaluations)
+            found = coordinator.evaluations[max(coordinator.evaluations)]
+            yield scalar("validation/loss", found.loss)
+            yield scalar("validation/accuracy", found.accuracy)
+        if coordinator.test is not None and not self._tested:
+            self._tested = True
+            yield scalar("test/loss", coordinator.test.loss)
+            yield scalar("test/accuracy", coordinator.test.accuracy)
+
+
+def _markdown(configuration: dict[str, Any]) -> str:
+    """Tables, one for each part."""
+    parts = []
+    for name, part in configuration.items():
+        rows = part if isinstance(part, dict) else dict(enumerate(part))
+        lines = [f"### {name}", "", "| | |", "|---|---|"]
+        parts.append("\n".join([*lines, *(f"| {key} | {value} |" for key, value in rows.items())]))
+    return "\n\n".join(parts)

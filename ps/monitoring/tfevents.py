@@ -1,0 +1,117 @@
+"""Event files as TensorBoard reads them: records with check sums, one protobuf message each. No TensorFlow."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from downpour.protos import events_pb2 as events
+from downpour.ps.trace.format import write_at
+
+TEXTS = 7  # TensorFlow's number of the type
+
+
+def _table() -> list[int]:
+    """CRC-32C (Castagnoli), a byte at a time."""
+    table = []
+    for byte in range(256):
+        crc = byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+        table.append(crc)
+    return table
+
+
+_CRC = _table()
+
+
+def masked_crc(data: bytes) -> int:
+    """CRC-32C of the data, rotated and moved as TensorFlow's record files have it."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc = _CRC[(crc ^ byte) & 0xFF] ^ crc >> 8
+    crc ^= 0xFFFFFFFF
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def scalar(tag: str, value: float) -> events.Value:
+    """A number."""
+    return events.Value(tag=tag, simple_value=value)
+
+
+def text(tag: str, content: str) -> events.Value:
+    """Markdown."""
+    tensor = events.Tensor(dtype=TEXTS, string_val=[content.encode()], tensor_shape=events.Shape())
+    plugin = events.Metadata(plugin_data=events.Plugin(plugin_name="text"))
+    return events.Value(tag=tag, tensor=tensor, metadata=plugin)
+
+
+def histogram(tag: str, counts: Mapping[int, int]) -> events.Value:
+    """How often each whole number occurred."""
+    values = sorted(counts)
+    return events.Value(
+        tag=tag,
+        histo=events.Histogram(
+            min=values[0],
+            max=values[-1],
+            num=sum(counts.values()),
+            sum=sum(value * counts[value] for value in values),
+            sum_squares=sum(value * value * counts[value] for value in values),
+            # From half below the first to half above the last, each number in the middle of a bucket of its own.
+            bucket_limit=[limit + 0.5 for limit in range(values[0] - 1, values[-1] + 1)],
+            bucket=[0.0, *(float(counts.get(value, 0)) for value in range(values[0], values[-1] + 1))],
+        ),
+    )
+
+
+class EventFile:
+    """One event file, which is complete after every `write`."""
+
+    def __init__(self, folder: Path, now: float) -> None:
+        """Makes it, with a name of its own.
+
+        Args:
+            folder: Where; made if it is not there.
+            now: Seconds since 1970.
+
+        Raises:
+            OSError: The disk is full or fails.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"events.out.tfevents.{int(now)}.{socket.gethostname()}.{os.getpid()}"
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        self._end = 0
+        try:
+            self._append(events.Event(wall_time=now, file_version="brain.Event:2"))
+        except OSError:
+            self.close()
+            raise
+
+    def write(self, now: float, step: int, values: Iterable[events.Value]) -> None:
+        """Adds what belongs to one step.
+
+        Raises:
+            OSError: The disk is full or fails. What was there is whole.
+        """
+        self._append(events.Event(wall_time=now, step=step, summary=events.Summary(value=values)))
+
+    def close(self) -> None:
+        """Ends the file."""
+        os.close(self._file)
+
+    def _append(self, event: events.Event) -> None:
+        data = event.SerializeToString()
+        length = struct.pack("<Q", len(data))
+        sums = (struct.pack("<I", masked_crc(part)) for part in (length, data))
+        record = b"".join((length, next(sums), data, next(sums)))
+        try:
+            write_at(self._file, record, self._end)
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(self._file, self._end)
+            raise
+        self._end += len(record)

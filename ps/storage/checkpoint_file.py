@@ -1,0 +1,268 @@
+"""Checkpoints: the whole state of a job in one file, whole or not at all.
+
+A file holds whole flat vectors in safetensors' format, whatever the number of shards: `trained` (`float32[n]`),
+`state` (`float32[m]`, if there is any) and one `slot.NAME` (`float32[n]`) for each slot of the optimizer. The
+header's metadata holds everything else as JSON, and a SHA-256 of every vector and of that JSON. The file is
+written beside its place, flushed to the disk and renamed; then its folder is flushed. So a file under its name is
+whole, unless the disk itself lost some of it, which the sums tell.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, ValidationError
+from safetensors import SafetensorError, safe_open
+
+from downpour.ps.storage.atomic_file import whole
+from downpour.ps.storage.safetensors_file import write_tensors
+
+FORMAT = "downpour checkpoint 1"
+TRAINED, STATE, SLOT = "trained", "state", "slot."
+_NAME = re.compile(r"checkpoint-(\d{8})\.safetensors")
+
+Vector = NDArray[np.float32]
+
+
+class CheckpointError(Exception):
+    """A file is not a checkpoint that can be used; the message says why."""
+
+
+class _Facts(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=True, ser_json_inf_nan="constants")
+
+
+class TensorFacts(_Facts):
+    """One tensor of the layout."""
+
+    name: str
+    shape: tuple[NonNegativeInt, ...]
+    section: int = Field(ge=0, le=1)
+
+
+class DataFacts(_Facts):
+    """The data that the job trains on."""
+
+    name: str
+    checksum: str
+    train_samples: int = Field(gt=0)
+    validation_samples: NonNegativeInt
+    test_samples: NonNegativeInt
+
+
+class LedgerFacts(_Facts):
+    """Which positions are not used: those listed, `(epoch, start, stop)`, and all from `(epoch, position)` on."""
+
+    unused: tuple[tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt], ...]
+    epoch: NonNegativeInt
+    position: NonNegativeInt
+
+
+class ShardFacts(_Facts):
+    """What a shard is besides its vectors."""
+
+    version: NonNegativeInt
+    step: NonNegativeInt
+    time_s: NonNegativeFloat
+    records: NonNegativeInt
+
+
+class EvaluationFacts(_Facts):
+    """A result on one split."""
+
+    samples: NonNegativeInt
+    loss: float
+    accuracy: float
+
+
+class WorkerFacts(_Facts):
+    """What one worker has pushed; `staleness` is a histogram."""
+
+    updates: NonNegativeInt
+    samples: NonNegativeInt
+    dropped: NonNegativeInt
+    loss: float
+    staleness: dict[NonNegativeInt, NonNegativeInt]
+
+
+class EpochFacts(_Facts):
+    """Sums over the samples of one epoch."""
+
+    samples: NonNegativeInt
+    loss_sum: float
+    correct: NonNegativeInt
+
+
+class MetricsFacts(_Facts):
+    """What the pushes so far add up to."""
+
+    updates: NonNegativeInt
+    samples: NonNegativeInt
+    dropped: dict[str, NonNegativeInt]
+    duplicates: NonNegativeInt
+    workers: dict[NonNegativeInt, WorkerFacts]
+    epochs: dict[NonNegativeInt, EpochFacts]
+
+
+class JobFacts(_Facts):
+    """What a job is besides its vectors."""
+
+    job: str
+    generation: NonNegativeInt
+    optimizer: str
+    seed: NonNegativeInt
+    batch_size: int = Field(gt=0)
+    layout: tuple[TensorFacts, ...]
+    data: DataFacts
+    ledger: LedgerFacts
+    incarnations: dict[NonNegativeInt, NonNegativeInt]
+    shards: tuple[ShardFacts, ...] = Field(min_length=1)
+    closed_epochs: NonNegativeInt
+    evaluations: dict[NonNegativeInt, EvaluationFacts]
+    partial_pushes: NonNegativeInt
+    elapsed_s: NonNegativeFloat
+    metrics: MetricsFacts
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A job at one cut.
+
+    Attributes:
+        number: Higher is newer.
+        vectors: By name, each `float32[...]`, not to be written to.
+    """
+
+    number: int
+    vectors: Mapping[str, Vector]
+    facts: JobFacts
+
+    @property
+    def slots(self) -> dict[str, Vector]:
+        """The optimizer's vectors by the names of its slots."""
+        return {name.removeprefix(SLOT): v for name, v in self.vectors.items() if name.startswith(SLOT)}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in the vectors."""
+        return sum(vector.nbytes for vector in self.vectors.values())
+
+
+def path_of(folder: Path, number: int) -> Path:
+    """Where the checkpoint of that number lies."""
+    return folder / f"checkpoint-{number:08d}.safetensors"
+
+
+def save(folder: Path, checkpoint: Checkpoint) -> Path:
+    """Writes a checkpoint to its place in `folder`, which is made if need be; returns the place.
+
+    Raises:
+        OSError: The disk is full, read-only or broken. Nothing has changed under the checkpoint's name.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = path_of(folder, checkpoint.number)
+    facts = checkpoint.facts.model_dump_json()
+    sums = {name: _sum(vector) for name, vector in checkpoint.vectors.items()}
+    metadata = {"format": FORMAT, "facts": facts, "sha256": json.dumps({**sums, "facts": _sum(facts.encode())})}
+    with whole(path, durable=True) as place:
+        write_tensors(place, checkpoint.vectors, metadata)
+    return path
+
+
+def load(path: Path) -> Checkpoint:
+    """Reads and checks a checkpoint.
+
+    Raises:
+        CheckpointError: It is torn, damaged, of another program, or cannot be read.
+    """
+    name = _NAME.fullmatch(path.name)
+    if name is None:
+        raise CheckpointError(f"a checkpoint must be called checkpoint-NNNNNNNN.safetensors; received {path.name}.")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            facts, sums = _metadata(path, metadata)
+            vectors = {key: file.get_tensor(key) for key in file.keys()}
+    except (SafetensorError, OSError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path.name} must be a whole safetensors file; it is not: {error}") from error
+    for key, vector in vectors.items():
+        if vector.dtype != np.float32 or vector.ndim != 1 or sums.get(key) != _sum(vector):
+            raise CheckpointError(f"{path.name} is damaged: the sum of {key!r} is not what was written.")
+    if set(vectors) | {"facts"} != set(sums):
+        raise CheckpointError(f"{path.name} must hold {sorted(sums)}; it holds {sorted(vectors)}.")
+    _check_sizes(path, facts, vectors)
+    return Checkpoint(int(name[1]), vectors, facts)
+
+
+def numbers(folder: Path) -> list[int]:
+    """Numbers of the files that are called like checkpoints, newest first."""
+    try:
+        names = [_NAME.fullmatch(entry.name) for entry in folder.iterdir()]
+    except OSError:
+        return []
+    return sorted((int(name[1]) for name in names if name), reverse=True)
+
+
+def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint that can be used, and why each newer one cannot."""
+    refused: list[str] = []
+    for number in numbers(folder):
+        try:
+            return load(path_of(folder, number)), refused
+        except CheckpointError as error:
+            refused.append(f"checkpoint refused, the one before is used: {error}")
+    return None, refused
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Leaves the newest `keep` checkpoints, and nothing of an unfinished one."""
+    for number in numbers(folder)[keep:]:
+        path_of(folder, number).unlink(missing_ok=True)
+    for part in folder.glob(".checkpoint-*.part"):
+        part.unlink(missing_ok=True)
+
+
+def _metadata(path: Path, metadata: Mapping[str, str]) -> tuple[JobFacts, dict[str, str]]:
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path.name} must have been written by this program ({FORMAT!r}); it says {metadata.get('format')!r}."
+        )
+    text = metadata.get("facts", "")
+    try:
+        sums = json.loads(metadata.get("sha256", ""))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path.name} is damaged: its sums cannot be read ({error}).") from error
+    if not isinstance(sums, dict) or sums.get("facts") != _sum(text.encode()):
+        raise CheckpointError(f"{path.name} is damaged: the sum of its facts is not what was written.")
+    try:
+        return JobFacts.model_validate_json(text), sums
+    except ValidationError as error:
+        raise CheckpointError(f"{path.name} does not hold the facts of a job: {error}") from error
+
+
+def _check_sizes(path: Path, facts: JobFacts, vectors: Mapping[str, Vector]) -> None:
+    sizes = [0, 0]
+    for tensor in facts.layout:
+        sizes[tensor.section] += int(np.prod(tensor.shape, dtype=object))
+    for name, vector in vectors.items():
+        if name not in (TRAINED, STATE) and not name.startswith(SLOT):
+            raise CheckpointError(f"{path.name} holds a vector {name!r}, which no checkpoint has.")
+        if len(vector) != sizes[name == STATE]:
+            raise CheckpointError(
+                f"{name!r} in {path.name} must have {sizes[name == STATE]:,} elements, as its layout says; "
+                f"it has {len(vector):,}."
+            )
+    if TRAINED not in vectors or (sizes[1] > 0) != (STATE in vectors):
+        raise CheckpointError(f"{path.name} lacks weights.")
+
+
+def _sum(content: bytes | Vector) -> str:
+    data = content if isinstance(content, bytes) else np.ascontiguousarray(content).data.cast("B")
+    return hashlib.sha256(data).hexdigest()

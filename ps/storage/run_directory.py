@@ -1,0 +1,135 @@
+"""The run directory: configuration, trace, model and summary of one job. The coordinator alone writes there."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from downpour.ps.config import ServerSettings
+from downpour.ps.storage.atomic_file import whole
+from downpour.ps.trace import call_log as calls
+from downpour.ps.trace.files import Traces
+
+
+def new_run_directory(runs_dir: Path, model: str, now: datetime | None = None) -> Path:
+    """Makes `runs_dir/<UTC time>-<model>`, with a number appended if that is taken."""
+    stamp = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
+    name = f"{stamp}-{re.sub(r'[^A-Za-z0-9_.-]+', '-', model).strip('-.') or 'model'}"
+    for attempt in range(1, 1000):
+        path = runs_dir / (name if attempt == 1 else f"{name}-{attempt}")
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError:
+            continue
+    raise FileExistsError(f"{runs_dir / name} and 998 variants of it exist already: clear the runs folder.")
+
+
+def run_directory(settings: ServerSettings) -> Path:
+    """Where the files of a server's run lie.
+
+    As `--run-dir` says; else, with `--resume`, the newest run in the runs folder if it is of the same job and has
+    not ended; else a new one.
+    """
+    if settings.run_dir:
+        return Path(settings.run_dir)
+    runs_dir = Path(settings.runs_dir)
+    unfinished = _unfinished(runs_dir / "latest", settings) if settings.resume else None
+    return unfinished or new_run_directory(runs_dir, settings.model)
+
+
+def _unfinished(latest: Path, settings: ServerSettings) -> Path | None:
+    """The run that `latest` points to, if it is to be gone on with."""
+    if not latest.is_dir():
+        return None
+    path = latest.parent / latest.resolve().name
+    if (_read_json(path / "summary.json") or {}).get("status") == "ended":
+        return None
+    begun = (_read_json(path / "config.json") or {}).get("settings", {})
+    wanted = settings.model_dump(mode="json")
+    job = [name for group in ("model and data", "asynchrony", "optimizer") for name in settings.groups[group]]
+    return path if all(begun.get(name, wanted[name]) == wanted[name] for name in job) else None
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+class RunDirectory:
+    """Files of one run.
+
+    Attributes:
+        path: The directory.
+        traces: Of all shards.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Makes the directory."""
+        path.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self.traces = Traces(path)
+        self._lock: int | None = None
+        self.calls = Traces(path, "calls", calls.DTYPE)
+
+    def lock(self) -> bool:
+        """Takes the directory for this process, until it ends; returns whether nobody else has it."""
+        if self._lock is None:
+            self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def publish(self) -> None:
+        """Points `latest` beside the directory to it."""
+        link = self.path.parent / f".latest-{os.getpid()}"
+        link.unlink(missing_ok=True)
+        link.symlink_to(self.path.name)
+        link.replace(self.path.parent / "latest")
+
+    def discard(self) -> None:
+        """Removes the directory again if there is nothing in it."""
+        with suppress(OSError):
+            if {entry.name for entry in self.path.iterdir()} <= {".lock"}:
+                (self.path / ".lock").unlink(missing_ok=True)
+            self.path.rmdir()
+
+    def write_json(self, name: str, content: dict[str, Any]) -> None:
+        """Writes a file whole or not at all."""
+        with whole(self.path / name) as place:
+            place.write_text(json.dumps(content, indent=2) + "\n")
+
+    def begin_life(self) -> int:
+        """The generation that begins with this start: one more than any before it in this directory."""
+        path = self.path / "generation"
+        for part in (*self.path.glob(".*.part"), *self.checkpoints.glob(".*.part")):
+            part.unlink(missing_ok=True)  # of a process that was killed
+        try:
+            generation = int(path.read_text()) + 1
+        except (OSError, ValueError):
+            generation = 1
+        self.note_generation(generation)
+        return generation
+
+    def note_generation(self, generation: int) -> None:
+        """Keeps the newest generation for the next start; a record of the one before is void."""
+        self.calls.drop()
+        (self.path / "initial.safetensors").unlink(missing_ok=True)
+        with whole(self.path / "generation") as place:
+            place.write_text(f"{generation}\n")
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"

@@ -1,0 +1,108 @@
+"""The traces of all shards of a run, on a disk that may be full for a while: what cannot be written yet is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from downpour.ps.trace.format import DTYPE, TraceFile
+
+KEPT_BYTES = 64 << 20  # of records that cannot be written; more are lost
+
+
+class Traces:
+    """Appends records to one file for each shard.
+
+    Attributes:
+        trouble: Why the records that came last are not in their files; empty if they are.
+    """
+
+    def __init__(self, folder: Path, stem: str = "trace", dtype: np.dtype[np.void] = DTYPE) -> None:
+        """Opens nothing yet.
+
+        Args:
+            folder: Where the files are.
+            stem: What their names begin with.
+            dtype: Of a record.
+        """
+        self._folder, self._stem, self._dtype = folder, stem, dtype
+        self._files: dict[int, TraceFile] = {}
+        self._waiting: dict[int, bytearray] = {}
+        self._lost: set[int] = set()
+        self.trouble = ""
+
+    def append(self, shard: int, records: bytes) -> None:
+        """Adds records to the trace of a shard: `trace.npy` is shard 0's, and the job's."""
+        waiting = self._waiting.setdefault(shard, bytearray())
+        if shard not in self._lost:
+            waiting += records
+        if not waiting:
+            return
+        try:
+            if shard not in self._files:
+                self._files[shard] = TraceFile(self._path(shard), dtype=self._dtype)
+            self._files[shard].append(bytes(waiting))
+        except OSError as error:
+            self.trouble = str(error)
+            if len(waiting) > KEPT_BYTES:
+                waiting.clear()
+                self._lost.add(shard)
+                self.trouble += f"; the newest records of shard {shard} are lost"
+            return
+        waiting.clear()
+        if not any(self._waiting.values()) and not self._lost:
+            self.trouble = ""
+
+    def cut(self, records: Sequence[int]) -> None:
+        """Keeps so many records in the trace of each shard, and none of any other shard's.
+
+        Raises:
+            OSError: The disk cannot be written.
+        """
+        self.close()
+        self._waiting.clear()
+        self._lost.clear()
+        self.trouble = ""
+        names = {self._path(shard): count for shard, count in enumerate(records)}
+        for path in {*self._folder.glob(f"{self._stem}*.npy"), *names}:
+            if path.exists() or names.get(path):
+                TraceFile(path, names.get(path, 0), self._dtype).close()
+        self._files = {shard: TraceFile(self._path(shard), count, self._dtype) for shard, count in enumerate(records)}
+
+    def drop(self) -> None:
+        """Removes the files.
+
+        Raises:
+            OSError: The disk cannot be written.
+        """
+        self.close()
+        self._waiting.clear()
+        for path in self._folder.glob(f"{self._stem}*.npy"):
+            path.unlink()
+
+    def sync(self) -> None:
+        """Brings all traces to the disk; may be called from another thread.
+
+        Raises:
+            OSError: Some records are not written, or the disk fails.
+        """
+        if any(list(self._waiting.values())):
+            raise OSError(f"the trace cannot be written: {self.trouble}")
+        for trace in list(self._files.values()):
+            trace.sync()
+
+    def close(self) -> None:
+        """Ends the files."""
+        for trace in self._files.values():
+            trace.close()
+        self._files.clear()
+
+    def _path(self, shard: int) -> Path:
+        return self._folder / per_shard(self._stem, shard)
+
+
+def per_shard(stem: str, shard: int) -> str:
+    """The name of a file that every shard has one of; shard 0's is the job's."""
+    return f"{stem}.npy" if shard == 0 else f"{stem}-shard{shard}.npy"

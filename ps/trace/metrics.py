@@ -1,0 +1,177 @@
+"""What a job's push outcomes add up to: counts, losses, staleness, rates. Time is an argument."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from downpour.ps.core.push import Outcome, Push, Result
+
+FAR_ABOVE, TWICE = 4.0, 2.0
+LOW = 0.1  # a mean loss below which a multiple of it says nothing
+WINDOW_S = 5.0  # over which rates are taken
+
+
+@dataclass
+class Rate:
+    """How fast a total has grown over the last seconds; to be asked regularly."""
+
+    _window: deque[tuple[float, int]] = field(default_factory=deque)
+
+    def of(self, total: int, now: float) -> float:
+        """Growth per second since the oldest look that is still in the window."""
+        self._window.append((now, total))
+        while len(self._window) > 2 and self._window[1][0] <= now - WINDOW_S:
+            self._window.popleft()
+        since, then = self._window[0]
+        return (total - then) / (now - since) if now > since else 0.0
+
+
+@dataclass
+class WorkerMetrics:
+    """What one worker has pushed."""
+
+    updates: int = 0
+    samples: int = 0
+    dropped: int = 0
+    loss: float = 0.0  # of its last push
+    staleness: Counter[int] = field(default_factory=Counter)
+    staleness_last: int = 0
+
+
+@dataclass
+class EpochMetrics:
+    """Sums over the samples of one epoch whose loss is a number."""
+
+    samples: int = 0
+    loss_sum: float = 0.0
+    correct: int = 0
+
+    def add(self, push: Push) -> None:
+        """Adds the samples of a push."""
+        self.samples += push.samples
+        self.loss_sum += push.loss * push.samples
+        self.correct += push.correct
+
+    @property
+    def loss(self) -> float:
+        """Mean over the samples used so far."""
+        return self.loss_sum / self.samples if self.samples else float("nan")
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction of the samples used so far that were classified correctly."""
+        return self.correct / self.samples if self.samples else float("nan")
+
+
+@dataclass
+class Metrics:
+    """Totals of one shard; those of shard 0 are the job's."""
+
+    updates: int = 0
+    samples: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    duplicates: int = 0
+    bytes_pushed: int = 0
+    bytes_pulled: int = 0
+    workers: dict[int, WorkerMetrics] = field(default_factory=dict)
+    epochs: dict[int, EpochMetrics] = field(default_factory=dict)
+    first_s: float | None = None
+    last_s: float = 0.0
+    initial: EpochMetrics = field(default_factory=EpochMetrics)  # of pushes computed from the initial weights
+    since: int = 0  # the first epoch of the present call of a script's `fit`
+
+    def begin_fit(self) -> None:
+        """Another call of `fit`, perhaps of another model: its epochs are counted on, its losses are its own."""
+        self.since = max(self.epochs, default=-1) + 1
+        self.initial = EpochMetrics()
+
+    def record(self, push: Push, result: Result, now: float) -> None:
+        """Counts a final outcome."""
+        worker = self.workers.get(push.worker)  # setdefault would make one for every push
+        if worker is None:
+            worker = self.workers[push.worker] = WorkerMetrics()
+        self.samples += push.samples
+        worker.samples += push.samples
+        worker.loss = push.loss
+        self.last_s = now
+        if self.first_s is None:
+            self.first_s = now
+        number = self.since + push.epoch
+        epoch = self.epochs.get(number)
+        if epoch is None:
+            epoch = self.epochs[number] = EpochMetrics()
+        if not push.nonfinite and math.isfinite(push.loss):
+            epoch.add(push)
+            if push.base_version == 0:
+                self.initial.add(push)
+        if result.outcome == Outcome.APPLIED:
+            self.updates += 1
+            worker.updates += 1
+            worker.staleness[result.staleness] += 1
+            worker.staleness_last = result.staleness
+        else:
+            self.dropped[result.reason] += 1
+            worker.dropped += 1
+
+    @property
+    def staleness(self) -> Counter[int]:
+        """How many updates had which staleness, over all workers."""
+        return sum((worker.staleness for worker in self.workers.values()), Counter())
+
+
+def divergence(metrics: Metrics) -> str:
+    """How the training loss shows that training diverged; empty if it does not.
+
+    It did if the last epoch's mean is by far above that of the initial weights, or twice that of the first epoch; a
+    first loss near 0, as trained weights have it, counts as `LOW`.
+    """
+    means = [
+        epoch.loss for number, epoch in sorted(metrics.epochs.items()) if epoch.samples and number >= metrics.since
+    ]
+    if not means:
+        return ""
+    initial, first, last = metrics.initial.loss, means[0], means[-1]
+    if metrics.initial.samples and last > FAR_ABOVE * max(abs(initial), LOW):
+        return f"the training loss of the last epoch is {last:.3g}; that of the initial weights was {initial:.3g}"
+    if last > TWICE * max(abs(first), LOW):
+        return f"the training loss of the last epoch is {last:.3g}; that of the first was {first:.3g}"
+    return ""
+
+
+def mean(histogram: Mapping[int, int]) -> float:
+    """Mean of a histogram; 0 when it is empty."""
+    count = sum(histogram.values())
+    return sum(value * times for value, times in histogram.items()) / count if count else 0.0
+
+
+def quantile(histogram: Mapping[int, int], q: float) -> int:
+    """The smallest value at or below which a fraction q of the counts lies; 0 when it is empty."""
+    need, seen = q * sum(histogram.values()), 0
+    for value in sorted(histogram):
+        seen += histogram[value]
+        if seen >= need:
+            return value
+    return 0
+
+
+def staleness_summary(metrics: Metrics) -> dict[str, object]:
+    """`{mean, p50, p99, max, per_worker}` of the staleness of all applied pushes."""
+    total = metrics.staleness
+    return {
+        "mean": mean(total),
+        "p50": quantile(total, 0.5),
+        "p99": quantile(total, 0.99),
+        "max": max(total, default=0),
+        "per_worker": {
+            str(number): {
+                "mean": mean(worker.staleness),
+                "max": max(worker.staleness, default=0),
+                "updates": worker.updates,
+                "histogram": {str(value): worker.staleness[value] for value in sorted(worker.staleness)},
+            }
+            for number, worker in sorted(metrics.workers.items())
+        },
+    }

@@ -1,0 +1,69 @@
+"""The benchmarks that users run: each answers, and their arithmetic is right."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from downpour.bench.__main__ import BENCHES
+from downpour.bench.speed.emulated import Run, gradient_of, measured, weights_of
+from downpour.bench.speed.speedup import closed_queue, straggler
+from downpour.bench.training import modes_real
+
+
+@pytest.mark.parametrize("name", BENCHES)
+def test_every_bench_lists_its_flags(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(f"downpour.bench.{BENCHES[name].module}").main(["--help"])
+    assert ended.value.code == 0
+    assert f"downpour bench {name}" in capsys.readouterr().out
+
+
+@given(st.integers(1, 200), st.floats(1e-4, 1), st.floats(1e-5, 1))
+def test_a_closed_queue_is_as_fast_as_its_slowest_part_at_most(workers: int, think_s: float, service_s: float) -> None:
+    rate = closed_queue(workers, think_s, service_s)
+    assert rate <= min(workers / (think_s + service_s), 1 / service_s) * (1 + 1e-9)
+    assert rate >= closed_queue(max(1, workers - 1), think_s, service_s) * (1 - 1e-9)
+
+
+def test_a_closed_queue_of_two_is_known() -> None:
+    """Two workers, Z = S = 1, exponential: states 0..2 at the server weigh 1, 2, 2; rate = 4/5."""
+    assert closed_queue(2, 1.0, 1.0) == pytest.approx(0.8)
+
+
+@pytest.mark.slow
+def test_emulated_workers_tell_the_loss_along_a_run_of_local_steps() -> None:
+    run = Run(2, 0.005, seconds=3.0, learning_rate=0.3, period=4, look_s=0.3, flags=("--mode", "localsgd:4"))
+    found = measured(run)
+    seconds, versions, losses = zip(*found["curve"], strict=True)
+    assert len(versions) >= 3 and list(versions) == sorted(versions) and list(seconds) == sorted(seconds)
+    assert losses[-1] < losses[0] and versions[-1] <= found["applied"]
+    assert modes_real.lines_of({"localsgd:4": found["curve"]})[2].startswith("| `localsgd:4` |")
+
+
+def test_the_emulated_gradient_is_the_slope_of_its_loss() -> None:
+    draw = np.random.default_rng(0)
+    flat, x, y = weights_of(0).astype(np.float64), draw.random((4, 784)), np.array([3, 1, 4, 1])
+
+    def loss(at: np.ndarray) -> float:
+        hidden = 1 / (1 + np.exp(-(x @ at[:78400].reshape(784, 100) + at[78400:78500])))
+        scores = hidden @ at[78500:79500].reshape(100, 10) + at[79500:]
+        return float(np.mean(np.log(np.exp(scores).sum(1)) - scores[np.arange(4), y]))
+
+    gradient = gradient_of(flat, x, y)
+    for index in draw.choice(len(flat), 20, replace=False).tolist() + [78450, 79000, 79505]:
+        step = np.zeros_like(flat)
+        step[index] = 1e-5
+        assert gradient[index] == pytest.approx((loss(flat + step) - loss(flat - step)) / 2e-5, abs=1e-6)
+
+
+def test_a_straggler_is_a_worker_and_a_factor() -> None:
+    assert straggler("1:5x") == straggler("1:5") == (1, 5.0)
+    for wrong in ("5x", "1:0.5x", "-1:2", "a:b"):
+        with pytest.raises(argparse.ArgumentTypeError, match=f"received '{wrong}'"):
+            straggler(wrong)

@@ -1,0 +1,103 @@
+"""`downpour evaluate` and `downpour export`: what they write predicts what the run's model predicts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.keras.test_keras_run import environment
+
+SAMPLES = np.random.default_rng(0).random((5, 28, 28)).astype(np.float32)
+
+
+def downpour(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "downpour.deploy.cli", *arguments]
+    return subprocess.run(line, env=environment(), cwd=folder, capture_output=True, text=True, timeout=280)
+
+
+# TensorFlow's tensors with NumPy 2.4, where Keras saves them; it is theirs to mend.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
+
+
+@pytest.fixture(scope="module", params=["cnn", "svm"])
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
+    """A run directory as a job leaves it, with moving statistics that are not those of a new model."""
+    from downpour.worker.catalog.models import build
+
+    folder = tmp_path_factory.mktemp(request.param)
+    model = build(request.param, (28, 28), 10)
+    rng = np.random.default_rng(1)
+    model.set_weights([np.abs(w) + rng.random(w.shape).astype(np.float32) * 0.1 for w in model.get_weights()])
+    model.save(folder / "model.keras")
+    (folder / "summary.json").write_text(json.dumps({"model": request.param, "dataset": "mnist"}))
+    return folder, model.predict(SAMPLES, verbose=0)
+
+
+def in_keras(path: Path) -> np.ndarray:
+    import keras
+
+    return keras.models.load_model(path).predict(SAMPLES, verbose=0)
+
+
+def as_saved_model(path: Path) -> np.ndarray:
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(path)  # its variables live as long as it does
+    return loaded.serve(SAMPLES).numpy()
+
+
+def on_a_phone(path: Path) -> np.ndarray:
+    import tensorflow as tf
+
+    interpreter = tf.lite.Interpreter(str(path))
+    taken, given = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+    interpreter.resize_tensor_input(taken, SAMPLES.shape)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(taken, SAMPLES)
+    interpreter.invoke()
+    return interpreter.get_tensor(given)
+
+
+FORMATS: dict[str, Callable[[Path], np.ndarray]] = {
+    "keras": in_keras, "savedmodel": as_saved_model, "tflite": on_a_phone
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_exported_model_gives_the_same_predictions(run: tuple[Path, np.ndarray], tmp_path: Path, name: str) -> None:
+    folder, expected = run
+    to = tmp_path / f"out{'' if name == 'savedmodel' else '.' + name}"
+    done = downpour("export", str(folder), f"--format={name}", f"--to={to}", folder=tmp_path)
+    assert done.returncode == 0 and done.stdout.strip() == str(to), done.stderr
+    assert np.ptp(expected) > 1e-3
+    np.testing.assert_allclose(FORMATS[name](to), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_run_and_its_file_are_evaluated_as_the_job_did(tmp_path: Path) -> None:
+    flags = ("--model=svr", "--workers=2", "--epochs=5", "--xla=off", f"--runs-dir={tmp_path}")
+    trained = downpour("train", *flags, folder=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    summary: dict[str, Any] = json.loads((tmp_path / "latest" / "summary.json").read_text())
+    of_run = downpour("evaluate", str(tmp_path / "latest"), folder=tmp_path)
+    found = json.loads(of_run.stdout)
+    assert found["loss"] == pytest.approx(summary["test_loss"], rel=1e-5) and found["samples"] == 500
+    file = str(tmp_path / "latest" / "model.keras")
+    of_file = downpour("evaluate", file, "--dataset=plane", "--loss=mean_absolute_error", folder=tmp_path)
+    assert json.loads(of_file.stdout)["loss"] > found["loss"]  # which forgives the first 0.05
+
+
+def test_what_is_no_model_is_told(tmp_path: Path) -> None:
+    for command in ("evaluate", "export"):
+        for what, words in ((tmp_path, "a run that has ended well"), (tmp_path / "no.keras", "there is nothing at")):
+            done = downpour(command, str(what), folder=tmp_path)
+            assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr

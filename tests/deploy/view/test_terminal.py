@@ -1,0 +1,197 @@
+"""What a person sees, from a `Progress` message or a summary to text."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console, RenderableType
+
+from downpour.deploy.view.rendering import duration, plain, render, share, summary_rows, summary_table
+from downpour.deploy.view.terminal import LiveScreen, PlainScreen, silence
+from downpour.protos import parameter_server_pb2 as pb
+
+SUMMARY = {
+    "model": "sigmoid100", "dataset": "mnist", "optimizer": "sgd", "mode": "async", "test_accuracy": 0.96128,
+    "val_accuracy": 0.9634, "train_loss": 0.1234, "updates": 17820, "samples_per_s": 12345.6, "dropped": 3,
+    "duplicates": 0, "wall_s": 75.2, "staleness": {"mean": 0.981, "p50": 1, "p99": 2, "max": 5, "per_worker": {}},
+}  # fmt: skip
+
+
+def progress(workers: int = 0, **fields: object) -> pb.Progress:
+    """A job in the middle."""
+    message = pb.Progress(
+        phase="training", epoch=2, epochs=10, samples=155_000, total_samples=570_000, samples_per_s=12345.6,
+        loss=0.3123, val_accuracy=0.9412, staleness_mean=0.98, elapsed_s=12.5, eta_s=33.6,
+        workers=[
+            pb.WorkerProgress(
+                worker=number, incarnation=1 + number % 2, state="initialising", updates=1_234_567, pid=4_194_304,
+                samples_per_s=123_456, loss=0.3, staleness_mean=12.97, dropped=10_000, host="h" * 60,
+            )
+            for number in range(workers)
+        ],
+    )  # fmt: skip
+    for name, value in fields.items():
+        setattr(message, name, value)
+    return message
+
+
+def text(renderable: RenderableType, width: int) -> list[str]:
+    console = Console(width=width, file=io.StringIO(), force_terminal=False, legacy_windows=False)
+    with console.capture() as capture:
+        console.print(renderable)
+    return [line.rstrip() for line in capture.get().splitlines()]
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_the_bar_shows_what_matters_in_two_lines(width: int) -> None:
+    bar, line = text(render(progress()), width)
+    assert bar.startswith("epoch 3/10 ━") and bar.endswith("27% 0:12 ETA 0:34")
+    assert len(bar) <= width
+    assert line == "samples/s 12,346   loss 0.3123   val accuracy 0.9412   staleness 0.98"
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_each_worker_has_an_uncut_line_when_asked(width: int) -> None:
+    lines = text(render(progress(workers=3), verbose=True), width)
+    assert len(lines) == 2 + 1 + 3
+    assert lines[2].split() == [
+        "worker",
+        "state",
+        "updates",
+        "samples/s",
+        "loss",
+        "staleness",
+        "dropped",
+        "pid",
+    ]
+    row = ["0", "initialising", "1,234,567", "123,456", "0.3000", "12.97", "10,000", "4194304"]
+    assert lines[3].split() == row
+    assert lines[4].split()[0] == "1.2"  # worker 1 in its second life
+    assert all("…" not in line for line in lines)
+
+
+def test_workers_are_not_shown_unasked() -> None:
+    assert len(text(render(progress(workers=3)), 80)) == 2
+
+
+def test_what_is_not_known_yet_is_a_dash() -> None:
+    early = pb.Progress(phase="waiting", workers=[pb.WorkerProgress()])
+    assert plain(early) == ("waiting, 1 worker here    0%  samples/s –  loss –  val accuracy –  staleness –  ETA –")
+
+
+def test_a_loss_that_is_not_finite_is_shown_as_such() -> None:
+    assert "loss nan" in plain(progress(loss=math.nan))
+
+
+def test_drops_and_the_test_accuracy_appear_once_there_are_any() -> None:
+    assert "dropped" not in plain(progress())
+    assert "test accuracy 0.9612  dropped 1,200" in plain(progress(test_accuracy=0.9612, dropped=1200))
+
+
+@settings(max_examples=30)
+@given(
+    samples=st.integers(0, 2**63), total=st.integers(0, 2**63), epoch=st.integers(0, 2**32 - 1),
+    rate=st.floats(), eta=st.floats(),
+    phase=st.sampled_from(["waiting", "training", "draining", "finishing", "ended", "failed", "[bold]", ""]),
+)  # fmt: skip
+def test_any_progress_can_be_shown(samples: int, total: int, rate: float, eta: float, epoch: int, phase: str) -> None:
+    message = pb.Progress(
+        samples=samples,
+        total_samples=total,
+        samples_per_s=rate,
+        eta_s=eta,
+        epoch=epoch,
+        phase=phase,
+        loss=rate,
+    )
+    assert 0 <= share(message) <= 1
+    assert plain(message).startswith("epoch " if phase == "training" else phase)
+    assert ("epoch " if phase == "training" else phase) in text(render(message, verbose=True), 80)[0]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0, "0:00"),
+        (59.6, "1:00"),
+        (725, "12:05"),
+        (3723, "1:02:03"),
+        (math.inf, "–"),
+        (math.nan, "–"),
+        (-1, "–"),
+    ],
+)
+def test_durations(seconds: float, shown: str) -> None:
+    assert duration(seconds) == shown
+
+
+def test_the_table_at_the_end_has_the_figures() -> None:
+    rows = dict(summary_rows(SUMMARY, "runs/one"))
+    assert rows["test accuracy"] == "0.9613"
+    assert rows["updates"] == "17,820 (3 dropped)"
+    assert rows["staleness"] == "mean 0.98, p99 2, max 5"
+    assert (rows["samples/s"], rows["time"], rows["run"]) == ("12,346", "1:15", "runs/one")
+
+
+def test_the_table_at_the_end_fits_and_does_without_what_is_missing() -> None:
+    long_run = "runs/" + "x" * 200
+    for summary in (SUMMARY, {}, {"staleness": None, "test_accuracy": None}):
+        lines = text(summary_table(summary, long_run), 80)
+        assert max(map(len, lines)) <= 80
+        assert "".join(line.strip("│ ").split()[-1] for line in lines if "x" * 9 in line) == long_run
+
+
+def test_plain_lines_come_when_something_changes_or_time_has_passed() -> None:
+    lines: list[str] = []
+    screen = PlainScreen(lines.append, every_s=5.0)
+    for tenth in range(100):
+        screen.show(progress(elapsed_s=tenth / 10))
+    assert len(lines) == 2  # at 0 and at 5 s
+    screen.show(progress(elapsed_s=10.0, epoch=3))
+    screen.show(progress(elapsed_s=10.1, epoch=3, val_accuracy=0.95))
+    screen.show(progress(elapsed_s=10.2, epoch=3, val_accuracy=0.95))
+    screen.show(progress(elapsed_s=10.3, epoch=3, val_accuracy=0.95, phase="finishing"))
+    assert [line.split("  ")[0] for line in lines[2:]] == ["epoch 4/10", "epoch 4/10", "finishing"]
+
+
+def test_plain_lines_name_every_worker_when_asked() -> None:
+    lines: list[str] = []
+    shown = progress(workers=3)
+    PlainScreen(lines.append, verbose=True).show(shown)
+    for line, worker in zip(lines[1:], shown.workers, strict=True):
+        assert line.startswith(f"  worker {worker.worker}") and f"pid {worker.pid}" in line
+        assert f"updates {worker.updates:,}" in line and worker.state in line
+
+
+def test_a_live_screen_leaves_notes_and_table_and_takes_the_bar_away() -> None:
+    output = io.StringIO()
+    console = Console(width=80, file=output, force_terminal=True, color_system=None, legacy_windows=False)
+    screen = LiveScreen(console, verbose=False)
+    screen.close()  # before anything was shown
+    screen.show(progress())
+    screen.note("worker-1 [died]")
+    screen.show(progress())
+    screen.close()
+    screen.table(SUMMARY, "runs/one")
+    shown = output.getvalue()
+    assert "worker-1 [died]" in shown
+    last_bar, table = shown.rfind("epoch 3/10"), shown.rfind("test accuracy")
+    assert "\x1b[2K" in shown[last_bar:table]  # the bar's lines were erased before the table
+
+
+def test_a_silenced_process_goes_on(capfd: pytest.CaptureFixture[str]) -> None:
+    kept = [os.dup(stream) for stream in (1, 2)]
+    try:
+        silence()
+        os.write(1, b"unheard")
+        os.write(2, b"unheard")
+    finally:
+        for stream, copy in zip((1, 2), kept, strict=True):
+            os.dup2(copy, stream)
+            os.close(copy)
+    assert "unheard" not in "".join(capfd.readouterr())

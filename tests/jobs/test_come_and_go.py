@@ -1,0 +1,210 @@
+"""Workers die, stop, join late and lose the network; the others go on, and every sample is used exactly once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from downpour.bench.chaos.checks import faults_in_run
+from downpour.bench.chaos.history import faults_of
+from downpour.bench.chaos.marks import RATE
+from downpour.bench.chaos.worker import BOARD, BOARD_BYTES, HURRY, SHAPE, Board
+from downpour.deploy.certs import CertsSettings, certs
+from downpour.ps.trace.format import applied
+from tests.support.cluster import Cluster, Process, running, wait_until
+from tests.support.restarts import checkpointed, start_again
+
+pytestmark = pytest.mark.slow
+
+
+# ------------------------------------------------------------------ real training
+
+
+def worker_of(launcher: Process, number: int) -> psutil.Process:
+    """The process of a worker, once it is there."""
+
+    def find() -> psutil.Process | None:
+        children = psutil.Process(launcher.child.pid).children()
+        return next((each for each in children if f"--worker={number}" in each.cmdline()), None)
+
+    found = wait_until(find, f"worker {number} has been started")
+    assert isinstance(found, psutil.Process)
+    return found
+
+
+def pushed(run: Path, worker: int, incarnation: int = 1) -> int:
+    """Applied pushes of one life of a worker so far."""
+    if not (run / "trace.npy").exists():
+        return 0
+    trace = applied(np.load(run / "trace.npy"))
+    return int(((trace["worker"] == worker) & (trace["incarnation"] == incarnation)).sum())
+
+
+def uses(trace: np.ndarray, epochs: int, samples: int) -> np.ndarray:
+    """How often each sample of each epoch was applied, `int[epochs, samples]`."""
+    used = np.zeros((epochs, samples), int)
+    for record in applied(trace):
+        used[record["epoch"], record["start"] : record["stop"]] += 1
+    return used
+
+
+@contextmanager
+def training(tmp_path: Path, *flags: str) -> Iterator[tuple[Process, Path]]:
+    """`downpour train`, and its run directory; the job is over at the end of the block, and well."""
+    common = ["--workers=2", "--epochs=1", "--xla=off", "--batch-size=16", f"--runs-dir={tmp_path / 'runs'}"]
+    launcher = Process(tmp_path / "launcher.log", "-m", "downpour.deploy.cli", "train", "--verbose", *common, *flags)
+    run = tmp_path / "runs" / "latest"
+    try:
+        yield launcher, run
+        assert launcher.wait(200.0) == 0, launcher.errors
+    except BaseException:
+        print(launcher.errors, *(f"--- {log}\n{log.read_text()}" for log in (run / "logs").glob("*.log")), sep="\n")
+        raise
+    finally:
+        launcher.kill()
+
+
+@pytest.mark.parametrize(("mode", "epochs"), [("async", 8), ("bsp", 1), ("ssp:2", 1)])
+def test_a_worker_that_is_stopped_beyond_its_session_wakes_is_told_and_joins_again(
+    tmp_path: Path, mode: str, epochs: int
+) -> None:
+    # Enough epochs for the other worker not to use up all samples meanwhile.
+    with training(tmp_path, "--session-s=2", f"--mode={mode}", f"--epochs={epochs}") as (launcher, run):
+        wait_until(lambda: pushed(run, 1) > 20 and pushed(run, 0) > 20, "both workers push", 120.0)
+        victim = worker_of(launcher, 1)
+        victim.suspend()
+        try:
+            server = run / "logs" / "ps-0.log"
+            wait_until(lambda: "worker 1 is silent" in server.read_text(), "its session has ended")
+            before = pushed(run, 0)
+            wait_until(lambda: pushed(run, 0) > before + 20, "the other one does not wait for it")
+        finally:
+            victim.resume()
+        wait_until(lambda: pushed(run, 1, incarnation=2) > 0, "it has joined again, and pushes")
+        assert "session lost, joining again" in (run / "logs" / "worker-1.log").read_text()
+        assert victim.is_running()
+    trace = np.load(run / "trace.npy")
+    assert (uses(trace, epochs, 57_000) == 1).all()
+    assert faults_of(trace) == []
+
+
+@pytest.mark.parametrize("mode", ["bsp", "ssp:2"])
+def test_a_barrier_does_not_wait_for_the_dead(tmp_path: Path, mode: str) -> None:
+    with training(tmp_path, f"--mode={mode}", "--worker-restarts=0") as (launcher, run):
+        wait_until(lambda: pushed(run, 1) > 20, "both workers push", 120.0)
+        os.kill(worker_of(launcher, 1).pid, signal.SIGKILL)
+    trace = np.load(run / "trace.npy")
+    assert (uses(trace, 1, 57_000) == 1).all()
+    assert json.loads((run / "summary.json").read_text())["status"] == "ended"
+
+
+def test_a_worker_that_joins_in_the_middle_takes_its_share(tmp_path: Path) -> None:
+    with training(tmp_path, "--epochs=50") as (launcher, run):
+        wait_until(lambda: pushed(run, 1) > 20, "two workers push", 120.0)
+        said = (run / "logs" / "ps-0.log").read_text().splitlines()[0]
+        late = Process(
+            tmp_path / "late.log", "-m", "downpour.worker", f"--server={json.loads(said)['address']}", "--xla=off"
+        )
+        try:
+            wait_until(lambda: pushed(run, 2) > 0, "the third pushes too", 120.0)
+            launcher.child.send_signal(signal.SIGINT)  # drained: fifty epochs are only for the third to be in time
+            assert launcher.wait() == 0
+            assert late.wait() == 0
+        finally:
+            late.kill()
+    used = uses(np.load(run / "trace.npy"), 50, 57_000)
+    assert used.max() == 1 and used.sum() == json.loads((run / "summary.json").read_text())["samples"]
+
+
+def test_workers_wait_for_a_server_that_a_person_starts_again(tmp_path: Path) -> None:
+    """It is away for longer than any call waits; nobody but the worker's own patience brings it back."""
+    settings = {"workers": 1, "epochs": 1, "batch_size": 16, "checkpoint_every": "0.2s"}
+    with running(tmp_path, 1, **settings) as cluster:
+        flags = [f"--server={cluster.address}", "--xla=off", "--call-timeout-s=1"]
+        worker = cluster.start("worker", "-m", "downpour.worker", *flags)
+        wait_until(lambda: checkpointed(cluster.run, 20), "training has begun and is kept", 120.0)
+        cluster.servers[0].kill()
+        wait_until(lambda: "joining again" in worker.errors, "the worker has given its session up")
+        start_again(cluster, 0, cluster.address, **settings)
+        assert worker.wait(120.0) == 0, worker.errors
+        assert cluster.servers[-1].wait() == 0
+        assert (uses(cluster.trace(), 1, 57_000) == 1).all()
+
+
+# ------------------------------------------------------------------ a network that is cut
+
+
+class TwoNetworks:
+    """Two network namespaces and a cable between them; `server` is 10.77.0.1 and `worker` 10.77.0.2."""
+
+    def __init__(self) -> None:
+        self.server, self.worker = (f"downpour-{side}-{os.getpid()}" for side in "ab")
+
+    def __enter__(self) -> TwoNetworks:
+        for name in (self.server, self.worker):
+            _ip("netns", "add", name)
+            _ip("-n", name, "link", "set", "lo", "up")
+        _ip("-n", self.server, "link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", self.worker)
+        for name, host in ((self.server, 1), (self.worker, 2)):
+            _ip("-n", name, "address", "add", f"10.77.0.{host}/24", "dev", "cable")
+            _ip("-n", name, "link", "set", "cable", "up")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name in (self.server, self.worker):
+            subprocess.run(["ip", "netns", "delete", name], check=False)
+
+    def cable(self, state: str) -> None:
+        """Pulls it out (`down`) or puts it in (`up`)."""
+        _ip("-n", self.worker, "link", "set", "cable", state)
+
+
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may cut a network")
+def test_a_worker_whose_network_is_cut_and_healed_joins_again_and_nothing_is_lost(tmp_path: Path) -> None:
+    """Beyond loopback, so with TLS and a token. Worker 1 loses the server for longer than its session."""
+    samples, epochs, batch = 4096, 2, 8
+    assert certs(CertsSettings(folder=str(tmp_path / "certs"))) == 0
+    (tmp_path / "board").write_bytes(bytes(BOARD_BYTES))
+    board = Board(tmp_path / "board")
+    env = {BOARD: str(tmp_path / "board"), SHAPE: f"1 {samples} 10", "DOWNPOUR_TLS_DIR": str(tmp_path / "certs")}
+    cluster = Cluster(tmp_path)
+    with TwoNetworks() as networks:
+        try:
+            flags = [
+                "--bind=10.77.0.1:0", f"--run-dir={cluster.run}", "--workers=2", f"--epochs={epochs}", "--session-s=2",
+                f"--batch-size={batch}", f"--learning-rate={RATE}", "--lease-batches=8", "--checkpoint-every=0.5s",
+            ]  # fmt: skip
+            inside = ["ip", "netns", "exec", networks.server]
+            server = cluster.start("ps-0", "-m", "downpour.ps", *flags, env=env, before=inside)
+            address = server.announcement()["address"]
+            workers = []
+            for number, name in enumerate((networks.server, networks.worker)):
+                command = ["-m", "downpour.bench.chaos.worker", f"--server={address}", f"--worker={number}"]
+                workers.append(cluster.start(f"w{number}", *command, env=env, before=["ip", "netns", "exec", name]))
+            wait_until(lambda: pushed(cluster.run, 1) > 5, "the far worker pushes")
+            networks.cable("down")
+            wait_until(lambda: "worker 1 is silent" in server.errors, "its session has ended")
+            before = pushed(cluster.run, 0)
+            wait_until(lambda: pushed(cluster.run, 0) > before + 20, "the near worker goes on")
+            networks.cable("up")
+            wait_until(lambda: pushed(cluster.run, 1, incarnation=2) > 5, "the far worker is back")
+            board[HURRY] = 1
+            assert [worker.wait() for worker in workers] == [0, 0], [worker.errors for worker in workers]
+            assert server.wait() == 0
+        finally:
+            cluster.close()
+    found = faults_in_run(cluster.run, 1, epochs, batch)
+    assert found.faults == [] and found.samples == samples * epochs

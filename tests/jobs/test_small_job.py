@@ -1,0 +1,75 @@
+"""The launcher with real workers on a small file of data: one is killed, every sample counts once, all end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import uuid
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from downpour.protos import parameter_server_pb2 as pb
+from tests.support.cluster import Process, wait_until
+from tests.support.launched import alive, status
+
+SAMPLES, HELD_OUT, EPOCHS, BATCH = 4_000, 200, 8, 4
+
+
+def write_data(path: Path) -> None:
+    """Four classes, told apart by the quadrant of their first two features."""
+    rng = np.random.default_rng(0)
+    arrays: dict[str, Any] = {}
+    for part, count in (("train", SAMPLES), ("test", 400)):
+        x = rng.uniform(-1.0, 1.0, (count, 6)).astype(np.float32)
+        arrays[f"x_{part}"], arrays[f"y_{part}"] = x, ((x[:, 0] > 0) + 2 * (x[:, 1] > 0)).astype(np.uint8)
+    np.savez(path, **arrays)
+
+
+def test_a_job_with_a_killed_worker_reaches_its_accuracy_and_uses_every_sample_once(tmp_path: Path) -> None:
+    data, mark, run = tmp_path / "quadrants.npz", f"mark-{uuid.uuid4()}", tmp_path / "runs" / "latest"
+    write_data(data)
+    flags = [f"--dataset={data}", "--shards=2", "--workers=3", f"--epochs={EPOCHS}", f"--batch-size={BATCH}"]
+    flags += ["--xla=off", "--learning-rate=0.5", f"--runs-dir={run.parent}"]
+    launcher = Process(tmp_path / "launcher.log", "-m", "downpour.deploy.cli", "train", *flags, env={"E2E_MARK": mark})
+    try:
+
+        def all_train() -> pb.Progress | None:
+            assert launcher.child.poll() is None, launcher.errors
+            progress = status(run)
+            busy = progress is not None and sum(worker.updates > 0 for worker in progress.workers) == 3
+            return progress if busy else None
+
+        os.kill(wait_until(all_train, "all workers train").workers[2].pid, signal.SIGKILL)
+        output = launcher.child.communicate(timeout=120)[0].decode()
+        assert launcher.child.returncode == 0, output + launcher.errors
+        assert "worker-2 was killed by SIGKILL; started again" in output
+        wait_until(lambda: not alive(mark), "no process is left")
+    finally:
+        launcher.kill()
+        for pid in alive(mark):
+            os.kill(pid, signal.SIGKILL)
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["status"] == "ended" and summary["test_accuracy"] >= 0.9, output
+    assert keras.models.load_model(run / "model.keras").input_shape == (None, 6)
+    trace = np.load(run / "trace.npy")
+    for epoch in range(EPOCHS):
+        ranges = np.sort(trace[trace["epoch"] == epoch][["start", "stop"]], order="start")
+        assert ranges["start"][0] == 0 and ranges["stop"][-1] == SAMPLES - HELD_OUT
+        np.testing.assert_array_equal(ranges["start"][1:], ranges["stop"][:-1])
+
+
+def test_a_worker_whose_gradients_stay_not_finite_stops_and_says_what_to_do(tmp_path: Path) -> None:
+    flags = ["--model=regression", "--dataset=plane", "--workers=1", "--xla=off", "--nonfinite-limit=3"]
+    flags += ["--learning-rate=1e30", f"--runs-dir={tmp_path}"]
+    launcher = Process(tmp_path / "launcher.log", "-m", "downpour.deploy.cli", "train", *flags)
+    try:
+        output = launcher.child.communicate(timeout=120)[0].decode()
+    finally:
+        launcher.kill()
+    assert launcher.child.returncode == 1
+    assert "received 3 in a row with NaN or Inf. The learning rate (1e+30) is too large: try a tenth of it" in output
+    assert "started again" not in output

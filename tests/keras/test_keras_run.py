@@ -1,0 +1,256 @@
+"""`downpour run` around real scripts: real processes, real Keras, one changed line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from tests.support.cluster import wait_until
+from tests.support.paths import ROOT
+
+SCRIPTS = ROOT / "tests" / "scripts"
+MNIST = ROOT / "worker" / "data" / "mnist.npz"
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def environment() -> dict[str, str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("DOWNPOUR_")}
+    return {**clean, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+
+
+def command(folder: Path, script: str, *arguments: str, workers: int, shards: int = 1, **flags: Any) -> list[str]:
+    given = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
+    mine = [f"--workers={workers}", f"--shards={shards}", f"--runs-dir={folder / 'runs'}", *given]
+    return [sys.executable, "-m", "downpour.deploy.cli", "run", *mine, str(SCRIPTS / script), *arguments]
+
+
+def run(folder: Path, script: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        command(folder, script, *arguments, **options), env=environment(), cwd=folder, capture_output=True, text=True,
+        timeout=800,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done
+
+
+@pytest.fixture(scope="module")
+def equal(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, float]]:
+    folder = tmp_path_factory.mktemp("equal")
+    run(folder, "equals_plain.py", str(folder / "report.json"), workers=1, shards=2)
+    report: dict[str, dict[str, float]] = json.loads((folder / "report.json").read_text())
+    return report
+
+
+def test_one_worker_and_servers_take_the_steps_of_plain_keras(equal: dict[str, dict[str, float]]) -> None:
+    """Every optimizer, clipping and schedule that is carried, with a regularizer and BatchNormalization."""
+    assert len(equal) == 14
+    far = {case: found for case, found in equal.items() if found["weights"] > 2e-5 or found["losses"] > 1e-5}
+    assert not far
+    assert all(found["moved"] > 1e-3 for found in equal.values())
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("features")
+    done = run(folder, "keras_features.py", str(folder), workers=2, shards=2)
+    (folder / "output").write_text(done.stdout + done.stderr)
+    return folder
+
+
+def seen(folder: Path, rank: int) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / f"seen-{rank}.json").read_text())
+    return found
+
+
+CASES = (
+    "sequential", "functional", "subclassed", "frozen", "custom_step", "callbacks", "scheduled", "several", "terminate",
+    "data", "execution", "saved",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_all_workers_end_with_the_same_weights_and_history(features: Path, case: str) -> None:
+    first, second = (seen(features, rank)[case] for rank in (0, 1))
+    assert first["weights"] == second["weights"]
+    assert first["history"] == second["history"] and first["history"]
+    assert first["epochs"] == second["epochs"]
+
+
+def test_moving_statistics_move_and_frozen_layers_do_not(features: Path) -> None:
+    found = seen(features, 0)
+    assert found["sequential"]["moving"] > 1e-3 and found["sequential"]["moved"] > 1e-3
+    assert found["frozen"]["kept"] and found["frozen"]["moved"]
+
+
+def test_a_callback_stops_all_and_the_learning_rate_reaches_the_servers(features: Path) -> None:
+    found = seen(features, 0)["callbacks"]
+    assert found["calls"] == len(found["ran"]) == len(found["epochs"]) == 3
+    other = seen(features, 1)["callbacks"]
+    assert other["ran"] == [] and other["calls"] == 3  # it is told what worker 0's has counted
+    np.testing.assert_allclose(found["rates"], [0.1, 0.05, 0.025], rtol=1e-6)
+    rates = np.load(features / "runs" / "latest" / "trace.npy")["learning_rate"]
+    assert np.isclose(rates, 0.05, rtol=1e-6).any()
+    assert len(seen(features, 1)["terminate"]["epochs"]) == 1
+    assert (features / "best.keras").exists() and list((features / "tensorboard").rglob("events*"))
+    assert len((features / "log.csv").read_text().splitlines()) == 4
+
+
+def test_the_trace_has_every_update_of_all_calls_of_fit(features: Path) -> None:
+    summary = json.loads((features / "runs" / "latest" / "summary.json").read_text())
+    trace = np.load(features / "runs" / "latest" / "trace.npy")
+    assert len(trace) == summary["updates"] + summary["dropped"] > 300
+
+
+def test_an_epoch_has_the_learning_rate_that_a_callback_gave_it(features: Path) -> None:
+    rates = np.load(features / "runs" / "latest" / "trace.npy")["learning_rate"]
+    assert [np.isclose(rates, rate, rtol=1e-6).sum() for rate in (0.7, 0.35, 0.175, 0.0875)] == [0, 8, 8, 8]
+
+
+def test_a_second_fit_counts_on(features: Path) -> None:
+    """203 samples are 4 batches for each of 2 workers; all count the updates of all."""
+    for rank in (0, 1):
+        found = seen(features, rank)["several"]
+        assert found["iterations"] == [16, 32] and found["epochs"] == [2, 3]
+        assert found["rate"] == pytest.approx(0.05 * 0.9**3.2, rel=1e-5)
+
+
+def test_the_saved_model_loads_in_plain_keras_and_goes_on(features: Path) -> None:
+    import keras
+
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(203, 6)).astype(np.float32)
+    model = keras.models.load_model(features / "model.keras")
+    np.testing.assert_allclose(model.predict(x, verbose=0), np.load(features / "predictions.npy"), rtol=1e-5, atol=1e-6)
+    assert type(model.optimizer) is keras.optimizers.Adam
+    model.fit(x, np.zeros(203, np.int32), epochs=1, verbose=0)
+    assert keras.models.load_model(features / "best.keras").count_params() > 0
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("nadam", "SGD, Adagrad, RMSprop, Adam, AdamW.*Nadam"),
+        ("ema", "use_ema"),
+        ("amsgrad", "amsgrad"),
+        ("weight_decay", "AdamW"),
+        ("constraint", "kernel with MaxNorm"),
+        ("few", "samples for each of 2 workers; received 1"),
+        ("outside", "train_step"),
+        ("several", "several optimizers"),
+        ("scaled", "mixed_bfloat16"),
+        ("backup", "BackupAndRestore"),
+    ],
+)
+def test_what_cannot_work_is_refused_with_what_to_do(features: Path, what: str, words: str) -> None:
+    message = seen(features, 0)["refused"][what]
+    assert message
+    import re
+
+    assert re.search(words, message), message
+
+
+def test_only_worker_0_is_seen(features: Path) -> None:
+    output = (features / "output").read_text()
+    assert output.count("sequential done") == 1
+    assert "jit_compile=True is not possible" in output
+
+
+@pytest.fixture
+def disturbed(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    begun = subprocess.Popen(
+        command(tmp_path, "long_fit.py", str(tmp_path), "400", workers=2, session_s=2), env=environment(), cwd=tmp_path,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    yield begun
+    if begun.poll() is None:
+        begun.kill()
+    begun.communicate()
+
+
+def await_epoch(process: subprocess.Popen[str], epoch: int) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("EPOCH") and int(line.split()[1]) >= epoch:
+            return
+    raise AssertionError("the fit ended too early")
+
+
+def test_a_killed_worker_comes_back_and_all_epochs_are_there(disturbed: subprocess.Popen[str], tmp_path: Path) -> None:
+    await_epoch(disturbed, 1)
+    first = int((tmp_path / "pid-1").read_text())
+    os.kill(first, signal.SIGKILL)
+    output, errors = disturbed.communicate(timeout=600)
+    assert disturbed.returncode == 0, errors[-3000:]
+    assert "LOSSES 400" in output
+    wait_until(lambda: (tmp_path / "epochs-0").exists(), "worker 0 has its history")
+    assert (tmp_path / "epochs-0").read_text() == " ".join(map(str, range(400)))
+    assert "worker-1 was killed by SIGKILL; started again" in errors
+
+
+def test_one_interrupt_ends_fit_and_the_script_goes_on(disturbed: subprocess.Popen[str], tmp_path: Path) -> None:
+    await_epoch(disturbed, 1)
+    disturbed.send_signal(signal.SIGINT)
+    output, errors = disturbed.communicate(timeout=120)
+    assert disturbed.returncode == 0, errors[-3000:]
+    losses = next(line for line in output.splitlines() if line.startswith("LOSSES"))
+    assert 2 <= int(losses.split()[1]) < 400
+
+
+def test_the_same_script_runs_alone(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(SCRIPTS / "mnist_dense.py"), "2000", "1", str(MNIST)], env=environment(), cwd=tmp_path,
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "test [" in done.stdout
+
+
+@pytest.mark.parametrize(("transport", "shards"), [("shm", 1), ("shm", 2), ("grpc", 1)])
+def test_the_models_weights_are_its_own_memory(tmp_path: Path, transport: str, shards: int) -> None:
+    report = tmp_path / "report.json"
+    run(tmp_path, "aligned_weights.py", str(report), workers=1, shards=shards, transport=transport)
+    found = json.loads(report.read_text())
+    run_alone = [sys.executable, str(SCRIPTS / "aligned_weights.py"), str(report)]
+    subprocess.run(run_alone, env=environment(), cwd=tmp_path, check=True, capture_output=True, timeout=300)
+    alone = json.loads(report.read_text())
+    assert (found["steps"], found["changed"]) == (alone["steps"], alone["changed"]) == (100, 0)
+    assert found["moved"] == pytest.approx(alone["moved"], rel=1e-3)
+    assert found["loss"] == pytest.approx(alone["loss"], rel=1e-3)
+
+
+def test_a_script_that_fails_fails_the_command(tmp_path: Path) -> None:
+    (tmp_path / "bad.py").write_text("import sys\nsys.exit(7)\n")
+    line = [
+        sys.executable,
+        "-m",
+        "downpour.deploy.cli",
+        "run",
+        "--workers=1",
+        f"--runs-dir={tmp_path}",
+        str(tmp_path / "bad.py"),
+    ]
+    done = subprocess.run(line, env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 7
+    assert "worker 0 exited with status 7" in done.stderr
+
+
+def test_a_killed_server_ends_the_script_at_once_and_says_why(disturbed: subprocess.Popen[str], tmp_path: Path) -> None:
+    await_epoch(disturbed, 1)
+    children = psutil.Process(disturbed.pid).children()
+    (server,) = (child for child in children if "ps" in child.cmdline())
+    server.kill()
+    _, errors = disturbed.communicate(timeout=60)
+    assert disturbed.returncode == 1
+    assert "ps-0 was killed by SIGKILL; the servers of a script keep no checkpoints: start it again" in errors
+    _, alive = psutil.wait_procs(children, timeout=10.0)
+    assert not [child for child in alive if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]

@@ -1,0 +1,114 @@
+"""`LocalCluster` from an interactive process that has TensorFlow loaded, as a notebook's kernel has."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from downpour import FitFailed, LocalCluster
+from downpour.protos.array_tree import flatten, restore
+from tests.keras.test_keras_run import environment
+
+SESSION = """
+import json, keras, numpy as np
+from downpour import LocalCluster
+keras.utils.set_random_seed(1)
+x = np.random.default_rng(0).normal(size=(320, 6)).astype("float32")
+y = (x[:, 0] > 0).astype("int32")
+model = keras.Sequential([keras.layers.Dense(8, activation="relu"), keras.layers.Dense(2, activation="softmax")])
+model.compile(keras.optimizers.Adam(0.02), "sparse_categorical_crossentropy", metrics=["accuracy"])
+cluster = LocalCluster(workers=2, runs_dir="runs")
+first = cluster.fit(model, x, y, epochs=3, batch_size=16, validation_split=0.1, class_weight={0: 1.0, 1: 2.0})
+iterations = int(model.optimizer.iterations)
+moments = max(float(abs(m.numpy()).max()) for m in model.optimizer._momentums)
+print("IN PLAIN KERAS", model.evaluate(x, y, verbose=0, return_dict=True)["accuracy"])
+history = model.fit(x, y, epochs=1, verbose=0)
+model.compile(keras.optimizers.Nadam(), "sparse_categorical_crossentropy")
+try:
+    cluster.fit(model, x, y)
+except Exception as error:
+    refused = f"{type(error).__name__}: {error}"
+
+found = {"history": first.history, "epoch": first.epoch, "run": first.run, "refused": refused}
+found |= {"iterations": iterations, "moments": moments}
+json.dump(found, open("found.json", "w"))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_an_interactive_process_trains_on_a_cluster_and_goes_on_in_plain_keras(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-i", "-q"], input=SESSION, env=environment(), cwd=tmp_path, capture_output=True, text=True,
+        timeout=280,
+    )  # fmt: skip
+    assert (tmp_path / "found.json").exists(), done.stdout[-2000:] + done.stderr[-3000:]
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["epoch"] == [0, 1, 2] and len(found["history"]["val_accuracy"]) == 3
+    assert found["history"]["loss"][2] < found["history"]["loss"][0]
+    assert done.stdout.count("Epoch 2/3") == 1  # worker 0's output alone, and through this process's own stdout
+    assert float(done.stdout.split("IN PLAIN KERAS ")[1].split()[0]) > 0.8
+    assert found["refused"].startswith("FitFailed") and "SGD, Adagrad, RMSprop, Adam, AdamW" in found["refused"]
+    assert found["iterations"] == 3 * 18 and found["moments"] > 0  # 288 samples for 2 workers
+    summary = json.loads((tmp_path / found["run"] / "summary.json").read_text())
+    assert summary["workers"] == 2 and summary["updates"] > 0
+
+
+class Compiled:
+    optimizer = "any"
+
+
+def test_what_does_not_travel_is_refused_at_once(tmp_path: Path) -> None:
+    cluster = LocalCluster(runs_dir=str(tmp_path / "runs"))
+    with pytest.raises(TypeError, match="callbacks do not travel"):
+        cluster.fit(Compiled(), np.zeros((4, 2)), callbacks=[object()])
+    with pytest.raises(TypeError, match="compiled with an optimizer"):
+        cluster.fit(object(), np.zeros((4, 2)))
+    with pytest.raises(TypeError, match="array of numbers or texts.*object"):
+        cluster.fit(Compiled(), np.array([object()]))
+    with pytest.raises(TypeError, match=r"array of numbers or texts.*shape \(\)"):
+        cluster.fit(Compiled(), np.zeros((4, 2)), [0, 1, 0, 1])
+    with pytest.raises(TypeError, match="numbers and texts to travel. Received: PosixPath"):
+        cluster.fit(Compiled(), np.zeros((4, 2)), steps_per_epoch=tmp_path)
+    with pytest.raises(ValueError, match="a cluster has workers, .*Received: worker"):
+        LocalCluster(worker=3)
+    assert issubclass(FitFailed, RuntimeError)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_is_defined_in_the_session_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    def loss(y: object, outputs: object) -> object: ...
+
+    class Mine: ...
+
+    for own in (loss, Mine):
+        own.__module__ = "__main__"
+
+    class Model(Compiled):
+        def __init__(self, loss: object, *layers: object) -> None:
+            self.loss, self._layers = loss, layers
+
+        def _flatten_layers(self) -> list[object]:
+            return [self, *self._layers]
+
+    cluster = LocalCluster(runs_dir=str(tmp_path / "runs"))
+    for model in (Model("mse", Mine()), Model(loss), Model({"a": "mse", "b": loss}), Model([Mine()])):
+        with pytest.raises(TypeError, match=r"(Mine|loss), of this session.*modules="):
+            cluster.fit(model, np.zeros((4, 2)))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_nests_of_arrays_come_back_as_they_were() -> None:
+    arrays: dict[str, np.ndarray] = {}
+    given = {"a": np.arange(3), "b": [np.ones((2, 2)), {"c": np.array(["x", "yz"])}]}
+    names = json.loads(json.dumps(flatten("x", given, arrays)))
+    assert not any(array.dtype.hasobject for array in arrays.values())
+    back = restore(names, arrays)
+    np.testing.assert_array_equal(back["a"], given["a"])
+    assert isinstance(back["b"], tuple)
+    np.testing.assert_array_equal(back["b"][1]["c"], ["x", "yz"])

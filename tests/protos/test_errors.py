@@ -1,0 +1,61 @@
+"""The table of errors that cross the wire is complete, both ways."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+import pytest
+
+from downpour.protos import errors
+from downpour.protos.errors import ERROR_OF, STATUS_OF, DownpourError, ServerFault, Unreachable, error_of, status_of
+
+KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, DownpourError)]
+
+
+class Failure(grpc.RpcError):
+    def __init__(self, code: grpc.StatusCode, details: str | None) -> None:
+        self._code, self._details = code, details
+
+    def code(self) -> grpc.StatusCode:
+        return self._code
+
+    def details(self) -> str | None:
+        return self._details
+
+
+def test_every_error_has_a_status_of_its_own() -> None:
+    assert set(STATUS_OF) == set(KINDS) - {DownpourError}
+    assert len(set(STATUS_OF.values())) == len(STATUS_OF)
+    assert {ERROR_OF[code]: code for code in ERROR_OF} == STATUS_OF
+
+
+def test_every_error_is_documented_at_the_top() -> None:
+    assert errors.__doc__ is not None
+    assert [kind.__name__ for kind in KINDS if kind.__name__ not in errors.__doc__] == []
+    assert all(kind.__doc__ for kind in KINDS)
+
+
+@pytest.mark.parametrize("kind", STATUS_OF)
+def test_an_error_comes_back_as_what_it_was(kind: type[DownpourError]) -> None:
+    code, message = status_of(kind("x must be 1; received 2"))
+    back = error_of(Failure(code, message), "host:1")
+    assert type(back) is kind and "x must be 1; received 2" in str(back)
+
+
+@pytest.mark.parametrize("code", grpc.StatusCode)
+@pytest.mark.parametrize("details", ["", None])
+def test_every_status_means_some_error_that_says_where(code: grpc.StatusCode, details: Any) -> None:
+    error = error_of(Failure(code, details), "host:1")
+    assert isinstance(error, DownpourError) and "host:1" in str(error)
+
+
+def test_a_cut_connection_is_unreachable_with_the_address() -> None:
+    error = error_of(Failure(grpc.StatusCode.CANCELLED, "cut"), "host:1")
+    assert isinstance(error, Unreachable) and "host:1" in str(error)
+
+
+def test_the_unforeseen_is_the_servers_fault_and_says_what() -> None:
+    code, message = status_of(KeyError("who"))
+    assert ERROR_OF[code] is ServerFault and "KeyError" in message and "who" in message
+    assert error_of(Failure(grpc.StatusCode.UNKNOWN, "oh"), "host:1").args == ("oh",)

@@ -1,0 +1,86 @@
+"""A file appears when it is whole, and of one that is not nothing is left."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from safetensors import safe_open
+
+from downpour.ps.storage import atomic_file as module
+from downpour.ps.storage.atomic_file import whole
+from downpour.ps.storage.safetensors_file import write_tensors
+from tests.support.paths import ROOT
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from downpour.ps.storage.atomic_file import whole
+with whole(Path(sys.argv[1])) as place:
+    place.write_bytes(b"new" * 100_000)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture(params=["without a name", "beside"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "beside":
+        monkeypatch.setattr(module, "_without_name", lambda folder: None)
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("durable", [False, True])
+def test_it_appears_whole_and_replaces_what_was_there(tmp_path: Path, durable: bool) -> None:
+    path = tmp_path / "file"
+    for content in (b"first", b"second"):
+        before = path.read_bytes() if path.exists() else None
+        with whole(path, durable) as place:
+            place.write_bytes(content)
+            assert (path.read_bytes() if path.exists() else None) == before
+        assert path.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.usefixtures("way")
+def test_one_that_fails_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with pytest.raises(ZeroDivisionError), whole(path) as place:
+        place.write_bytes(b"torn")
+        raise ZeroDivisionError
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.usefixtures("way")
+def test_without_a_folder_it_says_so(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), whole(tmp_path / "none" / "file") as place:
+        place.write_bytes(b"")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="files without a name are Linux's")
+def test_nothing_is_left_of_a_writer_that_is_killed(tmp_path: Path) -> None:
+    ended = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "file")], cwd=ROOT, check=False)
+    assert ended.returncode == -9 and list(tmp_path.iterdir()) == []
+
+
+@given(
+    vectors=st.dictionaries(st.text(max_size=9).filter(lambda name: name != "__metadata__"),
+                            arrays(np.float32, st.integers(0, 40))),
+    metadata=st.dictionaries(st.text(max_size=9), st.text(max_size=30)),
+)  # fmt: skip
+def test_the_library_reads_what_is_written(
+    tmp_path_factory: pytest.TempPathFactory, vectors: dict[str, np.ndarray], metadata: dict[str, str]
+) -> None:
+    path = tmp_path_factory.mktemp("tensors") / "file"
+    write_tensors(path, vectors, metadata)
+    with safe_open(path, framework="numpy") as file:
+        assert (file.metadata() or {}) == metadata
+        assert {name: file.get_tensor(name).tobytes() for name in file.keys()} == {
+            name: vector.tobytes() for name, vector in vectors.items()
+        }

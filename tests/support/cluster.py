@@ -1,0 +1,207 @@
+"""Real servers and real workers, each a process of its own; and workers in this process without TensorFlow."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.channel import PROTOCOL
+from downpour.protos.layout import TRAINED, Layout
+from downpour.worker.exchange.client import Client
+from downpour.worker.exchange.coordinator_client import Control, Heartbeat
+from tests.support.paths import ROOT
+
+DEADLINE_S = 60.0  # generous: a machine may be busy, and a timing is never a test
+DATA = pb.Data(name="tiny", checksum="c" * 64, train_samples=640, validation_samples=8, test_samples=8)
+
+
+def vector_layout(n: int) -> Layout:
+    """A model of one vector."""
+    return Layout.of([("w", (n,), TRAINED)])
+
+
+def wait_until(holds: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
+    """Waits until a condition holds and returns what it gave; fails, naming it, at the deadline."""
+    until = time.monotonic() + deadline_s
+    tick = threading.Event()
+    while not (value := holds()):
+        assert time.monotonic() < until, f"within {deadline_s:g} s: {what}"
+        tick.wait(0.02)
+    return value
+
+
+class Process:
+    """A child with its output in a file."""
+
+    def __init__(self, log: Path, *command: str, env: dict[str, str] | None = None, before: Sequence[str] = ()) -> None:
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("DOWNPOUR_")}
+        self.log = log
+        with log.open("wb") as out:
+            self.child = subprocess.Popen(
+                [*before, sys.executable, *command], stdout=subprocess.PIPE, stderr=out, stdin=subprocess.DEVNULL,
+                cwd=ROOT, env={**clean, "TF_CPP_MIN_LOG_LEVEL": "3", **(env or {})},
+            )  # fmt: skip
+
+    @property
+    def errors(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def announcement(self) -> dict[str, Any]:
+        """The JSON line in which a server says where it listens."""
+        assert self.child.stdout is not None
+        ready, _, _ = select.select([self.child.stdout], [], [], DEADLINE_S)
+        line = self.child.stdout.readline() if ready else b""
+        assert line.startswith(b"{"), f"no announcement, but {line!r}; {self.errors}"
+        said = json.loads(line)
+        assert isinstance(said, dict)
+        return said
+
+    def wait(self, deadline_s: float = DEADLINE_S) -> int:
+        try:
+            return self.child.wait(deadline_s)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{self.child.args!r} should have ended by now; {self.errors}") from None
+
+    def kill(self) -> None:
+        """kill -9, as a machine that goes down would."""
+        if self.child.poll() is None:
+            os.kill(self.child.pid, signal.SIGKILL)
+        self.child.wait(DEADLINE_S)
+        if self.child.stdout is not None:
+            self.child.stdout.close()
+
+
+class Cluster:
+    """The servers of one job, and what joins it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.run = folder / "run"
+        self.processes: list[Process] = []
+        self.servers: list[Process] = []
+        self.members: list[Member] = []
+        self.address = ""
+
+    def serve(self, shards: int, **flags: Any) -> None:
+        """Starts the servers."""
+        common = [f"--shards={shards}"]
+        common += [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
+        self.servers.append(self.start("ps-0", "-m", "downpour.ps", f"--run-dir={self.run}", *common))
+        self.address = str(self.servers[0].announcement()["address"])
+        for shard in range(1, shards):
+            flag = f"--coordinator={self.address}"
+            self.servers.append(self.start(f"ps-{shard}", "-m", "downpour.ps", f"--shard={shard}", flag, *common))
+            self.servers[-1].announcement()
+
+    def start(self, name: str, *command: str, env: dict[str, str] | None = None, before: Sequence[str] = ()) -> Process:
+        """Starts Python with the arguments `command`; `before` is a command that becomes it, as `env` would."""
+        process = Process(self.folder / f"{name}.log", *command, env=env, before=before)
+        self.processes.append(process)
+        return process
+
+    def join(self, layout: Layout, data: pb.Data = DATA, **options: Any) -> Member:
+        member = Member(self.address, layout, data, **options)
+        self.members.append(member)
+        return member
+
+    def train(self, layout: Layout, count: int, initial: np.ndarray | None = None, **options: Any) -> list[Member]:
+        """So many members of a job that trains from `initial` (default: zeros)."""
+        members = [self.join(layout, **options) for _ in range(count)]
+        weights = np.zeros(layout.size, np.float32) if initial is None else initial
+        with ThreadPoolExecutor(count) as pool:
+            list(pool.map(lambda member: member.await_start(weights), members))
+        return members
+
+    def status(self) -> pb.Progress:
+        control = Control(self.address, DEADLINE_S)
+        try:
+            return control._stub.Status(pb.StatusRequest(), timeout=DEADLINE_S)
+        finally:
+            control.close()
+
+    def stop(self) -> None:
+        """Ends the job at once; the traces are complete when it returns."""
+        control = Control(self.address, DEADLINE_S)
+        control._stub.Stop(pb.StopRequest(now=True, reason="the test is over"), timeout=DEADLINE_S)
+        control.close()
+        for server in self.servers:
+            server.wait()
+
+    def trace(self, shard: int = 0) -> np.ndarray:
+        return np.load(self.run / ("trace.npy" if shard == 0 else f"trace-shard{shard}.npy"))
+
+    def close(self) -> None:
+        """Nothing is left, whatever goes wrong on the way."""
+        with ExitStack() as stack:
+            for process in self.processes:
+                stack.callback(process.kill)
+            for member in self.members:
+                stack.callback(member.close)
+
+
+@contextmanager
+def running(folder: Path, shards: int = 1, **flags: Any) -> Iterator[Cluster]:
+    """A cluster that is gone afterwards, whatever happened."""
+    cluster = Cluster(folder)
+    try:
+        cluster.serve(shards, **flags)
+        yield cluster
+    except BaseException:
+        for process in cluster.processes:  # pytest shows what a test that fails has printed
+            print(f"--- {process.log.name}, exit status {process.child.poll()}\n{process.errors}")
+        raise
+    finally:
+        cluster.close()
+
+
+class Member:
+    """A worker in this process: a session, its heartbeat and its streams."""
+
+    def __init__(
+        self, address: str, layout: Layout, data: pb.Data = DATA, worker: int | None = None,
+        transport: str = "grpc", via: Callable[[str], str] = lambda address: address, beats: bool = True,
+    ) -> None:  # fmt: skip
+        self.control = Control(address, DEADLINE_S)
+        self.job = self.control.describe(DEADLINE_S)
+        self.layout = layout
+        request = pb.RegisterRequest(
+            protocol=PROTOCOL, job=self.job.job, layout=layout.to_proto(), data=data, worker=worker, pid=os.getpid()
+        )
+        self.session = self.control.register(request)
+        self.worker, self.incarnation = self.session.worker, self.session.incarnation
+        reached = pb.Session()
+        reached.CopyFrom(self.session)
+        for shard in reached.shards:
+            shard.address = via(shard.address)
+        self.client = Client(reached, layout, self.job.codec, DEADLINE_S, transport)
+        every_s = self.job.heartbeat_s if beats else 1e9
+        self.heartbeat = Heartbeat(self.control, self.session.session, every_s, self.client.watch)
+
+    def await_start(self, initial: np.ndarray) -> None:
+        initialised = False
+        while True:
+            reply = self.control.ready(self.session.session, initialised, warm=True)
+            if reply.initialise:
+                self.client.initialise(initial)
+                initialised = True
+            if reply.start:
+                return
+
+    def close(self) -> None:
+        self.heartbeat.stop()
+        self.client.close()
+        self.control.close()

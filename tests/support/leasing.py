@@ -1,0 +1,31 @@
+"""A worker in this process that pushes for samples of its leases."""
+
+from __future__ import annotations
+
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.worker.exchange.client import Samples
+from tests.support.cluster import Member
+from tests.support.numpy_worker import integer_gradient
+
+
+def push_leased(member: Member, count: int, first_seq: int = 1) -> int:
+    """Pushes for `count` batches of leased samples; returns how many were pushed."""
+    seq = first_seq
+    while seq < first_seq + count:
+        task = member.control.lease(member.session.session)
+        if task.kind == pb.VALIDATE:
+            result = pb.Evaluation(samples=8, loss=1.0, accuracy=0.5)
+            member.control.report(
+                pb.ReportRequest(session=member.session.session, kind=task.kind, epoch=task.epoch, validation=result)
+            )
+            continue
+        assert task.kind == pb.TRAIN, task
+        member.client.pull()
+        for start in range(task.start, task.stop, member.job.batch_size):
+            stop = min(start + member.job.batch_size, task.stop)
+            samples = Samples(stop - start, task.lease, task.epoch, start, stop, loss=1.0)
+            member.client.push_pull(integer_gradient(0, seq, member.layout.size), 1.0, samples)
+            seq += 1
+            if seq == first_seq + count:
+                break
+    return seq - first_seq

@@ -1,0 +1,171 @@
+"""A recorded job without processes: real hosts of shards, workers of a few lines, an order drawn from a seed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from downpour.bench.replay.differences import Computed
+from downpour.bench.replay.record import Recorded
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.layout import STATE, TRAINED, Layout
+from downpour.ps.config import ServerSettings
+from downpour.ps.data_plane.shard_runtime import ShardHost
+from downpour.ps.data_plane.snapshot import ShardState
+from downpour.ps.trace import call_log as calls
+from downpour.ps.trace import format as trace
+
+LAYOUT = Layout.of([("w", (11,), TRAINED), ("v", (3, 2), TRAINED), ("moving", (4,), STATE)])
+N = LAYOUT.trained
+
+
+def compute(record: Any, flat: np.ndarray) -> Computed:
+    """What a worker of this job pushes: a nonlinear function of its weights, of itself and of its samples."""
+    worker, seq, start, stop = (int(record[key]) for key in ("worker", "seq", "start", "stop"))
+    drawn = np.random.default_rng((worker, seq, start)).standard_normal(LAYOUT.size).astype(np.float32)
+    gradient = np.sin(3 * flat + np.float32(worker)) + drawn / np.float32(4)
+    gradient[N:] = np.float32(0.1) * (drawn[N:] - flat[N:])
+    norm, loss = float(np.linalg.norm(gradient[:N])), float(np.abs(flat).sum(dtype=np.float64))
+    finite = seq % 13 != 0
+    return Computed(gradient, norm if finite else float("nan"), loss, stop - start, finite=finite)
+
+
+class RecordedJob:
+    """Workers push to some shards, in an order in which real ones could; some die, rest or come late."""
+
+    def __init__(self, shards: int = 1, seed: int = 0, **settings: Any) -> None:
+        self.settings = ServerSettings(**{"shards": shards, "workers": 3, "learning_rate": 0.05, **settings})
+        self.random = np.random.default_rng(seed)
+        self.initial: dict[int, ShardState] = {}
+        self.hosts = [ShardHost(number, lambda event: None) for number in range(shards)]
+        self.versions: list[np.ndarray] = []  # of the first shard's weights
+        self.view, self.members = 0, dict[int, pb.Member]()
+        self.seq: dict[int, int] = {}
+        self.due: dict[int, list[tuple[int, pb.Request, bytes]]] = {}  # pushes on their way, by worker
+        self.lives = dict[int, int]()
+        slices = LAYOUT.cut(shards)
+        initial = self.random.standard_normal(LAYOUT.size).astype(np.float32)
+        for number, (host, part) in enumerate(zip(self.hosts, slices, strict=True)):
+            host.began = lambda state, number=number: self.initial.__setitem__(number, state)  # type: ignore[misc]
+            host.command(pb.ShardCommand(settings=self.settings.model_dump_json(), layout=LAYOUT.to_proto()))
+            state = initial[N:] if part.state else initial[:0]
+            host.initialise(np.concatenate((initial[part.start : part.stop], state)).data.cast("B"))
+        self.flat = initial
+        self.note()
+
+    def note(self) -> None:
+        """Keeps every version of the first shard's weights."""
+        shard = self.hosts[0].trained_shard()
+        while len(self.versions) <= shard.version:
+            buffer, _ = shard.pull()
+            self.versions.append(buffer.array.copy())
+            shard.release(buffer)
+
+    def tell(self, **changes: Any) -> None:
+        """Every shard hears of the members, sooner or later; here at once."""
+        self.view += 1
+        for host in self.hosts:
+            host.command(pb.ShardCommand(view=pb.View(number=self.view, members=self.members.values()), **changes))
+        self.note()
+
+    def join(self, worker: int) -> None:
+        self.lives[worker] = self.lives.get(worker, 0) + 1
+        session = 100 * self.lives[worker] + worker
+        self.members[worker] = pb.Member(worker=worker, incarnation=self.lives[worker], session=session)
+        self.seq[worker] = 0
+        self.tell()
+        self.compute(worker)
+
+    def leave(self, worker: int) -> None:
+        """Dies; never with a push on its way that some shards have."""
+        del self.members[worker]
+        self.due.pop(worker, None)
+        self.tell()
+
+    def rest(self, worker: int, resting: bool) -> None:
+        self.members[worker].resting = resting
+        self.tell()
+
+    def compute(self, worker: int) -> None:
+        """Pulls from every shard and computes; the pushes are on their way then."""
+        slices, parts, bases = LAYOUT.cut(len(self.hosts)), [], []
+        for host in self.hosts:
+            buffer, version = host.pull(pb.Request(kind=pb.PULL), worker)
+            parts.append(buffer.array.copy())
+            bases.append(version)
+            host.trained_shard().release(buffer)
+        flat = np.concatenate([part[: s.trained] for part, s in zip(parts, slices, strict=True)])
+        flat = np.concatenate((flat, parts[0][slices[0].trained :]))
+        self.seq[worker] += 1
+        start = int(self.random.integers(0, 50))
+        stop = start + int(self.random.integers(1, 9))
+        record = {"worker": worker, "seq": self.seq[worker], "start": start, "stop": stop}
+        found = compute(record, flat)
+        self.due[worker] = []
+        for number, (part, base) in enumerate(zip(slices, bases, strict=True)):
+            header = pb.Request(
+                kind=pb.PUSH_PULL, worker=worker, incarnation=self.lives[worker], seq=self.seq[worker],
+                base_version=base, generation=1, codec="float32", norm=found.norm, nonfinite=not found.finite,
+                samples=stop - start, loss=found.loss, start=start, stop=stop, steps=1,
+            )  # fmt: skip
+            vector = found.vector[part.start : part.stop]
+            vector = np.concatenate((vector, found.vector[N:])) if part.state else vector
+            self.due[worker].append((number, header, vector.tobytes() if found.finite else b""))
+
+    def step(self) -> None:
+        """One of the workers that may pushes to one of the shards; when all have it, and let it, it computes again."""
+        able = [worker for worker in self.members if self.due.get(worker)]
+        if not able:
+            return
+        worker = int(self.random.choice(able))
+        due = self.due[worker]
+        number, header, payload = due.pop(int(self.random.integers(len(due))))
+        self.hosts[number].push(header, memoryview(payload))
+        self.note()
+
+    def go_on(self) -> None:
+        """Whoever may proceed pulls and computes."""
+        for worker in self.members:
+            free = all(host.trained_shard().may_proceed(worker) for host in self.hosts)
+            if self.due.get(worker) == [] and free and not self.members[worker].resting:
+                self.compute(worker)
+
+    def whole(self, worker: int) -> bool:
+        """Whether no push of the worker is on its way to some shards only."""
+        return len(self.due.get(worker, [])) in (0, len(self.hosts))
+
+    def run(self, steps: int = 120) -> Recorded:
+        """Trains, with members that come and go, and gives what a run leaves behind."""
+        for worker in range(3):
+            self.join(worker)
+        for step in range(steps):
+            self.step()
+            self.go_on()
+            worker = int(self.random.integers(0, 4))
+            if step % 10 == 9 and worker not in self.members:
+                self.join(worker)
+            elif step % 10 == 5 and len(self.members) > 1 and worker in self.members and self.whole(worker):
+                self.leave(worker)
+            elif step % 10 == 2 and worker in self.members and self.due.get(worker) == []:
+                self.rest(worker, not self.members[worker].resting)
+        while any(self.due.get(worker) for worker in self.members):
+            self.step()
+        self.tell(flush=True)
+        return self.recorded()
+
+    def recorded(self) -> Recorded:
+        facts: dict[tuple[int, int], dict[str, str]]
+        facts = {(w, i): {} for w, lives in self.lives.items() for i in range(1, lives + 1)}
+        traces = [np.frombuffer(host.records.take(), trace.DTYPE) for host in self.hosts]
+        called = [np.frombuffer(host.calls.take(), calls.DTYPE) for host in self.hosts]
+        return Recorded(Path("nowhere"), self.settings, LAYOUT, self.flat, traces, called, facts, "")
+
+    @property
+    def weights(self) -> np.ndarray:
+        """`float32[n + m]`, of all shards."""
+        arrays = [host.trained_shard().pull()[0].array for host in self.hosts]
+        slices = LAYOUT.cut(len(self.hosts))
+        trained = [array[: part.trained] for array, part in zip(arrays, slices, strict=True)]
+        return np.concatenate([*trained, arrays[0][slices[0].trained :]])

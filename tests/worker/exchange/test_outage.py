@@ -1,0 +1,76 @@
+"""Workers, started by hand, whose server dies: they notice at once, say so, and wait for it for a while."""
+
+from __future__ import annotations
+
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from downpour.deploy.scripts.script_settings import SCRIPT_JOB
+from tests.support.cluster import Cluster, Process, wait_until
+from tests.support.restarts import checkpointed, start_again
+
+NOTICED = "the server at {} does not answer: waiting up to {} s for it to come back"
+
+
+def started(cluster: Cluster, reconnect_s: str) -> Process:
+    """A worker that trains at a server which has written a checkpoint."""
+    cluster.serve(1, workers=1, epochs=1000, reconnect_s=reconnect_s, checkpoint_every="0.1s")
+    worker = cluster.start("worker", "-m", "downpour.worker", f"--server={cluster.address}")
+    wait_until(lambda: checkpointed(cluster.run, 1), "a checkpoint of what was trained is written")
+    return worker
+
+
+def test_a_worker_whose_server_does_not_come_back_gives_up_and_says_so(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    try:
+        worker = started(cluster, "2")
+        cluster.servers[0].kill()
+        assert worker.wait() == 1
+        assert NOTICED.format(cluster.address, 2) in worker.errors
+        last = worker.errors.splitlines()[-1]
+        assert last.startswith(f"downpour worker: the server at {cluster.address} is gone and was not back within 2 s")
+        assert "can be resumed" in last
+    finally:
+        cluster.close()
+
+
+@pytest.mark.slow
+def test_a_scripts_worker_notices_too_and_does_not_wait_for_what_cannot_come(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    try:
+        server = cluster.start("ps-0", "-m", "downpour.ps", f"--run-dir={cluster.run}", *SCRIPT_JOB, "--workers=1")
+        address = server.announcement()["address"]
+        script = ("tests/scripts/long_fit.py", str(tmp_path), "100000")
+        worker = cluster.start("worker", "-m", "downpour.worker.fit", f"--server={address}", "--worker=0", *script)
+        assert worker.child.stdout is not None
+        assert worker.child.stdout.readline() == b"EPOCH 0\n"
+        server.kill()
+        assert worker.wait() == 3
+        assert NOTICED.format(address, 10) in worker.errors
+        assert f"the server at {address} is gone and was not back within 10 s. The servers of" in worker.errors
+        assert "resume" not in worker.errors
+    finally:
+        cluster.close()
+
+
+@pytest.mark.slow
+def test_a_worker_goes_on_when_its_server_is_back_and_can_be_stopped_while_it_waits(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    try:
+        worker = started(cluster, "600")
+        noticed = NOTICED.format(cluster.address, 600)
+        cluster.servers[0].kill()
+        wait_until(lambda: noticed in worker.errors, "the worker has missed the server")
+        again = start_again(cluster, 0, cluster.address, workers=1, epochs=1000, reconnect_s=600)
+        back = re.compile(r"answers again, after .* s\n(.*\n)*.*worker 0, incarnation 2, joined")
+        wait_until(lambda: back.search(worker.errors), "the worker has joined again")
+        again.kill()
+        wait_until(lambda: worker.errors.count(noticed) == 2, "the worker has missed the server again")
+        worker.child.send_signal(signal.SIGINT)
+        assert worker.wait() == 0
+        assert worker.errors.splitlines()[-1].endswith("asked to stop: left the job")
+    finally:
+        cluster.close()

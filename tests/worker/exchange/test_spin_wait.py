@@ -1,0 +1,65 @@
+"""Waiting awake where replies come soon, asleep where they do not."""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+import pytest
+
+from downpour.worker.exchange.spin_wait import AWAKE_S, Wakeful
+
+LOOK_S = AWAKE_S / 10  # that a look takes
+
+
+class Line:
+    """A socket on which a message comes so many seconds after somebody begins to wait; its clock."""
+
+    def __init__(self) -> None:
+        """No time has passed."""
+        self.now = self.after_s = 0.0
+        self.looks = self.sleeps = 0
+
+    def recv(self, limit_bytes: int, flags: int = 0) -> bytes:
+        """A message of so many bytes."""
+        if flags == socket.MSG_DONTWAIT:
+            self.looks, self.now = self.looks + 1, self.now + LOOK_S
+            if self.after_s > LOOK_S:
+                self.after_s -= LOOK_S
+                raise BlockingIOError
+        else:
+            self.sleeps, self.now = self.sleeps + 1, self.now + self.after_s
+        return bytes(limit_bytes)
+
+    def wait(self, wakeful: Wakeful, after_s: float) -> tuple[int, int]:
+        """How often it was looked at, and whether somebody slept, until a message came."""
+        self.after_s, self.looks, self.sleeps = after_s, 0, 0
+        assert wakeful.receive(self) == bytes(7)  # type: ignore[arg-type]
+        return self.looks, self.sleeps
+
+
+def test_who_waits_for_short_is_awake_and_who_waits_for_long_sleeps() -> None:
+    line = Line()
+    wakeful = Wakeful(7, lambda: line.now)
+    assert line.wait(wakeful, 0.0) == (1, 0)
+    assert line.wait(wakeful, 2.5 * LOOK_S) == (3, 0)
+    looks, sleeps = line.wait(wakeful, 100 * AWAKE_S)
+    assert 9 <= looks <= 11 and sleeps == 1, "it must not look for longer than it may"
+    assert line.wait(wakeful, LOOK_S / 2) == (1, 0), "one long wait must not put it to sleep"
+    waits = [line.wait(wakeful, 100 * AWAKE_S) for _ in range(10)]
+    assert waits[-1] == (0, 1), "it must expect a long wait after several"
+    waits = [line.wait(wakeful, LOOK_S / 2) for _ in range(15)]
+    assert waits[0] == (0, 1) and waits[-1] == (1, 0), "it must come to expect short waits again"
+
+
+def test_a_socket_keeps_its_deadline_and_its_end() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        wakeful = Wakeful(100)
+        theirs.send(b"one")
+        assert wakeful.receive(ours) == b"one"
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 10_000))
+        with pytest.raises(BlockingIOError):
+            wakeful.receive(ours)
+        theirs.close()
+        assert wakeful.receive(ours) == b""

@@ -1,0 +1,121 @@
+"""Parts of a script's worker by themselves: its samples, what is told of worker 0, its files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from downpour.protos.layout import STATE, TRAINED, Layout
+from downpour.worker.fit.callback_state import heard, restore, said, state_of
+from downpour.worker.fit.keras_patches import Copies
+
+
+@pytest.mark.parametrize("kind", ["array", "tensor", "ragged"])
+def test_samples_that_alternate_are_dealt_out_mixed_and_each_once(kind: str) -> None:
+    import tensorflow as tf
+
+    from downpour.worker.fit.data_parts import part_of
+
+    x, y = np.arange(1000), np.arange(1000) % 2
+    given = {"array": x, "tensor": tf.constant(x), "ragged": tf.RaggedTensor.from_row_lengths(x, np.ones(1000, int))}
+    parts = [np.ravel(np.asarray(_flat(part_of(given[kind], rank, 4, seed=7)))) for rank in range(4)]
+    targets = [part_of(y, rank, 4, seed=7) for rank in range(4)]
+    assert sorted(np.concatenate(parts)) == x.tolist()
+    assert [len(part) for part in parts] == [250] * 4
+    for part, target in zip(parts, targets, strict=True):
+        np.testing.assert_array_equal(part % 2, target)
+        assert (np.diff(part) > 0).all()
+        assert 0.35 < target.mean() < 0.65
+
+
+def _flat(part: Any) -> Any:
+    return getattr(part, "flat_values", part)
+
+
+class Seen:
+    """As a callback is: with attributes of its own and of Keras's."""
+
+    def __init__(self, **attributes: Any) -> None:
+        vars(self).update(attributes)
+
+
+class Other(Seen):
+    pass
+
+
+def test_callbacks_of_others_are_given_what_travels() -> None:
+    leads = Seen(
+        params={"epochs": 1}, _model=object(), losses=[0.5, np.float32(0.25)], best=None, name="a",
+        by_epoch={0: np.arange(3, dtype=np.float32), (1, 2): True}, weights=[np.zeros(100_000)], file=object(),
+    )  # fmt: skip
+    follows = Seen(kept=1)
+    restore([follows, Other()], state_of([leads, Seen(no="class")]))
+    assert follows.losses == [0.5, 0.25] and follows.best is None and follows.name == "a"  # type: ignore[attr-defined]
+    by_epoch = follows.by_epoch  # type: ignore[attr-defined]
+    assert by_epoch[0].dtype == np.float32 and by_epoch[(1, 2)] is True
+    assert set(vars(follows)) == {"kept", "losses", "best", "name", "by_epoch"}
+    restore([follows], "")
+
+
+def test_what_is_too_much_stays_behind() -> None:
+    callback = Seen(many=["x" * 1000] * 2000, few=[1])
+    (state,) = json.loads(state_of([callback]))
+    assert state["state"] == {"few": [1]}
+
+
+def test_logs_that_are_no_numbers_travel() -> None:
+    assert said({}) == "" and heard("") == {}
+    back = heard(said({"f1": np.array([0.5, 0.75]), "odd": np.array(["text"])}))
+    np.testing.assert_array_equal(back["f1"], [0.5, 0.75])
+    assert set(back) == {"f1"}
+
+
+def test_a_worker_reads_what_it_has_saved_and_other_files_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    copies = Copies()
+    place = copies.place_for("model.keras")
+    assert Path(place).name == "model.keras" and not Path(place).is_relative_to(tmp_path)
+    assert copies.place_for(tmp_path / "model.keras") == place == copies.found(Path("model.keras"))
+    assert copies.found("another.keras") == "another.keras"
+    assert copies.found(None) is None
+    Path(place).write_text("weights")
+    copies.close()
+    assert not Path(place).exists() and copies.found("model.keras") == "model.keras"
+
+
+def test_layouts_of_other_names_fit() -> None:
+    ours = Layout.of([("dense/kernel", (2, 3), TRAINED), ("norm/mean", (3,), STATE)])
+    assert ours.fits(Layout.of([("dense_1/kernel", (2, 3), TRAINED), ("norm_1/mean", (3,), STATE)]))
+    assert not ours.fits(Layout.of([("dense/kernel", (3, 2), TRAINED), ("norm/mean", (3,), STATE)]))
+    assert not ours.fits(Layout.of([("dense/kernel", (2, 3), TRAINED), ("norm/mean", (3,), TRAINED)]))
+
+
+def test_tensorflow_is_given_memory_that_no_reply_overwrites() -> None:
+    import keras
+    import tensorflow as tf
+
+    from downpour.worker.exchange.pages import pages
+    from downpour.worker.fit.gradient_op import Wire
+
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.layers.Input((16,)), keras.layers.Dense(16)])
+    replies = np.frombuffer(pages(4 * (16 * 16 + 16)), np.float32)
+
+    class Member:
+        nonfinite_limit, leases, spent = 1, None, None
+
+        def push_pull(self, gradient: np.ndarray, *facts: object) -> np.ndarray:
+            replies[:] += 1
+            return replies
+
+    wire = Wire(model, keras.optimizers.SGD(), Member())  # type: ignore[arg-type]
+    tf.function(lambda: wire.step({id(v): v.value for v in model.trainable_variables}))()
+    replies[:] = 7
+    for variable in model.trainable_variables:
+        assert (variable.numpy() == 1).all()

@@ -1,0 +1,217 @@
+"""The data: a registry of named sets, and any `.npz` of the same four arrays. Imports no TensorFlow."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import math
+import os
+import socket
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from downpour.worker.catalog.npz import ARRAYS, Array, DatasetError, labels_of, read_idx_folder, read_npz, samples_of
+from downpour.worker.catalog.synthetic import BUILT_IN
+
+__all__ = ["DATASETS", "Dataset", "DatasetError", "Split", "checksum_of", "load", "scale_of", "split"]
+
+MNIST = Path(__file__).parents[1] / "data" / "mnist.npz"
+MNIST_CHECKSUM = "e5ea4841dd6fde90b155843179ce5756a4864227194eec7fb09d7cfc4cf702a5"
+FASHION_MNIST_PACKAGE = Path("/usr/share/datasets/fashion-mnist")
+FASHION_MNIST_CHECKSUM = "8294d2ca571ee42977a0b2dbf2f2f22ac6655a869e4497e2cd010da5acf40c92"
+DOWNLOAD_SILENCE_S = 30.0
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Samples and labels for training and for test; all arrays are read-only.
+
+    Attributes:
+        name: What it was asked for by: a registry name or a path.
+        x_train: uint8[n, ...] pixels or float32[n, ...] features.
+        y_train: Integers [n], the class of each sample, from 0; or float32[n], a number to be met.
+        x_test: As `x_train`, of the same sample shape and dtype.
+        y_test: As `y_train`.
+        checksum: SHA-256 (hex) over the four arrays: two machines that agree on it hold the same data.
+    """
+
+    name: str
+    x_train: Array
+    y_train: Array
+    x_test: Array
+    y_test: Array
+    checksum: str
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one sample."""
+        return tuple(self.x_train.shape[1:])
+
+    @property
+    def classes(self) -> int:
+        """The number of classes: one more than the largest label; 1 where the targets are numbers."""
+        if self.y_train.dtype.kind == "f":
+            return 1
+        return 1 + int(max(self.y_train.max(), self.y_test.max()))
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Views of a dataset: what is trained on, what is held out from it, and the test set."""
+
+    x_train: Array
+    y_train: Array
+    x_validation: Array
+    y_validation: Array
+    x_test: Array
+    y_test: Array
+
+
+def load(spec: str) -> Dataset:
+    """Loads a dataset by registry name, or from an `.npz` file.
+
+    Args:
+        spec: A name in `DATASETS`, or the path of an `.npz` with `x_train, y_train, x_test, y_test`.
+
+    Raises:
+        DatasetError: No such name or file; or the file is damaged, or its arrays do not fit together.
+    """
+    if spec in DATASETS:
+        return DATASETS[spec](spec)
+    path = Path(spec).expanduser()
+    if path.suffix != ".npz" and not path.exists():
+        raise DatasetError(
+            f"a dataset must be {', '.join(DATASETS)}, or the path of an .npz file that exists. Received: {spec!r}."
+        )
+    return _checked(spec, read_npz(path))
+
+
+def split(dataset: Dataset, validation_split: float) -> Split:
+    """Holds out the last samples of the training set, exactly as `validation_split` of Keras's `fit` does.
+
+    Args:
+        dataset: The dataset to cut; nothing is copied.
+        validation_split: The fraction to hold out, in [0, 1): floor(n * (1 - fraction)) are for training.
+
+    Raises:
+        DatasetError: The fraction is out of range, or leaves no sample on one side.
+    """
+    if not 0 <= validation_split < 1:
+        raise DatasetError(f"validation_split must be at least 0 and below 1. Received: {validation_split}.")
+    samples = len(dataset.x_train)
+    cut = math.floor(samples * (1.0 - validation_split))
+    if cut == 0 or (validation_split > 0 and cut == samples):
+        raise DatasetError(
+            "validation_split must leave samples to train and to validate on. Received: "
+            f"{validation_split} of {samples} samples, which trains on {cut}. "
+            "Choose another fraction, or 0 for no validation."
+        )
+    x, y = dataset.x_train, dataset.y_train
+    return Split(x[:cut], y[:cut], x[cut:], y[cut:], dataset.x_test, dataset.y_test)
+
+
+def scale_of(dataset: Dataset) -> float:
+    """What samples are multiplied by before the model: 1/255 for pixels (uint8), 1 for features (float32)."""
+    return 1 / 255 if dataset.x_train.dtype == np.uint8 else 1.0
+
+
+def checksum_of(arrays: Mapping[str, Array]) -> str:
+    """SHA-256 (hex) over name, dtype, shape and bytes of the four arrays, in the order of `ARRAYS`."""
+    digest = hashlib.sha256()
+    for name in ARRAYS:
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.data)
+    return digest.hexdigest()
+
+
+def _checked(name: str, arrays: Mapping[str, Array], checksum: str | None = None, source: str = "") -> Dataset:
+    """The dataset of four arrays that fit together and, where a checksum is known, are the ones expected.
+
+    Args:
+        name: What the dataset was asked for by.
+        arrays: The four arrays, as they were read.
+        checksum: What `checksum_of` must give.
+        source: Where the arrays are from and what to do if they are not the expected ones.
+    """
+    found = {key: samples_of(name, key, arrays[key]) for key in ("x_train", "x_test")}
+    found |= {key: labels_of(name, key, arrays[key]) for key in ("y_train", "y_test")}
+    for part in ("train", "test"):
+        samples, labels = len(found[f"x_{part}"]), len(found[f"y_{part}"])
+        if samples != labels:
+            raise DatasetError(
+                f"{name}: x_{part} and y_{part} must have one label for each sample. "
+                f"Received: {samples} samples and {labels} labels. Save them in step."
+            )
+    train, test = found["x_train"], found["x_test"]
+    if (train.shape[1:], train.dtype) != (test.shape[1:], test.dtype):
+        raise DatasetError(
+            f"{name}: x_train and x_test must have samples of one shape and dtype. Received: "
+            f"{train.shape[1:]} {train.dtype} and {test.shape[1:]} {test.dtype}. "
+            "Save both prepared in the same way."
+        )
+    received = checksum_of(found)
+    if checksum is not None and received != checksum:
+        raise DatasetError(f"{name} must have the SHA-256 {checksum}. Received: {received} from {source}.")
+    for array in found.values():
+        array.setflags(write=False)
+    return Dataset(name, train, found["y_train"], test, found["y_test"], received)
+
+
+def _mnist(name: str) -> Dataset:
+    """MNIST, which is part of this package."""
+    return _checked(name, read_npz(MNIST), MNIST_CHECKSUM, f"{MNIST}; install downpour again")
+
+
+def _fashion_mnist(name: str) -> Dataset:
+    """Fashion-MNIST: Debian's package, else Keras's cache, else Keras's download."""
+    cache = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "datasets" / "fashion-mnist"
+    with _one_process():
+        for folder in (FASHION_MNIST_PACKAGE, cache):
+            if arrays := read_idx_folder(folder):
+                return _checked(name, arrays, FASHION_MNIST_CHECKSUM, f"{folder}; delete it and run this again")
+        try:
+            arrays = _keras_fashion_mnist()
+        # Keras raises a bare Exception where it cannot reach its server.
+        except Exception as error:
+            raise DatasetError(
+                f"{name} must be in {FASHION_MNIST_PACKAGE} (apt install dataset-fashion-mnist), "
+                f"or in Keras's cache {cache}, or Keras must be able to download it. Received: "
+                f"neither folder has its four files, and the download failed: {type(error).__name__}: {error}."
+            ) from error
+    return _checked(name, arrays, FASHION_MNIST_CHECKSUM, f"Keras; delete {cache} and run this again")
+
+
+def _keras_fashion_mnist() -> dict[str, Array]:
+    from keras.datasets import fashion_mnist
+
+    silence_s = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_SILENCE_S)
+    try:
+        (x_train, y_train), (x_test, y_test) = fashion_mnist.load_data()
+    finally:
+        socket.setdefaulttimeout(silence_s)
+    return dict(zip(ARRAYS, (x_train, y_train, x_test, y_test), strict=True))
+
+
+@contextmanager
+def _one_process() -> Iterator[None]:
+    """Lets one process of this machine in: Keras downloads in place, and workers start at the same moment."""
+    folder = os.open(tempfile.gettempdir(), os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+DATASETS: Mapping[str, Callable[[str], Dataset]] = {
+    "mnist": _mnist,
+    "fashion_mnist": _fashion_mnist,
+    **dict.fromkeys(BUILT_IN, lambda name: _checked(name, BUILT_IN[name]())),
+}

@@ -1,0 +1,61 @@
+"""What the bits of a gradient depend on beside weights and samples: told at registration, kept in config.json."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from downpour.worker.compute.flat_model import FlatModel
+
+# They choose kernels, or change what kernels do.
+VARIABLES = (
+    "TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE", "TF_XLA_FLAGS", "XLA_FLAGS",
+    "TF_SET_ONEDNN_FPMATH_MODE",
+)  # fmt: skip
+
+
+def facts_here() -> dict[str, str]:
+    """Versions, processor and variables of this process."""
+    set_here = [f"{name}={os.environ[name]}" for name in VARIABLES if name in os.environ]
+    return {
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "variables": " ".join(set_here),
+    }
+
+
+def compiled_facts(xla: bool, model: FlatModel) -> dict[str, str]:
+    """Which form of the gradient was chosen, and the seeds that the model itself was built with."""
+    return {"compiled": "xla" if xla else "plain", "seeds": seeds_text(model.seeds)}
+
+
+def seeds_text(seeds: list[np.ndarray]) -> str:
+    """The seeds of a model's generators, as `12,34 56,78`."""
+    return " ".join(",".join(str(int(number)) for number in seed) for seed in seeds)
+
+
+def seeds_of(text: str) -> list[np.ndarray]:
+    """The seeds, `int64[2]` each, that `seeds_text` wrote."""
+    return [np.array([int(number) for number in seed.split(",")], np.int64) for seed in text.split()]
+
+
+def _processor() -> str:
+    """The processor's name as the kernel gives it, and a digest of what it can do."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    rows = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    abilities = " ".join(sorted(rows.get("flags", rows.get("Features", "")).split()))
+    name = rows.get("model name", platform.machine())
+    return f"{name}, {hashlib.sha256(abilities.encode()).hexdigest()[:12]}"

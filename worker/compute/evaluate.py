@@ -1,0 +1,63 @@
+"""Loss and accuracy of flat weights on a split of the data, and the coordinator's tasks that ask for them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.worker.compute.flat_model import FlatModel, correct_of
+
+BATCH = 250  # so few that a slow model, too, has looked at the clock in time
+
+
+def never() -> float:
+    """The deadline of what may take its time."""
+    return math.inf
+
+
+class Evaluator:
+    """Evaluates a model at any flat weights."""
+
+    def __init__(self, model: keras.Model, scale: float) -> None:
+        """Traces nothing yet.
+
+        Args:
+            model: Built; its own weights are not used.
+            scale: Factor on the samples.
+        """
+        self._model, self._scale = FlatModel(model), scale
+        self._sums = tf.function(self._sums_of, autograph=False, reduce_retracing=True)
+
+    def __call__(
+        self, flat: np.ndarray, x: np.ndarray, y: np.ndarray, deadline: Callable[[], float] = never
+    ) -> pb.Evaluation:
+        """Mean loss and accuracy at `flat`, `float32[n + m]`; zeros where there are no samples.
+
+        Args:
+            flat: Weights.
+            x: Samples.
+            y: Targets.
+            deadline: Time (monotonic) past which no further samples are looked at.
+        """
+        loss = correct = 0.0
+        weights, seen = tf.convert_to_tensor(flat), 0
+        for start in range(0, len(x), BATCH):
+            if time.monotonic() >= deadline():
+                break
+            chunk = slice(start, start + BATCH)
+            sums = self._sums(weights, tf.constant(x[chunk]), tf.constant(y[chunk])).numpy()
+            loss, correct = loss + float(sums[0]), correct + float(sums[1])
+            seen = min(start + BATCH, len(x))
+        count = max(seen, 1)
+        return pb.Evaluation(samples=seen, loss=loss / count, accuracy=correct / count)
+
+    def _sums_of(self, flat: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        outputs = self._model.outputs(flat, tf.cast(x, tf.float32) * self._scale)
+        count = tf.cast(tf.shape(x)[0], tf.float32)
+        return tf.stack([self._model.losses(y, outputs) * count, correct_of(y, outputs)])

@@ -1,0 +1,211 @@
+"""From flat weights and sample numbers to loss and flat gradient, in one `tf.function`.
+
+TensorFlow reads the weights in place: where a shard on this host committed them, else in memory that they are copied
+into once. The gradient is TensorFlow's own memory, which the transport reads in place: one vector, or several where
+there are large tensors, which are not copied to join the others. Loss, norm and the count of correct samples are its
+last elements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from downpour.protos.chunked_vector import Pieces
+from downpour.worker.catalog.datasets import Dataset, scale_of
+from downpour.worker.compute.direct_call import traced
+from downpour.worker.compute.flat_model import FlatModel, flattened, layout_of, read_weights, seed_words, write_weights
+from downpour.worker.compute.xla import Log, choose, clock_for, quiet
+from downpour.worker.compute.zero_copy import Input
+
+__all__ = ["Gradient", "GradientFunction", "ResidentData", "layout_of", "read_weights", "write_weights"]
+
+NUMBERS = 3  # behind the gradient: loss, correct, norm
+LARGE_BYTES = 1 << 20  # a gradient's tensor that is not copied to join the others
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """What one batch, or the sum of several local steps, says.
+
+    Attributes:
+        vector: `float32[n + m]`: the gradient, then the differences of the state. Views of TensorFlow's memory, in
+            which no argument lies.
+        norm: Of the gradient, after clipping.
+        loss: Mean over the samples.
+        correct: Samples whose largest output is their class.
+    """
+
+    vector: np.ndarray | Pieces
+    norm: float
+    loss: float
+    correct: int
+
+    @property
+    def flat(self) -> np.ndarray:
+        """The vector in one piece."""
+        return self.vector[:]
+
+    @property
+    def finite(self) -> bool:
+        """Whether every element is a number."""
+        return bool(np.isfinite(self.norm))
+
+    @classmethod
+    def of(cls, outputs: Sequence[tf.Tensor], weights: tf.Tensor, steps: int = 1) -> Gradient:
+        """Of what a function returns, `joined`: gradient, differences of the state, Σ loss, correct, norm.
+
+        Args:
+            outputs: Of the function.
+            weights: That it was given. A gradient that is its tensor, as that of half its square, may lie there.
+            steps: That it took.
+        """
+        *arrays, last = [np.asarray(memoryview(output)) for output in outputs]
+        if arrays:
+            given = np.asarray(memoryview(weights))
+            arrays = [array.copy() if np.may_share_memory(array, given) else array for array in arrays]
+        loss, correct, norm = last[-NUMBERS:].tolist()
+        if len(last) > NUMBERS:
+            arrays.append(last[:-NUMBERS])
+        vector = arrays[0] if len(arrays) == 1 else Pieces(arrays)
+        return cls(vector, norm, loss / steps, int(correct))
+
+
+class ResidentData:
+    """The training samples in TensorFlow's memory: a step is given their numbers alone."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        """Copies the training set, in the type that it has."""
+        self.count = len(dataset.x_train)
+        self.scale = scale_of(dataset)
+        with tf.device("CPU"):
+            self._x, self._y = tf.constant(dataset.x_train), tf.constant(dataset.y_train)
+
+    def batch(self, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Samples as the model takes them, and their classes."""
+        return tf.cast(tf.gather(self._x, indices), tf.float32) * self.scale, tf.gather(self._y, indices)
+
+
+class GradientFunction:
+    """The model's loss and gradient on resident data, as a function of a flat vector.
+
+    Attributes:
+        xla: Whether whole batches go through XLA.
+        model: What is differentiated.
+        data: What it is trained on.
+    """
+
+    def __init__(
+        self, model: keras.Model, dataset: Dataset, batch_size: int, clip_norm: float = 0.0, threads: int = 1
+    ) -> None:
+        """Traces nothing yet.
+
+        Args:
+            model: Built; its own weights are not used.
+            dataset: Kept in TensorFlow's memory.
+            batch_size: Samples of a whole batch.
+            clip_norm: Largest norm of the gradient; 0 does not clip.
+            threads: That TensorFlow uses.
+        """
+        self.xla = False
+        self.model, self.data = FlatModel(model), ResidentData(dataset)
+        self.batch_size, self.clock = batch_size, clock_for(threads)
+        self._clip_norm = clip_norm
+        self._flat = Input((self.model.layout.size,))
+        self._whole = Input((batch_size,), np.int32)
+
+    def __call__(self, flat: np.ndarray, indices: np.ndarray, seed: Sequence[int] = (), step: int = 0) -> Gradient:
+        """Loss and gradient at `flat`, `float32[n + m]`, on the samples `int32[b]`.
+
+        Args:
+            flat: Weights and state.
+            indices: Of training samples.
+            seed: Of the push, for a model that draws random numbers: see `seed_words`.
+            step: Of the push's local steps, from 0.
+        """
+        if len(indices) == self.batch_size:
+            function, batch = self.function, self._whole.filled(indices)
+        else:
+            function, batch = self._plain, tf.convert_to_tensor(indices, tf.int32)
+        weights = self._flat.filled(flat)
+        return Gradient.of(function(weights, batch, *self.seeds(seed, step)), weights)
+
+    def warm_up(self, flat: np.ndarray, xla: str, log: Log = quiet) -> dict[str, float]:
+        """Compiles, and under `auto` keeps what is faster; returns median times in seconds.
+
+        Args:
+            flat: Any weights.
+            xla: `on`, `off` or `auto`.
+            log: Told why XLA cannot be used, where it cannot.
+        """
+        indices = np.arange(self.batch_size, dtype=np.int32) % self.data.count
+        arguments = (self._flat.filled(flat), self._whole.filled(indices), *self.seeds())
+        forms = {"plain": lambda: self._plain(*arguments), "xla": lambda: self._compiled(*arguments)}
+        self.xla, times = choose(xla, forms, self.clock, log)
+        return times
+
+    def seeds(self, numbers: Sequence[int] = (), step: int = 0) -> tuple[tf.Tensor, ...]:
+        """The last argument of a function of this model: there is none unless it draws random numbers."""
+        return (tf.constant(seed_words(numbers, step), tf.int64),) if self.model.random else ()
+
+    @property
+    def function(self) -> Any:
+        """What whole batches go through, compiled."""
+        return self._compiled if self.xla else self._plain
+
+    @cached_property
+    def _plain(self) -> Any:
+        return self._traced(None, jit_compile=None)
+
+    @cached_property
+    def _compiled(self) -> Any:
+        # The gather is part of it: a function that is XLA from end to end runs in the calling thread.
+        return self._traced(self.batch_size, jit_compile=True)
+
+    def _traced(self, samples: int | None, jit_compile: bool | None) -> Any:
+        specs = [tf.TensorSpec([self.model.layout.size]), tf.TensorSpec([samples], tf.int32), *self.seed_specs()]
+        return traced(self._gradient, specs, jit_compile)
+
+    def seed_specs(self) -> list[tf.TensorSpec]:
+        """The types of `seeds`."""
+        return [tf.TensorSpec([2], tf.int64)] if self.model.random else []
+
+    def _gradient(self, flat: tf.Tensor, indices: tf.Tensor, *seeds: tf.Tensor) -> list[tf.Tensor]:
+        weights, state = self.model.pieces(flat)
+        gradients, new_state, loss, correct = self.step(weights, state, indices, *seeds)
+        differences = [new - old for new, old in zip(new_state, state, strict=True)]
+        norm = norm_of(gradients)
+        return joined([*gradients, *differences, tf.stack([loss, correct, norm])])
+
+    def step(
+        self, weights: list[tf.Tensor], state: list[tf.Tensor], indices: tf.Tensor, seed: tf.Tensor | None = None
+    ) -> tuple[list[tf.Tensor], list[tf.Tensor], tf.Tensor, tf.Tensor]:
+        """Gradients (clipped), new state, loss and correct samples of one batch, in tensors."""
+        back = self.model.backward(weights, state, *self.data.batch(indices), seed)
+        gradients = back.gradients
+        if self._clip_norm:
+            scale = tf.minimum(1.0, self._clip_norm / tf.maximum(norm_of(gradients), 1e-12))
+            gradients = [gradient * scale for gradient in gradients]
+        return gradients, back.state, back.loss, back.correct
+
+
+def joined(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Vectors that hold the elements of all tensors in order: one, but for large tensors, which are not copied."""
+    runs: list[list[tf.Tensor]] = [[]]
+    for vector in flattened(tensors):
+        if 4 * (vector.shape[0] or 0) < LARGE_BYTES:  # or of a length that nobody knows beforehand
+            runs[-1].append(vector)
+        else:
+            runs += [[vector], []]
+    return [tf.concat(run, 0) if len(run) > 1 else run[0] for run in runs if run]
+
+
+def norm_of(tensors: list[tf.Tensor]) -> tf.Tensor:
+    """The Euclidean norm of all elements together."""
+    return tf.sqrt(2.0 * tf.add_n([tf.nn.l2_loss(tensor) for tensor in tensors]))

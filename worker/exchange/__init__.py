@@ -1,0 +1,4 @@
+"""The connections to the servers: the session, pulls and pushes over each transport, and lost servers.
+
+It imports `downpour.protos`, and never TensorFlow.
+"""

@@ -1,0 +1,299 @@
+"""Pulls and pushes whole flat vectors: cuts them into shards, numbers the pushes, keeps the versions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.chunked_vector import Pieces
+from downpour.protos.codec import codec_named
+from downpour.protos.errors import DownpourError
+from downpour.protos.frame import Buffer, Frame
+from downpour.protos.layout import Layout, Slice
+from downpour.worker.exchange import shared_memory
+from downpour.worker.exchange.error_feedback import Feedback
+from downpour.worker.exchange.grpc_stream import Loop, ShardStream
+from downpour.worker.exchange.pages import pages
+from downpour.worker.exchange.transport import Transport
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a gradient was computed from.
+
+    Attributes:
+        count: Samples that it averages over.
+        steps: Local steps that it sums up.
+        lease: Number of the lease that they belong to; 0 if none.
+        start: With `stop`, positions in the epoch's permutation.
+    """
+
+    count: int = 1
+    lease: int = 0
+    epoch: int = 0
+    start: int = 0
+    stop: int = 0
+    loss: float = 0.0
+    correct: int = 0
+    steps: int = 1
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """Weights and what they are.
+
+    Attributes:
+        flat: `float32[n + m]`, not to be written to; valid until the next request is sent, or with `overlap` until
+            the one after it.
+        versions: Of every shard.
+        replies: Headers of every shard's reply.
+    """
+
+    flat: np.ndarray
+    versions: tuple[int, ...]
+    replies: tuple[pb.Reply, ...]
+
+
+class Client:
+    """One worker's connections to all shards.
+
+    Attributes:
+        transports: How payloads travel to each shard: `shm` or `grpc`.
+    """
+
+    def __init__(
+        self,
+        session: pb.Session,
+        layout: Layout,
+        codec: str,
+        timeout_s: float,
+        transport: str = "auto",
+        feedback: Feedback | None = None,
+        overlap: bool = False,
+    ) -> None:
+        """Connects to every shard.
+
+        Args:
+            session: As the coordinator opened it.
+            layout: Of the model.
+            codec: Of pushes.
+            timeout_s: How long an awaited message may take.
+            transport: `auto` (shared memory where it works, else gRPC), `shm` or `grpc`.
+            feedback: What the codec has left out so far (default: nothing).
+            overlap: Weights may still be read while the next request is in flight.
+
+        Raises:
+            Unreachable: Only shared memory is wanted, and a shard is not within its reach.
+        """
+        self._session, self._layout, self._codec, self._keep = session, layout, codec, overlap
+        self._slices = layout.cut(len(session.shards))
+        self._feedback = feedback or Feedback(codec, self._slices, (session.worker, session.incarnation))
+        self._loop = Loop(background=overlap)
+        self._links: list[Transport] = []
+        try:
+            for shard, part in zip(session.shards, self._slices, strict=True):
+                self._links.append(self._connect(shard, part, timeout_s, transport))
+        except BaseException:
+            self.close()
+            raise
+        self.transports = ["grpc" if link.resends_weights else "shm" for link in self._links]
+        self._generations = [shard.generation for shard in session.shards]
+        self._versions = [0] * len(self._links)
+        self._vectors: list[np.ndarray | None] = [None] * len(self._links)  # of those versions, while they are kept
+        self._seq = 0
+        several = len(self._links) > 1
+        memory = [pages(4 * layout.size if several else 0) for _ in range(1 + overlap)]
+        self._flats = [np.frombuffer(one, np.float32) for one in memory]
+
+    def initialise(self, flat: np.ndarray) -> None:
+        """Sends the initial weights `float32[n + m]` to every shard."""
+        requests = [pb.Request(kind=pb.INIT) for _ in self._slices]
+        payloads = [[_bytes(flat[part.start : part.stop]), *self._state(flat, part)] for part in self._slices]
+        self._send(requests, payloads)
+        self._receive()
+
+    def assign(self, flat: np.ndarray, slot: str = "", step: int = 0) -> None:
+        """Sets other weights `float32[n + m]` on every shard of a script's job, or a slot of the optimizer.
+
+        Args:
+            flat: The weights; of a slot, the last m do not matter.
+            slot: Its name.
+            step: With a slot: updates that the optimizer has behind it.
+        """
+        requests = [pb.Request(kind=pb.ASSIGN, slot=slot, step=step) for _ in self._slices]
+        payloads = [[_bytes(flat[part.start : part.stop]), *self._state(flat, part)] for part in self._slices]
+        self._send(requests, payloads)
+        self._receive()
+
+    def pull(self, pin: int = 0) -> Pulled:
+        """The committed weights, or those pinned under a number.
+
+        Raises:
+            DownpourError: As a shard said, or Unreachable, or DeadlineExceeded.
+        """
+        requests = [pb.Request(kind=pb.PULL, pin=pin) for _ in self._slices]
+        if not pin:
+            for index, request in enumerate(requests):
+                self._say_what_is_held(index, request)
+        self._send(requests, [[] for _ in requests])
+        return self._pulled(self._receive(), pinned=pin > 0)
+
+    def pull_slot(self, slot: str) -> np.ndarray:
+        """A slot of the optimizer, `float32[n + m]` with m zeros; valid until the next request is sent."""
+        requests = [pb.Request(kind=pb.PULL, slot=slot) for _ in self._slices]
+        self._send(requests, [[] for _ in requests])
+        return self._pulled(self._receive(), pinned=True).flat
+
+    def push_pull(self, gradient: np.ndarray, norm: float, samples: Samples, nonfinite: bool = False) -> Pulled:
+        """Pushes a gradient `float32[n + m]` (the last m: differences of the state) and pulls.
+
+        The weights of one shard come from the turn in which the push was counted, or in which its gate
+        opened.
+
+        Args:
+            gradient: Computed from the weights pulled last.
+            norm: Of the whole gradient.
+            samples: That it comes from.
+            nonfinite: It holds NaN or Inf; then only its header is sent.
+
+        Raises:
+            DownpourError: As a shard said, or Unreachable, or DeadlineExceeded.
+        """
+        self.push(gradient, norm, samples, nonfinite)
+        return self.pulled()
+
+    def push(
+        self,
+        gradient: np.ndarray | Pieces,
+        norm: float,
+        samples: Samples,
+        nonfinite: bool = False,
+        pull: bool = True,
+        base: Sequence[int] | None = None,
+    ) -> None:
+        """The first half of `push_pull`: sends. `gradient` must not change until `pulled` has returned.
+
+        Args:
+            gradient: Computed from the weights pulled last.
+            norm: Of the whole gradient.
+            samples: That it comes from.
+            nonfinite: It holds NaN or Inf; then only its header is sent.
+            pull: Whether the replies are to bring weights.
+            base: Versions that the gradient was computed from, where those are not the ones pulled last.
+        """
+        self._seq += 1
+        requests, payloads = [], []
+        for index, part in enumerate(self._slices):
+            requests.append(self._header(index, norm, samples, nonfinite))
+            requests[-1].no_pull = not pull
+            if base is not None:
+                requests[-1].base_version = base[index]
+            payloads.append([] if nonfinite else [*self._trained(index, gradient), *self._state(gradient, part)])
+        self._send(requests, payloads)
+
+    def pulled(self) -> Pulled:
+        """The second half of `push_pull`: waits for the replies.
+
+        Raises:
+            DownpourError: As a shard said, or Unreachable, or DeadlineExceeded.
+        """
+        return self._pulled(self._receive())
+
+    def watch(self, now: float) -> None:
+        """Breaks off streams whose replies are overdue; to be called from another thread."""
+        for link in self._links:
+            link.watch(now)
+
+    def give_up(self, error: DownpourError) -> None:
+        """The session is over: a shard that is gone is not waited for; to be called from another thread."""
+        for link in self._links:
+            link.ended = error
+
+    def close(self) -> None:
+        """Ends all connections."""
+        for link in self._links:
+            link.close()
+        self._loop.close()
+
+    def _connect(self, shard: pb.ShardAddress, part: Slice, timeout_s: float, wanted: str) -> Transport:
+        pushed_bytes = codec_named(self._codec).size_bytes(part.trained) + 4 * part.state
+        region_bytes, session = max(4 * part.size, pushed_bytes), self._session.session
+        shared = shared_memory.connect(shard.address, shard.doorbell, session, region_bytes, timeout_s, wanted)
+        return shared or ShardStream(shard.address, session, 4 * part.size, timeout_s, self._loop, 1 + self._keep)
+
+    def _header(self, index: int, norm: float, samples: Samples, nonfinite: bool) -> pb.Request:
+        request = pb.Request(
+            kind=pb.PUSH_PULL,
+            worker=self._session.worker,
+            incarnation=self._session.incarnation,
+            seq=self._seq,
+            base_version=self._versions[index],
+            generation=self._generations[index],
+            codec=self._codec,
+            norm=norm,
+            nonfinite=nonfinite,
+            samples=samples.count,
+            loss=samples.loss,
+            correct=samples.correct,
+            lease=samples.lease,
+            epoch=samples.epoch,
+            start=samples.start,
+            stop=samples.stop,
+            steps=samples.steps,
+        )
+        self._say_what_is_held(index, request)
+        return request
+
+    def _say_what_is_held(self, index: int, request: pb.Request) -> None:
+        """Weights that have not changed need not be sent again."""
+        if self._links[index].resends_weights and self._vectors[index] is not None:
+            request.have_version, request.generation = self._versions[index], self._generations[index]
+
+    def _send(self, requests: Sequence[pb.Request], payloads: Sequence[Sequence[Buffer]]) -> None:
+        for link, request, parts in zip(self._links, requests, payloads, strict=True):
+            request.keep = self._keep
+            link.send(request, *parts)
+
+    def _receive(self) -> list[Frame[pb.Reply]]:
+        return [link.receive() for link in self._links]
+
+    def _trained(self, index: int, gradient: np.ndarray | Pieces) -> list[Buffer]:
+        part = self._slices[index]
+        if isinstance(gradient, Pieces) and self._codec == "float32":
+            return [_bytes(view) for view in gradient.within(part.start, part.stop)]
+        return [self._feedback.encode(index, gradient[part.start : part.stop])]
+
+    def _state(self, flat: np.ndarray | Pieces, part: Slice) -> list[Buffer]:
+        return [_bytes(flat[self._layout.trained :])] if part.state else []
+
+    def _pulled(self, frames: list[Frame[pb.Reply]], pinned: bool = False) -> Pulled:
+        replies = tuple(frame.header for frame in frames)
+        vectors = [self._vector(index, frame, pinned) for index, frame in enumerate(frames)]
+        versions = tuple(reply.version for reply in replies)
+        if len(vectors) == 1:
+            return Pulled(vectors[0], versions, replies)
+        flat = self._flats.pop(0)
+        self._flats.append(flat)
+        for part, vector in zip(self._slices, vectors, strict=True):
+            if len(vector):
+                flat[part.start : part.stop] = vector[: part.trained]
+            if len(vector) and part.state:
+                flat[self._layout.trained :] = vector[part.trained :]
+        return Pulled(flat, versions, replies)
+
+    def _vector(self, index: int, frame: Frame[pb.Reply], pinned: bool) -> np.ndarray:
+        reply, held = frame.header, self._vectors[index]
+        if reply.not_modified and held is not None:
+            return held
+        vector = np.frombuffer(frame.payload, np.float32)
+        if len(vector) and not pinned:
+            self._versions[index] = reply.version
+        self._vectors[index] = vector if len(vector) and not pinned else None
+        return vector
+
+
+def _bytes(vector: np.ndarray) -> memoryview:
+    return np.ascontiguousarray(vector, np.float32).data.cast("B")

@@ -1,0 +1,222 @@
+"""The worker's side of the control plane: one call, one deadline, one error."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos import parameter_server_pb2_grpc as rpc
+from downpour.protos.channel import PROTOCOL, open_channel
+from downpour.protos.errors import DeadlineExceeded, DownpourError, Unreachable, error_of
+from downpour.worker.exchange.outage import Absence, Gone
+
+RETRY_FIRST_S, RETRY_MOST_S = 0.1, 2.0
+RESOLVE_AGAIN_S = 5.0
+HURRIED_BEAT_S = 0.25  # between heartbeats, where somebody waits for the end
+UPLOAD_CHUNK_BYTES = 1 << 20
+
+
+class Control:
+    """Calls to the coordinator at one address.
+
+    Attributes:
+        absence: Whether it answers; says how long it is waited for.
+    """
+
+    def __init__(self, address: str, call_timeout_s: float) -> None:
+        """Opens no connection yet.
+
+        Args:
+            address: `HOST:PORT`.
+            call_timeout_s: Deadline of a call, and how long an unreachable server is tried again, unless `absence`
+                says otherwise.
+        """
+        self.address, self.absence = address, Absence(address)
+        self._timeout_s = call_timeout_s
+        self._channel = open_channel(address)
+        self._stub = rpc.CoordinatorStub(self._channel)
+
+    def describe(self, timeout_s: float) -> pb.Job:
+        """What the job is; waits for a server that is still starting, and for a name that is not yet known.
+
+        A channel asks for an unknown name ever more rarely, in the end every two minutes; a new one asks at once.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            left_s = deadline - time.monotonic()
+            try:
+                request = pb.DescribeRequest(protocol=PROTOCOL)
+                return self._call(self._stub.Describe, request, max(0.01, min(left_s, RESOLVE_AGAIN_S)))
+            except (Unreachable, DeadlineExceeded):
+                if left_s <= RESOLVE_AGAIN_S:
+                    raise
+            self._channel.close()
+            self._channel = open_channel(self.address)
+            self._stub = rpc.CoordinatorStub(self._channel)
+
+    def register(self, request: pb.RegisterRequest) -> pb.Session:
+        """Opens a session; the coordinator waits for all shards first."""
+        return self._call(self._stub.Register, request, self._timeout_s + 60.0)
+
+    def ready(
+        self, session: int, initialised: bool, warm: bool, facts: Mapping[str, str] | None = None
+    ) -> pb.ReadyReply:
+        """Waits a while for the word to initialise or to start; `facts` are of the compiled gradient."""
+        request = pb.ReadyRequest(session=session, initialised=initialised, warm=warm, facts=facts)
+        return self._call(self._stub.Ready, request)
+
+    def heartbeat(self, session: int) -> pb.HeartbeatReply:
+        """Renews the session."""
+        return self._call(self._stub.Heartbeat, pb.HeartbeatRequest(session=session))
+
+    def lease(self, session: int) -> pb.Task:
+        """Waits a while for the next task."""
+        return self._call(self._stub.Lease, pb.LeaseRequest(session=session, wait_s=5.0))
+
+    def report(self, request: pb.ReportRequest) -> None:
+        """Brings the result of an evaluation."""
+        self._call(self._stub.Report, request)
+
+    def upload(self, session: int, path: Path) -> None:
+        """Sends a model file."""
+
+        def chunks() -> Iterator[pb.UploadChunk]:
+            with path.open("rb") as file:
+                while data := file.read(UPLOAD_CHUNK_BYTES):
+                    yield pb.UploadChunk(session=session, data=data)
+
+        try:
+            self._stub.Upload(chunks(), timeout=self._timeout_s + path.stat().st_size / 1e6)
+        except grpc.RpcError as failure:
+            raise error_of(failure, self.address) from failure
+
+    def meet(self, request: pb.MeetRequest) -> pb.MeetReply:
+        """Waits a while for the other workers of a script, and for what worker 0 decides."""
+        return self._call(self._stub.Meet, request)
+
+    def set_rates(self, request: pb.SetRatesRequest) -> None:
+        """Says the learning rate of a script's updates to come."""
+        self._call(self._stub.SetRates, request)
+
+    def leave(self, session: int, failed: bool, reason: str, step_s: float = 0.0, exchange_s: float = 0.0) -> None:
+        """Ends the session; `step_s` and `exchange_s` are what its time went to."""
+        request = pb.LeaveRequest(session=session, failed=failed, reason=reason, step_s=step_s, exchange_s=exchange_s)
+        if self.absence.away:
+            raise Unreachable(f"the server at {self.address} does not answer")
+        self._call(self._stub.Leave, request, 5.0)
+
+    def stop(self, reason: str) -> None:
+        """Asks for the end of the job once its workers have left."""
+        self._call(self._stub.Stop, pb.StopRequest(now=False, reason=reason))
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._channel.close()
+
+    def _call(self, method: Callable[..., Any], request: Any, timeout_s: float | None = None) -> Any:
+        """Calls, and while nobody answers calls again until the deadline, or as long as an absent server is waited for.
+
+        Raises:
+            DownpourError: What the server said, or Unreachable with the address.
+        """
+        timeout_s = timeout_s or self._timeout_s
+        deadline = time.monotonic() + timeout_s
+        pause_s = RETRY_FIRST_S
+        while True:
+            try:
+                reply = method(request, timeout=max(0.01, deadline - time.monotonic()))
+                self.absence.answered()
+                return reply
+            except grpc.RpcError as failure:
+                error = error_of(failure, self.address)
+                if not isinstance(error, Unreachable):
+                    self.absence.answered()
+                    raise error from failure
+                if self.absence.missed():
+                    deadline = time.monotonic() + timeout_s
+                elif time.monotonic() + pause_s > deadline:
+                    raise error from failure
+            threading.Event().wait(pause_s)
+            pause_s = min(2 * pause_s, RETRY_MOST_S)
+
+
+class Heartbeat:
+    """Renews a session from a thread of its own, and watches that awaited messages do arrive.
+
+    Attributes:
+        lost: Why the session has ended, as the coordinator said; None while it lives.
+        drain: Whether the worker is to finish no more than its batch.
+        over: How the job has ended; empty while it goes on.
+        deadline: Time (monotonic) by which evaluations must be done, as somebody waits for the end of the job.
+    """
+
+    def __init__(
+        self,
+        control: Control,
+        session: int,
+        every_s: float,
+        watch: Callable[[float], None],
+        ended: Callable[[DownpourError], None] = lambda error: None,
+    ) -> None:
+        """Starts.
+
+        Args:
+            control: The coordinator.
+            session: To renew.
+            every_s: Time between two heartbeats.
+            watch: Called about four times a second with the time.
+            ended: Told why the session has ended.
+        """
+        self.lost: DownpourError | None = None
+        self.drain, self.over, self.deadline = False, "", math.inf
+        self._control, self._session, self._every_s, self._watch = control, session, every_s, watch
+        self._ended = ended
+        self._stopped = threading.Event()
+        self._threads = [threading.Thread(target=run, daemon=True) for run in (self._beat, self._look)]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def hurried(self) -> bool:
+        """Whether somebody waits for the end of the job."""
+        return not math.isinf(self.deadline)
+
+    def stop(self) -> None:
+        """Ends the threads."""
+        self._stopped.set()
+
+    def _beat(self) -> None:
+        while not self._stopped.wait(HURRIED_BEAT_S if self.hurried else self._every_s):
+            try:
+                reply = self._control.heartbeat(self._session)
+                self.drain, self.over = reply.drain, self.over or reply.over
+                if reply.left_s:
+                    self.deadline = time.monotonic() + reply.left_s
+                    self._control.absence.wait_for(0.0)  # a server that goes now does not come back
+            except (DeadlineExceeded, Unreachable) as error:
+                if isinstance(error, Gone):
+                    self._end(error)
+                    return
+                continue  # the data plane will notice, and has its own deadline
+            except ValueError:
+                if self._stopped.is_set():
+                    return  # gRPC's word for a channel that was closed meanwhile
+                raise
+            except DownpourError as error:
+                self._end(error)
+                return
+
+    def _end(self, error: DownpourError) -> None:
+        self.lost = error
+        self._ended(error)
+
+    def _look(self) -> None:
+        while not self._stopped.wait(0.25):
+            self._watch(time.monotonic())

@@ -1,0 +1,42 @@
+"""Error feedback: what a lossy codec leaves out of one push is added to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from downpour.protos.codec import Buffer, codec_named
+from downpour.protos.layout import Slice
+
+
+class Feedback:
+    """The residual of every shard's slice: Σ gradients = Σ decoded + residual (Karimireddy et al. 2019).
+
+    It outlives connections and sessions: a worker that joins again goes on with it.
+
+    Attributes:
+        residuals: `float32[trained]` of every shard; empty if the codec is exact.
+    """
+
+    def __init__(self, codec: str, slices: Sequence[Slice], seed: int | Sequence[int] = 0) -> None:
+        """Nothing is left out yet.
+
+        Args:
+            codec: Of pushes.
+            slices: What the shards own.
+            seed: Of stochastic rounding.
+        """
+        self._codec = codec_named(codec)
+        self._rng = np.random.default_rng(seed)
+        self.residuals = [np.zeros(part.trained if self._codec.lossy else 0, np.float32) for part in slices]
+
+    def encode(self, shard: int, gradient: np.ndarray) -> Buffer:
+        """The bytes that stand for the trained part of a shard's gradient, with what was left out before."""
+        if not self._codec.lossy:
+            return self._codec.encode(gradient, self._rng)
+        residual = self.residuals[shard]
+        residual += gradient
+        payload = self._codec.encode(residual, self._rng)
+        self._codec.deduct(payload, residual)
+        return payload

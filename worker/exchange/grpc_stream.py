@@ -1,0 +1,210 @@
+"""The gRPC transport: one bidirectional stream of raw frames to one shard.
+
+It is driven by an event loop of the worker's own: against gRPC's blocking interface, which hands every message from
+thread to thread, a round trip of 318 kB takes a quarter less.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+import grpc
+
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.allocator import keep_freed_memory
+from downpour.protos.channel import SESSION_KEY, call_metadata, open_aio_channel
+from downpour.protos.errors import DeadlineExceeded, DownpourError, Unreachable, error_of
+from downpour.protos.frame import Buffer, Decoder, Frame, encode
+from downpour.worker.exchange.pages import pages
+from downpour.worker.exchange.transport import Transport
+
+METHOD = "/downpour.v1.Shard/Exchange"
+Result = TypeVar("Result")
+Started = asyncio.Task[Result] | Future[Result]
+
+
+class Loop:
+    """The event loop of a worker's streams: runs while a result is awaited, or in a thread of its own."""
+
+    def __init__(self, background: bool = False) -> None:
+        """A loop that stands still.
+
+        Args:
+            background: It runs all the time, so that what was started goes on while the caller computes.
+        """
+        self._background = background
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self, work: Coroutine[Any, Any, Result]) -> Started[Result]:
+        """Begins with something."""
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            if self._background:
+                self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+                self._thread.start()
+        if self._thread is not None:
+            return asyncio.run_coroutine_threadsafe(work, self._loop)
+        return self._loop.create_task(work)
+
+    def finish(self, started: Started[Result]) -> Result:
+        """Waits for its result; whatever else was started goes on meanwhile."""
+        if isinstance(started, Future):
+            return started.result()
+        assert self._loop is not None
+        return self._loop.run_until_complete(started)
+
+    def close(self) -> None:
+        """Ends the loop."""
+        if self._loop is None:
+            return
+        if self._thread is not None:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+        if left := asyncio.all_tasks(self._loop):  # gRPC's own, which see to the end of a stream
+            self._loop.run_until_complete(asyncio.wait(left, timeout=1.0))
+        self._loop.close()
+        self._loop = None
+
+
+class ShardStream(Transport):
+    """A stream to a shard."""
+
+    def __init__(
+        self,
+        address: str,
+        session: int,
+        reply_limit_bytes: int,
+        timeout_s: float,
+        loop: Loop | None = None,
+        buffers: int = 1,
+    ) -> None:
+        """Opens the stream when the first request is sent.
+
+        Args:
+            address: `HOST:PORT` of the shard.
+            session: Of the worker.
+            reply_limit_bytes: The most payload in a reply.
+            timeout_s: How long a reply, or the next sign of life, may take.
+            loop: Shared by the streams to all shards (default: its own).
+            buffers: Replies whose payloads the caller may still read when it receives another, and that one.
+        """
+        super().__init__(address, timeout_s)
+        keep_freed_memory()
+        self._session, self._limit_bytes = session, reply_limit_bytes
+        self._loop, self._owns_loop = loop or Loop(), loop is None
+        self._assembled = [pages(0)] * buffers
+        self._request: tuple[pb.Request, tuple[Buffer, ...]] = (pb.Request(), ())
+        self._reply: Started[Frame[pb.Reply]] | None = None
+        self._channel: grpc.aio.Channel | None = None
+        self._call: Any = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._due_s = math.inf  # when what is awaited is overdue, by the loop's clock
+        self._timed_out = False
+
+    def close(self) -> None:
+        """Ends the stream."""
+        self._disconnect()
+        if self._owns_loop:
+            self._loop.close()
+
+    def _disconnect(self) -> None:
+        if self._channel is not None:
+            self._loop.finish(self._loop.start(self._hang_up()))
+
+    def _reconnect(self) -> None:
+        self._disconnect()
+
+    def _put(self, header: pb.Request, parts: tuple[Buffer, ...]) -> None:
+        self._request = (header, parts)
+        self._repeat()
+
+    def _repeat(self) -> None:
+        self._reply = self._loop.start(self._exchange())
+        self._reply.add_done_callback(_seen)  # another shard's error may come first: then nobody asks for this one's
+
+    def _await_reply(self) -> Frame[pb.Reply]:
+        assert self._reply is not None
+        return self._loop.finish(self._reply)
+
+    # ------------------------------------------------------------------ on the loop
+
+    async def _exchange(self) -> Frame[pb.Reply]:
+        header, parts = self._request
+        decoder = Decoder(pb.Reply, lambda header: self._limit_bytes, self._allocate)
+        try:
+            call = self._stream()
+            for message in encode(header, *parts):
+                self._await_sign_of_life()
+                await call.write(message)
+            while True:
+                self._await_sign_of_life()
+                message = await call.read()
+                if message is grpc.aio.EOF:  # type: ignore[attr-defined]
+                    raise Unreachable(f"the shard at {self.address} ended the stream without a reply")
+                frame = decoder.feed(message)
+                if frame is not None and not frame.header.waiting:
+                    return frame
+        except grpc.RpcError as failure:
+            raise error_of(failure, self.address) from failure
+        except (asyncio.CancelledError, asyncio.InvalidStateError, grpc.aio.UsageError) as failure:
+            raise await self._explain() from failure
+        finally:
+            self._due_s = math.inf
+
+    def _stream(self) -> Any:
+        if self._channel is None:
+            self._channel = open_aio_channel(self.address)
+            exchange: Any = self._channel.stream_stream(METHOD, None, None)
+            self._call = exchange(metadata=((SESSION_KEY, str(self._session)), *call_metadata()))
+        return self._call
+
+    async def _hang_up(self) -> None:
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            self._call.cancel()
+            await channel.close(None)
+
+    def _await_sign_of_life(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._due_s = loop.time() + self._timeout_s
+        if self._timer is None:  # one timer that looks again costs less than one for each message
+            self._timer = loop.call_at(self._due_s, self._look)
+
+    def _look(self) -> None:
+        loop, self._timer = asyncio.get_running_loop(), None
+        if loop.time() >= self._due_s:
+            self._timed_out = True
+            self._call.cancel()
+        elif self._due_s < math.inf:
+            self._timer = loop.call_at(self._due_s, self._look)
+
+    async def _explain(self) -> DownpourError:
+        """Why the stream is at an end."""
+        if self._timed_out:
+            self._timed_out = False
+            return DeadlineExceeded(
+                f"the shard at {self.address} must answer within {self._timeout_s:g} s; it did not. "
+                "Look at its log, or allow more time with --call-timeout-s."
+            )
+        code, details = await self._call.code(), await self._call.details()
+        empty = grpc.aio.Metadata()
+        return error_of(grpc.aio.AioRpcError(code, empty, empty, details, None), self.address)
+
+    def _allocate(self, size: int) -> memoryview:
+        memory = self._assembled.pop(0)
+        if len(memory) < size:
+            memory = pages(size)
+        self._assembled.append(memory)
+        return memory[:size]
+
+
+def _seen(reply: Started[Any]) -> None:
+    """Keeps asyncio from printing the error of a reply that nobody waits for any more."""
+    if not reply.cancelled():
+        reply.exception()

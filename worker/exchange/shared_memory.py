@@ -1,0 +1,197 @@
+"""The shared-memory transport: payloads in memory that both sides map, headers over a Unix socket."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import socket
+import struct
+
+from google.protobuf.message import DecodeError
+
+from downpour.protos import doorbell_socket as bell
+from downpour.protos import memfd
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.channel import PROTOCOL
+from downpour.protos.errors import ERROR_OF, DeadlineExceeded, DownpourError, ServerFault, TooLarge, Unreachable
+from downpour.protos.frame import Buffer, Frame
+from downpour.worker.exchange.spin_wait import Wakeful
+from downpour.worker.exchange.transport import Transport
+
+HEADER_LIMIT_BYTES = 8 << 10
+_ERRORS = {code.value[0]: error for code, error in ERROR_OF.items()}
+
+
+class SharedMemory(Transport):
+    """A push region that the shard reads, its arena of weights that this worker reads, and a doorbell."""
+
+    resends_weights = False
+
+    def __init__(self, address: str, doorbell: str, session: int, region_bytes: int, timeout_s: float) -> None:
+        """Knocks.
+
+        Args:
+            address: Of the shard, for messages.
+            doorbell: Name of its socket.
+            session: Of the worker.
+            region_bytes: The most payload in a request.
+            timeout_s: How long a reply, or the next sign of life, may take.
+
+        Raises:
+            DownpourError: Nobody answers there, no descriptor arrives, or the shard refuses.
+        """
+        super().__init__(address, timeout_s)
+        self._doorbell, self._session = doorbell, session
+        self._header = b""
+        self._wakeful = Wakeful(HEADER_LIMIT_BYTES)
+        self._arena: mmap.mmap | None = None
+        self._socket: socket.socket | None = None
+        self._descriptors: list[int] = []
+        try:
+            self._descriptors.append(memfd.create("downpour-push", region_bytes))
+            self._region = memoryview(mmap.mmap(self._descriptors[0], region_bytes))
+            self._open()
+        except BaseException as error:
+            self.close()
+            if isinstance(error, OSError):
+                raise Unreachable(f"no shared memory with the shard at {address}: {error}") from error
+            raise
+
+    def close(self) -> None:
+        """Hangs up; weights that were received stay mapped as long as something refers to them."""
+        self._hang_up()
+        while self._descriptors:
+            os.close(self._descriptors.pop())
+        self._arena = None
+
+    def _open(self) -> None:
+        """Connects, sends the region and receives the arena."""
+        self._socket = line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        _set_timeout(line, self._timeout_s)
+        bell.connect(line, self._doorbell)
+        knock = pb.Knock(protocol=PROTOCOL, session=self._session, region_bytes=len(self._region))
+        socket.send_fds(line, [knock.SerializeToString()], self._descriptors[:1])
+        message, descriptors, *_ = socket.recv_fds(line, HEADER_LIMIT_BYTES, 1)
+        for old in self._descriptors[1:]:
+            os.close(old)
+        self._descriptors[1:] = descriptors
+        if not message:
+            raise Unreachable(f"the shard at {self.address} hung up")
+        self._parse(message)
+        if not descriptors:
+            raise Unreachable(f"the shard at {self.address} sent no descriptor of its weights")
+        self._arena = None
+
+    def _hang_up(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _reconnect(self) -> None:
+        self._hang_up()
+        try:
+            self._open()
+        except (OSError, Unreachable):
+            self._hang_up()
+
+    def _put(self, header: pb.Request, parts: tuple[Buffer, ...]) -> None:
+        end = 0
+        for part in parts:
+            start, end = end, end + len(part)
+            if end > len(self._region):
+                raise TooLarge(
+                    f"a payload must have at most {len(self._region):,} bytes; received {sum(map(len, parts)):,}."
+                )
+            self._region[start:end] = part
+        header.payload_bytes = end
+        self._header = header.SerializeToString()
+        self._repeat()
+
+    def _repeat(self) -> None:
+        try:
+            if self._socket is not None:
+                self._socket.send(self._header)
+        except OSError:
+            self._hang_up()
+
+    def _await_reply(self) -> Frame[pb.Reply]:
+        while True:
+            if self._socket is None:
+                raise Unreachable(
+                    f"no parameter server answers at {self.address}: its doorbell is silent, and was tried for "
+                    f"{self._timeout_s:g} s (--call-timeout-s). Look at its log; start it again at that address with "
+                    "--resume, then this worker."
+                )
+            try:
+                message = self._wakeful.receive(self._socket)
+            except OSError as error:
+                self._hang_up()
+                if error.errno == errno.EAGAIN:
+                    raise DeadlineExceeded(
+                        f"the shard at {self.address} must answer within {self._timeout_s:g} s; it did not. "
+                        "Look at its log, or allow more time with --call-timeout-s."
+                    ) from error
+                continue
+            if not message:
+                self._hang_up()
+                continue
+            reply = self._parse(message)
+            if not reply.waiting:
+                return Frame(reply, self._weights(reply.offset, reply.payload_bytes))
+
+    def _parse(self, message: bytes) -> pb.Reply:
+        try:
+            reply = pb.Reply.FromString(message)
+        except DecodeError as error:
+            self._hang_up()
+            raise ServerFault(f"the shard at {self.address} sent {len(message)} bytes that are no reply") from error
+        if reply.status:
+            self._hang_up()
+            raise _ERRORS.get(reply.status, ServerFault)(reply.reason)
+        return reply
+
+    def _weights(self, offset: int, size_bytes: int) -> memoryview:
+        if self._arena is None or offset + size_bytes > len(self._arena):
+            descriptor = self._descriptors[1]
+            self._arena = mmap.mmap(descriptor, os.fstat(descriptor).st_size, mmap.MAP_SHARED, mmap.PROT_READ)
+        return memoryview(self._arena)[offset : offset + size_bytes]
+
+
+def connect(
+    address: str, doorbell: str, session: int, region_bytes: int, timeout_s: float, wanted: str
+) -> SharedMemory | None:
+    """Shared memory with a shard, where it is on this host and within reach; None: use gRPC.
+
+    Args:
+        address: Of the shard, for messages.
+        doorbell: Name of its socket; empty if it has none.
+        session: Of the worker.
+        region_bytes: The most payload in a request.
+        timeout_s: How long a reply, or the next sign of life, may take.
+        wanted: `auto`, `shm` or `grpc`.
+
+    Raises:
+        Unreachable: Only shared memory is wanted, and there is none.
+    """
+    if wanted == "grpc":
+        return None
+    reason = "the shard has no doorbell" if not doorbell else "this system has no memfd"
+    if doorbell and memfd.available():
+        try:
+            return SharedMemory(address, doorbell, session, region_bytes, timeout_s)
+        except DownpourError as error:
+            reason = str(error)
+    if wanted == "shm":
+        raise Unreachable(
+            f"--transport shm needs the shard at {address} on this host, under the same user: {reason}. "
+            "Use --transport auto."
+        )
+    return None
+
+
+def _set_timeout(line: socket.socket, timeout_s: float) -> None:
+    """Deadlines of the kernel's own: with those of Python each receipt costs a call of poll, too."""
+    packed = struct.pack("ll", int(timeout_s), int(timeout_s % 1 * 1e6))
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, packed)
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, packed)

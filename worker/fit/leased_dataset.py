@@ -1,0 +1,169 @@
+"""Samples that the servers lend to whoever is free: each of an epoch is used exactly once, whoever comes and goes."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.errors import Unsupported
+from downpour.worker import script
+from downpour.worker.fit.member import Member
+
+LEASES_PER_WORKER = 16  # of an epoch: small enough that the last ones end together
+LONGEST_WAIT_S = 600.0
+
+
+class Span(NamedTuple):
+    """Where a batch comes from: positions `[start, stop)` of the epoch's permutation."""
+
+    lease: int
+    start: int
+    stop: int
+
+
+class LeasedDataset(keras.utils.PyDataset):
+    """Arrays for `model.fit`, of which a worker trains on what the server's ledger lends it.
+
+        model.fit(LeasedDataset(x, y, batch_size=32), epochs=5)
+
+    In every epoch each sample is used exactly once over all workers; a faster worker takes more of them, what a
+    worker that dies has not used goes to others, and one that joins late takes its part. Every epoch has an order
+    of its own, from the seed. In a script that runs alone it gives all samples, in such an order.
+    """
+
+    def __init__(self, x: Any, y: Any = None, batch_size: int = 32) -> None:
+        """Of arrays.
+
+        Args:
+            x: Array of inputs, or a dict, list or tuple of arrays, all `[n, ...]`.
+            y: Targets alike; None: the model has none.
+            batch_size: Samples in a batch.
+
+        Raises:
+            Unsupported: They are no arrays of one length.
+        """
+        super().__init__()
+        self._arrays = keras.tree.map_structure(np.asarray, (x,) if y is None else (x, y))
+        lengths = {len(array) for array in keras.tree.flatten(self._arrays)}
+        if len(lengths) != 1 or batch_size < 1:
+            received = f"{sorted(lengths)}, in batches of {batch_size}"
+            raise Unsupported(f"leased arrays must have one length. Received: {received}.")
+        self.samples, self.batch_size = lengths.pop(), batch_size
+        self._epoch = 0
+        self._permutation = (-1, np.empty(0, np.int64))
+
+    @property
+    def lease_samples(self) -> int:
+        """Samples in a lease."""
+        member = script.member
+        workers = member.size if member else 1
+        return self.batch_size * max(1, self.samples // (self.batch_size * LEASES_PER_WORKER * workers))
+
+    def peek(self) -> tuple[Any, LeasedDataset]:
+        """A small batch, and this."""
+        return self._rows(np.arange(min(2, self.samples))), self
+
+    def of_worker(self, member: Member) -> tf.data.Dataset:
+        """The batches that a worker is lent, epoch by epoch."""
+        member.leases = Leases(member)
+        return self._dataset(lambda: self._lent(member, member.leases))
+
+    @property
+    def num_batches(self) -> int:
+        """In an epoch, over all workers."""
+        return -(-self.samples // self.batch_size)
+
+    def __getitem__(self, index: int) -> Any:
+        """A batch of the present order, in a script that runs alone."""
+        start = index * self.batch_size
+        return self._rows(self._order(0)[start : start + self.batch_size])
+
+    def on_epoch_end(self) -> None:
+        """The next epoch has an order of its own."""
+        self._epoch += 1
+
+    def _dataset(self, batches: Any) -> tf.data.Dataset:
+        def spec(array: np.ndarray) -> tf.TensorSpec:
+            return tf.TensorSpec((None, *array.shape[1:]), array.dtype)
+
+        return tf.data.Dataset.from_generator(batches, output_signature=keras.tree.map_structure(spec, self._arrays))
+
+    def _rows(self, positions: np.ndarray) -> Any:
+        return keras.tree.map_structure(lambda array: array[positions], self._arrays)
+
+    def _order(self, seed: int) -> np.ndarray:
+        if self._permutation[0] != self._epoch:
+            self._permutation = self._epoch, np.random.default_rng((seed, self._epoch)).permutation(self.samples)
+        return self._permutation[1]
+
+    def _lent(self, member: Member, leases: Leases) -> Iterator[Any]:
+        while (task := leases.next()) is not None:
+            self._epoch = task.epoch
+            order = self._order(member.seed)
+            for start in range(task.start, task.stop, self.batch_size):
+                span = Span(task.lease, start, min(start + self.batch_size, task.stop))
+                if not leases.give(span):
+                    break
+                yield self._rows(order[span.start : span.stop])
+
+
+class Leases:
+    """What a worker has been lent and has not pushed yet; filled and emptied by different threads."""
+
+    def __init__(self, member: Member) -> None:
+        """Nothing is lent."""
+        self._member = member
+        self._spans: deque[Span] = deque()
+        self._in_flight = False
+        self._changed = threading.Condition()
+
+    def next(self) -> pb.Task | None:
+        """The next lease, once all of the last one is pushed; None at the end of the epoch.
+
+        Raises:
+            Unsupported: The last one's batches are not pushed: something drops them.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: not self._spans and not self._in_flight, LONGEST_WAIT_S):
+                raise Unsupported("every batch of a LeasedDataset must be pushed: do not drop or cache any.")
+        while not self._member.draining:
+            task = self._member.lease()
+            if task.kind == pb.TRAIN:
+                return task
+            if task.kind == pb.END:
+                return None
+        return None
+
+    def give(self, span: Span) -> bool:
+        """Notes that a batch is on its way; False: none of this lease is to be used any more."""
+        with self._changed:
+            if self._member.draining:
+                return False
+            self._spans.append(span)
+            return True
+
+    def take(self) -> Span | None:
+        """The batch that is pushed now."""
+        with self._changed:
+            self._in_flight = bool(self._spans)
+            return self._spans.popleft() if self._spans else None
+
+    def pushed(self) -> None:
+        """The push of what was taken has its outcome."""
+        with self._changed:
+            self._in_flight = False
+            self._changed.notify_all()
+
+    def clear(self) -> None:
+        """The session is another, or the epoch is over: what was lent is void."""
+        with self._changed:
+            self._spans.clear()
+            self._in_flight = False
+            self._changed.notify_all()

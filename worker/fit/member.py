@@ -1,0 +1,303 @@
+"""A script's worker in its cluster: session, connections to the shards, meetings with the others."""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.channel import PROTOCOL
+from downpour.protos.errors import DownpourError, Fenced, FutureVersion, UnknownWorker
+from downpour.protos.layout import Layout
+from downpour.worker.exchange.client import Client, Pulled, Samples
+from downpour.worker.exchange.coordinator_client import Control, Heartbeat
+from downpour.worker.exchange.error_feedback import Feedback
+from downpour.worker.exchange.timing import Spent
+
+if TYPE_CHECKING:
+    from downpour.worker.fit.leased_dataset import Leases
+
+LEADER = 0
+RETRY_S = 0.2
+SESSION_LOST = (UnknownWorker, Fenced, FutureVersion)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a worker brings to a call of `fit`.
+
+    Attributes:
+        layout: Of the model.
+        carried: Its optimizer.
+        fingerprint: Of what must be the same everywhere and is not in the layout.
+        samples: That it trains on.
+        lease_samples: Of which it wants so many on loan at a time; 0: it has its own.
+        slots: Of the optimizer by name, `float32[n]`, if it has been used before; worker 0's count.
+        step: Updates that the optimizer has behind it.
+        initial: Its weights `float32[n + m]`; worker 0's count.
+        facts: Versions that bits depend on.
+    """
+
+    layout: Layout
+    carried: pb.Carried
+    fingerprint: str
+    initial: np.ndarray
+    facts: dict[str, str]
+    samples: int = 1
+    lease_samples: int = 0
+    slots: Mapping[str, np.ndarray] = field(default_factory=dict)
+    step: int = 0
+
+
+class Member:
+    """One worker of a script.
+
+    Attributes:
+        rank: Its number, from 0.
+        size: Workers that the job was started with.
+        past: Whether the others are through with the present call of `fit`.
+        spent: What its time went to.
+        stages: Calls of `fit` so far.
+        leases: What it has on loan in the present call of `fit`; None: it has samples of its own.
+        decisions: Of worker 0, on the epochs that the present call of `fit` had behind it when this worker came.
+    """
+
+    def __init__(self, control: Control, job: pb.Job, rank: int, call_timeout_s: float) -> None:
+        """Joins nothing yet.
+
+        Args:
+            control: The coordinator.
+            job: As it describes itself.
+            rank: This worker's number.
+            call_timeout_s: How long an awaited message may take.
+        """
+        self.rank, self.size = rank, job.workers
+        self.past, self.decisions = False, list[pb.Decision]()
+        self.leases: Leases | None = None
+        self._control, self._job, self._timeout_s = control, job, call_timeout_s
+        self.stages = 0
+        self.spent = Spent()
+        self._stage: Stage | None = None
+        self._session = pb.Session()
+        self._client: Client | None = None
+        self._heartbeat: Heartbeat | None = None
+        self._feedback: Feedback | None = None
+        # TensorFlow calls from any thread of its own, and gRPC's event loop wants one.
+        self._thread = ThreadPoolExecutor(1, "shards")
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is worker 0."""
+        return self.rank == LEADER
+
+    @property
+    def draining(self) -> bool:
+        """Whether training is to stop with the batch that there is."""
+        return self._heartbeat is not None and self._heartbeat.drain
+
+    @property
+    def seed(self) -> int:
+        """Of the job."""
+        return self._job.seed
+
+    @property
+    def nonfinite_limit(self) -> int:
+        """Gradients in a row that may hold NaN."""
+        return self._job.nonfinite_limit
+
+    # ------------------------------------------------------------------ a call of fit
+
+    def enter(self, stage: Stage) -> np.ndarray | None:
+        """Joins the others in the next call of `fit`; returns its weights `float32[n + m]`, None if it is past.
+
+        Raises:
+            DownpourError: As the coordinator or a shard said.
+        """
+        self.stages += 1
+        self._stage, self._feedback = stage, None
+        self._join()
+        return None if self.past else self.pull()[0]
+
+    def leave(self, failure: str = "") -> None:
+        """Parts with the others: this call of `fit` is over."""
+        if self.leases is not None:
+            self.leases.clear()
+            self.leases = None
+        if self._heartbeat is None:
+            return
+        lost = self._heartbeat.lost
+        self._part()
+        if not isinstance(lost, UnknownWorker):
+            try:
+                spent, self.spent = self.spent, Spent()
+                self._control.leave(self._session.session, bool(failure), failure, spent.step_s, spent.exchange_s)
+            except DownpourError:
+                return  # the coordinator will see that the session is silent
+
+    def close(self) -> None:
+        """Ends the connection to the coordinator."""
+        self.leave()
+        self._thread.shutdown()
+        self._control.close()
+
+    def _join(self) -> None:
+        assert self._stage is not None
+        stage = self._stage
+        request = pb.RegisterRequest(
+            protocol=PROTOCOL,
+            job=self._job.job,
+            worker=self.rank,
+            layout=stage.layout.to_proto(),
+            data=pb.Data(
+                name="a script's",
+                checksum=stage.fingerprint,
+                train_samples=stage.samples,
+                lease_samples=stage.lease_samples,
+            ),
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            facts=stage.facts,
+            stage=self.stages,
+            carried=stage.carried,
+        )
+        self._session = self._control.register(request)
+        self.past, self.decisions = self._session.past, list(self._session.decisions)
+        if self.past:
+            return
+        self._client = self._run(self._connect)
+        self._heartbeat = Heartbeat(
+            self._control, self._session.session, self._job.heartbeat_s, self._client.watch, self._client.give_up
+        )
+        initialised = False
+        while True:
+            reply = self._control.ready(self._session.session, initialised, warm=True)
+            if reply.initialise:
+                self._run(lambda: self._initialise(stage))
+                initialised = True
+            if reply.start or reply.end:
+                return
+
+    def _initialise(self, stage: Stage) -> None:
+        self._connected.initialise(stage.initial)
+        for name, slot in stage.slots.items():
+            whole = np.zeros(stage.layout.size, np.float32)
+            whole[: len(slot)] = slot
+            self._connected.assign(whole, name, stage.step)
+
+    def _connect(self) -> Client:
+        assert self._stage is not None
+        layout, session = self._stage.layout, self._session
+        if self._feedback is None:
+            slices = layout.cut(len(session.shards))
+            self._feedback = Feedback(self._job.codec, slices, (self._job.seed, session.worker))
+        return Client(session, layout, self._job.codec, self._timeout_s, self._job.transport, self._feedback)
+
+    def _part(self) -> None:
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
+        if self._client is not None:
+            self._run(self._client.close)
+        self._heartbeat = self._client = None
+
+    @property
+    def _connected(self) -> Client:
+        assert self._client is not None, "a worker must be within fit"
+        return self._client
+
+    def _run(self, call: Callable[[], T]) -> T:
+        return self._thread.submit(call).result()
+
+    # ------------------------------------------------------------------ weights
+
+    def pull(self, pin: int = 0) -> tuple[np.ndarray, int]:
+        """Weights `float32[n + m]`, valid until the next call, and shard 0's version."""
+        pulled = self._again(lambda: self._connected.pull(pin))
+        return pulled.flat, pulled.versions[0]
+
+    def push_pull(self, gradient: np.ndarray, norm: float, samples: Samples) -> np.ndarray:
+        """Pushes a gradient `float32[n + m]` and returns weights `float32[n + m]`, valid until the next call.
+
+        A gradient whose session has ended is lost, and the weights are those of the next one.
+        """
+
+        def exchange() -> Pulled:
+            if self._heartbeat is not None and self._heartbeat.lost is not None:
+                raise self._heartbeat.lost
+            return self._connected.push_pull(gradient, norm, samples, nonfinite=not np.isfinite(norm))
+
+        try:
+            return self._run(exchange).flat
+        except SESSION_LOST:
+            self._rejoin()
+            return self.pull()[0]
+
+    def assign(self, flat: np.ndarray) -> None:
+        """Sets other weights `float32[n + m]` on all shards, while the others wait."""
+        self._run(lambda: self._connected.assign(flat))
+
+    def slots(self, names: Iterable[str]) -> dict[str, np.ndarray]:
+        """The optimizer's slots of these names, `float32[n]`, as the servers have them now."""
+        assert self._stage is not None
+        trained = self._stage.layout.trained
+
+        def copy_of(name: str) -> np.ndarray:
+            return self._connected.pull_slot(name)[:trained].copy()
+
+        return {name: self._run(functools.partial(copy_of, name)) for name in names}
+
+    def _again(self, call: Callable[[], T]) -> T:
+        try:
+            return self._run(call)
+        except SESSION_LOST:
+            self._rejoin()
+            return self._run(call)
+
+    def lease(self) -> pb.Task:
+        """Waits a while for the next samples of this epoch."""
+        while True:
+            try:
+                return self._control.lease(self._session.session)
+            except UnknownWorker:
+                time.sleep(RETRY_S)  # the thread that pushes joins again
+
+    def _rejoin(self) -> None:
+        if self.leases is not None:
+            self.leases.clear()
+        self._part()
+        self._join()
+        if self.past:
+            raise UnknownWorker("the others are through with this call of fit: this worker was silent too long.")
+
+    # ------------------------------------------------------------------ meetings
+
+    def set_rates(self, rates: pb.Rates) -> None:
+        """Says the learning rate of the updates to come; worker 0 alone."""
+        self._control.set_rates(pb.SetRatesRequest(session=self._session.session, rates=rates))
+
+    def meet(self, epoch: int, values: Sequence[float], stop: bool = False, farewell: bool = False) -> pb.MeetReply:
+        """Waits for the others; all but worker 0, also for what it decides."""
+        request = pb.MeetRequest(epoch=epoch, values=values, stop=stop, farewell=farewell)
+        while True:
+            request.session = self._session.session
+            try:
+                reply = self._control.meet(request)
+            except UnknownWorker:
+                self._rejoin()
+                continue
+            if reply.HasField("decision") or (self.leads and reply.complete):
+                return reply
+
+    def decide(self, epoch: int, values: Sequence[float], decision: pb.Decision, farewell: bool = False) -> None:
+        """Says, as worker 0, how it goes on after a meeting of all."""
+        request = pb.MeetRequest(epoch=epoch, values=values, decision=decision, farewell=farewell)
+        request.session = self._session.session
+        self._control.meet(request)

@@ -1,0 +1,186 @@
+"""The course of a lease: which batches go into one push, when weights are pulled, what is done in between.
+
+Downpour SGD (Dean et al. 2012, alg. 7.1): between pulls the worker steps by itself at plain η, and what it pushes is
+the sum of its gradients. With both intervals at 1 this is pull, gradient, push.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.chunked_vector import Pieces
+from downpour.worker.exchange.client import Pulled, Samples
+from downpour.worker.train.accumulator import Compute, ManySteps, Sum
+from downpour.worker.train.push_plan import ExchangePlan
+
+
+class Link(Protocol):
+    """The part of `Client` that a course needs."""
+
+    def pull(self, pin: int = 0) -> Pulled:
+        """The committed weights."""
+
+    def push(
+        self,
+        gradient: np.ndarray | Pieces,
+        norm: float,
+        samples: Samples,
+        nonfinite: bool = False,
+        pull: bool = True,
+        base: tuple[int, ...] | None = None,
+    ) -> None:
+        """Sends."""
+
+    def pulled(self) -> Pulled:
+        """Waits for the replies."""
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What came of one push.
+
+    Attributes:
+        replies: Of every shard.
+        finite: Whether what was pushed is all numbers.
+    """
+
+    replies: tuple[pb.Reply, ...]
+    finite: bool
+
+
+class Course:
+    """Trains on leases, one after the other, for as long as the session lasts."""
+
+    def __init__(
+        self,
+        link: Link,
+        one: Compute,
+        many: ManySteps | None,
+        plan: ExchangePlan,
+        job: pb.Job,
+        worker: int,
+        trained: int,
+        samples: int,
+    ) -> None:
+        """Holds no weights yet.
+
+        Args:
+            link: To the shards.
+            one: The gradient of one batch.
+            many: The sum over several whole batches with local steps between them.
+            plan: Intervals and payload.
+            job: Gives the batch size, the learning rate and the seed.
+            worker: Whose random numbers these are.
+            trained: n.
+            samples: In an epoch.
+        """
+        self._link, self._one, self._many = link, one, many
+        self._plan, self._batch, self._seed = plan, job.batch_size, (job.seed, worker)
+        self._rate, self._trained, self._samples = np.float32(job.learning_rate), trained, samples
+        self._permutation: tuple[int, np.ndarray] = (-1, np.empty(0, np.int32))
+        self._weights: np.ndarray | None = None
+        self._since_push = self._since_fetch = 0
+        self._sent = 0
+        self._versions: tuple[int, ...] = ()
+
+    def forget(self) -> None:
+        """Lets the weights go: they may be old by the next lease. A worker with weights of its own keeps them."""
+        if self._plan.payload != "replica":
+            self._weights, self._since_fetch = None, 0
+
+    def go_back(self, seq: int) -> None:
+        """Goes back to before the push of that number, without weights: for a replay."""
+        self._sent = seq - 1
+        self._weights, self._since_push, self._since_fetch = None, 0, 0
+
+    def train(self, task: pb.Task) -> Generator[Pushed]:
+        """Trains on a lease; one item per push. May be left after any item."""
+        if self._weights is None:
+            self._take(self._link.pull())
+        order = self._order(task.epoch)
+        total: Sum | None = None
+        start = task.start
+        while start < task.stop:
+            part = self._compute(order, start, self._end(start, task.stop))
+            total = part if total is None else total.add(part, self._trained)
+            start = part.stop
+            self._since_push += part.steps
+            self._since_fetch += part.steps
+            if self._since_push >= self._plan.push_every or start == task.stop or not total.finite:
+                yield self._push(total, part, task)
+                total = None
+            elif self._since_fetch >= self._plan.fetch_every:
+                self._take(self._link.pull())
+            else:
+                self._step(part)
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """The permutation of (seed, epoch) as `int32[samples]`."""
+        if self._permutation[0] != epoch:
+            generator = np.random.default_rng((self._seed[0], epoch))
+            self._permutation = (epoch, generator.permutation(self._samples).astype(np.int32))
+        return self._permutation[1]
+
+    def _end(self, start: int, stop: int) -> int:
+        """Where the batches end that are computed in one go: at the next push or pull, or before a short batch."""
+        due = min(self._plan.push_every - self._since_push, self._plan.fetch_every - self._since_fetch)
+        most = self._many.most if self._many is not None else 1
+        whole = min(due, most, (stop - start) // self._batch)
+        if self._plan.payload == "replica" and whole > 1 and (whole == due or start + whole * self._batch == stop):
+            whole -= 1  # the step before an exchange is apart: its gradient is from before, its step comes after
+        return start + whole * self._batch if whole else stop
+
+    def _compute(self, order: np.ndarray, start: int, stop: int) -> Sum:
+        steps = max(1, (stop - start) // self._batch)
+        compute = self._many if self._many is not None and (stop - start) % self._batch == 0 else self._one
+        assert self._weights is not None
+        result = compute(self._weights, order[start:stop], (*self._seed, self._sent + 1), self._since_push)
+        return Sum(result.vector, result.norm, result.loss, result.correct, steps, start, stop)
+
+    def _push(self, total: Sum, part: Sum, task: pb.Task) -> Pushed:
+        """Pushes a sum, of which the worker has yet to make the step of the last part."""
+        pull = self._since_fetch >= self._plan.fetch_every or self._plan.together or not total.finite
+        vector, norm = self._payload(total)
+        if not pull:  # before anything is sent: then what was pulled may be overwritten
+            self._step(part)
+        self._link.push(vector, norm, total.samples(task), nonfinite=not total.finite, pull=pull)
+        self._sent += 1
+        pulled = self._link.pulled()
+        self._since_push = 0
+        if pull:
+            self._take(pulled)
+            if self._plan.payload == "replica" and total.finite:
+                self._step(part)
+        return Pushed(pulled.replies, total.finite)
+
+    def _payload(self, total: Sum) -> tuple[np.ndarray | Pieces, float]:
+        """What a push holds, and its norm."""
+        if self._plan.payload == "gradient" or not total.finite:
+            return total.gradient, total.norm
+        if self._plan.payload == "difference":
+            return self._moved(total), float(self._rate) * total.norm
+        assert self._weights is not None
+        return self._weights, float(np.linalg.norm(self._weights[: self._trained]))
+
+    def _moved(self, total: Sum) -> np.ndarray:
+        """What the steps of a sum make of the weights: −η Σg, and the differences of the state."""
+        moved = total.vector.copy()
+        moved[: self._trained] *= -self._rate
+        return moved
+
+    def _step(self, total: Sum) -> None:
+        """The worker's own step from its weights."""
+        moved = self._moved(total)
+        moved += self._weights
+        self._weights = moved
+
+    def _take(self, pulled: Pulled) -> None:
+        keep = self._plan.payload == "replica"
+        self._weights = pulled.flat.copy() if keep else pulled.flat
+        self._versions = pulled.versions
+        self._since_fetch = 0

@@ -1,0 +1,53 @@
+"""A course that computes the next gradient while the push-pull of the last one is in flight.
+
+What it computes from is one exchange older: among P equally fast workers staleness is about 2P − 1 instead of P − 1.
+Each push names the versions that its gradient was computed from, so the reply shows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import numpy as np
+
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.worker.train.accumulator import Sum
+from downpour.worker.train.lease_steps import Course, Pushed
+
+
+class OverlappedCourse(Course):
+    """At most one push-pull is in flight; none is when `train` ends or is left."""
+
+    def train(self, task: pb.Task) -> Generator[Pushed]:
+        """Trains on a lease; one item per push. May be left after any item."""
+        if self._weights is None:
+            self._take(self._link.pull())
+        order, start = self._order(task.epoch), task.start
+        in_flight: Sum | None = None
+        while start < task.stop:
+            base, total = self._versions, self._one_push(order, start, task.stop)
+            if in_flight is not None:
+                yield self._land(in_flight)
+            self._link.push(total.gradient, total.norm, total.samples(task), not total.finite, base=base)
+            self._sent += 1
+            in_flight, start = total, total.stop
+        if in_flight is not None:
+            yield self._land(in_flight)
+
+    def _one_push(self, order: np.ndarray, start: int, stop: int) -> Sum:
+        """The sum for one push; the weights remain what was pulled."""
+        pulled = self._weights
+        total = self._compute(order, start, self._end(start, stop))
+        part, self._since_push = total, total.steps
+        while total.finite and total.stop < stop and self._since_push < self._plan.push_every:
+            self._step(part)
+            part = self._compute(order, total.stop, self._end(total.stop, stop))
+            total = total.add(part, self._trained)
+            self._since_push += part.steps
+        self._weights, self._since_push = pulled, 0
+        return total
+
+    def _land(self, flying: Sum) -> Pushed:
+        pulled = self._link.pulled()
+        self._take(pulled)
+        return Pushed(pulled.replies, flying.finite)

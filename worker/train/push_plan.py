@@ -1,0 +1,60 @@
+"""How often a worker pushes and pulls, and what its pushes hold: read from what the job says. Knows no TensorFlow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from downpour.protos import parameter_server_pb2 as pb
+
+Payload = Literal["gradient", "difference", "replica"]
+DROPS_LATE = ("bsp", "backup", "ksync", "rennala", "ringmaster")
+
+
+@dataclass(frozen=True)
+class ExchangePlan:
+    """The worker's half of a job's asynchrony.
+
+    Attributes:
+        push_every: Batches that a push sums up.
+        fetch_every: Batches between two pulls.
+        payload: What a push holds: the sum of gradients, the difference that the local steps made to the weights,
+            or the worker's own weights.
+        overlap: The next gradient is computed while a push-pull is in flight.
+        fresh: Weights are pulled anew for every lease: the mode drops what is late.
+    """
+
+    push_every: int = 1
+    fetch_every: int = 1
+    payload: Payload = "gradient"
+    overlap: bool = False
+    fresh: bool = False
+
+    @classmethod
+    def of(cls, job: pb.Job) -> Self:
+        """The plan of a job.
+
+        Raises:
+            ValueError: Its mode is not written as it must be.
+        """
+        name, _, rest = job.mode.partition(":")
+        if name in ("localsgd", "easgd"):
+            try:
+                period = int(rest.split(",")[-1])
+            except ValueError:
+                period = 0
+            if period < 1:
+                raise ValueError(f"the job's mode must name its local steps as in {name}:...,4; received {job.mode!r}.")
+            return cls(period, period, "difference" if name == "localsgd" else "replica")
+        push_every = max(1, job.push_every)
+        return cls(push_every, job.fetch_every or push_every, "gradient", job.overlap, name in DROPS_LATE)
+
+    @property
+    def together(self) -> bool:
+        """Whether every push brings weights back."""
+        return self.push_every == self.fetch_every
+
+    @property
+    def local(self) -> bool:
+        """Whether the worker makes steps of its own."""
+        return self.push_every > 1 or self.fetch_every > 1
