@@ -19,9 +19,7 @@ BENCHES: dict[str, Bench] = {
     "staleness": Bench(
         "training.staleness", "the distribution beside its prediction, and its cost by compensation and mode"
     ),
-    "baselines": Bench(
-        "training.baselines", "samples/s beside ParameterServerStrategy and Keras's model.fit"
-    ),
+    "baselines": Bench("training.baselines", "samples/s beside ParameterServerStrategy and Keras's model.fit"),
     "quality": Bench("training.quality", "test accuracy over seeds beside single-process Keras"),
     "course": Bench("training.course", "the course's models, by name, beside single-process Keras"),
     "chaos": Bench("chaos.chaos", "kills processes of a running job and checks that nothing was lost"),
@@ -30,9 +28,7 @@ BENCHES: dict[str, Bench] = {
     "gradient": Bench("speed.gradient", "a worker's step beside the bare tf.function, plain and through XLA"),
     "modes": Bench("training.modes", "pictures of docs/modes.md, from real runs and in virtual time"),
     "kernels": Bench("speed.kernels", "time of the update rules beside that of a memcpy"),
-    "transport": Bench(
-        "speed.transport", "push-pulls beside raw echoes, memcpy, and idle and busy workers"
-    ),
+    "transport": Bench("speed.transport", "push-pulls beside raw echoes, memcpy, and idle and busy workers"),
     "launchers": Bench("speed.launchers", "samples/s of the same job, started by each launcher"),
     "codecs": Bench("speed.codecs", "bytes, time and final loss of each codec"),
 }

@@ -9,7 +9,7 @@ from itertools import accumulate
 import numpy as np
 
 
-class Pieces:
+class ChunkedVector:
     """`float32[n]` in several pieces of memory, only to be read.
 
     Attributes:

@@ -20,12 +20,12 @@ class TaskKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FINISH: _ClassVar[TaskKind]
     END: _ClassVar[TaskKind]
 
-class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+class RequestKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
-    PUSH_PULL: _ClassVar[Kind]
-    PULL: _ClassVar[Kind]
-    INIT: _ClassVar[Kind]
-    ASSIGN: _ClassVar[Kind]
+    PUSH_PULL: _ClassVar[RequestKind]
+    PULL: _ClassVar[RequestKind]
+    INIT: _ClassVar[RequestKind]
+    ASSIGN: _ClassVar[RequestKind]
 
 class Outcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -39,10 +39,10 @@ TRAIN: TaskKind
 VALIDATE: TaskKind
 FINISH: TaskKind
 END: TaskKind
-PUSH_PULL: Kind
-PULL: Kind
-INIT: Kind
-ASSIGN: Kind
+PUSH_PULL: RequestKind
+PULL: RequestKind
+INIT: RequestKind
+ASSIGN: RequestKind
 APPLIED: Outcome
 BUFFERED: Outcome
 DROPPED: Outcome
@@ -69,7 +69,7 @@ class DescribeRequest(_message.Message):
     protocol: int
     def __init__(self, protocol: _Optional[int] = ...) -> None: ...
 
-class Job(_message.Message):
+class JobDescription(_message.Message):
     __slots__ = ("protocol", "job", "model", "dataset", "batch_size", "epochs", "seed", "validation_split", "codec", "transport", "mode", "heartbeat_s", "session_s", "nonfinite_limit", "clip_norm", "workers", "shards", "learning_rate", "push_every", "fetch_every", "overlap", "phase", "chunk_bytes", "script", "reconnect_s")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     JOB_FIELD_NUMBER: _ClassVar[int]
@@ -123,7 +123,7 @@ class Job(_message.Message):
     reconnect_s: float
     def __init__(self, protocol: _Optional[int] = ..., job: _Optional[str] = ..., model: _Optional[str] = ..., dataset: _Optional[str] = ..., batch_size: _Optional[int] = ..., epochs: _Optional[int] = ..., seed: _Optional[int] = ..., validation_split: _Optional[float] = ..., codec: _Optional[str] = ..., transport: _Optional[str] = ..., mode: _Optional[str] = ..., heartbeat_s: _Optional[float] = ..., session_s: _Optional[float] = ..., nonfinite_limit: _Optional[int] = ..., clip_norm: _Optional[float] = ..., workers: _Optional[int] = ..., shards: _Optional[int] = ..., learning_rate: _Optional[float] = ..., push_every: _Optional[int] = ..., fetch_every: _Optional[int] = ..., overlap: _Optional[bool] = ..., phase: _Optional[str] = ..., chunk_bytes: _Optional[int] = ..., script: _Optional[bool] = ..., reconnect_s: _Optional[float] = ...) -> None: ...
 
-class Data(_message.Message):
+class DatasetInfo(_message.Message):
     __slots__ = ("name", "checksum", "train_samples", "validation_samples", "test_samples", "lease_samples")
     NAME_FIELD_NUMBER: _ClassVar[int]
     CHECKSUM_FIELD_NUMBER: _ClassVar[int]
@@ -164,17 +164,17 @@ class RegisterRequest(_message.Message):
     job: str
     worker: int
     layout: Layout
-    data: Data
+    data: DatasetInfo
     pid: int
     host: str
     facts: _containers.ScalarMap[str, str]
     rejoin: bool
     evaluator: bool
     stage: int
-    carried: Carried
-    def __init__(self, protocol: _Optional[int] = ..., job: _Optional[str] = ..., worker: _Optional[int] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., data: _Optional[_Union[Data, _Mapping]] = ..., pid: _Optional[int] = ..., host: _Optional[str] = ..., facts: _Optional[_Mapping[str, str]] = ..., rejoin: _Optional[bool] = ..., evaluator: _Optional[bool] = ..., stage: _Optional[int] = ..., carried: _Optional[_Union[Carried, _Mapping]] = ...) -> None: ...
+    carried: OptimizerSpec
+    def __init__(self, protocol: _Optional[int] = ..., job: _Optional[str] = ..., worker: _Optional[int] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., data: _Optional[_Union[DatasetInfo, _Mapping]] = ..., pid: _Optional[int] = ..., host: _Optional[str] = ..., facts: _Optional[_Mapping[str, str]] = ..., rejoin: _Optional[bool] = ..., evaluator: _Optional[bool] = ..., stage: _Optional[int] = ..., carried: _Optional[_Union[OptimizerSpec, _Mapping]] = ...) -> None: ...
 
-class Carried(_message.Message):
+class OptimizerSpec(_message.Message):
     __slots__ = ("name", "hyper", "rates")
     class HyperEntry(_message.Message):
         __slots__ = ("key", "value")
@@ -188,10 +188,10 @@ class Carried(_message.Message):
     RATES_FIELD_NUMBER: _ClassVar[int]
     name: str
     hyper: _containers.ScalarMap[str, float]
-    rates: Rates
-    def __init__(self, name: _Optional[str] = ..., hyper: _Optional[_Mapping[str, float]] = ..., rates: _Optional[_Union[Rates, _Mapping]] = ...) -> None: ...
+    rates: LearningRates
+    def __init__(self, name: _Optional[str] = ..., hyper: _Optional[_Mapping[str, float]] = ..., rates: _Optional[_Union[LearningRates, _Mapping]] = ...) -> None: ...
 
-class Rates(_message.Message):
+class LearningRates(_message.Message):
     __slots__ = ("versions", "rates")
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
     RATES_FIELD_NUMBER: _ClassVar[int]
@@ -211,7 +211,7 @@ class ShardAddress(_message.Message):
     doorbell: str
     def __init__(self, shard: _Optional[int] = ..., address: _Optional[str] = ..., generation: _Optional[int] = ..., doorbell: _Optional[str] = ...) -> None: ...
 
-class Session(_message.Message):
+class RegisterReply(_message.Message):
     __slots__ = ("worker", "incarnation", "session", "shards", "past", "decisions")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
@@ -360,7 +360,7 @@ class LeaveReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
-class MeetRequest(_message.Message):
+class BarrierRequest(_message.Message):
     __slots__ = ("session", "epoch", "values", "stop", "decision", "farewell")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -397,7 +397,7 @@ class Decision(_message.Message):
     more_logs: str
     def __init__(self, stop: _Optional[bool] = ..., logs: _Optional[_Mapping[str, float]] = ..., learning_rate: _Optional[float] = ..., callbacks: _Optional[str] = ..., more_logs: _Optional[str] = ...) -> None: ...
 
-class MeetReply(_message.Message):
+class BarrierReply(_message.Message):
     __slots__ = ("complete", "sums", "pin", "decision")
     COMPLETE_FIELD_NUMBER: _ClassVar[int]
     SUMS_FIELD_NUMBER: _ClassVar[int]
@@ -409,15 +409,15 @@ class MeetReply(_message.Message):
     decision: Decision
     def __init__(self, complete: _Optional[bool] = ..., sums: _Optional[_Iterable[float]] = ..., pin: _Optional[int] = ..., decision: _Optional[_Union[Decision, _Mapping]] = ...) -> None: ...
 
-class SetRatesRequest(_message.Message):
+class SetLearningRatesRequest(_message.Message):
     __slots__ = ("session", "rates")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     RATES_FIELD_NUMBER: _ClassVar[int]
     session: int
-    rates: Rates
-    def __init__(self, session: _Optional[int] = ..., rates: _Optional[_Union[Rates, _Mapping]] = ...) -> None: ...
+    rates: LearningRates
+    def __init__(self, session: _Optional[int] = ..., rates: _Optional[_Union[LearningRates, _Mapping]] = ...) -> None: ...
 
-class SetRatesReply(_message.Message):
+class SetLearningRatesReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
@@ -573,23 +573,23 @@ class ShardEvent(_message.Message):
     count: ShardCount
     trace: bytes
     stopped: bool
-    held: Held
-    part: StatePart
-    departed: Departed
+    held: HeldPushes
+    part: SnapshotPart
+    departed: DepartedWorker
     generation: int
     initialisation: int
     calls: bytes
-    def __init__(self, joined: _Optional[_Union[ShardAddress, _Mapping]] = ..., view_seen: _Optional[int] = ..., initialised: _Optional[bool] = ..., pinned: _Optional[int] = ..., count: _Optional[_Union[ShardCount, _Mapping]] = ..., trace: _Optional[bytes] = ..., stopped: _Optional[bool] = ..., held: _Optional[_Union[Held, _Mapping]] = ..., part: _Optional[_Union[StatePart, _Mapping]] = ..., departed: _Optional[_Union[Departed, _Mapping]] = ..., generation: _Optional[int] = ..., initialisation: _Optional[int] = ..., calls: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, joined: _Optional[_Union[ShardAddress, _Mapping]] = ..., view_seen: _Optional[int] = ..., initialised: _Optional[bool] = ..., pinned: _Optional[int] = ..., count: _Optional[_Union[ShardCount, _Mapping]] = ..., trace: _Optional[bytes] = ..., stopped: _Optional[bool] = ..., held: _Optional[_Union[HeldPushes, _Mapping]] = ..., part: _Optional[_Union[SnapshotPart, _Mapping]] = ..., departed: _Optional[_Union[DepartedWorker, _Mapping]] = ..., generation: _Optional[int] = ..., initialisation: _Optional[int] = ..., calls: _Optional[bytes] = ...) -> None: ...
 
-class Held(_message.Message):
+class HeldPushes(_message.Message):
     __slots__ = ("cut", "reached")
     CUT_FIELD_NUMBER: _ClassVar[int]
     REACHED_FIELD_NUMBER: _ClassVar[int]
     cut: int
-    reached: _containers.RepeatedCompositeFieldContainer[Reached]
-    def __init__(self, cut: _Optional[int] = ..., reached: _Optional[_Iterable[_Union[Reached, _Mapping]]] = ...) -> None: ...
+    reached: _containers.RepeatedCompositeFieldContainer[PushPosition]
+    def __init__(self, cut: _Optional[int] = ..., reached: _Optional[_Iterable[_Union[PushPosition, _Mapping]]] = ...) -> None: ...
 
-class Reached(_message.Message):
+class PushPosition(_message.Message):
     __slots__ = ("worker", "incarnation", "seq")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
@@ -605,11 +605,11 @@ class Cut(_message.Message):
     REACHED_FIELD_NUMBER: _ClassVar[int]
     ABANDON_FIELD_NUMBER: _ClassVar[int]
     number: int
-    reached: _containers.RepeatedCompositeFieldContainer[Reached]
+    reached: _containers.RepeatedCompositeFieldContainer[PushPosition]
     abandon: bool
-    def __init__(self, number: _Optional[int] = ..., reached: _Optional[_Iterable[_Union[Reached, _Mapping]]] = ..., abandon: _Optional[bool] = ...) -> None: ...
+    def __init__(self, number: _Optional[int] = ..., reached: _Optional[_Iterable[_Union[PushPosition, _Mapping]]] = ..., abandon: _Optional[bool] = ...) -> None: ...
 
-class Departed(_message.Message):
+class DepartedWorker(_message.Message):
     __slots__ = ("worker", "incarnation", "seq", "lease", "stop")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
@@ -623,7 +623,7 @@ class Departed(_message.Message):
     stop: int
     def __init__(self, worker: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., lease: _Optional[int] = ..., stop: _Optional[int] = ...) -> None: ...
 
-class StatePart(_message.Message):
+class SnapshotPart(_message.Message):
     __slots__ = ("number", "facts", "vector", "offset", "data", "last")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     FACTS_FIELD_NUMBER: _ClassVar[int]
@@ -632,14 +632,14 @@ class StatePart(_message.Message):
     DATA_FIELD_NUMBER: _ClassVar[int]
     LAST_FIELD_NUMBER: _ClassVar[int]
     number: int
-    facts: ShardFacts
+    facts: SnapshotInfo
     vector: str
     offset: int
     data: bytes
     last: bool
-    def __init__(self, number: _Optional[int] = ..., facts: _Optional[_Union[ShardFacts, _Mapping]] = ..., vector: _Optional[str] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., last: _Optional[bool] = ...) -> None: ...
+    def __init__(self, number: _Optional[int] = ..., facts: _Optional[_Union[SnapshotInfo, _Mapping]] = ..., vector: _Optional[str] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., last: _Optional[bool] = ...) -> None: ...
 
-class ShardFacts(_message.Message):
+class SnapshotInfo(_message.Message):
     __slots__ = ("version", "step", "time_s", "records", "pending", "initialisation")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
@@ -695,7 +695,7 @@ class ShardCommand(_message.Message):
     FLUSH_FIELD_NUMBER: _ClassVar[int]
     RATES_FIELD_NUMBER: _ClassVar[int]
     INITIALISATION_FIELD_NUMBER: _ClassVar[int]
-    job: Job
+    job: JobDescription
     settings: str
     layout: Layout
     view: View
@@ -705,17 +705,17 @@ class ShardCommand(_message.Message):
     generation: int
     hold: int
     cut: Cut
-    restore: StatePart
+    restore: SnapshotPart
     flush: bool
-    rates: Rates
+    rates: LearningRates
     initialisation: int
-    def __init__(self, job: _Optional[_Union[Job, _Mapping]] = ..., settings: _Optional[str] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., view: _Optional[_Union[View, _Mapping]] = ..., pin: _Optional[int] = ..., unpin: _Optional[int] = ..., stop: _Optional[bool] = ..., generation: _Optional[int] = ..., hold: _Optional[int] = ..., cut: _Optional[_Union[Cut, _Mapping]] = ..., restore: _Optional[_Union[StatePart, _Mapping]] = ..., flush: _Optional[bool] = ..., rates: _Optional[_Union[Rates, _Mapping]] = ..., initialisation: _Optional[int] = ...) -> None: ...
+    def __init__(self, job: _Optional[_Union[JobDescription, _Mapping]] = ..., settings: _Optional[str] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., view: _Optional[_Union[View, _Mapping]] = ..., pin: _Optional[int] = ..., unpin: _Optional[int] = ..., stop: _Optional[bool] = ..., generation: _Optional[int] = ..., hold: _Optional[int] = ..., cut: _Optional[_Union[Cut, _Mapping]] = ..., restore: _Optional[_Union[SnapshotPart, _Mapping]] = ..., flush: _Optional[bool] = ..., rates: _Optional[_Union[LearningRates, _Mapping]] = ..., initialisation: _Optional[int] = ...) -> None: ...
 
 class RawFrame(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
-class Knock(_message.Message):
+class AttachRequest(_message.Message):
     __slots__ = ("protocol", "session", "region_bytes")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
@@ -751,7 +751,7 @@ class Request(_message.Message):
     KEEP_FIELD_NUMBER: _ClassVar[int]
     SLOT_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
-    kind: Kind
+    kind: RequestKind
     worker: int
     incarnation: int
     seq: int
@@ -775,7 +775,7 @@ class Request(_message.Message):
     keep: bool
     slot: str
     step: int
-    def __init__(self, kind: _Optional[_Union[Kind, str]] = ..., worker: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., base_version: _Optional[int] = ..., generation: _Optional[int] = ..., codec: _Optional[str] = ..., payload_bytes: _Optional[int] = ..., norm: _Optional[float] = ..., nonfinite: _Optional[bool] = ..., samples: _Optional[int] = ..., loss: _Optional[float] = ..., correct: _Optional[int] = ..., lease: _Optional[int] = ..., epoch: _Optional[int] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., steps: _Optional[int] = ..., pin: _Optional[int] = ..., no_pull: _Optional[bool] = ..., have_version: _Optional[int] = ..., keep: _Optional[bool] = ..., slot: _Optional[str] = ..., step: _Optional[int] = ...) -> None: ...
+    def __init__(self, kind: _Optional[_Union[RequestKind, str]] = ..., worker: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., base_version: _Optional[int] = ..., generation: _Optional[int] = ..., codec: _Optional[str] = ..., payload_bytes: _Optional[int] = ..., norm: _Optional[float] = ..., nonfinite: _Optional[bool] = ..., samples: _Optional[int] = ..., loss: _Optional[float] = ..., correct: _Optional[int] = ..., lease: _Optional[int] = ..., epoch: _Optional[int] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., steps: _Optional[int] = ..., pin: _Optional[int] = ..., no_pull: _Optional[bool] = ..., have_version: _Optional[int] = ..., keep: _Optional[bool] = ..., slot: _Optional[str] = ..., step: _Optional[int] = ...) -> None: ...
 
 class Reply(_message.Message):
     __slots__ = ("seq", "outcome", "reason", "version", "staleness", "learning_rate", "duplicate", "generation", "payload_bytes", "not_modified", "drain", "applied_version", "waiting", "status", "offset")

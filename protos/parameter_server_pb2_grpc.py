@@ -40,12 +40,12 @@ class CoordinatorStub:
         self.Describe = channel.unary_unary(
                 '/downpour.v1.Coordinator/Describe',
                 request_serializer=downpour_dot_protos_dot_parameter__server__pb2.DescribeRequest.SerializeToString,
-                response_deserializer=downpour_dot_protos_dot_parameter__server__pb2.Job.FromString,
+                response_deserializer=downpour_dot_protos_dot_parameter__server__pb2.JobDescription.FromString,
                 _registered_method=True)
         self.Register = channel.unary_unary(
                 '/downpour.v1.Coordinator/Register',
                 request_serializer=downpour_dot_protos_dot_parameter__server__pb2.RegisterRequest.SerializeToString,
-                response_deserializer=downpour_dot_protos_dot_parameter__server__pb2.Session.FromString,
+                response_deserializer=downpour_dot_protos_dot_parameter__server__pb2.RegisterReply.FromString,
                 _registered_method=True)
         self.Ready = channel.unary_unary(
                 '/downpour.v1.Coordinator/Ready',
@@ -77,15 +77,15 @@ class CoordinatorStub:
                 request_serializer=downpour_dot_protos_dot_parameter__server__pb2.LeaveRequest.SerializeToString,
                 response_deserializer=downpour_dot_protos_dot_parameter__server__pb2.LeaveReply.FromString,
                 _registered_method=True)
-        self.Meet = channel.unary_unary(
-                '/downpour.v1.Coordinator/Meet',
-                request_serializer=downpour_dot_protos_dot_parameter__server__pb2.MeetRequest.SerializeToString,
-                response_deserializer=downpour_dot_protos_dot_parameter__server__pb2.MeetReply.FromString,
+        self.Barrier = channel.unary_unary(
+                '/downpour.v1.Coordinator/Barrier',
+                request_serializer=downpour_dot_protos_dot_parameter__server__pb2.BarrierRequest.SerializeToString,
+                response_deserializer=downpour_dot_protos_dot_parameter__server__pb2.BarrierReply.FromString,
                 _registered_method=True)
-        self.SetRates = channel.unary_unary(
-                '/downpour.v1.Coordinator/SetRates',
-                request_serializer=downpour_dot_protos_dot_parameter__server__pb2.SetRatesRequest.SerializeToString,
-                response_deserializer=downpour_dot_protos_dot_parameter__server__pb2.SetRatesReply.FromString,
+        self.SetLearningRates = channel.unary_unary(
+                '/downpour.v1.Coordinator/SetLearningRates',
+                request_serializer=downpour_dot_protos_dot_parameter__server__pb2.SetLearningRatesRequest.SerializeToString,
+                response_deserializer=downpour_dot_protos_dot_parameter__server__pb2.SetLearningRatesReply.FromString,
                 _registered_method=True)
         self.Status = channel.unary_unary(
                 '/downpour.v1.Coordinator/Status',
@@ -102,8 +102,8 @@ class CoordinatorStub:
                 request_serializer=downpour_dot_protos_dot_parameter__server__pb2.StopRequest.SerializeToString,
                 response_deserializer=downpour_dot_protos_dot_parameter__server__pb2.StopReply.FromString,
                 _registered_method=True)
-        self.Follow = channel.stream_stream(
-                '/downpour.v1.Coordinator/Follow',
+        self.ShardLink = channel.stream_stream(
+                '/downpour.v1.Coordinator/ShardLink',
                 request_serializer=downpour_dot_protos_dot_parameter__server__pb2.ShardEvent.SerializeToString,
                 response_deserializer=downpour_dot_protos_dot_parameter__server__pb2.ShardCommand.FromString,
                 _registered_method=True)
@@ -169,14 +169,14 @@ class CoordinatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Meet(self, request, context):
+    def Barrier(self, request, context):
         """Long poll of a script's worker at the end of an epoch of `fit`: waits for all, then for what worker 0 decides.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def SetRates(self, request, context):
+    def SetLearningRates(self, request, context):
         """The learning rate of the updates to come; worker 0 of a script says it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -203,7 +203,7 @@ class CoordinatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Follow(self, request_iterator, context):
+    def ShardLink(self, request_iterator, context):
         """The line between the coordinator and a shard of another process.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -216,12 +216,12 @@ def add_CoordinatorServicer_to_server(servicer, server):
             'Describe': grpc.unary_unary_rpc_method_handler(
                     servicer.Describe,
                     request_deserializer=downpour_dot_protos_dot_parameter__server__pb2.DescribeRequest.FromString,
-                    response_serializer=downpour_dot_protos_dot_parameter__server__pb2.Job.SerializeToString,
+                    response_serializer=downpour_dot_protos_dot_parameter__server__pb2.JobDescription.SerializeToString,
             ),
             'Register': grpc.unary_unary_rpc_method_handler(
                     servicer.Register,
                     request_deserializer=downpour_dot_protos_dot_parameter__server__pb2.RegisterRequest.FromString,
-                    response_serializer=downpour_dot_protos_dot_parameter__server__pb2.Session.SerializeToString,
+                    response_serializer=downpour_dot_protos_dot_parameter__server__pb2.RegisterReply.SerializeToString,
             ),
             'Ready': grpc.unary_unary_rpc_method_handler(
                     servicer.Ready,
@@ -253,15 +253,15 @@ def add_CoordinatorServicer_to_server(servicer, server):
                     request_deserializer=downpour_dot_protos_dot_parameter__server__pb2.LeaveRequest.FromString,
                     response_serializer=downpour_dot_protos_dot_parameter__server__pb2.LeaveReply.SerializeToString,
             ),
-            'Meet': grpc.unary_unary_rpc_method_handler(
-                    servicer.Meet,
-                    request_deserializer=downpour_dot_protos_dot_parameter__server__pb2.MeetRequest.FromString,
-                    response_serializer=downpour_dot_protos_dot_parameter__server__pb2.MeetReply.SerializeToString,
+            'Barrier': grpc.unary_unary_rpc_method_handler(
+                    servicer.Barrier,
+                    request_deserializer=downpour_dot_protos_dot_parameter__server__pb2.BarrierRequest.FromString,
+                    response_serializer=downpour_dot_protos_dot_parameter__server__pb2.BarrierReply.SerializeToString,
             ),
-            'SetRates': grpc.unary_unary_rpc_method_handler(
-                    servicer.SetRates,
-                    request_deserializer=downpour_dot_protos_dot_parameter__server__pb2.SetRatesRequest.FromString,
-                    response_serializer=downpour_dot_protos_dot_parameter__server__pb2.SetRatesReply.SerializeToString,
+            'SetLearningRates': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetLearningRates,
+                    request_deserializer=downpour_dot_protos_dot_parameter__server__pb2.SetLearningRatesRequest.FromString,
+                    response_serializer=downpour_dot_protos_dot_parameter__server__pb2.SetLearningRatesReply.SerializeToString,
             ),
             'Status': grpc.unary_unary_rpc_method_handler(
                     servicer.Status,
@@ -278,8 +278,8 @@ def add_CoordinatorServicer_to_server(servicer, server):
                     request_deserializer=downpour_dot_protos_dot_parameter__server__pb2.StopRequest.FromString,
                     response_serializer=downpour_dot_protos_dot_parameter__server__pb2.StopReply.SerializeToString,
             ),
-            'Follow': grpc.stream_stream_rpc_method_handler(
-                    servicer.Follow,
+            'ShardLink': grpc.stream_stream_rpc_method_handler(
+                    servicer.ShardLink,
                     request_deserializer=downpour_dot_protos_dot_parameter__server__pb2.ShardEvent.FromString,
                     response_serializer=downpour_dot_protos_dot_parameter__server__pb2.ShardCommand.SerializeToString,
             ),
@@ -313,7 +313,7 @@ class Coordinator:
             target,
             '/downpour.v1.Coordinator/Describe',
             downpour_dot_protos_dot_parameter__server__pb2.DescribeRequest.SerializeToString,
-            downpour_dot_protos_dot_parameter__server__pb2.Job.FromString,
+            downpour_dot_protos_dot_parameter__server__pb2.JobDescription.FromString,
             options,
             channel_credentials,
             insecure,
@@ -340,7 +340,7 @@ class Coordinator:
             target,
             '/downpour.v1.Coordinator/Register',
             downpour_dot_protos_dot_parameter__server__pb2.RegisterRequest.SerializeToString,
-            downpour_dot_protos_dot_parameter__server__pb2.Session.FromString,
+            downpour_dot_protos_dot_parameter__server__pb2.RegisterReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -514,7 +514,7 @@ class Coordinator:
             _registered_method=True)
 
     @staticmethod
-    def Meet(request,
+    def Barrier(request,
             target,
             options=(),
             channel_credentials=None,
@@ -527,9 +527,9 @@ class Coordinator:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/downpour.v1.Coordinator/Meet',
-            downpour_dot_protos_dot_parameter__server__pb2.MeetRequest.SerializeToString,
-            downpour_dot_protos_dot_parameter__server__pb2.MeetReply.FromString,
+            '/downpour.v1.Coordinator/Barrier',
+            downpour_dot_protos_dot_parameter__server__pb2.BarrierRequest.SerializeToString,
+            downpour_dot_protos_dot_parameter__server__pb2.BarrierReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -541,7 +541,7 @@ class Coordinator:
             _registered_method=True)
 
     @staticmethod
-    def SetRates(request,
+    def SetLearningRates(request,
             target,
             options=(),
             channel_credentials=None,
@@ -554,9 +554,9 @@ class Coordinator:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/downpour.v1.Coordinator/SetRates',
-            downpour_dot_protos_dot_parameter__server__pb2.SetRatesRequest.SerializeToString,
-            downpour_dot_protos_dot_parameter__server__pb2.SetRatesReply.FromString,
+            '/downpour.v1.Coordinator/SetLearningRates',
+            downpour_dot_protos_dot_parameter__server__pb2.SetLearningRatesRequest.SerializeToString,
+            downpour_dot_protos_dot_parameter__server__pb2.SetLearningRatesReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -649,7 +649,7 @@ class Coordinator:
             _registered_method=True)
 
     @staticmethod
-    def Follow(request_iterator,
+    def ShardLink(request_iterator,
             target,
             options=(),
             channel_credentials=None,
@@ -662,7 +662,7 @@ class Coordinator:
         return grpc.experimental.stream_stream(
             request_iterator,
             target,
-            '/downpour.v1.Coordinator/Follow',
+            '/downpour.v1.Coordinator/ShardLink',
             downpour_dot_protos_dot_parameter__server__pb2.ShardEvent.SerializeToString,
             downpour_dot_protos_dot_parameter__server__pb2.ShardCommand.FromString,
             options,

@@ -15,7 +15,7 @@ from downpour.protos.logs import LogSettings
 from downpour.protos.settings import Address, Settings, did_you_mean, one_of
 from downpour.ps.config_checks import refusal_of, refusal_of_steps
 from downpour.ps.core.consistency import MODES
-from downpour.ps.core.hyperparameters import Hyper, resolve
+from downpour.ps.core.hyperparameters import Hyperparameters, resolve
 from downpour.ps.core.registry import forms, spec_of
 from downpour.ps.core.schedules import SCHEDULES
 from downpour.ps.core.staleness import POLICIES
@@ -159,10 +159,10 @@ class JobSettings(Settings):
     nonfinite_limit: int = Field(10, ge=1, description="gradients with NaN or Inf in a row after which a worker stops")
 
     @property
-    def hyper(self) -> Hyper:
+    def hyper(self) -> Hyperparameters:
         """The optimizer's hyper-parameters; what is not given is None."""
         given = self.learning_rate
-        return Hyper(
+        return Hyperparameters(
             learning_rate=REFERENCE_LEARNING_RATE if given is None and self.optimizer == "sgd" else given,
             momentum=self.momentum,
             rho=self.rho,

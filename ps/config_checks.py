@@ -19,7 +19,7 @@ from downpour.ps.core.consistency import (
     Softsync,
     consistency_of,
 )
-from downpour.ps.core.hyperparameters import Hyper, resolve
+from downpour.ps.core.hyperparameters import Hyperparameters, resolve
 from downpour.ps.core.staleness import compensation_of
 
 STEADY = ("sgd", "momentum", "nesterov")  # optimizers whose step grows with the gradient
@@ -37,7 +37,7 @@ class Asynchrony(Protocol):
     @property
     def optimizer(self) -> str: ...  # noqa: D102
     @property
-    def hyper(self) -> Hyper: ...  # noqa: D102
+    def hyper(self) -> Hyperparameters: ...  # noqa: D102
     @property
     def momentum_correction(self) -> bool: ...  # noqa: D102
     @property

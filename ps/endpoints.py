@@ -21,10 +21,10 @@ from downpour.protos.channel import SERVER_OPTIONS
 from downpour.protos.credentials import TokenCheck, adopt, check_secured, server_credentials
 from downpour.protos.errors import Unsupported
 from downpour.ps.config import ServerSettings
-from downpour.ps.data_plane.interceptor import Guard
-from downpour.ps.data_plane.shard_runtime import ShardHost
-from downpour.ps.data_plane.shared_memory import Doorbell
-from downpour.ps.monitoring.prometheus import Exporter, ShardMetrics
+from downpour.ps.data_plane.interceptor import CallInterceptor
+from downpour.ps.data_plane.shard_runtime import ShardRuntime
+from downpour.ps.data_plane.shared_memory import SharedMemoryListener
+from downpour.ps.monitoring.prometheus import PrometheusExporter, ShardMetrics
 
 
 def quieten_broken_calls() -> None:
@@ -54,7 +54,7 @@ async def listen(settings: ServerSettings, add: Callable[[grpc.aio.Server], None
     identity = adopt(settings)
     check_secured(settings.bind, identity, settings.insecure)
     secure, checks = server_credentials(identity), [TokenCheck(identity.token)] if identity.token else []
-    server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=[*checks, Guard()])
+    server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=[*checks, CallInterceptor()])
     health = HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     add(server)
@@ -94,8 +94,8 @@ def _port_in_use(bind: str) -> PortInUse:
 
 
 def open_doorbell(
-    settings: ServerSettings, host: ShardHost, broken: Callable[[int], None] = lambda worker: None
-) -> Doorbell | None:
+    settings: ServerSettings, host: ShardRuntime, broken: Callable[[int], None] = lambda worker: None
+) -> SharedMemoryListener | None:
     """The shared-memory transport, where it is wanted and this system has it.
 
     Raises:
@@ -105,7 +105,7 @@ def open_doorbell(
         return None
     try:
         if memfd.available():
-            return Doorbell(host, broken, settings.doorbell_dir)
+            return SharedMemoryListener(host, broken, settings.doorbell_dir)
         reason = "no memfd_create"
     except OSError as error:
         if settings.doorbell_dir is not None:
@@ -132,7 +132,7 @@ def on_signals(act: Callable[[str], None]) -> None:
         loop.add_signal_handler(number, act, signal.Signals(number).name)
 
 
-def open_exporter(settings: ServerSettings, metrics: ShardMetrics) -> Exporter | None:
+def open_exporter(settings: ServerSettings, metrics: ShardMetrics) -> PrometheusExporter | None:
     """The endpoint for Prometheus, where it is wanted.
 
     Raises:
@@ -141,7 +141,7 @@ def open_exporter(settings: ServerSettings, metrics: ShardMetrics) -> Exporter |
     if settings.metrics_port is None:
         return None
     try:
-        return Exporter(settings.metrics_host, settings.metrics_port, metrics.families)
+        return PrometheusExporter(settings.metrics_host, settings.metrics_port, metrics.families)
     except OSError as error:
         raise PortInUse(
             f"--metrics-host and --metrics-port must be a free address of this machine; "

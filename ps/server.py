@@ -15,25 +15,25 @@ from downpour.protos.credentials import NotSecured
 from downpour.protos.errors import DownpourError, InvalidRequest, Unsupported
 from downpour.protos.logs import identify, log
 from downpour.ps.config import ServerSettings
-from downpour.ps.control_plane.checkpointer import Keeper
+from downpour.ps.control_plane.checkpointer import Checkpointer
 from downpour.ps.control_plane.progress import ProgressReport
 from downpour.ps.control_plane.recovery import Recovery
-from downpour.ps.control_plane.replay_recorder import Recording
+from downpour.ps.control_plane.replay_recorder import ReplayRecorder
 from downpour.ps.control_plane.servicer import CoordinatorServicer
-from downpour.ps.control_plane.shard_link import ShardLines
+from downpour.ps.control_plane.shard_link import ShardLinks
 from downpour.ps.coordinator.coordinator import Coordinator
 from downpour.ps.coordinator.fit_coordinator import ScriptCoordinator
 from downpour.ps.coordinator.phase import OVER, Phase
 from downpour.ps.core.push import Push
 from downpour.ps.data_plane.grpc_stream import ExchangeServicer
-from downpour.ps.data_plane.shard_runtime import ShardHost
+from downpour.ps.data_plane.shard_runtime import ShardRuntime
 from downpour.ps.endpoints import PortInUse, announce, listen, on_signals, open_doorbell, open_exporter
 from downpour.ps.monitoring.divergence import LossWatch
-from downpour.ps.monitoring.job_log import Narration
+from downpour.ps.monitoring.job_log import JobLog
 from downpour.ps.monitoring.prometheus import ShardMetrics
 from downpour.ps.monitoring.summary import configuration, summary
 from downpour.ps.monitoring.tensorboard import Board
-from downpour.ps.shard_server import FollowerProcess
+from downpour.ps.shard_server import ShardProcess
 from downpour.ps.storage.checkpoint_file import numbers
 from downpour.ps.storage.run_directory import RunDirectory, run_directory
 from downpour.ps.trace.format import DTYPE
@@ -68,16 +68,16 @@ class CoordinatorProcess:
                 f"--run-dir must not hold the checkpoints of an earlier run; {path} does. "
                 "Say --resume to go on with it, or choose another."
             )
-        self.host = ShardHost(0, self._local_event, self._admit, self._accepted)
-        self.lines = ShardLines(settings, self.host.command, self._joined, self._event, self._lost)
+        self.host = ShardRuntime(0, self._local_event, self._admit, self._accepted)
+        self.lines = ShardLinks(settings, self.host.command, self._joined, self._event, self._lost)
         kind = ScriptCoordinator if settings.script else Coordinator
         self.coordinator = kind(settings, path.name, lambda: secrets.randbits(63) + 1, self.lines.send)
-        self.keeper = Keeper(self.coordinator, self.host, self.run, self.lines.send, self._flush_trace)
-        self.recording = Recording(self.coordinator, self.run)
+        self.keeper = Checkpointer(self.coordinator, self.host, self.run, self.lines.send, self._flush_trace)
+        self.recording = ReplayRecorder(self.coordinator, self.run)
         self.host.began = self.recording.took
         self.board = Board(path, self.coordinator, self.host.metrics) if settings.tensorboard else None
         self.losses = LossWatch(self.host.metrics)
-        self.narration = Narration(self.coordinator, self.host.metrics, str(path))
+        self.narration = JobLog(self.coordinator, self.host.metrics, str(path))
         self.report = ProgressReport(self.coordinator, self.host.records, path.name)
         self.servicer = CoordinatorServicer(
             self.coordinator, self.report, self.lines, path / "model.keras", self._stop_at_once
@@ -285,7 +285,7 @@ class CoordinatorProcess:
 def run_server(settings: ServerSettings) -> int:
     """Runs the process that the settings describe; returns its exit code."""
     try:
-        process = FollowerProcess(settings) if settings.coordinator else CoordinatorProcess(settings)
+        process = ShardProcess(settings) if settings.coordinator else CoordinatorProcess(settings)
         return asyncio.run(process.serve())
     except (PortInUse, DownpourError) as error:
         log(f"error: {error}")

@@ -15,7 +15,7 @@ from downpour.protos.errors import DeadlineExceeded, Unreachable, error_of
 from downpour.protos.logs import identify
 from downpour.ps.config import ServerSettings
 from downpour.ps.data_plane.grpc_stream import ExchangeServicer
-from downpour.ps.data_plane.shard_runtime import ShardHost
+from downpour.ps.data_plane.shard_runtime import ShardRuntime
 from downpour.ps.data_plane.snapshot import ShardState, pieces
 from downpour.ps.endpoints import announce, listen, on_signals, open_doorbell, open_exporter
 from downpour.ps.monitoring.prometheus import ShardMetrics
@@ -26,7 +26,7 @@ DRAINED_S = 8.0  # for the coordinator, asked to end as this shard was, to drain
 Event = pb.ShardEvent | tuple[int, ShardState]  # a state goes out in pieces
 
 
-class Follower:
+class CoordinatorLink:
     """Takes the coordinator's commands to the host and the host's events to the coordinator.
 
     Attributes:
@@ -44,7 +44,7 @@ class Follower:
         self._events.put_nowait(event)
 
     async def follow(
-        self, host: ShardHost, joined: pb.ShardAddress, connect_timeout_s: float, reconnect_s: float
+        self, host: ShardRuntime, joined: pb.ShardAddress, connect_timeout_s: float, reconnect_s: float
     ) -> None:
         """Serves until the coordinator says stop; one that is lost is waited for.
 
@@ -71,7 +71,7 @@ class Follower:
                 self.connected = False
             await asyncio.sleep(RETRY_S)
 
-    async def _one_line(self, host: ShardHost, joined: pb.ShardAddress, deadline: float) -> None:
+    async def _one_line(self, host: ShardRuntime, joined: pb.ShardAddress, deadline: float) -> None:
         async with open_aio_channel(self._address) as channel:
             timeout_s = max(RETRY_S, deadline - time.monotonic())
             try:
@@ -85,7 +85,7 @@ class Follower:
             reporter = asyncio.create_task(self._report(host))
             try:
                 events = self._outgoing(host, self._events)
-                async for command in rpc.CoordinatorStub(channel).Follow(events, metadata=call_metadata()):
+                async for command in rpc.CoordinatorStub(channel).ShardLink(events, metadata=call_metadata()):
                     self.connected = True
                     host.command(command)
                     if host.stopped.is_set():
@@ -98,7 +98,7 @@ class Follower:
                 reporter.cancel()
                 self._forget_events()
 
-    async def _outgoing(self, host: ShardHost, events: asyncio.Queue[Event]) -> AsyncIterator[pb.ShardEvent]:
+    async def _outgoing(self, host: ShardRuntime, events: asyncio.Queue[Event]) -> AsyncIterator[pb.ShardEvent]:
         while True:
             event = await events.get()
             if isinstance(event, tuple):
@@ -113,7 +113,7 @@ class Follower:
             if event.stopped:
                 return
 
-    def _took(self, host: ShardHost, number: int, state: ShardState) -> None:
+    def _took(self, host: ShardRuntime, number: int, state: ShardState) -> None:
         """Sends the state that was taken for a cut, after the records that belong to it."""
         self._report_once(host)
         self._events.put_nowait((number, state))
@@ -125,25 +125,25 @@ class Follower:
             if isinstance(event, tuple):
                 event[1].release()
 
-    async def _report(self, host: ShardHost) -> None:
+    async def _report(self, host: ShardRuntime) -> None:
         while True:
             await asyncio.sleep(REPORT_EVERY_S)
             self._report_once(host)
 
-    def _report_once(self, host: ShardHost, stopped: bool = False) -> None:
+    def _report_once(self, host: ShardRuntime, stopped: bool = False) -> None:
         records, calls, generation = host.records.take(), host.calls.take(), host.generation
         self.emit(pb.ShardEvent(count=host.count(), trace=records, calls=calls, stopped=stopped, generation=generation))
 
 
-class FollowerProcess:
+class ShardProcess:
     """Another shard, led by the coordinator of shard 0's process."""
 
     def __init__(self, settings: ServerSettings) -> None:
         """Makes everything that lives in this process."""
         assert settings.coordinator is not None
         self._settings = settings
-        self._follower = Follower(settings.coordinator)
-        self.host = ShardHost(settings.shard, self._follower.emit)
+        self._follower = CoordinatorLink(settings.coordinator)
+        self.host = ShardRuntime(settings.shard, self._follower.emit)
 
     async def serve(self) -> int:
         """Runs until the coordinator says stop; returns the exit code."""

@@ -12,7 +12,7 @@ from typing import NoReturn
 from downpour.protos.errors import DownpourError
 from downpour.protos.settings import parse
 from downpour.worker.config import WorkerSettings
-from downpour.worker.exchange.coordinator_client import Control
+from downpour.worker.exchange.coordinator_client import CoordinatorClient
 from downpour.worker.quiet_tensorflow import hushed
 
 DELIBERATE = 3  # exit code of a worker that stops for a reason that a restart would not mend
@@ -24,7 +24,7 @@ def main(argv: list[str]) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     on_signals(leave_early)
-    control = Control(settings.server, settings.call_timeout_s)
+    control = CoordinatorClient(settings.server, settings.call_timeout_s)
     try:
         job = control.describe(settings.connect_timeout_s)
     except DownpourError as error:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from downpour.worker.fit.member import Member
+    from downpour.worker.fit.member import ScriptWorker
 
-member: Member | None = None  # set by `downpour run` before the script begins; None in any other process
+member: ScriptWorker | None = None  # set by `downpour run` before the script begins; None in any other process
 
 
 def rank() -> int:

@@ -24,7 +24,7 @@ from downpour.protos.channel import PROTOCOL
 from downpour.protos.errors import DownpourError, Fenced, FutureVersion, UnknownWorker
 from downpour.protos.layout import TRAINED, Layout
 from downpour.worker.exchange.client import Client, Samples
-from downpour.worker.exchange.coordinator_client import Control, Heartbeat
+from downpour.worker.exchange.coordinator_client import CoordinatorClient, Heartbeat
 
 BOARD, SHAPE = "DOWNPOUR_CHAOS_BOARD", "DOWNPOUR_CHAOS_SHAPE"
 # Places on the board: a byte that ends the pauses, then of each worker one that is 1 while a push is in flight, one
@@ -56,9 +56,9 @@ class ChaosWorker:
     def __init__(self, server: str, number: int, board: Board, slices: int, samples: int, pause_s: float) -> None:
         """Connects nothing yet."""
         self._number, self._board, self._slices, self._pause_s = number, board, slices, pause_s
-        self._control = Control(server, CALL_TIMEOUT_S)
+        self._control = CoordinatorClient(server, CALL_TIMEOUT_S)
         self._layout = Layout.of([("w", (slices * samples,), TRAINED)])
-        self._data = pb.Data(
+        self._data = pb.DatasetInfo(
             name="marks", checksum="0" * 64, train_samples=samples, validation_samples=1, test_samples=1
         )
         self._gradient = np.zeros(slices * samples, np.float32)
@@ -84,7 +84,7 @@ class ChaosWorker:
                 heartbeat.stop()
                 client.close()
 
-    def _register(self, job: pb.Job, rejoin: bool) -> pb.Session:
+    def _register(self, job: pb.JobDescription, rejoin: bool) -> pb.RegisterReply:
         request = pb.RegisterRequest(
             protocol=PROTOCOL,
             job=job.job,
@@ -96,7 +96,7 @@ class ChaosWorker:
         )
         return self._control.register(request)
 
-    def _live(self, job: pb.Job, session: int, client: Client, heartbeat: Heartbeat) -> str:
+    def _live(self, job: pb.JobDescription, session: int, client: Client, heartbeat: Heartbeat) -> str:
         """One session; returns why the job failed, empty if it ended well."""
         self._await_start(session, client)
         while True:
@@ -118,7 +118,7 @@ class ChaosWorker:
             if reply.start or reply.end:
                 return
 
-    def _train(self, job: pb.Job, task: pb.Task, client: Client, heartbeat: Heartbeat) -> None:
+    def _train(self, job: pb.JobDescription, task: pb.Task, client: Client, heartbeat: Heartbeat) -> None:
         client.pull()
         for start in range(task.start, task.stop, job.batch_size):
             stop = min(start + job.batch_size, task.stop)

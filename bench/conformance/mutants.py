@@ -16,7 +16,7 @@ from downpour.ps.core.push import Push, Result
 from downpour.ps.core.shard import Shard
 from downpour.ps.core.staleness import Compensation
 from downpour.worker.exchange.client import Pulled
-from downpour.worker.exchange.error_feedback import Feedback
+from downpour.worker.exchange.error_feedback import ErrorFeedback
 
 # ------------------------------------------------------------------ shards
 
@@ -172,7 +172,7 @@ class Repeating(NumpyWorker):
 # ------------------------------------------------------------------ codecs
 
 
-class LeakingFeedback(Feedback):
+class LeakingFeedback(ErrorFeedback):
     """Keeps half of what was left out."""
 
     def encode(self, shard: int, gradient: np.ndarray) -> Payload:

@@ -18,7 +18,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import PROTOCOL
 from downpour.protos.layout import Layout
 from downpour.worker.exchange.client import Client, Pulled, Samples
-from downpour.worker.exchange.coordinator_client import Control
+from downpour.worker.exchange.coordinator_client import CoordinatorClient
 
 ROOT = Path(__file__).parent.parent
 CALL_TIMEOUT_S = 30.0
@@ -34,7 +34,7 @@ class NumpyWorker:
         last: Weights when it left.
     """
 
-    def __init__(self, control: Control, initial: np.ndarray, wait_s: float = 0.0) -> None:
+    def __init__(self, control: CoordinatorClient, initial: np.ndarray, wait_s: float = 0.0) -> None:
         """Registers; the first worker brings the weights.
 
         Args:
@@ -47,7 +47,7 @@ class NumpyWorker:
         self.last = initial
         job = control.describe(CALL_TIMEOUT_S)
         layout = Layout.of([("w", (len(initial),), pb.TRAINED)])
-        data = pb.Data(name="numbers", checksum="0", train_samples=1 << 40)
+        data = pb.DatasetInfo(name="numbers", checksum="0", train_samples=1 << 40)
         self._session = control.register(
             pb.RegisterRequest(protocol=PROTOCOL, job=job.job, layout=layout.to_proto(), data=data)
         )
@@ -86,7 +86,7 @@ class NumpyWorker:
 
 
 @contextmanager
-def server(*flags: str) -> Iterator[Control]:
+def server(*flags: str) -> Iterator[CoordinatorClient]:
     """A server process on a port of its own; gone when the block ends."""
     with tempfile.TemporaryDirectory(prefix="downpour-") as folder:
         command = [
@@ -106,7 +106,7 @@ def server(*flags: str) -> Iterator[Control]:
                 line = process.stdout.readline()
                 if not line:
                     raise RuntimeError(f"the server must announce its address; it ended: {' '.join(command)}")
-                control = Control(json.loads(line)["address"], CALL_TIMEOUT_S)
+                control = CoordinatorClient(json.loads(line)["address"], CALL_TIMEOUT_S)
                 yield control
                 control.close()
             finally:
@@ -114,7 +114,7 @@ def server(*flags: str) -> Iterator[Control]:
 
 
 def together(
-    control: Control,
+    control: CoordinatorClient,
     initial: np.ndarray,
     bodies: list[Callable[[NumpyWorker], None]],
     waits_s: list[float] | None = None,

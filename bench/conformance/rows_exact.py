@@ -12,9 +12,9 @@ from downpour.bench.simulation.virtual_time import Cycle
 from downpour.protos import quantized
 from downpour.protos.codec import codec_named
 from downpour.protos.layout import Slice
-from downpour.ps.core.hyperparameters import Hyper
+from downpour.ps.core.hyperparameters import Hyperparameters
 from downpour.ps.core.staleness import DelayCompensation
-from downpour.worker.exchange.error_feedback import Feedback
+from downpour.worker.exchange.error_feedback import ErrorFeedback
 
 
 def c22(parts: Parts, quick: bool) -> list[Case]:
@@ -23,7 +23,9 @@ def c22(parts: Parts, quick: bool) -> list[Case]:
     for mode in ("async", "ssp:2", "ringmaster:100", "kasync:2", "softsync:4", "bsp", "localsgd:3"):
         problem, policy = Linear(5, 4), parts.consistency(mode)
         rate, size = 2.0**-10, 4
-        shard = parts.shard(problem.initial(), parts.optimizer("sgd", Hyper(learning_rate=rate), size), policy)
+        shard = parts.shard(
+            problem.initial(), parts.optimizer("sgd", Hyperparameters(learning_rate=rate), size), policy
+        )
         compute = [times(draw, (5, n)) for n, draw in enumerate(parts.draws("exp:1", 4, "workers"))]
         parts.simulation(shard, policy, problem, compute, cycle=Cycle(1, 1, rate)).run(updates)
         # The run ends with an update, so nothing waits for a group.
@@ -64,7 +66,7 @@ def c23(parts: Parts, quick: bool) -> list[Case]:
         for workers in (4, 1):
             problem = _Rows(workers, 8 // workers)
             policy = parts.consistency("bsp")
-            rule = parts.optimizer(optimizer, Hyper(learning_rate=0.05), problem.dim)
+            rule = parts.optimizer(optimizer, Hyperparameters(learning_rate=0.05), problem.dim)
             shard = parts.shard(np.zeros(problem.dim, np.float32), rule, policy)
             compute = [times(draw, (2, n)) for n, draw in enumerate(parts.draws("exp:1", workers, "workers"))]
             parts.simulation(shard, policy, problem, compute).run(100 if quick else 400)
@@ -94,7 +96,7 @@ def c24(parts: Parts, quick: bool) -> list[Case]:
     for workers, service in ((1, "exp:1"), (4, "exp:1"), (16, "pareto:1.5")):
         trajectory, problem = np.zeros((updates, 3)), Quadratic(0, workers, h=h, sigma=0.1, dim=3)
         policy = parts.consistency("async")
-        rule = parts.optimizer("sgd", Hyper(learning_rate=η), 3)
+        rule = parts.optimizer("sgd", Hyperparameters(learning_rate=η), 3)
         shard = parts.shard(problem.initial(), rule, policy, TrueHessian(h))
         compute = [times(draw, (4, n)) for n, draw in enumerate(parts.draws(service, workers, "workers"))]
 
@@ -115,7 +117,7 @@ def c25(parts: Parts, quick: bool) -> list[Case]:
     """Error feedback: Σ g = Σ applied + residual; top-k keeps ‖C(x) − x‖² ≤ (1 − k/d)‖x‖²."""
     cases, rng, size = [], np.random.default_rng(25), 1000
     for name in ("topk:0.05", "int8", "bfloat16"):
-        codec, feedback = codec_named(name), parts.extra.get("feedback", Feedback)(name, [Slice(0, size, 0)])
+        codec, feedback = codec_named(name), parts.extra.get("feedback", ErrorFeedback)(name, [Slice(0, size, 0)])
         given, applied, decoded = np.zeros(size), np.zeros(size), np.empty(size, np.float32)
         for _ in range(50 if quick else 500):
             gradient = rng.standard_normal(size).astype(np.float32)

@@ -12,7 +12,7 @@ from downpour.bench.simulation.fixed_delay import run_delayed
 from downpour.bench.simulation.problems import Problem, Quadratic
 from downpour.bench.simulation.service_times import times
 from downpour.bench.simulation.virtual_time import Cycle
-from downpour.ps.core.hyperparameters import Hyper
+from downpour.ps.core.hyperparameters import Hyperparameters
 from downpour.ps.core.push import Push
 from downpour.ps.core.staleness import Compensation
 
@@ -22,7 +22,7 @@ def delayed(parts: Parts, delay: int, η: float, updates: int, policy: Compensat
     trajectory, problem = np.zeros(updates), Quadratic(0, 1)
     shard = parts.shard(
         problem.initial(),
-        parts.optimizer("sgd", Hyper(learning_rate=η), 1),
+        parts.optimizer("sgd", Hyperparameters(learning_rate=η), 1),
         parts.consistency("async"),
         policy,
     )
@@ -105,7 +105,7 @@ def c18(parts: Parts, quick: bool) -> list[Case]:
 def _exponential_descent(parts: Parts, workers: int, η: float, steps: int, seed: int) -> np.ndarray:
     trajectory, problem = np.ones(steps + 1), Quadratic(0, workers)
     policy = parts.consistency("async")
-    shard = parts.shard(problem.initial(), parts.optimizer("sgd", Hyper(learning_rate=η), 1), policy)
+    shard = parts.shard(problem.initial(), parts.optimizer("sgd", Hyperparameters(learning_rate=η), 1), policy)
     compute = [times(draw, (seed, n, 18)) for n, draw in enumerate(parts.draws("exp:1", workers, "workers"))]
 
     def observe(version: int, weights: np.ndarray) -> None:
@@ -142,7 +142,7 @@ def c27(parts: Parts, quick: bool) -> list[Case]:
 def _elastic(parts: Parts, workers: int, η: float, α: float, updates: int) -> np.ndarray:
     trajectory, problem = np.zeros(updates), _Origin()
     policy = parts.consistency(f"easgd:{α / η!r},1")
-    shard = parts.shard(problem.initial(), parts.optimizer("sgd", Hyper(learning_rate=η), 1), policy)
+    shard = parts.shard(problem.initial(), parts.optimizer("sgd", Hyperparameters(learning_rate=η), 1), policy)
 
     def observe(version: int, weights: np.ndarray) -> None:
         trajectory[version - 1] = weights[0]
@@ -156,7 +156,7 @@ def _exchange(parts: Parts) -> Case:
     rng, size = np.random.default_rng(0), 100
     initial = rng.integers(-64, 64, size).astype(np.float32)
     policy = parts.consistency("easgd:0.5,1")
-    shard = parts.shard(initial, parts.optimizer("sgd", Hyper(learning_rate=0.5), size), policy)
+    shard = parts.shard(initial, parts.optimizer("sgd", Hyperparameters(learning_rate=0.5), size), policy)
     changed = 0.0
     for worker in range(3):
         shard.join(worker, 1)

@@ -18,7 +18,7 @@ from downpour.bench.conformance.row import Case, Parts, Row
 from downpour.bench.simulation.problems import Problem
 from downpour.bench.simulation.service_times import times
 from downpour.bench.simulation.virtual_time import Cycle, Simulation
-from downpour.ps.core.hyperparameters import Hyper
+from downpour.ps.core.hyperparameters import Hyperparameters
 from downpour.ps.core.push import Push, Result
 
 
@@ -42,7 +42,9 @@ def simulated(
     """A finished run."""
     problem = problem or Problem()
     policy = parts.consistency(mode)
-    shard = parts.shard(problem.initial(), parts.optimizer("sgd", Hyper(learning_rate=1.0), problem.dim), policy)
+    shard = parts.shard(
+        problem.initial(), parts.optimizer("sgd", Hyperparameters(learning_rate=1.0), problem.dim), policy
+    )
     compute = [times(draw, (seed, number)) for number, draw in enumerate(parts.draws(service, workers, "workers"))]
     simulation = parts.simulation(shard, policy, problem, compute, cycle=Cycle(1, fetch_every, 1.0))
     simulation.run(updates)
@@ -55,7 +57,7 @@ def c1(parts: Parts, quick: bool) -> list[Case]:
     for workers, service in ((4, "exp:1"), (8, "pareto:1.5"), (5, "lognormal:0,1")):
         updates, witness = (400 if quick else 4000), Witness(workers)
         policy = parts.consistency("async")
-        shard = parts.shard(witness.initial(), parts.optimizer("sgd", Hyper(learning_rate=1.0), 1), policy)
+        shard = parts.shard(witness.initial(), parts.optimizer("sgd", Hyperparameters(learning_rate=1.0), 1), policy)
         compute = [times(draw, (1, n)) for n, draw in enumerate(parts.draws(service, workers, "workers"))]
         simulation = parts.simulation(shard, policy, witness, compute)
         told, seen = [0], [0]

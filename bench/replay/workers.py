@@ -13,7 +13,7 @@ from downpour.bench.replay.differences import Computed
 from downpour.bench.replay.nondeterminism import suspects
 from downpour.bench.replay.record import CannotReplay, Life, Recorded
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.chunked_vector import Pieces
+from downpour.protos.chunked_vector import ChunkedVector
 from downpour.protos.layout import Layout
 from downpour.worker.catalog.datasets import Dataset, DatasetError, load, split
 from downpour.worker.catalog.models import ModelError, build
@@ -22,8 +22,8 @@ from downpour.worker.compute.flat_model import layout_of, read_weights, write_we
 from downpour.worker.compute.gradient import GradientFunction
 from downpour.worker.compute.local_steps import LocalSteps
 from downpour.worker.exchange.client import Pulled, Samples
-from downpour.worker.train.lease_steps import Course
-from downpour.worker.train.push_plan import ExchangePlan
+from downpour.worker.train.lease_steps import LeaseSteps
+from downpour.worker.train.push_plan import PushPlan
 
 TRIED = 3  # pushes of each compiled form that are computed twice
 
@@ -42,7 +42,7 @@ class OnePush:
 
     def push(
         self,
-        gradient: np.ndarray | Pieces,
+        gradient: np.ndarray | ChunkedVector,
         norm: float,
         samples: Samples,
         nonfinite: bool = False,
@@ -87,18 +87,18 @@ class Workers:
         except (DatasetError, ModelError) as error:
             raise CannotReplay(f"the model and the data of the run are needed again: {error}") from error
         _check(recorded, layout_of(self.model), self._dataset)
-        self._job = pb.Job(
+        self._job = pb.JobDescription(
             mode=settings.mode, push_every=settings.push_every, fetch_every=settings.push_every,
             batch_size=settings.batch_size, seed=settings.seed, learning_rate=settings.effective_learning_rate,
         )  # fmt: skip
-        self._plan = ExchangePlan.of(self._job)
+        self._plan = PushPlan.of(self._job)
         self._samples = len(split(self._dataset, settings.validation_split).y_train)
         self._gradient = GradientFunction(self.model, self._dataset, settings.batch_size, settings.clip_norm, threads)
         seeds = seeds_of(_only(self._facts, "seeds", ""))
         self._gradient.model.seeds = seeds
         most = self._plan.push_every
         self._local = LocalSteps(self._gradient, settings.effective_learning_rate, most) if most > 1 else None
-        self._link, self._courses, self._tried = OnePush(), dict[int, Course](), dict[bool, int]()
+        self._link, self._courses, self._tried = OnePush(), dict[int, LeaseSteps](), dict[bool, int]()
         self.doubts = [*differing(self._facts), *_threads(threads)]
 
     def __call__(self, record: np.void, flat: np.ndarray) -> Computed:
@@ -155,7 +155,7 @@ class Workers:
         worker = int(record["worker"])
         if worker not in self._courses:
             n = self._gradient.model.layout.trained
-            self._courses[worker] = Course(
+            self._courses[worker] = LeaseSteps(
                 self._link, self._gradient, self._local, self._plan, self._job, worker, n, self._samples
             )
         course, self._link.flat = self._courses[worker], flat

@@ -21,7 +21,7 @@ from downpour.bench.simulation.virtual_time import Cycle, Simulation
 from downpour.protos.settings import Settings, one_of, parse
 from downpour.ps.config_checks import refusal_of, refusal_of_steps, warnings_of
 from downpour.ps.core.consistency import MODES, consistency_of
-from downpour.ps.core.hyperparameters import Hyper, resolve
+from downpour.ps.core.hyperparameters import Hyperparameters, resolve
 from downpour.ps.core.optimizer import Optimizer
 from downpour.ps.core.registry import forms, read, spec_of
 from downpour.ps.core.schedules import SCHEDULES, schedule_of
@@ -99,9 +99,9 @@ class SimulateSettings(Settings):
         return False
 
     @property
-    def hyper(self) -> Hyper:
+    def hyper(self) -> Hyperparameters:
         """The optimizer's hyper-parameters."""
-        return Hyper(learning_rate=self.learning_rate, momentum=self.momentum)
+        return Hyperparameters(learning_rate=self.learning_rate, momentum=self.momentum)
 
     @model_validator(mode="after")
     def _holds(self) -> Self:

@@ -20,10 +20,10 @@ from downpour.bench.comparison import spread
 from downpour.bench.machine import facts, load
 from downpour.protos.codec import CODECS, codec_named
 from downpour.protos.layout import Slice
-from downpour.ps.core.hyperparameters import Hyper
+from downpour.ps.core.hyperparameters import Hyperparameters
 from downpour.ps.core.optimizer import Optimizer
 from downpour.worker.catalog.datasets import load as load_dataset
-from downpour.worker.exchange.error_feedback import Feedback
+from downpour.worker.exchange.error_feedback import ErrorFeedback
 
 NAMES = (*CODECS, "topk:0.1")
 FLOATS = (79_510, 2_225_000, 25_500_000)
@@ -60,7 +60,7 @@ def timed(floats: int, rounds: int) -> dict[str, dict[str, Any]]:
     """Bytes, and seconds of encoding and decoding, codec by codec in turns."""
     rng = np.random.default_rng(0)
     gradient, out = rng.standard_normal(floats, np.float32), np.empty(floats, np.float32)
-    sides = {name: (Feedback(name, [Slice(0, floats, 0)], 0), codec_named(name)) for name in NAMES}
+    sides = {name: (ErrorFeedback(name, [Slice(0, floats, 0)], 0), codec_named(name)) for name in NAMES}
     encode: dict[str, list[float]] = {name: [] for name in NAMES}
     decode: dict[str, list[float]] = {name: [] for name in NAMES}
     for number in range(rounds + 1):
@@ -88,8 +88,8 @@ def trained(name: str, seed: int, steps: int) -> dict[str, Any]:
     x, y = _flat(data.x_train), data.y_train.astype(int)
     x_test, y_test = _flat(data.x_test), data.y_test.astype(int)
     rng, n = np.random.default_rng(seed), x.shape[1] * 10
-    codec, rule = codec_named(name), Optimizer("sgd", Hyper(learning_rate=RATE), n)
-    feedbacks = [Feedback(name, [Slice(0, n, 0)], (seed, worker)) for worker in range(WORKERS)]
+    codec, rule = codec_named(name), Optimizer("sgd", Hyperparameters(learning_rate=RATE), n)
+    feedbacks = [ErrorFeedback(name, [Slice(0, n, 0)], (seed, worker)) for worker in range(WORKERS)]
     weights, decoded = np.zeros(n, np.float32), np.empty(n, np.float32)
     pulled = [weights] * WORKERS
     curve = []

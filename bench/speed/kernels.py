@@ -24,7 +24,7 @@ import numpy as np
 
 from downpour.bench import report
 from downpour.bench.machine import load
-from downpour.ps.core.hyperparameters import Hyper
+from downpour.ps.core.hyperparameters import Hyperparameters
 from downpour.ps.core.optimizer import BLOCK, Optimizer
 from downpour.ps.core.update_rules import OPTIMIZERS
 
@@ -48,7 +48,7 @@ def run(quick: bool) -> dict[str, Any]:
     weights = rng.standard_normal(LARGE, np.float32)
     gradient = rng.standard_normal(LARGE, np.float32) * np.float32(1e-3)
     out = np.ones_like(weights)
-    most = max(Optimizer(name, Hyper(), 0).bytes_per_weight for name in OPTIMIZERS)
+    most = max(Optimizer(name, Hyperparameters(), 0).bytes_per_weight for name in OPTIMIZERS)
     # Written, for pages that were only reserved all read from one page of zeros.
     longest = (np.ones(LARGE * most // 2, np.uint8), np.ones(LARGE * most // 2, np.uint8))
     kernels = {name: _kernel(name, weights, gradient, out, longest, repeats) for name in OPTIMIZERS}
@@ -70,7 +70,7 @@ def _kernel(
     repeats: int,
 ) -> dict[str, Any]:
     """One rule's row."""
-    large, block = Optimizer(name, Hyper(), LARGE), Optimizer(name, Hyper(), BLOCK)
+    large, block = Optimizer(name, Hyperparameters(), LARGE), Optimizer(name, Hyperparameters(), BLOCK)
     moved = large.bytes_per_weight
     source, target = (array[: LARGE * moved // 2] for array in longest)
 
@@ -104,7 +104,7 @@ def _kernel(
 
 def _small(name: str, weights: np.ndarray, gradient: np.ndarray, out: np.ndarray, repeats: int) -> float:
     """Seconds of one update of the reference model."""
-    small = Optimizer(name, Hyper(), SMALL)
+    small = Optimizer(name, Hyperparameters(), SMALL)
     w, g, new = weights[:SMALL], gradient[:SMALL], out[:SMALL]
 
     def updates() -> None:

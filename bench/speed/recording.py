@@ -21,7 +21,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.layout import TRAINED, Layout
 from downpour.protos.settings import Settings, parse
 from downpour.ps.config import ServerSettings
-from downpour.ps.data_plane.shard_runtime import ShardHost
+from downpour.ps.data_plane.shard_runtime import ShardRuntime
 from downpour.ps.trace import call_log as calls
 from downpour.ps.trace.format import TraceFile
 from downpour.worker.exchange.client import Samples
@@ -41,7 +41,7 @@ class RecordingSettings(Settings):
 
 def shard_times(size: int, blocks: int) -> tuple[float, float]:
     """Seconds that a shard of so many weights takes for a push, and that the record adds to them; medians."""
-    host = ShardHost(0, lambda event: None)
+    host = ShardRuntime(0, lambda event: None)
     layout = Layout.of([("weights", (size,), TRAINED)])
     host.command(pb.ShardCommand(settings=ServerSettings(record="on").model_dump_json(), layout=layout.to_proto()))
     member = pb.Member(worker=0, incarnation=1, session=1)

@@ -15,9 +15,9 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import PROTOCOL
 from downpour.protos.layout import Layout
 from downpour.worker.exchange.client import Client
-from downpour.worker.exchange.coordinator_client import Control, Heartbeat
+from downpour.worker.exchange.coordinator_client import CoordinatorClient, Heartbeat
 
-DATA = pb.Data(name="bench", checksum="none", train_samples=1 << 20)
+DATA = pb.DatasetInfo(name="bench", checksum="none", train_samples=1 << 20)
 START_TIMEOUT_S = 60.0
 
 
@@ -63,7 +63,7 @@ class NumpyWorker:
     ) -> None:
         """Joins a job whose weights are one vector `float32[size]`, zero if no `initial` ones are given."""
         layout = Layout.of([("weights", (size,), pb.TRAINED)])
-        self._control = Control(address, timeout_s)
+        self._control = CoordinatorClient(address, timeout_s)
         job = self._control.describe(START_TIMEOUT_S).job
         request = pb.RegisterRequest(protocol=PROTOCOL, job=job, layout=layout.to_proto(), data=DATA)
         self.session = self._control.register(request)

@@ -37,7 +37,7 @@ from downpour.bench.speed.crowd import idle, push_pulls
 from downpour.bench.speed.echo import grpc_echo, unix_echo
 from downpour.bench.speed.server import NumpyWorker, server
 from downpour.bench.speed.transport_report import checked, plot, table
-from downpour.ps.core.hyperparameters import Hyper
+from downpour.ps.core.hyperparameters import Hyperparameters
 from downpour.ps.core.optimizer import Optimizer
 from downpour.worker.exchange.client import Samples
 
@@ -185,7 +185,7 @@ def _memcpy(floats: int) -> Callable[[], object]:
 
 
 def _kernel(floats: int) -> Callable[[], object]:
-    rule = Optimizer("sgd", Hyper(learning_rate=float(RATE)), floats)
+    rule = Optimizer("sgd", Hyperparameters(learning_rate=float(RATE)), floats)
     weights, new, gradient = (np.ones(floats, np.float32) for _ in range(3))
 
     def update() -> None:

@@ -25,7 +25,7 @@ from downpour.bench.simulation.fixed_delay import run_delayed
 from downpour.bench.simulation.problems import Problem
 from downpour.bench.speed.emulated import BATCH, Run, accuracy_of, gradient_of, loss_of, measured, weights_of
 from downpour.ps.core.consistency import consistency_of
-from downpour.ps.core.hyperparameters import Hyper
+from downpour.ps.core.hyperparameters import Hyperparameters
 from downpour.ps.core.optimizer import Optimizer
 from downpour.ps.core.shard import Shard
 from downpour.ps.core.staleness import compensation_of
@@ -213,7 +213,7 @@ def delayed(delay: int, compensation: str, rate: float, updates: int, seed: int)
     problem, last = Network(seed), np.empty(0, np.float32)
     shard = Shard(
         problem.initial(),
-        Optimizer("sgd", Hyper(learning_rate=rate), problem.dim),
+        Optimizer("sgd", Hyperparameters(learning_rate=rate), problem.dim),
         consistency_of("async"),
         compensation_of(compensation),
         version_depth=delay + 2,

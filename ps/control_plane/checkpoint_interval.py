@@ -5,7 +5,7 @@ from __future__ import annotations
 APART = 20  # times as long as the last one took, at least, between two checkpoints
 
 
-class Interval:
+class CheckpointInterval:
     """Seconds or updates between two checkpoints, and more of them where one takes long."""
 
     def __init__(self, every_s: float, every_updates: int) -> None:

@@ -12,12 +12,12 @@ import numpy as np
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.layout import Slice
 from downpour.ps.config import interval_of
-from downpour.ps.control_plane.checkpoint_interval import Interval
+from downpour.ps.control_plane.checkpoint_interval import CheckpointInterval
 from downpour.ps.control_plane.job_snapshot import job_facts, with_shards
 from downpour.ps.coordinator.coordinator import Coordinator
 from downpour.ps.coordinator.phase import Phase
 from downpour.ps.data_plane.hold import CutRound
-from downpour.ps.data_plane.shard_runtime import ShardHost
+from downpour.ps.data_plane.shard_runtime import ShardRuntime
 from downpour.ps.data_plane.snapshot import Assembly, ShardState
 from downpour.ps.storage.checkpoint_file import SLOT, STATE, TRAINED, Checkpoint, JobFacts, numbers, prune, save
 from downpour.ps.storage.run_directory import RunDirectory
@@ -26,7 +26,7 @@ CUT_TIMEOUT_S = 5.0  # for a cut over several shards: then it is given up, and t
 KEPT_PHASES = (Phase.WARMING, Phase.TRAINING, Phase.DRAINING, Phase.FINISHING, Phase.ENDED, Phase.FAILED)
 
 
-class Keeper:
+class Checkpointer:
     """Takes checkpoints of one job.
 
     Attributes:
@@ -40,7 +40,7 @@ class Keeper:
     def __init__(
         self,
         coordinator: Coordinator,
-        host: ShardHost,
+        host: ShardRuntime,
         run: RunDirectory,
         send: Callable[[pb.ShardCommand], None],
         flush_trace: Callable[[], None],
@@ -57,7 +57,7 @@ class Keeper:
         self._coordinator, self._host, self._run = coordinator, host, run
         self._send, self._flush_trace = send, flush_trace
         settings = coordinator.settings
-        self._interval = Interval(*interval_of(settings.checkpoint_every))
+        self._interval = CheckpointInterval(*interval_of(settings.checkpoint_every))
         self._keep = settings.checkpoint_keep
         self.taken, self.failed, self.last_s, self.seconds, self.pause_s = 0, 0, None, 0.0, 0.0
         self._number = max(numbers(run.checkpoints), default=0)
@@ -242,7 +242,7 @@ class _Cut:
             state.release()
 
 
-def part_of(checkpoint: Checkpoint, part: Slice, facts: pb.ShardFacts) -> ShardState:
+def part_of(checkpoint: Checkpoint, part: Slice, facts: pb.SnapshotInfo) -> ShardState:
     """What one shard of any number gets of a checkpoint."""
     vectors = {
         name: vector[part.start : part.stop]

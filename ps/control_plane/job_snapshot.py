@@ -55,7 +55,7 @@ def job_facts(coordinator: Coordinator, metrics: Metrics, now: float) -> JobFact
     )
 
 
-def with_shards(job: JobFacts, shards: Sequence[pb.ShardFacts]) -> JobFacts:
+def with_shards(job: JobFacts, shards: Sequence[pb.SnapshotInfo]) -> JobFacts:
     """Adds the shards' facts: a push that waits in every shard is lost with its memory, so its samples are free.
 
     One that waits in some and is part of the weights of others stays used, and is counted as partial.
@@ -94,7 +94,7 @@ def restore_job(coordinator: Coordinator, metrics: Metrics, facts: JobFacts) -> 
     layout.cut(coordinator.settings.shards)
     ledger = Ledger(facts.data.train_samples, coordinator.settings.epochs, 1)
     ledger.restore(facts.ledger.unused, facts.ledger.epoch, facts.ledger.position)
-    coordinator.agree(layout, pb.Data(**facts.data.model_dump()))
+    coordinator.agree(layout, pb.DatasetInfo(**facts.data.model_dump()))
     assert coordinator.ledger is not None
     coordinator.ledger.restore(facts.ledger.unused, facts.ledger.epoch, facts.ledger.position)
     coordinator.membership.remember(facts.incarnations)

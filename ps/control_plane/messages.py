@@ -11,10 +11,10 @@ from downpour.ps.coordinator.fit_coordinator import ScriptCoordinator
 HEARTBEAT_S = 1.0
 
 
-def described(coordinator: Coordinator) -> pb.Job:
+def described(coordinator: Coordinator) -> pb.JobDescription:
     """What a worker must know of the job."""
     settings = coordinator.settings
-    return pb.Job(
+    return pb.JobDescription(
         protocol=PROTOCOL,
         job=coordinator.job,
         model=settings.model,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.ps.coordinator.coordinator import Coordinator
 from downpour.ps.trace.metrics import Rate, mean
-from downpour.ps.trace.outcome_log import Records
+from downpour.ps.trace.outcome_log import OutcomeLog
 
 
 class ProgressReport:
     """Builds `Progress` messages from the coordinator and the metrics of shard 0."""
 
-    def __init__(self, coordinator: Coordinator, records: Records, run: str) -> None:
+    def __init__(self, coordinator: Coordinator, records: OutcomeLog, run: str) -> None:
         """Reports of one job.
 
         Args:

@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import DownpourError
-from downpour.ps.control_plane.checkpointer import Keeper, part_of
+from downpour.ps.control_plane.checkpointer import Checkpointer, part_of
 from downpour.ps.control_plane.job_snapshot import check_fits, restore_job, restore_metrics, shard_facts
-from downpour.ps.control_plane.shard_link import ShardLines
+from downpour.ps.control_plane.shard_link import ShardLinks
 from downpour.ps.coordinator.coordinator import Coordinator
 from downpour.ps.coordinator.phase import OVER, Phase
-from downpour.ps.data_plane.shard_runtime import ShardHost
+from downpour.ps.data_plane.shard_runtime import ShardRuntime
 from downpour.ps.data_plane.snapshot import pieces
 from downpour.ps.storage.checkpoint_file import Checkpoint, newest
 from downpour.ps.storage.run_directory import RunDirectory
@@ -25,9 +25,9 @@ class Recovery:
     def __init__(
         self,
         coordinator: Coordinator,
-        host: ShardHost,
-        lines: ShardLines,
-        keeper: Keeper,
+        host: ShardRuntime,
+        lines: ShardLinks,
+        keeper: Checkpointer,
         run: RunDirectory,
         changed: Callable[[], None],
     ) -> None:
@@ -122,7 +122,7 @@ class Recovery:
         self._run.traces.cut([each[shard].records for shard in range(len(slices))])
         coordinator.restored(checkpoint.facts.closed_epochs, time.monotonic())
         for shard, part in enumerate(slices):
-            facts = pb.ShardFacts(**each[shard].model_dump())
+            facts = pb.SnapshotInfo(**each[shard].model_dump())
             state = part_of(checkpoint, part, facts)
             if shard == 0:
                 self._host.restore(state)

@@ -21,7 +21,7 @@ from downpour.ps.trace.call_log import DTYPE, is_recorded
 FORMAT = "downpour initial weights 1"
 
 
-class Recording:
+class ReplayRecorder:
     """Puts together what the shards began with, and writes down the calls on them."""
 
     def __init__(self, coordinator: Coordinator, run: RunDirectory) -> None:
@@ -65,7 +65,7 @@ class Recording:
         layout, settings = self._coordinator.layout, self._coordinator.settings
         return layout is not None and self._coordinator.generation == 1 and is_recorded(settings, layout.size)
 
-    def _part(self, shard: int, part: pb.StatePart) -> None:
+    def _part(self, shard: int, part: pb.SnapshotPart) -> None:
         if part.HasField("facts") and not self._begin(shard, part.facts.initialisation):
             self._assemblies.pop(shard, None)
         assembly = self._assemblies.get(shard)

@@ -17,7 +17,7 @@ from downpour.protos.errors import DeadlineExceeded, DownpourError, Unreachable,
 from downpour.ps.control_plane.messages import described
 from downpour.ps.control_plane.model_upload import take_model
 from downpour.ps.control_plane.progress import ProgressReport
-from downpour.ps.control_plane.shard_link import ShardLines
+from downpour.ps.control_plane.shard_link import ShardLinks
 from downpour.ps.coordinator.admission import check_protocol
 from downpour.ps.coordinator.coordinator import Coordinator
 from downpour.ps.coordinator.fit_coordinator import ScriptCoordinator
@@ -52,7 +52,7 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
         self,
         coordinator: Coordinator,
         report: ProgressReport,
-        lines: ShardLines,
+        lines: ShardLinks,
         model_path: Path,
         stop: Callable[[str], None],
     ) -> None:
@@ -90,13 +90,13 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
     # ------------------------------------------------------------------ workers
 
     @told
-    async def Describe(self, request: pb.DescribeRequest, context: Context) -> pb.Job:
+    async def Describe(self, request: pb.DescribeRequest, context: Context) -> pb.JobDescription:
         """What the job is."""
         check_protocol(request.protocol)
         return described(self._coordinator)
 
     @told
-    async def Register(self, request: pb.RegisterRequest, context: Context) -> pb.Session:
+    async def Register(self, request: pb.RegisterRequest, context: Context) -> pb.RegisterReply:
         """Opens a session, once every shard is there and knows of it."""
         coordinator = self._coordinator
         if not await self.wait_until(lambda: coordinator.open, JOIN_TIMEOUT_S):
@@ -107,7 +107,7 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
         if isinstance(coordinator, ScriptCoordinator):
             past = await self._stage_of(coordinator, request)
             if past is not None:
-                return pb.Session(past=True, decisions=past)
+                return pb.RegisterReply(past=True, decisions=past)
         member = coordinator.register(request, time.monotonic())
         number = coordinator.membership.number
         self.changed()
@@ -122,7 +122,7 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
             )
         if coordinator.membership.get(member.worker) is not member:
             raise Unreachable("the job has just returned to its last checkpoint: register again.")
-        return pb.Session(
+        return pb.RegisterReply(
             worker=member.worker,
             incarnation=member.incarnation,
             session=member.session,
@@ -195,7 +195,7 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
             self.changed()
 
     @told
-    async def Meet(self, request: pb.MeetRequest, context: Context) -> pb.MeetReply:
+    async def Barrier(self, request: pb.BarrierRequest, context: Context) -> pb.BarrierReply:
         """Waits a while for the others, and then for worker 0."""
         coordinator = self._script()
         reply = coordinator.meet(request, time.monotonic())
@@ -213,10 +213,10 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
         return reply
 
     @told
-    async def SetRates(self, request: pb.SetRatesRequest, context: Context) -> pb.SetRatesReply:
+    async def SetLearningRates(self, request: pb.SetLearningRatesRequest, context: Context) -> pb.SetLearningRatesReply:
         """Takes the learning rate of the updates to come."""
         self._script().set_rates(request, time.monotonic())
-        return pb.SetRatesReply()
+        return pb.SetLearningRatesReply()
 
     def _script(self) -> ScriptCoordinator:
         if not isinstance(self._coordinator, ScriptCoordinator):
@@ -265,7 +265,7 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
 
     # ------------------------------------------------------------------ shards
 
-    async def Follow(self, events: AsyncIterator[pb.ShardEvent], context: Context) -> AsyncIterator[pb.ShardCommand]:
+    async def ShardLink(self, events: AsyncIterator[pb.ShardEvent], context: Context) -> AsyncIterator[pb.ShardCommand]:
         """The line to a shard in another process."""
         try:
             async for command in self._lines.follow(events):

@@ -12,7 +12,7 @@ from downpour.ps.config import ServerSettings
 Queue = asyncio.Queue[Iterator[pb.ShardCommand]]
 
 
-class ShardLines:
+class ShardLinks:
     """Sends every command to every shard in order; one that joins late first hears what still holds.
 
     Attributes:

@@ -44,7 +44,7 @@ def check_layout(layout: Layout, agreed: Layout | None, settings: ServerSettings
         raise LayoutMismatch(f"a worker's model must be the job's, {settings.model!r}: {difference}.")
 
 
-def check_data(data: pb.Data, agreed: pb.Data | None) -> None:
+def check_data(data: pb.DatasetInfo, agreed: pb.DatasetInfo | None) -> None:
     """Raises LayoutMismatch unless a worker's data are the job's, or, if it has none yet, can be."""
     if agreed is None:
         if not data.train_samples:
@@ -57,7 +57,7 @@ def check_data(data: pb.Data, agreed: pb.Data | None) -> None:
         )
 
 
-def check_frozen(data: pb.Data, agreed: pb.Data | None) -> None:
+def check_frozen(data: pb.DatasetInfo, agreed: pb.DatasetInfo | None) -> None:
     """Raises LayoutMismatch unless the frozen weights of a script's worker are those of the others."""
     if agreed is not None and data.checksum != agreed.checksum:
         raise LayoutMismatch(

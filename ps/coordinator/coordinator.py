@@ -181,5 +181,5 @@ class Coordinator(Job):
     def _check_layout(self, layout: Layout) -> None:
         check_layout(layout, self.layout, self.settings)
 
-    def _check_data(self, data: pb.Data) -> None:
+    def _check_data(self, data: pb.DatasetInfo) -> None:
         check_data(data, self.data)

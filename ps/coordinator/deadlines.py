@@ -8,7 +8,7 @@ DRAIN_S = 7.0  # from the request to end until a job whose model nobody has save
 EVALUATE_S, SAVED_S = 4.0, 5.5  # until evaluations are cut short; until a job whose model is saved ends without them
 
 
-class Patience:
+class JobDeadlines:
     """The deadlines of a job.
 
     Attributes:

@@ -8,7 +8,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import InvalidRequest
 
 
-class Meeting:
+class EpochBarrier:
     """One meeting of the live workers.
 
     Attributes:

@@ -17,7 +17,7 @@ class _Pin:
     shards: set[int] = field(default_factory=set)  # that have pinned
 
 
-class Tasks:
+class Evaluations:
     """The tasks of a job: first pinned, then waiting for a worker, then assigned to one.
 
     Attributes:

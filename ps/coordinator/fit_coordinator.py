@@ -14,7 +14,7 @@ from downpour.protos.layout import Layout
 from downpour.ps.config import ServerSettings
 from downpour.ps.coordinator.admission import check_frozen
 from downpour.ps.coordinator.coordinator import Coordinator
-from downpour.ps.coordinator.epoch_barrier import Meeting
+from downpour.ps.coordinator.epoch_barrier import EpochBarrier
 from downpour.ps.coordinator.fit_optimizer import with_optimizer
 from downpour.ps.coordinator.ledger import EpochLedger
 from downpour.ps.coordinator.membership import Member
@@ -56,7 +56,7 @@ class ScriptCoordinator(Coordinator):
         self.decisions: list[pb.Decision] = []
         self._past: dict[int, list[pb.Decision]] = {}
         self._over = True
-        self._meeting, self._farewell = Meeting(), Meeting()
+        self._meeting, self._farewell = EpochBarrier(), EpochBarrier()
         self._pin_acks: set[int] = set()
         self._stop_asked = self._asked_to_drain = False
         self._leader_lost_s: float | None = None
@@ -112,13 +112,13 @@ class ScriptCoordinator(Coordinator):
         self.stage, self.settings = request.stage, settings
         self._over, self.patience.lost_s, self._resumed, self._stop_asked = False, None, False, False
         self.decisions = []
-        self._meeting, self._farewell = Meeting(), Meeting()
+        self._meeting, self._farewell = EpochBarrier(), EpochBarrier()
         self.layout, self.data = None, None
         self.phase, self.started_s = Phase.WAITING, None
         self._initialiser = LEADER
         self._send(pb.ShardCommand(settings=settings.model_dump_json(), rates=request.carried.rates))
 
-    def agree(self, layout: Layout, data: pb.Data) -> None:
+    def agree(self, layout: Layout, data: pb.DatasetInfo) -> None:
         """Fixes the layout; the workers share the samples among themselves, unless they want them on loan."""
         self.layout, self.data = layout, data
         self._open_epoch()
@@ -134,11 +134,11 @@ class ScriptCoordinator(Coordinator):
                 "the same data everywhere, with a seed where it is drawn or shuffled."
             )
 
-    def _check_data(self, data: pb.Data) -> None:
+    def _check_data(self, data: pb.DatasetInfo) -> None:
         check_frozen(data, self.data)
         super()._check_data(data)
 
-    def set_rates(self, request: pb.SetRatesRequest, now: float) -> None:
+    def set_rates(self, request: pb.SetLearningRatesRequest, now: float) -> None:
         """The learning rate of the updates to come.
 
         Raises:
@@ -198,7 +198,7 @@ class ScriptCoordinator(Coordinator):
 
     # ------------------------------------------------------------------ meetings
 
-    def meet(self, request: pb.MeetRequest, now: float) -> pb.MeetReply:
+    def meet(self, request: pb.BarrierRequest, now: float) -> pb.BarrierReply:
         """A worker is at the end of an epoch, or of `fit`.
 
         Raises:
@@ -209,7 +209,7 @@ class ScriptCoordinator(Coordinator):
             raise JobConflict(f"the job has {self.phase}: {self.notes[-1] if self.notes else 'no reason given'}")
         member, epoch = self._alive(request.session, now), len(self.decisions)
         if not request.farewell and request.epoch < epoch:
-            return pb.MeetReply(complete=True, decision=self.decisions[request.epoch])
+            return pb.BarrierReply(complete=True, decision=self.decisions[request.epoch])
         if not request.farewell and request.epoch > epoch:
             raise InvalidRequest(f"the workers meet for epoch {epoch}; received {request.epoch}. Take part in each.")
         meeting = self._farewell if request.farewell else self._meeting
@@ -220,7 +220,7 @@ class ScriptCoordinator(Coordinator):
         if request.HasField("decision") and meeting.sums is not None and member.worker == LEADER:
             self._decide(meeting, request.decision)
         pinned = self._pin_acks >= set(self.shards)
-        return pb.MeetReply(
+        return pb.BarrierReply(
             complete=meeting.sums is not None and pinned,
             sums=meeting.sums or (),
             pin=self._pin_number,
@@ -239,7 +239,7 @@ class ScriptCoordinator(Coordinator):
                 self._send(pb.ShardCommand(flush=True))
                 self._send(pb.ShardCommand(pin=self._pin_number))
 
-    def _decide(self, meeting: Meeting, decision: pb.Decision) -> None:
+    def _decide(self, meeting: EpochBarrier, decision: pb.Decision) -> None:
         meeting.decision = decision
         self._send(pb.ShardCommand(unpin=self._pin_number))
         if meeting is self._farewell:
@@ -247,7 +247,7 @@ class ScriptCoordinator(Coordinator):
             return
         self.decisions.append(decision)
         self.decided += 1
-        self._meeting, self._stop_asked = Meeting(), False
+        self._meeting, self._stop_asked = EpochBarrier(), False
         self._open_epoch()
         for member in self.membership.members:
             member.resting = not member.warm

@@ -7,21 +7,21 @@ from pydantic import ValidationError
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import Unsupported
 from downpour.ps.config import ServerSettings
-from downpour.ps.core.hyperparameters import Hyper, resolve
+from downpour.ps.core.hyperparameters import Hyperparameters, resolve
 from downpour.ps.core.update_rules import OPTIMIZERS
 
 FIELDS = {"initial_accumulator_value": "initial_accumulator"}  # settings whose names differ from Keras's
 OWN = ("learning_rate", "momentum", "rho", "beta_1", "beta_2", "epsilon", "weight_decay", "initial_accumulator")
 
 
-def with_optimizer(settings: ServerSettings, carried: pb.Carried) -> ServerSettings:
+def with_optimizer(settings: ServerSettings, carried: pb.OptimizerSpec) -> ServerSettings:
     """The settings with the script's optimizer.
 
     Raises:
         Unsupported: There is no such optimizer, or it does not take these hyper-parameters.
     """
     try:
-        resolve(carried.name, Hyper(**carried.hyper))
+        resolve(carried.name, Hyperparameters(**carried.hyper))
     except (ValueError, TypeError) as error:
         raise Unsupported(f"the servers have {', '.join(OPTIMIZERS)}: {error}") from error
     given = {FIELDS.get(name, name): value for name, value in carried.hyper.items()}

@@ -9,14 +9,14 @@ from downpour.protos.layout import Layout
 from downpour.ps.config import ServerSettings
 from downpour.ps.config_checks import warnings_of
 from downpour.ps.coordinator.admission import lease_samples
-from downpour.ps.coordinator.deadlines import Patience
-from downpour.ps.coordinator.evaluations import Tasks
+from downpour.ps.coordinator.deadlines import JobDeadlines
+from downpour.ps.coordinator.evaluations import Evaluations
 from downpour.ps.coordinator.ledger import Ledger
 from downpour.ps.coordinator.membership import Membership
-from downpour.ps.coordinator.orphaned_leases import Departures
+from downpour.ps.coordinator.orphaned_leases import OrphanedLeases
 from downpour.ps.coordinator.phase import OVER, Phase
-from downpour.ps.coordinator.shard_table import Roster
-from downpour.ps.coordinator.step_deadline import Pace
+from downpour.ps.coordinator.shard_table import ShardTable
+from downpour.ps.coordinator.step_deadline import StepDeadlines
 
 
 class Job:
@@ -59,10 +59,10 @@ class Job:
         self.phase = Phase.WAITING
         self.membership = Membership(settings.session_s, new_session)
         self.layout: Layout | None = None
-        self.data: pb.Data | None = None
+        self.data: pb.DatasetInfo | None = None
         self.ledger: Ledger | None = None
-        self.shards = Roster(settings.shards)
-        self.tasks = Tasks(settings.epochs, settings.shards, send)
+        self.shards = ShardTable(settings.shards)
+        self.tasks = Evaluations(settings.epochs, settings.shards, send)
         self.evaluations: dict[int, pb.Evaluation] = {}
         self.test: pb.Evaluation | None = None
         self.notes: list[str] = warnings_of(settings)
@@ -70,9 +70,9 @@ class Job:
         self.facts: dict[tuple[int, int], dict[str, str]] = {}
         self.started_s: float | None = None
         self.generation = 1
-        self.departures = Departures()
-        self.pace = Pace(settings.session_s)
-        self.patience = Patience(settings.reconnect_s, settings.idle_timeout_s)
+        self.departures = OrphanedLeases()
+        self.pace = StepDeadlines(settings.session_s)
+        self.patience = JobDeadlines(settings.reconnect_s, settings.idle_timeout_s)
         self.elapsed_s = 0.0  # of training, before the last start
         self.stopped_early = False
         self.saved = False
@@ -117,7 +117,7 @@ class Job:
         self._initialiser = self._first_warm_s = None
         self._send(pb.ShardCommand(generation=generation, view=self.membership.view()))
 
-    def agree(self, layout: Layout, data: pb.Data) -> None:
+    def agree(self, layout: Layout, data: pb.DatasetInfo) -> None:
         """Fixes layout and data, and a ledger of which nothing is used."""
         self.layout, self.data = layout, data
         samples = data.train_samples

@@ -19,10 +19,10 @@ class _Departure:
     leases: list[int]
     view: int
     waiting: set[int]
-    last: dict[int, pb.Departed] = field(default_factory=dict)
+    last: dict[int, pb.DepartedWorker] = field(default_factory=dict)
 
 
-class Departures:
+class OrphanedLeases:
     """Workers that have left and whose leases are not settled yet. Pure.
 
     Attributes:
@@ -42,7 +42,7 @@ class Departures:
         """A worker has left with `view`; every one of `shards` will say what it has of it."""
         self._open[worker, incarnation] = _Departure(ledger.suspend(worker), view, set(range(shards)))
 
-    def told(self, shard: int, departed: pb.Departed) -> None:
+    def told(self, shard: int, departed: pb.DepartedWorker) -> None:
         """Takes what a shard has of a worker that has left."""
         departure = self._open.get((departed.worker, departed.incarnation))
         if departure is not None:

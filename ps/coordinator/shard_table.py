@@ -8,7 +8,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import InvalidRequest, JobConflict
 
 
-class Roster:
+class ShardTable:
     """Which shards are there.
 
     Attributes:

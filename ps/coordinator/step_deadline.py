@@ -14,7 +14,7 @@ SESSIONS = 6  # a step has at least so many times the session's length
 FIRST_S = 600.0  # before anything is known
 
 
-class Pace:
+class StepDeadlines:
     """Which workers are overdue."""
 
     def __init__(self, session_s: float) -> None:

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from downpour.protos.chunked_vector import Pieces
+from downpour.protos.chunked_vector import ChunkedVector
 from downpour.ps.core.consistency import EASGD, Consistency
 from downpour.ps.core.optimizer import Optimizer
 from downpour.ps.core.schedules import Schedule
@@ -77,7 +77,7 @@ class Update:
         """Whether what `one` is given is read from its beginning to its end: then it may come in pieces."""
         return not self._compensates and self._consistency.payload == "gradient"
 
-    def one(self, push: Weighed, payload: Vector | Pieces, version: int, old: Vector, new: Vector) -> float:
+    def one(self, push: Weighed, payload: Vector | ChunkedVector, version: int, old: Vector, new: Vector) -> float:
         """Writes into `new` what a push makes of `old` (all `float32[n + m]`); returns its effective η."""
         optimizer, scale = self._optimizer, 1.0
         η, n = self.learning_rate(version), optimizer.size

@@ -19,7 +19,7 @@ class _Member:
     last_seq: int = 0
 
 
-class Outcomes:
+class PushHistory:
     """The outcomes of each member's last pushes, by `(worker, incarnation, seq)`."""
 
     def __init__(self) -> None:

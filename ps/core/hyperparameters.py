@@ -10,7 +10,7 @@ from downpour.ps.core.update_rules import OPTIMIZERS
 
 
 @dataclass(frozen=True, slots=True)
-class Hyper:
+class Hyperparameters:
     """Hyper-parameters by Keras's names; None is the default of the optimizer that is chosen."""
 
     learning_rate: float | None = None
@@ -43,7 +43,7 @@ def flag_of(key: str) -> str:
     return "--" + {"initial_accumulator_value": "initial_accumulator"}.get(key, key).replace("_", "-")
 
 
-def resolve(name: str, hyper: Hyper) -> dict[str, float]:
+def resolve(name: str, hyper: Hyperparameters) -> dict[str, float]:
     """The hyper-parameters that an optimizer uses: those given, the others by default.
 
     Raises:

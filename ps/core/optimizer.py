@@ -11,9 +11,9 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from downpour.protos.chunked_vector import Pieces
+from downpour.protos.chunked_vector import ChunkedVector
 from downpour.protos.errors import InvalidRequest
-from downpour.ps.core.hyperparameters import Hyper, resolve
+from downpour.ps.core.hyperparameters import Hyperparameters, resolve
 from downpour.ps.core.update_rules import OPTIMIZERS, Scalars, Settings, Vector, float32
 
 State = Mapping[str, NDArray[np.generic]]
@@ -34,7 +34,7 @@ class Optimizer:
         step: Updates applied (Keras's `iterations`).
     """
 
-    def __init__(self, name: str, hyper: Hyper, size: int) -> None:
+    def __init__(self, name: str, hyper: Hyperparameters, size: int) -> None:
         """Allocates the slots for `size` weights.
 
         Raises:
@@ -93,7 +93,7 @@ class Optimizer:
     def advance(
         self,
         weights: Vector,
-        gradient: Vector | Pieces,
+        gradient: Vector | ChunkedVector,
         out: Vector,
         learning_rate: float | None = None,
         scale: float | None = None,
@@ -113,7 +113,7 @@ class Optimizer:
         self.step += 1
 
     def _walk(
-        self, weights: Vector, gradient: Vector | Pieces, out: Vector, scalars: Scalars, scale: float | None
+        self, weights: Vector, gradient: Vector | ChunkedVector, out: Vector, scalars: Scalars, scale: float | None
     ) -> None:
         factors = () if scale is None else float32(scale)
         slots = self.slots.values()

@@ -13,7 +13,7 @@ from downpour.protos.errors import InvalidRequest
 class RateTable:
     """A schedule that can be told anew: η at some versions, on straight lines between them."""
 
-    def __init__(self, base: float, rates: pb.Rates) -> None:
+    def __init__(self, base: float, rates: pb.LearningRates) -> None:
         """Takes a table that `check_rates` has passed.
 
         Args:
@@ -23,7 +23,7 @@ class RateTable:
         self._base = base
         self.tell(rates)
 
-    def tell(self, rates: pb.Rates) -> None:
+    def tell(self, rates: pb.LearningRates) -> None:
         """From now on this table holds."""
         self._versions = np.array(rates.versions, np.float64)
         self._factors = np.array(rates.rates, np.float64) / self._base
@@ -33,7 +33,7 @@ class RateTable:
         return float(np.interp(version, self._versions, self._factors))
 
 
-def check_rates(rates: pb.Rates) -> None:
+def check_rates(rates: pb.LearningRates) -> None:
     """Raises InvalidRequest unless the table is one."""
     versions, values = list(rates.versions), list(rates.rates)
     ascending = all(a < b for a, b in zip(versions, versions[1:], strict=False))

@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from downpour.protos.chunked_vector import Pieces
+from downpour.protos.chunked_vector import ChunkedVector
 from downpour.protos.errors import Fenced, FutureVersion, InvalidRequest
 from downpour.ps.core.apply import Update
 from downpour.ps.core.buffers import Buffer, Pool, Versions
 from downpour.ps.core.consistency import Consistency, in_worker_order
-from downpour.ps.core.dedup import Outcomes
+from downpour.ps.core.dedup import PushHistory
 from downpour.ps.core.optimizer import Optimizer
 from downpour.ps.core.push import Outcome, Push, Result
 from downpour.ps.core.schedules import Schedule, schedule_of
@@ -82,7 +82,7 @@ class Shard:
         self._senders: dict[int, int] = {}  # pushes of each worker that wait
         self._answers: dict[int, Buffer] = {}  # weights of a worker's own, for its reply
         self._moves = 0
-        self._outcomes = Outcomes()
+        self._outcomes = PushHistory()
         self._pins: dict[int, tuple[Buffer, int]] = {}
 
     # ------------------------------------------------------------------ membership
@@ -205,7 +205,7 @@ class Shard:
         """Whether a push is read from its beginning to its end and not kept: then it may come in pieces."""
         return not self._consistency.buffers and self._rule.reads_once
 
-    def push(self, push: Push, gradient: np.ndarray | Pieces, owned: bool = True) -> Result:
+    def push(self, push: Push, gradient: np.ndarray | ChunkedVector, owned: bool = True) -> Result:
         """Takes a gradient `float32[n + m]` (the last m: what to add to the state).
 
         Args:
@@ -225,7 +225,7 @@ class Shard:
         before = self.recorded(push.worker, push.incarnation, push.seq)
         return before if before is not None else self.accept(push, gradient, owned)
 
-    def accept(self, push: Push, gradient: np.ndarray | Pieces, owned: bool = True) -> Result:
+    def accept(self, push: Push, gradient: np.ndarray | ChunkedVector, owned: bool = True) -> Result:
         """As `push`, of a push of which nothing is `recorded`."""
         self._check(push, gradient)
         self._outcomes.arrived(push)
@@ -298,7 +298,7 @@ class Shard:
                 f"generation {generation}. Pull again and drop the gradient."
             )
 
-    def _check(self, push: Push, gradient: np.ndarray | Pieces) -> None:
+    def _check(self, push: Push, gradient: np.ndarray | ChunkedVector) -> None:
         if push.samples < 1:
             raise InvalidRequest(
                 f"a gradient must average over 1 or more samples; received {push.samples}. Set the header's samples."
@@ -314,7 +314,7 @@ class Shard:
                 "Pull again: the shard may have been restored from an older checkpoint."
             )
 
-    def _refuse(self, push: Push, gradient: np.ndarray | Pieces, staleness: int) -> str:
+    def _refuse(self, push: Push, gradient: np.ndarray | ChunkedVector, staleness: int) -> str:
         if push.nonfinite or not math.isfinite(push.norm) or not _finite(gradient):
             return "nonfinite"
         if not self._refuses:
@@ -369,7 +369,7 @@ class Shard:
                 return
             self._apply_several(chosen)
 
-    def _apply_one(self, push: Push, payload: np.ndarray | Pieces, staleness: int) -> Result:
+    def _apply_one(self, push: Push, payload: np.ndarray | ChunkedVector, staleness: int) -> Result:
         """One update from one push: w' = w − η·g into a spare buffer, swapped in."""
         spare, old = self._pool.take(), self._committed.array
         if self._consistency.payload == "replica":
@@ -409,9 +409,9 @@ class Shard:
         return result
 
 
-def _finite(vector: np.ndarray | Pieces) -> bool:
+def _finite(vector: np.ndarray | ChunkedVector) -> bool:
     """Whether every element is; their sum of squares tells, unless it overflows: only then is each looked at."""
-    if isinstance(vector, Pieces):
+    if isinstance(vector, ChunkedVector):
         return all(map(_finite, vector.arrays))
     if vector.size == 1:
         return math.isfinite(vector[0])

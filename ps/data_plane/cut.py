@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.ps.core.push import Push
-from downpour.ps.data_plane.hold import Hold, Life
+from downpour.ps.data_plane.hold import Life, PushHold
 
 
-class Cutting:
+class ShardCut:
     """Knows what has been admitted and, between the coordinator's word and the cut, what must wait.
 
     Attributes:
@@ -20,17 +20,17 @@ class Cutting:
     def __init__(self) -> None:
         """Nothing has been admitted, nothing is held."""
         self.newest: dict[Life, Push] = {}
-        self._hold: Hold | None = None
+        self._hold: PushHold | None = None
 
     @property
     def under_way(self) -> bool:
         """Whether a cut is about to be taken."""
         return self._hold is not None
 
-    def departed(self, member: pb.Member) -> pb.Departed:
+    def departed(self, member: pb.Member) -> pb.DepartedWorker:
         """How far a worker that has left came here; it is forgotten."""
         push = self.newest.pop((member.worker, member.incarnation), None)
-        departed = pb.Departed(worker=member.worker, incarnation=member.incarnation)
+        departed = pb.DepartedWorker(worker=member.worker, incarnation=member.incarnation)
         if push is not None:
             departed.seq, departed.lease, departed.stop = push.seq, push.lease, push.stop
         return departed
@@ -41,12 +41,12 @@ class Cutting:
             return None
         return None if self._hold.admits((header.worker, header.incarnation), header.seq) else self._hold.over
 
-    def hold(self, number: int) -> pb.Held:
+    def hold(self, number: int) -> pb.HeldPushes:
         """Holds pushes for a cut; returns what has been admitted."""
         self.end()
-        self._hold = Hold(number, self._reached())
-        reached = [pb.Reached(worker=w, incarnation=i, seq=seq) for (w, i), seq in self._reached().items()]
-        return pb.Held(cut=number, reached=reached)
+        self._hold = PushHold(number, self._reached())
+        reached = [pb.PushPosition(worker=w, incarnation=i, seq=seq) for (w, i), seq in self._reached().items()]
+        return pb.HeldPushes(cut=number, reached=reached)
 
     def aim(self, cut: pb.Cut) -> None:
         """Takes what belongs to the cut, or that it is abandoned; another cut's word means nothing."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.chunked_vector import Pieces
+from downpour.protos.chunked_vector import ChunkedVector
 from downpour.protos.codec import check_length, codec_named
 from downpour.protos.layout import Slice
 from downpour.ps.core.push import Push
@@ -22,7 +22,7 @@ def limit_bytes(header: pb.Request, part: Slice | None) -> int:
     return codec_named(header.codec).size_bytes(part.trained) + 4 * part.state
 
 
-def gradient_of(header: pb.Request, payload: memoryview | Sequence[bytes], part: Slice) -> np.ndarray | Pieces:
+def gradient_of(header: pb.Request, payload: memoryview | Sequence[bytes], part: Slice) -> np.ndarray | ChunkedVector:
     """The gradient `float32[n + m]` of a push; of one that says it is not finite, none of its elements.
 
     A float32 payload is not copied.
@@ -33,7 +33,7 @@ def gradient_of(header: pb.Request, payload: memoryview | Sequence[bytes], part:
     if header.nonfinite:
         return np.zeros(0, np.float32)
     if not isinstance(payload, memoryview):
-        pieces = Pieces(payload)
+        pieces = ChunkedVector(payload)
         if len(pieces) != part.size:
             check_length(b"".join(payload), 4 * part.size, part.size)
         return pieces

@@ -18,7 +18,7 @@ from downpour.protos.errors import InvalidRequest, TooLarge, UnknownWorker
 from downpour.protos.frame import INLINE_BYTES, Decoder, Frame, encode
 from downpour.ps.data_plane.interceptor import refuse
 from downpour.ps.data_plane.request_handler import WAITING_EVERY_S, Answer, begin
-from downpour.ps.data_plane.shard_runtime import ShardHost
+from downpour.ps.data_plane.shard_runtime import ShardRuntime
 
 SERVICE = "downpour.v1.Shard"
 STREAMS_PER_SESSION = 8  # of which one is used; more are those that broke and are not seen to have ended
@@ -30,7 +30,9 @@ Context = grpc.aio.ServicerContext[bytes, bytes]
 class ExchangeServicer:
     """Answers the frames of workers' streams."""
 
-    def __init__(self, host: ShardHost, broken: Callable[[int], None] = lambda worker: None, admitted: int = 4) -> None:
+    def __init__(
+        self, host: ShardRuntime, broken: Callable[[int], None] = lambda worker: None, admitted: int = 4
+    ) -> None:
         """Serves one shard.
 
         Args:
@@ -81,7 +83,7 @@ class _Turn:
 
     def __init__(
         self,
-        host: ShardHost,
+        host: ShardRuntime,
         session: int,
         context: Context,
         admission: asyncio.Semaphore,

@@ -14,7 +14,7 @@ from downpour.protos import parameter_server_pb2 as pb
 Life = tuple[int, int]  # worker, incarnation
 
 
-class Hold:
+class PushHold:
     """From the word to hold until the state is taken, or the cut abandoned.
 
     Attributes:
@@ -29,7 +29,7 @@ class Hold:
         self._limits = dict(reached)
         self._aimed = False
 
-    def aim(self, targets: Iterable[pb.Reached]) -> None:
+    def aim(self, targets: Iterable[pb.PushPosition]) -> None:
         """Takes the newest push of every worker that belongs to the cut; those that wait look again."""
         self._aimed = True
         self.end()
@@ -61,7 +61,7 @@ class CutRound:
         self._waiting = set(shards)
         self._newest: dict[Life, int] = {}
 
-    def held(self, shard: int, held: pb.Held) -> pb.Cut | None:
+    def held(self, shard: int, held: pb.HeldPushes) -> pb.Cut | None:
         """Takes what a shard has; the last one's word gives the cut."""
         if held.cut != self.number or shard not in self._waiting:
             return None
@@ -71,5 +71,5 @@ class CutRound:
             self._newest[life] = max(self._newest.get(life, 0), r.seq)
         if self._waiting:
             return None
-        reached = [pb.Reached(worker=w, incarnation=i, seq=seq) for (w, i), seq in sorted(self._newest.items())]
+        reached = [pb.PushPosition(worker=w, incarnation=i, seq=seq) for (w, i), seq in sorted(self._newest.items())]
         return pb.Cut(number=self.number, reached=reached)

@@ -27,7 +27,7 @@ class _Unparsed:
         )
 
 
-class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Wraps the handlers of all calls that receive messages."""
 
     async def intercept_service(

@@ -9,7 +9,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import InvalidRequest
 from downpour.ps.core.buffers import Buffer
 from downpour.ps.core.push import Outcome, Result
-from downpour.ps.data_plane.shard_runtime import ShardHost
+from downpour.ps.data_plane.shard_runtime import ShardRuntime
 from downpour.ps.data_plane.waiters import Pulled
 
 WAITING_EVERY_S = 5.0  # a worker at a closed gate hears so often that the server lives
@@ -26,7 +26,7 @@ class Answer:
 
     def __init__(
         self,
-        host: ShardHost,
+        host: ShardRuntime,
         header: pb.Request,
         pulled: Pulled | asyncio.Future[Pulled] | None,
         outcome: tuple[Result, bool] | None = None,
@@ -91,7 +91,7 @@ class Answer:
 
 
 def begin(
-    host: ShardHost, member: pb.Member, header: pb.Request, payload: memoryview | Sequence[bytes], owned: bool = True
+    host: ShardRuntime, member: pb.Member, header: pb.Request, payload: memoryview | Sequence[bytes], owned: bool = True
 ) -> Answer:
     """Carries out a request.
 

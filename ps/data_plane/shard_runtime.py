@@ -23,17 +23,17 @@ from downpour.ps.core.rate_table import RateTable
 from downpour.ps.core.schedules import schedule_of
 from downpour.ps.core.shard import Shard
 from downpour.ps.core.staleness import compensation_of, needs_old_weights
-from downpour.ps.data_plane.cut import Cutting
+from downpour.ps.data_plane.cut import ShardCut
 from downpour.ps.data_plane.decode_push import gradient_of, limit_bytes, push_of
 from downpour.ps.data_plane.snapshot import Assembly, ShardState, initial_state, put_state, take_state, weights_state
-from downpour.ps.data_plane.waiters import Gates, Pulled
+from downpour.ps.data_plane.waiters import Pulled, Waiters
 from downpour.ps.storage.checkpoint_file import SLOT, STATE, TRAINED
 from downpour.ps.trace.call_log import Call, CallLog, is_recorded
 from downpour.ps.trace.metrics import Metrics
-from downpour.ps.trace.outcome_log import Records
+from downpour.ps.trace.outcome_log import OutcomeLog
 
 
-class ShardHost:
+class ShardRuntime:
     """One shard, its members, its metrics, its trace and its waiters; all on one event loop.
 
     Attributes:
@@ -71,7 +71,7 @@ class ShardHost:
         self.shard: Shard | None = None
         self.metrics = Metrics()
         self.transports: set[str] = set()  # by which workers have reached it
-        self.records = Records(self.metrics)
+        self.records = OutcomeLog(self.metrics)
         self.calls = CallLog()
         self.shares = False
         self.arena: Arena | None = None
@@ -83,8 +83,8 @@ class ShardHost:
         self.began: Callable[[ShardState], None] = lambda state: state.release()
         self.stopped = asyncio.Event()
         self._members: dict[int, pb.Member] = {}
-        self._gates = Gates()
-        self._cutting = Cutting()
+        self._gates = Waiters()
+        self._cutting = ShardCut()
         self._assembly: Assembly | None = None
         self._void = False  # the shard's state is of an earlier generation, or initialisation
         self._initialisation = 0
@@ -219,7 +219,7 @@ class ShardHost:
         self._put(initial_state(np.frombuffer(payload, np.float32), self.slice, self._optimizer().state()))
         if self.calls.on:
             buffer, _ = self.trained_shard().pull()
-            shard, facts = self.trained_shard(), pb.ShardFacts(initialisation=self._initialisation)
+            shard, facts = self.trained_shard(), pb.SnapshotInfo(initialisation=self._initialisation)
             self.began(weights_state(buffer.array, self.slice, facts, lambda: shard.release(buffer)))
 
     def assign(self, header: pb.Request, payload: memoryview) -> None:
@@ -252,7 +252,7 @@ class ShardHost:
             self.calls.add(Call.PULL, worker)
         return pulled
 
-    def _set_rates(self, rates: pb.Rates) -> None:
+    def _set_rates(self, rates: pb.LearningRates) -> None:
         """The learning rate by version, from now on."""
         if self._rates is None or self._refit:
             assert self.settings is not None
@@ -408,7 +408,7 @@ class ShardHost:
         self.took(number, take_state(self.shard, self.slice, elapsed_s, self.records.count))
         self._cutting.end()
 
-    def _assemble(self, part: pb.StatePart) -> None:
+    def _assemble(self, part: pb.SnapshotPart) -> None:
         if self._assembly is None:
             sizes = self.state_sizes().items()
             self._assembly = Assembly({name: np.empty(size, np.float32) for name, size in sizes})

@@ -28,11 +28,11 @@ from downpour.protos.channel import PROTOCOL
 from downpour.protos.errors import AccessDenied, DownpourError, InvalidRequest, Unsupported, status_of
 from downpour.ps.core.buffers import Buffer
 from downpour.ps.data_plane.request_handler import WAITING_EVERY_S, Answer, begin
-from downpour.ps.data_plane.shard_runtime import ShardHost
+from downpour.ps.data_plane.shard_runtime import ShardRuntime
 
 HEADER_LIMIT_BYTES = 8 << 10
 KNOCK_TIMEOUT_S = 10.0
-Message = TypeVar("Message", pb.Request, pb.Knock)
+Message = TypeVar("Message", pb.Request, pb.AttachRequest)
 _CREDENTIALS = struct.Struct("3i")
 
 
@@ -48,7 +48,7 @@ class _Line:
         self.awaits: asyncio.Future[Any] | None = None
 
 
-class Doorbell:
+class SharedMemoryListener:
     """Answers the workers of this host.
 
     Attributes:
@@ -56,7 +56,7 @@ class Doorbell:
     """
 
     def __init__(
-        self, host: ShardHost, broken: Callable[[int], None] = lambda worker: None, folder: str | None = None
+        self, host: ShardRuntime, broken: Callable[[int], None] = lambda worker: None, folder: str | None = None
     ) -> None:
         """Listens, on the running event loop.
 
@@ -119,7 +119,7 @@ class Doorbell:
             if not message:
                 self._hang_up(line)
                 return
-            knock = _parsed(pb.Knock, message)
+            knock = _parsed(pb.AttachRequest, message)
             if knock.protocol != PROTOCOL:
                 raise Unsupported(f"both sides must speak protocol {PROTOCOL}; received {knock.protocol}.")
             _check_user(line.socket)
@@ -252,7 +252,7 @@ def _parsed(kind: type[Message], message: bytes) -> Message:
         return kind.FromString(message)
     except DecodeError as error:
         raise InvalidRequest(
-            f"a message must be a {kind.__name__}; received {len(message)} bytes that are not ({error}). "
+            f"a message must be of the type {kind.__name__}; received {len(message)} bytes that are not ({error}). "
             "Check that both sides run the same version."
         ) from error
 

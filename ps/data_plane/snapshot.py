@@ -24,7 +24,7 @@ class ShardState:
         release: Gives back what they lie in; to be called once.
     """
 
-    facts: pb.ShardFacts
+    facts: pb.SnapshotInfo
     vectors: Mapping[str, np.ndarray]
     release: Callable[[], None] = lambda: None
 
@@ -32,10 +32,10 @@ class ShardState:
 def initial_state(weights: np.ndarray, part: Slice, optimizer: Mapping[str, np.ndarray]) -> ShardState:
     """Version 0 of the weights `float32[n + m]` of one shard, with an optimizer that has not begun."""
     slots = {SLOT + name: slot for name, slot in optimizer.items() if name != "step"}
-    return ShardState(pb.ShardFacts(), {**_sections(weights, part), **slots})
+    return ShardState(pb.SnapshotInfo(), {**_sections(weights, part), **slots})
 
 
-def weights_state(weights: np.ndarray, part: Slice, facts: pb.ShardFacts, release: Callable[[], None]) -> ShardState:
+def weights_state(weights: np.ndarray, part: Slice, facts: pb.SnapshotInfo, release: Callable[[], None]) -> ShardState:
     """The weights `float32[n + m]` of one shard, without an optimizer."""
     return ShardState(facts, _sections(weights, part), release)
 
@@ -49,7 +49,7 @@ def take_state(shard: Shard, part: Slice, time_s: float, records: int) -> ShardS
     """The state as it is: the weights by reference, the slots copied."""
     buffer, version = shard.pull()
     optimizer = shard.optimizer_state()
-    facts = pb.ShardFacts(
+    facts = pb.SnapshotInfo(
         version=version,
         step=int(optimizer.pop("step")),
         time_s=time_s,
@@ -74,15 +74,15 @@ def put_state(shard: Shard, state: ShardState, generation: int) -> None:
     shard.restore(weights, state.facts.version, {"step": step, **slots}, generation)
 
 
-def pieces(state: ShardState, number: int) -> Iterator[pb.StatePart]:
+def pieces(state: ShardState, number: int) -> Iterator[pb.SnapshotPart]:
     """A state as messages of bounded size."""
-    yield pb.StatePart(number=number, facts=state.facts)
+    yield pb.SnapshotPart(number=number, facts=state.facts)
     for name, vector in state.vectors.items():
         data = np.ascontiguousarray(vector).data.cast("B")
         for start in range(0, len(data), CHUNK_BYTES):
             chunk = bytes(data[start : start + CHUNK_BYTES])
-            yield pb.StatePart(number=number, vector=name, offset=start // 4, data=chunk)
-    yield pb.StatePart(number=number, last=True)
+            yield pb.SnapshotPart(number=number, vector=name, offset=start // 4, data=chunk)
+    yield pb.SnapshotPart(number=number, last=True)
 
 
 class Assembly:
@@ -92,9 +92,9 @@ class Assembly:
         """Will fill `vectors`, by name, each `float32[...]`."""
         self._vectors = vectors
         self._filled = dict.fromkeys(vectors, 0)
-        self._facts: pb.ShardFacts | None = None
+        self._facts: pb.SnapshotInfo | None = None
 
-    def feed(self, part: pb.StatePart) -> ShardState | None:
+    def feed(self, part: pb.SnapshotPart) -> ShardState | None:
         """Takes the next piece; returns the state that it completes, if it does.
 
         Raises:
@@ -110,7 +110,7 @@ class Assembly:
             raise InvalidRequest(f"a shard's state must come whole; received, in elements: {self._filled}.")
         return ShardState(self._facts, self._vectors)
 
-    def _fill(self, part: pb.StatePart) -> None:
+    def _fill(self, part: pb.SnapshotPart) -> None:
         vector = self._vectors.get(part.vector)
         size, odd = divmod(len(part.data), 4)
         if vector is None or odd or part.offset != self._filled[part.vector] or part.offset + size > len(vector):

@@ -11,7 +11,7 @@ from downpour.ps.core.shard import Shard
 Pulled = tuple[Buffer, int]  # held once for the receiver, with its version
 
 
-class Gates:
+class Waiters:
     """The closed gates of one shard's workers; they are looked at again when something has moved."""
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ from downpour.ps.coordinator.phase import OVER, Phase
 from downpour.ps.trace.metrics import Metrics
 
 
-class Narration:
+class JobLog:
     """Tells one job."""
 
     def __init__(self, coordinator: Coordinator, metrics: Metrics, run: str) -> None:

@@ -12,9 +12,9 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from downpour.ps.control_plane.checkpointer import Keeper
+from downpour.ps.control_plane.checkpointer import Checkpointer
 from downpour.ps.coordinator.coordinator import Coordinator
-from downpour.ps.data_plane.shard_runtime import ShardHost
+from downpour.ps.data_plane.shard_runtime import ShardRuntime
 
 STALENESS_BUCKETS = (0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144)
 APPLY_BUCKETS_S = (1e-4, 2.5e-4, 1e-3, 2.5e-3, 1e-2, 2.5e-2, 0.1, 0.25, 1.0)
@@ -38,7 +38,9 @@ class Durations:
 class ShardMetrics:
     """What one shard's process tells; asked for on the event loop, where nothing changes meanwhile."""
 
-    def __init__(self, host: ShardHost, coordinator: Coordinator | None = None, keeper: Keeper | None = None) -> None:
+    def __init__(
+        self, host: ShardRuntime, coordinator: Coordinator | None = None, keeper: Checkpointer | None = None
+    ) -> None:
         """Tells of a shard, and on shard 0 of the job."""
         self._host, self._coordinator, self._keeper = host, coordinator, keeper
         self.applied = Durations()
@@ -90,7 +92,7 @@ class ShardMetrics:
             yield GaugeMetricFamily("downpour_checkpoint_seconds", "What the last checkpoint took", keeper.seconds)
 
 
-class Exporter(Collector):
+class PrometheusExporter(Collector):
     """An HTTP endpoint in a thread of its own that asks the event loop.
 
     Attributes:

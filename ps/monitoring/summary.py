@@ -15,7 +15,7 @@ from downpour.ps.trace.metrics import Metrics, divergence, staleness_summary
 
 
 def configuration(
-    settings: ServerSettings, facts: Mapping[tuple[int, int], dict[str, str]], data: pb.Data | None = None
+    settings: ServerSettings, facts: Mapping[tuple[int, int], dict[str, str]], data: pb.DatasetInfo | None = None
 ) -> dict[str, Any]:
     """Every setting, version and fact that is needed to run the job again, and that its bits depend on."""
     # platform.platform() starts a process, which for a moment holds the server's sockets, even if that is killed then.

@@ -14,7 +14,7 @@ from typing import Any
 from downpour.ps.config import ServerSettings
 from downpour.ps.storage.atomic_file import whole
 from downpour.ps.trace import call_log as calls
-from downpour.ps.trace.files import Traces
+from downpour.ps.trace.files import TraceFiles
 
 
 def new_run_directory(runs_dir: Path, model: str, now: datetime | None = None) -> Path:
@@ -77,9 +77,9 @@ class RunDirectory:
         """Makes the directory."""
         path.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self.traces = Traces(path)
+        self.traces = TraceFiles(path)
         self._lock: int | None = None
-        self.calls = Traces(path, "calls", calls.DTYPE)
+        self.calls = TraceFiles(path, "calls", calls.DTYPE)
 
     def lock(self) -> bool:
         """Takes the directory for this process, until it ends; returns whether nobody else has it."""

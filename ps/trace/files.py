@@ -12,7 +12,7 @@ from downpour.ps.trace.format import DTYPE, TraceFile
 KEPT_BYTES = 64 << 20  # of records that cannot be written; more are lost
 
 
-class Traces:
+class TraceFiles:
     """Appends records to one file for each shard.
 
     Attributes:

@@ -17,7 +17,7 @@ from downpour.ps.trace.metrics import Metrics
 KEPT_S = 0.01
 
 
-class Records:
+class OutcomeLog:
     """The outcomes of one shard's pushes.
 
     Attributes:

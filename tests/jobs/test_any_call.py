@@ -135,7 +135,7 @@ def test_any_knock_at_the_doorbell(victim: tuple[Cluster, Member, Member]) -> No
     _, good, bad = victim
     name = good.session.shards[0].doorbell
     telling = [bad.session.session, PROTOCOL]
-    knocks = messages(pb.Knock.DESCRIPTOR, telling).map(lambda knock: knock.SerializeToString())
+    knocks = messages(pb.AttachRequest.DESCRIPTOR, telling).map(lambda knock: knock.SerializeToString())
 
     @few
     @given(knock=st.binary(min_size=1, max_size=200) | knocks, more=st.binary(max_size=50), descriptor=st.booleans())

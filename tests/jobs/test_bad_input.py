@@ -15,7 +15,7 @@ from downpour.protos.channel import PROTOCOL
 from downpour.protos.errors import DownpourError, JobConflict, LayoutMismatch, UnknownWorker, Unreachable, Unsupported
 from downpour.protos.layout import TRAINED, Layout
 from downpour.worker.exchange.client import Samples
-from downpour.worker.exchange.coordinator_client import Control
+from downpour.worker.exchange.coordinator_client import CoordinatorClient
 from tests.support.cluster import DATA, DEADLINE_S, Cluster, Member, Process, running, wait_until
 from tests.support.raw_frames import LAYOUT, ONES
 
@@ -36,7 +36,11 @@ def registration(cluster: Cluster, **fields: Any) -> pb.RegisterRequest:
     ("fields", "error", "says"),
     [
         ({"layout": RESHAPED.to_proto()}, LayoutMismatch, r"'w' \[6\]; received 'w' \[3, 2\]"),
-        ({"data": pb.Data(name="x", checksum="e" * 64, train_samples=640)}, LayoutMismatch, "cccc.*eeee.*same file"),
+        (
+            {"data": pb.DatasetInfo(name="x", checksum="e" * 64, train_samples=640)},
+            LayoutMismatch,
+            "cccc.*eeee.*same file",
+        ),
         ({"job": "another"}, JobConflict, "received a worker of job 'another'. Start another server"),
         ({"protocol": 99}, Unsupported, f"protocol {PROTOCOL}; received 99. Install the same version"),
     ],
@@ -44,7 +48,7 @@ def registration(cluster: Cluster, **fields: Any) -> pb.RegisterRequest:
 def test_a_worker_of_another_job(
     cluster: Cluster, member: Member, fields: dict[str, Any], error: type[DownpourError], says: str
 ) -> None:
-    control = Control(cluster.address, DEADLINE_S)
+    control = CoordinatorClient(cluster.address, DEADLINE_S)
     with pytest.raises(error) as caught:
         control.register(registration(cluster, **fields))
     assert re.search(says, str(caught.value)), str(caught.value)
@@ -83,7 +87,7 @@ def test_a_server_that_cannot_be_reached_is_named(tmp_path: Path) -> None:
     taken, address = closed_port()
     with taken:
         with pytest.raises(Unreachable, match=address):
-            Control(address, 1.0).describe(0.5)
+            CoordinatorClient(address, 1.0).describe(0.5)
         flags = (f"--server={address}", "--connect-timeout-s=0.5")
         worker = Process(tmp_path / "log", "-m", "downpour.worker", *flags)
         assert worker.wait() == 1

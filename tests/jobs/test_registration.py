@@ -19,8 +19,12 @@ from tests.support.pure_job import EVERYTHING, PureJob
         ({"protocol": 99}, Unsupported, "protocol 1; received 99"),
         ({"job": "other"}, JobConflict, "runs job 'job-1'; received a worker of job 'other'"),
         ({"layout": pb.Layout(tensors=[pb.Tensor(name="v", shape=[2])])}, LayoutMismatch, "received 2, which has"),
-        ({"data": pb.Data(checksum="d" * 64)}, LayoutMismatch, "checksum cccccccccccc .* received .*dddddddddddd"),
-        ({"data": pb.Data(train_samples=21)}, LayoutMismatch, "20 training samples; received .*21"),
+        (
+            {"data": pb.DatasetInfo(checksum="d" * 64)},
+            LayoutMismatch,
+            "checksum cccccccccccc .* received .*dddddddddddd",
+        ),
+        ({"data": pb.DatasetInfo(train_samples=21)}, LayoutMismatch, "20 training samples; received .*21"),
     ],
 )
 def test_a_worker_of_another_job_is_refused_and_disturbs_nobody(

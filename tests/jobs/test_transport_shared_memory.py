@@ -22,12 +22,12 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import PROTOCOL
 from downpour.protos.errors import DeadlineExceeded, DownpourError, FutureVersion, UnknownWorker, Unreachable
 from downpour.ps.core.consistency import consistency_of
-from downpour.ps.core.hyperparameters import Hyper
+from downpour.ps.core.hyperparameters import Hyperparameters
 from downpour.ps.core.optimizer import Optimizer
 from downpour.ps.core.push import Outcome, Push
 from downpour.ps.core.shard import Shard
 from downpour.worker.exchange.client import Client, Samples
-from downpour.worker.exchange.shared_memory import SharedMemory
+from downpour.worker.exchange.shared_memory import SharedMemoryTransport
 from tests.support.cluster import Cluster, Member, running, vector_layout, wait_until
 
 pytestmark = pytest.mark.skipif(not memfd.available(), reason="this system has no memfd: auto is gRPC there")
@@ -47,9 +47,9 @@ def doorbell(member: Member) -> str:
     return member.session.shards[0].doorbell
 
 
-def link(member: Member) -> SharedMemory:
+def link(member: Member) -> SharedMemoryTransport:
     (only,) = member.client._links
-    assert isinstance(only, SharedMemory)
+    assert isinstance(only, SharedMemoryTransport)
     return only
 
 
@@ -72,7 +72,7 @@ def region(size: int, seals: int = fcntl.F_SEAL_SHRINK) -> Iterator[int]:
 
 def knock(member: Member, **fields: Any) -> bytes:
     given = {"protocol": PROTOCOL, "session": member.session.session, "region_bytes": 4 * N, **fields}
-    return pb.Knock(**given).SerializeToString()
+    return pb.AttachRequest(**given).SerializeToString()
 
 
 # ---------------------------------------------------------------------------------------------- the choice
@@ -214,7 +214,9 @@ def test_with_overlap_the_weights_before_the_last_are_kept_too(tmp_path: Path) -
 
 
 def test_a_shard_copies_what_it_buffers_if_it_may_not_keep_it() -> None:
-    shard = Shard(np.zeros(4, np.float32), Optimizer("sgd", Hyper(learning_rate=1), 4), consistency_of("softsync:2"))
+    shard = Shard(
+        np.zeros(4, np.float32), Optimizer("sgd", Hyperparameters(learning_rate=1), 4), consistency_of("softsync:2")
+    )
     shard.join(0, 1)
     shared = np.ones(4, np.float32)
     first = shard.push(Push(worker=0, incarnation=1, seq=1, base_version=0), shared, owned=False)
@@ -285,7 +287,7 @@ def test_a_knock_without_memory_or_with_garbage_is_refused(cluster: Cluster) -> 
         assert "one descriptor" in pb.Reply.FromString(line.recv(8192)).reason
     with knocking(member) as line:
         line.send(b"\xff" * 100)
-        assert "must be a Knock" in pb.Reply.FromString(line.recv(8192)).reason
+        assert "must be of the type AttachRequest" in pb.Reply.FromString(line.recv(8192)).reason
     with knocking(member) as line, open("/dev/null", "rb") as null:
         socket.send_fds(line, [knock(member)], [null.fileno()])
         assert "must be a memfd" in pb.Reply.FromString(line.recv(8192)).reason

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.chunked_vector import Pieces
+from downpour.protos.chunked_vector import ChunkedVector
 from downpour.protos.frame import Decoder, encode
 from downpour.protos.layout import STATE, TRAINED, Layout
 from downpour.ps.core.consistency import consistency_of
-from downpour.ps.core.hyperparameters import Hyper
+from downpour.ps.core.hyperparameters import Hyperparameters
 from downpour.ps.core.optimizer import BLOCK, Optimizer
 from downpour.ps.core.push import Outcome, Push
 from downpour.ps.core.shard import Shard
@@ -25,9 +25,9 @@ from tests.support.cluster import running
 SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=8)
 
 
-def pieces_of(vector: np.ndarray, sizes: list[int]) -> Pieces:
+def pieces_of(vector: np.ndarray, sizes: list[int]) -> ChunkedVector:
     ends = np.cumsum(sizes)
-    return Pieces([vector[end - size : end].tobytes() for end, size in zip(ends, sizes, strict=True)])
+    return ChunkedVector([vector[end - size : end].tobytes() for end, size in zip(ends, sizes, strict=True)])
 
 
 @given(SIZES, st.data())
@@ -78,7 +78,7 @@ def test_an_update_from_pieces_is_that_from_the_whole(name: str, state: int) -> 
     weights, gradient = (draw.normal(size=n + state).astype(np.float32) for _ in range(2))
     found = []
     for form in (gradient, pieces_of(gradient, [BLOCK - 7, BLOCK, n - 2 * BLOCK + 7, *([state] if state else [])])):
-        shard = Shard(weights, Optimizer(name, Hyper(), n), consistency_of("async"))
+        shard = Shard(weights, Optimizer(name, Hyperparameters(), n), consistency_of("async"))
         shard.join(0, 1)
         assert shard.reads_once
         result = shard.push(Push(worker=0, incarnation=1, seq=1, base_version=0), form)
@@ -111,7 +111,7 @@ def test_a_worker_pushes_pieces_as_it_pushes_the_whole(tmp_path: Path, transport
 def test_one_number_that_is_none_in_any_piece_is_seen(bad: float) -> None:
     gradient = np.zeros(30, np.float32)
     gradient[25] = bad
-    shard = Shard(np.ones(30, np.float32), Optimizer("sgd", Hyper(), 30), consistency_of("async"))
+    shard = Shard(np.ones(30, np.float32), Optimizer("sgd", Hyperparameters(), 30), consistency_of("async"))
     shard.join(0, 1)
     result = shard.push(Push(worker=0, incarnation=1, seq=1, base_version=0), pieces_of(gradient, [10, 10, 10]))
     assert (result.outcome, result.reason) == (Outcome.DROPPED, "nonfinite")
@@ -120,5 +120,5 @@ def test_one_number_that_is_none_in_any_piece_is_seen(bad: float) -> None:
 
 @pytest.mark.parametrize("mode", ["bsp", "softsync:2", "kasync:2", "easgd:0.1,4", "localsgd:4"])
 def test_modes_that_keep_or_reread_a_push_want_it_in_one_piece(mode: str) -> None:
-    shard = Shard(np.ones(3, np.float32), Optimizer("sgd", Hyper(), 3), consistency_of(mode))
+    shard = Shard(np.ones(3, np.float32), Optimizer("sgd", Hyperparameters(), 3), consistency_of(mode))
     assert not shard.reads_once

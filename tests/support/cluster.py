@@ -22,11 +22,11 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import PROTOCOL
 from downpour.protos.layout import TRAINED, Layout
 from downpour.worker.exchange.client import Client
-from downpour.worker.exchange.coordinator_client import Control, Heartbeat
+from downpour.worker.exchange.coordinator_client import CoordinatorClient, Heartbeat
 from tests.support.paths import ROOT
 
 DEADLINE_S = 60.0  # generous: a machine may be busy, and a timing is never a test
-DATA = pb.Data(name="tiny", checksum="c" * 64, train_samples=640, validation_samples=8, test_samples=8)
+DATA = pb.DatasetInfo(name="tiny", checksum="c" * 64, train_samples=640, validation_samples=8, test_samples=8)
 
 
 def vector_layout(n: int) -> Layout:
@@ -113,7 +113,7 @@ class Cluster:
         self.processes.append(process)
         return process
 
-    def join(self, layout: Layout, data: pb.Data = DATA, **options: Any) -> Member:
+    def join(self, layout: Layout, data: pb.DatasetInfo = DATA, **options: Any) -> Member:
         member = Member(self.address, layout, data, **options)
         self.members.append(member)
         return member
@@ -127,7 +127,7 @@ class Cluster:
         return members
 
     def status(self) -> pb.Progress:
-        control = Control(self.address, DEADLINE_S)
+        control = CoordinatorClient(self.address, DEADLINE_S)
         try:
             return control._stub.Status(pb.StatusRequest(), timeout=DEADLINE_S)
         finally:
@@ -135,7 +135,7 @@ class Cluster:
 
     def stop(self) -> None:
         """Ends the job at once; the traces are complete when it returns."""
-        control = Control(self.address, DEADLINE_S)
+        control = CoordinatorClient(self.address, DEADLINE_S)
         control._stub.Stop(pb.StopRequest(now=True, reason="the test is over"), timeout=DEADLINE_S)
         control.close()
         for server in self.servers:
@@ -172,10 +172,10 @@ class Member:
     """A worker in this process: a session, its heartbeat and its streams."""
 
     def __init__(
-        self, address: str, layout: Layout, data: pb.Data = DATA, worker: int | None = None,
+        self, address: str, layout: Layout, data: pb.DatasetInfo = DATA, worker: int | None = None,
         transport: str = "grpc", via: Callable[[str], str] = lambda address: address, beats: bool = True,
     ) -> None:  # fmt: skip
-        self.control = Control(address, DEADLINE_S)
+        self.control = CoordinatorClient(address, DEADLINE_S)
         self.job = self.control.describe(DEADLINE_S)
         self.layout = layout
         request = pb.RegisterRequest(
@@ -183,7 +183,7 @@ class Member:
         )
         self.session = self.control.register(request)
         self.worker, self.incarnation = self.session.worker, self.session.incarnation
-        reached = pb.Session()
+        reached = pb.RegisterReply()
         reached.CopyFrom(self.session)
         for shard in reached.shards:
             shard.address = via(shard.address)

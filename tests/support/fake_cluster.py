@@ -62,14 +62,14 @@ class FakeCoordinator(CoordinatorServicer):
             pid=4000 + number, samples_per_s=6172.8, loss=0.3, staleness_mean=0.97, host="a.example.org",
         )  # fmt: skip
 
-    def Register(self, request: pb.RegisterRequest, context: grpc.ServicerContext) -> pb.Session:
+    def Register(self, request: pb.RegisterRequest, context: grpc.ServicerContext) -> pb.RegisterReply:
         with self.changed:
             life = self.members.get(request.worker, 0) + 1
             self.members[request.worker] = life
             if self.phase == "waiting":
                 self.phase = "training"
             self.changed.notify_all()
-        return pb.Session(worker=request.worker, incarnation=life)
+        return pb.RegisterReply(worker=request.worker, incarnation=life)
 
     def Lease(self, request: pb.LeaseRequest, context: grpc.ServicerContext) -> pb.Task:
         with self.changed:

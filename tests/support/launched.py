@@ -7,7 +7,7 @@ from pathlib import Path
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import DownpourError
-from downpour.worker.exchange.coordinator_client import Control
+from downpour.worker.exchange.coordinator_client import CoordinatorClient
 
 
 def alive(mark: str) -> list[int]:
@@ -26,7 +26,7 @@ def status(run: Path) -> pb.Progress | None:
     """What the job in a run directory is doing; None before it can be asked."""
     try:
         line = next(line for line in (run / "logs" / "ps-0.log").read_text().splitlines() if line.startswith("{"))
-        control = Control(json.loads(line)["address"], 5.0)
+        control = CoordinatorClient(json.loads(line)["address"], 5.0)
         try:
             return control._call(control._stub.Status, pb.StatusRequest())
         finally:

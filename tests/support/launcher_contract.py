@@ -17,7 +17,7 @@ from typing import Any
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import DownpourError
-from downpour.worker.exchange.coordinator_client import Control
+from downpour.worker.exchange.coordinator_client import CoordinatorClient
 from tests.support.cluster import Process, wait_until
 
 ACCURACY, EPOCHS, SAMPLES, LIMIT_S = 0.95, 3, 57_000, 240.0
@@ -77,7 +77,7 @@ def _training(launched: Launched) -> pb.Progress | None:
     for process in launched.processes:
         assert process.child.poll() is None, process.errors
     try:
-        control = Control(launched.address(), 5.0)
+        control = CoordinatorClient(launched.address(), 5.0)
     except (OSError, StopIteration):
         return None
     try:

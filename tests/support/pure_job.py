@@ -15,7 +15,7 @@ from downpour.ps.coordinator.phase import OVER, Phase
 
 LAYOUT = Layout.of([("w", (6,), TRAINED)])
 EVERYTHING = Counter((epoch, position) for epoch in range(2) for position in range(20))
-DATA = pb.Data(name="tiny", checksum="c" * 64, train_samples=20, validation_samples=4, test_samples=4)
+DATA = pb.DatasetInfo(name="tiny", checksum="c" * 64, train_samples=20, validation_samples=4, test_samples=4)
 
 
 class PureJob:

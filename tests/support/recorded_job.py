@@ -12,7 +12,7 @@ from downpour.bench.replay.record import Recorded
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.layout import STATE, TRAINED, Layout
 from downpour.ps.config import ServerSettings
-from downpour.ps.data_plane.shard_runtime import ShardHost
+from downpour.ps.data_plane.shard_runtime import ShardRuntime
 from downpour.ps.data_plane.snapshot import ShardState
 from downpour.ps.trace import call_log as calls
 from downpour.ps.trace import format as trace
@@ -39,7 +39,7 @@ class RecordedJob:
         self.settings = ServerSettings(**{"shards": shards, "workers": 3, "learning_rate": 0.05, **settings})
         self.random = np.random.default_rng(seed)
         self.initial: dict[int, ShardState] = {}
-        self.hosts = [ShardHost(number, lambda event: None) for number in range(shards)]
+        self.hosts = [ShardRuntime(number, lambda event: None) for number in range(shards)]
         self.versions: list[np.ndarray] = []  # of the first shard's weights
         self.view, self.members = 0, dict[int, pb.Member]()
         self.seq: dict[int, int] = {}

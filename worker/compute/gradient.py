@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from downpour.protos.chunked_vector import Pieces
+from downpour.protos.chunked_vector import ChunkedVector
 from downpour.worker.catalog.datasets import Dataset, scale_of
 from downpour.worker.compute.direct_call import traced
 from downpour.worker.compute.flat_model import FlatModel, flattened, layout_of, read_weights, seed_words, write_weights
@@ -42,7 +42,7 @@ class Gradient:
         correct: Samples whose largest output is their class.
     """
 
-    vector: np.ndarray | Pieces
+    vector: np.ndarray | ChunkedVector
     norm: float
     loss: float
     correct: int
@@ -73,7 +73,7 @@ class Gradient:
         loss, correct, norm = last[-NUMBERS:].tolist()
         if len(last) > NUMBERS:
             arrays.append(last[:-NUMBERS])
-        vector = arrays[0] if len(arrays) == 1 else Pieces(arrays)
+        vector = arrays[0] if len(arrays) == 1 else ChunkedVector(arrays)
         return cls(vector, norm, loss / steps, int(correct))
 
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.chunked_vector import Pieces
+from downpour.protos.chunked_vector import ChunkedVector
 from downpour.protos.codec import codec_named
 from downpour.protos.errors import DownpourError
 from downpour.protos.frame import Buffer, Frame
 from downpour.protos.layout import Layout, Slice
 from downpour.worker.exchange import shared_memory
-from downpour.worker.exchange.error_feedback import Feedback
-from downpour.worker.exchange.grpc_stream import Loop, ShardStream
+from downpour.worker.exchange.error_feedback import ErrorFeedback
+from downpour.worker.exchange.grpc_stream import GrpcTransport, Loop
 from downpour.worker.exchange.pages import pages
 from downpour.worker.exchange.transport import Transport
 
@@ -66,12 +66,12 @@ class Client:
 
     def __init__(
         self,
-        session: pb.Session,
+        session: pb.RegisterReply,
         layout: Layout,
         codec: str,
         timeout_s: float,
         transport: str = "auto",
-        feedback: Feedback | None = None,
+        feedback: ErrorFeedback | None = None,
         overlap: bool = False,
     ) -> None:
         """Connects to every shard.
@@ -90,7 +90,7 @@ class Client:
         """
         self._session, self._layout, self._codec, self._keep = session, layout, codec, overlap
         self._slices = layout.cut(len(session.shards))
-        self._feedback = feedback or Feedback(codec, self._slices, (session.worker, session.incarnation))
+        self._feedback = feedback or ErrorFeedback(codec, self._slices, (session.worker, session.incarnation))
         self._loop = Loop(background=overlap)
         self._links: list[Transport] = []
         try:
@@ -167,7 +167,7 @@ class Client:
 
     def push(
         self,
-        gradient: np.ndarray | Pieces,
+        gradient: np.ndarray | ChunkedVector,
         norm: float,
         samples: Samples,
         nonfinite: bool = False,
@@ -222,7 +222,7 @@ class Client:
         pushed_bytes = codec_named(self._codec).size_bytes(part.trained) + 4 * part.state
         region_bytes, session = max(4 * part.size, pushed_bytes), self._session.session
         shared = shared_memory.connect(shard.address, shard.doorbell, session, region_bytes, timeout_s, wanted)
-        return shared or ShardStream(shard.address, session, 4 * part.size, timeout_s, self._loop, 1 + self._keep)
+        return shared or GrpcTransport(shard.address, session, 4 * part.size, timeout_s, self._loop, 1 + self._keep)
 
     def _header(self, index: int, norm: float, samples: Samples, nonfinite: bool) -> pb.Request:
         request = pb.Request(
@@ -260,13 +260,13 @@ class Client:
     def _receive(self) -> list[Frame[pb.Reply]]:
         return [link.receive() for link in self._links]
 
-    def _trained(self, index: int, gradient: np.ndarray | Pieces) -> list[Buffer]:
+    def _trained(self, index: int, gradient: np.ndarray | ChunkedVector) -> list[Buffer]:
         part = self._slices[index]
-        if isinstance(gradient, Pieces) and self._codec == "float32":
+        if isinstance(gradient, ChunkedVector) and self._codec == "float32":
             return [_bytes(view) for view in gradient.within(part.start, part.stop)]
         return [self._feedback.encode(index, gradient[part.start : part.stop])]
 
-    def _state(self, flat: np.ndarray | Pieces, part: Slice) -> list[Buffer]:
+    def _state(self, flat: np.ndarray | ChunkedVector, part: Slice) -> list[Buffer]:
         return [_bytes(flat[self._layout.trained :])] if part.state else []
 
     def _pulled(self, frames: list[Frame[pb.Reply]], pinned: bool = False) -> Pulled:

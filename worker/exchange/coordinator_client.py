@@ -15,7 +15,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos import parameter_server_pb2_grpc as rpc
 from downpour.protos.channel import PROTOCOL, open_channel
 from downpour.protos.errors import DeadlineExceeded, DownpourError, Unreachable, error_of
-from downpour.worker.exchange.outage import Absence, Gone
+from downpour.worker.exchange.outage import CoordinatorGone, Outage
 
 RETRY_FIRST_S, RETRY_MOST_S = 0.1, 2.0
 RESOLVE_AGAIN_S = 5.0
@@ -23,7 +23,7 @@ HURRIED_BEAT_S = 0.25  # between heartbeats, where somebody waits for the end
 UPLOAD_CHUNK_BYTES = 1 << 20
 
 
-class Control:
+class CoordinatorClient:
     """Calls to the coordinator at one address.
 
     Attributes:
@@ -38,12 +38,12 @@ class Control:
             call_timeout_s: Deadline of a call, and how long an unreachable server is tried again, unless `absence`
                 says otherwise.
         """
-        self.address, self.absence = address, Absence(address)
+        self.address, self.absence = address, Outage(address)
         self._timeout_s = call_timeout_s
         self._channel = open_channel(address)
         self._stub = rpc.CoordinatorStub(self._channel)
 
-    def describe(self, timeout_s: float) -> pb.Job:
+    def describe(self, timeout_s: float) -> pb.JobDescription:
         """What the job is; waits for a server that is still starting, and for a name that is not yet known.
 
         A channel asks for an unknown name ever more rarely, in the end every two minutes; a new one asks at once.
@@ -61,7 +61,7 @@ class Control:
             self._channel = open_channel(self.address)
             self._stub = rpc.CoordinatorStub(self._channel)
 
-    def register(self, request: pb.RegisterRequest) -> pb.Session:
+    def register(self, request: pb.RegisterRequest) -> pb.RegisterReply:
         """Opens a session; the coordinator waits for all shards first."""
         return self._call(self._stub.Register, request, self._timeout_s + 60.0)
 
@@ -97,13 +97,13 @@ class Control:
         except grpc.RpcError as failure:
             raise error_of(failure, self.address) from failure
 
-    def meet(self, request: pb.MeetRequest) -> pb.MeetReply:
+    def meet(self, request: pb.BarrierRequest) -> pb.BarrierReply:
         """Waits a while for the other workers of a script, and for what worker 0 decides."""
-        return self._call(self._stub.Meet, request)
+        return self._call(self._stub.Barrier, request)
 
-    def set_rates(self, request: pb.SetRatesRequest) -> None:
+    def set_rates(self, request: pb.SetLearningRatesRequest) -> None:
         """Says the learning rate of a script's updates to come."""
-        self._call(self._stub.SetRates, request)
+        self._call(self._stub.SetLearningRates, request)
 
     def leave(self, session: int, failed: bool, reason: str, step_s: float = 0.0, exchange_s: float = 0.0) -> None:
         """Ends the session; `step_s` and `exchange_s` are what its time went to."""
@@ -159,7 +159,7 @@ class Heartbeat:
 
     def __init__(
         self,
-        control: Control,
+        control: CoordinatorClient,
         session: int,
         every_s: float,
         watch: Callable[[float], None],
@@ -201,7 +201,7 @@ class Heartbeat:
                     self.deadline = time.monotonic() + reply.left_s
                     self._control.absence.wait_for(0.0)  # a server that goes now does not come back
             except (DeadlineExceeded, Unreachable) as error:
-                if isinstance(error, Gone):
+                if isinstance(error, CoordinatorGone):
                     self._end(error)
                     return
                 continue  # the data plane will notice, and has its own deadline

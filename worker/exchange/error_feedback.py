@@ -10,7 +10,7 @@ from downpour.protos.codec import Buffer, codec_named
 from downpour.protos.layout import Slice
 
 
-class Feedback:
+class ErrorFeedback:
     """The residual of every shard's slice: Σ gradients = Σ decoded + residual (Karimireddy et al. 2019).
 
     It outlives connections and sessions: a worker that joins again goes on with it.

@@ -72,7 +72,7 @@ class Loop:
         self._loop = None
 
 
-class ShardStream(Transport):
+class GrpcTransport(Transport):
     """A stream to a shard."""
 
     def __init__(

@@ -12,11 +12,11 @@ RESUMABLE = " (its --reconnect-s). Its job can be resumed from the last checkpoi
 SAY_S = 0.3  # a connection that broke and is made anew is no absence
 
 
-class Gone(Unreachable):
+class CoordinatorGone(Unreachable):
     """The server has been away for longer than it is waited for."""
 
 
-class Absence:
+class Outage:
     """Since when nobody answers at an address. For several threads."""
 
     def __init__(self, address: str) -> None:
@@ -55,7 +55,7 @@ class Absence:
         if patience_s is None:
             return False
         if now > since_s + patience_s:
-            raise Gone(
+            raise CoordinatorGone(
                 f"the server at {self._address} is gone and was not back within {patience_s:g} s{self._then}"
                 if patience_s
                 else f"the server at {self._address} is gone, while its job was ending."

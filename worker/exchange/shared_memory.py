@@ -16,14 +16,14 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import PROTOCOL
 from downpour.protos.errors import ERROR_OF, DeadlineExceeded, DownpourError, ServerFault, TooLarge, Unreachable
 from downpour.protos.frame import Buffer, Frame
-from downpour.worker.exchange.spin_wait import Wakeful
+from downpour.worker.exchange.spin_wait import SpinWait
 from downpour.worker.exchange.transport import Transport
 
 HEADER_LIMIT_BYTES = 8 << 10
 _ERRORS = {code.value[0]: error for code, error in ERROR_OF.items()}
 
 
-class SharedMemory(Transport):
+class SharedMemoryTransport(Transport):
     """A push region that the shard reads, its arena of weights that this worker reads, and a doorbell."""
 
     resends_weights = False
@@ -44,7 +44,7 @@ class SharedMemory(Transport):
         super().__init__(address, timeout_s)
         self._doorbell, self._session = doorbell, session
         self._header = b""
-        self._wakeful = Wakeful(HEADER_LIMIT_BYTES)
+        self._wakeful = SpinWait(HEADER_LIMIT_BYTES)
         self._arena: mmap.mmap | None = None
         self._socket: socket.socket | None = None
         self._descriptors: list[int] = []
@@ -70,7 +70,7 @@ class SharedMemory(Transport):
         self._socket = line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         _set_timeout(line, self._timeout_s)
         bell.connect(line, self._doorbell)
-        knock = pb.Knock(protocol=PROTOCOL, session=self._session, region_bytes=len(self._region))
+        knock = pb.AttachRequest(protocol=PROTOCOL, session=self._session, region_bytes=len(self._region))
         socket.send_fds(line, [knock.SerializeToString()], self._descriptors[:1])
         message, descriptors, *_ = socket.recv_fds(line, HEADER_LIMIT_BYTES, 1)
         for old in self._descriptors[1:]:
@@ -160,7 +160,7 @@ class SharedMemory(Transport):
 
 def connect(
     address: str, doorbell: str, session: int, region_bytes: int, timeout_s: float, wanted: str
-) -> SharedMemory | None:
+) -> SharedMemoryTransport | None:
     """Shared memory with a shard, where it is on this host and within reach; None: use gRPC.
 
     Args:
@@ -179,7 +179,7 @@ def connect(
     reason = "the shard has no doorbell" if not doorbell else "this system has no memfd"
     if doorbell and memfd.available():
         try:
-            return SharedMemory(address, doorbell, session, region_bytes, timeout_s)
+            return SharedMemoryTransport(address, doorbell, session, region_bytes, timeout_s)
         except DownpourError as error:
             reason = str(error)
     if wanted == "shm":

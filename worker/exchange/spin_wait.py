@@ -12,7 +12,7 @@ COUNTED_S = 4 * AWAKE_S  # the most that one wait counts as: a single long one t
 WEIGHT = 1 / 8  # of the last wait among those before it
 
 
-class Wakeful:
+class SpinWait:
     """Receives messages; stays awake for `AWAKE_S` if waits have been shorter than that lately.
 
     To wake a process costs its waker and itself a good part of what a small update takes, and a scheduler that sees

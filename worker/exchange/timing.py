@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 
 @dataclass
-class Spent:
+class TimeSpent:
     """What a worker's time went to.
 
     Attributes:

@@ -15,8 +15,8 @@ from typing import NoReturn
 from downpour.protos.errors import DownpourError, Unsupported
 from downpour.protos.settings import parse, split_positional
 from downpour.worker.config import ScriptSettings
-from downpour.worker.exchange.coordinator_client import Control
-from downpour.worker.fit.member import Member
+from downpour.worker.exchange.coordinator_client import CoordinatorClient
+from downpour.worker.fit.member import ScriptWorker
 
 # A script's servers are not started again, so all that can come back within is a connection.
 AWAY_S = 10.0
@@ -32,7 +32,7 @@ def main(argv: list[str]) -> int:
         return 2
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    control = Control(settings.server, settings.call_timeout_s)
+    control = CoordinatorClient(settings.server, settings.call_timeout_s)
     try:
         job = control.describe(settings.connect_timeout_s)
         if not job.script:
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
     if settings.worker:  # pictures of a script are worker 0's to show
         os.environ.setdefault("MPLBACKEND", "Agg")
     control.absence.wait_for(AWAY_S, NOT_KEPT)
-    member = Member(control, job, settings.worker, settings.call_timeout_s)
+    member = ScriptWorker(control, job, settings.worker, settings.call_timeout_s)
     prepare(member, settings.threads, job.seed)
     try:
         code = execute(script_and_arguments)
@@ -58,7 +58,7 @@ def main(argv: list[str]) -> int:
         member.close()
 
 
-def prepare(member: Member, threads: int, seed: int) -> None:
+def prepare(member: ScriptWorker, threads: int, seed: int) -> None:
     """Makes this process a worker: threads, seed, and Keras's trainer wrapped."""
     import keras
     import tensorflow as tf

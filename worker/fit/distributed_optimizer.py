@@ -15,7 +15,7 @@ from downpour.worker.fit.optimizer_slots import Slots, slots_of
 
 if TYPE_CHECKING:
     from downpour.worker.fit.build_model import NoWire
-    from downpour.worker.fit.gradient_op import Wire
+    from downpour.worker.fit.gradient_op import GradientOp
 
 
 def DistributedOptimizer(optimizer: Any) -> Any:  # noqa: N802 - named as the class that it stands for
@@ -52,7 +52,7 @@ class Distributed:
     """
 
     plain: Any = None
-    wire: Wire | NoWire | None = None
+    wire: GradientOp | NoWire | None = None
     kept: Slots | None = None
 
     def build(self, variables: Sequence[Any]) -> None:
@@ -90,7 +90,7 @@ def _distributed(plain: Any) -> Any:
     return type(plain.__name__, (Distributed, plain), {"plain": plain, "__doc__": Distributed.__doc__})
 
 
-def set_wire(optimizer: Any, wire: Wire | NoWire | None) -> None:
+def set_wire(optimizer: Any, wire: GradientOp | NoWire | None) -> None:
     """Connects an optimizer to the servers, or disconnects it; Keras must not track the connection."""
     object.__setattr__(optimizer, "wire", wire)
 

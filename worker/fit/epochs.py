@@ -18,8 +18,8 @@ import tensorflow as tf
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.worker.fit.callback_state import heard, restore, said, state_of
 from downpour.worker.fit.distributed_optimizer import keep, set_wire
-from downpour.worker.fit.gradient_op import Wire
-from downpour.worker.fit.member import Member, Stage
+from downpour.worker.fit.gradient_op import GradientOp
+from downpour.worker.fit.member import ScriptWorker, Stage
 from downpour.worker.fit.metric_reduction import read_metrics, tell_no_sums, write_metrics
 from downpour.worker.fit.optimizer_slots import Slots
 from downpour.worker.fit.optimizer_spec import carried_of, rates_of, slot_names
@@ -39,7 +39,7 @@ class Epochs:
     def __init__(
         self,
         model: keras.Model,
-        member: Member,
+        member: ScriptWorker,
         first: int,
         epochs: int,
         leased: Any = None,
@@ -59,14 +59,14 @@ class Epochs:
         self._leased = leased
         self.model, self.member = model, member
         self._first, self._epochs = first, epochs
-        self._wire: Wire | None = None
+        self._wire: GradientOp | None = None
         self._training = False  # between the first and the last batch of an epoch
         self._values: list[float] = []
         self._decided = True  # worker 0 has said how the epoch before goes on
         self._logs: dict[str, float] = {}  # of that epoch, as callbacks saw them
         self._more_logs = ""
         self._last = False  # there is none after it
-        self._told, self._told_no_sums = pb.Rates(), False
+        self._told, self._told_no_sums = pb.LearningRates(), False
         self._flat = np.empty(0, np.float32)
         self._version, self._steps_per_epoch = 0, UNKNOWN_STEPS
         self._begun = 0  # iterations of the optimizer before this call of `fit`
@@ -83,7 +83,7 @@ class Epochs:
         return self._wire.error if self._wire else None
 
     @property
-    def wire(self) -> Wire:
+    def wire(self) -> GradientOp:
         """To the servers."""
         assert self._wire is not None
         return self._wire
@@ -99,7 +99,7 @@ class Epochs:
         model, member = self.model, self.member
         if steps:
             self._steps_per_epoch = steps * member.size
-        self._wire = wire = Wire(model, model.optimizer, member)
+        self._wire = wire = GradientOp(model, model.optimizer, member)
         self._begun = int(model.optimizer._iterations.numpy())
         carried = carried_of(model.optimizer, model.optimizer.plain, self._begun, 2 * self._steps_per_epoch)
         self._told, self._slots = carried.rates, slot_names(carried)

@@ -15,10 +15,10 @@ from downpour.worker.fit.build_model import build
 from downpour.worker.fit.data_parts import part_of, steps_of, validation_split
 from downpour.worker.fit.epochs import Epochs
 from downpour.worker.fit.keras_hooks import Attached, First, Last
-from downpour.worker.fit.member import Member
+from downpour.worker.fit.member import ScriptWorker
 
 
-def distributed_fit(fit: Callable[..., Any], model: keras.Model, member: Member, given: dict[str, Any]) -> Any:
+def distributed_fit(fit: Callable[..., Any], model: keras.Model, member: ScriptWorker, given: dict[str, Any]) -> Any:
     """Trains a model together with the other workers; returns the history, the same on all.
 
     Args:
@@ -56,7 +56,7 @@ def distributed_fit(fit: Callable[..., Any], model: keras.Model, member: Member,
         member.leave(failure)
 
 
-def _own_part(given: dict[str, Any], member: Member) -> dict[str, Any]:
+def _own_part(given: dict[str, Any], member: ScriptWorker) -> dict[str, Any]:
     """The arguments with this worker's part of the data; what is seen, worker 0 does alone."""
     rank, size = member.rank, member.size
     own = dict(given)

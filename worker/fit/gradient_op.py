@@ -18,10 +18,10 @@ from downpour.protos.layout import STATE, TRAINED, Layout
 from downpour.worker.compute.flat_model import flattened
 from downpour.worker.exchange.client import Samples
 from downpour.worker.exchange.errors import Diverged
-from downpour.worker.fit.member import Member
+from downpour.worker.fit.member import ScriptWorker
 
 
-class Wire:
+class GradientOp:
     """One model's line to the servers during one call of `fit`.
 
     Attributes:
@@ -35,7 +35,7 @@ class Wire:
         error: What went wrong in a step; TensorFlow only passes on its text.
     """
 
-    def __init__(self, model: keras.Model, optimizer: Any, member: Member) -> None:
+    def __init__(self, model: keras.Model, optimizer: Any, member: ScriptWorker) -> None:
         """Of a built model.
 
         Raises:
@@ -143,7 +143,7 @@ class Wire:
         for variable, piece in zip(variables, pieces, strict=True):
             variable.assign(tf.cast(tf.reshape(piece, variable.shape), variable.dtype))
 
-    def rates(self, version: int, steps: int, rates_of: Any) -> pb.Rates:
+    def rates(self, version: int, steps: int, rates_of: Any) -> pb.LearningRates:
         """The learning rate of the updates to come; see `downpour.worker.fit.optimizer_spec.rates_of`."""
         return rates_of(self._optimizer, version, version, steps)
 

@@ -18,12 +18,12 @@ from keras.src.saving import saving_api
 from downpour.protos.errors import Unsupported
 from downpour.worker.fit.distributed_optimizer import Distributed, as_plain
 from downpour.worker.fit.fit import distributed_fit
-from downpour.worker.fit.member import Member
+from downpour.worker.fit.member import ScriptWorker
 
 SILENT = ("evaluate", "predict")  # on all workers but worker 0
 
 
-class Copies:
+class PrivateFiles:
     """The files of one worker, gone when its process ends."""
 
     def __init__(self) -> None:
@@ -57,10 +57,10 @@ class Copies:
             return path  # no path: an open file, or an address
 
 
-copies = Copies()  # of what workers other than 0 save
+copies = PrivateFiles()  # of what workers other than 0 save
 
 
-def wrap_trainer(model: Any, member: Member) -> None:
+def wrap_trainer(model: Any, member: ScriptWorker) -> None:
     """Replaces methods of Keras's trainer, in the classes that define them."""
     _wrap(model, "compile", _compile)
     _wrap(model, "fit", functools.partial(_fit, member))
@@ -118,7 +118,7 @@ def _compile(own: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> 
     return result
 
 
-def _fit(member: Member, own: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
+def _fit(member: ScriptWorker, own: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
     given = _arguments(own, model, args, kwargs)
     if isinstance(model.optimizer, Distributed):
         return distributed_fit(own, model, member, given)
@@ -129,14 +129,14 @@ def _fit(member: Member, own: Callable[..., Any], model: Any, *args: Any, **kwar
     return own(model, **given)
 
 
-def _silent(member: Member, own: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
+def _silent(member: ScriptWorker, own: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
     given = _arguments(own, model, args, kwargs)
     if not member.leads:
         given["verbose"] = 0
     return own(model, **given)
 
 
-def _saved(member: Member, own: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
+def _saved(member: ScriptWorker, own: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
     """Worker 0 alone writes what is seen, for plain Keras."""
     given = _arguments(own, model, args, kwargs)
     if not member.leads:

@@ -14,7 +14,7 @@ import tensorflow as tf
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import Unsupported
 from downpour.worker import script
-from downpour.worker.fit.member import Member
+from downpour.worker.fit.member import ScriptWorker
 
 LEASES_PER_WORKER = 16  # of an epoch: small enough that the last ones end together
 LONGEST_WAIT_S = 600.0
@@ -70,7 +70,7 @@ class LeasedDataset(keras.utils.PyDataset):
         """A small batch, and this."""
         return self._rows(np.arange(min(2, self.samples))), self
 
-    def of_worker(self, member: Member) -> tf.data.Dataset:
+    def of_worker(self, member: ScriptWorker) -> tf.data.Dataset:
         """The batches that a worker is lent, epoch by epoch."""
         member.leases = Leases(member)
         return self._dataset(lambda: self._lent(member, member.leases))
@@ -103,7 +103,7 @@ class LeasedDataset(keras.utils.PyDataset):
             self._permutation = self._epoch, np.random.default_rng((seed, self._epoch)).permutation(self.samples)
         return self._permutation[1]
 
-    def _lent(self, member: Member, leases: Leases) -> Iterator[Any]:
+    def _lent(self, member: ScriptWorker, leases: Leases) -> Iterator[Any]:
         while (task := leases.next()) is not None:
             self._epoch = task.epoch
             order = self._order(member.seed)
@@ -117,7 +117,7 @@ class LeasedDataset(keras.utils.PyDataset):
 class Leases:
     """What a worker has been lent and has not pushed yet; filled and emptied by different threads."""
 
-    def __init__(self, member: Member) -> None:
+    def __init__(self, member: ScriptWorker) -> None:
         """Nothing is lent."""
         self._member = member
         self._spans: deque[Span] = deque()

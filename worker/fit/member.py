@@ -18,9 +18,9 @@ from downpour.protos.channel import PROTOCOL
 from downpour.protos.errors import DownpourError, Fenced, FutureVersion, UnknownWorker
 from downpour.protos.layout import Layout
 from downpour.worker.exchange.client import Client, Pulled, Samples
-from downpour.worker.exchange.coordinator_client import Control, Heartbeat
-from downpour.worker.exchange.error_feedback import Feedback
-from downpour.worker.exchange.timing import Spent
+from downpour.worker.exchange.coordinator_client import CoordinatorClient, Heartbeat
+from downpour.worker.exchange.error_feedback import ErrorFeedback
+from downpour.worker.exchange.timing import TimeSpent
 
 if TYPE_CHECKING:
     from downpour.worker.fit.leased_dataset import Leases
@@ -48,7 +48,7 @@ class Stage:
     """
 
     layout: Layout
-    carried: pb.Carried
+    carried: pb.OptimizerSpec
     fingerprint: str
     initial: np.ndarray
     facts: dict[str, str]
@@ -58,7 +58,7 @@ class Stage:
     step: int = 0
 
 
-class Member:
+class ScriptWorker:
     """One worker of a script.
 
     Attributes:
@@ -71,7 +71,7 @@ class Member:
         decisions: Of worker 0, on the epochs that the present call of `fit` had behind it when this worker came.
     """
 
-    def __init__(self, control: Control, job: pb.Job, rank: int, call_timeout_s: float) -> None:
+    def __init__(self, control: CoordinatorClient, job: pb.JobDescription, rank: int, call_timeout_s: float) -> None:
         """Joins nothing yet.
 
         Args:
@@ -85,12 +85,12 @@ class Member:
         self.leases: Leases | None = None
         self._control, self._job, self._timeout_s = control, job, call_timeout_s
         self.stages = 0
-        self.spent = Spent()
+        self.spent = TimeSpent()
         self._stage: Stage | None = None
-        self._session = pb.Session()
+        self._session = pb.RegisterReply()
         self._client: Client | None = None
         self._heartbeat: Heartbeat | None = None
-        self._feedback: Feedback | None = None
+        self._feedback: ErrorFeedback | None = None
         # TensorFlow calls from any thread of its own, and gRPC's event loop wants one.
         self._thread = ThreadPoolExecutor(1, "shards")
 
@@ -138,7 +138,7 @@ class Member:
         self._part()
         if not isinstance(lost, UnknownWorker):
             try:
-                spent, self.spent = self.spent, Spent()
+                spent, self.spent = self.spent, TimeSpent()
                 self._control.leave(self._session.session, bool(failure), failure, spent.step_s, spent.exchange_s)
             except DownpourError:
                 return  # the coordinator will see that the session is silent
@@ -157,7 +157,7 @@ class Member:
             job=self._job.job,
             worker=self.rank,
             layout=stage.layout.to_proto(),
-            data=pb.Data(
+            data=pb.DatasetInfo(
                 name="a script's",
                 checksum=stage.fingerprint,
                 train_samples=stage.samples,
@@ -198,7 +198,7 @@ class Member:
         layout, session = self._stage.layout, self._session
         if self._feedback is None:
             slices = layout.cut(len(session.shards))
-            self._feedback = Feedback(self._job.codec, slices, (self._job.seed, session.worker))
+            self._feedback = ErrorFeedback(self._job.codec, slices, (self._job.seed, session.worker))
         return Client(session, layout, self._job.codec, self._timeout_s, self._job.transport, self._feedback)
 
     def _part(self) -> None:
@@ -279,13 +279,13 @@ class Member:
 
     # ------------------------------------------------------------------ meetings
 
-    def set_rates(self, rates: pb.Rates) -> None:
+    def set_rates(self, rates: pb.LearningRates) -> None:
         """Says the learning rate of the updates to come; worker 0 alone."""
-        self._control.set_rates(pb.SetRatesRequest(session=self._session.session, rates=rates))
+        self._control.set_rates(pb.SetLearningRatesRequest(session=self._session.session, rates=rates))
 
-    def meet(self, epoch: int, values: Sequence[float], stop: bool = False, farewell: bool = False) -> pb.MeetReply:
+    def meet(self, epoch: int, values: Sequence[float], stop: bool = False, farewell: bool = False) -> pb.BarrierReply:
         """Waits for the others; all but worker 0, also for what it decides."""
-        request = pb.MeetRequest(epoch=epoch, values=values, stop=stop, farewell=farewell)
+        request = pb.BarrierRequest(epoch=epoch, values=values, stop=stop, farewell=farewell)
         while True:
             request.session = self._session.session
             try:
@@ -298,6 +298,6 @@ class Member:
 
     def decide(self, epoch: int, values: Sequence[float], decision: pb.Decision, farewell: bool = False) -> None:
         """Says, as worker 0, how it goes on after a meeting of all."""
-        request = pb.MeetRequest(epoch=epoch, values=values, decision=decision, farewell=farewell)
+        request = pb.BarrierRequest(epoch=epoch, values=values, decision=decision, farewell=farewell)
         request.session = self._session.session
         self._control.meet(request)

@@ -73,14 +73,14 @@ def check(optimizer: Any) -> None:
         raise Unsupported("AdamW must decay all weights: the servers cannot exclude_from_weight_decay.")
 
 
-def slot_names(carried: pb.Carried) -> tuple[str, ...]:
+def slot_names(carried: pb.OptimizerSpec) -> tuple[str, ...]:
     """The slots that the servers keep for an optimizer."""
     if carried.name == "rmsprop":
         return ("velocity", "momentum") if carried.hyper["momentum"] else ("velocity",)
     return SLOTS.get(carried.name, ())
 
 
-def carried_of(optimizer: Any, plain: type, iteration: int, steps: int) -> pb.Carried:
+def carried_of(optimizer: Any, plain: type, iteration: int, steps: int) -> pb.OptimizerSpec:
     """What the servers are told of an optimizer.
 
     Args:
@@ -92,10 +92,10 @@ def carried_of(optimizer: Any, plain: type, iteration: int, steps: int) -> pb.Ca
     name, hyper = CARRIED[plain.__name__](optimizer)
     rates = rates_of(optimizer, 0, iteration, steps)
     # A server's η is the factor that a schedule gives times this; it only must not be 0.
-    return pb.Carried(name=name, hyper={**hyper, "learning_rate": max(rates.rates) or 1.0}, rates=rates)
+    return pb.OptimizerSpec(name=name, hyper={**hyper, "learning_rate": max(rates.rates) or 1.0}, rates=rates)
 
 
-def rates_of(optimizer: Any, version: int, iteration: int, steps: int) -> pb.Rates:
+def rates_of(optimizer: Any, version: int, iteration: int, steps: int) -> pb.LearningRates:
     """The learning rate by version, as the optimizer has it by iteration.
 
     Args:
@@ -106,14 +106,14 @@ def rates_of(optimizer: Any, version: int, iteration: int, steps: int) -> pb.Rat
     """
     schedule = optimizer._learning_rate  # its property gives the value at the worker's own iteration
     if not isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
-        return pb.Rates(versions=[0], rates=[float(tf.convert_to_tensor(optimizer.learning_rate))])
+        return pb.LearningRates(versions=[0], rates=[float(tf.convert_to_tensor(optimizer.learning_rate))])
     stride = max(1, -(-steps // LONGEST_TABLE))
     ahead = np.arange(0, max(steps, 1) + stride, stride, dtype=np.int64)
     rates = values_of(schedule, iteration + ahead)
     # Before `version` nothing is asked for; of equal neighbours on both sides, a line needs only the ends.
     keep = np.ones(len(ahead), bool)
     keep[1:-1] = (rates[1:-1] != rates[:-2]) | (rates[1:-1] != rates[2:])
-    return pb.Rates(versions=(version + ahead[keep]).tolist(), rates=rates[keep].tolist())
+    return pb.LearningRates(versions=(version + ahead[keep]).tolist(), rates=rates[keep].tolist())
 
 
 def values_of(schedule: Callable[[Any], Any], iterations: np.ndarray) -> np.ndarray:

@@ -10,15 +10,15 @@ from typing import Protocol
 import numpy as np
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.chunked_vector import Pieces
+from downpour.protos.chunked_vector import ChunkedVector
 from downpour.worker.exchange.client import Samples
 
 
-class Steps(Protocol):
+class GradientResult(Protocol):
     """The sum of the gradients of some batches, and its numbers."""
 
     @property
-    def vector(self) -> np.ndarray | Pieces:
+    def vector(self) -> np.ndarray | ChunkedVector:
         """`float32[n + m]`: the sum, then the differences of the state."""
 
     @property
@@ -34,7 +34,7 @@ class Steps(Protocol):
         """Samples whose largest output is their class."""
 
 
-Compute = Callable[[np.ndarray, np.ndarray, Sequence[int], int], Steps]  # weights, samples, seed, step
+Compute = Callable[[np.ndarray, np.ndarray, Sequence[int], int], GradientResult]  # weights, samples, seed, step
 
 
 class ManySteps(Protocol):
@@ -44,12 +44,12 @@ class ManySteps(Protocol):
     def most(self) -> int:
         """Batches that it takes at once."""
 
-    def __call__(self, flat: np.ndarray, indices: np.ndarray, seed: Sequence[int], step: int) -> Steps:
+    def __call__(self, flat: np.ndarray, indices: np.ndarray, seed: Sequence[int], step: int) -> GradientResult:
         """The sum of their gradients."""
 
 
 @dataclass
-class Sum:
+class AccumulatedGradient:
     """What has been computed since the last push.
 
     Attributes:
@@ -57,7 +57,7 @@ class Sum:
         start: With `stop`, positions of the epoch's permutation.
     """
 
-    gradient: np.ndarray | Pieces
+    gradient: np.ndarray | ChunkedVector
     norm: float
     loss: float
     correct: int
@@ -75,14 +75,14 @@ class Sum:
         """Whether every element is a number."""
         return math.isfinite(self.norm)
 
-    def add(self, other: Sum, trained: int) -> Sum:
+    def add(self, other: AccumulatedGradient, trained: int) -> AccumulatedGradient:
         """The sum of this and what follows it."""
         count, more = self.stop - self.start, other.stop - other.start
         vector = self.vector + other.vector
         norm = float(np.linalg.norm(vector[:trained]))
         loss = (self.loss * count + other.loss * more) / (count + more)
         steps, correct = self.steps + other.steps, self.correct + other.correct
-        return Sum(vector, norm, loss, correct, steps, self.start, other.stop)
+        return AccumulatedGradient(vector, norm, loss, correct, steps, self.start, other.stop)
 
     def samples(self, task: pb.Task) -> Samples:
         """As the push's header tells it."""

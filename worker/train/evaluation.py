@@ -16,7 +16,7 @@ from downpour.worker.compute.flat_model import write_weights
 from downpour.worker.exchange.client import Client
 
 
-class Examiner:
+class EvaluationRunner:
     """Does evaluation tasks, on weights that the coordinator has pinned."""
 
     def __init__(self, model: keras.Model, split: Split, scale: float) -> None:

@@ -13,10 +13,10 @@ from typing import Protocol
 import numpy as np
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.chunked_vector import Pieces
+from downpour.protos.chunked_vector import ChunkedVector
 from downpour.worker.exchange.client import Pulled, Samples
-from downpour.worker.train.accumulator import Compute, ManySteps, Sum
-from downpour.worker.train.push_plan import ExchangePlan
+from downpour.worker.train.accumulator import AccumulatedGradient, Compute, ManySteps
+from downpour.worker.train.push_plan import PushPlan
 
 
 class Link(Protocol):
@@ -27,7 +27,7 @@ class Link(Protocol):
 
     def push(
         self,
-        gradient: np.ndarray | Pieces,
+        gradient: np.ndarray | ChunkedVector,
         norm: float,
         samples: Samples,
         nonfinite: bool = False,
@@ -41,7 +41,7 @@ class Link(Protocol):
 
 
 @dataclass(frozen=True)
-class Pushed:
+class PushResult:
     """What came of one push.
 
     Attributes:
@@ -53,7 +53,7 @@ class Pushed:
     finite: bool
 
 
-class Course:
+class LeaseSteps:
     """Trains on leases, one after the other, for as long as the session lasts."""
 
     def __init__(
@@ -61,8 +61,8 @@ class Course:
         link: Link,
         one: Compute,
         many: ManySteps | None,
-        plan: ExchangePlan,
-        job: pb.Job,
+        plan: PushPlan,
+        job: pb.JobDescription,
         worker: int,
         trained: int,
         samples: int,
@@ -98,12 +98,12 @@ class Course:
         self._sent = seq - 1
         self._weights, self._since_push, self._since_fetch = None, 0, 0
 
-    def train(self, task: pb.Task) -> Generator[Pushed]:
+    def train(self, task: pb.Task) -> Generator[PushResult]:
         """Trains on a lease; one item per push. May be left after any item."""
         if self._weights is None:
             self._take(self._link.pull())
         order = self._order(task.epoch)
-        total: Sum | None = None
+        total: AccumulatedGradient | None = None
         start = task.start
         while start < task.stop:
             part = self._compute(order, start, self._end(start, task.stop))
@@ -135,14 +135,14 @@ class Course:
             whole -= 1  # the step before an exchange is apart: its gradient is from before, its step comes after
         return start + whole * self._batch if whole else stop
 
-    def _compute(self, order: np.ndarray, start: int, stop: int) -> Sum:
+    def _compute(self, order: np.ndarray, start: int, stop: int) -> AccumulatedGradient:
         steps = max(1, (stop - start) // self._batch)
         compute = self._many if self._many is not None and (stop - start) % self._batch == 0 else self._one
         assert self._weights is not None
         result = compute(self._weights, order[start:stop], (*self._seed, self._sent + 1), self._since_push)
-        return Sum(result.vector, result.norm, result.loss, result.correct, steps, start, stop)
+        return AccumulatedGradient(result.vector, result.norm, result.loss, result.correct, steps, start, stop)
 
-    def _push(self, total: Sum, part: Sum, task: pb.Task) -> Pushed:
+    def _push(self, total: AccumulatedGradient, part: AccumulatedGradient, task: pb.Task) -> PushResult:
         """Pushes a sum, of which the worker has yet to make the step of the last part."""
         pull = self._since_fetch >= self._plan.fetch_every or self._plan.together or not total.finite
         vector, norm = self._payload(total)
@@ -156,9 +156,9 @@ class Course:
             self._take(pulled)
             if self._plan.payload == "replica" and total.finite:
                 self._step(part)
-        return Pushed(pulled.replies, total.finite)
+        return PushResult(pulled.replies, total.finite)
 
-    def _payload(self, total: Sum) -> tuple[np.ndarray | Pieces, float]:
+    def _payload(self, total: AccumulatedGradient) -> tuple[np.ndarray | ChunkedVector, float]:
         """What a push holds, and its norm."""
         if self._plan.payload == "gradient" or not total.finite:
             return total.gradient, total.norm
@@ -167,13 +167,13 @@ class Course:
         assert self._weights is not None
         return self._weights, float(np.linalg.norm(self._weights[: self._trained]))
 
-    def _moved(self, total: Sum) -> np.ndarray:
+    def _moved(self, total: AccumulatedGradient) -> np.ndarray:
         """What the steps of a sum make of the weights: −η Σg, and the differences of the state."""
         moved = total.vector.copy()
         moved[: self._trained] *= -self._rate
         return moved
 
-    def _step(self, total: Sum) -> None:
+    def _step(self, total: AccumulatedGradient) -> None:
         """The worker's own step from its weights."""
         moved = self._moved(total)
         moved += self._weights

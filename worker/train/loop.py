@@ -26,17 +26,17 @@ from downpour.worker.compute.gradient import GradientFunction, layout_of, read_w
 from downpour.worker.compute.local_steps import LocalSteps
 from downpour.worker.config import WorkerSettings, named
 from downpour.worker.exchange.client import Client
-from downpour.worker.exchange.coordinator_client import Control, Heartbeat
-from downpour.worker.exchange.error_feedback import Feedback
+from downpour.worker.exchange.coordinator_client import CoordinatorClient, Heartbeat
+from downpour.worker.exchange.error_feedback import ErrorFeedback
 from downpour.worker.exchange.errors import Diverged, JobFailed, Stopped
-from downpour.worker.exchange.outage import Gone
-from downpour.worker.exchange.timing import Spent
-from downpour.worker.train.evaluation import Examiner
-from downpour.worker.train.lease_steps import Course, Pushed
-from downpour.worker.train.pipelined_steps import OverlappedCourse
-from downpour.worker.train.push_plan import ExchangePlan
+from downpour.worker.exchange.outage import CoordinatorGone
+from downpour.worker.exchange.timing import TimeSpent
+from downpour.worker.train.evaluation import EvaluationRunner
+from downpour.worker.train.lease_steps import LeaseSteps, PushResult
+from downpour.worker.train.pipelined_steps import PipelinedLeaseSteps
+from downpour.worker.train.push_plan import PushPlan
 from downpour.worker.train.timed_link import TimedLink
-from downpour.worker.train.watchdog import Deputy
+from downpour.worker.train.watchdog import Watchdog
 
 FRESH_S = 0.1  # after a longer wait for a lease, weights are pulled anew
 
@@ -44,7 +44,7 @@ FRESH_S = 0.1  # after a longer wait for a lease, weights are pulled anew
 class Worker:
     """One worker process at work on one job."""
 
-    def __init__(self, settings: WorkerSettings, control: Control, job: pb.Job) -> None:
+    def __init__(self, settings: WorkerSettings, control: CoordinatorClient, job: pb.JobDescription) -> None:
         """Builds the model and loads the data of the job.
 
         Args:
@@ -65,20 +65,20 @@ class Worker:
             load_weights(self._model, settings.weights)
         check_targets(model_name, self._model, self._dataset.y_train)
         self._layout = layout_of(self._model)
-        self._plan = ExchangePlan.of(job)
+        self._plan = PushPlan.of(job)
         self._gradient = GradientFunction(self._model, self._dataset, job.batch_size, job.clip_norm, settings.threads)
         most = min(self._plan.push_every, self._plan.fetch_every)
         self._local = LocalSteps(self._gradient, job.learning_rate, most) if most > 1 else None
-        self._examiner = Examiner(self._model, self._split, scale_of(self._dataset))
+        self._examiner = EvaluationRunner(self._model, self._split, scale_of(self._dataset))
         self._initial = read_weights(self._model)  # a job that starts over begins from these again
         self._warm = False
-        self._session = pb.Session()
-        self._feedback: Feedback | None = None
+        self._session = pb.RegisterReply()
+        self._feedback: ErrorFeedback | None = None
         self._nonfinite_in_a_row = 0
-        self._spent = Spent()
+        self._spent = TimeSpent()
         self._stopping = self._waiting = False
         self._cut_off = False  # a server did not answer, and nothing was pushed since
-        self.deputy = Deputy(lambda: self._heartbeat, self._finish_aside, self._say_goodbye)
+        self.deputy = Watchdog(lambda: self._heartbeat, self._finish_aside, self._say_goodbye)
         self._join(rejoin=False)
 
     # ------------------------------------------------------------------ membership
@@ -91,7 +91,7 @@ class Worker:
             rejoin=rejoin,
             evaluator=self._settings.evaluator,
             layout=self._layout.to_proto(),
-            data=pb.Data(
+            data=pb.DatasetInfo(
                 name=self._dataset.name,
                 checksum=self._dataset.checksum,
                 train_samples=len(self._split.y_train),
@@ -116,12 +116,12 @@ class Worker:
     def _connect(self, transport: str) -> Client:
         if self._feedback is None:
             slices = self._layout.cut(len(self._session.shards))
-            self._feedback = Feedback(self._job.codec, slices, (self._job.seed, self._session.worker))
+            self._feedback = ErrorFeedback(self._job.codec, slices, (self._job.seed, self._session.worker))
         job, timeout_s = self._job, self._settings.call_timeout_s
         return Client(self._session, self._layout, job.codec, timeout_s, transport, self._feedback, self._plan.overlap)
 
-    def _new_course(self) -> Course:
-        kind = OverlappedCourse if self._plan.overlap else Course
+    def _new_course(self) -> LeaseSteps:
+        kind = PipelinedLeaseSteps if self._plan.overlap else LeaseSteps
         worker, trained, samples = self._session.worker, self._layout.trained, len(self._split.y_train)
         link = TimedLink(self._client, self._spent, self.deputy.check)
         return kind(link, self._gradient, self._local, self._plan, self._job, worker, trained, samples)
@@ -195,7 +195,7 @@ class Worker:
         except (UnknownWorker, Fenced, FutureVersion, Unreachable) as error:
             if isinstance(error, Unreachable):
                 if self._cut_off or isinstance(
-                    error, Gone
+                    error, CoordinatorGone
                 ):  # a second time without a push between: its address may be wrong
                     raise
                 self._cut_off = True
@@ -284,7 +284,7 @@ class Worker:
                 if self._must_stop(pushed):
                     return
 
-    def _must_stop(self, pushed: Pushed) -> bool:
+    def _must_stop(self, pushed: PushResult) -> bool:
         if self._heartbeat.lost is not None:
             raise self._heartbeat.lost
         return self._stopping or self._heartbeat.drain or any(reply.drain for reply in pushed.replies)

@@ -11,19 +11,19 @@ from collections.abc import Generator
 import numpy as np
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.worker.train.accumulator import Sum
-from downpour.worker.train.lease_steps import Course, Pushed
+from downpour.worker.train.accumulator import AccumulatedGradient
+from downpour.worker.train.lease_steps import LeaseSteps, PushResult
 
 
-class OverlappedCourse(Course):
+class PipelinedLeaseSteps(LeaseSteps):
     """At most one push-pull is in flight; none is when `train` ends or is left."""
 
-    def train(self, task: pb.Task) -> Generator[Pushed]:
+    def train(self, task: pb.Task) -> Generator[PushResult]:
         """Trains on a lease; one item per push. May be left after any item."""
         if self._weights is None:
             self._take(self._link.pull())
         order, start = self._order(task.epoch), task.start
-        in_flight: Sum | None = None
+        in_flight: AccumulatedGradient | None = None
         while start < task.stop:
             base, total = self._versions, self._one_push(order, start, task.stop)
             if in_flight is not None:
@@ -34,7 +34,7 @@ class OverlappedCourse(Course):
         if in_flight is not None:
             yield self._land(in_flight)
 
-    def _one_push(self, order: np.ndarray, start: int, stop: int) -> Sum:
+    def _one_push(self, order: np.ndarray, start: int, stop: int) -> AccumulatedGradient:
         """The sum for one push; the weights remain what was pulled."""
         pulled = self._weights
         total = self._compute(order, start, self._end(start, stop))
@@ -47,7 +47,7 @@ class OverlappedCourse(Course):
         self._weights, self._since_push = pulled, 0
         return total
 
-    def _land(self, flying: Sum) -> Pushed:
+    def _land(self, flying: AccumulatedGradient) -> PushResult:
         pulled = self._link.pulled()
         self._take(pulled)
-        return Pushed(pulled.replies, flying.finite)
+        return PushResult(pulled.replies, flying.finite)

@@ -12,7 +12,7 @@ DROPS_LATE = ("bsp", "backup", "ksync", "rennala", "ringmaster")
 
 
 @dataclass(frozen=True)
-class ExchangePlan:
+class PushPlan:
     """The worker's half of a job's asynchrony.
 
     Attributes:
@@ -31,7 +31,7 @@ class ExchangePlan:
     fresh: bool = False
 
     @classmethod
-    def of(cls, job: pb.Job) -> Self:
+    def of(cls, job: pb.JobDescription) -> Self:
         """The plan of a job.
 
         Raises:

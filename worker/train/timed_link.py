@@ -7,16 +7,16 @@ from collections.abc import Callable
 
 import numpy as np
 
-from downpour.protos.chunked_vector import Pieces
+from downpour.protos.chunked_vector import ChunkedVector
 from downpour.worker.exchange.client import Pulled, Samples
-from downpour.worker.exchange.timing import Spent
+from downpour.worker.exchange.timing import TimeSpent
 from downpour.worker.train.lease_steps import Link
 
 
 class TimedLink:
     """A link whose time counts as exchanges."""
 
-    def __init__(self, link: Link, spent: Spent, check: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, link: Link, spent: TimeSpent, check: Callable[[], None] = lambda: None) -> None:
         """Passes everything on to `link`; `check` is called before every push."""
         self._link, self._spent, self._check = link, spent, check
 
@@ -29,7 +29,7 @@ class TimedLink:
 
     def push(
         self,
-        gradient: np.ndarray | Pieces,
+        gradient: np.ndarray | ChunkedVector,
         norm: float,
         samples: Samples,
         nonfinite: bool = False,

@@ -28,7 +28,7 @@ class Beat(Protocol):
     over: str
 
 
-class Deputy:
+class Watchdog:
     """Watches that a worker ends in time, from a thread of its own.
 
     A step of many seconds, or a compilation, cannot be broken off, nor does Python hear a signal before its end. So

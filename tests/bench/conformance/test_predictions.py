@@ -14,7 +14,7 @@ from downpour.bench.simulation.fixed_delay import run_delayed
 from downpour.bench.simulation.problems import Quadratic
 from downpour.bench.simulation.simulate import SimulateSettings, simulate
 from downpour.ps.core.consistency import consistency_of
-from downpour.ps.core.hyperparameters import Hyper
+from downpour.ps.core.hyperparameters import Hyperparameters
 from downpour.ps.core.optimizer import Optimizer
 from downpour.ps.core.shard import Shard
 
@@ -217,7 +217,10 @@ def test_the_true_hessian_undoes_a_constant_delay(workers: int, delay: int, mode
     h, η, group, trajectory = 0.5, np.float32(0.2), 2 if mode == "softsync:2" else 1, []
     problem, sequential = (Quadratic(0, workers, h=h, sigma=0.1, dim=3) for _ in range(2))
     shard = Shard(
-        problem.initial(), Optimizer("sgd", Hyper(learning_rate=0.2), 3), consistency_of(mode), TrueHessian(h),
+        problem.initial(),
+        Optimizer("sgd", Hyperparameters(learning_rate=0.2), 3),
+        consistency_of(mode),
+        TrueHessian(h),
         version_depth=delay // workers + 2,
     )  # fmt: skip
     run_delayed(shard, problem, 300, delay, workers, lambda version, weights: trajectory.append(weights.copy()))

@@ -19,7 +19,7 @@ from downpour.bench.speed.recording import shard_times
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import InvalidRequest
 from downpour.ps.config import ServerSettings
-from downpour.ps.control_plane.replay_recorder import Recording
+from downpour.ps.control_plane.replay_recorder import ReplayRecorder
 from downpour.ps.data_plane.snapshot import pieces, weights_state
 from downpour.ps.monitoring.summary import configuration
 from downpour.ps.storage.run_directory import RunDirectory
@@ -223,7 +223,7 @@ def test_what_cannot_be_replayed_is_refused_by_name(
 def test_a_directory_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CannotReplay, match="RUN_DIR must be the directory of a run that has ended"):
         read_run(tmp_path)
-    content = configuration(ServerSettings(), {}, pb.Data(checksum="c"))
+    content = configuration(ServerSettings(), {}, pb.DatasetInfo(checksum="c"))
     (tmp_path / "config.json").write_text(json.dumps(content))
     with pytest.raises(CannotReplay, match="with its config.json and summary.json"):
         read_run(tmp_path)
@@ -296,12 +296,12 @@ def test_weights_that_were_set_by_a_worker_that_died_are_not_the_initial_ones(tm
 def test_the_initial_weights_of_all_shards_are_of_one_worker(tmp_path: Path) -> None:
     coordinator = PureJob(shards=3).coordinator
     coordinator.agree(LAYOUT, DATA)
-    recording = Recording(coordinator, RunDirectory(tmp_path))
+    recording = ReplayRecorder(coordinator, RunDirectory(tmp_path))
     slices = LAYOUT.cut(3)
 
     def set_weights(shard: int, initialisation: int) -> None:
         part = slices[shard]
-        facts = pb.ShardFacts(initialisation=initialisation)
+        facts = pb.SnapshotInfo(initialisation=initialisation)
         state = weights_state(np.full(part.size, 10 * initialisation + shard, np.float32), part, facts, lambda: None)
         if shard == 0:
             recording.took(state)

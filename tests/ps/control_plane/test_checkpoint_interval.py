@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from downpour.ps.control_plane.checkpoint_interval import APART, Interval
+from downpour.ps.control_plane.checkpoint_interval import APART, CheckpointInterval
 
 
 @given(every_s=st.floats(0.01, 100), took_s=st.floats(0, 50), begun_s=st.floats(0, 1e6))
 def test_two_are_twenty_times_as_far_apart_as_one_takes(every_s: float, took_s: float, begun_s: float) -> None:
-    interval = Interval(every_s, 0)
+    interval = CheckpointInterval(every_s, 0)
     assert interval.is_due(0.0, 0)
     ended_s = begun_s + took_s
     interval.took(begun_s, ended_s, 7)
@@ -24,7 +24,7 @@ def test_two_are_twenty_times_as_far_apart_as_one_takes(every_s: float, took_s: 
 
 
 def test_updates_count_where_they_were_asked_for() -> None:
-    interval = Interval(0.0, 500)
+    interval = CheckpointInterval(0.0, 500)
     interval.took(100.0, 101.0, version=40)
     assert not interval.is_due(200.0, 539)
     assert interval.is_due(200.0, 540)
@@ -33,5 +33,5 @@ def test_updates_count_where_they_were_asked_for() -> None:
 
 @pytest.mark.parametrize("now", [0.0, 1e9])
 def test_off_is_never(now: float) -> None:
-    assert not Interval(0.0, 0).is_due(now, 10**9)
-    assert not Interval(0.0, 0).enabled
+    assert not CheckpointInterval(0.0, 0).is_due(now, 10**9)
+    assert not CheckpointInterval(0.0, 0).enabled

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from downpour.ps.coordinator.step_deadline import FIRST_S, RECENT, SESSIONS, TIMES, Pace
+from downpour.ps.coordinator.step_deadline import FIRST_S, RECENT, SESSIONS, TIMES, StepDeadlines
 
 
-def stepped(*seconds: float) -> Pace:
-    pace, now = Pace(session_s=1.0), 0.0
+def stepped(*seconds: float) -> StepDeadlines:
+    pace, now = StepDeadlines(session_s=1.0), 0.0
     for each in seconds:
         pace.begin(7, now)
         now += each
@@ -19,7 +19,7 @@ def stepped(*seconds: float) -> Pace:
 
 
 def test_before_the_first_step_the_limit_is_generous() -> None:
-    pace = Pace(session_s=1.0)
+    pace = StepDeadlines(session_s=1.0)
     pace.begin(0, 0.0)
     assert pace.overdue(FIRST_S) == []
     assert pace.overdue(FIRST_S + 1) == [(0, FIRST_S + 1)]

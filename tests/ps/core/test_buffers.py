@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from downpour.ps.core.buffers import Buffer, Pool
 from downpour.ps.core.consistency import consistency_of
-from downpour.ps.core.hyperparameters import Hyper
+from downpour.ps.core.hyperparameters import Hyperparameters
 from downpour.ps.core.optimizer import Optimizer
 from downpour.ps.core.push import Push
 from downpour.ps.core.shard import Shard
@@ -38,7 +38,9 @@ def test_no_two_holders_share_memory_that_one_may_write(steps: list[str], choose
 def test_a_pulled_buffer_never_changes_under_any_optimizer() -> None:
     for name in OPTIMIZERS:
         rng = np.random.default_rng(0)
-        shard = Shard(rng.standard_normal(50).astype(np.float32), Optimizer(name, Hyper(), 50), consistency_of("async"))
+        shard = Shard(
+            rng.standard_normal(50).astype(np.float32), Optimizer(name, Hyperparameters(), 50), consistency_of("async")
+        )
         shard.join(0, 1)
         held = []
         for seq in range(1, 9):
@@ -51,7 +53,9 @@ def test_a_pulled_buffer_never_changes_under_any_optimizer() -> None:
 
 
 def test_without_readers_two_buffers_are_enough_for_ever() -> None:
-    shard = Shard(np.zeros(8, np.float32), Optimizer("sgd", Hyper(learning_rate=1.0), 8), consistency_of("async"))
+    shard = Shard(
+        np.zeros(8, np.float32), Optimizer("sgd", Hyperparameters(learning_rate=1.0), 8), consistency_of("async")
+    )
     shard.join(0, 1)
     for seq in range(1, 200):
         buffer, version = shard.pull()
@@ -62,7 +66,7 @@ def test_without_readers_two_buffers_are_enough_for_ever() -> None:
 
 def test_a_buffer_goes_back_to_the_pool_that_it_came_from() -> None:
     def made(size: int) -> Shard:
-        return Shard(np.zeros(size, np.float32), Optimizer("sgd", Hyper(), size), consistency_of("async"))
+        return Shard(np.zeros(size, np.float32), Optimizer("sgd", Hyperparameters(), size), consistency_of("async"))
 
     old, new = made(4), made(6)
     held, _ = old.pull()

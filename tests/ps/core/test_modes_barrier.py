@@ -26,7 +26,7 @@ TIMEOUT_S = 120.0
 class Session:
     """One worker: a session and its stream, on a channel that it shares with others."""
 
-    def __init__(self, stub: rpc.CoordinatorStub, channel: grpc.aio.Channel, session: pb.Session) -> None:
+    def __init__(self, stub: rpc.CoordinatorStub, channel: grpc.aio.Channel, session: pb.RegisterReply) -> None:
         self.stub, self.session, self.seq, self.version = stub, session, 0, 0
         metadata = ((SESSION_KEY, str(session.session)),)
         exchange: Any = channel.stream_stream(METHOD, None, None)
@@ -58,7 +58,7 @@ class Session:
 async def opened(stub: rpc.CoordinatorStub, channel: grpc.aio.Channel, job: str) -> Session:
     request = pb.RegisterRequest(
         protocol=PROTOCOL, job=job, layout=Layout.of([("w", (SIZE,), pb.TRAINED)]).to_proto(),
-        data=pb.Data(name="numbers", checksum="0", train_samples=1 << 30),
+        data=pb.DatasetInfo(name="numbers", checksum="0", train_samples=1 << 30),
     )  # fmt: skip
     return Session(stub, channel, await stub.Register(request, timeout=TIMEOUT_S))
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from downpour.ps.core.consistency import consistency_of
-from downpour.ps.core.hyperparameters import Hyper
+from downpour.ps.core.hyperparameters import Hyperparameters
 from downpour.ps.core.optimizer import Optimizer
 from downpour.ps.core.push import Outcome, Push, Result
 from downpour.ps.core.shard import Shard
@@ -106,7 +106,7 @@ class Both:
     def __init__(self, mode: str, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
         self.definition, self.told = Definition(mode), list[tuple[int, int, Outcome, int, int, str]]()
-        rule = Optimizer("sgd", Hyper(learning_rate=RATE), N)
+        rule = Optimizer("sgd", Hyperparameters(learning_rate=RATE), N)
         self.shard = Shard(np.zeros(N, np.float32), rule, consistency_of(mode), on_outcome=self._outcome)
         self.lives: dict[int, int] = {}
         self.incarnations, self.seqs, self.bases = [0] * WORKERS, [0] * WORKERS, [0] * WORKERS

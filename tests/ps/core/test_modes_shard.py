@@ -8,7 +8,7 @@ import pytest
 from downpour.ps.config import JobSettings
 from downpour.ps.config_checks import refusal_of, warnings_of
 from downpour.ps.core.consistency import MODES, consistency_of
-from downpour.ps.core.hyperparameters import Hyper
+from downpour.ps.core.hyperparameters import Hyperparameters
 from downpour.ps.core.optimizer import Optimizer
 from downpour.ps.core.push import Outcome, Push, Result
 from downpour.ps.core.registry import form, forms, read
@@ -22,7 +22,7 @@ class Cluster:
     """A shard at zero with η = 1 and workers that push constants; notes every final outcome."""
 
     def __init__(self, mode: str, workers: int = 3, state: int = 0, **settings: object) -> None:
-        rule = Optimizer("sgd", Hyper(learning_rate=1.0), N)
+        rule = Optimizer("sgd", Hyperparameters(learning_rate=1.0), N)
         self.shard = Shard(np.zeros(N + state, np.float32), rule, consistency_of(mode), **settings)  # type: ignore[arg-type]
         self.told: list[tuple[int, Result]] = []
         self.shard.on_outcome = lambda push, result: self.told.append((push.worker, result))

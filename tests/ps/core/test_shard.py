@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from downpour.protos.errors import Fenced, FutureVersion, InvalidRequest, UnknownWorker
 from downpour.ps.core.consistency import MODES, consistency_of
 from downpour.ps.core.dedup import REMEMBERED_OUTCOMES
-from downpour.ps.core.hyperparameters import Hyper
+from downpour.ps.core.hyperparameters import Hyperparameters
 from downpour.ps.core.optimizer import Optimizer
 from downpour.ps.core.push import Outcome, Push, Result
 from downpour.ps.core.shard import Shard
@@ -25,7 +25,7 @@ N = 4
 
 def make(mode: str = "async", optimizer: str = "sgd", policy: str = "none", state: int = 0) -> Shard:
     """A shard at zero with a rate of 1 and worker 0, incarnation 1, in it."""
-    rule = Optimizer(optimizer, Hyper(learning_rate=1.0), N)
+    rule = Optimizer(optimizer, Hyperparameters(learning_rate=1.0), N)
     shard = Shard(np.zeros(N + state, np.float32), rule, consistency_of(mode), compensation_of(policy))
     shard.join(0, 1)
     return shard
@@ -55,7 +55,7 @@ def test_slots_that_are_taken_to_another_shard_go_on_there(optimizer: str) -> No
     first, second, whole = (make(optimizer=optimizer, state=2) for _ in range(3))
     first.push(Push(0, 1, 1, 0), ones(N + 2))
     second.assign(first.pull()[0].array)
-    for name in Optimizer(optimizer, Hyper(), N).slots:
+    for name in Optimizer(optimizer, Hyperparameters(), N).slots:
         copy, _ = first.pull_slot(name)
         assert not copy.array[N:].any()
         second.assign_slot(name, copy.array, 1)

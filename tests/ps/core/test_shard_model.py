@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from downpour.protos.errors import FutureVersion, UnknownWorker
 from downpour.ps.core.buffers import Buffer
 from downpour.ps.core.consistency import consistency_of
-from downpour.ps.core.hyperparameters import Hyper
+from downpour.ps.core.hyperparameters import Hyperparameters
 from downpour.ps.core.optimizer import Optimizer
 from downpour.ps.core.push import Outcome, Push, Result
 from downpour.ps.core.shard import Shard
@@ -69,7 +69,7 @@ class Schedules(RuleBasedStateMachine):
         self.outcomes: list[tuple[Push, Result]] = []
         self.shard = Shard(
             vector,
-            Optimizer("sgd", Hyper(learning_rate=RATE), TRAINED),
+            Optimizer("sgd", Hyperparameters(learning_rate=RATE), TRAINED),
             consistency_of("async"),
             on_outcome=lambda push, result: self.outcomes.append((push, result)),
         )

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from downpour.ps.core.buffers import Pool, Versions
 from downpour.ps.core.consistency import consistency_of
-from downpour.ps.core.hyperparameters import Hyper
+from downpour.ps.core.hyperparameters import Hyperparameters
 from downpour.ps.core.optimizer import Optimizer
 from downpour.ps.core.push import Outcome, Push
 from downpour.ps.core.registry import forms
@@ -24,7 +24,7 @@ def vector(seed: int) -> np.ndarray:
 
 
 def shard_with(staleness: str, mode: str = "async", workers: int = 2, η: float = 0.5, **settings: object) -> Shard:
-    rule = Optimizer("sgd", Hyper(learning_rate=η), N)
+    rule = Optimizer("sgd", Hyperparameters(learning_rate=η), N)
     shard = Shard(vector(0), rule, consistency_of(mode), compensation_of(staleness), **settings)  # type: ignore[arg-type]
     for worker in range(workers):
         shard.join(worker, 1)
@@ -168,7 +168,7 @@ def test_momentum_makes_room_for_that_of_asynchrony() -> None:
         ("bsp", 4, 0.9),
         ("softsync:3", 4, 0.4),
     ):
-        rule = Optimizer("momentum", Hyper(learning_rate=1.0, momentum=0.9), 1)
+        rule = Optimizer("momentum", Hyperparameters(learning_rate=1.0, momentum=0.9), 1)
         shard = Shard(np.zeros(1, np.float32), rule, consistency_of(mode), momentum_correction=True)
         for worker in range(workers):
             shard.join(worker, 1)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from downpour.ps.core.hyperparameters import Hyper, resolve
+from downpour.ps.core.hyperparameters import Hyperparameters, resolve
 from downpour.ps.core.optimizer import BLOCK, Optimizer
 from downpour.ps.core.update_rules import OPTIMIZERS
 
@@ -65,7 +65,7 @@ def slots_of(theirs: Any) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(("name", "hyper"), CASES)
 def test_each_step_is_that_of_keras(keras: Any, name: str, hyper: dict[str, float]) -> None:
     weights = np.random.default_rng(1).standard_normal(SIZE).astype(np.float32)
-    ours = Optimizer(name, Hyper(**hyper), SIZE)
+    ours = Optimizer(name, Hyperparameters(**hyper), SIZE)
     theirs = keras_optimizer(keras, name, hyper)
     variable = keras.Variable(weights, name="w")
     exactly = name == "sgd"
@@ -86,7 +86,7 @@ def test_each_step_is_that_of_keras(keras: Any, name: str, hyper: dict[str, floa
 @pytest.mark.parametrize("name", ["adam", "adamw"])
 def test_bias_correction_is_that_of_keras_however_long_training_lasts(keras: Any, name: str) -> None:
     gradient = np.array([1.0, -2.0, 1e-3], np.float32)
-    ours = Optimizer(name, Hyper(), 3)
+    ours = Optimizer(name, Hyperparameters(), 3)
     theirs = keras_optimizer(keras, name, {})
     variable = keras.Variable(np.zeros(3, np.float32), name="w")
     theirs.build([variable])
@@ -102,7 +102,7 @@ def test_bias_correction_is_that_of_keras_however_long_training_lasts(keras: Any
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_learning_rate_for_one_update_is_that_of_keras(keras: Any, name: str) -> None:
     weights = np.linspace(-1, 1, SIZE, dtype=np.float32)
-    ours = Optimizer(name, Hyper(), SIZE)
+    ours = Optimizer(name, Hyperparameters(), SIZE)
     theirs = keras_optimizer(keras, name, {})
     variable = keras.Variable(weights, name="w")
     for gradient, rate in zip(gradients(3, SIZE, 3), (0.02, 0.5, 0.003), strict=True):
@@ -124,7 +124,7 @@ def test_default_hyper_parameters_are_those_of_keras(keras: Any) -> None:
 def test_every_hyper_parameter_of_every_rule_is_varied() -> None:
     for name, rule in OPTIMIZERS.items():
         assert {key for hyper in VARIED[name] for key in hyper} == set(rule.defaults), name
-    assert {key for rule in OPTIMIZERS.values() for key in rule.defaults} == {f.name for f in fields(Hyper)}
+    assert {key for rule in OPTIMIZERS.values() for key in rule.defaults} == {f.name for f in fields(Hyperparameters)}
 
 
 def whole(optimizer: Optimizer, weights: np.ndarray, gradient: np.ndarray) -> np.ndarray:
@@ -147,7 +147,7 @@ def whole(optimizer: Optimizer, weights: np.ndarray, gradient: np.ndarray) -> np
 )
 def test_blocks_change_nothing(name: str, hyper: dict[str, float], size: int, seed: int) -> None:
     weights = np.random.default_rng(seed).standard_normal(size).astype(np.float32)
-    blocked, unblocked = (Optimizer(name, Hyper(**hyper), size) for _ in range(2))
+    blocked, unblocked = (Optimizer(name, Hyperparameters(**hyper), size) for _ in range(2))
     for gradient in gradients(seed, size, 2):
         out = np.full(size, np.nan, np.float32)
         blocked.apply(weights, gradient, out)
@@ -164,7 +164,7 @@ def test_weights_and_gradient_are_only_read_and_may_be_anywhere(name: str) -> No
     weights = np.random.default_rng(4).standard_normal(size).astype(np.float32)
     (gradient,) = gradients(5, size, 1)
     expected = np.empty_like(weights)
-    Optimizer(name, Hyper(), size).apply(weights.copy(), gradient.copy(), expected)
+    Optimizer(name, Hyperparameters(), size).apply(weights.copy(), gradient.copy(), expected)
 
     unaligned = np.frombuffer(b"\0" + gradient.tobytes(), np.float32, size, 1)
     assert not unaligned.flags.aligned
@@ -172,14 +172,14 @@ def test_weights_and_gradient_are_only_read_and_may_be_anywhere(name: str) -> No
         weights.flags.writeable = False
         received.flags.writeable = False
         out = np.empty_like(weights)
-        Optimizer(name, Hyper(), size).apply(weights, received, out)
+        Optimizer(name, Hyperparameters(), size).apply(weights, received, out)
         np.testing.assert_array_equal(out, expected)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_scale_is_a_factor_on_the_gradient(name: str) -> None:
     weights = np.random.default_rng(6).standard_normal(SIZE).astype(np.float32)
-    scaled, plain = (Optimizer(name, Hyper(), SIZE) for _ in range(2))
+    scaled, plain = (Optimizer(name, Hyperparameters(), SIZE) for _ in range(2))
     for gradient in gradients(7, SIZE, 3):
         received, expected = np.empty_like(weights), np.empty_like(weights)
         scaled.apply(weights, gradient, received, scale=1 / 3)
@@ -192,7 +192,7 @@ def test_scale_is_a_factor_on_the_gradient(name: str) -> None:
 def test_momentum_for_one_update(name: str, hyper: dict[str, float]) -> None:
     weights = np.ones(SIZE, np.float32)
     first, second = gradients(8, SIZE, 2)
-    optimizer = Optimizer(name, Hyper(**hyper), SIZE)
+    optimizer = Optimizer(name, Hyperparameters(**hyper), SIZE)
     middle, out = np.empty_like(weights), np.empty_like(weights)
     optimizer.apply(weights, first, middle)
     if not optimizer.settings.get("momentum"):
@@ -201,8 +201,8 @@ def test_momentum_for_one_update(name: str, hyper: dict[str, float]) -> None:
         assert optimizer.step == 1
         return
     optimizer.apply(middle, second, out, momentum=0.25)
-    other = Optimizer(name, Hyper(**(hyper | {"momentum": 0.25})), SIZE)
-    before = Optimizer(name, Hyper(**hyper), SIZE)
+    other = Optimizer(name, Hyperparameters(**(hyper | {"momentum": 0.25})), SIZE)
+    before = Optimizer(name, Hyperparameters(**hyper), SIZE)
     before.apply(weights, first, np.empty_like(weights))
     other.restore(before.state())
     expected = np.empty_like(weights)
@@ -213,7 +213,7 @@ def test_momentum_for_one_update(name: str, hyper: dict[str, float]) -> None:
 @pytest.mark.parametrize(("name", "hyper"), CASES)
 def test_restored_state_continues_as_if_never_interrupted(name: str, hyper: dict[str, float]) -> None:
     weights = np.random.default_rng(9).standard_normal(SIZE).astype(np.float32)
-    optimizer = Optimizer(name, Hyper(**hyper), SIZE)
+    optimizer = Optimizer(name, Hyperparameters(**hyper), SIZE)
     for gradient in gradients(10, SIZE, 3):
         out = np.empty_like(weights)
         optimizer.apply(weights, gradient, out)
@@ -229,7 +229,7 @@ def test_restored_state_continues_as_if_never_interrupted(name: str, hyper: dict
         return current
 
     expected = continued(optimizer)  # and what was saved has not moved with it
-    resumed = Optimizer(name, Hyper(**hyper), SIZE)
+    resumed = Optimizer(name, Hyperparameters(**hyper), SIZE)
     resumed.restore(saved)
     np.testing.assert_array_equal(continued(resumed), expected)
     assert resumed.step == optimizer.step == 6
@@ -239,7 +239,7 @@ def test_huge_gradients_overflow_without_a_warning() -> None:
     weights, huge = np.ones(3, np.float32), np.array([3e38, -3e38, 0], np.float32)
     for name in OPTIMIZERS:
         out = np.empty_like(weights)
-        Optimizer(name, Hyper(), 3).apply(weights, huge, out)
+        Optimizer(name, Hyperparameters(), 3).apply(weights, huge, out)
         assert out[2] == pytest.approx(1, abs=1e-4)
 
 
@@ -256,24 +256,24 @@ BAD = [
 def test_a_bad_hyper_parameter_is_named_with_what_was_received(key: str, value: Any) -> None:
     for name in (name for name, rule in OPTIMIZERS.items() if key in rule.defaults):
         with pytest.raises(ValueError, match=key) as error:
-            Optimizer(name, Hyper(**{key: value}), 4)
+            Optimizer(name, Hyperparameters(**{key: value}), 4)
         assert f"Received: {key}={value!r}" in str(error.value)
         assert "must be" in str(error.value)
 
 
 def test_a_hyper_parameter_that_the_rule_does_not_use_is_rejected() -> None:
     with pytest.raises(ValueError, match=r"sgd must be given only --learning-rate.*--momentum 0.9.*nesterov"):
-        resolve("sgd", Hyper(momentum=0.9))
+        resolve("sgd", Hyperparameters(momentum=0.9))
 
 
 def test_an_unknown_optimizer_is_answered_with_the_choices() -> None:
     with pytest.raises(ValueError, match="adadelta") as error:
-        Optimizer("adadelta", Hyper(), 4)
+        Optimizer("adadelta", Hyperparameters(), 4)
     assert all(name in str(error.value) for name in OPTIMIZERS)
 
 
 def test_vectors_that_do_not_fit_change_nothing() -> None:
-    optimizer = Optimizer("adam", Hyper(), 4)
+    optimizer = Optimizer("adam", Hyperparameters(), 4)
     good = np.ones(4, np.float32)
     before = optimizer.state()
     unfit: list[tuple[Any, Any, Any, str]] = [
@@ -291,11 +291,11 @@ def test_vectors_that_do_not_fit_change_nothing() -> None:
 
 
 def test_a_state_that_does_not_fit_is_rejected_whole() -> None:
-    optimizer = Optimizer("momentum", Hyper(), 4)
+    optimizer = Optimizer("momentum", Hyperparameters(), 4)
     state = optimizer.state()
     for bad, message in [
-        (Optimizer("adagrad", Hyper(), 4).state(), "must hold step, momentum. Received: step, accumulator"),
-        (Optimizer("momentum", Hyper(), 5).state(), r"slot momentum must be float32\[4\]. Received: .*\[5\]"),
+        (Optimizer("adagrad", Hyperparameters(), 4).state(), "must hold step, momentum. Received: step, accumulator"),
+        (Optimizer("momentum", Hyperparameters(), 5).state(), r"slot momentum must be float32\[4\]. Received: .*\[5\]"),
         ({"momentum": np.ones(4, np.float32), "step": np.array(-1)}, "step must be one integer >= 0"),
         ({}, "Received: nothing"),
     ]:
@@ -306,8 +306,8 @@ def test_a_state_that_does_not_fit_is_rejected_whole() -> None:
 
 
 def test_bytes_that_an_update_must_move() -> None:
-    moved = {name: Optimizer(name, Hyper(), 1).bytes_per_weight for name in OPTIMIZERS}
+    moved = {name: Optimizer(name, Hyperparameters(), 1).bytes_per_weight for name in OPTIMIZERS}
     assert (moved["sgd"], moved["momentum"], moved["rmsprop"], moved["adam"]) == (12, 20, 20, 28)
     for name in OPTIMIZERS:
-        optimizer = Optimizer(name, Hyper(), 7)
+        optimizer = Optimizer(name, Hyperparameters(), 7)
         assert optimizer.bytes_per_weight == 12 + 8 * len(optimizer.slots)

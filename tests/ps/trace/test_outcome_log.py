@@ -9,17 +9,17 @@ import numpy as np
 from downpour.ps.core.push import Outcome, Push, Result
 from downpour.ps.trace.format import DTYPE
 from downpour.ps.trace.metrics import Metrics
-from downpour.ps.trace.outcome_log import Records
+from downpour.ps.trace.outcome_log import OutcomeLog
 
 
-def add(records: Records, count: int, first: int = 1) -> None:
+def add(records: OutcomeLog, count: int, first: int = 1) -> None:
     for seq in range(first, first + count):
         records.add(Push(worker=1, incarnation=1, seq=seq, base_version=0), Result(Outcome.APPLIED, seq, seq - 1, 0.1))
 
 
 def test_who_asks_finds_all_that_has_come() -> None:
     async def run() -> None:
-        records = Records(Metrics())
+        records = OutcomeLog(Metrics())
         add(records, 3)
         assert records.metrics.updates == 3
         add(records, 2, first=4)
@@ -34,7 +34,7 @@ def test_who_asks_finds_all_that_has_come() -> None:
 def test_they_are_counted_though_nobody_asks() -> None:
     async def run() -> None:
         metrics = Metrics()
-        add(Records(metrics), 3)
+        add(OutcomeLog(metrics), 3)
         async with asyncio.timeout(30):
             while metrics.updates < 3:
                 await asyncio.sleep(0)
@@ -44,13 +44,13 @@ def test_they_are_counted_though_nobody_asks() -> None:
 
 def test_without_an_event_loop_they_are_counted_at_once() -> None:
     metrics = Metrics()
-    add(Records(metrics), 2)
+    add(OutcomeLog(metrics), 2)
     assert metrics.updates == 2
 
 
 def test_going_back_forgets_what_nobody_has_taken() -> None:
     async def run() -> None:
-        records = Records(Metrics())
+        records = OutcomeLog(Metrics())
         add(records, 4)
         records.go_back(2)
         assert records.count == 2 and records.take() == b""
@@ -63,7 +63,7 @@ def test_going_back_forgets_what_nobody_has_taken() -> None:
 def test_the_time_of_a_record_is_when_it_came() -> None:
     async def run() -> None:
         now = [10.0]
-        records = Records(Metrics(), clock=lambda: now[0])
+        records = OutcomeLog(Metrics(), clock=lambda: now[0])
         now[0] = 11.5
         add(records, 1)
         now[0] = 20.0

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from downpour.ps.core.hyperparameters import Hyper, resolve
+from downpour.ps.core.hyperparameters import Hyperparameters, resolve
 from downpour.ps.core.optimizer import Optimizer
 from downpour.worker.catalog import datasets, models
 from downpour.worker.catalog import synthetic as course_data
@@ -28,7 +28,7 @@ def trained(model_name: str, dataset_name: str, steps: int, batch: int = 4, opti
     dataset = datasets.load(dataset_name)
     model = models.build(model_name, dataset.input_shape, dataset.classes)
     gradient = GradientFunction(model, dataset, batch)
-    rule = Optimizer(optimizer, Hyper(**hyper), gradient.model.layout.trained)
+    rule = Optimizer(optimizer, Hyperparameters(**hyper), gradient.model.layout.trained)
     flat, new = read_weights(model), np.empty(gradient.model.layout.size, np.float32)
     for step in range(steps):
         start = step * batch % (len(dataset.y_train) - batch + 1)

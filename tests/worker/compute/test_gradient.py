@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from downpour.protos.chunked_vector import Pieces
+from downpour.protos.chunked_vector import ChunkedVector
 from downpour.protos.layout import STATE, TRAINED
 from downpour.worker.catalog.datasets import Dataset, scale_of
 from downpour.worker.catalog.models import MODELS, build
@@ -64,7 +64,7 @@ def test_large_tensors_are_pieces_of_their_own_and_small_ones_are_joined() -> No
     model = model_of(dense(), keras.layers.Dense(LARGE_BYTES // 16), shape=(5,))
     data, weights, indices = dataset((5,)), read_weights(model), np.arange(BATCH, dtype=np.int32)
     found = GradientFunction(model, data, BATCH)(weights, indices)
-    assert isinstance(found.vector, Pieces)
+    assert isinstance(found.vector, ChunkedVector)
     assert [len(array) for array in found.vector.arrays[:2]] == [5 * 4 + 4, LARGE_BYTES // 4]
     theirs, _ = by_keras(model, data, indices)
     np.testing.assert_allclose(found.flat, theirs, rtol=1e-3, atol=1e-5 * float(np.abs(theirs).max()))

@@ -17,8 +17,8 @@ from downpour.worker.catalog.datasets import Dataset
 from downpour.worker.compute.gradient import Gradient, GradientFunction, read_weights
 from downpour.worker.compute.local_steps import LocalSteps
 from downpour.worker.exchange.client import Pulled, Samples
-from downpour.worker.train.lease_steps import Course, Pushed
-from downpour.worker.train.push_plan import ExchangePlan
+from downpour.worker.train.lease_steps import LeaseSteps, PushResult
+from downpour.worker.train.push_plan import PushPlan
 from tests.support.cluster import Member, running, vector_layout
 
 BATCH, SAMPLES, RATE = 4, 64, 0.25
@@ -133,9 +133,9 @@ class Quadratic:
         return Gradient(total, float(np.linalg.norm(total)), 1.0, 0)
 
 
-def course(server: Any, compute: Quadratic, plan: ExchangePlan, n: int, many: bool = True) -> Course:
-    job = pb.Job(batch_size=BATCH, learning_rate=RATE, seed=0)
-    return Course(server, compute, compute if many else None, plan, job, 1, n, SAMPLES)
+def course(server: Any, compute: Quadratic, plan: PushPlan, n: int, many: bool = True) -> LeaseSteps:
+    job = pb.JobDescription(batch_size=BATCH, learning_rate=RATE, seed=0)
+    return LeaseSteps(server, compute, compute if many else None, plan, job, 1, n, SAMPLES)
 
 
 def lease(start: int, stop: int) -> pb.Task:
@@ -148,8 +148,8 @@ def test_a_lone_worker_trains_as_without_a_server(push_every: int, pushes_per_fe
     """Alone, the weights that it pulls are those that it has, as long as it has pushed all it has computed."""
     n, stop = 6, SAMPLES - 2  # the last batch is short
     compute, server = Quadratic(n), Server(np.ones(n, np.float32), n)
-    list(course(server, compute, ExchangePlan(push_every, push_every * pushes_per_fetch), n).train(lease(0, stop)))
-    order, expected = course(server, compute, ExchangePlan(), n)._order(0), np.ones(n, np.float32)
+    list(course(server, compute, PushPlan(push_every, push_every * pushes_per_fetch), n).train(lease(0, stop)))
+    order, expected = course(server, compute, PushPlan(), n)._order(0), np.ones(n, np.float32)
     for start in range(0, stop, BATCH):
         batch = order[start : min(start + BATCH, stop)]
         expected -= np.float32(RATE) * (expected - compute.targets[batch].mean(0))
@@ -160,7 +160,7 @@ def test_a_lone_worker_trains_as_without_a_server(push_every: int, pushes_per_fe
 def test_pushes_cover_a_lease_without_gap_or_overlap(push_every: int, fetch_every: int) -> None:
     n, start, stop = 3, 8, SAMPLES - 1
     server = Server(np.ones(n, np.float32), n)
-    done = list(course(server, Quadratic(n), ExchangePlan(push_every, fetch_every), n).train(lease(start, stop)))
+    done = list(course(server, Quadratic(n), PushPlan(push_every, fetch_every), n).train(lease(start, stop)))
     samples = [pushed for _, pushed, _ in server.pushes]
     assert [one.start for one in samples] == [start, *(one.stop for one in samples[:-1])]
     assert samples[-1].stop == stop
@@ -172,7 +172,7 @@ def test_pushes_cover_a_lease_without_gap_or_overlap(push_every: int, fetch_ever
 
 def test_weights_are_pulled_every_fetch_interval_with_a_push_where_one_is_due() -> None:
     server = Server(np.ones(3, np.float32), 3)
-    one = course(server, Quadratic(3), ExchangePlan(push_every=1, fetch_every=3), 3, many=False)
+    one = course(server, Quadratic(3), PushPlan(push_every=1, fetch_every=3), 3, many=False)
     list(one.train(lease(0, 7 * BATCH)))
     list(one.train(lease(7 * BATCH, 9 * BATCH)))
     assert [pull for _, _, pull in server.pushes] == [False, False, True] * 3
@@ -186,7 +186,7 @@ def test_a_sum_with_nan_is_named_and_weights_are_pulled_again() -> None:
             return Gradient(np.full_like(flat, np.nan), float("nan"), float("nan"), 0)
 
     server = Server(np.ones(3, np.float32), 3)
-    done = list(course(server, Broken(3), ExchangePlan(2, 8), 3).train(lease(0, 4 * BATCH)))
+    done = list(course(server, Broken(3), PushPlan(2, 8), 3).train(lease(0, 4 * BATCH)))
     assert [pushed.finite for pushed in done] == [False, False]
     assert all(pull for _, _, pull in server.pushes)
     assert [pushed.steps for _, pushed, _ in server.pushes] == [2, 2]
@@ -195,14 +195,14 @@ def test_a_sum_with_nan_is_named_and_weights_are_pulled_again() -> None:
 def test_local_sgd_pushes_the_difference_and_elastic_averaging_the_weights() -> None:
     n, initial = 3, np.ones(3, np.float32)
     compute = Quadratic(n)
-    total = compute(initial, course(Server(initial, n), compute, ExchangePlan(), n)._order(0)[: 5 * BATCH], (), 0).flat
+    total = compute(initial, course(Server(initial, n), compute, PushPlan(), n)._order(0)[: 5 * BATCH], (), 0).flat
     moved = np.float32(-RATE) * total
     before_the_last = initial - np.float32(RATE) * compute(
-        initial, course(Server(initial, n), compute, ExchangePlan(), n)._order(0)[: 4 * BATCH], (), 0
+        initial, course(Server(initial, n), compute, PushPlan(), n)._order(0)[: 4 * BATCH], (), 0
     ).flat  # fmt: skip
     for payload, expected in (("difference", moved), ("replica", before_the_last)):
         server = Server(initial, n, adds=True)
-        plan = ExchangePlan(5, 5, payload)  # type: ignore[arg-type]
+        plan = PushPlan(5, 5, payload)  # type: ignore[arg-type]
         list(course(server, compute, plan, n).train(lease(0, 5 * BATCH)))
         assert len(server.pushes) == 1
         np.testing.assert_allclose(server.pushes[0][0], expected, rtol=1e-5)
@@ -219,7 +219,7 @@ def test_an_elastic_worker_goes_on_from_the_answer_and_keeps_it_between_leases()
             return gradients[-1]
 
     server = Server(np.ones(n, np.float32), n, adds=True)
-    one = course(server, Watched(n), ExchangePlan(2, 2, "replica"), n)
+    one = course(server, Watched(n), PushPlan(2, 2, "replica"), n)
     answers = []
     for start in (0, 2 * BATCH, 4 * BATCH):
         list(one.train(lease(start, start + 2 * BATCH)))
@@ -236,23 +236,23 @@ def test_an_elastic_worker_goes_on_from_the_answer_and_keeps_it_between_leases()
 @pytest.mark.parametrize(
     ("mode", "push_every", "fetch_every", "expected"),
     [
-        ("async", 1, 1, ExchangePlan()),
-        ("async", 20, 20, ExchangePlan(20, 20)),
-        ("ssp:2", 1, 5, ExchangePlan(1, 5)),
-        ("localsgd:4", 1, 1, ExchangePlan(4, 4, "difference")),
-        ("easgd:0.5,8", 1, 1, ExchangePlan(8, 8, "replica")),
-        ("bsp", 1, 1, ExchangePlan(fresh=True)),
+        ("async", 1, 1, PushPlan()),
+        ("async", 20, 20, PushPlan(20, 20)),
+        ("ssp:2", 1, 5, PushPlan(1, 5)),
+        ("localsgd:4", 1, 1, PushPlan(4, 4, "difference")),
+        ("easgd:0.5,8", 1, 1, PushPlan(8, 8, "replica")),
+        ("bsp", 1, 1, PushPlan(fresh=True)),
     ],
 )
-def test_the_plan_of_a_job(mode: str, push_every: int, fetch_every: int, expected: ExchangePlan) -> None:
-    job = pb.Job(mode=mode, push_every=push_every, fetch_every=fetch_every)
-    assert ExchangePlan.of(job) == expected
+def test_the_plan_of_a_job(mode: str, push_every: int, fetch_every: int, expected: PushPlan) -> None:
+    job = pb.JobDescription(mode=mode, push_every=push_every, fetch_every=fetch_every)
+    assert PushPlan.of(job) == expected
 
 
 @pytest.mark.parametrize("mode", ["localsgd", "easgd:0.5", "easgd:0.5,x", "localsgd:0"])
 def test_a_mode_without_its_steps_is_refused(mode: str) -> None:
     with pytest.raises(ValueError, match="must name its local steps"):
-        ExchangePlan.of(pb.Job(mode=mode))
+        PushPlan.of(pb.JobDescription(mode=mode))
 
 
 @pytest.mark.parametrize("flags", [{"push_every": 2}, {"fetch_every": 2}])
@@ -262,16 +262,17 @@ def test_intervals_are_refused_where_the_mode_has_its_own(mode: str, flags: dict
         JobSettings(mode=mode, **flags)  # type: ignore[arg-type]
 
 
-def turns(members: list[Member], fetch_every: int, n: int) -> list[Generator[Pushed]]:
+def turns(members: list[Member], fetch_every: int, n: int) -> list[Generator[PushResult]]:
     """A course for each member, whose gradients are all ones: the weights that it pulls tell their version."""
 
     def ones(flat: np.ndarray, indices: np.ndarray, seed: Any, step: int) -> Gradient:
         return Gradient(np.ones(n, np.float32), 1.0, 0.0, 0)
 
-    job = pb.Job(batch_size=1, learning_rate=RATE, seed=0)
-    plan = ExchangePlan(1, fetch_every)
+    job = pb.JobDescription(batch_size=1, learning_rate=RATE, seed=0)
+    plan = PushPlan(1, fetch_every)
     return [
-        Course(member.client, ones, None, plan, job, member.worker, n, 1000).train(lease(0, 1000)) for member in members
+        LeaseSteps(member.client, ones, None, plan, job, member.worker, n, 1000).train(lease(0, 1000))
+        for member in members
     ]
 
 

@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from downpour.worker.exchange.spin_wait import AWAKE_S, Wakeful
+from downpour.worker.exchange.spin_wait import AWAKE_S, SpinWait
 
 LOOK_S = AWAKE_S / 10  # that a look takes
 
@@ -31,7 +31,7 @@ class Line:
             self.sleeps, self.now = self.sleeps + 1, self.now + self.after_s
         return bytes(limit_bytes)
 
-    def wait(self, wakeful: Wakeful, after_s: float) -> tuple[int, int]:
+    def wait(self, wakeful: SpinWait, after_s: float) -> tuple[int, int]:
         """How often it was looked at, and whether somebody slept, until a message came."""
         self.after_s, self.looks, self.sleeps = after_s, 0, 0
         assert wakeful.receive(self) == bytes(7)  # type: ignore[arg-type]
@@ -40,7 +40,7 @@ class Line:
 
 def test_who_waits_for_short_is_awake_and_who_waits_for_long_sleeps() -> None:
     line = Line()
-    wakeful = Wakeful(7, lambda: line.now)
+    wakeful = SpinWait(7, lambda: line.now)
     assert line.wait(wakeful, 0.0) == (1, 0)
     assert line.wait(wakeful, 2.5 * LOOK_S) == (3, 0)
     looks, sleeps = line.wait(wakeful, 100 * AWAKE_S)
@@ -55,7 +55,7 @@ def test_who_waits_for_short_is_awake_and_who_waits_for_long_sleeps() -> None:
 def test_a_socket_keeps_its_deadline_and_its_end() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
-        wakeful = Wakeful(100)
+        wakeful = SpinWait(100)
         theirs.send(b"one")
         assert wakeful.receive(ours) == b"one"
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 10_000))

@@ -16,7 +16,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import DownpourError
 from downpour.protos.parameter_server_pb2_grpc import CoordinatorServicer, add_CoordinatorServicer_to_server
 from downpour.worker.exchange import coordinator_client as control
-from downpour.worker.exchange.coordinator_client import Control
+from downpour.worker.exchange.coordinator_client import CoordinatorClient
 
 NO_SUCH_NAME, ADDRESS, QUESTION_END = 3, 1, 5
 
@@ -63,8 +63,8 @@ class NameServer:
 
 
 class _Job(CoordinatorServicer):
-    def Describe(self, request: pb.DescribeRequest, context: grpc.ServicerContext) -> pb.Job:
-        return pb.Job(job="found")
+    def Describe(self, request: pb.DescribeRequest, context: grpc.ServicerContext) -> pb.JobDescription:
+        return pb.JobDescription(job="found")
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_a_worker_finds_a_server_whose_name_appears_late(
 ) -> None:
     monkeypatch.setattr(control, "RESOLVE_AGAIN_S", again_s)
     with closing(NameServer()) as names, ThreadPoolExecutor(1) as pool:
-        with closing(Control(f"dns://127.0.0.1:{names.port}/late.example:{server_port}", 5.0)) as worker:
+        with closing(CoordinatorClient(f"dns://127.0.0.1:{names.port}/late.example:{server_port}", 5.0)) as worker:
             job = pool.submit(worker.describe, 60.0)
             for _ in range(4):  # twice, each for both kinds of address
                 assert names.asked.acquire(timeout=30)
@@ -94,5 +94,5 @@ def test_a_worker_finds_a_server_whose_name_appears_late(
 def test_a_name_that_never_appears_is_an_error_with_the_address_at_the_deadline() -> None:
     with closing(NameServer()) as names:
         address = f"dns://127.0.0.1:{names.port}/never.example:7171"
-        with closing(Control(address, 5.0)) as worker, pytest.raises(DownpourError, match=address):
+        with closing(CoordinatorClient(address, 5.0)) as worker, pytest.raises(DownpourError, match=address):
             worker.describe(1.0)

@@ -11,7 +11,7 @@ import pytest
 
 from downpour.protos.layout import STATE, TRAINED, Layout
 from downpour.worker.fit.callback_state import heard, restore, said, state_of
-from downpour.worker.fit.keras_patches import Copies
+from downpour.worker.fit.keras_patches import PrivateFiles
 
 
 @pytest.mark.parametrize("kind", ["array", "tensor", "ragged"])
@@ -78,7 +78,7 @@ def test_a_worker_reads_what_it_has_saved_and_other_files_as_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    copies = Copies()
+    copies = PrivateFiles()
     place = copies.place_for("model.keras")
     assert Path(place).name == "model.keras" and not Path(place).is_relative_to(tmp_path)
     assert copies.place_for(tmp_path / "model.keras") == place == copies.found(Path("model.keras"))
@@ -101,20 +101,20 @@ def test_tensorflow_is_given_memory_that_no_reply_overwrites() -> None:
     import tensorflow as tf
 
     from downpour.worker.exchange.pages import pages
-    from downpour.worker.fit.gradient_op import Wire
+    from downpour.worker.fit.gradient_op import GradientOp
 
     keras.utils.set_random_seed(1)
     model = keras.Sequential([keras.layers.Input((16,)), keras.layers.Dense(16)])
     replies = np.frombuffer(pages(4 * (16 * 16 + 16)), np.float32)
 
-    class Member:
+    class ScriptWorker:
         nonfinite_limit, leases, spent = 1, None, None
 
         def push_pull(self, gradient: np.ndarray, *facts: object) -> np.ndarray:
             replies[:] += 1
             return replies
 
-    wire = Wire(model, keras.optimizers.SGD(), Member())  # type: ignore[arg-type]
+    wire = GradientOp(model, keras.optimizers.SGD(), ScriptWorker())  # type: ignore[arg-type]
     tf.function(lambda: wire.step({id(v): v.value for v in model.trainable_variables}))()
     replies[:] = 7
     for variable in model.trainable_variables:

@@ -12,8 +12,8 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.ps.config import JobSettings
 from downpour.worker.compute.gradient import Gradient
 from downpour.worker.exchange.client import Client, Pulled, Samples
-from downpour.worker.train.pipelined_steps import OverlappedCourse
-from downpour.worker.train.push_plan import ExchangePlan
+from downpour.worker.train.pipelined_steps import PipelinedLeaseSteps
+from downpour.worker.train.push_plan import PushPlan
 from tests.support.cluster import running, vector_layout
 
 N, RATE = 4, 0.5
@@ -47,9 +47,9 @@ def lease(count: int) -> pb.Task:
     return pb.Task(kind=pb.TRAIN, lease=0, epoch=0, start=0, stop=count)
 
 
-def course(link: Any, compute: Any, push_every: int = 1) -> OverlappedCourse:
-    job = pb.Job(batch_size=1, learning_rate=RATE, seed=0)
-    return OverlappedCourse(link, compute, None, ExchangePlan(push_every, push_every, overlap=True), job, 1, N, 1000)
+def course(link: Any, compute: Any, push_every: int = 1) -> PipelinedLeaseSteps:
+    job = pb.JobDescription(batch_size=1, learning_rate=RATE, seed=0)
+    return PipelinedLeaseSteps(link, compute, None, PushPlan(push_every, push_every, overlap=True), job, 1, N, 1000)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])

@@ -9,9 +9,9 @@ from typing import NoReturn
 import pytest
 
 from downpour.protos.errors import Unreachable
-from downpour.worker.exchange.outage import Absence, Gone
+from downpour.worker.exchange.outage import CoordinatorGone, Outage
 from downpour.worker.train import watchdog
-from downpour.worker.train.watchdog import Deputy
+from downpour.worker.train.watchdog import Watchdog
 from tests.support.cluster import DEADLINE_S
 
 
@@ -35,8 +35,8 @@ class Job:
         while True:
             threading.Event().wait()  # a process that has ended does nothing more
 
-    def deputy(self) -> Deputy:
-        return Deputy(lambda: self, self.finish, lambda: self.did.append("goodbye"), self.leave)
+    def deputy(self) -> Watchdog:
+        return Watchdog(lambda: self, self.finish, lambda: self.did.append("goodbye"), self.leave)
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +45,7 @@ def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(watchdog, name, 0.01)
 
 
-def in_a_step(deputy: Deputy) -> tuple[threading.Event, threading.Event]:
+def in_a_step(deputy: Watchdog) -> tuple[threading.Event, threading.Event]:
     """A thread in a step that lasts until the first event is set; it sets the second if it comes out of it."""
     entered, ends, out = threading.Event(), threading.Event(), threading.Event()
 
@@ -78,7 +78,7 @@ def test_a_worker_that_cannot_finish_says_so_and_fails(capsys: pytest.CaptureFix
     def fails() -> int:
         raise Unreachable("nobody answers")
 
-    deputy = Deputy(lambda: job, fails, lambda: job.did.append("goodbye"), job.leave)
+    deputy = Watchdog(lambda: job, fails, lambda: job.did.append("goodbye"), job.leave)
     in_a_step(deputy)
     deputy.start()
     assert job.left.wait(DEADLINE_S)
@@ -108,7 +108,7 @@ def test_a_worker_that_does_not_hear_of_the_end_ends_too(over: str, code: int) -
 
 
 def test_a_server_is_waited_for_as_long_as_was_said(capsys: pytest.CaptureFixture[str]) -> None:
-    absence = Absence("host:1")
+    absence = Outage("host:1")
     assert not absence.missed() and absence.away  # nothing has been said: a call's own deadline holds
     absence.wait_for(600.0)
     assert absence.missed()
@@ -116,7 +116,7 @@ def test_a_server_is_waited_for_as_long_as_was_said(capsys: pytest.CaptureFixtur
     assert not absence.away
     absence.wait_for(0.0)
     absence.missed()
-    with pytest.raises(Gone, match="host:1 is gone, while its job was ending"):
+    with pytest.raises(CoordinatorGone, match="host:1 is gone, while its job was ending"):
         while True:
             absence.missed()
     assert capsys.readouterr().err == ""
