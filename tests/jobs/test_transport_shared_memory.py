@@ -301,8 +301,8 @@ def test_a_knock_without_memory_or_with_garbage_is_refused(cluster: Cluster) -> 
         (pb.Request(kind=pb.PUSH_PULL, payload_bytes=1 << 60, codec="float32"), "at most 4,000"),
         (pb.Request(kind=pb.PULL, payload_bytes=4), "at most 0"),
         (pb.Request(kind=pb.PUSH_PULL, worker=7, incarnation=9, codec="float32"), "whose session it is"),
-        (b"\xff" * 50, "must be a Request"),
-        (b"\x0a" * 9000, "must be a Request"),
+        (b"\xff" * 50, "must be of the type Request"),
+        (b"\x0a" * 9000, "must be of the type Request"),
     ],
 )
 def test_a_bad_request_is_refused(cluster: Cluster, request_: pb.Request | bytes, says: str) -> None:
