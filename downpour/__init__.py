@@ -1,7 +1,15 @@
 """downpour: an asynchronous parameter server for Keras 3 on TensorFlow.
 
-This module is the public API; every other module of the package is private and may change without notice. Importing it
-loads neither TensorFlow nor gRPC: each name is loaded when it is first used.
+This module is the public API, which `docs/api.md` describes; every other module of the package is private and may
+change without notice. Importing it loads neither TensorFlow nor gRPC: each name is loaded when it is first used.
+
+    import keras
+    from downpour import DistributedOptimizer
+
+    model.compile(optimizer=DistributedOptimizer(keras.optimizers.Adam(0.001)), loss="mse")
+    model.fit(x, y, epochs=5)
+
+`python train.py` trains this in one process, `downpour run --workers 4 train.py` in four.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The place of a script in its cluster: which worker it runs as, and how many there are."""
+"""The rank of the worker that this process runs a script as, and the number of workers of its job."""
 
 from __future__ import annotations
 
@@ -7,17 +7,38 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from downpour.worker.fit.member import ScriptWorker
 
-member: ScriptWorker | None = None  # set by `downpour run` before the script begins; None in any other process
+member: ScriptWorker | None = None  # None in a process that `downpour run` has not started
+
+
+def run_as(worker: ScriptWorker) -> None:
+    """Make this process run its script as a worker of a cluster. Called once, before the script begins."""
+    global member
+    member = worker
 
 
 def rank() -> int:
-    """Return the number of this worker, from 0; 0 in a script that runs without a cluster.
+    """Return the rank of this worker, from 0 to `size() - 1`.
 
-    Worker 0 is the leader: what a script prints or writes once belongs to it.
+    Worker 0 is the leader: it validates, shows the progress bar and writes what is saved. Use the rank for what a
+    script must do only once.
+
+        if downpour.rank() == 0:
+            print("trained")
+
+    Returns:
+        The rank; 0 in a script that was not started with `downpour run`.
     """
     return member.rank if member is not None else 0
 
 
 def size() -> int:
-    """Return the number of workers that the job was started with; 1 in a script that runs without a cluster."""
+    """Return the number of workers that the job was started with.
+
+    It does not change when a worker fails or is started again.
+
+        learning_rate = 0.1 / downpour.size()
+
+    Returns:
+        The number of workers; 1 in a script that was not started with `downpour run`.
+    """
     return member.size if member is not None else 1

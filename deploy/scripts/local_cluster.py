@@ -29,17 +29,27 @@ LINE_AN_EPOCH = 2  # Keras's `verbose`: a bar that is drawn again and again need
 
 
 class FitFailed(RuntimeError):
-    """The cluster did not train the model; the message says why."""
+    """The cluster could not be started, or ended with an error; the message gives the cause and the folder of logs.
+
+    Example:
+        try:
+            LocalCluster(workers=2).fit(model, x, y)
+        except FitFailed as error:
+            print(error)
+    """
 
 
 @dataclass(frozen=True)
 class FitHistory:
-    """What `fit` of Keras gives back, as far as it travels.
+    """The metrics of a training that `LocalCluster.fit` returns, like Keras's `History`.
+
+        history = LocalCluster(workers=2).fit(model, x, y, epochs=3)
+        print(history.history["loss"][-1], history.run)
 
     Attributes:
-        history: The value of every metric by epoch.
-        epoch: The epochs.
-        run: Directory of the run: summary, trace, logs.
+        history: The values of every metric, one for each epoch.
+        epoch: The numbers of the epochs, from `initial_epoch`.
+        run: The run directory, with the summary, the trace and the logs.
     """
 
     history: dict[str, list[float]]
@@ -48,20 +58,26 @@ class FitHistory:
 
 
 class LocalCluster:
-    """Servers and workers on this machine, for each call of `fit`."""
+    """A cluster of servers and workers on this machine, which is started anew for every call of `fit`.
+
+        model.compile("adam", loss="mse")
+        history = LocalCluster(workers=4, mode="ssp:2").fit(model, x, y, epochs=5)
+
+    It is meant for notebooks and for programs of one's own; a script is run with `downpour run`.
+    """
 
     def __init__(self, workers: int = 2, shards: int = 1, modules: Sequence[str] = (), **settings: Any) -> None:
-        """Starts nothing yet.
+        """Check the settings of a cluster. Processes are started by `fit`.
 
         Args:
-            workers: Processes that compute gradients.
-            shards: Processes that hold the weights.
-            modules: That the workers import before they load a model: those in which its own layers, losses and
-                metrics are registered with Keras.
-            settings: Others of `downpour run`, such as `mode="ssp:2"` or `runs_dir="runs"`.
+            workers: Number of processes that compute gradients.
+            shards: Number of processes that hold the weights.
+            modules: Names of the modules that the workers import before they load the model: those that register its
+                own layers, losses and metrics with Keras.
+            settings: Other settings of `downpour run`, such as `mode="ssp:2"` or `runs_dir="runs"`.
 
         Raises:
-            ValueError: There is no such setting, or it does not hold.
+            ValueError: A setting does not exist, or its value is out of range.
         """
         if unknown := [name for name in settings if name not in RunSettings.model_fields]:
             raise ValueError(f"a cluster has {', '.join(RunSettings.model_fields)}. Received: {', '.join(unknown)}.")
@@ -69,20 +85,25 @@ class LocalCluster:
         self._modules = list(modules)
 
     def fit(self, model: Any, x: Any, y: Any = None, **arguments: Any) -> FitHistory:
-        """Trains a compiled model, whose weights are the trained ones afterwards; call it from the main thread.
+        """Train a compiled model in place. Call it from the main thread.
 
-        The model travels as a `.keras` file and the data as arrays: nothing is pickled. What worker 0 prints
-        appears here. An interrupt (Ctrl-C, or a notebook's stop) ends training with the weights that there are.
+        The model is passed to the workers as a `.keras` file and the data as arrays; nothing is pickled. The output
+        of worker 0 is printed. An interrupt (Ctrl-C, or the stop button of a notebook) ends training early, and the
+        model receives the weights trained so far.
 
         Args:
-            model: Compiled.
-            x: An array, or a dict or list of arrays.
-            y: Targets alike.
-            arguments: Of `model.fit`, without callbacks.
+            model: A Keras model that is compiled with a plain Keras optimizer.
+            x: Array of inputs, or a dict or list of arrays.
+            y: Array of targets, or a dict or list of arrays.
+            arguments: Other arguments of `model.fit`, except callbacks.
+
+        Returns:
+            The history of the metrics, and the run directory.
 
         Raises:
-            TypeError: Something does not travel.
-            FitFailed: The cluster did not end well.
+            TypeError: The model is not compiled, or something cannot be passed to another process: a callback, or a
+                layer or loss that is defined in the session.
+            FitFailed: The cluster could not be started, or ended with an error.
         """
         _check(model, arguments)
         arrays: dict[str, np.ndarray] = {}

@@ -68,7 +68,7 @@ def prepare(member: ScriptWorker, threads: int, seed: int) -> None:
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     keras.utils.set_random_seed(seed)
-    script.member = member
+    script.run_as(member)
     wrap_trainer(keras.Model, member)
     if not member.leads:
         wrap_loading()

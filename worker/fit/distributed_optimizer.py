@@ -19,17 +19,26 @@ if TYPE_CHECKING:
 
 
 def DistributedOptimizer(optimizer: Any) -> Any:  # noqa: N802 - named as the class that it stands for
-    """Lets parameter servers carry out an optimizer, in a script that `downpour run` has started.
+    """Return an optimizer whose updates are computed on the parameter servers.
 
-        model.compile(optimizer=DistributedOptimizer(keras.optimizers.SGD(0.1)), loss=..., metrics=[...])
+        model.compile(optimizer=DistributedOptimizer(keras.optimizers.SGD(0.1)), loss="mse", metrics=["mae"])
+        model.fit(x, y, epochs=5)
 
-    In a script that was started in any other way it gives back the optimizer as it is.
+    In a script that `downpour run` has started, `fit` of a model that is compiled with it pushes gradients to the
+    servers and pulls weights from them. In any other process the optimizer is returned unchanged, so that the script
+    also runs with `python`.
 
     Args:
-        optimizer: A Keras optimizer, or the name of one.
+        optimizer: A Keras optimizer, or the name or configuration of one, as `keras.optimizers.get` accepts it. The
+            object itself is converted, so that variables and schedules that the script holds stay in use.
+
+    Returns:
+        The same object. It is still an instance of its Keras class.
 
     Raises:
-        Unsupported: The servers do not have it, or not with these arguments.
+        Unsupported: The servers do not implement this optimizer.
+        Unsupported: The optimizer has an argument that the servers do not implement, such as `use_ema`.
+        ValueError: Keras does not know an optimizer of this name.
     """
     optimizer = keras.optimizers.get(optimizer)
     if script.member is None or isinstance(optimizer, Distributed):

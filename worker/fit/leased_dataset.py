@@ -29,25 +29,31 @@ class Span(NamedTuple):
 
 
 class LeasedDataset(keras.utils.PyDataset):
-    """Arrays for `model.fit`, of which a worker trains on what the server's ledger lends it.
+    """A dataset for `model.fit` whose samples the servers lease to the workers.
 
         model.fit(LeasedDataset(x, y, batch_size=32), epochs=5)
 
-    In every epoch each sample is used exactly once over all workers; a faster worker takes more of them, what a
-    worker that dies has not used goes to others, and one that joins late takes its part. Every epoch has an order
-    of its own, from the seed. In a script that runs alone it gives all samples, in such an order.
+    In every epoch each sample is used exactly once over all workers. A faster worker trains on more samples, the
+    unused samples of a worker that fails are leased to others, and a worker that joins late receives leases like the
+    rest. Each epoch has a permutation of its own, derived from the seed of the job. In a script that was not started
+    with `downpour run`, it returns all samples, permuted in each epoch.
+
+    Attributes:
+        samples: Number of samples, the length of all arrays.
+        batch_size: Number of samples in a batch.
     """
 
     def __init__(self, x: Any, y: Any = None, batch_size: int = 32) -> None:
-        """Of arrays.
+        """Build a dataset of arrays, which are not copied.
 
         Args:
-            x: Array of inputs, or a dict, list or tuple of arrays, all `[n, ...]`.
-            y: Targets alike; None: the model has none.
-            batch_size: Samples in a batch.
+            x: Array of inputs, `[n, ...]`, or a dict, list or tuple of such arrays.
+            y: Array of targets, `[n, ...]`, or a structure of such arrays; None if the model has none.
+            batch_size: Number of samples in a batch; the last batch of a lease may be smaller.
 
         Raises:
-            Unsupported: They are no arrays of one length.
+            Unsupported: The arrays do not all have one length.
+            Unsupported: The batch size is less than 1.
         """
         super().__init__()
         self._arrays = keras.tree.map_structure(np.asarray, (x,) if y is None else (x, y))
@@ -61,32 +67,40 @@ class LeasedDataset(keras.utils.PyDataset):
 
     @property
     def lease_samples(self) -> int:
-        """Samples in a lease."""
+        """Number of samples that a worker requests in one lease."""
         member = script.member
         workers = member.size if member else 1
         return self.batch_size * max(1, self.samples // (self.batch_size * LEASES_PER_WORKER * workers))
 
     def peek(self) -> tuple[Any, LeasedDataset]:
-        """A small batch, and this."""
+        """Return a batch of at most two samples, and this dataset."""
         return self._rows(np.arange(min(2, self.samples))), self
 
     def of_worker(self, member: ScriptWorker) -> tf.data.Dataset:
-        """The batches that a worker is lent, epoch by epoch."""
+        """Return a dataset of the batches that are leased to a worker; each iteration over it is one epoch.
+
+        Args:
+            member: The worker, within a call of `fit`.
+        """
         member.leases = Leases(member)
         return self._dataset(lambda: self._lent(member, member.leases))
 
     @property
     def num_batches(self) -> int:
-        """In an epoch, over all workers."""
+        """Number of batches in an epoch, over all workers."""
         return -(-self.samples // self.batch_size)
 
     def __getitem__(self, index: int) -> Any:
-        """A batch of the present order, in a script that runs alone."""
+        """Return a batch of the current permutation, in a script that was not started with `downpour run`.
+
+        Args:
+            index: Number of the batch within the epoch, from 0.
+        """
         start = index * self.batch_size
         return self._rows(self._order(0)[start : start + self.batch_size])
 
     def on_epoch_end(self) -> None:
-        """The next epoch has an order of its own."""
+        """Draw another permutation for the next epoch."""
         self._epoch += 1
 
     def _dataset(self, batches: Any) -> tf.data.Dataset:
