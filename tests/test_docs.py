@@ -28,7 +28,7 @@ def test_names_are_in_the_files_they_are_said_to_be_in(document: Path) -> None:
         assert name in names, f"{document.name}: {link} has no {name}"
 
 
-def test_every_promise_names_tests_that_exist() -> None:
+def test_every_guarantee_names_tests_that_exist() -> None:
     """In docs/guarantees.md a test is `test_file.py::test_name`, or `test_file.py` where all of it is meant."""
     text = (ROOT / "docs" / "guarantees.md").read_text()
     named = re.findall(r"`(test_\w+\.py)(?:::(\w+))?`", text)
@@ -37,11 +37,11 @@ def test_every_promise_names_tests_that_exist() -> None:
         (path,) = (ROOT / "tests").rglob(file)
         names = {node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)}
         assert not test or test in names, f"guarantees.md names {file}::{test}, which does not exist"
-    tables = re.findall(r"^\| promise .*\n(?:\|.*\n?)+", text, re.M)
+    tables = re.findall(r"^\| guarantee .*\n(?:\|.*\n?)+", text, re.M)
     rows = [row for table in tables for row in table.splitlines()[2:]]
     assert len(rows) > 20
     untested = [row for row in rows if "`test_" not in row and "`downpour bench" not in row]
-    assert not untested, f"promises without a test: {untested}"
+    assert not untested, f"guarantees without a test: {untested}"
 
 
 def _names(source: str) -> set[str]:
