@@ -140,8 +140,8 @@ class DatasetInfo(_message.Message):
     def __init__(self, name: _Optional[str] = ..., checksum: _Optional[str] = ..., train_samples: _Optional[int] = ..., validation_samples: _Optional[int] = ..., test_samples: _Optional[int] = ..., lease_samples: _Optional[int] = ...) -> None: ...
 
 class RegisterRequest(_message.Message):
-    __slots__ = ("protocol", "job", "worker", "layout", "data", "pid", "host", "facts", "rejoin", "evaluator", "stage", "carried")
-    class FactsEntry(_message.Message):
+    __slots__ = ("protocol", "job", "worker", "layout", "data", "pid", "host", "environment", "rejoin", "evaluator", "fit_call", "optimizer")
+    class EnvironmentEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -155,11 +155,11 @@ class RegisterRequest(_message.Message):
     DATA_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
-    FACTS_FIELD_NUMBER: _ClassVar[int]
+    ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
     REJOIN_FIELD_NUMBER: _ClassVar[int]
     EVALUATOR_FIELD_NUMBER: _ClassVar[int]
-    STAGE_FIELD_NUMBER: _ClassVar[int]
-    CARRIED_FIELD_NUMBER: _ClassVar[int]
+    FIT_CALL_FIELD_NUMBER: _ClassVar[int]
+    OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     job: str
     worker: int
@@ -167,16 +167,16 @@ class RegisterRequest(_message.Message):
     data: DatasetInfo
     pid: int
     host: str
-    facts: _containers.ScalarMap[str, str]
+    environment: _containers.ScalarMap[str, str]
     rejoin: bool
     evaluator: bool
-    stage: int
-    carried: OptimizerSpec
-    def __init__(self, protocol: _Optional[int] = ..., job: _Optional[str] = ..., worker: _Optional[int] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., data: _Optional[_Union[DatasetInfo, _Mapping]] = ..., pid: _Optional[int] = ..., host: _Optional[str] = ..., facts: _Optional[_Mapping[str, str]] = ..., rejoin: _Optional[bool] = ..., evaluator: _Optional[bool] = ..., stage: _Optional[int] = ..., carried: _Optional[_Union[OptimizerSpec, _Mapping]] = ...) -> None: ...
+    fit_call: int
+    optimizer: OptimizerSpec
+    def __init__(self, protocol: _Optional[int] = ..., job: _Optional[str] = ..., worker: _Optional[int] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., data: _Optional[_Union[DatasetInfo, _Mapping]] = ..., pid: _Optional[int] = ..., host: _Optional[str] = ..., environment: _Optional[_Mapping[str, str]] = ..., rejoin: _Optional[bool] = ..., evaluator: _Optional[bool] = ..., fit_call: _Optional[int] = ..., optimizer: _Optional[_Union[OptimizerSpec, _Mapping]] = ...) -> None: ...
 
 class OptimizerSpec(_message.Message):
-    __slots__ = ("name", "hyper", "rates")
-    class HyperEntry(_message.Message):
+    __slots__ = ("name", "hyperparameters", "learning_rates")
+    class HyperparametersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -184,12 +184,12 @@ class OptimizerSpec(_message.Message):
         value: float
         def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
     NAME_FIELD_NUMBER: _ClassVar[int]
-    HYPER_FIELD_NUMBER: _ClassVar[int]
-    RATES_FIELD_NUMBER: _ClassVar[int]
+    HYPERPARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    LEARNING_RATES_FIELD_NUMBER: _ClassVar[int]
     name: str
-    hyper: _containers.ScalarMap[str, float]
-    rates: LearningRates
-    def __init__(self, name: _Optional[str] = ..., hyper: _Optional[_Mapping[str, float]] = ..., rates: _Optional[_Union[LearningRates, _Mapping]] = ...) -> None: ...
+    hyperparameters: _containers.ScalarMap[str, float]
+    learning_rates: LearningRates
+    def __init__(self, name: _Optional[str] = ..., hyperparameters: _Optional[_Mapping[str, float]] = ..., learning_rates: _Optional[_Union[LearningRates, _Mapping]] = ...) -> None: ...
 
 class LearningRates(_message.Message):
     __slots__ = ("versions", "rates")
@@ -212,24 +212,24 @@ class ShardAddress(_message.Message):
     def __init__(self, shard: _Optional[int] = ..., address: _Optional[str] = ..., generation: _Optional[int] = ..., doorbell: _Optional[str] = ...) -> None: ...
 
 class RegisterReply(_message.Message):
-    __slots__ = ("worker", "incarnation", "session", "shards", "past", "decisions")
+    __slots__ = ("worker", "incarnation", "session", "shards", "fit_completed", "decisions")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
     SHARDS_FIELD_NUMBER: _ClassVar[int]
-    PAST_FIELD_NUMBER: _ClassVar[int]
+    FIT_COMPLETED_FIELD_NUMBER: _ClassVar[int]
     DECISIONS_FIELD_NUMBER: _ClassVar[int]
     worker: int
     incarnation: int
     session: int
     shards: _containers.RepeatedCompositeFieldContainer[ShardAddress]
-    past: bool
+    fit_completed: bool
     decisions: _containers.RepeatedCompositeFieldContainer[Decision]
-    def __init__(self, worker: _Optional[int] = ..., incarnation: _Optional[int] = ..., session: _Optional[int] = ..., shards: _Optional[_Iterable[_Union[ShardAddress, _Mapping]]] = ..., past: _Optional[bool] = ..., decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ...) -> None: ...
+    def __init__(self, worker: _Optional[int] = ..., incarnation: _Optional[int] = ..., session: _Optional[int] = ..., shards: _Optional[_Iterable[_Union[ShardAddress, _Mapping]]] = ..., fit_completed: _Optional[bool] = ..., decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ...) -> None: ...
 
 class ReadyRequest(_message.Message):
-    __slots__ = ("session", "initialised", "warm", "facts")
-    class FactsEntry(_message.Message):
+    __slots__ = ("session", "initialised", "compiled", "environment")
+    class EnvironmentEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -238,13 +238,13 @@ class ReadyRequest(_message.Message):
         def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     SESSION_FIELD_NUMBER: _ClassVar[int]
     INITIALISED_FIELD_NUMBER: _ClassVar[int]
-    WARM_FIELD_NUMBER: _ClassVar[int]
-    FACTS_FIELD_NUMBER: _ClassVar[int]
+    COMPILED_FIELD_NUMBER: _ClassVar[int]
+    ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
     session: int
     initialised: bool
-    warm: bool
-    facts: _containers.ScalarMap[str, str]
-    def __init__(self, session: _Optional[int] = ..., initialised: _Optional[bool] = ..., warm: _Optional[bool] = ..., facts: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    compiled: bool
+    environment: _containers.ScalarMap[str, str]
+    def __init__(self, session: _Optional[int] = ..., initialised: _Optional[bool] = ..., compiled: _Optional[bool] = ..., environment: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class ReadyReply(_message.Message):
     __slots__ = ("initialise", "start", "end")
@@ -263,14 +263,14 @@ class HeartbeatRequest(_message.Message):
     def __init__(self, session: _Optional[int] = ...) -> None: ...
 
 class HeartbeatReply(_message.Message):
-    __slots__ = ("drain", "left_s", "over")
+    __slots__ = ("drain", "remaining_s", "final_phase")
     DRAIN_FIELD_NUMBER: _ClassVar[int]
-    LEFT_S_FIELD_NUMBER: _ClassVar[int]
-    OVER_FIELD_NUMBER: _ClassVar[int]
+    REMAINING_S_FIELD_NUMBER: _ClassVar[int]
+    FINAL_PHASE_FIELD_NUMBER: _ClassVar[int]
     drain: bool
-    left_s: float
-    over: str
-    def __init__(self, drain: _Optional[bool] = ..., left_s: _Optional[float] = ..., over: _Optional[str] = ...) -> None: ...
+    remaining_s: float
+    final_phase: str
+    def __init__(self, drain: _Optional[bool] = ..., remaining_s: _Optional[float] = ..., final_phase: _Optional[str] = ...) -> None: ...
 
 class LeaseRequest(_message.Message):
     __slots__ = ("session", "wait_s")
@@ -281,7 +281,7 @@ class LeaseRequest(_message.Message):
     def __init__(self, session: _Optional[int] = ..., wait_s: _Optional[float] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("kind", "lease", "epoch", "start", "stop", "pin", "reason", "left_s")
+    __slots__ = ("kind", "lease", "epoch", "start", "stop", "pin", "reason", "remaining_s")
     KIND_FIELD_NUMBER: _ClassVar[int]
     LEASE_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -289,7 +289,7 @@ class Task(_message.Message):
     STOP_FIELD_NUMBER: _ClassVar[int]
     PIN_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
-    LEFT_S_FIELD_NUMBER: _ClassVar[int]
+    REMAINING_S_FIELD_NUMBER: _ClassVar[int]
     kind: TaskKind
     lease: int
     epoch: int
@@ -297,8 +297,8 @@ class Task(_message.Message):
     stop: int
     pin: int
     reason: str
-    left_s: float
-    def __init__(self, kind: _Optional[_Union[TaskKind, str]] = ..., lease: _Optional[int] = ..., epoch: _Optional[int] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., pin: _Optional[int] = ..., reason: _Optional[str] = ..., left_s: _Optional[float] = ...) -> None: ...
+    remaining_s: float
+    def __init__(self, kind: _Optional[_Union[TaskKind, str]] = ..., lease: _Optional[int] = ..., epoch: _Optional[int] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., pin: _Optional[int] = ..., reason: _Optional[str] = ..., remaining_s: _Optional[float] = ...) -> None: ...
 
 class Evaluation(_message.Message):
     __slots__ = ("samples", "loss", "accuracy")
@@ -361,23 +361,23 @@ class LeaveReply(_message.Message):
     def __init__(self) -> None: ...
 
 class BarrierRequest(_message.Message):
-    __slots__ = ("session", "epoch", "values", "stop", "decision", "farewell")
+    __slots__ = ("session", "epoch", "values", "stop", "decision", "end_of_fit")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     VALUES_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
     DECISION_FIELD_NUMBER: _ClassVar[int]
-    FAREWELL_FIELD_NUMBER: _ClassVar[int]
+    END_OF_FIT_FIELD_NUMBER: _ClassVar[int]
     session: int
     epoch: int
     values: _containers.RepeatedScalarFieldContainer[float]
     stop: bool
     decision: Decision
-    farewell: bool
-    def __init__(self, session: _Optional[int] = ..., epoch: _Optional[int] = ..., values: _Optional[_Iterable[float]] = ..., stop: _Optional[bool] = ..., decision: _Optional[_Union[Decision, _Mapping]] = ..., farewell: _Optional[bool] = ...) -> None: ...
+    end_of_fit: bool
+    def __init__(self, session: _Optional[int] = ..., epoch: _Optional[int] = ..., values: _Optional[_Iterable[float]] = ..., stop: _Optional[bool] = ..., decision: _Optional[_Union[Decision, _Mapping]] = ..., end_of_fit: _Optional[bool] = ...) -> None: ...
 
 class Decision(_message.Message):
-    __slots__ = ("stop", "logs", "learning_rate", "callbacks", "more_logs")
+    __slots__ = ("stop", "logs", "learning_rate", "callback_state", "other_logs")
     class LogsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -388,14 +388,14 @@ class Decision(_message.Message):
     STOP_FIELD_NUMBER: _ClassVar[int]
     LOGS_FIELD_NUMBER: _ClassVar[int]
     LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
-    CALLBACKS_FIELD_NUMBER: _ClassVar[int]
-    MORE_LOGS_FIELD_NUMBER: _ClassVar[int]
+    CALLBACK_STATE_FIELD_NUMBER: _ClassVar[int]
+    OTHER_LOGS_FIELD_NUMBER: _ClassVar[int]
     stop: bool
     logs: _containers.ScalarMap[str, float]
     learning_rate: float
-    callbacks: str
-    more_logs: str
-    def __init__(self, stop: _Optional[bool] = ..., logs: _Optional[_Mapping[str, float]] = ..., learning_rate: _Optional[float] = ..., callbacks: _Optional[str] = ..., more_logs: _Optional[str] = ...) -> None: ...
+    callback_state: str
+    other_logs: str
+    def __init__(self, stop: _Optional[bool] = ..., logs: _Optional[_Mapping[str, float]] = ..., learning_rate: _Optional[float] = ..., callback_state: _Optional[str] = ..., other_logs: _Optional[str] = ...) -> None: ...
 
 class BarrierReply(_message.Message):
     __slots__ = ("complete", "sums", "pin", "decision")
@@ -552,12 +552,12 @@ class View(_message.Message):
     def __init__(self, number: _Optional[int] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ...) -> None: ...
 
 class ShardEvent(_message.Message):
-    __slots__ = ("joined", "view_seen", "initialised", "pinned", "count", "trace", "stopped", "held", "part", "departed", "generation", "initialisation", "calls")
+    __slots__ = ("joined", "view_seen", "initialised", "pinned", "counters", "trace", "stopped", "held", "part", "departed", "generation", "initialisation", "call_log")
     JOINED_FIELD_NUMBER: _ClassVar[int]
     VIEW_SEEN_FIELD_NUMBER: _ClassVar[int]
     INITIALISED_FIELD_NUMBER: _ClassVar[int]
     PINNED_FIELD_NUMBER: _ClassVar[int]
-    COUNT_FIELD_NUMBER: _ClassVar[int]
+    COUNTERS_FIELD_NUMBER: _ClassVar[int]
     TRACE_FIELD_NUMBER: _ClassVar[int]
     STOPPED_FIELD_NUMBER: _ClassVar[int]
     HELD_FIELD_NUMBER: _ClassVar[int]
@@ -565,12 +565,12 @@ class ShardEvent(_message.Message):
     DEPARTED_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     INITIALISATION_FIELD_NUMBER: _ClassVar[int]
-    CALLS_FIELD_NUMBER: _ClassVar[int]
+    CALL_LOG_FIELD_NUMBER: _ClassVar[int]
     joined: ShardAddress
     view_seen: int
     initialised: bool
     pinned: int
-    count: ShardCount
+    counters: ShardCounters
     trace: bytes
     stopped: bool
     held: HeldPushes
@@ -578,8 +578,8 @@ class ShardEvent(_message.Message):
     departed: DepartedWorker
     generation: int
     initialisation: int
-    calls: bytes
-    def __init__(self, joined: _Optional[_Union[ShardAddress, _Mapping]] = ..., view_seen: _Optional[int] = ..., initialised: _Optional[bool] = ..., pinned: _Optional[int] = ..., count: _Optional[_Union[ShardCount, _Mapping]] = ..., trace: _Optional[bytes] = ..., stopped: _Optional[bool] = ..., held: _Optional[_Union[HeldPushes, _Mapping]] = ..., part: _Optional[_Union[SnapshotPart, _Mapping]] = ..., departed: _Optional[_Union[DepartedWorker, _Mapping]] = ..., generation: _Optional[int] = ..., initialisation: _Optional[int] = ..., calls: _Optional[bytes] = ...) -> None: ...
+    call_log: bytes
+    def __init__(self, joined: _Optional[_Union[ShardAddress, _Mapping]] = ..., view_seen: _Optional[int] = ..., initialised: _Optional[bool] = ..., pinned: _Optional[int] = ..., counters: _Optional[_Union[ShardCounters, _Mapping]] = ..., trace: _Optional[bytes] = ..., stopped: _Optional[bool] = ..., held: _Optional[_Union[HeldPushes, _Mapping]] = ..., part: _Optional[_Union[SnapshotPart, _Mapping]] = ..., departed: _Optional[_Union[DepartedWorker, _Mapping]] = ..., generation: _Optional[int] = ..., initialisation: _Optional[int] = ..., call_log: _Optional[bytes] = ...) -> None: ...
 
 class HeldPushes(_message.Message):
     __slots__ = ("cut", "reached")
@@ -624,20 +624,20 @@ class DepartedWorker(_message.Message):
     def __init__(self, worker: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., lease: _Optional[int] = ..., stop: _Optional[int] = ...) -> None: ...
 
 class SnapshotPart(_message.Message):
-    __slots__ = ("number", "facts", "vector", "offset", "data", "last")
+    __slots__ = ("number", "info", "vector", "offset", "data", "last")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
-    FACTS_FIELD_NUMBER: _ClassVar[int]
+    INFO_FIELD_NUMBER: _ClassVar[int]
     VECTOR_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
     LAST_FIELD_NUMBER: _ClassVar[int]
     number: int
-    facts: SnapshotInfo
+    info: SnapshotInfo
     vector: str
     offset: int
     data: bytes
     last: bool
-    def __init__(self, number: _Optional[int] = ..., facts: _Optional[_Union[SnapshotInfo, _Mapping]] = ..., vector: _Optional[str] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., last: _Optional[bool] = ...) -> None: ...
+    def __init__(self, number: _Optional[int] = ..., info: _Optional[_Union[SnapshotInfo, _Mapping]] = ..., vector: _Optional[str] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., last: _Optional[bool] = ...) -> None: ...
 
 class SnapshotInfo(_message.Message):
     __slots__ = ("version", "step", "time_s", "records", "pending", "initialisation")
@@ -651,11 +651,11 @@ class SnapshotInfo(_message.Message):
     step: int
     time_s: float
     records: int
-    pending: _containers.RepeatedCompositeFieldContainer[Span]
+    pending: _containers.RepeatedCompositeFieldContainer[SampleRange]
     initialisation: int
-    def __init__(self, version: _Optional[int] = ..., step: _Optional[int] = ..., time_s: _Optional[float] = ..., records: _Optional[int] = ..., pending: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., initialisation: _Optional[int] = ...) -> None: ...
+    def __init__(self, version: _Optional[int] = ..., step: _Optional[int] = ..., time_s: _Optional[float] = ..., records: _Optional[int] = ..., pending: _Optional[_Iterable[_Union[SampleRange, _Mapping]]] = ..., initialisation: _Optional[int] = ...) -> None: ...
 
-class Span(_message.Message):
+class SampleRange(_message.Message):
     __slots__ = ("epoch", "start", "stop")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
@@ -665,7 +665,7 @@ class Span(_message.Message):
     stop: int
     def __init__(self, epoch: _Optional[int] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ...) -> None: ...
 
-class ShardCount(_message.Message):
+class ShardCounters(_message.Message):
     __slots__ = ("version", "dropped", "duplicates", "bytes_pushed", "bytes_pulled")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DROPPED_FIELD_NUMBER: _ClassVar[int]
@@ -680,7 +680,7 @@ class ShardCount(_message.Message):
     def __init__(self, version: _Optional[int] = ..., dropped: _Optional[int] = ..., duplicates: _Optional[int] = ..., bytes_pushed: _Optional[int] = ..., bytes_pulled: _Optional[int] = ...) -> None: ...
 
 class ShardCommand(_message.Message):
-    __slots__ = ("job", "settings", "layout", "view", "pin", "unpin", "stop", "generation", "hold", "cut", "restore", "flush", "rates", "initialisation")
+    __slots__ = ("job", "settings", "layout", "view", "pin", "unpin", "stop", "generation", "hold", "cut", "restore", "flush", "learning_rates", "initialisation")
     JOB_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
     LAYOUT_FIELD_NUMBER: _ClassVar[int]
@@ -693,7 +693,7 @@ class ShardCommand(_message.Message):
     CUT_FIELD_NUMBER: _ClassVar[int]
     RESTORE_FIELD_NUMBER: _ClassVar[int]
     FLUSH_FIELD_NUMBER: _ClassVar[int]
-    RATES_FIELD_NUMBER: _ClassVar[int]
+    LEARNING_RATES_FIELD_NUMBER: _ClassVar[int]
     INITIALISATION_FIELD_NUMBER: _ClassVar[int]
     job: JobDescription
     settings: str
@@ -707,9 +707,9 @@ class ShardCommand(_message.Message):
     cut: Cut
     restore: SnapshotPart
     flush: bool
-    rates: LearningRates
+    learning_rates: LearningRates
     initialisation: int
-    def __init__(self, job: _Optional[_Union[JobDescription, _Mapping]] = ..., settings: _Optional[str] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., view: _Optional[_Union[View, _Mapping]] = ..., pin: _Optional[int] = ..., unpin: _Optional[int] = ..., stop: _Optional[bool] = ..., generation: _Optional[int] = ..., hold: _Optional[int] = ..., cut: _Optional[_Union[Cut, _Mapping]] = ..., restore: _Optional[_Union[SnapshotPart, _Mapping]] = ..., flush: _Optional[bool] = ..., rates: _Optional[_Union[LearningRates, _Mapping]] = ..., initialisation: _Optional[int] = ...) -> None: ...
+    def __init__(self, job: _Optional[_Union[JobDescription, _Mapping]] = ..., settings: _Optional[str] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., view: _Optional[_Union[View, _Mapping]] = ..., pin: _Optional[int] = ..., unpin: _Optional[int] = ..., stop: _Optional[bool] = ..., generation: _Optional[int] = ..., hold: _Optional[int] = ..., cut: _Optional[_Union[Cut, _Mapping]] = ..., restore: _Optional[_Union[SnapshotPart, _Mapping]] = ..., flush: _Optional[bool] = ..., learning_rates: _Optional[_Union[LearningRates, _Mapping]] = ..., initialisation: _Optional[int] = ...) -> None: ...
 
 class RawFrame(_message.Message):
     __slots__ = ()
@@ -726,7 +726,7 @@ class AttachRequest(_message.Message):
     def __init__(self, protocol: _Optional[int] = ..., session: _Optional[int] = ..., region_bytes: _Optional[int] = ...) -> None: ...
 
 class Request(_message.Message):
-    __slots__ = ("kind", "worker", "incarnation", "seq", "base_version", "generation", "codec", "payload_bytes", "norm", "nonfinite", "samples", "loss", "correct", "lease", "epoch", "start", "stop", "steps", "pin", "no_pull", "have_version", "keep", "slot", "step")
+    __slots__ = ("kind", "worker", "incarnation", "seq", "base_version", "generation", "codec", "payload_bytes", "norm", "nonfinite", "samples", "loss", "correct", "lease", "epoch", "start", "stop", "steps", "pin", "no_pull", "have_version", "retain_previous", "slot", "step")
     KIND_FIELD_NUMBER: _ClassVar[int]
     WORKER_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
@@ -748,7 +748,7 @@ class Request(_message.Message):
     PIN_FIELD_NUMBER: _ClassVar[int]
     NO_PULL_FIELD_NUMBER: _ClassVar[int]
     HAVE_VERSION_FIELD_NUMBER: _ClassVar[int]
-    KEEP_FIELD_NUMBER: _ClassVar[int]
+    RETAIN_PREVIOUS_FIELD_NUMBER: _ClassVar[int]
     SLOT_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     kind: RequestKind
@@ -772,10 +772,10 @@ class Request(_message.Message):
     pin: int
     no_pull: bool
     have_version: int
-    keep: bool
+    retain_previous: bool
     slot: str
     step: int
-    def __init__(self, kind: _Optional[_Union[RequestKind, str]] = ..., worker: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., base_version: _Optional[int] = ..., generation: _Optional[int] = ..., codec: _Optional[str] = ..., payload_bytes: _Optional[int] = ..., norm: _Optional[float] = ..., nonfinite: _Optional[bool] = ..., samples: _Optional[int] = ..., loss: _Optional[float] = ..., correct: _Optional[int] = ..., lease: _Optional[int] = ..., epoch: _Optional[int] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., steps: _Optional[int] = ..., pin: _Optional[int] = ..., no_pull: _Optional[bool] = ..., have_version: _Optional[int] = ..., keep: _Optional[bool] = ..., slot: _Optional[str] = ..., step: _Optional[int] = ...) -> None: ...
+    def __init__(self, kind: _Optional[_Union[RequestKind, str]] = ..., worker: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., base_version: _Optional[int] = ..., generation: _Optional[int] = ..., codec: _Optional[str] = ..., payload_bytes: _Optional[int] = ..., norm: _Optional[float] = ..., nonfinite: _Optional[bool] = ..., samples: _Optional[int] = ..., loss: _Optional[float] = ..., correct: _Optional[int] = ..., lease: _Optional[int] = ..., epoch: _Optional[int] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., steps: _Optional[int] = ..., pin: _Optional[int] = ..., no_pull: _Optional[bool] = ..., have_version: _Optional[int] = ..., retain_previous: _Optional[bool] = ..., slot: _Optional[str] = ..., step: _Optional[int] = ...) -> None: ...
 
 class Reply(_message.Message):
     __slots__ = ("seq", "outcome", "reason", "version", "staleness", "learning_rate", "duplicate", "generation", "payload_bytes", "not_modified", "drain", "applied_version", "waiting", "status", "offset")

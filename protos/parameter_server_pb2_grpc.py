@@ -28,7 +28,8 @@ if _version_not_supported:
 class CoordinatorStub:
     """---------------------------------------------------------------------------------------------- control
 
-    One per job, in the process of shard 0. Owns settings, membership, data ledger and run directory.
+    There is one coordinator per job, in the process of shard 0. It owns the settings, the membership, the ledger of
+    samples and the run directory.
     """
 
     def __init__(self, channel):
@@ -112,79 +113,83 @@ class CoordinatorStub:
 class CoordinatorServicer:
     """---------------------------------------------------------------------------------------------- control
 
-    One per job, in the process of shard 0. Owns settings, membership, data ledger and run directory.
+    There is one coordinator per job, in the process of shard 0. It owns the settings, the membership, the ledger of
+    samples and the run directory.
     """
 
     def Describe(self, request, context):
-        """What the job is. Needs no session.
+        """Returns the description of the job. This call needs no session.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Register(self, request, context):
-        """Opens a session for a worker: fixes or checks the layout and the data.
+        """Opens a session for a worker. The first worker fixes the layout and the data; later ones must agree with them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Ready(self, request, context):
-        """Long poll: waits until this worker is to initialise the weights, or training starts.
+        """Long poll: returns when this worker must send the initial weights, when training starts, or when the job ends.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Heartbeat(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Keeps a session alive.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Lease(self, request, context):
-        """Long poll: the next task of this worker.
+        """Long poll: returns the next task of this worker.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Report(self, request, context):
-        """The result of an evaluation task.
+        """Delivers the result of an evaluation task.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Upload(self, request_iterator, context):
-        """The trained model, as `.keras` bytes in chunks.
+        """Delivers the trained model, a `.keras` file in chunks.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Leave(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Closes a session.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Barrier(self, request, context):
-        """Long poll of a script's worker at the end of an epoch of `fit`: waits for all, then for what worker 0 decides.
+        """Long poll of a script's worker at the end of an epoch of `fit`: waits for the other workers, then for the
+        decision of worker 0.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetLearningRates(self, request, context):
-        """The learning rate of the updates to come; worker 0 of a script says it.
+        """Sets the learning rates of future updates. Only worker 0 of a script calls it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Status(self, request, context):
-        """What the job is doing, once or as a stream.
+        """Returns the progress of the job once (Status) or repeatedly (Watch).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -197,14 +202,14 @@ class CoordinatorServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Stop(self, request, context):
-        """Drains the job (the model is saved, everybody exits 0), or stops it at once.
+        """Drains the job, so that the model is saved and all processes exit with status 0, or stops it at once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ShardLink(self, request_iterator, context):
-        """The line between the coordinator and a shard of another process.
+        """Connects a shard in another process to the coordinator.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -294,7 +299,8 @@ def add_CoordinatorServicer_to_server(servicer, server):
 class Coordinator:
     """---------------------------------------------------------------------------------------------- control
 
-    One per job, in the process of shard 0. Owns settings, membership, data ledger and run directory.
+    There is one coordinator per job, in the process of shard 0. It owns the settings, the membership, the ledger of
+    samples and the run directory.
     """
 
     @staticmethod
@@ -700,8 +706,8 @@ class ShardServicer:
     """
 
     def Exchange(self, request_iterator, context):
-        """One stream per worker and shard; metadata `downpour-session` names the session. Neither side of it is
-        ever (de)serialised as RawFrame: the messages are frames and continuations, see frame.py.
+        """One stream per worker and shard. The metadata `downpour-session` names the session. Neither side ever
+        (de)serialises a RawFrame: the messages are frames and their continuations, see frame.py.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

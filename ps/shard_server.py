@@ -132,7 +132,9 @@ class CoordinatorLink:
 
     def _report_once(self, host: ShardRuntime, stopped: bool = False) -> None:
         records, calls, generation = host.records.take(), host.calls.take(), host.generation
-        self.emit(pb.ShardEvent(count=host.count(), trace=records, calls=calls, stopped=stopped, generation=generation))
+        self.emit(
+            pb.ShardEvent(counters=host.count(), trace=records, call_log=calls, stopped=stopped, generation=generation)
+        )
 
 
 class ShardProcess:

@@ -45,10 +45,10 @@ class ReplayRecorder:
         """
         if not self._wanted:
             return
-        if len(event.calls) % DTYPE.itemsize:
-            size = len(event.calls)
+        if len(event.call_log) % DTYPE.itemsize:
+            size = len(event.call_log)
             raise InvalidRequest(f"calls must be whole, {DTYPE.itemsize} bytes each; received {size} bytes.")
-        self._run.calls.append(shard, event.calls)
+        self._run.calls.append(shard, event.call_log)
         if event.HasField("part") and not event.part.number:
             self._part(shard, event.part)
 
@@ -66,7 +66,7 @@ class ReplayRecorder:
         return layout is not None and self._coordinator.generation == 1 and is_recorded(settings, layout.size)
 
     def _part(self, shard: int, part: pb.SnapshotPart) -> None:
-        if part.HasField("facts") and not self._begin(shard, part.facts.initialisation):
+        if part.HasField("info") and not self._begin(shard, part.info.initialisation):
             self._assemblies.pop(shard, None)
         assembly = self._assemblies.get(shard)
         if assembly is not None and assembly.feed(part) is not None:

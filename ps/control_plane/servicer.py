@@ -107,7 +107,7 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
         if isinstance(coordinator, ScriptCoordinator):
             past = await self._stage_of(coordinator, request)
             if past is not None:
-                return pb.RegisterReply(past=True, decisions=past)
+                return pb.RegisterReply(fit_completed=True, decisions=past)
         member = coordinator.register(request, time.monotonic())
         number = coordinator.membership.number
         self.changed()
@@ -145,7 +145,7 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
     async def Ready(self, request: pb.ReadyRequest, context: Context) -> pb.ReadyReply:
         """Waits a while for something to do."""
         reply = self._coordinator.ready(request, time.monotonic())
-        if request.warm or request.initialised:
+        if request.compiled or request.initialised:
             self.changed()
 
         def news() -> bool:

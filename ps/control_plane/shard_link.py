@@ -46,7 +46,7 @@ class ShardLinks:
         )
         self._queues: dict[int, Queue] = {}
         self._standing = pb.ShardCommand(settings=settings.model_dump_json())
-        self.counts: dict[int, pb.ShardCount] = {}
+        self.counts: dict[int, pb.ShardCounters] = {}
         self.stopped: set[int] = set()
         self._stopping = False
         local(self._standing)
@@ -56,8 +56,8 @@ class ShardLinks:
         self._stopping |= command.stop
         if command.settings:
             self._standing.settings = command.settings
-        if command.HasField("rates"):
-            self._standing.rates.CopyFrom(command.rates)
+        if command.HasField("learning_rates"):
+            self._standing.learning_rates.CopyFrom(command.learning_rates)
         if command.HasField("layout"):
             self._standing.layout.CopyFrom(command.layout)
         if command.HasField("view"):
@@ -126,8 +126,8 @@ class ShardLinks:
         async for event in events:
             if self._queues.get(shard) is not queue:
                 return
-            if event.HasField("count"):
-                self.counts[shard] = event.count
+            if event.HasField("counters"):
+                self.counts[shard] = event.counters
             if event.stopped and self._stopping:
                 self.stopped.add(shard)
             self._event(shard, event)

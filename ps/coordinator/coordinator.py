@@ -47,7 +47,7 @@ class Coordinator(Job):
                 self.leave(wanted, now, f"worker {wanted} was started again: the older one is fenced")
         member = self.membership.join(wanted, request.host, request.pid, now, request.evaluator)
         if len(self.facts) < MOST_LIVES:
-            self.facts[member.worker, member.incarnation] = bounded(request.facts)
+            self.facts[member.worker, member.incarnation] = bounded(request.environment)
         if self.phase == Phase.WAITING:
             self.phase = Phase.INITIALISING
         self._send(pb.ShardCommand(view=self.membership.view()))
@@ -56,11 +56,11 @@ class Coordinator(Job):
     def ready(self, request: pb.ReadyRequest, now: float) -> pb.ReadyReply:
         """Says whether a worker is to initialise the weights, may train, or is too late for either."""
         member = self._alive(request.session, now)
-        if request.warm and not member.warm:
+        if request.compiled and not member.warm:
             member.warm = True
             known = self.facts.get((member.worker, member.incarnation))
             if known is not None:
-                known.update(bounded(request.facts))
+                known.update(bounded(request.environment))
             if self._first_warm_s is None:
                 self._first_warm_s = now
         if self.phase == Phase.INITIALISING and self._initialiser is None and not self._resumed:
@@ -78,7 +78,7 @@ class Coordinator(Job):
         """Renews a session."""
         self._alive(session, now)
         over = self.phase if self.phase in OVER else ""
-        return pb.HeartbeatReply(drain=self.draining, left_s=self.patience.left_s(now), over=over)
+        return pb.HeartbeatReply(drain=self.draining, remaining_s=self.patience.left_s(now), final_phase=over)
 
     def next_task(self, session: int, now: float) -> pb.Task:
         """The next task of a worker, which has finished (or gives up) what it had."""
@@ -93,7 +93,7 @@ class Coordinator(Job):
             task = self.tasks.take(member.worker)
             member.idle = False
             self._rest(member)
-            task.left_s = self.patience.left_s(now)
+            task.remaining_s = self.patience.left_s(now)
             self.pace.begin(member.worker, now, task=True)
             return task
         may_train = self.phase == Phase.TRAINING and not member.evaluator and self._turn_of(member)

@@ -65,13 +65,13 @@ class ScriptCoordinator(Coordinator):
 
     def may_register(self, request: pb.RegisterRequest) -> bool:
         """Whether a worker need not wait for the others to leave the stage before."""
-        return request.stage <= self.stage or not len(self.membership)
+        return request.fit_call <= self.stage or not len(self.membership)
 
     def past(self, request: pb.RegisterRequest) -> list[pb.Decision] | None:
         """The decisions of a stage that is over, if it is that one the worker comes for."""
-        if request.stage == self.stage and self._over:
+        if request.fit_call == self.stage and self._over:
             return self.decisions
-        return self._past.get(request.stage)
+        return self._past.get(request.fit_call)
 
     def register(self, request: pb.RegisterRequest, now: float) -> Member:
         """Admits a worker to its stage, which the first one begins.
@@ -81,21 +81,21 @@ class ScriptCoordinator(Coordinator):
             JobConflict: It skipped a stage.
             DownpourError: As for any job.
         """
-        if not request.stage or not request.HasField("carried"):
+        if not request.fit_call or not request.HasField("optimizer"):
             raise Unsupported(
                 "this server works for a script: start its workers with `downpour run` or downpour.worker.fit."
             )
-        if request.stage > self.stage + 1 or (request.stage < self.stage):
+        if request.fit_call > self.stage + 1 or (request.fit_call < self.stage):
             raise JobConflict(
-                f"a worker must come for call {self.stage} or {self.stage + 1} of fit; received call {request.stage}. "
-                "Run the same script everywhere."
+                f"a worker must come for call {self.stage} or {self.stage + 1} of fit; received call "
+                f"{request.fit_call}. Run the same script everywhere."
             )
-        if request.stage == self.stage + 1 and self.phase not in OVER:
+        if request.fit_call == self.stage + 1 and self.phase not in OVER:
             self._begin_stage(request, now)
-        elif request.carried.name != self.settings.optimizer:
+        elif request.optimizer.name != self.settings.optimizer:
             raise JobConflict(
                 f"all workers must bring the same optimizer, {self.settings.optimizer}; received "
-                f"{request.carried.name}. Run the same script everywhere."
+                f"{request.optimizer.name}. Run the same script everywhere."
             )
         member = super().register(request, now)
         if member.worker == LEADER:
@@ -103,20 +103,22 @@ class ScriptCoordinator(Coordinator):
         return member
 
     def _begin_stage(self, request: pb.RegisterRequest, now: float) -> None:
-        settings = with_optimizer(self.settings, request.carried)
+        settings = with_optimizer(self.settings, request.optimizer)
         Layout.from_proto(request.layout).cut(settings.shards)
-        check_rates(request.carried.rates)
+        check_rates(request.optimizer.learning_rates)
         if self.stage:
             self._past[self.stage] = self.decisions
             self.begin_generation(self.generation + 1, now)
-        self.stage, self.settings = request.stage, settings
+        self.stage, self.settings = request.fit_call, settings
         self._over, self.patience.lost_s, self._resumed, self._stop_asked = False, None, False, False
         self.decisions = []
         self._meeting, self._farewell = EpochBarrier(), EpochBarrier()
         self.layout, self.data = None, None
         self.phase, self.started_s = Phase.WAITING, None
         self._initialiser = LEADER
-        self._send(pb.ShardCommand(settings=settings.model_dump_json(), rates=request.carried.rates))
+        self._send(
+            pb.ShardCommand(settings=settings.model_dump_json(), learning_rates=request.optimizer.learning_rates)
+        )
 
     def agree(self, layout: Layout, data: pb.DatasetInfo) -> None:
         """Fixes the layout; the workers share the samples among themselves, unless they want them on loan."""
@@ -148,7 +150,7 @@ class ScriptCoordinator(Coordinator):
         if member.worker != LEADER:
             raise InvalidRequest(f"worker {LEADER} must say the learning rate; received it from {member.worker}.")
         check_rates(request.rates)
-        self._send(pb.ShardCommand(rates=request.rates))
+        self._send(pb.ShardCommand(learning_rates=request.rates))
 
     # ------------------------------------------------------------------ samples on loan
 
@@ -208,11 +210,11 @@ class ScriptCoordinator(Coordinator):
         if self.phase in OVER:
             raise JobConflict(f"the job has {self.phase}: {self.notes[-1] if self.notes else 'no reason given'}")
         member, epoch = self._alive(request.session, now), len(self.decisions)
-        if not request.farewell and request.epoch < epoch:
+        if not request.end_of_fit and request.epoch < epoch:
             return pb.BarrierReply(complete=True, decision=self.decisions[request.epoch])
-        if not request.farewell and request.epoch > epoch:
+        if not request.end_of_fit and request.epoch > epoch:
             raise InvalidRequest(f"the workers meet for epoch {epoch}; received {request.epoch}. Take part in each.")
-        meeting = self._farewell if request.farewell else self._meeting
+        meeting = self._farewell if request.end_of_fit else self._meeting
         meeting.arrive(member.worker, request.values)
         self._stop_asked |= request.stop
         self._rest(member)

@@ -21,10 +21,10 @@ def with_optimizer(settings: ServerSettings, carried: pb.OptimizerSpec) -> Serve
         Unsupported: There is no such optimizer, or it does not take these hyper-parameters.
     """
     try:
-        resolve(carried.name, Hyperparameters(**carried.hyper))
+        resolve(carried.name, Hyperparameters(**carried.hyperparameters))
     except (ValueError, TypeError) as error:
         raise Unsupported(f"the servers have {', '.join(OPTIMIZERS)}: {error}") from error
-    given = {FIELDS.get(name, name): value for name, value in carried.hyper.items()}
+    given = {FIELDS.get(name, name): value for name, value in carried.hyperparameters.items()}
     try:
         return ServerSettings.model_validate(
             {**settings.model_dump(), **dict.fromkeys(OWN), "optimizer": carried.name, **given}

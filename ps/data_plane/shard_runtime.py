@@ -99,8 +99,8 @@ class ShardRuntime:
         if command.settings:
             self.settings = JobSettings.model_validate_json(command.settings)
             self._refit = self.shard is not None
-        if command.HasField("rates"):
-            self._set_rates(command.rates)
+        if command.HasField("learning_rates"):
+            self._set_rates(command.learning_rates)
             if command.settings:
                 self.records.settle()
                 self.metrics.begin_fit()
@@ -441,10 +441,10 @@ class ShardRuntime:
             self.calls.add(Call.PULL, worker)
         return shard.answer(worker)
 
-    def count(self) -> pb.ShardCount:
+    def count(self) -> pb.ShardCounters:
         """Totals for the coordinator."""
         self.records.settle()
-        return pb.ShardCount(
+        return pb.ShardCounters(
             version=self.shard.version if self.shard else 0,
             dropped=self.metrics.dropped.total(),
             duplicates=self.metrics.duplicates,

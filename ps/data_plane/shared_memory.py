@@ -175,7 +175,7 @@ class SharedMemoryListener:
                 f"a payload must be at most {limit:,} bytes here; received a header that announces "
                 f"{header.payload_bytes:,}. Check that both sides have the same model and shards."
             )
-        self._let_go(line.session, keep=header.keep)
+        self._let_go(line.session, keep=header.retain_previous)
         self._carry_out(line, header)
 
     def _carry_out(self, line: _Line, header: pb.Request) -> None:

@@ -54,7 +54,7 @@ def take_state(shard: Shard, part: Slice, time_s: float, records: int) -> ShardS
         step=int(optimizer.pop("step")),
         time_s=time_s,
         records=records,
-        pending=[pb.Span(epoch=p.epoch, start=p.start, stop=p.stop) for p in shard.pending if p.start < p.stop],
+        pending=[pb.SampleRange(epoch=p.epoch, start=p.start, stop=p.stop) for p in shard.pending if p.start < p.stop],
     )
     slots = {SLOT + name: slot for name, slot in optimizer.items()}
     return ShardState(facts, {**_sections(buffer.array, part), **slots}, lambda: shard.release(buffer))
@@ -76,7 +76,7 @@ def put_state(shard: Shard, state: ShardState, generation: int) -> None:
 
 def pieces(state: ShardState, number: int) -> Iterator[pb.SnapshotPart]:
     """A state as messages of bounded size."""
-    yield pb.SnapshotPart(number=number, facts=state.facts)
+    yield pb.SnapshotPart(number=number, info=state.facts)
     for name, vector in state.vectors.items():
         data = np.ascontiguousarray(vector).data.cast("B")
         for start in range(0, len(data), CHUNK_BYTES):
@@ -100,8 +100,8 @@ class Assembly:
         Raises:
             InvalidRequest: A piece is missing, out of place or of an unknown vector.
         """
-        if part.HasField("facts"):
-            self._facts = part.facts
+        if part.HasField("info"):
+            self._facts = part.info
         if part.data:
             self._fill(part)
         if not part.last:

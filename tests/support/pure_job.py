@@ -78,7 +78,9 @@ class PureJob:
         return self.coordinator.register(self.request(worker=worker, **fields), self.now).session
 
     def ready(self, session: int, initialised: bool = False, warm: bool = True) -> pb.ReadyReply:
-        return self.coordinator.ready(pb.ReadyRequest(session=session, initialised=initialised, warm=warm), self.now)
+        return self.coordinator.ready(
+            pb.ReadyRequest(session=session, initialised=initialised, compiled=warm), self.now
+        )
 
     def initialise(self) -> None:
         for shard in range(self.settings.shards):

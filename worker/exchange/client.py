@@ -254,7 +254,7 @@ class Client:
 
     def _send(self, requests: Sequence[pb.Request], payloads: Sequence[Sequence[Buffer]]) -> None:
         for link, request, parts in zip(self._links, requests, payloads, strict=True):
-            request.keep = self._keep
+            request.retain_previous = self._keep
             link.send(request, *parts)
 
     def _receive(self) -> list[Frame[pb.Reply]]:

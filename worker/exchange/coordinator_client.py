@@ -69,7 +69,7 @@ class CoordinatorClient:
         self, session: int, initialised: bool, warm: bool, facts: Mapping[str, str] | None = None
     ) -> pb.ReadyReply:
         """Waits a while for the word to initialise or to start; `facts` are of the compiled gradient."""
-        request = pb.ReadyRequest(session=session, initialised=initialised, warm=warm, facts=facts)
+        request = pb.ReadyRequest(session=session, initialised=initialised, compiled=warm, environment=facts)
         return self._call(self._stub.Ready, request)
 
     def heartbeat(self, session: int) -> pb.HeartbeatReply:
@@ -196,9 +196,9 @@ class Heartbeat:
         while not self._stopped.wait(HURRIED_BEAT_S if self.hurried else self._every_s):
             try:
                 reply = self._control.heartbeat(self._session)
-                self.drain, self.over = reply.drain, self.over or reply.over
-                if reply.left_s:
-                    self.deadline = time.monotonic() + reply.left_s
+                self.drain, self.over = reply.drain, self.over or reply.final_phase
+                if reply.remaining_s:
+                    self.deadline = time.monotonic() + reply.remaining_s
                     self._control.absence.wait_for(0.0)  # a server that goes now does not come back
             except (DeadlineExceeded, Unreachable) as error:
                 if isinstance(error, CoordinatorGone):

@@ -102,7 +102,7 @@ class Epochs:
         self._wire = wire = GradientOp(model, model.optimizer, member)
         self._begun = int(model.optimizer._iterations.numpy())
         carried = carried_of(model.optimizer, model.optimizer.plain, self._begun, 2 * self._steps_per_epoch)
-        self._told, self._slots = carried.rates, slot_names(carried)
+        self._told, self._slots = carried.learning_rates, slot_names(carried)
         facts = {
             "tensorflow": tf.__version__, "keras": keras.__version__, "python": platform.python_version(),
             "machine": platform.machine(),
@@ -132,7 +132,7 @@ class Epochs:
         """Adds the epochs that were over before this worker came."""
         for epoch, decision in enumerate(self.member.decisions, start=self._first):
             history.epoch.insert(epoch - self._first, epoch)
-            for name, value in {**decision.logs, **heard(decision.more_logs)}.items():
+            for name, value in {**decision.logs, **heard(decision.other_logs)}.items():
                 history.history.setdefault(name, []).insert(epoch - self._first, value)
 
     def begin_epoch(self, epoch: int) -> None:
@@ -207,7 +207,7 @@ class Epochs:
         self._tell_rates(ahead=True)
         stop = bool(self.model.stop_training) or self._last
         rate = _rate_now(self.model.optimizer)
-        decision = pb.Decision(stop=stop, logs=self._logs, more_logs=self._more_logs, learning_rate=rate)
+        decision = pb.Decision(stop=stop, logs=self._logs, other_logs=self._more_logs, learning_rate=rate)
         self.member.decide(self.wire.epoch, self._values, decision)
         self._decided = True
 
@@ -220,10 +220,10 @@ class Epochs:
         reply = self.member.meet(self.wire.epoch, (), farewell=True)
         if self.member.leads and not reply.HasField("decision"):
             self._give_back()
-            decision = pb.Decision(stop=True, callbacks=state_of(self._callbacks))
+            decision = pb.Decision(stop=True, callback_state=state_of(self._callbacks))
             self.member.decide(self.wire.epoch, (), decision, farewell=True)
         elif not self.member.leads:
-            restore(self._callbacks, reply.decision.callbacks)
+            restore(self._callbacks, reply.decision.callback_state)
         self._take(0)
         if self.member.leads and self._slots:
             keep(self.model.optimizer, Slots(self.wire.trained, self.member.slots(self._slots)))
@@ -235,7 +235,7 @@ class Epochs:
         rate = self.model.optimizer._learning_rate
         if isinstance(rate, keras.Variable):
             rate.assign(decision.learning_rate)
-        return {**decision.logs, **heard(decision.more_logs)}
+        return {**decision.logs, **heard(decision.other_logs)}
 
     def _take(self, pin: int) -> None:
         flat, self._version = self.member.pull(pin)

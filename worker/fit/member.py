@@ -165,12 +165,12 @@ class ScriptWorker:
             ),
             pid=os.getpid(),
             host=socket.gethostname(),
-            facts=stage.facts,
-            stage=self.stages,
-            carried=stage.carried,
+            environment=stage.facts,
+            fit_call=self.stages,
+            optimizer=stage.carried,
         )
         self._session = self._control.register(request)
-        self.past, self.decisions = self._session.past, list(self._session.decisions)
+        self.past, self.decisions = self._session.fit_completed, list(self._session.decisions)
         if self.past:
             return
         self._client = self._run(self._connect)
@@ -285,7 +285,7 @@ class ScriptWorker:
 
     def meet(self, epoch: int, values: Sequence[float], stop: bool = False, farewell: bool = False) -> pb.BarrierReply:
         """Waits for the others; all but worker 0, also for what it decides."""
-        request = pb.BarrierRequest(epoch=epoch, values=values, stop=stop, farewell=farewell)
+        request = pb.BarrierRequest(epoch=epoch, values=values, stop=stop, end_of_fit=farewell)
         while True:
             request.session = self._session.session
             try:
@@ -298,6 +298,6 @@ class ScriptWorker:
 
     def decide(self, epoch: int, values: Sequence[float], decision: pb.Decision, farewell: bool = False) -> None:
         """Says, as worker 0, how it goes on after a meeting of all."""
-        request = pb.BarrierRequest(epoch=epoch, values=values, decision=decision, farewell=farewell)
+        request = pb.BarrierRequest(epoch=epoch, values=values, decision=decision, end_of_fit=farewell)
         request.session = self._session.session
         self._control.meet(request)

@@ -76,7 +76,7 @@ def check(optimizer: Any) -> None:
 def slot_names(carried: pb.OptimizerSpec) -> tuple[str, ...]:
     """The slots that the servers keep for an optimizer."""
     if carried.name == "rmsprop":
-        return ("velocity", "momentum") if carried.hyper["momentum"] else ("velocity",)
+        return ("velocity", "momentum") if carried.hyperparameters["momentum"] else ("velocity",)
     return SLOTS.get(carried.name, ())
 
 
@@ -92,7 +92,9 @@ def carried_of(optimizer: Any, plain: type, iteration: int, steps: int) -> pb.Op
     name, hyper = CARRIED[plain.__name__](optimizer)
     rates = rates_of(optimizer, 0, iteration, steps)
     # A server's η is the factor that a schedule gives times this; it only must not be 0.
-    return pb.OptimizerSpec(name=name, hyper={**hyper, "learning_rate": max(rates.rates) or 1.0}, rates=rates)
+    return pb.OptimizerSpec(
+        name=name, hyperparameters={**hyper, "learning_rate": max(rates.rates) or 1.0}, learning_rates=rates
+    )
 
 
 def rates_of(optimizer: Any, version: int, iteration: int, steps: int) -> pb.LearningRates:

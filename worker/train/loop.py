@@ -100,11 +100,11 @@ class Worker:
             ),
             pid=os.getpid(),
             host=socket.gethostname(),
-            facts={**facts_here(), "threads": str(self._settings.threads), "xla": self._settings.xla},
+            environment={**facts_here(), "threads": str(self._settings.threads), "xla": self._settings.xla},
         )
         if self._settings.weights:
-            request.facts["weights"] = self._settings.weights
-            request.facts["weights_sha256"] = sha256(Path(self._settings.weights).read_bytes()).hexdigest()
+            request.environment["weights"] = self._settings.weights
+            request.environment["weights_sha256"] = sha256(Path(self._settings.weights).read_bytes()).hexdigest()
         self._session = self._control.register(request)
         self._client = self._connect(self._job.transport)
         self._course = self._new_course()
@@ -262,7 +262,7 @@ class Worker:
 
     def _deadline_of(self, task: pb.Task) -> Callable[[], float]:
         """The deadline of the last evaluation, of which a heartbeat may tell while it goes on."""
-        own = time.monotonic() + task.left_s if task.left_s else math.inf
+        own = time.monotonic() + task.remaining_s if task.remaining_s else math.inf
         return lambda: min(own, self._heartbeat.deadline)
 
     def _upload(self, path: Path) -> None:

@@ -315,7 +315,7 @@ def test_the_initial_weights_of_all_shards_are_of_one_worker(tmp_path: Path) -> 
     found = load_file(tmp_path / "initial.safetensors")
     assert [*found["trained"][[part.start for part in slices]], *found["state"]] == [10, 11, 12, 10, 10, 10, 10]
     with pytest.raises(InvalidRequest, match="calls must be whole, 20 bytes each; received 7 bytes"):
-        recording.event(1, pb.ShardEvent(calls=b"1234567"))
+        recording.event(1, pb.ShardEvent(call_log=b"1234567"))
 
 
 def test_large_models_are_recorded_on_request_alone() -> None:

@@ -240,17 +240,17 @@ def test_drain_after_the_last_sample_changes_nothing() -> None:
 def test_who_asks_for_the_end_gives_evaluations_a_deadline() -> None:
     job = PureJob()
     first, second = job.start()
-    assert job.coordinator.heartbeat(first, job.now).left_s == 0
+    assert job.coordinator.heartbeat(first, job.now).remaining_s == 0
     validate = job.take(first, pb.VALIDATE)
-    assert validate.left_s == 0
+    assert validate.remaining_s == 0
     job.coordinator.drain("SIGTERM", job.now)
-    assert 0 < job.coordinator.heartbeat(first, job.now).left_s <= EVALUATE_S
+    assert 0 < job.coordinator.heartbeat(first, job.now).remaining_s <= EVALUATE_S
     job.pass_time(1.0)
     finish = job.task(second)
-    assert finish.kind == pb.FINISH and finish.left_s == EVALUATE_S - 1.0
+    assert finish.kind == pb.FINISH and finish.remaining_s == EVALUATE_S - 1.0
     assert job.task(first).kind == pb.WAIT  # the validation that it gave up is not lent again
     job.pass_time(EVALUATE_S)
-    assert job.coordinator.heartbeat(second, job.now).left_s > 0
+    assert job.coordinator.heartbeat(second, job.now).remaining_s > 0
     job.report(second, finish)
     assert job.phase() == Phase.ENDED and job.pinned == set()
 

@@ -71,13 +71,15 @@ async def everybody_waits(address: str, threads: Path) -> None:
     await stubs[0].Ready(pb.ReadyRequest(session=first.session.session), timeout=TIMEOUT_S)
     await first.send(pb.Request(kind=pb.INIT), np.zeros(SIZE, np.float32))
     await first.receive()
-    await stubs[0].Ready(pb.ReadyRequest(session=first.session.session, initialised=True, warm=True), timeout=TIMEOUT_S)
+    await stubs[0].Ready(
+        pb.ReadyRequest(session=first.session.session, initialised=True, compiled=True), timeout=TIMEOUT_S
+    )
     others = [await opened(stubs[n % CHANNELS], channels[n % CHANNELS], job) for n in range(1, WORKERS)]
     sessions = [first, *others]
     for session in sessions:  # who has a lease counts at the barrier
         name = session.session.session
         if session is not first:
-            await session.stub.Ready(pb.ReadyRequest(session=name, warm=True), timeout=TIMEOUT_S)
+            await session.stub.Ready(pb.ReadyRequest(session=name, compiled=True), timeout=TIMEOUT_S)
         task = await session.stub.Lease(pb.LeaseRequest(session=name, wait_s=1.0), timeout=TIMEOUT_S)
         assert task.kind == pb.TRAIN
     for turn in range(1, ROUNDS + 1):
