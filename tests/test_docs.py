@@ -1,31 +1,164 @@
-"""The documents name files, functions and classes that exist."""
+"""The documentation names files, functions, flags and commands that exist; its layout and glossary are complete."""
 
 from __future__ import annotations
 
 import ast
+import builtins
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+from downpour.bench.__main__ import BENCHES
+from downpour.deploy.cli import COMMANDS
 from tests.support.paths import ROOT
 
-DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+PACKAGES = ("protos", "ps", "worker", "deploy", "bench")
+DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)[^)]*\)")
 NAME_IN_FILE = re.compile(r"\]\(([^)]+\.py)\) `([A-Za-z_][\w.]*)`")
+MOST_STEPS = 20  # functions on the path of a gradient
+# Classes of Keras and TensorFlow that the documentation mentions.
+FOREIGN_CLASSES = set(
+    "Adagrad Adam AdamW BackupAndRestore Ftrl GradientTape Lion ModelCheckpoint Nadam PyDataset RMSprop "
+    "SwapEMAWeights".split()
+)
+# Files and folders that users or runs create.
+CREATED = {"train.py", "worker.py", "ps.py", "runs/", "logs/", "checkpoints/", "tensorboard/", "bench-results/"}
+FOREIGN_COMMANDS = re.compile(r"docker|pip |ruff |tensorboard --")
+each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def spans(document: Path) -> set[str]:
+    """Return what a document sets in backticks, without its code blocks."""
+    text = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.S | re.M)
+    return set(re.findall(r"`([^`\n]+)`", text))
+
+
+def section(text: str, heading: str) -> str:
+    """Return the part of a page below a heading of the second level."""
+    assert f"\n## {heading}\n" in text, f"the page must have a section {heading!r}"
+    return text.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+
+
+def names_in(source: str) -> set[str]:
+    """Return the names that a module defines, and those of the methods of its classes as `Class.method`."""
+    names: set[str] = set()
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef):
+            names.add(node.name)
+            methods = [part for part in node.body if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef)]
+            names.update(f"{node.name}.{method.name}" for method in methods)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names.update(target.id for target in targets if isinstance(target, ast.Name))
+    return names
+
+
+@cache
+def sources() -> dict[Path, str]:
+    """Return the source of every module of the packages and of the tests."""
+    files = [path for package in (*PACKAGES, "tests") for path in (ROOT / package).rglob("*.py")]
+    return {path: path.read_text() for path in [*files, *(ROOT / "downpour").glob("*.py")]}
+
+
+@cache
+def known_names() -> set[str]:
+    return set().union(*(names_in(source) for source in sources().values()))
+
+
+@cache
+def known_flags() -> set[str]:
+    """Return every field of a class as a flag, and every flag that stands in the code as a string."""
+    flags: set[str] = set()
+    for source in sources().values():
+        flags.update(re.findall(r"[\"'](--[a-z][a-z0-9-]*)", source))
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                flags.add("--" + node.target.id.replace("_", "-"))
+    return flags | {flag.replace("--", "--no-", 1) for flag in flags}
+
+
+@each_document
 def test_relative_links_lead_somewhere(document: Path) -> None:
     missing = [link for link in LINK.findall(document.read_text()) if not (document.parent / link).exists()]
     assert not missing, f"{document.name} links to what does not exist: {missing}"
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@each_document
 def test_names_are_in_the_files_they_are_said_to_be_in(document: Path) -> None:
     for link, name in NAME_IN_FILE.findall(document.read_text()):
-        names = _names((document.parent / link).read_text())
+        names = names_in((document.parent / link).read_text())
         assert name in names, f"{document.name}: {link} has no {name}"
+
+
+@each_document
+def test_files_and_folders_exist(document: Path) -> None:
+    """A path is relative to the repository or to the document; a bare file name may be that of any file."""
+    for span in spans(document) - CREATED:
+        if re.fullmatch(r"[\w.-]+\.(py|proto|sh|yml)", span):
+            folders = [ROOT / folder for folder in (*PACKAGES, "tests", "downpour")]
+            assert any(next(folder.rglob(span), None) for folder in folders), (
+                f"{document.name}: no file is called {span}"
+            )
+        elif re.fullmatch(r"[\w-]+(/[\w-]+)*/", span):
+            homes = [ROOT, *(ROOT / package for package in (*PACKAGES, "tests"))]
+            assert any((home / span).is_dir() for home in homes), f"{document.name}: there is no folder {span}"
+        elif re.match(rf"({'|'.join((*PACKAGES, 'tests', 'docs', 'downpour'))})/[\w./-]+$", span):
+            assert (ROOT / span).exists(), f"{document.name}: there is no {span}"
+
+
+@each_document
+def test_dotted_names_exist(document: Path) -> None:
+    """`downpour.package.module` and `downpour.package.module.name` lead to a file and to a name in it."""
+    for span in spans(document):
+        if not re.fullmatch(r"downpour(\.\w+)+(\(\))?", span):
+            continue
+        parts = span.removesuffix("()").split(".")[1:]
+        steps = 0
+        while steps < len(parts) and (ROOT.joinpath(*parts[: steps + 1])).is_dir():
+            steps += 1
+        module = ROOT.joinpath(*parts[: steps + 1]).with_suffix(".py")
+        if steps == len(parts):
+            continue  # a package
+        if not module.exists():
+            module, name = ROOT.joinpath(*(parts[:steps] or ["downpour"]), "__init__.py"), ".".join(parts[steps:])
+            assert name in names_in(module.read_text()) or f'"{name}"' in module.read_text(), f"{document.name}: {span}"
+        elif name := ".".join(parts[steps + 1 :]):
+            assert name in names_in(module.read_text()), f"{document.name}: {span}"
+
+
+@each_document
+def test_classes_and_methods_exist(document: Path) -> None:
+    for span in spans(document):
+        if re.fullmatch(r"[A-Z]\w*[a-z]\w*(\.\w+)?", span):
+            known = span in known_names() or span in FOREIGN_CLASSES or hasattr(builtins, span)
+            assert known, f"{document.name} names {span}, which nothing in the project defines"
+
+
+@each_document
+def test_flags_exist(document: Path) -> None:
+    text = "\n".join(line for line in document.read_text().splitlines() if not FOREIGN_COMMANDS.search(line))
+    unknown = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*[a-z0-9]", text)) - known_flags()
+    assert not unknown, f"{document.name} names flags that do not exist: {sorted(unknown)}"
+
+
+@each_document
+def test_commands_exist(document: Path) -> None:
+    text = document.read_text()
+    in_code = [*spans(document), *re.findall(r"^ {4}(?:[a-z]?\$ )?(.*)$", text, re.M)]
+    for line in in_code:
+        for command, bench in re.findall(r"(?:^|[ /])downpour (\w+)(?: ([a-z]+))?", line):
+            assert command in COMMANDS, f"{document.name}: there is no command: {line}"
+            assert command != "bench" or not bench or bench in BENCHES, (
+                f"{document.name}: there is no benchmark: {line}"
+            )
+        for target in re.findall(r"^make ([a-z-]+)", line):
+            assert f"\n{target}:" in (ROOT / "Makefile").read_text(), f"{document.name}: there is no target: {line}"
 
 
 def test_every_guarantee_names_tests_that_exist() -> None:
@@ -35,8 +168,9 @@ def test_every_guarantee_names_tests_that_exist() -> None:
     assert named
     for file, test in named:
         (path,) = (ROOT / "tests").rglob(file)
-        names = {node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)}
-        assert not test or test in names, f"guarantees.md names {file}::{test}, which does not exist"
+        assert not test or test in names_in(path.read_text()), (
+            f"guarantees.md names {file}::{test}, which does not exist"
+        )
     tables = re.findall(r"^\| guarantee .*\n(?:\|.*\n?)+", text, re.M)
     rows = [row for table in tables for row in table.splitlines()[2:]]
     assert len(rows) > 20
@@ -44,26 +178,26 @@ def test_every_guarantee_names_tests_that_exist() -> None:
     assert not untested, f"guarantees without a test: {untested}"
 
 
-def _names(source: str) -> set[str]:
-    names: set[str] = set()
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.ClassDef):
-            names.add(node.name)
-            names.update(f"{node.name}.{part.name}" for part in node.body if isinstance(part, ast.FunctionDef))
-            names.update(f"{node.name}.{part.name}" for part in node.body if isinstance(part, ast.AsyncFunctionDef))
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            names.add(node.name)
-        elif isinstance(node, ast.Assign | ast.AnnAssign):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            names.update(target.id for target in targets if isinstance(target, ast.Name))
-    return names
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_layout_names_every_folder_and_every_file_beside_them(package: str) -> None:
+    layout = section(ARCHITECTURE.read_text(), "Repository layout")
+    (part,) = re.findall(rf"^### `{package}/`.*?(?=^### |\Z)", layout, re.S | re.M)
+    named = set(re.findall(r"`([\w.-]+/?)`", "".join(re.findall(r"^\| ([^|]*) \|", part, re.M))))
+    folder = ROOT / package
+    files = {path.name for path in folder.glob("*.py") if "_pb2" not in path.name} - {"__init__.py"}
+    folders = {f"{path.parent.name}/" for path in folder.glob("*/__init__.py")}
+    assert named >= files | folders, f"docs/architecture.md lacks {sorted((files | folders) - named)} of {package}/"
+    for row in re.findall(r"^\| .*\|$", part, re.M):
+        cells = re.findall(r"[^|]+", row)
+        places = [folder / name for name in re.findall(r"`([\w-]+/)`", cells[0])] or [folder]
+        for name in re.findall(r"`([\w.-]+\.py)`", cells[-1] if places != [folder] else cells[0]):
+            assert any((place / name).exists() for place in places), f"docs/architecture.md: {row} names no file {name}"
 
 
-@pytest.mark.parametrize("package", ["protos", "ps", "worker", "deploy"])
-def test_the_map_names_every_file(package: str) -> None:
-    text = (ROOT / "docs" / "architecture.md").read_text()
-    house = text[text.index("## The house") : text.index("## Five decisions")]
-    named = set(re.findall(r"[\w-]+\.py\b", house))
-    files = {path.name for path in (ROOT / package).glob("*.py") if "_pb2" not in path.name}
-    missing = files - named - {"__init__.py"}
-    assert not missing, f"docs/architecture.md must name every file of {package}/; it lacks {sorted(missing)}"
+def test_the_glossary_has_each_term_once_and_in_order() -> None:
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", section(ARCHITECTURE.read_text(), "Glossary"), re.M)[1:]
+    terms = [term for term, _ in rows if not term.startswith("-")]
+    assert len(terms) > 40
+    assert len(set(terms)) == len(terms), "a term must have one meaning"
+    assert terms == sorted(terms)
+    assert all(meaning.endswith(".") for term, meaning in rows if not term.startswith("-"))
