@@ -1,0 +1,183 @@
+"""Leased samples: each of an epoch exactly once, in one process and over workers that share a ledger."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.errors import Unsupported
+from downpour.worker import script
+from downpour.worker.fit import leased_dataset
+from downpour.worker.fit.leased_dataset import LEASES_PER_WORKER, LeasedDataset, Leases, Span
+
+WAIT_S = 30.0
+
+
+class Ledger:
+    """Leases of one epoch after the other; an epoch ends when a worker asks and none is left."""
+
+    def __init__(self, samples: int, lease_samples: int) -> None:
+        self.samples, self.lease_samples, self.epoch, self.at, self.lease = samples, lease_samples, 0, 0, 0
+        self._lock = threading.Lock()
+
+    def next(self) -> pb.Task:
+        with self._lock:
+            if self.at >= self.samples:
+                return pb.Task(kind=pb.END)
+            start, self.at = self.at, min(self.at + self.lease_samples, self.samples)
+            self.lease += 1
+            return pb.Task(kind=pb.TRAIN, lease=self.lease, epoch=self.epoch, start=start, stop=self.at)
+
+    def begin_epoch(self, epoch: int) -> None:
+        self.epoch, self.at = epoch, 0
+
+
+class Worker:
+    """As much of a script's worker as a dataset asks for."""
+
+    def __init__(self, ledger: Ledger, seed: int = 3) -> None:
+        self.seed, self.draining, self.leases = seed, False, None
+        self._ledger = ledger
+
+    def lease(self) -> pb.Task:
+        return self._ledger.next()
+
+
+def trained(dataset: LeasedDataset, worker: Any) -> Iterator[tuple[Span, Any]]:
+    """What a training loop does with an epoch: every batch is pushed with the span that it comes from."""
+    for batch in dataset:
+        span = worker.leases.take()
+        yield span, batch
+        worker.leases.pushed()
+
+
+def alone(dataset: LeasedDataset) -> np.ndarray:
+    batches = [dataset[index] for index in range(dataset.num_batches)]
+    dataset.on_epoch_end()
+    return np.concatenate([batch[0] for batch in batches])
+
+
+@settings(max_examples=50)
+@given(samples=st.integers(1, 100), batch_size=st.integers(1, 40))
+def test_a_script_alone_gets_every_sample_once_in_each_epoch(samples: int, batch_size: int) -> None:
+    first, second = (LeasedDataset(np.arange(samples), batch_size=batch_size) for _ in range(2))
+    epochs = [alone(first) for _ in range(3)]
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(samples))
+        np.testing.assert_array_equal(epoch, alone(second))
+    if samples > 20:
+        assert not np.array_equal(epochs[0], epochs[1]) and not np.array_equal(epochs[1], epochs[2])
+
+
+@settings(max_examples=10)
+@given(samples=st.integers(1, 60), batch_size=st.integers(1, 16), lease_samples=st.integers(1, 25))
+def test_a_worker_trains_on_the_samples_of_its_leases(samples: int, batch_size: int, lease_samples: int) -> None:
+    x = np.arange(samples)
+    dataset, ledger = LeasedDataset(x, 2 * x, batch_size), Ledger(samples, lease_samples)
+    worker: Any = Worker(ledger)
+    batches = dataset.of_worker(worker)
+    for epoch in range(2):
+        ledger.begin_epoch(epoch)
+        order = np.random.default_rng((worker.seed, epoch)).permutation(samples)
+        seen = []
+        for span, (inputs, targets) in trained(batches, worker):
+            np.testing.assert_array_equal(inputs, order[span.start : span.stop])
+            np.testing.assert_array_equal(targets, 2 * inputs)
+            assert len(inputs) <= batch_size
+            seen += inputs.numpy().tolist()
+        assert sorted(seen) == list(range(samples))
+
+
+def test_workers_share_an_epoch_without_an_overlap() -> None:
+    ledger = Ledger(100, 6)
+
+    def train(dataset: LeasedDataset) -> list[int]:
+        worker: Any = Worker(ledger)
+        batches = dataset.of_worker(worker)
+        return [sample for _, (inputs,) in trained(batches, worker) for sample in inputs.numpy()]
+
+    with ThreadPoolExecutor(3) as pool:
+        parts = list(pool.map(train, (LeasedDataset(np.arange(100), batch_size=4) for _ in range(3))))
+    assert sorted(sum(parts, [])) == list(range(100))
+
+
+def test_no_lease_is_requested_before_the_last_one_is_pushed() -> None:
+    leases = Leases(Worker(Ledger(4, 2)))  # type: ignore[arg-type]
+    task = leases.next()
+    assert task is not None and leases.give(Span(task.lease, task.start, task.stop))
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(leases.next)
+        assert leases.take() == Span(task.lease, 0, 2)
+        assert not following.done()  # in flight: its outcome is not known
+        leases.pushed()
+        after = following.result(WAIT_S)
+    assert after is not None and (after.start, after.stop) == (2, 4)
+
+
+def test_a_batch_that_is_never_pushed_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leased_dataset, "LONGEST_WAIT_S", 0.01)
+    leases = Leases(Worker(Ledger(4, 2)))  # type: ignore[arg-type]
+    assert leases.next() is not None and leases.give(Span(1, 0, 2))
+    with pytest.raises(Unsupported, match="every batch of a LeasedDataset must be pushed"):
+        leases.next()
+
+
+def test_leases_of_a_lost_session_are_forgotten() -> None:
+    leases = Leases(Worker(Ledger(4, 2)))  # type: ignore[arg-type]
+    assert leases.next() is not None and leases.give(Span(1, 0, 2))
+    leases.clear()
+    assert leases.take() is None
+    assert leases.next() is not None  # without waiting
+
+
+def test_a_draining_worker_gets_no_more_samples() -> None:
+    worker: Any = Worker(Ledger(4, 2))
+    leases = Leases(worker)
+    worker.draining = True
+    assert leases.next() is None
+    assert not leases.give(Span(1, 0, 2)) and leases.take() is None
+
+
+@pytest.mark.parametrize(("samples", "batch_size", "workers"), [(6400, 8, 2), (6400, 8, 7), (10, 8, 2), (999, 10, 3)])
+def test_an_epoch_has_enough_leases_for_all_workers(
+    samples: int, batch_size: int, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Sized:
+        size = workers
+
+    monkeypatch.setattr(script, "member", Sized())
+    lease = LeasedDataset(np.arange(samples), batch_size=batch_size).lease_samples
+    assert lease % batch_size == 0 and lease >= batch_size
+    assert lease == batch_size or samples / lease >= LEASES_PER_WORKER * workers
+
+
+def test_arrays_may_be_nested_and_targets_missing() -> None:
+    x = {"a": np.arange(10), "b": np.arange(20).reshape(10, 2)}
+    dataset = LeasedDataset(x, (np.arange(10), np.arange(10) + 1), batch_size=4)
+    inputs, (first, second) = dataset[0]
+    np.testing.assert_array_equal(inputs["b"][:, 0], 2 * inputs["a"])
+    np.testing.assert_array_equal(first, inputs["a"])
+    np.testing.assert_array_equal(second, first + 1)
+    few, same = dataset.peek()
+    assert same is dataset and len(few[0]["a"]) == 2
+    assert len(LeasedDataset(np.arange(10), batch_size=4)[2]) == 1
+    worker: Any = Worker(Ledger(10, 5))
+    shapes = [inputs["b"].shape for _, (inputs, _) in trained(dataset.of_worker(worker), worker)]
+    assert shapes == [(4, 2), (1, 2), (4, 2), (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("y", "batch_size", "received"),
+    [(np.arange(9), 4, r"\[9, 10\], in batches of 4"), (np.arange(10), 0, r"\[10\], in batches of 0")],
+)
+def test_arrays_of_other_lengths_are_refused(y: np.ndarray, batch_size: int, received: str) -> None:
+    with pytest.raises(Unsupported, match=received):
+        LeasedDataset(np.arange(10), y, batch_size)

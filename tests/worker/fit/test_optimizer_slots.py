@@ -1,0 +1,82 @@
+"""An optimizer's slots go to the servers and come back, also when other variables are trained then."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from downpour.worker.fit.optimizer_slots import Slots, slots_of
+
+SHAPES = ((3, 2), (4,), (1, 2, 2))
+
+
+@pytest.fixture(scope="module")
+def keras() -> Any:
+    import keras
+
+    return keras
+
+
+def variables_of(keras: Any) -> list[Any]:
+    return [keras.Variable(np.zeros(shape, np.float32), name=f"w{i}") for i, shape in enumerate(SHAPES)]
+
+
+def used(keras: Any, optimizer: Any, variables: list[Any]) -> Any:
+    rng = np.random.default_rng(1)
+    for _ in range(3):
+        optimizer.apply([keras.ops.convert_to_tensor(rng.normal(size=s).astype(np.float32)) for s in SHAPES], variables)
+    return optimizer
+
+
+def moments(optimizer: Any, variable: Any) -> list[np.ndarray]:
+    """All slots of one variable, in the order in which the optimizer keeps them."""
+    return [v.numpy() for v in optimizer.variables if variable.name in v.path]
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "Adagrad", "RMSprop"])
+def test_slots_are_written_where_they_were_read(keras: Any, name: str) -> None:
+    variables = variables_of(keras)
+    first = used(keras, getattr(keras.optimizers, name)(), variables)
+    second = getattr(keras.optimizers, name)()
+    second.build(variables)
+    slots = slots_of(first)
+    assert slots is not None and all(vector.shape == (14,) for vector in slots.vectors.values())
+    assert all(vector.any() for vector in slots.vectors.values())
+    slots.write(second)
+    for variable in variables:
+        for ours, theirs in zip(moments(second, variable), moments(first, variable), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_variables_are_told_apart_by_identity(keras: Any) -> None:
+    """After a layer is frozen or unfrozen, a slot belongs to the variable that it was read from."""
+    variables = variables_of(keras)
+    first = used(keras, keras.optimizers.Adam(), variables)
+    slots = slots_of(first)
+    added = keras.Variable(np.zeros(5, np.float32), name="added")
+    second = keras.optimizers.Adam()
+    second.build([variables[2], added, variables[0]])
+    assert slots is not None
+    slots.write(second)
+    for variable in (variables[0], variables[2]):
+        for ours, theirs in zip(moments(second, variable), moments(first, variable), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    assert not any(moment.any() for moment in moments(second, added))
+
+
+def test_slots_are_of_their_variables_in_their_order(keras: Any) -> None:
+    variables = variables_of(keras)
+    slots = slots_of(used(keras, keras.optimizers.Adam(), variables))
+    assert slots is not None and slots.are_of(variables)
+    assert not slots.are_of(variables[::-1])
+    assert not slots.are_of(variables[:2])
+    assert not slots.are_of(variables_of(keras))
+
+
+def test_an_optimizer_without_slots_has_none(keras: Any) -> None:
+    assert slots_of(keras.optimizers.Adam()) is None  # not built
+    assert slots_of(used(keras, keras.optimizers.SGD(), variables_of(keras))) is None
+    momentum = slots_of(used(keras, keras.optimizers.SGD(momentum=0.9), variables_of(keras)))
+    assert isinstance(momentum, Slots) and set(momentum.vectors) == {"momentum"}

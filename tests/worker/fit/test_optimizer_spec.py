@@ -1,0 +1,173 @@
+"""What the servers are sent of a Keras optimizer: the same updates, rates and slots, or a refusal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.errors import Unsupported
+from downpour.ps.core.hyperparameters import Hyperparameters
+from downpour.ps.core.optimizer import Optimizer
+from downpour.ps.core.rate_table import check_rates
+from downpour.worker.fit import optimizer_spec
+from downpour.worker.fit.optimizer_slots import slots_of
+from downpour.worker.fit.optimizer_spec import CARRIED, LONGEST_TABLE, carried_of, check, rates_of, slot_names
+
+STEPS = 6
+SHAPES = ((3, 2), (4,))
+ARGUMENTS: Sequence[tuple[str, dict[str, Any]]] = (
+    ("SGD", {"learning_rate": 0.1}),
+    ("SGD", {"learning_rate": 0.1, "momentum": 0.9}),
+    ("SGD", {"learning_rate": 0.1, "momentum": 0.7, "nesterov": True}),
+    ("Adagrad", {"learning_rate": 0.1}),
+    ("Adagrad", {"learning_rate": 0.1, "initial_accumulator_value": 0.3, "epsilon": 1e-3}),
+    ("RMSprop", {"learning_rate": 0.01}),
+    ("RMSprop", {"learning_rate": 0.01, "rho": 0.7, "momentum": 0.5, "epsilon": 1e-3}),
+    ("Adam", {"learning_rate": 0.01}),
+    ("Adam", {"learning_rate": 0.01, "beta_1": 0.5, "beta_2": 0.9, "epsilon": 1e-3}),
+    ("AdamW", {"learning_rate": 0.01, "beta_1": 0.8, "weight_decay": 0.1}),
+)
+NAMES = [f"{kind}-{'-'.join(arguments)}" for kind, arguments in ARGUMENTS]
+
+
+@pytest.fixture(scope="module")
+def keras() -> Any:
+    import keras
+
+    return keras
+
+
+def spec_of(optimizer: Any, iteration: int = 0, steps: int = STEPS) -> pb.OptimizerSpec:
+    return carried_of(optimizer, type(optimizer), iteration, steps)
+
+
+def rate_at(rates: pb.LearningRates, versions: Any) -> np.ndarray:
+    return np.interp(versions, rates.versions, rates.rates)
+
+
+def test_every_carried_optimizer_is_tested() -> None:
+    assert {kind for kind, _ in ARGUMENTS} == set(CARRIED)
+
+
+@pytest.mark.parametrize(("kind", "arguments"), ARGUMENTS, ids=NAMES)
+def test_the_servers_make_the_updates_and_slots_of_keras(keras: Any, kind: str, arguments: dict[str, Any]) -> None:
+    rng = np.random.default_rng(0)
+    theirs = getattr(keras.optimizers, kind)(**arguments)
+    check(theirs)
+    variables = [keras.Variable(rng.normal(size=shape).astype(np.float32)) for shape in SHAPES]
+    flat = np.concatenate([v.numpy().ravel() for v in variables])
+    spec = spec_of(theirs)
+    ours = Optimizer(spec.name, Hyperparameters(**spec.hyperparameters), flat.size)
+    for step in range(STEPS):
+        gradients = [rng.normal(size=shape).astype(np.float32) for shape in SHAPES]
+        theirs.apply([keras.ops.convert_to_tensor(g) for g in gradients], variables)
+        out = np.empty_like(flat)
+        rate = float(rate_at(spec.learning_rates, step))
+        ours.apply(flat, np.concatenate([g.ravel() for g in gradients]), out, learning_rate=rate)
+        flat = out
+    np.testing.assert_allclose(flat, np.concatenate([v.numpy().ravel() for v in variables]), rtol=2e-5, atol=1e-6)
+    slots = slots_of(theirs)
+    vectors = {} if slots is None else slots.vectors
+    assert set(vectors) == set(slot_names(spec)) == set(ours.slots)
+    for name, vector in vectors.items():
+        np.testing.assert_allclose(ours.slots[name], vector, rtol=2e-5, atol=1e-6)
+
+
+REFUSED: Sequence[tuple[str, dict[str, Any], str]] = (
+    ("Nadam", {}, r"SGD, Adagrad, RMSprop, Adam, AdamW.*Nadam"),
+    ("Lion", {}, r"Received: keras\..*Lion"),
+    ("Adam", {"amsgrad": True}, "Adam must have no amsgrad. Received: True.*leave amsgrad out"),
+    ("RMSprop", {"centered": True}, "centered"),
+    ("SGD", {"use_ema": True}, "use_ema"),
+    ("SGD", {"gradient_accumulation_steps": 4}, "gradient_accumulation_steps. Received: 4.*softsync"),
+    ("SGD", {"loss_scale_factor": 2.0}, "loss_scale_factor. Received: 2.0.*mixed_bfloat16"),
+    ("SGD", {"weight_decay": 0.1}, "SGD must have no weight_decay. Received: 0.1.*AdamW"),
+    ("Adam", {"weight_decay": 0.1}, "Adam must have no weight_decay"),
+)
+
+
+@pytest.mark.parametrize(("kind", "arguments", "message"), REFUSED)
+def test_what_the_servers_do_not_have_is_refused(
+    keras: Any, kind: str, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(Unsupported, match=message):
+        check(getattr(keras.optimizers, kind)(**arguments))
+
+
+def test_a_subclass_and_a_scaled_loss_are_refused(keras: Any) -> None:
+    class Adam(keras.optimizers.Adam):
+        pass
+
+    with pytest.raises(Unsupported, match="must be one of keras.optimizers"):
+        check(Adam())
+    with pytest.raises(Unsupported, match="LossScaleOptimizer. The policy mixed_float16"):
+        check(keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam()))
+
+
+def test_weights_that_are_excluded_from_decay_are_refused(keras: Any) -> None:
+    optimizer = keras.optimizers.AdamW()
+    optimizer.exclude_from_weight_decay(var_list=[keras.Variable(np.zeros(2, np.float32), name="bias")])
+    with pytest.raises(Unsupported, match="exclude_from_weight_decay"):
+        check(optimizer)
+
+
+SCHEDULES: dict[str, Callable[[Any], Any]] = {
+    "CosineDecay": lambda s: s.CosineDecay(0.1, 200, alpha=0.1, warmup_target=0.5, warmup_steps=20),
+    "CosineDecayRestarts": lambda s: s.CosineDecayRestarts(0.1, 30),
+    "ExponentialDecay": lambda s: s.ExponentialDecay(0.1, 10, 0.9, staircase=True),
+    "InverseTimeDecay": lambda s: s.InverseTimeDecay(0.1, 10, 0.5),
+    "PiecewiseConstantDecay": lambda s: s.PiecewiseConstantDecay([40, 100], [0.1, 0.01, 0.001]),
+    "PolynomialDecay": lambda s: s.PolynomialDecay(0.1, 90, 0.001, power=2.0, cycle=True),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize(("version", "iteration", "steps"), [(0, 0, 300), (5, 37, 120), (50, 50, 1)])
+def test_a_table_has_the_rate_of_every_update_to_come(
+    keras: Any, name: str, version: int, iteration: int, steps: int
+) -> None:
+    schedule = SCHEDULES[name](keras.optimizers.schedules)
+    rates = rates_of(keras.optimizers.SGD(schedule), version, iteration, steps)
+    check_rates(rates)
+    ahead = np.arange(steps + 1)
+    expected = [float(schedule(int(step))) for step in iteration + ahead]
+    np.testing.assert_allclose(rate_at(rates, version + ahead), expected, rtol=1e-5)
+
+
+def test_every_schedule_of_keras_is_tested(keras: Any) -> None:
+    schedules = keras.optimizers.schedules
+    known = {name for name in dir(schedules) if isinstance(getattr(schedules, name), type)}
+    assert known - {"LearningRateSchedule"} == set(SCHEDULES)
+
+
+def test_a_table_holds_only_the_ends_of_what_is_constant(keras: Any) -> None:
+    schedule = SCHEDULES["PiecewiseConstantDecay"](keras.optimizers.schedules)
+    rates = rates_of(keras.optimizers.SGD(schedule), 0, 0, 10_000)
+    assert len(rates.versions) == 6
+
+
+def test_a_long_table_is_sampled(keras: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optimizer_spec, "LONGEST_TABLE", 100)
+    schedule = keras.optimizers.schedules.PolynomialDecay(1.0, 2000, 0.5)  # a line: exact between its points
+    rates = rates_of(keras.optimizers.SGD(schedule), 0, 0, 1999)
+    assert len(rates.versions) <= 102 < LONGEST_TABLE and rates.versions[-1] >= 1999
+    ahead = np.arange(2000)
+    np.testing.assert_allclose(rate_at(rates, ahead), 1.0 - ahead / 4000, rtol=1e-5)
+
+
+def test_a_rate_that_is_a_number_holds_for_all_updates(keras: Any) -> None:
+    optimizer = keras.optimizers.SGD(0.1)
+    optimizer.learning_rate = 0.25
+    rates = rates_of(optimizer, 40, 7, 100)
+    assert (list(rates.versions), list(rates.rates)) == ([0], [0.25])
+
+
+def test_the_base_rate_is_never_0(keras: Any) -> None:
+    """The servers multiply it by a factor from the table; a warm-up begins at 0, and a rate may be 0 throughout."""
+    warm_up = keras.optimizers.schedules.CosineDecay(0.0, 10, warmup_target=0.2, warmup_steps=5)
+    assert spec_of(keras.optimizers.SGD(warm_up)).hyperparameters["learning_rate"] == pytest.approx(0.2)
+    assert spec_of(keras.optimizers.SGD(0.0)).hyperparameters["learning_rate"] == 1.0
