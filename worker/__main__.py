@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
     try:
         worker = Worker(settings, control, job)
         on_signals(lambda number, frame: worker.stop())
-        worker.deputy.hear_signals()
+        worker.watchdog.observe_signals()
         worker.run()
     except (Diverged, DatasetError, ModelError, ValueError) as error:
         return fail(error, DELIBERATE)

@@ -20,11 +20,11 @@ import numpy as np
 
 from downpour.bench.chaos.marks import initial_weights, mark
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.channel import PROTOCOL
-from downpour.protos.errors import DownpourError, Fenced, FutureVersion, UnknownWorker
+from downpour.protos.errors import DownpourError
 from downpour.protos.layout import TRAINED, Layout
-from downpour.worker.exchange.client import Client, Samples
-from downpour.worker.exchange.coordinator_client import CoordinatorClient, Heartbeat
+from downpour.worker.exchange.client import Samples
+from downpour.worker.exchange.coordinator_client import CoordinatorClient
+from downpour.worker.exchange.session import SESSION_LOST, Session, SessionSettings
 
 BOARD, SHAPE = "DOWNPOUR_CHAOS_BOARD", "DOWNPOUR_CHAOS_SHAPE"
 # Places on the board: a byte that ends the pauses, then of each worker one that is 1 while a push is in flight, one
@@ -67,59 +67,35 @@ class ChaosWorker:
     def run(self) -> int:
         """Works until the job is over; returns the exit code."""
         job = self._control.describe(60.0)
-        rejoin = False
+        registration = pb.RegisterRequest(worker=self._number, layout=self._layout.to_proto(), data=self._data)
+        session = Session(self._control, job, registration, SessionSettings(timeout_s=CALL_TIMEOUT_S))
+        session.register()
         while True:
-            session = self._register(job, rejoin)
-            client = Client(session, self._layout, job.codec, CALL_TIMEOUT_S, job.transport)
-            number = session.session
-            heartbeat = Heartbeat(self._control, number, job.heartbeat_s, client.watch, client.give_up)
             try:
-                reason = self._live(job, number, client, heartbeat)
-                self._control.leave(number, bool(reason), reason)
+                reason = self._work(job, session)
+                session.leave(reason)
                 return 1 if reason else 0
-            except (UnknownWorker, Fenced, FutureVersion):
-                rejoin = True
+            except SESSION_LOST as error:
+                self._board[BUSY + self._number] = 0
+                session.rejoin(error)
             finally:
                 self._board[BUSY + self._number] = 0
-                heartbeat.stop()
-                client.close()
 
-    def _register(self, job: pb.JobDescription, rejoin: bool) -> pb.RegisterReply:
-        request = pb.RegisterRequest(
-            protocol=PROTOCOL,
-            job=job.job,
-            worker=self._number,
-            rejoin=rejoin,
-            layout=self._layout.to_proto(),
-            data=self._data,
-            pid=os.getpid(),
-        )
-        return self._control.register(request)
-
-    def _live(self, job: pb.JobDescription, session: int, client: Client, heartbeat: Heartbeat) -> str:
-        """One session; returns why the job failed, empty if it ended well."""
-        self._await_start(session, client)
+    def _work(self, job: pb.JobDescription, session: Session) -> str:
+        """Works until the session is lost; returns why the job failed, empty if it ended well."""
+        samples = len(self._gradient) // self._slices
+        session.await_start(lambda client: client.initialise(initial_weights(self._slices, samples)))
         while True:
-            task = self._control.lease(session)
+            task = self._control.lease(session.number)
             if task.kind == pb.TRAIN:
-                self._train(job, task, client, heartbeat)
+                self._train(job, task, session)
             elif task.kind in (pb.VALIDATE, pb.FINISH):
-                self._evaluate(session, task, client)
+                self._evaluate(session, task)
             elif task.kind == pb.END:
                 return task.reason
 
-    def _await_start(self, session: int, client: Client) -> None:
-        initialised = False
-        while True:
-            reply = self._control.ready(session, initialised, warm=True)
-            if reply.initialise:
-                client.initialise(initial_weights(self._slices, len(self._gradient) // self._slices))
-                initialised = True
-            if reply.start or reply.end:
-                return
-
-    def _train(self, job: pb.JobDescription, task: pb.Task, client: Client, heartbeat: Heartbeat) -> None:
-        client.pull()
+    def _train(self, job: pb.JobDescription, task: pb.Task, session: Session) -> None:
+        session.client.pull()
         for start in range(task.start, task.stop, job.batch_size):
             stop = min(start + job.batch_size, task.stop)
             mark(self._gradient, self._slices, task.epoch, start, stop)
@@ -128,25 +104,24 @@ class ChaosWorker:
             samples = Samples(stop - start, task.lease, task.epoch, start, stop, loss=1.0)
             push = self._board[BEGUN + self._number] = (self._board[BEGUN + self._number] + 1) % 256
             self._board[BUSY + self._number] = 1
-            replies = client.push_pull(self._gradient, 1.0, samples).replies
+            replies = session.client.push_pull(self._gradient, 1.0, samples).replies
             self._board[BUSY + self._number] = 0
             self._board[ANSWERED + self._number] = push
-            if heartbeat.lost is not None:
-                raise heartbeat.lost
-            if heartbeat.drain or any(reply.drain for reply in replies):
+            session.check()
+            if session.draining or any(reply.drain for reply in replies):
                 return
 
-    def _evaluate(self, session: int, task: pb.Task, client: Client) -> None:
+    def _evaluate(self, session: Session, task: pb.Task) -> None:
         """What it uploads as the model are the weights, as they are."""
-        flat = client.pull(task.pin).flat
+        flat = session.client.pull(task.pin).flat
         result = pb.Evaluation(samples=1, loss=float(flat.sum()), accuracy=0.5)
-        request = pb.ReportRequest(session=session, kind=task.kind, epoch=task.epoch, validation=result)
+        request = pb.ReportRequest(session=session.number, kind=task.kind, epoch=task.epoch, validation=result)
         if task.kind == pb.FINISH:
             request.test.CopyFrom(result)
             with tempfile.TemporaryDirectory(prefix="downpour-chaos-") as folder:
                 path = Path(folder) / "weights"
                 path.write_bytes(flat.tobytes())
-                self._control.upload(session, path)
+                self._control.upload(session.number, path)
         self._control.report(request)
 
 

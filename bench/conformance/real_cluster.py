@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.channel import PROTOCOL
 from downpour.protos.layout import Layout
-from downpour.worker.exchange.client import Client, Pulled, Samples
+from downpour.worker.exchange.client import Pulled, Samples
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
+from downpour.worker.exchange.session import Session, SessionSettings
 
 ROOT = Path(__file__).parent.parent
 CALL_TIMEOUT_S = 30.0
@@ -42,22 +42,17 @@ class NumpyWorker:
             initial: `float32[n]`.
             wait_s: Emulated compute of a step.
         """
-        self._wait_s, self._control = wait_s, control
+        self._wait_s = wait_s
         self.replies: list[pb.Reply] = []
         self.last = initial
         job = control.describe(CALL_TIMEOUT_S)
         layout = Layout.of([("w", (len(initial),), pb.TRAINED)])
         data = pb.DatasetInfo(name="numbers", checksum="0", train_samples=1 << 40)
-        self._session = control.register(
-            pb.RegisterRequest(protocol=PROTOCOL, job=job.job, layout=layout.to_proto(), data=data)
-        )
-        self.number = self._session.worker
-        self._client = Client(self._session, layout, job.codec, CALL_TIMEOUT_S, "grpc")
-        initialised = False
-        while not (reply := control.ready(self._session.session, initialised, warm=True)).start:
-            if reply.initialise:
-                self._client.initialise(initial)
-                initialised = True
+        registration = pb.RegisterRequest(layout=layout.to_proto(), data=data)
+        self._session = Session(control, job, registration, SessionSettings("grpc", CALL_TIMEOUT_S))
+        self._session.register()
+        self.number, self._client = self._session.worker, self._session.client
+        self._session.await_start(lambda client: client.initialise(initial))
         self.pulled: Pulled = self.pull()
 
     def pull(self) -> Pulled:
@@ -77,8 +72,7 @@ class NumpyWorker:
     def leave(self) -> None:
         """Takes a last look at the weights and ends the session."""
         self.last = self.pull().flat
-        self._client.close()
-        self._control.leave(self._session.session, False, "")
+        self._session.leave()
 
     @staticmethod
     def _keep(pulled: Pulled) -> Pulled:

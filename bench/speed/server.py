@@ -12,10 +12,9 @@ from contextlib import contextmanager
 import numpy as np
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.channel import PROTOCOL
 from downpour.protos.layout import Layout
-from downpour.worker.exchange.client import Client
-from downpour.worker.exchange.coordinator_client import CoordinatorClient, Heartbeat
+from downpour.worker.exchange.coordinator_client import CoordinatorClient
+from downpour.worker.exchange.session import Session, SessionSettings
 
 DATA = pb.DatasetInfo(name="bench", checksum="none", train_samples=1 << 20)
 START_TIMEOUT_S = 60.0
@@ -49,38 +48,26 @@ class NumpyWorker:
     """A worker that registers, and initialises if it is the first; its gradients are whatever is pushed.
 
     Attributes:
+        session: Its session.
         client: Its connections.
     """
 
     def __init__(
-        self,
-        address: str,
-        size: int,
-        transport: str,
-        codec: str = "float32",
-        timeout_s: float = 60.0,
-        initial: np.ndarray | None = None,
+        self, address: str, size: int, transport: str, timeout_s: float = 60.0, initial: np.ndarray | None = None
     ) -> None:
         """Joins a job whose weights are one vector `float32[size]`, zero if no `initial` ones are given."""
         layout = Layout.of([("weights", (size,), pb.TRAINED)])
         self._control = CoordinatorClient(address, timeout_s)
-        job = self._control.describe(START_TIMEOUT_S).job
-        request = pb.RegisterRequest(protocol=PROTOCOL, job=job, layout=layout.to_proto(), data=DATA)
-        self.session = self._control.register(request)
-        self.client = Client(self.session, layout, codec, timeout_s, transport)
-        self._heartbeat = Heartbeat(self._control, self.session.session, 1.0, self.client.watch)
-        done = False
-        while True:
-            reply = self._control.ready(self.session.session, done, warm=True)
-            if reply.initialise:
-                self.client.initialise(np.zeros(size, np.float32) if initial is None else initial)
-                done = True
-            if reply.start:
-                return
+        job = self._control.describe(START_TIMEOUT_S)
+        registration = pb.RegisterRequest(layout=layout.to_proto(), data=DATA)
+        settings = SessionSettings(transport, timeout_s, heartbeat_s=1.0)
+        self.session = Session(self._control, job, registration, settings)
+        self.session.register()
+        self.client = self.session.client
+        weights = np.zeros(size, np.float32) if initial is None else initial
+        self.session.await_start(lambda client: client.initialise(weights))
 
     def close(self) -> None:
         """Leaves."""
-        self._heartbeat.stop()
-        self.client.close()
-        self._control.leave(self.session.session, False, "")
+        self.session.leave()
         self._control.close()

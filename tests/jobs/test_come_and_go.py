@@ -90,7 +90,7 @@ def test_a_worker_that_is_stopped_beyond_its_session_wakes_is_told_and_joins_aga
         finally:
             victim.resume()
         wait_until(lambda: pushed(run, 1, incarnation=2) > 0, "it has joined again, and pushes")
-        assert "session lost, joining again" in (run / "logs" / "worker-1.log").read_text()
+        assert "session lost, registering again" in (run / "logs" / "worker-1.log").read_text()
         assert victim.is_running()
     trace = np.load(run / "trace.npy")
     assert (uses(trace, epochs, 57_000) == 1).all()

@@ -195,10 +195,10 @@ def test_a_worker_that_hangs_but_lives_loses_its_lease(tmp_path: Path) -> None:
 
         def expelled() -> bool:
             push_leased(living, 1)
-            return hung.heartbeat.lost is not None
+            return hung.membership.lost is not None
 
         wait_until(expelled, "the worker that does nothing is told that it has left")
-        assert isinstance(hung.heartbeat.lost, UnknownWorker)
+        assert isinstance(hung.membership.lost, UnknownWorker)
         assert any("lives but has done nothing" in note for note in cluster.status().notes)
         push_leased(living, 1)
         cluster.stop()

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.channel import PROTOCOL
 from downpour.protos.layout import TRAINED, Layout
 from downpour.worker.exchange.client import Client
-from downpour.worker.exchange.coordinator_client import CoordinatorClient, Heartbeat
+from downpour.worker.exchange.coordinator_client import CoordinatorClient
+from downpour.worker.exchange.session import Session, SessionSettings
 from tests.support.paths import ROOT
 
 DEADLINE_S = 60.0  # generous: a machine may be busy, and a timing is never a test
@@ -168,40 +168,44 @@ def running(folder: Path, shards: int = 1, **flags: Any) -> Iterator[Cluster]:
         cluster.close()
 
 
+class ProxiedCoordinator(CoordinatorClient):
+    """A coordinator whose workers reach the shards through proxies."""
+
+    def __init__(self, address: str, via: Callable[[str], str]) -> None:
+        super().__init__(address, DEADLINE_S)
+        self._via = via
+
+    def register(self, request: pb.RegisterRequest) -> pb.RegisterReply:
+        reply = super().register(request)
+        for shard in reply.shards:
+            shard.address = self._via(shard.address)
+        return reply
+
+
 class Member:
-    """A worker in this process: a session, its heartbeat and its streams."""
+    """A worker in this process, with a session and no model."""
 
     def __init__(
         self, address: str, layout: Layout, data: pb.DatasetInfo = DATA, worker: int | None = None,
         transport: str = "grpc", via: Callable[[str], str] = lambda address: address, beats: bool = True,
     ) -> None:  # fmt: skip
-        self.control = CoordinatorClient(address, DEADLINE_S)
+        self.control = ProxiedCoordinator(address, via)
         self.job = self.control.describe(DEADLINE_S)
         self.layout = layout
-        request = pb.RegisterRequest(
-            protocol=PROTOCOL, job=self.job.job, layout=layout.to_proto(), data=data, worker=worker, pid=os.getpid()
-        )
-        self.session = self.control.register(request)
+        settings = SessionSettings(transport, DEADLINE_S, heartbeat_s=None if beats else 1e9)
+        registration = pb.RegisterRequest(layout=layout.to_proto(), data=data, worker=worker)
+        self.membership = Session(self.control, self.job, registration, settings)
+        self.membership.register()
+        self.session = self.membership.reply
         self.worker, self.incarnation = self.session.worker, self.session.incarnation
-        reached = pb.RegisterReply()
-        reached.CopyFrom(self.session)
-        for shard in reached.shards:
-            shard.address = via(shard.address)
-        self.client = Client(reached, layout, self.job.codec, DEADLINE_S, transport)
-        every_s = self.job.heartbeat_s if beats else 1e9
-        self.heartbeat = Heartbeat(self.control, self.session.session, every_s, self.client.watch)
+
+    @property
+    def client(self) -> Client:
+        return self.membership.client
 
     def await_start(self, initial: np.ndarray) -> None:
-        initialised = False
-        while True:
-            reply = self.control.ready(self.session.session, initialised, warm=True)
-            if reply.initialise:
-                self.client.initialise(initial)
-                initialised = True
-            if reply.start:
-                return
+        self.membership.await_start(lambda client: client.initialise(initial))
 
     def close(self) -> None:
-        self.heartbeat.stop()
-        self.client.close()
+        self.membership.disconnect()
         self.control.close()

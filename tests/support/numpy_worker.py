@@ -44,7 +44,7 @@ def train(member: Member, pause_s: float = 0.0) -> None:
             _evaluate(member, task)
         elif task.kind == pb.END:
             assert not task.reason, task.reason
-            member.control.leave(member.session.session, False, "")
+            member.membership.leave()
             return
 
 
@@ -57,7 +57,7 @@ def _train(member: Member, task: pb.Task, seq: int, pause_s: float) -> int:
         gradient = integer_gradient(member.worker, seq, member.layout.size)
         samples = Samples(stop - start, task.lease, task.epoch, start, stop, loss=1.0)
         replies = member.client.push_pull(gradient, 1.0, samples).replies
-        if member.heartbeat.drain or any(reply.drain for reply in replies):
+        if member.membership.draining or any(reply.drain for reply in replies):
             break
     return seq
 

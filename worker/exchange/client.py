@@ -62,6 +62,7 @@ class Client:
 
     Attributes:
         transports: How payloads travel to each shard: `shm` or `grpc`.
+        pushed: Whether a push has been answered.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class Client:
         self._generations = [shard.generation for shard in session.shards]
         self._versions = [0] * len(self._links)
         self._vectors: list[np.ndarray | None] = [None] * len(self._links)  # of those versions, while they are kept
-        self._seq = 0
+        self._seq, self.pushed = 0, False
         several = len(self._links) > 1
         memory = [pages(4 * layout.size if several else 0) for _ in range(1 + overlap)]
         self._flats = [np.frombuffer(one, np.float32) for one in memory]
@@ -200,17 +201,19 @@ class Client:
         Raises:
             DownpourError: As a shard said, or Unreachable, or DeadlineExceeded.
         """
-        return self._pulled(self._receive())
+        pulled = self._pulled(self._receive())
+        self.pushed = True
+        return pulled
 
     def watch(self, now: float) -> None:
         """Breaks off streams whose replies are overdue; to be called from another thread."""
         for link in self._links:
             link.watch(now)
 
-    def give_up(self, error: DownpourError) -> None:
-        """The session is over: a shard that is gone is not waited for; to be called from another thread."""
+    def end(self, error: DownpourError) -> None:
+        """Stop waiting for shards that do not answer, as the session has ended with `error`; thread-safe."""
         for link in self._links:
-            link.ended = error
+            link.end(error)
 
     def close(self) -> None:
         """Ends all connections."""

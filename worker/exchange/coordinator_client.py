@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,34 +13,43 @@ import grpc
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos import parameter_server_pb2_grpc as rpc
 from downpour.protos.channel import PROTOCOL, open_channel
-from downpour.protos.errors import DeadlineExceeded, DownpourError, Unreachable, error_of
-from downpour.worker.exchange.outage import CoordinatorGone, Outage
+from downpour.protos.errors import DeadlineExceeded, Unreachable, error_of
+from downpour.worker.exchange.outage import RESUMABLE, Outage
 
 RETRY_FIRST_S, RETRY_MOST_S = 0.1, 2.0
 RESOLVE_AGAIN_S = 5.0
-HURRIED_BEAT_S = 0.25  # between heartbeats, where somebody waits for the end
 UPLOAD_CHUNK_BYTES = 1 << 20
 
 
 class CoordinatorClient:
-    """Calls to the coordinator at one address.
-
-    Attributes:
-        absence: Whether it answers; says how long it is waited for.
-    """
+    """Calls to the coordinator at one address."""
 
     def __init__(self, address: str, call_timeout_s: float) -> None:
-        """Opens no connection yet.
+        """Prepare a connection, which the first call opens.
 
         Args:
             address: `HOST:PORT`.
-            call_timeout_s: Deadline of a call, and how long an unreachable server is tried again, unless `absence`
-                says otherwise.
+            call_timeout_s: Deadline of a call, and how long calls to an unreachable server are repeated, unless
+                `tolerate_outage` sets another time.
         """
-        self.address, self.absence = address, Outage(address)
+        self.address, self._outage = address, Outage(address)
         self._timeout_s = call_timeout_s
         self._channel = open_channel(address)
         self._stub = rpc.CoordinatorStub(self._channel)
+
+    @property
+    def away(self) -> bool:
+        """Whether the server did not answer when it was last called."""
+        return self._outage.away
+
+    def tolerate_outage(self, limit_s: float, advice: str = RESUMABLE) -> None:
+        """Repeat calls to a server that does not answer for `limit_s`, whatever their own deadlines; 0: not at all.
+
+        Args:
+            limit_s: How long the server may be away.
+            advice: End of the error's text once that time is over.
+        """
+        self._outage.tolerate(limit_s, advice)
 
     def describe(self, timeout_s: float) -> pb.JobDescription:
         """What the job is; waits for a server that is still starting, and for a name that is not yet known.
@@ -108,7 +116,7 @@ class CoordinatorClient:
     def leave(self, session: int, failed: bool, reason: str, step_s: float = 0.0, exchange_s: float = 0.0) -> None:
         """Ends the session; `step_s` and `exchange_s` are what its time went to."""
         request = pb.LeaveRequest(session=session, failed=failed, reason=reason, step_s=step_s, exchange_s=exchange_s)
-        if self.absence.away:
+        if self._outage.away:
             raise Unreachable(f"the server at {self.address} does not answer")
         self._call(self._stub.Leave, request, 5.0)
 
@@ -132,91 +140,16 @@ class CoordinatorClient:
         while True:
             try:
                 reply = method(request, timeout=max(0.01, deadline - time.monotonic()))
-                self.absence.answered()
+                self._outage.answered()
                 return reply
             except grpc.RpcError as failure:
                 error = error_of(failure, self.address)
                 if not isinstance(error, Unreachable):
-                    self.absence.answered()
+                    self._outage.answered()
                     raise error from failure
-                if self.absence.missed():
+                if self._outage.missed():
                     deadline = time.monotonic() + timeout_s
                 elif time.monotonic() + pause_s > deadline:
                     raise error from failure
             threading.Event().wait(pause_s)
             pause_s = min(2 * pause_s, RETRY_MOST_S)
-
-
-class Heartbeat:
-    """Renews a session from a thread of its own, and watches that awaited messages do arrive.
-
-    Attributes:
-        lost: Why the session has ended, as the coordinator said; None while it lives.
-        drain: Whether the worker is to finish no more than its batch.
-        over: How the job has ended; empty while it goes on.
-        deadline: Time (monotonic) by which evaluations must be done, as somebody waits for the end of the job.
-    """
-
-    def __init__(
-        self,
-        control: CoordinatorClient,
-        session: int,
-        every_s: float,
-        watch: Callable[[float], None],
-        ended: Callable[[DownpourError], None] = lambda error: None,
-    ) -> None:
-        """Starts.
-
-        Args:
-            control: The coordinator.
-            session: To renew.
-            every_s: Time between two heartbeats.
-            watch: Called about four times a second with the time.
-            ended: Told why the session has ended.
-        """
-        self.lost: DownpourError | None = None
-        self.drain, self.over, self.deadline = False, "", math.inf
-        self._control, self._session, self._every_s, self._watch = control, session, every_s, watch
-        self._ended = ended
-        self._stopped = threading.Event()
-        self._threads = [threading.Thread(target=run, daemon=True) for run in (self._beat, self._look)]
-        for thread in self._threads:
-            thread.start()
-
-    @property
-    def hurried(self) -> bool:
-        """Whether somebody waits for the end of the job."""
-        return not math.isinf(self.deadline)
-
-    def stop(self) -> None:
-        """Ends the threads."""
-        self._stopped.set()
-
-    def _beat(self) -> None:
-        while not self._stopped.wait(HURRIED_BEAT_S if self.hurried else self._every_s):
-            try:
-                reply = self._control.heartbeat(self._session)
-                self.drain, self.over = reply.drain, self.over or reply.final_phase
-                if reply.remaining_s:
-                    self.deadline = time.monotonic() + reply.remaining_s
-                    self._control.absence.wait_for(0.0)  # a server that goes now does not come back
-            except (DeadlineExceeded, Unreachable) as error:
-                if isinstance(error, CoordinatorGone):
-                    self._end(error)
-                    return
-                continue  # the data plane will notice, and has its own deadline
-            except ValueError:
-                if self._stopped.is_set():
-                    return  # gRPC's word for a channel that was closed meanwhile
-                raise
-            except DownpourError as error:
-                self._end(error)
-                return
-
-    def _end(self, error: DownpourError) -> None:
-        self.lost = error
-        self._ended(error)
-
-    def _look(self) -> None:
-        while not self._stopped.wait(0.25):
-            self._watch(time.monotonic())

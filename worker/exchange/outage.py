@@ -1,4 +1,4 @@
-"""A coordinator that does not answer: noticed at once, said once, and waited for."""
+"""Outages of the coordinator: detected with the first call that fails, logged once, and tolerated for a while."""
 
 from __future__ import annotations
 
@@ -9,67 +9,67 @@ from downpour.protos.errors import Unreachable
 from downpour.protos.logs import log
 
 RESUMABLE = " (its --reconnect-s). Its job can be resumed from the last checkpoint."
-SAY_S = 0.3  # a connection that broke and is made anew is no absence
+LOG_AFTER_S = 0.3  # a connection that broke and is made anew is no outage
 
 
 class CoordinatorGone(Unreachable):
-    """The server has been away for longer than it is waited for."""
+    """The server has been away for longer than an outage is tolerated."""
 
 
 class Outage:
-    """Since when nobody answers at an address. For several threads."""
+    """The time since which a server has not answered; may be used by several threads."""
 
     def __init__(self, address: str) -> None:
-        """Nothing has been asked yet; until `wait_for` is called, calls have only their own deadlines.
+        """Record no outage yet; until `tolerate` is called, calls have only their own deadlines.
 
         Args:
             address: `HOST:PORT`.
         """
         self._address = address
-        self._patience_s: float | None = None
-        self._then = RESUMABLE
+        self._limit_s: float | None = None
+        self._advice = RESUMABLE
         self._since_s: float | None = None
-        self._said = False
+        self._logged = False
         self._lock = threading.Lock()
 
-    def wait_for(self, patience_s: float, then: str = RESUMABLE) -> None:
-        """From now on the server may be away for so long; 0: it will not come back. `then` ends what is said after."""
-        self._patience_s, self._then = patience_s, then
+    def tolerate(self, limit_s: float, advice: str = RESUMABLE) -> None:
+        """Allow the server to be away for `limit_s` from now on; 0: it will not come back. `advice` ends the error."""
+        self._limit_s, self._advice = limit_s, advice
 
     @property
     def away(self) -> bool:
-        """Whether the server was missed when it was last called."""
+        """Whether the server did not answer when it was last called."""
         return self._since_s is not None
 
     def missed(self) -> bool:
-        """Nobody has answered; returns whether the call is to be repeated whatever its own deadline.
+        """Record that a call was not answered; return whether to repeat it whatever its own deadline.
 
         Raises:
-            Gone: The server has been away for too long.
+            CoordinatorGone: The server has been away for longer than is tolerated.
         """
-        now, patience_s = time.monotonic(), self._patience_s
+        now, limit_s = time.monotonic(), self._limit_s
         with self._lock:
             since_s = self._since_s = now if self._since_s is None else self._since_s
-            say = bool(patience_s) and not self._said and now > since_s + SAY_S
-            self._said |= say
-        if patience_s is None:
+            first = bool(limit_s) and not self._logged and now > since_s + LOG_AFTER_S
+            self._logged |= first
+        if limit_s is None:
             return False
-        if now > since_s + patience_s:
+        if now > since_s + limit_s:
             raise CoordinatorGone(
-                f"the server at {self._address} is gone and was not back within {patience_s:g} s{self._then}"
-                if patience_s
+                f"the server at {self._address} is gone and was not back within {limit_s:g} s{self._advice}"
+                if limit_s
                 else f"the server at {self._address} is gone, while its job was ending."
             )
-        if say:
-            log(f"the server at {self._address} does not answer: waiting up to {patience_s:g} s for it to come back")
+        if first:
+            log(f"the server at {self._address} does not answer: waiting up to {limit_s:g} s for it to come back")
         return True
 
     def answered(self) -> None:
-        """The server has answered."""
+        """Record that the server has answered, which ends the outage."""
         if self._since_s is None:
             return
         with self._lock:
-            since_s, said = self._since_s, self._said
-            self._since_s, self._said = None, False
-        if said and since_s is not None:
+            since_s, logged = self._since_s, self._logged
+            self._since_s, self._logged = None, False
+        if logged and since_s is not None:
             log(f"the server at {self._address} answers again, after {time.monotonic() - since_s:.1f} s")

@@ -21,7 +21,6 @@ class Transport(ABC):
     Attributes:
         address: Of the shard, for messages.
         resends_weights: Whether weights that the worker holds already would be sent again, if asked for.
-        ended: Why nobody will answer any more: the session is over; None while it lasts.
     """
 
     resends_weights = True
@@ -36,7 +35,7 @@ class Transport(ABC):
         self.address = address
         self._timeout_s = timeout_s
         self._unanswered = False
-        self.ended: DownpourError | None = None
+        self._ended: DownpourError | None = None
 
     def send(self, header: pb.Request, *parts: Buffer) -> None:
         """Sends a request; the `parts` of its payload must not change until its reply is there."""
@@ -59,14 +58,18 @@ class Transport(ABC):
                 self._unanswered = False
                 return reply
             except Unreachable:
-                if self.ended is not None:
-                    raise self.ended from None
+                if self._ended is not None:
+                    raise self._ended from None
                 if time.monotonic() + pause_s > give_up_s:
                     raise
             threading.Event().wait(pause_s)
             pause_s = min(2 * pause_s, RETRY_MOST_S)
             self._reconnect()
             self._repeat()
+
+    def end(self, error: DownpourError) -> None:
+        """Stop waiting for a shard that does not answer, as the session has ended with `error`; thread-safe."""
+        self._ended = error
 
     def watch(self, now: float) -> None:  # noqa: B027 - most need no help
         """Breaks off if an awaited reply is overdue at `now`; to be called from another thread."""

@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
         return 1
     if settings.worker:  # pictures of a script are worker 0's to show
         os.environ.setdefault("MPLBACKEND", "Agg")
-    control.absence.wait_for(AWAY_S, NOT_KEPT)
+    control.tolerate_outage(AWAY_S, NOT_KEPT)
     member = ScriptWorker(control, job, settings.worker, settings.call_timeout_s)
     prepare(member, settings.threads, job.seed)
     try:

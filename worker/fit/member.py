@@ -1,10 +1,8 @@
-"""A script's worker in its cluster: session, connections to the shards, meetings with the others."""
+"""A script's worker in its cluster: one session for each call of `fit`, and the barriers with the other workers."""
 
 from __future__ import annotations
 
 import functools
-import os
-import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,12 +12,11 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.channel import PROTOCOL
-from downpour.protos.errors import DownpourError, Fenced, FutureVersion, UnknownWorker
+from downpour.protos.errors import DownpourError, UnknownWorker
 from downpour.protos.layout import Layout
 from downpour.worker.exchange.client import Client, Pulled, Samples
-from downpour.worker.exchange.coordinator_client import CoordinatorClient, Heartbeat
-from downpour.worker.exchange.error_feedback import ErrorFeedback
+from downpour.worker.exchange.coordinator_client import CoordinatorClient
+from downpour.worker.exchange.session import SESSION_LOST, Session, SessionSettings
 from downpour.worker.exchange.timing import TimeSpent
 
 if TYPE_CHECKING:
@@ -27,7 +24,6 @@ if TYPE_CHECKING:
 
 LEADER = 0
 RETRY_S = 0.2
-SESSION_LOST = (UnknownWorker, Fenced, FutureVersion)
 T = TypeVar("T")
 
 
@@ -87,10 +83,7 @@ class ScriptWorker:
         self.stages = 0
         self.spent = TimeSpent()
         self._stage: Stage | None = None
-        self._session = pb.RegisterReply()
-        self._client: Client | None = None
-        self._heartbeat: Heartbeat | None = None
-        self._feedback: ErrorFeedback | None = None
+        self._session: Session | None = None  # of the present call of fit
         # TensorFlow calls from any thread of its own, and gRPC's event loop wants one.
         self._thread = ThreadPoolExecutor(1, "shards")
 
@@ -102,7 +95,7 @@ class ScriptWorker:
     @property
     def draining(self) -> bool:
         """Whether training is to stop with the batch that there is."""
-        return self._heartbeat is not None and self._heartbeat.drain
+        return self._session is not None and self._session.draining
 
     @property
     def seed(self) -> int:
@@ -123,8 +116,9 @@ class ScriptWorker:
             DownpourError: As the coordinator or a shard said.
         """
         self.stages += 1
-        self._stage, self._feedback = stage, None
-        self._join()
+        self._stage, self._session = stage, self._session_of(stage)
+        self._session.register()
+        self._await_start(stage)
         return None if self.past else self.pull()[0]
 
     def leave(self, failure: str = "") -> None:
@@ -132,16 +126,11 @@ class ScriptWorker:
         if self.leases is not None:
             self.leases.clear()
             self.leases = None
-        if self._heartbeat is None:
+        session, self._session = self._session, None
+        if session is None or self.past:
             return
-        lost = self._heartbeat.lost
-        self._part()
-        if not isinstance(lost, UnknownWorker):
-            try:
-                spent, self.spent = self.spent, TimeSpent()
-                self._control.leave(self._session.session, bool(failure), failure, spent.step_s, spent.exchange_s)
-            except DownpourError:
-                return  # the coordinator will see that the session is silent
+        spent, self.spent = self.spent, TimeSpent()
+        session.leave(failure, spent)
 
     def close(self) -> None:
         """Ends the connection to the coordinator."""
@@ -149,12 +138,8 @@ class ScriptWorker:
         self._thread.shutdown()
         self._control.close()
 
-    def _join(self) -> None:
-        assert self._stage is not None
-        stage = self._stage
-        request = pb.RegisterRequest(
-            protocol=PROTOCOL,
-            job=self._job.job,
+    def _session_of(self, stage: Stage) -> Session:
+        registration = pb.RegisterRequest(
             worker=self.rank,
             layout=stage.layout.to_proto(),
             data=pb.DatasetInfo(
@@ -163,55 +148,35 @@ class ScriptWorker:
                 train_samples=stage.samples,
                 lease_samples=stage.lease_samples,
             ),
-            pid=os.getpid(),
-            host=socket.gethostname(),
             environment=stage.facts,
             fit_call=self.stages,
             optimizer=stage.carried,
         )
-        self._session = self._control.register(request)
-        self.past, self.decisions = self._session.fit_completed, list(self._session.decisions)
-        if self.past:
-            return
-        self._client = self._run(self._connect)
-        self._heartbeat = Heartbeat(
-            self._control, self._session.session, self._job.heartbeat_s, self._client.watch, self._client.give_up
-        )
-        initialised = False
-        while True:
-            reply = self._control.ready(self._session.session, initialised, warm=True)
-            if reply.initialise:
-                self._run(lambda: self._initialise(stage))
-                initialised = True
-            if reply.start or reply.end:
-                return
+        settings = SessionSettings(timeout_s=self._timeout_s, fixed_rank=True)
+        return Session(self._control, self._job, registration, settings, self._run)
 
-    def _initialise(self, stage: Stage) -> None:
-        self._connected.initialise(stage.initial)
+    def _await_start(self, stage: Stage) -> None:
+        session = self._registered
+        self.past, self.decisions = session.reply.fit_completed, list(session.reply.decisions)
+        if not self.past:
+            session.await_start(lambda client: self._initialise(client, stage))
+
+    @staticmethod
+    def _initialise(client: Client, stage: Stage) -> None:
+        client.initialise(stage.initial)
         for name, slot in stage.slots.items():
             whole = np.zeros(stage.layout.size, np.float32)
             whole[: len(slot)] = slot
-            self._connected.assign(whole, name, stage.step)
+            client.assign(whole, name, stage.step)
 
-    def _connect(self) -> Client:
-        assert self._stage is not None
-        layout, session = self._stage.layout, self._session
-        if self._feedback is None:
-            slices = layout.cut(len(session.shards))
-            self._feedback = ErrorFeedback(self._job.codec, slices, (self._job.seed, session.worker))
-        return Client(session, layout, self._job.codec, self._timeout_s, self._job.transport, self._feedback)
-
-    def _part(self) -> None:
-        if self._heartbeat is not None:
-            self._heartbeat.stop()
-        if self._client is not None:
-            self._run(self._client.close)
-        self._heartbeat = self._client = None
+    @property
+    def _registered(self) -> Session:
+        assert self._session is not None, "a worker must be within fit"
+        return self._session
 
     @property
     def _connected(self) -> Client:
-        assert self._client is not None, "a worker must be within fit"
-        return self._client
+        return self._registered.client
 
     def _run(self, call: Callable[[], T]) -> T:
         return self._thread.submit(call).result()
@@ -230,14 +195,13 @@ class ScriptWorker:
         """
 
         def exchange() -> Pulled:
-            if self._heartbeat is not None and self._heartbeat.lost is not None:
-                raise self._heartbeat.lost
+            self._registered.check()
             return self._connected.push_pull(gradient, norm, samples, nonfinite=not np.isfinite(norm))
 
         try:
             return self._run(exchange).flat
-        except SESSION_LOST:
-            self._rejoin()
+        except SESSION_LOST as error:
+            self._rejoin(error)
             return self.pull()[0]
 
     def assign(self, flat: np.ndarray) -> None:
@@ -257,23 +221,24 @@ class ScriptWorker:
     def _again(self, call: Callable[[], T]) -> T:
         try:
             return self._run(call)
-        except SESSION_LOST:
-            self._rejoin()
+        except SESSION_LOST as error:
+            self._rejoin(error)
             return self._run(call)
 
     def lease(self) -> pb.Task:
         """Waits a while for the next samples of this epoch."""
         while True:
             try:
-                return self._control.lease(self._session.session)
+                return self._control.lease(self._registered.number)
             except UnknownWorker:
                 time.sleep(RETRY_S)  # the thread that pushes joins again
 
-    def _rejoin(self) -> None:
+    def _rejoin(self, error: DownpourError) -> None:
+        assert self._stage is not None
         if self.leases is not None:
             self.leases.clear()
-        self._part()
-        self._join()
+        self._registered.rejoin(error)
+        self._await_start(self._stage)
         if self.past:
             raise UnknownWorker("the others are through with this call of fit: this worker was silent too long.")
 
@@ -281,17 +246,17 @@ class ScriptWorker:
 
     def set_rates(self, rates: pb.LearningRates) -> None:
         """Says the learning rate of the updates to come; worker 0 alone."""
-        self._control.set_rates(pb.SetLearningRatesRequest(session=self._session.session, rates=rates))
+        self._control.set_rates(pb.SetLearningRatesRequest(session=self._registered.number, rates=rates))
 
     def meet(self, epoch: int, values: Sequence[float], stop: bool = False, farewell: bool = False) -> pb.BarrierReply:
         """Waits for the others; all but worker 0, also for what it decides."""
         request = pb.BarrierRequest(epoch=epoch, values=values, stop=stop, end_of_fit=farewell)
         while True:
-            request.session = self._session.session
+            request.session = self._registered.number
             try:
                 reply = self._control.meet(request)
-            except UnknownWorker:
-                self._rejoin()
+            except UnknownWorker as error:
+                self._rejoin(error)
                 continue
             if reply.HasField("decision") or (self.leads and reply.complete):
                 return reply
@@ -299,5 +264,5 @@ class ScriptWorker:
     def decide(self, epoch: int, values: Sequence[float], decision: pb.Decision, farewell: bool = False) -> None:
         """Says, as worker 0, how it goes on after a meeting of all."""
         request = pb.BarrierRequest(epoch=epoch, values=values, decision=decision, end_of_fit=farewell)
-        request.session = self._session.session
+        request.session = self._registered.number
         self._control.meet(request)

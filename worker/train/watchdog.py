@@ -1,4 +1,4 @@
-"""Acts for a worker whose own thread is in a step, or in the compiler, for longer than there is time."""
+"""Ends a worker whose main thread is in a step, or in the compiler, for longer than there is time."""
 
 from __future__ import annotations
 
@@ -18,62 +18,64 @@ GRACE_S = 2.0  # for the worker's own thread to come to the end of its batch
 LAST_S = 1.0  # from the end of the job until the worker has ended
 
 
-class Beat(Protocol):
-    """The part of a heartbeat that a deputy needs."""
+class JobState(Protocol):
+    """The part of a `Session` that a watchdog needs."""
 
     @property
-    def hurried(self) -> bool:
-        """Whether somebody waits for the end of the job."""
+    def ending(self) -> bool:
+        """Whether the end of the job is awaited."""
 
-    over: str
+    @property
+    def over(self) -> str:
+        """The phase in which the job is over; empty until then."""
 
 
 class Watchdog:
-    """Watches that a worker ends in time, from a thread of its own.
+    """A thread that makes a worker end in time.
 
-    A step of many seconds, or a compilation, cannot be broken off, nor does Python hear a signal before its end. So
-    the deputy gives the batch up, finishes the job in the worker's place if that is wanted, and ends the process.
+    A step of many seconds, or a compilation, cannot be interrupted, and Python handles no signal before its end. So
+    the watchdog abandons the batch, does the last tasks of the job if it is ending, and exits the process.
     """
 
     def __init__(
         self,
-        beat: Callable[[], Beat],
+        job: JobState,
         finish: Callable[[], int],
-        goodbye: Callable[[], None],
-        leave: Callable[[int], NoReturn] = os._exit,
+        leave: Callable[[], None],
+        exit_process: Callable[[int], NoReturn] = os._exit,
     ) -> None:
-        """Watches nothing yet.
+        """Build a watchdog that has not started yet.
 
         Args:
-            beat: The heartbeat of the present session.
-            finish: Does what is left to do for the job, in the deputy's thread; returns the exit code.
-            goodbye: Leaves the job.
-            leave: Ends the process.
+            job: State of the job, as the heartbeats report it.
+            finish: Does the last tasks of the job, in the watchdog's thread; returns the exit code.
+            leave: Leaves the job.
+            exit_process: Exits the process with a code.
         """
-        self._beat, self._finish, self._goodbye, self._leave = beat, finish, goodbye, leave
+        self._job, self._finish, self._leave, self._exit = job, finish, leave, exit_process
         self._lock = threading.Lock()
-        self._in_step = self._acts = False
+        self._in_step = self._acting = False
         self._stopped = threading.Event()
-        self._ear: int | None = None
+        self._signal_pipe: int | None = None
 
     def start(self) -> None:
-        """Begins to watch."""
-        threading.Thread(target=self._watch, name="deputy", daemon=True).start()
+        """Start the thread."""
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def stop(self) -> None:
-        """Ends the watch: the worker has ended by itself."""
+        """End the thread, as the worker ends by itself."""
         self._stopped.set()
 
-    def hear_signals(self) -> None:
-        """Has signals noticed while the main thread, from which this is to be called, hears none."""
-        self._ear, mouth = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(mouth, warn_on_full_buffer=False)
+    def observe_signals(self) -> None:
+        """Notice signals even while the main thread cannot handle them; must be called from the main thread."""
+        self._signal_pipe, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
 
-    # ------------------------------------------------------------------ in the worker's own thread
+    # ------------------------------------------------------------------ in the worker's main thread
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """While it lasts, the deputy may take over; then this thread goes no further."""
+        """Mark a step: while it lasts, the watchdog may take over, after which this thread blocks for ever."""
         with self._lock:
             self._in_step = True
         try:
@@ -84,49 +86,49 @@ class Watchdog:
             self.check()
 
     def check(self) -> None:
-        """To be called before anything is sent: comes back only if the deputy has not taken over."""
-        if self._acts:
+        """Block for ever if the watchdog has taken over; must be called before anything is sent."""
+        if self._acting:
             threading.Event().wait()
 
-    # ------------------------------------------------------------------ in the deputy's
+    # ------------------------------------------------------------------ in the watchdog's thread
 
     def _watch(self) -> None:
-        asked_s = over_s = None
+        requested_s = over_s = None
         while not self._stopped.is_set():
-            signalled, beat, now = self._hears(), self._beat(), time.monotonic()
-            if beat.over and over_s is None:
+            signalled, job, now = self._await_signal(), self._job, time.monotonic()
+            if job.over and over_s is None:
                 over_s = now
-            if asked_s is None and (signalled or beat.hurried):
-                asked_s = now
+            if requested_s is None and (signalled or job.ending):
+                requested_s = now
             if over_s is not None and now > over_s + LAST_S:
-                self._goodbye()
-                self._leave(0 if beat.over == "ended" else 1)
-            if asked_s is not None and now > asked_s + GRACE_S and self._take_over():
-                self._act(beat.hurried)
+                self._leave()
+                self._exit(0 if job.over == "ended" else 1)
+            if requested_s is not None and now > requested_s + GRACE_S and self._take_over():
+                self._act(job.ending)
 
-    def _hears(self) -> bool:
-        """Waits a moment; returns whether a signal came meanwhile."""
-        if self._ear is None:
+    def _await_signal(self) -> bool:
+        """Wait for `TICK_S`; return whether a signal arrived meanwhile."""
+        if self._signal_pipe is None:
             self._stopped.wait(TICK_S)
             return False
-        heard, _, _ = select.select([self._ear], [], [], TICK_S)
-        return bool(heard and os.read(self._ear, 4096))
+        readable, _, _ = select.select([self._signal_pipe], [], [], TICK_S)
+        return bool(readable and os.read(self._signal_pipe, 4096))
 
     def _take_over(self) -> bool:
         with self._lock:
-            self._acts = self._in_step
-        return self._acts
+            self._acting = self._in_step
+        return self._acting
 
     def _act(self, finish: bool) -> NoReturn:
         code = 0
         try:
             if finish:
-                log("this step takes too long for the end of the job: it is given up")
+                log("this step takes too long for the end of the job: it is abandoned")
                 code = self._finish()
             else:
                 log("asked to stop: left the job in the middle of a step")
         except Exception as error:
             log(f"could not finish the job: {error}")
             code = 1
-        self._goodbye()
-        self._leave(code)
+        self._leave()
+        self._exit(code)

@@ -1,4 +1,4 @@
-"""A deputy takes over from a worker's thread that stays in a step, and only then."""
+"""A watchdog takes over from a worker's thread that stays in a step, and only then."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tests.support.cluster import DEADLINE_S
 
 @dataclass
 class Job:
-    """A job as a worker's heartbeat tells of it, and what became of the worker."""
+    """A job as a worker's heartbeat reports it, and what became of the worker."""
 
-    hurried: bool = False
+    ending: bool = False
     over: str = ""
     code: int | None = None
     did: list[str] = field(default_factory=list)
@@ -29,14 +29,14 @@ class Job:
         self.did.append("finish")
         return 0
 
-    def leave(self, code: int) -> NoReturn:
+    def exit(self, code: int) -> NoReturn:
         self.code = code
         self.left.set()
         while True:
             threading.Event().wait()  # a process that has ended does nothing more
 
-    def deputy(self) -> Watchdog:
-        return Watchdog(lambda: self, self.finish, lambda: self.did.append("goodbye"), self.leave)
+    def watchdog(self) -> Watchdog:
+        return Watchdog(self, self.finish, lambda: self.did.append("leave"), self.exit)
 
 
 @pytest.fixture(autouse=True)
@@ -45,12 +45,12 @@ def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(watchdog, name, 0.01)
 
 
-def in_a_step(deputy: Watchdog) -> tuple[threading.Event, threading.Event]:
+def in_a_step(dog: Watchdog) -> tuple[threading.Event, threading.Event]:
     """A thread in a step that lasts until the first event is set; it sets the second if it comes out of it."""
     entered, ends, out = threading.Event(), threading.Event(), threading.Event()
 
     def work() -> None:
-        with deputy.step():
+        with dog.step():
             entered.set()
             ends.wait()
         out.set()
@@ -60,63 +60,63 @@ def in_a_step(deputy: Watchdog) -> tuple[threading.Event, threading.Event]:
     return ends, out
 
 
-def test_a_step_that_does_not_end_is_given_up_and_its_thread_goes_no_further() -> None:
+def test_a_step_that_does_not_end_is_abandoned_and_its_thread_blocks() -> None:
     job = Job()
-    deputy = job.deputy()
-    ends, out = in_a_step(deputy)
-    deputy.start()
-    job.hurried = True
+    dog = job.watchdog()
+    ends, out = in_a_step(dog)
+    dog.start()
+    job.ending = True
     assert job.left.wait(DEADLINE_S)
-    assert (job.did, job.code) == (["finish", "goodbye"], 0)
+    assert (job.did, job.code) == (["finish", "leave"], 0)
     ends.set()
     assert not out.wait(0.1)
 
 
-def test_a_worker_that_cannot_finish_says_so_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
-    job = Job(hurried=True)
+def test_a_worker_that_cannot_finish_logs_why_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    job = Job(ending=True)
 
     def fails() -> int:
         raise Unreachable("nobody answers")
 
-    deputy = Watchdog(lambda: job, fails, lambda: job.did.append("goodbye"), job.leave)
-    in_a_step(deputy)
-    deputy.start()
+    dog = Watchdog(job, fails, lambda: job.did.append("leave"), job.exit)
+    in_a_step(dog)
+    dog.start()
     assert job.left.wait(DEADLINE_S)
-    assert (job.did, job.code) == (["goodbye"], 1)
+    assert (job.did, job.code) == (["leave"], 1)
     assert "could not finish the job: nobody answers" in capsys.readouterr().err
 
 
-def test_who_is_in_no_step_is_left_alone_and_who_is_in_one_goes_on_without_haste() -> None:
+def test_a_thread_in_no_step_is_left_alone_and_one_in_a_step_goes_on_while_the_job_does() -> None:
     job = Job()
-    deputy = job.deputy()
-    ends, out = in_a_step(deputy)
-    deputy.start()
+    dog = job.watchdog()
+    ends, out = in_a_step(dog)
+    dog.start()
     ends.set()
     assert out.wait(DEADLINE_S)
-    job.hurried = True
+    job.ending = True
     assert not job.left.wait(0.2)
-    deputy.stop()
+    dog.stop()
     assert job.did == []
 
 
 @pytest.mark.parametrize(("over", "code"), [("ended", 0), ("failed", 1)])
-def test_a_worker_that_does_not_hear_of_the_end_ends_too(over: str, code: int) -> None:
+def test_a_worker_whose_main_thread_does_not_see_the_end_exits_too(over: str, code: int) -> None:
     job = Job(over=over)
-    job.deputy().start()
+    job.watchdog().start()
     assert job.left.wait(DEADLINE_S)
-    assert (job.did, job.code) == (["goodbye"], code)
+    assert (job.did, job.code) == (["leave"], code)
 
 
-def test_a_server_is_waited_for_as_long_as_was_said(capsys: pytest.CaptureFixture[str]) -> None:
-    absence = Outage("host:1")
-    assert not absence.missed() and absence.away  # nothing has been said: a call's own deadline holds
-    absence.wait_for(600.0)
-    assert absence.missed()
-    absence.answered()
-    assert not absence.away
-    absence.wait_for(0.0)
-    absence.missed()
+def test_an_outage_is_tolerated_for_as_long_as_was_set(capsys: pytest.CaptureFixture[str]) -> None:
+    outage = Outage("host:1")
+    assert not outage.missed() and outage.away  # no tolerance is set: a call's own deadline holds
+    outage.tolerate(600.0)
+    assert outage.missed()
+    outage.answered()
+    assert not outage.away
+    outage.tolerate(0.0)
+    outage.missed()
     with pytest.raises(CoordinatorGone, match="host:1 is gone, while its job was ending"):
         while True:
-            absence.missed()
+            outage.missed()
     assert capsys.readouterr().err == ""

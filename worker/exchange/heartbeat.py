@@ -1,0 +1,89 @@
+"""The heartbeat of a session, and the deadlines of the messages that it awaits."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+
+from downpour.protos.errors import DeadlineExceeded, DownpourError, Unreachable
+from downpour.worker.exchange.coordinator_client import CoordinatorClient
+from downpour.worker.exchange.outage import CoordinatorGone
+
+ENDING_PERIOD_S = 0.25  # between heartbeats, once the end of the job is awaited
+WATCH_PERIOD_S = 0.25
+
+
+class Heartbeat:
+    """Renews a session from a thread of its own, and checks awaited messages for their deadlines from another.
+
+    Attributes:
+        lost: The error with which the coordinator ended the session; None while it lasts.
+        drain: Whether the worker is to stop after the batch at hand.
+        over: The phase in which the job is over; empty until then.
+        deadline: Time (monotonic) by which evaluations must be done, infinite unless the end of the job is awaited.
+    """
+
+    def __init__(
+        self,
+        control: CoordinatorClient,
+        session: int,
+        period_s: float,
+        watch: Callable[[float], None],
+        on_lost: Callable[[DownpourError], None],
+    ) -> None:
+        """Start both threads.
+
+        Args:
+            control: Connection to the coordinator.
+            session: Number of the session to renew.
+            period_s: Time between two heartbeats.
+            watch: Called every `WATCH_PERIOD_S` with the time (monotonic).
+            on_lost: Called with the error when the session has ended.
+        """
+        self.lost: DownpourError | None = None
+        self.drain, self.over, self.deadline = False, "", math.inf
+        self._control, self._session, self._period_s = control, session, period_s
+        self._watch, self._on_lost = watch, on_lost
+        self._stopped = threading.Event()
+        for loop in (self._renew, self._check_deadlines):
+            threading.Thread(target=loop, daemon=True).start()
+
+    @property
+    def ending(self) -> bool:
+        """Whether the end of the job is awaited, so that long work should be given up."""
+        return not math.isinf(self.deadline)
+
+    def stop(self) -> None:
+        """End the threads."""
+        self._stopped.set()
+
+    def _renew(self) -> None:
+        while not self._stopped.wait(ENDING_PERIOD_S if self.ending else self._period_s):
+            try:
+                reply = self._control.heartbeat(self._session)
+                self.drain, self.over = reply.drain, self.over or reply.final_phase
+                if reply.remaining_s:
+                    self.deadline = time.monotonic() + reply.remaining_s
+                    self._control.tolerate_outage(0.0)  # a server that goes now does not come back
+            except (DeadlineExceeded, Unreachable) as error:
+                if isinstance(error, CoordinatorGone):
+                    self._end(error)
+                    return
+                continue  # the data plane will notice, and has its own deadline
+            except ValueError:
+                if self._stopped.is_set():
+                    return  # gRPC raises it on a channel that was closed meanwhile
+                raise
+            except DownpourError as error:
+                self._end(error)
+                return
+
+    def _end(self, error: DownpourError) -> None:
+        self.lost = error
+        self._on_lost(error)
+
+    def _check_deadlines(self) -> None:
+        while not self._stopped.wait(WATCH_PERIOD_S):
+            self._watch(time.monotonic())

@@ -1,0 +1,253 @@
+"""One worker's session with a job: registration, readiness, heartbeat, connections to the shards, rejoining, leaving.
+
+A session is what the servers know a worker by. The coordinator opens it (`register`), it is kept alive by heartbeats,
+and the shards refuse requests of a session that has ended or been fenced. The worker then opens another (`rejoin`) and
+trains on; what it had computed and not pushed is lost.
+
+    session = Session(control, job, registration)
+    session.register()
+    session.await_start(lambda client: client.initialise(weights))
+    ...  # session.client.pull(), session.client.push_pull(...), session.check()
+    session.leave()
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.channel import PROTOCOL
+from downpour.protos.errors import DownpourError, Fenced, FutureVersion, UnknownWorker, Unreachable
+from downpour.protos.layout import Layout
+from downpour.protos.logs import log
+from downpour.worker.exchange.client import Client
+from downpour.worker.exchange.coordinator_client import CoordinatorClient
+from downpour.worker.exchange.error_feedback import ErrorFeedback
+from downpour.worker.exchange.heartbeat import Heartbeat
+from downpour.worker.exchange.outage import CoordinatorGone
+from downpour.worker.exchange.timing import TimeSpent
+
+SESSION_LOST = (UnknownWorker, Fenced, FutureVersion)  # errors after which a worker registers again
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class SessionSettings:
+    """How a session is kept and how its payloads travel.
+
+    Attributes:
+        transport: A name of `downpour.worker.exchange.client`'s transports, or `auto`; empty: the job's.
+        timeout_s: How long an awaited message may take.
+        overlap: Weights may still be read while the next request is in flight.
+        heartbeat_s: Time between two heartbeats; None: the job's.
+        fixed_rank: A worker that registers again fences whoever holds its number, instead of taking another one.
+        survives_outage: A shard that does not answer is a reason to register again: its server may be restarted.
+    """
+
+    transport: str = ""
+    timeout_s: float = 30.0
+    overlap: bool = False
+    heartbeat_s: float | None = None
+    fixed_rank: bool = False
+    survives_outage: bool = False
+
+
+class Session:
+    """One worker's membership of a job, through every loss of its session.
+
+    Attributes:
+        reply: The coordinator's reply to the last registration.
+    """
+
+    def __init__(
+        self,
+        control: CoordinatorClient,
+        job: pb.JobDescription,
+        registration: pb.RegisterRequest,
+        settings: SessionSettings | None = None,
+        run: Callable[[Callable[[], Any]], Any] | None = None,
+    ) -> None:
+        """Build a session that is not registered yet.
+
+        Args:
+            control: Connection to the coordinator.
+            job: Its description.
+            registration: Layout, data and wishes of the worker; protocol, job, process and host are filled in here.
+            settings: See there.
+            run: Runs a function in the thread that uses the client (default: in the calling thread).
+        """
+        self._control, self._job = control, job
+        self._settings = settings or SessionSettings()
+        self._registration = pb.RegisterRequest()
+        self._registration.CopyFrom(registration)
+        self._layout = Layout.from_proto(registration.layout)
+        self._run = run or (lambda call: call())
+        self.reply = pb.RegisterReply()
+        self._client: Client | None = None
+        self._heartbeat: Heartbeat | None = None
+        self._feedback: ErrorFeedback | None = None
+        self._outage_since_push = False
+
+    # ------------------------------------------------------------------ state
+
+    @property
+    def number(self) -> int:
+        """The session's number, which authenticates requests; 0 before registration."""
+        return self.reply.session
+
+    @property
+    def worker(self) -> int:
+        """The worker's number in its job."""
+        return self.reply.worker
+
+    @property
+    def client(self) -> Client:
+        """The connections to all shards."""
+        assert self._client is not None, "a session must be registered before its client is used"
+        return self._client
+
+    @property
+    def lost(self) -> DownpourError | None:
+        """The error with which the coordinator ended the session; None while it lasts."""
+        return self._heartbeat.lost if self._heartbeat is not None else None
+
+    @property
+    def draining(self) -> bool:
+        """Whether the worker is to stop after the batch at hand."""
+        return self._heartbeat is not None and self._heartbeat.drain
+
+    @property
+    def ending(self) -> bool:
+        """Whether the end of the job is awaited, so that long work should be given up."""
+        return self._heartbeat is not None and self._heartbeat.ending
+
+    @property
+    def over(self) -> str:
+        """The phase in which the job is over; empty until then."""
+        return self._heartbeat.over if self._heartbeat is not None else ""
+
+    @property
+    def deadline(self) -> float:
+        """Time (monotonic) by which evaluations must be done; infinite unless the end of the job is awaited."""
+        return self._heartbeat.deadline if self._heartbeat is not None else math.inf
+
+    def check(self) -> None:
+        """Return if the session lasts.
+
+        Raises:
+            DownpourError: The session has ended; the error with which the coordinator ended it.
+        """
+        if self._heartbeat is not None and self._heartbeat.lost is not None:
+            raise self._heartbeat.lost
+
+    # ------------------------------------------------------------------ registration
+
+    def register(self) -> None:
+        """Open the session, connect to all shards and start the heartbeat; of a call of `fit` that is past, only open.
+
+        Raises:
+            DownpourError: The coordinator or a shard refuses the worker, or does not answer.
+        """
+        request = self._registration
+        request.protocol, request.job = PROTOCOL, self._job.job
+        request.pid, request.host = os.getpid(), socket.gethostname()
+        self.reply = self._control.register(request)
+        if self.reply.fit_completed:
+            return
+        self._client = client = self._run(self.open_client)
+        period_s = self._settings.heartbeat_s or self._job.heartbeat_s
+        self._heartbeat = Heartbeat(self._control, self.number, period_s, client.watch, client.end)
+
+    def open_client(self, transport: str = "") -> Client:
+        """Return new connections of this session to all shards, over the transport of the settings by default.
+
+        The residuals of a lossy codec outlive sessions and are shared.
+        """
+        if self._feedback is None:
+            slices = self._layout.cut(len(self.reply.shards))
+            self._feedback = ErrorFeedback(self._job.codec, slices, (self._job.seed, self.worker))
+        settings = self._settings
+        transport = transport or settings.transport or self._job.transport
+        return Client(
+            self.reply, self._layout, self._job.codec, settings.timeout_s, transport, self._feedback, settings.overlap
+        )
+
+    def await_start(
+        self,
+        initialise: Callable[[Client], None],
+        facts: Mapping[str, str] | None = None,
+        waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        """Wait until training may start, and initialise the weights if the coordinator asks this worker to.
+
+        Args:
+            initialise: Sends the initial weights.
+            facts: What the bits of the compiled gradient depend on.
+            waiting: Context of each call that waits.
+        """
+        initialised = False
+        while True:
+            with waiting():
+                reply = self._control.ready(self.number, initialised, warm=True, facts=facts)
+            if reply.initialise:
+                self._run(lambda: initialise(self.client))
+                initialised = True
+            if reply.start or reply.end:
+                return
+
+    def rejoin(self, error: DownpourError) -> None:
+        """Register again after an error has ended the session.
+
+        Raises:
+            DownpourError: `error` itself, if another session would not mend it: the coordinator is gone, or a shard
+                did not answer twice without a push between (its address may be wrong); or as `register`.
+        """
+        if isinstance(error, Unreachable):
+            if self._client is not None and self._client.pushed:
+                self._outage_since_push = False
+            if not self._settings.survives_outage or self._outage_since_push or isinstance(error, CoordinatorGone):
+                raise error
+            self._outage_since_push = True
+        elif not isinstance(error, SESSION_LOST):
+            raise error
+        log(f"session lost, registering again: {error}")
+        self.disconnect()
+        if not self._settings.fixed_rank:
+            self._registration.rejoin, self._registration.worker = True, self.worker
+        self.register()
+
+    # ------------------------------------------------------------------ the end
+
+    def disconnect(self) -> None:
+        """Stop the heartbeat and close the connections to the shards; the coordinator is not notified."""
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
+        if self._client is not None:
+            self._run(self._client.close)
+
+    def leave(self, failure: str = "", spent: TimeSpent | None = None) -> None:
+        """Disconnect and notify the coordinator, unless it has ended the session itself."""
+        self.disconnect()
+        if not isinstance(self.lost, UnknownWorker):
+            self.notify_leaving(failure, spent)
+
+    def notify_leaving(self, failure: str = "", spent: TimeSpent | None = None) -> None:
+        """Notify the coordinator that the worker leaves; a coordinator that does not answer will see it by itself.
+
+        Args:
+            failure: Why the worker failed; empty if it did not.
+            spent: What its time was used for.
+        """
+        if not self.number or self._control.away:
+            return
+        spent = spent or TimeSpent()
+        try:
+            self._control.leave(self.number, bool(failure), failure, spent.step_s, spent.exchange_s)
+        except DownpourError as error:
+            log(f"the coordinator was not notified that this worker leaves: {error}")
