@@ -81,7 +81,9 @@ class JobSettings(Settings):
             "mode", "push_every", "fetch_every", "overlap", "staleness", "version_memory", "schedule", "warm_up",
             "warm_start", "momentum_correction",
         ),
-        "durability": ("checkpoint_every", "checkpoint_keep", "record", "reconnect_s", "idle_timeout_s"),
+        "durability": (
+            "checkpoint_every", "checkpoint_keep", "record", "reconnect_s", "idle_timeout_s", "drain_timeout_s",
+        ),
         "optimizer": (
             "optimizer", "learning_rate", "momentum", "rho", "beta_1", "beta_2", "epsilon", "weight_decay",
             "initial_accumulator", "clip_norm", "nonfinite_limit",
@@ -156,6 +158,9 @@ class JobSettings(Settings):
         60.0, gt=0, le=86_400, description="how long a server that died is waited for before the job fails"
     )
     idle_timeout_s: float = Field(600.0, ge=0, description="a job that no worker serves for so long fails; 0: it waits")
+    drain_timeout_s: float = Field(
+        7.0, gt=0, le=86_400, description="a job that is asked to end and has not saved its model by then fails"
+    )
     nonfinite_limit: int = Field(10, ge=1, description="gradients with NaN or Inf in a row after which a worker stops")
 
     @property

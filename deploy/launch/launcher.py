@@ -29,7 +29,8 @@ from downpour.deploy.view.terminal import Screen, open_screen, silence
 from downpour.deploy.view.watcher import Watcher
 
 ANNOUNCE_S = 60.0  # for a server to say where it listens
-DRAIN_S = 7.5  # for the job to end by itself once asked to; with what follows, all are gone within 10 s
+DRAIN_TIMEOUT_S = 7.0  # default of --drain-timeout-s; with what follows, all are gone within 10 s
+ANSWER_S = 0.5  # for a server whose job was not saved in time to say so
 ENDING_S = 20.0  # for the coordinator to write the run once the last worker has left
 LEAVE_S = 5.0  # for the others to exit after the coordinator
 GRACE_S = 1.0  # from SIGTERM to SIGKILL
@@ -64,17 +65,27 @@ def train(settings: TrainSettings) -> int:
         print(f"downpour train: --runs-dir must be a folder that can be written; {reason}", file=sys.stderr)
         return 1
     specs = plan(settings, str(run_dir), resume=resuming)
-    return Launcher(specs, run_dir, open_screen(settings.verbose)).run()
+    return Launcher(specs, run_dir, open_screen(settings.verbose), settings.drain_timeout_s).run()
 
 
 class Launcher:
     """Starts the processes of a plan and sees them to their end."""
 
-    def __init__(self, specs: Sequence[ProcessSpec], run_dir: Path, screen: Screen) -> None:
-        """Prepares to run `specs`, in order, with their logs in `run_dir`, shown on `screen`."""
+    def __init__(
+        self, specs: Sequence[ProcessSpec], run_dir: Path, screen: Screen, drain_timeout_s: float = DRAIN_TIMEOUT_S
+    ) -> None:
+        """Prepare to run processes; none is started yet.
+
+        Args:
+            specs: The processes, in the order in which they start.
+            run_dir: Run directory; their logs are written below it.
+            screen: Shows the progress of the job.
+            drain_timeout_s: Time from the request to end until the servers must have ended.
+        """
         self._specs = specs
         self._run_dir = run_dir
         self._screen = screen
+        self._drain_s = drain_timeout_s + ANSWER_S
         self._line = LifeLine()
         self._addresses: dict[str, str] = {}
         self._processes: dict[str, Process] = {}
@@ -237,7 +248,7 @@ class Launcher:
     def _check_deadlines(self) -> None:
         now = time.monotonic()
         if self._drain_deadline is not None and now > self._drain_deadline:
-            raise JobFailed(f"the job did not end within {DRAIN_S:.0f} s of being asked to")
+            raise JobFailed(f"the job did not end within {self._drain_s:.0f} s of being asked to")
         if self._ending_deadline is not None and now > self._ending_deadline:
             raise JobFailed(f"the coordinator did not end within {ENDING_S:.0f} s of the last worker")
 
@@ -278,7 +289,7 @@ class Launcher:
             raise StopNow
         if self._signals == 1 and self._drain_deadline is None:
             self._woken.clear()
-            self._drain_deadline = time.monotonic() + DRAIN_S
+            self._drain_deadline = time.monotonic() + self._drain_s
             self._screen.note("draining: what is trained is saved, then all end; press Ctrl-C again to stop at once")
             if self._watcher is None or not self._watcher.stop(ASKED, now=False):
                 self._processes["ps-0"].send(signal.SIGTERM)

@@ -72,7 +72,7 @@ class Job:
         self.generation = 1
         self.departures = OrphanedLeases()
         self.pace = StepDeadlines(settings.session_s)
-        self.patience = JobDeadlines(settings.reconnect_s, settings.idle_timeout_s)
+        self.patience = JobDeadlines(settings.reconnect_s, settings.idle_timeout_s, settings.drain_timeout_s)
         self.elapsed_s = 0.0  # of training, before the last start
         self.stopped_early = False
         self.saved = False
@@ -169,7 +169,7 @@ class Job:
         Args:
             reason: For a person.
             now: The time.
-            asked: Somebody waits for the end: it may not take longer than `DRAIN_S`, and not depend on a new worker.
+            asked: Somebody waits for the end: it must come within the drain timeout and without a new worker.
         """
         if self.phase in OVER:
             return

@@ -19,11 +19,14 @@ from downpour.bench.chaos.history import faults_of
 from downpour.bench.chaos.marks import RATE
 from downpour.bench.chaos.worker import BOARD, BOARD_BYTES, HURRY, SHAPE, Board
 from downpour.deploy.certs import CertsSettings, certs
-from downpour.ps.trace.format import applied
+from downpour.ps.trace.format import DTYPE, applied
 from tests.support.cluster import Cluster, Process, running, wait_until
+from tests.support.quadrants import USED, write_quadrants
 from tests.support.restarts import checkpointed, start_again
 
 pytestmark = pytest.mark.slow
+
+ENDLESS = 100_000  # epochs of a job that the test ends: however fast the machine, it is not over before
 
 
 # ------------------------------------------------------------------ real training
@@ -41,11 +44,16 @@ def worker_of(launcher: Process, number: int) -> psutil.Process:
     return found
 
 
+def trace_so_far(run: Path) -> np.ndarray:
+    """Return the trace of shard 0 while it is being written; it is empty before its header is complete."""
+    path = run / "trace.npy"
+    begun = path.exists() and path.stat().st_size > 0
+    return np.load(path) if begun else np.zeros(0, DTYPE)
+
+
 def pushed(run: Path, worker: int, incarnation: int = 1) -> int:
     """Applied pushes of one life of a worker so far."""
-    if not (run / "trace.npy").exists():
-        return 0
-    trace = applied(np.load(run / "trace.npy"))
+    trace = applied(trace_so_far(run))
     return int(((trace["worker"] == worker) & (trace["incarnation"] == incarnation)).sum())
 
 
@@ -60,7 +68,7 @@ def uses(trace: np.ndarray, epochs: int, samples: int) -> np.ndarray:
 @contextmanager
 def training(tmp_path: Path, *flags: str) -> Iterator[tuple[Process, Path]]:
     """`downpour train`, and its run directory; the job is over at the end of the block, and well."""
-    common = ["--workers=2", "--epochs=1", "--xla=off", "--batch-size=16", f"--runs-dir={tmp_path / 'runs'}"]
+    common = ["--workers=2", "--xla=off", "--batch-size=16", "--drain-timeout-s=60", f"--runs-dir={tmp_path / 'runs'}"]
     launcher = Process(tmp_path / "launcher.log", "-m", "downpour.deploy.cli", "train", "--verbose", *common, *flags)
     run = tmp_path / "runs" / "latest"
     try:
@@ -73,12 +81,19 @@ def training(tmp_path: Path, *flags: str) -> Iterator[tuple[Process, Path]]:
         launcher.kill()
 
 
-@pytest.mark.parametrize(("mode", "epochs"), [("async", 8), ("bsp", 1), ("ssp:2", 1)])
-def test_a_worker_that_is_stopped_beyond_its_session_wakes_is_told_and_joins_again(
-    tmp_path: Path, mode: str, epochs: int
-) -> None:
-    # Enough epochs for the other worker not to use up all samples meanwhile.
-    with training(tmp_path, "--session-s=2", f"--mode={mode}", f"--epochs={epochs}") as (launcher, run):
+def used_in_epoch(run: Path, epoch: int) -> int:
+    """Samples of an epoch that were applied so far."""
+    trace = applied(trace_so_far(run))
+    trace = trace[trace["epoch"] == epoch]
+    return int((trace["stop"] - trace["start"]).sum())
+
+
+@pytest.mark.parametrize("mode", ["async", "bsp", "ssp:2"])
+def test_a_worker_that_is_stopped_beyond_its_session_wakes_is_told_and_joins_again(tmp_path: Path, mode: str) -> None:
+    """The job trains on until the worker is back and the epoch in which it was stopped is over; then it is drained."""
+    write_quadrants(tmp_path / "quadrants.npz")
+    flags = [f"--dataset={tmp_path / 'quadrants.npz'}", f"--epochs={ENDLESS}", f"--mode={mode}", "--session-s=2"]
+    with training(tmp_path, *flags) as (launcher, run):
         wait_until(lambda: pushed(run, 1) > 20 and pushed(run, 0) > 20, "both workers push", 120.0)
         victim = worker_of(launcher, 1)
         victim.suspend()
@@ -92,14 +107,21 @@ def test_a_worker_that_is_stopped_beyond_its_session_wakes_is_told_and_joins_aga
         wait_until(lambda: pushed(run, 1, incarnation=2) > 0, "it has joined again, and pushes")
         assert "session lost, registering again" in (run / "logs" / "worker-1.log").read_text()
         assert victim.is_running()
+        trace = trace_so_far(run)
+        stopped_in = int(trace["epoch"][(trace["worker"] == 1) & (trace["incarnation"] == 1)].max())
+        last = stopped_in + 1  # its last lease may have been one of the next epoch
+        wait_until(lambda: all(used_in_epoch(run, epoch) >= USED for epoch in range(last + 1)), "these are used up")
+        launcher.child.send_signal(signal.SIGINT)
     trace = np.load(run / "trace.npy")
-    assert (uses(trace, epochs, 57_000) == 1).all()
+    used = uses(trace, int(trace["epoch"].max()) + 1, USED)
+    assert (used[: last + 1] == 1).all() and used.max() == 1
+    assert used.sum() == json.loads((run / "summary.json").read_text())["samples"]
     assert faults_of(trace) == []
 
 
 @pytest.mark.parametrize("mode", ["bsp", "ssp:2"])
 def test_a_barrier_does_not_wait_for_the_dead(tmp_path: Path, mode: str) -> None:
-    with training(tmp_path, f"--mode={mode}", "--worker-restarts=0") as (launcher, run):
+    with training(tmp_path, "--epochs=1", f"--mode={mode}", "--worker-restarts=0") as (launcher, run):
         wait_until(lambda: pushed(run, 1) > 20, "both workers push", 120.0)
         os.kill(worker_of(launcher, 1).pid, signal.SIGKILL)
     trace = np.load(run / "trace.npy")
@@ -108,7 +130,7 @@ def test_a_barrier_does_not_wait_for_the_dead(tmp_path: Path, mode: str) -> None
 
 
 def test_a_worker_that_joins_in_the_middle_takes_its_share(tmp_path: Path) -> None:
-    with training(tmp_path, "--epochs=50") as (launcher, run):
+    with training(tmp_path, f"--epochs={ENDLESS}") as (launcher, run):
         wait_until(lambda: pushed(run, 1) > 20, "two workers push", 120.0)
         said = (run / "logs" / "ps-0.log").read_text().splitlines()[0]
         late = Process(
@@ -116,12 +138,13 @@ def test_a_worker_that_joins_in_the_middle_takes_its_share(tmp_path: Path) -> No
         )
         try:
             wait_until(lambda: pushed(run, 2) > 0, "the third pushes too", 120.0)
-            launcher.child.send_signal(signal.SIGINT)  # drained: fifty epochs are only for the third to be in time
+            launcher.child.send_signal(signal.SIGINT)
             assert launcher.wait() == 0
             assert late.wait() == 0
         finally:
             late.kill()
-    used = uses(np.load(run / "trace.npy"), 50, 57_000)
+    trace = np.load(run / "trace.npy")
+    used = uses(trace, int(trace["epoch"].max()) + 1, 57_000)
     assert used.max() == 1 and used.sum() == json.loads((run / "summary.json").read_text())["samples"]
 
 

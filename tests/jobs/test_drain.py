@@ -9,20 +9,21 @@ import uuid
 import zipfile
 from pathlib import Path
 
-import keras
 import pytest
 
 from tests.support.cluster import Cluster, Process, wait_until
 from tests.support.launched import alive, status
+from tests.support.slow_models import EVALUATED
 
 LIMIT_S = 120.0
+PATIENT = "--drain-timeout-s=40"  # to save a model on a busy machine; the default suits one that does nothing else
 
 
 @pytest.mark.slow
 def test_a_slow_model_is_saved_before_it_is_evaluated(tmp_path: Path) -> None:
     mark = f"mark-{uuid.uuid4()}"
-    model = "--model=tests.support.slow_models:three_convolutions"
-    flags = [model, "--workers=2", "--xla=off", "--learning-rate=0.01", f"--runs-dir={tmp_path}"]
+    wanted = "--model=tests.support.slow_models:slow_evaluation"
+    flags = [wanted, PATIENT, "--workers=2", "--xla=off", "--learning-rate=0.01", f"--runs-dir={tmp_path}"]
     launcher = Process(tmp_path / "launcher.log", "-m", "downpour.deploy.cli", "train", *flags, env={"E2E_MARK": mark})
     run = tmp_path / "latest"
     try:
@@ -43,13 +44,15 @@ def test_a_slow_model_is_saved_before_it_is_evaluated(tmp_path: Path) -> None:
             os.kill(pid, signal.SIGKILL)
     summary = json.loads((run / "summary.json").read_text())
     assert summary["status"] == "interrupted" and summary["updates"] > 2
-    assert summary["test_samples"] < 10_000
+    assert summary["test_samples"] < 10_000 and summary["test_samples"] % EVALUATED == 0
     assert output.count("the model is saved and ") == 1 and "there was no time for more" in output
-    assert keras.models.load_model(run / "model.keras").count_params() > 100_000
+    with zipfile.ZipFile(run / "model.keras") as model:
+        assert {"config.json", "model.weights.h5"} <= set(model.namelist())
+        assert model.getinfo("model.weights.h5").file_size > 4 * 100_000
 
 
-def in_long_steps(folder: Path, workers: int) -> None:
-    """From now on steps last a minute; returns when all workers are in one."""
+def begin_long_steps(folder: Path, workers: int) -> None:
+    """Make every further step last ten minutes, and return when all workers are in one."""
     folder.mkdir()
     wait_until(lambda: len(list(folder.iterdir())) >= workers, "all workers are in a long step")
 
@@ -62,6 +65,7 @@ def test_a_step_longer_than_the_end_may_take_is_given_up_and_the_model_is_saved(
     mark, long = f"mark-{uuid.uuid4()}", tmp_path / "long"
     given = [
         "--model=tests.support.slow_models:one_long_step",
+        PATIENT,
         "--workers=2",
         "--xla=off",
         f"--runs-dir={tmp_path / 'runs'}",
@@ -72,7 +76,7 @@ def test_a_step_longer_than_the_end_may_take_is_given_up_and_the_model_is_saved(
     run = tmp_path / "runs" / "latest"
     try:
         wait_until(lambda: (progress := status(run)) and progress.version > 2, "the job trains", LIMIT_S)
-        in_long_steps(long, 2)
+        begin_long_steps(long, 2)
         launcher.child.send_signal(signal.SIGINT)
         output = launcher.child.communicate(timeout=LIMIT_S)[0].decode()
         assert launcher.child.returncode == 0, output + launcher.errors
@@ -99,9 +103,9 @@ def test_a_worker_in_a_long_step_leaves_when_asked_to(tmp_path: Path) -> None:
         flags = (f"--server={cluster.address}", model, "--xla=off")
         worker = cluster.start("worker", "-m", "downpour.worker", *flags, env={"LONG_STEP_DIR": str(long)})
         wait_until(lambda: "gradient: plain" in worker.errors, "the worker is warm")
-        in_long_steps(long, 1)
+        begin_long_steps(long, 1)
         worker.child.send_signal(signal.SIGTERM)
-        assert worker.wait(30.0) == 0
+        assert worker.wait() == 0
         assert worker.errors.splitlines()[-1].endswith("asked to stop: left the job in the middle of a step")
         wait_until(lambda: "worker 0 has left" in cluster.servers[0].errors, "the server knows")
     finally:

@@ -45,6 +45,8 @@ def shared_files(process: psutil.Process) -> set[str]:
     return {each.path for each in process.memory_maps() if each.path.startswith("/dev/shm/")}
 
 
+SIGNALS = ("SIGINT", "SIGTERM", "SIGKILL")  # to the launcher
+
 # What ends the job -> exit status of the launcher, and what the summary says.
 ENDS = {
     "end": (0, "ended"), "SIGINT": (0, "interrupted"), "SIGTERM": (0, "interrupted"), "SIGKILL": (-9, "failed"),
@@ -62,8 +64,10 @@ def victims(how: str, launcher: psutil.Process) -> list[psutil.Process]:
         if "-m" not in command:
             continue  # it sweeps
         number = next((word.partition("=")[2] for word in command if word.startswith(("--shard=", "--worker="))), "0")
-        if f"{command[command.index('-m') + 1]}-{number}" in wanted:
+        module = command[command.index("-m") + 1].removeprefix("downpour.")
+        if f"{module}-{number}" in wanted:
             found.append(child)
+    assert how in ("end", *SIGNALS) or len(found) == len(wanted), f"{wanted} must run; found {found}"
     return found
 
 
@@ -74,7 +78,7 @@ def test_nothing_is_left(tmp_path: Path, how: str) -> None:
     mark = {"TMPDIR": str(scratch), "LEFTOVERS_OF": str(tmp_path)}
     epochs = 1 if how == "end" else 50
     flags = ["--workers=2", "--shards=2", f"--epochs={epochs}", "--xla=off", f"--runs-dir={tmp_path / 'runs'}"]
-    flags += ["--server-restarts=0", "--worker-restarts=0", "--log-format=json"]
+    flags += ["--server-restarts=0", "--worker-restarts=0", "--log-format=json", "--drain-timeout-s=60"]
     launcher = Process(tmp_path / "launcher.log", "-m", "downpour.deploy.cli", "train", *flags, env=mark)
     latest = tmp_path / "runs" / "latest"
     try:
@@ -88,7 +92,7 @@ def test_nothing_is_left(tmp_path: Path, how: str) -> None:
         assert not set().union(*map(shared_files, children))
         assert list(scratch.iterdir()), "the launcher has given its processes a folder for temporary files"
         killed = victims(how, psutil.Process(launcher.child.pid))
-        if how.startswith("SIG"):
+        if how in SIGNALS:
             launcher.child.send_signal(getattr(signal, how))
         for victim in killed:
             victim.suspend()  # so that none sees another's death

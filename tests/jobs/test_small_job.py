@@ -7,7 +7,6 @@ import os
 import signal
 import uuid
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -15,23 +14,14 @@ import numpy as np
 from downpour.protos import parameter_server_pb2 as pb
 from tests.support.cluster import Process, wait_until
 from tests.support.launched import alive, status
+from tests.support.quadrants import USED, write_quadrants
 
-SAMPLES, HELD_OUT, EPOCHS, BATCH = 4_000, 200, 8, 4
-
-
-def write_data(path: Path) -> None:
-    """Four classes, told apart by the quadrant of their first two features."""
-    rng = np.random.default_rng(0)
-    arrays: dict[str, Any] = {}
-    for part, count in (("train", SAMPLES), ("test", 400)):
-        x = rng.uniform(-1.0, 1.0, (count, 6)).astype(np.float32)
-        arrays[f"x_{part}"], arrays[f"y_{part}"] = x, ((x[:, 0] > 0) + 2 * (x[:, 1] > 0)).astype(np.uint8)
-    np.savez(path, **arrays)
+EPOCHS, BATCH = 8, 4
 
 
 def test_a_job_with_a_killed_worker_reaches_its_accuracy_and_uses_every_sample_once(tmp_path: Path) -> None:
     data, mark, run = tmp_path / "quadrants.npz", f"mark-{uuid.uuid4()}", tmp_path / "runs" / "latest"
-    write_data(data)
+    write_quadrants(data)
     flags = [f"--dataset={data}", "--shards=2", "--workers=3", f"--epochs={EPOCHS}", f"--batch-size={BATCH}"]
     flags += ["--xla=off", "--learning-rate=0.5", f"--runs-dir={run.parent}"]
     launcher = Process(tmp_path / "launcher.log", "-m", "downpour.deploy.cli", "train", *flags, env={"E2E_MARK": mark})
@@ -58,7 +48,7 @@ def test_a_job_with_a_killed_worker_reaches_its_accuracy_and_uses_every_sample_o
     trace = np.load(run / "trace.npy")
     for epoch in range(EPOCHS):
         ranges = np.sort(trace[trace["epoch"] == epoch][["start", "stop"]], order="start")
-        assert ranges["start"][0] == 0 and ranges["stop"][-1] == SAMPLES - HELD_OUT
+        assert ranges["start"][0] == 0 and ranges["stop"][-1] == USED
         np.testing.assert_array_equal(ranges["start"][1:], ranges["stop"][:-1])
 
 

@@ -1,16 +1,27 @@
-"""A model whose steps take long beside the time that the end of a job may take."""
+"""Models whose steps, or whose evaluations, take long beside the time that the end of a job may take."""
 
 from __future__ import annotations
 
 import os
-import time
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 
-def three_convolutions(input_shape: tuple[int, ...], classes: int) -> Any:
-    """About half a second a step, and minutes for an evaluation of all test images."""
+EVALUATED = 250  # samples in a batch of an evaluation: more than in one of training
+EVALUATION_S, STEP_S = 1.0, 600.0  # least time for a batch of an evaluation, and for a step that never ends
+
+
+def slow_evaluation(input_shape: tuple[int, ...], classes: int) -> Any:
+    """Return a model of three convolutions; an evaluation of 10,000 samples takes 40 s on the fastest machine."""
     from keras import Input, Sequential, layers
+
+    def wait(x: np.ndarray) -> np.ndarray:
+        if len(x) == EVALUATED:
+            threading.Event().wait(EVALUATION_S)
+        return x
 
     return Sequential(
         [
@@ -18,36 +29,47 @@ def three_convolutions(input_shape: tuple[int, ...], classes: int) -> Any:
             layers.Reshape((*input_shape, 1)),
             *(layers.Conv2D(64, 3, activation="relu") for _ in range(3)),
             layers.Flatten(),
+            _calling(wait),
             layers.Dense(classes, activation="softmax"),
         ]
     )
 
 
 def one_long_step(input_shape: tuple[int, ...], classes: int) -> Any:
-    """A step lasts a minute once the folder of the variable LONG_STEP_DIR exists; a file in it says who is in one."""
-    import keras
-    import tensorflow as tf
+    """Return a model whose steps do not end once the folder LONG_STEP_DIR exists.
+
+    Each process that is in such a step adds a file to the folder.
+    """
+    from keras import Input, Sequential, layers
 
     folder = Path(os.environ["LONG_STEP_DIR"])
 
-    def dawdle(x: Any) -> Any:
+    def wait(x: np.ndarray) -> np.ndarray:
         if folder.is_dir():
             (folder / str(os.getpid())).touch()
-            time.sleep(60.0)
+            threading.Event().wait(STEP_S)
         return x
 
+    return Sequential(
+        [
+            Input(input_shape),
+            layers.Flatten(),
+            _calling(wait),
+            layers.Dense(classes, activation="softmax"),
+        ]
+    )
+
+
+def _calling(function: Callable[[np.ndarray], np.ndarray]) -> Any:
+    """Return a layer that passes its input on after a call of a Python function with it."""
+    import keras
+    import tensorflow as tf
+
     @keras.saving.register_keras_serializable("tests")
-    class Dawdling(keras.layers.Layer):
+    class Calling(keras.layers.Layer):
         def call(self, x: Any) -> Any:
-            waited = tf.numpy_function(dawdle, [x], tf.float32)
+            waited = tf.numpy_function(function, [x], tf.float32)
             with tf.control_dependencies([waited]):
                 return tf.identity(x)
 
-    return keras.Sequential(
-        [
-            keras.Input(input_shape),
-            keras.layers.Flatten(),
-            Dawdling(),
-            keras.layers.Dense(classes, activation="softmax"),
-        ]
-    )
+    return Calling()

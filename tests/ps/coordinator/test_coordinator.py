@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import InvalidRequest, JobConflict, UnknownWorker
 from downpour.ps.coordinator.coordinator import DOUBT_S
-from downpour.ps.coordinator.deadlines import DRAIN_S, EVALUATE_S, SAVED_S
+from downpour.ps.coordinator.deadlines import EVALUATE_PART, SAVED_PART
 from downpour.ps.coordinator.phase import OVER, Phase
 from tests.support.pure_job import EVERYTHING, PureJob
 
@@ -237,30 +237,32 @@ def test_drain_after_the_last_sample_changes_nothing() -> None:
     assert job.phase() == Phase.ENDED
 
 
-def test_who_asks_for_the_end_gives_evaluations_a_deadline() -> None:
-    job = PureJob()
+@pytest.mark.parametrize("drain_timeout_s", [7.0, 60.0])
+def test_who_asks_for_the_end_gives_evaluations_a_deadline(drain_timeout_s: float) -> None:
+    job, evaluate_s = PureJob(session_s=1000.0, drain_timeout_s=drain_timeout_s), EVALUATE_PART * drain_timeout_s
     first, second = job.start()
     assert job.coordinator.heartbeat(first, job.now).remaining_s == 0
     validate = job.take(first, pb.VALIDATE)
     assert validate.remaining_s == 0
     job.coordinator.drain("SIGTERM", job.now)
-    assert 0 < job.coordinator.heartbeat(first, job.now).remaining_s <= EVALUATE_S
+    assert 0 < job.coordinator.heartbeat(first, job.now).remaining_s <= evaluate_s
     job.pass_time(1.0)
     finish = job.task(second)
-    assert finish.kind == pb.FINISH and finish.remaining_s == EVALUATE_S - 1.0
+    assert finish.kind == pb.FINISH and finish.remaining_s == evaluate_s - 1.0
     assert job.task(first).kind == pb.WAIT  # the validation that it gave up is not lent again
-    job.pass_time(EVALUATE_S)
+    job.pass_time(evaluate_s)
     assert job.coordinator.heartbeat(second, job.now).remaining_s > 0
     job.report(second, finish)
     assert job.phase() == Phase.ENDED and job.pinned == set()
 
 
-def test_a_saved_model_is_a_good_end_though_nobody_evaluates_it() -> None:
-    job = PureJob(workers=1)
+@pytest.mark.parametrize("drain_timeout_s", [7.0, 60.0])
+def test_a_saved_model_is_a_good_end_though_nobody_evaluates_it(drain_timeout_s: float) -> None:
+    job = PureJob(workers=1, session_s=1000.0, drain_timeout_s=drain_timeout_s)
     (session,) = job.start(1)
     job.take(session, pb.FINISH)
     job.coordinator.drain("SIGTERM", job.now)
-    job.pass_time(SAVED_S)
+    job.pass_time(SAVED_PART * drain_timeout_s)
     assert job.phase() == Phase.FINISHING
     job.coordinator.saved = True
     job.pass_time(0.1)
@@ -268,12 +270,15 @@ def test_a_saved_model_is_a_good_end_though_nobody_evaluates_it() -> None:
     assert "saved and not evaluated" in job.coordinator.notes[-1]
 
 
-def test_a_model_that_nobody_saves_is_a_bad_end() -> None:
-    job = PureJob(workers=1)
+@pytest.mark.parametrize("drain_timeout_s", [7.0, 60.0])
+def test_a_model_that_nobody_saves_in_time_is_a_bad_end(drain_timeout_s: float) -> None:
+    job = PureJob(workers=1, session_s=1000.0, drain_timeout_s=drain_timeout_s)
     (session,) = job.start(1)
     job.take(session, pb.FINISH)
     job.coordinator.drain("SIGTERM", job.now)
-    job.pass_time(DRAIN_S + 0.1)
+    job.pass_time(drain_timeout_s)
+    assert job.phase() == Phase.FINISHING
+    job.pass_time(0.1)
     assert job.phase() == Phase.FAILED and "no worker saved the model" in job.coordinator.notes[-1]
 
 

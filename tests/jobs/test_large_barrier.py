@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
+from prometheus_client.parser import text_string_to_metric_families
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos import parameter_server_pb2_grpc as rpc
@@ -63,7 +65,17 @@ async def opened(stub: rpc.CoordinatorStub, channel: grpc.aio.Channel, job: str)
     return Session(stub, channel, await stub.Register(request, timeout=TIMEOUT_S))
 
 
-async def everybody_waits(address: str, threads: Path) -> None:
+def buffered_pushes(metrics: str) -> float:
+    """Return how many pushes the shard holds until the barrier opens."""
+    with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=TIMEOUT_S) as reply:
+        families = text_string_to_metric_families(reply.read().decode())
+    (depth,) = (
+        sample for family in families for sample in family.samples if "buffered_pushes" in sample.labels.values()
+    )
+    return float(depth.value)
+
+
+async def all_wait_at_the_barrier(address: str, metrics: str, threads: Path) -> None:
     channels = [open_aio_channel(address) for _ in range(CHANNELS)]
     stubs = [rpc.CoordinatorStub(channel) for channel in channels]
     job = (await stubs[0].Describe(pb.DescribeRequest(protocol=PROTOCOL), timeout=TIMEOUT_S)).job
@@ -86,11 +98,11 @@ async def everybody_waits(address: str, threads: Path) -> None:
         for number, session in enumerate(sessions[:-1]):
             await session.push(float(number))
         blocked = [asyncio.create_task(session.receive()) for session in sessions[:-1]]
-        await asyncio.wait(blocked, timeout=0.1)
-        assert not any(task.done() for task in blocked)
+        while await asyncio.to_thread(buffered_pushes, metrics) < WORKERS - 1:
+            assert not any(task.done() for task in blocked)
         assert len(list(threads.iterdir())) < 100
         await sessions[-1].push(float(WORKERS - 1))
-        replies = await asyncio.wait_for(asyncio.gather(*blocked, sessions[-1].receive()), TIMEOUT_S)
+        replies = await asyncio.gather(*blocked, sessions[-1].receive())
         assert {reply.version for reply in replies} == {turn}
         assert {reply.outcome for reply in replies} == {pb.APPLIED}
         assert {reply.staleness for reply in replies} == {0}
@@ -107,13 +119,18 @@ def test_five_hundred_workers_wait_at_one_barrier(tmp_path: Path) -> None:
     async def run() -> None:
         server = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "downpour.ps", "--model=numbers", "--dataset=numbers", "--mode=bsp", "--workers=1",
-            "--learning-rate=1", "--lease-batches=1", "--session-s=600", f"--run-dir={tmp_path / 'run'}",
+            "--learning-rate=1", "--lease-batches=1", "--session-s=600", "--metrics-port=0",
+            f"--run-dir={tmp_path / 'run'}",
             cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
         try:
             assert server.stdout is not None
             line = await asyncio.wait_for(server.stdout.readline(), TIMEOUT_S)
-            await everybody_waits(json.loads(line)["address"], Path(f"/proc/{server.pid}/task"))
+            listening = json.loads(line)
+            threads = Path(f"/proc/{server.pid}/task")
+            await asyncio.wait_for(
+                all_wait_at_the_barrier(listening["address"], listening["metrics"], threads), TIMEOUT_S
+            )
         finally:
             server.kill()
             await server.wait()
