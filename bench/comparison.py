@@ -9,7 +9,7 @@ from typing import Any
 
 
 def plan_epochs(samples: int, batch_size: int, steps_per_call: int, available: int) -> tuple[int, int]:
-    """Cuts a number of samples into equal epochs of whole calls, so that no contender has a ragged end.
+    """Cuts a number of samples into equal epochs of whole calls, so that no competitor has a ragged end.
 
     Args:
         samples: How many to train on, at least.
@@ -48,13 +48,13 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def ratios(runs: Mapping[str, Sequence[Mapping[str, Any]]], numerator: str) -> dict[str, dict[str, float]]:
-    """How much faster `numerator` was than each other contender, repeat by repeat.
+    """How much faster `numerator` was than each other competitor, repeat by repeat.
 
     Runs of one repeat saw the machine in the same state; so their ratio is taken first, then the median.
 
     Args:
-        runs: Per contender its runs; each has `repeat` and `samples_per_s`.
-        numerator: The contender that is divided by the others.
+        runs: Per competitor its runs; each has `repeat` and `samples_per_s`.
+        numerator: The competitor that is divided by the others.
     """
     own = {run["repeat"]: run["samples_per_s"] for run in runs.get(numerator, ())}
     found = {}
@@ -66,13 +66,13 @@ def ratios(runs: Mapping[str, Sequence[Mapping[str, Any]]], numerator: str) -> d
 
 
 def order(names: Sequence[str], repeat: int) -> list[str]:
-    """The names, turned by one place per repeat, so that no contender always follows the same one."""
+    """The names, turned by one place per repeat, so that no competitor always follows the same one."""
     turn = repeat % len(names)
     return [*names[turn:], *names[:turn]]
 
 
 def table(model: Mapping[str, Any]) -> str:
-    """Markdown: a row per contender with samples/s, and how many times as fast each of ours was."""
+    """Markdown: a row per competitor with samples/s, and how many times as fast each of ours was."""
     ours = list(model["ratios"])
     lines = [
         "| | samples/s, median (quartiles) | steps/s | "
@@ -80,10 +80,10 @@ def table(model: Mapping[str, Any]) -> str:
         + "loss | accuracy |",
         "|---" * (5 + len(ours)) + "|",
     ]
-    for name, contender in model["contenders"].items():
-        rate, last = contender["samples_per_s"], contender["runs"][-1]
+    for name, competitor in model["competitors"].items():
+        rate, last = competitor["samples_per_s"], competitor["runs"][-1]
         lines.append(
-            f"| {contender['what']} | {rate['median']:,.0f} ({rate['q1']:,.0f} – {rate['q3']:,.0f}) "
+            f"| {competitor['what']} | {rate['median']:,.0f} ({rate['q1']:,.0f} – {rate['q3']:,.0f}) "
             f"| {rate['median'] / model['batch_size']:,.0f} | "
             + "".join(f"{_times(model['ratios'][own].get(name))} | " for own in ours)
             + f"{_number(last['loss'])} | {_number(last['accuracy'])} |"

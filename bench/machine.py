@@ -7,7 +7,8 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("downpour", "tensorflow", "keras", "numpy", "grpcio", "protobuf")
+# The name in a report -> the distribution whose version it states.
+PACKAGES = {"downpour": "downpour-ps"} | {name: name for name in ("tensorflow", "keras", "numpy", "grpcio", "protobuf")}
 
 
 def facts() -> dict[str, int | float | str]:
@@ -18,7 +19,7 @@ def facts() -> dict[str, int | float | str]:
         "memory_gib": memory_gib(),
         "system": f"{platform.system()} {platform.release().split('-')[0]} {platform.machine()}",
         "python": platform.python_version(),
-        **{name: _version(name) for name in PACKAGES},
+        **{name: _version(distribution) for name, distribution in PACKAGES.items()},
     }
 
 

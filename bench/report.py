@@ -12,7 +12,7 @@ from downpour.bench.machine import facts, load
 Draw = Callable[[Any], None]
 
 
-def begun(name: str, argv: list[str]) -> dict[str, Any]:
+def results_header(name: str, argv: list[str]) -> dict[str, Any]:
     """The head of a benchmark's results: the command and the machine."""
     return {
         "benchmark": name,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from statistics import mean, stdev
 from typing import Any
 
-from downpour.bench.training.contenders import ContenderError
+from downpour.bench.training.competitors import CompetitorError
 
 KERAS = "keras"  # the reference; the other names are numbers of workers
 
@@ -75,7 +75,7 @@ def run_all(
             try:
                 found.append({"seed": seed, **run(name, seed)})
                 told = shown(found[-1])
-            except ContenderError as error:
+            except CompetitorError as error:
                 runs.failures.append({"row": name, "seed": seed, "error": str(error)})
                 told = str(error)
             print(f"{name}, seed {seed}: {told}", file=sys.stderr, flush=True)

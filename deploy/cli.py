@@ -1,4 +1,4 @@
-"""The command line: `downpour COMMAND [flags]`. Each command imports what it needs, when it runs."""
+"""The command line: `downpour COMMAND [flags]`. A command imports its modules only when it runs."""
 
 from __future__ import annotations
 
@@ -6,27 +6,18 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
 
+from downpour.deploy.launchers import LAUNCHERS
+
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # as a server has it: sums in NumPy depend on it
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # as in a server: NumPy's sums depend on it
 
 
 class Command(NamedTuple):
     """A row of the table of commands."""
 
-    line: str  # what it does, for `downpour --help`
+    description: str  # one line for `downpour --help`
     run: Callable[[list[str]], int]  # arguments -> exit status
-
-
-def _train(argv: list[str]) -> int:
-    from downpour.deploy.config import TrainSettings
-    from downpour.protos.settings import parse
-
-    about = "Train a model on a local cluster: servers hold the weights, workers compute gradients."
-    settings = parse(TrainSettings, argv, "downpour train", about)
-    from downpour.deploy.launch.launcher import train
-
-    return train(settings)
 
 
 def _run(argv: list[str]) -> int:
@@ -40,7 +31,7 @@ def _evaluate(argv: list[str]) -> int:
     from downpour.deploy.trained import NoModel, evaluate
     from downpour.protos.settings import parse
 
-    settings = parse(EvaluateSettings, argv, "downpour evaluate", "Evaluate a trained model on its test set.")
+    settings = parse(EvaluateSettings, argv, "downpour evaluate", "Evaluate a trained model on a test set.")
     try:
         evaluate(settings)
     except NoModel as error:
@@ -53,7 +44,8 @@ def _export(argv: list[str]) -> int:
     from downpour.deploy.trained import NoModel, export
     from downpour.protos.settings import parse
 
-    settings = parse(ExportCommandSettings, argv, "downpour export", "Write a trained model for other programs.")
+    about = "Write a trained model in the format of another program."
+    settings = parse(ExportCommandSettings, argv, "downpour export", about)
     try:
         export(settings)
     except NoModel as error:
@@ -65,7 +57,7 @@ def _status(argv: list[str]) -> int:
     from downpour.deploy.config import StatusSettings
     from downpour.protos.settings import parse
 
-    settings = parse(StatusSettings, argv, "downpour status", "Show what a running job is doing.")
+    settings = parse(StatusSettings, argv, "downpour status", "Show the progress of a running job.")
     from downpour.deploy.view.status import status
 
     return status(settings)
@@ -78,9 +70,9 @@ def _certs(argv: list[str]) -> int:
     return certs(parse(CertsSettings, argv, "downpour certs"))
 
 
-def _of_cluster(module: str) -> Callable[[list[str]], int]:
-    """A command that becomes `module`, and finds its place in the cluster in `TF_CONFIG` where that is set."""
-    become = _become(f"downpour.{module}")
+def _cluster_process(module: str) -> Callable[[list[str]], int]:
+    """Return a command that replaces this process by `module`, with its place in the cluster from `TF_CONFIG`."""
+    replace_process = _replace_process(f"downpour.{module}")
 
     def run(argv: list[str]) -> int:
         import os
@@ -88,7 +80,7 @@ def _of_cluster(module: str) -> Callable[[list[str]], int]:
         from downpour.deploy.scripts.tf_config import BadTFConfig, arguments
 
         try:
-            return become(arguments(module, os.environ, argv))
+            return replace_process(arguments(module, os.environ, argv))
         except BadTFConfig as error:
             print(f"downpour {module}: {error}", file=sys.stderr)
             return EXIT_USAGE
@@ -96,8 +88,8 @@ def _of_cluster(module: str) -> Callable[[list[str]], int]:
     return run
 
 
-def _become(module: str, **variables: str) -> Callable[[list[str]], int]:
-    """A command that turns this process into `python -m module` with the same arguments, and these variables."""
+def _replace_process(module: str, **variables: str) -> Callable[[list[str]], int]:
+    """Return a command that replaces this process by `python -m module` with the same arguments and `variables`."""
 
     def run(argv: list[str]) -> NoReturn:
         import os
@@ -110,29 +102,40 @@ def _become(module: str, **variables: str) -> Callable[[list[str]], int]:
     return run
 
 
-COMMANDS: dict[str, Command] = {
-    "train": Command("train a model on a local cluster", _train),
-    "run": Command("run a Keras script on a local cluster", _run),
-    "ps": Command("run one parameter-server process", _of_cluster("ps")),
-    "worker": Command("run one worker process", _of_cluster("worker")),
-    "status": Command("show what a running job is doing", _status),
-    "certs": Command("make certificates and a token for a cluster", _certs),
-    "evaluate": Command("evaluate a trained model on its test set", _evaluate),
-    "export": Command("write a trained model as keras, savedmodel or tflite", _export),
-    "simulate": Command("run modes and compensations in virtual time", _become("downpour.bench.simulation.simulate")),
+OTHER_COMMANDS: dict[str, Command] = {
+    "run": Command("train a Keras script on a local cluster", _run),
+    "ps": Command("run one parameter server", _cluster_process("ps")),
+    "worker": Command("run one worker", _cluster_process("worker")),
+    "status": Command("show the progress of a running job", _status),
+    "certs": Command("create TLS certificates and an access token", _certs),
+    "evaluate": Command("evaluate a trained model on a test set", _evaluate),
+    "export": Command("export a trained model as keras, savedmodel or tflite", _export),
+    "simulate": Command(
+        "simulate consistency modes in virtual time", _replace_process("downpour.bench.simulation.simulate")
+    ),
     "replay": Command(
-        "do a recorded run again, and compare it bit for bit", _become("downpour.bench.replay", **ONE_THREAD)
+        "repeat a recorded run and compare the bits", _replace_process("downpour.bench.replay", **ONE_THREAD)
     ),
     "validate": Command(
-        "compare this server with what theory predicts", _become("downpour.bench.conformance.validate")
+        "compare the server with predictions from theory", _replace_process("downpour.bench.conformance.validate")
     ),
-    "bench": Command("measure, and compare with other ways to train", _become("downpour.bench")),
+    "bench": Command("run a benchmark", _replace_process("downpour.bench")),
 }
 
 
+def commands() -> dict[str, Command]:
+    """Return all commands by name: the launchers that are commands, and the others."""
+    launchers = {
+        name: Command(entry.description, entry.command)
+        for name, entry in LAUNCHERS.items()
+        if entry.command is not None
+    }
+    return {**launchers, **OTHER_COMMANDS}
+
+
 def usage() -> str:
-    """The text of `downpour --help`."""
-    rows = "\n".join(f"  {name:<10}{command.line}" for name, command in COMMANDS.items())
+    """Return the text of `downpour --help`."""
+    rows = "\n".join(f"  {name:<10}{command.description}" for name, command in commands().items())
     return (
         "usage: downpour COMMAND [flags]\n\n"
         "An asynchronous parameter server for Keras 3 on TensorFlow.\n\n"
@@ -142,7 +145,7 @@ def usage() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command and returns its exit status."""
+    """Run a command and return its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments:
         print(usage(), file=sys.stderr)
@@ -154,10 +157,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name == "--version":
         print(f"downpour {_version()}")
         return 0
-    if name not in COMMANDS:
+    if name not in commands():
         return _unknown(name)
     try:
-        return COMMANDS[name].run(rest)
+        return commands()[name].run(rest)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
 
@@ -165,20 +168,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _unknown(name: str) -> int:
     import difflib
 
-    near = difflib.get_close_matches(name, COMMANDS, n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
+    matches = difflib.get_close_matches(name, commands(), n=1)
+    hint = f" (did you mean {matches[0]}?)" if matches else ""
     what = "flag" if name.startswith("-") else "command"
-    print(f"downpour: unknown {what} {name}{hint}; commands are {', '.join(COMMANDS)}", file=sys.stderr)
+    print(f"downpour: unknown {what} {name}{hint}; commands are {', '.join(commands())}", file=sys.stderr)
     return EXIT_USAGE
 
 
 def _version() -> str:
     from importlib.metadata import PackageNotFoundError, version
 
+    from downpour.deploy.launch.environment import DISTRIBUTION
+
     try:
-        return version("downpour-ps")
+        return version(DISTRIBUTION)
     except PackageNotFoundError:
-        return "(not installed: run from its source)"
+        return "(not installed: runs from its source)"
 
 
 if __name__ == "__main__":

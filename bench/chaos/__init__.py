@@ -1,4 +1,4 @@
-"""`downpour bench chaos`: processes of a running job are killed, and conservation is checked.
+"""`downpour bench chaos`: kills processes of running jobs and checks that every update was applied exactly once.
 
-It may import every package.
+It may import every package of `downpour`; nothing but tests imports it.
 """

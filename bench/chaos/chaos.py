@@ -1,14 +1,15 @@
-"""Breaks a running job again and again, for real, and checks that nothing was lost: `downpour bench chaos`.
+"""`downpour bench chaos`: breaks running jobs at random and checks that no update was lost or repeated.
 
     downpour bench chaos --seed 7 --kills 100 --shards 2
 
-Real servers and a real launcher; workers whose gradients sign for their samples (marks.py). From a seed that is
-printed, processes are killed (SIGKILL) or stopped for longer than a session (SIGSTOP), and their connections reset:
-those of workers, servers and the launcher. Only kills that hit while a push was in flight are counted: the process is
-stopped first, and killed if a push waits for it then; sometimes another one dies with it. Rounds are run until there
-are enough; after each, weights and traces must tell that every sample of every epoch was applied to every slice
-exactly once (on several shards: at most once, and what some slice lacks is counted by the servers), that the history
-is possible (history.py), that the launcher's exit status is 0 and that no process and no temporary file is left.
+The servers and the launcher are the real ones; the workers compute gradients that identify their samples
+(signed_gradients.py). From a seed that is printed, the benchmark kills processes (SIGKILL), stops them for longer than
+a session (SIGSTOP), and resets their connections: workers, servers and the launcher. A kill counts only if a push was
+in flight: the process is stopped first, and killed if a push waits for it at that moment; sometimes a second process
+is killed with it. Rounds are run until there are enough kills. After each round, the weights and the traces must show
+that every slice applied every sample of every epoch exactly once (with several shards: at most once, and the servers
+count what a slice did not apply); that the history is valid (history.py); that the launcher exited with status 0; and
+that no process and no temporary file is left.
 """
 
 from __future__ import annotations
@@ -18,50 +19,52 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from downpour.bench.chaos.marks import MOST_EPOCHS
-from downpour.bench.chaos.round import EPOCHS, ChaosSettings, Round, Tally
+from downpour.bench.chaos.round import EPOCHS, Round
+from downpour.bench.chaos.settings import ChaosCounts, ChaosSettings
+from downpour.bench.chaos.signed_gradients import MAX_EPOCHS
 from downpour.protos.settings import parse
 
 
-def run(settings: ChaosSettings, folder: Path) -> Tally:
-    """Runs rounds until there were enough kills, or a fault."""
-    tally, dice, number = Tally(), random.Random(settings.seed), 0
-    while tally.kills.total() < settings.kills and not tally.faults:
+def run(settings: ChaosSettings, folder: Path) -> ChaosCounts:
+    """Run rounds until there were enough kills, or a fault was found."""
+    counts, rng, number = ChaosCounts(), random.Random(settings.seed), 0
+    while counts.kills.total() < settings.kills and not counts.faults:
         number += 1
-        left = settings.kills - tally.kills.total()
-        Round(settings, folder / f"round-{number}", dice, tally).run(left)
-        done = ", ".join(f"{count} {role}" for role, count in sorted(tally.kills.items()))
-        print(f"round {number}: {tally.kills.total()} of {settings.kills} kills so far ({done})", flush=True)
-    return tally
+        left = settings.kills - counts.kills.total()
+        Round(settings, folder / f"round-{number}", rng, counts).run(left)
+        done = ", ".join(f"{count} {role}" for role, count in sorted(counts.kills.items()))
+        print(f"round {number}: {counts.kills.total()} of {settings.kills} kills so far ({done})", flush=True)
+    return counts
 
 
-def report(settings: ChaosSettings, tally: Tally) -> str:
-    """What was done and found, for a person."""
-    killed = ", ".join(f"{count} × {role}" for role, count in sorted(tally.kills.items()))
+def report(settings: ChaosSettings, counts: ChaosCounts) -> str:
+    """Return a summary of what was done and found, as text."""
+    killed = ", ".join(f"{count} × {role}" for role, count in sorted(counts.kills.items()))
+    total = counts.kills.total()
     lines = [
         f"chaos: seed {settings.seed}, {settings.workers} workers, {settings.shards} shards, {settings.transport}, "
         f"{settings.mode}",
-        f"kills with a push in flight   {tally.kills.total()} ({killed}); {tally.misses} attempts found none in flight",
-        f"killed at the same moment     {tally.more} others",
-        f"stopped beyond the session    {tally.stops}",
-        f"connections reset             {tally.connections}, of {tally.resets} processes",
-        f"jobs resumed                  {tally.resumes}",
-        f"samples × epochs checked      {tally.samples:,}",
-        f"partial pushes                {tally.partial}",
+        f"kills with a push in flight   {total} ({killed}); {counts.misses} attempts found no push in flight",
+        f"killed at the same moment     {counts.additional_kills} other processes",
+        f"stopped beyond the session    {counts.suspensions}",
+        f"connections reset             {counts.connections}, of {counts.resets} processes",
+        f"jobs resumed                  {counts.resumes}",
+        f"samples × epochs checked      {counts.samples:,}",
+        f"partial pushes                {counts.partial}",
     ]
-    for role, outages_s in tally.outages_s.items():
+    for role, outages_s in counts.outages_s.items():
         if outages_s:
-            shown = f"median {sorted(outages_s)[len(outages_s) // 2]:.2f} s, most {max(outages_s):.2f} s"
-            lines.append(f"until a push is answered after the death of a {role}: {shown}")
-    return "\n".join([*lines, *(f"FAULT: {fault}" for fault in tally.faults)])
+            shown = f"median {sorted(outages_s)[len(outages_s) // 2]:.2f} s, maximum {max(outages_s):.2f} s"
+            lines.append(f"time until a push is answered after the {role} was killed: {shown}")
+    return "\n".join([*lines, *(f"FAULT: {fault}" for fault in counts.faults)])
 
 
 def main(argv: Sequence[str]) -> int:
-    """`downpour bench chaos`; returns 1 if anything was lost."""
-    assert EPOCHS <= MOST_EPOCHS
+    """Run `downpour bench chaos`; return 1 if a check failed."""
+    assert EPOCHS <= MAX_EPOCHS
     settings = parse(ChaosSettings, list(argv), "downpour bench chaos")
     print(f"seed {settings.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="downpour-chaos-") as folder:
-        tally = run(settings, Path(settings.keep or folder))
-        print(report(settings, tally))
-    return 1 if tally.faults else 0
+        counts = run(settings, Path(settings.keep or folder))
+        print(report(settings, counts))
+    return 1 if counts.faults else 0

@@ -1,4 +1,4 @@
-"""What the weights and the traces of a job of marks.py must tell when it has ended."""
+"""Checks of a finished chaos round: the weights and the traces must show every update exactly once."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from downpour.bench.chaos.history import faults_of
-from downpour.bench.chaos.marks import applied_counts
+from downpour.bench.chaos.signed_gradients import applied_counts
 
 Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What one run came to.
+    """The result of the checks of one run.
 
     Attributes:
-        faults: What must not be, one line each.
-        samples: Samples × epochs that were looked at.
-        partial: Pushes that the servers say some slice lacks.
+        faults: Violations, one line each.
+        samples: Samples × epochs that were checked.
+        partial: Pushes that some slice did not apply, as the servers count them.
     """
 
     faults: list[str]
@@ -32,7 +32,7 @@ class Findings:
 
 
 def faults_in_run(run: Path, shards: int, epochs: int, batch: int) -> Findings:
-    """Looks at a run directory whose job has ended."""
+    """Check the run directory of a job that has ended."""
     weights = np.fromfile(run / "model.keras", np.float32)
     try:
         counts = applied_counts(weights, shards, epochs)
@@ -47,7 +47,7 @@ def faults_in_run(run: Path, shards: int, epochs: int, batch: int) -> Findings:
 
 
 def _weights(counts: Counts, batch: int, partial: int) -> Iterator[str]:
-    """Every sample of every epoch is in every slice once; what a slice lacks was counted."""
+    """Yield the violations of: every slice applied every sample of every epoch once, or the servers counted it."""
     if counts.max() > 1:
         yield f"{(counts > 1).sum()} samples were applied more than once to some slice"
     nowhere = (counts == 0).all(axis=0)
@@ -56,13 +56,13 @@ def _weights(counts: Counts, batch: int, partial: int) -> Iterator[str]:
     lacking = (counts == 0).any(axis=0)
     batches = len({(epoch, position // batch) for epoch, position in np.argwhere(lacking)})
     if batches > partial:
-        yield f"{batches} batches lack in a slice, but {partial} were counted"
+        yield f"{batches} batches are missing in a slice, but the servers counted {partial}"
 
 
 def _agreement(trace: NDArray[np.void], counts: Counts) -> Iterator[str]:
-    """The trace tells of exactly the updates that are in the weights."""
-    told = np.zeros_like(counts)
+    """Yield a violation unless the trace contains exactly the updates that the weights contain."""
+    recorded = np.zeros_like(counts)
     for record in trace[trace["outcome"] == 0]:
-        told[record["epoch"], record["start"] : record["stop"]] += 1
-    if not np.array_equal(told, counts):
-        yield "the trace and the weights tell of different updates"
+        recorded[record["epoch"], record["start"] : record["stop"]] += 1
+    if not np.array_equal(recorded, counts):
+        yield "the trace and the weights contain different updates"

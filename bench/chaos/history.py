@@ -1,4 +1,4 @@
-"""Whether a trace tells a history that the server's rules allow."""
+"""Checks that the history in a trace is one that the server's rules allow."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ Trace = NDArray[np.void]
 
 
 def faults_of(trace: Trace, slack: int | None = None, overlap: bool = False) -> list[str]:
-    """What cannot have happened, one line each; empty if all is well.
+    """Return the violations of the rules, one line each.
 
     Args:
-        trace: Of one shard.
-        slack: SSP's bound on the clock gap, where workers came and went at no time; None: not checked.
-        overlap: Whether workers computed from weights that were older than their own last push.
+        trace: The trace of one shard.
+        slack: SSP's bound on the difference of clocks, if no worker joined or left (default: not checked).
+        overlap: Whether workers computed gradients from weights older than their own latest push.
     """
-    found = [*_names(trace), *_versions(trace), *_staleness(trace)]
+    found = [*_outcomes(trace), *_versions(trace), *_staleness(trace)]
     if not overlap:
         found += _own_pushes(trace)
     if slack is not None:
@@ -26,8 +26,8 @@ def faults_of(trace: Trace, slack: int | None = None, overlap: bool = False) -> 
     return found
 
 
-def _names(trace: Trace) -> Iterable[str]:
-    """Each (worker, incarnation, seq) has one outcome."""
+def _outcomes(trace: Trace) -> Iterable[str]:
+    """Yield a violation unless each (worker, incarnation, seq) has one outcome."""
     names = trace[["worker", "incarnation", "seq"]]
     _, counts = np.unique(names, return_counts=True)
     if (counts > 1).any():
@@ -35,31 +35,31 @@ def _names(trace: Trace) -> Iterable[str]:
 
 
 def _versions(trace: Trace) -> Iterable[str]:
-    """Versions rise by one, and no update is missing."""
+    """Yield a violation unless versions increase by one from 1."""
     versions = trace["version"][trace["outcome"] == 0].astype(np.int64)
     if len(versions) and (versions[0] != 1 or not np.isin(np.diff(versions), (0, 1)).all()):
-        yield "versions do not rise from 1 in steps of one"
+        yield "versions must increase from 1 in steps of one, and do not"
 
 
 def _staleness(trace: Trace) -> Iterable[str]:
-    """τ of an applied push is the number of updates between its base version and its own."""
+    """Yield a violation unless τ of an applied push is the number of updates since its base version."""
     applied = trace[trace["outcome"] == 0]
     if not np.array_equal(applied["version"] - 1 - applied["base_version"], applied["staleness"]):
-        yield "staleness is not version − base version"
+        yield "staleness must be version − 1 − base version, and is not"
 
 
 def _own_pushes(trace: Trace) -> Iterable[str]:
-    """A worker's applied push is in the weights that its next gradient comes from."""
+    """Yield a violation unless a worker's next gradient comes from weights that contain its applied push."""
     applied = trace[trace["outcome"] == 0]
     for life in np.unique(applied[["worker", "incarnation"]]):
         mine = applied[applied[["worker", "incarnation"]] == life]
         mine = mine[np.argsort(mine["seq"])]
         if (mine["base_version"][1:] < mine["version"][:-1]).any():
-            yield f"worker {life['worker']} did not see its own push"
+            yield f"worker {life['worker']} computed a gradient from weights that did not contain its own push"
 
 
 def _gaps(trace: Trace, slack: int) -> Iterable[str]:
-    """No worker completes a step more than slack + 1 ahead of the slowest that is still at work."""
+    """Yield a violation if a worker is more than slack + 1 steps ahead of the slowest active worker."""
     last = {worker: np.flatnonzero(trace["worker"] == worker)[-1] for worker in np.unique(trace["worker"])}
     clocks = dict.fromkeys(last, 0)
     for index, record in enumerate(trace):

@@ -1,7 +1,7 @@
-"""Resets the connections of another process, as a broken network would: both ends learn of it in the middle of things.
+"""Resets the connections of another process, as a network failure would.
 
-A copy of each of its sockets is taken (`pidfd_getfd(2)`: Linux 5.6, and a process that one may trace). A TCP
-connection that is told to connect to nowhere is reset; the Unix socket of a worker in shared memory is shut down.
+`pidfd_getfd(2)` duplicates each of its sockets (Linux 5.6 or later, and the permission to trace the process).
+`connect(2)` with AF_UNSPEC resets a TCP connection; the Unix socket of a shared-memory worker is shut down.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import struct
 import psutil
 
 _PIDFD_GETFD = 438
-_NOWHERE = struct.pack("H14x", socket.AF_UNSPEC)
+_UNSPECIFIED = struct.pack("H14x", socket.AF_UNSPEC)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def reset_connections(process: psutil.Process) -> int:
-    """Breaks the process's connections to others; returns how many there were.
+    """Reset the connections of a process to other processes and return their number.
 
     Raises:
-        OSError: This system does not let us.
-        psutil.Error: The process is gone.
+        OSError: The system does not permit it.
+        psutil.Error: The process has ended.
     """
     broken = 0
     descriptors = [connection.fd for connection in process.net_connections("all") if connection.fd >= 0]
@@ -49,12 +49,12 @@ def _break(connection: socket.socket) -> bool:
     if connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         return False
     if connection.family in (socket.AF_INET, socket.AF_INET6):
-        reset: int = _libc.connect(connection.fileno(), _NOWHERE, len(_NOWHERE))
+        reset: int = _libc.connect(connection.fileno(), _UNSPECIFIED, len(_UNSPECIFIED))
         return reset == 0
     if connection.type != socket.SOCK_SEQPACKET:
         return False  # a pair of sockets within the process
     try:
         connection.shutdown(socket.SHUT_RDWR)
-    except OSError:  # it has just ended by itself
+    except OSError:  # the peer has just closed it
         return False
     return True

@@ -1,15 +1,14 @@
-"""A worker without TensorFlow whose gradients sign for their samples (see marks.py); for `bench chaos`.
+"""A worker without TensorFlow whose gradients identify their samples (see signed_gradients.py).
 
     python -m downpour.bench.chaos.worker --server ADDRESS --worker N
 
-Its environment says the rest: DOWNPOUR_CHAOS_BOARD, a file that all processes of the experiment share (see `Board`);
+Two environment variables complete its settings: DOWNPOUR_CHAOS_FLAGS, the file of shared_flags.py, and
 DOWNPOUR_CHAOS_SHAPE, `slices samples pause_ms`.
 """
 
 from __future__ import annotations
 
 import argparse
-import mmap
 import os
 import sys
 import tempfile
@@ -18,7 +17,16 @@ from pathlib import Path
 
 import numpy as np
 
-from downpour.bench.chaos.marks import initial_weights, mark
+from downpour.bench.chaos.shared_flags import (
+    ANSWERED,
+    FILE_VARIABLE,
+    IN_FLIGHT,
+    NO_PAUSE,
+    SENT,
+    SHAPE_VARIABLE,
+    SharedFlags,
+)
+from downpour.bench.chaos.signed_gradients import initial_weights, write_gradient
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import DownpourError
 from downpour.protos.layout import TRAINED, Layout
@@ -26,46 +34,34 @@ from downpour.worker.exchange.client import Samples
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
 from downpour.worker.exchange.session import SESSION_LOST, Session, SessionSettings
 
-BOARD, SHAPE = "DOWNPOUR_CHAOS_BOARD", "DOWNPOUR_CHAOS_SHAPE"
-# Places on the board: a byte that ends the pauses, then of each worker one that is 1 while a push is in flight, one
-# with the number of its last push (modulo 256), and one with that of the last that was answered.
-HURRY, BUSY, BEGUN, ANSWERED, BOARD_BYTES = 0, 1, 64, 128, 192
 CALL_TIMEOUT_S = 30.0
 
 
-class Board:
-    """Bytes that the processes of one experiment share through a file."""
-
-    def __init__(self, path: Path) -> None:
-        """Maps the file, which is there."""
-        with path.open("r+b") as file:
-            self._bytes = mmap.mmap(file.fileno(), 0)
-
-    def __getitem__(self, place: int) -> int:
-        """The byte at a place."""
-        return self._bytes[place]
-
-    def __setitem__(self, place: int, value: int) -> None:
-        """Sets the byte at a place."""
-        self._bytes[place] = value
-
-
 class ChaosWorker:
-    """One worker: pull, mark, push, through every loss of its session."""
+    """A worker that pulls, computes a signed gradient and pushes it, and joins again whenever it loses its session."""
 
-    def __init__(self, server: str, number: int, board: Board, slices: int, samples: int, pause_s: float) -> None:
-        """Connects nothing yet."""
-        self._number, self._board, self._slices, self._pause_s = number, board, slices, pause_s
+    def __init__(self, server: str, number: int, flags: SharedFlags, slices: int, samples: int, pause_s: float) -> None:
+        """Build a worker that is not connected yet.
+
+        Args:
+            server: `HOST:PORT` of the coordinator.
+            number: Number of this worker.
+            flags: Bytes shared with the benchmark.
+            slices: Slices of the weights.
+            samples: Training samples.
+            pause_s: Minimum time of a gradient computation.
+        """
+        self._number, self._flags, self._slices, self._pause_s = number, flags, slices, pause_s
         self._control = CoordinatorClient(server, CALL_TIMEOUT_S)
         self._layout = Layout.of([("w", (slices * samples,), TRAINED)])
         self._data = pb.DatasetInfo(
-            name="marks", checksum="0" * 64, train_samples=samples, validation_samples=1, test_samples=1
+            name="signed", checksum="0" * 64, train_samples=samples, validation_samples=1, test_samples=1
         )
         self._gradient = np.zeros(slices * samples, np.float32)
-        self._tick = threading.Event()
+        self._pause = threading.Event()
 
     def run(self) -> int:
-        """Works until the job is over; returns the exit code."""
+        """Work until the job has ended and return the exit status."""
         job = self._control.describe(60.0)
         registration = pb.RegisterRequest(worker=self._number, layout=self._layout.to_proto(), data=self._data)
         session = Session(self._control, job, registration, SessionSettings(timeout_s=CALL_TIMEOUT_S))
@@ -76,13 +72,13 @@ class ChaosWorker:
                 session.leave(reason)
                 return 1 if reason else 0
             except SESSION_LOST as error:
-                self._board[BUSY + self._number] = 0
+                self._flags[IN_FLIGHT + self._number] = 0
                 session.rejoin(error)
             finally:
-                self._board[BUSY + self._number] = 0
+                self._flags[IN_FLIGHT + self._number] = 0
 
     def _work(self, job: pb.JobDescription, session: Session) -> str:
-        """Works until the session is lost; returns why the job failed, empty if it ended well."""
+        """Work for one session; return the reason why the job failed, or an empty string if it succeeded."""
         samples = len(self._gradient) // self._slices
         session.await_start(lambda client: client.initialise(initial_weights(self._slices, samples)))
         while True:
@@ -98,21 +94,21 @@ class ChaosWorker:
         session.client.pull()
         for start in range(task.start, task.stop, job.batch_size):
             stop = min(start + job.batch_size, task.stop)
-            mark(self._gradient, self._slices, task.epoch, start, stop)
-            if not self._board[HURRY]:
-                self._tick.wait(self._pause_s)
+            write_gradient(self._gradient, self._slices, task.epoch, start, stop)
+            if not self._flags[NO_PAUSE]:
+                self._pause.wait(self._pause_s)
             samples = Samples(stop - start, task.lease, task.epoch, start, stop, loss=1.0)
-            push = self._board[BEGUN + self._number] = (self._board[BEGUN + self._number] + 1) % 256
-            self._board[BUSY + self._number] = 1
+            push = self._flags[SENT + self._number] = (self._flags[SENT + self._number] + 1) % 256
+            self._flags[IN_FLIGHT + self._number] = 1
             replies = session.client.push_pull(self._gradient, 1.0, samples).replies
-            self._board[BUSY + self._number] = 0
-            self._board[ANSWERED + self._number] = push
+            self._flags[IN_FLIGHT + self._number] = 0
+            self._flags[ANSWERED + self._number] = push
             session.check()
             if session.draining or any(reply.drain for reply in replies):
                 return
 
     def _evaluate(self, session: Session, task: pb.Task) -> None:
-        """What it uploads as the model are the weights, as they are."""
+        """Report an evaluation; the model that it uploads is the weights themselves."""
         flat = session.client.pull(task.pin).flat
         result = pb.Evaluation(samples=1, loss=float(flat.sum()), accuracy=0.5)
         request = pb.ReportRequest(session=session.number, kind=task.kind, epoch=task.epoch, validation=result)
@@ -126,14 +122,14 @@ class ChaosWorker:
 
 
 def main(argv: list[str]) -> int:
-    """Runs one worker; returns its exit code."""
+    """Run one worker and return its exit status."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--server", required=True)
     parser.add_argument("--worker", type=int, required=True)
     given, _ = parser.parse_known_args(argv)
-    slices, samples, pause_ms = map(int, os.environ[SHAPE].split())
-    board = Board(Path(os.environ[BOARD]))
-    worker = ChaosWorker(given.server, given.worker, board, slices, samples, pause_ms / 1000)
+    slices, samples, pause_ms = map(int, os.environ[SHAPE_VARIABLE].split())
+    flags = SharedFlags(Path(os.environ[FILE_VARIABLE]))
+    worker = ChaosWorker(given.server, given.worker, flags, slices, samples, pause_ms / 1000)
     try:
         return worker.run()
     except DownpourError as error:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from downpour.bench.conformance.real_cluster import NumpyWorker
+from downpour.bench.conformance.real_cluster import SteppingWorker
 from downpour.bench.simulation.service_times import Draw, draws_of
 from downpour.bench.simulation.virtual_time import Simulation, VirtualWorker
 from downpour.protos.frame import Buffer as Payload
@@ -148,7 +148,7 @@ class Doubled(Simulation):
 # ------------------------------------------------------------------ real workers
 
 
-class Forgetful(NumpyWorker):
+class Forgetful(SteppingWorker):
     """Computes from the weights before those that it has pulled last, and says that they are newer."""
 
     def step(self, gradient: np.ndarray, samples: int = 1) -> Pulled:
@@ -159,7 +159,7 @@ class Forgetful(NumpyWorker):
         return self.pulled
 
 
-class Repeating(NumpyWorker):
+class Repeating(SteppingWorker):
     """Sends every third push again under a new number, as if its reply had been lost."""
 
     def step(self, gradient: np.ndarray, samples: int = 1) -> Pulled:

@@ -1,136 +1,91 @@
-"""Real server processes and workers of a few lines: threads that push vectors of their own over real gRPC."""
+"""Workers of the conformance suite: threads that push vectors to a real server process over gRPC."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 
+from downpour.bench.numpy_worker import NumpyWorker
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.layout import Layout
 from downpour.worker.exchange.client import Pulled, Samples
-from downpour.worker.exchange.coordinator_client import CoordinatorClient
-from downpour.worker.exchange.session import Session, SessionSettings
 
-ROOT = Path(__file__).parent.parent
 CALL_TIMEOUT_S = 30.0
 
 
-class NumpyWorker:
-    """One worker: a session, streams to all shards, and pushes without leases.
+class SteppingWorker(NumpyWorker):
+    """A worker that records the replies to its pushes and keeps a copy of the weights it pulled.
 
     Attributes:
-        number: As the coordinator gave it.
-        pulled: What it has pulled last.
-        replies: Of shard 0, one for each push.
-        last: Weights when it left.
+        pulled: The result of the latest pull.
+        replies: The replies of shard 0, one per push.
+        last: The weights `float32[n]` when the worker left.
     """
 
-    def __init__(self, control: CoordinatorClient, initial: np.ndarray, wait_s: float = 0.0) -> None:
-        """Registers; the first worker brings the weights.
+    def __init__(self, address: str, initial: np.ndarray, wait_s: float = 0.0) -> None:
+        """Join the job at `address` and pull the weights.
 
         Args:
-            control: The coordinator.
-            initial: `float32[n]`.
-            wait_s: Emulated compute of a step.
+            address: `HOST:PORT` of the coordinator.
+            initial: Initial weights `float32[n]`, which the first worker uploads.
+            wait_s: Emulated compute time of a step.
         """
+        super().__init__(address, len(initial), "grpc", CALL_TIMEOUT_S, initial)
         self._wait_s = wait_s
         self.replies: list[pb.Reply] = []
         self.last = initial
-        job = control.describe(CALL_TIMEOUT_S)
-        layout = Layout.of([("w", (len(initial),), pb.TRAINED)])
-        data = pb.DatasetInfo(name="numbers", checksum="0", train_samples=1 << 40)
-        registration = pb.RegisterRequest(layout=layout.to_proto(), data=data)
-        self._session = Session(control, job, registration, SessionSettings("grpc", CALL_TIMEOUT_S))
-        self._session.register()
-        self.number, self._client = self._session.worker, self._session.client
-        self._session.await_start(lambda client: client.initialise(initial))
         self.pulled: Pulled = self.pull()
 
     def pull(self) -> Pulled:
-        """Pulls; the weights are a copy."""
-        return self._keep(self._client.pull())
+        """Return a copy of the current weights with their versions."""
+        return _copy(self.client.pull())
 
     def step(self, gradient: np.ndarray, samples: int = 1) -> Pulled:
-        """Computes for as long as a step takes, pushes a gradient and pulls."""
+        """Wait for the emulated compute time, push a gradient `float32[n]`, and return the pulled weights."""
         if self._wait_s:
             time.sleep(self._wait_s)
         norm = float(np.linalg.norm(gradient))
-        pulled = self._client.push_pull(gradient, norm, Samples(samples))
+        pulled = self.client.push_pull(gradient, norm, Samples(samples))
         self.replies.append(pulled.replies[0])
-        self.pulled = self._keep(pulled)
+        self.pulled = _copy(pulled)
         return self.pulled
 
-    def leave(self) -> None:
-        """Takes a last look at the weights and ends the session."""
+    def close(self) -> None:
+        """Pull the weights for the last time and leave the job."""
         self.last = self.pull().flat
-        self._session.leave()
-
-    @staticmethod
-    def _keep(pulled: Pulled) -> Pulled:
-        return Pulled(pulled.flat.copy(), pulled.versions, pulled.replies)
+        super().close()
 
 
-@contextmanager
-def server(*flags: str) -> Iterator[CoordinatorClient]:
-    """A server process on a port of its own; gone when the block ends."""
-    with tempfile.TemporaryDirectory(prefix="downpour-") as folder:
-        command = [
-            sys.executable,
-            "-m",
-            "downpour.ps",
-            f"--run-dir={folder}/run",
-            "--model=numbers",
-            "--dataset=numbers",
-            *flags,
-        ]
-        with subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        ) as process:
-            try:
-                assert process.stdout is not None
-                line = process.stdout.readline()
-                if not line:
-                    raise RuntimeError(f"the server must announce its address; it ended: {' '.join(command)}")
-                control = CoordinatorClient(json.loads(line)["address"], CALL_TIMEOUT_S)
-                yield control
-                control.close()
-            finally:
-                process.kill()  # nothing in it is to be kept
+def _copy(pulled: Pulled) -> Pulled:
+    return Pulled(pulled.flat.copy(), pulled.versions, pulled.replies)
 
 
-def together(
-    control: CoordinatorClient,
+def run_workers(
+    address: str,
     initial: np.ndarray,
-    bodies: list[Callable[[NumpyWorker], None]],
+    bodies: list[Callable[[SteppingWorker], None]],
     waits_s: list[float] | None = None,
-    kind: type[NumpyWorker] = NumpyWorker,
-) -> list[NumpyWorker]:
-    """Runs one worker for each body, each in a thread; all begin when all have pulled, all leave when all are done.
+    kind: type[SteppingWorker] = SteppingWorker,
+) -> list[SteppingWorker]:
+    """Run one worker per body, each in a thread: all start after all have pulled and leave after all have finished.
 
     Raises:
-        Exception: What the first body that failed raised.
+        Exception: The exception of the first body that failed.
     """
     waits_s = waits_s or [0.0] * len(bodies)
-    workers: list[NumpyWorker | None] = [None] * len(bodies)
+    workers: list[SteppingWorker | None] = [None] * len(bodies)
     failures: list[BaseException] = []
     begin, end = threading.Barrier(len(bodies)), threading.Barrier(len(bodies))
 
     def run(index: int) -> None:
         try:
-            worker = workers[index] = kind(control, initial, waits_s[index])
+            worker = workers[index] = kind(address, initial, waits_s[index])
             begin.wait(CALL_TIMEOUT_S)
             bodies[index](worker)
             end.wait(2 * CALL_TIMEOUT_S)
-            worker.leave()
+            worker.close()
         except BaseException as failure:
             failures.append(failure)
             begin.abort()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from downpour.bench.conformance.real_cluster import NumpyWorker
+from downpour.bench.conformance.real_cluster import SteppingWorker
 from downpour.bench.simulation.service_times import Draw, draws_of
 from downpour.bench.simulation.virtual_time import Simulation
 from downpour.ps.core.consistency import Consistency, consistency_of
@@ -61,7 +61,7 @@ class Parts:
     optimizer: type[Optimizer] = Optimizer
     inverse: type[Compensation] = Inverse
     draws: Callable[[str, int, str], list[Draw]] = draws_of
-    worker: type[NumpyWorker] = NumpyWorker
+    worker: type[SteppingWorker] = SteppingWorker
     delay: Callable[[int], int] = lambda delay: delay
     server_mode: Callable[[str], str] = lambda mode: mode
     extra: dict[str, Any] = field(default_factory=dict)
@@ -72,7 +72,7 @@ class Parts:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ConformanceRow:
     """A row of the table.
 
     Attributes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from downpour.bench.conformance.mutants import LeakingFeedback, LostPush, OneLess, OneVersionOff, truncating_qsgd
-from downpour.bench.conformance.row import Case, Parts, Row
+from downpour.bench.conformance.row import Case, ConformanceRow, Parts
 from downpour.bench.simulation.problems import Linear, Problem, Quadratic
 from downpour.bench.simulation.service_times import times
 from downpour.bench.simulation.virtual_time import Cycle
@@ -163,8 +163,8 @@ def c26(parts: Parts, quick: bool) -> list[Case]:
 
 GOOD = Parts()
 ROWS = [
-    Row("C22", "virtual time", "w_T = w₀ − η Σg, bit by bit", c22, GOOD.but(shard=LostPush), "a lost push"),
-    Row(
+    ConformanceRow("C22", "virtual time", "w_T = w₀ − η Σg, bit by bit", c22, GOOD.but(shard=LostPush), "a lost push"),
+    ConformanceRow(
         "C23",
         "virtual time",
         "BSP: P batches of b are one of P·b",
@@ -172,7 +172,7 @@ ROWS = [
         GOOD.but(consistency=OneLess),
         "one worker left out",
     ),
-    Row(
+    ConformanceRow(
         "C24",
         "virtual time",
         "true Hessian: asynchronous = sequential",
@@ -180,7 +180,7 @@ ROWS = [
         GOOD.but(shard=OneVersionOff),
         "w_bak one version off",
     ),
-    Row(
+    ConformanceRow(
         "C25",
         "vectors",
         "error feedback: Σg = Σapplied + residual",
@@ -188,7 +188,7 @@ ROWS = [
         GOOD.but(extra={"feedback": LeakingFeedback}),
         "half of the residual lost",
     ),
-    Row(
+    ConformanceRow(
         "C26",
         "vectors",
         "QSGD: unbiased, variance bounded",

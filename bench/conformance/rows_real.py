@@ -8,8 +8,9 @@ from collections.abc import Callable
 import numpy as np
 
 from downpour.bench.conformance.mutants import Forgetful, Repeating, one_more_slack, without_barrier
-from downpour.bench.conformance.real_cluster import NumpyWorker, server, together
-from downpour.bench.conformance.row import Case, Parts, Row
+from downpour.bench.conformance.real_cluster import SteppingWorker, run_workers
+from downpour.bench.conformance.row import Case, ConformanceRow, Parts
+from downpour.bench.numpy_worker import running_server
 
 SIZE = 5
 STEP_S = 0.002
@@ -21,7 +22,7 @@ def c1(parts: Parts, quick: bool) -> list[Case]:
     torn, seen, versions = [0], [0], []
     lock = threading.Lock()
 
-    def body(worker: NumpyWorker) -> None:
+    def body(worker: SteppingWorker) -> None:
         for _ in range(steps):
             content = float(worker.pulled.flat[0])
             pulled = worker.step(-np.ones(SIZE, np.float32))
@@ -31,9 +32,9 @@ def c1(parts: Parts, quick: bool) -> list[Case]:
         with lock:
             versions.append(worker.pulled.versions[0])
 
-    with server(f"--workers={workers}", "--learning-rate=1") as control:
-        done = together(
-            control, np.zeros(SIZE, np.float32), [body] * workers, [STEP_S, STEP_S, 5 * STEP_S], parts.worker
+    with running_server([f"--workers={workers}", "--learning-rate=1"]) as (address, _):
+        done = run_workers(
+            address, np.zeros(SIZE, np.float32), [body] * workers, [STEP_S, STEP_S, 5 * STEP_S], parts.worker
         )
     total = workers * steps
     told = sum(reply.staleness for worker in done for reply in worker.replies)
@@ -52,9 +53,9 @@ def c10(parts: Parts, quick: bool) -> list[Case]:
     for workers, slack in ((3, 0), (3, 2)):
         counted = _Counted(workers, 30 if quick else 120)
         mode = parts.server_mode(f"ssp:{slack}")
-        with server(f"--workers={workers}", "--learning-rate=1", f"--mode={mode}") as control:
+        with running_server([f"--workers={workers}", "--learning-rate=1", f"--mode={mode}"]) as (address, _):
             waits_s = [STEP_S] * (workers - 1) + [5 * STEP_S]
-            done = together(control, np.zeros(SIZE, np.float32), counted.bodies, waits_s, parts.worker)
+            done = run_workers(address, np.zeros(SIZE, np.float32), counted.bodies, waits_s, parts.worker)
         staleness = max(reply.staleness for worker in done for reply in worker.replies)
         cases.append(Case(f"P={workers}, s={slack}: spread of clocks", slack + 1, counted.spread, 0, "at most"))
         cases.append(
@@ -73,10 +74,10 @@ class _Counted:
     def __init__(self, workers: int, steps: int) -> None:
         self.spread, self._begun, self._lock, self._steps = 0, [0] * workers, threading.Lock(), steps
         self._done = [0] * workers
-        self.bodies: list[Callable[[NumpyWorker], None]] = [self._body(index) for index in range(workers)]
+        self.bodies: list[Callable[[SteppingWorker], None]] = [self._body(index) for index in range(workers)]
 
-    def _body(self, index: int) -> Callable[[NumpyWorker], None]:
-        def body(worker: NumpyWorker) -> None:
+    def _body(self, index: int) -> Callable[[SteppingWorker], None]:
+        def body(worker: SteppingWorker) -> None:
             for _ in range(self._steps):
                 with self._lock:
                     # It may start: then nobody has completed fewer than its own steps less the slack. What has
@@ -94,10 +95,10 @@ def c22(parts: Parts, quick: bool) -> list[Case]:
     """Integer gradients, η = 2⁻⁷: what is left in the server is w₀ − η Σg, bit by bit."""
     sums = [np.zeros(SIZE) for _ in range(3)]
 
-    def body(index: int) -> Callable[[NumpyWorker], None]:
+    def body(index: int) -> Callable[[SteppingWorker], None]:
         rng = np.random.default_rng(index)
 
-        def push(worker: NumpyWorker) -> None:
+        def push(worker: SteppingWorker) -> None:
             for _ in range(40 if quick else 200):
                 gradient = rng.integers(-8, 9, SIZE).astype(np.float32)
                 sums[index] += gradient
@@ -106,9 +107,9 @@ def c22(parts: Parts, quick: bool) -> list[Case]:
         return push
 
     initial = np.arange(SIZE, dtype=np.float32)
-    with server("--workers=3", f"--learning-rate={2.0**-7}") as control:
+    with running_server(["--workers=3", f"--learning-rate={2.0**-7}"]) as (address, _):
         # Only when all have pushed do they leave, each after a last look.
-        done = together(control, initial, [body(0), body(1), body(2)], [STEP_S / 2] * 3, parts.worker)
+        done = run_workers(address, initial, [body(0), body(1), body(2)], [STEP_S / 2] * 3, parts.worker)
         last = [worker.last for worker in done]
     expected = (initial - 2.0**-7 * sum(sums)).astype(np.float32)
     differences = [float(np.abs(weights - expected).max()) for weights in last]
@@ -124,8 +125,8 @@ def c23(parts: Parts, quick: bool) -> list[Case]:
     for workers in (4, 1):
         batch = 8 // workers
 
-        def body(index: int, batch: int = batch) -> Callable[[NumpyWorker], None]:
-            def push(worker: NumpyWorker) -> None:
+        def body(index: int, batch: int = batch) -> Callable[[SteppingWorker], None]:
+            def push(worker: SteppingWorker) -> None:
                 for step in range(steps):
                     rows = slice(index * batch, (index + 1) * batch)
                     error = x[step, rows] @ worker.pulled.flat - y[step, rows]
@@ -134,10 +135,10 @@ def c23(parts: Parts, quick: bool) -> list[Case]:
             return push
 
         mode = parts.server_mode("bsp")
-        with server(f"--workers={workers}", "--learning-rate=0.0625", f"--mode={mode}") as control:
+        with running_server([f"--workers={workers}", "--learning-rate=0.0625", f"--mode={mode}"]) as (address, _):
             initial = np.ones(SIZE, np.float32)
             waits_s = [STEP_S * (1 + index) / 4 for index in range(workers)]
-            done = together(control, initial, [body(index) for index in range(workers)], waits_s, parts.worker)
+            done = run_workers(address, initial, [body(index) for index in range(workers)], waits_s, parts.worker)
         ends.append(done[0].pulled.flat)
     difference = float(np.linalg.norm(ends[0] - ends[1]) / np.linalg.norm(ends[1]))
     return [Case("relative difference", 0.0, difference, 1e-5, "absolute")]
@@ -145,7 +146,7 @@ def c23(parts: Parts, quick: bool) -> list[Case]:
 
 GOOD = Parts()
 ROWS = [
-    Row(
+    ConformanceRow(
         "C1",
         "real processes",
         "Σ τ(applied) + Σ age(in flight) = (P − 1)·T",
@@ -153,7 +154,7 @@ ROWS = [
         GOOD.but(worker=Forgetful),
         "weights older than said",
     ),
-    Row(
+    ConformanceRow(
         "C10",
         "real processes",
         "SSP: spread ≤ s + 1, τ ≤ (P−1)(2s+1)",
@@ -161,7 +162,7 @@ ROWS = [
         GOOD.but(server_mode=one_more_slack),
         "slack of s + 3",
     ),
-    Row(
+    ConformanceRow(
         "C22",
         "real processes",
         "w_T = w₀ − η Σg, bit by bit",
@@ -169,7 +170,7 @@ ROWS = [
         GOOD.but(worker=Repeating),
         "a push sent again under a new number",
     ),
-    Row(
+    ConformanceRow(
         "C23",
         "real processes",
         "BSP: P batches of b are one of P·b",

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from downpour.bench.conformance.mutants import InverseOfNext, LateAnswer, OneSided
-from downpour.bench.conformance.row import Case, Parts, Row
+from downpour.bench.conformance.row import Case, ConformanceRow, Parts
 from downpour.bench.simulation.fixed_delay import run_delayed
 from downpour.bench.simulation.problems import Problem, Quadratic
 from downpour.bench.simulation.service_times import times
@@ -176,9 +176,9 @@ def _exchange(parts: Parts) -> Case:
 GOOD = Parts()
 _OFF = GOOD.but(delay=lambda delay: delay + 1)
 ROWS = [
-    Row("C14", "virtual time", "delay τ: stable iff ηh < 2 sin(π/(2(2τ+1)))", c14, _OFF, "a delay of τ + 1"),
-    Row("C15", "virtual time", "fastest ηh = τ^τ/(τ+1)^(τ+1), rate τ/(τ+1)", c15, _OFF, "a delay of τ + 1"),
-    Row(
+    ConformanceRow("C14", "virtual time", "delay τ: stable iff ηh < 2 sin(π/(2(2τ+1)))", c14, _OFF, "a delay of τ + 1"),
+    ConformanceRow("C15", "virtual time", "fastest ηh = τ^τ/(τ+1)^(τ+1), rate τ/(τ+1)", c15, _OFF, "a delay of τ + 1"),
+    ConformanceRow(
         "C16",
         "virtual time",
         "η/τ: limit 2τ sin(π/(2(2τ+1)))",
@@ -186,7 +186,7 @@ ROWS = [
         GOOD.but(inverse=InverseOfNext),
         "η/(τ + 1)",
     ),
-    Row(
+    ConformanceRow(
         "C18",
         "virtual time",
         "asynchrony begets momentum 1 − 1/M",
@@ -194,7 +194,7 @@ ROWS = [
         GOOD.but(shard=LateAnswer),
         "pull not atomic with push",
     ),
-    Row(
+    ConformanceRow(
         "C27",
         "virtual time",
         "elastic averaging: α ≤ (4−2η)/(4−η)",

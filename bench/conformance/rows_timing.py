@@ -14,7 +14,7 @@ from downpour.bench.conformance.mutants import (
     SlackOneMore,
     in_lockstep,
 )
-from downpour.bench.conformance.row import Case, Parts, Row
+from downpour.bench.conformance.row import Case, ConformanceRow, Parts
 from downpour.bench.simulation.problems import Problem
 from downpour.bench.simulation.service_times import times
 from downpour.bench.simulation.virtual_time import Cycle, Simulation
@@ -79,7 +79,7 @@ def c2(parts: Parts, quick: bool) -> list[Case]:
     """Equal constant service: τ = P − 1 for every push after the first P."""
     cases = []
     for workers in (2, 4, 8, 16):
-        staleness = simulated(parts, workers, "const:1", 40 * workers).tally.staleness
+        staleness = simulated(parts, workers, "const:1", 40 * workers).statistics.staleness
         cases.append(Case(f"P={workers}: pushes with τ = P − 1", 39 * workers + 1, staleness[workers - 1]))
         cases.append(Case(f"P={workers}: largest τ", workers - 1, max(staleness)))
     return cases
@@ -87,7 +87,7 @@ def c2(parts: Parts, quick: bool) -> list[Case]:
 
 def c3(parts: Parts, quick: bool) -> list[Case]:
     """Exponential service: τ is geometric."""
-    found = simulated(parts, 8, "exp:1", 30_000 if quick else 150_000).tally
+    found = simulated(parts, 8, "exp:1", 30_000 if quick else 150_000).statistics
     staleness = found.staleness_json()
     beyond = sum(count for value, count in found.staleness.items() if value >= 8) / found.accepted
     return [
@@ -100,7 +100,7 @@ def c3(parts: Parts, quick: bool) -> list[Case]:
 def c4(parts: Parts, quick: bool) -> list[Case]:
     """Rates 4:2:1:1: shares p_i = μ_i/Σμ and mean τ_i = 1/p_i − 1."""
     rates = (4, 2, 1, 1)
-    found = simulated(parts, 4, ",".join(f"exp:{rate}" for rate in rates), 30_000 if quick else 120_000).tally
+    found = simulated(parts, 4, ",".join(f"exp:{rate}" for rate in rates), 30_000 if quick else 120_000).statistics
     means, cases = found.staleness_json()["per_worker"], []
     for worker, rate in enumerate(rates):
         share = found.updates[worker] / found.accepted
@@ -133,7 +133,7 @@ def c9(parts: Parts, quick: bool) -> list[Case]:
     for workers in (4, 8):
         free = simulated(parts, workers, "exp:1", gradients)
         bound = simulated(parts, workers, "exp:1", gradients // workers, "bsp")
-        ratio = (free.tally.accepted / free.now_s) / (bound.tally.accepted / bound.now_s)
+        ratio = (free.statistics.accepted / free.now_s) / (bound.statistics.accepted / bound.now_s)
         updates = (gradients / free.now_s) / (gradients // workers / bound.now_s)
         cases.append(Case(f"P={workers}: gradients a second", harmonic(workers), ratio, 0.05, "relative"))
         cases.append(Case(f"P={workers}: updates a second", workers * harmonic(workers), updates, 0.05, "relative"))
@@ -144,18 +144,18 @@ def c10(parts: Parts, quick: bool) -> list[Case]:
     """SSP: completed clocks differ by at most s + 1; τ ≤ (P − 1)(2s + 1), which two workers' bursts attain."""
     run = simulated(parts, 3, "exp:1,exp:1,exp:3", 20_000, "ssp:2", seed=3)
     bounds = [
-        Case("spread of clocks, P=3, s=2", 3, run.tally.clock_spread, 0, "at most"),
-        Case("largest τ, P=3, s=2", 10, max(run.tally.staleness), 0, "at most"),
-        Case("largest τ, P=3, s=2, attained", 10, max(run.tally.staleness)),
+        Case("spread of clocks, P=3, s=2", 3, run.statistics.clock_spread, 0, "at most"),
+        Case("largest τ, P=3, s=2", 10, max(run.statistics.staleness), 0, "at most"),
+        Case("largest τ, P=3, s=2, attained", 10, max(run.statistics.staleness)),
     ]
     for workers, slack in ((2, 0), (5, 1), (8, 4)):
         run = simulated(parts, workers, "pareto:1.2", 5000, f"ssp:{slack}", seed=1)
         bounds += [
-            Case(f"spread of clocks, P={workers}, s={slack}", slack + 1, run.tally.clock_spread, 0, "at most"),
+            Case(f"spread of clocks, P={workers}, s={slack}", slack + 1, run.statistics.clock_spread, 0, "at most"),
             Case(
                 f"largest τ, P={workers}, s={slack}",
                 (workers - 1) * (2 * slack + 1),
-                max(run.tally.staleness),
+                max(run.statistics.staleness),
                 0,
                 "at most",
             ),
@@ -169,7 +169,7 @@ def c13(parts: Parts, quick: bool) -> list[Case]:
     for workers, every in ((4, 5), (3, 4), (8, 2)):
         # Whole rounds of k steps, without the first, in which nobody has been overtaken by all others yet.
         early, late = (
-            simulated(parts, workers, "const:1", rounds * workers * every, fetch_every=every).tally
+            simulated(parts, workers, "const:1", rounds * workers * every, fetch_every=every).statistics
             for rounds in (1, 21)
         )
         total = late.staleness - early.staleness
@@ -182,7 +182,7 @@ def c13(parts: Parts, quick: bool) -> list[Case]:
 
 GOOD = Parts()
 ROWS = [
-    Row(
+    ConformanceRow(
         "C1",
         "virtual time",
         "Σ τ(applied) + Σ age(in flight) = (P − 1)·T",
@@ -190,7 +190,7 @@ ROWS = [
         GOOD.but(shard=OneStaler),
         "τ + 1 is told",
     ),
-    Row(
+    ConformanceRow(
         "C2",
         "virtual time",
         "constant service: τ = P − 1",
@@ -198,7 +198,7 @@ ROWS = [
         GOOD.but(shard=LateAnswer),
         "pull not atomic with push",
     ),
-    Row(
+    ConformanceRow(
         "C3",
         "virtual time",
         "exponential service: τ geometric",
@@ -206,8 +206,8 @@ ROWS = [
         GOOD.but(draws=in_lockstep),
         "all equally fast",
     ),
-    Row("C4", "virtual time", "τ_i = 1/p_i − 1", c4, GOOD.but(draws=EqualRates), "rates ignored"),
-    Row(
+    ConformanceRow("C4", "virtual time", "τ_i = 1/p_i − 1", c4, GOOD.but(draws=EqualRates), "rates ignored"),
+    ConformanceRow(
         "C8",
         "virtual time",
         "K-sync takes (H_{N+b} − H_b)/μ",
@@ -215,7 +215,7 @@ ROWS = [
         GOOD.but(consistency=NoRestart),
         "late ones not cancelled",
     ),
-    Row(
+    ConformanceRow(
         "C9",
         "virtual time",
         "async is H_P times as fast",
@@ -223,7 +223,7 @@ ROWS = [
         GOOD.but(consistency=NoBarrier),
         "a barrier that lets all through",
     ),
-    Row(
+    ConformanceRow(
         "C10",
         "virtual time",
         "SSP: spread ≤ s + 1, τ ≤ (P−1)(2s+1)",
@@ -231,7 +231,7 @@ ROWS = [
         GOOD.but(consistency=SlackOneMore),
         "slack of s + 1",
     ),
-    Row(
+    ConformanceRow(
         "C13",
         "virtual time",
         "n_fetch = k: mean τ = (P−1) + P(k−1)/2",

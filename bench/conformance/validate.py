@@ -11,11 +11,11 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, Field, field_validator
 
 from downpour.bench.conformance import rows_exact, rows_real, rows_stability, rows_timing
-from downpour.bench.conformance.row import Case, Parts, Row
+from downpour.bench.conformance.row import Case, ConformanceRow, Parts
 from downpour.bench.report import writable
 from downpour.protos.settings import Settings, did_you_mean, parse
 
-ROWS: list[Row] = sorted(
+ROWS: list[ConformanceRow] = sorted(
     [*rows_timing.ROWS, *rows_stability.ROWS, *rows_exact.ROWS, *rows_real.ROWS],
     key=lambda row: (int(row.name[1:]), row.where == "real processes"),
 )
@@ -42,7 +42,7 @@ class ValidateSettings(Settings):
         return value
 
 
-def measured(row: Row, parts: Parts, quick: bool) -> dict[str, Any]:
+def measured(row: ConformanceRow, parts: Parts, quick: bool) -> dict[str, Any]:
     """Runs a row; a failure to run fails it."""
     began_s, error = time.perf_counter(), ""
     cases: list[Case] = []

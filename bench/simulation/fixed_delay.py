@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from downpour.bench.simulation.problems import Problem
-from downpour.bench.simulation.tally import Tally
+from downpour.bench.simulation.run_statistics import OutcomeStatistics
 from downpour.bench.simulation.virtual_time import NONFINITE_PUSHES
 from downpour.ps.core.buffers import Buffer
 from downpour.ps.core.push import Push
@@ -18,19 +18,19 @@ from downpour.ps.core.shard import Shard
 def run_delayed(
     shard: Shard, problem: Problem, updates: int, delay: int, workers: int,
     observe: Callable[[int, np.ndarray], None] | None = None,
-) -> Tally:  # fmt: skip
+) -> OutcomeStatistics:  # fmt: skip
     """Updates with a constant delay: every gradient comes from the version `delay` before, or from version 0.
 
     Raises:
         ValueError: No update is made any more.
     """
-    tally, history = Tally(workers), deque[tuple[Buffer, int]]()
-    shard.on_outcome = tally.outcome
+    statistics, history = OutcomeStatistics(workers), deque[tuple[Buffer, int]]()
+    shard.on_outcome = statistics.outcome
     for worker in range(workers):
         shard.join(worker, 1)
     history.append(shard.pull(worker=0))
     idle = pushes = 0
-    while (version := shard.version) < updates and tally.dropped["nonfinite"] < NONFINITE_PUSHES:
+    while (version := shard.version) < updates and statistics.dropped["nonfinite"] < NONFINITE_PUSHES:
         while history[0][1] < version - delay:
             shard.release(history.popleft()[0])
         worker, (buffer, base) = pushes % workers, history[0]
@@ -45,4 +45,4 @@ def run_delayed(
             history.append(shard.pull(worker=shard.version % workers))
             if observe is not None:
                 observe(shard.version, history[-1][0].array)
-    return tally
+    return statistics

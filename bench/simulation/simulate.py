@@ -15,8 +15,8 @@ from pydantic import AfterValidator, Field, model_validator
 from downpour.bench.report import writable
 from downpour.bench.simulation.fixed_delay import run_delayed
 from downpour.bench.simulation.problems import PROBLEMS, problem_of
+from downpour.bench.simulation.run_statistics import OutcomeStatistics, Trajectory
 from downpour.bench.simulation.service_times import SERVICES, draws_of, split, times
-from downpour.bench.simulation.tally import Tally, Trajectory
 from downpour.bench.simulation.virtual_time import Cycle, Simulation
 from downpour.protos.settings import Settings, one_of, parse
 from downpour.ps.config_checks import refusal_of, refusal_of_steps, warnings_of
@@ -147,8 +147,8 @@ def simulate(settings: SimulateSettings, observe: Callable[[int, np.ndarray], No
     compute = [times(draw, (settings.seed, 0, number)) for number, draw in enumerate(draws)]
     in_flight = 0
     if settings.fixed_delay is not None:
-        tally = run_delayed(shard, problem, settings.updates, settings.fixed_delay, settings.workers, watch)
-        pushes = tally.accepted + tally.dropped.total()
+        statistics = run_delayed(shard, problem, settings.updates, settings.fixed_delay, settings.workers, watch)
+        pushes = statistics.accepted + statistics.dropped.total()
         seconds = sum(next(compute[push % settings.workers]) for push in range(pushes))  # in turns
     else:
         server = settings.server_service and draws_of(settings.server_service, 1, "server")[0]
@@ -159,9 +159,9 @@ def simulate(settings: SimulateSettings, observe: Callable[[int, np.ndarray], No
             settings.warm_start,
         )  # fmt: skip
         simulation.run(settings.updates)
-        tally, seconds, in_flight = simulation.tally, simulation.now_s, simulation.in_flight_age
-    trajectory.finite = trajectory.finite and not tally.dropped["nonfinite"]
-    result = _timing(shard, tally, seconds, in_flight)
+        statistics, seconds, in_flight = simulation.statistics, simulation.now_s, simulation.in_flight_age
+    trajectory.finite = trajectory.finite and not statistics.dropped["nonfinite"]
+    result = _timing(shard, statistics, seconds, in_flight)
     if settings.problem != "none":
         result |= trajectory.json()
     if hasattr(problem, "total"):
@@ -188,20 +188,20 @@ def shard_of(settings: SimulateSettings) -> Shard:
     )
 
 
-def _timing(shard: Shard, tally: Tally, seconds: float, in_flight: int) -> dict[str, Any]:
+def _timing(shard: Shard, statistics: OutcomeStatistics, seconds: float, in_flight: int) -> dict[str, Any]:
     return {
         "virtual_time_s": seconds,
         "updates": shard.version,
-        "accepted": tally.accepted,
-        "dropped": tally.dropped.total(),
-        "dropped_by_reason": dict(tally.dropped),
-        "throughput": tally.accepted / seconds if seconds else 0.0,
+        "accepted": statistics.accepted,
+        "dropped": statistics.dropped.total(),
+        "dropped_by_reason": dict(statistics.dropped),
+        "throughput": statistics.accepted / seconds if seconds else 0.0,
         "updates_per_s": shard.version / seconds if seconds else 0.0,
-        "staleness": tally.staleness_json(),
+        "staleness": statistics.staleness_json(),
         "in_flight_age": in_flight,
-        "updates_per_worker": tally.updates,
-        "clock_spread_max": tally.clock_spread,
-        "mean_queue_wait_s": tally.wait_s / tally.pushes if tally.pushes else 0.0,
+        "updates_per_worker": statistics.updates,
+        "clock_spread_max": statistics.clock_spread,
+        "mean_queue_wait_s": statistics.wait_s / statistics.pushes if statistics.pushes else 0.0,
         "uncorrected": shard.uncorrected,
     }
 

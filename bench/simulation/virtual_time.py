@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from downpour.bench.simulation.problems import Problem
-from downpour.bench.simulation.tally import Tally
+from downpour.bench.simulation.run_statistics import OutcomeStatistics
 from downpour.ps.core.buffers import Buffer
 from downpour.ps.core.consistency import EASGD, Consistency, LocalSGD
 from downpour.ps.core.push import Push
@@ -63,7 +63,7 @@ class Simulation:
 
     Attributes:
         now_s: Virtual time.
-        tally: What the outcomes add up to.
+        statistics: What the outcomes add up to.
     """
 
     def __init__(
@@ -98,8 +98,8 @@ class Simulation:
         longest = max(self._cycle.push_every, self._cycle.fetch_every)
         self._local = longest > 1 or consistency.payload != "gradient"
         self._workers = [VirtualWorker(number, times) for number, times in enumerate(compute)]
-        self.tally = Tally(len(compute))
-        shard.on_outcome = self.tally.outcome
+        self.statistics = OutcomeStatistics(len(compute))
+        shard.on_outcome = self.statistics.outcome
         self._heap: list[tuple[float, int, int, int, int, float]] = []
         self._order, self._free_s = 0, 0.0
         self._waiting: dict[int, VirtualWorker] = {}
@@ -117,7 +117,7 @@ class Simulation:
         """Goes on until the shard has reached version `updates`, or gradients are no longer finite."""
         shard, heap = self._shard, self._heap
         hopeless = NONFINITE_PUSHES * len(self._workers)
-        while shard.version < updates and heap and self.tally.dropped["nonfinite"] < hopeless:
+        while shard.version < updates and heap and self.statistics.dropped["nonfinite"] < hopeless:
             self.now_s, _, kind, number, life, since = heapq.heappop(heap)
             worker = self._workers[number]
             if kind == COMPUTED and life == worker.life:
@@ -132,7 +132,7 @@ class Simulation:
                     self._schedule(self._free_s, SERVED, worker, start_s - self.now_s)
                     worker.queued = True
             elif kind == SERVED:
-                self.tally.wait_s += since
+                self.statistics.wait_s += since
                 worker.queued = False
                 self._push(worker)
 
@@ -173,7 +173,7 @@ class Simulation:
         samples = self._problem.batch * steps
         push = Push(worker.number, 1, worker.seq, worker.base, samples, steps=steps)
         shard.push(push, payload)
-        self.tally.tick(worker.number)
+        self.statistics.tick(worker.number)
         if shard.version != version:
             self._updated()
         if shard.may_proceed(worker.number):

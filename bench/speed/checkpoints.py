@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -20,7 +19,8 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from downpour.bench.speed.server import NumpyWorker
+from downpour.bench.module_process import module_command, module_environment
+from downpour.bench.numpy_worker import NumpyWorker
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import open_channel
 from downpour.protos.parameter_server_pb2_grpc import CoordinatorStub
@@ -65,8 +65,10 @@ def measure(settings: CheckpointsSettings, size: int, every: str) -> Measured:
     with tempfile.TemporaryDirectory(prefix="downpour-bench-") as folder:
         flags = [f"--optimizer={settings.optimizer}", "--workers=1", f"--checkpoint-every={every}"]
         flags += [f"--run-dir={folder}", "--model=bench", "--dataset=bench", "--checkpoint-keep=10000"]
-        command = [sys.executable, "-m", "downpour.ps", *flags]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        command = module_command("downpour.ps", *flags)
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=module_environment()
+        ) as process:
             try:
                 assert process.stdout is not None
                 address = json.loads(process.stdout.readline())["address"]

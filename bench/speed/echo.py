@@ -19,6 +19,7 @@ from typing import Any
 import grpc
 import numpy as np
 
+from downpour.bench.module_process import module_command, module_environment
 from downpour.protos.channel import CLIENT_OPTIONS, SERVER_OPTIONS
 from downpour.protos.frame import CHUNK_BYTES
 
@@ -35,8 +36,10 @@ def cut(payload: bytes) -> list[bytes]:
 @contextmanager
 def serving(kind: str) -> Iterator[str]:
     """Runs an echo server; gives its address."""
-    command = [sys.executable, "-m", "downpour.bench.speed.echo", kind]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    command = module_command("downpour.bench.speed.echo", kind)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=module_environment()
+    ) as process:
         try:
             assert process.stdout is not None
             yield process.stdout.readline().strip()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import subprocess
 import sys
 import time
@@ -20,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from downpour.bench.speed.server import NumpyWorker, server
+from downpour.bench.module_process import module_command, module_environment
+from downpour.bench.numpy_worker import NumpyWorker, running_server
 from downpour.worker.catalog.datasets import load
 from downpour.worker.exchange.client import Samples
 
@@ -65,14 +65,9 @@ def measured(run: Run) -> dict[str, Any]:
         `curve` (seconds, version, test loss), and per worker `updates`, `staleness` (its histogram) and `mean`.
     """
     flags = ["--workers", str(run.workers), "--learning-rate", str(run.learning_rate), *run.flags]
-    with server(flags) as (address, _):
-        command = [
-            sys.executable,
-            "-m",
-            "downpour.bench.speed.emulated",
-            json.dumps({**asdict(run), "address": address}),
-        ]
-        one_thread = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    with running_server(flags) as (address, _):
+        command = module_command("downpour.bench.speed.emulated", json.dumps({**asdict(run), "address": address}))
+        one_thread = module_environment(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
         limit_s = START_S + run.seconds + 60
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=limit_s, env=one_thread)
     if done.returncode:

@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
     tables = [_table(name, rows, flags) for name, rows in models.items()]
     print("\n".join(tables))
     if flags.out:
-        results = {**report.begun("gradient", argv), "models": models, "load_at_end": load()}
+        results = {**report.results_header("gradient", argv), "models": models, "load_at_end": load()}
         text = "\n\n".join([report.head(results, "A worker's step"), *(f"```\n{one}\n```" for one in tables)])
         report.write(flags.out, results, text, {}, __doc__ or "")
     return 0

@@ -153,7 +153,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--quick", action="store_true", help="fewer repeats")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write results.json, report.md and a plot here")
     flags = parser.parse_args(argv)
-    results = {**report.begun("kernels", argv), **run(flags.quick), "load_at_end": load()}
+    results = {**report.results_header("kernels", argv), **run(flags.quick), "load_at_end": load()}
     text = f"{report.head(results, 'Update kernels')}\n\n{table(results)}"
     print(text)
     if flags.out:

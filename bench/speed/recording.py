@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from downpour.bench.speed.server import NumpyWorker, server
+from downpour.bench.numpy_worker import NumpyWorker, running_server
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.layout import TRAINED, Layout
 from downpour.protos.settings import Settings, parse
@@ -73,7 +73,7 @@ def shard_times(size: int, blocks: int) -> tuple[float, float]:
 
 def rate(settings: RecordingSettings, size: int, record: str) -> float:
     """Push-pulls per second of one worker."""
-    with server(["--workers=1", "--checkpoint-every=off", f"--record={record}"]) as (address, _):
+    with running_server(["--workers=1", "--checkpoint-every=off", f"--record={record}"]) as (address, _):
         worker = NumpyWorker(address, size, settings.transport)
         gradient = np.full(size, 1e-3, np.float32)
         worker.client.pull()

@@ -23,9 +23,9 @@ import numpy as np
 from downpour.bench import report
 from downpour.bench.comparison import spread
 from downpour.bench.machine import cores, load
-from downpour.bench.speed.crowd import push_pulls
 from downpour.bench.speed.emulated import BATCH, Run, measured
-from downpour.bench.training.contenders import Job, train
+from downpour.bench.speed.many_workers import push_pulls
+from downpour.bench.training.competitors import TrainingSpec, train
 from downpour.worker.catalog.datasets import load as load_dataset
 
 FLOATS = 79_510
@@ -35,7 +35,7 @@ MODES = ("async", "bsp")
 def main(argv: list[str]) -> int:
     """Measures, prints the tables, and writes the report where asked."""
     flags = _flags(argv)
-    results = report.begun("speedup", argv)
+    results = report.results_header("speedup", argv)
     results |= {"accuracy": flags.accuracy, "compute_s": flags.compute_s, "straggler": list(flags.straggler)}
     results["real"] = real(flags)
     results["saturation_per_s"] = push_pulls(4, FLOATS, flags.transport, 0.0, 2.0 if flags.quick else 5.0)["per_s"]
@@ -56,7 +56,9 @@ def real(flags: argparse.Namespace) -> list[dict[str, Any]]:
     found: dict[int, list[dict[str, Any]]] = {count: [] for count in counts}
     for repeat in range(flags.repeats):
         for count in counts:
-            job = Job("sigmoid100", "mnist", flags.epochs, BATCH, 0.1, repeat, workers=count, validation_split=0.05)
+            job = TrainingSpec(
+                "sigmoid100", "mnist", flags.epochs, BATCH, 0.1, repeat, workers=count, validation_split=0.05
+            )
             with tempfile.TemporaryDirectory(prefix="downpour-bench-") as folder:
                 extra = ("--transport", flags.transport)
                 summary = train(job, Path(folder), 600.0, extra)

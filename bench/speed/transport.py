@@ -33,9 +33,9 @@ import numpy as np
 
 from downpour.bench.comparison import spread
 from downpour.bench.machine import facts, load
-from downpour.bench.speed.crowd import idle, push_pulls
+from downpour.bench.numpy_worker import NumpyWorker, running_server
 from downpour.bench.speed.echo import grpc_echo, unix_echo
-from downpour.bench.speed.server import NumpyWorker, server
+from downpour.bench.speed.many_workers import idle, push_pulls
 from downpour.bench.speed.transport_report import checked, plot, table
 from downpour.ps.core.hyperparameters import Hyperparameters
 from downpour.ps.core.optimizer import Optimizer
@@ -65,7 +65,7 @@ def main(argv: list[str]) -> int:
         results["sizes"][name] = side_by_side(floats, ROUNDS[name][not flags.quick], BLOCK.get(name, 1))
     results["sweep"] = sweep(3 if flags.quick else 9)
     results["idle"] = beside_idle((0, 16), 200, 1) if flags.quick else beside_idle((0, 16, 64, 256), 1000, 3)
-    results["crowd"] = crowd(flags.quick)
+    results["many_workers"] = many_workers(flags.quick)
     results["memory"] = held_memory(8 if flags.quick else 16)
     results["load_at_end"] = load()
     results["targets"] = checked(results)
@@ -136,14 +136,14 @@ def beside_idle(counts: tuple[int, ...], rounds: int, servers: int) -> list[dict
 
 def _beside(count: int, floats: int, transport: str, rounds: int) -> dict[str, Any]:
     with (
-        server(["--workers", "1", "--learning-rate", RATE]) as (address, _),
+        running_server(["--workers", "1", "--learning-rate", RATE]) as (address, _),
         _worker(address, floats, transport) as action,
         idle(address, count, floats, transport),
     ):
         return spread(list(in_turns({"one": action}, rounds // 10, 10)["one"]))
 
 
-def crowd(quick: bool) -> list[dict[str, Any]]:
+def many_workers(quick: bool) -> list[dict[str, Any]]:
     """Workers that compute for 50 ms each, and workers that compute nothing: the server's own limit."""
     floats, seconds = FLOATS["318 kB"], 2.0 if quick else 10.0
     rows = []
@@ -197,7 +197,7 @@ def _kernel(floats: int) -> Callable[[], object]:
 
 @contextmanager
 def _push_pull(floats: int, transport: str) -> Iterator[Callable[[], object]]:
-    with server(["--workers", "1", "--learning-rate", RATE]) as (address, _):
+    with running_server(["--workers", "1", "--learning-rate", RATE]) as (address, _):
         with _worker(address, floats, transport) as action:
             yield action
 

@@ -35,7 +35,7 @@ def checked(results: Results) -> list[dict[str, Any]]:
         row(f"gRPC push-pull / (gRPC echo + kernel), {name}", found, 1.15, at_most)
         found = sizes[name]["ratios"]["gRPC / (echo of an array + kernel)"]["median"]
         row(f"gRPC push-pull / (gRPC echo of an array + kernel), {name}", found, 1.15, at_most)
-    for entry in results["crowd"]:
+    for entry in results["many_workers"]:
         if entry["transport"] == "shm" and entry["compute_s"] and entry["workers"] >= 16:
             ideal = entry["workers"] / entry["compute_s"]
             row(f"{entry['workers']} workers, 50 ms emulated compute, shm: of the ideal rate",
@@ -65,7 +65,7 @@ def table(results: Results) -> str:
         f"Python {machine['python']}, NumPy {machine['numpy']}, grpcio {machine['grpcio']}; load average "
         f"{results['load_at_start']} at the start, {results['load_at_end']} at the end."
     )
-    return "\n\n".join([head, _targets(results), _times(results), _crowd(results), _memory(results)])
+    return "\n\n".join([head, _targets(results), _times(results), _many_workers(results), _memory(results)])
 
 
 def _targets(results: Results) -> str:
@@ -90,11 +90,11 @@ def _times(results: Results) -> str:
     return "\n".join(lines)
 
 
-def _crowd(results: Results) -> str:
+def _many_workers(results: Results) -> str:
     lines = ["| workers | emulated compute ms | transport | push-pulls/s | of the ideal | median push-pull ms "
              "| server's processor time for one, ms |",
              "|---|---|---|---|---|---|---|"]  # fmt: skip
-    for row in results["crowd"]:
+    for row in results["many_workers"]:
         share = f"{row['per_s'] * row['compute_s'] / row['workers']:.2f}" if row["compute_s"] else ""
         lines.append(
             f"| {row['workers']} | {1e3 * row['compute_s']:.0f} | {row['transport']} | {row['per_s']:.0f} | {share} "

@@ -1,7 +1,7 @@
 """Samples/s of this system beside what else one would use: `downpour bench baselines [--quick] [--out DIR]`.
 
 The same model, data, batch, learning rate and number of samples, with loss and accuracy as metrics, by each
-contender of `training.contenders` in fresh processes. The contenders take turns, in an order that moves by one
+competitor of `training.competitors` in fresh processes. The competitors take turns, in an order that moves by one
 place per repeat. Start, compilation and warm-up are outside the clock, and so is evaluation:
 
 - downpour: from the start of training, when all workers have warmed up, to the last applied sample.
@@ -27,7 +27,7 @@ import numpy as np
 
 from downpour.bench.comparison import order, plan_epochs, ratios, spread, table
 from downpour.bench.machine import facts, load
-from downpour.bench.training.contenders import CONTENDERS, ContenderError, Job, end_on_sigterm
+from downpour.bench.training.competitors import COMPETITORS, CompetitorError, TrainingSpec, end_on_sigterm
 from downpour.worker.catalog.datasets import load as load_dataset
 
 SCHEMA = 1
@@ -74,32 +74,34 @@ def main(argv: list[str]) -> int:
 
 
 def measure(model: str, flags: argparse.Namespace) -> dict[str, Any]:
-    """Runs the contenders in turns on one model.
+    """Runs the competitors in turns on one model.
 
     Returns:
-        What was trained; per contender its runs and the spread of their samples/s; the ratios; the failures.
+        What was trained; per competitor its runs and the spread of their samples/s; the ratios; the failures.
     """
     wanted = flags.samples or (QUICK_SAMPLES if flags.quick else SAMPLES)[model]
-    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in flags.contenders}
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in flags.competitors}
     failures: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="downpour-bench-") as name:
         folder = Path(name)
         data, samples, epochs = write_data(folder, wanted, flags.batch_size)
         for repeat in range(flags.repeats):
-            job = Job(model, str(data), epochs, flags.batch_size, _learning_rate(model, flags), flags.seed + repeat)
-            for contender in order(flags.contenders, repeat):
-                own = folder / f"{contender}-{repeat}"
+            job = TrainingSpec(
+                model, str(data), epochs, flags.batch_size, _learning_rate(model, flags), flags.seed + repeat
+            )
+            for competitor in order(flags.competitors, repeat):
+                own = folder / f"{competitor}-{repeat}"
                 own.mkdir()
                 before = load()
                 try:
-                    run = CONTENDERS[contender].run(job, own, flags.timeout_s)
-                except ContenderError as error:
-                    failures.append({"contender": contender, "repeat": repeat, "error": str(error)})
-                    print(f"{model} {contender} repeat {repeat}: {error}", file=sys.stderr, flush=True)
+                    run = COMPETITORS[competitor].run(job, own, flags.timeout_s)
+                except CompetitorError as error:
+                    failures.append({"competitor": competitor, "repeat": repeat, "error": str(error)})
+                    print(f"{model} {competitor} repeat {repeat}: {error}", file=sys.stderr, flush=True)
                     continue
-                runs[contender].append({"repeat": repeat, "load_before": before, **run})
+                runs[competitor].append({"repeat": repeat, "load_before": before, **run})
                 print(
-                    f"{model} {contender} repeat {repeat}: {run['samples_per_s']:,.0f} samples/s",
+                    f"{model} {competitor} repeat {repeat}: {run['samples_per_s']:,.0f} samples/s",
                     file=sys.stderr,
                     flush=True,
                 )
@@ -117,9 +119,9 @@ def collect(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """The runs with their spread, and the ratios of ours to all others."""
     done = {name: found for name, found in runs.items() if found}
     return {
-        "contenders": {
+        "competitors": {
             name: {
-                "what": CONTENDERS[name].what,
+                "what": COMPETITORS[name].what,
                 "samples_per_s": spread([run["samples_per_s"] for run in found]),
                 "runs": found,
             }
@@ -161,7 +163,7 @@ def targets(model: str, found: dict[str, dict[str, dict[str, float]]]) -> str:
         ratio = found.get(ours, {}).get(other)
         if of == model and ratio:
             times, met = ratio["median"], "yes" if ratio["median"] >= aim else "no"
-            lines.append(f"| {CONTENDERS[ours].what} / {CONTENDERS[other].what} | {times:.2f} | {aim:g} | {met} |")
+            lines.append(f"| {COMPETITORS[ours].what} / {COMPETITORS[other].what} | {times:.2f} | {aim:g} | {met} |")
     return "\n".join(lines) if len(lines) > 2 else ""
 
 
@@ -176,7 +178,7 @@ def write(results: dict[str, Any], out: Path) -> None:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """Reads the flags; `models`, `contenders` and `repeats` are complete afterwards."""
+    """Reads the flags; `models`, `competitors` and `repeats` are complete afterwards."""
     parser = argparse.ArgumentParser(
         prog="downpour bench baselines", description="Compares samples/s with TensorFlow's and Keras's."
     )
@@ -186,8 +188,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--learning-rate", type=float, help=f"of SGD; default: {LEARNING_RATES}")
     parser.add_argument("--seed", type=int, default=0, help="of the first repeat; each further one adds 1")
     parser.add_argument("--repeats", type=_positive, help="default: 3; with --quick 1")
-    parser.add_argument("--contenders", type=_contenders, default=list(CONTENDERS), metavar="NAME,NAME")
-    parser.add_argument("--timeout-s", type=float, default=600.0, help="limit of one contender's run")
+    parser.add_argument("--competitors", type=_competitors, default=list(COMPETITORS), metavar="NAME,NAME")
+    parser.add_argument("--timeout-s", type=float, default=600.0, help="limit of one competitor's run")
     parser.add_argument("--quick", action="store_true", help="few samples and one repeat")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write results.json and report.md here")
     flags = parser.parse_args(argv)
@@ -208,11 +210,11 @@ def _positive(text: str) -> int:
     return value
 
 
-def _contenders(text: str) -> list[str]:
+def _competitors(text: str) -> list[str]:
     names = text.split(",")
-    if unknown := [name for name in names if name not in CONTENDERS]:
+    if unknown := [name for name in names if name not in COMPETITORS]:
         raise argparse.ArgumentTypeError(
-            f"must be of {', '.join(CONTENDERS)}, with commas; received {', '.join(unknown)}"
+            f"must be of {', '.join(COMPETITORS)}, with commas; received {', '.join(unknown)}"
         )
     return names
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from downpour.bench.machine import facts
 from downpour.bench.seeds import KERAS, Spread, numbers, run_all, spreads
-from downpour.bench.training.contenders import Job, end_on_sigterm, fit, train
+from downpour.bench.training.competitors import TrainingSpec, end_on_sigterm, fit, train
 from downpour.deploy.config import TrainSettings
 from downpour.protos.settings import parse as parse_settings
 from downpour.worker.catalog.course_models import ACTIVATIONS
@@ -33,7 +33,7 @@ LEARNED = 1.0  # accuracy of a truth table
 
 
 @dataclass(frozen=True)
-class Row:
+class CourseEntry:
     """One model on one dataset.
 
     Attributes:
@@ -49,24 +49,27 @@ class Row:
     figure: str
 
 
-def _perceptrons() -> Iterator[Row]:
+def _perceptrons() -> Iterator[CourseEntry]:
     for activation in ACTIVATIONS:
         name = "perceptron" if activation == "step" else f"perceptron_{activation}"
         for table in ("and", "or", "xor"):
             figure = "impossible for one unit" if table == "xor" else "learned"
-            yield Row(name, table, "test_accuracy", None, figure)
+            yield CourseEntry(name, table, "test_accuracy", None, figure)
 
 
 ROWS = (
-    Row("sigmoid100", "mnist", "test_accuracy", 0.004, "0.960"),
-    Row("bn_selu", "mnist", "test_accuracy", 0.003, "0.9729"),
-    Row("cnn", "mnist", "test_accuracy", 0.003, "0.9845 in 2 epochs"),
-    Row("fashion128", "fashion_mnist", "test_accuracy", 0.01, "about 0.87"),
+    CourseEntry("sigmoid100", "mnist", "test_accuracy", 0.004, "0.960"),
+    CourseEntry("bn_selu", "mnist", "test_accuracy", 0.003, "0.9729"),
+    CourseEntry("cnn", "mnist", "test_accuracy", 0.003, "0.9845 in 2 epochs"),
+    CourseEntry("fashion128", "fashion_mnist", "test_accuracy", 0.01, "about 0.87"),
     *_perceptrons(),
-    *(Row(name, "xor", "test_accuracy", None, "learned") for name in ("xor_mlp", "xor_mlp_sigmoid", "xor_mlp_relu")),
-    Row("regression", "plane", "test_loss", 1.1, f"least squares: {closed_form(plane())[1]:.5f}"),
-    Row("svm", "mnist", "test_accuracy", 0.005, "about 0.91"),
-    Row("svr", "plane", "test_loss", 1.1, ""),
+    *(
+        CourseEntry(name, "xor", "test_accuracy", None, "learned")
+        for name in ("xor_mlp", "xor_mlp_sigmoid", "xor_mlp_relu")
+    ),
+    CourseEntry("regression", "plane", "test_loss", 1.1, f"least squares: {closed_form(plane())[1]:.5f}"),
+    CourseEntry("svm", "mnist", "test_accuracy", 0.005, "about 0.91"),
+    CourseEntry("svr", "plane", "test_loss", 1.1, ""),
 )
 
 
@@ -87,7 +90,7 @@ def main(argv: list[str]) -> int:
     return 0 if all(row["passed"] for row in rows) else 1
 
 
-def measured(row: Row, flags: argparse.Namespace) -> dict[str, Any]:
+def measured(row: CourseEntry, flags: argparse.Namespace) -> dict[str, Any]:
     """A row's settings, what Keras and the workers reached with each seed, and whether that is allowed."""
     settings = parse_settings(TrainSettings, [f"--model={row.model}", f"--dataset={row.dataset}"], "downpour train")
     print(f"{row.model} on {row.dataset}", file=sys.stderr)
@@ -104,7 +107,7 @@ def measured(row: Row, flags: argparse.Namespace) -> dict[str, Any]:
 
 def run(name: str, seed: int, settings: TrainSettings, flags: argparse.Namespace) -> dict[str, Any]:
     """Trains once, by Keras or by as many workers as the name says."""
-    job = Job(
+    job = TrainingSpec(
         settings.model, settings.dataset, settings.epochs, settings.batch_size, settings.effective_learning_rate,
         seed, workers=0 if name == KERAS else int(name), validation_split=settings.validation_split,
     )  # fmt: skip
@@ -129,7 +132,7 @@ def told(settings: TrainSettings) -> str:
     return ", ".join([*parts, f"{settings.epochs} epochs"])
 
 
-def holds(row: Row, found: Spread) -> bool:
+def holds(row: CourseEntry, found: Spread) -> bool:
     """Whether what workers reached is allowed, given what Keras did with the same seeds."""
     if row.allowed is None:
         learned = {value >= LEARNED for value in (*found.values, *found.reference)}

@@ -1,6 +1,6 @@
 """Trains with Keras's `model.fit` in this one process, and prints what came of it as one JSON line.
 
-`python -m downpour.bench.training.keras_fit --data FILE.npz --model sigmoid100 --epochs 2`: a contender of
+`python -m downpour.bench.training.keras_fit --data FILE.npz --model sigmoid100 --epochs 2`: a competitor of
 `training.baselines`, and the reference of `training.quality`. The clock runs from
 `on_train_begin` to `on_train_end` of a second
 `fit`; the first one, over a few batches, has compiled the step by then, and its weights have been put back.

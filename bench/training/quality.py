@@ -20,7 +20,7 @@ from typing import Any
 
 from downpour.bench.machine import facts
 from downpour.bench.seeds import KERAS, numbers, run_all, spreads
-from downpour.bench.training.contenders import ContenderError, Job, end_on_sigterm, fit, train
+from downpour.bench.training.competitors import CompetitorError, TrainingSpec, end_on_sigterm, fit, train
 
 SCHEMA = 1
 # Workers -> by how much the mean test accuracy may be below Keras's; others are reported without a verdict.
@@ -63,7 +63,7 @@ def run(name: str, seed: int, flags: argparse.Namespace) -> dict[str, Any]:
     Returns:
         `test_accuracy`, `samples_per_s`, and of ours the mean staleness.
     """
-    job = Job(
+    job = TrainingSpec(
         flags.model,
         flags.dataset,
         flags.epochs,
@@ -79,7 +79,7 @@ def run(name: str, seed: int, flags: argparse.Namespace) -> dict[str, Any]:
         with tempfile.TemporaryDirectory(prefix="downpour-bench-") as folder:
             result = train(job, Path(folder), flags.timeout_s, flags.train_flags)
     if result.get("test_accuracy") is None:
-        raise ContenderError("a run must end with a test accuracy. Received: none; see its log.")
+        raise CompetitorError("a run must end with a test accuracy. Received: none; see its log.")
     return {
         **{key: result[key] for key in ("test_accuracy", "samples_per_s")},
         "mean_staleness": (result.get("staleness") or {}).get("mean"),

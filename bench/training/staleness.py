@@ -67,7 +67,7 @@ class Network(Problem):
 def main(argv: list[str]) -> int:
     """Measures, prints the tables, and writes the report where asked."""
     flags = _flags(argv)
-    results = report.begun("staleness", argv)
+    results = report.results_header("staleness", argv)
     results["distribution"] = distribution(flags)
     results["imposed"] = imposed(flags)
     results["modes"] = modes(flags)

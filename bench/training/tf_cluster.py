@@ -15,6 +15,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+from downpour.bench.module_process import module_command, module_environment
+
 END_TIMEOUT_S = 10.0
 
 Cluster = dict[str, list[str]]  # job -> addresses
@@ -34,7 +36,7 @@ def servers(workers: int, threads: int, inter_op: int) -> Iterator[Cluster]:
     """
     addresses = [f"localhost:{port}" for port in free_ports(1 + workers)]
     cluster = {"ps": addresses[:1], "worker": addresses[1:]}
-    command = [sys.executable, "-m", "downpour.bench.training.tf_cluster", "--cluster", json.dumps(cluster)]
+    command = module_command("downpour.bench.training.tf_cluster", "--cluster", json.dumps(cluster))
     command += ["--threads", str(threads), "--inter-op", str(inter_op)]
     processes: list[subprocess.Popen[str]] = []
     try:
@@ -45,6 +47,7 @@ def servers(workers: int, threads: int, inter_op: int) -> Iterator[Cluster]:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     text=True,
+                    env=module_environment(),
                     start_new_session=True,  # as ours are: Linux shares a busy machine among sessions
                 )
             )

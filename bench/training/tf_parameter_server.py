@@ -1,7 +1,7 @@
 """Trains with TensorFlow's own parameter server, and prints what came of it as one JSON line.
 
 `python -m downpour.bench.training.tf_parameter_server --data FILE.npz --model sigmoid100 --steps-per-call 20`:
-a contender of `training.baselines`. It follows TensorFlow's tutorial for ParameterServerStrategy with a custom
+a competitor of `training.baselines`. It follows TensorFlow's tutorial for ParameterServerStrategy with a custom
 training loop,
 the only way that is left with Keras 3 (`model.fit` raises): one `tf.distribute.Server` process per server and
 worker, a coordinator that schedules a `tf.function`, tf.data inside each worker. Model and optimizer are
@@ -11,7 +11,7 @@ What an expert would add is here: samples are gathered by index from memory, as 
 are summed in the function and sent to the server once per call; nothing is fetched while the clock runs.
 
 A process with one inter-op thread hangs at the first call, so each has as many as there are workers, and one
-more, as the tutorial has it; computation has one intra-op thread, as in the other contenders. TensorFlow's
+more, as the tutorial has it; computation has one intra-op thread, as in the other competitors. TensorFlow's
 servers listen on every interface of the machine, on free ports, for as long as this takes.
 """
 

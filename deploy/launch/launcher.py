@@ -40,7 +40,7 @@ ASKED = "a person asked for the end"
 EXIT_USAGE = 2
 
 
-class JobFailed(Exception):
+class LaunchFailed(Exception):
     """The job cannot go on; the message says why."""
 
 
@@ -126,7 +126,7 @@ class Launcher:
         except StopNow:
             self._stop_at_once()
             return INTERRUPTED
-        except JobFailed as failure:
+        except LaunchFailed as failure:
             self._show()
             self._failed = True
             explain(self._screen, self._run_dir, str(failure), self._processes.values())
@@ -156,9 +156,9 @@ class Launcher:
         deadline = time.monotonic() + ANNOUNCE_S
         while (said := server.announcement()) is None:
             if server.code is not None:
-                raise JobFailed(f"{server.spec.name} {server.ending()} before it listened")
+                raise LaunchFailed(f"{server.spec.name} {server.ending()} before it listened")
             if time.monotonic() > deadline:
-                raise JobFailed(f"{server.spec.name} did not say where it listens within {ANNOUNCE_S:.0f} s")
+                raise LaunchFailed(f"{server.spec.name} did not say where it listens within {ANNOUNCE_S:.0f} s")
             if self._signals:  # there is nothing to drain yet
                 raise StopNow
             time.sleep(POLL_S)
@@ -170,7 +170,7 @@ class Launcher:
         """Returns when the job has ended well.
 
         Raises:
-            JobFailed: when it cannot go on.
+            LaunchFailed: when it cannot go on.
             StopNow: when a person wants it to end at once.
         """
         while not self._ended():
@@ -195,7 +195,7 @@ class Launcher:
         """Starts a server again where it was; it goes on from its last checkpoint, and the workers find it there.
 
         Raises:
-            JobFailed: when it ended on purpose, too often, or while the job was drained.
+            LaunchFailed: when it ended on purpose, too often, or while the job was drained.
         """
         spec, count = process.spec, self._restarts.get(process.spec.name, 0) + 1
         if process.code not in ON_PURPOSE and count <= spec.restarts and self._drain_deadline is None:
@@ -205,7 +205,7 @@ class Launcher:
             return
         wait(self._role("worker"), 0.5)  # they may know better why
         self._note_endings()
-        raise JobFailed(f"{process.spec.name} {process.ending()}")
+        raise LaunchFailed(f"{process.spec.name} {process.ending()}")
 
     def _check_workers(self) -> None:
         self._note_endings()
@@ -221,7 +221,7 @@ class Launcher:
             self._spawn(process.spec)
         if all(process.code is not None for process in self._role("worker")):
             if len(self._given_up) == len(list(self._role("worker"))):
-                raise JobFailed("no worker is left")
+                raise LaunchFailed("no worker is left")
             self._begin_ending()
 
     def _begin_ending(self) -> None:
@@ -248,9 +248,9 @@ class Launcher:
     def _check_deadlines(self) -> None:
         now = time.monotonic()
         if self._drain_deadline is not None and now > self._drain_deadline:
-            raise JobFailed(f"the job did not end within {self._drain_s:.0f} s of being asked to")
+            raise LaunchFailed(f"the job did not end within {self._drain_s:.0f} s of being asked to")
         if self._ending_deadline is not None and now > self._ending_deadline:
-            raise JobFailed(f"the coordinator did not end within {ENDING_S:.0f} s of the last worker")
+            raise LaunchFailed(f"the coordinator did not end within {ENDING_S:.0f} s of the last worker")
 
     def _role(self, role: str) -> Iterator[Process]:
         return (process for process in self._processes.values() if process.spec.role == role)

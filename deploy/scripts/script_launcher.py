@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from downpour.deploy.launch.launcher import GRACE_S, LEAVE_S, JobFailed, Launcher
+from downpour.deploy.launch.launcher import GRACE_S, LEAVE_S, Launcher, LaunchFailed
 from downpour.deploy.launch.plan import LOOPBACK, ProcessSpec
 from downpour.deploy.launch.processes import ON_PURPOSE, Process, end, wait
 from downpour.deploy.launch.run_dir import make_run_dir
@@ -106,12 +106,12 @@ class ScriptLauncher(Launcher):
         """The job is over.
 
         Raises:
-            JobFailed: Always, with what to do.
+            LaunchFailed: Always, with what to do.
         """
         try:
             super()._server_died(process)
-        except JobFailed as failure:
-            raise JobFailed(f"{failure}; the servers of a script keep no checkpoints: start it again") from None
+        except LaunchFailed as failure:
+            raise LaunchFailed(f"{failure}; the servers of a script keep no checkpoints: start it again") from None
 
     def _check_workers(self) -> None:
         leader = self._processes[LEADER]
@@ -121,7 +121,7 @@ class ScriptLauncher(Launcher):
             if self._ending_deadline is None:
                 self._end_script()
         elif leader.code > 0 or self._restarts.get(LEADER, 0) >= leader.spec.restarts:
-            raise JobFailed(f"worker 0 {leader.ending()}" + (", deliberately" if leader.code in ON_PURPOSE else ""))
+            raise LaunchFailed(f"worker 0 {leader.ending()}" + (", deliberately" if leader.code in ON_PURPOSE else ""))
         else:
             super()._check_workers()
 
@@ -132,7 +132,7 @@ class ScriptLauncher(Launcher):
             end(others, GRACE_S)
         self._begin_ending()
         if self._watcher is None or not self._watcher.stop("the script has ended", now=False):
-            raise JobFailed("the coordinator did not answer at the end of the script")
+            raise LaunchFailed("the coordinator did not answer at the end of the script")
 
 
 class Notes:

@@ -64,8 +64,8 @@ def refused(kind: type[Settings], *argv: str, capsys: pytest.CaptureFixture[str]
 def test_help_lists_every_command_with_its_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--help"]) == 0
     said = capsys.readouterr().out
-    for name, command in cli.COMMANDS.items():
-        assert re.search(rf"^  {name} +{command.line}$", said, re.MULTILINE)
+    for name, command in cli.commands().items():
+        assert re.search(rf"^  {name} +{command.description}$", said, re.MULTILINE)
 
 
 def test_without_a_command_the_help_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,7 +77,7 @@ def test_an_unknown_command_is_told_the_nearest_and_all(capsys: pytest.CaptureFi
     assert cli.main(["trian"]) == 2
     said = capsys.readouterr().err
     assert "did you mean train?" in said
-    assert all(name in said for name in cli.COMMANDS)
+    assert all(name in said for name in cli.commands())
 
 
 def test_version_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

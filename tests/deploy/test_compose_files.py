@@ -151,7 +151,7 @@ def test_the_servers_image_installs_no_tensorflow() -> None:
 
 def test_what_the_images_need_is_in_the_context_of_the_build() -> None:
     kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
-    assert {"pyproject.toml", "README.md", "LICENSE", "protos", "ps", "worker", "deploy", "bench"} <= kept
+    assert {"pyproject.toml", "README.md", "LICENSE", "downpour", "protos", "ps", "worker", "deploy", "bench"} <= kept
 
 
 def test_every_scenario_names_files_that_exist_and_settings_of_the_job() -> None:
@@ -179,3 +179,8 @@ def test_the_script_needs_the_standard_library_alone(module: str) -> None:
     source = (DEPLOY / f"{module}.py").read_text()
     imported = set(re.findall(r"(?m)^(?:from|import) (\w+)", source)) - {"downpour"}
     assert imported <= set(sys.stdlib_module_names)
+
+
+def test_what_the_servers_image_removes_is_in_the_package() -> None:
+    (removed,) = re.findall(r"(?m)^RUN rm -r /opt/downpour/(\S+)$", DOCKERFILE)
+    assert (ROOT / removed).is_dir() and removed.startswith("downpour/")

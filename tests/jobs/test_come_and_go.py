@@ -16,8 +16,8 @@ import pytest
 
 from downpour.bench.chaos.checks import faults_in_run
 from downpour.bench.chaos.history import faults_of
-from downpour.bench.chaos.marks import RATE
-from downpour.bench.chaos.worker import BOARD, BOARD_BYTES, HURRY, SHAPE, Board
+from downpour.bench.chaos.shared_flags import FILE_VARIABLE, NO_PAUSE, SHAPE_VARIABLE, SIZE_BYTES, SharedFlags
+from downpour.bench.chaos.signed_gradients import RATE
 from downpour.deploy.certs import CertsSettings, certs
 from downpour.ps.trace.format import DTYPE, applied
 from tests.support.cluster import Cluster, Process, running, wait_until
@@ -200,9 +200,13 @@ def test_a_worker_whose_network_is_cut_and_healed_joins_again_and_nothing_is_los
     """Beyond loopback, so with TLS and a token. Worker 1 loses the server for longer than its session."""
     samples, epochs, batch = 4096, 2, 8
     assert certs(CertsSettings(folder=str(tmp_path / "certs"))) == 0
-    (tmp_path / "board").write_bytes(bytes(BOARD_BYTES))
-    board = Board(tmp_path / "board")
-    env = {BOARD: str(tmp_path / "board"), SHAPE: f"1 {samples} 10", "DOWNPOUR_TLS_DIR": str(tmp_path / "certs")}
+    (tmp_path / "flags").write_bytes(bytes(SIZE_BYTES))
+    chaos_flags = SharedFlags(tmp_path / "flags")
+    env = {
+        FILE_VARIABLE: str(tmp_path / "flags"),
+        SHAPE_VARIABLE: f"1 {samples} 10",
+        "DOWNPOUR_TLS_DIR": str(tmp_path / "certs"),
+    }
     cluster = Cluster(tmp_path)
     with TwoNetworks() as networks:
         try:
@@ -224,7 +228,7 @@ def test_a_worker_whose_network_is_cut_and_healed_joins_again_and_nothing_is_los
             wait_until(lambda: pushed(cluster.run, 0) > before + 20, "the near worker goes on")
             networks.cable("up")
             wait_until(lambda: pushed(cluster.run, 1, incarnation=2) > 5, "the far worker is back")
-            board[HURRY] = 1
+            chaos_flags[NO_PAUSE] = 1
             assert [worker.wait() for worker in workers] == [0, 0], [worker.errors for worker in workers]
             assert server.wait() == 0
         finally:

@@ -1,84 +1,57 @@
-"""What every launcher must bring about, whoever starts the processes.
+"""The contract of every launcher in the registry.
 
 The job trains to at least 0.95 in three epochs, survives a worker that is killed, ends by itself with exit status 0,
-and leaves nothing behind: no process, no temporary file. `deploy/compose_test.py` asks the same of containers.
+and leaves nothing behind: no process, no temporary file. `deploy/compose_test.py` checks the same with containers.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from downpour.deploy.launchers import LauncherEntry, LaunchRequest, StartedJob
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import DownpourError
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
-from tests.support.cluster import Process, wait_until
+from tests.support.cluster import wait_until
+from tests.support.launched import alive
 
 ACCURACY, EPOCHS, SAMPLES, LIMIT_S = 0.95, 3, 57_000, 240.0
 JOB = (f"--epochs={EPOCHS}", "--learning-rate=0.5")
 
 
-@dataclass
-class Launched:
-    """A job that was started.
-
-    Attributes:
-        processes: To be waited for; all must end with exit status 0 but the one that is killed.
-        address: Tells where the coordinator is, or raises OSError or StopIteration while nobody knows.
-        victim: The process to kill, or None for the newest worker, which its launcher starts again.
-    """
-
-    processes: Sequence[Process]
-    address: Callable[[], str]
-    victim: Process | None = None
-
-
-class Launcher:
-    """A way to start a job: `start` is its own, the contract is the same for all."""
-
-    def start(self, folder: Path, environ: dict[str, str]) -> Launched:
-        """Starts a job of two workers with the settings of `JOB`, its run in `folder/run` or `folder/runs`."""
-        raise NotImplementedError
-
-    def check(self, folder: Path) -> Path:
-        """Runs a job and checks all of the contract; returns the run directory."""
-        mark, temporary = f"mark-{uuid.uuid4()}", folder / "tmp"
-        temporary.mkdir()
-        launched = self.start(folder, {"CONTRACT_MARK": mark, "TMPDIR": str(temporary), "DOWNPOUR_XLA": "off"})
-        try:
-            progress = wait_until(lambda: _training(launched), "two workers train", LIMIT_S)
-            newest = max(progress.workers, key=lambda worker: worker.worker)
-            os.kill(launched.victim.child.pid if launched.victim else newest.pid, signal.SIGKILL)
-            for process in launched.processes:
-                code = process.wait(LIMIT_S)
-                assert code == (-signal.SIGKILL if process is launched.victim else 0), process.errors
-            wait_until(lambda: not _alive(mark), "no process is left")
-        finally:
-            for process in launched.processes:
-                process.kill()
-            for pid in _alive(mark):
-                os.kill(pid, signal.SIGKILL)
-        assert list(temporary.iterdir()) == []
-        run = folder / "run" if (folder / "run").is_dir() else folder / "runs" / "latest"
-        summary = json.loads((run / "summary.json").read_text())
-        assert summary["status"] == "ended" and summary["samples"] == EPOCHS * SAMPLES
-        assert summary["test_accuracy"] >= ACCURACY, summary["history"]
-        assert (run / "model.keras").stat().st_size > 0
-        return run
+def check_contract(launcher: LauncherEntry, folder: Path) -> Path:
+    """Runs a job of two workers, kills one of them, and checks the contract; returns the run directory."""
+    mark, temporary = f"mark-{uuid.uuid4()}", folder / "tmp"
+    temporary.mkdir()
+    environment = {"CONTRACT_MARK": mark, "TMPDIR": str(temporary), "DOWNPOUR_XLA": "off"}
+    with launcher.start(LaunchRequest(folder, JOB, environment=environment)) as job:
+        progress = wait_until(lambda: training(folder, job), "two workers train", LIMIT_S)
+        newest = max((worker for worker in progress.workers if worker.updates), key=lambda worker: worker.worker)
+        os.kill(newest.pid, signal.SIGKILL)
+        killed = [name for name, process in job.processes.items() if process.pid == newest.pid]
+        assert bool(killed) != launcher.restarts_workers
+        for name, process in job.processes.items():
+            code = process.wait(LIMIT_S)
+            assert code == (-signal.SIGKILL if name in killed else 0), logs(folder)
+        wait_until(lambda: not alive(mark), "no process is left")
+        summary, run_dir = job.summary(), job.run_dir
+    assert list(temporary.iterdir()) == []
+    assert summary["status"] == "ended" and summary["samples"] == EPOCHS * SAMPLES
+    assert summary["test_accuracy"] >= ACCURACY, summary["history"]
+    assert run_dir is not None and (run_dir / "model.keras").stat().st_size > 0
+    return run_dir
 
 
-def _training(launched: Launched) -> pb.Progress | None:
-    for process in launched.processes:
-        assert process.child.poll() is None, process.errors
+def training(folder: Path, job: StartedJob) -> pb.Progress | None:
+    """The progress of a job once two workers train, else None."""
+    for name, process in job.processes.items():
+        assert process.poll() is None, f"{name} has ended: {logs(folder)}"
     try:
-        control = CoordinatorClient(launched.address(), 5.0)
-    except (OSError, StopIteration):
+        control = CoordinatorClient(job.address(), 5.0)
+    except LookupError:
         return None
     try:
         progress: pb.Progress = control._call(control._stub.Status, pb.StatusRequest())
@@ -90,20 +63,6 @@ def _training(launched: Launched) -> pb.Progress | None:
     return progress if progress.phase == "training" and len(busy) >= 2 else None
 
 
-def _alive(mark: str) -> list[int]:
-    """Processes that carry a mark in their environment."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        try:
-            if folder.name.isdigit() and mark.encode() in (folder / "environ").read_bytes():
-                found.append(int(folder.name))
-        except OSError:
-            continue  # it has ended, or is not ours
-    return found
-
-
-def announced(log: Path) -> dict[str, Any]:
-    """The announcement in the log of a server that a launcher started."""
-    said = json.loads(next(line for line in log.read_text().splitlines() if line.startswith("{")))
-    assert isinstance(said, dict)
-    return said
+def logs(folder: Path) -> str:
+    """The end of every log in a folder."""
+    return "\n".join(f"--- {path.name}\n{path.read_text(errors='replace')[-2000:]}" for path in folder.glob("*.log"))

@@ -10,22 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from downpour.bench.chaos.chaos import run
-from downpour.bench.chaos.marks import RATE, applied_counts, initial_weights, mark
-from downpour.bench.chaos.round import ChaosSettings
+from downpour.bench.chaos.settings import ChaosSettings
+from downpour.bench.chaos.signed_gradients import RATE, applied_counts, initial_weights, write_gradient
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("shards, kills", [(1, 5), (2, 5)])
 def test_nothing_is_lost(tmp_path: Path, shards: int, kills: int) -> None:
-    tally = run(ChaosSettings(seed=11 + shards, kills=kills, shards=shards, workers=2, samples=2048), tmp_path)
+    counts = run(ChaosSettings(seed=11 + shards, kills=kills, shards=shards, workers=2, samples=2048), tmp_path)
     logs = [f"--- {path}\n{path.read_text(errors='replace')[-3000:]}" for path in tmp_path.rglob("*.log")]
-    assert tally.faults == [], "\n".join([*tally.faults, *logs])
-    assert tally.kills.total() >= kills and tally.samples > 0
+    assert counts.faults == [], "\n".join([*counts.faults, *logs])
+    assert counts.kills.total() >= kills and counts.samples > 0
 
 
 @given(data=st.data(), slices=st.integers(1, 3), epochs=st.integers(1, 7))
-def test_weights_tell_how_often_each_sample_was_applied(data, slices: int, epochs: int) -> None:
+def test_weights_show_how_often_each_sample_was_applied(data, slices: int, epochs: int) -> None:
     samples = 6
     weights = initial_weights(slices, samples)
     wanted = np.zeros((slices, epochs, samples), np.int64)
@@ -35,14 +35,14 @@ def test_weights_tell_how_often_each_sample_was_applied(data, slices: int, epoch
         stop = data.draw(st.integers(start + 1, samples))
         if (wanted[:, epoch, start:stop] == 7).any():
             continue
-        mark(gradient, slices, epoch, start, stop)
+        write_gradient(gradient, slices, epoch, start, stop)
         weights -= np.float32(RATE) * gradient
         wanted[:, epoch, start:stop] += 1
     np.testing.assert_array_equal(applied_counts(weights, slices, epochs), wanted)
 
 
-def test_a_torn_update_is_found() -> None:
+def test_an_update_applied_in_part_is_found() -> None:
     weights = initial_weights(1, 4)
     weights[2] -= 0.01
-    with pytest.raises(ValueError, match="torn"):
+    with pytest.raises(ValueError, match="applied in part"):
         applied_counts(weights, 1, 2)

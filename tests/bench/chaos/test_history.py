@@ -74,7 +74,7 @@ def ahead(trace: np.ndarray) -> None:
         (repeated, "more than one outcome"),
         (lost, "steps of one"),
         (late, "staleness"),
-        (blind, "did not see its own push"),
+        (blind, "did not contain its own push"),
         (ahead, "clocks differ"),
     ],
 )

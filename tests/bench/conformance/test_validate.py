@@ -8,7 +8,7 @@ import re
 import pytest
 
 from downpour.bench.conformance import validate
-from downpour.bench.conformance.row import Case, Parts, Row
+from downpour.bench.conformance.row import Case, ConformanceRow, Parts
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.slow
@@ -21,13 +21,13 @@ ROWS = [
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_a_row_passes(row: Row) -> None:
+def test_a_row_passes(row: ConformanceRow) -> None:
     result = validate.measured(row, Parts(), quick=True)
     assert result["passed"], "\n".join(validate.lines_of(result))
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_its_mutant_fails_it(row: Row) -> None:
+def test_its_mutant_fails_it(row: ConformanceRow) -> None:
     cases = row.measure(row.mutant, True)
     assert not all(case.passed for case in cases), row.fault
 
@@ -61,7 +61,7 @@ def test_the_command_prints_json_and_exits_with_0_or_1(
     assert validate.main(["--quick", "--rows=C2,C24", "--json=-"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["passed"] and [row["row"] for row in printed["rows"]] == ["C2", "C24"]
-    wrong = Row("C2", "vectors", "1 = 2", lambda parts, quick: [Case("1", 2.0, 1.0)], Parts(), "")
+    wrong = ConformanceRow("C2", "vectors", "1 = 2", lambda parts, quick: [Case("1", 2.0, 1.0)], Parts(), "")
     monkeypatch.setattr(validate, "ROWS", [wrong])
     assert validate.main(["--rows=C2"]) == 1
     assert "FAIL" in capsys.readouterr().out
@@ -71,5 +71,5 @@ def test_a_row_that_cannot_run_fails_and_says_why() -> None:
     def broken(parts: Parts, quick: bool) -> list[Case]:
         raise RuntimeError("no server")
 
-    result = validate.measured(Row("C2", "vectors", "", broken, Parts(), ""), Parts(), True)
+    result = validate.measured(ConformanceRow("C2", "vectors", "", broken, Parts(), ""), Parts(), True)
     assert not result["passed"] and "no server" in result["error"]

@@ -14,7 +14,7 @@ from downpour.bench.__main__ import BENCHES
 from downpour.bench.comparison import order, plan_epochs, ratios, spread, table
 from downpour.bench.machine import facts
 from downpour.bench.training import baselines, quality
-from downpour.bench.training.contenders import CONTENDERS, ContenderError, bounded, environment, last_line
+from downpour.bench.training.competitors import COMPETITORS, CompetitorError, bounded, environment, last_line
 
 
 @given(
@@ -79,7 +79,7 @@ def test_in_as_many_repeats_as_names_each_name_has_each_place(names):
 
 
 def test_results_have_what_is_needed_to_judge_and_to_repeat_them(tmp_path):
-    runs = {name: [_run(repeat, 100.0 + repeat) for repeat in range(3)] for name in CONTENDERS}
+    runs = {name: [_run(repeat, 100.0 + repeat) for repeat in range(3)] for name in COMPETITORS}
     measured = {
         "job": {},
         "batch_size": 32,
@@ -97,15 +97,15 @@ def test_results_have_what_is_needed_to_judge_and_to_repeat_them(tmp_path):
     baselines.write(results, tmp_path / "new")
     read = json.loads((tmp_path / "new" / "results.json").read_text())
     assert read == results
-    contenders = read["models"]["cnn"]["contenders"]
-    assert list(contenders) == list(CONTENDERS)
-    assert all(row["samples_per_s"] == {"median": 101.0, "q1": 100.5, "q3": 101.5} for row in contenders.values())
+    competitors = read["models"]["cnn"]["competitors"]
+    assert list(competitors) == list(COMPETITORS)
+    assert all(row["samples_per_s"] == {"median": 101.0, "q1": 100.5, "q3": 101.5} for row in competitors.values())
     assert set(read["models"]["cnn"]["ratios"]) == set(baselines.OURS)
     report = (tmp_path / "new" / "report.md").read_text()
-    assert all(row.what in report for row in CONTENDERS.values())
+    assert all(row.what in report for row in COMPETITORS.values())
 
 
-def test_a_contender_that_failed_is_absent_from_the_table():
+def test_a_competitor_that_failed_is_absent_from_the_table():
     runs = {"downpour": [], "fit": [_run(0, 100.0)], "tf_ps": [_run(0, 50.0)]}
     collected = baselines.collect(runs)
     assert collected["ratios"] == {}
@@ -117,16 +117,16 @@ def test_a_contender_that_failed_is_absent_from_the_table():
 def test_flags_are_complete_after_parsing():
     flags = baselines.parse([])
     assert (flags.models, flags.repeats) == (["sigmoid100", "cnn"], 3)
-    assert flags.contenders == list(CONTENDERS)
-    quick = baselines.parse(["--quick", "--contenders", "fit,tf_ps"])
-    assert (quick.models, quick.repeats, quick.contenders) == (["sigmoid100"], 1, ["fit", "tf_ps"])
+    assert flags.competitors == list(COMPETITORS)
+    quick = baselines.parse(["--quick", "--competitors", "fit,tf_ps"])
+    assert (quick.models, quick.repeats, quick.competitors) == (["sigmoid100"], 1, ["fit", "tf_ps"])
     assert baselines.parse(["--quick", "--model", "both", "--repeats", "2"]).repeats == 2
 
 
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--contenders", "fit,torch"], "received torch"),
+        (["--competitors", "fit,torch"], "received torch"),
         (["--samples", "0"], "must be at least 1; received 0"),
         (["--model", "resnet"], "invalid choice"),
     ],
@@ -196,7 +196,7 @@ def test_only_seeds_that_keras_finished_count():
     assert quality.judge({"keras": [], "2": _accuracies(0.9)}) == {}
 
 
-def test_settings_from_outside_do_not_reach_a_contender():
+def test_settings_from_outside_do_not_reach_a_competitor():
     found = environment({"DOWNPOUR_MODE": "bsp", "TF_CONFIG": "{}", "OMP_NUM_THREADS": "9", "PATH": "/bin"})
     assert {"DOWNPOUR_MODE", "TF_CONFIG", "OMP_NUM_THREADS"}.isdisjoint(found)
     assert (found["PATH"], found["CUDA_VISIBLE_DEVICES"]) == ("/bin", "-1")
@@ -206,15 +206,15 @@ def _python(code):
     return [sys.executable, "-c", code]
 
 
-def test_a_contender_that_fails_says_how():
-    with pytest.raises(ContenderError, match=r"(?s)status 0. Received: 3.*went wrong"):
+def test_a_competitor_that_fails_says_how():
+    with pytest.raises(CompetitorError, match=r"(?s)status 0. Received: 3.*went wrong"):
         bounded(_python("import sys; print('went wrong', file=sys.stderr); sys.exit(3)"), 60.0)
-    with pytest.raises(ContenderError, match="must end with a line of JSON"):
+    with pytest.raises(CompetitorError, match="must print a JSON object on its last line"):
         last_line(_python("print('no object')"), 60.0)
     assert last_line(_python("print('log'); print('{\"samples\": 1}')"), 60.0) == {"samples": 1}
 
 
-def test_a_contender_that_hangs_is_ended_with_what_it_started(tmp_path):
+def test_a_competitor_that_hangs_is_ended_with_what_it_started(tmp_path):
     held = tmp_path / "held"
     holder = (
         "import fcntl, signal; file = open('held', 'w'); fcntl.flock(file, fcntl.LOCK_EX); "
@@ -224,7 +224,7 @@ def test_a_contender_that_hangs_is_ended_with_what_it_started(tmp_path):
         f"import os, subprocess, sys; os.chdir({str(tmp_path)!r}); "
         f"subprocess.run([sys.executable, '-I', '-S', '-c', {holder!r}])"
     )
-    with pytest.raises(ContenderError, match="must end within 2 s"):
+    with pytest.raises(CompetitorError, match="must end within 2 s"):
         bounded(_python(parent), 2.0)
     assert held.read_text() == "yes"
     with held.open() as file:

@@ -9,13 +9,13 @@ import pytest
 
 from downpour.bench.seeds import Runs, Spread, run_all, spreads
 from downpour.bench.training import course, keras_fit
-from downpour.bench.training.contenders import ContenderError
+from downpour.bench.training.competitors import CompetitorError
 from downpour.ps.core.schedules import schedule_of
 
-ACCURACY = course.Row("fashion128", "fashion_mnist", "test_accuracy", 0.01, "")
-LOSS = course.Row("regression", "plane", "test_loss", 1.1, "")
-LEARNED = course.Row("xor_mlp", "xor", "test_accuracy", None, "learned")
-IMPOSSIBLE = course.Row("perceptron", "xor", "test_accuracy", None, "impossible for one unit")
+ACCURACY = course.CourseEntry("fashion128", "fashion_mnist", "test_accuracy", 0.01, "")
+LOSS = course.CourseEntry("regression", "plane", "test_loss", 1.1, "")
+LEARNED = course.CourseEntry("xor_mlp", "xor", "test_accuracy", None, "learned")
+IMPOSSIBLE = course.CourseEntry("perceptron", "xor", "test_accuracy", None, "impossible for one unit")
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_the_verdict_is_on_means_and_of_truth_tables_on_all(row, ours, keras, he
 def run_of(values, failing=()):
     def run(name, seed):
         if (name, seed) in failing:
-            raise ContenderError("it must end")
+            raise CompetitorError("it must end")
         return {"test_accuracy": values[name] + seed / 1000}
 
     return run

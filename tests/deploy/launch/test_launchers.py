@@ -1,66 +1,92 @@
-"""Every launcher keeps the contract of launcher_contract.py: local, by hand, TF_CONFIG."""
+"""Every launcher of the registry keeps the contract of launcher_contract.py, and a new one is a single row."""
 
 from __future__ import annotations
 
-import json
+import argparse
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.support.cluster import Process
-from tests.support.launcher_contract import JOB, Launched, Launcher, announced
+from downpour.bench.speed import launchers as launchers_bench
+from downpour.deploy import cli
+from downpour.deploy.config import TrainSettings
+from downpour.deploy.launch.plan import plan
+from downpour.deploy.launchers import (
+    LAUNCHERS,
+    LauncherEntry,
+    LaunchRequest,
+    StartedJob,
+    await_address,
+    read_summary,
+    start_with_tf_config,
+)
+from downpour.protos.settings import parse
+from tests.support.launcher_contract import check_contract
+from tests.support.paths import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-DOWNPOUR = ("-m", "downpour.deploy.cli")
-
-
-class Local(Launcher):
-    """`downpour train`."""
-
-    def start(self, folder: Path, environ: dict[str, str]) -> Launched:
-        flags = ["--workers=2", f"--runs-dir={folder / 'runs'}", *JOB]
-        launcher = Process(folder / "launcher.log", *DOWNPOUR, "train", *flags, env=environ)
-        log = folder / "runs" / "latest" / "logs" / "ps-0.log"
-        return Launched([launcher], lambda: str(announced(log)["address"]))
-
-
-class ByHand(Launcher):
-    """Three lines in three terminals; nobody starts the killed worker again."""
-
-    def start(self, folder: Path, environ: dict[str, str]) -> Launched:
-        run = f"--run-dir={folder / 'run'}"
-        server = Process(folder / "ps.log", *DOWNPOUR, "ps", run, "--workers=2", *JOB, env=environ)
-        address = str(server.announcement()["address"])
-        workers = [
-            Process(folder / f"worker-{number}.log", *DOWNPOUR, "worker", f"--server={address}", env=environ)
-            for number in range(2)
-        ]
-        return Launched([*workers, server], lambda: address, victim=workers[1])
+ON_THIS_MACHINE = [name for name, entry in LAUNCHERS.items() if not entry.in_containers and name != "TF_CONFIG"]
+TINY_JOB = ("--model=perceptron", "--dataset=and", "--epochs=2", "--xla=off", "--checkpoint-every=off")
 
 
-class TFConfig(Launcher):
-    """A chief, a worker and an evaluator, which find their places in `TF_CONFIG`; the worker is killed."""
-
-    def start(self, folder: Path, environ: dict[str, str]) -> Launched:
-        cluster = {"ps": ["127.0.0.1:0"], "chief": ["127.0.0.1:1"], "worker": ["127.0.0.1:2"]}
-
-        def task(command: str, kind: str, *flags: str) -> Process:
-            config = json.dumps({"cluster": cluster, "task": {"type": kind, "index": 0}, "environment": "cloud"})
-            return Process(folder / f"{kind}.log", *DOWNPOUR, command, *flags, env={**environ, "TF_CONFIG": config})
-
-        server = task("ps", "ps", f"--run-dir={folder / 'run'}", *JOB)
-        cluster["ps"] = [str(server.announcement()["address"])]
-        chief, worker, evaluator = (task("worker", kind) for kind in ("chief", "worker", "evaluator"))
-        return Launched([chief, worker, evaluator, server], lambda: cluster["ps"][0], victim=worker)
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", ON_THIS_MACHINE)
+def test_the_contract_holds(name: str, tmp_path: Path) -> None:
+    check_contract(LAUNCHERS[name], tmp_path)
 
 
-@pytest.mark.parametrize("launcher", [Local(), ByHand()], ids=lambda launcher: type(launcher).__name__)
-def test_the_contract_holds(launcher: Launcher, tmp_path: Path) -> None:
-    launcher.check(tmp_path)
-
-
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_contract_holds_with_tf_config_and_the_evaluator_only_evaluates(tmp_path: Path) -> None:
-    run = TFConfig().check(tmp_path)
+    entry = LAUNCHERS["TF_CONFIG"]
+    assert entry.start is start_with_tf_config
+    with_evaluator = LauncherEntry(entry.description, partial(start_with_tf_config, evaluator=True))
+    run = check_contract(with_evaluator, tmp_path)
     assert set(np.load(run / "trace.npy")["worker"]) == {0, 1}
-    assert "test loss" in (tmp_path / "evaluator.log").read_text()
+    assert "test loss" in (tmp_path / "evaluator-0.log").read_text()
+
+
+@contextmanager
+def start_plan(request: LaunchRequest) -> Iterator[StartedJob]:
+    """The toy launcher: starts the processes of a plan one after the other."""
+    run_dir = request.folder / "run"
+    run_dir.mkdir()
+    settings = parse(TrainSettings, [f"--workers={request.workers}", *request.flags], "toy")
+    addresses: dict[str, str] = {}
+    processes: dict[str, subprocess.Popen[bytes]] = {}
+    with ExitStack() as stack:
+        for spec in plan(settings, str(run_dir)):
+            log = request.folder / f"{spec.name}.log"
+            with log.open("wb") as output:
+                process = subprocess.Popen(
+                    spec.command(sys.executable, addresses), stdout=output, stderr=output, cwd=ROOT
+                )
+            processes[spec.name] = stack.enter_context(process)
+            stack.callback(process.kill)
+            if spec.role == "ps":
+                addresses[spec.name] = await_address(process, log)
+        yield StartedJob(processes, lambda: addresses["ps-0"], lambda: read_summary(run_dir), run_dir)
+
+
+def toy_command(argv: list[str], folder: Path) -> int:
+    with LAUNCHERS["toy"].start(LaunchRequest(folder, tuple(argv), workers=1)) as job:
+        job.wait(120.0)
+    return 0
+
+
+@pytest.mark.timeout(180)
+def test_a_launcher_is_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = LauncherEntry("start a plan process by process", start_plan, lambda argv: toy_command(argv, tmp_path))
+    monkeypatch.setitem(LAUNCHERS, "toy", row)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    assert "  toy       start a plan process by process\n" in cli.usage()
+    assert {"toy", "toy, gRPC only"} <= launchers_bench.measurements(argparse.Namespace(epochs=1, compose=None)).keys()
+    assert cli.main(["toy", *TINY_JOB]) == 0, [path.read_text() for path in tmp_path.glob("*.log")]
+    summary = read_summary(tmp_path / "run")
+    assert summary["status"] == "ended" and summary["updates"] > 0

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from downpour.bench.module_process import module_command
 from downpour.deploy.launch import child
 from downpour.deploy.launch.environment import python_path
 from downpour.deploy.launch.processes import LifeLine
@@ -20,17 +21,17 @@ TERMINATE_S = 15.0
 TAIL_LINES = 12
 
 
-class ContenderError(RuntimeError):
-    """A contender's process failed, or did not end in time."""
+class CompetitorError(RuntimeError):
+    """A competitor's process failed, or did not end in time."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """What every contender trains.
+class TrainingSpec:
+    """What every competitor trains.
 
     Attributes:
         data: A dataset's name, or an `.npz`.
-        steps_per_call: Steps in one call of those contenders that make several.
+        steps_per_call: Steps in one call of those competitors that make several.
     """
 
     model: str
@@ -45,11 +46,11 @@ class Job:
     validation_split: float = 0.0
 
 
-Run = Callable[[Job, Path, float], dict[str, Any]]
+Run = Callable[[TrainingSpec, Path, float], dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Contender:
+class Competitor:
     """A row of the comparison.
 
     Attributes:
@@ -62,7 +63,7 @@ class Contender:
     run: Run
 
 
-def train(job: Job, folder: Path, timeout_s: float, extra: tuple[str, ...] = ()) -> dict[str, Any]:
+def train(job: TrainingSpec, folder: Path, timeout_s: float, extra: tuple[str, ...] = ()) -> dict[str, Any]:
     """Runs `downpour train`, and returns its `summary.json`.
 
     Args:
@@ -72,10 +73,10 @@ def train(job: Job, folder: Path, timeout_s: float, extra: tuple[str, ...] = ())
         extra: Further flags of `downpour train`.
 
     Raises:
-        ContenderError: It failed, took too long, or left no summary.
+        CompetitorError: It failed, took too long, or left no summary.
     """
     command = [
-        *(sys.executable, "-m", "downpour.deploy.cli", "train", *_common(job), "--dataset", job.data),
+        *module_command("downpour.deploy.cli", "train", *_common(job), "--dataset", job.data),
         *("--workers", str(job.workers), "--validation-split", str(job.validation_split)),
         *("--runs-dir", str(folder), *extra),
     ]
@@ -83,7 +84,7 @@ def train(job: Job, folder: Path, timeout_s: float, extra: tuple[str, ...] = ())
     try:
         summary: dict[str, Any] = json.loads((folder / "latest" / "summary.json").read_text())
     except (OSError, ValueError) as error:
-        raise ContenderError(f"downpour train must leave a summary.json. Received: {error}") from error
+        raise CompetitorError(f"downpour train must leave a summary.json. Received: {error}") from error
     return summary
 
 
@@ -93,7 +94,9 @@ def last_line(command: list[str], timeout_s: float) -> dict[str, Any]:
     try:
         result: dict[str, Any] = json.loads(output[-1])
     except (IndexError, ValueError) as error:
-        raise ContenderError(f"{command[2]} must end with a line of JSON. Received: {output[-1:]}") from error
+        raise CompetitorError(
+            f"{_name_of(command)} must print a JSON object on its last line. Received: {output[-1:]}"
+        ) from error
     return result
 
 
@@ -103,7 +106,7 @@ def bounded(command: list[str], timeout_s: float) -> str:
     It receives SIGTERM if this process ends first, however that ends.
 
     Raises:
-        ContenderError: It ended with another status than 0, or was ended after `timeout_s`.
+        CompetitorError: It ended with another status than 0, or was ended after `timeout_s`.
     """
     line = LifeLine()
     tie = [sys.executable, "-I", "-S", child.__file__, str(os.getpid()), str(int(signal.SIGTERM))]
@@ -121,7 +124,7 @@ def bounded(command: list[str], timeout_s: float) -> str:
         output, errors = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
         _end(process)
-        raise ContenderError(f"{' '.join(command[1:4])} must end within {timeout_s:.0f} s. It did not.") from None
+        raise CompetitorError(f"{_name_of(command)} must end within {timeout_s:.0f} s. It did not.") from None
     except BaseException:
         _end(process)
         raise
@@ -129,8 +132,13 @@ def bounded(command: list[str], timeout_s: float) -> str:
         line.close()
     if process.returncode != 0:
         tail = "\n".join((errors + output).strip().splitlines()[-TAIL_LINES:])
-        raise ContenderError(f"{' '.join(command[1:4])} must end with status 0. Received: {process.returncode}\n{tail}")
+        raise CompetitorError(f"{_name_of(command)} must exit with status 0. Received: {process.returncode}\n{tail}")
     return output
+
+
+def _name_of(command: list[str]) -> str:
+    """Return a short form of a command for messages: the module, or the first words after the interpreter."""
+    return command[command.index("-m") + 1] if "-m" in command else " ".join(command[1:3])
 
 
 def end_on_sigterm() -> None:
@@ -139,7 +147,7 @@ def end_on_sigterm() -> None:
 
 
 def environment(inherited: Mapping[str, str]) -> dict[str, str]:
-    """The environment of all contenders: no setting from outside the command line, the CPU alone, quiet."""
+    """The environment of all competitors: no setting from outside the command line, the CPU alone, quiet."""
     kept = {
         name: value
         for name, value in inherited.items()
@@ -163,7 +171,7 @@ def _end(process: subprocess.Popen[str]) -> None:
             return
 
 
-def _common(job: Job) -> list[str]:
+def _common(job: TrainingSpec) -> list[str]:
     return [
         *("--model", job.model, "--epochs", str(job.epochs), "--batch-size", str(job.batch_size)),
         *("--learning-rate", str(job.learning_rate), "--seed", str(job.seed), "--threads", str(job.threads)),
@@ -176,7 +184,7 @@ def _downpour(*extra: str, workers: int | None = None, local: bool = False) -> R
     What a model brings along of clipping and schedule the others do not do, so it is switched off.
     """
 
-    def run(job: Job, folder: Path, timeout_s: float) -> dict[str, Any]:
+    def run(job: TrainingSpec, folder: Path, timeout_s: float) -> dict[str, Any]:
         plain = ("--clip-norm", "0", "--schedule", "constant")
         steps = ("--push-every", str(job.steps_per_call)) if local else ()
         summary = train(replace(job, workers=workers or job.workers), folder, timeout_s, (*plain, *extra, *steps))
@@ -192,41 +200,36 @@ def _downpour(*extra: str, workers: int | None = None, local: bool = False) -> R
 
 
 def _tensorflow(several: bool) -> Run:
-    def run(job: Job, folder: Path, timeout_s: float) -> dict[str, Any]:
-        command = [
-            sys.executable,
-            "-m",
-            "downpour.bench.training.tf_parameter_server",
-            *_common(job),
-            "--data",
-            job.data,
-        ]
+    def run(job: TrainingSpec, folder: Path, timeout_s: float) -> dict[str, Any]:
+        command = module_command("downpour.bench.training.tf_parameter_server", *_common(job), "--data", job.data)
         command += ["--workers", str(job.workers), "--scratch", str(folder), "--steps-per-call"]
         return last_line([*command, str(job.steps_per_call if several else 1)], timeout_s)
 
     return run
 
 
-def fit(job: Job, timeout_s: float, steps_per_execution: int = 1, extra: tuple[str, ...] = ()) -> dict[str, Any]:
+def fit(
+    job: TrainingSpec, timeout_s: float, steps_per_execution: int = 1, extra: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """Runs `model.fit` in a process of its own, and returns what `downpour.bench.training.keras_fit` printed."""
-    command = [sys.executable, "-m", "downpour.bench.training.keras_fit", *_common(job), "--data", job.data]
+    command = module_command("downpour.bench.training.keras_fit", *_common(job), "--data", job.data)
     command += ["--validation-split", str(job.validation_split)]
     return last_line([*command, "--steps-per-execution", str(steps_per_execution), *extra], timeout_s)
 
 
-CONTENDERS: Mapping[str, Contender] = {
-    "downpour": Contender("downpour, 2 workers, default transport", _downpour()),
-    "downpour_grpc": Contender("downpour, 2 workers, gRPC alone", _downpour("--transport", "grpc")),
-    "downpour_20": Contender("downpour, 2 workers, 20 local steps per push (--push-every 20)", _downpour(local=True)),
-    "downpour_1": Contender("downpour, 1 worker, default transport", _downpour(workers=1)),
-    "tf_ps": Contender("ParameterServerStrategy, 2 workers, 1 step per function", _tensorflow(False)),
-    "tf_ps_20": Contender("ParameterServerStrategy, 2 workers, 20 steps per function", _tensorflow(True)),
-    "fit": Contender("model.fit, one process", lambda job, _, timeout_s: fit(job, timeout_s)),
-    "fit_20": Contender(
+COMPETITORS: Mapping[str, Competitor] = {
+    "downpour": Competitor("downpour, 2 workers, default transport", _downpour()),
+    "downpour_grpc": Competitor("downpour, 2 workers, gRPC alone", _downpour("--transport", "grpc")),
+    "downpour_20": Competitor("downpour, 2 workers, 20 local steps per push (--push-every 20)", _downpour(local=True)),
+    "downpour_1": Competitor("downpour, 1 worker, default transport", _downpour(workers=1)),
+    "tf_ps": Competitor("ParameterServerStrategy, 2 workers, 1 step per function", _tensorflow(False)),
+    "tf_ps_20": Competitor("ParameterServerStrategy, 2 workers, 20 steps per function", _tensorflow(True)),
+    "fit": Competitor("model.fit, one process", lambda job, _, timeout_s: fit(job, timeout_s)),
+    "fit_20": Competitor(
         "model.fit, one process, steps_per_execution=20",
         lambda job, _, timeout_s: fit(job, timeout_s, job.steps_per_call),
     ),
-    "fit_all_threads": Contender(
+    "fit_all_threads": Competitor(
         "model.fit, one process, TensorFlow's default threads",
         lambda job, _, timeout_s: fit(job, timeout_s, extra=("--threads", "0")),
     ),

@@ -1,7 +1,7 @@
 """Many NumPy workers at one server, each a process: how many push-pulls it takes a second, and what it holds.
 
 The workers compute nothing: they sleep for a stated time and push the same gradient again.
-`python -m downpour.bench.speed.crowd ADDRESS COUNT FLOATS TRANSPORT COMPUTE_S SECONDS` is the crowd;
+`python -m downpour.bench.speed.many_workers ADDRESS COUNT FLOATS TRANSPORT COMPUTE_S SECONDS` is the crowd;
 it prints a JSON object.
 """
 
@@ -23,7 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from downpour.bench.speed.server import NumpyWorker, server
+from downpour.bench.module_process import module_command, module_environment
+from downpour.bench.numpy_worker import NumpyWorker, running_server
 from downpour.worker.exchange.client import Samples
 
 START_S = 240.0
@@ -38,15 +39,14 @@ def push_pulls(
         `per_s`; the server's processor time for each, `server_cpu_s`; and the most of its own memory that was
         resident, `resident_bytes`, and of shared memory, `shared_bytes`.
     """
-    with server(["--workers", str(count), "--learning-rate", "1e-6", *(flags or [])]) as (address, pid):
+    with running_server(["--workers", str(count), "--learning-rate", "1e-6", *(flags or [])]) as (address, pid):
         arguments = [address, str(count), str(floats), transport, str(compute_s), str(seconds)]
-        crowd = subprocess.Popen(
-            [sys.executable, "-m", "downpour.bench.speed.crowd", *arguments], stdout=subprocess.PIPE, text=True
-        )
+        command = module_command("downpour.bench.speed.many_workers", *arguments)
+        workers = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=module_environment())
         before = cpu_s(pid)
-        with _watching(pid) as most:
-            said, _ = crowd.communicate(timeout=START_S + seconds + 60)
-        found = json.loads(said)
+        with _peak_memory(pid) as most:
+            output, _ = workers.communicate(timeout=START_S + seconds + 60)
+        found = json.loads(output)
         spent = (cpu_s(pid) - before) / max(1.0, found["per_s"] * seconds)
         return {"workers": count, "transport": transport, **found, "server_cpu_s": spent, **most}
 
@@ -58,18 +58,16 @@ def idle(address: str, count: int, floats: int, transport: str) -> Iterator[None
         yield
         return
     arguments = [address, str(count), str(floats), transport, "-1", "0"]
+    command = module_command("downpour.bench.speed.many_workers", *arguments)
     with subprocess.Popen(
-        [sys.executable, "-m", "downpour.bench.speed.crowd", *arguments],
-        stdout=subprocess.PIPE,
-        stdin=subprocess.PIPE,
-        text=True,
-    ) as crowd:
+        command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True, env=module_environment()
+    ) as workers:
         try:
-            assert crowd.stdout is not None
-            crowd.stdout.readline()
+            assert workers.stdout is not None
+            workers.stdout.readline()
             yield
         finally:
-            crowd.kill()
+            workers.kill()
 
 
 def memory(pid: int) -> tuple[int, int]:
@@ -86,7 +84,7 @@ def cpu_s(pid: int) -> float:
 
 
 @contextmanager
-def _watching(pid: int) -> Iterator[dict[str, int]]:
+def _peak_memory(pid: int) -> Iterator[dict[str, int]]:
     most = {"resident_bytes": 0, "shared_bytes": 0}
     stop = threading.Event()
 

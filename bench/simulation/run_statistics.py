@@ -10,7 +10,7 @@ import numpy as np
 from downpour.ps.core.push import Outcome, Push, Result
 
 
-class Tally:
+class OutcomeStatistics:
     """Counts of outcomes.
 
     Attributes:

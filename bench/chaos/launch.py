@@ -1,6 +1,6 @@
-"""The real launcher over real servers and the workers of chaos_worker.py.
+"""Runs the real launcher with real servers and the workers of worker.py.
 
-python -m downpour.bench.chaos.cluster RUN_DIR [--resume] [flags of `downpour train`]
+python -m downpour.bench.chaos.launch RUN_DIR [--resume] [flags of `downpour train`]
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from downpour.protos.settings import parse
 
 
 def specs_of(settings: TrainSettings, run_dir: Path, resume: bool) -> list[ProcessSpec]:
-    """The processes of a cluster, with other workers."""
+    """Return the plan of a cluster in which the workers run `downpour.bench.chaos.worker`."""
     found = []
     for spec in plan(settings, str(run_dir), resume=resume):
         found.append(replace(spec, module="downpour.bench.chaos.worker") if spec.role == "worker" else spec)
@@ -26,10 +26,10 @@ def specs_of(settings: TrainSettings, run_dir: Path, resume: bool) -> list[Proce
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the cluster; returns the launcher's exit code."""
+    """Run the cluster and return the launcher's exit status."""
     run_dir, rest = Path(argv[0]), list(argv[1:])
     resume = "--resume" in rest
-    settings = parse(TrainSettings, [flag for flag in rest if flag != "--resume"], "chaos cluster")
+    settings = parse(TrainSettings, [flag for flag in rest if flag != "--resume"], "chaos launch")
     (run_dir / "logs").mkdir(parents=True, exist_ok=True)
     return Launcher(specs_of(settings, run_dir, resume), run_dir, open_screen(True)).run()
 

@@ -1,0 +1,59 @@
+"""The settings of `downpour bench chaos`, and the counts that its rounds add up."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from pydantic import Field
+
+from downpour.protos.settings import Settings
+
+ROLES = ("worker", "server", "launcher")
+
+
+class ChaosSettings(Settings):
+    """Kill processes of running jobs at random and check that no update was lost or repeated."""
+
+    seed: int = Field(0, ge=0, description="seed that determines which process is killed and when")
+    kills: int = Field(20, ge=1, description="number of kills while a push is in flight")
+    workers: int = Field(3, ge=1, le=60, description="number of workers")
+    shards: int = Field(1, ge=1, le=8, description="number of servers")
+    samples: int = Field(32768, ge=64, le=1 << 20, description="training samples of each of the four epochs")
+    pause_ms: int = Field(10, ge=0, description="minimum time of a gradient computation")
+    gap_s: float = Field(1.0, ge=0, description="mean time between the end of an outage and the next kill")
+    mode: str = Field("async", description="consistency mode; must apply each push as a separate update")
+    codec: str = Field("float32", description="encoding of pushes")
+    transport: str = Field("auto", description="transport of payloads")
+    keep: str | None = Field(None, description="folder that keeps the run directories (default: a temporary one)")
+
+
+@dataclass
+class ChaosCounts:
+    """What was done to the jobs, and what the checks found.
+
+    Attributes:
+        kills: Kills with a push in flight, by role.
+        misses: Attempts to kill that found no push in flight.
+        additional_kills: Processes killed at the same moment as another one.
+        suspensions: Processes stopped for longer than a session.
+        resets: Processes whose connections were reset.
+        connections: Connections that were reset.
+        resumes: Jobs resumed after the launcher was killed.
+        partial: Pushes that some shard did not apply, as the servers count them.
+        samples: Samples × epochs that were checked.
+        outages_s: Seconds until a push was answered after a kill, by role.
+        faults: Violations, one line each.
+    """
+
+    kills: Counter[str] = field(default_factory=Counter)
+    misses: int = 0
+    additional_kills: int = 0
+    suspensions: int = 0
+    resets: int = 0
+    connections: int = 0
+    resumes: int = 0
+    partial: int = 0
+    samples: int = 0
+    outages_s: dict[str, list[float]] = field(default_factory=lambda: {role: [] for role in ROLES})
+    faults: list[str] = field(default_factory=list)
