@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from downpour.bench.__main__ import BENCHES
-from downpour.deploy.cli import COMMANDS
+from downpour.deploy.cli import commands
 from tests.support.paths import ROOT
 
 PACKAGES = ("protos", "ps", "worker", "deploy", "bench")
@@ -153,7 +153,7 @@ def test_commands_exist(document: Path) -> None:
     in_code = [*spans(document), *re.findall(r"^ {4}(?:[a-z]?\$ )?(.*)$", text, re.M)]
     for line in in_code:
         for command, bench in re.findall(r"(?:^|[ /])downpour (\w+)(?: ([a-z]+))?", line):
-            assert command in COMMANDS, f"{document.name}: there is no command: {line}"
+            assert command in commands(), f"{document.name}: there is no command: {line}"
             assert command != "bench" or not bench or bench in BENCHES, (
                 f"{document.name}: there is no benchmark: {line}"
             )
