@@ -130,7 +130,8 @@ class LocalCluster:
         run_dir = make_run_dir(Path(self._settings.runs_dir), NAME, datetime.now(UTC))
         script = str(Path(worker_config.__file__).with_name("fit") / "notebook_fit.py")
         specs = script_plan(self._settings, str(run_dir), [script, str(folder)], shown=False)
-        launcher = ScriptLauncher(specs, run_dir, Cell(run_dir / "logs" / f"{LEADER}.log"))
+        cell = Cell(run_dir / "logs" / f"{LEADER}.log")
+        launcher = ScriptLauncher(specs, run_dir, cell, self._settings.drain_timeout_s)
         code = launcher.run()
         if code != 0:
             said = launcher.last_words()

@@ -63,7 +63,8 @@ def launch(settings: RunSettings, script: Sequence[str], name: str, shown: bool 
     except OSError as failure:
         print(f"{PROG}: --runs-dir must be a folder that can be written; {failure}", file=sys.stderr)
         return 1
-    return ScriptLauncher(script_plan(settings, str(run_dir), script, shown), run_dir, Notes()).run()
+    specs = script_plan(settings, str(run_dir), script, shown)
+    return ScriptLauncher(specs, run_dir, Notes(), settings.drain_timeout_s).run()
 
 
 def script_plan(settings: RunSettings, run_dir: str, script: Sequence[str], shown: bool = True) -> list[ProcessSpec]:

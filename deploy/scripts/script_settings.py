@@ -23,7 +23,7 @@ class RunSettings(Settings):
     """What a script does not say itself: model, optimizer, data and epochs are its own."""
 
     groups: ClassVar[dict[str, tuple[str, ...]]] = {
-        "cluster": ("workers", "shards", "transport", "codec", "session_s"),
+        "cluster": ("workers", "shards", "transport", "codec", "session_s", "drain_timeout_s"),
         "asynchrony": ("mode", "staleness", "version_memory", "momentum_correction"),
         "processes": ("threads", "seed", "worker_restarts", "tensorboard", "runs_dir"),
     }
@@ -36,6 +36,9 @@ class RunSettings(Settings):
     transport: str = _of_job("transport")
     codec: str = _of_job("codec")
     session_s: float = _of_job("session_s")
+    drain_timeout_s: float = Field(
+        7.0, gt=0, le=86_400, description="a script that is asked to end and has not ended by then is killed"
+    )
     mode: str = _of_job("mode")
     staleness: str = _of_job("staleness")
     version_memory: int = _of_job("version_memory")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from downpour.ps.trace.metrics import LOW, Metrics
 
 FEWEST_UPDATES = 50  # that a mean loss is taken over
+LATE_UPDATES = 100  # at the first look, from which on the loss of the initial weights is the better first one
 RISE = 2.0
 
 
@@ -34,7 +35,9 @@ class LossWatch:
         if mean is None:
             return ""
         if self._first is None:
-            self._first = mean
+            # A busy server looks late: then the loss may have risen already among the first samples that it sees.
+            late = metrics.initial.samples and metrics.updates >= LATE_UPDATES
+            self._first = min(mean, metrics.initial.loss) if late else mean
         if not (self._first > 0 and RISE * max(self._first, LOW) < mean):
             return ""
         self._told = True

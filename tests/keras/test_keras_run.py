@@ -168,7 +168,8 @@ def test_only_worker_0_is_seen(features: Path) -> None:
 @pytest.fixture
 def disturbed(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     begun = subprocess.Popen(
-        command(tmp_path, "long_fit.py", str(tmp_path), "400", workers=2, session_s=2), env=environment(), cwd=tmp_path,
+        command(tmp_path, "long_fit.py", str(tmp_path), "400", workers=2, session_s=2, drain_timeout_s=60),
+        env=environment(), cwd=tmp_path,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     yield begun
@@ -247,7 +248,7 @@ def test_a_script_that_fails_fails_the_command(tmp_path: Path) -> None:
 def test_a_killed_server_ends_the_script_at_once_and_says_why(disturbed: subprocess.Popen[str], tmp_path: Path) -> None:
     await_epoch(disturbed, 1)
     children = psutil.Process(disturbed.pid).children()
-    (server,) = (child for child in children if "ps" in child.cmdline())
+    (server,) = (child for child in children if "downpour.ps" in child.cmdline())
     server.kill()
     _, errors = disturbed.communicate(timeout=60)
     assert disturbed.returncode == 1

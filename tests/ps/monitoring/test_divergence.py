@@ -30,6 +30,13 @@ def test_a_rising_loss_is_told_once() -> None:
     assert "risen from 4.45 to 9.45" in note and "learning rate is too large" in note
 
 
+def test_a_loss_that_rose_before_the_first_look_is_told_too() -> None:
+    metrics = Metrics()
+    for seq, loss in enumerate([2.0, *[400.0] * 2 * FEWEST_UPDATES], 1):
+        metrics.record(Push(0, 1, seq, seq - 1, samples=8, loss=loss), Result(Outcome.APPLIED, seq, 0, 0.1), float(seq))
+    assert "risen from 2 to 396" in LossWatch(metrics).look()
+
+
 def test_a_loss_that_falls_or_swings_is_not() -> None:
     assert notes(10.0 / (1 + step) for step in range(4 * FEWEST_UPDATES)) == []
     assert notes(2.0 + (step % 2) for step in range(4 * FEWEST_UPDATES)) == []
