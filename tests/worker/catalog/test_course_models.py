@@ -15,7 +15,7 @@ from downpour.ps.core.hyperparameters import Hyperparameters, resolve
 from downpour.ps.core.optimizer import Optimizer
 from downpour.worker.catalog import datasets, models
 from downpour.worker.catalog import synthetic as course_data
-from downpour.worker.catalog.course_models import ACTIVATIONS, TUBE
+from downpour.worker.catalog.course_models import ACTIVATIONS, EPSILON
 from downpour.worker.compute.evaluate import Evaluator
 from downpour.worker.compute.gradient import GradientFunction, read_weights
 from tests.keras.test_keras_run import environment
@@ -74,7 +74,7 @@ def test_least_squares_is_what_the_plane_says() -> None:
     assert error == pytest.approx(course_data.NOISE**2, rel=0.15)
 
 
-@pytest.mark.parametrize("name", models.RECOMMENDED)
+@pytest.mark.parametrize("name", [name for name, row in models.MODELS.items() if row.settings])
 def test_every_recommended_setting_is_one(name: str) -> None:
     from downpour.deploy.config import TrainSettings
     from downpour.protos.settings import parse
@@ -82,7 +82,7 @@ def test_every_recommended_setting_is_one(name: str) -> None:
     settings = parse(TrainSettings, [f"--model={name}"], "downpour train")
     resolve(settings.optimizer, settings.hyper)
     assert settings.dataset in datasets.DATASETS
-    for field, value in models.RECOMMENDED[name].items():
+    for field, value in models.MODELS[name].settings.items():
         assert getattr(settings, field) == value
 
 
@@ -147,7 +147,7 @@ def test_servers_train_a_support_vector_regression_that_loads_in_plain_keras(tmp
     errors = model.predict(arrays["x_test"], verbose=0)[:, 0] - arrays["y_test"]
     _, best = course_data.closed_form(arrays)
     assert np.mean(errors**2) < best * 1.2
-    assert np.mean(np.maximum(np.abs(errors) - TUBE, 0)) < 0.06
+    assert np.mean(np.maximum(np.abs(errors) - EPSILON, 0)) < 0.06
 
 
 @pytest.mark.slow

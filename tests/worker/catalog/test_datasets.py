@@ -112,7 +112,7 @@ BAD_ARRAYS = {
     "one-hot labels": ({"y_train": np.eye(8)}, r"y_train must have the shape.*\(8, 8\).*argmax"),
     "labels that are no numbers": ({"y_train": np.full(8, np.nan)}, "y_train must be integers.*float64, not all"),
     "negative labels": ({"y_test": np.arange(4) - 1}, "y_test must be class numbers from 0.*-1"),
-    "python objects": ({"y_train": np.array([{}] * 8)}, "none of Python objects.*allow_pickle"),
+    "python objects": ({"y_train": np.array([{}] * 8)}, "must be readable and numeric.*allow_pickle"),
 }
 
 
@@ -134,7 +134,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 def test_missing_arrays_are_named_with_what_is_there(tmp_path):
     np.savez(tmp_path / "own.npz", x_train=np.zeros((2, 2)), labels=np.zeros(2))
-    with pytest.raises(DatasetError, match="with labels, x_train. Save it anew with y_train, x_test, y_test"):
+    with pytest.raises(DatasetError, match="with labels, x_train. Save it again with y_train, x_test, y_test"):
         datasets.load(str(tmp_path / "own.npz"))
 
 

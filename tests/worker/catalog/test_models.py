@@ -39,7 +39,7 @@ def test_images_with_channels_keep_them():
 
 
 def test_data_that_do_not_suit_a_model_are_told_so():
-    with pytest.raises(ModelError, match=r"cnn must be built for data that suit it.*\(7,\)"):
+    with pytest.raises(ModelError, match=r"cnn must be built for data of a suitable shape.*\(7,\)"):
         models.build("cnn", (7,), 3)
 
 
@@ -136,10 +136,10 @@ BAD_SPECS = {
     "divides:plain": "divides must import.*ZeroDivisionError",
     "own_models:absent": "absent must be a function.*no such name.*plain, asks",
     "own_models:number": "number must be a function.*a int",
-    "own_models:needs_more": "must need no parameters but input_shape and classes.*depth",
+    "own_models:needs_more": "must require no parameters other than input_shape and classes.*depth",
     "own_models:returns_text": "must return a keras.Model. Received: a str",
     "own_models:fails": "must not raise. Received: KeyError: 'depth'",
-    "own_models:twins": "path of its own.*twin/kernel",
+    "own_models:twins": "unique path.*twin/kernel",
 }
 
 
@@ -151,7 +151,7 @@ def test_a_bad_spec_is_told_what_must_hold(own_module, spec, message):
 
 def test_samples_that_a_function_s_model_does_not_take_are_named(own_module):
     for spec in ("own_models:plain", "own_models:of_images"):
-        with pytest.raises(ModelError, match=rf"{spec}: the model must take samples of shape \(5,\)"):
+        with pytest.raises(ModelError, match=rf"{spec}: the model must accept samples of shape \(5,\)"):
             models.build(spec, (5,), 3)
 
 
