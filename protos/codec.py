@@ -36,7 +36,7 @@ class Codec:
     deduct: Callable[[Buffer, np.ndarray], None]
 
 
-class Family(NamedTuple):
+class CodecFamily(NamedTuple):
     """A row of the registry.
 
     Attributes:
@@ -187,9 +187,9 @@ def _no_parameter(parameter: str) -> None:
         raise ValueError("must have no parameter")
 
 
-CODECS: dict[str, Family] = {
-    "float32": Family("4 bytes an element, exact", _float32),
-    "bfloat16": Family("2 bytes an element: 8 bits of precision", _bfloat16),
-    "int8": Family("1 byte an element: stochastic rounding to 127 levels of the largest in each block", _int8),
-    "topk": Family("8 bytes for each of the largest elements: topk:FRACTION of them", _topk),
+CODECS: dict[str, CodecFamily] = {
+    "float32": CodecFamily("4 bytes an element, exact", _float32),
+    "bfloat16": CodecFamily("2 bytes an element: 8 bits of precision", _bfloat16),
+    "int8": CodecFamily("1 byte an element: stochastic rounding to 127 levels of the largest in each block", _int8),
+    "topk": CodecFamily("8 bytes for each of the largest elements: topk:FRACTION of them", _topk),
 }

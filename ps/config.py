@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, create_model, model_validator
 
 from downpour.protos.codec import CODECS, codec_named
 from downpour.protos.credentials import AccessSettings
@@ -15,7 +15,7 @@ from downpour.protos.logs import LogSettings
 from downpour.protos.settings import Address, Settings, did_you_mean, one_of
 from downpour.ps.config_checks import refusal_of, refusal_of_steps
 from downpour.ps.core.consistency import MODES
-from downpour.ps.core.hyperparameters import Hyperparameters, resolve
+from downpour.ps.core.hyperparameters import Hyperparameters, known_hyperparameters, resolve
 from downpour.ps.core.registry import forms, spec_of
 from downpour.ps.core.schedules import SCHEDULES
 from downpour.ps.core.staleness import POLICIES
@@ -69,7 +69,37 @@ def interval_of(value: str) -> tuple[float, int]:
     return seconds, updates
 
 
-class JobSettings(Settings):
+def _optimizer_fields() -> dict[str, Any]:
+    """Return the settings of all hyperparameters in the registry, for `create_model`."""
+    fields: dict[str, Any] = {}
+    for name, (each, users) in known_hyperparameters().items():
+        taken_by = "" if len(users) == len(OPTIMIZERS) else f" Taken by {', '.join(users)}."
+        default = " (default: that of the optimizer)"
+        if name == "learning_rate":
+            default = f" (default: {REFERENCE_LEARNING_RATE} for sgd, else that of the optimizer)"
+        description = f"{each.doc}{taken_by}".removesuffix(".") + default
+        fields[name] = float | None, Field(None, description=description, **each.bounds)
+    return fields
+
+
+if TYPE_CHECKING:
+
+    class OptimizerSettings(Settings):
+        """One setting for each hyperparameter of the optimizers in the registry."""
+
+        learning_rate: float | None
+        momentum: float | None
+
+else:
+    OptimizerSettings = create_model("OptimizerSettings", __base__=Settings, **_optimizer_fields())
+
+
+def hyperparameters_of(settings: OptimizerSettings) -> Hyperparameters:
+    """Return the hyperparameters that settings give; those that are not given are None."""
+    return {name: getattr(settings, name, None) for name in known_hyperparameters()}
+
+
+class JobSettings(OptimizerSettings):
     """What defines a job, whoever starts its processes. The coordinator owns it."""
 
     groups: ClassVar[dict[str, tuple[str, ...]]] = {
@@ -84,10 +114,7 @@ class JobSettings(Settings):
         "durability": (
             "checkpoint_every", "checkpoint_keep", "record", "reconnect_s", "idle_timeout_s", "drain_timeout_s",
         ),
-        "optimizer": (
-            "optimizer", "learning_rate", "momentum", "rho", "beta_1", "beta_2", "epsilon", "weight_decay",
-            "initial_accumulator", "clip_norm", "nonfinite_limit",
-        ),
+        "optimizer": ("optimizer", *known_hyperparameters(), "clip_norm", "nonfinite_limit"),
     }  # fmt: skip
 
     model: str = Field("sigmoid100", description="model: a registry name, or module:function that returns one")
@@ -130,14 +157,6 @@ class JobSettings(Settings):
     optimizer: Annotated[str, one_of(OPTIMIZERS)] = Field(
         "sgd", description=f"update rule on the server: {', '.join(OPTIMIZERS)}"
     )
-    learning_rate: float | None = Field(None, gt=0, description="step size η (default: 0.1 for sgd, else by optimizer)")
-    momentum: float | None = Field(None, ge=0, lt=1, description="of momentum, nesterov, rmsprop")
-    rho: float | None = Field(None, ge=0, lt=1, description="of rmsprop: decay of the mean square")
-    beta_1: float | None = Field(None, ge=0, lt=1, description="of adam, adamw: decay of the mean")
-    beta_2: float | None = Field(None, ge=0, lt=1, description="of adam, adamw: decay of the mean square")
-    epsilon: float | None = Field(None, gt=0, description="of adagrad, rmsprop, adam, adamw: keeps the divisor above 0")
-    weight_decay: float | None = Field(None, ge=0, description="of adamw")
-    initial_accumulator: float | None = Field(None, ge=0, description="of adagrad: start of the sum of squares")
     clip_norm: float = Field(0.0, ge=0, description="largest norm of a whole gradient; 0 does not clip")
     codec: Annotated[str, AfterValidator(_known_codec)] = Field(
         "float32", description=f"of pushes: {', '.join(CODECS)}"
@@ -165,18 +184,11 @@ class JobSettings(Settings):
 
     @property
     def hyper(self) -> Hyperparameters:
-        """The optimizer's hyper-parameters; what is not given is None."""
-        given = self.learning_rate
-        return Hyperparameters(
-            learning_rate=REFERENCE_LEARNING_RATE if given is None and self.optimizer == "sgd" else given,
-            momentum=self.momentum,
-            rho=self.rho,
-            beta_1=self.beta_1,
-            beta_2=self.beta_2,
-            epsilon=self.epsilon,
-            weight_decay=self.weight_decay,
-            initial_accumulator_value=self.initial_accumulator,
-        )
+        """The given hyperparameters of the optimizer; those that are not given are None."""
+        given = hyperparameters_of(self)
+        if self.optimizer == "sgd" and given["learning_rate"] is None:
+            given["learning_rate"] = REFERENCE_LEARNING_RATE
+        return given
 
     @property
     def effective_learning_rate(self) -> float:

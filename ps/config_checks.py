@@ -1,32 +1,18 @@
-"""Which settings cannot work together, and which are unwise."""
+"""Checks across settings: combinations that cannot work, and combinations that work but are unwise."""
 
 from __future__ import annotations
 
 import math
 from typing import Protocol
 
-from downpour.ps.core.consistency import (
-    BSP,
-    EASGD,
-    SSP,
-    Backup,
-    Consistency,
-    KAsync,
-    KSync,
-    LocalSGD,
-    Rennala,
-    Ringmaster,
-    Softsync,
-    consistency_of,
-)
+from downpour.ps.core.consistency import MODES, consistency_of
 from downpour.ps.core.hyperparameters import Hyperparameters, resolve
-from downpour.ps.core.staleness import compensation_of
+from downpour.ps.core.staleness import POLICIES, compensation_of
+from downpour.ps.core.update_rules import OPTIMIZERS
 
-STEADY = ("sgd", "momentum", "nesterov")  # optimizers whose step grows with the gradient
 
-
-class Asynchrony(Protocol):
-    """The settings that are looked at."""
+class AsynchronySettings(Protocol):
+    """The settings that decide how a job bears asynchrony."""
 
     @property
     def mode(self) -> str: ...  # noqa: D102
@@ -44,8 +30,8 @@ class Asynchrony(Protocol):
     def warm_up(self) -> int: ...  # noqa: D102
 
 
-class Steps(Protocol):
-    """The settings of what a worker does between two exchanges."""
+class IntervalSettings(Protocol):
+    """The settings that decide what a worker does between two exchanges."""
 
     @property
     def mode(self) -> str: ...  # noqa: D102
@@ -57,45 +43,49 @@ class Steps(Protocol):
     def overlap(self) -> bool: ...  # noqa: D102
 
 
-def refusal_of(settings: Asynchrony) -> str:
-    """Why a job with these settings would wait for ever or make no sense; empty if it would not."""
+def refusal_of(settings: AsynchronySettings) -> str:
+    """Return why a job with these settings would wait for ever or make no sense; empty if it can work."""
     mode, policy = consistency_of(settings.mode), compensation_of(settings.staleness)
-    if isinstance(mode, KAsync) and mode.count > settings.workers:
+    if mode.workers_needed > settings.workers:
         return (
-            f"--mode {settings.mode} waits for {mode.count} workers at a time and so needs at least as many; "
+            f"--mode {settings.mode} waits for {mode.workers_needed} workers at a time and so needs at least as many; "
             f"received --workers {settings.workers}. It would wait for ever"
         )
-    if isinstance(mode, EASGD) and settings.staleness != "none":
+    if mode.payload == "replica" and settings.staleness != "none":
         return (
-            f"--mode {settings.mode} exchanges weights, which have no staleness to make up for; received "
+            f"--mode {settings.mode} exchanges weights, which have no staleness to compensate; received "
             f"--staleness {settings.staleness}. Leave it out"
         )
-    if isinstance(mode, LocalSGD) and policy.corrects:
+    if mode.payload == "difference" and policy.corrects:
+        others = [name for name, row in POLICIES.items() if not compensation_of(row.example or name).corrects]
         return (
             f"--staleness {settings.staleness} corrects gradients, and --mode {settings.mode} pushes differences "
-            "of weights. Use --staleness none, inverse or delay_adaptive"
+            f"of weights. Use --staleness {_either(others)}"
         )
     if settings.momentum_correction and not resolve(settings.optimizer, settings.hyper).get("momentum"):
+        others = [name for name, rule in OPTIMIZERS.items() if rule.defaults.get("momentum")]
         return (
             f"--momentum-correction takes from an optimizer's momentum; received --optimizer {settings.optimizer} "
-            "without any. Use momentum or nesterov, or set --momentum"
+            f"without any. Use {_either(others)}, or set --momentum"
         )
     return ""
 
 
-def refusal_of_steps(settings: Steps) -> str:
-    """Why a worker's intervals and overlap do not go with the mode or with each other."""
+def refusal_of_steps(settings: IntervalSettings) -> str:
+    """Return why a worker's intervals and overlap fit neither the mode nor each other; empty if they do."""
     mode, push_every = consistency_of(settings.mode), settings.push_every
     fetch_every = settings.fetch_every or push_every
     if mode.payload != "gradient" and (push_every, fetch_every) != (1, 1):
         return (
-            f"--mode {settings.mode} says itself how many local steps there are; received --push-every {push_every} "
+            f"--mode {settings.mode} prescribes the number of local steps; received --push-every {push_every} "
             f"--fetch-every {fetch_every}. Leave both out"
         )
-    if settings.overlap and (mode.payload != "gradient" or isinstance(mode, BSP | Rennala) and not _k_async(mode)):
+    if settings.overlap and not (mode.payload == "gradient" and mode.stale_gradients):
+        modes = ((name, consistency_of(row.example)) for name, row in MODES.items())
+        others = [name for name, each in modes if each.payload == "gradient" and each.stale_gradients]
         return (
-            f"--overlap computes from weights one exchange old, and --mode {settings.mode} has no use for what is "
-            "computed from them. Use --no-overlap, or --mode async, ssp, kasync, softsync or ringmaster"
+            f"--overlap computes from weights one exchange old, and --mode {settings.mode} has no use for such "
+            f"gradients. Use --no-overlap, or --mode {_either(others)}"
         )
     if settings.overlap and fetch_every != push_every:
         return (
@@ -105,68 +95,35 @@ def refusal_of_steps(settings: Steps) -> str:
     return ""
 
 
-def _k_async(mode: Consistency) -> bool:
-    return isinstance(mode, KAsync) and not isinstance(mode, Backup)
-
-
-def warnings_of(settings: Asynchrony, virtual: bool = False) -> list[str]:
-    """What is unwise in settings that do work, each in a sentence with what to do.
+def warnings_of(settings: AsynchronySettings, virtual: bool = False) -> list[str]:
+    """Return a sentence, with advice, for each combination of settings that works but is unwise.
 
     Args:
-        settings: Of a job.
-        virtual: Whether time is virtual: then steps can be interrupted.
+        settings: The settings of a job.
+        virtual: Whether time is virtual, so that steps can be interrupted.
     """
-    return [text for text in (*_of_mode(settings, virtual), _of_step(settings)) if text]
-
-
-def _of_mode(settings: Asynchrony, virtual: bool) -> list[str]:
-    mode, workers, found = consistency_of(settings.mode), settings.workers, []
-    if isinstance(mode, Rennala):
-        if mode.count > 4 * workers:
-            found.append(
-                f"rennala collects {mode.count} gradients from {workers} workers for one step: steps will be few"
-            )
-    elif isinstance(mode, Softsync) and mode.count > workers:
+    mode, policy = consistency_of(settings.mode), compensation_of(settings.staleness)
+    learning_rate = resolve(settings.optimizer, settings.hyper)["learning_rate"]
+    found = mode.warnings(settings.workers, learning_rate, virtual)
+    if mode.payload != "gradient" and settings.optimizer != "sgd":
         found.append(
-            f"softsync averages {mode.count} pushes of {workers} workers: some will hold several gradients of one "
-            f"worker from the same weights; a count of at most {workers} avoids that"
+            f"{settings.mode} makes its steps in the workers, by plain gradient descent: "
+            f"--optimizer {settings.optimizer} is not used"
         )
-    if isinstance(mode, Ringmaster) and mode.limit < workers:
-        found.append(
-            f"with {workers} equally fast workers staleness is {workers - 1}, and ringmaster drops what reaches "
-            f"{mode.limit}: much work will be lost; a limit of {workers} or more keeps it"
-        )
-    if isinstance(mode, KSync) and not virtual:
-        found.append(
-            "a step that runs in a worker is not interrupted: ksync behaves like backup here, the late are dropped"
-        )
-    if isinstance(mode, Backup) and 2 * mode.count < workers:
-        found.append(f"{settings.mode} drops the work of more than half of {workers} workers")
-    if isinstance(mode, EASGD):
-        alpha = mode.rho * resolve(settings.optimizer, settings.hyper)["learning_rate"]
-        if alpha > 2 / 3:
-            found.append(
-                f"easgd's moving rate α = η·RHO is {alpha:.3g}: above (4 − 2ηh)/(4 − ηh), h the curvature, it diverges"
-            )
-    if isinstance(mode, EASGD | LocalSGD) and settings.optimizer != "sgd":
-        found.append(
-            f"{settings.mode} steps in the workers, by plain gradient descent: --optimizer {settings.optimizer} "
-            "is not used"
-        )
-    if settings.staleness == "inverse" and isinstance(mode, SSP | Softsync):
-        found.append("inverse makes slow workers count for less: their samples are under-weighted")
-    if settings.staleness != "none" and isinstance(mode, BSP) and mode.expected_staleness() == 0.0:
+    if policy.favours_fast_workers and mode.weighs_slow_workers:
+        found.append(f"{settings.staleness} reduces the weight of slow workers: their samples are under-represented")
+    if settings.staleness != "none" and not mode.stale_gradients:
         found.append(f"--staleness {settings.staleness} changes nothing in mode {settings.mode}: no gradient is stale")
-    return found
+    return found + _unstable_step(settings)
 
 
-def _of_step(settings: Asynchrony) -> str:
-    """Whether the step lies where asynchronous descent with unit curvature diverges.
+def _unstable_step(settings: AsynchronySettings) -> list[str]:
+    """Return a warning if the step lies where asynchronous descent with unit curvature diverges.
 
     With delay τ: ηh < 2 sin(π / (2(2τ + 1))); η over 1 − μ stands for the step with momentum μ.
     """
-    if settings.optimizer not in STEADY or settings.staleness != "none":
-        return ""
+    if not OPTIMIZERS[settings.optimizer].linear or settings.staleness != "none":
+        return []
     mode, hyper = consistency_of(settings.mode), resolve(settings.optimizer, settings.hyper)
     for worker in range(settings.workers):
         mode.join(worker)
@@ -175,9 +132,14 @@ def _of_step(settings: Asynchrony) -> str:
         momentum = max(0.0, momentum - staleness / (1.0 + staleness))
     step, limit = hyper["learning_rate"] / (1.0 - momentum), 2 * math.sin(math.pi / (2 * (2 * staleness + 1)))
     if staleness == 0 or step <= limit:
-        return ""
-    return (
+        return []
+    return [
         f"a step of {step:.3g} (learning rate over 1 − momentum) at a staleness of {staleness:.3g} diverges where the "
         f"curvature is above {limit / step:.2g}: lower --learning-rate, use --momentum-correction or "
         "--staleness delay_adaptive"
-    )
+    ]
+
+
+def _either(names: list[str]) -> str:
+    """Return `a, b or c`."""
+    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

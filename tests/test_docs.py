@@ -12,6 +12,7 @@ import pytest
 
 from downpour.bench.__main__ import BENCHES
 from downpour.deploy.cli import commands
+from downpour.ps.core.hyperparameters import flag_of, known_hyperparameters
 from tests.support.paths import ROOT
 
 PACKAGES = ("protos", "ps", "worker", "deploy", "bench")
@@ -73,8 +74,8 @@ def known_names() -> set[str]:
 
 @cache
 def known_flags() -> set[str]:
-    """Return every field of a class as a flag, and every flag that stands in the code as a string."""
-    flags: set[str] = set()
+    """Return every field of a class as a flag, every hyperparameter, and every flag that is a string in the code."""
+    flags = set(map(flag_of, known_hyperparameters()))
     for source in sources().values():
         flags.update(re.findall(r"[\"'](--[a-z][a-z0-9-]*)", source))
         for node in ast.walk(ast.parse(source)):

@@ -41,13 +41,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "worker.exchange": {"protos"},
     "worker.compute": {"protos", "worker.catalog"},
     "worker.train": {
-        "protos", "worker.catalog", "worker.compute", "worker.config", "worker.exchange", "worker.quiet_tensorflow",
+        "protos", "ps.core", "worker.catalog", "worker.compute", "worker.config", "worker.exchange",
+        "worker.quiet_tensorflow",
     },
     "worker.fit": {
-        "protos", "worker.catalog", "worker.compute", "worker.config", "worker.exchange", "worker.quiet_tensorflow",
-        "worker.script",
+        "protos", "ps.core", "worker.catalog", "worker.compute", "worker.config", "worker.exchange",
+        "worker.quiet_tensorflow", "worker.script",
     },
-    "worker": {"protos", "worker.*"},
+    "worker": {"protos", "ps.core", "worker.*"},
     "deploy.config": {"protos", "ps.config", "ps.core", "worker.config", "worker.catalog"},
     "deploy.view": {"protos", "deploy.config"},
     "deploy.launch": {"protos", "ps.config", "worker.config", "deploy.config", "deploy.view"},

@@ -18,10 +18,11 @@ from downpour.bench.simulation.problems import PROBLEMS, problem_of
 from downpour.bench.simulation.run_statistics import OutcomeStatistics, Trajectory
 from downpour.bench.simulation.service_times import SERVICES, draws_of, split, times
 from downpour.bench.simulation.virtual_time import Cycle, Simulation
-from downpour.protos.settings import Settings, one_of, parse
+from downpour.protos.settings import one_of, parse
+from downpour.ps.config import OptimizerSettings, hyperparameters_of
 from downpour.ps.config_checks import refusal_of, refusal_of_steps, warnings_of
 from downpour.ps.core.consistency import MODES, consistency_of
-from downpour.ps.core.hyperparameters import Hyperparameters, resolve
+from downpour.ps.core.hyperparameters import Hyperparameters, known_hyperparameters, resolve
 from downpour.ps.core.optimizer import Optimizer
 from downpour.ps.core.registry import forms, read, spec_of
 from downpour.ps.core.schedules import SCHEDULES, schedule_of
@@ -36,7 +37,7 @@ def _services(value: str) -> str:
     return value
 
 
-class SimulateSettings(Settings):
+class SimulateSettings(OptimizerSettings):
     """Runs workers, a consistency mode and an optimizer in virtual time and prints what came of it."""
 
     groups: ClassVar[dict[str, tuple[str, ...]]] = {
@@ -46,7 +47,7 @@ class SimulateSettings(Settings):
             "momentum_correction", "version_memory",
         ),
         "problem": ("problem", "updates", "burn_in", "seed"),
-        "optimizer": ("optimizer", "learning_rate", "momentum"),
+        "optimizer": ("optimizer", *known_hyperparameters()),
         "output": ("json_",),
     }  # fmt: skip
 
@@ -88,7 +89,6 @@ class SimulateSettings(Settings):
     seed: int = Field(0, ge=0, lt=2**32, description="of service times and gradients")
     optimizer: Annotated[str, one_of(OPTIMIZERS)] = Field("sgd", description=f"update rule: {', '.join(OPTIMIZERS)}")
     learning_rate: float = Field(0.1, gt=0, description="step size η")
-    momentum: float | None = Field(None, ge=0, lt=1, description="of momentum, nesterov, rmsprop")
     json_: Annotated[str | None, AfterValidator(writable)] = Field(
         None, description="file for the result as JSON; - for standard output"
     )
@@ -101,7 +101,7 @@ class SimulateSettings(Settings):
     @property
     def hyper(self) -> Hyperparameters:
         """The optimizer's hyper-parameters."""
-        return Hyperparameters(learning_rate=self.learning_rate, momentum=self.momentum)
+        return hyperparameters_of(self)
 
     @model_validator(mode="after")
     def _holds(self) -> Self:

@@ -15,7 +15,7 @@ import numpy as np
 from downpour.bench.simulation.problems import Problem
 from downpour.bench.simulation.run_statistics import OutcomeStatistics
 from downpour.ps.core.buffers import Buffer
-from downpour.ps.core.consistency import EASGD, Consistency, LocalSGD
+from downpour.ps.core.consistency import Consistency
 from downpour.ps.core.push import Push
 from downpour.ps.core.shard import Shard
 
@@ -93,7 +93,7 @@ class Simulation:
         self._shard, self._policy, self._problem = shard, consistency, problem
         self._service, self._observe, self._warm_start = service, observe, warm_start
         self._cycle = cycle or Cycle()
-        if isinstance(consistency, EASGD | LocalSGD):
+        if consistency.payload != "gradient":
             self._cycle = Cycle(consistency.period, consistency.period, self._cycle.learning_rate)
         longest = max(self._cycle.push_every, self._cycle.fetch_every)
         self._local = longest > 1 or consistency.payload != "gradient"

@@ -7,11 +7,8 @@ from pydantic import ValidationError
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import Unsupported
 from downpour.ps.config import ServerSettings
-from downpour.ps.core.hyperparameters import Hyperparameters, resolve
+from downpour.ps.core.hyperparameters import known_hyperparameters, resolve
 from downpour.ps.core.update_rules import OPTIMIZERS
-
-FIELDS = {"initial_accumulator_value": "initial_accumulator"}  # settings whose names differ from Keras's
-OWN = ("learning_rate", "momentum", "rho", "beta_1", "beta_2", "epsilon", "weight_decay", "initial_accumulator")
 
 
 def with_optimizer(settings: ServerSettings, carried: pb.OptimizerSpec) -> ServerSettings:
@@ -21,13 +18,11 @@ def with_optimizer(settings: ServerSettings, carried: pb.OptimizerSpec) -> Serve
         Unsupported: There is no such optimizer, or it does not take these hyper-parameters.
     """
     try:
-        resolve(carried.name, Hyperparameters(**carried.hyperparameters))
+        resolve(carried.name, carried.hyperparameters)
     except (ValueError, TypeError) as error:
         raise Unsupported(f"the servers have {', '.join(OPTIMIZERS)}: {error}") from error
-    given = {FIELDS.get(name, name): value for name, value in carried.hyperparameters.items()}
+    own = {**dict.fromkeys(known_hyperparameters()), **carried.hyperparameters}
     try:
-        return ServerSettings.model_validate(
-            {**settings.model_dump(), **dict.fromkeys(OWN), "optimizer": carried.name, **given}
-        )
+        return ServerSettings.model_validate({**settings.model_dump(), **own, "optimizer": carried.name})
     except ValidationError as error:
         raise Unsupported("; ".join(str(each["msg"]) for each in error.errors())) from error

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from downpour.protos.chunked_vector import ChunkedVector
-from downpour.ps.core.consistency import EASGD, Consistency
+from downpour.ps.core.consistency import Consistency
 from downpour.ps.core.optimizer import Optimizer
 from downpour.ps.core.schedules import Schedule
 from downpour.ps.core.staleness import Compensation
@@ -129,7 +129,6 @@ class Update:
             new: Receives x̃'.
             answer: Receives x', so that x̃' + x' = x̃ + x.
         """
-        assert isinstance(self._consistency, EASGD)
         η = self.learning_rate(version)
         np.subtract(replica, old, new)
         np.multiply(new, np.float32(η * self._consistency.rho), new)

@@ -1,4 +1,8 @@
-"""Who may proceed, and which pushes apply now: pure predicates, one row per mode."""
+"""The registry of consistency modes: which workers may proceed, and which pushes form the next update.
+
+A mode is a set of pure predicates. Adding one is adding a class and a row of `MODES`: the checks of settings, the
+warnings and the workers' local steps follow from the attributes and methods of the class.
+"""
 
 from __future__ import annotations
 
@@ -6,53 +10,68 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from downpour.ps.core.registry import Parameter, positive, read, whole
+from downpour.ps.core.registry import Parameter, positive, read, whole_number
 
 
-class Pushed(Protocol):
-    """What a policy may know of a push that waits."""
+class PendingPush(Protocol):
+    """What a mode may know of a push that waits for an update."""
 
     @property
     def worker(self) -> int:
-        """Who pushed."""
+        """The rank of the worker that sent the push."""
 
 
 class Consistency:
-    """A mode. Knows live workers and their clocks; never weights, time or waiting.
+    """A consistency mode. It knows the live workers and their clocks, and never weights, time or waiting.
 
-    The base is asynchronous: every push is an update of its own, nobody waits, nothing is dropped.
+    The base class is asynchronous: every push is an update of its own, no worker waits, and nothing is dropped.
 
     Attributes:
         clocks: Completed steps of every live worker.
-        minimum: The smallest of them; that of the last worker when none is left.
+        minimum: The smallest clock; without live workers, the last one that there was.
         buffers: Whether pushes wait to be applied together.
-        restarts: Whether an update cancels the steps that are under way (virtual time only).
+        restarts: Whether an update cancels the steps that are under way (in virtual time only).
         payload: What a push holds: a gradient, the difference of some local steps, or a worker's own weights.
+        stale_gradients: Whether a gradient of an earlier version can be part of an update.
+        pulls_per_lease: Whether workers pull anew for every lease, since the mode may drop gradients of old weights.
+        weighs_slow_workers: Whether the mode is meant to keep the contribution of slow workers.
+        period: Local steps per push that the mode prescribes.
+        rho: For replicas, the strength of the elastic force: α = ηρ.
     """
 
     buffers = False
     restarts = False
     payload: Literal["gradient", "difference", "replica"] = "gradient"
+    stale_gradients = True
+    pulls_per_lease = False
+    weighs_slow_workers = False
+    period = 1
+    rho = 0.0
 
     def __init__(self) -> None:
-        """Starts without workers."""
+        """Create a mode without live workers."""
         self.clocks: dict[int, int] = {}
         self.minimum = 0
         self._at: dict[int, int] = {}  # live workers by clock
 
     @property
     def live(self) -> int:
-        """Workers that count."""
+        """The number of live workers."""
         return len(self.clocks)
 
+    @property
+    def workers_needed(self) -> int:
+        """How many workers the job must have for an update to happen."""
+        return 1
+
     def join(self, worker: int) -> None:
-        """Admits a worker; one that joins late starts at the smallest clock."""
+        """Add a live worker. A worker that joins late starts at the smallest clock."""
         self.leave(worker)
         self.clocks[worker] = self.minimum
         self._at[self.minimum] = self._at.get(self.minimum, 0) + 1
 
     def leave(self, worker: int) -> None:
-        """Forgets a worker: it left, died or has no more data."""
+        """Remove a worker that has left, has died or has no more data."""
         clock = self.clocks.pop(worker, None)
         if clock is not None:
             self._at[clock] -= 1
@@ -62,7 +81,7 @@ class Consistency:
                 self.minimum = min(self._at)
 
     def tick(self, worker: int) -> None:
-        """Counts a step that a worker has completed."""
+        """Count a step that a worker has completed."""
         clock = self.clocks.get(worker)
         if clock is None:
             return
@@ -77,25 +96,35 @@ class Consistency:
             self.minimum = clock + 1
 
     def refuse(self, staleness: int) -> str:
-        """Why a push of that staleness must be dropped; empty if it counts."""
+        """Return why a push of that staleness must be dropped; empty if it is accepted."""
         return ""
 
-    def group(self, pending: Sequence[Pushed], senders: Mapping[int, int]) -> list[int]:
-        """Which of the pushes that wait are the next update, in the order in which they are summed.
+    def group(self, pending: Sequence[PendingPush], senders: Mapping[int, int]) -> list[int]:
+        """Return the indices of the pending pushes that form the next update, in the order of summation.
 
         Args:
-            pending: By arrival.
+            pending: The pushes that wait, by arrival.
             senders: How many of them each worker sent.
         """
         return [0] if pending else []
 
     def may_proceed(self, worker: int, senders: Mapping[int, int]) -> bool:
-        """Whether the worker may start its next step, given who sent the pushes that wait."""
+        """Return whether the worker may start its next step, given the senders of the pending pushes."""
         return True
 
     def expected_staleness(self) -> float:
-        """Mean staleness with the live workers equally fast: one step in flight each."""
+        """Return the mean staleness if all live workers are equally fast, with one step in flight each."""
         return max(0.0, self.live - 1.0)
+
+    def warnings(self, workers: int, learning_rate: float, virtual: bool) -> list[str]:
+        """Return one sentence for each setting of the mode that works but is unwise.
+
+        Args:
+            workers: The number of workers of the job.
+            learning_rate: η of the job.
+            virtual: Whether time is virtual, so that steps can be interrupted.
+        """
+        return []
 
 
 class Async(Consistency):
@@ -105,44 +134,56 @@ class Async(Consistency):
 class SSP(Consistency):
     """Stale synchronous parallel (Ho et al., NIPS 2013): a step starts iff clock − min ≤ s."""
 
+    weighs_slow_workers = True
+
     def __init__(self, slack: int) -> None:
-        """With the bound s."""
+        """Create the mode with the bound s = `slack`."""
         super().__init__()
         self.slack = slack
 
     def may_proceed(self, worker: int, senders: Mapping[int, int]) -> bool:
-        """Whether the worker's clock is at most s above the smallest."""
+        """Return whether the worker's clock is at most s above the smallest."""
         return self.clocks.get(worker, self.minimum) - self.minimum <= self.slack
 
 
 class BSP(Consistency):
-    """Bulk synchronous parallel: the mean of all live workers' gradients, at a barrier, in worker order."""
+    """Bulk synchronous parallel: the mean of all live workers' gradients, at a barrier, summed in worker order."""
 
     buffers = True
+    stale_gradients = False
+    pulls_per_lease = True
 
-    def group(self, pending: Sequence[Pushed], senders: Mapping[int, int]) -> list[int]:
-        """All, once every live worker has sent one."""
+    def group(self, pending: Sequence[PendingPush], senders: Mapping[int, int]) -> list[int]:
+        """Return all pushes, once every live worker has sent one."""
         return in_worker_order(pending) if pending and self.clocks.keys() <= senders.keys() else []
 
     def may_proceed(self, worker: int, senders: Mapping[int, int]) -> bool:
-        """Whether the worker's push is part of an update."""
+        """Return whether the worker's push is part of an update."""
         return worker not in senders
 
     def expected_staleness(self) -> float:
-        """None: everybody computes from the newest version."""
+        """Return 0: all workers compute from the newest version."""
         return 0.0
 
 
 class KAsync(BSP):
     """K-async SGD (Dutta et al., AISTATS 2018): the mean of K distinct workers' gradients, however stale."""
 
+    stale_gradients = True
+    pulls_per_lease = False
+
     def __init__(self, count: int) -> None:
-        """With K, of which as many are needed as live workers can give."""
+        """Create the mode with K = `count`. With fewer live workers, an update needs only as many."""
         super().__init__()
         self.count = count
 
-    def group(self, pending: Sequence[Pushed], senders: Mapping[int, int]) -> list[int]:
-        """The first push of each of the first K distinct workers."""
+    @property
+    def workers_needed(self) -> int:
+        """K: with fewer workers an update never happens."""
+        return self.count
+
+    def group(self, pending: Sequence[PendingPush], senders: Mapping[int, int]) -> list[int]:
+        """Return the first push of each of the first K distinct workers."""
         needed = max(1, min(self.count, self.live))
         if len(senders) < needed:
             return []
@@ -152,115 +193,169 @@ class KAsync(BSP):
         return sorted(list(first.values())[:needed], key=lambda index: pending[index].worker)
 
     def expected_staleness(self) -> float:
-        """P / K groups pass while each worker computes one gradient, its own among them."""
+        """Return P / K − 1: P / K groups pass while a worker computes one gradient, its own among them."""
         return max(0.0, self.live / max(1, min(self.count, self.live)) - 1.0)
 
 
 class Backup(KAsync):
-    """Backup workers (Chen et al., 2016): the mean of the first N of P for a step; the late are dropped."""
+    """Backup workers (Chen et al., 2016): the mean of the first N of P gradients for a step; late ones are dropped."""
+
+    stale_gradients = False
+    pulls_per_lease = True
 
     def refuse(self, staleness: int) -> str:
-        """Late is what belongs to a step that is over."""
+        """Return "late" for a gradient that belongs to an earlier step."""
         return "late" if staleness else ""
 
     def expected_staleness(self) -> float:
-        """None: what is late is dropped."""
+        """Return 0: late gradients are dropped."""
         return 0.0
+
+    def warnings(self, workers: int, learning_rate: float, virtual: bool) -> list[str]:
+        """Return a warning if most gradients will be dropped."""
+        if 2 * self.count >= workers:
+            return []
+        return [f"an update of {self.count} gradients drops the work of more than half of {workers} workers"]
 
 
 class KSync(Backup):
-    """K-sync SGD (Dutta et al., AISTATS 2018): as backup, but an update cancels and restarts the late.
+    """K-sync SGD (Dutta et al., AISTATS 2018): as backup, but an update cancels and restarts the late steps.
 
-    A step that runs in a real worker is not interrupted: there the late are told when they arrive.
+    A step that runs in a real worker is not interrupted: there a late gradient is dropped when it arrives.
     """
 
     restarts = True
 
+    def warnings(self, workers: int, learning_rate: float, virtual: bool) -> list[str]:
+        """Return a warning if steps cannot be interrupted."""
+        found = [] if virtual else [
+            "a step that runs in a worker is not interrupted: ksync behaves like backup here, and late gradients are "
+            "dropped"
+        ]  # fmt: skip
+        return found + super().warnings(workers, learning_rate, virtual)
+
 
 class Softsync(Consistency):
-    """Softsync, K-batch-async (Zhang et al., IJCAI 2016): the mean of every c gradients, whoever sent them."""
+    """Softsync, K-batch-async (Zhang et al., IJCAI 2016): the mean of every c gradients, from any workers."""
 
     buffers = True
+    weighs_slow_workers = True
 
     def __init__(self, count: int) -> None:
-        """With c."""
+        """Create the mode with c = `count`."""
         super().__init__()
         self.count = count
 
-    def group(self, pending: Sequence[Pushed], senders: Mapping[int, int]) -> list[int]:
-        """The first c."""
+    def group(self, pending: Sequence[PendingPush], senders: Mapping[int, int]) -> list[int]:
+        """Return the first c pushes, once there are so many."""
         return list(range(self.count)) if len(pending) >= self.count else []
 
     def expected_staleness(self) -> float:
-        """P − 1 gradients arrive while a worker computes one, and every c of them are an update."""
+        """Return (P − 1) / c: P − 1 gradients arrive while a worker computes one, and every c of them are an update."""
         return max(0.0, (self.live - 1.0) / self.count)
+
+    def warnings(self, workers: int, learning_rate: float, virtual: bool) -> list[str]:
+        """Return a warning if a group must hold several gradients of one worker."""
+        if self.count <= workers:
+            return []
+        return [
+            f"softsync averages {self.count} pushes of {workers} workers: some will hold several gradients of one "
+            f"worker from the same weights; a count of at most {workers} avoids that"
+        ]
 
 
 class Ringmaster(Consistency):
-    """Ringmaster ASGD (Maranjyan et al., 2025): apply iff τ < R; else ignore it and send fresh weights."""
+    """Ringmaster ASGD (Maranjyan et al., 2025): apply a gradient iff τ < R, else drop it and send new weights."""
+
+    pulls_per_lease = True
 
     def __init__(self, limit: int) -> None:
-        """With R."""
+        """Create the mode with R = `limit`."""
         super().__init__()
         self.limit = limit
 
     def refuse(self, staleness: int) -> str:
-        """Stale is what is R versions old, or more."""
+        """Return "stale" for a gradient that is R or more versions old."""
         return "" if staleness < self.limit else "stale"
+
+    def warnings(self, workers: int, learning_rate: float, virtual: bool) -> list[str]:
+        """Return a warning if equally fast workers exceed the limit."""
+        if self.limit >= workers:
+            return []
+        return [
+            f"with {workers} equally fast workers staleness is {workers - 1}, and ringmaster drops what reaches "
+            f"{self.limit}: much work will be lost; a limit of {workers} or more keeps it"
+        ]
 
 
 class Rennala(Softsync):
     """Rennala SGD (Tyurin, Richtárik, NeurIPS 2023): the mean of S gradients taken at the current version."""
 
+    stale_gradients = False
+    pulls_per_lease = True
+
     def refuse(self, staleness: int) -> str:
-        """Gradients of earlier versions are discarded."""
+        """Return "discarded" for a gradient of an earlier version."""
         return "discarded" if staleness else ""
 
     def expected_staleness(self) -> float:
-        """None: what is stale is discarded."""
+        """Return 0: stale gradients are discarded."""
         return 0.0
+
+    def warnings(self, workers: int, learning_rate: float, virtual: bool) -> list[str]:
+        """Return a warning if updates will be rare."""
+        if self.count <= 4 * workers:
+            return []
+        return [f"rennala collects {self.count} gradients from {workers} workers for one step: steps will be few"]
 
 
 class EASGD(Consistency):
-    """Elastic averaging (Zhang, Choromanska, LeCun, NIPS 2015), asynchronous: its algorithm 1.
+    """Elastic averaging (Zhang, Choromanska, LeCun, NIPS 2015), asynchronous: algorithm 1 of the paper.
 
     Every k local steps a worker sends its weights x_i. With α = ηρ, and x̃ the shard's weights,
-    x̃' = x̃ + α(x_i − x̃), and the worker goes on from x_i' = x_i − α(x_i − x̃).
+    x̃' = x̃ + α(x_i − x̃), and the worker continues from x_i' = x_i − α(x_i − x̃).
     """
 
     payload = "replica"
 
     def __init__(self, rho: float, period: int) -> None:
-        """With ρ and k."""
+        """Create the mode with ρ = `rho` and k = `period`."""
         super().__init__()
         self.rho, self.period = rho, period
 
+    def warnings(self, workers: int, learning_rate: float, virtual: bool) -> list[str]:
+        """Return a warning if the moving rate is beyond the limit of stability."""
+        alpha = self.rho * learning_rate
+        if alpha <= 2 / 3:
+            return []
+        return [f"easgd's moving rate α = η·RHO is {alpha:.3g}: above (4 − 2ηh)/(4 − ηh), h the curvature, it diverges"]
+
 
 class LocalSGD(Consistency):
-    """Local SGD, asynchronous ("geo"): w' = w + Δ, the difference that k local steps have made."""
+    """Local SGD, asynchronous ("geo"): w' = w + Δ, where Δ is the change of the weights over k local steps."""
 
     payload = "difference"
 
     def __init__(self, period: int) -> None:
-        """With k."""
+        """Create the mode with k = `period`."""
         super().__init__()
         self.period = period
 
 
-def in_worker_order(pending: Sequence[Pushed]) -> list[int]:
-    """Indices of all pushes, by worker and then arrival: sums in this order repeat bit by bit."""
+def in_worker_order(pending: Sequence[PendingPush]) -> list[int]:
+    """Return the indices of all pushes by worker and then arrival: sums in this order are reproducible bit by bit."""
     return sorted(range(len(pending)), key=lambda index: pending[index].worker)
 
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """A row of the registry.
+    """A row of the registry of modes.
 
     Attributes:
-        doc: One line for a person.
-        make: Gives the policy for the parameters' values.
-        parameters: What follows the colon.
-        example: A value of `--mode`.
+        doc: A phrase that describes the mode in the command line's help.
+        make: Builds the mode from the values of its parameters.
+        parameters: The parameters that follow the colon.
+        example: A valid value of `--mode`.
     """
 
     doc: str
@@ -269,29 +364,30 @@ class Mode:
     example: str = ""
 
 
+_N, _K, _C, _R = (whole_number(name, 1) for name in "NKCR")
 MODES: dict[str, Mode] = {
     "async": Mode("apply every push at once", Async, example="async"),
     "bsp": Mode("average all workers at a barrier", BSP, example="bsp"),
-    "backup": Mode("average the first N of a step, drop the late", Backup, (whole("N", 1),), "backup:2"),
-    "ssp": Mode("nobody is more than S steps ahead of the slowest", SSP, (whole("S", 0),), "ssp:2"),
-    "ksync": Mode("average the first K of a step, restart the others", KSync, (whole("K", 1),), "ksync:2"),
-    "kasync": Mode("average K workers, let the others go on", KAsync, (whole("K", 1),), "kasync:2"),
-    "softsync": Mode("average every C pushes, nobody waits", Softsync, (whole("C", 1),), "softsync:2"),
-    "ringmaster": Mode("apply what is less than R versions old", Ringmaster, (whole("R", 1),), "ringmaster:8"),
-    "rennala": Mode("average S gradients of the current version", Rennala, (whole("S", 1),), "rennala:2"),
+    "backup": Mode("average the first N gradients of a step, drop late ones", Backup, (_N,), "backup:2"),
+    "ssp": Mode("no worker is more than S steps ahead of the slowest", SSP, (whole_number("S", 0),), "ssp:2"),
+    "ksync": Mode("average the first K gradients of a step, restart the other workers", KSync, (_K,), "ksync:2"),
+    "kasync": Mode("average K workers while the others continue", KAsync, (_K,), "kasync:2"),
+    "softsync": Mode("average every C pushes, no worker waits", Softsync, (_C,), "softsync:2"),
+    "ringmaster": Mode("apply gradients that are less than R versions old", Ringmaster, (_R,), "ringmaster:8"),
+    "rennala": Mode("average S gradients of the current version", Rennala, (whole_number("S", 1),), "rennala:2"),
     "easgd": Mode(
-        "every K local steps pull worker and server together by η·RHO", EASGD,
-        (positive("RHO"), whole("K", 1)), "easgd:0.5,4",
+        "every K local steps move the weights of worker and server towards each other by η·RHO", EASGD,
+        (positive("RHO"), _K), "easgd:0.5,4",
     ),
-    "localsgd": Mode("every K local steps add their difference", LocalSGD, (whole("K", 1),), "localsgd:4"),
+    "localsgd": Mode("every K local steps add the change of the weights", LocalSGD, (_K,), "localsgd:4"),
 }  # fmt: skip
 
 
 def consistency_of(mode: str) -> Consistency:
-    """A policy without workers, for a `--mode` value.
+    """Return the mode that a value of `--mode` names, without live workers.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The value names no mode, or its parameters are invalid.
     """
     row, values = read(mode, MODES)
     return row.make(*values)

@@ -1,66 +1,65 @@
-"""Hyper-parameters: which an optimizer uses, their bounds, and Keras's defaults for those left out."""
+"""The hyperparameters of the optimizers: which each one takes, their bounds, and Keras's defaults for missing ones."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
 
-from downpour.ps.core.update_rules import OPTIMIZERS
+from downpour.ps.core.update_rules import OPTIMIZERS, Hyperparameter
 
-
-@dataclass(frozen=True, slots=True)
-class Hyperparameters:
-    """Hyper-parameters by Keras's names; None is the default of the optimizer that is chosen."""
-
-    learning_rate: float | None = None
-    momentum: float | None = None
-    rho: float | None = None
-    beta_1: float | None = None
-    beta_2: float | None = None
-    epsilon: float | None = None
-    weight_decay: float | None = None
-    initial_accumulator_value: float | None = None
+# Values by Keras's names. None, and a name that is missing, stand for the default of the chosen optimizer.
+Hyperparameters = dict[str, float | None]
 
 
-_POSITIVE = ("a finite number > 0", lambda x: 0 < x < math.inf)
-_NOT_NEGATIVE = ("a finite number >= 0", lambda x: 0 <= x < math.inf)
-_DECAY = ("a number in [0, 1)", lambda x: 0 <= x < 1)
-_BOUNDS: dict[str, tuple[str, Callable[[float], bool]]] = {
-    "learning_rate": _POSITIVE,
-    "momentum": _DECAY,
-    "rho": _DECAY,
-    "beta_1": _DECAY,
-    "beta_2": _DECAY,
-    "epsilon": _POSITIVE,
-    "weight_decay": _NOT_NEGATIVE,
-    "initial_accumulator_value": _NOT_NEGATIVE,
-}
+def known_hyperparameters() -> dict[str, tuple[Hyperparameter, tuple[str, ...]]]:
+    """Return every hyperparameter of the registry by name, with the names of the optimizers that take it."""
+    found: dict[str, tuple[Hyperparameter, tuple[str, ...]]] = {}
+    for optimizer, rule in OPTIMIZERS.items():
+        for name, each in rule.hyperparameters.items():
+            first, users = found.get(name, (each, ()))
+            found[name] = first, (*users, optimizer)
+    return found
 
 
-def flag_of(key: str) -> str:
-    """A hyper-parameter as the command line has it."""
-    return "--" + {"initial_accumulator_value": "initial_accumulator"}.get(key, key).replace("_", "-")
+def flag_of(name: str) -> str:
+    """Return the command-line flag of a hyperparameter."""
+    return "--" + name.replace("_", "-")
 
 
-def resolve(name: str, hyper: Hyperparameters) -> dict[str, float]:
-    """The hyper-parameters that an optimizer uses: those given, the others by default.
+def resolve(optimizer: str, given: Mapping[str, float | None]) -> dict[str, float]:
+    """Return all hyperparameters of an optimizer: the given values, and the defaults of the others.
 
     Raises:
-        ValueError: There is no such optimizer, it does not use one that was given, or one is out of bounds.
+        ValueError: The registry has no such optimizer, the optimizer does not take a given hyperparameter, or a value
+            is out of bounds.
     """
-    if name not in OPTIMIZERS:
-        raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}. Received: {name!r}.")
-    defaults = OPTIMIZERS[name].defaults
-    given = {f.name: getattr(hyper, f.name) for f in fields(hyper) if getattr(hyper, f.name) is not None}
-    for key, value in given.items():
-        if key not in defaults:
-            users = ", ".join(other for other, rule in OPTIMIZERS.items() if key in rule.defaults)
+    if optimizer not in OPTIMIZERS:
+        raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}. Received: {optimizer!r}.")
+    rule = OPTIMIZERS[optimizer]
+    values = {name: value for name, value in given.items() if value is not None}
+    for name, value in values.items():
+        if name not in rule.hyperparameters:
+            users = ", ".join(other for other, row in OPTIMIZERS.items() if name in row.hyperparameters)
+            instead = f", or choose --optimizer {users}" if users else ""
             raise ValueError(
-                f"--optimizer {name} must be given only {', '.join(map(flag_of, defaults))}. "
-                f"Received: {flag_of(key)} {value!r}. Leave it out, or choose --optimizer {users}."
+                f"--optimizer {optimizer} must be given only {', '.join(map(flag_of, rule.hyperparameters))}. "
+                f"Received: {flag_of(name)} {value!r}. Leave it out{instead}."
             )
-        bound, holds = _BOUNDS[key]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not holds(value):
-            raise ValueError(f"{key} must be {bound}. Received: {key}={value!r}.")
-    return defaults | {key: float(value) for key, value in given.items()}
+        bounds = rule.hyperparameters[name].bounds
+        if isinstance(value, bool) or not isinstance(value, int | float) or not _holds(value, bounds):
+            raise ValueError(f"{name} must be {_described(bounds)}. Received: {name}={value!r}.")
+    return rule.defaults | {name: float(value) for name, value in values.items()}
+
+
+def _holds(value: float, bounds: Mapping[str, float]) -> bool:
+    within = (
+        value > bounds.get("gt", -math.inf),
+        value >= bounds.get("ge", -math.inf),
+        value < bounds.get("lt", math.inf),
+    )
+    return math.isfinite(value) and all(within)
+
+
+def _described(bounds: Mapping[str, float]) -> str:
+    words = {"gt": ">", "ge": ">=", "lt": "<"}
+    return "a finite number " + " and ".join(f"{words[kind]} {bound:g}" for kind, bound in bounds.items())

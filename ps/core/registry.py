@@ -29,7 +29,7 @@ class Parameter:
     default: str | None = None
 
 
-class Row(Protocol):
+class RegistryRow(Protocol):
     """What a registry's row has in common with all others."""
 
     @property
@@ -37,10 +37,10 @@ class Row(Protocol):
         """What it takes, in order."""
 
 
-R = TypeVar("R", bound=Row)
+R = TypeVar("R", bound=RegistryRow)
 
 
-def whole(name: str, least: int, default: str | None = None) -> Parameter:
+def whole_number(name: str, least: int, default: str | None = None) -> Parameter:
     """A whole number that is at least `least`."""
 
     def read(text: str) -> int:
@@ -64,7 +64,7 @@ def positive(name: str, default: str | None = None, or_zero: bool = False) -> Pa
     return Parameter(name, "a finite number of at least 0" if or_zero else "a finite number above 0", read, default)
 
 
-def form(name: str, row: Row) -> str:
+def form(name: str, row: RegistryRow) -> str:
     """How a row is written, such as `easgd:RHO,K`; what may be left out stands in brackets."""
     text = ""
     for parameter in reversed(row.parameters):
@@ -76,7 +76,7 @@ def form(name: str, row: Row) -> str:
     return f"{name}[:{text[2:]}" if text.startswith("[,") else f"{name}:{text.replace(',[', '[')}"
 
 
-def forms(rows: Mapping[str, Row]) -> str:
+def forms(rows: Mapping[str, RegistryRow]) -> str:
     """How all rows are written."""
     return ", ".join(form(name, row) for name, row in rows.items())
 
@@ -108,7 +108,7 @@ def _values(written: str, parameters: Sequence[Parameter], given: Sequence[str])
     return values
 
 
-def spec_of(rows: Mapping[str, Row]) -> AfterValidator:
+def spec_of(rows: Mapping[str, RegistryRow]) -> AfterValidator:
     """A validator for settings that name a row of a registry and bring its values."""
 
     def check(value: str) -> str:

@@ -6,13 +6,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from downpour.ps.core.registry import Parameter, positive, read, whole
+from downpour.ps.core.registry import Parameter, positive, read, whole_number
 
 Schedule = Callable[[int], float]
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class ScheduleShape:
     """A row of the registry.
 
     Attributes:
@@ -53,15 +53,17 @@ def _inverse_root(versions: int) -> Schedule:
 
 _FLOOR = positive("FLOOR", default="0", or_zero=True)
 
-SCHEDULES: dict[str, Shape] = {
-    "constant": Shape("η throughout", _constant),
-    "linear": Shape("from η down to FLOOR·η at version T", _linear, (whole("T", 1), _FLOOR)),
-    "cosine": Shape("the same along half a cosine", _cosine, (whole("T", 1), _FLOOR)),
-    "steps": Shape("times FACTOR after every T versions", _steps, (whole("T", 1), positive("FACTOR", "0.1"))),
-    "exponential": Shape(
-        "times FACTOR by T versions, smoothly", _exponential, (whole("T", 1), positive("FACTOR", "0.1"))
+SCHEDULES: dict[str, ScheduleShape] = {
+    "constant": ScheduleShape("η throughout", _constant),
+    "linear": ScheduleShape("from η down to FLOOR·η at version T", _linear, (whole_number("T", 1), _FLOOR)),
+    "cosine": ScheduleShape("the same along half a cosine", _cosine, (whole_number("T", 1), _FLOOR)),
+    "steps": ScheduleShape(
+        "times FACTOR after every T versions", _steps, (whole_number("T", 1), positive("FACTOR", "0.1"))
     ),
-    "inverse_root": Shape("η / √(1 + version/T)", _inverse_root, (whole("T", 1),)),
+    "exponential": ScheduleShape(
+        "times FACTOR by T versions, smoothly", _exponential, (whole_number("T", 1), positive("FACTOR", "0.1"))
+    ),
+    "inverse_root": ScheduleShape("η / √(1 + version/T)", _inverse_root, (whole_number("T", 1),)),
 }
 
 

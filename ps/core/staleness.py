@@ -20,9 +20,11 @@ class Compensation:
 
     Attributes:
         corrects: Whether `correct` does anything: only then are old weights kept.
+        favours_fast_workers: Whether the factor gives slow workers less weight.
     """
 
     corrects = False
+    favours_fast_workers = False
 
     def scale(self, staleness: int, live: int, learning_rate: float) -> float:
         """A factor on the learning rate.
@@ -56,6 +58,8 @@ class Compensation:
 
 class Inverse(Compensation):
     """η / max(1, τ) (Zhang et al. 2015). Slow workers count for less: unfair where their data differ."""
+
+    favours_fast_workers = True
 
     def scale(self, staleness: int, live: int, learning_rate: float) -> float:
         """The inverse of the staleness."""
@@ -168,12 +172,14 @@ class Policy:
     Attributes:
         doc: One line for a person.
         make: Gives the compensation for the parameters' values.
-        parameters: What follows the colon.
+        parameters: The parameters that follow the colon.
+        example: A valid value of `--staleness`, where the name alone is not one.
     """
 
     doc: str
     make: Callable[..., Compensation]
     parameters: tuple[Parameter, ...] = ()
+    example: str = ""
 
 
 def _smoothness(text: str) -> tuple[float | None, bool]:

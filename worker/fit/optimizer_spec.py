@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -11,35 +11,12 @@ import tensorflow as tf
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import Unsupported
+from downpour.ps.core.update_rules import OPTIMIZERS
 
 LONGEST_TABLE = 65_536  # versions; beyond, every so-manieth, with straight lines between them
 
 
-def _sgd(optimizer: Any) -> tuple[str, dict[str, float]]:
-    if not optimizer.momentum:
-        return "sgd", {}
-    return "nesterov" if optimizer.nesterov else "momentum", {"momentum": optimizer.momentum}
-
-
-def _named(name: str, *hyper: str) -> Callable[[Any], tuple[str, dict[str, float]]]:
-    return lambda optimizer: (name, {each: float(getattr(optimizer, each)) for each in hyper})
-
-
-_MOMENTS = ("beta_1", "beta_2", "epsilon")
-CARRIED: Mapping[str, Callable[[Any], tuple[str, dict[str, float]]]] = {
-    "SGD": _sgd,
-    "Adagrad": _named("adagrad", "initial_accumulator_value", "epsilon"),
-    "RMSprop": _named("rmsprop", "rho", "momentum", "epsilon"),
-    "Adam": _named("adam", *_MOMENTS),
-    "AdamW": _named("adamw", *_MOMENTS, "weight_decay"),
-}
-SLOTS: Mapping[str, tuple[str, ...]] = {  # by the server's name of the optimizer
-    "momentum": ("momentum",),
-    "nesterov": ("momentum",),
-    "adagrad": ("accumulator",),
-    "adam": ("momentum", "velocity"),
-    "adamw": ("momentum", "velocity"),
-}
+SUPPORTED = tuple(dict.fromkeys(rule.keras for rule in OPTIMIZERS.values() if rule.keras))  # classes of Keras
 REFUSED: tuple[tuple[str, str], ...] = (
     ("use_ema", "averages of the weights are not kept on the servers: leave use_ema out"),
     ("gradient_accumulation_steps", "each gradient is pushed: use a larger batch_size, or --mode softsync:N"),
@@ -52,19 +29,19 @@ REFUSED: tuple[tuple[str, str], ...] = (
 def check(optimizer: Any) -> None:
     """Raises Unsupported unless the servers can do what a Keras optimizer does."""
     kind = type(optimizer)
-    if kind is not getattr(keras.optimizers, kind.__name__, None) or kind.__name__ not in CARRIED:
+    if kind is not getattr(keras.optimizers, kind.__name__, None) or kind.__name__ not in SUPPORTED:
         hint = " The policy mixed_float16 asks for one that scales losses: use mixed_bfloat16." if (
             kind.__name__ == "LossScaleOptimizer"
         ) else ""  # fmt: skip
         raise Unsupported(
-            f"a distributed optimizer must be one of keras.optimizers.{', '.join(CARRIED)}, which the servers have. "
+            f"a distributed optimizer must be one of keras.optimizers.{', '.join(SUPPORTED)}, which the servers have. "
             f"Received: {kind.__module__}.{kind.__name__}.{hint}"
         )
     for name, instead in REFUSED:
         if getattr(optimizer, name, None):
             received = f"Received: {getattr(optimizer, name)!r}"
             raise Unsupported(f"{kind.__name__} must have no {name}. {received}; {instead}.")
-    if optimizer.weight_decay and kind.__name__ != "AdamW":
+    if optimizer.weight_decay and "weight_decay" not in OPTIMIZERS[_row_of(optimizer, kind)].hyperparameters:
         raise Unsupported(
             f"{kind.__name__} must have no weight_decay. Received: {optimizer.weight_decay}; the servers have it in "
             "AdamW. Use that, or the kernel_regularizer of the layers."
@@ -75,9 +52,18 @@ def check(optimizer: Any) -> None:
 
 def slot_names(carried: pb.OptimizerSpec) -> tuple[str, ...]:
     """The slots that the servers keep for an optimizer."""
-    if carried.name == "rmsprop":
-        return ("velocity", "momentum") if carried.hyperparameters["momentum"] else ("velocity",)
-    return SLOTS.get(carried.name, ())
+    rule = OPTIMIZERS[carried.name]
+    return tuple(rule.slots({**rule.defaults, **carried.hyperparameters}))
+
+
+def _row_of(optimizer: Any, kind: type) -> str:
+    """Return the name of the registry's row that does what a Keras optimizer of class `kind` does."""
+    return next(
+        name
+        for name, rule in OPTIMIZERS.items()
+        if rule.keras == kind.__name__
+        and all(bool(getattr(optimizer, option)) == is_set for option, is_set in rule.keras_options.items())
+    )
 
 
 def carried_of(optimizer: Any, plain: type, iteration: int, steps: int) -> pb.OptimizerSpec:
@@ -89,7 +75,8 @@ def carried_of(optimizer: Any, plain: type, iteration: int, steps: int) -> pb.Op
         iteration: Updates that it has behind it.
         steps: Updates for which its learning rate must be exact.
     """
-    name, hyper = CARRIED[plain.__name__](optimizer)
+    name = _row_of(optimizer, plain)
+    hyper = {key: float(getattr(optimizer, key)) for key in OPTIMIZERS[name].hyperparameters if key != "learning_rate"}
     rates = rates_of(optimizer, 0, iteration, steps)
     # A server's η is the factor that a schedule gives times this; it only must not be 0.
     return pb.OptimizerSpec(

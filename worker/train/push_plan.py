@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 from downpour.protos import parameter_server_pb2 as pb
+from downpour.ps.core.consistency import consistency_of
 
 Payload = Literal["gradient", "difference", "replica"]
-DROPS_LATE = ("bsp", "backup", "ksync", "rennala", "ringmaster")
 
 
 @dataclass(frozen=True)
@@ -35,19 +35,16 @@ class PushPlan:
         """The plan of a job.
 
         Raises:
-            ValueError: Its mode is not written as it must be.
+            ValueError: The job's mode is not one of the registry, or its parameters are invalid.
         """
-        name, _, rest = job.mode.partition(":")
-        if name in ("localsgd", "easgd"):
-            try:
-                period = int(rest.split(",")[-1])
-            except ValueError:
-                period = 0
-            if period < 1:
-                raise ValueError(f"the job's mode must name its local steps as in {name}:...,4; received {job.mode!r}.")
-            return cls(period, period, "difference" if name == "localsgd" else "replica")
+        try:
+            mode = consistency_of(job.mode)
+        except ValueError as error:
+            raise ValueError(f"the job's mode {error}; received {job.mode!r}.") from None
+        if mode.payload != "gradient":
+            return cls(mode.period, mode.period, mode.payload)
         push_every = max(1, job.push_every)
-        return cls(push_every, job.fetch_every or push_every, "gradient", job.overlap, name in DROPS_LATE)
+        return cls(push_every, job.fetch_every or push_every, "gradient", job.overlap, mode.pulls_per_lease)
 
     @property
     def together(self) -> bool:

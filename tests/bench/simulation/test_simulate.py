@@ -99,7 +99,7 @@ def test_service_times_have_their_mean(spec: str, mean: float) -> None:
         (["--problem=quadratic:h=1,2"], "as NAME=VALUE; '2' was given"),
         (["--problem=quadratic:h=1,h=2"], "quadratic must be given h once; it was given again as '2'"),
         (["--server-service=exp:1,exp:2"], "--server-service must be given once; 2 were given"),
-        (["--fetch-every=2", "--mode=easgd:1,4"], "--mode easgd:1,4 says itself how many local steps there are"),
+        (["--fetch-every=2", "--mode=easgd:1,4"], "--mode easgd:1,4 prescribes the number of local steps"),
         (["--json=/nowhere/at/all.json"], "--json must be - or a file in a folder that exists"),
         (["--fixed-delay=2", "--mode=localsgd:2"], "--fixed-delay must be left out"),
     ],

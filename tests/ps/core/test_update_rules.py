@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from downpour.ps.core.hyperparameters import Hyperparameters, resolve
+from downpour.ps.core.hyperparameters import Hyperparameters, known_hyperparameters, resolve
 from downpour.ps.core.optimizer import BLOCK, Optimizer
 from downpour.ps.core.update_rules import OPTIMIZERS
 
@@ -44,8 +43,7 @@ def keras_optimizer(keras: Any, name: str, hyper: dict[str, float]) -> Any:
     """Keras's optimizer for a row of the registry; its defaults are Keras's own, not ours."""
     if name in ("momentum", "nesterov"):
         return keras.optimizers.SGD(**{"momentum": 0.9, **hyper}, nesterov=name == "nesterov")
-    classes = {"sgd": "SGD", "adagrad": "Adagrad", "rmsprop": "RMSprop", "adam": "Adam", "adamw": "AdamW"}
-    return getattr(keras.optimizers, classes[name])(**hyper)
+    return getattr(keras.optimizers, OPTIMIZERS[name].keras)(**hyper)
 
 
 def gradients(seed: int, size: int, steps: int) -> list[np.ndarray]:
@@ -124,7 +122,7 @@ def test_default_hyper_parameters_are_those_of_keras(keras: Any) -> None:
 def test_every_hyper_parameter_of_every_rule_is_varied() -> None:
     for name, rule in OPTIMIZERS.items():
         assert {key for hyper in VARIED[name] for key in hyper} == set(rule.defaults), name
-    assert {key for rule in OPTIMIZERS.values() for key in rule.defaults} == {f.name for f in fields(Hyperparameters)}
+    assert set(known_hyperparameters()) == {key for rule in OPTIMIZERS.values() for key in rule.defaults}
 
 
 def whole(optimizer: Optimizer, weights: np.ndarray, gradient: np.ndarray) -> np.ndarray:

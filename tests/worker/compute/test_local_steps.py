@@ -251,14 +251,14 @@ def test_the_plan_of_a_job(mode: str, push_every: int, fetch_every: int, expecte
 
 @pytest.mark.parametrize("mode", ["localsgd", "easgd:0.5", "easgd:0.5,x", "localsgd:0"])
 def test_a_mode_without_its_steps_is_refused(mode: str) -> None:
-    with pytest.raises(ValueError, match="must name its local steps"):
+    with pytest.raises(ValueError, match="the job's mode must be written (localsgd:K|easgd:RHO,K)"):
         PushPlan.of(pb.JobDescription(mode=mode))
 
 
 @pytest.mark.parametrize("flags", [{"push_every": 2}, {"fetch_every": 2}])
 @pytest.mark.parametrize("mode", ["localsgd:4", "easgd:0.5,4"])
 def test_intervals_are_refused_where_the_mode_has_its_own(mode: str, flags: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="says itself how many local steps"):
+    with pytest.raises(ValueError, match="prescribes the number of local steps"):
         JobSettings(mode=mode, **flags)  # type: ignore[arg-type]
 
 

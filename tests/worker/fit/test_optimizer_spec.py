@@ -15,7 +15,7 @@ from downpour.ps.core.optimizer import Optimizer
 from downpour.ps.core.rate_table import check_rates
 from downpour.worker.fit import optimizer_spec
 from downpour.worker.fit.optimizer_slots import slots_of
-from downpour.worker.fit.optimizer_spec import CARRIED, LONGEST_TABLE, carried_of, check, rates_of, slot_names
+from downpour.worker.fit.optimizer_spec import LONGEST_TABLE, SUPPORTED, carried_of, check, rates_of, slot_names
 
 STEPS = 6
 SHAPES = ((3, 2), (4,))
@@ -50,7 +50,7 @@ def rate_at(rates: pb.LearningRates, versions: Any) -> np.ndarray:
 
 
 def test_every_carried_optimizer_is_tested() -> None:
-    assert {kind for kind, _ in ARGUMENTS} == set(CARRIED)
+    assert {kind for kind, _ in ARGUMENTS} == set(SUPPORTED)
 
 
 @pytest.mark.parametrize(("kind", "arguments"), ARGUMENTS, ids=NAMES)
