@@ -6,12 +6,13 @@ VENV := .venv
 ARGS ?=
 PYTHON ?=
 
-.PHONY: help train test test-slow bench chaos protos clean again compose-test
+.PHONY: help train test test-slow browser-test bench chaos protos clean again compose-test
 
 help:
 	@echo 'make train    set up, and train the reference model on MNIST   (ARGS="--workers 4": see downpour train --help)'
 	@echo 'make test     set up, and run lint, types and the tests that take seconds each'
 	@echo 'make test-slow   set up, and run the other tests: conformance, kills, launchers, whole scripts'
+	@echo 'make browser-test   install Chromium where it is missing, and drive the dashboard in it'
 	@echo 'make bench    set up, and run the quick benchmarks: reports in bench-results/   (ARGS="speedup": one in full)'
 	@echo 'make compose-test   build the images, and train, scale and break with docker compose'
 	@echo 'make chaos    set up, and kill processes of running jobs a hundred times: nothing may be lost'
@@ -25,11 +26,18 @@ train: $(VENV)/worker.stamp
 test: $(VENV)/dev.stamp
 	$(VENV)/bin/ruff check --quiet .
 	$(VENV)/bin/mypy --no-error-summary
-	$(VENV)/bin/pytest -n 2 -m "not slow" $(ARGS)
+	$(VENV)/bin/pytest -n 2 -m "not slow and not browser" $(ARGS)
 
 # What takes minutes: every conformance row and its mutant, kills and restarts, whole scripts and launchers.
 test-slow: $(VENV)/dev.stamp
 	$(VENV)/bin/pytest -n 2 -m slow $(ARGS)
+
+# The dashboard in a real browser: Debian's packages of Chromium and its driver, which are installed where they are missing.
+browser-test: $(VENV)/browser.stamp
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || \
+		{ apt-get update -qq && apt-get install -y -qq chromium chromium-driver; } || \
+		{ echo "browser-test: install the packages chromium and chromium-driver, then run this again" >&2; exit 1; }
+	$(VENV)/bin/pytest -m browser tests/deploy/dashboard $(ARGS)
 
 # The quick set, a report of each in bench-results/; or one of them in full:  make bench ARGS="speedup --out DIR"
 QUICK := kernels transport codecs gradient speedup staleness baselines

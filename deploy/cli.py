@@ -63,6 +63,29 @@ def _status(argv: list[str]) -> int:
     return status(settings)
 
 
+def _dashboard(argv: list[str]) -> int:
+    from downpour.deploy.dashboard.config import DashboardSettings
+    from downpour.protos.settings import parse
+
+    about = "Replay a recorded run in the browser."
+    settings = parse(DashboardSettings, argv, "downpour dashboard", about)
+    from downpour.deploy.dashboard.dashboard import dashboard
+
+    return dashboard(settings)
+
+
+def _report(argv: list[str]) -> int:
+    from downpour.deploy.dashboard.config import ReportSettings
+    from downpour.protos.settings import parse
+
+    settings = parse(
+        ReportSettings, argv, "downpour report", "Write a run as one HTML file that opens without a network."
+    )
+    from downpour.deploy.dashboard.report import report
+
+    return report(settings)
+
+
 def _certs(argv: list[str]) -> int:
     from downpour.deploy.certs import CertsSettings, certs
     from downpour.protos.settings import parse
@@ -107,6 +130,8 @@ OTHER_COMMANDS: dict[str, Command] = {
     "ps": Command("run one parameter server", _cluster_process("ps")),
     "worker": Command("run one worker", _cluster_process("worker")),
     "status": Command("show the progress of a running job", _status),
+    "dashboard": Command("show a recorded run in the browser", _dashboard),
+    "report": Command("write a recorded run as one HTML file", _report),
     "certs": Command("create TLS certificates and an access token", _certs),
     "evaluate": Command("evaluate a trained model on a test set", _evaluate),
     "export": Command("export a trained model as keras, savedmodel or tflite", _export),

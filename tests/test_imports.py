@@ -51,6 +51,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "worker": {"protos", "ps.core", "worker.*"},
     "deploy.config": {"protos", "ps.config", "ps.core", "worker.config", "worker.catalog"},
     "deploy.view": {"protos", "deploy.config"},
+    "deploy.dashboard": {"protos", "ps.config", "ps.core", "ps.trace", "deploy.config", "deploy.view"},
     "deploy.launch": {"protos", "ps.config", "worker.config", "deploy.config", "deploy.view"},
     "deploy.scripts": {"protos", "ps.config", "worker.config", "deploy.config", "deploy.view", "deploy.launch"},
     "deploy": {"protos", "ps.config", "worker.config", "deploy.*"},

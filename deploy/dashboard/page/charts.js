@@ -1,0 +1,108 @@
+// The charts beside the picture: what their lines are and where they are drawn.
+
+import { LineChart, drawTimeline } from "./chart.js";
+import { byId } from "./dom.js";
+import { APPLIED } from "./run.js";
+import { t } from "./texts.js";
+
+const BINS = 160; // of the throughput
+const NEAR_STEPS = 12; // of the timeline's window, on each side of the playhead
+
+export class Charts {
+  /** For a run; `seek` gets an x value that was clicked. */
+  constructor(run, seek) {
+    this.run = run;
+    this.lines = Object.fromEntries(["loss", "accuracy", "throughput", "rate"].map((id) => [id, new LineChart(byId(id), seek)]));
+    this.axis = null;
+  }
+
+  /** New words: what holds text is made again. */
+  translate() {
+    this.axis = null;
+    byId("loss-key").textContent = t("loss_key");
+    byId("accuracy-key").textContent = this.run.header.summary.history?.length ? t("accuracy_key") : t("accuracy_none");
+    byId("throughput-key").textContent = t("throughput_key");
+    byId("timeline-key").textContent = t(this.run.slack === null ? "timeline_key" : "timeline_key_ssp");
+  }
+
+  /** Sets what the lines are, against time or against updates. */
+  setAxis(axis) {
+    this.axis = axis;
+    const { run } = this;
+    const records = Float64Array.from({ length: run.count }, (_, row) => row + 1);
+    const x = axis === "time" ? run.times : records;
+    const range = axis === "time" ? { low: 0, high: run.duration } : { low: 0, high: run.count };
+    const unit = axis === "time" ? " s" : "";
+    const epochs = run.events.filter((event) => event.kind === "epoch");
+    const place = epochs.map((event) => (axis === "time" ? run.timeAt(event.before) : event.before));
+    const points = (name, color, shape, label) => ({
+      x: place, y: epochs.map((event) => Number(event[name] ?? NaN)), color, points: shape, label,
+    });
+    this.lines.loss.setSeries([
+      { x, y: run.push.loss, color: "raw", width: 0.7, scale: false },
+      { x, y: run.smooth, color: "train", width: 2, label: t("smoothed") },
+      points("train_loss", "train", "square", t("training")),
+      points("val_loss", "validation", "diamond", t("validation")),
+    ], { ...range, zero: true }, unit);
+    const test = run.header.summary.test_accuracy;
+    this.lines.accuracy.setSeries([
+      points("train_accuracy", "train", "square", t("training")),
+      points("val_accuracy", "validation", "diamond", t("validation")),
+      { x: test === undefined || test === null ? [] : [range.high], y: [Number(test)], color: "test", points: "disc", label: t("test") },
+    ], range, unit);
+    this.lines.throughput.setSeries([this.throughput(axis), this.meanThroughput(range)], { ...range, zero: true }, unit);
+    this.lines.rate.setSeries([this.learningRates(x)], { ...range, zero: true }, unit);
+  }
+
+  /** Samples per second in equal parts of the time. */
+  throughput(axis) {
+    const { run } = this;
+    const width = run.duration / BINS || 1;
+    const samples = new Float64Array(BINS);
+    for (let row = 0; row < run.count; row += 1) {
+      samples[Math.min(BINS - 1, Math.floor(run.times[row] / width))] += run.push.samples[row];
+    }
+    const middle = Array.from(samples, (_, bin) => (bin + 0.5) * width);
+    const x = axis === "time" ? middle : middle.map((seconds) => run.positionAtTime(seconds));
+    return { x, y: samples.map((count) => count / width), color: "train", width: 1.5, label: t("samples_per_s") };
+  }
+
+  meanThroughput(range) {
+    const rate = Number(this.run.header.summary.samples_per_s ?? NaN);
+    return Number.isFinite(rate)
+      ? { x: [range.low, range.high], y: [rate, rate], color: "validation", dash: [5, 4], label: t("mean") }
+      : { x: [], y: [], color: "validation" };
+  }
+
+  learningRates(x) {
+    const { push } = this.run;
+    const applied = [...push.outcome.keys()].filter((row) => push.outcome[row] === APPLIED);
+    return {
+      x: applied.map((row) => x[row]), y: applied.map((row) => push.learning_rate[row]), color: "train", width: 1.5,
+      label: t("rate_short"),
+    };
+  }
+
+  /** Draws the line charts with the playhead where it is. */
+  drawLines(position, seconds, axis, theme) {
+    if (axis !== this.axis) this.setAxis(axis);
+    for (const chart of Object.values(this.lines)) chart.draw(axis === "time" ? seconds : position, theme);
+  }
+
+  /** Draws the timeline; the whole run is drawn again only with the texts. */
+  drawTimeline(seconds, span, theme, all) {
+    const { run } = this;
+    const canvas = byId("timeline");
+    const height = `${Math.max(90, Math.min(420, run.rows.length * 26 + 24))}px`;
+    if (canvas.style.height !== height) canvas.style.height = height;
+    if (span === "all") {
+      if (all) drawTimeline(canvas, run, { from: 0, to: run.duration, now: seconds }, theme);
+      return;
+    }
+    const usual = Math.max(1e-4, ...run.steps);
+    const window = Math.min(run.duration || 1, 2 * NEAR_STEPS * usual);
+    const from = Math.max(0, Math.min(run.duration - window, seconds - window / 2));
+    drawTimeline(canvas, run, { from, to: from + window, now: seconds }, theme);
+  }
+}
+

@@ -1,0 +1,64 @@
+// Where the boxes of the picture are, in CSS pixels: server shards on top, workers below, their data beneath them.
+
+export const MOST_WORKERS = 64; // that are drawn
+const EDGE = 10;
+const GAP = 10;
+const SHARD = { least: 150, height: 62 };
+const TILE = { least: 104, most: 200, height: 66, small: 52, smallWidth: 58 };
+const DATA_HEIGHT = 62;
+const FLIGHT = { narrow: 110, wide: 190 }; // between the server and the workers
+
+/** Boxes `{x, y, width, height}` of the server, its shards, the workers and their data, for a width. */
+export function layout(width, shards, workers) {
+  const inner = width - 2 * EDGE;
+  const server = { x: EDGE, y: EDGE, width: inner, height: 0 };
+  const shardBoxes = grid(shards, inner - 2 * GAP, SHARD.least, Infinity, SHARD.height, EDGE + GAP, EDGE + 40);
+  server.height = bottom(shardBoxes, EDGE + 40) - EDGE + GAP;
+  const top = server.y + server.height + (width < 560 ? FLIGHT.narrow : FLIGHT.wide);
+  const shown = Math.min(workers, MOST_WORKERS);
+  const roomy = shown * (TILE.least + GAP) <= inner + GAP;
+  const compact = !roomy && shown > 8;
+  const workerBoxes = grid(
+    shown, inner, compact ? TILE.smallWidth : TILE.least, compact ? 96 : TILE.most, compact ? TILE.small : TILE.height, EDGE, top,
+    !roomy && !compact ? DATA_HEIGHT : 0);
+  const dataBoxes = compact ? [] : workerBoxes.map((box) => ({
+    x: box.x, y: box.y + box.height + 12, width: box.width, height: DATA_HEIGHT - 14,
+  }));
+  const height = Math.max(bottom(workerBoxes, top), bottom(dataBoxes, 0)) + EDGE;
+  return { width, height, server, shards: shardBoxes, workers: workerBoxes, data: dataBoxes, compact };
+}
+
+function bottom(boxes, otherwise) {
+  return boxes.reduce((most, box) => Math.max(most, box.y + box.height), otherwise);
+}
+
+/** Equal boxes in rows, centred. */
+function grid(count, width, least, most, height, x, y, below = 0) {
+  const columns = Math.max(1, Math.min(count, Math.floor((width + GAP) / (least + GAP))));
+  const rows = Math.ceil(count / columns);
+  const even = Math.ceil(count / Math.max(1, rows));
+  const each = Math.min(most, (width - GAP * (even - 1)) / Math.max(1, even));
+  return Array.from({ length: count }, (_, i) => {
+    const row = Math.floor(i / even);
+    const inRow = Math.min(even, count - row * even);
+    const left = x + (width - inRow * each - (inRow - 1) * GAP) / 2;
+    return { x: left + (i % even) * (each + GAP), y: y + row * (height + below + GAP), width: each, height };
+  });
+}
+
+/** Where a mark is on its way between a worker and a shard; workers of one shard do not share one line. */
+export function placeOf(mark, boxes) {
+  const worker = boxes.workers[mark.worker];
+  const shard = boxes.shards[mark.shard];
+  if (!worker || !shard) return null;
+  const lanes = boxes.shards.length;
+  const side = mark.kind === "push" ? -1 : 1;
+  const near = worker.x + worker.width * ((mark.shard + 0.5 + side * 0.22) / lanes);
+  const spread = ((mark.worker + 0.5) / boxes.workers.length - 0.5) * shard.width * 0.8;
+  const far = shard.x + shard.width / 2 + spread + side * 4;
+  const [up, down] = [shard.y + shard.height, worker.y];
+  if (mark.kind === "push") return { x: near + (far - near) * mark.progress, y: down + (up - down) * mark.progress };
+  if (mark.kind === "pull") return { x: far + (near - far) * mark.progress, y: up + (down - up) * mark.progress };
+  const fall = mark.progress ** 2;
+  return { x: far - 22 * mark.progress, y: up + (boxes.height - 20 - up) * fall };
+}

@@ -1,0 +1,228 @@
+// Facts, results, workers, events and histograms: what stands beside the picture as text and small charts.
+
+import { drawHistogram } from "./chart.js";
+import { css, staleColor } from "./colors.js";
+import { byId, make } from "./dom.js";
+import { predictedStaleness } from "./predict.js";
+import { meanOf } from "./search.js";
+import { bytes, hasText, num, percent, t } from "./texts.js";
+
+const MOST_HISTOGRAMS = 16;
+const COLUMNS = ["worker", "state", "updates", "share", "mean_staleness", "largest", "dropped", "loss"];
+
+/** A list of names and values, of which only the values change later. */
+class FactList {
+  constructor(root) {
+    this.root = root;
+    this.values = new Map();
+  }
+
+  /** Shows `[key, text, raw]`; `raw` is kept in the element for programs that read the page. */
+  show(facts) {
+    if (facts.map(([key]) => key).join() !== [...this.values.keys()].join()) this.build(facts);
+    for (const [key, text, raw] of facts) {
+      const cell = this.values.get(key);
+      if (cell.textContent !== text) cell.textContent = text;
+      cell.dataset.value = raw ?? "";
+    }
+  }
+
+  build(facts) {
+    this.root.replaceChildren();
+    this.values = new Map(facts.map(([key]) => {
+      const cell = make("dd", "", { "data-fact": key });
+      this.root.append(make("dt", t(`fact_${key}`)), cell);
+      return [key, cell];
+    }));
+  }
+}
+
+export class Panels {
+  /** For a run; `seek` gets the position of an event that was chosen. */
+  constructor(run, seek) {
+    Object.assign(this, { run, seek });
+    this.facts = new FactList(byId("facts"));
+    this.results = new FactList(byId("results"));
+    this.shownWorkers = run.workers.slice(0, MOST_HISTOGRAMS);
+  }
+
+  translate() {
+    this.facts.values = new Map();
+    this.results.values = new Map();
+    byId("worker-columns").replaceChildren(...COLUMNS.map((name) => make("th", t(`column_${name}`), { scope: "col" })));
+    byId("worker-rows").replaceChildren();
+    this.rows = this.run.workers.map((number) => {
+      const row = make("tr", "", { "data-worker": number });
+      row.append(...COLUMNS.map((name) => make("td", "", { "data-column": name })));
+      byId("worker-rows").append(row);
+      return [...row.children];
+    });
+    this.buildHistograms();
+    this.buildEvents();
+    this.showResults();
+    this.legend = null;
+  }
+
+  buildHistograms() {
+    const root = byId("histograms");
+    root.replaceChildren();
+    this.histograms = this.shownWorkers.map((number) => {
+      const figure = make("div", "", { "data-histogram": number });
+      const title = make("h3", t("worker_number", { number }));
+      const text = make("p");
+      const canvas = make("canvas", "", { role: "img" });
+      figure.append(title, canvas, text);
+      root.append(figure);
+      return { canvas, text };
+    });
+    byId("staleness-key").textContent = t(this.predictionText());
+  }
+
+  /** Which explanation of the predicted distribution fits the mode. */
+  predictionText() {
+    const key = `predicted_${this.run.mode}`;
+    const some = this.prediction({ updates: 1 }, 1, this.run.workers.length);
+    if (!some) return "predicted_none";
+    return hasText(key) ? key : "predicted_async";
+  }
+
+  prediction(worker, applied, live) {
+    const { mode, modeArguments, settings, mostStaleness } = this.run;
+    const share = applied ? worker.updates / applied : 0;
+    return predictedStaleness({ mode, modeArguments, workers: live, share, settings }, mostStaleness);
+  }
+
+  buildEvents() {
+    const root = byId("events");
+    root.replaceChildren();
+    this.events = this.run.events.map((event) => {
+      const item = make("li");
+      const when = make("button", `${num(this.run.timeAt(event.before), 2)} s`);
+      when.addEventListener("click", () => this.seek(event.before));
+      item.append(when, make("span", this.eventText(event)));
+      root.append(item);
+      return { item, before: event.before };
+    });
+  }
+
+  eventText(event) {
+    if (event.kind === "epoch") {
+      return t("event_epoch", {
+        epoch: num(event.epoch + 1), loss: num(event.train_loss, 4), accuracy: percent(event.train_accuracy, 2),
+        val: percent(event.val_accuracy, 2),
+      });
+    }
+    const again = event.kind === "join" && event.incarnation > 1 ? "event_rejoin" : `event_${event.kind}`;
+    const text = event.kind === "end" ? statusText(event.text) : event.text;
+    return t(again, { worker: event.worker, incarnation: event.incarnation, text });
+  }
+
+  /** What the summary says, which no moment changes. */
+  showResults() {
+    const { summary, window, train_samples: samples } = this.run.header;
+    const shown = [
+      ["status", statusText(summary.status), summary.status],
+      ["test_accuracy", percent(summary.test_accuracy, 2), summary.test_accuracy],
+      ["val_accuracy", percent(summary.val_accuracy, 2), summary.val_accuracy],
+      ["train_loss", num(summary.train_loss, 4), summary.train_loss],
+      ["summary_updates", num(summary.updates), summary.updates],
+      ["samples_per_s", num(summary.samples_per_s), summary.samples_per_s],
+      ["wall_s", `${num(summary.wall_s, 2)} s`, summary.wall_s],
+      ["communication", percent(summary.communication_share), summary.communication_share],
+      ["bytes_pushed", bytes(summary.bytes_pushed), summary.bytes_pushed],
+      ["bytes_pulled", bytes(summary.bytes_pulled), summary.bytes_pulled],
+      ["checkpoints", num(summary.checkpoints), summary.checkpoints],
+      ["train_samples", num(samples), samples],
+    ];
+    if (window.records < window.of) {
+      shown.push(["window", t("window", { first: num(window.first), last: num(window.first + window.records), of: num(window.of) }), ""]);
+    }
+    this.results.show(shown.filter(([, , raw]) => raw !== undefined && raw !== null));
+  }
+
+  /** The texts of a moment. */
+  update(state, activities, seconds) {
+    this.showFacts(state, seconds);
+    const { run } = this;
+    state.workers.forEach((worker, index) => {
+      const loss = worker.row >= 0 ? run.push.loss[worker.row] : null;
+      const values = [
+        num(worker.number), t(`state_${activities[index]}`), num(worker.updates),
+        percent(state.applied ? worker.updates / state.applied : null), num(meanOf(worker.staleness), 2),
+        num(largest(worker.staleness)), num(worker.dropped), num(loss, 4),
+      ];
+      values.forEach((text, column) => {
+        const cell = this.rows[index][column];
+        if (cell.textContent !== text) cell.textContent = text;
+      });
+    });
+    for (const { item, before } of this.events) item.classList.toggle("later", before > state.position);
+  }
+
+  showFacts(state, seconds) {
+    const { run } = this;
+    const row = state.position - 1;
+    const all = new Uint32Array(run.mostStaleness + 1);
+    for (const worker of state.workers) worker.staleness.forEach((count, value) => { all[value] += count; });
+    this.facts.show([
+      ["version", num(run.versionAt(state.position)), run.versionAt(state.position)],
+      ["updates", num(state.applied), state.applied],
+      ["dropped", num(state.dropped), state.dropped],
+      ["samples", num(state.samples), state.samples],
+      ["epoch", num(state.epoch() + 1), state.epoch() + 1],
+      ["time", `${num(seconds, 3)} s`, seconds],
+      ["pace", seconds > 0 ? t("per_second", { count: num(state.samples / seconds) }) : "–", seconds > 0 ? state.samples / seconds : ""],
+      ["loss", row >= 0 ? num(run.push.loss[row], 4) : "–", row >= 0 ? run.push.loss[row] : ""],
+      ["smoothed_loss", row >= 0 ? num(run.smooth[row], 4) : "–", row >= 0 ? run.smooth[row] : ""],
+      ["mean_staleness", num(meanOf(all), 3), meanOf(all)],
+      ["learning_rate", num(state.learningRate(), 6), state.learningRate()],
+    ]);
+  }
+
+  drawHistograms(state, theme) {
+    const { run } = this;
+    const live = state.workers.filter((worker) => worker.updates > 0).length;
+    this.shownWorkers.forEach((_, index) => {
+      const worker = state.workers[index];
+      const predicted = this.prediction(worker, state.applied, live);
+      const { canvas, text } = this.histograms[index];
+      const most = Math.max(run.staleEnd, Math.min(run.mostStaleness, Math.ceil(run.staleEnd * 1.3)));
+      drawHistogram(canvas, { counts: worker.staleness, most, staleEnd: run.staleEnd, ...predicted }, theme);
+      const words = t(predicted ? "histogram_text" : "histogram_text_alone", {
+        mean: num(meanOf(worker.staleness), 2), largest: num(largest(worker.staleness)), count: num(worker.updates),
+        predicted: num(predicted?.mean, 2),
+      });
+      if (text.textContent !== words) {
+        text.textContent = words;
+        canvas.setAttribute("aria-label", words);
+      }
+    });
+  }
+
+  /** The colour scale and the shapes of the picture. */
+  drawLegend(theme, end) {
+    if (this.legend === theme) return;
+    this.legend = theme;
+    const root = byId("legend");
+    const canvas = make("canvas", "", { "aria-hidden": "true" });
+    canvas.width = 130;
+    canvas.height = 14;
+    const context = canvas.getContext("2d");
+    for (let x = 0; x < 130; x += 1) {
+      context.fillStyle = css(staleColor((x / 129) * end, end));
+      context.fillRect(x, 0, 1, 14);
+    }
+    const scale = make("span", "", { class: "scale" });
+    scale.append(make("span", t("legend_scale")), make("b", "0"), canvas, make("b", `${num(end)}+`));
+    root.replaceChildren(scale, ...["push", "pull", "drop", "states"].map((name) => make("span", t(`legend_${name}`))));
+  }
+}
+
+function statusText(status) {
+  return hasText(`status_${status}`) ? t(`status_${status}`) : String(status);
+}
+
+function largest(counts) {
+  for (let value = counts.length - 1; value >= 0; value -= 1) if (counts[value]) return value;
+  return 0;
+}

@@ -1,0 +1,206 @@
+// The picture: server shards, workers and their data as SVG, pushes and pulls on a canvas above it.
+
+import { css, staleColor, textOn } from "./colors.js";
+import { layout, placeOf } from "./layout.js";
+import { num, t } from "./texts.js";
+
+const NAMESPACE = "http://www.w3.org/2000/svg";
+const RADIUS = 9;
+const SYMBOLS = {
+  absent: "·", joining: "+", computing: "▶", step: "▶", waiting: "❚❚", slow: "◔", resting: "○", left: "✕",
+};
+/** The update rules, as docs/modes.md writes them in full. */
+const RULES = {
+  sgd: "p ← p − η·g", momentum: "v ← μv − η·g,  p ← p + v", nesterov: "v ← μv − η·g,  p ← p + μv − η·g",
+  adagrad: "a ← a + g²,  p ← p − η·g/√a", rmsprop: "a ← ρa + (1−ρ)g²,  p ← p − η·g/√a",
+  adam: "p ← p − η·m̂/√v̂", adamw: "p ← p − η(m̂/√v̂ + λp)",
+};
+
+function element(name, attributes = {}, parent = null) {
+  const made = document.createElementNS(NAMESPACE, name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  parent?.append(made);
+  return made;
+}
+
+/** Sets a text if it is another. */
+function say(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+export class Slide {
+  /** Draws into an element that holds an <svg> and a <canvas>. */
+  constructor(root) {
+    this.root = root;
+    this.svg = root.querySelector("svg");
+    this.canvas = root.querySelector("canvas");
+    this.built = "";
+  }
+
+  /** Makes the boxes anew, if the width, the counts or the language are others. */
+  build(shards, workers, rule) {
+    const width = Math.max(300, Math.floor(this.root.clientWidth));
+    const key = [width, shards, workers, rule, t("worker"), devicePixelRatio].join(" ");
+    if (key === this.built) return;
+    this.built = key;
+    this.boxes = layout(width, shards, workers);
+    const { height } = this.boxes;
+    this.svg.replaceChildren();
+    for (const node of [this.svg, this.canvas]) {
+      node.style.width = `${width}px`;
+      node.style.height = `${height}px`;
+    }
+    this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    this.canvas.width = Math.round(width * devicePixelRatio);
+    this.canvas.height = Math.round(height * devicePixelRatio);
+    this.root.style.height = `${height}px`;
+    this.buildServer(rule);
+    this.shards = this.boxes.shards.map((box, number) => this.buildShard(box, number));
+    this.workers = this.boxes.workers.map((box, index) => this.buildWorker(box, this.boxes.data[index]));
+    if (workers > this.boxes.workers.length) {
+      const more = element("text", { x: width / 2, y: height - 2, "text-anchor": "middle", class: "small" }, this.svg);
+      more.textContent = t("more_workers", { count: workers - this.boxes.workers.length });
+    }
+  }
+
+  buildServer(rule) {
+    const { server, width } = this.boxes;
+    element("rect", { x: server.x, y: server.y, width: server.width, height: server.height, rx: 10, class: "server" }, this.svg);
+    const title = element("text", { x: server.x + 14, y: server.y + 25, class: "title" }, this.svg);
+    title.textContent = t("parameter_server");
+    const formula = element("text", { x: width - server.x - 14, y: server.y + 26, "text-anchor": "end", class: "formula" }, this.svg);
+    formula.textContent = width > 560 && RULES[rule] ? RULES[rule] : "p′ = p + Δp";
+  }
+
+  buildShard(box, number) {
+    element("rect", { x: box.x, y: box.y, width: box.width, height: box.height, rx: 6, class: "shard" }, this.svg);
+    const middle = { x: box.x + box.width / 2, "text-anchor": "middle" };
+    const name = element("text", { ...middle, y: box.y + 17, class: "small" }, this.svg);
+    name.textContent = t("shard_number", { number });
+    return {
+      version: element("text", { ...middle, y: box.y + 38, class: "version", "data-version": number }, this.svg),
+      rate: element("text", { ...middle, y: box.y + 54, class: "small" }, this.svg),
+    };
+  }
+
+  buildWorker(box, data) {
+    const group = element("g", { class: "worker" }, this.svg);
+    const frame = element("rect", { x: box.x, y: box.y, width: box.width, height: box.height, rx: 8 }, group);
+    const middle = { x: box.x + box.width / 2, "text-anchor": "middle" };
+    const small = this.boxes.compact;
+    const made = {
+      group, frame,
+      name: element("text", { ...middle, y: box.y + (small ? 15 : 18), class: small ? "small strong" : "strong" }, group),
+      state: element("text", { ...middle, y: box.y + (small ? 30 : 36), class: "small" }, group),
+      figures: small ? null : element("text", { ...middle, y: box.y + 52, class: "small" }, group),
+      step: element("rect", { x: box.x + 8, y: box.y + box.height - 7, width: 0, height: 3, class: "step" }, group),
+      box, data,
+    };
+    if (data) Object.assign(made, this.buildData(data));
+    else if (small) made.used = element("rect", { x: box.x + 8, y: box.y + box.height - 13, width: 0, height: 3, class: "used" }, group);
+    return made;
+  }
+
+  /** A cylinder, as data is drawn, that fills from the left. */
+  buildData(box) {
+    const arc = 6;
+    const side = `M${box.x},${box.y + arc} v${box.height - 2 * arc} a${box.width / 2},${arc} 0 0 0 ${box.width},0 v${2 * arc - box.height}`;
+    element("path", { d: `M${box.x + box.width / 2},${box.y - 2} v-8`, class: "lend" }, this.svg);
+    element("path", { d: side, class: "data" }, this.svg);
+    const used = element("rect", { x: box.x + 1, y: box.y + arc, width: 0, height: box.height - 2 * arc + 3, class: "used" }, this.svg);
+    element("ellipse", { cx: box.x + box.width / 2, cy: box.y + arc, rx: box.width / 2, ry: arc, class: "data" }, this.svg);
+    const lease = element("text", {
+      x: box.x + box.width / 2, y: box.y + box.height / 2 + 9, "text-anchor": "middle", class: "small",
+    }, this.svg);
+    return { used, lease };
+  }
+
+  /**
+   * Shows a moment.
+   *
+   * @param {object} picture `{shards: [{version, rate}], workers: [{number, activity, updates, dropped, staleness, lease, step}]}`
+   */
+  update(picture) {
+    picture.shards.forEach((shard, number) => {
+      if (!this.shards[number]) return;
+      say(this.shards[number].version, t("version_number", { version: num(shard.version) }));
+      say(this.shards[number].rate, shard.rate === null ? picture.rule : `${picture.rule} · η = ${num(shard.rate, 6)}`);
+    });
+    picture.workers.forEach((worker, index) => {
+      if (this.workers[index]) this.updateWorker(this.workers[index], worker);
+    });
+  }
+
+  updateWorker(made, worker) {
+    const { box } = made;
+    const kind = `worker ${worker.activity}`;
+    if (made.group.getAttribute("class") !== kind) made.group.setAttribute("class", kind);
+    const small = this.boxes.compact;
+    say(made.name, small ? `${worker.number}` : t("worker_number", { number: worker.number }));
+    say(made.state, small ? SYMBOLS[worker.activity] : `${SYMBOLS[worker.activity]} ${t(`state_${worker.activity}`)}`);
+    if (made.figures) {
+      const dropped = worker.dropped ? ` · ✕ ${num(worker.dropped)}` : "";
+      say(made.figures, `${t("updates_count", { count: num(worker.updates) })}${dropped}`);
+    }
+    made.step.setAttribute("width", Math.max(0, (box.width - 16) * Math.min(1, worker.step ?? 0)));
+    const lease = worker.lease;
+    const share = lease ? Math.min(1, lease.used / Math.max(1, lease.stop - lease.start)) : 0;
+    made.used?.setAttribute("width", Math.max(0, (made.data ? made.data.width - 2 : box.width - 16) * share));
+    if (made.lease) say(made.lease, lease ? leaseText(lease, made.data.width) : t("no_lease"));
+  }
+
+  /** Draws the marks of a moment; the canvas is cleared first. */
+  drawMarks(marks, staleEnd, theme) {
+    const context = this.canvas.getContext("2d");
+    context.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
+    context.clearRect(0, 0, this.boxes.width, this.boxes.height);
+    context.font = "bold 10px system-ui, sans-serif";
+    context.textAlign = "center";
+    context.textBaseline = "middle";
+    for (const mark of marks) {
+      const place = placeOf(mark, this.boxes);
+      if (place) drawMark(context, mark, place, staleEnd, theme);
+    }
+  }
+}
+
+function leaseText(lease, width) {
+  const range = `${num(lease.start)}–${num(lease.stop)}`;
+  return width > 150 ? t("lease_range", { number: lease.number, range }) : range;
+}
+
+/** A push is a disc with its staleness in it, a pull an open triangle that points down, a dropped push a cross. */
+function drawMark(context, mark, { x, y }, staleEnd, theme) {
+  const color = staleColor(mark.staleness, staleEnd);
+  context.beginPath();
+  context.lineWidth = 1.5;
+  context.strokeStyle = theme.text;
+  if (mark.kind === "pull") {
+    context.moveTo(x - 6, y - 5);
+    context.lineTo(x + 6, y - 5);
+    context.lineTo(x, y + 6);
+    context.closePath();
+    context.fillStyle = theme.pull;
+    context.fill();
+    context.stroke();
+    return;
+  }
+  if (mark.kind === "drop") {
+    context.globalAlpha = 1 - mark.progress * 0.6;
+    context.lineWidth = 3;
+    context.strokeStyle = theme.drop;
+    for (const side of [-1, 1]) {
+      context.moveTo(x - 6, y - 6 * side);
+      context.lineTo(x + 6, y + 6 * side);
+    }
+    context.stroke();
+    context.globalAlpha = 1;
+    return;
+  }
+  context.arc(x, y, RADIUS, 0, 2 * Math.PI);
+  context.fillStyle = css(color);
+  context.fill();
+  context.stroke();
+  context.fillStyle = textOn(color);
+  context.fillText(mark.staleness > 99 ? "99+" : String(mark.staleness), x, y + 0.5);
+}

@@ -1,0 +1,183 @@
+"""What the page needs of a run: a description, events and columns, taken from the trace and the summary."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from downpour.deploy.dashboard.columns import Array, differences, pack, smallest_unsigned
+from downpour.deploy.dashboard.config import MOST_RECORDS
+from downpour.deploy.dashboard.recorded_run import RecordedRun
+from downpour.ps.trace.call_log import Call
+from downpour.ps.trace.format import REASONS
+
+FORMAT = 1
+EVENT_CALLS = {
+    Call.JOIN: "join",
+    Call.JOIN_RESTING: "join",
+    Call.LEAVE: "leave",
+    Call.REST: "rest",
+    Call.RESUME: "resume",
+}
+MOST_EVENTS = 2000
+MICROSECONDS = 1e6
+SETTINGS = (
+    "model dataset workers shards epochs batch_size seed mode push_every fetch_every overlap staleness schedule "
+    "momentum_correction optimizer learning_rate codec transport"
+).split()
+
+
+def page_data(run: RecordedRun, first: int = 0, most: int = MOST_RECORDS) -> bytes:
+    """Return the compressed block that the page decodes (see `columns.py`).
+
+    Args:
+        run: A finished run, or as much as there is of one that goes on.
+        first: The record of shard 0's trace to begin with.
+        most: Records of each shard that the page may get; memory is bounded by it.
+    """
+    traces = [np.asarray(trace[first : first + most]) for trace in run.traces]
+    job = traces[0]
+    origin = _origin(run)
+    header = {
+        "format": FORMAT,
+        "kind": "recorded",
+        "run": run.name,
+        "settings": {name: run.settings[name] for name in SETTINGS if name in run.settings},
+        "optimizer": run.config.get("optimizer", {}),
+        "train_samples": run.config.get("data", {}).get("train_samples", 0),
+        "summary": finite(run.summary),
+        "reasons": REASONS,
+        "window": {"first": first, "records": len(job), "of": len(run.traces[0])},
+        "events": list(_events(run, job, first)),
+    }
+    tables: dict[str, dict[str, Array]] = {"leases": _leases(job)}
+    for shard, trace in enumerate(traces):
+        offset = origin if shard == 0 else origin + _clock_offset(run.traces[0], run.traces[shard])
+        tables[f"shard{shard}"] = _shard_columns(trace, offset) | (_push_columns(trace) if shard == 0 else {})
+    return pack(header, tables)
+
+
+def finite(value: Any) -> Any:
+    """Return a JSON value in which numbers that are not finite are strings, which every JSON parser reads."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {str(key): finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return value
+
+
+def _origin(run: RecordedRun) -> float:
+    """When training began, by the clock of shard 0's trace: `wall_s` before the last push."""
+    trace = run.traces[0]
+    if not len(trace):
+        return 0.0
+    start = float(trace["time_s"][-1]) - float(run.summary.get("wall_s") or 0.0)
+    return min(start, float(trace["time_s"][0])) if run.summary.get("wall_s") else float(trace["time_s"][0])
+
+
+def _clock_offset(job: NDArray[np.void], other: NDArray[np.void]) -> float:
+    """How far the clock of another shard's trace is ahead of shard 0's: the median over pushes that both have."""
+    if not len(job) or not len(other):
+        return 0.0
+    count = min(len(job), len(other), 4096)
+    own, theirs = job[:count], other[:count]
+    _, left, right = np.intersect1d(_push_keys(own), _push_keys(theirs), assume_unique=False, return_indices=True)
+    return float(np.median(theirs["time_s"][right] - own["time_s"][left])) if len(left) else 0.0
+
+
+def _push_keys(records: NDArray[np.void]) -> NDArray[np.void]:
+    """What names a push: worker, incarnation and sequence number."""
+    keys = np.empty(len(records), [("worker", "<u4"), ("incarnation", "<u4"), ("seq", "<u8")])
+    for name in ("worker", "incarnation", "seq"):
+        keys[name] = records[name]
+    return keys
+
+
+def _shard_columns(trace: NDArray[np.void], origin_s: float) -> dict[str, Array]:
+    """Columns that every shard has. Times are microseconds since training began, never decreasing."""
+    times = np.maximum.accumulate(np.rint(np.maximum(trace["time_s"] - origin_s, 0.0) * MICROSECONDS))
+    return {
+        "time_us_d": differences(times),
+        "version_d": differences(trace["version"]),
+        "worker": smallest_unsigned(trace["worker"]),
+        "incarnation": smallest_unsigned(trace["incarnation"]),
+        "seq_d": differences(trace["seq"]),
+        "staleness": smallest_unsigned(trace["staleness"]),
+        "outcome": smallest_unsigned(trace["outcome"]),
+    }
+
+
+def _push_columns(trace: NDArray[np.void]) -> dict[str, Array]:
+    """Columns about the push itself, the same on every shard."""
+    return {
+        "base_version_d": differences(trace["base_version"]),
+        "learning_rate": trace["learning_rate"].astype("<f8"),
+        "norm": trace["norm"].astype("<f4"),
+        "loss": trace["loss"].astype("<f4"),
+        "lease_d": differences(trace["lease"]),
+        "start_d": differences(trace["start"]),
+        "stop_d": differences(trace["stop"]),
+        "epoch": smallest_unsigned(trace["epoch"]),
+        "samples": smallest_unsigned(trace["samples"]),
+        "reason": smallest_unsigned(trace["reason"]),
+    }
+
+
+def _leases(trace: NDArray[np.void]) -> dict[str, Array]:
+    """Number, epoch and range of every lease, as far as its pushes show it."""
+    numbers, where = np.unique(trace["lease"], return_inverse=True)
+    start = np.full(len(numbers), np.iinfo(np.int64).max)
+    stop, epoch = np.zeros(len(numbers), np.int64), np.zeros(len(numbers), np.int64)
+    np.minimum.at(start, where, trace["start"].astype(np.int64))
+    np.maximum.at(stop, where, trace["stop"].astype(np.int64))
+    np.maximum.at(epoch, where, trace["epoch"].astype(np.int64))
+    return {
+        "number": smallest_unsigned(numbers),
+        "epoch": smallest_unsigned(epoch),
+        "start": smallest_unsigned(start),
+        "stop": smallest_unsigned(stop),
+    }
+
+
+def _events(run: RecordedRun, trace: NDArray[np.void], first: int) -> Iterator[dict[str, Any]]:
+    """What happened beside pushes, in order. `before` is the index of the record that it happened before."""
+    found = [*_membership_events(run, trace), *_epoch_events(run, trace)]
+    found.sort(key=lambda event: int(event["before"]))
+    yield from found[:MOST_EVENTS]
+    for note in run.summary.get("notes", [])[:MOST_EVENTS]:
+        yield {"kind": "note", "before": len(trace), "text": str(note)}
+    if run.summary:
+        yield {"kind": "end", "before": len(trace), "text": str(run.summary.get("status", ""))}
+
+
+def _membership_events(run: RecordedRun, trace: NDArray[np.void]) -> Iterator[dict[str, Any]]:
+    """Who joined, rested and left: from the calls, which are in the order of the pushes."""
+    calls = np.asarray(run.calls)
+    if not len(calls) or not len(trace):
+        return
+    pushes = np.flatnonzero(calls["call"] == Call.PUSH)
+    _, in_trace, in_calls = np.intersect1d(_push_keys(trace), _push_keys(calls[pushes]), return_indices=True)
+    record = np.full(len(calls) + 1, len(trace))
+    record[pushes[in_calls]] = in_trace
+    following = np.minimum.accumulate(record[::-1])[::-1]  # of every call, the record of the next push
+    for at in np.flatnonzero(np.isin(calls["call"], [int(call) for call in EVENT_CALLS])):
+        yield {
+            "kind": EVENT_CALLS[Call(int(calls["call"][at]))],
+            "before": int(following[at]),
+            "worker": int(calls["worker"][at]),
+            "incarnation": int(calls["incarnation"][at]),
+        }
+
+
+def _epoch_events(run: RecordedRun, trace: NDArray[np.void]) -> Iterator[dict[str, Any]]:
+    """The end of every epoch, with its losses and accuracies."""
+    for entry in run.summary.get("history", []):
+        rows = np.flatnonzero(trace["epoch"] == entry["epoch"])
+        if len(rows):
+            yield {"kind": "epoch", "before": int(rows[-1]) + 1, **finite(entry)}

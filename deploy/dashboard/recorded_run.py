@@ -1,0 +1,89 @@
+"""A run as its directory records it: settings, summary and the trace of every shard."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from downpour.ps.trace import call_log, format
+from downpour.ps.trace.files import per_shard
+
+
+class NoRun(ValueError):
+    """A folder does not hold what a run records."""
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """What a run directory says of a job.
+
+    Attributes:
+        name: Name of the directory.
+        config: Content of `config.json`.
+        summary: Content of `summary.json`; empty while the job has not ended.
+        traces: Records of every shard, shard 0 first (see `ps/trace/format.py`).
+        calls: Calls on shard 0 (see `ps/trace/call_log.py`); empty where they are not recorded.
+    """
+
+    name: str
+    config: dict[str, Any]
+    summary: dict[str, Any]
+    traces: tuple[NDArray[np.void], ...]
+    calls: NDArray[np.void]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that the job ran with, by name."""
+        found = self.config.get("settings")
+        return found if isinstance(found, dict) else {}
+
+
+def load_run(folder: Path) -> RecordedRun:
+    """Return what is recorded in a run directory; records are read from the disk when they are used.
+
+    Raises:
+        NoRun: The folder has no trace, or one of its files cannot be read.
+    """
+    folder = folder.resolve()
+    if not (folder / per_shard("trace", 0)).exists():
+        raise NoRun(
+            f"RUN_DIR must be the directory of a run, such as runs/latest, with a trace.npy in it; received {folder}"
+        )
+    config = _json(folder / "config.json")
+    settings = config.get("settings")
+    shards = settings.get("shards", 1) if isinstance(settings, dict) else 1
+    traces = [_records(folder / per_shard("trace", shard), format.DTYPE) for shard in range(int(shards))]
+    calls_file = folder / per_shard("calls", 0)
+    calls = _records(calls_file, call_log.DTYPE) if calls_file.exists() else np.empty(0, call_log.DTYPE)
+    return RecordedRun(folder.name, config, _json(folder / "summary.json"), tuple(traces), calls)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """The content of a JSON file; nothing where there is no such file, as before the end of a job."""
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise NoRun(f"{path} must be a JSON file that can be read: {error}") from error
+    if not isinstance(content, dict):
+        raise NoRun(f"{path} must hold a JSON object; it holds something else")
+    return content
+
+
+def _records(path: Path, dtype: np.dtype[np.void]) -> NDArray[np.void]:
+    """The records of a file, without those that arrive later."""
+    if not path.exists():
+        return np.empty(0, dtype)
+    try:
+        records: NDArray[np.void] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise NoRun(f"{path} must be a trace that can be read: {error}") from error
+    if records.dtype != dtype or records.ndim != 1:
+        raise NoRun(f"{path} must hold records of {dtype.names}; it holds {records.dtype.names}")
+    return records

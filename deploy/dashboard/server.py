@@ -1,0 +1,100 @@
+"""The HTTP server of the dashboard: on loopback alone, with headers that keep the page to itself.
+
+It answers only requests whose Host header names the loopback address that it listens on, so that a page from elsewhere
+whose name was made to resolve to 127.0.0.1 (DNS rebinding) gets nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+from collections.abc import Awaitable, Callable
+from functools import cache
+from pathlib import PurePosixPath
+
+from aiohttp import web
+
+from downpour.deploy.dashboard.page_files import TYPES, files
+
+LOOPBACK = "127.0.0.1"
+HOSTS = (LOOPBACK, "localhost")
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def application(data: Callable[[], bytes]) -> web.Application:
+    """Return the server's application.
+
+    Args:
+        data: Gives the block that the page decodes, each time that a page is opened; called in a thread.
+    """
+
+    async def block(request: web.Request) -> web.Response:
+        body = await asyncio.to_thread(data)
+        return web.Response(body=body, content_type="application/octet-stream")
+
+    app = web.Application(middlewares=[only_from_this_host])
+    app.on_response_prepare.append(_add_headers)
+    app.router.add_get("/data", block)
+    app.router.add_get("/{path:.*}", page_file)
+    return app
+
+
+@web.middleware
+async def only_from_this_host(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer a request only if it was addressed to the loopback address by name or number."""
+    host, _, port = request.host.rpartition(":")
+    socket = request.transport.get_extra_info("sockname") if request.transport else None
+    if host not in HOSTS or socket is None or port != str(socket[1]):
+        allowed = " or ".join(f"{name}:{socket[1] if socket else 'PORT'}" for name in HOSTS)
+        raise web.HTTPMisdirectedRequest(text=f"the Host header must be {allowed}; received {request.host[:200]!r}\n")
+    return await handler(request)
+
+
+async def page_file(request: web.Request) -> web.Response:
+    """A file of the page, compressed where the browser reads that."""
+    name = request.match_info["path"] or "index.html"
+    if name not in files():
+        raise web.HTTPNotFound()
+    kind = TYPES[PurePosixPath(name).suffix]
+    response = web.Response(body=files()[name], content_type=kind, charset="utf-8")
+    if "gzip" in request.headers.get("Accept-Encoding", ""):
+        response.body, response.headers["Content-Encoding"] = _compressed(name), "gzip"
+    return response
+
+
+@cache
+def _compressed(name: str) -> bytes:
+    return gzip.compress(files()[name], 9, mtime=0)
+
+
+async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(HEADERS)
+
+
+async def start(app: web.Application, port: int) -> tuple[web.AppRunner, str]:
+    """Listen on a port of the loopback address; return the runner, to be cleaned up, and the page's address.
+
+    Raises:
+        OSError: The port is not free.
+    """
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, LOOPBACK, port)
+        await site.start()
+    except BaseException:
+        await runner.cleanup()
+        raise
+    return runner, f"http://{LOOPBACK}:{runner.addresses[0][1]}/"

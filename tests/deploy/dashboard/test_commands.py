@@ -1,0 +1,51 @@
+"""`downpour report` and `downpour dashboard` as commands."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.paths import ROOT
+from tests.support.recorded_trace import write_run
+
+
+def downpour(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "downpour", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_report_is_written_into_the_run_directory_or_elsewhere(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", pushes=50)
+    done = downpour("report", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    assert str(tmp_path / "run" / "report.html") in done.stdout
+    assert downpour("report", str(tmp_path / "run"), "--to", str(tmp_path / "x.html")).returncode == 0
+    assert (tmp_path / "x.html").read_text() == (tmp_path / "run" / "report.html").read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "x.html"]
+
+
+def test_what_is_no_run_is_refused_with_the_reason(tmp_path: Path) -> None:
+    for command in ("report", "dashboard"):
+        done = downpour(command, str(tmp_path))
+        assert done.returncode == 2
+        assert f"downpour {command}: RUN_DIR must be the directory of a run" in done.stderr
+
+
+def test_a_report_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", pushes=50)
+    done = downpour("report", str(tmp_path / "run"), "--to", str(tmp_path / "missing" / "x.html"))
+    assert done.returncode == 2
+    assert "--to must be a file that can be written" in done.stderr
+
+
+def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
+    import socket
+
+    write_run(tmp_path / "run", pushes=50)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = downpour("dashboard", str(tmp_path / "run"), "--port", str(taken.getsockname()[1]))
+    assert done.returncode == 2
+    assert "--port must be free" in done.stderr

@@ -1,0 +1,105 @@
+"""The page's own files: small, complete in both languages, without a request to anywhere, without a way in for text."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from downpour.deploy.dashboard.page_data import page_data
+from downpour.deploy.dashboard.page_files import FIRST_MODULE, LANGUAGES, files, one_document, one_script
+from downpour.deploy.dashboard.recorded_run import load_run
+from tests.support.recorded_trace import write_run
+
+LARGEST_PAGE_BYTES = 300_000
+SCRIPTS = {name: content.decode() for name, content in files().items() if name.endswith(".js")}
+PAGE = files()["index.html"].decode()
+CATALOGUES = {language: json.loads(files()[f"texts/{language}.json"]) for language in LANGUAGES}
+# Keys that are put together from a part that is fixed and values of these.
+FAMILIES = {
+    "state_": "absent joining computing step waiting slow resting left".split(),
+    "event_": "join rejoin leave rest resume epoch note end".split(),
+    "legend_": "push pull drop states".split(),
+    "predicted_": "async ssp bsp kasync".split(),
+    "status_": "ended interrupted failed".split(),
+}
+
+
+def test_the_page_is_small() -> None:
+    assert sum(map(len, files().values())) <= LARGEST_PAGE_BYTES
+
+
+def test_both_languages_have_the_same_texts_with_the_same_places() -> None:
+    english, spanish = CATALOGUES["en"], CATALOGUES["es"]
+    assert set(english) == set(spanish)
+    for key, text in english.items():
+        assert sorted(re.findall(r"\{\w+\}", text)) == sorted(re.findall(r"\{\w+\}", spanish[key])), key
+        assert text.strip() and spanish[key].strip(), key
+
+
+def used_keys() -> set[str]:
+    """Every key that the page's files name."""
+    every = "\n".join(SCRIPTS.values())
+    keys = set(re.findall(r'data-(?:text|label|title)="(\w+)"', PAGE))
+    keys |= set(re.findall(r'\bt\("(\w+)"', every))
+    keys |= {key for pair in re.findall(r'\? "(\w+)" : "(\w+)"[,)]', every) for key in pair}
+    keys |= {name + value for name, values in FAMILIES.items() for value in values}
+    keys |= {f"column_{name}" for name in re.findall(r'"(\w+)"', re.search(r"COLUMNS = \[(.*?)\]", every, re.S)[1])}  # type: ignore[index]
+    keys |= {f"fact_{name}" for name in re.findall(r'^ +\["(\w+)", ', SCRIPTS["panels.js"], re.M)} | {"fact_window"}
+    keys |= set(re.findall(r'"(key_\w+)"', every)) | {"predicted_none", "predicted_async"}
+    return keys
+
+
+def test_every_text_that_is_used_exists_and_every_text_is_used() -> None:
+    used, there = used_keys(), set(CATALOGUES["en"])
+    assert there - used == set(), "texts that nothing shows"
+    assert {key for key in used if key not in there and key.split("_")[0] in {"state", "event", "fact", "key"}} == set()
+    literal = set(re.findall(r'\bt\("(\w+)"', "\n".join(SCRIPTS.values()))) | set(
+        re.findall(r'data-(?:text|label|title)="(\w+)"', PAGE)
+    )
+    assert literal - there == set(), "texts that are missing"
+
+
+def test_nothing_is_loaded_from_elsewhere() -> None:
+    for name, content in files().items():
+        addresses = set(
+            re.findall(r"(?:https?:)?//[\w.]+\.\w+[^\s\"'`)]*", re.sub(r"(?m)^\s*//.*$", "", content.decode()))
+        )
+        assert addresses <= {"http://www.w3.org/2000/svg"}, name
+
+
+def test_text_from_a_job_can_only_become_text() -> None:
+    forbidden = (
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|setTimeout\(\s*[\"'`]|srcdoc"
+    )
+    for name, content in SCRIPTS.items():
+        assert re.findall(forbidden, content) == [], name
+    assert re.findall(r"\son\w+=|javascript:|\sstyle=", PAGE) == []
+
+
+def test_all_modules_become_one() -> None:
+    script = one_script()
+    assert re.findall(r"^(?:import|export)\b", script, re.M) == []
+    names = re.findall(r"^(?:async )?(?:function\*?|const|let|class) (\w+)", script, re.M)
+    assert len(names) == len(set(names)), sorted({name for name in names if names.count(name) > 1})
+    for name, content in SCRIPTS.items():
+        first = next(line for line in content.splitlines() if line)
+        assert first in script, f"{name} is not reached from {FIRST_MODULE}"
+
+
+def test_no_name_of_a_run_can_leave_its_place_in_a_report(tmp_path: Path) -> None:
+    wild = "</script><script>alert(1)</script><!-- \" ' &"
+    write_run(tmp_path / "run", model=wild, mode="async")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    (tmp_path / "run" / "summary.json").write_text(json.dumps(summary | {"notes": [wild], "status": wild}))
+    document = one_document(wild, page_data(load_run(tmp_path / "run")))
+    assert "alert(1)" not in document.replace("&lt;script&gt;alert(1)&lt;/script&gt;", "")
+    assert document.count("</script>") == 3  # the texts, the run, the page's own
+
+
+def test_a_report_allows_itself_nothing_but_its_own_script_and_style(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    document = one_document("run", page_data(load_run(tmp_path)))
+    (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]+)"', document)
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe" not in policy and "connect-src" not in policy

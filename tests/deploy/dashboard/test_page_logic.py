@@ -1,0 +1,298 @@
+"""The page's logic without a browser: its modules run in Node.js on the block that the page gets."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from downpour.deploy.dashboard.page_data import page_data
+from downpour.deploy.dashboard.page_files import FOLDER
+from downpour.deploy.dashboard.recorded_run import load_run
+from tests.support.recorded_trace import write_run
+
+NODE = shutil.which("node")
+pytestmark = pytest.mark.skipif(NODE is None, reason="Node.js is not installed; the browser tests cover the same")
+
+SEEK_LIMIT_MS = 200
+PRELUDE = """
+import { readFileSync } from "node:fs";
+import { decode } from "./decode.js";
+import { Run } from "./run.js";
+import { State } from "./state.js";
+import { marksAt, stride } from "./marks.js";
+import { predictedStaleness, geometric } from "./predict.js";
+import { contrast, staleColor, textOn } from "./colors.js";
+import { layout, placeOf } from "./layout.js";
+import { ticks } from "./chart.js";
+import { readView, writeView, speedText } from "./view.js";
+const given = JSON.parse(readFileSync("given.json", "utf8"));
+const run = given.block ? new Run(await decode(readFileSync(given.block))) : null;
+const result = await (async () => {
+"""
+Evaluate = Callable[..., Any]
+
+
+@pytest.fixture
+def evaluate(tmp_path: Path) -> Evaluate:
+    """Runs statements that `return` a value; they see the page's modules, `run` and `given`."""
+    folder = tmp_path / "page"
+    shutil.copytree(FOLDER, folder)
+    (folder / "package.json").write_text('{"type": "module"}')
+
+    def of(code: str, trace_folder: Path | None = None, **given: Any) -> Any:
+        if trace_folder is not None:
+            (folder / "block").write_bytes(page_data(load_run(trace_folder)))
+            given["block"] = "block"
+        (folder / "given.json").write_text(json.dumps(given))
+        (folder / "test.js").write_text(f"{PRELUDE}{code}\n}})();\nconsole.log(JSON.stringify(result));\n")
+        done = subprocess.run(
+            [str(NODE), "test.js"], cwd=folder, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return of
+
+
+def test_every_moment_equals_the_trace(tmp_path: Path, evaluate: Evaluate) -> None:
+    trace = write_run(tmp_path / "run", pushes=700, workers=4)
+    positions = [0, 700, 1, 37, 36, 350, 349, 699, 100, 0]
+    states = evaluate(
+        """
+        const state = new State(run);
+        return given.positions.map((position) => {
+          state.seek(position);
+          return {version: run.versionAt(position), applied: state.applied, dropped: state.dropped,
+            samples: state.samples,
+            staleness: state.workers.map((worker) => [...worker.staleness]), rate: state.learningRate(),
+            updates: state.workers.map((worker) => worker.updates), lives: state.workers.map((worker) => worker.life)};
+        });
+        """,
+        tmp_path / "run",
+        positions=positions,
+    )
+    for position, state in zip(positions, states, strict=True):
+        passed = trace[:position]
+        applied = passed[passed["outcome"] == 0]
+        assert state["version"] == (passed["version"][-1] if position else 0)
+        assert (state["applied"], state["dropped"]) == (len(applied), position - len(applied))
+        assert state["samples"] == passed["samples"].sum()
+        assert state["rate"] == (applied["learning_rate"][-1] if len(applied) else None)
+        for worker in range(4):
+            own = applied["staleness"][applied["worker"] == worker]
+            counts = np.bincount(own, minlength=len(state["staleness"][worker]))
+            np.testing.assert_array_equal(state["staleness"][worker], counts)
+            assert state["updates"][worker] == len(own)
+    assert states[0]["lives"] == ["joining"] * 3 + ["absent"]
+    assert states[1]["lives"] == ["left"] * 4
+
+
+def test_any_version_of_a_long_run_is_reached_in_time(tmp_path: Path, evaluate: Evaluate) -> None:
+    trace = write_run(tmp_path / "run", pushes=20_000, workers=8, shards=2)
+    versions = [int(v) for v in np.random.default_rng(1).integers(1, trace["version"][-1], 30)]
+    found = evaluate(
+        """
+        const state = new State(run);
+        return given.versions.map((version) => {
+          const began = performance.now();
+          state.seek(run.positionAtVersion(version));
+          const reached = run.versionAt(state.position);
+          state.activities(run.timeAt(state.position));
+          return [reached, performance.now() - began];
+        });
+        """,
+        tmp_path / "run",
+        versions=versions,
+    )
+    assert [version for version, _ in found] == versions
+    assert max(took for _, took in found) <= SEEK_LIMIT_MS
+
+
+def test_waits_follow_from_the_clocks_of_ssp(tmp_path: Path, evaluate: Evaluate) -> None:
+    slack = 1
+    trace = write_run(tmp_path / "run", pushes=300, workers=3, mode=f"ssp:{slack}")
+    until = evaluate("return [...run.waitUntil];", tmp_path / "run")
+    clocks = {0: 0, 1: 0}
+    waiting: dict[int, int] = {}
+    expected: list[int | None] = [None] * len(trace)
+    for row, worker in enumerate(trace["worker"]):
+        if row == 75:
+            clocks[2] = min(clocks.values())
+        clocks[int(worker)] += 1
+        for other, since in list(waiting.items()):
+            if clocks[other] - min(clocks.values()) <= slack:
+                expected[since] = row
+                del waiting[other]
+        if clocks[int(worker)] - min(clocks.values()) > slack:
+            waiting[int(worker)] = row
+    assert any(row is not None for row in expected)
+    seconds = evaluate("return [...run.times];", tmp_path / "run")
+    for row, (free, found) in enumerate(zip(expected, until, strict=True)):
+        if free is not None and row not in waiting.values():
+            assert found == pytest.approx(seconds[free]), row
+        elif row not in waiting.values():
+            assert found is None, row
+
+
+def test_marks_are_few_and_carry_the_staleness_of_their_push(tmp_path: Path, evaluate: Evaluate) -> None:
+    trace = write_run(tmp_path / "run", pushes=500, workers=4, shards=2)
+    found = evaluate(
+        """
+        const all = [];
+        for (const speed of [1 / 256, 1 / 16, 1, 64])
+          for (let i = 0; i <= 400; i += 1) all.push(marksAt(run, run.duration * i / 400, speed));
+        const drop = run.push.outcome.indexOf(2);
+        return {all, fall: marksAt(run, run.times[drop] + 1e-5, 1 / 256), drop};
+        """,
+        tmp_path / "run",
+    )
+    for marks in found["all"]:
+        places = [(mark["worker"], mark["shard"], mark["kind"]) for mark in marks]
+        assert len(places) == len(set(places)) <= 3 * 4 * 2
+        for mark in marks:
+            assert 0 <= mark["progress"] < 1
+            assert mark["staleness"] == trace["staleness"][mark["row"]]
+            assert mark["worker"] == trace["worker"][mark["row"]]
+    assert {mark["kind"] for marks in found["all"] for mark in marks} == {"push", "pull", "drop"}
+    assert ("drop", found["drop"]) in {(mark["kind"], mark["row"]) for mark in found["fall"]}
+
+
+def test_a_push_arrives_when_it_is_applied(tmp_path: Path, evaluate: Evaluate) -> None:
+    write_run(tmp_path / "run", pushes=200, workers=2, shards=1)
+    arriving = evaluate(
+        """
+        const rows = [...run.rows[0]].slice(5, 60).filter((row) => run.times[row] - run.times[row - 1] > 1e-3);
+        return rows.map((row) => [row, marksAt(run, run.times[row] - 1e-6, 1 / 256).filter(
+          (mark) => mark.worker === 0 && mark.kind === "push")]);
+        """,
+        tmp_path / "run",
+    )
+    assert len(arriving) > 20
+    for row, marks in arriving:
+        assert [mark["row"] for mark in marks] == [row]
+        assert marks[0]["progress"] > 0.99
+
+
+def test_predictions_are_those_of_the_theory(evaluate: Evaluate) -> None:
+    code = """
+        const of = (mode, args, share, workers, settings = {}) =>
+          predictedStaleness({mode, modeArguments: args, workers, share, settings}, 4000);
+        const told = (found) => found && {...found, probabilities: [...found.probabilities]};
+        return {c3: told(of("async", [], 1 / 8, 8)), c4: [4, 2, 1, 1].map((rate) => of("async", [], rate / 8, 4).mean),
+          c10: of("ssp", [2], 1 / 3, 3).bound, bsp: of("bsp", [], 1 / 4, 4).mean,
+          kasync: of("kasync", [2], 1 / 8, 8).mean,
+          none: [of("ringmaster", [4], 0.5, 2), of("async", [], 0, 2),
+            of("async", [], 0.5, 2, {fetch_every: 5, push_every: 1})]};
+    """
+    found = evaluate(code)
+    p = np.array(found["c3"]["probabilities"])
+    tau = np.arange(len(p))
+    assert p.sum() == pytest.approx(1)
+    mean = float((p * tau).sum())
+    assert mean == pytest.approx(7)
+    assert (found["c3"]["mean"], found["c3"]["equal"]) == (7, 7)
+    assert float((p * (tau - mean) ** 2).sum()) == pytest.approx(56, rel=1e-6)
+    assert float(p[8:].sum()) == pytest.approx(0.3436, abs=1e-4)
+    assert found["c4"] == [1, 3, 7, 7]
+    assert (found["c10"], found["bsp"], found["kasync"], found["none"]) == (10, 0, 3, [None, None, None])
+
+
+def test_the_view_survives_in_the_address(evaluate: Evaluate) -> None:
+    views = evaluate(
+        """
+        const text = writeView(
+          {at: 12, v: null, speed: 1 / 16, x: "updates", span: "all", lang: "es", theme: "dark", play: false});
+        const odd = readView("#at=-1&speed=3&x=<script>&lang=xx&theme=1&play=yes");
+        return [text, readView("#" + text), odd, readView("#v=1800").v];
+        """
+    )
+    text, read, odd, version = views
+    assert text == "at=12&speed=0.0625&x=updates&span=all&lang=es&theme=dark"
+    assert read["at"] == 12 and read["theme"] == "dark" and read["lang"] == "es"
+    assert odd == {
+        "at": None,
+        "v": None,
+        "speed": 1,
+        "x": "time",
+        "span": "near",
+        "lang": None,
+        "theme": "auto",
+        "play": False,
+    }
+    assert version == 1800
+
+
+def test_text_can_be_read_on_every_colour_in_both_themes(evaluate: Evaluate) -> None:
+    """WCAG AA: 4.5 for text, 3 for what is drawn."""
+    style = (FOLDER / "style.css").read_text()
+    blocks = [style[style.index(":root {") :], style[style.index(':root[data-theme="dark"] {') :]]
+    themes = []
+    for block in blocks:
+        body = block[block.index("{") + 1 : block.index("}")]
+        pairs = (part.split(":") for part in body.split(";") if part.strip().startswith("--"))
+        themes.append({name.strip()[2:]: value.strip() for name, value in pairs})
+    assert set(themes[0]) == set(themes[1])
+    texts = [
+        ("text", "back"), ("text", "surface"), ("muted", "back"), ("muted", "surface"), ("accent-text", "accent"),
+        ("server-text", "server-back"), ("server-text", "shard-back"), ("text", "shard-back"), ("text", "worker-back"),
+        ("text", "data-back"), ("text", "data-used"),
+    ]  # fmt: skip
+    drawn = [
+        (name, "surface") for name in ("accent", "predicted", "drop", "train", "validation", "test", "worker", "server")
+    ]
+    for theme in themes:
+        given = [[theme[one], theme[other]] for one, other in texts + drawn]
+        found = evaluate(
+            """
+            const rgb = (text) => [1, 3, 5].map((at) => parseInt(text.slice(at, at + 2), 16));
+            return given.pairs.map(([one, other]) => contrast(rgb(one), rgb(other)));
+            """,
+            pairs=given,
+        )
+        for pair, value in zip(texts + drawn, found, strict=True):
+            assert value >= (4.5 if pair in texts else 3), pair
+
+
+def test_the_number_on_a_mark_can_be_read(evaluate: Evaluate) -> None:
+    found = evaluate(
+        """
+        return Array.from({length: 101}, (_, i) => staleColor(i, 100)).map((color) =>
+          contrast(color, textOn(color) === "#000" ? [0, 0, 0] : [255, 255, 255]));
+        """
+    )
+    assert min(found) >= 4.5
+
+
+@pytest.mark.parametrize("width", [300, 390, 768, 1400])
+def test_boxes_are_inside_the_picture_and_apart(evaluate: Evaluate, width: int) -> None:
+    cases = [[shards, workers] for shards in (1, 2, 5, 16) for workers in (1, 2, 4, 9, 64, 200)]
+    found = evaluate(
+        "return given.cases.map(([shards, workers]) => layout(given.width, shards, workers));", cases=cases, width=width
+    )
+    for (shards, workers), boxes in zip(cases, found, strict=True):
+        assert len(boxes["shards"]) == shards and len(boxes["workers"]) == min(workers, 64)
+        every = boxes["shards"] + boxes["workers"] + boxes["data"]
+        for box in [*every, boxes["server"]]:
+            assert box["x"] >= 0 and box["y"] >= 0 and box["width"] > 0
+            assert box["x"] + box["width"] <= width + 1e-6 and box["y"] + box["height"] <= boxes["height"]
+        for at, one in enumerate(every):
+            for other in every[at + 1 :]:
+                apart = (
+                    one["x"] + one["width"] <= other["x"] + 1e-6
+                    or other["x"] + other["width"] <= one["x"] + 1e-6
+                    or one["y"] + one["height"] <= other["y"] + 1e-6
+                    or other["y"] + other["height"] <= one["y"] + 1e-6
+                )
+                assert apart, (shards, workers, one, other)
+
+
+def test_ticks_are_round_and_inside(evaluate: Evaluate) -> None:
+    found = evaluate("return [ticks(0, 7.8, 5), ticks(-0.1, 2.4, 4), ticks(3, 3, 4), ticks(0, 3564, 6)];")
+    assert found == [[0, 2, 4, 6], [0, 1, 2], [3], [0, 1000, 2000, 3000]]
