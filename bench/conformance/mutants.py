@@ -78,7 +78,7 @@ class OneSided(Shard):
     def answer(self, worker: int) -> tuple[Buffer, int]:
         """The worker's own weights, halfway back."""
         buffer, version = super().answer(worker)
-        if worker in self._answers:
+        if worker in self._replicas:
             buffer.array += (self._committed.array - buffer.array) * np.float32(0.5)
         return buffer, version
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from downpour.bench.replay.differences import Differences, Name, who
 from downpour.bench.replay.record import Recorded
+from downpour.ps.core.apply import UpdateOptions
 from downpour.ps.core.buffers import Buffer
 from downpour.ps.core.consistency import consistency_of
 from downpour.ps.core.optimizer import Optimizer
@@ -164,9 +165,11 @@ def shard_of(recorded: Recorded, number: int) -> Shard:
         Optimizer(settings.optimizer, settings.hyper, part.trained),
         consistency_of(settings.mode),
         compensation_of(settings.staleness),
-        schedule=schedule_of(settings.schedule, settings.warm_up),
-        momentum_correction=settings.momentum_correction,
-        version_memory_bytes=settings.version_memory << 20,
+        options=UpdateOptions(
+            schedule_of(settings.schedule, settings.warm_up),
+            settings.momentum_correction,
+            settings.version_memory << 20,
+        ),
     )
 
 

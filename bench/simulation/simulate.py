@@ -21,6 +21,7 @@ from downpour.bench.simulation.virtual_time import Cycle, Simulation
 from downpour.protos.settings import one_of, parse
 from downpour.ps.config import OptimizerSettings, hyperparameters_of
 from downpour.ps.config_checks import refusal_of, refusal_of_steps, warnings_of
+from downpour.ps.core.apply import UpdateOptions
 from downpour.ps.core.consistency import MODES, consistency_of
 from downpour.ps.core.hyperparameters import Hyperparameters, known_hyperparameters, resolve
 from downpour.ps.core.optimizer import Optimizer
@@ -181,10 +182,12 @@ def shard_of(settings: SimulateSettings) -> Shard:
         Optimizer(settings.optimizer, settings.hyper, problem.dim),
         consistency_of(settings.mode),
         compensation_of(settings.staleness),
-        schedule=schedule_of(settings.schedule, settings.warm_up),
-        momentum_correction=settings.momentum_correction,
-        version_memory_bytes=settings.version_memory << 20,
-        version_depth=delay // settings.workers + 2,
+        options=UpdateOptions(
+            schedule_of(settings.schedule, settings.warm_up),
+            settings.momentum_correction,
+            settings.version_memory << 20,
+            version_depth=delay // settings.workers + 2,
+        ),
     )
 
 

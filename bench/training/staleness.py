@@ -24,6 +24,7 @@ from downpour.bench.machine import load
 from downpour.bench.simulation.fixed_delay import run_delayed
 from downpour.bench.simulation.problems import Problem
 from downpour.bench.speed.emulated import BATCH, Run, accuracy_of, gradient_of, loss_of, measured, weights_of
+from downpour.ps.core.apply import UpdateOptions
 from downpour.ps.core.consistency import consistency_of
 from downpour.ps.core.hyperparameters import Hyperparameters
 from downpour.ps.core.optimizer import Optimizer
@@ -216,7 +217,7 @@ def delayed(delay: int, compensation: str, rate: float, updates: int, seed: int)
         Optimizer("sgd", Hyperparameters(learning_rate=rate), problem.dim),
         consistency_of("async"),
         compensation_of(compensation),
-        version_depth=delay + 2,
+        options=UpdateOptions(version_depth=delay + 2),
     )
 
     def observe(version: int, weights: np.ndarray) -> None:

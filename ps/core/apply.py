@@ -1,8 +1,9 @@
-"""How pushes become the next vector of a shard: schedule, staleness, and the rule for what they hold."""
+"""How pushes become the next version of the weights: schedule, compensation of staleness, and the update rule."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -11,37 +12,57 @@ from numpy.typing import NDArray
 from downpour.protos.chunked_vector import ChunkedVector
 from downpour.ps.core.consistency import Consistency
 from downpour.ps.core.optimizer import Optimizer
-from downpour.ps.core.schedules import Schedule
+from downpour.ps.core.schedules import Schedule, schedule_of
 from downpour.ps.core.staleness import Compensation
 
 Vector = NDArray[np.float32]
 
 
-class Weighed(Protocol):
+class UpdatePush(Protocol):
     """What an update must know of a push."""
 
     @property
     def worker(self) -> int:
-        """Who pushed."""
+        """The rank of the worker."""
 
     @property
     def base_version(self) -> int:
-        """The version that it was computed from."""
+        """The version that the gradient was computed from."""
 
     @property
     def samples(self) -> int:
-        """That it averages over."""
+        """The number of samples that the gradient averages over."""
 
     @property
     def steps(self) -> int:
-        """Local steps that it sums up."""
+        """The number of local steps that the gradient sums up."""
+
+
+@dataclass(frozen=True)
+class UpdateOptions:
+    """How a shard computes updates.
+
+    Attributes:
+        schedule: The factor on the learning rate by version.
+        momentum_correction: Whether explicit momentum is reduced by the implicit momentum of asynchrony.
+        version_memory_bytes: The memory for old weights that a compensation needs.
+        version_depth: How many pulls of one worker whose weights may be needed: 2 where it computes during a pull.
+    """
+
+    schedule: Schedule = field(default_factory=lambda: schedule_of("constant"))
+    momentum_correction: bool = False
+    version_memory_bytes: int = 1 << 30
+    version_depth: int = 1
+
+
+DEFAULT_OPTIONS = UpdateOptions()
 
 
 class Update:
-    """Turns groups of pushes into new vectors.
+    """Computes new weights from pushes.
 
     Attributes:
-        uncorrected: Gradients that counted as they were because the weights they came from are not kept.
+        uncorrected: How many gradients were applied without correction, because their base weights were not kept.
     """
 
     def __init__(
@@ -49,36 +70,34 @@ class Update:
         optimizer: Optimizer,
         consistency: Consistency,
         compensation: Compensation,
-        schedule: Schedule,
         base: Callable[[int], Vector | None],
-        momentum_correction: bool,
+        options: UpdateOptions,
     ) -> None:
-        """An update rule.
+        """Combine the parts of an update.
 
         Args:
-            optimizer: Of the n trained weights.
-            consistency: The mode.
-            compensation: What a stale gradient is worth.
-            schedule: The factor on the learning rate by version.
-            base: The weights `float32[n + m]` of a version, where they are kept.
-            momentum_correction: Whether explicit momentum makes room for that of asynchrony.
+            optimizer: The optimizer of the n trained weights.
+            consistency: The consistency mode.
+            compensation: What is done about staleness.
+            base: Returns the weights `float32[n + m]` of a version, or None if they are not kept.
+            options: How updates are computed.
         """
         self.uncorrected = 0
         self._optimizer, self._consistency, self._compensation = optimizer, consistency, compensation
-        self._schedule, self._base, self._momentum_correction = schedule, base, momentum_correction
+        self._schedule, self._base, self._momentum_correction = options.schedule, base, options.momentum_correction
         self._compensates = type(compensation) is not Compensation
 
     def learning_rate(self, version: int) -> float:
-        """η at a version, before the staleness policy."""
+        """Return η at a version, before the compensation of staleness."""
         return self._optimizer.learning_rate * self._schedule(version)
 
     @property
     def reads_once(self) -> bool:
-        """Whether what `one` is given is read from its beginning to its end: then it may come in pieces."""
+        """Whether `one` reads its payload once, from beginning to end. It may then be a ChunkedVector."""
         return not self._compensates and self._consistency.payload == "gradient"
 
-    def one(self, push: Weighed, payload: Vector | ChunkedVector, version: int, old: Vector, new: Vector) -> float:
-        """Writes into `new` what a push makes of `old` (all `float32[n + m]`); returns its effective η."""
+    def one(self, push: UpdatePush, payload: Vector | ChunkedVector, version: int, old: Vector, new: Vector) -> float:
+        """Write to `new` the update of `old` by one push (all `float32[n + m]`), and return the effective η."""
         optimizer, scale = self._optimizer, 1.0
         η, n = self.learning_rate(version), optimizer.size
         if self._compensates:
@@ -98,11 +117,13 @@ class Update:
         optimizer.advance(old, gradient, new, η * scale, None, momentum)
         return η * scale
 
-    def several(self, group: Sequence[tuple[Weighed, Vector]], version: int, old: Vector, new: Vector) -> list[float]:
-        """Writes into `new` what the mean of a group makes of `old`; returns every push's effective η.
+    def several(
+        self, group: Sequence[tuple[UpdatePush, Vector]], version: int, old: Vector, new: Vector
+    ) -> list[float]:
+        """Write to `new` the update of `old` by the mean of a group, and return the effective η of every push.
 
-        Gradients are weighted by samples and by what their staleness leaves of them, differences of the
-        state by samples alone; they are summed in the order of the group.
+        Gradients are weighted by their samples and by the factor of the compensation, differences of the state by
+        samples alone. The sum is in the order of the group.
         """
         if len(group) == 1:
             return [self.one(*group[0], version, old, new)]
@@ -120,14 +141,16 @@ class Update:
         return rates
 
     def elastic(self, replica: Vector, version: int, old: Vector, new: Vector, answer: Vector) -> float:
-        """Pulls a worker's weights and the shard's together: x̃' = x̃ + α(x − x̃), x' = x − α(x − x̃); returns η.
+        """Move the weights of a worker and of the shard towards each other, and return η.
+
+        x̃' = x̃ + α(x − x̃) and x' = x − α(x − x̃), so that x̃' + x' = x̃ + x.
 
         Args:
             replica: `float32[n + m]`, the worker's x.
-            version: Of the shard.
+            version: The version of the shard.
             old: x̃.
             new: Receives x̃'.
-            answer: Receives x', so that x̃' + x' = x̃ + x.
+            answer: Receives x'.
         """
         η = self.learning_rate(version)
         np.subtract(replica, old, new)
@@ -137,7 +160,7 @@ class Update:
         return η
 
     def _add(self, difference: Vector, scale: float, old: Vector, new: Vector) -> None:
-        """W' = w + Δ, with the trained part of Δ scaled."""
+        """Write w + Δ to `new`, with the trained part of Δ scaled."""
         n = self._optimizer.size
         if scale == 1.0:
             np.add(old, difference, new)
@@ -146,8 +169,8 @@ class Update:
         np.add(old[:n], new[:n], new[:n])
         np.add(old[n:], difference[n:], new[n:])
 
-    def _gradient(self, push: Weighed, gradient: Vector, version: int, weights: Vector) -> Vector:
-        """The gradient `float32[n]` that counts for a push, corrected for its delay if the mode says so."""
+    def _gradient(self, push: UpdatePush, gradient: Vector, version: int, weights: Vector) -> Vector:
+        """Return the gradient `float32[n]` of a push, corrected for its delay if the compensation does so."""
         if not self._compensation.corrects:
             return gradient
         base = weights if push.base_version == version else self._base(push.base_version)
@@ -158,7 +181,7 @@ class Update:
         return self._compensation.correct(gradient, weights, base[: len(gradient)], push.worker, batch)
 
     def _momentum(self) -> float | None:
-        """μ less what asynchrony adds by itself, 1 − 1/(1 + mean τ) (Mitliagkas et al. 2016); None: as set."""
+        """Return μ less the implicit momentum 1 − 1/(1 + mean τ) of asynchrony (Mitliagkas et al. 2016), or None."""
         if not self._momentum_correction:
             return None
         implicit = 1.0 - 1.0 / (1.0 + self._consistency.expected_staleness())

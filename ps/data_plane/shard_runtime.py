@@ -14,6 +14,7 @@ from downpour.protos.codec import check_length
 from downpour.protos.errors import InvalidRequest, JobConflict, UnknownWorker
 from downpour.protos.layout import Layout, Slice
 from downpour.ps.config import JobSettings
+from downpour.ps.core.apply import UpdateOptions
 from downpour.ps.core.buffers import Arena, Pool
 from downpour.ps.core.consistency import consistency_of
 from downpour.ps.core.hyperparameters import resolve
@@ -368,9 +369,11 @@ class ShardRuntime:
             compensation_of(settings.staleness),
             self.records.add,
             pool=Pool(self.size, self.arena.allocate if self.arena else None),
-            schedule=self._rates or schedule_of(settings.schedule, settings.warm_up),
-            momentum_correction=settings.momentum_correction,
-            version_memory_bytes=settings.version_memory << 20,
+            options=UpdateOptions(
+                self._rates or schedule_of(settings.schedule, settings.warm_up),
+                settings.momentum_correction,
+                settings.version_memory << 20,
+            ),
         )
 
     def _say(self, **event: Any) -> None:

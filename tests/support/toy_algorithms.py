@@ -1,6 +1,6 @@
 """One toy row for each registry, and the servers with them: what a contributor writes to add an algorithm.
 
-python -m tests.support.toy_algorithms FLAGS      starts a server, as `python -m downpour.ps` does, that has the toy rows
+python -m tests.support.toy_algorithms FLAGS  starts a server that has the toy rows
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from downpour.bench.conformance.rows_exact import TrueHessian
 from downpour.bench.simulation.fixed_delay import run_delayed
 from downpour.bench.simulation.problems import Quadratic
 from downpour.bench.simulation.simulate import SimulateSettings, simulate
+from downpour.ps.core.apply import UpdateOptions
 from downpour.ps.core.consistency import consistency_of
 from downpour.ps.core.hyperparameters import Hyperparameters
 from downpour.ps.core.optimizer import Optimizer
@@ -221,7 +222,7 @@ def test_the_true_hessian_undoes_a_constant_delay(workers: int, delay: int, mode
         Optimizer("sgd", Hyperparameters(learning_rate=0.2), 3),
         consistency_of(mode),
         TrueHessian(h),
-        version_depth=delay // workers + 2,
+        options=UpdateOptions(version_depth=delay // workers + 2),
     )  # fmt: skip
     run_delayed(shard, problem, 300, delay, workers, lambda version, weights: trajectory.append(weights.copy()))
     w = sequential.initial()

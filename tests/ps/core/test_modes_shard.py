@@ -7,6 +7,7 @@ import pytest
 
 from downpour.ps.config import JobSettings
 from downpour.ps.config_checks import refusal_of, warnings_of
+from downpour.ps.core.apply import UpdateOptions
 from downpour.ps.core.consistency import MODES, consistency_of
 from downpour.ps.core.hyperparameters import Hyperparameters
 from downpour.ps.core.optimizer import Optimizer
@@ -358,6 +359,6 @@ def test_every_schedule_is_tested_and_listed() -> None:
 
 
 def test_a_schedule_goes_by_version_and_the_reply_says_so() -> None:
-    cluster = Cluster("async", schedule=schedule_of("steps:2,0.5"))
+    cluster = Cluster("async", options=UpdateOptions(schedule_of("steps:2,0.5")))
     assert [cluster.push(0).learning_rate for _ in range(5)] == [1.0, 1.0, 0.5, 0.5, 0.25]
     assert cluster.weight == -3.25 and cluster.shard.learning_rate == 0.25

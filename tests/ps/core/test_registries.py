@@ -11,6 +11,7 @@ from downpour.protos.codec import codec_named
 from downpour.protos.settings import parse
 from downpour.ps.config import JobSettings
 from downpour.ps.config_checks import refusal_of_steps, warnings_of
+from downpour.ps.core.apply import UpdateOptions
 from downpour.ps.core.consistency import MODES, consistency_of
 from downpour.ps.core.hyperparameters import Hyperparameters, known_hyperparameters
 from downpour.ps.core.optimizer import Optimizer
@@ -38,7 +39,7 @@ def trained(mode: str = "async", staleness: str = "none", schedule: str = "const
     """A shard whose weights of 0 two workers have pushed gradients of 1 to, both computed from version 0, η = 1."""
     rule = Optimizer(optimizer, Hyperparameters(learning_rate=1.0), 3)
     policy, shape = compensation_of(staleness), schedule_of(schedule)
-    shard = Shard(np.zeros(3, np.float32), rule, consistency_of(mode), policy, schedule=shape)
+    shard = Shard(np.zeros(3, np.float32), rule, consistency_of(mode), policy, options=UpdateOptions(shape))
     for worker in range(2):
         shard.join(worker, 1)
     for worker in range(2):

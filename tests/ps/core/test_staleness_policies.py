@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from downpour.ps.core.apply import UpdateOptions
 from downpour.ps.core.buffers import Pool, Versions
 from downpour.ps.core.consistency import consistency_of
 from downpour.ps.core.hyperparameters import Hyperparameters
@@ -150,7 +151,7 @@ def test_old_versions_are_kept_for_workers_and_no_longer(steps: list[tuple[int, 
 
 
 def test_memory_for_old_weights_is_bounded_and_what_it_misses_is_counted() -> None:
-    shard = shard_with("dc_asgd", workers=4, version_memory_bytes=2 * 4 * N)
+    shard = shard_with("dc_asgd", workers=4, options=UpdateOptions(version_memory_bytes=2 * 4 * N))
     bases = [0] * 4
     for seq in range(1, 6):
         for worker in range(4):
@@ -169,7 +170,9 @@ def test_momentum_makes_room_for_that_of_asynchrony() -> None:
         ("softsync:3", 4, 0.4),
     ):
         rule = Optimizer("momentum", Hyperparameters(learning_rate=1.0, momentum=0.9), 1)
-        shard = Shard(np.zeros(1, np.float32), rule, consistency_of(mode), momentum_correction=True)
+        shard = Shard(
+            np.zeros(1, np.float32), rule, consistency_of(mode), options=UpdateOptions(momentum_correction=True)
+        )
         for worker in range(workers):
             shard.join(worker, 1)
         count = {"bsp": workers, "softsync:3": 3}.get(mode, 1)

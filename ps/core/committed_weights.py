@@ -1,0 +1,107 @@
+"""The weights of a shard with the state of their optimizer: what is committed, pinned and assigned from outside."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from downpour.protos.errors import InvalidRequest
+from downpour.ps.core.buffers import Buffer, Pool
+from downpour.ps.core.optimizer import Optimizer
+
+
+class CommittedWeights:
+    """The newest version of a vector `float32[n + m]`, earlier versions that are pinned, and the optimizer's slots.
+
+    A committed buffer is immutable until its last holder releases it; an update writes to another one.
+
+    Attributes:
+        version: Updates applied.
+    """
+
+    def __init__(self, initial: np.ndarray, optimizer: Optimizer, pool: Pool | None = None) -> None:
+        """Commit the initial vector as version 0.
+
+        Args:
+            initial: `float32[n + m]`.
+            optimizer: The optimizer of the first n elements.
+            pool: The pool of buffers `float32[n + m]` (default: on the heap).
+        """
+        self.version = 0
+        self._optimizer = optimizer
+        self._pool = pool or Pool(len(initial))
+        self._committed = self._pool.take()
+        self._committed.array[:] = initial
+        self._pins: dict[int, tuple[Buffer, int]] = {}
+        self._replicas: dict[int, Buffer] = {}  # by worker, for its next reply
+
+    @property
+    def size(self) -> int:
+        """The number of elements of the vector, n + m."""
+        return self._pool.size
+
+    def release(self, buffer: Buffer) -> None:
+        """End a hold that a pull gave; the buffer may belong to a shard that this one has replaced."""
+        buffer.pool.drop(buffer)
+
+    def pin(self, number: int) -> None:
+        """Keep the committed version, to be pulled under `number` until `unpin`."""
+        self.unpin(number)
+        self._pins[number] = self._pool.hold(self._committed), self.version
+
+    def unpin(self, number: int) -> None:
+        """Release a pinned version."""
+        pinned = self._pins.pop(number, None)
+        if pinned is not None:
+            self._pool.drop(pinned[0])
+
+    def unpin_all(self) -> None:
+        """Release all pinned versions."""
+        for number in list(self._pins):
+            self.unpin(number)
+
+    def assign(self, weights: np.ndarray) -> None:
+        """Commit other weights `float32[n + m]` as the next version, without changing the optimizer's slots."""
+        spare = self._pool.take()
+        spare.array[:] = weights
+        self._commit(spare)
+
+    def pull_slot(self, name: str) -> tuple[Buffer, int]:
+        """Return a copy of an optimizer slot, `float32[n + m]` with m zeros, held as by `pull`, and the version.
+
+        Raises:
+            InvalidRequest: The optimizer has no such slot.
+        """
+        slot, copy = self._optimizer.slot(name), self._pool.take()
+        copy.array[: len(slot)], copy.array[len(slot) :] = slot, 0
+        return copy, self.version
+
+    def assign_slot(self, name: str, content: np.ndarray, step: int) -> None:
+        """Set an optimizer slot from `float32[n + m]`, and the number of updates that the optimizer has made.
+
+        Raises:
+            InvalidRequest: The optimizer has no such slot.
+        """
+        slot = self._optimizer.slot(name)
+        slot[:] = content[: len(slot)]
+        self._optimizer.step = step
+
+    def optimizer_state(self) -> dict[str, np.ndarray]:
+        """Return a copy of every optimizer slot, `float32[n]`, and of `step`."""
+        return self._optimizer.state()
+
+    def _pinned(self, number: int) -> tuple[Buffer, int]:
+        if number not in self._pins:
+            raise InvalidRequest(
+                f"weights must be pinned before they are pulled as pin {number}; pinned are {[*self._pins]}."
+            )
+        return self._pins[number]
+
+    def _drop_replica(self, worker: int) -> None:
+        replica = self._replicas.pop(worker, None)
+        if replica is not None:
+            self._pool.drop(replica)
+
+    def _commit(self, spare: Buffer) -> None:
+        self._pool.drop(self._committed)
+        self._committed = spare
+        self.version += 1
