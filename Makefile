@@ -1,6 +1,6 @@
-# The virtual environment is made on first use, and again when pyproject.toml changes.
-# ARGS goes to the command that a target runs:  make train ARGS="--workers 4 --epochs 3"
-# PYTHON names the interpreter to build .venv from; without it, a suitable one is looked for.
+# The virtual environment is created on first use and updated when pyproject.toml changes.
+# ARGS is passed to the command of a target:  make train ARGS="--workers 4 --epochs 3"
+# PYTHON is the interpreter for .venv; by default, a suitable one is searched for.
 
 VENV := .venv
 ARGS ?=
@@ -9,17 +9,18 @@ PYTHON ?=
 .PHONY: help train test test-slow browser-test bench chaos protos clean again compose-test
 
 help:
-	@echo 'make train    set up, and train the reference model on MNIST   (ARGS="--workers 4": see downpour train --help)'
-	@echo 'make test     set up, and run lint, types and the tests that take seconds each'
-	@echo 'make test-slow   set up, and run the other tests: conformance, kills, launchers, whole scripts'
-	@echo 'make browser-test   install Chromium where it is missing, and drive the dashboard in it'
-	@echo 'make bench    set up, and run the quick benchmarks: reports in bench-results/   (ARGS="speedup": one in full)'
-	@echo 'make compose-test   build the images, and train, scale and break with docker compose'
-	@echo 'make chaos    set up, and kill processes of running jobs a hundred times: nothing may be lost'
-	@echo 'make protos   write the stubs again from protos/parameter_server.proto'
-	@echo 'make clean    remove .venv, caches and build products; runs/ stays'
+	@echo 'make train         train the reference model on MNIST      (ARGS="--workers 4"; see downpour train --help)'
+	@echo 'make test          run the linter, the type checker and the fast tests'
+	@echo 'make test-slow     run the slow tests: conformance, killed processes, launchers, whole scripts'
+	@echo 'make browser-test  test the dashboard in Chromium, which is installed if it is missing'
+	@echo 'make bench         run the quick benchmarks, with reports in bench-results/   (ARGS="speedup": one in full)'
+	@echo 'make compose-test  build the images and test training, scaling and failures with docker compose'
+	@echo 'make chaos         kill processes of running jobs a hundred times and check that no update is lost'
+	@echo 'make protos        generate the stubs from protos/*.proto'
+	@echo 'make clean         remove .venv, caches and build products, but not runs/'
+	@echo 'Every target except clean and compose-test creates or updates .venv first.'
 
-# set -m: of the terminal's Ctrl-C only the command hears, which drains and exits 0; make itself would end with 130.
+# With `set -m`, Ctrl-C reaches only the command, which drains and exits with 0; make itself would exit with 130.
 train: $(VENV)/worker.stamp
 	@set -m 2>/dev/null; $(VENV)/bin/downpour train $(ARGS)
 
@@ -28,18 +29,18 @@ test: $(VENV)/dev.stamp
 	$(VENV)/bin/mypy --no-error-summary
 	$(VENV)/bin/pytest -n 2 -m "not slow and not browser" $(ARGS)
 
-# What takes minutes: every conformance row and its mutant, kills and restarts, whole scripts and launchers.
+# These take minutes: every conformance row and its mutant, kills and restarts, whole scripts and launchers.
 test-slow: $(VENV)/dev.stamp
 	$(VENV)/bin/pytest -n 2 -m slow $(ARGS)
 
-# The dashboard in a real browser: Debian's packages of Chromium and its driver, which are installed where they are missing.
+# Tests the dashboard in a browser. Debian's packages of Chromium and its driver are installed if they are missing.
 browser-test: $(VENV)/browser.stamp
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || \
 		{ apt-get update -qq && apt-get install -y -qq chromium chromium-driver; } || \
-		{ echo "browser-test: install the packages chromium and chromium-driver, then run this again" >&2; exit 1; }
+		{ echo "browser-test: the packages chromium and chromium-driver must be installed" >&2; exit 1; }
 	$(VENV)/bin/pytest -m browser tests/deploy/dashboard $(ARGS)
 
-# The quick set, a report of each in bench-results/; or one of them in full:  make bench ARGS="speedup --out DIR"
+# Runs the quick set with reports in bench-results/, or one benchmark in full:  make bench ARGS="speedup --out DIR"
 QUICK := kernels transport codecs gradient speedup staleness baselines
 bench: $(VENV)/dev.stamp
 ifneq ($(ARGS),)
@@ -51,7 +52,7 @@ else
 	done
 endif
 
-# Needs no .venv: the standard library, and an engine, which it starts if there is none.
+# Needs only the standard library and a container engine, which it starts if there is none.
 compose-test:
 	@$(or $(PYTHON),python3) -m downpour.deploy.compose_test $(ARGS)
 
@@ -59,7 +60,7 @@ chaos: $(VENV)/dev.stamp
 	@$(VENV)/bin/downpour bench chaos --kills 50 --seed 1 --shards 1 $(ARGS)
 	@$(VENV)/bin/downpour bench chaos --kills 50 --seed 2 --shards 2 $(ARGS)
 
-# From the root with -I., so that the stubs import each other as `from downpour.protos import ...`.
+# Runs at the root with -I., so that the stubs import each other as `from downpour.protos import ...`.
 protos: $(VENV)/dev.stamp
 	$(VENV)/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. \
 		downpour/protos/parameter_server.proto
@@ -72,7 +73,7 @@ clean:
 $(VENV)/%.stamp: pyproject.toml deploy/setup.sh
 	@PYTHON="$(PYTHON)" sh deploy/setup.sh $*
 
-# The scripts in a virtual environment name its folder, so a moved or copied tree needs its own.
+# The scripts of a virtual environment contain its path, so a moved or copied tree needs a new one.
 ifneq ($(shell cat $(VENV)/home 2>/dev/null),$(CURDIR))
 $(VENV)/worker.stamp $(VENV)/dev.stamp: again
 endif

@@ -1,6 +1,9 @@
-"""The command line, the launchers, and what they show to a person."""
+"""The command line, the launchers, and the views of a job.
 
-if __name__ != "downpour.deploy":  # its folder lies on sys.path: a second copy
+It may import `downpour.protos`, the settings of `ps` and `worker` and the registries of `worker`, never TensorFlow.
+"""
+
+if __name__ != "downpour.deploy":  # the parent folder is on sys.path, which would load the package a second time
     raise ImportError(
         f"the package must be imported as downpour.deploy; received {__name__}. Write: import downpour.deploy"
     )

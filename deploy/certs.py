@@ -1,8 +1,8 @@
-"""`downpour certs DIR`: what a small cluster needs to keep strangers out.
+"""`downpour certs DIR`: creates the TLS certificates and the access token of a cluster.
 
-An authority of the cluster's own signs one certificate for all servers and is then forgotten: its key is written
-nowhere, so there is nothing of it to steal, and new certificates come from a new run. Copy DIR to the machines of
-servers; machines of workers need only ca.pem and token.
+A certificate authority signs one certificate for all servers. Its private key is never written, so it cannot be stolen;
+a new run creates a new authority. Copy DIR to the machines of the servers; the machines of the workers need only ca.pem
+and token.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ TOKEN_BYTES = 32
 
 
 class CertsSettings(Settings):
-    """Make certificates and a token for the servers of a cluster."""
+    """Create TLS certificates and an access token for a cluster."""
 
     positional: ClassVar[tuple[str, ...]] = ("folder",)
 
-    folder: str = Field(min_length=1, description="folder to write to; must not hold certificates yet")
-    days: int = Field(365, ge=1, le=3650, description="how long the certificates hold")
+    folder: str = Field(min_length=1, description="folder to write to; must not contain certificates")
+    days: int = Field(365, ge=1, le=3650, description="days for which the certificates are valid")
 
 
 def certs(settings: CertsSettings) -> int:
-    """Writes the files; returns the exit status."""
+    """Write the files and return the exit status."""
     folder = Path(settings.folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         there = [name for name in (AUTHORITY, CERTIFICATE, KEY, TOKEN) if (folder / name).exists()]
         if there:
-            return _fail(f"FOLDER must hold no certificates yet; {folder} holds {', '.join(there)}. Choose another.")
+            return _fail(f"FOLDER must not contain certificates; {folder} has {', '.join(there)}. Choose another.")
         for name, content in _files(settings.days).items():
             _write(folder / name, content, 0o600 if name in (KEY, TOKEN) else 0o644)
     except ImportError as error:
-        return _fail(f"needs the package cryptography ({error}): install downpour[certs]")
+        return _fail(f"the package cryptography must be installed ({error}). Run: pip install 'downpour-ps[certs]'")
     except OSError as error:
-        return _fail(f"FOLDER must be one that can be written; {error.filename}: {error.strerror}")
-    print(f"{folder}: {AUTHORITY}, {CERTIFICATE}, {KEY}, {TOKEN}; they hold for {settings.days} days")
-    print(f"servers and workers: --tls-dir {folder} (workers need {AUTHORITY} and {TOKEN} only)")
+        return _fail(f"FOLDER must be writable; {error.filename}: {error.strerror}")
+    print(f"{folder}: {AUTHORITY}, {CERTIFICATE}, {KEY}, {TOKEN}; valid for {settings.days} days")
+    print(f"start servers and workers with --tls-dir {folder} (workers need only {AUTHORITY} and {TOKEN})")
     return 0
 
 

@@ -21,7 +21,7 @@ OF_OPTIMIZER = (*JobSettings.groups["optimizer"], "schedule")
 
 
 def known_model(value: str) -> str:
-    """Accepts a name of the registry, or `module:function` where the module can be found."""
+    """Return `value` if it is a name of the registry, or `module:function` of a module that can be found."""
     module, colon, function = value.partition(":")
     if not colon:
         if value not in MODELS:
@@ -30,52 +30,52 @@ def known_model(value: str) -> str:
         return value
     if not (function.isidentifier() and all(part.isidentifier() for part in module.split("."))):
         raise ValueError("must be module:function, both of them Python names")
-    # The top-level package alone is looked for: to look inside it would import it, and TensorFlow with it.
+    # Only the top-level package is looked up: a lookup inside it would import it, and TensorFlow with it.
     if importlib.machinery.PathFinder.find_spec(module.split(".")[0], [os.getcwd(), *sys.path]) is None:
-        raise ValueError(f"must name a module that can be found from {os.getcwd()} or in the Python path")
+        raise ValueError(f"must name a module that can be found in {os.getcwd()} or on the Python path")
     return value
 
 
 def known_dataset(value: str) -> str:
-    """Accepts a name of the registry, or the path of an `.npz` file that exists."""
+    """Return `value` if it is a name of the registry, or the path of an existing `.npz` file."""
     if value in DATASETS:
         return value
     if not value.endswith(".npz"):
         near = did_you_mean(value, DATASETS)
         raise ValueError(f"must be one of {', '.join(DATASETS)}{near}, or the path of an .npz file")
     _check_file(
-        value, "Write one with numpy.savez(PATH, x_train=…, y_train=…, x_test=…, y_test=…), or correct the path"
+        value, "Create one with numpy.savez(PATH, x_train=…, y_train=…, x_test=…, y_test=…), or correct the path"
     )
     return value
 
 
 def _check_file(value: str, advice: str) -> None:
-    """Raises ValueError unless a path is that of a file."""
+    """Raise ValueError unless `value` is the path of a file."""
     path = Path(value)
     if not path.is_file():
-        there = "that is a folder:" if path.is_dir() else "there is none at"
-        raise ValueError(f"must be a file; {there} {path.absolute()}. {advice}")
+        state = "is a folder" if path.is_dir() else "does not exist"
+        raise ValueError(f"must be a file; {path.absolute()} {state}. {advice}")
 
 
 def known_weights(value: str | None) -> str | None:
-    """Accepts the path of a file of Keras's."""
+    """Return the absolute path of a `.keras` or `.weights.h5` file that exists."""
     if value is None:
         return None
     if not value.endswith((".keras", ".weights.h5")):
         raise ValueError("must be the path of a .keras or .weights.h5 file")
-    _check_file(value, "Correct the path, or leave it out to begin with new weights")
+    _check_file(value, "Correct the path, or omit it to start from new weights")
     return str(Path(value).absolute())
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 class TrainSettings(JobSettings, AccessSettings, LogSettings):
-    """A job on a local cluster: one process per server shard and per worker."""
+    """Settings of a training on a local cluster with one process per server shard and per worker."""
 
     groups: ClassVar[dict[str, tuple[str, ...]]] = {
         **JobSettings.groups,
@@ -90,37 +90,39 @@ class TrainSettings(JobSettings, AccessSettings, LogSettings):
     )
     dataset: Annotated[str, AfterValidator(known_dataset)] = Field(
         "mnist",
-        description=f"{', '.join(DATASETS)}, or the path of an .npz with x_train, y_train, x_test, y_test",
+        description=f"{', '.join(DATASETS)}, or the path of an .npz file with x_train, y_train, x_test, y_test",
     )
     weights: Annotated[str | None, AfterValidator(known_weights)] = Field(
-        None, description="file of weights to begin with: .keras or .weights.h5; layers of other shapes begin anew"
+        None, description="initial weights: a .keras or .weights.h5 file; layers of other shapes are initialised anew"
     )
     workers: int = Field(
         default_factory=lambda: max(2, cores()),
         ge=1,
         le=1024,
-        description="worker processes (default: the number of cores, at least 2)",
+        description="number of worker processes (default: the number of cores, at least 2)",
     )
-    threads: int = Field(1, ge=1, le=1024, description="TensorFlow's threads in each worker")
-    xla: Literal["auto", "on", "off"] = Field("auto", description="compile the gradient with XLA; auto times both")
-    worker_restarts: int = Field(3, ge=0, description="times that a worker which dies is started again")
+    threads: int = Field(1, ge=1, le=1024, description="TensorFlow threads of each worker")
+    xla: Literal["auto", "on", "off"] = Field(
+        "auto", description="compile the gradient with XLA; auto uses the faster of both"
+    )
+    worker_restarts: int = Field(3, ge=0, description="number of times that a worker is restarted after it died")
     server_restarts: int = Field(
-        3, ge=0, description="times that a server which dies is started again from its last checkpoint"
+        3, ge=0, description="number of times that a server is restarted from its latest checkpoint after it died"
     )
-    runs_dir: str = Field("runs", min_length=1, description="folder of the run directories")
+    runs_dir: str = Field("runs", min_length=1, description="parent folder of the run directories")
     metrics_port: int | None = Field(
-        None, ge=0, lt=65536, description="port of shard 0 on which Prometheus fetches metrics"
+        None, ge=0, lt=65536, description="port of shard 0 that serves metrics to Prometheus"
     )
     tensorboard: bool = Field(True, description="write event files for TensorBoard into the run directory")
     resume: str | None = Field(
-        None, description="run directory to go on with, from its last checkpoint; its settings hold"
+        None, description="run directory to resume from its latest checkpoint, with its settings"
     )
-    verbose: bool = Field(False, description="show every worker")
+    verbose: bool = Field(False, description="show one line per worker")
 
     @model_validator(mode="before")
     @classmethod
     def _recommended(cls, given: Any) -> Any:
-        """What the model's figure was reached with, where nothing else is said; another optimizer has its own."""
+        """Add the recommended settings of the model; those of its optimizer only if the optimizer is the same."""
         if not isinstance(given, dict):
             return given
         row = MODELS.get(str(given.get("model", cls.model_fields["model"].default)))
@@ -131,42 +133,42 @@ class TrainSettings(JobSettings, AccessSettings, LogSettings):
 
 
 class StatusSettings(AccessSettings):
-    """What a running job is doing."""
+    """Settings of `downpour status`."""
 
     positional: ClassVar[tuple[str, ...]] = ("address",)
 
-    address: Address = Field(description="HOST:PORT of the job's coordinator, as the server announced it")
+    address: Address = Field(description="HOST:PORT of the job's coordinator, which is server 0")
     json_: bool = Field(False, description="print one JSON object")
-    watch: bool = Field(False, description="go on until the job ends")
-    every_s: float = Field(1.0, ge=0.1, le=3600, description="time between two looks with --watch")
-    timeout_s: float = Field(5.0, gt=0, le=600, description="deadline for an answer")
-    serve: Address | None = Field(None, description="answer with JSON over HTTP at HOST:PORT until the job ends")
+    watch: bool = Field(False, description="follow the job until it ends")
+    every_s: float = Field(1.0, ge=0.1, le=3600, description="seconds between two updates with --watch and --serve")
+    timeout_s: float = Field(5.0, gt=0, le=600, description="deadline of a request to the coordinator")
+    serve: Address | None = Field(None, description="serve the status as JSON over HTTP at HOST:PORT")
 
 
 class HealthSettings(AccessSettings):
-    """Whether a server is there and serves."""
+    """Check whether a server answers and is serving."""
 
     positional: ClassVar[tuple[str, ...]] = ("address",)
 
     address: Address = Field(description="HOST:PORT of the server")
-    timeout_s: float = Field(4.0, gt=0, le=600, description="deadline for an answer")
+    timeout_s: float = Field(4.0, gt=0, le=600, description="deadline of the request")
 
 
 class EvaluateSettings(Settings):
-    """Loss and accuracy of a trained model on a test set."""
+    """Settings of `downpour evaluate`."""
 
     positional: ClassVar[tuple[str, ...]] = ("run",)
 
     run: str = Field(description="run directory, or a .keras file")
-    dataset: str | None = Field(None, description="data to evaluate on (default: the run's; of a file, mnist)")
-    loss: str | None = Field(None, description="loss, by Keras's name, for a file (default: the run's model's)")
+    dataset: str | None = Field(None, description="dataset (default: that of the run; for a file, mnist)")
+    loss: str | None = Field(None, description="Keras's name of the loss, for a file (default: that of the run)")
 
 
 class ExportCommandSettings(Settings):
-    """A trained model in the format of another program."""
+    """Settings of `downpour export`."""
 
     positional: ClassVar[tuple[str, ...]] = ("run",)
 
     run: str = Field(description="run directory, or a .keras file")
-    format: Literal["keras", "savedmodel", "tflite"] = Field("keras", description="what to write")
-    to: str | None = Field(None, description="path to write to (default: beside the run's model)")
+    format: Literal["keras", "savedmodel", "tflite"] = Field("keras", description="output format")
+    to: str | None = Field(None, description="output path (default: next to the model of the run)")

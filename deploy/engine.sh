@@ -1,23 +1,23 @@
 #!/bin/sh
-# A container engine and a base image, on a machine that may have neither nor any registry to pull from.
+# Provides a container engine and a base image on a machine that may have neither of them nor access to a registry.
 #
-#     deploy/engine.sh start DIR    prints nothing where an engine answers; else starts one that lives in DIR
+#     deploy/engine.sh start DIR    prints nothing if an engine answers; otherwise starts one with its files in DIR
 #                                   (as root, from Debian's packages) and prints DOCKER_HOST=...
-#     deploy/engine.sh base NAME    makes sure of the image NAME with Python 3.11: there, pulled, or else built
-#                                   from Debian 12's packages; prints the name of the image to build upon
-#     deploy/engine.sh stop DIR     ends the engine of DIR, if there is one, and removes DIR
+#     deploy/engine.sh base NAME    provides the image NAME with Python 3.11, which exists, is pulled, or is built from
+#                                   Debian 12's packages; prints the name of the base image to use
+#     deploy/engine.sh stop DIR     stops the engine of DIR, if there is one, and removes DIR
 #
-# Wherever this machine has its own certificate bundle for pip, the image to build upon has it too.
+# If this machine has a certificate bundle for pip, the base image contains it as well.
 set -eu
 
-say() { printf 'engine: %s\n' "$*" >&2; }
-fail() { say "$@"; exit 1; }
+log() { printf 'engine: %s\n' "$*" >&2; }
+fail() { log "$@"; exit 1; }
 answers() { docker info >/dev/null 2>&1; }
 
 install_packages() {
-    [ "$(id -u)" = 0 ] || fail "needs $*; run as root, or install them: apt install $*"
-    command -v apt-get >/dev/null || fail "needs $*, and there is no apt-get to install them with"
-    say "installing $*"
+    [ "$(id -u)" = 0 ] || fail "$* must be installed. Run as root, or install them: apt install $*"
+    command -v apt-get >/dev/null || fail "$* must be installed, and apt-get was not found. Install them."
+    log "installing $*"
     export DEBIAN_FRONTEND=noninteractive
     { apt-get install -y --no-install-recommends "$@" || { apt-get update && apt-get install -y --no-install-recommends "$@"; }; } \
         >&2 </dev/null || fail "could not install $*"
@@ -27,9 +27,9 @@ start() {
     dir=$1
     if command -v docker >/dev/null && answers; then return; fi
     command -v dockerd >/dev/null || install_packages docker.io docker-compose iptables
-    [ "$(id -u)" = 0 ] || fail "no engine answers, and only root can start one"
+    [ "$(id -u)" = 0 ] || fail "no engine answers, and only root can start one. Run as root, or start an engine."
     mkdir -p "$dir"
-    # Its own folder for everything: nothing of an engine that this machine may have is touched.
+    # All files are in a separate folder, so that an engine that this machine may have is not affected.
     setsid nohup dockerd --data-root "$dir/data" --exec-root "$dir/exec" --pidfile "$dir/dockerd.pid" \
         --host "unix://$dir/docker.sock" >"$dir/dockerd.log" 2>&1 </dev/null &
     export DOCKER_HOST="unix://$dir/docker.sock"
@@ -43,7 +43,7 @@ start() {
         fi
         sleep 1
     done
-    say "started an engine in $dir"
+    log "started an engine in $dir"
     echo "DOCKER_HOST=$DOCKER_HOST"
 }
 
@@ -56,17 +56,17 @@ stop() {
         waited=0
         while [ -d "/proc/$pid" ] && [ "$waited" -lt 60 ]; do waited=$((waited + 1)); sleep 1; done
     fi
-    # What a killed engine leaves mounted; without this the folder could not be removed.
+    # A killed engine leaves file systems mounted, with which the folder could not be removed.
     awk -v dir="$dir/" 'index($2, dir) == 1 { print $2 }' /proc/mounts | sort -r | xargs -r umount 2>/dev/null || true
     rm -rf "$dir"
-    say "ended the engine of $dir"
+    log "stopped the engine of $dir"
 }
 
-# Debian 12 has Python 3.11, as the image of that name does.
-stand_in() {
+# Debian 12 has Python 3.11, like the image that this one replaces.
+build_substitute() {
     command -v debootstrap >/dev/null || install_packages debootstrap
-    [ "$(id -u)" = 0 ] || fail "$1 cannot be pulled, and only root can make a stand-in for it"
-    say "$1 cannot be pulled: making a stand-in from Debian 12's packages (takes minutes)"
+    [ "$(id -u)" = 0 ] || fail "$1 cannot be pulled, and only root can build a substitute. Run as root."
+    log "$1 cannot be pulled: building a substitute from Debian 12's packages (takes minutes)"
     root=$(mktemp -d)
     debootstrap --variant=minbase --include=python3,python3-venv,python3-pip,ca-certificates bookworm "$root" \
         >"$root.log" 2>&1 || { tail -n 20 "$root.log" >&2; rm -rf "$root"; fail "debootstrap failed; its last lines are above"; }
@@ -78,7 +78,7 @@ stand_in() {
 
 base() {
     name=$1
-    docker image inspect "$name" >/dev/null 2>&1 || docker pull --quiet "$name" >&2 2>/dev/null || stand_in "$name"
+    docker image inspect "$name" >/dev/null 2>&1 || docker pull --quiet "$name" >&2 2>/dev/null || build_substitute "$name"
     bundle=${PIP_CERT:-${REQUESTS_CA_BUNDLE:-${SSL_CERT_FILE:-}}}
     if [ -z "$bundle" ] || [ ! -f "$bundle" ]; then
         echo "$name"
@@ -87,8 +87,8 @@ base() {
     context=$(mktemp -d)
     cp "$bundle" "$context/bundle.pem"
     printf 'FROM %s\nCOPY bundle.pem /etc/ssl/machine.pem\nENV PIP_CERT=/etc/ssl/machine.pem\n' "$name" >"$context/Dockerfile"
-    # --pull would ask a registry for an image that only this machine has.
-    docker build --quiet --tag downpour-base "$context" >&2 || { rm -rf "$context"; fail "could not build upon $name"; }
+    # Without --pull, which would request an image from a registry that only this machine has.
+    docker build --quiet --tag downpour-base "$context" >&2 || { rm -rf "$context"; fail "could not build from $name"; }
     rm -rf "$context"
     echo downpour-base
 }

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Usage: deploy/setup.sh EXTRA
-# Makes .venv where there is none that works, installs downpour[EXTRA] in it (editable), leaves a stamp for make.
-# EXTRA: worker (to train) or dev (that, benchmarks and all checks). PYTHON: the interpreter to use.
+# Creates .venv if there is no working one, installs downpour-ps[EXTRA] in it (editable), and writes a stamp for make.
+# EXTRA: worker (for training) or dev (in addition, benchmarks and all checks). PYTHON: the interpreter to use.
 set -eu
 cd "$(dirname "$0")/.."
 home=$(pwd -P)
@@ -13,10 +13,10 @@ trap 'rm -f "$log"' EXIT
 say() { printf 'setup: %s\n' "$*" >&2; }
 fail() { say "$@"; exit 1; }
 
-# Runs a command in silence; what it said is shown by the caller when nothing else helps.
+# Runs a command with its output in the log, which the caller prints after a failure.
 quietly() { "$@" >>"$log" 2>&1 </dev/null; }
 
-# Whether an interpreter satisfies requires-python of pyproject.toml.
+# Tests whether an interpreter satisfies requires-python of pyproject.toml.
 suits() {
     "$1" - 2>/dev/null <<'END'
 import re, sys
@@ -33,10 +33,10 @@ find_python() {
     done
     if [ -n "${PYTHON:-}" ]; then
         fail "PYTHON must be an interpreter with version $bounds (TensorFlow has no packages for others). Received:" \
-            "$PYTHON ($("$PYTHON" --version 2>&1 || true)). Leave PYTHON out to have one looked for."
+            "$PYTHON ($("$PYTHON" --version 2>&1 || true)). Omit PYTHON to search for one."
     fi
-    fail "needs Python $bounds (TensorFlow has no packages for others); found: $(python3 --version 2>&1 || true)." \
-        "Install one, or name it: make PYTHON=/path/to/python3.12"
+    fail "Python $bounds must be installed (TensorFlow has no packages for others). Found:" \
+        "$(python3 --version 2>&1 || true). Install one, or pass its path: make PYTHON=/path/to/python3.12"
 }
 
 has_pip() { quietly "$venv/bin/python" -m pip --version; }
@@ -45,7 +45,7 @@ has_pip() { quietly "$venv/bin/python" -m pip --version; }
 make_venv() {
     if ! quietly "$python" -m venv --clear --without-pip "$venv"; then
         cat "$log" >&2
-        fail "$python could not make $venv. On Debian or Ubuntu: apt install python3-venv"
+        fail "$python could not create $venv. On Debian or Ubuntu: apt install python3-venv"
     fi
     quietly "$venv/bin/python" -m ensurepip --default-pip || true
     if has_pip; then return; fi
@@ -58,10 +58,10 @@ make_venv() {
     if quietly "$python" -m pip --version; then tail -n 20 "$log" >&2; fi
     fail "$python has no working ensurepip or pip, so packages cannot be installed." \
         "On Debian or Ubuntu: apt install python3-venv (or python$("$python" -c \
-        'import sys; print("%d.%d" % sys.version_info[:2])')-venv), then run this again."
+        'import sys; print("%d.%d" % sys.version_info[:2])')-venv), then repeat the command."
 }
 
-# Two makes at once: the second waits, and finds the work done. The lock ends with this process.
+# A second make that runs at the same time waits, and finds the work done. The lock ends with this process.
 if command -v flock >/dev/null; then
     exec 9<pyproject.toml
     flock 9
@@ -73,13 +73,13 @@ fi
 
 if [ -n "$moved" ] || ! suits "$venv/bin/python" || ! has_pip; then
     find_python
-    say "making $venv with $("$python" --version 2>&1)"
+    say "creating $venv with $("$python" --version 2>&1)"
     make_venv
 fi
-say "installing downpour[$extra] in $venv (TensorFlow is large: the first time takes minutes)"
+say "installing downpour-ps[$extra] in $venv (TensorFlow is large: the first installation takes minutes)"
 if ! quietly "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --editable ".[$extra]"; then
     tail -n 30 "$log" >&2
-    fail "pip could not install downpour[$extra]; its last lines are above. Run this again to go on."
+    fail "pip could not install downpour-ps[$extra]; its last lines are above. Repeat the command to retry."
 fi
 printf '%s\n' "$home" >"$venv/home"
 touch "$venv/$extra.stamp"

@@ -1,6 +1,6 @@
-"""`downpour evaluate` and `downpour export`: what can be done with a run, or with a file of Keras's.
+"""`downpour evaluate` and `downpour export`: evaluate or convert the model of a run, or a `.keras` file.
 
-TensorFlow stays out of this process: it turns into one that has it.
+This process never loads TensorFlow; it replaces itself by a process that does.
 """
 
 from __future__ import annotations
@@ -18,50 +18,50 @@ SUFFIX = {"keras": ".keras", "savedmodel": "", "tflite": ".tflite"}
 
 
 class NoModel(Exception):
-    """There is no trained model at the place that was named."""
+    """There is no trained model at the given path."""
 
 
 def evaluate(settings: EvaluateSettings) -> NoReturn:
-    """Becomes a process that evaluates; the data are those of the run, where nothing else is said."""
-    file, facts = find(settings.run)
-    dataset = settings.dataset or facts.get("dataset") or "mnist"
+    """Replace this process by one that evaluates a model, by default on the dataset of its run."""
+    file, summary = find(settings.run)
+    dataset = settings.dataset or summary.get("dataset") or "mnist"
     flags = [f"--file={file}", f"--dataset={dataset}"]
-    if facts.get("model"):
-        flags.append(f"--model={facts['model']}")
+    if summary.get("model"):
+        flags.append(f"--model={summary['model']}")
     if settings.loss:
         flags.append(f"--loss={settings.loss}")
-    become("downpour.worker.examine", flags)
+    replace_process("downpour.worker.examine", flags)
 
 
 def export(settings: ExportCommandSettings) -> NoReturn:
-    """Becomes a process that writes the model in another format, beside the original where nothing else is said."""
+    """Replace this process by one that writes a model in another format, by default next to the original."""
     file, _ = find(settings.run)
     to = settings.to or str(file.with_name(file.stem + "-export" + SUFFIX[settings.format]))
-    become("downpour.worker.export", [f"--file={file}", f"--format={settings.format}", f"--to={to}"])
+    replace_process("downpour.worker.export", [f"--file={file}", f"--format={settings.format}", f"--to={to}"])
 
 
 def find(run: str) -> tuple[Path, dict[str, Any]]:
-    """The `.keras` file of a run directory, or the file itself, and what the run's summary says.
+    """Return the `.keras` file of a run directory with the run's summary, or a file itself with an empty dict.
 
     Raises:
-        NoModel: There is none.
+        NoModel: The path contains no trained model.
     """
     path = Path(run)
     if path.is_dir():
         file = path / "model.keras"
         if not file.is_file():
-            raise NoModel(f"{path} must be a run that has ended well; received one without model.keras")
+            raise NoModel(f"RUN must be a run that ended successfully; {path} has no model.keras")
         try:
-            facts = json.loads((path / "summary.json").read_text())
+            summary = json.loads((path / "summary.json").read_text())
         except (OSError, ValueError):
-            facts = {}
-        return file, facts if isinstance(facts, dict) else {}
+            summary = {}
+        return file, summary if isinstance(summary, dict) else {}
     if not path.is_file():
-        raise NoModel(f"RUN must be a run directory or a .keras file; there is nothing at {path.absolute()}")
+        raise NoModel(f"RUN must be a run directory or a .keras file; {path.absolute()} does not exist")
     return path, {}
 
 
-def become(module: str, flags: list[str]) -> NoReturn:
-    """Turns this process into `python -m module`."""
+def replace_process(module: str, flags: list[str]) -> NoReturn:
+    """Replace this process by `python -m module` with `flags`."""
     environment = {**os.environ, "PYTHONPATH": python_path(os.environ.get("PYTHONPATH", ""))}
     os.execve(sys.executable, [sys.executable, "-P", "-m", module, *flags], environment)

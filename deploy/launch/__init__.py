@@ -1,4 +1,4 @@
-"""The local launcher: a plan of processes, the processes, and how they end.
+"""The local launcher: the plan of a cluster's processes, the processes themselves, and their supervision.
 
-It imports `downpour.protos`, `ps.config`, `worker.config`, `deploy.config` and `deploy.view`.
+It may import `deploy.view`, `deploy.config`, `downpour.protos` and the settings of `ps` and `worker`.
 """

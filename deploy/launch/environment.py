@@ -17,7 +17,7 @@ DISTRIBUTION = "downpour-ps"
 def python_path(inherited: str) -> str:
     """Return the `PYTHONPATH` with which a child process finds this copy of the package.
 
-    An installed copy, editable or not, needs none: the project's folders must not shadow a user's own modules.
+    An installed copy, editable or not, needs none. The project's folders must not shadow a user's modules.
     """
     root = Path(downpour.__file__).resolve().parent.parent
     places = inherited.split(os.pathsep) if inherited else []
@@ -27,7 +27,7 @@ def python_path(inherited: str) -> str:
 
 
 def _is_installed_from(root: Path) -> bool:
-    """Whether pip has installed the package from a folder in editable mode."""
+    """Return whether pip has installed the package from `root` in editable mode."""
     try:
         origin = json.loads(distribution(DISTRIBUTION).read_text("direct_url.json") or "{}")
     except (PackageNotFoundError, ValueError):
@@ -37,12 +37,12 @@ def _is_installed_from(root: Path) -> bool:
 
 
 def child_environment(inherited: Mapping[str, str], own: Mapping[str, str], hidden: Collection[str]) -> dict[str, str]:
-    """What a process of the plan finds in its environment.
+    """Return the environment of a child process.
 
     Args:
-        inherited: the launcher's own environment.
-        own: what the plan says for this process; wins over what is inherited.
-        hidden: variables that the child must not see.
+        inherited: The environment of the launcher.
+        own: Variables of this process, which take precedence over the inherited ones.
+        hidden: Names of inherited variables that are left out.
     """
     kept = {name: value for name, value in inherited.items() if name.upper() not in hidden}
     path = python_path(inherited.get("PYTHONPATH", ""))

@@ -1,7 +1,7 @@
-"""The local launcher: the processes of a plan on this machine, supervised until the job has ended.
+"""The local launcher: starts the processes of a plan on this machine and supervises them until the job has ended.
 
-Every process ends with the launcher, however that ends (see child.py). Exit status: 0 when the job ended
-or was drained, 1 when it failed, 130 when it was stopped at once.
+Every process ends with the launcher, however the launcher ends (see child.py). The exit status is 0 if the job ended
+or was drained, 1 if it failed, and 130 if it was stopped immediately.
 """
 
 from __future__ import annotations
@@ -9,14 +9,12 @@ from __future__ import annotations
 import math
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 
 from downpour.deploy.config import TrainSettings
 from downpour.deploy.launch.outcome import conclude, explain
@@ -25,31 +23,32 @@ from downpour.deploy.launch.processes import ON_PURPOSE, POLL_S, LifeLine, Proce
 from downpour.deploy.launch.resume import CannotResume, resumed
 from downpour.deploy.launch.run_dir import make_run_dir
 from downpour.deploy.launch.scratch import Scratch
-from downpour.deploy.view.terminal import Screen, open_screen, silence
+from downpour.deploy.launch.signals import StopRequests
+from downpour.deploy.view.terminal import Screen, open_screen
 from downpour.deploy.view.watcher import Watcher
 
-ANNOUNCE_S = 60.0  # for a server to say where it listens
+ANNOUNCE_S = 60.0  # for a server to announce its address
 DRAIN_TIMEOUT_S = 7.0  # default of --drain-timeout-s; with what follows, all are gone within 10 s
-ANSWER_S = 0.5  # for a server whose job was not saved in time to say so
-ENDING_S = 20.0  # for the coordinator to write the run once the last worker has left
-LEAVE_S = 5.0  # for the others to exit after the coordinator
+ANSWER_S = 0.5  # for a server to report that the job was not saved in time
+ENDING_S = 20.0  # for the coordinator to write the run after the last worker has left
+LEAVE_S = 5.0  # for the other processes to exit after the coordinator
 GRACE_S = 1.0  # from SIGTERM to SIGKILL
 TICK_S = 0.1
 INTERRUPTED = 130
-ASKED = "a person asked for the end"
+DRAIN_REASON = "the user requested it"
 EXIT_USAGE = 2
 
 
 class LaunchFailed(Exception):
-    """The job cannot go on; the message says why."""
+    """The job cannot continue; the message gives the reason."""
 
 
 class StopNow(Exception):
-    """A person asked for the end at once."""
+    """The user requested that the job stops immediately."""
 
 
 def train(settings: TrainSettings) -> int:
-    """`downpour train`: runs the job and returns the exit status."""
+    """Run the job of `downpour train` and return the exit status."""
     resuming = settings.resume is not None
     try:
         if resuming:
@@ -62,14 +61,14 @@ def train(settings: TrainSettings) -> int:
         return EXIT_USAGE
     except OSError as failure:
         reason = f"{failure.strerror}: {failure.filename}"
-        print(f"downpour train: --runs-dir must be a folder that can be written; {reason}", file=sys.stderr)
+        print(f"downpour train: --runs-dir must be a writable folder; {reason}", file=sys.stderr)
         return 1
     specs = plan(settings, str(run_dir), resume=resuming)
     return Launcher(specs, run_dir, open_screen(settings.verbose), settings.drain_timeout_s).run()
 
 
 class Launcher:
-    """Starts the processes of a plan and sees them to their end."""
+    """Starts the processes of a plan, restarts those that die, and ends them with the job."""
 
     def __init__(
         self, specs: Sequence[ProcessSpec], run_dir: Path, screen: Screen, drain_timeout_s: float = DRAIN_TIMEOUT_S
@@ -86,23 +85,22 @@ class Launcher:
         self._run_dir = run_dir
         self._screen = screen
         self._drain_s = drain_timeout_s + ANSWER_S
-        self._line = LifeLine()
+        self._lifeline = LifeLine()
         self._addresses: dict[str, str] = {}
         self._processes: dict[str, Process] = {}
         self._scratch: Scratch | None = None
         self._restarts: dict[str, int] = {}
-        self._given_up: dict[str, str] = {}  # workers that are not started again -> why
+        self._given_up: dict[str, str] = {}  # workers that are not restarted -> reason
         self._watcher: Watcher | None = None
-        self._signals = 0
-        self._woken = threading.Event()
-        self._failed = False  # what comes of ending the others is no news
+        self._stops = StopRequests()
+        self._failed = False  # then the notes are only consequences of ending the other processes
         self._drain_deadline: float | None = None
         self._ending_deadline: float | None = None
 
     def run(self) -> int:
-        """Runs the job; returns the exit status. No process is left when it returns, or raises."""
-        with self._signal_handlers():
-            with suppress(OSError):  # else the children use whatever place they find
+        """Run the job and return the exit status. No process is left when this method returns or raises."""
+        with self._stops.handled():
+            with suppress(OSError):  # without it, the children use the default folder for temporary files
                 self._scratch = Scratch()
             try:
                 code = self._outcome()
@@ -110,7 +108,7 @@ class Launcher:
                 kill(self._processes.values())
                 if self._scratch is not None:
                     self._scratch.close()
-                self._line.close()
+                self._lifeline.close()
                 self._show()
                 if self._watcher is not None:
                     self._watcher.close()
@@ -124,7 +122,7 @@ class Launcher:
             self._start()
             self._supervise()
         except StopNow:
-            self._stop_at_once()
+            self._stop_now()
             return INTERRUPTED
         except LaunchFailed as failure:
             self._show()
@@ -149,34 +147,34 @@ class Launcher:
         if self._scratch is not None and not spec.foreign:
             spec = replace(spec, env={**spec.env, "TMPDIR": str(self._scratch.path)})
             kept = (self._scratch.holding,)
-        process = Process(spec, self._addresses, self._run_dir / "logs", self._line, kept)
+        process = Process(spec, self._addresses, self._run_dir / "logs", self._lifeline, kept)
         self._processes[spec.name] = process
 
     def _await_address(self, server: Process) -> str:
         deadline = time.monotonic() + ANNOUNCE_S
-        while (said := server.announcement()) is None:
+        while (announcement := server.announcement()) is None:
             if server.code is not None:
-                raise LaunchFailed(f"{server.spec.name} {server.ending()} before it listened")
+                raise LaunchFailed(f"{server.spec.name} {server.ending()} before it announced its address")
             if time.monotonic() > deadline:
-                raise LaunchFailed(f"{server.spec.name} did not say where it listens within {ANNOUNCE_S:.0f} s")
-            if self._signals:  # there is nothing to drain yet
+                raise LaunchFailed(f"{server.spec.name} did not announce its address within {ANNOUNCE_S:.0f} s")
+            if self._stops.count:  # there is nothing to drain yet
                 raise StopNow
             time.sleep(POLL_S)
-        return str(said["address"])
+        return str(announcement["address"])
 
     # ------------------------------------------------------------------------------------ supervise
 
     def _supervise(self) -> None:
-        """Returns when the job has ended well.
+        """Return when the job has ended successfully.
 
         Raises:
-            LaunchFailed: when it cannot go on.
-            StopNow: when a person wants it to end at once.
+            LaunchFailed: The job cannot continue.
+            StopNow: The user requested that the job stops immediately.
         """
         while not self._ended():
-            self._woken.wait(TICK_S)
+            self._stops.changed.wait(TICK_S)
             self._show()
-            self._heed_signals()
+            self._handle_stop_requests()
             self._check_workers()
             self._check_deadlines()
         left_s = (self._drain_deadline or math.inf) - time.monotonic()
@@ -185,25 +183,25 @@ class Launcher:
         self._ended()
 
     def _ended(self) -> bool:
-        """Whether the coordinator has ended well; it is the last to leave, but for the other servers."""
+        """Return whether the coordinator has ended successfully; all workers end before it."""
         for process in list(self._role("ps")):
             if process.code:
                 self._server_died(process)
         return self._processes["ps-0"].code == 0
 
     def _server_died(self, process: Process) -> None:
-        """Starts a server again where it was; it goes on from its last checkpoint, and the workers find it there.
+        """Restart a server at its address; it resumes from its latest checkpoint, and the workers reconnect.
 
         Raises:
-            LaunchFailed: when it ended on purpose, too often, or while the job was drained.
+            LaunchFailed: The server stopped on purpose, died too often, or died while the job was drained.
         """
         spec, count = process.spec, self._restarts.get(process.spec.name, 0) + 1
         if process.code not in ON_PURPOSE and count <= spec.restarts and self._drain_deadline is None:
             self._restarts[spec.name] = count
-            self._screen.note(f"{spec.name} {process.ending()}; started again ({count} of {spec.restarts})")
+            self._screen.note(f"{spec.name} {process.ending()}; restarted ({count} of {spec.restarts})")
             self._spawn(spec.again(self._addresses.get(spec.name)))
             return
-        wait(self._role("worker"), 0.5)  # they may know better why
+        wait(self._role("worker"), 0.5)  # their last lines may give the reason
         self._note_endings()
         raise LaunchFailed(f"{process.spec.name} {process.ending()}")
 
@@ -216,8 +214,8 @@ class Launcher:
             count = self._restarts.get(name, 0) + 1
             self._restarts[name] = count
             why = f": {process.reason()}" if process.code > 0 else ""
-            again = f"started again ({count} of {process.spec.restarts})"
-            self._screen.note(f"{name} {process.ending()}{why}; {again}")
+            restarted = f"restarted ({count} of {process.spec.restarts})"
+            self._screen.note(f"{name} {process.ending()}{why}; {restarted}")
             self._spawn(process.spec)
         if all(process.code is not None for process in self._role("worker")):
             if len(self._given_up) == len(list(self._role("worker"))):
@@ -225,11 +223,11 @@ class Launcher:
             self._begin_ending()
 
     def _begin_ending(self) -> None:
-        """From now on the coordinator has a deadline."""
+        """Set the deadline by which the coordinator must end."""
         self._ending_deadline = self._ending_deadline or time.monotonic() + ENDING_S
 
     def _note_endings(self) -> None:
-        """Gives up the workers that are not to be started again."""
+        """Record and show the workers that are not restarted."""
         for process in self._role("worker"):
             name, code = process.spec.name, process.code
             if not code or name in self._given_up:
@@ -237,7 +235,7 @@ class Launcher:
             if code in ON_PURPOSE:
                 reason = f"stopped: {process.reason().removeprefix('downpour worker: ')}"
             elif self._drain_deadline is not None:
-                reason = f"{process.ending()} while the job was drained"
+                reason = f"{process.ending()} while the job was draining"
             elif self._restarts.get(name, 0) >= process.spec.restarts:
                 reason = f"{process.ending()}, after {process.spec.restarts} restarts"
             else:
@@ -248,9 +246,9 @@ class Launcher:
     def _check_deadlines(self) -> None:
         now = time.monotonic()
         if self._drain_deadline is not None and now > self._drain_deadline:
-            raise LaunchFailed(f"the job did not end within {self._drain_s:.0f} s of being asked to")
+            raise LaunchFailed(f"the job did not end within {self._drain_s:.0f} s of the request to stop")
         if self._ending_deadline is not None and now > self._ending_deadline:
-            raise LaunchFailed(f"the coordinator did not end within {ENDING_S:.0f} s of the last worker")
+            raise LaunchFailed(f"the coordinator did not end within {ENDING_S:.0f} s after the last worker")
 
     def _role(self, role: str) -> Iterator[Process]:
         return (process for process in self._processes.values() if process.spec.role == role)
@@ -259,48 +257,30 @@ class Launcher:
         if self._watcher is not None and not self._failed:
             progress, notes = self._watcher.take()
             for note in notes:
-                if note != f"draining: {ASKED}":  # that was said when it was asked
+                if note != f"draining: {DRAIN_REASON}":  # shown when it was requested
                     self._screen.note(note)
             if progress is not None:
                 self._screen.show(progress)
 
     # ------------------------------------------------------------------------------------------ end
 
-    @contextmanager
-    def _signal_handlers(self) -> Iterator[None]:
-        """While it lasts, signals that ask for the end are counted instead of obeyed."""
-
-        def count(number: int, frame: FrameType | None) -> None:
-            self._signals += 1
-            self._woken.set()
-            if number == signal.SIGHUP:  # the terminal is gone: to write to it would fail
-                silence()
-
-        asked = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        before = [(number, signal.signal(number, count)) for number in asked]
-        try:
-            yield
-        finally:
-            for number, handler in before:
-                signal.signal(number, handler)
-
-    def _heed_signals(self) -> None:
-        if self._signals >= 2:
+    def _handle_stop_requests(self) -> None:
+        if self._stops.count >= 2:
             raise StopNow
-        if self._signals == 1 and self._drain_deadline is None:
-            self._woken.clear()
+        if self._stops.count == 1 and self._drain_deadline is None:
+            self._stops.changed.clear()
             self._drain_deadline = time.monotonic() + self._drain_s
-            self._screen.note("draining: what is trained is saved, then all end; press Ctrl-C again to stop at once")
-            if self._watcher is None or not self._watcher.stop(ASKED, now=False):
+            self._screen.note("draining: the job saves its progress and ends; press Ctrl-C again to stop immediately")
+            if self._watcher is None or not self._watcher.stop(DRAIN_REASON, now=False):
                 self._processes["ps-0"].send(signal.SIGTERM)
 
-    def _stop_at_once(self) -> None:
-        self._screen.note("stopped at once: what was trained since the last save is lost")
+    def _stop_now(self) -> None:
+        self._screen.note("stopped immediately: the progress since the latest checkpoint is lost")
         kill(self._role("worker"))
-        if self._watcher is not None and self._watcher.stop("a person stopped the job", now=True):
+        if self._watcher is not None and self._watcher.stop("the user stopped the job", now=True):
             wait(self._processes.values(), GRACE_S)
 
     def _stop_failed(self) -> None:
         if self._watcher is not None and self._processes["ps-0"].code is None:
-            self._watcher.stop("the launcher gave the job up", now=True)
+            self._watcher.stop("the launcher ended the job after a failure", now=True)
         end(self._processes.values(), GRACE_S)

@@ -1,7 +1,7 @@
-"""From the settings of a cluster to the processes that make it up. Pure: starts nothing, opens nothing.
+"""Derives the processes of a cluster from its settings. Pure: starts nothing and opens nothing.
 
-A launcher (local processes, compose, ...) consumes the list in order. An address is known only once its
-server has announced it, so arguments hold placeholders, `{ps-0}`, which `ProcessSpec.command` fills in.
+A launcher starts the processes in the order of the list. The address of a server is known only after it has announced
+it, so arguments contain placeholders such as `{ps-0}`, which `ProcessSpec.command` replaces.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from downpour.worker.config import WorkerSettings
 Role = Literal["ps", "worker"]
 LOOPBACK = "127.0.0.1:0"
 
-# Variables that a process of the plan must not see: the plan has said by flags what they say to the launcher.
-SAID_BY_FLAGS = frozenset(
+# Variables that a process of the plan must not inherit: the launcher passes these settings as flags.
+SET_BY_FLAGS = frozenset(
     f"{ENV_PREFIX}{name.upper()}"
     for name in (*TrainSettings.model_fields, *("bind", "advertise", "shard", "coordinator", "run_dir"))
 )
@@ -29,28 +29,41 @@ SAID_BY_FLAGS = frozenset(
 
 @dataclass(frozen=True)
 class ProcessSpec:
-    """One process of a cluster, whoever starts it."""
+    """The description of one process of a cluster, for any launcher.
 
-    name: str  # unique in the cluster: ps-0, worker-3
+    Attributes:
+        name: Unique name in the cluster, such as `ps-0` or `worker-3`.
+        role: `ps` or `worker`.
+        number: Number of the shard or of the worker.
+        module: Module that `python -m` runs.
+        args: Its arguments, which may contain placeholders.
+        env: Variables that take precedence over the launcher's environment.
+        needs: Servers whose address must be known first.
+        restarts: Number of times that it is restarted after it died.
+        shown: Whether it writes to the launcher's output instead of a log.
+        foreign: Whether it runs a user's program, whose temporary files must remain.
+    """
+
+    name: str
     role: Role
-    number: int  # of the shard or of the worker
-    module: str  # what `python -m` runs
-    args: tuple[str, ...]  # its arguments; may hold placeholders
-    env: Mapping[str, str] = field(default_factory=dict)  # over what the launcher itself has
-    needs: tuple[str, ...] = ()  # servers whose address must be known first
-    restarts: int = 0  # times that it is started again after it died
-    shown: bool = False  # it has the launcher's own output instead of a log
-    foreign: bool = False  # it runs a user's program, whose temporary files are the user's
+    number: int
+    module: str
+    args: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+    restarts: int = 0
+    shown: bool = False
+    foreign: bool = False
 
     def command(self, python: str, addresses: Mapping[str, str]) -> list[str]:
-        """The command line, with the addresses of `needs` filled in.
+        """Return the command line, with the placeholders of `needs` replaced.
 
         Args:
-            python: the interpreter.
-            addresses: `HOST:PORT` by the name of the server.
+            python: Path of the interpreter.
+            addresses: `HOST:PORT` of each server, by name.
 
         Raises:
-            KeyError: when an address that the process needs is not there.
+            KeyError: The address of a server in `needs` is missing.
         """
         args = list(self.args)
         for name in self.needs:
@@ -58,7 +71,7 @@ class ProcessSpec:
         return [python, "-P", "-m", self.module, *args]
 
     def again(self, address: str | None) -> ProcessSpec:
-        """The same process after it died: a server listens at its old address and goes on from its last checkpoint."""
+        """Return the process to start after this one died: a server resumes at its address from its checkpoint."""
         if self.role != "ps" or address is None:
             return self
         kept = [arg for arg in self.args if not arg.startswith("--bind=") and arg != "--resume"]
@@ -67,16 +80,16 @@ class ProcessSpec:
 
 
 def plan(settings: TrainSettings, run_dir: str, bind: str = LOOPBACK, resume: bool = False) -> list[ProcessSpec]:
-    """The processes of a cluster, in the order in which they must start.
+    """Return the processes of a cluster in the order in which they must start.
 
-    First shard 0, which coordinates, with all settings of the job; then the other shards and the workers,
-    which learn the job from it.
+    Shard 0, the coordinator, is the first and receives all settings of the job. The other shards and the workers
+    follow and receive the job from it.
 
     Args:
-        settings: of the job and of its processes.
-        run_dir: the run's own directory.
-        bind: `HOST:PORT` for each server to listen on.
-        resume: whether the run goes on from its last checkpoint.
+        settings: Settings of the job and of its processes.
+        run_dir: The run directory.
+        bind: `HOST:PORT` on which each server listens.
+        resume: Whether the run resumes from its latest checkpoint.
     """
     job = to_flags(settings.model_copy(update={"resume": None}), ServerSettings)
     access = [*to_flags(settings, AccessSettings), *to_flags(settings, LogSettings)]
@@ -101,7 +114,7 @@ def _worker(number: int, settings: TrainSettings) -> ProcessSpec:
         own.append("model")
     if settings.dataset.endswith(".npz"):
         own.append("dataset")
-    # The rest of model and dataset is for the wire: a registry name that the coordinator hands out.
+    # A model or dataset of the registry is not passed here: the coordinator sends its name.
     chosen = settings.model_copy(update={name: None for name in ("model", "dataset") if name not in own})
     env = {"TF_CPP_MIN_LOG_LEVEL": "2", "OMP_NUM_THREADS": str(settings.threads)}
     args = ("--server={ps-0}", f"--worker={number}", *to_flags(chosen, WorkerSettings))

@@ -1,4 +1,4 @@
-"""One process of a local cluster: started so that it is never orphaned, with its log, ended by a deadline."""
+"""One process of a local cluster: it is never orphaned, it has a log, and it ends by a deadline."""
 
 from __future__ import annotations
 
@@ -14,45 +14,45 @@ from typing import Any
 
 from downpour.deploy.launch import child
 from downpour.deploy.launch.environment import child_environment
-from downpour.deploy.launch.plan import SAID_BY_FLAGS, ProcessSpec
+from downpour.deploy.launch.plan import SET_BY_FLAGS, ProcessSpec
 from downpour.protos.logs import OF_TENSORFLOW
 
 POLL_S = 0.02
-ON_PURPOSE = (2, 3)  # exit statuses of one that would stop again: bad settings, a deliberate stop
+ON_PURPOSE = (2, 3)  # exit statuses after which a restart is useless: invalid settings, unsupported configuration
 ANNOUNCEMENT = '{"event": "listening"'
-# A server whose launcher is gone drains and writes what it has; a worker has nothing to save.
+# A server whose launcher has ended drains and saves the job; a worker has nothing to save.
 _WHEN_PARENT_DIES = {"ps": signal.SIGTERM, "worker": signal.SIGKILL}
 
 
 class LifeLine:
-    """The pipe whose other end closes when this process ends; children hold the reading end (child.py)."""
+    """A pipe whose writing end closes when this process ends; children hold the reading end (see child.py)."""
 
     def __init__(self) -> None:
-        """Opens the pipe."""
+        """Open the pipe."""
         self.reading, self._writing = os.pipe()
 
     def close(self) -> None:
-        """Closes both ends."""
+        """Close both ends."""
         os.close(self.reading)
         os.close(self._writing)
 
 
 class Process:
-    """A process of the plan, running or ended. Everything it prints goes to its log."""
+    """A process of the plan, running or ended. Its output is written to its log."""
 
     def __init__(
         self, spec: ProcessSpec, addresses: Mapping[str, str], logs: Path, line: LifeLine, kept: Sequence[int] = ()
     ) -> None:
-        """Starts the process, in a session of its own so that a Ctrl-C reaches the launcher alone.
+        """Start the process in its own session, so that Ctrl-C reaches only the launcher.
 
-        Call it from the main thread: the kernel ties the child to the thread that starts it.
+        Call this from the main thread: the kernel ties the child to the thread that starts it.
 
         Args:
-            spec: what to start.
-            addresses: `HOST:PORT` of the servers that are up, by name.
-            logs: folder of the log files.
-            line: ties the child to this process where the kernel cannot.
-            kept: descriptors that the child has as long as it lives.
+            spec: The process to start.
+            addresses: `HOST:PORT` of the running servers, by name.
+            logs: Folder of the log files.
+            line: Ties the child to this process on systems whose kernel cannot.
+            kept: File descriptors that the child inherits.
         """
         self.spec = spec
         self.log = logs / f"{spec.name}.log"
@@ -68,7 +68,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=None if spec.shown else output,
                 stderr=None if spec.shown else subprocess.STDOUT,
-                env=child_environment(os.environ, spec.env, SAID_BY_FLAGS),
+                env=child_environment(os.environ, spec.env, SET_BY_FLAGS),
                 pass_fds=(line.reading, *kept),
                 start_new_session=True,
             )
@@ -76,11 +76,11 @@ class Process:
 
     @property
     def code(self) -> int | None:
-        """Exit status, negative for a signal; None while it runs."""
+        """The exit status, negative for a signal; None while the process runs."""
         return self._process.poll()
 
     def ending(self) -> str:
-        """How it ended, in words."""
+        """Return how the process ended, as a phrase for a message."""
         code = self.code
         if code is None:
             return "is running"
@@ -89,28 +89,28 @@ class Process:
         return f"was killed by {signal.Signals(-code).name}"
 
     def send(self, number: signal.Signals) -> None:
-        """Sends a signal, if it still runs."""
+        """Send a signal if the process still runs."""
         self._process.send_signal(number)
 
     def lines(self) -> list[str]:
-        """What it has printed so far, in this life; a last line without its end is left out."""
+        """Return the complete lines that the process has printed since it was started."""
         with self.log.open("rb") as log:
             log.seek(self._begin)
             return log.read().decode(errors="replace").split("\n")[:-1]
 
     def tail(self, count: int = 12) -> list[str]:
-        """The last lines that it has printed for a person: none that is blank, TensorFlow's own, or an announcement."""
+        """Return the last lines of output without blank lines, TensorFlow's messages and announcements."""
         others = (line for line in self.lines() if line.strip() and not line.startswith(ANNOUNCEMENT))
         return [line for line in others if not OF_TENSORFLOW.match(line)][-count:]
 
     def reason(self) -> str:
-        """Why it ended, as it said itself in its last line of that kind; else its last line; else how it ended."""
-        said = self.tail(1000)
-        own = [line for line in said if line.startswith(f"downpour {self.spec.role}: ")]
-        return own[-1] if own else said[-1] if said else self.ending()
+        """Return the last error message that the process printed, or its last line, or how it ended."""
+        lines = self.tail(1000)
+        own = [line for line in lines if line.startswith(f"downpour {self.spec.role}: ")]
+        return own[-1] if own else lines[-1] if lines else self.ending()
 
     def announcement(self) -> dict[str, Any] | None:
-        """The line `{"event": "listening", "address": ...}` of a server, once it has printed it."""
+        """Return the line `{"event": "listening", "address": ...}` of a server, or None before it is printed."""
         for line in self.lines():
             if line.startswith("{"):
                 try:
@@ -123,7 +123,7 @@ class Process:
 
 
 def end(processes: Iterable[Process], grace_s: float) -> None:
-    """Returns when all have ended: SIGTERM to each that runs, and SIGKILL after `grace_s`."""
+    """End all processes: send SIGTERM, and SIGKILL to those that still run after `grace_s`."""
     running = [process for process in processes if process.code is None]
     for process in running:
         process.send(signal.SIGTERM)
@@ -132,7 +132,7 @@ def end(processes: Iterable[Process], grace_s: float) -> None:
 
 
 def kill(processes: Iterable[Process]) -> None:
-    """Ends all at once."""
+    """End all processes with SIGKILL."""
     running = [process for process in processes if process.code is None]
     for process in running:
         process.send(signal.SIGKILL)
@@ -140,7 +140,7 @@ def kill(processes: Iterable[Process]) -> None:
 
 
 def wait(processes: Iterable[Process], timeout_s: float) -> bool:
-    """Whether all ended within `timeout_s`."""
+    """Wait for processes to end; return whether all ended within `timeout_s`."""
     waiting, deadline = list(processes), time.monotonic() + timeout_s
     while waiting := [process for process in waiting if process.code is None]:
         if time.monotonic() > deadline:

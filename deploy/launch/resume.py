@@ -1,4 +1,4 @@
-"""`downpour train --resume RUN_DIR`: the settings of an earlier run, with what is given anew."""
+"""`downpour train --resume RUN_DIR`: merges the settings of an earlier run with those of the command line."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ FIXED = ("model", "dataset", "validation_split", "seed", "batch_size", "optimize
 
 
 class CannotResume(Exception):
-    """The run cannot be gone on with; the message says why."""
+    """The run cannot be resumed; the message gives the reason."""
 
 
 def resumed(settings: TrainSettings) -> tuple[TrainSettings, Path]:
-    """The settings to go on with, and the run directory.
+    """Return the settings of the resumed run, and its run directory.
 
-    What is given on the command line or in the environment holds, else what the run was begun with; what its
-    checkpoints depend on cannot change.
+    Settings of the command line and of the environment take precedence over those of the run. Settings on which its
+    checkpoints depend cannot change.
 
     Raises:
-        CannotResume: There is no such run, or something cannot change.
+        CannotResume: There is no such run, or a setting differs that cannot change.
     """
     run_dir = Path(settings.resume or "").resolve()
     try:
         saved = json.loads((run_dir / "config.json").read_text())["settings"]
-        begun = {name: saved[name] for name in TrainSettings.model_fields if name in saved and name != "resume"}
+        earlier = {name: saved[name] for name in TrainSettings.model_fields if name in saved and name != "resume"}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CannotResume(f"--resume must name a run directory with its config.json; {run_dir}: {error}") from error
+        raise CannotResume(f"--resume must name a run directory with a config.json; {run_dir}: {error}") from error
     given = {name: getattr(settings, name) for name in settings.model_fields_set if name != "resume"}
     for name in FIXED:
-        if name in given and name in begun and given[name] != begun[name]:
+        if name in given and name in earlier and given[name] != earlier[name]:
             raise CannotResume(
-                f"a run must be gone on with the {flag(name)} it was begun with, {begun[name]!r}; "
-                f"received {given[name]!r}. Leave {flag(name)} out."
+                f"cannot resume: {flag(name)} {given[name]} differs from the run's {earlier[name]}. "
+                f"Omit {flag(name)} to resume with {earlier[name]}, or start a new run."
             )
     try:
-        return TrainSettings(**{**begun, **given}), run_dir
+        return TrainSettings(**{**earlier, **given}), run_dir
     except ValidationError as error:
-        raise CannotResume(f"{run_dir / 'config.json'} does not hold the settings of a run: {error}") from error
+        raise CannotResume(f"{run_dir / 'config.json'} must contain valid settings of a run: {error}") from error

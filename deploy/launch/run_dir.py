@@ -1,4 +1,4 @@
-"""The run directory as a launcher sees it: it makes it, and reads what the coordinator wrote there."""
+"""Creates the run directory of a job, and reads the summary that the coordinator writes there."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 
 def make_run_dir(runs: Path, model: str, now: datetime) -> Path:
-    """Makes `runs/<UTC time>-<model>/` with `logs/`; a number is added where the name is taken.
+    """Create `runs/<UTC time>-<model>/` with `logs/` and return it; a number is appended if the name exists.
 
     Raises:
-        OSError: when it cannot be made.
+        OSError: The directory cannot be created.
     """
     label = re.sub(r"[^A-Za-z0-9_.-]+", "-", model).strip("-.") or "model"
     stem = f"{now:%Y%m%dT%H%M%SZ}-{label}"
@@ -31,7 +31,7 @@ def make_run_dir(runs: Path, model: str, now: datetime) -> Path:
 
 
 def read_summary(run_dir: Path) -> dict[str, Any] | None:
-    """What the coordinator wrote of the job at its end, if it did."""
+    """Return the content of `summary.json`, or None if the coordinator has not written it."""
     try:
         summary = json.loads((run_dir / "summary.json").read_text())
     except (OSError, ValueError):

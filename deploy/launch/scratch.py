@@ -1,8 +1,8 @@
-"""A folder for temporary files that is gone when the processes using it are, kill -9 of all of them included.
+"""A folder for temporary files that is removed when all processes that use it have ended, even by SIGKILL.
 
-A process that is killed cleans up nothing, so a shell that does nothing else waits for the end of file on a pipe:
-its other end is held by this process and by whoever is given it. When the last of them is gone, however it ended, the
-shell removes the folder. It is started before the folder is made, so that there is no moment without it.
+A process that is killed cannot clean up, so a shell waits for the end of file on a pipe whose other end is held by this
+process and by its children. When the last of them has ended, the shell removes the folder. The shell is started before
+the folder is created, so that the folder never exists without it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-# It is in a session of its own, where no Ctrl-C comes, but a service manager signals all processes of a service. What
-# a process that is just being killed still writes may be in the way once.
+# Ctrl-C does not reach the shell, which has a session of its own, but a service manager signals all processes of a
+# service. A process that is being killed may still write a file, so the removal is repeated.
 _SWEEP = 'trap "" HUP INT TERM; read -r _; for try in 1 2 3; do rm -rf -- "$1" && exit; sleep 1; done'
-SWEEP_S = 5.0  # for the shell to end; then this process removes the folder itself
+SWEEP_S = 5.0  # for the shell to end; after that this process removes the folder itself
 
 
 class Scratch:
@@ -26,14 +26,14 @@ class Scratch:
 
     Attributes:
         path: The folder.
-        holding: Descriptor that keeps it: children that use the folder inherit it.
+        holding: File descriptor that keeps the folder; children that use the folder must inherit it.
     """
 
     def __init__(self) -> None:
-        """Makes the folder.
+        """Create the folder.
 
         Raises:
-            OSError: There is no room for one, or nothing to sweep it.
+            OSError: The folder cannot be created, or the shell that removes it cannot be started.
         """
         self.path = Path(tempfile.gettempdir()) / f"downpour-{secrets.token_hex(8)}"
         reading, self.holding = os.pipe()
@@ -54,16 +54,16 @@ class Scratch:
             raise
 
     def close(self) -> None:
-        """Removes the folder; call it when all children that use it have ended."""
+        """Remove the folder. Call this when all children that use it have ended."""
         os.close(self.holding)
         with suppress(subprocess.TimeoutExpired):
             self._sweeper.wait(SWEEP_S)
-        shutil.rmtree(self.path, ignore_errors=True)  # where somebody has killed the shell
+        shutil.rmtree(self.path, ignore_errors=True)  # in case the shell was killed
 
     def __enter__(self) -> Path:
-        """The folder."""
+        """Return the folder."""
         return self.path
 
     def __exit__(self, *_: object) -> None:
-        """Removes it."""
+        """Remove the folder."""
         self.close()

@@ -1,4 +1,4 @@
-"""Clusters around a user's Keras script: `downpour run`, `TF_CONFIG` and `LocalCluster`.
+"""Clusters that train a user's Keras script: `downpour run`, `TF_CONFIG` and `LocalCluster`.
 
-It imports `deploy.launch` and what that imports.
+It may import `deploy.launch`, `deploy.view`, `deploy.config`, `downpour.protos` and the settings of `ps` and `worker`.
 """

@@ -1,6 +1,6 @@
-"""A cluster from Python, without a command line: `LocalCluster(workers=4).fit(model, x, y, epochs=5)`.
+"""Trains a Keras model on a local cluster from Python: `LocalCluster(workers=4).fit(model, x, y, epochs=5)`.
 
-TensorFlow is the caller's: this module only asks the model that it is given to save itself and to load weights.
+This module does not import TensorFlow; it calls the methods of the caller's model that save and load weights.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from downpour.worker import config as worker_config
 
 DATA = ("x", "y", "sample_weight", "validation_data")
 NAME = "notebook"
-LINE_AN_EPOCH = 2  # Keras's `verbose`: a bar that is drawn again and again needs a terminal
+LINE_PER_EPOCH = 2  # Keras's `verbose`: a progress bar needs a terminal
 
 
 class FitFailed(RuntimeError):
@@ -108,10 +108,10 @@ class LocalCluster:
         _check(model, arguments)
         arrays: dict[str, np.ndarray] = {}
         data = {"x": x, "y": y, **{name: arguments.pop(name) for name in DATA if name in arguments}}
-        nests = {name: flatten(name, value, arrays) for name, value in data.items() if value is not None}
+        trees = {name: flatten(name, value, arrays) for name, value in data.items() if value is not None}
         if arguments.get("verbose", "auto") in ("auto", 1):
-            arguments["verbose"] = LINE_AN_EPOCH
-        task = _as_json({"data": nests, "arguments": arguments, "modules": self._modules})
+            arguments["verbose"] = LINE_PER_EPOCH
+        task = _as_json({"data": trees, "arguments": arguments, "modules": self._modules})
         _build(model, x)
         with Scratch() as folder:
             model.save(folder / "model.keras")
@@ -122,32 +122,32 @@ class LocalCluster:
             return FitHistory(**json.loads((folder / "history.json").read_text()), run=str(run))
 
     def _launch(self, folder: Path) -> Path:
-        """Trains what is in a folder; returns the run directory.
+        """Train the model and data of a folder and return the run directory.
 
         Raises:
-            FitFailed: The cluster did not end well.
+            FitFailed: The cluster ended with an error.
         """
         run_dir = make_run_dir(Path(self._settings.runs_dir), NAME, datetime.now(UTC))
         script = str(Path(worker_config.__file__).with_name("fit") / "notebook_fit.py")
         specs = script_plan(self._settings, str(run_dir), [script, str(folder)], shown=False)
-        cell = Cell(run_dir / "logs" / f"{LEADER}.log")
-        launcher = ScriptLauncher(specs, run_dir, cell, self._settings.drain_timeout_s)
+        screen = NotebookScreen(run_dir / "logs" / f"{LEADER}.log")
+        launcher = ScriptLauncher(specs, run_dir, screen, self._settings.drain_timeout_s)
         code = launcher.run()
         if code != 0:
-            said = launcher.last_words()
-            raise FitFailed(f"the cluster must end with status 0; it ended with {code}: {said}. Logs: {run_dir}/logs")
+            line = launcher.last_line()
+            raise FitFailed(f"the cluster must end with status 0; it ended with {code}: {line}. Logs: {run_dir}/logs")
         return run_dir
 
 
-class Cell(Notes):
-    """A screen that passes on what worker 0 prints: a notebook's output is no file that a process could have."""
+class NotebookScreen(Notes):
+    """A screen that prints the log of worker 0: a notebook's output is not a file that a process could inherit."""
 
     def __init__(self, log: Path) -> None:
-        """Has shown nothing of `log` yet."""
+        """Build a screen that has printed nothing of `log` yet."""
         self._log, self._shown = log, 0
 
     def show(self, progress: pb.Progress) -> None:
-        """Passes on the lines that are new."""
+        """Print the new lines of the log."""
         if not self._log.exists():
             return
         with self._log.open("rb") as log:
@@ -158,27 +158,27 @@ class Cell(Notes):
             print(whole.decode(errors="replace"), flush=True)
 
     def close(self) -> None:
-        """Passes on the rest."""
+        """Print the rest of the log."""
         self.show(pb.Progress())
 
 
 def _check(model: Any, arguments: Mapping[str, Any]) -> None:
     if arguments.get("callbacks"):
-        raise TypeError("callbacks do not travel to other processes: write a script for `downpour run`.")
+        raise TypeError("callbacks cannot be sent to other processes. Write a script and use `downpour run`.")
     if getattr(model, "optimizer", None) is None:
         raise TypeError("a model must be compiled with an optimizer before it is trained. Call model.compile(...).")
-    if own := _of_session(model):
+    if own := _defined_in_session(model):
         raise TypeError(
-            f"what a model is made of must be found by other processes. Received: {', '.join(own)}, of this session. "
-            "Write it into a module, register it there with keras.saving.register_keras_serializable(), and name the "
-            "module: LocalCluster(modules=[...])."
+            f"the layers and losses of a model must be importable by other processes. Received: {', '.join(own)}, "
+            "defined in this session. Move them to a module, register them there with "
+            "keras.saving.register_keras_serializable(), and pass the module's name: LocalCluster(modules=[...])."
         )
     if threading.current_thread() is not threading.main_thread():
-        raise FitFailed("a cluster must be started from the main thread, which hears of interrupts.")
+        raise FitFailed("a cluster must be started from the main thread, which receives interrupts.")
 
 
-def _of_session(model: Any) -> list[str]:
-    """Layers and losses that are defined in the session itself."""
+def _defined_in_session(model: Any) -> list[str]:
+    """Return the names of the layers and losses that are defined in `__main__`."""
     loss: Any = getattr(model, "loss", None)
     parts: list[Any] = list(getattr(model, "_flatten_layers", list)())
     parts += loss.values() if isinstance(loss, Mapping) else loss if isinstance(loss, list | tuple) else [loss]
@@ -187,7 +187,7 @@ def _of_session(model: Any) -> list[str]:
 
 
 def _build(model: Any, x: Any) -> None:
-    """Makes weights and the optimizer's slots exist: Keras warns of a file without."""
+    """Create the weights and the optimizer's slots, without which Keras warns about the saved file."""
     if not model.built:
         model(_first(x))
     if not model.optimizer.built:
@@ -198,13 +198,13 @@ def _as_json(task: dict[str, Any]) -> str:
     def number(value: Any) -> Any:
         if isinstance(value, np.generic):
             return value.item()
-        raise TypeError(f"arguments of fit must be numbers and texts to travel. Received: {type(value).__name__}.")
+        raise TypeError(f"arguments of fit must be numbers or strings. Received: {type(value).__name__}.")
 
     return json.dumps(task, default=number)
 
 
 def _first(x: Any) -> Any:
-    """The first sample of a nest of arrays, with which a model makes its weights."""
+    """Return the first sample of a tree of arrays, which a model needs to create its weights."""
     if isinstance(x, Mapping):
         return {name: _first(each) for name, each in x.items()}
     if isinstance(x, list | tuple):

@@ -1,7 +1,7 @@
-"""`downpour run [flags] SCRIPT [ARGS]`: servers and workers around a Keras script, on this machine.
+"""`downpour run [flags] SCRIPT [ARGS]`: trains a Keras script with servers and workers on this machine.
 
-Every worker runs the script (see worker/fit/__main__.py). Worker 0 has the terminal; the others write to their logs.
-Where `TF_CONFIG` is set, this is one process of such a cluster instead (see script_task.py).
+Every worker runs the script (see worker/fit/__main__.py). Worker 0 writes to the terminal, the others to their logs.
+If `TF_CONFIG` is set, this process becomes one process of such a cluster instead (see script_task.py).
 """
 
 from __future__ import annotations
@@ -15,34 +15,35 @@ from typing import Any
 
 from downpour.deploy.launch.launcher import GRACE_S, LEAVE_S, Launcher, LaunchFailed
 from downpour.deploy.launch.plan import LOOPBACK, ProcessSpec
-from downpour.deploy.launch.processes import ON_PURPOSE, Process, end, wait
+from downpour.deploy.launch.processes import Process, end, wait
 from downpour.deploy.launch.run_dir import make_run_dir
 from downpour.deploy.scripts.script_settings import SCRIPT_JOB, RunSettings
-from downpour.deploy.scripts.script_task import become
+from downpour.deploy.scripts.script_task import replace_process
 from downpour.deploy.scripts.tf_config import VARIABLE, BadTFConfig, read
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.settings import parse, split_positional, to_flags
 from downpour.ps.config import ServerSettings
 
 PROG = "downpour run"
-ABOUT = "Run a Keras script on a local cluster: put SCRIPT and its arguments after the flags."
+ABOUT = "Train a Keras script on a local cluster. SCRIPT and its arguments follow the flags."
 LEADER = "worker-0"
+UNSUPPORTED = 3  # exit status of a script that the cluster cannot train
 
 
 def run(argv: list[str]) -> int:
-    """`downpour run`: returns the exit status."""
+    """Run `downpour run` and return its exit status."""
     flags, script = split_positional(RunSettings, argv)
     settings = parse(RunSettings, flags, PROG, ABOUT)
     if not script:
-        print(f"{PROG}: SCRIPT must be given, after the flags; `{PROG} --help` lists them", file=sys.stderr)
+        print(f"{PROG}: SCRIPT must follow the flags; `{PROG} --help` lists the flags", file=sys.stderr)
         return 2
     try:
         task = read(text) if (text := os.environ.get(VARIABLE, "").strip()) else None
         if (task is None or task.command == "worker") and not Path(script[0]).is_file():
-            print(f"{PROG}: SCRIPT must be a file; there is none at {Path(script[0]).absolute()}", file=sys.stderr)
+            print(f"{PROG}: SCRIPT must be a file; {Path(script[0]).absolute()} is not", file=sys.stderr)
             return 2
         if task is not None:
-            become(task, settings, script)
+            replace_process(task, settings, script)
     except BadTFConfig as error:
         print(f"{PROG}: {error}", file=sys.stderr)
         return 2
@@ -50,25 +51,25 @@ def run(argv: list[str]) -> int:
 
 
 def launch(settings: RunSettings, script: Sequence[str], name: str, shown: bool = True) -> int:
-    """Runs a script on a cluster; returns the exit status.
+    """Run a script on a cluster and return the exit status.
 
     Args:
-        settings: Of the cluster.
-        script: Path and arguments.
-        name: For the run directory.
-        shown: Whether worker 0 has this process's output.
+        settings: Settings of the cluster.
+        script: Path of the script and its arguments.
+        name: Name used in the run directory's name.
+        shown: Whether worker 0 writes to this process's output.
     """
     try:
         run_dir = make_run_dir(Path(settings.runs_dir), name, datetime.now(UTC))
     except OSError as failure:
-        print(f"{PROG}: --runs-dir must be a folder that can be written; {failure}", file=sys.stderr)
+        print(f"{PROG}: --runs-dir must be a writable folder; {failure}", file=sys.stderr)
         return 1
     specs = script_plan(settings, str(run_dir), script, shown)
     return ScriptLauncher(specs, run_dir, Notes(), settings.drain_timeout_s).run()
 
 
 def script_plan(settings: RunSettings, run_dir: str, script: Sequence[str], shown: bool = True) -> list[ProcessSpec]:
-    """The processes of a script's cluster, in the order in which they must start. Pure."""
+    """Return the processes of a script's cluster in the order in which they must start. Pure."""
     job = [*to_flags(settings, ServerSettings), *SCRIPT_JOB]
     env = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     first = (f"--bind={LOOPBACK}", f"--run-dir={run_dir}", *job)
@@ -89,30 +90,30 @@ def _worker(number: int, settings: RunSettings, script: Sequence[str], shown: bo
 
 
 class ScriptLauncher(Launcher):
-    """A launcher whose job ends when worker 0's script does."""
+    """A launcher whose job ends when the script of worker 0 ends."""
 
     def run(self) -> int:
-        """Runs the script; returns its exit status, or why there is none."""
+        """Run the script and return its exit status, or that of the launcher if the script has none."""
         code = super().run()
-        said = self._processes[LEADER].code if LEADER in self._processes else None
-        return said if said is not None and said > 0 else code
+        script_code = self._processes[LEADER].code if LEADER in self._processes else None
+        return script_code if script_code is not None and script_code > 0 else code
 
-    def last_words(self) -> str:
-        """The last line that worker 0 has logged."""
+    def last_line(self) -> str:
+        """Return the last line that worker 0 has logged."""
         leader = self._processes.get(LEADER)
-        said = leader.tail(1) if leader is not None else []
-        return said[0] if said else "it said nothing"
+        lines = leader.tail(1) if leader is not None else []
+        return lines[0] if lines else "worker 0 printed nothing"
 
     def _server_died(self, process: Process) -> None:
-        """The job is over.
+        """End the job, which has no checkpoints.
 
         Raises:
-            LaunchFailed: Always, with what to do.
+            LaunchFailed: Always; the message says what to do.
         """
         try:
             super()._server_died(process)
         except LaunchFailed as failure:
-            raise LaunchFailed(f"{failure}; the servers of a script keep no checkpoints: start it again") from None
+            raise LaunchFailed(f"{failure}. A script has no checkpoints on the servers: run it again") from None
 
     def _check_workers(self) -> None:
         leader = self._processes[LEADER]
@@ -122,35 +123,40 @@ class ScriptLauncher(Launcher):
             if self._ending_deadline is None:
                 self._end_script()
         elif leader.code > 0 or self._restarts.get(LEADER, 0) >= leader.spec.restarts:
-            raise LaunchFailed(f"worker 0 {leader.ending()}" + (", deliberately" if leader.code in ON_PURPOSE else ""))
+            raise LaunchFailed(f"worker 0 {_end_of_script(leader)}")
         else:
             super()._check_workers()
 
     def _end_script(self) -> None:
-        """The others have nothing to show: they get a moment to end by themselves."""
+        """Wait for the other workers, end those that still run, and tell the coordinator that the job has ended."""
         others = [process for process in self._role("worker") if process.spec.name != LEADER]
         if not wait(others, LEAVE_S):
             end(others, GRACE_S)
         self._begin_ending()
         if self._watcher is None or not self._watcher.stop("the script has ended", now=False):
-            raise LaunchFailed("the coordinator did not answer at the end of the script")
+            raise LaunchFailed("the coordinator did not answer when the script ended")
+
+
+def _end_of_script(process: Process) -> str:
+    """Return how the process of a script ended, as a phrase for a message."""
+    return "stopped: unsupported configuration" if process.code == UNSUPPORTED else process.ending()
 
 
 class Notes:
-    """A screen that leaves the terminal to the script."""
+    """A screen that prints only notes, to standard error: the terminal belongs to the script."""
 
     def show(self, progress: pb.Progress) -> None:
-        """Keras shows a bar of its own."""
+        """Ignore the progress, which Keras shows."""
 
     def note(self, text: str) -> None:
-        """Something that a person should know."""
+        """Print a note."""
         print(f"downpour: {text}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Nothing is live here."""
+        """Do nothing: nothing is redrawn here."""
 
     def table(self, summary: Mapping[str, Any], run: str) -> None:
-        """One line."""
+        """Print the results in one line."""
         staleness = summary["staleness"]
         share = summary.get("communication_share")
         messages = "" if share is None else f", communication {share:.0%} of a step"

@@ -1,4 +1,4 @@
-"""Settings of a job whose model, data and optimizer a user's script brings."""
+"""Settings of a job whose model, data and optimizer are defined by a user's script."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from downpour.deploy.config import cores
 from downpour.protos.settings import Settings
 from downpour.ps.config import JobSettings
 
-# Of the coordinator, which learns model, data and optimizer from the script.
+# Flags of the coordinator, which receives model, data and optimizer from the script.
 SCRIPT_JOB = ("--model=script", "--dataset=script", "--script", "--checkpoint-every=off", "--idle-timeout-s=0")
 
 
 def _of_job(name: str) -> Any:
-    """A field as the settings of any job have it."""
+    """Return the field of `JobSettings` with this name."""
     return JobSettings.model_fields[name]
 
 
 class RunSettings(Settings):
-    """What a script does not say itself: model, optimizer, data and epochs are its own."""
+    """Settings of a cluster for a script, which defines the model, the optimizer, the data and the epochs."""
 
     groups: ClassVar[dict[str, tuple[str, ...]]] = {
         "cluster": ("workers", "shards", "transport", "codec", "session_s", "drain_timeout_s"),
@@ -30,7 +30,7 @@ class RunSettings(Settings):
 
     workers: int = Field(
         default_factory=lambda: max(2, cores()), ge=1, le=1024,
-        description="worker processes (default: the number of cores, at least 2)",
+        description="number of worker processes (default: the number of cores, at least 2)",
     )  # fmt: skip
     shards: int = _of_job("shards")
     transport: str = _of_job("transport")
@@ -43,8 +43,8 @@ class RunSettings(Settings):
     staleness: str = _of_job("staleness")
     version_memory: int = _of_job("version_memory")
     momentum_correction: bool = _of_job("momentum_correction")
-    seed: int = Field(0, ge=0, lt=2**32, description="of everything random in Keras, the same in all workers")
-    threads: int = Field(1, ge=1, le=1024, description="TensorFlow's threads in each worker")
-    worker_restarts: int = Field(3, ge=0, description="times that a worker which is killed is started again")
+    seed: int = Field(0, ge=0, lt=2**32, description="Keras's random seed, the same in all workers")
+    threads: int = Field(1, ge=1, le=1024, description="TensorFlow threads of each worker")
+    worker_restarts: int = Field(3, ge=0, description="number of times that a worker is restarted after it was killed")
     tensorboard: bool = Field(True, description="write event files for TensorBoard into the run directory")
-    runs_dir: str = Field("runs", min_length=1, description="folder of the run directories")
+    runs_dir: str = Field("runs", min_length=1, description="parent folder of the run directories")

@@ -1,7 +1,7 @@
-"""`downpour run` where `TF_CONFIG` says which process of a script's cluster this one is.
+"""`downpour run` with `TF_CONFIG`, which defines the process of a script's cluster that this process becomes.
 
-A platform starts the same command in every container. Here it becomes one server, or one worker that runs the
-script; worker 0 (the chief, where there is one) ends the job when its script has ended well.
+A platform starts the same command in every container. Each process becomes one server, or one worker that runs the
+script. Worker 0 (the chief, if there is one) ends the job when its script has ended successfully.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ SIZE = ("workers", "shards")
 
 
 def command_line(task: Task, settings: RunSettings, script: Sequence[str], environ: Mapping[str, str]) -> list[str]:
-    """Module and arguments of a task's process. Pure.
+    """Return the module and the arguments of a task's process. Pure.
 
     Args:
-        task: Of the cluster.
-        settings: Of the job; the cluster's size is `TF_CONFIG`'s where they do not say it.
-        script: Path and arguments.
-        environ: A `DOWNPOUR_*` variable wins over what `TF_CONFIG` says of addresses.
+        task: The task of the cluster.
+        settings: Settings of the job; those not set by the user receive the cluster's size from `TF_CONFIG`.
+        script: Path of the script and its arguments.
+        environ: The environment, in which a `DOWNPOUR_*` variable takes precedence over addresses of `TF_CONFIG`.
 
     Raises:
         BadTFConfig: A script's cluster has no such task.
     """
     if task.kind == "evaluator":
         raise BadTFConfig(
-            f"{VARIABLE} must be of a ps, chief, master or worker: worker 0 of a script evaluates, as the script says; "
-            "received evaluator. Take that replica out of the job."
+            f"{VARIABLE} must describe a ps, chief, master or worker; received evaluator. Remove that replica from the "
+            "job: worker 0 evaluates, as the script defines."
         )
     own = {name: value for name, value in task.flags.items() if name not in SIZE}
     flags = [f"--{name}={value}" for name, value in own.items() if not environ.get(f"{ENV_PREFIX}{name.upper()}")]
@@ -48,14 +48,14 @@ def command_line(task: Task, settings: RunSettings, script: Sequence[str], envir
     return ["downpour.ps", *flags, *to_flags(settings.model_copy(update=size), ServerSettings), *SCRIPT_JOB]
 
 
-def become(task: Task, settings: RunSettings, script: Sequence[str]) -> NoReturn:
-    """Turns this process into its task's.
+def replace_process(task: Task, settings: RunSettings, script: Sequence[str]) -> NoReturn:
+    """Replace this process by that of its task.
 
     Raises:
         BadTFConfig: A script's cluster has no such task.
     """
     module, *arguments = command_line(task, settings, script, os.environ)
-    said_by_flags = (
+    set_by_flags = (
         {f"{ENV_PREFIX}{name.upper()}" for name in RunSettings.model_fields} if module == "downpour.ps" else set()
     )
     threads = str(settings.threads if module == "downpour.worker.fit" else 1)
@@ -63,5 +63,5 @@ def become(task: Task, settings: RunSettings, script: Sequence[str]) -> NoReturn
     os.execve(
         sys.executable,
         [sys.executable, "-P", "-m", module, *arguments],
-        child_environment(os.environ, own, said_by_flags),
+        child_environment(os.environ, own, set_by_flags),
     )

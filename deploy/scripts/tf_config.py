@@ -1,13 +1,12 @@
-"""The cluster and the task that `TF_CONFIG` describes, as flags of `downpour ps` and `downpour worker`.
+"""Translates `TF_CONFIG` into flags of `downpour ps` and `downpour worker`. Pure: opens nothing.
 
-Kubeflow's TFJob and Vertex AI set this variable in every container that they start, SageMaker for every script:
+Kubeflow's TFJob and Vertex AI set this variable in every container, and SageMaker sets it for every script:
 
     {"cluster": {"ps": ["a:2222"], "chief": ["b:2222"], "worker": ["c:2222"]}, "task": {"type": "ps", "index": 0}}
 
-`ps` task 0 coordinates, the others follow it. A chief is a worker like the others. An evaluator takes evaluation
-tasks only; Kubeflow leaves it out of the cluster. `master` is SageMaker's older word for the chief. A TFJob with
-dynamic workers says `sparseCluster`, in which a worker knows the servers and itself, a server itself alone, and a chief
-or an evaluator nobody. Pure: opens nothing.
+`ps` task 0 is the coordinator. A chief is a worker like the others. An evaluator only evaluates; Kubeflow does not list
+it in the cluster. `master` is SageMaker's older name for the chief. A TFJob with dynamic workers uses `sparseCluster`,
+in which a worker is given the servers and itself, a server only itself, and a chief or an evaluator nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _LOOPBACK = ("127.", "localhost:", "[::1]:")
 
 
 class BadTFConfig(ValueError):
-    """`TF_CONFIG` is not what it must be; the message says what must hold, what came and what to do."""
+    """`TF_CONFIG` is invalid; the message says what must hold, what was received and what to do."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +39,10 @@ class Task:
     """One process of a cluster.
 
     Attributes:
-        kind: As `TF_CONFIG` names it: ps, chief, master, worker, evaluator.
-        index: Among those of its kind.
+        kind: Type in `TF_CONFIG`: ps, chief, master, worker or evaluator.
+        index: Index among the tasks of this kind.
         cluster: `HOST:PORT` by kind and index.
-        alone: Whether nobody but the task itself is listed.
+        alone: Whether the cluster lists only this task.
     """
 
     kind: str
@@ -53,12 +52,12 @@ class Task:
 
     @property
     def command(self) -> Literal["ps", "worker"]:
-        """The command that runs this task."""
+        """The command of `downpour` that runs this task."""
         return COMMAND_OF[self.kind]
 
     @property
     def flags(self) -> dict[str, str]:
-        """Settings of that command, by field: the server's or the worker's place in the cluster."""
+        """The settings of that command that place the process in the cluster, by field."""
         return self._of_server() if self.command == "ps" else self._of_worker()
 
     def _count(self, *kinds: str) -> int:
@@ -68,9 +67,9 @@ class Task:
         address = self.cluster["ps"][self.index]
         bind = address if address.startswith(_LOOPBACK) else f"[::]:{address.rpartition(':')[2]}"
         own = {"bind": bind, "shard": str(self.index)}
-        if not address.endswith(":0"):  # else the system chooses a port, and the server says which
+        if not address.endswith(":0"):  # port 0: the system chooses a port, which the server announces
             own["advertise"] = address
-        if self.alone:  # Kubeflow's names differ in the index alone; how many servers there are, a setting must say
+        if self.alone:  # Kubeflow's host names differ only in the index; the number of servers must be a setting
             first = address.replace(f"-ps-{self.index}.", "-ps-0.", 1)
             return {**own, "coordinator": first} if first != address else own
         if self.index:
@@ -81,14 +80,14 @@ class Task:
     def _of_worker(self) -> dict[str, str]:
         chiefs, workers = self._count(*CHIEFS), self._count("worker")
         first = {"chief": 0, "master": 0, "worker": chiefs, "evaluator": chiefs + workers}[self.kind]
-        # Where a worker does not see all others, nobody can number it but the coordinator.
+        # A worker that is not given all others must be numbered by the coordinator.
         number = {} if self.kind == "evaluator" and not workers else {"worker": str(first + self.index)}
         evaluator = {"evaluator": "true"} if self.kind == "evaluator" else {}
         return {"server": self.cluster["ps"][0], **number, **evaluator}
 
 
 def read(text: str) -> Task:
-    """The task that the variable's text describes.
+    """Parse the value of the variable.
 
     Raises:
         BadTFConfig: It is not JSON, or does not describe a task of a cluster with a parameter server.
@@ -111,20 +110,20 @@ def read(text: str) -> Task:
         there = ", ".join(f"{len(members)} {name}" for name, members in cluster.items())
         raise _bad(f"must list its own task in its cluster, which has {there}", f"{kind} {index}")
     if (kind, index) != ("ps", 0) and cluster.get("ps", {}).get(0, "").endswith(":0"):
-        raise _bad("must say at which port ps 0 is found", cluster["ps"][0])
+        raise _bad("must give the port of ps 0", cluster["ps"][0])
     return Task(kind, index, cluster, alone)
 
 
 def arguments(command: str, environ: Mapping[str, str], given: Sequence[str]) -> list[str]:
-    """The command line of `downpour ps` or `downpour worker` with what `TF_CONFIG` adds to it.
+    """Return the arguments of `downpour ps` or `downpour worker` with the flags that follow from `TF_CONFIG`.
 
     Args:
         command: `ps` or `worker`.
-        environ: The environment; a `DOWNPOUR_*` variable wins over `TF_CONFIG`.
-        given: The arguments as they were typed; they win over both, for of two flags the last one counts.
+        environ: The environment, in which a `DOWNPOUR_*` variable takes precedence over `TF_CONFIG`.
+        given: The arguments of the command line, which take precedence over both.
 
     Raises:
-        BadTFConfig: The variable is set and cannot be used, or is of the other command's task.
+        BadTFConfig: The variable is set and invalid, or describes a task of the other command.
     """
     text = environ.get(VARIABLE, "").strip()
     if not text:
@@ -132,10 +131,10 @@ def arguments(command: str, environ: Mapping[str, str], given: Sequence[str]) ->
     task = read(text)
     if task.command != command:
         right = f"`downpour {task.command}`"
-        raise _bad(f"must be of a task that `downpour {command}` runs; {right} runs this one", task.kind)
-    said = {name.upper() for name, value in environ.items() if value}
-    taken = {name: value for name, value in task.flags.items() if f"{ENV_PREFIX}{name.upper()}" not in said}
-    return [*(_flag(name, value) for name, value in taken.items()), *given]
+        raise _bad(f"must describe a task of `downpour {command}`; {right} runs this one", task.kind)
+    variables = {name.upper() for name, value in environ.items() if value}
+    flags = {name: value for name, value in task.flags.items() if f"{ENV_PREFIX}{name.upper()}" not in variables}
+    return [*(_flag(name, value) for name, value in flags.items()), *given]
 
 
 def _flag(name: str, value: str) -> str:
@@ -153,7 +152,7 @@ def _cluster(value: Any) -> dict[str, dict[int, str]]:
 
 
 def _members(kind: str, value: Any) -> dict[int, str]:
-    """A list, or as TensorFlow allows it an object from index to address."""
+    """Parse a list of addresses, or an object from index to address, which TensorFlow also accepts."""
     try:
         pairs = value.items() if isinstance(value, dict) else enumerate(value)
         return {_whole(index): host_and_port(address) for index, address in pairs}
@@ -162,15 +161,15 @@ def _members(kind: str, value: Any) -> dict[int, str]:
 
 
 def _check_servers(cluster: Mapping[str, Mapping[int, str]], sparse: bool) -> None:
-    """Raises BadTFConfig unless the servers are numbered from 0 and have an address each."""
+    """Raise BadTFConfig unless the servers are numbered from 0 and have different addresses."""
     servers = cluster["ps"]
     if not servers:
-        must = "must have a ps in its cluster, for it holds the weights"
-        add = "a TFJob with dynamic workers tells only workers where it is" if sparse else "add a replica of that type"
+        must = "must have a ps in its cluster, which holds the weights"
+        add = "a TFJob with dynamic workers gives its address only to workers" if sparse else "add a ps replica"
         raise _bad(f"{must} ({add})", sorted(kind for kind, members in cluster.items() if members))
     fixed = [address for address in servers.values() if not address.endswith(":0")]
     if sorted(servers) != list(range(len(servers))) or len(set(fixed)) < len(fixed):
-        raise _bad('must number its "ps" from 0 without a gap, each with an address of its own', servers)
+        raise _bad('must number its "ps" from 0 without gaps, each with a different address', servers)
 
 
 def _task(value: Any) -> tuple[str, int]:
@@ -182,18 +181,18 @@ def _task(value: Any) -> tuple[str, int]:
     try:
         return kind, _whole(index)
     except ValueError:
-        raise _bad('must have a task whose "index" is a whole number from 0', index) from None
+        raise _bad('must have a task whose "index" is an integer of at least 0', index) from None
 
 
 def _whole(value: Any) -> int:
-    """A whole number from 0, or its digits; raises ValueError for all else."""
+    """Return an integer of at least 0, given as a number or as digits; raise ValueError otherwise."""
     digits = "" if isinstance(value, bool) else str(value)
     if not (digits.isascii() and digits.isdigit()):
-        raise ValueError("must be a whole number from 0")
+        raise ValueError("must be an integer of at least 0")
     return int(digits)
 
 
 def _bad(must: str, received: object) -> BadTFConfig:
     shown = received if isinstance(received, str) else json.dumps(received, default=str)
     short = shown if len(shown) <= 200 else f"{shown[:200]}…"
-    return BadTFConfig(f"{VARIABLE} {must}; received {short}. Correct it, or unset it and use flags.")
+    return BadTFConfig(f"{VARIABLE} {must}; received {short}. Correct it, or unset it and use flags instead.")

@@ -1,4 +1,4 @@
-"""What a person sees of a job: status, progress bar, HTTP status page and health check.
+"""The user's views of a job: progress bar, `downpour status`, the HTTP status endpoint and the health check.
 
-It imports `downpour.protos` and `deploy.config`.
+It may import `downpour.protos` and `deploy.config`.
 """

@@ -1,6 +1,6 @@
-"""`python -m downpour.deploy.view.health ADDRESS`: asks a server by grpc.health.v1 whether it serves.
+"""`python -m downpour.deploy.view.health ADDRESS`: the health check of a container, by grpc.health.v1.
 
-Exit status 0 if it does, 1 if it does not or does not answer, as a container's health check wants it.
+The exit status is 0 if the server is serving, and 1 if it is not or does not answer.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from downpour.protos.settings import parse
 
 
 def health(settings: HealthSettings) -> int:
-    """Asks once; returns the exit status."""
+    """Send one request and return the exit status."""
     try:
         with open_channel(settings.address) as channel:
             check = health_pb2_grpc.HealthStub(channel).Check

@@ -1,7 +1,7 @@
-"""`downpour status ADDRESS --serve HOST:PORT`: the job's status as JSON over HTTP, until the job has ended.
+"""`downpour status ADDRESS --serve HOST:PORT`: serves the job's status as JSON over HTTP until the job has ended.
 
-It only reads: who can reach this endpoint can see the job and nothing more. `GET /` answers with the newest
-progress; before there is any, with 503.
+The endpoint is read-only: its clients can see the job and nothing more. `GET /` returns the latest progress, or status
+503 before there is any.
 """
 
 from __future__ import annotations
@@ -21,34 +21,39 @@ from downpour.protos.channel import open_channel
 from downpour.protos.errors import error_of
 from downpour.protos.parameter_server_pb2_grpc import CoordinatorStub
 
-GONE_S = 60.0  # a server that is away for so long is not being started again
+GONE_S = 60.0  # a server that does not answer for this long is not being restarted
 RETRY_S = 0.5
 REQUEST_S = 10.0
 
 
 class Endpoint(ThreadingHTTPServer):
-    """Answers with what it was last given.
-
-    Attributes:
-        body: JSON; None before there is any.
-    """
+    """An HTTP server that returns the latest status."""
 
     daemon_threads = True
-    body: bytes | None = None
 
     def __init__(self, address: str) -> None:
-        """Listens at `HOST:PORT`.
+        """Listen at `HOST:PORT`.
 
         Raises:
             OSError: The address cannot be bound.
         """
         host, _, port = address.rpartition(":")
         super().__init__((host.strip("[]"), int(port)), _Handler)
+        self._body: bytes | None = None
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The URL of the endpoint."""
         return f"http://{self.server_address[0]!s}:{self.server_address[1]}/"
+
+    @property
+    def body(self) -> bytes | None:
+        """The latest status as JSON; None before the first one."""
+        return self._body
+
+    def publish(self, progress: pb.Progress) -> None:
+        """Make `progress` the latest status."""
+        self._body = json.dumps(as_dict(progress)).encode() + b"\n"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -56,7 +61,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: Endpoint
 
     def do_GET(self) -> None:  # noqa: N802 (the name is the base class's)
-        """The newest progress."""
+        """Return the latest status."""
         if self.path != "/":
             self.send_error(404)
         elif self.server.body is None:
@@ -70,13 +75,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(self.server.body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Requests are not logged."""
+        """Do nothing: requests are not logged."""
 
 
 def serve(settings: StatusSettings, address: str) -> int:
-    """Serves at `address` until the job has ended; returns the exit status.
+    """Serve at `address` until the job has ended and return the exit status.
 
-    A server that dies may come back: it is looked for again, for a minute.
+    If the job's server dies, this function tries to reconnect for a minute.
     """
     try:
         endpoint = Endpoint(address)
@@ -96,15 +101,15 @@ def serve(settings: StatusSettings, address: str) -> int:
 
 
 def _follow(settings: StatusSettings, endpoint: Endpoint) -> int:
-    last_s, said = time.monotonic(), ""
+    last_s, shown = time.monotonic(), ""
     with open_channel(settings.address) as channel:
         stub = CoordinatorStub(channel)
         while True:
             try:
-                stub.Status(pb.StatusRequest(), timeout=settings.timeout_s)  # the stream has no deadline: this has
+                stub.Status(pb.StatusRequest(), timeout=settings.timeout_s)  # has a deadline, unlike the stream
                 for progress in stub.Watch(pb.WatchRequest(every_s=settings.every_s)):
-                    last_s, said = time.monotonic(), ""
-                    endpoint.body = json.dumps(as_dict(progress)).encode() + b"\n"
+                    last_s, shown = time.monotonic(), ""
+                    endpoint.publish(progress)
                     if progress.phase in ("ended", "failed"):
                         print(f"the job has {progress.phase}", flush=True)
                         return 0
@@ -115,7 +120,7 @@ def _follow(settings: StatusSettings, endpoint: Endpoint) -> int:
             if time.monotonic() > last_s + GONE_S:
                 print(f"downpour status: no answer for {GONE_S:.0f} s: {error}", file=sys.stderr)
                 return 0 if endpoint.body else 1
-            if error != said:
-                print(f"downpour status: looking for the server again: {error}", file=sys.stderr, flush=True)
-                said = error
+            if error != shown:
+                print(f"downpour status: reconnecting: {error}", file=sys.stderr, flush=True)
+                shown = error
             threading.Event().wait(RETRY_S)

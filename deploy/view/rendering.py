@@ -1,4 +1,4 @@
-"""A job in text and figures: a `Progress` message or a summary in, lines or a rich renderable out. Pure."""
+"""Renders a `Progress` message or a summary as text lines, a rich renderable or a dict. Pure."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from rich.text import Text
 from downpour.protos import parameter_server_pb2 as pb
 
 UNKNOWN = "–"
-OF_WORKER = ("updates", "samples/s", "loss", "staleness", "dropped")
+WORKER_COLUMNS = ("updates", "samples/s", "loss", "staleness", "dropped")
 LONGEST_S = 1000 * 3600.0
 
 
 def duration(seconds: float) -> str:
-    """`0:07`, `12:34`, `1:02:03`; a dash where it is not known."""
+    """Format a time as `0:07`, `12:34` or `1:02:03`, or as a dash if it is unknown."""
     if not 0 <= seconds < LONGEST_S:
         return UNKNOWN
     minutes, rest = divmod(round(seconds), 60)
@@ -30,27 +30,27 @@ def duration(seconds: float) -> str:
 
 
 def number(value: float | None, form: str = ".4f") -> str:
-    """A number, a dash where there is none; what is not finite is shown as such."""
+    """Format a number, or return a dash for None."""
     return UNKNOWN if value is None else format(value, form)
 
 
 def where(progress: pb.Progress) -> str:
-    """`epoch 3/10`, or what the job does outside of the epochs."""
+    """Return the epoch, such as `epoch 3/10`, or the phase of a job that is not training."""
     if progress.phase == "training":
         return f"epoch {min(progress.epoch + 1, progress.epochs)}/{progress.epochs}"
     count = len(progress.workers)
     if progress.phase in ("waiting", "initialising", "warming"):
-        return f"{progress.phase}, {count} worker{'' if count == 1 else 's'} here"
+        return f"{progress.phase}, {count} worker{'' if count == 1 else 's'} joined"
     return progress.phase
 
 
 def share(progress: pb.Progress) -> float:
-    """Which part of all samples has been used, from 0 to 1."""
+    """Return the fraction of all samples that has been used."""
     return min(1.0, progress.samples / progress.total_samples) if progress.total_samples else 0.0
 
 
 def figures(progress: pb.Progress) -> list[tuple[str, str]]:
-    """Name and value of what is measured, in the order in which it is shown."""
+    """Return the names and formatted values of the measurements, in the order in which they are shown."""
     started = progress.samples > 0
     rows = [
         ("samples/s", f"{progress.samples_per_s:,.0f}" if progress.samples_per_s else UNKNOWN),
@@ -66,19 +66,19 @@ def figures(progress: pb.Progress) -> list[tuple[str, str]]:
 
 
 def eta(progress: pb.Progress) -> str:
-    """Time left, where it can be told."""
+    """Format the remaining time of a job that is training."""
     known = progress.phase == "training" and progress.eta_s > 0
     return duration(progress.eta_s) if known else UNKNOWN
 
 
 def plain(progress: pb.Progress) -> str:
-    """The job in one line, for a log."""
+    """Render the job as one line of a log."""
     values = [f"{name} {value}" for name, value in figures(progress)]
     return "  ".join([f"{where(progress)}  {share(progress):4.0%}", *values, f"ETA {eta(progress)}"])
 
 
 def render(progress: pb.Progress, verbose: bool = False) -> RenderableType:
-    """The job as a bar with its figures below, and with `verbose` a line for each worker."""
+    """Render the job as a progress bar with its measurements, and with `verbose` one line per worker."""
     bar = Table.grid(expand=True, padding=(0, 1))
     bar.add_column(no_wrap=True)
     bar.add_column(ratio=1)
@@ -101,11 +101,11 @@ def render(progress: pb.Progress, verbose: bool = False) -> RenderableType:
 
 
 def workers_table(progress: pb.Progress) -> Table:
-    """A line for each worker."""
+    """Render the workers as a table."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("worker", justify="right", no_wrap=True)
     table.add_column("state", no_wrap=True)
-    for name in OF_WORKER:
+    for name in WORKER_COLUMNS:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("pid", justify="right", no_wrap=True, style="dim")
     for worker in progress.workers:
@@ -114,7 +114,7 @@ def workers_table(progress: pb.Progress) -> Table:
 
 
 def cells(worker: pb.WorkerProgress) -> list[str]:
-    """Number (and life), state, the figures of `OF_WORKER`, and process number of one worker."""
+    """Return the number (and incarnation), state, values of `WORKER_COLUMNS` and process id of one worker."""
     started = worker.updates > 0
     return [
         f"{worker.worker}" if worker.incarnation <= 1 else f"{worker.worker}.{worker.incarnation}",
@@ -129,17 +129,17 @@ def cells(worker: pb.WorkerProgress) -> list[str]:
 
 
 def worker_lines(progress: pb.Progress) -> list[str]:
-    """A line for each worker, for a log."""
+    """Render the workers as lines of a log."""
     lines = []
     for worker in progress.workers:
-        life, state, *values, pid = cells(worker)
-        shown = [f"{name} {value}" for name, value in zip(OF_WORKER, values, strict=True)]
-        lines.append("  ".join([f"  worker {life}", state, *shown, f"pid {pid}"]))
+        name_and_life, state, *values, pid = cells(worker)
+        shown = [f"{name} {value}" for name, value in zip(WORKER_COLUMNS, values, strict=True)]
+        lines.append("  ".join([f"  worker {name_and_life}", state, *shown, f"pid {pid}"]))
     return lines
 
 
 def summary_rows(summary: Mapping[str, Any], run: str) -> list[tuple[str, str]]:
-    """What the table at the end says, from `summary.json`."""
+    """Return the rows of the table at the end of a job, from the content of `summary.json`."""
     staleness = summary.get("staleness") or {}
     lost = ", ".join(f"{summary[name]:,} {name}" for name in ("dropped", "duplicates") if summary.get(name))
     forms = (("mean", ".2f"), ("p99", "g"), ("max", "g"))
@@ -158,7 +158,7 @@ def summary_rows(summary: Mapping[str, Any], run: str) -> list[tuple[str, str]]:
 
 
 def summary_table(summary: Mapping[str, Any], run: str) -> Table:
-    """The table at the end."""
+    """Render the table at the end of a job."""
     names = [str(summary[key]) for key in ("model", "dataset", "optimizer", "mode") if key in summary]
     table = Table(box=ROUNDED, show_header=False, title=" · ".join(names) or None, title_justify="left")
     table.add_column(style="dim", no_wrap=True)
@@ -169,7 +169,7 @@ def summary_table(summary: Mapping[str, Any], run: str) -> Table:
 
 
 def as_dict(message: Message) -> dict[str, Any]:
-    """A message as JSON has it: numbers as numbers; what is not set, or not finite, as null."""
+    """Convert a message to a dict for JSON, in which fields that are not set or not finite are None."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, Message):

@@ -1,4 +1,4 @@
-"""`downpour status ADDRESS`: what a running job is doing, for a person or as JSON."""
+"""`downpour status ADDRESS`: shows the progress of a running job, as text or JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from downpour.protos.parameter_server_pb2_grpc import CoordinatorStub
 
 
 def status(settings: StatusSettings) -> int:
-    """Prints what the job at `settings.address` is doing; returns the exit status."""
+    """Show the progress of the job at `settings.address` and return the exit status."""
     try:
         if settings.serve:
             return serve(settings, settings.serve)
@@ -28,7 +28,7 @@ def status(settings: StatusSettings) -> int:
             _show(settings, CoordinatorStub(channel))
     except grpc.RpcError as failure:
         print(f"downpour status: {error_of(failure, settings.address)}", file=sys.stderr)
-        print("downpour status: is the job running, and is this the address it announced?", file=sys.stderr)
+        print("downpour status: ADDRESS must be the address that server 0 of a running job announced", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         pass
@@ -55,7 +55,7 @@ def _show(settings: StatusSettings, coordinator: CoordinatorStub) -> None:
 
 
 def _follow(first: pb.Progress, settings: StatusSettings, coordinator: CoordinatorStub) -> Iterator[pb.Progress]:
-    """The job's progress until it ends; the end of its server after the end of its training is no failure."""
+    """Yield the progress until the job ends; a stream that breaks after the end of training is not an error."""
     progress = first
     try:
         for progress in coordinator.Watch(pb.WatchRequest(every_s=settings.every_s)):

@@ -1,4 +1,4 @@
-"""Where a person sees a job: a live bar on a terminal, plain lines elsewhere, a table at the end."""
+"""Shows the progress of a job: a live bar on a terminal, plain lines elsewhere, and a table at the end."""
 
 from __future__ import annotations
 
@@ -16,60 +16,66 @@ PLAIN_EVERY_S = 5.0
 
 
 class Screen(Protocol):
-    """Where a launcher shows a job."""
+    """The interface through which a launcher shows a job."""
 
     def show(self, progress: pb.Progress) -> None:
-        """What the job is doing now."""
+        """Show the current progress, which replaces the previous one."""
 
     def note(self, text: str) -> None:
-        """Something that a person should know and that stays to be read."""
+        """Show a message that remains visible."""
 
     def close(self) -> None:
-        """Takes away what is live."""
+        """Remove everything that is redrawn."""
 
     def table(self, summary: Mapping[str, Any], run: str) -> None:
-        """The figures of the job at its end."""
+        """Show the results of the job."""
 
 
 class LiveScreen:
-    """A terminal: the bar stays at the bottom, notes scroll by above it."""
+    """A screen for terminals: the bar remains at the bottom, and notes scroll above it."""
 
     def __init__(self, console: Console, verbose: bool) -> None:
-        """Draws on `console`, with a line for each worker if `verbose`."""
+        """Build a screen that draws on `console`, with one line per worker if `verbose`."""
         self._console = console
         self._verbose = verbose
         self._live = Live(console=console, auto_refresh=False, transient=True)
 
     def show(self, progress: pb.Progress) -> None:
-        """Redraws the bar."""
+        """Redraw the bar."""
         if not self._live.is_started:
             self._live.start()
         self._live.update(render(progress, self._verbose), refresh=True)
 
     def note(self, text: str) -> None:
-        """Prints above the bar."""
+        """Print a message above the bar."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
-        """Takes the bar away."""
+        """Remove the bar."""
         self._live.stop()
 
     def table(self, summary: Mapping[str, Any], run: str) -> None:
-        """Prints the table."""
+        """Print the table."""
         self._console.print(summary_table(summary, run))
 
 
 class PlainScreen:
-    """A pipe or a file: a line every few seconds and at the end of each epoch."""
+    """A screen for pipes and files: one line every few seconds and at the end of each epoch."""
 
     def __init__(self, write: Callable[[str], None], every_s: float = PLAIN_EVERY_S, verbose: bool = False) -> None:
-        """Gives its lines to `write`, about one in `every_s` seconds of the job, and if `verbose` one per worker."""
+        """Build a screen without output so far.
+
+        Args:
+            write: Receives every line.
+            every_s: Seconds of the job between two lines.
+            verbose: Whether to add one line per worker.
+        """
         self._write, self._verbose = write, verbose
         self._every_s = every_s
         self._last: pb.Progress | None = None
 
     def show(self, progress: pb.Progress) -> None:
-        """Writes a line when it is time for one, the epoch or phase is another, or a validation came in."""
+        """Write a line if one is due, or if the epoch, the phase or the validation accuracy has changed."""
         last = self._last
         changed = last is None or any(
             getattr(last, name) != getattr(progress, name) for name in ("phase", "epoch", "val_accuracy")
@@ -81,20 +87,20 @@ class PlainScreen:
                 self._write(line)
 
     def note(self, text: str) -> None:
-        """Writes a line."""
+        """Write a message as a line."""
         self._write(text)
 
     def close(self) -> None:
-        """Nothing is live here."""
+        """Do nothing: nothing is redrawn here."""
 
     def table(self, summary: Mapping[str, Any], run: str) -> None:
-        """Writes the figures, one on each line."""
+        """Write the results, one per line."""
         for name, value in summary_rows(summary, run):
             self._write(f"{name:<20} {value}")
 
 
 def open_screen(verbose: bool) -> Screen:
-    """A live screen where standard output is a terminal, plain lines where it is not."""
+    """Return a live screen if standard output is a terminal, and a screen of plain lines otherwise."""
     console = Console()
     if console.is_terminal and not console.is_dumb_terminal:
         return LiveScreen(console, verbose)
@@ -102,7 +108,7 @@ def open_screen(verbose: bool) -> Screen:
 
 
 def write_line(line: str) -> None:
-    """Prints a line; where nobody reads any more, the job goes on in silence."""
+    """Print a line; if the reader has closed the pipe, discard this and all further output."""
     try:
         print(line, flush=True)
     except BrokenPipeError:
@@ -110,8 +116,8 @@ def write_line(line: str) -> None:
 
 
 def silence() -> None:
-    """From now on, what this process prints is thrown away."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    """Discard all further output of this process."""
+    null = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
-        os.dup2(nowhere, stream)
-    os.close(nowhere)
+        os.dup2(null, stream)
+    os.close(null)

@@ -1,4 +1,4 @@
-"""The launcher's line to the coordinator: what the job is doing, and the request to stop."""
+"""The launcher's client of the coordinator: follows the progress of the job and sends the request to stop."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from downpour.protos.parameter_server_pb2_grpc import CoordinatorStub
 
 STOP_TIMEOUT_S = 1.0
 RETRY_S = 0.2
-OVER = ("ended", "failed")  # phases in which nothing more happens
+OVER = ("ended", "failed")  # the final phases
 
 
 class Watcher:
-    """Follows a job in a thread of its own until closed."""
+    """Follows the progress of a job in its own thread until it is closed."""
 
     def __init__(self, address: str, every_s: float = 0.25) -> None:
-        """Begins to follow the job whose coordinator listens at `address`, every `every_s` seconds."""
+        """Start to follow the job whose coordinator listens at `address`, with an update every `every_s` seconds."""
         self.address = address
         self._channel = open_channel(address)
         self._coordinator = CoordinatorStub(self._channel)
@@ -28,19 +28,19 @@ class Watcher:
         self._lock = threading.Lock()  # guards _latest and _notes
         self._latest: pb.Progress | None = None
         self._notes: list[str] = []
-        self._told: list[str] = []  # all notes so far, for a new stream begins with the first of them
+        self._received: list[str] = []  # all notes so far, because a new stream starts with the first of them
         self._thread = threading.Thread(target=self._follow, name="watch", daemon=True)
         self._thread.start()
 
     def take(self) -> tuple[pb.Progress | None, list[str]]:
-        """The newest progress since the last call, if any, and the notes since then."""
+        """Return the latest progress since the previous call, or None, and the new notes since then."""
         with self._lock:
-            taken = (self._latest, self._notes)
+            result = (self._latest, self._notes)
             self._latest, self._notes = None, []
-        return taken
+        return result
 
     def stop(self, reason: str, now: bool) -> bool:
-        """Asks the coordinator to drain the job, or to end it `now`; whether it answered in time."""
+        """Request that the job drains, or ends `now`; return whether the coordinator answered in time."""
         try:
             self._coordinator.Stop(pb.StopRequest(now=now, reason=reason), timeout=STOP_TIMEOUT_S)
         except grpc.RpcError:
@@ -48,7 +48,7 @@ class Watcher:
         return True
 
     def close(self) -> None:
-        """Ends the thread and closes the channel."""
+        """End the thread and close the channel."""
         self._closed.set()
         self._channel.close()
         self._thread.join(timeout=5.0)
@@ -58,20 +58,20 @@ class Watcher:
             try:
                 if self._follow_stream():
                     return
-            except (grpc.RpcError, ValueError):  # gone, or not there yet; ValueError: the channel was closed
+            except (grpc.RpcError, ValueError):  # the server does not answer; ValueError: the channel was closed
                 pass
             self._closed.wait(RETRY_S)
 
     def _follow_stream(self) -> bool:
-        """Follows one stream to its end; returns whether the job is over."""
-        over, heard = False, 0
+        """Follow one stream to its end and return whether the job has ended."""
+        over, count = False, 0
         for progress in self._coordinator.Watch(self._request):
             with self._lock:
                 self._latest = progress
                 for note in progress.notes:
-                    if self._told[heard : heard + 1] != [note]:
-                        self._told[heard:] = [note]
+                    if self._received[count : count + 1] != [note]:
+                        self._received[count:] = [note]
                         self._notes.append(note)
-                    heard += 1
+                    count += 1
             over = progress.phase in OVER
         return over

@@ -192,8 +192,8 @@ def test_models_and_datasets_are_checked_before_anything_starts(tmp_path: Path) 
     assert "(did you mean sigmoid100?), or module:function; received 'sigmoid10'" in said
     assert "(did you mean mnist?), or the path of an .npz file; received 'mnits'" in said
     said = run("train", "--model=nowhere_to_be_found:f", "--dataset=none.npz", cwd=tmp_path).stderr
-    assert f"--model must name a module that can be found from {tmp_path}" in said
-    assert f"there is none at {tmp_path / 'none.npz'}" in said
+    assert f"--model must name a module that can be found in {tmp_path}" in said
+    assert f"{tmp_path / 'none.npz'} does not exist" in said
     assert list(tmp_path.iterdir()) == []
 
 
@@ -201,7 +201,7 @@ def test_a_folder_for_runs_that_cannot_be_written_is_named(tmp_path: Path) -> No
     (tmp_path / "file").write_text("")
     done = run("train", "--runs-dir=file", cwd=tmp_path)
     assert done.returncode == 1
-    assert "--runs-dir must be a folder that can be written" in done.stderr
+    assert "--runs-dir must be a writable folder" in done.stderr
 
 
 def test_run_directories_of_one_second_differ(tmp_path: Path) -> None:
@@ -420,7 +420,7 @@ def test_a_worker_that_dies_is_started_again(launch: Callable[..., Launched]) ->
     job.until("epoch 1/10")
     until(lambda: len(job.processes()) == 3)
     os.kill(job.number_of("worker-1"), signal.SIGKILL)
-    job.until("worker-1 was killed by SIGKILL; started again (1 of 2)")
+    job.until("worker-1 was killed by SIGKILL; restarted (1 of 2)")
     until(lambda: len(job.processes()) == 3)
     job.process.send_signal(signal.SIGTERM)
     assert job.code() == 0, job.output
@@ -430,7 +430,7 @@ def test_a_worker_is_given_up_after_its_restarts_and_the_others_go_on(
     launch: Callable[..., Launched],
 ) -> None:
     job = launch("--worker-dies=9")
-    job.until("worker-1 was killed by SIGKILL; started again (2 of 2)")
+    job.until("worker-1 was killed by SIGKILL; restarted (2 of 2)")
     job.until("worker-1 was killed by SIGKILL, after 2 restarts")
     job.process.send_signal(signal.SIGINT)
     assert job.code() == 0, job.output
@@ -439,7 +439,7 @@ def test_a_worker_is_given_up_after_its_restarts_and_the_others_go_on(
 def test_workers_that_stop_on_purpose_are_not_restarted_and_say_why(launch: Callable[..., Launched]) -> None:
     job = launch("--worker-exit=3")
     assert job.code() == 1
-    assert "started again" not in job.output
+    assert "restarted" not in job.output
     assert "worker-0 stopped: gradients are not finite: lower --learning-rate" in job.output
     assert "the job failed: no worker is left" in job.output
     assert "  something else was printed after it" in job.lines and "cuda_platform" not in job.output
@@ -458,7 +458,7 @@ def test_a_server_that_dies_fails_the_job(launch: Callable[..., Launched]) -> No
 def test_a_server_that_does_not_start_is_quoted(launch: Callable[..., Launched]) -> None:
     job = launch("--server-exit=4")
     assert job.code() == 1
-    assert "ps-0 exited with status 4 before it listened" in job.output
+    assert "ps-0 exited with status 4 before it announced its address" in job.output
     assert "  the server has a defect" in job.lines
 
 
@@ -471,7 +471,7 @@ def test_one_signal_drains(launch: Callable[..., Launched], number: signal.Signa
     assert job.processes() == {}
     assert (job.run_dir / "summary.json").is_file()
     if number != signal.SIGHUP:  # whose terminal is gone
-        assert f"drained: what was trained is in {job.run_dir}" in job.output
+        assert f"drained: the trained model is in {job.run_dir}" in job.output
 
 
 def test_a_second_signal_stops_at_once(launch: Callable[..., Launched]) -> None:

@@ -124,9 +124,9 @@ def test_servers_and_workers_have_the_folder_of_doorbells_in_common() -> None:
     servers = [load(BASE)["services"]["ps"], load(SHARDS)["services"]["ps-1"]]
     for spec in servers:
         folder = spec["environment"]["DOWNPOUR_DOORBELL_DIR"]
-        assert f"bells:{folder}" in spec["volumes"]
-    assert load(BASE)["services"]["worker"]["volumes"] == [f"bells:{folder}:ro"]
-    options = load(BASE)["volumes"]["bells"]["driver_opts"]
+        assert f"sockets:{folder}" in spec["volumes"]
+    assert load(BASE)["services"]["worker"]["volumes"] == [f"sockets:{folder}:ro"]
+    options = load(BASE)["volumes"]["sockets"]["driver_opts"]
     (user,) = re.findall(r"useradd --uid (\d+)", DOCKERFILE)
     assert options["type"] == "tmpfs" and {"mode=0700", f"uid={user}"} <= set(options["o"].split(","))
 

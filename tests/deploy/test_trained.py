@@ -98,6 +98,6 @@ def test_a_run_and_its_file_are_evaluated_as_the_job_did(tmp_path: Path) -> None
 
 def test_what_is_no_model_is_told(tmp_path: Path) -> None:
     for command in ("evaluate", "export"):
-        for what, words in ((tmp_path, "a run that has ended well"), (tmp_path / "no.keras", "there is nothing at")):
+        for what, words in ((tmp_path, "a run that ended successfully"), (tmp_path / "no.keras", "does not exist")):
             done = downpour(command, str(what), folder=tmp_path)
             assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from downpour.deploy.config import TrainSettings, cores
 from downpour.deploy.launch.environment import child_environment
-from downpour.deploy.launch.plan import SAID_BY_FLAGS, plan
+from downpour.deploy.launch.plan import SET_BY_FLAGS, plan
 from downpour.protos.settings import parse
 from downpour.ps.config import JobSettings, ServerSettings
 from downpour.ps.core.update_rules import OPTIMIZERS
@@ -104,6 +104,6 @@ def test_variables_meant_for_the_launcher_do_not_reach_a_process_past_its_flags(
         "PATH": "/bin",
         "A": "1",
     }
-    found = child_environment(inherited, {"A": "2"}, SAID_BY_FLAGS)
+    found = child_environment(inherited, {"A": "2"}, SET_BY_FLAGS)
     assert "DOWNPOUR_EPOCHS" not in found and "DOWNPOUR_SHARD" not in found
     assert (found["DOWNPOUR_CALL_TIMEOUT_S"], found["PATH"], found["A"]) == ("9", "/bin", "2")

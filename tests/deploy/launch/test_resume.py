@@ -46,7 +46,7 @@ def test_the_first_server_goes_on_and_nothing_else_is_told_to(tmp_path: Path) ->
 
 @pytest.mark.parametrize("name, value", [("optimizer", "adam"), ("seed", 9), ("batch_size", 64)])
 def test_what_checkpoints_depend_on_cannot_change(tmp_path: Path, name: str, value: Any) -> None:
-    with pytest.raises(CannotResume, match=f"--{name.replace('_', '-')} it was begun with"):
+    with pytest.raises(CannotResume, match=f"cannot resume: --{name.replace('_', '-')} {value} differs from the run's"):
         resumed(TrainSettings(resume=str(begun(tmp_path)), **{name: value}))
 
 

@@ -70,7 +70,7 @@ def test_a_variable_wins_over_the_addresses_of_the_cluster() -> None:
 
 
 def test_a_script_has_no_evaluator() -> None:
-    with pytest.raises(BadTFConfig, match=r"^TF_CONFIG must .*; received evaluator\. Take that replica out"):
+    with pytest.raises(BadTFConfig, match=r"^TF_CONFIG must .*; received evaluator\. Remove that replica"):
         command_line(read(variable("evaluator")), parse(RunSettings, [], "prog"), SCRIPT, {})
 
 

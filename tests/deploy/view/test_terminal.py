@@ -81,7 +81,7 @@ def test_workers_are_not_shown_unasked() -> None:
 
 def test_what_is_not_known_yet_is_a_dash() -> None:
     early = pb.Progress(phase="waiting", workers=[pb.WorkerProgress()])
-    assert plain(early) == ("waiting, 1 worker here    0%  samples/s –  loss –  val accuracy –  staleness –  ETA –")
+    assert plain(early) == ("waiting, 1 worker joined    0%  samples/s –  loss –  val accuracy –  staleness –  ETA –")
 
 
 def test_a_loss_that_is_not_finite_is_shown_as_such() -> None:
