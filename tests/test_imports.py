@@ -1,4 +1,8 @@
-"""Which folder may import which, what is pure, and what never loads TensorFlow."""
+"""Which folder may import which, what is pure, what never loads TensorFlow, and that no module has two names.
+
+Imports count wherever they are in a file. Those under `if TYPE_CHECKING:` do not run; they count only for the circles
+of planes, which would be circles for a reader too.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +38,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ps.endpoints": {"protos", "ps.config", "ps.data_plane", "ps.monitoring"},
     "ps": {"protos", "ps.*"},
     "worker.config": {"protos"},
-    "worker.script": set(),
     "worker.quiet_tensorflow": set(),
+    "worker.script": set(),
     "worker.data": {"worker.catalog"},
     "worker.catalog": {"protos"},
     "worker.exchange": {"protos"},
@@ -60,7 +64,17 @@ MAY_IMPORT: dict[str, set[str]] = {
 NO_TENSORFLOW = ("protos", "ps", "deploy", "worker/exchange")
 PURE_FOLDERS = ("ps/core", "ps/coordinator")
 PURE_MODULES = ("deploy/launch/plan.py", "ps/trace/metrics.py", "ps/trace/call_log.py", "ps/monitoring/divergence.py")
-IMPURE = {"grpc", "time", "asyncio", "threading", "socket", "pathlib", "io", "random", "datetime", "subprocess"}
+PURE_IMPORTS = {
+    "__future__", "abc", "bisect", "collections", "dataclasses", "downpour", "enum", "functools", "hashlib", "heapq",
+    "itertools", "math", "numpy", "operator", "pydantic", "re", "struct", "typing",
+}  # fmt: skip
+MEMORY = {"mmap", "os"}  # of the shared memory that weights are in
+MAY_MAP_MEMORY = "ps/core/buffers.py"
+IMPURE_CALLS = {
+    "open", "print", "input", "np.load", "np.save", "np.savez", "np.savez_compressed", "np.memmap", "np.fromfile",
+    "np.loadtxt", "np.savetxt", "os.open", "os.system", "os.popen",
+}  # fmt: skip
+EVALUATING = {"eval", "exec", "compile", "__import__"}
 
 
 def sources(folder: str) -> list[Path]:
@@ -76,18 +90,25 @@ def module_of(path: Path) -> str:
 MODULES = {module_of(path): path for package in PACKAGES for path in sources(package)}
 
 
-def imports(path: Path) -> Iterator[str]:
-    """Dotted names that a file imports, wherever in it, but for those that only types need."""
-    tree = ast.parse(path.read_text())
-    for_types = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
-        for inner in ast.walk(node)
-    }
-    for node in ast.walk(tree):
-        if id(node) in for_types:
+def for_types(node: ast.AST) -> bool:
+    """Whether a statement is `if TYPE_CHECKING:`, whose body only a type checker reads."""
+    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+
+
+def statements(node: ast.AST, types: bool) -> Iterator[ast.AST]:
+    """All nodes below a node; without `types`, not those that only a type checker reads."""
+    yield node
+    for field, value in ast.iter_fields(node):
+        if for_types(node) and field == "body" and not types:
             continue
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, ast.AST):
+                yield from statements(each, types)
+
+
+def imports(path: Path, types: bool = False) -> Iterator[str]:
+    """Dotted names that a file imports, wherever in it; with `types`, those that only types need as well."""
+    for node in statements(ast.parse(path.read_text()), types):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -95,23 +116,32 @@ def imports(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def own_imports(path: Path) -> set[str]:
-    """Modules of the project that a file imports, without `downpour.`."""
+def own_imports(path: Path, types: bool = False) -> set[str]:
+    """Modules of the project that a file imports, without `downpour.`; `""` is the public package itself."""
     found = set()
-    for name in imports(path):
+    for name in imports(path, types):
         if not name.startswith("downpour."):
             continue
         name = name.removeprefix("downpour.")
         while name and name not in MODULES and "_pb2" not in name:
             name = name.rpartition(".")[0]
         found.add(name)
-    return found - {"", "__init__"}
+    return found
 
 
 def calls(path: Path) -> set[str]:
-    """Names of what a file calls directly."""
+    """What a file calls, as it is written there: `open`, `np.load`."""
     nodes = ast.walk(ast.parse(path.read_text()))
-    return {node.func.id for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    return {ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call)}
+
+
+def in_circles(graph: dict[str, set[str]]) -> list[str]:
+    """The nodes of a graph that are in a circle, or lead to one."""
+    graph = dict(graph)
+    while leaves := {node for node, needs in graph.items() if not needs & set(graph)}:
+        for node in leaves:
+            del graph[node]
+    return sorted(graph)
 
 
 def plane_of(module: str) -> str:
@@ -122,6 +152,9 @@ def plane_of(module: str) -> str:
 
 
 def allowed(imported: str, plane: str) -> bool:
+    """Whether a plane may import a module. The public package is for scripts: it leads everywhere."""
+    if not imported:
+        return False
     if plane_of(imported) == plane or imported.startswith("protos"):
         return True
     rules = MAY_IMPORT[plane]
@@ -147,10 +180,44 @@ def test_every_folder_of_code_is_in_the_table() -> None:
 
 def test_no_two_modules_import_each_other_directly_or_in_a_circle() -> None:
     graph = {module: own_imports(path) & set(MODULES) - {module} for module, path in MODULES.items()}
-    while leaves := {module for module, needs in graph.items() if not needs & set(graph)}:
-        for module in leaves:
-            del graph[module]
-    assert sorted(graph) == [], "these modules import each other, or import modules that do"
+    assert in_circles(graph) == [], "these modules import each other, or import modules that do"
+
+
+def test_no_planes_need_each_other_not_even_for_types() -> None:
+    graph: dict[str, set[str]] = {plane: set() for plane in MAY_IMPORT}
+    for module, path in MODULES.items():
+        graph[plane_of(module)] |= {plane_of(name) for name in own_imports(path, types=True) if name}
+    assert in_circles({plane: needs - {plane} for plane, needs in graph.items()}) == []
+
+
+def test_the_table_allows_no_circle_of_planes() -> None:
+    def planes(rule: str) -> set[str]:
+        return {plane for plane in MAY_IMPORT if plane == rule or rule.endswith(".*") and plane.startswith(rule[:-1])}
+
+    graph = {
+        plane: set().union(*map(planes, rules)) - {plane} if rules else set() for plane, rules in MAY_IMPORT.items()
+    }
+    assert in_circles(graph) == []
+
+
+def test_a_package_imports_none_of_its_modules_when_it_is_imported() -> None:
+    wrong = {module for module, path in MODULES.items() if path.name == "__init__.py" and own_imports(path)}
+    assert wrong == set()
+
+
+def test_no_module_imports_one_that_is_run_as_a_command() -> None:
+    """It would be in memory twice: as `__main__` and under its own name."""
+    wrong = {module for module, path in MODULES.items() for name in own_imports(path) if name.endswith("__main__")}
+    assert wrong == set()
+
+
+def test_modules_are_imported_by_statements() -> None:
+    """Else none of these tests would see it."""
+    for path in MODULES.values():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+                own = "downpour" in ast.unparse(node)
+                assert not own or path == ROOT / "bench" / "__main__.py", f"{path}: {ast.unparse(node)}"
 
 
 @pytest.mark.parametrize("folder", NO_TENSORFLOW)
@@ -165,9 +232,13 @@ def test_what_is_pure_knows_no_network_no_clock_and_no_file(place: str) -> None:
     assert files
     for path in files:
         tops = {imported.partition(".")[0] for imported in imports(path)}
-        assert tops & IMPURE == set(), path
-        assert "downpour.protos.parameter_server_pb2_grpc" not in set(imports(path)), path
-        assert calls(path) & {"open", "print", "input", "eval", "exec"} == set(), path
+        may = PURE_IMPORTS | (MEMORY if path == ROOT / MAY_MAP_MEMORY else set())
+        assert tops - may == set(), path
+        assert "protos.parameter_server_pb2_grpc" not in own_imports(path), path
+        called = calls(path)
+        assert called & (IMPURE_CALLS | EVALUATING) == set(), path
+        unseeded = {name for name in called if name.startswith("np.random.") and name != "np.random.default_rng"}
+        assert unseeded == set() and not {name for name in called if name.endswith(".tofile")}, path
 
 
 @pytest.mark.parametrize("package", ["protos", "ps", "worker", "deploy"])
@@ -175,18 +246,34 @@ def test_nothing_is_unpickled_and_nothing_evaluated(package: str) -> None:
     for path in sources(package):
         tops = {name.partition(".")[0] for name in imports(path)}
         assert tops & {"pickle", "marshal", "shelve", "dill", "cloudpickle"} == set(), path
-        assert calls(path) & {"eval", "exec", "compile"} == set(), path
+        assert calls(path) & EVALUATING == set(), path
 
 
-def python(code: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], cwd=folder, timeout=60, capture_output=True, text=True)
+def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, timeout=60, capture_output=True, text=True
+    )
 
 
-@pytest.mark.parametrize(
-    "module", ["downpour", "downpour.ps.server", "downpour.deploy.cli", "downpour.worker.exchange.client"]
-)
-def test_tensorflow_stays_out(module: str) -> None:
-    done = python(f"import sys, {module}; sys.exit(any(name in sys.modules for name in ('tensorflow', 'keras')))")
+IMPORT_ALL = """
+import importlib, os, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+    assert not {"tensorflow", "keras"} & set(sys.modules), f"{name} imports TensorFlow"
+names = {}
+for name, module in sys.modules.items():
+    if getattr(module, "__file__", None) and name != "__main__":
+        names.setdefault(os.path.realpath(module.__file__), set()).add(name)
+double = [each for path, each in names.items() if len(each) > 1 and path.startswith(os.getcwd() + "/")]
+assert not double, f"these are one module: {double}"
+"""
+
+
+@pytest.mark.parametrize("folder", NO_TENSORFLOW)
+def test_no_module_of_a_folder_loads_tensorflow_or_a_module_under_two_names(folder: str) -> None:
+    """Whatever the module imports imports, and so on: a process tells what reading the sources cannot."""
+    modules = [module_of(path) for path in sources(folder) if path.name != "__main__.py"]
+    done = python(IMPORT_ALL, *(f"downpour.{module}" for module in modules))
     assert done.returncode == 0, done.stderr
 
 
@@ -202,6 +289,15 @@ def test_no_module_has_two_names(package: str) -> None:
     assert done.returncode == 1 and f"must be imported as downpour.{package}" in done.stderr
     done = python(f"import downpour.{package} as it; assert it.__name__ == 'downpour.{package}'")
     assert done.returncode == 0, done.stderr
+
+
+def test_no_test_module_is_imported_by_another() -> None:
+    """What several tests need is in `tests/support`."""
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}" for path in sources("tests") for name in imports(path)
+        if name.startswith("tests.") and any(part.startswith("test_") for part in name.split("."))
+    ]  # fmt: skip
+    assert wrong == []
 
 
 def test_no_folder_is_crowded() -> None:

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from downpour.worker.fit.member import ScriptWorker
-
-member: ScriptWorker | None = None  # None in a process that `downpour run` has not started
+from typing import Protocol
 
 
-def run_as(worker: ScriptWorker) -> None:
+class Ranked(Protocol):
+    """A worker of a cluster, as far as a script may know it."""
+
+    @property
+    def rank(self) -> int:
+        """Return the rank, from 0 to `size - 1`."""
+
+    @property
+    def size(self) -> int:
+        """Return the number of workers that the job was started with."""
+
+    @property
+    def leads(self) -> bool:
+        """Return whether this is worker 0, the leader."""
+
+
+member: Ranked | None = None  # None in a process that `downpour run` has not started
+
+
+def run_as(worker: Ranked) -> None:
     """Make this process run its script as a worker of a cluster. Called once, before the script begins."""
     global member
     member = worker

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.keras.test_keras_run import environment
+from tests.support.scripts import environment
 
 SAMPLES = np.random.default_rng(0).random((5, 28, 28)).astype(np.float32)
 

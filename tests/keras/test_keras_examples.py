@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.keras.test_keras_run import MNIST, SCRIPTS, command, environment
+from tests.support.scripts import MNIST, SCRIPTS, command, environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 EXAMPLES = {

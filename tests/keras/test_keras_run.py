@@ -16,31 +16,9 @@ import psutil
 import pytest
 
 from tests.support.cluster import wait_until
-from tests.support.paths import ROOT
+from tests.support.scripts import MNIST, SCRIPTS, command, environment, run
 
-SCRIPTS = ROOT / "tests" / "scripts"
-MNIST = ROOT / "worker" / "data" / "mnist.npz"
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
-
-def environment() -> dict[str, str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("DOWNPOUR_")}
-    return {**clean, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
-
-
-def command(folder: Path, script: str, *arguments: str, workers: int, shards: int = 1, **flags: Any) -> list[str]:
-    given = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
-    mine = [f"--workers={workers}", f"--shards={shards}", f"--runs-dir={folder / 'runs'}", *given]
-    return [sys.executable, "-m", "downpour.deploy.cli", "run", *mine, str(SCRIPTS / script), *arguments]
-
-
-def run(folder: Path, script: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        command(folder, script, *arguments, **options), env=environment(), cwd=folder, capture_output=True, text=True,
-        timeout=800,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return done
 
 
 @pytest.fixture(scope="module")

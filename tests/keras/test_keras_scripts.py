@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.keras.test_keras_run import run
+from tests.support.scripts import run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -12,7 +12,7 @@ import pytest
 
 from downpour import FitFailed, LocalCluster
 from downpour.protos.array_tree import flatten, restore
-from tests.keras.test_keras_run import environment
+from tests.support.scripts import environment
 
 SESSION = """
 import json, keras, numpy as np

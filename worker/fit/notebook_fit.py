@@ -17,8 +17,8 @@ def main(folder: Path) -> None:
     """Trains what is in the folder."""
     import keras
 
-    from downpour import DistributedOptimizer
     from downpour.worker import script
+    from downpour.worker.fit.distributed_optimizer import DistributedOptimizer
 
     task = json.loads((folder / "task.json").read_text())
     for module in task["modules"]:  # they register what the model is made of

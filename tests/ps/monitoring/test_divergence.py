@@ -13,7 +13,7 @@ import pytest
 from downpour.ps.core.push import Outcome, Push, Result
 from downpour.ps.monitoring.divergence import FEWEST_UPDATES, LossWatch
 from downpour.ps.trace.metrics import Metrics, divergence
-from tests.keras.test_keras_run import environment
+from tests.support.scripts import environment
 
 
 def notes(losses: Iterable[float]) -> list[str]:

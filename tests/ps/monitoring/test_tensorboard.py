@@ -20,8 +20,8 @@ from downpour.ps.core.push import Outcome, Push, Result
 from downpour.ps.monitoring.tensorboard import EVERY_S, FOLDER, Board
 from downpour.ps.monitoring.tfevents import EventFile, histogram, masked_crc, scalar, text
 from downpour.ps.trace.metrics import Metrics
-from tests.keras.test_keras_run import environment
 from tests.support.pure_job import PureJob
+from tests.support.scripts import environment
 
 
 def records(folder: Path) -> Iterator[events.Event]:

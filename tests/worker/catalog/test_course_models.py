@@ -18,7 +18,7 @@ from downpour.worker.catalog import synthetic as course_data
 from downpour.worker.catalog.course_models import ACTIVATIONS, EPSILON
 from downpour.worker.compute.evaluate import Evaluator
 from downpour.worker.compute.gradient import GradientFunction, read_weights
-from tests.keras.test_keras_run import environment
+from tests.support.scripts import environment
 
 pytestmark = pytest.mark.slow
 

@@ -1,0 +1,38 @@
+"""Users' scripts, run with `downpour run`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.support.paths import ROOT
+
+SCRIPTS = ROOT / "tests" / "scripts"
+MNIST = ROOT / "worker" / "data" / "mnist.npz"
+LIMIT_S = 800.0
+
+
+def environment() -> dict[str, str]:
+    """Return an environment without settings of downpour, in which Python finds the package from any folder."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("DOWNPOUR_")}
+    return {**clean, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+
+
+def command(folder: Path, script: str, *arguments: str, workers: int, shards: int = 1, **flags: Any) -> list[str]:
+    """Return the command that runs a script of `tests/scripts` as a job with its runs in `folder`."""
+    given = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
+    mine = [f"--workers={workers}", f"--shards={shards}", f"--runs-dir={folder / 'runs'}", *given]
+    return [sys.executable, "-m", "downpour.deploy.cli", "run", *mine, str(SCRIPTS / script), *arguments]
+
+
+def run(folder: Path, script: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a script to its end, with the arguments of `command`; it must succeed."""
+    done = subprocess.run(
+        command(folder, script, *arguments, **options), env=environment(), cwd=folder, capture_output=True, text=True,
+        timeout=LIMIT_S,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done
