@@ -1,9 +1,9 @@
-"""One typed source of settings: a pydantic class gives flags, `DOWNPOUR_*` variables, defaults and checks.
+"""Settings from one typed source: flags, `DOWNPOUR_*` variables, defaults and checks come from a pydantic class.
 
-    settings = parse(ServerSettings, sys.argv[1:], prog="python -m ps")
+    settings = parse(ServerSettings, sys.argv[1:], prog="downpour ps")
 
-Flags win over variables, variables over defaults; a bad value ends the program with status 2 and one line
-per problem, which names the flag or the variable that the value came from.
+Flags take precedence over variables, and variables over defaults. An invalid value ends the program with status 2
+and one line per problem, which names the flag or the variable that the value came from.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
 def host_and_port(value: str) -> str:
-    """Accepts `HOST:PORT`; port 0 lets the system choose."""
+    """Return a valid `HOST:PORT`, or raise ValueError. Port 0 lets the system choose."""
     host, colon, port = value.rpartition(":")
     if not (colon and host and port.isascii() and port.isdigit() and int(port) < 65536):
         raise ValueError("must be HOST:PORT with a port from 0 to 65535")
@@ -43,13 +43,13 @@ Address = Annotated[str, AfterValidator(host_and_port)]
 
 
 def did_you_mean(value: str, choices: Iterable[str]) -> str:
-    """` (did you mean X?)` where one of the choices is near, else nothing."""
+    """Return ` (did you mean X?)` if one of the choices is similar to the value, else an empty string."""
     near = difflib.get_close_matches(value, list(choices), n=1)
     return f" (did you mean {near[0]}?)" if near else ""
 
 
 def one_of(choices: Collection[str]) -> AfterValidator:
-    """A validator that accepts the names of a registry and tells them apart from the rest."""
+    """Return a validator that accepts the given names only."""
 
     def check(value: str) -> str:
         if value not in choices:
@@ -60,10 +60,11 @@ def one_of(choices: Collection[str]) -> AfterValidator:
 
 
 class Settings(BaseSettings):
-    """What all commands share: flags over `DOWNPOUR_*` variables over defaults, frozen once validated.
+    """Base of the settings of all commands. Instances are immutable.
 
-    A subclass may say how `--help` shows its fields: `groups` maps a title to field names, in order, and
-    `positional` names the fields that are given by place instead of by flag.
+    Attributes:
+        groups: The sections of `--help`: titles and their field names, in order.
+        positional: Fields that are positional arguments instead of flags.
     """
 
     model_config = SettingsConfigDict(
@@ -78,23 +79,23 @@ class Settings(BaseSettings):
     positional: ClassVar[tuple[str, ...]] = ()
 
     def take_effect(self) -> None:
-        """What the settings of a process bring about as soon as they are known; raises ValueError if they cannot."""
+        """Apply process-wide settings, such as the log format. Raises ValueError if that is impossible."""
 
 
 S = TypeVar("S", bound=Settings)
 
 
 def parse(kind: type[S], argv: Sequence[str], prog: str, description: str | None = None) -> S:
-    """Settings from a command line and the environment.
+    """Return the settings from a command line and the environment.
 
     Args:
-        kind: the settings class.
-        argv: the arguments, without the program's name.
-        prog: how the program is called, for messages.
-        description: what it does, for `--help` (default: the first paragraph of the class's docstring).
+        kind: The settings class.
+        argv: The arguments without the name of the program.
+        prog: The name of the program in messages.
+        description: The description in `--help` (default: the first paragraph of the class's docstring).
 
     Raises:
-        SystemExit: 0 after `--help`; 2 after a message when something does not hold.
+        SystemExit: With status 0 after `--help`; with status 2 after a message about an invalid argument.
     """
     parser = _parser(kind, prog, description or (kind.__doc__ or "").split("\n\n")[0])
     given, unknown = parser.parse_known_args(list(argv))
@@ -111,7 +112,7 @@ def parse(kind: type[S], argv: Sequence[str], prog: str, description: str | None
 
 
 def split_positional(kind: type[Settings], argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The flags of `kind` in front of a command of somebody else, and that command with all that follows."""
+    """Split a command line into the flags of `kind` at its start and the command that follows them."""
     switches = {name for field, info in kind.model_fields.items() if info.annotation is bool for name in _forms(field)}
     at = 0
     while at < len(argv) and argv[at].startswith("-"):
@@ -125,10 +126,9 @@ def _forms(name: str) -> tuple[str, str]:
 
 
 def to_flags(settings: Settings, kind: type[Settings]) -> list[str]:
-    """Flags with which `kind` takes over, from `settings`, every field of the same name.
+    """Return flags that give `kind` the values of the fields that it shares with `settings`.
 
-    Fields that already have `kind`'s default are left out; the caller sees to it that no `DOWNPOUR_*`
-    variable fills them otherwise.
+    Fields with the default of `kind` are left out, so no `DOWNPOUR_*` variable may set them in the new process.
     """
     flags: list[str] = []
     for name, field in kind.model_fields.items():
@@ -145,12 +145,12 @@ def to_flags(settings: Settings, kind: type[Settings]) -> list[str]:
 
 
 def flag(name: str) -> str:
-    """`learning_rate` as it is typed: `--learning-rate`; `json_`, a name pydantic keeps, is `--json`."""
+    """Return the flag of a field: `--learning-rate` for `learning_rate`, `--json` for `json_`."""
     return "--" + name.rstrip("_").replace("_", "-")
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argument parser whose errors look like those of the settings."""
+    """Argument parser whose error messages have the form of those of the settings."""
 
     def error(self, message: str) -> NoReturn:
         place, _, what = message.removeprefix("argument ").partition(": ")
@@ -168,7 +168,7 @@ def _fail(prog: str, problems: Iterable[str]) -> NoReturn:
 
 
 def _parser(kind: type[Settings], prog: str, description: str) -> _Parser:
-    """A parser with one optional flag for each field, which leaves unset what was not given."""
+    """Return a parser with one optional flag for each field. It sets only the given flags."""
     width = min(shutil.get_terminal_size().columns, 110) - 2
 
     def formatter(prog: str) -> argparse.HelpFormatter:
@@ -179,7 +179,7 @@ def _parser(kind: type[Settings], prog: str, description: str) -> _Parser:
         prog=prog,
         usage=f"{prog} {places} [flags]".replace("  ", " "),
         description=description,
-        epilog=f"Each flag can be set in the environment too: --batch-size is {ENV_PREFIX}BATCH_SIZE.",
+        epilog=f"Environment variables can set all flags: {ENV_PREFIX}BATCH_SIZE sets --batch-size.",
         formatter_class=formatter,
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
@@ -194,7 +194,7 @@ def _parser(kind: type[Settings], prog: str, description: str) -> _Parser:
         for name in names:
             _add(group, name, kind.model_fields[name])
     last = parser.add_argument_group("help")
-    last.add_argument("-h", "--help", action="help", help="show this and exit")
+    last.add_argument("-h", "--help", action="help", help="Show this help and exit.")
     return parser
 
 
@@ -209,7 +209,8 @@ def _help(field: FieldInfo) -> str:
     text = field.description or ""
     default = None if field.is_required() else field.get_default()
     if default not in (None, "") and default is not False and "(default" not in text:
-        text += f" (default: {default:g})" if isinstance(default, float) else f" (default: {default})"
+        shown = f" (default: {default:g})" if isinstance(default, float) else f" (default: {default})"
+        text = text.removesuffix(".") + shown + "." * text.endswith(".")
     return text.replace("%", "%%")
 
 
@@ -227,12 +228,11 @@ def _metavar(name: str, field: FieldInfo) -> str:
 
 
 def _choices(field: FieldInfo) -> tuple[str, ...]:
-    """The choices of a field of type `Literal`."""
     return get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
 
 
 def _unknown(arguments: Sequence[str], kind: type[Settings]) -> list[str]:
-    """One line for each argument that no field takes; what follows an unknown flag is taken for its value."""
+    """Return one line for each unknown argument. The argument after an unknown flag counts as its value."""
     problems, after_flag = [], False
     for argument in arguments:
         name, equals, _ = argument.partition("=")
@@ -246,7 +246,7 @@ def _unknown(arguments: Sequence[str], kind: type[Settings]) -> list[str]:
 
 
 def _problem(error: ErrorDetails, kind: type[Settings], given: dict[str, Any]) -> str:
-    """One line: where the value came from, what must hold, what was received."""
+    """Return one line that says where the value came from, what must hold, and what was received."""
     name = str(error["loc"][0]) if error["loc"] else ""
     must = _must(error, kind.model_fields.get(name))
     if not name:
@@ -260,7 +260,7 @@ def _problem(error: ErrorDetails, kind: type[Settings], given: dict[str, Any]) -
 
 
 def _must(error: ErrorDetails, field: FieldInfo | None) -> str:
-    """What must hold, in words that do not depend on pydantic's."""
+    """Return what must hold, independently of the wording of pydantic."""
     reason = error["type"]
     if reason == "literal_error" and field is not None:
         choices = _choices(field)
@@ -289,12 +289,10 @@ def _bounds(field: FieldInfo | None) -> list[str]:
 
 
 def _variable(name: str) -> str | None:
-    """The environment variable that sets a field, if one does."""
     return next((key for key in os.environ if key.upper() == ENV_PREFIX + name.upper()), None)
 
 
 def _from_environment(message: str, kind: type[Settings], given: dict[str, Any]) -> str:
-    """Which of the flags named in a message were set by a variable."""
     words = message.replace(",", " ").split()
     named = (name for name in kind.model_fields if flag(name) in words and name not in given)
     found = [variable for variable in map(_variable, named) if variable]

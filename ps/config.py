@@ -1,4 +1,4 @@
-"""Settings of the job and of its servers: the one source of their flags, environment and defaults."""
+"""The settings of the job and of its servers: the single source of their flags, variables and defaults."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from downpour.ps.core.staleness import POLICIES
 from downpour.ps.core.update_rules import OPTIMIZERS
 
 Transport = Literal["auto", "shm", "grpc"]
-REFERENCE_LEARNING_RATE = 0.1  # of the reference model under plain SGD
+REFERENCE_LEARNING_RATE = 0.1  # the learning rate of the reference model with plain SGD
 
 
 def _known_codec(value: str) -> str:
-    """Accepts a name of the registry, with a parameter where it takes one."""
+    """Return the name of a codec, or raise ValueError."""
     try:
         codec_named(value)
     except InvalidRequest as error:
@@ -37,7 +37,7 @@ def _known_codec(value: str) -> str:
 
 
 def _short_enough(value: str | None) -> str | None:
-    """Accepts a folder in which a Unix socket can have a name."""
+    """Return a folder whose path leaves room for the name of a Unix socket, or raise ValueError."""
     if value is not None and (not value or len(os.fsencode(os.path.abspath(value))) > FOLDER_LIMIT_BYTES):
         raise ValueError(
             f"must be a folder whose path has at most {FOLDER_LIMIT_BYTES} bytes, as the path of a socket is short"
@@ -46,16 +46,16 @@ def _short_enough(value: str | None) -> str | None:
 
 
 def _known_interval(value: str) -> str:
-    """Accepts `2s`, a number of updates, or `off`."""
+    """Return a valid checkpoint interval, or raise ValueError."""
     interval_of(value)
     return value
 
 
 def interval_of(value: str) -> tuple[float, int]:
-    """Seconds and updates between two checkpoints; of the one that is not given: 0. Both are 0 for `off`.
+    """Return the interval between two checkpoints in seconds and in updates; the one that is not given is 0.
 
     Raises:
-        ValueError: It is neither.
+        ValueError: The value is neither a time, nor a number of updates, nor `off`.
     """
     if value == "off":
         return 0.0, 0
@@ -77,7 +77,7 @@ def _optimizer_fields() -> dict[str, Any]:
         default = " (default: that of the optimizer)"
         if name == "learning_rate":
             default = f" (default: {REFERENCE_LEARNING_RATE} for sgd, else that of the optimizer)"
-        description = f"{each.doc}{taken_by}".removesuffix(".") + default
+        description = f"{each.doc}{taken_by}".removesuffix(".") + default + "."
         fields[name] = float | None, Field(None, description=description, **each.bounds)
     return fields
 
@@ -100,7 +100,7 @@ def hyperparameters_of(settings: OptimizerSettings) -> Hyperparameters:
 
 
 class JobSettings(OptimizerSettings):
-    """What defines a job, whoever starts its processes. The coordinator owns it."""
+    """The settings that define a job, however its processes are started. The coordinator owns them."""
 
     groups: ClassVar[dict[str, tuple[str, ...]]] = {
         "model and data": (
@@ -117,70 +117,97 @@ class JobSettings(OptimizerSettings):
         "optimizer": ("optimizer", *known_hyperparameters(), "clip_norm", "nonfinite_limit"),
     }  # fmt: skip
 
-    model: str = Field("sigmoid100", description="model: a registry name, or module:function that returns one")
-    dataset: str = Field("mnist", description="data: mnist, fashion_mnist, or a path to an .npz")
-    workers: int = Field(2, ge=1, le=100_000, description="workers to wait for before training starts (at most 60 s)")
-    shards: int = Field(1, ge=1, le=1024, description="server processes that the weights are cut into")
-    epochs: int = Field(10, ge=1, description="passes over the training data")
+    model: str = Field(
+        "sigmoid100", description="Model: a name of the registry, or module:function that returns a model."
+    )
+    dataset: str = Field("mnist", description="Data: mnist, fashion_mnist, or the path of an .npz file.")
+    workers: int = Field(2, ge=1, le=100_000, description="Number of workers that training waits for, at most 60 s.")
+    shards: int = Field(1, ge=1, le=1024, description="Number of server processes that the weights are divided among.")
+    epochs: int = Field(10, ge=1, description="Number of passes over the training data.")
     early_stopping: int = Field(
-        0, ge=0, description="stop after so many epochs without a lower validation loss; 0: never"
+        0, ge=0, description="Stop after this number of epochs without a lower validation loss. 0: never."
     )
-    batch_size: int = Field(32, ge=1, description="samples per gradient")
+    batch_size: int = Field(32, ge=1, description="Number of samples per gradient.")
     validation_split: float = Field(
-        0.05, ge=0, lt=1, description="fraction of the training data held out, from its end"
+        0.05, ge=0, lt=1, description="Fraction of the training data, from its end, that is held out for validation."
     )
-    seed: int = Field(0, ge=0, lt=2**32, description="of initial weights and of the order of the samples")
-    mode: Annotated[str, spec_of(MODES)] = Field("async", description=f"consistency: {forms(MODES)}")
-    push_every: int = Field(
-        1, ge=1, le=100_000, description="batches that a worker steps through by itself for one push of their sum"
-    )
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of the initial weights and of the order of the samples.")
+    mode: Annotated[str, spec_of(MODES)] = Field("async", description=f"Consistency mode: {forms(MODES)}.")
+    push_every: int = Field(1, ge=1, le=100_000, description="Number of local steps whose gradients one push sums up.")
     fetch_every: int | None = Field(
-        None, ge=1, le=100_000, description="batches between two pulls of weights (default: as --push-every)"
+        None,
+        ge=1,
+        le=100_000,
+        description="Number of local steps between two pulls of weights (default: as --push-every).",
     )
     overlap: bool = Field(
-        False, description="compute the next gradient while a push-pull is in flight: faster, and staler"
+        False,
+        description="Compute the next gradient while a push-pull is in flight. This is faster and adds staleness.",
     )
     staleness: Annotated[str, spec_of(POLICIES)] = Field(
-        "none", description=f"what a stale gradient is worth: {forms(POLICIES)}"
+        "none", description=f"Compensation of staleness: {forms(POLICIES)}."
     )
     version_memory: int = Field(
-        1024, ge=0, description="MiB on each shard for old weights, which dc_asgd needs; past it, no correction"
+        1024,
+        ge=0,
+        description="Memory of each shard, in MiB, for the old weights that corrections need.",
     )
     schedule: Annotated[str, spec_of(SCHEDULES)] = Field(
-        "constant", description=f"learning rate by version: {forms(SCHEDULES)}"
+        "constant", description=f"Learning rate by version: {forms(SCHEDULES)}."
     )
-    warm_up: int = Field(0, ge=0, description="versions over which the learning rate rises to its full value")
-    warm_start: int = Field(0, ge=0, description="batches that one worker trains on alone before the others begin")
+    warm_up: int = Field(
+        0, ge=0, description="Number of versions over which the learning rate rises to its full value."
+    )
+    warm_start: int = Field(
+        0, ge=0, description="Number of batches that one worker trains on alone before the others start."
+    )
     momentum_correction: bool = Field(
-        False, description="take from the momentum what asynchrony adds, 1 − 1/workers in mode async"
+        False, description="Reduce the momentum by the implicit momentum of asynchrony, 1 − 1/workers in mode async."
     )
     optimizer: Annotated[str, one_of(OPTIMIZERS)] = Field(
-        "sgd", description=f"update rule on the server: {', '.join(OPTIMIZERS)}"
+        "sgd", description=f"Optimizer of the servers: {', '.join(OPTIMIZERS)}."
     )
-    clip_norm: float = Field(0.0, ge=0, description="largest norm of a whole gradient; 0 does not clip")
+    clip_norm: float = Field(
+        0.0, ge=0, description="Largest norm of a gradient over all shards. 0: gradients are not clipped."
+    )
     codec: Annotated[str, AfterValidator(_known_codec)] = Field(
-        "float32", description=f"of pushes: {', '.join(CODECS)}"
+        "float32", description=f"Codec of pushes: {', '.join(CODECS)}."
     )
     transport: Transport = Field(
-        "auto", description="how payloads travel; auto: shared memory to workers that it reaches, gRPC to others"
+        "auto",
+        description="Transport of payloads. auto: shared memory for workers on the same host, gRPC for others.",
     )
-    lease_batches: int = Field(0, ge=0, description="batches in a lease of samples; 0 chooses by data and workers")
-    session_s: float = Field(10.0, ge=1, description="a worker that is silent for so long is taken for dead")
+    lease_batches: int = Field(
+        0,
+        ge=0,
+        description="Number of batches in a lease of samples. 0: chosen from the data and the number of workers.",
+    )
+    session_s: float = Field(
+        10.0, ge=1, description="A session expires this long after the last heartbeat of its worker."
+    )
     checkpoint_every: Annotated[str, AfterValidator(_known_interval)] = Field(
-        "2s", description="time (2s) or updates (500) between two checkpoints; off: none"
+        "2s",
+        description="Interval between two checkpoints: a time (2s) or a number of updates (500). off: no checkpoints.",
     )
-    checkpoint_keep: int = Field(3, ge=1, le=10_000, description="checkpoints to keep")
+    checkpoint_keep: int = Field(3, ge=1, le=10_000, description="Number of checkpoints to keep.")
     record: Literal["auto", "on", "off"] = Field(
-        "auto", description="keep what `downpour replay` needs; auto: for models of at most 16,777,216 weights"
+        "auto", description="Record what `downpour replay` needs. auto: for models of at most 16,777,216 weights."
     )
     reconnect_s: float = Field(
-        60.0, gt=0, le=86_400, description="how long a server that died is waited for before the job fails"
+        60.0, gt=0, le=86_400, description="How long the job waits for a server that does not answer before it fails."
     )
-    idle_timeout_s: float = Field(600.0, ge=0, description="a job that no worker serves for so long fails; 0: it waits")
+    idle_timeout_s: float = Field(
+        600.0, ge=0, description="The job fails after this time without workers. 0: it waits without limit."
+    )
     drain_timeout_s: float = Field(
-        7.0, gt=0, le=86_400, description="a job that is asked to end and has not saved its model by then fails"
+        7.0,
+        gt=0,
+        le=86_400,
+        description="A job that is asked to stop must save its model within this time, or it fails.",
     )
-    nonfinite_limit: int = Field(10, ge=1, description="gradients with NaN or Inf in a row after which a worker stops")
+    nonfinite_limit: int = Field(
+        10, ge=1, description="A worker stops after this number of consecutive non-finite gradients."
+    )
 
     @property
     def hyper(self) -> Hyperparameters:
@@ -192,7 +219,7 @@ class JobSettings(OptimizerSettings):
 
     @property
     def effective_learning_rate(self) -> float:
-        """The step size η, given or by default."""
+        """The learning rate η, given or by default."""
         return resolve(self.optimizer, self.hyper)["learning_rate"]
 
     @model_validator(mode="after")
@@ -209,7 +236,7 @@ class JobSettings(OptimizerSettings):
 
 
 class ServerSettings(JobSettings, AccessSettings, LogSettings):
-    """One parameter-server process. Shard 0 also coordinates the job."""
+    """Run one parameter-server process. Shard 0 also coordinates the job."""
 
     groups: ClassVar[dict[str, tuple[str, ...]]] = {
         "this server": (
@@ -230,34 +257,43 @@ class ServerSettings(JobSettings, AccessSettings, LogSettings):
         **JobSettings.groups,
     }
 
-    bind: Address = Field("127.0.0.1:0", description="HOST:PORT to listen on; port 0 lets the system choose")
+    bind: Address = Field(
+        "127.0.0.1:0", description="Address to listen on, HOST:PORT. With port 0 the system chooses the port."
+    )
     advertise: str | None = Field(
-        None, description="HOST:PORT under which others reach this server (default: as bound)"
+        None, description="Address under which other processes reach this server, HOST:PORT (default: as bound)."
     )
-    shard: int = Field(0, ge=0, description="number of this shard, from 0")
-    coordinator: Address | None = Field(None, description="address of shard 0 (needed by every other shard)")
-    runs_dir: str = Field("runs", description="folder of the run directories")
-    run_dir: str | None = Field(None, description="this run's own directory (default: a new one in the runs folder)")
-    insecure: bool = Field(False, description="listen beyond loopback without TLS or without a token")
+    shard: int = Field(0, ge=0, description="Number of this shard, from 0.")
+    coordinator: Address | None = Field(None, description="Address of shard 0. Every other shard needs it.")
+    runs_dir: str = Field("runs", description="Folder that contains the run directories.")
+    run_dir: str | None = Field(None, description="Directory of this run (default: a new one in the runs folder).")
+    insecure: bool = Field(False, description="Allow listening beyond loopback without TLS or without a token.")
     metrics_port: int | None = Field(
-        None, ge=0, lt=65536, description="port on which Prometheus fetches metrics; 0 lets the system choose"
+        None,
+        ge=0,
+        lt=65536,
+        description="Port of the Prometheus endpoint. With 0 the system chooses it (default: no endpoint).",
     )
-    metrics_host: str = Field("127.0.0.1", description="address on which it does")
-    tensorboard: bool = Field(True, description="write event files for TensorBoard into the run directory")
+    metrics_host: str = Field("127.0.0.1", description="Address of the Prometheus metrics endpoint.")
+    tensorboard: bool = Field(True, description="Write event files for TensorBoard to the run directory.")
     resume: bool = Field(
-        False, description="go on from the newest checkpoint in --run-dir (default: the newest run, unless it ended)"
+        False,
+        description="Resume from the newest checkpoint in --run-dir, or in the newest run if it has not ended.",
     )
-    start_timeout_s: float = Field(60.0, gt=0, description="training starts so long after the first worker is ready")
+    start_timeout_s: float = Field(
+        60.0, gt=0, description="Training starts this long after the first worker is ready, even if others are missing."
+    )
     script: bool = Field(
-        False, description="serve a script's model.fit: it names model, optimizer and data (see docs/keras.md)"
+        False,
+        description="Serve the model.fit of a script, which defines model, optimizer and data (see docs/keras.md).",
     )
     admitted: int = Field(
-        4, ge=1, description="large push-pulls over gRPC that are in memory at once; others wait unread"
+        4, ge=1, description="Number of large gRPC push-pulls that are in memory at once. Others wait unread."
     )
     doorbell_dir: Annotated[str | None, AfterValidator(_short_enough)] = Field(
         None,
-        description="folder of the socket of shared memory, for workers in other containers of this host that see it "
-        "at the same path (default: none; an abstract name)",
+        description="Folder for the socket of shared memory, for workers in other containers of this host that "
+        "see the folder at the same path (default: none; the socket has an abstract name).",
     )
 
     @model_validator(mode="after")

@@ -32,7 +32,7 @@ from downpour.ps.monitoring.divergence import LossWatch
 from downpour.ps.monitoring.job_log import JobLog
 from downpour.ps.monitoring.prometheus import ShardMetrics
 from downpour.ps.monitoring.summary import configuration, summary
-from downpour.ps.monitoring.tensorboard import Board
+from downpour.ps.monitoring.tensorboard import TensorBoardWriter
 from downpour.ps.shard_server import ShardProcess
 from downpour.ps.storage.checkpoint_file import numbers
 from downpour.ps.storage.run_directory import RunDirectory, run_directory
@@ -75,7 +75,7 @@ class CoordinatorProcess:
         self.keeper = Checkpointer(self.coordinator, self.host, self.run, self.lines.send, self._flush_trace)
         self.recording = ReplayRecorder(self.coordinator, self.run)
         self.host.began = self.recording.took
-        self.board = Board(path, self.coordinator, self.host.metrics) if settings.tensorboard else None
+        self.board = TensorBoardWriter(path, self.coordinator, self.host.metrics) if settings.tensorboard else None
         self.losses = LossWatch(self.host.metrics)
         self.narration = JobLog(self.coordinator, self.host.metrics, str(path))
         self.report = ProgressReport(self.coordinator, self.host.records, path.name)

@@ -9,7 +9,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import InvalidRequest, JobConflict, TooLarge
 from downpour.ps.coordinator.coordinator import Coordinator
 from downpour.ps.coordinator.phase import Phase
-from downpour.ps.storage.atomic_file import whole
+from downpour.ps.storage.atomic_file import atomic_write
 
 
 async def take_model(coordinator: Coordinator, path: Path, chunks: AsyncIterator[pb.UploadChunk]) -> int:
@@ -23,7 +23,7 @@ async def take_model(coordinator: Coordinator, path: Path, chunks: AsyncIterator
     """
     session, size = 0, 0
     try:
-        with whole(path) as place, place.open("wb") as file:
+        with atomic_write(path) as place, place.open("wb") as file:
             async for chunk in chunks:
                 session = session or chunk.session
                 coordinator.membership.of_session(session)

@@ -12,7 +12,7 @@ from downpour.protos.errors import InvalidRequest
 from downpour.protos.layout import Layout
 from downpour.ps.coordinator.coordinator import Coordinator
 from downpour.ps.data_plane.snapshot import Assembly, ShardState
-from downpour.ps.storage.atomic_file import whole
+from downpour.ps.storage.atomic_file import atomic_write
 from downpour.ps.storage.checkpoint_file import STATE, TRAINED
 from downpour.ps.storage.run_directory import RunDirectory
 from downpour.ps.storage.safetensors_file import write_tensors
@@ -94,7 +94,7 @@ class ReplayRecorder:
         if self._missing or layout is None:
             return
         try:
-            with whole(self._run.path / "initial.safetensors") as place:
+            with atomic_write(self._run.path / "initial.safetensors") as place:
                 save_initial(place, self._whole, layout)
         except OSError as error:
             self._coordinator.notes.append(f"the run cannot be replayed: its initial weights were not written: {error}")

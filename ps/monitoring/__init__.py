@@ -1,4 +1,4 @@
-"""What people and monitoring systems see of a job: summary, TensorBoard, Prometheus and the log.
+"""Monitoring of a job: the summary, TensorBoard, Prometheus and the log.
 
-It imports `ps.control_plane` and what that imports.
+This package may import `ps.control_plane` and what that may import.
 """

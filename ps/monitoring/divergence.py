@@ -1,32 +1,32 @@
-"""Whether training goes the wrong way: the loss of the newest samples beside that of the first ones. Pure."""
+"""Detection of divergence during training: compares the loss of the newest samples with that of the first. Pure."""
 
 from __future__ import annotations
 
 from downpour.ps.trace.metrics import LOW, Metrics
 
-FEWEST_UPDATES = 50  # that a mean loss is taken over
+FEWEST_UPDATES = 50  # over which a mean loss is taken
 LATE_UPDATES = 100  # at the first look, from which on the loss of the initial weights is the better first one
 RISE = 2.0
 
 
 class LossWatch:
-    """Says once that the training loss has risen, which a too large learning rate makes it do before NaN comes."""
+    """Warns once that the training loss has risen, as it does before NaN if the learning rate is too large."""
 
     def __init__(self, metrics: Metrics) -> None:
-        """Watches the metrics of shard 0."""
+        """Watch the metrics of shard 0."""
         self._metrics = metrics
         self._first: float | None = None
         self._updates = self._samples = 0
         self._loss = 0.0
-        self._told = False
+        self._warned = False
         self._since = 0  # the epoch that the first samples were of
 
     def look(self) -> str:
-        """A note for a person; empty as long as there is nothing to say. To be called now and then."""
+        """Return a warning for the user, or an empty string. The method must be called regularly."""
         metrics = self._metrics
         if metrics.since != self._since:
             self._begin_fit()
-        if self._told or metrics.updates < self._updates + FEWEST_UPDATES:
+        if self._warned or metrics.updates < self._updates + FEWEST_UPDATES:
             return ""
         samples = sum(epoch.samples for epoch in metrics.epochs.values())
         loss = sum(epoch.loss_sum for epoch in metrics.epochs.values())
@@ -40,14 +40,14 @@ class LossWatch:
             self._first = min(mean, metrics.initial.loss) if late else mean
         if not (self._first > 0 and RISE * max(self._first, LOW) < mean):
             return ""
-        self._told = True
+        self._warned = True
         return (
             f"the training loss has risen from {self._first:.3g} to {mean:.3g}: the learning rate is too large; try a "
             "tenth of it, or fewer workers"
         )
 
     def _begin_fit(self) -> None:
-        """What another model lost before does not count."""
+        """Ignore the losses of earlier calls of `fit`."""
         metrics, self._first = self._metrics, None
         self._since, self._updates = metrics.since, metrics.updates
         past = [epoch for number, epoch in metrics.epochs.items() if number < metrics.since]

@@ -1,4 +1,4 @@
-"""What a server says of its job on its own terminal, beside the notes: who comes and goes, what goes on, the result."""
+"""The server's log of its job: workers that join and leave, phases and the result."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from downpour.ps.trace.metrics import Metrics
 
 
 class JobLog:
-    """Tells one job."""
+    """Produces the log lines of one job."""
 
     def __init__(self, coordinator: Coordinator, metrics: Metrics, run: str) -> None:
-        """Nothing has been told.
+        """Start with a job that has not logged anything yet.
 
         Args:
             coordinator: The job.
-            metrics: Of shard 0.
-            run: Where the run is.
+            metrics: The metrics of shard 0.
+            run: The path of the run directory.
         """
         self._coordinator, self._metrics, self._run = coordinator, metrics, run
         self._workers: set[tuple[int, int]] = set()
         self._phase = Phase.WAITING
 
     def news(self) -> Iterator[str]:
-        """What has happened since this was called last."""
+        """Yield a line for each event since the last call."""
         coordinator = self._coordinator
         members = {(member.worker, member.incarnation): member for member in coordinator.membership.members}
         for life in sorted(self._workers - set(members)):
@@ -35,8 +35,8 @@ class JobLog:
         self._workers = set(members)
         if coordinator.phase != self._phase:
             self._phase = coordinator.phase
-            if said := self._of_phase():
-                yield said
+            if line := self._of_phase():
+                yield line
 
     def _of_phase(self) -> str:
         phase, workers = self._phase, len(self._workers)

@@ -1,4 +1,4 @@
-"""Metrics for operators, for Prometheus to fetch: off unless a port is given, on loopback unless told otherwise."""
+"""Metrics for Prometheus. The endpoint is off unless a port is given, and listens on loopback by default."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ ANSWER_TIMEOUT_S = 2.0
 
 
 class Durations:
-    """A histogram of times, `APPLY_BUCKETS_S`."""
+    """A histogram of durations with the buckets `APPLY_BUCKETS_S`."""
 
     def __init__(self) -> None:
-        """Empty."""
+        """Create an empty histogram."""
         self.counts = [0] * (len(APPLY_BUCKETS_S) + 1)
         self.total_s = 0.0
 
     def add(self, seconds: float) -> None:
-        """Counts one."""
+        """Count one duration."""
         self.counts[bisect_left(APPLY_BUCKETS_S, seconds)] += 1
         self.total_s += seconds
 
 
 class ShardMetrics:
-    """What one shard's process tells; asked for on the event loop, where nothing changes meanwhile."""
+    """The metrics of one shard's process, and on shard 0 those of the job. Used on the event loop only."""
 
     def __init__(
         self, host: ShardRuntime, coordinator: Coordinator | None = None, keeper: Checkpointer | None = None
@@ -47,7 +47,7 @@ class ShardMetrics:
         host.timed = self.applied.add
 
     def families(self, now: float) -> list[Metric]:
-        """All metrics."""
+        """Return all metrics."""
         return [*self._of_shard(), *(self._of_job(now) if self._coordinator else ())]
 
     def _of_shard(self) -> Iterator[Metric]:
@@ -71,36 +71,36 @@ class ShardMetrics:
         depth.add_metric(["closed_gates"], len(host.waiting_workers))
         yield depth
         yield GaugeMetricFamily("downpour_version", "Updates in the weights", shard.version if shard else 0)
-        yield GaugeMetricFamily("downpour_generation", "Which life of the shards this is", host.generation)
+        yield GaugeMetricFamily("downpour_generation", "Generation of the shards", host.generation)
 
     def _of_job(self, now: float) -> Iterator[Metric]:
         coordinator, keeper = self._coordinator, self._keeper
         assert coordinator is not None and keeper is not None
         yield GaugeMetricFamily("downpour_workers", "Live workers", len(coordinator.membership))
-        yield GaugeMetricFamily("downpour_shards", "Shards that are there", len(coordinator.shards))
-        phase = GaugeMetricFamily("downpour_phase", "1 for what the job is doing", labels=["phase"])
+        yield GaugeMetricFamily("downpour_shards", "Shards that have joined", len(coordinator.shards))
+        phase = GaugeMetricFamily("downpour_phase", "1 for the phase of the job", labels=["phase"])
         phase.add_metric([str(coordinator.phase)], 1)
         yield phase
         yield CounterMetricFamily(
-            "downpour_partial_pushes", "Pushes that some shards have and others lack", coordinator.departures.partial
+            "downpour_partial_pushes", "Pushes that only some shards have applied", coordinator.departures.partial
         )
         yield CounterMetricFamily("downpour_checkpoints", "Checkpoints written by this process", keeper.taken)
-        yield CounterMetricFamily("downpour_checkpoints_failed", "Checkpoints that no disk took", keeper.failed)
+        yield CounterMetricFamily("downpour_checkpoints_failed", "Checkpoints that could not be written", keeper.failed)
         if keeper.last_s is not None:
             age_s = now - keeper.last_s
-            yield GaugeMetricFamily("downpour_checkpoint_age_seconds", "Since the last checkpoint", age_s)
-            yield GaugeMetricFamily("downpour_checkpoint_seconds", "What the last checkpoint took", keeper.seconds)
+            yield GaugeMetricFamily("downpour_checkpoint_age_seconds", "Time since the last checkpoint", age_s)
+            yield GaugeMetricFamily("downpour_checkpoint_seconds", "Duration of the last checkpoint", keeper.seconds)
 
 
 class PrometheusExporter(Collector):
-    """An HTTP endpoint in a thread of its own that asks the event loop.
+    """The HTTP endpoint, in a thread of its own that queries the event loop.
 
     Attributes:
-        port: Where it listens.
+        port: The port that it listens on.
     """
 
     def __init__(self, host: str, port: int, families: Callable[[float], list[Metric]]) -> None:
-        """Starts, on the running event loop.
+        """Start the endpoint, for metrics of the running event loop.
 
         Raises:
             OSError: The address cannot be bound.
@@ -113,7 +113,7 @@ class PrometheusExporter(Collector):
         registry.register(self)
 
     def collect(self) -> Iterable[Metric]:
-        """All metrics, as they are between two turns of the loop."""
+        """Return all metrics, computed on the event loop."""
 
         async def ask() -> list[Metric]:
             return self._families(time.monotonic())
@@ -121,11 +121,11 @@ class PrometheusExporter(Collector):
         return asyncio.run_coroutine_threadsafe(ask(), self._loop).result(ANSWER_TIMEOUT_S)
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: what there is depends on the job."""
+        """Return no metrics: which ones exist depends on the job."""
         return []
 
     def close(self) -> None:
-        """Stops listening."""
+        """Stop the endpoint."""
         self._server.shutdown()
         self._server.server_close()
 

@@ -1,4 +1,4 @@
-"""What a run shows in TensorBoard: scalars by version, histograms of staleness, the configuration. One writer."""
+"""The event file of a run for TensorBoard: scalars by version, histograms of staleness and the configuration."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from downpour.ps.trace.metrics import Metrics, mean
 
 FOLDER = "tensorboard"
 EVERY_S = 1.0
-MOST_WORKERS = 16  # with histograms of their own
+MOST_WORKERS = 16  # that have histograms of their own
 
 
-class Board:
-    """Writes how a job goes, at most once in `EVERY_S`; the step is the version."""
+class TensorBoardWriter:
+    """Writes the progress of a job at most every `EVERY_S` seconds. The step is the version."""
 
     def __init__(self, run: Path, coordinator: Coordinator, metrics: Metrics) -> None:
-        """Writes nothing yet.
+        """Prepare to write to a run directory.
 
         Args:
             run: The run directory.
             coordinator: The job.
-            metrics: Of shard 0.
+            metrics: The metrics of shard 0.
         """
         self._run, self._coordinator, self._metrics = run, coordinator, metrics
         self._file: EventFile | None = None
@@ -43,11 +43,11 @@ class Board:
         self._tested = False
 
     def write(self, now: float, last: bool = False) -> None:
-        """Adds what is new.
+        """Write the values that are new.
 
         Args:
-            now: Seconds since 1970.
-            last: Whether nothing will follow.
+            now: The time in seconds since 1970.
+            last: Whether this is the last call, which closes the file.
         """
         if now < self._written_s + EVERY_S and not last:
             return
@@ -59,7 +59,7 @@ class Board:
             self._file.close()
 
     def _append(self, now: float, values: list[events.Value]) -> None:
-        """Writes them; a disk that takes nothing leaves a gap in the curves, and is reported."""
+        """Write values. If the disk refuses them, the curves have a gap, and a note reports it."""
         failing = ""
         try:
             self._file = self._file or EventFile(self._run / FOLDER, now)
@@ -91,7 +91,7 @@ class Board:
         losses = sum(each.samples for each in epochs)
         if losses > self._losses:
             yield scalar("train/loss", (loss - self._loss) / (losses - self._losses))
-            if correct:  # a script's workers do not say it
+            if correct:  # scripts do not report it
                 yield scalar("train/accuracy", (correct - self._correct) / (losses - self._losses))
         if self._updates:
             yield scalar("speed/samples per s", samples / (now - self._written_s))
@@ -134,7 +134,7 @@ class Board:
 
 
 def _markdown(configuration: dict[str, Any]) -> str:
-    """Tables, one for each part."""
+    """Return the configuration as Markdown tables, one per section."""
     parts = []
     for name, part in configuration.items():
         rows = part if isinstance(part, dict) else dict(enumerate(part))

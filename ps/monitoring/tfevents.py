@@ -1,4 +1,4 @@
-"""Event files as TensorBoard reads them: records with check sums, one protobuf message each. No TensorFlow."""
+"""Event files in the format of TensorBoard: records with checksums, one protobuf message each. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 from downpour.protos import events_pb2 as events
 from downpour.ps.trace.format import write_at
 
-TEXTS = 7  # TensorFlow's number of the type
+TEXTS = 7  # DT_STRING of TensorFlow
 
 
 def _table() -> list[int]:
-    """CRC-32C (Castagnoli), a byte at a time."""
+    """Return the table of CRC-32C (Castagnoli) for one byte at a time."""
     table = []
     for byte in range(256):
         crc = byte
@@ -30,7 +30,7 @@ _CRC = _table()
 
 
 def masked_crc(data: bytes) -> int:
-    """CRC-32C of the data, rotated and moved as TensorFlow's record files have it."""
+    """Return the masked CRC-32C of the data, as record files of TensorFlow contain it."""
     crc = 0xFFFFFFFF
     for byte in data:
         crc = _CRC[(crc ^ byte) & 0xFF] ^ crc >> 8
@@ -39,19 +39,19 @@ def masked_crc(data: bytes) -> int:
 
 
 def scalar(tag: str, value: float) -> events.Value:
-    """A number."""
+    """Return a scalar value."""
     return events.Value(tag=tag, simple_value=value)
 
 
 def text(tag: str, content: str) -> events.Value:
-    """Markdown."""
+    """Return a text value, in Markdown."""
     tensor = events.Tensor(dtype=TEXTS, string_val=[content.encode()], tensor_shape=events.Shape())
     plugin = events.Metadata(plugin_data=events.Plugin(plugin_name="text"))
     return events.Value(tag=tag, tensor=tensor, metadata=plugin)
 
 
 def histogram(tag: str, counts: Mapping[int, int]) -> events.Value:
-    """How often each whole number occurred."""
+    """Return a histogram of integers from their counts."""
     values = sorted(counts)
     return events.Value(
         tag=tag,
@@ -69,14 +69,14 @@ def histogram(tag: str, counts: Mapping[int, int]) -> events.Value:
 
 
 class EventFile:
-    """One event file, which is complete after every `write`."""
+    """One event file, which is valid after every `write`."""
 
     def __init__(self, folder: Path, now: float) -> None:
-        """Makes it, with a name of its own.
+        """Create the file under a unique name.
 
         Args:
-            folder: Where; made if it is not there.
-            now: Seconds since 1970.
+            folder: The folder of the file; created if it does not exist.
+            now: The time in seconds since 1970.
 
         Raises:
             OSError: The disk is full or fails.
@@ -92,15 +92,15 @@ class EventFile:
             raise
 
     def write(self, now: float, step: int, values: Iterable[events.Value]) -> None:
-        """Adds what belongs to one step.
+        """Append the values of one step.
 
         Raises:
-            OSError: The disk is full or fails. What was there is whole.
+            OSError: The disk is full or fails. The file is unchanged.
         """
         self._append(events.Event(wall_time=now, step=step, summary=events.Summary(value=values)))
 
     def close(self) -> None:
-        """Ends the file."""
+        """Close the file."""
         os.close(self._file)
 
     def _append(self, event: events.Event) -> None:

@@ -1,4 +1,4 @@
-"""Files of a run: atomic files, checkpoints and the run directory.
+"""The files of a run: atomic files, checkpoints and the run directory.
 
-It imports `ps.trace`, `ps.core` and `downpour.protos`.
+This package may import `ps.trace`, `ps.core` and `downpour.protos`.
 """

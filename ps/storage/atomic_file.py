@@ -1,4 +1,4 @@
-"""Files that appear under their names when they are whole; nothing is left of one whose writer was killed."""
+"""Atomic writing of files: a file appears under its name when it is complete, and a killed writer leaves nothing."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 
 
 @contextmanager
-def whole(path: Path, durable: bool = False) -> Iterator[Path]:
-    """A place to write to: its content is the file `path` once the block has ended well.
+def atomic_write(path: Path, durable: bool = False) -> Iterator[Path]:
+    """Yield a temporary path to write to, whose content replaces the file `path` when the block ends without an error.
 
-    On Linux the place has no name in the folder, so that the kernel frees it when this process ends in whatever way.
-    Elsewhere, and on file systems that cannot do that, it is a file beside `path`, `.NAME.part`.
+    On Linux the temporary file has no name (O_TMPFILE), so that the kernel removes it however this process ends.
+    Elsewhere, and on file systems without that feature, it is the file `.NAME.part` beside `path`.
 
     Args:
-        path: Where the file is to be; one that is there is replaced.
-        durable: Whether content and name are to be on the disk when the block has ended.
+        path: The path of the file; an existing file is replaced.
+        durable: Whether the content and the name must be on the disk when the block has ended.
 
     Raises:
-        OSError: The disk is full, read-only or broken. Nothing has changed under `path`.
+        OSError: The disk is full, read-only or broken. The file `path` has not changed.
     """
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     descriptor = _without_name(path.parent)
@@ -44,7 +44,7 @@ def whole(path: Path, durable: bool = False) -> Iterator[Path]:
 
 
 def flush(path: Path) -> None:
-    """Brings a file, or the names in a folder, to the disk."""
+    """Flush a file, or the names in a folder, to the disk (fsync)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -53,14 +53,14 @@ def flush(path: Path) -> None:
 
 
 def _without_name(folder: Path) -> int | None:
-    """Descriptor of a new file without a name; None where there is no such thing."""
+    """Return the descriptor of a new file without a name; None if the system does not support that."""
     try:
         descriptor = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666)
     except (AttributeError, OSError):
         return None
     if _path_of(descriptor).exists():
         return descriptor
-    os.close(descriptor)  # there is no /proc
+    os.close(descriptor)  # /proc is not mounted
     return None
 
 

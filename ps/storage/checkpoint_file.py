@@ -1,10 +1,10 @@
-"""Checkpoints: the whole state of a job in one file, whole or not at all.
+"""Checkpoints: the complete state of a job in one file, which is written atomically.
 
-A file holds whole flat vectors in safetensors' format, whatever the number of shards: `trained` (`float32[n]`),
+A file holds flat vectors in safetensors format, independently of the number of shards: `trained` (`float32[n]`),
 `state` (`float32[m]`, if there is any) and one `slot.NAME` (`float32[n]`) for each slot of the optimizer. The
 header's metadata holds everything else as JSON, and a SHA-256 of every vector and of that JSON. The file is
-written beside its place, flushed to the disk and renamed; then its folder is flushed. So a file under its name is
-whole, unless the disk itself lost some of it, which the sums tell.
+written under a temporary name, flushed to the disk and renamed; then its folder is flushed. A file under its final
+name is therefore complete, unless the disk itself lost data, which the checksums detect.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, ValidationError
 from safetensors import SafetensorError, safe_open
 
-from downpour.ps.storage.atomic_file import whole
+from downpour.ps.storage.atomic_file import atomic_write
 from downpour.ps.storage.safetensors_file import write_tensors
 
 FORMAT = "downpour checkpoint 1"
@@ -32,7 +32,7 @@ Vector = NDArray[np.float32]
 
 
 class CheckpointError(Exception):
-    """A file is not a checkpoint that can be used; the message says why."""
+    """A file is not a usable checkpoint. The message says why."""
 
 
 class _Facts(BaseModel):
@@ -48,7 +48,7 @@ class TensorFacts(_Facts):
 
 
 class DataFacts(_Facts):
-    """The data that the job trains on."""
+    """The dataset of the job."""
 
     name: str
     checksum: str
@@ -58,7 +58,7 @@ class DataFacts(_Facts):
 
 
 class LedgerFacts(_Facts):
-    """Which positions are not used: those listed, `(epoch, start, stop)`, and all from `(epoch, position)` on."""
+    """The unused samples: the listed ranges `(epoch, start, stop)`, and all positions from `(epoch, position)` on."""
 
     unused: tuple[tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt], ...]
     epoch: NonNegativeInt
@@ -66,7 +66,7 @@ class LedgerFacts(_Facts):
 
 
 class ShardFacts(_Facts):
-    """What a shard is besides its vectors."""
+    """The state of a shard apart from its vectors."""
 
     version: NonNegativeInt
     step: NonNegativeInt
@@ -75,7 +75,7 @@ class ShardFacts(_Facts):
 
 
 class EvaluationFacts(_Facts):
-    """A result on one split."""
+    """The result of an evaluation on one split of the data."""
 
     samples: NonNegativeInt
     loss: float
@@ -83,7 +83,7 @@ class EvaluationFacts(_Facts):
 
 
 class WorkerFacts(_Facts):
-    """What one worker has pushed; `staleness` is a histogram."""
+    """Totals of the pushes of one worker. `staleness` is a histogram."""
 
     updates: NonNegativeInt
     samples: NonNegativeInt
@@ -101,7 +101,7 @@ class EpochFacts(_Facts):
 
 
 class MetricsFacts(_Facts):
-    """What the pushes so far add up to."""
+    """Totals of all pushes so far."""
 
     updates: NonNegativeInt
     samples: NonNegativeInt
@@ -112,7 +112,7 @@ class MetricsFacts(_Facts):
 
 
 class JobFacts(_Facts):
-    """What a job is besides its vectors."""
+    """The state of a job apart from its vectors."""
 
     job: str
     generation: NonNegativeInt
@@ -133,11 +133,12 @@ class JobFacts(_Facts):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A job at one cut.
+    """The state of a job at one consistent cut.
 
     Attributes:
-        number: Higher is newer.
-        vectors: By name, each `float32[...]`, not to be written to.
+        number: The number of the checkpoint; newer ones have higher numbers.
+        vectors: The vectors by name, each `float32[...]` and read-only.
+        facts: Everything else.
     """
 
     number: int
@@ -146,41 +147,41 @@ class Checkpoint:
 
     @property
     def slots(self) -> dict[str, Vector]:
-        """The optimizer's vectors by the names of its slots."""
+        """The slots of the optimizer by name."""
         return {name.removeprefix(SLOT): v for name, v in self.vectors.items() if name.startswith(SLOT)}
 
     @property
     def nbytes(self) -> int:
-        """Bytes in the vectors."""
+        """The size of all vectors, in bytes."""
         return sum(vector.nbytes for vector in self.vectors.values())
 
 
 def path_of(folder: Path, number: int) -> Path:
-    """Where the checkpoint of that number lies."""
+    """Return the path of the checkpoint with that number."""
     return folder / f"checkpoint-{number:08d}.safetensors"
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Writes a checkpoint to its place in `folder`, which is made if need be; returns the place.
+    """Write a checkpoint to `folder`, which is created if it does not exist, and return its path.
 
     Raises:
-        OSError: The disk is full, read-only or broken. Nothing has changed under the checkpoint's name.
+        OSError: The disk is full, read-only or broken. No file of that name has changed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = path_of(folder, checkpoint.number)
     facts = checkpoint.facts.model_dump_json()
     sums = {name: _sum(vector) for name, vector in checkpoint.vectors.items()}
     metadata = {"format": FORMAT, "facts": facts, "sha256": json.dumps({**sums, "facts": _sum(facts.encode())})}
-    with whole(path, durable=True) as place:
+    with atomic_write(path, durable=True) as place:
         write_tensors(place, checkpoint.vectors, metadata)
     return path
 
 
 def load(path: Path) -> Checkpoint:
-    """Reads and checks a checkpoint.
+    """Read and verify a checkpoint.
 
     Raises:
-        CheckpointError: It is torn, damaged, of another program, or cannot be read.
+        CheckpointError: The file is incomplete or damaged, was written by another program, or cannot be read.
     """
     name = _NAME.fullmatch(path.name)
     if name is None:
@@ -202,7 +203,7 @@ def load(path: Path) -> Checkpoint:
 
 
 def numbers(folder: Path) -> list[int]:
-    """Numbers of the files that are called like checkpoints, newest first."""
+    """Return the numbers of the files that have names of checkpoints, newest first."""
     try:
         names = [_NAME.fullmatch(entry.name) for entry in folder.iterdir()]
     except OSError:
@@ -211,7 +212,7 @@ def numbers(folder: Path) -> list[int]:
 
 
 def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint that can be used, and why each newer one cannot."""
+    """Return the newest usable checkpoint, and for each newer one the reason why it is not usable."""
     refused: list[str] = []
     for number in numbers(folder):
         try:
@@ -222,7 +223,7 @@ def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
 
 
 def prune(folder: Path, keep: int) -> None:
-    """Leaves the newest `keep` checkpoints, and nothing of an unfinished one."""
+    """Remove all checkpoints but the newest `keep`, and all temporary files."""
     for number in numbers(folder)[keep:]:
         path_of(folder, number).unlink(missing_ok=True)
     for part in folder.glob(".checkpoint-*.part"):

@@ -1,4 +1,4 @@
-"""The run directory: configuration, trace, model and summary of one job. The coordinator alone writes there."""
+"""The run directory: configuration, trace, model and summary of one job. Only the coordinator writes to it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from downpour.ps.config import ServerSettings
-from downpour.ps.storage.atomic_file import whole
+from downpour.ps.storage.atomic_file import atomic_write
 from downpour.ps.trace import call_log as calls
 from downpour.ps.trace.files import TraceFiles
 
 
 def new_run_directory(runs_dir: Path, model: str, now: datetime | None = None) -> Path:
-    """Makes `runs_dir/<UTC time>-<model>`, with a number appended if that is taken."""
+    """Create `runs_dir/<UTC time>-<model>`, with a number appended if it exists, and return its path."""
     stamp = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
     name = f"{stamp}-{re.sub(r'[^A-Za-z0-9_.-]+', '-', model).strip('-.') or 'model'}"
     for attempt in range(1, 1000):
@@ -32,10 +32,10 @@ def new_run_directory(runs_dir: Path, model: str, now: datetime | None = None) -
 
 
 def run_directory(settings: ServerSettings) -> Path:
-    """Where the files of a server's run lie.
+    """Return the directory of a server's run.
 
-    As `--run-dir` says; else, with `--resume`, the newest run in the runs folder if it is of the same job and has
-    not ended; else a new one.
+    This is `--run-dir` if it is given. Otherwise, with `--resume`, it is the newest run in the runs folder if that has
+    the same settings and has not ended. In all other cases it is a new directory.
     """
     if settings.run_dir:
         return Path(settings.run_dir)
@@ -45,7 +45,7 @@ def run_directory(settings: ServerSettings) -> Path:
 
 
 def _unfinished(latest: Path, settings: ServerSettings) -> Path | None:
-    """The run that `latest` points to, if it is to be gone on with."""
+    """Return the run that `latest` points to, if it can be resumed."""
     if not latest.is_dir():
         return None
     path = latest.parent / latest.resolve().name
@@ -66,15 +66,16 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 
 class RunDirectory:
-    """Files of one run.
+    """The files of one run.
 
     Attributes:
         path: The directory.
-        traces: Of all shards.
+        traces: The traces of all shards.
+        calls: The call logs of all shards.
     """
 
     def __init__(self, path: Path) -> None:
-        """Makes the directory."""
+        """Create the directory."""
         path.mkdir(parents=True, exist_ok=True)
         self.path = path
         self.traces = TraceFiles(path)
@@ -107,7 +108,7 @@ class RunDirectory:
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Writes a file whole or not at all."""
-        with whole(self.path / name) as place:
+        with atomic_write(self.path / name) as place:
             place.write_text(json.dumps(content, indent=2) + "\n")
 
     def begin_life(self) -> int:
@@ -126,7 +127,7 @@ class RunDirectory:
         """Keeps the newest generation for the next start; a record of the one before is void."""
         self.calls.drop()
         (self.path / "initial.safetensors").unlink(missing_ok=True)
-        with whole(self.path / "generation") as place:
+        with atomic_write(self.path / "generation") as place:
             place.write_text(f"{generation}\n")
 
     @property

@@ -1,7 +1,6 @@
-"""Writes flat vectors as a safetensors file, without a copy of them in memory; the library reads it.
+"""Writing of flat vectors as a safetensors file without a copy in memory. The safetensors library reads the file.
 
-The library's own writer gathers all bytes first, and makes a temporary file whose name it does not tell, which a
-process that is killed leaves behind.
+The library's own writer first copies all bytes, and uses a temporary file that a killed process leaves behind.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ ALIGNED = 8  # bytes to which the format pads its header
 
 
 def write_tensors(path: Path, vectors: Mapping[str, NDArray[np.float32]], metadata: Mapping[str, str]) -> None:
-    """Writes the vectors, `float32[n]` each, and texts beside them.
+    """Write vectors, `float32[n]` each, with texts as metadata.
 
     Raises:
-        OSError: The disk does not take them.
+        OSError: The disk is full, read-only or broken.
     """
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     begin = 0

@@ -1,4 +1,4 @@
-"""What is recorded of every push: the trace, the log of calls for replay, and running metrics.
+"""What is recorded of every push: the trace, the call log for replay, and running metrics.
 
-It imports `ps.core` and `downpour.protos`.
+This package may import `ps.core` and `downpour.protos`.
 """

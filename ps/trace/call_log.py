@@ -1,7 +1,7 @@
-"""Calls on a shard: every one that its state depends on, in order. With the trace, enough to do a job again. Pure.
+"""The call log: every call that the state of a shard depends on, in order.
 
-The trace tells what became of each push, in the order of the outcomes; this tells when it arrived, and who was a
-member then.
+Together with the trace it is sufficient to replay a job. The trace records the outcome of each push, in the order of
+the outcomes; the call log records when each push arrived, and which workers were members then. Pure.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import numpy as np
 
 from downpour.ps.config import JobSettings
 
-LARGEST_RECORDED = 1 << 24  # weights: 64 MiB
+LARGEST_RECORDED = 1 << 24  # weights, which take 64 MiB
 
 
 class Call(IntEnum):
-    """A method of `Shard`."""
+    """A kind of call, mostly a method of `Shard`."""
 
     PUSH = 0
     JOIN = 1
@@ -26,8 +26,8 @@ class Call(IntEnum):
     REST = 4
     RESUME = 5
     FLUSH = 6
-    PULL = 7  # only where a compensation needs the weights that gradients were computed from
-    BEGIN = 8  # version 0 was set: what stands before is void
+    PULL = 7  # only if a compensation needs the base weights of gradients
+    BEGIN = 8  # version 0 was set: earlier records are void
 
 
 DTYPE = np.dtype([("seq", "<u8"), ("call", "<u4"), ("worker", "<u4"), ("incarnation", "<u4")])
@@ -35,39 +35,39 @@ _RECORD = struct.Struct("<Q3I")
 
 
 def is_recorded(settings: JobSettings, weights: int) -> bool:
-    """Whether a job of so many weights, n + m, is recorded so that it can be replayed."""
+    """Return whether a job is recorded for replay, given the number of its weights, n + m."""
     return settings.record == "on" or (settings.record == "auto" and weights <= LARGEST_RECORDED)
 
 
 class CallLog:
-    """Calls that nobody has taken yet.
+    """The recorded calls that have not been taken yet.
 
     Attributes:
-        on: Whether calls are kept.
-        pulls: Whether pulls are among them.
+        on: Whether calls are recorded.
+        pulls: Whether pulls are recorded, too.
     """
 
     def __init__(self) -> None:
-        """Keeps nothing."""
+        """Create a log that records nothing yet."""
         self.on = self.pulls = False
         self._records = bytearray()
 
     def begin(self, pulls: bool) -> None:
-        """Keeps calls from now on, on a shard that gets its initial weights."""
+        """Start recording, on a shard that receives its initial weights."""
         self.on, self.pulls, self._records = True, pulls, bytearray()
         self.add(Call.BEGIN)
 
     def end(self) -> None:
-        """Keeps nothing more, and nothing of what there is."""
+        """Stop recording, and discard all records."""
         self.on, self.pulls, self._records = False, False, bytearray()
 
     def add(self, call: Call, worker: int = 0, incarnation: int = 0, seq: int = 0) -> None:
-        """Keeps a call, if calls are kept."""
+        """Record a call, if calls are recorded."""
         if self.on:
             self._records += _RECORD.pack(seq, call, worker, incarnation)
 
     def take(self) -> bytes:
-        """The records since the last time."""
+        """Return the records since the last call of `take`."""
         if not self._records:
             return b""
         records, self._records = bytes(self._records), bytearray()

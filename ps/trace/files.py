@@ -1,4 +1,4 @@
-"""The traces of all shards of a run, on a disk that may be full for a while: what cannot be written yet is kept."""
+"""The trace files of all shards of a run. While the disk is full, records wait in memory."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import numpy as np
 
 from downpour.ps.trace.format import DTYPE, TraceFile
 
-KEPT_BYTES = 64 << 20  # of records that cannot be written; more are lost
+KEPT_BYTES = 64 << 20  # of records that wait for the disk; more are lost
 
 
 class TraceFiles:
-    """Appends records to one file for each shard.
+    """Appends records to one file per shard.
 
     Attributes:
-        trouble: Why the records that came last are not in their files; empty if they are.
+        trouble: Why the newest records are not in their files; empty if they are.
     """
 
     def __init__(self, folder: Path, stem: str = "trace", dtype: np.dtype[np.void] = DTYPE) -> None:
-        """Opens nothing yet.
+        """Define the files without opening them.
 
         Args:
-            folder: Where the files are.
-            stem: What their names begin with.
-            dtype: Of a record.
+            folder: The folder of the files.
+            stem: The beginning of their names.
+            dtype: The type of a record.
         """
         self._folder, self._stem, self._dtype = folder, stem, dtype
         self._files: dict[int, TraceFile] = {}
@@ -34,7 +34,7 @@ class TraceFiles:
         self.trouble = ""
 
     def append(self, shard: int, records: bytes) -> None:
-        """Adds records to the trace of a shard: `trace.npy` is shard 0's, and the job's."""
+        """Append records to the file of a shard."""
         waiting = self._waiting.setdefault(shard, bytearray())
         if shard not in self._lost:
             waiting += records
@@ -56,10 +56,10 @@ class TraceFiles:
             self.trouble = ""
 
     def cut(self, records: Sequence[int]) -> None:
-        """Keeps so many records in the trace of each shard, and none of any other shard's.
+        """Truncate the file of each shard to the given number of records, and the files of other shards to none.
 
         Raises:
-            OSError: The disk cannot be written.
+            OSError: The disk is not writable.
         """
         self.close()
         self._waiting.clear()
@@ -72,10 +72,10 @@ class TraceFiles:
         self._files = {shard: TraceFile(self._path(shard), count, self._dtype) for shard, count in enumerate(records)}
 
     def drop(self) -> None:
-        """Removes the files.
+        """Remove the files.
 
         Raises:
-            OSError: The disk cannot be written.
+            OSError: The disk is not writable.
         """
         self.close()
         self._waiting.clear()
@@ -83,10 +83,10 @@ class TraceFiles:
             path.unlink()
 
     def sync(self) -> None:
-        """Brings all traces to the disk; may be called from another thread.
+        """Flush all files to the disk. Another thread may call this method.
 
         Raises:
-            OSError: Some records are not written, or the disk fails.
+            OSError: Some records are not written yet, or the disk fails.
         """
         if any(list(self._waiting.values())):
             raise OSError(f"the trace cannot be written: {self.trouble}")
@@ -94,7 +94,7 @@ class TraceFiles:
             trace.sync()
 
     def close(self) -> None:
-        """Ends the files."""
+        """Close the files."""
         for trace in self._files.values():
             trace.close()
         self._files.clear()
@@ -104,5 +104,5 @@ class TraceFiles:
 
 
 def per_shard(stem: str, shard: int) -> str:
-    """The name of a file that every shard has one of; shard 0's is the job's."""
+    """Return the name of a shard's file: `STEM.npy` for shard 0, else `STEM-shardK.npy`."""
     return f"{stem}.npy" if shard == 0 else f"{stem}-shard{shard}.npy"

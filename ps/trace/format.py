@@ -1,9 +1,9 @@
-"""The trace: one fixed-size record per push outcome, in a `.npy` file that grows.
+"""The format of the trace: one fixed-size record per push outcome, in a growing `.npy` file.
 
     >>> import numpy as np; trace = np.load("runs/latest/trace.npy")
     >>> import pandas as pd; frame = pd.DataFrame(trace)
 
-The file is a valid `.npy` after every flush: its header has room for any count and is rewritten in place.
+The file is a valid `.npy` file after every append: its header has a fixed size and is rewritten in place.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ REASONS = ("", "nonfinite", "late", "stale", "discarded", "other")
 DTYPE = np.dtype(
     [
         ("time_s", "<f8"),  # since the shard started
-        ("version", "<u8"),  # that the update made; of the shard when dropped
+        ("version", "<u8"),  # that the update made; if dropped, that of the shard
         ("seq", "<u8"),
         ("base_version", "<u8"),
         ("staleness", "<u8"),
         ("lease", "<u8"),
-        ("start", "<u8"),  # with stop: positions in the permutation of (seed, epoch)
+        ("start", "<u8"),  # with stop: positions of the permutation of (seed, epoch)
         ("stop", "<u8"),
         ("learning_rate", "<f8"),  # effective
-        ("norm", "<f8"),  # of the whole gradient
+        ("norm", "<f8"),  # of the gradient over all shards
         ("loss", "<f8"),
         ("worker", "<u4"),
         ("incarnation", "<u4"),
@@ -46,7 +46,7 @@ _MAGIC = b"\x93NUMPY\x02\x00"
 
 
 def pack(push: Push, result: Result, time_s: float) -> bytes:
-    """One record."""
+    """Return one record."""
     reason = REASONS.index(result.reason) if result.reason in REASONS else len(REASONS) - 1
     return _RECORD.pack(
         time_s, result.version, push.seq, push.base_version, result.staleness, push.lease, push.start, push.stop,
@@ -56,31 +56,31 @@ def pack(push: Push, result: Result, time_s: float) -> bytes:
 
 
 def applied(trace: NDArray[np.void]) -> NDArray[np.void]:
-    """The records of pushes that were applied."""
+    """Return the records of the pushes that were applied."""
     kept: NDArray[np.void] = trace[trace["outcome"] == int(Outcome.APPLIED)]
     return kept
 
 
 class TraceFile:
-    """Appends records to a `.npy` file.
+    """A `.npy` file to which records are appended.
 
-    A job that goes on from a checkpoint cuts its traces off where the checkpoint was taken: what was applied after
-    it is not in the weights any more. So records and weights agree, and no push occurs twice.
+    A job that resumes from a checkpoint truncates its traces at the checkpoint, since later updates are no longer in
+    the weights. Records and weights therefore agree, and no push occurs twice.
     """
 
     def __init__(self, path: Path, keep: int | None = None, dtype: np.dtype[np.void] = DTYPE) -> None:
-        """Makes the file, or goes on with the one that is there.
+        """Open an existing file, or create it.
 
         Args:
-            path: Where it is.
+            path: The path of the file.
             keep: How many of its first records to keep (default: all).
-            dtype: Of a record.
+            dtype: The type of a record.
         """
         self._dtype = dtype
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            whole = (os.fstat(self._file).st_size - _HEADER_BYTES) // self._dtype.itemsize
-            self._count = max(0, whole if keep is None else min(keep, whole))
+            complete = (os.fstat(self._file).st_size - _HEADER_BYTES) // self._dtype.itemsize
+            self._count = max(0, complete if keep is None else min(keep, complete))
             os.ftruncate(self._file, self._end)
             self._write_header(self._count)
         except BaseException:
@@ -89,18 +89,18 @@ class TraceFile:
 
     @property
     def count(self) -> int:
-        """Records in the file."""
+        """The number of records in the file."""
         return self._count
 
     def sync(self) -> None:
-        """Brings what was written to the disk; may be called from another thread."""
+        """Flush the file to the disk. Another thread may call this method."""
         os.fsync(self._file)
 
     def append(self, records: bytes) -> None:
-        """Adds whole records and makes the file valid again.
+        """Append complete records and update the header.
 
         Raises:
-            OSError: The disk is full or fails. The file is as it was, and the records can be appended again.
+            OSError: The disk is full or fails. The file is unchanged, and the records can be appended again.
         """
         count, rest = divmod(len(records), self._dtype.itemsize)
         if rest:
@@ -111,7 +111,7 @@ class TraceFile:
             self._count += count
 
     def close(self) -> None:
-        """Ends the file."""
+        """Close the file."""
         os.close(self._file)
 
     @property
@@ -125,7 +125,7 @@ class TraceFile:
 
 
 def write_at(file: int, data: bytes, place: int) -> None:
-    """Writes all of it; a disk that fills up on the way takes a part without a word.
+    """Write all data at an offset. A single `pwrite` may write only a part when the disk becomes full.
 
     Raises:
         OSError: The disk is full or fails.

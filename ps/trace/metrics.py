@@ -1,4 +1,4 @@
-"""What a job's push outcomes add up to: counts, losses, staleness, rates. Time is an argument."""
+"""Running totals of push outcomes: counts, losses, staleness and rates. Times are arguments."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from dataclasses import dataclass, field
 from downpour.ps.core.push import Outcome, Push, Result
 
 FAR_ABOVE, TWICE = 4.0, 2.0
-LOW = 0.1  # a mean loss below which a multiple of it says nothing
-WINDOW_S = 5.0  # over which rates are taken
+LOW = 0.1  # multiples of a smaller mean loss are not significant
+WINDOW_S = 5.0  # over which rates are computed
 
 
 @dataclass
 class Rate:
-    """How fast a total has grown over the last seconds; to be asked regularly."""
+    """The growth of a total per second over the last `WINDOW_S` seconds. `of` must be called regularly."""
 
     _window: deque[tuple[float, int]] = field(default_factory=deque)
 
     def of(self, total: int, now: float) -> float:
-        """Growth per second since the oldest look that is still in the window."""
+        """Return the growth per second since the oldest value in the window."""
         self._window.append((now, total))
         while len(self._window) > 2 and self._window[1][0] <= now - WINDOW_S:
             self._window.popleft()
@@ -31,7 +31,7 @@ class Rate:
 
 @dataclass
 class WorkerMetrics:
-    """What one worker has pushed."""
+    """Totals of the pushes of one worker."""
 
     updates: int = 0
     samples: int = 0
@@ -43,32 +43,32 @@ class WorkerMetrics:
 
 @dataclass
 class EpochMetrics:
-    """Sums over the samples of one epoch whose loss is a number."""
+    """Sums over the samples of one epoch whose loss is finite."""
 
     samples: int = 0
     loss_sum: float = 0.0
     correct: int = 0
 
     def add(self, push: Push) -> None:
-        """Adds the samples of a push."""
+        """Add the samples of a push."""
         self.samples += push.samples
         self.loss_sum += push.loss * push.samples
         self.correct += push.correct
 
     @property
     def loss(self) -> float:
-        """Mean over the samples used so far."""
+        """The mean loss of the samples used so far."""
         return self.loss_sum / self.samples if self.samples else float("nan")
 
     @property
     def accuracy(self) -> float:
-        """Fraction of the samples used so far that were classified correctly."""
+        """The fraction of the samples used so far that were classified correctly."""
         return self.correct / self.samples if self.samples else float("nan")
 
 
 @dataclass
 class Metrics:
-    """Totals of one shard; those of shard 0 are the job's."""
+    """Totals of one shard. Those of shard 0 are the totals of the job."""
 
     updates: int = 0
     samples: int = 0
@@ -84,12 +84,12 @@ class Metrics:
     since: int = 0  # the first epoch of the present call of a script's `fit`
 
     def begin_fit(self) -> None:
-        """Another call of `fit`, perhaps of another model: its epochs are counted on, its losses are its own."""
+        """Begin another call of `fit`: its epochs continue the count, and its losses are compared among themselves."""
         self.since = max(self.epochs, default=-1) + 1
         self.initial = EpochMetrics()
 
     def record(self, push: Push, result: Result, now: float) -> None:
-        """Counts a final outcome."""
+        """Count a final outcome."""
         worker = self.workers.get(push.worker)  # setdefault would make one for every push
         if worker is None:
             worker = self.workers[push.worker] = WorkerMetrics()
@@ -118,12 +118,12 @@ class Metrics:
 
     @property
     def staleness(self) -> Counter[int]:
-        """How many updates had which staleness, over all workers."""
+        """The histogram of staleness over all workers."""
         return sum((worker.staleness for worker in self.workers.values()), Counter())
 
 
 def divergence(metrics: Metrics) -> str:
-    """How the training loss shows that training diverged; empty if it does not.
+    """Return how the training loss shows that training diverged; empty if it does not.
 
     It did if the last epoch's mean is by far above that of the initial weights, or twice that of the first epoch; a
     first loss near 0, as trained weights have it, counts as `LOW`.
@@ -142,13 +142,13 @@ def divergence(metrics: Metrics) -> str:
 
 
 def mean(histogram: Mapping[int, int]) -> float:
-    """Mean of a histogram; 0 when it is empty."""
+    """Return the mean of a histogram; 0 if it is empty."""
     count = sum(histogram.values())
     return sum(value * times for value, times in histogram.items()) / count if count else 0.0
 
 
 def quantile(histogram: Mapping[int, int], q: float) -> int:
-    """The smallest value at or below which a fraction q of the counts lies; 0 when it is empty."""
+    """Return the smallest value at or below which a fraction q of the counts lies; 0 if the histogram is empty."""
     need, seen = q * sum(histogram.values()), 0
     for value in sorted(histogram):
         seen += histogram[value]
@@ -158,7 +158,7 @@ def quantile(histogram: Mapping[int, int], q: float) -> int:
 
 
 def staleness_summary(metrics: Metrics) -> dict[str, object]:
-    """`{mean, p50, p99, max, per_worker}` of the staleness of all applied pushes."""
+    """Return `{mean, p50, p99, max, per_worker}` of the staleness of all applied pushes."""
     total = metrics.staleness
     return {
         "mean": mean(total),

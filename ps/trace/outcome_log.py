@@ -1,7 +1,7 @@
-"""What became of pushes, counted and packed for the trace a few at a time.
+"""The outcomes of pushes, which are counted and packed for the trace in batches.
 
-One by one, after every push, this code would be fetched anew from memory each time: it takes a fifth of the time in a
-row. So what is told is kept for a moment.
+Processing a batch takes a fifth of the time of processing each outcome after its push, when the code is no longer in
+the processor's caches. Outcomes are therefore kept for `KEPT_S` seconds.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ class OutcomeLog:
     """The outcomes of one shard's pushes.
 
     Attributes:
-        start_s: When the trace's time began, by the monotonic clock.
+        start_s: The start of the time axis of the trace, by the monotonic clock.
     """
 
     def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
-        """None yet.
+        """Create an empty log.
 
         Args:
-            metrics: Counts them.
-            clock: In seconds.
+            metrics: The totals that outcomes are added to.
+            clock: Returns the time in seconds.
         """
         self._metrics, self._clock = metrics, clock
         self._fresh: list[tuple[Push, Result, float]] = []
@@ -37,7 +37,7 @@ class OutcomeLog:
         self.start_s = clock()
 
     def add(self, push: Push, result: Result) -> None:
-        """Takes an outcome that is final."""
+        """Record a final outcome."""
         self._fresh.append((push, result, self._clock()))
         if len(self._fresh) == 1:
             self._settle_soon()
@@ -45,11 +45,11 @@ class OutcomeLog:
     def _settle_soon(self) -> None:
         try:
             asyncio.get_running_loop().call_later(KEPT_S, self.settle)
-        except RuntimeError:  # no event loop: nobody waits for a reply
+        except RuntimeError:  # without an event loop, no reply is delayed
             self.settle()
 
     def settle(self) -> None:
-        """Counts and packs those that have come since the last time."""
+        """Count and pack the outcomes since the last call."""
         fresh, self._fresh = self._fresh, []
         for push, result, now in fresh:
             self._metrics.record(push, result, now)
@@ -58,28 +58,28 @@ class OutcomeLog:
 
     @property
     def metrics(self) -> Metrics:
-        """What they add up to."""
+        """The totals of all outcomes."""
         self.settle()
         return self._metrics
 
     @property
     def count(self) -> int:
-        """Records of the trace so far, those among them that were taken."""
+        """The number of trace records so far, including those that were taken."""
         self.settle()
         return self._count
 
     def take(self) -> bytes:
-        """The trace's records since the last call."""
+        """Return the trace records since the last call."""
         self.settle()
         records, self._packed = bytes(self._packed), bytearray()
         return records
 
     def drop(self) -> None:
-        """Forgets the records that nobody has taken."""
+        """Discard the records that were not taken."""
         self.settle()
         self._packed = bytearray()
 
     def go_back(self, count: int) -> None:
-        """Goes on as if so many records had been written, and none since."""
+        """Return to the state after the first `count` records."""
         self.drop()
         self._count = count

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from downpour.protos import events_pb2 as events
 from downpour.ps.core.push import Outcome, Push, Result
-from downpour.ps.monitoring.tensorboard import EVERY_S, FOLDER, Board
+from downpour.ps.monitoring.tensorboard import EVERY_S, FOLDER, TensorBoardWriter
 from downpour.ps.monitoring.tfevents import EventFile, histogram, masked_crc, scalar, text
 from downpour.ps.trace.metrics import Metrics
 from tests.support.pure_job import PureJob
@@ -58,7 +58,7 @@ def push(worker: int, seq: int, loss: float) -> Push:
 
 def test_scalars_are_of_what_came_since_the_last_ones(tmp_path: Path) -> None:
     job, metrics = PureJob(), Metrics()
-    board = Board(tmp_path, job.coordinator, metrics)
+    board = TensorBoardWriter(tmp_path, job.coordinator, metrics)
     (tmp_path / "config.json").write_text(json.dumps({"settings": {"seed": 7}}))
     for seq, (loss, staleness) in enumerate([(4.0, 0), (2.0, 1), (1.0, 3), (1.0, 3)], 1):
         metrics.record(push(seq % 2, seq, loss), Result(Outcome.APPLIED, seq, staleness, 0.1), float(seq))
@@ -81,7 +81,7 @@ def test_scalars_are_of_what_came_since_the_last_ones(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_reported_and_leaves_a_gap(tmp_path: Path) -> None:
     job, metrics = PureJob(), Metrics()
-    board, notes = Board(tmp_path, job.coordinator, metrics), job.coordinator.notes
+    board, notes = TensorBoardWriter(tmp_path, job.coordinator, metrics), job.coordinator.notes
     folder = tmp_path / FOLDER
 
     def update(seq: int) -> None:

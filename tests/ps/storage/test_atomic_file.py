@@ -14,15 +14,15 @@ from hypothesis.extra.numpy import arrays
 from safetensors import safe_open
 
 from downpour.ps.storage import atomic_file as module
-from downpour.ps.storage.atomic_file import whole
+from downpour.ps.storage.atomic_file import atomic_write
 from downpour.ps.storage.safetensors_file import write_tensors
 from tests.support.paths import ROOT
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from downpour.ps.storage.atomic_file import whole
-with whole(Path(sys.argv[1])) as place:
+from downpour.ps.storage.atomic_file import atomic_write
+with atomic_write(Path(sys.argv[1])) as place:
     place.write_bytes(b"new" * 100_000)
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -40,7 +40,7 @@ def test_it_appears_whole_and_replaces_what_was_there(tmp_path: Path, durable: b
     path = tmp_path / "file"
     for content in (b"first", b"second"):
         before = path.read_bytes() if path.exists() else None
-        with whole(path, durable) as place:
+        with atomic_write(path, durable) as place:
             place.write_bytes(content)
             assert (path.read_bytes() if path.exists() else None) == before
         assert path.read_bytes() == content
@@ -51,7 +51,7 @@ def test_it_appears_whole_and_replaces_what_was_there(tmp_path: Path, durable: b
 def test_one_that_fails_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
-    with pytest.raises(ZeroDivisionError), whole(path) as place:
+    with pytest.raises(ZeroDivisionError), atomic_write(path) as place:
         place.write_bytes(b"torn")
         raise ZeroDivisionError
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
@@ -59,7 +59,7 @@ def test_one_that_fails_changes_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("way")
 def test_without_a_folder_it_says_so(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), whole(tmp_path / "none" / "file") as place:
+    with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "none" / "file") as place:
         place.write_bytes(b"")
 
 
