@@ -1,4 +1,4 @@
-"""How a vector becomes bytes on the wire: one row per codec. A name may bring a parameter: `topk:0.01`."""
+"""The registry of codecs, which encode vectors for the wire. A name may have a parameter: `topk:0.01`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BLOCK = 1 << 16  # elements that are converted at a time: they stay in the cach
 
 @dataclass(frozen=True)
 class Codec:
-    """Functions between `float32[n]` and bytes.
+    """The encoding of `float32[n]` as bytes.
 
     Attributes:
         lossy: Whether a vector that was encoded differs from what is decoded; the worker then keeps the difference.
@@ -37,11 +37,11 @@ class Codec:
 
 
 class CodecFamily(NamedTuple):
-    """A row of the registry.
+    """A row of the registry of codecs.
 
     Attributes:
-        doc: One line for a person.
-        make: The codec for a parameter; "" stands for its default. Raises ValueError, which says what must hold.
+        doc: A phrase that describes the codec.
+        make: Builds the codec for a parameter; "" stands for the default. Raises ValueError with what must hold.
     """
 
     doc: str
@@ -49,10 +49,10 @@ class CodecFamily(NamedTuple):
 
 
 def codec_named(name: str) -> Codec:
-    """The codec of a name, `FAMILY` or `FAMILY:PARAMETER`.
+    """Return the codec of a name, `FAMILY` or `FAMILY:PARAMETER`.
 
     Raises:
-        InvalidRequest: There is none.
+        InvalidRequest: There is no such codec, or its parameter is invalid.
     """
     family, colon, parameter = name.partition(":")
     try:
@@ -64,7 +64,7 @@ def codec_named(name: str) -> Codec:
 
 
 def check_length(payload: Buffer, expected_bytes: int, n: int) -> None:
-    """Raises InvalidRequest unless a payload has the length that n elements take."""
+    """Raise InvalidRequest unless a payload has the length that n elements take."""
     if len(payload) != expected_bytes:
         raise InvalidRequest(
             f"{n:,} elements must take {expected_bytes:,} bytes in this codec; received {len(payload):,}. "

@@ -1,9 +1,8 @@
-"""The Unix socket at which workers knock for shared memory: its name, and who can find it.
+"""The Unix socket through which workers attach to shared memory: its name and its visibility.
 
-An abstract name needs no folder and is gone with its server, however that one ends, but it is known in one network
-namespace alone: two containers never share it. A path is known to all who see its folder: containers of one host may
-share that as a volume, and memory then passes between them as between any two processes. On the wire the two differ in
-their first character.
+An abstract name needs no folder and disappears with its server, however that ends, but it is visible in one network
+namespace only, and thus not in other containers. A path is visible to all processes that see its folder, which
+containers of one host may share as a volume. On the wire the two differ in their first character.
 """
 
 from __future__ import annotations
@@ -66,14 +65,14 @@ def _listen_in(folder: Path, name: str, listener: socket.socket) -> str:
     for path in folder.glob(f"{_PREFIX}*"):
         _remove_if_dead(path)
     # It gets its name when it already listens: another server that cleans up would take it for a dead one's.
-    unheard, path = folder / f".{name}", folder / name
-    listener.bind(str(unheard))
+    hidden, path = folder / f".{name}", folder / name
+    listener.bind(str(hidden))
     try:
-        os.chmod(unheard, stat.S_IRUSR | stat.S_IWUSR)
+        os.chmod(hidden, stat.S_IRUSR | stat.S_IWUSR)
         listener.listen(1024)
-        unheard.rename(path)
+        hidden.rename(path)
     except BaseException:
-        unheard.unlink(missing_ok=True)
+        hidden.unlink(missing_ok=True)
         raise
     return str(path)
 

@@ -1,4 +1,4 @@
-"""A pool of flat buffers: what is committed is immutable until its last reader lets go."""
+"""A pool of flat buffers. A committed buffer is immutable until its last holder releases it."""
 
 from __future__ import annotations
 
@@ -13,41 +13,43 @@ from downpour.protos import memfd
 
 
 class Memory(NamedTuple):
-    """One vector `float32[n]` and where it begins in the memory that workers map, in bytes."""
+    """One vector `float32[n]` and its offset in the memory that workers map, in bytes."""
 
     array: np.ndarray
     offset: int = 0
 
 
 class Buffer:
-    """One flat vector `float32[n]` and the number of its holders.
+    """One flat vector `float32[n]` with a reference count.
 
     Attributes:
-        offset: Where it begins in shared memory, in bytes.
-        pool: That it goes back to.
+        array: The vector.
+        offset: Its offset in shared memory, in bytes.
+        holders: The number of its holders.
+        pool: The pool that it returns to.
     """
 
     __slots__ = ("array", "offset", "holders", "pool")
 
     def __init__(self, array: np.ndarray, offset: int, pool: Pool) -> None:
-        """Wraps the memory; nobody holds it yet."""
+        """Wrap the memory of a buffer that has no holder yet."""
         self.array, self.offset, self.pool = array, offset, pool
         self.holders = 0
 
 
 class Pool:
-    """Buffers of one size, used again once nobody holds them.
+    """Buffers of one size, which are reused when they have no holder.
 
     Attributes:
-        allocated: Buffers made so far: the most that were held at one time.
+        allocated: The number of buffers created so far, which is the largest number held at one time.
     """
 
     def __init__(self, size: int, allocate: Callable[[], Memory] | None = None) -> None:
-        """An empty pool of buffers `float32[size]`.
+        """Create an empty pool of buffers `float32[size]`.
 
         Args:
-            size: Elements of each.
-            allocate: Gives the memory of another one (default: from the heap).
+            size: The number of elements of a buffer.
+            allocate: Returns the memory of another buffer (default: from the heap).
         """
         self.size = size
         self.allocated = 0
@@ -55,18 +57,18 @@ class Pool:
         self._spare: list[Buffer] = []
 
     def take(self) -> Buffer:
-        """A buffer with any content, held once by the caller."""
+        """Return a buffer with arbitrary content, which the caller holds once."""
         buffer = self._spare.pop() if self._spare else self._allocate()
         buffer.holders = 1
         return buffer
 
     def hold(self, buffer: Buffer) -> Buffer:
-        """Adds a holder."""
+        """Add a holder, and return the buffer."""
         buffer.holders += 1
         return buffer
 
     def drop(self, buffer: Buffer) -> None:
-        """Takes a holder away; the last one gives the buffer back."""
+        """Remove a holder. Without holders, the buffer returns to the pool."""
         buffer.holders -= 1
         if buffer.holders == 0:
             self._spare.append(buffer)
@@ -77,16 +79,16 @@ class Pool:
 
 
 class Arena:
-    """Memory for the buffers of one shard, which workers on this host map and may only read.
+    """Memory for the buffers of one shard, which workers on this host map read-only.
 
-    One sparse memory that doubles when it is full: a page costs nothing until its buffer is written to.
+    It is one sparse memfd that doubles when it is full: a page uses no memory until its buffer is written to.
 
     Attributes:
-        descriptor: Through which the memory can only be read; to be sent to workers.
+        descriptor: A read-only file descriptor of the memory, to be sent to workers.
     """
 
     def __init__(self, size: int) -> None:
-        """Room for four vectors `float32[size]` at first."""
+        """Create a memory that initially has room for four vectors `float32[size]`."""
         self._size = size
         self._stride = -(-4 * size // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
         self._free: list[Memory] = []
@@ -99,13 +101,13 @@ class Arena:
             raise
 
     def allocate(self) -> Memory:
-        """Another vector."""
+        """Return the memory of another vector."""
         if not self._free:
             self._grow(max(4, self._capacity))
         return self._free.pop()
 
     def close(self) -> None:
-        """Gives the descriptors back; what is mapped stays until nobody uses it."""
+        """Close the descriptors. Mapped memory remains valid while it is used."""
         os.close(self._fd)
         os.close(self.descriptor)
 
@@ -119,15 +121,15 @@ class Arena:
 
 
 class Versions:
-    """The committed buffers that workers compute gradients from, one or a few for each worker."""
+    """The committed buffers that workers compute gradients from, one or a few per worker."""
 
     def __init__(self, pool: Pool, limit: int, depth: int = 1) -> None:
-        """Holds nothing.
+        """Create an empty collection.
 
         Args:
-            pool: That the buffers come from.
-            limit: The most buffers to hold: a version beyond it is not kept.
-            depth: Pulls of one worker whose buffers are kept: 2 where it computes while a pull is under way.
+            pool: The pool of the buffers.
+            limit: The largest number of buffers to hold. Versions beyond it are not kept.
+            depth: How many pulls of one worker are kept: 2 if it computes while a pull is in flight.
         """
         self._pool, self._limit, self._depth = pool, limit, depth
         self._pulled: dict[int, list[int]] = {}  # by worker, newest last
@@ -135,16 +137,16 @@ class Versions:
 
     @property
     def kept(self) -> int:
-        """Buffers held now."""
+        """The number of buffers held."""
         return len(self._held)
 
     def pulled(self, worker: int, version: int, buffer: Buffer) -> None:
-        """Keeps what a worker pulls in place of what it pulled before."""
+        """Keep the version that a worker pulls, in place of its oldest one."""
         versions = self._pulled.setdefault(worker, [])
         if versions and versions[-1] == version:
             return
         if len(versions) == self._depth:
-            self._let_go(versions.pop(0))
+            self._release(versions.pop(0))
         held = self._held.get(version)
         if held is None and len(self._held) >= self._limit:
             return
@@ -152,16 +154,16 @@ class Versions:
         self._held[version] = (held[0], held[1] + 1) if held else (self._pool.hold(buffer), 1)
 
     def leave(self, worker: int) -> None:
-        """Lets go what a worker has pulled."""
+        """Release the versions that a worker has pulled."""
         for version in self._pulled.pop(worker, []):
-            self._let_go(version)
+            self._release(version)
 
     def get(self, version: int) -> np.ndarray | None:
-        """The weights of a version; None if they are not kept."""
+        """Return the weights of a version; None if they are not kept."""
         held = self._held.get(version)
         return held[0].array if held else None
 
-    def _let_go(self, version: int) -> None:
+    def _release(self, version: int) -> None:
         buffer, workers = self._held[version]
         if workers > 1:
             self._held[version] = (buffer, workers - 1)

@@ -1,4 +1,4 @@
-"""What a shard remembers of the pushes of its members, so that a repeated one is answered and not applied again."""
+"""Deduplication of pushes: a duplicate receives the recorded outcome and is not applied again."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ class PushHistory:
     """The outcomes of each member's last pushes, by `(worker, incarnation, seq)`."""
 
     def __init__(self) -> None:
-        """Nobody is a member."""
+        """Create a history without members."""
         self._members: dict[int, _Member] = {}
 
     def __contains__(self, worker: int) -> bool:
-        """Whether the worker is a member."""
+        """Return whether the worker is a member."""
         return worker in self._members
 
     def __iter__(self) -> Iterator[int]:
-        """The numbers of the members."""
+        """Iterate over the ranks of the members."""
         return iter(self._members)
 
     def join(self, worker: int, incarnation: int) -> None:
-        """Admits a worker's incarnation in place of an older one, of which nothing is known from here on."""
+        """Admit an incarnation of a worker, and forget its older one."""
         self._members[worker] = _Member(incarnation)
 
     def leave(self, worker: int) -> bool:
-        """Forgets a worker; returns whether it was a member."""
+        """Forget a worker, and return whether it was a member."""
         return self._members.pop(worker, None) is not None
 
     def recorded(self, worker: int, incarnation: int, seq: int) -> Result | None:
-        """The outcome of a push that arrived before; None if it is new.
+        """Return the outcome of a push that arrived before; None if it is new.
 
         Raises:
-            UnknownWorker: The worker is not a member, or this incarnation of it is not.
-            InvalidRequest: The number is not one that may come now.
+            UnknownWorker: This incarnation of the worker is not a member.
+            InvalidRequest: The sequence number is neither new nor that of a recent push.
         """
         member = self._members.get(worker)
         if member is None or member.incarnation != incarnation:
@@ -69,16 +69,16 @@ class PushHistory:
         return result
 
     def get(self, worker: int, incarnation: int, seq: int) -> Result | None:
-        """What is known of a push; None if it or its worker is forgotten."""
+        """Return the recorded outcome of a push, or None."""
         member = self._members.get(worker)
         return member.results.get(seq) if member and member.incarnation == incarnation else None
 
     def arrived(self, push: Push) -> None:
-        """A member's push that is new has arrived."""
+        """Record that a new push of a member has arrived."""
         self._members[push.worker].last_seq = push.seq
 
     def remember(self, push: Push, result: Result) -> None:
-        """Keeps the outcome of a push, if its worker is still a member."""
+        """Record the outcome of a push, if its worker is still a member."""
         member = self._members.get(push.worker)
         if member is None or member.incarnation != push.incarnation:
             return

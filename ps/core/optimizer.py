@@ -1,7 +1,7 @@
-"""One optimizer at work on a shard: its settings, its slots, and the walk over the vector.
+"""An optimizer of one shard: its hyperparameters, its slots, and the iteration over blocks of the vector.
 
-A block's operands stay in the processor's caches from the first equation to the last; no temporary has the size
-of the model.
+The operands of a block stay in the processor's caches from the first equation to the last. No temporary array has the
+size of the model.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ BLOCK = 131_072
 
 
 class Optimizer:
-    """One rule, its settings and its slots, for one shard.
+    """An update rule with its hyperparameters and slots, for one shard.
 
     Attributes:
-        name: Of the rule in `OPTIMIZERS`.
-        size: Weights, n.
-        settings: The hyper-parameters in use, defaults included.
-        slots: State per weight by name, each `float32[n]`, changed in place by `apply`.
-        step: Updates applied (Keras's `iterations`).
+        name: The name of the rule in `OPTIMIZERS`.
+        size: The number of weights, n.
+        settings: The hyperparameters, including defaults.
+        slots: The state by name, each `float32[n]`, which `apply` updates in place.
+        step: The number of updates made (`iterations` in Keras).
     """
 
     def __init__(self, name: str, hyper: Hyperparameters, size: int) -> None:
-        """Allocates the slots for `size` weights.
+        """Allocate the slots for `size` weights.
 
         Raises:
-            ValueError: As `resolve`.
+            ValueError: The optimizer or a hyperparameter is invalid, see `resolve`.
         """
         self.name = name
         self.size = size
@@ -53,12 +53,12 @@ class Optimizer:
 
     @property
     def learning_rate(self) -> float:
-        """The step size of an update that brings none of its own."""
+        """The learning rate of updates that do not specify their own."""
         return self.settings["learning_rate"]
 
     @property
     def bytes_per_weight(self) -> int:
-        """Bytes that an update must move per weight."""
+        """The number of bytes that an update must move per weight."""
         return self._rule.bytes_per_weight(self.settings)
 
     def apply(
@@ -70,9 +70,9 @@ class Optimizer:
         scale: float | None = None,
         momentum: float | None = None,
     ) -> None:
-        """Writes the updated weights into `out`, changes the slots in place and counts the step.
+        """Write the updated weights to `out`, update the slots in place and count the step.
 
-        A gradient too large to be squared in float32 does here what it does in Keras, without a warning.
+        A gradient whose square overflows float32 gives the same result as in Keras, without a warning.
 
         Args:
             weights: `float32[n]`, only read: others may be reading it.
@@ -99,9 +99,9 @@ class Optimizer:
         scale: float | None = None,
         momentum: float | None = None,
     ) -> None:
-        """As `apply`, for vectors that are known to be right; what overflows may warn.
+        """Do the same as `apply` for vectors that are known to be valid. An overflow may cause a warning.
 
-        In pieces the gradient may be longer than `float32[n]`.
+        A ChunkedVector may be longer than `float32[n]`.
         """
         scalars = self._scalars(learning_rate, momentum)
         if scale is None and isinstance(gradient, np.ndarray) and not gradient.flags.aligned:
@@ -127,10 +127,10 @@ class Optimizer:
             self._rule.block(weights[block], g, out[block], s, tuple([slot[block] for slot in slots]), scalars)
 
     def slot(self, name: str) -> Vector:
-        """A slot itself, `float32[n]`.
+        """Return a slot itself, `float32[n]`.
 
         Raises:
-            InvalidRequest: There is none of that name.
+            InvalidRequest: The optimizer has no slot of that name.
         """
         if name not in self.slots:
             raise InvalidRequest(
@@ -140,15 +140,15 @@ class Optimizer:
         return self.slots[name]
 
     def state(self) -> dict[str, NDArray[np.generic]]:
-        """A copy of what a checkpoint keeps: every slot, `float32[n]`, and `step`, `int64[]`."""
+        """Return a copy of the state for a checkpoint: every slot, `float32[n]`, and `step`, `int64[]`."""
         slots = {name: slot.copy() for name, slot in self.slots.items()}
         return {"step": np.array(self.step, np.int64), **slots}
 
     def restore(self, state: State) -> None:
-        """Continues from a `state` as if never interrupted.
+        """Restore a `state`.
 
         Raises:
-            ValueError: It is not the state of such an optimizer of this size. Nothing has changed then.
+            ValueError: The state belongs to another optimizer or size. Nothing has changed then.
         """
         if set(state) != {"step", *self.slots}:
             raise ValueError(
@@ -165,14 +165,14 @@ class Optimizer:
         self.step = int(step)
 
     def _scalars(self, learning_rate: float | None, momentum: float | None) -> Scalars:
-        """Those of one update; made anew only if they differ from the last one's."""
+        """Return the scalars of one update, which are cached while their inputs do not change."""
         key = (learning_rate, momentum, self.step if self._rule.counts else 0)
         if key != self._last[0]:
             self._last = key, self._rule.scalars(self._settings(learning_rate, momentum), self.step + 1)
         return self._last[1]
 
     def _settings(self, learning_rate: float | None, momentum: float | None) -> Settings:
-        """Those of one update."""
+        """Return the hyperparameters of one update."""
         override: dict[str, float] = {}
         if learning_rate is not None:
             override["learning_rate"] = learning_rate

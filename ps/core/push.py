@@ -1,4 +1,4 @@
-"""A push as its worker describes it, and what became of it."""
+"""The description of a push and its outcome."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Outcome(IntEnum):
-    """What became of a push; the numbers are those of the wire."""
+    """The outcome of a push, with the numbers of the wire format."""
 
     APPLIED = 0
     BUFFERED = 1
@@ -15,15 +15,15 @@ class Outcome(IntEnum):
 
 
 class Push(NamedTuple):
-    """What a worker says of a gradient that it pushes.
+    """The description of a pushed gradient.
 
     Attributes:
         base_version: The version that the gradient was computed from.
-        samples: That the gradient averages over.
-        norm: Of the whole gradient, over all shards.
-        nonfinite: The whole gradient holds NaN or Inf.
-        start: With `stop`, the range of the epoch's permutation that was used.
-        steps: Local steps that the push sums up.
+        samples: The number of samples that the gradient averages over.
+        norm: The norm of the gradient over all shards.
+        nonfinite: Whether the gradient holds NaN or Inf on some shard.
+        start: With `stop`, the positions of the epoch's permutation that were used.
+        steps: The number of local steps that the push sums up.
     """
 
     worker: int
@@ -43,13 +43,14 @@ class Push(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What became of a push, as its worker is told and the trace records it.
+    """The result of a push, as its worker and the trace receive it.
 
     Attributes:
-        version: That the update made; of the shard when the push was dropped or buffered.
-        staleness: Updates between the base version and the one that this push is part of.
-        learning_rate: Effective, after staleness policy and schedule; 0 unless applied.
-        reason: Why it was dropped.
+        outcome: Whether the push was applied, buffered or dropped.
+        version: The version that the update made; if dropped or buffered, that of the shard.
+        staleness: The number of updates between the base version and the update of this push.
+        learning_rate: The effective learning rate; 0 unless applied.
+        reason: Why the push was dropped.
     """
 
     outcome: Outcome

@@ -1,4 +1,4 @@
-"""The learning rate by version as a script's worker says it: replaced while the job runs."""
+"""The learning-rate table of a script, which its worker 0 replaces while the job runs."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from downpour.protos.errors import InvalidRequest
 
 
 class RateTable:
-    """A schedule that can be told anew: η at some versions, on straight lines between them."""
+    """A replaceable schedule: η at some versions, with linear interpolation between them."""
 
     def __init__(self, base: float, rates: pb.LearningRates) -> None:
-        """Takes a table that `check_rates` has passed.
+        """Create a schedule from a table that `check_rates` has accepted.
 
         Args:
-            base: The optimizer's own learning rate, which a schedule gives factors on.
+            base: The optimizer's own learning rate, which factors refer to.
             rates: The table.
         """
         self._base = base
         self.tell(rates)
 
     def tell(self, rates: pb.LearningRates) -> None:
-        """From now on this table holds."""
+        """Replace the table."""
         self._versions = np.array(rates.versions, np.float64)
         self._factors = np.array(rates.rates, np.float64) / self._base
 
     def __call__(self, version: int) -> float:
-        """The factor on the optimizer's learning rate at a version."""
+        """Return the factor on the optimizer's learning rate at a version."""
         return float(np.interp(version, self._versions, self._factors))
 
 
 def check_rates(rates: pb.LearningRates) -> None:
-    """Raises InvalidRequest unless the table is one."""
+    """Raise InvalidRequest unless the table is valid."""
     versions, values = list(rates.versions), list(rates.rates)
     ascending = all(a < b for a, b in zip(versions, versions[1:], strict=False))
     if not versions or len(versions) != len(values) or not ascending:

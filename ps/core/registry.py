@@ -1,4 +1,4 @@
-"""Settings of the form `name` or `name:value,value`: a registry's row and what it takes."""
+"""Settings of the form `name` or `name:value,value`, which name a row of a registry and its parameters."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Parameter:
     """One value after the colon.
 
     Attributes:
-        name: As help shows it.
-        must: What has to hold, in words.
-        read: From text to the value; raises ValueError if it does not hold.
-        default: The text that stands for a value which is left out; None if it has to be given.
+        name: The name in help texts.
+        must: What must hold, in words.
+        read: Parses the value; raises ValueError if it is invalid.
+        default: The text of the default value; None if the value is required.
     """
 
     name: str
@@ -30,18 +30,18 @@ class Parameter:
 
 
 class RegistryRow(Protocol):
-    """What a registry's row has in common with all others."""
+    """What the rows of all registries have in common."""
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
-        """What it takes, in order."""
+        """The parameters, in order."""
 
 
 R = TypeVar("R", bound=RegistryRow)
 
 
 def whole_number(name: str, least: int, default: str | None = None) -> Parameter:
-    """A whole number that is at least `least`."""
+    """Return a parameter that is a whole number of at least `least`."""
 
     def read(text: str) -> int:
         value = int(text)
@@ -53,7 +53,7 @@ def whole_number(name: str, least: int, default: str | None = None) -> Parameter
 
 
 def positive(name: str, default: str | None = None, or_zero: bool = False) -> Parameter:
-    """A finite number above 0, or 0 itself where that is allowed."""
+    """Return a parameter that is a finite number above 0, or also 0 if `or_zero`."""
 
     def read(text: str) -> float:
         value = float(text)
@@ -65,7 +65,7 @@ def positive(name: str, default: str | None = None, or_zero: bool = False) -> Pa
 
 
 def form(name: str, row: RegistryRow) -> str:
-    """How a row is written, such as `easgd:RHO,K`; what may be left out stands in brackets."""
+    """Return the form of a row, such as `easgd:RHO,K`. Optional parameters are in brackets."""
     text = ""
     for parameter in reversed(row.parameters):
         text = f"{parameter.name},{text}" if text and parameter.default is None else (
@@ -77,15 +77,15 @@ def form(name: str, row: RegistryRow) -> str:
 
 
 def forms(rows: Mapping[str, RegistryRow]) -> str:
-    """How all rows are written."""
+    """Return the forms of all rows."""
     return ", ".join(form(name, row) for name, row in rows.items())
 
 
 def read(value: str, rows: Mapping[str, R]) -> tuple[R, list[Any]]:
-    """The row that a value names and the values it brings.
+    """Return the row that a setting names, and the values of its parameters.
 
     Raises:
-        ValueError: There is no such row, or what it brings does not fit.
+        ValueError: There is no such row, or a parameter is invalid.
     """
     name, colon, rest = value.partition(":")
     if name not in rows:
@@ -109,7 +109,7 @@ def _values(written: str, parameters: Sequence[Parameter], given: Sequence[str])
 
 
 def spec_of(rows: Mapping[str, RegistryRow]) -> AfterValidator:
-    """A validator for settings that name a row of a registry and bring its values."""
+    """Return a validator of settings that name a row of a registry."""
 
     def check(value: str) -> str:
         read(value, rows)

@@ -1,4 +1,4 @@
-"""Learning-rate schedules by version: factors on η, one row each, and a linear warm-up before any of them."""
+"""The registry of learning-rate schedules: factors on η by version, after an optional linear warm-up."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Schedule = Callable[[int], float]
 
 @dataclass(frozen=True, slots=True)
 class ScheduleShape:
-    """A row of the registry.
+    """A row of the registry of schedules.
 
     Attributes:
-        doc: One line for a person.
-        make: From the parameters' values to the factor at a version, counted from the end of the warm-up.
-        parameters: What follows the colon.
+        doc: A phrase that describes the schedule.
+        make: Builds, from the values of the parameters, the factor by version, counted from the end of the warm-up.
+        parameters: The parameters that follow the colon.
     """
 
     doc: str
@@ -68,14 +68,14 @@ SCHEDULES: dict[str, ScheduleShape] = {
 
 
 def schedule_of(schedule: str, warm_up: int = 0) -> Schedule:
-    """The factor on η by version, for a `--schedule` value.
+    """Return the factor on η by version for a value of `--schedule`.
 
     Args:
         schedule: A row of the registry with its values.
-        warm_up: Versions over which η rises linearly from η/warm_up to η before the schedule begins.
+        warm_up: The number of versions over which η rises linearly from η/warm_up to η before the schedule begins.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The value names no schedule, or its parameters are invalid.
     """
     row, values = read(schedule, SCHEDULES)
     shape: Schedule = row.make(*values)

@@ -1,4 +1,4 @@
-"""What a stale gradient is worth: one row per compensation."""
+"""The registry of compensations: how the staleness of a gradient changes its update."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MEAN_SQUARE_EPSILON = 1e-7
 
 
 class Compensation:
-    """A stale gradient counts like a fresh one; base of the others.
+    """Base of all compensations. A stale gradient is applied like a fresh one.
 
     Attributes:
         corrects: Whether `correct` does anything: only then are old weights kept.
@@ -27,57 +27,57 @@ class Compensation:
     favours_fast_workers = False
 
     def scale(self, staleness: int, live: int, learning_rate: float) -> float:
-        """A factor on the learning rate.
+        """Return a factor on the learning rate.
 
         Args:
-            staleness: Of the gradient, τ.
-            live: Workers, the concurrency.
-            learning_rate: η of this update before the factor.
+            staleness: The staleness τ of the gradient.
+            live: The number of live workers, which is the concurrency.
+            learning_rate: η of this update without the factor.
         """
         return 1.0
 
     def refuse(self, staleness: int, live: int) -> str:
-        """Why a gradient of that staleness must be dropped; empty if it counts."""
+        """Return why a gradient of that staleness must be dropped; empty if it is accepted."""
         return ""
 
     def correct(self, gradient: Vector, weights: Vector, base: Vector, worker: int, batch: float) -> Vector:
-        """The gradient `float32[n]` as it would have been at other weights; valid until the next call.
+        """Return an estimate of the gradient `float32[n]` at the current weights, valid until the next call.
 
         Args:
-            gradient: Taken at `base`; only read.
-            weights: `float32[n]`, what the update will start from.
-            base: `float32[n]`, what the worker had pulled.
-            worker: Who computed it.
-            batch: Samples that a local step averages over.
+            gradient: The gradient at `base`; read-only.
+            weights: `float32[n]`, the current weights.
+            base: `float32[n]`, the weights that the worker had pulled.
+            worker: The rank of the worker.
+            batch: The number of samples that a local step averages over.
         """
         return gradient
 
     def leave(self, worker: int) -> None:
-        """Forgets what is kept of a worker."""
+        """Discard the state of a worker."""
 
 
 class Inverse(Compensation):
-    """η / max(1, τ) (Zhang et al. 2015). Slow workers count for less: unfair where their data differ."""
+    """η / max(1, τ) (Zhang et al. 2015). Slow workers have less weight: a bias if their data differ."""
 
     favours_fast_workers = True
 
     def scale(self, staleness: int, live: int, learning_rate: float) -> float:
-        """The inverse of the staleness."""
+        """Return the inverse of the staleness."""
         return 1.0 / staleness if staleness > 1 else 1.0
 
 
 class DelayAdaptive(Compensation):
     """Delay-adaptive steps (Koloskova, Stich, Jaggi, NeurIPS 2022): η while τ ≤ P, else min(η, 1/(4Lτ)).
 
-    Without L it is taken from η, as if η were the largest step allowed at τ = P: then η·P/τ.
+    If L is unknown, η is assumed to be the largest step allowed at τ = P; the step is then η·P/τ.
     """
 
     def __init__(self, smoothness: float | None, drop: bool = False) -> None:
-        """With L, None where it is not known; or `drop` for a step of 0."""
+        """Create the policy with L = `smoothness`, None if unknown, or with a step of 0 if `drop`."""
         self._smoothness, self._drop = smoothness, drop
 
     def scale(self, staleness: int, live: int, learning_rate: float) -> float:
-        """1 up to the concurrency, then falling as 1/τ."""
+        """Return 1 up to the concurrency, and then a factor that falls as 1/τ."""
         live = max(1, live)
         if staleness <= live:
             return 1.0
@@ -88,21 +88,21 @@ class DelayAdaptive(Compensation):
         return min(1.0, 1.0 / (4.0 * self._smoothness * staleness * learning_rate))
 
     def refuse(self, staleness: int, live: int) -> str:
-        """Stale is what is older than the concurrency, if that is to be dropped."""
+        """Return "stale" for a staleness above the concurrency, if such gradients are dropped."""
         return "stale" if self._drop and staleness > max(1, live) else ""
 
 
 class DelayCompensation(Compensation):
     """DC-ASGD (Zheng et al., ICML 2017): g + H ⊙ (w − w_bak), with λ g⊙g for the Hessian's diagonal H.
 
-    The correction's norm is kept below `clip` times that of the gradient: far from the base the first order
-    says nothing.
+    The norm of the correction is limited to `clip` times that of the gradient, since the first-order expansion is not
+    valid far from the base.
     """
 
     corrects = True
 
     def __init__(self, strength: tuple[float, bool] = (0.04, False), clip: float = 1.0) -> None:
-        """With λ.
+        """Create the policy with λ.
 
         Args:
             strength: λ, and whether it is in units of the batch size.
@@ -112,16 +112,16 @@ class DelayCompensation(Compensation):
         self._scratch: tuple[Vector, Vector] | None = None
 
     def curvature(self, gradient: Vector, worker: int, batch: float, out: Vector) -> None:
-        """Writes H = λ g⊙g `float32[n]` into `out`."""
+        """Write H = λ g⊙g `float32[n]` to `out`."""
         np.multiply(gradient, gradient, out)
         np.multiply(out, np.float32(self.strength_for(batch)), out)
 
     def strength_for(self, batch: float) -> float:
-        """λ for a gradient that averages over `batch` samples."""
+        """Return λ for a gradient that averages over `batch` samples."""
         return self.strength * batch if self.per_sample else self.strength
 
     def correct(self, gradient: Vector, weights: Vector, base: Vector, worker: int, batch: float) -> Vector:
-        """G + H ⊙ (w − w_bak), clipped."""
+        """Return g + H ⊙ (w − w_bak), with the correction clipped."""
         if self._scratch is None or len(self._scratch[0]) != len(gradient):
             self._scratch = (np.empty(len(gradient), np.float32), np.empty(len(gradient), np.float32))
         corrected, correction = self._scratch
@@ -143,12 +143,12 @@ class AdaptiveDelayCompensation(DelayCompensation):
     """DC-ASGD-a: λ_t = λ₀ / √(MS + 1e-7), MS ← .95 MS + .05 g⊙g, one MS `float32[n]` for each worker."""
 
     def __init__(self, strength: tuple[float, bool] = (2.0, False), clip: float = 1.0) -> None:
-        """With λ₀; no worker is known yet."""
+        """Create the policy with λ₀."""
         super().__init__(strength, clip)
         self._mean_squares: dict[int, Vector] = {}
 
     def curvature(self, gradient: Vector, worker: int, batch: float, out: Vector) -> None:
-        """Takes the gradient into the worker's MS and writes H = λ_t g⊙g into `out`."""
+        """Update the MS of the worker and write H = λ_t g⊙g to `out`."""
         mean_square = self._mean_squares.get(worker)
         if mean_square is None:
             mean_square = self._mean_squares[worker] = np.zeros(len(gradient), np.float32)
@@ -161,17 +161,17 @@ class AdaptiveDelayCompensation(DelayCompensation):
         np.divide(np.multiply(square, np.float32(self.strength_for(batch)), square), out, out)
 
     def leave(self, worker: int) -> None:
-        """Forgets the worker's MS."""
+        """Discard the MS of the worker."""
         self._mean_squares.pop(worker, None)
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A row of the registry.
+    """A row of the registry of compensations.
 
     Attributes:
-        doc: One line for a person.
-        make: Gives the compensation for the parameters' values.
+        doc: A phrase that describes the compensation.
+        make: Builds the compensation from the values of the parameters.
         parameters: The parameters that follow the colon.
         example: A valid value of `--staleness`, where the name alone is not one.
     """
@@ -206,7 +206,7 @@ _LAMBDA = "a number of at least 0, with b behind it in units of the batch size (
 _CLIP = positive("CLIP", default="1", or_zero=True)
 
 POLICIES: dict[str, Policy] = {
-    "none": Policy("a stale gradient counts like a fresh one", Compensation),
+    "none": Policy("stale gradients are applied like fresh ones", Compensation),
     "inverse": Policy("η / max(1, τ)", Inverse),
     "delay_adaptive": Policy(
         "η while τ ≤ workers, then at most 1/(4Lτ), or dropped",
@@ -227,15 +227,15 @@ POLICIES: dict[str, Policy] = {
 
 
 def compensation_of(staleness: str) -> Compensation:
-    """A compensation that knows no worker yet, for a `--staleness` value.
+    """Return the compensation that a value of `--staleness` names.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The value names no compensation, or its parameters are invalid.
     """
     row, values = read(staleness, POLICIES)
     return row.make(*values)
 
 
 def needs_old_weights(staleness: str) -> bool:
-    """Whether a `--staleness` value needs the weights that gradients were computed from."""
+    """Return whether a value of `--staleness` needs the weights that gradients were computed from."""
     return compensation_of(staleness).corrects
