@@ -122,7 +122,7 @@ def test_the_saved_model_loads_in_plain_keras_and_goes_on(features: Path) -> Non
         ("amsgrad", "amsgrad"),
         ("weight_decay", "AdamW"),
         ("constraint", "kernel with MaxNorm"),
-        ("few", "samples for each of 2 workers; received 1"),
+        ("few", "samples for each of 2 workers. Received: 1"),
         ("outside", "train_step"),
         ("several", "several optimizers"),
         ("scaled", "mixed_bfloat16"),
@@ -140,7 +140,7 @@ def test_what_cannot_work_is_refused_with_what_to_do(features: Path, what: str, 
 def test_only_worker_0_is_seen(features: Path) -> None:
     output = (features / "output").read_text()
     assert output.count("sequential done") == 1
-    assert "jit_compile=True is not possible" in output
+    assert "jit_compile=True is not supported" in output
 
 
 @pytest.fixture

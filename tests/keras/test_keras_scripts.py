@@ -91,9 +91,9 @@ def test_metrics_are_put_together_as_they_say(kinds: list[dict[str, Any]]) -> No
 
 
 def test_a_metric_that_is_no_sum_is_named_once_and_no_other(kinds_run: tuple[Path, str]) -> None:
-    told = [line for line in kinds_run[1].splitlines() if "a metric adds up" in line]
+    told = [line for line in kinds_run[1].splitlines() if "the variable of a metric" in line]
     assert len(told) == 1
-    assert "Received: highest/most. Where" in told[0]
+    assert "Received: highest/most. For" in told[0]
 
 
 def test_a_base_is_frozen_then_tuned(kinds: list[dict[str, Any]]) -> None:

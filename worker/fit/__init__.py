@@ -1,4 +1,4 @@
-"""The `model.fit` of a user's script as one worker of a cluster.
+"""The training of a user's Keras script as one worker of a cluster: `DistributedOptimizer`, `LeasedDataset`, `fit`.
 
 It imports `worker.compute`, `worker.exchange`, `worker.script` and never `worker.train`.
 """

@@ -1,6 +1,6 @@
-"""`python -m downpour.worker.fit [flags] SCRIPT [ARGS]`: runs a Keras script as one worker of a cluster.
+"""`python -m downpour.worker.fit [flags] SCRIPT [ARGS]` runs a Keras script as one worker of a cluster.
 
-Keras is patched (see `keras_patches`), so that the script itself changes in one line (see `distributed_optimizer`).
+Methods of Keras are wrapped (see `keras_patches`), so that a script changes in one line (see `distributed_optimizer`).
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from downpour.worker.config import ScriptSettings
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
 from downpour.worker.fit.member import ScriptWorker
 
-# A script's servers are not started again, so all that can come back within is a connection.
-AWAY_S = 10.0
-NOT_KEPT = ". The servers of a script keep no checkpoints: start it again."
+# The servers of a script are not restarted, so that only a connection can be restored.
+OUTAGE_S = 10.0
+NO_CHECKPOINTS = ". The servers of a script keep no checkpoints. Start the script again."
 
 
 def main(argv: list[str]) -> int:
-    """Runs the script; returns the exit code."""
+    """Run the script, and return the exit code."""
     flags, script_and_arguments = split_positional(ScriptSettings, argv)
     settings = parse(ScriptSettings, flags, "python -m downpour.worker.fit")
     if not script_and_arguments:
@@ -36,14 +36,17 @@ def main(argv: list[str]) -> int:
     try:
         job = control.describe(settings.connect_timeout_s)
         if not job.script:
-            raise Unsupported("the server at this address trains a job of its own; start one with --script.")
+            raise Unsupported(
+                "the server must have been started for a script. Received: one that trains a job of its own. "
+                "Start a server with --script."
+            )
     except DownpourError as error:
         print(f"downpour: {error}", file=sys.stderr)
         control.close()
         return 1
-    if settings.worker:  # pictures of a script are worker 0's to show
+    if settings.worker:  # only worker 0 shows figures
         os.environ.setdefault("MPLBACKEND", "Agg")
-    control.tolerate_outage(AWAY_S, NOT_KEPT)
+    control.tolerate_outage(OUTAGE_S, NO_CHECKPOINTS)
     member = ScriptWorker(control, job, settings.worker, settings.call_timeout_s)
     prepare(member, settings.threads, job.seed)
     try:
@@ -59,7 +62,7 @@ def main(argv: list[str]) -> int:
 
 
 def prepare(member: ScriptWorker, threads: int, seed: int) -> None:
-    """Makes this process a worker: threads, seed, and Keras's trainer wrapped."""
+    """Make this process a worker: set threads and seed, and wrap Keras."""
     import keras
     import tensorflow as tf
 
@@ -70,12 +73,16 @@ def prepare(member: ScriptWorker, threads: int, seed: int) -> None:
     keras.utils.set_random_seed(seed)
     script.run_as(member)
     wrap_trainer(keras.Model, member)
-    if not member.leads:
+    if not member.is_leader:
         wrap_loading()
 
 
 def execute(script_and_arguments: list[str]) -> int:
-    """Runs a script as `python SCRIPT ARGS` would; returns the exit code, 0 also after the script's `sys.exit()`."""
+    """Run a script as `python SCRIPT ARGS` would.
+
+    Returns:
+        The exit code: 0 also after `sys.exit()`, 3 if the script cannot be trained with servers.
+    """
     path = script_and_arguments[0]
     sys.argv = script_and_arguments
     sys.path.insert(0, os.path.dirname(os.path.abspath(path)))
@@ -91,7 +98,7 @@ def execute(script_and_arguments: list[str]) -> int:
 
 
 def leave_python(code: int) -> NoReturn:
-    """Ends the process as Python does, but for taking TensorFlow apart, which takes seconds."""
+    """End the process as Python does, but without the destruction of TensorFlow, which takes seconds."""
     for thread in threading.enumerate():
         if thread is not threading.current_thread() and not thread.daemon:
             thread.join()

@@ -1,4 +1,4 @@
-"""Makes the weights of a model exist before `fit` begins: the layout of the flat vector is fixed then."""
+"""Builds the weights of a model before `fit` begins, because the layout of the flat vector is fixed then."""
 
 from __future__ import annotations
 
@@ -10,34 +10,36 @@ import numpy as np
 import tensorflow as tf
 
 from downpour.worker.fit.data_parts import peek
-from downpour.worker.fit.distributed_optimizer import set_wire
+from downpour.worker.fit.distributed_optimizer import set_gradient_op
+from downpour.worker.fit.leased_dataset import LeasedDataset
 
 
-class NoWire:
-    """Stands for the line to the servers while a train step is only traced: nothing is sent."""
+class NullGradientOp:
+    """A stand-in for `GradientOp` while a train step is only traced; it sends nothing."""
 
-    def __init__(self) -> None:
-        """Of no step."""
-        self.loss: Any = None
-        self.samples: Any = None
+    def set_loss(self, loss: Any) -> None:
+        """Ignore the loss."""
 
     def step(self, gradients: Mapping[int, Any]) -> None:
-        """Drops them."""
+        """Ignore the gradients."""
 
 
-def build(model: keras.Model, x: Any, y: Any = None, sample_weight: Any = None) -> Any:
-    """Makes the weights of a model exist that has not seen data yet; returns `x` with nothing taken away.
+def build_weights(model: keras.Model, x: Any, y: Any = None, sample_weight: Any = None) -> Any:
+    """Build the weights of a model that has not been called yet, and those that its own `train_step` creates.
 
     Args:
-        model: Compiled.
-        x: Of `fit`.
-        y: Of `fit`.
-        sample_weight: Of `fit`.
+        model: A compiled model.
+        x: The argument of `fit`.
+        y: The argument of `fit`.
+        sample_weight: The argument of `fit`.
+
+    Returns:
+        Data equal to `x`; a generator is returned with the batch that was read from it put back.
     """
     own_step = type(model).train_step is not keras.Model.train_step
     if _is_built(model) and not own_step:
         return x
-    batch, x = x.peek() if hasattr(x, "of_worker") else peek(x, y, sample_weight)
+    batch, x = x.peek() if isinstance(x, LeasedDataset) else peek(x, y, sample_weight)
     batch = keras.tree.map_structure(_tensor, batch)
     if own_step:
         _trace(model, batch)
@@ -53,30 +55,30 @@ def _is_built(model: keras.Model) -> bool:
 def _call(model: keras.Model, inputs: Any) -> None:
     try:
         model(inputs, training=False)
-    # A model with a train_step of its own need not be callable; weights that appear later are refused then.
+    # A model with a train_step of its own need not be callable; `GradientOp.step` refuses weights that appear later.
     except Exception:
         if not model.trainable_variables:
             raise
 
 
 def _trace(model: keras.Model, batch: Any) -> None:
-    """Lets a train step of the script's own make its weights, which no call of the model need do."""
+    """Trace the model's own train step, which may create weights that no call of the model creates."""
     optimizer = model.optimizer
     iterations = int(optimizer._iterations.numpy())
-    set_wire(optimizer, NoWire())
-    # What the step does not take, `fit` will say; what it cannot be traced on, it will run.
+    set_gradient_op(optimizer, NullGradientOp())
+    # An error here occurs again in `fit`, which raises it; a step that cannot be traced may still run.
     try:
         step = model.train_step if model.run_eagerly else tf.function(model.train_step).get_concrete_function
         step(batch)
     except Exception:
         return
     finally:
-        set_wire(optimizer, None)
+        set_gradient_op(optimizer, None)
         optimizer._iterations.assign(iterations)
 
 
 def _tensor(array: Any) -> Any:
-    """As Keras hands it to a train step."""
+    """Return an array as the tensor that Keras passes to a train step."""
     if array is None:
         return None
     tensor = tf.convert_to_tensor(np.asarray(array) if hasattr(array, "iloc") else array)

@@ -1,7 +1,7 @@
-"""What worker 0 alone has seen, for the others: what its callbacks hold after `fit`, and logs that are no numbers.
+"""Encodes as JSON what only worker 0 has: the state of its callbacks after `fit`, and logs that are not numbers.
 
-A script may go on by these, `stopping.stopped_epoch` say, and must do so alike on all workers. Numbers, texts, small
-arrays, and lists and dicts of these travel as JSON.
+A script may branch on these values, for example on `stopping.stopped_epoch`, and must take the same branch on all
+workers. Numbers, strings, small arrays, and lists and dicts of these are encoded; all other values are left out.
 """
 
 from __future__ import annotations
@@ -12,27 +12,27 @@ from typing import Any
 
 import numpy as np
 
-MOST_BYTES = 1 << 20  # of all callbacks; what does not fit stays behind
-MOST_ELEMENTS = 65_536  # of an array, or of a list
-NOT_SAID = ("params", "model", "_model")
+MAX_BYTES = 1 << 20  # of all callbacks; attributes beyond are left out
+MAX_ELEMENTS = 65_536  # of an array, a list or a dict
+EXCLUDED = ("params", "model", "_model")  # attributes that Keras sets
 ARRAY, PAIRS = "array", "pairs"
 
 
-class Untold(TypeError):
-    """A value that is not said."""
+class NotSerializable(TypeError):
+    """A value has a type or a size that is not encoded."""
 
 
-def state_of(callbacks: Sequence[Any]) -> str:
-    """What the callbacks hold, as JSON: by callback, then by attribute."""
-    left, states = MOST_BYTES, []
+def encode_callbacks(callbacks: Sequence[Any]) -> str:
+    """Return the attributes of callbacks as JSON: a list with one entry for each callback."""
+    left, states = MAX_BYTES, []
     for callback in callbacks:
         state = {}
         for name, value in vars(callback).items():
-            if name in NOT_SAID:
+            if name in EXCLUDED:
                 continue
             try:
-                text = json.dumps(_coded(value))
-            except (Untold, ValueError, RecursionError):
+                text = json.dumps(_encode(value))
+            except (NotSerializable, ValueError, RecursionError):
                 continue
             if len(text) <= left:
                 left -= len(text)
@@ -41,59 +41,66 @@ def state_of(callbacks: Sequence[Any]) -> str:
     return json.dumps(states)
 
 
-def said(values: Mapping[str, Any]) -> str:
-    """Values by name as JSON; what does not travel is left out."""
+def encode_logs(values: Mapping[str, Any]) -> str:
+    """Return values by name as JSON, without those that are not serializable; an empty string if there are none."""
     kept = {}
     for name, value in values.items():
         try:
-            kept[name] = _coded(value)
-        except Untold:
+            kept[name] = _encode(value)
+        except NotSerializable:
             continue
     return json.dumps(kept) if kept else ""
 
 
-def heard(told: str) -> dict[str, Any]:
-    """What `said` has said."""
-    return {name: _decoded(value) for name, value in json.loads(told).items()} if told else {}
+def decode_logs(encoded: str) -> dict[str, Any]:
+    """Return the values that `encode_logs` has encoded."""
+    return {name: _decode(value) for name, value in json.loads(encoded).items()} if encoded else {}
 
 
-def restore(callbacks: Sequence[Any], told: str) -> None:
-    """Gives the callbacks what `state_of` has said of worker 0's."""
-    states = json.loads(told) if told else []
+def restore_callbacks(callbacks: Sequence[Any], encoded: str) -> None:
+    """Set the attributes of callbacks to those that `encode_callbacks` has encoded.
+
+    A callback of another class than worker 0's at the same place is not changed.
+
+    Args:
+        callbacks: The callbacks of this worker, in the order of worker 0's.
+        encoded: The state of worker 0's callbacks; nothing is changed if it is empty.
+    """
+    states = json.loads(encoded) if encoded else []
     for callback, state in zip(callbacks, states, strict=False):
         if state["of"] == type(callback).__name__:
             for name, value in state["state"].items():
-                object.__setattr__(callback, name, _decoded(value))
+                object.__setattr__(callback, name, _decode(value))
 
 
-def _coded(value: Any) -> Any:
-    """A value as JSON has it.
+def _encode(value: Any) -> Any:
+    """Return a value of the types that JSON has.
 
     Raises:
-        Untold: It is of a kind, or a size, that does not travel.
+        NotSerializable: The type or the size of the value is not supported.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, np.generic):
-        return _coded(value.item())
-    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.size <= MOST_ELEMENTS:
+        return _encode(value.item())
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.size <= MAX_ELEMENTS:
         return {ARRAY: value.tolist(), "dtype": value.dtype.str}
-    if isinstance(value, list | tuple) and len(value) <= MOST_ELEMENTS:
-        return [_coded(each) for each in value]
-    if isinstance(value, dict) and len(value) <= MOST_ELEMENTS:
-        return {PAIRS: [[_coded(key), _coded(each)] for key, each in value.items()]}
-    raise Untold(type(value).__name__)
+    if isinstance(value, list | tuple) and len(value) <= MAX_ELEMENTS:
+        return [_encode(each) for each in value]
+    if isinstance(value, dict) and len(value) <= MAX_ELEMENTS:
+        return {PAIRS: [[_encode(key), _encode(each)] for key, each in value.items()]}
+    raise NotSerializable(type(value).__name__)
 
 
-def _decoded(value: Any) -> Any:
+def _decode(value: Any) -> Any:
     if isinstance(value, list):
-        return [_decoded(each) for each in value]
+        return [_decode(each) for each in value]
     if isinstance(value, dict) and ARRAY in value:
         return np.array(value[ARRAY], np.dtype(value["dtype"]))
     if isinstance(value, dict):
-        return {_key(key): _decoded(each) for key, each in value[PAIRS]}
+        return {_key(key): _decode(each) for key, each in value[PAIRS]}
     return value
 
 
-def _key(coded: Any) -> Any:
-    return tuple(map(_key, coded)) if isinstance(coded, list) else coded
+def _key(encoded: Any) -> Any:
+    return tuple(map(_key, encoded)) if isinstance(encoded, list) else encoded

@@ -1,4 +1,4 @@
-"""Each worker's own part of what a script gives to `fit`."""
+"""Divides the data of `fit` among the workers."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ from downpour.protos.errors import Unsupported
 
 
 def part_of(data: Any, rank: int, size: int, seed: int = 0) -> Any:
-    """The part of one worker, of the same kind as the whole.
+    """Return the part of the data that one worker trains on, of the same type as the whole.
 
-    Arrays are dealt out by sample, at random: every so-manieth of pairs that alternate between right and wrong would
-    be of one class alone. Within a part, samples keep their order. Datasets and generators are dealt out by batch.
+    The samples of arrays are assigned at random, because every n-th sample of data in which classes alternate would
+    be of one class. Within a part, samples keep their order. Of datasets and generators, worker r receives the batches
+    r, r + size, r + 2·size, ...
 
     Args:
         data: `x` of `fit`, or `y`, or `sample_weight`.
-        rank: The worker.
-        size: Workers.
-        seed: The same for all workers, and for all of these arguments.
+        rank: Rank of the worker.
+        size: Number of workers.
+        seed: Seed of the assignment, the same on all workers and for `x`, `y` and `sample_weight`.
 
     Raises:
-        Unsupported: There is less than one sample or batch for each, or it is of another kind.
+        Unsupported: There are fewer samples or batches than workers.
+        Unsupported: The data have a type that cannot be divided.
     """
     if data is None or size == 1:
         return data
@@ -35,14 +37,19 @@ def part_of(data: Any, rank: int, size: int, seed: int = 0) -> Any:
         _check(int(data.cardinality().numpy()), size, "batches")
         return data.shard(size, rank)
     if isinstance(data, keras.utils.PyDataset):
-        return DealtOut(data, rank, size)
+        return PyDatasetPart(data, rank, size)
     if isinstance(data, Iterator):
-        return _dealt_out(data, rank, size)
+        return _every_nth(data, rank, size)
     return keras.tree.map_structure(lambda array: _rows(array, rank, size, seed), data)
 
 
 def peek(x: Any, y: Any = None, sample_weight: Any = None) -> tuple[Any, Any]:
-    """A small batch of what `fit` is given, as a train step has it, and `x` with nothing taken away."""
+    """Return a batch of the data of `fit`, and data equal to `x`.
+
+    Returns:
+        The first batch, or the first two samples of arrays, packed as a train step receives it; and `x`, or an iterator
+        that yields all of its batches.
+    """
     if isinstance(x, tf.data.Dataset):
         return next(iter(x.take(1))), x
     if isinstance(x, keras.utils.PyDataset):
@@ -57,10 +64,10 @@ def peek(x: Any, y: Any = None, sample_weight: Any = None) -> tuple[Any, Any]:
 
 
 def steps_of(steps: int | None, rank: int, size: int) -> int | None:
-    """A worker's part of `steps_per_epoch`, which counts the steps of all.
+    """Return the steps of one worker, if `steps_per_epoch` is the number of steps of all workers.
 
     Raises:
-        Unsupported: There is less than one for each.
+        Unsupported: There are fewer steps than workers.
     """
     if steps is None:
         return None
@@ -69,14 +76,20 @@ def steps_of(steps: int | None, rank: int, size: int) -> int | None:
 
 
 def validation_split(x: Any, y: Any, weight: Any, fraction: float) -> tuple[tuple[Any, Any, Any], tuple[Any, ...]]:
-    """Holds out the last samples of arrays, exactly as `validation_split` of Keras's `fit` does.
+    """Hold out the last samples of arrays, exactly as `validation_split` of Keras's `fit` does.
+
+    Returns:
+        The arguments `x`, `y`, `sample_weight` for training, and the `validation_data`.
 
     Raises:
-        Unsupported: They are no arrays, or none are left on one side.
+        Unsupported: The data are not arrays.
+        Unsupported: No sample is left to train on, or none to validate on.
     """
     arrays = [array for array in keras.tree.flatten((x, y, weight)) if array is not None]
     if not all(hasattr(array, "shape") for array in arrays) or isinstance(x, tf.data.Dataset):
-        raise Unsupported(f"validation_split must be of arrays. Received: {type(x).__name__}; use validation_data.")
+        raise Unsupported(
+            f"validation_split must be used with arrays. Received: {type(x).__name__}. Use validation_data."
+        )
     count = int(arrays[0].shape[0])
     cut = math.floor(count * (1.0 - fraction))
     if not 0 < cut < count:
@@ -86,31 +99,40 @@ def validation_split(x: Any, y: Any, weight: Any, fraction: float) -> tuple[tupl
     return head, tail if weight is not None else tail[:2]
 
 
-class DealtOut(keras.utils.PyDataset):
-    """Every so-manieth batch of another PyDataset."""
+class PyDatasetPart(keras.utils.PyDataset):
+    """The batches `rank`, `rank + size`, `rank + 2·size`, ... of another PyDataset."""
 
     def __init__(self, whole: Any, rank: int, size: int) -> None:
-        """Of the batches `rank, rank + size, ...`."""
+        """Select the batches of one worker.
+
+        Args:
+            whole: The dataset of all workers.
+            rank: Rank of the worker.
+            size: Number of workers.
+
+        Raises:
+            Unsupported: There are fewer batches than workers.
+        """
         super().__init__(whole.workers, whole.use_multiprocessing, whole.max_queue_size)
         _check(whole.num_batches, size, "batches")
         self._whole, self._rank, self._size = whole, rank, size
 
     @property
     def num_batches(self) -> int | None:
-        """In an epoch of this worker; None: without end."""
+        """Number of batches in an epoch of this worker; None if the dataset has no end."""
         whole = self._whole.num_batches
         return None if whole is None else len(range(self._rank, whole, self._size))
 
     def __getitem__(self, index: int) -> Any:
-        """One batch."""
+        """Return one batch."""
         return self._whole[self._rank + index * self._size]
 
     def on_epoch_begin(self) -> None:
-        """Passed on."""
+        """Call the hook of the whole dataset."""
         self._whole.on_epoch_begin()
 
     def on_epoch_end(self) -> None:
-        """Passed on."""
+        """Call the hook of the whole dataset."""
         self._whole.on_epoch_end()
 
 
@@ -119,8 +141,8 @@ def _chained(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
     yield from rest
 
 
-def _dealt_out(batches: Iterator[Any], rank: int, size: int) -> Iterator[Any]:
-    yield from itertools.islice(batches, rank, None, size)
+def _every_nth(batches: Iterator[Any], rank: int, size: int) -> Iterator[Any]:
+    yield from itertools.islice(batches, rank, None, size)  # Keras accepts generators, not other iterators
 
 
 def _rows(array: Any, rank: int, size: int, seed: int) -> Any:
@@ -129,7 +151,7 @@ def _rows(array: Any, rank: int, size: int, seed: int) -> Any:
     if not hasattr(array, "shape") or isinstance(array, tf.SparseTensor):
         raise Unsupported(
             "data for fit must be arrays, tensors, a keras.utils.PyDataset, a tf.data.Dataset or a generator. "
-            f"Received: {type(array).__name__}. Make it one of these."
+            f"Received: {type(array).__name__}. Convert it to one of these."
         )
     count = int(array.shape[0])
     _check(count, size, "samples")
@@ -145,4 +167,4 @@ def _slice(array: Any, rows: slice) -> Any:
 
 def _check(count: int | None, size: int, what: str) -> None:
     if count is not None and 0 <= count < size:
-        raise Unsupported(f"there must be {what} for each of {size} workers; received {count}. Use fewer workers.")
+        raise Unsupported(f"there must be {what} for each of {size} workers. Received: {count}. Use fewer workers.")

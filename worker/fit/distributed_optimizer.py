@@ -1,4 +1,4 @@
-"""The one line of a script: `DistributedOptimizer(keras.optimizers.SGD(0.1))`."""
+"""The optimizer of a script whose updates are computed on the servers: `DistributedOptimizer`."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, cast
 import keras
 
 from downpour.worker import script
-from downpour.worker.fit import optimizer_spec as carried
 from downpour.worker.fit.optimizer_slots import Slots, slots_of
+from downpour.worker.fit.optimizer_spec import check_supported
 
 if TYPE_CHECKING:
-    from downpour.worker.fit.build_model import NoWire
+    from downpour.worker.fit.build_model import NullGradientOp
     from downpour.worker.fit.gradient_op import GradientOp
 
 
-def DistributedOptimizer(optimizer: Any) -> Any:  # noqa: N802 - named as the class that it stands for
+def DistributedOptimizer(optimizer: Any) -> Any:  # noqa: N802 - named like the classes of optimizers
     """Return an optimizer whose updates are computed on the parameter servers.
 
         model.compile(optimizer=DistributedOptimizer(keras.optimizers.SGD(0.1)), loss="mse", metrics=["mae"])
@@ -41,92 +41,93 @@ def DistributedOptimizer(optimizer: Any) -> Any:  # noqa: N802 - named as the cl
         ValueError: Keras does not know an optimizer of this name.
     """
     optimizer = keras.optimizers.get(optimizer)
-    if script.member is None or isinstance(optimizer, Distributed):
+    if script.member is None or isinstance(optimizer, DistributedMixin):
         return optimizer
-    carried.check(optimizer)
-    kept = slots_of(optimizer)
-    # Its class changes and all else stays: schedules and variables are the user's own objects.
+    check_supported(optimizer)
+    slots = slots_of(optimizer)
+    # Only its class changes, because schedules and variables are the user's own objects.
     object.__setattr__(optimizer, "__class__", _distributed(cast(Any, type(optimizer))))
-    keep(optimizer, kept)
+    keep_slots(optimizer, slots)
     return optimizer
 
 
-class Distributed:
-    """What a distributed optimizer does otherwise than the Keras class beside it.
+class DistributedMixin:
+    """The methods in which a distributed optimizer differs from the class of Keras that it also inherits from.
 
     Attributes:
-        plain: That class.
-        wire: To the servers, while `fit` runs.
-        kept: The slots, between one `fit` and the next; None: it has not been used yet, or has none.
+        keras_class: The class of Keras.
+        gradient_op: The connection to the servers during `fit`; None otherwise.
+        kept_slots: The slots between two calls of `fit`; None if the optimizer has none or has not been used.
     """
 
-    plain: Any = None
-    wire: GradientOp | NoWire | None = None
-    kept: Slots | None = None
+    keras_class: Any = None
+    gradient_op: GradientOp | NullGradientOp | None = None
+    kept_slots: Slots | None = None
 
     def build(self, variables: Sequence[Any]) -> None:
-        """Makes no slots: the servers have them."""
+        """Build the optimizer without slots, which the servers have."""
         keras.optimizers.Optimizer.build(self, variables)
 
     def scale_loss(self, loss: Any) -> Any:
-        """Notes the loss, for whoever watches the job."""
-        if self.wire is not None:
-            self.wire.loss = loss
+        """Pass the loss on to the trace of the job, and return it unchanged."""
+        if self.gradient_op is not None:
+            self.gradient_op.set_loss(loss)
         return loss
 
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
-        """Pushes gradients; the weights are the servers' afterwards.
+        """Push gradients to the servers and assign the weights that they return.
 
         Raises:
-            RuntimeError: Outside of `model.fit`.
+            RuntimeError: The optimizer is not applied within `fit`.
         """
-        if self.wire is None:
+        if self.gradient_op is None:
             raise RuntimeError(
-                "a DistributedOptimizer must be applied within fit of a model that was compiled with it: not by "
-                "train_on_batch, nor in a loop of your own. Write that loop's body as the model's train_step; a model "
-                "with several optimizers cannot be distributed."
+                "a DistributedOptimizer must be applied within fit of a model that was compiled with it. Received: a "
+                "call from train_on_batch, or from a training loop of the script. Write the body of that loop as the "
+                "model's train_step; a model with several optimizers cannot be distributed."
             )
         me: Any = self
         variables = me._trainable_variables if trainable_variables is None else list(trainable_variables)
         if not me.built:
             me.build(variables)
-        self.wire.step(dict(zip(map(id, variables), grads, strict=True)))
+        self.gradient_op.step(dict(zip(map(id, variables), grads, strict=True)))
         me._iterations.assign_add(1)
 
 
 @cache
-def _distributed(plain: Any) -> Any:
-    return type(plain.__name__, (Distributed, plain), {"plain": plain, "__doc__": Distributed.__doc__})
+def _distributed(keras_class: Any) -> Any:
+    attributes = {"keras_class": keras_class, "__doc__": DistributedMixin.__doc__}
+    return type(keras_class.__name__, (DistributedMixin, keras_class), attributes)
 
 
-def set_wire(optimizer: Any, wire: GradientOp | NoWire | None) -> None:
-    """Connects an optimizer to the servers, or disconnects it; Keras must not track the connection."""
-    object.__setattr__(optimizer, "wire", wire)
+def set_gradient_op(optimizer: Any, gradient_op: GradientOp | NullGradientOp | None) -> None:
+    """Connect an optimizer to the servers, or disconnect it with None; Keras does not track the attribute."""
+    object.__setattr__(optimizer, "gradient_op", gradient_op)
 
 
-def keep(optimizer: Any, slots: Slots | None) -> None:
-    """Remembers slots until they are wanted; Keras must not track them."""
-    object.__setattr__(optimizer, "kept", slots)
+def keep_slots(optimizer: Any, slots: Slots | None) -> None:
+    """Keep slots in an optimizer until the next call of `fit`; Keras does not track the attribute."""
+    object.__setattr__(optimizer, "kept_slots", slots)
 
 
 @contextmanager
 def as_plain(optimizer: Any) -> Iterator[None]:
-    """While it lasts, the optimizer is the Keras optimizer that it was, with slots: to be saved for plain Keras."""
-    if not isinstance(optimizer, Distributed):
+    """Within this context, the optimizer is Keras's own with its slots, so that plain Keras can load what is saved."""
+    if not isinstance(optimizer, DistributedMixin):
         yield
         return
-    mine, keras_own = type(optimizer), cast(Any, optimizer)
-    # Another one has the slots: this one's lists of variables are TensorFlow's to watch, and stay as they are.
-    whole = mine.plain.from_config(keras_own.get_config())
+    distributed_class, keras_own = type(optimizer), cast(Any, optimizer)
+    # A second optimizer holds the slots, because TensorFlow tracks the lists of variables of this one.
+    whole = distributed_class.keras_class.from_config(keras_own.get_config())
     if keras_own.built:
         whole.build(keras_own._trainable_variables)
-        if keras_own.kept is not None:
-            keras_own.kept.write(whole)
+        if keras_own.kept_slots is not None:
+            keras_own.kept_slots.write(whole)
     whole._iterations.assign(keras_own._iterations)
-    object.__setattr__(optimizer, "__class__", mine.plain)
+    object.__setattr__(optimizer, "__class__", distributed_class.keras_class)
     object.__setattr__(optimizer, "save_own_variables", whole.save_own_variables)
     try:
         yield
     finally:
         object.__delattr__(optimizer, "save_own_variables")
-        object.__setattr__(optimizer, "__class__", mine)
+        object.__setattr__(optimizer, "__class__", distributed_class)

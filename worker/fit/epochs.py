@@ -1,7 +1,7 @@
-"""The epochs of one call of `fit` on one worker, from joining the others to the weights that all end with.
+"""The epochs of one call of `fit` on one worker, from joining the other workers to the weights that all end with.
 
-At the end of every epoch all live workers meet: metrics are summed over them, worker 0 takes the weights, validates,
-runs the callbacks and says how it goes on.
+At the end of every epoch all live workers meet at a barrier: metrics are summed over them, worker 0 pulls the weights,
+validates, runs the callbacks and decides how training continues.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -16,258 +17,270 @@ import numpy as np
 import tensorflow as tf
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.worker.fit.callback_state import heard, restore, said, state_of
-from downpour.worker.fit.distributed_optimizer import keep, set_wire
+from downpour.worker.fit.callback_state import decode_logs, encode_callbacks, encode_logs, restore_callbacks
+from downpour.worker.fit.distributed_optimizer import keep_slots, set_gradient_op
 from downpour.worker.fit.gradient_op import GradientOp
+from downpour.worker.fit.leased_dataset import LeasedDataset, Leases
 from downpour.worker.fit.member import ScriptWorker, Stage
-from downpour.worker.fit.metric_reduction import read_metrics, tell_no_sums, write_metrics
+from downpour.worker.fit.metric_reduction import read_metrics, warn_of_initial_sums, write_metrics
 from downpour.worker.fit.optimizer_slots import Slots
-from downpour.worker.fit.optimizer_spec import carried_of, rates_of, slot_names
+from downpour.worker.fit.optimizer_spec import optimizer_spec, rates_of, slot_names
 
 UNKNOWN_STEPS = 10_000  # in an epoch, until the first one has been counted
+
+
+@dataclass(frozen=True)
+class FitArguments:
+    """The arguments of `fit` that concern all workers.
+
+    Attributes:
+        initial_epoch: Number of the first epoch.
+        epochs: Number of the last epoch, plus 1.
+        callbacks: The callbacks of the script, which run on worker 0.
+        dataset: The dataset whose samples are leased; None if each worker has a fixed part of the data.
+        leases: The leases of this worker; None if each worker has a fixed part of the data.
+    """
+
+    initial_epoch: int
+    epochs: int
+    callbacks: Sequence[Any] = ()
+    dataset: LeasedDataset | None = None
+    leases: Leases | None = None
 
 
 class Epochs:
     """The epochs of one call of `fit` on one worker.
 
     Attributes:
-        model: That is trained.
+        model: The model that is trained.
         member: This worker.
-        error: What went wrong below TensorFlow.
     """
 
-    def __init__(
-        self,
-        model: keras.Model,
-        member: ScriptWorker,
-        first: int,
-        epochs: int,
-        leased: Any = None,
-        callbacks: Sequence[Any] = (),
-    ) -> None:
-        """Joins nothing yet.
+    def __init__(self, model: keras.Model, member: ScriptWorker, arguments: FitArguments) -> None:
+        """Build the state of a call of `fit` that has not joined the other workers yet.
 
         Args:
-            model: Compiled.
+            model: A compiled model.
             member: This worker.
-            first: `initial_epoch` of `fit`.
-            epochs: `epochs` of `fit`.
-            leased: A LeasedDataset, if there is one.
-            callbacks: The script's, which worker 0 alone runs.
+            arguments: The arguments of `fit`.
         """
-        self._callbacks = callbacks
-        self._leased = leased
         self.model, self.member = model, member
-        self._first, self._epochs = first, epochs
-        self._wire: GradientOp | None = None
+        self._arguments = arguments
+        self._gradient_op: GradientOp | None = None
         self._training = False  # between the first and the last batch of an epoch
-        self._values: list[float] = []
-        self._decided = True  # worker 0 has said how the epoch before goes on
-        self._logs: dict[str, float] = {}  # of that epoch, as callbacks saw them
-        self._more_logs = ""
-        self._last = False  # there is none after it
-        self._told, self._told_no_sums = pb.LearningRates(), False
-        self._flat = np.empty(0, np.float32)
+        self._values: list[float] = []  # of this worker at the last barrier
+        self._decided = True  # worker 0 has sent its decision on the last epoch
+        self._logs: dict[str, float] = {}  # of the last epoch, as the callbacks saw them
+        self._other_logs = ""
+        self._last = False  # the last epoch was the final one
+        self._sent_rates, self._warned_of_sums = pb.LearningRates(), False
+        self._flat = np.empty(0, np.float32)  # weights of the last pull
         self._version, self._steps_per_epoch = 0, UNKNOWN_STEPS
-        self._begun = 0  # iterations of the optimizer before this call of `fit`
+        self._first_iteration = 0  # of the optimizer when this call of `fit` began
         self._slots: tuple[str, ...] = ()
 
     @property
     def leased(self) -> bool:
-        """Whether the samples are on loan."""
-        return self._leased is not None
+        """Whether the samples are leased."""
+        return self._arguments.leases is not None
 
     @property
     def error(self) -> Exception | None:
-        """What went wrong below TensorFlow, which passes on no more than a text."""
-        return self._wire.error if self._wire else None
+        """The error of a train step, of which TensorFlow raises only the text; None if there is none."""
+        return self._gradient_op.error if self._gradient_op else None
 
     @property
-    def wire(self) -> GradientOp:
-        """To the servers."""
-        assert self._wire is not None
-        return self._wire
+    def gradient_op(self) -> GradientOp:
+        """The exchange of gradients and weights with the servers."""
+        assert self._gradient_op is not None
+        return self._gradient_op
 
     # ------------------------------------------------------------------ begin
 
     def begin(self, steps: int | None) -> None:
-        """Joins the others with the model that has just been built.
+        """Join the other workers with the model, which has been built by now.
 
         Args:
-            steps: Batches of this worker in an epoch, where they are known.
+            steps: Number of batches of this worker in an epoch; None if it is not known.
         """
-        model, member = self.model, self.member
+        model, member, arguments = self.model, self.member, self._arguments
         if steps:
             self._steps_per_epoch = steps * member.size
-        self._wire = wire = GradientOp(model, model.optimizer, member)
-        self._begun = int(model.optimizer._iterations.numpy())
-        carried = carried_of(model.optimizer, model.optimizer.plain, self._begun, 2 * self._steps_per_epoch)
-        self._told, self._slots = carried.learning_rates, slot_names(carried)
-        facts = {
+        self._gradient_op = op = GradientOp(model, model.optimizer, member, arguments.leases)
+        self._first_iteration = int(model.optimizer._iterations.numpy())
+        flat = member.enter(self._stage(op))
+        if flat is None or member.decisions:
+            completed = arguments.epochs if flat is None else arguments.initial_epoch + len(member.decisions)
+            model._initial_epoch = completed  # where Keras's loop begins
+        if flat is not None:
+            op.write(flat)
+            _vary_dropout_seeds(model, member.rank)
+            set_gradient_op(model.optimizer, op)
+
+    def _stage(self, op: GradientOp) -> Stage:
+        optimizer, dataset = self.model.optimizer, self._arguments.dataset
+        spec = optimizer_spec(optimizer, optimizer.keras_class, self._first_iteration, 2 * self._steps_per_epoch)
+        self._sent_rates, self._slots = spec.learning_rates, slot_names(spec)
+        environment = {
             "tensorflow": tf.__version__, "keras": keras.__version__, "python": platform.python_version(),
             "machine": platform.machine(),
         }  # fmt: skip
-        kept = model.optimizer.kept
-        stage = Stage(
-            wire.layout,
-            carried,
-            wire.fingerprint,
-            wire.read(),
-            facts,
-            samples=self._leased.samples if self._leased is not None else 1,
-            lease_samples=self._leased.lease_samples if self._leased is not None else 0,
-            slots=kept.vectors if kept is not None and kept.are_of(wire.trained) else {},
-            step=self._begun,
+        kept = optimizer.kept_slots
+        return Stage(
+            op.layout,
+            spec,
+            op.fingerprint,
+            op.read(),
+            environment,
+            samples=dataset.samples if dataset is not None else 1,
+            lease_samples=dataset.lease_samples if dataset is not None else 0,
+            slots=kept.vectors if kept is not None and kept.are_of(op.trained) else {},
+            step=self._first_iteration,
+            leases=self._arguments.leases,
         )
-        flat = member.enter(stage)
-        if flat is None or member.decisions:
-            behind = self._epochs if flat is None else self._first + len(member.decisions)
-            model._initial_epoch = behind  # where Keras's loop begins
-        if flat is not None:
-            wire.write(flat)
-            _spread_seeds(model, member.rank)
-            set_wire(model.optimizer, wire)
 
     def complete(self, history: Any) -> None:
-        """Adds the epochs that were over before this worker came."""
-        for epoch, decision in enumerate(self.member.decisions, start=self._first):
-            history.epoch.insert(epoch - self._first, epoch)
-            for name, value in {**decision.logs, **heard(decision.other_logs)}.items():
-                history.history.setdefault(name, []).insert(epoch - self._first, value)
+        """Add to a history the epochs that had ended before this worker joined."""
+        first = self._arguments.initial_epoch
+        for epoch, decision in enumerate(self.member.decisions, start=first):
+            history.epoch.insert(epoch - first, epoch)
+            for name, value in {**decision.logs, **decode_logs(decision.other_logs)}.items():
+                history.history.setdefault(name, []).insert(epoch - first, value)
 
     def begin_epoch(self, epoch: int) -> None:
-        """Counts anew, once the script's callbacks have begun it too."""
-        self.settle()
-        self.wire.begin_epoch(epoch - self._first)
+        """Begin an epoch, after the callbacks of the script have begun it."""
+        self.send_decision()
+        self.gradient_op.begin_epoch(epoch - self._arguments.initial_epoch)
         self._training, self._decided = True, False
-        if self.member.leads:
-            self._tell_rates()
-            self._told_no_sums = self._told_no_sums or (self.member.size > 1 and tell_no_sums(self.model))
+        if self.member.is_leader:
+            self._send_rates()
+            self._warned_of_sums = self._warned_of_sums or (self.member.size > 1 and warn_of_initial_sums(self.model))
 
     def after_batch(self) -> None:
-        """Stops where another worker, or a person, wants it; passes on a learning rate that a callback has set."""
+        """Stop if the job is draining, and send a learning rate that a callback has set."""
         if self.member.draining:
             self.model.stop_training = True
-        if self.member.leads:
-            self._tell_rates()
+        if self.member.is_leader:
+            self._send_rates()
 
-    # ------------------------------------------------------------------ the meeting
+    # ------------------------------------------------------------------ the barrier
 
     @contextmanager
-    def aside(self) -> Iterator[None]:
-        """While it lasts, the model is evaluated: by Keras after an epoch, or by a callback in the middle of one."""
+    def evaluating(self) -> Iterator[None]:
+        """Within this context the model is evaluated: by Keras after an epoch, or by a callback during one."""
         training, self._training = self._training, False
         try:
             yield
         finally:
             self._training = training
 
-    def end_of_batches(self, logs: Any, result: Callable[[Any], Any]) -> Any:
-        """Called by Keras's loop when the epoch's batches are used: the logs of all workers.
+    def reduce_logs(self, logs: Any, result: Callable[[Any], Any]) -> Any:
+        """Wait at the barrier at the end of an epoch's batches, and return the logs of all workers.
+
+        Keras's loop calls it, also at the end of an evaluation, whose own logs it returns.
 
         Args:
-            logs: Of the last batch.
-            result: From those to what the metrics say.
+            logs: Logs of the last batch.
+            result: Keras's function from these to the logs of the epoch.
         """
         local = result(logs)
         if not self._training:
-            return local  # this is an evaluation
+            return local
         self._training = False
-        if self.member.leases is not None:
-            self.member.leases.clear()
+        if self._arguments.leases is not None:
+            self._arguments.leases.clear()
         names = sorted(name for name, value in local.items() if np.ndim(value) == 0)
-        used = float(self.wire.used)
-        own = [float(local[name]) * used for name in names]
-        counts = [used, float(self.wire.steps), 1.0]
-        metrics = read_metrics(self.model, self.member.leads)
-        self._values = [*counts, *own, *metrics] if self.wire.steps else []
-        reply = self.member.meet(self.wire.epoch, self._values, bool(self.model.stop_training))
-        if not self.member.leads or reply.HasField("decision"):
-            return self._obey(reply.decision)
+        op = self.gradient_op
+        own = [float(local[name]) * float(op.used) for name in names]
+        metrics = read_metrics(self.model, self.member.is_leader)
+        self._values = [float(op.used), float(op.steps), 1.0, *own, *metrics] if op.steps else []
+        reply = self.member.await_barrier(op.epoch, self._values, bool(self.model.stop_training))
+        if not self.member.is_leader or reply.HasField("decision"):
+            return self._follow(reply.decision)
         sums = list(reply.sums)
         self._steps_per_epoch = int(sums[1]) or self._steps_per_epoch
         totals, of_metrics = np.split(np.array(sums[3:]), [len(names)])
         means = {name: total / sums[0] for name, total in zip(names, totals, strict=True)}
         write_metrics(self.model, of_metrics, workers=sums[2])
-        self._take(reply.pin)
+        self._pull(reply.pin)
         global_logs = self.model.get_metrics_result()
         return global_logs if set(global_logs) == set(local) else {**local, **means}
 
     def end_epoch(self, epoch: int, logs: dict[str, Any] | None) -> None:
-        """Notes what worker 0's callbacks have made of the epoch."""
+        """Record the logs of an epoch as the callbacks have left them."""
         self._logs = {name: float(value) for name, value in (logs or {}).items() if np.ndim(value) == 0}
-        self._more_logs = said({name: np.asarray(v) for name, v in (logs or {}).items() if name not in self._logs})
-        self._last = epoch + 1 >= self._epochs
+        others = {name: np.asarray(value) for name, value in (logs or {}).items() if name not in self._logs}
+        self._other_logs = encode_logs(others)
+        self._last = epoch + 1 >= self._arguments.epochs
 
-    def settle(self) -> None:
-        """Says, as worker 0, how it goes on: once the callbacks have begun the next epoch, or ended training."""
-        if not self.member.leads or self._decided:
+    def send_decision(self) -> None:
+        """Send, as worker 0, how training continues, once the callbacks have begun the next epoch or ended training."""
+        if not self.member.is_leader or self._decided:
             return
-        self._give_back()
-        self._tell_rates(ahead=True)
+        self._push_assigned_weights()
+        self._send_rates(with_schedule=True)
         stop = bool(self.model.stop_training) or self._last
-        rate = _rate_now(self.model.optimizer)
-        decision = pb.Decision(stop=stop, logs=self._logs, other_logs=self._more_logs, learning_rate=rate)
-        self.member.decide(self.wire.epoch, self._values, decision)
+        rate = float(tf.convert_to_tensor(self.model.optimizer.learning_rate))
+        decision = pb.Decision(stop=stop, logs=self._logs, other_logs=self._other_logs, learning_rate=rate)
+        self.member.decide(self.gradient_op.epoch, self._values, decision)
         self._decided = True
 
     def end(self) -> None:
-        """All end with the same weights: those that worker 0's callbacks have left."""
-        if self._wire is None or self.member.past:
+        """End the call of `fit` with the same weights on all workers, those that worker 0's callbacks have left."""
+        if self._gradient_op is None or self.member.fit_completed:
             return
-        self.settle()
-        set_wire(self.model.optimizer, None)
-        reply = self.member.meet(self.wire.epoch, (), farewell=True)
-        if self.member.leads and not reply.HasField("decision"):
-            self._give_back()
-            decision = pb.Decision(stop=True, callback_state=state_of(self._callbacks))
-            self.member.decide(self.wire.epoch, (), decision, farewell=True)
-        elif not self.member.leads:
-            restore(self._callbacks, reply.decision.callback_state)
-        self._take(0)
-        if self.member.leads and self._slots:
-            keep(self.model.optimizer, Slots(self.wire.trained, self.member.slots(self._slots)))
+        self.send_decision()
+        set_gradient_op(self.model.optimizer, None)
+        epoch = self.gradient_op.epoch
+        reply = self.member.await_barrier(epoch, (), end_of_fit=True)
+        if self.member.is_leader and not reply.HasField("decision"):
+            self._push_assigned_weights()
+            decision = pb.Decision(stop=True, callback_state=encode_callbacks(self._arguments.callbacks))
+            self.member.decide(epoch, (), decision, end_of_fit=True)
+        elif not self.member.is_leader:
+            restore_callbacks(self._arguments.callbacks, reply.decision.callback_state)
+        self._pull(0)
+        if self.member.is_leader and self._slots:
+            keep_slots(self.model.optimizer, Slots(self.gradient_op.trained, self.member.pull_slots(self._slots)))
 
-    def _obey(self, decision: pb.Decision) -> dict[str, Any]:
+    def _follow(self, decision: pb.Decision) -> dict[str, Any]:
+        """Apply a decision of worker 0, and return the logs in it."""
         self._decided = True
-        self._take(0)
+        self._pull(0)
         self.model.stop_training = bool(self.model.stop_training) or decision.stop
         rate = self.model.optimizer._learning_rate
         if isinstance(rate, keras.Variable):
             rate.assign(decision.learning_rate)
-        return {**decision.logs, **heard(decision.other_logs)}
+        return {**decision.logs, **decode_logs(decision.other_logs)}
 
-    def _take(self, pin: int) -> None:
+    def _pull(self, pin: int) -> None:
         flat, self._version = self.member.pull(pin)
         self._flat = flat.copy()
-        self.wire.write(self._flat)
-        # The updates of all, which a schedule goes by: this worker has counted its own.
-        self.model.optimizer._iterations.assign(self._begun + self._version)
+        self.gradient_op.write(self._flat)
+        # A schedule depends on the updates of all workers; the optimizer has counted those of this one.
+        self.model.optimizer._iterations.assign(self._first_iteration + self._version)
 
-    def _give_back(self) -> None:
-        """Sends the weights to the servers if a callback has set others."""
-        now = self.wire.read()
+    def _push_assigned_weights(self) -> None:
+        """Send the model's weights to the servers if a callback has assigned others."""
+        now = self.gradient_op.read()
         if len(self._flat) and not np.array_equal(now, self._flat):
             self.member.assign(now)
             self._flat = now
 
-    def _tell_rates(self, ahead: bool = False) -> None:
+    def _send_rates(self, with_schedule: bool = False) -> None:
         optimizer = self.model.optimizer
-        schedule = isinstance(optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule)
-        if schedule and not ahead:
+        scheduled = isinstance(optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule)
+        if scheduled and not with_schedule:
             return
-        rates = rates_of(optimizer, self._version, self._begun + self._version, 2 * self._steps_per_epoch)
-        if rates != self._told:
-            self._told = rates
-            self.member.set_rates(rates)
+        iteration = self._first_iteration + self._version
+        rates = rates_of(optimizer, self._version, iteration, 2 * self._steps_per_epoch)
+        if rates != self._sent_rates:
+            self._sent_rates = rates
+            self.member.set_learning_rates(rates)
 
 
-def _rate_now(optimizer: Any) -> float:
-    return float(tf.convert_to_tensor(optimizer.learning_rate))
-
-
-def _spread_seeds(model: keras.Model, rank: int) -> None:
-    """Workers that built the same model from one seed drop out different units."""
+def _vary_dropout_seeds(model: keras.Model, rank: int) -> None:
+    """Give each worker other random numbers: workers that built the same model from one seed drop other units."""
     for variable in model.non_trainable_variables:
         if rank and str(variable.path).endswith("seed_generator_state"):
             variable.assign(np.asarray(variable.value) + np.array([rank * 1_000_003, 0]).astype(variable.dtype))

@@ -1,6 +1,6 @@
-"""What `model.fit` becomes in a script that `downpour run` has started: its arguments, on each worker.
+"""The replacement of `model.fit` in a script that `downpour run` has started: it prepares the arguments of each worker.
 
-Each worker trains on its part of the data, in Keras's own loop; `epochs` says what happens between epochs.
+Each worker trains on its part of the data in Keras's own loop; `epochs` does what happens between epochs.
 """
 
 from __future__ import annotations
@@ -11,39 +11,47 @@ from typing import Any
 import keras
 
 from downpour.protos.errors import Unsupported
-from downpour.worker.fit.build_model import build
+from downpour.worker.fit.build_model import build_weights
 from downpour.worker.fit.data_parts import part_of, steps_of, validation_split
-from downpour.worker.fit.epochs import Epochs
-from downpour.worker.fit.keras_hooks import Attached, First, Last
+from downpour.worker.fit.epochs import Epochs, FitArguments
+from downpour.worker.fit.keras_hooks import FirstCallback, LastCallback, TrainerHooks
+from downpour.worker.fit.leased_dataset import LeasedDataset, Leases
 from downpour.worker.fit.member import ScriptWorker
 
 
 def distributed_fit(fit: Callable[..., Any], model: keras.Model, member: ScriptWorker, given: dict[str, Any]) -> Any:
-    """Trains a model together with the other workers; returns the history, the same on all.
+    """Train a model together with the other workers.
 
     Args:
-        fit: Keras's own.
-        model: Compiled with a distributed optimizer.
+        fit: Keras's own `fit`.
+        model: A model that is compiled with a distributed optimizer.
         member: This worker.
-        given: All arguments of `fit` but the model.
+        given: All arguments of `fit` except the model.
+
+    Returns:
+        The history, which is the same on all workers.
 
     Raises:
-        DownpourError: As the servers said.
+        Unsupported: An argument of `fit` or the model is not supported.
+        DownpourError: A server cannot be reached, or has reported an error.
         Diverged: Too many gradients in a row were not finite.
     """
-    leased = given["x"] if hasattr(given["x"], "of_worker") else None
-    given["x"] = build(model, given["x"], given["y"], given["sample_weight"])
+    dataset = given["x"] if isinstance(given["x"], LeasedDataset) else None
+    leases = Leases(member) if dataset is not None else None
+    given["x"] = build_weights(model, given["x"], given["y"], given["sample_weight"])
     callbacks = _listed(given["callbacks"])
-    epochs = Epochs(model, member, given["initial_epoch"], given["epochs"], leased, callbacks)
-    arguments = _own_part(given, member)
-    arguments["callbacks"] = [First(epochs), *(callbacks if member.leads else []), Last(epochs)]
+    epochs = Epochs(model, member, FitArguments(given["initial_epoch"], given["epochs"], callbacks, dataset, leases))
+    arguments = _own_part(given, member, leases)
+    arguments["callbacks"] = [
+        FirstCallback(epochs), *(callbacks if member.is_leader else []), LastCallback(epochs),
+    ]  # fmt: skip
     failure = ""
     try:
-        with Attached(epochs):
+        with TrainerHooks(epochs):
             history = fit(model, **arguments)
         epochs.complete(history)
-        # Worker 0 alone has validated and run callbacks, which may have drawn random numbers; what the script builds
-        # or shuffles from here on is to be the same everywhere again.
+        # Only worker 0 has validated and run callbacks, which may have drawn random numbers. What the script builds or
+        # shuffles after `fit` must be the same on all workers again.
         keras.utils.set_random_seed((member.seed + member.stages) % 2**32)
         return history
     except Exception as error:
@@ -56,8 +64,8 @@ def distributed_fit(fit: Callable[..., Any], model: keras.Model, member: ScriptW
         member.leave(failure)
 
 
-def _own_part(given: dict[str, Any], member: ScriptWorker) -> dict[str, Any]:
-    """The arguments with this worker's part of the data; what is seen, worker 0 does alone."""
+def _own_part(given: dict[str, Any], member: ScriptWorker, leases: Leases | None) -> dict[str, Any]:
+    """Return the arguments of this worker: its part of the data, and validation and progress bar only on worker 0."""
     rank, size = member.rank, member.size
     own = dict(given)
     if given["validation_split"] and given["validation_data"] is None:
@@ -66,29 +74,29 @@ def _own_part(given: dict[str, Any], member: ScriptWorker) -> dict[str, Any]:
             *whole, given["validation_split"]
         )
     own["validation_split"] = 0.0
-    if hasattr(own["x"], "of_worker"):
-        own["x"], own["shuffle"] = own["x"].of_worker(member), False
+    if leases is not None:
+        own["x"], own["shuffle"] = own["x"].leased_batches(member, leases), False
     else:
         for name in ("x", "y", "sample_weight"):
             own[name] = part_of(own[name], rank, size, member.seed)
         own["steps_per_epoch"] = steps_of(given["steps_per_epoch"], rank, size)
-    if not member.leads:
+    if not member.is_leader:
         own["validation_data"], own["verbose"] = None, 0
     return own
 
 
 def _listed(callbacks: Any) -> list[Any]:
-    """The script's callbacks.
+    """Return the callbacks of the script as a list.
 
     Raises:
-        Unsupported: One of them goes on from weights that the servers do not have.
+        Unsupported: A callback restores weights or counters that the servers do not have.
     """
     one = isinstance(callbacks, keras.callbacks.Callback) and not hasattr(callbacks, "callbacks")
     listed = [callbacks] if one else list(getattr(callbacks, "callbacks", callbacks) or ())
     for callback in listed:
         if isinstance(callback, keras.callbacks.BackupAndRestore | keras.callbacks.SwapEMAWeights):
             raise Unsupported(
-                f"fit must be without {type(callback).__name__}, whose weights or counters live in one process. "
-                "Use ModelCheckpoint."
+                "fit must have no callback that keeps weights or counters in one process. "
+                f"Received: {type(callback).__name__}. Use ModelCheckpoint."
             )
     return listed

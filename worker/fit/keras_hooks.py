@@ -1,4 +1,4 @@
-"""Where Keras's training loop calls `Epochs`: around a train step, at the end of the batches, in two callbacks."""
+"""The places where Keras's training loop calls `Epochs`: the train step, the end of the batches, two callbacks."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import keras
 import tensorflow as tf
 from keras.src.backend.tensorflow import trainer as keras_trainer
 
-from downpour.worker.fit.distributed_optimizer import set_wire
+from downpour.worker.fit.distributed_optimizer import set_gradient_op
 from downpour.worker.fit.epochs import Epochs
 
 
-class _Lent(keras_trainer.TFEpochIterator):
-    """Keras takes the batches of the first epoch for the number of all; of leases there may be more or fewer."""
+class _LeasedEpochIterator(keras_trainer.TFEpochIterator):
+    """An iterator whose epochs may differ in length, as leases do; Keras's own repeats the length of the first."""
 
     @contextmanager
     def catch_stop_iteration(self) -> Iterator[None]:
-        """The end of an epoch."""
+        """End the epoch when the data end."""
         try:
             yield
             self.tf_sync()
@@ -28,77 +28,76 @@ class _Lent(keras_trainer.TFEpochIterator):
             self.data_adapter.on_epoch_end()
 
 
-class Attached:
-    """Context: the model's train step and its metrics are seen by `Epochs`, XLA is off."""
+class TrainerHooks:
+    """A context in which `Epochs` is called from the train step, the metrics and the evaluation of its model."""
 
     def __init__(self, epochs: Epochs) -> None:
-        """Changes nothing yet."""
+        """Build a context that changes the model when it is entered."""
         self._epochs, self._model, self._keras = epochs, epochs.model, keras_trainer
 
     def __enter__(self) -> None:
-        """Wraps two methods of this one model."""
+        """Wrap methods of this model, and turn XLA off."""
         model, epochs = self._model, self._epochs
         train_step, result, evaluate = model.train_step, model._get_metrics_result_or_logs, model.evaluate
 
         def counted_train_step(data: Any) -> Any:
-            wire = epochs.wire
-            wire.loss, wire.samples = None, tf.shape(keras.tree.flatten(data)[0])[0]
+            epochs.gradient_op.begin_batch(tf.shape(keras.tree.flatten(data)[0])[0])
             return train_step(data)
 
-        def evaluate_aside(*args: Any, **kwargs: Any) -> Any:
-            with epochs.aside():
+        def marked_evaluate(*args: Any, **kwargs: Any) -> Any:
+            with epochs.evaluating():
                 return evaluate(*args, **kwargs)
 
-        model.train_step, model.evaluate = counted_train_step, evaluate_aside
-        model._get_metrics_result_or_logs = lambda logs: epochs.end_of_batches(logs, result)
+        model.train_step, model.evaluate = counted_train_step, marked_evaluate
+        model._get_metrics_result_or_logs = lambda logs: epochs.reduce_logs(logs, result)
         if epochs.leased:
-            self._keras.TFEpochIterator = _Lent
+            self._keras.TFEpochIterator = _LeasedEpochIterator
         model.jit_compile = False  # XLA cannot call out to the servers
         model.train_function = None
 
     def __exit__(self, *reason: object) -> None:
-        """Puts Keras's own back."""
+        """Restore the methods of Keras."""
         model = self._model
-        self._keras.TFEpochIterator = _Lent.__base__
+        self._keras.TFEpochIterator = _LeasedEpochIterator.__base__
         del model.train_step, model.evaluate, model._get_metrics_result_or_logs
         model.train_function = None
         model._initial_epoch = 0
-        set_wire(model.optimizer, None)
+        set_gradient_op(model.optimizer, None)
 
 
-class First(keras.callbacks.Callback):
-    """Runs before the script's callbacks."""
+class FirstCallback(keras.callbacks.Callback):
+    """The callback that runs before those of the script."""
 
     def __init__(self, epochs: Epochs) -> None:
-        """Tells `epochs`."""
+        """Build a callback that calls `epochs`."""
         super().__init__()
         self._epochs = epochs
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """The model is built."""
+        """Join the other workers; the model is built by now."""
         self._epochs.begin((self.params or {}).get("steps"))
 
 
-class Last(keras.callbacks.Callback):
-    """Runs after the script's callbacks."""
+class LastCallback(keras.callbacks.Callback):
+    """The callback that runs after those of the script."""
 
     def __init__(self, epochs: Epochs) -> None:
-        """Tells `epochs`."""
+        """Build a callback that calls `epochs`."""
         super().__init__()
         self._epochs = epochs
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """An epoch; a callback may have set its learning rate."""
+        """Begin an epoch, for which a callback may have set the learning rate."""
         self._epochs.begin_epoch(epoch)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """A batch, or several with `steps_per_execution`."""
+        """Check for a request to stop, after a batch or, with `steps_per_execution`, after several."""
         self._epochs.after_batch()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Validation and callbacks are done."""
+        """Record the logs of the epoch, which validation and the callbacks have completed."""
         self._epochs.end_epoch(epoch, logs)
 
     def on_train_end(self, logs: Any = None) -> None:
-        """The last callback has had its say."""
+        """End the call of `fit`, after the last callback of the script."""
         self._epochs.end()

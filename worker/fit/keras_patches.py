@@ -1,4 +1,4 @@
-"""What of Keras is wrapped in a script's worker: the trainer's methods, and what saves and loads."""
+"""Wraps Keras in a worker of a script: methods of its trainer, and the functions that save and load."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from typing import Any
 from keras.src.saving import saving_api
 
 from downpour.protos.errors import Unsupported
-from downpour.worker.fit.distributed_optimizer import Distributed, as_plain
+from downpour.worker.fit.distributed_optimizer import DistributedMixin, as_plain
 from downpour.worker.fit.fit import distributed_fit
 from downpour.worker.fit.member import ScriptWorker
 
-SILENT = ("evaluate", "predict")  # on all workers but worker 0
+SILENT = ("evaluate", "predict")  # without a progress bar on all workers except worker 0
 
 
 class PrivateFiles:
-    """The files of one worker, gone when its process ends."""
+    """The files that a worker other than 0 saves, in a temporary folder that is removed when its process ends."""
 
     def __init__(self) -> None:
-        """There are none."""
+        """Build an empty set; the folder is created with the first file."""
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._places: dict[str, str] = {}
 
-    def place_for(self, path: Any) -> str:
-        """Where to write what the script wants at `path`; what was there before is written over."""
+    def path_to_write(self, path: Any) -> str:
+        """Return the private path for what a script saves at `path`; each call for one path returns the same."""
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="downpour-copies-")
         key = os.path.abspath(os.fspath(path))
@@ -43,25 +43,30 @@ class PrivateFiles:
         return self._places[key]
 
     def close(self) -> None:
-        """Removes them."""
+        """Remove all files."""
         if self._folder is not None:
             self._folder.cleanup()
             self._folder = None
         self._places.clear()
 
-    def found(self, path: Any) -> Any:
-        """Where to read what the script has at `path`: the copy, if this worker has saved there."""
+    def path_to_read(self, path: Any) -> Any:
+        """Return the private path if this worker has saved at `path`, and `path` itself otherwise."""
         try:
             return self._places.get(os.path.abspath(os.fspath(path)), path)
         except TypeError:
-            return path  # no path: an open file, or an address
+            return path  # an open file or an address
 
 
-copies = PrivateFiles()  # of what workers other than 0 save
+private_files = PrivateFiles()
 
 
 def wrap_trainer(model: Any, member: ScriptWorker) -> None:
-    """Replaces methods of Keras's trainer, in the classes that define them."""
+    """Wrap the methods of a model that compile, train, evaluate and save, in the classes of Keras that define them.
+
+    Args:
+        model: The class `keras.Model`.
+        member: This worker.
+    """
     _wrap(model, "compile", _compile)
     _wrap(model, "fit", functools.partial(_fit, member))
     for name in SILENT:
@@ -72,17 +77,17 @@ def wrap_trainer(model: Any, member: ScriptWorker) -> None:
 
 
 def wrap_loading() -> None:
-    """On a worker other than 0, what loads a file finds this worker's own copy of what the script has saved there."""
-    atexit.register(copies.close)
+    """Make the functions that load a file read the private copy of what this worker has saved; not for worker 0."""
+    atexit.register(private_files.close)
     for name in ("load_model", "load_weights"):
         _replace(name, functools.partial(_loaded, "filepath"))
-    # By this name TensorFlow imports it again later, with functions of its own.
+    # TensorFlow imports the module by this name again later, and would find its own functions.
     saved_model = importlib.import_module("tensorflow.saved_model")
     vars(saved_model)["load"] = functools.partial(_loaded, "export_dir", saved_model.load)
 
 
 def _replace(name: str, wrapper: Callable[..., Any]) -> None:
-    """Replaces a function of Keras's saving wherever Keras shows it."""
+    """Replace a function of Keras's saving in all modules of Keras that export it."""
     own = getattr(saving_api, name)
     wrapped = functools.wraps(own)(functools.partial(wrapper, own))
     for module in [module for path, module in sys.modules.items() if path.split(".")[0] == "keras"]:
@@ -102,28 +107,32 @@ def _wrap(model: Any, name: str, wrapper: Callable[..., Any]) -> None:
 
 
 def _compile(own: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
-    """Turns XLA off: it cannot call out to the servers."""
+    """Compile without XLA, whose code cannot call the servers."""
     given = _arguments(own, model, args, kwargs)
-    if isinstance(given["optimizer"], Distributed):
+    if isinstance(given["optimizer"], DistributedMixin):
         if given["jit_compile"] is True:
-            print("downpour: jit_compile=True is not possible while servers train: compiled without", file=sys.stderr)
+            print(
+                "downpour: jit_compile=True is not supported with a DistributedOptimizer; XLA is off", file=sys.stderr
+            )
         given["jit_compile"] = False
     result = own(model, **given)
-    inner = getattr(model.optimizer, "inner_optimizer", None)  # of what Keras wraps around it under mixed_float16
-    if isinstance(inner, Distributed):
+    inner = getattr(
+        model.optimizer, "inner_optimizer", None
+    )  # of the LossScaleOptimizer that Keras adds under mixed_float16
+    if isinstance(inner, DistributedMixin):
         raise Unsupported(
-            "a model with a distributed optimizer must not have its loss scaled, which the policy mixed_float16 asks "
-            "for. Use mixed_bfloat16."
+            "a model with a distributed optimizer must not scale its loss. Received: the policy mixed_float16, which "
+            "requires it. Use mixed_bfloat16."
         )
     return result
 
 
 def _fit(member: ScriptWorker, own: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
     given = _arguments(own, model, args, kwargs)
-    if isinstance(model.optimizer, Distributed):
+    if isinstance(model.optimizer, DistributedMixin):
         return distributed_fit(own, model, member, given)
-    if member.leads:
-        print("downpour: this model has no DistributedOptimizer: every worker trains it by itself", file=sys.stderr)
+    if member.is_leader:
+        print("downpour: this model has no DistributedOptimizer; every worker trains its own copy", file=sys.stderr)
     else:
         given["verbose"] = 0
     return own(model, **given)
@@ -131,16 +140,16 @@ def _fit(member: ScriptWorker, own: Callable[..., Any], model: Any, *args: Any, 
 
 def _silent(member: ScriptWorker, own: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
     given = _arguments(own, model, args, kwargs)
-    if not member.leads:
+    if not member.is_leader:
         given["verbose"] = 0
     return own(model, **given)
 
 
 def _saved(member: ScriptWorker, own: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
-    """Worker 0 alone writes what is seen, for plain Keras."""
+    """Save for plain Keras: at the given path on worker 0, in a private file on the others."""
     given = _arguments(own, model, args, kwargs)
-    if not member.leads:
-        given["filepath"] = copies.place_for(given["filepath"])
+    if not member.is_leader:
+        given["filepath"] = private_files.path_to_write(given["filepath"])
         given |= {"verbose": False} if "verbose" in given else {}
     with as_plain(getattr(model, "optimizer", None)):
         return own(model, **given)
@@ -148,12 +157,12 @@ def _saved(member: ScriptWorker, own: Callable[..., Any], model: Any, *args: Any
 
 def _loaded(parameter: str, own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     bound = inspect.signature(own).bind(*args, **kwargs)
-    bound.arguments[parameter] = copies.found(bound.arguments[parameter])
+    bound.arguments[parameter] = private_files.path_to_read(bound.arguments[parameter])
     return own(*bound.args, **bound.kwargs)
 
 
 def _arguments(own: Callable[..., Any], model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """All arguments by name, defaults included."""
+    """Return all arguments by name, including defaults."""
     bound = inspect.signature(own).bind(model, *args, **kwargs)
     bound.apply_defaults()
     given = dict(bound.arguments)

@@ -1,11 +1,11 @@
-"""Samples that the servers lend to whoever is free: each of an epoch is used exactly once, whoever comes and goes."""
+"""Data whose samples the servers lease to the workers, so that each sample of an epoch is used exactly once."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 import numpy as np
@@ -14,14 +14,16 @@ import tensorflow as tf
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import Unsupported
 from downpour.worker import script
-from downpour.worker.fit.member import ScriptWorker
 
-LEASES_PER_WORKER = 16  # of an epoch: small enough that the last ones end together
+if TYPE_CHECKING:
+    from downpour.worker.fit.member import ScriptWorker
+
+LEASES_PER_WORKER = 16  # in an epoch; small enough that all workers end it at about the same time
 LONGEST_WAIT_S = 600.0
 
 
 class Span(NamedTuple):
-    """Where a batch comes from: positions `[start, stop)` of the epoch's permutation."""
+    """The origin of a batch: positions `[start, stop)` of the epoch's permutation, under one lease."""
 
     lease: int
     start: int
@@ -76,14 +78,14 @@ class LeasedDataset(keras.utils.PyDataset):
         """Return a batch of at most two samples, and this dataset."""
         return self._rows(np.arange(min(2, self.samples))), self
 
-    def of_worker(self, member: ScriptWorker) -> tf.data.Dataset:
+    def leased_batches(self, member: ScriptWorker, leases: Leases) -> tf.data.Dataset:
         """Return a dataset of the batches that are leased to a worker; each iteration over it is one epoch.
 
         Args:
-            member: The worker, within a call of `fit`.
+            member: The worker.
+            leases: Its leases in one call of `fit`.
         """
-        member.leases = Leases(member)
-        return self._dataset(lambda: self._lent(member, member.leases))
+        return self._dataset(lambda: self._batches(member.seed, leases))
 
     @property
     def num_batches(self) -> int:
@@ -117,36 +119,46 @@ class LeasedDataset(keras.utils.PyDataset):
             self._permutation = self._epoch, np.random.default_rng((seed, self._epoch)).permutation(self.samples)
         return self._permutation[1]
 
-    def _lent(self, member: ScriptWorker, leases: Leases) -> Iterator[Any]:
-        while (task := leases.next()) is not None:
+    def _batches(self, seed: int, leases: Leases) -> Iterator[Any]:
+        while (task := leases.next_lease()) is not None:
             self._epoch = task.epoch
-            order = self._order(member.seed)
+            order = self._order(seed)
             for start in range(task.start, task.stop, self.batch_size):
                 span = Span(task.lease, start, min(start + self.batch_size, task.stop))
-                if not leases.give(span):
+                if not leases.add(span):
                     break
                 yield self._rows(order[span.start : span.stop])
 
 
 class Leases:
-    """What a worker has been lent and has not pushed yet; filled and emptied by different threads."""
+    """The spans of the batches of a lease that are not pushed yet.
+
+    The thread that reads the data adds them, the thread that pushes takes them.
+    """
 
     def __init__(self, member: ScriptWorker) -> None:
-        """Nothing is lent."""
+        """Build an empty queue.
+
+        Args:
+            member: The worker that requests leases.
+        """
         self._member = member
         self._spans: deque[Span] = deque()
         self._in_flight = False
         self._changed = threading.Condition()
 
-    def next(self) -> pb.Task | None:
-        """The next lease, once all of the last one is pushed; None at the end of the epoch.
+    def next_lease(self) -> pb.Task | None:
+        """Wait until the last lease is pushed, and return the next one; None at the end of the epoch or while draining.
 
         Raises:
-            Unsupported: The last one's batches are not pushed: something drops them.
+            Unsupported: A batch was not pushed for a long time, because something drops it.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: not self._spans and not self._in_flight, LONGEST_WAIT_S):
-                raise Unsupported("every batch of a LeasedDataset must be pushed: do not drop or cache any.")
+                raise Unsupported(
+                    "every batch of a LeasedDataset must be pushed. Received: none for "
+                    f"{LONGEST_WAIT_S:g} s. Do not drop or cache batches."
+                )
         while not self._member.draining:
             task = self._member.lease()
             if task.kind == pb.TRAIN:
@@ -155,28 +167,28 @@ class Leases:
                 return None
         return None
 
-    def give(self, span: Span) -> bool:
-        """Notes that a batch is on its way; False: none of this lease is to be used any more."""
+    def add(self, span: Span) -> bool:
+        """Add the span of a batch that is about to be used; return False if the job is draining and it must not be."""
         with self._changed:
             if self._member.draining:
                 return False
             self._spans.append(span)
             return True
 
-    def take(self) -> Span | None:
-        """The batch that is pushed now."""
+    def next_span(self) -> Span | None:
+        """Remove and return the span of the batch that is pushed next; None if there is none."""
         with self._changed:
             self._in_flight = bool(self._spans)
             return self._spans.popleft() if self._spans else None
 
     def pushed(self) -> None:
-        """The push of what was taken has its outcome."""
+        """Record that the push of the last span has an outcome."""
         with self._changed:
             self._in_flight = False
             self._changed.notify_all()
 
     def clear(self) -> None:
-        """The session is another, or the epoch is over: what was lent is void."""
+        """Remove all spans, because the session or the epoch of their lease has ended."""
         with self._changed:
             self._spans.clear()
             self._in_flight = False

@@ -29,111 +29,116 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Stage:
-    """What a worker brings to a call of `fit`.
+    """One call of `fit`, as a worker registers for it.
 
     Attributes:
-        layout: Of the model.
-        carried: Its optimizer.
-        fingerprint: Of what must be the same everywhere and is not in the layout.
-        samples: That it trains on.
-        lease_samples: Of which it wants so many on loan at a time; 0: it has its own.
-        slots: Of the optimizer by name, `float32[n]`, if it has been used before; worker 0's count.
-        step: Updates that the optimizer has behind it.
-        initial: Its weights `float32[n + m]`; worker 0's count.
-        facts: Versions that bits depend on.
+        layout: The layout of the model.
+        optimizer: The specification of its optimizer.
+        fingerprint: SHA-256 (hex) of the frozen weights, which must be equal on all workers.
+        initial: The initial weights `float32[n + m]`; those of worker 0 are used.
+        environment: Versions that the result may depend on.
+        samples: The number of samples of a dataset that is leased; 1 otherwise.
+        lease_samples: The number of samples of one lease; 0 if each worker has a fixed part of the data.
+        slots: The slots of the optimizer by name, `float32[n]`, if it has been used before; those of worker 0 are used.
+        step: The number of updates that the optimizer has made.
+        leases: The leases of this worker; None if each worker has a fixed part of the data.
     """
 
     layout: Layout
-    carried: pb.OptimizerSpec
+    optimizer: pb.OptimizerSpec
     fingerprint: str
     initial: np.ndarray
-    facts: dict[str, str]
+    environment: dict[str, str]
     samples: int = 1
     lease_samples: int = 0
     slots: Mapping[str, np.ndarray] = field(default_factory=dict)
     step: int = 0
+    leases: Leases | None = None
 
 
 class ScriptWorker:
     """One worker of a script.
 
     Attributes:
-        rank: Its number, from 0.
-        size: Workers that the job was started with.
-        past: Whether the others are through with the present call of `fit`.
-        spent: What its time went to.
-        stages: Calls of `fit` so far.
-        leases: What it has on loan in the present call of `fit`; None: it has samples of its own.
-        decisions: Of worker 0, on the epochs that the present call of `fit` had behind it when this worker came.
+        rank: The rank, from 0.
+        size: The number of workers that the job was started with.
+        fit_completed: Whether the other workers have completed the current call of `fit` without this one.
+        spent: The time of the steps and exchanges of the current call of `fit`.
+        stages: The number of calls of `fit` so far.
+        decisions: The decisions of worker 0 on the epochs that had ended when this worker joined the current call.
     """
 
     def __init__(self, control: CoordinatorClient, job: pb.JobDescription, rank: int, call_timeout_s: float) -> None:
-        """Joins nothing yet.
+        """Build a worker that has not joined a call of `fit` yet.
 
         Args:
-            control: The coordinator.
-            job: As it describes itself.
-            rank: This worker's number.
-            call_timeout_s: How long an awaited message may take.
+            control: The client of the coordinator.
+            job: The description of the job.
+            rank: The rank of this worker.
+            call_timeout_s: The deadline of a call, in seconds.
         """
         self.rank, self.size = rank, job.workers
-        self.past, self.decisions = False, list[pb.Decision]()
-        self.leases: Leases | None = None
+        self.fit_completed, self.decisions = False, list[pb.Decision]()
         self._control, self._job, self._timeout_s = control, job, call_timeout_s
         self.stages = 0
         self.spent = TimeSpent()
         self._stage: Stage | None = None
-        self._session: Session | None = None  # of the present call of fit
+        self._session: Session | None = None  # of the current call of `fit`
         # TensorFlow calls from any thread of its own, and gRPC's event loop wants one.
         self._thread = ThreadPoolExecutor(1, "shards")
 
     @property
-    def leads(self) -> bool:
+    def is_leader(self) -> bool:
         """Whether this is worker 0."""
         return self.rank == LEADER
 
     @property
     def draining(self) -> bool:
-        """Whether training is to stop with the batch that there is."""
+        """Whether training must stop after the current batch."""
         return self._session is not None and self._session.draining
 
     @property
     def seed(self) -> int:
-        """Of the job."""
+        """The seed of the job."""
         return self._job.seed
 
     @property
     def nonfinite_limit(self) -> int:
-        """Gradients in a row that may hold NaN."""
+        """The number of gradients in a row with NaN or Inf after which training has diverged."""
         return self._job.nonfinite_limit
 
     # ------------------------------------------------------------------ a call of fit
 
     def enter(self, stage: Stage) -> np.ndarray | None:
-        """Joins the others in the next call of `fit`; returns its weights `float32[n + m]`, None if it is past.
+        """Join the other workers in the next call of `fit`.
+
+        Returns:
+            The weights to begin with, `float32[n + m]`; None if the other workers have completed this call.
 
         Raises:
-            DownpourError: As the coordinator or a shard said.
+            DownpourError: The coordinator or a shard cannot be reached, or has refused the registration.
         """
         self.stages += 1
         self._stage, self._session = stage, self._session_of(stage)
         self._session.register()
         self._await_start(stage)
-        return None if self.past else self.pull()[0]
+        return None if self.fit_completed else self.pull()[0]
 
     def leave(self, failure: str = "") -> None:
-        """Parts with the others: this call of `fit` is over."""
-        if self.leases is not None:
-            self.leases.clear()
-            self.leases = None
+        """End this call of `fit`.
+
+        Args:
+            failure: The message of the error that ended it; empty if there is none.
+        """
+        self._clear_leases()
         session, self._session = self._session, None
-        if session is None or self.past:
+        if session is None or self.fit_completed:
             return
         spent, self.spent = self.spent, TimeSpent()
         session.leave(failure, spent)
 
     def close(self) -> None:
-        """Ends the connection to the coordinator."""
+        """Close the connection to the coordinator."""
         self.leave()
         self._thread.shutdown()
         self._control.close()
@@ -148,17 +153,17 @@ class ScriptWorker:
                 train_samples=stage.samples,
                 lease_samples=stage.lease_samples,
             ),
-            environment=stage.facts,
+            environment=stage.environment,
             fit_call=self.stages,
-            optimizer=stage.carried,
+            optimizer=stage.optimizer,
         )
         settings = SessionSettings(timeout_s=self._timeout_s, fixed_rank=True)
         return Session(self._control, self._job, registration, settings, self._run)
 
     def _await_start(self, stage: Stage) -> None:
         session = self._registered
-        self.past, self.decisions = session.reply.fit_completed, list(session.reply.decisions)
-        if not self.past:
+        self.fit_completed, self.decisions = session.reply.fit_completed, list(session.reply.decisions)
+        if not self.fit_completed:
             session.await_start(lambda client: self._initialise(client, stage))
 
     @staticmethod
@@ -184,14 +189,18 @@ class ScriptWorker:
     # ------------------------------------------------------------------ weights
 
     def pull(self, pin: int = 0) -> tuple[np.ndarray, int]:
-        """Weights `float32[n + m]`, valid until the next call, and shard 0's version."""
+        """Return weights `float32[n + m]`, valid until the next call, and the version of shard 0.
+
+        Args:
+            pin: The number of a pinned version; 0 for the current version.
+        """
         pulled = self._again(lambda: self._connected.pull(pin))
         return pulled.flat, pulled.versions[0]
 
     def push_pull(self, gradient: np.ndarray, norm: float, samples: Samples) -> np.ndarray:
-        """Pushes a gradient `float32[n + m]` and returns weights `float32[n + m]`, valid until the next call.
+        """Push a gradient `float32[n + m]` and return weights `float32[n + m]`, valid until the next call.
 
-        A gradient whose session has ended is lost, and the weights are those of the next one.
+        If the session has ended, the gradient is lost, and the weights are those of a new session.
         """
 
         def exchange() -> Pulled:
@@ -205,11 +214,11 @@ class ScriptWorker:
             return self.pull()[0]
 
     def assign(self, flat: np.ndarray) -> None:
-        """Sets other weights `float32[n + m]` on all shards, while the others wait."""
+        """Assign weights `float32[n + m]` on all shards, while the other workers wait at a barrier."""
         self._run(lambda: self._connected.assign(flat))
 
-    def slots(self, names: Iterable[str]) -> dict[str, np.ndarray]:
-        """The optimizer's slots of these names, `float32[n]`, as the servers have them now."""
+    def pull_slots(self, names: Iterable[str]) -> dict[str, np.ndarray]:
+        """Return slots of the optimizer by name, `float32[n]`, from the servers."""
         assert self._stage is not None
         trained = self._stage.layout.trained
 
@@ -226,31 +235,46 @@ class ScriptWorker:
             return self._run(call)
 
     def lease(self) -> pb.Task:
-        """Waits a while for the next samples of this epoch."""
+        """Wait for the next lease of this epoch, at most as long as the coordinator holds the call."""
         while True:
             try:
                 return self._control.lease(self._registered.number)
             except UnknownWorker:
-                time.sleep(RETRY_S)  # the thread that pushes joins again
+                time.sleep(RETRY_S)  # the thread that pushes rejoins
 
     def _rejoin(self, error: DownpourError) -> None:
         assert self._stage is not None
-        if self.leases is not None:
-            self.leases.clear()
+        self._clear_leases()
         self._registered.rejoin(error)
         self._await_start(self._stage)
-        if self.past:
-            raise UnknownWorker("the others are through with this call of fit: this worker was silent too long.")
+        if self.fit_completed:
+            raise UnknownWorker(
+                "a worker must send heartbeats during fit. Received: none for too long; the other workers have "
+                "completed this call of fit. Start the script again."
+            )
 
-    # ------------------------------------------------------------------ meetings
+    def _clear_leases(self) -> None:
+        if self._stage is not None and self._stage.leases is not None:
+            self._stage.leases.clear()
 
-    def set_rates(self, rates: pb.LearningRates) -> None:
-        """Says the learning rate of the updates to come; worker 0 alone."""
+    # ------------------------------------------------------------------ barriers
+
+    def set_learning_rates(self, rates: pb.LearningRates) -> None:
+        """Set the learning rates of the updates to come; only worker 0 calls it."""
         self._control.set_rates(pb.SetLearningRatesRequest(session=self._registered.number, rates=rates))
 
-    def meet(self, epoch: int, values: Sequence[float], stop: bool = False, farewell: bool = False) -> pb.BarrierReply:
-        """Waits for the others; all but worker 0, also for what it decides."""
-        request = pb.BarrierRequest(epoch=epoch, values=values, stop=stop, end_of_fit=farewell)
+    def await_barrier(
+        self, epoch: int, values: Sequence[float], stop: bool = False, end_of_fit: bool = False
+    ) -> pb.BarrierReply:
+        """Wait for the other workers; all except worker 0 also wait for its decision.
+
+        Args:
+            epoch: The epoch of this call of `fit`, from 0.
+            values: Values that are summed over the workers.
+            stop: Whether this worker asks to stop training.
+            end_of_fit: Whether this is the barrier at the end of `fit`.
+        """
+        request = pb.BarrierRequest(epoch=epoch, values=values, stop=stop, end_of_fit=end_of_fit)
         while True:
             request.session = self._registered.number
             try:
@@ -258,11 +282,18 @@ class ScriptWorker:
             except UnknownWorker as error:
                 self._rejoin(error)
                 continue
-            if reply.HasField("decision") or (self.leads and reply.complete):
+            if reply.HasField("decision") or (self.is_leader and reply.complete):
                 return reply
 
-    def decide(self, epoch: int, values: Sequence[float], decision: pb.Decision, farewell: bool = False) -> None:
-        """Says, as worker 0, how it goes on after a meeting of all."""
-        request = pb.BarrierRequest(epoch=epoch, values=values, decision=decision, end_of_fit=farewell)
+    def decide(self, epoch: int, values: Sequence[float], decision: pb.Decision, end_of_fit: bool = False) -> None:
+        """Send the decision of worker 0 after a barrier.
+
+        Args:
+            epoch: The epoch of the barrier.
+            values: The values that worker 0 sent to the barrier.
+            decision: How training continues.
+            end_of_fit: Whether it was the barrier at the end of `fit`.
+        """
+        request = pb.BarrierRequest(epoch=epoch, values=values, decision=decision, end_of_fit=end_of_fit)
         request.session = self._registered.number
         self._control.meet(request)

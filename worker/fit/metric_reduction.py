@@ -1,4 +1,4 @@
-"""What a model's metrics have gathered, as numbers that add up over workers."""
+"""Reduces the state of a model's metrics over all workers, as the variables' `aggregation` says."""
 
 from __future__ import annotations
 
@@ -10,24 +10,32 @@ import numpy as np
 import tensorflow as tf
 
 MEAN = "mean"
-SHARED = ("sum", MEAN)  # of Keras's ways to aggregate a variable over replicas
+REDUCED = ("sum", MEAN)  # aggregations to which all workers contribute; the others are worker 0's alone
 
 
-def read_metrics(model: keras.Model, leads: bool) -> list[float]:
-    """What the model's metrics have gathered, to be added up over workers.
+def read_metrics(model: keras.Model, is_leader: bool) -> list[float]:
+    """Return the state of a model's metrics as values whose sums over all workers `write_metrics` accepts.
 
     Args:
-        model: Whose metrics.
-        leads: Whether this is worker 0, which alone counts where a variable's aggregation is neither sum nor mean.
+        model: The model.
+        is_leader: Whether this is worker 0, which alone contributes to variables with another aggregation than sum
+            and mean.
     """
     values = [
-        np.asarray(v.value, np.float64).ravel() * (leads or v.aggregation in SHARED) for v in _metric_variables(model)
+        np.asarray(v.value, np.float64).ravel() * (is_leader or v.aggregation in REDUCED)
+        for v in _metric_variables(model)
     ]
     return np.concatenate(values).tolist() if values else []
 
 
 def write_metrics(model: keras.Model, sums: np.ndarray, workers: float) -> None:
-    """Gives a model's metrics what so many workers have gathered together, `float64[k]` as `read_metrics` has it."""
+    """Set the state of a model's metrics to the reduced state of all workers.
+
+    Args:
+        model: The model.
+        sums: Sums of the values of `read_metrics` over the workers, `float64[k]`.
+        workers: Number of workers that contributed.
+    """
     at = 0
     for variable in _metric_variables(model):
         size = int(np.prod(variable.shape))
@@ -36,8 +44,8 @@ def write_metrics(model: keras.Model, sums: np.ndarray, workers: float) -> None:
         at += size
 
 
-def tell_no_sums(model: keras.Model) -> bool:
-    """Names variables that would be added up although they are no sums: just reset, they are not 0.
+def warn_of_initial_sums(model: keras.Model) -> bool:
+    """Print a warning for variables with the aggregation sum that are not 0 after a reset.
 
     Returns:
         Whether there are any.
@@ -45,8 +53,9 @@ def tell_no_sums(model: keras.Model) -> bool:
     found = [v.path for v in _metric_variables(model) if v.aggregation == "sum" and np.any(np.asarray(v.value))]
     if found:
         print(
-            f"downpour: what a metric adds up over all workers must begin at 0. Received: {', '.join(found)}. Where it "
-            'keeps a maximum or minimum, say aggregation="only_first_replica" in add_variable.',
+            f"downpour: the variable of a metric that is summed over all workers must be 0 initially. "
+            f"Received: {', '.join(found)}. For a maximum or minimum, use "
+            'aggregation="only_first_replica" in add_variable.',
             file=sys.stderr,
             flush=True,
         )

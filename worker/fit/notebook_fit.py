@@ -1,4 +1,4 @@
-"""The script of `LocalCluster.fit`: trains a model and arrays that lie in a folder, and leaves the result there."""
+"""The script that `LocalCluster.fit` runs: it trains a model on arrays, and saves the result in the same folder."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from downpour.protos.array_tree import restore
 
 
 def main(folder: Path) -> None:
-    """Trains what is in the folder."""
+    """Train the model in a folder on the arrays in it, with the arguments of its `task.json`."""
     import keras
 
     from downpour.worker import script
     from downpour.worker.fit.distributed_optimizer import DistributedOptimizer
 
     task = json.loads((folder / "task.json").read_text())
-    for module in task["modules"]:  # they register what the model is made of
+    for module in task["modules"]:  # they register the layers and losses of the model
         importlib.import_module(module)
     with np.load(folder / "arrays.npz", allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
-    data = {name: restore(nest, arrays) for name, nest in task["data"].items()}
+    data = {name: restore(tree, arrays) for name, tree in task["data"].items()}
     arguments: dict[str, Any] = task["arguments"]
     if arguments.get("class_weight"):
         arguments["class_weight"] = {int(key): value for key, value in arguments["class_weight"].items()}
@@ -33,7 +33,7 @@ def main(folder: Path) -> None:
     DistributedOptimizer(model.optimizer)
     history = model.fit(**data, **arguments)
     model.save_weights(folder / "trained.weights.h5")
-    if script.member is None or script.member.leads:
+    if script.member is None or script.member.is_leader:
         result = {"history": history.history, "epoch": history.epoch}
         (folder / "history.json").write_text(json.dumps(result, default=float))
 

@@ -1,7 +1,7 @@
-"""The slots of an optimizer (its moments) between Keras and the servers.
+"""Converts the slots of an optimizer (its moments) between Keras's variables and the flat vectors of the servers.
 
-While `fit` runs they live on the servers. Worker 0 brings them there if the optimizer has been used before, and has
-them afterwards, so that a second `fit`, a saved model and plain Keras go on where training stopped.
+During `fit` the slots are on the servers. Worker 0 uploads them if the optimizer has been used before, and downloads
+them afterwards, so that a second `fit`, a saved model and plain Keras continue where training stopped.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-ATTRIBUTES: Mapping[str, tuple[str, ...]] = {  # where Keras's optimizers have a slot of the server's name
+ATTRIBUTES: Mapping[str, tuple[str, ...]] = {  # by the servers' name of a slot: attributes of Keras's optimizers
     "momentum": ("momentums", "_momentums"),
     "velocity": ("_velocities",),
     "accumulator": ("_accumulators",),
@@ -21,22 +21,22 @@ ATTRIBUTES: Mapping[str, tuple[str, ...]] = {  # where Keras's optimizers have a
 
 @dataclass(frozen=True)
 class Slots:
-    """What an optimizer has gathered.
+    """The slots of an optimizer as flat vectors.
 
     Attributes:
-        variables: Of the model, in the order of the vectors.
-        vectors: By the server's name of the slot, `float32[n]`.
+        variables: The variables of the model, in the order of their values in the vectors.
+        vectors: The vectors by the servers' name of the slot, each `float32[n]`.
     """
 
     variables: Sequence[Any]
     vectors: Mapping[str, np.ndarray]
 
     def are_of(self, variables: Sequence[Any]) -> bool:
-        """Whether these are the slots of exactly these variables, in this order."""
+        """Return whether these are the slots of exactly these variables, in this order."""
         return [id(v) for v in self.variables] == [id(v) for v in variables]
 
     def write(self, optimizer: Any) -> None:
-        """Gives them to a Keras optimizer that is built for variables some or all of which are these."""
+        """Assign the slots to a Keras optimizer that has been built; variables that it does not train are skipped."""
         places = {id(variable): place for place, variable in enumerate(optimizer._trainable_variables)}
         for name, vector in self.vectors.items():
             of_keras, at = _lists(optimizer)[name], 0
@@ -49,7 +49,7 @@ class Slots:
 
 
 def slots_of(optimizer: Any) -> Slots | None:
-    """What a Keras optimizer has; None if it is not built, or has none."""
+    """Return the slots of a Keras optimizer; None if it has none or is not built."""
     lists = _lists(optimizer)
     if not optimizer.built or not lists:
         return None

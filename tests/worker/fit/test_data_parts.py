@@ -38,7 +38,7 @@ def test_rows_are_divided_without_a_rest(size: int, more: int, seed: int) -> Non
 @given(steps=st.integers(1, 1000), size=SIZES)
 def test_steps_of_an_epoch_are_divided_without_a_rest(steps: int, size: int) -> None:
     if steps < size:
-        with pytest.raises(Unsupported, match=f"steps_per_epoch for each of {size} workers; received {steps}"):
+        with pytest.raises(Unsupported, match=f"steps_per_epoch for each of {size} workers. Received: {steps}"):
             steps_of(steps, 0, size)
         return
     parts = [steps_of(steps, rank, size) for rank in range(size)]
@@ -90,7 +90,7 @@ def test_batches_of_a_py_dataset_are_divided(keras: Any) -> None:
     parts[0].on_epoch_end()
     assert (whole.begun, whole.ended) == (1, 1)
     assert part_of(Batches(None), 1, 3).num_batches is None
-    with pytest.raises(Unsupported, match="batches for each of 3 workers; received 2"):
+    with pytest.raises(Unsupported, match="batches for each of 3 workers. Received: 2"):
         part_of(Batches(2), 0, 3)
 
 
@@ -107,13 +107,13 @@ def test_one_worker_gets_the_whole(whole: Any) -> None:
 def test_what_cannot_be_divided_is_refused() -> None:
     import tensorflow as tf
 
-    with pytest.raises(Unsupported, match="samples for each of 4 workers; received 3. Use fewer workers"):
+    with pytest.raises(Unsupported, match="samples for each of 4 workers. Received: 3. Use fewer workers"):
         part_of(np.arange(3), 0, 4)
     with pytest.raises(Unsupported, match="data for fit must be arrays.*Received: SparseTensor"):
         part_of(tf.sparse.eye(4), 0, 2)
     with pytest.raises(Unsupported, match="Received: str"):
         part_of("x.csv", 0, 2)
-    with pytest.raises(Unsupported, match="batches for each of 4 workers; received 2"):
+    with pytest.raises(Unsupported, match="batches for each of 4 workers. Received: 2"):
         part_of(tf.data.Dataset.range(2), 0, 4)
 
 
@@ -146,7 +146,7 @@ def test_a_validation_split_without_arrays_is_refused() -> None:
     import tensorflow as tf
 
     for data in (tf.data.Dataset.range(4), iter(range(4))):
-        with pytest.raises(Unsupported, match="validation_split must be of arrays"):
+        with pytest.raises(Unsupported, match="validation_split must be used with arrays"):
             validation_split(data, None, None, 0.5)
     with pytest.raises(Unsupported, match="samples on both sides. Received: 0.9 of 4"):
         validation_split(np.arange(4), None, None, 0.9)

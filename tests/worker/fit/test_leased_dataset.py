@@ -44,19 +44,25 @@ class Worker:
     """As much of a script's worker as a dataset asks for."""
 
     def __init__(self, ledger: Ledger, seed: int = 3) -> None:
-        self.seed, self.draining, self.leases = seed, False, None
+        self.seed, self.draining = seed, False
         self._ledger = ledger
 
     def lease(self) -> pb.Task:
         return self._ledger.next()
 
 
-def trained(dataset: LeasedDataset, worker: Any) -> Iterator[tuple[Span, Any]]:
-    """What a training loop does with an epoch: every batch is pushed with the span that it comes from."""
-    for batch in dataset:
-        span = worker.leases.take()
-        yield span, batch
-        worker.leases.pushed()
+class Training:
+    """A worker that trains on leased samples; each iteration is one epoch."""
+
+    def __init__(self, dataset: LeasedDataset, worker: Any) -> None:
+        self._leases = Leases(worker)
+        self._batches = dataset.leased_batches(worker, self._leases)
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        """Every batch is pushed with the span that it comes from."""
+        for batch in self._batches:
+            yield self._leases.next_span(), batch
+            self._leases.pushed()
 
 
 def alone(dataset: LeasedDataset) -> np.ndarray:
@@ -83,12 +89,12 @@ def test_a_worker_trains_on_the_samples_of_its_leases(samples: int, batch_size: 
     x = np.arange(samples)
     dataset, ledger = LeasedDataset(x, 2 * x, batch_size), Ledger(samples, lease_samples)
     worker: Any = Worker(ledger)
-    batches = dataset.of_worker(worker)
+    training = Training(dataset, worker)
     for epoch in range(2):
         ledger.begin_epoch(epoch)
         order = np.random.default_rng((worker.seed, epoch)).permutation(samples)
         seen = []
-        for span, (inputs, targets) in trained(batches, worker):
+        for span, (inputs, targets) in training:
             np.testing.assert_array_equal(inputs, order[span.start : span.stop])
             np.testing.assert_array_equal(targets, 2 * inputs)
             assert len(inputs) <= batch_size
@@ -101,8 +107,7 @@ def test_workers_share_an_epoch_without_an_overlap() -> None:
 
     def train(dataset: LeasedDataset) -> list[int]:
         worker: Any = Worker(ledger)
-        batches = dataset.of_worker(worker)
-        return [sample for _, (inputs,) in trained(batches, worker) for sample in inputs.numpy()]
+        return [sample for _, (inputs,) in Training(dataset, worker) for sample in inputs.numpy()]
 
     with ThreadPoolExecutor(3) as pool:
         parts = list(pool.map(train, (LeasedDataset(np.arange(100), batch_size=4) for _ in range(3))))
@@ -111,11 +116,11 @@ def test_workers_share_an_epoch_without_an_overlap() -> None:
 
 def test_no_lease_is_requested_before_the_last_one_is_pushed() -> None:
     leases = Leases(Worker(Ledger(4, 2)))  # type: ignore[arg-type]
-    task = leases.next()
-    assert task is not None and leases.give(Span(task.lease, task.start, task.stop))
+    task = leases.next_lease()
+    assert task is not None and leases.add(Span(task.lease, task.start, task.stop))
     with ThreadPoolExecutor(1) as pool:
-        following = pool.submit(leases.next)
-        assert leases.take() == Span(task.lease, 0, 2)
+        following = pool.submit(leases.next_lease)
+        assert leases.next_span() == Span(task.lease, 0, 2)
         assert not following.done()  # in flight: its outcome is not known
         leases.pushed()
         after = following.result(WAIT_S)
@@ -125,25 +130,25 @@ def test_no_lease_is_requested_before_the_last_one_is_pushed() -> None:
 def test_a_batch_that_is_never_pushed_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leased_dataset, "LONGEST_WAIT_S", 0.01)
     leases = Leases(Worker(Ledger(4, 2)))  # type: ignore[arg-type]
-    assert leases.next() is not None and leases.give(Span(1, 0, 2))
+    assert leases.next_lease() is not None and leases.add(Span(1, 0, 2))
     with pytest.raises(Unsupported, match="every batch of a LeasedDataset must be pushed"):
-        leases.next()
+        leases.next_lease()
 
 
 def test_leases_of_a_lost_session_are_forgotten() -> None:
     leases = Leases(Worker(Ledger(4, 2)))  # type: ignore[arg-type]
-    assert leases.next() is not None and leases.give(Span(1, 0, 2))
+    assert leases.next_lease() is not None and leases.add(Span(1, 0, 2))
     leases.clear()
-    assert leases.take() is None
-    assert leases.next() is not None  # without waiting
+    assert leases.next_span() is None
+    assert leases.next_lease() is not None  # without waiting
 
 
 def test_a_draining_worker_gets_no_more_samples() -> None:
     worker: Any = Worker(Ledger(4, 2))
     leases = Leases(worker)
     worker.draining = True
-    assert leases.next() is None
-    assert not leases.give(Span(1, 0, 2)) and leases.take() is None
+    assert leases.next_lease() is None
+    assert not leases.add(Span(1, 0, 2)) and leases.next_span() is None
 
 
 @pytest.mark.parametrize(("samples", "batch_size", "workers"), [(6400, 8, 2), (6400, 8, 7), (10, 8, 2), (999, 10, 3)])
@@ -170,7 +175,7 @@ def test_arrays_may_be_nested_and_targets_missing() -> None:
     assert same is dataset and len(few[0]["a"]) == 2
     assert len(LeasedDataset(np.arange(10), batch_size=4)[2]) == 1
     worker: Any = Worker(Ledger(10, 5))
-    shapes = [inputs["b"].shape for _, (inputs, _) in trained(dataset.of_worker(worker), worker)]
+    shapes = [inputs["b"].shape for _, (inputs, _) in Training(dataset, worker)]
     assert shapes == [(4, 2), (1, 2), (4, 2), (1, 2)]
 
 

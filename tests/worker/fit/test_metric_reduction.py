@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from downpour.worker.fit.metric_reduction import read_metrics, tell_no_sums, write_metrics
+from downpour.worker.fit.metric_reduction import read_metrics, warn_of_initial_sums, write_metrics
 
 WORKERS = 3
 
@@ -44,7 +44,7 @@ def batches_of(rank: int) -> list[Any]:
 
 def test_the_sum_over_workers_is_what_one_process_has(keras: Any) -> None:
     parts = [batches_of(rank) for rank in range(WORKERS)]
-    values = [read_metrics(seen(model_of(keras), part), leads=rank == 0) for rank, part in enumerate(parts)]
+    values = [read_metrics(seen(model_of(keras), part), is_leader=rank == 0) for rank, part in enumerate(parts)]
     together = model_of(keras)
     seen(together, parts[0])
     write_metrics(together, np.sum(values, axis=0), workers=WORKERS)
@@ -90,7 +90,7 @@ def test_a_variable_is_put_together_as_its_aggregation_says(
         model.reset_metrics()
         for _ in range(count):
             metric.update_state(y, outputs)
-    sums = np.sum([read_metrics(model, leads=rank == 0) for rank, model in enumerate(models)], axis=0)
+    sums = np.sum([read_metrics(model, is_leader=rank == 0) for rank, model in enumerate(models)], axis=0)
     for model, metric in zip(models, metrics, strict=True):
         write_metrics(model, sums, workers=WORKERS)
         np.testing.assert_array_equal(np.asarray(metric.result()), [expected] * 2)
@@ -98,7 +98,7 @@ def test_a_variable_is_put_together_as_its_aggregation_says(
 
 def test_a_model_without_metrics_has_no_values(keras: Any) -> None:
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-    assert read_metrics(model, leads=True) == []
+    assert read_metrics(model, is_leader=True) == []
     write_metrics(model, np.empty(0), workers=2)
 
 
@@ -110,5 +110,5 @@ def test_a_sum_that_does_not_begin_at_0_is_named(
 ) -> None:
     model = seen(model_of(keras, own_metric(keras, aggregation, initial)), batches_of(0)[:1])
     model.reset_metrics()
-    assert tell_no_sums(model) is named
+    assert warn_of_initial_sums(model) is named
     assert ("own/value" in capsys.readouterr().err) is named

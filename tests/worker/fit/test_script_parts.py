@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from downpour.protos.layout import STATE, TRAINED, Layout
-from downpour.worker.fit.callback_state import heard, restore, said, state_of
+from downpour.worker.fit.callback_state import decode_logs, encode_callbacks, encode_logs, restore_callbacks
 from downpour.worker.fit.keras_patches import PrivateFiles
 
 
@@ -53,23 +53,23 @@ def test_callbacks_of_others_are_given_what_travels() -> None:
         by_epoch={0: np.arange(3, dtype=np.float32), (1, 2): True}, weights=[np.zeros(100_000)], file=object(),
     )  # fmt: skip
     follows = Seen(kept=1)
-    restore([follows, Other()], state_of([leads, Seen(no="class")]))
+    restore_callbacks([follows, Other()], encode_callbacks([leads, Seen(no="class")]))
     assert follows.losses == [0.5, 0.25] and follows.best is None and follows.name == "a"  # type: ignore[attr-defined]
     by_epoch = follows.by_epoch  # type: ignore[attr-defined]
     assert by_epoch[0].dtype == np.float32 and by_epoch[(1, 2)] is True
     assert set(vars(follows)) == {"kept", "losses", "best", "name", "by_epoch"}
-    restore([follows], "")
+    restore_callbacks([follows], "")
 
 
 def test_what_is_too_much_stays_behind() -> None:
     callback = Seen(many=["x" * 1000] * 2000, few=[1])
-    (state,) = json.loads(state_of([callback]))
+    (state,) = json.loads(encode_callbacks([callback]))
     assert state["state"] == {"few": [1]}
 
 
 def test_logs_that_are_no_numbers_travel() -> None:
-    assert said({}) == "" and heard("") == {}
-    back = heard(said({"f1": np.array([0.5, 0.75]), "odd": np.array(["text"])}))
+    assert encode_logs({}) == "" and decode_logs("") == {}
+    back = decode_logs(encode_logs({"f1": np.array([0.5, 0.75]), "odd": np.array(["text"])}))
     np.testing.assert_array_equal(back["f1"], [0.5, 0.75])
     assert set(back) == {"f1"}
 
@@ -79,14 +79,14 @@ def test_a_worker_reads_what_it_has_saved_and_other_files_as_they_are(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     copies = PrivateFiles()
-    place = copies.place_for("model.keras")
+    place = copies.path_to_write("model.keras")
     assert Path(place).name == "model.keras" and not Path(place).is_relative_to(tmp_path)
-    assert copies.place_for(tmp_path / "model.keras") == place == copies.found(Path("model.keras"))
-    assert copies.found("another.keras") == "another.keras"
-    assert copies.found(None) is None
+    assert copies.path_to_write(tmp_path / "model.keras") == place == copies.path_to_read(Path("model.keras"))
+    assert copies.path_to_read("another.keras") == "another.keras"
+    assert copies.path_to_read(None) is None
     Path(place).write_text("weights")
     copies.close()
-    assert not Path(place).exists() and copies.found("model.keras") == "model.keras"
+    assert not Path(place).exists() and copies.path_to_read("model.keras") == "model.keras"
 
 
 def test_layouts_of_other_names_fit() -> None:
@@ -108,14 +108,14 @@ def test_tensorflow_is_given_memory_that_no_reply_overwrites() -> None:
     replies = np.frombuffer(pages(4 * (16 * 16 + 16)), np.float32)
 
     class ScriptWorker:
-        nonfinite_limit, leases, spent = 1, None, None
+        nonfinite_limit, spent = 1, None
 
         def push_pull(self, gradient: np.ndarray, *facts: object) -> np.ndarray:
             replies[:] += 1
             return replies
 
-    wire = GradientOp(model, keras.optimizers.SGD(), ScriptWorker())  # type: ignore[arg-type]
-    tf.function(lambda: wire.step({id(v): v.value for v in model.trainable_variables}))()
+    op = GradientOp(model, keras.optimizers.SGD(), ScriptWorker())  # type: ignore[arg-type]
+    tf.function(lambda: op.step({id(v): v.value for v in model.trainable_variables}))()
     replies[:] = 7
     for variable in model.trainable_variables:
         assert (variable.numpy() == 1).all()
