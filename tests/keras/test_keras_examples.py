@@ -11,6 +11,15 @@ import pytest
 
 from tests.support.scripts import MNIST, SCRIPTS, command, environment
 
+# As `downpour run --seed` does in every worker: initial weights, shuffles and Dropout are the same in each run. With
+# servers, only the order of the workers' pushes differs.
+SEED = 1
+SEEDED = """
+import runpy, sys, keras
+keras.utils.set_random_seed(int(sys.argv[1]))
+sys.argv[:2] = []
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 EXAMPLES = {
     "example_convnet.py": ((str(MNIST),), (0.85,)),
@@ -28,8 +37,8 @@ def accuracies(line: list[str], folder: Path) -> list[float]:
 @pytest.mark.parametrize("script", EXAMPLES)
 def test_an_example_learns_alone_and_with_servers(tmp_path: Path, script: str) -> None:
     arguments, least = EXAMPLES[script]
-    alone = accuracies([sys.executable, str(SCRIPTS / script), *arguments], tmp_path)
-    ours = accuracies(command(tmp_path, script, *arguments, workers=2), tmp_path)
+    alone = accuracies([sys.executable, "-c", SEEDED, str(SEED), str(SCRIPTS / script), *arguments], tmp_path)
+    ours = accuracies(command(tmp_path, script, *arguments, workers=2, seed=SEED), tmp_path)
     assert len(alone) == len(ours) == len(least)
     for found, other, lowest in zip(ours, alone, least, strict=True):
         assert min(found, other) > lowest and found > other - 0.06, (script, alone, ours)
