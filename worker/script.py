@@ -17,7 +17,7 @@ class Ranked(Protocol):
         """Return the number of workers that the job was started with."""
 
     @property
-    def leads(self) -> bool:
+    def is_leader(self) -> bool:
         """Return whether this is worker 0, the leader."""
 
 
