@@ -1,4 +1,7 @@
-"""Benchmarks, the simulator, the replay of runs, and checks that use both servers and workers."""
+"""Benchmarks, the simulator, the replay of runs, the conformance suite and the chaos test.
+
+It may import every package of `downpour`; nothing but tests imports it.
+"""
 
 if __name__ != "downpour.bench":  # its folder lies on sys.path: a second copy
     raise ImportError(

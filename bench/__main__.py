@@ -1,4 +1,4 @@
-"""Dispatches `downpour bench NAME [flags]`, which is `python -m downpour.bench NAME [flags]`."""
+"""Runs `downpour bench NAME [flags]`, which is `python -m downpour.bench NAME [flags]`."""
 
 from __future__ import annotations
 
@@ -10,40 +10,42 @@ from typing import NamedTuple
 class Bench(NamedTuple):
     """A row of the table of benchmarks."""
 
-    module: str  # below `downpour.bench`, with a function `main`
-    line: str  # what it measures, for `downpour bench --help`
+    module: str  # name below `downpour.bench`; has a function `main`
+    description: str  # one line for `downpour bench --help`
 
 
 BENCHES: dict[str, Bench] = {
-    "speedup": Bench("speed.speedup", "samples/s and time to accuracy against the number of workers"),
+    "speedup": Bench("speed.speedup", "samples/s and time to accuracy by the number of workers"),
     "staleness": Bench(
-        "training.staleness", "the distribution beside its prediction, and its cost by compensation and mode"
+        "training.staleness", "distribution of the staleness, and its cost for each compensation and mode"
     ),
-    "baselines": Bench("training.baselines", "samples/s beside ParameterServerStrategy and Keras's model.fit"),
-    "quality": Bench("training.quality", "test accuracy over seeds beside single-process Keras"),
-    "course": Bench("training.course", "the course's models, by name, beside single-process Keras"),
-    "chaos": Bench("chaos.chaos", "kills processes of a running job and checks that nothing was lost"),
-    "checkpoints": Bench("speed.checkpoints", "push-pulls/s with and without checkpoints, in turns"),
-    "recording": Bench("speed.recording", "what it costs to keep what `downpour replay` needs"),
-    "gradient": Bench("speed.gradient", "a worker's step beside the bare tf.function, plain and through XLA"),
-    "modes": Bench("training.modes", "pictures of docs/modes.md, from real runs and in virtual time"),
-    "kernels": Bench("speed.kernels", "time of the update rules beside that of a memcpy"),
-    "transport": Bench("speed.transport", "push-pulls beside raw echoes, memcpy, and idle and busy workers"),
-    "launchers": Bench("speed.launchers", "samples/s of the same job, started by each launcher"),
-    "codecs": Bench("speed.codecs", "bytes, time and final loss of each codec"),
+    "baselines": Bench("training.baselines", "samples/s compared with ParameterServerStrategy and model.fit"),
+    "quality": Bench("training.quality", "test accuracy compared with single-process Keras"),
+    "course": Bench("training.course", "the course's models compared with single-process Keras"),
+    "chaos": Bench("chaos.chaos", "kills processes of running jobs and checks that no update is lost"),
+    "checkpoints": Bench("speed.checkpoints", "push-pulls/s with and without checkpoints"),
+    "recording": Bench("speed.recording", "cost of recording a run for `downpour replay`"),
+    "gradient": Bench("speed.gradient", "a worker's step compared with the plain tf.function, with and without XLA"),
+    "modes": Bench("training.modes", "the plots of docs/modes.md, from real runs and in virtual time"),
+    "kernels": Bench("speed.kernels", "time of the update rules compared with memcpy"),
+    "transport": Bench("speed.transport", "push-pulls compared with echoes and memcpy, and with many workers"),
+    "launchers": Bench("speed.launchers", "samples/s of the same job with each launcher"),
+    "codecs": Bench("speed.codecs", "size, time and final loss of each codec"),
 }
 
 
 def main(argv: list[str]) -> int:
-    """Runs one bench and returns its exit status."""
-    rows = "\n".join(f"  {name:<13}{bench.line}" for name, bench in BENCHES.items())
-    usage = f"usage: downpour bench NAME [flags]\n\n{rows}\n\n`downpour bench NAME --help` lists its flags."
+    """Run a benchmark and return its exit status."""
+    rows = "\n".join(f"  {name:<13}{bench.description}" for name, bench in BENCHES.items())
+    usage = (
+        f"usage: downpour bench NAME [flags]\n\nbenchmarks:\n{rows}\n\n`downpour bench NAME --help` lists its flags."
+    )
     if not argv or argv[0] in ("-h", "--help"):
         print(usage)
         return 0 if argv else 2
     name, *rest = argv
     if name not in BENCHES:
-        print(f"downpour bench: unknown bench {name!r}; benches are {', '.join(BENCHES)}", file=sys.stderr)
+        print(f"downpour bench: unknown benchmark {name!r}; benchmarks are {', '.join(BENCHES)}", file=sys.stderr)
         return 2
     status: int = importlib.import_module(f"downpour.bench.{BENCHES[name].module}").main(rest)
     return status

@@ -1,4 +1,4 @@
-"""Arithmetic of a comparison: how much data, what the repeats say, who is how much faster. Pure."""
+"""The arithmetic of a comparison: the size of the data, the spread of the repeats, and ratios of rates. Pure."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 
 
 def plan_epochs(samples: int, batch_size: int, steps_per_call: int, available: int) -> tuple[int, int]:
-    """Cuts a number of samples into equal epochs of whole calls, so that no competitor has a ragged end.
+    """Divide a number of samples into equal epochs of whole calls, so that no competitor has a partial call.
 
     Args:
-        samples: How many to train on, at least.
+        samples: Minimum number of samples to train on.
         batch_size: Samples of one step.
         steps_per_call: Steps of the longest call; an epoch is a multiple of it.
         available: Samples of the dataset.
 
     Returns:
-        Samples of an epoch and the number of epochs; their product is the least possible above `samples`, or
-        less than one call per epoch more.
+        The samples of an epoch and the number of epochs. Their product is at least `samples`, and exceeds the smallest
+        possible value by less than one call per epoch.
 
     Raises:
-        ValueError: A number is not positive, or the dataset does not have one call's samples.
+        ValueError: A number is not positive, or the dataset is smaller than one call.
     """
     if min(samples, batch_size, steps_per_call) < 1:
         raise ValueError(
@@ -40,7 +40,7 @@ def plan_epochs(samples: int, batch_size: int, steps_per_call: int, available: i
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median and quartiles of the repeats."""
+    """Return the median and the quartiles of the repeats."""
     if len(values) == 1:
         return {"median": values[0], "q1": values[0], "q3": values[0]}
     q1, _, q3 = quantiles(values, n=4, method="inclusive")
@@ -48,13 +48,13 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def ratios(runs: Mapping[str, Sequence[Mapping[str, Any]]], numerator: str) -> dict[str, dict[str, float]]:
-    """How much faster `numerator` was than each other competitor, repeat by repeat.
+    """Return the ratios of the rate of `numerator` to that of each other competitor.
 
-    Runs of one repeat saw the machine in the same state; so their ratio is taken first, then the median.
+    The ratio is computed per repeat, whose runs are measured under similar conditions; then the spread is taken.
 
     Args:
-        runs: Per competitor its runs; each has `repeat` and `samples_per_s`.
-        numerator: The competitor that is divided by the others.
+        runs: The runs of each competitor, with `repeat` and `samples_per_s`.
+        numerator: The competitor whose rate is divided by the others.
     """
     own = {run["repeat"]: run["samples_per_s"] for run in runs.get(numerator, ())}
     found = {}
@@ -66,17 +66,17 @@ def ratios(runs: Mapping[str, Sequence[Mapping[str, Any]]], numerator: str) -> d
 
 
 def order(names: Sequence[str], repeat: int) -> list[str]:
-    """The names, turned by one place per repeat, so that no competitor always follows the same one."""
+    """Return the names, rotated by one place per repeat, so that no competitor always follows the same one."""
     turn = repeat % len(names)
     return [*names[turn:], *names[:turn]]
 
 
 def table(model: Mapping[str, Any]) -> str:
-    """Markdown: a row per competitor with samples/s, and how many times as fast each of ours was."""
+    """Return a Markdown table with the samples/s of each competitor and the ratios of this system's rates."""
     ours = list(model["ratios"])
     lines = [
         "| | samples/s, median (quartiles) | steps/s | "
-        + "".join(f"{name} is faster by, median (quartiles) | " for name in ours)
+        + "".join(f"ratio of {name}, median (quartiles) | " for name in ours)
         + "loss | accuracy |",
         "|---" * (5 + len(ours)) + "|",
     ]

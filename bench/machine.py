@@ -1,4 +1,4 @@
-"""What a measurement was made on: the machine by its kind, and the versions. No host name, no path."""
+"""The machine and the versions of a measurement, without host names and paths."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PACKAGES = {"downpour": "downpour-ps"} | {name: name for name in ("tensorflow", 
 
 
 def facts() -> dict[str, int | float | str]:
-    """Cores that may be used, processor, memory, system, and versions; imports none of the packages."""
+    """Return cores, processor, memory, operating system and versions, without importing the packages."""
     return {
         "cores": cores(),
         "cpu": processor(),
@@ -24,14 +24,14 @@ def facts() -> dict[str, int | float | str]:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def processor() -> str:
-    """The processor's name, as the kernel gives it."""
+    """Return the name of the processor that the kernel reports."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -41,12 +41,12 @@ def processor() -> str:
 
 
 def memory_gib() -> float:
-    """Memory of the machine in GiB, rounded to one decimal."""
+    """Return the memory of the machine in GiB, rounded to one decimal."""
     return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
 
 
 def load() -> float:
-    """Processes that were ready to run, mean over the last minute: other work disturbs a measurement."""
+    """Return the load average of the last minute, which shows whether other work disturbs a measurement."""
     return round(os.getloadavg()[0], 2)
 
 

@@ -1,4 +1,4 @@
-"""What every benchmark leaves behind where asked: `results.json`, plots, and a `report.md` that shows them."""
+"""Writes the report of a benchmark: `results.json`, plots, and a `report.md` that includes them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Draw = Callable[[Any], None]
 
 
 def results_header(name: str, argv: list[str]) -> dict[str, Any]:
-    """The head of a benchmark's results: the command and the machine."""
+    """Return the first entries of a benchmark's results: the command and the machine."""
     return {
         "benchmark": name,
         "command": " ".join([f"downpour bench {name}", *argv]),
@@ -23,7 +23,7 @@ def results_header(name: str, argv: list[str]) -> dict[str, Any]:
 
 
 def head(results: Mapping[str, Any], title: str) -> str:
-    """Title, command and machine in Markdown."""
+    """Return title, command and machine in Markdown."""
     machine = results["machine"]
     return (
         f"# {title}\n\n`{results['command']}`: {machine['cores']} cores of {machine['cpu']}, {machine['system']}, "
@@ -34,36 +34,36 @@ def head(results: Mapping[str, Any], title: str) -> str:
 
 
 def writable(value: str | None) -> str | None:
-    """A `--json` value that can be written when the run is over; for a validator.
+    """Return the value of `--json` if the file can be written when the run has ended; used as a validator.
 
     Raises:
-        ValueError: It is a folder, or in none.
+        ValueError: The value is a folder, or its folder does not exist.
     """
     if value not in (None, "-") and (not Path(value).parent.is_dir() or Path(value).is_dir()):
-        raise ValueError("must be - or a file in a folder that exists")
+        raise ValueError("must be - or a file in an existing folder")
     return value
 
 
 def rows(names: list[str], lines: list[list[str]]) -> str:
-    """A table in Markdown."""
+    """Return a table in Markdown."""
     table = [names, ["---"] * len(names), *lines]
     return "\n".join(f"| {' | '.join(line)} |" for line in table)
 
 
 def write(folder: Path, results: Mapping[str, Any], text: str, plots: Mapping[str, Draw], how: str) -> None:
-    """Writes it all.
+    """Write the report.
 
     Args:
-        folder: Is made.
-        results: For `results.json`.
-        text: The report without pictures.
-        plots: By name, what draws on a figure of matplotlib; without matplotlib there are none.
-        how: How it was measured, for the end of the report.
+        folder: Folder of the report, which is created.
+        results: Content of `results.json`.
+        text: The report without plots.
+        plots: Functions that draw on a matplotlib figure, by name; without matplotlib there are no plots.
+        how: Description of the method, for the end of the report.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     shown = "\n\n".join(f"![{name}]({name}.svg)" for name in _drawn(folder, plots))
-    (folder / "report.md").write_text(f"{text}\n\n{shown}\n\n## How\n\n{how.strip()}\n")
+    (folder / "report.md").write_text(f"{text}\n\n{shown}\n\n## Method\n\n{how.strip()}\n")
 
 
 def _drawn(folder: Path, plots: Mapping[str, Draw]) -> list[str]:

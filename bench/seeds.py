@@ -1,4 +1,4 @@
-"""Several ways to train over the same seeds: reading the seeds, running all in turns, and pairing what came of them."""
+"""Compares ways to train over the same seeds: parses the seeds, runs all trainings in turns, and pairs the results."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 
 from downpour.bench.training.competitors import CompetitorError
 
-KERAS = "keras"  # the reference; the other names are numbers of workers
+KERAS = "keras"  # name of the reference; the other names are numbers of workers
 
 
 @dataclass
 class Runs:
-    """What came of every way to train.
+    """The results of every way to train.
 
     Attributes:
-        found: By name, a run each for those seeds that did not fail, with `seed` in it.
-        failures: `row`, `seed` and `error` of those that did.
+        found: The successful runs by name, each with its `seed`.
+        failures: `row`, `seed` and `error` of the runs that failed.
     """
 
     found: dict[str, list[dict[str, Any]]]
@@ -29,11 +29,11 @@ class Runs:
 
 @dataclass(frozen=True)
 class Spread:
-    """A measure over the seeds with which Keras ended too.
+    """The values of a measure over the seeds for which Keras has a result as well.
 
     Attributes:
-        values: By seed, in the order of the runs.
-        reference: Keras's for the same seeds.
+        values: The values, in the order of the runs.
+        reference: Keras's values for the same seeds.
     """
 
     values: tuple[float, ...]
@@ -46,12 +46,12 @@ class Spread:
 
     @property
     def std(self) -> float:
-        """The standard deviation of single runs; 0 for one."""
+        """The standard deviation of single runs; 0 for one run."""
         return stdev(self.values) if len(self.values) > 1 else 0.0
 
     @property
     def gap(self) -> float:
-        """By how much the mean is below Keras's."""
+        """The difference of Keras's mean and this mean."""
         return mean(self.reference) - self.mean
 
 
@@ -61,29 +61,29 @@ def run_all(
     run: Callable[[str, int], dict[str, Any]],
     shown: Callable[[Mapping[str, Any]], str],
 ) -> Runs:
-    """Trains with every seed by Keras and by every number of workers, in turns; tells of each on standard error.
+    """Train with every seed, by Keras and by every number of workers in turns; print each result to standard error.
 
     Args:
-        seeds: Each of them.
-        workers: Numbers of workers.
-        run: From a name and a seed to what came of it.
-        shown: What of that is told.
+        seeds: The seeds.
+        workers: The numbers of workers.
+        run: Trains, given a name and a seed, and returns the result.
+        shown: Formats a result for the output.
     """
     runs = Runs({KERAS: [], **{str(count): [] for count in workers}})
     for seed in seeds:
         for name, found in runs.found.items():
             try:
                 found.append({"seed": seed, **run(name, seed)})
-                told = shown(found[-1])
+                line = shown(found[-1])
             except CompetitorError as error:
                 runs.failures.append({"row": name, "seed": seed, "error": str(error)})
-                told = str(error)
-            print(f"{name}, seed {seed}: {told}", file=sys.stderr, flush=True)
+                line = str(error)
+            print(f"{name}, seed {seed}: {line}", file=sys.stderr, flush=True)
     return runs
 
 
 def spreads(found: Mapping[str, Sequence[Mapping[str, Any]]], measure: str) -> dict[str, Spread]:
-    """The spread of a measure for every name that has a seed in common with Keras."""
+    """Return the spread of a measure for every name that has a seed in common with Keras."""
     reference = {run["seed"]: run[measure] for run in found[KERAS]}
     paired = {name: [run for run in runs if run["seed"] in reference] for name, runs in found.items()}
     return {
@@ -94,7 +94,7 @@ def spreads(found: Mapping[str, Sequence[Mapping[str, Any]]], measure: str) -> d
 
 
 def numbers(text: str) -> list[int]:
-    """Reads `0-4`, `2,4,8`, or both mixed, as whole numbers without repetition, in the order given."""
+    """Parse `0-4`, `2,4,8` or a combination as different integers, in the given order."""
     found: list[int] = []
     for part in text.split(","):
         first, dash, last = part.partition("-")

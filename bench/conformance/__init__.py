@@ -1,4 +1,4 @@
-"""`downpour validate`: predictions of the literature beside what the server does.
+"""`downpour validate`: compares the server with predictions from the literature.
 
-It may import every package.
+It may import every package of `downpour`; nothing but tests imports it.
 """

@@ -1,4 +1,4 @@
-"""`downpour replay`: a recorded run is done again and compared bit for bit.
+"""`downpour replay`: repeats a recorded run in one process and compares it with the record bit by bit.
 
-It may import every package.
+It may import every package of `downpour`; nothing but tests imports it.
 """

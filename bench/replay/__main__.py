@@ -1,4 +1,4 @@
-"""`downpour replay RUN_DIR`: does a recorded run again in one process and compares it with the record, bit for bit."""
+"""`downpour replay RUN_DIR`: repeats a recorded run in one process and compares it with the record bit by bit."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ from downpour.protos.settings import Settings, parse
 if TYPE_CHECKING:
     from downpour.bench.replay.workers import Workers
 
-ABOUT = "Do a recorded run again in one process: exit status 0 if it gives the same bits, 1 if not."
-SAY_EVERY_S = 2.0
+ABOUT = "Repeat a recorded run in one process. The exit status is 0 if the results have the same bits, and 1 otherwise."
+PROGRESS_EVERY_S = 2.0
 
 
 class ReplaySettings(Settings):
-    """What to do again, and how far."""
+    """Settings of `downpour replay`."""
 
     positional: ClassVar[tuple[str, ...]] = ("run_dir",)
 
     run_dir: str = Field(description="run directory, such as runs/latest")
-    until: int | None = Field(None, ge=0, description="stop at this version of shard 0 and save the weights it had")
-    save: str | None = Field(None, description="where to save them (default: replay-VERSION.keras in RUN_DIR)")
-    model: str | None = Field(None, description="module:function that returns the model (default: the run's)")
-    dataset: str | None = Field(None, description="path of the data, where they are not where they were")
+    until: int | None = Field(None, ge=0, description="stop at this version of shard 0 and save its weights")
+    save: str | None = Field(None, description="path of the saved weights (default: replay-VERSION.keras in RUN_DIR)")
+    model: str | None = Field(None, description="module:function that returns the model (default: that of the run)")
+    dataset: str | None = Field(None, description="path of the data (default: that of the run)")
     json_: bool = Field(False, description="print one JSON object")
 
 
 def replay(settings: ReplaySettings) -> tuple[Verdict, Recorded, Path | None]:
-    """Does a run again; returns how it compares, the run, and where weights were saved.
+    """Repeat a run and return the verdict, the run, and the path of the saved weights.
 
     Raises:
-        CannotReplay: It is no run that can be replayed.
-        RecordBroken: Its record contradicts itself.
+        CannotReplay: The run cannot be replayed.
+        RecordBroken: The record contradicts itself.
     """
     recorded = read_run(Path(settings.run_dir))
     if settings.until is None and not recorded.model_path.exists():
         raise CannotReplay(
-            f"there must be final weights to compare with; {recorded.path} has no model.keras: the run did not end. "
-            "Say --until VERSION for the weights at a version."
+            f"the run must have ended, so that its final weights can be compared; {recorded.path} has no model.keras. "
+            "Use --until VERSION to obtain the weights of a version."
         )
     from downpour.bench.replay.workers import Workers  # TensorFlow is slow to load
 
@@ -61,7 +61,7 @@ def replay(settings: ReplaySettings) -> tuple[Verdict, Recorded, Path | None]:
     if settings.until is not None or settings.save:
         path = Path(settings.save) if settings.save else recorded.path / f"replay-{again.versions[0]}.keras"
         workers.save(again.weights, path)
-    return Verdict(again, weights, workers.doubts), recorded, path
+    return Verdict(again, weights, workers.nondeterminism), recorded, path
 
 
 def _compare_last(workers: Workers, recorded: Recorded, found: np.ndarray) -> Weights:
@@ -70,20 +70,20 @@ def _compare_last(workers: Workers, recorded: Recorded, found: np.ndarray) -> We
 
 
 class _Progress:
-    """Says on a terminal how far it has come."""
+    """Prints the number of repeated pushes if standard error is a terminal."""
 
     def __init__(self, total: int) -> None:
-        self._total, self._said_s = total, time.monotonic()
+        self._total, self._printed_s = total, time.monotonic()
 
     def __call__(self, pushes: int) -> None:
         now = time.monotonic()
-        if sys.stderr.isatty() and now > self._said_s + SAY_EVERY_S:
-            self._said_s = now
+        if sys.stderr.isatty() and now > self._printed_s + PROGRESS_EVERY_S:
+            self._printed_s = now
             print(f"{pushes:,} of {self._total:,} pushes", file=sys.stderr)
 
 
 def main(argv: list[str]) -> int:
-    """Runs from command-line flags; returns the exit status: 0 the same, 1 not, 2 it cannot be replayed."""
+    """Run `downpour replay`; return 0 if the results are equal, 1 if they differ, 2 if the run cannot be replayed."""
     settings = parse(ReplaySettings, argv, "downpour replay", ABOUT)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -94,7 +94,7 @@ def main(argv: list[str]) -> int:
         print(f"downpour replay: {error}", file=sys.stderr)
         return 2
     except RecordBroken as error:
-        print(f"downpour replay: the record does not fit together: {error}", file=sys.stderr)
+        print(f"downpour replay: the record contradicts itself: {error}", file=sys.stderr)
         return 1
     seconds = time.monotonic() - begin_s
     print(as_json(verdict, recorded, path, seconds) if settings.json_ else report(verdict, recorded, path))

@@ -1,4 +1,4 @@
-"""Where a replay differs from its record: norms and losses as they are computed, outcomes as they are reached."""
+"""Compares a replay with its record: the norm and loss of every push, and its outcome."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ Name = tuple[int, int, int]  # worker, incarnation, seq
 
 @dataclass(frozen=True)
 class Computed:
-    """A push, computed again.
+    """A push that was computed again.
 
     Attributes:
-        vector: `float32[n + m]`; not to be written to.
-        samples: That it averages over.
-        steps: Local steps that it sums up.
+        vector: The gradient `float32[n + m]`; must not be modified.
+        norm: Norm of the gradient.
+        loss: Mean loss.
+        samples: Number of samples.
+        steps: Number of local steps.
+        finite: Whether the gradient is finite.
     """
 
     vector: np.ndarray
@@ -32,37 +35,38 @@ class Computed:
 
 @dataclass
 class Differences:
-    """What differs.
+    """The differences between a replay and its record.
 
     Attributes:
-        first: In words; empty while there is nothing.
-        values: Pushes with another norm or loss: other arithmetic.
-        outcomes: Other outcomes, which no arithmetic explains.
+        first: Description of the first difference; empty if there is none.
+        values: Number of pushes with another norm or loss, caused by different arithmetic.
+        outcomes: Number of other outcomes, which arithmetic does not explain.
     """
 
     first: str = ""
     values: int = 0
     outcomes: int = 0
 
-    def computed(self, name: Name, record: np.void, computed: Computed) -> None:
-        """Compares a push with shard 0's record of it: norm and loss tell at once whether it is the same gradient."""
+    def compare_gradient(self, name: Name, record: np.void, computed: Computed) -> None:
+        """Compare the norm, loss and samples of a push with the record of shard 0."""
         for what, found in (("norm", computed.norm), ("loss", computed.loss), ("samples", computed.samples)):
             was = record[what].item()
             if found == was or (np.isnan(found) and np.isnan(was)):
                 continue
             self.values += 1
             self.first = self.first or (
-                f"the {what} of {who(name)} (epoch {record['epoch']}, positions {record['start']} to {record['stop']}, "
-                f"from version {record['base_version']}) is {was!r} in the record and {found!r} done again"
+                f"the {what} of {push_text(name)} (epoch {record['epoch']}, positions {record['start']} to "
+                f"{record['stop']}, from version {record['base_version']}) is {was!r} in the record and {found!r} in "
+                "the replay"
             )
             return
 
-    def concluded(self, where: str, record: np.void | None, push: Push, result: Result) -> None:
-        """Compares an outcome with the record that stands in its place; None if there is none."""
+    def compare_outcome(self, where: str, record: np.void | None, push: Push, result: Result) -> None:
+        """Compare an outcome with the record at the same place of the trace, or None if the trace has ended."""
         name = (push.worker, push.incarnation, push.seq)
         if record is None:
             self.outcomes += 1
-            self.first = self.first or f"{where} is of {who(name)}; the trace ends before it"
+            self.first = self.first or f"{where} is of {push_text(name)}; the trace ends before it"
             return
         done: dict[str, int | float] = {
             "worker": push.worker,
@@ -74,17 +78,19 @@ class Differences:
             "learning_rate": result.learning_rate,
             "reason": REASONS.index(result.reason),
         }
-        differing = [f"{key} {record[key]}, done again {value}" for key, value in done.items() if record[key] != value]
+        differing = [
+            f"{key} {record[key]}, in the replay {value}" for key, value in done.items() if record[key] != value
+        ]
         if differing:
             self.outcomes += 1
-            self.first = self.first or f"{where} ({who(name)}): {'; '.join(differing)}"
+            self.first = self.first or f"{where} ({push_text(name)}): {'; '.join(differing)}"
 
     def missing(self, where: str, name: Name) -> None:
-        """Notes a record of a push that has not been done again."""
+        """Count a record of a push that the replay does not contain."""
         self.outcomes += 1
-        self.first = self.first or f"{where} is of {who(name)}; there is no such call"
+        self.first = self.first or f"{where} is of {push_text(name)}; there is no such call"
 
 
-def who(name: Name) -> str:
-    """A push in words."""
+def push_text(name: Name) -> str:
+    """Return a description of a push for messages."""
     return f"push {name[2]} of worker {name[0]}, incarnation {name[1]}"

@@ -1,4 +1,4 @@
-"""A recorded run, read from its directory; what cannot be replayed is refused by name."""
+"""Reads a recorded run from its directory, and rejects runs that cannot be replayed with the reason."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ Life = tuple[int, int]  # worker, incarnation
 
 
 class CannotReplay(Exception):
-    """The run cannot be replayed; the message says why, and what to do."""
+    """The run cannot be replayed; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a run left behind.
+    """The content of the directory of a recorded run.
 
     Attributes:
-        path: Its directory.
-        settings: Of the job.
-        layout: Of the flat vector.
-        initial: `float32[n + m]`, version 0.
-        traces: Of each shard.
-        calls: On each shard.
-        facts: Of every worker's incarnation.
-        checksum: Of the data.
+        path: The directory.
+        settings: Settings of the job.
+        layout: Layout of the flat vector.
+        initial: Weights `float32[n + m]` of version 0.
+        traces: The trace of each shard.
+        calls: The calls on each shard.
+        facts: The environment of each incarnation of a worker.
+        checksum: Checksum of the data.
     """
 
     path: Path
@@ -60,10 +60,10 @@ class Recorded:
 
 
 def read_run(path: Path) -> Recorded:
-    """Reads what a run left behind.
+    """Read a recorded run.
 
     Raises:
-        CannotReplay: It is no run, it is of a kind that cannot be replayed, or something is missing or damaged.
+        CannotReplay: The directory is not that of a run, the run cannot be replayed, or a file is missing or damaged.
     """
     config = _json(path / "config.json")
     try:
@@ -71,8 +71,8 @@ def read_run(path: Path) -> Recorded:
         facts = {tuple(life): group["facts"] for group in config["workers"] for life in group["lives"]}
         checksum = str(config["data"]["checksum"])
     except (KeyError, TypeError, ValidationError) as error:
-        raise CannotReplay(f"{path / 'config.json'} must hold the settings of a recorded run: {error}") from error
-    refuse(settings, _json(path / "summary.json"))
+        raise CannotReplay(f"{path / 'config.json'} must contain the settings of a recorded run: {error}") from error
+    check_replayable(settings, _json(path / "summary.json"))
     layout, initial = _initial(path, settings)
     shards = range(settings.shards)
     return Recorded(
@@ -83,40 +83,40 @@ def read_run(path: Path) -> Recorded:
     )  # fmt: skip
 
 
-def refuse(settings: ServerSettings, summary: dict[str, Any]) -> None:
-    """Raises CannotReplay if a job of that kind cannot be replayed."""
+def check_replayable(settings: ServerSettings, summary: dict[str, Any]) -> None:
+    """Raise CannotReplay if a job with these settings and this summary cannot be replayed."""
     reason = next(_reasons(settings, summary), None)
     if reason:
         raise CannotReplay(f"a run to be replayed {reason}")
 
 
 def _reasons(settings: ServerSettings, summary: dict[str, Any]) -> Iterator[str]:
-    """Why not, each as what must hold and what was received."""
+    """Yield the reasons why a job cannot be replayed: what must hold and what was received."""
     if settings.script:
-        yield "must be one of `downpour train`; this is a script's, whose model and data are not recorded."
+        yield "must be a run of `downpour train`; this is a run of a script, whose model and data are not recorded."
     if settings.codec != "float32":
         yield (
-            f"must have pushed with --codec float32; this one has {settings.codec}, whose rounding and left-over "
-            "stay in the worker and are not recorded."
+            f"must use --codec float32; this one uses {settings.codec}, whose rounding errors stay in the worker and "
+            "are not recorded."
         )
     if consistency_of(settings.mode).payload == "replica":
-        yield f"must leave no weights to the workers, which are not recorded; this one ran in --mode {settings.mode}."
+        yield f"must keep all weights on the servers; in --mode {settings.mode}, the workers' weights are not recorded."
     if (settings.fetch_every or settings.push_every) != settings.push_every:
         yield (
-            f"must have pulled with every push; this one has --push-every {settings.push_every} and --fetch-every "
-            f"{settings.fetch_every}: weights that workers step to by themselves between two pushes are not recorded."
+            f"must pull with every push; this one uses --push-every {settings.push_every} and --fetch-every "
+            f"{settings.fetch_every}, and the weights of local steps across pushes are not recorded."
         )
     if settings.record == "off":
-        yield "must have been recorded; this one ran with --record off."
+        yield "must be recorded; this one ran with --record off."
     if summary.get("generation", 1) > 1:
         yield (
-            f"must be one life of its servers; this one was resumed, or a server of it died, "
-            f"{summary['generation'] - 1} times: what happened after its last cut is not in the record."
+            f"must not be resumed; this one was resumed, or one of its servers died, {summary['generation'] - 1} "
+            "times, and the pushes after the checkpoint are not in the record."
         )
     if summary.get("partial_pushes"):
         yield (
-            f"must have every push on all shards; in this one a worker died between them, {summary['partial_pushes']} "
-            "times, and what it had pulled from the others is not recorded."
+            f"must apply every push on all shards; in this one, {summary['partial_pushes']} pushes of workers that "
+            "died reached only some shards."
         )
 
 
@@ -125,7 +125,7 @@ def _json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise CannotReplay(
-            f"RUN_DIR must be the directory of a run that has ended, with its config.json and summary.json: {error}"
+            f"RUN_DIR must be the directory of a run that has ended, with config.json and summary.json: {error}"
         ) from error
     if not isinstance(content, dict):
         raise CannotReplay(f"{path} must be a JSON object; it is not.")
@@ -136,8 +136,8 @@ def _initial(path: Path, settings: ServerSettings) -> tuple[Layout, np.ndarray]:
     file = path / "initial.safetensors"
     if not file.exists():
         raise CannotReplay(
-            f"a run to be replayed must have been recorded; in {path} there is no initial.safetensors. With --record "
-            f"auto, models of more than {calls.LARGEST_RECORDED:,} weights are not: say --record on."
+            f"a run to be replayed must be recorded; {path} has no initial.safetensors. With --record auto, models "
+            f"with more than {calls.LARGEST_RECORDED:,} weights are not recorded; train with --record on."
         )
     try:
         with safe_open(file, framework="numpy") as content:
@@ -145,10 +145,10 @@ def _initial(path: Path, settings: ServerSettings) -> tuple[Layout, np.ndarray]:
             vectors = {name: content.get_tensor(name) for name in content.keys()}
         layout = Layout.of((name, tuple(shape), section) for name, shape, section in json.loads(metadata["layout"]))
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, InvalidRequest) as error:
-        raise CannotReplay(f"{file} must hold the initial weights of a run; it does not: {error}") from error
+        raise CannotReplay(f"{file} must contain the initial weights of a run: {error}") from error
     initial = np.concatenate([vectors.get(name, np.empty(0, np.float32)) for name in (TRAINED, STATE)])
     if metadata.get("format") != FORMAT or initial.dtype != np.float32 or initial.shape != (layout.size,):
-        raise CannotReplay(f"{file} must hold {layout.size:,} float32 as {FORMAT!r}; it holds {initial.shape}.")
+        raise CannotReplay(f"{file} must contain {layout.size:,} float32 as {FORMAT!r}; received {initial.shape}.")
     return layout, initial
 
 
@@ -156,7 +156,7 @@ def _records(path: Path, dtype: np.dtype[Any]) -> np.ndarray:
     try:
         records: np.ndarray = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise CannotReplay(f"{path} must be there and whole: {error}") from error
+        raise CannotReplay(f"{path} must exist and be complete: {error}") from error
     if records.dtype != dtype or records.ndim != 1:
-        raise CannotReplay(f"{path} must hold records of {dtype.names}; it holds {records.dtype.names}.")
+        raise CannotReplay(f"{path} must contain records of {dtype.names}; received {records.dtype.names}.")
     return records

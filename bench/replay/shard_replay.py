@@ -1,4 +1,4 @@
-"""One shard of a recorded job, made anew, on its way through its calls."""
+"""The replay of one shard: the recorded calls are repeated on a new shard with the same settings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 
-from downpour.bench.replay.differences import Differences, Name, who
+from downpour.bench.replay.differences import Differences, Name, push_text
 from downpour.bench.replay.record import Recorded
 from downpour.ps.core.apply import UpdateOptions
 from downpour.ps.core.buffers import Buffer
@@ -20,25 +20,25 @@ from downpour.ps.trace.call_log import Call
 
 
 class RecordBroken(Exception):
-    """The record contradicts itself, so that it cannot be followed to the end; the message says where."""
+    """The record contradicts itself and cannot be replayed to its end; the message says where."""
 
 
-class Line:
-    """A shard, the calls on it, its trace, and the versions that pushes to come were computed from.
+class ShardReplay:
+    """A shard, the recorded calls, its trace, and the versions that the remaining pushes were computed from.
 
     Attributes:
-        shard: As a server makes it.
-        stop: Calls to make.
-        at: Calls made.
+        shard: The shard, built as a server builds it.
+        stop: Number of calls to repeat.
+        at: Number of calls repeated so far.
     """
 
     def __init__(self, recorded: Recorded, number: int, differences: Differences) -> None:
-        """At version 0.
+        """Build the shard at version 0.
 
         Args:
             recorded: The run.
-            number: Of the shard.
-            differences: Told of every outcome and its record.
+            number: Number of the shard.
+            differences: Receives every outcome and its record.
 
         Raises:
             RecordBroken: A push has two records.
@@ -56,27 +56,29 @@ class Line:
         self.at, self.stop = 0, len(self._calls)
 
     def begin(self, known: set[Name], whole: bool) -> None:
-        """Keeps to the pushes that all traces know: a run that was broken off may have some more at its end.
+        """Restrict the replay to the pushes that all traces contain; an interrupted run may have more at its end.
 
         Args:
-            known: Those pushes.
-            whole: Whether there may be no others.
+            known: The pushes that all traces contain.
+            whole: Whether other pushes are an error.
 
         Raises:
-            RecordBroken: There are.
+            RecordBroken: There are other pushes, although `whole` is set.
         """
         for at, name in enumerate(self.pushes):
             if name is not None and name not in known:
                 if whole:
                     where = f"call {at} on shard {self._number}"
-                    raise RecordBroken(f"every push must be in the traces of all shards; {who(name)}, {where}, is not")
+                    raise RecordBroken(
+                        f"every push must be in the traces of all shards; {push_text(name)}, {where}, is not"
+                    )
                 self.stop = at
                 break
         self._needed.update(int(self.record(name)["base_version"]) for name in known)
         self._keep()
 
     def end(self) -> None:
-        """Compares what the trace has beyond the last outcome with nothing."""
+        """Count a record of the trace after the last outcome as a difference."""
         if self._concluded < len(self._trace):
             record = self._trace[self._concluded]
             where = f"record {self._concluded} of shard {self._number}'s trace"
@@ -84,23 +86,23 @@ class Line:
 
     @property
     def pushes(self) -> list[Name | None]:
-        """Which push each call is; None where it is another."""
+        """The push of each call; None for calls of another kind."""
         names, kinds = names_of(self._calls), self._calls["call"].tolist()
         return [name if kind == Call.PUSH else None for name, kind in zip(names, kinds, strict=True)]
 
     @property
     def names(self) -> set[Name]:
-        """Pushes in the trace."""
+        """The pushes in the trace."""
         return set(self._records)
 
     def record(self, name: Name) -> np.void:
-        """The record of a push."""
+        """Return the record of a push."""
         record: np.void = self._trace[self._records[name]]
         return record
 
     @property
     def next_push(self) -> Name | None:
-        """The push that the next call is; None if it is another."""
+        """The push of the next call; None if the call is of another kind."""
         record = self._calls[self.at]
         if record["call"] != Call.PUSH:
             return None
@@ -109,7 +111,7 @@ class Line:
     # ------------------------------------------------------------------ calls
 
     def call(self) -> None:
-        """Makes the next call, which is no push."""
+        """Repeat the next call, which is not a push."""
         record, shard = self._calls[self.at], self.shard
         call, worker = Call(int(record["call"])), int(record["worker"])
         if call in (Call.JOIN, Call.JOIN_RESTING):
@@ -123,7 +125,7 @@ class Line:
         self._made()
 
     def push(self, push: Push, part: np.ndarray) -> None:
-        """Makes the next call, which is this push of `float32[n + m]`."""
+        """Repeat the next call, which is a push of `part`, the shard's part of the vector."""
         self.shard.push(push, part)
         self._made()
 
@@ -134,12 +136,12 @@ class Line:
     # ------------------------------------------------------------------ versions
 
     def base(self, version: int) -> np.ndarray | None:
-        """The weights of a version that a push to come was computed from; None if they are not there yet."""
+        """Return the weights of a version that a remaining push was computed from; None if not reached yet."""
         held = self._held.get(version)
         return held.array if held else None
 
     def used(self, version: int) -> None:
-        """One push less is to come that was computed from a version."""
+        """Count a push computed from a version; after the last one, its weights are released."""
         self._needed[version] -= 1
         if not self._needed[version]:
             self.shard.release(self._held.pop(version))
@@ -153,11 +155,11 @@ class Line:
         index, self._concluded = self._concluded, self._concluded + 1
         record = self._trace[index] if index < len(self._trace) else None
         where = f"record {index} of shard {self._number}'s trace"
-        self._differences.concluded(where, record, push, result)
+        self._differences.compare_outcome(where, record, push, result)
 
 
 def shard_of(recorded: Recorded, number: int) -> Shard:
-    """A shard as a server with the run's settings makes it, at version 0."""
+    """Build a shard at version 0, as a server with the run's settings builds it."""
     settings, part = recorded.settings, recorded.layout.cut(recorded.settings.shards)[number]
     state = recorded.initial[recorded.layout.trained :] if part.state else recorded.initial[:0]
     return Shard(
@@ -174,12 +176,12 @@ def shard_of(recorded: Recorded, number: int) -> Shard:
 
 
 def since_begin(calls: np.ndarray) -> np.ndarray:
-    """The calls since the weights were set that training began from: a worker that set others may have died."""
+    """Return the calls after the initial weights were set for the last time; a worker that set others may have died."""
     begins = np.flatnonzero(calls["call"] == Call.BEGIN)
     return calls[begins[-1] + 1 :] if len(begins) else calls
 
 
 def names_of(records: np.ndarray) -> list[Name]:
-    """Worker, incarnation and seq of every record."""
+    """Return worker, incarnation and seq of every record."""
     columns = (records[key].tolist() for key in ("worker", "incarnation", "seq"))
     return list(zip(*columns, strict=True))

@@ -1,7 +1,7 @@
-"""Does a recorded job again: the same calls on the same shards, with gradients computed anew from the same versions.
+"""Repeats a recorded job: the same calls on new shards, with gradients computed again from the same versions.
 
-Knows no TensorFlow: whoever computes the gradients is given. Shards move on in turns, each as far as it can: a push
-needs the weights of all of them at its base versions, as its worker did.
+This module does not import TensorFlow; the function that computes gradients is an argument. The shards advance in
+turns, each as far as possible: a push needs the weights of all shards at its base versions, as it did for its worker.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from downpour.bench.replay.differences import Computed, Differences, Name, who
+from downpour.bench.replay.differences import Computed, Differences, Name, push_text
 from downpour.bench.replay.record import CannotReplay, Recorded
-from downpour.bench.replay.shard_replay import Line, RecordBroken, names_of
+from downpour.bench.replay.shard_replay import RecordBroken, ShardReplay, names_of
 from downpour.protos.errors import DownpourError
 from downpour.ps.core.buffers import Buffer
 from downpour.ps.core.push import Outcome, Push
@@ -21,104 +21,105 @@ Compute = Callable[[np.void, np.ndarray], Computed]  # shard 0's record of a pus
 
 
 class Replay:
-    """The shards of a recorded job, made anew.
+    """The replay of all shards of a recorded job.
 
     Attributes:
-        differences: From the record.
-        pushes: Computed so far.
+        differences: The differences from the record.
+        pushes: Number of pushes computed so far.
     """
 
     def __init__(self, recorded: Recorded, compute: Compute, until: int | None = None) -> None:
-        """Makes no call yet.
+        """Build a replay that has not repeated any call yet.
 
         Args:
             recorded: The run.
             compute: Computes a push again.
-            until: Version of shard 0 to stop at (default: the end). The other shards stop after the last push that
-                this version contains.
+            until: Version of shard 0 at which to stop (default: the end of the run). The other shards stop after the
+                last push that this version contains.
 
         Raises:
-            RecordBroken: Shard 0 never had that version; or, without one, a push is not in all traces.
+            CannotReplay: Shard 0 never had the version `until`.
+            RecordBroken: A push is missing in a trace, and `until` is None.
         """
         self.differences, self.pushes = Differences(), 0
         self._recorded, self._compute, self._until = recorded, compute, until
         self._slices = recorded.layout.cut(recorded.settings.shards)
-        self._lines = [Line(recorded, number, self.differences) for number in range(len(self._slices))]
-        self._computed: dict[Name, tuple[Computed, int]] = {}  # with the shards that have not had it yet
+        self._replays = [ShardReplay(recorded, number, self.differences) for number in range(len(self._slices))]
+        self._computed: dict[Name, tuple[Computed, int]] = {}  # with the number of shards that still need it
         self._flat = np.empty(recorded.layout.size, np.float32)
-        self._target: Buffer | None = None  # shard 0 at the version to stop at
-        known = set.intersection(*(line.names for line in self._lines))
-        for line in self._lines:
-            line.begin(known, whole=until is None)
+        self._target: Buffer | None = None  # weights of shard 0 at the version `until`
+        known = set.intersection(*(replay.names for replay in self._replays))
+        for replay in self._replays:
+            replay.begin(known, whole=until is None)
         if until is not None:
             self._shorten(until)
         self._look()
 
     @property
     def versions(self) -> list[int]:
-        """Of every shard's weights."""
-        versions = [line.shard.version for line in self._lines]
+        """The version of every shard's weights."""
+        versions = [replay.shard.version for replay in self._replays]
         return versions if self._until is None else [self._until, *versions[1:]]
 
     @property
     def weights(self) -> np.ndarray:
-        """`float32[n + m]`, as far as it has come."""
-        buffers = [line.shard.pull()[0] for line in self._lines]
+        """A copy of the current weights `float32[n + m]`."""
+        buffers = [replay.shard.pull()[0] for replay in self._replays]
         return self._joined([(self._target or buffers[0]).array, *(buffer.array for buffer in buffers[1:])]).copy()
 
     def run(self, progress: Callable[[int], None] = lambda pushes: None) -> None:
-        """Makes all calls; `progress` is told of the pushes computed so far.
+        """Repeat all calls; `progress` receives the number of pushes computed so far.
 
         Raises:
             RecordBroken: A push was computed from a version that its shard does not reach.
         """
         while not self._done():
-            before = [line.at for line in self._lines]
-            for number, line in enumerate(self._lines):
-                self._move_on(number, line, progress)
-            if before == [line.at for line in self._lines]:
+            before = [replay.at for replay in self._replays]
+            for number, replay in enumerate(self._replays):
+                self._move_on(number, replay, progress)
+            if before == [replay.at for replay in self._replays]:
                 raise RecordBroken(self._stuck())
         if self._until is None:
-            for line in self._lines:
-                line.end()
+            for replay in self._replays:
+                replay.end()
 
     # ------------------------------------------------------------------ calls
 
-    def _move_on(self, number: int, line: Line, progress: Callable[[int], None]) -> None:
-        """Makes calls on a shard until it has to wait for another."""
+    def _move_on(self, number: int, replay: ShardReplay, progress: Callable[[int], None]) -> None:
+        """Repeat calls on a shard until it has to wait for another shard."""
         try:
-            while line.at < line.stop and not self._done() and self._call(number, line):
+            while replay.at < replay.stop and not self._done() and self._call(number, replay):
                 progress(self.pushes)
         except (DownpourError, ValueError) as error:
-            raise RecordBroken(f"call {line.at} on shard {number} cannot be made again: {error}") from error
+            raise RecordBroken(f"call {replay.at} on shard {number} cannot be repeated: {error}") from error
 
-    def _call(self, number: int, line: Line) -> bool:
-        """Makes a shard's next call; False if the weights for it are not there yet."""
-        name = line.next_push
+    def _call(self, number: int, replay: ShardReplay) -> bool:
+        """Repeat a shard's next call; return False if the weights for it are not available yet."""
+        name = replay.next_push
         if name is None:
-            line.call()
+            replay.call()
         else:
             computed = self._push_of(name)
             if computed is None:
                 return False
-            line.push(_push(name, line.record(name), computed), self._part(number, computed.vector))
+            replay.push(_push(name, replay.record(name), computed), self._part(number, computed.vector))
         self._look()
         return True
 
     def _push_of(self, name: Name) -> Computed | None:
-        """A push, computed when the first shard comes to it; None if the weights for it are not there yet."""
+        """Return a push, computed when the first shard needs it, or None if its weights are not available yet."""
         if name not in self._computed:
             versions = self._bases(name)
-            bases = [line.base(version) for line, version in zip(self._lines, versions, strict=True)]
+            bases = [replay.base(version) for replay, version in zip(self._replays, versions, strict=True)]
             arrays = [base for base in bases if base is not None]
             if len(arrays) < len(bases):
                 return None
-            record = self._lines[0].record(name)
+            record = self._replays[0].record(name)
             computed = self._compute(record, self._joined(arrays))
-            self.differences.computed(name, record, computed)
-            for line, version in zip(self._lines, versions, strict=True):
-                line.used(version)
-            self._computed[name] = computed, len(self._lines)
+            self.differences.compare_gradient(name, record, computed)
+            for replay, version in zip(self._replays, versions, strict=True):
+                replay.used(version)
+            self._computed[name] = computed, len(self._replays)
             self.pushes += 1
         computed, left = self._computed.pop(name)
         if left > 1:
@@ -126,10 +127,10 @@ class Replay:
         return computed
 
     def _bases(self, name: Name) -> list[int]:
-        return [int(line.record(name)["base_version"]) for line in self._lines]
+        return [int(replay.record(name)["base_version"]) for replay in self._replays]
 
     def _joined(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
-        """The flat vector `float32[n + m]` of every shard's part; valid until the next call."""
+        """Return the flat vector `float32[n + m]` of all shards' parts, which is valid until the next call."""
         if len(arrays) == 1:
             return arrays[0]
         for part, array in zip(self._slices, arrays, strict=True):
@@ -138,7 +139,7 @@ class Replay:
         return self._flat
 
     def _part(self, number: int, vector: np.ndarray) -> np.ndarray:
-        """What a shard gets of a push."""
+        """Return a shard's part of a push."""
         if len(self._slices) == 1:
             return vector
         part = self._slices[number]
@@ -148,13 +149,13 @@ class Replay:
     # ------------------------------------------------------------------ where it ends
 
     def _done(self) -> bool:
-        first, *others = self._lines
+        first, *others = self._replays
         reached = first.at == first.stop if self._until is None else self._target is not None
-        return reached and all(line.at == line.stop for line in others)
+        return reached and all(replay.at == replay.stop for replay in others)
 
     def _look(self) -> None:
-        """Holds the version to stop at once shard 0 has it: it may have to go on for the other shards' sake."""
-        shard = self._lines[0].shard
+        """Keep the weights of shard 0 at the version `until`, because it may have to continue for the other shards."""
+        shard = self._replays[0].shard
         if self._target is None and shard.version == self._until:
             self._target, _ = shard.pull()
 
@@ -165,24 +166,24 @@ class Replay:
         if not 0 <= until <= newest:
             raise CannotReplay(f"--until must be a version that the run had, 0 to {newest:,}; received {until:,}.")
         contained = set(names_of(applied[applied["version"] <= until]))
-        for line in self._lines[1:]:
-            last = max((at for at, name in enumerate(line.pushes) if name in contained), default=-1)
-            line.stop = min(line.stop, last + 1)
+        for replay in self._replays[1:]:
+            last = max((at for at, name in enumerate(replay.pushes) if name in contained), default=-1)
+            replay.stop = min(replay.stop, last + 1)
 
     def _stuck(self) -> str:
-        versions = [line.shard.version for line in self._lines]
-        for number, line in enumerate(self._lines):
-            name = line.next_push if line.at < line.stop else None
+        versions = [replay.shard.version for replay in self._replays]
+        for number, replay in enumerate(self._replays):
+            name = replay.next_push if replay.at < replay.stop else None
             if name is not None:
                 return (
-                    f"{who(name)} was computed from versions {self._bases(name)} of the shards, which cannot be had: "
-                    f"done again, they are at {versions} before it, call {line.at} on shard {number}"
+                    f"{push_text(name)}, call {replay.at} on shard {number}, was computed from versions "
+                    f"{self._bases(name)} of the shards, but in the replay the shards are at {versions} before it"
                 )
-        return f"version {self._until} was not reached; shards are at {versions}"
+        return f"version {self._until} was not reached; the shards are at {versions}"
 
 
 def _push(name: Name, record: np.void, computed: Computed) -> Push:
-    """What the worker said of its push to the shard whose record it is."""
+    """Return the push with which the worker reached the shard of this record."""
     return Push(
         *name,
         base_version=int(record["base_version"]),

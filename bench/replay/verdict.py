@@ -1,4 +1,4 @@
-"""How a replay compares with the run that it repeats, for a person and for a program."""
+"""The verdict on a replay, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import numpy as np
 from downpour.bench.replay.record import Recorded
 from downpour.bench.replay.shards import Replay
 
-TOLERANCE = 1e-3  # of the way from the initial weights, where bits cannot be expected
+TOLERANCE = 1e-3  # relative to the distance from the initial weights, if equal bits cannot be expected
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Two vectors compared.
+    """The comparison of two weight vectors.
 
     Attributes:
-        differing: Elements with other bits.
-        largest: Of the differences.
-        relative: Norm of the difference over that of the way from the initial weights.
+        differing: Number of elements with different bits.
+        largest: The largest absolute difference.
+        relative: Norm of the difference, divided by the distance from the initial weights.
     """
 
     differing: int
@@ -31,7 +31,7 @@ class Weights:
 
     @classmethod
     def of(cls, found: np.ndarray, expected: np.ndarray, initial: np.ndarray) -> Weights:
-        """Compares `float32[n + m]` with what it has to be."""
+        """Compare weights `float32[n + m]` with the expected ones."""
         differing = int(np.count_nonzero(found.view(np.uint32) != expected.view(np.uint32)))
         if not differing:
             return cls(0, 0.0, 0.0)
@@ -41,40 +41,40 @@ class Weights:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a replay compares with its record.
+    """The comparison of a replay with its record.
 
     Attributes:
-        replay: As it ended.
-        weights: The last ones beside the run's; None if it stopped before.
-        doubts: Why bits cannot be expected.
+        replay: The finished replay.
+        weights: The comparison of the final weights; None if the replay stopped earlier.
+        nondeterminism: Reasons why equal bits cannot be expected.
     """
 
     replay: Replay
     weights: Weights | None
-    doubts: Sequence[str]
+    nondeterminism: Sequence[str]
 
     @property
     def exact(self) -> bool:
-        """Whether everything is the same, bit for bit."""
+        """Whether all bits are equal."""
         differences = self.replay.differences
         return not differences.values and not differences.outcomes and not (self.weights and self.weights.differing)
 
     @property
     def passed(self) -> bool:
-        """Exact; or, where bits cannot be expected, with the same outcomes and within the tolerance."""
+        """Whether all bits are equal or, if that cannot be expected, the outcomes are and the weights are close."""
         if self.exact:
             return True
         near = self.weights is None or self.weights.relative <= TOLERANCE
-        return bool(self.doubts) and near and not self.replay.differences.outcomes
+        return bool(self.nondeterminism) and near and not self.replay.differences.outcomes
 
 
 def report(verdict: Verdict, recorded: Recorded, path: Path | None) -> str:
-    """The verdict for a person."""
+    """Return the verdict as text."""
     again, size = verdict.replay, f"{len(recorded.initial):,}"
     shards = "1 shard" if len(again.versions) == 1 else f"{len(again.versions)} shards"
     workers = len({worker for worker, _ in recorded.facts})
     lines = [
-        f"{again.pushes:,} pushes of {workers} workers, {shards}, mode {recorded.settings.mode}: done again up to "
+        f"{again.pushes:,} pushes of {workers} workers, {shards}, mode {recorded.settings.mode}: repeated up to "
         f"version {again.versions[0]:,}",
         *_differences(verdict),
     ]
@@ -82,16 +82,16 @@ def report(verdict: Verdict, recorded: Recorded, path: Path | None) -> str:
     if weights is not None and weights.differing:
         lines.append(
             f"final weights: {weights.differing:,} of {size} differ, by at most {weights.largest:.3g}; "
-            f"{weights.relative:.3g} of the way from the initial weights"
+            f"{weights.relative:.3g} of the distance from the initial weights"
         )
     elif weights is not None:
         lines.append(f"final weights: all {size} identical, bit for bit")
-    if not verdict.exact and verdict.doubts:
-        found = "that holds" if verdict.passed else "that does not hold"
+    if not verdict.exact and verdict.nondeterminism:
+        found = "this holds" if verdict.passed else "this does not hold"
         lines += [
-            "bits cannot be expected:",
-            *(f"  {doubt}" for doubt in verdict.doubts),
-            f"weights may then differ by {TOLERANCE:g} of the way, outcomes not at all: {found}",
+            "equal bits cannot be expected:",
+            *(f"  {reason}" for reason in verdict.nondeterminism),
+            f"weights may differ by {TOLERANCE:g} of the distance from the initial weights, outcomes must not: {found}",
         ]
     if path is not None:
         lines.append(f"weights at versions {again.versions} of the shards: {path}")
@@ -109,7 +109,7 @@ def _differences(verdict: Verdict) -> list[str]:
 
 
 def as_json(verdict: Verdict, recorded: Recorded, path: Path | None, wall_s: float) -> str:
-    """The verdict for a program."""
+    """Return the verdict as JSON."""
     again, weights = verdict.replay, verdict.weights
     content = {
         "run": str(recorded.path),
@@ -126,7 +126,7 @@ def as_json(verdict: Verdict, recorded: Recorded, path: Path | None, wall_s: flo
         "largest_difference": weights and weights.largest,
         "relative_difference": weights and weights.relative,
         "tolerance": TOLERANCE,
-        "doubts": list(verdict.doubts),
+        "nondeterminism": list(verdict.nondeterminism),
         "saved": str(path) if path else None,
         "wall_s": wall_s,
     }

@@ -1,4 +1,4 @@
-"""The workers of a recorded run, all in this process: each push is computed as its worker did, by the same code."""
+"""Computes the pushes of a recorded run again in this process, with the code that its workers ran."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from downpour.worker.exchange.client import Pulled, Samples
 from downpour.worker.train.lease_steps import LeaseSteps
 from downpour.worker.train.push_plan import PushPlan
 
-TRIED = 3  # pushes of each compiled form that are computed twice
+REPEATED = 3  # pushes of each compiled form that are computed twice, to detect nondeterminism
 
 
 class OnePush:
@@ -61,20 +61,20 @@ class Workers:
     """Computes the pushes of a recorded run again.
 
     Attributes:
-        model: The run's model.
-        doubts: Why bits may differ: what is not deterministic, or not as it was.
+        model: The model of the run.
+        nondeterminism: Reasons why bits may differ: nondeterministic kernels, or an environment that has changed.
     """
 
     def __init__(self, recorded: Recorded, model: str | None = None, dataset: str | None = None) -> None:
-        """Builds the model and loads the data, as a worker does.
+        """Build the model and load the data, as a worker does.
 
         Args:
             recorded: The run.
-            model: `module:function` to build it with (default: the run's).
-            dataset: Path of its data (default: the run's).
+            model: `module:function` that returns the model (default: that of the run).
+            dataset: Path of the data (default: that of the run).
 
         Raises:
-            CannotReplay: Model or data are not those of the run, or its workers were not alike.
+            CannotReplay: The model or the data are not those of the run, or its workers had different environments.
         """
         settings, self._facts = recorded.settings, recorded.facts
         threads = int(_only(self._facts, "threads", "1"))
@@ -85,7 +85,7 @@ class Workers:
             self._dataset = load(dataset or settings.dataset)
             self.model = build(model or settings.model, self._dataset.input_shape, self._dataset.classes)
         except (DatasetError, ModelError) as error:
-            raise CannotReplay(f"the model and the data of the run are needed again: {error}") from error
+            raise CannotReplay(f"the model and the data of the run must be available: {error}") from error
         _check(recorded, layout_of(self.model), self._dataset)
         self._job = pb.JobDescription(
             mode=settings.mode, push_every=settings.push_every, fetch_every=settings.push_every,
@@ -99,42 +99,42 @@ class Workers:
         most = self._plan.push_every
         self._local = LocalSteps(self._gradient, settings.effective_learning_rate, most) if most > 1 else None
         self._link, self._courses, self._tried = OnePush(), dict[int, LeaseSteps](), dict[bool, int]()
-        self.doubts = [*differing(self._facts), *_threads(threads)]
+        self.nondeterminism = [*differing(self._facts), *_threads(threads)]
 
     def __call__(self, record: np.void, flat: np.ndarray) -> Computed:
-        """Computes a push again.
+        """Compute a push again.
 
         Args:
-            record: Of shard 0's trace.
+            record: The record of the push in the trace of shard 0.
             flat: Weights `float32[n + m]` that it was computed from.
         """
         xla = self._use(record)
         computed = self._compute(record, flat)
-        if self._tried.get(xla, 0) < TRIED:
+        if self._tried.get(xla, 0) < REPEATED:
             self._tried[xla] = self._tried.get(xla, 0) + 1
             self._try_again(record, flat, computed)
         return computed
 
     def held(self, flat: np.ndarray) -> np.ndarray:
-        """Weights `float32[n + m]` as the model's variables hold them, of whatever type those are."""
+        """Return weights `float32[n + m]` after conversion to the types of the model's variables and back."""
         write_weights(self.model, flat)
         return read_weights(self.model)
 
     def saved(self, path: Path) -> np.ndarray:
-        """The weights `float32[n + m]` of a `.keras` file of this model.
+        """Return the weights `float32[n + m]` of a `.keras` file of this model.
 
         Raises:
-            CannotReplay: It is none.
+            CannotReplay: The file does not contain weights of this model.
         """
-        # Keras and HDF5 raise nearly anything on a damaged file.
+        # Keras and HDF5 raise exceptions of many types for a damaged file.
         try:
             self.model.load_weights(path)
         except Exception as error:
-            raise CannotReplay(f"{path} must hold the run's final weights: {type(error).__name__}: {error}") from error
+            raise CannotReplay(f"{path} must contain the final weights: {type(error).__name__}: {error}") from error
         return read_weights(self.model)
 
     def save(self, flat: np.ndarray, path: Path) -> None:
-        """Writes the model with these weights `float32[n + m]` as a `.keras` file."""
+        """Write the model with the weights `float32[n + m]` as a `.keras` file."""
         write_weights(self.model, flat)
         if self.model.optimizer is not None:  # Keras warns when it loads an optimizer that was saved unbuilt
             self.model.optimizer.build(self.model.trainable_variables)
@@ -143,11 +143,13 @@ class Workers:
     # ------------------------------------------------------------------ one push
 
     def _use(self, record: np.void) -> bool:
-        """Takes the compiled form of the record's worker; returns whether it is XLA's."""
+        """Select the compiled form that the worker of a record used; return whether it is XLA's."""
         life: Life = (int(record["worker"]), int(record["incarnation"]))
         form = self._facts.get(life, {}).get("compiled")
         if form not in ("plain", "xla"):
-            raise CannotReplay(f"config.json must say which form worker {life[0]}, incarnation {life[1]}, compiled.")
+            raise CannotReplay(
+                f"config.json must contain the compiled form of worker {life[0]}, incarnation {life[1]}."
+            )
         (self._local or self._gradient).xla = form == "xla"
         return form == "xla"
 
@@ -169,7 +171,7 @@ class Workers:
         return self._link.computed
 
     def _try_again(self, record: np.void, flat: np.ndarray, first: Computed) -> None:
-        """Computes a push a second time: a kernel that is not deterministic gives itself away, as a rule."""
+        """Compute a push a second time, which detects most nondeterministic kernels."""
         before = [np.array(variable.value) for variable in self.model.non_trainable_variables]
         again = self._compute(record, flat)
         after = [np.array(variable.value) for variable in self.model.non_trainable_variables]
@@ -180,18 +182,18 @@ class Workers:
         ]
         if moved:
             raise CannotReplay(
-                f"a model to be replayed must keep no whole numbers of its own; a step changes {', '.join(moved)}, "
-                "which stays in the worker and is not recorded."
+                f"a model to be replayed must not keep integers of its own; a step changes {', '.join(moved)}, which "
+                "stays in the worker and is not recorded."
             )
         if again.vector.tobytes() != first.vector.tobytes():
-            kernels = ", ".join(suspects((self._local or self._gradient).function)) or "which, is not known"
-            doubt = f"the same step done twice gives other bits; kernels that are not deterministic: {kernels}"
-            if doubt not in self.doubts:
-                self.doubts.append(doubt)
+            kernels = ", ".join(suspects((self._local or self._gradient).function)) or "unknown"
+            reason = f"the same step gives different bits when it is repeated; nondeterministic kernels: {kernels}"
+            if reason not in self.nondeterminism:
+                self.nondeterminism.append(reason)
 
 
 def differing(facts: dict[Life, dict[str, str]]) -> list[str]:
-    """What is not as it was when the run was recorded, of what bits depend on."""
+    """Return the changes of the environment since the run was recorded that may change bits."""
     here = facts_here()
     found: list[str] = []
     for each in facts.values():
@@ -206,16 +208,14 @@ def differing(facts: dict[Life, dict[str, str]]) -> list[str]:
 def _threads(threads: int) -> list[str]:
     if threads == 1:
         return []
-    return [f"{threads} threads within an operation (--threads): they may add up in any order"]
+    return [f"{threads} threads within an operation (--threads) may add numbers in any order"]
 
 
 def _only(facts: dict[Life, dict[str, str]], name: str, default: str) -> str:
-    """A fact that all workers must share."""
+    """Return a fact that must be the same for all workers."""
     values = {each.get(name, default) for each in facts.values()}
     if len(values) > 1:
-        raise CannotReplay(
-            f"the workers of a run to be replayed must have the same {name}; in this one they have {sorted(values)}."
-        )
+        raise CannotReplay(f"all workers of a run to be replayed must have the same {name}; received {sorted(values)}.")
     return values.pop() if values else default
 
 
@@ -226,5 +226,5 @@ def _check(recorded: Recorded, layout: Layout, dataset: Dataset) -> None:
     if dataset.checksum != recorded.checksum:
         raise CannotReplay(
             f"the data must be those of the run, with checksum {recorded.checksum[:12]}; received {dataset.name!r} "
-            f"with {dataset.checksum[:12]}. Name the file with --dataset."
+            f"with {dataset.checksum[:12]}. Pass the file with --dataset."
         )

@@ -1,4 +1,4 @@
-"""`downpour simulate`: the server's own shard and policies in virtual time.
+"""`downpour simulate`: runs the server's shard and policies in virtual time.
 
-It may import every package.
+It may import every package of `downpour`; nothing but the benchmarks and tests imports it.
 """

@@ -1,4 +1,4 @@
-"""Benchmarks of the data plane, the update rules and a worker's step.
+"""Benchmarks of the data plane, the update rules, the codecs and a worker's step.
 
-It may import every package.
+It may import every package of `downpour`; nothing but the benchmarks and tests imports it.
 """

@@ -1,8 +1,9 @@
-"""What checkpoints cost: push-pulls per second with and without them, in turns: `downpour bench checkpoints`.
+"""`downpour bench checkpoints`: measures push-pulls per second with and without checkpoints, in turns.
 
-One server, one worker without a model that pushes as fast as it can: the worst case, for a worker that computes has
-time to spare for the thread that writes. For each size: the rates, and of the checkpoints how long pushes were held
-back for one, and how long one took from there to the disk. They are at least twenty times as far apart as that.
+One server and one worker without a model that pushes as fast as possible are the worst case: a worker that computes
+leaves time for the thread that writes. The table contains, for each size, the rates, the time for which pushes were
+delayed by a checkpoint, and the time until the checkpoint was on the disk. The interval between two checkpoints is at
+least twenty times that time.
 """
 
 from __future__ import annotations
@@ -31,37 +32,37 @@ END_S = 30.0
 
 
 class CheckpointsSettings(Settings):
-    """Measures what checkpoints cost."""
+    """Measure the cost of checkpoints."""
 
     every: str = Field("2s", description="time or updates between two checkpoints")
-    rounds: int = Field(5, ge=1, description="measurements of each kind, in turns")
-    seconds_s: float = Field(6.0, gt=0, description="length of one measurement")
-    sizes: str = Field("79510,2200000", description="numbers of weights")
-    optimizer: str = Field("adam", description="update rule; its slots are kept too")
-    transport: str = Field("auto", description="how payloads travel")
+    rounds: int = Field(5, ge=1, description="number of measurements of each kind, in turns")
+    seconds_s: float = Field(6.0, gt=0, description="duration of one measurement")
+    sizes: str = Field("79510,2200000", description="numbers of weights, separated by commas")
+    optimizer: str = Field("adam", description="optimizer, whose slots are part of the checkpoint")
+    transport: str = Field("auto", description="transport of payloads")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One measurement.
+    """The result of one measurement.
 
     Attributes:
         per_s: Push-pulls per second.
-        worst_s: The longest of them.
-        taken: Checkpoints.
-        pause_s: How long the last held pushes back.
-        took_s: What it took until it was on the disk.
+        worst_s: Time of the longest push-pull.
+        checkpoints: Number of checkpoints.
+        pause_s: Time for which the latest checkpoint delayed pushes.
+        write_s: Time until the latest checkpoint was on the disk.
     """
 
     per_s: float
     worst_s: float
-    taken: int = 0
+    checkpoints: int = 0
     pause_s: float = 0.0
-    took_s: float = 0.0
+    write_s: float = 0.0
 
 
 def measure(settings: CheckpointsSettings, size: int, every: str) -> Measured:
-    """Pushes for a while to a server of its own."""
+    """Measure push-pulls to a new server."""
     with tempfile.TemporaryDirectory(prefix="downpour-bench-") as folder:
         flags = [f"--optimizer={settings.optimizer}", "--workers=1", f"--checkpoint-every={every}"]
         flags += [f"--run-dir={folder}", "--model=bench", "--dataset=bench", "--checkpoint-keep=10000"]
@@ -97,7 +98,7 @@ def _push(settings: CheckpointsSettings, address: str, size: int) -> tuple[float
 
 
 def line(size: int, pairs: Sequence[tuple[Measured, Measured]]) -> str:
-    """One row of the table: medians over the rounds."""
+    """Return one row of the table, with medians over the rounds."""
 
     def median(which: int, name: str) -> float:
         return statistics.median(float(getattr(pair[which], name)) for pair in pairs)
@@ -106,21 +107,21 @@ def line(size: int, pairs: Sequence[tuple[Measured, Measured]]) -> str:
     return (
         f"{size:>10,} {median(0, 'per_s'):>9.1f} {median(1, 'per_s'):>9.1f} {ratio:>6.3f} "
         f"{1000 * median(0, 'worst_s'):>7.1f} ms {1000 * median(1, 'worst_s'):>6.1f} ms "
-        f"{1000 * median(1, 'pause_s'):>7.2f} ms {1000 * median(1, 'took_s'):>7.1f} ms"
+        f"{1000 * median(1, 'pause_s'):>7.2f} ms {1000 * median(1, 'write_s'):>7.1f} ms"
     )
 
 
 def main(argv: Sequence[str]) -> int:
-    """`downpour bench checkpoints`: prints a table."""
+    """Run `downpour bench checkpoints` and print a table."""
     settings = parse(CheckpointsSettings, list(argv), "downpour bench checkpoints")
     print(
         f"{'weights':>10} {'off /s':>9} {settings.every + ' /s':>9} {'ratio':>6} {'worst off':>10} {'worst on':>9} "
-        f"{'held back':>10} {'one takes':>10}"
+        f"{'delay':>10} {'write':>10}"
     )
     for size in map(int, settings.sizes.split(",")):
         pairs = [
             (measure(settings, size, "off"), measure(settings, size, settings.every)) for _ in range(settings.rounds)
         ]
         print(line(size, pairs), flush=True)
-        assert min(on.taken for _, on in pairs) >= 1, "no checkpoint was written"
+        assert min(on.checkpoints for _, on in pairs) >= 1, "no checkpoint was written"
     return 0

@@ -1,9 +1,9 @@
-"""What each codec costs and what it does to training: bytes, time, final loss.
+"""`downpour bench codecs`: measures the size and time of each codec, and the final loss of a training with it.
 
-- *ms* are one encoding with error feedback on the worker, and one decoding on the server, of one vector.
-- *loss* is that of softmax regression, 784-10, on MNIST after some steps of four simulated workers that take turns,
-  each with the gradient of the weights that it pulled four updates before; all in this process, with the project's
-  codecs, feedback and update rule.
+- The times in ms are one encoding of a vector with error feedback on the worker, and one decoding on the server.
+- The loss is that of softmax regression (784-10) on MNIST after a number of steps of four simulated workers that take
+  turns, each with a gradient of the weights that it pulled four updates before. All runs in this process, with the
+  project's codecs, error feedback and update rule.
 """
 
 from __future__ import annotations
@@ -31,11 +31,15 @@ WORKERS, BATCH, RATE = 4, 64, 0.3
 
 
 def main(argv: list[str]) -> int:
-    """Measures, prints a table, and writes `results.json`, `report.md` and a plot where asked."""
-    parser = argparse.ArgumentParser(prog="downpour bench codecs", description="Bytes, time and final loss per codec.")
+    """Measure, print a table, and write `results.json`, `report.md` and a plot if requested."""
+    parser = argparse.ArgumentParser(
+        prog="downpour bench codecs", description="Measure the size, time and final loss of each codec."
+    )
     parser.add_argument("--quick", action="store_true", help="smaller vectors, fewer steps, one seed")
-    parser.add_argument("--seed", type=int, default=0, help="of the first repeat")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write results.json, report.md and a plot here")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first repeat")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="write results.json, report.md and a plot to this folder"
+    )
     flags = parser.parse_args(argv)
     sizes = FLOATS[:2] if flags.quick else FLOATS
     seeds = range(flags.seed, flags.seed + (1 if flags.quick else 3))
@@ -57,7 +61,7 @@ def main(argv: list[str]) -> int:
 
 
 def timed(floats: int, rounds: int) -> dict[str, dict[str, Any]]:
-    """Bytes, and seconds of encoding and decoding, codec by codec in turns."""
+    """Return the size, and the times of encoding and decoding, of each codec; the codecs are measured in turns."""
     rng = np.random.default_rng(0)
     gradient, out = rng.standard_normal(floats, np.float32), np.empty(floats, np.float32)
     sides = {name: (ErrorFeedback(name, [Slice(0, floats, 0)], 0), codec_named(name)) for name in NAMES}
@@ -83,7 +87,7 @@ def timed(floats: int, rounds: int) -> dict[str, dict[str, Any]]:
 
 
 def trained(name: str, seed: int, steps: int) -> dict[str, Any]:
-    """Loss on the test set along a run."""
+    """Train with a codec and return the loss on the test set during the run."""
     data = load_dataset("mnist")
     x, y = _flat(data.x_train), data.y_train.astype(int)
     x_test, y_test = _flat(data.x_test), data.y_test.astype(int)
@@ -118,7 +122,7 @@ def _flat(images: np.ndarray) -> np.ndarray:
 
 
 def _loss_and_gradient(flat: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
-    """Mean cross-entropy of softmax regression and its gradient `float32[784·10]`."""
+    """Return the mean cross-entropy of softmax regression and its gradient `float32[784·10]`."""
     scores = x @ flat.reshape(-1, 10)
     scores -= scores.max(axis=1, keepdims=True)
     p = np.exp(scores)
@@ -131,7 +135,7 @@ def _loss_and_gradient(flat: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[
 
 
 def table(results: dict[str, Any]) -> str:
-    """The report in Markdown, without the picture."""
+    """Return the report in Markdown without the plot."""
     machine = results["machine"]
     lines = [
         f"# Codecs\n\n`{results['command']}`: {machine['cores']} cores of {machine['cpu']}, "
@@ -156,7 +160,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def plot(results: dict[str, Any], path: Path) -> bool:
-    """Draws loss against steps and against bytes; without matplotlib, nothing."""
+    """Plot the loss by steps and by bytes; return whether matplotlib is installed."""
     try:
         import matplotlib
     except ImportError:
@@ -171,7 +175,7 @@ def plot(results: dict[str, Any], path: Path) -> bool:
         left.plot(steps, losses, label=name)
         right.plot(sent, losses, label=name)
     left.set(xlabel="updates", ylabel="test loss", yscale="log", title="Softmax regression on MNIST, 4 workers in turn")
-    right.set(xlabel="MB pushed", xscale="log", title="The same against what was sent")
+    right.set(xlabel="MB pushed", xscale="log", title="The same by bytes sent")
     left.legend()
     figure.savefig(path)
     pyplot.close(figure)

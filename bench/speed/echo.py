@@ -1,6 +1,6 @@
-"""The yardsticks of a transport: raw echoes of the same bytes, each with its server in another process.
+"""The references of the transport benchmark: echoes of the same bytes, with the server in another process.
 
-An echo returns a payload when all of it is there, as a push-pull must; it does nothing else with it.
+An echo server returns a payload once it has received all of it, as a push-pull must, and does nothing else with it.
 `python -m downpour.bench.speed.echo unix|grpc` runs a server.
 """
 
@@ -27,7 +27,7 @@ COUNT_BYTES = 8
 
 
 def cut(payload: bytes) -> list[bytes]:
-    """The payload as messages of the size that the project's own stream uses; the first says how many."""
+    """Divide a payload into messages of the size that the project's stream uses; the first contains their number."""
     count = -(-len(payload) // CHUNK_BYTES)
     parts = [payload[start : start + CHUNK_BYTES] for start in range(0, len(payload), CHUNK_BYTES)]
     return [count.to_bytes(COUNT_BYTES, "little") + parts[0][COUNT_BYTES:], *parts[1:]]
@@ -35,7 +35,7 @@ def cut(payload: bytes) -> list[bytes]:
 
 @contextmanager
 def serving(kind: str) -> Iterator[str]:
-    """Runs an echo server; gives its address."""
+    """Run an echo server within the block and yield its address."""
     command = module_command("downpour.bench.speed.echo", kind)
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=module_environment()
@@ -49,7 +49,7 @@ def serving(kind: str) -> Iterator[str]:
 
 @contextmanager
 def unix_echo(size_bytes: int) -> Iterator[Callable[[], None]]:
-    """A round trip through a Unix stream socket, into a buffer that exists."""
+    """Yield a function that makes a round trip through a Unix stream socket, into a preallocated buffer."""
     payload, back = bytes(size_bytes), bytearray(size_bytes)
     with serving("unix") as address, socket.socket(socket.AF_UNIX) as line:
         line.connect(address)
@@ -64,12 +64,12 @@ def unix_echo(size_bytes: int) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def grpc_echo(size_bytes: int, arrays: bool = False) -> Iterator[Callable[[], None]]:
-    """A round trip through a gRPC stream.
+    """Yield a function that makes a round trip through a gRPC stream.
 
     Args:
-        size_bytes: Of the payload, each way.
-        arrays: Whether the caller's messages are made of an array, and those that come back are put together in one,
-            as nobody can do without whose payloads are arrays; else they are made beforehand and thrown away.
+        size_bytes: Size of the payload in each direction.
+        arrays: Whether the messages are created from an array and copied into another one, as is necessary if payloads
+            are arrays; otherwise they are created in advance and discarded.
     """
     fixed, array, back = cut(bytes(size_bytes)), np.zeros(size_bytes, np.uint8), np.empty(size_bytes, np.uint8)
     loop = asyncio.new_event_loop()
@@ -89,7 +89,7 @@ def grpc_echo(size_bytes: int, arrays: bool = False) -> Iterator[Callable[[], No
                 await call.write(fixed[index])
         for _ in range(count):
             message = await call.read()
-            if arrays and count > 1:  # one message alone can be read where it lies
+            if arrays and count > 1:  # a single message can be read in place
                 back.data[filled : filled + len(message)] = message
                 filled += len(message)
 

@@ -1,7 +1,7 @@
-"""Workers whose compute is emulated: each is a process with a small NumPy network on MNIST that sleeps out its step.
+"""Workers with emulated compute: processes with a small NumPy network on MNIST that sleep until their step has ended.
 
-More workers than cores can be measured so: what they share is the server, its update and the transport, not the cores.
-`python -m downpour.bench.speed.emulated JSON` is one run; it prints a JSON object.
+This makes it possible to measure more workers than cores: they share the server and the transport, but not the cores.
+`python -m downpour.bench.speed.emulated JSON` executes one run and prints a JSON object.
 """
 
 from __future__ import annotations
@@ -25,22 +25,27 @@ from downpour.worker.catalog.datasets import load
 from downpour.worker.exchange.client import Samples
 
 HIDDEN, BATCH = 100, 32
-LOOKED_AT = 2000  # test images at which a run's accuracy is looked at on the way
+EVALUATED = 2000  # test images on which accuracy and loss are evaluated during a run
 START_S = 120.0
 
 
 @dataclass(frozen=True)
 class Run:
-    """What is run.
+    """The parameters of a run.
 
     Attributes:
+        workers: Number of workers.
         compute_s: Mean emulated time of a step.
-        drawn: `const`, or `exp` for exponential times.
-        slow: How much slower each worker is, by number; those left out are not.
-        accuracy: At which the run ends; 0: at its end only.
-        seconds: After which it ends in any case.
-        period: Local steps in a push; with more than one, the difference they make is pushed, as localsgd wants it.
-        look_s: Seconds between two looks at the test loss along the run; 0: none.
+        drawn: Distribution of that time, `const` or `exp`.
+        slow: Pairs of a worker's number and the factor by which it is slower.
+        accuracy: Test accuracy at which the run ends; 0 disables this.
+        seconds: Maximum duration of the run.
+        learning_rate: Learning rate of the server.
+        transport: Name of a transport, or `auto`.
+        seed: Seed of the weights, batches and times.
+        flags: Further flags of the server.
+        period: Local steps per push; with more than one, the difference of the weights is pushed, as for localsgd.
+        look_s: Seconds between two evaluations of the test loss; 0 disables them.
     """
 
     workers: int
@@ -58,11 +63,11 @@ class Run:
 
 
 def measured(run: Run) -> dict[str, Any]:
-    """Starts a server and the workers of a run.
+    """Start a server and the workers of a run.
 
     Returns:
-        `per_s` push-pulls, `reached_s` (None: the accuracy was not reached), `accuracy` at the end, `applied`,
-        `curve` (seconds, version, test loss), and per worker `updates`, `staleness` (its histogram) and `mean`.
+        The push-pulls `per_s`, `reached_s` (None if the accuracy was not reached), the final `accuracy`, `applied`,
+        `curve` (seconds, version, test loss), and per worker `updates`, the histogram `staleness`, and its `mean`.
     """
     flags = ["--workers", str(run.workers), "--learning-rate", str(run.learning_rate), *run.flags]
     with running_server(flags) as (address, _):
@@ -71,13 +76,13 @@ def measured(run: Run) -> dict[str, Any]:
         limit_s = START_S + run.seconds + 60
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=limit_s, env=one_thread)
     if done.returncode:
-        raise RuntimeError(f"emulated workers must end with status 0; they ended with {done.returncode}")
+        raise RuntimeError(f"emulated workers must exit with status 0. Received: {done.returncode}.")
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
 def weights_of(seed: int) -> np.ndarray:
-    """Initial weights `float32[79510]`, Glorot-uniform."""
+    """Return Glorot-uniform initial weights `float32[79510]`."""
     draw = np.random.default_rng(seed)
     first, second = (6 / (784 + HIDDEN)) ** 0.5, (6 / (HIDDEN + 10)) ** 0.5
     return np.concatenate(
@@ -91,7 +96,7 @@ def weights_of(seed: int) -> np.ndarray:
 
 
 def gradient_of(flat: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Gradient `float32[79510]` of the cross-entropy of 784-100-10 (sigmoid, softmax) at `x`, `float32[b, 784]`."""
+    """Return the gradient `float32[79510]` of the cross-entropy of 784-100-10 for a batch `x`, `float32[b, 784]`."""
     hidden, p = _forward(flat, x)
     p[np.arange(len(y)), y] -= 1
     p /= len(y)
@@ -100,12 +105,12 @@ def gradient_of(flat: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def accuracy_of(flat: np.ndarray, x: np.ndarray, y: np.ndarray) -> float:
-    """Share of `x` that the network puts into its class."""
+    """Return the fraction of `x` that the network classifies correctly."""
     return float((_forward(flat, x)[1].argmax(1) == y).mean())
 
 
 def loss_of(flat: np.ndarray, x: np.ndarray, y: np.ndarray) -> float:
-    """Mean cross-entropy at `x`."""
+    """Return the mean cross-entropy for `x`."""
     p = _forward(flat, x)[1][np.arange(len(y)), y]
     return float(-np.log(np.maximum(p, 1e-30)).mean())
 
@@ -162,18 +167,18 @@ def _work(run: dict[str, Any], index: int, data: _Data, start: Barrier, stop: Ev
         staleness[pulled.replies[0].staleness] += 1
         if index == 0 and run["accuracy"] and now - looked_s > 0.1:
             looked_s = now
-            if accuracy_of(flat, data.x_test[:LOOKED_AT], data.y_test[:LOOKED_AT]) >= run["accuracy"]:
+            if accuracy_of(flat, data.x_test[:EVALUATED], data.y_test[:EVALUATED]) >= run["accuracy"]:
                 reached_s = time.monotonic() - begin
                 stop.set()
     took_s = time.monotonic() - begin
     end = accuracy_of(flat, data.x_test, data.y_test) if index == 0 else None
-    curve = [(s, version, loss_of(w, data.x_test[:LOOKED_AT], data.y_test[:LOOKED_AT])) for s, version, w in seen]
+    curve = [(s, version, loss_of(w, data.x_test[:EVALUATED], data.y_test[:EVALUATED])) for s, version, w in seen]
     out.put((index, sum(staleness.values()) / took_s, dict(staleness), reached_s, end, curve))
     worker.close()
 
 
 def _pushed(flat: np.ndarray, data: _Data, draw: np.random.Generator, run: dict[str, Any]) -> np.ndarray:
-    """A gradient, or what some local steps make of the weights."""
+    """Return a gradient, or the difference of the weights after some local steps."""
     if run["period"] == 1:
         return gradient_of(flat, *data.batch(draw.integers(0, len(data.x), BATCH)))
     local, η = flat.copy(), np.float32(run["learning_rate"])
@@ -183,7 +188,7 @@ def _pushed(flat: np.ndarray, data: _Data, draw: np.random.Generator, run: dict[
 
 
 def main(argv: list[str]) -> None:
-    """Forks the workers, before this process has used gRPC, and prints what they did."""
+    """Fork the workers, before this process uses gRPC, and print their results."""
     run = json.loads(argv[0])
     fork, data = multiprocessing.get_context("fork"), _Data()
     start, stop, out = fork.Barrier(run["workers"]), fork.Event(), fork.Queue()

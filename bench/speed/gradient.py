@@ -1,10 +1,11 @@
-"""What a worker's step costs beside the bare `tf.function`: `downpour bench gradient [--quick] [--out DIR]`.
+"""`downpour bench gradient`: compares a worker's step with the plain `tf.function`.
 
-`ours` is `GradientFunction`: weights as a NumPy vector and sample numbers in, gradient as a NumPy vector with loss,
-norm and correct samples out. `bare` is the same function called as TensorFlow's guide does: weights, samples and
-classes as NumPy arrays in, `.numpy()` of gradient, loss, norm and correct samples out. `local` is one of many steps
-in one call of `LocalSteps`. Each is measured plain and through XLA, in bursts that take turns, by processor time and by
-wall clock: medians over the bursts. Copies of the flat vector are those between NumPy, TensorFlow and transport.
+`ours` is `GradientFunction`: its inputs are the weights as a NumPy vector and sample numbers, its outputs the gradient
+as a NumPy vector, loss, norm and number of correct samples. `bare` is the same function called as in TensorFlow's
+guide: its inputs are weights, samples and classes as NumPy arrays, its outputs are converted with `.numpy()`. `local`
+is one of many steps in one call of `LocalSteps`. Each is measured with and without XLA, in bursts that take turns, by
+CPU time and by wall time; the table contains medians over the bursts. The copies are those of the flat vector between
+NumPy, TensorFlow and the transport.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ BURST = 8
 
 
 def main(argv: list[str]) -> int:
-    """Measures and prints."""
+    """Measure, print the tables, and write the report if requested."""
     flags = _parser().parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     models = {name: measure(name, flags) for name in flags.models.split(",")}
@@ -43,7 +44,7 @@ def main(argv: list[str]) -> int:
 
 
 def measure(name: str, flags: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Times of one step in milliseconds, by form: `cpu_ms`, `wall_ms`, `first_call_s`."""
+    """Return the times of one step by form: `cpu_ms`, `wall_ms` and `first_call_s`."""
     forms = _forms(name, flags)
     first = {}
     for form, (call, _) in forms.items():
@@ -68,7 +69,7 @@ def measure(name: str, flags: argparse.Namespace) -> dict[str, dict[str, float]]
 
 
 def _burst(call: Callable[[], object], steps: int) -> tuple[float, float]:
-    """Processor and wall time of a step in s; a first call finds cold caches and does not count."""
+    """Return CPU and wall time of a step in s; the first call is not measured because caches are cold."""
     call()
     calls = max(1, BURST // steps)
     cpu, wall = time.process_time(), time.perf_counter()
@@ -78,7 +79,7 @@ def _burst(call: Callable[[], object], steps: int) -> tuple[float, float]:
 
 
 def _forms(name: str, flags: argparse.Namespace) -> dict[str, tuple[Callable[[], object], int]]:
-    """What is measured: a call, and the steps in it."""
+    """Return the measured calls by form, with the number of steps in each."""
     import tensorflow as tf
 
     from downpour.worker.catalog.datasets import load
@@ -118,7 +119,7 @@ def _call_bare(step: Any, flat: Any, dataset: Any, batch: int) -> object:
 
 
 def _bare(ours: Any) -> Callable[..., Any]:
-    """The same arithmetic, as a function of arrays."""
+    """Return the same computation as a function of arrays."""
     import tensorflow as tf
 
     from downpour.worker.compute.flat_model import flattened
@@ -148,15 +149,15 @@ def _table(name: str, rows: dict[str, dict[str, float]], flags: argparse.Namespa
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="downpour bench gradient", description="A worker's step, in turns.")
-    parser.add_argument("--models", default="sigmoid100,cnn", help="names, with commas")
-    parser.add_argument("--data", default="mnist", help="a dataset's name, or an .npz file")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--local-steps", type=int, default=20)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=20.0, help="for each model")
+    parser = argparse.ArgumentParser(prog="downpour bench gradient", description="Time a worker's step.")
+    parser.add_argument("--models", default="sigmoid100,cnn", help="names of models, separated by commas")
+    parser.add_argument("--data", default="mnist", help="name of a dataset, or an .npz file")
+    parser.add_argument("--batch-size", type=int, default=32, help="samples of a step (default: 32)")
+    parser.add_argument("--local-steps", type=int, default=20, help="steps in one call of `local` (default: 20)")
+    parser.add_argument("--threads", type=int, default=1, help="TensorFlow's intra-op threads (default: 1)")
+    parser.add_argument("--seconds", type=float, default=20.0, help="duration for each model (default: 20)")
     parser.add_argument("--quick", dest="seconds", action="store_const", const=5.0, help="5 s for each model")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write results.json and report.md here")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write results.json and report.md to this folder")
     return parser
 
 

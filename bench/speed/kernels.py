@@ -1,14 +1,15 @@
-"""How near each update rule is to the memory's own speed: `downpour bench kernels [--quick] [--out DIR]`.
+"""`downpour bench kernels`: compares the time of each update rule with the memory bandwidth.
 
-An update must move its bytes once: w and g read, w' written, and every slot read and written: 12 bytes per weight
-for SGD, 20 with one slot, 28 with two. The yardstick is memcpy of the weights, which moves 8 (4 read, 4 written), so
-SGD is held against 1.5 such copies, one slot against 2.5, two against 3.5. A library's memcpy may have a faster way
-for still longer vectors (glibc does from some 200 MB on): `one call` is the ratio to a single copy of all the bytes.
+An update must move its bytes once: it reads w and g, writes w', and reads and writes every slot. This is 12 bytes per
+weight for SGD, 20 with one slot and 28 with two. The reference is memcpy of the weights, which moves 8 bytes (4 read, 4
+written), so SGD is compared with 1.5 copies, one slot with 2.5 and two slots with 3.5. The memcpy of a library may be
+faster for longer vectors (that of glibc from about 200 MB); `one call` is the ratio to a single copy of all the bytes.
 
-All are timed in turns, so that they see the same machine, and by the time that the thread ran: one that had to wait
-for a core was not slow. A ratio is that of neighbours; its median and quartiles are reported.
+All rules are measured in turns, so that conditions are similar, and by the CPU time of the thread, which excludes the
+time of waiting for a core. Ratios are computed between neighbouring measurements; the table contains their median and
+quartiles.
 
-`resident` is the same work on one block over and over: what the arithmetic takes when memory costs nothing.
+`resident` is the same work repeated on one block, which is the time of the arithmetic without memory traffic.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ TARGETS = {"sgd": 1.2, "momentum": 1.4, "adagrad": 1.8, "rmsprop": 1.8, "adam": 
 
 
 def run(quick: bool) -> dict[str, Any]:
-    """Times every rule of the registry on one thread.
+    """Measure every rule of the registry on one thread.
 
     Args:
-        quick: Fewer repeats; under half a minute.
+        quick: Whether to use fewer repeats, which take less than half a minute.
 
     Returns:
-        Per rule the times in ms, the ratio to memcpy with quartiles and target, and the
-        time of one update of the reference model in µs.
+        Per rule the times in ms, the ratio to memcpy with quartiles and target, and the time of one update of the
+        reference model in µs.
     """
     repeats = 7 if quick else 31
     rng = np.random.default_rng(0)
@@ -49,7 +50,7 @@ def run(quick: bool) -> dict[str, Any]:
     gradient = rng.standard_normal(LARGE, np.float32) * np.float32(1e-3)
     out = np.ones_like(weights)
     most = max(Optimizer(name, Hyperparameters(), 0).bytes_per_weight for name in OPTIMIZERS)
-    # Written, for pages that were only reserved all read from one page of zeros.
+    # Written to, because pages that were only reserved all map to one page of zeros.
     longest = (np.ones(LARGE * most // 2, np.uint8), np.ones(LARGE * most // 2, np.uint8))
     kernels = {name: _kernel(name, weights, gradient, out, longest, repeats) for name in OPTIMIZERS}
     return {
@@ -69,7 +70,7 @@ def _kernel(
     longest: tuple[np.ndarray, np.ndarray],
     repeats: int,
 ) -> dict[str, Any]:
-    """One rule's row."""
+    """Return the row of a rule."""
     large, block = Optimizer(name, Hyperparameters(), LARGE), Optimizer(name, Hyperparameters(), BLOCK)
     moved = large.bytes_per_weight
     source, target = (array[: LARGE * moved // 2] for array in longest)
@@ -103,7 +104,7 @@ def _kernel(
 
 
 def _small(name: str, weights: np.ndarray, gradient: np.ndarray, out: np.ndarray, repeats: int) -> float:
-    """Seconds of one update of the reference model."""
+    """Return the time of one update of the reference model in s."""
     small = Optimizer(name, Hyperparameters(), SMALL)
     w, g, new = weights[:SMALL], gradient[:SMALL], out[:SMALL]
 
@@ -115,7 +116,7 @@ def _small(name: str, weights: np.ndarray, gradient: np.ndarray, out: np.ndarray
 
 
 def _interleaved(actions: tuple[Callable[[], None], ...], repeats: int) -> list[list[float]]:
-    """Seconds of every action in every round, after one round to warm up."""
+    """Return the seconds of every action in every round, after one round of warm-up."""
     times: list[list[float]] = [[] for _ in actions]
     for i in range(repeats + 1):
         for seconds, action in zip(times, actions, strict=True):
@@ -127,7 +128,7 @@ def _interleaved(actions: tuple[Callable[[], None], ...], repeats: int) -> list[
 
 
 def table(results: dict[str, Any]) -> str:
-    """The results as a Markdown table."""
+    """Return the results as a Markdown table."""
     lines = [
         f"{results['weights']:,} float32 weights, blocks of {results['block']:,}, one thread, "
         f"medians of {results['repeats']}",
@@ -148,10 +149,12 @@ def table(results: dict[str, Any]) -> str:
 
 
 def main(argv: list[str]) -> int:
-    """Runs, prints the table, and writes the report where asked."""
-    parser = argparse.ArgumentParser(prog="downpour bench kernels", description="Update rules beside a memcpy.")
+    """Measure, print the table, and write the report if requested."""
+    parser = argparse.ArgumentParser(prog="downpour bench kernels", description="Compare update rules with memcpy.")
     parser.add_argument("--quick", action="store_true", help="fewer repeats")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write results.json, report.md and a plot here")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="write results.json, report.md and a plot to this folder"
+    )
     flags = parser.parse_args(argv)
     results = {**report.results_header("kernels", argv), **run(flags.quick), "load_at_end": load()}
     text = f"{report.head(results, 'Update kernels')}\n\n{table(results)}"
@@ -162,7 +165,7 @@ def main(argv: list[str]) -> int:
 
 
 def draw(results: dict[str, Any], figure: Any) -> None:
-    """Ratios to memcpy with quartiles, beside their targets."""
+    """Plot the ratios to memcpy with quartiles and targets."""
     axis = figure.subplots()
     for place, row in enumerate(results["kernels"].values()):
         low, high = row["ratio_quartiles"]

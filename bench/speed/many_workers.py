@@ -1,8 +1,8 @@
-"""Many NumPy workers at one server, each a process: how many push-pulls it takes a second, and what it holds.
+"""Measures the push-pulls per second and the memory of one server with many NumPy workers, each in its own process.
 
-The workers compute nothing: they sleep for a stated time and push the same gradient again.
-`python -m downpour.bench.speed.many_workers ADDRESS COUNT FLOATS TRANSPORT COMPUTE_S SECONDS` is the crowd;
-it prints a JSON object.
+The workers compute nothing: they sleep for a given time and push the same gradient repeatedly.
+`python -m downpour.bench.speed.many_workers ADDRESS COUNT FLOATS TRANSPORT COMPUTE_S SECONDS` runs the workers and
+prints a JSON object.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ START_S = 240.0
 def push_pulls(
     count: int, floats: int, transport: str, compute_s: float, seconds: float, flags: list[str] | None = None
 ) -> dict[str, Any]:
-    """Lets `count` workers push `float32[floats]` for some seconds.
+    """Let `count` workers push `float32[floats]` for some seconds.
 
     Returns:
-        `per_s`; the server's processor time for each, `server_cpu_s`; and the most of its own memory that was
-        resident, `resident_bytes`, and of shared memory, `shared_bytes`.
+        The rate `per_s`; the server's CPU time per push-pull, `server_cpu_s`; and the maxima of its own resident
+        memory, `resident_bytes`, and of its shared memory, `shared_bytes`.
     """
     with running_server(["--workers", str(count), "--learning-rate", "1e-6", *(flags or [])]) as (address, pid):
         arguments = [address, str(count), str(floats), transport, str(compute_s), str(seconds)]
@@ -53,7 +53,7 @@ def push_pulls(
 
 @contextmanager
 def idle(address: str, count: int, floats: int, transport: str) -> Iterator[None]:
-    """Has `count` workers at a server that do nothing but stay."""
+    """Keep `count` idle workers connected to a server within the block."""
     if not count:
         yield
         return
@@ -71,14 +71,14 @@ def idle(address: str, count: int, floats: int, transport: str) -> Iterator[None
 
 
 def memory(pid: int) -> tuple[int, int]:
-    """Bytes of a process that are resident: its own, and of shared memory."""
+    """Return the resident memory of a process in bytes: its own, and shared memory."""
     status = Path(f"/proc/{pid}/status").read_text()
     kib = {name: int(value) for name, value in re.findall(r"^(Rss\w+):\s+(\d+) kB", status, re.M)}
     return 1024 * (kib["RssAnon"] + kib["RssFile"]), 1024 * kib["RssShmem"]
 
 
 def cpu_s(pid: int) -> float:
-    """Processor time that a process has used."""
+    """Return the CPU time that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -126,12 +126,12 @@ def _stay(address: str, floats: int, transport: str, count: int) -> None:
     workers = [NumpyWorker(address, floats, transport) for _ in range(count)]
     for worker in workers:
         worker.client.pull()
-    print(f"{len(workers)} are there", flush=True)
+    print(f"{len(workers)} workers have joined", flush=True)
     threading.Event().wait()
 
 
 def main(argv: list[str]) -> None:
-    """Forks the workers, before this process has used gRPC, and prints what they did."""
+    """Fork the workers, before this process uses gRPC, and print their results."""
     address, transport = argv[0], argv[3]
     count, floats, compute_s, seconds = int(argv[1]), int(argv[2]), float(argv[4]), float(argv[5])
     if compute_s < 0:

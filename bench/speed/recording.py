@@ -1,8 +1,8 @@
-"""What it costs to record a job for `downpour replay`: `downpour bench recording`.
+"""`downpour bench recording`: measures the cost of recording a job for `downpour replay`.
 
-First the shard's own time for a push, in one process, with and without the record in blocks that take turns: this
-is what is added. Then real push-pulls per second of one server and one worker without a model that pushes as fast
-as it can, the worst case, with `--record on` and `off` in turns: what that is a part of.
+First, the time of a shard for a push is measured in one process, with and without recording in blocks that take turns;
+the difference is the added time. Then the push-pulls per second of one server and one worker without a model, which
+pushes as fast as possible (the worst case), are measured with `--record on` and `off` in turns.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from downpour.ps.trace import call_log as calls
 from downpour.ps.trace.format import TraceFile
 from downpour.worker.exchange.client import Samples
 
-MOST_PUSHES, WEIGHTS = 200, 16_000_000  # in a block
+MAX_PUSHES, WEIGHTS = 200, 16_000_000  # per block
 
 
 class RecordingSettings(Settings):
-    """Measures what recording costs."""
+    """Measure the cost of recording."""
 
-    sizes: str = Field("79510,2200000", description="numbers of weights")
-    blocks: int = Field(100, ge=2, description="blocks of up to 200 pushes of each kind, in turns")
-    rounds: int = Field(5, ge=1, description="measurements of push-pulls of each kind, in turns")
-    seconds_s: float = Field(3.0, gt=0, description="length of one of them")
-    transport: str = Field("auto", description="how payloads travel")
+    sizes: str = Field("79510,2200000", description="numbers of weights, separated by commas")
+    blocks: int = Field(100, ge=2, description="number of blocks of up to 200 pushes of each kind, in turns")
+    rounds: int = Field(5, ge=1, description="number of measurements of push-pulls of each kind, in turns")
+    seconds_s: float = Field(3.0, gt=0, description="duration of a measurement of push-pulls")
+    transport: str = Field("auto", description="transport of payloads")
 
 
 def shard_times(size: int, blocks: int) -> tuple[float, float]:
-    """Seconds that a shard of so many weights takes for a push, and that the record adds to them; medians."""
+    """Return the median time of a shard with `size` weights for a push, and the median time that recording adds."""
     host = ShardRuntime(0, lambda event: None)
     layout = Layout.of([("weights", (size,), TRAINED)])
     host.command(pb.ShardCommand(settings=ServerSettings(record="on").model_dump_json(), layout=layout.to_proto()))
@@ -49,7 +49,7 @@ def shard_times(size: int, blocks: int) -> tuple[float, float]:
     host.initialise(np.zeros(size, np.float32).data.cast("B"))
     gradient = np.full(size, 1e-3, np.float32).data.cast("B")
     header = pb.Request(kind=pb.PUSH_PULL, incarnation=1, generation=1, codec="float32", samples=32, norm=1.0)
-    block = max(10, min(MOST_PUSHES, WEIGHTS // size))
+    block = max(10, min(MAX_PUSHES, WEIGHTS // size))
     host.calls.take()
     times: dict[bool, list[float]] = {False: [], True: []}
     with tempfile.TemporaryDirectory(prefix="downpour-bench-") as folder:
@@ -72,7 +72,7 @@ def shard_times(size: int, blocks: int) -> tuple[float, float]:
 
 
 def rate(settings: RecordingSettings, size: int, record: str) -> float:
-    """Push-pulls per second of one worker."""
+    """Return the push-pulls per second of one worker."""
     with running_server(["--workers=1", "--checkpoint-every=off", f"--record={record}"]) as (address, _):
         worker = NumpyWorker(address, size, settings.transport)
         gradient = np.full(size, 1e-3, np.float32)
@@ -87,7 +87,7 @@ def rate(settings: RecordingSettings, size: int, record: str) -> float:
 
 
 def main(argv: Sequence[str]) -> int:
-    """`downpour bench recording`: prints a table."""
+    """Run `downpour bench recording` and print a table."""
     settings = parse(RecordingSettings, list(argv), "downpour bench recording")
     print(f"{'weights':>10} {'shard':>11} {'added':>9} {'push-pulls off':>15} {'on':>9} {'share':>7}")
     for size in map(int, settings.sizes.split(",")):

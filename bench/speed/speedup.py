@@ -1,12 +1,12 @@
-"""Samples/s and time to accuracy against the number of workers.
+"""`downpour bench speedup`: measures samples/s and the time to an accuracy by the number of workers.
 
-- *Real compute*: `downpour train` with TensorFlow workers, one to as many as there are cores. The time to accuracy is
-  that at which the validation accuracy, drawn as a line from epoch to epoch, passes the target.
-- *Emulated compute*: NumPy workers that compute a real gradient of the same network (784-100-10, MNIST, batch 32) and
-  sleep out their step. More workers than cores share the server and the transport, not the cores.
+- *Real compute*: `downpour train` with one TensorFlow worker up to as many as there are cores. The time to accuracy is
+  interpolated linearly between the validation accuracies at the ends of the epochs.
+- *Emulated compute*: NumPy workers compute a real gradient of the same network (784-100-10, MNIST, batch 32) and sleep
+  until their step has ended. More workers than cores share the server and the transport, but not the cores.
 - *Prediction*: a closed queue of P workers and one server (mean-value analysis: X(n) = n / (Z + R(n)),
   R(n) = S (1 + Q(n − 1)), Q(n) = X(n) R(n)); Z is the emulated step, S the time of a push-pull at saturation, measured
-  in the same run. Where one worker is slower, the mean of the workers' rates takes the place of 1/Z.
+  in the same run. If one worker is slower, the mean of the workers' rates replaces 1/Z.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MODES = ("async", "bsp")
 
 
 def main(argv: list[str]) -> int:
-    """Measures, prints the tables, and writes the report where asked."""
+    """Measure, print the tables, and write the report if requested."""
     flags = _flags(argv)
     results = report.results_header("speedup", argv)
     results |= {"accuracy": flags.accuracy, "compute_s": flags.compute_s, "straggler": list(flags.straggler)}
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
 
 
 def real(flags: argparse.Namespace) -> list[dict[str, Any]]:
-    """Training by TensorFlow workers; the numbers of workers take turns."""
+    """Measure trainings with TensorFlow workers; the numbers of workers take turns."""
     counts = [count for count in (1, 2, 4, 8, 16) if count <= max(2, cores())]
     found: dict[int, list[dict[str, Any]]] = {count: [] for count in counts}
     for repeat in range(flags.repeats):
@@ -78,7 +78,7 @@ def real(flags: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def emulated(flags: argparse.Namespace) -> list[dict[str, Any]]:
-    """Every mode, without and with stragglers, for every number of workers."""
+    """Measure every mode, with and without stragglers, for every number of workers."""
     lines = []
     for slow in [(), flags.straggler] if flags.straggler else [()]:
         for mode in MODES:
@@ -100,7 +100,7 @@ def emulated(flags: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def predict(results: dict[str, Any]) -> None:
-    """Adds what the closed queue says, and each row's speedup over one worker that is not slow."""
+    """Add the prediction of the closed queue, and the speedup of each row over one worker of normal speed."""
     service_s = 1 / results["saturation_per_s"]
     one = {r["mode"]: r["per_s"]["median"] for r in results["emulated"] if r["workers"] == 1 and not r["slow"]}
     for row in results["emulated"]:
@@ -112,7 +112,7 @@ def predict(results: dict[str, Any]) -> None:
 
 
 def closed_queue(workers: int, think_s: float, service_s: float) -> float:
-    """Push-pulls/s of a closed queue: mean-value analysis (Reiser, Lavenberg 1980)."""
+    """Return the push-pulls/s of a closed queue by mean-value analysis (Reiser and Lavenberg, 1980)."""
     queue, rate = 0.0, 0.0
     for n in range(1, workers + 1):
         response_s = service_s * (1 + queue)
@@ -122,7 +122,7 @@ def closed_queue(workers: int, think_s: float, service_s: float) -> float:
 
 
 def table(results: dict[str, Any]) -> str:
-    """The report in Markdown, without the pictures."""
+    """Return the report in Markdown without the plots."""
     real_rows = [
         [
             str(row["workers"]),
@@ -158,14 +158,14 @@ def table(results: dict[str, Any]) -> str:
                  "pushes"],
                 rows,
             ),
-            f"At saturation (4 workers that compute nothing) the server takes {results['saturation_per_s']:.0f} "
+            f"At saturation (4 workers that compute nothing) the server completes {results['saturation_per_s']:.0f} "
             "push-pulls/s.",
         ]
     )  # fmt: skip
 
 
 def draw(results: dict[str, Any], figure: Any) -> None:
-    """Speedup and efficiency, with the ideal line and the prediction."""
+    """Plot speedup and efficiency, with the ideal and the predicted curve."""
     left, right = figure.subplots(1, 2)
     figure.suptitle(f"Emulated compute, {1e3 * results['compute_s']:.0f} ms a step; TensorFlow workers: real compute")
     for name, rows in _series(results).items():
@@ -192,7 +192,7 @@ def draw(results: dict[str, Any], figure: Any) -> None:
 
 
 def draw_time(results: dict[str, Any], figure: Any) -> None:
-    """Time to accuracy."""
+    """Plot the time to accuracy."""
     axis = figure.subplots()
     for name, rows in _series(results).items():
         reached = [row for row in rows if row["reached_s"]]
@@ -227,7 +227,7 @@ def _kept(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def _reached_s(summary: dict[str, Any], trace: np.ndarray, accuracy: float) -> float | None:
-    """When the line through the validation accuracies at the ends of the epochs passes `accuracy`."""
+    """Return when the interpolated validation accuracy reaches `accuracy`, or None."""
     begin_s, before_s, before = float(trace["time_s"].min()), 0.0, 1 / load_dataset("mnist").classes
     for row in summary["history"]:
         end_s = float(trace["time_s"][trace["epoch"] == row["epoch"]].max()) - begin_s
@@ -239,7 +239,7 @@ def _reached_s(summary: dict[str, Any], trace: np.ndarray, accuracy: float) -> f
 
 
 def _middle(values: Sequence[float | None]) -> float | None:
-    """The median; None if a run did not get there."""
+    """Return the median, or None if a run did not reach the accuracy."""
     return None if None in values else median(value for value in values if value is not None)
 
 
@@ -252,7 +252,7 @@ def _seconds(value: float | None) -> str:
 
 
 def straggler(text: str) -> tuple[int, float]:
-    """Reads `NUMBER:FACTORx`: that worker takes so many times as long."""
+    """Parse `NUMBER:FACTORx`, the number of a worker and the factor by which it is slower."""
     number, _, factor = text.removesuffix("x").partition(":")
     try:
         found = int(number), float(factor)
@@ -264,14 +264,18 @@ def straggler(text: str) -> tuple[int, float]:
 
 
 def _flags(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="downpour bench speedup", description="Speed against the number of workers.")
+    parser = argparse.ArgumentParser(
+        prog="downpour bench speedup", description="Measure the speedup of workers."
+    )
     parser.add_argument("--quick", action="store_true", help="few workers, one repeat, a lower accuracy")
     parser.add_argument("--workers", type=lambda text: [int(part) for part in text.split(",")], help="such as 1,2,4,8")
-    parser.add_argument("--straggler", type=straggler, action="append", help="worker and factor, 1:5x; may be repeated")
-    parser.add_argument("--compute-s", type=float, default=0.02, help="emulated time of a step")
-    parser.add_argument("--transport", choices=("auto", "shm", "grpc"), default="auto")
-    parser.add_argument("--repeats", type=int, help="default: 3; with --quick 1")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write results.json, report.md and plots here")
+    parser.add_argument(
+        "--straggler", type=straggler, action="append", help="slow worker and factor, such as 1:5x; may be repeated"
+    )
+    parser.add_argument("--compute-s", type=float, default=0.02, help="emulated time of a step in s (default: 0.02)")
+    parser.add_argument("--transport", choices=("auto", "shm", "grpc"), default="auto", help="transport of payloads")
+    parser.add_argument("--repeats", type=int, help="runs of each measurement (default: 3; with --quick 1)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for results.json, report.md and plots")
     flags = parser.parse_args(argv)
     flags.repeats = flags.repeats or (1 if flags.quick else 3)
     flags.workers = flags.workers or ([1, 4, 8] if flags.quick else [1, 2, 4, 8, 16])

@@ -1,21 +1,22 @@
-"""Push-pulls beside the limits of the machine, measured in turns in one run.
+"""`downpour bench transport`: compares push-pulls with the limits of the machine, all measured in turns.
 
-A push-pull sends a gradient, applies it (plain SGD, after a check that it is finite) and returns with the new weights.
+A push-pull sends a gradient, applies it (plain SGD, after a check that it is finite) and returns the new weights.
 
-- `memcpy`: one copy of the payload in memory. *Passes each way* are the time of a push-pull over that of two of them.
+- `memcpy`: one copy of the payload in memory. *Passes each way* is the time of a push-pull divided by that of two
+  copies.
 - `kernel`: the check and the update alone, on one thread.
-- `unix echo`, `gRPC echo`: the payload there and back between two processes, and nothing done with it. The gRPC echo
-  has the options and the message size of the project's own stream; its messages are made beforehand and not put
-  together at the end. `gRPC echo of an array` does both in its client, as must be done where a payload is an array.
-- `shm`, `gRPC`: the project's push-pull with a real server, by `--transport shm` (what `auto` chooses on one host) and
-  `--transport grpc`.
+- `unix echo`, `gRPC echo`: the payload is sent to another process and back. The gRPC echo uses the options and the
+  message size of the project's stream; its messages are created in advance and not joined at the end. `gRPC echo of an
+  array` does both in its client, as is necessary if the payload is an array.
+- `shm`, `gRPC`: the project's push-pull with a real server, with `--transport shm` (which `auto` selects on one host)
+  and `--transport grpc`.
 
-All of these take turns. 318 kB travel in blocks of 25 calls one after the other, of which the median counts; *alone* is
-the time of single calls, each of which comes to cold caches and processes that sleep. Larger payloads, which no cache
-holds, travel one by one. A ratio is that of neighbours in one round; its median is reported. Beside idle workers, three
-servers (with `--quick` one) are measured for each point and the fastest is shown, as some take twice as long all their
-life, with idle workers or without; results.json has the medians of all. In the crowd every worker is a process that
-sleeps where it would compute: emulated compute.
+Payloads of 318 kB are sent in blocks of 25 consecutive calls, of which the median is used; *alone* is the time of
+single calls, which find cold caches and sleeping processes. Larger payloads, which fit in no cache, are sent one by
+one. Ratios are computed within one round, and their median is reported. With idle workers, three servers (one with
+`--quick`) are measured for each point and the fastest is shown, because some servers take twice as long for their
+whole lifetime, with and without idle workers; results.json contains the medians of all. With many workers, every worker
+is a process that sleeps instead of computing.
 """
 
 from __future__ import annotations
@@ -49,10 +50,12 @@ RATE = "1e-6"
 
 
 def main(argv: list[str]) -> int:
-    """Measures, prints the tables, and writes `results.json`, `report.md` and the plots where asked."""
-    parser = argparse.ArgumentParser(prog="downpour bench transport", description="Times push-pulls beside raw echoes.")
-    parser.add_argument("--quick", action="store_true", help="few rounds, no crowd of 64")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write results.json, report.md and plots here")
+    """Measure, print the tables, and write `results.json`, `report.md` and the plots if requested."""
+    parser = argparse.ArgumentParser(
+        prog="downpour bench transport", description="Compare push-pulls with echoes and memcpy."
+    )
+    parser.add_argument("--quick", action="store_true", help="few rounds, at most 16 workers")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for results.json, report.md and plots")
     flags = parser.parse_args(argv)
     results: dict[str, Any] = {
         "benchmark": "transport",
@@ -80,7 +83,7 @@ def main(argv: list[str]) -> int:
 
 
 def side_by_side(floats: int, rounds: int, block: int) -> dict[str, Any]:
-    """Seconds of everything, block by block in turns: spreads, and of ratios too."""
+    """Return the spreads of all times and of their ratios, measured block by block in turns."""
     with ExitStack() as stack:
         actions: dict[str, Callable[[], object]] = {
             "memcpy": _memcpy(floats),
@@ -111,7 +114,7 @@ def side_by_side(floats: int, rounds: int, block: int) -> dict[str, Any]:
 
 
 def sweep(rounds: int) -> list[dict[str, Any]]:
-    """Push-pulls of growing size."""
+    """Measure push-pulls of increasing size."""
     rows = []
     for floats in SWEEP:
         with _push_pull(floats, "shm") as shm, _push_pull(floats, "grpc") as remote:
@@ -121,7 +124,7 @@ def sweep(rounds: int) -> list[dict[str, Any]]:
 
 
 def beside_idle(counts: tuple[int, ...], rounds: int, servers: int) -> list[dict[str, Any]]:
-    """Push-pulls of 318 kB at a server that has idle workers as well: of so many servers, those at the fastest one."""
+    """Measure push-pulls of 318 kB at a server with idle workers; the fastest of `servers` servers counts."""
     rows: list[dict[str, Any]] = []
     floats = FLOATS["318 kB"]
     for count in counts:
@@ -144,7 +147,7 @@ def _beside(count: int, floats: int, transport: str, rounds: int) -> dict[str, A
 
 
 def many_workers(quick: bool) -> list[dict[str, Any]]:
-    """Workers that compute for 50 ms each, and workers that compute nothing: the server's own limit."""
+    """Measure workers with 50 ms of emulated compute, and workers without, which show the limit of the server."""
     floats, seconds = FLOATS["318 kB"], 2.0 if quick else 10.0
     rows = []
     for count in (4, 16) if quick else (4, 16, 32, 64):
@@ -156,20 +159,20 @@ def many_workers(quick: bool) -> list[dict[str, Any]]:
 
 
 def held_memory(workers: int) -> dict[str, Any]:
-    """What a server without checkpoints has when many workers push 32 MB over gRPC, beside (2 + 2c) models + 120 MB."""
+    """Measure the memory of a server while many workers push 32 MB over gRPC; the bound is (2 + 2c) models + 120 MB."""
     floats, admitted = 8_000_000, 4
     row = push_pulls(workers, floats, "grpc", 0.0, 5.0, ["--checkpoint-every", "off"])
     return {**row, "model_bytes": 4 * floats, "bound_bytes": (2 + 2 * admitted) * 4 * floats + 120_000_000}
 
 
 def in_turns(actions: dict[str, Callable[[], object]], rounds: int, block: int = 1) -> dict[str, np.ndarray]:
-    """Seconds of every action in every round: of a block of calls, the median. Two rounds before are to warm up."""
+    """Return the median seconds of a block of calls for every action in every round, after two rounds of warm-up."""
     times: dict[str, list[float]] = {name: [] for name in actions}
     for number in range(rounds + 2):
         for name, action in actions.items():
-            took = [_timed(action) for _ in range(block)]
+            seconds = [_timed(action) for _ in range(block)]
             if number > 1:
-                times[name].append(median(took))
+                times[name].append(median(seconds))
     return {name: np.array(values) for name, values in times.items()}
 
 

@@ -1,4 +1,4 @@
-"""What `downpour.bench.speed.transport` found: targets, tables and plots."""
+"""The report of `downpour bench transport`: targets, tables and plots."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _UNITS = {"ms": 1e3, "MB": 1e-6, "": 1.0}
 
 
 def checked(results: Results) -> list[dict[str, Any]]:
-    """Every target with what was found."""
+    """Return every target with its measured value."""
     sizes, rows = results["sizes"], []
 
     def row(what: str, value: float, bound: float, holds: Callable[[float, float], bool], unit: str = "") -> None:
@@ -52,13 +52,13 @@ def checked(results: Results) -> list[dict[str, Any]]:
 
 
 def _power(sweep: list[dict[str, Any]], name: str) -> float:
-    """The slope of a line through the times, on logarithmic axes: 1 where time is linear in bytes."""
+    """Return the slope of the times on logarithmic axes, which is 1 if the time is linear in bytes."""
     sizes, times = [row["bytes"] for row in sweep], [row[name]["median"] for row in sweep]
     return float(np.polyfit(np.log(sizes), np.log(times), 1)[0])
 
 
 def table(results: Results) -> str:
-    """The report in Markdown, without the pictures."""
+    """Return the report in Markdown without the plots."""
     machine = results["machine"]
     head = (
         f"# Transport\n\n`{results['command']}`: {machine['cores']} cores of {machine['cpu']}, {machine['system']}, "
@@ -121,7 +121,7 @@ def _ms(spread: dict[str, float]) -> str:
 
 
 def plot(results: Results, folder: Path) -> list[Path]:
-    """Draws the results; without matplotlib, nothing."""
+    """Plot the results and return the files; without matplotlib there are none."""
     try:
         import matplotlib
     except ImportError:

@@ -1,4 +1,4 @@
-"""Benchmarks of whole trainings beside Keras and TensorFlow's parameter server.
+"""Benchmarks of whole trainings, compared with Keras and with TensorFlow's parameter server.
 
-It may import every package.
+It may import every package of `downpour`; nothing but the benchmarks and tests imports it.
 """

@@ -1,16 +1,16 @@
-"""Samples/s of this system beside what else one would use: `downpour bench baselines [--quick] [--out DIR]`.
+"""`downpour bench baselines`: compares samples/s with TensorFlow's parameter server and with `model.fit`.
 
-The same model, data, batch, learning rate and number of samples, with loss and accuracy as metrics, by each
-competitor of `training.competitors` in fresh processes. The competitors take turns, in an order that moves by one
-place per repeat. Start, compilation and warm-up are outside the clock, and so is evaluation:
+Each competitor of `training.competitors` trains the same model on the same data in new processes, with the same batch
+size, learning rate, number of samples and metrics. The competitors take turns, in an order that rotates by one place
+per repeat. The time of start, compilation, warm-up and evaluation is excluded:
 
 - downpour: from the start of training, when all workers have warmed up, to the last applied sample.
 - ParameterServerStrategy: from the first `schedule` after the warm-up calls until `join` returns.
 - model.fit: from `on_train_begin` to `on_train_end` of the second `fit`.
 
-Every process computes on one intra-op thread. Workers of ours and `model.fit` have one inter-op thread, too;
-TensorFlow's servers hang with one and have three. tf.data's and gRPC's own threads come on top, for all.
-`fit_all_threads` is the exception: TensorFlow's defaults, which use every core.
+Every process computes with one intra-op thread. The workers of downpour and `model.fit` also have one inter-op thread;
+TensorFlow's servers hang with one and have three. The threads of tf.data and gRPC are in addition to these.
+`fit_all_threads` is the exception: it uses TensorFlow's default, which is every core.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from downpour.worker.catalog.datasets import load as load_dataset
 
 SCHEMA = 1
 STEPS_PER_CALL = 20
-TEST_SAMPLES = 1000  # in the file that all train on; the test at the end of a job is outside the clock
-# SGD's step size. The CNN's notes have 0.05, where plain Keras itself diverges with some seeds.
+TEST_SAMPLES = 1000  # few, because the test at the end of a job is not measured
+# Learning rates of SGD. The course uses 0.05 for the CNN, with which Keras diverges for some seeds.
 LEARNING_RATES = {"sigmoid100": 0.1, "cnn": 0.01}
 SAMPLES = {"sigmoid100": 114_000, "cnn": 12_800}
 QUICK_SAMPLES = {"sigmoid100": 19_200, "cnn": 2_560}
 OURS = ("downpour", "downpour_grpc", "downpour_20")
-# Model, ours, other -> how many times as fast ours is meant to be.
+# Model, configuration of downpour, competitor -> target of the ratio of their samples/s.
 TARGETS = {
     ("sigmoid100", "downpour", "tf_ps"): 5.0,
     ("sigmoid100", "downpour", "tf_ps_20"): 2.5,
@@ -51,7 +51,7 @@ TARGETS = {
 
 
 def main(argv: list[str]) -> int:
-    """Measures, prints a table, and writes `results.json` and `report.md` where asked."""
+    """Measure, print a table, and write `results.json` and `report.md` if requested."""
     flags = parse(argv)
     end_on_sigterm()
     results: dict[str, Any] = {
@@ -74,10 +74,10 @@ def main(argv: list[str]) -> int:
 
 
 def measure(model: str, flags: argparse.Namespace) -> dict[str, Any]:
-    """Runs the competitors in turns on one model.
+    """Run the competitors in turns on one model.
 
     Returns:
-        What was trained; per competitor its runs and the spread of their samples/s; the ratios; the failures.
+        The training task, the runs of each competitor with the spread of their samples/s, the ratios and the failures.
     """
     wanted = flags.samples or (QUICK_SAMPLES if flags.quick else SAMPLES)[model]
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in flags.competitors}
@@ -116,7 +116,7 @@ def measure(model: str, flags: argparse.Namespace) -> dict[str, Any]:
 
 
 def collect(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """The runs with their spread, and the ratios of ours to all others."""
+    """Return the runs with their spread, and the ratios of downpour's rates to all others."""
     done = {name: found for name, found in runs.items() if found}
     return {
         "competitors": {
@@ -132,7 +132,7 @@ def collect(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
 
 
 def write_data(folder: Path, samples: int, batch_size: int) -> tuple[Path, int, int]:
-    """Writes the data that all train on; returns the file, its training samples, and the epochs."""
+    """Write the data for all competitors; return the file, its number of training samples, and the epochs."""
     mnist = load_dataset("mnist")
     count, epochs = plan_epochs(samples, batch_size, STEPS_PER_CALL, len(mnist.x_train))
     path = folder / "mnist.npz"
@@ -147,7 +147,7 @@ def write_data(folder: Path, samples: int, batch_size: int) -> tuple[Path, int, 
 
 
 def headline(results: dict[str, Any], model: str) -> str:
-    """One line that says what the table below it is."""
+    """Return the line above the table of a model."""
     machine, measured = results["machine"], results["models"][model]
     return (
         f"{model}, batch {measured['batch_size']}, {measured['samples']:,} samples, "
@@ -157,8 +157,8 @@ def headline(results: dict[str, Any], model: str) -> str:
 
 
 def targets(model: str, found: dict[str, dict[str, dict[str, float]]]) -> str:
-    """Markdown: what was aimed at, and what was found."""
-    lines = ["| as fast as | times | aim | met |", "|---|---|---|---|"]
+    """Return the targets and the measured ratios in Markdown."""
+    lines = ["| compared | ratio | target | met |", "|---|---|---|---|"]
     for (of, ours, other), aim in TARGETS.items():
         ratio = found.get(ours, {}).get(other)
         if of == model and ratio:
@@ -168,7 +168,7 @@ def targets(model: str, found: dict[str, dict[str, dict[str, float]]]) -> str:
 
 
 def write(results: dict[str, Any], out: Path) -> None:
-    """Writes `results.json` and `report.md`."""
+    """Write `results.json` and `report.md`."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     parts = [f"# Baselines\n\n`{results['command']}`"]
@@ -178,20 +178,22 @@ def write(results: dict[str, Any], out: Path) -> None:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """Reads the flags; `models`, `competitors` and `repeats` are complete afterwards."""
+    """Parse the flags and complete `models`, `competitors` and `repeats`."""
     parser = argparse.ArgumentParser(
-        prog="downpour bench baselines", description="Compares samples/s with TensorFlow's and Keras's."
+        prog="downpour bench baselines", description="Compare samples/s with TensorFlow and Keras."
     )
-    parser.add_argument("--model", choices=[*SAMPLES, "both"], help="default: both; with --quick sigmoid100")
-    parser.add_argument("--samples", type=_positive, help="samples to train on, rounded up to whole calls")
-    parser.add_argument("--batch-size", type=_positive, default=32)
-    parser.add_argument("--learning-rate", type=float, help=f"of SGD; default: {LEARNING_RATES}")
-    parser.add_argument("--seed", type=int, default=0, help="of the first repeat; each further one adds 1")
-    parser.add_argument("--repeats", type=_positive, help="default: 3; with --quick 1")
-    parser.add_argument("--competitors", type=_competitors, default=list(COMPETITORS), metavar="NAME,NAME")
-    parser.add_argument("--timeout-s", type=float, default=600.0, help="limit of one competitor's run")
+    parser.add_argument("--model", choices=[*SAMPLES, "both"], help="model (default: both; with --quick sigmoid100)")
+    parser.add_argument("--samples", type=_positive, help="training samples, rounded up to whole calls")
+    parser.add_argument("--batch-size", type=_positive, default=32, help="samples of a step (default: 32)")
+    parser.add_argument("--learning-rate", type=float, help=f"learning rate of SGD (default: {LEARNING_RATES})")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first repeat; increases by 1 per repeat")
+    parser.add_argument("--repeats", type=_positive, help="runs of each competitor (default: 3; with --quick 1)")
+    parser.add_argument(
+        "--competitors", type=_competitors, default=list(COMPETITORS), metavar="NAME,NAME", help=", ".join(COMPETITORS)
+    )
+    parser.add_argument("--timeout-s", type=float, default=600.0, help="time limit of one run in s (default: 600)")
     parser.add_argument("--quick", action="store_true", help="few samples and one repeat")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write results.json and report.md here")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for results.json and report.md")
     flags = parser.parse_args(argv)
     chosen = flags.model or ("sigmoid100" if flags.quick else "both")
     flags.models = list(SAMPLES) if chosen == "both" else [chosen]
@@ -214,7 +216,7 @@ def _competitors(text: str) -> list[str]:
     names = text.split(",")
     if unknown := [name for name in names if name not in COMPETITORS]:
         raise argparse.ArgumentTypeError(
-            f"must be of {', '.join(COMPETITORS)}, with commas; received {', '.join(unknown)}"
+            f"must be one or more of {', '.join(COMPETITORS)}, separated by commas; received {', '.join(unknown)}"
         )
     return names
 

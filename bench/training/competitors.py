@@ -1,4 +1,4 @@
-"""The ways to train that are compared: how each is started, in fresh processes that are bounded in time."""
+"""The competitors of a comparison: how each is started, in new processes with a time limit."""
 
 from __future__ import annotations
 
@@ -27,11 +27,19 @@ class CompetitorError(RuntimeError):
 
 @dataclass(frozen=True)
 class TrainingSpec:
-    """What every competitor trains.
+    """The training task that every competitor receives.
 
     Attributes:
-        data: A dataset's name, or an `.npz`.
-        steps_per_call: Steps in one call of those competitors that make several.
+        model: Name of the model.
+        data: Name of a dataset, or path of an `.npz` file.
+        epochs: Number of epochs.
+        batch_size: Samples of a step.
+        learning_rate: Learning rate.
+        seed: Seed of the weights and the order of the samples.
+        workers: Number of workers.
+        threads: TensorFlow threads of each process.
+        steps_per_call: Steps in one call of competitors that make several steps per call.
+        validation_split: Fraction of the training samples that is held out.
     """
 
     model: str
@@ -54,9 +62,9 @@ class Competitor:
     """A row of the comparison.
 
     Attributes:
-        what: What it is, for the report.
-        run: Trains a job; arguments are the job, an empty folder of its own and the time limit in s. Returns
-            at least `samples`, `wall_s`, `samples_per_s`.
+        what: Description for the report.
+        run: Trains; its arguments are the task, an empty folder and the time limit in s. Returns at least `samples`,
+            `wall_s` and `samples_per_s`.
     """
 
     what: str
@@ -64,16 +72,16 @@ class Competitor:
 
 
 def train(job: TrainingSpec, folder: Path, timeout_s: float, extra: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Runs `downpour train`, and returns its `summary.json`.
+    """Run `downpour train` and return the content of its `summary.json`.
 
     Args:
-        job: What to train.
-        folder: Where the run directory is made.
-        timeout_s: Limit of the whole, start and end included.
+        job: The training task.
+        folder: Parent folder of the run directory.
+        timeout_s: Time limit, including start and end.
         extra: Further flags of `downpour train`.
 
     Raises:
-        CompetitorError: It failed, took too long, or left no summary.
+        CompetitorError: The command failed, exceeded the limit, or wrote no summary.
     """
     command = [
         *module_command("downpour.deploy.cli", "train", *_common(job), "--dataset", job.data),
@@ -84,12 +92,12 @@ def train(job: TrainingSpec, folder: Path, timeout_s: float, extra: tuple[str, .
     try:
         summary: dict[str, Any] = json.loads((folder / "latest" / "summary.json").read_text())
     except (OSError, ValueError) as error:
-        raise CompetitorError(f"downpour train must leave a summary.json. Received: {error}") from error
+        raise CompetitorError(f"downpour train must write a summary.json. Received: {error}") from error
     return summary
 
 
 def last_line(command: list[str], timeout_s: float) -> dict[str, Any]:
-    """Runs a command whose last line of output is a JSON object, and returns that."""
+    """Run a command whose last line of output is a JSON object, and return the object."""
     output = bounded(command, timeout_s).strip().splitlines()
     try:
         result: dict[str, Any] = json.loads(output[-1])
@@ -101,12 +109,12 @@ def last_line(command: list[str], timeout_s: float) -> dict[str, Any]:
 
 
 def bounded(command: list[str], timeout_s: float) -> str:
-    """Runs a command and returns its standard output; nothing that it started is left when this returns.
+    """Run a command and return its standard output; no process that it started is left when this returns.
 
-    It receives SIGTERM if this process ends first, however that ends.
+    The command receives SIGTERM if this process ends first, even by SIGKILL.
 
     Raises:
-        CompetitorError: It ended with another status than 0, or was ended after `timeout_s`.
+        CompetitorError: The command exited with a status other than 0, or was ended after `timeout_s`.
     """
     line = LifeLine()
     tie = [sys.executable, "-I", "-S", child.__file__, str(os.getpid()), str(int(signal.SIGTERM))]
@@ -142,12 +150,12 @@ def _name_of(command: list[str]) -> str:
 
 
 def end_on_sigterm() -> None:
-    """Makes SIGTERM end this process as an exception does, so that temporary folders are removed."""
+    """Make SIGTERM end this process with an exception, so that temporary folders are removed."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def environment(inherited: Mapping[str, str]) -> dict[str, str]:
-    """The environment of all competitors: no setting from outside the command line, the CPU alone, quiet."""
+    """Return the environment of all competitors: without settings of the caller, CPU only, and without log output."""
     kept = {
         name: value
         for name, value in inherited.items()
@@ -159,7 +167,7 @@ def environment(inherited: Mapping[str, str]) -> dict[str, str]:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """Ends a process and its group: first asked, then made to."""
+    """End a process and its group with SIGTERM, and with SIGKILL if it does not end in time."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, number)
@@ -179,9 +187,9 @@ def _common(job: TrainingSpec) -> list[str]:
 
 
 def _downpour(*extra: str, workers: int | None = None, local: bool = False) -> Run:
-    """This system, with flags of its own; `local` makes a call's steps of the others one push of ours.
+    """Return a run of downpour; with `local`, the steps of one call of the others are the local steps of one push.
 
-    What a model brings along of clipping and schedule the others do not do, so it is switched off.
+    The clipping and the schedule that a model recommends are disabled, because the others do not have them.
     """
 
     def run(job: TrainingSpec, folder: Path, timeout_s: float) -> dict[str, Any]:
@@ -211,7 +219,7 @@ def _tensorflow(several: bool) -> Run:
 def fit(
     job: TrainingSpec, timeout_s: float, steps_per_execution: int = 1, extra: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Runs `model.fit` in a process of its own, and returns what `downpour.bench.training.keras_fit` printed."""
+    """Run `model.fit` in a new process and return the result of `downpour.bench.training.keras_fit`."""
     command = module_command("downpour.bench.training.keras_fit", *_common(job), "--data", job.data)
     command += ["--validation-split", str(job.validation_split)]
     return last_line([*command, "--steps-per-execution", str(steps_per_execution), *extra], timeout_s)
@@ -219,7 +227,7 @@ def fit(
 
 COMPETITORS: Mapping[str, Competitor] = {
     "downpour": Competitor("downpour, 2 workers, default transport", _downpour()),
-    "downpour_grpc": Competitor("downpour, 2 workers, gRPC alone", _downpour("--transport", "grpc")),
+    "downpour_grpc": Competitor("downpour, 2 workers, gRPC only", _downpour("--transport", "grpc")),
     "downpour_20": Competitor("downpour, 2 workers, 20 local steps per push (--push-every 20)", _downpour(local=True)),
     "downpour_1": Competitor("downpour, 1 worker, default transport", _downpour(workers=1)),
     "tf_ps": Competitor("ParameterServerStrategy, 2 workers, 1 step per function", _tensorflow(False)),

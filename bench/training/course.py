@@ -1,12 +1,12 @@
-"""The models of the course, each beside single-process Keras: `downpour bench course [MODEL ...] [--seeds 0-2]`.
+"""`downpour bench course`: compares every model of the course with single-process Keras.
 
-Every model is trained with the settings that `downpour train --model MODEL` has for it: by `model.fit` in one process,
-and by servers with several numbers of workers, asynchronously; same seeds, data, batch, schedule and epochs. Both are
-evaluated by the same code on the test set. The verdict is on means over the seeds: a classifier's accuracy may be below
-Keras's by what its row allows, a loss above by a factor. A truth table is learned by both with every seed, or by
-neither with any. In brackets: the standard deviation of single runs.
+Every model is trained with the settings that `downpour train --model MODEL` uses: by `model.fit` in one process, and
+asynchronously with several numbers of workers, with the same seeds, data, batch size, schedule and epochs. Both are
+evaluated by the same code on the test set. The verdict concerns means over the seeds: an accuracy may be lower than
+Keras's by the difference in the row, and a loss higher by the factor in the row. A truth table must be learned by both
+with every seed, or by neither with any. The standard deviation of single runs is given in brackets.
 
-What follows `--` goes to every `downpour train`.
+The arguments after `--` are passed to every `downpour train`.
 """
 
 from __future__ import annotations
@@ -34,12 +34,14 @@ LEARNED = 1.0  # accuracy of a truth table
 
 @dataclass(frozen=True)
 class CourseEntry:
-    """One model on one dataset.
+    """A model on a dataset, with the criterion of the comparison.
 
     Attributes:
-        measure: `test_accuracy`, or `test_loss`.
-        allowed: How far below Keras's accuracy, or by which factor above its loss; None: a truth table.
-        figure: What the course's notes say, or theory.
+        model: Name of the model.
+        dataset: Name of the dataset.
+        measure: `test_accuracy` or `test_loss`.
+        allowed: Largest difference to Keras's accuracy, or largest factor to its loss; None for a truth table.
+        figure: The value in the course's notes, or from theory.
     """
 
     model: str
@@ -74,14 +76,14 @@ ROWS = (
 
 
 def main(argv: list[str]) -> int:
-    """Trains, prints the tables, and writes `results.json` and `report.md` where asked; 1 if a row fails."""
+    """Train, print the tables, and write `results.json` and `report.md` if requested; return 1 if a row fails."""
     flags = parse(argv)
     end_on_sigterm()
     command = " ".join(["downpour", "bench", "course", *argv])
     rows: list[dict[str, Any]] = []
     for row in (row for row in ROWS if row.model in flags.models):
         rows.append(measured(row, flags))
-        if flags.out:  # after every row: what was measured stays, whenever this ends
+        if flags.out:  # after every row, so that an interrupted benchmark keeps its results
             results = {"schema": SCHEMA, "benchmark": "course", "command": command, "machine": facts(), "rows": rows}
             flags.out.mkdir(parents=True, exist_ok=True)
             (flags.out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
@@ -91,7 +93,7 @@ def main(argv: list[str]) -> int:
 
 
 def measured(row: CourseEntry, flags: argparse.Namespace) -> dict[str, Any]:
-    """A row's settings, what Keras and the workers reached with each seed, and whether that is allowed."""
+    """Return the settings of a row, the results of Keras and the workers for each seed, and the verdict."""
     settings = parse_settings(TrainSettings, [f"--model={row.model}", f"--dataset={row.dataset}"], "downpour train")
     print(f"{row.model} on {row.dataset}", file=sys.stderr)
     runs = run_all(flags.seeds, flags.workers, lambda name, seed: run(name, seed, settings, flags), json.dumps)
@@ -99,14 +101,14 @@ def measured(row: CourseEntry, flags: argparse.Namespace) -> dict[str, Any]:
     passed = not runs.failures and all(holds(row, found[str(count)]) for count in flags.workers)
     return {
         "model": row.model, "dataset": row.dataset, "measure": row.measure, "allowed": row.allowed,
-        "figure": row.figure, "settings": told(settings), "runs": runs.found, "failures": runs.failures,
+        "figure": row.figure, "settings": settings_text(settings), "runs": runs.found, "failures": runs.failures,
         "found": {name: {"mean": each.mean, "std": each.std, "by_seed": each.values} for name, each in found.items()},
         "passed": passed,
     }  # fmt: skip
 
 
 def run(name: str, seed: int, settings: TrainSettings, flags: argparse.Namespace) -> dict[str, Any]:
-    """Trains once, by Keras or by as many workers as the name says."""
+    """Train once, by Keras or with the number of workers in `name`."""
     job = TrainingSpec(
         settings.model, settings.dataset, settings.epochs, settings.batch_size, settings.effective_learning_rate,
         seed, workers=0 if name == KERAS else int(name), validation_split=settings.validation_split,
@@ -124,8 +126,8 @@ def run(name: str, seed: int, settings: TrainSettings, flags: argparse.Namespace
     return {**kept, "epochs": len(result["history"]), **more}
 
 
-def told(settings: TrainSettings) -> str:
-    """The settings that the tables name."""
+def settings_text(settings: TrainSettings) -> str:
+    """Return the settings that are shown in the tables."""
     parts = [f"{settings.optimizer} {settings.effective_learning_rate:g}"]
     parts += [settings.schedule] if settings.schedule != "constant" else []
     parts += [f"clip {settings.clip_norm:g}"] if settings.clip_norm else []
@@ -133,7 +135,7 @@ def told(settings: TrainSettings) -> str:
 
 
 def holds(row: CourseEntry, found: Spread) -> bool:
-    """Whether what workers reached is allowed, given what Keras did with the same seeds."""
+    """Return whether the results of workers are acceptable, given Keras's results for the same seeds."""
     if row.allowed is None:
         learned = {value >= LEARNED for value in (*found.values, *found.reference)}
         return learned == {row.figure == "learned"}
@@ -143,7 +145,7 @@ def holds(row: CourseEntry, found: Spread) -> bool:
 
 
 def report(rows: list[dict[str, Any]], flags: argparse.Namespace) -> str:
-    """Markdown: a table of means, one of every run, and what failed."""
+    """Return a table of means, a table of all runs, and the failures, in Markdown."""
     names = [KERAS, *map(str, flags.workers)]
     heads = ["Keras", *(f"{count} workers" for count in flags.workers)]
     means = [["model", "data", "settings", "", "figure", *heads, "allowed", ""]]
@@ -174,28 +176,28 @@ def _by_seed(row: dict[str, Any], name: str, form: str, seeds: list[int]) -> Ite
 
 
 def _table(lines: list[list[str]]) -> str:
-    """Markdown; the first line is the heads."""
+    """Return a Markdown table whose first line is the header."""
     ruled = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
     return "\n".join("| " + " | ".join(line) + " |" for line in ruled)
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """Reads the flags; `train_flags` is what follows `--`."""
+    """Parse the flags; `train_flags` are the arguments after `--`."""
     cut = argv.index("--") if "--" in argv else len(argv)
     known = list(dict.fromkeys(row.model for row in ROWS))
     parser = argparse.ArgumentParser(
         prog="downpour bench course",
-        description="Trains the course's models beside single-process Keras.",
-        epilog="What follows -- goes to every `downpour train`.",
+        description="Compare the course's models with single-process Keras.",
+        epilog="The arguments after -- are passed to every `downpour train`.",
     )
-    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"of {', '.join(known)} (default: all)")
-    parser.add_argument("--workers", type=numbers, default=[2, 4], help="such as 2,4")
+    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"{', '.join(known)} (default: all)")
+    parser.add_argument("--workers", type=numbers, default=[2, 4], help="numbers of workers (default: 2,4)")
     parser.add_argument("--seeds", type=numbers, default=[0, 1, 2], help="such as 0-4 or 0,3 (default: 0-2)")
-    parser.add_argument("--timeout-s", type=float, default=1200.0, help="limit of one training")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write results.json and report.md here")
+    parser.add_argument("--timeout-s", type=float, default=1200.0, help="time limit of one training in s")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for results.json and report.md")
     flags = parser.parse_args(argv[:cut])
     if unknown := [name for name in flags.models if name not in known]:
-        parser.error(f"MODEL must be of {', '.join(known)}; received {', '.join(unknown)}")
+        parser.error(f"MODEL must be one of {', '.join(known)}; received {', '.join(unknown)}")
     flags.models = flags.models or known
     flags.train_flags = tuple(argv[cut + 1 :])
     return flags

@@ -1,11 +1,10 @@
-"""Test accuracy beside single-process Keras: `downpour bench quality [--seeds 0-4] [--workers 2,4,8]`.
+"""`downpour bench quality`: compares the test accuracy with single-process Keras.
 
-The reference model on MNIST by `model.fit` in one process, and by this system with several numbers of
-workers: the same seeds, epochs, batch, step size η, and 5 % of the training data held out by all. Keras's
-seed is set by `keras.utils.set_random_seed`. The mean over the seeds may be lower than Keras's by `ALLOWED`
-at most.
+The reference model is trained on MNIST by `model.fit` in one process, and by this system with several numbers of
+workers, with the same seeds, epochs, batch size, learning rate and 5 % of the training data held out. Keras's seed is
+set with `keras.utils.set_random_seed`. The mean over the seeds may be lower than Keras's by at most `ALLOWED`.
 
-What follows `--` goes to every `downpour train`: `downpour bench quality -- --mode ssp:3`.
+The arguments after `--` are passed to every `downpour train`: `downpour bench quality -- --mode ssp:3`.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ from downpour.bench.seeds import KERAS, numbers, run_all, spreads
 from downpour.bench.training.competitors import CompetitorError, TrainingSpec, end_on_sigterm, fit, train
 
 SCHEMA = 1
-# Workers -> by how much the mean test accuracy may be below Keras's; others are reported without a verdict.
+# Workers -> largest allowed difference to Keras's mean test accuracy; other numbers are reported without a verdict.
 ALLOWED: Mapping[int, float] = {2: 0.001, 4: 0.004, 8: 0.004}
 
 
 def main(argv: list[str]) -> int:
-    """Trains, prints the table, and writes `results.json` and `report.md` where asked; 1 if a row fails."""
+    """Train, print the table, and write `results.json` and `report.md` if requested; return 1 if a row fails."""
     flags = parse(argv)
     end_on_sigterm()
     runs = run_all(
@@ -58,10 +57,10 @@ def main(argv: list[str]) -> int:
 
 
 def run(name: str, seed: int, flags: argparse.Namespace) -> dict[str, Any]:
-    """Trains once: by Keras, or by as many workers as the name says.
+    """Train once, by Keras or with the number of workers in `name`.
 
     Returns:
-        `test_accuracy`, `samples_per_s`, and of ours the mean staleness.
+        `test_accuracy`, `samples_per_s`, and `mean_staleness` (None for Keras).
     """
     job = TrainingSpec(
         flags.model,
@@ -79,7 +78,7 @@ def run(name: str, seed: int, flags: argparse.Namespace) -> dict[str, Any]:
         with tempfile.TemporaryDirectory(prefix="downpour-bench-") as folder:
             result = train(job, Path(folder), flags.timeout_s, flags.train_flags)
     if result.get("test_accuracy") is None:
-        raise CompetitorError("a run must end with a test accuracy. Received: none; see its log.")
+        raise CompetitorError("a run must report a test accuracy. Received: none. See its log.")
     return {
         **{key: result[key] for key in ("test_accuracy", "samples_per_s")},
         "mean_staleness": (result.get("staleness") or {}).get("mean"),
@@ -87,10 +86,10 @@ def run(name: str, seed: int, flags: argparse.Namespace) -> dict[str, Any]:
 
 
 def judge(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
-    """Per row the mean test accuracy, its gap to Keras's over the same seeds, and whether that is allowed.
+    """Return per row the mean test accuracy, its difference to Keras's for the same seeds, and the verdict.
 
     Args:
-        runs: Per row (`keras`, or a number of workers) its runs, with `seed` and `test_accuracy`.
+        runs: The runs per row (`keras`, or a number of workers), with `seed` and `test_accuracy`.
     """
     rows = {}
     for name, spread in spreads(runs, "test_accuracy").items():
@@ -108,7 +107,7 @@ def judge(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, dict[str
 
 
 def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """Markdown: a row for Keras and for each number of workers."""
+    """Return a Markdown table with a row for Keras and for each number of workers."""
     lines = [
         "| | mean test accuracy (standard deviation) | by seed | below Keras by | allowed | |",
         "|---|---|---|---|---|---|",
@@ -127,23 +126,23 @@ def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """Reads the flags; `train_flags` is what follows `--`."""
+    """Parse the flags; `train_flags` are the arguments after `--`."""
     cut = argv.index("--") if "--" in argv else len(argv)
     parser = argparse.ArgumentParser(
         prog="downpour bench quality",
-        description="Compares test accuracy with single-process Keras.",
-        epilog="What follows -- goes to every `downpour train`.",
+        description="Compare test accuracy with single-process Keras.",
+        epilog="The arguments after -- are passed to every `downpour train`.",
     )
-    parser.add_argument("--seeds", type=numbers, default=[0, 1, 2, 3, 4], help="such as 0-4 or 0,3")
-    parser.add_argument("--workers", type=numbers, default=[2, 4, 8], help="such as 2,4,8,16")
-    parser.add_argument("--model", default="sigmoid100")
-    parser.add_argument("--dataset", default="mnist")
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--learning-rate", type=float, default=0.1)
-    parser.add_argument("--validation-split", type=float, default=0.05)
-    parser.add_argument("--timeout-s", type=float, default=1200.0, help="limit of one training")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write results.json and report.md here")
+    parser.add_argument("--seeds", type=numbers, default=[0, 1, 2, 3, 4], help="such as 0-4 or 0,3 (default: 0-4)")
+    parser.add_argument("--workers", type=numbers, default=[2, 4, 8], help="such as 2,4,8,16 (default: 2,4,8)")
+    parser.add_argument("--model", default="sigmoid100", help="name of a model (default: sigmoid100)")
+    parser.add_argument("--dataset", default="mnist", help="name of a dataset (default: mnist)")
+    parser.add_argument("--epochs", type=int, default=10, help="number of epochs (default: 10)")
+    parser.add_argument("--batch-size", type=int, default=32, help="samples of a step (default: 32)")
+    parser.add_argument("--learning-rate", type=float, default=0.1, help="learning rate (default: 0.1)")
+    parser.add_argument("--validation-split", type=float, default=0.05, help="fraction held out (default: 0.05)")
+    parser.add_argument("--timeout-s", type=float, default=1200.0, help="time limit of one training in s")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for results.json and report.md")
     flags = parser.parse_args(argv[:cut])
     flags.train_flags = tuple(argv[cut + 1 :])
     return flags

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from downpour.bench.replay.record import CannotReplay, Recorded, read_run, refuse
+from downpour.bench.replay.record import CannotReplay, Recorded, check_replayable, read_run
 from downpour.bench.replay.shard_replay import RecordBroken
 from downpour.bench.replay.shards import Replay
 from downpour.bench.speed.recording import shard_times
@@ -137,7 +137,7 @@ def test_another_base_version_is_found(shards: int) -> None:
 def test_a_base_version_in_the_future_is_found() -> None:
     recorded = RecordedJob(1, 6).run()
     index = late(recorded)
-    with pytest.raises(RecordBroken, match="which cannot be had: done again, they are at"):
+    with pytest.raises(RecordBroken, match="but in the replay the shards are at"):
         replayed(tampered(recorded, index, base_version=int(recorded.traces[0][index]["version"]) + 1))
 
 
@@ -179,7 +179,7 @@ def test_a_run_that_was_broken_off_is_followed_as_far_as_all_traces_go() -> None
     stopped = replayed(cut, 20)
     assert not stopped.differences.first
     assert stopped.weights.tobytes() == replayed(recorded, 20).weights.tobytes()
-    with pytest.raises(RecordBroken, match="cannot be had|was not reached"):
+    with pytest.raises(RecordBroken, match="but in the replay the shards|was not reached"):
         replayed(cut, len(job.versions) - 1)
 
 
@@ -194,20 +194,20 @@ def test_a_call_that_no_server_makes_is_found() -> None:
     recorded = RecordedJob(1, 10).run()
     called = recorded.calls[0].copy()
     called[4]["call"] = 77  # the first one is BEGIN
-    with pytest.raises(RecordBroken, match="call 3 on shard 0 cannot be made again"):
+    with pytest.raises(RecordBroken, match="call 3 on shard 0 cannot be repeated"):
         replayed(dataclasses.replace(recorded, calls=[called]))
 
 
 # ---------------------------------------------------------------------------------------- what cannot be replayed
 
 REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
-    ({"script": True}, {}, "must be one of `downpour train`; this is a script's"),
-    ({"codec": "int8"}, {}, "must have pushed with --codec float32; this one has int8"),
-    ({"mode": "easgd:0.5,4"}, {}, "must leave no weights to the workers.*--mode easgd:0.5,4"),
-    ({"push_every": 2, "fetch_every": 4}, {}, "must have pulled with every push.*--push-every 2 and --fetch-every 4"),
-    ({"record": "off"}, {}, "must have been recorded; this one ran with --record off"),
-    ({}, {"generation": 3}, "must be one life of its servers; this one was resumed, or a server of it died, 2 times"),
-    ({}, {"partial_pushes": 1}, "must have every push on all shards"),
+    ({"script": True}, {}, "must be a run of `downpour train`; this is a run of a script"),
+    ({"codec": "int8"}, {}, "must use --codec float32; this one uses int8"),
+    ({"mode": "easgd:0.5,4"}, {}, "must keep all weights on the servers; in --mode easgd:0.5,4"),
+    ({"push_every": 2, "fetch_every": 4}, {}, "must pull with every push.*--push-every 2 and --fetch-every 4"),
+    ({"record": "off"}, {}, "must be recorded; this one ran with --record off"),
+    ({}, {"generation": 3}, "must not be resumed; this one was resumed, or one of its servers died, 2 times"),
+    ({}, {"partial_pushes": 1}, "must apply every push on all shards"),
 ]
 
 
@@ -215,9 +215,9 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
 def test_what_cannot_be_replayed_is_refused_by_name(
     settings: dict[str, Any], summary: dict[str, Any], message: str
 ) -> None:
-    refuse(ServerSettings(), {"generation": 1})
+    check_replayable(ServerSettings(), {"generation": 1})
     with pytest.raises(CannotReplay, match=f"a run to be replayed {message}"):
-        refuse(ServerSettings(**settings), {"generation": 1, **summary})
+        check_replayable(ServerSettings(**settings), {"generation": 1, **summary})
 
 
 def test_a_directory_that_is_no_run_is_refused(tmp_path: Path) -> None:
@@ -225,15 +225,15 @@ def test_a_directory_that_is_no_run_is_refused(tmp_path: Path) -> None:
         read_run(tmp_path)
     content = configuration(ServerSettings(), {}, pb.DatasetInfo(checksum="c"))
     (tmp_path / "config.json").write_text(json.dumps(content))
-    with pytest.raises(CannotReplay, match="with its config.json and summary.json"):
+    with pytest.raises(CannotReplay, match="with config.json and summary.json"):
         read_run(tmp_path)
     (tmp_path / "summary.json").write_text("{}")
     with pytest.raises(
-        CannotReplay, match="no initial.safetensors.*more than 16,777,216 weights are not: say --record"
+        CannotReplay, match="no initial.safetensors.*more than 16,777,216 weights are not recorded; train with --record"
     ):
         read_run(tmp_path)
     (tmp_path / "initial.safetensors").write_bytes(b"torn")
-    with pytest.raises(CannotReplay, match="must hold the initial weights of a run"):
+    with pytest.raises(CannotReplay, match="must contain the initial weights of a run"):
         read_run(tmp_path)
 
 

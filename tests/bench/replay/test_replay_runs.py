@@ -112,7 +112,7 @@ def replayed(run: Path, *flags: str, status: int = 0) -> dict[str, Any]:
 )
 def test_a_run_gives_the_same_bits_again(tmp_path: Path, flags: tuple[str, ...]) -> None:
     found = replayed(train(tmp_path, *flags))
-    assert found["exact"] and found["differing_weights"] == 0 and not found["doubts"]
+    assert found["exact"] and found["differing_weights"] == 0 and not found["nondeterminism"]
     assert found["pushes"] >= 25
 
 
@@ -165,13 +165,13 @@ def test_random_numbers_of_the_process_are_detected_named_and_compared_within_a_
     found = replayed(train(tmp_path, "--model=small_models:noise"))
     assert found["passed"] and not found["exact"] and found["differing_outcomes"] == 0
     assert 0 < found["relative_difference"] < found["tolerance"] == 1e-3
-    assert any("RandomStandardNormal" in doubt for doubt in found["doubts"])
+    assert any("RandomStandardNormal" in reason for reason in found["nondeterminism"])
 
 
 def test_whole_numbers_that_a_step_changes_are_refused(tmp_path: Path) -> None:
     run = train(tmp_path, "--model=small_models:counter")
     message = downpour(tmp_path, "replay", str(run), status=2).stderr
-    assert "must keep no whole numbers of its own; a step changes" in message and "calls" in message
+    assert "must not keep integers of its own; a step changes" in message and "calls" in message
 
 
 def test_a_drained_job_one_of_whose_workers_was_killed_and_one_came_late(tmp_path: Path) -> None:
