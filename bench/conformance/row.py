@@ -1,4 +1,4 @@
-"""What a row of the conformance suite is: a prediction, a measurement, and the parts that a mutant replaces."""
+"""The rows of the conformance suite: a prediction, a measurement, and the parts that a mutant replaces."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Case:
     """One number of a row.
 
     Attributes:
-        what: What it is of.
-        predicted: By theory.
-        measured: By the row.
-        tolerance: By which they may differ.
-        rule: How they are compared.
+        what: Description of the number.
+        predicted: The value that theory predicts.
+        measured: The measured value.
+        tolerance: The allowed difference.
+        rule: How the values are compared.
     """
 
     what: str
@@ -53,7 +53,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What rows are built from; a mutant is a set of parts with one that is wrong."""
+    """The components that rows use; a mutant is a set of parts of which one is faulty."""
 
     shard: type[Shard] = Shard
     simulation: type[Simulation] = Simulation
@@ -67,21 +67,21 @@ class Parts:
     extra: dict[str, Any] = field(default_factory=dict)
 
     def but(self, **changed: Any) -> Parts:
-        """The same with some parts replaced."""
+        """Return a copy with some parts replaced."""
         return replace(self, **changed)
 
 
 @dataclass(frozen=True, slots=True)
 class ConformanceRow:
-    """A row of the table.
+    """A row of the conformance suite.
 
     Attributes:
-        name: As in docs/theory.md.
-        where: It runs: in virtual time, against real server processes, or on vectors alone.
-        claim: What theory predicts, in a line.
-        measure: Gives the cases, from the parts and whether time is short.
-        mutant: Parts that must fail.
-        fault: What is wrong with them.
+        name: Name in docs/theory.md.
+        where: Whether it runs in virtual time, with real server processes, or on vectors only.
+        claim: The prediction in one line.
+        measure: Returns the cases, given the parts and whether to use shorter runs.
+        mutant: Parts with which the row must fail.
+        fault: The fault of these parts.
     """
 
     name: str

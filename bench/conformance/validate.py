@@ -1,4 +1,4 @@
-"""`downpour validate`: what the literature predicts, and what this server does."""
+"""`downpour validate`: compares the behaviour of the server with predictions from the literature."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ ROWS: list[ConformanceRow] = sorted(
 
 
 class ValidateSettings(Settings):
-    """Compares this server with what theory predicts; exits with 1 if a row fails."""
+    """Compare the server with predictions from theory; the exit status is 1 if a row fails."""
 
     groups: ClassVar[dict[str, tuple[str, ...]]] = {"rows": ("quick", "rows"), "output": ("json_",)}
 
-    quick: bool = Field(False, description="shorter runs: a few minutes less")
-    rows: str = Field("", description="only these, such as C1,C14 (default: all)")
+    quick: bool = Field(False, description="shorter runs, which save a few minutes")
+    rows: str = Field("", description="rows to check, such as C1,C14 (default: all)")
     json_: Annotated[str | None, AfterValidator(writable)] = Field(
         None, description="file for the result as JSON; - for standard output"
     )
@@ -43,7 +43,7 @@ class ValidateSettings(Settings):
 
 
 def measured(row: ConformanceRow, parts: Parts, quick: bool) -> dict[str, Any]:
-    """Runs a row; a failure to run fails it."""
+    """Measure a row and return its result; an exception is a failure of the row."""
     began_s, error = time.perf_counter(), ""
     cases: list[Case] = []
     try:
@@ -72,7 +72,7 @@ def measured(row: ConformanceRow, parts: Parts, quick: bool) -> dict[str, Any]:
 
 
 def lines_of(result: dict[str, Any]) -> list[str]:
-    """A row for a person."""
+    """Return the result of a row as lines of text."""
     verdict = "pass" if result["passed"] else "FAIL"
     lines = [f"{result['row']:<4}{verdict}  {result['claim']}  ({result['where']}, {result['wall_s']:.1f} s)"]
     if result["error"]:
@@ -91,7 +91,7 @@ def lines_of(result: dict[str, Any]) -> list[str]:
 
 
 def main(argv: list[str]) -> int:
-    """Runs from command-line flags; returns the exit status."""
+    """Run `downpour validate` and return its exit status."""
     settings = parse(ValidateSettings, argv, "downpour validate")
     wanted = set(filter(None, settings.rows.split(",")))
     results = []

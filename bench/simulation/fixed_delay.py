@@ -1,4 +1,4 @@
-"""A constant delay in virtual time: every gradient comes from a version that is so much older."""
+"""Updates with a constant delay: every gradient is computed from a version that is older by a fixed number."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def run_delayed(
     shard: Shard, problem: Problem, updates: int, delay: int, workers: int,
     observe: Callable[[int, np.ndarray], None] | None = None,
 ) -> OutcomeStatistics:  # fmt: skip
-    """Updates with a constant delay: every gradient comes from the version `delay` before, or from version 0.
+    """Make `updates` updates, each with a gradient of the version `delay` before it, or of version 0.
 
     Raises:
-        ValueError: No update is made any more.
+        ValueError: The mode applies no push with this delay.
     """
     statistics, history = OutcomeStatistics(workers), deque[tuple[Buffer, int]]()
     shard.on_outcome = statistics.outcome
@@ -39,7 +39,7 @@ def run_delayed(
         pushes += 1
         idle = 0 if shard.version > version else idle + 1
         if idle > 100_000:
-            raise ValueError(f"a delay of {delay} versions leaves no push that this mode applies: nothing moves")
+            raise ValueError(f"the mode must apply pushes with a delay of {delay} versions; it applied none of 100,000")
         if shard.version > version:
             # In turns, so that no worker's old versions are more than compensations keep, whatever the mode.
             history.append(shard.pull(worker=shard.version % workers))

@@ -1,4 +1,4 @@
-"""What is minimised in virtual time: small problems whose trajectories theory predicts."""
+"""The problems that are minimised in virtual time: small problems whose trajectories theory predicts."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ BLOCK = 512  # noise vectors at a time
 
 
 class Problem:
-    """No problem at all: one weight, gradient 0.
+    """The trivial problem with one weight and gradient 0, and the base class of the others.
 
     Attributes:
-        dim: Weights.
-        batch: Samples that a gradient averages over.
-        optimum: Where the mean of all workers' losses is least, `float64[dim]`; None if there is no such point.
-        noisy: Whether updates go on at the optimum.
+        dim: Number of weights.
+        batch: Number of samples of a gradient.
+        optimum: The minimum `float64[dim]` of the mean of all workers' losses; None if there is none.
+        noisy: Whether gradients at the optimum differ from 0.
     """
 
     doc = "only timing"
@@ -31,11 +31,11 @@ class Problem:
     noisy = False
 
     def initial(self) -> Vector:
-        """Weights `float32[dim]` to begin with."""
+        """Return the initial weights `float32[dim]`."""
         return np.zeros(self.dim, np.float32)
 
     def gradient(self, worker: int, weights: Vector) -> Vector:
-        """One stochastic gradient `float32[dim]`, not to be written to."""
+        """Return one stochastic gradient `float32[dim]`, which must not be modified."""
         return _NOTHING
 
 
@@ -52,19 +52,19 @@ class Linear(Problem):
     doc = "integer gradients, whose sum shows a lost or a doubled push"
 
     def __init__(self, seed: int, workers: int, dim: int = 4) -> None:
-        """Gradients from −8 to 8."""
+        """Build a problem whose gradients are integers from −8 to 8."""
         self.dim, self._rng = dim, np.random.default_rng((seed, 1 << 20))
         self.total = np.zeros(dim)
 
     def gradient(self, worker: int, weights: Vector) -> Vector:
-        """Independent of the weights."""
+        """Return a gradient that does not depend on the weights."""
         gradient = self._rng.integers(-8, 9, self.dim).astype(np.float32)
         self.total += gradient
         return gradient
 
 
 class Quadratic(Problem):
-    """f_i(w) = h/2 |w − c_i|², gradients with noise of deviation σ in every direction; begins at 1."""
+    """f_i(w) = h/2 |w − c_i|² with Gaussian noise of deviation σ on every gradient element; starts at 1."""
 
     doc = "h/2 |w − c|² with noise of deviation sigma; centers: one optimum, or one a worker"
 
@@ -72,9 +72,9 @@ class Quadratic(Problem):
         self, seed: int, workers: int, h: float = 1.0, sigma: float = 0.0, dim: int = 1,
         centers: tuple[float, ...] = (0.0,),
     ) -> None:  # fmt: skip
-        """One noise stream for all workers."""
+        """Build a problem with one stream of noise for all workers."""
         if len(centers) not in (1, workers):
-            raise ValueError(f"centers must be one or one for each of {workers} workers; {len(centers)} were given")
+            raise ValueError(f"centers must be one value or {workers}, one per worker; received {len(centers)}")
         self.dim, self._h, self._sigma = dim, np.float32(h), sigma
         self._centers = [np.float32(center) for center in (centers * workers if len(centers) == 1 else centers)]
         self.optimum = np.full(dim, np.mean(self._centers, dtype=np.float64))
@@ -82,11 +82,11 @@ class Quadratic(Problem):
         self._noise = self._draw(np.random.default_rng((seed, 1 << 20)))
 
     def initial(self) -> Vector:
-        """1 everywhere."""
+        """Return 1 for every weight."""
         return np.ones(self.dim, np.float32)
 
     def gradient(self, worker: int, weights: Vector) -> Vector:
-        """H (w − c_i) + σ n."""
+        """Return h (w − c_i) + σ n."""
         gradient: Vector = (weights - self._centers[worker]) * self._h
         return gradient + next(self._noise) if self._sigma else gradient
 
@@ -96,13 +96,13 @@ class Quadratic(Problem):
 
 
 class Logistic(Problem):
-    """Logistic regression on drawn data, from 0: features normal, labels by a hidden direction, a tenth flipped."""
+    """Logistic regression from 0 on random data: normal features, a tenth of the labels flipped."""
 
     doc = "logistic regression on drawn samples"
     noisy = True
 
     def __init__(self, seed: int, workers: int, dim: int = 10, samples: int = 1000, batch: int = 32) -> None:
-        """Draws the data."""
+        """Draw the data and compute the optimum."""
         self.dim, self.batch = dim, batch
         self._rng = np.random.default_rng((seed, 1 << 20))
         x = self._rng.standard_normal((samples, dim))
@@ -111,16 +111,16 @@ class Logistic(Problem):
         self.optimum = self._minimise()
 
     def gradient(self, worker: int, weights: Vector) -> Vector:
-        """Mean over a batch drawn with replacement."""
+        """Return the mean gradient of a batch drawn with replacement."""
         rows = self._signed[self._rng.integers(0, len(self._signed), self.batch)]
         return _logistic_gradient(rows, weights)
 
     def loss(self, weights: Vector) -> float:
-        """Mean over all samples."""
+        """Return the mean loss of all samples."""
         return float(np.logaddexp(0.0, -(self._signed @ weights)).mean())
 
     def _minimise(self) -> NDArray[np.float64]:
-        """Newton's method."""
+        """Return the optimum, found by Newton's method."""
         w, rows = np.zeros(self.dim), self._signed.astype(np.float64)
         for _ in range(30):
             p = 1.0 / (1.0 + np.exp(rows @ w))
@@ -137,7 +137,7 @@ def _logistic_gradient(rows: Vector, weights: Vector) -> Vector:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A row of the registry: the class and how its parameters are read."""
+    """A row of the registry: the constructor of a problem, and the parsers of its parameters."""
 
     make: Callable[..., Problem]
     parameters: dict[str, Callable[[str], object]] = field(default_factory=dict)
@@ -177,10 +177,10 @@ PROBLEMS: dict[str, Kind] = {
 
 
 def problem_of(text: str, seed: int, workers: int) -> Problem:
-    """A problem from `name` or `name:key=value,…`; `centers` takes several values, with commas between.
+    """Build a problem from `name` or `name:key=value,…`; `centers` accepts several values, separated by commas.
 
     Raises:
-        ValueError: There is no such problem, or no such parameter, or its value does not fit.
+        ValueError: The problem or a parameter does not exist, or a value is out of range.
     """
     name, _, rest = text.partition(":")
     if name not in PROBLEMS:
@@ -188,19 +188,19 @@ def problem_of(text: str, seed: int, workers: int) -> Problem:
     kind, values = PROBLEMS[name], {}
     for key, value in _assignments(name, rest):
         if key not in kind.parameters:
-            takes = f"be given only {', '.join(kind.parameters)}" if kind.parameters else "stand alone"
-            raise ValueError(f"{name} must {takes}; {key!r} was given")
+            allowed = f"only {', '.join(kind.parameters)}" if kind.parameters else "no parameters"
+            raise ValueError(f"{name} must have {allowed}; received {key!r}")
         if key in values:
-            raise ValueError(f"{name} must be given {key} once; it was given again as {value!r}")
+            raise ValueError(f"{name} must have {key} once; received it again as {value!r}")
         try:
             values[key] = kind.parameters[key](value)
         except ValueError:
-            raise ValueError(f"{name} must be given a number for {key}, in range; {value!r} was given") from None
+            raise ValueError(f"{name} must have a number in range for {key}; received {value!r}") from None
     return kind.make(seed, workers, **values)
 
 
 def _assignments(name: str, text: str) -> list[tuple[str, str]]:
-    """`h=1,centers=0,1` as pairs: a value goes on until the next name."""
+    """Parse `h=1,centers=0,1` into pairs; a value extends to the next name."""
     found: list[tuple[str, str]] = []
     for token in text.split(",") if text else []:
         key, equals, value = token.partition("=")
@@ -209,5 +209,5 @@ def _assignments(name: str, text: str) -> list[tuple[str, str]]:
         elif found and PROBLEMS[name].parameters.get(found[-1][0]) is _centers:
             found[-1] = (found[-1][0], f"{found[-1][1]},{token}")
         else:
-            raise ValueError(f"{name} must be given its parameters as NAME=VALUE; {token!r} was given")
+            raise ValueError(f"{name} must have parameters of the form NAME=VALUE; received {token!r}")
     return found

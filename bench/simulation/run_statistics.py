@@ -1,4 +1,4 @@
-"""What a run in virtual time adds up to: outcomes, staleness, clocks, and the statistics of a trajectory."""
+"""The statistics of a run in virtual time: outcomes, staleness, clocks, and the trajectory of the weights."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from downpour.ps.core.push import Outcome, Push, Result
 
 
 class OutcomeStatistics:
-    """Counts of outcomes.
+    """The outcomes of pushes, the staleness and the clocks of the workers.
 
     Attributes:
-        accepted: Pushes that became part of an update.
-        dropped: Pushes that did not, by reason.
-        staleness: How many accepted pushes had which.
-        updates: Accepted pushes of each worker.
-        clock_spread: The most by which completed clocks have differed.
-        wait_s: Σ of the times that pushes waited for the server.
+        accepted: Number of pushes that became part of an update.
+        dropped: Number of other pushes, by reason.
+        staleness: Number of accepted pushes by staleness.
+        updates: Number of accepted pushes of each worker.
+        clock_spread: The largest difference between the clocks of two workers.
+        wait_s: Sum of the times that pushes waited for the server.
     """
 
     def __init__(self, workers: int) -> None:
-        """Nothing has happened."""
+        """Build empty statistics for `workers` workers."""
         self.accepted = self.pushes = self.clock_spread = 0
         self.wait_s = 0.0
         self.dropped: Counter[str] = Counter()
@@ -32,7 +32,7 @@ class OutcomeStatistics:
         self._clocks, self._at, self._least, self._most = [0] * workers, Counter({0: workers}), 0, 0
 
     def outcome(self, push: Push, result: Result) -> None:
-        """Takes a final outcome."""
+        """Count the final outcome of a push."""
         if result.outcome == Outcome.APPLIED:
             self.accepted += 1
             self.staleness[result.staleness] += 1
@@ -42,7 +42,7 @@ class OutcomeStatistics:
             self.dropped[result.reason] += 1
 
     def tick(self, worker: int) -> None:
-        """A worker has completed a step."""
+        """Advance the clock of a worker that has completed a step."""
         self.pushes += 1
         clock = self._clocks[worker] + 1
         self._clocks[worker] = clock
@@ -56,7 +56,7 @@ class OutcomeStatistics:
         self.clock_spread = max(self.clock_spread, self._most - self._least)
 
     def staleness_json(self) -> dict[str, Any]:
-        """Mean, variance, largest, histogram and the mean of each worker, of accepted pushes."""
+        """Return mean, variance, maximum and histogram of the staleness, and the mean of each worker."""
         values = np.array(sorted(self.staleness), float)
         weights = np.array([self.staleness[int(value)] for value in values], float)
         mean = float(values @ weights / weights.sum()) if len(values) else 0.0
@@ -75,23 +75,23 @@ class OutcomeStatistics:
 class Trajectory:
     """Statistics of the weights over the versions of a run.
 
-    It has diverged if a weight is not finite or if the distance to the optimum grows: its mean square over the
-    last quarter of the run exceeds that over the second quarter, and is not just what rounding leaves of the
-    distance at the start. With noisy gradients, where it goes up and down for ever, it must have grown threefold
-    from the second quarter to the third and again to the fourth, beyond the distance at the start.
+    A run has diverged if a weight is not finite, or if the distance to the optimum grows: its mean square over the last
+    quarter of the run exceeds that over the second quarter, and is not just a rounding error of the initial distance.
+    With noisy gradients, for which the distance fluctuates, it must grow threefold from the second quarter to the third
+    and again to the fourth, and exceed the initial distance.
     """
 
     def __init__(
         self, optimum: np.ndarray | None, initial: np.ndarray, updates: int, burn_in: float, noisy: bool
     ) -> None:
-        """Nothing has been seen.
+        """Build empty statistics.
 
         Args:
-            optimum: `float64[d]`; None: there is no distance.
-            initial: `float32[d]`.
-            updates: That the run will have.
-            burn_in: Fraction of them that mean and variance leave out.
-            noisy: Whether gradients are.
+            optimum: The optimum `float64[d]`, or None if there is none.
+            initial: Initial weights `float32[d]`.
+            updates: Number of updates of the run.
+            burn_in: Fraction of the updates that mean and variance exclude.
+            noisy: Whether gradients are noisy.
         """
         self._optimum = optimum
         self._from, self._quarter, self._noisy = burn_in * updates, updates / 4, noisy
@@ -103,7 +103,7 @@ class Trajectory:
         self.finite = True
 
     def observe(self, version: int, weights: np.ndarray) -> None:
-        """Takes the weights `float32[d]` of a version."""
+        """Add the weights `float32[d]` of a version."""
         w = weights.astype(np.float64)
         self.last = w
         if version > self._from:
@@ -120,7 +120,7 @@ class Trajectory:
 
     @property
     def diverged(self) -> bool:
-        """As the class says."""
+        """Whether the run has diverged, as defined above."""
         if not self.finite:
             return True
         early, middle, late = (self._distances[q] / max(1, self._counts[q]) for q in (1, 2, 3))
@@ -129,7 +129,7 @@ class Trajectory:
         return late > early and late > 1e-6 * self._start
 
     def json(self) -> dict[str, Any]:
-        """`mean`, `var`, over versions and then weights; `final`; `diverged`."""
+        """Return `mean` and `var` over versions and weights, `distance`, `final` and `diverged`."""
         count = max(1, self._count)
         with np.errstate(all="ignore"):
             mean = self._sum / count

@@ -1,4 +1,4 @@
-"""How long a step or a push takes in virtual time: distributions by name, each worker's with its own random stream."""
+"""The distributions of the times of steps and pushes in virtual time; each worker has its own random stream."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from downpour.ps.core.registry import Parameter, forms, positive, read
 
-BLOCK = 256  # draws at a time: NumPy's cost is in the calls
+BLOCK = 256  # numbers drawn at a time, because the cost of NumPy is that of the calls
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 
 
@@ -18,9 +18,9 @@ class Distribution:
     """A row of the registry.
 
     Attributes:
-        doc: One line for a person.
-        make: From the parameters' values to a function that draws `float64[n]`, in seconds.
-        parameters: What follows the colon.
+        doc: Description in one line.
+        make: Returns a function that draws `float64[n]`, in seconds, given the values of the parameters.
+        parameters: The parameters after the colon.
     """
 
     doc: str
@@ -56,21 +56,21 @@ def _real(text: str) -> float:
 
 
 SERVICES: dict[str, Distribution] = {
-    "exp": Distribution("exponential, RATE a second", _exponential, (positive("RATE"),)),
-    "const": Distribution("always as long", _constant, (positive("SECONDS"),)),
+    "exp": Distribution("exponential with RATE per second", _exponential, (positive("RATE"),)),
+    "const": Distribution("constant", _constant, (positive("SECONDS"),)),
     "shifted_exp": Distribution(
-        "SHIFT seconds and an exponential", _shifted, (positive("SHIFT", or_zero=True), positive("RATE"))
+        "SHIFT seconds plus an exponential time", _shifted, (positive("SHIFT", or_zero=True), positive("RATE"))
     ),
-    "pareto": Distribution("Pareto from 1 s on, P(T > t) = t^−ALPHA", _pareto, (positive("ALPHA"),)),
+    "pareto": Distribution("Pareto with minimum 1 s, P(T > t) = t^−ALPHA", _pareto, (positive("ALPHA"),)),
     "lognormal": Distribution(
-        "e to a normal with mean MU and deviation SIGMA", _lognormal,
+        "log-normal; the logarithm has mean MU and deviation SIGMA", _lognormal,
         (Parameter("MU", "a number", _real), positive("SIGMA", or_zero=True)),
     ),
 }  # fmt: skip
 
 
 def split(text: str) -> list[str]:
-    """`exp:1,shifted_exp:2,3` as its specs: one begins wherever a name does."""
+    """Split `exp:1,shifted_exp:2,3` into its specifications, each of which starts with a name."""
     specs: list[str] = []
     for token in text.split(","):
         if specs and not token.strip()[:1].isalpha():
@@ -81,28 +81,28 @@ def split(text: str) -> list[str]:
 
 
 def draws_of(text: str, count: int, what: str) -> list[Draw]:
-    """One distribution for each of `count` workers or servers, from one spec or as many as there are of them.
+    """Return one distribution for each of `count` workers or servers, from one specification or `count` of them.
 
     Raises:
-        ValueError: It is neither.
+        ValueError: The number of specifications is neither 1 nor `count`.
     """
     made = []
     for spec in split(text):
         row, values = read(spec, SERVICES)
         made.append(row.make(*values))
     if len(made) not in (1, count):
-        often = f"once or for each of {count} {what}" if count > 1 else "once"
-        raise ValueError(f"must be given {often}; {len(made)} were given")
+        wanted = f"once or for each of {count} {what}" if count > 1 else "once"
+        raise ValueError(f"must be given {wanted}; received {len(made)}")
     return made if len(made) == count else made * count
 
 
 def times(draw: Draw, seed: tuple[int, ...]) -> Iterator[float]:
-    """An endless stream of seconds."""
+    """Yield an endless stream of times in seconds."""
     rng = np.random.default_rng(seed)
     while True:
         yield from draw(rng, BLOCK).tolist()
 
 
 def services() -> str:
-    """How all rows are written."""
+    """Return the forms of all rows for a help text."""
     return forms(SERVICES)

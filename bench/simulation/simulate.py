@@ -1,4 +1,4 @@
-"""`downpour simulate`: the server's own shard and policies in virtual time."""
+"""`downpour simulate`: runs the server's shard and policies in virtual time."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _services(value: str) -> str:
 
 
 class SimulateSettings(OptimizerSettings):
-    """Runs workers, a consistency mode and an optimizer in virtual time and prints what came of it."""
+    """Simulate workers, a consistency mode and an optimizer in virtual time and print the result."""
 
     groups: ClassVar[dict[str, tuple[str, ...]]] = {
         "cluster": ("workers", "service", "server_service", "fixed_delay"),
@@ -52,56 +52,56 @@ class SimulateSettings(OptimizerSettings):
         "output": ("json_",),
     }  # fmt: skip
 
-    workers: int = Field(4, ge=1, le=100_000, description="P")
-    mode: Annotated[str, spec_of(MODES)] = Field("async", description=f"consistency: {forms(MODES)}")
+    workers: int = Field(4, ge=1, le=100_000, description="number of workers P")
+    mode: Annotated[str, spec_of(MODES)] = Field("async", description=f"consistency mode: {forms(MODES)}")
     staleness: Annotated[str, spec_of(POLICIES)] = Field(
-        "none", description=f"what a stale gradient is worth: {forms(POLICIES)}"
+        "none", description=f"staleness compensation: {forms(POLICIES)}"
     )
     service: Annotated[str, AfterValidator(_services)] = Field(
-        "exp:1", description=f"time of a step, once or for each worker: {forms(SERVICES)}"
+        "exp:1", description=f"time of a step, for all workers or one per worker: {forms(SERVICES)}"
     )
     server_service: Annotated[str, AfterValidator(_services)] | None = Field(
-        None, description="time that the server takes for a push, one after the other (default: none)"
+        None, description="time of the server for a push; pushes are served one by one (default: none)"
     )
     fixed_delay: int | None = Field(
         None,
         ge=0,
         le=1_000_000,
-        description="every gradient is so many versions old; workers take turns, one step after the other",
+        description="fixed staleness of every gradient; workers take turns, one step at a time",
     )
     fetch_every: int | None = Field(
-        None, ge=1, le=100_000, description="local steps from pull to pull (default: as --push-every)"
+        None, ge=1, le=100_000, description="local steps between two pulls (default: as --push-every)"
     )
-    push_every: int = Field(1, ge=1, le=100_000, description="local steps in a push")
+    push_every: int = Field(1, ge=1, le=100_000, description="local steps per push")
     schedule: Annotated[str, spec_of(SCHEDULES)] = Field(
         "constant", description=f"learning rate by version: {forms(SCHEDULES)}"
     )
-    warm_up: int = Field(0, ge=0, description="versions over which the learning rate rises to its full value")
-    warm_start: int = Field(0, ge=0, description="versions that worker 0 makes alone")
-    momentum_correction: bool = Field(False, description="take from the momentum what asynchrony adds")
-    version_memory: int = Field(1024, ge=0, description="MiB for old weights, which dc_asgd needs")
+    warm_up: int = Field(0, ge=0, description="versions over which the learning rate increases to its full value")
+    warm_start: int = Field(0, ge=0, description="versions that worker 0 computes alone")
+    momentum_correction: bool = Field(False, description="reduce the momentum by the part that asynchrony adds")
+    version_memory: int = Field(1024, ge=0, description="memory for earlier weights in MiB, which dc_asgd needs")
     problem: str = Field(
         "none",
-        description=f"what is minimised: {', '.join(PROBLEMS)}, with parameters as in "
+        description=f"problem to minimise: {', '.join(PROBLEMS)}, with parameters as in "
         "quadratic:h=1,sigma=0.1,dim=2,centers=0,1",
     )
     updates: int = Field(10_000, ge=1, description="versions after which the run ends")
-    burn_in: float = Field(0.25, ge=0, lt=1, description="fraction of them that mean and var of the weights leave out")
-    seed: int = Field(0, ge=0, lt=2**32, description="of service times and gradients")
-    optimizer: Annotated[str, one_of(OPTIMIZERS)] = Field("sgd", description=f"update rule: {', '.join(OPTIMIZERS)}")
-    learning_rate: float = Field(0.1, gt=0, description="step size η")
+    burn_in: float = Field(0.25, ge=0, lt=1, description="fraction of the updates excluded from mean and variance")
+    seed: int = Field(0, ge=0, lt=2**32, description="random seed of service times and gradients")
+    optimizer: Annotated[str, one_of(OPTIMIZERS)] = Field("sgd", description=f"optimizer: {', '.join(OPTIMIZERS)}")
+    learning_rate: float = Field(0.1, gt=0, description="learning rate η")
     json_: Annotated[str | None, AfterValidator(writable)] = Field(
         None, description="file for the result as JSON; - for standard output"
     )
 
     @property
     def overlap(self) -> bool:
-        """Whether workers compute while they exchange: never here."""
+        """Whether workers compute during an exchange, which they never do here."""
         return False
 
     @property
     def hyper(self) -> Hyperparameters:
-        """The optimizer's hyper-parameters."""
+        """The hyper-parameters of the optimizer."""
         return hyperparameters_of(self)
 
     @model_validator(mode="after")
@@ -124,16 +124,16 @@ class SimulateSettings(OptimizerSettings):
             raise ValueError(f"--problem {error}") from None
         local = consistency_of(self.mode).payload != "gradient" or self.push_every > 1 or (self.fetch_every or 1) > 1
         if self.fixed_delay is not None and local:
-            raise ValueError("--fixed-delay must be left out where steps are local")
+            raise ValueError("--fixed-delay cannot be combined with local steps; omit it")
         return self
 
 
 def simulate(settings: SimulateSettings, observe: Callable[[int, np.ndarray], None] | None = None) -> dict[str, Any]:
-    """Runs a simulation; returns what `--json` prints.
+    """Run a simulation and return the content of the JSON output.
 
     Args:
-        settings: What to run.
-        observe: Told of every version and its weights, where there is a problem.
+        settings: Settings of the simulation.
+        observe: Receives every version and its weights, if there is a problem.
     """
     problem = problem_of(settings.problem, settings.seed, settings.workers)
     trajectory = Trajectory(problem.optimum, problem.initial(), settings.updates, settings.burn_in, problem.noisy)
@@ -174,7 +174,7 @@ def simulate(settings: SimulateSettings, observe: Callable[[int, np.ndarray], No
 
 
 def shard_of(settings: SimulateSettings) -> Shard:
-    """A shard without workers, as a server with these settings would make it."""
+    """Build a shard without workers, as a server with these settings builds it."""
     problem = problem_of(settings.problem, settings.seed, settings.workers)
     delay = settings.fixed_delay or 0
     return Shard(
@@ -215,7 +215,7 @@ def _report(settings: SimulateSettings, result: dict[str, Any], wall_s: float) -
         f"{settings.workers} workers, mode {settings.mode}, staleness {settings.staleness}, service {settings.service}",
         f"virtual time {result['virtual_time_s']:.6g} s: {result['updates']:,} updates from "
         f"{result['accepted']:,} pushes, {result['dropped']:,} dropped; {result['throughput']:.6g} pushes/s",
-        f"staleness: mean {staleness['mean']:.4g}, variance {staleness['var']:.4g}, largest {staleness['max']}; "
+        f"staleness: mean {staleness['mean']:.4g}, variance {staleness['var']:.4g}, maximum {staleness['max']}; "
         f"clocks differ by at most {result['clock_spread_max']}",
     ]
     if settings.server_service:
@@ -231,7 +231,7 @@ def _report(settings: SimulateSettings, result: dict[str, Any], wall_s: float) -
 
 
 def main(argv: list[str]) -> int:
-    """Runs from command-line flags; returns the exit status."""
+    """Run `downpour simulate` and return its exit status."""
     settings = parse(SimulateSettings, argv, "downpour simulate")
     for warning in warnings_of(settings, virtual=True):
         print(f"downpour simulate: warning: {warning}", file=sys.stderr)

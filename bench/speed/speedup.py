@@ -264,9 +264,7 @@ def straggler(text: str) -> tuple[int, float]:
 
 
 def _flags(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="downpour bench speedup", description="Measure the speedup of workers."
-    )
+    parser = argparse.ArgumentParser(prog="downpour bench speedup", description="Measure the speedup of workers.")
     parser.add_argument("--quick", action="store_true", help="few workers, one repeat, a lower accuracy")
     parser.add_argument("--workers", type=lambda text: [int(part) for part in text.split(",")], help="such as 1,2,4,8")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Pictures of docs/modes.md: modes with a straggler, real and in virtual time; what delay costs; robust steps."""
+"""`downpour bench modes`: draws the plots of docs/modes.md, from real runs and in virtual time."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ POLICIES = ("none", "inverse", "delay_adaptive", "dc_asgd", "dc_asgd:1b", "dc_as
 
 
 class ModesSettings(Settings):
-    """Draws the pictures of docs/modes.md."""
+    """Draw the plots of docs/modes.md."""
 
     groups: ClassVar[dict[str, tuple[str, ...]]] = {"output": ("folder", "only", "seeds", "seconds")}
 
-    folder: str = Field("docs/pictures", description="where the pictures go")
-    only: str = Field("", description="one of real, straggler, accuracy, delay, robustness (default: all)")
-    seeds: int = Field(5, ge=1, description="runs behind each point of the accuracy and robustness curves")
-    seconds: float = Field(20.0, gt=0, description="length of a real run")
+    folder: str = Field("docs/pictures", description="folder of the plots")
+    only: str = Field("", description="plot to draw: real, straggler, accuracy, delay or robustness (default: all)")
+    seeds: int = Field(5, ge=1, description="number of runs per point of the accuracy and robustness plots")
+    seconds: float = Field(20.0, gt=0, description="duration of a real run in seconds")
 
     @field_validator("only")
     @classmethod
@@ -43,7 +43,7 @@ class ModesSettings(Settings):
 
 
 def curve(mode: str, pushes: int, learning_rate: float, seed: int = 0) -> list[tuple[int, float, float]]:
-    """`(version, seconds, excess loss)` along a run with one straggler."""
+    """Return `(version, seconds, excess loss)` during a run with one straggler."""
     problem = problem_of(PROBLEM, seed, 8)
     assert isinstance(problem, Logistic) and problem.optimum is not None
     least = problem.loss(problem.optimum.astype(np.float32))
@@ -62,7 +62,7 @@ def curve(mode: str, pushes: int, learning_rate: float, seed: int = 0) -> list[t
 
 
 def updates_of(mode: str, pushes: int) -> int:
-    """Updates that about so many pushes make."""
+    """Return the number of updates that about `pushes` pushes make in a mode."""
     name, _, rest = mode.partition(":")
     count = {"bsp": 8}.get(name, int(rest) if name in ("backup", "ksync", "kasync", "softsync", "rennala") else 1)
     return max(10, pushes // count // (8 if name in ("localsgd", "easgd") else 1))
@@ -172,7 +172,7 @@ PICTURES: dict[str, Callable[[Path, ModesSettings], None]] = {
 
 
 def main(argv: list[str]) -> int:
-    """Draws all pictures."""
+    """Draw the plots and return the exit status."""
     settings = parse(ModesSettings, argv, "downpour bench modes")
     folder = Path(settings.folder)
     folder.mkdir(parents=True, exist_ok=True)

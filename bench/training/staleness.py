@@ -1,13 +1,11 @@
-"""How stale gradients are, and what that costs.
+"""`downpour bench staleness`: measures the staleness of gradients and its effect on training.
 
-- *Distribution*: NumPy workers at a real server with exponential emulated steps, all alike and with rates 4:2:1:1.
-  Beside it the prediction for i.i.d. exponential times, P(τ = k) = (1/P)(1 − 1/P)^k, and mean τ_i = 1/p_i − 1 where
-  rates differ.
-- *Imposed*: the server's own shard, optimizer and compensations in one process; every gradient of the network
-  784-100-10 on MNIST is a stated number of versions old. Accuracy is that of the test set after a fixed number of
-  updates.
-- *Modes*: eight NumPy workers at a real server, one of them five times slower, for a fixed time: push-pulls/s and the
-  accuracy that they came to.
+- *Distribution*: NumPy workers with exponential emulated steps and a real server, with equal rates and with rates
+  4:2:1:1. The prediction is P(τ = k) = (1/P)(1 − 1/P)^k for equal rates, and mean τ_i = 1/p_i − 1 for others.
+- *Imposed*: the server's shard, optimizer and compensations in one process; every gradient of the network 784-100-10 on
+  MNIST has a fixed staleness. The accuracy is that on the test set after a fixed number of updates.
+- *Modes*: eight NumPy workers, one of them five times slower, and a real server for a fixed time: push-pulls/s and the
+  final accuracy.
 """
 
 from __future__ import annotations
@@ -66,7 +64,7 @@ class Network(Problem):
 
 
 def main(argv: list[str]) -> int:
-    """Measures, prints the tables, and writes the report where asked."""
+    """Measure, print the tables, and write the report if requested."""
     flags = _flags(argv)
     results = report.results_header("staleness", argv)
     results["distribution"] = distribution(flags)
@@ -236,7 +234,7 @@ def _ended(results: dict[str, Any], name: str, rate: float, delay: int) -> str:
 
 
 def _flags(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="downpour bench staleness", description="How stale, and at what cost.")
-    parser.add_argument("--quick", action="store_true", help="short runs, few settings")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write results.json, report.md and plots here")
+    parser = argparse.ArgumentParser(prog="downpour bench staleness", description="Measure the staleness of gradients.")
+    parser.add_argument("--quick", action="store_true", help="short runs with few settings")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for results.json, report.md and plots")
     return parser.parse_args(argv)
