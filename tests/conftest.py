@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,6 +16,15 @@ from tests.support.raw_frames import LAYOUT, ONES
 
 settings.register_profile("downpour", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("downpour")
+
+
+@pytest.fixture
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove the settings of downpour from the environment, and give the terminal 80 columns."""
+    for name in list(os.environ):
+        if name.startswith("DOWNPOUR_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("COLUMNS", "80")
 
 
 @pytest.fixture(scope="module")
