@@ -14,7 +14,9 @@ import numpy as np
 from downpour.bench.module_process import module_command, module_environment
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.layout import Layout
+from downpour.worker.exchange.client import Pulled
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
+from downpour.worker.exchange.push_info import PushInfo
 from downpour.worker.exchange.session import Session, SessionSettings
 
 DATA = pb.DatasetInfo(name="bench", checksum="none", train_samples=1 << 20)
@@ -85,6 +87,17 @@ class NumpyWorker:
         self.client = self.session.client
         weights = np.zeros(size, np.float32) if initial is None else initial
         self.session.await_start(lambda client: client.initialise(weights))
+        self._base = Pulled(weights, (0,) * len(self.session.reply.shards), ())
+
+    def pull(self) -> Pulled:
+        """Return the current weights; the next push counts as computed from them."""
+        self._base = self.client.pull()
+        return self._base
+
+    def push_pull(self, gradient: np.ndarray, norm: float = 1.0, samples: int = 1, steps: int = 1) -> Pulled:
+        """Push a gradient `float32[size]` that was computed from the latest weights, and return the new ones."""
+        self._base = self.client.push_pull(gradient, PushInfo(self._base.versions, norm, samples, steps=steps))
+        return self._base
 
     def close(self) -> None:
         """Leave the job and close all connections."""

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.worker.exchange.client import Samples
 from tests.support.cluster import Cluster, Member, running
 from tests.support.raw_frames import LAYOUT, ONES
 
@@ -38,10 +37,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def member(cluster: Cluster) -> Iterator[Member]:
     """A worker of its own for each test; training goes on after it."""
     member = cluster.join(LAYOUT)
-    member.client.pull()
+    member.pull()
     yield member
     fresh = cluster.join(LAYOUT)
-    before = fresh.client.pull()
-    after = fresh.client.push_pull(ONES, 1.0, Samples())
+    before = fresh.pull()
+    after = fresh.push_pull(ONES)
     assert after.replies[0].outcome == pb.APPLIED
     np.testing.assert_array_equal(after.flat, before.flat - 0.5)

@@ -30,8 +30,8 @@ from downpour.bench.chaos.signed_gradients import initial_weights, write_gradien
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import DownpourError
 from downpour.protos.layout import TRAINED, Layout
-from downpour.worker.exchange.client import Samples
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
+from downpour.worker.exchange.push_info import PushInfo
 from downpour.worker.exchange.session import SESSION_LOST, Session, SessionSettings
 
 CALL_TIMEOUT_S = 30.0
@@ -91,20 +91,21 @@ class ChaosWorker:
                 return task.reason
 
     def _train(self, job: pb.JobDescription, task: pb.Task, session: Session) -> None:
-        session.client.pull()
+        pulled = session.client.pull()
         for start in range(task.start, task.stop, job.batch_size):
             stop = min(start + job.batch_size, task.stop)
             write_gradient(self._gradient, self._slices, task.epoch, start, stop)
             if not self._flags[NO_PAUSE]:
                 self._pause.wait(self._pause_s)
-            samples = Samples(stop - start, task.lease, task.epoch, start, stop, loss=1.0)
+            batch = {"samples": stop - start, "lease": task.lease, "epoch": task.epoch, "start": start, "stop": stop}
+            info = PushInfo(pulled.versions, loss=1.0, **batch)
             push = self._flags[SENT + self._number] = (self._flags[SENT + self._number] + 1) % 256
             self._flags[IN_FLIGHT + self._number] = 1
-            replies = session.client.push_pull(self._gradient, 1.0, samples).replies
+            pulled = session.client.push_pull(self._gradient, info)
             self._flags[IN_FLIGHT + self._number] = 0
             self._flags[ANSWERED + self._number] = push
             session.check()
-            if session.draining or any(reply.drain for reply in replies):
+            if session.draining or any(reply.drain for reply in pulled.replies):
                 return
 
     def _evaluate(self, session: Session, task: pb.Task) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from downpour.bench.numpy_worker import NumpyWorker
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.worker.exchange.client import Pulled, Samples
+from downpour.worker.exchange.client import Pulled
 
 CALL_TIMEOUT_S = 30.0
 
@@ -40,14 +40,14 @@ class SteppingWorker(NumpyWorker):
 
     def pull(self) -> Pulled:
         """Return a copy of the current weights with their versions."""
-        return _copy(self.client.pull())
+        return _copy(super().pull())
 
     def step(self, gradient: np.ndarray, samples: int = 1) -> Pulled:
         """Wait for the emulated compute time, push a gradient `float32[n]`, and return the pulled weights."""
         if self._wait_s:
             time.sleep(self._wait_s)
         norm = float(np.linalg.norm(gradient))
-        pulled = self.client.push_pull(gradient, norm, Samples(samples))
+        pulled = self.push_pull(gradient, norm, samples)
         self.replies.append(pulled.replies[0])
         self.pulled = _copy(pulled)
         return self.pulled

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -21,7 +20,8 @@ from downpour.worker.compute.environment import facts_here, seeds_of
 from downpour.worker.compute.flat_model import layout_of, read_weights, write_weights
 from downpour.worker.compute.gradient import GradientFunction
 from downpour.worker.compute.local_steps import LocalSteps
-from downpour.worker.exchange.client import Pulled, Samples
+from downpour.worker.exchange.client import Pulled
+from downpour.worker.exchange.push_info import PushInfo
 from downpour.worker.train.lease_steps import LeaseSteps
 from downpour.worker.train.push_plan import PushPlan
 
@@ -40,17 +40,9 @@ class OnePush:
         """The weights."""
         return Pulled(self.flat, (0,), ())
 
-    def push(
-        self,
-        gradient: np.ndarray | ChunkedVector,
-        norm: float,
-        samples: Samples,
-        nonfinite: bool = False,
-        pull: bool = True,
-        base: Sequence[int] | None = None,
-    ) -> None:
+    def push(self, gradient: np.ndarray | ChunkedVector, info: PushInfo, pull: bool = True) -> None:
         """Keeps what is sent."""
-        self.computed = Computed(gradient[:], norm, samples.loss, samples.count, samples.steps, not nonfinite)
+        self.computed = Computed(gradient[:], info.norm, info.loss, info.samples, info.steps, info.finite)
 
     def pulled(self) -> Pulled:
         """The same weights: what comes of the push is the shards' affair."""

@@ -26,7 +26,6 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import open_channel
 from downpour.protos.parameter_server_pb2_grpc import CoordinatorStub
 from downpour.protos.settings import Settings, parse
-from downpour.worker.exchange.client import Samples
 
 END_S = 30.0
 
@@ -86,10 +85,10 @@ def measure(settings: CheckpointsSettings, size: int, every: str) -> Measured:
 def _push(settings: CheckpointsSettings, address: str, size: int) -> tuple[float, float]:
     worker = NumpyWorker(address, size, settings.transport)
     gradient = np.full(size, 1e-3, np.float32)
-    worker.client.pull()
+    worker.pull()
     count, worst_s, begin = 0, 0.0, time.perf_counter()
     while (now := time.perf_counter()) < begin + settings.seconds_s:
-        worker.client.push_pull(gradient, 1.0, Samples())
+        worker.push_pull(gradient)
         worst_s = max(worst_s, time.perf_counter() - now)
         count += 1
     per_s = count / (time.perf_counter() - begin)

@@ -22,7 +22,6 @@ import numpy as np
 from downpour.bench.module_process import module_command, module_environment
 from downpour.bench.numpy_worker import NumpyWorker, running_server
 from downpour.worker.catalog.datasets import load
-from downpour.worker.exchange.client import Samples
 
 HIDDEN, BATCH = 100, 32
 EVALUATED = 2000  # test images on which accuracy and loss are evaluated during a run
@@ -151,7 +150,7 @@ def _work(run: dict[str, Any], index: int, data: _Data, start: Barrier, stop: Ev
     step_s: Callable[[], float] = (lambda: draw.exponential(mean_s)) if run["drawn"] == "exp" else (lambda: mean_s)
     staleness: Counter[int] = Counter()
     reached_s, looked_s = None, 0.0
-    flat = worker.client.pull().flat
+    flat = worker.pull().flat
     seen: list[tuple[float, int, np.ndarray]] = []
     start.wait(START_S)
     begin = time.monotonic()
@@ -159,8 +158,8 @@ def _work(run: dict[str, Any], index: int, data: _Data, start: Barrier, stop: Ev
         vector = _pushed(flat, data, draw, run)
         end_s = now + sum(step_s() for _ in range(run["period"]))
         time.sleep(max(0.0, end_s - (time.monotonic() - begin)))
-        samples = Samples(BATCH * run["period"], steps=run["period"])
-        pulled = worker.client.push_pull(vector, float(np.linalg.norm(vector)), samples)
+        norm = float(np.linalg.norm(vector))
+        pulled = worker.push_pull(vector, norm, BATCH * run["period"], run["period"])
         flat = pulled.flat
         if index == 0 and run["look_s"] and (not seen or now - seen[-1][0] >= run["look_s"]):
             seen.append((time.monotonic() - begin, pulled.versions[0], flat.copy()))

@@ -25,7 +25,6 @@ import numpy as np
 
 from downpour.bench.module_process import module_command, module_environment
 from downpour.bench.numpy_worker import NumpyWorker, running_server
-from downpour.worker.exchange.client import Samples
 
 START_S = 240.0
 
@@ -108,14 +107,14 @@ def _work(
 ) -> None:
     worker = NumpyWorker(address, floats, transport)
     gradient = np.ones(floats, np.float32)
-    worker.client.pull()
+    worker.pull()
     start.wait(START_S)
     begin, done, took = time.monotonic(), 0, []
     while time.monotonic() - begin < seconds:
         if compute_s:
             time.sleep(compute_s)
         sent = time.perf_counter()
-        worker.client.push_pull(gradient, 1.0, Samples())
+        worker.push_pull(gradient)
         took.append(time.perf_counter() - sent)
         done += 1
     out.put((done / (time.monotonic() - begin), float(np.median(took))))
@@ -125,7 +124,7 @@ def _work(
 def _stay(address: str, floats: int, transport: str, count: int) -> None:
     workers = [NumpyWorker(address, floats, transport) for _ in range(count)]
     for worker in workers:
-        worker.client.pull()
+        worker.pull()
     print(f"{len(workers)} workers have joined", flush=True)
     threading.Event().wait()
 

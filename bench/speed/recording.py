@@ -24,7 +24,6 @@ from downpour.ps.config import ServerSettings
 from downpour.ps.data_plane.shard_runtime import ShardRuntime
 from downpour.ps.trace import call_log as calls
 from downpour.ps.trace.format import TraceFile
-from downpour.worker.exchange.client import Samples
 
 MAX_PUSHES, WEIGHTS = 200, 16_000_000  # per block
 
@@ -76,10 +75,10 @@ def rate(settings: RecordingSettings, size: int, record: str) -> float:
     with running_server(["--workers=1", "--checkpoint-every=off", f"--record={record}"]) as (address, _):
         worker = NumpyWorker(address, size, settings.transport)
         gradient = np.full(size, 1e-3, np.float32)
-        worker.client.pull()
+        worker.pull()
         count, begin = 0, time.perf_counter()
         while time.perf_counter() < begin + settings.seconds_s:
-            worker.client.push_pull(gradient, 1.0, Samples())
+            worker.push_pull(gradient)
             count += 1
         found = count / (time.perf_counter() - begin)
         worker.close()

@@ -40,7 +40,6 @@ from downpour.bench.speed.many_workers import idle, push_pulls
 from downpour.bench.speed.transport_report import checked, plot, table
 from downpour.ps.core.hyperparameters import Hyperparameters
 from downpour.ps.core.optimizer import Optimizer
-from downpour.worker.exchange.client import Samples
 
 FLOATS = {"318 kB": 79_510, "8.9 MB": 2_225_000, "102 MB": 25_500_000}
 ROUNDS = {"318 kB": (20, 60), "8.9 MB": (20, 100), "102 MB": (4, 15)}  # quick, full
@@ -209,6 +208,6 @@ def _push_pull(floats: int, transport: str) -> Iterator[Callable[[], object]]:
 def _worker(address: str, floats: int, transport: str) -> Iterator[Callable[[], object]]:
     worker = NumpyWorker(address, floats, transport)
     gradient = np.random.default_rng(0).standard_normal(floats, np.float32)
-    worker.client.pull()
-    yield lambda: worker.client.push_pull(gradient, 1.0, Samples())
+    worker.pull()
+    yield lambda: worker.push_pull(gradient)
     worker.close()

@@ -21,7 +21,6 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import PROTOCOL, SESSION_KEY, open_channel
 from downpour.protos.errors import STATUS_OF
 from downpour.protos.frame import encode
-from downpour.worker.exchange.client import Samples
 from downpour.worker.exchange.grpc_stream import METHOD
 from tests.support.cluster import DATA, DEADLINE_S, Cluster, Member, running
 from tests.support.messages import messages
@@ -45,14 +44,14 @@ def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, 
     with running(tmp_path_factory.mktemp("ps"), workers=1, learning_rate=0.5, session_s=600, batch_size=4) as cluster:
         good = cluster.join(LAYOUT, beats=False)
         good.await_start(np.zeros(LAYOUT.size, np.float32))
-        good.client.pull()
+        good.pull()
         bad = cluster.join(LAYOUT, beats=False)
         process = psutil.Process(cluster.servers[0].child.pid)
         before_bytes = process.memory_info().rss
         yield cluster, good, bad
         assert cluster.servers[0].child.poll() is None, cluster.servers[0].errors
-        pulled = good.client.pull()
-        after = good.client.push_pull(ONES, 1.0, Samples())
+        pulled = good.pull()
+        after = good.push_pull(ONES)
         assert after.replies[0].outcome == pb.APPLIED
         np.testing.assert_array_equal(after.flat, pulled.flat - 0.5)
         assert process.memory_info().rss < before_bytes + GROWTH_BYTES
@@ -175,6 +174,6 @@ def test_any_event_of_a_shard(tmp_path: Path) -> None:
         second.announcement()
         cluster.servers.append(second)
         (member,) = cluster.train(LAYOUT, 1)
-        member.client.pull()
-        np.testing.assert_array_equal(member.client.push_pull(ONES, 1.0, Samples()).flat, -0.1 * ONES)
+        member.pull()
+        np.testing.assert_array_equal(member.push_pull(ONES).flat, -0.1 * ONES)
         assert "Traceback" not in first.errors, first.errors

@@ -14,7 +14,6 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import PROTOCOL
 from downpour.protos.errors import DownpourError, JobConflict, LayoutMismatch, UnknownWorker, Unreachable, Unsupported
 from downpour.protos.layout import TRAINED, Layout
-from downpour.worker.exchange.client import Samples
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
 from tests.support.cluster import DATA, DEADLINE_S, Cluster, Member, Process, running, wait_until
 from tests.support.raw_frames import LAYOUT, ONES
@@ -68,10 +67,10 @@ def test_a_worker_with_another_model_names_the_first_tensor_that_differs_and_doe
 def test_a_session_ends_when_its_worker_is_silent(tmp_path: Path) -> None:
     with running(tmp_path, workers=1, session_s=1) as cluster:
         (member,) = cluster.train(LAYOUT, 1, beats=False)
-        member.client.pull()
+        member.pull()
         wait_until(lambda: not cluster.status().workers, "the silent worker's session has ended")
         with pytest.raises(UnknownWorker, match="register again"):
-            member.client.push_pull(ONES, 1.0, Samples())
+            member.push_pull(ONES)
         with pytest.raises(UnknownWorker, match="register again"):
             member.control.lease(member.session.session)
 

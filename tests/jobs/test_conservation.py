@@ -10,7 +10,6 @@ import pytest
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.ps.trace.format import applied
-from downpour.worker.exchange.client import Samples
 from tests.support.cluster import Cluster, Member, running, vector_layout, wait_until
 from tests.support.numpy_worker import integer_gradient
 from tests.support.proxy import BreakingProxy
@@ -24,10 +23,10 @@ INITIAL = np.random.default_rng(1).integers(-9, 9, N).astype(np.float32)
 def push_all(member: Member) -> list[tuple[pb.Reply, ...]]:
     """All pushes of one worker, one after the other."""
     replies = []
-    member.client.pull()
+    member.pull()
     for seq in range(1, PUSHES + 1):
         gradient = integer_gradient(member.worker, seq, N)
-        replies.append(member.client.push_pull(gradient, 1.0, Samples()).replies)
+        replies.append(member.push_pull(gradient).replies)
     return replies
 
 

@@ -14,7 +14,6 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import Fenced, UnknownWorker, Unreachable
 from downpour.ps.server import FAILED
 from downpour.ps.storage.checkpoint_file import load, newest, numbers, path_of
-from downpour.worker.exchange.client import Samples
 from tests.support.cluster import DATA, Cluster, running, vector_layout, wait_until
 from tests.support.leasing import push_leased
 from tests.support.numpy_worker import integer_gradient
@@ -49,7 +48,7 @@ def test_a_job_goes_on_bit_by_bit_as_if_nothing_had_happened(tmp_path: Path, bef
     with running(tmp_path / "whole", before, **SETTINGS) as cluster:
         (member,) = cluster.train(LAYOUT, 1, INITIAL)
         push_leased(member, 40)
-        expected = member.client.pull()
+        expected = member.pull()
     with running(tmp_path / "halves", before, **SETTINGS) as cluster:
         (member,) = cluster.train(LAYOUT, 1, INITIAL)
         push_leased(member, 20)
@@ -62,7 +61,7 @@ def test_a_job_goes_on_bit_by_bit_as_if_nothing_had_happened(tmp_path: Path, bef
         assert again.session.incarnation == 2
         again.await_start(np.full(N, np.nan, np.float32))
         push_leased(again, 20, first_seq=21)
-        final = again.client.pull()
+        final = again.pull()
         np.testing.assert_array_equal(final.flat.view(np.uint32), expected.flat.view(np.uint32))
         assert final.versions == (40,) * after
         cluster.stop()
@@ -90,16 +89,16 @@ def test_a_push_for_a_dead_generation_is_never_applied(tmp_path: Path) -> None:
         (address,) = kill(cluster, [0])
         start_again(cluster, 0, address, **SETTINGS)
         with pytest.raises(UnknownWorker):  # its session ended with the server
-            member.client.push_pull(integer_gradient(0, 6, N), 1.0, Samples())
+            member.push_pull(integer_gradient(0, 6, N))
         again = cluster.join(LAYOUT)
         assert [shard.generation for shard in again.session.shards] == [2]
         again.await_start(INITIAL)
-        before = again.client.pull().flat.copy()
+        before = again.pull().flat.copy()
         again.client._generations = [1]
         with pytest.raises(Fenced):
-            again.client.push_pull(integer_gradient(0, 6, N), 1.0, Samples())
+            again.push_pull(integer_gradient(0, 6, N))
         again.client._generations = [2]
-        after = again.client.pull()
+        after = again.pull()
         assert after.versions == (5,)
         np.testing.assert_array_equal(after.flat, before)
 
@@ -113,7 +112,7 @@ def test_without_a_checkpoint_the_job_starts_over_as_another_generation(tmp_path
         start_again(cluster, 0, address, **settings)
         again = cluster.join(LAYOUT)
         again.await_start(INITIAL)
-        pulled = again.client.pull()
+        pulled = again.pull()
         np.testing.assert_array_equal(pulled.flat, INITIAL)
         assert pulled.versions == (0,) and again.session.shards[0].generation == 2
         assert cluster.status().samples == 0
@@ -142,7 +141,7 @@ def test_all_shards_return_to_the_last_cut_when_one_dies(tmp_path: Path) -> None
         start_again(cluster, 1, address, **settings)
         again = cluster.join(LAYOUT)
         again.await_start(INITIAL)
-        pulled = again.client.pull()
+        pulled = again.pull()
         cut, _ = newest(cluster.run / "checkpoints")
         assert cut is not None and 8 <= cut.facts.shards[0].version <= pushed
         version = cut.facts.shards[0].version
@@ -163,24 +162,25 @@ def test_a_push_that_reached_one_shard_of_two_is_used_up_and_counted(tmp_path: P
     with running(tmp_path, 2, **settings) as cluster:
         dying, living = cluster.train(LAYOUT, 2, INITIAL)
         task = dying.control.lease(dying.session.session)
-        dying.client.pull()
-        samples = Samples(16, task.lease, task.epoch, task.start, task.start + 16, loss=1.0)
+        dying.pull()
+        batch = {"samples": 16, "lease": task.lease, "epoch": task.epoch}
+        info = dying.push_info(loss=1.0, start=task.start, stop=task.start + 16, **batch)
         dying.client._seq += 1
-        request = dying.client._header(reached, 1.0, samples, False)
+        request = dying.client._header(reached, info, pull=True)
         part = LAYOUT.cut(2)[reached]
         link = dying.client._links[reached]
         link.send(request, np.ones(part.size, np.float32).data.cast("B"))
         link.receive()
         dying.close()
         wait_until(lambda: len(cluster.status().workers) == 1, "the dead worker's session has ended")
-        assert living.client.pull().versions == ((1, 0) if reached == 0 else (0, 1))
+        assert living.pull().versions == ((1, 0) if reached == 0 else (0, 1))
         wait_until(lambda: cluster.status().samples == 16, "its batch counts as used")
         starts = set()
         while (lease := living.control.lease(living.session.session)).kind == pb.TRAIN and lease.epoch == 0:
             starts |= set(range(lease.start, lease.stop))
             for start in range(lease.start, lease.stop, 16):
-                batch = Samples(16, lease.lease, lease.epoch, start, start + 16, loss=1.0)
-                living.client.push_pull(np.zeros(N, np.float32), 1.0, batch)
+                batch = {"samples": 16, "lease": lease.lease, "epoch": lease.epoch}
+                living.push_pull(np.zeros(N, np.float32), loss=1.0, start=start, stop=start + 16, **batch)
         assert starts == set(range(DATA.train_samples)) - set(range(task.start, task.start + 16))
         cluster.stop()
         assert summary(cluster)["partial_pushes"] == 1
@@ -235,7 +235,7 @@ def test_a_disk_that_takes_no_checkpoint_is_reported_and_training_goes_on(tmp_pa
         (member,) = cluster.train(LAYOUT, 1, INITIAL)
         wait_until(lambda: any("no checkpoint" in note for note in cluster.status().notes), "it is reported")
         push_leased(member, 10)
-        assert member.client.pull().versions == (10,)
+        assert member.pull().versions == (10,)
 
 
 def test_an_earlier_run_is_not_overwritten(tmp_path: Path) -> None:
@@ -310,4 +310,4 @@ def test_a_worker_that_dies_while_it_initialises_leaves_nothing_of_its_weights(t
         dying.close()
         living = cluster.join(LAYOUT)
         living.await_start(INITIAL)
-        np.testing.assert_array_equal(living.client.pull().flat, INITIAL)
+        np.testing.assert_array_equal(living.pull().flat, INITIAL)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from downpour.worker.exchange.client import Samples
 from tests.support.cluster import Cluster, vector_layout, wait_until
 
 pytestmark = pytest.mark.slow
@@ -26,10 +25,10 @@ def test_metrics_and_json_logs(tmp_path: Path) -> None:
         said = server.announcement()
         cluster.address = str(said["address"])
         (member,) = cluster.train(LAYOUT, 1)
-        member.client.pull()
+        member.pull()
         for _ in range(7):
-            member.client.push_pull(np.ones(50, np.float32), 1.0, Samples())
-        member.client.push_pull(np.ones(50, np.float32), np.inf, Samples(), nonfinite=True)
+            member.push_pull(np.ones(50, np.float32))
+        member.push_pull(np.ones(50, np.float32), np.inf)
 
         def scrape() -> dict[tuple[str, str], float]:
             with urllib.request.urlopen(f"http://{said['metrics']}/metrics", timeout=10) as reply:

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from downpour.worker.exchange.client import Samples
 from tests.support.cluster import running, vector_layout
 
 WARM_UP, ROUNDS = 1, 5
@@ -23,10 +22,9 @@ def test_staleness_of_workers_that_take_turns(tmp_path: Path, transport: str) ->
             while len(members) < workers:
                 members.append(cluster.join(layout, transport=transport))
             for member in members:
-                member.client.pull()
+                member.pull()
             taken = [
-                [member.client.push_pull(gradient, 1.0, Samples()).replies[0].staleness for member in members]
-                for _ in range(WARM_UP + ROUNDS)
+                [member.push_pull(gradient).replies[0].staleness for member in members] for _ in range(WARM_UP + ROUNDS)
             ]
             assert taken[0] == list(range(workers))
             assert taken[WARM_UP:] == [[workers - 1] * workers] * ROUNDS

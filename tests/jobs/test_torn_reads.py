@@ -10,7 +10,7 @@ import pytest
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.ps.trace.format import applied
-from downpour.worker.exchange.client import Pulled, Samples
+from downpour.worker.exchange.client import Pulled
 from tests.support.cluster import Member, running, vector_layout
 
 N = 1_200_000  # a pull is several messages: other workers push between two of them
@@ -31,7 +31,7 @@ def test_no_read_is_torn_and_staleness_adds_up(tmp_path: Path, shards: int, tran
     def work(member: Member) -> list[tuple[pb.Reply, ...]]:
         replies = []
         for _ in range(PUSHES):
-            pulled = member.client.push_pull(gradient, 1.0, Samples())
+            pulled = member.push_pull(gradient)
             check(pulled)
             replies.append(pulled.replies)
         return replies
@@ -39,7 +39,7 @@ def test_no_read_is_torn_and_staleness_adds_up(tmp_path: Path, shards: int, tran
     with running(tmp_path, shards, workers=WORKERS, learning_rate=1) as cluster:
         members = cluster.train(layout, WORKERS, transport=transport)
         for member in members:
-            check(member.client.pull())
+            check(member.pull())
         with ThreadPoolExecutor(WORKERS) as pool:
             replies = list(pool.map(work, members))
         cluster.stop()

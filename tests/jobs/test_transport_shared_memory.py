@@ -26,7 +26,7 @@ from downpour.ps.core.hyperparameters import Hyperparameters
 from downpour.ps.core.optimizer import Optimizer
 from downpour.ps.core.push import Outcome, Push
 from downpour.ps.core.shard import Shard
-from downpour.worker.exchange.client import Client, Samples
+from downpour.worker.exchange.client import Client
 from downpour.worker.exchange.shared_memory import SharedMemoryTransport
 from tests.support.cluster import Cluster, Member, running, vector_layout, wait_until
 
@@ -82,7 +82,7 @@ def knock(member: Member, **fields: Any) -> bytes:
 def test_what_is_chosen_on_one_host(cluster: Cluster, wanted: str, chosen: str) -> None:
     (member,) = cluster.train(LAYOUT, 1, transport=wanted)
     assert member.client.transports == [chosen]
-    np.testing.assert_array_equal(member.client.push_pull(ONES, 1.0, Samples()).flat, -ONES)
+    np.testing.assert_array_equal(member.push_pull(ONES).flat, -ONES)
 
 
 def test_a_doorbell_that_nobody_answers_means_grpc_or_a_refusal(cluster: Cluster) -> None:
@@ -114,7 +114,7 @@ def test_a_doorbell_in_a_folder_is_found_by_its_path(tmp_path: Path, bells: Path
         (member,) = cluster.train(LAYOUT, 1, transport="shm")
         path = Path(doorbell(member))
         assert list(bells.iterdir()) == [path] and path.stat().st_mode & 0o777 == 0o600
-        np.testing.assert_array_equal(member.client.push_pull(ONES, 1.0, Samples()).flat, -ONES)
+        np.testing.assert_array_equal(member.push_pull(ONES).flat, -ONES)
         cluster.servers[0].child.terminate()
         cluster.servers[0].wait()
         assert not list(bells.iterdir())
@@ -161,7 +161,7 @@ def test_both_transports_give_the_same_weights_and_the_same_trace(tmp_path: Path
             assert member.client.transports == [transport] * 2
             for step in range(5):
                 gradient = rng.standard_normal(N, np.float32)
-                pulled = member.client.push_pull(gradient, 1.0, Samples(count=3, loss=step), nonfinite=step == 2)
+                pulled = member.push_pull(gradient, np.inf if step == 2 else 1.0, samples=3, loss=step)
             flat = pulled.flat.copy()
             cluster.stop()
             trace = cluster.trace()
@@ -173,11 +173,11 @@ def test_both_transports_give_the_same_weights_and_the_same_trace(tmp_path: Path
 
 def test_a_request_is_sent_again_when_the_line_breaks_and_counts_once(cluster: Cluster) -> None:
     (member,) = cluster.train(LAYOUT, 1, transport="shm")
-    member.client.push(ONES, 1.0, Samples())
+    member.client.push(ONES, member.push_info())
     link(member)._hang_up()
     pulled = member.client.pulled()
     np.testing.assert_array_equal(pulled.flat, -ONES)
-    assert member.client.push_pull(ONES, 1.0, Samples()).versions == (2,)
+    assert member.push_pull(ONES).versions == (2,)
 
 
 def test_a_worker_whose_replies_come_soon_looks_for_them(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,18 +185,18 @@ def test_a_worker_whose_replies_come_soon_looks_for_them(cluster: Cluster, monke
     looks: list[None] = []
     monkeypatch.setattr("downpour.worker.exchange.spin_wait.os.sched_yield", lambda: looks.append(None))
     for _ in range(10):
-        member.client.push_pull(ONES, 1.0, Samples())
+        member.push_pull(ONES)
     assert looks
 
 
 def test_weights_that_a_worker_reads_do_not_change_under_the_pushes_of_others(tmp_path: Path) -> None:
     with running(tmp_path, workers=2, learning_rate=1) as cluster:
         reader, writer = cluster.train(LAYOUT, 2, transport="shm")
-        held = reader.client.pull().flat
+        held = reader.pull().flat
         for _ in range(10):
-            writer.client.push_pull(ONES, 1.0, Samples())
+            writer.push_pull(ONES)
         np.testing.assert_array_equal(held, 0)
-        np.testing.assert_array_equal(reader.client.pull().flat, -10)
+        np.testing.assert_array_equal(reader.pull().flat, -10)
 
 
 def test_with_overlap_the_weights_before_the_last_are_kept_too(tmp_path: Path) -> None:
@@ -204,9 +204,9 @@ def test_with_overlap_the_weights_before_the_last_are_kept_too(tmp_path: Path) -
         reader, writer = cluster.train(LAYOUT, 2, transport="shm")
         overlapping = Client(reader.session, LAYOUT, "float32", 30.0, "shm", overlap=True)
         held = overlapping.pull().flat
-        overlapping.push(ONES, 1.0, Samples())
+        overlapping.push(ONES, reader.push_info())
         for _ in range(10):
-            writer.client.push_pull(ONES, 1.0, Samples())
+            writer.push_pull(ONES)
         np.testing.assert_array_equal(held, 0)
         np.testing.assert_array_equal(overlapping.pulled().flat[:1] <= 0, True)
         np.testing.assert_array_equal(held, 0)
@@ -242,9 +242,9 @@ def test_a_refusal_crosses_as_the_error_that_it_is(cluster: Cluster) -> None:
     (member,) = cluster.train(LAYOUT, 1, transport="shm")
     member.client._versions = [99]
     with pytest.raises(FutureVersion, match="received 99"):
-        member.client.push_pull(ONES, 1.0, Samples())
+        member.push_pull(ONES)
     member.client._versions = [0]
-    assert member.client.push_pull(ONES, 1.0, Samples()).versions == (1,)
+    assert member.push_pull(ONES).versions == (1,)
 
 
 # ---------------------------------------------------------------------------------------------- what workers may not do
@@ -253,7 +253,7 @@ def test_a_refusal_crosses_as_the_error_that_it_is(cluster: Cluster) -> None:
 def test_workers_can_only_read_the_weights(cluster: Cluster) -> None:
     (member,) = cluster.train(LAYOUT, 1, transport="shm")
     descriptor = link(member)._descriptors[1]
-    assert not member.client.pull().flat.flags.writeable
+    assert not member.pull().flat.flags.writeable
     with pytest.raises(PermissionError):
         mmap.mmap(descriptor, 4096, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
     with pytest.raises(OSError):
@@ -277,7 +277,7 @@ def test_a_bad_knock_is_refused(cluster: Cluster, fields: dict[str, int], seals:
         socket.send_fds(line, [knock(member, **fields)], [fd])
         assert says in pb.Reply.FromString(line.recv(8192)).reason
         assert line.recv(8192) == b""
-    np.testing.assert_array_equal(member.client.push_pull(ONES, 1.0, Samples()).flat, -ONES)
+    np.testing.assert_array_equal(member.push_pull(ONES).flat, -ONES)
 
 
 def test_a_knock_without_memory_or_with_garbage_is_refused(cluster: Cluster) -> None:
@@ -291,7 +291,7 @@ def test_a_knock_without_memory_or_with_garbage_is_refused(cluster: Cluster) -> 
     with knocking(member) as line, open("/dev/null", "rb") as null:
         socket.send_fds(line, [knock(member)], [null.fileno()])
         assert "must be a memfd" in pb.Reply.FromString(line.recv(8192)).reason
-    assert member.client.pull().versions == (0,)
+    assert member.pull().versions == (0,)
 
 
 @pytest.mark.parametrize(
@@ -313,7 +313,7 @@ def test_a_bad_request_is_refused(cluster: Cluster, request_: pb.Request | bytes
         os.close(descriptors[0])
         line.send(request_ if isinstance(request_, bytes) else request_.SerializeToString())
         assert says in pb.Reply.FromString(line.recv(8192)).reason
-    assert member.client.push_pull(ONES, 1.0, Samples()).versions == (1,)
+    assert member.push_pull(ONES).versions == (1,)
 
 
 # ---------------------------------------------------------------------------------------------- what is left behind
@@ -342,11 +342,11 @@ def test_memory_of_workers_that_have_left_is_used_again(tmp_path: Path) -> None:
         for _ in range(12):
             other = cluster.join(LAYOUT, transport="shm")
             other.client.pull()
-            member.client.push_pull(ONES, 1.0, Samples())
+            member.push_pull(ONES)
             other.control.leave(other.session.session, False, "")
             with pytest.raises(DownpourError) as ended:
                 other.client.pull()
             assert isinstance(ended.value, UnknownWorker | Unreachable)
-            member.client.pull()
+            member.pull()
             arenas.add(os.fstat(link(member)._descriptors[1]).st_size)
         assert len(arenas) == 1

@@ -19,7 +19,6 @@ from downpour.ps.core.optimizer import BLOCK, Optimizer
 from downpour.ps.core.push import Outcome, Push
 from downpour.ps.core.shard import Shard
 from downpour.ps.core.update_rules import OPTIMIZERS
-from downpour.worker.exchange.client import Samples
 from tests.support.cluster import running
 
 SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=8)
@@ -96,10 +95,10 @@ def test_a_worker_pushes_pieces_as_it_pushes_the_whole(tmp_path: Path, transport
     with running(tmp_path, shards, workers=1, learning_rate=1, codec=codec) as cluster:
         (member,) = cluster.train(layout, 1, transport=transport)
         client = member.client
-        client.push(gradient, 1.0, Samples())
+        client.push(gradient, member.push_info())
         whole = client.pulled().flat.copy()
         pieces = pieces_of(gradient, [1, 300, 398, 10])
-        client.push(pieces, 1.0, Samples())
+        client.push(pieces, member.push_info())
         assert whole.any()
         if codec == "float32":  # they are not joined on the way to the transport
             (first, *_), (only, *_) = client._trained(0, pieces), pieces.arrays

@@ -20,8 +20,9 @@ import numpy as np
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.layout import TRAINED, Layout
-from downpour.worker.exchange.client import Client
+from downpour.worker.exchange.client import Client, Pulled
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
+from downpour.worker.exchange.push_info import PushInfo
 from downpour.worker.exchange.session import Session, SessionSettings
 from tests.support.paths import ROOT
 
@@ -198,10 +199,25 @@ class Member:
         self.membership.register()
         self.session = self.membership.reply
         self.worker, self.incarnation = self.session.worker, self.session.incarnation
+        self.pulled: Pulled | None = None
 
     @property
     def client(self) -> Client:
         return self.membership.client
+
+    def pull(self) -> Pulled:
+        """Pulls; the next push counts as computed from these weights."""
+        self.pulled = self.client.pull()
+        return self.pulled
+
+    def push_pull(self, gradient: np.ndarray, norm: float = 1.0, **fields: Any) -> Pulled:
+        """Pushes a gradient computed from the weights that came last; `fields` are those of `PushInfo`."""
+        self.pulled = self.client.push_pull(gradient, self.push_info(norm, **fields))
+        return self.pulled
+
+    def push_info(self, norm: float = 1.0, **fields: Any) -> PushInfo:
+        base = self.pulled.versions if self.pulled is not None else (0,) * len(self.session.shards)
+        return PushInfo(base, norm, **fields)
 
     def await_start(self, initial: np.ndarray) -> None:
         self.membership.await_start(lambda client: client.initialise(initial))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.worker.exchange.client import Samples
 from tests.support.cluster import Member
 from tests.support.numpy_worker import integer_gradient
 
@@ -20,11 +19,11 @@ def push_leased(member: Member, count: int, first_seq: int = 1) -> int:
             )
             continue
         assert task.kind == pb.TRAIN, task
-        member.client.pull()
+        member.pull()
         for start in range(task.start, task.stop, member.job.batch_size):
             stop = min(start + member.job.batch_size, task.stop)
-            samples = Samples(stop - start, task.lease, task.epoch, start, stop, loss=1.0)
-            member.client.push_pull(integer_gradient(0, seq, member.layout.size), 1.0, samples)
+            fields = {"samples": stop - start, "lease": task.lease, "epoch": task.epoch, "start": start, "stop": stop}
+            member.push_pull(integer_gradient(0, seq, member.layout.size), loss=1.0, **fields)
             seq += 1
             if seq == first_seq + count:
                 break

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.worker.exchange.client import Samples
 from tests.support.cluster import Member, vector_layout
 
 
@@ -27,10 +26,10 @@ def integer_gradient(worker: int, seq: int, n: int) -> np.ndarray:
 
 def push(member: Member) -> None:
     """Pushes for ever."""
-    member.client.pull()
+    member.pull()
     for seq in itertools.count(1):
         gradient = integer_gradient(member.worker, seq, member.layout.size)
-        member.client.push_pull(gradient, 1.0, Samples())
+        member.push_pull(gradient)
 
 
 def train(member: Member, pause_s: float = 0.0) -> None:
@@ -49,14 +48,14 @@ def train(member: Member, pause_s: float = 0.0) -> None:
 
 
 def _train(member: Member, task: pb.Task, seq: int, pause_s: float) -> int:
-    member.client.pull()
+    member.pull()
     for start in range(task.start, task.stop, member.job.batch_size):
         stop = min(start + member.job.batch_size, task.stop)
         seq += 1
         threading.Event().wait(pause_s)
         gradient = integer_gradient(member.worker, seq, member.layout.size)
-        samples = Samples(stop - start, task.lease, task.epoch, start, stop, loss=1.0)
-        replies = member.client.push_pull(gradient, 1.0, samples).replies
+        fields = {"samples": stop - start, "lease": task.lease, "epoch": task.epoch, "start": start, "stop": stop}
+        replies = member.push_pull(gradient, loss=1.0, **fields).replies
         if member.membership.draining or any(reply.drain for reply in replies):
             break
     return seq

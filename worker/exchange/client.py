@@ -17,28 +17,8 @@ from downpour.worker.exchange import shared_memory
 from downpour.worker.exchange.error_feedback import ErrorFeedback
 from downpour.worker.exchange.grpc_stream import GrpcTransport, Loop
 from downpour.worker.exchange.pages import pages
+from downpour.worker.exchange.push_info import PushInfo
 from downpour.worker.exchange.transport import Transport
-
-
-@dataclass(frozen=True)
-class Samples:
-    """What a gradient was computed from.
-
-    Attributes:
-        count: Samples that it averages over.
-        steps: Local steps that it sums up.
-        lease: Number of the lease that they belong to; 0 if none.
-        start: With `stop`, positions in the epoch's permutation.
-    """
-
-    count: int = 1
-    lease: int = 0
-    epoch: int = 0
-    start: int = 0
-    stop: int = 0
-    loss: float = 0.0
-    correct: int = 0
-    steps: int = 1
 
 
 @dataclass(frozen=True)
@@ -138,7 +118,7 @@ class Client:
         requests = [pb.Request(kind=pb.PULL, pin=pin) for _ in self._slices]
         if not pin:
             for index, request in enumerate(requests):
-                self._say_what_is_held(index, request)
+                self._add_held_version(index, request)
         self._send(requests, [[] for _ in requests])
         return self._pulled(self._receive(), pinned=pin > 0)
 
@@ -148,58 +128,43 @@ class Client:
         self._send(requests, [[] for _ in requests])
         return self._pulled(self._receive(), pinned=True).flat
 
-    def push_pull(self, gradient: np.ndarray, norm: float, samples: Samples, nonfinite: bool = False) -> Pulled:
-        """Pushes a gradient `float32[n + m]` (the last m: differences of the state) and pulls.
+    def push_pull(self, gradient: np.ndarray, info: PushInfo) -> Pulled:
+        """Push a gradient and return the new weights; see `push` and `pulled`.
 
-        The weights of one shard come from the turn in which the push was counted, or in which its gate
-        opened.
-
-        Args:
-            gradient: Computed from the weights pulled last.
-            norm: Of the whole gradient.
-            samples: That it comes from.
-            nonfinite: It holds NaN or Inf; then only its header is sent.
+        The weights of one shard come from the turn in which the push was counted, or in which its consistency mode
+        let the worker go on.
 
         Raises:
-            DownpourError: As a shard said, or Unreachable, or DeadlineExceeded.
+            DownpourError: A shard refuses the push.
+            Unreachable: A shard does not answer.
+            DeadlineExceeded: A shard answers too late.
         """
-        self.push(gradient, norm, samples, nonfinite)
+        self.push(gradient, info)
         return self.pulled()
 
-    def push(
-        self,
-        gradient: np.ndarray | ChunkedVector,
-        norm: float,
-        samples: Samples,
-        nonfinite: bool = False,
-        pull: bool = True,
-        base: Sequence[int] | None = None,
-    ) -> None:
-        """The first half of `push_pull`: sends. `gradient` must not change until `pulled` has returned.
+    def push(self, gradient: np.ndarray | ChunkedVector, info: PushInfo, pull: bool = True) -> None:
+        """Send a gradient to all shards. It must not change until `pulled` has returned.
 
         Args:
-            gradient: Computed from the weights pulled last.
-            norm: Of the whole gradient.
-            samples: That it comes from.
-            nonfinite: It holds NaN or Inf; then only its header is sent.
+            gradient: `float32[n + m]`, of which the last m are differences of the state. If `info` says that it is not
+                finite, only the headers are sent.
+            info: What the gradient was computed from.
             pull: Whether the replies are to bring weights.
-            base: Versions that the gradient was computed from, where those are not the ones pulled last.
         """
         self._seq += 1
         requests, payloads = [], []
         for index, part in enumerate(self._slices):
-            requests.append(self._header(index, norm, samples, nonfinite))
-            requests[-1].no_pull = not pull
-            if base is not None:
-                requests[-1].base_version = base[index]
-            payloads.append([] if nonfinite else [*self._trained(index, gradient), *self._state(gradient, part)])
+            requests.append(self._header(index, info, pull))
+            payloads.append([*self._trained(index, gradient), *self._state(gradient, part)] if info.finite else [])
         self._send(requests, payloads)
 
     def pulled(self) -> Pulled:
-        """The second half of `push_pull`: waits for the replies.
+        """Wait for the replies to a push.
 
         Raises:
-            DownpourError: As a shard said, or Unreachable, or DeadlineExceeded.
+            DownpourError: A shard refuses the push.
+            Unreachable: A shard does not answer.
+            DeadlineExceeded: A shard answers too late.
         """
         pulled = self._pulled(self._receive())
         self.pushed = True
@@ -227,31 +192,16 @@ class Client:
         shared = shared_memory.connect(shard.address, shard.doorbell, session, region_bytes, timeout_s, wanted)
         return shared or GrpcTransport(shard.address, session, 4 * part.size, timeout_s, self._loop, 1 + self._keep)
 
-    def _header(self, index: int, norm: float, samples: Samples, nonfinite: bool) -> pb.Request:
-        request = pb.Request(
-            kind=pb.PUSH_PULL,
-            worker=self._session.worker,
-            incarnation=self._session.incarnation,
-            seq=self._seq,
-            base_version=self._versions[index],
-            generation=self._generations[index],
-            codec=self._codec,
-            norm=norm,
-            nonfinite=nonfinite,
-            samples=samples.count,
-            loss=samples.loss,
-            correct=samples.correct,
-            lease=samples.lease,
-            epoch=samples.epoch,
-            start=samples.start,
-            stop=samples.stop,
-            steps=samples.steps,
-        )
-        self._say_what_is_held(index, request)
+    def _header(self, index: int, info: PushInfo, pull: bool) -> pb.Request:
+        request = info.to_request(index)
+        request.worker, request.incarnation = self._session.worker, self._session.incarnation
+        request.seq, request.generation = self._seq, self._generations[index]
+        request.codec, request.no_pull = self._codec, not pull
+        self._add_held_version(index, request)
         return request
 
-    def _say_what_is_held(self, index: int, request: pb.Request) -> None:
-        """Weights that have not changed need not be sent again."""
+    def _add_held_version(self, index: int, request: pb.Request) -> None:
+        """Spare the shard sending weights again that have not changed."""
         if self._links[index].resends_weights and self._vectors[index] is not None:
             request.have_version, request.generation = self._versions[index], self._generations[index]
 

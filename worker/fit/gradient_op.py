@@ -15,8 +15,8 @@ import tensorflow as tf
 from downpour.protos.errors import DownpourError, Unsupported
 from downpour.protos.layout import STATE, TRAINED, Layout
 from downpour.worker.compute.flat_model import flattened
-from downpour.worker.exchange.client import Samples
 from downpour.worker.exchange.errors import Diverged
+from downpour.worker.exchange.push_info import PushInfo
 from downpour.worker.fit.member import ScriptWorker
 
 if TYPE_CHECKING:
@@ -124,9 +124,12 @@ class GradientOp:
             vector = np.concatenate([gradient, state - self._base]) if len(state) else gradient
             span = self._leases.next_span() if self._leases else None
             lease, start, stop = span or (0, 0, 0)
-            facts = Samples(count=count, lease=lease, epoch=self.epoch, start=start, stop=stop, loss=float(loss))
+            info = PushInfo(
+                self._member.versions, float(norm), count, float(loss),
+                lease=lease, epoch=self.epoch, start=start, stop=stop,
+            )  # fmt: skip
             begin = time.perf_counter()
-            flat = self._member.push_pull(vector, float(norm), facts)
+            flat = self._member.push_pull(vector, info)
             self._measure(begin, time.perf_counter())
             if self._leases is not None:
                 self._leases.pushed()

@@ -14,8 +14,9 @@ import numpy as np
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import DownpourError, UnknownWorker
 from downpour.protos.layout import Layout
-from downpour.worker.exchange.client import Client, Pulled, Samples
+from downpour.worker.exchange.client import Client, Pulled
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
+from downpour.worker.exchange.push_info import PushInfo
 from downpour.worker.exchange.session import SESSION_LOST, Session, SessionSettings
 from downpour.worker.exchange.timing import TimeSpent
 
@@ -65,6 +66,7 @@ class ScriptWorker:
         fit_completed: Whether the other workers have completed the current call of `fit` without this one.
         spent: The time of the steps and exchanges of the current call of `fit`.
         stages: The number of calls of `fit` so far.
+        versions: The versions, on every shard, of the weights that were pulled last.
         decisions: The decisions of worker 0 on the epochs that had ended when this worker joined the current call.
     """
 
@@ -81,6 +83,7 @@ class ScriptWorker:
         self.fit_completed, self.decisions = False, list[pb.Decision]()
         self._control, self._job, self._timeout_s = control, job, call_timeout_s
         self.stages = 0
+        self.versions: tuple[int, ...] = ()
         self.spent = TimeSpent()
         self._stage: Stage | None = None
         self._session: Session | None = None  # of the current call of `fit`
@@ -195,9 +198,11 @@ class ScriptWorker:
             pin: The number of a pinned version; 0 for the current version.
         """
         pulled = self._again(lambda: self._connected.pull(pin))
+        if not pin:
+            self.versions = pulled.versions
         return pulled.flat, pulled.versions[0]
 
-    def push_pull(self, gradient: np.ndarray, norm: float, samples: Samples) -> np.ndarray:
+    def push_pull(self, gradient: np.ndarray, info: PushInfo) -> np.ndarray:
         """Push a gradient `float32[n + m]` and return weights `float32[n + m]`, valid until the next call.
 
         If the session has ended, the gradient is lost, and the weights are those of a new session.
@@ -205,13 +210,15 @@ class ScriptWorker:
 
         def exchange() -> Pulled:
             self._registered.check()
-            return self._connected.push_pull(gradient, norm, samples, nonfinite=not np.isfinite(norm))
+            return self._connected.push_pull(gradient, info)
 
         try:
-            return self._run(exchange).flat
+            pulled = self._run(exchange)
         except SESSION_LOST as error:
             self._rejoin(error)
             return self.pull()[0]
+        self.versions = pulled.versions
+        return pulled.flat
 
     def assign(self, flat: np.ndarray) -> None:
         """Assign weights `float32[n + m]` on all shards, while the other workers wait at a barrier."""

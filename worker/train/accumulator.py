@@ -1,21 +1,19 @@
-"""What has been computed since the last push: a sum of gradients, and the numbers that go with it."""
+"""The sum of the gradients that have been computed since the last push."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.chunked_vector import ChunkedVector
-from downpour.worker.exchange.client import Samples
+from downpour.worker.exchange.push_info import PushInfo
 
 
 class GradientResult(Protocol):
-    """The sum of the gradients of some batches, and its numbers."""
+    """The sum of the gradients of some batches."""
 
     @property
     def vector(self) -> np.ndarray | ChunkedVector:
@@ -48,51 +46,30 @@ class ManySteps(Protocol):
         """The sum of their gradients."""
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class AccumulatedGradient:
-    """What has been computed since the last push.
+    """The gradient of one batch, or the sum of several.
 
     Attributes:
-        gradient: `float32[n + m]`, perhaps in pieces.
-        start: With `stop`, positions of the epoch's permutation.
+        gradient: `float32[n + m]`, perhaps in several arrays.
+        info: What it was computed from.
     """
 
     gradient: np.ndarray | ChunkedVector
-    norm: float
-    loss: float
-    correct: int
-    steps: int
-    start: int
-    stop: int
+    info: PushInfo
 
     @property
     def vector(self) -> np.ndarray:
-        """The gradient in one piece; a copy if it has several."""
+        """The gradient as one array; a copy if it has several."""
         return self.gradient[:]
 
-    @property
-    def finite(self) -> bool:
-        """Whether every element is a number."""
-        return math.isfinite(self.norm)
-
     def add(self, other: AccumulatedGradient, trained: int) -> AccumulatedGradient:
-        """The sum of this and what follows it."""
-        count, more = self.stop - self.start, other.stop - other.start
+        """Return the sum of this gradient and the next one.
+
+        Args:
+            other: The next gradient.
+            trained: n, the length of the part that the norm is taken of.
+        """
         vector = self.vector + other.vector
         norm = float(np.linalg.norm(vector[:trained]))
-        loss = (self.loss * count + other.loss * more) / (count + more)
-        steps, correct = self.steps + other.steps, self.correct + other.correct
-        return AccumulatedGradient(vector, norm, loss, correct, steps, self.start, other.stop)
-
-    def samples(self, task: pb.Task) -> Samples:
-        """As the push's header tells it."""
-        return Samples(
-            count=self.stop - self.start,
-            lease=task.lease,
-            epoch=task.epoch,
-            start=self.start,
-            stop=self.stop,
-            loss=self.loss,
-            correct=self.correct,
-            steps=self.steps,
-        )
+        return AccumulatedGradient(vector, self.info.followed_by(other.info, norm))

@@ -1,4 +1,4 @@
-"""The course of a lease: which batches go into one push, when weights are pulled, what is done in between.
+"""The steps of a lease: which batches go into one push, when weights are pulled, what is done in between.
 
 Downpour SGD (Dean et al. 2012, alg. 7.1): between pulls the worker steps by itself at plain η, and what it pushes is
 the sum of its gradients. With both intervals at 1 this is pull, gradient, push.
@@ -14,30 +14,23 @@ import numpy as np
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.chunked_vector import ChunkedVector
-from downpour.worker.exchange.client import Pulled, Samples
+from downpour.worker.exchange.client import Pulled
+from downpour.worker.exchange.push_info import PushInfo
 from downpour.worker.train.accumulator import AccumulatedGradient, Compute, ManySteps
 from downpour.worker.train.push_plan import PushPlan
 
 
 class Link(Protocol):
-    """The part of `Client` that a course needs."""
+    """The part of `Client` that training needs."""
 
     def pull(self, pin: int = 0) -> Pulled:
         """The committed weights."""
 
-    def push(
-        self,
-        gradient: np.ndarray | ChunkedVector,
-        norm: float,
-        samples: Samples,
-        nonfinite: bool = False,
-        pull: bool = True,
-        base: tuple[int, ...] | None = None,
-    ) -> None:
-        """Sends."""
+    def push(self, gradient: np.ndarray | ChunkedVector, info: PushInfo, pull: bool = True) -> None:
+        """Send a gradient to all shards."""
 
     def pulled(self) -> Pulled:
-        """Waits for the replies."""
+        """Wait for the replies to a push."""
 
 
 @dataclass(frozen=True)
@@ -106,13 +99,13 @@ class LeaseSteps:
         total: AccumulatedGradient | None = None
         start = task.start
         while start < task.stop:
-            part = self._compute(order, start, self._end(start, task.stop))
+            part = self._compute(task, order, start, self._end(start, task.stop))
             total = part if total is None else total.add(part, self._trained)
-            start = part.stop
-            self._since_push += part.steps
-            self._since_fetch += part.steps
-            if self._since_push >= self._plan.push_every or start == task.stop or not total.finite:
-                yield self._push(total, part, task)
+            start = part.info.stop
+            self._since_push += part.info.steps
+            self._since_fetch += part.info.steps
+            if self._since_push >= self._plan.push_every or start == task.stop or not total.info.finite:
+                yield self._push(total, part)
                 total = None
             elif self._since_fetch >= self._plan.fetch_every:
                 self._take(self._link.pull())
@@ -135,37 +128,43 @@ class LeaseSteps:
             whole -= 1  # the step before an exchange is apart: its gradient is from before, its step comes after
         return start + whole * self._batch if whole else stop
 
-    def _compute(self, order: np.ndarray, start: int, stop: int) -> AccumulatedGradient:
+    def _compute(self, task: pb.Task, order: np.ndarray, start: int, stop: int) -> AccumulatedGradient:
         steps = max(1, (stop - start) // self._batch)
         compute = self._many if self._many is not None and (stop - start) % self._batch == 0 else self._one
         assert self._weights is not None
         result = compute(self._weights, order[start:stop], (*self._seed, self._sent + 1), self._since_push)
-        return AccumulatedGradient(result.vector, result.norm, result.loss, result.correct, steps, start, stop)
+        info = PushInfo(
+            self._versions, result.norm, stop - start, result.loss, result.correct, steps,
+            task.lease, task.epoch, start, stop,
+        )  # fmt: skip
+        return AccumulatedGradient(result.vector, info)
 
-    def _push(self, total: AccumulatedGradient, part: AccumulatedGradient, task: pb.Task) -> PushResult:
-        """Pushes a sum, of which the worker has yet to make the step of the last part."""
-        pull = self._since_fetch >= self._plan.fetch_every or self._plan.together or not total.finite
-        vector, norm = self._payload(total)
+    def _push(self, total: AccumulatedGradient, part: AccumulatedGradient) -> PushResult:
+        """Push a sum; the worker has not made its own step of the last part yet."""
+        finite = total.info.finite
+        pull = self._since_fetch >= self._plan.fetch_every or self._plan.together or not finite
+        vector, info = self._payload(total)
         if not pull:  # before anything is sent: then what was pulled may be overwritten
             self._step(part)
-        self._link.push(vector, norm, total.samples(task), nonfinite=not total.finite, pull=pull)
+        self._link.push(vector, info, pull)
         self._sent += 1
         pulled = self._link.pulled()
         self._since_push = 0
         if pull:
             self._take(pulled)
-            if self._plan.payload == "replica" and total.finite:
+            if self._plan.payload == "replica" and finite:
                 self._step(part)
-        return PushResult(pulled.replies, total.finite)
+        return PushResult(pulled.replies, finite)
 
-    def _payload(self, total: AccumulatedGradient) -> tuple[np.ndarray | ChunkedVector, float]:
-        """What a push holds, and its norm."""
-        if self._plan.payload == "gradient" or not total.finite:
-            return total.gradient, total.norm
+    def _payload(self, total: AccumulatedGradient) -> tuple[np.ndarray | ChunkedVector, PushInfo]:
+        """Return what a push of this sum holds, and its description."""
+        info = total.info
+        if self._plan.payload == "gradient" or not info.finite:
+            return total.gradient, info
         if self._plan.payload == "difference":
-            return self._moved(total), float(self._rate) * total.norm
+            return self._moved(total), info.with_norm(float(self._rate) * info.norm)
         assert self._weights is not None
-        return self._weights, float(np.linalg.norm(self._weights[: self._trained]))
+        return self._weights, info.with_norm(float(np.linalg.norm(self._weights[: self._trained])))
 
     def _moved(self, total: AccumulatedGradient) -> np.ndarray:
         """What the steps of a sum make of the weights: −η Σg, and the differences of the state."""

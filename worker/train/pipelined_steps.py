@@ -1,4 +1,4 @@
-"""A course that computes the next gradient while the push-pull of the last one is in flight.
+"""Steps that compute the next gradient while the push-pull of the last one is in flight.
 
 What it computes from is one exchange older: among P equally fast workers staleness is about 2P − 1 instead of P − 1.
 Each push names the versions that its gradient was computed from, so the reply shows it.
@@ -25,29 +25,29 @@ class PipelinedLeaseSteps(LeaseSteps):
         order, start = self._order(task.epoch), task.start
         in_flight: AccumulatedGradient | None = None
         while start < task.stop:
-            base, total = self._versions, self._one_push(order, start, task.stop)
+            total = self._one_push(task, order, start)
             if in_flight is not None:
                 yield self._land(in_flight)
-            self._link.push(total.gradient, total.norm, total.samples(task), not total.finite, base=base)
+            self._link.push(total.gradient, total.info)
             self._sent += 1
-            in_flight, start = total, total.stop
+            in_flight, start = total, total.info.stop
         if in_flight is not None:
             yield self._land(in_flight)
 
-    def _one_push(self, order: np.ndarray, start: int, stop: int) -> AccumulatedGradient:
-        """The sum for one push; the weights remain what was pulled."""
+    def _one_push(self, task: pb.Task, order: np.ndarray, start: int) -> AccumulatedGradient:
+        """Return the sum for one push; the weights remain those that were pulled."""
         pulled = self._weights
-        total = self._compute(order, start, self._end(start, stop))
-        part, self._since_push = total, total.steps
-        while total.finite and total.stop < stop and self._since_push < self._plan.push_every:
+        total = self._compute(task, order, start, self._end(start, task.stop))
+        part, self._since_push = total, total.info.steps
+        while total.info.finite and total.info.stop < task.stop and self._since_push < self._plan.push_every:
             self._step(part)
-            part = self._compute(order, total.stop, self._end(total.stop, stop))
+            part = self._compute(task, order, total.info.stop, self._end(total.info.stop, task.stop))
             total = total.add(part, self._trained)
-            self._since_push += part.steps
+            self._since_push += part.info.steps
         self._weights, self._since_push = pulled, 0
         return total
 
     def _land(self, flying: AccumulatedGradient) -> PushResult:
         pulled = self._link.pulled()
         self._take(pulled)
-        return PushResult(pulled.replies, flying.finite)
+        return PushResult(pulled.replies, flying.info.finite)

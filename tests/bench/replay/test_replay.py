@@ -24,7 +24,6 @@ from downpour.ps.data_plane.snapshot import pieces, weights_state
 from downpour.ps.monitoring.summary import configuration
 from downpour.ps.storage.run_directory import RunDirectory
 from downpour.ps.trace.call_log import LARGEST_RECORDED, Call, is_recorded
-from downpour.worker.exchange.client import Samples
 from tests.support.cluster import DATA, Member, running
 from tests.support.pure_job import PureJob
 from tests.support.recorded_job import LAYOUT, RecordedJob, compute
@@ -264,12 +263,12 @@ def test_real_servers_record_what_a_replay_needs(tmp_path: Path) -> None:
 
 def push_some(member: Member, count: int) -> None:
     """Pushes what `compute` says, whoever else pushes meanwhile."""
-    pulled = member.client.pull()
+    pulled = member.pull()
     for seq in range(1, count + 1):
         record = {"worker": member.worker, "seq": seq, "start": seq, "stop": seq + 4}
         found = compute(record, pulled.flat)
-        samples = Samples(4, start=seq, stop=seq + 4, loss=found.loss)
-        pulled = member.client.push_pull(found.vector, found.norm, samples, nonfinite=not found.finite)
+        norm = found.norm if found.finite else np.inf
+        pulled = member.push_pull(found.vector, norm, samples=4, start=seq, stop=seq + 4, loss=found.loss)
 
 
 @pytest.mark.parametrize(("flags", "there"), [({"record": "off"}, False), ({}, True)])

@@ -16,7 +16,8 @@ from downpour.ps.config import JobSettings
 from downpour.worker.catalog.datasets import Dataset
 from downpour.worker.compute.gradient import Gradient, GradientFunction, read_weights
 from downpour.worker.compute.local_steps import LocalSteps
-from downpour.worker.exchange.client import Pulled, Samples
+from downpour.worker.exchange.client import Pulled
+from downpour.worker.exchange.push_info import PushInfo
 from downpour.worker.train.lease_steps import LeaseSteps, PushResult
 from downpour.worker.train.push_plan import PushPlan
 from tests.support.cluster import Member, running, vector_layout
@@ -82,7 +83,7 @@ class Server:
     def __init__(self, weights: np.ndarray, trained: int, adds: bool = False) -> None:
         self.weights, self.trained, self.adds = weights.copy(), trained, adds
         self.version = self.pulls = 0
-        self.pushes: list[tuple[np.ndarray, Samples, bool]] = []
+        self.pushes: list[tuple[np.ndarray, PushInfo, bool]] = []
         self._reply: Pulled | None = None
         self._given = np.empty(0, np.float32)
 
@@ -95,12 +96,9 @@ class Server:
         self._given = self.weights.copy()
         return self._given
 
-    def push(
-        self, gradient: np.ndarray, norm: float, samples: Samples, nonfinite: bool = False,
-        pull: bool = True, base: tuple[int, ...] | None = None,
-    ) -> None:  # fmt: skip
-        self.pushes.append((gradient.copy(), samples, pull))
-        if not nonfinite:
+    def push(self, gradient: np.ndarray, info: PushInfo, pull: bool = True) -> None:
+        self.pushes.append((gradient.copy(), info, pull))
+        if info.finite:
             n = self.trained
             self.weights[:n] += gradient[:n] if self.adds else np.float32(-RATE) * gradient[:n]
             self.weights[n:] += gradient[n:]
@@ -133,7 +131,7 @@ class Quadratic:
         return Gradient(total, float(np.linalg.norm(total)), 1.0, 0)
 
 
-def course(server: Any, compute: Quadratic, plan: PushPlan, n: int, many: bool = True) -> LeaseSteps:
+def steps_of(server: Any, compute: Quadratic, plan: PushPlan, n: int, many: bool = True) -> LeaseSteps:
     job = pb.JobDescription(batch_size=BATCH, learning_rate=RATE, seed=0)
     return LeaseSteps(server, compute, compute if many else None, plan, job, 1, n, SAMPLES)
 
@@ -148,8 +146,8 @@ def test_a_lone_worker_trains_as_without_a_server(push_every: int, pushes_per_fe
     """Alone, the weights that it pulls are those that it has, as long as it has pushed all it has computed."""
     n, stop = 6, SAMPLES - 2  # the last batch is short
     compute, server = Quadratic(n), Server(np.ones(n, np.float32), n)
-    list(course(server, compute, PushPlan(push_every, push_every * pushes_per_fetch), n).train(lease(0, stop)))
-    order, expected = course(server, compute, PushPlan(), n)._order(0), np.ones(n, np.float32)
+    list(steps_of(server, compute, PushPlan(push_every, push_every * pushes_per_fetch), n).train(lease(0, stop)))
+    order, expected = steps_of(server, compute, PushPlan(), n)._order(0), np.ones(n, np.float32)
     for start in range(0, stop, BATCH):
         batch = order[start : min(start + BATCH, stop)]
         expected -= np.float32(RATE) * (expected - compute.targets[batch].mean(0))
@@ -160,19 +158,19 @@ def test_a_lone_worker_trains_as_without_a_server(push_every: int, pushes_per_fe
 def test_pushes_cover_a_lease_without_gap_or_overlap(push_every: int, fetch_every: int) -> None:
     n, start, stop = 3, 8, SAMPLES - 1
     server = Server(np.ones(n, np.float32), n)
-    done = list(course(server, Quadratic(n), PushPlan(push_every, fetch_every), n).train(lease(start, stop)))
+    done = list(steps_of(server, Quadratic(n), PushPlan(push_every, fetch_every), n).train(lease(start, stop)))
     samples = [pushed for _, pushed, _ in server.pushes]
     assert [one.start for one in samples] == [start, *(one.stop for one in samples[:-1])]
     assert samples[-1].stop == stop
-    assert all(one.count == one.stop - one.start for one in samples)
-    assert [one.steps for one in samples] == [-(-one.count // BATCH) for one in samples]
+    assert all(one.samples == one.stop - one.start for one in samples)
+    assert [one.steps for one in samples] == [-(-one.samples // BATCH) for one in samples]
     assert all(one.steps <= push_every for one in samples)
     assert len(done) == len(samples) == math.ceil(math.ceil((stop - start) / BATCH) / push_every)
 
 
 def test_weights_are_pulled_every_fetch_interval_with_a_push_where_one_is_due() -> None:
     server = Server(np.ones(3, np.float32), 3)
-    one = course(server, Quadratic(3), PushPlan(push_every=1, fetch_every=3), 3, many=False)
+    one = steps_of(server, Quadratic(3), PushPlan(push_every=1, fetch_every=3), 3, many=False)
     list(one.train(lease(0, 7 * BATCH)))
     list(one.train(lease(7 * BATCH, 9 * BATCH)))
     assert [pull for _, _, pull in server.pushes] == [False, False, True] * 3
@@ -186,7 +184,7 @@ def test_a_sum_with_nan_is_named_and_weights_are_pulled_again() -> None:
             return Gradient(np.full_like(flat, np.nan), float("nan"), float("nan"), 0)
 
     server = Server(np.ones(3, np.float32), 3)
-    done = list(course(server, Broken(3), PushPlan(2, 8), 3).train(lease(0, 4 * BATCH)))
+    done = list(steps_of(server, Broken(3), PushPlan(2, 8), 3).train(lease(0, 4 * BATCH)))
     assert [pushed.finite for pushed in done] == [False, False]
     assert all(pull for _, _, pull in server.pushes)
     assert [pushed.steps for _, pushed, _ in server.pushes] == [2, 2]
@@ -195,15 +193,15 @@ def test_a_sum_with_nan_is_named_and_weights_are_pulled_again() -> None:
 def test_local_sgd_pushes_the_difference_and_elastic_averaging_the_weights() -> None:
     n, initial = 3, np.ones(3, np.float32)
     compute = Quadratic(n)
-    total = compute(initial, course(Server(initial, n), compute, PushPlan(), n)._order(0)[: 5 * BATCH], (), 0).flat
+    total = compute(initial, steps_of(Server(initial, n), compute, PushPlan(), n)._order(0)[: 5 * BATCH], (), 0).flat
     moved = np.float32(-RATE) * total
     before_the_last = initial - np.float32(RATE) * compute(
-        initial, course(Server(initial, n), compute, PushPlan(), n)._order(0)[: 4 * BATCH], (), 0
+        initial, steps_of(Server(initial, n), compute, PushPlan(), n)._order(0)[: 4 * BATCH], (), 0
     ).flat  # fmt: skip
     for payload, expected in (("difference", moved), ("replica", before_the_last)):
         server = Server(initial, n, adds=True)
         plan = PushPlan(5, 5, payload)  # type: ignore[arg-type]
-        list(course(server, compute, plan, n).train(lease(0, 5 * BATCH)))
+        list(steps_of(server, compute, plan, n).train(lease(0, 5 * BATCH)))
         assert len(server.pushes) == 1
         np.testing.assert_allclose(server.pushes[0][0], expected, rtol=1e-5)
 
@@ -219,7 +217,7 @@ def test_an_elastic_worker_goes_on_from_the_answer_and_keeps_it_between_leases()
             return gradients[-1]
 
     server = Server(np.ones(n, np.float32), n, adds=True)
-    one = course(server, Watched(n), PushPlan(2, 2, "replica"), n)
+    one = steps_of(server, Watched(n), PushPlan(2, 2, "replica"), n)
     answers = []
     for start in (0, 2 * BATCH, 4 * BATCH):
         list(one.train(lease(start, start + 2 * BATCH)))
@@ -263,7 +261,7 @@ def test_intervals_are_refused_where_the_mode_has_its_own(mode: str, flags: dict
 
 
 def turns(members: list[Member], fetch_every: int, n: int) -> list[Generator[PushResult]]:
-    """A course for each member, whose gradients are all ones: the weights that it pulls tell their version."""
+    """The steps of each member, whose gradients are all ones: the weights that it pulls tell their version."""
 
     def ones(flat: np.ndarray, indices: np.ndarray, seed: Any, step: int) -> Gradient:
         return Gradient(np.ones(n, np.float32), 1.0, 0.0, 0)
@@ -282,10 +280,10 @@ def test_staleness_of_turns_with_rare_pulls_is_exact(tmp_path: Path, workers: in
     n = 4
     with running(tmp_path, workers=workers, learning_rate=RATE) as cluster:
         members = cluster.train(vector_layout(n), workers)
-        courses = turns(members, fetch_every, n)
-        for one in courses * fetch_every:  # until everybody has pulled in its turn
+        runs = turns(members, fetch_every, n)
+        for one in runs * fetch_every:  # until everybody has pulled in its turn
             next(one)
-        taken = [next(one).replies[0].staleness for _ in range(2 * fetch_every) for one in courses]
+        taken = [next(one).replies[0].staleness for _ in range(2 * fetch_every) for one in runs]
         updates = 3 * fetch_every * workers
         assert np.mean(taken) == (workers - 1) + workers * (fetch_every - 1) / 2
         assert members[0].client.pull().flat.tolist() == [-RATE * updates] * n

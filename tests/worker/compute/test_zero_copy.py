@@ -13,7 +13,6 @@ from downpour.protos import memfd
 from downpour.worker.catalog.models import build
 from downpour.worker.compute.flat_model import FlatModel, layout_of
 from downpour.worker.compute.zero_copy import Input
-from downpour.worker.exchange.client import Samples
 from tests.support.cluster import running, vector_layout
 
 SIZE = 1000
@@ -82,7 +81,7 @@ def test_weights_in_shared_memory_or_put_together_are_read_where_they_are(
 ) -> None:
     with running(tmp_path, shards, workers=1, learning_rate=1) as cluster:
         (member,) = cluster.train(vector_layout(size), 1, transport=transport)
-        flat = member.client.push_pull(np.ones(size, np.float32), 1.0, Samples()).flat
+        flat = member.push_pull(np.ones(size, np.float32)).flat
         tensor = Input((size,)).filled(flat)
         assert np.asarray(memoryview(tensor)).ctypes.data == flat.ctypes.data
         assert (tensor.numpy() == -1).all()

@@ -108,9 +108,9 @@ def test_tensorflow_is_given_memory_that_no_reply_overwrites() -> None:
     replies = np.frombuffer(pages(4 * (16 * 16 + 16)), np.float32)
 
     class ScriptWorker:
-        nonfinite_limit, spent = 1, None
+        nonfinite_limit, spent, versions = 1, None, (0,)
 
-        def push_pull(self, gradient: np.ndarray, *facts: object) -> np.ndarray:
+        def push_pull(self, gradient: np.ndarray, info: object) -> np.ndarray:
             replies[:] += 1
             return replies
 

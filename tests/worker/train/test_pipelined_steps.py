@@ -11,7 +11,8 @@ import pytest
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.ps.config import JobSettings
 from downpour.worker.compute.gradient import Gradient
-from downpour.worker.exchange.client import Client, Pulled, Samples
+from downpour.worker.exchange.client import Client, Pulled
+from downpour.worker.exchange.push_info import PushInfo
 from downpour.worker.train.pipelined_steps import PipelinedLeaseSteps
 from downpour.worker.train.push_plan import PushPlan
 from tests.support.cluster import running, vector_layout
@@ -28,14 +29,11 @@ class Recorder:
     def pull(self, pin: int = 0) -> Pulled:
         return self.client.pull(pin)
 
-    def push(
-        self, gradient: np.ndarray, norm: float, samples: Samples, nonfinite: bool = False,
-        pull: bool = True, base: tuple[int, ...] | None = None,
-    ) -> None:  # fmt: skip
+    def push(self, gradient: Any, info: PushInfo, pull: bool = True) -> None:
         self.in_flight += 1
         assert self.in_flight == 1
         self.events.append("push")
-        self.client.push(gradient, norm, samples, nonfinite, pull, base)
+        self.client.push(gradient, info, pull)
 
     def pulled(self) -> Pulled:
         self.in_flight -= 1
@@ -47,7 +45,7 @@ def lease(count: int) -> pb.Task:
     return pb.Task(kind=pb.TRAIN, lease=0, epoch=0, start=0, stop=count)
 
 
-def course(link: Any, compute: Any, push_every: int = 1) -> PipelinedLeaseSteps:
+def steps_of(link: Any, compute: Any, push_every: int = 1) -> PipelinedLeaseSteps:
     job = pb.JobDescription(batch_size=1, learning_rate=RATE, seed=0)
     return PipelinedLeaseSteps(link, compute, None, PushPlan(push_every, push_every, overlap=True), job, 1, N, 1000)
 
@@ -65,10 +63,10 @@ def test_staleness_says_what_overlap_adds_and_contents_prove_it(tmp_path: Path, 
             return Gradient(np.ones(N, np.float32), 1.0, 0.0, 0)
 
         links = [Recorder(Client(m.session, m.layout, "float32", 30.0, "grpc", overlap=True)) for m in members]
-        courses = [course(link, ones).train(lease(20)) for link in links]
-        replies = [next(one).replies[0] for _ in range(15) for one in courses]
+        runs = [steps_of(link, ones).train(lease(20)) for link in links]
+        replies = [next(one).replies[0] for _ in range(15) for one in runs]
         assert [reply.staleness for reply in replies[3 * workers :]] == [2 * workers - 1] * (12 * workers)
-        for one, link in zip(courses, links, strict=True):
+        for one, link in zip(runs, links, strict=True):
             one.close()
             assert link.in_flight == 0
             link.client.close()
@@ -85,7 +83,7 @@ def test_a_lease_ends_with_nothing_in_flight_and_every_sample_pushed_once(tmp_pa
         def ones(flat: np.ndarray, indices: np.ndarray, seed: Any, step: int) -> Gradient:
             return Gradient(np.ones(N, np.float32), 1.0, 0.0, 0)
 
-        one = course(link, ones, push_every=3)
+        one = steps_of(link, ones, push_every=3)
         done = [pushed for stop in (10, 1) for pushed in one.train(lease(stop))]
         assert len(done) == 4 + 1
         assert link.in_flight == 0
