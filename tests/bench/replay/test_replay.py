@@ -267,8 +267,7 @@ def push_some(member: Member, count: int) -> None:
     for seq in range(1, count + 1):
         record = {"worker": member.worker, "seq": seq, "start": seq, "stop": seq + 4}
         found = compute(record, pulled.flat)
-        norm = found.norm if found.finite else np.inf
-        pulled = member.push_pull(found.vector, norm, samples=4, start=seq, stop=seq + 4, loss=found.loss)
+        pulled = member.push_pull(found.vector, found.norm, samples=4, start=seq, stop=seq + 4, loss=found.loss)
 
 
 @pytest.mark.parametrize(("flags", "there"), [({"record": "off"}, False), ({}, True)])
