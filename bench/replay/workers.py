@@ -14,10 +14,10 @@ from downpour.bench.replay.record import CannotReplay, Life, Recorded
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.chunked_vector import ChunkedVector
 from downpour.protos.layout import Layout
-from downpour.worker.catalog.datasets import Dataset, DatasetError, load, split
-from downpour.worker.catalog.models import ModelError, build
+from downpour.worker.catalog.datasets import DatasetError, load, split
+from downpour.worker.catalog.models import ModelError, build, load_weights
 from downpour.worker.compute.environment import facts_here, seeds_of
-from downpour.worker.compute.flat_model import layout_of, read_weights, write_weights
+from downpour.worker.compute.flat_model import data_checksum, frozen_weights, layout_of, read_weights, write_weights
 from downpour.worker.compute.gradient import GradientFunction
 from downpour.worker.compute.local_steps import LocalSteps
 from downpour.worker.exchange.client import Pulled
@@ -78,7 +78,8 @@ class Workers:
             self.model = build(model or settings.model, self._dataset.input_shape, self._dataset.classes)
         except (DatasetError, ModelError) as error:
             raise CannotReplay(f"the model and the data of the run must be available: {error}") from error
-        _check(recorded, layout_of(self.model), self._dataset)
+        self._load_frozen_weights()
+        _check(recorded, layout_of(self.model), self._dataset.name, data_checksum(self._dataset.checksum, self.model))
         self._job = pb.JobDescription(
             mode=settings.mode, push_every=settings.push_every, fetch_every=settings.push_every,
             batch_size=settings.batch_size, seed=settings.seed, learning_rate=settings.effective_learning_rate,
@@ -131,6 +132,16 @@ class Workers:
         if self.model.optimizer is not None:  # Keras warns when it loads an optimizer that was saved unbuilt
             self.model.optimizer.build(self.model.trainable_variables)
         self.model.save(path)
+
+    def _load_frozen_weights(self) -> None:
+        """Load the file that the run's workers began with: all but its frozen weights are in the record."""
+        if not frozen_weights(self.model):
+            return
+        if path := _only(self._facts, "weights", ""):
+            try:
+                load_weights(self.model, path)
+            except ModelError as error:
+                raise CannotReplay(f"the run's frozen weights must be available: {error}") from error
 
     # ------------------------------------------------------------------ one push
 
@@ -211,12 +222,12 @@ def _only(facts: dict[Life, dict[str, str]], name: str, default: str) -> str:
     return values.pop() if values else default
 
 
-def _check(recorded: Recorded, layout: Layout, dataset: Dataset) -> None:
+def _check(recorded: Recorded, layout: Layout, name: str, checksum: str) -> None:
     difference = recorded.layout.difference(layout)
     if difference:
         raise CannotReplay(f"the model must be that of the run: {difference}.")
-    if dataset.checksum != recorded.checksum:
+    if checksum != recorded.checksum:
         raise CannotReplay(
-            f"the data must be those of the run, with checksum {recorded.checksum[:12]}; received {dataset.name!r} "
-            f"with {dataset.checksum[:12]}. Pass the file with --dataset."
+            f"the data must be those of the run, with checksum {recorded.checksum[:12]}; received {name!r} "
+            f"with {checksum[:12]}. Pass the file with --dataset."
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -28,10 +29,12 @@ def resumed(settings: TrainSettings) -> tuple[TrainSettings, Path]:
     """
     run_dir = Path(settings.resume or "").resolve()
     try:
-        saved = json.loads((run_dir / "config.json").read_text())["settings"]
+        config = json.loads((run_dir / "config.json").read_text())
+        saved = config["settings"]
         earlier = {name: saved[name] for name in TrainSettings.model_fields if name in saved and name != "resume"}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CannotResume(f"--resume must name a run directory with a config.json; {run_dir}: {error}") from error
+    earlier |= _weights(config)
     given = {name: getattr(settings, name) for name in settings.model_fields_set if name != "resume"}
     for name in FIXED:
         if name in given and name in earlier and given[name] != earlier[name]:
@@ -43,3 +46,12 @@ def resumed(settings: TrainSettings) -> tuple[TrainSettings, Path]:
         return TrainSettings(**{**earlier, **given}), run_dir
     except ValidationError as error:
         raise CannotResume(f"{run_dir / 'config.json'} must contain valid settings of a run: {error}") from error
+
+
+def _weights(config: dict[str, Any]) -> dict[str, str]:
+    """Return the file of weights that the run's workers began with: frozen weights are in no checkpoint."""
+    for group in config.get("workers", []):
+        path = group["facts"].get("weights")
+        if path and Path(path).exists():
+            return {"weights": path}
+    return {}

@@ -53,7 +53,7 @@ def check_data(data: pb.DatasetInfo, agreed: pb.DatasetInfo | None) -> None:
         raise LayoutMismatch(
             f"a worker's data must be the job's, {agreed.name!r} with checksum {agreed.checksum[:12]} and "
             f"{agreed.train_samples} training samples; received {data.name!r} with {data.checksum[:12]} and "
-            f"{data.train_samples}. Give every worker the same file."
+            f"{data.train_samples}. Give every worker the same file of data and, if layers are frozen, of --weights."
         )
 
 

@@ -1,9 +1,16 @@
-"""A Keras model as a pure function of one flat vector: weights in, outputs or gradients out."""
+"""A Keras model as a pure function of one flat vector: weights in, outputs or gradients out.
+
+The vector holds the n weights that gradients train, then the m numbers of floating-point state that a training step
+moves on, such as moving statistics. Frozen weights are not part of it: no step changes them, so that every worker keeps
+them in its model, where evaluations and the saved model find them; `data_checksum` proves that all workers have the
+same.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 
 import keras
 import numpy as np
@@ -15,23 +22,45 @@ DRAWS_PER_STEP = 1 << 16  # of one seed generator, at most: the local steps of a
 
 
 def layout_of(model: keras.Model) -> Layout:
-    """The model's layout: trained weights, then floating-point state; each in Keras's order."""
+    """Return the model's layout: trained weights, then floating-point state; each in Keras's order."""
     trained = [(v.path, tuple(v.shape), TRAINED) for v in model.trainable_variables]
     state = [(v.path, tuple(v.shape), STATE) for v in _state(model)]
     return Layout.of(trained + state)
 
 
 def read_weights(model: keras.Model) -> np.ndarray:
-    """The model's weights as one flat vector `float32[n + m]`."""
+    """Return the model's trained weights and its state as one flat vector `float32[n + m]`."""
     variables = [*model.trainable_variables, *_state(model)]
     return np.concatenate([np.asarray(v.value, np.float32).ravel() for v in variables])
 
 
 def write_weights(model: keras.Model, flat: np.ndarray) -> None:
-    """Assigns a flat vector `float32[n + m]` to the model's weights."""
+    """Assign a flat vector `float32[n + m]` to the model's trained weights and its state."""
     views = layout_of(model).views(flat)
     for variable in [*model.trainable_variables, *_state(model)]:
         variable.assign(views[variable.path])
+
+
+def frozen_weights(model: keras.Model) -> list[keras.Variable]:
+    """Return the weights of layers that are not trained, in Keras's order."""
+    frozen = _frozen_ids(model)
+    return [variable for variable in model.non_trainable_variables if id(variable) in frozen]
+
+
+def data_checksum(checksum: str, model: keras.Model) -> str:
+    """Return a checksum of what must be the same on all workers and is neither pushed nor pulled.
+
+    Args:
+        checksum: SHA-256 (hex) of the data; it is the result, too, for a model without frozen weights.
+        model: Built, with the weights that training begins with.
+    """
+    frozen = frozen_weights(model)
+    if not frozen:
+        return checksum
+    digest = sha256(checksum.encode())
+    for variable in frozen:
+        digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
+    return digest.hexdigest()
 
 
 def seed_words(numbers: Sequence[int], step: int) -> np.ndarray:
@@ -72,10 +101,10 @@ class Backward:
 
 
 class FlatModel:
-    """Passes through a model at any weights; the model's own weights are not used.
+    """Passes through a model at any weights; of the model's own weights, only the frozen ones are used.
 
     State that is not floating-point stays in the model: seeds are drawn anew from what the caller names, other
-    integers live in its variables and move on there.
+    integers live in its variables and are updated there.
 
     Attributes:
         layout: Of the flat vector.
@@ -89,6 +118,8 @@ class FlatModel:
         self.layout = layout_of(model)
         self.random = any(_is_seed(v) for v in model.non_trainable_variables)
         self.model = model
+        self._state = {id(variable) for variable in _state(model)}
+        self._frozen = _frozen_ids(model)
         self._loss = keras.losses.get(model.loss or "sparse_categorical_crossentropy")
         self.seeds = [np.asarray(v.value) for v in model.non_trainable_variables if _is_seed(v)]
         self._trained = sum(tensor.section == TRAINED for tensor in self.layout.tensors)
@@ -135,7 +166,7 @@ class FlatModel:
         floats, seeds = iter(state), iter(self.seeds)
         variables, given = self.model.non_trainable_variables, []
         for variable in variables:
-            if _is_state(variable):
+            if id(variable) in self._state:
                 given.append(next(floats))
             elif _is_seed(variable):
                 own = next(seeds)
@@ -148,9 +179,9 @@ class FlatModel:
         pairs = list(zip(updated, variables, strict=True))
         if training:
             for new, variable in pairs:
-                if not _is_state(variable) and not _is_seed(variable):
+                if id(variable) not in self._state | self._frozen and not _is_seed(variable):
                     variable.value.assign(new)
-        return outputs, [tf.convert_to_tensor(new) for new, v in pairs if _is_state(v)], own_losses
+        return outputs, [tf.convert_to_tensor(new) for new, v in pairs if id(v) in self._state], own_losses
 
 
 def flattened(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
@@ -165,8 +196,10 @@ def _cut(flat: tf.Tensor, tensors: Sequence[Tensor]) -> list[tf.Tensor]:
     return [tf.reshape(flat[end - t.size : end], t.shape) for t, end in zip(tensors, ends, strict=True)]
 
 
-def _is_state(variable: keras.Variable) -> bool:
-    return bool(tf.as_dtype(variable.dtype).is_floating)
+def _frozen_ids(model: keras.Model) -> set[int]:
+    """Return the `id`s of frozen weights: Keras counts them among the non-trainable variables, beside the state."""
+    weights = {id(v) for layer in model._flatten_layers() for v in getattr(layer, "_trainable_variables", ())}
+    return weights - {id(v) for v in model.trainable_variables}
 
 
 def _is_seed(variable: keras.Variable) -> bool:
@@ -174,4 +207,6 @@ def _is_seed(variable: keras.Variable) -> bool:
 
 
 def _state(model: keras.Model) -> list[keras.Variable]:
-    return [variable for variable in model.non_trainable_variables if _is_state(variable)]
+    frozen = _frozen_ids(model)
+    variables = [variable for variable in model.non_trainable_variables if id(variable) not in frozen]
+    return [variable for variable in variables if tf.as_dtype(variable.dtype).is_floating]

@@ -19,6 +19,7 @@ from downpour.worker.catalog.datasets import Split, scale_of, split
 from downpour.worker.catalog.datasets import load as load_dataset
 from downpour.worker.catalog.models import build, check_targets, load_weights
 from downpour.worker.compute.environment import compiled_facts, facts_here
+from downpour.worker.compute.flat_model import data_checksum
 from downpour.worker.compute.gradient import GradientFunction, layout_of, read_weights
 from downpour.worker.compute.local_steps import LocalSteps
 from downpour.worker.config import WorkerSettings, named
@@ -84,7 +85,7 @@ class Worker:
             layout=self._layout.to_proto(),
             data=pb.DatasetInfo(
                 name=self._dataset.name,
-                checksum=self._dataset.checksum,
+                checksum=data_checksum(self._dataset.checksum, self._model),
                 train_samples=len(self._split.y_train),
                 validation_samples=len(self._split.y_validation),
                 test_samples=len(self._split.y_test),

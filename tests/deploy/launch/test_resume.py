@@ -44,6 +44,16 @@ def test_the_first_server_goes_on_and_nothing_else_is_told_to(tmp_path: Path) ->
     assert not [arg for spec in specs for arg in spec.args if arg.startswith("--resume=")]
 
 
+def test_workers_begin_with_the_same_file_of_weights_which_has_the_frozen_ones(tmp_path: Path) -> None:
+    run, weights = begun(tmp_path), tmp_path / "first.keras"
+    content = json.loads((run / "config.json").read_text())
+    content["workers"] = [{"facts": {"weights": str(weights)}, "lives": [[0, 1]]}]
+    (run / "config.json").write_text(json.dumps(content))
+    assert resumed(TrainSettings(resume=str(run)))[0].weights is None  # the file has gone
+    weights.touch()
+    assert resumed(TrainSettings(resume=str(run)))[0].weights == str(weights)
+
+
 @pytest.mark.parametrize("name, value", [("optimizer", "adam"), ("seed", 9), ("batch_size", 64)])
 def test_what_checkpoints_depend_on_cannot_change(tmp_path: Path, name: str, value: Any) -> None:
     with pytest.raises(CannotResume, match=f"cannot resume: --{name.replace('_', '-')} {value} differs from the run's"):
