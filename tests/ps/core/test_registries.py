@@ -21,7 +21,6 @@ from downpour.ps.core.schedules import SCHEDULES, schedule_of
 from downpour.ps.core.shard import Shard
 from downpour.ps.core.staleness import POLICIES, compensation_of
 from downpour.ps.core.update_rules import OPTIMIZERS
-from downpour.worker.exchange.client import Samples
 from downpour.worker.train.push_plan import PushPlan
 from tests.support.cluster import Cluster, vector_layout, wait_until
 from tests.support.toy_algorithms import register
@@ -119,9 +118,9 @@ def test_a_real_server_trains_with_all_of_them_and_a_hyperparameter_of_its_own(t
         cluster.address = str(server.announcement()["address"])
         member = cluster.join(vector_layout(4))
         member.await_start(np.zeros(4, np.float32))
-        member.client.pull()
+        member.pull()
         for _ in range(2):
-            member.client.push_pull(np.ones(4, np.float32), 1.0, Samples())
+            member.push_pull(np.ones(4, np.float32))
         wait_until(lambda: member.client.pull().flat.tolist() == [-4.0] * 4, "the pair of pushes is applied")
     finally:
         cluster.close()

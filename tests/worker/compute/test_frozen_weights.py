@@ -62,7 +62,7 @@ def test_a_push_carries_no_frozen_weights(tmp_path: Path, transport: str, monkey
 
     def counted(self: Client, requests: list[pb.Request], payloads: list[list[memoryview]]) -> None:
         sent.append(sum(len(part) for parts in payloads for part in parts))
-        send(self, requests, payloads)  # type: ignore[arg-type]
+        send(self, requests, payloads)
 
     with running(tmp_path, workers=1) as cluster:
         (member,) = cluster.train(layout_of(model), 1, read_weights(model), transport=transport)
