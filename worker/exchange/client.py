@@ -13,12 +13,12 @@ from downpour.protos.codec import codec_named
 from downpour.protos.errors import DownpourError
 from downpour.protos.frame import Buffer, Frame
 from downpour.protos.layout import Layout, Slice
-from downpour.worker.exchange import shared_memory
 from downpour.worker.exchange.error_feedback import ErrorFeedback
-from downpour.worker.exchange.grpc_stream import GrpcTransport, Loop
+from downpour.worker.exchange.grpc_stream import Loop
 from downpour.worker.exchange.pages import pages
 from downpour.worker.exchange.push_info import PushInfo
 from downpour.worker.exchange.transport import Transport
+from downpour.worker.exchange.transports import Route, connect
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,15 @@ class Client:
         self._feedback = feedback or ErrorFeedback(codec, self._slices, (session.worker, session.incarnation))
         self._loop = Loop(background=overlap)
         self._links: list[Transport] = []
+        self.transports: list[str] = []
         try:
             for shard, part in zip(session.shards, self._slices, strict=True):
-                self._links.append(self._connect(shard, part, timeout_s, transport))
+                name, link = connect(transport, self._route(shard, part, timeout_s))
+                self.transports.append(name)
+                self._links.append(link)
         except BaseException:
             self.close()
             raise
-        self.transports = ["grpc" if link.resends_weights else "shm" for link in self._links]
         self._generations = [shard.generation for shard in session.shards]
         self._versions = [0] * len(self._links)
         self._vectors: list[np.ndarray | None] = [None] * len(self._links)  # of those versions, while they are kept
@@ -186,11 +188,10 @@ class Client:
             link.close()
         self._loop.close()
 
-    def _connect(self, shard: pb.ShardAddress, part: Slice, timeout_s: float, wanted: str) -> Transport:
+    def _route(self, shard: pb.ShardAddress, part: Slice, timeout_s: float) -> Route:
         pushed_bytes = codec_named(self._codec).size_bytes(part.trained) + 4 * part.state
-        region_bytes, session = max(4 * part.size, pushed_bytes), self._session.session
-        shared = shared_memory.connect(shard.address, shard.doorbell, session, region_bytes, timeout_s, wanted)
-        return shared or GrpcTransport(shard.address, session, 4 * part.size, timeout_s, self._loop, 1 + self._keep)
+        session, buffers = self._session.session, 1 + self._keep
+        return Route(shard, session, max(4 * part.size, pushed_bytes), 4 * part.size, timeout_s, self._loop, buffers)
 
     def _header(self, index: int, info: PushInfo, pull: bool) -> pb.Request:
         request = info.to_request(index)

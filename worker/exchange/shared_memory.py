@@ -14,7 +14,7 @@ from downpour.protos import doorbell_socket as bell
 from downpour.protos import memfd
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import PROTOCOL
-from downpour.protos.errors import ERROR_OF, DeadlineExceeded, DownpourError, ServerFault, TooLarge, Unreachable
+from downpour.protos.errors import ERROR_OF, DeadlineExceeded, ServerFault, TooLarge, Unreachable
 from downpour.protos.frame import Buffer, Frame
 from downpour.worker.exchange.spin_wait import SpinWait
 from downpour.worker.exchange.transport import Transport
@@ -156,38 +156,6 @@ class SharedMemoryTransport(Transport):
             descriptor = self._descriptors[1]
             self._arena = mmap.mmap(descriptor, os.fstat(descriptor).st_size, mmap.MAP_SHARED, mmap.PROT_READ)
         return memoryview(self._arena)[offset : offset + size_bytes]
-
-
-def connect(
-    address: str, doorbell: str, session: int, region_bytes: int, timeout_s: float, wanted: str
-) -> SharedMemoryTransport | None:
-    """Shared memory with a shard, where it is on this host and within reach; None: use gRPC.
-
-    Args:
-        address: Of the shard, for messages.
-        doorbell: Name of its socket; empty if it has none.
-        session: Of the worker.
-        region_bytes: The most payload in a request.
-        timeout_s: How long a reply, or the next sign of life, may take.
-        wanted: `auto`, `shm` or `grpc`.
-
-    Raises:
-        Unreachable: Only shared memory is wanted, and there is none.
-    """
-    if wanted == "grpc":
-        return None
-    reason = "the shard has no doorbell" if not doorbell else "this system has no memfd"
-    if doorbell and memfd.available():
-        try:
-            return SharedMemoryTransport(address, doorbell, session, region_bytes, timeout_s)
-        except DownpourError as error:
-            reason = str(error)
-    if wanted == "shm":
-        raise Unreachable(
-            f"--transport shm needs the shard at {address} on this host, under the same user: {reason}. "
-            "Use --transport auto."
-        )
-    return None
 
 
 def _set_timeout(line: socket.socket, timeout_s: float) -> None:

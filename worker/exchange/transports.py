@@ -1,0 +1,86 @@
+"""The transports by name. To add one, write its `Transport` and add one row to `TRANSPORTS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from downpour.protos import memfd
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.errors import DownpourError, InvalidRequest, Unreachable
+from downpour.worker.exchange.grpc_stream import GrpcTransport, Loop
+from downpour.worker.exchange.shared_memory import SharedMemoryTransport
+from downpour.worker.exchange.transport import Transport
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Route:
+    """What a transport needs to reach one shard.
+
+    Attributes:
+        shard: Address and doorbell of the shard.
+        session: Number of the worker's session.
+        request_limit_bytes: The largest payload of a request.
+        reply_limit_bytes: The largest payload of a reply.
+        timeout_s: How long a reply, or a message that it is still to come, may take.
+        loop: Event loop that the worker's transports share.
+        buffers: Replies whose payloads may be read at the same time.
+    """
+
+    shard: pb.ShardAddress
+    session: int
+    request_limit_bytes: int
+    reply_limit_bytes: int
+    timeout_s: float
+    loop: Loop
+    buffers: int
+
+
+def connect(wanted: str, route: Route) -> tuple[str, Transport]:
+    """Return a connection to a shard and the name of its transport.
+
+    Args:
+        wanted: A name of `TRANSPORTS`, or `auto` for the first of them that works.
+        route: Where the shard is.
+
+    Raises:
+        InvalidRequest: No transport has this name.
+        DownpourError: The shard is not within reach of the transport.
+    """
+    if wanted != AUTO and wanted not in TRANSPORTS:
+        raise InvalidRequest(f"a transport must be one of {', '.join((AUTO, *TRANSPORTS))}; received {wanted!r}.")
+    names = list(TRANSPORTS) if wanted == AUTO else [wanted]
+    for name in names:
+        try:
+            return name, TRANSPORTS[name](route)
+        except DownpourError:
+            if name == names[-1]:
+                raise
+    raise AssertionError("there must be at least one transport")
+
+
+def _connect_shared_memory(route: Route) -> Transport:
+    address, doorbell = route.shard.address, route.shard.doorbell
+    try:
+        if not doorbell:
+            raise Unreachable("the shard has no doorbell")
+        if not memfd.available():
+            raise Unreachable("this system has no memfd")
+        size_bytes = max(route.request_limit_bytes, route.reply_limit_bytes)
+        return SharedMemoryTransport(address, doorbell, route.session, size_bytes, route.timeout_s)
+    except DownpourError as error:
+        raise Unreachable(
+            f"--transport shm needs the shard at {address} on this host, under the same user: {error}. "
+            "Use --transport auto."
+        ) from error
+
+
+def _connect_grpc(route: Route) -> Transport:
+    address, limit_bytes = route.shard.address, route.reply_limit_bytes
+    return GrpcTransport(address, route.session, limit_bytes, route.timeout_s, route.loop, route.buffers)
+
+
+# In the order in which `auto` tries them: the fastest first, and last one that reaches every shard.
+TRANSPORTS: dict[str, Callable[[Route], Transport]] = {"shm": _connect_shared_memory, "grpc": _connect_grpc}
