@@ -13,13 +13,13 @@ from downpour.protos.errors import DownpourError
 from downpour.protos.settings import parse
 from downpour.worker.config import WorkerSettings
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
-from downpour.worker.quiet_tensorflow import hushed
+from downpour.worker.quiet_tensorflow import tensorflow_log_filtered
 
-DELIBERATE = 3  # exit code of a worker that stops for a reason that a restart would not mend
+UNRECOVERABLE = 3  # exit code of a worker that a restart would not help
 
 
 def main(argv: list[str]) -> int:
-    """Runs a worker from command-line flags; returns its exit code."""
+    """Run a worker from command-line flags; return its exit code."""
     settings = parse(WorkerSettings, argv, "downpour worker")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
         job = control.describe(settings.connect_timeout_s)
     except DownpourError as error:
         return fail(error, 1)
-    # TensorFlow takes seconds to load: not before it is known that there is a server.
+    # TensorFlow takes seconds to load, which are only spent once the server has answered.
     load_tensorflow()
     from downpour.worker.catalog.datasets import DatasetError
     from downpour.worker.catalog.models import ModelError
@@ -42,11 +42,11 @@ def main(argv: list[str]) -> int:
         worker.watchdog.observe_signals()
         worker.run()
     except (Diverged, DatasetError, ModelError, ValueError) as error:
-        return fail(error, DELIBERATE)
+        return fail(error, UNRECOVERABLE)
     except DownpourError as error:
         return fail(
             error,
-            DELIBERATE if type(error).__name__ in ("LayoutMismatch", "JobConflict", "Unsupported") else 1,
+            UNRECOVERABLE if type(error).__name__ in ("LayoutMismatch", "JobConflict", "Unsupported") else 1,
         )
     except JobFailed as error:
         return fail(error, 1)
@@ -56,40 +56,40 @@ def main(argv: list[str]) -> int:
 
 
 def on_signals(act: Callable[[int, FrameType | None], None]) -> None:
-    """Has SIGTERM and SIGINT do the same."""
+    """Handle SIGTERM and SIGINT with the same function."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, act)
 
 
 def leave_early(number: int, frame: FrameType | None) -> NoReturn:
-    """Ends a worker that has not begun: there is nothing to save, and TensorFlow may be half loaded."""
-    os.write(2, b"downpour worker: asked to stop before it had begun\n")
+    """Exit a worker that has not started to train: there is nothing to save, and TensorFlow may be half loaded."""
+    os.write(2, b"downpour worker: stopped by a signal before training\n")
     os._exit(0)
 
 
 def load_tensorflow() -> None:
-    """Imports TensorFlow without matplotlib, for which Keras would spend a fifth of the time: it draws nothing here."""
+    """Import TensorFlow without matplotlib, which Keras would import at a fifth of the time and no use here."""
     absent = "matplotlib" not in sys.modules
     if absent:
         sys.modules["matplotlib"] = None  # type: ignore[assignment]
     try:
-        with hushed():
+        with tensorflow_log_filtered():
             import tensorflow
 
-            tensorflow.config.list_physical_devices()  # it would speak of graphics cards later
+            tensorflow.config.list_physical_devices()  # otherwise it would log its search for GPUs later
     finally:
         if absent:
             del sys.modules["matplotlib"]
 
 
 def fail(error: Exception, code: int) -> int:
-    """Says why on the terminal and returns the code."""
+    """Print the error and return the code."""
     print(f"downpour worker: {error}", file=sys.stderr, flush=True)
     return code
 
 
 def leave(code: int) -> NoReturn:
-    """Ends the process at once: TensorFlow would take more than a second of the processor to take itself apart."""
+    """Exit at once: the regular teardown of TensorFlow would use the processor for more than a second."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -1,4 +1,4 @@
-"""Settings of one worker process; what the job is, it learns from the coordinator."""
+"""Settings of one worker process; the coordinator describes the job."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class WorkerSettings(AccessSettings, LogSettings):
     worker: int | None = Field(None, ge=0, description="number of this worker (default: the coordinator gives one)")
     evaluator: bool = Field(False, description="take evaluation tasks only")
     model: str | None = Field(
-        None, description="module:function, where the job's model is one; never taken from the wire"
+        None, description="module:function, where the job's model is one; never accepted from the server"
     )
     dataset: str | None = Field(
-        None, description="path to the .npz, where the job's data is one; never taken from the wire"
+        None, description="path to the .npz, where the job's data is one; never accepted from the server"
     )
     weights: str | None = Field(None, description="file of weights to begin with: .keras or .weights.h5")
     threads: int = Field(1, ge=1, description="TensorFlow's threads within an operation")
@@ -34,7 +34,7 @@ class ScriptSettings(AccessSettings):
     """One worker of a script (see worker/fit/__main__.py)."""
 
     server: Address = Field(description="HOST:PORT of the coordinator (shard 0), which was started with --script")
-    worker: int = Field(0, ge=0, description="number of this worker; worker 0 is the one that is seen")
+    worker: int = Field(0, ge=0, description="number of this worker; worker 0 shows its output")
     end_job: bool = Field(False, description="end the job when this worker's script has ended well")
     threads: int = Field(1, ge=1, description="TensorFlow's threads within an operation")
     connect_timeout_s: float = Field(60.0, gt=0, description="how long to look for the server before giving up")
@@ -42,16 +42,16 @@ class ScriptSettings(AccessSettings):
 
 
 def named(own: str | None, jobs: str, what: str) -> str:
-    """What to load: the worker's own flag where it has one, else the job's registry name.
+    """Return what to load: the worker's own flag if it is given, else the job's registry name.
 
     Raises:
-        ValueError: The job names a function or a file, which is never taken from the wire.
+        ValueError: The job names a function or a file, which a worker never accepts from a server.
     """
     if own is not None:
         return own
     if ":" in jobs or "/" in jobs or jobs.endswith(".npz"):
         raise ValueError(
-            f"the job's {what} is {jobs!r}, which is not a registry name and is not taken from the wire: "
+            f"the job's {what} is {jobs!r}, which is not a registry name and is never accepted from the server: "
             f"start this worker with --{what} {jobs}"
         )
     return jobs
@@ -70,5 +70,5 @@ class ExamineSettings(Settings):
 
     file: str = Field(description="path of the .keras file")
     dataset: str = Field("mnist", description="name of a dataset, or path of an .npz")
-    model: str = Field("", description="the model's name, which says what its loss is")
+    model: str = Field("", description="name of the model, from which the loss follows")
     loss: str = Field("", description="the loss, by Keras's name (default: sparse_categorical_crossentropy)")

@@ -11,7 +11,7 @@ from downpour.worker.config import ExamineSettings
 
 
 def main(argv: list[str]) -> int:
-    """Prints the result; returns the exit code."""
+    """Print the result; return the exit code."""
     settings = parse(ExamineSettings, argv, "python -m downpour.worker.examine")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import keras
@@ -24,7 +24,7 @@ def main(argv: list[str]) -> int:
     try:
         dataset = load(settings.dataset)
         model = keras.models.load_model(settings.file, compile=False)
-    # Keras raises nearly anything on a file that is none of its own.
+    # Keras raises errors of nearly any type on a file that is not its own.
     except (DatasetError, OSError, ValueError, TypeError, KeyError) as error:
         print(f"downpour evaluate: {error}", file=sys.stderr)
         return 1

@@ -12,7 +12,7 @@ from downpour.worker.config import ExportSettings
 
 
 def main(argv: list[str]) -> int:
-    """Writes the model; returns the exit code."""
+    """Write the model; return the exit code."""
     settings = parse(ExportSettings, argv, "python -m downpour.worker.export")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import keras
@@ -20,9 +20,9 @@ def main(argv: list[str]) -> int:
     path = Path(settings.to)
     try:
         model = keras.models.load_model(settings.file, compile=False)
-        with redirect_stdout(sys.stderr):  # the path alone is the answer; converters talk
+        with redirect_stdout(sys.stderr):  # standard output holds the path alone; converters print, too
             {"keras": _keras, "savedmodel": _savedmodel, "tflite": _tflite}[settings.format](model, path)
-    # A model that cannot be read or converted raises nearly anything: it is told, not traced.
+    # A model that cannot be read or converted raises errors of nearly any type, whose text is enough.
     except Exception as error:
         print(f"downpour export: {type(error).__name__}: {error}", file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""Keeps what TensorFlow says of itself when it starts off a person's terminal."""
+"""A filter that keeps TensorFlow's own log off a terminal while TensorFlow is loaded."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from downpour.protos.logs import OF_TENSORFLOW
 
 
 @contextmanager
-def hushed() -> Iterator[None]:
-    """While it lasts, a terminal on standard error gets nothing; after it, all that is not TensorFlow's own log."""
+def tensorflow_log_filtered() -> Iterator[None]:
+    """Hold back what a block writes to a terminal on standard error; print it afterwards without TensorFlow's log."""
     if not os.isatty(2):  # a log keeps everything
         yield
         return

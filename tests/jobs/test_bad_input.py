@@ -106,7 +106,7 @@ def test_a_worker_that_looks_for_its_server_can_be_stopped(tmp_path: Path, numbe
                 assert worker.wait() == 0
         finally:
             worker.kill()
-        assert worker.errors == "downpour worker: asked to stop before it had begun\n"
+        assert worker.errors == "downpour worker: stopped by a signal before training\n"
 
 
 def test_a_port_in_use_is_named_and_leaves_no_run_behind(cluster: Cluster, tmp_path: Path) -> None:

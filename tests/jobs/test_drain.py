@@ -106,7 +106,7 @@ def test_a_worker_in_a_long_step_leaves_when_asked_to(tmp_path: Path) -> None:
         begin_long_steps(long, 1)
         worker.child.send_signal(signal.SIGTERM)
         assert worker.wait() == 0
-        assert worker.errors.splitlines()[-1].endswith("asked to stop: left the job in the middle of a step")
+        assert worker.errors.splitlines()[-1].endswith("stopped by a signal: left the job in the middle of a step")
         wait_until(lambda: "worker 0 has left" in cluster.servers[0].errors, "the server knows")
     finally:
         cluster.close()

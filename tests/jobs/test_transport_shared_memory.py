@@ -330,7 +330,7 @@ def test_a_killed_server_and_a_killed_worker_leave_nothing(tmp_path: Path) -> No
         wait_until(lambda: name not in Path("/proc/net/unix").read_text(), "the socket is gone")
         client = member.client
         client._links[0]._timeout_s = 0.2
-        with pytest.raises(Unreachable, match="doorbell is silent"):
+        with pytest.raises(Unreachable, match="its socket is not served"):
             client.pull()
     assert {entry for entry in os.listdir("/dev/shm") if "downpour" in entry} <= before
 

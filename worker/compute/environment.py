@@ -1,4 +1,4 @@
-"""What the bits of a gradient depend on beside weights and samples: told at registration, kept in config.json."""
+"""What the bits of a gradient depend on beside weights and samples; reported at registration, kept in config.json."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VARIABLES = (
 
 
 def facts_here() -> dict[str, str]:
-    """Versions, processor and variables of this process."""
+    """Return versions, processor and environment variables of this process."""
     set_here = [f"{name}={os.environ[name]}" for name in VARIABLES if name in os.environ]
     return {
         "tensorflow": tf.__version__,
@@ -35,7 +35,7 @@ def facts_here() -> dict[str, str]:
 
 
 def compiled_facts(xla: bool, model: FlatModel) -> dict[str, str]:
-    """Which form of the gradient was chosen, and the seeds that the model itself was built with."""
+    """Return which form of the gradient was chosen, and the seeds that the model was built with."""
     return {"compiled": "xla" if xla else "plain", "seeds": seeds_text(model.seeds)}
 
 

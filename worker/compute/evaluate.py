@@ -1,4 +1,4 @@
-"""Loss and accuracy of flat weights on a split of the data, and the coordinator's tasks that ask for them."""
+"""Loss and accuracy of flat weights on a split of the data."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import tensorflow as tf
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.worker.compute.flat_model import FlatModel, correct_of
 
-BATCH = 250  # so few that a slow model, too, has looked at the clock in time
+BATCH = 250  # small enough that a slow model, too, observes its deadline
 
 
 def never() -> float:
-    """The deadline of what may take its time."""
+    """Return an infinite deadline."""
     return math.inf
 
 

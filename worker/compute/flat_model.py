@@ -64,10 +64,10 @@ def data_checksum(checksum: str, model: keras.Model) -> str:
 
 
 def seed_words(numbers: Sequence[int], step: int) -> np.ndarray:
-    """What to add to the model's own seeds, `int64[2]`.
+    """Return what to add to the model's own seeds, `int64[2]`.
 
     Args:
-        numbers: What the push is known by: the job's seed, the worker, the push's seq.
+        numbers: What identifies the push: the job's seed, the worker, the push's seq.
         step: Of the push's local steps, from 0.
     """
     return np.random.SeedSequence(numbers).generate_state(2) + np.array([0, step * DRAWS_PER_STEP], np.int64)
@@ -114,7 +114,7 @@ class FlatModel:
     """
 
     def __init__(self, model: keras.Model) -> None:
-        """Of a built model."""
+        """Wrap a built model."""
         self.layout = layout_of(model)
         self.random = any(_is_seed(v) for v in model.non_trainable_variables)
         self.model = model

@@ -32,7 +32,7 @@ LARGE_BYTES = 1 << 20  # a gradient's tensor that is not copied to join the othe
 
 @dataclass(frozen=True)
 class Gradient:
-    """What one batch, or the sum of several local steps, says.
+    """The gradient of one batch, or the sum of several local steps.
 
     Attributes:
         vector: `float32[n + m]`: the gradient, then the differences of the state. Views of TensorFlow's memory, in
@@ -59,12 +59,12 @@ class Gradient:
 
     @classmethod
     def of(cls, outputs: Sequence[tf.Tensor], weights: tf.Tensor, steps: int = 1) -> Gradient:
-        """Of what a function returns, `joined`: gradient, differences of the state, Σ loss, correct, norm.
+        """Return the gradient that a function has computed.
 
         Args:
-            outputs: Of the function.
-            weights: That it was given. A gradient that is its tensor, as that of half its square, may lie there.
-            steps: That it took.
+            outputs: `joined`: gradient, differences of the state, Σ loss, correct, norm.
+            weights: The argument of the function, in whose memory a gradient may lie, as that of half its square.
+            steps: Number of local steps.
         """
         *arrays, last = [np.asarray(memoryview(output)) for output in outputs]
         if arrays:
@@ -78,10 +78,10 @@ class Gradient:
 
 
 class ResidentData:
-    """The training samples in TensorFlow's memory: a step is given their numbers alone."""
+    """The training samples in TensorFlow's memory, so that a step receives only their numbers."""
 
     def __init__(self, dataset: Dataset) -> None:
-        """Copies the training set, in the type that it has."""
+        """Copy the training set, in the type that it has."""
         self.count = len(dataset.x_train)
         self.scale = scale_of(dataset)
         with tf.device("CPU"):
@@ -104,7 +104,7 @@ class GradientFunction:
     def __init__(
         self, model: keras.Model, dataset: Dataset, batch_size: int, clip_norm: float = 0.0, threads: int = 1
     ) -> None:
-        """Traces nothing yet.
+        """Build a function that is traced when it is first called.
 
         Args:
             model: Built; its own weights are not used.
@@ -137,12 +137,12 @@ class GradientFunction:
         return Gradient.of(function(weights, batch, *self.seeds(seed, step)), weights)
 
     def warm_up(self, flat: np.ndarray, xla: str, log: Log = quiet) -> dict[str, float]:
-        """Compiles, and under `auto` keeps what is faster; returns median times in seconds.
+        """Compile, and under `auto` keep the faster form; return median times in seconds.
 
         Args:
             flat: Any weights.
             xla: `on`, `off` or `auto`.
-            log: Told why XLA cannot be used, where it cannot.
+            log: Receives the reason if XLA cannot compile the function.
         """
         indices = np.arange(self.batch_size, dtype=np.int32) % self.data.count
         arguments = (self._flat.filled(flat), self._whole.filled(indices), *self.seeds())
@@ -199,7 +199,7 @@ def joined(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """Vectors that hold the elements of all tensors in order: one, but for large tensors, which are not copied."""
     runs: list[list[tf.Tensor]] = [[]]
     for vector in flattened(tensors):
-        if 4 * (vector.shape[0] or 0) < LARGE_BYTES:  # or of a length that nobody knows beforehand
+        if 4 * (vector.shape[0] or 0) < LARGE_BYTES:  # or of a length that is not known beforehand
             runs[-1].append(vector)
         else:
             runs += [[vector], []]

@@ -22,7 +22,7 @@ WARM_UP_S = 0.05  # that a call may take while forms are compared
 class LocalSteps:
     """w ← w − η ∇f(w), again and again on batch after batch, and the sum of the gradients (Dean et al. 2012, alg. 7.1).
 
-    The loop carries S = Σ g and steps at w₀ − η S, which is what a server that nobody else pushes to will hold.
+    The loop carries S = Σ g and steps at w₀ − η S, which is what a server will hold that receives no other pushes.
 
     Attributes:
         most: Steps in one call.
@@ -30,7 +30,7 @@ class LocalSteps:
     """
 
     def __init__(self, gradient: GradientFunction, learning_rate: float, most: int) -> None:
-        """Traces nothing yet.
+        """Build a function that is traced when it is first called.
 
         Args:
             gradient: Of one batch.
@@ -57,12 +57,12 @@ class LocalSteps:
         return self._run(self.function, flat, steps, self._gradient.seeds(seed, step))
 
     def warm_up(self, flat: np.ndarray, xla: str, log: Log = quiet) -> dict[str, float]:
-        """Compiles, and under `auto` keeps what is faster; returns median times of one step in seconds.
+        """Compile, and under `auto` keep the faster form; return median times of one step in seconds.
 
         Args:
             flat: Any weights.
             xla: `on`, `off` or `auto`.
-            log: Told why XLA cannot be used, where it cannot.
+            log: Receives the reason if XLA cannot compile the function.
         """
         self._indices.array[:] = np.arange(self._indices.array.size).reshape(self._indices.array.shape)
         self._indices.array[:] %= self._gradient.data.count

@@ -1,4 +1,4 @@
-"""Which compiled form of a function is the fastest here: tried, not guessed."""
+"""The choice between the plain and the XLA form of a function, by timing both on this machine."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ BURST, FEWEST_ROUNDS, MOST_ROUNDS, BUDGET_S = 3, 3, 12, 0.5
 
 
 def quiet(message: str) -> None:
-    """Logs nothing."""
+    """Ignore a message."""
 
 
 def clock_for(threads: int) -> Callable[[], float]:
-    """The clock to time a function with that uses so many threads.
+    """Return the clock to time a function with that uses so many threads.
 
-    One thread is timed by the processor time of the process: what a neighbour takes of the core does not count,
-    and workers that start together do not disturb each other. More threads wait for each other: wall clock.
+    One thread is timed by the processor time of the process, which leaves out other processes on the core, so that
+    workers that start together do not disturb each other. Several threads wait for each other: wall-clock time.
     """
     return time.process_time if threads == 1 else time.perf_counter
 
 
 def median_times(forms: Mapping[str, Callable[[], object]], clock: Callable[[], float]) -> dict[str, float]:
-    """The time of a call of each form in seconds: they take turns, so that they see the same machine.
+    """Return the median time of a call of each form in seconds; they alternate, so that they see the same machine.
 
     A turn is a burst of calls, of which the first finds cold caches and does not count.
     """
@@ -47,13 +47,13 @@ def choose(
     clock: Callable[[], float],
     log: Log,
 ) -> tuple[bool, dict[str, float]]:
-    """Compiles the forms `plain` and `xla` and says whether to use XLA, and their times in seconds.
+    """Compile the forms `plain` and `xla`; return whether to use XLA, and their times in seconds.
 
     Args:
         wanted: `on`, `off`, or `auto` for what is faster.
         forms: Calls that may compile on their first call.
         clock: To time with.
-        log: Told why XLA cannot be used, where it cannot.
+        log: Receives the reason if XLA cannot compile the function.
     """
     chosen = {"on": ["xla"], "off": ["plain"]}.get(wanted, ["plain", "xla"])
     for name in list(chosen):

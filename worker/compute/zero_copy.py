@@ -25,7 +25,7 @@ class Input:
     `tf.convert_to_tensor` would copy too, into new memory each time, and takes about 80 µs more.
 
     What lies in mapped memory, as weights from a shard on this host and those that were put together do, is not copied
-    at all: it has a tensor of its own. TensorFlow does not write to arguments that somebody else holds.
+    at all: it has a tensor of its own. TensorFlow does not write to arguments that others hold.
 
     Attributes:
         array: The memory, to be written to between calls.
@@ -33,7 +33,7 @@ class Input:
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: type = np.float32) -> None:
-        """Zeros."""
+        """Allocate zeros."""
         self.array = aligned(shape, dtype)
         self.tensor = tf.experimental.dlpack.from_dlpack(self.array.__dlpack__())
         self._mapping: mmap.mmap | None = None  # that the tensors below lie in

@@ -1,4 +1,4 @@
-"""Pulls and pushes whole flat vectors: cuts them into shards, numbers the pushes, keeps the versions."""
+"""Pulls and pushes of whole flat vectors, which are cut into one slice for each shard."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from downpour.worker.exchange.transports import Route, connect
 
 @dataclass(frozen=True)
 class Pulled:
-    """Weights and what they are.
+    """Weights that were pulled.
 
     Attributes:
         flat: `float32[n + m]`, not to be written to; valid until the next request is sent, or with `overlap` until
             the one after it.
-        versions: Of every shard.
-        replies: Headers of every shard's reply.
+        versions: Version of the weights on every shard.
+        replies: Header of every shard's reply.
     """
 
     flat: np.ndarray
@@ -41,7 +41,7 @@ class Client:
     """One worker's connections to all shards.
 
     Attributes:
-        transports: How payloads travel to each shard: `shm` or `grpc`.
+        transports: Name of the transport to each shard.
         pushed: Whether a push has been answered.
     """
 
@@ -55,19 +55,19 @@ class Client:
         feedback: ErrorFeedback | None = None,
         overlap: bool = False,
     ) -> None:
-        """Connects to every shard.
+        """Connect to every shard.
 
         Args:
-            session: As the coordinator opened it.
-            layout: Of the model.
-            codec: Of pushes.
+            session: The coordinator's reply to the registration.
+            layout: Layout of the model.
+            codec: Codec of pushes.
             timeout_s: How long an awaited message may take.
-            transport: `auto` (shared memory where it works, else gRPC), `shm` or `grpc`.
-            feedback: What the codec has left out so far (default: nothing).
+            transport: A name of `downpour.worker.exchange.transports`, or `auto` for the first that works.
+            feedback: Residuals of a lossy codec (default: zeros).
             overlap: Weights may still be read while the next request is in flight.
 
         Raises:
-            Unreachable: Only shared memory is wanted, and a shard is not within its reach.
+            DownpourError: A shard is not within reach of the transport.
         """
         self._session, self._layout, self._codec, self._keep = session, layout, codec, overlap
         self._slices = layout.cut(len(session.shards))
@@ -92,19 +92,19 @@ class Client:
         self._flats = [np.frombuffer(one, np.float32) for one in memory]
 
     def initialise(self, flat: np.ndarray) -> None:
-        """Sends the initial weights `float32[n + m]` to every shard."""
+        """Send the initial weights `float32[n + m]` to every shard."""
         requests = [pb.Request(kind=pb.INIT) for _ in self._slices]
         payloads = [[_bytes(flat[part.start : part.stop]), *self._state(flat, part)] for part in self._slices]
         self._send(requests, payloads)
         self._receive()
 
     def assign(self, flat: np.ndarray, slot: str = "", step: int = 0) -> None:
-        """Sets other weights `float32[n + m]` on every shard of a script's job, or a slot of the optimizer.
+        """Replace the weights, or a slot of the optimizer, on every shard of a script's job.
 
         Args:
-            flat: The weights; of a slot, the last m do not matter.
-            slot: Its name.
-            step: With a slot: updates that the optimizer has behind it.
+            flat: `float32[n + m]`; the last m are ignored for a slot.
+            slot: Name of the slot; empty for the weights.
+            step: With a slot: number of updates that the optimizer has made.
         """
         requests = [pb.Request(kind=pb.ASSIGN, slot=slot, step=step) for _ in self._slices]
         payloads = [[_bytes(flat[part.start : part.stop]), *self._state(flat, part)] for part in self._slices]
@@ -112,10 +112,12 @@ class Client:
         self._receive()
 
     def pull(self, pin: int = 0) -> Pulled:
-        """The committed weights, or those pinned under a number.
+        """Return the committed weights, or those pinned under a number.
 
         Raises:
-            DownpourError: As a shard said, or Unreachable, or DeadlineExceeded.
+            DownpourError: A shard refuses the request.
+            Unreachable: A shard does not answer.
+            DeadlineExceeded: A shard answers too late.
         """
         requests = [pb.Request(kind=pb.PULL, pin=pin) for _ in self._slices]
         if not pin:
@@ -125,7 +127,7 @@ class Client:
         return self._pulled(self._receive(), pinned=pin > 0)
 
     def pull_slot(self, slot: str) -> np.ndarray:
-        """A slot of the optimizer, `float32[n + m]` with m zeros; valid until the next request is sent."""
+        """Return a slot of the optimizer, `float32[n + m]` with m zeros; valid until the next request is sent."""
         requests = [pb.Request(kind=pb.PULL, slot=slot) for _ in self._slices]
         self._send(requests, [[] for _ in requests])
         return self._pulled(self._receive(), pinned=True).flat
@@ -151,7 +153,7 @@ class Client:
             gradient: `float32[n + m]`, of which the last m are differences of the state. If `info` says that it is not
                 finite, only the headers are sent.
             info: What the gradient was computed from.
-            pull: Whether the replies are to bring weights.
+            pull: Whether the replies contain weights.
         """
         self._seq += 1
         requests, payloads = [], []
@@ -173,7 +175,7 @@ class Client:
         return pulled
 
     def watch(self, now: float) -> None:
-        """Breaks off streams whose replies are overdue; to be called from another thread."""
+        """Cancel streams whose replies are overdue at `now` (monotonic); thread-safe."""
         for link in self._links:
             link.watch(now)
 
@@ -183,7 +185,7 @@ class Client:
             link.end(error)
 
     def close(self) -> None:
-        """Ends all connections."""
+        """Close all connections."""
         for link in self._links:
             link.close()
         self._loop.close()

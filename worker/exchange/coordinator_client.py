@@ -1,4 +1,4 @@
-"""The worker's side of the control plane: one call, one deadline, one error."""
+"""The worker's calls to the coordinator, each with a deadline and the errors of `downpour.protos.errors`."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ class CoordinatorClient:
         self._outage.tolerate(limit_s, advice)
 
     def describe(self, timeout_s: float) -> pb.JobDescription:
-        """What the job is; waits for a server that is still starting, and for a name that is not yet known.
+        """Return the description of the job; wait for a server that is starting and a host name that is not known yet.
 
-        A channel asks for an unknown name ever more rarely, in the end every two minutes; a new one asks at once.
+        A channel resolves an unknown name ever more rarely, in the end every two minutes; a new one does so at once.
         """
         deadline = time.monotonic() + timeout_s
         while True:
@@ -70,30 +70,30 @@ class CoordinatorClient:
             self._stub = rpc.CoordinatorStub(self._channel)
 
     def register(self, request: pb.RegisterRequest) -> pb.RegisterReply:
-        """Opens a session; the coordinator waits for all shards first."""
+        """Open a session; the coordinator waits for all shards first."""
         return self._call(self._stub.Register, request, self._timeout_s + 60.0)
 
     def ready(
         self, session: int, initialised: bool, warm: bool, facts: Mapping[str, str] | None = None
     ) -> pb.ReadyReply:
-        """Waits a while for the word to initialise or to start; `facts` are of the compiled gradient."""
+        """Wait a while for the request to initialise, or for the start; `facts` describe the compiled gradient."""
         request = pb.ReadyRequest(session=session, initialised=initialised, compiled=warm, environment=facts)
         return self._call(self._stub.Ready, request)
 
     def heartbeat(self, session: int) -> pb.HeartbeatReply:
-        """Renews the session."""
+        """Renew the session."""
         return self._call(self._stub.Heartbeat, pb.HeartbeatRequest(session=session))
 
     def lease(self, session: int) -> pb.Task:
-        """Waits a while for the next task."""
+        """Wait a while for the next task."""
         return self._call(self._stub.Lease, pb.LeaseRequest(session=session, wait_s=5.0))
 
     def report(self, request: pb.ReportRequest) -> None:
-        """Brings the result of an evaluation."""
+        """Report the result of an evaluation."""
         self._call(self._stub.Report, request)
 
     def upload(self, session: int, path: Path) -> None:
-        """Sends a model file."""
+        """Upload a model file."""
 
         def chunks() -> Iterator[pb.UploadChunk]:
             with path.open("rb") as file:
@@ -106,33 +106,34 @@ class CoordinatorClient:
             raise error_of(failure, self.address) from failure
 
     def meet(self, request: pb.BarrierRequest) -> pb.BarrierReply:
-        """Waits a while for the other workers of a script, and for what worker 0 decides."""
+        """Wait a while for the other workers of a script, and for the decision of worker 0."""
         return self._call(self._stub.Barrier, request)
 
     def set_rates(self, request: pb.SetLearningRatesRequest) -> None:
-        """Says the learning rate of a script's updates to come."""
+        """Set the learning rate of the next updates of a script's job."""
         self._call(self._stub.SetLearningRates, request)
 
     def leave(self, session: int, failed: bool, reason: str, step_s: float = 0.0, exchange_s: float = 0.0) -> None:
-        """Ends the session; `step_s` and `exchange_s` are what its time went to."""
+        """End the session; `step_s` and `exchange_s` are what its time was used for."""
         request = pb.LeaveRequest(session=session, failed=failed, reason=reason, step_s=step_s, exchange_s=exchange_s)
         if self._outage.away:
             raise Unreachable(f"the server at {self.address} does not answer")
         self._call(self._stub.Leave, request, 5.0)
 
     def stop(self, reason: str) -> None:
-        """Asks for the end of the job once its workers have left."""
+        """Request the end of the job once its workers have left."""
         self._call(self._stub.Stop, pb.StopRequest(now=False, reason=reason))
 
     def close(self) -> None:
-        """Closes the connection."""
+        """Close the connection."""
         self._channel.close()
 
     def _call(self, method: Callable[..., Any], request: Any, timeout_s: float | None = None) -> Any:
-        """Calls, and while nobody answers calls again until the deadline, or as long as an absent server is waited for.
+        """Call the server; repeat the call until the deadline, or for as long as an outage is tolerated.
 
         Raises:
-            DownpourError: What the server said, or Unreachable with the address.
+            DownpourError: The server refuses the call.
+            Unreachable: The server does not answer.
         """
         timeout_s = timeout_s or self._timeout_s
         deadline = time.monotonic() + timeout_s

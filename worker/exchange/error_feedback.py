@@ -16,23 +16,23 @@ class ErrorFeedback:
     It outlives connections and sessions: a worker that joins again goes on with it.
 
     Attributes:
-        residuals: `float32[trained]` of every shard; empty if the codec is exact.
+        residuals: `float32[n]` of every shard's slice; empty if the codec is exact.
     """
 
     def __init__(self, codec: str, slices: Sequence[Slice], seed: int | Sequence[int] = 0) -> None:
-        """Nothing is left out yet.
+        """Begin with residuals of zero.
 
         Args:
-            codec: Of pushes.
-            slices: What the shards own.
-            seed: Of stochastic rounding.
+            codec: Name of the codec of pushes.
+            slices: Slices of the shards.
+            seed: Seed of stochastic rounding.
         """
         self._codec = codec_named(codec)
         self._rng = np.random.default_rng(seed)
         self.residuals = [np.zeros(part.trained if self._codec.lossy else 0, np.float32) for part in slices]
 
     def encode(self, shard: int, gradient: np.ndarray) -> Buffer:
-        """The bytes that stand for the trained part of a shard's gradient, with what was left out before."""
+        """Return the encoded gradient of a shard's slice, to which the residual of earlier pushes is added."""
         if not self._codec.lossy:
             return self._codec.encode(gradient, self._rng)
         residual = self.residuals[shard]

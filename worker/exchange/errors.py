@@ -1,4 +1,4 @@
-"""How a worker may end that no server has told it."""
+"""Errors that end a worker and come from no server."""
 
 
 class Diverged(Exception):
@@ -10,4 +10,4 @@ class JobFailed(Exception):
 
 
 class Stopped(Exception):
-    """The worker was asked to leave while it waited for the coordinator."""
+    """The worker received a signal to stop while it waited for the coordinator."""

@@ -29,20 +29,20 @@ Started = asyncio.Task[Result] | Future[Result]
 
 
 class Loop:
-    """The event loop of a worker's streams: runs while a result is awaited, or in a thread of its own."""
+    """The event loop of a worker's streams, which runs while a result is awaited, or in a thread of its own."""
 
     def __init__(self, background: bool = False) -> None:
-        """A loop that stands still.
+        """Build a loop that is not running yet.
 
         Args:
-            background: It runs all the time, so that what was started goes on while the caller computes.
+            background: Run the loop in a thread, so that what was started goes on while the caller computes.
         """
         self._background = background
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
     def start(self, work: Coroutine[Any, Any, Result]) -> Started[Result]:
-        """Begins with something."""
+        """Start a coroutine."""
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
             if self._background:
@@ -53,14 +53,14 @@ class Loop:
         return self._loop.create_task(work)
 
     def finish(self, started: Started[Result]) -> Result:
-        """Waits for its result; whatever else was started goes on meanwhile."""
+        """Wait for the result of a coroutine that was started; all others proceed meanwhile."""
         if isinstance(started, Future):
             return started.result()
         assert self._loop is not None
         return self._loop.run_until_complete(started)
 
     def close(self) -> None:
-        """Ends the loop."""
+        """Stop and close the loop."""
         if self._loop is None:
             return
         if self._thread is not None:
@@ -73,7 +73,7 @@ class Loop:
 
 
 class GrpcTransport(Transport):
-    """A stream to a shard."""
+    """A bidirectional stream to one shard."""
 
     def __init__(
         self,
@@ -84,13 +84,13 @@ class GrpcTransport(Transport):
         loop: Loop | None = None,
         buffers: int = 1,
     ) -> None:
-        """Opens the stream when the first request is sent.
+        """Build a stream, which the first request opens.
 
         Args:
             address: `HOST:PORT` of the shard.
-            session: Of the worker.
-            reply_limit_bytes: The most payload in a reply.
-            timeout_s: How long a reply, or the next sign of life, may take.
+            session: Number of the worker's session.
+            reply_limit_bytes: The largest payload of a reply.
+            timeout_s: How long a reply, or a message that it is still to come, may take.
             loop: Shared by the streams to all shards (default: its own).
             buffers: Replies whose payloads the caller may still read when it receives another, and that one.
         """
@@ -108,14 +108,14 @@ class GrpcTransport(Transport):
         self._timed_out = False
 
     def close(self) -> None:
-        """Ends the stream."""
+        """Close the stream."""
         self._disconnect()
         if self._owns_loop:
             self._loop.close()
 
     def _disconnect(self) -> None:
         if self._channel is not None:
-            self._loop.finish(self._loop.start(self._hang_up()))
+            self._loop.finish(self._loop.start(self._close_channel()))
 
     def _reconnect(self) -> None:
         self._disconnect()
@@ -126,7 +126,7 @@ class GrpcTransport(Transport):
 
     def _repeat(self) -> None:
         self._reply = self._loop.start(self._exchange())
-        self._reply.add_done_callback(_seen)  # another shard's error may come first: then nobody asks for this one's
+        self._reply.add_done_callback(_retrieve_error)  # another shard's error may come first
 
     def _await_reply(self) -> Frame[pb.Reply]:
         assert self._reply is not None
@@ -140,10 +140,10 @@ class GrpcTransport(Transport):
         try:
             call = self._stream()
             for message in encode(header, *parts):
-                self._await_sign_of_life()
+                self._set_deadline()
                 await call.write(message)
             while True:
-                self._await_sign_of_life()
+                self._set_deadline()
                 message = await call.read()
                 if message is grpc.aio.EOF:  # type: ignore[attr-defined]
                     raise Unreachable(f"the shard at {self.address} ended the stream without a reply")
@@ -164,28 +164,28 @@ class GrpcTransport(Transport):
             self._call = exchange(metadata=((SESSION_KEY, str(self._session)), *call_metadata()))
         return self._call
 
-    async def _hang_up(self) -> None:
+    async def _close_channel(self) -> None:
         channel, self._channel = self._channel, None
         if channel is not None:
             self._call.cancel()
             await channel.close(None)
 
-    def _await_sign_of_life(self) -> None:
+    def _set_deadline(self) -> None:
         loop = asyncio.get_running_loop()
         self._due_s = loop.time() + self._timeout_s
-        if self._timer is None:  # one timer that looks again costs less than one for each message
-            self._timer = loop.call_at(self._due_s, self._look)
+        if self._timer is None:  # one timer that is set again costs less than one for each message
+            self._timer = loop.call_at(self._due_s, self._check_deadline)
 
-    def _look(self) -> None:
+    def _check_deadline(self) -> None:
         loop, self._timer = asyncio.get_running_loop(), None
         if loop.time() >= self._due_s:
             self._timed_out = True
             self._call.cancel()
         elif self._due_s < math.inf:
-            self._timer = loop.call_at(self._due_s, self._look)
+            self._timer = loop.call_at(self._due_s, self._check_deadline)
 
     async def _explain(self) -> DownpourError:
-        """Why the stream is at an end."""
+        """Return the reason why the stream has ended."""
         if self._timed_out:
             self._timed_out = False
             return DeadlineExceeded(
@@ -204,7 +204,7 @@ class GrpcTransport(Transport):
         return memory[:size]
 
 
-def _seen(reply: Started[Any]) -> None:
-    """Keeps asyncio from printing the error of a reply that nobody waits for any more."""
+def _retrieve_error(reply: Started[Any]) -> None:
+    """Keep asyncio from printing the error of a reply that is not awaited any more."""
     if not reply.cancelled():
         reply.exception()

@@ -1,4 +1,4 @@
-"""Memory on pages of its own: TensorFlow reads in place what lies there (`downpour.worker.compute.zero_copy`)."""
+"""Memory that is aligned to pages, which TensorFlow reads in place (`downpour.worker.compute.zero_copy`)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import suppress
 
 
 def pages(size_bytes: int) -> memoryview:
-    """Zeros, to be written to; a page costs nothing until then."""
+    """Return zeroed memory, aligned to pages; a page uses no memory until it is written to."""
     memory = mmap.mmap(-1, max(1, size_bytes), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with suppress(OSError):  # a kernel without them

@@ -10,8 +10,7 @@ import struct
 
 from google.protobuf.message import DecodeError
 
-from downpour.protos import doorbell_socket as bell
-from downpour.protos import memfd
+from downpour.protos import doorbell_socket, memfd
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import PROTOCOL
 from downpour.protos.errors import ERROR_OF, DeadlineExceeded, ServerFault, TooLarge, Unreachable
@@ -24,27 +23,28 @@ _ERRORS = {code.value[0]: error for code, error in ERROR_OF.items()}
 
 
 class SharedMemoryTransport(Transport):
-    """A push region that the shard reads, its arena of weights that this worker reads, and a doorbell."""
+    """A push region that the shard reads, its arena of weights that this worker reads, and a socket for headers."""
 
     resends_weights = False
 
     def __init__(self, address: str, doorbell: str, session: int, region_bytes: int, timeout_s: float) -> None:
-        """Knocks.
+        """Connect to the shard's socket and exchange the file descriptors of both memories.
 
         Args:
-            address: Of the shard, for messages.
-            doorbell: Name of its socket.
-            session: Of the worker.
-            region_bytes: The most payload in a request.
-            timeout_s: How long a reply, or the next sign of life, may take.
+            address: `HOST:PORT` of the shard, for messages.
+            doorbell: Name of its Unix socket.
+            session: Number of the worker's session.
+            region_bytes: The largest payload of a request.
+            timeout_s: How long a reply, or a message that it is still to come, may take.
 
         Raises:
-            DownpourError: Nobody answers there, no descriptor arrives, or the shard refuses.
+            Unreachable: The socket is not served, or no descriptor arrives.
+            DownpourError: The shard refuses the connection.
         """
         super().__init__(address, timeout_s)
         self._doorbell, self._session = doorbell, session
         self._header = b""
-        self._wakeful = SpinWait(HEADER_LIMIT_BYTES)
+        self._receiver = SpinWait(HEADER_LIMIT_BYTES)
         self._arena: mmap.mmap | None = None
         self._socket: socket.socket | None = None
         self._descriptors: list[int] = []
@@ -59,25 +59,25 @@ class SharedMemoryTransport(Transport):
             raise
 
     def close(self) -> None:
-        """Hangs up; weights that were received stay mapped as long as something refers to them."""
+        """Close the socket; weights that were received stay mapped as long as something refers to them."""
         self._hang_up()
         while self._descriptors:
             os.close(self._descriptors.pop())
         self._arena = None
 
     def _open(self) -> None:
-        """Connects, sends the region and receives the arena."""
+        """Connect, send the region's descriptor and receive the arena's."""
         self._socket = line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         _set_timeout(line, self._timeout_s)
-        bell.connect(line, self._doorbell)
-        knock = pb.AttachRequest(protocol=PROTOCOL, session=self._session, region_bytes=len(self._region))
-        socket.send_fds(line, [knock.SerializeToString()], self._descriptors[:1])
+        doorbell_socket.connect(line, self._doorbell)
+        request = pb.AttachRequest(protocol=PROTOCOL, session=self._session, region_bytes=len(self._region))
+        socket.send_fds(line, [request.SerializeToString()], self._descriptors[:1])
         message, descriptors, *_ = socket.recv_fds(line, HEADER_LIMIT_BYTES, 1)
         for old in self._descriptors[1:]:
             os.close(old)
         self._descriptors[1:] = descriptors
         if not message:
-            raise Unreachable(f"the shard at {self.address} hung up")
+            raise Unreachable(f"the shard at {self.address} closed the connection")
         self._parse(message)
         if not descriptors:
             raise Unreachable(f"the shard at {self.address} sent no descriptor of its weights")
@@ -119,12 +119,12 @@ class SharedMemoryTransport(Transport):
         while True:
             if self._socket is None:
                 raise Unreachable(
-                    f"no parameter server answers at {self.address}: its doorbell is silent, and was tried for "
+                    f"no parameter server answers at {self.address}: its socket is not served, and was tried for "
                     f"{self._timeout_s:g} s (--call-timeout-s). Look at its log; start it again at that address with "
                     "--resume, then this worker."
                 )
             try:
-                message = self._wakeful.receive(self._socket)
+                message = self._receiver.receive(self._socket)
             except OSError as error:
                 self._hang_up()
                 if error.errno == errno.EAGAIN:
@@ -159,7 +159,7 @@ class SharedMemoryTransport(Transport):
 
 
 def _set_timeout(line: socket.socket, timeout_s: float) -> None:
-    """Deadlines of the kernel's own: with those of Python each receipt costs a call of poll, too."""
+    """Set deadlines in the kernel: with those of Python, each receipt costs a call of `poll`, too."""
     packed = struct.pack("ll", int(timeout_s), int(timeout_s % 1 * 1e6))
     line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, packed)
     line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, packed)

@@ -1,4 +1,4 @@
-"""How long the steps of a worker took, and how much of that it waited for the servers."""
+"""The time of a worker's steps, and the part of it that the worker waited for the servers."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 @dataclass
 class TimeSpent:
-    """What a worker's time went to.
+    """What a worker's time was used for.
 
     Attributes:
-        step_s: Training: gradients and exchanges.
-        exchange_s: Of that, in exchanges: from a message to the weights that answer it, gates included. With
-            `--overlap`, only what is waited for.
+        step_s: Time in training steps: gradients and exchanges.
+        exchange_s: The part of `step_s` in exchanges, from a request to its reply. With `--overlap`, only the time
+            that is waited for.
     """
 
     step_s: float = 0.0
@@ -23,7 +23,7 @@ class TimeSpent:
 
     @contextmanager
     def training(self) -> Iterator[None]:
-        """While it lasts, time counts as steps."""
+        """Count the time of a block as training steps."""
         begin = time.perf_counter()
         try:
             yield

@@ -1,4 +1,4 @@
-"""What the worker's transports share: one request at a time to one shard, repeated until it is answered."""
+"""The base of the transports: one request at a time to one shard, repeated until it is answered."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ class Transport(ABC):
     A request is repeated, with the same seq, until its reply arrives: the shard applies it once.
 
     Attributes:
-        address: Of the shard, for messages.
-        resends_weights: Whether weights that the worker holds already would be sent again, if asked for.
+        address: `HOST:PORT` of the shard, for messages.
+        resends_weights: Whether a pull transfers weights that the worker already holds.
     """
 
     resends_weights = True
 
     def __init__(self, address: str, timeout_s: float) -> None:
-        """Connects nothing yet.
+        """Build a transport that is not connected yet.
 
         Args:
             address: `HOST:PORT` of the shard.
-            timeout_s: How long a reply, or the next sign of life, may take.
+            timeout_s: How long a reply, or a message that it is still to come, may take.
         """
         self.address = address
         self._timeout_s = timeout_s
@@ -38,17 +38,19 @@ class Transport(ABC):
         self._ended: DownpourError | None = None
 
     def send(self, header: pb.Request, *parts: Buffer) -> None:
-        """Sends a request; the `parts` of its payload must not change until its reply is there."""
-        if self._unanswered:  # refused, or never received: its reply must not be taken for the answer to this
+        """Send a request; the `parts` of its payload must not change until its reply has arrived."""
+        if self._unanswered:  # refused, or never received: its reply must not be mistaken for the reply to this request
             self._reconnect()
         self._unanswered = True
         self._put(header, parts)
 
     def receive(self) -> Frame[pb.Reply]:
-        """Waits for the reply to what was sent last.
+        """Wait for the reply to the last request, which is repeated over new connections while one is broken.
 
         Raises:
-            DownpourError: What the shard said; Unreachable or DeadlineExceeded if it said nothing.
+            DownpourError: The shard refuses the request, or the session has ended.
+            Unreachable: The shard does not answer.
+            DeadlineExceeded: The shard answers too late.
         """
         give_up_s = time.monotonic() + self._timeout_s
         pause_s = RETRY_FIRST_S
@@ -72,29 +74,30 @@ class Transport(ABC):
         self._ended = error
 
     def watch(self, now: float) -> None:  # noqa: B027 - most need no help
-        """Breaks off if an awaited reply is overdue at `now`; to be called from another thread."""
+        """Cancel an awaited reply that is overdue at `now` (monotonic); thread-safe."""
 
     @abstractmethod
     def close(self) -> None:
-        """Ends the connection."""
+        """Close the connection."""
 
     @abstractmethod
     def _reconnect(self) -> None:
-        """Ends the connection and opens another; one that cannot be opened shows when a reply is awaited."""
+        """Replace the connection; a failure to open the new one is reported when a reply is awaited."""
 
     @abstractmethod
     def _put(self, header: pb.Request, parts: tuple[Buffer, ...]) -> None:
-        """Sends a new request."""
+        """Send a new request."""
 
     @abstractmethod
     def _repeat(self) -> None:
-        """Sends the last request again."""
+        """Send the last request again."""
 
     @abstractmethod
     def _await_reply(self) -> Frame[pb.Reply]:
-        """Waits for the reply proper.
+        """Wait for the actual reply, past messages that it is still to come.
 
         Raises:
             Unreachable: The connection is broken.
-            DownpourError: As the shard said, or DeadlineExceeded.
+            DeadlineExceeded: The shard answers too late.
+            DownpourError: The shard refuses the request.
         """

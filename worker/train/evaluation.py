@@ -1,4 +1,4 @@
-"""The evaluations that the coordinator hands to a worker, and the upload of the trained model."""
+"""The evaluation tasks of a worker, and the upload of the trained model."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from downpour.worker.exchange.client import Client
 
 
 class EvaluationRunner:
-    """Does evaluation tasks, on weights that the coordinator has pinned."""
+    """Evaluates weights that the coordinator has pinned."""
 
     def __init__(self, model: keras.Model, split: Split, scale: float) -> None:
-        """Evaluates nothing yet.
+        """Build a runner.
 
         Args:
-            model: Built; it gets the last weights.
+            model: A built model, which receives the last weights.
             split: The data.
             scale: Factor on the samples.
         """
         self._model, self._split, self._evaluate = model, split, Evaluator(model, scale)
 
     def validate(self, task: pb.Task, client: Client, deadline: Callable[[], float]) -> pb.ReportRequest | None:
-        """The result on the validation split; None if the time was up before."""
+        """Return the result on the validation data; None if it was not complete by the deadline."""
         result = self._validation(client.pull(task.pin).flat, deadline)
         return pb.ReportRequest(kind=pb.VALIDATE, epoch=task.epoch, validation=result) if result else None
 
     def finish(
         self, task: pb.Task, client: Client, upload: Callable[[Path], None], deadline: Callable[[], float]
     ) -> pb.ReportRequest:
-        """Uploads the model with the last weights; the results on both splits, as far as there is time for them."""
+        """Upload the model with the last weights; return the results on both splits, as far as the deadline permits."""
         flat, split = client.pull(task.pin).flat, self._split
         self._save(flat, upload)
         request = pb.ReportRequest(kind=pb.FINISH, epoch=task.epoch)
@@ -56,7 +56,7 @@ class EvaluationRunner:
             upload(path)
 
     def _validation(self, flat: np.ndarray, deadline: Callable[[], float]) -> pb.Evaluation | None:
-        """The result on the whole split; None if there is none, or no time for all of it."""
+        """Return the result on the validation data; None if there are none, or not enough time."""
         x, y = self._split.x_validation, self._split.y_validation
         result = self._evaluate(flat, x, y, deadline)
         return result if len(x) and result.samples == len(x) else None

@@ -24,7 +24,7 @@ class Link(Protocol):
     """The part of `Client` that training needs."""
 
     def pull(self, pin: int = 0) -> Pulled:
-        """The committed weights."""
+        """Return the committed weights, or those pinned under a number."""
 
     def push(self, gradient: np.ndarray | ChunkedVector, info: PushInfo, pull: bool = True) -> None:
         """Send a gradient to all shards."""
@@ -35,11 +35,11 @@ class Link(Protocol):
 
 @dataclass(frozen=True)
 class PushResult:
-    """What came of one push.
+    """The result of one push.
 
     Attributes:
-        replies: Of every shard.
-        finite: Whether what was pushed is all numbers.
+        replies: Header of every shard's reply.
+        finite: Whether every element of the push was a finite number.
     """
 
     replies: tuple[pb.Reply, ...]
@@ -47,7 +47,7 @@ class PushResult:
 
 
 class LeaseSteps:
-    """Trains on leases, one after the other, for as long as the session lasts."""
+    """Training on leases, one after the other, for as long as the session lasts."""
 
     def __init__(
         self,
@@ -60,17 +60,17 @@ class LeaseSteps:
         trained: int,
         samples: int,
     ) -> None:
-        """Holds no weights yet.
+        """Build a worker's steps, which begin with a pull.
 
         Args:
-            link: To the shards.
-            one: The gradient of one batch.
-            many: The sum over several whole batches with local steps between them.
-            plan: Intervals and payload.
+            link: Connection to the shards.
+            one: Computes the gradient of one batch.
+            many: Computes the sum over several whole batches with local steps between them.
+            plan: Intervals and payload of pushes.
             job: Gives the batch size, the learning rate and the seed.
-            worker: Whose random numbers these are.
+            worker: Number of the worker, which seeds its random numbers.
             trained: n.
-            samples: In an epoch.
+            samples: Samples of an epoch.
         """
         self._link, self._one, self._many = link, one, many
         self._plan, self._batch, self._seed = plan, job.batch_size, (job.seed, worker)
@@ -82,17 +82,17 @@ class LeaseSteps:
         self._versions: tuple[int, ...] = ()
 
     def forget(self) -> None:
-        """Lets the weights go: they may be old by the next lease. A worker with weights of its own keeps them."""
+        """Drop the weights, which may be old by the next lease; a replica has weights of its own and keeps them."""
         if self._plan.payload != "replica":
             self._weights, self._since_fetch = None, 0
 
     def go_back(self, seq: int) -> None:
-        """Goes back to before the push of that number, without weights: for a replay."""
+        """Go back to the state before the push of this number, without weights; for a replay."""
         self._sent = seq - 1
         self._weights, self._since_push, self._since_fetch = None, 0, 0
 
     def train(self, task: pb.Task) -> Generator[PushResult]:
-        """Trains on a lease; one item per push. May be left after any item."""
+        """Train on a lease; yield the result of every push. The caller may stop after any of them."""
         if self._weights is None:
             self._take(self._link.pull())
         order = self._order(task.epoch)
@@ -113,14 +113,14 @@ class LeaseSteps:
                 self._step(part)
 
     def _order(self, epoch: int) -> np.ndarray:
-        """The permutation of (seed, epoch) as `int32[samples]`."""
+        """Return the permutation of (seed, epoch) as `int32[samples]`."""
         if self._permutation[0] != epoch:
             generator = np.random.default_rng((self._seed[0], epoch))
             self._permutation = (epoch, generator.permutation(self._samples).astype(np.int32))
         return self._permutation[1]
 
     def _end(self, start: int, stop: int) -> int:
-        """Where the batches end that are computed in one go: at the next push or pull, or before a short batch."""
+        """Return the end of the batches to compute at once: at the next push or pull, or before a short batch."""
         due = min(self._plan.push_every - self._since_push, self._plan.fetch_every - self._since_fetch)
         most = self._many.most if self._many is not None else 1
         whole = min(due, most, (stop - start) // self._batch)
@@ -167,13 +167,13 @@ class LeaseSteps:
         return self._weights, info.with_norm(float(np.linalg.norm(self._weights[: self._trained])))
 
     def _moved(self, total: AccumulatedGradient) -> np.ndarray:
-        """What the steps of a sum make of the weights: −η Σg, and the differences of the state."""
+        """Return what the steps of a sum add to the weights: −η Σg, and the differences of the state."""
         moved = total.vector.copy()
         moved[: self._trained] *= -self._rate
         return moved
 
     def _step(self, total: AccumulatedGradient) -> None:
-        """The worker's own step from its weights."""
+        """Make a local step."""
         moved = self._moved(total)
         moved += self._weights
         self._weights = moved

@@ -1,4 +1,4 @@
-"""One worker: pull, gradient, push, as in the paper, on data that the coordinator leases."""
+"""One worker of `downpour train`: pull, gradient, push, on samples that the coordinator leases."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ FRESH_S = 0.1  # after a longer wait for a lease, weights are pulled anew
 
 
 class Worker:
-    """One worker process at work on one job."""
+    """A worker process of one job."""
 
     def __init__(self, settings: WorkerSettings, control: CoordinatorClient, job: pb.JobDescription) -> None:
-        """Builds the model and loads the data of the job.
+        """Build the model, load the data and register.
 
         Args:
-            settings: Of this process.
-            control: The coordinator.
-            job: As it describes itself.
+            settings: Settings of this process.
+            control: Connection to the coordinator.
+            job: Description of the job.
         """
         self._settings, self._control, self._job = settings, control, job
         control.tolerate_outage(job.reconnect_s)
@@ -115,12 +115,12 @@ class Worker:
     # ------------------------------------------------------------------ the job
 
     def run(self) -> None:
-        """Works until the job is over.
+        """Work until the job is over.
 
         Raises:
             Diverged: Too many gradients in a row were not finite.
             JobFailed: The job ended without a result.
-            DownpourError: As the server said.
+            DownpourError: A server refuses the worker, or does not answer.
         """
         failure = ""
         self.watchdog.start()
@@ -128,7 +128,7 @@ class Worker:
             while not self._work_until_session_lost():
                 pass
         except Stopped:
-            log("asked to stop: left the job")
+            log("stopped by a signal: left the job")
         except Exception as error:
             failure = str(error) or type(error).__name__
             raise
@@ -137,17 +137,17 @@ class Worker:
             self._session.leave(failure, self._spent)
 
     def stop(self) -> None:
-        """Has the worker leave after its batch; what is left of its lease goes to others. For a signal handler."""
+        """Make the worker leave after its batch; the rest of its lease goes to others. For signal handlers."""
         self._stopping = True
         if self._waiting or self._control.away:
             raise Stopped
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
-        """While it lasts, `stop` breaks off what is waited for.
+        """Let `stop` interrupt the calls of a block.
 
         Raises:
-            Stopped: The worker has been asked to leave.
+            Stopped: The worker is to leave.
         """
         self._waiting = True
         try:
@@ -217,11 +217,11 @@ class Worker:
                 return 1 if task.reason else 0
 
     def _deadline_unless_ending(self) -> float:
-        """The deadline of an evaluation that is given up as soon as somebody waits for the end."""
+        """Return the deadline of an evaluation that is abandoned as soon as the end of the job is awaited."""
         return math.inf if math.isinf(self._session.deadline) else -math.inf
 
     def _deadline_of(self, task: pb.Task) -> Callable[[], float]:
-        """The deadline of the last evaluation, of which a heartbeat may tell while it goes on."""
+        """Return the deadline of the last evaluation, which a heartbeat may set while it goes on."""
         own = time.monotonic() + task.remaining_s if task.remaining_s else math.inf
         return lambda: min(own, self._session.deadline)
 
@@ -236,7 +236,7 @@ class Worker:
                 log(f"epoch {request.epoch + 1}: {part} loss {result.loss:.4f}, accuracy {result.accuracy:.4f}")
 
     def _train(self, task: pb.Task) -> None:
-        """Pull, gradient, push over the positions of one lease."""
+        """Train on the samples of one lease."""
         with self._spent.training(), self.watchdog.step():
             for pushed in self._steps.train(task):
                 self._count_nonfinite(pushed.finite)

@@ -16,10 +16,10 @@ from downpour.worker.train.lease_steps import LeaseSteps, PushResult
 
 
 class PipelinedLeaseSteps(LeaseSteps):
-    """At most one push-pull is in flight; none is when `train` ends or is left."""
+    """Training with at most one push-pull in flight, and none when `train` has ended or is closed."""
 
     def train(self, task: pb.Task) -> Generator[PushResult]:
-        """Trains on a lease; one item per push. May be left after any item."""
+        """Train on a lease; yield the result of every push. The caller may stop after any of them."""
         if self._weights is None:
             self._take(self._link.pull())
         order, start = self._order(task.epoch), task.start

@@ -1,4 +1,4 @@
-"""How often a worker pushes and pulls, and what its pushes hold: read from what the job says. Knows no TensorFlow."""
+"""How often a worker pushes and pulls, and what its pushes hold, as the job's description prescribes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class PushPlan:
 
     @classmethod
     def of(cls, job: pb.JobDescription) -> Self:
-        """The plan of a job.
+        """Return the plan of a job.
 
         Raises:
             ValueError: The job's mode is not one of the registry, or its parameters are invalid.
@@ -48,10 +48,10 @@ class PushPlan:
 
     @property
     def together(self) -> bool:
-        """Whether every push brings weights back."""
+        """Whether the reply to every push contains weights."""
         return self.push_every == self.fetch_every
 
     @property
     def local(self) -> bool:
-        """Whether the worker makes steps of its own."""
+        """Whether the worker makes local steps between exchanges."""
         return self.push_every > 1 or self.fetch_every > 1

@@ -126,7 +126,7 @@ class Watchdog:
                 log("this step takes too long for the end of the job: it is abandoned")
                 code = self._finish()
             else:
-                log("asked to stop: left the job in the middle of a step")
+                log("stopped by a signal: left the job in the middle of a step")
         except Exception as error:
             log(f"could not finish the job: {error}")
             code = 1

@@ -71,6 +71,6 @@ def test_a_worker_goes_on_when_its_server_is_back_and_can_be_stopped_while_it_wa
         wait_until(lambda: worker.errors.count(noticed) == 2, "the worker has missed the server again")
         worker.child.send_signal(signal.SIGINT)
         assert worker.wait() == 0
-        assert worker.errors.splitlines()[-1].endswith("asked to stop: left the job")
+        assert worker.errors.splitlines()[-1].endswith("stopped by a signal: left the job")
     finally:
         cluster.close()

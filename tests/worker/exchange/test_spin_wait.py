@@ -7,9 +7,9 @@ import struct
 
 import pytest
 
-from downpour.worker.exchange.spin_wait import AWAKE_S, SpinWait
+from downpour.worker.exchange.spin_wait import SPIN_S, SpinWait
 
-LOOK_S = AWAKE_S / 10  # that a look takes
+LOOK_S = SPIN_S / 10  # that a look takes
 
 
 class Line:
@@ -43,10 +43,10 @@ def test_who_waits_for_short_is_awake_and_who_waits_for_long_sleeps() -> None:
     wakeful = SpinWait(7, lambda: line.now)
     assert line.wait(wakeful, 0.0) == (1, 0)
     assert line.wait(wakeful, 2.5 * LOOK_S) == (3, 0)
-    looks, sleeps = line.wait(wakeful, 100 * AWAKE_S)
+    looks, sleeps = line.wait(wakeful, 100 * SPIN_S)
     assert 9 <= looks <= 11 and sleeps == 1, "it must not look for longer than it may"
     assert line.wait(wakeful, LOOK_S / 2) == (1, 0), "one long wait must not put it to sleep"
-    waits = [line.wait(wakeful, 100 * AWAKE_S) for _ in range(10)]
+    waits = [line.wait(wakeful, 100 * SPIN_S) for _ in range(10)]
     assert waits[-1] == (0, 1), "it must expect a long wait after several"
     waits = [line.wait(wakeful, LOOK_S / 2) for _ in range(15)]
     assert waits[0] == (0, 1) and waits[-1] == (1, 0), "it must come to expect short waits again"
