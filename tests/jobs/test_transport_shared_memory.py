@@ -27,6 +27,7 @@ from downpour.ps.core.optimizer import Optimizer
 from downpour.ps.core.push import Outcome, Push
 from downpour.ps.core.shard import Shard
 from downpour.worker.exchange.client import Client
+from downpour.worker.exchange.push_info import PushInfo
 from downpour.worker.exchange.shared_memory import SharedMemoryTransport
 from tests.support.cluster import Cluster, Member, running, vector_layout, wait_until
 
@@ -240,10 +241,8 @@ def test_a_shard_that_does_not_answer_is_noticed(cluster: Cluster) -> None:
 
 def test_a_refusal_crosses_as_the_error_that_it_is(cluster: Cluster) -> None:
     (member,) = cluster.train(LAYOUT, 1, transport="shm")
-    member.client._versions = [99]
     with pytest.raises(FutureVersion, match="received 99"):
-        member.push_pull(ONES)
-    member.client._versions = [0]
+        member.client.push_pull(ONES, PushInfo(base=(99,)))
     assert member.push_pull(ONES).versions == (1,)
 
 
