@@ -36,7 +36,7 @@ def test_a_job_with_a_killed_worker_reaches_its_accuracy_and_uses_every_sample_o
         os.kill(wait_until(all_train, "all workers train").workers[2].pid, signal.SIGKILL)
         output = launcher.child.communicate(timeout=120)[0].decode()
         assert launcher.child.returncode == 0, output + launcher.errors
-        assert "worker-2 was killed by SIGKILL; started again" in output
+        assert "worker-2 was killed by SIGKILL; restarted" in output
         wait_until(lambda: not alive(mark), "no process is left")
     finally:
         launcher.kill()
@@ -62,4 +62,4 @@ def test_a_worker_whose_gradients_stay_not_finite_stops_and_says_what_to_do(tmp_
         launcher.kill()
     assert launcher.child.returncode == 1
     assert "received 3 in a row with NaN or Inf. The learning rate (1e+30) is too large: try a tenth of it" in output
-    assert "started again" not in output
+    assert "restarted" not in output
