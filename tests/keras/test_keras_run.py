@@ -173,7 +173,7 @@ def test_a_killed_worker_comes_back_and_all_epochs_are_there(disturbed: subproce
     assert "LOSSES 400" in output
     wait_until(lambda: (tmp_path / "epochs-0").exists(), "worker 0 has its history")
     assert (tmp_path / "epochs-0").read_text() == " ".join(map(str, range(400)))
-    assert "worker-1 was killed by SIGKILL; started again" in errors
+    assert "worker-1 was killed by SIGKILL; restarted" in errors
 
 
 def test_one_interrupt_ends_fit_and_the_script_goes_on(disturbed: subprocess.Popen[str], tmp_path: Path) -> None:
