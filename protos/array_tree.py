@@ -1,4 +1,4 @@
-"""Nests of arrays (dicts and lists of them) on their way to another process: named arrays and JSON, no pickle."""
+"""Trees of arrays (nested dicts and lists) as named arrays and JSON, for another process and without pickle."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ SEPARATOR = "/"
 
 
 def flatten(name: str, value: Any, into: dict[str, np.ndarray]) -> Any:
-    """Puts the arrays of a nest of dicts and lists into `into`; returns the nest with their names instead.
+    """Put the arrays of a tree into `into`, and return the tree with the names of its arrays in their places.
 
     Raises:
-        TypeError: There is something else than arrays of numbers and texts.
+        TypeError: The tree holds something other than arrays of numbers and texts.
     """
     if value is None:
         return None
@@ -32,10 +32,10 @@ def flatten(name: str, value: Any, into: dict[str, np.ndarray]) -> Any:
     return name
 
 
-def restore(nest: Any, arrays: Mapping[str, np.ndarray]) -> Any:
-    """The nest with its arrays."""
-    if isinstance(nest, dict):
-        return {key: restore(each, arrays) for key, each in nest.items()}
-    if isinstance(nest, list):
-        return tuple(restore(each, arrays) for each in nest)
-    return None if nest is None else arrays[nest]
+def restore(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    """Return the tree with its arrays in place of their names."""
+    if isinstance(tree, dict):
+        return {key: restore(each, arrays) for key, each in tree.items()}
+    if isinstance(tree, list):
+        return tuple(restore(each, arrays) for each in tree)
+    return None if tree is None else arrays[tree]

@@ -46,7 +46,7 @@ SERVER_OPTIONS: list[tuple[str, int]] = [
 
 
 def open_channel(address: str) -> grpc.Channel:
-    """A channel to `HOST:PORT` with the project's limits and keepalive, and this process's identity."""
+    """Open a channel to `HOST:PORT` with the project's limits and keepalive, and this process's identity."""
     identity = adopted()
     secure = channel_credentials(identity)
     if secure is not None:
@@ -56,7 +56,7 @@ def open_channel(address: str) -> grpc.Channel:
 
 
 def open_aio_channel(address: str) -> grpc.aio.Channel:
-    """The same for an event loop; its calls must carry `call_metadata`."""
+    """Open such a channel for an event loop; its calls must carry `call_metadata`."""
     secure = channel_credentials(adopted())
     if secure is not None:
         return grpc.aio.secure_channel(address, secure, options=_TLS_OPTIONS)
@@ -64,6 +64,6 @@ def open_aio_channel(address: str) -> grpc.aio.Channel:
 
 
 def call_metadata() -> Metadata:
-    """What a call on a channel for an event loop must carry; with TLS the channel adds it."""
+    """Return the metadata of a call on a channel for an event loop; with TLS the channel itself adds it."""
     identity = adopted()
     return () if identity.authority else identity.metadata

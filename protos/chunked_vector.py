@@ -1,4 +1,4 @@
-"""A vector in pieces of memory: read where they lie, instead of put together first. Pure."""
+"""A vector that lies in several chunks of memory and is read in place, without joining them first. Pure."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ import numpy as np
 
 
 class ChunkedVector:
-    """`float32[n]` in several pieces of memory, only to be read.
+    """A read-only `float32[n]` in several chunks of memory.
 
     Attributes:
-        arrays: The pieces, in order; none is empty.
+        arrays: The chunks, in order; none is empty.
     """
 
-    def __init__(self, pieces: Sequence[bytes | np.ndarray]) -> None:
-        """Of pieces that hold whole elements, at least one each."""
-        self.arrays = [np.frombuffer(piece, np.float32) for piece in pieces]
+    def __init__(self, chunks: Sequence[bytes | np.ndarray]) -> None:
+        """Create a vector of chunks, each of which holds at least one element, and whole ones."""
+        self.arrays = [np.frombuffer(chunk, np.float32) for chunk in chunks]
         self._starts = [0, *accumulate(map(len, self.arrays))]
 
     def __len__(self) -> int:
-        """Elements, n."""
+        """Return the number of elements, n."""
         return self._starts[-1]
 
     def __getitem__(self, part: slice) -> np.ndarray:
-        """Elements in a row: a view if they lie in one piece, else a copy."""
+        """Return consecutive elements: a view if they lie in one chunk, else a copy."""
         start, stop, _ = part.indices(len(self))
         views = self.within(start, stop)
         return views[0] if len(views) == 1 else np.concatenate(views)
 
     def within(self, start: int, stop: int) -> list[np.ndarray]:
-        """Views of the elements in a row, in order: of every piece what lies among them."""
+        """Return views of consecutive elements, in order, one per chunk that holds some of them."""
         first = min(bisect_right(self._starts, start), len(self.arrays)) - 1
         views = []
         for own, array in zip(self._starts[first:], self.arrays[first:], strict=False):

@@ -1,6 +1,6 @@
-"""Who may connect: a token, and TLS by an authority of the cluster's own. The same on both sides.
+"""Access control: a token, and TLS with a certificate authority of the cluster's own, for clients and servers.
 
-A process has one identity: it adopts it once, from its settings, before it opens a channel or listens.
+A process has one identity, which it takes from its settings once, before it opens a channel or listens.
 The token comes from a file or from DOWNPOUR_TOKEN, never from a flag, which other users could read; it is not logged.
 """
 
@@ -31,11 +31,11 @@ Metadata = tuple[tuple[str, str], ...]
 
 
 class NotSecured(ValueError):
-    """What was asked for would let strangers in, or a file that should keep them out cannot be used."""
+    """The settings would give access to anybody, or a file of credentials cannot be used."""
 
 
 class AccessSettings(Settings):
-    """How a process shows who it is, and who may talk to it."""
+    """The credentials that a process presents, and those that it demands."""
 
     tls_dir: str | None = Field(
         None, description=f"folder made by `downpour certs`: TLS, and the file {TOKEN!r} where no other token is given"
@@ -45,20 +45,20 @@ class AccessSettings(Settings):
     )
 
     def take_effect(self) -> None:
-        """Makes the identity that of this process."""
+        """Make the settings' identity that of this process."""
         super().take_effect()
         adopt(self)
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What a process shows and demands; the secrets stay out of its representation.
+    """The credentials that a process presents and demands; its representation does not contain the secrets.
 
     Attributes:
-        token: That every call must carry; empty: none.
-        authority: Certificate of the authority that servers are checked against; None: no TLS.
-        certificate: Of this server; None for a process that has no key.
-        key: Of this server.
+        token: The token that every call must carry; empty if there is none.
+        authority: The certificate of the authority that servers are checked against; None without TLS.
+        certificate: The certificate of this server; None for a process without a key.
+        key: The private key of this server.
     """
 
     token: str = field(default="", repr=False)
@@ -68,7 +68,7 @@ class Identity:
 
     @property
     def metadata(self) -> Metadata:
-        """What a call carries to show the token."""
+        """The metadata with which a call presents the token."""
         return ((TOKEN_KEY, SCHEME + self.token),) if self.token else ()
 
 
@@ -76,7 +76,7 @@ _adopted: Identity | None = None
 
 
 def adopt(settings: AccessSettings) -> Identity:
-    """Makes the settings' identity that of this process.
+    """Make the settings' identity that of this process.
 
     Raises:
         NotSecured: A file cannot be read, or the token is too short.
@@ -87,12 +87,12 @@ def adopt(settings: AccessSettings) -> Identity:
 
 
 def adopted() -> Identity:
-    """The identity of this process; one that adopted none has that of its environment."""
+    """Return the identity of this process; by default, that of its environment."""
     return _adopted or adopt(AccessSettings())
 
 
 def identity_of(settings: AccessSettings) -> Identity:
-    """Reads what the settings name.
+    """Read the files that the settings name.
 
     Raises:
         NotSecured: A file cannot be read, or the token is too short.
@@ -108,7 +108,7 @@ def identity_of(settings: AccessSettings) -> Identity:
 
 
 def check_secured(bind: str, identity: Identity, insecure: bool) -> None:
-    """Raises NotSecured if a server that listens at `HOST:PORT` could be reached and used by strangers."""
+    """Raise NotSecured if other machines could use a server at `HOST:PORT` without credentials."""
     if insecure or is_loopback(bind) or (identity.token and identity.certificate):
         return
     tls = f"TLS ({CERTIFICATE} and {KEY} in its --tls-dir)" if identity.authority else "TLS"
@@ -121,7 +121,7 @@ def check_secured(bind: str, identity: Identity, insecure: bool) -> None:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether only this machine reaches `HOST:PORT`."""
+    """Return whether `HOST:PORT` can be reached from this machine only."""
     host = address.rpartition(":")[0].strip("[]")
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -130,10 +130,10 @@ def is_loopback(address: str) -> bool:
 
 
 def server_credentials(identity: Identity) -> grpc.ServerCredentials | None:
-    """What a server listens with; None: no TLS.
+    """Return the credentials of a server's listener; None without TLS.
 
     Raises:
-        NotSecured: There is a certificate of the authority, but none of this server.
+        NotSecured: The authority's certificate exists, but this server's does not.
     """
     if identity.authority is None:
         return None
@@ -143,7 +143,7 @@ def server_credentials(identity: Identity) -> grpc.ServerCredentials | None:
 
 
 def channel_credentials(identity: Identity) -> grpc.ChannelCredentials | None:
-    """What a client connects with, the token included; None: no TLS."""
+    """Return the credentials of a client's channel, the token included; None without TLS."""
     if identity.authority is None:
         return None
     tls = grpc.ssl_channel_credentials(identity.authority)
@@ -153,10 +153,10 @@ def channel_credentials(identity: Identity) -> grpc.ChannelCredentials | None:
 
 
 class TokenCheck(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
-    """Refuses every call without the token, streams included, before a byte of it is read."""
+    """Refuses every call without the token, streams included, before any of its payload is read."""
 
     def __init__(self, token: str) -> None:
-        """Demands `token`."""
+        """Create an interceptor that demands `token`."""
         self._wanted = (SCHEME + token).encode()
         # Of any kind of call: a handler of streams begins before a message has been received.
         self._refusal = grpc.stream_stream_rpc_method_handler(_refuse)
@@ -166,7 +166,7 @@ class TokenCheck(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        """Lets the call through or answers it."""
+        """Continue with the call, or refuse it."""
         shown = b""
         for key, value in handler_call_details.invocation_metadata or ():
             if key == TOKEN_KEY:
@@ -178,7 +178,7 @@ class TokenCheck(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
 async def _refuse(_: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
     error = AccessDenied(
-        f"a call must show the server's token; it showed none, or another. Give --token-file or {TOKEN_VARIABLE}."
+        f"a call must carry the server's token; it carried none, or another. Give --token-file or {TOKEN_VARIABLE}."
     )
     await context.abort(*status_of(error))
 
@@ -201,7 +201,7 @@ class ShowToken(
     """Adds the token to every call of a channel without TLS."""
 
     def __init__(self, metadata: Metadata) -> None:
-        """Adds `metadata`."""
+        """Create an interceptor that adds `metadata`."""
         self._metadata = metadata
 
     def _intercept(self, continuation: Any, client_call_details: Any, request: Any) -> Any:

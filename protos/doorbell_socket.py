@@ -21,13 +21,14 @@ FOLDER_LIMIT_BYTES = PATH_LIMIT_BYTES - len(f"/.{_PREFIX}") - 2 * _TOKEN_BYTES
 
 
 def listen(folder: str | None) -> tuple[socket.socket, str]:
-    """A socket that listens, does not block, and keeps messages apart; and the name under which it is found.
+    """Open a listening, non-blocking socket that preserves message boundaries; return it and its name.
 
     Args:
-        folder: Where to put it; what servers that were killed have left there is removed. None: an abstract name.
+        folder: The folder of the socket; sockets of servers that were killed are removed from it. None for an abstract
+            name.
 
     Raises:
-        OSError: This system cannot, or not in that folder.
+        OSError: The socket cannot be made on this system, or in that folder.
     """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
@@ -45,16 +46,16 @@ def listen(folder: str | None) -> tuple[socket.socket, str]:
 
 
 def connect(line: socket.socket, name: str) -> None:
-    """Connects to the socket of that name.
+    """Connect to the socket of that name.
 
     Raises:
-        OSError: Nobody listens there.
+        OSError: No process listens there.
     """
     line.connect(name if name.startswith("/") else "\0" + name)
 
 
 def close(listener: socket.socket, name: str) -> None:
-    """Closes the socket, and removes it from its folder if it has one."""
+    """Close the socket, and remove it from its folder if it has one."""
     listener.close()
     if name.startswith("/"):
         with suppress(OSError):
@@ -78,7 +79,7 @@ def _listen_in(folder: Path, name: str, listener: socket.socket) -> str:
 
 
 def _remove_if_dead(path: Path) -> None:
-    """Removes a socket at which nobody listens."""
+    """Remove a socket at which no process listens."""
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
         if not stat.S_ISSOCK(path.lstat().st_mode):
             return

@@ -53,15 +53,15 @@ class TooLarge(DownpourError):
 
 
 class Unreachable(DownpourError):
-    """Nobody answered at the address."""
+    """No server answered at the address."""
 
 
 class DeadlineExceeded(DownpourError):
-    """An answer did not come in time."""
+    """An answer did not arrive in time."""
 
 
 class AccessDenied(DownpourError):
-    """The caller did not show the token that the server wants."""
+    """The caller did not present the token that the server demands."""
 
 
 class Unsupported(DownpourError):
@@ -69,7 +69,7 @@ class Unsupported(DownpourError):
 
 
 class ServerFault(DownpourError):
-    """The server failed in a way that it did not foresee."""
+    """The server failed with an unforeseen error."""
 
 
 STATUS_OF: dict[type[DownpourError], grpc.StatusCode] = {
@@ -90,7 +90,7 @@ ERROR_OF: dict[grpc.StatusCode, type[DownpourError]] = {code: error for error, c
 
 
 def status_of(error: BaseException) -> tuple[grpc.StatusCode, str]:
-    """Status code and message under which `error` crosses the wire; anything unforeseen is INTERNAL."""
+    """Return the status code and the message of `error` on the wire; an unforeseen error is INTERNAL."""
     code = STATUS_OF.get(type(error))  # type: ignore[arg-type]
     if code is None:
         return grpc.StatusCode.INTERNAL, f"the server failed: {type(error).__name__}: {error}"
@@ -98,7 +98,7 @@ def status_of(error: BaseException) -> tuple[grpc.StatusCode, str]:
 
 
 def error_of(failure: grpc.RpcError, address: str) -> DownpourError:
-    """The error that a failed call stands for; `address` is named where the peer said nothing itself."""
+    """Return the error of a failed call; the message names `address` where the peer sent no text."""
     code, details = failure.code(), failure.details() or ""
     # gRPC says so itself of a message that is written to a connection which has just broken.
     broken = code is grpc.StatusCode.INTERNAL and details == "Internal error from Core"

@@ -2,7 +2,7 @@
 
 The first message of a frame is `[u32 header length][header][zeros to a multiple of 16][payload]`; the header's
 `payload_bytes` tells how much payload there is in all. A payload above `INLINE_BYTES` follows in messages of its own,
-so that a receiver learns of it before it takes it in.
+so that a receiver can check the announced length before it stores any payload.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Frame(NamedTuple, Generic[Header]):
     """A complete frame: its header and its payload (`uint8[payload_bytes]`, read-only or owned).
 
     Attributes:
-        parts: The messages that make up the payload, which is empty then, where they were not to be put together.
+        parts: The messages that hold the payload, where they are not joined; `payload` is empty then.
     """
 
     header: Header
@@ -41,11 +41,11 @@ class Frame(NamedTuple, Generic[Header]):
 
 
 def encode(header: Header, *parts: Buffer, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
-    """Yields the messages of one frame; each byte of the payload is copied once, into its message.
+    """Yield the messages of one frame; each byte of the payload is copied once, into its message.
 
     Args:
-        header: Sets its `payload_bytes`.
-        parts: Of the payload, in order: views of bytes.
+        header: The header of the frame; its `payload_bytes` is set here.
+        parts: The payload as views of bytes, in order.
         chunk_bytes: The most payload in one message.
     """
     header.payload_bytes = total = sum(map(len, parts))
@@ -74,7 +74,7 @@ def _joined(views: Sequence[memoryview]) -> bytes:
 
 
 class Decoder(Generic[Header]):
-    """Puts the messages of one stream together to frames.
+    """Decodes the messages of one stream into frames.
 
     A frame of one message is not copied: its payload is a view of the message.
     """
@@ -86,15 +86,15 @@ class Decoder(Generic[Header]):
         allocate: Callable[[int], memoryview] = lambda size: np.empty(size, np.uint8).data,
         apart: Callable[[Header], bool] = lambda header: False,
     ) -> None:
-        """Starts between two frames.
+        """Create a decoder that expects the first message of a frame.
 
         Args:
             header_type: `Request` on a server, `Reply` on a worker.
-            limit_bytes: The most payload that a frame with such a header may have; asked before a byte of
+            limit_bytes: The most payload that a frame with such a header may have; called before any of
                 it is stored.
-            allocate: Gives the memory for a payload of several messages, once its first bytes are there.
-            apart: Whether the messages of such a frame stay as they are. Those that do not hold whole `float32` are
-                put together nevertheless.
+            allocate: Returns the memory for a payload of several messages, when its first bytes have arrived.
+            apart: Whether the messages of such a frame are kept apart. Messages that do not hold whole `float32`
+                elements are joined in any case.
         """
         self._header_type: type[Header] = header_type
         self._limit_bytes: Callable[[Header], int] = limit_bytes
@@ -107,11 +107,11 @@ class Decoder(Generic[Header]):
 
     @property
     def announced(self) -> Header | None:
-        """The header of a frame whose payload is still to come; None between two frames."""
+        """The header of a frame whose payload has not arrived completely; None between two frames."""
         return self._header
 
     def feed(self, message: bytes) -> Frame[Header] | None:
-        """Takes the next message; returns the frame that it completes, if it does.
+        """Decode the next message and return the frame that it completes, or None.
 
         Raises:
             InvalidRequest: The message is truncated, its header does not parse, or it brings more payload
@@ -183,8 +183,8 @@ class Decoder(Generic[Header]):
             header.ParseFromString(message[_PREFIX.size : _PREFIX.size + length])
         except DecodeError as error:
             raise InvalidRequest(
-                f"a frame's header must be a {self._header_type.__name__}; received {length} bytes that are not "
-                f"({error}). Check that both sides run the same version."
+                f"a frame's header must be of the type {self._header_type.__name__}; received {length} bytes that are "
+                f"not ({error}). Check that both sides run the same version."
             ) from error
         return header, offset
 

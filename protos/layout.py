@@ -1,4 +1,4 @@
-"""Where each tensor of a model lives in one flat vector, and how the vector is cut into shards.
+"""The place of each tensor of a model in one flat vector, and the cut of that vector into shards.
 
 The vector holds the trained tensors first, then the state (floating-point tensors that gradients do not
 train). Shard k of K owns an equal contiguous range of the trained part; shard 0 owns the state as well.
@@ -18,7 +18,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import InvalidRequest
 
 TRAINED, STATE = pb.TRAINED, pb.STATE
-MOST_DIMENSIONS = 32  # of a tensor that comes over the wire: the size of more takes long to work out
+MOST_DIMENSIONS = 32  # of a received tensor: computing the size of one with many more takes long
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ class Tensor:
         return math.prod(self.shape)
 
     def __str__(self) -> str:
-        """As messages name it."""
+        """The tensor as error messages show it."""
         kind = "" if self.section == TRAINED else ", not trained"
         return f"{self.name!r} {list(self.shape)}{kind}"
 
 
 @dataclass(frozen=True)
 class Slice:
-    """What one shard owns: `flat[start:stop]` of the trained part and, on shard 0, `state` more elements."""
+    """The part of one shard: `flat[start:stop]` of the trained part and, on shard 0, `state` more elements."""
 
     start: int
     stop: int
@@ -71,7 +71,7 @@ class Layout:
     tensors: tuple[Tensor, ...]
 
     def __post_init__(self) -> None:
-        """Checks the class's invariants."""
+        """Check the invariants of the class."""
         names = Counter(tensor.name for tensor in self.tensors)
         twice = next((name for name, count in names.items() if count > 1), None)
         if twice is not None:
@@ -98,7 +98,7 @@ class Layout:
         return self.trained + self.state
 
     def cut(self, shards: int) -> list[Slice]:
-        """Cuts the trained part into `shards` contiguous ranges whose lengths differ by at most one.
+        """Cut the trained part into `shards` contiguous ranges whose lengths differ by at most one.
 
         Raises:
             InvalidRequest: There are more shards than trained elements, or none.
@@ -120,11 +120,11 @@ class Layout:
         return views
 
     def fits(self, other: Layout) -> bool:
-        """Whether the flat vectors of both have the same tensors in the same places, whatever these are called."""
+        """Return whether both flat vectors have tensors of the same shapes in the same places, whatever their names."""
         return [(t.shape, t.section) for t in self.tensors] == [(t.shape, t.section) for t in other.tensors]
 
     def difference(self, other: Layout) -> str | None:
-        """Names the first tensor in which `other` differs from this layout; None if they are equal."""
+        """Name the first tensor in which `other` differs from this layout; None if they are equal."""
         for index, (ours, theirs) in enumerate(zip(self.tensors, other.tensors, strict=False)):
             if ours != theirs:
                 return f"tensor {index} must be {ours}; received {theirs}"
@@ -137,7 +137,7 @@ class Layout:
         return f"the job has {len(self.tensors)} tensors; received {len(other.tensors)}, which {verb} {extra}"
 
     def to_proto(self) -> pb.Layout:
-        """The layout as a message."""
+        """Return the layout as a message."""
         return pb.Layout(
             tensors=[
                 pb.Tensor(name=tensor.name, shape=tensor.shape, section=tensor.section)  # type: ignore[arg-type]
@@ -147,7 +147,7 @@ class Layout:
 
     @classmethod
     def from_proto(cls, message: pb.Layout) -> Layout:
-        """The layout that a message describes.
+        """Return the layout that a message describes.
 
         Raises:
             InvalidRequest: It is not a layout (see the class), or one of its tensors has too many dimensions.
@@ -162,5 +162,5 @@ class Layout:
 
     @classmethod
     def of(cls, tensors: Iterable[tuple[str, tuple[int, ...], int]]) -> Layout:
-        """A layout from `(name, shape, section)` triples."""
+        """Return the layout of `(name, shape, section)` triples."""
         return cls(tuple(Tensor(name, tuple(shape), section) for name, shape, section in tensors))

@@ -1,4 +1,4 @@
-"""Log lines of a process: for a person, or one JSON object each, with job, process and worker."""
+"""The log of a process: lines of text, or one JSON object per line with the job, the process and the worker."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from downpour.protos.settings import Settings
 
 
 class LogSettings(Settings):
-    """How a process writes its log."""
+    """The settings of a process's log."""
 
     log_format: Literal["text", "json"] = Field("text", description="log lines for a person, or one JSON object each")
 
     def take_effect(self) -> None:
-        """Sets the format of this process's log."""
+        """Set the format of this process's log."""
         super().take_effect()
         _state["format"] = self.log_format
 
@@ -31,17 +31,17 @@ _state: dict[str, Any] = {"format": "text", "context": {}}
 
 
 def identify(**context: Any) -> None:
-    """Says what every line of this process belongs to: `job`, `process`, `worker`."""
+    """Set the fields that every JSON line of this process carries: `job`, `process`, `worker`."""
     _state["context"] = {**_state["context"], **context}
 
 
 def log(message: str, **facts: Any) -> None:
-    """Writes a line with the time to standard error."""
+    """Write a line with the time to standard error."""
     now = time.time()
     if _state["format"] == "json":
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
         line = json.dumps({"time": stamp, "message": message, **_state["context"], "pid": os.getpid(), **facts})
     else:
         line = f"{time.strftime('%H:%M:%S', time.localtime(now))} {message}"
-    with suppress(OSError):  # a full disk or a terminal that is gone stops no job
+    with suppress(OSError):  # a full disk or a closed terminal must not stop a job
         print(line, file=sys.stderr, flush=True)

@@ -1,6 +1,6 @@
-"""Anonymous shared memory (`memfd_create`): made, sealed, checked and mapped.
+"""Anonymous shared memory (`memfd_create(2)`): creation, sealing, checks and mapping.
 
-It has no name and lies on no disk; the kernel frees it with its last holder, however that one ends. Linux only.
+The memory has no name and no file; the kernel frees it with its last holder, however that process ends. Linux only.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from downpour.protos.errors import InvalidRequest, TooLarge
 
 
 def available() -> bool:
-    """Whether this system has what the shared-memory transport needs: it is tried."""
+    """Return whether this system supports the shared-memory transport, by trying it."""
     if sys.platform != "linux" or not hasattr(socket, "recv_fds"):
         return False
     try:
@@ -27,12 +27,12 @@ def available() -> bool:
 
 
 def create(name: str, size_bytes: int, may_grow: bool = False) -> int:
-    """A descriptor of new memory that can never shrink, so that no reader of it is killed by SIGBUS.
+    """Create memory that can never shrink, so that no reader of it is killed by SIGBUS; return its descriptor.
 
     Args:
-        name: For a person who looks into `/proc`.
-        size_bytes: Pages exist from the first time that they are touched.
-        may_grow: Leaves the end open.
+        name: The name that `/proc` shows.
+        size_bytes: The size; the kernel allocates a page when it is first used.
+        may_grow: Whether the memory may be made larger later.
     """
     fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
@@ -46,21 +46,21 @@ def create(name: str, size_bytes: int, may_grow: bool = False) -> int:
 
 
 def read_only(fd: int) -> int:
-    """Another descriptor of the same memory, through which nobody can write to it or map it to be written to."""
+    """Open another descriptor of the same memory that permits neither writing nor a writable mapping."""
     return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def map_readable(fd: int, size_bytes: int, limit_bytes: int) -> mmap.mmap:
-    """Maps memory that a peer has sent, to be read.
+    """Map memory that a peer has sent, for reading.
 
     Args:
-        fd: Remains the caller's to close.
-        size_bytes: As the peer announced.
-        limit_bytes: The most that may be announced.
+        fd: The descriptor; the caller closes it.
+        size_bytes: The size that the peer announced.
+        limit_bytes: The largest size that may be announced.
 
     Raises:
-        InvalidRequest: It is not sealed memory of at least that size.
-        TooLarge: It is beyond the limit.
+        InvalidRequest: The descriptor is not sealed memory of at least that size.
+        TooLarge: The announced size is above the limit.
     """
     try:
         seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)

@@ -1,4 +1,4 @@
-"""Vectors as a few levels with stochastic rounding: unbiased, deterministic for a given source of randomness."""
+"""Quantization to a few levels with stochastic rounding: unbiased, and deterministic for a given random source."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from downpour.protos.errors import InvalidRequest
 
 Buffer = bytes | bytearray | memoryview
 LEVELS = 127
-_BATCH = 1 << 16  # elements, about, that are converted at a time: they stay in the cache
+_BATCH = 1 << 16  # elements (about) that are converted at a time, so that they stay in the cache
 
 
 def stochastic_round(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """⌊x + u⌋ with u uniform in [0, 1), in place: E[⌊x + u⌋] = x."""
+    """Round x in place to ⌊x + u⌋ with u uniform in [0, 1): E[⌊x + u⌋] = x."""
     x += rng.random(x.shape, np.float32)
     np.floor(x, out=x)
     return x
@@ -34,12 +34,12 @@ def qsgd(v: np.ndarray, levels: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def int8_size_bytes(n: int, block: int) -> int:
-    """A float32 scale for each block, then a byte for each element."""
+    """Return the size of the encoding: a float32 scale for each block, then a byte for each element."""
     return 4 * -(-n // block) + n
 
 
 def int8_encode(vector: np.ndarray, block: int, rng: np.random.Generator) -> memoryview:
-    """Per block: scale = max |x| / 127, then ⌊x / scale + u⌋ as int8."""
+    """Encode each block as its scale = max |x| / 127 and ⌊x / scale + u⌋ as int8."""
     n = len(vector)
     out = np.empty(int8_size_bytes(n, block), np.uint8)
     scales, levels = _split(out.data, n, block)
@@ -58,7 +58,7 @@ def int8_encode(vector: np.ndarray, block: int, rng: np.random.Generator) -> mem
 
 
 def int8_decode(payload: Buffer, block: int, out: np.ndarray) -> None:
-    """Writes scale · level to `out`.
+    """Write scale · level to `out`.
 
     Raises:
         InvalidRequest: A scale is negative or not finite.
@@ -71,7 +71,7 @@ def int8_decode(payload: Buffer, block: int, out: np.ndarray) -> None:
 
 
 def int8_deduct(payload: Buffer, block: int, vector: np.ndarray) -> None:
-    """Subtracts scale · level from `vector`."""
+    """Subtract scale · level from `vector`."""
     scales, levels = _split(payload, len(vector), block)
     for start, stop, first, last in _batches(len(vector), block):
         vector[start:stop] -= levels[start:stop] * _spread(scales[first:last], block, stop - start)
@@ -87,7 +87,7 @@ def _spread(scales: np.ndarray, block: int, n: int) -> np.ndarray:
 
 
 def _batches(n: int, block: int) -> list[tuple[int, int, int, int]]:
-    """Ranges of elements and of their blocks."""
+    """Return ranges of elements and of their blocks."""
     step = max(1, _BATCH // block)
     blocks = -(-n // block)
     return [

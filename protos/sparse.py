@@ -1,4 +1,4 @@
-"""The largest elements of a vector alone: `uint32[k]` indices, ascending, then `float32[k]` values."""
+"""The k largest elements of a vector: `uint32[k]` ascending indices, then `float32[k]` values."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ Buffer = bytes | bytearray | memoryview
 
 
 def kept(n: int, fraction: float) -> int:
-    """How many of n elements are sent: the fraction, rounded up."""
+    """Return how many of n elements are sent: the fraction, rounded up."""
     return min(n, max(1, math.ceil(n * fraction)))
 
 
 def topk_encode(vector: np.ndarray, k: int) -> memoryview:
-    """The k elements of largest magnitude; of equals, the first: ‖C(x) − x‖² ≤ (1 − k/n) ‖x‖² (Stich et al. 2018)."""
+    """Encode the k elements of largest magnitude, the first of equals.
+
+    ‖C(x) − x‖² ≤ (1 − k/n) ‖x‖² (Stich et al. 2018).
+    """
     magnitude = np.abs(vector)
     magnitude.partition(len(vector) - k)
     threshold = magnitude[len(vector) - k]
@@ -31,7 +34,7 @@ def topk_encode(vector: np.ndarray, k: int) -> memoryview:
 
 
 def topk_decode(payload: Buffer, out: np.ndarray) -> None:
-    """Writes the elements that were sent to `out`, and zeros between them.
+    """Write the elements that were sent to `out`, and zeros elsewhere.
 
     Raises:
         InvalidRequest: The indices do not ascend, or one is out of range.
@@ -47,7 +50,7 @@ def topk_decode(payload: Buffer, out: np.ndarray) -> None:
 
 
 def topk_deduct(payload: Buffer, vector: np.ndarray) -> None:
-    """Subtracts the elements that were sent: exactly zero is left of each."""
+    """Subtract the elements that were sent, which leaves exactly zero of each."""
     indices, values = _split(payload)
     vector[indices] -= values
 

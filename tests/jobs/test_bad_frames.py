@@ -44,7 +44,7 @@ def test_a_header_that_cannot_be_right(
         ((b"",), InvalidRequest, "header's length in 4 bytes; received 0"),
         ((b"\x01",), InvalidRequest, "received 1"),
         ((b"\xff\xff\xff\xff" + bytes(60),), InvalidRequest, "at most 65,536 bytes; received .* 4,294,967,295"),
-        ((b"\x08\0\0\0" + b"\xff" * 60,), InvalidRequest, "must be a Request; received 8 bytes that are not"),
+        ((b"\x08\0\0\0" + b"\xff" * 60,), InvalidRequest, "must be of the type Request; received 8 bytes that are not"),
     ],
 )
 def test_garbage_instead_of_a_frame(

@@ -94,7 +94,7 @@ def test_too_much_is_refused_before_any_of_it_is_stored(announced: int) -> None:
         ([first_message(3, b"abcd")], "announces, 3 bytes; received 4"),
         ([first_message(8), b"123", b"456789"], "announces, 8 bytes; received 9"),
         ([first_message(8), b"123", b""], "empty message"),
-        ([b"\x04\0\0\0\xff\xff\xff\xff" + bytes(8)], "must be a Request; received 4 bytes that are not"),
+        ([b"\x04\0\0\0\xff\xff\xff\xff" + bytes(8)], "must be of the type Request; received 4 bytes that are not"),
     ],
 )
 def test_what_is_no_frame_is_refused(messages: list[bytes], says: str) -> None:
