@@ -15,9 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.paths import ROOT
-
-PACKAGES = ("protos", "ps", "worker", "deploy", "bench")
-MOST_MODULES = 15  # in a folder
+from tests.support.sources import MODULES, PACKAGES, module_of, sources
 
 # Folders (and modules beside them) that a folder may import, apart from itself. `x.*` stands for x and all inside it.
 # The order is that of the planes: from what knows nothing of the others to what puts everything together.
@@ -75,19 +73,6 @@ IMPURE_CALLS = {
     "np.loadtxt", "np.savetxt", "os.open", "os.system", "os.popen",
 }  # fmt: skip
 EVALUATING = {"eval", "exec", "compile", "__import__"}
-
-
-def sources(folder: str) -> list[Path]:
-    return sorted(path for path in (ROOT / folder).rglob("*.py") if "_pb2" not in path.name)
-
-
-def module_of(path: Path) -> str:
-    """The dotted name of a file without `downpour.`, as `ps.core.shard`."""
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-MODULES = {module_of(path): path for package in PACKAGES for path in sources(package)}
 
 
 def for_types(node: ast.AST) -> bool:
@@ -298,24 +283,3 @@ def test_no_test_module_is_imported_by_another() -> None:
         if name.startswith("tests.") and any(part.startswith("test_") for part in name.split("."))
     ]  # fmt: skip
     assert wrong == []
-
-
-def test_no_folder_is_crowded() -> None:
-    count: dict[Path, int] = {}
-    for path in MODULES.values():
-        if path.name not in ("__init__.py", "__main__.py"):
-            count[path.parent] = count.get(path.parent, 0) + 1
-    crowded = {str(folder.relative_to(ROOT)): n for folder, n in count.items() if n > MOST_MODULES}
-    assert crowded == {}
-
-
-def test_every_folder_says_what_is_in_it_and_what_it_may_import() -> None:
-    for module, path in MODULES.items():
-        if path.name == "__init__.py" and "." in module:
-            text = ast.get_docstring(ast.parse(path.read_text())) or ""
-            assert "import" in text and len(text.split()) > 10, f"{path}: {text!r}"
-
-
-def test_no_module_is_a_drawer_for_everything() -> None:
-    names = {path.stem for folder in (*PACKAGES, "tests") for path in sources(folder)}
-    assert names & {"utils", "util", "common", "helpers", "helper", "manager", "misc"} == set()

@@ -1,4 +1,4 @@
-"""Workers die, stop, join late and lose the network; the others go on, and every sample is used exactly once."""
+"""Workers are killed, suspended, added late and disconnected; the others train on, and each sample is used once."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ENDLESS = 100_000  # epochs of a job that the test ends: however fast the machin
 
 
 def worker_of(launcher: Process, number: int) -> psutil.Process:
-    """The process of a worker, once it is there."""
+    """Wait for the process of a worker and return it."""
 
     def find() -> psutil.Process | None:
         children = psutil.Process(launcher.child.pid).children()
@@ -52,13 +52,13 @@ def trace_so_far(run: Path) -> np.ndarray:
 
 
 def pushed(run: Path, worker: int, incarnation: int = 1) -> int:
-    """Applied pushes of one life of a worker so far."""
+    """Return the number of pushes of one incarnation of a worker that were applied so far."""
     trace = applied(trace_so_far(run))
     return int(((trace["worker"] == worker) & (trace["incarnation"] == incarnation)).sum())
 
 
 def uses(trace: np.ndarray, epochs: int, samples: int) -> np.ndarray:
-    """How often each sample of each epoch was applied, `int[epochs, samples]`."""
+    """Return how often each sample of each epoch was applied, `int[epochs, samples]`."""
     used = np.zeros((epochs, samples), int)
     for record in applied(trace):
         used[record["epoch"], record["start"] : record["stop"]] += 1
@@ -67,7 +67,7 @@ def uses(trace: np.ndarray, epochs: int, samples: int) -> np.ndarray:
 
 @contextmanager
 def training(tmp_path: Path, *flags: str) -> Iterator[tuple[Process, Path]]:
-    """`downpour train`, and its run directory; the job is over at the end of the block, and well."""
+    """Run `downpour train` and give its process and run directory; at the end of the block it must succeed."""
     common = ["--workers=2", "--xla=off", "--batch-size=16", "--drain-timeout-s=60", f"--runs-dir={tmp_path / 'runs'}"]
     launcher = Process(tmp_path / "launcher.log", "-m", "downpour.deploy.cli", "train", "--verbose", *common, *flags)
     run = tmp_path / "runs" / "latest"
@@ -82,14 +82,14 @@ def training(tmp_path: Path, *flags: str) -> Iterator[tuple[Process, Path]]:
 
 
 def used_in_epoch(run: Path, epoch: int) -> int:
-    """Samples of an epoch that were applied so far."""
+    """Return the number of samples of an epoch that were applied so far."""
     trace = applied(trace_so_far(run))
     trace = trace[trace["epoch"] == epoch]
     return int((trace["stop"] - trace["start"]).sum())
 
 
 @pytest.mark.parametrize("mode", ["async", "bsp", "ssp:2"])
-def test_a_worker_that_is_stopped_beyond_its_session_wakes_is_told_and_joins_again(tmp_path: Path, mode: str) -> None:
+def test_a_worker_that_is_suspended_beyond_its_session_joins_again(tmp_path: Path, mode: str) -> None:
     """The job trains on until the worker is back and the epoch in which it was stopped is over; then it is drained."""
     write_quadrants(tmp_path / "quadrants.npz")
     flags = [f"--dataset={tmp_path / 'quadrants.npz'}", f"--epochs={ENDLESS}", f"--mode={mode}", "--session-s=2"]
@@ -120,7 +120,7 @@ def test_a_worker_that_is_stopped_beyond_its_session_wakes_is_told_and_joins_aga
 
 
 @pytest.mark.parametrize("mode", ["bsp", "ssp:2"])
-def test_a_barrier_does_not_wait_for_the_dead(tmp_path: Path, mode: str) -> None:
+def test_a_barrier_does_not_wait_for_a_killed_worker(tmp_path: Path, mode: str) -> None:
     with training(tmp_path, "--epochs=1", f"--mode={mode}", "--worker-restarts=0") as (launcher, run):
         wait_until(lambda: pushed(run, 1) > 20, "both workers push", 120.0)
         os.kill(worker_of(launcher, 1).pid, signal.SIGKILL)
@@ -149,7 +149,7 @@ def test_a_worker_that_joins_in_the_middle_takes_its_share(tmp_path: Path) -> No
 
 
 def test_workers_wait_for_a_server_that_a_person_starts_again(tmp_path: Path) -> None:
-    """It is away for longer than any call waits; nobody but the worker's own patience brings it back."""
+    """The server is away longer than the timeout of any call: the worker gives up its session and registers again."""
     settings = {"workers": 1, "epochs": 1, "batch_size": 16, "checkpoint_every": "0.2s"}
     with running(tmp_path, 1, **settings) as cluster:
         flags = [f"--server={cluster.address}", "--xla=off", "--call-timeout-s=1"]
@@ -167,7 +167,7 @@ def test_workers_wait_for_a_server_that_a_person_starts_again(tmp_path: Path) ->
 
 
 class TwoNetworks:
-    """Two network namespaces and a cable between them; `server` is 10.77.0.1 and `worker` 10.77.0.2."""
+    """Two network namespaces and a virtual cable between them; `server` is 10.77.0.1 and `worker` 10.77.0.2."""
 
     def __init__(self) -> None:
         self.server, self.worker = (f"downpour-{side}-{os.getpid()}" for side in "ab")
@@ -187,7 +187,7 @@ class TwoNetworks:
             subprocess.run(["ip", "netns", "delete", name], check=False)
 
     def cable(self, state: str) -> None:
-        """Pulls it out (`down`) or puts it in (`up`)."""
+        """Set the link `down` or `up`."""
         _ip("-n", self.worker, "link", "set", "cable", state)
 
 

@@ -1,4 +1,4 @@
-"""Five hundred workers at one barrier of a real server: each costs it a future, not a thread."""
+"""Five hundred workers wait at one barrier of a server process, which needs no thread for any of them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TIMEOUT_S = 120.0
 
 
 class Session:
-    """One worker: a session and its stream, on a channel that it shares with others."""
+    """One worker: a session and its stream, on a channel that several workers share."""
 
     def __init__(self, stub: rpc.CoordinatorStub, channel: grpc.aio.Channel, session: pb.RegisterReply) -> None:
         self.stub, self.session, self.seq, self.version = stub, session, 0, 0

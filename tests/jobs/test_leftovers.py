@@ -1,4 +1,4 @@
-"""Whatever ends a job, nothing of it is left: no process, port, socket, shared memory or temporary file."""
+"""However a job ends, nothing of it is left: no process, port, socket, shared memory or temporary file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ENDING_S = 10.0  # as is promised
 
 
 def processes_with(variable: str, value: str) -> list[psutil.Process]:
-    """Those that have a variable in their environment: the job's, however they were started."""
+    """Return the processes that have a variable in their environment: those of the job, however they were started."""
     found = []
     for process in psutil.process_iter(["environ"]):
         if (process.info["environ"] or {}).get(variable) == value and process.pid != os.getpid():
@@ -27,7 +27,7 @@ def processes_with(variable: str, value: str) -> list[psutil.Process]:
 
 
 def running(process: psutil.Process) -> bool:
-    """Whether it has not ended; the system's first process may take its time to notice that."""
+    """Return whether a process has not ended; one that nobody has waited for yet counts as ended."""
     try:
         return process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
@@ -35,13 +35,13 @@ def running(process: psutil.Process) -> bool:
 
 
 def doorbells(process: psutil.Process) -> set[str]:
-    """Names of the abstract sockets of a server."""
+    """Return the names of the abstract sockets of a server."""
     names = {str(each.laddr) for each in process.net_connections("unix")}
     return {name for name in names if name.startswith("@downpour-")}
 
 
 def shared_files(process: psutil.Process) -> set[str]:
-    """Shared memory with a name, which would outlive it."""
+    """Return the paths of named shared memory, which would remain when the process ends."""
     return {each.path for each in process.memory_maps() if each.path.startswith("/dev/shm/")}
 
 
@@ -56,7 +56,7 @@ ENDS = {
 
 
 def victims(how: str, launcher: psutil.Process) -> list[psutil.Process]:
-    """Whom to kill at once: named processes, all workers, or nobody."""
+    """Return the processes to kill: those that are named, all workers, or none."""
     wanted = how.replace("workers", "worker-0 worker-1").split()
     found = [launcher] if "launcher" in wanted else []
     for child in launcher.children():

@@ -1,4 +1,4 @@
-"""A cluster without training: real processes and real gRPC, but workers that only count.
+"""A cluster that does not train: its processes and its gRPC are real, and its workers only request leases.
 
     python -m tests.support.fake_cluster launch RUN_DIR [--workers N] [--leases N] [--worker-exit CODE] ...
 
@@ -35,7 +35,7 @@ TIMEOUT_S = 30.0
 
 
 class FakeCoordinator(CoordinatorServicer):
-    """Hands out a number of leases; 0 goes on until it is told to stop."""
+    """A coordinator that grants a number of leases; with 0 it grants them until it is stopped."""
 
     def __init__(self, leases: int, ignores_stop: bool = False) -> None:
         self.leases, self.ignores_stop = leases, ignores_stop
@@ -115,7 +115,7 @@ class FakeCoordinator(CoordinatorServicer):
 
 
 def server(options: argparse.Namespace) -> int:
-    """Announces itself, serves until all workers have left, writes the summary."""
+    """Announce the address, serve until all workers have left, and write the summary."""
     coordinator = FakeCoordinator(options.leases, options.ignores_stop)
     grpc_server = grpc.server(ThreadPoolExecutor(16))
     add_CoordinatorServicer_to_server(coordinator, grpc_server)
@@ -143,7 +143,7 @@ def server(options: argparse.Namespace) -> int:
 
 
 def worker(options: argparse.Namespace) -> int:
-    """Takes leases until the end; may die on the way."""
+    """Request leases until the job ends; with some options, fail before."""
     with open_channel(options.server) as channel:
         coordinator = CoordinatorStub(channel)
         me = coordinator.Register(pb.RegisterRequest(worker=options.worker), timeout=TIMEOUT_S)
@@ -161,7 +161,7 @@ def worker(options: argparse.Namespace) -> int:
 
 
 def launch(options: argparse.Namespace) -> int:
-    """The real launcher over the processes of this file, which do not import it."""
+    """Run the real launcher over the server and the workers of this file, which do not import it."""
     from downpour.deploy.launch.launcher import Launcher
     from downpour.deploy.view.terminal import open_screen
 
@@ -186,7 +186,7 @@ def _spec(role: Any, number: int, args: tuple[str, ...], needs: tuple[str, ...],
 
 
 def main() -> int:
-    """Runs the role that the first argument names."""
+    """Run the role that the first argument names."""
     roles = {"launch": launch, "server": server, "worker": worker}
     parser = argparse.ArgumentParser()
     parser.add_argument("role", choices=roles)

@@ -1,4 +1,4 @@
-"""A job that the launcher runs, seen from outside: its processes, and what it is doing."""
+"""The processes and the progress of a job that `downpour train` runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from downpour.worker.exchange.coordinator_client import CoordinatorClient
 
 
 def alive(mark: str) -> list[int]:
-    """Processes that carry a mark in their environment."""
+    """Return the ids of the processes whose environment contains a mark."""
     found = []
     for folder in Path("/proc").iterdir():
         try:
@@ -23,7 +23,7 @@ def alive(mark: str) -> list[int]:
 
 
 def status(run: Path) -> pb.Progress | None:
-    """What the job in a run directory is doing; None before it can be asked."""
+    """Return the progress of the job in a run directory, or None while its server does not answer yet."""
     try:
         line = next(line for line in (run / "logs" / "ps-0.log").read_text().splitlines() if line.startswith("{"))
         control = CoordinatorClient(json.loads(line)["address"], 5.0)

@@ -1,4 +1,4 @@
-"""Any message of the protocol: fields left out, at their limits, or with numbers and names that mean something."""
+"""Hypothesis strategies for messages of the protocol: fields are absent, at their limits, or have meaningful values."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _RANGES = {
 MOST = 4  # elements of a repeated field
 
 
-def messages(kind: Any, telling: Sequence[Any] = (), depth: int = 4) -> st.SearchStrategy[Message]:
-    """Messages of a kind.
+def messages(kind: Any, meaningful: Sequence[Any] = (), depth: int = 4) -> st.SearchStrategy[Message]:
+    """Return a strategy for the messages of one type.
 
     Args:
-        kind: Its descriptor.
-        telling: Values that mean something to the receiver, of any type.
-        depth: Of messages in messages.
+        kind: Descriptor of the type.
+        meaningful: Values of any type that the receiver knows, such as the number of a session.
+        depth: How deeply messages are nested.
     """
-    fields = {field.name: st.none() | _values(field, telling, depth) for field in kind.fields}
+    fields = {field.name: st.none() | _values(field, meaningful, depth) for field in kind.fields}
     return st.fixed_dictionaries(fields).map(lambda given: _message(kind, given))
 
 
@@ -49,29 +49,31 @@ def _message(kind: Any, given: dict[str, Any]) -> Message:
     return made
 
 
-def _values(field: FieldDescriptor, telling: Sequence[Any], depth: int) -> st.SearchStrategy[Any]:
-    one = _one(field, telling, depth)
+def _values(field: FieldDescriptor, meaningful: Sequence[Any], depth: int) -> st.SearchStrategy[Any]:
+    one = _one(field, meaningful, depth)
     return st.lists(one, max_size=MOST) if field.is_repeated else one
 
 
-def _one(field: FieldDescriptor, telling: Sequence[Any], depth: int) -> st.SearchStrategy[Any]:
+def _one(field: FieldDescriptor, meaningful: Sequence[Any], depth: int) -> st.SearchStrategy[Any]:
     if field.message_type is not None:
-        return messages(field.message_type, telling, depth - 1) if depth else st.nothing()
+        return messages(field.message_type, meaningful, depth - 1) if depth else st.nothing()
     if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
         return st.booleans()
     if field.cpp_type in (FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT):
         return st.floats()
     if field.type == FieldDescriptor.TYPE_BYTES:
-        return st.binary(max_size=300) | _of(telling, bytes)
+        return st.binary(max_size=300) | _of(meaningful, bytes)
     if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
         return (
-            st.text(max_size=40) | st.sampled_from(["../../etc/passwd", "os:system", "x" * 70_000]) | _of(telling, str)
+            st.text(max_size=40)
+            | st.sampled_from(["../../etc/passwd", "os:system", "x" * 70_000])
+            | _of(meaningful, str)
         )
     low, high = _RANGES[field.cpp_type]
-    near = [each for each in telling if isinstance(each, int) and low <= each <= high]
+    near = [each for each in meaningful if isinstance(each, int) and low <= each <= high]
     return st.integers(low, min(high, 8)) | st.integers(low, high) | (st.sampled_from(near) if near else st.nothing())
 
 
-def _of(telling: Sequence[Any], kind: type) -> st.SearchStrategy[Any]:
-    found = [each for each in telling if isinstance(each, kind)]
+def _of(meaningful: Sequence[Any], kind: type) -> st.SearchStrategy[Any]:
+    found = [each for each in meaningful if isinstance(each, kind)]
     return st.sampled_from(found) if found else st.nothing()

@@ -1,4 +1,4 @@
-"""A network that breaks: forwards TCP connections, and cuts each after so many bytes from the server."""
+"""A TCP proxy that closes each connection after a number of bytes from the server."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from collections.abc import Callable
 class BreakingProxy:
     """Listens at `address` and forwards to another address.
 
-    Connection k is cut once more than `patience(k)` bytes have come back from the server: what the worker sent
-    has arrived, the reply is lost on its way.
+    Connection k is closed once more than `reply_bytes(k)` bytes have come back from the server: the request has
+    arrived, and its reply is lost.
 
     Attributes:
-        cuts: Connections cut so far.
+        cuts: Number of connections that were closed in this way.
     """
 
-    def __init__(self, target: str, patience: Callable[[int], int]) -> None:
+    def __init__(self, target: str, reply_bytes: Callable[[int], int]) -> None:
         host, _, port = target.rpartition(":")
-        self._target, self._patience = (host, int(port)), patience
+        self._target, self._reply_bytes = (host, int(port)), reply_bytes
         self._numbers = itertools.count()
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
@@ -48,7 +48,7 @@ class BreakingProxy:
                 continue
             with self._lock:
                 self._open |= {near, far}
-            left = self._patience(next(self._numbers))
+            left = self._reply_bytes(next(self._numbers))
             threading.Thread(target=self._forward, args=(near, far, None), daemon=True).start()
             threading.Thread(target=self._forward, args=(far, near, left), daemon=True).start()
 

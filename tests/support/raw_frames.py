@@ -1,4 +1,4 @@
-"""Raw messages on a worker's stream, right or wrong."""
+"""Raw messages on the stream of a worker, valid or not."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ONES = np.ones(N, np.float32)
 
 
 def header(member: Member, **fields: Any) -> pb.Request:
-    """The header of a push that is right but for the fields."""
+    """Return the header of a valid push, with some of its fields replaced."""
     base = {
         "kind": pb.PUSH_PULL, "worker": member.worker, "incarnation": member.incarnation, "seq": 1,
         "generation": member.session.shards[0].generation, "codec": "float32", "samples": 1, "norm": 1.0,
@@ -31,7 +31,7 @@ def header(member: Member, **fields: Any) -> pb.Request:
 
 
 def answers(member: Member, *messages: bytes, session: str | None = None, count: int = 1) -> list[pb.Reply]:
-    """Sends raw messages to the shard; returns its replies, or raises as it refuses."""
+    """Send raw messages to the shard and return its replies; a refusal is raised as its own class of error."""
     address = member.session.shards[0].address
     key = str(member.session.session) if session is None else session
     decoder = Decoder(pb.Reply, lambda header: 1 << 20)
@@ -52,6 +52,7 @@ def answers(member: Member, *messages: bytes, session: str | None = None, count:
 
 
 def refused(error: type[DownpourError], says: str, member: Member, *messages: bytes, **options: Any) -> None:
+    """Check that the shard refuses raw messages with an error whose text matches `says`."""
     with pytest.raises(error) as caught:
         answers(member, *messages, **options)
     assert re.search(says, str(caught.value)), str(caught.value)
@@ -62,7 +63,7 @@ def frame(request: pb.Request, payload: bytes = ONES.tobytes()) -> tuple[bytes, 
 
 
 def announcing(request: pb.Request, payload_bytes: int) -> bytes:
-    """A first message whose header promises so much payload and brings none."""
+    """Return the first message of a frame whose header announces a payload that the message does not contain."""
     request.payload_bytes = payload_bytes
     packed = request.SerializeToString()
     return len(packed).to_bytes(4, "little") + packed + bytes(-(4 + len(packed)) % 16)

@@ -1,4 +1,4 @@
-"""Servers that are killed and started again, by hand as an operator would."""
+"""Servers that are killed and started again, as an operator would do by hand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CHECKPOINT_S = 200.0
 
 
 def checkpointed(run: Path, version: int) -> bool:
-    """Whether a checkpoint of at least that version of shard 0 is on the disk."""
+    """Return whether there is a checkpoint of at least a version of shard 0."""
     for number in numbers(run / "checkpoints"):
         try:
             if load(path_of(run / "checkpoints", number)).facts.shards[0].version >= version:
@@ -24,13 +24,16 @@ def checkpointed(run: Path, version: int) -> bool:
 
 
 def await_checkpoint(cluster: Cluster, version: int) -> None:
-    """Checkpoints are twenty times as far apart as one takes, which on a slow disk is long."""
+    """Wait for a checkpoint of at least a version of shard 0.
+
+    Checkpoints are twenty times as far apart as one takes to write, which is long on a slow disk.
+    """
     what = f"a checkpoint of version {version} is written"
     wait_until(lambda: checkpointed(cluster.run, version), what, CHECKPOINT_S)
 
 
 def start_again(cluster: Cluster, shard: int, address: str, *flags: str, **settings: Any) -> Process:
-    """Starts a server that was killed, at its old address."""
+    """Start a server that was killed again, at its old address."""
     given = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
     own = [f"--run-dir={cluster.run}", "--resume"] if shard == 0 else [f"--coordinator={cluster.address}"]
     name = f"ps-{shard}-again-{len(cluster.processes)}"
