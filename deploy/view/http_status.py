@@ -62,17 +62,18 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:  # noqa: N802 (the name is the base class's)
         """Return the latest status."""
+        body = self.server.body  # read once: another thread may publish a status of another length at any time
         if self.path != "/":
             self.send_error(404)
-        elif self.server.body is None:
+        elif body is None:
             self.send_error(503, "the job's server has not answered yet")
         else:
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(self.server.body)))
+            self.send_header("Content-Length", str(len(body)))
             self.send_header("Cache-Control", "no-store")
             self.end_headers()
-            self.wfile.write(self.server.body)
+            self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
         """Do nothing: requests are not logged."""

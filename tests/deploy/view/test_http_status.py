@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -117,3 +118,27 @@ def test_the_probe_tells_who_serves_from_who_does_not(job: Job, capsys: pytest.C
     job.server.stop(None).wait()
     assert health(HealthSettings(address=job.address, timeout_s=2.0)) == 1
     assert job.address in capsys.readouterr().err
+
+
+class ShrinkingEndpoint(Endpoint):
+    """Another thread publishes a shorter status between any two reads."""
+
+    reads = 0
+
+    @property
+    def body(self) -> bytes:
+        self.reads += 1
+        return b" " * (100 - self.reads)
+
+
+def test_a_status_published_during_a_response_does_not_change_its_length() -> None:
+    endpoint = ShrinkingEndpoint("127.0.0.1:0")
+    thread = threading.Thread(target=endpoint.serve_forever, daemon=True)
+    thread.start()
+    try:
+        with urllib.request.urlopen(endpoint.url, timeout=LIMIT_S) as reply:
+            assert len(reply.read()) == int(reply.headers["Content-Length"])
+    finally:
+        endpoint.shutdown()
+        endpoint.server_close()
+        thread.join()
