@@ -1,4 +1,4 @@
-"""`python -m ps`: one parameter-server process."""
+"""Entry point of `python -m downpour.ps`: one parameter-server process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from downpour.ps.server import run_server
 
 
 def main(argv: list[str]) -> int:
-    """Runs a server from command-line flags; returns its exit code."""
+    """Run a server with command-line flags, and return its exit code."""
     return run_server(parse(ServerSettings, argv, "downpour ps"))
 
 

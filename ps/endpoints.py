@@ -1,4 +1,4 @@
-"""What every server process needs at its ends: an address to listen at, an announcement, signals, metrics."""
+"""What every server process needs: a gRPC server, the shared-memory transport, signals, and metrics for operators."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ from downpour.protos.credentials import TokenCheck, adopt, check_secured, server
 from downpour.protos.errors import Unsupported
 from downpour.ps.config import ServerSettings
 from downpour.ps.data_plane.interceptor import CallInterceptor
-from downpour.ps.data_plane.shard_runtime import ShardRuntime
+from downpour.ps.data_plane.request_handler import RequestHandler
 from downpour.ps.data_plane.shared_memory import SharedMemoryListener
 from downpour.ps.monitoring.prometheus import PrometheusExporter, ShardMetrics
 
 
-def quieten_broken_calls() -> None:
-    """Has gRPC not print a traceback for each call whose caller hung up while it was answered."""
+def silence_broken_calls() -> None:
+    """Make gRPC print no traceback for a call whose caller hung up before its reply."""
     for name in ("grpc._cython.cygrpc", "asyncio"):
-        logging.getLogger(name).addFilter(_tells_of_a_fault)
+        logging.getLogger(name).addFilter(_is_unexpected)
 
 
-def _tells_of_a_fault(record: logging.LogRecord) -> bool:
+def _is_unexpected(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
     return type(error).__name__ != "ExecuteBatchError"
 
 
 class PortInUse(Exception):
-    """The address to listen on is taken or not ours."""
+    """The address to listen on is in use, or not an address of this machine."""
 
 
 async def listen(settings: ServerSettings, add: Callable[[grpc.aio.Server], None]) -> tuple[grpc.aio.Server, str]:
-    """Starts a server with health checks; returns it and the address under which others reach it.
+    """Start a server with health checks, and return it and the address under which others reach it.
 
     Raises:
         PortInUse: The address cannot be bound.
-        NotSecured: Strangers could reach and use it.
+        NotSecured: Anybody on the network could use the server.
     """
-    quieten_broken_calls()
+    silence_broken_calls()
     _check_free(settings.bind)
     identity = adopt(settings)
     check_secured(settings.bind, identity, settings.insecure)
@@ -70,12 +70,12 @@ async def listen(settings: ServerSettings, add: Callable[[grpc.aio.Server], None
 
 
 def _check_free(bind: str) -> None:
-    """Raises PortInUse if somebody listens there: gRPC would find out too, and write lines of its own about it."""
+    """Raise PortInUse if the address is in use; gRPC would notice as well, but writes messages of its own."""
     host, _, port = bind.rpartition(":")
     try:
         places = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError:
-        return  # a name that gRPC may know more about
+        return  # a name that only gRPC may be able to resolve
     for family, kind, protocol, _, place in places:
         with suppress(OSError), socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -94,18 +94,18 @@ def _port_in_use(bind: str) -> PortInUse:
 
 
 def open_doorbell(
-    settings: ServerSettings, host: ShardRuntime, broken: Callable[[int], None] = lambda worker: None
+    settings: ServerSettings, handler: RequestHandler, connection_lost: Callable[[int], None] = lambda worker: None
 ) -> SharedMemoryListener | None:
-    """The shared-memory transport, where it is wanted and this system has it.
+    """Open the shared-memory transport if the settings allow it and this system has it; return None otherwise.
 
     Raises:
-        Unsupported: Nothing else is wanted, and this system does not have it; or its folder cannot be used.
+        Unsupported: The settings allow nothing else, and this system does not have it; or its folder cannot be used.
     """
     if settings.transport == "grpc":
         return None
     try:
         if memfd.available():
-            return SharedMemoryListener(host, broken, settings.doorbell_dir)
+            return SharedMemoryListener(handler, connection_lost, settings.doorbell_dir)
         reason = "no memfd_create"
     except OSError as error:
         if settings.doorbell_dir is not None:
@@ -121,19 +121,19 @@ def open_doorbell(
 
 
 def announce(**facts: object) -> None:
-    """Prints one JSON line for whoever started the process."""
+    """Print one JSON line for whoever started the process: it listens, and with these facts."""
     print(json.dumps({"event": "listening", **facts, "pid": os.getpid()}), flush=True)
 
 
 def on_signals(act: Callable[[str], None]) -> None:
-    """Calls `act` with the signal's name on SIGTERM and SIGINT."""
+    """Call `act` with the signal's name on SIGTERM and SIGINT."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, act, signal.Signals(number).name)
 
 
 def open_exporter(settings: ServerSettings, metrics: ShardMetrics) -> PrometheusExporter | None:
-    """The endpoint for Prometheus, where it is wanted.
+    """Open the endpoint for Prometheus if the settings ask for one; return None otherwise.
 
     Raises:
         PortInUse: Its address cannot be bound.

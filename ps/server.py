@@ -12,41 +12,37 @@ import grpc
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos import parameter_server_pb2_grpc as rpc
 from downpour.protos.credentials import NotSecured
-from downpour.protos.errors import DownpourError, InvalidRequest, Unsupported
+from downpour.protos.errors import DownpourError, Unsupported
 from downpour.protos.logs import identify, log
 from downpour.ps.config import ServerSettings
 from downpour.ps.control_plane.checkpointer import Checkpointer
-from downpour.ps.control_plane.progress import ProgressReport
+from downpour.ps.control_plane.effects import Effects, JobChange, LeaseLedger
+from downpour.ps.control_plane.messages import ProgressReport
 from downpour.ps.control_plane.recovery import Recovery
 from downpour.ps.control_plane.replay_recorder import ReplayRecorder
 from downpour.ps.control_plane.servicer import CoordinatorServicer
 from downpour.ps.control_plane.shard_link import ShardLinks
-from downpour.ps.coordinator.coordinator import Coordinator
-from downpour.ps.coordinator.fit_coordinator import ScriptCoordinator
+from downpour.ps.coordinator.coordinator import new_coordinator
 from downpour.ps.coordinator.phase import OVER, Phase
-from downpour.ps.core.push import Push
 from downpour.ps.data_plane.grpc_stream import ExchangeServicer
+from downpour.ps.data_plane.request_handler import RequestHandler
 from downpour.ps.data_plane.shard_runtime import ShardRuntime
 from downpour.ps.endpoints import PortInUse, announce, listen, on_signals, open_doorbell, open_exporter
-from downpour.ps.monitoring.divergence import LossWatch
-from downpour.ps.monitoring.job_log import JobLog
-from downpour.ps.monitoring.prometheus import ShardMetrics
-from downpour.ps.monitoring.summary import configuration, summary
-from downpour.ps.monitoring.tensorboard import TensorBoardWriter
+from downpour.ps.monitoring.prometheus import Durations, ShardMetrics
+from downpour.ps.monitoring.run_reports import RunReports
 from downpour.ps.shard_server import ShardProcess
 from downpour.ps.storage.checkpoint_file import numbers
 from downpour.ps.storage.run_directory import RunDirectory, run_directory
-from downpour.ps.trace.format import DTYPE
 
 TICK_S = 0.1
-SAME_SIGNAL_S = 1.0  # a dying launcher's threads each have the signal sent
+SAME_SIGNAL_S = 1.0  # within which a second signal is the same one: each thread of a dying launcher has it sent
 FLUSH_EVERY_S = 0.5
 LEAVE_TIMEOUT_S = 3.0
-HURRIED_LEAVE_S = 1.0  # where somebody waits for the end
+HURRIED_LEAVE_S = 1.0  # if somebody waits for the end
 STOP_TIMEOUT_S = 1.5
 LAST_CHECKPOINT_S = 3.0
 LOCK_TIMEOUT_S = 15.0  # longer than a server may take to end
-FAILED = 3  # exit code of a server whose job has failed: to start it again would not mend that
+FAILED = 3  # exit code of a server whose job has failed: a restart would not help
 
 
 class RunExists(Exception):
@@ -54,10 +50,14 @@ class RunExists(Exception):
 
 
 class CoordinatorProcess:
-    """Shard 0 and the coordinator of the job, in one process on one loop."""
+    """Shard 0 and the coordinator of the job, in one process on one event loop."""
 
     def __init__(self, settings: ServerSettings) -> None:
-        """Makes the run directory and everything that lives in this process."""
+        """Create the run directory and everything that lives in this process.
+
+        Raises:
+            RunExists: The run directory holds the checkpoints of an earlier run, and --resume is not given.
+        """
         if settings.script:  # its data and its model are its own
             settings = settings.model_copy(update={"record": "off"})
         self._settings = settings
@@ -66,35 +66,34 @@ class CoordinatorProcess:
         if not settings.resume and numbers(self.run.checkpoints):
             raise RunExists(
                 f"--run-dir must not hold the checkpoints of an earlier run; {path} does. "
-                "Say --resume to go on with it, or choose another."
+                "Use --resume to continue that run, or choose another folder."
             )
-        self.host = ShardRuntime(0, self._local_event, self._admit, self._accepted)
-        self.lines = ShardLinks(settings, self.host.command, self._joined, self._event, self._lost)
-        kind = ScriptCoordinator if settings.script else Coordinator
-        self.coordinator = kind(settings, path.name, lambda: secrets.randbits(63) + 1, self.lines.send)
-        self.keeper = Checkpointer(self.coordinator, self.host, self.run, self.lines.send, self._flush_trace)
-        self.recording = ReplayRecorder(self.coordinator, self.run)
-        self.host.began = self.recording.took
-        self.board = TensorBoardWriter(path, self.coordinator, self.host.metrics) if settings.tensorboard else None
-        self.losses = LossWatch(self.host.metrics)
-        self.narration = JobLog(self.coordinator, self.host.metrics, str(path))
-        self.report = ProgressReport(self.coordinator, self.host.records, path.name)
-        self.servicer = CoordinatorServicer(
-            self.coordinator, self.report, self.lines, path / "model.keras", self._stop_at_once
+        self.coordinator = new_coordinator(settings, path.name, lambda: secrets.randbits(63) + 1)
+        self.coordinator.job.send(settings=settings.model_dump_json())
+        self._push_times, self._change = Durations(), JobChange()
+        self.runtime = ShardRuntime(0, LeaseLedger(self.coordinator), self._push_times.add)
+        self.links = ShardLinks(self._joined, self._shard_event, self._lost)
+        self.checkpointer = Checkpointer(self.coordinator, self.runtime, self.run, self._flush_trace)
+        recorder = ReplayRecorder(self.coordinator, self.run)
+        self.effects = Effects(self.coordinator, self.runtime, self.links, self.checkpointer, recorder, self._change)
+        self.handler = RequestHandler(self.runtime, self.effects.deliver)
+        self.recovery = Recovery(
+            self.coordinator, self.runtime.metrics, self.effects, self.checkpointer, self.run, self._change
         )
-        self.recovery = Recovery(self.coordinator, self.host, self.lines, self.keeper, self.run, self.servicer.changed)
+        self._progress = ProgressReport(self.coordinator, self.runtime.records, path.name)
+        self.servicer = CoordinatorServicer(
+            self.coordinator, self.effects, self.links, self._change, self._progress, path / "model.keras"
+        )
+        self.reports = RunReports(self.coordinator, self.runtime.metrics, self.run)
         self._drained_s: float | None = None
-        self._at_once = False
-        self._configured: int | None = None  # facts of workers in config.json
-        self._untraced = False  # some records are not on the disk, and that is reported
-        self._noted = 0
+        self.effects.deliver()
 
     async def serve(self) -> int:
-        """Runs the job; returns the exit code."""
+        """Run the job and return the exit code."""
         await self._lock_run()
         doorbell = None
         try:
-            doorbell = open_doorbell(self._settings, self.host, self._broken)
+            doorbell = open_doorbell(self._settings, self.handler, self._connection_lost)
             server, address = await listen(self._settings, self._add_services)
         except (PortInUse, NotSecured, Unsupported):
             if doorbell:
@@ -104,21 +103,22 @@ class CoordinatorProcess:
         self.run.publish()
         name = doorbell.name if doorbell else ""
         self._joined(pb.ShardAddress(shard=0, address=address, generation=1, doorbell=name))
-        identify(job=self.coordinator.job, process="ps-0")
-        exporter = open_exporter(self._settings, ShardMetrics(self.host, self.coordinator, self.keeper))
+        job = self.coordinator.job
+        identify(job=job.name, process="ps-0")
+        metrics = ShardMetrics(self.runtime, self._push_times, self.coordinator, self.checkpointer)
+        exporter = open_exporter(self._settings, metrics)
         self.recovery.begin(self._settings.resume)
         facts = {"metrics": f"{self._settings.metrics_host}:{exporter.port}"} if exporter else {}
-        announce(address=address, shard=0, run=str(self.run.path), job=self.coordinator.job, **facts)
+        announce(address=address, shard=0, run=str(self.run.path), job=job.name, **facts)
         on_signals(self._signalled)
         try:
-            await self._until_over()
-            await self._farewell()
+            await self._run_job()
+            await self._end_job()
         finally:
             self._flush()
             self._write_summary()
-            if self.board:
-                self.board.write(time.time(), last=True)
-            self.keeper.close()
+            self.reports.close(time.time())
+            self.checkpointer.close()
             self.run.traces.close()
             self.run.calls.close()
             if exporter:
@@ -126,164 +126,123 @@ class CoordinatorProcess:
             await server.stop(grace=0.5)
             if doorbell:
                 doorbell.close()
-        self._speak()
-        return 0 if self.coordinator.phase == Phase.ENDED else FAILED
+        self.reports.write_log()
+        return 0 if job.phase == Phase.ENDED else FAILED
 
     async def _lock_run(self) -> None:
-        """Waits for the end of another process that still writes in the run directory: the one before this."""
+        """Wait for the end of another process that still writes in the run directory: the one before this."""
         deadline = time.monotonic() + LOCK_TIMEOUT_S
         while not self.run.lock():
             if time.monotonic() > deadline:
-                raise RunExists(f"--run-dir must be of no other running server; {self.run.path} is: stop that first.")
+                raise RunExists(
+                    f"--run-dir must not be used by another running server; {self.run.path} is: stop that server first."
+                )
             await asyncio.sleep(TICK_S)
 
     def _add_services(self, server: grpc.aio.Server) -> None:
         rpc.add_CoordinatorServicer_to_server(self.servicer, server)
-        server.add_generic_rpc_handlers((ExchangeServicer(self.host, self._broken, self._settings.admitted).handler(),))
+        exchange = ExchangeServicer(self.handler, self._connection_lost, self._settings.admitted)
+        server.add_generic_rpc_handlers((exchange.rpc_handler(),))
 
-    # ------------------------------------------------------------------ between the parts
+    # ------------------------------------------------------------------ turns that begin outside of the coordinator
 
     def _joined(self, address: pb.ShardAddress) -> None:
-        self.coordinator.shards.add(address)
+        self.coordinator.job.shards.add(address)
         self.recovery.joined()
-        self.servicer.changed()
+        self._change.notify()
 
-    def _local_event(self, event: pb.ShardEvent) -> None:
-        self._event(0, event)
-
-    def _event(self, shard: int, event: pb.ShardEvent) -> None:
-        if event.generation and event.generation != self.coordinator.generation:
-            return  # of a state that is void
-        now = time.monotonic()
-        if event.trace:
-            size = DTYPE.itemsize
-            if len(event.trace) % size:
-                raise InvalidRequest(f"records must be whole, {size} bytes each; received {len(event.trace)} bytes.")
-            self.run.traces.append(shard, event.trace)
-        self.recording.event(shard, event)
-        self.coordinator.shard_event(shard, event, now)
-        self.keeper.event(shard, event, now)
-        self.servicer.changed()
+    def _shard_event(self, shard: int, event: pb.ShardEvent) -> None:
+        self.effects.shard_event(shard, event)
 
     def _lost(self, shard: int) -> None:
         self.recovery.lost(shard)
-        self.servicer.changed()
+        self._change.notify()
 
-    def _broken(self, worker: int) -> None:
-        self.coordinator.doubt(worker, time.monotonic())
-
-    def _admit(self, push: Push) -> None:
-        assert self.coordinator.ledger is not None
-        self.coordinator.ledger.check(push.lease, push.worker, push.epoch, push.start, push.stop)
-
-    def _accepted(self, push: Push) -> None:
-        self.coordinator.used(push.worker, push.lease, push.epoch, push.start, push.stop, time.monotonic())
+    def _connection_lost(self, worker: int) -> None:
+        self.coordinator.connection_lost(worker, time.monotonic())
 
     def _signalled(self, name: str) -> None:
         now = time.monotonic()
         if self._drained_s is None:
             self._drained_s = now
-            self.coordinator.drain(name, time.monotonic())
-            self.servicer.changed()
+            self.coordinator.drain(name, now)
+            self.effects.deliver()
         elif now > self._drained_s + SAME_SIGNAL_S:
-            self._stop_at_once(f"{name} again")
-
-    def _stop_at_once(self, reason: str) -> None:
-        self._at_once = True
-        self.coordinator.fail(f"stopped at once: {reason}")
-        self.servicer.changed()
+            self.coordinator.stop_at_once(f"{name} again")
+        self._change.notify()
 
     # ------------------------------------------------------------------ the course of the job
 
-    async def _until_over(self) -> None:
-        flushed = 0.0
-        while self.coordinator.phase not in OVER:
+    async def _run_job(self) -> None:
+        job, flushed_s = self.coordinator.job, 0.0
+        while job.phase not in OVER:
             now = time.monotonic()
-            for worker in self.host.waiting_workers:
-                self.coordinator.held_up(worker, now)
+            for worker in self.runtime.waiters.workers:
+                self.coordinator.blocked(worker, now)
             self.coordinator.tick(now)
-            self.keeper.tick(now)
-            self.host.draining = self.coordinator.draining
-            self.servicer.changed()
-            if now - flushed >= FLUSH_EVERY_S:
-                flushed = now
-                self.report.sample(now)
+            self.effects.deliver()
+            self.checkpointer.tick(now)
+            self.effects.deliver()
+            self._change.notify()
+            if now - flushed_s >= FLUSH_EVERY_S:
+                flushed_s = now
+                self._progress.sample(now)
                 self._flush()
-            await self.servicer.wait_until(lambda: self.coordinator.phase in OVER, TICK_S)
+            await self._change.wait_until(lambda: job.phase in OVER, TICK_S)
 
-    async def _farewell(self) -> None:
-        """Keeps what there is, writes the summary, lets the workers and then the other shards go."""
-        if self.coordinator.phase == Phase.ENDED or self._drained_s is not None:
-            await self.keeper.last(LAST_CHECKPOINT_S)
+    async def _end_job(self) -> None:
+        """Take a last checkpoint, write the summary, wait for the workers to leave, then stop the other shards."""
+        job = self.coordinator.job
+        if job.phase == Phase.ENDED or self._drained_s is not None:
+            await self._last_checkpoint()
         self._flush()
         self._write_summary()
-        coordinator = self.coordinator
-        hurried = coordinator.patience.hurried
-        leave_s = 0.0 if self._at_once else HURRIED_LEAVE_S if hurried else LEAVE_TIMEOUT_S
-        await self.servicer.wait_until(lambda: not len(coordinator.membership), leave_s)
-        self.lines.send(pb.ShardCommand(stop=True))
-        await self.servicer.wait_until(lambda: self.lines.all_stopped, STOP_TIMEOUT_S)
+        leave_s = HURRIED_LEAVE_S if job.deadlines.hurried else LEAVE_TIMEOUT_S
+        await self._change.wait_until(lambda: not len(job.membership), 0.0 if job.stopped_at_once else leave_s)
+        job.send(stop=True)
+        self.effects.deliver()
+        await self._change.wait_until(lambda: self.links.all_stopped, STOP_TIMEOUT_S)
+
+    async def _last_checkpoint(self) -> None:
+        """Take a checkpoint of the present state if it has changed since the last one, and wait until it is written."""
+        deadline = time.monotonic() + LAST_CHECKPOINT_S
+        while time.monotonic() < deadline:
+            if self.checkpointer.begin_last(time.monotonic()):
+                return
+            self.effects.deliver()
+            if await self.checkpointer.settled(0.01):
+                await asyncio.sleep(0.01)  # shards have yet to report on workers that have just left
+
+    # ------------------------------------------------------------------ files
 
     def _flush(self) -> None:
-        """Writes what is new; a disk that takes nothing is reported, and tried again."""
-        job = self.coordinator
-        told = sum(1 + len(facts) for facts in job.facts.values())
-        if self._configured != told:
-            content = configuration(job.settings, job.facts, job.data)
-            self._configured = told if self._write_json("config.json", content) else None
+        """Write what is new to the run directory and to the log."""
         self._flush_trace()
-        trouble = self.run.traces.trouble or self.run.calls.trouble
-        if bool(trouble) != self._untraced:
-            self._untraced = not self._untraced
-            says = f"cannot be written, training goes on: {trouble}" if self._untraced else "is written"
-            self.coordinator.notes.append(f"the trace {says}")
-        if note := self.losses.look():
-            self.coordinator.notes.append(note)
-        if self.board:
-            self.board.write(time.time())
-        self._speak()
-
-    def _speak(self) -> None:
-        for said in (*self.coordinator.notes[self._noted :], *self.narration.news()):
-            log(said)
-        self._noted = len(self.coordinator.notes)
+        self.reports.flush(time.time())
 
     def _flush_trace(self) -> None:
-        self.run.traces.append(0, self.host.records.take())
-        self.run.calls.append(0, self.host.calls.take())
+        self.run.traces.append(0, self.runtime.records.take())
+        self.run.calls.append(0, self.runtime.calls.take())
 
     def _write_summary(self) -> None:
-        counts = [self.host.count(), *self.lines.counts.values()]
+        counts = [self.runtime.count(), *self.links.counts.values()]
         totals: dict[str, Any] = {
-            "transports": sorted(self.host.transports),
-            "dropped": self.host.metrics.dropped.total(),
+            "transports": sorted(self.runtime.transports),
+            "dropped": self.runtime.metrics.dropped.total(),
             "duplicates": sum(count.duplicates for count in counts),
-            "partial_pushes": self.coordinator.departures.partial,
-            "checkpoints": self.keeper.taken,
-            "checkpoint_s": self.keeper.seconds,
-            "checkpoint_pause_s": self.keeper.pause_s,
-            "generation": self.coordinator.generation,
+            "partial_pushes": self.coordinator.job.orphans.partial,
+            "checkpoints": self.checkpointer.taken,
+            "checkpoint_s": self.checkpointer.seconds,
+            "checkpoint_pause_s": self.checkpointer.pause_s,
+            "generation": self.coordinator.job.generation,
             "bytes_pushed": sum(count.bytes_pushed for count in counts),
             "bytes_pulled": sum(count.bytes_pulled for count in counts),
         }
-        ledger, early = self.coordinator.ledger, self.coordinator.stopped_early
-        drained = ledger is not None and not ledger.finished and not early
-        self._write_json("summary.json", summary(self.coordinator, self.host.metrics, totals, drained))
-
-    def _write_json(self, name: str, content: dict[str, Any]) -> bool:
-        """Writes a file of the run; returns whether the disk took it."""
-        try:
-            self.run.write_json(name, content)
-        except OSError as error:
-            note = f"{name} cannot be written: {error}"
-            if note not in self.coordinator.notes:
-                self.coordinator.notes.append(note)
-            return False
-        return True
+        self.reports.write_summary(totals)
 
 
 def run_server(settings: ServerSettings) -> int:
-    """Runs the process that the settings describe; returns its exit code."""
+    """Run the process that the settings describe, and return its exit code."""
     try:
         process = ShardProcess(settings) if settings.coordinator else CoordinatorProcess(settings)
         return asyncio.run(process.serve())

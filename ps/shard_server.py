@@ -1,4 +1,4 @@
-"""A shard in a process of its own, and its end of the line to the coordinator."""
+"""A shard in a process of its own, and its link to the coordinator."""
 
 from __future__ import annotations
 
@@ -15,48 +15,59 @@ from downpour.protos.errors import DeadlineExceeded, Unreachable, error_of
 from downpour.protos.logs import identify
 from downpour.ps.config import ServerSettings
 from downpour.ps.data_plane.grpc_stream import ExchangeServicer
+from downpour.ps.data_plane.request_handler import RequestHandler
+from downpour.ps.data_plane.shard_commands import ShardCommands
 from downpour.ps.data_plane.shard_runtime import ShardRuntime
-from downpour.ps.data_plane.snapshot import ShardState, pieces
+from downpour.ps.data_plane.snapshot import Snapshot, parts
 from downpour.ps.endpoints import announce, listen, on_signals, open_doorbell, open_exporter
-from downpour.ps.monitoring.prometheus import ShardMetrics
+from downpour.ps.monitoring.prometheus import Durations, ShardMetrics
 
 REPORT_EVERY_S = 0.5
 RETRY_S = 0.2
-DRAINED_S = 8.0  # for the coordinator, asked to end as this shard was, to drain the job and to say stop
-Event = pb.ShardEvent | tuple[int, ShardState]  # a state goes out in pieces
+DRAIN_TIMEOUT_S = 8.0  # for the coordinator, asked to end as this shard was, to drain the job and to send stop
 
 
 class CoordinatorLink:
-    """Takes the coordinator's commands to the host and the host's events to the coordinator.
+    """Carries the coordinator's commands to the shard and the shard's events to the coordinator.
 
     Attributes:
-        connected: Whether the line is up.
+        connected: Whether the stream is up.
     """
 
-    def __init__(self, address: str) -> None:
-        """Will talk to the coordinator at `HOST:PORT`."""
-        self._address = address
+    def __init__(self, address: str, runtime: ShardRuntime) -> None:
+        """Create a link that is not connected.
+
+        Args:
+            address: The coordinator's `HOST:PORT`.
+            runtime: The shard.
+        """
+        self._address, self._runtime, self._commands = address, runtime, ShardCommands(runtime)
         self.connected = False
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._events: asyncio.Queue[pb.ShardEvent | Snapshot] = asyncio.Queue()
 
-    def emit(self, event: pb.ShardEvent) -> None:
-        """Sends an event, in order."""
-        self._events.put_nowait(event)
+    def deliver(self) -> None:
+        """Send what is in the shard's outbox, in order; a snapshot follows the records that belong to it."""
+        outbox = self._runtime.outbox
+        while outbox:
+            if isinstance(outbox[0], Snapshot):
+                self._report()
+            self._events.put_nowait(outbox.popleft())
 
-    async def follow(
-        self, host: ShardRuntime, joined: pb.ShardAddress, connect_timeout_s: float, reconnect_s: float
-    ) -> None:
-        """Serves until the coordinator says stop; one that is lost is waited for.
+    async def follow(self, joined: pb.ShardAddress, connect_timeout_s: float, reconnect_s: float) -> None:
+        """Serve until the coordinator says stop; connect again if the stream breaks.
+
+        Args:
+            joined: The shard's number and address.
+            connect_timeout_s: How long to wait for the coordinator at first.
+            reconnect_s: How long to wait for it after the stream has broken.
 
         Raises:
             DownpourError: The coordinator refuses this shard, or does not answer in time.
         """
-        host.took = lambda number, state: self._took(host, number, state)
-        host.began = lambda state: self._took(host, 0, state)
         deadline, met = time.monotonic() + connect_timeout_s, False
-        while not host.stopped.is_set():
+        while not self._commands.stopped.is_set():
             try:
-                await self._one_line(host, joined, deadline)
+                await self._serve_stream(joined, deadline)
                 deadline, met = time.monotonic() + reconnect_s, True
             except Unreachable as error:
                 if self.connected:
@@ -71,119 +82,123 @@ class CoordinatorLink:
                 self.connected = False
             await asyncio.sleep(RETRY_S)
 
-    async def _one_line(self, host: ShardRuntime, joined: pb.ShardAddress, deadline: float) -> None:
+    async def _serve_stream(self, joined: pb.ShardAddress, deadline: float) -> None:
         async with open_aio_channel(self._address) as channel:
             timeout_s = max(RETRY_S, deadline - time.monotonic())
             try:
                 await asyncio.wait_for(channel.channel_ready(), timeout_s)
             except TimeoutError:
                 raise Unreachable("nobody listens there.") from None
-            self._forget_events()
-            # A queue of its own: the line before may still be waiting at its.
+            self._drop_events()
+            # A queue of its own: the previous stream may still be waiting at its own.
             self._events = asyncio.Queue()
             self._events.put_nowait(pb.ShardEvent(joined=joined))
-            reporter = asyncio.create_task(self._report(host))
+            reporter = asyncio.create_task(self._report_regularly())
             try:
-                events = self._outgoing(host, self._events)
+                events = self._outgoing(self._events)
                 async for command in rpc.CoordinatorStub(channel).ShardLink(events, metadata=call_metadata()):
                     self.connected = True
-                    host.command(command)
-                    if host.stopped.is_set():
-                        self._report_once(host, stopped=True)
+                    self._commands.execute(command)
+                    self.deliver()
+                    if self._commands.stopped.is_set():
+                        self._report(stopped=True)
                         await asyncio.sleep(0)
             except grpc.RpcError as failure:
-                if not host.stopped.is_set():
+                if not self._commands.stopped.is_set():
                     raise error_of(failure, self._address) from failure
             finally:
                 reporter.cancel()
-                self._forget_events()
+                self._drop_events()
 
-    async def _outgoing(self, host: ShardRuntime, events: asyncio.Queue[Event]) -> AsyncIterator[pb.ShardEvent]:
+    async def _outgoing(self, events: asyncio.Queue[pb.ShardEvent | Snapshot]) -> AsyncIterator[pb.ShardEvent]:
         while True:
             event = await events.get()
-            if isinstance(event, tuple):
-                number, state = event
+            if isinstance(event, Snapshot):
                 try:
-                    for part in pieces(state, number):
-                        yield pb.ShardEvent(part=part, generation=host.generation)
+                    for part in parts(event.state, event.number):
+                        yield pb.ShardEvent(part=part, generation=self._runtime.generation)
                 finally:
-                    state.release()
+                    event.state.release()
                 continue
             yield event
             if event.stopped:
                 return
 
-    def _took(self, host: ShardRuntime, number: int, state: ShardState) -> None:
-        """Sends the state that was taken for a cut, after the records that belong to it."""
-        self._report_once(host)
-        self._events.put_nowait((number, state))
-
-    def _forget_events(self) -> None:
-        """Nobody will hear of them."""
+    def _drop_events(self) -> None:
+        """Drop the events that no stream will carry."""
         while not self._events.empty():
             event = self._events.get_nowait()
-            if isinstance(event, tuple):
-                event[1].release()
+            if isinstance(event, Snapshot):
+                event.state.release()
 
-    async def _report(self, host: ShardRuntime) -> None:
+    async def _report_regularly(self) -> None:
         while True:
             await asyncio.sleep(REPORT_EVERY_S)
-            self._report_once(host)
+            self._report()
 
-    def _report_once(self, host: ShardRuntime, stopped: bool = False) -> None:
-        records, calls, generation = host.records.take(), host.calls.take(), host.generation
-        self.emit(
-            pb.ShardEvent(counters=host.count(), trace=records, call_log=calls, stopped=stopped, generation=generation)
+    def _report(self, stopped: bool = False) -> None:
+        """Send the totals, and the records since the last report."""
+        runtime = self._runtime
+        records, calls = runtime.records.take(), runtime.calls.take()
+        self._events.put_nowait(
+            pb.ShardEvent(
+                counters=runtime.count(), trace=records, call_log=calls, stopped=stopped, generation=runtime.generation
+            )
         )
 
 
 class ShardProcess:
-    """Another shard, led by the coordinator of shard 0's process."""
+    """A shard other than shard 0, led by the coordinator in the process of shard 0."""
 
     def __init__(self, settings: ServerSettings) -> None:
-        """Makes everything that lives in this process."""
+        """Create everything that lives in this process."""
         assert settings.coordinator is not None
         self._settings = settings
-        self._follower = CoordinatorLink(settings.coordinator)
-        self.host = ShardRuntime(settings.shard, self._follower.emit)
+        self._push_times = Durations()
+        self.runtime = ShardRuntime(settings.shard, record_push_s=self._push_times.add)
+        self._link = CoordinatorLink(settings.coordinator, self.runtime)
+        self.handler = RequestHandler(self.runtime, self._link.deliver)
 
     async def serve(self) -> int:
-        """Runs until the coordinator says stop; returns the exit code."""
-        doorbell = open_doorbell(self._settings, self.host)
+        """Run until the coordinator says stop, and return the exit code."""
+        settings = self._settings
+        doorbell = open_doorbell(settings, self.handler)
         try:
-            server, address = await listen(self._settings, self._add_services)
+            server, address = await listen(settings, self._add_services)
         except BaseException:
             if doorbell:
                 doorbell.close()
             raise
-        identify(process=f"ps-{self._settings.shard}")
-        exporter = open_exporter(self._settings, ShardMetrics(self.host))
-        facts = {"metrics": f"{self._settings.metrics_host}:{exporter.port}"} if exporter else {}
-        announce(address=address, shard=self._settings.shard, coordinator=self._settings.coordinator, **facts)
+        identify(process=f"ps-{settings.shard}")
+        exporter = open_exporter(settings, ShardMetrics(self.runtime, self._push_times))
+        facts = {"metrics": f"{settings.metrics_host}:{exporter.port}"} if exporter else {}
+        announce(address=address, shard=settings.shard, coordinator=settings.coordinator, **facts)
         name = doorbell.name if doorbell else ""
-        joined = pb.ShardAddress(shard=self._settings.shard, address=address, generation=1, doorbell=name)
-        following = asyncio.create_task(
-            self._follower.follow(self.host, joined, self._settings.start_timeout_s, self._settings.reconnect_s)
-        )
-        asked = asyncio.Event()
-        on_signals(lambda name: asked.set())
+        joined = pb.ShardAddress(shard=settings.shard, address=address, generation=1, doorbell=name)
+        following = asyncio.create_task(self._link.follow(joined, settings.start_timeout_s, settings.reconnect_s))
         try:
-            stop = asyncio.create_task(asked.wait())
-            await asyncio.wait([following, stop], return_when=asyncio.FIRST_COMPLETED)
-            deadline = time.monotonic() + DRAINED_S
-            while self._follower.connected and time.monotonic() < deadline and not following.done():
-                await asyncio.wait([following], timeout=RETRY_S)
-            if not following.done():
-                following.cancel()
-                return 1
-            following.result()
+            return await self._until_stopped(following)
         finally:
             if exporter:
                 exporter.close()
             await server.stop(grace=0.5)
             if doorbell:
                 doorbell.close()
+
+    async def _until_stopped(self, following: asyncio.Task[None]) -> int:
+        """Wait for the coordinator's stop, after a signal only for a while; return the exit code."""
+        signalled = asyncio.Event()
+        on_signals(lambda name: signalled.set())
+        await asyncio.wait([following, asyncio.create_task(signalled.wait())], return_when=asyncio.FIRST_COMPLETED)
+        deadline = time.monotonic() + DRAIN_TIMEOUT_S
+        while self._link.connected and time.monotonic() < deadline and not following.done():
+            await asyncio.wait([following], timeout=RETRY_S)
+        if not following.done():
+            following.cancel()
+            return 1
+        following.result()
         return 0
 
     def _add_services(self, server: grpc.aio.Server) -> None:
-        server.add_generic_rpc_handlers((ExchangeServicer(self.host, admitted=self._settings.admitted).handler(),))
+        exchange = ExchangeServicer(self.handler, admitted=self._settings.admitted)
+        server.add_generic_rpc_handlers((exchange.rpc_handler(),))

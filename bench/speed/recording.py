@@ -21,6 +21,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.layout import TRAINED, Layout
 from downpour.protos.settings import Settings, parse
 from downpour.ps.config import ServerSettings
+from downpour.ps.data_plane.shard_commands import ShardCommands
 from downpour.ps.data_plane.shard_runtime import ShardRuntime
 from downpour.ps.trace import call_log as calls
 from downpour.ps.trace.format import TraceFile
@@ -40,11 +41,12 @@ class RecordingSettings(Settings):
 
 def shard_times(size: int, blocks: int) -> tuple[float, float]:
     """Return the median time of a shard with `size` weights for a push, and the median time that recording adds."""
-    host = ShardRuntime(0, lambda event: None)
+    host = ShardRuntime(0)
+    commands = ShardCommands(host)
     layout = Layout.of([("weights", (size,), TRAINED)])
-    host.command(pb.ShardCommand(settings=ServerSettings(record="on").model_dump_json(), layout=layout.to_proto()))
+    commands.execute(pb.ShardCommand(settings=ServerSettings(record="on").model_dump_json(), layout=layout.to_proto()))
     member = pb.Member(worker=0, incarnation=1, session=1)
-    host.command(pb.ShardCommand(view=pb.View(number=1, members=[member])))
+    commands.execute(pb.ShardCommand(view=pb.View(number=1, members=[member])))
     host.initialise(np.zeros(size, np.float32).data.cast("B"))
     gradient = np.full(size, 1e-3, np.float32).data.cast("B")
     header = pb.Request(kind=pb.PUSH_PULL, incarnation=1, generation=1, codec="float32", samples=32, norm=1.0)

@@ -1,4 +1,5 @@
-"""The coordinator over gRPC: the servicer, the link to other shards, checkpoints and recovery.
+"""The coordinator over gRPC: the servicer, the links to the other shards, checkpoints and recovery.
 
-It imports `ps.coordinator`, `ps.data_plane` and what these import.
+`effects` delivers the commands of the pure coordinator to the shards, and the shards' events to the coordinator. This
+package imports `ps.coordinator`, `ps.data_plane` and what these import.
 """

@@ -1,4 +1,4 @@
-"""The coordinator's side of checkpoints: when one is due, the cut over all shards, the writing beside training."""
+"""Checkpoints of a job: when one is due, the cut over all shards, and the file, which is written beside training."""
 
 from __future__ import annotations
 
@@ -12,92 +12,123 @@ import numpy as np
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.layout import Slice
 from downpour.ps.config import interval_of
-from downpour.ps.control_plane.checkpoint_interval import CheckpointInterval
 from downpour.ps.control_plane.job_snapshot import job_facts, with_shards
 from downpour.ps.coordinator.coordinator import Coordinator
 from downpour.ps.coordinator.phase import Phase
-from downpour.ps.data_plane.hold import CutRound
+from downpour.ps.data_plane.cut import CutRound
 from downpour.ps.data_plane.shard_runtime import ShardRuntime
 from downpour.ps.data_plane.snapshot import Assembly, ShardState
 from downpour.ps.storage.checkpoint_file import SLOT, STATE, TRAINED, Checkpoint, JobFacts, numbers, prune, save
 from downpour.ps.storage.run_directory import RunDirectory
 
-CUT_TIMEOUT_S = 5.0  # for a cut over several shards: then it is given up, and tried again later
+APART_FACTOR = 20  # at least so many times as far apart as the last checkpoint took
+CUT_TIMEOUT_S = 5.0  # for a cut over several shards: then it is abandoned, and tried again later
 KEPT_PHASES = (Phase.WARMING, Phase.TRAINING, Phase.DRAINING, Phase.FINISHING, Phase.ENDED, Phase.FAILED)
+
+
+class CheckpointInterval:
+    """Says when the next checkpoint is due: after some seconds or updates, and later if one takes long. Pure."""
+
+    def __init__(self, every_s: float, every_updates: int) -> None:
+        """Create an interval whose first checkpoint is due at once.
+
+        Args:
+            every_s: Seconds between two checkpoints; 0: updates count.
+            every_updates: Updates between two checkpoints; 0: time counts. With both 0 none is ever due.
+        """
+        self._every_s, self._every_updates = every_s, every_updates
+        self._due_s, self._due_version = 0.0, 0
+
+    @property
+    def enabled(self) -> bool:
+        """Return whether checkpoints are taken at all."""
+        return bool(self._every_s or self._every_updates)
+
+    def is_due(self, now: float, version: int) -> bool:
+        """Return whether a checkpoint is due."""
+        if not self.enabled or now < self._due_s:
+            return False
+        return bool(self._every_s) or version >= self._due_version
+
+    def taken(self, begun_s: float, ended_s: float, version: int) -> None:
+        """Record a checkpoint of `version` that lasted from `begun_s` to `ended_s`, even if it could not be written."""
+        self._due_s = max(begun_s + self._every_s, ended_s + APART_FACTOR * (ended_s - begun_s))
+        self._due_version = version + self._every_updates
+
+    def put_off(self, until_s: float) -> None:
+        """Try again at `until_s`: the checkpoint that was under way has been abandoned."""
+        self._due_s = until_s
 
 
 class Checkpointer:
     """Takes checkpoints of one job.
 
     Attributes:
-        taken: Checkpoints written by this process.
-        failed: Those that the disk did not take.
-        last_s: When the last one was written, monotonic; None before.
-        seconds: What the last one took, from the word to hold until it was on the disk.
-        pause_s: How long the last cut held pushes back on this shard.
+        taken: The number of checkpoints written by this process.
+        failed: The number of checkpoints that could not be written.
+        last_s: When the last checkpoint was written, by the monotonic clock; None before.
+        seconds: What the last checkpoint took, from the command to hold pushes until it was on the disk.
+        pause_s: How long the last cut held back pushes on shard 0.
     """
 
     def __init__(
         self,
         coordinator: Coordinator,
-        host: ShardRuntime,
+        runtime: ShardRuntime,
         run: RunDirectory,
-        send: Callable[[pb.ShardCommand], None],
         flush_trace: Callable[[], None],
     ) -> None:
-        """Keeps the checkpoints of a job.
+        """Create a checkpointer that continues the numbers of the run's checkpoints.
 
         Args:
             coordinator: The job.
-            host: Shard 0.
+            runtime: Shard 0.
             run: Where checkpoints go.
-            send: Sends a command to every shard.
             flush_trace: Writes the records of shard 0 that are not written yet.
         """
-        self._coordinator, self._host, self._run = coordinator, host, run
-        self._send, self._flush_trace = send, flush_trace
-        settings = coordinator.settings
+        self._coordinator, self._job, self._runtime, self._run = coordinator, coordinator.job, runtime, run
+        self._flush_trace = flush_trace
+        settings = coordinator.job.settings
         self._interval = CheckpointInterval(*interval_of(settings.checkpoint_every))
         self._keep = settings.checkpoint_keep
         self.taken, self.failed, self.last_s, self.seconds, self.pause_s = 0, 0, None, 0.0, 0.0
         self._number = max(numbers(run.checkpoints), default=0)
         self._cut: _Cut | None = None
         self._writing: asyncio.Future[None] | None = None
-        self._seen: object = None
+        self._kept: object = None  # what the last checkpoint contains
         self._failing = ""
         self._executor = ThreadPoolExecutor(1, "checkpoint")
-        host.took = self._took
 
     last_s: float | None
 
     @property
     def busy(self) -> bool:
-        """Whether one is under way."""
+        """Return whether a checkpoint is under way."""
         return self._cut is not None or self._writing is not None
 
     def tick(self, now: float) -> None:
-        """Begins a checkpoint if one is due; gives up a cut that does not come about."""
+        """Begin a checkpoint if one is due; abandon a cut that takes too long."""
         if self._cut is not None and now > self._cut.begun_s + CUT_TIMEOUT_S:
             self.abandon(now)
-        version = self._host.shard.version if self._host.shard else 0
-        if self._interval.is_due(now, version) and self._may_begin() and self._news() != self._seen:
+        version = self._runtime.shard.version if self._runtime.shard else 0
+        if self._interval.is_due(now, version) and self._may_begin() and self._content() != self._kept:
             self._begin(now)
 
-    async def last(self, timeout_s: float) -> None:
-        """Takes one of what there is now, if anything has changed; waits until it is written."""
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
-            if not self.busy:
-                if not self._interval.enabled or self._news() == self._seen or not self._is_kept():
-                    return
-                if self._may_begin():
-                    self._begin(time.monotonic())
-                else:  # the shards have yet to say how far the workers came that have just left
-                    await asyncio.sleep(0.01)
-            await self.settled(0.01)
+    def begin_last(self, now: float) -> bool:
+        """Begin a checkpoint of the present state if possible; return whether none is needed any more.
+
+        It may not be possible yet, while a checkpoint is under way or shards have not reported on workers that left.
+        """
+        if self.busy:
+            return False
+        if not self._interval.enabled or self._content() == self._kept or not self._can_be_taken():
+            return True
+        if self._may_begin():
+            self._begin(now)
+        return False
 
     async def settled(self, timeout_s: float) -> bool:
-        """Waits until none is being written; returns whether that is so."""
+        """Wait until no checkpoint is under way, at most `timeout_s`; return whether that is so."""
         if self._writing is not None:
             await asyncio.wait([self._writing], timeout=timeout_s)
         else:
@@ -105,77 +136,76 @@ class Checkpointer:
         return not self.busy
 
     def close(self) -> None:
-        """Ends the writing thread."""
+        """Wait for the thread that writes checkpoints, and end it."""
         self._executor.shutdown(wait=True)
 
     # ------------------------------------------------------------------ the cut
 
     def event(self, shard: int, event: pb.ShardEvent, now: float) -> None:
-        """Takes what a shard says of a cut."""
+        """Take what an event of a shard contains about a cut."""
         cut = self._cut
-        if event.HasField("departed") and self._coordinator.settings.shards > 1:
+        if event.HasField("departed") and self._job.settings.shards > 1:
             self.abandon(now)  # some of its pushes may have reached some shards only
         elif cut is None:
             return
         elif event.HasField("held"):
             targets = cut.round.held(shard, event.held)
             if targets is not None:
-                self._send(pb.ShardCommand(cut=targets))
+                self._job.send(cut=targets)
         elif event.HasField("part") and event.part.number == cut.round.number:
             state = cut.assemblies[shard].feed(event.part)
             if state is not None:
                 cut.states[shard] = state
-                self._write_if_whole(now)
+                self._write_if_complete(now)
 
     def abandon(self, now: float) -> None:
-        """There will be no such cut: a worker left, a shard was lost, or it takes too long."""
+        """Abandon the cut that is under way: a worker left, a shard was lost, or it takes too long."""
         cut, self._cut = self._cut, None
         if cut is None:
             return
-        self._send(pb.ShardCommand(cut=pb.Cut(number=cut.round.number, abandon=True)))
+        self._job.send(cut=pb.Cut(number=cut.round.number, abandon=True))
         cut.release()
-        self._seen = None  # what there is has not been kept
+        self._kept = None  # the present state has not been kept
         self._interval.put_off(now + 0.1)
 
     def _may_begin(self) -> bool:
-        return self._is_kept() and not self.busy and not len(self._coordinator.departures)
+        return self._can_be_taken() and not self.busy and not len(self._job.orphans)
 
-    def _is_kept(self) -> bool:
-        """Whether this is a job of which checkpoints are taken, at a time when they can be."""
-        coordinator = self._coordinator
-        ready = coordinator.phase in KEPT_PHASES and coordinator.shards.initialised and coordinator.shards.joined
-        return ready and coordinator.ledger is not None  # a script's job has none, and no checkpoints
+    def _can_be_taken(self) -> bool:
+        """Return whether checkpoints are taken of this work, and the job is in a state that can be kept."""
+        job, work = self._job, self._coordinator.work
+        ready = job.phase in KEPT_PHASES and job.shards.initialised and job.shards.joined
+        return ready and work.checkpointable and work.ledger is not None
 
-    def _news(self) -> object:
-        """What makes a checkpoint differ from the one before."""
-        coordinator, shard = self._coordinator, self._host.shard
-        results = tuple(coordinator.evaluations)
-        used = coordinator.ledger.used_total if coordinator.ledger else 0
-        return shard and shard.version, used, results, coordinator.generation
+    def _content(self) -> object:
+        """Return a value that differs if a checkpoint would differ from the one before."""
+        work, shard = self._coordinator.work, self._runtime.shard
+        used = work.ledger.used_total if work.ledger else 0
+        return shard and shard.version, used, tuple(work.evaluations), self._job.generation
 
     def _begin(self, now: float) -> None:
         self._number += 1
-        layout, shards = self._coordinator.layout, self._coordinator.settings.shards
+        layout, shards = self._job.layout, self._job.settings.shards
         assert layout is not None
-        self._cut = _Cut(self._number, layout.cut(shards), self._host.state_sizes(), now)
-        self._seen = self._news()
-        self._send(pb.ShardCommand(hold=self._number))
+        self._cut = _Cut(self._number, layout.cut(shards), self._runtime.builder.state_sizes(), now)
+        self._kept = self._content()
+        self._job.send(hold=self._number)
 
-    def _took(self, number: int, state: ShardState) -> None:
-        """Takes shard 0's state and, in the same turn of the loop, that of the job."""
+    def take_state(self, number: int, state: ShardState) -> None:
+        """Take shard 0's state for a cut and, in the same turn of the loop, the state of the job."""
         now, cut = time.monotonic(), self._cut
         if cut is None or cut.round.number != number:
             state.release()
             return
-        cut.job = job_facts(self._coordinator, self._host.metrics, now)
+        cut.job = job_facts(self._coordinator, self._runtime.metrics, now)
         cut.states[0] = state
         self.pause_s = now - cut.begun_s
         self._flush_trace()
-        self._write_if_whole(now)
+        self._write_if_complete(now)
 
     # ------------------------------------------------------------------ the file
 
-    def _write_if_whole(self, now: float) -> None:
+    def _write_if_complete(self, now: float) -> None:
         cut = self._cut
         if cut is None or len(cut.states) < len(cut.slices):
             return
@@ -184,7 +214,7 @@ class Checkpointer:
         self._writing.add_done_callback(lambda done: self._written(cut, done))
 
     def _write(self, cut: _Cut) -> None:
-        """In a thread of its own."""
+        """Write a checkpoint; this runs in a thread of its own."""
         self._run.traces.sync()
         save(self._run.checkpoints, cut.checkpoint())
         prune(self._run.checkpoints, self._keep)
@@ -194,56 +224,56 @@ class Checkpointer:
         cut.release()
         self._writing = None
         self.seconds = now - cut.begun_s
-        self._interval.took(cut.begun_s, now, cut.states[0].facts.version)
+        self._interval.taken(cut.begun_s, now, cut.states[0].facts.version)
         if failure is None:
             self.taken, self.last_s = self.taken + 1, now
             if self._failing:
-                self._coordinator.notes.append("checkpoints are written again")
+                self._job.notes.append("checkpoints can be written again")
             self._failing = ""
             return
-        self._seen, self.failed = None, self.failed + 1
+        self._kept, self.failed = None, self.failed + 1
         if str(failure) != self._failing:
             self._failing = str(failure)
-            self._coordinator.notes.append(f"no checkpoint could be written, training goes on: {failure}")
+            self._job.notes.append(f"no checkpoint could be written, training continues: {failure}")
 
 
 class _Cut:
-    """One cut on its way to the disk."""
+    """One cut, until it is on the disk."""
 
     def __init__(self, number: int, slices: list[Slice], names: Iterable[str], now: float) -> None:
         self.begun_s, self.slices = now, slices
         self.round = CutRound(number, range(len(slices)))
         self.states: dict[int, ShardState] = {}
         self.job: JobFacts | None = None
-        self.whole: dict[str, np.ndarray] = {}
+        self.joined: dict[str, np.ndarray] = {}
         self.assemblies: dict[int, Assembly] = {}
         if len(slices) > 1:
             n = slices[-1].stop
-            self.whole = {name: np.empty(n, np.float32) for name in names if name != STATE}
+            self.joined = {name: np.empty(n, np.float32) for name in names if name != STATE}
             for shard, part in enumerate(slices[1:], start=1):
-                views = {name: vector[part.start : part.stop] for name, vector in self.whole.items()}
+                views = {name: vector[part.start : part.stop] for name, vector in self.joined.items()}
                 self.assemblies[shard] = Assembly(views)
 
     def checkpoint(self) -> Checkpoint:
-        """What all shards gave, as whole vectors."""
+        """Return the states of all shards, joined to the vectors of the whole model."""
         assert self.job is not None
         facts = with_shards(self.job, [self.states[shard].facts for shard in range(len(self.slices))])
         first, part = self.states[0].vectors, self.slices[0]
-        if not self.whole:
+        if not self.joined:
             return Checkpoint(self.round.number, first, facts)
-        for name, vector in self.whole.items():
+        for name, vector in self.joined.items():
             vector[part.start : part.stop] = first[name]
         state = {STATE: first[STATE]} if STATE in first else {}
-        return Checkpoint(self.round.number, {**self.whole, **state}, facts)
+        return Checkpoint(self.round.number, {**self.joined, **state}, facts)
 
     def release(self) -> None:
-        """Gives back what the states lie in."""
+        """Release the memory of the states."""
         for state in self.states.values():
             state.release()
 
 
 def part_of(checkpoint: Checkpoint, part: Slice, facts: pb.SnapshotInfo) -> ShardState:
-    """What one shard of any number gets of a checkpoint."""
+    """Return the state of a shard that owns `part`; the checkpoint may be of another number of shards."""
     vectors = {
         name: vector[part.start : part.stop]
         for name, vector in checkpoint.vectors.items()

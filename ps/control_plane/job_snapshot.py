@@ -1,4 +1,4 @@
-"""Between the coordinator's objects and the facts of a checkpoint. Pure."""
+"""Converts the coordinator's state to the facts of a checkpoint and back. Pure."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from downpour.ps.trace.metrics import EpochMetrics, Metrics, WorkerMetrics
 
 
 def job_facts(coordinator: Coordinator, metrics: Metrics, now: float) -> JobFacts:
-    """The job as it is in this turn of the loop; the facts of the shards are not known yet."""
-    layout, data, ledger = coordinator.layout, coordinator.data, coordinator.ledger
+    """Return the present facts of a job; those of the shards are not known yet."""
+    layout, data, ledger = coordinator.job.layout, coordinator.job.data, coordinator.work.ledger
     assert layout is not None and data is not None and ledger is not None
-    settings, started = coordinator.settings, coordinator.started_s
+    settings, started = coordinator.job.settings, coordinator.job.started_s
     epoch, position = ledger.position
     return JobFacts(
-        job=coordinator.job,
-        generation=coordinator.generation,
+        job=coordinator.job.name,
+        generation=coordinator.job.generation,
         optimizer=settings.optimizer,
         seed=settings.seed,
         batch_size=settings.batch_size,
@@ -45,20 +45,21 @@ def job_facts(coordinator: Coordinator, metrics: Metrics, now: float) -> JobFact
             test_samples=data.test_samples,
         ),
         ledger=LedgerFacts(unused=tuple(ledger.unused()), epoch=epoch, position=position),
-        incarnations=coordinator.membership.incarnations,
+        incarnations=coordinator.job.membership.incarnations,
         shards=(ShardFacts(version=0, step=0, time_s=0.0, records=0),),
-        closed_epochs=coordinator.tasks.closed_epochs,
-        evaluations={epoch: _evaluation(e) for epoch, e in coordinator.evaluations.items()},
-        partial_pushes=coordinator.departures.partial,
-        elapsed_s=max(0.0, now - started) if started is not None else coordinator.elapsed_s,
+        closed_epochs=coordinator.work.closed_epochs,
+        evaluations={epoch: _evaluation(e) for epoch, e in coordinator.work.evaluations.items()},
+        partial_pushes=coordinator.job.orphans.partial,
+        elapsed_s=max(0.0, now - started) if started is not None else coordinator.job.elapsed_s,
         metrics=_metrics_facts(metrics),
     )
 
 
 def with_shards(job: JobFacts, shards: Sequence[pb.SnapshotInfo]) -> JobFacts:
-    """Adds the shards' facts: a push that waits in every shard is lost with its memory, so its samples are free.
+    """Return the facts with those of the shards.
 
-    One that waits in some and is part of the weights of others stays used, and is counted as partial.
+    A push that is buffered in every shard is not part of the checkpoint, so its samples are free. One that is buffered
+    in some shards and part of the weights of others stays used, and is counted as partial.
     """
     waiting: list[set[Span]] = [{(s.epoch, s.start, s.stop) for s in shard.pending} for shard in shards]
     free = set.intersection(*waiting)
@@ -69,8 +70,8 @@ def with_shards(job: JobFacts, shards: Sequence[pb.SnapshotInfo]) -> JobFacts:
 
 
 def check_fits(checkpoint: Checkpoint, coordinator: Coordinator) -> None:
-    """Raises ValueError unless the settings can go on with the checkpoint."""
-    facts, settings = checkpoint.facts, coordinator.settings
+    """Raise ValueError unless a job with these settings can be resumed from the checkpoint."""
+    facts, settings = checkpoint.facts, coordinator.job.settings
     for what, saved, wanted in (
         ("optimizer", facts.optimizer, settings.optimizer),
         ("seed", facts.seed, settings.seed),
@@ -78,31 +79,31 @@ def check_fits(checkpoint: Checkpoint, coordinator: Coordinator) -> None:
     ):
         if saved != wanted:
             raise ValueError(
-                f"a job must be resumed with the {what} it was begun with, {saved!r}; received {wanted!r}. "
-                f"Leave --{what.replace('_', '-')} out, or begin another job."
+                f"cannot resume: {what} must be the run's, {saved!r}; received {wanted!r}. "
+                f"Leave --{what.replace('_', '-')} out, or start another run."
             )
 
 
 def restore_job(coordinator: Coordinator, metrics: Metrics, facts: JobFacts) -> None:
-    """Returns layout, data, ledger and counts to a checkpoint; `Coordinator.restored` must follow.
+    """Return layout, data, ledger and counts to a checkpoint; `Coordinator.restored` must follow.
 
     Raises:
         ValueError: The checkpoint's ledger does not fit the job's epochs.
         InvalidRequest: Its layout cannot be cut into as many shards.
     """
     layout = Layout.of((t.name, t.shape, t.section) for t in facts.layout)
-    layout.cut(coordinator.settings.shards)
-    ledger = Ledger(facts.data.train_samples, coordinator.settings.epochs, 1)
+    layout.cut(coordinator.job.settings.shards)
+    ledger = Ledger(facts.data.train_samples, coordinator.job.settings.epochs, 1)
     ledger.restore(facts.ledger.unused, facts.ledger.epoch, facts.ledger.position)
     coordinator.agree(layout, pb.DatasetInfo(**facts.data.model_dump()))
-    assert coordinator.ledger is not None
-    coordinator.ledger.restore(facts.ledger.unused, facts.ledger.epoch, facts.ledger.position)
-    coordinator.membership.remember(facts.incarnations)
-    coordinator.departures.partial = facts.partial_pushes
-    coordinator.elapsed_s = facts.elapsed_s
-    coordinator.evaluations.clear()
+    assert coordinator.work.ledger is not None
+    coordinator.work.ledger.restore(facts.ledger.unused, facts.ledger.epoch, facts.ledger.position)
+    coordinator.job.membership.remember(facts.incarnations)
+    coordinator.job.orphans.partial = facts.partial_pushes
+    coordinator.job.elapsed_s = facts.elapsed_s
+    coordinator.work.evaluations.clear()
     for epoch, result in facts.evaluations.items():
-        coordinator.evaluations[epoch] = pb.Evaluation(**result.model_dump())
+        coordinator.work.evaluations[epoch] = pb.Evaluation(**result.model_dump())
     restore_metrics(metrics, facts.metrics)
 
 
@@ -129,7 +130,7 @@ def _metrics_facts(metrics: Metrics) -> MetricsFacts:
 
 
 def restore_metrics(metrics: Metrics, facts: MetricsFacts | None) -> None:
-    """Returns the counts to those of a checkpoint, or to zero; bytes are what really went over the wire and stay."""
+    """Return the counts to those of a checkpoint, or to zero; transferred bytes and duplicates are not undone."""
     metrics.workers.clear()
     metrics.epochs.clear()
     facts = facts or MetricsFacts(updates=0, samples=0, dropped={}, duplicates=0, workers={}, epochs={})
@@ -143,9 +144,9 @@ def restore_metrics(metrics: Metrics, facts: MetricsFacts | None) -> None:
 
 
 def shard_facts(facts: JobFacts, shards: int) -> Mapping[int, ShardFacts]:
-    """What each of `shards` shards was: its own where there are as many as there were, else shard 0's.
+    """Return the facts of each of `shards` shards: its own if the number of shards is the same, else shard 0's.
 
-    A shard's trace is its own; one that is new has none.
+    A shard that is new has an empty trace.
     """
     if shards == len(facts.shards):
         return dict(enumerate(facts.shards))

@@ -1,4 +1,4 @@
-"""A job as it describes itself to workers."""
+"""Messages about a job: its description for workers, and its progress for `status`, launchers and other watchers."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import PROTOCOL
 from downpour.protos.frame import CHUNK_BYTES
 from downpour.ps.coordinator.coordinator import Coordinator
-from downpour.ps.coordinator.fit_coordinator import ScriptCoordinator
+from downpour.ps.trace.metrics import Rate, mean
+from downpour.ps.trace.outcome_log import OutcomeLog
 
 HEARTBEAT_S = 1.0
 
 
-def described(coordinator: Coordinator) -> pb.JobDescription:
-    """What a worker must know of the job."""
-    settings = coordinator.settings
+def job_description(coordinator: Coordinator) -> pb.JobDescription:
+    """Return what a worker must know of the job."""
+    settings = coordinator.job.settings
     return pb.JobDescription(
         protocol=PROTOCOL,
-        job=coordinator.job,
+        job=coordinator.job.name,
         model=settings.model,
         dataset=settings.dataset,
         batch_size=settings.batch_size,
@@ -36,8 +37,92 @@ def described(coordinator: Coordinator) -> pb.JobDescription:
         push_every=settings.push_every,
         fetch_every=settings.fetch_every or settings.push_every,
         overlap=settings.overlap,
-        phase=coordinator.phase,
+        phase=coordinator.job.phase,
         chunk_bytes=CHUNK_BYTES,
-        script=isinstance(coordinator, ScriptCoordinator),
+        script=coordinator.work.is_script,
         reconnect_s=settings.reconnect_s,
     )
+
+
+class ProgressReport:
+    """Builds the `Progress` messages of one job, with rates over the last seconds."""
+
+    def __init__(self, coordinator: Coordinator, records: OutcomeLog, run: str) -> None:
+        """Create a report before any rate is known.
+
+        Args:
+            coordinator: The job.
+            records: The outcomes of shard 0.
+            run: The name of the run directory.
+        """
+        self._coordinator, self._records, self._run = coordinator, records, run
+        self._rate, self._window = 0.0, Rate()
+        self._rates: dict[int, float] = {}
+        self._windows: dict[int, Rate] = {}
+
+    def sample(self, now: float) -> None:
+        """Update the rates; must be called regularly."""
+        self._rate = self._window.of(self._records.metrics.samples, now)
+        for number, worker in self._records.metrics.workers.items():
+            self._rates[number] = self._windows.setdefault(number, Rate()).of(worker.samples, now)
+
+    def message(self, now: float, notes_from: int = 0) -> pb.Progress:
+        """Return the present state of the job, with the notes from number `notes_from` on."""
+        coordinator, metrics, settings = self._coordinator, self._records.metrics, self._coordinator.job.settings
+        ledger = coordinator.work.ledger
+        epoch = ledger.epoch if ledger else 0
+        current = metrics.epochs.get(epoch)
+        started = coordinator.job.started_s
+        used, total = (ledger.used_total, ledger.total) if ledger else (0, 0)
+        progress = pb.Progress(
+            job=coordinator.job.name,
+            model=settings.model,
+            dataset=settings.dataset,
+            mode=settings.mode,
+            phase=coordinator.job.phase,
+            epoch=epoch,
+            epochs=settings.epochs,
+            samples=used,
+            total_samples=total,
+            samples_per_s=self._rate,
+            loss=current.loss if current else 0.0,
+            accuracy=current.accuracy if current else 0.0,
+            staleness_mean=mean(metrics.staleness),
+            version=metrics.updates,
+            dropped=metrics.dropped.total(),
+            duplicates=metrics.duplicates,
+            elapsed_s=now - started if started is not None else 0.0,
+            eta_s=(total - used) / self._rate if self._rate > 0 else 0.0,
+            shards=settings.shards,
+            shards_joined=len(coordinator.job.shards),
+            workers=self._workers(),
+            notes=coordinator.job.notes[notes_from:],
+            run=self._run,
+            epoch_samples=ledger.used(epoch) if ledger else 0,
+            samples_per_epoch=ledger.samples if ledger else 0,
+        )
+        if coordinator.work.evaluations:
+            last = coordinator.work.evaluations[max(coordinator.work.evaluations)]
+            progress.val_loss, progress.val_accuracy = last.loss, last.accuracy
+        if coordinator.work.test is not None and coordinator.work.test.samples:
+            progress.test_accuracy = coordinator.work.test.accuracy
+        return progress
+
+    def _workers(self) -> list[pb.WorkerProgress]:
+        found = []
+        for member in self._coordinator.job.membership.members:
+            progress = pb.WorkerProgress(
+                worker=member.worker,
+                incarnation=member.incarnation,
+                host=member.host,
+                pid=member.pid,
+                state=member.state,
+            )
+            known = self._records.metrics.workers.get(member.worker)
+            if known is not None:
+                progress.updates, progress.samples, progress.dropped = known.updates, known.samples, known.dropped
+                progress.samples_per_s = self._rates.get(member.worker, 0.0)
+                progress.loss, progress.staleness_last = known.loss, known.staleness_last
+                progress.staleness_mean = mean(known.staleness)
+            found.append(progress)
+        return found

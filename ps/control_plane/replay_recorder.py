@@ -1,4 +1,4 @@
-"""The coordinator's part of a record: the initial weights of all shards in one file, and the calls on each."""
+"""Writes what replay needs: the traces and calls of other shards, and the initial weights of all shards in one file."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from downpour.ps.storage.atomic_file import atomic_write
 from downpour.ps.storage.checkpoint_file import STATE, TRAINED
 from downpour.ps.storage.run_directory import RunDirectory
 from downpour.ps.storage.safetensors_file import write_tensors
+from downpour.ps.trace import format as trace
 from downpour.ps.trace.call_log import DTYPE, is_recorded
 
 FORMAT = "downpour initial weights 1"
 
 
 class ReplayRecorder:
-    """Puts together what the shards began with, and writes down the calls on them."""
+    """Assembles the initial weights of all shards, and writes the traces and calls of the other shards."""
 
     def __init__(self, coordinator: Coordinator, run: RunDirectory) -> None:
-        """Nothing is there yet.
+        """Create a recorder of one job.
 
         Args:
-            coordinator: Knows the layout.
-            run: Where the files go.
+            coordinator: The job.
+            run: The run directory.
         """
         self._coordinator, self._run = coordinator, run
         self._initialisation = -1
@@ -38,43 +39,49 @@ class ReplayRecorder:
         self._missing: set[int] = set()
 
     def event(self, shard: int, event: pb.ShardEvent) -> None:
-        """Takes what another shard says of calls and of its version 0.
+        """Take the trace, the calls and the parts of version 0 in an event of another shard.
 
         Raises:
-            InvalidRequest: It is not whole.
+            InvalidRequest: A record is not whole.
         """
+        size = trace.DTYPE.itemsize
+        if len(event.trace) % size:
+            raise InvalidRequest(f"records must be whole, {size} bytes each; received {len(event.trace)} bytes.")
+        if event.trace:
+            self._run.traces.append(shard, event.trace)
         if not self._wanted:
             return
         if len(event.call_log) % DTYPE.itemsize:
-            size = len(event.call_log)
-            raise InvalidRequest(f"calls must be whole, {DTYPE.itemsize} bytes each; received {size} bytes.")
+            raise InvalidRequest(
+                f"calls must be whole, {DTYPE.itemsize} bytes each; received {len(event.call_log)} bytes."
+            )
         self._run.calls.append(shard, event.call_log)
         if event.HasField("part") and not event.part.number:
             self._part(shard, event.part)
 
-    def took(self, state: ShardState) -> None:
-        """Takes version 0 of shard 0."""
+    def take_initial_state(self, state: ShardState) -> None:
+        """Take version 0 of shard 0, and release it."""
         if self._wanted and self._begin(0, state.facts.initialisation):
             for name, vector in state.vectors.items():
                 self._whole[name][: len(vector)] = vector
-            self._got(0)
+            self._complete(0)
         state.release()
 
     @property
     def _wanted(self) -> bool:
-        layout, settings = self._coordinator.layout, self._coordinator.settings
-        return layout is not None and self._coordinator.generation == 1 and is_recorded(settings, layout.size)
+        layout, settings = self._coordinator.job.layout, self._coordinator.job.settings
+        return layout is not None and self._coordinator.job.generation == 1 and is_recorded(settings, layout.size)
 
     def _part(self, shard: int, part: pb.SnapshotPart) -> None:
         if part.HasField("info") and not self._begin(shard, part.info.initialisation):
             self._assemblies.pop(shard, None)
         assembly = self._assemblies.get(shard)
         if assembly is not None and assembly.feed(part) is not None:
-            self._got(shard)
+            self._complete(shard)
 
     def _begin(self, shard: int, initialisation: int) -> bool:
-        """Makes room for what a shard began with; False if all have begun anew since, or it is written already."""
-        layout, shards = self._coordinator.layout, self._coordinator.settings.shards
+        """Prepare for a shard's version 0; return False if it is outdated or written already."""
+        layout, shards = self._coordinator.job.layout, self._coordinator.job.settings.shards
         assert layout is not None
         if initialisation > self._initialisation:
             self._initialisation, self._missing = initialisation, set(range(shards))
@@ -87,25 +94,27 @@ class ReplayRecorder:
         self._assemblies[shard] = Assembly({TRAINED: self._whole[TRAINED][part.start : part.stop]})
         return True
 
-    def _got(self, shard: int) -> None:
+    def _complete(self, shard: int) -> None:
         self._missing.discard(shard)
         del self._assemblies[shard]
-        layout = self._coordinator.layout
+        layout = self._coordinator.job.layout
         if self._missing or layout is None:
             return
         try:
             with atomic_write(self._run.path / "initial.safetensors") as place:
                 save_initial(place, self._whole, layout)
         except OSError as error:
-            self._coordinator.notes.append(f"the run cannot be replayed: its initial weights were not written: {error}")
+            self._coordinator.job.notes.append(
+                f"the run cannot be replayed: its initial weights were not written: {error}"
+            )
         self._whole = {}
 
 
 def save_initial(path: Path, vectors: dict[str, np.ndarray], layout: Layout) -> None:
-    """Writes `trained`, `float32[n]`, and `state`, `float32[m]` if there is any, and the layout beside them.
+    """Write `trained`, `float32[n]`, and `state`, `float32[m]` if there is any, with the layout in the metadata.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     tensors = [[tensor.name, list(tensor.shape), tensor.section] for tensor in layout.tensors]
     write_tensors(path, vectors, {"format": FORMAT, "layout": json.dumps(tensors)})

@@ -1,11 +1,10 @@
-"""The control plane over gRPC: translates calls to the coordinator and waits where it must."""
+"""The control plane over gRPC: translates calls to the coordinator, and waits where a caller must wait."""
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,28 +12,27 @@ import grpc
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos import parameter_server_pb2_grpc as rpc
-from downpour.protos.errors import DeadlineExceeded, DownpourError, Unreachable, Unsupported, status_of
-from downpour.ps.control_plane.messages import described
-from downpour.ps.control_plane.model_upload import take_model
-from downpour.ps.control_plane.progress import ProgressReport
+from downpour.protos.errors import DeadlineExceeded, DownpourError, Unreachable, status_of
+from downpour.ps.control_plane.effects import Effects, JobChange
+from downpour.ps.control_plane.messages import ProgressReport, job_description
+from downpour.ps.control_plane.model_upload import receive_model
 from downpour.ps.control_plane.shard_link import ShardLinks
 from downpour.ps.coordinator.admission import check_protocol
 from downpour.ps.coordinator.coordinator import Coordinator
-from downpour.ps.coordinator.fit_coordinator import ScriptCoordinator
 from downpour.ps.coordinator.phase import OVER
 
-LONGEST_WAIT_S = 10.0
+MAX_WAIT_S = 10.0  # of a long poll
 JOIN_TIMEOUT_S = 60.0
-LONGEST_REASON = 500  # characters of what a caller says, which stays in the notes
+MAX_REASON = 500  # characters of a caller's reason, which stays in the notes
 Context = grpc.aio.ServicerContext[Any, Any]
 Answer = TypeVar("Answer")
 
 
-def told(call: Callable[..., Awaitable[Answer]]) -> Callable[..., Awaitable[Answer]]:
-    """Turns an error of the call into its status code."""
+def with_status(call: Callable[..., Awaitable[Answer]]) -> Callable[..., Awaitable[Answer]]:
+    """Return the call with every `DownpourError` turned into its status code."""
 
     @functools.wraps(call)
-    async def guarded(self: CoordinatorServicer, request: Any, context: Context) -> Answer:
+    async def wrapped(self: CoordinatorServicer, request: Any, context: Context) -> Answer:
         try:
             answer = await call(self, request, context)
         except DownpourError as error:
@@ -42,233 +40,222 @@ def told(call: Callable[..., Awaitable[Answer]]) -> Callable[..., Awaitable[Answ
             raise  # abort has raised already; mypy does not know
         return answer
 
-    return guarded
+    return wrapped
 
 
 class CoordinatorServicer(rpc.CoordinatorServicer):
-    """Every call is one turn of the loop over the pure coordinator; only waiting happens here."""
+    """Serves the coordinator. Every call is one turn of the event loop, or several with waiting between them.
+
+    Each turn delivers the effects of what it did before its reply leaves.
+    """
 
     def __init__(
         self,
         coordinator: Coordinator,
+        effects: Effects,
+        links: ShardLinks,
+        change: JobChange,
         report: ProgressReport,
-        lines: ShardLinks,
         model_path: Path,
-        stop: Callable[[str], None],
     ) -> None:
-        """Serves one job.
+        """Create a servicer of one job.
 
         Args:
             coordinator: The job.
+            effects: Delivers commands to the shards and events from them.
+            links: The links to the shards of other processes.
+            change: Notified when the job has changed.
             report: Builds progress messages.
-            lines: To the shards of other processes.
             model_path: Where an uploaded model goes.
-            stop: Ends the process at once.
         """
-        self._coordinator, self._report, self._lines = coordinator, report, lines
-        self._model_path, self._stop = model_path, stop
-        self._bell = asyncio.Event()
+        self._coordinator, self._job, self._effects = coordinator, coordinator.job, effects
+        self._links, self._change, self._report, self._model_path = links, change, report, model_path
 
-    def changed(self) -> None:
-        """Wakes everybody who waits for the job to change."""
-        self._bell.set()
-        self._bell = asyncio.Event()
-
-    async def wait_until(self, ready: Callable[[], bool], wait_s: float) -> bool:
-        """Waits until something holds, at most `wait_s`; returns whether it does."""
-        deadline = time.monotonic() + wait_s
-        while not ready():
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return False
-            try:
-                await asyncio.wait_for(self._bell.wait(), left)
-            except TimeoutError:
-                return ready()
-        return True
+    def _turn(self, act: Callable[[], Answer]) -> Answer:
+        """Call a method of the coordinator and deliver its effects, even if it raises."""
+        try:
+            return act()
+        finally:
+            self._effects.deliver()
 
     # ------------------------------------------------------------------ workers
 
-    @told
+    @with_status
     async def Describe(self, request: pb.DescribeRequest, context: Context) -> pb.JobDescription:
-        """What the job is."""
+        """Return the description of the job."""
         check_protocol(request.protocol)
-        return described(self._coordinator)
+        return job_description(self._coordinator)
 
-    @told
+    @with_status
     async def Register(self, request: pb.RegisterRequest, context: Context) -> pb.RegisterReply:
-        """Opens a session, once every shard is there and knows of it."""
-        coordinator = self._coordinator
-        if not await self.wait_until(lambda: coordinator.open, JOIN_TIMEOUT_S):
+        """Open a session, once every shard has joined and knows of it."""
+        job, work = self._job, self._coordinator.work
+        check_protocol(request.protocol)
+        if not await self._change.wait_until(lambda: job.is_open, JOIN_TIMEOUT_S):
             raise DeadlineExceeded(
-                f"all {coordinator.settings.shards} shards must join within {JOIN_TIMEOUT_S:.0f} s; so far "
-                f"{list(coordinator.shards)} have. Start the others with --coordinator."
+                f"all {job.settings.shards} shards must join within {JOIN_TIMEOUT_S:.0f} s; so far "
+                f"{list(job.shards)} have. Start the others with --coordinator."
             )
-        if isinstance(coordinator, ScriptCoordinator):
-            past = await self._stage_of(coordinator, request)
-            if past is not None:
-                return pb.RegisterReply(fit_completed=True, decisions=past)
-        member = coordinator.register(request, time.monotonic())
-        number = coordinator.membership.number
-        self.changed()
+        past = await self._past_decisions(request)
+        if past is not None:
+            return pb.RegisterReply(fit_completed=True, decisions=past)
+        member = self._turn(lambda: self._coordinator.register(request, time.monotonic()))
+        number = job.membership.number
+        self._change.notify()
 
         def known() -> bool:
-            return coordinator.shards.settled(number) or coordinator.membership.get(member.worker) is not member
+            return job.shards.settled(number) or job.membership.get(member.worker) is not member
 
-        if not await self.wait_until(known, JOIN_TIMEOUT_S):
-            coordinator.leave(member.worker, time.monotonic())
+        if not await self._change.wait_until(known, JOIN_TIMEOUT_S):
+            self._turn(lambda: self._coordinator.leave(member.worker, time.monotonic()))
             raise DeadlineExceeded(
-                f"every shard must hear of a new worker within {JOIN_TIMEOUT_S:.0f} s: one is silent."
+                f"every shard must acknowledge a new worker within {JOIN_TIMEOUT_S:.0f} s: one is silent."
             )
-        if coordinator.membership.get(member.worker) is not member:
+        if job.membership.get(member.worker) is not member:
             raise Unreachable("the job has just returned to its last checkpoint: register again.")
         return pb.RegisterReply(
             worker=member.worker,
             incarnation=member.incarnation,
             session=member.session,
-            shards=coordinator.shards.addresses(coordinator.generation),
-            decisions=coordinator.decisions if isinstance(coordinator, ScriptCoordinator) else (),
+            shards=job.shards.addresses(job.generation),
+            decisions=work.decisions,
         )
 
-    async def _stage_of(self, coordinator: ScriptCoordinator, request: pb.RegisterRequest) -> list[pb.Decision] | None:
-        """Waits until a worker of a script may join; the decisions of its call of `fit` if that is over."""
-        check_protocol(request.protocol)
-        past = coordinator.past(request)
-        if past is None and not await self.wait_until(lambda: coordinator.may_register(request), JOIN_TIMEOUT_S):
+    async def _past_decisions(self, request: pb.RegisterRequest) -> Sequence[pb.Decision] | None:
+        """Wait until a worker may register; return the decisions of its call of `fit` if that is over."""
+        work = self._coordinator.work
+        past = work.past_decisions(request)
+        if past is None and not await self._change.wait_until(lambda: work.may_register(request), JOIN_TIMEOUT_S):
             raise DeadlineExceeded(
-                f"all workers must be through with call {coordinator.stage} of fit within {JOIN_TIMEOUT_S:.0f} s of "
-                "the first that is: one still is not."
+                f"all workers must leave the call of fit before this one within {JOIN_TIMEOUT_S:.0f} s of the first "
+                "that has: one has not."
             )
         return past
 
-    @told
+    @with_status
     async def Ready(self, request: pb.ReadyRequest, context: Context) -> pb.ReadyReply:
-        """Waits a while for something to do."""
-        reply = self._coordinator.ready(request, time.monotonic())
+        """Wait a while for something to do."""
+        reply = self._turn(lambda: self._coordinator.ready(request, time.monotonic()))
         if request.compiled or request.initialised:
-            self.changed()
+            self._change.notify()
 
-        def news() -> bool:
+        def has_news() -> bool:
             nonlocal reply
-            reply = self._coordinator.ready(request, time.monotonic())
+            reply = self._turn(lambda: self._coordinator.ready(request, time.monotonic()))
             return reply.initialise or reply.start or reply.end
 
-        await self.wait_until(news, LONGEST_WAIT_S / 2)
+        await self._change.wait_until(has_news, MAX_WAIT_S / 2)
         return reply
 
-    @told
+    @with_status
     async def Heartbeat(self, request: pb.HeartbeatRequest, context: Context) -> pb.HeartbeatReply:
-        """Renews a session."""
+        """Renew a session."""
         return self._coordinator.heartbeat(request.session, time.monotonic())
 
-    @told
+    @with_status
     async def Lease(self, request: pb.LeaseRequest, context: Context) -> pb.Task:
-        """Waits a while for a task."""
-        task = self._coordinator.next_task(request.session, time.monotonic())
+        """Wait a while for a task."""
+        task = self._turn(lambda: self._coordinator.next_task(request.session, time.monotonic()))
         if task.kind == pb.WAIT:
-            self.changed()  # one more is idle: perhaps the last
+            self._change.notify()  # one more worker is idle: perhaps the last
 
-        def got_task() -> bool:
+        def has_task() -> bool:
             nonlocal task
             if context.done():
-                return True  # nobody would hear of the task
-            task = self._coordinator.next_task(request.session, time.monotonic())
+                return True  # nobody would receive the task
+            task = self._turn(lambda: self._coordinator.next_task(request.session, time.monotonic()))
             return task.kind != pb.WAIT
 
         if task.kind == pb.WAIT:
-            await self.wait_until(got_task, min(max(request.wait_s, 0.0), LONGEST_WAIT_S))
+            await self._change.wait_until(has_task, min(max(request.wait_s, 0.0), MAX_WAIT_S))
         return task
 
-    @told
+    @with_status
     async def Report(self, request: pb.ReportRequest, context: Context) -> pb.ReportReply:
-        """Takes the result of an evaluation."""
-        self._coordinator.report(request, time.monotonic())
-        self.changed()
+        """Take the result of an evaluation."""
+        self._turn(lambda: self._coordinator.report(request, time.monotonic()))
+        self._change.notify()
         return pb.ReportReply()
 
-    @told
+    @with_status
     async def Upload(self, chunks: AsyncIterator[pb.UploadChunk], context: Context) -> pb.UploadReply:
-        """Takes the trained model; the file appears when it is whole."""
+        """Take the trained model; the file appears when it is complete."""
         try:
-            return pb.UploadReply(bytes=await take_model(self._coordinator, self._model_path, chunks))
+            return pb.UploadReply(bytes=await receive_model(self._coordinator, self._model_path, chunks))
         finally:
-            self.changed()
+            self._change.notify()
 
-    @told
+    @with_status
     async def Barrier(self, request: pb.BarrierRequest, context: Context) -> pb.BarrierReply:
-        """Waits a while for the others, and then for worker 0."""
-        coordinator = self._script()
-        reply = coordinator.meet(request, time.monotonic())
-        self.changed()
+        """Wait a while for the other workers, and then for the decision of worker 0."""
+        coordinator = self._coordinator
+        reply = self._turn(lambda: coordinator.meet(request, time.monotonic()))
+        self._change.notify()
 
-        def news() -> bool:
+        def has_news() -> bool:
             nonlocal reply
             if context.done():
                 return True
-            reply = coordinator.meet(request, time.monotonic())
-            awaited = reply.complete if coordinator.leads(request.session) else reply.HasField("decision")
-            return awaited or coordinator.phase in OVER
+            reply = self._turn(lambda: coordinator.meet(request, time.monotonic()))
+            is_leader = coordinator.work.is_leader(request.session)
+            return (reply.complete if is_leader else reply.HasField("decision")) or self._job.phase in OVER
 
-        await self.wait_until(news, LONGEST_WAIT_S / 2)
+        await self._change.wait_until(has_news, MAX_WAIT_S / 2)
         return reply
 
-    @told
+    @with_status
     async def SetLearningRates(self, request: pb.SetLearningRatesRequest, context: Context) -> pb.SetLearningRatesReply:
-        """Takes the learning rate of the updates to come."""
-        self._script().set_rates(request, time.monotonic())
+        """Take the learning rate of later updates."""
+        self._turn(lambda: self._coordinator.set_rates(request, time.monotonic()))
         return pb.SetLearningRatesReply()
 
-    def _script(self) -> ScriptCoordinator:
-        if not isinstance(self._coordinator, ScriptCoordinator):
-            raise Unsupported("this server trains a job of its own; a script needs one started with --script.")
-        return self._coordinator
-
-    @told
+    @with_status
     async def Leave(self, request: pb.LeaveRequest, context: Context) -> pb.LeaveReply:
-        """Ends a session."""
-        member = self._coordinator.membership.of_session(request.session)
-        note = f"worker {member.worker} gave up: {request.reason[:LONGEST_REASON]}" if request.failed else ""
-        self._coordinator.spent(request.step_s, request.exchange_s)
-        self._coordinator.leave(member.worker, time.monotonic(), note)
-        self.changed()
+        """End a session."""
+        coordinator = self._coordinator
+        member = self._job.membership.of_session(request.session)
+        note = f"worker {member.worker} gave up: {request.reason[:MAX_REASON]}" if request.failed else ""
+        coordinator.add_times(request.step_s, request.exchange_s)
+        self._turn(lambda: coordinator.leave(member.worker, time.monotonic(), note))
+        self._change.notify()
         return pb.LeaveReply()
 
     # ------------------------------------------------------------------ watchers
 
-    @told
+    @with_status
     async def Status(self, request: pb.StatusRequest, context: Context) -> pb.Progress:
-        """What the job is doing now."""
+        """Return what the job is doing now."""
         return self._report.message(time.monotonic())
 
     async def Watch(self, request: pb.WatchRequest, context: Context) -> AsyncIterator[pb.Progress]:
-        """What the job is doing, again and again until it is over."""
+        """Yield what the job is doing, at intervals, until it is over."""
         every_s = min(max(request.every_s, 0.05), 60.0)
         notes = 0
         while True:
-            over = self._coordinator.phase in OVER
+            over = self._job.phase in OVER
             yield self._report.message(time.monotonic(), notes)
-            notes = len(self._coordinator.notes)
+            notes = len(self._job.notes)
             if over:
                 return
-            await self.wait_until(lambda: self._coordinator.phase in OVER, every_s)
+            await self._change.wait_until(lambda: self._job.phase in OVER, every_s)
 
-    @told
+    @with_status
     async def Stop(self, request: pb.StopRequest, context: Context) -> pb.StopReply:
-        """Drains the job, or ends it at once."""
-        reason = request.reason[:LONGEST_REASON] or "asked to stop"
+        """Drain the job, or end it at once."""
+        reason = request.reason[:MAX_REASON] or "asked to stop"
         if request.now:
-            self._stop(reason)
+            self._coordinator.stop_at_once(reason)
         else:
-            self._coordinator.drain(reason, time.monotonic())
-            self.changed()
+            self._turn(lambda: self._coordinator.drain(reason, time.monotonic()))
+        self._change.notify()
         return pb.StopReply()
 
     # ------------------------------------------------------------------ shards
 
     async def ShardLink(self, events: AsyncIterator[pb.ShardEvent], context: Context) -> AsyncIterator[pb.ShardCommand]:
-        """The line to a shard in another process."""
+        """Serve the link to a shard in another process."""
         try:
-            async for command in self._lines.follow(events):
+            async for command in self._links.serve(events):
                 yield command
         except DownpourError as error:
             await context.abort(*status_of(error))

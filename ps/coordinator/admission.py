@@ -1,4 +1,4 @@
-"""What a worker brings when it registers must be the job's, and within bounds. Pure."""
+"""Checks of what a worker sends when it registers: protocol, layout, data and facts. Pure."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from downpour.protos.errors import LayoutMismatch, TooLarge, Unsupported
 from downpour.protos.layout import Layout
 from downpour.ps.config import ServerSettings
 
-LEASES_PER_WORKER = 16  # of an epoch: small enough that the last ones end together
-MOST_FACTS, MOST_FACT_CHARACTERS = 50, 8_000  # of a worker's environment
+LEASES_PER_WORKER = 16  # in an epoch: small enough that the last ones end at about the same time
+MAX_FACTS, MAX_FACT_CHARACTERS = 50, 8_000  # of a worker's environment
 LARGEST_LAYOUT = 1 << 31  # weights: 8 GiB
 
 
 def check_protocol(protocol: int) -> None:
-    """Raises Unsupported unless the peer speaks this version of the protocol."""
+    """Raise Unsupported unless the peer speaks this version of the protocol."""
     if protocol != PROTOCOL:
         raise Unsupported(f"both sides must speak protocol {PROTOCOL}; received {protocol}. Install the same version.")
 
 
 def check_layout(layout: Layout, agreed: Layout | None, settings: ServerSettings) -> None:
-    """Accepts a worker's layout.
+    """Check a worker's layout.
 
     Args:
-        layout: Of the worker's model.
-        agreed: Of the job; None if there is none yet.
-        settings: Of the job.
+        layout: The layout of the worker's model.
+        agreed: The job's layout; None if there is none yet.
+        settings: The settings of the job.
 
     Raises:
         TooLarge: It has more weights than any job may have.
         InvalidRequest: It cannot be cut into the job's shards.
-        LayoutMismatch: It is not the job's.
+        LayoutMismatch: It differs from the job's.
     """
     if layout.size > LARGEST_LAYOUT:
         raise TooLarge(f"a model must have at most {LARGEST_LAYOUT:,} weights; received one of {layout.size:,}.")
@@ -45,7 +45,7 @@ def check_layout(layout: Layout, agreed: Layout | None, settings: ServerSettings
 
 
 def check_data(data: pb.DatasetInfo, agreed: pb.DatasetInfo | None) -> None:
-    """Raises LayoutMismatch unless a worker's data are the job's, or, if it has none yet, can be."""
+    """Raise LayoutMismatch unless a worker's data are the job's, or, if the job has none yet, not empty."""
     if agreed is None:
         if not data.train_samples:
             raise LayoutMismatch(f"a job needs training samples; the data {data.name!r} have none.")
@@ -58,7 +58,7 @@ def check_data(data: pb.DatasetInfo, agreed: pb.DatasetInfo | None) -> None:
 
 
 def check_frozen(data: pb.DatasetInfo, agreed: pb.DatasetInfo | None) -> None:
-    """Raises LayoutMismatch unless the frozen weights of a script's worker are those of the others."""
+    """Raise LayoutMismatch unless the frozen weights of a script's worker are those of the others."""
     if agreed is not None and data.checksum != agreed.checksum:
         raise LayoutMismatch(
             f"frozen weights must be the same on all workers; received checksums {agreed.checksum[:12]} and "
@@ -68,18 +68,18 @@ def check_frozen(data: pb.DatasetInfo, agreed: pb.DatasetInfo | None) -> None:
 
 
 def lease_samples(settings: ServerSettings, samples: int) -> int:
-    """Samples in a lease, where an epoch has `samples`."""
+    """Return the samples in a lease if an epoch has `samples`; a multiple of the batch size."""
     batch = settings.batch_size
     batches = settings.lease_batches or samples // (batch * LEASES_PER_WORKER * settings.workers)
-    if not settings.lease_batches:  # whole pushes
+    if not settings.lease_batches:  # a lease holds whole pushes
         batches = -(-batches // settings.push_every) * settings.push_every
     return batch * max(1, batches)
 
 
 def bounded(facts: Mapping[str, str]) -> dict[str, str]:
-    """What is kept of the facts that a worker tells."""
+    """Return the part of a worker's facts that is kept: not too many, and not too long."""
     kept: dict[str, str] = {}
-    for name, fact in list(facts.items())[:MOST_FACTS]:
-        if sum(map(len, kept.values())) + len(fact) <= MOST_FACT_CHARACTERS:
+    for name, fact in list(facts.items())[:MAX_FACTS]:
+        if sum(map(len, kept.values())) + len(fact) <= MAX_FACT_CHARACTERS:
             kept[name[:100]] = fact
     return kept

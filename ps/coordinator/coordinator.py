@@ -1,185 +1,294 @@
-"""What workers ask of a job: to be let in, to start, for leases and tasks. Pure, like the job."""
+"""Answers workers and shards: registration, start, tasks, membership, generations and the end of a job. Pure.
+
+Every method is one turn: it changes the state and appends commands for the shards to `job.outbox`. The caller delivers
+the commands and returns the shards' events to `shard_event`, until none is left.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import JobConflict
 from downpour.protos.layout import Layout
-from downpour.ps.coordinator.admission import bounded, check_data, check_layout, check_protocol
-from downpour.ps.coordinator.evaluations import stagnates
+from downpour.ps.config import ServerSettings
+from downpour.ps.coordinator.admission import bounded, check_protocol
+from downpour.ps.coordinator.fit_work import FitWork
 from downpour.ps.coordinator.job import Job
 from downpour.ps.coordinator.membership import Member
 from downpour.ps.coordinator.phase import BEFORE_TRAINING, OVER, Phase
+from downpour.ps.coordinator.training_work import TrainingWork
+from downpour.ps.coordinator.work import Work
 
-DOUBT_S = 2.0
-MOST_LIVES = 10_000  # of which facts are kept
+DISCONNECT_GRACE_S = 2.0
+MAX_RECORDED_INCARNATIONS = 10_000  # whose facts are kept
 
 
-class Coordinator(Job):
-    """Answers a job's workers."""
+class Coordinator:
+    """Leads one job.
+
+    Attributes:
+        job: The state of the job.
+        work: What the workers do.
+    """
+
+    def __init__(self, job: Job, work: Work) -> None:
+        """Create a coordinator of a job that has not begun.
+
+        Args:
+            job: The state of the job.
+            work: What the workers do; it shares the state.
+        """
+        self.job, self.work = job, work
+
+    # ------------------------------------------------------------------ workers
 
     def register(self, request: pb.RegisterRequest, now: float) -> Member:
-        """Admits a worker and fixes, or checks, layout and data.
+        """Admit a worker and fix, or check, layout and data.
 
         Raises:
-            Unsupported: The worker speaks another version of the protocol.
+            Unsupported: The worker speaks another version of the protocol, or cannot take part in the work.
             JobConflict: It comes for another job, or the job is over.
-            LayoutMismatch: Its model or data are not the job's.
+            LayoutMismatch: Its model or data differ from the job's.
         """
+        job = self.job
         check_protocol(request.protocol)
-        if request.job != self.job:
+        if request.job != job.name:
             raise JobConflict(
-                f"this server runs job {self.job!r}; received a worker of job {request.job!r}. "
+                f"this server runs job {job.name!r}; received a worker of job {request.job!r}. "
                 "Start another server for another job."
             )
-        if self.phase in OVER:
-            raise JobConflict(f"job {self.job!r} has {self.phase}: start a new server for a new job.")
+        if job.phase in OVER:
+            raise JobConflict(f"job {job.name!r} has {job.phase}: start a new server for a new job.")
+        self.work.check_worker(request, now)
         layout = Layout.from_proto(request.layout)
-        self._check_layout(layout)
-        self._check_data(request.data)
-        if self.layout is None:
+        self.work.check_model(layout, request.data)
+        if job.layout is None:
             self.agree(layout, request.data)
         wanted = request.worker if request.HasField("worker") else None
-        if wanted is not None and self.membership.get(wanted):
+        if wanted is not None and job.membership.get(wanted):
             if request.rejoin:
                 wanted = None
             else:
                 self.leave(wanted, now, f"worker {wanted} was started again: the older one is fenced")
-        member = self.membership.join(wanted, request.host, request.pid, now, request.evaluator)
-        if len(self.facts) < MOST_LIVES:
-            self.facts[member.worker, member.incarnation] = bounded(request.environment)
-        if self.phase == Phase.WAITING:
-            self.phase = Phase.INITIALISING
-        self._send(pb.ShardCommand(view=self.membership.view()))
+        member = job.membership.join(wanted, request.host, request.pid, now, request.evaluator)
+        if len(job.facts) < MAX_RECORDED_INCARNATIONS:
+            job.facts[member.worker, member.incarnation] = bounded(request.environment)
+        if job.phase == Phase.WAITING:
+            job.phase = Phase.INITIALISING
+        job.send_view()
+        self.work.joined(member)
         return member
 
+    def agree(self, layout: Layout, data: pb.DatasetInfo) -> None:
+        """Fix layout and data of the job; none of its samples is used."""
+        self.job.layout, self.job.data = layout, data
+        self.work.open()
+        self.job.send(layout=layout.to_proto())
+
     def ready(self, request: pb.ReadyRequest, now: float) -> pb.ReadyReply:
-        """Says whether a worker is to initialise the weights, may train, or is too late for either."""
-        member = self._alive(request.session, now)
+        """Return whether a worker is to initialise the weights, may train, or finds the job over."""
+        job, member = self.job, self.job.renew(request.session, now)
         if request.compiled and not member.warm:
             member.warm = True
-            known = self.facts.get((member.worker, member.incarnation))
+            known = job.facts.get((member.worker, member.incarnation))
             if known is not None:
                 known.update(bounded(request.environment))
-            if self._first_warm_s is None:
-                self._first_warm_s = now
-        if self.phase == Phase.INITIALISING and self._initialiser is None and not self._resumed:
-            self._initialiser = member.worker
+            if job.first_warm_s is None:
+                job.first_warm_s = now
+        if job.phase == Phase.INITIALISING and job.initialiser is None and not job.resumed:
+            job.initialiser = member.worker
         self.advance(now)
+        initialise = job.phase == Phase.INITIALISING and job.initialiser == member.worker
         return pb.ReadyReply(
-            initialise=self.phase == Phase.INITIALISING
-            and self._initialiser == member.worker
-            and not request.initialised,
-            start=self.phase not in BEFORE_TRAINING,
-            end=self.phase in OVER,
+            initialise=initialise and not request.initialised,
+            start=job.phase not in BEFORE_TRAINING,
+            end=job.phase in OVER,
         )
 
     def heartbeat(self, session: int, now: float) -> pb.HeartbeatReply:
-        """Renews a session."""
-        self._alive(session, now)
-        over = self.phase if self.phase in OVER else ""
-        return pb.HeartbeatReply(drain=self.draining, remaining_s=self.patience.left_s(now), final_phase=over)
+        """Renew a session; return whether the worker must stop training and whether the job is over."""
+        self.job.renew(session, now)
+        over = self.job.phase if self.job.phase in OVER else ""
+        drain = self.work.draining or self.work.stop_requested
+        return pb.HeartbeatReply(drain=drain, remaining_s=self.job.deadlines.left_s(now), final_phase=over)
 
     def next_task(self, session: int, now: float) -> pb.Task:
-        """The next task of a worker, which has finished (or gives up) what it had."""
-        member = self._alive(session, now)
-        if not member.idle:
-            member.idle = True
-            self._give_up(member.worker)
-            self.advance(now)
-        if self.phase in OVER:
-            return pb.Task(kind=pb.END, reason=self.notes[-1] if self.phase == Phase.FAILED else "")
-        if self.tasks.waiting and (member.evaluator or not self.membership.evaluator_free(self.tasks.assigned)):
-            task = self.tasks.take(member.worker)
-            member.idle = False
-            self._rest(member)
-            task.remaining_s = self.patience.left_s(now)
-            self.pace.begin(member.worker, now, task=True)
-            return task
-        may_train = self.phase == Phase.TRAINING and not member.evaluator and self._turn_of(member)
-        lease = self.ledger.lease(member.worker) if self.ledger and may_train else None
-        if lease is None:
-            self._rest(member)
-            self.pace.forget(member.worker)
-            return pb.Task(kind=pb.WAIT)
-        member.idle = False
-        self._rest(member, False)
-        self.pace.begin(member.worker, now)
-        return pb.Task(kind=pb.TRAIN, lease=lease.number, epoch=lease.epoch, start=lease.start, stop=lease.stop)
+        """Return the next task of a worker, which has finished, or gives up, the one that it had.
+
+        Raises:
+            InvalidRequest: The work has no tasks.
+        """
+        return self.work.next_task(self.job.renew(session, now), now)
+
+    def samples_used(self, worker: int, lease: int, epoch: int, start: int, stop: int, now: float) -> None:
+        """Mark samples as used: shard 0 has accepted their gradient."""
+        self.work.samples_used(worker, lease, epoch, start, stop, now)
 
     def report(self, request: pb.ReportRequest, now: float) -> None:
-        """Takes the result of an evaluation task.
+        """Take the result of an evaluation task.
 
         Raises:
             InvalidRequest: The worker has no such task.
         """
-        member = self._alive(request.session, now)
-        task = self.tasks.done(member.worker, request)
-        self.pace.end(member.worker, now)
-        if request.HasField("validation"):
-            self.evaluations[request.epoch] = request.validation
-        if task.kind == pb.FINISH:
-            self.test = request.test
-            self._note_cut(request.test.samples)
-        elif stagnates(self.evaluations, self.settings.early_stopping):
-            self.stopped_early = True
-            patience = self.settings.early_stopping
-            self.drain(f"the validation loss has not fallen for {patience} epochs (--early-stopping)", now, asked=False)
+        self.work.report(self.job.renew(request.session, now), request, now)
         self.advance(now)
 
-    def _turn_of(self, member: Member) -> bool:
-        """Whether a worker may train: during the warm start, only one does."""
-        assert self.ledger is not None
-        if self.ledger.used_total >= self.settings.warm_start * self.settings.batch_size:
-            return True
-        return member.worker == min(each.worker for each in self.membership.trainers if each.warm)
+    def meet(self, request: pb.BarrierRequest, now: float) -> pb.BarrierReply:
+        """Take part in a script's barrier; raises as `Work.meet`."""
+        return self.work.meet(request, now)
 
-    def _rest(self, member: Member, resting: bool = True) -> None:
-        """Tells the shards whether others have to wait for a worker."""
-        if member.resting != resting:
-            member.resting = resting
-            self._send(pb.ShardCommand(view=self.membership.view()))
+    def set_rates(self, request: pb.SetLearningRatesRequest, now: float) -> None:
+        """Set a script's learning rate; raises as `Work.set_rates`."""
+        self.work.set_rates(request, now)
 
-    def _give_up(self, worker: int) -> None:
-        """Takes back the lease and the task that a worker holds."""
-        self.tasks.give_back(worker, self.patience.hurried)
-        if self.ledger is not None:
-            self.ledger.take_back(worker)
+    def connection_lost(self, worker: int, now: float) -> None:
+        """Expect a sign of life soon: the worker's connection to a shard broke."""
+        self.job.membership.shorten(worker, now, DISCONNECT_GRACE_S)
+
+    def blocked(self, worker: int, now: float) -> None:
+        """Begin the worker's step anew: it waits for other workers, which is not part of its step."""
+        self.job.step_deadlines.put_off(worker, now)
+
+    def add_times(self, step_s: float, exchange_s: float) -> None:
+        """Add the times that a leaving worker spent in steps and, within them, in exchanges."""
+        if 0 <= exchange_s <= step_s < float("inf"):
+            self.job.step_s, self.job.exchange_s = self.job.step_s + step_s, self.job.exchange_s + exchange_s
+
+    def leave(self, worker: int, now: float, note: str = "") -> None:
+        """Remove a worker; its unused samples are leased again."""
+        job, member = self.job, self.job.membership.leave(worker)
+        if member is None:
+            return
+        if note:
+            job.notes.append(note)
+        job.step_deadlines.forget(worker)
+        command = pb.ShardCommand(view=job.membership.view())
+        if job.initialiser == worker:
+            job.initialiser = None
+            if job.phase == Phase.INITIALISING and not job.resumed:
+                command.initialisation = job.shards.void()  # some may have its weights: another's must not mix in
+        job.outbox.append(command)
+        self.work.left(member, now)
+        self.advance(now)
+
+    # ------------------------------------------------------------------ shards
+
+    def shard_event(self, shard: int, event: pb.ShardEvent, now: float) -> None:
+        """Take an event of a shard."""
+        job = self.job
+        if event.HasField("departed"):
+            job.orphans.record(shard, event.departed)
+        if event.view_seen:
+            job.shards.seen(shard, min(event.view_seen, job.membership.number))
+            if self.work.ledger is not None:
+                job.orphans.seen(shard, event.view_seen, self.work.ledger)
+        if event.initialised:
+            job.shards.has_weights(shard, event.initialisation)
+            if job.shards.initialised and job.phase == Phase.INITIALISING:
+                job.phase = Phase.WARMING
+        if event.pinned:
+            self.work.pinned(event.pinned, shard)
+        self.advance(now)
+
+    def shard_lost(self, shard: int, now: float) -> None:
+        """Remove a shard that is lost; what follows depends on the work."""
+        if self.job.phase not in OVER and self.job.shards.remove(shard):
+            self.work.shard_lost(shard, now)
+
+    def begin_generation(self, generation: int, now: float) -> None:
+        """End all sessions and void the shards' state; `restored` or `start_over` must follow."""
+        self.job.begin_generation(generation, now)
+        self.work.reset()
+
+    def restored(self, closed_epochs: int, now: float) -> None:
+        """Wait for the shards to hold the weights of a checkpoint, from which the ledger has been restored."""
+        self.work.restored(closed_epochs)
+        self.job.resumed, self.job.deadlines.lost_s = True, None
+        self.job.phase = Phase.INITIALISING
+        self.advance(now)
+
+    def start_over(self, now: float) -> None:
+        """Begin the job again, without a checkpoint."""
+        job = self.job
+        if job.layout is not None and job.data is not None:
+            self.agree(job.layout, job.data)
+        self.work.restored(closed_epochs=0)
+        self.work.evaluations.clear()
+        job.resumed, job.deadlines.lost_s, job.elapsed_s = False, None, 0.0
+        job.phase = Phase.INITIALISING if len(job.membership) else Phase.WAITING
+
+    # ------------------------------------------------------------------ time and the end
 
     @property
-    def upload_limit_bytes(self) -> int:
-        """The most that a trained model may have: its weights as they are saved, and room for what describes them."""
-        return 16 * (self.layout.size if self.layout else 0) + (64 << 20)
+    def draining(self) -> bool:
+        """Return whether workers must stop after the batch that they have."""
+        return self.work.draining
 
-    def spent(self, step_s: float, exchange_s: float) -> None:
-        """Counts what a worker's time went to."""
-        if 0 <= exchange_s <= step_s < float("inf"):
-            self.step_s, self.exchange_s = self.step_s + step_s, self.exchange_s + exchange_s
+    def drain(self, reason: str, now: float, asked: bool = True) -> None:
+        """Lease no more samples; end the job once the weights so far are evaluated and saved.
 
-    def held_up(self, worker: int, now: float) -> None:
-        """A worker waits for others, at a gate: that is no part of its step."""
-        self.pace.put_off(worker, now)
+        Args:
+            reason: Why, for the notes.
+            now: The time.
+            asked: Whether somebody waits for the end, so that it must not take longer than `drain_timeout_s`.
+        """
+        self.work.drain(reason, now, asked)
+        self.advance(now)
 
-    def doubt(self, worker: int, now: float) -> None:
-        """A worker's connection broke: if it does not speak up soon, it has died."""
-        self.membership.doubt(worker, now, DOUBT_S)
+    def fail(self, reason: str) -> None:
+        """End the job without a result."""
+        self.job.fail(reason)
 
-    def used(self, worker: int, lease: int, epoch: int, start: int, stop: int, now: float) -> None:
-        """Marks samples as used: their push has its outcome on shard 0, or is sure to get one."""
-        assert self.ledger is not None
-        self.ledger.use(lease, stop)
-        self.pace.end(worker, now)
-        self.pace.begin(worker, now)
-        if self.ledger.complete(epoch):
-            self.advance(now)
+    def stop_at_once(self, reason: str) -> None:
+        """End the job without a result and without waiting for its workers."""
+        self.job.stopped_at_once = True
+        self.fail(f"stopped at once: {reason}")
 
-    def _alive(self, session: int, now: float) -> Member:
-        member = self.membership.of_session(session)
-        self.membership.renew(member, now)
-        return member
+    def tick(self, now: float) -> None:
+        """Take the steps that depend on time alone: expired sessions, deadlines, the start."""
+        job = self.job
+        for member in job.membership.expired(now):
+            self.leave(member.worker, now, f"worker {member.worker} is silent: its samples are leased again")
+        for worker, waited_s in job.step_deadlines.overdue(now):
+            note = f"worker {worker} lives but has done nothing for {waited_s:.0f} s: its samples are leased again"
+            self.leave(worker, now, note)
+        self.work.tick(now)
+        if job.phase not in OVER:
+            able = job.membership.trainers if job.phase == Phase.TRAINING else job.membership.members
+            reason = job.deadlines.exhausted(now, not len(job.membership), bool(able), job.shards.missing)
+            if reason:
+                self.fail(reason)
+        self.advance(now)
 
-    def _check_layout(self, layout: Layout) -> None:
-        check_layout(layout, self.layout, self.settings)
+    def advance(self, now: float) -> None:
+        """Take every step that has become possible."""
+        job = self.job
+        if job.phase == Phase.WARMING and self._may_start(now):
+            job.phase = Phase.TRAINING
+            job.started_s = now - job.elapsed_s
+            for member in job.membership.members:
+                member.resting = not member.warm or member.evaluator
+            job.send_view()
+        self.work.advance(now)
 
-    def _check_data(self, data: pb.DatasetInfo) -> None:
-        check_data(data, self.data)
+    def _may_start(self, now: float) -> bool:
+        job = self.job
+        warm = sum(member.warm for member in job.membership.trainers)
+        late = job.first_warm_s is not None and now >= job.first_warm_s + job.settings.start_timeout_s
+        return warm > 0 and (job.resumed or warm >= job.settings.workers or late)
+
+
+def new_coordinator(settings: ServerSettings, name: str, new_session: Callable[[], int]) -> Coordinator:
+    """Return the coordinator of a new job, for a script's `fit` or for built-in training as the settings say.
+
+    Args:
+        settings: The settings of the job.
+        name: The name of the job.
+        new_session: Returns an unguessable number for each new session.
+
+    Raises:
+        Unsupported: The mode cannot be used with a script.
+    """
+    job = Job(settings, name, new_session)
+    return Coordinator(job, FitWork(job) if settings.script else TrainingWork(job))

@@ -1,4 +1,4 @@
-"""Evaluations as tasks on loan to workers, each on weights that every shard has pinned. Pure."""
+"""Evaluations as tasks for workers, each on weights that every shard has pinned. Pure."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ class _Pin:
 
 
 class Evaluations:
-    """The tasks of a job: first pinned, then waiting for a worker, then assigned to one.
+    """The evaluation tasks of a job: first pinned, then waiting for a worker, then assigned to one.
 
     Attributes:
-        assigned: The task that a worker has.
+        assigned: The task that each worker has.
     """
 
-    def __init__(self, epochs: int, shards: int, send: Callable[[pb.ShardCommand], None]) -> None:
-        """Nothing is to be evaluated.
+    def __init__(self, epochs: int, shards: int, send: Callable[..., None]) -> None:
+        """Create a queue without tasks.
 
         Args:
-            epochs: Of the job.
-            shards: Of the job.
-            send: Sends a command to every shard.
+            epochs: The epochs of the job.
+            shards: The shards of the job.
+            send: Sends a command with the given fields to every shard.
         """
         self.assigned: dict[int, pb.Task] = {}
         self._epochs, self._shards, self._send = epochs, shards, send
@@ -40,23 +40,23 @@ class Evaluations:
 
     @property
     def under_way(self) -> bool:
-        """Whether anything is pinned, waiting or assigned."""
+        """Return whether any task is pinned, waiting or assigned."""
         return bool(self._pins or self._waiting or self.assigned)
 
     @property
     def waiting(self) -> bool:
-        """Whether a worker could have a task."""
+        """Return whether a task waits for a worker."""
         return bool(self._waiting)
 
     @property
     def closed_epochs(self) -> int:
-        """Epochs whose weights have been evaluated, or have no need of it."""
+        """Return the number of epochs whose weights have been evaluated, or need no evaluation."""
         waiting = [task.epoch for task in (*self._waiting, *self.assigned.values()) if task.kind == pb.VALIDATE]
         pinned = [pin.task.epoch for pin in self._pins.values() if pin.task.kind == pb.VALIDATE]
         return min([self._closed, *waiting, *pinned])
 
     def clear(self, closed_epochs: int | None = None) -> None:
-        """Forgets all tasks; `closed_epochs` are behind the job, if given."""
+        """Drop all tasks; with `closed_epochs`, continue after so many evaluated epochs."""
         for each in (self._pins, self._waiting, self.assigned):
             each.clear()
         if closed_epochs is not None:
@@ -65,27 +65,32 @@ class Evaluations:
     # ------------------------------------------------------------------ what is to be evaluated
 
     def close_epochs(self, ledger: Ledger, validate: bool) -> None:
-        """Pins the weights of every epoch whose last sample has been used, to be validated; not of the last epoch."""
+        """Pin, for validation, the weights of every complete epoch but the last.
+
+        Args:
+            ledger: Which samples have been used.
+            validate: Whether there is a validation split.
+        """
         while self._closed < self._epochs - 1 and ledger.complete(self._closed):
             self._closed += 1
             if validate:
                 self._pin(pb.Task(kind=pb.VALIDATE, epoch=self._closed - 1, pin=self._closed))
 
     def finish(self, epoch: int) -> None:
-        """Pins the last weights, to be evaluated as those of `epoch`, and saved."""
+        """Pin the last weights, to be evaluated as those of `epoch`, and saved."""
         self._pin(pb.Task(kind=pb.FINISH, epoch=epoch, pin=self._epochs + 1))
 
     def _pin(self, task: pb.Task) -> None:
         self._pins[task.pin] = _Pin(task)
-        self._send(pb.ShardCommand(pin=task.pin))
+        self._send(pin=task.pin)
 
     def pinned(self, number: int, shard: int) -> None:
-        """A shard has pinned its weights."""
+        """Take note that a shard has pinned its weights under a number."""
         if number in self._pins:
             self._pins[number].shards.add(shard)
 
     def collect(self) -> None:
-        """What every shard has pinned waits for a worker."""
+        """Make tasks whose weights every shard has pinned available to workers."""
         for number, pin in list(self._pins.items()):
             if len(pin.shards) == self._shards:
                 del self._pins[number]
@@ -94,12 +99,12 @@ class Evaluations:
     # ------------------------------------------------------------------ who evaluates it
 
     def take(self, worker: int) -> pb.Task:
-        """Assigns the next task to a worker; there must be one."""
+        """Assign the next task to a worker; there must be one."""
         task = self.assigned[worker] = self._waiting.popleft()
         return task
 
     def done(self, worker: int, request: pb.ReportRequest) -> pb.Task:
-        """A worker reports the result of its task; returns that.
+        """Remove and return the task whose result a worker reports.
 
         Raises:
             InvalidRequest: The worker has no such task.
@@ -115,7 +120,7 @@ class Evaluations:
         return task
 
     def give_back(self, worker: int, hurried: bool) -> None:
-        """A worker gives up its task; another gets it, unless it is a validation that nobody has time for."""
+        """Take back a worker's task; it waits for another worker, but a validation is dropped if `hurried`."""
         task = self.assigned.pop(worker, None)
         if task is None:
             return
@@ -125,17 +130,17 @@ class Evaluations:
             self._waiting.appendleft(task)
 
     def drop_waiting(self) -> None:
-        """Tasks that no worker has are given up."""
+        """Drop the tasks that no worker has."""
         for task in self._waiting:
             self._unpin(task)
         self._waiting.clear()
 
     def _unpin(self, task: pb.Task) -> None:
-        self._send(pb.ShardCommand(unpin=task.pin))
+        self._send(unpin=task.pin)
 
 
 def stagnates(evaluations: Mapping[int, pb.Evaluation], patience: int) -> bool:
-    """Whether the lowest validation loss is `patience` epochs or more behind; 0 waits for ever."""
+    """Return whether the lowest validation loss is `patience` or more epochs old; never if `patience` is 0."""
     if not patience or not evaluations:
         return False
     best = min(evaluations, key=lambda epoch: (evaluations[epoch].loss, epoch))

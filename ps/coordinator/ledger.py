@@ -1,6 +1,6 @@
-"""Which samples are leased to whom and which are used: every sample of every epoch exactly once.
+"""The leases of samples: every sample of every epoch is used exactly once.
 
-Positions are places in the permutation of (seed, epoch), not sample numbers.
+Positions are indices into the permutation of (seed, epoch), not sample numbers. Pure.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from downpour.protos.errors import InvalidRequest
 
 Span = tuple[int, int, int]  # epoch, start, stop
-NOBODY = -1
+SUSPENDED = -1  # instead of the worker: it has left, and the lease is not settled yet
 
 
 @dataclass
 class Lease:
-    """Positions `[start, stop)` of an epoch, on loan to a worker; those below `next` are used."""
+    """Positions `[start, stop)` of an epoch, leased to a worker; those below `next` are used."""
 
     number: int
     worker: int
@@ -28,18 +28,18 @@ class Lease:
 
 
 class Ledger:
-    """Hands out an epoch's positions as leases and takes back what a worker did not use.
+    """Leases the positions of all epochs to workers, and takes back what a worker did not use.
 
-    The next epoch's leases open when this one's are all handed out: there is no barrier between epochs.
+    The next epoch's leases begin when all positions of this one are leased: there is no barrier between epochs.
     """
 
     def __init__(self, samples: int, epochs: int, lease_samples: int) -> None:
-        """Nothing is handed out yet.
+        """Create a ledger of which nothing is leased.
 
         Args:
-            samples: Training samples in an epoch.
-            epochs: How many there are.
-            lease_samples: Size of a lease; a multiple of the batch size keeps batches whole.
+            samples: The training samples in an epoch.
+            epochs: The number of epochs.
+            lease_samples: The size of a lease; a multiple of the batch size keeps batches whole.
         """
         self.samples, self.epochs, self._lease_samples = samples, epochs, lease_samples
         self._used = [0] * epochs
@@ -50,39 +50,39 @@ class Ledger:
 
     @property
     def total(self) -> int:
-        """Samples in all epochs."""
+        """Return the number of samples in all epochs."""
         return self.samples * self.epochs
 
     @property
     def used_total(self) -> int:
-        """Samples used so far, in all epochs."""
+        """Return the number of samples used so far, in all epochs."""
         return sum(self._used)
 
     @property
     def epoch(self) -> int:
-        """The first epoch that is not used up; the last one at the end."""
+        """Return the first epoch that is not complete; the last one if all are."""
         return next((epoch for epoch in range(self.epochs) if not self.complete(epoch)), self.epochs - 1)
 
     @property
     def finished(self) -> bool:
-        """Whether every sample of every epoch is used."""
+        """Return whether every sample of every epoch is used."""
         return self.used_total == self.total
 
     @property
     def open_leases(self) -> int:
-        """Leases on loan."""
+        """Return the number of leases that workers hold."""
         return len(self._leases)
 
     def used(self, epoch: int) -> int:
-        """Samples of an epoch used so far."""
+        """Return the number of samples of an epoch used so far."""
         return self._used[epoch]
 
     def complete(self, epoch: int) -> bool:
-        """Whether an epoch's samples are all used."""
+        """Return whether all samples of an epoch are used."""
         return self._used[epoch] == self.samples
 
     def lease(self, worker: int) -> Lease | None:
-        """Lends the next positions, returned ones first; None if all are on loan or used."""
+        """Lease the next positions to a worker, returned ones first; None if all are leased or used."""
         if self._returned:
             epoch, start, stop = self._returned.popleft()
         elif self._epoch < self.epochs:
@@ -97,7 +97,7 @@ class Ledger:
         return lease
 
     def check(self, number: int, worker: int, epoch: int, start: int, stop: int) -> None:
-        """Raises InvalidRequest unless the worker may use `[start, stop)` of its lease now."""
+        """Raise InvalidRequest unless the worker may use `[start, stop)` of its lease now."""
         lease = self._leases.get(number)
         if lease is None or lease.worker != worker:
             raise InvalidRequest(
@@ -111,7 +111,7 @@ class Ledger:
             )
 
     def use(self, number: int, stop: int) -> None:
-        """Marks a checked range, up to `stop`, as used; the lease ends with its last position."""
+        """Mark a checked range, up to `stop`, as used; the lease ends with its last position."""
         lease = self._leases[number]
         self._used[lease.epoch] += stop - lease.next
         lease.next = stop
@@ -119,14 +119,14 @@ class Ledger:
             del self._leases[number]
 
     def suspend(self, worker: int) -> list[int]:
-        """Takes the leases of a worker that has left, to be settled later; returns their numbers."""
+        """Suspend the leases of a worker that has left, to be settled later; return their numbers."""
         held = [lease for lease in self._leases.values() if lease.worker == worker]
         for lease in held:
-            lease.worker = NOBODY
+            lease.worker = SUSPENDED
         return [lease.number for lease in held]
 
     def settle(self, number: int, reached: int) -> None:
-        """Ends a suspended lease: positions below `reached` are used, the others are free."""
+        """End a suspended lease: positions below `reached` are used, the others are free."""
         lease = self._leases[number]
         if lease.next < reached <= lease.stop:
             self.use(number, reached)
@@ -134,20 +134,20 @@ class Ledger:
             self._returned = deque(sorted([*self._returned, (lease.epoch, lease.next, lease.stop)]))
 
     def unused(self) -> list[Span]:
-        """Positions `(epoch, start, stop)` that were handed out once and are not used, in order."""
+        """Return the ranges `(epoch, start, stop)` that were leased once and are not used, in order."""
         held = [(lease.epoch, lease.next, lease.stop) for lease in self._leases.values()]
         return sorted([*self._returned, *held])
 
     @property
     def position(self) -> tuple[int, int]:
-        """Epoch and position from which on nothing was ever handed out."""
+        """Return the epoch and the position from which on nothing was ever leased."""
         return self._epoch, self._position
 
     def restore(self, unused: Iterable[Span], epoch: int, position: int) -> None:
-        """Returns to an earlier state: what was not used then is free, and no lease is on loan.
+        """Return to an earlier state: what was not used then is free, and no worker holds a lease.
 
         Raises:
-            ValueError: No ledger of so many samples and epochs can have been in that state.
+            ValueError: A ledger of so many samples and epochs cannot have been in that state.
         """
         spans = sorted(unused)
         limits = [self.samples] * epoch + [position]
@@ -169,7 +169,7 @@ class Ledger:
         self._returned, self._leases = deque(spans), {}
 
     def take_back(self, worker: int) -> int:
-        """Takes back what the worker has on loan and did not use; returns the number of samples."""
+        """Take back what the worker leased and did not use; return the number of samples."""
         held = [lease for lease in self._leases.values() if lease.worker == worker]
         for lease in held:
             del self._leases[lease.number]
@@ -179,19 +179,19 @@ class Ledger:
 
 
 class EpochLedger(Ledger):
-    """The ledger of a single epoch, whatever its number."""
+    """The ledger of a single epoch of a script's `fit`, whose number may be any."""
 
     def __init__(self, epoch: int, samples: int, lease_samples: int) -> None:
-        """Nothing is used.
+        """Create a ledger of which nothing is leased.
 
         Args:
-            epoch: Its number.
-            samples: In it.
-            lease_samples: In a lease.
+            epoch: The number of the epoch.
+            samples: The samples in it.
+            lease_samples: The size of a lease.
         """
         super().__init__(samples, 1, lease_samples)
         self._number = epoch
 
     def check(self, number: int, worker: int, epoch: int, start: int, stop: int) -> None:
-        """Raises InvalidRequest unless the worker may use `[start, stop)` of its lease now."""
+        """Raise InvalidRequest unless the worker may use `[start, stop)` of its lease now."""
         super().check(number, worker, epoch - self._number, start, stop)

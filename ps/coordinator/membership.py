@@ -1,4 +1,4 @@
-"""The workers of a job: numbers, incarnations, sessions and when they expire."""
+"""The workers of a job: their numbers, incarnations and sessions, and when these expire. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from downpour.protos.errors import UnknownWorker
 
 @dataclass
 class Member:
-    """A live worker."""
+    """A live worker.
+
+    Attributes:
+        incarnation: How many processes have had this number, this one included.
+        warm: Whether the worker has compiled its gradient, so that it can train.
+        idle: Whether it waits for a task.
+        resting: Whether it has no data now, so that no other worker must wait for it.
+        evaluator: Whether it takes evaluation tasks only.
+    """
 
     worker: int
     incarnation: int
@@ -20,31 +28,31 @@ class Member:
     host: str = ""
     pid: int = 0
     warm: bool = False
-    idle: bool = False  # waits for a task
-    resting: bool = True  # has no data now: no worker waits for it
-    evaluator: bool = False  # takes evaluation tasks only
+    idle: bool = False
+    resting: bool = True
+    evaluator: bool = False
 
     @property
     def state(self) -> str:
-        """What the worker is doing, in a word."""
+        """Return what the worker is doing: `warming`, `idle` or `busy`."""
         if not self.warm:
             return "warming"
         return "idle" if self.idle else "busy"
 
 
 class Membership:
-    """Who is in. Every change has a number, and shards believe the newest view only.
+    """The live workers. Every change of them makes a new view, which has a number; shards adopt the newest one only.
 
     Attributes:
-        number: Of the current view.
+        number: The number of the current view.
     """
 
     def __init__(self, session_s: float, new_session: Callable[[], int]) -> None:
-        """Nobody is in.
+        """Create a membership without workers.
 
         Args:
-            session_s: A member that is silent for so long has died.
-            new_session: Draws an unguessable number.
+            session_s: After so long without a sign of life a member has expired.
+            new_session: Returns an unguessable number for each new session.
         """
         self.number = 0
         self._session_s = session_s
@@ -53,29 +61,29 @@ class Membership:
         self._incarnations: dict[int, int] = {}
 
     def __len__(self) -> int:
-        """Live workers."""
+        """Return the number of live workers."""
         return len(self._members)
 
     @property
     def members(self) -> list[Member]:
-        """Live workers by number."""
+        """Return the live workers, ordered by number."""
         return [self._members[worker] for worker in sorted(self._members)]
 
     @property
     def trainers(self) -> list[Member]:
-        """Live workers that take data, by number."""
+        """Return the live workers that train, ordered by number."""
         return [member for member in self.members if not member.evaluator]
 
     def evaluator_free(self, busy: Container[int]) -> bool:
-        """Whether a task is to be left for an evaluator not in `busy`, which asks for one or soon will."""
+        """Return whether some evaluator outside `busy` is free for a task."""
         return any(member.evaluator and member.warm and member.worker not in busy for member in self.members)
 
     def all_idle_but(self, busy: Container[int]) -> bool:
-        """Whether every worker that takes part, but those in `busy`, waits for a task."""
+        """Return whether every worker that is warm, except those in `busy`, waits for a task."""
         return all(member.idle or not member.warm or member.worker in busy for member in self.members)
 
     def join(self, wanted: int | None, host: str, pid: int, now: float, evaluator: bool = False) -> Member:
-        """Admits a worker as a new incarnation; the caller has let a live holder of `wanted` leave."""
+        """Add a worker as a new incarnation; no live worker may have the number `wanted`."""
         worker = (
             wanted
             if wanted is not None
@@ -90,33 +98,33 @@ class Membership:
         return member
 
     def leave(self, worker: int) -> Member | None:
-        """Lets a worker go; None if it was not in."""
+        """Remove and return a worker; None if it is not live."""
         member = self._members.pop(worker, None)
         if member is not None:
             self.number += 1
         return member
 
     def clear(self) -> None:
-        """Lets everybody go."""
+        """Remove all workers."""
         self._members.clear()
         self.number += 1
 
     @property
     def incarnations(self) -> dict[int, int]:
-        """The newest incarnation of every worker that ever was in."""
+        """Return the newest incarnation of every number that a worker ever had."""
         return dict(self._incarnations)
 
     def remember(self, incarnations: Mapping[int, int]) -> None:
-        """Numbers new incarnations after these."""
+        """Number new incarnations after these."""
         for worker, incarnation in incarnations.items():
             self._incarnations[worker] = max(incarnation, self._incarnations.get(worker, 0))
 
     def get(self, worker: int) -> Member | None:
-        """The live worker of that number."""
+        """Return the live worker of that number; None if there is none."""
         return self._members.get(worker)
 
     def of_session(self, session: int) -> Member:
-        """The live worker whose session it is.
+        """Return the live worker that has a session.
 
         Raises:
             UnknownWorker: No live worker has it.
@@ -130,21 +138,21 @@ class Membership:
         )
 
     def renew(self, member: Member, now: float) -> None:
-        """Puts off the end of a session."""
+        """Put off the end of a member's session."""
         member.expires_at = now + self._session_s
 
-    def doubt(self, worker: int, now: float, grace_s: float) -> None:
-        """Expects a sign of life within `grace_s`: the worker's connection broke."""
+    def shorten(self, worker: int, now: float, grace_s: float) -> None:
+        """Let a worker's session expire after `grace_s` without a sign of life: its connection broke."""
         member = self._members.get(worker)
         if member is not None:
             member.expires_at = min(member.expires_at, now + grace_s)
 
     def expired(self, now: float) -> list[Member]:
-        """Members whose sessions have run out."""
+        """Return the members whose sessions have expired."""
         return [member for member in self._members.values() if member.expires_at <= now]
 
     def view(self) -> pb.View:
-        """The current view, for the shards."""
+        """Return the current view as a message for the shards."""
         members = [
             pb.Member(worker=m.worker, incarnation=m.incarnation, session=m.session, resting=m.resting)
             for m in self.members

@@ -1,4 +1,4 @@
-"""What a job is doing, in one word."""
+"""The phases of a job."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from enum import StrEnum
 
 
 class Phase(StrEnum):
-    """What a job is doing."""
+    """What a job is doing, in the order of a complete run; RECOVERING may follow any phase before the end."""
 
-    WAITING = "waiting"  # for a first worker
+    WAITING = "waiting"  # for the first worker
     RECOVERING = "recovering"  # for a shard to come back, or for the weights of a checkpoint
     INITIALISING = "initialising"
     WARMING = "warming"
     TRAINING = "training"
-    DRAINING = "draining"  # no more leases: save what there is
-    FINISHING = "finishing"  # the last evaluation
+    DRAINING = "draining"  # no samples are leased any more; the weights so far are evaluated and saved
+    FINISHING = "finishing"  # the last weights are being evaluated and saved
     ENDED = "ended"
     FAILED = "failed"
 

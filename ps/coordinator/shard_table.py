@@ -1,4 +1,4 @@
-"""The shards of a job: where they are, which view of the workers they know, whether they have weights. Pure."""
+"""The shards of a job: their addresses, the view of the members that each knows, and who has weights. Pure."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from downpour.protos.errors import InvalidRequest, JobConflict
 
 
 class ShardTable:
-    """Which shards are there.
+    """Records which shards have joined.
 
     Attributes:
-        initialisation: How many initialisations were given up half way.
+        initialisation: The number of initialisations that were abandoned half way.
     """
 
     def __init__(self, count: int) -> None:
-        """None of `count` shards is there."""
+        """Create a table of `count` shards of which none has joined."""
         self.initialisation = 0
         self._count = count
         self._addresses: dict[int, pb.ShardAddress] = {}
@@ -24,25 +24,25 @@ class ShardTable:
         self._initialised: set[int] = set()
 
     def __len__(self) -> int:
-        """Shards that are there."""
+        """Return the number of shards that have joined."""
         return len(self._addresses)
 
     def __iter__(self) -> Iterator[int]:
-        """Their numbers."""
+        """Iterate over the numbers of the shards that have joined, in order."""
         return iter(sorted(self._addresses))
 
     @property
     def joined(self) -> bool:
-        """Whether every shard is there."""
+        """Return whether every shard has joined."""
         return len(self._addresses) == self._count
 
     @property
     def missing(self) -> list[int]:
-        """Numbers of those that are not."""
+        """Return the numbers of the shards that have not joined."""
         return sorted(set(range(self._count)) - set(self._addresses))
 
     def addresses(self, generation: int) -> list[pb.ShardAddress]:
-        """Where the shards are, in their present generation."""
+        """Return the addresses of the shards, with their present generation."""
         found = []
         for shard in self:
             address = pb.ShardAddress()
@@ -52,11 +52,11 @@ class ShardTable:
         return found
 
     def add(self, address: pb.ShardAddress) -> None:
-        """Takes a shard in.
+        """Add a shard that has joined.
 
         Raises:
-            InvalidRequest: Its number is not one of this job's.
-            JobConflict: That shard is there already.
+            InvalidRequest: Its number is not below the job's number of shards.
+            JobConflict: A shard of that number has joined already.
         """
         if not address.shard < self._count:
             raise InvalidRequest(f"a shard's number must be below {self._count}; received {address.shard}.")
@@ -67,39 +67,39 @@ class ShardTable:
         self._addresses[address.shard] = address
 
     def remove(self, shard: int) -> bool:
-        """Takes a shard out; returns whether it was there."""
+        """Remove a shard; return whether it had joined."""
         self._views.pop(shard, None)
         self._initialised.discard(shard)
         return self._addresses.pop(shard, None) is not None
 
-    # ------------------------------------------------------------------ what they know
+    # ------------------------------------------------------------------ views
 
     def seen(self, shard: int, view: int) -> None:
-        """A shard knows the view of that number."""
+        """Record that a shard has adopted the view of that number."""
         self._views[shard] = view
 
     def settled(self, view: int) -> bool:
-        """Whether every shard that is there knows the view of that number."""
+        """Return whether every shard that has joined has adopted the view of that number."""
         return all(self._views.get(shard, 0) >= view for shard in self._addresses)
 
-    # ------------------------------------------------------------------ what they have
+    # ------------------------------------------------------------------ weights
 
     @property
     def initialised(self) -> bool:
-        """Whether every shard has weights."""
+        """Return whether every shard has weights."""
         return len(self._initialised) == self._count
 
     def has_weights(self, shard: int, initialisation: int) -> None:
-        """A shard says that it has weights; those of an initialisation that was given up do not count."""
+        """Record that a shard has weights, unless they are of an initialisation that was abandoned."""
         if initialisation == self.initialisation:
             self._initialised.add(shard)
 
     def void(self) -> int:
-        """The weights that some shards may have are void; returns the number of the initialisation to come."""
+        """Void the weights that some shards may have; return the number of the next initialisation."""
         self.initialisation += 1
         self._initialised.clear()
         return self.initialisation
 
     def forget_weights(self) -> None:
-        """No shard has weights: another generation begins."""
+        """Record that no shard has weights, because another generation begins."""
         self._initialised.clear()

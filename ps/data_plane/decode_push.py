@@ -1,4 +1,4 @@
-"""From a frame to a push and its gradient."""
+"""From the frame of a push to the `Push` and its gradient."""
 
 from __future__ import annotations
 
@@ -13,42 +13,8 @@ from downpour.protos.layout import Slice
 from downpour.ps.core.push import Push
 
 
-def limit_bytes(header: pb.Request, part: Slice | None) -> int:
-    """The most payload that a frame with such a header may have, at the shard that owns `part`."""
-    if part is None or header.kind == pb.PULL:
-        return 0
-    if header.kind in (pb.INIT, pb.ASSIGN) or header.codec == "float32":
-        return 4 * part.size
-    return codec_named(header.codec).size_bytes(part.trained) + 4 * part.state
-
-
-def gradient_of(header: pb.Request, payload: memoryview | Sequence[bytes], part: Slice) -> np.ndarray | ChunkedVector:
-    """The gradient `float32[n + m]` of a push; of one that says it is not finite, none of its elements.
-
-    A float32 payload is not copied.
-
-    Raises:
-        InvalidRequest: The payload is not one of the codec for so many elements.
-    """
-    if header.nonfinite:
-        return np.zeros(0, np.float32)
-    if not isinstance(payload, memoryview):
-        pieces = ChunkedVector(payload)
-        if len(pieces) != part.size:
-            check_length(b"".join(payload), 4 * part.size, part.size)
-        return pieces
-    if header.codec == "float32":
-        check_length(payload, 4 * part.size, part.size)
-        return np.frombuffer(payload, np.float32)
-    gradient = np.empty(part.size, np.float32)
-    split = len(payload) - 4 * part.state
-    codec_named(header.codec).decode(payload[:split], gradient[: part.trained])
-    gradient[part.trained :] = np.frombuffer(payload[split:], np.float32)
-    return gradient
-
-
-def push_of(header: pb.Request) -> Push:
-    """What a frame's header says of its push."""
+def decode_push(header: pb.Request) -> Push:
+    """Return what a frame's header says of its push."""
     return Push(
         worker=header.worker,
         incarnation=header.incarnation,
@@ -65,3 +31,39 @@ def push_of(header: pb.Request) -> Push:
         stop=header.stop,
         steps=max(1, header.steps),
     )
+
+
+def decode_gradient(
+    header: pb.Request, payload: memoryview | Sequence[bytes], part: Slice
+) -> np.ndarray | ChunkedVector:
+    """Return the gradient `float32[n + m]` of a push; no elements if the header says that it is not finite.
+
+    A float32 payload is not copied.
+
+    Raises:
+        InvalidRequest: The payload is not one of the codec for so many elements.
+    """
+    if header.nonfinite:
+        return np.zeros(0, np.float32)
+    if not isinstance(payload, memoryview):
+        chunks = ChunkedVector(payload)
+        if len(chunks) != part.size:
+            check_length(b"".join(payload), 4 * part.size, part.size)
+        return chunks
+    if header.codec == "float32":
+        check_length(payload, 4 * part.size, part.size)
+        return np.frombuffer(payload, np.float32)
+    gradient = np.empty(part.size, np.float32)
+    split = len(payload) - 4 * part.state
+    codec_named(header.codec).decode(payload[:split], gradient[: part.trained])
+    gradient[part.trained :] = np.frombuffer(payload[split:], np.float32)
+    return gradient
+
+
+def limit_bytes(header: pb.Request, part: Slice | None) -> int:
+    """Return the largest payload that a frame with such a header may have, at the shard that owns `part`."""
+    if part is None or header.kind == pb.PULL:
+        return 0
+    if header.kind in (pb.INIT, pb.ASSIGN) or header.codec == "float32":
+        return 4 * part.size
+    return codec_named(header.codec).size_bytes(part.trained) + 4 * part.state

@@ -17,42 +17,41 @@ from downpour.protos.channel import SESSION_KEY
 from downpour.protos.errors import InvalidRequest, TooLarge, UnknownWorker
 from downpour.protos.frame import INLINE_BYTES, Decoder, Frame, encode
 from downpour.ps.data_plane.interceptor import refuse
-from downpour.ps.data_plane.request_handler import WAITING_EVERY_S, Answer, begin
-from downpour.ps.data_plane.shard_runtime import ShardRuntime
+from downpour.ps.data_plane.request_handler import WAITING_EVERY_S, PendingReply, RequestHandler
 
 SERVICE = "downpour.v1.Shard"
-STREAMS_PER_SESSION = 8  # of which one is used; more are those that broke and are not seen to have ended
-LOOK_EVERY_S = 1.0  # at whether a worker that should send or take a part of a payload is still a member
+STREAMS_PER_SESSION = 8  # one is used; the others are streams that broke and whose end has not been noticed yet
+CHECK_MEMBER_EVERY_S = 1.0  # while a worker sends or receives a payload
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
 
 class ExchangeServicer:
-    """Answers the frames of workers' streams."""
+    """Serves the streams of workers: each request frame gets a reply frame."""
 
     def __init__(
-        self, host: ShardRuntime, broken: Callable[[int], None] = lambda worker: None, admitted: int = 4
+        self, handler: RequestHandler, connection_lost: Callable[[int], None] = lambda worker: None, admitted: int = 4
     ) -> None:
-        """Serves one shard.
+        """Create a servicer of one shard.
 
         Args:
-            host: The shard.
-            broken: Told of a worker whose stream ended.
-            admitted: Push-pulls whose large payloads are in memory at one time; others wait unread.
+            handler: Carries out the requests.
+            connection_lost: Called with the number of a worker whose stream has ended.
+            admitted: How many push-pulls may have their large payloads in memory at one time; others wait unread.
         """
         keep_freed_memory(arenas=1)
-        self._host, self._broken, self._admitted = host, broken, admitted
+        self._handler, self._connection_lost, self._admitted = handler, connection_lost, admitted
         self._admission = asyncio.Semaphore(admitted)
         self._spare: list[np.ndarray] = []
         self._streams: Counter[int] = Counter()
 
-    def handler(self) -> grpc.GenericRpcHandler[bytes, bytes]:
-        """The handler to add to a `grpc.aio` server: bytes go in and out as they are."""
+    def rpc_handler(self) -> grpc.GenericRpcHandler[bytes, bytes]:
+        """Return the handler to add to a `grpc.aio` server; messages are raw bytes in both directions."""
         method = grpc.stream_stream_rpc_method_handler(self.exchange)
         return grpc.method_handlers_generic_handler(SERVICE, {"Exchange": method})
 
     async def exchange(self, _: object, context: Context) -> None:
-        """Serves one stream until it ends."""
+        """Serve one stream until it ends."""
         worker: int | None = None
         counted: int | None = None
         try:
@@ -63,11 +62,12 @@ class ExchangeServicer:
                 )
             self._streams[session] += 1
             counted = session
-            worker = self._host.member_of(session).worker
-            self._host.transports.add("grpc")
-            keep_freed_memory(arenas=1, kept_bytes=self._admitted * 4 * self._host.size)
+            runtime = self._handler.runtime
+            worker = runtime.member_of(session).worker
+            runtime.transports.add("grpc")
+            keep_freed_memory(arenas=1, kept_bytes=self._admitted * 4 * runtime.size)
             while (message := await context.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]
-                await _Turn(self._host, session, context, self._admission, self._spare).take(message)
+                await _Exchange(self._handler, session, context, self._admission, self._spare).serve(message)
         except Exception as error:
             await refuse(error, context)
         finally:
@@ -75,58 +75,58 @@ class ExchangeServicer:
                 self._streams[counted] -= 1
                 self._streams += Counter()  # forgets those without any
             if worker is not None:
-                self._broken(worker)
+                self._connection_lost(worker)
 
 
-class _Turn:
+class _Exchange:
     """One request of one stream, from its first message to the last of its reply."""
 
     def __init__(
         self,
-        host: ShardRuntime,
+        handler: RequestHandler,
         session: int,
         context: Context,
         admission: asyncio.Semaphore,
         spare: list[np.ndarray],
     ) -> None:
-        self._host, self._session, self._context = host, session, context
+        self._handler, self._runtime, self._session, self._context = handler, handler.runtime, session, context
         self._admission, self._spare = admission, spare
         self._admitted = False
         self._memory: np.ndarray | None = None
 
-    async def take(self, message: bytes) -> None:
+    async def serve(self, message: bytes) -> None:
         try:
-            decoder = Decoder(pb.Request, self._host.limit_bytes, self._allocate, self._host.takes_parts)
+            decoder = Decoder(pb.Request, self._runtime.limit_bytes, self._allocate, self._runtime.takes_parts)
             frame = decoder.feed(message)
             header = decoder.announced or (frame and frame.header)
             assert header is not None
-            while (held := self._host.held(header)) is not None:
-                await self._told(held)
+            while (held := self._runtime.held(header)) is not None:
+                await self._wait_for(held)
             # A large payload will come, or go: the weights.
-            if frame is None or (not header.no_pull and 4 * self._host.size > INLINE_BYTES):
+            if frame is None or (not header.no_pull and 4 * self._runtime.size > INLINE_BYTES):
                 await self._admit()
                 frame = frame or await self._payload(decoder)
-                await self._held(header)  # a cut may have begun meanwhile
-            member = self._host.member_of(self._session)
+                await self._wait_while_held(header)  # a cut may have begun meanwhile
+            member = self._runtime.member_of(self._session)
             payload = frame.parts or frame.payload
-            answer = begin(self._host, member, frame.header, payload, owned=self._memory is None)
+            reply = self._handler.handle(member, frame.header, payload, owned=self._memory is None)
             del frame, payload
             try:
-                if answer.gate is not None:
-                    await self._wait(answer.gate)
-                await self._send(answer)
+                if reply.ready is not None:
+                    await self._wait_until_ready(reply.ready)
+                await self._send(reply)
             finally:
-                answer.abandon()
+                reply.abandon()
         finally:
-            self._dismiss()
+            self._leave()
 
-    async def _held(self, header: pb.Request) -> None:
-        """Waits while a cut is taken that the push does not belong to; others may take its place meanwhile."""
-        while (over := self._host.held(header)) is not None:
+    async def _wait_while_held(self, header: pb.Request) -> None:
+        """Wait while a cut is taken that the push does not belong to; other requests may be admitted meanwhile."""
+        while (released := self._runtime.held(header)) is not None:
             admitted, self._admitted = self._admitted, False
             if admitted:
                 self._admission.release()
-            await asyncio.wait([over])
+            await asyncio.wait([released])
             if admitted:
                 await self._admit()
 
@@ -138,25 +138,25 @@ class _Turn:
                     return frame
         raise InvalidRequest("a stream must end between two frames; it ended within one. Resend the frame.")
 
-    async def _wait(self, gate: asyncio.Future[Any]) -> None:
-        """Waits until the reply may leave; others may take this one's place meanwhile."""
-        if gate.done():
+    async def _wait_until_ready(self, ready: asyncio.Future[Any]) -> None:
+        """Wait until the reply may leave; other requests may be admitted meanwhile."""
+        if ready.done():
             return
         admitted = self._admitted
-        self._dismiss()
-        await self._told(gate)
+        self._leave()
+        await self._wait_for(ready)
         if admitted:
             await self._admit()
 
-    async def _told(self, event: asyncio.Future[Any]) -> None:
-        """Waits for something to happen; the worker hears meanwhile that this shard lives."""
+    async def _wait_for(self, event: asyncio.Future[Any]) -> None:
+        """Wait for an event, and tell the worker now and then that this shard is alive."""
         while not event.done():
             await asyncio.wait([event], timeout=WAITING_EVERY_S)
             if not event.done():
                 await self._context.write(next(encode(pb.Reply(waiting=True))))
 
-    async def _send(self, answer: Answer) -> None:
-        reply, buffer = answer.finish()
+    async def _send(self, pending: PendingReply) -> None:
+        reply, buffer = pending.finish()
         if buffer is None:
             await self._context.write(next(encode(reply)))
             return
@@ -168,36 +168,35 @@ class _Turn:
                 for message in encode(reply, buffer.array.data.cast("B")):
                     await self._context.write(message)
         finally:
-            assert self._host.shard is not None
-            self._host.shard.release(buffer)
+            self._runtime.trained_shard().release(buffer)
 
     @contextmanager
     def _while_member(self) -> Iterator[None]:
-        """Breaks off what is awaited within once the worker is no member: it may never send, or take, the rest.
+        """Cancel what is awaited within once the worker is not a member: it may never send, or receive, the rest.
 
         Raises:
-            UnknownWorker: It is none any more.
+            UnknownWorker: The worker is not a member any more.
         """
-        loop, turn = asyncio.get_running_loop(), asyncio.current_task()
-        assert turn is not None
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
         lost: UnknownWorker | None = None
         timer: asyncio.TimerHandle
 
-        def look() -> None:
+        def check() -> None:
             nonlocal lost, timer
             try:
-                self._host.member_of(self._session)
+                self._runtime.member_of(self._session)
             except UnknownWorker as error:
                 lost = error
-                turn.cancel()
+                task.cancel()
             else:
-                timer = loop.call_later(LOOK_EVERY_S, look)
+                timer = loop.call_later(CHECK_MEMBER_EVERY_S, check)
 
-        timer = loop.call_later(LOOK_EVERY_S, look)
+        timer = loop.call_later(CHECK_MEMBER_EVERY_S, check)
         try:
             yield
         except asyncio.CancelledError:
-            if lost is None or turn.uncancel():
+            if lost is None or task.uncancel():
                 raise
             raise lost from None
         finally:
@@ -207,7 +206,7 @@ class _Turn:
         await self._admission.acquire()
         self._admitted = True
 
-    def _dismiss(self) -> None:
+    def _leave(self) -> None:
         if self._memory is not None:
             self._spare.append(self._memory)
             self._memory = None
@@ -216,17 +215,17 @@ class _Turn:
             self._admission.release()
 
     def _allocate(self, size: int) -> memoryview:
-        """Memory for a large payload, used again by the next one: fresh pages cost as much as the copy into them."""
+        """Return memory for a large payload; it is reused, as fresh pages cost as much as the copy into them."""
         memory = self._spare.pop() if self._spare else np.empty(0, np.uint8)
         self._memory = memory if len(memory) >= size else np.empty(size, np.uint8)
         return self._memory.data[:size]
 
 
 def session_of(context: Context) -> int:
-    """The session that a stream names in its metadata.
+    """Return the session in a stream's metadata.
 
     Raises:
-        UnknownWorker: It names none.
+        UnknownWorker: The metadata contain no session.
     """
     for key, value in context.invocation_metadata() or ():
         if key == SESSION_KEY and isinstance(value, str) and value.isdecimal():

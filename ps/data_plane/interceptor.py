@@ -1,6 +1,6 @@
-"""What every call has around it: requests that are no messages are refused, and defects of the server are told.
+"""Checks around every call: malformed requests are refused, and unexpected exceptions are logged.
 
-gRPC by itself answers both with the status UNKNOWN, and keeps the traceback to itself.
+gRPC itself answers both with the status UNKNOWN and does not show the traceback.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from downpour.protos.logs import log
 
 
 class _Unparsed:
-    """Stands for a request that cannot be parsed."""
+    """Takes the place of a request that cannot be parsed."""
 
     def __init__(self, content: bytes, error: Exception) -> None:
         self.error = InvalidRequest(
@@ -28,33 +28,33 @@ class _Unparsed:
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
-    """Wraps the handlers of all calls that receive messages."""
+    """Wraps the handlers of all calls whose requests are messages."""
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        """The handler of a call, which gets messages only."""
+        """Return a handler of the call that receives valid messages only."""
         handler = await continuation(handler_call_details)
         if handler is None or handler.request_deserializer is None:
             return handler  # unknown, or of raw frames
-        own, parse = _behaviour(handler), _parser(handler.request_deserializer)
+        method, parse = _method_of(handler), _parser(handler.request_deserializer)
         stream_in, stream_out = handler.request_streaming, handler.response_streaming
         make = getattr(grpc, f"{_kind(stream_in)}_{_kind(stream_out)}_rpc_method_handler")
-        wrap = _yielding if inspect.isasyncgenfunction(own) else _awaited
-        return make(wrap(own, stream_in), parse, handler.response_serializer)
+        wrap = _yielding if inspect.isasyncgenfunction(method) else _awaited
+        return make(wrap(method, stream_in), parse, handler.response_serializer)
 
 
 def _kind(streaming: bool) -> str:
     return "stream" if streaming else "unary"
 
 
-def _behaviour(handler: Any) -> Callable[..., Any]:
-    behaviour: Callable[..., Any] = (
+def _method_of(handler: Any) -> Callable[..., Any]:
+    method: Callable[..., Any] = (
         handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
     )
-    return behaviour
+    return method
 
 
 def _parser(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
@@ -67,36 +67,36 @@ def _parser(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     return parsed
 
 
-def _awaited(own: Callable[..., Any], stream_in: bool) -> Callable[..., Any]:
-    async def behave(request: Any, context: Any) -> Any:
+def _awaited(method: Callable[..., Any], stream_in: bool) -> Callable[..., Any]:
+    async def checked(request: Any, context: Any) -> Any:
         try:
-            return await own(_checked(request, stream_in), context)
+            return await method(_checked(request, stream_in), context)
         except Exception as error:
             return await refuse(error, context)
 
-    return behave
+    return checked
 
 
-def _yielding(own: Callable[..., Any], stream_in: bool) -> Callable[..., Any]:
-    async def behave(request: Any, context: Any) -> AsyncIterator[Any]:
+def _yielding(method: Callable[..., Any], stream_in: bool) -> Callable[..., Any]:
+    async def checked(request: Any, context: Any) -> AsyncIterator[Any]:
         try:
-            async for reply in own(_checked(request, stream_in), context):
+            async for reply in method(_checked(request, stream_in), context):
                 yield reply
         except Exception as error:
             await refuse(error, context)
 
-    return behave
+    return checked
 
 
 async def refuse(error: Exception, context: Any) -> None:
-    """Ends a call as its error says; one that nobody foresaw is in the log, with its traceback.
+    """End a call with the status of its error; an unexpected one is logged with its traceback.
 
     Raises:
-        AbortError: For gRPC.
+        AbortError: Always, for gRPC, unless the caller has hung up.
     """
     if isinstance(error, grpc.aio.AbortError):
         raise error
-    if context.done():  # the caller has hung up, in whatever that showed
+    if context.done():  # the caller has hung up, whatever error that caused
         return
     if isinstance(error, NotImplementedError):
         error = Unsupported("this server has no such call.")
@@ -106,10 +106,10 @@ async def refuse(error: Exception, context: Any) -> None:
 
 
 def _checked(request: Any, stream_in: bool) -> Any:
-    """The request, or the iterator of requests.
+    """Return the request, or an iterator of the requests.
 
     Raises:
-        InvalidRequest: It is none.
+        InvalidRequest: The request could not be parsed.
     """
     if stream_in:
         return _each(request)

@@ -3,56 +3,63 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import InvalidRequest
 from downpour.ps.core.buffers import Buffer
 from downpour.ps.core.push import Outcome, Result
 from downpour.ps.data_plane.shard_runtime import ShardRuntime
-from downpour.ps.data_plane.waiters import Pulled
+from downpour.ps.data_plane.waiters import HeldWeights
 
-WAITING_EVERY_S = 5.0  # a worker at a closed gate hears so often that the server lives
+WAITING_EVERY_S = 5.0  # between two messages to a waiting worker that this server lives
 
 
-class Answer:
-    """A request that has been carried out, and the reply that may leave once its gate is open.
+class PendingReply:
+    """A request that has been carried out, and the reply that may leave once `ready` is done.
 
     Attributes:
-        gate: Done when the reply may leave; its result holds the weights for it. None: it may leave now.
+        ready: Done when the reply may leave; its result holds the weights for it. None: the reply may leave now.
     """
 
-    __slots__ = ("gate", "_host", "_header", "_pulled", "_outcome")
+    __slots__ = ("ready", "_runtime", "_header", "_pulled", "_outcome")
 
     def __init__(
         self,
-        host: ShardRuntime,
+        runtime: ShardRuntime,
         header: pb.Request,
-        pulled: Pulled | asyncio.Future[Pulled] | None,
+        pulled: HeldWeights | asyncio.Future[HeldWeights] | None,
         outcome: tuple[Result, bool] | None = None,
     ) -> None:
-        """Made by `begin`."""
-        self._host, self._header, self._outcome = host, header, outcome
-        self.gate: asyncio.Future[Pulled] | None = None
-        self._pulled: Pulled | None = None
+        """Create the reply to a request; `RequestHandler.handle` does.
+
+        Args:
+            runtime: The shard.
+            header: The request.
+            pulled: The weights for the reply, held once, or a future of them; None: the reply has none.
+            outcome: The outcome of the push and whether it was a duplicate; None: the request was not a push.
+        """
+        self._runtime, self._header, self._outcome = runtime, header, outcome
+        self.ready: asyncio.Future[HeldWeights] | None = None
+        self._pulled: HeldWeights | None = None
         if isinstance(pulled, tuple):
             self._pulled = pulled
         else:
-            self.gate = pulled
+            self.ready = pulled
 
     def finish(self) -> tuple[pb.Reply, Buffer | None]:
-        """The reply and the weights that go with it, held once by the caller from now on."""
-        host, header = self._host, self._header
-        shard = host.shard or host.trained_shard()
+        """Return the reply and the weights that go with it, held once by the caller from now on."""
+        runtime, header = self._runtime, self._header
+        shard = runtime.shard or runtime.trained_shard()
         pulled, self._pulled = self._pulled, None
-        if self.gate is not None:
-            pulled, self.gate = self.gate.result(), None
+        if self.ready is not None:
+            pulled, self.ready = self.ready.result(), None
         if pulled is None:
             return pb.Reply(generation=shard.generation), None
         buffer, version = pulled
         reply = self._outcome_of_push()
         reply.seq, reply.version, reply.generation = header.seq, version, shard.generation
-        if host.draining:
+        if runtime.ledger.draining:
             reply.drain = True
         if header.HasField("have_version"):
             held = header.have_version == version and header.generation == shard.generation
@@ -61,23 +68,23 @@ class Answer:
         if header.no_pull or reply.not_modified:
             shard.release(buffer)
             return reply, None
-        host.metrics.bytes_pulled += buffer.array.nbytes
+        runtime.metrics.bytes_pulled += buffer.array.nbytes
         return reply, buffer
 
     def abandon(self) -> None:
-        """Gives up a reply that nobody will hear."""
-        (pulled, self._pulled), (gate, self.gate) = (self._pulled, None), (self.gate, None)
-        if gate is not None and not gate.cancel() and not gate.cancelled():
-            pulled = gate.result()
+        """Release the weights of a reply that nobody will receive."""
+        (pulled, self._pulled), (ready, self.ready) = (self._pulled, None), (self.ready, None)
+        if ready is not None and not ready.cancel() and not ready.cancelled():
+            pulled = ready.result()
         if pulled is not None:
-            self._host.trained_shard().release(pulled[0])
+            self._runtime.trained_shard().release(pulled[0])
 
     def _outcome_of_push(self) -> pb.Reply:
         if self._outcome is None:
             return pb.Reply()
         result, duplicate = self._outcome
         if result.outcome == Outcome.BUFFERED:
-            shard, header = self._host.trained_shard(), self._header
+            shard, header = self._runtime.trained_shard(), self._header
             result = shard.remembered(header.worker, header.incarnation, header.seq) or result
         reply = pb.Reply(
             outcome=int(result.outcome),  # type: ignore[arg-type]
@@ -90,41 +97,60 @@ class Answer:
         return reply
 
 
-def begin(
-    host: ShardRuntime, member: pb.Member, header: pb.Request, payload: memoryview | Sequence[bytes], owned: bool = True
-) -> Answer:
-    """Carries out a request.
+class RequestHandler:
+    """Carries out the requests of all transports on one shard.
 
-    Args:
-        host: The shard.
-        member: Who asks.
-        header: The request.
-        payload: Its payload; must not change while this call lasts. In parts only if the shard `takes_parts`.
-        owned: Whether it may be kept, because nobody will write to it afterwards.
-
-    Raises:
-        DownpourError: As the shard refuses.
+    Attributes:
+        runtime: The shard.
     """
-    kind = header.kind
-    if kind == pb.PUSH_PULL:
-        if (header.worker, header.incarnation) != (member.worker, member.incarnation):
+
+    def __init__(self, runtime: ShardRuntime, deliver: Callable[[], None] = lambda: None) -> None:
+        """Create a handler.
+
+        Args:
+            runtime: The shard.
+            deliver: Called after every request that may have changed the job or the shard's outbox; delivers what is
+                in the outbox before the next request is taken.
+        """
+        self.runtime, self._deliver = runtime, deliver
+
+    def handle(
+        self, member: pb.Member, header: pb.Request, payload: memoryview | Sequence[bytes], owned: bool = True
+    ) -> PendingReply:
+        """Carry out a request and return its reply.
+
+        Args:
+            member: The worker that sent it.
+            header: The request.
+            payload: Its payload; must not change while this call lasts. In parts only if the shard `takes_parts`.
+            owned: Whether the shard may keep a reference to the payload, because nobody will write to it.
+
+        Raises:
+            DownpourError: The shard refuses the request.
+        """
+        kind, runtime = header.kind, self.runtime
+        if kind == pb.PUSH_PULL:
+            if (header.worker, header.incarnation) != (member.worker, member.incarnation):
+                raise InvalidRequest(
+                    f"a push must come from the worker whose session it is, {member.worker}, incarnation "
+                    f"{member.incarnation}; received worker {header.worker}, incarnation {header.incarnation}. "
+                    "Send the numbers of the session."
+                )
+            outcome = runtime.push(header, payload, owned)
+            self._deliver()
+            weights = runtime.weights_for_next_step(member.worker, not header.no_pull)
+            return PendingReply(runtime, header, weights, outcome)
+        if kind == pb.PULL:
+            return PendingReply(runtime, header, runtime.pull(header, member.worker))
+        assert isinstance(payload, memoryview)
+        if kind == pb.INIT:
+            runtime.initialise(payload)
+            self._deliver()
+        elif kind == pb.ASSIGN:
+            runtime.assign(header, payload)
+        else:
             raise InvalidRequest(
-                f"a push must come from the worker whose session it is, {member.worker}, incarnation "
-                f"{member.incarnation}; received worker {header.worker}, incarnation {header.incarnation}. "
-                "Send what the session says."
+                f"a request's kind must be PUSH_PULL, PULL or INIT; received {kind}. "
+                "Check that both sides run the same version."
             )
-        outcome = host.push(header, payload, owned)
-        return Answer(host, header, host.gate(member.worker, not header.no_pull), outcome)
-    if kind == pb.PULL:
-        return Answer(host, header, host.pull(header, member.worker))
-    assert isinstance(payload, memoryview)
-    if kind == pb.INIT:
-        host.initialise(payload)
-    elif kind == pb.ASSIGN:
-        host.assign(header, payload)
-    else:
-        raise InvalidRequest(
-            f"a request's kind must be PUSH_PULL, PULL or INIT; received {kind}. "
-            "Check that both sides run the same version."
-        )
-    return Answer(host, header, None)
+        return PendingReply(runtime, header, None)

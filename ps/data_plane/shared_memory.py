@@ -1,12 +1,13 @@
 """The shared-memory transport: a Unix socket of small headers, served by the shard's own event loop.
 
-A worker knocks with its session and the descriptor of its push region, and is sent the descriptor of the arena in which
-the weights are committed. From then on a message is a header: a push's payload lies in the region, a reply says where
-in the arena the weights lie. Those stay as they are until the worker's next request, or until its session ends.
+A worker attaches with its session and the descriptor of its push region, and receives the descriptor of the arena in
+which the weights are committed. From then on a message is a header: the payload of a push lies in the region, and a
+reply says where in the arena the weights lie. These do not change until the worker's next request, or until its session
+ends.
 
-The socket is found by its name (`protos.doorbell_socket`), which protects nothing: a client must run as the same user
-and know a session. What a worker writes to its region after it has sent a push can spoil its
-own gradient, between the check that it is finite and the update, and nothing else: sizes are fixed by seals.
+The name of the socket (`protos.doorbell_socket`) is not secret: a client must run as the same user and know a session.
+What a worker writes to its region after it has sent a push can change its own gradient, between the check that it is
+finite and the update, and nothing else: the sizes are fixed by seals.
 """
 
 from __future__ import annotations
@@ -21,230 +22,218 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError
 
-from downpour.protos import doorbell_socket as bell
-from downpour.protos import memfd
+from downpour.protos import doorbell_socket, memfd
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import PROTOCOL
 from downpour.protos.errors import AccessDenied, DownpourError, InvalidRequest, Unsupported, status_of
-from downpour.ps.core.buffers import Buffer
-from downpour.ps.data_plane.request_handler import WAITING_EVERY_S, Answer, begin
-from downpour.ps.data_plane.shard_runtime import ShardRuntime
+from downpour.ps.data_plane.request_handler import WAITING_EVERY_S, PendingReply, RequestHandler
 
 HEADER_LIMIT_BYTES = 8 << 10
-KNOCK_TIMEOUT_S = 10.0
+ATTACH_TIMEOUT_S = 10.0
 Message = TypeVar("Message", pb.Request, pb.AttachRequest)
 _CREDENTIALS = struct.Struct("3i")
 
 
-class _Line:
-    """One worker's connection."""
+class _Connection:
+    """The connection of one worker."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        self.socket = connection
+    def __init__(self, accepted: socket.socket) -> None:
+        self.socket = accepted
         self.timer: asyncio.TimerHandle | None = None
         self.session = self.worker = 0
         self.region: mmap.mmap | None = None
-        self.answer: Answer | None = None
-        self.awaits: asyncio.Future[Any] | None = None
+        self.reply: PendingReply | None = None
+        self.awaited: asyncio.Future[Any] | None = None
 
 
 class SharedMemoryListener:
-    """Answers the workers of this host.
+    """Serves the workers of this host.
 
     Attributes:
-        name: Of its socket.
+        name: The name of the socket.
     """
 
     def __init__(
-        self, host: ShardRuntime, broken: Callable[[int], None] = lambda worker: None, folder: str | None = None
+        self,
+        handler: RequestHandler,
+        connection_lost: Callable[[int], None] = lambda worker: None,
+        folder: str | None = None,
     ) -> None:
-        """Listens, on the running event loop.
+        """Begin to listen, on the running event loop; the shard keeps its weights in shared memory from here on.
 
         Args:
-            host: The shard; keeps its weights in shared memory from here on.
-            broken: Told of a worker whose connection ended.
-            folder: Of the socket; None: it has an abstract name.
+            handler: Carries out the requests.
+            connection_lost: Called with the number of a worker whose connection has ended.
+            folder: The folder of the socket; None: the socket has an abstract name.
 
         Raises:
-            OSError: This system cannot.
+            OSError: This system has no such socket, or the folder cannot be used.
         """
-        self._host, self._broken = host, broken
+        self._handler, self._runtime, self._connection_lost = handler, handler.runtime, connection_lost
         self._loop = asyncio.get_running_loop()
-        self._lines: dict[int, _Line] = {}
-        self._held: dict[int, list[Buffer]] = {}
-        self._listener, self.name = bell.listen(folder)
+        self._connections: dict[int, _Connection] = {}
+        self._listener, self.name = doorbell_socket.listen(folder)
         self._loop.add_reader(self._listener, self._accept)
-        host.shares, host.left = True, self._let_go
+        self._runtime.builder.share_weights()
 
     def close(self) -> None:
-        """Hangs up on everybody."""
+        """Close the socket and all connections."""
         self._loop.remove_reader(self._listener)
-        bell.close(self._listener, self.name)
-        for line in list(self._lines.values()):
-            self._hang_up(line)
+        doorbell_socket.close(self._listener, self.name)
+        for connection in list(self._connections.values()):
+            self._close_connection(connection)
 
     # ------------------------------------------------------------------ connections
 
     def _accept(self) -> None:
         try:
-            connection, _ = self._listener.accept()
+            accepted, _ = self._listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
             return
-        connection.setblocking(False)
-        line = _Line(connection)
-        line.timer = self._loop.call_later(KNOCK_TIMEOUT_S, self._hang_up, line)
-        self._loop.add_reader(connection, self._read, line)
+        accepted.setblocking(False)
+        connection = _Connection(accepted)
+        connection.timer = self._loop.call_later(ATTACH_TIMEOUT_S, self._close_connection, connection)
+        self._loop.add_reader(accepted, self._read, connection)
 
-    def _read(self, line: _Line) -> None:
-        """Takes one message; what goes wrong with it, the worker is told."""
+    def _read(self, connection: _Connection) -> None:
+        """Take one message; an error in it is sent to the worker."""
         try:
-            if line.region is None:
-                self._open(line)
+            if connection.region is None:
+                self._open(connection)
                 return
-            message = line.socket.recv(HEADER_LIMIT_BYTES)
+            message = connection.socket.recv(HEADER_LIMIT_BYTES)
             if message:
-                self._take(line, message)
+                self._take(connection, message)
             else:
-                self._hang_up(line)
+                self._close_connection(connection)
         except BlockingIOError:
             return
         except OSError:
-            self._hang_up(line)
+            self._close_connection(connection)
         except Exception as error:
-            self._refuse(line, error)
+            self._refuse(connection, error)
 
-    def _open(self, line: _Line) -> None:
-        message, descriptors, *_ = socket.recv_fds(line.socket, HEADER_LIMIT_BYTES, 1)
+    def _open(self, connection: _Connection) -> None:
+        message, descriptors, *_ = socket.recv_fds(connection.socket, HEADER_LIMIT_BYTES, 1)
         try:
             if not message:
-                self._hang_up(line)
+                self._close_connection(connection)
                 return
-            knock = _parsed(pb.AttachRequest, message)
-            if knock.protocol != PROTOCOL:
-                raise Unsupported(f"both sides must speak protocol {PROTOCOL}; received {knock.protocol}.")
-            _check_user(line.socket)
-            worker = self._host.member_of(knock.session).worker
-            if len(descriptors) != 1 or self._host.arena is None:
+            request = _parsed(pb.AttachRequest, message)
+            if request.protocol != PROTOCOL:
+                raise Unsupported(f"both sides must speak protocol {PROTOCOL}; received {request.protocol}.")
+            _check_user(connection.socket)
+            worker = self._runtime.member_of(request.session).worker
+            if len(descriptors) != 1 or self._runtime.builder.arena is None:
                 raise InvalidRequest(
                     f"a worker must send one descriptor to a shard that knows its layout; received {len(descriptors)}."
                 )
-            region = memfd.map_readable(descriptors[0], knock.region_bytes, self._host.region_bytes)
+            region = memfd.map_readable(descriptors[0], request.region_bytes, self._runtime.region_bytes)
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
-        before = self._lines.pop(knock.session, None)
-        if before is not None:  # the worker has given it up; what it may still hold unread has been sent again
-            self._hang_up(before)
-        line.session, line.worker, line.region = knock.session, worker, region
-        self._lines[line.session] = line
-        self._host.transports.add("shm")
-        self._set_timer(line, None)
-        welcome = pb.Reply(payload_bytes=4 * self._host.size)
-        socket.send_fds(line.socket, [welcome.SerializeToString()], [self._host.arena.descriptor])
+        before = self._connections.pop(request.session, None)
+        if before is not None:  # the worker has given it up; a request that is still unread there has been sent again
+            self._close_connection(before)
+        connection.session, connection.worker, connection.region = request.session, worker, region
+        self._connections[connection.session] = connection
+        self._runtime.transports.add("shm")
+        self._set_timer(connection, None)
+        welcome = pb.Reply(payload_bytes=4 * self._runtime.size)
+        socket.send_fds(connection.socket, [welcome.SerializeToString()], [self._runtime.builder.arena.descriptor])
 
-    def _hang_up(self, line: _Line) -> None:
-        if line.socket.fileno() < 0:
+    def _close_connection(self, connection: _Connection) -> None:
+        if connection.socket.fileno() < 0:
             return
-        self._set_timer(line, None)
-        self._loop.remove_reader(line.socket)
-        line.socket.close()
-        if line.answer is not None:
-            line.answer.abandon()
-        line.region = line.answer = line.awaits = None
-        if self._lines.get(line.session) is line:
-            del self._lines[line.session]
-            self._broken(line.worker)
+        self._set_timer(connection, None)
+        self._loop.remove_reader(connection.socket)
+        connection.socket.close()
+        if connection.reply is not None:
+            connection.reply.abandon()
+        connection.region = connection.reply = connection.awaited = None
+        if self._connections.get(connection.session) is connection:
+            del self._connections[connection.session]
+            self._connection_lost(connection.worker)
 
-    def _set_timer(self, line: _Line, timer: asyncio.TimerHandle | None) -> None:
-        if line.timer is not None:
-            line.timer.cancel()
-        line.timer = timer
+    def _set_timer(self, connection: _Connection, timer: asyncio.TimerHandle | None) -> None:
+        if connection.timer is not None:
+            connection.timer.cancel()
+        connection.timer = timer
 
     # ------------------------------------------------------------------ requests
 
-    def _take(self, line: _Line, message: bytes) -> None:
+    def _take(self, connection: _Connection, message: bytes) -> None:
         header = _parsed(pb.Request, message)
-        if line.awaits is not None:
+        if connection.awaited is not None:
             raise InvalidRequest("a request must wait for the reply to the one before; received two.")
-        assert line.region is not None
-        limit, room = self._host.limit_bytes(header), len(line.region)
+        assert connection.region is not None
+        limit, room = self._runtime.limit_bytes(header), len(connection.region)
         if header.payload_bytes > limit or header.payload_bytes > room:
-            self._host.member_of(line.session)  # one that has ended may be of a job with another layout
+            self._runtime.member_of(connection.session)  # one that has ended may be of a job with another layout
             limit = min(limit, room)
             raise InvalidRequest(
                 f"a payload must be at most {limit:,} bytes here; received a header that announces "
                 f"{header.payload_bytes:,}. Check that both sides have the same model and shards."
             )
-        self._let_go(line.session, keep=header.retain_previous)
-        self._carry_out(line, header)
+        self._runtime.lent.release(connection.session, keep_last=header.retain_previous)
+        self._carry_out(connection, header)
 
-    def _carry_out(self, line: _Line, header: pb.Request) -> None:
-        held = self._host.held(header)
+    def _carry_out(self, connection: _Connection, header: pb.Request) -> None:
+        held = self._runtime.held(header)
         if held is not None:
-            self._await(line, held, lambda: self._carry_out(line, header))
+            self._wait_for(connection, held, lambda: self._carry_out(connection, header))
             return
-        assert line.region is not None
-        payload = memoryview(line.region)[: header.payload_bytes]
-        answer = begin(self._host, self._host.member_of(line.session), header, payload, owned=False)
-        if answer.gate is None:
-            self._reply(line, answer)
+        assert connection.region is not None
+        payload = memoryview(connection.region)[: header.payload_bytes]
+        reply = self._handler.handle(self._runtime.member_of(connection.session), header, payload, owned=False)
+        if reply.ready is None:
+            self._reply(connection, reply)
             return
-        line.answer = answer
-        self._await(line, answer.gate, lambda: self._reply(line, answer))
+        connection.reply = reply
+        self._wait_for(connection, reply.ready, lambda: self._reply(connection, reply))
 
-    def _await(self, line: _Line, event: asyncio.Future[Any], then: Callable[[], None]) -> None:
-        """Goes on with a request when something has happened; the worker hears meanwhile that this shard lives."""
-        line.awaits = event
-        event.add_done_callback(lambda _: self._go_on(line, event, then))
-        self._set_timer(line, self._loop.call_later(WAITING_EVERY_S, self._still_waiting, line))
+    def _wait_for(self, connection: _Connection, event: asyncio.Future[Any], then: Callable[[], None]) -> None:
+        """Call `then` after an event, and tell the worker now and then that this shard is alive."""
+        connection.awaited = event
+        event.add_done_callback(lambda _: self._resume(connection, event, then))
+        self._set_timer(connection, self._loop.call_later(WAITING_EVERY_S, self._still_waiting, connection))
 
-    def _go_on(self, line: _Line, event: asyncio.Future[Any], then: Callable[[], None]) -> None:
-        if line.awaits is not event:
+    def _resume(self, connection: _Connection, event: asyncio.Future[Any], then: Callable[[], None]) -> None:
+        if connection.awaited is not event:
             return
-        line.awaits = None
-        self._set_timer(line, None)
+        connection.awaited = None
+        self._set_timer(connection, None)
         try:
-            self._host.member_of(line.session)
+            self._runtime.member_of(connection.session)
             then()
         except Exception as error:
-            self._refuse(line, error)
+            self._refuse(connection, error)
 
-    def _still_waiting(self, line: _Line) -> None:
-        self._set_timer(line, self._loop.call_later(WAITING_EVERY_S, self._still_waiting, line))
-        self._send(line, pb.Reply(waiting=True))
+    def _still_waiting(self, connection: _Connection) -> None:
+        self._set_timer(connection, self._loop.call_later(WAITING_EVERY_S, self._still_waiting, connection))
+        self._send(connection, pb.Reply(waiting=True))
 
-    def _reply(self, line: _Line, answer: Answer) -> None:
-        line.answer = None
-        reply, buffer = answer.finish()
+    def _reply(self, connection: _Connection, pending: PendingReply) -> None:
+        connection.reply = None
+        reply, buffer = pending.finish()
         if buffer is not None:
             reply.payload_bytes, reply.offset = buffer.array.nbytes, buffer.offset
-            self._held.setdefault(line.session, []).append(buffer)
-        self._send(line, reply)
+            self._runtime.lent.add(connection.session, buffer)
+        self._send(connection, reply)
 
-    def _refuse(self, line: _Line, error: Exception) -> None:
-        """Tells the worker why, and hangs up as a stream that is aborted does."""
+    def _refuse(self, connection: _Connection, error: Exception) -> None:
+        """Send the error to the worker and close the connection, as gRPC aborts a stream."""
         if not isinstance(error, DownpourError):
             self._loop.call_exception_handler({"message": "a request failed", "exception": error})
         code, reason = status_of(error)
-        self._send(line, pb.Reply(status=code.value[0], reason=reason[: HEADER_LIMIT_BYTES // 4]))
-        self._hang_up(line)
+        self._send(connection, pb.Reply(status=code.value[0], reason=reason[: HEADER_LIMIT_BYTES // 4]))
+        self._close_connection(connection)
 
-    def _send(self, line: _Line, reply: pb.Reply) -> None:
+    def _send(self, connection: _Connection, reply: pb.Reply) -> None:
         try:
-            line.socket.send(reply.SerializeToString())
-        except OSError:  # gone, or it sends and never reads
-            self._hang_up(line)
-
-    def _let_go(self, session: int, keep: bool = False) -> None:
-        """Releases the weights that a session was sent; all but the last if it wants to `keep` those."""
-        held = self._held.pop(session, None)
-        if not held:
-            return
-        if keep:
-            self._held[session] = [held.pop()]
-        for buffer in held:
-            assert self._host.shard is not None
-            self._host.shard.release(buffer)
+            connection.socket.send(reply.SerializeToString())
+        except OSError:  # the worker has gone, or it sends and never reads
+            self._close_connection(connection)
 
 
 def _parsed(kind: type[Message], message: bytes) -> Message:
@@ -258,7 +247,7 @@ def _parsed(kind: type[Message], message: bytes) -> Message:
 
 
 def _check_user(connection: socket.socket) -> None:
-    """Raises AccessDenied unless the peer runs as the same user."""
+    """Raise AccessDenied unless the peer runs as the same user."""
     packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     _, user, _ = _CREDENTIALS.unpack(packed)
     if user != os.geteuid():

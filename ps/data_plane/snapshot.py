@@ -1,4 +1,4 @@
-"""A shard's whole state at one moment, and its pieces on the way between a shard and the coordinator."""
+"""A shard's whole state at one moment, and the messages that carry it between a shard and the coordinator."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from downpour.ps.storage.checkpoint_file import SLOT, STATE, TRAINED
 
 @dataclass(frozen=True)
 class ShardState:
-    """One shard at one cut.
+    """The state of one shard.
 
     Attributes:
-        vectors: By their names in a checkpoint, each `float32[...]`, not to be written to.
-        release: Gives back what they lie in; to be called once.
+        facts: The version and the counts that belong to it.
+        vectors: Vectors `float32[...]` by their names in a checkpoint; they must not be written to.
+        release: Releases the memory of the vectors; must be called once.
     """
 
     facts: pb.SnapshotInfo
@@ -29,14 +30,27 @@ class ShardState:
     release: Callable[[], None] = lambda: None
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """The state of a shard that was taken for a cut.
+
+    Attributes:
+        number: The number of the cut; 0: the state is version 0, for the replay recorder.
+        state: The state; its receiver must release it.
+    """
+
+    number: int
+    state: ShardState
+
+
 def initial_state(weights: np.ndarray, part: Slice, optimizer: Mapping[str, np.ndarray]) -> ShardState:
-    """Version 0 of the weights `float32[n + m]` of one shard, with an optimizer that has not begun."""
+    """Return version 0 of a shard with weights `float32[n + m]` and the optimizer's initial slots."""
     slots = {SLOT + name: slot for name, slot in optimizer.items() if name != "step"}
     return ShardState(pb.SnapshotInfo(), {**_sections(weights, part), **slots})
 
 
 def weights_state(weights: np.ndarray, part: Slice, facts: pb.SnapshotInfo, release: Callable[[], None]) -> ShardState:
-    """The weights `float32[n + m]` of one shard, without an optimizer."""
+    """Return a state of the weights `float32[n + m]` of one shard alone, without the optimizer."""
     return ShardState(facts, _sections(weights, part), release)
 
 
@@ -46,7 +60,7 @@ def _sections(weights: np.ndarray, part: Slice) -> dict[str, np.ndarray]:
 
 
 def take_state(shard: Shard, part: Slice, time_s: float, records: int) -> ShardState:
-    """The state as it is: the weights by reference, the slots copied."""
+    """Return the present state of a shard: the weights by reference, the slots copied."""
     buffer, version = shard.pull()
     optimizer = shard.optimizer_state()
     facts = pb.SnapshotInfo(
@@ -61,10 +75,10 @@ def take_state(shard: Shard, part: Slice, time_s: float, records: int) -> ShardS
 
 
 def put_state(shard: Shard, state: ShardState, generation: int) -> None:
-    """Returns the shard to a state.
+    """Return the shard to a state, as another generation.
 
     Raises:
-        ValueError: It is another optimizer's, or of another size.
+        ValueError: The state is another optimizer's, or of another size.
     """
     weights = state.vectors[TRAINED]
     if STATE in state.vectors:
@@ -74,8 +88,8 @@ def put_state(shard: Shard, state: ShardState, generation: int) -> None:
     shard.restore(weights, state.facts.version, {"step": step, **slots}, generation)
 
 
-def pieces(state: ShardState, number: int) -> Iterator[pb.SnapshotPart]:
-    """A state as messages of bounded size."""
+def parts(state: ShardState, number: int) -> Iterator[pb.SnapshotPart]:
+    """Yield a state as messages of bounded size; `number` is that of the cut."""
     yield pb.SnapshotPart(number=number, info=state.facts)
     for name, vector in state.vectors.items():
         data = np.ascontiguousarray(vector).data.cast("B")
@@ -86,19 +100,19 @@ def pieces(state: ShardState, number: int) -> Iterator[pb.SnapshotPart]:
 
 
 class Assembly:
-    """Puts the pieces of one shard's state together, in memory that is there already."""
+    """Puts the parts of one shard's state together, in memory that the caller provides."""
 
     def __init__(self, vectors: Mapping[str, np.ndarray]) -> None:
-        """Will fill `vectors`, by name, each `float32[...]`."""
+        """Create an assembly that fills `vectors`, each `float32[...]`, by name."""
         self._vectors = vectors
         self._filled = dict.fromkeys(vectors, 0)
         self._facts: pb.SnapshotInfo | None = None
 
     def feed(self, part: pb.SnapshotPart) -> ShardState | None:
-        """Takes the next piece; returns the state that it completes, if it does.
+        """Take the next part; return the state once it is complete, else None.
 
         Raises:
-            InvalidRequest: A piece is missing, out of place or of an unknown vector.
+            InvalidRequest: A part is missing, out of order or of an unknown vector.
         """
         if part.HasField("info"):
             self._facts = part.info
@@ -107,7 +121,7 @@ class Assembly:
         if not part.last:
             return None
         if self._facts is None or any(self._filled[name] != len(vector) for name, vector in self._vectors.items()):
-            raise InvalidRequest(f"a shard's state must come whole; received, in elements: {self._filled}.")
+            raise InvalidRequest(f"a shard's state must be complete; received, in elements: {self._filled}.")
         return ShardState(self._facts, self._vectors)
 
     def _fill(self, part: pb.SnapshotPart) -> None:
@@ -115,7 +129,7 @@ class Assembly:
         size, odd = divmod(len(part.data), 4)
         if vector is None or odd or part.offset != self._filled[part.vector] or part.offset + size > len(vector):
             raise InvalidRequest(
-                f"a piece of a shard's state must continue one of {', '.join(self._vectors)}; received "
+                f"a part of a shard's state must continue one of {', '.join(self._vectors)}; received "
                 f"{len(part.data):,} bytes of {part.vector!r} at {part.offset:,}."
             )
         vector[part.offset : part.offset + size] = np.frombuffer(part.data, np.float32)

@@ -1,4 +1,4 @@
-"""Those who wait until their next step may start: a future each, of the weights for it."""
+"""Workers whose reply must wait until their next step may start: a future each, of the weights for it."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ from collections.abc import Callable
 from downpour.ps.core.buffers import Buffer
 from downpour.ps.core.shard import Shard
 
-Pulled = tuple[Buffer, int]  # held once for the receiver, with its version
+HeldWeights = tuple[Buffer, int]  # a buffer that is held once for the receiver, and its version
 
 
 class Waiters:
-    """The closed gates of one shard's workers; they are looked at again when something has moved."""
+    """The waiting workers of one shard; they are checked again when the shard has moved."""
 
     def __init__(self) -> None:
-        """All open."""
-        self._closed: dict[int, tuple[asyncio.Future[Pulled], Callable[[], Pulled]]] = {}
+        """Create a collection without waiting workers."""
+        self._waiting: dict[int, tuple[asyncio.Future[HeldWeights], Callable[[], HeldWeights]]] = {}
         self._state: tuple[int, int, int] | None = None
 
     @property
-    def closed(self) -> list[int]:
-        """Workers that wait."""
-        return list(self._closed)
+    def workers(self) -> list[int]:
+        """Return the numbers of the workers that wait."""
+        return list(self._waiting)
 
-    def enter(self, worker: int, take: Callable[[], Pulled]) -> asyncio.Future[Pulled]:
-        """A future of what `take` gives once the worker may proceed."""
-        gate: asyncio.Future[Pulled] = asyncio.get_running_loop().create_future()
-        self._closed[worker] = (gate, take)
-        return gate
+    def add(self, worker: int, take: Callable[[], HeldWeights]) -> asyncio.Future[HeldWeights]:
+        """Return a future of the result of `take`, which is called once the worker may proceed."""
+        ready: asyncio.Future[HeldWeights] = asyncio.get_running_loop().create_future()
+        self._waiting[worker] = (ready, take)
+        return ready
 
-    def look(self, shard: Shard | None) -> None:
-        """Opens those whose workers may proceed now."""
-        if not self._closed or shard is None or shard.gate_state == self._state:
+    def release(self, shard: Shard | None) -> None:
+        """Complete the futures of the workers that may proceed now."""
+        if not self._waiting or shard is None or shard.gate_state == self._state:
             return
         self._state = shard.gate_state
-        for worker in [worker for worker in self._closed if shard.may_proceed(worker)]:
-            gate, take = self._closed.pop(worker)
-            if not gate.done():
-                gate.set_result(take())
+        for worker in [worker for worker in self._waiting if shard.may_proceed(worker)]:
+            ready, take = self._waiting.pop(worker)
+            if not ready.done():
+                ready.set_result(take())
 
-    def forget(self) -> None:
-        """Looks at all of them next time, whatever has moved since."""
+    def recheck(self) -> None:
+        """Check all workers at the next call of `release`, even if the shard has not moved since."""
         self._state = None

@@ -27,14 +27,14 @@ class JobLog:
     def news(self) -> Iterator[str]:
         """Yield a line for each event since the last call."""
         coordinator = self._coordinator
-        members = {(member.worker, member.incarnation): member for member in coordinator.membership.members}
+        members = {(member.worker, member.incarnation): member for member in coordinator.job.membership.members}
         for life in sorted(self._workers - set(members)):
             yield f"worker {life[0]} has left"
         for life in sorted(set(members) - self._workers):
             yield f"worker {life[0]} has joined, process {members[life].pid} on {members[life].host}"
         self._workers = set(members)
-        if coordinator.phase != self._phase:
-            self._phase = coordinator.phase
+        if coordinator.job.phase != self._phase:
+            self._phase = coordinator.job.phase
             if line := self._of_phase():
                 yield line
 
@@ -44,6 +44,6 @@ class JobLog:
             return f"training with {workers} worker{'s' * (workers != 1)}"
         if phase not in OVER:
             return ""
-        test = self._coordinator.test
+        test = self._coordinator.work.test
         result = f", test accuracy {test.accuracy:.4f}" if test is not None and test.samples else ""
         return f"the job has {phase}: {self._metrics.updates:,} updates{result}; see {self._run}"

@@ -39,12 +39,15 @@ class ShardMetrics:
     """The metrics of one shard's process, and on shard 0 those of the job. Used on the event loop only."""
 
     def __init__(
-        self, host: ShardRuntime, coordinator: Coordinator | None = None, keeper: Checkpointer | None = None
+        self,
+        host: ShardRuntime,
+        push_times: Durations,
+        coordinator: Coordinator | None = None,
+        keeper: Checkpointer | None = None,
     ) -> None:
         """Tells of a shard, and on shard 0 of the job."""
         self._host, self._coordinator, self._keeper = host, coordinator, keeper
-        self.applied = Durations()
-        host.timed = self.applied.add
+        self.applied = push_times
 
     def families(self, now: float) -> list[Metric]:
         """Return all metrics."""
@@ -68,7 +71,7 @@ class ShardMetrics:
         )
         depth = GaugeMetricFamily("downpour_queue_depth", "Pushes and replies that wait", labels=["what"])
         depth.add_metric(["buffered_pushes"], len(shard.pending) if shard else 0)
-        depth.add_metric(["closed_gates"], len(host.waiting_workers))
+        depth.add_metric(["closed_gates"], len(host.waiters.workers))
         yield depth
         yield GaugeMetricFamily("downpour_version", "Updates in the weights", shard.version if shard else 0)
         yield GaugeMetricFamily("downpour_generation", "Generation of the shards", host.generation)
@@ -76,13 +79,13 @@ class ShardMetrics:
     def _of_job(self, now: float) -> Iterator[Metric]:
         coordinator, keeper = self._coordinator, self._keeper
         assert coordinator is not None and keeper is not None
-        yield GaugeMetricFamily("downpour_workers", "Live workers", len(coordinator.membership))
-        yield GaugeMetricFamily("downpour_shards", "Shards that have joined", len(coordinator.shards))
+        yield GaugeMetricFamily("downpour_workers", "Live workers", len(coordinator.job.membership))
+        yield GaugeMetricFamily("downpour_shards", "Shards that have joined", len(coordinator.job.shards))
         phase = GaugeMetricFamily("downpour_phase", "1 for the phase of the job", labels=["phase"])
-        phase.add_metric([str(coordinator.phase)], 1)
+        phase.add_metric([str(coordinator.job.phase)], 1)
         yield phase
         yield CounterMetricFamily(
-            "downpour_partial_pushes", "Pushes that only some shards have applied", coordinator.departures.partial
+            "downpour_partial_pushes", "Pushes that only some shards have applied", coordinator.job.orphans.partial
         )
         yield CounterMetricFamily("downpour_checkpoints", "Checkpoints written by this process", keeper.taken)
         yield CounterMetricFamily("downpour_checkpoints_failed", "Checkpoints that could not be written", keeper.failed)

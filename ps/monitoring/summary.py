@@ -10,6 +10,7 @@ from typing import Any
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.ps.config import ServerSettings
 from downpour.ps.coordinator.coordinator import Coordinator
+from downpour.ps.coordinator.phase import Phase
 from downpour.ps.core.hyperparameters import resolve
 from downpour.ps.trace.metrics import Metrics, divergence, staleness_summary
 
@@ -43,18 +44,19 @@ def configuration(
     }
 
 
-def summary(coordinator: Coordinator, metrics: Metrics, totals: Mapping[str, Any], drained: bool) -> dict[str, Any]:
-    """What the job came to: settings, counts, losses, accuracies, staleness."""
-    settings, ledger = coordinator.settings, coordinator.ledger
-    started = coordinator.started_s
+def summary(coordinator: Coordinator, metrics: Metrics, totals: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the result of the job: settings, counts, losses, accuracies, staleness; null where it is not known."""
+    job, work = coordinator.job, coordinator.work.summary()
+    settings, started = job.settings, job.started_s
     wall_s = max(0.0, metrics.last_s - started) if started is not None and metrics.first_s is not None else 0.0
     trained = [epoch for epoch in sorted(metrics.epochs) if metrics.epochs[epoch].samples]
     last = metrics.epochs[trained[-1]] if trained else None
-    validation = coordinator.evaluations[max(coordinator.evaluations)] if coordinator.evaluations else None
-    test = coordinator.test if coordinator.test and coordinator.test.samples else None
+    evaluations = coordinator.work.evaluations
+    validation = evaluations[max(evaluations)] if evaluations else None
+    test = coordinator.work.test if coordinator.work.test and coordinator.work.test.samples else None
     return {
-        "status": "interrupted" if drained and coordinator.phase == "ended" else str(coordinator.phase),
-        "job": coordinator.job,
+        "status": "interrupted" if work.interrupted and job.phase == Phase.ENDED else str(job.phase),
+        "job": job.name,
         "model": settings.model,
         "dataset": settings.dataset,
         "workers": settings.workers,
@@ -63,13 +65,14 @@ def summary(coordinator: Coordinator, metrics: Metrics, totals: Mapping[str, Any
         "staleness_policy": settings.staleness,
         "optimizer": settings.optimizer,
         "learning_rate": settings.effective_learning_rate,
-        "batch_size": settings.batch_size,
-        "epochs": settings.epochs,
+        "batch_size": work.batch_size,
+        "epochs": work.epochs,
+        "epochs_done": work.epochs_done,
         "seed": settings.seed,
         "transport": settings.transport,
         "codec": settings.codec,
         "updates": metrics.updates,
-        "samples": ledger.used_total if ledger else metrics.samples,
+        "samples": metrics.samples if work.samples is None else work.samples,
         "samples_per_s": metrics.samples / wall_s if wall_s else 0.0,
         "wall_s": wall_s,
         "train_loss": last.loss if last else None,
@@ -81,7 +84,7 @@ def summary(coordinator: Coordinator, metrics: Metrics, totals: Mapping[str, Any
         "test_samples": test.samples if test else 0,
         "diverged": divergence(metrics) or None,
         "staleness": staleness_summary(metrics),
-        "communication_share": coordinator.exchange_s / coordinator.step_s if coordinator.step_s else None,
+        "communication_share": job.exchange_s / job.step_s if job.step_s else None,
         **totals,
         "dropped_by_reason": dict(metrics.dropped),
         "history": [
@@ -91,14 +94,14 @@ def summary(coordinator: Coordinator, metrics: Metrics, totals: Mapping[str, Any
                 "train_accuracy": metrics.epochs[epoch].accuracy,
                 **(
                     {
-                        "val_loss": coordinator.evaluations[epoch].loss,
-                        "val_accuracy": coordinator.evaluations[epoch].accuracy,
+                        "val_loss": evaluations[epoch].loss,
+                        "val_accuracy": evaluations[epoch].accuracy,
                     }
-                    if epoch in coordinator.evaluations
+                    if epoch in evaluations
                     else {}
                 ),
             }
             for epoch in trained
         ],
-        "notes": coordinator.notes,
+        "notes": job.notes,
     }

@@ -11,7 +11,6 @@ from typing import Any
 
 from downpour.protos import events_pb2 as events
 from downpour.ps.coordinator.coordinator import Coordinator
-from downpour.ps.coordinator.fit_coordinator import ScriptCoordinator
 from downpour.ps.monitoring.tfevents import EventFile, histogram, scalar, text
 from downpour.ps.trace.metrics import Metrics, mean
 
@@ -67,9 +66,9 @@ class TensorBoardWriter:
         except OSError as error:
             failing = str(error)
         if failing and not self._failing:
-            self._coordinator.notes.append(f"TensorBoard's file cannot be written, training goes on: {failing}")
+            self._coordinator.job.notes.append(f"TensorBoard's file cannot be written, training goes on: {failing}")
         elif self._failing and not failing:
-            self._coordinator.notes.append("TensorBoard's file is written again")
+            self._coordinator.job.notes.append("TensorBoard's file is written again")
         self._failing = failing
 
     def _new_configuration(self) -> Iterator[events.Value]:
@@ -97,7 +96,7 @@ class TensorBoardWriter:
             yield scalar("speed/samples per s", samples / (now - self._written_s))
             yield scalar("speed/updates per s", updates / (now - self._written_s))
         yield scalar("pushes/dropped", metrics.dropped.total())
-        yield scalar("job/workers", len(self._coordinator.membership))
+        yield scalar("job/workers", len(self._coordinator.job.membership))
         yield from self._of_staleness()
         self._updates, self._samples = metrics.updates, metrics.samples
         self._loss, self._correct, self._losses = loss, correct, losses
@@ -115,22 +114,16 @@ class TensorBoardWriter:
             yield scalar("staleness/mean", mean(new))
 
     def _of_evaluations(self) -> Iterator[events.Value]:
-        coordinator = self._coordinator
-        if isinstance(coordinator, ScriptCoordinator):
-            if coordinator.decided > self._evaluated and coordinator.decisions:
-                self._evaluated = coordinator.decided
-                for name, value in sorted(coordinator.decisions[-1].logs.items()):
-                    yield scalar(f"epoch/{name}", value)
-            return
-        if len(coordinator.evaluations) > self._evaluated:
-            self._evaluated = len(coordinator.evaluations)
-            found = coordinator.evaluations[max(coordinator.evaluations)]
-            yield scalar("validation/loss", found.loss)
-            yield scalar("validation/accuracy", found.accuracy)
-        if coordinator.test is not None and not self._tested:
+        work = self._coordinator.work
+        epochs, results = work.newest_results()
+        if epochs > self._evaluated:
+            self._evaluated = epochs
+            for name, value in sorted(results.items()):
+                yield scalar(name, value)
+        if work.test is not None and not self._tested:
             self._tested = True
-            yield scalar("test/loss", coordinator.test.loss)
-            yield scalar("test/accuracy", coordinator.test.accuracy)
+            yield scalar("test/loss", work.test.loss)
+            yield scalar("test/accuracy", work.test.accuracy)
 
 
 def _markdown(configuration: dict[str, Any]) -> str:

@@ -107,4 +107,4 @@ def test_a_server_that_comes_back_refuses_a_bad_checkpoint_and_uses_the_one_befo
         again.await_start(INITIAL)
         assert again.client.pull().versions == (5,)
         assert noted(cluster, f"checkpoint refused, the one before is used: {bad.name}")
-        assert noted(cluster, f"gone on from checkpoint {last}")
+        assert noted(cluster, f"resumed from checkpoint {last}")

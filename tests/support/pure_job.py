@@ -10,8 +10,9 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import PROTOCOL
 from downpour.protos.layout import TRAINED, Layout
 from downpour.ps.config import ServerSettings
-from downpour.ps.coordinator.coordinator import Coordinator
+from downpour.ps.coordinator.coordinator import new_coordinator
 from downpour.ps.coordinator.phase import OVER, Phase
+from downpour.ps.coordinator.training_work import TrainingWork
 
 LAYOUT = Layout.of([("w", (6,), TRAINED)])
 EVERYTHING = Counter((epoch, position) for epoch in range(2) for position in range(20))
@@ -19,50 +20,79 @@ DATA = pb.DatasetInfo(name="tiny", checksum="c" * 64, train_samples=20, validati
 
 
 class PureJob:
-    """A job whose shards answer at once, unless `prompt` is false; then `answer` lets them."""
+    """A job whose shards answer at once, unless `prompt` is false; then `answer` lets them.
+
+    Commands that a turn of the coordinator has left in its outbox are delivered by `deliver`, which every method here
+    calls first and last, as a server does.
+
+    Attributes:
+        state: The state of the job.
+    """
 
     def __init__(self, prompt: bool = True, **settings: Any) -> None:
         given = {"epochs": 2, "workers": 2, "batch_size": 4, "session_s": 10.0, "lease_batches": 2, **settings}
         self.settings = ServerSettings(**given)
         self.now = 0.0
-        self.commands: list[pb.ShardCommand] = []
         self.unanswered: deque[pb.ShardCommand] = deque()
         self.prompt = prompt
         self.used: Counter[tuple[int, int]] = Counter()
         self.reports: list[tuple[int, int]] = []
-        self.coordinator = Coordinator(self.settings, "job-1", itertools.count(1000).__next__, self._send)
+        self.coordinator = new_coordinator(self.settings, "job-1", itertools.count(1000).__next__)
+        self.state = self.coordinator.job
+        self._delivered: list[pb.ShardCommand] = []
         for shard in range(self.settings.shards):
-            self.coordinator.shards.add(pb.ShardAddress(shard=shard, address=f"host:{shard}", generation=1))
+            self.state.shards.add(pb.ShardAddress(shard=shard, address=f"host:{shard}", generation=1))
 
     def phase(self) -> Phase:
-        return self.coordinator.phase
+        return self.state.phase
 
-    def _send(self, command: pb.ShardCommand) -> None:
-        self.commands.append(command)
-        self.unanswered.append(command)
-        if self.prompt:
-            self.answer()
+    @property
+    def commands(self) -> list[pb.ShardCommand]:
+        """All commands so far."""
+        self.deliver()
+        return self._delivered
+
+    def deliver(self) -> None:
+        """Gives every shard the commands of the outbox, and the coordinator what they answer, until it is empty."""
+        while self.state.outbox:
+            command = self.state.outbox.popleft()
+            self._delivered.append(command)
+            self.unanswered.append(command)
+            if self.prompt:
+                self._answer_all()
 
     def answer(self) -> None:
-        """Every shard does what it was told and says so."""
+        """Every shard executes the commands so far and says so."""
+        self.deliver()
+        self._answer_all()
+        self.deliver()
+
+    def _answer_all(self) -> None:
         while self.unanswered:
             command = self.unanswered.popleft()
             for shard in range(self.settings.shards):
                 if command.HasField("view"):
-                    self.event(shard, view_seen=command.view.number)
+                    self._event(shard, view_seen=command.view.number)
                 if command.pin:
-                    self.event(shard, pinned=command.pin)
+                    self._event(shard, pinned=command.pin)
 
-    def event(self, shard: int, **fields: Any) -> None:
+    def _event(self, shard: int, **fields: Any) -> None:
         self.coordinator.shard_event(shard, pb.ShardEvent(**fields), self.now)
 
+    def event(self, shard: int, **fields: Any) -> None:
+        self.deliver()
+        self._event(shard, **fields)
+        self.deliver()
+
     def pass_time(self, seconds: float) -> None:
+        self.deliver()
         self.now += seconds
         self.coordinator.tick(self.now)
+        self.deliver()
 
     @property
     def pinned(self) -> set[int]:
-        """Pins that no shard has been told to let go."""
+        """Pins that the shards have been told to keep."""
         pins = [command.pin for command in self.commands if command.pin]
         return set(pins) - {command.unpin for command in self.commands if command.unpin}
 
@@ -75,12 +105,19 @@ class PureJob:
 
     def join(self, worker: int | None = None, **fields: Any) -> int:
         """Registers; returns the session."""
-        return self.coordinator.register(self.request(worker=worker, **fields), self.now).session
+        self.deliver()
+        try:
+            return self.coordinator.register(self.request(worker=worker, **fields), self.now).session
+        finally:
+            self.deliver()
 
     def ready(self, session: int, initialised: bool = False, warm: bool = True) -> pb.ReadyReply:
-        return self.coordinator.ready(
+        self.deliver()
+        reply = self.coordinator.ready(
             pb.ReadyRequest(session=session, initialised=initialised, compiled=warm), self.now
         )
+        self.deliver()
+        return reply
 
     def initialise(self) -> None:
         for shard in range(self.settings.shards):
@@ -97,14 +134,23 @@ class PureJob:
         return sessions
 
     def task(self, session: int) -> pb.Task:
-        return self.coordinator.next_task(session, self.now)
+        """Asks for a task, and again if there was none, as a long poll does."""
+        self.deliver()
+        task = self.coordinator.next_task(session, self.now)
+        self.deliver()
+        if task.kind == pb.WAIT:
+            task = self.coordinator.next_task(session, self.now)
+            self.deliver()
+        return task
 
     def use(self, session: int, task: pb.Task, start: int, stop: int) -> None:
         """What the server does with a push for `[start, stop)` of a lease."""
-        worker = self.coordinator.membership.of_session(session).worker
-        assert self.coordinator.ledger is not None
-        self.coordinator.ledger.check(task.lease, worker, task.epoch, start, stop)
-        self.coordinator.used(worker, task.lease, task.epoch, start, stop, self.now)
+        self.deliver()
+        worker = self.state.membership.of_session(session).worker
+        assert self.coordinator.work.ledger is not None
+        self.coordinator.work.ledger.check(task.lease, worker, task.epoch, start, stop)
+        self.coordinator.samples_used(worker, task.lease, task.epoch, start, stop, self.now)
+        self.deliver()
         self.used.update((task.epoch, position) for position in range(start, stop))
 
     def report(self, session: int, task: pb.Task, accuracy: float = 0.5) -> None:
@@ -112,7 +158,9 @@ class PureJob:
         request = pb.ReportRequest(session=session, kind=task.kind, epoch=task.epoch, validation=evaluation)
         if task.kind == pb.FINISH:
             request.test.CopyFrom(evaluation)
+        self.deliver()
         self.coordinator.report(request, self.now)
+        self.deliver()
         self.reports.append((task.kind, task.epoch))
 
     def do(self, session: int, task: pb.Task, batches: int = 1_000_000) -> None:
@@ -125,8 +173,9 @@ class PureJob:
 
     def take(self, session: int, kind: pb.TaskKind) -> pb.Task:
         """The session's next task of a kind; it does the others before, while all other workers wait."""
-        for member in self.coordinator.membership.members:
-            if member.session != session and member.worker not in self.coordinator.tasks.assigned:
+        assert isinstance(self.coordinator.work, TrainingWork)
+        for member in self.state.membership.members:
+            if member.session != session and member.worker not in self.coordinator.work.tasks.assigned:
                 member.idle = True
         for _ in range(100):
             task = self.task(session)
@@ -138,8 +187,8 @@ class PureJob:
     def run(self, sessions: list[int], turns: int = 1_000) -> None:
         """Workers take and do tasks in turns until the job is over."""
         for turn in range(turns):
-            if self.coordinator.phase in OVER:
+            if self.state.phase in OVER:
                 return
             session = sessions[turn % len(sessions)]
             self.do(session, self.task(session))
-        raise AssertionError(f"still {self.coordinator.phase} after {turns} turns")
+        raise AssertionError(f"still {self.state.phase} after {turns} turns")

@@ -12,8 +12,9 @@ from downpour.bench.replay.record import Recorded
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.layout import STATE, TRAINED, Layout
 from downpour.ps.config import ServerSettings
+from downpour.ps.data_plane.shard_commands import ShardCommands
 from downpour.ps.data_plane.shard_runtime import ShardRuntime
-from downpour.ps.data_plane.snapshot import ShardState
+from downpour.ps.data_plane.snapshot import ShardState, Snapshot
 from downpour.ps.trace import call_log as calls
 from downpour.ps.trace import format as trace
 
@@ -39,7 +40,8 @@ class RecordedJob:
         self.settings = ServerSettings(**{"shards": shards, "workers": 3, "learning_rate": 0.05, **settings})
         self.random = np.random.default_rng(seed)
         self.initial: dict[int, ShardState] = {}
-        self.hosts = [ShardRuntime(number, lambda event: None) for number in range(shards)]
+        self.hosts = [ShardRuntime(number) for number in range(shards)]
+        self.commands = [ShardCommands(host) for host in self.hosts]
         self.versions: list[np.ndarray] = []  # of the first shard's weights
         self.view, self.members = 0, dict[int, pb.Member]()
         self.seq: dict[int, int] = {}
@@ -47,13 +49,21 @@ class RecordedJob:
         self.lives = dict[int, int]()
         slices = LAYOUT.cut(shards)
         initial = self.random.standard_normal(LAYOUT.size).astype(np.float32)
-        for number, (host, part) in enumerate(zip(self.hosts, slices, strict=True)):
-            host.began = lambda state, number=number: self.initial.__setitem__(number, state)  # type: ignore[misc]
-            host.command(pb.ShardCommand(settings=self.settings.model_dump_json(), layout=LAYOUT.to_proto()))
+        command = pb.ShardCommand(settings=self.settings.model_dump_json(), layout=LAYOUT.to_proto())
+        for number, part in enumerate(slices):
+            self.commands[number].execute(command)
             state = initial[N:] if part.state else initial[:0]
-            host.initialise(np.concatenate((initial[part.start : part.stop], state)).data.cast("B"))
+            self.initialise(number, np.concatenate((initial[part.start : part.stop], state)))
         self.flat = initial
         self.note()
+
+    def initialise(self, number: int, weights: np.ndarray) -> None:
+        """Sets version 0 of a shard."""
+        self.hosts[number].initialise(weights.data.cast("B"))
+        for output in self.hosts[number].outbox:
+            if isinstance(output, Snapshot):
+                self.initial[number] = output.state
+        self.hosts[number].outbox.clear()
 
     def note(self) -> None:
         """Keeps every version of the first shard's weights."""
@@ -66,8 +76,8 @@ class RecordedJob:
     def tell(self, **changes: Any) -> None:
         """Every shard hears of the members, sooner or later; here at once."""
         self.view += 1
-        for host in self.hosts:
-            host.command(pb.ShardCommand(view=pb.View(number=self.view, members=self.members.values()), **changes))
+        for commands in self.commands:
+            commands.execute(pb.ShardCommand(view=pb.View(number=self.view, members=self.members.values()), **changes))
         self.note()
 
     def join(self, worker: int) -> None:

@@ -20,7 +20,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import InvalidRequest
 from downpour.ps.config import ServerSettings
 from downpour.ps.control_plane.replay_recorder import ReplayRecorder
-from downpour.ps.data_plane.snapshot import pieces, weights_state
+from downpour.ps.data_plane.snapshot import parts, weights_state
 from downpour.ps.monitoring.summary import configuration
 from downpour.ps.storage.run_directory import RunDirectory
 from downpour.ps.trace.call_log import LARGEST_RECORDED, Call, is_recorded
@@ -280,9 +280,9 @@ def test_a_job_is_recorded_unless_it_is_not_to_be(tmp_path: Path, flags: dict[st
 
 def test_weights_that_were_set_by_a_worker_that_died_are_not_the_initial_ones(tmp_path: Path) -> None:
     job = RecordedJob(1, 11)
-    job.hosts[0].command(pb.ShardCommand(initialisation=1))
+    job.commands[0].execute(pb.ShardCommand(initialisation=1))
     job.flat = job.flat[::-1].copy()
-    job.hosts[0].initialise(job.flat.data.cast("B"))
+    job.initialise(0, job.flat)
     job.versions.clear()
     assert job.initial[0].facts.initialisation == 1
     recorded = job.run()
@@ -302,8 +302,8 @@ def test_the_initial_weights_of_all_shards_are_of_one_worker(tmp_path: Path) -> 
         facts = pb.SnapshotInfo(initialisation=initialisation)
         state = weights_state(np.full(part.size, 10 * initialisation + shard, np.float32), part, facts, lambda: None)
         if shard == 0:
-            recording.took(state)
-        for piece in pieces(state, 0) if shard else ():
+            recording.take_initial_state(state)
+        for piece in parts(state, 0) if shard else ():
             recording.event(shard, pb.ShardEvent(part=piece))
 
     for shard, initialisation in ((0, 0), (1, 0), (1, 1), (2, 0), (2, 1)):  # the first worker died on the way

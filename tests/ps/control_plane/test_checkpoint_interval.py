@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from downpour.ps.control_plane.checkpoint_interval import APART, CheckpointInterval
+from downpour.ps.control_plane.checkpointer import APART_FACTOR, CheckpointInterval
 
 
 @given(every_s=st.floats(0.01, 100), took_s=st.floats(0, 50), begun_s=st.floats(0, 1e6))
@@ -16,8 +16,8 @@ def test_two_are_twenty_times_as_far_apart_as_one_takes(every_s: float, took_s: 
     interval = CheckpointInterval(every_s, 0)
     assert interval.is_due(0.0, 0)
     ended_s = begun_s + took_s
-    interval.took(begun_s, ended_s, 7)
-    due_s = max(begun_s + every_s, ended_s + APART * (ended_s - begun_s))
+    interval.taken(begun_s, ended_s, 7)
+    due_s = max(begun_s + every_s, ended_s + APART_FACTOR * (ended_s - begun_s))
     assert due_s - ended_s >= 20 * (ended_s - begun_s) - 1e-6
     assert not interval.is_due(math.nextafter(due_s, 0.0), 10**9)
     assert interval.is_due(due_s, 7)
@@ -25,7 +25,7 @@ def test_two_are_twenty_times_as_far_apart_as_one_takes(every_s: float, took_s: 
 
 def test_updates_count_where_they_were_asked_for() -> None:
     interval = CheckpointInterval(0.0, 500)
-    interval.took(100.0, 101.0, version=40)
+    interval.taken(100.0, 101.0, version=40)
     assert not interval.is_due(200.0, 539)
     assert interval.is_due(200.0, 540)
     assert not interval.is_due(101.0 + 19.9, 10_000)  # many updates, but one takes long

@@ -34,7 +34,7 @@ def test_a_worker_of_another_job_is_refused_and_disturbs_nobody(
     sessions = job.start()
     with pytest.raises(error, match=says):
         job.join(**fields)
-    assert len(job.coordinator.membership) == 2
+    assert len(job.state.membership) == 2
     job.run(sessions)
     assert job.used == EVERYTHING
 
@@ -46,7 +46,7 @@ def test_a_model_beyond_the_largest_is_refused_before_memory_is_taken_for_it(sha
     request.layout.tensors[0].shape[:] = shape
     with pytest.raises(TooLarge, match=f"at most {LARGEST_LAYOUT:,} weights"):
         job.coordinator.register(request, 0.0)
-    assert job.coordinator.layout is None and not job.commands and not len(job.coordinator.membership)
+    assert job.state.layout is None and not job.commands and not len(job.state.membership)
 
 
 def test_the_first_worker_fixes_nothing_if_it_is_refused() -> None:
@@ -61,4 +61,4 @@ def test_the_first_worker_fixes_nothing_if_it_is_refused() -> None:
         with pytest.raises(error):
             job.coordinator.register(request, 0.0)
     job.coordinator.register(other, 0.0)
-    assert job.coordinator.data is not None and job.coordinator.data.checksum == "d" * 64
+    assert job.state.data is not None and job.state.data.checksum == "d" * 64

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import InvalidRequest, JobConflict, UnknownWorker
-from downpour.ps.coordinator.coordinator import DOUBT_S
+from downpour.ps.coordinator.coordinator import DISCONNECT_GRACE_S
 from downpour.ps.coordinator.deadlines import EVALUATE_PART, SAVED_PART
 from downpour.ps.coordinator.phase import OVER, Phase
 from tests.support.pure_job import EVERYTHING, PureJob
@@ -30,7 +30,7 @@ def test_a_job_from_its_first_worker_to_its_end(shards: int) -> None:
     assert job.phase() == Phase.ENDED
     assert job.used == EVERYTHING
     assert sorted(job.reports) == [(pb.VALIDATE, 0), (pb.FINISH, 1)]
-    assert set(job.coordinator.evaluations) == {0, 1} and job.coordinator.test is not None
+    assert set(job.coordinator.work.evaluations) == {0, 1} and job.coordinator.work.test is not None
     assert job.pinned == set()
     assert [job.task(session).kind for session in (first, second)] == [pb.END, pb.END]
 
@@ -52,7 +52,7 @@ def test_the_weights_of_an_initialiser_that_dies_half_way_are_void() -> None:
     job.event(0, initialised=True)
     job.coordinator.leave(0, job.now)
     (command,) = [command for command in job.commands if command.initialisation]
-    assert command.view.number == job.coordinator.membership.number  # the dead worker is out of it
+    assert command.view.number == job.state.membership.number  # the dead worker is out of it
     assert job.ready(second).initialise
     job.event(1, initialised=True)  # said before the command came
     job.event(1, initialised=True, initialisation=command.initialisation)
@@ -89,7 +89,7 @@ def test_an_epoch_is_evaluated_on_weights_that_every_shard_has_pinned() -> None:
     job.ready(session)
     job.initialise()
     job.ready(session)
-    while not job.coordinator.ledger or not job.coordinator.ledger.complete(0):
+    while not job.coordinator.work.ledger or not job.coordinator.work.ledger.complete(0):
         job.do(session, job.task(session))
     (pin,) = job.pinned
     assert job.task(session).kind == pb.TRAIN
@@ -123,7 +123,7 @@ def test_the_job_does_not_end_while_an_evaluation_is_out() -> None:
     job.report(second, other)
     assert job.phase() == Phase.FINISHING
     job.report(first, task)
-    assert job.phase() == Phase.ENDED and set(job.coordinator.evaluations) == {0, 1}
+    assert job.phase() == Phase.ENDED and set(job.coordinator.work.evaluations) == {0, 1}
 
 
 def test_a_silent_worker_expires_and_its_samples_are_lent_again() -> None:
@@ -138,7 +138,7 @@ def test_a_silent_worker_expires_and_its_samples_are_lent_again() -> None:
         job.task(first)
     again = job.task(second)
     assert (again.epoch, again.start, again.stop) == (0, 4, lost.stop)
-    assert any("worker 0 is silent" in note for note in job.coordinator.notes)
+    assert any("worker 0 is silent" in note for note in job.state.notes)
 
 
 def test_a_worker_that_lives_and_does_nothing_loses_its_lease_by_the_pace_of_the_others() -> None:
@@ -155,28 +155,28 @@ def test_a_worker_that_lives_and_does_nothing_loses_its_lease_by_the_pace_of_the
     assert job.task(second).kind == pb.TRAIN  # 59 s is the longest step now: nobody is overdue
     for _ in range(250):
         job.pass_time(8.0)
-        if job.coordinator.membership.get(0) is None:
+        if job.state.membership.get(0) is None:
             break
         for session in (first, second):
             job.coordinator.heartbeat(session, job.now)
-        job.coordinator.held_up(1, job.now)  # waits at a gate: that is no slow step
-    assert "worker 0 lives but has done nothing for 177" in job.coordinator.notes[-1]
+        job.coordinator.blocked(1, job.now)  # waits at a gate: that is no slow step
+    assert "worker 0 lives but has done nothing for 177" in job.state.notes[-1]
     again = job.take(second, pb.TRAIN)
     assert (again.start, again.stop) == (hung.start, hung.stop)
     with pytest.raises(UnknownWorker):
         job.task(first)
-    assert job.coordinator.membership.get(1) is not None
+    assert job.state.membership.get(1) is not None
 
 
 def test_a_broken_connection_alone_kills_nobody_who_still_speaks() -> None:
     job = PureJob()
     first, second = job.start()
-    job.coordinator.doubt(0, job.now)
-    job.coordinator.doubt(1, job.now)
-    job.pass_time(DOUBT_S / 2)
+    job.coordinator.connection_lost(0, job.now)
+    job.coordinator.connection_lost(1, job.now)
+    job.pass_time(DISCONNECT_GRACE_S / 2)
     job.coordinator.heartbeat(first, job.now)
-    job.pass_time(DOUBT_S / 2)
-    assert [member.session for member in job.coordinator.membership.members] == [first]
+    job.pass_time(DISCONNECT_GRACE_S / 2)
+    assert [member.session for member in job.state.membership.members] == [first]
 
 
 def test_to_ask_for_a_task_is_to_give_up_the_last() -> None:
@@ -195,11 +195,11 @@ def test_a_number_that_is_asked_for_again_fences_its_holder() -> None:
     new = job.join(worker=0)
     with pytest.raises(UnknownWorker):
         job.coordinator.heartbeat(first, job.now)
-    assert job.coordinator.membership.of_session(new).incarnation == 2
+    assert job.state.membership.of_session(new).incarnation == 2
     assert job.task(second).start == task.start
     rejoined = job.join(worker=0, rejoin=True)
-    assert job.coordinator.membership.of_session(rejoined).worker == 2
-    assert job.coordinator.membership.of_session(new).worker == 0
+    assert job.state.membership.of_session(rejoined).worker == 2
+    assert job.state.membership.of_session(new).worker == 0
 
 
 @pytest.mark.parametrize("used", [0, 3])
@@ -223,8 +223,8 @@ def test_drain_before_training_ends_the_job_and_says_so() -> None:
     job = PureJob()
     session = job.join()
     job.coordinator.drain("SIGTERM", job.now)
-    assert job.phase() == Phase.ENDED and job.coordinator.test is None
-    assert any("before training began" in note for note in job.coordinator.notes)
+    assert job.phase() == Phase.ENDED and job.coordinator.work.test is None
+    assert any("before training began" in note for note in job.state.notes)
     assert job.task(session).kind == pb.END
 
 
@@ -264,10 +264,10 @@ def test_a_saved_model_is_a_good_end_though_nobody_evaluates_it(drain_timeout_s:
     job.coordinator.drain("SIGTERM", job.now)
     job.pass_time(SAVED_PART * drain_timeout_s)
     assert job.phase() == Phase.FINISHING
-    job.coordinator.saved = True
+    job.state.saved = True
     job.pass_time(0.1)
     assert job.phase() == Phase.ENDED
-    assert "saved and not evaluated" in job.coordinator.notes[-1]
+    assert "saved and not evaluated" in job.state.notes[-1]
 
 
 @pytest.mark.parametrize("drain_timeout_s", [7.0, 60.0])
@@ -279,7 +279,7 @@ def test_a_model_that_nobody_saves_in_time_is_a_bad_end(drain_timeout_s: float) 
     job.pass_time(drain_timeout_s)
     assert job.phase() == Phase.FINISHING
     job.pass_time(0.1)
-    assert job.phase() == Phase.FAILED and "no worker saved the model" in job.coordinator.notes[-1]
+    assert job.phase() == Phase.FAILED and "no worker saved the model" in job.state.notes[-1]
 
 
 def test_a_test_result_of_some_samples_alone_says_so() -> None:
@@ -289,7 +289,7 @@ def test_a_test_result_of_some_samples_alone_says_so() -> None:
     partial = pb.Evaluation(samples=3, loss=1.0, accuracy=0.5)
     job.coordinator.report(pb.ReportRequest(session=session, kind=pb.FINISH, epoch=task.epoch, test=partial), job.now)
     assert job.phase() == Phase.ENDED
-    assert "the first 3 of 4 test samples" in job.coordinator.notes[-1]
+    assert "the first 3 of 4 test samples" in job.state.notes[-1]
 
 
 @given(deaths=st.sets(st.integers(0, 60), max_size=8), drain=st.none() | st.integers(5, 40), seed=st.integers(0, 999))
@@ -299,7 +299,7 @@ def test_the_job_ends_wherever_workers_die(deaths: set[int], drain: int | None, 
     sessions = job.start()
     for step in range(2_000):
         job.now += 0.01
-        if job.coordinator.phase in OVER:
+        if job.state.phase in OVER:
             break
         session = choose.choice(sessions)
         task = job.task(session)
@@ -311,14 +311,14 @@ def test_the_job_ends_wherever_workers_die(deaths: set[int], drain: int | None, 
             sessions.append(job.join())
             job.ready(sessions[-1])
             sessions.remove(session)
-            job.coordinator.leave(job.coordinator.membership.of_session(session).worker, job.now)
+            job.coordinator.leave(job.state.membership.of_session(session).worker, job.now)
         else:
             job.do(session, task)
     assert job.phase() == Phase.ENDED
     assert set(job.used.values()) <= {1}
     if drain is None:
         assert job.used == EVERYTHING
-        assert set(job.coordinator.evaluations) == {0, 1}
+        assert set(job.coordinator.work.evaluations) == {0, 1}
     assert job.pinned == set()
 
 
@@ -327,7 +327,7 @@ def test_a_report_of_another_task_is_refused() -> None:
     first, _ = job.start()
     with pytest.raises(InvalidRequest, match="FINISH, epoch 0"):
         job.report(first, pb.Task(kind=pb.FINISH))
-    assert job.coordinator.test is None
+    assert job.coordinator.work.test is None
 
 
 def test_a_job_that_has_ended_takes_no_other() -> None:
@@ -340,9 +340,9 @@ def test_a_job_that_has_ended_takes_no_other() -> None:
 def test_shards_have_places() -> None:
     job = PureJob(shards=2)
     with pytest.raises(InvalidRequest, match="below 2; received 2"):
-        job.coordinator.shards.add(pb.ShardAddress(shard=2, address="x:1"))
+        job.state.shards.add(pb.ShardAddress(shard=2, address="x:1"))
     with pytest.raises(JobConflict, match="host:1 already"):
-        job.coordinator.shards.add(pb.ShardAddress(shard=1, address="x:1"))
+        job.state.shards.add(pb.ShardAddress(shard=1, address="x:1"))
 
 
 def test_without_validation_data_epochs_are_not_evaluated() -> None:

@@ -33,16 +33,16 @@ def test_a_session_lives_while_it_is_renewed() -> None:
     assert members.expired(9.0) == [first, second]
 
 
-def test_doubt_shortens_a_life_and_never_lengthens_it() -> None:
+def test_a_broken_connection_shortens_a_session_and_never_lengthens_it() -> None:
     members = make(session_s=5.0)
     member = members.join(None, "", 0, 0.0)
-    members.doubt(member.worker, 4.0, 2.0)
+    members.shorten(member.worker, 4.0, 2.0)
     assert member.expires_at == 5.0
-    members.doubt(member.worker, 1.0, 2.0)
+    members.shorten(member.worker, 1.0, 2.0)
     assert member.expires_at == 3.0
     members.renew(member, 2.0)
     assert member.expires_at == 7.0
-    members.doubt(99, 1.0, 2.0)
+    members.shorten(99, 1.0, 2.0)
 
 
 def test_a_session_that_ended_is_unknown_whoever_has_the_number_now() -> None:

@@ -81,7 +81,7 @@ def test_scalars_are_of_what_came_since_the_last_ones(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_reported_and_leaves_a_gap(tmp_path: Path) -> None:
     job, metrics = PureJob(), Metrics()
-    board, notes = TensorBoardWriter(tmp_path, job.coordinator, metrics), job.coordinator.notes
+    board, notes = TensorBoardWriter(tmp_path, job.coordinator, metrics), job.state.notes
     folder = tmp_path / FOLDER
 
     def update(seq: int) -> None:

@@ -1,0 +1,153 @@
+"""Delivers the coordinator's commands to the shards and the shards' events to the coordinator, in order.
+
+The coordinator and shard 0 never call each other. Each appends to an outbox, and every turn of the event loop that may
+have filled one ends with `Effects.deliver`, which empties both before a reply leaves or the next request is taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.ps.control_plane.checkpointer import Checkpointer
+from downpour.ps.control_plane.replay_recorder import ReplayRecorder
+from downpour.ps.control_plane.shard_link import ShardLinks
+from downpour.ps.coordinator.coordinator import Coordinator
+from downpour.ps.core.push import Push
+from downpour.ps.data_plane.shard_commands import ShardCommands
+from downpour.ps.data_plane.shard_runtime import ShardRuntime
+from downpour.ps.data_plane.snapshot import ShardState, Snapshot, parts
+
+
+class JobChange:
+    """Lets coroutines wait until the job has changed so that a condition holds."""
+
+    def __init__(self) -> None:
+        """Create a change that nobody waits for."""
+        self._event = asyncio.Event()
+
+    def notify(self) -> None:
+        """Wake everybody who waits for the job to change."""
+        self._event.set()
+        self._event = asyncio.Event()
+
+    async def wait_until(self, condition: Callable[[], bool], wait_s: float) -> bool:
+        """Wait until a condition holds, at most `wait_s`; return whether it does.
+
+        The condition may change the job itself: then it is checked again.
+        """
+        deadline = time.monotonic() + wait_s
+        while True:
+            event = self._event
+            if condition():
+                return True
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                return False
+            try:
+                await asyncio.wait_for(event.wait(), left_s)
+            except TimeoutError:
+                return condition()
+
+
+class LeaseLedger:
+    """Lets shard 0 ask the coordinator whether pushes for leased samples count."""
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        """Create the ledger of a job."""
+        self._coordinator = coordinator
+
+    def check(self, push: Push) -> None:
+        """Raise InvalidRequest unless the worker may use the samples of the push now."""
+        ledger = self._coordinator.work.ledger
+        assert ledger is not None
+        ledger.check(push.lease, push.worker, push.epoch, push.start, push.stop)
+
+    def used(self, push: Push) -> None:
+        """Mark the samples of a push as used."""
+        self._coordinator.samples_used(push.worker, push.lease, push.epoch, push.start, push.stop, time.monotonic())
+
+    @property
+    def draining(self) -> bool:
+        """Return whether workers must stop after the batch that they have."""
+        return self._coordinator.draining
+
+
+class Effects:
+    """The one place where commands and events are delivered."""
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        runtime: ShardRuntime,
+        links: ShardLinks,
+        checkpointer: Checkpointer,
+        recorder: ReplayRecorder,
+        change: JobChange,
+    ) -> None:
+        """Connect the parts of a job.
+
+        Args:
+            coordinator: The job.
+            runtime: Shard 0.
+            links: The links to the other shards.
+            checkpointer: Takes the states of shards for a cut.
+            recorder: Writes the traces of other shards, and what replay needs.
+            change: Notified whenever something was delivered.
+        """
+        self._coordinator, self._runtime, self._links, self._change = coordinator, runtime, links, change
+        self._commands = ShardCommands(runtime)
+        self._checkpointer, self._recorder = checkpointer, recorder
+
+    def deliver(self) -> None:
+        """Deliver commands and events until there are none left."""
+        events, commands = self._runtime.outbox, self._coordinator.job.outbox
+        if not events and not commands:
+            return
+        while events or commands:
+            if events:
+                self._take(events.popleft())
+            else:
+                command = commands.popleft()
+                self._links.send(command)
+                self._commands.execute(command)
+        self._change.notify()
+
+    def shard_event(self, shard: int, event: pb.ShardEvent) -> None:
+        """Take an event of another shard, and deliver what follows from it.
+
+        Raises:
+            InvalidRequest: The event is malformed.
+        """
+        self._event(shard, event)
+        self.deliver()
+        self._change.notify()
+
+    def restore(self, shard: int, state: ShardState, number: int) -> None:
+        """Return a shard to its part of the checkpoint of that number.
+
+        Raises:
+            ValueError: The state is another optimizer's, or of another size.
+        """
+        if shard == 0:
+            self._commands.restore(state)
+        else:
+            self._links.send_to(shard, (pb.ShardCommand(restore=part) for part in parts(state, number)))
+
+    def _take(self, output: pb.ShardEvent | Snapshot) -> None:
+        if isinstance(output, pb.ShardEvent):
+            self._event(0, output)
+        elif output.number:
+            self._checkpointer.take_state(output.number, output.state)
+        else:
+            self._recorder.take_initial_state(output.state)
+
+    def _event(self, shard: int, event: pb.ShardEvent) -> None:
+        if event.generation and event.generation != self._coordinator.job.generation:
+            return  # of a state that is void
+        now = time.monotonic()
+        self._recorder.event(shard, event)
+        self._coordinator.shard_event(shard, event, now)
+        self._checkpointer.event(shard, event, now)

@@ -1,0 +1,212 @@
+"""What a coordinator's workers do: the interface that built-in training and a script's `fit` implement. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.errors import InvalidRequest, Unsupported
+from downpour.protos.layout import Layout
+from downpour.ps.coordinator.job import Job
+from downpour.ps.coordinator.ledger import Ledger
+from downpour.ps.coordinator.membership import Member
+
+
+@dataclass(frozen=True)
+class WorkSummary:
+    """What a job's summary states about its work.
+
+    Attributes:
+        epochs: Epochs that were planned; None if the server does not know.
+        epochs_done: Epochs that are complete.
+        batch_size: Samples in a batch; None if the server does not know.
+        samples: Training samples used; None if samples are not leased, so that only the pushes count them.
+        interrupted: Whether the job was asked to end before all of its work was done.
+    """
+
+    epochs: int | None
+    epochs_done: int
+    batch_size: int | None
+    samples: int | None
+    interrupted: bool
+
+
+class Work:
+    """The work of one job. The coordinator asks it for tasks and informs it of members, shards and time.
+
+    Attributes:
+        is_script: Whether the workers belong to a script, which brings model, optimizer and data.
+        checkpointable: Whether the work can be restored from a checkpoint.
+        ledger: The leases of training samples; None if no samples are leased, or before the first worker registered.
+        evaluations: Results on the validation split, by epoch.
+        test: The result on the test split; None before the end.
+    """
+
+    is_script = False
+    checkpointable = False
+
+    def __init__(self, job: Job) -> None:
+        """Create the work of a job that has no workers yet.
+
+        Args:
+            job: The state that the work shares with the coordinator.
+        """
+        self.job = job
+        self.ledger: Ledger | None = None
+        self.evaluations: dict[int, pb.Evaluation] = {}
+        self.test: pb.Evaluation | None = None
+
+    # ------------------------------------------------------------------ members
+
+    def check_worker(self, request: pb.RegisterRequest, now: float) -> None:
+        """Check that a worker belongs to this kind of work, and prepare for it.
+
+        Raises:
+            Unsupported: The worker cannot take part in this work.
+            JobConflict: The worker does not fit what the others do.
+        """
+        raise NotImplementedError
+
+    def check_model(self, layout: Layout, data: pb.DatasetInfo) -> None:
+        """Check a worker's layout and data against those that were agreed on, or accept them as the first.
+
+        Raises:
+            LayoutMismatch: They differ from those of the other workers.
+        """
+        raise NotImplementedError
+
+    def open(self) -> None:
+        """Prepare for training with the job's `layout` and `data`, which were just agreed on; nothing is used."""
+        raise NotImplementedError
+
+    def joined(self, member: Member) -> None:
+        """Take note of a worker that has registered."""
+
+    def left(self, member: Member, now: float) -> None:
+        """Take back what was assigned to a worker that has left."""
+        raise NotImplementedError
+
+    def shard_lost(self, shard: int, now: float) -> None:
+        """React to the loss of a shard, which has been removed from the job's table."""
+        raise NotImplementedError
+
+    def release_leases(self, member: Member) -> None:
+        """Make the unused samples of a worker that has left available; with several shards, once these have reported.
+
+        The view without the worker must be the current one.
+        """
+        job = self.job
+        if self.ledger is None:
+            return
+        if job.settings.shards == 1:
+            self.ledger.take_back(member.worker)
+        else:
+            view, shards = job.membership.number, job.settings.shards
+            job.orphans.begin(member.worker, member.incarnation, view, self.ledger, shards)
+
+    # ------------------------------------------------------------------ progress
+
+    def next_task(self, member: Member, now: float) -> pb.Task:
+        """Return the next task of a worker, which has finished, or gives up, the one that it had."""
+        raise NotImplementedError
+
+    def samples_used(self, worker: int, lease: int, epoch: int, start: int, stop: int, now: float) -> None:
+        """Mark positions `[start, stop)` of a lease as used: shard 0 has accepted their gradient."""
+        raise NotImplementedError
+
+    def pinned(self, number: int, shard: int) -> None:
+        """Take note that a shard has pinned its weights under a number."""
+
+    def report(self, member: Member, request: pb.ReportRequest, now: float) -> None:
+        """Take the result of an evaluation task.
+
+        Raises:
+            InvalidRequest: The worker has no such task.
+        """
+        raise InvalidRequest("only built-in training has evaluation tasks; received a report in a script's job.")
+
+    def advance(self, now: float) -> None:
+        """Take every step that has become possible."""
+
+    def tick(self, now: float) -> None:
+        """Take the steps that depend on time alone."""
+
+    # ------------------------------------------------------------------ the end
+
+    @property
+    def draining(self) -> bool:
+        """Return whether workers must stop after the batch that they have."""
+        raise NotImplementedError
+
+    @property
+    def stop_requested(self) -> bool:
+        """Return whether workers must end the current epoch early, without an end of the job."""
+        return False
+
+    def drain(self, reason: str, now: float, asked: bool = True) -> None:
+        """Begin to end the job early; see `Coordinator.drain`."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------ generations
+
+    def reset(self) -> None:
+        """Drop what belongs to an earlier generation of the shards."""
+
+    def restored(self, closed_epochs: int) -> None:
+        """Continue after a checkpoint in which `closed_epochs` epochs were evaluated; the ledger is restored."""
+
+    @property
+    def closed_epochs(self) -> int:
+        """Return the number of epochs whose weights have been evaluated, or need no evaluation."""
+        return 0
+
+    # ------------------------------------------------------------------ results
+
+    def summary(self) -> WorkSummary:
+        """Return what the job's summary states about the work."""
+        raise NotImplementedError
+
+    def newest_results(self) -> tuple[int, Mapping[str, float]]:
+        """Return the number of evaluated epochs and the results of the newest one by name."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------ for scripts only
+
+    @property
+    def decisions(self) -> Sequence[pb.Decision]:
+        """Return the decisions on the epochs that are complete in the current call of `fit`."""
+        return ()
+
+    def past_decisions(self, request: pb.RegisterRequest) -> Sequence[pb.Decision] | None:
+        """Return the decisions of the call of `fit` that a worker registers for if that call is over, else None."""
+        return None
+
+    def may_register(self, request: pb.RegisterRequest) -> bool:
+        """Return whether a worker may register now, rather than wait until the others have left an earlier `fit`."""
+        return True
+
+    def meet(self, request: pb.BarrierRequest, now: float) -> pb.BarrierReply:
+        """Take part in the barrier at the end of an epoch of `fit`, or of `fit` itself.
+
+        Raises:
+            Unsupported: The job is not a script's.
+            InvalidRequest: The worker is ahead of the others.
+            JobConflict: The job is over.
+        """
+        raise Unsupported("a barrier belongs to a script; this server runs built-in training. Start it with --script.")
+
+    def set_rates(self, request: pb.SetLearningRatesRequest, now: float) -> None:
+        """Set the learning rate of later updates.
+
+        Raises:
+            Unsupported: The job is not a script's.
+            InvalidRequest: The request does not come from worker 0, or is not a valid table.
+        """
+        raise Unsupported(
+            "only a script sets learning rates; this server runs built-in training. Start it with --script."
+        )
+
+    def is_leader(self, session: int) -> bool:
+        """Return whether a session is that of the worker whose callbacks run."""
+        return False

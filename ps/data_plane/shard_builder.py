@@ -1,0 +1,137 @@
+"""Builds a shard from what the coordinator sends: the job's settings, the layout, a script's learning rates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.layout import Layout, Slice
+from downpour.ps.config import JobSettings
+from downpour.ps.core.apply import UpdateOptions
+from downpour.ps.core.buffers import Arena, Pool
+from downpour.ps.core.consistency import consistency_of
+from downpour.ps.core.hyperparameters import resolve
+from downpour.ps.core.optimizer import Optimizer
+from downpour.ps.core.push import Push, Result
+from downpour.ps.core.rate_table import RateTable
+from downpour.ps.core.schedules import schedule_of
+from downpour.ps.core.shard import Shard
+from downpour.ps.core.staleness import compensation_of, needs_old_weights
+from downpour.ps.data_plane.snapshot import ShardState, initial_state
+from downpour.ps.storage.checkpoint_file import SLOT, STATE, TRAINED
+from downpour.ps.trace.call_log import is_recorded
+
+
+class ShardBuilder:
+    """Keeps what a shard is built from, and whether the present shard must be built anew.
+
+    Attributes:
+        slice: The part of the weights that this shard owns; None until the layout is known.
+        arena: Memory for the weights that workers on this host can map; None if they are on the heap.
+        recorded: Whether the calls on the shard are recorded for replay.
+        stale: Whether the settings have changed since the shard was built.
+    """
+
+    def __init__(self, index: int) -> None:
+        """Create a builder of shard `index` that has no settings yet."""
+        self._index = index
+        self._settings: JobSettings | None = None
+        self._rates: RateTable | None = None
+        self._shared = False
+        self.slice: Slice | None = None
+        self.arena: Arena | None = None
+        self.recorded = self.stale = False
+
+    @property
+    def settings(self) -> JobSettings:
+        """Return the settings of the job, which must be known."""
+        assert self._settings is not None
+        return self._settings
+
+    @property
+    def codec(self) -> str:
+        """Return the job's codec; float32 until the settings are known."""
+        return self._settings.codec if self._settings else "float32"
+
+    @property
+    def size(self) -> int:
+        """Return the number of elements that this shard owns; 0 until the layout is known."""
+        return self.slice.size if self.slice else 0
+
+    @property
+    def is_script(self) -> bool:
+        """Return whether the job is a script's, which sets learning rates itself."""
+        return self._rates is not None
+
+    @property
+    def keeps_old_weights(self) -> bool:
+        """Return whether the job's staleness policy needs the weights that gradients were computed from."""
+        return needs_old_weights(self._settings.staleness) if self._settings else False
+
+    # ------------------------------------------------------------------ what the coordinator sends
+
+    def share_weights(self) -> None:
+        """Keep the weights of later layouts in memory that other processes on this host can map."""
+        self._shared = True
+
+    def set_settings(self, settings: str, built: bool) -> None:
+        """Take the settings of the job as JSON; `built` is whether a shard was built from earlier ones."""
+        self._settings = JobSettings.model_validate_json(settings)
+        self.stale = built
+
+    def set_layout(self, message: pb.Layout) -> None:
+        """Take the layout of the whole model."""
+        layout = Layout.from_proto(message)
+        self.slice = layout.cut(self.settings.shards)[self._index]
+        self.recorded = is_recorded(self.settings, layout.size)
+        if self.arena is not None and self.stale:
+            self.arena.close()
+            self.arena = None
+        if self._shared and self.arena is None:
+            self.arena = Arena(self.slice.size)
+
+    def set_rates(self, rates: pb.LearningRates) -> None:
+        """Take a script's learning rates by version, valid from now on."""
+        if self._rates is None or self.stale:
+            base = resolve(self.settings.optimizer, self.settings.hyper)["learning_rate"]
+            self._rates = RateTable(base, rates)
+        else:
+            self._rates.tell(rates)
+
+    # ------------------------------------------------------------------ what is built
+
+    def build(self, on_outcome: Callable[[Push, Result], None]) -> Shard:
+        """Return a shard of zeros that passes every final outcome to `on_outcome`."""
+        settings = self.settings
+        self.stale = False
+        return Shard(
+            np.zeros(self.size, np.float32),
+            self._optimizer(),
+            consistency_of(settings.mode),
+            compensation_of(settings.staleness),
+            on_outcome,
+            pool=Pool(self.size, self.arena.allocate if self.arena else None),
+            options=UpdateOptions(
+                self._rates or schedule_of(settings.schedule, settings.warm_up),
+                settings.momentum_correction,
+                settings.version_memory << 20,
+            ),
+        )
+
+    def initial_state(self, payload: memoryview) -> ShardState:
+        """Return the state at version 0 with the weights of a payload, `float32[n + m]`."""
+        assert self.slice is not None
+        return initial_state(np.frombuffer(payload, np.float32), self.slice, self._optimizer().state())
+
+    def state_sizes(self) -> dict[str, int]:
+        """Return the number of elements of each vector of this shard's state, by name."""
+        assert self.slice is not None
+        slots = Optimizer(self.settings.optimizer, self.settings.hyper, 1).slots
+        sizes = {TRAINED: self.slice.trained, **{SLOT + name: self.slice.trained for name in slots}}
+        return {**sizes, STATE: self.slice.state} if self.slice.state else sizes
+
+    def _optimizer(self) -> Optimizer:
+        assert self.slice is not None
+        return Optimizer(self.settings.optimizer, self.settings.hyper, self.slice.trained)

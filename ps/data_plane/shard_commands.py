@@ -1,0 +1,151 @@
+"""Executes the coordinator's commands on a shard: settings, views, generations, pins, cuts and restored states."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import numpy as np
+
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.ps.data_plane.shard_runtime import ShardRuntime
+from downpour.ps.data_plane.snapshot import Assembly, ShardState
+from downpour.ps.trace.call_log import Call
+
+
+class ShardCommands:
+    """Executes commands in order and appends what they bring about to the shard's outbox.
+
+    Attributes:
+        stopped: Set once the coordinator has told this shard to stop.
+    """
+
+    def __init__(self, runtime: ShardRuntime) -> None:
+        """Create an executor.
+
+        Args:
+            runtime: The shard.
+        """
+        self._runtime = runtime
+        self.stopped = asyncio.Event()
+        self._assembly: Assembly | None = None
+
+    def execute(self, command: pb.ShardCommand) -> None:
+        """Execute all that a command asks for."""
+        runtime = self._runtime
+        if command.settings:
+            runtime.builder.set_settings(command.settings, built=runtime.shard is not None)
+        if command.HasField("learning_rates"):
+            runtime.builder.set_rates(command.learning_rates)
+            if command.settings:
+                runtime.records.settle()
+                runtime.metrics.begin_fit()
+        if command.generation:
+            self._begin_generation(command.generation)
+        if command.HasField("layout"):
+            runtime.builder.set_layout(command.layout)
+        if command.HasField("view"):
+            self._adopt(command.view)
+        if command.initialisation > runtime.initialisation:  # after the view: its worker is no member any more
+            runtime.initialisation, runtime.void = command.initialisation, runtime.shard is not None
+        self._change_weights(command)
+        if command.hold:
+            runtime.emit(held=runtime.cut.hold(command.hold))
+        if command.HasField("cut"):
+            runtime.cut.set_targets(command.cut)
+            runtime.try_cut()
+        if command.HasField("restore"):
+            self._assemble(command.restore)
+        if command.stop:
+            self.stopped.set()
+
+    def _change_weights(self, command: pb.ShardCommand) -> None:
+        runtime, shard = self._runtime, self._runtime.shard
+        if shard is None:
+            return
+        if command.flush:
+            shard.flush()
+            runtime.calls.add(Call.FLUSH)
+            runtime.waiters.release(shard)
+        if command.pin:
+            shard.pin(command.pin)
+            runtime.emit(pinned=command.pin)
+        if command.unpin:
+            shard.unpin(command.unpin)
+
+    # ------------------------------------------------------------------ views
+
+    def _adopt(self, view: pb.View) -> None:
+        """Replace the members by those of a newer view."""
+        runtime, new = self._runtime, {member.session: member for member in view.members}
+        for session, member in runtime.members.items():
+            if session not in new:
+                self._remove(member)
+        for session, member in new.items():
+            self._admit(member, runtime.members.get(session))
+        runtime.members = new
+        runtime.try_cut()
+        runtime.waiters.release(runtime.shard)
+        runtime.emit(view_seen=view.number)
+
+    def _remove(self, member: pb.Member) -> None:
+        runtime = self._runtime
+        if runtime.shard:
+            runtime.shard.leave(member.worker)
+            runtime.calls.add(Call.LEAVE, member.worker)
+        runtime.emit(departed=runtime.cut.departed(member))
+        runtime.lent.release(member.session)
+
+    def _admit(self, member: pb.Member, before: pb.Member | None) -> None:
+        """Bring the shard from what it knew of a member to the newest view."""
+        runtime, shard = self._runtime, self._runtime.shard
+        if shard is None:
+            return
+        if before is None:
+            runtime.join(shard, member, member.resting)
+        elif member.resting and not before.resting:
+            shard.rest(member.worker)
+            runtime.calls.add(Call.REST, member.worker)
+        elif not member.resting and member.worker not in shard.consistency.clocks:
+            shard.resume(member.worker)
+            runtime.calls.add(Call.RESUME, member.worker)
+
+    # ------------------------------------------------------------------ generations and restored states
+
+    def _begin_generation(self, generation: int) -> None:
+        """End what belongs to an earlier generation: sessions, a cut under way, weights that nobody restores."""
+        runtime = self._runtime
+        for session, member in runtime.members.items():
+            runtime.lent.release(session)
+            if runtime.shard is not None:
+                runtime.shard.leave(member.worker)
+        runtime.members = {}
+        runtime.waiters.recheck()
+        runtime.waiters.release(runtime.shard)
+        runtime.cut.clear()
+        self._assembly = None
+        if not runtime.builder.is_script:
+            runtime.records.drop()
+        runtime.calls.end()
+        runtime.generation = generation
+        if runtime.shard is not None:
+            runtime.void = True
+
+    def _assemble(self, part: pb.SnapshotPart) -> None:
+        if self._assembly is None:
+            sizes = self._runtime.builder.state_sizes().items()
+            self._assembly = Assembly({name: np.empty(size, np.float32) for name, size in sizes})
+        state = self._assembly.feed(part)
+        if state is not None:
+            self._assembly = None
+            self.restore(state)
+
+    def restore(self, state: ShardState) -> None:
+        """Return the shard to a state, as the generation that has begun; no push since is remembered.
+
+        Raises:
+            ValueError: The state is another optimizer's, or of another size.
+        """
+        self._runtime.records.settle()
+        self._runtime.records.start_s = time.monotonic() - state.facts.time_s
+        self._runtime.put(state)

@@ -1,0 +1,85 @@
+"""The files of a run that people read, and the server's log: configuration, summary, TensorBoard, notes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from downpour.protos.logs import log
+from downpour.ps.coordinator.coordinator import Coordinator
+from downpour.ps.monitoring.divergence import LossWatch
+from downpour.ps.monitoring.job_log import JobLog
+from downpour.ps.monitoring.summary import configuration, summary
+from downpour.ps.monitoring.tensorboard import TensorBoardWriter
+from downpour.ps.storage.run_directory import RunDirectory
+from downpour.ps.trace.metrics import Metrics
+
+
+class RunReports:
+    """Writes what is new about a job; a file that cannot be written becomes a note, and is tried again."""
+
+    def __init__(self, coordinator: Coordinator, metrics: Metrics, run: RunDirectory) -> None:
+        """Create the reports of one job before anything is written.
+
+        Args:
+            coordinator: The job.
+            metrics: The counts of shard 0.
+            run: The run directory.
+        """
+        self._coordinator, self._job, self._metrics, self._run = coordinator, coordinator.job, metrics, run
+        self._board = TensorBoardWriter(run.path, coordinator, metrics) if coordinator.job.settings.tensorboard else None
+        self._loss_watch = LossWatch(metrics)
+        self._job_log = JobLog(coordinator, metrics, str(run.path))
+        self._facts_written: int | None = None  # in config.json
+        self._trace_failing = False
+        self._notes_logged = 0
+
+    def flush(self, now: float) -> None:
+        """Write the configuration, TensorBoard's file and the log, as far as they have changed.
+
+        Args:
+            now: Seconds since 1970.
+        """
+        job = self._job
+        facts = sum(1 + len(each) for each in job.facts.values())
+        if self._facts_written != facts:
+            written = self._write("config.json", configuration(job.settings, job.facts, job.data))
+            self._facts_written = facts if written else None
+        failure = self._run.traces.trouble or self._run.calls.trouble
+        if bool(failure) != self._trace_failing:
+            self._trace_failing = not self._trace_failing
+            job.notes.append(
+                f"the trace cannot be written, training continues: {failure}"
+                if failure
+                else "the trace is written again"
+            )
+        if note := self._loss_watch.look():
+            job.notes.append(note)
+        if self._board:
+            self._board.write(now)
+        self.write_log()
+
+    def write_log(self) -> None:
+        """Log the notes and the events that are new."""
+        for line in (*self._job.notes[self._notes_logged :], *self._job_log.news()):
+            log(line)
+        self._notes_logged = len(self._job.notes)
+
+    def write_summary(self, totals: dict[str, Any]) -> None:
+        """Write the summary, with the totals of the server's processes."""
+        self._write("summary.json", summary(self._coordinator, self._metrics, totals))
+
+    def close(self, now: float) -> None:
+        """Write what is new to TensorBoard's file for the last time; `now` is in seconds since 1970."""
+        if self._board:
+            self._board.write(now, last=True)
+
+    def _write(self, name: str, content: dict[str, Any]) -> bool:
+        """Write a file of the run; return whether that succeeded."""
+        try:
+            self._run.write_json(name, content)
+        except OSError as error:
+            note = f"{name} cannot be written: {error}"
+            if note not in self._job.notes:
+                self._job.notes.append(note)
+            return False
+        return True
