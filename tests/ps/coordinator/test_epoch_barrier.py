@@ -1,0 +1,83 @@
+"""A barrier sums what the workers bring once all live ones have arrived, whatever the order."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from downpour.protos.errors import InvalidRequest
+from downpour.ps.coordinator.epoch_barrier import EpochBarrier
+
+NUMBERS = st.floats(-1e6, 1e6)
+
+
+@given(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1, max_size=6), st.randoms())
+def test_the_sums_do_not_depend_on_the_order_of_arrival(values: list[tuple[float, float]], order: object) -> None:
+    sums = []
+    for arrivals in itertools.islice(itertools.permutations(range(len(values))), 5):
+        barrier = EpochBarrier()
+        for worker in arrivals:
+            assert barrier.sums is None and not barrier.complete(range(len(values)))
+            barrier.arrive(worker, values[worker])
+        assert barrier.complete(range(len(values)))
+        assert barrier.sums is not None
+        sums.append(barrier.sums)
+    assert all(found == sums[0] for found in sums)
+    assert sums[0] == pytest.approx([math.fsum(column) for column in zip(*values, strict=True)], abs=1e-3)
+
+
+def test_nobody_waits_for_a_worker_that_has_left() -> None:
+    barrier = EpochBarrier()
+    barrier.arrive(0, [1.0])
+    assert not barrier.complete([0, 1])
+    assert barrier.complete([0])
+    assert barrier.sums == [1.0]
+
+
+def test_what_a_worker_brought_counts_though_it_leaves_before_the_others_arrive() -> None:
+    barrier = EpochBarrier()
+    barrier.arrive(1, [2.0])
+    barrier.arrive(0, [1.0])
+    assert barrier.complete([0])
+    assert barrier.sums == [3.0]
+
+
+def test_a_barrier_without_arrivals_is_not_complete() -> None:
+    assert not EpochBarrier().complete([])
+
+
+def test_it_is_complete_once_and_later_values_are_ignored() -> None:
+    barrier = EpochBarrier()
+    barrier.arrive(0, [1.0])
+    assert barrier.complete([0])
+    barrier.arrive(1, [5.0])
+    assert not barrier.complete([0, 1])
+    assert barrier.sums == [1.0]
+
+
+def test_to_arrive_twice_is_to_arrive_once() -> None:
+    barrier = EpochBarrier()
+    barrier.arrive(0, [1.0])
+    barrier.arrive(0, [1.0])
+    assert barrier.complete([0])
+    assert barrier.sums == [1.0]
+
+
+def test_a_worker_without_a_batch_brings_nothing() -> None:
+    barrier = EpochBarrier()
+    barrier.arrive(0, [])
+    barrier.arrive(1, [2.0, 3.0])
+    assert barrier.complete([0, 1])
+    assert barrier.sums == [2.0, 3.0]
+
+
+def test_other_metrics_than_the_others_are_refused() -> None:
+    barrier = EpochBarrier()
+    barrier.arrive(0, [1.0, 2.0])
+    with pytest.raises(InvalidRequest, match="2 numbers; worker 1 brings 1"):
+        barrier.arrive(1, [1.0])
+    assert not barrier.complete([0, 1])

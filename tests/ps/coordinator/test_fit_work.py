@@ -1,0 +1,287 @@
+"""A script's calls of `fit` on the coordinator: stages, barriers, learning rates, leases and the summary."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import pytest
+
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.errors import InvalidRequest, JobConflict, LayoutMismatch, Unsupported
+from downpour.protos.layout import TRAINED, Layout
+from downpour.ps.config import ServerSettings
+from downpour.ps.coordinator.coordinator import new_coordinator
+from downpour.ps.coordinator.fit_work import settings_with_optimizer
+from downpour.ps.coordinator.phase import Phase
+from downpour.ps.monitoring.summary import summary
+from downpour.ps.trace.metrics import Metrics
+from tests.support.pure_fit import MOMENTUM, PureFit, rates
+
+# ---------------------------------------------------------------------- the optimizer
+
+
+def test_a_script_brings_its_optimizer_and_the_shards_receive_it_with_its_rates() -> None:
+    job = PureFit()
+    job.join(0)
+    (command,) = [command for command in job.commands if command.settings]
+    settings = json.loads(command.settings)
+    assert (settings["optimizer"], settings["learning_rate"], settings["momentum"]) == ("momentum", 0.1, 0.5)
+    assert command.learning_rates == rates(0.1)
+    assert [command.HasField("layout") for command in job.commands].index(True) > job.commands.index(command)
+
+
+def test_the_hyperparameters_of_the_server_do_not_mix_with_those_of_the_script() -> None:
+    server = ServerSettings(optimizer="adam", beta_1=0.5, script=True)
+    settings = settings_with_optimizer(server, pb.OptimizerSpec(name="momentum", hyperparameters=MOMENTUM))
+    assert (settings.optimizer, settings.beta_1) == ("momentum", None)
+    assert settings.session_s == server.session_s
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        pb.OptimizerSpec(name="lion"),
+        pb.OptimizerSpec(name="sgd", hyperparameters={"beta_1": 0.9}),
+        pb.OptimizerSpec(name="sgd", hyperparameters={"learning_rate": -1.0}),
+    ],
+)
+def test_an_optimizer_that_the_servers_do_not_have_is_refused_and_begins_nothing(spec: pb.OptimizerSpec) -> None:
+    job = PureFit()
+    with pytest.raises(Unsupported):
+        job.join(0, optimizer=spec)
+    job.deliver()
+    assert job.work.stage == 0 and not job.commands and not len(job.state.membership)
+
+
+def test_all_workers_bring_the_same_optimizer() -> None:
+    job = PureFit()
+    job.join(0)
+    with pytest.raises(JobConflict, match="the same optimizer, momentum; received adam"):
+        job.join(1, optimizer=pb.OptimizerSpec(name="adam", learning_rates=rates(0.1)))
+
+
+@pytest.mark.parametrize("mode", ["easgd", "local_sgd"])
+def test_a_mode_without_gradients_is_refused_when_the_server_starts(mode: str) -> None:
+    with pytest.raises((Unsupported, ValueError)):
+        new_coordinator(ServerSettings(mode=mode, script=True), "job-1", lambda: 1)
+
+
+def test_worker_0_sets_learning_rates_and_nobody_else() -> None:
+    job = PureFit()
+    job.start()
+    table = rates(0.05, 0.01)
+    job.coordinator.set_rates(pb.SetLearningRatesRequest(session=job.sessions[0], rates=table), job.now)
+    job.deliver()
+    assert job.commands[-1].learning_rates == table
+    before = len(job.commands)
+    with pytest.raises(InvalidRequest, match="worker 0 must set the learning rate; received it from 1"):
+        job.coordinator.set_rates(pb.SetLearningRatesRequest(session=job.sessions[1], rates=table), job.now)
+    unsorted = pb.LearningRates(versions=[1, 0], rates=[0.1, 0.1])
+    with pytest.raises(InvalidRequest):
+        job.coordinator.set_rates(pb.SetLearningRatesRequest(session=job.sessions[0], rates=unsorted), job.now)
+    job.deliver()
+    assert len(job.commands) == before
+
+
+# ---------------------------------------------------------------------- stages
+
+
+def test_the_next_call_of_fit_begins_a_generation_when_all_workers_have_left_the_one_before() -> None:
+    job = PureFit()
+    job.start()
+    job.finish_epoch(0)
+    assert not job.work.may_register(job.request(0, fit_call=2))
+    job.finish_fit()
+    assert job.work.may_register(job.request(0, fit_call=2))
+    job.start(fit_call=2)
+    assert (job.work.stage, job.state.generation, job.state.phase) == (2, 2, Phase.TRAINING)
+    assert list(job.work.decisions) == [] and job.work.epochs_done == 1
+
+
+def test_a_worker_that_comes_late_receives_the_decisions_of_the_calls_that_are_over() -> None:
+    job = PureFit()
+    job.start()
+    job.finish_epoch(0, logs={"loss": 1.0})
+    assert job.work.past_decisions(job.request(1)) is None
+    job.finish_fit()
+    first = job.work.past_decisions(job.request(1))
+    job.start(fit_call=2)
+    assert first is not None and first == job.work.past_decisions(job.request(1))
+    assert [decision.logs["loss"] for decision in first] == [1.0]
+
+
+@pytest.mark.parametrize("fit_call", [0, 2])
+def test_a_call_of_fit_that_is_not_due_is_refused(fit_call: int) -> None:
+    job = PureFit()
+    with pytest.raises((JobConflict, Unsupported)):
+        job.join(0, fit_call=fit_call)
+    assert job.work.stage == 0 and not len(job.state.membership)
+
+
+def test_names_of_weights_may_differ_but_not_their_shapes() -> None:
+    job = PureFit()
+    job.join(0)
+    job.join(1, layout=Layout.of([("other_name", (6,), TRAINED)]).to_proto())
+    with pytest.raises(LayoutMismatch, match="the same weights on all workers"):
+        job.join(2, layout=Layout.of([("w", (7,), TRAINED)]).to_proto())
+    assert len(job.state.membership) == 2
+
+
+# ---------------------------------------------------------------------- barriers
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_workers_meet_after_an_epoch_and_worker_0_decides_for_all(shards: int) -> None:
+    job = PureFit(shards=shards)
+    job.start()
+    first = job.meet(1, values=(1.0, 2.0))
+    assert not first.complete and not first.HasField("decision")
+    second = job.meet(0, values=(10.0, 20.0))
+    assert second.complete and list(second.sums) == [11.0, 22.0] and second.pin == 1
+    flush, pin = job.commands[-2:]
+    assert flush.flush and pin.pin == 1
+    job.meet(0, values=(10.0, 20.0), decision=pb.Decision(learning_rate=0.5))
+    assert any(command.unpin == 1 for command in job.commands)
+    assert job.meet(1, values=(1.0, 2.0)).decision.learning_rate == 0.5
+    assert job.work.epochs_done == 1
+    with pytest.raises(InvalidRequest, match="barrier of epoch 1; received epoch 2"):
+        job.meet(1, epoch=2)
+
+
+def test_a_barrier_is_not_complete_before_every_shard_has_pinned_its_weights() -> None:
+    job = PureFit(workers=1, shards=2)
+    job.start(1)
+    request = pb.BarrierRequest(session=job.sessions[0], values=[1.0])
+    assert not job.coordinator.meet(request, job.now).complete
+    job.state.outbox.clear()  # the shards have not received the pin yet
+    job.coordinator.shard_event(0, pb.ShardEvent(pinned=1), job.now)
+    assert not job.coordinator.meet(request, job.now).complete
+    job.coordinator.shard_event(1, pb.ShardEvent(pinned=1), job.now)
+    assert job.coordinator.meet(request, job.now).complete
+
+
+def test_the_others_meet_without_a_worker_that_dies() -> None:
+    job = PureFit()
+    job.start()
+    assert not job.meet(0, values=(1.0,)).complete
+    job.coordinator.leave(1, job.now, "killed")
+    job.deliver()
+    assert job.meet(0, values=(1.0,)).complete
+
+
+def test_a_callback_of_any_worker_stops_the_epoch_of_all() -> None:
+    job = PureFit()
+    job.start()
+    assert not job.coordinator.heartbeat(job.sessions[0], job.now).drain
+    job.meet(1, values=(1.0,), stop=True)
+    assert job.coordinator.heartbeat(job.sessions[0], job.now).drain
+    job.finish_epoch(0)
+    assert not job.coordinator.heartbeat(job.sessions[0], job.now).drain
+
+
+def test_the_job_fails_if_worker_0_does_not_return() -> None:
+    job = PureFit(reconnect_s=5.0, session_s=1000.0)
+    job.start()
+    job.coordinator.leave(0, job.now, "killed")
+    job.coordinator.tick(job.now + 5.0)
+    assert job.state.phase == Phase.TRAINING
+    job.join(0)
+    job.coordinator.tick(job.now + 50.0)
+    assert job.state.phase == Phase.TRAINING
+    job.coordinator.leave(0, job.now + 50.0)
+    job.coordinator.tick(job.now + 55.1)
+    assert job.state.phase == Phase.FAILED and "which decides for all" in job.state.notes[-1]
+    with pytest.raises(JobConflict, match="the job has failed"):
+        job.meet(1)
+
+
+def test_a_script_fails_with_a_shard() -> None:
+    job = PureFit(shards=2)
+    job.start()
+    job.coordinator.shard_lost(1, job.now)
+    assert job.state.phase == Phase.FAILED and "shard 1 is gone" in job.state.notes[-1]
+
+
+# ---------------------------------------------------------------------- leased samples and the summary
+
+
+def train_leased(job: PureFit, epochs: int, workers: int = 2) -> Counter[tuple[int, int]]:
+    """All workers use the leases of every epoch; returns how often each position was used."""
+    used: Counter[tuple[int, int]] = Counter()
+    for epoch in range(epochs):
+        busy = set(range(workers))
+        while busy:
+            for worker in sorted(busy):
+                task = job.task(worker)
+                if task.kind == pb.TRAIN:
+                    job.use(worker, task)
+                    used.update((task.epoch, position) for position in range(task.start, task.stop))
+                elif task.kind == pb.END:
+                    busy.discard(worker)
+        job.finish_epoch(epoch, workers)
+    return used
+
+
+def test_every_sample_of_every_epoch_is_leased_once() -> None:
+    job = PureFit(lease_samples=4)
+    job.start()
+    assert train_leased(job, 3) == Counter((epoch, position) for epoch in range(3) for position in range(20))
+
+
+def test_samples_are_not_leased_unless_the_script_asks_for_it() -> None:
+    job = PureFit()
+    job.start()
+    with pytest.raises(InvalidRequest, match="LeasedDataset"):
+        job.task(0)
+
+
+@pytest.mark.parametrize("lease_samples", [0, 4])
+def test_the_summary_of_a_script_states_its_own_work(lease_samples: int) -> None:
+    job = PureFit(lease_samples=lease_samples, epochs=77, batch_size=55)
+    job.start()
+    if lease_samples:
+        train_leased(job, 2)
+    else:
+        job.finish_epoch(0)
+        job.finish_epoch(1)
+    job.finish_fit()
+    job.coordinator.drain("asked to stop", job.now)
+    found = summary(job.coordinator, Metrics(), {})
+    assert found["status"] == "ended"
+    assert found["epochs_done"] == 2 and found["epochs"] is None and found["batch_size"] is None
+    assert found["samples"] == (40 if lease_samples else 0)
+
+
+@pytest.mark.parametrize("lease_samples", [0, 4])
+def test_the_summary_of_a_script_that_is_stopped_before_its_end_says_so(lease_samples: int) -> None:
+    job = PureFit(lease_samples=lease_samples)
+    job.start()
+    job.finish_epoch(0)
+    job.coordinator.drain("SIGTERM", job.now)
+    assert job.coordinator.draining and job.state.phase == Phase.TRAINING
+    for worker in (0, 1):
+        job.coordinator.leave(worker, job.now)
+    job.coordinator.drain("asked to stop", job.now)
+    assert summary(job.coordinator, Metrics(), {})["status"] == "interrupted"
+
+
+def test_a_request_to_end_between_two_calls_of_fit_interrupts_nothing() -> None:
+    job = PureFit()
+    job.start()
+    job.meet(0, end_of_fit=True)
+    job.meet(1, end_of_fit=True)
+    job.meet(0, end_of_fit=True, decision=pb.Decision(stop=True))
+    job.coordinator.drain("asked to stop", job.now)
+    for worker in (0, 1):
+        job.coordinator.leave(worker, job.now)
+    job.coordinator.drain("asked to stop", job.now)
+    assert summary(job.coordinator, Metrics(), {})["status"] == "ended"
+
+
+def test_a_script_has_no_checkpoints_and_no_evaluation_tasks() -> None:
+    job = PureFit(lease_samples=4)
+    job.start()
+    assert job.work.ledger is not None and not job.work.checkpointable
+    with pytest.raises(InvalidRequest, match="only built-in training has evaluation tasks"):
+        job.coordinator.report(pb.ReportRequest(session=job.sessions[0], kind=pb.VALIDATE), job.now)
