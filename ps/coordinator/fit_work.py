@@ -1,8 +1,8 @@
 """A script's calls of `fit`: its workers bring model, optimizer and data, and meet after every epoch. Pure.
 
-Every call of `fit` is a stage. The first worker to register fixes layout and optimizer, worker 0 sets the weights, and
-when all workers have passed the barrier at the end of the stage, the next one may begin with others. A stage is one
-generation of the shards. Samples are leased only if `fit` was given a `LeasedDataset`.
+The first worker to register for a call fixes layout and optimizer, worker 0 sets the weights, and when all workers have
+passed the barrier at the end of the call, the next one may begin with others. A call is one generation of the shards.
+Samples are leased only if `fit` was given a `LeasedDataset`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from downpour.protos.errors import InvalidRequest, JobConflict, LayoutMismatch, 
 from downpour.protos.layout import Layout
 from downpour.ps.config import ServerSettings
 from downpour.ps.coordinator.admission import check_data, check_frozen, check_layout
-from downpour.ps.coordinator.epoch_barrier import EpochBarrier
+from downpour.ps.coordinator.fit_call import LEADER, FitCall
 from downpour.ps.coordinator.job import Job
 from downpour.ps.coordinator.ledger import EpochLedger
 from downpour.ps.coordinator.membership import Member
@@ -27,15 +27,12 @@ from downpour.ps.core.hyperparameters import known_hyperparameters, resolve
 from downpour.ps.core.rate_table import check_rates
 from downpour.ps.core.update_rules import OPTIMIZERS
 
-LEADER = 0  # the worker whose callbacks run
-
 
 class FitWork(Work):
     """The calls of `fit` of one script.
 
     Attributes:
-        stage: The number of the current call of `fit`, from 1; 0 before the first.
-        epochs_done: The number of complete epochs in all stages.
+        epochs_done: The number of complete epochs in all calls.
     """
 
     is_script = True
@@ -53,67 +50,66 @@ class FitWork(Work):
                 f"a script's workers push every gradient; received --mode {mode}. Use async, bsp, ssp or another mode "
                 "of gradients."
             )
-        self.stage = self.epochs_done = 0
-        self._decisions: list[pb.Decision] = []  # of the current stage
-        self._earlier: dict[int, list[pb.Decision]] = {}  # by stage
-        self._stage_over = True
-        self._epoch_barrier, self._final_barrier = EpochBarrier(), EpochBarrier()
-        self._pinned_shards: set[int] = set()
-        self._stop_requested = self._drain_requested = self._interrupted = False
+        self.epochs_done = 0
+        self._call = FitCall(job)
+        self._earlier: dict[int, list[pb.Decision]] = {}  # decisions by the number of the call
+        self._drain_requested = self._interrupted = False
         self._leader_lost_s: float | None = None
         self._leased_samples_used = 0
 
-    # ------------------------------------------------------------------ stages
+    # ------------------------------------------------------------------ calls of fit
+
+    @property
+    def fit_call(self) -> int:
+        """Return the number of the current call of `fit`, from 1; 0 before the first."""
+        return self._call.number
 
     @property
     def decisions(self) -> Sequence[pb.Decision]:
-        """Return the decisions on the epochs that are complete in the current stage."""
-        return self._decisions
+        """Return the decisions on the epochs that are complete in the current call."""
+        return self._call.decisions
 
     def may_register(self, request: pb.RegisterRequest) -> bool:
-        """Return whether no worker of an earlier stage is left, or the request is for the current stage."""
-        return request.fit_call <= self.stage or not len(self.job.membership)
+        """Return whether no worker of an earlier call is left, or the request is for the current call."""
+        return request.fit_call <= self.fit_call or not len(self.job.membership)
 
     def past_decisions(self, request: pb.RegisterRequest) -> Sequence[pb.Decision] | None:
-        """Return the decisions of the stage that a worker registers for if that stage is over, else None."""
-        if request.fit_call == self.stage and self._stage_over:
-            return self._decisions
+        """Return the decisions of the call that a worker registers for if that call is over, else None."""
+        if request.fit_call == self.fit_call and self._call.is_over:
+            return self._call.decisions
         return self._earlier.get(request.fit_call)
 
     def check_worker(self, request: pb.RegisterRequest, now: float) -> None:
-        """Admit a worker to the current stage, or begin the next one with it.
+        """Admit a worker to the current call of `fit`, or begin the next one with it.
 
         Raises:
             Unsupported: The worker does not belong to a script, or its optimizer is not supported.
-            JobConflict: It skipped a stage, or its optimizer differs from the others'.
+            JobConflict: It skipped a call, or its optimizer differs from the others'.
         """
         if not request.fit_call or not request.HasField("optimizer"):
             raise Unsupported("this server runs a script: start workers with `downpour run` or downpour.worker.fit.")
-        if not self.stage <= request.fit_call <= self.stage + 1:
+        if not self.fit_call <= request.fit_call <= self.fit_call + 1:
             raise JobConflict(
-                f"a worker must come for call {self.stage} or {self.stage + 1} of fit; received call "
+                f"a worker must come for call {self.fit_call} or {self.fit_call + 1} of fit; received call "
                 f"{request.fit_call}. Run the same script everywhere."
             )
-        if request.fit_call == self.stage + 1:
-            self._begin_stage(request, now)
+        if request.fit_call == self.fit_call + 1:
+            self._begin_call(request, now)
         elif request.optimizer.name != self.job.settings.optimizer:
             raise JobConflict(
                 f"all workers must bring the same optimizer, {self.job.settings.optimizer}; received "
                 f"{request.optimizer.name}. Run the same script everywhere."
             )
 
-    def _begin_stage(self, request: pb.RegisterRequest, now: float) -> None:
+    def _begin_call(self, request: pb.RegisterRequest, now: float) -> None:
         job = self.job
         settings = settings_with_optimizer(job.settings, request.optimizer)
         Layout.from_proto(request.layout).cut(settings.shards)
         check_rates(request.optimizer.learning_rates)
-        if self.stage:
-            self._earlier[self.stage] = self._decisions
+        if self.fit_call:
+            self._earlier[self.fit_call] = self._call.decisions
             job.begin_generation(job.generation + 1, now)
-        self.stage, job.settings = request.fit_call, settings
-        self._stage_over = self._stop_requested = job.resumed = False
-        self._decisions = []
-        self._epoch_barrier, self._final_barrier = EpochBarrier(), EpochBarrier()
+        self._call, job.settings, job.resumed = FitCall(job, request.fit_call), settings, False
         job.layout, job.data, job.deadlines.lost_s = None, None, None
         job.phase, job.started_s = Phase.WAITING, None
         job.initialiser = LEADER
@@ -150,9 +146,9 @@ class FitWork(Work):
     def left(self, member: Member, now: float) -> None:
         """Take back a worker's leases; the others no longer wait for it at a barrier."""
         self.release_leases(member)
-        if member.worker == LEADER and not self._stage_over:
+        if member.worker == LEADER and not self._call.is_over:
             self._leader_lost_s = now
-        self._complete_barriers()
+        self._call.complete_barriers()
 
     def shard_lost(self, shard: int, now: float) -> None:
         """Fail the job: a script has no checkpoints on the server."""
@@ -175,7 +171,7 @@ class FitWork(Work):
     def _open_epoch(self) -> None:
         job = self.job
         assert job.data is not None
-        size, epoch = job.data.lease_samples, len(self._decisions)
+        size, epoch = job.data.lease_samples, len(self._call.decisions)
         self.ledger = EpochLedger(epoch, job.data.train_samples, size) if size else None
         if self.ledger is not None:
             self.ledger.lease(LEADER)  # kept for worker 0, whose metrics must have seen a batch
@@ -194,7 +190,7 @@ class FitWork(Work):
         if not member.idle:
             member.idle = True
             self.ledger.take_back(member.worker)
-        if self.draining or self._stop_requested or self.ledger.finished:
+        if self.draining or self._call.stop_requested or self.ledger.finished:
             return pb.Task(kind=pb.END)
         lease = self.ledger.lease(member.worker)
         if lease is None:
@@ -202,7 +198,7 @@ class FitWork(Work):
             return pb.Task(kind=pb.WAIT)
         member.idle = False
         self.job.set_resting(member, False)
-        epoch = len(self._decisions)
+        epoch = len(self._call.decisions)
         return pb.Task(kind=pb.TRAIN, lease=lease.number, epoch=epoch, start=lease.start, stop=lease.stop)
 
     def samples_used(self, worker: int, lease: int, epoch: int, start: int, stop: int, now: float) -> None:
@@ -214,61 +210,20 @@ class FitWork(Work):
     # ------------------------------------------------------------------ barriers
 
     def meet(self, request: pb.BarrierRequest, now: float) -> pb.BarrierReply:
-        """Take part in the barrier at the end of an epoch, or of `fit`.
+        """Take part in the barrier at the end of an epoch, or of `fit`; open the next epoch after its decision.
 
         Raises:
             InvalidRequest: The worker is ahead of the others.
             JobConflict: The job is over.
         """
-        job, epoch = self.job, len(self._decisions)
+        job, epochs = self.job, len(self._call.decisions)
         if job.phase in OVER:
             raise JobConflict(f"the job has {job.phase}: {job.notes[-1] if job.notes else 'no reason given'}")
-        member = job.renew(request.session, now)
-        if not request.end_of_fit and request.epoch < epoch:
-            return pb.BarrierReply(complete=True, decision=self._decisions[request.epoch])
-        if not request.end_of_fit and request.epoch > epoch:
-            raise InvalidRequest(
-                f"the workers are at the barrier of epoch {epoch}; received epoch {request.epoch}. Take part in each."
-            )
-        barrier = self._final_barrier if request.end_of_fit else self._epoch_barrier
-        barrier.arrive(member.worker, request.values)
-        self._stop_requested |= request.stop
-        job.set_resting(member)
-        self._complete_barriers()
-        if request.HasField("decision") and barrier.sums is not None and member.worker == LEADER:
-            self._decide(barrier, request.decision)
-        return pb.BarrierReply(
-            complete=barrier.sums is not None and self._pinned_shards >= set(job.shards),
-            sums=barrier.sums or (),
-            pin=self._pin_number,
-            decision=barrier.decision,
-        )
-
-    @property
-    def _pin_number(self) -> int:
-        return len(self._decisions) + 1
-
-    def _complete_barriers(self) -> None:
-        live = [member.worker for member in self.job.membership.members]
-        for barrier in (self._epoch_barrier, self._final_barrier):
-            if barrier.complete(live):
-                self._pinned_shards = set()
-                self.job.send(flush=True)
-                self.job.send(pin=self._pin_number)
-
-    def _decide(self, barrier: EpochBarrier, decision: pb.Decision) -> None:
-        barrier.decision = decision
-        self.job.send(unpin=self._pin_number)
-        if barrier is self._final_barrier:
-            self._stage_over = True
-            return
-        self._decisions.append(decision)
-        self.epochs_done += 1
-        self._epoch_barrier, self._stop_requested = EpochBarrier(), False
-        self._open_epoch()
-        for member in self.job.membership.members:
-            member.resting = not member.warm
-        self.job.send_view()
+        reply = self._call.meet(job.renew(request.session, now), request)
+        if len(self._call.decisions) > epochs:
+            self.epochs_done += 1
+            self._open_epoch()
+        return reply
 
     def is_leader(self, session: int) -> bool:
         """Return whether a session is that of worker 0."""
@@ -277,8 +232,7 @@ class FitWork(Work):
 
     def pinned(self, number: int, shard: int) -> None:
         """Take note that a shard has pinned the weights of the current barrier."""
-        if number == self._pin_number:
-            self._pinned_shards.add(shard)
+        self._call.pinned(number, shard)
 
     # ------------------------------------------------------------------ the end
 
@@ -290,7 +244,7 @@ class FitWork(Work):
     @property
     def stop_requested(self) -> bool:
         """Return whether a callback of some worker wants training to stop."""
-        return self._stop_requested
+        return self._call.stop_requested
 
     def drain(self, reason: str, now: float, asked: bool = True) -> None:
         """End `fit` early; end the job if no worker is in it."""
@@ -301,7 +255,7 @@ class FitWork(Work):
             if not self._drain_requested:
                 job.notes.append(f"draining: {reason}")
             self._drain_requested = True
-            self._interrupted |= not self._stage_over
+            self._interrupted |= not self._call.is_over
         else:
             job.phase = Phase.ENDED
 
@@ -318,9 +272,9 @@ class FitWork(Work):
 
     def newest_results(self) -> tuple[int, Mapping[str, float]]:
         """Return the number of complete epochs and the logs of the newest one by name."""
-        if not self._decisions:
+        if not self._call.decisions:
             return 0, {}
-        return self.epochs_done, {f"epoch/{name}": value for name, value in self._decisions[-1].logs.items()}
+        return self.epochs_done, {f"epoch/{name}": value for name, value in self._call.decisions[-1].logs.items()}
 
 
 def settings_with_optimizer(settings: ServerSettings, optimizer: pb.OptimizerSpec) -> ServerSettings:

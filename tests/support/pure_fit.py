@@ -12,6 +12,7 @@ from downpour.protos.layout import TRAINED, Layout
 from downpour.ps.config import ServerSettings
 from downpour.ps.coordinator.coordinator import new_coordinator
 from downpour.ps.coordinator.fit_work import FitWork
+from downpour.ps.coordinator.phase import Phase
 
 LAYOUT = Layout.of([("w", (6,), TRAINED)])
 MOMENTUM = {"learning_rate": 0.1, "momentum": 0.5}
@@ -40,6 +41,9 @@ class PureFit:
     def work(self) -> FitWork:
         assert isinstance(self.coordinator.work, FitWork)
         return self.coordinator.work
+
+    def phase(self) -> Phase:
+        return self.state.phase
 
     def deliver(self) -> None:
         """Gives every shard the commands of the outbox, and the coordinator what they answer, until it is empty."""

@@ -32,9 +32,9 @@ def test_a_script_brings_its_optimizer_and_the_shards_receive_it_with_its_rates(
 
 
 def test_the_hyperparameters_of_the_server_do_not_mix_with_those_of_the_script() -> None:
-    server = ServerSettings(optimizer="adam", beta_1=0.5, script=True)
+    server = ServerSettings(optimizer="adam", script=True, **{"beta_1": 0.5})
     settings = settings_with_optimizer(server, pb.OptimizerSpec(name="momentum", hyperparameters=MOMENTUM))
-    assert (settings.optimizer, settings.beta_1) == ("momentum", None)
+    assert (settings.optimizer, settings.model_dump()["beta_1"]) == ("momentum", None)
     assert settings.session_s == server.session_s
 
 
@@ -51,7 +51,7 @@ def test_an_optimizer_that_the_servers_do_not_have_is_refused_and_begins_nothing
     with pytest.raises(Unsupported):
         job.join(0, optimizer=spec)
     job.deliver()
-    assert job.work.stage == 0 and not job.commands and not len(job.state.membership)
+    assert job.work.fit_call == 0 and not job.commands and not len(job.state.membership)
 
 
 def test_all_workers_bring_the_same_optimizer() -> None:
@@ -95,7 +95,7 @@ def test_the_next_call_of_fit_begins_a_generation_when_all_workers_have_left_the
     job.finish_fit()
     assert job.work.may_register(job.request(0, fit_call=2))
     job.start(fit_call=2)
-    assert (job.work.stage, job.state.generation, job.state.phase) == (2, 2, Phase.TRAINING)
+    assert (job.work.fit_call, job.state.generation, job.state.phase) == (2, 2, Phase.TRAINING)
     assert list(job.work.decisions) == [] and job.work.epochs_done == 1
 
 
@@ -116,7 +116,7 @@ def test_a_call_of_fit_that_is_not_due_is_refused(fit_call: int) -> None:
     job = PureFit()
     with pytest.raises((JobConflict, Unsupported)):
         job.join(0, fit_call=fit_call)
-    assert job.work.stage == 0 and not len(job.state.membership)
+    assert job.work.fit_call == 0 and not len(job.state.membership)
 
 
 def test_names_of_weights_may_differ_but_not_their_shapes() -> None:
@@ -185,13 +185,13 @@ def test_the_job_fails_if_worker_0_does_not_return() -> None:
     job.start()
     job.coordinator.leave(0, job.now, "killed")
     job.coordinator.tick(job.now + 5.0)
-    assert job.state.phase == Phase.TRAINING
+    assert job.phase() == Phase.TRAINING
     job.join(0)
     job.coordinator.tick(job.now + 50.0)
-    assert job.state.phase == Phase.TRAINING
+    assert job.phase() == Phase.TRAINING
     job.coordinator.leave(0, job.now + 50.0)
     job.coordinator.tick(job.now + 55.1)
-    assert job.state.phase == Phase.FAILED and "which decides for all" in job.state.notes[-1]
+    assert job.phase() == Phase.FAILED and "which decides for all" in job.state.notes[-1]
     with pytest.raises(JobConflict, match="the job has failed"):
         job.meet(1)
 

@@ -1,0 +1,92 @@
+"""One call of a script's `fit`: its barriers and the decisions of worker 0. Pure."""
+
+from __future__ import annotations
+
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.errors import InvalidRequest
+from downpour.ps.coordinator.epoch_barrier import EpochBarrier
+from downpour.ps.coordinator.job import Job
+from downpour.ps.coordinator.membership import Member
+
+LEADER = 0  # the worker whose callbacks run
+
+
+class FitCall:
+    """A call of `fit`, at whose barriers all workers meet after every epoch and at the end.
+
+    Attributes:
+        number: The number of the call in the script, from 1; 0: no call yet, which is over.
+        decisions: The decisions on the complete epochs.
+        is_over: Whether worker 0 has decided at the barrier at the end.
+        stop_requested: Whether a callback of some worker wants training to stop.
+    """
+
+    def __init__(self, job: Job, number: int = 0) -> None:
+        """Create a call without complete epochs.
+
+        Args:
+            job: The state of the job.
+            number: The number of the call, from 1; 0: no call yet.
+        """
+        self._job, self.number = job, number
+        self.decisions: list[pb.Decision] = []
+        self.is_over, self.stop_requested = not number, False
+        self._epoch_barrier, self._final_barrier = EpochBarrier(), EpochBarrier()
+        self._pinned_shards: set[int] = set()
+
+    @property
+    def _pin_number(self) -> int:
+        return len(self.decisions) + 1
+
+    def meet(self, member: Member, request: pb.BarrierRequest) -> pb.BarrierReply:
+        """Take part in the barrier at the end of an epoch, or of `fit`; a repeated request changes nothing.
+
+        Raises:
+            InvalidRequest: The worker is ahead of the others.
+        """
+        epoch = len(self.decisions)
+        if not request.end_of_fit and request.epoch < epoch:
+            return pb.BarrierReply(complete=True, decision=self.decisions[request.epoch])
+        if not request.end_of_fit and request.epoch > epoch:
+            raise InvalidRequest(
+                f"the workers are at the barrier of epoch {epoch}; received epoch {request.epoch}. Take part in each."
+            )
+        barrier = self._final_barrier if request.end_of_fit else self._epoch_barrier
+        barrier.arrive(member.worker, request.values)
+        self.stop_requested |= request.stop
+        self._job.set_resting(member)
+        self.complete_barriers()
+        if request.HasField("decision") and barrier.sums is not None and member.worker == LEADER:
+            self._decide(barrier, request.decision)
+        return pb.BarrierReply(
+            complete=barrier.sums is not None and self._pinned_shards >= set(self._job.shards),
+            sums=barrier.sums or (),
+            pin=self._pin_number,
+            decision=barrier.decision,
+        )
+
+    def complete_barriers(self) -> None:
+        """Complete the barriers at which all live workers have arrived, and pin the weights of that moment."""
+        live = [member.worker for member in self._job.membership.members]
+        for barrier in (self._epoch_barrier, self._final_barrier):
+            if barrier.complete(live):
+                self._pinned_shards = set()
+                self._job.send(flush=True)
+                self._job.send(pin=self._pin_number)
+
+    def pinned(self, number: int, shard: int) -> None:
+        """Take note that a shard has pinned the weights of the current barrier."""
+        if number == self._pin_number:
+            self._pinned_shards.add(shard)
+
+    def _decide(self, barrier: EpochBarrier, decision: pb.Decision) -> None:
+        barrier.decision = decision
+        self._job.send(unpin=self._pin_number)
+        if barrier is self._final_barrier:
+            self.is_over = True
+            return
+        self.decisions.append(decision)
+        self._epoch_barrier, self.stop_requested = EpochBarrier(), False
+        for member in self._job.membership.members:
+            member.resting = not member.warm
+        self._job.send_view()
