@@ -26,7 +26,9 @@ class RunReports:
             run: The run directory.
         """
         self._coordinator, self._job, self._metrics, self._run = coordinator, coordinator.job, metrics, run
-        self._board = TensorBoardWriter(run.path, coordinator, metrics) if coordinator.job.settings.tensorboard else None
+        self._board = (
+            TensorBoardWriter(run.path, coordinator, metrics) if coordinator.job.settings.tensorboard else None
+        )
         self._loss_watch = LossWatch(metrics)
         self._job_log = JobLog(coordinator, metrics, str(run.path))
         self._facts_written: int | None = None  # in config.json

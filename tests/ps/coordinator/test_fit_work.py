@@ -32,7 +32,7 @@ def test_a_script_brings_its_optimizer_and_the_shards_receive_it_with_its_rates(
 
 
 def test_the_hyperparameters_of_the_server_do_not_mix_with_those_of_the_script() -> None:
-    server = ServerSettings(optimizer="adam", script=True, **{"beta_1": 0.5})
+    server = ServerSettings.model_validate({"optimizer": "adam", "script": True, "beta_1": 0.5})
     settings = settings_with_optimizer(server, pb.OptimizerSpec(name="momentum", hyperparameters=MOMENTUM))
     assert (settings.optimizer, settings.model_dump()["beta_1"]) == ("momentum", None)
     assert settings.session_s == server.session_s
