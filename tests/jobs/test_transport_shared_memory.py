@@ -1,26 +1,19 @@
-"""Shared memory: chosen where it works, the same as gRPC in what it does, and safe from what workers send."""
+"""Shared memory is chosen where it works, and does what gRPC does."""
 
 from __future__ import annotations
 
-import fcntl
-import mmap
 import os
 import signal
-import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from downpour.protos import doorbell_socket as bell
 from downpour.protos import memfd
-from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.channel import PROTOCOL
-from downpour.protos.errors import DeadlineExceeded, DownpourError, FutureVersion, UnknownWorker, Unreachable
+from downpour.protos.errors import DeadlineExceeded, FutureVersion, Unreachable
 from downpour.ps.core.consistency import consistency_of
 from downpour.ps.core.hyperparameters import Hyperparameters
 from downpour.ps.core.optimizer import Optimizer
@@ -28,55 +21,16 @@ from downpour.ps.core.push import Outcome, Push
 from downpour.ps.core.shard import Shard
 from downpour.worker.exchange.client import Client
 from downpour.worker.exchange.push_info import PushInfo
-from downpour.worker.exchange.shared_memory import SharedMemoryTransport
-from tests.support.cluster import Cluster, Member, running, vector_layout, wait_until
+from tests.support.cluster import Cluster, running
+from tests.support.shared_memory import LAYOUT, ONES, N, doorbell, transport_of
 
 pytestmark = pytest.mark.skipif(not memfd.available(), reason="this system has no memfd: auto is gRPC there")
-
-N = 1000
-LAYOUT = vector_layout(N)
-ONES = np.ones(N, np.float32)
 
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
     with running(tmp_path, workers=1, learning_rate=1) as cluster:
         yield cluster
-
-
-def doorbell(member: Member) -> str:
-    return member.session.shards[0].doorbell
-
-
-def link(member: Member) -> SharedMemoryTransport:
-    (only,) = member.client._links
-    assert isinstance(only, SharedMemoryTransport)
-    return only
-
-
-@contextmanager
-def knocking(member: Member) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as line:
-        line.settimeout(30)
-        line.connect("\0" + doorbell(member))
-        yield line
-
-
-@contextmanager
-def region(size: int, seals: int = fcntl.F_SEAL_SHRINK) -> Iterator[int]:
-    fd = os.memfd_create("test", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(fd, size)
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
-    yield fd
-    os.close(fd)
-
-
-def knock(member: Member, **fields: Any) -> bytes:
-    given = {"protocol": PROTOCOL, "session": member.session.session, "region_bytes": 4 * N, **fields}
-    return pb.AttachRequest(**given).SerializeToString()
-
-
-# ---------------------------------------------------------------------------------------------- the choice
 
 
 @pytest.mark.parametrize(("wanted", "chosen"), [("auto", "shm"), ("shm", "shm"), ("grpc", "grpc")])
@@ -149,9 +103,6 @@ def test_a_folder_for_doorbells_that_is_not_there_is_refused(tmp_path: Path) -> 
     cluster.close()
 
 
-# ---------------------------------------------------------------------------------------------- the same semantics
-
-
 def test_both_transports_give_the_same_weights_and_the_same_trace(tmp_path: Path) -> None:
     found = []
     for transport in ("shm", "grpc"):
@@ -175,7 +126,7 @@ def test_both_transports_give_the_same_weights_and_the_same_trace(tmp_path: Path
 def test_a_request_is_sent_again_when_the_line_breaks_and_counts_once(cluster: Cluster) -> None:
     (member,) = cluster.train(LAYOUT, 1, transport="shm")
     member.client.push(ONES, member.push_info())
-    link(member)._hang_up()
+    transport_of(member)._hang_up()
     pulled = member.client.pulled()
     np.testing.assert_array_equal(pulled.flat, -ONES)
     assert member.push_pull(ONES).versions == (2,)
@@ -244,108 +195,3 @@ def test_a_refusal_crosses_as_the_error_that_it_is(cluster: Cluster) -> None:
     with pytest.raises(FutureVersion, match="received 99"):
         member.client.push_pull(ONES, PushInfo(base=(99,)))
     assert member.push_pull(ONES).versions == (1,)
-
-
-# ---------------------------------------------------------------------------------------------- what workers may not do
-
-
-def test_workers_can_only_read_the_weights(cluster: Cluster) -> None:
-    (member,) = cluster.train(LAYOUT, 1, transport="shm")
-    descriptor = link(member)._descriptors[1]
-    assert not member.pull().flat.flags.writeable
-    with pytest.raises(PermissionError):
-        mmap.mmap(descriptor, 4096, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
-    with pytest.raises(OSError):
-        os.ftruncate(descriptor, 0)
-
-
-@pytest.mark.parametrize(
-    ("fields", "seals", "size", "says"),
-    [
-        ({}, 0, 4 * N, "sealed against shrinking"),
-        ({"region_bytes": 8 * N}, fcntl.F_SEAL_SHRINK, 8 * N, "at most 4,000 bytes"),
-        ({}, fcntl.F_SEAL_SHRINK, 4 * N - 1, "as large as announced"),
-        ({"region_bytes": 0}, fcntl.F_SEAL_SHRINK, 4 * N, "as large as announced"),
-        ({"session": 12345}, fcntl.F_SEAL_SHRINK, 4 * N, "register again"),
-        ({"protocol": 99}, fcntl.F_SEAL_SHRINK, 4 * N, "received 99"),
-    ],
-)
-def test_a_bad_knock_is_refused(cluster: Cluster, fields: dict[str, int], seals: int, size: int, says: str) -> None:
-    (member,) = cluster.train(LAYOUT, 1, transport="shm")
-    with knocking(member) as line, region(size, seals) as fd:
-        socket.send_fds(line, [knock(member, **fields)], [fd])
-        assert says in pb.Reply.FromString(line.recv(8192)).reason
-        assert line.recv(8192) == b""
-    np.testing.assert_array_equal(member.push_pull(ONES).flat, -ONES)
-
-
-def test_a_knock_without_memory_or_with_garbage_is_refused(cluster: Cluster) -> None:
-    (member,) = cluster.train(LAYOUT, 1, transport="shm")
-    with knocking(member) as line:
-        line.send(knock(member))
-        assert "one descriptor" in pb.Reply.FromString(line.recv(8192)).reason
-    with knocking(member) as line:
-        line.send(b"\xff" * 100)
-        assert "must be of the type AttachRequest" in pb.Reply.FromString(line.recv(8192)).reason
-    with knocking(member) as line, open("/dev/null", "rb") as null:
-        socket.send_fds(line, [knock(member)], [null.fileno()])
-        assert "must be a memfd" in pb.Reply.FromString(line.recv(8192)).reason
-    assert member.pull().versions == (0,)
-
-
-@pytest.mark.parametrize(
-    ("request_", "says"),
-    [
-        (pb.Request(kind=pb.PUSH_PULL, payload_bytes=4 * N + 4, codec="float32"), "at most 4,000"),
-        (pb.Request(kind=pb.PUSH_PULL, payload_bytes=1 << 60, codec="float32"), "at most 4,000"),
-        (pb.Request(kind=pb.PULL, payload_bytes=4), "at most 0"),
-        (pb.Request(kind=pb.PUSH_PULL, worker=7, incarnation=9, codec="float32"), "whose session it is"),
-        (b"\xff" * 50, "must be of the type Request"),
-        (b"\x0a" * 9000, "must be of the type Request"),
-    ],
-)
-def test_a_bad_request_is_refused(cluster: Cluster, request_: pb.Request | bytes, says: str) -> None:
-    (member,) = cluster.train(LAYOUT, 1, transport="grpc")
-    with knocking(member) as line, region(4 * N) as fd:
-        socket.send_fds(line, [knock(member)], [fd])
-        message, descriptors, *_ = socket.recv_fds(line, 8192, 1)
-        os.close(descriptors[0])
-        line.send(request_ if isinstance(request_, bytes) else request_.SerializeToString())
-        assert says in pb.Reply.FromString(line.recv(8192)).reason
-    assert member.push_pull(ONES).versions == (1,)
-
-
-# ---------------------------------------------------------------------------------------------- what is left behind
-
-
-def test_a_killed_server_and_a_killed_worker_leave_nothing(tmp_path: Path) -> None:
-    before = set(os.listdir("/dev/shm"))
-    with running(tmp_path, workers=1, learning_rate=1) as cluster:
-        (member,) = cluster.train(LAYOUT, 1, transport="shm")
-        name = doorbell(member)
-        assert name in Path("/proc/net/unix").read_text()
-        cluster.servers[0].child.kill()
-        cluster.servers[0].child.wait()
-        wait_until(lambda: name not in Path("/proc/net/unix").read_text(), "the socket is gone")
-        client = member.client
-        client._links[0]._timeout_s = 0.2
-        with pytest.raises(Unreachable, match="its socket is not served"):
-            client.pull()
-    assert {entry for entry in os.listdir("/dev/shm") if "downpour" in entry} <= before
-
-
-def test_memory_of_workers_that_have_left_is_used_again(tmp_path: Path) -> None:
-    with running(tmp_path, workers=1, learning_rate=1, session_s=1, checkpoint_every="off") as cluster:
-        (member,) = cluster.train(LAYOUT, 1, transport="shm")
-        arenas = set()
-        for _ in range(12):
-            other = cluster.join(LAYOUT, transport="shm")
-            other.client.pull()
-            member.push_pull(ONES)
-            other.control.leave(other.session.session, False, "")
-            with pytest.raises(DownpourError) as ended:
-                other.client.pull()
-            assert isinstance(ended.value, UnknownWorker | Unreachable)
-            member.pull()
-            arenas.add(os.fstat(link(member)._descriptors[1]).st_size)
-        assert len(arenas) == 1
