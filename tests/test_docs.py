@@ -202,3 +202,16 @@ def test_the_glossary_has_each_term_once_and_in_order() -> None:
     assert len(set(terms)) == len(terms), "a term must have one meaning"
     assert terms == sorted(terms)
     assert all(meaning.endswith(".") for term, meaning in rows if not term.startswith("-"))
+
+
+@pytest.mark.parametrize("transport", ["shared memory", "gRPC"])
+def test_the_path_of_a_gradient_is_short_and_names_functions(transport: str) -> None:
+    """That the functions exist is checked with all names beside links to files."""
+    text = section(ARCHITECTURE.read_text(), "The path of a gradient")
+    path = text.split(f"### Over {transport}\n")[1].strip().split("\n\n")[0]
+    steps = re.findall(r"^(\d+)\. (\S+ \S+)", path, re.M)
+    assert [int(number) for number, _ in steps] == list(range(1, len(steps) + 1))
+    assert 10 < len(steps) <= MOST_STEPS
+    assert all(NAME_IN_FILE.search(step) for _, step in steps), f"each step must name a file and a function: {steps}"
+    files = [NAME_IN_FILE.findall(step)[0][0] for _, step in steps]
+    assert files[0] == "../worker/train/loop.py" and "../ps/core/optimizer.py" in files
