@@ -67,7 +67,7 @@ def _dashboard(argv: list[str]) -> int:
     from downpour.deploy.dashboard.config import DashboardSettings
     from downpour.protos.settings import parse
 
-    about = "Replay a recorded run in the browser."
+    about = "Replay a recorded run, or watch a running job, in the browser."
     settings = parse(DashboardSettings, argv, "downpour dashboard", about)
     from downpour.deploy.dashboard.dashboard import dashboard
 
@@ -130,7 +130,7 @@ OTHER_COMMANDS: dict[str, Command] = {
     "ps": Command("run one parameter server", _cluster_process("ps")),
     "worker": Command("run one worker", _cluster_process("worker")),
     "status": Command("show the progress of a running job", _status),
-    "dashboard": Command("show a recorded run in the browser", _dashboard),
+    "dashboard": Command("show a recorded run or a running job in the browser", _dashboard),
     "report": Command("write a recorded run as one HTML file", _report),
     "certs": Command("create TLS certificates and an access token", _certs),
     "evaluate": Command("evaluate a trained model on a test set", _evaluate),

@@ -80,7 +80,9 @@ class CoordinatorProcess:
         self.recovery = Recovery(
             self.coordinator, self.runtime.metrics, self.effects, self.checkpointer, self.run, self._change
         )
-        self._progress = ProgressReport(self.coordinator, self.runtime.records, path.name)
+        self._progress = ProgressReport(
+            self.coordinator, self.runtime.records, path.name, self.run.traces.feed, self._flush_trace
+        )
         self.servicer = CoordinatorServicer(
             self.coordinator, self.effects, self.links, self._change, self._progress, path / "model.keras"
         )

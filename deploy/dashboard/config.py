@@ -25,7 +25,7 @@ class DashboardSettings(RecordSettings, AccessSettings):
 
     positional: ClassVar[tuple[str, ...]] = ("source",)
 
-    source: str = Field(description="run directory")
+    source: str = Field(description="run directory, or HOST:PORT of the coordinator of a running job")
     port: int = Field(0, ge=0, lt=65536, description="port on 127.0.0.1 of the page; 0 takes a free one")
 
 

@@ -24,6 +24,7 @@ EVENT_CALLS = {
     Call.RESUME: "resume",
 }
 MOST_EVENTS = 2000
+MOST_COMPARED = 4096  # records of two shards, to align their clocks
 MICROSECONDS = 1e6
 SETTINGS = (
     "model dataset workers shards epochs batch_size seed mode push_every fetch_every overlap staleness schedule "
@@ -56,8 +57,8 @@ def page_data(run: RecordedRun, first: int = 0, most: int = MOST_RECORDS) -> byt
     }
     tables: dict[str, dict[str, Array]] = {"leases": _leases(job)}
     for shard, trace in enumerate(traces):
-        offset = origin if shard == 0 else origin + _clock_offset(run.traces[0], run.traces[shard])
-        tables[f"shard{shard}"] = _shard_columns(trace, offset) | (_push_columns(trace) if shard == 0 else {})
+        ahead = 0.0 if shard == 0 else clock_offset(run.traces[0], run.traces[shard]) or 0.0
+        tables[f"shard{shard}"] = shard_columns(shard, trace, origin + ahead)
     return pack(header, tables)
 
 
@@ -81,14 +82,14 @@ def _origin(run: RecordedRun) -> float:
     return min(start, float(trace["time_s"][0])) if run.summary.get("wall_s") else float(trace["time_s"][0])
 
 
-def _clock_offset(job: NDArray[np.void], other: NDArray[np.void]) -> float:
-    """How far the clock of another shard's trace is ahead of shard 0's: the median over pushes that both have."""
-    if not len(job) or not len(other):
-        return 0.0
-    count = min(len(job), len(other), 4096)
-    own, theirs = job[:count], other[:count]
+def clock_offset(job: NDArray[np.void], other: NDArray[np.void]) -> float | None:
+    """Return how far the clock of another shard's trace is ahead of shard 0's, in seconds.
+
+    It is the median over the pushes that both traces have; None where they have none in common.
+    """
+    own, theirs = job[:MOST_COMPARED], other[:MOST_COMPARED]
     _, left, right = np.intersect1d(_push_keys(own), _push_keys(theirs), assume_unique=False, return_indices=True)
-    return float(np.median(theirs["time_s"][right] - own["time_s"][left])) if len(left) else 0.0
+    return float(np.median(theirs["time_s"][right] - own["time_s"][left])) if len(left) else None
 
 
 def _push_keys(records: NDArray[np.void]) -> NDArray[np.void]:
@@ -99,7 +100,18 @@ def _push_keys(records: NDArray[np.void]) -> NDArray[np.void]:
     return keys
 
 
-def _shard_columns(trace: NDArray[np.void], origin_s: float) -> dict[str, Array]:
+def shard_columns(shard: int, trace: NDArray[np.void], origin_s: float) -> dict[str, Array]:
+    """Return the columns of a shard; those about the push itself, which is the same on every shard, only of shard 0.
+
+    Args:
+        shard: Its number.
+        trace: Its records.
+        origin_s: When training began, by the clock of this trace.
+    """
+    return _outcome_columns(trace, origin_s) | (_push_columns(trace) if shard == 0 else {})
+
+
+def _outcome_columns(trace: NDArray[np.void], origin_s: float) -> dict[str, Array]:
     """Columns that every shard has. Times are microseconds since training began, never decreasing."""
     times = np.maximum.accumulate(np.rint(np.maximum(trace["time_s"] - origin_s, 0.0) * MICROSECONDS))
     return {

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from collections.abc import Awaitable, Callable
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from functools import cache
 from pathlib import PurePosixPath
+from typing import Any
 
 from aiohttp import web
 
+from downpour.deploy.dashboard.live import Event
 from downpour.deploy.dashboard.page_files import TYPES, files
 
 LOOPBACK = "127.0.0.1"
@@ -30,14 +34,18 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+MOST_VIEWERS = 8
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def application(data: Callable[[], bytes]) -> web.Application:
+def application(
+    data: Callable[[], bytes], events: Callable[[], AsyncGenerator[Event]] | None = None
+) -> web.Application:
     """Return the server's application.
 
     Args:
         data: Gives the block that the page decodes, each time that a page is opened; called in a thread.
+        events: Gives what a page is sent while it is open; None where nothing changes.
     """
 
     async def block(request: web.Request) -> web.Response:
@@ -47,6 +55,10 @@ def application(data: Callable[[], bytes]) -> web.Application:
     app = web.Application(middlewares=[only_from_this_host])
     app.on_response_prepare.append(_add_headers)
     app.router.add_get("/data", block)
+    if events is not None:
+        streams = Streams(events)
+        app.router.add_get("/events", streams.send, allow_head=False)
+        app.on_shutdown.append(streams.end)
     app.router.add_get("/{path:.*}", page_file)
     return app
 
@@ -72,6 +84,39 @@ async def page_file(request: web.Request) -> web.Response:
     if "gzip" in request.headers.get("Accept-Encoding", ""):
         response.body, response.headers["Content-Encoding"] = _compressed(name), "gzip"
     return response
+
+
+class Streams:
+    """The streams of server-sent events of all open pages."""
+
+    def __init__(self, events: Callable[[], AsyncGenerator[Event]]) -> None:
+        """Start without viewers; `events` gives each of them what it is sent."""
+        self._events = events
+        self._viewers: set[asyncio.Task[Any]] = set()
+
+    async def send(self, request: web.Request) -> web.StreamResponse:
+        """Answer with events until they are over or the page is closed."""
+        if len(self._viewers) >= MOST_VIEWERS:
+            raise web.HTTPServiceUnavailable(text=f"at most {MOST_VIEWERS} pages can be open at once; close one\n")
+        task = asyncio.current_task()
+        assert task is not None
+        self._viewers.add(task)
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        try:
+            await response.prepare(request)
+            async with aclosing(self._events()) as stream:
+                async for name, content in stream:
+                    await response.write(f"event: {name}\ndata: {json.dumps(content)}\n\n".encode())
+        except (ConnectionError, asyncio.CancelledError):
+            pass  # the page was closed, or the dashboard ends
+        finally:
+            self._viewers.discard(task)
+        return response
+
+    async def end(self, app: web.Application) -> None:
+        """End all streams, which would not end by themselves."""
+        for task in list(self._viewers):
+            task.cancel()
 
 
 @cache

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import PROTOCOL
 from downpour.protos.frame import CHUNK_BYTES
 from downpour.ps.coordinator.coordinator import Coordinator
+from downpour.ps.trace.feed import Subscription, TraceFeed
 from downpour.ps.trace.metrics import Rate, mean
 from downpour.ps.trace.outcome_log import OutcomeLog
 
@@ -47,14 +50,19 @@ def job_description(coordinator: Coordinator) -> pb.JobDescription:
 class ProgressReport:
     """Builds the `Progress` messages of one job, with rates over the last seconds."""
 
-    def __init__(self, coordinator: Coordinator, records: OutcomeLog, run: str) -> None:
+    def __init__(
+        self, coordinator: Coordinator, records: OutcomeLog, run: str, feed: TraceFeed, flush: Callable[[], None]
+    ) -> None:
         """Create a report before any rate is known.
 
         Args:
             coordinator: The job.
             records: The outcomes of shard 0.
             run: The name of the run directory.
+            feed: Receives new records of all shards' traces.
+            flush: Publishes the newest records of shard 0.
         """
+        self.feed, self._flush = feed, flush
         self._coordinator, self._records, self._run = coordinator, records, run
         self._rate, self._window = 0.0, Rate()
         self._rates: dict[int, float] = {}
@@ -100,6 +108,8 @@ class ProgressReport:
             run=self._run,
             epoch_samples=ledger.used(epoch) if ledger else 0,
             samples_per_epoch=ledger.samples if ledger else 0,
+            optimizer=settings.optimizer,
+            batch_size=settings.batch_size,
         )
         if coordinator.work.evaluations:
             last = coordinator.work.evaluations[max(coordinator.work.evaluations)]
@@ -107,6 +117,12 @@ class ProgressReport:
         if coordinator.work.test is not None and coordinator.work.test.samples:
             progress.test_accuracy = coordinator.work.test.accuracy
         return progress
+
+    def add_records(self, progress: pb.Progress, subscription: Subscription) -> None:
+        """Add the trace records that a watcher has not received yet to a message for it."""
+        self._flush()
+        records, progress.skipped_bytes = subscription.take()
+        progress.records.extend(pb.TraceRecords(shard=shard, records=part) for shard, part in records.items())
 
     def _workers(self) -> list[pb.WorkerProgress]:
         found = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -231,13 +232,17 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
         """Yield what the job is doing, at intervals, until it is over."""
         every_s = min(max(request.every_s, 0.05), 60.0)
         notes = 0
-        while True:
-            over = self._job.phase in OVER
-            yield self._report.message(time.monotonic(), notes)
-            notes = len(self._job.notes)
-            if over:
-                return
-            await self._change.wait_until(lambda: self._job.phase in OVER, every_s)
+        with self._report.feed.subscribed() if request.records else nullcontext() as subscription:
+            while True:
+                over = self._job.phase in OVER
+                progress = self._report.message(time.monotonic(), notes)
+                if subscription is not None:
+                    self._report.add_records(progress, subscription)
+                yield progress
+                notes = len(self._job.notes)
+                if over:
+                    return
+                await self._change.wait_until(lambda: self._job.phase in OVER, every_s)
 
     @with_status
     async def Stop(self, request: pb.StopRequest, context: Context) -> pb.StopReply:

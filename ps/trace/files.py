@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from downpour.ps.trace.feed import TraceFeed
 from downpour.ps.trace.format import DTYPE, TraceFile
 
 KEPT_BYTES = 64 << 20  # of records that wait for the disk; more are lost
@@ -16,6 +17,7 @@ class TraceFiles:
     """Appends records to one file per shard.
 
     Attributes:
+        feed: Passes all records on to those who watch the job.
         trouble: Why the newest records are not in their files; empty if they are.
     """
 
@@ -32,9 +34,11 @@ class TraceFiles:
         self._waiting: dict[int, bytearray] = {}
         self._lost: set[int] = set()
         self.trouble = ""
+        self.feed = TraceFeed()
 
     def append(self, shard: int, records: bytes) -> None:
-        """Append records to the file of a shard."""
+        """Append records to the file of a shard, and pass them on to the watchers."""
+        self.feed.publish(shard, records)
         waiting = self._waiting.setdefault(shard, bytearray())
         if shard not in self._lost:
             waiting += records

@@ -9,6 +9,8 @@ import { State } from "./state.js";
 import { fillIn, num, t } from "./texts.js";
 import { SPEEDS, readView, speedText, writeView } from "./view.js";
 
+const CHARTS_EVERY_MS = 1000; // those of a running job
+const LAG_S = 1; // behind a running job, so that the records of all shards have come
 const TEXTS_EVERY_MS = 100; // text changes at most so often while playing; marks move with every frame
 const KEYS = {
   " ": "key_play", "← →": "key_step", "Shift ← →": "key_step_many", "Home, End": "key_ends", "+ −": "key_speed", "v": "key_version",
@@ -17,13 +19,31 @@ const KEYS = {
 export class App {
   /** For a run; `useLanguage(name)` loads another catalogue. */
   constructor(run, view, useLanguage) {
-    Object.assign(this, { run, view, useLanguage, playing: false, drawnTexts: 0, dirty: true });
+    Object.assign(this, { run, view, useLanguage, playing: false, dirty: true, lastPhase: "" });
+    Object.assign(this, { drawnTexts: 0, chartsSet: 0, heardAt: performance.now() }); // in milliseconds
     this.state = new State(run);
     this.slide = new Slide(byId("slide"));
     this.charts = new Charts(run, (x) => this.seek(view.x === "time" ? run.positionAtTime(x) : Math.round(x)));
     this.panels = new Panels(run, (position) => this.seek(position));
     this.position = this.startOf(view);
     this.time = run.timeAt(this.position);
+    this.following = Boolean(run.live); // the newest moment of a running job
+  }
+
+  /** Another state of a running job, of which the oldest `shifted` records are gone. */
+  setRun(run, shifted) {
+    Object.assign(this, { run, state: new State(run), dirty: true, heardAt: performance.now() });
+    this.position = Math.max(0, Math.min(run.count, this.position - shifted));
+    if (!this.playing) this.time = run.timeAt(this.position);
+    byId("slider").max = run.count;
+    byId("version").max = run.lastVersion;
+    this.panels.setRun(run);
+    this.charts.run = run;
+    const now = performance.now();
+    if (now - this.chartsSet < CHARTS_EVERY_MS && run.live.phase === this.lastPhase) return;
+    [this.chartsSet, this.lastPhase] = [now, run.live.phase];
+    this.charts.axis = null;
+    this.translateHead();
   }
 
   /** Where a view begins: at its record, at its version, or at the end. */
@@ -40,7 +60,7 @@ export class App {
     this.bind();
     this.translate();
     this.applyTheme();
-    if (this.view.play) this.setPlaying(true);
+    if (this.view.play || this.run.live) this.setPlaying(true);
     const frame = (now) => {
       this.frame(now);
       requestAnimationFrame(frame);
@@ -139,17 +159,8 @@ export class App {
   /** Everything that has words, in the language that is set now. */
   translate() {
     fillIn(document);
-    const { settings } = this.run;
-    byId("run-name").textContent = this.run.header.run;
-    document.title = t("title", { run: this.run.header.run });
-    byId("job").textContent = t("job_line", {
-      model: settings.model, dataset: settings.dataset, mode: settings.mode, optimizer: settings.optimizer,
-      batch: num(settings.batch_size), workers: num(this.run.workers.length), shards: num(this.run.shards.length),
-    });
-    byId("keys").replaceChildren();
-    for (const [key, text] of Object.entries(KEYS)) {
-      byId("keys").append(make("dt", key === " " ? t("space_bar") : key), make("dd", t(text)));
-    }
+    this.translateHead();
+    this.showKeys();
     this.showPlaying();
     this.charts.translate();
     this.panels.translate();
@@ -157,10 +168,33 @@ export class App {
     this.dirty = true;
   }
 
+  /** What job it is. */
+  translateHead() {
+    const { settings } = this.run;
+    byId("run-name").textContent = this.run.header.run;
+    document.title = t("title", { run: this.run.header.run });
+    byId("job").textContent = t("job_line", {
+      model: settings.model, dataset: settings.dataset, mode: settings.mode, optimizer: settings.optimizer,
+      batch: num(settings.batch_size), workers: num(this.run.workers.length), shards: num(this.run.shards.length),
+    });
+  }
+
+  showKeys() {
+    byId("keys").replaceChildren();
+    for (const [key, text] of Object.entries(KEYS)) {
+      byId("keys").append(make("dt", key === " " ? t("space_bar") : key), make("dd", t(text)));
+    }
+  }
+
   setPlaying(playing) {
-    if (playing && this.position >= this.run.count) this.seek(0);
+    if (playing && this.position >= this.run.count) {
+      if (this.run.live) this.following = true;
+      else this.seek(0);
+    }
+    if (!playing) this.following = false;
     this.playing = playing;
     this.lastFrame = null;
+    this.dirty = true;
     this.showPlaying();
     if (!playing) this.remember();
   }
@@ -173,11 +207,14 @@ export class App {
   /** Goes by so many records, and stops there. */
   step(by) {
     if (this.playing) this.setPlaying(false);
+    if (this.run.live && this.position + by >= this.run.count) return;
     this.seek(this.position + by);
   }
 
   /** Goes to a position at once. */
   seek(position) {
+    this.following = Boolean(this.run.live) && position >= this.run.count;
+    if (this.following && !this.playing) this.setPlaying(true);
     this.position = Math.max(0, Math.min(this.run.count, Math.round(position) || 0));
     this.time = this.run.timeAt(this.position);
     this.dirty = true;
@@ -190,11 +227,30 @@ export class App {
     if (this.playing) {
       const passed = this.lastFrame === null ? 0 : Math.min(0.25, (now - this.lastFrame) / 1000);
       this.lastFrame = now;
-      this.time += passed * this.view.speed;
-      this.position = Math.max(this.position, this.run.positionAtTime(this.time));
-      if (this.position >= this.run.count && this.time >= this.run.duration) this.setPlaying(false);
+      if (this.following) this.follow(passed);
+      else this.time += passed * this.view.speed;
+      const reached = this.run.positionAtTime(this.time);
+      this.position = this.following ? reached : Math.max(this.position, reached);
+      if (!this.following && this.position >= this.run.count && this.time >= this.run.duration) this.atEnd();
       this.draw(now - this.drawnTexts > TEXTS_EVERY_MS, now);
     } else if (this.dirty) this.draw(true);
+  }
+
+  /** Keeps a little behind the job's clock, faster or slower than it where there is something to catch up. */
+  follow(passed) {
+    const over = ["ended", "failed"].includes(this.run.live.phase);
+    if (!this.run.count) return;
+    const clock = this.run.live.elapsed_s + (performance.now() - this.heardAt) / 1000;
+    const drift = (over ? this.run.duration : Math.max(0, clock - LAG_S)) - this.time;
+    if (Math.abs(drift) > 3) this.time += drift;
+    else this.time += passed * Math.max(0, 1 + Math.max(-1, Math.min(1, drift)));
+    if (over && this.time >= this.run.duration) [this.following, this.time] = [false, this.run.duration];
+  }
+
+  /** A replay stops at its end; a running job is followed from there. */
+  atEnd() {
+    if (this.run.live && !["ended", "failed"].includes(this.run.live.phase)) this.following = true;
+    else this.setPlaying(false);
   }
 
   /** Draws the moment: always the marks, the rest where `all` says so. */
@@ -219,7 +275,7 @@ export class App {
       });
     }
     this.charts.drawTimeline(this.time, view.span, this.theme, all);
-    this.slide.drawMarks(marksAt(run, this.time, this.playing ? view.speed : Math.min(view.speed, 1 / 64)), run.staleEnd, this.theme);
+    this.slide.drawMarks(marksAt(run, this.time, this.following ? 1 : this.playing ? view.speed : Math.min(view.speed, 1 / 64)), run.staleEnd, this.theme);
   }
 
   /** What the slide shows of this moment. */

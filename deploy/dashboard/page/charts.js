@@ -20,7 +20,8 @@ export class Charts {
   translate() {
     this.axis = null;
     byId("loss-key").textContent = t("loss_key");
-    byId("accuracy-key").textContent = this.run.header.summary.history?.length ? t("accuracy_key") : t("accuracy_none");
+    const evaluated = this.run.live || this.run.header.summary.history?.length;
+    byId("accuracy-key").textContent = evaluated ? t("accuracy_key") : t("accuracy_none");
     byId("throughput-key").textContent = t("throughput_key");
     byId("timeline-key").textContent = t(this.run.slack === null ? "timeline_key" : "timeline_key_ssp");
   }
@@ -31,9 +32,9 @@ export class Charts {
     const { run } = this;
     const records = Float64Array.from({ length: run.count }, (_, row) => row + 1);
     const x = axis === "time" ? run.times : records;
-    const range = axis === "time" ? { low: 0, high: run.duration } : { low: 0, high: run.count };
+    const range = axis === "time" ? { low: run.beginning, high: run.duration } : { low: 0, high: run.count };
     const unit = axis === "time" ? " s" : "";
-    const epochs = run.events.filter((event) => event.kind === "epoch");
+    const epochs = run.events.filter((event) => event.kind === "epoch" || event.kind === "validation");
     const place = epochs.map((event) => (axis === "time" ? run.timeAt(event.before) : event.before));
     const points = (name, color, shape, label) => ({
       x: place, y: epochs.map((event) => Number(event[name] ?? NaN)), color, points: shape, label,
@@ -44,11 +45,11 @@ export class Charts {
       points("train_loss", "train", "square", t("training")),
       points("val_loss", "validation", "diamond", t("validation")),
     ], { ...range, zero: true }, unit);
-    const test = run.header.summary.test_accuracy;
+    const test = [run.header.summary.test_accuracy].filter((value) => value !== undefined && value !== null).map(Number);
     this.lines.accuracy.setSeries([
       points("train_accuracy", "train", "square", t("training")),
       points("val_accuracy", "validation", "diamond", t("validation")),
-      { x: test === undefined || test === null ? [] : [range.high], y: [Number(test)], color: "test", points: "disc", label: t("test") },
+      { x: test.map(() => range.high), y: test, color: "test", points: "disc", label: t("test") },
     ], range, unit);
     this.lines.throughput.setSeries([this.throughput(axis), this.meanThroughput(range)], { ...range, zero: true }, unit);
     this.lines.rate.setSeries([this.learningRates(x)], { ...range, zero: true }, unit);
@@ -57,12 +58,13 @@ export class Charts {
   /** Samples per second in equal parts of the time. */
   throughput(axis) {
     const { run } = this;
-    const width = run.duration / BINS || 1;
+    const begins = run.beginning;
+    const width = (run.duration - begins) / BINS || 1;
     const samples = new Float64Array(BINS);
     for (let row = 0; row < run.count; row += 1) {
-      samples[Math.min(BINS - 1, Math.floor(run.times[row] / width))] += run.push.samples[row];
+      samples[Math.min(BINS - 1, Math.floor((run.times[row] - begins) / width))] += run.push.samples[row];
     }
-    const middle = Array.from(samples, (_, bin) => (bin + 0.5) * width);
+    const middle = Array.from(samples, (_, bin) => begins + (bin + 0.5) * width);
     const x = axis === "time" ? middle : middle.map((seconds) => run.positionAtTime(seconds));
     return { x, y: samples.map((count) => count / width), color: "train", width: 1.5, label: t("samples_per_s") };
   }
@@ -96,12 +98,12 @@ export class Charts {
     const height = `${Math.max(90, Math.min(420, run.rows.length * 26 + 24))}px`;
     if (canvas.style.height !== height) canvas.style.height = height;
     if (span === "all") {
-      if (all) drawTimeline(canvas, run, { from: 0, to: run.duration, now: seconds }, theme);
+      if (all) drawTimeline(canvas, run, { from: run.beginning, to: run.duration, now: seconds }, theme);
       return;
     }
     const usual = Math.max(1e-4, ...run.steps);
-    const window = Math.min(run.duration || 1, 2 * NEAR_STEPS * usual);
-    const from = Math.max(0, Math.min(run.duration - window, seconds - window / 2));
+    const window = Math.min(run.duration - run.beginning || 1, 2 * NEAR_STEPS * usual);
+    const from = Math.max(run.beginning, Math.min(run.duration - window, seconds - window / 2));
     drawTimeline(canvas, run, { from, to: from + window, now: seconds }, theme);
   }
 }

@@ -2,6 +2,7 @@
 
 import { App } from "./app.js";
 import { decode, fromBase64 } from "./decode.js";
+import { LiveJob } from "./live.js";
 import { Run } from "./run.js";
 import { LANGUAGES, setTexts, t } from "./texts.js";
 import { readView } from "./view.js";
@@ -26,11 +27,37 @@ async function useLanguage(language) {
   document.documentElement.lang = language;
 }
 
-async function loadRun() {
-  if (embedded) return new Run(await decode(fromBase64(embedded.textContent)));
+/** The block of the document or of the server. */
+async function loadBlock() {
+  if (embedded) return decode(fromBase64(embedded.textContent));
   const answer = await fetch("data");
   if (!answer.ok) throw new Error(await answer.text());
-  return new Run(await decode(await answer.arrayBuffer()));
+  return decode(await answer.arrayBuffer());
+}
+
+/** Follows a running job: the first message makes the application, the others go to it. */
+function follow(view) {
+  const message = document.getElementById("message");
+  const job = new LiveJob();
+  const events = new EventSource("events");
+  let app = null;
+  let taken = Promise.resolve();
+  const take = async (data) => {
+    const { run, shifted } = await job.take(JSON.parse(data));
+    message.textContent = "";
+    if (app) {
+      app.setRun(run, shifted);
+      return;
+    }
+    app = new App(run, view, useLanguage);
+    app.start();
+  };
+  events.addEventListener("progress", (event) => {
+    taken = taken.then(() => take(event.data)); // decoding takes a while: one after the other
+  });
+  events.addEventListener("trouble", (event) => { message.textContent = t("trouble", { reason: JSON.parse(event.data).reason }); });
+  events.addEventListener("over", () => events.close());
+  events.addEventListener("error", () => { message.textContent = t("dashboard_gone"); });
 }
 
 async function main() {
@@ -39,7 +66,12 @@ async function main() {
   const message = document.getElementById("message");
   message.textContent = t("loading");
   try {
-    const app = new App(await loadRun(), view, useLanguage);
+    const block = await loadBlock();
+    if (block.header.kind === "live") {
+      follow(view);
+      return;
+    }
+    const app = new App(new Run(block), view, useLanguage);
     message.textContent = "";
     app.start();
   } catch (error) {

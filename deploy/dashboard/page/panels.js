@@ -46,6 +46,19 @@ export class Panels {
     this.shownWorkers = run.workers.slice(0, MOST_HISTOGRAMS);
   }
 
+  /** Another state of a running job: what depends on its workers is made again only where they are others. */
+  setRun(run) {
+    const same = run.workers.join() === this.run.workers.join() && run.mode === this.run.mode;
+    this.run = run;
+    this.shownWorkers = run.workers.slice(0, MOST_HISTOGRAMS);
+    if (!same) this.translate();
+    else {
+      this.showResults();
+      if (run.events.length !== this.events.length || run.events.at(-1)?.kind !== this.lastKind) this.buildEvents();
+    }
+    if (this.legendEnd !== run.staleEnd) this.legend = null;
+  }
+
   translate() {
     this.facts.values = new Map();
     this.results.values = new Map();
@@ -95,9 +108,10 @@ export class Panels {
   buildEvents() {
     const root = byId("events");
     root.replaceChildren();
+    this.lastKind = this.run.events.at(-1)?.kind;
     this.events = this.run.events.map((event) => {
       const item = make("li");
-      const when = make("button", `${num(this.run.timeAt(event.before), 2)} s`);
+      const when = make("button", `${num(event.seconds ?? this.run.timeAt(event.before), 2)} s`);
       when.addEventListener("click", () => this.seek(event.before));
       item.append(when, make("span", this.eventText(event)));
       root.append(item);
@@ -112,8 +126,9 @@ export class Panels {
         val: percent(event.val_accuracy, 2),
       });
     }
+    if (event.kind === "validation") return t("event_validation", { accuracy: percent(event.val_accuracy, 2), loss: num(event.val_loss, 4) });
     const again = event.kind === "join" && event.incarnation > 1 ? "event_rejoin" : `event_${event.kind}`;
-    const text = event.kind === "end" ? statusText(event.text) : event.text;
+    const text = ["end", "phase"].includes(event.kind) ? statusText(event.text) : event.text;
     return t(again, { worker: event.worker, incarnation: event.incarnation, text });
   }
 
@@ -136,6 +151,11 @@ export class Panels {
     ];
     if (window.records < window.of) {
       shown.push(["window", t("window", { first: num(window.first), last: num(window.first + window.records), of: num(window.of) }), ""]);
+    }
+    const { live } = this.run;
+    if (live) {
+      shown.push(["progress", percent(live.total_samples ? live.samples / live.total_samples : 0), live.samples]);
+      if (live.eta_s > 0) shown.push(["eta", `${num(live.eta_s)} s`, live.eta_s]);
     }
     this.results.show(shown.filter(([, , raw]) => raw !== undefined && raw !== null));
   }
@@ -203,6 +223,7 @@ export class Panels {
   drawLegend(theme, end) {
     if (this.legend === theme) return;
     this.legend = theme;
+    this.legendEnd = end;
     const root = byId("legend");
     const canvas = make("canvas", "", { "aria-hidden": "true" });
     canvas.width = 130;

@@ -37,6 +37,38 @@ export class Run {
     this.deriveWaits();
   }
 
+  /** Of a running job: what it has counted in all, of which the records here are the newest part. */
+  setTotals(progress) {
+    this.live = progress;
+    const inWindow = (worker) => {
+      const rows = this.rows[this.indexOf.get(worker)] ?? [];
+      const dropped = rows.reduce((sum, row) => sum + (this.push.outcome[row] === APPLIED ? 0 : 1), 0);
+      return { dropped, updates: rows.length - dropped, samples: rows.reduce((sum, row) => sum + this.push.samples[row], 0) };
+    };
+    const earlier = (total, part) => Math.max(0, total - part);
+    this.base = { applied: 0, dropped: 0, samples: 0, workers: new Map() };
+    for (const worker of this.workers) {
+      const here = inWindow(worker);
+      this.base.applied -= here.updates;
+      this.base.dropped -= here.dropped;
+      this.base.samples -= here.samples;
+      const total = progress.workers.find((each) => each.worker === worker);
+      if (!total) continue;
+      this.base.workers.set(worker, {
+        updates: earlier(total.updates, here.updates), dropped: earlier(total.dropped, here.dropped),
+        samples: earlier(total.samples, here.samples),
+      });
+    }
+    this.base.applied = Math.max(0, this.base.applied + progress.version);
+    this.base.dropped = Math.max(0, this.base.dropped + progress.dropped);
+    this.base.samples = Math.max(0, this.base.samples + progress.samples);
+  }
+
+  /** The time at which the records begin: 0, or where those of a running job begin. */
+  get beginning() {
+    return this.live && this.count ? this.times[0] : 0;
+  }
+
   /** Seconds from the start of training to the last push. */
   get duration() {
     return this.count ? this.times[this.count - 1] : 0;
@@ -68,6 +100,8 @@ export class Run {
   indexWorkers() {
     const numbers = new Set(this.push.worker);
     for (const event of this.events) if (event.worker !== undefined) numbers.add(event.worker);
+    this.base = null;
+    this.live = null;
     this.workers = [...numbers].sort((a, b) => a - b);
     this.indexOf = new Map(this.workers.map((number, index) => [number, index]));
     this.rows = rowsByWorker(this.push.worker, this.indexOf);
@@ -172,7 +206,7 @@ function gaps(rows, times) {
 /** For each worker the records that are its own, ascending. */
 function rowsByWorker(column, indexOf) {
   const rows = [...indexOf.keys()].map(() => []);
-  for (let row = 0; row < column.length; row += 1) rows[indexOf.get(column[row])].push(row);
+  for (let row = 0; row < column.length; row += 1) rows[indexOf.get(column[row])]?.push(row);
   return rows.map((list) => Int32Array.from(list));
 }
 
@@ -180,9 +214,15 @@ function rowsByWorker(column, indexOf) {
 function samePushes(run, shard) {
   if (shard === run.push) return Int32Array.from({ length: run.count }, (_, row) => row);
   const found = new Int32Array(run.count).fill(-1);
-  const byPush = new Map();
-  const key = (table, row) => `${table.worker[row]} ${table.incarnation[row]} ${table.seq[row]}`;
-  for (let row = 0; row < shard.version.length; row += 1) byPush.set(key(shard, row), row);
-  for (let row = 0; row < run.count; row += 1) found[row] = byPush.get(key(run.push, row)) ?? -1;
+  const theirs = rowsByWorker(shard.worker, run.indexOf);
+  const order = (table, row) => table.incarnation[row] * 2 ** 40 + table.seq[row];
+  run.rows.forEach((rows, worker) => {
+    let at = 0;
+    for (const row of rows) { // on every shard the pushes of one worker are in the same order
+      const wanted = order(run.push, row);
+      while (at < theirs[worker].length && order(shard, theirs[worker][at]) < wanted) at += 1;
+      if (at < theirs[worker].length && order(shard, theirs[worker][at]) === wanted) found[row] = theirs[worker][at];
+    }
+  });
   return found;
 }

@@ -17,12 +17,14 @@ export class State {
     const { workers, mostStaleness } = this.run;
     this.position = 0;
     this.nextEvent = 0;
-    this.applied = 0;
-    this.dropped = 0;
-    this.samples = 0;
+    const { base } = this.run; // what a running job had counted before the first record here
+    this.applied = base?.applied ?? 0;
+    this.dropped = base?.dropped ?? 0;
+    this.samples = base?.samples ?? 0;
     this.clocks = new Clocks();
     this.workers = workers.map((number) => ({
       number, life: "absent", incarnation: 0, updates: 0, dropped: 0, samples: 0, row: -1, pushes: 0,
+      ...base?.workers.get(number),
       staleness: new Uint32Array(mostStaleness + 1),
     }));
     this.takeEvents();
@@ -99,7 +101,9 @@ export class State {
     const paces = this.workers.map((_, index) => this.pace(index));
     const usual = median(paces.filter((pace) => pace > 0));
     return this.workers.map((worker, index) => {
-      if (worker.life !== "active") return worker.life;
+      const told = this.toldActivity(worker);
+      if (told) return told;
+      if (worker.life !== "active" && !(this.run.live && worker.life === "joining")) return worker.life;
       if (worker.row >= 0 && this.run.waitUntil[worker.row] > seconds) return "waiting";
       const since = seconds - this.run.timeAt(worker.row + 1);
       if (usual > 0 && Math.max(paces[index], since) > SLOW * usual + 1e-9) {
@@ -107,6 +111,14 @@ export class State {
       }
       return this.run.hasBarrier ? "step" : "computing";
     });
+  }
+
+  /** What a running job itself says of a worker at its newest moment; null where it leaves that to the records. */
+  toldActivity(worker) {
+    if (!this.run.live || this.position < this.run.count) return null;
+    const member = this.run.live.workers.find((each) => each.worker === worker.number);
+    if (!member) return worker.life === "absent" ? "absent" : "left";
+    return { warming: "joining", idle: "resting" }[member.state] ?? null;
   }
 
   /** The lease that a worker's last push was of, and how far it was used; null before its first push. */

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from downpour.deploy.dashboard.config import ReportSettings
 from downpour.deploy.dashboard.page_files import files
 from downpour.deploy.dashboard.report import report as report_command
 from tests.support.browser import Browser, browsing
-from tests.support.cluster import Process
+from tests.support.cluster import Process, running, vector_layout
 from tests.support.recorded_trace import write_run
 
 pytestmark = pytest.mark.browser
@@ -37,10 +38,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def served(run: Path) -> Iterator[str]:
-    """The address of `downpour dashboard RUN_DIR`."""
-    process = Process(run.parent / "dashboard.log", "-m", "downpour", "dashboard", str(run))
+@contextmanager
+def dashboard_of(source: str, log: Path) -> Iterator[str]:
+    """The address of the page that `downpour dashboard SOURCE` serves."""
+    process = Process(log, "-m", "downpour", "dashboard", source)
     try:
         assert process.child.stdout is not None
         line = process.child.stdout.readline().decode()
@@ -52,6 +53,12 @@ def served(run: Path) -> Iterator[str]:
         assert process.wait() == 0
         assert process.child.stdout is not None
         process.child.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def served(run: Path) -> Iterator[str]:
+    with dashboard_of(str(run), run.parent / "dashboard.log") as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -244,3 +251,37 @@ def test_the_report_needs_no_network(browser: Browser, report: str) -> None:
         assert [url for url in browser.requests() if url.startswith("http")] == []
     finally:
         browser.driver.execute_cdp_cmd("Network.emulateNetworkConditions", conditions | {"offline": False})
+
+
+def test_a_running_job_is_shown_while_it_runs(browser: Browser, tmp_path: Path) -> None:
+    layout = vector_layout(8)
+    ones = np.ones(layout.size, np.float32)
+    with (
+        running(tmp_path, shards=2, workers=1, learning_rate=0.25, mode="async") as cluster,
+        dashboard_of(cluster.address, tmp_path / "log") as address,
+    ):
+        browser.open(address)
+        assert "waiting for workers" in browser.shown("#results")
+        member, *_ = cluster.train(layout, 1)
+        member.pull()
+        for count in (20, 60):
+            for _ in range(count):
+                member.push_pull(ones, samples=4)
+            done = cluster.status().version
+            browser.wait(
+                f"return document.querySelector('[data-fact=version]').dataset.value == {done}", f"version {done}"
+            )
+            assert int(browser.fact("updates")) == done == int(browser.shown("[data-worker='0'] [data-column=updates]"))
+        browser.wait(
+            "return document.querySelector(`#slide [data-version='1']`).textContent === 'version 80'", "shard 1"
+        )
+        browser.seek(30)  # back in time while the job goes on
+        assert int(browser.fact("version")) == 30
+        browser.run("document.getElementById('end').click()")
+        assert float(browser.fact("learning_rate")) == 0.25
+        assert "Worker 0 joined" in browser.shown("#events")
+        cluster.stop()
+        browser.wait(
+            "return document.querySelector('[data-fact=status]').dataset.value === 'failed'", "the end is shown"
+        )
+        assert browser.shown("#message") == ""

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
+
+import pytest
 
 from downpour.deploy.dashboard.page_data import page_data
 from downpour.deploy.dashboard.page_files import FIRST_MODULE, LANGUAGES, files, one_document, one_script
@@ -18,10 +22,10 @@ CATALOGUES = {language: json.loads(files()[f"texts/{language}.json"]) for langua
 # Keys that are put together from a part that is fixed and values of these.
 FAMILIES = {
     "state_": "absent joining computing step waiting slow resting left".split(),
-    "event_": "join rejoin leave rest resume epoch note end".split(),
+    "event_": "join rejoin leave rest resume epoch note end phase validation".split(),
     "legend_": "push pull drop states".split(),
     "predicted_": "async ssp bsp kasync".split(),
-    "status_": "ended interrupted failed".split(),
+    "status_": ("ended interrupted failed waiting initialising warming training draining finishing recovering".split()),
 }
 
 
@@ -44,8 +48,9 @@ def used_keys() -> set[str]:
     keys |= set(re.findall(r'\bt\("(\w+)"', every))
     keys |= {key for pair in re.findall(r'\? "(\w+)" : "(\w+)"[,)]', every) for key in pair}
     keys |= {name + value for name, values in FAMILIES.items() for value in values}
-    keys |= {f"column_{name}" for name in re.findall(r'"(\w+)"', re.search(r"COLUMNS = \[(.*?)\]", every, re.S)[1])}  # type: ignore[index]
-    keys |= {f"fact_{name}" for name in re.findall(r'^ +\["(\w+)", ', SCRIPTS["panels.js"], re.M)} | {"fact_window"}
+    (columns,) = re.findall(r"^const COLUMNS = \[(.*?)\]", every, re.M)
+    keys |= {f"column_{name}" for name in re.findall(r'"(\w+)"', columns)}
+    keys |= {f"fact_{name}" for name in re.findall(r'(?:^ +|push\()\["(\w+)", ', SCRIPTS["panels.js"], re.M)}
     keys |= set(re.findall(r'"(key_\w+)"', every)) | {"predicted_none", "predicted_async"}
     return keys
 
@@ -58,6 +63,13 @@ def test_every_text_that_is_used_exists_and_every_text_is_used() -> None:
         re.findall(r'data-(?:text|label|title)="(\w+)"', PAGE)
     )
     assert literal - there == set(), "texts that are missing"
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not installed; the browser tests cover the same")
+def test_every_module_can_be_parsed(tmp_path: Path) -> None:
+    (tmp_path / "all.mjs").write_text(one_script())
+    done = subprocess.run(["node", "--check", str(tmp_path / "all.mjs")], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 def test_nothing_is_loaded_from_elsewhere() -> None:

@@ -1,0 +1,116 @@
+"""A running job for the page: the coordinator's Watch stream in, events for the browser out.
+
+Each viewer has a stream of its own, which begins when a page is opened and ends when it is closed. So nothing is sent
+while nobody looks, and a viewer that is slow holds up nobody else: gRPC stops the stream, and the coordinator skips
+records.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+
+from downpour.deploy.dashboard.columns import pack
+from downpour.deploy.dashboard.page_data import FORMAT, clock_offset, shard_columns
+from downpour.deploy.view.rendering import as_dict
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.channel import call_metadata, open_aio_channel
+from downpour.protos.errors import error_of
+from downpour.protos.parameter_server_pb2_grpc import CoordinatorStub
+from downpour.ps.trace.format import DTYPE
+
+EVERY_S = 0.25  # between two messages
+RETRY_S = 0.5
+GONE_S = 60.0  # a coordinator that is away for so long is not being started again
+OVER = ("ended", "failed")
+
+MOST_WAITING = 4096  # records of a shard that are kept until its clock is known
+Records = NDArray[np.void]
+Event = tuple[str, dict[str, Any]]  # name and data of a server-sent event
+
+
+def live_block() -> bytes:
+    """Return the block by which the page knows that it is to follow a running job."""
+    return pack({"format": FORMAT, "kind": "live"}, {})
+
+
+class MessageBuilder:
+    """Turns the progress messages of one stream into data for the page.
+
+    The records of another shard wait here until the distance of its clock from shard 0's is known, which takes a push
+    that both have recorded.
+    """
+
+    def __init__(self) -> None:
+        """Know nothing of the shards' clocks yet."""
+        self._origin_s: float | None = None
+        self._ahead_s: dict[int, float] = {0: 0.0}
+        self._recent = np.empty(0, DTYPE)  # of shard 0
+        self._waiting: dict[int, Records] = {}
+
+    def build(self, progress: pb.Progress) -> dict[str, Any]:
+        """Return `{progress, block, skipped}`; block is base64, None where the message has no records."""
+        traces: dict[int, Records] = {part.shard: np.frombuffer(part.records, DTYPE) for part in progress.records}
+        skipped = progress.skipped_bytes // DTYPE.itemsize
+        progress.ClearField("records")
+        return {"progress": as_dict(progress), "block": self._block(traces, progress.elapsed_s), "skipped": skipped}
+
+    def _block(self, traces: dict[int, Records], elapsed_s: float) -> str | None:
+        if 0 in traces:
+            self._recent = np.concatenate((self._recent, traces[0]))[-MOST_WAITING:]
+            if self._origin_s is None:
+                self._origin_s = float(traces[0]["time_s"][-1]) - elapsed_s
+        if self._origin_s is None:
+            return None
+        tables = {}
+        for shard in sorted({*traces, *self._waiting}):
+            trace = self._known(shard, traces.get(shard, np.empty(0, DTYPE)))
+            if len(trace):
+                tables[f"shard{shard}"] = shard_columns(shard, trace, self._origin_s + self._ahead_s[shard])
+        return base64.b64encode(pack({}, tables)).decode() if tables else None
+
+    def _known(self, shard: int, fresh: Records) -> Records:
+        """The records of a shard that can be sent now: all, or none while its clock is not known."""
+        if shard in self._ahead_s:
+            return fresh
+        waiting = np.concatenate((self._waiting.get(shard, np.empty(0, DTYPE)), fresh))[-MOST_WAITING:]
+        ahead = clock_offset(self._recent, waiting)
+        if ahead is None:
+            self._waiting[shard] = waiting
+            return np.empty(0, DTYPE)
+        self._ahead_s[shard] = ahead
+        self._waiting.pop(shard, None)
+        return waiting
+
+
+async def follow(address: str) -> AsyncGenerator[Event]:
+    """Yield events about the job whose coordinator listens at `address`, until it is over or gone for `GONE_S`.
+
+    Names are `progress`, with what `MessageBuilder.build` returns; `trouble`, with a reason, while the coordinator does
+    not answer; and `over` at the end.
+    """
+    answered_s = time.monotonic()
+    async with open_aio_channel(address) as channel:
+        while time.monotonic() < answered_s + GONE_S:
+            builder = MessageBuilder()
+            request = pb.WatchRequest(every_s=EVERY_S, records=True)
+            try:
+                async for progress in CoordinatorStub(channel).Watch(request, metadata=call_metadata()):
+                    answered_s = time.monotonic()
+                    yield "progress", builder.build(progress)
+                    if progress.phase in OVER:
+                        yield "over", {}
+                        return
+                reason = f"{address} ended the stream"
+            except grpc.aio.AioRpcError as failure:
+                reason = str(error_of(failure, address))
+            yield "trouble", {"reason": reason}
+            await asyncio.sleep(RETRY_S)
+    yield "over", {}

@@ -1,0 +1,130 @@
+// A running job: the newest records, joined from the messages of the server, as a run that grows.
+
+import { decode, fromBase64 } from "./decode.js";
+import { Run } from "./run.js";
+
+export const LIVE_RECORDS = 20000; // of each shard that the page keeps; older ones are let go
+const MOST_EVENTS = 500;
+const SHARD_COLUMNS = ["time_us", "version", "worker", "incarnation", "seq", "staleness", "outcome"];
+const PUSH_COLUMNS = ["base_version", "learning_rate", "norm", "loss", "lease", "start", "stop", "epoch", "samples", "reason"];
+
+export class LiveJob {
+  constructor() {
+    this.shards = [];
+    this.events = [];
+    this.members = new Map(); // worker -> incarnation
+    this.phase = "";
+    this.progress = null;
+  }
+
+  /**
+   * Takes a message of the server: `{progress, block, skipped}`.
+   *
+   * @returns {Promise<{run: Run, shifted: number}>} the run as it is now, and how many of its oldest records are gone
+   */
+  async take(message) {
+    this.progress = message.progress;
+    while (this.shards.length < this.progress.shards) this.shards.push(emptyColumns(this.shards.length));
+    const before = this.shards[0].version.length;
+    let shifted = 0;
+    if (message.block) {
+      const { tables } = await decode(fromBase64(message.block));
+      const fresh = tables.shard0;
+      if (fresh?.version.length && before && fresh.version[0] < this.shards[0].version[before - 1]) shifted = this.restart();
+      this.shards.forEach((columns, number) => append(columns, tables[`shard${number}`]));
+      const over = Math.max(0, this.shards[0].version.length - LIVE_RECORDS);
+      for (const columns of this.shards) dropOldest(columns, Math.max(0, columns.version.length - LIVE_RECORDS));
+      for (const event of this.events) event.before = Math.max(0, event.before - over);
+      shifted += over;
+    }
+    this.addEvents();
+    return { run: this.run(), shifted };
+  }
+
+  /** The job has gone back to a checkpoint: what the page has of a later version is void. */
+  restart() {
+    const gone = this.shards[0].version.length;
+    this.shards = this.shards.map((_, number) => emptyColumns(number));
+    for (const event of this.events) event.before = 0;
+    return gone;
+  }
+
+  addEvents() {
+    const { workers, phase, notes, elapsed_s: seconds } = this.progress;
+    const add = (event) => this.events.push({ before: this.shards[0].version.length, seconds, ...event });
+    const now = new Map(workers.map((worker) => [worker.worker, worker.incarnation]));
+    for (const [worker, incarnation] of this.members) if (!now.has(worker)) add({ kind: "leave", worker, incarnation });
+    for (const [worker, incarnation] of now) {
+      if (this.members.get(worker) !== incarnation) add({ kind: "join", worker, incarnation });
+    }
+    this.members = now;
+    if (phase !== this.phase) add({ kind: "phase", text: phase });
+    this.phase = phase;
+    for (const text of notes) add({ kind: "note", text });
+    const evaluated = `${this.progress.val_loss} ${this.progress.val_accuracy}`;
+    if (this.progress.val_accuracy !== null && evaluated !== this.evaluated) {
+      add({ kind: "validation", val_loss: this.progress.val_loss, val_accuracy: this.progress.val_accuracy });
+    }
+    this.evaluated = evaluated;
+    if (this.events.length > MOST_EVENTS) this.events.splice(0, this.events.length - MOST_EVENTS);
+  }
+
+  run() {
+    const { progress } = this;
+    const header = {
+      kind: "live",
+      run: progress.run || progress.job,
+      settings: {
+        model: progress.model, dataset: progress.dataset, mode: progress.mode, optimizer: progress.optimizer,
+        batch_size: progress.batch_size,
+      },
+      summary: {
+        status: progress.phase, test_accuracy: progress.test_accuracy, val_accuracy: progress.val_accuracy,
+        samples_per_s: progress.samples_per_s,
+      },
+      window: { first: 0, records: 0, of: 0 },
+      train_samples: progress.samples_per_epoch,
+      events: this.events.map((event) => ({ ...event })),
+    };
+    const tables = Object.fromEntries(this.shards.map((columns, number) => [`shard${number}`, columns]));
+    tables.leases = leasesOf(this.shards[0], progress.samples_per_epoch);
+    const run = new Run({ header, tables });
+    run.setTotals(progress);
+    return run;
+  }
+}
+
+function emptyColumns(shard) {
+  const names = shard === 0 ? [...SHARD_COLUMNS, ...PUSH_COLUMNS] : SHARD_COLUMNS;
+  return Object.fromEntries(names.map((name) => [name, new Float64Array(0)]));
+}
+
+function append(columns, fresh) {
+  if (!fresh) return;
+  for (const name of Object.keys(columns)) {
+    const joined = new Float64Array(columns[name].length + fresh[name].length);
+    joined.set(columns[name]);
+    joined.set(fresh[name], columns[name].length);
+    columns[name] = joined;
+  }
+}
+
+function dropOldest(columns, count) {
+  if (count) for (const name of Object.keys(columns)) columns[name] = columns[name].slice(count);
+}
+
+/** Ranges of the leases, as far as the records show them; all are as long as the longest, to the end of the epoch. */
+function leasesOf({ lease, start, stop, epoch }, samplesPerEpoch) {
+  const found = new Map();
+  for (let row = 0; row < lease.length; row += 1) {
+    const known = found.get(lease[row]);
+    if (!known) found.set(lease[row], { start: start[row], stop: stop[row], epoch: epoch[row] });
+    else [known.start, known.stop] = [Math.min(known.start, start[row]), Math.max(known.stop, stop[row])];
+  }
+  const longest = Math.max(0, ...[...found.values()].map((each) => each.stop - each.start));
+  const column = (read) => Float64Array.from(found.values(), read);
+  return {
+    number: Float64Array.from(found.keys()), epoch: column((each) => each.epoch), start: column((each) => each.start),
+    stop: column((each) => Math.max(each.stop, Math.min(samplesPerEpoch, each.start + longest))),
+  };
+}
