@@ -82,7 +82,7 @@ class TrainSettings(JobSettings, AccessSettings, LogSettings):
         "processes": ("weights", "threads", "xla", "worker_restarts", "server_restarts", "runs_dir", "resume"),
         "access": ("tls_dir", "token_file"),
         "operation": ("metrics_port", "tensorboard", "log_format"),
-        "output": ("verbose",),
+        "output": ("verbose", "dashboard"),
     }
 
     model: Annotated[str, AfterValidator(known_model)] = Field(
@@ -118,6 +118,7 @@ class TrainSettings(JobSettings, AccessSettings, LogSettings):
         None, description="run directory to resume from its latest checkpoint, with its settings"
     )
     verbose: bool = Field(False, description="show one line per worker")
+    dashboard: bool = Field(False, description="serve a page that shows the job, and print its address")
 
     @model_validator(mode="before")
     @classmethod

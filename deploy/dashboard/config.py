@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from downpour.protos.credentials import AccessSettings
-from downpour.protos.settings import Settings
+from downpour.protos.settings import Address, Settings
 
 MOST_RECORDS = 200_000  # of one shard: a page of that size needs about 100 MB in the browser
 
@@ -26,6 +26,7 @@ class DashboardSettings(RecordSettings, AccessSettings):
     positional: ClassVar[tuple[str, ...]] = ("source",)
 
     source: str = Field(description="run directory, or HOST:PORT of the coordinator of a running job")
+    until_over: bool = Field(False, description="end when the job is over")
     port: int = Field(0, ge=0, lt=65536, description="port on 127.0.0.1 of the page; 0 takes a free one")
 
 
@@ -36,3 +37,16 @@ class ReportSettings(RecordSettings):
 
     run: str = Field(description="run directory")
     to: str | None = Field(None, description="file to write (default: report.html in the run directory)")
+
+
+class JobCommandSettings(AccessSettings):
+    """An action on a running job."""
+
+    positional: ClassVar[tuple[str, ...]] = ("address", "action", "worker")
+
+    address: Address = Field(description="HOST:PORT of the job's coordinator, which is server 0")
+    action: Literal["drain", "kill", "stall"] = Field(
+        description="drain the job; kill a worker of this machine, or stop its process for a while"
+    )
+    worker: int | None = Field(None, ge=0, description="number of the worker to kill or stall")
+    seconds: float = Field(3.0, gt=0, le=60, description="how long to stall it")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from downpour.deploy.dashboard.config import DashboardSettings
 from downpour.deploy.dashboard.page_data import page_data
@@ -17,10 +18,16 @@ if TYPE_CHECKING:
     from aiohttp import web
 
 EXIT_USAGE = 2
+LINGER_S = 1.0  # after the end of the job, for the open pages to receive its last message
 
 
-def dashboard(settings: DashboardSettings) -> int:
-    """Serve the page and print its address; return the exit status once a signal ends it."""
+def dashboard(settings: DashboardSettings, announce: Callable[[str], str] | None = None) -> int:
+    """Serve the page; return the exit status once a signal ends it, or the end of the job with `until_over`.
+
+    Args:
+        settings: What to show, and where.
+        announce: Returns the line to print once the page can be opened, given its address.
+    """
     try:
         from downpour.deploy.dashboard import server
     except ModuleNotFoundError as error:
@@ -29,16 +36,17 @@ def dashboard(settings: DashboardSettings) -> int:
         print("downpour dashboard: aiohttp must be installed: pip install 'downpour-ps[dashboard]'", file=sys.stderr)
         return EXIT_USAGE
     try:
-        app = _application(settings)
+        app, secret = _application(settings)
     except NoRun as error:
         print(f"downpour dashboard: {error}", file=sys.stderr)
         return EXIT_USAGE
 
     async def serve() -> None:
         runner, address = await server.start(app, settings.port)
+        address += f"#secret={secret}" if secret else ""
         try:
-            print(f"the dashboard of {settings.source} is at {address}", flush=True)
-            await _interrupted()
+            print(announce(address) if announce else f"the dashboard of {settings.source} is at {address}", flush=True)
+            await _ended(settings)
         finally:
             await runner.cleanup()
 
@@ -50,19 +58,20 @@ def dashboard(settings: DashboardSettings) -> int:
     return 0
 
 
-def _application(settings: DashboardSettings) -> web.Application:
-    """The server's application for what the settings name.
+def _application(settings: DashboardSettings) -> tuple[web.Application, str]:
+    """The server's application for what the settings name, and the secret with which a job can be operated.
 
     Raises:
         NoRun: It is neither a run directory nor an address.
     """
-    from downpour.deploy.dashboard import live, server
+    from downpour.deploy.dashboard import controls, live, server
 
     folder = Path(settings.source)
     if not folder.exists() and _is_address(settings.source):
-        return server.application(live.live_block, lambda: live.follow(settings.source))
+        control = server.Control(controls.Controls(settings.source).act)
+        return server.application(live.live_block, lambda: live.follow(settings.source), control), control.secret
     load_run(folder)  # to refuse at once what cannot be shown
-    return server.application(lambda: page_data(load_run(folder), settings.first))
+    return server.application(lambda: page_data(load_run(folder), settings.first)), ""
 
 
 def _is_address(source: str) -> bool:
@@ -73,10 +82,19 @@ def _is_address(source: str) -> bool:
     return True
 
 
-async def _interrupted() -> None:
-    """Return once SIGINT or SIGTERM has come."""
+async def _ended(settings: DashboardSettings) -> None:
+    """Return once SIGINT or SIGTERM has come, or the job is over if the settings say so."""
+    from downpour.deploy.dashboard import live
+
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
-    await ended.wait()
+    waiting: list[asyncio.Task[Any]] = [asyncio.create_task(ended.wait())]
+    if settings.until_over:
+        waiting.append(asyncio.create_task(live.until_over(settings.source)))
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    if not ended.is_set():
+        await asyncio.wait(waiting[:1], timeout=LINGER_S)
+    for task in waiting:
+        task.cancel()

@@ -27,6 +27,7 @@ from downpour.protos.parameter_server_pb2_grpc import CoordinatorStub
 from downpour.ps.trace.format import DTYPE
 
 EVERY_S = 0.25  # between two messages
+SELDOM_S = 30.0  # where only the end of the job matters, which comes at once
 RETRY_S = 0.5
 GONE_S = 60.0  # a coordinator that is away for so long is not being started again
 OVER = ("ended", "failed")
@@ -114,3 +115,19 @@ async def follow(address: str) -> AsyncGenerator[Event]:
             yield "trouble", {"reason": reason}
             await asyncio.sleep(RETRY_S)
     yield "over", {}
+
+
+async def until_over(address: str) -> None:
+    """Return once the job whose coordinator listens at `address` is over, or gone for `GONE_S`."""
+    answered_s = time.monotonic()
+    async with open_aio_channel(address) as channel:
+        while time.monotonic() < answered_s + GONE_S:
+            try:
+                request = pb.WatchRequest(every_s=SELDOM_S)
+                async for progress in CoordinatorStub(channel).Watch(request, metadata=call_metadata()):
+                    answered_s = time.monotonic()
+                    if progress.phase in OVER:
+                        return
+            except grpc.aio.AioRpcError:
+                pass
+            await asyncio.sleep(RETRY_S)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import hmac
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable
+import secrets
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from functools import cache
 from pathlib import PurePosixPath
@@ -17,6 +19,7 @@ from typing import Any
 
 from aiohttp import web
 
+from downpour.deploy.dashboard.controls import Refused
 from downpour.deploy.dashboard.live import Event
 from downpour.deploy.dashboard.page_files import TYPES, files
 
@@ -35,30 +38,37 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 MOST_VIEWERS = 8
+SECRET_HEADER = "X-Downpour-Secret"
+LARGEST_REQUEST_BYTES = 4096
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def application(
-    data: Callable[[], bytes], events: Callable[[], AsyncGenerator[Event]] | None = None
+    data: Callable[[], bytes],
+    events: Callable[[], AsyncGenerator[Event]] | None = None,
+    control: Control | None = None,
 ) -> web.Application:
     """Return the server's application.
 
     Args:
         data: Gives the block that the page decodes, each time that a page is opened; called in a thread.
         events: Gives what a page is sent while it is open; None where nothing changes.
+        control: Acts on the job for those who know its secret; None where nothing can be done.
     """
 
     async def block(request: web.Request) -> web.Response:
         body = await asyncio.to_thread(data)
         return web.Response(body=body, content_type="application/octet-stream")
 
-    app = web.Application(middlewares=[only_from_this_host])
+    app = web.Application(middlewares=[only_from_this_host], client_max_size=LARGEST_REQUEST_BYTES)
     app.on_response_prepare.append(_add_headers)
     app.router.add_get("/data", block)
     if events is not None:
         streams = Streams(events)
         app.router.add_get("/events", streams.send, allow_head=False)
         app.on_shutdown.append(streams.end)
+    if control is not None:
+        app.router.add_post("/control", control.handle)
     app.router.add_get("/{path:.*}", page_file)
     return app
 
@@ -84,6 +94,44 @@ async def page_file(request: web.Request) -> web.Response:
     if "gzip" in request.headers.get("Accept-Encoding", ""):
         response.body, response.headers["Content-Encoding"] = _compressed(name), "gzip"
     return response
+
+
+class Control:
+    """Acts on the job for a page that knows the secret.
+
+    A page of another origin can send neither the header with the secret nor JSON without a preflight, which this
+    server does not answer (CSRF).
+
+    Attributes:
+        secret: What a request must contain; drawn for this dashboard alone.
+    """
+
+    def __init__(self, act: Callable[[Mapping[str, Any]], Awaitable[str]]) -> None:
+        """Let `act` carry out what is requested."""
+        self.secret = secrets.token_urlsafe(24)
+        self._act = act
+
+    async def handle(self, request: web.Request) -> web.Response:
+        """Answer `{done}` after an action, and `{refused}` with the reason otherwise."""
+        shown = request.headers.get(SECRET_HEADER, "")
+        if not hmac.compare_digest(shown.encode(), self.secret.encode()):
+            return _refusal(403, "the secret of this dashboard is needed: open the address that it printed")
+        if request.headers.get("Origin") != f"http://{request.host}" or request.content_type != "application/json":
+            return _refusal(403, "the request must be JSON from the dashboard's own page")
+        try:
+            content = await request.json()
+        except ValueError:
+            content = None
+        if not isinstance(content, dict):
+            return _refusal(400, "the request must be a JSON object")
+        try:
+            return web.json_response({"done": await self._act(content)})
+        except Refused as refusal:
+            return _refusal(409, str(refusal))
+
+
+def _refusal(status: int, reason: str) -> web.Response:
+    return web.json_response({"refused": reason}, status=status)
 
 
 class Streams:

@@ -93,6 +93,7 @@ class Launcher:
         self._given_up: dict[str, str] = {}  # workers that are not restarted -> reason
         self._watcher: Watcher | None = None
         self._stops = StopRequests()
+        self._dashboard_announced = False
         self._failed = False  # then the notes are only consequences of ending the other processes
         self._drain_deadline: float | None = None
         self._ending_deadline: float | None = None
@@ -174,6 +175,7 @@ class Launcher:
         while not self._ended():
             self._stops.changed.wait(TICK_S)
             self._show()
+            self._announce_dashboard()
             self._handle_stop_requests()
             self._check_workers()
             self._check_deadlines()
@@ -261,6 +263,19 @@ class Launcher:
                     self._screen.note(note)
             if progress is not None:
                 self._screen.show(progress)
+
+    def _announce_dashboard(self) -> None:
+        """Show the address of the dashboard once, or why there is none; the job continues without it."""
+        dashboard = self._processes.get("dashboard")
+        if dashboard is None or self._dashboard_announced:
+            return
+        if (announcement := dashboard.announcement()) is not None:
+            self._screen.note(f"the dashboard is at {announcement['address']}")
+        elif dashboard.code:
+            self._screen.note(f"there is no dashboard: {dashboard.reason().removeprefix('downpour dashboard: ')}")
+        else:
+            return
+        self._dashboard_announced = True
 
     # ------------------------------------------------------------------------------------------ end
 

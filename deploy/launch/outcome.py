@@ -27,7 +27,7 @@ def conclude(screen: Screen, run_dir: Path, drained: bool) -> None:
 
 def explain(screen: Screen, run_dir: Path, failure: str, processes: Iterable[Process]) -> None:
     """Show why the job failed, with the end of the most relevant log."""
-    dead = [process for process in processes if process.code]
+    dead = [process for process in processes if process.code and process.spec.role != "dashboard"]
     dead.sort(key=lambda process: (process.code not in ON_PURPOSE, process.spec.role == "worker"))
     screen.note(f"the job failed: {failure}")
     if dead and (lines := dead[0].tail()):  # a process that shares the terminal has no log

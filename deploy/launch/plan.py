@@ -6,7 +6,7 @@ it, so arguments contain placeholders such as `{ps-0}`, which `ProcessSpec.comma
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -17,7 +17,7 @@ from downpour.protos.settings import ENV_PREFIX, to_flags
 from downpour.ps.config import ServerSettings
 from downpour.worker.config import WorkerSettings
 
-Role = Literal["ps", "worker"]
+Role = Literal["ps", "worker", "dashboard"]
 LOOPBACK = "127.0.0.1:0"
 
 # Variables that a process of the plan must not inherit: the launcher passes these settings as flags.
@@ -33,7 +33,7 @@ class ProcessSpec:
 
     Attributes:
         name: Unique name in the cluster, such as `ps-0` or `worker-3`.
-        role: `ps` or `worker`.
+        role: `ps`, `worker` or `dashboard`.
         number: Number of the shard or of the worker.
         module: Module that `python -m` runs.
         args: Its arguments, which may contain placeholders.
@@ -100,7 +100,14 @@ def plan(settings: TrainSettings, run_dir: str, bind: str = LOOPBACK, resume: bo
         _server(shard, (f"--bind={bind}", "--coordinator={ps-0}", f"--shard={shard}", *access), again, ("ps-0",))
         for shard in range(1, settings.shards)
     ]
-    return [first, *others, *(_worker(number, settings) for number in range(settings.workers))]
+    view = [dashboard_process(to_flags(settings, AccessSettings))] if settings.dashboard else []
+    return [first, *others, *view, *(_worker(number, settings) for number in range(settings.workers))]
+
+
+def dashboard_process(access: Sequence[str] = ()) -> ProcessSpec:
+    """Return the process that serves the dashboard; it ends after the job, and the job does not depend on it."""
+    args = ("{ps-0}", "--until-over", *access)
+    return ProcessSpec("dashboard", "dashboard", 0, "downpour.deploy.dashboard", args, needs=("ps-0",))
 
 
 def _server(shard: int, args: tuple[str, ...], restarts: int, needs: tuple[str, ...] = ()) -> ProcessSpec:

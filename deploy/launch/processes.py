@@ -21,7 +21,7 @@ POLL_S = 0.02
 ON_PURPOSE = (2, 3)  # exit statuses after which a restart is useless: invalid settings, unsupported configuration
 ANNOUNCEMENT = '{"event": "listening"'
 # A server whose launcher has ended drains and saves the job; a worker has nothing to save.
-_WHEN_PARENT_DIES = {"ps": signal.SIGTERM, "worker": signal.SIGKILL}
+_WHEN_PARENT_DIES = {"ps": signal.SIGTERM, "worker": signal.SIGKILL, "dashboard": signal.SIGKILL}
 
 
 class LifeLine:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from downpour.deploy.launch.launcher import GRACE_S, LEAVE_S, Launcher, LaunchFailed
-from downpour.deploy.launch.plan import LOOPBACK, ProcessSpec
+from downpour.deploy.launch.plan import LOOPBACK, ProcessSpec, dashboard_process
 from downpour.deploy.launch.processes import Process, end, wait
 from downpour.deploy.launch.run_dir import make_run_dir
 from downpour.deploy.scripts.script_settings import SCRIPT_JOB, RunSettings
@@ -77,7 +77,8 @@ def script_plan(settings: RunSettings, run_dir: str, script: Sequence[str], show
     for shard in range(1, settings.shards):
         flags = (f"--bind={LOOPBACK}", "--coordinator={ps-0}", f"--shard={shard}")
         servers.append(ProcessSpec(f"ps-{shard}", "ps", shard, "downpour.ps", flags, env, ("ps-0",)))
-    return [*servers, *(_worker(number, settings, script, shown) for number in range(settings.workers))]
+    view = [dashboard_process()] if settings.dashboard else []
+    return [*servers, *view, *(_worker(number, settings, script, shown) for number in range(settings.workers))]
 
 
 def _worker(number: int, settings: RunSettings, script: Sequence[str], shown: bool) -> ProcessSpec:

@@ -25,7 +25,7 @@ class RunSettings(Settings):
     groups: ClassVar[dict[str, tuple[str, ...]]] = {
         "cluster": ("workers", "shards", "transport", "codec", "session_s", "drain_timeout_s"),
         "asynchrony": ("mode", "staleness", "version_memory", "momentum_correction"),
-        "processes": ("threads", "seed", "worker_restarts", "tensorboard", "runs_dir"),
+        "processes": ("threads", "seed", "worker_restarts", "tensorboard", "dashboard", "runs_dir"),
     }
 
     workers: int = Field(
@@ -47,4 +47,5 @@ class RunSettings(Settings):
     threads: int = Field(1, ge=1, le=1024, description="TensorFlow threads of each worker")
     worker_restarts: int = Field(3, ge=0, description="number of times that a worker is restarted after it was killed")
     tensorboard: bool = Field(True, description="write event files for TensorBoard into the run directory")
+    dashboard: bool = Field(False, description="serve a page that shows the job, and print its address")
     runs_dir: str = Field("runs", min_length=1, description="parent folder of the run directories")

@@ -1,6 +1,7 @@
 // Starts the page: from the run in the document itself (a report), or from the server that sent the page.
 
 import { App } from "./app.js";
+import { Controls, takeSecret } from "./controls.js";
 import { decode, fromBase64 } from "./decode.js";
 import { LiveJob } from "./live.js";
 import { Run } from "./run.js";
@@ -9,11 +10,12 @@ import { readView } from "./view.js";
 
 const embedded = document.getElementById("run");
 
+const catalogues = JSON.parse(document.getElementById("texts")?.textContent ?? "{}");
+
 /** The catalogue of a language, from the document or from the server. */
 async function loadTexts(language) {
-  const inDocument = document.getElementById("texts");
-  if (inDocument) return JSON.parse(inDocument.textContent)[language];
-  return (await fetch(`texts/${language}.json`)).json();
+  catalogues[language] ??= await (await fetch(`texts/${language}.json`)).json();
+  return catalogues[language];
 }
 
 /** The language of the address, or else the first that the browser prefers and the page has. */
@@ -37,20 +39,21 @@ async function loadBlock() {
 
 /** Follows a running job: the first message makes the application, the others go to it. */
 function follow(view) {
+  LANGUAGES.forEach(loadTexts); // while there is a server: it may end with the job
   const message = document.getElementById("message");
   const job = new LiveJob();
   const events = new EventSource("events");
-  let app = null;
+  let [app, controls] = [null, null];
   let taken = Promise.resolve();
   const take = async (data) => {
     const { run, shifted } = await job.take(JSON.parse(data));
     message.textContent = "";
-    if (app) {
-      app.setRun(run, shifted);
-      return;
-    }
-    app = new App(run, view, useLanguage);
-    app.start();
+    if (!app) {
+      app = new App(run, view, useLanguage);
+      app.start();
+      controls = new Controls();
+    } else app.setRun(run, shifted);
+    controls.show(run);
   };
   events.addEventListener("progress", (event) => {
     taken = taken.then(() => take(event.data)); // decoding takes a while: one after the other
@@ -61,6 +64,7 @@ function follow(view) {
 }
 
 async function main() {
+  takeSecret();
   const view = readView(location.hash);
   await useLanguage(languageOf(view));
   const message = document.getElementById("message");

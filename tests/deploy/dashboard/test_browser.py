@@ -45,7 +45,7 @@ def dashboard_of(source: str, log: Path) -> Iterator[str]:
     try:
         assert process.child.stdout is not None
         line = process.child.stdout.readline().decode()
-        found = re.search(r"http://127\.0\.0\.1:\d+/", line)
+        found = re.search(r"http://127\.0\.0\.1:\d+/(?:#secret=\S+)?", line)
         assert found, f"{line!r}; {process.errors}"
         yield found[0]
     finally:
@@ -260,7 +260,7 @@ def test_a_running_job_is_shown_while_it_runs(browser: Browser, tmp_path: Path) 
         running(tmp_path, shards=2, workers=1, learning_rate=0.25, mode="async") as cluster,
         dashboard_of(cluster.address, tmp_path / "log") as address,
     ):
-        browser.open(address)
+        browser.open(address.partition("#")[0])
         assert "waiting for workers" in browser.shown("#results")
         member, *_ = cluster.train(layout, 1)
         member.pull()
@@ -285,3 +285,31 @@ def test_a_running_job_is_shown_while_it_runs(browser: Browser, tmp_path: Path) 
             "return document.querySelector('[data-fact=status]').dataset.value === 'failed'", "the end is shown"
         )
         assert browser.shown("#message") == ""
+
+
+def test_a_job_is_operated_with_the_secret_alone(browser: Browser, tmp_path: Path) -> None:
+    layout = vector_layout(8)
+    with (
+        running(tmp_path, shards=1, workers=1, mode="async") as cluster,
+        dashboard_of(cluster.address, tmp_path / "log") as address,
+    ):
+        plain, _, secret = address.partition("#secret=")
+        cluster.train(layout, 1)
+        browser.open(plain)
+        browser.wait("return document.querySelectorAll('#worker-controls button').length === 2", "buttons of worker 0")
+        assert browser.run("return [...document.querySelectorAll('#controls button')].every((each) => each.disabled)")
+        assert "secret" in browser.shown("#controls-say")
+        browser.open(address)
+        assert secret not in browser.run("return location.href")
+        button = "#worker-controls [data-action=kill]"
+        browser.wait(f"return document.querySelector('{button}')?.disabled === false", "buttons that work")
+        browser.run(f"document.querySelector('{button}').click()")  # the worker of this test is no process of its own
+        browser.wait(
+            "return document.getElementById('controls-say').textContent.includes('another program')", "a refusal"
+        )
+        assert cluster.status().phase == "training"
+        assert ["409" in line for line in browser.complaints()] == [True]  # Chromium reports every such answer
+        browser.run("window.confirm = () => true; document.getElementById('drain').click()")
+        browser.wait("return document.getElementById('controls-say').textContent.startsWith('Done')", "the job drains")
+        assert cluster.status().phase in ("draining", "finishing", "ended")
+        browser.run("sessionStorage.clear()")

@@ -22,6 +22,7 @@ CATALOGUES = {language: json.loads(files()[f"texts/{language}.json"]) for langua
 # Keys that are put together from a part that is fixed and values of these.
 FAMILIES = {
     "state_": "absent joining computing step waiting slow resting left".split(),
+    "": "kill stall".split(),
     "event_": "join rejoin leave rest resume epoch note end phase validation".split(),
     "legend_": "push pull drop states".split(),
     "predicted_": "async ssp bsp kasync".split(),

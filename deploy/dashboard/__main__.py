@@ -1,0 +1,23 @@
+"""`python -m downpour.deploy.dashboard`: the dashboard as a process of a launcher, which reads its announcement."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import sys
+
+from downpour.deploy.dashboard.config import DashboardSettings
+from downpour.deploy.dashboard.dashboard import dashboard
+from downpour.protos.settings import parse
+
+
+def announcement(address: str) -> str:
+    """Return the line by which a launcher knows that the page can be opened; it contains the secret."""
+    if stat.S_ISREG(os.fstat(1).st_mode):
+        os.fchmod(1, 0o600)  # the log that the line is written to is for this user alone
+    return json.dumps({"event": "listening", "address": address})
+
+
+if __name__ == "__main__":
+    sys.exit(dashboard(parse(DashboardSettings, sys.argv[1:], "downpour dashboard"), announcement))

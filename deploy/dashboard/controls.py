@@ -1,0 +1,125 @@
+"""What can be done to a running job: drain it, and kill or stall one of its workers to see how it recovers.
+
+The coordinator is asked to drain. A worker is killed or stalled with a signal, as `kill` would, so both are limited to
+workers of this machine and of this user. Nothing more is needed for a record of it: the trace and the log of calls
+contain who left, who came and what was pushed, and a replay goes through it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.channel import call_metadata, open_aio_channel
+from downpour.protos.errors import error_of
+from downpour.protos.parameter_server_pb2_grpc import CoordinatorStub
+
+TIMEOUT_S = 5.0
+STALL_S = 3.0
+LONGEST_STALL_S = 60.0
+MARK = b"downpour.worker"  # in the command line of a worker's process
+REASON = "the operator requested it"
+NO_MORE_WORK = ("draining", "finishing", "ended", "failed")
+
+
+class Refused(ValueError):
+    """An action makes no sense at present, or may not be done from here; the message gives the reason."""
+
+
+class Controls:
+    """Acts on the job of one coordinator."""
+
+    def __init__(self, address: str) -> None:
+        """Act on the job whose coordinator listens at `address`."""
+        self._address = address
+        self._actions: dict[str, Callable[[Mapping[str, Any]], Awaitable[str]]] = {
+            "drain": self._drain,
+            "kill": self._kill,
+            "stall": self._stall,
+        }
+
+    async def act(self, request: Mapping[str, Any]) -> str:
+        """Carry out `{action, worker, seconds}` and return what was done.
+
+        Raises:
+            Refused: The action is unknown or not possible, or the coordinator does not answer.
+        """
+        action = self._actions.get(str(request.get("action")))
+        if action is None:
+            raise Refused(f"action must be one of {', '.join(self._actions)}; received {request.get('action')!r}")
+        try:
+            return await action(request)
+        except grpc.aio.AioRpcError as failure:
+            raise Refused(str(error_of(failure, self._address))) from failure
+
+    async def _drain(self, request: Mapping[str, Any]) -> str:
+        progress = await self._status()
+        if progress.phase in NO_MORE_WORK:
+            raise Refused(f"a job can be drained while it trains; this one is {progress.phase}")
+        async with open_aio_channel(self._address) as channel:
+            stop = pb.StopRequest(reason=REASON)
+            await CoordinatorStub(channel).Stop(stop, timeout=TIMEOUT_S, metadata=call_metadata())
+        return "the job drains: no new work is given out, and the model is saved"
+
+    async def _kill(self, request: Mapping[str, Any]) -> str:
+        worker = await self._worker(request)
+        _signal(worker, signal.SIGKILL)
+        return f"worker {worker.worker} was killed, process {worker.pid}"
+
+    async def _stall(self, request: Mapping[str, Any]) -> str:
+        seconds = request.get("seconds", STALL_S)
+        if not isinstance(seconds, int | float) or not 0 < seconds <= LONGEST_STALL_S:
+            raise Refused(f"seconds must be a number above 0 and at most {LONGEST_STALL_S:g}; received {seconds!r}")
+        worker = await self._worker(request)
+        _signal(worker, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            _signal(worker, signal.SIGCONT)
+        return f"worker {worker.worker} was stopped for {seconds:g} s"
+
+    async def _status(self) -> pb.Progress:
+        async with open_aio_channel(self._address) as channel:
+            request = CoordinatorStub(channel).Status(pb.StatusRequest(), timeout=TIMEOUT_S, metadata=call_metadata())
+            progress: pb.Progress = await request
+            return progress
+
+    async def _worker(self, request: Mapping[str, Any]) -> pb.WorkerProgress:
+        """The worker that a request names.
+
+        Raises:
+            Refused: The job has no such worker now, or it runs elsewhere.
+        """
+        number = request.get("worker")
+        found = [worker for worker in (await self._status()).workers if worker.worker == number]
+        if type(number) is not int or not found:
+            raise Refused(f"worker must be the number of a worker that is in the job now; received {number!r}")
+        (worker,) = found
+        if worker.host != socket.gethostname():
+            raise Refused(f"a worker must run on this machine, {socket.gethostname()}; this one runs on {worker.host}")
+        return worker
+
+
+def _signal(worker: pb.WorkerProgress, number: signal.Signals) -> None:
+    """Send a signal to a worker's process, and to no other that has its number by now.
+
+    Raises:
+        Refused: There is no such process, it is not a worker, or it belongs to another user.
+    """
+    try:
+        command = Path(f"/proc/{worker.pid}/cmdline").read_bytes()
+        if MARK not in command:
+            raise Refused(f"process {worker.pid} must be that of worker {worker.worker}; it is another program")
+        os.kill(worker.pid, number)
+    except OSError as error:
+        raise Refused(
+            f"worker {worker.worker}, process {worker.pid}, must be a process of this user: {error}"
+        ) from error

@@ -1,0 +1,20 @@
+"""`downpour job ADDRESS ACTION`: operates a running job, as the buttons of the dashboard do."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from downpour.deploy.dashboard.config import JobCommandSettings
+from downpour.deploy.dashboard.controls import Controls, Refused
+
+
+def job(settings: JobCommandSettings) -> int:
+    """Carry out one action and print what was done; return the exit status."""
+    request = {"action": settings.action, "worker": settings.worker, "seconds": settings.seconds}
+    try:
+        print(asyncio.run(Controls(settings.address).act(request)))
+    except Refused as refusal:
+        print(f"downpour job: {refusal}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,64 @@
+// Buttons that operate a running job; they need the secret of the dashboard, which is in the address that it printed.
+
+import { byId, make } from "./dom.js";
+import { t } from "./texts.js";
+
+const STALL_S = 3;
+const KEPT_AS = "downpour-secret"; // in this tab, so that the page can be loaded again
+
+/** Takes the secret out of the address, where somebody might copy it, and keeps it for this tab. */
+export function takeSecret() {
+  const given = new URLSearchParams(location.hash.slice(1));
+  const secret = given.get("secret");
+  if (secret) {
+    sessionStorage.setItem(KEPT_AS, secret);
+    given.delete("secret");
+    history.replaceState(null, "", `#${given}`);
+  }
+}
+
+export class Controls {
+  constructor() {
+    this.secret = sessionStorage.getItem(KEPT_AS);
+    byId("controls").hidden = false;
+    byId("drain").addEventListener("click", () => {
+      if (confirm(t("drain_confirm"))) this.act({ action: "drain" });
+    });
+  }
+
+  /** Shows what can be done now; without the secret, why nothing can. */
+  show(run) {
+    const over = ["draining", "finishing", "ended", "failed"].includes(run.live.phase);
+    byId("drain").disabled = !this.secret || over;
+    byId("drain").textContent = t("drain");
+    if (!this.secret) byId("controls-say").textContent = t("no_secret");
+    const here = run.live.workers.map((worker) => worker.worker).join();
+    const key = [here, over, t("kill")].join("|");
+    if (key === this.shown) return;
+    this.shown = key;
+    byId("worker-controls").replaceChildren(...run.live.workers.map(({ worker }) => {
+      const group = make("span", `${t("worker_number", { number: worker })}: `, { class: "worker-control" });
+      for (const [action, seconds] of [["kill", undefined], ["stall", STALL_S]]) {
+        const button = make("button", t(action, { seconds: STALL_S }), { "data-action": action, "data-number": worker });
+        button.disabled = !this.secret || over;
+        button.addEventListener("click", () => this.act({ action, worker, seconds }));
+        group.append(button);
+      }
+      return group;
+    }));
+  }
+
+  async act(request) {
+    byId("controls-say").textContent = t("acting");
+    try {
+      const answer = await fetch("control", {
+        method: "POST", headers: { "Content-Type": "application/json", "X-Downpour-Secret": this.secret },
+        body: JSON.stringify(request),
+      });
+      const { done, refused } = await answer.json();
+      byId("controls-say").textContent = done ? t("acted", { what: done }) : t("refused", { reason: refused });
+    } catch (error) {
+      byId("controls-say").textContent = t("refused", { reason: error.message });
+    }
+  }
+}
