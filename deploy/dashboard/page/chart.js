@@ -235,7 +235,7 @@ export function drawHistogram(canvas, { counts, probabilities, equal, bound, mos
   for (let k = 0; k < bins; k += 1) {
     context.fillStyle = css(staleColor(k, staleEnd));
     context.fillRect(plot.left + k * each + 0.5, y(share(k)), Math.max(1, each - 1), plot.top + plot.height - y(share(k)));
-    if (share(k) > 0) {
+    if (share(k) > 0 && each > 4) {
       context.strokeStyle = theme.text;
       context.lineWidth = 0.5;
       context.strokeRect(plot.left + k * each + 0.5, y(share(k)), Math.max(1, each - 1), plot.top + plot.height - y(share(k)));

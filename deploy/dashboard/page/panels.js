@@ -4,7 +4,6 @@ import { drawHistogram } from "./chart.js";
 import { css, staleColor } from "./colors.js";
 import { byId, make } from "./dom.js";
 import { predictedStaleness } from "./predict.js";
-import { meanOf } from "./search.js";
 import { bytes, hasText, num, percent, t } from "./texts.js";
 
 const MOST_HISTOGRAMS = 16;
@@ -168,8 +167,8 @@ export class Panels {
       const loss = worker.row >= 0 ? run.push.loss[worker.row] : null;
       const values = [
         num(worker.number), t(`state_${activities[index]}`), num(worker.updates),
-        percent(state.applied ? worker.updates / state.applied : null), num(meanOf(worker.staleness), 2),
-        num(largest(worker.staleness)), num(worker.dropped), num(loss, 4),
+        percent(state.applied ? worker.updates / state.applied : null), num(state.meanStaleness([worker]), 2),
+        num(worker.stalest), num(worker.dropped), num(loss, 4),
       ];
       values.forEach((text, column) => {
         const cell = this.rows[index][column];
@@ -182,8 +181,6 @@ export class Panels {
   showFacts(state, seconds) {
     const { run } = this;
     const row = state.position - 1;
-    const all = new Uint32Array(run.mostStaleness + 1);
-    for (const worker of state.workers) worker.staleness.forEach((count, value) => { all[value] += count; });
     this.facts.show([
       ["version", num(run.versionAt(state.position)), run.versionAt(state.position)],
       ["updates", num(state.applied), state.applied],
@@ -194,7 +191,7 @@ export class Panels {
       ["pace", seconds > 0 ? t("per_second", { count: num(state.samples / seconds) }) : "–", seconds > 0 ? state.samples / seconds : ""],
       ["loss", row >= 0 ? num(run.push.loss[row], 4) : "–", row >= 0 ? run.push.loss[row] : ""],
       ["smoothed_loss", row >= 0 ? num(run.smooth[row], 4) : "–", row >= 0 ? run.smooth[row] : ""],
-      ["mean_staleness", num(meanOf(all), 3), meanOf(all)],
+      ["mean_staleness", num(state.meanStaleness(), 3), state.meanStaleness()],
       ["learning_rate", num(state.learningRate(), 6), state.learningRate()],
     ]);
   }
@@ -209,7 +206,7 @@ export class Panels {
       const most = Math.max(run.staleEnd, Math.min(run.mostStaleness, Math.ceil(run.staleEnd * 1.3)));
       drawHistogram(canvas, { counts: worker.staleness, most, staleEnd: run.staleEnd, ...predicted }, theme);
       const words = t(predicted ? "histogram_text" : "histogram_text_alone", {
-        mean: num(meanOf(worker.staleness), 2), largest: num(largest(worker.staleness)), count: num(worker.updates),
+        mean: num(state.meanStaleness([worker]), 2), largest: num(worker.stalest), count: num(worker.updates),
         predicted: num(predicted?.mean, 2),
       });
       if (text.textContent !== words) {
@@ -241,9 +238,4 @@ export class Panels {
 
 function statusText(status) {
   return hasText(`status_${status}`) ? t(`status_${status}`) : String(status);
-}
-
-function largest(counts) {
-  for (let value = counts.length - 1; value >= 0; value -= 1) if (counts[value]) return value;
-  return 0;
 }

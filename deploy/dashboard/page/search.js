@@ -24,17 +24,6 @@ export function quantile(counts, q) {
   return 0;
 }
 
-/** Mean of a histogram; 0 where it is empty. */
-export function meanOf(counts) {
-  let total = 0;
-  let sum = 0;
-  for (let value = 0; value < counts.length; value += 1) {
-    total += counts[value];
-    sum += value * counts[value];
-  }
-  return total ? sum / total : 0;
-}
-
 /** The middle of some numbers; 0 where there are none. */
 export function median(values) {
   if (!values.length) return 0;

@@ -6,6 +6,7 @@ import { num, t } from "./texts.js";
 
 const NAMESPACE = "http://www.w3.org/2000/svg";
 const RADIUS = 9;
+const MOST_WAYS = 16;
 const SYMBOLS = {
   absent: "·", joining: "+", computing: "▶", step: "▶", waiting: "❚❚", slow: "◔", resting: "○", left: "✕",
 };
@@ -55,6 +56,7 @@ export class Slide {
     this.canvas.height = Math.round(height * devicePixelRatio);
     this.root.style.height = `${height}px`;
     this.buildServer(rule);
+    this.buildWays();
     this.shards = this.boxes.shards.map((box, number) => this.buildShard(box, number));
     this.workers = this.boxes.workers.map((box, index) => this.buildWorker(box, this.boxes.data[index]));
     if (workers > this.boxes.workers.length) {
@@ -70,6 +72,17 @@ export class Slide {
     title.textContent = t("parameter_server");
     const formula = element("text", { x: width - server.x - 14, y: server.y + 26, "text-anchor": "end", class: "formula" }, this.svg);
     formula.textContent = width > 560 && RULES[rule] ? RULES[rule] : "p′ = p + Δp";
+  }
+
+  /** The lines that pushes and pulls follow, unless there are so many that they would hide the rest. */
+  buildWays() {
+    if (this.boxes.shards.length * this.boxes.workers.length > MOST_WAYS) return;
+    this.boxes.workers.forEach((_, worker) => this.boxes.shards.forEach((__, shard) => {
+      for (const kind of ["push", "pull"]) {
+        const [from, to] = [0, 1].map((progress) => placeOf({ kind, worker, shard, progress }, this.boxes));
+        element("line", { x1: from.x, y1: from.y, x2: to.x, y2: to.y, class: `way ${kind}` }, this.svg);
+      }
+    }));
   }
 
   buildShard(box, number) {

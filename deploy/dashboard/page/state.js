@@ -25,7 +25,7 @@ export class State {
     this.workers = workers.map((number) => ({
       number, life: "absent", incarnation: 0, updates: 0, dropped: 0, samples: 0, row: -1, pushes: 0,
       ...base?.workers.get(number),
-      staleness: new Uint32Array(mostStaleness + 1),
+      staleness: new Uint32Array(mostStaleness + 1), stalest: 0, staleSum: 0, counted: 0, // of the records here
     }));
     this.takeEvents();
   }
@@ -45,6 +45,9 @@ export class State {
     if (push.outcome[row] === APPLIED) {
       this.applied += 1;
       worker.updates += 1;
+      worker.stalest = Math.max(worker.stalest, push.staleness[row]);
+      worker.staleSum += push.staleness[row];
+      worker.counted += 1;
       worker.staleness[Math.min(push.staleness[row], MOST_STALENESS, worker.staleness.length - 1)] += 1;
     } else {
       this.dropped += 1;
@@ -71,6 +74,12 @@ export class State {
       worker.life = { join: "joining", resume: "active", rest: "resting", leave: "left" }[event.kind] ?? worker.life;
       if (event.kind === "join") worker.incarnation = event.incarnation;
     }
+  }
+
+  /** Mean staleness of the updates of some workers, among the records here; 0 without any. */
+  meanStaleness(workers = this.workers) {
+    const counted = workers.reduce((sum, worker) => sum + worker.counted, 0);
+    return counted ? workers.reduce((sum, worker) => sum + worker.staleSum, 0) / counted : 0;
   }
 
   /** Version of a shard; of shard 0 at the position itself, of others at its time. */

@@ -94,6 +94,22 @@ def test_every_moment_equals_the_trace(tmp_path: Path, evaluate: Evaluate) -> No
     assert states[1]["lives"] == ["left"] * 4
 
 
+def test_mean_and_largest_staleness_are_exact_beyond_the_histogram(tmp_path: Path, evaluate: Evaluate) -> None:
+    trace = write_run(tmp_path / "run", pushes=100, workers=2, shards=1)
+    trace["staleness"][50] = 5000
+    np.save(tmp_path / "run" / "trace.npy", trace)
+    found = evaluate(
+        """
+        const state = new State(run).seek(run.count);
+        return [state.meanStaleness(), Math.max(...state.workers.map((worker) => worker.stalest)),
+          state.workers[0].staleness.length];
+        """,
+        tmp_path / "run",
+    )
+    assert found[0] == pytest.approx(trace["staleness"][trace["outcome"] == 0].mean())
+    assert found[1] == 5000 and found[2] <= 1024
+
+
 def test_any_version_of_a_long_run_is_reached_in_time(tmp_path: Path, evaluate: Evaluate) -> None:
     trace = write_run(tmp_path / "run", pushes=20_000, workers=8, shards=2)
     versions = [int(v) for v in np.random.default_rng(1).integers(1, trace["version"][-1], 30)]
