@@ -1,4 +1,4 @@
-"""How a benchmark runs a module of the package in a process of its own, whatever the current folder contains."""
+"""Commands that run a module of the package in a new process, independent of the current folder."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class RunningServer(NamedTuple):
 
 @contextmanager
 def running_server(flags: Sequence[str] = ()) -> Iterator[RunningServer]:
-    """Run shard 0 with `flags` in a process of its own, which is killed when the block ends.
+    """Run shard 0 with `flags` in a new process, which is killed when the block ends.
 
     Raises:
         RuntimeError: The server ended before it announced its address.

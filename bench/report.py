@@ -51,7 +51,7 @@ def rows(names: list[str], lines: list[list[str]]) -> str:
 
 
 def write(folder: Path, results: Mapping[str, Any], text: str, plots: Mapping[str, Draw], how: str) -> None:
-    """Write the report.
+    """Write `results.json`, the plots and `report.md` into a folder.
 
     Args:
         folder: Folder of the report, which is created.

@@ -41,7 +41,7 @@ class Spread:
 
     @property
     def mean(self) -> float:
-        """The mean."""
+        """The mean of the values over the seeds."""
         return mean(self.values)
 
     @property

@@ -1,4 +1,4 @@
-"""Parts with one fault each: every row of the conformance suite fails with one of them, which a test proves."""
+"""Components with one fault each: a test proves that every row of the conformance suite fails with one of them."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from downpour.worker.exchange.error_feedback import ErrorFeedback
 
 
 class OneStaler(Shard):
-    """Says that every push is one version staler than it is."""
+    """A shard that reports a staleness that is one too large."""
 
     def _conclude(self, push: Push, result: Result) -> Result:
         return super()._conclude(push, result._replace(staleness=result.staleness + 1))
 
 
 class LateAnswer(Shard):
-    """Answers a push with the weights from before it: the pull is not atomic with the push."""
+    """A shard that answers a push with the weights from before it, so that the pull is not atomic with the push."""
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
-        """Has committed nothing before."""
+        """Build a shard that has no previous weights yet."""
         super().__init__(*args, **keywords)
         self._before: Buffer | None = None
 
@@ -43,14 +43,14 @@ class LateAnswer(Shard):
         super()._commit(spare)
 
     def answer(self, worker: int) -> tuple[Buffer, int]:
-        """The weights of the version before."""
+        """Return the weights of the previous version, `float32[n + m]`, and its number."""
         if self._before is None:
             return super().answer(worker)
         return self._pool.hold(self._before), self.version - 1
 
 
 class LostPush(Shard):
-    """Says that every seventh push was applied, and forgets it."""
+    """A shard that reports every seventh push as applied and discards it."""
 
     def _commit(self, spare: Buffer) -> None:
         if self.version % 7 == 6:
@@ -59,10 +59,10 @@ class LostPush(Shard):
 
 
 class OneVersionOff(Shard):
-    """Keeps, for corrections, the weights of the version after the one that was pulled."""
+    """A shard that corrects gradients with the weights of the version after the one that was pulled."""
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
-        """Keeps the weights of all versions."""
+        """Build a shard that keeps a copy of the weights of every version."""
         super().__init__(*args, **keywords)
         self._all = [self._committed.array.copy()]
         self._rule._base = lambda version: self._all[min(version + 1, len(self._all) - 1)]
@@ -73,10 +73,10 @@ class OneVersionOff(Shard):
 
 
 class OneSided(Shard):
-    """Elastic averaging that moves the shard towards the worker by more than the worker towards the shard."""
+    """A shard whose elastic averaging moves the shard further towards the worker than the worker towards the shard."""
 
     def answer(self, worker: int) -> tuple[Buffer, int]:
-        """The worker's own weights, halfway back."""
+        """Return the worker's own weights after half of their move has been undone, and the version."""
         buffer, version = super().answer(worker)
         if worker in self._replicas:
             buffer.array += (self._committed.array - buffer.array) * np.float32(0.5)
@@ -86,40 +86,40 @@ class OneSided(Shard):
 # ------------------------------------------------------------------ modes and policies
 
 
-class _Free(BSP):
+class _NeverWaits(BSP):
     def may_proceed(self, worker: int, senders: Any) -> bool:
         return True
 
 
-class _Patient(KSync):
+class _NeverRestarts(KSync):
     restarts = False
 
 
 def NoBarrier(mode: str) -> Consistency:  # noqa: N802 — mutants read like classes
-    """BSP in which nobody waits."""
-    return _Free() if mode == "bsp" else consistency_of(mode)
+    """Return a mode; instead of BSP, one in which no worker waits."""
+    return _NeverWaits() if mode == "bsp" else consistency_of(mode)
 
 
 def NoRestart(mode: str) -> Consistency:  # noqa: N802
-    """K-sync that lets the late ones go on."""
-    return _Patient(int(mode.partition(":")[2])) if mode.startswith("ksync") else consistency_of(mode)
+    """Return a mode; instead of K-sync, one that does not cancel late gradients."""
+    return _NeverRestarts(int(mode.partition(":")[2])) if mode.startswith("ksync") else consistency_of(mode)
 
 
 def SlackOneMore(mode: str) -> Consistency:  # noqa: N802
-    """SSP with one step more of slack."""
+    """Return a mode; instead of SSP, one with a slack that is one step larger."""
     return SSP(int(mode.partition(":")[2]) + 1) if mode.startswith("ssp") else consistency_of(mode)
 
 
 def OneLess(mode: str) -> Consistency:  # noqa: N802
-    """BSP that averages only as many as it must not: all live workers but one."""
+    """Return a mode; instead of BSP with four workers, one that averages the pushes of three."""
     return consistency_of("kasync:3") if mode == "bsp" else consistency_of(mode)
 
 
 class InverseOfNext(Compensation):
-    """η / (τ + 1)."""
+    """A compensation that divides η by τ + 1 instead of τ."""
 
     def scale(self, staleness: int, live: int, learning_rate: float) -> float:
-        """One too strong."""
+        """Return 1 / (τ + 1)."""
         return 1.0 / (staleness + 1)
 
 
@@ -127,17 +127,17 @@ class InverseOfNext(Compensation):
 
 
 def in_lockstep(service: str, count: int, what: str) -> list[Draw]:
-    """Constant times in place of drawn ones."""
+    """Return constant times instead of random ones."""
     return draws_of("const:1", count, what)
 
 
 def EqualRates(service: str, count: int, what: str) -> list[Draw]:  # noqa: N802
-    """The first worker's times for all."""
+    """Return times of the same distribution for all workers."""
     return draws_of("exp:1", count, what)
 
 
 class Doubled(Simulation):
-    """Every push arrives twice under two numbers."""
+    """A simulation in which every push arrives twice, with two sequence numbers."""
 
     def _push(self, worker: VirtualWorker) -> None:
         worker.seq += 1
@@ -149,10 +149,10 @@ class Doubled(Simulation):
 
 
 class Forgetful(SteppingWorker):
-    """Computes from the weights before those that it has pulled last, and says that they are newer."""
+    """A worker that computes from the weights of the previous pull and reports the version of the latest one."""
 
     def step(self, gradient: np.ndarray, samples: int = 1) -> Pulled:
-        """The weights of the pull before, under the newest version."""
+        """Push, and return the weights of the previous pull with the version of the latest one."""
         before = self.pulled
         pulled = super().step(gradient, samples)
         self.pulled = Pulled(before.flat, pulled.versions, pulled.replies)
@@ -160,10 +160,10 @@ class Forgetful(SteppingWorker):
 
 
 class Repeating(SteppingWorker):
-    """Sends every third push again under a new number, as if its reply had been lost."""
+    """A worker that sends every third push again with a new sequence number, as if its reply had been lost."""
 
     def step(self, gradient: np.ndarray, samples: int = 1) -> Pulled:
-        """Once or twice."""
+        """Push once or twice, and return the weights of the last reply."""
         if len(self.replies) % 3 == 2:
             super().step(gradient, samples)
         return super().step(gradient, samples)
@@ -173,17 +173,17 @@ class Repeating(SteppingWorker):
 
 
 class LeakingFeedback(ErrorFeedback):
-    """Keeps half of what was left out."""
+    """Error feedback that loses half of every residual."""
 
     def encode(self, shard: int, gradient: np.ndarray) -> Payload:
-        """As the real one, with a leak."""
+        """Encode a gradient `float32[n]` and halve the residual."""
         payload = super().encode(shard, gradient)
         self.residuals[shard] *= np.float32(0.5)
         return payload
 
 
 def truncating_qsgd(v: np.ndarray, levels: int, rng: np.random.Generator) -> np.ndarray:
-    """Rounds every level down."""
+    """Quantize `v`, `float32[n]`, like QSGD, but round every level down."""
     norm = np.float32(np.linalg.norm(v))
     return np.copysign(np.floor(np.abs(v) * (levels / norm)) * (norm / levels), v)
 
@@ -192,10 +192,10 @@ def truncating_qsgd(v: np.ndarray, levels: int, rng: np.random.Generator) -> np.
 
 
 def one_more_slack(mode: str) -> str:
-    """SSP with three steps more of slack."""
+    """Return the value of `--mode`; for SSP, with a slack that is three steps larger."""
     return f"ssp:{int(mode.partition(':')[2]) + 3}" if mode.startswith("ssp") else mode
 
 
 def without_barrier(mode: str) -> str:
-    """Async in place of BSP."""
+    """Return the value of `--mode`; `async` instead of `bsp`."""
     return "async" if mode == "bsp" else mode

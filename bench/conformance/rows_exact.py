@@ -1,4 +1,4 @@
-"""Rows that hold to the last bit, or nearly: C22 to C24, in virtual time, and what codecs keep: C25, C26."""
+"""Rows whose results are exact or nearly exact: C22 to C24 in virtual time, and C25 and C26 about codecs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from downpour.worker.exchange.error_feedback import ErrorFeedback
 
 
 def c22(parts: Parts, quick: bool) -> list[Case]:
-    """Integer gradients, η a power of 2: w_T = w₀ − η Σg, bit by bit, in every mode that averages powers of 2."""
+    """Integer gradients and η a power of 2: w_T = w₀ − η Σg, bit by bit, in every mode that averages powers of 2."""
     cases, updates = [], 300 if quick else 3000
     for mode in ("async", "ssp:2", "ringmaster:100", "kasync:2", "softsync:4", "bsp", "localsgd:3"):
         problem, policy = Linear(5, 4), parts.consistency(mode)
@@ -37,21 +37,21 @@ def c22(parts: Parts, quick: bool) -> list[Case]:
 
 
 class _Rows(Problem):
-    """Least squares on fixed rows, of which a worker's step t takes the t-th batch of its own.
+    """Least squares on fixed rows: step t of a worker uses the worker's t-th batch.
 
-    With one worker and batches P times as large, step t takes what all P workers took.
+    With one worker and batches that are P times as large, step t uses the rows that all P workers used.
     """
 
     def __init__(self, workers: int, batch: int, dim: int = 6, steps: int = 400) -> None:
-        """Draws the rows; nobody has taken any."""
-        self.dim, self._taken, self._batch, self._workers = dim, [0] * workers, batch, workers
+        """Draw the rows; every worker starts at its first batch."""
+        self.dim, self._used, self._batch, self._workers = dim, [0] * workers, batch, workers
         rng = np.random.default_rng(23)
         self._x = rng.standard_normal((steps, 8, dim)).astype(np.float32)
         self._y = rng.standard_normal((steps, 8)).astype(np.float32)
 
     def gradient(self, worker: int, weights: np.ndarray) -> np.ndarray:
-        """The mean over the worker's next batch."""
-        step, self._taken[worker] = self._taken[worker], self._taken[worker] + 1
+        """Return the mean gradient `float32[dim]` of the worker's next batch."""
+        step, self._used[worker] = self._used[worker], self._used[worker] + 1
         rows = slice(worker * self._batch, (worker + 1) * self._batch)
         x, y = self._x[step, rows], self._y[step, rows]
         gradient: np.ndarray = x.T @ (x @ weights - y) / np.float32(self._batch)
@@ -78,15 +78,15 @@ def c23(parts: Parts, quick: bool) -> list[Case]:
 
 
 class TrueHessian(DelayCompensation):
-    """g + H ⊙ (w − w_bak) with the Hessian's own diagonal."""
+    """Delay compensation g + H ⊙ (w − w_bak) with the diagonal of the true Hessian."""
 
     def __init__(self, h: float) -> None:
-        """Of h |w|²/2."""
+        """Build the compensation for the function h |w|²/2."""
         super().__init__(clip=0.0)
         self._h = np.float32(h)
 
     def curvature(self, gradient: np.ndarray, worker: int, batch: float, out: np.ndarray) -> None:
-        """H."""
+        """Write the diagonal of the Hessian, h for every weight, into `out`, `float32[n]`."""
         out[:] = self._h
 
 
@@ -155,7 +155,7 @@ def c26(parts: Parts, quick: bool) -> list[Case]:
         variance = float(((drawn - v) ** 2).sum(axis=1).mean() / square)
         bound = min(size / levels**2, size**0.5 / levels)
         cases.append(Case(f"s={levels}: E‖Q − v‖² / ‖v‖²", bound, variance, 0.0, "at most"))
-        # The mean of n draws strays from v by √(variance/n) |v|, as a whole.
+        # The expected distance of the mean of n draws from v is √(variance/n) |v|.
         bias = float(np.linalg.norm(drawn.mean(axis=0) - v) / np.sqrt(square))
         cases.append(Case(f"s={levels}: ‖E Q − v‖ / ‖v‖", 1.2 * (variance / draws) ** 0.5, bias, 1e-7, "at most"))
     return cases

@@ -1,4 +1,4 @@
-"""Rows against real server processes over gRPC, with workers of a few lines and emulated compute: C1, C10, C22, C23."""
+"""Rows with real server processes over gRPC, small workers and emulated compute: C1, C10, C22, C23."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def c1(parts: Parts, quick: bool) -> list[Case]:
             address, np.zeros(SIZE, np.float32), [body] * workers, [STEP_S, STEP_S, 5 * STEP_S], parts.worker
         )
     total = workers * steps
-    told = sum(reply.staleness for worker in done for reply in worker.replies)
+    reported = sum(reply.staleness for worker in done for reply in worker.replies)
     identity = (workers - 1) * total - sum(total - version for version in versions)
     return [
         Case("updates", total, max(versions)),
-        Case("Σ τ told", identity, told),
+        Case("Σ τ reported", identity, reported),
         Case("Σ τ by content", identity, seen[0]),
         Case("pulls that mix versions", 0, torn[0]),
     ]
@@ -65,10 +65,10 @@ def c10(parts: Parts, quick: bool) -> list[Case]:
 
 
 class _Counted:
-    """Bodies that count completed steps.
+    """Functions for `run_workers` that count completed steps.
 
-    A step counts when its reply is there: that is after the server counted it and before the next one starts, so
-    that the spread seen here can be no larger than the server's, plus what is on its way.
+    A step counts when its reply has arrived, which is after the server counted it and before the next one starts. The
+    measured spread is therefore at most the server's spread plus the steps whose replies are under way.
     """
 
     def __init__(self, workers: int, steps: int) -> None:
@@ -80,8 +80,8 @@ class _Counted:
         def body(worker: SteppingWorker) -> None:
             for _ in range(self._steps):
                 with self._lock:
-                    # It may start: then nobody has completed fewer than its own steps less the slack. What has
-                    # been sent but not been answered yet may have been counted.
+                    # If this step may start, no worker has completed fewer than this worker's steps minus the
+                    # slack. The server may have counted a push whose reply has not arrived yet.
                     self.spread = max(self.spread, self._done[index] + 1 - min(self._begun))
                     self._begun[index] += 1
                 worker.step(np.ones(SIZE, np.float32))
@@ -92,7 +92,7 @@ class _Counted:
 
 
 def c22(parts: Parts, quick: bool) -> list[Case]:
-    """Integer gradients, η = 2⁻⁷: what is left in the server is w₀ − η Σg, bit by bit."""
+    """Integer gradients, η = 2⁻⁷: the final weights are w₀ − η Σg, bit by bit."""
     sums = [np.zeros(SIZE) for _ in range(3)]
 
     def body(index: int) -> Callable[[SteppingWorker], None]:
@@ -108,7 +108,7 @@ def c22(parts: Parts, quick: bool) -> list[Case]:
 
     initial = np.arange(SIZE, dtype=np.float32)
     with running_server(["--workers=3", f"--learning-rate={2.0**-7}"]) as (address, _):
-        # Only when all have pushed do they leave, each after a last look.
+        # The workers leave after all have pushed; each pulls once more before.
         done = run_workers(address, initial, [body(0), body(1), body(2)], [STEP_S / 2] * 3, parts.worker)
         last = [worker.last for worker in done]
     expected = (initial - 2.0**-7 * sum(sums)).astype(np.float32)
@@ -152,7 +152,7 @@ ROWS = [
         "Σ τ(applied) + Σ age(in flight) = (P − 1)·T",
         c1,
         GOOD.but(worker=Forgetful),
-        "weights older than said",
+        "weights older than reported",
     ),
     ConformanceRow(
         "C10",

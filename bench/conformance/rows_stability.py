@@ -18,7 +18,7 @@ from downpour.ps.core.staleness import Compensation
 
 
 def delayed(parts: Parts, delay: int, η: float, updates: int, policy: Compensation | None = None) -> np.ndarray:
-    """The trajectory `float64[updates]` of descent on w²/2 from 1 with a constant delay."""
+    """Return the trajectory `float64[updates]` of descent on w²/2 from 1 with a constant delay."""
     trajectory, problem = np.zeros(updates), Quadratic(0, 1)
     shard = parts.shard(
         problem.initial(),
@@ -35,13 +35,13 @@ def delayed(parts: Parts, delay: int, η: float, updates: int, policy: Compensat
 
 
 def growth(trajectory: np.ndarray, window: int) -> float:
-    """The factor from the first to the last `window` versions of a trajectory's second half, by largest size."""
+    """Return the largest size in the last `window` versions, divided by that in the first of the second half."""
     late = np.abs(trajectory[len(trajectory) // 2 :])
     return float(late[-window:].max() / late[:window].max())
 
 
 def limit(delay: int) -> float:
-    """The largest stable ηh: 2 sin(π / (2(2τ + 1)))."""
+    """Return the largest stable ηh, 2 sin(π / (2(2τ + 1)))."""
     return 2 * math.sin(math.pi / (2 * (2 * delay + 1)))
 
 
@@ -65,7 +65,7 @@ def c15(parts: Parts, quick: bool) -> list[Case]:
     cases = []
     for delay in (3, 7):
         best = delay**delay / (delay + 1) ** (delay + 1)
-        steps = int(15 * math.log(10) / math.log((delay + 1) / delay))  # after twice as many 1e-30 is left
+        steps = int(15 * math.log(10) / math.log((delay + 1) / delay))  # twice as many reduce the error to 1e-30
         rates: dict[float, float] = {}
         for change in np.arange(0.90, 1.1001, 0.01):
             trajectory = np.abs(delayed(parts, delay, change * best, 2 * steps))
@@ -87,7 +87,7 @@ def c16(parts: Parts, quick: bool) -> list[Case]:
 
 
 def c18(parts: Parts, quick: bool) -> list[Case]:
-    """Asynchrony begets momentum: E[Δ_{t+1}] = (1 − 1/M) E[Δ_t] − (η/M) h E[w_t]."""
+    """Asynchrony acts like momentum: E[Δ_{t+1}] = (1 − 1/M) E[Δ_t] − (η/M) h E[w_t]."""
     cases, runs, steps, η = [], 500 if quick else 1500, 60, 0.2
     for workers in (2, 8) if quick else (2, 4, 8, 16):
         mean = np.zeros(steps + 1)
@@ -116,14 +116,14 @@ def _exponential_descent(parts: Parts, workers: int, η: float, steps: int, seed
 
 
 class _Origin(Problem):
-    """x²/2, from 1."""
+    """The problem of minimising x²/2 from x = 1."""
 
     def initial(self) -> np.ndarray:
-        """1."""
+        """Return the weights `float32[1]` with the value 1."""
         return np.ones(1, np.float32)
 
     def gradient(self, worker: int, weights: np.ndarray) -> np.ndarray:
-        """X."""
+        """Return the gradient, which equals the weights."""
         return weights.copy()
 
 
@@ -189,7 +189,7 @@ ROWS = [
     ConformanceRow(
         "C18",
         "virtual time",
-        "asynchrony begets momentum 1 − 1/M",
+        "asynchrony acts like momentum 1 − 1/M",
         c18,
         GOOD.but(shard=LateAnswer),
         "pull not atomic with push",

@@ -23,14 +23,14 @@ from downpour.ps.core.push import Push, Result
 
 
 class Witness(Problem):
-    """Gradients of −1 at a rate of 1: the weights *are* the version, so what a worker pulled tells its version."""
+    """Gradients of −1 and a learning rate of 1: the weights equal the version, so that a pull shows its version."""
 
     def __init__(self, workers: int) -> None:
-        """Nothing has been seen."""
+        """Build a problem that has recorded no versions yet."""
         self.seen = [0] * workers
 
     def gradient(self, worker: int, weights: np.ndarray) -> np.ndarray:
-        """Notes the version that the weights are."""
+        """Record the version that the weights equal, and return the gradient `float32[1]`."""
         self.seen[worker] = int(weights[0])
         return -np.ones(1, np.float32)
 
@@ -39,7 +39,7 @@ def simulated(
     parts: Parts, workers: int, service: str, updates: int, mode: str = "async", fetch_every: int = 1, seed: int = 0,
     problem: Problem | None = None,
 ) -> Simulation:  # fmt: skip
-    """A finished run."""
+    """Run a simulation and return it after `updates` updates."""
     problem = problem or Problem()
     policy = parts.consistency(mode)
     shard = parts.shard(
@@ -60,17 +60,17 @@ def c1(parts: Parts, quick: bool) -> list[Case]:
         shard = parts.shard(witness.initial(), parts.optimizer("sgd", Hyperparameters(learning_rate=1.0), 1), policy)
         compute = [times(draw, (1, n)) for n, draw in enumerate(parts.draws(service, workers, "workers"))]
         simulation = parts.simulation(shard, policy, witness, compute)
-        told, seen = [0], [0]
+        reported, seen = [0], [0]
 
-        def note(push: Push, result: Result, told: list[int] = told, seen: list[int] = seen,
+        def note(push: Push, result: Result, reported: list[int] = reported, seen: list[int] = seen,
                  witness: Witness = witness) -> None:  # fmt: skip
-            told[0] += result.staleness
+            reported[0] += result.staleness
             seen[0] += result.version - 1 - witness.seen[push.worker]
 
         shard.on_outcome = note
         simulation.run(updates)
         identity = (workers - 1) * updates - simulation.in_flight_age
-        cases.append(Case(f"P={workers}, {service}: Σ τ told", identity, told[0]))
+        cases.append(Case(f"P={workers}, {service}: Σ τ reported", identity, reported[0]))
         cases.append(Case(f"P={workers}, {service}: Σ τ by content", identity, seen[0]))
     return cases
 
@@ -110,12 +110,12 @@ def c4(parts: Parts, quick: bool) -> list[Case]:
 
 
 def harmonic(n: int) -> float:
-    """H_n."""
+    """Return the harmonic number H_n."""
     return sum(1 / i for i in range(1, n + 1))
 
 
 def c8(parts: Parts, quick: bool) -> list[Case]:
-    """K-sync: the first N of N + b, the others cancelled, take (H_{N+b} − H_b)/μ a step; backup takes longer."""
+    """K-sync, which cancels all but the first N of N + b: a step lasts (H_{N+b} − H_b)/μ, and longer in `backup`."""
     cases, steps = [], 1500 if quick else 10_000
     for spare in (0, 1, 2):
         run = simulated(parts, 8 + spare, "exp:1", steps, "ksync:8" if spare else "bsp")
@@ -128,7 +128,7 @@ def c8(parts: Parts, quick: bool) -> list[Case]:
 
 
 def c9(parts: Parts, quick: bool) -> list[Case]:
-    """Async against sync: H_P times the gradients a second, P·H_P times the updates."""
+    """Asynchronous compared with synchronous: H_P times the gradients a second, P·H_P times the updates."""
     cases, gradients = [], 10_000 if quick else 80_000
     for workers in (4, 8):
         free = simulated(parts, workers, "exp:1", gradients)
@@ -167,7 +167,7 @@ def c13(parts: Parts, quick: bool) -> list[Case]:
     """Fetch every k steps, push every step, round-robin: mean τ = (P − 1) + P(k − 1)/2."""
     cases = []
     for workers, every in ((4, 5), (3, 4), (8, 2)):
-        # Whole rounds of k steps, without the first, in which nobody has been overtaken by all others yet.
+        # Whole rounds of k steps. The first is left out: in it no worker has been overtaken by all others yet.
         early, late = (
             simulated(parts, workers, "const:1", rounds * workers * every, fetch_every=every).statistics
             for rounds in (1, 21)
@@ -188,7 +188,7 @@ ROWS = [
         "Σ τ(applied) + Σ age(in flight) = (P − 1)·T",
         c1,
         GOOD.but(shard=OneStaler),
-        "τ + 1 is told",
+        "τ + 1 is reported",
     ),
     ConformanceRow(
         "C2",
@@ -213,7 +213,7 @@ ROWS = [
         "K-sync takes (H_{N+b} − H_b)/μ",
         c8,
         GOOD.but(consistency=NoRestart),
-        "late ones not cancelled",
+        "late gradients are not cancelled",
     ),
     ConformanceRow(
         "C9",
@@ -221,7 +221,7 @@ ROWS = [
         "async is H_P times as fast",
         c9,
         GOOD.but(consistency=NoBarrier),
-        "a barrier that lets all through",
+        "no barrier",
     ),
     ConformanceRow(
         "C10",

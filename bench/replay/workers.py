@@ -29,23 +29,28 @@ REPEATED = 3  # pushes of each compiled form that are computed twice, to detect 
 
 
 class OnePush:
-    """The part of `Client` that a course needs, for one push: gives weights, keeps what is sent."""
+    """A stand-in for `Client` in a replay: it returns the given weights and stores the push.
+
+    Attributes:
+        flat: The weights `float32[n + m]` that a pull returns.
+        computed: The latest push; None before the first.
+    """
 
     def __init__(self) -> None:
-        """Without weights."""
+        """Build a stand-in without weights."""
         self.flat = np.empty(0, np.float32)
         self.computed: Computed | None = None
 
     def pull(self, pin: int = 0) -> Pulled:
-        """The weights."""
+        """Return the weights; `pin` is ignored."""
         return Pulled(self.flat, (0,), ())
 
     def push(self, gradient: np.ndarray | ChunkedVector, info: PushInfo, pull: bool = True) -> None:
-        """Keeps what is sent."""
+        """Store a push."""
         self.computed = Computed(gradient[:], info.norm, info.loss, info.samples, info.steps, info.finite)
 
     def pulled(self) -> Pulled:
-        """The same weights: what comes of the push is the shards' affair."""
+        """Return the same weights: the replay of the shards applies the push."""
         return self.pull()
 
 
@@ -91,7 +96,7 @@ class Workers:
         self._gradient.model.seeds = seeds
         most = self._plan.push_every
         self._local = LocalSteps(self._gradient, settings.effective_learning_rate, most) if most > 1 else None
-        self._link, self._courses, self._tried = OnePush(), dict[int, LeaseSteps](), dict[bool, int]()
+        self._link, self._steps, self._tried = OnePush(), dict[int, LeaseSteps](), dict[bool, int]()
         self.nondeterminism = [*differing(self._facts), *_threads(threads)]
 
     def __call__(self, record: np.void, flat: np.ndarray) -> Computed:
@@ -158,18 +163,18 @@ class Workers:
 
     def _compute(self, record: np.void, flat: np.ndarray) -> Computed:
         worker = int(record["worker"])
-        if worker not in self._courses:
+        if worker not in self._steps:
             n = self._gradient.model.layout.trained
-            self._courses[worker] = LeaseSteps(
+            self._steps[worker] = LeaseSteps(
                 self._link, self._gradient, self._local, self._plan, self._job, worker, n, self._samples
             )
-        course, self._link.flat = self._courses[worker], flat
-        course.go_back(int(record["seq"]))
+        lease_steps, self._link.flat = self._steps[worker], flat
+        lease_steps.go_back(int(record["seq"]))
         task = pb.Task(
             kind=pb.TRAIN, lease=int(record["lease"]), epoch=int(record["epoch"]), start=int(record["start"]),
             stop=int(record["stop"]),
         )  # fmt: skip
-        next(course.train(task))
+        next(lease_steps.train(task))
         assert self._link.computed is not None
         return self._link.computed
 
@@ -185,7 +190,7 @@ class Workers:
         ]
         if moved:
             raise CannotReplay(
-                f"a model to be replayed must not keep integers of its own; a step changes {', '.join(moved)}, which "
+                f"a model to be replayed must not keep integer state; a step changes {', '.join(moved)}, which "
                 "stays in the worker and is not recorded."
             )
         if again.vector.tobytes() != first.vector.tobytes():

@@ -1,7 +1,7 @@
 """A cluster in virtual time: the server's own shard, driven by a heap of events instead of processes.
 
-Workers compute for drawn times, the server may take a drawn time for each push, and a push, its update and the
-worker's next pull are one instant, as in the real exchange. No gRPC, no TensorFlow, no clock.
+Workers compute for random times, the server may need a random time for each push, and a push, its update and the
+worker's next pull happen at one instant, as in the real exchange. No gRPC, no TensorFlow, no clock.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from downpour.ps.core.push import Push
 from downpour.ps.core.shard import Shard
 
 COMPUTED, SERVED = 0, 1
-NONFINITE_PUSHES = 10  # per worker: then the run is given up
+NONFINITE_PUSHES = 10  # per worker, after which the run ends
 
 
 @dataclass(frozen=True, slots=True)
 class Cycle:
-    """What a worker does between two pushes, and between two pulls.
+    """The number of local steps between two pushes and between two pulls of a worker.
 
     Attributes:
-        push_every: Local steps in a push.
-        fetch_every: Local steps from pull to pull.
+        push_every: Local steps per push.
+        fetch_every: Local steps per pull.
         learning_rate: η of local steps.
     """
 
@@ -39,7 +39,7 @@ class Cycle:
 
 
 class VirtualWorker:
-    """One worker: what it has pulled, what it computes from it, when it is done."""
+    """The state of a simulated worker: the weights it pulled, its local steps, and its stream of step times."""
 
     __slots__ = (
         "number", "times", "base", "held", "weights", "seq", "life", "queued", "since_push", "since_fetch", "total",
@@ -47,23 +47,23 @@ class VirtualWorker:
     )  # fmt: skip
 
     def __init__(self, number: int, times: Iterator[float]) -> None:
-        """Has pulled nothing."""
+        """Build a worker that has not pulled any weights yet."""
         self.number, self.times = number, times
         self.base = self.seq = self.life = 0
         self.since_push = self.since_fetch = 0  # local steps
-        self.total: np.ndarray | None = None  # of gradients since the last push, or of the steps they made
-        self.remainder: np.ndarray | None = None  # to be added to its weights after the exchange
+        self.total: np.ndarray | None = None  # of the gradients since the last push, or of the moves
+        self.remainder: np.ndarray | None = None  # is added to the weights after the exchange
         self.held: Buffer | None = None
         self.weights: np.ndarray = np.empty(0, np.float32)
         self.queued = False
 
 
 class Simulation:
-    """P workers and a shard.
+    """A simulation of P workers and a shard.
 
     Attributes:
-        now_s: Virtual time.
-        statistics: What the outcomes add up to.
+        now_s: The virtual time in seconds.
+        statistics: The statistics of all outcomes.
     """
 
     def __init__(
@@ -77,17 +77,17 @@ class Simulation:
         observe: Callable[[int, np.ndarray], None] | None = None,
         warm_start: int = 0,
     ) -> None:
-        """Everybody has pulled version 0 and starts to compute.
+        """Build a simulation in which every worker has pulled version 0 and starts to compute.
 
         Args:
-            shard: Without workers; its `on_outcome` is taken.
-            consistency: The shard's.
-            problem: Gives gradients.
-            compute: Seconds of each worker's steps.
-            service: Seconds that the server takes for each push, one after the other; None: no time.
-            cycle: Local steps (default: none).
-            observe: Told of every version and its weights.
-            warm_start: Versions that worker 0 makes alone.
+            shard: A shard without workers; its `on_outcome` is replaced.
+            consistency: The consistency mode of the shard.
+            problem: The source of gradients.
+            compute: For each worker, the durations of its steps in seconds.
+            service: The seconds that the server needs for each push, one push at a time (default: none).
+            cycle: The local steps of a worker (default: one per push and pull).
+            observe: Called with every version and its weights.
+            warm_start: The number of versions that worker 0 makes alone.
         """
         self.now_s = 0.0
         self._shard, self._policy, self._problem = shard, consistency, problem
@@ -110,14 +110,14 @@ class Simulation:
 
     @property
     def in_flight_age(self) -> int:
-        """Σ over the workers that compute: versions since their pull."""
+        """The number of versions since the pull, summed over the workers that compute."""
         return sum(self._shard.version - w.base for w in self._workers if w.number not in self._waiting)
 
     def run(self, updates: int) -> None:
-        """Goes on until the shard has reached version `updates`, or gradients are no longer finite."""
+        """Run until the shard has reached version `updates`, or too many gradients were not finite."""
         shard, heap = self._shard, self._heap
-        hopeless = NONFINITE_PUSHES * len(self._workers)
-        while shard.version < updates and heap and self.statistics.dropped["nonfinite"] < hopeless:
+        limit = NONFINITE_PUSHES * len(self._workers)
+        while shard.version < updates and heap and self.statistics.dropped["nonfinite"] < limit:
             self.now_s, _, kind, number, life, since = heapq.heappop(heap)
             worker = self._workers[number]
             if kind == COMPUTED and life == worker.life:
@@ -148,17 +148,17 @@ class Simulation:
         heapq.heappush(self._heap, (at_s, self._order, kind, worker.number, worker.life, wait_s))
 
     def _due(self, worker: VirtualWorker) -> int:
-        """Local steps until the next push or pull."""
+        """Return the number of local steps until the next push or pull."""
         return min(self._cycle.push_every - worker.since_push, self._cycle.fetch_every - worker.since_fetch)
 
     def _compute(self, worker: VirtualWorker) -> None:
-        took_s = next(worker.times)
+        duration_s = next(worker.times)
         for _ in range(self._due(worker) - 1 if self._local else 0):
-            took_s += next(worker.times)
-        self._schedule(self.now_s + took_s, COMPUTED, worker)
+            duration_s += next(worker.times)
+        self._schedule(self.now_s + duration_s, COMPUTED, worker)
 
     def _fetch(self, worker: VirtualWorker) -> None:
-        """Pulls: holds the committed buffer, or copies it where local steps will change it."""
+        """Pull: hold the committed buffer, or copy it if local steps will change it."""
         if worker.held is not None:
             self._shard.release(worker.held)
         worker.held, worker.base = self._shard.answer(worker.number)
@@ -196,7 +196,7 @@ class Simulation:
         self._compute(worker)
 
     def _restart(self) -> None:
-        """Cancels what is being computed, not what has been sent: all begin again from the newest version."""
+        """Cancel all computations, but no push that was sent; the workers restart from the newest version."""
         for worker in self._workers:
             if worker.base != self._shard.version and worker.number not in self._waiting and not worker.queued:
                 worker.life += 1
@@ -217,7 +217,7 @@ class Simulation:
     # ------------------------------------------------------------------ what is pushed
 
     def _payload(self, worker: VirtualWorker) -> np.ndarray:
-        """What a worker pushes."""
+        """Return what a worker pushes: a gradient, a sum of gradients or moves, or its weights."""
         if not self._local:
             return self._problem.gradient(worker.number, worker.weights)
         payload = worker.weights if self._policy.payload == "replica" else worker.total
@@ -226,7 +226,7 @@ class Simulation:
         return payload
 
     def _stepped(self, worker: VirtualWorker) -> bool:
-        """Makes the local steps for which time has passed; whether a push is due."""
+        """Carry out the local steps whose time has passed, and return whether a push is due."""
         η, steps = np.float32(self._cycle.learning_rate), self._due(worker)
         replica, difference = self._policy.payload == "replica", self._policy.payload == "difference"
         if worker.total is None:
@@ -236,7 +236,7 @@ class Simulation:
         for step in range(steps):
             gradient = self._problem.gradient(worker.number, worker.weights)
             move = -η * gradient
-            if replica and step == steps - 1:  # its gradient is from before the exchange, its step comes after it
+            if replica and step == steps - 1:  # the gradient precedes the exchange, the move follows it
                 worker.remainder = move
                 break
             worker.total += move if difference else gradient

@@ -1,4 +1,4 @@
-"""Trains with Keras's `model.fit` in this one process, and prints what came of it as one JSON line.
+"""Trains with Keras's `model.fit` in this process, and prints the result as one JSON line.
 
 `python -m downpour.bench.training.keras_fit --data FILE.npz --model sigmoid100 --epochs 2`: a competitor of
 `training.baselines`, and the reference of `training.quality`. The clock runs from
@@ -33,18 +33,19 @@ SCHEDULES: Mapping[str, Callable[..., Any]] = {
 
 
 def main(argv: list[str]) -> int:
-    """Trains and prints the result."""
+    """Train, print the result, and return 0."""
     flags = _parser().parse_args(argv)
     print(json.dumps(train(flags)), flush=True)
     return 0
 
 
 def train(flags: argparse.Namespace) -> dict[str, Any]:
-    """Warms up and trains.
+    """Compile the training step on a few batches, then train.
 
     Returns:
-        `samples`, `wall_s`, `samples_per_s`, `epochs`, `warmup_s`, the last epoch's mean `loss` and `accuracy` (None:
-        no classifier), whether Keras chose XLA (`xla`), and with `--evaluate` the `test_accuracy` and `test_loss`.
+        `samples`, `wall_s`, `samples_per_s`, `epochs`, `warmup_s`, the last epoch's mean `loss` and `accuracy` (None
+        unless the model is a classifier), whether Keras chose XLA (`xla`), and with `--evaluate`
+        `test_accuracy` and `test_loss`.
     """
     import keras
     import tensorflow as tf
@@ -96,7 +97,7 @@ def train(flags: argparse.Namespace) -> dict[str, Any]:
 
 
 def optimizer(flags: argparse.Namespace) -> Any:
-    """Keras's optimizer, with the schedule and the clipping of whole gradients that the server would have."""
+    """Return Keras's optimizer with the same schedule and the same clipping by global norm as on the server."""
     import keras
 
     name, _, values = flags.schedule.partition(":")
@@ -112,12 +113,12 @@ def optimizer(flags: argparse.Namespace) -> Any:
 
 
 def _targets(y: Any) -> Any:
-    """Class numbers as Keras's losses like them; numbers to be met as they are."""
+    """Return class numbers as `int32`, which Keras's losses expect, and targets of a regression unchanged."""
     return y if y.dtype.kind == "f" else y.astype("int32")
 
 
 def _warm_up(model: Any, x: Any, y: Any, flags: argparse.Namespace) -> float:
-    """Compiles the training step on the first batches, and puts the weights back; returns the time in s."""
+    """Compile the training step on the first batches, restore the weights, and return the time in s."""
     if flags.warmup_calls == 0:
         return 0.0
     start = time.perf_counter()
@@ -129,7 +130,7 @@ def _warm_up(model: Any, x: Any, y: Any, flags: argparse.Namespace) -> float:
 
 
 def _stopwatch() -> Any:
-    """A callback with no work per batch, so that it costs nothing while the clock runs."""
+    """Return a callback that measures the duration of `fit` and does no work per batch."""
     import keras
 
     class Stopwatch(keras.callbacks.Callback):

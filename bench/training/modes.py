@@ -69,7 +69,7 @@ def updates_of(mode: str, pushes: int) -> int:
 
 
 def real_picture(path: Path, settings: ModesSettings) -> None:
-    """Test loss against updates and against seconds of real processes, with one straggler."""
+    """Plot the test loss against updates and against seconds of real processes, with one straggler."""
     title = "A real server, four NumPy workers on MNIST; emulated compute: 40 ms a step, one worker 200 ms; η = 0.3"
     figure, axes = _figure(title, 2)
     curves = modes_real.curves(settings.seconds)
@@ -79,7 +79,7 @@ def real_picture(path: Path, settings: ModesSettings) -> None:
 
 
 def accuracy_picture(path: Path, settings: ModesSettings) -> None:
-    """Test accuracy against a constant delay, for several steps."""
+    """Plot the test accuracy against a constant delay, for several learning rates."""
     title = f"784-100-10 on MNIST after {modes_real.UPDATES:,} updates, means of {settings.seeds} seeds (virtual time)"
     figure, (axis,) = _figure(title, 1)
     accuracies = modes_real.accuracies(settings.seeds)
@@ -90,7 +90,7 @@ def accuracy_picture(path: Path, settings: ModesSettings) -> None:
 
 
 def straggler_picture(path: Path, settings: ModesSettings) -> None:
-    """Excess loss against updates and against virtual seconds for every mode, with one straggler."""
+    """Plot the excess loss against updates and against virtual seconds for every mode, with one straggler."""
     figure, axes = _figure("Eight workers in virtual time, one of them five times slower", 2)
     for index, mode in enumerate(MODES):
         points = curve(mode, 8000, 0.2)
@@ -104,7 +104,7 @@ def straggler_picture(path: Path, settings: ModesSettings) -> None:
 
 
 def delay_picture(path: Path, settings: ModesSettings) -> None:
-    """Distance left after a number of updates against a constant delay, for several steps."""
+    """Plot the distance to the optimum against a constant delay, for several learning rates."""
     figure, (axis,) = _figure("4,000 updates with a constant delay (virtual time)", 1)
     delays = (0, 1, 2, 4, 8, 16, 32, 64, 128)
     for rate in (0.02, 0.05, 0.1, 0.2, 0.5):
@@ -122,7 +122,7 @@ def delay_picture(path: Path, settings: ModesSettings) -> None:
 
 
 def robustness_picture(path: Path, settings: ModesSettings) -> None:
-    """Excess loss after a number of updates against the step, for every compensation: medians of seeds."""
+    """Plot the excess loss against the learning rate for every compensation, as medians over seeds."""
     seeds = settings.seeds
     figure, (axis,) = _figure(f"16 workers, 1,000 updates, medians of {seeds} seeds (virtual time)", 1)
     rates = np.geomspace(0.02, 5, 9)

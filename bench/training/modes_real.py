@@ -1,8 +1,8 @@
-"""The part of `downpour bench modes` that is real: a server process, and worker processes with NumPy gradients.
+"""The real processes of `downpour bench modes`: a server, and workers with NumPy gradients.
 
-Four workers compute real gradients of the reference network (784-100-10, MNIST, batch 32) and sleep out a step of
-40 ms, the last of them one of 200 ms. The first notes weights and version as it pulls them; their loss on 2,000 test
-images is computed when the run is over.
+Four workers compute real gradients of the reference network (784-100-10, MNIST, batch 32) and sleep until a step
+has lasted 40 ms, the last worker 200 ms. The first records weights and versions as it pulls them; their loss
+on 2,000 test images is computed after the run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ DELAYS, RATES, UPDATES = (0, 3, 7, 15, 31, 63), (0.1, 0.3, 1.0), 600
 
 
 def curves(seconds: float) -> dict[str, list[tuple[float, int, float]]]:
-    """`(seconds, version, test loss)` along a run of every mode."""
+    """Return `(seconds, version, test loss)` during a run of every mode."""
     found = {}
     for mode in MODES:
         period = int(mode.partition(":")[2]) if mode.startswith("localsgd") else 1
@@ -31,7 +31,7 @@ def curves(seconds: float) -> dict[str, list[tuple[float, int, float]]]:
 
 
 def lines_of(found: dict[str, list[tuple[float, int, float]]], loss: float = 0.5) -> list[str]:
-    """A row of Markdown for every mode: updates, loss at the end, seconds until a loss was reached for good."""
+    """Return a Markdown row for every mode: updates, final loss, seconds after which the loss stayed below `loss`."""
     rows = ["| mode | updates/s | test loss at the end | seconds until it stays below 0.5 |", "|---|---|---|---|"]
     for mode, points in found.items():
         above = [s for s, _, each in points if each > loss]
@@ -42,7 +42,7 @@ def lines_of(found: dict[str, list[tuple[float, int, float]]], loss: float = 0.5
 
 
 def accuracies(seeds: int) -> dict[float, list[float]]:
-    """Test accuracy after so many updates, for every step at every constant delay: means of seeds."""
+    """Return the test accuracy for every learning rate and constant delay, as means over seeds."""
     return {
         rate: [sum(delayed(delay, "none", rate, UPDATES, seed)[1] for seed in range(seeds)) / seeds for delay in DELAYS]
         for rate in RATES
@@ -50,9 +50,9 @@ def accuracies(seeds: int) -> dict[float, list[float]]:
 
 
 def draw_curves(axes: Any, found: dict[str, list[tuple[float, int, float]]]) -> None:
-    """Loss against updates and against seconds."""
+    """Plot the test loss against updates and against seconds."""
     for index, (mode, points) in enumerate(found.items()):
-        points = [point for point in points if point[1] > 0]  # version 0 has no place on a logarithmic axis
+        points = [point for point in points if point[1] > 0]  # a logarithmic axis cannot show version 0
         losses = [loss for _, _, loss in points]
         for axis, at in zip(axes, (1, 0), strict=True):
             axis.semilogy([point[at] for point in points], losses, color=f"C{index}", label=mode)
@@ -65,7 +65,7 @@ def draw_curves(axes: Any, found: dict[str, list[tuple[float, int, float]]]) -> 
 
 
 def draw_accuracies(axis: Any, found: dict[float, list[float]]) -> None:
-    """Accuracy against staleness."""
+    """Plot the test accuracy against the staleness."""
     for rate, values in found.items():
         axis.plot(range(len(DELAYS)), values, "o-", markersize=4, label=f"η = {rate:g}")
     axis.set_xticks(range(len(DELAYS)), [str(delay) for delay in DELAYS])

@@ -41,7 +41,7 @@ class Network(Problem):
     batch = BATCH
 
     def __init__(self, seed: int) -> None:
-        """Loads the data."""
+        """Load MNIST."""
         data = load_dataset("mnist")
         self._x, self._y = data.x_train.reshape(-1, 784), data.y_train.astype(int)
         self.x_test = data.x_test.reshape(-1, 784).astype(np.float32) / np.float32(255)
@@ -50,16 +50,16 @@ class Network(Problem):
         self.dim = len(self._initial)
 
     def initial(self) -> np.ndarray:
-        """Glorot-uniform."""
+        """Return Glorot-uniform initial weights `float32[79510]`."""
         return self._initial
 
     def gradient(self, worker: int, weights: np.ndarray) -> np.ndarray:
-        """On a batch drawn with replacement."""
+        """Return the mean gradient `float32[79510]` of a batch drawn with replacement."""
         rows = self._draw.integers(0, len(self._x), BATCH)
         return gradient_of(weights, self._x[rows].astype(np.float32) / np.float32(255), self._y[rows])
 
     def tested(self, weights: np.ndarray) -> tuple[float, float]:
-        """Loss and accuracy on the test set."""
+        """Return loss and accuracy on the test set."""
         return loss_of(weights, self.x_test, self.y_test), accuracy_of(weights, self.x_test, self.y_test)
 
 
@@ -84,7 +84,7 @@ def main(argv: list[str]) -> int:
 
 
 def distribution(flags: argparse.Namespace) -> list[dict[str, Any]]:
-    """Staleness per worker at a real server, and the predictions."""
+    """Measure the staleness of each worker at a real server, and predict it."""
     seconds = 5.0 if flags.quick else 30.0
     alike = 8
     slow = tuple((number, max(SHARES) / share) for number, share in enumerate(SHARES))
@@ -98,7 +98,7 @@ def distribution(flags: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def imposed(flags: argparse.Namespace) -> list[dict[str, Any]]:
-    """Loss and accuracy after updates whose gradients are so many versions old."""
+    """Measure loss and accuracy after updates with gradients of a constant staleness."""
     delays = (0, 15) if flags.quick else (0, 3, 7, 15, 31)
     updates, seeds = (300, 1) if flags.quick else (2000, 3)
     rows = []
@@ -113,7 +113,7 @@ def imposed(flags: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def modes(flags: argparse.Namespace) -> list[dict[str, Any]]:
-    """Throughput and accuracy of every mode in the same time, with a straggler."""
+    """Measure throughput and accuracy of every mode in the same time, with a straggler."""
     seconds = 4.0 if flags.quick else 10.0
     rows = []
     for mode in ("async", "ssp:3", "bsp") if flags.quick else MODES:
@@ -129,7 +129,7 @@ def modes(flags: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def table(results: dict[str, Any]) -> str:
-    """The report in Markdown, without the pictures."""
+    """Return the report in Markdown without the plots."""
     first = [
         [row["what"], str(number), str(worker["updates"]), f"{worker['mean']:.2f}", f"{row['predicted'][number]:.2f}"]
         for row in results["distribution"]
@@ -160,7 +160,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def draw_distribution(results: dict[str, Any], figure: Any) -> None:
-    """Histograms per worker, with the prediction."""
+    """Plot a histogram of the staleness of each worker, with the prediction."""
     axes = figure.subplots(1, len(results["distribution"]))
     for axis, row in zip(axes, results["distribution"], strict=True):
         for number, worker in enumerate(row["workers"]):
@@ -177,7 +177,7 @@ def draw_distribution(results: dict[str, Any], figure: Any) -> None:
 
 
 def draw_imposed(results: dict[str, Any], figure: Any) -> None:
-    """Loss and accuracy against imposed staleness."""
+    """Plot loss and accuracy against the imposed staleness."""
     rates = sorted({row["learning_rate"] for row in results["imposed"]})
     figure.set_size_inches(11, 7)
     axes = figure.subplots(2, len(rates), squeeze=False, sharex=True)
@@ -195,7 +195,7 @@ def draw_imposed(results: dict[str, Any], figure: Any) -> None:
 
 
 def draw_modes(results: dict[str, Any], figure: Any) -> None:
-    """Accuracy against throughput."""
+    """Plot accuracy against throughput."""
     axis = figure.subplots()
     for row in results["modes"]:
         axis.plot(row["per_s"], row["accuracy"], "o", markersize=9)
@@ -208,7 +208,7 @@ def draw_modes(results: dict[str, Any], figure: Any) -> None:
 
 
 def delayed(delay: int, compensation: str, rate: float, updates: int, seed: int) -> tuple[float, float]:
-    """Test loss and accuracy after so many updates whose gradients are `delay` versions old."""
+    """Return test loss and accuracy after `updates` updates with gradients that are `delay` versions old."""
     problem, last = Network(seed), np.empty(0, np.float32)
     shard = Shard(
         problem.initial(),

@@ -1,4 +1,4 @@
-"""TensorFlow's own servers, each a process: one that holds the variables (`ps`), and workers.
+"""Server processes of TensorFlow: one that holds the variables (`ps`), and the workers.
 
 They end when their standard input does, so none outlives the process that started them. They listen on every
 interface of the machine: `tf.distribute.Server` has no way to say otherwise.
@@ -24,15 +24,15 @@ Cluster = dict[str, list[str]]  # job -> addresses
 
 @contextmanager
 def servers(workers: int, threads: int, inter_op: int) -> Iterator[Cluster]:
-    """Runs one `ps` and the workers on free ports.
+    """Run one `ps` and the workers on free ports within the block, and yield their addresses.
 
     Args:
-        workers: How many.
-        threads: Intra-op threads of each.
-        inter_op: Inter-op threads of each; with one they hang.
+        workers: The number of workers.
+        threads: The number of intra-op threads of each process.
+        inter_op: The number of inter-op threads of each process; with one, the processes hang.
 
     Raises:
-        RuntimeError: One did not start.
+        RuntimeError: A process did not start.
     """
     addresses = [f"localhost:{port}" for port in free_ports(1 + workers)]
     cluster = {"ps": addresses[:1], "worker": addresses[1:]}
@@ -48,12 +48,12 @@ def servers(workers: int, threads: int, inter_op: int) -> Iterator[Cluster]:
                     stdout=subprocess.PIPE,
                     text=True,
                     env=module_environment(),
-                    start_new_session=True,  # as ours are: Linux shares a busy machine among sessions
+                    start_new_session=True,  # as downpour's: Linux divides a busy machine between sessions
                 )
             )
         for process in processes:
             if process.stdout is None or not process.stdout.readline():
-                raise RuntimeError("a tf.distribute.Server must start. It ended: see what it printed above.")
+                raise RuntimeError("a tf.distribute.Server must start; it ended. See its output above.")
         yield cluster
     finally:
         for process in processes:
@@ -67,7 +67,7 @@ def servers(workers: int, threads: int, inter_op: int) -> Iterator[Cluster]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on: TensorFlow wants every address before the first server starts."""
+    """Return free ports: TensorFlow requires every address before the first server starts."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for probe in sockets:
@@ -76,7 +76,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def main(argv: list[str]) -> None:
-    """Is one server of the cluster until standard input ends."""
+    """Run one server of the cluster until standard input ends."""
     import tensorflow as tf
 
     flags = _parser().parse_args(argv)

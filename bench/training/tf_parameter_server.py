@@ -1,18 +1,17 @@
-"""Trains with TensorFlow's own parameter server, and prints what came of it as one JSON line.
+"""Trains with TensorFlow's parameter server, and prints the result as one JSON line.
 
 `python -m downpour.bench.training.tf_parameter_server --data FILE.npz --model sigmoid100 --steps-per-call 20`:
 a competitor of `training.baselines`. It follows TensorFlow's tutorial for ParameterServerStrategy with a custom
-training loop,
-the only way that is left with Keras 3 (`model.fit` raises): one `tf.distribute.Server` process per server and
-worker, a coordinator that schedules a `tf.function`, tf.data inside each worker. Model and optimizer are
-Keras 3's, made under `strategy.scope()`, so that their variables live on the server.
+training loop, the only way with Keras 3 (`model.fit` raises an error): one `tf.distribute.Server` process per server
+and worker, a coordinator that schedules a `tf.function`, and tf.data in each worker. Model and optimizer are those of
+Keras 3, created under `strategy.scope()`, so that the server holds their variables.
 
-What an expert would add is here: samples are gathered by index from memory, as `model.fit` does; the metrics
-are summed in the function and sent to the server once per call; nothing is fetched while the clock runs.
+It includes the usual optimizations: samples are gathered by index from memory, as in `model.fit`; the metrics are
+summed in the function and sent to the server once per call; nothing is fetched during the measurement.
 
-A process with one inter-op thread hangs at the first call, so each has as many as there are workers, and one
-more, as the tutorial has it; computation has one intra-op thread, as in the other competitors. TensorFlow's
-servers listen on every interface of the machine, on free ports, for as long as this takes.
+A process with one inter-op thread hangs at the first call. Each process therefore has one more than there are workers,
+as in the tutorial; computation has one intra-op thread, as in the other competitors. TensorFlow's servers listen on
+free ports of all interfaces of the machine during the measurement.
 """
 
 from __future__ import annotations
@@ -36,19 +35,19 @@ from downpour.worker.catalog.models import MODELS
 
 
 def main(argv: list[str]) -> int:
-    """Runs the servers, coordinates a training, and prints the result."""
+    """Run the servers, coordinate a training, and print the result."""
     flags = _parser().parse_args(argv)
     flags.inter_op = flags.inter_op or flags.workers + 1
     with ExitStack() as stack:
         folder = flags.scratch or stack.enter_context(tempfile.TemporaryDirectory(prefix="tf-ps-"))
         cluster = stack.enter_context(servers(flags.workers, flags.threads, flags.inter_op))
         print(json.dumps(train(flags, cluster, Path(folder))), flush=True)
-    # The strategy's own threads go on looking for the servers; there is nothing left to wait for.
+    # Threads of the strategy would continue to look for the servers.
     os._exit(0)
 
 
 def train(flags: argparse.Namespace, cluster: Cluster, folder: Path) -> dict[str, Any]:
-    """Warms up and trains.
+    """Compile the training step on a few batches, then train.
 
     Returns:
         `samples`, `wall_s`, `samples_per_s`, `warmup_s`, and the last epoch's mean `loss` and `accuracy`.
@@ -89,7 +88,7 @@ def train(flags: argparse.Namespace, cluster: Cluster, folder: Path) -> dict[str
 
 
 def _connect(flags: argparse.Namespace, cluster: Cluster) -> tuple[Any, Any]:
-    """The strategy and the coordinator of a cluster that is up."""
+    """Return the strategy and the coordinator of a running cluster."""
     import tensorflow as tf
 
     tf.config.set_visible_devices([], "GPU")
@@ -101,7 +100,7 @@ def _connect(flags: argparse.Namespace, cluster: Cluster) -> tuple[Any, Any]:
 
 
 def _run(coordinator: Any, batches: Any, calls: Sequence[Any], counts: Sequence[int]) -> float:
-    """Schedules each function as often as its count says, and waits for all; returns the time in s."""
+    """Schedule each function `count` times, wait for all calls, and return the time in s."""
     start = time.perf_counter()
     for call, count in zip(calls, counts, strict=True):
         for _ in range(count):
@@ -111,9 +110,9 @@ def _run(coordinator: Any, batches: Any, calls: Sequence[Any], counts: Sequence[
 
 
 def _dataset_fn(dataset: Dataset, folder: Path, flags: argparse.Namespace) -> Callable[[], Any]:
-    """What each worker runs to have its batches: all samples in memory, gathered in an order of its own.
+    """Return the function that creates a worker's batches from samples in memory, in a different order per worker.
 
-    The samples travel as files: in the function's graph they would be constants, sent to every worker.
+    The samples are passed as files: in the graph of the function they would be constants, sent to every worker.
     """
     import tensorflow as tf
 
@@ -125,7 +124,7 @@ def _dataset_fn(dataset: Dataset, folder: Path, flags: argparse.Namespace) -> Ca
     def batches() -> Any:
         x = tf.reshape(tf.io.decode_raw(tf.io.read_file(x_file), tf.float32), [count, *shape])
         y = tf.io.decode_raw(tf.io.read_file(y_file), tf.int32)
-        # All workers run this graph, seeds included: each starts at a place of its own in the same order.
+        # All workers run this graph with the same seeds: each starts at a different position of the same order.
         start = tf.cast(tf.timestamp() * 1e6, tf.int64) % count
         order = tf.data.Dataset.range(count).shuffle(count).repeat().skip(start)
         return (
@@ -138,7 +137,7 @@ def _dataset_fn(dataset: Dataset, folder: Path, flags: argparse.Namespace) -> Ca
 
 
 def _call(strategy: Any, model: Any, optimizer: Any, totals: Any, flags: argparse.Namespace) -> Any:
-    """The function that is scheduled: `--steps-per-call` steps, and their metrics added on the server."""
+    """Return the function to be scheduled: `--steps-per-call` steps, whose metrics are added on the server."""
     import keras
     import tensorflow as tf
 
