@@ -329,12 +329,16 @@ class ReportReply(_message.Message):
     def __init__(self) -> None: ...
 
 class UploadChunk(_message.Message):
-    __slots__ = ("session", "data")
+    __slots__ = ("session", "data", "size_bytes", "sha256")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
     session: int
     data: bytes
-    def __init__(self, session: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+    size_bytes: int
+    sha256: bytes
+    def __init__(self, session: _Optional[int] = ..., data: _Optional[bytes] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[bytes] = ...) -> None: ...
 
 class UploadReply(_message.Message):
     __slots__ = ("bytes",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -94,14 +95,18 @@ class CoordinatorClient:
 
     def upload(self, session: int, path: Path) -> None:
         """Upload a model file."""
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").digest()
+        size_bytes = path.stat().st_size
 
         def chunks() -> Iterator[pb.UploadChunk]:
+            yield pb.UploadChunk(session=session, size_bytes=size_bytes, sha256=digest)
             with path.open("rb") as file:
                 while data := file.read(UPLOAD_CHUNK_BYTES):
-                    yield pb.UploadChunk(session=session, data=data)
+                    yield pb.UploadChunk(data=data)
 
         try:
-            self._stub.Upload(chunks(), timeout=self._timeout_s + path.stat().st_size / 1e6)
+            self._stub.Upload(chunks(), timeout=self._timeout_s + size_bytes / 1e6)
         except grpc.RpcError as failure:
             raise error_of(failure, self.address) from failure
 
