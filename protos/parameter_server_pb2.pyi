@@ -688,18 +688,20 @@ class SampleRange(_message.Message):
     def __init__(self, epoch: _Optional[int] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ...) -> None: ...
 
 class ShardCounters(_message.Message):
-    __slots__ = ("version", "dropped", "duplicates", "bytes_pushed", "bytes_pulled")
+    __slots__ = ("version", "dropped", "duplicates", "bytes_pushed", "bytes_pulled", "uncorrected")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DROPPED_FIELD_NUMBER: _ClassVar[int]
     DUPLICATES_FIELD_NUMBER: _ClassVar[int]
     BYTES_PUSHED_FIELD_NUMBER: _ClassVar[int]
     BYTES_PULLED_FIELD_NUMBER: _ClassVar[int]
+    UNCORRECTED_FIELD_NUMBER: _ClassVar[int]
     version: int
     dropped: int
     duplicates: int
     bytes_pushed: int
     bytes_pulled: int
-    def __init__(self, version: _Optional[int] = ..., dropped: _Optional[int] = ..., duplicates: _Optional[int] = ..., bytes_pushed: _Optional[int] = ..., bytes_pulled: _Optional[int] = ...) -> None: ...
+    uncorrected: int
+    def __init__(self, version: _Optional[int] = ..., dropped: _Optional[int] = ..., duplicates: _Optional[int] = ..., bytes_pushed: _Optional[int] = ..., bytes_pulled: _Optional[int] = ..., uncorrected: _Optional[int] = ...) -> None: ...
 
 class ShardCommand(_message.Message):
     __slots__ = ("job", "settings", "layout", "view", "pin", "unpin", "stop", "generation", "hold", "cut", "restore", "flush", "learning_rates", "initialisation")

@@ -232,6 +232,7 @@ class CoordinatorProcess:
             "transports": sorted(self.runtime.transports),
             "dropped": self.runtime.metrics.dropped.total(),
             "duplicates": sum(count.duplicates for count in counts),
+            "uncorrected": sum(count.uncorrected for count in counts),
             "partial_pushes": self.coordinator.job.orphans.partial,
             "checkpoints": self.checkpointer.taken,
             "checkpoint_s": self.checkpointer.seconds,

@@ -171,6 +171,7 @@ def shard_of(recorded: Recorded, number: int) -> Shard:
             schedule_of(settings.schedule, settings.warm_up),
             settings.momentum_correction,
             settings.version_memory << 20,
+            version_depth=2 if settings.overlap else 1,
         ),
     )
 

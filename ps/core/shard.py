@@ -272,13 +272,17 @@ class Shard(CommittedWeights):
     def _apply_one(self, push: Push, payload: np.ndarray | ChunkedVector, staleness: int) -> Result:
         """Make an update from one push: w' = w − η·g in a spare buffer, which is then committed."""
         spare, old = self._pool.take(), self._committed.array
-        if self._consistency.payload == "replica":
-            assert isinstance(payload, np.ndarray)
-            self._drop_replica(push.worker)
-            replica = self._replicas[push.worker] = self._pool.take()
-            η = self._rule.elastic(payload, self.version, old, spare.array, replica.array)
-        else:
-            η = self._rule.one(push, payload, self.version, old, spare.array)
+        try:
+            if self._consistency.payload == "replica":
+                assert isinstance(payload, np.ndarray)
+                self._drop_replica(push.worker)
+                replica = self._replicas[push.worker] = self._pool.take()
+                η = self._rule.elastic(payload, self.version, old, spare.array, replica.array)
+            else:
+                η = self._rule.one(push, payload, self.version, old, spare.array)
+        except BaseException:
+            self._abandon(spare, [push])
+            raise
         self._commit(spare)
         return self._conclude(push, Result(Outcome.APPLIED, self.version, staleness, η))
 
@@ -292,11 +296,22 @@ class Shard(CommittedWeights):
             if not self._senders[push.worker]:
                 del self._senders[push.worker]
         spare, base = self._pool.take(), self.version
-        with np.errstate(all="ignore"):
-            rates = self._rule.several(group, base, self._committed.array, spare.array)
+        try:
+            with np.errstate(all="ignore"):
+                rates = self._rule.several(group, base, self._committed.array, spare.array)
+        except BaseException:
+            self._abandon(spare, [push for push, _ in group])
+            raise
         self._commit(spare)
         for (push, _), η in zip(group, rates, strict=True):
             self._conclude(push, Result(Outcome.APPLIED, self.version, base - push.base_version, η))
+
+    def _abandon(self, spare: Buffer, pushes: list[Push]) -> None:
+        """Return the buffer of an update that failed, and give its pushes an outcome: they are dropped as `failed`."""
+        self._pool.drop(spare)
+        for push in pushes:
+            self._drop_replica(push.worker)
+            self._conclude(push, Result(Outcome.DROPPED, self.version, self.version - push.base_version, 0.0, "failed"))
 
     def _conclude(self, push: Push, result: Result) -> Result:
         self._outcomes.remember(push, result)

@@ -85,7 +85,8 @@ class DelayAdaptive(Compensation):
             return 0.0
         if self._smoothness is None:
             return live / staleness
-        return min(1.0, 1.0 / (4.0 * self._smoothness * staleness * learning_rate))
+        bound = 4.0 * self._smoothness * staleness * learning_rate
+        return 1.0 / max(1.0, bound)  # a schedule may reach a learning rate of 0, for which every step is small enough
 
     def refuse(self, staleness: int, live: int) -> str:
         """Return "stale" for a staleness above the concurrency, if such gradients are dropped."""

@@ -117,6 +117,7 @@ class ShardBuilder:
                 self._rates or schedule_of(settings.schedule, settings.warm_up),
                 settings.momentum_correction,
                 settings.version_memory << 20,
+                version_depth=2 if settings.overlap else 1,
             ),
         )
 

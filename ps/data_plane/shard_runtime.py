@@ -298,4 +298,5 @@ class ShardRuntime:
             duplicates=self.metrics.duplicates,
             bytes_pushed=self.metrics.bytes_pushed,
             bytes_pulled=self.metrics.bytes_pulled,
+            uncorrected=self.shard.uncorrected if self.shard else 0,
         )

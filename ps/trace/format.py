@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from downpour.ps.core.push import Outcome, Push, Result
 
-REASONS = ("", "nonfinite", "late", "stale", "discarded", "other")
+REASONS = ("", "nonfinite", "late", "stale", "discarded", "other", "failed")
 DTYPE = np.dtype(
     [
         ("time_s", "<f8"),  # since the shard started
@@ -47,7 +47,7 @@ _MAGIC = b"\x93NUMPY\x02\x00"
 
 def pack(push: Push, result: Result, time_s: float) -> bytes:
     """Return one record."""
-    reason = REASONS.index(result.reason) if result.reason in REASONS else len(REASONS) - 1
+    reason = REASONS.index(result.reason) if result.reason in REASONS else REASONS.index("other")
     return _RECORD.pack(
         time_s, result.version, push.seq, push.base_version, result.staleness, push.lease, push.start, push.stop,
         result.learning_rate, push.norm, push.loss,
