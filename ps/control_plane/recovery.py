@@ -99,7 +99,12 @@ class Recovery:
         if coordinator.job.generation != generation or coordinator.job.phase in OVER:
             return
         coordinator.job.notes.extend(refused)
-        if found is None:
+        if found is None and refused:  # the trace and the checkpoints stay as they are for a person to look at
+            coordinator.fail(
+                f"no checkpoint of this run can be read ({len(refused)} tried): move {self._run.checkpoints} away to "
+                "start over, or choose another --run-dir"
+            )
+        elif found is None:
             self._run.traces.cut([0])
             restore_metrics(self._metrics, None)
             coordinator.start_over(time.monotonic())

@@ -113,7 +113,7 @@ class Evaluations:
         if task is None or task.kind != request.kind or task.epoch != request.epoch:
             raise InvalidRequest(
                 f"a report must be of the task that worker {worker} was given; received one of "
-                f"{pb.TaskKind.Name(request.kind)}, epoch {request.epoch}. Ask for a task."
+                f"{_name_of(request.kind)}, epoch {request.epoch}. Ask for a task."
             )
         del self.assigned[worker]
         self._unpin(task)
@@ -145,3 +145,8 @@ def stagnates(evaluations: Mapping[int, pb.Evaluation], patience: int) -> bool:
         return False
     best = min(evaluations, key=lambda epoch: (evaluations[epoch].loss, epoch))
     return max(evaluations) - best >= patience
+
+
+def _name_of(kind: int) -> str:
+    """Return the name of a kind of task; a number that has none stands for itself."""
+    return pb.TaskKind.Name(kind) if kind in pb.TaskKind.values() else str(kind)  # type: ignore[arg-type]

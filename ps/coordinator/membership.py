@@ -19,6 +19,7 @@ class Member:
         idle: Whether it waits for a task.
         resting: Whether it has no data now, so that no other worker must wait for it.
         evaluator: Whether it takes evaluation tasks only.
+        last_report: The kind and the epoch of the last task whose result it has reported.
     """
 
     worker: int
@@ -31,6 +32,7 @@ class Member:
     idle: bool = False
     resting: bool = True
     evaluator: bool = False
+    last_report: tuple[int, int] | None = None
 
     @property
     def state(self) -> str:

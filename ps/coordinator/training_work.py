@@ -126,7 +126,11 @@ class TrainingWork(Work):
     def report(self, member: Member, request: pb.ReportRequest, now: float) -> None:
         """Take the result of an evaluation; end the training early if the validation loss does not fall."""
         job = self.job
+        report = (request.kind, request.epoch)
+        if member.last_report == report and member.worker not in self.tasks.assigned:
+            return  # the worker repeats a report whose reply it did not receive
         task = self.tasks.done(member.worker, request)
+        member.last_report = report
         job.step_deadlines.end(member.worker, now)
         if request.HasField("validation"):
             self.evaluations[request.epoch] = request.validation

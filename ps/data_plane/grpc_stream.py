@@ -19,6 +19,7 @@ from downpour.protos.frame import INLINE_BYTES, Decoder, Frame, encode
 from downpour.ps.data_plane.interceptor import refuse
 from downpour.ps.data_plane.request_handler import WAITING_EVERY_S, PendingReply, RequestHandler
 
+SESSION_DIGITS = 20  # of the largest number of a session, 2^64 - 1
 SERVICE = "downpour.v1.Shard"
 STREAMS_PER_SESSION = 8  # one is used; the others are streams that broke and whose end has not been noticed yet
 CHECK_MEMBER_EVERY_S = 1.0  # while a worker sends or receives a payload
@@ -228,6 +229,6 @@ def session_of(context: Context) -> int:
         UnknownWorker: The metadata contain no session.
     """
     for key, value in context.invocation_metadata() or ():
-        if key == SESSION_KEY and isinstance(value, str) and value.isdecimal():
+        if key == SESSION_KEY and isinstance(value, str) and value.isdecimal() and len(value) <= SESSION_DIGITS:
             return int(value)
     raise UnknownWorker(f"a stream must name its session as metadata {SESSION_KEY!r}: register first.")

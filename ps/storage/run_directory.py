@@ -13,8 +13,12 @@ from typing import Any
 
 from downpour.ps.config import ServerSettings
 from downpour.ps.storage.atomic_file import atomic_write
+from downpour.ps.storage.checkpoint_file import newest, numbers
 from downpour.ps.trace import call_log as calls
 from downpour.ps.trace.files import TraceFiles
+
+LARGEST_GENERATION = 1 << 62  # of a file that this program wrote
+DIGITS = 32  # more than such a number has
 
 
 def new_run_directory(runs_dir: Path, model: str, now: datetime | None = None) -> Path:
@@ -112,22 +116,37 @@ class RunDirectory:
             place.write_text(json.dumps(content, indent=2) + "\n")
 
     def begin_life(self) -> int:
-        """The generation that begins with this start: one more than any before it in this directory."""
-        path = self.path / "generation"
+        """Return the generation that begins with this start: one more than any before it in this directory.
+
+        The file `generation` may be missing or damaged after a crash; the checkpoints then tell that there was an
+        earlier generation, so that a run is never mistaken for a new one.
+
+        Raises:
+            OSError: The disk is not writable.
+        """
         for part in (*self.path.glob(".*.part"), *self.checkpoints.glob(".*.part")):
             part.unlink(missing_ok=True)  # of a process that was killed
-        try:
-            generation = int(path.read_text()) + 1
-        except (OSError, ValueError):
-            generation = 1
+        generation = self._last_generation() + 1
         self.note_generation(generation)
         return generation
 
+    def _last_generation(self) -> int:
+        try:
+            noted = int((self.path / "generation").read_text()[:DIGITS])
+        except (OSError, ValueError):
+            noted = 0
+        if 0 < noted < LARGEST_GENERATION:
+            return noted
+        if not numbers(self.checkpoints):
+            return 0
+        checkpoint, _ = newest(self.checkpoints)
+        return max(1, checkpoint.facts.generation) if checkpoint is not None else 1
+
     def note_generation(self, generation: int) -> None:
-        """Keeps the newest generation for the next start; a record of the one before is void."""
+        """Write the newest generation for the next start; the record of the one before is void."""
         self.calls.drop()
         (self.path / "initial.safetensors").unlink(missing_ok=True)
-        with atomic_write(self.path / "generation") as place:
+        with atomic_write(self.path / "generation", durable=True) as place:
             place.write_text(f"{generation}\n")
 
     @property
