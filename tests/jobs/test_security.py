@@ -237,7 +237,7 @@ def test_certificates_are_made_once_and_keys_are_for_their_owner(
     names = server.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert SERVER_NAME in names.get_values_for_type(x509.DNSName)
     assert certs(CertsSettings(folder=str(folder))) == 1
-    assert "hold no certificates yet" in capsys.readouterr().err
+    assert "must not contain certificates" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("token", ["short", "a token with a line\nin the middle", "ünprintable-in-ASCII-metadata"])

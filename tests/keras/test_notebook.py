@@ -65,7 +65,7 @@ class Compiled:
 
 def test_what_does_not_travel_is_refused_at_once(tmp_path: Path) -> None:
     cluster = LocalCluster(runs_dir=str(tmp_path / "runs"))
-    with pytest.raises(TypeError, match="callbacks do not travel"):
+    with pytest.raises(TypeError, match="callbacks cannot be sent to other processes"):
         cluster.fit(Compiled(), np.zeros((4, 2)), callbacks=[object()])
     with pytest.raises(TypeError, match="compiled with an optimizer"):
         cluster.fit(object(), np.zeros((4, 2)))
@@ -98,7 +98,7 @@ def test_what_is_defined_in_the_session_is_refused_with_what_to_do(tmp_path: Pat
 
     cluster = LocalCluster(runs_dir=str(tmp_path / "runs"))
     for model in (Model("mse", Mine()), Model(loss), Model({"a": "mse", "b": loss}), Model([Mine()])):
-        with pytest.raises(TypeError, match=r"(Mine|loss), of this session.*modules="):
+        with pytest.raises(TypeError, match=r"(Mine|loss), defined in this session.*modules="):
             cluster.fit(model, np.zeros((4, 2)))
     assert not (tmp_path / "runs").exists()
 
