@@ -73,7 +73,7 @@ def test_what_does_not_travel_is_refused_at_once(tmp_path: Path) -> None:
         cluster.fit(Compiled(), np.array([object()]))
     with pytest.raises(TypeError, match=r"array of numbers or texts.*shape \(\)"):
         cluster.fit(Compiled(), np.zeros((4, 2)), [0, 1, 0, 1])
-    with pytest.raises(TypeError, match="numbers and texts to travel. Received: PosixPath"):
+    with pytest.raises(TypeError, match="must be numbers or strings. Received: PosixPath"):
         cluster.fit(Compiled(), np.zeros((4, 2)), steps_per_epoch=tmp_path)
     with pytest.raises(ValueError, match="a cluster has workers, .*Received: worker"):
         LocalCluster(worker=3)
