@@ -230,6 +230,6 @@ def test_a_killed_server_ends_the_script_at_once_and_says_why(disturbed: subproc
     server.kill()
     _, errors = disturbed.communicate(timeout=60)
     assert disturbed.returncode == 1
-    assert "ps-0 was killed by SIGKILL; the servers of a script keep no checkpoints: start it again" in errors
+    assert "ps-0 was killed by SIGKILL. A script has no checkpoints on the servers: run it again" in errors
     _, alive = psutil.wait_procs(children, timeout=10.0)
     assert not [child for child in alive if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]

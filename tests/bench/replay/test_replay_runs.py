@@ -171,7 +171,7 @@ def test_random_numbers_of_the_process_are_detected_named_and_compared_within_a_
 def test_whole_numbers_that_a_step_changes_are_refused(tmp_path: Path) -> None:
     run = train(tmp_path, "--model=small_models:counter")
     message = downpour(tmp_path, "replay", str(run), status=2).stderr
-    assert "must not keep integers of its own; a step changes" in message and "calls" in message
+    assert "must not keep integer state; a step changes" in message and "calls" in message
 
 
 def test_a_drained_job_one_of_whose_workers_was_killed_and_one_came_late(tmp_path: Path) -> None:
