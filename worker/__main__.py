@@ -1,4 +1,4 @@
-"""`python -m worker`: one worker process."""
+"""Entry point of `python -m downpour.worker`: one worker process."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def leave_early(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def load_tensorflow() -> None:
-    """Import TensorFlow without matplotlib, which Keras would import at a fifth of the time and no use here."""
+    """Import TensorFlow without matplotlib, which Keras would import without need; that is a fifth of the time."""
     absent = "matplotlib" not in sys.modules
     if absent:
         sys.modules["matplotlib"] = None  # type: ignore[assignment]

@@ -12,32 +12,33 @@ from downpour.protos.settings import Address, Settings
 
 
 class WorkerSettings(AccessSettings, LogSettings):
-    """One worker: flags over `DOWNPOUR_*` variables over defaults, frozen once validated."""
+    """Run one worker process, which receives the description of the job from the coordinator."""
 
     server: Address = Field(description="HOST:PORT of the coordinator (shard 0)")
     worker: int | None = Field(None, ge=0, description="number of this worker (default: the coordinator gives one)")
     evaluator: bool = Field(False, description="take evaluation tasks only")
     model: str | None = Field(
-        None, description="module:function, where the job's model is one; never accepted from the server"
+        None,
+        description="module:function of the model, required if the job has one; never accepted from the server",
     )
     dataset: str | None = Field(
-        None, description="path to the .npz, where the job's data is one; never accepted from the server"
+        None, description="path of the .npz file, required if the job has one; never accepted from the server"
     )
-    weights: str | None = Field(None, description="file of weights to begin with: .keras or .weights.h5")
+    weights: str | None = Field(None, description="file of initial weights, .keras or .weights.h5")
     threads: int = Field(1, ge=1, description="TensorFlow's threads within an operation")
     xla: Literal["auto", "on", "off"] = Field("auto", description="compile the gradient with XLA; auto times both")
-    connect_timeout_s: float = Field(60.0, gt=0, description="how long to look for the server before giving up")
+    connect_timeout_s: float = Field(60.0, gt=0, description="time limit for the first connection to the server")
     call_timeout_s: float = Field(30.0, gt=0, description="deadline of a call and of an awaited message")
 
 
 class ScriptSettings(AccessSettings):
-    """One worker of a script (see worker/fit/__main__.py)."""
+    """Run a Keras script as one worker of a cluster."""
 
     server: Address = Field(description="HOST:PORT of the coordinator (shard 0), which was started with --script")
     worker: int = Field(0, ge=0, description="number of this worker; worker 0 shows its output")
-    end_job: bool = Field(False, description="end the job when this worker's script has ended well")
+    end_job: bool = Field(False, description="end the job when this worker's script has ended without an error")
     threads: int = Field(1, ge=1, description="TensorFlow's threads within an operation")
-    connect_timeout_s: float = Field(60.0, gt=0, description="how long to look for the server before giving up")
+    connect_timeout_s: float = Field(60.0, gt=0, description="time limit for the first connection to the server")
     call_timeout_s: float = Field(30.0, gt=0, description="deadline of a call and of an awaited message")
 
 
@@ -58,15 +59,15 @@ def named(own: str | None, jobs: str, what: str) -> str:
 
 
 class ExportSettings(Settings):
-    """A model for other programs."""
+    """Write a trained model in a format for other programs."""
 
     file: str = Field(description="path of the .keras file")
-    format: Literal["keras", "savedmodel", "tflite"] = Field("keras", description="what to write")
+    format: Literal["keras", "savedmodel", "tflite"] = Field("keras", description="format of the file")
     to: str = Field(description="path to write to")
 
 
 class ExamineSettings(Settings):
-    """Loss and accuracy of a trained model on the test set."""
+    """Compute loss and accuracy of a trained model on the test set."""
 
     file: str = Field(description="path of the .keras file")
     dataset: str = Field("mnist", description="name of a dataset, or path of an .npz")

@@ -11,7 +11,7 @@ from downpour.worker.config import ExamineSettings
 
 
 def main(argv: list[str]) -> int:
-    """Print the result; return the exit code."""
+    """Print the result and return the exit code."""
     settings = parse(ExamineSettings, argv, "python -m downpour.worker.examine")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import keras

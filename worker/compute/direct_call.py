@@ -1,7 +1,7 @@
-"""A traced function that is called with nothing in between: its arguments are tensors, and so are its results.
+"""Calls of a traced function without TensorFlow's Python layer: arguments and results are tensors.
 
-TensorFlow's own call of a traced function binds the arguments to a signature first, in Python: at a step of half a
-millisecond that is a quarter of it.
+TensorFlow's own call of a traced function first binds the arguments to a signature, in Python, which is a
+quarter of a step of half a millisecond.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ import tensorflow as tf
 def traced(
     function: Callable[..., list[tf.Tensor]], specs: Sequence[tf.TensorSpec], jit_compile: bool | None
 ) -> Callable[..., list[tf.Tensor]]:
-    """Traces `function` for arguments of these types; the result's `graph` is what was traced.
+    """Trace `function` for arguments of these types; the attribute `graph` of the result is its graph.
 
     Args:
-        function: Of tensors, to a list of tensors, `float32`; what it captures stays as it is. No default values.
-        specs: Of its arguments.
-        jit_compile: As `tf.function` takes it.
+        function: A function of tensors that returns a list of `float32` tensors. It must have no default arguments;
+            tensors that it captures keep the values that they have now.
+        specs: The types of its arguments.
+        jit_compile: The argument of `tf.function`.
     """
     inner = tf.function(function, autograph=False, jit_compile=jit_compile)
-    # The call below does not look at jit_compile; a function that holds nothing but the compiled one does.
+    # The call below ignores jit_compile of the called function itself, but not of a function within it.
     outer = tf.function(lambda *arguments: inner(*arguments), autograph=False) if jit_compile else inner
     concrete = outer.get_concrete_function(*specs)
     captured = concrete.captured_inputs

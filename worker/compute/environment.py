@@ -1,4 +1,4 @@
-"""What the bits of a gradient depend on beside weights and samples; reported at registration, kept in config.json."""
+"""Facts that the bits of a gradient depend on besides weights and samples. They are stored in config.json."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from downpour.worker.compute.flat_model import FlatModel
 
-# They choose kernels, or change what kernels do.
+# They select kernels or change the results of kernels.
 VARIABLES = (
     "TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE", "TF_XLA_FLAGS", "XLA_FLAGS",
     "TF_SET_ONEDNN_FPMATH_MODE",
@@ -40,22 +40,22 @@ def compiled_facts(xla: bool, model: FlatModel) -> dict[str, str]:
 
 
 def seeds_text(seeds: list[np.ndarray]) -> str:
-    """The seeds of a model's generators, as `12,34 56,78`."""
+    """Return the seeds of a model's generators as a text, such as `12,34 56,78`."""
     return " ".join(",".join(str(int(number)) for number in seed) for seed in seeds)
 
 
 def seeds_of(text: str) -> list[np.ndarray]:
-    """The seeds, `int64[2]` each, that `seeds_text` wrote."""
+    """Return the seeds, `int64[2]` each, of a text that `seeds_text` has returned."""
     return [np.array([int(number) for number in seed.split(",")], np.int64) for seed in text.split()]
 
 
 def _processor() -> str:
-    """The processor's name as the kernel gives it, and a digest of what it can do."""
+    """Return the name of the processor that the kernel reports, and a digest of its features."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor() or platform.machine()
     rows = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    abilities = " ".join(sorted(rows.get("flags", rows.get("Features", "")).split()))
+    features = " ".join(sorted(rows.get("flags", rows.get("Features", "")).split()))
     name = rows.get("model name", platform.machine())
-    return f"{name}, {hashlib.sha256(abilities.encode()).hexdigest()[:12]}"
+    return f"{name}, {hashlib.sha256(features.encode()).hexdigest()[:12]}"

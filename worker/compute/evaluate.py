@@ -1,4 +1,4 @@
-"""Loss and accuracy of flat weights on a split of the data."""
+"""Computes loss and accuracy of flat weights on a split of the data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import tensorflow as tf
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.worker.compute.flat_model import FlatModel, correct_of
 
-BATCH = 250  # small enough that a slow model, too, observes its deadline
+BATCH = 250  # small enough for a slow model to observe its deadline
 
 
 def never() -> float:
@@ -22,14 +22,14 @@ def never() -> float:
 
 
 class Evaluator:
-    """Evaluates a model at any flat weights."""
+    """Evaluates a model at given flat weights."""
 
     def __init__(self, model: keras.Model, scale: float) -> None:
-        """Traces nothing yet.
+        """Build an evaluator; the first call traces the model.
 
         Args:
-            model: Built; its own weights are not used.
-            scale: Factor on the samples.
+            model: A model that is built; its own weights are not used.
+            scale: The factor on the samples.
         """
         self._model, self._scale = FlatModel(model), scale
         self._sums = tf.function(self._sums_of, autograph=False, reduce_retracing=True)
@@ -37,13 +37,13 @@ class Evaluator:
     def __call__(
         self, flat: np.ndarray, x: np.ndarray, y: np.ndarray, deadline: Callable[[], float] = never
     ) -> pb.Evaluation:
-        """Mean loss and accuracy at `flat`, `float32[n + m]`; zeros where there are no samples.
+        """Return mean loss and accuracy at `flat`, `float32[n + m]`; zeros if there are no samples.
 
         Args:
-            flat: Weights.
-            x: Samples.
-            y: Targets.
-            deadline: Time (monotonic) past which no further samples are looked at.
+            flat: The weights and the state.
+            x: The samples.
+            y: The targets.
+            deadline: Returns the time (monotonic) after which no further samples are evaluated.
         """
         loss = correct = 0.0
         weights, seen = tf.convert_to_tensor(flat), 0

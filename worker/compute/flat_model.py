@@ -1,8 +1,8 @@
 """A Keras model as a pure function of one flat vector: weights in, outputs or gradients out.
 
-The vector holds the n weights that gradients train, then the m numbers of floating-point state that a training step
-moves on, such as moving statistics. Frozen weights are not part of it: no step changes them, so that every worker keeps
-them in its model, where evaluations and the saved model find them; `data_checksum` proves that all workers have the
+The vector holds the n weights that gradients train, then the m elements of floating-point state that a training step
+changes, such as moving statistics. Frozen weights are not part of it: no step changes them, so that every worker keeps
+them in its model, which evaluations and the saved model use; `data_checksum` proves that all workers have the
 same.
 """
 
@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from downpour.protos.layout import STATE, TRAINED, Layout, Tensor
 
-DRAWS_PER_STEP = 1 << 16  # of one seed generator, at most: the local steps of a push have these apart
+DRAWS_PER_STEP = 1 << 16  # the most that one seed generator draws; the seeds of local steps differ by this
 
 
 def layout_of(model: keras.Model) -> Layout:
@@ -51,8 +51,8 @@ def data_checksum(checksum: str, model: keras.Model) -> str:
     """Return a checksum of what must be the same on all workers and is neither pushed nor pulled.
 
     Args:
-        checksum: SHA-256 (hex) of the data; it is the result, too, for a model without frozen weights.
-        model: Built, with the weights that training begins with.
+        checksum: The SHA-256 (hex) of the data, which is also the result for a model without frozen weights.
+        model: The model, built, with its initial weights.
     """
     frozen = frozen_weights(model)
     if not frozen:
@@ -64,17 +64,17 @@ def data_checksum(checksum: str, model: keras.Model) -> str:
 
 
 def seed_words(numbers: Sequence[int], step: int) -> np.ndarray:
-    """Return what to add to the model's own seeds, `int64[2]`.
+    """Return the summand for the model's own seeds in one step, `int64[2]`.
 
     Args:
-        numbers: What identifies the push: the job's seed, the worker, the push's seq.
-        step: Of the push's local steps, from 0.
+        numbers: The seed of the job, the worker and the sequence number, which identify the push.
+        step: The number of the local step within the push, from 0.
     """
     return np.random.SeedSequence(numbers).generate_state(2) + np.array([0, step * DRAWS_PER_STEP], np.int64)
 
 
 def correct_of(y: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
-    """How many samples have their largest output at their class; 0 where outputs are no classes."""
+    """Return the number of samples whose largest output is their class; 0 unless the model is a classifier."""
     if outputs.shape.rank != 2 or y.shape.rank != 1 or y.dtype.is_floating:
         return tf.constant(0.0)
     if outputs.shape[1] == 1:  # one output for two classes
@@ -85,13 +85,13 @@ def correct_of(y: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
 
 @dataclass(frozen=True)
 class Backward:
-    """One forward and one backward pass, in tensors.
+    """The tensors that one forward and one backward pass compute.
 
     Attributes:
-        gradients: Of the trained tensors, each in its shape.
+        gradients: The gradient of every trained tensor, in its shape.
         state: The new values of the state's tensors.
-        loss: Mean over the samples.
-        correct: Samples whose largest output is their class.
+        loss: The mean loss of the samples.
+        correct: The number of samples whose largest output is their class.
     """
 
     gradients: list[tf.Tensor]
@@ -101,15 +101,15 @@ class Backward:
 
 
 class FlatModel:
-    """Passes through a model at any weights; of the model's own weights, only the frozen ones are used.
+    """Forward and backward passes of a model at given weights. Of its own weights, only the frozen ones are used.
 
-    State that is not floating-point stays in the model: seeds are drawn anew from what the caller names, other
-    integers live in its variables and are updated there.
+    State that is not floating-point remains in the model: seeds are computed from those that the caller passes, other
+    integers are kept and updated in the model's variables.
 
     Attributes:
-        layout: Of the flat vector.
+        layout: The layout of the flat vector.
         random: Whether a pass draws random numbers.
-        seeds: Of its generators, each `int64[2]`, as it was built: what is drawn depends on them too.
+        seeds: The initial seeds of its generators, `int64[2]` each, on which random numbers depend as well.
         model: The Keras model.
     """
 
@@ -125,32 +125,32 @@ class FlatModel:
         self._trained = sum(tensor.section == TRAINED for tensor in self.layout.tensors)
 
     def pieces(self, flat: tf.Tensor) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-        """The tensors of trained weights and of state, in their shapes, that a flat vector holds."""
+        """Return the tensors of the trained weights and those of the state that a flat vector contains."""
         cut = _cut(flat, self.layout.tensors)
         return cut[: self._trained], cut[self._trained :]
 
     def losses(self, y: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
-        """The mean loss, without the model's own terms."""
+        """Return the mean loss without terms that layers add, such as regularization."""
         if y.shape.rank == 1 and outputs.shape.rank == 2 and outputs.shape[-1] == 1:
             y = y[:, None]  # as Keras's compiled loss does; its bare loss functions do not
         return tf.reduce_mean(self._loss(y, outputs))
 
     def outputs(self, flat: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-        """The model's outputs in inference."""
+        """Return the outputs of the model in inference."""
         weights, state = self.pieces(flat)
         return self._call(weights, state, x, training=False, seed=None)[0]
 
     def backward(
         self, weights: list[tf.Tensor], state: list[tf.Tensor], x: tf.Tensor, y: tf.Tensor, seed: tf.Tensor | None
     ) -> Backward:
-        """Loss and gradients.
+        """Return loss, gradients and the new state of one batch.
 
         Args:
             weights: The trained tensors.
             state: The tensors of the state.
-            x: Samples, as the model takes them.
-            y: Their classes.
-            seed: `int64[2]` from `seed_words`; needed by a model that draws random numbers.
+            x: The scaled samples.
+            y: The targets.
+            seed: `int64[2]` from `seed_words`; required if the model draws random numbers.
         """
         with tf.GradientTape() as tape:
             tape.watch(weights)
@@ -162,7 +162,7 @@ class FlatModel:
     def _call(
         self, weights: list[tf.Tensor], state: list[tf.Tensor], x: tf.Tensor, training: bool, seed: tf.Tensor | None
     ) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
-        """Outputs, new state and the model's own losses."""
+        """Return the outputs, the new state, and the losses that layers add."""
         floats, seeds = iter(state), iter(self.seeds)
         variables, given = self.model.non_trainable_variables, []
         for variable in variables:
@@ -185,13 +185,13 @@ class FlatModel:
 
 
 def flattened(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Each tensor as a vector."""
+    """Return each tensor as a vector."""
     return [tf.reshape(tensor, [-1]) for tensor in tensors]
 
 
 def _cut(flat: tf.Tensor, tensors: Sequence[Tensor]) -> list[tf.Tensor]:
-    # Gradients are taken of the slices, so that the slicing itself has no gradient, which would be as many
-    # padded vectors. Each is cut from the whole: what begins and ends at a multiple of 64 bytes is not copied then.
+    # Gradients are computed for the slices: the gradient of the slicing itself would need one padded vector per
+    # slice. Each slice is cut from the whole vector; it is not copied if it begins and ends at a multiple of 64 bytes.
     ends = np.cumsum([t.size for t in tensors])
     return [tf.reshape(flat[end - t.size : end], t.shape) for t, end in zip(tensors, ends, strict=True)]
 

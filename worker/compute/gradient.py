@@ -1,9 +1,8 @@
-"""From flat weights and sample numbers to loss and flat gradient, in one `tf.function`.
+"""Computes loss and flat gradient from flat weights and sample numbers in one `tf.function`.
 
-TensorFlow reads the weights in place: where a shard on this host committed them, else in memory that they are copied
-into once. The gradient is TensorFlow's own memory, which the transport reads in place: one vector, or several where
-there are large tensors, which are not copied to join the others. Loss, norm and the count of correct samples are its
-last elements.
+TensorFlow reads the weights in place: where a shard on this host committed them, or in memory into which they are
+copied once. The transport reads the gradient in place in TensorFlow's memory: one vector, or several if there are large
+tensors, which are not copied to join the others. Loss, norm and the number of correct samples are its last elements.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ from downpour.worker.compute.zero_copy import Input
 
 __all__ = ["Gradient", "GradientFunction", "ResidentData", "layout_of", "read_weights", "write_weights"]
 
-NUMBERS = 3  # behind the gradient: loss, correct, norm
-LARGE_BYTES = 1 << 20  # a gradient's tensor that is not copied to join the others
+NUMBERS = 3  # after the gradient: loss, correct, norm
+LARGE_BYTES = 1 << 20  # from this size, a tensor of a gradient is not copied to join the others
 
 
 @dataclass(frozen=True)
@@ -35,11 +34,11 @@ class Gradient:
     """The gradient of one batch, or the sum of several local steps.
 
     Attributes:
-        vector: `float32[n + m]`: the gradient, then the differences of the state. Views of TensorFlow's memory, in
-            which no argument lies.
-        norm: Of the gradient, after clipping.
-        loss: Mean over the samples.
-        correct: Samples whose largest output is their class.
+        vector: `float32[n + m]`: the gradient, then the differences of the state. It views TensorFlow's memory, which
+            contains no argument of the function.
+        norm: The Euclidean norm of the gradient, after clipping.
+        loss: The mean loss of the samples.
+        correct: The number of samples whose largest output is their class.
     """
 
     vector: np.ndarray | ChunkedVector
@@ -49,12 +48,12 @@ class Gradient:
 
     @property
     def flat(self) -> np.ndarray:
-        """The vector in one piece."""
+        """The vector as one array, which is a copy if it has several chunks."""
         return self.vector[:]
 
     @property
     def finite(self) -> bool:
-        """Whether every element is a number."""
+        """Whether every element is finite."""
         return bool(np.isfinite(self.norm))
 
     @classmethod
@@ -62,9 +61,9 @@ class Gradient:
         """Return the gradient that a function has computed.
 
         Args:
-            outputs: `joined`: gradient, differences of the state, Σ loss, correct, norm.
-            weights: The argument of the function, in whose memory a gradient may lie, as that of half its square.
-            steps: Number of local steps.
+            outputs: The result of `joined`: gradient, differences of the state, Σ loss, correct, norm.
+            weights: The argument of the function. Its memory may contain the gradient, as for the loss |w|²/2.
+            steps: The number of local steps.
         """
         *arrays, last = [np.asarray(memoryview(output)) for output in outputs]
         if arrays:
@@ -81,24 +80,24 @@ class ResidentData:
     """The training samples in TensorFlow's memory, so that a step receives only their numbers."""
 
     def __init__(self, dataset: Dataset) -> None:
-        """Copy the training set, in the type that it has."""
+        """Copy the training set without a conversion of its type."""
         self.count = len(dataset.x_train)
         self.scale = scale_of(dataset)
         with tf.device("CPU"):
             self._x, self._y = tf.constant(dataset.x_train), tf.constant(dataset.y_train)
 
     def batch(self, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Samples as the model takes them, and their classes."""
+        """Return the scaled samples with these numbers, and their targets."""
         return tf.cast(tf.gather(self._x, indices), tf.float32) * self.scale, tf.gather(self._y, indices)
 
 
 class GradientFunction:
-    """The model's loss and gradient on resident data, as a function of a flat vector.
+    """The loss and gradient of a model on resident data, as a function of a flat vector.
 
     Attributes:
-        xla: Whether whole batches go through XLA.
-        model: What is differentiated.
-        data: What it is trained on.
+        xla: Whether XLA computes whole batches.
+        model: The model.
+        data: The training samples.
     """
 
     def __init__(
@@ -107,11 +106,11 @@ class GradientFunction:
         """Build a function that is traced when it is first called.
 
         Args:
-            model: Built; its own weights are not used.
-            dataset: Kept in TensorFlow's memory.
-            batch_size: Samples of a whole batch.
-            clip_norm: Largest norm of the gradient; 0 does not clip.
-            threads: That TensorFlow uses.
+            model: A model that is built; its own weights are not used.
+            dataset: The dataset, whose training set is copied to TensorFlow's memory.
+            batch_size: The number of samples in a whole batch.
+            clip_norm: The largest norm of the gradient; 0 disables clipping.
+            threads: The number of threads that TensorFlow uses.
         """
         self.xla = False
         self.model, self.data = FlatModel(model), ResidentData(dataset)
@@ -121,13 +120,13 @@ class GradientFunction:
         self._whole = Input((batch_size,), np.int32)
 
     def __call__(self, flat: np.ndarray, indices: np.ndarray, seed: Sequence[int] = (), step: int = 0) -> Gradient:
-        """Loss and gradient at `flat`, `float32[n + m]`, on the samples `int32[b]`.
+        """Return loss and gradient at `flat`, `float32[n + m]`, on the samples `int32[b]`.
 
         Args:
-            flat: Weights and state.
-            indices: Of training samples.
-            seed: Of the push, for a model that draws random numbers: see `seed_words`.
-            step: Of the push's local steps, from 0.
+            flat: The weights and the state.
+            indices: The numbers of the training samples.
+            seed: The numbers that identify the push (see `seed_words`), for a model that draws random numbers.
+            step: The number of the local step within the push, from 0.
         """
         if len(indices) == self.batch_size:
             function, batch = self.function, self._whole.filled(indices)
@@ -137,7 +136,7 @@ class GradientFunction:
         return Gradient.of(function(weights, batch, *self.seeds(seed, step)), weights)
 
     def warm_up(self, flat: np.ndarray, xla: str, log: Log = quiet) -> dict[str, float]:
-        """Compile, and under `auto` keep the faster form; return median times in seconds.
+        """Compile the function, select the faster form if `xla` is `auto`, and return median times in seconds.
 
         Args:
             flat: Any weights.
@@ -151,12 +150,12 @@ class GradientFunction:
         return times
 
     def seeds(self, numbers: Sequence[int] = (), step: int = 0) -> tuple[tf.Tensor, ...]:
-        """The last argument of a function of this model: there is none unless it draws random numbers."""
+        """Return the last argument of a function of this model, if the model draws random numbers."""
         return (tf.constant(seed_words(numbers, step), tf.int64),) if self.model.random else ()
 
     @property
     def function(self) -> Any:
-        """What whole batches go through, compiled."""
+        """The compiled function for whole batches."""
         return self._compiled if self.xla else self._plain
 
     @cached_property
@@ -165,7 +164,7 @@ class GradientFunction:
 
     @cached_property
     def _compiled(self) -> Any:
-        # The gather is part of it: a function that is XLA from end to end runs in the calling thread.
+        # It includes the gather, because a function that XLA compiles as a whole runs in the calling thread.
         return self._traced(self.batch_size, jit_compile=True)
 
     def _traced(self, samples: int | None, jit_compile: bool | None) -> Any:
@@ -173,7 +172,7 @@ class GradientFunction:
         return traced(self._gradient, specs, jit_compile)
 
     def seed_specs(self) -> list[tf.TensorSpec]:
-        """The types of `seeds`."""
+        """Return the types of the result of `seeds`."""
         return [tf.TensorSpec([2], tf.int64)] if self.model.random else []
 
     def _gradient(self, flat: tf.Tensor, indices: tf.Tensor, *seeds: tf.Tensor) -> list[tf.Tensor]:
@@ -186,7 +185,7 @@ class GradientFunction:
     def step(
         self, weights: list[tf.Tensor], state: list[tf.Tensor], indices: tf.Tensor, seed: tf.Tensor | None = None
     ) -> tuple[list[tf.Tensor], list[tf.Tensor], tf.Tensor, tf.Tensor]:
-        """Gradients (clipped), new state, loss and correct samples of one batch, in tensors."""
+        """Return the clipped gradients, the new state, the loss and the number of correct samples of a batch."""
         back = self.model.backward(weights, state, *self.data.batch(indices), seed)
         gradients = back.gradients
         if self._clip_norm:
@@ -196,10 +195,10 @@ class GradientFunction:
 
 
 def joined(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Vectors that hold the elements of all tensors in order: one, but for large tensors, which are not copied."""
+    """Return the elements of all tensors in order as one vector, or several if there are large tensors."""
     runs: list[list[tf.Tensor]] = [[]]
     for vector in flattened(tensors):
-        if 4 * (vector.shape[0] or 0) < LARGE_BYTES:  # or of a length that is not known beforehand
+        if 4 * (vector.shape[0] or 0) < LARGE_BYTES:  # or if the length is unknown before the call
             runs[-1].append(vector)
         else:
             runs += [[vector], []]
@@ -207,5 +206,5 @@ def joined(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
 
 
 def norm_of(tensors: list[tf.Tensor]) -> tf.Tensor:
-    """The Euclidean norm of all elements together."""
+    """Return the Euclidean norm of all elements of the tensors."""
     return tf.sqrt(2.0 * tf.add_n([tf.nn.l2_loss(tensor) for tensor in tensors]))

@@ -1,4 +1,4 @@
-"""Several steps of gradient descent in one `tf.function`: the worker's own, between two exchanges."""
+"""Several local steps of a worker in one `tf.function`, which it makes between two exchanges."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from downpour.worker.compute.gradient import Gradient, GradientFunction, joined,
 from downpour.worker.compute.xla import Log, choose, quiet
 from downpour.worker.compute.zero_copy import Input
 
-MOST_STEPS = 64  # in one call: more are several calls
-WARM_UP_S = 0.05  # that a call may take while forms are compared
+MOST_STEPS = 64  # in one call; more steps need several calls
+WARM_UP_S = 0.05  # the duration of a call while forms are compared
 
 
 class LocalSteps:
-    """w ← w − η ∇f(w), again and again on batch after batch, and the sum of the gradients (Dean et al. 2012, alg. 7.1).
+    """Local steps w ← w − η ∇f(w), one per batch, and the sum of their gradients (Dean et al. 2012, alg. 7.1).
 
-    The loop carries S = Σ g and steps at w₀ − η S, which is what a server will hold that receives no other pushes.
+    The loop carries S = Σ g and evaluates gradients at w₀ − η S, the weights of a server that receives no other pushes.
 
     Attributes:
-        most: Steps in one call.
-        xla: Whether the loop goes through XLA.
+        most: The largest number of steps in one call.
+        xla: Whether XLA computes the loop.
     """
 
     def __init__(self, gradient: GradientFunction, learning_rate: float, most: int) -> None:
         """Build a function that is traced when it is first called.
 
         Args:
-            gradient: Of one batch.
-            learning_rate: η.
-            most: Steps in one call that are ever wanted.
+            gradient: The gradient of one batch.
+            learning_rate: The learning rate η of the steps.
+            most: The largest number of steps that a caller needs in one call.
         """
         self.most, self.xla = min(most, MOST_STEPS), False
         self._gradient, self._rate = gradient, learning_rate
@@ -43,13 +43,13 @@ class LocalSteps:
         self._indices = Input((self.most, gradient.batch_size), np.int32)
 
     def __call__(self, flat: np.ndarray, indices: np.ndarray, seed: Sequence[int] = (), step: int = 0) -> Gradient:
-        """The sum of gradients of local steps from `flat`, `float32[n + m]`.
+        """Return the sum of the gradients of local steps that begin at `flat`, `float32[n + m]`.
 
         Args:
-            flat: Weights and state.
-            indices: `int32[k · batch]` of training samples, k ≤ `most`.
-            seed: Of the push, for a model that draws random numbers: see `seed_words`.
-            step: Of the push's local steps, from 0: the first of these.
+            flat: The weights and the state.
+            indices: The numbers of the training samples, `int32[k · batch]` with k ≤ `most`.
+            seed: The numbers that identify the push (see `seed_words`), for a model that draws random numbers.
+            step: The number of the first of these steps within the push, from 0.
         """
         batch = self._gradient.batch_size
         steps = len(indices) // batch
@@ -57,7 +57,7 @@ class LocalSteps:
         return self._run(self.function, flat, steps, self._gradient.seeds(seed, step))
 
     def warm_up(self, flat: np.ndarray, xla: str, log: Log = quiet) -> dict[str, float]:
-        """Compile, and under `auto` keep the faster form; return median times of one step in seconds.
+        """Compile the loop, select the faster form if `xla` is `auto`, and return median times of one step in seconds.
 
         Args:
             flat: Any weights.
@@ -78,7 +78,7 @@ class LocalSteps:
         return {name: seconds / steps for name, seconds in times.items()}
 
     def _worth_timing(self, flat: np.ndarray, forms: dict[str, Callable[[], Any]]) -> int:
-        """As many steps as a timed call should have: all, unless that takes long."""
+        """Return the number of steps of a timed call: `most`, or fewer if they would need more than `WARM_UP_S`."""
         first = next(iter(forms.values()))
         self._run(first(), flat, 1, self._gradient.seeds())
         before = self._gradient.clock()
@@ -91,7 +91,7 @@ class LocalSteps:
 
     @property
     def function(self) -> Any:
-        """What is called, compiled."""
+        """The compiled loop."""
         return self._compiled if self.xla else self._plain
 
     @cached_property

@@ -15,18 +15,19 @@ def quiet(message: str) -> None:
 
 
 def clock_for(threads: int) -> Callable[[], float]:
-    """Return the clock to time a function with that uses so many threads.
+    """Return the clock that measures a function which uses this number of threads.
 
-    One thread is timed by the processor time of the process, which leaves out other processes on the core, so that
-    workers that start together do not disturb each other. Several threads wait for each other: wall-clock time.
+    One thread is measured by the CPU time of the process, which other processes on the core do not change, so that
+    workers that start together do not disturb each other. Several threads, which wait for each other, are measured by
+    wall-clock time.
     """
     return time.process_time if threads == 1 else time.perf_counter
 
 
 def median_times(forms: Mapping[str, Callable[[], object]], clock: Callable[[], float]) -> dict[str, float]:
-    """Return the median time of a call of each form in seconds; they alternate, so that they see the same machine.
+    """Return the median time of a call of each form in seconds; the forms take turns, so that conditions are equal.
 
-    A turn is a burst of calls, of which the first finds cold caches and does not count.
+    A turn consists of several calls, of which the first is not measured because caches are cold.
     """
     times: dict[str, list[float]] = {name: [] for name in forms}
     start, rounds = time.perf_counter(), 0
@@ -50,20 +51,20 @@ def choose(
     """Compile the forms `plain` and `xla`; return whether to use XLA, and their times in seconds.
 
     Args:
-        wanted: `on`, `off`, or `auto` for what is faster.
+        wanted: `on`, `off`, or `auto` for the faster one.
         forms: Calls that may compile on their first call.
-        clock: To time with.
+        clock: The clock that measures a call.
         log: Receives the reason if XLA cannot compile the function.
     """
     chosen = {"on": ["xla"], "off": ["plain"]}.get(wanted, ["plain", "xla"])
     for name in list(chosen):
         try:
             forms[name]()
-        # XLA refuses some operations, with errors of many types; then there is still the plain form.
+        # XLA rejects some operations with errors of many types; the plain form remains.
         except Exception as error:
             if wanted != "auto" or name != "xla":
                 raise
-            log(f"XLA cannot compile this model, which goes on without: {str(error).splitlines()[0]}")
+            log(f"XLA cannot compile this model, which is trained without it: {str(error).splitlines()[0]}")
             chosen.remove(name)
     times = median_times({name: forms[name] for name in chosen}, clock)
     return min(times, key=lambda name: times[name]) == "xla", times

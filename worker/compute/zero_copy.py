@@ -8,11 +8,11 @@ import mmap
 import numpy as np
 import tensorflow as tf
 
-ALIGNMENT = 64  # bytes: what TensorFlow's kernels and XLA's take for granted
+ALIGNMENT = 64  # bytes; the kernels of TensorFlow and XLA require it
 
 
 def aligned(shape: tuple[int, ...], dtype: type) -> np.ndarray:
-    """An array of zeros whose memory is aligned."""
+    """Return an array of zeros whose memory begins at a multiple of `ALIGNMENT`."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     memory = np.zeros(size + ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % ALIGNMENT
@@ -20,27 +20,27 @@ def aligned(shape: tuple[int, ...], dtype: type) -> np.ndarray:
 
 
 class Input:
-    """An argument of a `tf.function`: what is filled in is what the tensor holds, at one copy.
+    """An argument of a `tf.function` in memory that NumPy and TensorFlow share, so that values are copied once.
 
-    `tf.convert_to_tensor` would copy too, into new memory each time, and takes about 80 µs more.
+    `tf.convert_to_tensor` would copy them as well, into new memory each time, and needs about 80 µs more.
 
-    What lies in mapped memory, as weights from a shard on this host and those that were put together do, is not copied
-    at all: it has a tensor of its own. TensorFlow does not write to arguments that others hold.
+    Values in mapped memory, such as weights of a shard on this host or of several shards, are not copied: a tensor of
+    that memory is used instead. TensorFlow does not write to arguments that have other references.
 
     Attributes:
-        array: The memory, to be written to between calls.
-        tensor: The same memory.
+        array: The memory, which may be written to between calls.
+        tensor: A tensor of the same memory.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: type = np.float32) -> None:
-        """Allocate zeros."""
+        """Allocate memory that contains zeros."""
         self.array = aligned(shape, dtype)
         self.tensor = tf.experimental.dlpack.from_dlpack(self.array.__dlpack__())
-        self._mapping: mmap.mmap | None = None  # that the tensors below lie in
+        self._mapping: mmap.mmap | None = None  # the mapping that contains the tensors below
         self._mapped: dict[int, tf.Tensor] = {}  # by address
 
     def filled(self, values: np.ndarray) -> tf.Tensor:
-        """A tensor with values of the same shape; they must not change while it is used."""
+        """Return a tensor with values of the same shape, which must not change while the tensor is used."""
         if values.shape != self.array.shape:
             raise ValueError(f"a vector must have the shape {self.array.shape}; received {values.shape}.")
         mapping = getattr(values.base, "obj", None)
@@ -54,9 +54,9 @@ class Input:
         return self.tensor
 
     def _map(self, mapping: mmap.mmap, address: int) -> tf.Tensor:
-        if mapping is not self._mapping:  # only one is kept mapped: that of a shard's earlier life may be large
+        if mapping is not self._mapping:  # only one remains mapped: an earlier one may be large
             self._mapping, self._mapped = mapping, {}
-        # DLPack takes no array that can only be read; this one does not know that it is.
+        # DLPack rejects read-only arrays; this array of the same memory is not marked as read-only.
         memory = (ctypes.c_char * self.array.nbytes).from_address(address)
         array = np.frombuffer(memoryview(memory), self.array.dtype).reshape(self.array.shape)
         self._mapped[address] = tensor = tf.experimental.dlpack.from_dlpack(array.__dlpack__())

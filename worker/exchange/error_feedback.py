@@ -13,7 +13,7 @@ from downpour.protos.layout import Slice
 class ErrorFeedback:
     """The residual of every shard's slice: Σ gradients = Σ decoded + residual (Karimireddy et al. 2019).
 
-    It outlives connections and sessions: a worker that joins again goes on with it.
+    It outlives connections and sessions: a worker that joins again continues with it.
 
     Attributes:
         residuals: `float32[n]` of every shard's slice; empty if the codec is exact.

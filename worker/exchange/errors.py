@@ -1,4 +1,4 @@
-"""Errors that end a worker and come from no server."""
+"""Errors that end a worker and do not come from a server."""
 
 
 class Diverged(Exception):

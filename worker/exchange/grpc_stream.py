@@ -29,13 +29,13 @@ Started = asyncio.Task[Result] | Future[Result]
 
 
 class Loop:
-    """The event loop of a worker's streams, which runs while a result is awaited, or in a thread of its own."""
+    """The event loop of a worker's streams, which runs while a result is awaited, or in its own thread."""
 
     def __init__(self, background: bool = False) -> None:
         """Build a loop that is not running yet.
 
         Args:
-            background: Run the loop in a thread, so that what was started goes on while the caller computes.
+            background: Run the loop in a thread, so that started coroutines proceed while the caller computes.
         """
         self._background = background
         self._loop: asyncio.AbstractEventLoop | None = None

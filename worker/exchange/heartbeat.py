@@ -16,7 +16,7 @@ WATCH_PERIOD_S = 0.25
 
 
 class Heartbeat:
-    """Renews a session from a thread of its own, and checks awaited messages for their deadlines from another.
+    """Renews a session in one thread, and checks the deadlines of awaited messages in another.
 
     Attributes:
         lost: The error with which the coordinator ended the session; None while it lasts.

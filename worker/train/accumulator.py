@@ -17,33 +17,33 @@ class GradientResult(Protocol):
 
     @property
     def vector(self) -> np.ndarray | ChunkedVector:
-        """`float32[n + m]`: the sum, then the differences of the state."""
+        """The sum of the gradients, then the differences of the state: `float32[n + m]`."""
 
     @property
     def norm(self) -> float:
-        """Of the sum."""
+        """The Euclidean norm of the sum."""
 
     @property
     def loss(self) -> float:
-        """Mean over the samples."""
+        """The mean loss of the samples."""
 
     @property
     def correct(self) -> int:
-        """Samples whose largest output is their class."""
+        """The number of samples whose largest output is their class."""
 
 
 Compute = Callable[[np.ndarray, np.ndarray, Sequence[int], int], GradientResult]  # weights, samples, seed, step
 
 
 class ManySteps(Protocol):
-    """A `Compute` of several whole batches."""
+    """The interface of a `Compute` for several whole batches."""
 
     @property
     def most(self) -> int:
-        """Batches that it takes at once."""
+        """The largest number of batches in one call."""
 
     def __call__(self, flat: np.ndarray, indices: np.ndarray, seed: Sequence[int], step: int) -> GradientResult:
-        """The sum of their gradients."""
+        """Return the sum of the gradients of the batches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,8 @@ class AccumulatedGradient:
     """The gradient of one batch, or the sum of several.
 
     Attributes:
-        gradient: `float32[n + m]`, perhaps in several arrays.
-        info: What it was computed from.
+        gradient: The gradient `float32[n + m]`, in one or several arrays.
+        info: The samples, the loss and the versions that belong to it.
     """
 
     gradient: np.ndarray | ChunkedVector
@@ -68,7 +68,7 @@ class AccumulatedGradient:
 
         Args:
             other: The next gradient.
-            trained: n, the length of the part that the norm is taken of.
+            trained: The length n of the part whose norm is computed.
         """
         vector = self.vector + other.vector
         norm = float(np.linalg.norm(vector[:trained]))
