@@ -183,7 +183,10 @@ class Shard(CommittedWeights):
         return before if before is not None else self.accept(push, gradient, owned)
 
     def accept(self, push: Push, gradient: np.ndarray | ChunkedVector, owned: bool = True) -> Result:
-        """Process a push as `push` does, given that `recorded` returned None for it."""
+        """Process a push as `push` does, given that `recorded` returned None for it.
+
+        An update is written to a spare buffer, which is then committed: w' = w − η·g.
+        """
         check_push(push, gradient, self._pool.size, self.version)
         self._outcomes.arrived(push)
         if push.worker not in self._consistency.clocks:
@@ -191,21 +194,22 @@ class Shard(CommittedWeights):
         self._consistency.tick(push.worker)
         staleness = self.version - push.base_version
         with np.errstate(all="ignore"):
-            reason = self._refuse(push, gradient, staleness)
-            if not reason and not self._consistency.buffers:
-                return self._apply_one(push, gradient, staleness)
-        if reason:
-            self._drop_replica(push.worker)
-            return self._conclude(push, Result(Outcome.DROPPED, self.version, staleness, reason=reason))
-        assert isinstance(gradient, np.ndarray)
-        buffered = Result(Outcome.BUFFERED, self.version, staleness)
-        self._outcomes.remember(push, buffered)
-        self._pending.append((push, gradient))
-        self._senders[push.worker] = self._senders.get(push.worker, 0) + 1
-        self._settle()
-        if not owned and self._pending and self._pending[-1][0] is push:
-            self._pending[-1] = (push, gradient.copy())
-        return self.remembered(push.worker, push.incarnation, push.seq) or buffered
+            if reason := self._refuse(push, gradient, staleness):
+                self._drop_replica(push.worker)
+                return self._conclude(push, Result(Outcome.DROPPED, self.version, staleness, reason=reason))
+            if self._consistency.buffers:
+                return self._buffer(push, gradient, staleness, owned)
+            spare, old = self._pool.take(), self._committed.array
+            try:
+                if self._consistency.payload == "replica":
+                    η = self._elastic(push, gradient, spare)
+                else:
+                    η = self._rule.one(push, gradient, self.version, old, spare.array)
+            except BaseException:
+                self._abandon(spare, [push])
+                raise
+            self._commit(spare)
+            return self._conclude(push, Result(Outcome.APPLIED, self.version, staleness, η))
 
     def may_proceed(self, worker: int) -> bool:
         """Return whether the reply to a worker may be sent: it may start its next step, or is no longer a member."""
@@ -269,22 +273,24 @@ class Shard(CommittedWeights):
                 return
             self._apply_several(chosen)
 
-    def _apply_one(self, push: Push, payload: np.ndarray | ChunkedVector, staleness: int) -> Result:
-        """Make an update from one push: w' = w − η·g in a spare buffer, which is then committed."""
-        spare, old = self._pool.take(), self._committed.array
-        try:
-            if self._consistency.payload == "replica":
-                assert isinstance(payload, np.ndarray)
-                self._drop_replica(push.worker)
-                replica = self._replicas[push.worker] = self._pool.take()
-                η = self._rule.elastic(payload, self.version, old, spare.array, replica.array)
-            else:
-                η = self._rule.one(push, payload, self.version, old, spare.array)
-        except BaseException:
-            self._abandon(spare, [push])
-            raise
-        self._commit(spare)
-        return self._conclude(push, Result(Outcome.APPLIED, self.version, staleness, η))
+    def _buffer(self, push: Push, gradient: np.ndarray | ChunkedVector, staleness: int, owned: bool) -> Result:
+        """Keep a push until its group is complete."""
+        assert isinstance(gradient, np.ndarray)
+        buffered = Result(Outcome.BUFFERED, self.version, staleness)
+        self._outcomes.remember(push, buffered)
+        self._pending.append((push, gradient))
+        self._senders[push.worker] = self._senders.get(push.worker, 0) + 1
+        self._settle()
+        if not owned and self._pending and self._pending[-1][0] is push:
+            self._pending[-1] = (push, gradient.copy())
+        return self.remembered(push.worker, push.incarnation, push.seq) or buffered
+
+    def _elastic(self, push: Push, own: np.ndarray | ChunkedVector, spare: Buffer) -> float:
+        """Write to a spare buffer the weights moved towards those of a worker, and keep the worker's new ones."""
+        assert isinstance(own, np.ndarray)
+        self._drop_replica(push.worker)
+        replica = self._replicas[push.worker] = self._pool.take()
+        return self._rule.elastic(own, self.version, self._committed.array, spare.array, replica.array)
 
     def _apply_several(self, chosen: list[int]) -> None:
         """Make an update from the mean of a group of pending pushes."""

@@ -13,51 +13,36 @@ from downpour.protos.layout import Slice
 from downpour.ps.core.push import Push
 
 
-def decode_push(header: pb.Request) -> Push:
-    """Return what a frame's header says of its push."""
-    return Push(
-        worker=header.worker,
-        incarnation=header.incarnation,
-        seq=header.seq,
-        base_version=header.base_version,
-        samples=header.samples,
-        norm=header.norm,
-        nonfinite=header.nonfinite,
-        loss=header.loss,
-        correct=header.correct,
-        lease=header.lease,
-        epoch=header.epoch,
-        start=header.start,
-        stop=header.stop,
-        steps=max(1, header.steps),
-    )
-
-
-def decode_gradient(
+def decode_push(
     header: pb.Request, payload: memoryview | Sequence[bytes], part: Slice
-) -> np.ndarray | ChunkedVector:
-    """Return the gradient `float32[n + m]` of a push; no elements if the header says that it is not finite.
+) -> tuple[Push, np.ndarray | ChunkedVector]:
+    """Return a push and its gradient `float32[n + m]`; no elements if the header says that it is not finite.
 
     A float32 payload is not copied.
 
     Raises:
         InvalidRequest: The payload is not one of the codec for so many elements.
     """
+    push = Push(
+        worker=header.worker, incarnation=header.incarnation, seq=header.seq, base_version=header.base_version,
+        samples=header.samples, norm=header.norm, nonfinite=header.nonfinite, loss=header.loss, correct=header.correct,
+        lease=header.lease, epoch=header.epoch, start=header.start, stop=header.stop, steps=max(1, header.steps),
+    )  # fmt: skip
     if header.nonfinite:
-        return np.zeros(0, np.float32)
+        return push, np.zeros(0, np.float32)
     if not isinstance(payload, memoryview):
         chunks = ChunkedVector(payload)
         if len(chunks) != part.size:
             check_length(b"".join(payload), 4 * part.size, part.size)
-        return chunks
+        return push, chunks
     if header.codec == "float32":
         check_length(payload, 4 * part.size, part.size)
-        return np.frombuffer(payload, np.float32)
+        return push, np.frombuffer(payload, np.float32)
     gradient = np.empty(part.size, np.float32)
     split = len(payload) - 4 * part.state
     codec_named(header.codec).decode(payload[:split], gradient[: part.trained])
     gradient[part.trained :] = np.frombuffer(payload[split:], np.float32)
-    return gradient
+    return push, gradient
 
 
 def limit_bytes(header: pb.Request, part: Slice | None) -> int:

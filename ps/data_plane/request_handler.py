@@ -130,15 +130,13 @@ class RequestHandler:
         """
         kind, runtime = header.kind, self.runtime
         if kind == pb.PUSH_PULL:
-            if (header.worker, header.incarnation) != (member.worker, member.incarnation):
-                raise InvalidRequest(
-                    f"a push must come from the worker whose session it is, {member.worker}, incarnation "
-                    f"{member.incarnation}; received worker {header.worker}, incarnation {header.incarnation}. "
-                    "Send the numbers of the session."
-                )
+            _check_sender(header, member)
             outcome = runtime.push(header, payload, owned)
             self._deliver()
-            weights = runtime.weights_for_next_step(member.worker, not header.no_pull)
+            shard = runtime.shard or runtime.trained_shard()
+            if shard.may_proceed(member.worker):
+                return PendingReply(runtime, header, runtime.answer(shard, header), outcome)
+            weights = runtime.waiters.add(member.worker, lambda: runtime.answer(shard, header))
             return PendingReply(runtime, header, weights, outcome)
         if kind == pb.PULL:
             return PendingReply(runtime, header, runtime.pull(header, member.worker))
@@ -154,3 +152,13 @@ class RequestHandler:
                 "Check that both sides run the same version."
             )
         return PendingReply(runtime, header, None)
+
+
+def _check_sender(header: pb.Request, member: pb.Member) -> None:
+    """Raise InvalidRequest unless a push comes from the worker whose session it is."""
+    if (header.worker, header.incarnation) != (member.worker, member.incarnation):
+        raise InvalidRequest(
+            f"a push must come from the worker whose session it is, {member.worker}, incarnation "
+            f"{member.incarnation}; received worker {header.worker}, incarnation {header.incarnation}. "
+            "Send the numbers of the session."
+        )

@@ -20,7 +20,7 @@ from downpour.protos.errors import InvalidRequest, JobConflict, UnknownWorker
 from downpour.ps.core.push import Result
 from downpour.ps.core.shard import Shard
 from downpour.ps.data_plane.cut import ShardCut
-from downpour.ps.data_plane.decode_push import decode_gradient, decode_push, limit_bytes
+from downpour.ps.data_plane.decode_push import decode_push, limit_bytes
 from downpour.ps.data_plane.lent_buffers import LentBuffers
 from downpour.ps.data_plane.push_ledger import EveryPushCounts, PushLedger
 from downpour.ps.data_plane.shard_builder import ShardBuilder
@@ -223,7 +223,7 @@ class ShardRuntime:
         assert self.builder.slice is not None
         if not isinstance(payload, memoryview) and not self.takes_parts(header):  # it has changed meanwhile
             payload = memoryview(b"".join(payload))
-        push, gradient = decode_push(header), decode_gradient(header, payload, self.builder.slice)
+        push, gradient = decode_push(header, payload, self.builder.slice)
         if push.lease:
             self.ledger.check(push)
         begin = time.perf_counter() if self._record_push_s else 0.0
@@ -255,22 +255,13 @@ class ShardRuntime:
             self.calls.add(Call.PULL, worker)
         return pulled
 
-    def weights_for_next_step(self, worker: int, fetch: bool = True) -> HeldWeights | asyncio.Future[HeldWeights]:
-        """Return the weights for a worker whose push was counted, held once: now, or when it may proceed.
-
-        Args:
-            worker: The number of the worker.
-            fetch: Whether the worker will compute from the weights.
-        """
-        shard = self.shard or self.trained_shard()
-        if shard.may_proceed(worker):
-            return self._answer(shard, worker) if fetch else shard.pull()
-        return self.waiters.add(worker, lambda: self._answer(shard, worker) if fetch else shard.pull())
-
-    def _answer(self, shard: Shard, worker: int) -> HeldWeights:
+    def answer(self, shard: Shard, header: pb.Request) -> HeldWeights:
+        """Return the weights for the reply to a push that was counted, and the version; held once."""
+        if header.no_pull:
+            return shard.pull()
         if self.calls.pulls:
-            self.calls.add(Call.PULL, worker)
-        return shard.answer(worker)
+            self.calls.add(Call.PULL, header.worker)
+        return shard.answer(header.worker)
 
     # ------------------------------------------------------------------ what the coordinator learns
 

@@ -103,7 +103,7 @@ class SharedMemoryListener:
                 return
             message = connection.socket.recv(HEADER_LIMIT_BYTES)
             if message:
-                self._take(connection, message)
+                self._serve(connection, message)
             else:
                 self._close_connection(connection)
         except BlockingIOError:
@@ -162,7 +162,8 @@ class SharedMemoryListener:
 
     # ------------------------------------------------------------------ requests
 
-    def _take(self, connection: _Connection, message: bytes) -> None:
+    def _serve(self, connection: _Connection, message: bytes) -> None:
+        """Carry out a request. One that is held back is served from the beginning once it is released."""
         header = _parsed(pb.Request, message)
         if connection.awaited is not None:
             raise InvalidRequest("a request must wait for the reply to the one before; received two.")
@@ -176,14 +177,10 @@ class SharedMemoryListener:
                 f"{header.payload_bytes:,}. Check that both sides have the same model and shards."
             )
         self._runtime.lent.release(connection.session, keep_last=header.retain_previous)
-        self._carry_out(connection, header)
-
-    def _carry_out(self, connection: _Connection, header: pb.Request) -> None:
         held = self._runtime.held(header)
         if held is not None:
-            self._wait_for(connection, held, lambda: self._carry_out(connection, header))
+            self._wait_for(connection, held, lambda: self._serve(connection, message))
             return
-        assert connection.region is not None
         payload = memoryview(connection.region)[: header.payload_bytes]
         reply = self._handler.handle(self._runtime.member_of(connection.session), header, payload, owned=False)
         if reply.ready is None:

@@ -107,6 +107,12 @@ class GrpcTransport(Transport):
         self._due_s = math.inf  # when what is awaited is overdue, by the loop's clock
         self._timed_out = False
 
+    def send(self, header: pb.Request, *parts: Buffer) -> None:
+        """Start an exchange on the event loop."""
+        self._begin()
+        self._request = (header, parts)
+        self._repeat()
+
     def close(self) -> None:
         """Close the stream."""
         self._disconnect()
@@ -119,10 +125,6 @@ class GrpcTransport(Transport):
 
     def _reconnect(self) -> None:
         self._disconnect()
-
-    def _put(self, header: pb.Request, parts: tuple[Buffer, ...]) -> None:
-        self._request = (header, parts)
-        self._repeat()
 
     def _repeat(self) -> None:
         self._reply = self._loop.start(self._exchange())

@@ -58,6 +58,21 @@ class SharedMemoryTransport(Transport):
                 raise Unreachable(f"no shared memory with the shard at {address}: {error}") from error
             raise
 
+    def send(self, header: pb.Request, *parts: Buffer) -> None:
+        """Copy the payload into the push region and send the header over the socket."""
+        self._begin()
+        end = 0
+        for part in parts:
+            start, end = end, end + len(part)
+            if end > len(self._region):
+                raise TooLarge(
+                    f"a payload must have at most {len(self._region):,} bytes; received {sum(map(len, parts)):,}."
+                )
+            self._region[start:end] = part
+        header.payload_bytes = end
+        self._header = header.SerializeToString()
+        self._repeat()
+
     def close(self) -> None:
         """Close the socket; weights that were received stay mapped as long as something refers to them."""
         self._hang_up()
@@ -94,19 +109,6 @@ class SharedMemoryTransport(Transport):
             self._open()
         except (OSError, Unreachable):
             self._hang_up()
-
-    def _put(self, header: pb.Request, parts: tuple[Buffer, ...]) -> None:
-        end = 0
-        for part in parts:
-            start, end = end, end + len(part)
-            if end > len(self._region):
-                raise TooLarge(
-                    f"a payload must have at most {len(self._region):,} bytes; received {sum(map(len, parts)):,}."
-                )
-            self._region[start:end] = part
-        header.payload_bytes = end
-        self._header = header.SerializeToString()
-        self._repeat()
 
     def _repeat(self) -> None:
         try:

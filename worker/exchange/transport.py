@@ -37,12 +37,14 @@ class Transport(ABC):
         self._unanswered = False
         self._ended: DownpourError | None = None
 
+    @abstractmethod
     def send(self, header: pb.Request, *parts: Buffer) -> None:
-        """Send a request; the `parts` of its payload must not change until its reply has arrived."""
-        if self._unanswered:  # refused, or never received: its reply must not be mistaken for the reply to this request
-            self._reconnect()
-        self._unanswered = True
-        self._put(header, parts)
+        """Send a request, after a call of `_begin`.
+
+        Args:
+            header: Header of the request.
+            parts: The payload, which must not change until the reply has arrived.
+        """
 
     def receive(self) -> Frame[pb.Reply]:
         """Wait for the reply to the last request, which is repeated over new connections while one is broken.
@@ -80,13 +82,15 @@ class Transport(ABC):
     def close(self) -> None:
         """Close the connection."""
 
+    def _begin(self) -> None:
+        """Make the connection ready for a new request."""
+        if self._unanswered:  # refused, or never received: its reply must not be mistaken for the reply to this request
+            self._reconnect()
+        self._unanswered = True
+
     @abstractmethod
     def _reconnect(self) -> None:
         """Replace the connection; a failure to open the new one is reported when a reply is awaited."""
-
-    @abstractmethod
-    def _put(self, header: pb.Request, parts: tuple[Buffer, ...]) -> None:
-        """Send a new request."""
 
     @abstractmethod
     def _repeat(self) -> None:

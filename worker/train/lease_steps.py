@@ -6,7 +6,8 @@ the sum of its gradients. With both intervals at 1 this is pull, gradient, push.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,6 +17,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.chunked_vector import ChunkedVector
 from downpour.worker.exchange.client import Pulled
 from downpour.worker.exchange.push_info import PushInfo
+from downpour.worker.exchange.timing import TimeSpent
 from downpour.worker.train.accumulator import AccumulatedGradient, Compute, ManySteps
 from downpour.worker.train.push_plan import PushPlan
 
@@ -59,6 +61,8 @@ class LeaseSteps:
         worker: int,
         trained: int,
         samples: int,
+        spent: TimeSpent | None = None,
+        before_push: Callable[[], None] = lambda: None,
     ) -> None:
         """Build a worker's steps, which begin with a pull.
 
@@ -71,10 +75,13 @@ class LeaseSteps:
             worker: Number of the worker, which seeds its random numbers.
             trained: n.
             samples: Samples of an epoch.
+            spent: Its `exchange_s` grows by the time of every pull and push.
+            before_push: Called before every push; may keep the worker from sending it.
         """
         self._link, self._one, self._many = link, one, many
         self._plan, self._batch, self._seed = plan, job.batch_size, (job.seed, worker)
         self._rate, self._trained, self._samples = np.float32(job.learning_rate), trained, samples
+        self._spent, self._before_push = spent or TimeSpent(), before_push
         self._permutation: tuple[int, np.ndarray] = (-1, np.empty(0, np.int32))
         self._weights: np.ndarray | None = None
         self._since_push = self._since_fetch = 0
@@ -94,7 +101,7 @@ class LeaseSteps:
     def train(self, task: pb.Task) -> Generator[PushResult]:
         """Train on a lease; yield the result of every push. The caller may stop after any of them."""
         if self._weights is None:
-            self._take(self._link.pull())
+            self._pull()
         order = self._order(task.epoch)
         total: AccumulatedGradient | None = None
         start = task.start
@@ -108,7 +115,7 @@ class LeaseSteps:
                 yield self._push(total, part)
                 total = None
             elif self._since_fetch >= self._plan.fetch_every:
-                self._take(self._link.pull())
+                self._pull()
             else:
                 self._step(part)
 
@@ -146,9 +153,12 @@ class LeaseSteps:
         vector, info = self._payload(total)
         if not pull:  # before anything is sent: then what was pulled may be overwritten
             self._step(part)
+        self._before_push()
+        begin = time.perf_counter()
         self._link.push(vector, info, pull)
         self._sent += 1
         pulled = self._link.pulled()
+        self._spent.exchange_s += time.perf_counter() - begin
         self._since_push = 0
         if pull:
             self._take(pulled)
@@ -177,6 +187,12 @@ class LeaseSteps:
         moved = self._moved(total)
         moved += self._weights
         self._weights = moved
+
+    def _pull(self) -> None:
+        begin = time.perf_counter()
+        pulled = self._link.pull()
+        self._spent.exchange_s += time.perf_counter() - begin
+        self._take(pulled)
 
     def _take(self, pulled: Pulled) -> None:
         keep = self._plan.payload == "replica"

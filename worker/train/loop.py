@@ -31,7 +31,6 @@ from downpour.worker.train.evaluation import EvaluationRunner
 from downpour.worker.train.lease_steps import LeaseSteps, PushResult
 from downpour.worker.train.pipelined_steps import PipelinedLeaseSteps
 from downpour.worker.train.push_plan import PushPlan
-from downpour.worker.train.timed_link import TimedLink
 from downpour.worker.train.watchdog import Watchdog
 
 FRESH_S = 0.1  # after a longer wait for a lease, weights are pulled anew
@@ -109,8 +108,10 @@ class Worker:
         log(f"worker {session.worker}, incarnation {session.reply.incarnation}, joined job {job.job}")
         kind = PipelinedLeaseSteps if self._plan.overlap else LeaseSteps
         trained, samples = self._layout.trained, len(self._split.y_train)
-        link = TimedLink(session.client, self._spent, self.watchdog.check)
-        return kind(link, self._gradient, self._local, self._plan, job, session.worker, trained, samples)
+        return kind(
+            session.client, self._gradient, self._local, self._plan, job, session.worker, trained, samples,
+            self._spent, self.watchdog.check,
+        )  # fmt: skip
 
     # ------------------------------------------------------------------ the job
 

@@ -6,6 +6,7 @@ Each push names the versions that its gradient was computed from, so the reply s
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator
 
 import numpy as np
@@ -21,14 +22,17 @@ class PipelinedLeaseSteps(LeaseSteps):
     def train(self, task: pb.Task) -> Generator[PushResult]:
         """Train on a lease; yield the result of every push. The caller may stop after any of them."""
         if self._weights is None:
-            self._take(self._link.pull())
+            self._pull()
         order, start = self._order(task.epoch), task.start
         in_flight: AccumulatedGradient | None = None
         while start < task.stop:
             total = self._one_push(task, order, start)
             if in_flight is not None:
                 yield self._land(in_flight)
+            self._before_push()
+            begin = time.perf_counter()
             self._link.push(total.gradient, total.info)
+            self._spent.exchange_s += time.perf_counter() - begin
             self._sent += 1
             in_flight, start = total, total.info.stop
         if in_flight is not None:
@@ -48,6 +52,8 @@ class PipelinedLeaseSteps(LeaseSteps):
         return total
 
     def _land(self, flying: AccumulatedGradient) -> PushResult:
+        begin = time.perf_counter()
         pulled = self._link.pulled()
+        self._spent.exchange_s += time.perf_counter() - begin
         self._take(pulled)
         return PushResult(pulled.replies, flying.info.finite)

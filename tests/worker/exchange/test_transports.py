@@ -36,7 +36,8 @@ class InProcess(Transport):
     def _reconnect(self) -> None:
         pass
 
-    def _put(self, header: pb.Request, parts: tuple[Buffer, ...]) -> None:
+    def send(self, header: pb.Request, *parts: Buffer) -> None:
+        self._begin()
         vector = np.frombuffer(b"".join(bytes(part) for part in parts), np.float32)
         if header.kind == pb.INIT:
             self.weights = vector.copy()
