@@ -1,4 +1,4 @@
-"""`python -m downpour.deploy.dashboard`: the dashboard as a process of a launcher, which reads its announcement."""
+"""`python -m downpour.deploy.dashboard`: the dashboard as a process of a launcher, which reads its printed address."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ MOST_RECORDS = 200_000  # of one shard: a page of that size needs about 100 MB i
 
 
 class RecordSettings(Settings):
-    """Which part of a long run is shown."""
+    """The setting that selects the part of a long run that is shown."""
 
     first: int = Field(
         0, ge=0, description=f"record of the trace to begin with; a page shows at most {MOST_RECORDS:,} of them"
@@ -21,17 +21,17 @@ class RecordSettings(Settings):
 
 
 class DashboardSettings(RecordSettings, AccessSettings):
-    """A page about a job, on this machine."""
+    """Serve a page that shows a job, on this machine."""
 
     positional: ClassVar[tuple[str, ...]] = ("source",)
 
     source: str = Field(description="run directory, or HOST:PORT of the coordinator of a running job")
     until_over: bool = Field(False, description="end when the job is over")
-    port: int = Field(0, ge=0, lt=65536, description="port on 127.0.0.1 of the page; 0 takes a free one")
+    port: int = Field(0, ge=0, lt=65536, description="port of the page on 127.0.0.1; with 0 the system chooses it")
 
 
 class ReportSettings(RecordSettings):
-    """A finished run as one HTML file that needs no network."""
+    """Write a finished run as one HTML file that needs no network."""
 
     positional: ClassVar[tuple[str, ...]] = ("run",)
 
@@ -40,7 +40,7 @@ class ReportSettings(RecordSettings):
 
 
 class JobCommandSettings(AccessSettings):
-    """An action on a running job."""
+    """Operate a running job."""
 
     positional: ClassVar[tuple[str, ...]] = ("address", "action", "worker")
 
@@ -49,4 +49,4 @@ class JobCommandSettings(AccessSettings):
         description="drain the job; kill a worker of this machine, or stop its process for a while"
     )
     worker: int | None = Field(None, ge=0, description="number of the worker to kill or stall")
-    seconds: float = Field(3.0, gt=0, le=60, description="how long to stall it")
+    seconds: float = Field(3.0, gt=0, le=60, description="duration of the stall in seconds")

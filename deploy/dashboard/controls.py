@@ -1,8 +1,8 @@
-"""What can be done to a running job: drain it, and kill or stall one of its workers to see how it recovers.
+"""Actions on a running job: drain it, or kill or stall one of its workers to see how the job recovers.
 
-The coordinator is asked to drain. A worker is killed or stalled with a signal, as `kill` would, so both are limited to
-workers of this machine and of this user. Nothing more is needed for a record of it: the trace and the log of calls
-contain who left, who came and what was pushed, and a replay goes through it.
+A request to drain is sent to the coordinator. A worker is killed or stalled with a signal, which is limited to workers
+of this machine and of this user. No further record is required: the trace and the call log contain which workers left
+and joined and what was pushed, and a replay repeats it.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ NO_MORE_WORK = ("draining", "finishing", "ended", "failed")
 
 
 class Refused(ValueError):
-    """An action makes no sense at present, or may not be done from here; the message gives the reason."""
+    """An action is not possible at present, or not permitted on this machine; the message gives the reason."""
 
 
 class Controls:
-    """Acts on the job of one coordinator."""
+    """Carries out actions on the job of one coordinator."""
 
     def __init__(self, address: str) -> None:
-        """Act on the job whose coordinator listens at `address`."""
+        """Create the controls of the job whose coordinator listens at `address`."""
         self._address = address
         self._actions: dict[str, Callable[[Mapping[str, Any]], Awaitable[str]]] = {
             "drain": self._drain,
@@ -93,7 +93,7 @@ class Controls:
             return progress
 
     async def _worker(self, request: Mapping[str, Any]) -> pb.WorkerProgress:
-        """The worker that a request names.
+        """Return the worker that a request names.
 
         Raises:
             Refused: The job has no such worker now, or it runs elsewhere.
@@ -109,7 +109,7 @@ class Controls:
 
 
 def _signal(worker: pb.WorkerProgress, number: signal.Signals) -> None:
-    """Send a signal to a worker's process, and to no other that has its number by now.
+    """Send a signal to a worker's process, but not to another process that has received its id since.
 
     Raises:
         Refused: There is no such process, it is not a worker, or it belongs to another user.

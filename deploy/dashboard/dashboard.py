@@ -59,7 +59,7 @@ def dashboard(settings: DashboardSettings, announce: Callable[[str], str] | None
 
 
 def _application(settings: DashboardSettings) -> tuple[web.Application, str]:
-    """The server's application for what the settings name, and the secret with which a job can be operated.
+    """Return the application that the settings describe, and the secret with which a job can be operated.
 
     Raises:
         NoRun: It is neither a run directory nor an address.
@@ -83,7 +83,7 @@ def _is_address(source: str) -> bool:
 
 
 async def _ended(settings: DashboardSettings) -> None:
-    """Return once SIGINT or SIGTERM has come, or the job is over if the settings say so."""
+    """Return after SIGINT or SIGTERM, or with `until_over` when the job is over."""
     from downpour.deploy.dashboard import live
 
     ended = asyncio.Event()

@@ -1,7 +1,7 @@
-"""A running job for the page: the coordinator's Watch stream in, events for the browser out.
+"""Converts the coordinator's Watch stream of a running job to events for the page.
 
-Each viewer has a stream of its own, which begins when a page is opened and ends when it is closed. So nothing is sent
-while nobody looks, and a viewer that is slow holds up nobody else: gRPC stops the stream, and the coordinator skips
+Each viewer has a separate stream, which begins when a page is opened and ends when it is closed. Nothing is sent while
+no page is open, and a slow viewer does not delay others: flow control stops its stream, and the coordinator skips
 records.
 """
 
@@ -38,7 +38,7 @@ Event = tuple[str, dict[str, Any]]  # name and data of a server-sent event
 
 
 def live_block() -> bytes:
-    """Return the block by which the page knows that it is to follow a running job."""
+    """Return the block that makes the page follow a running job."""
     return pack({"format": FORMAT, "kind": "live"}, {})
 
 
@@ -50,14 +50,14 @@ class MessageBuilder:
     """
 
     def __init__(self) -> None:
-        """Know nothing of the shards' clocks yet."""
+        """Build a builder that does not know the shards' clocks yet."""
         self._origin_s: float | None = None
         self._ahead_s: dict[int, float] = {0: 0.0}
         self._recent = np.empty(0, DTYPE)  # of shard 0
         self._waiting: dict[int, Records] = {}
 
     def build(self, progress: pb.Progress) -> dict[str, Any]:
-        """Return `{progress, block, skipped}`; block is base64, None where the message has no records."""
+        """Return `{progress, block, skipped}`; `block` is base64, or None if the message has no records."""
         traces: dict[int, Records] = {part.shard: np.frombuffer(part.records, DTYPE) for part in progress.records}
         skipped = progress.skipped_bytes // DTYPE.itemsize
         progress.ClearField("records")
@@ -78,7 +78,7 @@ class MessageBuilder:
         return base64.b64encode(pack({}, tables)).decode() if tables else None
 
     def _known(self, shard: int, fresh: Records) -> Records:
-        """The records of a shard that can be sent now: all, or none while its clock is not known."""
+        """Return the records of a shard that can be sent now: all, or none while its clock is unknown."""
         if shard in self._ahead_s:
             return fresh
         waiting = np.concatenate((self._waiting.get(shard, np.empty(0, DTYPE)), fresh))[-MOST_WAITING:]

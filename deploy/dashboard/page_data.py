@@ -1,4 +1,4 @@
-"""What the page needs of a run: a description, events and columns, taken from the trace and the summary."""
+"""The data of a run for the page: a description, events and columns from the trace and the summary."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def page_data(run: RecordedRun, first: int = 0, most: int = MOST_RECORDS) -> byt
     """Return the compressed block that the page decodes (see `columns.py`).
 
     Args:
-        run: A finished run, or as much as there is of one that goes on.
+        run: A finished run, or the recorded part of a running one.
         first: The record of shard 0's trace to begin with.
         most: Records of each shard that the page may get; memory is bounded by it.
     """
@@ -74,7 +74,7 @@ def finite(value: Any) -> Any:
 
 
 def _origin(run: RecordedRun) -> float:
-    """When training began, by the clock of shard 0's trace: `wall_s` before the last push."""
+    """Return when training began by the clock of shard 0's trace: `wall_s` before the last push."""
     trace = run.traces[0]
     if not len(trace):
         return 0.0
@@ -93,7 +93,7 @@ def clock_offset(job: NDArray[np.void], other: NDArray[np.void]) -> float | None
 
 
 def _push_keys(records: NDArray[np.void]) -> NDArray[np.void]:
-    """What names a push: worker, incarnation and sequence number."""
+    """Return the key of every push: worker, incarnation and sequence number."""
     keys = np.empty(len(records), [("worker", "<u4"), ("incarnation", "<u4"), ("seq", "<u8")])
     for name in ("worker", "incarnation", "seq"):
         keys[name] = records[name]
@@ -112,7 +112,7 @@ def shard_columns(shard: int, trace: NDArray[np.void], origin_s: float) -> dict[
 
 
 def _outcome_columns(trace: NDArray[np.void], origin_s: float) -> dict[str, Array]:
-    """Columns that every shard has. Times are microseconds since training began, never decreasing."""
+    """Return the columns that every shard has. Times are microseconds since training began, never decreasing."""
     times = np.maximum.accumulate(np.rint(np.maximum(trace["time_s"] - origin_s, 0.0) * MICROSECONDS))
     return {
         "time_us_d": differences(times),
@@ -126,7 +126,7 @@ def _outcome_columns(trace: NDArray[np.void], origin_s: float) -> dict[str, Arra
 
 
 def _push_columns(trace: NDArray[np.void]) -> dict[str, Array]:
-    """Columns about the push itself, the same on every shard."""
+    """Return the columns about the push itself, which are the same on every shard."""
     return {
         "base_version_d": differences(trace["base_version"]),
         "learning_rate": trace["learning_rate"].astype("<f8"),
@@ -142,7 +142,7 @@ def _push_columns(trace: NDArray[np.void]) -> dict[str, Array]:
 
 
 def _leases(trace: NDArray[np.void]) -> dict[str, Array]:
-    """Number, epoch and range of every lease, as far as its pushes show it."""
+    """Return number, epoch and range of every lease, as far as its pushes show them."""
     numbers, where = np.unique(trace["lease"], return_inverse=True)
     start = np.full(len(numbers), np.iinfo(np.int64).max)
     stop, epoch = np.zeros(len(numbers), np.int64), np.zeros(len(numbers), np.int64)
@@ -158,7 +158,7 @@ def _leases(trace: NDArray[np.void]) -> dict[str, Array]:
 
 
 def _events(run: RecordedRun, trace: NDArray[np.void], first: int) -> Iterator[dict[str, Any]]:
-    """What happened beside pushes, in order. `before` is the index of the record that it happened before."""
+    """Return the events other than pushes, in order. `before` is the index of the next record after an event."""
     found = [*_membership_events(run, trace), *_epoch_events(run, trace)]
     found.sort(key=lambda event: int(event["before"]))
     yield from found[:MOST_EVENTS]
@@ -169,7 +169,7 @@ def _events(run: RecordedRun, trace: NDArray[np.void], first: int) -> Iterator[d
 
 
 def _membership_events(run: RecordedRun, trace: NDArray[np.void]) -> Iterator[dict[str, Any]]:
-    """Who joined, rested and left: from the calls, which are in the order of the pushes."""
+    """Return which workers joined, rested and left, from the calls, which are in the order of the pushes."""
     calls = np.asarray(run.calls)
     if not len(calls) or not len(trace):
         return
@@ -188,7 +188,7 @@ def _membership_events(run: RecordedRun, trace: NDArray[np.void]) -> Iterator[di
 
 
 def _epoch_events(run: RecordedRun, trace: NDArray[np.void]) -> Iterator[dict[str, Any]]:
-    """The end of every epoch, with its losses and accuracies."""
+    """Return the end of every epoch, with its losses and accuracies."""
     for entry in run.summary.get("history", []):
         rows = np.flatnonzero(trace["epoch"] == entry["epoch"])
         if len(rows):

@@ -1,4 +1,4 @@
-"""The page's own files, as a server sends them and as one document."""
+"""The files of the page: separately for a server, and as one document."""
 
 from __future__ import annotations
 
@@ -79,10 +79,10 @@ def one_document(title: str, data: bytes) -> str:
 
 
 def _digest(text: str) -> str:
-    """A source of a Content-Security-Policy: the hash of what stands in the document itself."""
+    """Return a source of a Content-Security-Policy: the hash of an element's content in the document."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _json(value: object) -> str:
-    """JSON in which nothing can end the element that it stands in."""
+    """Return JSON that cannot end the HTML element that contains it."""
     return json.dumps(value, ensure_ascii=False).replace("<", "\\u003c")

@@ -15,12 +15,12 @@ from downpour.ps.trace.files import per_shard
 
 
 class NoRun(ValueError):
-    """A folder does not hold what a run records."""
+    """A folder does not contain the records of a run."""
 
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """What a run directory says of a job.
+    """The records of a job in a run directory.
 
     Attributes:
         name: Name of the directory.
@@ -64,7 +64,7 @@ def load_run(folder: Path) -> RecordedRun:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """The content of a JSON file; nothing where there is no such file, as before the end of a job."""
+    """Return the content of a JSON file; an empty dict if the file does not exist, as before the end of a job."""
     try:
         content = json.loads(path.read_text())
     except FileNotFoundError:
@@ -77,7 +77,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _records(path: Path, dtype: np.dtype[np.void]) -> NDArray[np.void]:
-    """The records of a file, without those that arrive later."""
+    """Return the records that a file contains now."""
     if not path.exists():
         return np.empty(0, dtype)
     try:

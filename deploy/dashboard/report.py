@@ -1,4 +1,4 @@
-"""`downpour report RUN_DIR`: a finished run as one HTML file."""
+"""`downpour report RUN_DIR`: writes a finished run as one HTML file."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def report(settings: ReportSettings) -> int:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file so that it is never seen half written."""
+    """Write a file atomically."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:

@@ -85,7 +85,7 @@ async def only_from_this_host(request: web.Request, handler: Handler) -> web.Str
 
 
 async def page_file(request: web.Request) -> web.Response:
-    """A file of the page, compressed where the browser reads that."""
+    """Return a file of the page, compressed if the browser accepts that."""
     name = request.match_info["path"] or "index.html"
     if name not in files():
         raise web.HTTPNotFound()
@@ -97,7 +97,7 @@ async def page_file(request: web.Request) -> web.Response:
 
 
 class Control:
-    """Acts on the job for a page that knows the secret.
+    """The endpoint through which a page that presents the secret operates the job.
 
     A page of another origin can send neither the header with the secret nor JSON without a preflight, which this
     server does not answer (CSRF).
@@ -107,7 +107,7 @@ class Control:
     """
 
     def __init__(self, act: Callable[[Mapping[str, Any]], Awaitable[str]]) -> None:
-        """Let `act` carry out what is requested."""
+        """Create the endpoint; `act` carries out the requested actions."""
         self.secret = secrets.token_urlsafe(24)
         self._act = act
 
@@ -138,7 +138,7 @@ class Streams:
     """The streams of server-sent events of all open pages."""
 
     def __init__(self, events: Callable[[], AsyncGenerator[Event]]) -> None:
-        """Start without viewers; `events` gives each of them what it is sent."""
+        """Create streams without viewers; `events` yields the events for each viewer."""
         self._events = events
         self._viewers: set[asyncio.Task[Any]] = set()
 
@@ -162,7 +162,7 @@ class Streams:
         return response
 
     async def end(self, app: web.Application) -> None:
-        """End all streams, which would not end by themselves."""
+        """End all streams, which otherwise continue until their pages are closed."""
         for task in list(self._viewers):
             task.cancel()
 
