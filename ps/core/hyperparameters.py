@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from downpour.ps.core.update_rules import OPTIMIZERS, Hyperparameter
+from downpour.ps.core.rule import Hyperparameter
+from downpour.ps.core.update_rules import OPTIMIZERS
 
 # Values by Keras's names. None, and a name that is missing, stand for the default of the chosen optimizer.
 Hyperparameters = dict[str, float | None]
@@ -56,10 +57,11 @@ def _holds(value: float, bounds: Mapping[str, float]) -> bool:
         value > bounds.get("gt", -math.inf),
         value >= bounds.get("ge", -math.inf),
         value < bounds.get("lt", math.inf),
+        value <= bounds.get("le", math.inf),
     )
     return math.isfinite(value) and all(within)
 
 
 def _described(bounds: Mapping[str, float]) -> str:
-    words = {"gt": ">", "ge": ">=", "lt": "<"}
+    words = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
     return "a finite number " + " and ".join(f"{words[kind]} {bound:g}" for kind, bound in bounds.items())

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from downpour.protos.chunked_vector import ChunkedVector
 from downpour.protos.errors import InvalidRequest
 from downpour.ps.core.hyperparameters import Hyperparameters, resolve
-from downpour.ps.core.update_rules import OPTIMIZERS, Scalars, Settings, Vector, float32
+from downpour.ps.core.rule import Scalar, Scalars, Settings, Vector, float32
+from downpour.ps.core.update_rules import OPTIMIZERS
 
 State = Mapping[str, NDArray[np.generic]]
 
@@ -48,8 +49,9 @@ class Optimizer:
         self.slots: dict[str, Vector] = {
             slot: np.full(size, value, np.float32) for slot, value in self._rule.slots(self.settings).items()
         }
-        self._last: tuple[object, Scalars] = (), ()
-        self._scratch = np.empty((2, min(size, BLOCK)), np.float32)
+        self._last: tuple[object, Scalars, Scalar | None] = (), (), None
+        self._decays = bool(self.settings.get("weight_decay"))
+        self._scratch = np.empty((3 if self._decays else 2, min(size, BLOCK)), np.float32)
 
     @property
     def learning_rate(self) -> float:
@@ -72,6 +74,7 @@ class Optimizer:
     ) -> None:
         """Write the updated weights to `out`, update the slots in place and count the step.
 
+        With a weight decay λ, the rule is applied to w − wλη (Loshchilov, Hutter 2019).
         A gradient whose square overflows float32 gives the same result as in Keras, without a warning.
 
         Args:
@@ -103,28 +106,40 @@ class Optimizer:
 
         A ChunkedVector may be longer than `float32[n]`.
         """
-        scalars = self._scalars(learning_rate, momentum)
+        scalars, decay = self._scalars(learning_rate, momentum)
         if scale is None and isinstance(gradient, np.ndarray) and not gradient.flags.aligned:
             scale = 1.0  # one copy by blocks; else every operation on the gradient makes its own
-        if scale is None and self.size <= BLOCK and isinstance(gradient, np.ndarray):
+        if scale is None and decay is None and self.size <= BLOCK and isinstance(gradient, np.ndarray):
             self._rule.block(weights, gradient, out, self._scratch[0], (*self.slots.values(),), scalars)
         else:
-            self._walk(weights, gradient, out, scalars, scale)
+            self._walk(weights, gradient, out, scalars, scale, decay)
         self.step += 1
 
     def _walk(
-        self, weights: Vector, gradient: Vector | ChunkedVector, out: Vector, scalars: Scalars, scale: float | None
+        self,
+        weights: Vector,
+        gradient: Vector | ChunkedVector,
+        out: Vector,
+        scalars: Scalars,
+        scale: float | None,
+        decay: Scalar | None,
     ) -> None:
         factors = () if scale is None else float32(scale)
         slots = self.slots.values()
         for start in range(0, self.size, BLOCK):
             block = slice(start, min(start + BLOCK, self.size))
-            s, g = self._scratch[:, : block.stop - start]
+            s, g, *decayed = self._scratch[:, : block.stop - start]
+            w = weights[block]
             if factors:
                 np.multiply(gradient[block], factors[0], g)
             else:
                 g = gradient[block]
-            self._rule.block(weights[block], g, out[block], s, tuple([slot[block] for slot in slots]), scalars)
+            if decay is not None:
+                (d,) = decayed
+                np.multiply(w, decay, d)
+                np.subtract(w, d, d)
+                w = d
+            self._rule.block(w, g, out[block], s, tuple([slot[block] for slot in slots]), scalars)
 
     def slot(self, name: str) -> Vector:
         """Return a slot itself, `float32[n]`.
@@ -164,12 +179,14 @@ class Optimizer:
             slot[:] = state[name]
         self.step = int(step)
 
-    def _scalars(self, learning_rate: float | None, momentum: float | None) -> Scalars:
-        """Return the scalars of one update, which are cached while their inputs do not change."""
+    def _scalars(self, learning_rate: float | None, momentum: float | None) -> tuple[Scalars, Scalar | None]:
+        """Return the rule's scalars and λη for one update, which are cached while their inputs do not change."""
         key = (learning_rate, momentum, self.step if self._rule.counts else 0)
         if key != self._last[0]:
-            self._last = key, self._rule.scalars(self._settings(learning_rate, momentum), self.step + 1)
-        return self._last[1]
+            settings = self._settings(learning_rate, momentum)
+            (decay,) = float32(settings["weight_decay"] * settings["learning_rate"]) if self._decays else (None,)
+            self._last = key, self._rule.scalars(settings, self.step + 1), decay
+        return self._last[1:]
 
     def _settings(self, learning_rate: float | None, momentum: float | None) -> Settings:
         """Return the hyperparameters of one update."""

@@ -117,10 +117,10 @@ def test_the_saved_model_loads_in_plain_keras_and_goes_on(features: Path) -> Non
 @pytest.mark.parametrize(
     ("what", "words"),
     [
-        ("nadam", "SGD, Adagrad, RMSprop, Adam, AdamW.*Nadam"),
+        ("lamb", "SGD, Adagrad, RMSprop, Adam, AdamW.*Lamb.*use AdamW"),
         ("ema", "use_ema"),
-        ("amsgrad", "amsgrad"),
-        ("weight_decay", "AdamW"),
+        ("accumulation", "gradient_accumulation_steps. Received: 2.*softsync"),
+        ("attribute", "one with centralized = True"),
         ("constraint", "kernel with MaxNorm"),
         ("few", "samples for each of 2 workers. Received: 1"),
         ("outside", "train_step"),

@@ -28,7 +28,7 @@ iterations = int(model.optimizer.iterations)
 moments = max(float(abs(m.numpy()).max()) for m in model.optimizer._momentums)
 print("IN PLAIN KERAS", model.evaluate(x, y, verbose=0, return_dict=True)["accuracy"])
 history = model.fit(x, y, epochs=1, verbose=0)
-model.compile(keras.optimizers.Nadam(), "sparse_categorical_crossentropy")
+model.compile(keras.optimizers.Lamb(), "sparse_categorical_crossentropy")
 try:
     cluster.fit(model, x, y)
 except Exception as error:

@@ -243,6 +243,12 @@ def scaled():
         keras.mixed_precision.set_global_policy("float32")
 
 
+def changed_after_it_was_wrapped():
+    model = compiled(small())
+    model.optimizer.centralized = True
+    model.fit(x, y, verbose=0)
+
+
 def refused():
     def message(make) -> str:
         try:
@@ -254,10 +260,10 @@ def refused():
     constrained = keras.Sequential([layers.Input((6,)), layers.Dense(2, kernel_constraint="max_norm")])
     constrained.compile(optimizer=DistributedOptimizer("sgd"), loss="mse")
     seen["refused"] = {
-        "nadam": message(lambda: DistributedOptimizer(optimizers.Nadam())),
+        "lamb": message(lambda: DistributedOptimizer(optimizers.Lamb())),
         "ema": message(lambda: DistributedOptimizer(optimizers.SGD(use_ema=True))),
-        "amsgrad": message(lambda: DistributedOptimizer(optimizers.Adam(amsgrad=True))),
-        "weight_decay": message(lambda: DistributedOptimizer(optimizers.SGD(weight_decay=0.1))),
+        "accumulation": message(lambda: DistributedOptimizer(optimizers.Adam(gradient_accumulation_steps=2))),
+        "attribute": message(changed_after_it_was_wrapped),
         "constraint": message(lambda: constrained.fit(x, x[:, :2], verbose=0)),
         "few": message(lambda: compiled(small()).fit(x[:1], y[:1], verbose=0)),
         "scaled": message(scaled),

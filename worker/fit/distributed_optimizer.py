@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 import keras
 
 from downpour.worker import script
-from downpour.worker.fit.optimizer_slots import Slots, slots_of
-from downpour.worker.fit.optimizer_spec import check_supported
+from downpour.worker.fit.optimizer_checks import check_supported, config_of
+from downpour.worker.fit.optimizer_slots import Slots, slots_of, write_derived
 
 if TYPE_CHECKING:
     from downpour.worker.fit.build_model import NullGradientOp
@@ -37,7 +37,8 @@ def DistributedOptimizer(optimizer: Any) -> Any:  # noqa: N802 - named like the 
 
     Raises:
         Unsupported: The servers do not implement this optimizer.
-        Unsupported: The optimizer has an argument that the servers do not implement, such as `use_ema`.
+        Unsupported: The optimizer has an argument that the servers do not implement, such as `use_ema`, an attribute
+            that its arguments do not explain, or a method that is not that of Keras.
         ValueError: Keras does not know an optimizer of this name.
     """
     optimizer = keras.optimizers.get(optimizer)
@@ -55,7 +56,7 @@ class DistributedMixin:
     """The methods in which a distributed optimizer differs from the class of Keras that it also inherits from.
 
     Attributes:
-        keras_class: The class of Keras.
+        keras_class: The class of Keras, or a class of the script that inherits from one.
         gradient_op: The connection to the servers during `fit`; None otherwise.
         kept_slots: The slots between two calls of `fit`; None if the optimizer has none or has not been used.
     """
@@ -79,7 +80,10 @@ class DistributedMixin:
 
         Raises:
             RuntimeError: The optimizer is not applied within `fit`.
+            ValueError: No variable has a gradient, or the optimizer is given no variables before it is built.
         """
+        if len(grads) == 0:
+            return
         if self.gradient_op is None:
             raise RuntimeError(
                 "a DistributedOptimizer must be applied within fit of a model that was compiled with it. Received: a "
@@ -87,9 +91,15 @@ class DistributedMixin:
                 "model's train_step; a model with several optimizers cannot be distributed."
             )
         me: Any = self
+        if trainable_variables is None and not me.built:
+            raise ValueError(
+                "an optimizer must be built on a list of variables, or be given them with the gradients. Received: "
+                "gradients alone. Pass the variables to apply."
+            )
         variables = me._trainable_variables if trainable_variables is None else list(trainable_variables)
         if not me.built:
             me.build(variables)
+        grads, variables = me._filter_empty_gradients(grads, variables)
         self.gradient_op.step(dict(zip(map(id, variables), grads, strict=True)))
         me._iterations.assign_add(1)
 
@@ -118,12 +128,15 @@ def as_plain(optimizer: Any) -> Iterator[None]:
         return
     distributed_class, keras_own = type(optimizer), cast(Any, optimizer)
     # A second optimizer holds the slots, because TensorFlow tracks the lists of variables of this one.
-    whole = distributed_class.keras_class.from_config(keras_own.get_config())
+    whole = distributed_class.keras_class.from_config(config_of(keras_own))
+    if not isinstance(keras_own._learning_rate, keras.Variable):
+        whole.learning_rate = keras_own._learning_rate
+    whole._iterations.assign(keras_own._iterations)
     if keras_own.built:
         whole.build(keras_own._trainable_variables)
+        write_derived(whole)
         if keras_own.kept_slots is not None:
             keras_own.kept_slots.write(whole)
-    whole._iterations.assign(keras_own._iterations)
     object.__setattr__(optimizer, "__class__", distributed_class.keras_class)
     object.__setattr__(optimizer, "save_own_variables", whole.save_own_variables)
     try:

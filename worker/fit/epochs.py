@@ -24,7 +24,7 @@ from downpour.worker.fit.leased_dataset import LeasedDataset, Leases
 from downpour.worker.fit.member import ScriptWorker, Stage
 from downpour.worker.fit.metric_reduction import read_metrics, warn_of_initial_sums, write_metrics
 from downpour.worker.fit.optimizer_slots import Slots
-from downpour.worker.fit.optimizer_spec import optimizer_spec, rates_of, slot_names
+from downpour.worker.fit.optimizer_spec import has_fixed_rate, optimizer_spec, rates_of, slot_names
 
 UNKNOWN_STEPS = 10_000  # in an epoch, until the first one has been counted
 
@@ -269,14 +269,21 @@ class Epochs:
 
     def _send_rates(self, with_schedule: bool = False) -> None:
         optimizer = self.model.optimizer
-        scheduled = isinstance(optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule)
-        if scheduled and not with_schedule:
+        if not has_fixed_rate(optimizer) and not with_schedule and not self._rate_differs(optimizer):
             return
         iteration = self._first_iteration + self._version
         rates = rates_of(optimizer, self._version, iteration, 2 * self._steps_per_epoch)
         if rates != self._sent_rates:
             self._sent_rates = rates
             self.member.set_learning_rates(rates)
+
+    def _rate_differs(self, optimizer: Any) -> bool:
+        """Return whether a function of the script now returns another rate than the table that was sent has."""
+        if isinstance(optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+            return False
+        version = int(optimizer._iterations.numpy()) - self._first_iteration
+        expected = float(np.interp(version, self._sent_rates.versions, self._sent_rates.rates))
+        return not np.isclose(float(tf.convert_to_tensor(optimizer.learning_rate)), expected, rtol=1e-3, atol=0)
 
 
 def _vary_dropout_seeds(model: keras.Model, rank: int) -> None:

@@ -17,6 +17,7 @@ from downpour.worker.fit.epochs import Epochs, FitArguments
 from downpour.worker.fit.keras_hooks import FirstCallback, LastCallback, TrainerHooks
 from downpour.worker.fit.leased_dataset import LeasedDataset, Leases
 from downpour.worker.fit.member import ScriptWorker
+from downpour.worker.fit.optimizer_checks import check_supported
 
 
 def distributed_fit(fit: Callable[..., Any], model: keras.Model, member: ScriptWorker, given: dict[str, Any]) -> Any:
@@ -32,10 +33,11 @@ def distributed_fit(fit: Callable[..., Any], model: keras.Model, member: ScriptW
         The history, which is the same on all workers.
 
     Raises:
-        Unsupported: An argument of `fit` or the model is not supported.
+        Unsupported: An argument of `fit`, the model, or what has become of its optimizer is not supported.
         DownpourError: A server cannot be reached, or has reported an error.
         Diverged: Too many gradients in a row were not finite.
     """
+    check_supported(model.optimizer)
     dataset = given["x"] if isinstance(given["x"], LeasedDataset) else None
     leases = Leases(member) if dataset is not None else None
     given["x"] = build_weights(model, given["x"], given["y"], given["sample_weight"])

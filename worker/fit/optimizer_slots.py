@@ -12,11 +12,7 @@ from typing import Any
 
 import numpy as np
 
-ATTRIBUTES: Mapping[str, tuple[str, ...]] = {  # by the servers' name of a slot: attributes of Keras's optimizers
-    "momentum": ("momentums", "_momentums"),
-    "velocity": ("_velocities",),
-    "accumulator": ("_accumulators",),
-}
+from downpour.worker.fit.optimizer_spec import hyperparameters_of, rule_of
 
 
 @dataclass(frozen=True)
@@ -59,11 +55,17 @@ def slots_of(optimizer: Any) -> Slots | None:
     )
 
 
+def write_derived(optimizer: Any) -> None:
+    """Assign the variables of a built Keras optimizer that follow from the number of its updates."""
+    settings = hyperparameters_of(optimizer, type(optimizer))
+    for attribute, value_after in rule_of(optimizer, type(optimizer)).keras_scalars.items():
+        getattr(optimizer, attribute).assign(value_after(settings, int(optimizer._iterations.numpy())))
+
+
 def _lists(optimizer: Any) -> dict[str, list[Any]]:
+    attributes = rule_of(optimizer, type(optimizer)).keras_slots
     found = {
-        name: [variable for variable in getattr(optimizer, attribute) if variable is not None]
-        for name, attributes in ATTRIBUTES.items()
-        for attribute in attributes
-        if getattr(optimizer, attribute, None)
+        name: [variable for variable in getattr(optimizer, attribute, None) or () if variable is not None]
+        for name, attribute in attributes.items()
     }
     return {name: of_keras for name, of_keras in found.items() if of_keras}

@@ -41,7 +41,7 @@ def test_the_hyperparameters_of_the_server_do_not_mix_with_those_of_the_script()
 @pytest.mark.parametrize(
     "spec",
     [
-        pb.OptimizerSpec(name="lion"),
+        pb.OptimizerSpec(name="muon"),
         pb.OptimizerSpec(name="sgd", hyperparameters={"beta_1": 0.9}),
         pb.OptimizerSpec(name="sgd", hyperparameters={"learning_rate": -1.0}),
     ],

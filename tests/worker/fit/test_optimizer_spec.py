@@ -9,16 +9,15 @@ import numpy as np
 import pytest
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.errors import Unsupported
 from downpour.ps.core.hyperparameters import Hyperparameters
 from downpour.ps.core.optimizer import Optimizer
 from downpour.ps.core.rate_table import check_rates
 from downpour.worker.fit import optimizer_spec
+from downpour.worker.fit.optimizer_checks import check_supported
 from downpour.worker.fit.optimizer_slots import slots_of
 from downpour.worker.fit.optimizer_spec import (
     LONGEST_TABLE,
     SUPPORTED,
-    check_supported,
     rates_of,
     slot_names,
 )
@@ -39,6 +38,18 @@ ARGUMENTS: Sequence[tuple[str, dict[str, Any]]] = (
     ("Adam", {"learning_rate": 0.01}),
     ("Adam", {"learning_rate": 0.01, "beta_1": 0.5, "beta_2": 0.9, "epsilon": 1e-3}),
     ("AdamW", {"learning_rate": 0.01, "beta_1": 0.8, "weight_decay": 0.1}),
+    ("SGD", {"learning_rate": 0.1, "weight_decay": 0.1}),
+    ("Adam", {"learning_rate": 0.01, "weight_decay": 0.1}),
+    ("Adam", {"learning_rate": 0.01, "amsgrad": True}),
+    ("AdamW", {"learning_rate": 0.01, "amsgrad": True}),
+    ("RMSprop", {"learning_rate": 0.01, "centered": True}),
+    ("RMSprop", {"learning_rate": 0.01, "centered": True, "momentum": 0.5, "weight_decay": 0.1}),
+    ("Nadam", {"learning_rate": 0.01}),
+    ("Nadam", {"learning_rate": 0.01, "beta_1": 0.5, "beta_2": 0.9, "epsilon": 1e-3}),
+    ("Adamax", {"learning_rate": 0.01, "beta_1": 0.5, "beta_2": 0.9, "epsilon": 1e-3}),
+    ("Adadelta", {"learning_rate": 1.0, "rho": 0.8, "epsilon": 1e-3}),
+    ("Ftrl", {"learning_rate": 0.1, "l1_regularization_strength": 0.01, "learning_rate_power": -0.6}),
+    ("Lion", {"learning_rate": 0.01, "beta_1": 0.5, "beta_2": 0.9}),
 )
 NAMES = [f"{kind}-{'-'.join(arguments)}" for kind, arguments in ARGUMENTS]
 
@@ -84,44 +95,6 @@ def test_the_servers_make_the_updates_and_slots_of_keras(keras: Any, kind: str, 
     assert set(vectors) == set(slot_names(spec)) == set(ours.slots)
     for name, vector in vectors.items():
         np.testing.assert_allclose(ours.slots[name], vector, rtol=2e-5, atol=1e-6)
-
-
-REFUSED: Sequence[tuple[str, dict[str, Any], str]] = (
-    ("Nadam", {}, r"SGD, Adagrad, RMSprop, Adam, AdamW.*Nadam"),
-    ("Lion", {}, r"Received: keras\..*Lion"),
-    ("Adam", {"amsgrad": True}, "Adam must have no amsgrad. Received: True.*leave amsgrad out"),
-    ("RMSprop", {"centered": True}, "centered"),
-    ("SGD", {"use_ema": True}, "use_ema"),
-    ("SGD", {"gradient_accumulation_steps": 4}, "gradient_accumulation_steps. Received: 4.*softsync"),
-    ("SGD", {"loss_scale_factor": 2.0}, "loss_scale_factor. Received: 2.0.*mixed_bfloat16"),
-    ("SGD", {"weight_decay": 0.1}, "SGD must have no weight_decay. Received: 0.1.*AdamW"),
-    ("Adam", {"weight_decay": 0.1}, "Adam must have no weight_decay"),
-)
-
-
-@pytest.mark.parametrize(("kind", "arguments", "message"), REFUSED)
-def test_what_the_servers_do_not_have_is_refused(
-    keras: Any, kind: str, arguments: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(Unsupported, match=message):
-        check_supported(getattr(keras.optimizers, kind)(**arguments))
-
-
-def test_a_subclass_and_a_scaled_loss_are_refused(keras: Any) -> None:
-    class Adam(keras.optimizers.Adam):
-        pass
-
-    with pytest.raises(Unsupported, match="must be one that the servers implement, keras.optimizers"):
-        check_supported(Adam())
-    with pytest.raises(Unsupported, match="LossScaleOptimizer. The policy mixed_float16"):
-        check_supported(keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam()))
-
-
-def test_weights_that_are_excluded_from_decay_are_refused(keras: Any) -> None:
-    optimizer = keras.optimizers.AdamW()
-    optimizer.exclude_from_weight_decay(var_list=[keras.Variable(np.zeros(2, np.float32), name="bias")])
-    with pytest.raises(Unsupported, match="exclude_from_weight_decay"):
-        check_supported(optimizer)
 
 
 SCHEDULES: dict[str, Callable[[Any], Any]] = {
@@ -180,3 +153,34 @@ def test_the_base_rate_is_never_0(keras: Any) -> None:
     warm_up = keras.optimizers.schedules.CosineDecay(0.0, 10, warmup_target=0.2, warmup_steps=5)
     assert spec_of(keras.optimizers.SGD(warm_up)).hyperparameters["learning_rate"] == pytest.approx(0.2)
     assert spec_of(keras.optimizers.SGD(0.0)).hyperparameters["learning_rate"] == 1.0
+
+
+def test_a_schedule_may_multiply_the_integer_count_of_updates(keras: Any) -> None:
+    """Keras passes a schedule the variable that counts updates, which a float may multiply."""
+
+    class Falling(keras.optimizers.schedules.LearningRateSchedule):
+        def __call__(self, step: Any) -> Any:
+            return 0.5 - step * 0.01
+
+    optimizer = keras.optimizers.SGD(Falling())
+    optimizer._iterations.assign(3)
+    rates = rates_of(optimizer, 0, 3, 20)
+    np.testing.assert_allclose(rate_at(rates, np.arange(20)), 0.5 - 0.01 * np.arange(3, 23), rtol=1e-5)
+    assert int(optimizer._iterations.numpy()) == 3
+
+
+def test_a_schedule_that_only_runs_eagerly_is_evaluated_so(keras: Any) -> None:
+    class Steps(keras.optimizers.schedules.LearningRateSchedule):
+        def __call__(self, step: Any) -> Any:
+            return {True: 0.1, False: 0.01}[int(step) < 5]
+
+    rates = rates_of(keras.optimizers.SGD(Steps()), 0, 0, 9)
+    assert rate_at(rates, np.arange(9)) == pytest.approx([0.1] * 5 + [0.01] * 4)
+
+
+def test_a_function_as_learning_rate_is_evaluated_at_each_update(keras: Any) -> None:
+    optimizer: Any = keras.optimizers.SGD(lambda: keras.ops.where(optimizer.iterations < 10, 0.1, 0.0))
+    rates = rates_of(optimizer, 0, 0, 30)
+    assert rate_at(rates, np.arange(30)) == pytest.approx([0.1] * 10 + [0.0] * 20)
+    constant = rates_of(keras.optimizers.SGD(lambda: 0.25), 7, 7, 30)
+    assert set(constant.rates) == {0.25}

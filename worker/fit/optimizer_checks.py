@@ -1,0 +1,154 @@
+"""Decides whether the servers implement a Keras optimizer, by a list of what they implement.
+
+An optimizer is accepted if a fresh one of its class with the same configuration has equal attributes, but for those
+that are known here; and if no method that changes what it does is overridden or replaced.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from downpour.protos.errors import Unsupported
+from downpour.ps.core.hyperparameters import resolve
+from downpour.worker.fit.optimizer_spec import SUPPORTED, hyperparameters_of, keras_class_of, row_of, rules_of
+
+ARGUMENTS: Mapping[str, str] = {  # of all optimizers, that the servers do not implement: what to do instead
+    "use_ema": "the servers keep no averages of the weights: leave use_ema out",
+    "gradient_accumulation_steps": "every gradient is pushed: use a larger batch_size, or --mode softsync:N",
+    "loss_scale_factor": "gradients are float32: leave loss_scale_factor out, or use the policy mixed_bfloat16",
+}
+_NORMS = "It needs norms or products of whole tensors, which the servers cut into slices: use {} instead."
+CLASSES: Mapping[str, str] = {  # of Keras, that the servers do not implement: what to do instead
+    "Lamb": _NORMS.format("AdamW"),
+    "Adafactor": _NORMS.format("RMSprop or Adam"),
+    "Muon": _NORMS.format("AdamW or SGD with nesterov"),
+    "ScheduleFreeAdamW": "It trains other weights than it evaluates: use AdamW with a schedule instead.",
+    "LossScaleOptimizer": "The policy mixed_float16 requires one that scales losses: use mixed_bfloat16.",
+    "MultiOptimizer": "A model has one distributed optimizer: use one of the others for all its weights.",
+}
+# Attributes that differ between equal optimizers: their variables, which are carried, and what finds them.
+_OWN = {
+    "built", "_variables", "_trainable_variables", "_trainable_variables_indices", "_tracker", "_iterations",
+    "_learning_rate", "_exclude_from_weight_decay_cache", "gradient_op", "kept_slots", "save_own_variables",
+}  # fmt: skip
+_EXCLUSION = ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern")
+# What a subclass may define: how it is built from arguments, and what no training step calls.
+_HARMLESS = {"__init__", "get_config", "from_config", "__repr__", "__str__", "__reduce__", "__deepcopy__"}
+
+
+def check_supported(optimizer: Any) -> None:
+    """Check that the servers carry out exactly the updates of a Keras optimizer.
+
+    Raises:
+        Unsupported: The servers do not implement the class, or a method of it is overridden or replaced.
+        Unsupported: The servers do not implement an argument, or its value.
+        Unsupported: An attribute has a value that the configuration of the optimizer does not explain.
+    """
+    kind = getattr(optimizer, "keras_class", None) or type(optimizer)
+    base = keras_class_of(kind)
+    if base is None:
+        raise Unsupported(
+            f"a distributed optimizer must be one that the servers implement, keras.optimizers.{', '.join(SUPPORTED)}. "
+            f"Received: {kind.__module__}.{kind.__name__}. {CLASSES.get(kind.__name__, '')}".rstrip()
+        )
+    _check_methods(optimizer, kind, base)
+    _check_arguments(optimizer, base)
+    _check_attributes(optimizer, kind)
+
+
+def _check_methods(optimizer: Any, kind: type, base: type) -> None:
+    """Check that a class of the script changes no method of Keras, and that none has been replaced."""
+    inherited = set(dir(base)) - _HARMLESS - set(dir(object))
+    for ancestor in kind.__mro__[: kind.__mro__.index(base)]:
+        overridden = sorted(inherited & set(vars(ancestor)) - {"__dict__", "__weakref__", "__module__"})
+        if overridden:
+            raise Unsupported(
+                f"a subclass of {base.__name__} must not override what the servers carry out. Received: "
+                f"{kind.__name__} with its own {overridden[0]}. Remove the method, or change the gradients in the "
+                "model's train_step."
+            )
+    for name in sorted(inherited):
+        method = inspect.getattr_static(base, name)
+        if inspect.isfunction(method) and not method.__module__.startswith(("keras.", "tensorflow.")):
+            raise _replaced(base.__name__, name)
+    plain: Any = base
+    for name in sorted(inherited & set(vars(optimizer)) - set(vars(plain(name="plain"))) - _OWN):
+        raise _replaced(kind.__name__, name)
+
+
+def _replaced(owner: str, name: str) -> Unsupported:
+    return Unsupported(
+        f"an optimizer must have the methods of its class. Received: {owner} whose {name} has been replaced, which "
+        "the servers cannot carry out. Leave it as it is, or change the gradients in the model's train_step."
+    )
+
+
+def _check_arguments(optimizer: Any, base: type) -> None:
+    for name, instead in ARGUMENTS.items():
+        if getattr(optimizer, name, None):
+            received = f"Received: {getattr(optimizer, name)!r}"
+            raise Unsupported(f"{base.__name__} must have no {name}. {received}; {instead}.")
+    if optimizer.weight_decay and any(getattr(optimizer, name, None) for name in _EXCLUSION):
+        raise Unsupported(
+            f"{base.__name__} must decay all weights. Received: one with exclude_from_weight_decay, which the servers "
+            "do not implement. Leave that call out, or use the kernel_regularizer of the layers to be decayed."
+        )
+    name = row_of(optimizer, base)
+    try:
+        resolve(name, hyperparameters_of(optimizer, base))
+    except (TypeError, ValueError) as error:
+        raise Unsupported(f"{base.__name__} must have arguments that the servers take: {error}") from error
+
+
+def _check_attributes(optimizer: Any, kind: Any) -> None:
+    """Compare an optimizer with a fresh one of the same configuration."""
+    try:
+        fresh = kind.from_config(config_of(optimizer))
+    except Exception as error:
+        raise Unsupported(
+            f"an optimizer must be defined by its get_config. Received: {kind.__name__}, which from_config does not "
+            f"build again ({type(error).__name__}: {error}). Give it a get_config with the arguments of its __init__."
+        ) from error
+    carried = set().union(*([*rule.keras_slots.values(), *rule.keras_scalars] for rule in rules_of(kind)))
+    known = {*_OWN, *_EXCLUSION, *carried}
+    ours, expected = vars(optimizer), vars(fresh)
+    for name in sorted(set(ours) | set(expected)):
+        if name in known or name.startswith("_self_"):
+            continue
+        if name not in ours or name not in expected or not _equal(ours[name], expected[name]):
+            received = f"{name} = {ours[name]!r}" if name in ours else f"no {name}"
+            raise Unsupported(
+                f"an optimizer must be defined by the arguments of {kind.__name__}. Received: one with {received}, "
+                "which these do not explain and the servers do not know. Do not set the attribute, or pass it as an "
+                "argument."
+            )
+
+
+def config_of(optimizer: Any) -> dict[str, Any]:
+    """Return the configuration of an optimizer with a number as the learning rate.
+
+    Functions and schedules of the script need not be serializable, and are carried as values.
+    """
+    rate = optimizer._learning_rate
+    object.__setattr__(optimizer, "_learning_rate", None)  # past Keras, which tracks variables
+    try:
+        config: dict[str, Any] = optimizer.get_config()
+    finally:
+        object.__setattr__(optimizer, "_learning_rate", rate)
+    if isinstance(rate, keras.Variable):
+        config["learning_rate"] = float(rate.numpy())
+    return config
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if one is other:
+        return True
+    try:
+        return type(one) is type(other) and bool(np.all(one == other))
+    except Exception:
+        return False
