@@ -163,7 +163,8 @@ def test_a_learning_rate_for_one_update_is_that_of_keras(keras: Any, name: str) 
         theirs.learning_rate = rate
         theirs.apply([keras.ops.convert_to_tensor(gradient)], [variable])
         if name in ("nadam", "ftrl"):
-            assert_close(4 * largest, out, variable.numpy())
+            # Ftrl divides by a rate what it has summed with others, of which the largest is 25 times the one before.
+            assert_close((25 if name == "ftrl" else 4) * largest, out, variable.numpy())
         else:
             np.testing.assert_allclose(out, variable.numpy(), rtol=2e-6, atol=0)
         weights = out

@@ -1,0 +1,92 @@
+"""A distributed optimizer handles missing gradients as Keras does, and is saved as an optimizer of plain Keras."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from downpour.worker import script
+from downpour.worker.fit.distributed_optimizer import DistributedOptimizer, as_plain, set_gradient_op
+
+
+class RecordedGradients:
+    """Records the variables that a step is given gradients of."""
+
+    def __init__(self) -> None:
+        self.steps: list[set[int]] = []
+
+    def set_loss(self, loss: Any) -> None:
+        pass
+
+    def step(self, gradients: Mapping[int, Any]) -> None:
+        self.steps.append(set(gradients))
+
+
+@pytest.fixture
+def keras(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    import keras
+
+    monkeypatch.setattr(script, "member", object())
+    yield keras
+
+
+def variables_of(keras: Any) -> list[Any]:
+    return [keras.Variable(np.ones(2, np.float32), name=name) for name in ("kernel", "bias")]
+
+
+def test_a_step_without_any_gradient_is_the_error_of_keras(keras: Any) -> None:
+    variables, recorded = variables_of(keras), RecordedGradients()
+    optimizer = DistributedOptimizer(keras.optimizers.SGD())
+    set_gradient_op(optimizer, cast(Any, recorded))
+    for plain in (keras.optimizers.SGD(), optimizer):
+        with pytest.raises(ValueError, match="No gradients provided for any variable"):
+            plain.apply([None, None], variables)
+    fresh = DistributedOptimizer(keras.optimizers.SGD())
+    set_gradient_op(fresh, cast(Any, recorded))
+    with pytest.raises(ValueError, match="must be built on a list of variables"):
+        fresh.apply([keras.ops.ones(2)])
+    assert not recorded.steps and int(optimizer.iterations) == 0
+
+
+def test_variables_without_a_gradient_are_left_out_with_the_warning_of_keras(keras: Any) -> None:
+    variables, recorded = variables_of(keras), RecordedGradients()
+    optimizer = DistributedOptimizer(keras.optimizers.SGD())
+    set_gradient_op(optimizer, cast(Any, recorded))
+    with pytest.warns(UserWarning, match="Gradients do not exist for variables"):
+        optimizer.apply([keras.ops.ones(2), None], variables)
+    assert recorded.steps == [{id(variables[0])}]
+    optimizer.apply([], variables)  # which Keras ignores
+    assert int(optimizer.iterations) == 1
+
+
+@pytest.mark.parametrize("name", ["Nadam", "Adamax", "Ftrl"])
+def test_an_optimizer_is_saved_with_the_variables_of_plain_keras(keras: Any, name: str) -> None:
+    variables = variables_of(keras)
+    kind = getattr(keras.optimizers, name)
+    plain = kind(0.1)
+    gradients = [keras.ops.convert_to_tensor(np.array([0.5, -2.0], np.float32))] * 2
+    for _ in range(3):
+        plain.apply(gradients, variables)
+    expected: dict[str, np.ndarray] = {}
+    plain.save_own_variables(expected)
+    saved: dict[str, np.ndarray] = {}
+    optimizer = DistributedOptimizer(plain)
+    with as_plain(optimizer):
+        assert type(optimizer) is kind
+        optimizer.save_own_variables(saved)
+    assert saved.keys() == expected.keys()
+    for key, value in expected.items():
+        np.testing.assert_allclose(saved[key], value, rtol=1e-6)
+
+
+def test_an_optimizer_with_a_function_as_learning_rate_is_saved_without_a_rate(keras: Any) -> None:
+    plain = keras.optimizers.Adam(lambda: 0.1)
+    plain.build(variables_of(keras))
+    count = len(plain.variables)
+    optimizer, saved = DistributedOptimizer(plain), dict[str, np.ndarray]()
+    with as_plain(optimizer):
+        optimizer.save_own_variables(saved)
+    assert len(saved) == count
