@@ -142,7 +142,7 @@ OTHER_COMMANDS: dict[str, Command] = {
     "status": Command("show the progress of a running job", _status),
     "dashboard": Command("show a recorded run or a running job in the browser", _dashboard),
     "report": Command("write a recorded run as one HTML file", _report),
-    "job": Command("drain a running job, kill or stall one of its workers", _job),
+    "job": Command("pause or drain a running job, kill or stall one of its workers", _job),
     "certs": Command("create TLS certificates and an access token", _certs),
     "evaluate": Command("evaluate a trained model on a test set", _evaluate),
     "export": Command("export a trained model as keras, savedmodel or tflite", _export),

@@ -103,6 +103,11 @@ class CoordinatorStub:
                 request_serializer=downpour_dot_protos_dot_parameter__server__pb2.StopRequest.SerializeToString,
                 response_deserializer=downpour_dot_protos_dot_parameter__server__pb2.StopReply.FromString,
                 _registered_method=True)
+        self.Pause = channel.unary_unary(
+                '/downpour.v1.Coordinator/Pause',
+                request_serializer=downpour_dot_protos_dot_parameter__server__pb2.PauseRequest.SerializeToString,
+                response_deserializer=downpour_dot_protos_dot_parameter__server__pb2.PauseReply.FromString,
+                _registered_method=True)
         self.ShardLink = channel.stream_stream(
                 '/downpour.v1.Coordinator/ShardLink',
                 request_serializer=downpour_dot_protos_dot_parameter__server__pb2.ShardEvent.SerializeToString,
@@ -208,6 +213,13 @@ class CoordinatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Pause(self, request, context):
+        """Pauses a job that trains, after the leases that workers have, or resumes it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ShardLink(self, request_iterator, context):
         """Connects a shard in another process to the coordinator.
         """
@@ -282,6 +294,11 @@ def add_CoordinatorServicer_to_server(servicer, server):
                     servicer.Stop,
                     request_deserializer=downpour_dot_protos_dot_parameter__server__pb2.StopRequest.FromString,
                     response_serializer=downpour_dot_protos_dot_parameter__server__pb2.StopReply.SerializeToString,
+            ),
+            'Pause': grpc.unary_unary_rpc_method_handler(
+                    servicer.Pause,
+                    request_deserializer=downpour_dot_protos_dot_parameter__server__pb2.PauseRequest.FromString,
+                    response_serializer=downpour_dot_protos_dot_parameter__server__pb2.PauseReply.SerializeToString,
             ),
             'ShardLink': grpc.stream_stream_rpc_method_handler(
                     servicer.ShardLink,
@@ -644,6 +661,33 @@ class Coordinator:
             '/downpour.v1.Coordinator/Stop',
             downpour_dot_protos_dot_parameter__server__pb2.StopRequest.SerializeToString,
             downpour_dot_protos_dot_parameter__server__pb2.StopReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pause(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/downpour.v1.Coordinator/Pause',
+            downpour_dot_protos_dot_parameter__server__pb2.PauseRequest.SerializeToString,
+            downpour_dot_protos_dot_parameter__server__pb2.PauseReply.FromString,
             options,
             channel_credentials,
             insecure,

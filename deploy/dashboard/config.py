@@ -45,8 +45,8 @@ class JobCommandSettings(AccessSettings):
     positional: ClassVar[tuple[str, ...]] = ("address", "action", "worker")
 
     address: Address = Field(description="HOST:PORT of the job's coordinator, which is server 0")
-    action: Literal["drain", "kill", "stall"] = Field(
-        description="drain the job; kill a worker of this machine, or stop its process for a while"
+    action: Literal["pause", "resume", "drain", "kill", "stall"] = Field(
+        description="pause, resume or drain the job; kill a worker of this machine, or stop its process for a while"
     )
     worker: int | None = Field(None, ge=0, description="number of the worker to kill or stall")
     seconds: float = Field(3.0, gt=0, le=60, description="duration of the stall in seconds")

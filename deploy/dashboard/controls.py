@@ -1,8 +1,8 @@
-"""Actions on a running job: drain it, or kill or stall one of its workers to see how the job recovers.
+"""Actions on a running job: pause or drain it, or kill or stall one of its workers to see how the job recovers.
 
-A request to drain is sent to the coordinator. A worker is killed or stalled with a signal, which is limited to workers
-of this machine and of this user. No further record is required: the trace and the call log contain which workers left
-and joined and what was pushed, and a replay repeats it.
+Requests to pause and to drain are sent to the coordinator. A worker is killed or stalled with a signal, which is
+limited to workers of this machine and of this user. No further record is required: the trace and the call log contain
+which workers left and joined and what was pushed, and a replay repeats it.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class Controls:
         self._address = address
         self._actions: dict[str, Callable[[Mapping[str, Any]], Awaitable[str]]] = {
             "drain": self._drain,
+            "pause": self._pause,
+            "resume": self._pause,
             "kill": self._kill,
             "stall": self._stall,
         }
@@ -68,6 +70,13 @@ class Controls:
             stop = pb.StopRequest(reason=REASON)
             await CoordinatorStub(channel).Stop(stop, timeout=TIMEOUT_S, metadata=call_metadata())
         return "the job drains: no new work is given out, and the model is saved"
+
+    async def _pause(self, request: Mapping[str, Any]) -> str:
+        paused = request["action"] == "pause"
+        async with open_aio_channel(self._address) as channel:
+            pause = pb.PauseRequest(paused=paused)
+            await CoordinatorStub(channel).Pause(pause, timeout=TIMEOUT_S, metadata=call_metadata())
+        return "the job pauses after the samples that are leased" if paused else "the job goes on"
 
     async def _kill(self, request: Mapping[str, Any]) -> str:
         worker = await self._worker(request)

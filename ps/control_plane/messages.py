@@ -110,6 +110,7 @@ class ProgressReport:
             samples_per_epoch=ledger.samples if ledger else 0,
             optimizer=settings.optimizer,
             batch_size=settings.batch_size,
+            paused=coordinator.job.paused,
         )
         if coordinator.work.evaluations:
             last = coordinator.work.evaluations[max(coordinator.work.evaluations)]

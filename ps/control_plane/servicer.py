@@ -255,6 +255,13 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
         self._change.notify()
         return pb.StopReply()
 
+    @with_status
+    async def Pause(self, request: pb.PauseRequest, context: Context) -> pb.PauseReply:
+        """Pause or resume the job."""
+        self._turn(lambda: self._coordinator.pause(request.paused))
+        self._change.notify()
+        return pb.PauseReply()
+
     # ------------------------------------------------------------------ shards
 
     async def ShardLink(self, events: AsyncIterator[pb.ShardEvent], context: Context) -> AsyncIterator[pb.ShardCommand]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.errors import JobConflict
+from downpour.protos.errors import InvalidRequest, JobConflict
 from downpour.protos.layout import Layout
 from downpour.ps.config import ServerSettings
 from downpour.ps.coordinator.admission import bounded, check_protocol
@@ -235,6 +235,20 @@ class Coordinator:
         """
         self.work.drain(reason, now, asked)
         self.advance(now)
+
+    def pause(self, paused: bool) -> None:
+        """Lease no more samples until the job is resumed, or resume it.
+
+        Raises:
+            InvalidRequest: The job does not train, or its workers divide the samples among themselves.
+        """
+        if self.job.phase != Phase.TRAINING:
+            raise InvalidRequest(f"a job can be paused or resumed while it trains; this one is {self.job.phase}.")
+        if self.work.ledger is None:
+            raise InvalidRequest("a job can be paused if its samples are leased; those of this script are not.")
+        if self.job.paused != paused:
+            self.job.paused = paused
+            self.job.notes.append("paused: no samples are leased until it is resumed" if paused else "resumed")
 
     def fail(self, reason: str) -> None:
         """End the job without a result."""

@@ -192,7 +192,7 @@ class FitWork(Work):
             self.ledger.take_back(member.worker)
         if self.draining or self._call.stop_requested or self.ledger.finished:
             return pb.Task(kind=pb.END)
-        lease = self.ledger.lease(member.worker)
+        lease = None if self.job.paused else self.ledger.lease(member.worker)
         if lease is None:
             self.job.set_resting(member)
             return pb.Task(kind=pb.WAIT)

@@ -39,6 +39,7 @@ class Job:
         facts: Versions and settings reported by each incarnation `(worker, incarnation)` of a worker.
         stopped_at_once: Whether somebody asked to end the job without waiting for its workers.
         saved: Whether the trained model has been uploaded.
+        paused: Whether no samples are leased until somebody resumes the job.
         resumed: Whether the weights come from a checkpoint.
         initialiser: The worker that was asked to send the initial weights; None if none was.
         first_warm_s: When the first worker reported that it is warm; None before.
@@ -68,7 +69,7 @@ class Job:
         self.step_s = self.exchange_s = 0.0
         self.notes: list[str] = warnings_of(settings)
         self.facts: dict[tuple[int, int], dict[str, str]] = {}
-        self.saved = self.resumed = self.stopped_at_once = False
+        self.saved = self.resumed = self.stopped_at_once = self.paused = False
         self.initialiser: int | None = None
         self.first_warm_s: float | None = None
 

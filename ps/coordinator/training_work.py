@@ -83,7 +83,7 @@ class TrainingWork(Work):
             return pb.Task(kind=pb.END, reason=job.notes[-1] if job.phase == Phase.FAILED else "")
         if self.tasks.waiting and (member.evaluator or not job.membership.evaluator_free(self.tasks.assigned)):
             return self._evaluation(member, now)
-        may_train = job.phase == Phase.TRAINING and not member.evaluator and self._may_train(member)
+        may_train = job.phase == Phase.TRAINING and not job.paused and not member.evaluator and self._may_train(member)
         lease = self.ledger.lease(member.worker) if self.ledger and may_train else None
         if lease is None:
             job.set_resting(member)

@@ -21,6 +21,7 @@ export class Controls {
   constructor() {
     this.secret = sessionStorage.getItem(KEPT_AS);
     byId("controls").hidden = false;
+    byId("pause").addEventListener("click", () => this.act({ action: this.paused ? "resume" : "pause" }));
     byId("drain").addEventListener("click", () => {
       if (confirm(t("drain_confirm"))) this.act({ action: "drain" });
     });
@@ -29,6 +30,9 @@ export class Controls {
   /** Shows what can be done now; without the secret, why nothing can. */
   show(run) {
     const over = ["draining", "finishing", "ended", "failed"].includes(run.live.phase);
+    this.paused = run.live.paused;
+    byId("pause").disabled = !this.secret || run.live.phase !== "training";
+    byId("pause").textContent = t(this.paused ? "job_resume" : "job_pause");
     byId("drain").disabled = !this.secret || over;
     byId("drain").textContent = t("drain");
     if (!this.secret) byId("controls-say").textContent = t("no_secret");

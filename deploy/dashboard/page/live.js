@@ -79,7 +79,7 @@ export class LiveJob {
         batch_size: progress.batch_size,
       },
       summary: {
-        status: progress.phase, test_accuracy: progress.test_accuracy, val_accuracy: progress.val_accuracy,
+        status: progress.paused ? "paused" : progress.phase, test_accuracy: progress.test_accuracy, val_accuracy: progress.val_accuracy,
         samples_per_s: progress.samples_per_s,
       },
       window: { first: 0, records: 0, of: 0 },

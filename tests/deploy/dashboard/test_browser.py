@@ -309,6 +309,11 @@ def test_a_job_is_operated_with_the_secret_alone(browser: Browser, tmp_path: Pat
         )
         assert cluster.status().phase == "training"
         assert ["409" in line for line in browser.complaints()] == [True]  # Chromium reports every such answer
+        for status, label in (("paused", "Resume the job"), ("training", "Pause the job")):
+            browser.run("document.getElementById('pause').click()")
+            shown = "document.querySelector('[data-fact=status]').dataset.value"
+            browser.wait(f"return {shown} === '{status}'", f"the job is {status}")
+            assert browser.shown("#pause") == label
         browser.run("window.confirm = () => true; document.getElementById('drain').click()")
         browser.wait("return document.getElementById('controls-say').textContent.startsWith('Done')", "the job drains")
         assert cluster.status().phase in ("draining", "finishing", "ended")

@@ -163,7 +163,7 @@ def test_a_stall_that_is_cut_off_lets_the_worker_go_on(process: subprocess.Popen
 @pytest.mark.parametrize(
     ("request_", "reason"),
     [
-        ({"action": "destroy"}, "action must be one of drain, kill, stall"),
+        ({"action": "destroy"}, "action must be one of drain, pause, resume, kill, stall"),
         ({}, "action must be one of"),
         ({"action": "kill"}, "must be the number of a worker that is in the job"),
         ({"action": "kill", "worker": 4}, "must be the number of a worker"),
@@ -199,6 +199,17 @@ def test_a_real_job_is_drained_by_the_command(tmp_path: Path, capsys: pytest.Cap
         assert cluster.status().phase in ("draining", "finishing", "ended")
         assert job(settings) == 1
         assert "can be drained while it trains" in capsys.readouterr().err
+
+
+def test_a_real_job_is_paused_and_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with running(tmp_path, workers=1) as cluster:
+        assert job(JobCommandSettings(address=cluster.address, action="pause")) == 1
+        assert "while it trains; this one is waiting" in capsys.readouterr().err
+        cluster.train(vector_layout(4), 1)
+        for action, paused in (("pause", True), ("resume", False)):
+            assert job(JobCommandSettings(address=cluster.address, action=action)) == 0
+            assert cluster.status().paused is paused
+        assert ["paused" in note for note in cluster.status().notes][-2:] == [True, False]
 
 
 def test_a_coordinator_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,11 +22,13 @@ CATALOGUES = {language: json.loads(files()[f"texts/{language}.json"]) for langua
 # Keys that are put together from a part that is fixed and values of these.
 FAMILIES = {
     "state_": "absent joining computing step waiting slow resting left".split(),
-    "": "kill stall".split(),
+    "": "kill stall job_pause job_resume".split(),
     "event_": "join rejoin leave rest resume epoch note end phase validation".split(),
     "legend_": "push pull drop states".split(),
     "predicted_": "async ssp bsp kasync".split(),
-    "status_": ("ended interrupted failed waiting initialising warming training draining finishing recovering".split()),
+    "status_": (
+        "ended interrupted failed paused waiting initialising warming training draining finishing recovering".split()
+    ),
 }
 
 

@@ -354,3 +354,24 @@ def test_without_validation_data_epochs_are_not_evaluated() -> None:
     job.initialise()
     job.run([session])
     assert job.reports == [(pb.FINISH, 1)]
+
+
+def test_a_paused_job_leases_nothing_and_a_resumed_one_uses_every_sample() -> None:
+    job = PureJob()
+    sessions = job.start()
+    first = job.coordinator.next_task(sessions[0], job.now)
+    assert first.kind == pb.TRAIN
+    job.coordinator.pause(True)
+    assert job.coordinator.next_task(sessions[1], job.now).kind == pb.WAIT
+    assert job.coordinator.next_task(sessions[0], job.now).kind == pb.WAIT  # its own lease is given back
+    job.pass_time(1.0)
+    assert job.phase() == Phase.TRAINING and "paused" in job.state.notes[-1]
+    job.coordinator.pause(True)
+    job.coordinator.pause(False)
+    assert [note for note in job.state.notes if "paused" in note or note == "resumed"][-1] == "resumed"
+    assert job.coordinator.next_task(sessions[1], job.now).kind == pb.TRAIN
+
+
+def test_a_job_that_does_not_train_is_not_paused() -> None:
+    with pytest.raises(InvalidRequest, match="while it trains; this one is waiting"):
+        PureJob().coordinator.pause(True)
