@@ -149,4 +149,4 @@ def stagnates(evaluations: Mapping[int, pb.Evaluation], patience: int) -> bool:
 
 def _name_of(kind: int) -> str:
     """Return the name of a kind of task; a number that has none stands for itself."""
-    return pb.TaskKind.Name(kind) if kind in pb.TaskKind.values() else str(kind)  # type: ignore[arg-type]
+    return pb.TaskKind.Name(kind) if kind in pb.TaskKind.values() else str(kind)
