@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 
@@ -51,8 +52,7 @@ class ShardReplay:
             raise RecordBroken(f"every push must have one record in shard {number}'s trace; one has two")
         self._needed: Counter[int] = Counter()
         self._held: dict[int, Buffer] = {}
-        self.shard = shard_of(recorded, number)
-        self.shard.on_outcome = self._on_outcome
+        self.shard = shard_of(recorded, number, self._on_outcome)
         self.at, self.stop = 0, len(self._calls)
 
     def begin(self, known: set[Name], whole: bool) -> None:
@@ -158,7 +158,7 @@ class ShardReplay:
         self._differences.compare_outcome(where, record, push, result)
 
 
-def shard_of(recorded: Recorded, number: int) -> Shard:
+def shard_of(recorded: Recorded, number: int, on_outcome: Callable[[Push, Result], None]) -> Shard:
     """Build a shard at version 0, as a server with the run's settings builds it."""
     settings, part = recorded.settings, recorded.layout.cut(recorded.settings.shards)[number]
     state = recorded.initial[recorded.layout.trained :] if part.state else recorded.initial[:0]
@@ -167,6 +167,7 @@ def shard_of(recorded: Recorded, number: int) -> Shard:
         Optimizer(settings.optimizer, settings.hyper, part.trained),
         consistency_of(settings.mode),
         compensation_of(settings.staleness),
+        on_outcome,
         options=UpdateOptions(
             schedule_of(settings.schedule, settings.warm_up),
             settings.momentum_correction,
