@@ -31,8 +31,8 @@ class CertsSettings(Settings):
 
     positional: ClassVar[tuple[str, ...]] = ("folder",)
 
-    folder: str = Field(min_length=1, description="folder to write to; must not contain certificates")
-    days: int = Field(365, ge=1, le=3650, description="days for which the certificates are valid")
+    folder: str = Field(min_length=1, description="Folder to write to; must not contain certificates.")
+    days: int = Field(365, ge=1, le=3650, description="Days for which the certificates are valid.")
 
 
 def certs(settings: CertsSettings) -> int:

@@ -86,39 +86,39 @@ class TrainSettings(JobSettings, AccessSettings, LogSettings):
     }
 
     model: Annotated[str, AfterValidator(known_model)] = Field(
-        "sigmoid100", description=f"{', '.join(MODELS)}, or module:function that returns a Keras model"
+        "sigmoid100", description=f"{', '.join(MODELS)}, or module:function that returns a Keras model."
     )
     dataset: Annotated[str, AfterValidator(known_dataset)] = Field(
         "mnist",
-        description=f"{', '.join(DATASETS)}, or the path of an .npz file with x_train, y_train, x_test, y_test",
+        description=f"{', '.join(DATASETS)}, or the path of an .npz file with x_train, y_train, x_test, y_test.",
     )
     weights: Annotated[str | None, AfterValidator(known_weights)] = Field(
-        None, description="initial weights: a .keras or .weights.h5 file; layers of other shapes are initialised anew"
+        None, description="Initial weights: a .keras or .weights.h5 file; layers of other shapes are initialised anew."
     )
     workers: int = Field(
         default_factory=lambda: max(2, cores()),
         ge=1,
         le=1024,
-        description="number of worker processes (default: the number of cores, at least 2)",
+        description="Number of worker processes (default: the number of cores, at least 2).",
     )
-    threads: int = Field(1, ge=1, le=1024, description="TensorFlow threads of each worker")
+    threads: int = Field(1, ge=1, le=1024, description="TensorFlow threads of each worker.")
     xla: Literal["auto", "on", "off"] = Field(
-        "auto", description="compile the gradient with XLA; auto uses the faster of both"
+        "auto", description="Compile the gradient with XLA; auto uses the faster of both."
     )
-    worker_restarts: int = Field(3, ge=0, description="number of times that a worker is restarted after it died")
+    worker_restarts: int = Field(3, ge=0, description="Number of times that a worker is restarted after it died.")
     server_restarts: int = Field(
-        3, ge=0, description="number of times that a server is restarted from its latest checkpoint after it died"
+        3, ge=0, description="Number of times that a server is restarted from its latest checkpoint after it died."
     )
-    runs_dir: str = Field("runs", min_length=1, description="parent folder of the run directories")
+    runs_dir: str = Field("runs", min_length=1, description="Parent folder of the run directories.")
     metrics_port: int | None = Field(
-        None, ge=0, lt=65536, description="port of shard 0 that serves metrics to Prometheus"
+        None, ge=0, lt=65536, description="Port of shard 0 that serves metrics to Prometheus."
     )
-    tensorboard: bool = Field(True, description="write event files for TensorBoard into the run directory")
+    tensorboard: bool = Field(True, description="Write event files for TensorBoard into the run directory.")
     resume: str | None = Field(
-        None, description="run directory to resume from its latest checkpoint, with its settings"
+        None, description="Run directory to resume from its latest checkpoint, with its settings."
     )
-    verbose: bool = Field(False, description="show one line per worker")
-    dashboard: bool = Field(False, description="serve a page that shows the job, and print its address")
+    verbose: bool = Field(False, description="Show one line per worker.")
+    dashboard: bool = Field(False, description="Serve a page that shows the job, and print its address.")
 
     @model_validator(mode="before")
     @classmethod
@@ -138,12 +138,12 @@ class StatusSettings(AccessSettings):
 
     positional: ClassVar[tuple[str, ...]] = ("address",)
 
-    address: Address = Field(description="HOST:PORT of the job's coordinator, which is server 0")
-    json_: bool = Field(False, description="print one JSON object")
-    watch: bool = Field(False, description="follow the job until it ends")
-    every_s: float = Field(1.0, ge=0.1, le=3600, description="seconds between two updates with --watch and --serve")
-    timeout_s: float = Field(5.0, gt=0, le=600, description="deadline of a request to the coordinator")
-    serve: Address | None = Field(None, description="serve the status as JSON over HTTP at HOST:PORT")
+    address: Address = Field(description="HOST:PORT of the job's coordinator, which is server 0.")
+    json_: bool = Field(False, description="Print one JSON object.")
+    watch: bool = Field(False, description="Follow the job until it ends.")
+    every_s: float = Field(1.0, ge=0.1, le=3600, description="Seconds between two updates with --watch and --serve.")
+    timeout_s: float = Field(5.0, gt=0, le=600, description="Deadline of a request to the coordinator.")
+    serve: Address | None = Field(None, description="Serve the status as JSON over HTTP at HOST:PORT.")
 
 
 class HealthSettings(AccessSettings):
@@ -151,8 +151,8 @@ class HealthSettings(AccessSettings):
 
     positional: ClassVar[tuple[str, ...]] = ("address",)
 
-    address: Address = Field(description="HOST:PORT of the server")
-    timeout_s: float = Field(4.0, gt=0, le=600, description="deadline of the request")
+    address: Address = Field(description="HOST:PORT of the server.")
+    timeout_s: float = Field(4.0, gt=0, le=600, description="Deadline of the request.")
 
 
 class EvaluateSettings(Settings):
@@ -160,9 +160,9 @@ class EvaluateSettings(Settings):
 
     positional: ClassVar[tuple[str, ...]] = ("run",)
 
-    run: str = Field(description="run directory, or a .keras file")
-    dataset: str | None = Field(None, description="dataset (default: that of the run; for a file, mnist)")
-    loss: str | None = Field(None, description="Keras's name of the loss, for a file (default: that of the run)")
+    run: str = Field(description="Run directory, or a .keras file.")
+    dataset: str | None = Field(None, description="Dataset (default: that of the run; for a file, mnist).")
+    loss: str | None = Field(None, description="Keras's name of the loss, for a file (default: that of the run).")
 
 
 class ExportCommandSettings(Settings):
@@ -170,6 +170,6 @@ class ExportCommandSettings(Settings):
 
     positional: ClassVar[tuple[str, ...]] = ("run",)
 
-    run: str = Field(description="run directory, or a .keras file")
-    format: Literal["keras", "savedmodel", "tflite"] = Field("keras", description="output format")
-    to: str | None = Field(None, description="output path (default: next to the model of the run)")
+    run: str = Field(description="Run directory, or a .keras file.")
+    format: Literal["keras", "savedmodel", "tflite"] = Field("keras", description="Output format.")
+    to: str | None = Field(None, description="Output path (default: next to the model of the run).")

@@ -38,10 +38,11 @@ class AccessSettings(Settings):
     """The credentials that a process presents, and those that it demands."""
 
     tls_dir: str | None = Field(
-        None, description=f"folder made by `downpour certs`: TLS, and the file {TOKEN!r} where no other token is given"
+        None,
+        description=f"Folder of `downpour certs`: TLS, and the file {TOKEN!r} if no other token is given.",
     )
     token_file: str | None = Field(
-        None, description=f"file with the token that every caller must show (or set {TOKEN_VARIABLE})"
+        None, description=f"File with the token that every caller must present (or set {TOKEN_VARIABLE})."
     )
 
     def take_effect(self) -> None:

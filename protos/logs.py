@@ -18,7 +18,9 @@ from downpour.protos.settings import Settings
 class LogSettings(Settings):
     """The settings of a process's log."""
 
-    log_format: Literal["text", "json"] = Field("text", description="log lines for a person, or one JSON object each")
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Format of the log: text, or one JSON object per line."
+    )
 
     def take_effect(self) -> None:
         """Set the format of this process's log."""

@@ -73,11 +73,11 @@ def _optimizer_fields() -> dict[str, Any]:
     """Return the settings of all hyperparameters in the registry, for `create_model`."""
     fields: dict[str, Any] = {}
     for name, (each, users) in known_hyperparameters().items():
-        taken_by = "" if len(users) == len(OPTIMIZERS) else f" Taken by {', '.join(users)}."
+        used_by = "" if len(users) == len(OPTIMIZERS) else f" Used by {', '.join(users)}."
         default = " (default: that of the optimizer)"
         if name == "learning_rate":
             default = f" (default: {REFERENCE_LEARNING_RATE} for sgd, else that of the optimizer)"
-        description = f"{each.doc}{taken_by}".removesuffix(".") + default + "."
+        description = f"{each.doc}{used_by}".removesuffix(".") + default + "."
         fields[name] = float | None, Field(None, description=description, **each.bounds)
     return fields
 

@@ -14,32 +14,34 @@ from downpour.protos.settings import Address, Settings
 class WorkerSettings(AccessSettings, LogSettings):
     """Run one worker process, which receives the description of the job from the coordinator."""
 
-    server: Address = Field(description="HOST:PORT of the coordinator (shard 0)")
-    worker: int | None = Field(None, ge=0, description="number of this worker (default: the coordinator gives one)")
-    evaluator: bool = Field(False, description="take evaluation tasks only")
+    server: Address = Field(description="HOST:PORT of the coordinator (shard 0).")
+    worker: int | None = Field(None, ge=0, description="Number of this worker (default: assigned by the coordinator).")
+    evaluator: bool = Field(False, description="Take evaluation tasks only.")
     model: str | None = Field(
         None,
-        description="module:function of the model, required if the job has one; never accepted from the server",
+        description="module:function of the model, required if the job has one; never accepted from the server.",
     )
     dataset: str | None = Field(
-        None, description="path of the .npz file, required if the job has one; never accepted from the server"
+        None, description="Path of the .npz file, required if the job has one; never accepted from the server."
     )
-    weights: str | None = Field(None, description="file of initial weights, .keras or .weights.h5")
-    threads: int = Field(1, ge=1, description="TensorFlow's threads within an operation")
-    xla: Literal["auto", "on", "off"] = Field("auto", description="compile the gradient with XLA; auto times both")
-    connect_timeout_s: float = Field(60.0, gt=0, description="time limit for the first connection to the server")
-    call_timeout_s: float = Field(30.0, gt=0, description="deadline of a call and of an awaited message")
+    weights: str | None = Field(None, description="File of initial weights, .keras or .weights.h5.")
+    threads: int = Field(1, ge=1, description="TensorFlow's threads within an operation.")
+    xla: Literal["auto", "on", "off"] = Field(
+        "auto", description="Compile the gradient with XLA; auto uses the faster of both."
+    )
+    connect_timeout_s: float = Field(60.0, gt=0, description="Time limit for the first connection to the server.")
+    call_timeout_s: float = Field(30.0, gt=0, description="Deadline of a call and of an awaited message.")
 
 
 class ScriptSettings(AccessSettings):
     """Run a Keras script as one worker of a cluster."""
 
-    server: Address = Field(description="HOST:PORT of the coordinator (shard 0), which was started with --script")
-    worker: int = Field(0, ge=0, description="number of this worker; worker 0 shows its output")
-    end_job: bool = Field(False, description="end the job when this worker's script has ended without an error")
-    threads: int = Field(1, ge=1, description="TensorFlow's threads within an operation")
-    connect_timeout_s: float = Field(60.0, gt=0, description="time limit for the first connection to the server")
-    call_timeout_s: float = Field(30.0, gt=0, description="deadline of a call and of an awaited message")
+    server: Address = Field(description="HOST:PORT of the coordinator (shard 0), which was started with --script.")
+    worker: int = Field(0, ge=0, description="Number of this worker; worker 0 shows its output.")
+    end_job: bool = Field(False, description="End the job when this worker's script has ended without an error.")
+    threads: int = Field(1, ge=1, description="TensorFlow's threads within an operation.")
+    connect_timeout_s: float = Field(60.0, gt=0, description="Time limit for the first connection to the server.")
+    call_timeout_s: float = Field(30.0, gt=0, description="Deadline of a call and of an awaited message.")
 
 
 def named(own: str | None, jobs: str, what: str) -> str:
@@ -61,15 +63,15 @@ def named(own: str | None, jobs: str, what: str) -> str:
 class ExportSettings(Settings):
     """Write a trained model in a format for other programs."""
 
-    file: str = Field(description="path of the .keras file")
-    format: Literal["keras", "savedmodel", "tflite"] = Field("keras", description="format of the file")
-    to: str = Field(description="path to write to")
+    file: str = Field(description="Path of the .keras file.")
+    format: Literal["keras", "savedmodel", "tflite"] = Field("keras", description="Format of the file.")
+    to: str = Field(description="Path to write to.")
 
 
 class ExamineSettings(Settings):
     """Compute loss and accuracy of a trained model on the test set."""
 
-    file: str = Field(description="path of the .keras file")
-    dataset: str = Field("mnist", description="name of a dataset, or path of an .npz")
-    model: str = Field("", description="name of the model, from which the loss follows")
-    loss: str = Field("", description="the loss, by Keras's name (default: sparse_categorical_crossentropy)")
+    file: str = Field(description="Path of the .keras file.")
+    dataset: str = Field("mnist", description="Name of a dataset, or path of an .npz.")
+    model: str = Field("", description="Name of the model, from which the loss follows.")
+    loss: str = Field("", description="The loss, by Keras's name (default: sparse_categorical_crossentropy).")

@@ -15,17 +15,17 @@ ROLES = ("worker", "server", "launcher")
 class ChaosSettings(Settings):
     """Kill processes of running jobs at random and check that no update was lost or repeated."""
 
-    seed: int = Field(0, ge=0, description="seed that determines which process is killed and when")
-    kills: int = Field(20, ge=1, description="number of kills while a push is in flight")
-    workers: int = Field(3, ge=1, le=60, description="number of workers")
-    shards: int = Field(1, ge=1, le=8, description="number of servers")
-    samples: int = Field(32768, ge=64, le=1 << 20, description="training samples of each of the four epochs")
-    pause_ms: int = Field(10, ge=0, description="minimum time of a gradient computation")
-    gap_s: float = Field(1.0, ge=0, description="mean time between the end of an outage and the next kill")
-    mode: str = Field("async", description="consistency mode; must apply each push as a separate update")
-    codec: str = Field("float32", description="encoding of pushes")
-    transport: str = Field("auto", description="transport of payloads")
-    keep: str | None = Field(None, description="folder that keeps the run directories (default: a temporary one)")
+    seed: int = Field(0, ge=0, description="Seed that determines which process is killed and when.")
+    kills: int = Field(20, ge=1, description="Number of kills while a push is in flight.")
+    workers: int = Field(3, ge=1, le=60, description="Number of workers.")
+    shards: int = Field(1, ge=1, le=8, description="Number of servers.")
+    samples: int = Field(32768, ge=64, le=1 << 20, description="Training samples of each of the four epochs.")
+    pause_ms: int = Field(10, ge=0, description="Minimum time of a gradient computation.")
+    gap_s: float = Field(1.0, ge=0, description="Mean time between the end of an outage and the next kill.")
+    mode: str = Field("async", description="Consistency mode; must apply each push as a separate update.")
+    codec: str = Field("float32", description="Encoding of pushes.")
+    transport: str = Field("auto", description="Transport of payloads.")
+    keep: str | None = Field(None, description="Folder that keeps the run directories (default: a temporary one).")
 
 
 @dataclass

@@ -26,10 +26,10 @@ class ValidateSettings(Settings):
 
     groups: ClassVar[dict[str, tuple[str, ...]]] = {"rows": ("quick", "rows"), "output": ("json_",)}
 
-    quick: bool = Field(False, description="shorter runs, which save a few minutes")
-    rows: str = Field("", description="rows to check, such as C1,C14 (default: all)")
+    quick: bool = Field(False, description="Shorter runs, which save a few minutes.")
+    rows: str = Field("", description="Rows to check, such as C1,C14 (default: all).")
     json_: Annotated[str | None, AfterValidator(writable)] = Field(
-        None, description="file for the result as JSON; - for standard output"
+        None, description="File for the result as JSON; - for standard output."
     )
 
     @field_validator("rows")

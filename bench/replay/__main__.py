@@ -29,12 +29,12 @@ class ReplaySettings(Settings):
 
     positional: ClassVar[tuple[str, ...]] = ("run_dir",)
 
-    run_dir: str = Field(description="run directory, such as runs/latest")
-    until: int | None = Field(None, ge=0, description="stop at this version of shard 0 and save its weights")
-    save: str | None = Field(None, description="path of the saved weights (default: replay-VERSION.keras in RUN_DIR)")
-    model: str | None = Field(None, description="module:function that returns the model (default: that of the run)")
-    dataset: str | None = Field(None, description="path of the data (default: that of the run)")
-    json_: bool = Field(False, description="print one JSON object")
+    run_dir: str = Field(description="Run directory, such as runs/latest.")
+    until: int | None = Field(None, ge=0, description="Stop at this version of shard 0 and save its weights.")
+    save: str | None = Field(None, description="Path of the saved weights (default: replay-VERSION.keras in RUN_DIR).")
+    model: str | None = Field(None, description="module:function that returns the model (default: that of the run).")
+    dataset: str | None = Field(None, description="Path of the data (default: that of the run).")
+    json_: bool = Field(False, description="Print one JSON object.")
 
 
 def replay(settings: ReplaySettings) -> tuple[Verdict, Recorded, Path | None]:

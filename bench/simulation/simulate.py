@@ -52,46 +52,46 @@ class SimulateSettings(OptimizerSettings):
         "output": ("json_",),
     }  # fmt: skip
 
-    workers: int = Field(4, ge=1, le=100_000, description="number of workers P")
-    mode: Annotated[str, spec_of(MODES)] = Field("async", description=f"consistency mode: {forms(MODES)}")
+    workers: int = Field(4, ge=1, le=100_000, description="Number of workers P.")
+    mode: Annotated[str, spec_of(MODES)] = Field("async", description=f"Consistency mode: {forms(MODES)}.")
     staleness: Annotated[str, spec_of(POLICIES)] = Field(
-        "none", description=f"staleness compensation: {forms(POLICIES)}"
+        "none", description=f"Staleness compensation: {forms(POLICIES)}."
     )
     service: Annotated[str, AfterValidator(_services)] = Field(
-        "exp:1", description=f"time of a step, for all workers or one per worker: {forms(SERVICES)}"
+        "exp:1", description=f"Time of a step, for all workers or one per worker: {forms(SERVICES)}."
     )
     server_service: Annotated[str, AfterValidator(_services)] | None = Field(
-        None, description="time of the server for a push; pushes are served one by one (default: none)"
+        None, description="Time of the server for a push; pushes are served one by one (default: none)."
     )
     fixed_delay: int | None = Field(
         None,
         ge=0,
         le=1_000_000,
-        description="fixed staleness of every gradient; workers take turns, one step at a time",
+        description="Fixed staleness of every gradient; workers take turns, one step at a time.",
     )
     fetch_every: int | None = Field(
-        None, ge=1, le=100_000, description="local steps between two pulls (default: as --push-every)"
+        None, ge=1, le=100_000, description="Local steps between two pulls (default: as --push-every)."
     )
-    push_every: int = Field(1, ge=1, le=100_000, description="local steps per push")
+    push_every: int = Field(1, ge=1, le=100_000, description="Local steps per push.")
     schedule: Annotated[str, spec_of(SCHEDULES)] = Field(
-        "constant", description=f"learning rate by version: {forms(SCHEDULES)}"
+        "constant", description=f"Learning rate by version: {forms(SCHEDULES)}."
     )
-    warm_up: int = Field(0, ge=0, description="versions over which the learning rate increases to its full value")
-    warm_start: int = Field(0, ge=0, description="versions that worker 0 computes alone")
-    momentum_correction: bool = Field(False, description="reduce the momentum by the part that asynchrony adds")
-    version_memory: int = Field(1024, ge=0, description="memory for earlier weights in MiB, which dc_asgd needs")
+    warm_up: int = Field(0, ge=0, description="Versions over which the learning rate increases to its full value.")
+    warm_start: int = Field(0, ge=0, description="Versions that worker 0 computes alone.")
+    momentum_correction: bool = Field(False, description="Reduce the momentum by the part that asynchrony adds.")
+    version_memory: int = Field(1024, ge=0, description="Memory for earlier weights in MiB, which dc_asgd needs.")
     problem: str = Field(
         "none",
-        description=f"problem to minimise: {', '.join(PROBLEMS)}, with parameters as in "
-        "quadratic:h=1,sigma=0.1,dim=2,centers=0,1",
+        description=f"Problem to minimise: {', '.join(PROBLEMS)}, with parameters as in "
+        "quadratic:h=1,sigma=0.1,dim=2,centers=0,1.",
     )
-    updates: int = Field(10_000, ge=1, description="versions after which the run ends")
-    burn_in: float = Field(0.25, ge=0, lt=1, description="fraction of the updates excluded from mean and variance")
-    seed: int = Field(0, ge=0, lt=2**32, description="random seed of service times and gradients")
-    optimizer: Annotated[str, one_of(OPTIMIZERS)] = Field("sgd", description=f"optimizer: {', '.join(OPTIMIZERS)}")
-    learning_rate: float = Field(0.1, gt=0, description="learning rate η")
+    updates: int = Field(10_000, ge=1, description="Versions after which the run ends.")
+    burn_in: float = Field(0.25, ge=0, lt=1, description="Fraction of the updates excluded from mean and variance.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Random seed of service times and gradients.")
+    optimizer: Annotated[str, one_of(OPTIMIZERS)] = Field("sgd", description=f"Optimizer: {', '.join(OPTIMIZERS)}.")
+    learning_rate: float = Field(0.1, gt=0, description="Learning rate η.")
     json_: Annotated[str | None, AfterValidator(writable)] = Field(
-        None, description="file for the result as JSON; - for standard output"
+        None, description="File for the result as JSON; - for standard output."
     )
 
     @property

@@ -33,12 +33,12 @@ END_S = 30.0
 class CheckpointsSettings(Settings):
     """Measure the cost of checkpoints."""
 
-    every: str = Field("2s", description="time or updates between two checkpoints")
-    rounds: int = Field(5, ge=1, description="number of measurements of each kind, in turns")
-    seconds_s: float = Field(6.0, gt=0, description="duration of one measurement")
-    sizes: str = Field("79510,2200000", description="numbers of weights, separated by commas")
-    optimizer: str = Field("adam", description="optimizer, whose slots are part of the checkpoint")
-    transport: str = Field("auto", description="transport of payloads")
+    every: str = Field("2s", description="Time or updates between two checkpoints.")
+    rounds: int = Field(5, ge=1, description="Number of measurements of each kind, in turns.")
+    seconds_s: float = Field(6.0, gt=0, description="Duration of one measurement.")
+    sizes: str = Field("79510,2200000", description="Numbers of weights, separated by commas.")
+    optimizer: str = Field("adam", description="Optimizer, whose slots are part of the checkpoint.")
+    transport: str = Field("auto", description="Transport of payloads.")
 
 
 @dataclass(frozen=True)

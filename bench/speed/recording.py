@@ -32,11 +32,11 @@ MAX_PUSHES, WEIGHTS = 200, 16_000_000  # per block
 class RecordingSettings(Settings):
     """Measure the cost of recording."""
 
-    sizes: str = Field("79510,2200000", description="numbers of weights, separated by commas")
-    blocks: int = Field(100, ge=2, description="number of blocks of up to 200 pushes of each kind, in turns")
-    rounds: int = Field(5, ge=1, description="number of measurements of push-pulls of each kind, in turns")
-    seconds_s: float = Field(3.0, gt=0, description="duration of a measurement of push-pulls")
-    transport: str = Field("auto", description="transport of payloads")
+    sizes: str = Field("79510,2200000", description="Numbers of weights, separated by commas.")
+    blocks: int = Field(100, ge=2, description="Number of blocks of up to 200 pushes of each kind, in turns.")
+    rounds: int = Field(5, ge=1, description="Number of measurements of push-pulls of each kind, in turns.")
+    seconds_s: float = Field(3.0, gt=0, description="Duration of a measurement of push-pulls.")
+    transport: str = Field("auto", description="Transport of payloads.")
 
 
 def shard_times(size: int, blocks: int) -> tuple[float, float]:

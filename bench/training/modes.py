@@ -29,10 +29,10 @@ class ModesSettings(Settings):
 
     groups: ClassVar[dict[str, tuple[str, ...]]] = {"output": ("folder", "only", "seeds", "seconds")}
 
-    folder: str = Field("docs/pictures", description="folder of the plots")
-    only: str = Field("", description="plot to draw: real, straggler, accuracy, delay or robustness (default: all)")
-    seeds: int = Field(5, ge=1, description="number of runs per point of the accuracy and robustness plots")
-    seconds: float = Field(20.0, gt=0, description="duration of a real run in seconds")
+    folder: str = Field("docs/pictures", description="Folder of the plots.")
+    only: str = Field("", description="Plot to draw: real, straggler, accuracy, delay or robustness (default: all).")
+    seeds: int = Field(5, ge=1, description="Number of runs per point of the accuracy and robustness plots.")
+    seconds: float = Field(20.0, gt=0, description="Duration of a real run in seconds.")
 
     @field_validator("only")
     @classmethod

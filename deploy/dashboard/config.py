@@ -16,7 +16,7 @@ class RecordSettings(Settings):
     """The setting that selects the part of a long run that is shown."""
 
     first: int = Field(
-        0, ge=0, description=f"record of the trace to begin with; a page shows at most {MOST_RECORDS:,} of them"
+        0, ge=0, description=f"Record of the trace to begin with; a page shows at most {MOST_RECORDS:,} of them."
     )
 
 
@@ -25,9 +25,9 @@ class DashboardSettings(RecordSettings, AccessSettings):
 
     positional: ClassVar[tuple[str, ...]] = ("source",)
 
-    source: str = Field(description="run directory, or HOST:PORT of the coordinator of a running job")
-    until_over: bool = Field(False, description="end when the job is over")
-    port: int = Field(0, ge=0, lt=65536, description="port of the page on 127.0.0.1; with 0 the system chooses it")
+    source: str = Field(description="Run directory, or HOST:PORT of the coordinator of a running job.")
+    until_over: bool = Field(False, description="End when the job is over.")
+    port: int = Field(0, ge=0, lt=65536, description="Port of the page on 127.0.0.1; with 0 the system chooses it.")
 
 
 class ReportSettings(RecordSettings):
@@ -35,8 +35,8 @@ class ReportSettings(RecordSettings):
 
     positional: ClassVar[tuple[str, ...]] = ("run",)
 
-    run: str = Field(description="run directory")
-    to: str | None = Field(None, description="file to write (default: report.html in the run directory)")
+    run: str = Field(description="Run directory.")
+    to: str | None = Field(None, description="File to write (default: report.html in the run directory).")
 
 
 class JobCommandSettings(AccessSettings):
@@ -44,9 +44,9 @@ class JobCommandSettings(AccessSettings):
 
     positional: ClassVar[tuple[str, ...]] = ("address", "action", "worker")
 
-    address: Address = Field(description="HOST:PORT of the job's coordinator, which is server 0")
+    address: Address = Field(description="HOST:PORT of the job's coordinator, which is server 0.")
     action: Literal["pause", "resume", "drain", "kill", "stall"] = Field(
-        description="pause, resume or drain the job; kill a worker of this machine, or stop its process for a while"
+        description="Pause, resume or drain the job; kill a worker of this machine, or stop its process for a while."
     )
-    worker: int | None = Field(None, ge=0, description="number of the worker to kill or stall")
-    seconds: float = Field(3.0, gt=0, le=60, description="duration of the stall in seconds")
+    worker: int | None = Field(None, ge=0, description="Number of the worker to kill or stall.")
+    seconds: float = Field(3.0, gt=0, le=60, description="Duration of the stall in seconds.")

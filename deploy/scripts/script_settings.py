@@ -30,22 +30,22 @@ class RunSettings(Settings):
 
     workers: int = Field(
         default_factory=lambda: max(2, cores()), ge=1, le=1024,
-        description="number of worker processes (default: the number of cores, at least 2)",
+        description="Number of worker processes (default: the number of cores, at least 2).",
     )  # fmt: skip
     shards: int = _of_job("shards")
     transport: str = _of_job("transport")
     codec: str = _of_job("codec")
     session_s: float = _of_job("session_s")
     drain_timeout_s: float = Field(
-        7.0, gt=0, le=86_400, description="a script that is asked to end and has not ended by then is killed"
+        7.0, gt=0, le=86_400, description="Time after which a script that was asked to end is killed."
     )
     mode: str = _of_job("mode")
     staleness: str = _of_job("staleness")
     version_memory: int = _of_job("version_memory")
     momentum_correction: bool = _of_job("momentum_correction")
-    seed: int = Field(0, ge=0, lt=2**32, description="Keras's random seed, the same in all workers")
-    threads: int = Field(1, ge=1, le=1024, description="TensorFlow threads of each worker")
-    worker_restarts: int = Field(3, ge=0, description="number of times that a worker is restarted after it was killed")
-    tensorboard: bool = Field(True, description="write event files for TensorBoard into the run directory")
-    dashboard: bool = Field(False, description="serve a page that shows the job, and print its address")
-    runs_dir: str = Field("runs", min_length=1, description="parent folder of the run directories")
+    seed: int = Field(0, ge=0, lt=2**32, description="Keras's random seed, the same in all workers.")
+    threads: int = Field(1, ge=1, le=1024, description="TensorFlow threads of each worker.")
+    worker_restarts: int = Field(3, ge=0, description="Number of times that a worker is restarted after it was killed.")
+    tensorboard: bool = Field(True, description="Write event files for TensorBoard into the run directory.")
+    dashboard: bool = Field(False, description="Serve a page that shows the job, and print its address.")
+    runs_dir: str = Field("runs", min_length=1, description="Parent folder of the run directories.")
