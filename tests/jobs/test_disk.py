@@ -34,7 +34,7 @@ def noted(cluster: Cluster, words: str) -> bool:
     return any(words in note for note in cluster.status().notes)
 
 
-def test_a_full_disk_is_reported_and_training_goes_on_and_nothing_is_lost_once_there_is_room(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_training_continues_and_nothing_is_lost_once_there_is_room(tmp_path: Path) -> None:
     with running(tmp_path, 1, **SETTINGS) as cluster:
         (member,) = cluster.train(LAYOUT, 1, INITIAL)
         push_leased(member, 5)
@@ -54,7 +54,7 @@ def test_a_full_disk_is_reported_and_training_goes_on_and_nothing_is_lost_once_t
         assert not list(cluster.run.rglob("*.part"))
 
 
-def test_a_job_on_a_full_disk_ends_and_says_why(tmp_path: Path) -> None:
+def test_a_job_on_a_full_disk_ends_with_a_message(tmp_path: Path) -> None:
     """To the very end: the last weights have no room, so the exit status is not 0."""
     with running(tmp_path, 1, **{**SETTINGS, "epochs": 1, "transport": "grpc"}) as cluster:
         wait_until(lambda: (cluster.run / "config.json").exists(), "the run has begun")
@@ -68,7 +68,7 @@ def test_a_job_on_a_full_disk_ends_and_says_why(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="needs mounts of its own, in a namespace")
-def test_a_disk_that_turns_read_only_is_reported_and_training_goes_on(tmp_path: Path) -> None:
+def test_a_disk_that_turns_read_only_is_reported_and_training_continues(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path)
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in SETTINGS.items()]
     try:
@@ -90,7 +90,7 @@ def test_a_disk_that_turns_read_only_is_reported_and_training_goes_on(tmp_path: 
 
 
 @pytest.mark.parametrize("damage", ["torn", "foreign", "empty"])
-def test_a_server_that_comes_back_refuses_a_bad_checkpoint_and_uses_the_one_before(tmp_path: Path, damage: str) -> None:
+def test_a_restarted_server_refuses_a_bad_checkpoint_and_uses_the_previous_one(tmp_path: Path, damage: str) -> None:
     with running(tmp_path, 1, **SETTINGS) as cluster:
         (member,) = cluster.train(LAYOUT, 1, INITIAL)
         push_leased(member, 5)

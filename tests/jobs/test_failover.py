@@ -41,7 +41,7 @@ def kill(cluster: Cluster, shards: Sequence[int]) -> list[str]:
 
 
 @pytest.mark.parametrize("before, after", [(1, 1), (2, 2), (1, 3), (3, 2)])
-def test_a_job_goes_on_bit_by_bit_as_if_nothing_had_happened(tmp_path: Path, before: int, after: int) -> None:
+def test_a_restored_job_continues_bit_by_bit(tmp_path: Path, before: int, after: int) -> None:
     """Weights, slots, step, version and schedule: half the pushes before a kill, half after, on other shards."""
     (tmp_path / "whole").mkdir()
     (tmp_path / "halves").mkdir()
@@ -222,13 +222,13 @@ def test_a_job_fails_when_a_shard_does_not_come_back(tmp_path: Path) -> None:
         assert "shards [1] were not back within 2 s" in cluster.servers[0].errors
 
 
-def test_a_job_without_workers_ends_and_says_why(tmp_path: Path) -> None:
+def test_a_job_without_workers_ends_with_a_message(tmp_path: Path) -> None:
     with running(tmp_path, 1, idle_timeout_s=1, **SETTINGS) as cluster:
         assert cluster.servers[0].wait() == FAILED
         assert "no worker for 1 s" in cluster.servers[0].errors
 
 
-def test_a_disk_that_takes_no_checkpoint_is_reported_and_training_goes_on(tmp_path: Path) -> None:
+def test_a_disk_that_takes_no_checkpoint_is_reported_and_training_continues(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "checkpoints").write_text("in the way of the folder")
     with running(tmp_path, 1, **SETTINGS) as cluster:
@@ -258,7 +258,7 @@ def test_two_servers_never_share_a_run_directory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["optimizer=sgd", "seed=7", "batch_size=8"])
-def test_a_checkpoint_of_other_settings_is_not_gone_on_with(tmp_path: Path, change: str) -> None:
+def test_a_job_does_not_resume_from_a_checkpoint_of_other_settings(tmp_path: Path, change: str) -> None:
     name, _, value = change.partition("=")
     with running(tmp_path, 1, **SETTINGS) as cluster:
         cluster.train(LAYOUT, 1, INITIAL)

@@ -83,7 +83,7 @@ def test_a_call_with_the_token_gets_through(guarded: Cluster) -> None:
     assert call(guarded.address, "/no.such.Service/Method", "Bearer " + TOKEN_TEXT) == grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_who_differs_in_tls_is_told_what_to_do_and_fills_no_log(tmp_path: Path) -> None:
+def test_a_client_that_differs_in_tls_receives_advice_and_fills_no_log(tmp_path: Path) -> None:
     for name in ("ours", "other"):
         assert certs(CertsSettings(folder=str(tmp_path / name))) == 0
     with running(tmp_path, tls_dir=tmp_path / "ours") as cluster:

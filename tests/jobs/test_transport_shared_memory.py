@@ -40,7 +40,7 @@ def test_what_is_chosen_on_one_host(cluster: Cluster, wanted: str, chosen: str) 
     np.testing.assert_array_equal(member.push_pull(ONES).flat, -ONES)
 
 
-def test_a_doorbell_that_nobody_answers_means_grpc_or_a_refusal(cluster: Cluster) -> None:
+def test_a_doorbell_without_a_server_means_grpc_or_a_refusal(cluster: Cluster) -> None:
     (member,) = cluster.train(LAYOUT, 1)
     member.session.shards[0].doorbell = "downpour-of-another-host"
     client = Client(member.session, LAYOUT, "float32", 30.0, "auto")

@@ -223,7 +223,9 @@ def test_a_script_that_fails_fails_the_command(tmp_path: Path) -> None:
     assert "worker 0 exited with status 7" in done.stderr
 
 
-def test_a_killed_server_ends_the_script_at_once_and_says_why(disturbed: subprocess.Popen[str], tmp_path: Path) -> None:
+def test_a_killed_server_ends_the_script_at_once_with_a_message(
+    disturbed: subprocess.Popen[str], tmp_path: Path
+) -> None:
     await_epoch(disturbed, 1)
     children = psutil.Process(disturbed.pid).children()
     (server,) = (child for child in children if "downpour.ps" in child.cmdline())

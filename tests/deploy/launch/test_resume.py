@@ -68,7 +68,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path, content: str | None) -> None:
         resumed(TrainSettings(resume=str(tmp_path)))
 
 
-def test_an_interrupted_training_reaches_the_very_weights_of_an_uninterrupted_one(tmp_path: Path) -> None:
+def test_an_interrupted_training_reaches_the_weights_of_an_uninterrupted_one(tmp_path: Path) -> None:
     """Ctrl-C in the first epoch, then the rest on other shards: weights, Adam's slots, step and rate, bit by bit."""
     flags = ["--epochs=2", "--workers=1", "--xla=off", "--optimizer=adam", "--learning-rate=0.002"]
     flags += ["--schedule=cosine:3564", "--warm-up=500"]

@@ -168,7 +168,7 @@ def test_a_worker_that_lives_and_does_nothing_loses_its_lease_by_the_pace_of_the
     assert job.state.membership.get(1) is not None
 
 
-def test_a_broken_connection_alone_kills_nobody_who_still_speaks() -> None:
+def test_a_broken_connection_alone_ends_no_session_with_heartbeats() -> None:
     job = PureJob()
     first, second = job.start()
     job.coordinator.connection_lost(0, job.now)

@@ -64,7 +64,7 @@ def test_without_a_folder_it_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="files without a name are Linux's")
-def test_nothing_is_left_of_a_writer_that_is_killed(tmp_path: Path) -> None:
+def test_nothing_is_left_of_a_killed_writer(tmp_path: Path) -> None:
     ended = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "file")], cwd=ROOT, check=False)
     assert ended.returncode == -9 and list(tmp_path.iterdir()) == []
 

@@ -40,7 +40,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 
 @given(data=st.data())
-def test_a_damaged_file_is_refused_and_the_one_before_is_used(tmp_path_factory: pytest.TempPathFactory, data) -> None:
+def test_a_damaged_file_is_refused_and_the_previous_one_is_used(tmp_path_factory: pytest.TempPathFactory, data) -> None:
     folder = tmp_path_factory.mktemp("damaged")
     save(folder, checkpoint(1, first=1.0))
     path = save(folder, checkpoint(2, first=2.0))
@@ -76,7 +76,7 @@ def test_a_file_of_another_program_is_refused(tmp_path: Path, metadata: dict[str
         load(path_of(tmp_path, 1))
 
 
-def test_the_last_are_kept_and_what_was_left_unfinished_goes(tmp_path: Path) -> None:
+def test_the_last_checkpoints_are_kept_and_unfinished_ones_removed(tmp_path: Path) -> None:
     for number in range(1, 6):
         save(tmp_path, checkpoint(number))
     (tmp_path / ".checkpoint-00000006.safetensors.77.part").write_bytes(b"torn")

@@ -23,7 +23,7 @@ def started(cluster: Cluster, reconnect_s: str) -> Process:
     return worker
 
 
-def test_a_worker_whose_server_does_not_come_back_gives_up_and_says_so(tmp_path: Path) -> None:
+def test_a_worker_whose_server_does_not_return_exits_with_a_message(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path)
     try:
         worker = started(cluster, "2")
@@ -57,7 +57,7 @@ def test_a_scripts_worker_notices_too_and_does_not_wait_for_what_cannot_come(tmp
 
 
 @pytest.mark.slow
-def test_a_worker_goes_on_when_its_server_is_back_and_can_be_stopped_while_it_waits(tmp_path: Path) -> None:
+def test_a_worker_continues_when_its_server_is_back_and_can_be_stopped_while_it_waits(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path)
     try:
         worker = started(cluster, "600")
