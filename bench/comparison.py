@@ -1,4 +1,7 @@
-"""The arithmetic of a comparison: the size of the data, the spread of the repeats, and ratios of rates. Pure."""
+"""The arithmetic of a comparison: the size of the data, the spread of the repeats, and ratios of rates.
+
+This module is pure: it does no I/O and reads no clock.
+"""
 
 from __future__ import annotations
 

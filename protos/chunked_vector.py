@@ -1,4 +1,7 @@
-"""A vector that lies in several chunks of memory and is read in place, without joining them first. Pure."""
+"""A vector that lies in several chunks of memory and is read in place, without joining them first.
+
+This module is pure: it does no I/O and reads no clock.
+"""
 
 from __future__ import annotations
 

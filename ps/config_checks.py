@@ -12,7 +12,7 @@ from downpour.ps.core.update_rules import OPTIMIZERS
 
 
 class AsynchronySettings(Protocol):
-    """The settings that decide how a job bears asynchrony."""
+    """The settings that determine how asynchrony affects a job."""
 
     @property
     def mode(self) -> str: ...  # noqa: D102
@@ -31,7 +31,7 @@ class AsynchronySettings(Protocol):
 
 
 class IntervalSettings(Protocol):
-    """The settings that decide what a worker does between two exchanges."""
+    """The settings that determine what a worker does between two exchanges."""
 
     @property
     def mode(self) -> str: ...  # noqa: D102
@@ -44,11 +44,11 @@ class IntervalSettings(Protocol):
 
 
 def refusal_of(settings: AsynchronySettings) -> str:
-    """Return why a job with these settings would wait for ever or make no sense; empty if it can work."""
+    """Return why a job with these settings would never progress or be meaningless; empty if it can work."""
     mode, policy = consistency_of(settings.mode), compensation_of(settings.staleness)
     if mode.workers_needed > settings.workers:
         return (
-            f"--mode {settings.mode} waits for {mode.workers_needed} workers at a time and so needs at least as many; "
+            f"--mode {settings.mode} waits for {mode.workers_needed} workers at a time and needs at least that many; "
             f"received --workers {settings.workers}. It would wait for ever"
         )
     if mode.payload == "replica" and settings.staleness != "none":
@@ -84,7 +84,7 @@ def refusal_of_steps(settings: IntervalSettings) -> str:
         modes = ((name, consistency_of(row.example)) for name, row in MODES.items())
         others = [name for name, each in modes if each.payload == "gradient" and each.stale_gradients]
         return (
-            f"--overlap computes from weights one exchange old, and --mode {settings.mode} has no use for such "
+            f"--overlap computes from weights one exchange old, and --mode {settings.mode} cannot use such "
             f"gradients. Use --no-overlap, or --mode {_either(others)}"
         )
     if settings.overlap and fetch_every != push_every:

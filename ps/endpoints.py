@@ -28,7 +28,7 @@ from downpour.ps.monitoring.prometheus import PrometheusExporter, ShardMetrics
 
 
 def silence_broken_calls() -> None:
-    """Make gRPC print no traceback for a call whose caller hung up before its reply."""
+    """Suppress the traceback that gRPC prints for a call that the client cancelled before the reply."""
     for name in ("grpc._cython.cygrpc", "asyncio"):
         logging.getLogger(name).addFilter(_is_unexpected)
 
@@ -47,7 +47,7 @@ async def listen(settings: ServerSettings, add: Callable[[grpc.aio.Server], None
 
     Raises:
         PortInUse: The address cannot be bound.
-        NotSecured: Anybody on the network could use the server.
+        NotSecured: The address is reachable from the network without TLS or without a token.
     """
     silence_broken_calls()
     _check_free(settings.bind)
@@ -70,7 +70,7 @@ async def listen(settings: ServerSettings, add: Callable[[grpc.aio.Server], None
 
 
 def _check_free(bind: str) -> None:
-    """Raise PortInUse if the address is in use; gRPC would notice as well, but writes messages of its own."""
+    """Raise PortInUse if the address is in use; gRPC detects that as well, but logs messages of its own."""
     host, _, port = bind.rpartition(":")
     try:
         places = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -89,7 +89,7 @@ def _check_free(bind: str) -> None:
 def _port_in_use(bind: str) -> PortInUse:
     return PortInUse(
         f"--bind must be a free address of this machine; received {bind}, which cannot be bound. "
-        "Stop what listens there or use port 0."
+        "Stop the process that listens there, or use port 0."
     )
 
 
@@ -99,7 +99,7 @@ def open_doorbell(
     """Open the shared-memory transport if the settings allow it and this system has it; return None otherwise.
 
     Raises:
-        Unsupported: The settings allow nothing else, and this system does not have it; or its folder cannot be used.
+        Unsupported: The settings require shared memory, and this system lacks it or its folder cannot be used.
     """
     if settings.transport == "grpc":
         return None
@@ -110,7 +110,7 @@ def open_doorbell(
     except OSError as error:
         if settings.doorbell_dir is not None:
             raise Unsupported(
-                f"--doorbell-dir must be a folder in which this server may make a socket; received "
+                f"--doorbell-dir must be a folder in which this server may create a socket; received "
                 f"{settings.doorbell_dir}: {error.strerror}. Make it, and give it to user {os.geteuid()}; or use "
                 "--transport grpc."
             ) from error
@@ -121,7 +121,7 @@ def open_doorbell(
 
 
 def announce(**facts: object) -> None:
-    """Print one JSON line for whoever started the process: it listens, and with these facts."""
+    """Print one JSON line that informs the parent process that the server listens, with the given facts."""
     print(json.dumps({"event": "listening", **facts, "pid": os.getpid()}), flush=True)
 
 
@@ -136,7 +136,7 @@ def open_exporter(settings: ServerSettings, metrics: ShardMetrics) -> Prometheus
     """Open the endpoint for Prometheus if the settings ask for one; return None otherwise.
 
     Raises:
-        PortInUse: Its address cannot be bound.
+        PortInUse: The address of the endpoint cannot be bound.
     """
     if settings.metrics_port is None:
         return None

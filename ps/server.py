@@ -1,4 +1,4 @@
-"""Puts a parameter-server process together and runs it until the job is over."""
+"""Builds a parameter-server process and runs it until the job is over."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ from downpour.ps.storage.checkpoint_file import numbers
 from downpour.ps.storage.run_directory import RunDirectory, run_directory
 
 TICK_S = 0.1
-SAME_SIGNAL_S = 1.0  # within which a second signal is the same one: each thread of a dying launcher has it sent
+SAME_SIGNAL_S = 1.0  # signals within this time count as one: each thread of a dying launcher causes one
 FLUSH_EVERY_S = 0.5
 LEAVE_TIMEOUT_S = 3.0
-HURRIED_LEAVE_S = 1.0  # if somebody waits for the end
+HURRIED_LEAVE_S = 1.0  # if a user has requested the end
 STOP_TIMEOUT_S = 1.5
 LAST_CHECKPOINT_S = 3.0
 LOCK_TIMEOUT_S = 15.0  # longer than a server may take to end
@@ -53,12 +53,12 @@ class CoordinatorProcess:
     """Shard 0 and the coordinator of the job, in one process on one event loop."""
 
     def __init__(self, settings: ServerSettings) -> None:
-        """Create the run directory and everything that lives in this process.
+        """Create the run directory and all parts of this process.
 
         Raises:
             RunExists: The run directory holds the checkpoints of an earlier run, and --resume is not given.
         """
-        if settings.script:  # its data and its model are its own
+        if settings.script:  # replay lacks the script's model and data
             settings = settings.model_copy(update={"record": "off"})
         self._settings = settings
         path = run_directory(settings)
@@ -132,7 +132,7 @@ class CoordinatorProcess:
         return 0 if job.phase == Phase.ENDED else FAILED
 
     async def _lock_run(self) -> None:
-        """Wait for the end of another process that still writes in the run directory: the one before this."""
+        """Wait for an earlier process that still writes to the run directory to end."""
         deadline = time.monotonic() + LOCK_TIMEOUT_S
         while not self.run.lock():
             if time.monotonic() > deadline:
@@ -218,7 +218,7 @@ class CoordinatorProcess:
     # ------------------------------------------------------------------ files
 
     def _flush(self) -> None:
-        """Write what is new to the run directory and to the log."""
+        """Write new results to the run directory and to the log."""
         self._flush_trace()
         self.reports.flush(time.time())
 

@@ -24,7 +24,7 @@ from downpour.ps.monitoring.prometheus import Durations, ShardMetrics
 
 REPORT_EVERY_S = 0.5
 RETRY_S = 0.2
-DRAIN_TIMEOUT_S = 8.0  # for the coordinator, asked to end as this shard was, to drain the job and to send stop
+DRAIN_TIMEOUT_S = 8.0  # limit for the coordinator, signalled as well, to drain the job and stop this shard
 
 
 class CoordinatorLink:
@@ -54,12 +54,12 @@ class CoordinatorLink:
             self._events.put_nowait(outbox.popleft())
 
     async def follow(self, joined: pb.ShardAddress, connect_timeout_s: float, reconnect_s: float) -> None:
-        """Serve until the coordinator says stop; connect again if the stream breaks.
+        """Serve until the coordinator sends the command to stop; reconnect if the stream breaks.
 
         Args:
             joined: The shard's number and address.
-            connect_timeout_s: How long to wait for the coordinator at first.
-            reconnect_s: How long to wait for it after the stream has broken.
+            connect_timeout_s: The time to wait for the coordinator at first, in seconds.
+            reconnect_s: The time to wait for the coordinator after the stream has broken, in seconds.
 
         Raises:
             DownpourError: The coordinator refuses this shard, or does not answer in time.
@@ -88,9 +88,9 @@ class CoordinatorLink:
             try:
                 await asyncio.wait_for(channel.channel_ready(), timeout_s)
             except TimeoutError:
-                raise Unreachable("nobody listens there.") from None
+                raise Unreachable("no process listens there.") from None
             self._drop_events()
-            # A queue of its own: the previous stream may still be waiting at its own.
+            # A new queue, because the previous stream may still be waiting on the old one.
             self._events = asyncio.Queue()
             self._events.put_nowait(pb.ShardEvent(joined=joined))
             reporter = asyncio.create_task(self._report_regularly())
@@ -125,7 +125,7 @@ class CoordinatorLink:
                 return
 
     def _drop_events(self) -> None:
-        """Drop the events that no stream will carry."""
+        """Drop the events that no stream will transmit."""
         while not self._events.empty():
             event = self._events.get_nowait()
             if isinstance(event, Snapshot):
@@ -151,7 +151,7 @@ class ShardProcess:
     """A shard other than shard 0, led by the coordinator in the process of shard 0."""
 
     def __init__(self, settings: ServerSettings) -> None:
-        """Create everything that lives in this process."""
+        """Create all parts of this process."""
         assert settings.coordinator is not None
         self._settings = settings
         self._push_times = Durations()
@@ -160,7 +160,7 @@ class ShardProcess:
         self.handler = RequestHandler(self.runtime, self._link.deliver)
 
     async def serve(self) -> int:
-        """Run until the coordinator says stop, and return the exit code."""
+        """Run until the coordinator sends the command to stop, and return the exit code."""
         settings = self._settings
         doorbell = open_doorbell(settings, self.handler)
         try:
@@ -186,7 +186,7 @@ class ShardProcess:
                 doorbell.close()
 
     async def _until_stopped(self, following: asyncio.Task[None]) -> int:
-        """Wait for the coordinator's stop, after a signal only for a while; return the exit code."""
+        """Wait for the coordinator's command to stop, for a limited time after a signal; return the exit code."""
         signalled = asyncio.Event()
         on_signals(lambda name: signalled.set())
         await asyncio.wait([following, asyncio.create_task(signalled.wait())], return_when=asyncio.FIRST_COMPLETED)

@@ -1,4 +1,7 @@
-"""Renders a `Progress` message or a summary as text lines, a rich renderable or a dict. Pure."""
+"""Renders a `Progress` message or a summary as text lines, a rich renderable or a dict.
+
+This module is pure: it does no I/O and reads no clock.
+"""
 
 from __future__ import annotations
 

@@ -21,20 +21,21 @@ from downpour.ps.data_plane.snapshot import Assembly, ShardState
 from downpour.ps.storage.checkpoint_file import SLOT, STATE, TRAINED, Checkpoint, JobFacts, numbers, prune, save
 from downpour.ps.storage.run_directory import RunDirectory
 
-APART_FACTOR = 20  # at least so many times as far apart as the last checkpoint took
-CUT_TIMEOUT_S = 5.0  # for a cut over several shards: then it is abandoned, and tried again later
+APART_FACTOR = 20  # lower bound of the interval, as a multiple of the last checkpoint's duration
+CUT_TIMEOUT_S = 5.0  # limit of a cut over several shards, after which it is abandoned and tried again later
 KEPT_PHASES = (Phase.WARMING, Phase.TRAINING, Phase.DRAINING, Phase.FINISHING, Phase.ENDED, Phase.FAILED)
 
 
 class CheckpointInterval:
-    """Says when the next checkpoint is due: after some seconds or updates, and later if one takes long. Pure."""
+    """Decides when the next checkpoint is due, by time or by updates, and later if checkpoints take long."""
 
     def __init__(self, every_s: float, every_updates: int) -> None:
         """Create an interval whose first checkpoint is due at once.
 
         Args:
-            every_s: Seconds between two checkpoints; 0: updates count.
-            every_updates: Updates between two checkpoints; 0: time counts. With both 0 none is ever due.
+            every_s: The seconds between two checkpoints; 0 if the interval is given in updates.
+            every_updates: The updates between two checkpoints; 0 if the interval is given in seconds. If both are 0, no
+                checkpoint is ever due.
         """
         self._every_s, self._every_updates = every_s, every_updates
         self._due_s, self._due_version = 0.0, 0
@@ -66,9 +67,9 @@ class Checkpointer:
     Attributes:
         taken: The number of checkpoints written by this process.
         failed: The number of checkpoints that could not be written.
-        last_s: When the last checkpoint was written, by the monotonic clock; None before.
-        seconds: What the last checkpoint took, from the command to hold pushes until it was on the disk.
-        pause_s: How long the last cut held back pushes on shard 0.
+        last_s: The time at which the last checkpoint was written, by the monotonic clock; None before.
+        seconds: The duration of the last checkpoint, from the command to hold pushes until it was on the disk.
+        pause_s: The seconds for which the last cut held back pushes on shard 0.
     """
 
     def __init__(
@@ -81,9 +82,9 @@ class Checkpointer:
         """Create a checkpointer that continues the numbers of the run's checkpoints.
 
         Args:
-            coordinator: The job.
-            runtime: Shard 0.
-            run: Where checkpoints go.
+            coordinator: The coordinator of the job.
+            runtime: The runtime of shard 0.
+            run: The run directory, to which checkpoints are written.
             flush_trace: Writes the records of shard 0 that are not written yet.
         """
         self._coordinator, self._job, self._runtime, self._run = coordinator, coordinator.job, runtime, run
@@ -95,7 +96,7 @@ class Checkpointer:
         self._number = max(numbers(run.checkpoints), default=0)
         self._cut: _Cut | None = None
         self._writing: asyncio.Future[None] | None = None
-        self._kept: object = None  # what the last checkpoint contains
+        self._kept: object = None  # identifies the contents of the last checkpoint
         self._failing = ""
         self._executor = ThreadPoolExecutor(1, "checkpoint")
 
@@ -142,7 +143,7 @@ class Checkpointer:
     # ------------------------------------------------------------------ the cut
 
     def event(self, shard: int, event: pb.ShardEvent, now: float) -> None:
-        """Take what an event of a shard contains about a cut."""
+        """Process what a shard's event contains about a cut."""
         cut = self._cut
         if event.HasField("departed") and self._job.settings.shards > 1:
             self.abandon(now)  # some of its pushes may have reached some shards only
@@ -238,7 +239,7 @@ class Checkpointer:
 
 
 class _Cut:
-    """One cut, until it is on the disk."""
+    """A cut, until its checkpoint is on the disk."""
 
     def __init__(self, number: int, slices: list[Slice], names: Iterable[str], now: float) -> None:
         self.begun_s, self.slices = now, slices

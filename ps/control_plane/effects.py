@@ -22,14 +22,14 @@ from downpour.ps.data_plane.snapshot import ShardState, Snapshot, parts
 
 
 class JobChange:
-    """Lets coroutines wait until the job has changed so that a condition holds."""
+    """Lets coroutines wait until a condition on the state of the job holds."""
 
     def __init__(self) -> None:
-        """Create a change that nobody waits for."""
+        """Create an object on which no coroutine waits yet."""
         self._event = asyncio.Event()
 
     def notify(self) -> None:
-        """Wake everybody who waits for the job to change."""
+        """Wake all coroutines that wait for a change of the job."""
         self._event.set()
         self._event = asyncio.Event()
 
@@ -76,7 +76,7 @@ class LeaseLedger:
 
 
 class Effects:
-    """The one place where commands and events are delivered."""
+    """Delivers commands to the shards and events to the coordinator; no other object does."""
 
     def __init__(
         self,
@@ -90,8 +90,8 @@ class Effects:
         """Connect the parts of a job.
 
         Args:
-            coordinator: The job.
-            runtime: Shard 0.
+            coordinator: The coordinator of the job.
+            runtime: The runtime of shard 0.
             links: The links to the other shards.
             checkpointer: Takes the states of shards for a cut.
             recorder: Writes the traces of other shards, and what replay needs.
@@ -126,10 +126,10 @@ class Effects:
         self._change.notify()
 
     def restore(self, shard: int, state: ShardState, number: int) -> None:
-        """Return a shard to its part of the checkpoint of that number.
+        """Restore a shard to its part of the checkpoint of that number.
 
         Raises:
-            ValueError: The state is another optimizer's, or of another size.
+            ValueError: The state belongs to another optimizer, or has another size.
         """
         if shard == 0:
             self._commands.restore(state)
@@ -146,7 +146,7 @@ class Effects:
 
     def _event(self, shard: int, event: pb.ShardEvent) -> None:
         if event.generation and event.generation != self._coordinator.job.generation:
-            return  # of a state that is void
+            return  # its events describe a state that is void
         now = time.monotonic()
         self._recorder.event(shard, event)
         self._coordinator.shard_event(shard, event, now)

@@ -1,4 +1,7 @@
-"""Converts the coordinator's state to the facts of a checkpoint and back. Pure."""
+"""Converts the coordinator's state to the facts of a checkpoint and back.
+
+This module is pure: it does no I/O and reads no clock.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,7 @@ def job_facts(coordinator: Coordinator, metrics: Metrics, now: float) -> JobFact
 
 
 def with_shards(job: JobFacts, shards: Sequence[pb.SnapshotInfo]) -> JobFacts:
-    """Return the facts with those of the shards.
+    """Return the job's facts with those of the shards added.
 
     A push that is buffered in every shard is not part of the checkpoint, so its samples are free. One that is buffered
     in some shards and part of the weights of others stays used, and is counted as partial.
@@ -85,11 +88,11 @@ def check_fits(checkpoint: Checkpoint, coordinator: Coordinator) -> None:
 
 
 def restore_job(coordinator: Coordinator, metrics: Metrics, facts: JobFacts) -> None:
-    """Return layout, data, ledger and counts to a checkpoint; `Coordinator.restored` must follow.
+    """Restore layout, data, ledger and counts from a checkpoint; `Coordinator.restored` must follow.
 
     Raises:
         ValueError: The checkpoint's ledger does not fit the job's epochs.
-        InvalidRequest: Its layout cannot be cut into as many shards.
+        InvalidRequest: The checkpoint's layout cannot be cut into the job's number of shards.
     """
     layout = Layout.of((t.name, t.shape, t.section) for t in facts.layout)
     layout.cut(coordinator.job.settings.shards)
@@ -130,7 +133,7 @@ def _metrics_facts(metrics: Metrics) -> MetricsFacts:
 
 
 def restore_metrics(metrics: Metrics, facts: MetricsFacts | None) -> None:
-    """Return the counts to those of a checkpoint, or to zero; transferred bytes and duplicates are not undone."""
+    """Restore the counts of a checkpoint, or zero; the counts of transferred bytes and duplicates are kept."""
     metrics.workers.clear()
     metrics.epochs.clear()
     facts = facts or MetricsFacts(updates=0, samples=0, dropped={}, duplicates=0, workers={}, epochs={})

@@ -16,7 +16,7 @@ HEARTBEAT_S = 1.0
 
 
 def job_description(coordinator: Coordinator) -> pb.JobDescription:
-    """Return what a worker must know of the job."""
+    """Return the description of the job that every worker needs."""
     settings = coordinator.job.settings
     return pb.JobDescription(
         protocol=PROTOCOL,
@@ -53,11 +53,11 @@ class ProgressReport:
     def __init__(
         self, coordinator: Coordinator, records: OutcomeLog, run: str, feed: TraceFeed, flush: Callable[[], None]
     ) -> None:
-        """Create a report before any rate is known.
+        """Create a report without any rates yet.
 
         Args:
-            coordinator: The job.
-            records: The outcomes of shard 0.
+            coordinator: The coordinator of the job.
+            records: The trace of the outcomes of shard 0.
             run: The name of the run directory.
             feed: Receives new records of all shards' traces.
             flush: Publishes the newest records of shard 0.

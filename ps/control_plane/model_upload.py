@@ -18,7 +18,7 @@ from downpour.ps.coordinator.coordinator import Coordinator
 from downpour.ps.coordinator.phase import Phase
 from downpour.ps.storage.atomic_file import atomic_write
 
-BYTES_PER_WEIGHT, BYTES_OF_METADATA = 16, 64 << 20  # the largest that a saved model may have
+BYTES_PER_WEIGHT, BYTES_OF_METADATA = 16, 64 << 20  # limit for a saved model
 DIGEST_BYTES = hashlib.sha256().digest_size
 
 
@@ -29,7 +29,7 @@ async def receive_model(coordinator: Coordinator, path: Path, chunks: AsyncItera
         UnknownWorker: The upload does not come from a live worker.
         InvalidRequest: The job is not finishing, the announcement is missing, or the content does not match it.
         TooLarge: The upload is larger than a model of the job's layout can be.
-        JobConflict: The file cannot be written; the job has failed with that.
+        JobConflict: The file cannot be written, so that the job has failed.
     """
     announced = await anext(aiter(chunks), pb.UploadChunk())
     _check_sender(coordinator, announced.session)
@@ -61,7 +61,7 @@ async def _receive(
     if size != announced.size_bytes or digest.digest() != announced.sha256:
         raise InvalidRequest(
             f"an uploaded model must be the announced {announced.size_bytes:,} bytes with the announced SHA-256; "
-            f"received {size:,} bytes, or others. It is discarded: upload the file again."
+            f"received {size:,} bytes, or another digest. The upload is discarded: upload the file again."
         )
 
 
@@ -80,7 +80,7 @@ def _check_announcement(coordinator: Coordinator, announced: pb.UploadChunk) -> 
     if announced.size_bytes > limit_bytes:
         raise TooLarge(
             f"an uploaded model must have at most {limit_bytes:,} bytes, by the size of the job's layout; "
-            f"received the announcement of {announced.size_bytes:,}. Save the model without what is not part of it."
+            f"received the announcement of {announced.size_bytes:,}. Save only the model."
         )
     if not announced.size_bytes or len(announced.sha256) != DIGEST_BYTES:
         raise InvalidRequest(

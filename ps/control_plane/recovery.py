@@ -32,12 +32,12 @@ class Recovery:
         """Create the recovery of one job.
 
         Args:
-            coordinator: The job.
+            coordinator: The coordinator of the job.
             metrics: The counts of shard 0.
-            effects: Delivers commands and states to the shards.
-            checkpointer: Takes the checkpoints.
-            run: Where the checkpoints are.
-            change: Notified when the job has changed.
+            effects: The object that delivers commands and states to the shards.
+            checkpointer: The checkpointer of the job.
+            run: The run directory, which contains the checkpoints.
+            change: The object to notify when the job has changed.
         """
         self._coordinator, self._metrics, self._effects = coordinator, metrics, effects
         self._checkpointer, self._run, self._change = checkpointer, run, change
@@ -83,7 +83,7 @@ class Recovery:
         self._task = None
         if not task.cancelled() and task.exception() is not None:
             self._coordinator.fail(f"the job cannot be resumed from its checkpoint: {task.exception()}")
-        self.joined()  # another generation may have begun meanwhile
+        self.joined()  # another generation may have begun in the meantime
         self._change.notify()
 
     async def _restore(self, generation: int) -> None:

@@ -1,4 +1,4 @@
-"""Writes what replay needs: the traces and calls of other shards, and the initial weights of all shards in one file."""
+"""Writes the files that replay needs: traces and calls of other shards, and the initial weights of all shards."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class ReplayRecorder:
         self._missing: set[int] = set()
 
     def event(self, shard: int, event: pb.ShardEvent) -> None:
-        """Take the trace, the calls and the parts of version 0 in an event of another shard.
+        """Write the trace and the calls, and collect the parts of version 0, in an event of another shard.
 
         Raises:
-            InvalidRequest: A record is not whole.
+            InvalidRequest: A record is incomplete.
         """
         size = trace.DTYPE.itemsize
         if len(event.trace) % size:
@@ -60,7 +60,7 @@ class ReplayRecorder:
             self._part(shard, event.part)
 
     def take_initial_state(self, state: ShardState) -> None:
-        """Take version 0 of shard 0, and release it."""
+        """Add version 0 of shard 0 to the initial weights, and release it."""
         if self._wanted and self._begin(0, state.facts.initialisation):
             for name, vector in state.vectors.items():
                 self._whole[name][: len(vector)] = vector

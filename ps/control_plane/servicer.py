@@ -24,7 +24,7 @@ from downpour.ps.coordinator.phase import OVER
 
 MAX_WAIT_S = 10.0  # of a long poll
 JOIN_TIMEOUT_S = 60.0
-MAX_REASON = 500  # characters of a caller's reason, which stays in the notes
+MAX_REASON = 500  # limit for a caller's reason, in characters, because it is kept in the notes
 Context = grpc.aio.ServicerContext[Any, Any]
 Answer = TypeVar("Answer")
 
@@ -45,7 +45,7 @@ def with_status(call: Callable[..., Awaitable[Answer]]) -> Callable[..., Awaitab
 
 
 class CoordinatorServicer(rpc.CoordinatorServicer):
-    """Serves the coordinator. Every call is one turn of the event loop, or several with waiting between them.
+    """Serves the coordinator over gRPC. Every call is one turn of the event loop, or several turns if it must wait.
 
     Each turn delivers the effects of what it did before its reply leaves.
     """
@@ -62,12 +62,12 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
         """Create a servicer of one job.
 
         Args:
-            coordinator: The job.
-            effects: Delivers commands to the shards and events from them.
+            coordinator: The coordinator of the job.
+            effects: The object that delivers commands to the shards and events from them.
             links: The links to the shards of other processes.
-            change: Notified when the job has changed.
-            report: Builds progress messages.
-            model_path: Where an uploaded model goes.
+            change: The object to notify when the job has changed.
+            report: The builder of progress messages.
+            model_path: The path to which an uploaded model is written.
         """
         self._coordinator, self._job, self._effects = coordinator, coordinator.job, effects
         self._links, self._change, self._report, self._model_path = links, change, report, model_path
@@ -110,7 +110,7 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
         if not await self._change.wait_until(known, JOIN_TIMEOUT_S):
             self._turn(lambda: self._coordinator.leave(member.worker, time.monotonic()))
             raise DeadlineExceeded(
-                f"every shard must acknowledge a new worker within {JOIN_TIMEOUT_S:.0f} s: one is silent."
+                f"every shard must acknowledge a new worker within {JOIN_TIMEOUT_S:.0f} s: at least one has not."
             )
         if job.membership.get(member.worker) is not member:
             raise Unreachable("the job has just returned to its last checkpoint: register again.")
@@ -135,7 +135,7 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
 
     @with_status
     async def Ready(self, request: pb.ReadyRequest, context: Context) -> pb.ReadyReply:
-        """Wait a while for something to do."""
+        """Wait, as a long poll, until the worker must initialise the weights, may train, or the job is over."""
         reply = self._turn(lambda: self._coordinator.ready(request, time.monotonic()))
         if request.compiled or request.initialised:
             self._change.notify()
@@ -155,7 +155,7 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
 
     @with_status
     async def Lease(self, request: pb.LeaseRequest, context: Context) -> pb.Task:
-        """Wait a while for a task."""
+        """Wait for a task, as a long poll."""
         task = self._turn(lambda: self._coordinator.next_task(request.session, time.monotonic()))
         if task.kind == pb.WAIT:
             self._change.notify()  # one more worker is idle: perhaps the last
@@ -163,7 +163,7 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
         def has_task() -> bool:
             nonlocal task
             if context.done():
-                return True  # nobody would receive the task
+                return True  # the caller has gone and would not receive the task
             task = self._turn(lambda: self._coordinator.next_task(request.session, time.monotonic()))
             return task.kind != pb.WAIT
 
@@ -173,14 +173,14 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
 
     @with_status
     async def Report(self, request: pb.ReportRequest, context: Context) -> pb.ReportReply:
-        """Take the result of an evaluation."""
+        """Record the result of an evaluation."""
         self._turn(lambda: self._coordinator.report(request, time.monotonic()))
         self._change.notify()
         return pb.ReportReply()
 
     @with_status
     async def Upload(self, chunks: AsyncIterator[pb.UploadChunk], context: Context) -> pb.UploadReply:
-        """Take the trained model; the file appears when it is complete."""
+        """Receive the trained model; the file appears under its name only once it is complete."""
         try:
             return pb.UploadReply(bytes=await receive_model(self._coordinator, self._model_path, chunks))
         finally:
@@ -188,7 +188,7 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
 
     @with_status
     async def Barrier(self, request: pb.BarrierRequest, context: Context) -> pb.BarrierReply:
-        """Wait a while for the other workers, and then for the decision of worker 0."""
+        """Wait, as a long poll, for the other workers and then for the decision of worker 0."""
         coordinator = self._coordinator
         reply = self._turn(lambda: coordinator.meet(request, time.monotonic()))
         self._change.notify()
@@ -206,7 +206,7 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
 
     @with_status
     async def SetLearningRates(self, request: pb.SetLearningRatesRequest, context: Context) -> pb.SetLearningRatesReply:
-        """Take the learning rate of later updates."""
+        """Set the learning rate of later updates."""
         self._turn(lambda: self._coordinator.set_rates(request, time.monotonic()))
         return pb.SetLearningRatesReply()
 
@@ -225,11 +225,11 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
 
     @with_status
     async def Status(self, request: pb.StatusRequest, context: Context) -> pb.Progress:
-        """Return what the job is doing now."""
+        """Return the progress of the job now."""
         return self._report.message(time.monotonic())
 
     async def Watch(self, request: pb.WatchRequest, context: Context) -> AsyncIterator[pb.Progress]:
-        """Yield what the job is doing, at intervals, until it is over."""
+        """Yield the progress of the job at intervals until the job is over."""
         every_s = min(max(request.every_s, 0.05), 60.0)
         notes = 0
         with self._report.feed.subscribed() if request.records else nullcontext() as subscription:

@@ -16,11 +16,11 @@ STANDING = (
     "generation",
     "initialisation",
     "learning_rates",
-)  # fields that hold until replaced
+)  # fields that remain valid until replaced
 
 
 class ShardLinks:
-    """Sends every command to every shard in order; one that joins late first receives what still holds.
+    """Sends every command to every shard in order; a shard that joins late first receives the commands still valid.
 
     Attributes:
         counts: The newest totals of the shards of other processes.
@@ -36,9 +36,9 @@ class ShardLinks:
         """Create links of which none is connected.
 
         Args:
-            joined: Called with the address of a new shard; may raise to refuse it.
-            event: Called with each event of a shard.
-            lost: Called with the number of a shard whose stream broke.
+            joined: A callback that receives the address of a new shard; may raise to refuse it.
+            event: A callback that receives each event of a shard.
+            lost: A callback that receives the number of a shard whose stream broke.
         """
         self._joined, self._event, self._lost = joined, event, lost
         self._queues: dict[int, Queue] = {}
@@ -58,7 +58,7 @@ class ShardLinks:
             queue.put_nowait(iter([command]))
 
     def send_to(self, shard: int, commands: Iterator[pb.ShardCommand]) -> None:
-        """Send commands to one shard; they are made when the stream has room for them."""
+        """Send commands to one shard; they are created when the stream has room for them."""
         if shard in self._queues:
             self._queues[shard].put_nowait(commands)
 

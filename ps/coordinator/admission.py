@@ -1,4 +1,7 @@
-"""Checks of what a worker sends when it registers: protocol, layout, data and facts. Pure."""
+"""Checks of a worker's registration: its protocol version, layout, data set and environment facts.
+
+This module is pure: it does no I/O and reads no clock.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,9 @@ from downpour.protos.errors import LayoutMismatch, TooLarge, Unsupported
 from downpour.protos.layout import Layout
 from downpour.ps.config import ServerSettings
 
-LEASES_PER_WORKER = 16  # in an epoch: small enough that the last ones end at about the same time
-MAX_FACTS, MAX_FACT_CHARACTERS = 50, 8_000  # of a worker's environment
-LARGEST_LAYOUT = 1 << 31  # weights: 8 GiB
+LEASES_PER_WORKER = 16  # per epoch: with small leases all workers end an epoch at about the same time
+MAX_FACTS, MAX_FACT_CHARACTERS = 50, 8_000  # limits for the environment facts of one worker
+LARGEST_LAYOUT = 1 << 31  # the largest number of weights: 8 GiB of float32
 
 
 def check_protocol(protocol: int) -> None:
@@ -22,7 +25,7 @@ def check_protocol(protocol: int) -> None:
 
 
 def check_layout(layout: Layout, agreed: Layout | None, settings: ServerSettings) -> None:
-    """Check a worker's layout.
+    """Check that a worker's layout equals the job's or, if the job has none yet, that it can be divided into shards.
 
     Args:
         layout: The layout of the worker's model.
@@ -30,9 +33,9 @@ def check_layout(layout: Layout, agreed: Layout | None, settings: ServerSettings
         settings: The settings of the job.
 
     Raises:
-        TooLarge: It has more weights than any job may have.
-        InvalidRequest: It cannot be cut into the job's shards.
-        LayoutMismatch: It differs from the job's.
+        TooLarge: The layout has more weights than any job may have.
+        InvalidRequest: The layout cannot be cut into the job's shards.
+        LayoutMismatch: The layout differs from the job's.
     """
     if layout.size > LARGEST_LAYOUT:
         raise TooLarge(f"a model must have at most {LARGEST_LAYOUT:,} weights; received one of {layout.size:,}.")
@@ -45,7 +48,7 @@ def check_layout(layout: Layout, agreed: Layout | None, settings: ServerSettings
 
 
 def check_data(data: pb.DatasetInfo, agreed: pb.DatasetInfo | None) -> None:
-    """Raise LayoutMismatch unless a worker's data are the job's, or, if the job has none yet, not empty."""
+    """Raise LayoutMismatch unless a worker's data set equals the job's; that of the first worker must not be empty."""
     if agreed is None:
         if not data.train_samples:
             raise LayoutMismatch(f"a job needs training samples; the data {data.name!r} have none.")
@@ -53,7 +56,7 @@ def check_data(data: pb.DatasetInfo, agreed: pb.DatasetInfo | None) -> None:
         raise LayoutMismatch(
             f"a worker's data must be the job's, {agreed.name!r} with checksum {agreed.checksum[:12]} and "
             f"{agreed.train_samples} training samples; received {data.name!r} with {data.checksum[:12]} and "
-            f"{data.train_samples}. Give every worker the same file of data and, if layers are frozen, of --weights."
+            f"{data.train_samples}. Give every worker the same data file and, if layers are frozen, the same --weights."
         )
 
 
@@ -68,16 +71,16 @@ def check_frozen(data: pb.DatasetInfo, agreed: pb.DatasetInfo | None) -> None:
 
 
 def lease_samples(settings: ServerSettings, samples: int) -> int:
-    """Return the samples in a lease if an epoch has `samples`; a multiple of the batch size."""
+    """Return the number of samples in a lease, a multiple of the batch size, for an epoch of `samples` samples."""
     batch = settings.batch_size
     batches = settings.lease_batches or samples // (batch * LEASES_PER_WORKER * settings.workers)
-    if not settings.lease_batches:  # a lease holds whole pushes
+    if not settings.lease_batches:  # a lease holds a whole number of pushes
         batches = -(-batches // settings.push_every) * settings.push_every
     return batch * max(1, batches)
 
 
 def bounded(facts: Mapping[str, str]) -> dict[str, str]:
-    """Return the part of a worker's facts that is kept: not too many, and not too long."""
+    """Return at most `MAX_FACTS` of a worker's facts, with at most `MAX_FACT_CHARACTERS` characters in total."""
     kept: dict[str, str] = {}
     for name, fact in list(facts.items())[:MAX_FACTS]:
         if sum(map(len, kept.values())) + len(fact) <= MAX_FACT_CHARACTERS:

@@ -1,7 +1,9 @@
-"""Answers workers and shards: registration, start, tasks, membership, generations and the end of a job. Pure.
+"""The coordinator of a job: registration, start, tasks, membership, generations and the end.
 
-Every method is one turn: it changes the state and appends commands for the shards to `job.outbox`. The caller delivers
-the commands and returns the shards' events to `shard_event`, until none is left.
+Every method changes the state and appends commands for the shards to `job.outbox`. The caller delivers the commands and
+passes the shards' events to `shard_event`, until no command and no event is left.
+
+This module is pure: it does no I/O and reads no clock.
 """
 
 from __future__ import annotations
@@ -21,15 +23,15 @@ from downpour.ps.coordinator.training_work import TrainingWork
 from downpour.ps.coordinator.work import Work
 
 DISCONNECT_GRACE_S = 2.0
-MAX_RECORDED_INCARNATIONS = 10_000  # whose facts are kept
+MAX_RECORDED_INCARNATIONS = 10_000  # incarnations whose environment facts are kept
 
 
 class Coordinator:
-    """Leads one job.
+    """Coordinates one job: admits workers, assigns tasks to them and sends commands to the shards.
 
     Attributes:
         job: The state of the job.
-        work: What the workers do.
+        work: The work of the job: built-in training or a script's `fit`.
     """
 
     def __init__(self, job: Job, work: Work) -> None:
@@ -37,19 +39,19 @@ class Coordinator:
 
         Args:
             job: The state of the job.
-            work: What the workers do; it shares the state.
+            work: The work of the job, which shares this state.
         """
         self.job, self.work = job, work
 
     # ------------------------------------------------------------------ workers
 
     def register(self, request: pb.RegisterRequest, now: float) -> Member:
-        """Admit a worker and fix, or check, layout and data.
+        """Admit a worker; the first one fixes the job's layout and data, and those of later ones must be equal.
 
         Raises:
             Unsupported: The worker speaks another version of the protocol, or cannot take part in the work.
-            JobConflict: It comes for another job, or the job is over.
-            LayoutMismatch: Its model or data differ from the job's.
+            JobConflict: The worker belongs to another job, or the job is over.
+            LayoutMismatch: The worker's model or data differ from the job's.
         """
         job = self.job
         check_protocol(request.protocol)
@@ -70,7 +72,7 @@ class Coordinator:
             if request.rejoin:
                 wanted = None
             else:
-                self.leave(wanted, now, f"worker {wanted} was started again: the older one is fenced")
+                self.leave(wanted, now, f"worker {wanted} was started again: the older process is fenced")
         member = job.membership.join(wanted, request.host, request.pid, now, request.evaluator)
         if len(job.facts) < MAX_RECORDED_INCARNATIONS:
             job.facts[member.worker, member.incarnation] = bounded(request.environment)
@@ -81,13 +83,13 @@ class Coordinator:
         return member
 
     def agree(self, layout: Layout, data: pb.DatasetInfo) -> None:
-        """Fix layout and data of the job; none of its samples is used."""
+        """Fix the layout and the data of the job, and begin with no sample used."""
         self.job.layout, self.job.data = layout, data
         self.work.open()
         self.job.send(layout=layout.to_proto())
 
     def ready(self, request: pb.ReadyRequest, now: float) -> pb.ReadyReply:
-        """Return whether a worker is to initialise the weights, may train, or finds the job over."""
+        """Return whether a worker must initialise the weights, whether it may train, and whether the job is over."""
         job, member = self.job, self.job.renew(request.session, now)
         if request.compiled and not member.warm:
             member.warm = True
@@ -114,7 +116,7 @@ class Coordinator:
         return pb.HeartbeatReply(drain=drain, remaining_s=self.job.deadlines.left_s(now), final_phase=over)
 
     def next_task(self, session: int, now: float) -> pb.Task:
-        """Return the next task of a worker, which has finished, or gives up, the one that it had.
+        """Return a worker's next task; a task that the worker still holds counts as finished or given up.
 
         Raises:
             InvalidRequest: The work has no tasks.
@@ -126,7 +128,7 @@ class Coordinator:
         self.work.samples_used(worker, lease, epoch, start, stop, now)
 
     def report(self, request: pb.ReportRequest, now: float) -> None:
-        """Take the result of an evaluation task.
+        """Record the result of an evaluation task.
 
         Raises:
             InvalidRequest: The worker has no such task.
@@ -135,19 +137,19 @@ class Coordinator:
         self.advance(now)
 
     def meet(self, request: pb.BarrierRequest, now: float) -> pb.BarrierReply:
-        """Take part in a script's barrier; raises as `Work.meet`."""
+        """Record that a worker has reached a script's barrier; raise what `Work.meet` raises."""
         return self.work.meet(request, now)
 
     def set_rates(self, request: pb.SetLearningRatesRequest, now: float) -> None:
-        """Set a script's learning rate; raises as `Work.set_rates`."""
+        """Set a script's learning rate; raise what `Work.set_rates` raises."""
         self.work.set_rates(request, now)
 
     def connection_lost(self, worker: int, now: float) -> None:
-        """Expect a sign of life soon: the worker's connection to a shard broke."""
+        """Shorten a worker's session, because its connection to a shard broke."""
         self.job.membership.shorten(worker, now, DISCONNECT_GRACE_S)
 
     def blocked(self, worker: int, now: float) -> None:
-        """Begin the worker's step anew: it waits for other workers, which is not part of its step."""
+        """Restart the clock of a worker's step, of which the time that it waits for other workers is not a part."""
         self.job.step_deadlines.put_off(worker, now)
 
     def add_times(self, step_s: float, exchange_s: float) -> None:
@@ -156,7 +158,7 @@ class Coordinator:
             self.job.step_s, self.job.exchange_s = self.job.step_s + step_s, self.job.exchange_s + exchange_s
 
     def leave(self, worker: int, now: float, note: str = "") -> None:
-        """Remove a worker; its unused samples are leased again."""
+        """Remove a worker and make its unused samples available for new leases."""
         job, member = self.job, self.job.membership.leave(worker)
         if member is None:
             return
@@ -167,7 +169,7 @@ class Coordinator:
         if job.initialiser == worker:
             job.initialiser = None
             if job.phase == Phase.INITIALISING and not job.resumed:
-                command.initialisation = job.shards.void()  # some may have its weights: another's must not mix in
+                command.initialisation = job.shards.void()  # shards must not mix its weights with another's
         job.outbox.append(command)
         self.work.left(member, now)
         self.advance(now)
@@ -175,7 +177,7 @@ class Coordinator:
     # ------------------------------------------------------------------ shards
 
     def shard_event(self, shard: int, event: pb.ShardEvent, now: float) -> None:
-        """Take an event of a shard."""
+        """Process an event from a shard."""
         job = self.job
         if event.HasField("departed"):
             job.orphans.record(shard, event.departed)
@@ -192,7 +194,7 @@ class Coordinator:
         self.advance(now)
 
     def shard_lost(self, shard: int, now: float) -> None:
-        """Remove a shard that is lost; what follows depends on the work."""
+        """Remove a lost shard; the work decides whether the job recovers or fails."""
         if self.job.phase not in OVER and self.job.shards.remove(shard):
             self.work.shard_lost(shard, now)
 
@@ -209,7 +211,7 @@ class Coordinator:
         self.advance(now)
 
     def start_over(self, now: float) -> None:
-        """Begin the job again, without a checkpoint."""
+        """Start the job from the beginning, because there is no checkpoint."""
         job = self.job
         if job.layout is not None and job.data is not None:
             self.agree(job.layout, job.data)
@@ -229,9 +231,9 @@ class Coordinator:
         """Lease no more samples; end the job once the weights so far are evaluated and saved.
 
         Args:
-            reason: Why, for the notes.
-            now: The time.
-            asked: Whether somebody waits for the end, so that it must not take longer than `drain_timeout_s`.
+            reason: The reason, which is added to the job's notes.
+            now: The current time in seconds.
+            asked: Whether a user requested the end, so that it must not take longer than `drain_timeout_s`.
         """
         self.work.drain(reason, now, asked)
         self.advance(now)
@@ -260,13 +262,15 @@ class Coordinator:
         self.fail(f"stopped at once: {reason}")
 
     def tick(self, now: float) -> None:
-        """Take the steps that depend on time alone: expired sessions, deadlines, the start."""
+        """Act on the passage of time: expired sessions, missed deadlines, and the time limit of the start."""
         job = self.job
         for member in job.membership.expired(now):
-            self.leave(member.worker, now, f"worker {member.worker} is silent: its samples are leased again")
+            self.leave(
+                member.worker, now, f"worker {member.worker} has sent no heartbeat: its samples are leased again"
+            )
         for worker, waited_s in job.step_deadlines.overdue(now):
-            note = f"worker {worker} lives but has done nothing for {waited_s:.0f} s: its samples are leased again"
-            self.leave(worker, now, note)
+            note = f"worker {worker} sends heartbeats but has made no progress for {waited_s:.0f} s"
+            self.leave(worker, now, f"{note}: its samples are leased again")
         self.work.tick(now)
         if job.phase not in OVER:
             able = job.membership.trainers if job.phase == Phase.TRAINING else job.membership.members
@@ -276,7 +280,7 @@ class Coordinator:
         self.advance(now)
 
     def advance(self, now: float) -> None:
-        """Take every step that has become possible."""
+        """Make every state transition that has become possible."""
         job = self.job
         if job.phase == Phase.WARMING and self._may_start(now):
             job.phase = Phase.TRAINING

@@ -1,7 +1,9 @@
-"""How long a job waits: for its end, for lost shards, for workers, and for each step of a worker. Pure.
+"""The deadlines of a job: for its end, for lost shards, for workers, and for each step of a worker.
 
 A worker that hangs while its heartbeats go on keeps its session and its lease, so its steps have a deadline, too:
 `STEP_FACTOR` times the longest of the last steps of any worker. A step lasts from the reply, or the lease, to the push.
+
+This module is pure: it does no I/O and reads no clock.
 """
 
 from __future__ import annotations
@@ -11,9 +13,9 @@ from collections.abc import Sequence
 
 # Parts of the drain timeout until evaluations are cut short, and until a job whose model is saved ends without them.
 EVALUATE_PART, SAVED_PART = 4 / 7, 5.5 / 7
-STEP_FACTOR = 30  # times the longest recent step; a straggler is slower than the others, but not by that much
+STEP_FACTOR = 30  # multiple of the longest recent step; a straggler is slower than the others, but not by that much
 RECENT_STEPS = 256
-LEAST_SESSIONS = 6  # a step has at least so many times the session's length
+LEAST_SESSIONS = 6  # lower bound of a step's limit, as a multiple of the session's length
 FIRST_STEP_S = 600.0  # before any step has been seen
 
 
@@ -21,17 +23,17 @@ class JobDeadlines:
     """The deadlines of a job.
 
     Attributes:
-        asked_s: When somebody asked for the end and began to wait for it; None before.
-        lost_s: Since when the job waits for its shards, or their weights; None while it has them.
+        asked_s: The time at which a user requested the end of the job; None before.
+        lost_s: The time since which the job has waited for its shards or their weights; None while it has them.
     """
 
     def __init__(self, reconnect_s: float, idle_timeout_s: float, drain_timeout_s: float) -> None:
-        """Create deadlines of which none runs.
+        """Create deadlines that are not running yet.
 
         Args:
-            reconnect_s: How long the job waits for a lost shard.
-            idle_timeout_s: How long the job waits for workers; 0: without a limit.
-            drain_timeout_s: From the request to end until a job whose model nobody has saved has failed.
+            reconnect_s: The seconds that the job waits for a lost shard.
+            idle_timeout_s: The seconds that the job waits for workers; 0 means no limit.
+            drain_timeout_s: The seconds after a request to end within which the model must be saved, or the job fails.
         """
         self.asked_s: float | None = None
         self.lost_s: float | None = None
@@ -41,11 +43,11 @@ class JobDeadlines:
 
     @property
     def hurried(self) -> bool:
-        """Return whether somebody waits for the end of the job."""
+        """Return whether a user has requested the end of the job."""
         return self.asked_s is not None
 
     def left_s(self, now: float) -> float:
-        """Return the time that is left for evaluations if somebody waits for the end; 0 if there is no limit."""
+        """Return the seconds left for evaluations if a user has requested the end; 0 if there is no limit."""
         return 0.0 if self.asked_s is None else max(0.001, self.asked_s + EVALUATE_PART * self._drain_timeout_s - now)
 
     def suffices(self, now: float, deserted: bool) -> bool:
@@ -58,7 +60,7 @@ class JobDeadlines:
         Args:
             now: The time.
             deserted: Whether no worker is left.
-            able: Whether there are workers that can do what is to be done.
+            able: Whether some worker can do the remaining work.
             missing: The shards that have not joined.
         """
         if self.asked_s is not None and deserted:
@@ -66,7 +68,7 @@ class JobDeadlines:
         if self.asked_s is not None and now > self.asked_s + self._drain_timeout_s:
             return f"no worker saved the model within {self._drain_timeout_s:g} s: the last checkpoint can be resumed"
         if self.lost_s is not None and now > self.lost_s + self._reconnect_s:
-            return f"shards {list(missing)} were not back within {self._reconnect_s:g} s: the job can be resumed"
+            return f"shards {list(missing)} did not reconnect within {self._reconnect_s:g} s: the job can be resumed"
         if able:
             self._deserted_s = None
         elif self._deserted_s is None:
@@ -77,10 +79,10 @@ class JobDeadlines:
 
 
 class StepDeadlines:
-    """Finds workers that take too long for a step or an evaluation, by the times that others took."""
+    """Detects workers that take far longer for a step or an evaluation than the workers took recently."""
 
     def __init__(self, session_s: float) -> None:
-        """Create deadlines before any step has been seen.
+        """Create deadlines before any step has been observed.
 
         Args:
             session_s: The length of a session, after which a silent worker has expired.
@@ -91,7 +93,7 @@ class StepDeadlines:
         self._since: dict[int, tuple[float, bool]] = {}
 
     def begin(self, worker: int, now: float, task: bool = False) -> None:
-        """Begin a worker's next step, or, with `task`, an evaluation."""
+        """Start the clock of a worker's next step or, with `task`, of an evaluation."""
         self._since[worker] = (now, task)
 
     def end(self, worker: int, now: float) -> None:
@@ -101,7 +103,7 @@ class StepDeadlines:
             (self._tasks_s if task else self._steps_s).append(now - since)
 
     def put_off(self, worker: int, now: float) -> None:
-        """Begin a worker's step anew, because it had to wait for others."""
+        """Restart the clock of a worker's step, because the worker had to wait for others."""
         if worker in self._since:
             self._since[worker] = (now, self._since[worker][1])
 

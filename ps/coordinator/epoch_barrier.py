@@ -1,4 +1,7 @@
-"""The barrier at the end of an epoch of a script's `fit`: all workers bring numbers, worker 0 decides. Pure."""
+"""The barrier at the end of an epoch of a script's `fit`: every worker sends metric values, and worker 0 decides.
+
+This module is pure: it does no I/O and reads no clock.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ class EpochBarrier:
 
     Attributes:
         sums: The sums of the workers' values, in the order of the workers; None until all have arrived.
-        decision: The decision of worker 0; None before.
+        decision: The decision of worker 0; None until it arrives.
     """
 
     def __init__(self) -> None:
@@ -23,22 +26,22 @@ class EpochBarrier:
         self._values: dict[int, list[float]] = {}
 
     def arrive(self, worker: int, values: Sequence[float]) -> None:
-        """Take a worker's values, which are empty if it had no batch; ignore them if the sums are made already.
+        """Record a worker's values, empty if it had no batch; ignore them if the sums have been computed already.
 
         Raises:
-            InvalidRequest: The other workers bring more or fewer values.
+            InvalidRequest: The other workers sent more or fewer values.
         """
         lengths = {len(others) for others in self._values.values() if others}
         if lengths and values and lengths != {len(values)}:
             raise InvalidRequest(
-                f"all workers must bring the same metrics to a barrier, {lengths.pop()} numbers; worker {worker} "
-                f"brings {len(values)}. Run the same script everywhere."
+                f"all workers must send the same metrics to a barrier, {lengths.pop()} numbers; worker {worker} "
+                f"sent {len(values)}. Run the same script everywhere."
             )
         if self.sums is None:
             self._values[worker] = list(values)
 
     def complete(self, live: Collection[int]) -> bool:
-        """Make the sums if all live workers have arrived; return whether this call did so."""
+        """Compute the sums if all live workers have arrived; return whether this call did so."""
         if self.sums is not None or not self._values or not set(live) <= set(self._values):
             return False
         values = [self._values[worker] for worker in sorted(self._values) if self._values[worker]]

@@ -1,4 +1,7 @@
-"""Evaluations as tasks for workers, each on weights that every shard has pinned. Pure."""
+"""Evaluations as tasks for workers, each on weights that every shard has pinned.
+
+This module is pure: it does no I/O and reads no clock.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +31,8 @@ class Evaluations:
         """Create a queue without tasks.
 
         Args:
-            epochs: The epochs of the job.
-            shards: The shards of the job.
+            epochs: The number of epochs of the job.
+            shards: The number of shards of the job.
             send: Sends a command with the given fields to every shard.
         """
         self.assigned: dict[int, pb.Task] = {}
@@ -56,7 +59,7 @@ class Evaluations:
         return min([self._closed, *waiting, *pinned])
 
     def clear(self, closed_epochs: int | None = None) -> None:
-        """Drop all tasks; with `closed_epochs`, continue after so many evaluated epochs."""
+        """Drop all tasks; with `closed_epochs`, continue as if that number of epochs had been evaluated."""
         for each in (self._pins, self._waiting, self.assigned):
             each.clear()
         if closed_epochs is not None:
@@ -68,7 +71,7 @@ class Evaluations:
         """Pin, for validation, the weights of every complete epoch but the last.
 
         Args:
-            ledger: Which samples have been used.
+            ledger: The record of the samples that have been used.
             validate: Whether there is a validation split.
         """
         while self._closed < self._epochs - 1 and ledger.complete(self._closed):
@@ -85,7 +88,7 @@ class Evaluations:
         self._send(pin=task.pin)
 
     def pinned(self, number: int, shard: int) -> None:
-        """Take note that a shard has pinned its weights under a number."""
+        """Record that a shard has pinned its weights under a number."""
         if number in self._pins:
             self._pins[number].shards.add(shard)
 
@@ -112,7 +115,7 @@ class Evaluations:
         task = self.assigned.get(worker)
         if task is None or task.kind != request.kind or task.epoch != request.epoch:
             raise InvalidRequest(
-                f"a report must be of the task that worker {worker} was given; received one of "
+                f"a report must be for the task that worker {worker} was given; received one of "
                 f"{_name_of(request.kind)}, epoch {request.epoch}. Ask for a task."
             )
         del self.assigned[worker]

@@ -1,4 +1,7 @@
-"""One call of a script's `fit`: its barriers and the decisions of worker 0. Pure."""
+"""One call of a script's `fit`: its barriers and the decisions of worker 0.
+
+This module is pure: it does no I/O and reads no clock.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,13 @@ LEADER = 0  # the worker whose callbacks run
 
 
 class FitCall:
-    """A call of `fit`, at whose barriers all workers meet after every epoch and at the end.
+    """A call of `fit`, with a barrier of all workers after every epoch and at the end.
 
     Attributes:
-        number: The number of the call in the script, from 1; 0: no call yet, which is over.
-        decisions: The decisions on the complete epochs.
-        is_over: Whether worker 0 has decided at the barrier at the end.
-        stop_requested: Whether a callback of some worker wants training to stop.
+        number: The number of the call in the script, counted from 1; 0 before the first call, and counts as over.
+        decisions: The decisions of worker 0 on the complete epochs.
+        is_over: Whether worker 0 has sent its decision at the last barrier.
+        stop_requested: Whether a callback of some worker has requested that training stop.
     """
 
     def __init__(self, job: Job, number: int = 0) -> None:
@@ -26,7 +29,7 @@ class FitCall:
 
         Args:
             job: The state of the job.
-            number: The number of the call, from 1; 0: no call yet.
+            number: The number of the call, counted from 1; 0 before the first call.
         """
         self._job, self.number = job, number
         self.decisions: list[pb.Decision] = []
@@ -39,7 +42,7 @@ class FitCall:
         return len(self.decisions) + 1
 
     def meet(self, member: Member, request: pb.BarrierRequest) -> pb.BarrierReply:
-        """Take part in the barrier at the end of an epoch, or of `fit`; a repeated request changes nothing.
+        """Record a worker's arrival at the barrier of an epoch, or of the end of `fit`; a repetition changes nothing.
 
         Raises:
             InvalidRequest: The worker is ahead of the others.
@@ -75,7 +78,7 @@ class FitCall:
                 self._job.send(pin=self._pin_number)
 
     def pinned(self, number: int, shard: int) -> None:
-        """Take note that a shard has pinned the weights of the current barrier."""
+        """Record that a shard has pinned the weights of the current barrier."""
         if number == self._pin_number:
             self._pinned_shards.add(shard)
 

@@ -1,8 +1,10 @@
-"""A script's calls of `fit`: its workers bring model, optimizer and data, and meet after every epoch. Pure.
+"""A script's calls of `fit`: its workers bring model, optimizer and data, with a barrier after every epoch.
 
 The first worker to register for a call fixes layout and optimizer, worker 0 sets the weights, and when all workers have
 passed the barrier at the end of the call, the next one may begin with others. A call is one generation of the shards.
 Samples are leased only if `fit` was given a `LeasedDataset`.
+
+This module is pure: it does no I/O and reads no clock.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from downpour.ps.core.update_rules import OPTIMIZERS
 
 
 class FitWork(Work):
-    """The calls of `fit` of one script.
+    """The work of one script, which is a sequence of calls of `fit`.
 
     Attributes:
         epochs_done: The number of complete epochs in all calls.
@@ -47,8 +49,8 @@ class FitWork(Work):
         mode = job.settings.mode
         if consistency_of(mode).payload != "gradient" or job.settings.push_every > 1:
             raise Unsupported(
-                f"a script's workers push every gradient; received --mode {mode}. Use async, bsp, ssp or another mode "
-                "of gradients."
+                f"a script needs a mode whose workers push every gradient; received --mode {mode}. "
+                "Use async, bsp, ssp or another mode that pushes gradients."
             )
         self.epochs_done = 0
         self._call = FitCall(job)
@@ -90,14 +92,14 @@ class FitWork(Work):
             raise Unsupported("this server runs a script: start workers with `downpour run` or downpour.worker.fit.")
         if not self.fit_call <= request.fit_call <= self.fit_call + 1:
             raise JobConflict(
-                f"a worker must come for call {self.fit_call} or {self.fit_call + 1} of fit; received call "
+                f"a worker must register for call {self.fit_call} or {self.fit_call + 1} of fit; received call "
                 f"{request.fit_call}. Run the same script everywhere."
             )
         if request.fit_call == self.fit_call + 1:
             self._begin_call(request, now)
         elif request.optimizer.name != self.job.settings.optimizer:
             raise JobConflict(
-                f"all workers must bring the same optimizer, {self.job.settings.optimizer}; received "
+                f"all workers must use the same optimizer, {self.job.settings.optimizer}; received "
                 f"{request.optimizer.name}. Run the same script everywhere."
             )
 
@@ -135,11 +137,11 @@ class FitWork(Work):
         check_data(data, job.data)
 
     def open(self) -> None:
-        """Open the first epoch: its samples are leased if the workers want that, else they share them themselves."""
+        """Open the first epoch; its samples are leased if the workers use a `LeasedDataset`."""
         self._open_epoch()
 
     def joined(self, member: Member) -> None:
-        """Take note of the return of worker 0."""
+        """Record that worker 0 is present again."""
         if member.worker == LEADER:
             self._leader_lost_s = None
 
@@ -152,7 +154,7 @@ class FitWork(Work):
 
     def shard_lost(self, shard: int, now: float) -> None:
         """Fail the job: a script has no checkpoints on the server."""
-        self.job.fail(f"shard {shard} is gone; the state of a script's job is not kept: start it again")
+        self.job.fail(f"shard {shard} was lost, and the servers keep no checkpoints of a script: start the job again")
 
     def set_rates(self, request: pb.SetLearningRatesRequest, now: float) -> None:
         """Set the learning rate of later updates.
@@ -174,7 +176,7 @@ class FitWork(Work):
         size, epoch = job.data.lease_samples, len(self._call.decisions)
         self.ledger = EpochLedger(epoch, job.data.train_samples, size) if size else None
         if self.ledger is not None:
-            self.ledger.lease(LEADER)  # kept for worker 0, whose metrics must have seen a batch
+            self.ledger.lease(LEADER)  # reserved for worker 0, whose metrics need at least one batch
             leader = job.membership.get(LEADER)
             if leader is not None:
                 leader.idle = False
@@ -210,7 +212,7 @@ class FitWork(Work):
     # ------------------------------------------------------------------ barriers
 
     def meet(self, request: pb.BarrierRequest, now: float) -> pb.BarrierReply:
-        """Take part in the barrier at the end of an epoch, or of `fit`; open the next epoch after its decision.
+        """Record a worker's arrival at the barrier of an epoch or of the end of `fit`; a decision opens the next epoch.
 
         Raises:
             InvalidRequest: The worker is ahead of the others.
@@ -231,7 +233,7 @@ class FitWork(Work):
         return leader is not None and leader.session == session
 
     def pinned(self, number: int, shard: int) -> None:
-        """Take note that a shard has pinned the weights of the current barrier."""
+        """Record that a shard has pinned the weights of the current barrier."""
         self._call.pinned(number, shard)
 
     # ------------------------------------------------------------------ the end
@@ -243,7 +245,7 @@ class FitWork(Work):
 
     @property
     def stop_requested(self) -> bool:
-        """Return whether a callback of some worker wants training to stop."""
+        """Return whether a callback of some worker has requested that training stop."""
         return self._call.stop_requested
 
     def drain(self, reason: str, now: float, asked: bool = True) -> None:
@@ -263,7 +265,7 @@ class FitWork(Work):
         """Fail the job if worker 0 was lost and does not return in time."""
         wait_s = self.job.settings.reconnect_s
         if self._leader_lost_s is not None and now > self._leader_lost_s + wait_s:
-            self.job.fail(f"worker {LEADER}, which decides for all, is gone and was not back within {wait_s:g} s")
+            self.job.fail(f"worker {LEADER}, whose callbacks decide for all, did not reconnect within {wait_s:g} s")
 
     def summary(self) -> WorkSummary:
         """Return what the job's summary states about the script; its workers report neither epochs nor batch size."""

@@ -22,27 +22,27 @@ class Job:
 
     Attributes:
         name: The job's name, which workers must send when they register.
-        phase: What the job is doing.
+        phase: The phase that the job is in.
         layout: The layout that all workers agreed on; None before the first worker registered.
         data: The data set that all workers agreed on; None before the first worker registered.
         shards: The shards that have joined.
-        generation: The number of the shards' present generation; state of an earlier one is void.
+        generation: The number of the shards' present generation; state of an earlier generation is void.
         orphans: The leases of workers that left, until every shard has reported the last push of these workers.
-        step_deadlines: How long a worker may take for a step.
-        deadlines: How long the job waits for workers, for shards and for its end.
+        step_deadlines: The time limits of workers' steps.
+        deadlines: The time limits of the job for workers, for shards and for its end.
         outbox: Commands for all shards, in the order in which they must be delivered.
-        started_s: When training started; None while it has not.
-        elapsed_s: Seconds of training before the last start.
-        step_s: Seconds that workers which have left spent in training steps.
-        exchange_s: Seconds of `step_s` that they spent in exchanges with the shards.
+        started_s: The time at which training started; None before.
+        elapsed_s: The seconds of training before the last start.
+        step_s: The seconds that workers which have left spent in training steps.
+        exchange_s: The seconds of `step_s` that they spent in exchanges with the shards.
         notes: Messages for the user, oldest first.
         facts: Versions and settings reported by each incarnation `(worker, incarnation)` of a worker.
-        stopped_at_once: Whether somebody asked to end the job without waiting for its workers.
+        stopped_at_once: Whether a user requested to end the job without waiting for its workers.
         saved: Whether the trained model has been uploaded.
         paused: Whether no samples are leased until somebody resumes the job.
         resumed: Whether the weights come from a checkpoint.
         initialiser: The worker that was asked to send the initial weights; None if none was.
-        first_warm_s: When the first worker reported that it is warm; None before.
+        first_warm_s: The time at which the first worker reported that its gradient is compiled; None before.
     """
 
     def __init__(self, settings: ServerSettings, name: str, new_session: Callable[[], int]) -> None:
@@ -93,7 +93,7 @@ class Job:
             self.send_view()
 
     def renew(self, session: int, now: float) -> Member:
-        """Put off the end of a session and return its worker.
+        """Renew a session and return its worker.
 
         Raises:
             UnknownWorker: No live worker has the session.
@@ -103,13 +103,13 @@ class Job:
         return member
 
     def fail(self, reason: str) -> None:
-        """End the job without a result; a job that is over stays as it is."""
+        """End the job without a result; a job that is over does not change."""
         if self.phase not in OVER:
             self.notes.append(reason)
             self.phase = Phase.FAILED
 
     def begin_generation(self, generation: int, now: float) -> None:
-        """End every session and void the shards' state; `phase` is then RECOVERING."""
+        """End every session, void the shards' state and set `phase` to RECOVERING."""
         self.generation = generation
         if self.started_s is not None:
             self.elapsed_s, self.started_s = now - self.started_s, None

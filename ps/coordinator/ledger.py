@@ -1,6 +1,8 @@
 """The leases of samples: every sample of every epoch is used exactly once.
 
-Positions are indices into the permutation of (seed, epoch), not sample numbers. Pure.
+Positions are indices into the permutation of (seed, epoch), not sample numbers.
+
+This module is pure: it does no I/O and reads no clock.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from dataclasses import dataclass
 from downpour.protos.errors import InvalidRequest
 
 Span = tuple[int, int, int]  # epoch, start, stop
-SUSPENDED = -1  # instead of the worker: it has left, and the lease is not settled yet
+SUSPENDED = -1  # in place of a worker that has left while the lease is not settled yet
 
 
 @dataclass
@@ -34,12 +36,12 @@ class Ledger:
     """
 
     def __init__(self, samples: int, epochs: int, lease_samples: int) -> None:
-        """Create a ledger of which nothing is leased.
+        """Create a ledger in which no position is leased.
 
         Args:
-            samples: The training samples in an epoch.
+            samples: The number of training samples in an epoch.
             epochs: The number of epochs.
-            lease_samples: The size of a lease; a multiple of the batch size keeps batches whole.
+            lease_samples: The number of samples in a lease; a multiple of the batch size keeps batches whole.
         """
         self.samples, self.epochs, self._lease_samples = samples, epochs, lease_samples
         self._used = [0] * epochs
@@ -101,8 +103,8 @@ class Ledger:
         lease = self._leases.get(number)
         if lease is None or lease.worker != worker:
             raise InvalidRequest(
-                f"worker {worker} must hold the lease that it pushes for; received lease {number}, which it does not. "
-                "Ask for a lease."
+                f"worker {worker} must hold the lease that it pushes for; received lease {number}, which it does not "
+                "hold. Request a lease first."
             )
         if lease.epoch != epoch or start != lease.next or not start < stop <= lease.stop:
             raise InvalidRequest(
@@ -140,14 +142,14 @@ class Ledger:
 
     @property
     def position(self) -> tuple[int, int]:
-        """Return the epoch and the position from which on nothing was ever leased."""
+        """Return the epoch and the position from which on nothing has been leased yet."""
         return self._epoch, self._position
 
     def restore(self, unused: Iterable[Span], epoch: int, position: int) -> None:
-        """Return to an earlier state: what was not used then is free, and no worker holds a lease.
+        """Restore an earlier state: positions that were not used then are free, and no worker holds a lease.
 
         Raises:
-            ValueError: A ledger of so many samples and epochs cannot have been in that state.
+            ValueError: A ledger of this number of samples and epochs cannot have been in that state.
         """
         spans = sorted(unused)
         limits = [self.samples] * epoch + [position]
@@ -169,7 +171,7 @@ class Ledger:
         self._returned, self._leases = deque(spans), {}
 
     def take_back(self, worker: int) -> int:
-        """Take back what the worker leased and did not use; return the number of samples."""
+        """Take back the positions that a worker leased and did not use; return their number."""
         held = [lease for lease in self._leases.values() if lease.worker == worker]
         for lease in held:
             del self._leases[lease.number]
@@ -179,15 +181,15 @@ class Ledger:
 
 
 class EpochLedger(Ledger):
-    """The ledger of a single epoch of a script's `fit`, whose number may be any."""
+    """The ledger of a single epoch of a script's `fit`, with any epoch number."""
 
     def __init__(self, epoch: int, samples: int, lease_samples: int) -> None:
-        """Create a ledger of which nothing is leased.
+        """Create a ledger in which no position is leased.
 
         Args:
             epoch: The number of the epoch.
-            samples: The samples in it.
-            lease_samples: The size of a lease.
+            samples: The number of samples in the epoch.
+            lease_samples: The number of samples in a lease.
         """
         super().__init__(samples, 1, lease_samples)
         self._number = epoch

@@ -1,4 +1,7 @@
-"""The workers of a job: their numbers, incarnations and sessions, and when these expire. Pure."""
+"""The workers of a job: their numbers, incarnations and sessions, and when these expire.
+
+This module is pure: it does no I/O and reads no clock.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,17 @@ class Member:
     """A live worker.
 
     Attributes:
-        incarnation: How many processes have had this number, this one included.
+        worker: The number of the worker.
+        incarnation: The number of processes that have had this worker number, this one included.
+        session: The unguessable number that identifies the worker's requests.
+        expires_at: The time at which the session expires unless it is renewed.
+        host: The name of the worker's host.
+        pid: The worker's process id.
         warm: Whether the worker has compiled its gradient, so that it can train.
-        idle: Whether it waits for a task.
-        resting: Whether it has no data now, so that no other worker must wait for it.
-        evaluator: Whether it takes evaluation tasks only.
-        last_report: The kind and the epoch of the last task whose result it has reported.
+        idle: Whether the worker waits for a task.
+        resting: Whether the worker has no data now, so that no other worker must wait for it.
+        evaluator: Whether the worker takes evaluation tasks only.
+        last_report: The kind and the epoch of the last task whose result the worker has reported.
     """
 
     worker: int
@@ -53,7 +61,7 @@ class Membership:
         """Create a membership without workers.
 
         Args:
-            session_s: After so long without a sign of life a member has expired.
+            session_s: The seconds without a heartbeat or request after which a session expires.
             new_session: Returns an unguessable number for each new session.
         """
         self.number = 0
@@ -117,7 +125,7 @@ class Membership:
         return dict(self._incarnations)
 
     def remember(self, incarnations: Mapping[int, int]) -> None:
-        """Number new incarnations after these."""
+        """Continue the numbering of incarnations after these."""
         for worker, incarnation in incarnations.items():
             self._incarnations[worker] = max(incarnation, self._incarnations.get(worker, 0))
 
@@ -129,7 +137,7 @@ class Membership:
         """Return the live worker that has a session.
 
         Raises:
-            UnknownWorker: No live worker has it.
+            UnknownWorker: No live worker has the session.
         """
         for member in self._members.values():
             if member.session == session:
@@ -140,11 +148,11 @@ class Membership:
         )
 
     def renew(self, member: Member, now: float) -> None:
-        """Put off the end of a member's session."""
+        """Renew a member's session."""
         member.expires_at = now + self._session_s
 
     def shorten(self, worker: int, now: float, grace_s: float) -> None:
-        """Let a worker's session expire after `grace_s` without a sign of life: its connection broke."""
+        """Let a worker's session expire after at most `grace_s` seconds unless it is renewed."""
         member = self._members.get(worker)
         if member is not None:
             member.expires_at = min(member.expires_at, now + grace_s)

@@ -1,8 +1,10 @@
-"""The leases of workers that left a job of several shards, until these have reported what they have of them. Pure.
+"""The leases of workers that left a job of several shards, until every shard has reported their last push.
 
 A worker that dies between its pushes to two shards has given its last batch to some shards only. To lease the batch
 again would give it twice to these. So its samples are leased again only if no shard has them: its leases are settled
 once every shard has reported its newest push, and a push that only some shards have is counted as partial.
+
+This module is pure: it does no I/O and reads no clock.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The shards of a job: their addresses, the view of the members that each knows, and who has weights. Pure."""
+"""The shards of a job: their addresses, the view of the members that each knows, and whether it has weights.
+
+This module is pure: it does no I/O and reads no clock.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ class ShardTable:
     """Records which shards have joined.
 
     Attributes:
-        initialisation: The number of initialisations that were abandoned half way.
+        initialisation: The number of initialisations that were abandoned before every shard had weights.
     """
 
     def __init__(self, count: int) -> None:
@@ -55,14 +58,15 @@ class ShardTable:
         """Add a shard that has joined.
 
         Raises:
-            InvalidRequest: Its number is not below the job's number of shards.
+            InvalidRequest: The shard's number is not below the job's number of shards.
             JobConflict: A shard of that number has joined already.
         """
         if not address.shard < self._count:
             raise InvalidRequest(f"a shard's number must be below {self._count}; received {address.shard}.")
         if address.shard in self._addresses:
             raise JobConflict(
-                f"shard {address.shard} is at {self._addresses[address.shard].address} already: start another number."
+                f"shard {address.shard} has already joined from {self._addresses[address.shard].address}: "
+                "start this one with another --shard."
             )
         self._addresses[address.shard] = address
 

@@ -1,4 +1,7 @@
-"""Built-in training: leases of samples, evaluations of epochs, early stopping and the last evaluation. Pure."""
+"""Built-in training: leases of samples, evaluations of epochs, early stopping and the last evaluation.
+
+This module is pure: it does no I/O and reads no clock.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ class TrainingWork(Work):
 
     Attributes:
         tasks: The evaluation tasks.
-        stopped_early: Whether the validation loss had stopped falling.
+        stopped_early: Whether training ended because the validation loss had stopped falling.
     """
 
     checkpointable = True
@@ -38,12 +41,12 @@ class TrainingWork(Work):
         """Accept every worker."""
 
     def check_model(self, layout: Layout, data: pb.DatasetInfo) -> None:
-        """Check that a worker's layout and data are the job's; raises as `check_layout` and `check_data`."""
+        """Check that a worker's layout and data are the job's; raise what `check_layout` and `check_data` raise."""
         check_layout(layout, self.job.layout, self.job.settings)
         check_data(data, self.job.data)
 
     def open(self) -> None:
-        """Create a ledger of which nothing is used."""
+        """Create a ledger in which no sample is used."""
         assert self.job.data is not None
         samples = self.job.data.train_samples
         self.ledger = Ledger(samples, self.job.settings.epochs, lease_samples(self.job.settings, samples))
@@ -62,8 +65,8 @@ class TrainingWork(Work):
             job.fail(f"shard {shard} was lost while the job was drained; its last checkpoint can be resumed")
             return
         job.notes.append(
-            f"shard {shard} is gone: it is waited for {job.settings.reconnect_s:g} s, then all resume from the last "
-            "checkpoint"
+            f"shard {shard} was lost: the job waits up to {job.settings.reconnect_s:g} s for it, and "
+            "then resumes from the last checkpoint"
         )
         job.begin_generation(job.generation + 1, now)
         self.reset()
@@ -120,11 +123,11 @@ class TrainingWork(Work):
             self.advance(now)
 
     def pinned(self, number: int, shard: int) -> None:
-        """Take note that a shard has pinned the weights of an evaluation."""
+        """Record that a shard has pinned the weights of an evaluation."""
         self.tasks.pinned(number, shard)
 
     def report(self, member: Member, request: pb.ReportRequest, now: float) -> None:
-        """Take the result of an evaluation; end the training early if the validation loss does not fall."""
+        """Record the result of an evaluation; end the training early if the validation loss does not fall."""
         job = self.job
         report = (request.kind, request.epoch)
         if member.last_report == report and member.worker not in self.tasks.assigned:
@@ -143,7 +146,7 @@ class TrainingWork(Work):
             self.drain(f"the validation loss has not fallen for {patience} epochs (--early-stopping)", now, asked=False)
 
     def advance(self, now: float) -> None:
-        """Close epochs, begin the last evaluation, end the job: whatever has become possible."""
+        """Close complete epochs, begin the last evaluation, or end the job, as soon as each is possible."""
         job = self.job
         if self.ledger is None:
             return
@@ -189,7 +192,7 @@ class TrainingWork(Work):
         if job.phase in OVER:
             return
         if job.phase in (Phase.DRAINING, Phase.FINISHING):
-            if asked and not job.deadlines.hurried:  # it is ending anyhow; from now on somebody waits for that
+            if asked and not job.deadlines.hurried:  # the job is ending already; from now on within a time limit
                 job.deadlines.asked_s = now
             return
         job.notes.append(f"draining: {reason}")

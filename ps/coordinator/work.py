@@ -1,4 +1,7 @@
-"""What a coordinator's workers do: the interface that built-in training and a script's `fit` implement. Pure."""
+"""The work of a job: the interface that built-in training and a script's `fit` implement.
+
+This module is pure: it does no I/O and reads no clock.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,13 @@ from downpour.ps.coordinator.membership import Member
 
 @dataclass(frozen=True)
 class WorkSummary:
-    """What a job's summary states about its work.
+    """The part of a job's summary that describes its work.
 
     Attributes:
-        epochs: Epochs that were planned; None if the server does not know.
-        epochs_done: Epochs that are complete.
-        batch_size: Samples in a batch; None if the server does not know.
-        samples: Training samples used; None if samples are not leased, so that only the pushes count them.
+        epochs: The number of planned epochs; None if the server does not know it.
+        epochs_done: The number of complete epochs.
+        batch_size: The number of samples in a batch; None if the server does not know it.
+        samples: The number of training samples used; None if samples are not leased and only pushes count them.
         interrupted: Whether the job was asked to end before all of its work was done.
     """
 
@@ -39,7 +42,7 @@ class Work:
         is_script: Whether the workers belong to a script, which brings model, optimizer and data.
         checkpointable: Whether the work can be restored from a checkpoint.
         ledger: The leases of training samples; None if no samples are leased, or before the first worker registered.
-        evaluations: Results on the validation split, by epoch.
+        evaluations: The results on the validation split, by epoch.
         test: The result on the test split; None before the end.
     """
 
@@ -64,7 +67,7 @@ class Work:
 
         Raises:
             Unsupported: The worker cannot take part in this work.
-            JobConflict: The worker does not fit what the others do.
+            JobConflict: The worker's call of `fit` or its optimizer differs from the other workers'.
         """
         raise NotImplementedError
 
@@ -72,7 +75,7 @@ class Work:
         """Check a worker's layout and data against those that were agreed on, or accept them as the first.
 
         Raises:
-            LayoutMismatch: They differ from those of the other workers.
+            LayoutMismatch: The layout or the data differ from those of the other workers.
         """
         raise NotImplementedError
 
@@ -81,7 +84,7 @@ class Work:
         raise NotImplementedError
 
     def joined(self, member: Member) -> None:
-        """Take note of a worker that has registered."""
+        """Record that a worker has registered."""
 
     def left(self, member: Member, now: float) -> None:
         """Take back what was assigned to a worker that has left."""
@@ -108,7 +111,7 @@ class Work:
     # ------------------------------------------------------------------ progress
 
     def next_task(self, member: Member, now: float) -> pb.Task:
-        """Return the next task of a worker, which has finished, or gives up, the one that it had."""
+        """Return a worker's next task; a task that the worker still holds counts as finished or given up."""
         raise NotImplementedError
 
     def samples_used(self, worker: int, lease: int, epoch: int, start: int, stop: int, now: float) -> None:
@@ -116,10 +119,10 @@ class Work:
         raise NotImplementedError
 
     def pinned(self, number: int, shard: int) -> None:
-        """Take note that a shard has pinned its weights under a number."""
+        """Record that a shard has pinned its weights under a number."""
 
     def report(self, member: Member, request: pb.ReportRequest, now: float) -> None:
-        """Take the result of an evaluation task.
+        """Record the result of an evaluation task.
 
         Raises:
             InvalidRequest: The worker has no such task.
@@ -127,10 +130,10 @@ class Work:
         raise InvalidRequest("only built-in training has evaluation tasks; received a report in a script's job.")
 
     def advance(self, now: float) -> None:
-        """Take every step that has become possible."""
+        """Make every state transition that has become possible."""
 
     def tick(self, now: float) -> None:
-        """Take the steps that depend on time alone."""
+        """Act on the passage of time."""
 
     # ------------------------------------------------------------------ the end
 
@@ -187,7 +190,7 @@ class Work:
         return True
 
     def meet(self, request: pb.BarrierRequest, now: float) -> pb.BarrierReply:
-        """Take part in the barrier at the end of an epoch of `fit`, or of `fit` itself.
+        """Record a worker's arrival at the barrier at the end of an epoch of `fit`, or of `fit` itself.
 
         Raises:
             Unsupported: The job is not a script's.

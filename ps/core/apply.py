@@ -19,7 +19,7 @@ Vector = NDArray[np.float32]
 
 
 class UpdatePush(Protocol):
-    """What an update must know of a push."""
+    """The properties of a push that an update depends on."""
 
     @property
     def worker(self) -> int:
@@ -40,13 +40,13 @@ class UpdatePush(Protocol):
 
 @dataclass(frozen=True)
 class UpdateOptions:
-    """How a shard computes updates.
+    """The options of a shard's updates.
 
     Attributes:
         schedule: The factor on the learning rate by version.
         momentum_correction: Whether explicit momentum is reduced by the implicit momentum of asynchrony.
         version_memory_bytes: The memory for old weights that a compensation needs.
-        version_depth: How many pulls of one worker whose weights may be needed: 2 where it computes during a pull.
+        version_depth: The number of a worker's last pulls whose weights may be needed: 2 if it computes during a pull.
     """
 
     schedule: Schedule = field(default_factory=lambda: schedule_of("constant"))
@@ -78,7 +78,7 @@ class Update:
         Args:
             optimizer: The optimizer of the n trained weights.
             consistency: The consistency mode.
-            compensation: What is done about staleness.
+            compensation: The compensation of staleness.
             base: Returns the weights `float32[n + m]` of a version, or None if they are not kept.
             options: How updates are computed.
         """

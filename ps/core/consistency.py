@@ -14,7 +14,7 @@ from downpour.ps.core.registry import Parameter, positive, read, whole_number
 
 
 class PendingPush(Protocol):
-    """What a mode may know of a push that waits for an update."""
+    """The properties of a waiting push that a mode may use."""
 
     @property
     def worker(self) -> int:
@@ -27,15 +27,15 @@ class Consistency:
     The base class is asynchronous: every push is an update of its own, no worker waits, and nothing is dropped.
 
     Attributes:
-        clocks: Completed steps of every live worker.
-        minimum: The smallest clock; without live workers, the last one that there was.
+        clocks: The number of completed steps of every live worker.
+        minimum: The smallest clock; without live workers, its last value.
         buffers: Whether pushes wait to be applied together.
         restarts: Whether an update cancels the steps that are under way (in virtual time only).
         payload: What a push holds: a gradient, the difference of some local steps, or a worker's own weights.
         stale_gradients: Whether a gradient of an earlier version can be part of an update.
         pulls_per_lease: Whether workers pull anew for every lease, since the mode may drop gradients of old weights.
         weighs_slow_workers: Whether the mode is meant to keep the contribution of slow workers.
-        period: Local steps per push that the mode prescribes.
+        period: The number of local steps per push that the mode prescribes.
         rho: For replicas, the strength of the elastic force: α = ηρ.
     """
 
@@ -104,7 +104,7 @@ class Consistency:
 
         Args:
             pending: The pushes that wait, by arrival.
-            senders: How many of them each worker sent.
+            senders: The number of pending pushes of each worker.
         """
         return [0] if pending else []
 

@@ -64,7 +64,7 @@ class PushHistory:
         if result is None:
             raise InvalidRequest(
                 f"seq must be above {member.last_seq}, or one of the last {REMEMBERED_OUTCOMES} pushes that came from "
-                f"worker {worker}; received {seq}. Number pushes upwards, and repeat only the last."
+                f"worker {worker}; received {seq}. Number pushes in ascending order, and resend only the last ones."
             )
         return result
 

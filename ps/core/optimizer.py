@@ -19,8 +19,8 @@ from downpour.ps.core.update_rules import OPTIMIZERS
 
 State = Mapping[str, NDArray[np.generic]]
 
-# Elements. Smaller blocks stay in the second-level cache, but lose more than that gains: to starting NumPy's
-# loops, and to memory, which is fast only in long runs: with 32,768 Adam took 10-20 % longer.
+# In elements. Smaller blocks stay in the second-level cache, but cost more than that saves: in calls of NumPy's
+# loops, and in bandwidth, as memory is fast only in long runs: with 32,768 Adam took 10-20 % longer.
 BLOCK = 131_072
 
 
@@ -81,9 +81,9 @@ class Optimizer:
             weights: `float32[n]`, only read: others may be reading it.
             gradient: `float32[n]`, only read; may be read-only, or unaligned at some cost.
             out: `float32[n]`, overwritten; shares no memory with the other two.
-            learning_rate: Instead of the setting, for this update.
+            learning_rate: The learning rate of this update, in place of the setting.
             scale: A factor on the gradient: the update is that of `scale * gradient` in float32.
-            momentum: Instead of the setting, for this update.
+            momentum: The momentum of this update, in place of the setting.
 
         Raises:
             ValueError: A vector is not `float32[n]`, `out` shares memory, or the optimizer keeps no momentum

@@ -21,9 +21,9 @@ class RateTable:
             rates: The table.
         """
         self._base = base
-        self.tell(rates)
+        self.replace(rates)
 
-    def tell(self, rates: pb.LearningRates) -> None:
+    def replace(self, rates: pb.LearningRates) -> None:
         """Replace the table."""
         self._versions = np.array(rates.versions, np.float64)
         self._factors = np.array(rates.rates, np.float64) / self._base

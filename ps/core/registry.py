@@ -18,7 +18,7 @@ class Parameter:
 
     Attributes:
         name: The name in help texts.
-        must: What must hold, in words.
+        must: The condition that the value must satisfy, in words.
         read: Parses the value; raises ValueError if it is invalid.
         default: The text of the default value; None if the value is required.
     """
@@ -30,7 +30,7 @@ class Parameter:
 
 
 class RegistryRow(Protocol):
-    """What the rows of all registries have in common."""
+    """The interface that the rows of all registries share."""
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:

@@ -33,7 +33,7 @@ class Shard(CommittedWeights):
 
     Attributes:
         generation: The generation of the shard: it grows when the shard is restored from a checkpoint.
-        on_outcome: Called once for every push when its outcome is final, in order.
+        on_outcome: A callback for every push, in order, when its outcome is final.
     """
 
     def __init__(
@@ -53,11 +53,11 @@ class Shard(CommittedWeights):
             initial: `float32[n + m]`: the trained weights, then the state that gradients do not train.
             optimizer: The optimizer of the n trained weights.
             consistency: The consistency mode.
-            compensation: What is done about staleness (default: nothing).
+            compensation: The compensation of staleness (default: none).
             on_outcome: Receives every final outcome.
             generation: The generation of the shard.
             pool: The pool of buffers `float32[n + m]` (default: on the heap).
-            options: How updates are computed.
+            options: The options of the updates.
         """
         super().__init__(initial, optimizer, pool)
         self.generation = generation

@@ -203,7 +203,7 @@ def _delay_adaptive(bound: tuple[float | None, bool]) -> Compensation:
     return DelayAdaptive(*bound)
 
 
-_LAMBDA = "a number of at least 0, with b behind it in units of the batch size (1b)"
+_LAMBDA = "a number of at least 0; with the suffix b, in units of the batch size (1b)"
 _CLIP = positive("CLIP", default="1", or_zero=True)
 
 POLICIES: dict[str, Policy] = {

@@ -21,7 +21,7 @@ class PushHold:
 
     Attributes:
         number: The number of the cut.
-        released: Done when the held pushes must be checked again.
+        released: A future that is done when the held pushes must be checked again.
     """
 
     def __init__(self, number: int, admitted: Mapping[Incarnation, int]) -> None:
@@ -93,7 +93,7 @@ class ShardCut:
         return pb.HeldPushes(cut=number, reached=reached)
 
     def set_targets(self, cut: pb.Cut) -> None:
-        """Take the pushes that belong to the cut, or that it is abandoned; ignore a message of another cut."""
+        """Set the pushes that belong to the cut, or abandon it; ignore a message about another cut."""
         if self._hold is None or self._hold.number != cut.number:
             return
         if cut.abandon:
@@ -124,7 +124,7 @@ class ShardCut:
 
 
 class CutRound:
-    """The coordinator's side of one cut: from every shard's newest pushes to those that belong to the cut. Pure."""
+    """The coordinator's side of one cut: computes from every shard's newest pushes which ones belong to the cut."""
 
     def __init__(self, number: int, shards: Iterable[int]) -> None:
         """Create a round that waits for the newest pushes of each of the shards."""
@@ -133,7 +133,7 @@ class CutRound:
         self._newest: dict[Incarnation, int] = {}
 
     def held(self, shard: int, held: pb.HeldPushes) -> pb.Cut | None:
-        """Take the newest pushes of a shard; return the cut once all shards have reported."""
+        """Record the newest pushes of a shard; return the cut once all shards have reported."""
         if held.cut != self.number or shard not in self._waiting:
             return None
         self._waiting.discard(shard)

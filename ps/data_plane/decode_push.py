@@ -1,4 +1,4 @@
-"""From the frame of a push to the `Push` and its gradient."""
+"""Decodes the frame of a push into a `Push` and its gradient."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def decode_push(
     A float32 payload is not copied.
 
     Raises:
-        InvalidRequest: The payload is not one of the codec for so many elements.
+        InvalidRequest: The payload is not a valid encoding of that number of elements.
     """
     push = Push(
         worker=header.worker, incarnation=header.incarnation, seq=header.seq, base_version=header.base_version,

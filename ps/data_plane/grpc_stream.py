@@ -1,4 +1,4 @@
-"""The gRPC transport: one stream per worker, raw frames in, raw frames out."""
+"""The gRPC transport: one stream of raw frames per worker, in both directions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from downpour.ps.data_plane.request_handler import WAITING_EVERY_S, PendingReply
 
 SESSION_DIGITS = 20  # of the largest number of a session, 2^64 - 1
 SERVICE = "downpour.v1.Shard"
-STREAMS_PER_SESSION = 8  # one is used; the others are streams that broke and whose end has not been noticed yet
+STREAMS_PER_SESSION = 8  # one is in use; the others are broken streams whose end has not been detected yet
 CHECK_MEMBER_EVERY_S = 1.0  # while a worker sends or receives a payload
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
@@ -36,9 +36,9 @@ class ExchangeServicer:
         """Create a servicer of one shard.
 
         Args:
-            handler: Carries out the requests.
-            connection_lost: Called with the number of a worker whose stream has ended.
-            admitted: How many push-pulls may have their large payloads in memory at one time; others wait unread.
+            handler: The handler of the requests.
+            connection_lost: A callback that receives the number of a worker whose stream has ended.
+            admitted: The number of push-pulls whose large payloads may be in memory at one time; others wait unread.
         """
         keep_freed_memory(arenas=1)
         self._handler, self._connection_lost, self._admitted = handler, connection_lost, admitted
@@ -103,11 +103,11 @@ class _Exchange:
             assert header is not None
             while (held := self._runtime.held(header)) is not None:
                 await self._wait_for(held)
-            # A large payload will come, or go: the weights.
+            # A large payload, the weights, will be received or sent.
             if frame is None or (not header.no_pull and 4 * self._runtime.size > INLINE_BYTES):
                 await self._admit()
                 frame = frame or await self._payload(decoder)
-                await self._wait_while_held(header)  # a cut may have begun meanwhile
+                await self._wait_while_held(header)  # a cut may have begun in the meantime
             member = self._runtime.member_of(self._session)
             payload = frame.parts or frame.payload
             reply = self._handler.handle(member, frame.header, payload, owned=self._memory is None)
@@ -150,7 +150,7 @@ class _Exchange:
             await self._admit()
 
     async def _wait_for(self, event: asyncio.Future[Any]) -> None:
-        """Wait for an event, and tell the worker now and then that this shard is alive."""
+        """Wait for an event, and send keep-alive messages to the worker at intervals."""
         while not event.done():
             await asyncio.wait([event], timeout=WAITING_EVERY_S)
             if not event.done():
@@ -173,10 +173,10 @@ class _Exchange:
 
     @contextmanager
     def _while_member(self) -> Iterator[None]:
-        """Cancel what is awaited within once the worker is not a member: it may never send, or receive, the rest.
+        """Cancel what the block awaits once the worker is no longer a member: it may never send or receive the rest.
 
         Raises:
-            UnknownWorker: The worker is not a member any more.
+            UnknownWorker: The worker is no longer a member.
         """
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None

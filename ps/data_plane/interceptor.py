@@ -38,7 +38,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         """Return a handler of the call that receives valid messages only."""
         handler = await continuation(handler_call_details)
         if handler is None or handler.request_deserializer is None:
-            return handler  # unknown, or of raw frames
+            return handler  # the call is unknown, or transfers raw frames
         method, parse = _method_of(handler), _parser(handler.request_deserializer)
         stream_in, stream_out = handler.request_streaming, handler.response_streaming
         make = getattr(grpc, f"{_kind(stream_in)}_{_kind(stream_out)}_rpc_method_handler")
@@ -99,7 +99,7 @@ async def refuse(error: Exception, context: Any) -> None:
     if context.done():  # the caller has hung up, whatever error that caused
         return
     if isinstance(error, NotImplementedError):
-        error = Unsupported("this server has no such call.")
+        error = Unsupported("this server has no such method. Check that both sides run the same version.")
     elif not isinstance(error, DownpourError):
         log(f"a call failed: {''.join(traceback.format_exception(error))}")
     await context.abort(*status_of(error))

@@ -1,4 +1,4 @@
-"""What a shard asks about pushes for leased samples: shard 0 answers for all."""
+"""The interface by which a shard checks pushes for leased samples; shard 0 decides for all shards."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class PushLedger(Protocol):
 
 
 class EveryPushCounts:
-    """The ledger of a shard that has none: shard 0 decides for it."""
+    """The ledger of every shard but shard 0: it accepts every push, because shard 0 decides."""
 
     draining = False
 

@@ -1,4 +1,4 @@
-"""From a worker's request to the reply, whatever the transport."""
+"""Handles the requests of workers, independently of the transport."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from downpour.ps.core.push import Outcome, Result
 from downpour.ps.data_plane.shard_runtime import ShardRuntime
 from downpour.ps.data_plane.waiters import HeldWeights
 
-WAITING_EVERY_S = 5.0  # between two messages to a waiting worker that this server lives
+WAITING_EVERY_S = 5.0  # interval between two keep-alive messages to a waiting worker
 
 
 class PendingReply:
     """A request that has been carried out, and the reply that may leave once `ready` is done.
 
     Attributes:
-        ready: Done when the reply may leave; its result holds the weights for it. None: the reply may leave now.
+        ready: A future that is done when the reply may leave, and whose result holds the weights for it; None if the
+            reply may leave now.
     """
 
     __slots__ = ("ready", "_runtime", "_header", "_pulled", "_outcome")
@@ -31,13 +32,13 @@ class PendingReply:
         pulled: HeldWeights | asyncio.Future[HeldWeights] | None,
         outcome: tuple[Result, bool] | None = None,
     ) -> None:
-        """Create the reply to a request; `RequestHandler.handle` does.
+        """Create the reply to a request; only `RequestHandler.handle` does so.
 
         Args:
             runtime: The shard.
             header: The request.
-            pulled: The weights for the reply, held once, or a future of them; None: the reply has none.
-            outcome: The outcome of the push and whether it was a duplicate; None: the request was not a push.
+            pulled: The weights for the reply, held once, or a future of them; None if the reply has no weights.
+            outcome: The outcome of the push and whether it was a duplicate; None if the request was not a push.
         """
         self._runtime, self._header, self._outcome = runtime, header, outcome
         self.ready: asyncio.Future[HeldWeights] | None = None
@@ -72,7 +73,7 @@ class PendingReply:
         return reply, buffer
 
     def abandon(self) -> None:
-        """Release the weights of a reply that nobody will receive."""
+        """Release the weights of a reply that will not be sent."""
         (pulled, self._pulled), (ready, self.ready) = (self._pulled, None), (self.ready, None)
         if ready is not None and not ready.cancel() and not ready.cancelled():
             pulled = ready.result()
@@ -98,7 +99,7 @@ class PendingReply:
 
 
 class RequestHandler:
-    """Carries out the requests of all transports on one shard.
+    """Executes the requests of all transports on one shard.
 
     Attributes:
         runtime: The shard.
@@ -109,21 +110,21 @@ class RequestHandler:
 
         Args:
             runtime: The shard.
-            deliver: Called after every request that may have changed the job or the shard's outbox; delivers what is
-                in the outbox before the next request is taken.
+            deliver: A callback after every request that may have changed the job or the shard's outbox; it must deliver
+                what is in the outbox before the next request is processed.
         """
         self.runtime, self._deliver = runtime, deliver
 
     def handle(
         self, member: pb.Member, header: pb.Request, payload: memoryview | Sequence[bytes], owned: bool = True
     ) -> PendingReply:
-        """Carry out a request and return its reply.
+        """Execute a request and return its reply.
 
         Args:
             member: The worker that sent it.
             header: The request.
-            payload: Its payload; must not change while this call lasts. In parts only if the shard `takes_parts`.
-            owned: Whether the shard may keep a reference to the payload, because nobody will write to it.
+            payload: The payload, which must not change during the call; in parts only if the shard `takes_parts`.
+            owned: Whether the shard may keep a reference to the payload, because it will not be overwritten.
 
         Raises:
             DownpourError: The shard refuses the request.
@@ -160,5 +161,5 @@ def _check_sender(header: pb.Request, member: pb.Member) -> None:
         raise InvalidRequest(
             f"a push must come from the worker whose session it is, {member.worker}, incarnation "
             f"{member.incarnation}; received worker {header.worker}, incarnation {header.incarnation}. "
-            "Send the numbers of the session."
+            "Send the numbers that registration returned."
         )

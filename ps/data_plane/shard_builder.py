@@ -25,11 +25,11 @@ from downpour.ps.trace.call_log import is_recorded
 
 
 class ShardBuilder:
-    """Keeps what a shard is built from, and whether the present shard must be built anew.
+    """Holds the settings and the layout that a shard is built from, and whether the present shard must be rebuilt.
 
     Attributes:
         slice: The part of the weights that this shard owns; None until the layout is known.
-        arena: Memory for the weights that workers on this host can map; None if they are on the heap.
+        arena: The memory for weights that workers on this host can map; None if weights are on the heap.
         recorded: Whether the calls on the shard are recorded for replay.
         stale: Whether the settings have changed since the shard was built.
     """
@@ -98,7 +98,7 @@ class ShardBuilder:
             base = resolve(self.settings.optimizer, self.settings.hyper)["learning_rate"]
             self._rates = RateTable(base, rates)
         else:
-            self._rates.tell(rates)
+            self._rates.replace(rates)
 
     # ------------------------------------------------------------------ what is built
 

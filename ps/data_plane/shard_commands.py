@@ -14,10 +14,10 @@ from downpour.ps.trace.call_log import Call
 
 
 class ShardCommands:
-    """Executes commands in order and appends what they bring about to the shard's outbox.
+    """Executes commands in order and appends the resulting events to the shard's outbox.
 
     Attributes:
-        stopped: Set once the coordinator has told this shard to stop.
+        stopped: An event that is set once the coordinator has sent the command to stop.
     """
 
     def __init__(self, runtime: ShardRuntime) -> None:
@@ -31,7 +31,7 @@ class ShardCommands:
         self._assembly: Assembly | None = None
 
     def execute(self, command: pb.ShardCommand) -> None:
-        """Execute all that a command asks for."""
+        """Execute every part of a command."""
         runtime = self._runtime
         if command.settings:
             runtime.builder.set_settings(command.settings, built=runtime.shard is not None)
@@ -46,7 +46,7 @@ class ShardCommands:
             runtime.builder.set_layout(command.layout)
         if command.HasField("view"):
             self._adopt(command.view)
-        if command.initialisation > runtime.initialisation:  # after the view: its worker is no member any more
+        if command.initialisation > runtime.initialisation:  # after the view, in which the worker is no longer a member
             runtime.initialisation, runtime.void = command.initialisation, runtime.shard is not None
         self._change_weights(command)
         if command.hold:
@@ -97,7 +97,7 @@ class ShardCommands:
         runtime.lent.release(member.session)
 
     def _admit(self, member: pb.Member, before: pb.Member | None) -> None:
-        """Bring the shard from what it knew of a member to the newest view."""
+        """Update the shard from an earlier view of a member to the newest one."""
         runtime, shard = self._runtime, self._runtime.shard
         if shard is None:
             return
@@ -113,7 +113,7 @@ class ShardCommands:
     # ------------------------------------------------------------------ generations and restored states
 
     def _begin_generation(self, generation: int) -> None:
-        """End what belongs to an earlier generation: sessions, a cut under way, weights that nobody restores."""
+        """End everything of an earlier generation: sessions, a cut under way, and weights that are not restored."""
         runtime = self._runtime
         for session, member in runtime.members.items():
             runtime.lent.release(session)
@@ -141,10 +141,10 @@ class ShardCommands:
             self.restore(state)
 
     def restore(self, state: ShardState) -> None:
-        """Return the shard to a state, as the generation that has begun; no push since is remembered.
+        """Restore the shard to a state, as the generation that has begun; later pushes are forgotten.
 
         Raises:
-            ValueError: The state is another optimizer's, or of another size.
+            ValueError: The state belongs to another optimizer, or has another size.
         """
         self._runtime.records.settle()
         self._runtime.records.start_s = time.monotonic() - state.facts.time_s

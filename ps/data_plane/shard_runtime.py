@@ -1,7 +1,7 @@
-"""A shard in its process: takes the requests of workers, and keeps those that must wait.
+"""A shard in its process: processes the requests of workers, and keeps those that must wait.
 
-`ShardCommands` executes what the coordinator sends. What the coordinator must learn is appended to `outbox`; whoever
-calls a method here, or executes a command, delivers it.
+`ShardCommands` executes the coordinator's commands. Events for the coordinator are appended to `outbox`; the caller of
+a method or of a command delivers them.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ class ShardRuntime:
 
     Attributes:
         index: The number of the shard.
-        ledger: Decides whether pushes for leased samples count.
-        builder: What the shard is built from.
+        ledger: The object that decides whether pushes for leased samples count.
+        builder: The builder, with the settings and the layout that the shard is built from.
         shard: The weights; None until they are initialised.
         outbox: Events and snapshots for the coordinator, in order.
         members: The members of the newest view, by session.
-        cut: The newest pushes, and what is held back while a cut is taken.
-        waiters: Workers whose reply must wait.
-        lent: Weights that workers on this host read in place.
+        cut: The newest pushes, and the pushes held back while a cut is taken.
+        waiters: The workers whose reply must wait.
+        lent: The weights that workers on this host read in place.
         transports: The transports by which workers have reached the shard.
         records: The trace of the outcomes.
         calls: The calls on the shard, if the job is recorded.
-        generation: The number of the shard's generation; what belongs to an earlier one is void.
+        generation: The number of the shard's generation; state of an earlier generation is void.
         initialisation: The number of the present initialisation.
         void: Whether the shard's state belongs to an earlier generation, or initialisation.
     """
@@ -62,8 +62,8 @@ class ShardRuntime:
 
         Args:
             index: The number of the shard.
-            ledger: Decides whether pushes for leased samples count; None: all do.
-            record_push_s: Receives the seconds that each push took; None: they are not measured.
+            ledger: The object that decides whether pushes for leased samples count; None if all count.
+            record_push_s: A callback that receives the seconds that each push took; None to measure nothing.
         """
         self.index, self.ledger, self._record_push_s = index, ledger or EveryPushCounts(), record_push_s
         self.builder = ShardBuilder(index)
@@ -110,7 +110,7 @@ class ShardRuntime:
         """Return the worker that has a session.
 
         Raises:
-            UnknownWorker: It is not in the current view.
+            UnknownWorker: No worker of the current view has the session.
         """
         member = self.members.get(session)
         if member is None:
@@ -121,19 +121,19 @@ class ShardRuntime:
         return member
 
     def trained_shard(self) -> Shard:
-        """Return the shard.
+        """Return the shard, which must have weights.
 
         Raises:
-            InvalidRequest: It has no weights yet.
+            InvalidRequest: The shard has no weights yet.
         """
         if self.shard is None:
-            raise InvalidRequest("weights must be initialised before they are pulled or pushed to: ask Ready first.")
+            raise InvalidRequest("weights must be initialised before they are pulled or pushed to: call Ready first.")
         return self.shard
 
     # ------------------------------------------------------------------ weights that workers set
 
     def initialise(self, payload: memoryview) -> None:
-        """Set version 0; a repetition before the first update changes nothing.
+        """Set version 0; a repeated call before the first update changes nothing.
 
         Raises:
             InvalidRequest: The payload has another length than this shard's slice.
@@ -141,7 +141,9 @@ class ShardRuntime:
         """
         if self.shard is not None and not self.void:
             if self.shard.version:
-                raise JobConflict(f"this shard is at version {self.shard.version}: its weights are not set again.")
+                raise JobConflict(
+                    f"initial weights must be set before the first update; version is {self.shard.version}."
+                )
             return
         if len(payload) != 4 * self.size:
             raise InvalidRequest(
@@ -166,7 +168,7 @@ class ShardRuntime:
                 there is no such slot.
         """
         if not self.builder.is_script:
-            raise InvalidRequest("weights must be set once, before training; only a script's callbacks set others.")
+            raise InvalidRequest("weights must be set once, before training; only a script's callbacks may set others.")
         check_length(payload, 4 * self.size, self.size)
         content = np.frombuffer(payload, np.float32)
         if header.slot:
@@ -178,7 +180,7 @@ class ShardRuntime:
         """Replace the whole state of the shard, which is built anew if its settings or its size have changed.
 
         Raises:
-            ValueError: The state is another optimizer's, or of another size.
+            ValueError: The state belongs to another optimizer, or has another size.
         """
         if self.shard is None or self.shard.size != self.size or self.builder.stale:
             self.shard = self.builder.build(self.records.add)
@@ -205,13 +207,13 @@ class ShardRuntime:
         Args:
             header: The frame's header.
             payload: The frame's payload; must not change while this call lasts.
-            owned: Whether the shard may keep a reference to the payload, because nobody will write to it.
+            owned: Whether the shard may keep a reference to the payload, because it will not be overwritten.
 
         Raises:
             InvalidRequest: The push is malformed, or for samples that the worker may not use now.
             UnknownWorker: The worker's session has ended.
             Fenced: The push is meant for an earlier generation of the shard.
-            FutureVersion: Its base version has not been reached.
+            FutureVersion: The shard has not reached the push's base version.
         """
         shard = self.shard or self.trained_shard()
         known = shard.recorded(header.worker, header.incarnation, header.seq)
@@ -221,7 +223,7 @@ class ShardRuntime:
         if header.generation != shard.generation:
             shard.check_generation(header.generation)
         assert self.builder.slice is not None
-        if not isinstance(payload, memoryview) and not self.takes_parts(header):  # it has changed meanwhile
+        if not isinstance(payload, memoryview) and not self.takes_parts(header):  # it has changed in the meantime
             payload = memoryview(b"".join(payload))
         push, gradient = decode_push(header, payload, self.builder.slice)
         if push.lease:

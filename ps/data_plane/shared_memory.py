@@ -1,4 +1,4 @@
-"""The shared-memory transport: a Unix socket of small headers, served by the shard's own event loop.
+"""The shared-memory transport: a Unix socket that carries small headers, served by the shard's own event loop.
 
 A worker attaches with its session and the descriptor of its push region, and receives the descriptor of the arena in
 which the weights are committed. From then on a message is a header: the payload of a push lies in the region, and a
@@ -62,9 +62,9 @@ class SharedMemoryListener:
         """Begin to listen, on the running event loop; the shard keeps its weights in shared memory from here on.
 
         Args:
-            handler: Carries out the requests.
-            connection_lost: Called with the number of a worker whose connection has ended.
-            folder: The folder of the socket; None: the socket has an abstract name.
+            handler: The handler of the requests.
+            connection_lost: A callback that receives the number of a worker whose connection has ended.
+            folder: The folder of the socket; None for a socket with an abstract name.
 
         Raises:
             OSError: This system has no such socket, or the folder cannot be used.
@@ -96,7 +96,7 @@ class SharedMemoryListener:
         self._loop.add_reader(accepted, self._read, connection)
 
     def _read(self, connection: _Connection) -> None:
-        """Take one message; an error in it is sent to the worker."""
+        """Process one message; an error in it is sent to the worker."""
         try:
             if connection.region is None:
                 self._open(connection)
@@ -133,7 +133,7 @@ class SharedMemoryListener:
             for descriptor in descriptors:
                 os.close(descriptor)
         before = self._connections.pop(request.session, None)
-        if before is not None:  # the worker has given it up; a request that is still unread there has been sent again
+        if before is not None:  # the worker has abandoned it, and has resent any request that is still unread there
             self._close_connection(before)
         connection.session, connection.worker, connection.region = request.session, worker, region
         self._connections[connection.session] = connection
@@ -170,7 +170,7 @@ class SharedMemoryListener:
         assert connection.region is not None
         limit, room = self._runtime.limit_bytes(header), len(connection.region)
         if header.payload_bytes > limit or header.payload_bytes > room:
-            self._runtime.member_of(connection.session)  # one that has ended may be of a job with another layout
+            self._runtime.member_of(connection.session)  # an ended session may belong to a job with another layout
             limit = min(limit, room)
             raise InvalidRequest(
                 f"a payload must be at most {limit:,} bytes here; received a header that announces "
@@ -190,7 +190,7 @@ class SharedMemoryListener:
         self._wait_for(connection, reply.ready, lambda: self._reply(connection, reply))
 
     def _wait_for(self, connection: _Connection, event: asyncio.Future[Any], then: Callable[[], None]) -> None:
-        """Call `then` after an event, and tell the worker now and then that this shard is alive."""
+        """Call `then` after an event, and send keep-alive messages to the worker at intervals."""
         connection.awaited = event
         event.add_done_callback(lambda _: self._resume(connection, event, then))
         self._set_timer(connection, self._loop.call_later(WAITING_EVERY_S, self._still_waiting, connection))
@@ -229,7 +229,7 @@ class SharedMemoryListener:
     def _send(self, connection: _Connection, reply: pb.Reply) -> None:
         try:
             connection.socket.send(reply.SerializeToString())
-        except OSError:  # the worker has gone, or it sends and never reads
+        except OSError:  # the worker has exited, or it sends and never reads
             self._close_connection(connection)
 
 
@@ -249,6 +249,6 @@ def _check_user(connection: socket.socket) -> None:
     _, user, _ = _CREDENTIALS.unpack(packed)
     if user != os.geteuid():
         raise AccessDenied(
-            f"shared memory is for workers of the server's own user, {os.geteuid()}; received one of user {user}. "
+            f"a worker must run as the server's user to use shared memory, {os.geteuid()}; received user {user}. "
             "Use --transport grpc."
         )

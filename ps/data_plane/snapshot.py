@@ -20,9 +20,9 @@ class ShardState:
     """The state of one shard.
 
     Attributes:
-        facts: The version and the counts that belong to it.
+        facts: The version and the counts of the state.
         vectors: Vectors `float32[...]` by their names in a checkpoint; they must not be written to.
-        release: Releases the memory of the vectors; must be called once.
+        release: A callable that releases the memory of the vectors; must be called once.
     """
 
     facts: pb.SnapshotInfo
@@ -35,7 +35,7 @@ class Snapshot:
     """The state of a shard that was taken for a cut.
 
     Attributes:
-        number: The number of the cut; 0: the state is version 0, for the replay recorder.
+        number: The number of the cut; 0 for the state of version 0, which the replay recorder needs.
         state: The state; its receiver must release it.
     """
 
@@ -75,10 +75,10 @@ def take_state(shard: Shard, part: Slice, time_s: float, records: int) -> ShardS
 
 
 def put_state(shard: Shard, state: ShardState, generation: int) -> None:
-    """Return the shard to a state, as another generation.
+    """Restore the shard to a state, as another generation.
 
     Raises:
-        ValueError: The state is another optimizer's, or of another size.
+        ValueError: The state belongs to another optimizer, or has another size.
     """
     weights = state.vectors[TRAINED]
     if STATE in state.vectors:
@@ -100,7 +100,7 @@ def parts(state: ShardState, number: int) -> Iterator[pb.SnapshotPart]:
 
 
 class Assembly:
-    """Puts the parts of one shard's state together, in memory that the caller provides."""
+    """Assembles the parts of one shard's state in memory that the caller provides."""
 
     def __init__(self, vectors: Mapping[str, np.ndarray]) -> None:
         """Create an assembly that fills `vectors`, each `float32[...]`, by name."""
@@ -109,10 +109,10 @@ class Assembly:
         self._facts: pb.SnapshotInfo | None = None
 
     def feed(self, part: pb.SnapshotPart) -> ShardState | None:
-        """Take the next part; return the state once it is complete, else None.
+        """Add the next part; return the state once it is complete, else None.
 
         Raises:
-            InvalidRequest: A part is missing, out of order or of an unknown vector.
+            InvalidRequest: A part is missing, is out of order, or belongs to an unknown vector.
         """
         if part.HasField("info"):
             self._facts = part.info

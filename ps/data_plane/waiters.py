@@ -1,4 +1,4 @@
-"""Workers whose reply must wait until their next step may start: a future each, of the weights for it."""
+"""Workers whose reply must wait until their next step may start, with a future of the weights for each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HeldWeights = tuple[Buffer, int]  # a buffer that is held once for the receiver,
 
 
 class Waiters:
-    """The waiting workers of one shard; they are checked again when the shard has moved."""
+    """The waiting workers of one shard, which are checked again when the shard has changed."""
 
     def __init__(self) -> None:
         """Create a collection without waiting workers."""
@@ -41,5 +41,5 @@ class Waiters:
                 ready.set_result(take())
 
     def recheck(self) -> None:
-        """Check all workers at the next call of `release`, even if the shard has not moved since."""
+        """Check all workers at the next call of `release`, even if the shard has not changed since."""
         self._state = None

@@ -1,11 +1,14 @@
-"""Detection of divergence during training: compares the loss of the newest samples with that of the first. Pure."""
+"""Detection of divergence during training: compares the loss of the newest samples with that of the first.
+
+This module is pure: it does no I/O and reads no clock.
+"""
 
 from __future__ import annotations
 
 from downpour.ps.trace.metrics import LOW, Metrics
 
-FEWEST_UPDATES = 50  # over which a mean loss is taken
-LATE_UPDATES = 100  # at the first look, from which on the loss of the initial weights is the better first one
+FEWEST_UPDATES = 50  # number of updates that a mean loss averages over
+LATE_UPDATES = 100  # with more before the first call, the initial weights' loss is the better reference
 RISE = 2.0
 
 
@@ -19,7 +22,7 @@ class LossWatch:
         self._updates = self._samples = 0
         self._loss = 0.0
         self._warned = False
-        self._since = 0  # the epoch that the first samples were of
+        self._since = 0  # the epoch of the first samples
 
     def look(self) -> str:
         """Return a warning for the user, or an empty string. The method must be called regularly."""
@@ -35,7 +38,7 @@ class LossWatch:
         if mean is None:
             return ""
         if self._first is None:
-            # A busy server looks late: then the loss may have risen already among the first samples that it sees.
+            # A busy server calls this late, when the loss may already have risen among the first samples.
             late = metrics.initial.samples and metrics.updates >= LATE_UPDATES
             self._first = min(mean, metrics.initial.loss) if late else mean
         if not (self._first > 0 and RISE * max(self._first, LOW) < mean):

@@ -13,10 +13,10 @@ class JobLog:
     """Produces the log lines of one job."""
 
     def __init__(self, coordinator: Coordinator, metrics: Metrics, run: str) -> None:
-        """Start with a job that has not logged anything yet.
+        """Create the log of a job about which nothing has been logged yet.
 
         Args:
-            coordinator: The job.
+            coordinator: The coordinator of the job.
             metrics: The metrics of shard 0.
             run: The path of the run directory.
         """

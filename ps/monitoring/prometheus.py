@@ -43,10 +43,10 @@ class ShardMetrics:
         host: ShardRuntime,
         push_times: Durations,
         coordinator: Coordinator | None = None,
-        keeper: Checkpointer | None = None,
+        checkpointer: Checkpointer | None = None,
     ) -> None:
-        """Tells of a shard, and on shard 0 of the job."""
-        self._host, self._coordinator, self._keeper = host, coordinator, keeper
+        """Create the metrics of a shard and, on shard 0, of the job."""
+        self._host, self._coordinator, self._checkpointer = host, coordinator, checkpointer
         self.applied = push_times
 
     def families(self, now: float) -> list[Metric]:
@@ -60,7 +60,9 @@ class ShardMetrics:
         for reason, count in sorted(metrics.dropped.items()):
             dropped.add_metric([reason], count)
         yield dropped
-        yield CounterMetricFamily("downpour_pushes_repeated", "Pushes that had arrived before", metrics.duplicates)
+        yield CounterMetricFamily(
+            "downpour_pushes_repeated", "Duplicate pushes, which were not applied again", metrics.duplicates
+        )
         yield CounterMetricFamily("downpour_samples", "Samples used", metrics.samples)
         yield CounterMetricFamily("downpour_bytes_pushed", "Bytes of gradients received", metrics.bytes_pushed)
         yield CounterMetricFamily("downpour_bytes_pulled", "Bytes of weights sent", metrics.bytes_pulled)
@@ -77,8 +79,8 @@ class ShardMetrics:
         yield GaugeMetricFamily("downpour_generation", "Generation of the shards", host.generation)
 
     def _of_job(self, now: float) -> Iterator[Metric]:
-        coordinator, keeper = self._coordinator, self._keeper
-        assert coordinator is not None and keeper is not None
+        coordinator, checkpointer = self._coordinator, self._checkpointer
+        assert coordinator is not None and checkpointer is not None
         yield GaugeMetricFamily("downpour_workers", "Live workers", len(coordinator.job.membership))
         yield GaugeMetricFamily("downpour_shards", "Shards that have joined", len(coordinator.job.shards))
         phase = GaugeMetricFamily("downpour_phase", "1 for the phase of the job", labels=["phase"])
@@ -87,12 +89,16 @@ class ShardMetrics:
         yield CounterMetricFamily(
             "downpour_partial_pushes", "Pushes that only some shards have applied", coordinator.job.orphans.partial
         )
-        yield CounterMetricFamily("downpour_checkpoints", "Checkpoints written by this process", keeper.taken)
-        yield CounterMetricFamily("downpour_checkpoints_failed", "Checkpoints that could not be written", keeper.failed)
-        if keeper.last_s is not None:
-            age_s = now - keeper.last_s
+        yield CounterMetricFamily("downpour_checkpoints", "Checkpoints written by this process", checkpointer.taken)
+        yield CounterMetricFamily(
+            "downpour_checkpoints_failed", "Checkpoints that could not be written", checkpointer.failed
+        )
+        if checkpointer.last_s is not None:
+            age_s = now - checkpointer.last_s
             yield GaugeMetricFamily("downpour_checkpoint_age_seconds", "Time since the last checkpoint", age_s)
-            yield GaugeMetricFamily("downpour_checkpoint_seconds", "Duration of the last checkpoint", keeper.seconds)
+            yield GaugeMetricFamily(
+                "downpour_checkpoint_seconds", "Duration of the last checkpoint", checkpointer.seconds
+            )
 
 
 class PrometheusExporter(Collector):

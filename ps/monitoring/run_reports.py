@@ -1,4 +1,4 @@
-"""The files of a run that people read, and the server's log: configuration, summary, TensorBoard, notes."""
+"""The reports of a run: configuration, summary, TensorBoard's event file, and the server's log."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from downpour.ps.trace.metrics import Metrics
 
 
 class RunReports:
-    """Writes what is new about a job; a file that cannot be written becomes a note, and is tried again."""
+    """Writes the reports of a job; a file that cannot be written is reported in a note, and is written later."""
 
     def __init__(self, coordinator: Coordinator, metrics: Metrics, run: RunDirectory) -> None:
         """Create the reports of one job before anything is written.
 
         Args:
-            coordinator: The job.
+            coordinator: The coordinator of the job.
             metrics: The counts of shard 0.
             run: The run directory.
         """
@@ -36,7 +36,7 @@ class RunReports:
         self._notes_logged = 0
 
     def flush(self, now: float) -> None:
-        """Write the configuration, TensorBoard's file and the log, as far as they have changed.
+        """Write the configuration, TensorBoard's file and the log, if they have changed.
 
         Args:
             now: Seconds since 1970.
@@ -71,7 +71,7 @@ class RunReports:
         self._write("summary.json", summary(self._coordinator, self._metrics, totals))
 
     def close(self, now: float) -> None:
-        """Write what is new to TensorBoard's file for the last time; `now` is in seconds since 1970."""
+        """Write the last values to TensorBoard's file; `now` is in seconds since 1970."""
         if self._board:
             self._board.write(now, last=True)
 

@@ -18,8 +18,8 @@ from downpour.ps.trace.metrics import Metrics, divergence, staleness_summary
 def configuration(
     settings: ServerSettings, facts: Mapping[tuple[int, int], dict[str, str]], data: pb.DatasetInfo | None = None
 ) -> dict[str, Any]:
-    """Every setting, version and fact that is needed to run the job again, and that its bits depend on."""
-    # platform.platform() starts a process, which for a moment holds the server's sockets, even if that is killed then.
+    """Return every setting, version and fact that is needed to reproduce the job bit by bit."""
+    # platform.platform() starts a process, which inherits the server's sockets and may briefly outlive the server.
     system = "-".join((platform.system(), platform.release(), platform.machine()))
     versions = {"python": platform.python_version(), "platform": system}
     for package in ("downpour-ps", "numpy", "grpcio", "protobuf"):
@@ -27,7 +27,7 @@ def configuration(
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "not installed"
-    same: list[dict[str, Any]] = []  # workers are alike, as a rule
+    same: list[dict[str, Any]] = []  # all workers usually report the same facts
     for life, each in facts.items():
         group = next((group for group in same if group["facts"] == each), None)
         if group is None:

@@ -27,7 +27,7 @@ class TensorBoardWriter:
 
         Args:
             run: The run directory.
-            coordinator: The job.
+            coordinator: The coordinator of the job.
             metrics: The metrics of shard 0.
         """
         self._run, self._coordinator, self._metrics = run, coordinator, metrics
@@ -66,7 +66,7 @@ class TensorBoardWriter:
         except OSError as error:
             failing = str(error)
         if failing and not self._failing:
-            self._coordinator.job.notes.append(f"TensorBoard's file cannot be written, training goes on: {failing}")
+            self._coordinator.job.notes.append(f"TensorBoard's file cannot be written, training continues: {failing}")
         elif self._failing and not failing:
             self._coordinator.job.notes.append("TensorBoard's file is written again")
         self._failing = failing

@@ -13,7 +13,7 @@ from pathlib import Path
 def atomic_write(path: Path, durable: bool = False) -> Iterator[Path]:
     """Yield a temporary path to write to, whose content replaces the file `path` when the block ends without an error.
 
-    On Linux the temporary file has no name (O_TMPFILE), so that the kernel removes it however this process ends.
+    On Linux the temporary file has no name (O_TMPFILE), so that the kernel removes it whenever this process ends.
     Elsewhere, and on file systems without that feature, it is the file `.NAME.part` beside `path`.
 
     Args:

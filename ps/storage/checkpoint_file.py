@@ -192,10 +192,10 @@ def load(path: Path) -> Checkpoint:
             facts, sums = _metadata(path, metadata)
             vectors = {key: file.get_tensor(key) for key in file.keys()}
     except (SafetensorError, OSError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path.name} must be a whole safetensors file; it is not: {error}") from error
+        raise CheckpointError(f"{path.name} must be a complete safetensors file; it is not: {error}") from error
     for key, vector in vectors.items():
         if vector.dtype != np.float32 or vector.ndim != 1 or sums.get(key) != _sum(vector):
-            raise CheckpointError(f"{path.name} is damaged: the sum of {key!r} is not what was written.")
+            raise CheckpointError(f"{path.name} is damaged: the checksum of {key!r} does not match.")
     if set(vectors) | {"facts"} != set(sums):
         raise CheckpointError(f"{path.name} must hold {sorted(sums)}; it holds {sorted(vectors)}.")
     _check_sizes(path, facts, vectors)
@@ -233,15 +233,15 @@ def prune(folder: Path, keep: int) -> None:
 def _metadata(path: Path, metadata: Mapping[str, str]) -> tuple[JobFacts, dict[str, str]]:
     if metadata.get("format") != FORMAT:
         raise CheckpointError(
-            f"{path.name} must have been written by this program ({FORMAT!r}); it says {metadata.get('format')!r}."
+            f"{path.name} must have been written by this program ({FORMAT!r}); its format: {metadata.get('format')!r}."
         )
     text = metadata.get("facts", "")
     try:
         sums = json.loads(metadata.get("sha256", ""))
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path.name} is damaged: its sums cannot be read ({error}).") from error
+        raise CheckpointError(f"{path.name} is damaged: its checksums cannot be read ({error}).") from error
     if not isinstance(sums, dict) or sums.get("facts") != _sum(text.encode()):
-        raise CheckpointError(f"{path.name} is damaged: the sum of its facts is not what was written.")
+        raise CheckpointError(f"{path.name} is damaged: the checksum of its facts does not match.")
     try:
         return JobFacts.model_validate_json(text), sums
     except ValidationError as error:

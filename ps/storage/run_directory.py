@@ -87,7 +87,7 @@ class RunDirectory:
         self.calls = TraceFiles(path, "calls", calls.DTYPE)
 
     def lock(self) -> bool:
-        """Takes the directory for this process, until it ends; returns whether nobody else has it."""
+        """Lock the directory until this process ends; return False if another process holds the lock."""
         if self._lock is None:
             self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -97,35 +97,35 @@ class RunDirectory:
         return True
 
     def publish(self) -> None:
-        """Points `latest` beside the directory to it."""
+        """Point the link `latest`, beside the directory, to it."""
         link = self.path.parent / f".latest-{os.getpid()}"
         link.unlink(missing_ok=True)
         link.symlink_to(self.path.name)
         link.replace(self.path.parent / "latest")
 
     def discard(self) -> None:
-        """Removes the directory again if there is nothing in it."""
+        """Remove the directory if it is empty."""
         with suppress(OSError):
             if {entry.name for entry in self.path.iterdir()} <= {".lock"}:
                 (self.path / ".lock").unlink(missing_ok=True)
             self.path.rmdir()
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
-        """Writes a file whole or not at all."""
+        """Write a JSON file atomically."""
         with atomic_write(self.path / name) as place:
             place.write_text(json.dumps(content, indent=2) + "\n")
 
     def begin_life(self) -> int:
         """Return the generation that begins with this start: one more than any before it in this directory.
 
-        The file `generation` may be missing or damaged after a crash; the checkpoints then tell that there was an
+        The file `generation` may be missing or damaged after a crash; the checkpoints then show that there was an
         earlier generation, so that a run is never mistaken for a new one.
 
         Raises:
             OSError: The disk is not writable.
         """
         for part in (*self.path.glob(".*.part"), *self.checkpoints.glob(".*.part")):
-            part.unlink(missing_ok=True)  # of a process that was killed
+            part.unlink(missing_ok=True)  # left by a process that was killed
         generation = self._last_generation() + 1
         self.note_generation(generation)
         return generation
@@ -143,7 +143,7 @@ class RunDirectory:
         return max(1, checkpoint.facts.generation) if checkpoint is not None else 1
 
     def note_generation(self, generation: int) -> None:
-        """Write the newest generation for the next start; the record of the one before is void."""
+        """Record the newest generation for the next start, and remove replay data of the one before."""
         self.calls.drop()
         (self.path / "initial.safetensors").unlink(missing_ok=True)
         with atomic_write(self.path / "generation", durable=True) as place:
@@ -151,5 +151,5 @@ class RunDirectory:
 
     @property
     def checkpoints(self) -> Path:
-        """Folder of the checkpoints."""
+        """The folder of the checkpoints."""
         return self.path / "checkpoints"

@@ -1,7 +1,9 @@
 """The call log: every call that the state of a shard depends on, in order.
 
 Together with the trace it is sufficient to replay a job. The trace records the outcome of each push, in the order of
-the outcomes; the call log records when each push arrived, and which workers were members then. Pure.
+the outcomes; the call log records when each push arrived, and which workers were members then.
+
+This module is pure: it does no I/O and reads no clock.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ class Call(IntEnum):
     RESUME = 5
     FLUSH = 6
     PULL = 7  # only if a compensation needs the base weights of gradients
-    BEGIN = 8  # version 0 was set: earlier records are void
+    BEGIN = 8  # version 0 was set, which voids earlier records
 
 
 DTYPE = np.dtype([("seq", "<u8"), ("call", "<u4"), ("worker", "<u4"), ("incarnation", "<u4")])

@@ -1,4 +1,4 @@
-"""New records of the trace on their way to those who watch the job; nothing is kept while nobody does."""
+"""Passes new records of the trace to the watchers of a job; without watchers, no record is kept."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-KEPT_BYTES = 1 << 20  # for a watcher that does not keep up; the oldest records are skipped
+KEPT_BYTES = 1 << 20  # limit for a watcher that does not keep up; the oldest records are skipped
 
 
 class Subscription:
     """The records that one watcher has not received yet.
 
     Attributes:
-        skipped: Bytes that were left out since the last call of `take`, because the watcher did not keep up.
+        skipped: The bytes that were skipped since the last call of `take`, because the watcher did not keep up.
     """
 
     def __init__(self) -> None:
-        """Keep nothing yet."""
+        """Create a subscription without records."""
         self.skipped = 0
         self._waiting: deque[tuple[int, bytes]] = deque()
         self._bytes = 0
@@ -45,12 +45,12 @@ class TraceFeed:
     """Passes the records of all shards of a job to its watchers."""
 
     def __init__(self) -> None:
-        """Start without watchers."""
+        """Create a feed without watchers."""
         self._subscriptions: list[Subscription] = []
 
     @property
     def watched(self) -> bool:
-        """Whether anybody receives the records."""
+        """Whether the job has watchers."""
         return bool(self._subscriptions)
 
     def publish(self, shard: int, records: bytes) -> None:

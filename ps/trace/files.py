@@ -10,15 +10,15 @@ import numpy as np
 from downpour.ps.trace.feed import TraceFeed
 from downpour.ps.trace.format import DTYPE, TraceFile
 
-KEPT_BYTES = 64 << 20  # of records that wait for the disk; more are lost
+KEPT_BYTES = 64 << 20  # limit of the records that wait for the disk; more are lost
 
 
 class TraceFiles:
     """Appends records to one file per shard.
 
     Attributes:
-        feed: Passes all records on to those who watch the job.
-        trouble: Why the newest records are not in their files; empty if they are.
+        feed: The feed that passes all records to the watchers of the job.
+        trouble: The reason why the newest records are not in their files; empty if they are.
     """
 
     def __init__(self, folder: Path, stem: str = "trace", dtype: np.dtype[np.void] = DTYPE) -> None:

@@ -81,7 +81,7 @@ class Metrics:
     first_s: float | None = None
     last_s: float = 0.0
     initial: EpochMetrics = field(default_factory=EpochMetrics)  # of pushes computed from the initial weights
-    since: int = 0  # the first epoch of the present call of a script's `fit`
+    since: int = 0  # the first epoch of the current call of a script's `fit`
 
     def begin_fit(self) -> None:
         """Begin another call of `fit`: its epochs continue the count, and its losses are compared among themselves."""
@@ -90,7 +90,7 @@ class Metrics:
 
     def record(self, push: Push, result: Result, now: float) -> None:
         """Count a final outcome."""
-        worker = self.workers.get(push.worker)  # setdefault would make one for every push
+        worker = self.workers.get(push.worker)  # setdefault would create one for every push
         if worker is None:
             worker = self.workers[push.worker] = WorkerMetrics()
         self.samples += push.samples
@@ -125,8 +125,8 @@ class Metrics:
 def divergence(metrics: Metrics) -> str:
     """Return how the training loss shows that training diverged; empty if it does not.
 
-    It did if the last epoch's mean is by far above that of the initial weights, or twice that of the first epoch; a
-    first loss near 0, as trained weights have it, counts as `LOW`.
+    It did if the last epoch's mean is far above that of the initial weights, or above twice that of the first epoch. A
+    first loss near 0, which trained weights have, counts as `LOW`.
     """
     means = [
         epoch.loss for number, epoch in sorted(metrics.epochs.items()) if epoch.samples and number >= metrics.since

@@ -80,6 +80,6 @@ class OutcomeLog:
         self._packed = bytearray()
 
     def go_back(self, count: int) -> None:
-        """Return to the state after the first `count` records."""
+        """Restore the state after the first `count` records."""
         self.drop()
         self._count = count

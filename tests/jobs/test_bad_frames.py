@@ -23,7 +23,7 @@ from tests.support.raw_frames import LAYOUT, ONES, announcing, answers, frame, h
     [
         ({"base_version": 10**6}, FutureVersion, r"at most the shard's version, \d+; received 1000000\. Pull again"),
         ({"generation": 9}, Fenced, "generation 1 .*received .*generation 9.*Pull again"),
-        ({"worker": 0}, InvalidRequest, "received worker 0.*Send the numbers of the session"),
+        ({"worker": 0}, InvalidRequest, "received worker 0.*Send the numbers that registration returned"),
         ({"incarnation": 7}, InvalidRequest, "incarnation 1; received .*incarnation 7"),
         ({"seq": 0}, InvalidRequest, "1 or more; received 0"),
         ({"samples": 0}, InvalidRequest, "1 or more samples; received 0"),

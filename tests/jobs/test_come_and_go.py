@@ -99,7 +99,7 @@ def test_a_worker_that_is_suspended_beyond_its_session_joins_again(tmp_path: Pat
         victim.suspend()
         try:
             server = run / "logs" / "ps-0.log"
-            wait_until(lambda: "worker 1 is silent" in server.read_text(), "its session has ended")
+            wait_until(lambda: "worker 1 has sent no heartbeat" in server.read_text(), "its session has ended")
             before = pushed(run, 0)
             wait_until(lambda: pushed(run, 0) > before + 20, "the other one does not wait for it")
         finally:
@@ -223,7 +223,7 @@ def test_a_worker_whose_network_is_cut_and_healed_joins_again_and_nothing_is_los
                 workers.append(cluster.start(f"w{number}", *command, env=env, before=["ip", "netns", "exec", name]))
             wait_until(lambda: pushed(cluster.run, 1) > 5, "the far worker pushes")
             networks.cable("down")
-            wait_until(lambda: "worker 1 is silent" in server.errors, "its session has ended")
+            wait_until(lambda: "worker 1 has sent no heartbeat" in server.errors, "its session has ended")
             before = pushed(cluster.run, 0)
             wait_until(lambda: pushed(cluster.run, 0) > before + 20, "the near worker goes on")
             networks.cable("up")

@@ -32,5 +32,5 @@ def test_with_a_worker_killed_half_way(tmp_path: Path, shards: int) -> None:
         assert (summary["status"], summary["samples"]) == ("ended", total)
         assert [each["epoch"] for each in summary["history"] if "val_loss" in each] == list(range(EPOCHS))
         assert (cluster.run / "model.keras").read_bytes() == b"weights"
-        assert any("silent" in note for note in summary["notes"])
+        assert any("has sent no heartbeat" in note for note in summary["notes"])
         assert trace["incarnation"].max() == 1 and set(trace["worker"]) == {0, 1, 2}

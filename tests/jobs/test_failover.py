@@ -199,7 +199,7 @@ def test_a_worker_that_hangs_but_lives_loses_its_lease(tmp_path: Path) -> None:
 
         wait_until(expelled, "the worker that does nothing is told that it has left")
         assert isinstance(hung.membership.lost, UnknownWorker)
-        assert any("lives but has done nothing" in note for note in cluster.status().notes)
+        assert any("sends heartbeats but has made no progress" in note for note in cluster.status().notes)
         push_leased(living, 1)
         cluster.stop()
         (mine,) = cluster.trace()[(cluster.trace()["epoch"] == 0) & (cluster.trace()["start"] == lease.start)]
@@ -219,7 +219,7 @@ def test_a_job_fails_when_a_shard_does_not_come_back(tmp_path: Path) -> None:
         cluster.train(LAYOUT, 1, INITIAL)
         cluster.servers[1].kill()
         assert cluster.servers[0].wait() == FAILED
-        assert "shards [1] were not back within 2 s" in cluster.servers[0].errors
+        assert "shards [1] did not reconnect within 2 s" in cluster.servers[0].errors
 
 
 def test_a_job_without_workers_ends_with_a_message(tmp_path: Path) -> None:

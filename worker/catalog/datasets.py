@@ -27,7 +27,7 @@ MNIST = Path(__file__).parents[1] / "data" / "mnist.npz"
 MNIST_CHECKSUM = "e5ea4841dd6fde90b155843179ce5756a4864227194eec7fb09d7cfc4cf702a5"
 FASHION_MNIST_PACKAGE = Path("/usr/share/datasets/fashion-mnist")
 FASHION_MNIST_CHECKSUM = "8294d2ca571ee42977a0b2dbf2f2f22ac6655a869e4497e2cd010da5acf40c92"
-DOWNLOAD_IDLE_S = 30.0  # a download that receives nothing for so long fails
+DOWNLOAD_IDLE_S = 30.0  # a download that receives nothing for this long fails
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,7 +210,7 @@ def _keras_fashion_mnist() -> dict[str, Array]:
 
 @contextmanager
 def _one_process() -> Iterator[None]:
-    """Hold a lock of this machine: Keras downloads in place, and workers start at the same moment."""
+    """Hold a machine-wide lock, because Keras downloads in place and workers start at the same moment."""
     folder = os.open(tempfile.gettempdir(), os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)

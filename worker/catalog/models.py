@@ -1,4 +1,4 @@
-"""The registry of models, and what makes a registered model or a user's function ready for training.
+"""The registry of models, and the checks that make a registered model or a user's function ready for training.
 
 A new model is one row of `MODELS`. Keras is imported inside the builders, so that reading the registry does not load
 TensorFlow.
@@ -38,8 +38,8 @@ class ModelRow:
         description: One line for the documentation.
         shape: Shape of a sample of suitable data.
         classes: Number of classes of suitable data; 1 if the targets are numbers.
-        settings: Settings of `downpour train` that the model's published figure was reached with. They are the
-            defaults for this model: what the command line says takes precedence.
+        settings: The settings of `downpour train` with which the model's published result was reached. They are the
+            defaults for this model; the command line takes precedence.
     """
 
     builder: Callable[[Shape, int], keras.Model]

@@ -1,4 +1,4 @@
-"""Datasets that are generated: truth tables, and samples of a plane with noise."""
+"""Generated datasets: truth tables, and samples of a plane with noise."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def facts_here() -> dict[str, str]:
 
 
 def compiled_facts(xla: bool, model: FlatModel) -> dict[str, str]:
-    """Return which form of the gradient was chosen, and the seeds that the model was built with."""
+    """Return whether the gradient is compiled by XLA, and the seeds that the model was built with."""
     return {"compiled": "xla" if xla else "plain", "seeds": seeds_text(model.seeds)}
 
 

@@ -1,4 +1,4 @@
-"""A Keras model as a pure function of one flat vector: weights in, outputs or gradients out.
+"""A Keras model as a pure function from one flat vector of weights to outputs or gradients.
 
 The vector holds the n weights that gradients train, then the m elements of floating-point state that a training step
 changes, such as moving statistics. Frozen weights are not part of it: no step changes them, so that every worker keeps
@@ -48,7 +48,7 @@ def frozen_weights(model: keras.Model) -> list[keras.Variable]:
 
 
 def data_checksum(checksum: str, model: keras.Model) -> str:
-    """Return a checksum of what must be the same on all workers and is neither pushed nor pulled.
+    """Return a checksum of the data and the frozen weights, which must be the same on all workers and are never sent.
 
     Args:
         checksum: The SHA-256 (hex) of the data, which is also the result for a model without frozen weights.

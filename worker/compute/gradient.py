@@ -58,7 +58,7 @@ class Gradient:
 
     @classmethod
     def of(cls, outputs: Sequence[tf.Tensor], weights: tf.Tensor, steps: int = 1) -> Gradient:
-        """Return the gradient that a function has computed.
+        """Build a gradient from the outputs of a traced function.
 
         Args:
             outputs: The result of `joined`: gradient, differences of the state, Σ loss, correct, norm.
@@ -139,9 +139,9 @@ class GradientFunction:
         """Compile the function, select the faster form if `xla` is `auto`, and return median times in seconds.
 
         Args:
-            flat: Any weights.
-            xla: `on`, `off` or `auto`.
-            log: Receives the reason if XLA cannot compile the function.
+            flat: Any weights and state, `float32[n + m]`.
+            xla: One of `on`, `off` and `auto`.
+            log: A callback that receives the reason if XLA cannot compile the function.
         """
         indices = np.arange(self.batch_size, dtype=np.int32) % self.data.count
         arguments = (self._flat.filled(flat), self._whole.filled(indices), *self.seeds())

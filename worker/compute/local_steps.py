@@ -60,9 +60,9 @@ class LocalSteps:
         """Compile the loop, select the faster form if `xla` is `auto`, and return median times of one step in seconds.
 
         Args:
-            flat: Any weights.
-            xla: `on`, `off` or `auto`.
-            log: Receives the reason if XLA cannot compile the function.
+            flat: Any weights and state, `float32[n + m]`.
+            xla: One of `on`, `off` and `auto`.
+            log: A callback that receives the reason if XLA cannot compile the function.
         """
         self._indices.array[:] = np.arange(self._indices.array.size).reshape(self._indices.array.shape)
         self._indices.array[:] %= self._gradient.data.count

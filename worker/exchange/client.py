@@ -1,4 +1,4 @@
-"""Pulls and pushes of whole flat vectors, which are cut into one slice for each shard."""
+"""The data-plane client: it pulls and pushes whole flat vectors, which are divided into one slice for each shard."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from downpour.worker.exchange.transports import Route, connect
 
 @dataclass(frozen=True)
 class Pulled:
-    """Weights that were pulled.
+    """The result of a pull.
 
     Attributes:
-        flat: `float32[n + m]`, not to be written to; valid until the next request is sent, or with `overlap` until
-            the one after it.
-        versions: Version of the weights on every shard.
-        replies: Header of every shard's reply.
+        flat: The weights `float32[n + m]`, which must not be written to. They are valid until the next request is
+            sent, or with `overlap` until the one after it.
+        versions: The version of the weights on every shard.
+        replies: The header of every shard's reply.
     """
 
     flat: np.ndarray
@@ -41,8 +41,8 @@ class Client:
     """One worker's connections to all shards.
 
     Attributes:
-        transports: Name of the transport to each shard.
-        pushed: Whether a push has been answered.
+        transports: The name of the transport to each shard.
+        pushed: Whether the shards have replied to a push.
     """
 
     def __init__(
@@ -59,15 +59,15 @@ class Client:
 
         Args:
             session: The coordinator's reply to the registration.
-            layout: Layout of the model.
-            codec: Codec of pushes.
-            timeout_s: How long an awaited message may take.
+            layout: The layout of the model.
+            codec: The codec of pushes.
+            timeout_s: The time within which an awaited message must arrive, in seconds.
             transport: A name of `downpour.worker.exchange.transports`, or `auto` for the first that works.
-            feedback: Residuals of a lossy codec (default: zeros).
-            overlap: Weights may still be read while the next request is in flight.
+            feedback: The residuals of a lossy codec (default: zeros).
+            overlap: Whether weights may still be read while the next request is in flight.
 
         Raises:
-            DownpourError: A shard is not within reach of the transport.
+            DownpourError: The transport cannot reach a shard.
         """
         self._session, self._layout, self._codec, self._keep = session, layout, codec, overlap
         self._slices = layout.cut(len(session.shards))
@@ -85,7 +85,7 @@ class Client:
             raise
         self._generations = [shard.generation for shard in session.shards]
         self._versions = [0] * len(self._links)
-        self._vectors: list[np.ndarray | None] = [None] * len(self._links)  # of those versions, while they are kept
+        self._vectors: list[np.ndarray | None] = [None] * len(self._links)  # weights of these versions
         self._seq, self.pushed = 0, False
         several = len(self._links) > 1
         memory = [pages(4 * layout.size if several else 0) for _ in range(1 + overlap)]
@@ -102,9 +102,9 @@ class Client:
         """Replace the weights, or a slot of the optimizer, on every shard of a script's job.
 
         Args:
-            flat: `float32[n + m]`; the last m are ignored for a slot.
-            slot: Name of the slot; empty for the weights.
-            step: With a slot: number of updates that the optimizer has made.
+            flat: The values `float32[n + m]`, of which the last m are ignored for a slot.
+            slot: The name of the slot; empty for the weights.
+            step: With a slot, the number of updates that the optimizer has made.
         """
         requests = [pb.Request(kind=pb.ASSIGN, slot=slot, step=step) for _ in self._slices]
         payloads = [[_bytes(flat[part.start : part.stop]), *self._state(flat, part)] for part in self._slices]
@@ -116,8 +116,8 @@ class Client:
 
         Raises:
             DownpourError: A shard refuses the request.
-            Unreachable: A shard does not answer.
-            DeadlineExceeded: A shard answers too late.
+            Unreachable: A shard does not reply.
+            DeadlineExceeded: A shard does not reply in time.
         """
         requests = [pb.Request(kind=pb.PULL, pin=pin) for _ in self._slices]
         if not pin:
@@ -135,13 +135,13 @@ class Client:
     def push_pull(self, gradient: np.ndarray, info: PushInfo) -> Pulled:
         """Push a gradient and return the new weights; see `push` and `pulled`.
 
-        The weights of one shard come from the turn in which the push was counted, or in which its consistency mode
-        let the worker go on.
+        The weights of a shard are those right after it counted the push, or after its consistency mode let the worker
+        proceed.
 
         Raises:
             DownpourError: A shard refuses the push.
-            Unreachable: A shard does not answer.
-            DeadlineExceeded: A shard answers too late.
+            Unreachable: A shard does not reply.
+            DeadlineExceeded: A shard does not reply in time.
         """
         self.push(gradient, info)
         return self.pulled()
@@ -150,9 +150,9 @@ class Client:
         """Send a gradient to all shards. It must not change until `pulled` has returned.
 
         Args:
-            gradient: `float32[n + m]`, of which the last m are differences of the state. If `info` says that it is not
-                finite, only the headers are sent.
-            info: What the gradient was computed from.
+            gradient: The vector `float32[n + m]`, of which the last m are differences of the state. If it is not finite
+                according to `info`, only the headers are sent.
+            info: The description of the samples and weights that it was computed from.
             pull: Whether the replies contain weights.
         """
         self._seq += 1
@@ -167,8 +167,8 @@ class Client:
 
         Raises:
             DownpourError: A shard refuses the push.
-            Unreachable: A shard does not answer.
-            DeadlineExceeded: A shard answers too late.
+            Unreachable: A shard does not reply.
+            DeadlineExceeded: A shard does not reply in time.
         """
         pulled = self._pulled(self._receive())
         self.pushed = True
@@ -180,7 +180,7 @@ class Client:
             link.watch(now)
 
     def end(self, error: DownpourError) -> None:
-        """Stop waiting for shards that do not answer, as the session has ended with `error`; thread-safe."""
+        """Stop waiting for the shards' replies, because the session has ended with `error`; thread-safe."""
         for link in self._links:
             link.end(error)
 
@@ -204,7 +204,7 @@ class Client:
         return request
 
     def _add_held_version(self, index: int, request: pb.Request) -> None:
-        """Spare the shard sending weights again that have not changed."""
+        """Add the version that the worker holds, so that the shard does not resend unchanged weights."""
         if self._links[index].resends_weights and self._vectors[index] is not None:
             request.have_version, request.generation = self._versions[index], self._generations[index]
 

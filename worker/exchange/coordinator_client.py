@@ -29,9 +29,9 @@ class CoordinatorClient:
         """Prepare a connection, which the first call opens.
 
         Args:
-            address: `HOST:PORT`.
-            call_timeout_s: Deadline of a call, and how long calls to an unreachable server are repeated, unless
-                `tolerate_outage` sets another time.
+            address: The address of the coordinator, `HOST:PORT`.
+            call_timeout_s: The deadline of a call, and the time for which calls to an unreachable server are retried
+                unless `tolerate_outage` sets another one.
         """
         self.address, self._outage = address, Outage(address)
         self._timeout_s = call_timeout_s
@@ -40,22 +40,22 @@ class CoordinatorClient:
 
     @property
     def away(self) -> bool:
-        """Whether the server did not answer when it was last called."""
+        """Whether the server did not reply to the last call."""
         return self._outage.away
 
     def tolerate_outage(self, limit_s: float, advice: str = RESUMABLE) -> None:
-        """Repeat calls to a server that does not answer for `limit_s`, whatever their own deadlines; 0: not at all.
+        """Retry calls to an unreachable server for `limit_s`, regardless of their own deadlines; 0 means no retry.
 
         Args:
-            limit_s: How long the server may be away.
-            advice: End of the error's text once that time is over.
+            limit_s: The time for which the server may be unreachable, in seconds.
+            advice: The end of the error message once that time is over.
         """
         self._outage.tolerate(limit_s, advice)
 
     def describe(self, timeout_s: float) -> pb.JobDescription:
         """Return the description of the job; wait for a server that is starting and a host name that is not known yet.
 
-        A channel resolves an unknown name ever more rarely, in the end every two minutes; a new one does so at once.
+        A channel resolves an unknown name less and less often, down to every two minutes; a new one does so at once.
         """
         deadline = time.monotonic() + timeout_s
         while True:
@@ -77,7 +77,7 @@ class CoordinatorClient:
     def ready(
         self, session: int, initialised: bool, warm: bool, facts: Mapping[str, str] | None = None
     ) -> pb.ReadyReply:
-        """Wait a while for the request to initialise, or for the start; `facts` describe the compiled gradient."""
+        """Wait for the request to initialise, or for the start, as a long poll; `facts` describe the gradient."""
         request = pb.ReadyRequest(session=session, initialised=initialised, compiled=warm, environment=facts)
         return self._call(self._stub.Ready, request)
 
@@ -86,7 +86,7 @@ class CoordinatorClient:
         return self._call(self._stub.Heartbeat, pb.HeartbeatRequest(session=session))
 
     def lease(self, session: int) -> pb.Task:
-        """Wait a while for the next task."""
+        """Wait for the next task, as a long poll."""
         return self._call(self._stub.Lease, pb.LeaseRequest(session=session, wait_s=5.0))
 
     def report(self, request: pb.ReportRequest) -> None:
@@ -111,7 +111,7 @@ class CoordinatorClient:
             raise error_of(failure, self.address) from failure
 
     def meet(self, request: pb.BarrierRequest) -> pb.BarrierReply:
-        """Wait a while for the other workers of a script, and for the decision of worker 0."""
+        """Wait, as a long poll, for the other workers of a script and for the decision of worker 0."""
         return self._call(self._stub.Barrier, request)
 
     def set_rates(self, request: pb.SetLearningRatesRequest) -> None:
@@ -119,7 +119,7 @@ class CoordinatorClient:
         self._call(self._stub.SetLearningRates, request)
 
     def leave(self, session: int, failed: bool, reason: str, step_s: float = 0.0, exchange_s: float = 0.0) -> None:
-        """End the session; `step_s` and `exchange_s` are what its time was used for."""
+        """End the session, and report the times that it spent in steps and, of these, in exchanges."""
         request = pb.LeaveRequest(session=session, failed=failed, reason=reason, step_s=step_s, exchange_s=exchange_s)
         if self._outage.away:
             raise Unreachable(f"the server at {self.address} does not answer")

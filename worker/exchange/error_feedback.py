@@ -1,4 +1,4 @@
-"""Error feedback: what a lossy codec leaves out of one push is added to the next."""
+"""Error feedback: the part of a gradient that a lossy codec omits is added to the next push."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ class ErrorFeedback:
     It outlives connections and sessions: a worker that joins again continues with it.
 
     Attributes:
-        residuals: `float32[n]` of every shard's slice; empty if the codec is exact.
+        residuals: The residual `float32[n]` of every shard's slice; empty if the codec is exact.
     """
 
     def __init__(self, codec: str, slices: Sequence[Slice], seed: int | Sequence[int] = 0) -> None:
-        """Begin with residuals of zero.
+        """Create residuals of zero.
 
         Args:
-            codec: Name of the codec of pushes.
-            slices: Slices of the shards.
-            seed: Seed of stochastic rounding.
+            codec: The name of the codec of pushes.
+            slices: The shards' slices of the flat vector.
+            seed: The seed of stochastic rounding.
         """
         self._codec = codec_named(codec)
         self._rng = np.random.default_rng(seed)

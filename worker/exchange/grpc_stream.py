@@ -1,7 +1,7 @@
 """The gRPC transport: one bidirectional stream of raw frames to one shard.
 
-It is driven by an event loop of the worker's own: against gRPC's blocking interface, which hands every message from
-thread to thread, a round trip of 318 kB takes a quarter less.
+The worker drives it with its own event loop. gRPC's blocking interface passes every message from thread to thread;
+without it, a round trip of 318 kB takes a quarter less time.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Loop:
         return self._loop.create_task(work)
 
     def finish(self, started: Started[Result]) -> Result:
-        """Wait for the result of a coroutine that was started; all others proceed meanwhile."""
+        """Wait for the result of a started coroutine, while all others proceed."""
         if isinstance(started, Future):
             return started.result()
         assert self._loop is not None
@@ -66,7 +66,7 @@ class Loop:
         if self._thread is not None:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
-        if left := asyncio.all_tasks(self._loop):  # gRPC's own, which see to the end of a stream
+        if left := asyncio.all_tasks(self._loop):  # gRPC's own tasks, which end a stream
             self._loop.run_until_complete(asyncio.wait(left, timeout=1.0))
         self._loop.close()
         self._loop = None
@@ -87,12 +87,12 @@ class GrpcTransport(Transport):
         """Build a stream, which the first request opens.
 
         Args:
-            address: `HOST:PORT` of the shard.
-            session: Number of the worker's session.
+            address: The address of the shard, `HOST:PORT`.
+            session: The number of the worker's session.
             reply_limit_bytes: The largest payload of a reply.
-            timeout_s: How long a reply, or a message that it is still to come, may take.
-            loop: Shared by the streams to all shards (default: its own).
-            buffers: Replies whose payloads the caller may still read when it receives another, and that one.
+            timeout_s: The time within which a reply or a keep-alive message must arrive, in seconds.
+            loop: The event loop that the streams to all shards share (default: a new one).
+            buffers: The number of replies whose payloads the caller may read at the same time.
         """
         super().__init__(address, timeout_s)
         keep_freed_memory()
@@ -104,7 +104,7 @@ class GrpcTransport(Transport):
         self._channel: grpc.aio.Channel | None = None
         self._call: Any = None
         self._timer: asyncio.TimerHandle | None = None
-        self._due_s = math.inf  # when what is awaited is overdue, by the loop's clock
+        self._due_s = math.inf  # time at which the awaited message is overdue, by the loop's clock
         self._timed_out = False
 
     def send(self, header: pb.Request, *parts: Buffer) -> None:
@@ -128,7 +128,7 @@ class GrpcTransport(Transport):
 
     def _repeat(self) -> None:
         self._reply = self._loop.start(self._exchange())
-        self._reply.add_done_callback(_retrieve_error)  # another shard's error may come first
+        self._reply.add_done_callback(_retrieve_error)  # another shard's error may be raised first
 
     def _await_reply(self) -> Frame[pb.Reply]:
         assert self._reply is not None
@@ -148,7 +148,7 @@ class GrpcTransport(Transport):
                 self._set_deadline()
                 message = await call.read()
                 if message is grpc.aio.EOF:  # type: ignore[attr-defined]
-                    raise Unreachable(f"the shard at {self.address} ended the stream without a reply")
+                    raise Unreachable(f"the shard at {self.address} closed the stream without a reply")
                 frame = decoder.feed(message)
                 if frame is not None and not frame.header.waiting:
                     return frame
@@ -175,7 +175,7 @@ class GrpcTransport(Transport):
     def _set_deadline(self) -> None:
         loop = asyncio.get_running_loop()
         self._due_s = loop.time() + self._timeout_s
-        if self._timer is None:  # one timer that is set again costs less than one for each message
+        if self._timer is None:  # resetting one timer costs less than creating one for each message
             self._timer = loop.call_at(self._due_s, self._check_deadline)
 
     def _check_deadline(self) -> None:
@@ -191,7 +191,7 @@ class GrpcTransport(Transport):
         if self._timed_out:
             self._timed_out = False
             return DeadlineExceeded(
-                f"the shard at {self.address} must answer within {self._timeout_s:g} s; it did not. "
+                f"the shard at {self.address} must reply within {self._timeout_s:g} s; it did not. "
                 "Look at its log, or allow more time with --call-timeout-s."
             )
         code, details = await self._call.code(), await self._call.details()
@@ -207,6 +207,6 @@ class GrpcTransport(Transport):
 
 
 def _retrieve_error(reply: Started[Any]) -> None:
-    """Keep asyncio from printing the error of a reply that is not awaited any more."""
+    """Prevent asyncio from printing the error of a reply that is no longer awaited."""
     if not reply.cancelled():
         reply.exception()

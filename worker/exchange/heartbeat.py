@@ -1,4 +1,4 @@
-"""The heartbeat of a session, and the deadlines of the messages that it awaits."""
+"""The heartbeat of a session, and the check of awaited messages for their deadlines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from downpour.protos.errors import DeadlineExceeded, DownpourError, Unreachable
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
 from downpour.worker.exchange.outage import CoordinatorGone
 
-ENDING_PERIOD_S = 0.25  # between heartbeats, once the end of the job is awaited
+ENDING_PERIOD_S = 0.25  # heartbeat interval once the end of the job is awaited
 WATCH_PERIOD_S = 0.25
 
 
@@ -20,9 +20,9 @@ class Heartbeat:
 
     Attributes:
         lost: The error with which the coordinator ended the session; None while it lasts.
-        drain: Whether the worker is to stop after the batch at hand.
+        drain: Whether the worker must stop after the current batch.
         over: The phase in which the job is over; empty until then.
-        deadline: Time (monotonic) by which evaluations must be done, infinite unless the end of the job is awaited.
+        deadline: The monotonic time by which evaluations must end; infinite unless the end of the job is awaited.
     """
 
     def __init__(
@@ -36,11 +36,11 @@ class Heartbeat:
         """Start both threads.
 
         Args:
-            control: Connection to the coordinator.
-            session: Number of the session to renew.
-            period_s: Time between two heartbeats.
-            watch: Called every `WATCH_PERIOD_S` with the time (monotonic).
-            on_lost: Called with the error when the session has ended.
+            control: The client of the coordinator.
+            session: The number of the session to renew.
+            period_s: The interval between two heartbeats, in seconds.
+            watch: A callback that receives the monotonic time every `WATCH_PERIOD_S` seconds.
+            on_lost: A callback that receives the error when the session has ended.
         """
         self.lost: DownpourError | None = None
         self.drain, self.over, self.deadline = False, "", math.inf
@@ -52,7 +52,7 @@ class Heartbeat:
 
     @property
     def ending(self) -> bool:
-        """Whether the end of the job is awaited, so that long work should be given up."""
+        """Whether the end of the job is awaited, so that long work should be abandoned."""
         return not math.isinf(self.deadline)
 
     def stop(self) -> None:
@@ -66,15 +66,15 @@ class Heartbeat:
                 self.drain, self.over = reply.drain, self.over or reply.final_phase
                 if reply.remaining_s:
                     self.deadline = time.monotonic() + reply.remaining_s
-                    self._control.tolerate_outage(0.0)  # a server that goes now does not come back
+                    self._control.tolerate_outage(0.0)  # a server that disappears now does not return
             except (DeadlineExceeded, Unreachable) as error:
                 if isinstance(error, CoordinatorGone):
                     self._end(error)
                     return
-                continue  # the data plane will notice, and has its own deadline
+                continue  # the data plane will detect it, and has its own deadline
             except ValueError:
                 if self._stopped.is_set():
-                    return  # gRPC raises it on a channel that was closed meanwhile
+                    return  # gRPC raises it on a channel that was closed in the meantime
                 raise
             except DownpourError as error:
                 self._end(error)

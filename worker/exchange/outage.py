@@ -9,21 +9,21 @@ from downpour.protos.errors import Unreachable
 from downpour.protos.logs import log
 
 RESUMABLE = " (its --reconnect-s). Its job can be resumed from the last checkpoint."
-LOG_AFTER_S = 0.3  # a connection that broke and is made anew is no outage
+LOG_AFTER_S = 0.3  # a broken connection that is re-established at once is not an outage
 
 
 class CoordinatorGone(Unreachable):
-    """The server has been away for longer than an outage is tolerated."""
+    """The server has been unreachable for longer than an outage is tolerated."""
 
 
 class Outage:
-    """The time since which a server has not answered; may be used by several threads."""
+    """Tracks the time since which a server has not replied; thread-safe."""
 
     def __init__(self, address: str) -> None:
         """Record no outage yet; until `tolerate` is called, calls have only their own deadlines.
 
         Args:
-            address: `HOST:PORT`.
+            address: The address of the server, `HOST:PORT`.
         """
         self._address = address
         self._limit_s: float | None = None
@@ -33,19 +33,19 @@ class Outage:
         self._lock = threading.Lock()
 
     def tolerate(self, limit_s: float, advice: str = RESUMABLE) -> None:
-        """Allow the server to be away for `limit_s` from now on; 0: it will not come back. `advice` ends the error."""
+        """Tolerate outages of up to `limit_s`, or none if it is 0; `advice` is the end of the error message."""
         self._limit_s, self._advice = limit_s, advice
 
     @property
     def away(self) -> bool:
-        """Whether the server did not answer when it was last called."""
+        """Whether the server did not reply to the last call."""
         return self._since_s is not None
 
     def missed(self) -> bool:
-        """Record that a call was not answered; return whether to repeat it whatever its own deadline.
+        """Record that a call has failed; return whether to retry it regardless of its own deadline.
 
         Raises:
-            CoordinatorGone: The server has been away for longer than is tolerated.
+            CoordinatorGone: The server has been unreachable for longer than is tolerated.
         """
         now, limit_s = time.monotonic(), self._limit_s
         with self._lock:
@@ -56,16 +56,16 @@ class Outage:
             return False
         if now > since_s + limit_s:
             raise CoordinatorGone(
-                f"the server at {self._address} is gone and was not back within {limit_s:g} s{self._advice}"
+                f"the server at {self._address} was lost and did not return within {limit_s:g} s{self._advice}"
                 if limit_s
-                else f"the server at {self._address} is gone, while its job was ending."
+                else f"the server at {self._address} was lost while its job was ending."
             )
         if first:
-            log(f"the server at {self._address} does not answer: waiting up to {limit_s:g} s for it to come back")
+            log(f"the server at {self._address} does not answer: waiting up to {limit_s:g} s for it to return")
         return True
 
     def answered(self) -> None:
-        """Record that the server has answered, which ends the outage."""
+        """Record that the server has replied, which ends the outage."""
         if self._since_s is None:
             return
         with self._lock:

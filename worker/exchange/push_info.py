@@ -1,4 +1,4 @@
-"""What a worker states about one push: the samples, the loss, the norm, and the weights that it was computed from."""
+"""The description of one push by its worker: samples, loss, norm, and the weights that it was computed from."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from downpour.protos import parameter_server_pb2 as pb
 
 @dataclass(frozen=True, slots=True)
 class PushInfo:
-    """What accompanies a gradient from its computation to the header of its push.
+    """The description of a gradient, from its computation to the header of its push.
 
-    The server's side of it is `downpour.ps.core.push.Push`.
+    The server receives it as `downpour.ps.core.push.Push`.
 
     Attributes:
-        base: Version, on every shard, of the weights that the gradient was computed from.
-        norm: Norm of the payload's trained part over all shards; not finite if the payload holds NaN or Inf.
-        samples: Number of samples that the gradient averages over.
-        loss: Mean over the samples.
-        correct: Number of samples that were classified correctly.
-        steps: Number of local steps that the push sums up.
-        lease: Number of the lease that the samples belong to; 0 if none.
-        epoch: Epoch of the samples, from 0.
-        start: First position in the epoch's permutation.
-        stop: Position after the last one.
+        base: The version, on every shard, of the weights that the gradient was computed from.
+        norm: The norm of the payload's trained part over all shards; not finite if the payload holds NaN or Inf.
+        samples: The number of samples that the gradient averages over.
+        loss: The mean loss over the samples.
+        correct: The number of samples that were classified correctly.
+        steps: The number of local steps that the push sums up.
+        lease: The number of the lease that the samples belong to; 0 if they are not leased.
+        epoch: The epoch of the samples, from 0.
+        start: The first position in the epoch's permutation.
+        stop: The position after the last one.
     """
 
     base: tuple[int, ...]
@@ -44,15 +44,15 @@ class PushInfo:
         return math.isfinite(self.norm)
 
     def with_norm(self, norm: float) -> PushInfo:
-        """Return the same information about a payload of another norm."""
+        """Return this description with another norm."""
         return replace(self, norm=norm)
 
     def followed_by(self, other: PushInfo, norm: float) -> PushInfo:
-        """Return the information about the sum of this gradient and the next one of its lease.
+        """Return the description of the sum of this gradient and the next one of its lease.
 
         Args:
-            other: Information about the next gradient, whose base becomes that of the sum.
-            norm: Norm of the sum.
+            other: The description of the next gradient, whose base becomes that of the sum.
+            norm: The norm of the sum.
         """
         samples = self.samples + other.samples
         loss = (self.loss * self.samples + other.loss * other.samples) / samples
@@ -62,7 +62,7 @@ class PushInfo:
         )  # fmt: skip
 
     def to_request(self, shard: int) -> pb.Request:
-        """Return the header of the push to one shard; the client adds who pushes, and how."""
+        """Return the header of the push to one shard; the client adds the worker's identity and the encoding."""
         return pb.Request(
             kind=pb.PUSH_PULL,
             base_version=self.base[shard],

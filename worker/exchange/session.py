@@ -1,8 +1,8 @@
 """One worker's session with a job: registration, readiness, heartbeat, connections to the shards, rejoining, leaving.
 
-A session is what the servers know a worker by. The coordinator opens it (`register`), it is kept alive by heartbeats,
-and the shards refuse requests of a session that has ended or been fenced. The worker then opens another (`rejoin`) and
-trains on; what it had computed and not pushed is lost.
+A session identifies a worker to the servers. The coordinator opens it (`register`), heartbeats keep it alive, and the
+shards refuse requests of a session that has ended or been fenced. The worker then opens another one (`rejoin`) and
+continues to train; gradients that it had not pushed are lost.
 
     session = Session(control, job, registration)
     session.register()
@@ -39,15 +39,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class SessionSettings:
-    """How a session is kept and how its payloads travel.
+    """The settings of a session: its heartbeats, its deadlines and the transport of its payloads.
 
     Attributes:
-        transport: A name of `downpour.worker.exchange.client`'s transports, or `auto`; empty: the job's.
-        timeout_s: How long an awaited message may take.
-        overlap: Weights may still be read while the next request is in flight.
-        heartbeat_s: Time between two heartbeats; None: the job's.
-        fixed_rank: A worker that registers again fences whoever holds its number, instead of taking another one.
-        survives_outage: A shard that does not answer is a reason to register again: its server may be restarted.
+        transport: A name of `downpour.worker.exchange.client`'s transports, or `auto`; empty for the job's.
+        timeout_s: The time within which an awaited message must arrive, in seconds.
+        overlap: Whether weights may still be read while the next request is in flight.
+        heartbeat_s: The interval between two heartbeats, in seconds; None for the job's.
+        fixed_rank: Whether a worker that registers again keeps its number and fences any other worker that has it,
+            instead of taking another number.
+        survives_outage: Whether to register again if a shard does not reply, because its server may be restarted.
     """
 
     transport: str = ""
@@ -59,7 +60,7 @@ class SessionSettings:
 
 
 class Session:
-    """One worker's membership of a job, through every loss of its session.
+    """One worker's membership of a job, which outlasts the loss of single sessions.
 
     Attributes:
         reply: The coordinator's reply to the last registration.
@@ -76,11 +77,12 @@ class Session:
         """Build a session that is not registered yet.
 
         Args:
-            control: Connection to the coordinator.
-            job: Its description.
-            registration: Layout, data and wishes of the worker; protocol, job, process and host are filled in here.
-            settings: See there.
-            run: Runs a function in the thread that uses the client (default: in the calling thread).
+            control: The client of the coordinator.
+            job: The description of the job.
+            registration: The request to register, with the worker's layout, data and preferences; this class fills in
+                protocol, job, process and host.
+            settings: The settings of the session.
+            run: A function that runs another one in the thread that uses the client (default: in the calling thread).
         """
         self._control, self._job = control, job
         self._settings = settings or SessionSettings()
@@ -119,12 +121,12 @@ class Session:
 
     @property
     def draining(self) -> bool:
-        """Whether the worker is to stop after the batch at hand."""
+        """Whether the worker must stop after the current batch."""
         return self._heartbeat is not None and self._heartbeat.drain
 
     @property
     def ending(self) -> bool:
-        """Whether the end of the job is awaited, so that long work should be given up."""
+        """Whether the end of the job is awaited, so that long work should be abandoned."""
         return self._heartbeat is not None and self._heartbeat.ending
 
     @property
@@ -134,7 +136,7 @@ class Session:
 
     @property
     def deadline(self) -> float:
-        """Time (monotonic) by which evaluations must be done; infinite unless the end of the job is awaited."""
+        """The monotonic time by which evaluations must end; infinite unless the end of the job is awaited."""
         return self._heartbeat.deadline if self._heartbeat is not None else math.inf
 
     def check(self) -> None:
@@ -149,10 +151,10 @@ class Session:
     # ------------------------------------------------------------------ registration
 
     def register(self) -> None:
-        """Open the session, connect to all shards and start the heartbeat; of a call of `fit` that is past, only open.
+        """Open the session; unless its `fit` is over, also connect to all shards and start the heartbeat.
 
         Raises:
-            DownpourError: The coordinator or a shard refuses the worker, or does not answer.
+            DownpourError: The coordinator or a shard refuses the worker, or does not reply.
         """
         request = self._registration
         request.protocol, request.job = PROTOCOL, self._job.job
@@ -187,9 +189,9 @@ class Session:
         """Wait until training may start, and initialise the weights if the coordinator asks this worker to.
 
         Args:
-            initialise: Sends the initial weights.
-            facts: What the bits of the compiled gradient depend on.
-            waiting: Context of each call that waits.
+            initialise: A function that sends the initial weights with the given client.
+            facts: The environment facts that the bits of the compiled gradient depend on.
+            waiting: A factory of the context in which each waiting call is made.
         """
         initialised = False
         while True:
@@ -205,8 +207,8 @@ class Session:
         """Register again after an error has ended the session.
 
         Raises:
-            DownpourError: `error` itself, if another session would not mend it: the coordinator is gone, or a shard
-                did not answer twice without a push between (its address may be wrong); or as `register`.
+            DownpourError: `error` itself, if another session would not help: the coordinator is unreachable, or a shard
+                failed to reply twice without a push in between (its address may be wrong); or an error of `register`.
         """
         if isinstance(error, Unreachable):
             if self._client is not None and self._client.pushed:
@@ -238,11 +240,11 @@ class Session:
             self.notify_leaving(failure, spent)
 
     def notify_leaving(self, failure: str = "", spent: TimeSpent | None = None) -> None:
-        """Notify the coordinator that the worker leaves; a coordinator that does not answer will see it by itself.
+        """Notify the coordinator that the worker leaves; an unreachable coordinator will detect it by itself.
 
         Args:
-            failure: Why the worker failed; empty if it did not.
-            spent: What its time was used for.
+            failure: The reason why the worker failed; empty if it did not.
+            spent: The times that the worker spent in steps and exchanges.
         """
         if not self.number or self._control.away:
             return

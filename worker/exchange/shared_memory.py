@@ -1,4 +1,4 @@
-"""The shared-memory transport: payloads in memory that both sides map, headers over a Unix socket."""
+"""The shared-memory transport: payloads are in memory that both sides map, and headers are sent over a Unix socket."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ERRORS = {code.value[0]: error for code, error in ERROR_OF.items()}
 
 
 class SharedMemoryTransport(Transport):
-    """A push region that the shard reads, its arena of weights that this worker reads, and a socket for headers."""
+    """A push region that the shard reads, the shard's arena of weights for this worker, and a socket for headers."""
 
     resends_weights = False
 
@@ -31,14 +31,14 @@ class SharedMemoryTransport(Transport):
         """Connect to the shard's socket and exchange the file descriptors of both memories.
 
         Args:
-            address: `HOST:PORT` of the shard, for messages.
-            doorbell: Name of its Unix socket.
-            session: Number of the worker's session.
+            address: The address of the shard, `HOST:PORT`, for messages.
+            doorbell: The name of the shard's Unix socket.
+            session: The number of the worker's session.
             region_bytes: The largest payload of a request.
-            timeout_s: How long a reply, or a message that it is still to come, may take.
+            timeout_s: The time within which a reply or a keep-alive message must arrive, in seconds.
 
         Raises:
-            Unreachable: The socket is not served, or no descriptor arrives.
+            Unreachable: No server listens on the socket, or no descriptor arrives.
             DownpourError: The shard refuses the connection.
         """
         super().__init__(address, timeout_s)
@@ -131,7 +131,7 @@ class SharedMemoryTransport(Transport):
                 self._hang_up()
                 if error.errno == errno.EAGAIN:
                     raise DeadlineExceeded(
-                        f"the shard at {self.address} must answer within {self._timeout_s:g} s; it did not. "
+                        f"the shard at {self.address} must reply within {self._timeout_s:g} s; it did not. "
                         "Look at its log, or allow more time with --call-timeout-s."
                     ) from error
                 continue
@@ -147,7 +147,9 @@ class SharedMemoryTransport(Transport):
             reply = pb.Reply.FromString(message)
         except DecodeError as error:
             self._hang_up()
-            raise ServerFault(f"the shard at {self.address} sent {len(message)} bytes that are no reply") from error
+            raise ServerFault(
+                f"the shard at {self.address} sent {len(message)} bytes that are no valid reply"
+            ) from error
         if reply.status:
             self._hang_up()
             raise _ERRORS.get(reply.status, ServerFault)(reply.reason)
@@ -161,7 +163,7 @@ class SharedMemoryTransport(Transport):
 
 
 def _set_timeout(line: socket.socket, timeout_s: float) -> None:
-    """Set deadlines in the kernel: with those of Python, each receipt costs a call of `poll`, too."""
+    """Set deadlines in the kernel: with Python's own, each receipt also costs a call of `poll`."""
     packed = struct.pack("ll", int(timeout_s), int(timeout_s % 1 * 1e6))
     line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, packed)
     line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, packed)

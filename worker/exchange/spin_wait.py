@@ -8,24 +8,24 @@ import time
 from collections.abc import Callable
 
 SPIN_S = 0.0005
-COUNTED_S = 4 * SPIN_S  # the most that one wait counts as: a single long one predicts little of the next
-WEIGHT = 1 / 8  # of the last wait among those before it
+COUNTED_S = 4 * SPIN_S  # limit of one wait in the average, because a single long wait predicts little
+WEIGHT = 1 / 8  # weight of the last wait in the average
 
 
 class SpinWait:
     """Receives messages; polls for `SPIN_S` before it blocks if recent waits have been shorter than that.
 
-    Waking a process costs both processes a good part of the time of a small update, and a scheduler that sees one
-    process wake several moves it between their cores. While polling, the core is yielded all the time, above all to
-    the shard. A moving average of the waits predicts the next one.
+    Waking a process costs both processes a good part of the time of a small update, and a scheduler that observes one
+    process waking several others moves it between cores. While polling, the core is yielded continuously, above all
+    to the shard. A moving average of the waits predicts the next one.
     """
 
     def __init__(self, limit_bytes: int, clock: Callable[[], float] = time.perf_counter) -> None:
         """Build a receiver that expects short waits.
 
         Args:
-            limit_bytes: The largest message.
-            clock: Returns seconds.
+            limit_bytes: The size of the largest message.
+            clock: A function that returns the time in seconds.
         """
         self._limit_bytes, self._clock = limit_bytes, clock
         self._usual_s = 0.0
@@ -34,7 +34,7 @@ class SpinWait:
         """Return the next message; empty if the other side has closed the socket.
 
         Raises:
-            OSError: As `socket.recv`, with the socket's own deadline.
+            OSError: `socket.recv` raises it, with the socket's own deadline.
         """
         begin = self._clock()
         message = self._poll(line, begin + SPIN_S) if self._usual_s < SPIN_S else None

@@ -1,4 +1,4 @@
-"""The time of a worker's steps, and the part of it that the worker waited for the servers."""
+"""Measures the time of a worker's steps, and the part of it in which the worker waited for the servers."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 @dataclass
 class TimeSpent:
-    """What a worker's time was used for.
+    """The times that a worker has spent in steps and in exchanges.
 
     Attributes:
-        step_s: Time in training steps: gradients and exchanges.
+        step_s: The seconds in training steps, which consist of gradients and exchanges.
         exchange_s: The part of `step_s` in exchanges, from a request to its reply. With `--overlap`, only the time
-            that is waited for.
+            spent waiting.
     """
 
     step_s: float = 0.0
@@ -23,7 +23,7 @@ class TimeSpent:
 
     @contextmanager
     def training(self) -> Iterator[None]:
-        """Count the time of a block as training steps."""
+        """Count the time within the context as training steps."""
         begin = time.perf_counter()
         try:
             yield

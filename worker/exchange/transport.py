@@ -1,4 +1,4 @@
-"""The base of the transports: one request at a time to one shard, repeated until it is answered."""
+"""The base of the transports: one request at a time to one shard, repeated until the reply arrives."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ RETRY_FIRST_S, RETRY_MOST_S = 0.05, 1.0
 
 
 class Transport(ABC):
-    """Sends requests to a shard and receives their replies, through broken connections.
+    """Sends requests to a shard and receives their replies, over new connections if one breaks.
 
     A request is repeated, with the same seq, until its reply arrives: the shard applies it once.
 
     Attributes:
-        address: `HOST:PORT` of the shard, for messages.
+        address: The address of the shard, `HOST:PORT`, for messages.
         resends_weights: Whether a pull transfers weights that the worker already holds.
     """
 
@@ -29,8 +29,8 @@ class Transport(ABC):
         """Build a transport that is not connected yet.
 
         Args:
-            address: `HOST:PORT` of the shard.
-            timeout_s: How long a reply, or a message that it is still to come, may take.
+            address: The address of the shard, `HOST:PORT`.
+            timeout_s: The time within which a reply or a keep-alive message must arrive, in seconds.
         """
         self.address = address
         self._timeout_s = timeout_s
@@ -42,17 +42,17 @@ class Transport(ABC):
         """Send a request, after a call of `_begin`.
 
         Args:
-            header: Header of the request.
+            header: The header of the request.
             parts: The payload, which must not change until the reply has arrived.
         """
 
     def receive(self) -> Frame[pb.Reply]:
-        """Wait for the reply to the last request, which is repeated over new connections while one is broken.
+        """Wait for the reply to the last request, which is repeated over a new connection if one breaks.
 
         Raises:
             DownpourError: The shard refuses the request, or the session has ended.
-            Unreachable: The shard does not answer.
-            DeadlineExceeded: The shard answers too late.
+            Unreachable: The shard does not reply.
+            DeadlineExceeded: The shard does not reply in time.
         """
         give_up_s = time.monotonic() + self._timeout_s
         pause_s = RETRY_FIRST_S
@@ -72,7 +72,7 @@ class Transport(ABC):
             self._repeat()
 
     def end(self, error: DownpourError) -> None:
-        """Stop waiting for a shard that does not answer, as the session has ended with `error`; thread-safe."""
+        """Stop waiting for the shard's reply, because the session has ended with `error`; thread-safe."""
         self._ended = error
 
     def watch(self, now: float) -> None:  # noqa: B027 - most need no help
@@ -98,10 +98,10 @@ class Transport(ABC):
 
     @abstractmethod
     def _await_reply(self) -> Frame[pb.Reply]:
-        """Wait for the actual reply, past messages that it is still to come.
+        """Wait for the actual reply, and ignore keep-alive messages.
 
         Raises:
             Unreachable: The connection is broken.
-            DeadlineExceeded: The shard answers too late.
+            DeadlineExceeded: The shard does not reply in time.
             DownpourError: The shard refuses the request.
         """

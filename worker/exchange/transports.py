@@ -17,16 +17,16 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Route:
-    """What a transport needs to reach one shard.
+    """The parameters with which a transport reaches one shard.
 
     Attributes:
-        shard: Address and doorbell of the shard.
-        session: Number of the worker's session.
+        shard: The address of the shard, and the name of its Unix socket.
+        session: The number of the worker's session.
         request_limit_bytes: The largest payload of a request.
         reply_limit_bytes: The largest payload of a reply.
-        timeout_s: How long a reply, or a message that it is still to come, may take.
-        loop: Event loop that the worker's transports share.
-        buffers: Replies whose payloads may be read at the same time.
+        timeout_s: The time within which a reply or a keep-alive message must arrive, in seconds.
+        loop: The event loop that the worker's transports share.
+        buffers: The number of replies whose payloads may be read at the same time.
     """
 
     shard: pb.ShardAddress
@@ -43,11 +43,11 @@ def connect(wanted: str, route: Route) -> tuple[str, Transport]:
 
     Args:
         wanted: A name of `TRANSPORTS`, or `auto` for the first of them that works.
-        route: Where the shard is.
+        route: The parameters with which to reach the shard.
 
     Raises:
         InvalidRequest: No transport has this name.
-        DownpourError: The shard is not within reach of the transport.
+        DownpourError: The transport cannot reach the shard.
     """
     if wanted != AUTO and wanted not in TRANSPORTS:
         raise InvalidRequest(f"a transport must be one of {', '.join((AUTO, *TRANSPORTS))}; received {wanted!r}.")
@@ -65,7 +65,7 @@ def _connect_shared_memory(route: Route) -> Transport:
     address, doorbell = route.shard.address, route.shard.doorbell
     try:
         if not doorbell:
-            raise Unreachable("the shard has no doorbell")
+            raise Unreachable("the shard offers no Unix socket")
         if not memfd.available():
             raise Unreachable("this system has no memfd")
         size_bytes = max(route.request_limit_bytes, route.reply_limit_bytes)
@@ -82,5 +82,5 @@ def _connect_grpc(route: Route) -> Transport:
     return GrpcTransport(address, route.session, limit_bytes, route.timeout_s, route.loop, route.buffers)
 
 
-# In the order in which `auto` tries them: the fastest first, and last one that reaches every shard.
+# In the order in which `auto` tries them: from the fastest to the one that reaches every shard.
 TRANSPORTS: dict[str, Callable[[Route], Transport]] = {"shm": _connect_shared_memory, "grpc": _connect_grpc}

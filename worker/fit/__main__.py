@@ -37,14 +37,14 @@ def main(argv: list[str]) -> int:
         job = control.describe(settings.connect_timeout_s)
         if not job.script:
             raise Unsupported(
-                "the server must have been started for a script. Received: one that trains a job of its own. "
+                "the server must have been started for a script. Received: one that runs built-in training. "
                 "Start a server with --script."
             )
     except DownpourError as error:
         print(f"downpour: {error}", file=sys.stderr)
         control.close()
         return 1
-    if settings.worker:  # only worker 0 shows figures
+    if settings.worker:  # only worker 0 displays plots
         os.environ.setdefault("MPLBACKEND", "Agg")
     control.tolerate_outage(OUTAGE_S, NO_CHECKPOINTS)
     member = ScriptWorker(control, job, settings.worker, settings.call_timeout_s)
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> int:
             control.stop("the script has ended")
         return code
     except DownpourError as error:
-        print(f"downpour: the job could not be ended: {error}", file=sys.stderr)
+        print(f"downpour: the request to end the job failed: {error}", file=sys.stderr)
         return 1
     finally:
         member.close()

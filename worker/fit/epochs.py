@@ -1,4 +1,4 @@
-"""The epochs of one call of `fit` on one worker, from joining the other workers to the weights that all end with.
+"""The epochs of one call of `fit` on one worker, from joining the others to the final weights, equal on all.
 
 At the end of every epoch all live workers meet at a barrier: metrics are summed over them, worker 0 pulls the weights,
 validates, runs the callbacks and decides how training continues.
@@ -86,7 +86,7 @@ class Epochs:
 
     @property
     def error(self) -> Exception | None:
-        """The error of a train step, of which TensorFlow raises only the text; None if there is none."""
+        """The error of a train step, of which TensorFlow raises only the message; None if there is none."""
         return self._gradient_op.error if self._gradient_op else None
 
     @property
@@ -226,7 +226,7 @@ class Epochs:
         self._decided = True
 
     def end(self) -> None:
-        """End the call of `fit` with the same weights on all workers, those that worker 0's callbacks have left."""
+        """End the call of `fit` with the same weights on all workers, as worker 0's callbacks have left them."""
         if self._gradient_op is None or self.member.fit_completed:
             return
         self.send_decision()
@@ -287,7 +287,7 @@ class Epochs:
 
 
 def _vary_dropout_seeds(model: keras.Model, rank: int) -> None:
-    """Give each worker other random numbers: workers that built the same model from one seed drop other units."""
+    """Give each worker different random numbers, so that workers with the same initial seed drop different units."""
     for variable in model.non_trainable_variables:
         if rank and str(variable.path).endswith("seed_generator_state"):
             variable.assign(np.asarray(variable.value) + np.array([rank * 1_000_003, 0]).astype(variable.dtype))

@@ -1,6 +1,6 @@
 """The replacement of `model.fit` in a script that `downpour run` has started: it prepares the arguments of each worker.
 
-Each worker trains on its part of the data in Keras's own loop; `epochs` does what happens between epochs.
+Each worker trains on its part of the data in Keras's own loop; `epochs` does the work between epochs.
 """
 
 from __future__ import annotations

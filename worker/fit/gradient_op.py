@@ -32,7 +32,7 @@ class GradientOp:
         epoch: The epoch of this call of `fit`, from 0.
         steps: The number of pushes of this worker in this epoch.
         used: The number of samples of these pushes.
-        error: The error of a step, of which TensorFlow raises only the text; None if there is none.
+        error: The error of a step, of which TensorFlow raises only the message; None if there is none.
     """
 
     def __init__(self, model: keras.Model, optimizer: Any, member: ScriptWorker, leases: Leases | None = None) -> None:

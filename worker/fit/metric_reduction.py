@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 MEAN = "mean"
-REDUCED = ("sum", MEAN)  # aggregations to which all workers contribute; the others are worker 0's alone
+REDUCED = ("sum", MEAN)  # aggregations to which all workers contribute; to others only worker 0 does
 
 
 def read_metrics(model: keras.Model, is_leader: bool) -> list[float]:

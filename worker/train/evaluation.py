@@ -23,9 +23,9 @@ class EvaluationRunner:
         """Build a runner.
 
         Args:
-            model: A built model, which receives the last weights.
-            split: The data.
-            scale: Factor on the samples.
+            model: A built model, to which the last weights are assigned.
+            split: The validation and test data.
+            scale: The factor by which samples are multiplied.
         """
         self._model, self._split, self._evaluate = model, split, Evaluator(model, scale)
 

@@ -1,7 +1,7 @@
-"""The steps of a lease: which batches go into one push, when weights are pulled, what is done in between.
+"""The training steps of a lease: which batches a push sums up, when weights are pulled, and the local steps between.
 
-Downpour SGD (Dean et al. 2012, alg. 7.1): between pulls the worker steps by itself at plain η, and what it pushes is
-the sum of its gradients. With both intervals at 1 this is pull, gradient, push.
+In Downpour SGD (Dean et al. 2012, alg. 7.1) the worker makes local steps with the learning rate η between pulls, and
+pushes the sum of its gradients. With both intervals at 1 the sequence is pull, gradient, push.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class PushResult:
     """The result of one push.
 
     Attributes:
-        replies: Header of every shard's reply.
+        replies: The header of every shard's reply.
         finite: Whether every element of the push was a finite number.
     """
 
@@ -49,7 +49,7 @@ class PushResult:
 
 
 class LeaseSteps:
-    """Training on leases, one after the other, for as long as the session lasts."""
+    """Trains on leases, one after the other, as long as the session lasts."""
 
     def __init__(
         self,
@@ -67,16 +67,16 @@ class LeaseSteps:
         """Build a worker's steps, which begin with a pull.
 
         Args:
-            link: Connection to the shards.
-            one: Computes the gradient of one batch.
-            many: Computes the sum over several whole batches with local steps between them.
-            plan: Intervals and payload of pushes.
-            job: Gives the batch size, the learning rate and the seed.
-            worker: Number of the worker, which seeds its random numbers.
-            trained: n.
-            samples: Samples of an epoch.
-            spent: Its `exchange_s` grows by the time of every pull and push.
-            before_push: Called before every push; may keep the worker from sending it.
+            link: The connection to the shards.
+            one: A function that computes the gradient of one batch.
+            many: A function that computes the sum over several full batches with local steps between them.
+            plan: The intervals and the payload of pushes.
+            job: The description of the job, with the batch size, the learning rate and the seed.
+            worker: The number of the worker, which seeds its random numbers.
+            trained: The number n of trained weights.
+            samples: The number of samples in an epoch.
+            spent: The record of times, to whose `exchange_s` the duration of every pull and push is added.
+            before_push: A callback before every push, which may block to prevent the push.
         """
         self._link, self._one, self._many = link, one, many
         self._plan, self._batch, self._seed = plan, job.batch_size, (job.seed, worker)
@@ -89,12 +89,12 @@ class LeaseSteps:
         self._versions: tuple[int, ...] = ()
 
     def forget(self) -> None:
-        """Drop the weights, which may be old by the next lease; a replica has weights of its own and keeps them."""
+        """Discard the pulled weights, which may be old by the next lease; a replica's own weights are kept."""
         if self._plan.payload != "replica":
             self._weights, self._since_fetch = None, 0
 
     def go_back(self, seq: int) -> None:
-        """Go back to the state before the push of this number, without weights; for a replay."""
+        """Restore the state before the push of a given number, without weights; used by a replay."""
         self._sent = seq - 1
         self._weights, self._since_push, self._since_fetch = None, 0, 0
 
@@ -132,7 +132,7 @@ class LeaseSteps:
         most = self._many.most if self._many is not None else 1
         whole = min(due, most, (stop - start) // self._batch)
         if self._plan.payload == "replica" and whole > 1 and (whole == due or start + whole * self._batch == stop):
-            whole -= 1  # the step before an exchange is apart: its gradient is from before, its step comes after
+            whole -= 1  # the last step is separate: its gradient comes before the exchange, its step after
         return start + whole * self._batch if whole else stop
 
     def _compute(self, task: pb.Task, order: np.ndarray, start: int, stop: int) -> AccumulatedGradient:
@@ -147,11 +147,11 @@ class LeaseSteps:
         return AccumulatedGradient(result.vector, info)
 
     def _push(self, total: AccumulatedGradient, part: AccumulatedGradient) -> PushResult:
-        """Push a sum; the worker has not made its own step of the last part yet."""
+        """Push a sum, before the worker makes the local step of the last part."""
         finite = total.info.finite
         pull = self._since_fetch >= self._plan.fetch_every or self._plan.together or not finite
         vector, info = self._payload(total)
-        if not pull:  # before anything is sent: then what was pulled may be overwritten
+        if not pull:  # before anything is sent, because pulled weights may be overwritten afterwards
             self._step(part)
         self._before_push()
         begin = time.perf_counter()
@@ -167,7 +167,7 @@ class LeaseSteps:
         return PushResult(pulled.replies, finite)
 
     def _payload(self, total: AccumulatedGradient) -> tuple[np.ndarray | ChunkedVector, PushInfo]:
-        """Return what a push of this sum holds, and its description."""
+        """Return the payload of a push of this sum, and its description."""
         info = total.info
         if self._plan.payload == "gradient" or not info.finite:
             return total.gradient, info
@@ -177,7 +177,7 @@ class LeaseSteps:
         return self._weights, info.with_norm(float(np.linalg.norm(self._weights[: self._trained])))
 
     def _moved(self, total: AccumulatedGradient) -> np.ndarray:
-        """Return what the steps of a sum add to the weights: −η Σg, and the differences of the state."""
+        """Return the change of the weights by the steps of a sum, −η Σg, and the differences of the state."""
         moved = total.vector.copy()
         moved[: self._trained] *= -self._rate
         return moved

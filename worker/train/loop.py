@@ -33,7 +33,7 @@ from downpour.worker.train.pipelined_steps import PipelinedLeaseSteps
 from downpour.worker.train.push_plan import PushPlan
 from downpour.worker.train.watchdog import Watchdog
 
-FRESH_S = 0.1  # after a longer wait for a lease, weights are pulled anew
+FRESH_S = 0.1  # after a longer wait for a lease, weights are pulled again
 
 
 class Worker:
@@ -43,9 +43,9 @@ class Worker:
         """Build the model, load the data and register.
 
         Args:
-            settings: Settings of this process.
-            control: Connection to the coordinator.
-            job: Description of the job.
+            settings: The settings of this process.
+            control: The client of the coordinator.
+            job: The description of the job.
         """
         self._settings, self._control, self._job = settings, control, job
         control.tolerate_outage(job.reconnect_s)
@@ -65,7 +65,7 @@ class Worker:
         most = min(self._plan.push_every, self._plan.fetch_every)
         self._local = LocalSteps(self._gradient, job.learning_rate, most) if most > 1 else None
         self._examiner = EvaluationRunner(self._model, self._split, scale_of(self._dataset))
-        self._initial = read_weights(self._model)  # a job that starts over begins from these again
+        self._initial = read_weights(self._model)  # needed again if the job starts over
         self._warm = False
         self._nonfinite_in_a_row = 0
         self._spent = TimeSpent()
@@ -138,17 +138,17 @@ class Worker:
             self._session.leave(failure, self._spent)
 
     def stop(self) -> None:
-        """Make the worker leave after its batch; the rest of its lease goes to others. For signal handlers."""
+        """Make the worker leave after its batch, in a signal handler; the rest of its lease goes to other workers."""
         self._stopping = True
         if self._waiting or self._control.away:
             raise Stopped
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
-        """Let `stop` interrupt the calls of a block.
+        """Let `stop` interrupt calls within the context.
 
         Raises:
-            Stopped: The worker is to leave.
+            Stopped: `stop` has been called.
         """
         self._waiting = True
         try:
@@ -207,7 +207,7 @@ class Worker:
     def _finish_in_watchdog(self) -> int:
         """Do the last tasks of the job in the watchdog's thread; return the exit code.
 
-        The model is saved and not evaluated: where a step takes too long, so does that.
+        The model is saved and not evaluated, because evaluation would take too long as well.
         """
         client = self._session.open_client("grpc")
         while True:
@@ -222,7 +222,7 @@ class Worker:
         return math.inf if math.isinf(self._session.deadline) else -math.inf
 
     def _deadline_of(self, task: pb.Task) -> Callable[[], float]:
-        """Return the deadline of the last evaluation, which a heartbeat may set while it goes on."""
+        """Return the deadline of the last evaluation, which a heartbeat may set during the evaluation."""
         own = time.monotonic() + task.remaining_s if task.remaining_s else math.inf
         return lambda: min(own, self._session.deadline)
 

@@ -1,6 +1,6 @@
 """Steps that compute the next gradient while the push-pull of the last one is in flight.
 
-What it computes from is one exchange older: among P equally fast workers staleness is about 2P − 1 instead of P − 1.
+Its weights are one exchange older: among P equally fast workers staleness is about 2P − 1 instead of P − 1.
 Each push names the versions that its gradient was computed from, so the reply shows it.
 """
 

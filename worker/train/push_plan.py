@@ -13,15 +13,15 @@ Payload = Literal["gradient", "difference", "replica"]
 
 @dataclass(frozen=True)
 class PushPlan:
-    """The worker's half of a job's asynchrony.
+    """The plan of a worker's pushes and pulls.
 
     Attributes:
-        push_every: Batches that a push sums up.
-        fetch_every: Batches between two pulls.
-        payload: What a push holds: the sum of gradients, the difference that the local steps made to the weights,
+        push_every: The number of batches that a push sums up.
+        fetch_every: The number of batches between two pulls.
+        payload: The content of a push: the sum of gradients, the difference that the local steps made to the weights,
             or the worker's own weights.
-        overlap: The next gradient is computed while a push-pull is in flight.
-        fresh: Weights are pulled anew for every lease: the mode drops what is late.
+        overlap: Whether the next gradient is computed while a push-pull is in flight.
+        fresh: Whether weights are pulled for every lease, because the mode drops late gradients.
     """
 
     push_every: int = 1
@@ -35,7 +35,7 @@ class PushPlan:
         """Return the plan of a job.
 
         Raises:
-            ValueError: The job's mode is not one of the registry, or its parameters are invalid.
+            ValueError: The registry has no such mode, or its parameters are invalid.
         """
         try:
             mode = consistency_of(job.mode)

@@ -1,4 +1,4 @@
-"""Ends a worker whose main thread is in a step, or in the compiler, for longer than there is time."""
+"""Ends a worker whose main thread is in a step, or in the compiler, beyond the time limit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import NoReturn, Protocol
 from downpour.protos.logs import log
 
 TICK_S = 0.1
-GRACE_S = 2.0  # for the worker's own thread to come to the end of its batch
+GRACE_S = 2.0  # grace period for the worker's main thread to finish its batch
 LAST_S = 1.0  # from the end of the job until the worker has ended
 
 
@@ -31,10 +31,10 @@ class JobState(Protocol):
 
 
 class Watchdog:
-    """A thread that makes a worker end in time.
+    """A thread that ends a worker's process in time.
 
-    A step of many seconds, or a compilation, cannot be interrupted, and Python handles no signal before its end. So
-    the watchdog abandons the batch, does the last tasks of the job if it is ending, and exits the process.
+    A step of many seconds, or a compilation, cannot be interrupted, and Python handles no signal before its end. The
+    watchdog therefore abandons the batch, does the last tasks of the job if it is ending, and exits the process.
     """
 
     def __init__(
@@ -47,10 +47,10 @@ class Watchdog:
         """Build a watchdog that has not started yet.
 
         Args:
-            job: State of the job, as the heartbeats report it.
-            finish: Does the last tasks of the job, in the watchdog's thread; returns the exit code.
-            leave: Leaves the job.
-            exit_process: Exits the process with a code.
+            job: The state of the job, as the heartbeats report it.
+            finish: A function that does the last tasks of the job, in the watchdog's thread, and returns the exit code.
+            leave: A function that leaves the job.
+            exit_process: A function that exits the process with a code.
         """
         self._job, self._finish, self._leave, self._exit = job, finish, leave, exit_process
         self._lock = threading.Lock()
@@ -63,11 +63,11 @@ class Watchdog:
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def stop(self) -> None:
-        """End the thread, as the worker ends by itself."""
+        """End the thread, because the worker ends by itself."""
         self._stopped.set()
 
     def observe_signals(self) -> None:
-        """Notice signals even while the main thread cannot handle them; must be called from the main thread."""
+        """Detect signals even while the main thread cannot handle them; must be called from the main thread."""
         self._signal_pipe, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
 
@@ -75,7 +75,7 @@ class Watchdog:
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """Mark a step: while it lasts, the watchdog may take over, after which this thread blocks for ever."""
+        """Mark the context as a step, during which the watchdog may take over; this thread then blocks for ever."""
         with self._lock:
             self._in_step = True
         try:
@@ -107,7 +107,7 @@ class Watchdog:
                 self._act(job.ending)
 
     def _await_signal(self) -> bool:
-        """Wait for `TICK_S`; return whether a signal arrived meanwhile."""
+        """Wait for `TICK_S`; return whether a signal arrived in that time."""
         if self._signal_pipe is None:
             self._stopped.wait(TICK_S)
             return False

@@ -138,7 +138,7 @@ def test_a_silent_worker_expires_and_its_samples_are_lent_again() -> None:
         job.task(first)
     again = job.task(second)
     assert (again.epoch, again.start, again.stop) == (0, 4, lost.stop)
-    assert any("worker 0 is silent" in note for note in job.state.notes)
+    assert any("worker 0 has sent no heartbeat" in note for note in job.state.notes)
 
 
 def test_a_worker_that_lives_and_does_nothing_loses_its_lease_by_the_pace_of_the_others() -> None:
@@ -160,7 +160,7 @@ def test_a_worker_that_lives_and_does_nothing_loses_its_lease_by_the_pace_of_the
         for session in (first, second):
             job.coordinator.heartbeat(session, job.now)
         job.coordinator.blocked(1, job.now)  # waits at a gate: that is no slow step
-    assert "worker 0 lives but has done nothing for 177" in job.state.notes[-1]
+    assert "worker 0 sends heartbeats but has made no progress for 177" in job.state.notes[-1]
     again = job.take(second, pb.TRAIN)
     assert (again.start, again.stop) == (hung.start, hung.stop)
     with pytest.raises(UnknownWorker):
@@ -341,7 +341,7 @@ def test_shards_have_places() -> None:
     job = PureJob(shards=2)
     with pytest.raises(InvalidRequest, match="below 2; received 2"):
         job.state.shards.add(pb.ShardAddress(shard=2, address="x:1"))
-    with pytest.raises(JobConflict, match="host:1 already"):
+    with pytest.raises(JobConflict, match="already joined from host:1"):
         job.state.shards.add(pb.ShardAddress(shard=1, address="x:1"))
 
 

@@ -78,6 +78,6 @@ def test_a_worker_without_a_batch_brings_nothing() -> None:
 def test_other_metrics_than_the_others_are_refused() -> None:
     barrier = EpochBarrier()
     barrier.arrive(0, [1.0, 2.0])
-    with pytest.raises(InvalidRequest, match="2 numbers; worker 1 brings 1"):
+    with pytest.raises(InvalidRequest, match="2 numbers; worker 1 sent 1"):
         barrier.arrive(1, [1.0])
     assert not barrier.complete([0, 1])

@@ -191,7 +191,7 @@ def test_the_job_fails_if_worker_0_does_not_return() -> None:
     assert job.phase() == Phase.TRAINING
     job.coordinator.leave(0, job.now + 50.0)
     job.coordinator.tick(job.now + 55.1)
-    assert job.phase() == Phase.FAILED and "which decides for all" in job.state.notes[-1]
+    assert job.phase() == Phase.FAILED and "whose callbacks decide for all" in job.state.notes[-1]
     with pytest.raises(JobConflict, match="the job has failed"):
         job.meet(1)
 
@@ -200,7 +200,7 @@ def test_a_script_fails_with_a_shard() -> None:
     job = PureFit(shards=2)
     job.start()
     job.coordinator.shard_lost(1, job.now)
-    assert job.state.phase == Phase.FAILED and "shard 1 is gone" in job.state.notes[-1]
+    assert job.state.phase == Phase.FAILED and "shard 1 was lost" in job.state.notes[-1]
 
 
 # ---------------------------------------------------------------------- leased samples and the summary

@@ -27,5 +27,5 @@ def test_a_report_of_no_task_is_refused_whatever_its_kind() -> None:
     job = PureJob(workers=1)
     (session,) = job.start(1)
     for kind in (pb.VALIDATE, pb.FINISH, 99, -1):
-        with pytest.raises(InvalidRequest, match="of the task that worker 0 was given"):
+        with pytest.raises(InvalidRequest, match="for the task that worker 0 was given"):
             job.coordinator.report(pb.ReportRequest(session=session, kind=kind, epoch=7), job.now)  # type: ignore[arg-type]

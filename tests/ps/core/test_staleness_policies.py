@@ -187,7 +187,7 @@ def test_momentum_makes_room_for_that_of_asynchrony() -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("dc_asgd:x", "LAMBDA a number of at least 0, with b behind it"),
+        ("dc_asgd:x", "LAMBDA a number of at least 0; with the suffix b"),
         ("dc_asgd:-1", "LAMBDA"),
         ("dc_asgd:1,2,3", r"must be written dc_asgd\[:LAMBDA\[,CLIP\]\]"),
         ("delay_adaptive:0", "L a number above 0, auto or drop"),

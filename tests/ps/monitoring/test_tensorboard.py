@@ -97,7 +97,7 @@ def test_a_full_disk_is_reported_and_leaves_a_gap(tmp_path: Path) -> None:
         update(3)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert len(notes) == 1 and "cannot be written, training goes on" in notes[0]
+    assert len(notes) == 1 and "cannot be written, training continues" in notes[0]
     update(4)
     board.write(200.0, last=True)
     assert notes[1:] == ["TensorBoard's file is written again"]

@@ -12,7 +12,7 @@ from downpour.deploy.scripts.script_settings import SCRIPT_JOB
 from tests.support.cluster import Cluster, Process, wait_until
 from tests.support.restarts import checkpointed, start_again
 
-NOTICED = "the server at {} does not answer: waiting up to {} s for it to come back"
+NOTICED = "the server at {} does not answer: waiting up to {} s for it to return"
 
 
 def started(cluster: Cluster, reconnect_s: str) -> Process:
@@ -31,7 +31,8 @@ def test_a_worker_whose_server_does_not_return_exits_with_a_message(tmp_path: Pa
         assert worker.wait() == 1
         assert NOTICED.format(cluster.address, 2) in worker.errors
         last = worker.errors.splitlines()[-1]
-        assert last.startswith(f"downpour worker: the server at {cluster.address} is gone and was not back within 2 s")
+        lost = f"downpour worker: the server at {cluster.address} was lost and did not return within 2 s"
+        assert last.startswith(lost)
         assert "can be resumed" in last
     finally:
         cluster.close()
@@ -50,7 +51,7 @@ def test_a_scripts_worker_notices_too_and_does_not_wait_for_what_cannot_come(tmp
         server.kill()
         assert worker.wait() == 3
         assert NOTICED.format(address, 10) in worker.errors
-        assert f"the server at {address} is gone and was not back within 10 s. The servers of" in worker.errors
+        assert f"the server at {address} was lost and did not return within 10 s. The servers of" in worker.errors
         assert "resume" not in worker.errors
     finally:
         cluster.close()

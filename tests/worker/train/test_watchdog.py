@@ -116,7 +116,7 @@ def test_an_outage_is_tolerated_for_as_long_as_was_set(capsys: pytest.CaptureFix
     assert not outage.away
     outage.tolerate(0.0)
     outage.missed()
-    with pytest.raises(CoordinatorGone, match="host:1 is gone, while its job was ending"):
+    with pytest.raises(CoordinatorGone, match="host:1 was lost while its job was ending"):
         while True:
             outage.missed()
     assert capsys.readouterr().err == ""
