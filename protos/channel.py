@@ -13,10 +13,10 @@ SESSION_KEY = "downpour-session"
 _LIMITS: list[tuple[str, int]] = [
     ("grpc.max_send_message_length", MESSAGE_LIMIT_BYTES),
     ("grpc.max_receive_message_length", MESSAGE_LIMIT_BYTES),
-    # What may arrive on a stream before it is read. Left to gRPC it grows with the speed of the line to many MB each.
+    # Limit of unread data on a stream. By default, gRPC raises it with the bandwidth to many MB per stream.
     ("grpc.http2.bdp_probe", 0),
     ("grpc.http2.lookahead_bytes", 1 << 20),
-    # Few large frames and reads instead of many of 16 and 8 kB: a tenth of the time of 318 kB there and back.
+    # Few large frames and reads, instead of many of 16 and 8 kB, save a tenth of the round-trip time of 318 kB.
     ("grpc.http2.max_frame_size", 1 << 20),
     ("grpc.experimental.tcp_read_chunk_size", 1 << 19),
     ("grpc.experimental.tcp_min_read_chunk_size", 1 << 18),

@@ -14,7 +14,7 @@ from downpour.protos.quantized import int8_decode, int8_deduct, int8_encode, int
 from downpour.protos.sparse import kept, topk_decode, topk_deduct, topk_encode
 
 Buffer = bytes | bytearray | memoryview
-_BLOCK = 1 << 16  # elements that are converted at a time: they stay in the cache
+_BLOCK = 1 << 16  # elements that are converted at a time, so that they stay in the cache
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class Codec:
     """The encoding of `float32[n]` as bytes.
 
     Attributes:
-        lossy: Whether a vector that was encoded differs from what is decoded; the worker then keeps the difference.
-        size_bytes: The length of the bytes for n elements.
-        encode: Vector and a source of randomness to contiguous bytes; may be a view of the vector.
-        decode: Writes what the bytes stand for to a vector. Raises InvalidRequest if they stand for none.
-        deduct: Subtracts what the bytes stand for from a vector, and rounds nothing that was encoded exactly.
+        lossy: Whether the decoded vector may differ from the encoded one; the worker then keeps the difference.
+        size_bytes: A function from n to the number of bytes that encode n elements.
+        encode: A function from a vector and a random generator to contiguous bytes, which may be a view of the vector.
+        decode: A function that decodes bytes into a vector, and raises InvalidRequest if they are invalid.
+        deduct: A function that subtracts the decoded bytes from a vector, without rounding of exactly encoded elements.
     """
 
     lossy: bool
@@ -41,7 +41,8 @@ class CodecFamily(NamedTuple):
 
     Attributes:
         doc: A phrase that describes the codec.
-        make: Builds the codec for a parameter; "" stands for the default. Raises ValueError with what must hold.
+        make: A function that builds the codec for a parameter, or for "" with the default, and raises ValueError if it
+            is invalid.
     """
 
     doc: str

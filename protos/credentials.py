@@ -23,7 +23,7 @@ from downpour.protos.settings import Settings
 TOKEN_VARIABLE = "DOWNPOUR_TOKEN"
 TOKEN_KEY = "authorization"
 SCHEME = "Bearer "
-SERVER_NAME = "downpour"  # in every server's certificate, wherever the server is
+SERVER_NAME = "downpour"  # the name in every server's certificate, on any machine
 AUTHORITY, CERTIFICATE, KEY, TOKEN = "ca.pem", "server.pem", "server.key", "token"
 SHORTEST_TOKEN = 16
 
@@ -31,7 +31,7 @@ Metadata = tuple[tuple[str, str], ...]
 
 
 class NotSecured(ValueError):
-    """The settings would give access to anybody, or a file of credentials cannot be used."""
+    """The settings would give access without authentication, or a file of credentials cannot be used."""
 
 
 class AccessSettings(Settings):
@@ -116,7 +116,7 @@ def check_secured(bind: str, identity: Identity, insecure: bool) -> None:
     lacks = [name for name, has in ((tls, identity.certificate), ("a token", identity.token)) if not has]
     raise NotSecured(
         f"a server that listens beyond loopback, at {bind}, must have TLS and a token; it lacks {' and '.join(lacks)}. "
-        "Make both with `downpour certs DIR` and give every process --tls-dir DIR, or say --insecure in a network "
+        "Create both with `downpour certs DIR` and give every process --tls-dir DIR, or use --insecure in a network "
         "that you trust."
     )
 

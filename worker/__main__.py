@@ -15,7 +15,7 @@ from downpour.worker.config import WorkerSettings
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
 from downpour.worker.quiet_tensorflow import tensorflow_log_filtered
 
-UNRECOVERABLE = 3  # exit code of a worker that a restart would not help
+UNRECOVERABLE = 3  # exit code of a worker for which a restart would be useless
 
 
 def main(argv: list[str]) -> int:
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
         job = control.describe(settings.connect_timeout_s)
     except DownpourError as error:
         return fail(error, 1)
-    # TensorFlow takes seconds to load, which are only spent once the server has answered.
+    # TensorFlow takes seconds to load, so it is loaded after the server has replied.
     load_tensorflow()
     from downpour.worker.catalog.datasets import DatasetError
     from downpour.worker.catalog.models import ModelError

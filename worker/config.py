@@ -19,10 +19,10 @@ class WorkerSettings(AccessSettings, LogSettings):
     evaluator: bool = Field(False, description="Take evaluation tasks only.")
     model: str | None = Field(
         None,
-        description="module:function of the model, required if the job has one; never accepted from the server.",
+        description="module:function of the model; required if the job's model is one (never accepted from the server).",
     )
     dataset: str | None = Field(
-        None, description="Path of the .npz file, required if the job has one; never accepted from the server."
+        None, description="Path of the .npz file; required if the job's data are one (never accepted from the server)."
     )
     weights: str | None = Field(None, description="File of initial weights, .keras or .weights.h5.")
     threads: int = Field(1, ge=1, description="TensorFlow's threads within an operation.")
@@ -37,7 +37,7 @@ class ScriptSettings(AccessSettings):
     """Run a Keras script as one worker of a cluster."""
 
     server: Address = Field(description="HOST:PORT of the coordinator (shard 0), which was started with --script.")
-    worker: int = Field(0, ge=0, description="Number of this worker; worker 0 shows its output.")
+    worker: int = Field(0, ge=0, description="Number of this worker; only worker 0 displays its output.")
     end_job: bool = Field(False, description="End the job when this worker's script has ended without an error.")
     threads: int = Field(1, ge=1, description="TensorFlow's threads within an operation.")
     connect_timeout_s: float = Field(60.0, gt=0, description="Time limit for the first connection to the server.")

@@ -1,4 +1,4 @@
-"""`python -m downpour.worker.export FILE --format FORMAT --to PATH`: a trained model for other programs."""
+"""`python -m downpour.worker.export FILE --format FORMAT --to PATH`: exports a trained model for other programs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def main(argv: list[str]) -> int:
     path = Path(settings.to)
     try:
         model = keras.models.load_model(settings.file, compile=False)
-        with redirect_stdout(sys.stderr):  # standard output holds the path alone; converters print, too
+        with redirect_stdout(sys.stderr):  # standard output must contain the path only, but converters print as well
             {"keras": _keras, "savedmodel": _savedmodel, "tflite": _tflite}[settings.format](model, path)
     # A model that cannot be read or converted raises errors of nearly any type, whose text is enough.
     except Exception as error:

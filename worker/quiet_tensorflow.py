@@ -1,4 +1,4 @@
-"""A filter that keeps TensorFlow's own log off a terminal while TensorFlow is loaded."""
+"""A filter that removes TensorFlow's own log from a terminal while TensorFlow is loaded."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from downpour.protos.logs import OF_TENSORFLOW
 
 @contextmanager
 def tensorflow_log_filtered() -> Iterator[None]:
-    """Hold back what a block writes to a terminal on standard error; print it afterwards without TensorFlow's log."""
-    if not os.isatty(2):  # a log keeps everything
+    """Buffer the standard error of a block if it is a terminal, and print it afterwards without TensorFlow's log."""
+    if not os.isatty(2):  # a log file keeps all messages
         yield
         return
     terminal = os.dup(2)

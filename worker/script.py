@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Ranked(Protocol):
-    """A worker of a cluster, as far as a script may know it."""
+    """The part of a cluster's worker that a script may use."""
 
     @property
     def rank(self) -> int:

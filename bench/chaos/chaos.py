@@ -38,7 +38,7 @@ def run(settings: ChaosSettings, folder: Path) -> ChaosCounts:
 
 
 def report(settings: ChaosSettings, counts: ChaosCounts) -> str:
-    """Return a summary of what was done and found, as text."""
+    """Return a summary of the disturbances and the findings, as text."""
     killed = ", ".join(f"{count} × {role}" for role, count in sorted(counts.kills.items()))
     total = counts.kills.total()
     lines = [

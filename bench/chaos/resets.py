@@ -38,7 +38,7 @@ def reset_connections(process: psutil.Process) -> int:
             if copy >= 0:
                 with socket.socket(fileno=copy) as connection:
                     broken += _break(connection)
-            elif ctypes.get_errno() not in (errno.EBADF, errno.ESRCH):  # closed meanwhile
+            elif ctypes.get_errno() not in (errno.EBADF, errno.ESRCH):  # closed in the meantime
                 raise OSError(ctypes.get_errno(), f"pidfd_getfd: {os.strerror(ctypes.get_errno())}")
     finally:
         os.close(handle)

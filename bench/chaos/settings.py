@@ -30,7 +30,7 @@ class ChaosSettings(Settings):
 
 @dataclass
 class ChaosCounts:
-    """What was done to the jobs, and what the checks found.
+    """The disturbances of the jobs, and the findings of the checks.
 
     Attributes:
         kills: Kills with a push in flight, by role.

@@ -1,4 +1,4 @@
-"""The rows of the conformance suite: a prediction, a measurement, and the parts that a mutant replaces."""
+"""The rows of the conformance suite: each has a prediction, a measurement, and a mutant that must fail it."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from downpour.ps.core.push import Push
 from downpour.ps.core.shard import Shard
 
 COMPUTED, SERVED = 0, 1
-NONFINITE_PUSHES = 10  # per worker, after which the run ends
+NONFINITE_PUSHES = 10  # limit per worker, after which the run ends
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ def run(quick: bool) -> dict[str, Any]:
     gradient = rng.standard_normal(LARGE, np.float32) * np.float32(1e-3)
     out = np.ones_like(weights)
     most = max(Optimizer(name, Hyperparameters(), 0).bytes_per_weight for name in OPTIMIZERS)
-    # Written to, because pages that were only reserved all map to one page of zeros.
+    # The arrays are written to, because all pages that are only reserved map to one page of zeros.
     longest = (np.ones(LARGE * most // 2, np.uint8), np.ones(LARGE * most // 2, np.uint8))
     kernels = {name: _kernel(name, weights, gradient, out, longest, repeats) for name in OPTIMIZERS}
     return {

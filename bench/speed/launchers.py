@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
 
 
 def measurements(flags: argparse.Namespace) -> dict[str, Measure]:
-    """Return what is measured, by name; `REFERENCE` is what the others are compared with."""
+    """Return the measurements by name; the others are compared with `REFERENCE`."""
     job = (f"--epochs={flags.epochs}", "--learning-rate=0.5")
     local = [name for name, entry in LAUNCHERS.items() if not entry.in_containers]
     found: dict[str, Measure] = {name: partial(samples_per_s, name, job) for name in local}

@@ -1,9 +1,9 @@
 """Trains with Keras's `model.fit` in this process, and prints the result as one JSON line.
 
 `python -m downpour.bench.training.keras_fit --data FILE.npz --model sigmoid100 --epochs 2`: a competitor of
-`training.baselines`, and the reference of `training.quality`. The clock runs from
-`on_train_begin` to `on_train_end` of a second
-`fit`; the first one, over a few batches, has compiled the step by then, and its weights have been put back.
+`training.baselines`, and the reference of `training.quality`. The measurement
+lasts from `on_train_begin` to `on_train_end` of a second `fit`. A first one, over a few batches, has compiled the step
+before, and the initial weights have been restored.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import numpy as np
 from downpour.worker.catalog.datasets import load, scale_of, split
 from downpour.worker.catalog.models import MODELS, build
 
-OPTIMIZERS: Mapping[str, Callable[..., Any]] = {  # as the server names them
+OPTIMIZERS: Mapping[str, Callable[..., Any]] = {  # by the names of the server's optimizers
     "sgd": lambda keras, flags, **given: keras.optimizers.SGD(**given),
     "momentum": lambda keras, flags, **given: keras.optimizers.SGD(momentum=flags.momentum, **given),
     "adam": lambda keras, flags, **given: keras.optimizers.Adam(**given),
 }
-# Keras's own classes for the server's schedules: of η, the number of updates, and the floor as a part of η.
+# Keras's classes for the server's schedules, from η, the number of updates, and the floor as a fraction of η.
 SCHEDULES: Mapping[str, Callable[..., Any]] = {
     "linear": lambda of, rate, steps, floor: of.PolynomialDecay(rate, steps, rate * floor),
     "cosine": lambda of, rate, steps, floor: of.CosineDecay(rate, steps, alpha=floor),
@@ -147,7 +147,8 @@ def _stopwatch() -> Any:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m downpour.bench.training.keras_fit", description="Keras, one process."
+        prog="python -m downpour.bench.training.keras_fit",
+        description="Train with model.fit in one process and print the result as JSON.",
     )
     parser.add_argument("--data", required=True, help="a dataset's name, or an .npz file")
     parser.add_argument("--model", choices=list(MODELS), default="sigmoid100")
@@ -155,16 +156,24 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=0.1)
     parser.add_argument("--optimizer", choices=list(OPTIMIZERS), default="sgd")
-    parser.add_argument("--momentum", type=float, default=0.9, help="of the optimizer momentum")
-    parser.add_argument("--schedule", default="constant", metavar="NAME", help="as of downpour train: linear, cosine")
-    parser.add_argument("--clip-norm", type=float, default=0.0, help="largest norm of a whole gradient; 0: any")
-    parser.add_argument("--early-stopping", type=int, default=0, metavar="EPOCHS", help="without a lower val. loss")
+    parser.add_argument("--momentum", type=float, default=0.9, help="momentum of the optimizer momentum")
+    parser.add_argument(
+        "--schedule", default="constant", metavar="NAME", help="linear or cosine, as for downpour train"
+    )
+    parser.add_argument("--clip-norm", type=float, default=0.0, help="largest norm of a gradient; 0: not clipped")
+    parser.add_argument(
+        "--early-stopping",
+        type=int,
+        default=0,
+        metavar="EPOCHS",
+        help="epochs without a lower validation loss; 0: never",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps-per-execution", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=1, help="intra-op and inter-op; 0: TensorFlow's default")
-    parser.add_argument("--validation-split", type=float, default=0.0, help="held out, and not looked at")
-    parser.add_argument("--warmup-calls", type=int, default=20, help="calls of the step before the clock; 0: none")
-    parser.add_argument("--evaluate", action="store_true", help="on the test set, at the end")
+    parser.add_argument("--threads", type=int, default=1, help="intra-op and inter-op threads; 0: TensorFlow's default")
+    parser.add_argument("--validation-split", type=float, default=0.0, help="fraction that is held out and not used")
+    parser.add_argument("--warmup-calls", type=int, default=20, help="steps before the measurement; 0: none")
+    parser.add_argument("--evaluate", action="store_true", help="evaluate on the test set at the end")
     return parser
 
 

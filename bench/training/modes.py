@@ -16,7 +16,7 @@ from downpour.bench.training import modes_real
 from downpour.protos.settings import Settings, parse
 
 PROBLEM = "logistic:dim=20,samples=2000,batch=16"
-STRAGGLER = ",".join(["shifted_exp:0.5,2"] * 7 + ["shifted_exp:2.5,0.4"])  # the last is five times slower
+STRAGGLER = ",".join(["shifted_exp:0.5,2"] * 7 + ["shifted_exp:2.5,0.4"])  # the last worker is five times slower
 MODES = (
     "async", "bsp", "backup:7", "ksync:7", "ssp:3", "kasync:4", "softsync:8", "ringmaster:16", "rennala:8",
     "localsgd:8", "easgd:0.9,8",

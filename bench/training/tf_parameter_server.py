@@ -62,7 +62,7 @@ def train(flags: argparse.Namespace, cluster: Cluster, folder: Path) -> dict[str
         model = MODELS[flags.model].builder(dataset.input_shape, dataset.classes)
         optimizer = keras.optimizers.SGD(flags.learning_rate)
         optimizer.build(model.trainable_variables)
-        # Of the epochs before the last one, and of the last one, which is what `model.fit` reports.
+        # Totals of the epochs before the last one, and of the last one, which `model.fit` reports.
         totals = [tf.Variable(tf.zeros(3), name=name) for name in ("before", "last")]
     batches = iter(coordinator.create_per_worker_dataset(_dataset_fn(dataset, folder, flags)))
     calls = [_call(strategy, model, optimizer, total, flags) for total in totals]

@@ -13,9 +13,9 @@ from downpour.protos.settings import parse
 
 
 def announcement(address: str) -> str:
-    """Return the line by which a launcher knows that the page can be opened; it contains the secret."""
+    """Return the line that informs a launcher that the page can be opened; it contains the secret."""
     if stat.S_ISREG(os.fstat(1).st_mode):
-        os.fchmod(1, 0o600)  # the log that the line is written to is for this user alone
+        os.fchmod(1, 0o600)  # only this user can read the log to which the line is written
     return json.dumps({"event": "listening", "address": address})
 
 

@@ -1,4 +1,4 @@
-"""Columns of numbers on their way to the page: a JSON header and little-endian arrays behind it, compressed.
+"""The encoding of columns of numbers for the page: a JSON header followed by little-endian arrays, compressed.
 
 The layout is `uint32 bytes of the header · header (JSON, padded with spaces to 8 bytes) · arrays`, deflated with zlib.
 `page/decode.js` reads it. A column that is marked as a difference holds the first value and then each change, which
@@ -34,7 +34,7 @@ def smallest_unsigned(values: Array) -> Array:
 
 
 def differences(values: Array) -> Array:
-    """Return the first value and every change after it; `numpy.cumsum` gives the values back.
+    """Return the first value and every change after it; `numpy.cumsum` restores the values.
 
     They are int32, or float64 where one of them is too large for that, as after a pause of an hour in microseconds.
     """
@@ -47,8 +47,8 @@ def pack(header: Mapping[str, Any], tables: Mapping[str, Mapping[str, Array]]) -
     """Return a header and tables of columns as one compressed block.
 
     Args:
-        header: What JSON can express; `tables` is added to it.
-        tables: Columns by table and name. A name that ends in `_d` holds differences.
+        header: A dict that JSON can represent; `tables` is added to it.
+        tables: The columns by table and name. A name that ends in `_d` holds differences.
     """
     described: dict[str, list[dict[str, Any]]] = {}
     arrays, offset = [], 0

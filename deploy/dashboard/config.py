@@ -9,7 +9,7 @@ from pydantic import Field
 from downpour.protos.credentials import AccessSettings
 from downpour.protos.settings import Address, Settings
 
-MOST_RECORDS = 200_000  # of one shard: a page of that size needs about 100 MB in the browser
+MOST_RECORDS = 200_000  # limit for one shard: a page of that size needs about 100 MB in the browser
 
 
 class RecordSettings(Settings):

@@ -49,7 +49,7 @@ class Controls:
         }
 
     async def act(self, request: Mapping[str, Any]) -> str:
-        """Carry out `{action, worker, seconds}` and return what was done.
+        """Execute the action `{action, worker, seconds}` and return a description of its effect.
 
         Raises:
             Refused: The action is unknown or not possible, or the coordinator does not answer.
@@ -69,7 +69,7 @@ class Controls:
         async with open_aio_channel(self._address) as channel:
             stop = pb.StopRequest(reason=REASON)
             await CoordinatorStub(channel).Stop(stop, timeout=TIMEOUT_S, metadata=call_metadata())
-        return "the job drains: no new work is given out, and the model is saved"
+        return "the job drains: no new samples are leased, and the model is saved"
 
     async def _pause(self, request: Mapping[str, Any]) -> str:
         paused = request["action"] == "pause"
@@ -105,7 +105,7 @@ class Controls:
         """Return the worker that a request names.
 
         Raises:
-            Refused: The job has no such worker now, or it runs elsewhere.
+            Refused: The job has no such worker now, or the worker runs on another machine.
         """
         number = request.get("worker")
         found = [worker for worker in (await self._status()).workers if worker.worker == number]

@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from aiohttp import web
 
 EXIT_USAGE = 2
-LINGER_S = 1.0  # after the end of the job, for the open pages to receive its last message
+LINGER_S = 1.0  # time after the end of the job for open pages to receive its last message
 
 
 def dashboard(settings: DashboardSettings, announce: Callable[[str], str] | None = None) -> int:
     """Serve the page; return the exit status once a signal ends it, or the end of the job with `until_over`.
 
     Args:
-        settings: What to show, and where.
-        announce: Returns the line to print once the page can be opened, given its address.
+        settings: The run or job to show, and the port of the page.
+        announce: A function that returns, for the page's address, the line to print once it can be opened.
     """
     try:
         from downpour.deploy.dashboard import server
@@ -62,7 +62,7 @@ def _application(settings: DashboardSettings) -> tuple[web.Application, str]:
     """Return the application that the settings describe, and the secret with which a job can be operated.
 
     Raises:
-        NoRun: It is neither a run directory nor an address.
+        NoRun: The settings name neither a run directory nor an address.
     """
     from downpour.deploy.dashboard import controls, live, server
 
@@ -70,7 +70,7 @@ def _application(settings: DashboardSettings) -> tuple[web.Application, str]:
     if not folder.exists() and _is_address(settings.source):
         control = server.Control(controls.Controls(settings.source).act)
         return server.application(live.live_block, lambda: live.follow(settings.source), control), control.secret
-    load_run(folder)  # to refuse at once what cannot be shown
+    load_run(folder)  # to report a run that cannot be shown at once
     return server.application(lambda: page_data(load_run(folder), settings.first)), ""
 
 

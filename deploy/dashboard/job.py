@@ -10,7 +10,7 @@ from downpour.deploy.dashboard.controls import Controls, Refused
 
 
 def job(settings: JobCommandSettings) -> int:
-    """Carry out one action and print what was done; return the exit status."""
+    """Execute one action, print its effect, and return the exit status."""
     request = {"action": settings.action, "worker": settings.worker, "seconds": settings.seconds}
     try:
         print(asyncio.run(Controls(settings.address).act(request)))

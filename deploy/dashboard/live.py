@@ -27,9 +27,9 @@ from downpour.protos.parameter_server_pb2_grpc import CoordinatorStub
 from downpour.ps.trace.format import DTYPE
 
 EVERY_S = 0.25  # between two messages
-SELDOM_S = 30.0  # where only the end of the job matters, which comes at once
+SELDOM_S = 30.0  # if only the end of the job matters, which is sent at once
 RETRY_S = 0.5
-GONE_S = 60.0  # a coordinator that is away for so long is not being started again
+GONE_S = 60.0  # a coordinator that is unreachable for this long is not being restarted
 OVER = ("ended", "failed")
 
 MOST_WAITING = 4096  # records of a shard that are kept until its clock is known
@@ -45,8 +45,8 @@ def live_block() -> bytes:
 class MessageBuilder:
     """Turns the progress messages of one stream into data for the page.
 
-    The records of another shard wait here until the distance of its clock from shard 0's is known, which takes a push
-    that both have recorded.
+    The records of another shard are kept here until the offset of its clock from shard 0's is known, which requires a
+    push that both have recorded.
     """
 
     def __init__(self) -> None:
@@ -92,10 +92,10 @@ class MessageBuilder:
 
 
 async def follow(address: str) -> AsyncGenerator[Event]:
-    """Yield events about the job whose coordinator listens at `address`, until it is over or gone for `GONE_S`.
+    """Yield events about the job whose coordinator listens at `address`, until it is over or unreachable for `GONE_S`.
 
-    Names are `progress`, with what `MessageBuilder.build` returns; `trouble`, with a reason, while the coordinator does
-    not answer; and `over` at the end.
+    The names are `progress`, with the result of `MessageBuilder.build`; `trouble`, with a reason, while the
+    coordinator does not reply; and `over` at the end.
     """
     answered_s = time.monotonic()
     async with open_aio_channel(address) as channel:
@@ -118,7 +118,7 @@ async def follow(address: str) -> AsyncGenerator[Event]:
 
 
 async def until_over(address: str) -> None:
-    """Return once the job whose coordinator listens at `address` is over, or gone for `GONE_S`."""
+    """Return once the job whose coordinator listens at `address` is over, or unreachable for `GONE_S`."""
     answered_s = time.monotonic()
     async with open_aio_channel(address) as channel:
         while time.monotonic() < answered_s + GONE_S:

@@ -24,7 +24,7 @@ EVENT_CALLS = {
     Call.RESUME: "resume",
 }
 MOST_EVENTS = 2000
-MOST_COMPARED = 4096  # records of two shards, to align their clocks
+MOST_COMPARED = 4096  # limit of the records that are compared to align the clocks of two shards
 MICROSECONDS = 1e6
 SETTINGS = (
     "model dataset workers shards epochs batch_size seed mode push_every fetch_every overlap staleness schedule "
@@ -38,7 +38,7 @@ def page_data(run: RecordedRun, first: int = 0, most: int = MOST_RECORDS) -> byt
     Args:
         run: A finished run, or the recorded part of a running one.
         first: The record of shard 0's trace to begin with.
-        most: Records of each shard that the page may get; memory is bounded by it.
+        most: The largest number of records of each shard for the page, which bounds its memory.
     """
     traces = [np.asarray(trace[first : first + most]) for trace in run.traces]
     job = traces[0]
@@ -85,7 +85,7 @@ def _origin(run: RecordedRun) -> float:
 def clock_offset(job: NDArray[np.void], other: NDArray[np.void]) -> float | None:
     """Return how far the clock of another shard's trace is ahead of shard 0's, in seconds.
 
-    It is the median over the pushes that both traces have; None where they have none in common.
+    It is the median over the pushes that both traces have; None if they have none in common.
     """
     own, theirs = job[:MOST_COMPARED], other[:MOST_COMPARED]
     _, left, right = np.intersect1d(_push_keys(own), _push_keys(theirs), assume_unique=False, return_indices=True)
@@ -104,9 +104,9 @@ def shard_columns(shard: int, trace: NDArray[np.void], origin_s: float) -> dict[
     """Return the columns of a shard; those about the push itself, which is the same on every shard, only of shard 0.
 
     Args:
-        shard: Its number.
-        trace: Its records.
-        origin_s: When training began, by the clock of this trace.
+        shard: The number of the shard.
+        trace: The records of the shard.
+        origin_s: The time at which training began, by the clock of this trace.
     """
     return _outcome_columns(trace, origin_s) | (_push_columns(trace) if shard == 0 else {})
 
@@ -177,7 +177,7 @@ def _membership_events(run: RecordedRun, trace: NDArray[np.void]) -> Iterator[di
     _, in_trace, in_calls = np.intersect1d(_push_keys(trace), _push_keys(calls[pushes]), return_indices=True)
     record = np.full(len(calls) + 1, len(trace))
     record[pushes[in_calls]] = in_trace
-    following = np.minimum.accumulate(record[::-1])[::-1]  # of every call, the record of the next push
+    following = np.minimum.accumulate(record[::-1])[::-1]  # for every call, the record of the next push
     for at in np.flatnonzero(np.isin(calls["call"], [int(call) for call in EVENT_CALLS])):
         yield {
             "kind": EVENT_CALLS[Call(int(calls["call"][at]))],

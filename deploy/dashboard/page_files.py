@@ -28,8 +28,8 @@ def files() -> dict[str, bytes]:
 def one_script() -> str:
     """Return all modules of the page as one, in an order in which every name exists before it is used.
 
-    A document that is opened from a disk cannot import modules, so imports and exports are taken out. The modules
-    keep to the one form of import that this reads, and no two of them define the same name; a test checks both.
+    A document that is opened from a disk cannot import modules, so imports and exports are removed. The modules use
+    only the form of import that is parsed here, and no two of them define the same name; a test checks both.
     """
     done: list[str] = []
     parts: list[str] = []
@@ -51,8 +51,8 @@ def one_document(title: str, data: bytes) -> str:
     """Return the page with a run in it as one HTML document, which loads nothing.
 
     Args:
-        title: Of the document, before its script sets another.
-        data: What `page_data` returns.
+        title: The title of the document, before its script sets another.
+        data: The result of `page_data`.
     """
     texts = {language: json.loads(files()[f"texts/{language}.json"]) for language in LANGUAGES}
     script, style = one_script(), files()["style.css"].decode()

@@ -1,4 +1,4 @@
-"""A run as its directory records it: settings, summary and the trace of every shard."""
+"""Reads a run from its directory: settings, summary and the trace of every shard."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class RecordedRun:
     """The records of a job in a run directory.
 
     Attributes:
-        name: Name of the directory.
-        config: Content of `config.json`.
-        summary: Content of `summary.json`; empty while the job has not ended.
-        traces: Records of every shard, shard 0 first (see `ps/trace/format.py`).
-        calls: Calls on shard 0 (see `ps/trace/call_log.py`); empty where they are not recorded.
+        name: The name of the directory.
+        config: The content of `config.json`.
+        summary: The content of `summary.json`; empty while the job has not ended.
+        traces: The records of every shard, shard 0 first (see `ps/trace/format.py`).
+        calls: The calls on shard 0 (see `ps/trace/call_log.py`); empty if they are not recorded.
     """
 
     name: str
@@ -44,7 +44,7 @@ class RecordedRun:
 
 
 def load_run(folder: Path) -> RecordedRun:
-    """Return what is recorded in a run directory; records are read from the disk when they are used.
+    """Return the content of a run directory; records are read from the disk when they are used.
 
     Raises:
         NoRun: The folder has no trace, or one of its files cannot be read.
@@ -72,7 +72,7 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise NoRun(f"{path} must be a JSON file that can be read: {error}") from error
     if not isinstance(content, dict):
-        raise NoRun(f"{path} must hold a JSON object; it holds something else")
+        raise NoRun(f"{path} must contain a JSON object, and does not")
     return content
 
 

@@ -16,7 +16,7 @@ EXIT_USAGE = 2
 
 
 def report(settings: ReportSettings) -> int:
-    """Write the report and print where it is; return the exit status."""
+    """Write the report, print its path, and return the exit status."""
     folder = Path(settings.run)
     try:
         run = load_run(folder)

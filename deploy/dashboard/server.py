@@ -1,7 +1,7 @@
-"""The HTTP server of the dashboard: on loopback alone, with headers that keep the page to itself.
+"""The HTTP server of the dashboard: it listens on loopback only, and its headers isolate the page from other sites.
 
-It answers only requests whose Host header names the loopback address that it listens on, so that a page from elsewhere
-whose name was made to resolve to 127.0.0.1 (DNS rebinding) gets nothing.
+It answers only requests whose Host header names the loopback address that it listens on, so that a page of another site
+whose name resolves to 127.0.0.1 (DNS rebinding) receives nothing.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ def application(
     """Return the server's application.
 
     Args:
-        data: Gives the block that the page decodes, each time that a page is opened; called in a thread.
-        events: Gives what a page is sent while it is open; None where nothing changes.
-        control: Acts on the job for those who know its secret; None where nothing can be done.
+        data: A function that returns the block for each page that is opened; it is called in a thread.
+        events: The source of the events for an open page; None if the run does not change.
+        control: The object that operates the job for requests with its secret; None if the job cannot be operated.
     """
 
     async def block(request: web.Request) -> web.Response:
@@ -103,7 +103,7 @@ class Control:
     server does not answer (CSRF).
 
     Attributes:
-        secret: What a request must contain; drawn for this dashboard alone.
+        secret: The token that a request must contain, drawn at random for this dashboard.
     """
 
     def __init__(self, act: Callable[[Mapping[str, Any]], Awaitable[str]]) -> None:
@@ -112,7 +112,7 @@ class Control:
         self._act = act
 
     async def handle(self, request: web.Request) -> web.Response:
-        """Answer `{done}` after an action, and `{refused}` with the reason otherwise."""
+        """Reply `{done}` after an action, and `{refused}` with the reason otherwise."""
         shown = request.headers.get(SECRET_HEADER, "")
         if not hmac.compare_digest(shown.encode(), self.secret.encode()):
             return _refusal(403, "the secret of this dashboard is needed: open the address that it printed")
@@ -143,7 +143,7 @@ class Streams:
         self._viewers: set[asyncio.Task[Any]] = set()
 
     async def send(self, request: web.Request) -> web.StreamResponse:
-        """Answer with events until they are over or the page is closed."""
+        """Send events until there are no more or the page is closed."""
         if len(self._viewers) >= MOST_VIEWERS:
             raise web.HTTPServiceUnavailable(text=f"at most {MOST_VIEWERS} pages can be open at once; close one\n")
         task = asyncio.current_task()

@@ -94,7 +94,7 @@ class Launcher:
         self._watcher: Watcher | None = None
         self._stops = StopRequests()
         self._dashboard_announced = False
-        self._failed = False  # then the notes are only consequences of ending the other processes
+        self._failed = False  # from then on, notes only report the ends of other processes
         self._drain_deadline: float | None = None
         self._ending_deadline: float | None = None
 

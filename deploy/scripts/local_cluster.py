@@ -63,7 +63,7 @@ class LocalCluster:
         model.compile("adam", loss="mse")
         history = LocalCluster(workers=4, mode="ssp:2").fit(model, x, y, epochs=5)
 
-    It is meant for notebooks and for programs of one's own; a script is run with `downpour run`.
+    It is meant for notebooks and for programs; a script is run with `downpour run`.
     """
 
     def __init__(self, workers: int = 2, shards: int = 1, modules: Sequence[str] = (), **settings: Any) -> None:

@@ -69,7 +69,7 @@ def launch(settings: RunSettings, script: Sequence[str], name: str, shown: bool 
 
 
 def script_plan(settings: RunSettings, run_dir: str, script: Sequence[str], shown: bool = True) -> list[ProcessSpec]:
-    """Return the processes of a script's cluster in the order in which they must start. Pure."""
+    """Return the processes of a script's cluster in the order in which they must start."""
     job = [*to_flags(settings, ServerSettings), *SCRIPT_JOB]
     env = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     first = (f"--bind={LOOPBACK}", f"--run-dir={run_dir}", *job)

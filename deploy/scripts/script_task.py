@@ -21,7 +21,7 @@ SIZE = ("workers", "shards")
 
 
 def command_line(task: Task, settings: RunSettings, script: Sequence[str], environ: Mapping[str, str]) -> list[str]:
-    """Return the module and the arguments of a task's process. Pure.
+    """Return the module and the arguments of a task's process.
 
     Args:
         task: The task of the cluster.
