@@ -19,10 +19,10 @@ class WorkerSettings(AccessSettings, LogSettings):
     evaluator: bool = Field(False, description="Take evaluation tasks only.")
     model: str | None = Field(
         None,
-        description="module:function of the model; required if the job's model is one (never accepted from the server).",
+        description="module:function of the model; required if the job has one (never accepted from the server).",
     )
     dataset: str | None = Field(
-        None, description="Path of the .npz file; required if the job's data are one (never accepted from the server)."
+        None, description="Path of the .npz file; required if the job has one (never accepted from the server)."
     )
     weights: str | None = Field(None, description="File of initial weights, .keras or .weights.h5.")
     threads: int = Field(1, ge=1, description="TensorFlow's threads within an operation.")
