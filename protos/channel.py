@@ -1,12 +1,15 @@
-"""gRPC channels and servers: limits and keepalive, the same on both sides."""
+"""gRPC channels and servers: limits and keepalive, the same on both sides, and the memory of their messages."""
 
 from __future__ import annotations
+
+import ctypes
 
 import grpc
 
 from downpour.protos.credentials import SERVER_NAME, Metadata, ShowToken, adopted, channel_credentials
 from downpour.protos.frame import MESSAGE_LIMIT_BYTES
 
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8  # as <malloc.h> numbers them
 PROTOCOL = 1
 SESSION_KEY = "downpour-session"
 
@@ -67,3 +70,23 @@ def call_metadata() -> Metadata:
     """Return the metadata of a call on a channel for an event loop; with TLS the channel itself adds it."""
     identity = adopted()
     return () if identity.authority else identity.metadata
+
+
+def keep_freed_memory(arenas: int = 0, kept_bytes: int = 0) -> None:
+    """Keep freed memory for later use, instead of returning each message's pages to the kernel.
+
+    This saves a quarter of the processor time of a gRPC push-pull of 102 MB. It has an effect under glibc only.
+
+    Args:
+        arenas: The largest number of heaps, each of which keeps its memory; 0 leaves glibc's default.
+        kept_bytes: The memory that is kept at the end of each heap; at least 16 MiB.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(_MMAP_THRESHOLD, 32 << 20)
+    mallopt(_TRIM_THRESHOLD, min(max(kept_bytes, 16 << 20), (1 << 31) - 1))
+    mallopt(_TOP_PAD, 1 << 20)
+    if arenas:
+        mallopt(_ARENA_MAX, arenas)

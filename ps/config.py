@@ -13,6 +13,7 @@ from downpour.protos.doorbell_socket import FOLDER_LIMIT_BYTES
 from downpour.protos.errors import InvalidRequest
 from downpour.protos.logs import LogSettings
 from downpour.protos.settings import Address, Settings, did_you_mean, one_of
+from downpour.protos.transports import AUTO, TRANSPORTS, transport_names
 from downpour.ps.config_checks import refusal_of, refusal_of_steps
 from downpour.ps.core.consistency import MODES
 from downpour.ps.core.hyperparameters import Hyperparameters, known_hyperparameters, resolve
@@ -21,7 +22,6 @@ from downpour.ps.core.schedules import SCHEDULES
 from downpour.ps.core.staleness import POLICIES
 from downpour.ps.core.update_rules import OPTIMIZERS
 
-Transport = Literal["auto", "shm", "grpc"]
 REFERENCE_LEARNING_RATE = 0.1  # the learning rate of the reference model with plain SGD
 
 
@@ -33,6 +33,14 @@ def _known_codec(value: str) -> str:
         family = value.partition(":")[0]
         near = did_you_mean(family, CODECS) if family not in CODECS else ""
         raise ValueError(str(error).removeprefix("codec ").partition("; received")[0] + near) from None
+    return value
+
+
+def _known_transport(value: str) -> str:
+    """Return the name of a transport in the registry as it is now, or raise ValueError."""
+    names = transport_names()
+    if value not in names:
+        raise ValueError(f"must be one of {', '.join(names)}{did_you_mean(value, names)}")
     return value
 
 
@@ -173,9 +181,10 @@ class JobSettings(OptimizerSettings):
     codec: Annotated[str, AfterValidator(_known_codec)] = Field(
         "float32", description=f"Codec of pushes: {', '.join(CODECS)}."
     )
-    transport: Transport = Field(
-        "auto",
-        description="Transport of payloads. auto: shared memory for workers on the same host, gRPC for others.",
+    transport: Annotated[str, AfterValidator(_known_transport)] = Field(
+        AUTO,
+        description=f"Transport of payloads: {', '.join(transport_names())}. auto: the first that reaches the worker. "
+        + " ".join(f"{name}: {row.description}." for name, row in TRANSPORTS.items()),
     )
     lease_batches: int = Field(
         0,

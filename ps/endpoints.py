@@ -1,4 +1,4 @@
-"""What every server process needs: a gRPC server, the shared-memory transport, signals, and metrics for operators."""
+"""What every server process needs: a gRPC server, signals, and metrics for operators."""
 
 from __future__ import annotations
 
@@ -16,14 +16,10 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 
-from downpour.protos import memfd
 from downpour.protos.channel import SERVER_OPTIONS
 from downpour.protos.credentials import TokenCheck, adopt, check_secured, server_credentials
-from downpour.protos.errors import Unsupported
 from downpour.ps.config import ServerSettings
 from downpour.ps.data_plane.interceptor import CallInterceptor
-from downpour.ps.data_plane.request_handler import RequestHandler
-from downpour.ps.data_plane.shared_memory import SharedMemoryListener
 from downpour.ps.monitoring.prometheus import PrometheusExporter, ShardMetrics
 
 
@@ -91,33 +87,6 @@ def _port_in_use(bind: str) -> PortInUse:
         f"--bind must be a free address of this machine; received {bind}, which cannot be bound. "
         "Stop the process that listens there, or use port 0."
     )
-
-
-def open_doorbell(
-    settings: ServerSettings, handler: RequestHandler, connection_lost: Callable[[int], None] = lambda worker: None
-) -> SharedMemoryListener | None:
-    """Open the shared-memory transport if the settings allow it and this system has it; return None otherwise.
-
-    Raises:
-        Unsupported: The settings require shared memory, and this system lacks it or its folder cannot be used.
-    """
-    if settings.transport == "grpc":
-        return None
-    try:
-        if memfd.available():
-            return SharedMemoryListener(handler, connection_lost, settings.doorbell_dir)
-        reason = "no memfd_create"
-    except OSError as error:
-        if settings.doorbell_dir is not None:
-            raise Unsupported(
-                f"--doorbell-dir must be a folder in which this server may create a socket; received "
-                f"{settings.doorbell_dir}: {error.strerror}. Make it, and give it to user {os.geteuid()}; or use "
-                "--transport grpc."
-            ) from error
-        reason = str(error)
-    if settings.transport == "shm":
-        raise Unsupported(f"--transport shm needs Linux with memfd and Unix sockets; here: {reason}. Use auto or grpc.")
-    return None
 
 
 def announce(**facts: object) -> None:

@@ -24,10 +24,10 @@ from downpour.ps.control_plane.servicer import CoordinatorServicer
 from downpour.ps.control_plane.shard_link import ShardLinks
 from downpour.ps.coordinator.coordinator import new_coordinator
 from downpour.ps.coordinator.phase import OVER, Phase
-from downpour.ps.data_plane.grpc_stream import ExchangeServicer
+from downpour.ps.data_plane.listeners import Listeners, ListenRequest, open_listeners
 from downpour.ps.data_plane.request_handler import RequestHandler
 from downpour.ps.data_plane.shard_runtime import ShardRuntime
-from downpour.ps.endpoints import PortInUse, announce, listen, on_signals, open_doorbell, open_exporter
+from downpour.ps.endpoints import PortInUse, announce, listen, on_signals, open_exporter
 from downpour.ps.monitoring.prometheus import Durations, ShardMetrics
 from downpour.ps.monitoring.run_reports import RunReports
 from downpour.ps.shard_server import ShardProcess
@@ -87,24 +87,21 @@ class CoordinatorProcess:
             self.coordinator, self.effects, self.links, self._change, self._progress, path / "model.keras"
         )
         self.reports = RunReports(self.coordinator, self.runtime.metrics, self.run)
+        self._listeners = Listeners(())
         self._drained_s: float | None = None
         self.effects.deliver()
 
     async def serve(self) -> int:
         """Run the job and return the exit code."""
         await self._lock_run()
-        doorbell = None
         try:
-            doorbell = open_doorbell(self._settings, self.handler, self._connection_lost)
             server, address = await listen(self._settings, self._add_services)
         except (PortInUse, NotSecured, Unsupported):
-            if doorbell:
-                doorbell.close()
+            self._listeners.close()
             self.run.discard()
             raise
         self.run.publish()
-        name = doorbell.name if doorbell else ""
-        self._joined(pb.ShardAddress(shard=0, address=address, generation=1, doorbell=name))
+        self._joined(self._listeners.address(0, address))
         job = self.coordinator.job
         identify(job=job.name, process="ps-0")
         metrics = ShardMetrics(self.runtime, self._push_times, self.coordinator, self.checkpointer)
@@ -126,8 +123,7 @@ class CoordinatorProcess:
             if exporter:
                 exporter.close()
             await server.stop(grace=0.5)
-            if doorbell:
-                doorbell.close()
+            self._listeners.close()
         self.reports.write_log()
         return 0 if job.phase == Phase.ENDED else FAILED
 
@@ -143,8 +139,8 @@ class CoordinatorProcess:
 
     def _add_services(self, server: grpc.aio.Server) -> None:
         rpc.add_CoordinatorServicer_to_server(self.servicer, server)
-        exchange = ExchangeServicer(self.handler, self._connection_lost, self._settings.admitted)
-        server.add_generic_rpc_handlers((exchange.rpc_handler(),))
+        request = ListenRequest(self._settings, self.handler, self._connection_lost, server)
+        self._listeners = open_listeners(request)
 
     # ------------------------------------------------------------------ turns that begin outside of the coordinator
 

@@ -14,12 +14,12 @@ from downpour.protos.channel import call_metadata, open_aio_channel
 from downpour.protos.errors import DeadlineExceeded, Unreachable, error_of
 from downpour.protos.logs import identify
 from downpour.ps.config import ServerSettings
-from downpour.ps.data_plane.grpc_stream import ExchangeServicer
+from downpour.ps.data_plane.listeners import Listeners, ListenRequest, open_listeners
 from downpour.ps.data_plane.request_handler import RequestHandler
 from downpour.ps.data_plane.shard_commands import ShardCommands
 from downpour.ps.data_plane.shard_runtime import ShardRuntime
 from downpour.ps.data_plane.snapshot import Snapshot, parts
-from downpour.ps.endpoints import announce, listen, on_signals, open_doorbell, open_exporter
+from downpour.ps.endpoints import announce, listen, on_signals, open_exporter
 from downpour.ps.monitoring.prometheus import Durations, ShardMetrics
 
 REPORT_EVERY_S = 0.5
@@ -158,23 +158,21 @@ class ShardProcess:
         self.runtime = ShardRuntime(settings.shard, record_push_s=self._push_times.add)
         self._link = CoordinatorLink(settings.coordinator, self.runtime)
         self.handler = RequestHandler(self.runtime, self._link.deliver)
+        self._listeners = Listeners(())
 
     async def serve(self) -> int:
         """Run until the coordinator sends the command to stop, and return the exit code."""
         settings = self._settings
-        doorbell = open_doorbell(settings, self.handler)
         try:
             server, address = await listen(settings, self._add_services)
         except BaseException:
-            if doorbell:
-                doorbell.close()
+            self._listeners.close()
             raise
         identify(process=f"ps-{settings.shard}")
         exporter = open_exporter(settings, ShardMetrics(self.runtime, self._push_times))
         facts = {"metrics": f"{settings.metrics_host}:{exporter.port}"} if exporter else {}
         announce(address=address, shard=settings.shard, coordinator=settings.coordinator, **facts)
-        name = doorbell.name if doorbell else ""
-        joined = pb.ShardAddress(shard=settings.shard, address=address, generation=1, doorbell=name)
+        joined = self._listeners.address(settings.shard, address)
         following = asyncio.create_task(self._link.follow(joined, settings.start_timeout_s, settings.reconnect_s))
         try:
             return await self._until_stopped(following)
@@ -182,8 +180,7 @@ class ShardProcess:
             if exporter:
                 exporter.close()
             await server.stop(grace=0.5)
-            if doorbell:
-                doorbell.close()
+            self._listeners.close()
 
     async def _until_stopped(self, following: asyncio.Task[None]) -> int:
         """Wait for the coordinator's command to stop, for a limited time after a signal; return the exit code."""
@@ -200,5 +197,4 @@ class ShardProcess:
         return 0
 
     def _add_services(self, server: grpc.aio.Server) -> None:
-        exchange = ExchangeServicer(self.handler, admitted=self._settings.admitted)
-        server.add_generic_rpc_handlers((exchange.rpc_handler(),))
+        self._listeners = open_listeners(ListenRequest(self._settings, self.handler, lambda worker: None, server))

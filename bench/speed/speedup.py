@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from downpour.bench.machine import cores, load
 from downpour.bench.speed.emulated import BATCH, Run, measured
 from downpour.bench.speed.many_workers import push_pulls
 from downpour.bench.training.competitors import TrainingSpec, train
-from downpour.ps.config import Transport
+from downpour.protos.transports import transport_names
 from downpour.worker.catalog.datasets import load as load_dataset
 
 FLOATS = 79_510
@@ -272,7 +272,7 @@ def _flags(argv: list[str]) -> argparse.Namespace:
         "--straggler", type=straggler, action="append", help="slow worker and factor, such as 1:5x; may be repeated"
     )
     parser.add_argument("--compute-s", type=float, default=0.02, help="emulated time of a step in s (default: 0.02)")
-    parser.add_argument("--transport", choices=get_args(Transport), default="auto", help="transport of payloads")
+    parser.add_argument("--transport", choices=transport_names(), default="auto", help="transport of payloads")
     parser.add_argument("--repeats", type=int, help="runs of each measurement (default: 3; with --quick 1)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for results.json, report.md and plots")
     flags = parser.parse_args(argv)

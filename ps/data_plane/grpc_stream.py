@@ -12,8 +12,7 @@ import grpc
 import numpy as np
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.allocator import keep_freed_memory
-from downpour.protos.channel import SESSION_KEY
+from downpour.protos.channel import SESSION_KEY, keep_freed_memory
 from downpour.protos.errors import InvalidRequest, TooLarge, UnknownWorker
 from downpour.protos.frame import INLINE_BYTES, Decoder, Frame, encode
 from downpour.ps.data_plane.interceptor import refuse

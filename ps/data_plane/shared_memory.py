@@ -76,6 +76,10 @@ class SharedMemoryListener:
         self._loop.add_reader(self._listener, self._accept)
         self._runtime.builder.share_weights()
 
+    def add_to(self, address: pb.ShardAddress) -> None:
+        """Write the name of the socket to the address of the shard."""
+        address.doorbell = self.name
+
     def close(self) -> None:
         """Close the socket and all connections."""
         self._loop.remove_reader(self._listener)

@@ -62,7 +62,7 @@ class Client:
             layout: The layout of the model.
             codec: The codec of pushes.
             timeout_s: The time within which an awaited message must arrive, in seconds.
-            transport: A name of `downpour.worker.exchange.transports`, or `auto` for the first that works.
+            transport: A name of `downpour.protos.transports`, or `auto` for the first that works.
             feedback: The residuals of a lossy codec (default: zeros).
             overlap: Whether weights may still be read while the next request is in flight.
 

@@ -16,8 +16,7 @@ from typing import Any, TypeVar
 import grpc
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.allocator import keep_freed_memory
-from downpour.protos.channel import SESSION_KEY, call_metadata, open_aio_channel
+from downpour.protos.channel import SESSION_KEY, call_metadata, keep_freed_memory, open_aio_channel
 from downpour.protos.errors import DeadlineExceeded, DownpourError, Unreachable, error_of
 from downpour.protos.frame import Buffer, Decoder, Frame, encode
 from downpour.worker.exchange.pages import pages

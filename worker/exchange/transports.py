@@ -1,18 +1,16 @@
-"""The transports by name. To add one, write its `Transport` and add one row to `TRANSPORTS`."""
+"""The worker's side of the transports: connections to a shard by the names of `downpour.protos.transports`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from downpour.protos import memfd
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import DownpourError, InvalidRequest, Unreachable
+from downpour.protos.transports import AUTO, TRANSPORTS, load, transport_names
 from downpour.worker.exchange.grpc_stream import GrpcTransport, Loop
 from downpour.worker.exchange.shared_memory import SharedMemoryTransport
 from downpour.worker.exchange.transport import Transport
-
-AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -49,19 +47,25 @@ def connect(wanted: str, route: Route) -> tuple[str, Transport]:
         InvalidRequest: No transport has this name.
         DownpourError: The transport cannot reach the shard.
     """
-    if wanted != AUTO and wanted not in TRANSPORTS:
-        raise InvalidRequest(f"a transport must be one of {', '.join((AUTO, *TRANSPORTS))}; received {wanted!r}.")
+    if wanted not in transport_names():
+        raise InvalidRequest(f"a transport must be one of {', '.join(transport_names())}; received {wanted!r}.")
     names = list(TRANSPORTS) if wanted == AUTO else [wanted]
     for name in names:
         try:
-            return name, TRANSPORTS[name](route)
+            transport: Transport = load(TRANSPORTS[name].connect)(route)
+            return name, transport
         except DownpourError:
             if name == names[-1]:
                 raise
     raise AssertionError("there must be at least one transport")
 
 
-def _connect_shared_memory(route: Route) -> Transport:
+def connect_shared_memory(route: Route) -> Transport:
+    """Return a connection over shared memory.
+
+    Raises:
+        Unreachable: The shard is not on this host, or this system has no shared memory.
+    """
     address, doorbell = route.shard.address, route.shard.doorbell
     try:
         if not doorbell:
@@ -77,10 +81,7 @@ def _connect_shared_memory(route: Route) -> Transport:
         ) from error
 
 
-def _connect_grpc(route: Route) -> Transport:
+def connect_grpc(route: Route) -> Transport:
+    """Return a stream, which the first request opens."""
     address, limit_bytes = route.shard.address, route.reply_limit_bytes
     return GrpcTransport(address, route.session, limit_bytes, route.timeout_s, route.loop, route.buffers)
-
-
-# In the order in which `auto` tries them: from the fastest to the one that reaches every shard.
-TRANSPORTS: dict[str, Callable[[Route], Transport]] = {"shm": _connect_shared_memory, "grpc": _connect_grpc}
