@@ -93,7 +93,7 @@ class TrainSettings(JobSettings, AccessSettings, LogSettings):
         description=f"{', '.join(DATASETS)}, or the path of an .npz file with x_train, y_train, x_test, y_test.",
     )
     weights: Annotated[str | None, AfterValidator(known_weights)] = Field(
-        None, description="Initial weights: a .keras or .weights.h5 file; layers of other shapes are initialised anew."
+        None, description="Initial weights: a .keras or .weights.h5 file; layers of other shapes get new weights."
     )
     workers: int = Field(
         default_factory=lambda: max(2, cores()),

@@ -79,7 +79,7 @@ class LauncherEntry:
 
     Attributes:
         description: What it does, for `downpour --help` and reports.
-        start: Starts a job; the context manager ends whatever still runs.
+        start: Starts a job; the context manager ends all processes that still run.
         command: Runs `downpour NAME` with its arguments and returns the exit status; None if it is not a command.
         restarts_workers: Whether a worker that dies is started again.
         in_containers: Whether it needs a container engine and the project's images.

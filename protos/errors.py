@@ -1,18 +1,18 @@
 """Errors that cross the wire, and the one table that maps them to gRPC status codes and back.
 
 DownpourError
- +-- InvalidRequest     what was sent is malformed
- +-- UnknownWorker      no such session: never registered, expired or fenced
- +-- Fenced             meant for an earlier life of the shard
- +-- LayoutMismatch     another model or other data than the job's
- +-- FutureVersion      a base version that does not exist yet
- +-- JobConflict        the server has a job already, or it has ended
- +-- TooLarge           beyond a limit
- +-- Unreachable        nobody answers at the address
- +-- DeadlineExceeded   no answer in time
- +-- AccessDenied       no token, or the wrong one
- +-- Unsupported        another version of the protocol
- +-- ServerFault        a defect in the server
+ +-- InvalidRequest     the request is malformed
+ +-- UnknownWorker      the session was never registered, has expired or is fenced
+ +-- Fenced             the request is meant for an earlier generation of the shard
+ +-- LayoutMismatch     the model or the data differ from the job's
+ +-- FutureVersion      the base version does not exist yet
+ +-- JobConflict        the server has another job, or the job has ended
+ +-- TooLarge           the request exceeds a limit
+ +-- Unreachable        no process answers at the address
+ +-- DeadlineExceeded   there was no answer in time
+ +-- AccessDenied       the token is missing or wrong
+ +-- Unsupported        the version of the protocol differs, or the system lacks a feature
+ +-- ServerFault        the server has a defect
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ import grpc
 
 
 class DownpourError(Exception):
-    """Base of all errors that a peer may be told."""
+    """The base class of all errors that are reported to a peer."""
 
 
 class InvalidRequest(DownpourError):
-    """A message is malformed: wrong length, truncated, a field out of its range."""
+    """A message is malformed: it is truncated, has the wrong length, or a field is out of range."""
 
 
 class UnknownWorker(DownpourError):

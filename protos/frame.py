@@ -1,8 +1,8 @@
 """Data-plane frames: a small protobuf header and a raw payload, cut into messages of bounded size.
 
 The first message of a frame is `[u32 header length][header][zeros to a multiple of 16][payload]`; the header's
-`payload_bytes` tells how much payload there is in all. A payload above `INLINE_BYTES` follows in messages of its own,
-so that a receiver can check the announced length before it stores any payload.
+`payload_bytes` is the size of the whole payload. A payload above `INLINE_BYTES` follows in separate messages, so that a
+receiver can check the announced length before it stores any payload.
 """
 
 from __future__ import annotations

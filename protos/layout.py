@@ -120,7 +120,7 @@ class Layout:
         return views
 
     def fits(self, other: Layout) -> bool:
-        """Return whether both flat vectors have tensors of the same shapes in the same places, whatever their names."""
+        """Return whether both flat vectors have tensors of equal shapes in the same places; their names may differ."""
         return [(t.shape, t.section) for t in self.tensors] == [(t.shape, t.section) for t in other.tensors]
 
     def difference(self, other: Layout) -> str | None:

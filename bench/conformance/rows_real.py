@@ -17,7 +17,7 @@ STEP_S = 0.002
 
 
 def c1(parts: Parts, quick: bool) -> list[Case]:
-    """Gradients of −1 at a rate of 1: the weights are their version, whatever the operating system does."""
+    """Gradients of −1 at a rate of 1: the weights equal their version, for any scheduling of the processes."""
     workers, steps = 3, 60 if quick else 400
     torn, seen, versions = [0], [0], []
     lock = threading.Lock()

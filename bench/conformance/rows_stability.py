@@ -128,7 +128,7 @@ class _Origin(Problem):
 
 
 def c27(parts: Parts, quick: bool) -> list[Case]:
-    """Elastic averaging on x²/2: stable iff α ≤ (4 − 2η)/(4 − η); an exchange leaves x̃ + x_i as it is."""
+    """Elastic averaging on x²/2: stable iff α ≤ (4 − 2η)/(4 − η); an exchange does not change x̃ + x_i."""
     cases = []
     for workers, η in ((1, 0.5), (1, 1.0), (1, 1.5), (4, 1.0)):
         bound = (4 - 2 * η) / (4 - η)

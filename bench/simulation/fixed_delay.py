@@ -41,7 +41,7 @@ def run_delayed(
         if idle > 100_000:
             raise ValueError(f"the mode must apply pushes with a delay of {delay} versions; it applied none of 100,000")
         if shard.version > version:
-            # In turns, so that no worker's old versions are more than compensations keep, whatever the mode.
+            # The workers take turns, so that compensations keep the old versions of every worker in any mode.
             history.append(shard.pull(worker=shard.version % workers))
             if observe is not None:
                 observe(shard.version, history[-1][0].array)

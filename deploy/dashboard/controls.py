@@ -76,7 +76,7 @@ class Controls:
         async with open_aio_channel(self._address) as channel:
             pause = pb.PauseRequest(paused=paused)
             await CoordinatorStub(channel).Pause(pause, timeout=TIMEOUT_S, metadata=call_metadata())
-        return "the job pauses after the samples that are leased" if paused else "the job goes on"
+        return "the job pauses after the samples that are leased" if paused else "the job resumes"
 
     async def _kill(self, request: Mapping[str, Any]) -> str:
         worker = await self._worker(request)

@@ -58,7 +58,7 @@ class FitHistory:
 
 
 class LocalCluster:
-    """A cluster of servers and workers on this machine, which is started anew for every call of `fit`.
+    """A cluster of servers and workers on this machine, which is started again for every call of `fit`.
 
         model.compile("adam", loss="mse")
         history = LocalCluster(workers=4, mode="ssp:2").fit(model, x, y, epochs=5)

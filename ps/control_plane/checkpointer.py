@@ -1,4 +1,4 @@
-"""Checkpoints of a job: when one is due, the cut over all shards, and the file, which is written beside training."""
+"""Checkpoints of a job: when one is due, the cut over all shards, and the file, which is written during training."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
 
     @with_status
     async def Register(self, request: pb.RegisterRequest, context: Context) -> pb.RegisterReply:
-        """Open a session, once every shard has joined and knows of it."""
+        """Open a session, after every shard has joined and has acknowledged the new worker."""
         job, work = self._job, self._coordinator.work
         check_protocol(request.protocol)
         if not await self._change.wait_until(lambda: job.is_open, JOIN_TIMEOUT_S):

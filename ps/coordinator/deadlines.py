@@ -1,6 +1,6 @@
 """The deadlines of a job: for its end, for lost shards, for workers, and for each step of a worker.
 
-A worker that hangs while its heartbeats go on keeps its session and its lease, so its steps have a deadline, too:
+A worker that hangs but sends heartbeats keeps its session and its lease, so its steps have a deadline, too:
 `STEP_FACTOR` times the longest of the last steps of any worker. A step lasts from the reply, or the lease, to the push.
 
 This module is pure: it does no I/O and reads no clock.

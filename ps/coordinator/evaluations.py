@@ -123,7 +123,7 @@ class Evaluations:
         return task
 
     def give_back(self, worker: int, hurried: bool) -> None:
-        """Take back a worker's task; it waits for another worker, but a validation is dropped if `hurried`."""
+        """Return a worker's task to the queue of waiting tasks; a validation is dropped if `hurried`."""
         task = self.assigned.pop(worker, None)
         if task is None:
             return

@@ -39,7 +39,7 @@ class Job:
         facts: Versions and settings reported by each incarnation `(worker, incarnation)` of a worker.
         stopped_at_once: Whether a user requested to end the job without waiting for its workers.
         saved: Whether the trained model has been uploaded.
-        paused: Whether no samples are leased until somebody resumes the job.
+        paused: Whether no samples are leased until a user resumes the job.
         resumed: Whether the weights come from a checkpoint.
         initialiser: The worker that was asked to send the initial weights; None if none was.
         first_warm_s: The time at which the first worker reported that its gradient is compiled; None before.

@@ -33,7 +33,7 @@ class Consistency:
         restarts: Whether an update cancels the steps that are under way (in virtual time only).
         payload: What a push holds: a gradient, the difference of some local steps, or a worker's own weights.
         stale_gradients: Whether a gradient of an earlier version can be part of an update.
-        pulls_per_lease: Whether workers pull anew for every lease, since the mode may drop gradients of old weights.
+        pulls_per_lease: Whether workers pull for every lease, because the mode may drop gradients of old weights.
         weighs_slow_workers: Whether the mode is meant to keep the contribution of slow workers.
         period: The number of local steps per push that the mode prescribes.
         rho: For replicas, the strength of the elastic force: α = ηρ.

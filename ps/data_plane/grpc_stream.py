@@ -121,7 +121,7 @@ class _Exchange:
             self._leave()
 
     async def _wait_while_held(self, header: pb.Request) -> None:
-        """Wait while a cut is taken that the push does not belong to; other requests may be admitted meanwhile."""
+        """Wait until the end of a cut that excludes the push; other requests may be admitted during the wait."""
         while (released := self._runtime.held(header)) is not None:
             admitted, self._admitted = self._admitted, False
             if admitted:
@@ -139,7 +139,7 @@ class _Exchange:
         raise InvalidRequest("a stream must end between two frames; it ended within one. Resend the frame.")
 
     async def _wait_until_ready(self, ready: asyncio.Future[Any]) -> None:
-        """Wait until the reply may leave; other requests may be admitted meanwhile."""
+        """Wait until the reply may be sent; other requests may be admitted during the wait."""
         if ready.done():
             return
         admitted = self._admitted

@@ -96,7 +96,7 @@ async def refuse(error: Exception, context: Any) -> None:
     """
     if isinstance(error, grpc.aio.AbortError):
         raise error
-    if context.done():  # the caller has hung up, whatever error that caused
+    if context.done():  # the caller has cancelled the call, which may have caused the error
         return
     if isinstance(error, NotImplementedError):
         error = Unsupported("this server has no such method. Check that both sides run the same version.")

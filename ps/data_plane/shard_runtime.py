@@ -43,7 +43,7 @@ class ShardRuntime:
         members: The members of the newest view, by session.
         cut: The newest pushes, and the pushes held back while a cut is taken.
         waiters: The workers whose reply must wait.
-        lent: The weights that workers on this host read in place.
+        lent: The buffers of weights that workers on this host read in place, which must not be overwritten.
         transports: The transports by which workers have reached the shard.
         records: The trace of the outcomes.
         calls: The calls on the shard, if the job is recorded.
@@ -177,7 +177,7 @@ class ShardRuntime:
             self.trained_shard().assign(content)
 
     def put(self, state: ShardState) -> None:
-        """Replace the whole state of the shard, which is built anew if its settings or its size have changed.
+        """Replace the whole state of the shard, which is rebuilt if its settings or its size have changed.
 
         Raises:
             ValueError: The state belongs to another optimizer, or has another size.

@@ -197,7 +197,7 @@ def _cut(flat: tf.Tensor, tensors: Sequence[Tensor]) -> list[tf.Tensor]:
 
 
 def _frozen_ids(model: keras.Model) -> set[int]:
-    """Return the `id`s of frozen weights: Keras counts them among the non-trainable variables, beside the state."""
+    """Return the `id`s of frozen weights: Keras counts them, like the state, among the non-trainable variables."""
     weights = {id(v) for layer in model._flatten_layers() for v in getattr(layer, "_trainable_variables", ())}
     return weights - {id(v) for v in model.trainable_variables}
 
