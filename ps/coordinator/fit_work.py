@@ -26,7 +26,7 @@ from downpour.ps.coordinator.phase import OVER, Phase
 from downpour.ps.coordinator.work import Work, WorkSummary
 from downpour.ps.core.consistency import consistency_of
 from downpour.ps.core.hyperparameters import known_hyperparameters, resolve
-from downpour.ps.core.rate_table import check_rates
+from downpour.ps.core.schedules import check_rates
 from downpour.ps.core.update_rules import OPTIMIZERS
 
 

@@ -1,4 +1,7 @@
-"""The registry of learning-rate schedules: factors on η by version, after an optional linear warm-up."""
+"""The registry of learning-rate schedules: factors on η by version, after an optional linear warm-up.
+
+The schedule of a script is a table, which its worker 0 replaces while the job runs.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.errors import InvalidRequest
 from downpour.ps.core.registry import Parameter, positive, read, whole_number
 
 Schedule = Callable[[int], float]
@@ -82,3 +89,39 @@ def schedule_of(schedule: str, warm_up: int = 0) -> Schedule:
     if not warm_up:
         return shape
     return lambda version: (version + 1) / warm_up if version < warm_up else shape(version - warm_up)
+
+
+class RateTable:
+    """A replaceable schedule: η at some versions, with linear interpolation between them."""
+
+    def __init__(self, base: float, rates: pb.LearningRates) -> None:
+        """Create a schedule from a table that `check_rates` has accepted.
+
+        Args:
+            base: The optimizer's own learning rate, which factors refer to.
+            rates: The table.
+        """
+        self._base = base
+        self.replace(rates)
+
+    def replace(self, rates: pb.LearningRates) -> None:
+        """Replace the table."""
+        self._versions = np.array(rates.versions, np.float64)
+        self._factors = np.array(rates.rates, np.float64) / self._base
+
+    def __call__(self, version: int) -> float:
+        """Return the factor on the optimizer's learning rate at a version."""
+        return float(np.interp(version, self._versions, self._factors))
+
+
+def check_rates(rates: pb.LearningRates) -> None:
+    """Raise InvalidRequest unless the table is valid."""
+    versions, values = list(rates.versions), list(rates.rates)
+    ascending = all(a < b for a, b in zip(versions, versions[1:], strict=False))
+    if not versions or len(versions) != len(values) or not ascending:
+        raise InvalidRequest(
+            "learning rates must come with as many ascending versions, one or more; received "
+            f"{len(versions)} versions and {len(values)} rates."
+        )
+    if not all(math.isfinite(value) and value >= 0 for value in values):
+        raise InvalidRequest(f"learning rates must be finite and at least 0; received {min(values)} to {max(values)}.")

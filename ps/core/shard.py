@@ -23,8 +23,7 @@ from downpour.ps.core.committed_weights import CommittedWeights
 from downpour.ps.core.consistency import Consistency, in_worker_order
 from downpour.ps.core.dedup import PushHistory
 from downpour.ps.core.optimizer import Optimizer
-from downpour.ps.core.push import Outcome, Push, Result
-from downpour.ps.core.push_checks import check_generation, check_push, is_finite
+from downpour.ps.core.push import Outcome, Push, Result, check_generation, check_push, is_finite
 from downpour.ps.core.staleness import Compensation
 
 

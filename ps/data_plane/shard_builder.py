@@ -15,8 +15,7 @@ from downpour.ps.core.consistency import consistency_of
 from downpour.ps.core.hyperparameters import resolve
 from downpour.ps.core.optimizer import Optimizer
 from downpour.ps.core.push import Push, Result
-from downpour.ps.core.rate_table import RateTable
-from downpour.ps.core.schedules import schedule_of
+from downpour.ps.core.schedules import RateTable, schedule_of
 from downpour.ps.core.shard import Shard
 from downpour.ps.core.staleness import compensation_of, needs_old_weights
 from downpour.ps.data_plane.snapshot import ShardState, initial_state

@@ -14,7 +14,7 @@ from downpour.worker.fit.optimizer_checks import check_supported, config_of
 from downpour.worker.fit.optimizer_slots import Slots, slots_of, write_derived
 
 if TYPE_CHECKING:
-    from downpour.worker.fit.build_model import NullGradientOp
+    from downpour.worker.fit.fit import NullGradientOp
     from downpour.worker.fit.gradient_op import GradientOp
 
 

@@ -11,7 +11,7 @@ import pytest
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.ps.core.hyperparameters import Hyperparameters
 from downpour.ps.core.optimizer import Optimizer
-from downpour.ps.core.rate_table import check_rates
+from downpour.ps.core.schedules import check_rates
 from downpour.worker.fit import optimizer_spec
 from downpour.worker.fit.optimizer_checks import check_supported
 from downpour.worker.fit.optimizer_slots import slots_of

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import InvalidRequest
-from downpour.ps.core.rate_table import RateTable, check_rates
+from downpour.ps.core.schedules import RateTable, check_rates
 
 RATES = st.floats(0.0, 10.0, width=32)
 BASE = 0.5
