@@ -15,10 +15,10 @@ def plan_epochs(samples: int, batch_size: int, steps_per_call: int, available: i
     """Divide a number of samples into equal epochs of whole calls, so that no competitor has a partial call.
 
     Args:
-        samples: Minimum number of samples to train on.
-        batch_size: Samples of one step.
-        steps_per_call: Steps of the longest call; an epoch is a multiple of it.
-        available: Samples of the dataset.
+        samples: The minimum number of samples to train on.
+        batch_size: The number of samples of one step.
+        steps_per_call: The number of steps of the longest call; an epoch is a multiple of it.
+        available: The number of samples of the dataset.
 
     Returns:
         The samples of an epoch and the number of epochs. Their product is at least `samples`, and exceeds the smallest

@@ -72,10 +72,10 @@ class NumpyWorker:
 
         Args:
             address: `HOST:PORT` of the coordinator.
-            size: Number of weights, which form one vector.
-            transport: Name of a transport, or `auto`.
-            timeout_s: Deadline of every call.
-            initial: Initial weights `float32[size]` (default: zeros).
+            size: The number of weights, which form one vector.
+            transport: The name of a transport, or `auto`.
+            timeout_s: The deadline of every call.
+            initial: The initial weights `float32[size]` (default: zeros).
         """
         layout = Layout.of([("weights", (size,), pb.TRAINED)])
         self._control = CoordinatorClient(address, timeout_s)

@@ -54,11 +54,11 @@ def write(folder: Path, results: Mapping[str, Any], text: str, plots: Mapping[st
     """Write `results.json`, the plots and `report.md` into a folder.
 
     Args:
-        folder: Folder of the report, which is created.
-        results: Content of `results.json`.
+        folder: The folder of the report, which is created.
+        results: The content of `results.json`.
         text: The report without plots.
         plots: Functions that draw on a matplotlib figure, by name; without matplotlib there are no plots.
-        how: Description of the method, for the end of the report.
+        how: The description of the method, for the end of the report.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")

@@ -90,8 +90,8 @@ class Project:
 
         Args:
             compose: The command, `docker compose` or `docker-compose`.
-            environ: Environment of all commands.
-            files: Names of compose files in this folder, the base file first.
+            environ: The environment of all commands.
+            files: The names of compose files in this folder, the base file first.
             settings: `DOWNPOUR_*` variables, by their names in lower case without the prefix.
         """
         name = f"downpour-test-{os.getpid()}"

@@ -29,10 +29,10 @@ class LaunchRequest:
     """A job that a launcher is asked to start.
 
     Attributes:
-        folder: Folder of the logs and of the run directory; must exist and be empty.
-        flags: Settings of the job, as flags of `downpour train`.
-        workers: Number of workers.
-        environment: Variables for all processes, which take precedence over the inherited ones.
+        folder: The folder of the logs and of the run directory; must exist and be empty.
+        flags: The settings of the job, as flags of `downpour train`.
+        workers: The number of workers.
+        environment: The variables for all processes, which take precedence over the inherited ones.
         compose: The command of docker compose.
     """
 
@@ -80,7 +80,7 @@ class LauncherEntry:
     Attributes:
         description: What it does, for `downpour --help` and reports.
         start: Starts a job; the context manager ends all processes that still run.
-        command: Runs `downpour NAME` with its arguments and returns the exit status; None if it is not a command.
+        command: A function that runs `downpour NAME` with its arguments and returns the exit status; None if it is not a command.
         restarts_workers: Whether a worker that dies is started again.
         in_containers: Whether it needs a container engine and the project's images.
     """
@@ -212,9 +212,9 @@ def start_command(
     Args:
         stack: Ends the process.
         request: The job that the process belongs to.
-        name: Name of the log.
+        name: The name of the log.
         command: The command and its flags.
-        own: Variables of this process alone.
+        own: The variables of this process alone.
     """
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("DOWNPOUR_", "TF_CONFIG"))}
     with (request.folder / f"{name}.log").open("wb") as log:

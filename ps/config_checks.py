@@ -141,5 +141,5 @@ def _unstable_step(settings: AsynchronySettings) -> list[str]:
 
 
 def _either(names: list[str]) -> str:
-    """Return `a, b or c`."""
+    """Return the names as an English list, such as `a, b or c`."""
     return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

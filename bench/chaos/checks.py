@@ -21,9 +21,9 @@ class Findings:
     """The result of the checks of one run.
 
     Attributes:
-        faults: Violations, one line each.
-        samples: Samples × epochs that were checked.
-        partial: Pushes that some slice did not apply, as the servers count them.
+        faults: The violations, one line each.
+        samples: The number of samples × epochs that were checked.
+        partial: The number of pushes that some slice did not apply, as the servers count them.
     """
 
     faults: list[str]

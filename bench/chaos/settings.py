@@ -33,17 +33,17 @@ class ChaosCounts:
     """The disturbances of the jobs, and the findings of the checks.
 
     Attributes:
-        kills: Kills with a push in flight, by role.
-        misses: Attempts to kill that found no push in flight.
-        additional_kills: Processes killed at the same moment as another one.
-        suspensions: Processes stopped for longer than a session.
-        resets: Processes whose connections were reset.
-        connections: Connections that were reset.
-        resumes: Jobs resumed after the launcher was killed.
-        partial: Pushes that some shard did not apply, as the servers count them.
-        samples: Samples × epochs that were checked.
-        outages_s: Seconds until a push was answered after a kill, by role.
-        faults: Violations, one line each.
+        kills: The number of kills with a push in flight, by role.
+        misses: The number of attempts to kill that found no push in flight.
+        additional_kills: The number of processes killed at the same moment as another one.
+        suspensions: The number of processes stopped for longer than a session.
+        resets: The number of processes whose connections were reset.
+        connections: The number of connections that were reset.
+        resumes: The number of jobs resumed after the launcher was killed.
+        partial: The number of pushes that some shard did not apply, as the servers count them.
+        samples: The number of samples × epochs that were checked.
+        outages_s: The seconds until a push was answered after a kill, by role.
+        faults: The violations, one line each.
     """
 
     kills: Counter[str] = field(default_factory=Counter)

@@ -45,11 +45,11 @@ class ChaosWorker:
 
         Args:
             server: `HOST:PORT` of the coordinator.
-            number: Number of this worker.
-            flags: Bytes shared with the benchmark.
-            slices: Slices of the weights.
+            number: The number of this worker.
+            flags: The bytes shared with the benchmark.
+            slices: The slices of the weights.
             samples: Training samples.
-            pause_s: Minimum time of a gradient computation.
+            pause_s: The minimum time of a gradient computation.
         """
         self._number, self._flags, self._slices, self._pause_s = number, flags, slices, pause_s
         self._control = CoordinatorClient(server, CALL_TIMEOUT_S)

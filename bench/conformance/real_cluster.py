@@ -29,8 +29,8 @@ class SteppingWorker(NumpyWorker):
 
         Args:
             address: `HOST:PORT` of the coordinator.
-            initial: Initial weights `float32[n]`, which the first worker uploads.
-            wait_s: Emulated compute time of a step.
+            initial: The initial weights `float32[n]`, which the first worker uploads.
+            wait_s: The emulated compute time of a step.
         """
         super().__init__(address, len(initial), "grpc", CALL_TIMEOUT_S, initial)
         self._wait_s = wait_s

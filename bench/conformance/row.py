@@ -23,7 +23,7 @@ class Case:
     """One number of a row.
 
     Attributes:
-        what: Description of the number.
+        what: The description of the number.
         predicted: The value that theory predicts.
         measured: The measured value.
         tolerance: The allowed difference.
@@ -76,11 +76,11 @@ class ConformanceRow:
     """A row of the conformance suite.
 
     Attributes:
-        name: Name in docs/theory.md.
+        name: The name in docs/theory.md.
         where: Whether it runs in virtual time, with real server processes, or on vectors only.
         claim: The prediction in one line.
         measure: Returns the cases, given the parts and whether to use shorter runs.
-        mutant: Parts with which the row must fail.
+        mutant: The parts with which the row must fail.
         fault: The fault of these parts.
     """
 

@@ -18,10 +18,10 @@ class Computed:
 
     Attributes:
         vector: The gradient `float32[n + m]`; must not be modified.
-        norm: Norm of the gradient.
-        loss: Mean loss.
-        samples: Number of samples.
-        steps: Number of local steps.
+        norm: The norm of the gradient.
+        loss: The mean loss.
+        samples: The number of samples.
+        steps: The number of local steps.
         finite: Whether the gradient is finite.
     """
 
@@ -38,9 +38,9 @@ class Differences:
     """The differences between a replay and its record.
 
     Attributes:
-        first: Description of the first difference; empty if there is none.
-        values: Number of pushes with another norm or loss, caused by different arithmetic.
-        outcomes: Number of other outcomes, which arithmetic does not explain.
+        first: The description of the first difference; empty if there is none.
+        values: The number of pushes with another norm or loss, caused by different arithmetic.
+        outcomes: The number of other outcomes, which arithmetic does not explain.
     """
 
     first: str = ""

@@ -35,13 +35,13 @@ class Recorded:
 
     Attributes:
         path: The directory.
-        settings: Settings of the job.
-        layout: Layout of the flat vector.
-        initial: Weights `float32[n + m]` of version 0.
+        settings: The settings of the job.
+        layout: The layout of the flat vector.
+        initial: The weights `float32[n + m]` of version 0.
         traces: The trace of each shard.
         calls: The calls on each shard.
         facts: The environment of each incarnation of a worker.
-        checksum: Checksum of the data.
+        checksum: The checksum of the data.
     """
 
     path: Path

@@ -29,8 +29,8 @@ class ShardReplay:
 
     Attributes:
         shard: The shard, built as a server builds it.
-        stop: Number of calls to repeat.
-        at: Number of calls repeated so far.
+        stop: The number of calls to repeat.
+        at: The number of calls repeated so far.
     """
 
     def __init__(self, recorded: Recorded, number: int, differences: Differences) -> None:
@@ -38,7 +38,7 @@ class ShardReplay:
 
         Args:
             recorded: The run.
-            number: Number of the shard.
+            number: The number of the shard.
             differences: Receives every outcome and its record.
 
         Raises:

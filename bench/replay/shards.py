@@ -25,7 +25,7 @@ class Replay:
 
     Attributes:
         differences: The differences from the record.
-        pushes: Number of pushes computed so far.
+        pushes: The number of pushes computed so far.
     """
 
     def __init__(self, recorded: Recorded, compute: Compute, until: int | None = None) -> None:

@@ -20,9 +20,9 @@ class Weights:
     """The comparison of two weight vectors.
 
     Attributes:
-        differing: Number of elements with different bits.
+        differing: The number of elements with different bits.
         largest: The largest absolute difference.
-        relative: Norm of the difference, divided by the distance from the initial weights.
+        relative: The norm of the difference, divided by the distance from the initial weights.
     """
 
     differing: int
@@ -46,7 +46,7 @@ class Verdict:
     Attributes:
         replay: The finished replay.
         weights: The comparison of the final weights; None if the replay stopped earlier.
-        nondeterminism: Reasons why equal bits cannot be expected.
+        nondeterminism: The reasons why equal bits cannot be expected.
     """
 
     replay: Replay

@@ -59,7 +59,7 @@ class Workers:
 
     Attributes:
         model: The model of the run.
-        nondeterminism: Reasons why bits may differ: nondeterministic kernels, or an environment that has changed.
+        nondeterminism: The reasons why bits may differ: nondeterministic kernels, or an environment that has changed.
     """
 
     def __init__(self, recorded: Recorded, model: str | None = None, dataset: str | None = None) -> None:
@@ -68,7 +68,7 @@ class Workers:
         Args:
             recorded: The run.
             model: `module:function` that returns the model (default: that of the run).
-            dataset: Path of the data (default: that of the run).
+            dataset: The path of the data (default: that of the run).
 
         Raises:
             CannotReplay: The model or the data are not those of the run, or its workers had different environments.
@@ -104,7 +104,7 @@ class Workers:
 
         Args:
             record: The record of the push in the trace of shard 0.
-            flat: Weights `float32[n + m]` that it was computed from.
+            flat: The weights `float32[n + m]` that it was computed from.
         """
         xla = self._use(record)
         computed = self._compute(record, flat)

@@ -18,8 +18,8 @@ class Problem:
     """The trivial problem with one weight and gradient 0, and the base class of the others.
 
     Attributes:
-        dim: Number of weights.
-        batch: Number of samples of a gradient.
+        dim: The number of weights.
+        batch: The number of samples of a gradient.
         optimum: The minimum `float64[dim]` of the mean of all workers' losses; None if there is none.
         noisy: Whether gradients at the optimum differ from 0.
     """
@@ -46,7 +46,7 @@ class Linear(Problem):
     """f(w) = E[g]·w with small integer gradients: with η a power of 2 every sum is exact.
 
     Attributes:
-        total: Sum of all gradients so far, `float64[dim]`.
+        total: The sum of all gradients so far, `float64[dim]`.
     """
 
     doc = "integer gradients, whose sum shows a lost or a doubled push"

@@ -14,12 +14,12 @@ class OutcomeStatistics:
     """The outcomes of pushes, the staleness and the clocks of the workers.
 
     Attributes:
-        accepted: Number of pushes that became part of an update.
-        dropped: Number of other pushes, by reason.
-        staleness: Number of accepted pushes by staleness.
-        updates: Number of accepted pushes of each worker.
+        accepted: The number of pushes that became part of an update.
+        dropped: The number of other pushes, by reason.
+        staleness: The number of accepted pushes by staleness.
+        updates: The number of accepted pushes of each worker.
         clock_spread: The largest difference between the clocks of two workers.
-        wait_s: Sum of the times that pushes waited for the server.
+        wait_s: The sum of the times that pushes waited for the server.
     """
 
     def __init__(self, workers: int) -> None:
@@ -88,9 +88,9 @@ class Trajectory:
 
         Args:
             optimum: The optimum `float64[d]`, or None if there is none.
-            initial: Initial weights `float32[d]`.
-            updates: Number of updates of the run.
-            burn_in: Fraction of the updates that mean and variance exclude.
+            initial: The initial weights `float32[d]`.
+            updates: The number of updates of the run.
+            burn_in: The fraction of the updates that mean and variance exclude.
             noisy: Whether gradients are noisy.
         """
         self._optimum = optimum

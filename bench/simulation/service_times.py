@@ -18,7 +18,7 @@ class Distribution:
     """A row of the registry.
 
     Attributes:
-        doc: Description in one line.
+        doc: The description in one line.
         make: Returns a function that draws `float64[n]`, in seconds, given the values of the parameters.
         parameters: The parameters after the colon.
     """

@@ -132,7 +132,7 @@ def simulate(settings: SimulateSettings, observe: Callable[[int, np.ndarray], No
     """Run a simulation and return the content of the JSON output.
 
     Args:
-        settings: Settings of the simulation.
+        settings: The settings of the simulation.
         observe: Receives every version and its weights, if there is a problem.
     """
     problem = problem_of(settings.problem, settings.seed, settings.workers)

@@ -28,8 +28,8 @@ class Cycle:
     """The number of local steps between two pushes and between two pulls of a worker.
 
     Attributes:
-        push_every: Local steps per push.
-        fetch_every: Local steps per pull.
+        push_every: The number of local steps per push.
+        fetch_every: The number of local steps per pull.
         learning_rate: η of local steps.
     """
 

@@ -47,10 +47,10 @@ class Measured:
 
     Attributes:
         per_s: Push-pulls per second.
-        worst_s: Time of the longest push-pull.
-        checkpoints: Number of checkpoints.
-        pause_s: Time for which the latest checkpoint delayed pushes.
-        write_s: Time until the latest checkpoint was on the disk.
+        worst_s: The time of the longest push-pull.
+        checkpoints: The number of checkpoints.
+        pause_s: The time for which the latest checkpoint delayed pushes.
+        write_s: The time until the latest checkpoint was on the disk.
     """
 
     per_s: float

@@ -67,7 +67,7 @@ def grpc_echo(size_bytes: int, arrays: bool = False) -> Iterator[Callable[[], No
     """Yield a function that makes a round trip through a gRPC stream.
 
     Args:
-        size_bytes: Size of the payload in each direction.
+        size_bytes: The size of the payload in each direction.
         arrays: Whether the messages are created from an array and copied into another one, as is necessary if payloads
             are arrays; otherwise they are created in advance and discarded.
     """

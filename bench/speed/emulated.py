@@ -33,18 +33,18 @@ class Run:
     """The parameters of a run.
 
     Attributes:
-        workers: Number of workers.
-        compute_s: Mean emulated time of a step.
-        drawn: Distribution of that time, `const` or `exp`.
-        slow: Pairs of a worker's number and the factor by which it is slower.
-        accuracy: Test accuracy at which the run ends; 0 disables this.
-        seconds: Maximum duration of the run.
-        learning_rate: Learning rate of the server.
-        transport: Name of a transport, or `auto`.
-        seed: Seed of the weights, batches and times.
-        flags: Further flags of the server.
-        period: Local steps per push; with more than one, the difference of the weights is pushed, as for localsgd.
-        look_s: Seconds between two evaluations of the test loss; 0 disables them.
+        workers: The number of workers.
+        compute_s: The mean emulated time of a step.
+        drawn: The distribution of that time, `const` or `exp`.
+        slow: The pairs of a worker's number and the factor by which it is slower.
+        accuracy: The test accuracy at which the run ends; 0 disables this.
+        seconds: The maximum duration of the run.
+        learning_rate: The learning rate of the server.
+        transport: The name of a transport, or `auto`.
+        seed: The seed of the weights, batches and times.
+        flags: Additional flags of the server.
+        period: The number of local steps per push; with more than one, the difference of the weights is pushed, as for localsgd.
+        look_s: The seconds between two evaluations of the test loss; 0 disables them.
     """
 
     workers: int

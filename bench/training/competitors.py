@@ -30,16 +30,16 @@ class TrainingSpec:
     """The training task that every competitor receives.
 
     Attributes:
-        model: Name of the model.
-        data: Name of a dataset, or path of an `.npz` file.
-        epochs: Number of epochs.
-        batch_size: Samples of a step.
-        learning_rate: Learning rate.
-        seed: Seed of the weights and the order of the samples.
-        workers: Number of workers.
+        model: The name of the model.
+        data: The name of a dataset, or path of an `.npz` file.
+        epochs: The number of epochs.
+        batch_size: The number of samples of a step.
+        learning_rate: The learning rate.
+        seed: The seed of the weights and the order of the samples.
+        workers: The number of workers.
         threads: TensorFlow threads of each process.
-        steps_per_call: Steps in one call of competitors that make several steps per call.
-        validation_split: Fraction of the training samples that is held out.
+        steps_per_call: The number of steps in one call of competitors that make several steps per call.
+        validation_split: The fraction of the training samples that is held out.
     """
 
     model: str
@@ -62,7 +62,7 @@ class Competitor:
     """A row of the comparison.
 
     Attributes:
-        what: Description for the report.
+        what: The description for the report.
         run: Trains; its arguments are the task, an empty folder and the time limit in s. Returns at least `samples`,
             `wall_s` and `samples_per_s`.
     """
@@ -76,9 +76,9 @@ def train(job: TrainingSpec, folder: Path, timeout_s: float, extra: tuple[str, .
 
     Args:
         job: The training task.
-        folder: Parent folder of the run directory.
-        timeout_s: Time limit, including start and end.
-        extra: Further flags of `downpour train`.
+        folder: The parent folder of the run directory.
+        timeout_s: The time limit, including start and end.
+        extra: Additional flags of `downpour train`.
 
     Raises:
         CompetitorError: The command failed, exceeded the limit, or wrote no summary.

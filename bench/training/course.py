@@ -37,10 +37,10 @@ class CourseEntry:
     """A model on a dataset, with the criterion of the comparison.
 
     Attributes:
-        model: Name of the model.
-        dataset: Name of the dataset.
+        model: The name of the model.
+        dataset: The name of the dataset.
         measure: `test_accuracy` or `test_loss`.
-        allowed: Largest difference to Keras's accuracy, or largest factor to its loss; None for a truth table.
+        allowed: The largest difference to Keras's accuracy, or largest factor to its loss; None for a truth table.
         figure: The value in the course's notes, or from theory.
     """
 

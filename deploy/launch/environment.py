@@ -41,8 +41,8 @@ def child_environment(inherited: Mapping[str, str], own: Mapping[str, str], hidd
 
     Args:
         inherited: The environment of the launcher.
-        own: Variables of this process, which take precedence over the inherited ones.
-        hidden: Names of inherited variables that are left out.
+        own: The variables of this process, which take precedence over the inherited ones.
+        hidden: The names of inherited variables that are left out.
     """
     kept = {name: value for name, value in inherited.items() if name.upper() not in hidden}
     path = python_path(inherited.get("PYTHONPATH", ""))

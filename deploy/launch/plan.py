@@ -32,14 +32,14 @@ class ProcessSpec:
     """The description of one process of a cluster, for any launcher.
 
     Attributes:
-        name: Unique name in the cluster, such as `ps-0` or `worker-3`.
+        name: The unique name in the cluster, such as `ps-0` or `worker-3`.
         role: `ps`, `worker` or `dashboard`.
-        number: Number of the shard or of the worker.
-        module: Module that `python -m` runs.
+        number: The number of the shard or of the worker.
+        module: The module that `python -m` runs.
         args: Its arguments, which may contain placeholders.
-        env: Variables that take precedence over the launcher's environment.
-        needs: Servers whose address must be known first.
-        restarts: Number of times that it is restarted after it died.
+        env: The variables that take precedence over the launcher's environment.
+        needs: The servers whose address must be known first.
+        restarts: The number of times that it is restarted after it died.
         shown: Whether it writes to the launcher's output instead of a log.
         foreign: Whether it runs a user's program, whose temporary files must remain.
     """
@@ -59,7 +59,7 @@ class ProcessSpec:
         """Return the command line, with the placeholders of `needs` replaced.
 
         Args:
-            python: Path of the interpreter.
+            python: The path of the interpreter.
             addresses: `HOST:PORT` of each server, by name.
 
         Raises:
@@ -86,7 +86,7 @@ def plan(settings: TrainSettings, run_dir: str, bind: str = LOOPBACK, resume: bo
     follow and receive the job from it.
 
     Args:
-        settings: Settings of the job and of its processes.
+        settings: The settings of the job and of its processes.
         run_dir: The run directory.
         bind: `HOST:PORT` on which each server listens.
         resume: Whether the run resumes from its latest checkpoint.

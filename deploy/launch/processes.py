@@ -50,9 +50,9 @@ class Process:
         Args:
             spec: The process to start.
             addresses: `HOST:PORT` of the running servers, by name.
-            logs: Folder of the log files.
+            logs: The folder of the log files.
             line: Ties the child to this process on systems whose kernel cannot.
-            kept: File descriptors that the child inherits.
+            kept: The file descriptors that the child inherits.
         """
         self.spec = spec
         self.log = logs / f"{spec.name}.log"

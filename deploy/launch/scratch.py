@@ -26,7 +26,7 @@ class Scratch:
 
     Attributes:
         path: The folder.
-        holding: File descriptor that keeps the folder; children that use the folder must inherit it.
+        holding: The file descriptor that keeps the folder; children that use the folder must inherit it.
     """
 
     def __init__(self) -> None:

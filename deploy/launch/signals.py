@@ -15,7 +15,7 @@ class StopRequests:
     """Counts the signals that ask this process to stop, instead of letting them end it.
 
     Attributes:
-        count: Number of signals received.
+        count: The number of signals received.
         changed: Set whenever one is received.
     """
 

@@ -70,8 +70,8 @@ class LocalCluster:
         """Check the settings of a cluster. Processes are started by `fit`.
 
         Args:
-            workers: Number of processes that compute gradients.
-            shards: Number of processes that hold the weights.
+            workers: The number of processes that compute gradients.
+            shards: The number of processes that hold the weights.
             modules: Names of the modules that the workers import before they load the model: those that register its
                 own layers, losses and metrics with Keras.
             settings: Other settings of `downpour run`, such as `mode="ssp:2"` or `runs_dir="runs"`.
@@ -93,8 +93,8 @@ class LocalCluster:
 
         Args:
             model: A Keras model that is compiled with a plain Keras optimizer.
-            x: Array of inputs, or a dict or list of arrays.
-            y: Array of targets, or a dict or list of arrays.
+            x: An array of inputs, or a dict or list of arrays.
+            y: An array of targets, or a dict or list of arrays.
             arguments: Other arguments of `model.fit`, except callbacks.
 
         Returns:

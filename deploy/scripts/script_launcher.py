@@ -54,9 +54,9 @@ def launch(settings: RunSettings, script: Sequence[str], name: str, shown: bool 
     """Run a script on a cluster and return the exit status.
 
     Args:
-        settings: Settings of the cluster.
-        script: Path of the script and its arguments.
-        name: Name used in the run directory's name.
+        settings: The settings of the cluster.
+        script: The path of the script and its arguments.
+        name: The name used in the run directory's name.
         shown: Whether worker 0 writes to this process's output.
     """
     try:

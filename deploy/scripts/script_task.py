@@ -25,8 +25,8 @@ def command_line(task: Task, settings: RunSettings, script: Sequence[str], envir
 
     Args:
         task: The task of the cluster.
-        settings: Settings of the job; those not set by the user receive the cluster's size from `TF_CONFIG`.
-        script: Path of the script and its arguments.
+        settings: The settings of the job; those not set by the user receive the cluster's size from `TF_CONFIG`.
+        script: The path of the script and its arguments.
         environ: The environment, in which a `DOWNPOUR_*` variable takes precedence over addresses of `TF_CONFIG`.
 
     Raises:

@@ -39,8 +39,8 @@ class Task:
     """One process of a cluster.
 
     Attributes:
-        kind: Type in `TF_CONFIG`: ps, chief, master, worker or evaluator.
-        index: Index among the tasks of this kind.
+        kind: The type in `TF_CONFIG`: ps, chief, master, worker or evaluator.
+        index: The index among the tasks of this kind.
         cluster: `HOST:PORT` by kind and index.
         alone: Whether the cluster lists only this task.
     """

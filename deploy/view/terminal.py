@@ -67,7 +67,7 @@ class PlainScreen:
 
         Args:
             write: Receives every line.
-            every_s: Seconds of the job between two lines.
+            every_s: The seconds of the job between two lines.
             verbose: Whether to add one line per worker.
         """
         self._write, self._verbose = write, verbose

@@ -36,7 +36,7 @@ class Job:
         step_s: The seconds that workers which have left spent in training steps.
         exchange_s: The seconds of `step_s` that they spent in exchanges with the shards.
         notes: Messages for the user, oldest first.
-        facts: Versions and settings reported by each incarnation `(worker, incarnation)` of a worker.
+        facts: The versions and settings reported by each incarnation `(worker, incarnation)` of a worker.
         stopped_at_once: Whether a user requested to end the job without waiting for its workers.
         saved: Whether the trained model has been uploaded.
         paused: Whether no samples are leased until a user resumes the job.

@@ -133,7 +133,7 @@ class Work:
         """Make every state transition that has become possible."""
 
     def tick(self, now: float) -> None:
-        """Act on the passage of time."""
+        """Act on deadlines that have passed at the time `now`."""
 
     # ------------------------------------------------------------------ the end
 

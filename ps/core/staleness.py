@@ -144,7 +144,7 @@ class AdaptiveDelayCompensation(DelayCompensation):
     """DC-ASGD-a: λ_t = λ₀ / √(MS + 1e-7), MS ← .95 MS + .05 g⊙g, one MS `float32[n]` for each worker."""
 
     def __init__(self, strength: tuple[float, bool] = (2.0, False), clip: float = 1.0) -> None:
-        """Create the policy with λ₀."""
+        """Create the policy with the strength λ₀ and the limit of the correction."""
         super().__init__(strength, clip)
         self._mean_squares: dict[int, Vector] = {}
 

@@ -30,7 +30,7 @@ class Durations:
         self.total_s = 0.0
 
     def add(self, seconds: float) -> None:
-        """Count one duration."""
+        """Add one duration in seconds to the histogram."""
         self.counts[bisect_left(APPLY_BUCKETS_S, seconds)] += 1
         self.total_s += seconds
 
@@ -50,7 +50,7 @@ class ShardMetrics:
         self.applied = push_times
 
     def families(self, now: float) -> list[Metric]:
-        """Return all metrics."""
+        """Return the current values of all metrics of this process."""
         return [*self._of_shard(), *(self._of_job(now) if self._coordinator else ())]
 
     def _of_shard(self) -> Iterator[Metric]:

@@ -39,7 +39,7 @@ class RunReports:
         """Write the configuration, TensorBoard's file and the log, if they have changed.
 
         Args:
-            now: Seconds since 1970.
+            now: The seconds since 1970.
         """
         job = self._job
         facts = sum(1 + len(each) for each in job.facts.values())

@@ -40,7 +40,7 @@ class _Facts(BaseModel):
 
 
 class TensorFacts(_Facts):
-    """One tensor of the layout."""
+    """The name, the shape and the section of one tensor of the layout."""
 
     name: str
     shape: tuple[NonNegativeInt, ...]
@@ -48,7 +48,7 @@ class TensorFacts(_Facts):
 
 
 class DataFacts(_Facts):
-    """The dataset of the job."""
+    """The name, the sizes and the checksum of the job's dataset."""
 
     name: str
     checksum: str

@@ -46,7 +46,7 @@ _MAGIC = b"\x93NUMPY\x02\x00"
 
 
 def pack(push: Push, result: Result, time_s: float) -> bytes:
-    """Return one record."""
+    """Return the trace record of a push and its outcome."""
     reason = REASONS.index(result.reason) if result.reason in REASONS else REASONS.index("other")
     return _RECORD.pack(
         time_s, result.version, push.seq, push.base_version, result.staleness, push.lease, push.start, push.stop,

@@ -89,7 +89,7 @@ class Metrics:
         self.initial = EpochMetrics()
 
     def record(self, push: Push, result: Result, now: float) -> None:
-        """Count a final outcome."""
+        """Add the final outcome of a push to the totals."""
         worker = self.workers.get(push.worker)  # setdefault would create one for every push
         if worker is None:
             worker = self.workers[push.worker] = WorkerMetrics()

@@ -38,7 +38,7 @@ class Dataset:
         name: The name in the registry, or the path of the file.
         x_train: `uint8[n, ...]` pixels or `float32[n, ...]` features.
         y_train: Integers `[n]`, the class of each sample, from 0; or `float32[n]`, numeric targets.
-        x_test: Samples of the same shape and dtype as those of `x_train`.
+        x_test: The samples of the same shape and dtype as those of `x_train`.
         y_test: Targets of the same kind as `y_train`.
         checksum: SHA-256 (hex) of the four arrays, as `checksum_of` computes it.
     """
@@ -139,7 +139,7 @@ def dataset_of(name: str, arrays: Mapping[str, Array], checksum: str | None = No
     """Return the dataset of four arrays, once they have been checked.
 
     Args:
-        name: Name of the dataset.
+        name: The name of the dataset.
         arrays: The four arrays by the names in `ARRAYS`.
         checksum: The value that `checksum_of` must have; None if any is accepted.
         source: For a message: the origin of the arrays, and what to do if the checksum differs.

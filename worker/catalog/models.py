@@ -36,8 +36,8 @@ class ModelRow:
         builder: Function from the shape of a sample and the number of classes to a Keras model. A model that it does
             not compile is a classifier that returns probabilities.
         description: One line for the documentation.
-        shape: Shape of a sample of suitable data.
-        classes: Number of classes of suitable data; 1 if the targets are numbers.
+        shape: The shape of a sample of suitable data.
+        classes: The number of classes of suitable data; 1 if the targets are numbers.
         settings: The settings of `downpour train` with which the model's published result was reached. They are the
             defaults for this model; the command line takes precedence.
     """
@@ -58,8 +58,8 @@ def build(spec: str, input_shape: Shape, classes: int) -> keras.Model:
     Args:
         spec: A name in `MODELS`, or `module:function`. The function returns a Keras model; it receives `input_shape`
             and `classes` if it has parameters of these names.
-        input_shape: Shape of one sample.
-        classes: Number of classes.
+        input_shape: The shape of one sample.
+        classes: The number of classes.
 
     Raises:
         ModelError: There is no model, module or function of this name.
@@ -84,7 +84,7 @@ def load_weights(model: keras.Model, path: str) -> None:
 
     Args:
         model: The model to change.
-        path: Path of a file of weights that Keras reads.
+        path: The path of a file of weights that Keras reads.
 
     Raises:
         ModelError: The file cannot be read.

@@ -58,7 +58,7 @@ def call_function(spec: str, function: Callable[..., Any], offered: dict[str, An
     Args:
         spec: `module:function`, for messages.
         function: The function.
-        offered: Arguments by name; the function receives those that it has parameters for.
+        offered: The arguments by name; the function receives those that it has parameters for.
 
     Raises:
         ModelError: The function needs other arguments, raises an error, or does not return a Keras model.

@@ -23,9 +23,9 @@ def part_of(data: Any, rank: int, size: int, seed: int = 0) -> Any:
 
     Args:
         data: `x` of `fit`, or `y`, or `sample_weight`.
-        rank: Rank of the worker.
-        size: Number of workers.
-        seed: Seed of the assignment, the same on all workers and for `x`, `y` and `sample_weight`.
+        rank: The rank of the worker.
+        size: The number of workers.
+        seed: The seed of the assignment, equal on all workers and for `x`, `y` and `sample_weight`.
 
     Raises:
         Unsupported: There are fewer samples or batches than workers.
@@ -107,8 +107,8 @@ class PyDatasetPart(keras.utils.PyDataset):
 
         Args:
             whole: The dataset of all workers.
-            rank: Rank of the worker.
-            size: Number of workers.
+            rank: The rank of the worker.
+            size: The number of workers.
 
         Raises:
             Unsupported: There are fewer batches than workers.

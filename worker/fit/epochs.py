@@ -34,8 +34,8 @@ class FitArguments:
     """The arguments of `fit` that concern all workers.
 
     Attributes:
-        initial_epoch: Number of the first epoch.
-        epochs: Number of the last epoch, plus 1.
+        initial_epoch: The number of the first epoch.
+        epochs: The number of the last epoch, plus 1.
         callbacks: The callbacks of the script, which run on worker 0.
         dataset: The dataset whose samples are leased; None if each worker has a fixed part of the data.
         leases: The leases of this worker; None if each worker has a fixed part of the data.
@@ -101,7 +101,7 @@ class Epochs:
         """Join the other workers with the model, which has been built by now.
 
         Args:
-            steps: Number of batches of this worker in an epoch; None if it is not known.
+            steps: The number of batches of this worker in an epoch; None if it is not known.
         """
         model, member, arguments = self.model, self.member, self._arguments
         if steps:

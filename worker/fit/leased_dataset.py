@@ -41,17 +41,17 @@ class LeasedDataset(keras.utils.PyDataset):
     with `downpour run`, it returns all samples, permuted in each epoch.
 
     Attributes:
-        samples: Number of samples, the length of all arrays.
-        batch_size: Number of samples in a batch.
+        samples: The number of samples, the length of all arrays.
+        batch_size: The number of samples in a batch.
     """
 
     def __init__(self, x: Any, y: Any = None, batch_size: int = 32) -> None:
         """Build a dataset of arrays, which are not copied.
 
         Args:
-            x: Array of inputs, `[n, ...]`, or a dict, list or tuple of such arrays.
-            y: Array of targets, `[n, ...]`, or a structure of such arrays; None if the model has none.
-            batch_size: Number of samples in a batch; the last batch of a lease may be smaller.
+            x: An array of inputs, `[n, ...]`, or a dict, list or tuple of such arrays.
+            y: An array of targets, `[n, ...]`, or a structure of such arrays; None if the model has none.
+            batch_size: The number of samples in a batch; the last batch of a lease may be smaller.
 
         Raises:
             Unsupported: The arrays do not all have one length.
@@ -96,7 +96,7 @@ class LeasedDataset(keras.utils.PyDataset):
         """Return a batch of the current permutation, in a script that was not started with `downpour run`.
 
         Args:
-            index: Number of the batch within the epoch, from 0.
+            index: The number of the batch within the epoch, from 0.
         """
         start = index * self.batch_size
         return self._rows(self._order(0)[start : start + self.batch_size])

@@ -37,7 +37,7 @@ class Stage:
         optimizer: The specification of its optimizer.
         fingerprint: SHA-256 (hex) of the frozen weights, which must be equal on all workers.
         initial: The initial weights `float32[n + m]`; those of worker 0 are used.
-        environment: Versions that the result may depend on.
+        environment: The versions that the result may depend on.
         samples: The number of samples of a dataset that is leased; 1 otherwise.
         lease_samples: The number of samples of one lease; 0 if each worker has a fixed part of the data.
         slots: The slots of the optimizer by name, `float32[n]`, if it has been used before; those of worker 0 are used.
@@ -277,7 +277,7 @@ class ScriptWorker:
 
         Args:
             epoch: The epoch of this call of `fit`, from 0.
-            values: Values that are summed over the workers.
+            values: The values that are summed over the workers.
             stop: Whether this worker asks to stop training.
             end_of_fit: Whether this is the barrier at the end of `fit`.
         """

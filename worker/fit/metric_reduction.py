@@ -33,8 +33,8 @@ def write_metrics(model: keras.Model, sums: np.ndarray, workers: float) -> None:
 
     Args:
         model: The model.
-        sums: Sums of the values of `read_metrics` over the workers, `float64[k]`.
-        workers: Number of workers that contributed.
+        sums: The sums of the values of `read_metrics` over the workers, `float64[k]`.
+        workers: The number of workers that contributed.
     """
     at = 0
     for variable in _metric_variables(model):

@@ -74,8 +74,8 @@ def optimizer_spec(optimizer: Any, keras_class: type, iteration: int, steps: int
     Args:
         optimizer: An optimizer that `check_supported` accepts.
         keras_class: Its class in Keras, or a class of the script that inherits from it.
-        iteration: Number of updates that it has made.
-        steps: Number of updates to come for which the table of learning rates is exact.
+        iteration: The number of updates that it has made.
+        steps: The number of updates to come for which the table of learning rates is exact.
     """
     base = keras_class_of(keras_class)
     assert base is not None
@@ -97,7 +97,7 @@ def rates_of(optimizer: Any, version: int, iteration: int, steps: int) -> pb.Lea
         optimizer: A Keras optimizer whose rate is a number, a schedule, or a function.
         version: The current version of the servers.
         iteration: The iteration that corresponds to this version.
-        steps: Number of updates to come for which the table is exact.
+        steps: The number of updates to come for which the table is exact.
     """
     if has_fixed_rate(optimizer):
         return pb.LearningRates(versions=[0], rates=[float(tf.convert_to_tensor(optimizer.learning_rate))])
