@@ -66,8 +66,8 @@ def run_all(
     Args:
         seeds: The seeds.
         workers: The numbers of workers.
-        run: Trains, given a name and a seed, and returns the result.
-        shown: Formats a result for the output.
+        run: A function that trains, given a name and a seed, and returns the result.
+        shown: A function that formats a result for the output.
     """
     runs = Runs({KERAS: [], **{str(count): [] for count in workers}})
     for seed in seeds:

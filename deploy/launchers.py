@@ -49,8 +49,8 @@ class StartedJob:
 
     Attributes:
         processes: The processes that end with the job, by name.
-        address: Returns `HOST:PORT` of the coordinator; raises LookupError until it is known.
-        summary: Returns the content of `summary.json` once the job has ended.
+        address: A function that returns `HOST:PORT` of the coordinator; raises LookupError until it is known.
+        summary: A function that returns the content of `summary.json` once the job has ended.
         run_dir: The run directory; None if it is inside a container.
     """
 
@@ -78,9 +78,9 @@ class LauncherEntry:
     """A row of the registry.
 
     Attributes:
-        description: What it does, for `downpour --help` and reports.
-        start: Starts a job; the context manager ends all processes that still run.
-        command: A function that runs `downpour NAME` with its arguments and returns the exit status; None if it is not a command.
+        description: A phrase that describes the launcher in `downpour --help` and reports.
+        start: A function that starts a job; the context manager ends all processes that still run.
+        command: A function that runs `downpour NAME` and returns the exit status; None if it is not a command.
         restarts_workers: Whether a worker that dies is started again.
         in_containers: Whether it needs a container engine and the project's images.
     """
@@ -210,7 +210,7 @@ def start_command(
     """Start `downpour COMMAND` with its output in `NAME.log`; it is killed when the stack unwinds.
 
     Args:
-        stack: Ends the process.
+        stack: The exit stack that ends the process.
         request: The job that the process belongs to.
         name: The name of the log.
         command: The command and its flags.

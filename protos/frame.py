@@ -92,7 +92,7 @@ class Decoder(Generic[Header]):
             header_type: `Request` on a server, `Reply` on a worker.
             limit_bytes: The most payload that a frame with such a header may have; called before any of
                 it is stored.
-            allocate: Returns the memory for a payload of several messages, when its first bytes have arrived.
+            allocate: A function that returns the memory for a payload of several messages, called at its first bytes.
             apart: Whether the messages of such a frame are kept apart. Messages that do not hold whole `float32`
                 elements are joined in any case.
         """

@@ -27,7 +27,7 @@ class Case:
         predicted: The value that theory predicts.
         measured: The measured value.
         tolerance: The allowed difference.
-        rule: How the values are compared.
+        rule: The rule by which the values are compared.
     """
 
     what: str
@@ -79,7 +79,7 @@ class ConformanceRow:
         name: The name in docs/theory.md.
         where: Whether it runs in virtual time, with real server processes, or on vectors only.
         claim: The prediction in one line.
-        measure: Returns the cases, given the parts and whether to use shorter runs.
+        measure: A function that returns the cases, given the parts and whether to use shorter runs.
         mutant: The parts with which the row must fail.
         fault: The fault of these parts.
     """

@@ -39,7 +39,7 @@ class ShardReplay:
         Args:
             recorded: The run.
             number: The number of the shard.
-            differences: Receives every outcome and its record.
+            differences: The object that compares every outcome with its record.
 
         Raises:
             RecordBroken: A push has two records.

@@ -33,7 +33,7 @@ class Replay:
 
         Args:
             recorded: The run.
-            compute: Computes a push again.
+            compute: A function that computes a push again.
             until: Version of shard 0 at which to stop (default: the end of the run). The other shards stop after the
                 last push that this version contains.
 

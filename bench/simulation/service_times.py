@@ -19,7 +19,7 @@ class Distribution:
 
     Attributes:
         doc: The description in one line.
-        make: Returns a function that draws `float64[n]`, in seconds, given the values of the parameters.
+        make: A function from the parameters' values to a function that draws `float64[n]`, in seconds.
         parameters: The parameters after the colon.
     """
 

@@ -133,7 +133,7 @@ def simulate(settings: SimulateSettings, observe: Callable[[int, np.ndarray], No
 
     Args:
         settings: The settings of the simulation.
-        observe: Receives every version and its weights, if there is a problem.
+        observe: A callback that receives every version and its weights, if there is a problem.
     """
     problem = problem_of(settings.problem, settings.seed, settings.workers)
     trajectory = Trajectory(problem.optimum, problem.initial(), settings.updates, settings.burn_in, problem.noisy)

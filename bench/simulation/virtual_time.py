@@ -86,7 +86,7 @@ class Simulation:
             compute: For each worker, the durations of its steps in seconds.
             service: The seconds that the server needs for each push, one push at a time (default: none).
             cycle: The local steps of a worker (default: one per push and pull).
-            observe: Called with every version and its weights.
+            observe: A callback that receives every version and its weights.
             warm_start: The number of versions that worker 0 makes alone.
         """
         self.now_s = 0.0

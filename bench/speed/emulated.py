@@ -43,7 +43,7 @@ class Run:
         transport: The name of a transport, or `auto`.
         seed: The seed of the weights, batches and times.
         flags: Additional flags of the server.
-        period: The number of local steps per push; with more than one, the difference of the weights is pushed, as for localsgd.
+        period: The number of local steps per push; with several, the difference of the weights is pushed.
         look_s: The seconds between two evaluations of the test loss; 0 disables them.
     """
 

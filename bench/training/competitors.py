@@ -63,8 +63,8 @@ class Competitor:
 
     Attributes:
         what: The description for the report.
-        run: Trains; its arguments are the task, an empty folder and the time limit in s. Returns at least `samples`,
-            `wall_s` and `samples_per_s`.
+        run: A function that trains, given the task, an empty folder and the time limit in s. It returns at least
+            `samples`, `wall_s` and `samples_per_s`.
     """
 
     what: str

@@ -78,7 +78,7 @@ class Launcher:
         Args:
             specs: The processes, in the order in which they start.
             run_dir: Run directory; their logs are written below it.
-            screen: Shows the progress of the job.
+            screen: The screen that shows the progress of the job.
             drain_timeout_s: The time from the request to end until the servers must have ended.
         """
         self._specs = specs

@@ -36,7 +36,7 @@ class ProcessSpec:
         role: `ps`, `worker` or `dashboard`.
         number: The number of the shard or of the worker.
         module: The module that `python -m` runs.
-        args: Its arguments, which may contain placeholders.
+        args: The arguments of the module, which may contain placeholders.
         env: The variables that take precedence over the launcher's environment.
         needs: The servers whose address must be known first.
         restarts: The number of times that it is restarted after it died.

@@ -51,7 +51,7 @@ class Process:
             spec: The process to start.
             addresses: `HOST:PORT` of the running servers, by name.
             logs: The folder of the log files.
-            line: Ties the child to this process on systems whose kernel cannot.
+            line: The pipe that ties the child to this process on systems whose kernel cannot.
             kept: The file descriptors that the child inherits.
         """
         self.spec = spec

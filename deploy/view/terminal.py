@@ -66,7 +66,7 @@ class PlainScreen:
         """Build a screen without output so far.
 
         Args:
-            write: Receives every line.
+            write: A function that writes one line.
             every_s: The seconds of the job between two lines.
             verbose: Whether to add one line per worker.
         """

@@ -85,7 +85,7 @@ class Checkpointer:
             coordinator: The coordinator of the job.
             runtime: The runtime of shard 0.
             run: The run directory, to which checkpoints are written.
-            flush_trace: Writes the records of shard 0 that are not written yet.
+            flush_trace: A function that writes the records of shard 0 that are not written yet.
         """
         self._coordinator, self._job, self._runtime, self._run = coordinator, coordinator.job, runtime, run
         self._flush_trace = flush_trace

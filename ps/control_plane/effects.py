@@ -94,7 +94,7 @@ class Effects:
             runtime: The runtime of shard 0.
             links: The links to the other shards.
             checkpointer: Takes the states of shards for a cut.
-            recorder: Writes the traces of other shards, and what replay needs.
+            recorder: The writer of other shards' traces and of the files that replay needs.
             change: Notified whenever something was delivered.
         """
         self._coordinator, self._runtime, self._links, self._change = coordinator, runtime, links, change

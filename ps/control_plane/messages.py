@@ -59,7 +59,7 @@ class ProgressReport:
             coordinator: The coordinator of the job.
             records: The trace of the outcomes of shard 0.
             run: The name of the run directory.
-            feed: Receives new records of all shards' traces.
+            feed: The feed that receives new records of all shards' traces.
             flush: Publishes the newest records of shard 0.
         """
         self.feed, self._flush = feed, flush

@@ -303,7 +303,7 @@ def new_coordinator(settings: ServerSettings, name: str, new_session: Callable[[
     Args:
         settings: The settings of the job.
         name: The name of the job.
-        new_session: Returns an unguessable number for each new session.
+        new_session: A function that returns an unguessable number for each new session.
 
     Raises:
         Unsupported: The mode cannot be used with a script.

@@ -51,7 +51,7 @@ class Job:
         Args:
             settings: The settings of the job.
             name: The name of the job.
-            new_session: Returns an unguessable number for each new session.
+            new_session: A function that returns an unguessable number for each new session.
         """
         self.settings, self.name = settings, name
         self.phase = Phase.WAITING

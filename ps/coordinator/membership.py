@@ -62,7 +62,7 @@ class Membership:
 
         Args:
             session_s: The seconds without a heartbeat or request after which a session expires.
-            new_session: Returns an unguessable number for each new session.
+            new_session: A function that returns an unguessable number for each new session.
         """
         self.number = 0
         self._session_s = session_s

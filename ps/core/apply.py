@@ -62,7 +62,7 @@ class Update:
     """Computes new weights from pushes.
 
     Attributes:
-        uncorrected: How many gradients were applied without correction, because their base weights were not kept.
+        uncorrected: The number of gradients applied without correction, because their base weights were not kept.
     """
 
     def __init__(
@@ -79,8 +79,8 @@ class Update:
             optimizer: The optimizer of the n trained weights.
             consistency: The consistency mode.
             compensation: The compensation of staleness.
-            base: Returns the weights `float32[n + m]` of a version, or None if they are not kept.
-            options: How updates are computed.
+            base: A function that returns the weights `float32[n + m]` of a version, or None if they are not kept.
+            options: The options of the updates.
         """
         self.uncorrected = 0
         self._optimizer, self._consistency, self._compensation = optimizer, consistency, compensation
@@ -149,8 +149,8 @@ class Update:
             replica: `float32[n + m]`, the worker's x.
             version: The version of the shard.
             old: x̃.
-            new: Receives x̃'.
-            answer: Receives x'.
+            new: The vector to which x̃' is written.
+            answer: The vector to which x' is written.
         """
         η = self.learning_rate(version)
         np.subtract(replica, old, new)

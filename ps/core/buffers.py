@@ -49,7 +49,7 @@ class Pool:
 
         Args:
             size: The number of elements of a buffer.
-            allocate: Returns the memory of another buffer (default: from the heap).
+            allocate: A function that returns the memory of another buffer (default: from the heap).
         """
         self.size = size
         self.allocated = 0
@@ -129,7 +129,7 @@ class Versions:
         Args:
             pool: The pool of the buffers.
             limit: The largest number of buffers to hold. Versions beyond it are not kept.
-            depth: How many pulls of one worker are kept: 2 if it computes while a pull is in flight.
+            depth: The number of pulls of one worker that are kept: 2 if it computes while a pull is in flight.
         """
         self._pool, self._limit, self._depth = pool, limit, depth
         self._pulled: dict[int, list[int]] = {}  # by worker, newest last

@@ -31,7 +31,7 @@ class Consistency:
         minimum: The smallest clock; without live workers, its last value.
         buffers: Whether pushes wait to be applied together.
         restarts: Whether an update cancels the steps that are under way (in virtual time only).
-        payload: What a push holds: a gradient, the difference of some local steps, or a worker's own weights.
+        payload: The content of a push: a gradient, the difference of some local steps, or a worker's own weights.
         stale_gradients: Whether a gradient of an earlier version can be part of an update.
         pulls_per_lease: Whether workers pull for every lease, because the mode may drop gradients of old weights.
         weighs_slow_workers: Whether the mode is meant to keep the contribution of slow workers.
@@ -353,7 +353,7 @@ class Mode:
 
     Attributes:
         doc: A phrase that describes the mode in the command line's help.
-        make: Builds the mode from the values of its parameters.
+        make: A function that builds the mode from the values of its parameters.
         parameters: The parameters that follow the colon.
         example: A valid value of `--mode`.
     """

@@ -24,7 +24,7 @@ class ScheduleShape:
 
     Attributes:
         doc: A phrase that describes the schedule.
-        make: Builds, from the values of the parameters, the factor by version, counted from the end of the warm-up.
+        make: A function from the parameters' values to the factor by version, counted from the end of the warm-up.
         parameters: The parameters that follow the colon.
     """
 

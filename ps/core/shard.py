@@ -53,7 +53,7 @@ class Shard(CommittedWeights):
             optimizer: The optimizer of the n trained weights.
             consistency: The consistency mode.
             compensation: The compensation of staleness (default: none).
-            on_outcome: Receives every final outcome.
+            on_outcome: A callback that receives every final outcome.
             generation: The generation of the shard.
             pool: The pool of buffers `float32[n + m]` (default: on the heap).
             options: The options of the updates.

@@ -172,7 +172,7 @@ class Policy:
 
     Attributes:
         doc: A phrase that describes the compensation.
-        make: Builds the compensation from the values of the parameters.
+        make: A function that builds the compensation from the values of the parameters.
         parameters: The parameters that follow the colon.
         example: A valid value of `--staleness`, where the name alone is not one.
     """

@@ -26,7 +26,7 @@ class ListenRequest:
     Attributes:
         settings: The settings of the server.
         handler: Carries out the requests.
-        connection_lost: Called with the number of a worker whose connection has ended.
+        connection_lost: A callback that receives the number of a worker whose connection has ended.
         grpc_server: The gRPC server of the process, not started yet.
     """
 

@@ -73,7 +73,7 @@ class TraceFile:
 
         Args:
             path: The path of the file.
-            keep: How many of its first records to keep (default: all).
+            keep: The number of the file's first records to keep (default: all).
             dtype: The type of a record.
         """
         self._dtype = dtype

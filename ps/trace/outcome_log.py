@@ -29,7 +29,7 @@ class OutcomeLog:
 
         Args:
             metrics: The totals that outcomes are added to.
-            clock: Returns the time in seconds.
+            clock: A function that returns the time in seconds.
         """
         self._metrics, self._clock = metrics, clock
         self._fresh: list[tuple[Push, Result, float]] = []

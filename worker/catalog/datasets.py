@@ -142,7 +142,7 @@ def dataset_of(name: str, arrays: Mapping[str, Array], checksum: str | None = No
         name: The name of the dataset.
         arrays: The four arrays by the names in `ARRAYS`.
         checksum: The value that `checksum_of` must have; None if any is accepted.
-        source: For a message: the origin of the arrays, and what to do if the checksum differs.
+        source: The origin of the arrays, and the advice if the checksum differs, for a message.
 
     Raises:
         DatasetError: An array has a shape, a dtype or values that training does not accept.

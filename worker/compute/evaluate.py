@@ -43,7 +43,7 @@ class Evaluator:
             flat: The weights and the state.
             x: The samples.
             y: The targets.
-            deadline: Returns the time (monotonic) after which no further samples are evaluated.
+            deadline: A function that returns the monotonic time after which no further samples are evaluated.
         """
         loss = correct = 0.0
         weights, seen = tf.convert_to_tensor(flat), 0

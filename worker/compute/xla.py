@@ -54,7 +54,7 @@ def choose(
         wanted: `on`, `off`, or `auto` for the faster one.
         forms: Calls that may compile on their first call.
         clock: The clock that measures a call.
-        log: Receives the reason if XLA cannot compile the function.
+        log: A callback that receives the reason if XLA cannot compile the function.
     """
     chosen = {"on": ["xla"], "off": ["plain"]}.get(wanted, ["plain", "xla"])
     for name in list(chosen):

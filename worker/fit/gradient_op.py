@@ -40,7 +40,7 @@ class GradientOp:
 
         Args:
             model: A model that is built.
-            optimizer: Its distributed optimizer.
+            optimizer: The distributed optimizer of the model.
             member: This worker.
             leases: The leases of this call of `fit`; None if the worker has a fixed part of the data.
 

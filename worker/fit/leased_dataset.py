@@ -83,7 +83,7 @@ class LeasedDataset(keras.utils.PyDataset):
 
         Args:
             member: The worker.
-            leases: Its leases in one call of `fit`.
+            leases: The leases of the worker in one call of `fit`.
         """
         return self._dataset(lambda: self._batches(member.seed, leases))
 

@@ -298,7 +298,7 @@ class ScriptWorker:
         Args:
             epoch: The epoch of the barrier.
             values: The values that worker 0 sent to the barrier.
-            decision: How training continues.
+            decision: The decision on how training continues.
             end_of_fit: Whether it was the barrier at the end of `fit`.
         """
         request = pb.BarrierRequest(epoch=epoch, values=values, decision=decision, end_of_fit=end_of_fit)

@@ -73,7 +73,7 @@ def optimizer_spec(optimizer: Any, keras_class: type, iteration: int, steps: int
 
     Args:
         optimizer: An optimizer that `check_supported` accepts.
-        keras_class: Its class in Keras, or a class of the script that inherits from it.
+        keras_class: The optimizer's class in Keras, or a class of the script that inherits from it.
         iteration: The number of updates that it has made.
         steps: The number of updates to come for which the table of learning rates is exact.
     """
