@@ -46,7 +46,7 @@ class CoordinatorLink:
         self._events: asyncio.Queue[pb.ShardEvent | Snapshot] = asyncio.Queue()
 
     def deliver(self) -> None:
-        """Send what is in the shard's outbox, in order; a snapshot follows the records that belong to it."""
+        """Send the contents of the shard's outbox in order; a snapshot follows the records that belong to it."""
         outbox = self._runtime.outbox
         while outbox:
             if isinstance(outbox[0], Snapshot):

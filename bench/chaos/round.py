@@ -46,7 +46,7 @@ class Round:
     """One job, from the start of its first process to the end of its last."""
 
     def __init__(self, settings: ChaosSettings, folder: Path, rng: random.Random, counts: ChaosCounts) -> None:
-        """Start the job; its files are in `folder`, and what happens is added to `counts`."""
+        """Start the job; its files are in `folder`, and disturbances and findings are added to `counts`."""
         self._settings, self._rng, self._counts = settings, rng, counts
         self._folder, self._run = folder, folder / "run"
         folder.mkdir(parents=True)

@@ -143,7 +143,7 @@ class Checkpointer:
     # ------------------------------------------------------------------ the cut
 
     def event(self, shard: int, event: pb.ShardEvent, now: float) -> None:
-        """Process what a shard's event contains about a cut."""
+        """Process the parts of a shard's event that concern a cut."""
         cut = self._cut
         if event.HasField("departed") and self._job.settings.shards > 1:
             self.abandon(now)  # some of its pushes may have reached some shards only

@@ -95,7 +95,7 @@ class Effects:
             links: The links to the other shards.
             checkpointer: Takes the states of shards for a cut.
             recorder: The writer of other shards' traces and of the files that replay needs.
-            change: Notified whenever something was delivered.
+            change: The object to notify whenever a command or an event was delivered.
         """
         self._coordinator, self._runtime, self._links, self._change = coordinator, runtime, links, change
         self._commands = ShardCommands(runtime)
@@ -116,7 +116,7 @@ class Effects:
         self._change.notify()
 
     def shard_event(self, shard: int, event: pb.ShardEvent) -> None:
-        """Take an event of another shard, and deliver what follows from it.
+        """Process an event of another shard, and deliver the resulting commands.
 
         Raises:
             InvalidRequest: The event is malformed.

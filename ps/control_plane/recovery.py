@@ -44,7 +44,7 @@ class Recovery:
         self._task: asyncio.Task[None] | None = None
 
     def begin(self, resume: bool) -> None:
-        """Begin the generation of this process; with `resume`, restore what the run directory holds."""
+        """Begin the generation of this process; with `resume`, restore the newest checkpoint of the run directory."""
         coordinator = self._coordinator
         generation = self._run.begin_life()
         if resume and generation > 1:

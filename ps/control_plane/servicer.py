@@ -47,7 +47,7 @@ def with_status(call: Callable[..., Awaitable[Answer]]) -> Callable[..., Awaitab
 class CoordinatorServicer(rpc.CoordinatorServicer):
     """Serves the coordinator over gRPC. Every call is one turn of the event loop, or several turns if it must wait.
 
-    Each turn delivers the effects of what it did before its reply leaves.
+    Each turn delivers its effects before its reply is sent.
     """
 
     def __init__(

@@ -93,7 +93,7 @@ class ShardLinks:
                 await asyncio.wait([getter, receiver], return_when=asyncio.FIRST_COMPLETED)
                 if not getter.done():
                     getter.cancel()
-                    receiver.result()  # raises what was wrong with an event
+                    receiver.result()  # raises the error that an event has caused
                     break
                 for command in getter.result():
                     yield command

@@ -30,7 +30,7 @@ class Lease:
 
 
 class Ledger:
-    """Leases the positions of all epochs to workers, and takes back what a worker did not use.
+    """Leases the positions of all epochs to workers, and takes back the positions that a worker did not use.
 
     The next epoch's leases begin when all positions of this one are leased: there is no barrier between epochs.
     """

@@ -87,7 +87,7 @@ class Work:
         """Record that a worker has registered."""
 
     def left(self, member: Member, now: float) -> None:
-        """Take back what was assigned to a worker that has left."""
+        """Take back the task and the samples that were assigned to a worker that has left."""
         raise NotImplementedError
 
     def shard_lost(self, shard: int, now: float) -> None:

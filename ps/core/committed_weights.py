@@ -1,4 +1,4 @@
-"""The weights of a shard with the state of their optimizer: what is committed, pinned and assigned from outside."""
+"""The weights of a shard with the state of their optimizer: committed, pinned and assigned versions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The form of an update rule: what a row of the registry of optimizers contains."""
+"""The form of an update rule, which is a row of the registry of optimizers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Hyperparameter:
 
     Attributes:
         default: The default of the Keras optimizer.
-        bounds: What must hold, as pydantic writes it: `gt` (above), `ge` (at least), `lt` (below), `le` (at most).
+        bounds: The limits of the value, as in pydantic: `gt` (above), `ge` (at least), `lt` (below), `le` (at most).
         doc: The sentence of the command line's help, without the names of the optimizers.
     """
 

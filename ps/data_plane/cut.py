@@ -55,7 +55,7 @@ class PushHold:
 
 
 class ShardCut:
-    """A shard's side of cuts: the newest push of every worker, and what is held back while a cut is taken.
+    """A shard's side of cuts: the newest push of every worker, and the pushes that are held back while a cut is taken.
 
     Attributes:
         newest: The newest push that has been admitted of every incarnation of a worker.

@@ -1,4 +1,4 @@
-"""The server's side of the transports: what a shard opens so that workers reach it."""
+"""The server's side of the transports: the listeners that a shard opens for its workers."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from downpour.ps.data_plane.shared_memory import SharedMemoryListener
 
 @dataclass(frozen=True)
 class ListenRequest:
-    """What a transport needs to listen for workers.
+    """The parameters with which a transport listens for workers.
 
     Attributes:
         settings: The settings of the server.
-        handler: Carries out the requests.
+        handler: The handler of the requests.
         connection_lost: A callback that receives the number of a worker whose connection has ended.
-        grpc_server: The gRPC server of the process, not started yet.
+        grpc_server: The gRPC server of the process, which has not been started yet.
     """
 
     settings: ServerSettings
@@ -37,10 +37,10 @@ class ListenRequest:
 
 
 class Listener(Protocol):
-    """What serves the workers of one transport."""
+    """The interface of an open transport, which serves its workers."""
 
     def add_to(self, address: pb.ShardAddress) -> None:
-        """Write to the address of the shard what a worker needs to connect."""
+        """Add the data with which a worker connects to the address of the shard."""
 
     def close(self) -> None:
         """Close all connections."""
@@ -91,13 +91,13 @@ def open_listeners(request: ListenRequest) -> Listeners:
 
 
 class GrpcListener:
-    """The streams of workers on the gRPC server of the process, which closes them."""
+    """Serves the streams of workers on the gRPC server of the process, which closes them."""
 
     def __init__(self, request: ListenRequest) -> None:
         """Add the service to the server.
 
         Args:
-            request: What to listen with.
+            request: The parameters with which to listen.
         """
         exchange = ExchangeServicer(request.handler, request.connection_lost, request.settings.admitted)
         assert request.grpc_server is not None

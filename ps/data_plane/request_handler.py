@@ -64,7 +64,7 @@ class PendingReply:
             reply.drain = True
         if header.HasField("have_version"):
             held = header.have_version == version and header.generation == shard.generation
-            # With elastic averaging what the worker holds of a version is its own, not the shard's.
+            # With elastic averaging the worker holds weights of its own, not those of a version of the shard.
             reply.not_modified = held and shard.consistency.payload != "replica"
         if header.no_pull or reply.not_modified:
             shard.release(buffer)

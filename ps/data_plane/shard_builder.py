@@ -1,4 +1,4 @@
-"""Builds a shard from what the coordinator sends: the job's settings, the layout, a script's learning rates."""
+"""Builds a shard from the coordinator's commands: the job's settings, the layout, a script's learning rates."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def _check_methods(optimizer: Any, kind: type, base: type) -> None:
         overridden = sorted(inherited & set(vars(ancestor)) - {"__dict__", "__weakref__", "__module__"})
         if overridden:
             raise Unsupported(
-                f"a subclass of {base.__name__} must not override what the servers carry out. Received: "
+                f"a subclass of {base.__name__} must not override methods whose work the servers do. Received: "
                 f"{kind.__name__} with its own {overridden[0]}. Remove the method, or change the gradients in the "
                 "model's train_step."
             )

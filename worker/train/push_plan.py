@@ -1,4 +1,4 @@
-"""How often a worker pushes and pulls, and what its pushes hold, as the job's description prescribes."""
+"""The intervals of a worker's pushes and pulls, and the content of its pushes, from the job's description."""
 
 from __future__ import annotations
 
