@@ -67,7 +67,7 @@ def c1(parts: Parts, quick: bool) -> list[Case]:
             reported[0] += result.staleness
             seen[0] += result.version - 1 - witness.seen[push.worker]
 
-        shard.on_outcome = note
+        shard.observe(note)
         simulation.run(updates)
         identity = (workers - 1) * updates - simulation.in_flight_age
         cases.append(Case(f"P={workers}, {service}: Σ τ reported", identity, reported[0]))

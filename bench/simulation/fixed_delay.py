@@ -25,7 +25,7 @@ def run_delayed(
         ValueError: The mode applies no push with this delay.
     """
     statistics, history = OutcomeStatistics(workers), deque[tuple[Buffer, int]]()
-    shard.on_outcome = statistics.outcome
+    shard.observe(statistics.outcome)
     for worker in range(workers):
         shard.join(worker, 1)
     history.append(shard.pull(worker=0))

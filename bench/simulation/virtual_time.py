@@ -99,7 +99,7 @@ class Simulation:
         self._local = longest > 1 or consistency.payload != "gradient"
         self._workers = [VirtualWorker(number, times) for number, times in enumerate(compute)]
         self.statistics = OutcomeStatistics(len(compute))
-        shard.on_outcome = self.statistics.outcome
+        shard.observe(self.statistics.outcome)
         self._heap: list[tuple[float, int, int, int, int, float]] = []
         self._order, self._free_s = 0, 0.0
         self._waiting: dict[int, VirtualWorker] = {}

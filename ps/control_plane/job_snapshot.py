@@ -102,8 +102,7 @@ def restore_job(coordinator: Coordinator, metrics: Metrics, facts: JobFacts) -> 
     assert coordinator.work.ledger is not None
     coordinator.work.ledger.restore(facts.ledger.unused, facts.ledger.epoch, facts.ledger.position)
     coordinator.job.membership.remember(facts.incarnations)
-    coordinator.job.orphans.partial = facts.partial_pushes
-    coordinator.job.elapsed_s = facts.elapsed_s
+    coordinator.job.restore_progress(facts.elapsed_s, facts.partial_pushes)
     coordinator.work.evaluations.clear()
     for epoch, result in facts.evaluations.items():
         coordinator.work.evaluations[epoch] = pb.Evaluation(**result.model_dump())

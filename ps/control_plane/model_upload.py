@@ -38,7 +38,7 @@ async def receive_model(coordinator: Coordinator, path: Path, chunks: AsyncItera
         with atomic_write(path, durable=True) as place, place.open("wb") as file:
             await _receive(coordinator, announced, chunks, file)
             file.flush()
-        coordinator.job.saved = True
+        coordinator.job.mark_saved()
     except OSError as error:
         reason = f"the trained model cannot be written: {error}; make room, and resume the job"
         coordinator.fail(reason)

@@ -51,8 +51,7 @@ class Recovery:
             coordinator.begin_generation(generation, time.monotonic())
             self.joined()
         else:
-            coordinator.job.generation = generation
-            coordinator.job.send(generation=generation)
+            coordinator.job.set_generation(generation)
             self._run.traces.cut([0])
         self._effects.deliver()
 

@@ -108,6 +108,20 @@ class Job:
             self.notes.append(reason)
             self.phase = Phase.FAILED
 
+    def mark_saved(self) -> None:
+        """Note that the trained model has been published."""
+        self.saved = True
+
+    def set_generation(self, generation: int) -> None:
+        """Set the generation with which a job that resumes nothing begins, and send it to the shards."""
+        self.generation = generation
+        self.send(generation=generation)
+
+    def restore_progress(self, elapsed_s: float, partial_pushes: int) -> None:
+        """Continue the training time and the count of partial pushes from a checkpoint."""
+        self.elapsed_s = elapsed_s
+        self.orphans.restore_partial(partial_pushes)
+
     def begin_generation(self, generation: int, now: float) -> None:
         """End every session, void the shards' state and set `phase` to RECOVERING."""
         self.generation = generation

@@ -67,6 +67,10 @@ class OrphanedLeases:
             reached = max((push.stop for push in orphans.newest.values() if push.lease == lease), default=0)
             ledger.settle(lease, reached)
 
+    def restore_partial(self, count: int) -> None:
+        """Continue the count of pushes that only some shards have applied."""
+        self.partial = count
+
     def clear(self) -> None:
         """Drop everything: the leases do not exist any more."""
         self._open.clear()

@@ -32,7 +32,6 @@ class Shard(CommittedWeights):
 
     Attributes:
         generation: The generation of the shard: it grows when the shard is restored from a checkpoint.
-        on_outcome: A callback for every push, in order, when its outcome is final.
     """
 
     def __init__(
@@ -60,7 +59,7 @@ class Shard(CommittedWeights):
         """
         super().__init__(initial, optimizer, pool)
         self.generation = generation
-        self.on_outcome = on_outcome
+        self._on_outcome = on_outcome
         self._consistency = consistency
         self._compensation = compensation or Compensation()
         bases = (Consistency.refuse, Compensation.refuse)
@@ -72,6 +71,10 @@ class Shard(CommittedWeights):
         self._senders: dict[int, int] = {}  # number of pending pushes by worker
         self._moves = 0
         self._outcomes = PushHistory()
+
+    def observe(self, on_outcome: Callable[[Push, Result], None]) -> None:
+        """Pass every final outcome to `on_outcome` from now on, instead of the present callback."""
+        self._on_outcome = on_outcome
 
     def join(self, worker: int, incarnation: int, resting: bool = False) -> None:
         """Admit an incarnation of a worker. Older incarnations of the same worker are fenced from now on."""
@@ -320,5 +323,5 @@ class Shard(CommittedWeights):
 
     def _conclude(self, push: Push, result: Result) -> Result:
         self._outcomes.remember(push, result)
-        self.on_outcome(push, result)
+        self._on_outcome(push, result)
         return result

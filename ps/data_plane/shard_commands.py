@@ -47,7 +47,7 @@ class ShardCommands:
         if command.HasField("view"):
             self._adopt(command.view)
         if command.initialisation > runtime.initialisation:  # after the view, in which the worker is no longer a member
-            runtime.initialisation, runtime.void = command.initialisation, runtime.shard is not None
+            runtime.void_weights(command.initialisation)
         self._change_weights(command)
         if command.hold:
             runtime.emit(held=runtime.cut.hold(command.hold))
@@ -83,7 +83,7 @@ class ShardCommands:
                 self._remove(member)
         for session, member in new.items():
             self._admit(member, runtime.members.get(session))
-        runtime.members = new
+        runtime.set_members(new)
         runtime.try_cut()
         runtime.waiters.release(runtime.shard)
         runtime.emit(view_seen=view.number)
@@ -119,7 +119,7 @@ class ShardCommands:
             runtime.lent.release(session)
             if runtime.shard is not None:
                 runtime.shard.leave(member.worker)
-        runtime.members = {}
+        runtime.set_members({})
         runtime.waiters.recheck()
         runtime.waiters.release(runtime.shard)
         runtime.cut.clear()
@@ -127,9 +127,7 @@ class ShardCommands:
         if not runtime.builder.is_script:
             runtime.records.drop()
         runtime.calls.end()
-        runtime.generation = generation
-        if runtime.shard is not None:
-            runtime.void = True
+        runtime.set_generation(generation)
 
     def _assemble(self, part: pb.SnapshotPart) -> None:
         if self._assembly is None:
@@ -147,5 +145,5 @@ class ShardCommands:
             ValueError: The state belongs to another optimizer, or has another size.
         """
         self._runtime.records.settle()
-        self._runtime.records.start_s = time.monotonic() - state.facts.time_s
+        self._runtime.records.continue_from(time.monotonic() - state.facts.time_s)
         self._runtime.put(state)

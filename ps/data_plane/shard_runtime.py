@@ -176,6 +176,18 @@ class ShardRuntime:
         else:
             self.trained_shard().assign(content)
 
+    def set_members(self, members: dict[int, pb.Member]) -> None:
+        """Replace the members, which are given by session."""
+        self.members = members
+
+    def set_generation(self, generation: int) -> None:
+        """Begin a generation; weights of an earlier one are void until a state is restored."""
+        self.generation, self.void = generation, self.void or self.shard is not None
+
+    def void_weights(self, initialisation: int) -> None:
+        """Void the initial weights that came before an initialisation, since their worker left half way."""
+        self.initialisation, self.void = initialisation, self.shard is not None
+
     def put(self, state: ShardState) -> None:
         """Replace the whole state of the shard, which is rebuilt if its settings or its size have changed.
 

@@ -36,6 +36,10 @@ class OutcomeLog:
         self._packed, self._count = bytearray(), 0
         self.start_s = clock()
 
+    def continue_from(self, start_s: float) -> None:
+        """Continue the time axis of an earlier process, which began at `start_s` by this process's clock."""
+        self.start_s = start_s
+
     def add(self, push: Push, result: Result) -> None:
         """Record a final outcome."""
         self._fresh.append((push, result, self._clock()))

@@ -26,7 +26,7 @@ class Cluster:
         rule = Optimizer("sgd", Hyperparameters(learning_rate=1.0), N)
         self.shard = Shard(np.zeros(N + state, np.float32), rule, consistency_of(mode), **settings)  # type: ignore[arg-type]
         self.told: list[tuple[int, Result]] = []
-        self.shard.on_outcome = lambda push, result: self.told.append((push.worker, result))
+        self.shard.observe(lambda push, result: self.told.append((push.worker, result)))
         self.seqs = [0] * workers
         self.bases = [0] * workers
         for worker in range(workers):

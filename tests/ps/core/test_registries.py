@@ -82,7 +82,7 @@ def test_a_mode_trains() -> None:
     outcomes: list[Result] = []
     shard = trained("toy:4")
     assert weights(shard) == [-1.0] * 3 and shard.version == 1
-    shard.on_outcome = lambda push, result: outcomes.append(result)
+    shard.observe(lambda push, result: outcomes.append(result))
     for seq in range(2, 12):
         shard.push(Push(0, 1, seq, shard.version), np.ones(3, np.float32))
     shard.push(Push(0, 1, 12, 0), np.ones(3, np.float32))

@@ -71,7 +71,7 @@ def test_slots_that_are_taken_to_another_shard_go_on_there(optimizer: str) -> No
 def test_a_repeated_push_is_answered_from_memory_and_applied_once() -> None:
     shard = make()
     told: list[Push] = []
-    shard.on_outcome = lambda push, result: told.append(push)
+    shard.observe(lambda push, result: told.append(push))
     first = shard.push(Push(0, 1, 1, 0), ones())
     shard.push(Push(0, 1, 2, 1), ones())
     assert shard.push(Push(0, 1, 1, 0), ones()) == first
@@ -158,7 +158,7 @@ def test_laws_of_every_mode(mode: str, workers: int, steps: int, seed: int) -> N
     """Outcomes are final and told once; versions only grow; nobody waits for ever once all have left."""
     shard, choose = make(mode), random.Random(seed)
     told: Counter[tuple[int, int]] = Counter()
-    shard.on_outcome = lambda push, result: told.update([(push.worker, push.seq)])
+    shard.observe(lambda push, result: told.update([(push.worker, push.seq)]))
     for worker in range(1, workers):
         shard.join(worker, 1)
     bases, seqs, versions = dict.fromkeys(range(workers), 0), Counter[int](), [0]
