@@ -156,7 +156,7 @@ def test_workers_wait_for_a_server_that_a_person_starts_again(tmp_path: Path) ->
         worker = cluster.start("worker", "-m", "downpour.worker", *flags)
         wait_until(lambda: checkpointed(cluster.run, 20), "training has begun and is kept", 120.0)
         cluster.servers[0].kill()
-        wait_until(lambda: "joining again" in worker.errors, "the worker has given its session up")
+        wait_until(lambda: "registering again" in worker.errors, "the worker has given its session up")
         start_again(cluster, 0, cluster.address, **settings)
         assert worker.wait(120.0) == 0, worker.errors
         assert cluster.servers[-1].wait() == 0
