@@ -38,7 +38,7 @@ def registration(cluster: Cluster, **fields: Any) -> pb.RegisterRequest:
         (
             {"data": pb.DatasetInfo(name="x", checksum="e" * 64, train_samples=640)},
             LayoutMismatch,
-            "cccc.*eeee.*same file",
+            "cccc.*eeee.*same data file",
         ),
         ({"job": "another"}, JobConflict, "received a worker of job 'another'. Start another server"),
         ({"protocol": 99}, Unsupported, f"protocol {PROTOCOL}; received 99. Install the same version"),
