@@ -249,7 +249,8 @@ names = {}
 for name, module in sys.modules.items():
     if getattr(module, "__file__", None) and name != "__main__":
         names.setdefault(os.path.realpath(module.__file__), set()).add(name)
-double = [each for path, each in names.items() if len(each) > 1 and path.startswith(os.getcwd() + "/") and "site-packages" not in path]
+own = {path: each for path, each in names.items() if path.startswith(os.getcwd()) and "site-packages" not in path}
+double = [each for each in own.values() if len(each) > 1]
 assert not double, f"these are one module: {double}"
 """
 
