@@ -46,7 +46,7 @@ class OnePush:
         return Pulled(self.flat, (0,), ())
 
     def push(self, gradient: np.ndarray | ChunkedVector, info: PushInfo, pull: bool = True) -> None:
-        """Store a push."""
+        """Store a push and a copy of its gradient as `computed`."""
         self.computed = Computed(gradient[:], info.norm, info.loss, info.samples, info.steps, info.finite)
 
     def pulled(self) -> Pulled:

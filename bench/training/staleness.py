@@ -41,7 +41,7 @@ class Network(Problem):
     batch = BATCH
 
     def __init__(self, seed: int) -> None:
-        """Load MNIST."""
+        """Load MNIST, on which the network is trained."""
         data = load_dataset("mnist")
         self._x, self._y = data.x_train.reshape(-1, 784), data.y_train.astype(int)
         self.x_test = data.x_test.reshape(-1, 784).astype(np.float32) / np.float32(255)

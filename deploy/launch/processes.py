@@ -32,7 +32,7 @@ class LifeLine:
         self.reading, self._writing = os.pipe()
 
     def close(self) -> None:
-        """Close both ends."""
+        """Close both ends of the pipe."""
         os.close(self.reading)
         os.close(self._writing)
 

@@ -150,7 +150,7 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
 
     @with_status
     async def Heartbeat(self, request: pb.HeartbeatRequest, context: Context) -> pb.HeartbeatReply:
-        """Renew a session."""
+        """Renew the session of a worker that is alive."""
         return self._coordinator.heartbeat(request.session, time.monotonic())
 
     @with_status

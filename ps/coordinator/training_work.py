@@ -38,7 +38,7 @@ class TrainingWork(Work):
     # ------------------------------------------------------------------ members
 
     def check_worker(self, request: pb.RegisterRequest, now: float) -> None:
-        """Accept every worker."""
+        """Accept every worker: a built-in training has no further conditions."""
 
     def check_model(self, layout: Layout, data: pb.DatasetInfo) -> None:
         """Check that a worker's layout and data are the job's; raise what `check_layout` and `check_data` raise."""
