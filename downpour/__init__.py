@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from downpour.deploy.scripts.local_cluster import FitFailed, FitHistory, LocalCluster
-    from downpour.worker.fit.distributed_optimizer import DistributedOptimizer
-    from downpour.worker.fit.leased_dataset import LeasedDataset
+    from downpour.worker.fit.data.leased_dataset import LeasedDataset
+    from downpour.worker.fit.optimizer.distributed_optimizer import DistributedOptimizer
     from downpour.worker.script import rank, size
 
 _MODULES = {
-    "DistributedOptimizer": "downpour.worker.fit.distributed_optimizer",
+    "DistributedOptimizer": "downpour.worker.fit.optimizer.distributed_optimizer",
     "FitFailed": "downpour.deploy.scripts.local_cluster",
     "FitHistory": "downpour.deploy.scripts.local_cluster",
-    "LeasedDataset": "downpour.worker.fit.leased_dataset",
+    "LeasedDataset": "downpour.worker.fit.data.leased_dataset",
     "LocalCluster": "downpour.deploy.scripts.local_cluster",
     "rank": "downpour.worker.script",
     "size": "downpour.worker.script",

@@ -48,7 +48,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "worker.fit": {
         "protos", "ps.core", "worker.catalog", "worker.compute", "worker.config", "worker.exchange",
-        "worker.quiet_tensorflow", "worker.script",
+        "worker.fit.cluster", "worker.fit.data", "worker.fit.optimizer", "worker.quiet_tensorflow", "worker.script",
+    },
+    "worker.fit.cluster": {"protos", "worker.exchange"},
+    "worker.fit.data": {"protos", "worker.fit.cluster", "worker.script"},
+    "worker.fit.optimizer": {
+        "protos", "ps.core", "worker.compute", "worker.exchange", "worker.fit.cluster", "worker.fit.data",
+        "worker.script",
     },
     "worker": {"protos", "ps.core", "worker.*"},
     "deploy.config": {"protos", "ps.config", "ps.core", "worker.config", "worker.catalog"},

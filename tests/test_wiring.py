@@ -33,7 +33,8 @@ RECORDS: dict[str, tuple[str, ...]] = {
     # The time that a worker's steps took; a step's graph; Keras's model and trainer, and the interpreter's arguments.
     "worker/train": ("self._spent",),
     "worker/compute": ("call",),
-    "worker/fit": ("model", "self.model", "self._keras", "self._member.spent", "sys"),
+    "worker/fit": ("model", "self.model", "self._keras", "sys"),
+    "worker/fit/optimizer": ("self._member.spent",),
     # Protobuf messages under construction.
     "worker/exchange": ("request", "header", "self._registration"),
 }  # fmt: skip

@@ -16,7 +16,7 @@ from downpour.protos.errors import DownpourError, Unsupported
 from downpour.protos.settings import parse, split_positional
 from downpour.worker.config import ScriptSettings
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
-from downpour.worker.fit.member import ScriptWorker
+from downpour.worker.fit.cluster.member import ScriptWorker
 
 # The servers of a script are not restarted, so that only a connection can be restored.
 OUTAGE_S = 10.0

@@ -18,13 +18,15 @@ import tensorflow as tf
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.worker.fit.callback_state import decode_logs, encode_callbacks, encode_logs, restore_callbacks
-from downpour.worker.fit.distributed_optimizer import keep_slots, set_gradient_op
-from downpour.worker.fit.gradient_op import GradientOp
-from downpour.worker.fit.leased_dataset import LeasedDataset, Leases
-from downpour.worker.fit.member import ScriptWorker, Stage
+from downpour.worker.fit.cluster.leases import Leases
+from downpour.worker.fit.cluster.member import ScriptWorker
+from downpour.worker.fit.cluster.stage import Stage
+from downpour.worker.fit.data.leased_dataset import LeasedDataset
 from downpour.worker.fit.metric_reduction import read_metrics, warn_of_initial_sums, write_metrics
-from downpour.worker.fit.optimizer_slots import Slots
-from downpour.worker.fit.optimizer_spec import has_fixed_rate, optimizer_spec, rates_of, slot_names
+from downpour.worker.fit.optimizer.distributed_optimizer import keep_slots, set_gradient_op
+from downpour.worker.fit.optimizer.gradient_op import GradientOp
+from downpour.worker.fit.optimizer.optimizer_slots import Slots
+from downpour.worker.fit.optimizer.optimizer_spec import has_fixed_rate, optimizer_spec, rates_of, slot_names
 
 UNKNOWN_STEPS = 10_000  # in an epoch, until the first one has been counted
 

@@ -5,21 +5,20 @@ Each worker trains on its part of the data in Keras's own loop; `epochs` does th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
-import tensorflow as tf
 
 from downpour.protos.errors import Unsupported
-from downpour.worker.fit.data_parts import part_of, peek, steps_of, validation_split
-from downpour.worker.fit.distributed_optimizer import set_gradient_op
+from downpour.worker.fit.cluster.leases import Leases
+from downpour.worker.fit.cluster.member import ScriptWorker
+from downpour.worker.fit.data.data_parts import part_of, steps_of, validation_split
+from downpour.worker.fit.data.leased_dataset import LeasedDataset
 from downpour.worker.fit.epochs import Epochs, FitArguments
 from downpour.worker.fit.keras_hooks import FirstCallback, LastCallback, TrainerHooks
-from downpour.worker.fit.leased_dataset import LeasedDataset, Leases
-from downpour.worker.fit.member import ScriptWorker
-from downpour.worker.fit.optimizer_checks import check_supported
+from downpour.worker.fit.optimizer.build_weights import build_weights
+from downpour.worker.fit.optimizer.optimizer_checks import check_supported
 
 
 def distributed_fit(fit: Callable[..., Any], model: keras.Model, member: ScriptWorker, given: dict[str, Any]) -> Any:
@@ -104,74 +103,3 @@ def _listed(callbacks: Any) -> list[Any]:
                 f"Received: {type(callback).__name__}. Use ModelCheckpoint."
             )
     return listed
-
-
-class NullGradientOp:
-    """A stand-in for `GradientOp` while a train step is only traced; it sends nothing."""
-
-    def set_loss(self, loss: Any) -> None:
-        """Ignore the loss."""
-
-    def step(self, gradients: Mapping[int, Any]) -> None:
-        """Ignore the gradients."""
-
-
-def build_weights(model: keras.Model, x: Any, y: Any = None, sample_weight: Any = None) -> Any:
-    """Build the weights of a model that has not been called yet, and those that its own `train_step` creates.
-
-    Args:
-        model: A compiled model.
-        x: The argument of `fit`.
-        y: The argument of `fit`.
-        sample_weight: The argument of `fit`.
-
-    Returns:
-        Data equal to `x`; a generator is returned with the batch that was read from it put back.
-    """
-    own_step = type(model).train_step is not keras.Model.train_step
-    if _is_built(model) and not own_step:
-        return x
-    batch, x = x.peek() if isinstance(x, LeasedDataset) else peek(x, y, sample_weight)
-    batch = keras.tree.map_structure(_tensor, batch)
-    if own_step:
-        _trace(model, batch)
-    if not _is_built(model):
-        _call(model, keras.utils.unpack_x_y_sample_weight(batch)[0])
-    return x
-
-
-def _is_built(model: keras.Model) -> bool:
-    return bool(model.built) and all(layer.built for layer in model._flatten_layers())
-
-
-def _call(model: keras.Model, inputs: Any) -> None:
-    try:
-        model(inputs, training=False)
-    # A model with a train_step of its own need not be callable; `GradientOp.step` refuses weights that appear later.
-    except Exception:
-        if not model.trainable_variables:
-            raise
-
-
-def _trace(model: keras.Model, batch: Any) -> None:
-    """Trace the model's own train step, which may create weights that no call of the model creates."""
-    optimizer = model.optimizer
-    iterations = int(optimizer._iterations.numpy())
-    set_gradient_op(optimizer, NullGradientOp())
-    # An error here occurs again in `fit`, which raises it; a step that cannot be traced may still run.
-    try:
-        step = model.train_step if model.run_eagerly else tf.function(model.train_step).get_concrete_function
-        step(batch)
-    except Exception:
-        return
-    finally:
-        set_gradient_op(optimizer, None)
-        optimizer._iterations.assign(iterations)
-
-
-def _tensor(array: Any) -> Any:
-    """Return an array as the tensor that Keras passes to a train step."""
-    if array is None:
-        return None
-    tensor = tf.convert_to_tensor(np.asarray(array) if hasattr(array, "iloc") else array)
-    return tf.cast(tensor, keras.config.floatx()) if tensor.dtype.is_floating else tensor

@@ -10,8 +10,8 @@ import keras
 import tensorflow as tf
 from keras.src.backend.tensorflow import trainer as keras_trainer
 
-from downpour.worker.fit.distributed_optimizer import set_gradient_op
 from downpour.worker.fit.epochs import Epochs
+from downpour.worker.fit.optimizer.distributed_optimizer import set_gradient_op
 
 
 class _LeasedEpochIterator(keras_trainer.TFEpochIterator):

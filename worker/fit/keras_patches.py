@@ -16,9 +16,9 @@ from typing import Any
 from keras.src.saving import saving_api
 
 from downpour.protos.errors import Unsupported
-from downpour.worker.fit.distributed_optimizer import DistributedMixin, as_plain
+from downpour.worker.fit.cluster.member import ScriptWorker
 from downpour.worker.fit.fit import distributed_fit
-from downpour.worker.fit.member import ScriptWorker
+from downpour.worker.fit.optimizer.distributed_optimizer import DistributedMixin, as_plain
 
 SILENT = ("evaluate", "predict")  # without a progress bar on all workers except worker 0
 

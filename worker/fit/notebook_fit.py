@@ -18,7 +18,7 @@ def main(folder: Path) -> None:
     import keras
 
     from downpour.worker import script
-    from downpour.worker.fit.distributed_optimizer import DistributedOptimizer
+    from downpour.worker.fit.optimizer.distributed_optimizer import DistributedOptimizer
 
     task = json.loads((folder / "task.json").read_text())
     for module in task["modules"]:  # they register the layers and losses of the model

@@ -18,7 +18,7 @@ from downpour.worker.fit.keras_patches import PrivateFiles
 def test_samples_that_alternate_are_dealt_out_mixed_and_each_once(kind: str) -> None:
     import tensorflow as tf
 
-    from downpour.worker.fit.data_parts import part_of
+    from downpour.worker.fit.data.data_parts import part_of
 
     x, y = np.arange(1000), np.arange(1000) % 2
     given = {"array": x, "tensor": tf.constant(x), "ragged": tf.RaggedTensor.from_row_lengths(x, np.ones(1000, int))}
@@ -101,7 +101,7 @@ def test_tensorflow_is_given_memory_that_no_reply_overwrites() -> None:
     import tensorflow as tf
 
     from downpour.worker.exchange.pages import pages
-    from downpour.worker.fit.gradient_op import GradientOp
+    from downpour.worker.fit.optimizer.gradient_op import GradientOp
 
     keras.utils.set_random_seed(1)
     model = keras.Sequential([keras.layers.Input((16,)), keras.layers.Dense(16)])

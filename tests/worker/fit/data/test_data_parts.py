@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from downpour.protos.errors import Unsupported
-from downpour.worker.fit.data_parts import part_of, peek, steps_of, validation_split
+from downpour.worker.fit.data.data_parts import part_of, peek, steps_of, validation_split
 
 SIZES = st.integers(1, 8)
 

@@ -12,16 +12,16 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.ps.core.hyperparameters import Hyperparameters
 from downpour.ps.core.optimizer import Optimizer
 from downpour.ps.core.schedules import check_rates
-from downpour.worker.fit import optimizer_spec
-from downpour.worker.fit.optimizer_checks import check_supported
-from downpour.worker.fit.optimizer_slots import slots_of
-from downpour.worker.fit.optimizer_spec import (
+from downpour.worker.fit.optimizer import optimizer_spec
+from downpour.worker.fit.optimizer.optimizer_checks import check_supported
+from downpour.worker.fit.optimizer.optimizer_slots import slots_of
+from downpour.worker.fit.optimizer.optimizer_spec import (
     LONGEST_TABLE,
     SUPPORTED,
     rates_of,
     slot_names,
 )
-from downpour.worker.fit.optimizer_spec import (
+from downpour.worker.fit.optimizer.optimizer_spec import (
     optimizer_spec as spec_for,
 )
 

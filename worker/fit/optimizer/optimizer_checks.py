@@ -15,7 +15,7 @@ import numpy as np
 
 from downpour.protos.errors import Unsupported
 from downpour.ps.core.hyperparameters import resolve
-from downpour.worker.fit.optimizer_spec import SUPPORTED, hyperparameters_of, keras_class_of, row_of, rules_of
+from downpour.worker.fit.optimizer.optimizer_spec import SUPPORTED, hyperparameters_of, keras_class_of, row_of, rules_of
 
 ARGUMENTS: Mapping[str, str] = {  # of all optimizers, that the servers do not implement: what to do instead
     "use_ema": "the servers keep no averages of the weights: leave use_ema out",

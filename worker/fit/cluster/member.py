@@ -4,57 +4,27 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import DownpourError, UnknownWorker
-from downpour.protos.layout import Layout
 from downpour.worker.exchange.client import Client, Pulled
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
 from downpour.worker.exchange.push_info import PushInfo
 from downpour.worker.exchange.session import SESSION_LOST, Session, SessionSettings
 from downpour.worker.exchange.timing import TimeSpent
+from downpour.worker.fit.cluster.stage import Stage
 
 if TYPE_CHECKING:
-    from downpour.worker.fit.leased_dataset import Leases
+    pass
 
 LEADER = 0
 RETRY_S = 0.2
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One call of `fit`, as a worker registers for it.
-
-    Attributes:
-        layout: The layout of the model.
-        optimizer: The specification of its optimizer.
-        fingerprint: SHA-256 (hex) of the frozen weights, which must be equal on all workers.
-        initial: The initial weights `float32[n + m]`; those of worker 0 are used.
-        environment: The versions that the result may depend on.
-        samples: The number of samples of a dataset that is leased; 1 otherwise.
-        lease_samples: The number of samples of one lease; 0 if each worker has a fixed part of the data.
-        slots: The slots of the optimizer by name, `float32[n]`, if it has been used before; those of worker 0 are used.
-        step: The number of updates that the optimizer has made.
-        leases: The leases of this worker; None if each worker has a fixed part of the data.
-    """
-
-    layout: Layout
-    optimizer: pb.OptimizerSpec
-    fingerprint: str
-    initial: np.ndarray
-    environment: dict[str, str]
-    samples: int = 1
-    lease_samples: int = 0
-    slots: Mapping[str, np.ndarray] = field(default_factory=dict)
-    step: int = 0
-    leases: Leases | None = None
 
 
 class ScriptWorker:

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import Unsupported
 from downpour.worker import script
-from downpour.worker.fit import leased_dataset
-from downpour.worker.fit.leased_dataset import LEASES_PER_WORKER, LeasedDataset, Leases, Span
+from downpour.worker.fit.cluster import leases as leases_module
+from downpour.worker.fit.cluster.leases import Leases, Span
+from downpour.worker.fit.data.leased_dataset import LEASES_PER_WORKER, LeasedDataset
 
 WAIT_S = 30.0
 
@@ -128,7 +129,7 @@ def test_no_lease_is_requested_before_the_last_one_is_pushed() -> None:
 
 
 def test_a_batch_that_is_never_pushed_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leased_dataset, "LONGEST_WAIT_S", 0.01)
+    monkeypatch.setattr(leases_module, "LONGEST_WAIT_S", 0.01)
     leases = Leases(Worker(Ledger(4, 2)))  # type: ignore[arg-type]
     assert leases.next_lease() is not None and leases.add(Span(1, 0, 2))
     with pytest.raises(Unsupported, match="every batch of a LeasedDataset must be pushed"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any, cast
 import keras
 
 from downpour.worker import script
-from downpour.worker.fit.optimizer_checks import check_supported, config_of
-from downpour.worker.fit.optimizer_slots import Slots, slots_of, write_derived
+from downpour.worker.fit.optimizer.optimizer_checks import check_supported, config_of
+from downpour.worker.fit.optimizer.optimizer_slots import Slots, slots_of, write_derived
 
 if TYPE_CHECKING:
-    from downpour.worker.fit.fit import NullGradientOp
-    from downpour.worker.fit.gradient_op import GradientOp
+    from downpour.worker.fit.optimizer.gradient_op import GradientOp
 
 
 def DistributedOptimizer(optimizer: Any) -> Any:  # noqa: N802 - named like the classes of optimizers
@@ -108,6 +107,16 @@ class DistributedMixin:
 def _distributed(keras_class: Any) -> Any:
     attributes = {"keras_class": keras_class, "__doc__": DistributedMixin.__doc__}
     return type(keras_class.__name__, (DistributedMixin, keras_class), attributes)
+
+
+class NullGradientOp:
+    """A stand-in for `GradientOp` while a train step is only traced; it sends nothing."""
+
+    def set_loss(self, loss: Any) -> None:
+        """Ignore the loss."""
+
+    def step(self, gradients: Mapping[int, Any]) -> None:
+        """Ignore the gradients."""
 
 
 def set_gradient_op(optimizer: Any, gradient_op: GradientOp | NullGradientOp | None) -> None:

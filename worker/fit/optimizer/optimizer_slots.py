@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from downpour.worker.fit.optimizer_spec import hyperparameters_of, rule_of
+from downpour.worker.fit.optimizer.optimizer_spec import hyperparameters_of, rule_of
 
 
 @dataclass(frozen=True)

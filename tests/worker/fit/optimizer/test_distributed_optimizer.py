@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from downpour.worker import script
-from downpour.worker.fit.distributed_optimizer import DistributedOptimizer, as_plain, set_gradient_op
+from downpour.worker.fit.optimizer.distributed_optimizer import DistributedOptimizer, as_plain, set_gradient_op
 
 
 class RecordedGradients:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from downpour.protos.errors import Unsupported
-from downpour.worker.fit.optimizer_checks import CLASSES, check_supported, config_of
-from downpour.worker.fit.optimizer_spec import SUPPORTED
+from downpour.worker.fit.optimizer.optimizer_checks import CLASSES, check_supported, config_of
+from downpour.worker.fit.optimizer.optimizer_spec import SUPPORTED
 
 
 @pytest.fixture(scope="module")

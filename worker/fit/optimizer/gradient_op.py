@@ -17,10 +17,10 @@ from downpour.protos.layout import STATE, TRAINED, Layout
 from downpour.worker.compute.flat_model import flattened
 from downpour.worker.exchange.errors import Diverged
 from downpour.worker.exchange.push_info import PushInfo
-from downpour.worker.fit.member import ScriptWorker
+from downpour.worker.fit.cluster.member import ScriptWorker
 
 if TYPE_CHECKING:
-    from downpour.worker.fit.leased_dataset import Leases
+    from downpour.worker.fit.cluster.leases import Leases
 
 
 class GradientOp:

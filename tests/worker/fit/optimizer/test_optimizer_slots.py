@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from downpour.worker.fit.optimizer_slots import Slots, slots_of, write_derived
+from downpour.worker.fit.optimizer.optimizer_slots import Slots, slots_of, write_derived
 
 SHAPES = ((3, 2), (4,), (1, 2, 2))
 

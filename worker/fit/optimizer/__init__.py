@@ -1,0 +1,4 @@
+"""The Keras optimizer in a cluster: its description for the servers, its moments, and the push in its `apply`.
+
+It imports `worker.fit.cluster`, `worker.fit.data`, `ps.core` and nothing else of `worker.fit`.
+"""
