@@ -94,7 +94,7 @@ class ShardCommands:
             runtime.shard.leave(member.worker)
             runtime.calls.add(Call.LEAVE, member.worker)
         runtime.emit(departed=runtime.cut.departed(member))
-        runtime.lent.release(member.session)
+        runtime.session_buffers.release(member.session)
 
     def _admit(self, member: pb.Member, before: pb.Member | None) -> None:
         """Update the shard from an earlier view of a member to the newest one."""
@@ -116,7 +116,7 @@ class ShardCommands:
         """End everything of an earlier generation: sessions, a cut under way, and weights that are not restored."""
         runtime = self._runtime
         for session, member in runtime.members.items():
-            runtime.lent.release(session)
+            runtime.session_buffers.release(session)
             if runtime.shard is not None:
                 runtime.shard.leave(member.worker)
         runtime.set_members({})

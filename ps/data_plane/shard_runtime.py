@@ -21,8 +21,8 @@ from downpour.ps.core.push import Result
 from downpour.ps.core.shard import Shard
 from downpour.ps.data_plane.cut import ShardCut
 from downpour.ps.data_plane.decode_push import decode_push, limit_bytes
-from downpour.ps.data_plane.lent_buffers import LentBuffers
 from downpour.ps.data_plane.push_ledger import EveryPushCounts, PushLedger
+from downpour.ps.data_plane.session_buffers import SessionBuffers
 from downpour.ps.data_plane.shard_builder import ShardBuilder
 from downpour.ps.data_plane.snapshot import ShardState, Snapshot, put_state, take_state, weights_state
 from downpour.ps.data_plane.waiters import HeldWeights, Waiters
@@ -43,7 +43,7 @@ class ShardRuntime:
         members: The members of the newest view, by session.
         cut: The newest pushes, and the pushes held back while a cut is taken.
         waiters: The workers whose reply must wait.
-        lent: The buffers of weights that workers on this host read in place, which must not be overwritten.
+        session_buffers: The buffers of weights that workers on this host read in place, which must not be overwritten.
         transports: The transports by which workers have reached the shard.
         records: The trace of the outcomes.
         calls: The calls on the shard, if the job is recorded.
@@ -72,7 +72,7 @@ class ShardRuntime:
         self.members: dict[int, pb.Member] = {}
         self.cut = ShardCut()
         self.waiters = Waiters()
-        self.lent = LentBuffers()
+        self.session_buffers = SessionBuffers()
         self.metrics = Metrics()
         self.transports: set[str] = set()
         self.records = OutcomeLog(self.metrics)

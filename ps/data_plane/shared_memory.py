@@ -180,7 +180,7 @@ class SharedMemoryListener:
                 f"a payload must be at most {limit:,} bytes here; received a header that announces "
                 f"{header.payload_bytes:,}. Check that both sides have the same model and shards."
             )
-        self._runtime.lent.release(connection.session, keep_last=header.retain_previous)
+        self._runtime.session_buffers.release(connection.session, keep_last=header.retain_previous)
         held = self._runtime.held(header)
         if held is not None:
             self._wait_for(connection, held, lambda: self._serve(connection, message))
@@ -219,7 +219,7 @@ class SharedMemoryListener:
         reply, buffer = pending.finish()
         if buffer is not None:
             reply.payload_bytes, reply.offset = buffer.array.nbytes, buffer.offset
-            self._runtime.lent.add(connection.session, buffer)
+            self._runtime.session_buffers.add(connection.session, buffer)
         self._send(connection, reply)
 
     def _refuse(self, connection: _Connection, error: Exception) -> None:
