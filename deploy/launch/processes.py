@@ -28,7 +28,7 @@ class LifeLine:
     """A pipe whose writing end closes when this process ends; children hold the reading end (see child.py)."""
 
     def __init__(self) -> None:
-        """Open the pipe."""
+        """Open the pipe, whose ends stay open until `close` is called or this process ends."""
         self.reading, self._writing = os.pipe()
 
     def close(self) -> None:

@@ -61,9 +61,9 @@ class Scratch:
         shutil.rmtree(self.path, ignore_errors=True)  # in case the shell was killed
 
     def __enter__(self) -> Path:
-        """Return the folder."""
+        """Return the path of the folder, which exists already."""
         return self.path
 
     def __exit__(self, *_: object) -> None:
-        """Remove the folder."""
+        """Remove the folder and all files in it."""
         self.close()

@@ -150,7 +150,7 @@ class Notes:
         """Ignore the progress, which Keras shows."""
 
     def note(self, text: str) -> None:
-        """Print a note."""
+        """Print a message to standard error, after the name of the command."""
         print(f"downpour: {text}", file=sys.stderr, flush=True)
 
     def close(self) -> None:

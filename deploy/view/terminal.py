@@ -41,7 +41,7 @@ class LiveScreen:
         self._live = Live(console=console, auto_refresh=False, transient=True)
 
     def show(self, progress: pb.Progress) -> None:
-        """Redraw the bar."""
+        """Redraw the progress bar with the current progress; the first call adds the bar to the terminal."""
         if not self._live.is_started:
             self._live.start()
         self._live.update(render(progress, self._verbose), refresh=True)
@@ -51,11 +51,11 @@ class LiveScreen:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
-        """Remove the bar."""
+        """Remove the progress bar from the terminal; messages that were printed above it remain."""
         self._live.stop()
 
     def table(self, summary: Mapping[str, Any], run: str) -> None:
-        """Print the table."""
+        """Print the table of results below everything printed so far."""
         self._console.print(summary_table(summary, run))
 
 

@@ -212,7 +212,7 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
 
     @with_status
     async def Leave(self, request: pb.LeaveRequest, context: Context) -> pb.LeaveReply:
-        """End a session."""
+        """End the session of a worker, whose unused samples become available to the other workers."""
         coordinator = self._coordinator
         member = self._job.membership.of_session(request.session)
         note = f"worker {member.worker} gave up: {request.reason[:MAX_REASON]}" if request.failed else ""

@@ -115,7 +115,7 @@ class Membership:
         return member
 
     def clear(self) -> None:
-        """Remove all workers."""
+        """Remove all live workers and end their sessions; their incarnation numbers remain known."""
         self._members.clear()
         self.number += 1
 

@@ -105,7 +105,7 @@ class RateTable:
         self.replace(rates)
 
     def replace(self, rates: pb.LearningRates) -> None:
-        """Replace the table."""
+        """Replace the table by one that `check_rates` has accepted; later updates use the new rates."""
         self._versions = np.array(rates.versions, np.float64)
         self._factors = np.array(rates.rates, np.float64) / self._base
 

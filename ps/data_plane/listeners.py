@@ -43,7 +43,7 @@ class Listener(Protocol):
         """Add the data with which a worker connects to the address of the shard."""
 
     def close(self) -> None:
-        """Close all connections."""
+        """Stop listening and close the connections to all workers."""
 
 
 class Listeners:
@@ -65,7 +65,7 @@ class Listeners:
         return complete
 
     def close(self) -> None:
-        """Close all listeners."""
+        """Close the listeners of all transports, and with them the connections to all workers."""
         for listener in self._listeners:
             listener.close()
 

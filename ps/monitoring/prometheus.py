@@ -134,7 +134,7 @@ class PrometheusExporter(Collector):
         return []
 
     def close(self) -> None:
-        """Stop the endpoint."""
+        """Stop the HTTP endpoint, and release its port."""
         self._server.shutdown()
         self._server.server_close()
 

@@ -100,7 +100,7 @@ class EventFile:
         self._append(events.Event(wall_time=now, step=step, summary=events.Summary(value=values)))
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, to which nothing may be written afterwards."""
         os.close(self._file)
 
     def _append(self, event: events.Event) -> None:

@@ -79,7 +79,7 @@ class RunDirectory:
     """
 
     def __init__(self, path: Path) -> None:
-        """Create the directory."""
+        """Create the directory if it does not exist; existing files in it are kept."""
         path.mkdir(parents=True, exist_ok=True)
         self.path = path
         self.traces = TraceFiles(path)

@@ -98,7 +98,7 @@ class TraceFiles:
             trace.sync()
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the files of all shards; records that still wait to be written are lost."""
         for trace in self._files.values():
             trace.close()
         self._files.clear()

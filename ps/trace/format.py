@@ -111,7 +111,7 @@ class TraceFile:
             self._count += count
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, to which no records may be appended afterwards."""
         os.close(self._file)
 
     @property

@@ -91,7 +91,7 @@ class LocalSteps:
 
     @property
     def function(self) -> Any:
-        """The compiled loop."""
+        """The traced loop of local steps in the form that `choose` has selected: XLA or plain."""
         return self._compiled if self.xla else self._plain
 
     @cached_property

@@ -11,7 +11,7 @@ BURST, FEWEST_ROUNDS, MOST_ROUNDS, BUDGET_S = 3, 3, 12, 0.5
 
 
 def quiet(message: str) -> None:
-    """Ignore a message."""
+    """Accept a message of the log and ignore it."""
 
 
 def clock_for(threads: int) -> Callable[[], float]:

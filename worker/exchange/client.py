@@ -185,7 +185,7 @@ class Client:
             link.end(error)
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close the connections to all shards, and the event loop that they share."""
         for link in self._links:
             link.close()
         self._loop.close()

@@ -82,7 +82,7 @@ class CoordinatorClient:
         return self._call(self._stub.Ready, request)
 
     def heartbeat(self, session: int) -> pb.HeartbeatReply:
-        """Renew the session."""
+        """Renew the session, which expires otherwise; the reply states whether the job is ending."""
         return self._call(self._stub.Heartbeat, pb.HeartbeatRequest(session=session))
 
     def lease(self, session: int) -> pb.Task:
@@ -130,7 +130,7 @@ class CoordinatorClient:
         self._call(self._stub.Stop, pb.StopRequest(now=False, reason=reason))
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection to the coordinator; the session remains open until it expires."""
         self._channel.close()
 
     def _call(self, method: Callable[..., Any], request: Any, timeout_s: float | None = None) -> Any:

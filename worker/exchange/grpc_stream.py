@@ -41,7 +41,7 @@ class Loop:
         self._thread: threading.Thread | None = None
 
     def start(self, work: Coroutine[Any, Any, Result]) -> Started[Result]:
-        """Start a coroutine."""
+        """Start a coroutine on the loop, which is created at the first call; pass what is returned to `finish`."""
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
             if self._background:
@@ -113,7 +113,7 @@ class GrpcTransport(Transport):
         self._repeat()
 
     def close(self) -> None:
-        """Close the stream."""
+        """Close the stream, and the event loop unless other streams share it."""
         self._disconnect()
         if self._owns_loop:
             self._loop.close()

@@ -56,7 +56,7 @@ class Heartbeat:
         return not math.isinf(self.deadline)
 
     def stop(self) -> None:
-        """End the threads."""
+        """Tell both threads to end; the session is not renewed again."""
         self._stopped.set()
 
     def _renew(self) -> None:

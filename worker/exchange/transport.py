@@ -80,7 +80,7 @@ class Transport(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection to the shard; a request that is under way is abandoned."""
 
     def _begin(self) -> None:
         """Make the connection ready for a new request."""

@@ -43,7 +43,7 @@ class PrivateFiles:
         return self._places[key]
 
     def close(self) -> None:
-        """Remove all files."""
+        """Remove the temporary folder with all files in it; later saves create a new one."""
         if self._folder is not None:
             self._folder.cleanup()
             self._folder = None

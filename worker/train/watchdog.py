@@ -59,7 +59,7 @@ class Watchdog:
         self._signal_pipe: int | None = None
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the watchdog in a daemon thread; it runs until `stop` is called or the process exits."""
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def stop(self) -> None:

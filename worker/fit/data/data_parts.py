@@ -124,7 +124,7 @@ class PyDatasetPart(keras.utils.PyDataset):
         return None if whole is None else len(range(self._rank, whole, self._size))
 
     def __getitem__(self, index: int) -> Any:
-        """Return one batch."""
+        """Return batch `index` of this worker, which is batch `rank + index * size` of the whole dataset."""
         return self._whole[self._rank + index * self._size]
 
     def on_epoch_begin(self) -> None:

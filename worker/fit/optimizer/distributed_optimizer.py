@@ -113,10 +113,10 @@ class NullGradientOp:
     """A stand-in for `GradientOp` while a train step is only traced; it sends nothing."""
 
     def set_loss(self, loss: Any) -> None:
-        """Ignore the loss."""
+        """Accept the loss of a traced step and ignore it."""
 
     def step(self, gradients: Mapping[int, Any]) -> None:
-        """Ignore the gradients."""
+        """Accept the gradients of a traced step and ignore them."""
 
 
 def set_gradient_op(optimizer: Any, gradient_op: GradientOp | NullGradientOp | None) -> None:
