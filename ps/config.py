@@ -14,7 +14,7 @@ from downpour.protos.errors import InvalidRequest
 from downpour.protos.logs import LogSettings
 from downpour.protos.settings import Address, Settings, did_you_mean, one_of
 from downpour.protos.transports import AUTO, TRANSPORTS, transport_names
-from downpour.ps.config_checks import refusal_of, refusal_of_steps
+from downpour.ps.config_checks import refusal_of, refusal_of_optimizer, refusal_of_steps
 from downpour.ps.core.consistency import MODES
 from downpour.ps.core.hyperparameters import Hyperparameters, known_hyperparameters, resolve
 from downpour.ps.core.registry import forms, spec_of
@@ -231,6 +231,11 @@ class JobSettings(OptimizerSettings):
         """The learning rate η, given or by default."""
         return resolve(self.optimizer, self.hyper)["learning_rate"]
 
+    @property
+    def optimizer_is_known(self) -> bool:
+        """Whether the settings name the optimizer of the job; that of a script arrives with its first worker."""
+        return True
+
     @model_validator(mode="after")
     def _hyper_of_optimizer(self) -> Self:
         resolve(self.optimizer, self.hyper)
@@ -239,6 +244,8 @@ class JobSettings(OptimizerSettings):
     @model_validator(mode="after")
     def _can_progress(self) -> Self:
         refusal = refusal_of(self) or refusal_of_steps(self)
+        if self.optimizer_is_known:
+            refusal = refusal or refusal_of_optimizer(self)
         if refusal:
             raise ValueError(refusal)
         return self
@@ -304,6 +311,11 @@ class ServerSettings(JobSettings, AccessSettings, LogSettings):
         description="Folder for the socket of shared memory, for workers in other containers of this host that "
         "see the folder at the same path (default: none; the socket has an abstract name).",
     )
+
+    @property
+    def optimizer_is_known(self) -> bool:
+        """Whether the settings name the optimizer of the job; that of a script arrives with its first worker."""
+        return not self.script
 
     @model_validator(mode="after")
     def _consistent(self) -> ServerSettings:

@@ -62,6 +62,11 @@ def refusal_of(settings: AsynchronySettings) -> str:
             f"--staleness {settings.staleness} corrects gradients, and --mode {settings.mode} pushes differences "
             f"of weights. Use --staleness {_either(others)}"
         )
+    return ""
+
+
+def refusal_of_optimizer(settings: AsynchronySettings) -> str:
+    """Return why a job with these settings cannot use its optimizer; empty if it can."""
     if settings.momentum_correction and not resolve(settings.optimizer, settings.hyper).get("momentum"):
         others = [name for name, rule in OPTIMIZERS.items() if rule.defaults.get("momentum")]
         return (

@@ -20,7 +20,7 @@ from downpour.bench.simulation.service_times import SERVICES, draws_of, split, t
 from downpour.bench.simulation.virtual_time import Cycle, Simulation
 from downpour.protos.settings import one_of, parse
 from downpour.ps.config import OptimizerSettings, hyperparameters_of
-from downpour.ps.config_checks import refusal_of, refusal_of_steps, warnings_of
+from downpour.ps.config_checks import refusal_of, refusal_of_optimizer, refusal_of_steps, warnings_of
 from downpour.ps.core.apply import UpdateOptions
 from downpour.ps.core.consistency import MODES, consistency_of
 from downpour.ps.core.hyperparameters import Hyperparameters, known_hyperparameters, resolve
@@ -107,7 +107,7 @@ class SimulateSettings(OptimizerSettings):
     @model_validator(mode="after")
     def _holds(self) -> Self:
         resolve(self.optimizer, self.hyper)
-        refusal = refusal_of(self) or refusal_of_steps(self)
+        refusal = refusal_of(self) or refusal_of_steps(self) or refusal_of_optimizer(self)
         if refusal:
             raise ValueError(refusal)
         for flag, text, count in (

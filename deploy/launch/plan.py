@@ -13,8 +13,8 @@ from typing import Literal
 from downpour.deploy.config import TrainSettings
 from downpour.protos.credentials import AccessSettings
 from downpour.protos.logs import LogSettings
-from downpour.protos.settings import ENV_PREFIX, to_flags
-from downpour.ps.config import ServerSettings
+from downpour.protos.settings import ENV_PREFIX, Settings, to_flags
+from downpour.ps.config import JobSettings, ServerSettings
 from downpour.worker.config import WorkerSettings
 
 Role = Literal["ps", "worker", "dashboard"]
@@ -42,6 +42,7 @@ class ProcessSpec:
         restarts: The number of times that it is restarted after it died.
         shown: Whether it writes to the launcher's output instead of a log.
         foreign: Whether it runs a user's program, whose temporary files must remain.
+        set_by_flags: The variables that it must not inherit, as their settings are passed as flags.
     """
 
     name: str
@@ -54,6 +55,7 @@ class ProcessSpec:
     restarts: int = 0
     shown: bool = False
     foreign: bool = False
+    set_by_flags: frozenset[str] = SET_BY_FLAGS
 
     def command(self, python: str, addresses: Mapping[str, str]) -> list[str]:
         """Return the command line, with the placeholders of `needs` replaced.
@@ -92,16 +94,28 @@ def plan(settings: TrainSettings, run_dir: str, bind: str = LOOPBACK, resume: bo
         resume: Whether the run resumes from its latest checkpoint.
     """
     job = to_flags(settings.model_copy(update={"resume": None}), ServerSettings)
-    access = [*to_flags(settings, AccessSettings), *to_flags(settings, LogSettings)]
+    own = flags_of_shard(settings)
     again = settings.server_restarts
     resuming = ("--resume",) if resume else ()
     first = _server(0, (f"--bind={bind}", f"--run-dir={run_dir}", *job, *resuming), again)
     others = [
-        _server(shard, (f"--bind={bind}", "--coordinator={ps-0}", f"--shard={shard}", *access), again, ("ps-0",))
+        _server(shard, (f"--bind={bind}", "--coordinator={ps-0}", f"--shard={shard}", *own), again, ("ps-0",))
         for shard in range(1, settings.shards)
     ]
     view = [dashboard_process(to_flags(settings, AccessSettings))] if settings.dashboard else []
     return [first, *others, *view, *(_worker(number, settings) for number in range(settings.workers))]
+
+
+class ShardFlags(AccessSettings, LogSettings):
+    """The settings that a shard other than shard 0 does not receive from the coordinator."""
+
+    transport: str = JobSettings.model_fields["transport"].default
+    reconnect_s: float = JobSettings.model_fields["reconnect_s"].default
+
+
+def flags_of_shard(settings: Settings) -> list[str]:
+    """Return the flags of a shard other than shard 0, which receives the settings of the job from the coordinator."""
+    return to_flags(settings, ShardFlags)
 
 
 def dashboard_process(access: Sequence[str] = ()) -> ProcessSpec:

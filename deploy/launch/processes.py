@@ -14,7 +14,7 @@ from typing import Any
 
 from downpour.deploy.launch import child
 from downpour.deploy.launch.environment import child_environment
-from downpour.deploy.launch.plan import SET_BY_FLAGS, ProcessSpec
+from downpour.deploy.launch.plan import ProcessSpec
 from downpour.protos.logs import OF_TENSORFLOW
 
 POLL_S = 0.02
@@ -68,7 +68,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=None if spec.shown else output,
                 stderr=None if spec.shown else subprocess.STDOUT,
-                env=child_environment(os.environ, spec.env, SET_BY_FLAGS),
+                env=child_environment(os.environ, spec.env, spec.set_by_flags),
                 pass_fds=(line.reading, *kept),
                 start_new_session=True,
             )

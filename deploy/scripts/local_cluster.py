@@ -6,6 +6,7 @@ This module does not import TensorFlow; it calls the methods of the caller's mod
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import numpy as np
 from downpour.deploy.launch.run_dir import make_run_dir
 from downpour.deploy.launch.scratch import Scratch
 from downpour.deploy.scripts.script_launcher import LEADER, Notes, ScriptLauncher, script_plan
-from downpour.deploy.scripts.script_settings import RunSettings
+from downpour.deploy.scripts.script_settings import RunSettings, refused_variables
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.array_tree import flatten
 from downpour.worker import config as worker_config
@@ -77,11 +78,15 @@ class LocalCluster:
             settings: Other settings of `downpour run`, such as `mode="ssp:2"` or `runs_dir="runs"`.
 
         Raises:
-            ValueError: A setting does not exist, or its value is out of range.
+            ValueError: A setting does not exist, its value is out of range, or a variable of the environment sets
+                what a script defines.
         """
         if unknown := [name for name in settings if name not in RunSettings.model_fields]:
             raise ValueError(f"a cluster has {', '.join(RunSettings.model_fields)}. Received: {', '.join(unknown)}.")
+        if refusal := refused_variables(os.environ):
+            raise ValueError(f"{refusal}.")
         self._settings = RunSettings(workers=workers, shards=shards, **settings)
+        self._settings.take_effect()
         self._modules = list(modules)
 
     def fit(self, model: Any, x: Any, y: Any = None, **arguments: Any) -> FitHistory:

@@ -9,20 +9,23 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from downpour.deploy.launch.launcher import GRACE_S, LEAVE_S, Launcher, LaunchFailed
-from downpour.deploy.launch.plan import LOOPBACK, ProcessSpec, dashboard_process
+from downpour.deploy.launch.plan import LOOPBACK, ProcessSpec, dashboard_process, flags_of_shard
 from downpour.deploy.launch.processes import Process, end, wait
 from downpour.deploy.launch.run_dir import make_run_dir
-from downpour.deploy.scripts.script_settings import SCRIPT_JOB, RunSettings
+from downpour.deploy.scripts.script_settings import SCRIPT_JOB, SET_BY_FLAGS_OF_RUN, RunSettings, refused_variables
 from downpour.deploy.scripts.script_task import replace_process
 from downpour.deploy.scripts.tf_config import VARIABLE, BadTFConfig, read
 from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.credentials import AccessSettings
 from downpour.protos.settings import parse, split_positional, to_flags
 from downpour.ps.config import ServerSettings
+from downpour.worker.config import ScriptSettings
 
 PROG = "downpour run"
 ABOUT = "Train a Keras script on a local cluster. SCRIPT and its arguments follow the flags."
@@ -41,6 +44,9 @@ def run(argv: list[str]) -> int:
         task = read(text) if (text := os.environ.get(VARIABLE, "").strip()) else None
         if (task is None or task.command == "worker") and not Path(script[0]).is_file():
             print(f"{PROG}: SCRIPT must be a file; {Path(script[0]).absolute()} is not", file=sys.stderr)
+            return 2
+        if refusal := refused_variables(os.environ, placed=task is not None):
+            print(f"{PROG}: {refusal}", file=sys.stderr)
             return 2
         if task is not None:
             replace_process(task, settings, script)
@@ -71,22 +77,27 @@ def launch(settings: RunSettings, script: Sequence[str], name: str, shown: bool 
 def script_plan(settings: RunSettings, run_dir: str, script: Sequence[str], shown: bool = True) -> list[ProcessSpec]:
     """Return the processes of a script's cluster in the order in which they must start."""
     job = [*to_flags(settings, ServerSettings), *SCRIPT_JOB]
-    env = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    first = (f"--bind={LOOPBACK}", f"--run-dir={run_dir}", *job)
-    servers = [ProcessSpec("ps-0", "ps", 0, "downpour.ps", first, env)]
+    own = flags_of_shard(settings)
+    servers = [_server(0, (f"--bind={LOOPBACK}", f"--run-dir={run_dir}", *job))]
     for shard in range(1, settings.shards):
-        flags = (f"--bind={LOOPBACK}", "--coordinator={ps-0}", f"--shard={shard}")
-        servers.append(ProcessSpec(f"ps-{shard}", "ps", shard, "downpour.ps", flags, env, ("ps-0",)))
-    view = [dashboard_process()] if settings.dashboard else []
+        servers.append(_server(shard, (f"--bind={LOOPBACK}", "--coordinator={ps-0}", f"--shard={shard}", *own)))
+    view = [dashboard_process(to_flags(settings, AccessSettings))] if settings.dashboard else []
+    view = [replace(each, set_by_flags=SET_BY_FLAGS_OF_RUN) for each in view]
     return [*servers, *view, *(_worker(number, settings, script, shown) for number in range(settings.workers))]
+
+
+def _server(shard: int, flags: tuple[str, ...]) -> ProcessSpec:
+    env = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    needs = ("ps-0",) if shard else ()
+    return ProcessSpec(f"ps-{shard}", "ps", shard, "downpour.ps", flags, env, needs, set_by_flags=SET_BY_FLAGS_OF_RUN)
 
 
 def _worker(number: int, settings: RunSettings, script: Sequence[str], shown: bool) -> ProcessSpec:
     env = {"TF_CPP_MIN_LOG_LEVEL": "2", "OMP_NUM_THREADS": str(settings.threads)}
-    flags = ("--server={ps-0}", f"--worker={number}", f"--threads={settings.threads}")
+    flags = ("--server={ps-0}", f"--worker={number}", *to_flags(settings, ScriptSettings))
     return ProcessSpec(
         f"worker-{number}", "worker", number, "downpour.worker.fit", (*flags, *script), env, ("ps-0",),
-        settings.worker_restarts, shown=shown and number == 0, foreign=number == 0,
+        settings.worker_restarts, shown=shown and number == 0, foreign=number == 0, set_by_flags=SET_BY_FLAGS_OF_RUN,
     )  # fmt: skip
 
 

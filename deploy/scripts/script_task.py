@@ -12,10 +12,12 @@ from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from downpour.deploy.launch.environment import child_environment
-from downpour.deploy.scripts.script_settings import SCRIPT_JOB, RunSettings
+from downpour.deploy.launch.plan import flags_of_shard
+from downpour.deploy.scripts.script_settings import SCRIPT_JOB, SET_BY_FLAGS_OF_RUN, RunSettings
 from downpour.deploy.scripts.tf_config import VARIABLE, BadTFConfig, Task
 from downpour.protos.settings import ENV_PREFIX, to_flags
 from downpour.ps.config import ServerSettings
+from downpour.worker.config import ScriptSettings
 
 SIZE = ("workers", "shards")
 
@@ -41,9 +43,9 @@ def command_line(task: Task, settings: RunSettings, script: Sequence[str], envir
     flags = [f"--{name}={value}" for name, value in own.items() if not environ.get(f"{ENV_PREFIX}{name.upper()}")]
     if task.command == "worker":
         ends = ["--end-job"] if task.flags.get("worker") == "0" else []
-        return ["downpour.worker.fit", *flags, f"--threads={settings.threads}", *ends, *script]
+        return ["downpour.worker.fit", *flags, *to_flags(settings, ScriptSettings), *ends, *script]
     if task.index:
-        return ["downpour.ps", *flags]
+        return ["downpour.ps", *flags, *flags_of_shard(settings)]
     size = {name: int(task.flags[name]) for name in SIZE if name in task.flags.keys() - settings.model_fields_set}
     return ["downpour.ps", *flags, *to_flags(settings.model_copy(update=size), ServerSettings), *SCRIPT_JOB]
 
@@ -55,13 +57,10 @@ def replace_process(task: Task, settings: RunSettings, script: Sequence[str]) ->
         BadTFConfig: A script's cluster has no such task.
     """
     module, *arguments = command_line(task, settings, script, os.environ)
-    set_by_flags = (
-        {f"{ENV_PREFIX}{name.upper()}" for name in RunSettings.model_fields} if module == "downpour.ps" else set()
-    )
     threads = str(settings.threads if module == "downpour.worker.fit" else 1)
     own = {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
     os.execve(
         sys.executable,
         [sys.executable, "-P", "-m", module, *arguments],
-        child_environment(os.environ, own, set_by_flags),
+        child_environment(os.environ, own, SET_BY_FLAGS_OF_RUN),
     )

@@ -17,6 +17,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import InvalidRequest, JobConflict, LayoutMismatch, Unsupported
 from downpour.protos.layout import Layout
 from downpour.ps.config import ServerSettings
+from downpour.ps.config_checks import refusal_of_optimizer
 from downpour.ps.coordinator.admission import check_data, check_frozen, check_layout
 from downpour.ps.coordinator.fit_call import LEADER, FitCall
 from downpour.ps.coordinator.job import Job
@@ -291,6 +292,12 @@ def settings_with_optimizer(settings: ServerSettings, optimizer: pb.OptimizerSpe
         raise Unsupported(f"the servers have {', '.join(OPTIMIZERS)}: {error}") from error
     own = {**dict.fromkeys(known_hyperparameters()), **optimizer.hyperparameters, "optimizer": optimizer.name}
     try:
-        return ServerSettings.model_validate({**settings.model_dump(), **own})
+        found = ServerSettings.model_validate({**settings.model_dump(), **own})
     except ValidationError as error:
         raise Unsupported("; ".join(str(each["msg"]) for each in error.errors())) from error
+    if refusal_of_optimizer(found):
+        raise Unsupported(
+            f"--momentum-correction takes from an optimizer's momentum; the script's optimizer, {optimizer.name}, has "
+            "none. Give it a momentum, or omit the flag."
+        )
+    return found

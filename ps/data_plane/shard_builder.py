@@ -8,7 +8,7 @@ import numpy as np
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.layout import Layout, Slice
-from downpour.ps.config import JobSettings
+from downpour.ps.config import JobSettings, ServerSettings
 from downpour.ps.core.apply import UpdateOptions
 from downpour.ps.core.buffers import Arena, Pool
 from downpour.ps.core.consistency import consistency_of
@@ -77,7 +77,8 @@ class ShardBuilder:
 
     def set_settings(self, settings: str, built: bool) -> None:
         """Take the settings of the job as JSON; `built` is whether a shard was built from earlier ones."""
-        self._settings = JobSettings.model_validate_json(settings)
+        # The class of the sender: of a script, whose optimizer comes later, it accepts more than its base class.
+        self._settings = ServerSettings.model_validate_json(settings)
         self.stale = built
 
     def set_layout(self, message: pb.Layout) -> None:

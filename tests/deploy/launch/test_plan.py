@@ -96,6 +96,13 @@ def test_workers_and_servers_have_restarts_of_their_own() -> None:
     assert {spec.restarts for spec in specs if spec.role == "ps"} == {settings_of().server_restarts}
 
 
+def test_another_shard_receives_what_it_does_not_learn_from_the_coordinator() -> None:
+    specs = plan(settings_of("--shards=3", "--reconnect-s=5", "--transport=grpc", "--log-format=json"), "run")
+    for spec in specs[1:3]:
+        server = parse(ServerSettings, spec.command("python", ADDRESSES)[4:], "prog")
+        assert (server.reconnect_s, server.transport, server.log_format) == (5.0, "grpc", "json")
+
+
 def test_variables_meant_for_the_launcher_do_not_reach_a_process_past_its_flags() -> None:
     inherited = {
         "DOWNPOUR_EPOCHS": "3",
