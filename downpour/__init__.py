@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from downpour.deploy.scripts.local_cluster import FitFailed, FitHistory, LocalCluster
     from downpour.worker.fit.data.leased_dataset import LeasedDataset
     from downpour.worker.fit.optimizer.distributed_optimizer import DistributedOptimizer
+    from downpour.worker.loops.numpy_client import NumpyClient, PushReply, connect
     from downpour.worker.script import rank, size
 
 _MODULES = {
@@ -29,11 +30,25 @@ _MODULES = {
     "FitHistory": "downpour.deploy.scripts.local_cluster",
     "LeasedDataset": "downpour.worker.fit.data.leased_dataset",
     "LocalCluster": "downpour.deploy.scripts.local_cluster",
+    "NumpyClient": "downpour.worker.loops.numpy_client",
+    "PushReply": "downpour.worker.loops.numpy_client",
+    "connect": "downpour.worker.loops.numpy_client",
     "rank": "downpour.worker.script",
     "size": "downpour.worker.script",
 }
 
-__all__ = ["DistributedOptimizer", "FitFailed", "FitHistory", "LeasedDataset", "LocalCluster", "rank", "size"]
+__all__ = [
+    "DistributedOptimizer",
+    "FitFailed",
+    "FitHistory",
+    "LeasedDataset",
+    "LocalCluster",
+    "NumpyClient",
+    "PushReply",
+    "connect",
+    "rank",
+    "size",
+]
 
 
 def __getattr__(name: str) -> Any:

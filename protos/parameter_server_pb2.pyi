@@ -70,7 +70,7 @@ class DescribeRequest(_message.Message):
     def __init__(self, protocol: _Optional[int] = ...) -> None: ...
 
 class JobDescription(_message.Message):
-    __slots__ = ("protocol", "job", "model", "dataset", "batch_size", "epochs", "seed", "validation_split", "codec", "transport", "mode", "heartbeat_s", "session_s", "nonfinite_limit", "clip_norm", "workers", "shards", "learning_rate", "push_every", "fetch_every", "overlap", "phase", "chunk_bytes", "script", "reconnect_s")
+    __slots__ = ("protocol", "job", "model", "dataset", "batch_size", "epochs", "seed", "validation_split", "codec", "transport", "mode", "heartbeat_s", "session_s", "nonfinite_limit", "clip_norm", "workers", "shards", "learning_rate", "push_every", "fetch_every", "overlap", "phase", "chunk_bytes", "script", "reconnect_s", "layout")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     JOB_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -96,6 +96,7 @@ class JobDescription(_message.Message):
     CHUNK_BYTES_FIELD_NUMBER: _ClassVar[int]
     SCRIPT_FIELD_NUMBER: _ClassVar[int]
     RECONNECT_S_FIELD_NUMBER: _ClassVar[int]
+    LAYOUT_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     job: str
     model: str
@@ -121,7 +122,8 @@ class JobDescription(_message.Message):
     chunk_bytes: int
     script: bool
     reconnect_s: float
-    def __init__(self, protocol: _Optional[int] = ..., job: _Optional[str] = ..., model: _Optional[str] = ..., dataset: _Optional[str] = ..., batch_size: _Optional[int] = ..., epochs: _Optional[int] = ..., seed: _Optional[int] = ..., validation_split: _Optional[float] = ..., codec: _Optional[str] = ..., transport: _Optional[str] = ..., mode: _Optional[str] = ..., heartbeat_s: _Optional[float] = ..., session_s: _Optional[float] = ..., nonfinite_limit: _Optional[int] = ..., clip_norm: _Optional[float] = ..., workers: _Optional[int] = ..., shards: _Optional[int] = ..., learning_rate: _Optional[float] = ..., push_every: _Optional[int] = ..., fetch_every: _Optional[int] = ..., overlap: _Optional[bool] = ..., phase: _Optional[str] = ..., chunk_bytes: _Optional[int] = ..., script: _Optional[bool] = ..., reconnect_s: _Optional[float] = ...) -> None: ...
+    layout: Layout
+    def __init__(self, protocol: _Optional[int] = ..., job: _Optional[str] = ..., model: _Optional[str] = ..., dataset: _Optional[str] = ..., batch_size: _Optional[int] = ..., epochs: _Optional[int] = ..., seed: _Optional[int] = ..., validation_split: _Optional[float] = ..., codec: _Optional[str] = ..., transport: _Optional[str] = ..., mode: _Optional[str] = ..., heartbeat_s: _Optional[float] = ..., session_s: _Optional[float] = ..., nonfinite_limit: _Optional[int] = ..., clip_norm: _Optional[float] = ..., workers: _Optional[int] = ..., shards: _Optional[int] = ..., learning_rate: _Optional[float] = ..., push_every: _Optional[int] = ..., fetch_every: _Optional[int] = ..., overlap: _Optional[bool] = ..., phase: _Optional[str] = ..., chunk_bytes: _Optional[int] = ..., script: _Optional[bool] = ..., reconnect_s: _Optional[float] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ...) -> None: ...
 
 class DatasetInfo(_message.Message):
     __slots__ = ("name", "checksum", "train_samples", "validation_samples", "test_samples", "lease_samples")
@@ -140,7 +142,7 @@ class DatasetInfo(_message.Message):
     def __init__(self, name: _Optional[str] = ..., checksum: _Optional[str] = ..., train_samples: _Optional[int] = ..., validation_samples: _Optional[int] = ..., test_samples: _Optional[int] = ..., lease_samples: _Optional[int] = ...) -> None: ...
 
 class RegisterRequest(_message.Message):
-    __slots__ = ("protocol", "job", "worker", "layout", "data", "pid", "host", "environment", "rejoin", "evaluator", "fit_call", "optimizer")
+    __slots__ = ("protocol", "job", "worker", "layout", "data", "pid", "host", "environment", "rejoin", "evaluator", "fit_call", "optimizer", "independent")
     class EnvironmentEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -160,6 +162,7 @@ class RegisterRequest(_message.Message):
     EVALUATOR_FIELD_NUMBER: _ClassVar[int]
     FIT_CALL_FIELD_NUMBER: _ClassVar[int]
     OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
+    INDEPENDENT_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     job: str
     worker: int
@@ -172,7 +175,8 @@ class RegisterRequest(_message.Message):
     evaluator: bool
     fit_call: int
     optimizer: OptimizerSpec
-    def __init__(self, protocol: _Optional[int] = ..., job: _Optional[str] = ..., worker: _Optional[int] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., data: _Optional[_Union[DatasetInfo, _Mapping]] = ..., pid: _Optional[int] = ..., host: _Optional[str] = ..., environment: _Optional[_Mapping[str, str]] = ..., rejoin: _Optional[bool] = ..., evaluator: _Optional[bool] = ..., fit_call: _Optional[int] = ..., optimizer: _Optional[_Union[OptimizerSpec, _Mapping]] = ...) -> None: ...
+    independent: bool
+    def __init__(self, protocol: _Optional[int] = ..., job: _Optional[str] = ..., worker: _Optional[int] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., data: _Optional[_Union[DatasetInfo, _Mapping]] = ..., pid: _Optional[int] = ..., host: _Optional[str] = ..., environment: _Optional[_Mapping[str, str]] = ..., rejoin: _Optional[bool] = ..., evaluator: _Optional[bool] = ..., fit_call: _Optional[int] = ..., optimizer: _Optional[_Union[OptimizerSpec, _Mapping]] = ..., independent: _Optional[bool] = ...) -> None: ...
 
 class OptimizerSpec(_message.Message):
     __slots__ = ("name", "hyperparameters", "learning_rates")

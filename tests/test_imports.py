@@ -56,6 +56,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "protos", "ps.core", "worker.compute", "worker.exchange", "worker.fit.cluster", "worker.fit.data",
         "worker.script",
     },
+    "worker.loops": {"protos", "ps.core", "worker.exchange", "worker.script"},
     "worker": {"protos", "ps.core", "worker.*"},
     "deploy.config": {"protos", "ps.config", "ps.core", "worker.config", "worker.catalog"},
     "deploy.view": {"protos", "deploy.config"},

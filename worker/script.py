@@ -17,6 +17,10 @@ class Ranked(Protocol):
         """Return the number of workers that the job was started with."""
 
     @property
+    def address(self) -> str:
+        """Return the address of the coordinator, `HOST:PORT`."""
+
+    @property
     def is_leader(self) -> bool:
         """Return whether this is worker 0, the leader."""
 

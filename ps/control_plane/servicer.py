@@ -85,7 +85,10 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
     async def Describe(self, request: pb.DescribeRequest, context: Context) -> pb.JobDescription:
         """Return the description of the job."""
         check_protocol(request.protocol)
-        return job_description(self._coordinator)
+        description = job_description(self._coordinator)
+        if self._job.layout is not None:
+            description.layout.CopyFrom(self._job.layout.to_proto())
+        return description
 
     @with_status
     async def Register(self, request: pb.RegisterRequest, context: Context) -> pb.RegisterReply:

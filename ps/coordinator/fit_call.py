@@ -19,19 +19,21 @@ class FitCall:
 
     Attributes:
         number: The number of the call in the script, counted from 1; 0 before the first call, and counts as over.
+        independent: Whether its workers are clients that meet at no barrier, so that none of them is the leader.
         decisions: The decisions of worker 0 on the complete epochs.
         is_over: Whether worker 0 has sent its decision at the last barrier.
         stop_requested: Whether a callback of some worker has requested that training stop.
     """
 
-    def __init__(self, job: Job, number: int = 0) -> None:
+    def __init__(self, job: Job, number: int = 0, independent: bool = False) -> None:
         """Create a call without complete epochs.
 
         Args:
             job: The state of the job.
             number: The number of the call, counted from 1; 0 before the first call.
+            independent: Whether its workers meet at no barrier.
         """
-        self._job, self.number = job, number
+        self._job, self.number, self.independent = job, number, independent
         self.decisions: list[pb.Decision] = []
         self.is_over, self.stop_requested = not number, False
         self._epoch_barrier, self._final_barrier = EpochBarrier(), EpochBarrier()

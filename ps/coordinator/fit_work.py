@@ -98,6 +98,11 @@ class FitWork(Work):
             )
         if request.fit_call == self.fit_call + 1:
             self._begin_call(request, now)
+        elif request.independent != self._call.independent:
+            raise JobConflict(
+                "a job must have either clients of downpour.connect or workers that call fit. Received: both. "
+                "Start another server for the clients."
+            )
         elif request.optimizer.name != self.job.settings.optimizer:
             raise JobConflict(
                 f"all workers must use the same optimizer, {self.job.settings.optimizer}; received "
@@ -112,10 +117,11 @@ class FitWork(Work):
         if self.fit_call:
             self._earlier[self.fit_call] = self._call.decisions
             job.begin_generation(job.generation + 1, now)
-        self._call, job.settings, job.resumed = FitCall(job, request.fit_call), settings, False
+        call = FitCall(job, request.fit_call, request.independent)
+        self._call, job.settings, job.resumed = call, settings, False
         job.layout, job.data, job.deadlines.lost_s = None, None, None
         job.phase, job.started_s = Phase.WAITING, None
-        job.initialiser = LEADER
+        job.initialiser = None if request.independent else LEADER  # None: the first client that is ready
         job.send(settings=settings.model_dump_json(), learning_rates=request.optimizer.learning_rates)
 
     def check_model(self, layout: Layout, data: pb.DatasetInfo) -> None:
@@ -149,7 +155,7 @@ class FitWork(Work):
     def left(self, member: Member, now: float) -> None:
         """Take back a worker's leases; the others no longer wait for it at a barrier."""
         self.release_leases(member)
-        if member.worker == LEADER and not self._call.is_over:
+        if member.worker == LEADER and not (self._call.is_over or self._call.independent):
             self._leader_lost_s = now
         self._call.complete_barriers()
 

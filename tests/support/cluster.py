@@ -100,7 +100,9 @@ class Cluster:
     def serve(self, shards: int, **flags: Any) -> None:
         """Starts the servers."""
         common = [f"--shards={shards}"]
-        common += [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
+        for name, value in flags.items():
+            flag = f"--{name.replace('_', '-')}"
+            common.append(flag if value is True else f"{flag}={value}")
         self.servers.append(self.start("ps-0", "-m", "downpour.ps", f"--run-dir={self.run}", *common))
         self.address = str(self.servers[0].announcement()["address"])
         for shard in range(1, shards):

@@ -61,6 +61,11 @@ class ScriptWorker:
         self._thread = ThreadPoolExecutor(1, "shards")
 
     @property
+    def address(self) -> str:
+        """The address of the coordinator, `HOST:PORT`."""
+        return self._control.address
+
+    @property
     def is_leader(self) -> bool:
         """Whether this is worker 0."""
         return self.rank == LEADER
