@@ -1,4 +1,4 @@
-// The application: the playhead, the controls and what is drawn of each moment.
+// The application: it connects the playhead, the controls and the drawing functions.
 
 import { Charts } from "./charts.js";
 import { byId, make } from "./dom.js";
@@ -9,30 +9,30 @@ import { State } from "./state.js";
 import { fillIn, num, t } from "./texts.js";
 import { SPEEDS, readView, speedText, writeView } from "./view.js";
 
-const CHARTS_EVERY_MS = 1000; // those of a running job
-const LAG_S = 1; // behind a running job, so that the records of all shards have come
-const TEXTS_EVERY_MS = 100; // text changes at most so often while playing; marks move with every frame
+const CHARTS_EVERY_MS = 1000; // of a running job
+const LAG_S = 1; // behind a running job, so that the records of all shards have arrived
+const TEXTS_EVERY_MS = 100; // while playing: text that changes faster cannot be read
 const KEYS = {
   " ": "key_play", "← →": "key_step", "Shift ← →": "key_step_many", "Home, End": "key_ends", "+ −": "key_speed", "v": "key_version",
 };
 
 export class App {
-  /** For a run; `useLanguage(name)` loads another catalogue. */
+  /** Build the application for a run; `useLanguage(name)` loads the texts of another language. */
   constructor(run, view, useLanguage) {
     Object.assign(this, { run, view, useLanguage, playing: false, dirty: true, lastPhase: "" });
-    Object.assign(this, { drawnTexts: 0, chartsSet: 0, heardAt: performance.now() }); // in milliseconds
+    Object.assign(this, { drawnTexts: 0, chartsSet: 0, receivedAt: performance.now() }); // in milliseconds, as performance.now()
     this.state = new State(run);
     this.slide = new Slide(byId("slide"));
     this.charts = new Charts(run, (x) => this.seek(view.x === "time" ? run.positionAtTime(x) : Math.round(x)));
     this.panels = new Panels(run, (position) => this.seek(position));
     this.position = this.startOf(view);
     this.time = run.timeAt(this.position);
-    this.following = Boolean(run.live); // the newest moment of a running job
+    this.following = Boolean(run.live); // whether the playhead stays at the newest moment of a running job
   }
 
-  /** Another state of a running job, of which the oldest `shifted` records are gone. */
+  /** Show a newer state of a running job, from which the oldest `shifted` records have been removed. */
   setRun(run, shifted) {
-    Object.assign(this, { run, state: new State(run), dirty: true, heardAt: performance.now() });
+    Object.assign(this, { run, state: new State(run), dirty: true, receivedAt: performance.now() });
     this.position = Math.max(0, Math.min(run.count, this.position - shifted));
     if (!this.playing) this.time = run.timeAt(this.position);
     byId("slider").max = run.count;
@@ -46,7 +46,7 @@ export class App {
     this.translateHead();
   }
 
-  /** Where a view begins: at its record, at its version, or at the end. */
+  /** Return the position at which a view starts: its record, its version, or else the end of the run. */
   startOf(view) {
     if (view.at !== null) return Math.min(view.at, this.run.count);
     if (view.v !== null) return this.run.positionAtVersion(view.v);
@@ -95,7 +95,7 @@ export class App {
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.applyTheme());
   }
 
-  /** Ties a select to a setting of the view. */
+  /** Bind a `<select>` element to a setting of the view. */
   choice(id, name, read, then = () => {}) {
     byId(id).value = String(this.view[name]);
     byId(id).addEventListener("change", (event) => {
@@ -129,7 +129,7 @@ export class App {
     this.remember();
   }
 
-  /** Somebody changed the address by hand, or went back. */
+  /** Apply an address that the user has edited, or has returned to in the history. */
   onAddress() {
     const given = readView(location.hash);
     if (writeView(given) === writeView({ ...this.view, at: this.position })) return;
@@ -156,7 +156,7 @@ export class App {
     this.dirty = true;
   }
 
-  /** Everything that has words, in the language that is set now. */
+  /** Write all texts again, in the language that is set. */
   translate() {
     fillIn(document);
     this.translateHead();
@@ -168,7 +168,7 @@ export class App {
     this.dirty = true;
   }
 
-  /** What job it is. */
+  /** Write the name and the settings of the job. */
   translateHead() {
     const { settings } = this.run;
     byId("run-name").textContent = this.run.header.run;
@@ -204,14 +204,14 @@ export class App {
     byId("play").setAttribute("aria-pressed", String(this.playing));
   }
 
-  /** Goes by so many records, and stops there. */
+  /** Move the playhead by a number of records, and pause. */
   step(by) {
     if (this.playing) this.setPlaying(false);
     if (this.run.live && this.position + by >= this.run.count) return;
     this.seek(this.position + by);
   }
 
-  /** Goes to a position at once. */
+  /** Move the playhead to a position and draw it. */
   seek(position) {
     this.following = Boolean(this.run.live) && position >= this.run.count;
     if (this.following && !this.playing) this.setPlaying(true);
@@ -236,24 +236,24 @@ export class App {
     } else if (this.dirty) this.draw(true);
   }
 
-  /** Keeps a little behind the job's clock, faster or slower than it where there is something to catch up. */
+  /** Advance the playhead of a running job; its speed is adjusted so that it stays `LAG_S` behind the job's clock. */
   follow(passed) {
     const over = ["ended", "failed"].includes(this.run.live.phase);
     if (!this.run.count) return;
-    const clock = this.run.live.elapsed_s + (performance.now() - this.heardAt) / 1000;
+    const clock = this.run.live.elapsed_s + (performance.now() - this.receivedAt) / 1000;
     const drift = (over ? this.run.duration : Math.max(0, clock - LAG_S)) - this.time;
     if (Math.abs(drift) > 3) this.time += drift;
     else this.time += passed * Math.max(0, 1 + Math.max(-1, Math.min(1, drift)));
     if (over && this.time >= this.run.duration) [this.following, this.time] = [false, this.run.duration];
   }
 
-  /** A replay stops at its end; a running job is followed from there. */
+  /** Stop a replay at its end, or follow a job that is still running. */
   atEnd() {
     if (this.run.live && !["ended", "failed"].includes(this.run.live.phase)) this.following = true;
     else this.setPlaying(false);
   }
 
-  /** Draws the moment: always the marks, the rest where `all` says so. */
+  /** Draw the marks at the playhead and, if `all`, also the texts and the charts. */
   draw(all, now = performance.now()) {
     const { run, state, view } = this;
     this.state.seek(this.position);
@@ -278,7 +278,7 @@ export class App {
     this.slide.drawMarks(marksAt(run, this.time, this.following ? 1 : this.playing ? view.speed : Math.min(view.speed, 1 / 64)), run.staleEnd, this.theme);
   }
 
-  /** What the slide shows of this moment. */
+  /** Return what the slide shows at the playhead; see `Slide.update`. */
   picture(activities, rule) {
     const { run, state } = this;
     const rate = state.learningRate();

@@ -1,11 +1,11 @@
-// Charts on a canvas: lines over time or updates, histograms with a prediction, a timeline of steps.
+// Charts on a canvas: lines over time or updates, histograms with a predicted distribution, and a timeline of steps.
 
 import { css, staleColor } from "./colors.js";
 import { num } from "./texts.js";
 
 const MARGIN = { left: 46, right: 10, top: 8, bottom: 20 };
 
-/** Round numbers that divide a range into about `count` parts. */
+/** Return round numbers that divide a range into about `count` parts. */
 export function ticks(low, high, count) {
   if (!(high > low)) return [low];
   const raw = (high - low) / Math.max(1, count);
@@ -16,13 +16,13 @@ export function ticks(low, high, count) {
   return found;
 }
 
-/** How many digits after the point tell such ticks apart. */
+/** Return the number of decimal places that distinguishes neighbouring ticks. */
 function digitsFor(values) {
   if (values.length < 2) return 3;
   return Math.max(0, Math.min(8, -Math.floor(Math.log10(values[1] - values[0]) + 1e-9)));
 }
 
-/** Makes a canvas as large as its box, for sharp pixels; returns its context, cleared, and its size. */
+/** Resize a canvas to the device pixels of its box and clear it; return its context, and its size in CSS pixels. */
 export function prepare(canvas) {
   const width = Math.max(120, canvas.clientWidth);
   const height = Math.max(40, canvas.clientHeight);
@@ -35,9 +35,9 @@ export function prepare(canvas) {
   return { context, width, height };
 }
 
-/** A chart of some lines. What lies after the playhead is drawn faintly. */
+/** A chart of one or more lines, whose part after the playhead is drawn faintly. */
 export class LineChart {
-  /** In a canvas; `onSeek` gets the x value that is clicked. */
+  /** Build a chart in a canvas; `onSeek` is called with the x value that the user clicks. */
   constructor(canvas, onSeek) {
     this.canvas = canvas;
     this.series = [];
@@ -50,7 +50,7 @@ export class LineChart {
     canvas.addEventListener("mouseleave", () => { this.hover = null; this.redraw?.(); });
   }
 
-  /** Sets `[{x, y, color, width, points, dash, label}]`, ascending in x, and the range `{low, high, zero}`. */
+  /** Set the lines `[{x, y, color, width, points, dash, label}]`, ascending in x, and the range of x `{low, high, zero}`. */
   setSeries(series, range, unit = "") {
     Object.assign(this, { series, range, unit, cache: null });
     const values = series.flatMap((line) => line.scale === false ? [] : [...extremes(line.y)]);
@@ -68,7 +68,7 @@ export class LineChart {
     return this.range.low + share * (this.range.high - this.range.low);
   }
 
-  /** Draws, with the playhead at x. */
+  /** Draw the chart with the playhead at `x`. */
   draw(x, theme) {
     this.redraw = () => this.draw(x, theme);
     const { context, width, height } = prepare(this.canvas);
@@ -127,7 +127,7 @@ export class LineChart {
     context.setLineDash([]);
   }
 
-  /** The points of a line in pixels: of many at one pixel, the first, the extremes and the last. */
+  /** Yield the points of a line in pixels; of those in one column, only the first, the extremes and the last. */
   * thinned(line) {
     let [column, low, high, last] = [null, 0, 0, 0];
     let begins = true;
@@ -221,7 +221,7 @@ function drawAxes(context, chart, width, height, theme) {
   }
 }
 
-/** A histogram of whole numbers with a predicted distribution drawn over it. */
+/** Draw a histogram of integers, and a predicted distribution over it. */
 export function drawHistogram(canvas, { counts, probabilities, equal, bound, most, staleEnd }, theme) {
   const { context, width, height } = prepare(canvas);
   const plot = { left: 4, width: width - 8, top: 12, height: height - 28 };
@@ -271,7 +271,7 @@ export function drawHistogram(canvas, { counts, probabilities, equal, bound, mos
   }
 }
 
-/** Steps of every worker between two times: coloured by the staleness of the push that ends them, waits hatched. */
+/** Draw every worker's steps between two times, in the colour of the staleness of the push; waits are hatched. */
 export function drawTimeline(canvas, run, { from, to, now }, theme) {
   const { context, width, height } = prepare(canvas);
   const rowHeight = (height - MARGIN.bottom) / Math.max(1, run.rows.length);
@@ -292,7 +292,7 @@ export function drawTimeline(canvas, run, { from, to, now }, theme) {
       const begins = i ? run.times[rows[i - 1]] : Math.max(0, run.times[rows[i]] - run.steps[index]);
       if (begins > to) break;
       const ends = run.times[rows[i]];
-      if (x(ends) < painted) continue; // narrower than a pixel: its neighbour stands for it
+      if (x(ends) < painted) continue; // narrower than a pixel, which the step before has filled
       painted = x(ends) + 0.5;
       drawStep(context, run, { row: rows[i], before: i ? rows[i - 1] : -1, begins, ends }, { x, y, rowHeight, from, to, hatch }, theme);
     }

@@ -1,22 +1,22 @@
-// The charts beside the picture: what their lines are and where they are drawn.
+// The charts beside the slide: which lines they show, and in which elements they are drawn.
 
 import { LineChart, drawTimeline } from "./chart.js";
 import { byId } from "./dom.js";
 import { APPLIED } from "./run.js";
 import { t } from "./texts.js";
 
-const BINS = 160; // of the throughput
-const NEAR_STEPS = 12; // of the timeline's window, on each side of the playhead
+const BINS = 160; // of the throughput chart
+const NEAR_STEPS = 12; // shown by the timeline on each side of the playhead
 
 export class Charts {
-  /** For a run; `seek` gets an x value that was clicked. */
+  /** Build the charts of a run; `seek` is called with the x value that the user clicks. */
   constructor(run, seek) {
     this.run = run;
     this.lines = Object.fromEntries(["loss", "accuracy", "throughput", "rate"].map((id) => [id, new LineChart(byId(id), seek)]));
     this.axis = null;
   }
 
-  /** New words: what holds text is made again. */
+  /** Write the texts of the charts again, in the language that is set. */
   translate() {
     this.axis = null;
     byId("loss-key").textContent = t("loss_key");
@@ -26,7 +26,7 @@ export class Charts {
     byId("timeline-key").textContent = t(this.run.slack === null ? "timeline_key" : "timeline_key_ssp");
   }
 
-  /** Sets what the lines are, against time or against updates. */
+  /** Set the lines of all charts, over time or over updates. */
   setAxis(axis) {
     this.axis = axis;
     const { run } = this;
@@ -55,7 +55,7 @@ export class Charts {
     this.lines.rate.setSeries([this.learningRates(x)], { ...range, zero: true }, unit);
   }
 
-  /** Samples per second in equal parts of the time. */
+  /** Return the line of the throughput, in samples per second, averaged over equal intervals of time. */
   throughput(axis) {
     const { run } = this;
     const begins = run.beginning;
@@ -85,13 +85,13 @@ export class Charts {
     };
   }
 
-  /** Draws the line charts with the playhead where it is. */
+  /** Draw the line charts with the playhead at a position and its time in seconds. */
   drawLines(position, seconds, axis, theme) {
     if (axis !== this.axis) this.setAxis(axis);
     for (const chart of Object.values(this.lines)) chart.draw(axis === "time" ? seconds : position, theme);
   }
 
-  /** Draws the timeline; the whole run is drawn again only with the texts. */
+  /** Draw the timeline; the timeline of the whole run is drawn only if `all`, because it takes long. */
   drawTimeline(seconds, span, theme, all) {
     const { run } = this;
     const canvas = byId("timeline");

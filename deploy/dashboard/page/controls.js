@@ -1,12 +1,12 @@
-// Buttons that operate a running job; they need the secret of the dashboard, which is in the address that it printed.
+// Buttons that operate a running job. They need the secret of the dashboard, which is part of the address it prints.
 
 import { byId, make } from "./dom.js";
 import { t } from "./texts.js";
 
 const STALL_S = 3;
-const KEPT_AS = "downpour-secret"; // in this tab, so that the page can be loaded again
+const KEPT_AS = "downpour-secret"; // in the session storage of the tab, so that the page can be reloaded
 
-/** Takes the secret out of the address, where somebody might copy it, and keeps it for this tab. */
+/** Move the secret from the address, which a user may copy and share, to the session storage of the tab. */
 export function takeSecret() {
   const given = new URLSearchParams(location.hash.slice(1));
   const secret = given.get("secret");
@@ -27,7 +27,7 @@ export class Controls {
     });
   }
 
-  /** Shows what can be done now; without the secret, why nothing can. */
+  /** Enable the buttons whose action is possible in the current phase; without the secret, explain why none is. */
   show(run) {
     const over = ["draining", "finishing", "ended", "failed"].includes(run.live.phase);
     this.paused = run.live.paused;
@@ -35,7 +35,7 @@ export class Controls {
     byId("pause").textContent = t(this.paused ? "job_resume" : "job_pause");
     byId("drain").disabled = !this.secret || over;
     byId("drain").textContent = t("drain");
-    if (!this.secret) byId("controls-say").textContent = t("no_secret");
+    if (!this.secret) byId("controls-status").textContent = t("no_secret");
     const here = run.live.workers.map((worker) => worker.worker).join();
     const key = [here, over, t("kill")].join("|");
     if (key === this.shown) return;
@@ -53,16 +53,16 @@ export class Controls {
   }
 
   async act(request) {
-    byId("controls-say").textContent = t("acting");
+    byId("controls-status").textContent = t("acting");
     try {
       const answer = await fetch("control", {
         method: "POST", headers: { "Content-Type": "application/json", "X-Downpour-Secret": this.secret },
         body: JSON.stringify(request),
       });
       const { done, refused } = await answer.json();
-      byId("controls-say").textContent = done ? t("acted", { what: done }) : t("refused", { reason: refused });
+      byId("controls-status").textContent = done ? t("acted", { what: done }) : t("refused", { reason: refused });
     } catch (error) {
-      byId("controls-say").textContent = t("refused", { reason: error.message });
+      byId("controls-status").textContent = t("refused", { reason: error.message });
     }
   }
 }

@@ -1,16 +1,16 @@
-// Reads the compressed block that columns.py writes: a JSON header, then little-endian columns.
+// The decoder of the compressed block that columns.py writes: a JSON header, then little-endian columns.
 
 const KINDS = {
   u8: Uint8Array, u16: Uint16Array, u32: Uint32Array, i32: Int32Array, f32: Float32Array, f64: Float64Array,
 };
 
-/** Inflate zlib bytes; resolves to an ArrayBuffer. */
+/** Inflate zlib data; the promise resolves to an ArrayBuffer. */
 async function inflate(bytes) {
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
   return new Response(stream).arrayBuffer();
 }
 
-/** The values whose differences are given; the first difference is the first value. */
+/** Return the running sums of an array, which undo the differences that columns.py stores. */
 export function summed(differences) {
   const values = new Float64Array(differences.length);
   let value = 0;
@@ -21,7 +21,7 @@ export function summed(differences) {
   return values;
 }
 
-/** Header and tables of a block: `{header, tables: {name: {column: typed array}}}`. */
+/** Return the header and the tables of a block: `{header, tables: {name: {column: typed array}}}`. */
 export async function decode(bytes) {
   const buffer = await inflate(bytes);
   const length = new DataView(buffer).getUint32(0, true);
@@ -37,7 +37,7 @@ export async function decode(bytes) {
   return { header, tables };
 }
 
-/** Bytes from base64 text. */
+/** Return the bytes that a base64 text encodes. */
 export function fromBase64(text) {
   const binary = atob(text.trim());
   const bytes = new Uint8Array(binary.length);

@@ -1,8 +1,8 @@
-// Elements of the document.
+// Functions that find and create elements of the document.
 
 export const byId = (id) => document.getElementById(id);
 
-/** A new element with a text and attributes. */
+/** Create an element with a text and attributes. */
 export function make(name, text = "", attributes = {}) {
   const element = document.createElement(name);
   element.textContent = text;

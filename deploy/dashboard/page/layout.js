@@ -1,14 +1,14 @@
-// Where the boxes of the picture are, in CSS pixels: server shards on top, workers below, their data beneath them.
+// The positions of the boxes of the slide, in CSS pixels: server shards at the top, workers below, their data beneath.
 
-export const MOST_WORKERS = 64; // that are drawn
+export const MOST_WORKERS = 64; // that are drawn; the slide states how many others there are
 const EDGE = 10;
 const GAP = 10;
 const SHARD = { least: 150, height: 62 };
 const TILE = { least: 104, most: 200, height: 66, small: 52, smallWidth: 58 };
 const DATA_HEIGHT = 62;
-const FLIGHT = { narrow: 110, wide: 190 }; // between the server and the workers
+const FLIGHT = { narrow: 110, wide: 190 }; // the height between the server and the workers
 
-/** Boxes `{x, y, width, height}` of the server, its shards, the workers and their data, for a width. */
+/** Return the boxes `{x, y, width, height}` of the server, the shards, the workers and their data for a width. */
 export function layout(width, shards, workers) {
   const inner = width - 2 * EDGE;
   const server = { x: EDGE, y: EDGE, width: inner, height: 0 };
@@ -32,7 +32,7 @@ function bottom(boxes, otherwise) {
   return boxes.reduce((most, box) => Math.max(most, box.y + box.height), otherwise);
 }
 
-/** Equal boxes in rows, centred. */
+/** Return `count` boxes of equal size in centred rows. */
 function grid(count, width, least, most, height, x, y, below = 0) {
   const columns = Math.max(1, Math.min(count, Math.floor((width + GAP) / (least + GAP))));
   const rows = Math.ceil(count / columns);
@@ -46,7 +46,7 @@ function grid(count, width, least, most, height, x, y, below = 0) {
   });
 }
 
-/** Where a mark is on its way between a worker and a shard; workers of one shard do not share one line. */
+/** Return the position of a mark between its worker and its shard; each pair has a line of its own. */
 export function placeOf(mark, boxes) {
   const worker = boxes.workers[mark.worker];
   const shard = boxes.shards[mark.shard];

@@ -1,9 +1,9 @@
-// A running job: the newest records, joined from the messages of the server, as a run that grows.
+// A running job: the newest records from the messages of the server, joined into a run that grows.
 
 import { decode, fromBase64 } from "./decode.js";
 import { Run } from "./run.js";
 
-export const LIVE_RECORDS = 20000; // of each shard that the page keeps; older ones are let go
+export const LIVE_RECORDS = 20000; // that the page keeps of each shard; older ones are removed
 const MOST_EVENTS = 500;
 const SHARD_COLUMNS = ["time_us", "version", "worker", "incarnation", "seq", "staleness", "outcome"];
 const PUSH_COLUMNS = ["base_version", "learning_rate", "norm", "loss", "lease", "start", "stop", "epoch", "samples", "reason"];
@@ -18,9 +18,9 @@ export class LiveJob {
   }
 
   /**
-   * Takes a message of the server: `{progress, block, skipped}`.
+   * Add a message of the server: `{progress, block, skipped}`.
    *
-   * @returns {Promise<{run: Run, shifted: number}>} the run as it is now, and how many of its oldest records are gone
+   * @returns {Promise<{run: Run, shifted: number}>} the run so far, and the number of oldest records that were removed
    */
   async take(message) {
     this.progress = message.progress;
@@ -41,7 +41,7 @@ export class LiveJob {
     return { run: this.run(), shifted };
   }
 
-  /** The job has gone back to a checkpoint: what the page has of a later version is void. */
+  /** Remove all records, because the job has returned to a checkpoint; return their number. */
   restart() {
     const gone = this.shards[0].version.length;
     this.shards = this.shards.map((_, number) => emptyColumns(number));
@@ -113,7 +113,7 @@ function dropOldest(columns, count) {
   if (count) for (const name of Object.keys(columns)) columns[name] = columns[name].slice(count);
 }
 
-/** Ranges of the leases, as far as the records show them; all are as long as the longest, to the end of the epoch. */
+/** Estimate the leases from the records: each is as long as the longest one seen, up to the end of the epoch. */
 function leasesOf({ lease, start, stop, epoch }, samplesPerEpoch) {
   const found = new Map();
   for (let row = 0; row < lease.length; row += 1) {

@@ -1,4 +1,4 @@
-// Starts the page: from the run in the document itself (a report), or from the server that sent the page.
+// The entry point of the page. The run is in the document (a report), or the server that sent the page has it.
 
 import { App } from "./app.js";
 import { Controls, takeSecret } from "./controls.js";
@@ -12,13 +12,13 @@ const embedded = document.getElementById("run");
 
 const catalogues = JSON.parse(document.getElementById("texts")?.textContent ?? "{}");
 
-/** The catalogue of a language, from the document or from the server. */
+/** Return the texts of a language, from the document or from the server. */
 async function loadTexts(language) {
   catalogues[language] ??= await (await fetch(`texts/${language}.json`)).json();
   return catalogues[language];
 }
 
-/** The language of the address, or else the first that the browser prefers and the page has. */
+/** Return the language of the address, or else the first of the browser's languages that the page has. */
 function languageOf(view) {
   const preferred = navigator.languages.map((tag) => tag.slice(0, 2));
   return view.lang ?? preferred.find((tag) => LANGUAGES.includes(tag)) ?? "en";
@@ -29,7 +29,7 @@ async function useLanguage(language) {
   document.documentElement.lang = language;
 }
 
-/** The block of the document or of the server. */
+/** Return the decoded block of the run, from the document or from the server. */
 async function loadBlock() {
   if (embedded) return decode(fromBase64(embedded.textContent));
   const answer = await fetch("data");
@@ -37,9 +37,9 @@ async function loadBlock() {
   return decode(await answer.arrayBuffer());
 }
 
-/** Follows a running job: the first message makes the application, the others go to it. */
+/** Follow a running job: the first message creates the application, and later messages update it. */
 function follow(view) {
-  LANGUAGES.forEach(loadTexts); // while there is a server: it may end with the job
+  LANGUAGES.forEach(loadTexts); // now, because the server may end with the job
   const message = document.getElementById("message");
   const job = new LiveJob();
   const events = new EventSource("events");
@@ -56,7 +56,7 @@ function follow(view) {
     controls.show(run);
   };
   events.addEventListener("progress", (event) => {
-    taken = taken.then(() => take(event.data)); // decoding takes a while: one after the other
+    taken = taken.then(() => take(event.data)); // one after the other, because decoding is asynchronous
   });
   events.addEventListener("trouble", (event) => { message.textContent = t("trouble", { reason: JSON.parse(event.data).reason }); });
   events.addEventListener("over", () => events.close());

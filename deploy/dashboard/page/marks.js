@@ -1,26 +1,28 @@
-// Pushes and pulls on their way: a function of the run, the time and the speed alone.
+// The marks of pushes and pulls in transit, as a pure function of the run, the time and the speed.
 
 import { DROPPED } from "./run.js";
 
-const LEAST_SCREEN_S = 0.6; // a step that would be shorter on the screen is shown as one of several
-const FLIGHT_SHARE = 0.3; // of a step
+const LEAST_SCREEN_S = 0.6; // where steps would be shorter on the screen, one mark represents several pushes
+const FLIGHT_SHARE = 0.3; // of the duration of a step
 const LONGEST_FLIGHT_S = 1.2; // on the screen
 
-/** How many pushes of a worker one mark stands for, at a speed. */
+/** Return the number of pushes of a worker that one mark represents at a speed. */
 export function stride(run, index, speed) {
   return Math.max(1, Math.ceil((LEAST_SCREEN_S * speed) / Math.max(run.steps[index], 1e-6)));
 }
 
 /**
- * The marks at a time. Each is `{kind, worker, shard, progress, staleness, row}`: kind is push, pull or drop, worker an
- * index, progress goes from 0 to 1 (a push rises, a pull and a drop come down). At most three for a worker and shard.
+ * Return the marks at a time, at most three for each worker and shard.
+ *
+ * Each is `{kind, worker, shard, progress, staleness, row}`: `kind` is push, pull or drop, `worker` is an index, and
+ * `progress` goes from 0 to 1 (a push moves up, a pull and a drop move down).
  */
 export function marksAt(run, seconds, speed) {
   const marks = [];
   run.rows.forEach((rows, worker) => {
     if (!rows.length || seconds > run.times[rows[rows.length - 1]] + LONGEST_FLIGHT_S * speed) return;
     const every = stride(run, worker, speed);
-    const last = countPassed(run.times, rows, seconds) - 1; // the worker's newest push
+    const last = countPassed(run.times, rows, seconds) - 1; // the index of the worker's newest push
     const from = last < 0 ? -1 : Math.floor(last / every) * every;
     const to = from < 0 ? 0 : Math.min(from + every, rows.length - 1);
     const began = from < 0 ? Math.max(0, run.times[rows[0]] - run.steps[worker]) : run.times[rows[from]];
@@ -47,7 +49,7 @@ function addMarks(marks, run, kind, worker, row, progress) {
   });
 }
 
-/** How many of a worker's records have happened by a time. */
+/** Return the number of a worker's records up to a time. */
 function countPassed(times, rows, seconds) {
   let low = 0;
   let high = rows.length;

@@ -1,4 +1,4 @@
-// Facts, results, workers, events and histograms: what stands beside the picture as text and small charts.
+// The panels beside the slide: facts, results, workers, events and histograms.
 
 import { drawHistogram } from "./chart.js";
 import { css, staleColor } from "./colors.js";
@@ -9,14 +9,14 @@ import { bytes, hasText, num, percent, t } from "./texts.js";
 const MOST_HISTOGRAMS = 16;
 const COLUMNS = ["worker", "state", "updates", "share", "mean_staleness", "largest", "dropped", "loss"];
 
-/** A list of names and values, of which only the values change later. */
+/** A list of names and values; only the values change after it is built. */
 class FactList {
   constructor(root) {
     this.root = root;
     this.values = new Map();
   }
 
-  /** Shows `[key, text, raw]`; `raw` is kept in the element for programs that read the page. */
+  /** Show facts `[key, text, raw]`; `raw` is stored in the element for programs that read the page. */
   show(facts) {
     if (facts.map(([key]) => key).join() !== [...this.values.keys()].join()) this.build(facts);
     for (const [key, text, raw] of facts) {
@@ -37,7 +37,7 @@ class FactList {
 }
 
 export class Panels {
-  /** For a run; `seek` gets the position of an event that was chosen. */
+  /** Build the panels of a run; `seek` is called with the position of the event that the user selects. */
   constructor(run, seek) {
     Object.assign(this, { run, seek });
     this.facts = new FactList(byId("facts"));
@@ -45,7 +45,7 @@ export class Panels {
     this.shownWorkers = run.workers.slice(0, MOST_HISTOGRAMS);
   }
 
-  /** Another state of a running job: what depends on its workers is made again only where they are others. */
+  /** Show a newer state of a running job; the table of workers is rebuilt only if the workers have changed. */
   setRun(run) {
     const same = run.workers.join() === this.run.workers.join() && run.mode === this.run.mode;
     this.run = run;
@@ -90,7 +90,7 @@ export class Panels {
     byId("staleness-key").textContent = t(this.predictionText());
   }
 
-  /** Which explanation of the predicted distribution fits the mode. */
+  /** Return the key of the text that explains the predicted distribution of the mode. */
   predictionText() {
     const key = `predicted_${this.run.mode}`;
     const some = this.prediction({ updates: 1 }, 1, this.run.workers.length);
@@ -131,7 +131,7 @@ export class Panels {
     return t(again, { worker: event.worker, incarnation: event.incarnation, text });
   }
 
-  /** What the summary says, which no moment changes. */
+  /** Show the results of the summary, which do not depend on the playhead. */
   showResults() {
     const { summary, window, train_samples: samples } = this.run.header;
     const shown = [
@@ -159,7 +159,7 @@ export class Panels {
     this.results.show(shown.filter(([, , raw]) => raw !== undefined && raw !== null));
   }
 
-  /** The texts of a moment. */
+  /** Show the facts and the workers at the playhead. */
   update(state, activities, seconds) {
     this.showFacts(state, seconds);
     const { run } = this;
@@ -216,7 +216,7 @@ export class Panels {
     });
   }
 
-  /** The colour scale and the shapes of the picture. */
+  /** Draw the legend: the colour scale and the shapes of the marks. */
   drawLegend(theme, end) {
     if (this.legend === theme) return;
     this.legend = theme;

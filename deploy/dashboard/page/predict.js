@@ -1,12 +1,12 @@
-// What theory says of the staleness of a worker's pushes (docs/theory.md: C2, C3, C4, C10 and K-async).
+// The staleness of a worker's pushes that theory predicts (docs/theory.md: C2, C3, C4, C10 and K-async).
 
 /**
- * The predicted distribution for one worker, or null where there is no closed form.
+ * Return the predicted distribution for one worker, or null if there is no closed form.
  *
- * @param {object} job `{mode, modeArguments, workers, share}`: live workers, and the part of the updates that this worker made
- * @param {number} most the largest staleness to give a probability for
+ * @param {object} job `{mode, modeArguments, workers, share}`: the live workers, and the share of updates of this one
+ * @param {number} most the largest staleness whose probability is returned
  * @returns {{probabilities: Float64Array, mean: number, equal: number|null, bound: number|null}|null}
- *     `equal` is the staleness if all steps took equally long, `bound` what no push can exceed
+ *     `equal` is the staleness if all steps take equally long, and `bound` is the largest possible staleness
  */
 export function predictedStaleness({ mode, modeArguments, workers, share, settings }, most) {
   if (!workers || !(share > 0) || settings?.overlap || fetchesLess(settings)) return null;
@@ -22,7 +22,7 @@ export function predictedStaleness({ mode, modeArguments, workers, share, settin
   return null;
 }
 
-/** P(k) = p (1 − p)^k for k from 0 to `most`. */
+/** Return the geometric distribution P(k) = p (1 − p)^k for k from 0 to `most`. */
 export function geometric(p, most) {
   return Float64Array.from({ length: most + 1 }, (_, k) => p * (1 - p) ** k);
 }

@@ -1,27 +1,27 @@
-// A recorded run: columns by record, the same push on several shards, waits that follow from the mode.
+// A recorded run: its records in columns, the records of one push on all shards, and the waits that its mode implies.
 
 import { countUpTo, median, quantile } from "./search.js";
 
 export const APPLIED = 0;
 export const DROPPED = 2;
 export const MOST_STALENESS = 1023; // larger values share the last bin of a histogram
-const SMOOTHED_OVER = 50; // pushes
+const SMOOTHED_OVER = 50; // pushes: the span of the exponential moving average of the loss
 
-/** The name and the arguments of a mode: `ssp:2` is `["ssp", [2]]`. */
+/** Return the name and the arguments of a mode: `["ssp", [2]]` for `ssp:2`. */
 export function modeOf(text) {
   const [name, values] = String(text ?? "async").split(":");
   return [name, values ? values.split(",").map(Number) : []];
 }
 
-/** Modes in which pushes wait for others before they are applied. */
+/** The modes in which a push waits for other pushes before it is applied. */
 const BARRIER_MODES = ["bsp", "backup", "ksync", "kasync", "softsync", "rennala"];
 
 export class Run {
-  /** From what `decode` returns. */
+  /** Build a run from what `decode` returns. */
   constructor({ header, tables }) {
     this.header = header;
     this.tables = tables;
-    this.push = tables.shard0; // columns by record of shard 0
+    this.push = tables.shard0; // the records of shard 0, in columns
     this.count = this.push.version.length;
     this.settings = header.settings ?? {};
     this.events = header.events ?? [];
@@ -37,7 +37,7 @@ export class Run {
     this.deriveWaits();
   }
 
-  /** Of a running job: what it has counted in all, of which the records here are the newest part. */
+  /** Set the total counts of a running job, of which the records of this run are only the newest part. */
   setTotals(progress) {
     this.live = progress;
     const inWindow = (worker) => {
@@ -64,12 +64,12 @@ export class Run {
     this.base.samples = Math.max(0, this.base.samples + progress.samples);
   }
 
-  /** The time at which the records begin: 0, or where those of a running job begin. */
+  /** The time of the first record of a running job, and 0 for a recorded run, in seconds. */
   get beginning() {
     return this.live && this.count ? this.times[0] : 0;
   }
 
-  /** Seconds from the start of training to the last push. */
+  /** The time from the start of training to the last push, in seconds. */
   get duration() {
     return this.count ? this.times[this.count - 1] : 0;
   }
@@ -78,12 +78,12 @@ export class Run {
     return this.count ? this.push.version[this.count - 1] : 0;
   }
 
-  /** How many records have happened by a time. */
+  /** Return the number of records up to a time. */
   positionAtTime(seconds) {
     return countUpTo(this.times, seconds);
   }
 
-  /** The position after the last record of a version, so that the state there has this version. */
+  /** Return the position after the last record of a version, at which the state has this version. */
   positionAtVersion(version) {
     return countUpTo(this.push.version, version);
   }
@@ -114,7 +114,7 @@ export class Run {
       most = Math.max(most, this.push.staleness[row]);
     }
     this.mostStaleness = Math.min(most, MOST_STALENESS);
-    this.staleEnd = Math.max(4, quantile(counts, 0.99)); // where the colour scale ends
+    this.staleEnd = Math.max(4, quantile(counts, 0.99)); // the end of the colour scale
     this.sameOnShard = this.shards.map((shard) => samePushes(this, shard));
   }
 
@@ -126,7 +126,7 @@ export class Run {
     }
   }
 
-  /** Exponential mean of the loss, over about 50 pushes; losses that are no numbers leave it as it is. */
+  /** Compute the exponential moving average of the loss; losses that are not finite are ignored. */
   smoothLoss() {
     const share = 2 / (SMOOTHED_OVER + 1);
     this.smooth = new Float32Array(this.count);
@@ -139,8 +139,9 @@ export class Run {
   }
 
   /**
-   * When a worker of an SSP job may begin the step after each of its pushes, in seconds; NaN where it begins at once.
-   * A step starts if the worker's clock is at most `slack` above the smallest one, so the trace tells it exactly.
+   * Compute when a worker of an SSP job may start the step after each of its pushes, in seconds; NaN if at once.
+   *
+   * A step may start if the worker's clock is at most `slack` above the smallest one, so the trace determines the time.
    */
   deriveWaits() {
     this.waitUntil = new Float64Array(this.count).fill(NaN);
@@ -162,7 +163,7 @@ export class Run {
       }
       const worker = this.push.worker[row];
       clocks.tick(worker);
-      waiting = waiting.filter((each) => each.worker !== worker); // it has pushed, so it did not wait
+      waiting = waiting.filter((each) => each.worker !== worker); // a worker that has pushed was not waiting
       release(this.times[row]);
       if (clocks.ahead(worker) > this.slack) waiting.push({ worker, row });
     }
@@ -170,7 +171,7 @@ export class Run {
   }
 }
 
-/** Completed steps of every live worker, as `ps/core/consistency.py` counts them. */
+/** The number of completed steps of every live worker, counted as in `ps/core/consistency.py`. */
 export class Clocks {
   constructor() {
     this.values = new Map();
@@ -198,19 +199,19 @@ export class Clocks {
   }
 }
 
-/** Seconds between the pushes of one worker. */
+/** Return the times between successive pushes of one worker, in seconds. */
 function gaps(rows, times) {
   return Float64Array.from({ length: Math.max(0, rows.length - 1) }, (_, i) => times[rows[i + 1]] - times[rows[i]]);
 }
 
-/** For each worker the records that are its own, ascending. */
+/** Return the record numbers of each worker, ascending. */
 function rowsByWorker(column, indexOf) {
   const rows = [...indexOf.keys()].map(() => []);
   for (let row = 0; row < column.length; row += 1) rows[indexOf.get(column[row])]?.push(row);
   return rows.map((list) => Int32Array.from(list));
 }
 
-/** For each record of shard 0, the record of the same push on another shard; -1 where it has none. */
+/** Return, for each record of shard 0, the record of the same push on another shard, or -1 if there is none. */
 function samePushes(run, shard) {
   if (shard === run.push) return Int32Array.from({ length: run.count }, (_, row) => row);
   const found = new Int32Array(run.count).fill(-1);
@@ -218,7 +219,7 @@ function samePushes(run, shard) {
   const order = (table, row) => table.incarnation[row] * 2 ** 40 + table.seq[row];
   run.rows.forEach((rows, worker) => {
     let at = 0;
-    for (const row of rows) { // on every shard the pushes of one worker are in the same order
+    for (const row of rows) { // the pushes of one worker have the same order on all shards
       const wanted = order(run.push, row);
       while (at < theirs[worker].length && order(shard, theirs[worker][at]) < wanted) at += 1;
       if (at < theirs[worker].length && order(shard, theirs[worker][at]) === wanted) found[row] = theirs[worker][at];

@@ -1,6 +1,6 @@
-// Binary search in sorted columns.
+// Binary search in sorted columns, quantiles and medians.
 
-/** How many of the first `end` values, which ascend, are at most `limit`. */
+/** Return how many of the first `end` values, which ascend, are at most `limit`. */
 export function countUpTo(values, limit, end = values.length) {
   let low = 0;
   let high = end;
@@ -12,7 +12,7 @@ export function countUpTo(values, limit, end = values.length) {
   return low;
 }
 
-/** The smallest value at or below which a fraction `q` of the counts lies; 0 where there are none. */
+/** Return the `q`-quantile of a distribution that is given as counts per value; 0 if all counts are 0. */
 export function quantile(counts, q) {
   let total = 0;
   for (const count of counts) total += count;
@@ -24,7 +24,7 @@ export function quantile(counts, q) {
   return 0;
 }
 
-/** The middle of some numbers; 0 where there are none. */
+/** Return the median of some numbers (the upper one of two), or 0 if there are none. */
 export function median(values) {
   if (!values.length) return 0;
   const sorted = Float64Array.from(values).sort();

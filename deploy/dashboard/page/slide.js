@@ -1,4 +1,4 @@
-// The picture: server shards, workers and their data as SVG, pushes and pulls on a canvas above it.
+// The slide: server shards, workers and their data as SVG; pushes and pulls on a canvas above it.
 
 import { css, staleColor, textOn } from "./colors.js";
 import { layout, placeOf } from "./layout.js";
@@ -10,7 +10,7 @@ const MOST_WAYS = 16;
 const SYMBOLS = {
   absent: "·", joining: "+", computing: "▶", step: "▶", waiting: "❚❚", slow: "◔", resting: "○", left: "✕",
 };
-/** The update rules, as docs/modes.md writes them in full. */
+/** The update rules in short; docs/modes.md has them in full. */
 const RULES = {
   sgd: "p ← p − η·g", momentum: "v ← μv − η·g,  p ← p + v", nesterov: "v ← μv − η·g,  p ← p + μv − η·g",
   adagrad: "a ← a + g²,  p ← p − η·g/√a", rmsprop: "a ← ρa + (1−ρ)g²,  p ← p − η·g/√a",
@@ -24,13 +24,13 @@ function element(name, attributes = {}, parent = null) {
   return made;
 }
 
-/** Sets a text if it is another. */
-function say(node, text) {
+/** Set the text of a node if it differs, since an assignment replaces its child nodes. */
+function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
 export class Slide {
-  /** Draws into an element that holds an <svg> and a <canvas>. */
+  /** Build a slide in an element that contains an `<svg>` and a `<canvas>`. */
   constructor(root) {
     this.root = root;
     this.svg = root.querySelector("svg");
@@ -38,7 +38,7 @@ export class Slide {
     this.built = "";
   }
 
-  /** Makes the boxes anew, if the width, the counts or the language are others. */
+  /** Create the boxes again if the width, the counts, the update rule or the language have changed. */
   build(shards, workers, rule) {
     const width = Math.max(300, Math.floor(this.root.clientWidth));
     const key = [width, shards, workers, rule, t("worker"), devicePixelRatio].join(" ");
@@ -74,7 +74,7 @@ export class Slide {
     formula.textContent = width > 560 && RULES[rule] ? RULES[rule] : "p′ = p + Δp";
   }
 
-  /** The lines that pushes and pulls follow, unless there are so many that they would hide the rest. */
+  /** Draw the lines that pushes and pulls follow, unless there are so many that they would hide the rest. */
   buildWays() {
     if (this.boxes.shards.length * this.boxes.workers.length > MOST_WAYS) return;
     this.boxes.workers.forEach((_, worker) => this.boxes.shards.forEach((__, shard) => {
@@ -114,11 +114,11 @@ export class Slide {
     return made;
   }
 
-  /** A cylinder, as data is drawn, that fills from the left. */
+  /** Draw the data of a worker as a cylinder, which is filled from the left as samples are used. */
   buildData(box) {
     const arc = 6;
     const side = `M${box.x},${box.y + arc} v${box.height - 2 * arc} a${box.width / 2},${arc} 0 0 0 ${box.width},0 v${2 * arc - box.height}`;
-    element("path", { d: `M${box.x + box.width / 2},${box.y - 2} v-8`, class: "lend" }, this.svg);
+    element("path", { d: `M${box.x + box.width / 2},${box.y - 2} v-8`, class: "lease" }, this.svg);
     element("path", { d: side, class: "data" }, this.svg);
     const used = element("rect", { x: box.x + 1, y: box.y + arc, width: 0, height: box.height - 2 * arc + 3, class: "used" }, this.svg);
     element("ellipse", { cx: box.x + box.width / 2, cy: box.y + arc, rx: box.width / 2, ry: arc, class: "data" }, this.svg);
@@ -129,15 +129,15 @@ export class Slide {
   }
 
   /**
-   * Shows a moment.
+   * Show the shards and the workers at the playhead.
    *
    * @param {object} picture `{shards: [{version, rate}], workers: [{number, activity, updates, dropped, staleness, lease, step}]}`
    */
   update(picture) {
     picture.shards.forEach((shard, number) => {
       if (!this.shards[number]) return;
-      say(this.shards[number].version, t("version_number", { version: num(shard.version) }));
-      say(this.shards[number].rate, shard.rate === null ? picture.rule : `${picture.rule} · η = ${num(shard.rate, 6)}`);
+      setText(this.shards[number].version, t("version_number", { version: num(shard.version) }));
+      setText(this.shards[number].rate, shard.rate === null ? picture.rule : `${picture.rule} · η = ${num(shard.rate, 6)}`);
     });
     picture.workers.forEach((worker, index) => {
       if (this.workers[index]) this.updateWorker(this.workers[index], worker);
@@ -149,20 +149,20 @@ export class Slide {
     const kind = `worker ${worker.activity}`;
     if (made.group.getAttribute("class") !== kind) made.group.setAttribute("class", kind);
     const small = this.boxes.compact;
-    say(made.name, small ? `${worker.number}` : t("worker_number", { number: worker.number }));
-    say(made.state, small ? SYMBOLS[worker.activity] : `${SYMBOLS[worker.activity]} ${t(`state_${worker.activity}`)}`);
+    setText(made.name, small ? `${worker.number}` : t("worker_number", { number: worker.number }));
+    setText(made.state, small ? SYMBOLS[worker.activity] : `${SYMBOLS[worker.activity]} ${t(`state_${worker.activity}`)}`);
     if (made.figures) {
       const dropped = worker.dropped ? ` · ✕ ${num(worker.dropped)}` : "";
-      say(made.figures, `${t("updates_count", { count: num(worker.updates) })}${dropped}`);
+      setText(made.figures, `${t("updates_count", { count: num(worker.updates) })}${dropped}`);
     }
     made.step.setAttribute("width", Math.max(0, (box.width - 16) * Math.min(1, worker.step ?? 0)));
     const lease = worker.lease;
     const share = lease ? Math.min(1, lease.used / Math.max(1, lease.stop - lease.start)) : 0;
     made.used?.setAttribute("width", Math.max(0, (made.data ? made.data.width - 2 : box.width - 16) * share));
-    if (made.lease) say(made.lease, lease ? leaseText(lease, made.data.width) : t("no_lease"));
+    if (made.lease) setText(made.lease, lease ? leaseText(lease, made.data.width) : t("no_lease"));
   }
 
-  /** Draws the marks of a moment; the canvas is cleared first. */
+  /** Clear the canvas and draw marks on it. */
   drawMarks(marks, staleEnd, theme) {
     const context = this.canvas.getContext("2d");
     context.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
@@ -182,7 +182,7 @@ function leaseText(lease, width) {
   return width > 150 ? t("lease_range", { number: lease.number, range }) : range;
 }
 
-/** A push is a disc with its staleness in it, a pull an open triangle that points down, a dropped push a cross. */
+/** Draw a push as a disc that shows its staleness, a pull as a triangle that points down, a dropped push as a cross. */
 function drawMark(context, mark, { x, y }, staleEnd, theme) {
   const color = staleColor(mark.staleness, staleEnd);
   context.beginPath();

@@ -1,13 +1,13 @@
-// The state of a recorded run at a position: counters, histograms, workers. Moves forward step by step.
+// The state of a run at a position: its counters, histograms and workers, computed forward record by record.
 
 import { APPLIED, Clocks, MOST_STALENESS } from "./run.js";
 import { countUpTo, median } from "./search.js";
 
-const RECENT = 20; // pushes over which a worker's pace is taken
-const SLOW = 2; // times the others' pace
+const RECENT = 20; // pushes: a worker's pace is the mean over them
+const SLOW = 2; // a worker is slow if its steps take this many times the median
 
 export class State {
-  /** At the beginning of a run. */
+  /** Build the state at the start of a run. */
   constructor(run) {
     this.run = run;
     this.reset();
@@ -17,7 +17,7 @@ export class State {
     const { workers, mostStaleness } = this.run;
     this.position = 0;
     this.nextEvent = 0;
-    const { base } = this.run; // what a running job had counted before the first record here
+    const { base } = this.run; // the counts of a running job before the first record
     this.applied = base?.applied ?? 0;
     this.dropped = base?.dropped ?? 0;
     this.samples = base?.samples ?? 0;
@@ -25,12 +25,12 @@ export class State {
     this.workers = workers.map((number) => ({
       number, life: "absent", incarnation: 0, updates: 0, dropped: 0, samples: 0, row: -1, pushes: 0,
       ...base?.workers.get(number),
-      staleness: new Uint32Array(mostStaleness + 1), stalest: 0, staleSum: 0, counted: 0, // of the records here
+      staleness: new Uint32Array(mostStaleness + 1), stalest: 0, staleSum: 0, counted: 0, // over the records of this run
     }));
     this.takeEvents();
   }
 
-  /** Goes to a position: forward from here, or again from the beginning. */
+  /** Compute the state at a position, from the current state if it is earlier, or else from the start. */
   seek(position) {
     const target = Math.max(0, Math.min(position, this.run.count));
     if (target < this.position) this.reset();
@@ -76,20 +76,20 @@ export class State {
     }
   }
 
-  /** Mean staleness of the updates of some workers, among the records here; 0 without any. */
+  /** Return the mean staleness of the recorded updates of some workers; 0 if there are none. */
   meanStaleness(workers = this.workers) {
     const counted = workers.reduce((sum, worker) => sum + worker.counted, 0);
     return counted ? workers.reduce((sum, worker) => sum + worker.staleSum, 0) / counted : 0;
   }
 
-  /** Version of a shard; of shard 0 at the position itself, of others at its time. */
+  /** Return the version of a shard: of shard 0 at the position, of another shard at a time. */
   versionOf(shard, seconds) {
     if (shard === 0) return this.run.versionAt(this.position);
     const passed = countUpTo(this.run.shardTimes[shard], seconds);
     return passed ? this.run.shards[shard].version[passed - 1] : 0;
   }
 
-  /** Learning rate of the newest update; null before the first. */
+  /** Return the learning rate of the newest update; null before the first. */
   learningRate() {
     for (let row = this.position - 1; row >= 0; row -= 1) {
       if (this.run.push.outcome[row] === APPLIED) return this.run.push.learning_rate[row];
@@ -97,7 +97,7 @@ export class State {
     return null;
   }
 
-  /** Mean time between the last pushes of a worker, in seconds; 0 where it has made fewer than two. */
+  /** Return the mean time between the last pushes of a worker, in seconds; 0 if there are fewer than two. */
   pace(index) {
     const { rows, times } = this.run;
     const last = this.workers[index].pushes - 1;
@@ -105,13 +105,13 @@ export class State {
     return last > first ? (times[rows[index][last]] - times[rows[index][first]]) / (last - first) : 0;
   }
 
-  /** What each worker does at a time: absent, joining, computing, step, waiting, slow, resting or left. */
+  /** Return the activity of each worker at a time: absent, joining, computing, step, waiting, slow, resting or left. */
   activities(seconds) {
     const paces = this.workers.map((_, index) => this.pace(index));
     const usual = median(paces.filter((pace) => pace > 0));
     return this.workers.map((worker, index) => {
-      const told = this.toldActivity(worker);
-      if (told) return told;
+      const reported = this.reportedActivity(worker);
+      if (reported) return reported;
       if (worker.life !== "active" && !(this.run.live && worker.life === "joining")) return worker.life;
       if (worker.row >= 0 && this.run.waitUntil[worker.row] > seconds) return "waiting";
       const since = seconds - this.run.timeAt(worker.row + 1);
@@ -122,15 +122,15 @@ export class State {
     });
   }
 
-  /** What a running job itself says of a worker at its newest moment; null where it leaves that to the records. */
-  toldActivity(worker) {
+  /** Return the activity of a worker that a running job reports; null if the records determine it. */
+  reportedActivity(worker) {
     if (!this.run.live || this.position < this.run.count) return null;
     const member = this.run.live.workers.find((each) => each.worker === worker.number);
     if (!member) return worker.life === "absent" ? "absent" : "left";
     return { warming: "joining", idle: "resting" }[member.state] ?? null;
   }
 
-  /** The lease that a worker's last push was of, and how far it was used; null before its first push. */
+  /** Return the lease of a worker's last push, and how many of its samples are used; null before the first push. */
   leaseOf(index) {
     const row = this.workers[index].row;
     if (row < 0) return null;
@@ -138,7 +138,7 @@ export class State {
     return lease ? { ...lease, used: this.run.push.stop[row] - lease.start } : null;
   }
 
-  /** Samples of the current epoch that were used, and the epoch; from the records alone. */
+  /** Return the number of the current epoch, from 0. */
   epoch() {
     return this.position ? this.run.push.epoch[this.position - 1] : 0;
   }

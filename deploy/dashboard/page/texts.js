@@ -1,30 +1,30 @@
-// Every text of the page, from one catalogue for each language, and numbers as that language writes them.
+// The texts of the page, from one catalogue per language, and numbers in the format of that language.
 
 export const LANGUAGES = ["en", "es"];
 let catalogue = {};
 let language = "en";
 
-/** Makes a catalogue the one that `t` reads. */
+/** Set the language, and the catalogue that `t` reads. */
 export function setTexts(name, texts) {
   language = name;
   catalogue = texts;
 }
 
-/** A text by its key, with `{name}` replaced by values. */
+/** Return the text of a key, in which each `{name}` is replaced by its value. */
 export function t(key, values = {}) {
   const text = catalogue[key];
   if (text === undefined) throw new Error(`no text for ${key} in ${language}`);
   return text.replace(/\{(\w+)\}/g, (_, name) => String(values[name]));
 }
 
-/** Whether there is such a text. */
+/** Return whether the catalogue has a text for a key. */
 export function hasText(key) {
   return catalogue[key] !== undefined;
 }
 
 const formats = new Map();
 
-/** A number with at most so many digits after the point; a dash where there is none. */
+/** Format a number with at most `digits` decimal places; a missing number is a dash. */
 export function num(value, digits = 0) {
   if (value === null || value === undefined || Number.isNaN(Number(value)) || value === "") return "–";
   if (!Number.isFinite(Number(value))) return Number(value) > 0 ? "∞" : "−∞";
@@ -33,12 +33,12 @@ export function num(value, digits = 0) {
   return formats.get(key).format(value);
 }
 
-/** A part of a whole as a percentage. */
+/** Format a fraction as a percentage; a missing number is a dash. */
 export function percent(value, digits = 1) {
   return value === null || value === undefined ? "–" : `${num(100 * value, digits)} %`;
 }
 
-/** Bytes in the unit that fits. */
+/** Format a number of bytes with the largest suitable unit. */
 export function bytes(value) {
   const units = ["B", "kB", "MB", "GB", "TB"];
   let [size, unit] = [value ?? 0, 0];
@@ -46,7 +46,7 @@ export function bytes(value) {
   return `${num(size, unit ? 1 : 0)} ${units[unit]}`;
 }
 
-/** Fills in the texts of a document: elements that name a key in data-text, data-label or data-title. */
+/** Set the texts of all elements that name a key in `data-text`, `data-label` or `data-title`. */
 export function fillIn(root) {
   for (const element of root.querySelectorAll("[data-text]")) element.textContent = t(element.dataset.text);
   for (const element of root.querySelectorAll("[data-label]")) element.setAttribute("aria-label", t(element.dataset.label));

@@ -1,9 +1,9 @@
-// The view's settings, kept in the address after the #, so that a link opens the page as it was.
+// The settings of the view, stored in the fragment of the address, so that a link restores them.
 
 export const SPEEDS = [1 / 256, 1 / 64, 1 / 16, 1 / 4, 1, 4, 16, 64];
 export const DEFAULTS = { at: null, v: null, speed: 1, x: "time", span: "near", lang: null, theme: "auto", play: false };
 
-/** Settings from the part of an address after the #; what does not fit is left as it is by default. */
+/** Return the settings in the fragment of an address; invalid ones have their default values. */
 export function readView(hash) {
   const given = new URLSearchParams(hash.replace(/^#/, ""));
   const view = { ...DEFAULTS };
@@ -19,7 +19,7 @@ export function readView(hash) {
   return view;
 }
 
-/** The part of an address after the # for a view; what is as by default is left out. */
+/** Return the fragment of an address for a view; settings with their default values are omitted. */
 export function writeView(view) {
   const given = new URLSearchParams();
   for (const [name, value] of Object.entries(view)) {
@@ -29,7 +29,7 @@ export function writeView(view) {
   return given.toString();
 }
 
-/** A speed as it is shown: ×¼, ×1/16, ×4. */
+/** Format a speed for display: ×¼, ×1/16, ×4. */
 export function speedText(speed) {
   if (speed >= 1) return `×${speed}`;
   return speed === 0.25 ? "×¼" : `×1/${Math.round(1 / speed)}`;

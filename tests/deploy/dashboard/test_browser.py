@@ -298,14 +298,14 @@ def test_a_job_is_operated_with_the_secret_alone(browser: Browser, tmp_path: Pat
         browser.open(plain)
         browser.wait("return document.querySelectorAll('#worker-controls button').length === 2", "buttons of worker 0")
         assert browser.run("return [...document.querySelectorAll('#controls button')].every((each) => each.disabled)")
-        assert "secret" in browser.shown("#controls-say")
+        assert "secret" in browser.shown("#controls-status")
         browser.open(address)
         assert secret not in browser.run("return location.href")
         button = "#worker-controls [data-action=kill]"
         browser.wait(f"return document.querySelector('{button}')?.disabled === false", "buttons that work")
         browser.run(f"document.querySelector('{button}').click()")  # the worker of this test is no process of its own
         browser.wait(
-            "return document.getElementById('controls-say').textContent.includes('another program')", "a refusal"
+            "return document.getElementById('controls-status').textContent.includes('another program')", "a refusal"
         )
         assert cluster.status().phase == "training"
         assert ["409" in line for line in browser.complaints()] == [True]  # Chromium reports every such answer
@@ -315,6 +315,6 @@ def test_a_job_is_operated_with_the_secret_alone(browser: Browser, tmp_path: Pat
             browser.wait(f"return {shown} === '{status}'", f"the job is {status}")
             assert browser.shown("#pause") == label
         browser.run("window.confirm = () => true; document.getElementById('drain').click()")
-        browser.wait("return document.getElementById('controls-say').textContent.startsWith('Done')", "the job drains")
+        browser.wait("return document.getElementById('controls-status').textContent.startsWith('Done')", "a drain")
         assert cluster.status().phase in ("draining", "finishing", "ended")
         browser.run("sessionStorage.clear()")
