@@ -10,7 +10,9 @@ from typing import Any
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.ps.config import ServerSettings
 from downpour.ps.coordinator.coordinator import Coordinator
+from downpour.ps.coordinator.job import Job
 from downpour.ps.coordinator.phase import Phase
+from downpour.ps.coordinator.work import Work, WorkSummary
 from downpour.ps.core.hyperparameters import resolve
 from downpour.ps.trace.metrics import Metrics, divergence, staleness_summary
 
@@ -47,15 +49,24 @@ def configuration(
 def summary(coordinator: Coordinator, metrics: Metrics, totals: Mapping[str, Any]) -> dict[str, Any]:
     """Return the result of the job: settings, counts, losses, accuracies, staleness; null where it is not known."""
     job, work = coordinator.job, coordinator.work.summary()
-    settings, started = job.settings, job.started_s
-    wall_s = max(0.0, metrics.last_s - started) if started is not None and metrics.first_s is not None else 0.0
-    trained = [epoch for epoch in sorted(metrics.epochs) if metrics.epochs[epoch].samples]
-    last = metrics.epochs[trained[-1]] if trained else None
-    evaluations = coordinator.work.evaluations
-    validation = evaluations[max(evaluations)] if evaluations else None
-    test = coordinator.work.test if coordinator.work.test and coordinator.work.test.samples else None
     return {
         "status": "interrupted" if work.interrupted and job.phase == Phase.ENDED else str(job.phase),
+        **_description(job, work),
+        **_throughput(job, work, metrics),
+        **_results(coordinator.work, metrics),
+        "diverged": divergence(metrics) or None,
+        "staleness": staleness_summary(metrics),
+        "communication_share": job.exchange_s / job.step_s if job.step_s else None,
+        **totals,
+        "dropped_by_reason": dict(metrics.dropped),
+        "history": _history(coordinator.work, metrics),
+        "notes": job.notes,
+    }
+
+
+def _description(job: Job, work: WorkSummary) -> dict[str, Any]:
+    settings = job.settings
+    return {
         "job": job.name,
         "model": settings.model,
         "dataset": settings.dataset,
@@ -71,10 +82,27 @@ def summary(coordinator: Coordinator, metrics: Metrics, totals: Mapping[str, Any
         "seed": settings.seed,
         "transport": settings.transport,
         "codec": settings.codec,
+    }
+
+
+def _throughput(job: Job, work: WorkSummary, metrics: Metrics) -> dict[str, Any]:
+    started = job.started_s
+    wall_s = max(0.0, metrics.last_s - started) if started is not None and metrics.first_s is not None else 0.0
+    return {
         "updates": metrics.updates,
         "samples": metrics.samples if work.samples is None else work.samples,
         "samples_per_s": metrics.samples / wall_s if wall_s else 0.0,
         "wall_s": wall_s,
+    }
+
+
+def _results(work: Work, metrics: Metrics) -> dict[str, Any]:
+    """Return the newest losses and accuracies on the training, validation and test data."""
+    trained = _trained_epochs(metrics)
+    last = metrics.epochs[trained[-1]] if trained else None
+    validation = work.evaluations[max(work.evaluations)] if work.evaluations else None
+    test = work.test if work.test and work.test.samples else None
+    return {
         "train_loss": last.loss if last else None,
         "train_accuracy": last.accuracy if last else None,
         "val_loss": validation.loss if validation else None,
@@ -82,26 +110,20 @@ def summary(coordinator: Coordinator, metrics: Metrics, totals: Mapping[str, Any
         "test_loss": test.loss if test else None,
         "test_accuracy": test.accuracy if test else None,
         "test_samples": test.samples if test else 0,
-        "diverged": divergence(metrics) or None,
-        "staleness": staleness_summary(metrics),
-        "communication_share": job.exchange_s / job.step_s if job.step_s else None,
-        **totals,
-        "dropped_by_reason": dict(metrics.dropped),
-        "history": [
-            {
-                "epoch": epoch,
-                "train_loss": metrics.epochs[epoch].loss,
-                "train_accuracy": metrics.epochs[epoch].accuracy,
-                **(
-                    {
-                        "val_loss": evaluations[epoch].loss,
-                        "val_accuracy": evaluations[epoch].accuracy,
-                    }
-                    if epoch in evaluations
-                    else {}
-                ),
-            }
-            for epoch in trained
-        ],
-        "notes": job.notes,
     }
+
+
+def _history(work: Work, metrics: Metrics) -> list[dict[str, Any]]:
+    """Return the results of each trained epoch; validation results only for epochs that were evaluated."""
+    history = []
+    for epoch in _trained_epochs(metrics):
+        trained, validation = metrics.epochs[epoch], work.evaluations.get(epoch)
+        row = {"epoch": epoch, "train_loss": trained.loss, "train_accuracy": trained.accuracy}
+        if validation is not None:
+            row |= {"val_loss": validation.loss, "val_accuracy": validation.accuracy}
+        history.append(row)
+    return history
+
+
+def _trained_epochs(metrics: Metrics) -> list[int]:
+    return [epoch for epoch in sorted(metrics.epochs) if metrics.epochs[epoch].samples]
