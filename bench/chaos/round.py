@@ -115,13 +115,11 @@ class Round:
     def _processes(self) -> dict[str, psutil.Process]:
         """Return the servers and workers of the job by name, such as `worker-1` or `ps-0`."""
         found = {}
-        try:
+        with suppress(psutil.NoSuchProcess):  # the launcher has ended, and its children end with it
             for child in psutil.Process(self._launcher.pid).children():
                 name = _name_of(child)
                 if name:
                     found[name] = child
-        except psutil.Error:
-            pass
         return found
 
     def _all_processes(self) -> dict[str, psutil.Process]:
@@ -206,15 +204,13 @@ class Round:
 
     def _suspend(self) -> None:
         """Suspend a process for longer than a session; a worker must join again afterwards."""
-        try:
+        with suppress(psutil.NoSuchProcess):  # the process ended by itself; the suspension does not count
             processes = self._all_processes()
             victim = processes[self._rng.choice(sorted(processes))]
             victim.suspend()
             self._pause.wait(3.0)
             victim.resume()
             self._counts.suspensions += 1
-        except psutil.Error:
-            pass
 
     def _reset(self) -> None:
         """Reset all connections of one process while a push is in flight."""
@@ -225,7 +221,7 @@ class Round:
             self._counts.connections += reset_connections(victim)
             self._counts.resets += 1
         except psutil.Error:
-            pass
+            return  # the process has ended, or is just ending (AccessDenied); the reset does not count
         except OSError as error:
             self._counts.faults.append(f"connections cannot be reset on this system: {error}")
 

@@ -11,6 +11,7 @@ import asyncio
 import base64
 import time
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -122,12 +123,10 @@ async def until_over(address: str) -> None:
     answered_s = time.monotonic()
     async with open_aio_channel(address) as channel:
         while time.monotonic() < answered_s + GONE_S:
-            try:
+            with suppress(grpc.aio.AioRpcError):  # the server may be restarting; the stream is opened again
                 request = pb.WatchRequest(every_s=SELDOM_S)
                 async for progress in CoordinatorStub(channel).Watch(request, metadata=call_metadata()):
                     answered_s = time.monotonic()
                     if progress.phase in OVER:
                         return
-            except grpc.aio.AioRpcError:
-                pass
             await asyncio.sleep(RETRY_S)

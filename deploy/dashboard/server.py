@@ -156,7 +156,7 @@ class Streams:
                 async for name, content in stream:
                     await response.write(f"event: {name}\ndata: {json.dumps(content)}\n\n".encode())
         except (ConnectionError, asyncio.CancelledError):
-            pass  # the page was closed, or the dashboard ends
+            pass  # the page was closed, or `end` cancels the stream: aiohttp needs the response in both cases
         finally:
             self._viewers.discard(task)
         return response

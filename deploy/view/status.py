@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 
 import grpc
 from rich.console import Console
@@ -22,16 +23,15 @@ from downpour.protos.parameter_server_pb2_grpc import CoordinatorStub
 def status(settings: StatusSettings) -> int:
     """Show the progress of the job at `settings.address` and return the exit status."""
     try:
-        if settings.serve:
-            return serve(settings, settings.serve)
-        with open_channel(settings.address) as channel:
-            _show(settings, CoordinatorStub(channel))
+        with suppress(KeyboardInterrupt):  # Ctrl-C is the way to leave --watch and --serve
+            if settings.serve:
+                return serve(settings, settings.serve)
+            with open_channel(settings.address) as channel:
+                _show(settings, CoordinatorStub(channel))
     except grpc.RpcError as failure:
         print(f"downpour status: {error_of(failure, settings.address)}", file=sys.stderr)
         print("downpour status: ADDRESS must be the address that server 0 of a running job announced", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        pass
     return 0
 
 

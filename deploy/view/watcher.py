@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 
 import grpc
 
@@ -55,11 +56,10 @@ class Watcher:
 
     def _follow(self) -> None:
         while not self._closed.is_set():
-            try:
+            # The server may be restarting, so the stream is opened again; ValueError: `close` has closed the channel.
+            with suppress(grpc.RpcError, ValueError):
                 if self._follow_stream():
                     return
-            except (grpc.RpcError, ValueError):  # the server does not answer; ValueError: the channel was closed
-                pass
             self._closed.wait(RETRY_S)
 
     def _follow_stream(self) -> bool:

@@ -3,8 +3,11 @@
 This module is pure: it does no I/O and reads no clock.
 """
 
+# ruff: noqa: B027 - a method without a body is an event, which a kind of work may ignore.
+
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -35,7 +38,7 @@ class WorkSummary:
     interrupted: bool
 
 
-class Work:
+class Work(ABC):
     """The work of one job. The coordinator asks it for tasks and informs it of members, shards and time.
 
     Attributes:
@@ -62,6 +65,7 @@ class Work:
 
     # ------------------------------------------------------------------ members
 
+    @abstractmethod
     def check_worker(self, request: pb.RegisterRequest, now: float) -> None:
         """Check that a worker belongs to this kind of work, and prepare for it.
 
@@ -69,30 +73,29 @@ class Work:
             Unsupported: The worker cannot take part in this work.
             JobConflict: The worker's call of `fit` or its optimizer differs from the other workers'.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def check_model(self, layout: Layout, data: pb.DatasetInfo) -> None:
         """Check a worker's layout and data against those that were agreed on, or accept them as the first.
 
         Raises:
             LayoutMismatch: The layout or the data differ from those of the other workers.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def open(self) -> None:
         """Prepare for training with the job's `layout` and `data`, which were just agreed on; nothing is used."""
-        raise NotImplementedError
 
     def joined(self, member: Member) -> None:
         """Record that a worker has registered."""
 
+    @abstractmethod
     def left(self, member: Member, now: float) -> None:
         """Take back the task and the samples that were assigned to a worker that has left."""
-        raise NotImplementedError
 
+    @abstractmethod
     def shard_lost(self, shard: int, now: float) -> None:
         """React to the loss of a shard, which has been removed from the job's table."""
-        raise NotImplementedError
 
     def release_leases(self, member: Member) -> None:
         """Make the unused samples of a worker that has left available; with several shards, once these have reported.
@@ -110,13 +113,13 @@ class Work:
 
     # ------------------------------------------------------------------ progress
 
+    @abstractmethod
     def next_task(self, member: Member, now: float) -> pb.Task:
         """Return a worker's next task; a task that the worker still holds counts as finished or given up."""
-        raise NotImplementedError
 
+    @abstractmethod
     def samples_used(self, worker: int, lease: int, epoch: int, start: int, stop: int, now: float) -> None:
         """Mark positions `[start, stop)` of a lease as used: shard 0 has accepted their gradient."""
-        raise NotImplementedError
 
     def pinned(self, number: int, shard: int) -> None:
         """Record that a shard has pinned its weights under a number."""
@@ -138,18 +141,18 @@ class Work:
     # ------------------------------------------------------------------ the end
 
     @property
+    @abstractmethod
     def draining(self) -> bool:
         """Return whether workers must stop after the batch that they have."""
-        raise NotImplementedError
 
     @property
     def stop_requested(self) -> bool:
         """Return whether workers must end the current epoch early, without an end of the job."""
         return False
 
+    @abstractmethod
     def drain(self, reason: str, now: float, asked: bool = True) -> None:
         """Begin to end the job early; see `Coordinator.drain`."""
-        raise NotImplementedError
 
     # ------------------------------------------------------------------ generations
 
@@ -166,13 +169,13 @@ class Work:
 
     # ------------------------------------------------------------------ results
 
+    @abstractmethod
     def summary(self) -> WorkSummary:
         """Return what the job's summary states about the work."""
-        raise NotImplementedError
 
+    @abstractmethod
     def newest_results(self) -> tuple[int, Mapping[str, float]]:
         """Return the number of evaluated epochs and the results of the newest one by name."""
-        raise NotImplementedError
 
     # ------------------------------------------------------------------ for scripts only
 
