@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +16,8 @@ from downpour.protos.transports import TRANSPORTS
 from downpour.ps.core.update_rules import OPTIMIZERS
 from tests.support.cluster import Cluster, running, wait_until
 
-WEIGHTS = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros(3)}
-GRADIENTS = {"w": np.ones((2, 3)), "b": [1.0, 2.0, 3.0]}
+WEIGHTS: dict[str, Any] = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros(3)}
+GRADIENTS: dict[str, Any] = {"w": np.ones((2, 3)), "b": [1.0, 2.0, 3.0]}
 
 
 @pytest.fixture
@@ -39,9 +40,9 @@ def test_a_push_moves_the_weights_by_the_learning_rate_times_the_gradient(tmp_pa
         assert equal(client.pull(), {name: np.asarray(array, np.float32) for name, array in WEIGHTS.items()})
         weights, reply = client.push_pull(GRADIENTS, samples=4, loss=2.0)
         assert (reply.outcome, reply.staleness, reply.version, reply.learning_rate) == ("applied", 0, (1, 1), 0.5)
-        assert equal(weights, {"w": WEIGHTS["w"] - np.float32(0.5), "b": np.float32([-0.5, -1.0, -1.5])})
+        assert equal(weights, {"w": WEIGHTS["w"] - np.float32(0.5), "b": np.array([-0.5, -1.0, -1.5], np.float32)})
         assert client.push(GRADIENTS).version == (2, 2)
-        assert equal(client.pull(), {"w": WEIGHTS["w"] - 1, "b": np.float32([-1, -2, -3])})
+        assert equal(client.pull(), {"w": WEIGHTS["w"] - 1, "b": np.array([-1, -2, -3], np.float32)})
 
 
 def test_the_staleness_counts_the_updates_of_others_since_the_pull(cluster: Cluster) -> None:
@@ -141,7 +142,7 @@ def test_a_server_of_built_in_training_refuses_clients(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_optimizer_trains(cluster: Cluster, optimizer: str) -> None:
-    with downpour.connect(cluster.address, {"w": np.float32([3, -2])}, optimizer=optimizer) as client:
+    with downpour.connect(cluster.address, {"w": np.array([3, -2])}, optimizer=optimizer) as client:
         weights = client.pull()
         start = np.square(weights["w"]).sum()
         for _ in range(20):
