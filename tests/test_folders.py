@@ -28,7 +28,7 @@ def test_every_folder_says_what_is_in_it_and_what_it_may_import() -> None:
             assert "import" in text and len(text.split()) > 10, f"{path}: {text!r}"
 
 
-def test_no_module_is_a_drawer_for_everything() -> None:
+def test_no_module_has_a_vague_name() -> None:
     names = {path.stem for folder in (*PACKAGES, "tests") for path in sources(folder)}
     assert names & {"utils", "util", "common", "helpers", "helper", "manager", "misc"} == set()
 

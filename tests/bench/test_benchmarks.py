@@ -37,7 +37,7 @@ def test_a_closed_queue_of_two_is_known() -> None:
 
 
 @pytest.mark.slow
-def test_emulated_workers_tell_the_loss_along_a_run_of_local_steps() -> None:
+def test_emulated_workers_report_the_loss_of_each_local_step() -> None:
     run = Run(2, 0.005, seconds=3.0, learning_rate=0.3, period=4, look_s=0.3, flags=("--mode", "localsgd:4"))
     found = measured(run)
     seconds, versions, losses = zip(*found["curve"], strict=True)

@@ -28,7 +28,7 @@ def test_without_a_command_the_help_is_an_error(capsys: pytest.CaptureFixture[st
     assert "usage: downpour COMMAND" in capsys.readouterr().err
 
 
-def test_an_unknown_command_is_told_the_nearest_and_all(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_command_names_the_nearest_one_and_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["trian"]) == 2
     said = capsys.readouterr().err
     assert "did you mean train?" in said

@@ -54,7 +54,7 @@ def test_a_container_can_do_no_more_than_it_must(service: tuple[str, str, dict[s
 
 
 @pytest.mark.parametrize("service", ["ps", "worker", "status"])
-def test_a_process_that_died_is_started_again_but_not_for_ever(service: str) -> None:
+def test_a_process_is_restarted_a_limited_number_of_times(service: str) -> None:
     spec = load(BASE)["services"][service]
     assert re.fullmatch(r"on-failure:\d+", spec["restart"])
     assert spec["stop_grace_period"] == "10s"
@@ -87,7 +87,7 @@ def test_the_settings_of_the_job_reach_the_server_under_their_own_names() -> Non
             assert re.fullmatch(rf"\$\{{{variable}:-\w*}}", value), f"{variable}: {value}"
 
 
-def test_the_network_of_the_cluster_leads_nowhere_and_only_the_status_is_published() -> None:
+def test_the_cluster_network_is_internal_and_only_the_status_port_published() -> None:
     base = load(BASE)
     assert base["networks"]["cluster"] == {"internal": True}
     assert base["services"]["ps"]["networks"] == base["services"]["worker"]["networks"] == ["cluster"]

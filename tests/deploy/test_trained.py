@@ -96,7 +96,7 @@ def test_a_run_and_its_file_are_evaluated_as_the_job_did(tmp_path: Path) -> None
     assert json.loads(of_file.stdout)["loss"] > found["loss"]  # which forgives the first 0.05
 
 
-def test_what_is_no_model_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_model_is_refused(tmp_path: Path) -> None:
     for command in ("evaluate", "export"):
         for what, words in ((tmp_path, "a run that ended successfully"), (tmp_path / "no.keras", "does not exist")):
             done = downpour(command, str(what), folder=tmp_path)

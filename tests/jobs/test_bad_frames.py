@@ -53,7 +53,7 @@ def test_garbage_instead_of_a_frame(
     refused(error, says, member, *messages)
 
 
-def test_a_frame_that_promises_too_much_is_refused_before_it_comes(member: Member) -> None:
+def test_a_frame_that_announces_too_many_bytes_is_refused_at_once(member: Member) -> None:
     says = r"at most 24 bytes.*announces 1,152,921,504,606,846,976\. Check that both sides"
     refused(TooLarge, says, member, announcing(header(member), 1 << 60))
 
@@ -82,7 +82,7 @@ def test_an_unknown_session(member: Member, session: str) -> None:
     refused(UnknownWorker, "register", member, *frame(header(member)), session=session)
 
 
-def test_a_session_has_only_so_many_streams(member: Member) -> None:
+def test_the_number_of_streams_of_a_session_is_limited(member: Member) -> None:
     address, key = member.session.shards[0].address, str(member.session.session)
     never = threading.Event()
 
@@ -111,7 +111,7 @@ def test_a_session_has_only_so_many_streams(member: Member) -> None:
         (np.zeros(0, np.float32), {"nonfinite": True}),
     ],
 )
-def test_a_gradient_that_is_no_number_is_counted_and_dropped(
+def test_a_gradient_with_nan_is_counted_and_dropped(
     cluster: Cluster, member: Member, gradient: np.ndarray, fields: dict[str, Any]
 ) -> None:
     before, weights = cluster.status().dropped, member.client.pull().flat.copy()
@@ -121,7 +121,7 @@ def test_a_gradient_that_is_no_number_is_counted_and_dropped(
     np.testing.assert_array_equal(member.client.pull().flat, weights)
 
 
-def test_a_duplicate_is_answered_from_the_record_and_applied_once(cluster: Cluster, member: Member) -> None:
+def test_a_duplicate_push_returns_the_cached_reply_and_is_applied_once(cluster: Cluster, member: Member) -> None:
     before = cluster.status()
     message = frame(header(member))
     first, again = answers(member, *message, *message, count=2)

@@ -148,7 +148,7 @@ def test_a_worker_that_joins_in_the_middle_takes_its_share(tmp_path: Path) -> No
     assert used.max() == 1 and used.sum() == json.loads((run / "summary.json").read_text())["samples"]
 
 
-def test_workers_wait_for_a_server_that_a_person_starts_again(tmp_path: Path) -> None:
+def test_workers_wait_for_a_server_that_is_restarted_by_hand(tmp_path: Path) -> None:
     """The server is away longer than the timeout of any call: the worker gives up its session and registers again."""
     settings = {"workers": 1, "epochs": 1, "batch_size": 16, "checkpoint_every": "0.2s"}
     with running(tmp_path, 1, **settings) as cluster:

@@ -41,7 +41,7 @@ def expected() -> np.ndarray:
 
 
 @pytest.mark.parametrize(("shards", "transport"), [(1, "grpc"), (1, "auto"), (3, "grpc"), (3, "auto")])
-def test_nothing_is_lost_and_nothing_comes_twice(tmp_path: Path, shards: int, transport: str) -> None:
+def test_every_push_is_applied_exactly_once(tmp_path: Path, shards: int, transport: str) -> None:
     with running(tmp_path, shards, workers=WORKERS, learning_rate=RATE) as cluster:
         members = cluster.train(LAYOUT, WORKERS, INITIAL, transport=transport)
         replies = train(cluster, members)

@@ -81,7 +81,7 @@ def _serve_again(cluster: Cluster, shards: int) -> None:
         cluster.servers[-1].announcement()
 
 
-def test_a_push_for_a_dead_generation_is_never_applied(tmp_path: Path) -> None:
+def test_a_push_for_an_ended_generation_is_never_applied(tmp_path: Path) -> None:
     with running(tmp_path, 1, **SETTINGS) as cluster:
         (member,) = cluster.train(LAYOUT, 1, INITIAL)
         push_leased(member, 5)
@@ -186,7 +186,7 @@ def test_a_push_that_reached_one_shard_of_two_is_used_up_and_counted(tmp_path: P
         assert summary(cluster)["partial_pushes"] == 1
 
 
-def test_a_worker_that_hangs_but_lives_loses_its_lease(tmp_path: Path) -> None:
+def test_a_worker_that_hangs_loses_its_lease(tmp_path: Path) -> None:
     """Its heartbeat goes on; steps take milliseconds, so six sessions without one are too many."""
     with running(tmp_path, 1, **{**SETTINGS, "workers": 2, "session_s": 3}) as cluster:
         hung, living = cluster.train(LAYOUT, 2, INITIAL)
@@ -289,7 +289,7 @@ def test_cuts_are_taken_while_many_push_and_nothing_waits_for_them(tmp_path: Pat
             assert used == 16 * versions.pop()
 
 
-def test_a_coordinator_that_is_gone_is_unreachable_by_name(tmp_path: Path) -> None:
+def test_an_unreachable_coordinator_is_reported_with_its_address(tmp_path: Path) -> None:
     with running(tmp_path, 1, **SETTINGS) as cluster:
         (member,) = cluster.train(LAYOUT, 1, INITIAL)
         cluster.servers[0].kill()

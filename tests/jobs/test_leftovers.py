@@ -72,7 +72,7 @@ def victims(how: str, launcher: psutil.Process) -> list[psutil.Process]:
 
 
 @pytest.mark.parametrize("how", ENDS)
-def test_nothing_is_left(tmp_path: Path, how: str) -> None:
+def test_an_ended_job_leaves_no_process_and_no_file(tmp_path: Path, how: str) -> None:
     scratch = tmp_path / "tmp"
     scratch.mkdir()
     mark = {"TMPDIR": str(scratch), "LEFTOVERS_OF": str(tmp_path)}

@@ -96,7 +96,7 @@ def test_a_client_that_differs_in_tls_receives_advice_and_fills_no_log(tmp_path:
         assert cluster.servers[0].errors == ""
 
 
-def test_the_token_is_written_nowhere(guarded: Cluster) -> None:
+def test_the_token_is_in_no_log_and_no_file(guarded: Cluster) -> None:
     for path in guarded.folder.rglob("*"):
         if path.is_file() and path != guarded.folder / "token":
             assert TOKEN_TEXT.encode() not in path.read_bytes(), path
@@ -224,7 +224,7 @@ def test_only_loopback_needs_no_protection(bind: str, inside: bool) -> None:
             check_secured(bind, Identity("", b"ca", b"certificate", b"key"), insecure=False)
 
 
-def test_certificates_are_made_once_and_keys_are_for_their_owner(
+def test_certificates_are_created_once_and_keys_readable_only_by_the_owner(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from cryptography import x509

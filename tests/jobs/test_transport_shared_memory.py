@@ -34,7 +34,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 
 @pytest.mark.parametrize(("wanted", "chosen"), [("auto", "shm"), ("shm", "shm"), ("grpc", "grpc")])
-def test_what_is_chosen_on_one_host(cluster: Cluster, wanted: str, chosen: str) -> None:
+def test_the_transport_chosen_on_one_host(cluster: Cluster, wanted: str, chosen: str) -> None:
     (member,) = cluster.train(LAYOUT, 1, transport=wanted)
     assert member.client.transports == [chosen]
     np.testing.assert_array_equal(member.push_pull(ONES).flat, -ONES)
@@ -89,7 +89,7 @@ def test_a_server_removes_the_doorbells_of_killed_servers_and_no_others(tmp_path
         assert set(bells.iterdir()) == {other, Path(name)}
 
 
-def test_a_folder_for_doorbells_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_folder_for_doorbells_is_refused(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path)
     server = cluster.start(
         "ps-0", "-m", "downpour.ps", f"--runs-dir={tmp_path / 'runs'}", f"--doorbell-dir={tmp_path / 'no'}"
@@ -123,7 +123,7 @@ def test_both_transports_give_the_same_weights_and_the_same_trace(tmp_path: Path
     assert found[0][1] == found[1][1]
 
 
-def test_a_request_is_sent_again_when_the_line_breaks_and_counts_once(cluster: Cluster) -> None:
+def test_a_request_is_repeated_after_a_lost_connection_and_applied_once(cluster: Cluster) -> None:
     (member,) = cluster.train(LAYOUT, 1, transport="shm")
     member.client.push(ONES, member.push_info())
     transport_of(member)._hang_up()
@@ -132,7 +132,7 @@ def test_a_request_is_sent_again_when_the_line_breaks_and_counts_once(cluster: C
     assert member.push_pull(ONES).versions == (2,)
 
 
-def test_a_worker_whose_replies_come_soon_looks_for_them(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_whose_replies_come_soon_spins(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     (member,) = cluster.train(LAYOUT, 1, transport="shm")
     looks: list[None] = []
     monkeypatch.setattr("downpour.worker.exchange.spin_wait.os.sched_yield", lambda: looks.append(None))
@@ -190,7 +190,7 @@ def test_a_shard_that_does_not_answer_is_noticed(cluster: Cluster) -> None:
     client.close()
 
 
-def test_a_refusal_crosses_as_the_error_that_it_is(cluster: Cluster) -> None:
+def test_a_refusal_raises_the_same_error_in_the_worker(cluster: Cluster) -> None:
     (member,) = cluster.train(LAYOUT, 1, transport="shm")
     with pytest.raises(FutureVersion, match="received 99"):
         member.client.push_pull(ONES, PushInfo(base=(99,)))

@@ -94,7 +94,7 @@ def test_an_epoch_has_the_learning_rate_that_a_callback_gave_it(features: Path) 
     assert [np.isclose(rates, rate, rtol=1e-6).sum() for rate in (0.7, 0.35, 0.175, 0.0875)] == [0, 8, 8, 8]
 
 
-def test_a_second_fit_counts_on(features: Path) -> None:
+def test_a_second_fit_continues_the_iterations(features: Path) -> None:
     """203 samples are 4 batches for each of 2 workers; all count the updates of all."""
     for rank in (0, 1):
         found = seen(features, rank)["several"]
@@ -102,7 +102,7 @@ def test_a_second_fit_counts_on(features: Path) -> None:
         assert found["rate"] == pytest.approx(0.05 * 0.9**3.2, rel=1e-5)
 
 
-def test_the_saved_model_loads_in_plain_keras_and_goes_on(features: Path) -> None:
+def test_the_saved_model_continues_training_in_plain_keras(features: Path) -> None:
     import keras
 
     rng = np.random.default_rng(5)
@@ -137,7 +137,7 @@ def test_what_cannot_work_is_refused_with_what_to_do(features: Path, what: str, 
     assert re.search(words, message), message
 
 
-def test_only_worker_0_is_seen(features: Path) -> None:
+def test_only_the_output_of_worker_0_is_shown(features: Path) -> None:
     output = (features / "output").read_text()
     assert output.count("sequential done") == 1
     assert "jit_compile=True is not supported" in output
@@ -164,7 +164,7 @@ def await_epoch(process: subprocess.Popen[str], epoch: int) -> None:
     raise AssertionError("the fit ended too early")
 
 
-def test_a_killed_worker_comes_back_and_all_epochs_are_there(disturbed: subprocess.Popen[str], tmp_path: Path) -> None:
+def test_a_killed_worker_rejoins_and_all_epochs_are_complete(disturbed: subprocess.Popen[str], tmp_path: Path) -> None:
     await_epoch(disturbed, 1)
     first = int((tmp_path / "pid-1").read_text())
     os.kill(first, signal.SIGKILL)
@@ -176,7 +176,7 @@ def test_a_killed_worker_comes_back_and_all_epochs_are_there(disturbed: subproce
     assert "worker-1 was killed by SIGKILL; restarted" in errors
 
 
-def test_one_interrupt_ends_fit_and_the_script_goes_on(disturbed: subprocess.Popen[str], tmp_path: Path) -> None:
+def test_one_interrupt_ends_fit_and_the_script_continues(disturbed: subprocess.Popen[str], tmp_path: Path) -> None:
     await_epoch(disturbed, 1)
     disturbed.send_signal(signal.SIGINT)
     output, errors = disturbed.communicate(timeout=120)

@@ -43,7 +43,7 @@ def test_all_workers_have_seen_what_worker_0_has(flow: list[dict[str, Any]]) -> 
     assert flow[0]["goes_on_by_what_a_callback_saw"] == [0, 1]
 
 
-def test_what_a_script_saves_it_can_load_at_once_on_all_workers(flow: list[dict[str, Any]]) -> None:
+def test_a_file_saved_by_a_script_can_be_loaded_at_once_on_all_workers(flow: list[dict[str, Any]]) -> None:
     for far, iterations, _ in (rank["saved_and_loaded_at_once"] for rank in flow):
         assert far < 1e-5
         assert iterations == 20
@@ -67,7 +67,7 @@ def test_every_worker_gets_both_kinds_of_pairs_that_alternate(kinds: list[dict[s
     assert kinds[0]["pairs_that_alternate"]["accuracy"][-1] > 0.9
 
 
-def test_texts_are_learned_and_series_foretold(kinds: list[dict[str, Any]]) -> None:
+def test_text_and_time_series_models_learn(kinds: list[dict[str, Any]]) -> None:
     assert kinds[0]["texts"]["accuracy"] > 0.9
     assert kinds[0]["texts"] == kinds[1]["texts"]
     losses = kinds[0]["series"]["loss"]

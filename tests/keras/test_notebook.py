@@ -42,7 +42,7 @@ json.dump(found, open("found.json", "w"))
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_an_interactive_process_trains_on_a_cluster_and_goes_on_in_plain_keras(tmp_path: Path) -> None:
+def test_an_interactive_process_trains_on_a_cluster_then_in_plain_keras(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-i", "-q"], input=SESSION, env=environment(), cwd=tmp_path, capture_output=True, text=True,
         timeout=280,

@@ -119,6 +119,6 @@ def test_garbage_of_the_right_length_is_refused_or_stays_within_the_vector(
 
 
 @pytest.mark.parametrize("name", ["zip", "", "topk:", "topk:0", "topk:2", "topk:x", "int8:0", "float32:1"])
-def test_a_name_that_is_none_is_refused_with_what_must_hold(name: str) -> None:
+def test_an_unknown_codec_is_refused_with_the_requirement(name: str) -> None:
     with pytest.raises(InvalidRequest, match=f"must .*received '{name}'"):
         codec_named(name)

@@ -37,7 +37,7 @@ def test_every_error_is_documented_at_the_top() -> None:
 
 
 @pytest.mark.parametrize("kind", STATUS_OF)
-def test_an_error_comes_back_as_what_it_was(kind: type[DownpourError]) -> None:
+def test_an_error_survives_its_translation_to_a_status(kind: type[DownpourError]) -> None:
     code, message = status_of(kind("x must be 1; received 2"))
     back = error_of(Failure(code, message), "host:1")
     assert type(back) is kind and "x must be 1; received 2" in str(back)
@@ -45,7 +45,7 @@ def test_an_error_comes_back_as_what_it_was(kind: type[DownpourError]) -> None:
 
 @pytest.mark.parametrize("code", grpc.StatusCode)
 @pytest.mark.parametrize("details", ["", None])
-def test_every_status_means_some_error_that_says_where(code: grpc.StatusCode, details: Any) -> None:
+def test_every_status_maps_to_an_error_that_names_the_address(code: grpc.StatusCode, details: Any) -> None:
     error = error_of(Failure(code, details), "host:1")
     assert isinstance(error, DownpourError) and "host:1" in str(error)
 
@@ -55,7 +55,7 @@ def test_a_cut_connection_is_unreachable_with_the_address() -> None:
     assert isinstance(error, Unreachable) and "host:1" in str(error)
 
 
-def test_the_unforeseen_is_the_servers_fault_and_says_what() -> None:
+def test_an_unexpected_exception_is_an_internal_error_with_its_message() -> None:
     code, message = status_of(KeyError("who"))
     assert ERROR_OF[code] is ServerFault and "KeyError" in message and "who" in message
     assert error_of(Failure(grpc.StatusCode.UNKNOWN, "oh"), "host:1").args == ("oh",)

@@ -99,7 +99,7 @@ def test_too_much_is_refused_before_any_of_it_is_stored(announced: int) -> None:
         ([b"\x04\0\0\0\xff\xff\xff\xff" + bytes(8)], "must be of the type Request; received 4 bytes that are not"),
     ],
 )
-def test_what_is_no_frame_is_refused(messages: list[bytes], says: str) -> None:
+def test_bytes_that_are_not_a_frame_are_refused(messages: list[bytes], says: str) -> None:
     receiving, _ = decoder()
     assert [receiving.feed(message) for message in messages[:-1]] == [None] * (len(messages) - 1)
     with pytest.raises(InvalidRequest, match=says):

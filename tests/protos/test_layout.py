@@ -86,7 +86,7 @@ def test_a_layout_that_would_take_long_to_look_at_is_refused_at_once() -> None:
         ([("a", (2,), TRAINED), ("s", (2,), 7)], "sections"),
     ],
 )
-def test_what_is_no_layout_is_refused(tensors: list[tuple[str, tuple[int, ...], int]], says: str) -> None:
+def test_an_invalid_layout_is_refused(tensors: list[tuple[str, tuple[int, ...], int]], says: str) -> None:
     with pytest.raises(InvalidRequest, match=says):
         Layout.of(tensors)
 

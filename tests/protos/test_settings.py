@@ -46,7 +46,7 @@ def refused(kind: type[Settings], *argv: str, capsys: pytest.CaptureFixture[str]
         (["--epochs", "0"], "prog: `prog --help` lists the flags"),
     ],
 )
-def test_a_bad_flag_is_named_with_what_must_hold_and_what_came(
+def test_an_invalid_flag_is_named_with_the_requirement_and_the_value(
     argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert message in refused(ServerSettings, *argv, capsys=capsys)
@@ -70,7 +70,7 @@ def test_where_values_contradict_each_other_the_variable_is_named(
     assert "(set by DOWNPOUR_SHARD)" in refused(ServerSettings, capsys=capsys)
 
 
-def test_flags_win_over_variables_and_these_over_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flags_override_variables_which_override_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOWNPOUR_EPOCHS", "4")
     monkeypatch.setenv("DOWNPOUR_SEED", "5")
     settings = parse(ServerSettings, ["--epochs=3"], "prog")

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("shards, kills", [(1, 5), (2, 5)])
-def test_nothing_is_lost(tmp_path: Path, shards: int, kills: int) -> None:
+def test_killed_processes_lose_no_update(tmp_path: Path, shards: int, kills: int) -> None:
     counts = run(ChaosSettings(seed=11 + shards, kills=kills, shards=shards, workers=2, samples=2048), tmp_path)
     logs = [f"--- {path}\n{path.read_text(errors='replace')[-3000:]}" for path in tmp_path.rglob("*.log")]
     assert counts.faults == [], "\n".join([*counts.faults, *logs])
@@ -41,7 +41,7 @@ def test_weights_show_how_often_each_sample_was_applied(data, slices: int, epoch
     np.testing.assert_array_equal(applied_counts(weights, slices, epochs), wanted)
 
 
-def test_an_update_applied_in_part_is_found() -> None:
+def test_an_update_applied_on_some_shards_only_is_detected() -> None:
     weights = initial_weights(1, 4)
     weights[2] -= 0.01
     with pytest.raises(ValueError, match="applied in part"):

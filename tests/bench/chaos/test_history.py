@@ -25,14 +25,14 @@ def history() -> np.ndarray:
     return trace
 
 
-def test_what_can_have_happened_is_accepted() -> None:
+def test_a_possible_history_is_accepted() -> None:
     assert faults_of(history(), slack=1) == []
     assert faults_of(np.zeros(0, DTYPE)) == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode, slack, shards", [("async", None, 2), ("ssp:2", 2, 2), ("ssp:0", 0, 1), ("bsp", 0, 1)])
-def test_the_history_of_a_real_job_is_possible(tmp_path: Path, mode: str, slack: int | None, shards: int) -> None:
+def test_the_history_of_a_real_job_is_accepted(tmp_path: Path, mode: str, slack: int | None, shards: int) -> None:
     """Three processes push as fast as they can, one of them at its leisure; nobody evaluates meanwhile."""
     with running(tmp_path, shards, workers=3, epochs=1, batch_size=1, mode=mode) as cluster:
         train = ["-m", "tests.support.numpy_worker", "train", f"--server={cluster.address}", "--size=50"]
@@ -78,7 +78,7 @@ def ahead(trace: np.ndarray) -> None:
         (ahead, "clocks differ"),
     ],
 )
-def test_what_cannot_have_happened_is_found(mutate: Callable[[np.ndarray], None], says: str) -> None:
+def test_an_impossible_history_is_detected(mutate: Callable[[np.ndarray], None], says: str) -> None:
     trace = history()
     mutate(trace)
     assert any(says in fault for fault in faults_of(trace, slack=1)), faults_of(trace, slack=1)

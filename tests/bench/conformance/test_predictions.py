@@ -36,7 +36,7 @@ def harmonic(n: int) -> float:
 
 
 @pytest.mark.parametrize(("workers", "count"), [(8, 3), (5, 4)])
-def test_kasync_keeps_the_pace_of_ksync_and_its_staleness_is_geometric(workers: int, count: int) -> None:
+def test_kasync_has_the_throughput_of_ksync_and_geometric_staleness(workers: int, count: int) -> None:
     """Without memory, going on is as good as beginning again: H_P − H_{P−K}; an update has a worker with p = K/P."""
     p = count / workers
     result = run(workers=workers, mode=f"kasync:{count}", updates=15_000)
@@ -56,13 +56,13 @@ def test_ksync_takes_an_order_statistic_of_any_distribution() -> None:
         assert pareto["virtual_time_s"] / 20_000 == pytest.approx(math.exp(log), rel=0.03)
 
 
-def test_a_straggler_has_its_share_and_its_staleness() -> None:
+def test_a_straggler_has_the_predicted_share_and_staleness() -> None:
     result = run(workers=4, service=STRAGGLER, updates=16_000)
     assert result["updates_per_worker"] == [5000, 5000, 5000, 1000]
     assert result["staleness"]["per_worker"] == pytest.approx([2.2, 2.2, 2.2, 15], rel=0.001)
 
 
-def test_what_each_mode_makes_of_a_straggler() -> None:
+def test_the_throughput_of_each_mode_with_a_straggler() -> None:
     """SSP ends at its pace, 4 steps in 5 s; backup loses all of it."""
     bound = run(workers=4, service=STRAGGLER, updates=4000, mode="ssp:2")
     assert bound["throughput"] == pytest.approx(4 / 5, rel=0.01) and bound["clock_spread_max"] == 3
@@ -109,7 +109,7 @@ def test_softsync_divides_staleness_by_the_group(workers: int, count: int) -> No
     assert result["var"] == pytest.approx(values**2 @ share - mean**2, rel=0.05)
 
 
-def test_ringmaster_of_one_applies_what_nobody_overtook() -> None:
+def test_ringmaster_of_one_applies_only_fresh_gradients() -> None:
     """A chain over how many workers have the newest weights, m: a push is applied with p = m/P, and leaves m = 1."""
     workers = 5
     move = np.zeros((workers, workers))
@@ -152,7 +152,7 @@ def test_pushing_less_often_shortens_a_cycle_of_fetches(workers: int, push: int,
     assert mean == pytest.approx(workers - 1 + workers * (fetch // push - 1) / 2, abs=1e-12)
 
 
-def test_fetching_more_often_than_pushing_leaves_only_what_comes_in_one_step() -> None:
+def test_fetching_at_each_step_leaves_only_the_staleness_of_one_step() -> None:
     """All push at once, after 5 steps, from weights one step old: 0 to P − 1 by turns."""
     result = run(workers=4, service="const:1", push_every=5, fetch_every=1, updates=400)
     assert result["staleness"]["histogram"] == {"0": 100, "1": 100, "2": 100, "3": 100}
@@ -188,7 +188,7 @@ def test_noise_with_momentum() -> None:
 
 
 @pytest.mark.parametrize("mode", ["bsp", "rennala:4", "ksync:4", "backup:4"])
-def test_fresh_gradients_by_fours_leave_a_quarter_of_the_noise(mode: str) -> None:
+def test_averaging_four_fresh_gradients_divides_the_noise_by_four(mode: str) -> None:
     """Σ over a group of 4: ησ²/4 / (h(2 − ηh))."""
     workers = 4 if mode == "bsp" else 8
     problem = "quadratic:h=1,sigma=0.5,dim=4"
@@ -200,7 +200,7 @@ def test_fresh_gradients_by_fours_leave_a_quarter_of_the_noise(mode: str) -> Non
     ("policy", "scale"),
     [("none", 1.0), ("delay_adaptive", 4 / 15), ("delay_adaptive:20", 1 / 6), ("delay_adaptive:drop", 0.0)],
 )
-def test_what_a_straggler_at_a_staleness_of_15_counts_for(policy: str, scale: float) -> None:
+def test_the_weight_of_a_straggler_with_a_staleness_of_15(policy: str, scale: float) -> None:
     """Its optimum is 1, that of 15 pushes of the others 0: s/(15 + s), s = P/τ, or 1/(4Lτη) with L = 20, η = 1/200."""
     result = run(
         workers=4, service=STRAGGLER, staleness=policy, learning_rate=0.005, updates=40_000,
@@ -235,13 +235,13 @@ def test_the_true_hessian_undoes_a_constant_delay(workers: int, delay: int, mode
 @pytest.mark.parametrize(
     "problem", ["logistic", "quadratic:h=1,centers=0,1,2,3", "quadratic:h=1,sigma=3", "quadratic:h=1"]
 )
-def test_what_settles_has_not_diverged_however_noisy(problem: str) -> None:
+def test_a_noisy_run_that_settles_has_not_diverged(problem: str) -> None:
     for seed in range(6):
         assert not run(problem=problem, updates=2000, seed=seed)["diverged"], seed
 
 
 @pytest.mark.parametrize(("change", "diverges"), [(0.95, False), (1.05, True)])
-def test_divergence_is_told_from_noise(change: float, diverges: bool) -> None:
+def test_divergence_is_distinguished_from_noise(change: float, diverges: bool) -> None:
     limit = 2 * math.sin(math.pi / (2 * (2 * 3 + 1)))
     problem = "quadratic:h=1,sigma=0.1"
     assert run(fixed_delay=3, problem=problem, learning_rate=change * limit, updates=2000)["diverged"] is diverges

@@ -27,7 +27,7 @@ def test_a_row_passes(row: ConformanceRow) -> None:
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_its_mutant_fails_it(row: ConformanceRow) -> None:
+def test_a_mutant_fails_its_row(row: ConformanceRow) -> None:
     cases = row.measure(row.mutant, True)
     assert not all(case.passed for case in cases), row.fault
 
@@ -51,7 +51,7 @@ def test_every_prediction_has_a_row_and_a_paragraph() -> None:
         (Case("", 3, float("nan"), 9.0, "absolute"), False),
     ],
 )
-def test_how_cases_are_compared(case: Case, passes: bool) -> None:
+def test_a_case_is_compared_within_its_tolerance(case: Case, passes: bool) -> None:
     assert case.passed is passes
 
 
@@ -67,7 +67,7 @@ def test_the_command_prints_json_and_exits_with_0_or_1(
     assert "FAIL" in capsys.readouterr().out
 
 
-def test_a_row_that_cannot_run_fails_and_says_why() -> None:
+def test_a_row_that_raises_fails_with_the_reason() -> None:
     def broken(parts: Parts, quick: bool) -> list[Case]:
         raise RuntimeError("no server")
 

@@ -48,7 +48,7 @@ def assert_same(job: RecordedJob, recorded: Recorded) -> None:
 
 @pytest.mark.parametrize("shards", [1, 3])
 @pytest.mark.parametrize("mode", MODES)
-def test_every_mode_gives_the_same_bits_again(mode: str, shards: int) -> None:
+def test_every_mode_is_replayed_bit_by_bit(mode: str, shards: int) -> None:
     for seed in range(3):
         job = RecordedJob(shards, seed, mode=mode, optimizer="adam")
         assert_same(job, job.run())
@@ -56,25 +56,25 @@ def test_every_mode_gives_the_same_bits_again(mode: str, shards: int) -> None:
 
 @pytest.mark.parametrize("mode", ["async", "softsync:2", "bsp"])
 @pytest.mark.parametrize("staleness", ["inverse", "delay_adaptive:drop", "dc_asgd", "dc_asgd_adaptive"])
-def test_every_compensation_gives_the_same_bits_again(mode: str, staleness: str) -> None:
+def test_every_compensation_is_replayed_bit_by_bit(mode: str, staleness: str) -> None:
     for seed in range(3):
         job = RecordedJob(2, seed, mode=mode, staleness=staleness, schedule="cosine:60", warm_up=5)
         assert_same(job, job.run())
 
 
-def test_old_weights_that_were_not_kept_are_not_kept_again() -> None:
+def test_weights_that_the_server_did_not_keep_are_not_kept_in_the_replay() -> None:
     job = RecordedJob(1, 1, staleness="dc_asgd", version_memory=0)
     recorded = job.run()
     assert job.hosts[0].trained_shard().uncorrected
     assert_same(job, recorded)
 
 
-def test_momentum_that_makes_room_for_asynchrony_depends_on_who_lives() -> None:
+def test_corrected_momentum_is_replayed_with_the_live_workers() -> None:
     job = RecordedJob(1, 2, optimizer="momentum", momentum=0.9, momentum_correction=True)
     assert_same(job, job.run())
 
 
-def test_a_replay_stops_at_every_version_that_there_was() -> None:
+def test_a_replay_can_stop_at_every_version_of_the_run() -> None:
     job = RecordedJob(1, 3, mode="softsync:2")
     recorded = job.run()
     assert len(job.versions) > 20
@@ -84,7 +84,7 @@ def test_a_replay_stops_at_every_version_that_there_was() -> None:
         assert stopped.weights.tobytes() == weights.tobytes(), version
 
 
-def test_several_shards_stop_with_the_pushes_that_the_first_one_has() -> None:
+def test_at_a_stop_version_all_shards_contain_the_same_pushes() -> None:
     job = RecordedJob(3, 4)
     recorded = job.run()
     first = recorded.traces[0]
@@ -122,7 +122,7 @@ def late(recorded: Recorded) -> int:
 
 
 @pytest.mark.parametrize("shards", [1, 2])
-def test_another_base_version_is_found(shards: int) -> None:
+def test_a_changed_base_version_is_detected(shards: int) -> None:
     job = RecordedJob(shards, 6)
     recorded = job.run()
     index = late(recorded)
@@ -133,14 +133,14 @@ def test_another_base_version_is_found(shards: int) -> None:
     assert replay.weights.tobytes() != job.weights.tobytes()
 
 
-def test_a_base_version_in_the_future_is_found() -> None:
+def test_a_base_version_in_the_future_is_detected() -> None:
     recorded = RecordedJob(1, 6).run()
     index = late(recorded)
     with pytest.raises(RecordBroken, match="but in the replay the shards are at"):
         replayed(tampered(recorded, index, base_version=int(recorded.traces[0][index]["version"]) + 1))
 
 
-def test_other_samples_are_found() -> None:
+def test_a_changed_sample_range_is_detected() -> None:
     job = RecordedJob(1, 7)
     recorded = job.run()
     index = late(recorded)
@@ -151,7 +151,7 @@ def test_other_samples_are_found() -> None:
 
 
 @pytest.mark.parametrize("field", ["staleness", "learning_rate", "version", "outcome", "reason"])
-def test_another_outcome_is_found_though_the_weights_are_the_same(field: str) -> None:
+def test_a_changed_outcome_is_detected_even_if_the_weights_are_equal(field: str) -> None:
     job = RecordedJob(1, 8)
     recorded = job.run()
     index = late(recorded)
@@ -162,7 +162,7 @@ def test_another_outcome_is_found_though_the_weights_are_the_same(field: str) ->
     assert replay.weights.tobytes() == job.weights.tobytes()
 
 
-def test_a_record_that_is_missing_is_named() -> None:
+def test_a_missing_record_is_named() -> None:
     recorded = RecordedJob(2, 9).run()
     gone = recorded.traces[1][4]
     without = dataclasses.replace(recorded, traces=[recorded.traces[0], np.delete(recorded.traces[1], 4)])
@@ -171,7 +171,7 @@ def test_a_record_that_is_missing_is_named() -> None:
         Replay(without, compute)
 
 
-def test_a_run_that_was_broken_off_is_followed_as_far_as_all_traces_go() -> None:
+def test_an_interrupted_run_is_replayed_as_far_as_all_traces_reach() -> None:
     job = RecordedJob(2, 9)
     recorded = job.run()
     cut = dataclasses.replace(recorded, traces=[recorded.traces[0], recorded.traces[1][:-1]])
@@ -182,14 +182,14 @@ def test_a_run_that_was_broken_off_is_followed_as_far_as_all_traces_go() -> None
         replayed(cut, len(job.versions) - 1)
 
 
-def test_a_call_that_is_missing_is_found() -> None:
+def test_a_missing_call_is_detected() -> None:
     recorded = RecordedJob(1, 9).run()
     last = int(np.flatnonzero(recorded.calls[0]["call"] == Call.PUSH)[-1])
     replay = replayed(dataclasses.replace(recorded, calls=[np.delete(recorded.calls[0], last)]))
     assert "there is no such call" in replay.differences.first
 
 
-def test_a_call_that_no_server_makes_is_found() -> None:
+def test_an_unknown_call_is_detected() -> None:
     recorded = RecordedJob(1, 10).run()
     called = recorded.calls[0].copy()
     called[4]["call"] = 77  # the first one is BEGIN
@@ -219,7 +219,7 @@ def test_what_cannot_be_replayed_is_refused_by_name(
         check_replayable(ServerSettings(**settings), {"generation": 1, **summary})
 
 
-def test_a_directory_that_is_no_run_is_refused(tmp_path: Path) -> None:
+def test_a_directory_that_is_not_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CannotReplay, match="RUN_DIR must be the directory of a run that has ended"):
         read_run(tmp_path)
     content = configuration(ServerSettings(), {}, pb.DatasetInfo(checksum="c"))
@@ -271,14 +271,14 @@ def push_some(member: Member, count: int) -> None:
 
 
 @pytest.mark.parametrize(("flags", "there"), [({"record": "off"}, False), ({}, True)])
-def test_a_job_is_recorded_unless_it_is_not_to_be(tmp_path: Path, flags: dict[str, str], there: bool) -> None:
+def test_a_job_is_recorded_by_default(tmp_path: Path, flags: dict[str, str], there: bool) -> None:
     with running(tmp_path, 1, workers=1, **flags) as cluster:
         push_some(cluster.train(LAYOUT, 1)[0], 3)
         cluster.stop()
         assert (cluster.run / "calls.npy").exists() == (cluster.run / "initial.safetensors").exists() == there
 
 
-def test_weights_that_were_set_by_a_worker_that_died_are_not_the_initial_ones(tmp_path: Path) -> None:
+def test_the_weights_of_a_worker_that_died_are_not_the_initial_weights(tmp_path: Path) -> None:
     job = RecordedJob(1, 11)
     job.commands[0].execute(pb.ShardCommand(initialisation=1))
     job.flat = job.flat[::-1].copy()
@@ -316,7 +316,7 @@ def test_the_initial_weights_of_all_shards_are_of_one_worker(tmp_path: Path) -> 
         recording.event(1, pb.ShardEvent(call_log=b"1234567"))
 
 
-def test_large_models_are_recorded_on_request_alone() -> None:
+def test_large_models_are_recorded_only_on_request() -> None:
     assert is_recorded(ServerSettings(), LARGEST_RECORDED)
     assert not is_recorded(ServerSettings(), LARGEST_RECORDED + 1)
     assert is_recorded(ServerSettings(record="on"), LARGEST_RECORDED + 1)

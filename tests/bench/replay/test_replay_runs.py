@@ -110,7 +110,7 @@ def replayed(run: Path, *flags: str, status: int = 0) -> dict[str, Any]:
     ],
     ids=lambda flags: " ".join(flags[:2]),
 )
-def test_a_run_gives_the_same_bits_again(tmp_path: Path, flags: tuple[str, ...]) -> None:
+def test_a_run_is_replayed_bit_by_bit(tmp_path: Path, flags: tuple[str, ...]) -> None:
     found = replayed(train(tmp_path, *flags))
     assert found["exact"] and found["differing_weights"] == 0 and not found["nondeterminism"]
     assert found["pushes"] >= 25
@@ -122,7 +122,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(tmp_path_factory.mktemp("job"), "--epochs=6", "--checkpoint-every=10", "--checkpoint-keep=1000")
 
 
-def test_it_stops_at_a_version_with_the_weights_of_the_checkpoint_taken_there(run: Path) -> None:
+def test_a_replay_to_a_version_equals_the_checkpoint_of_this_version(run: Path) -> None:
     last = int(np.load(run / "trace.npy")["version"].max())
     checkpoints = [load(path_of(run / "checkpoints", number)) for number in numbers(run / "checkpoints")]
     early = [each for each in checkpoints if 0 < each.facts.shards[0].version < last]
@@ -137,7 +137,7 @@ def test_it_stops_at_a_version_with_the_weights_of_the_checkpoint_taken_there(ru
     assert weights.tobytes() == expected.tobytes()
 
 
-def test_a_record_that_was_changed_is_found(run: Path, tmp_path: Path) -> None:
+def test_a_changed_record_is_detected(run: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(run.resolve(), tmp_path / "job" / "copy")
     for name in ("data.npz", "small_models.py"):
         shutil.copy(run.parents[1] / name, tmp_path)
@@ -174,7 +174,7 @@ def test_whole_numbers_that_a_step_changes_are_refused(tmp_path: Path) -> None:
     assert "must not keep integer state; a step changes" in message and "calls" in message
 
 
-def test_a_drained_job_one_of_whose_workers_was_killed_and_one_came_late(tmp_path: Path) -> None:
+def test_a_drained_job_with_a_killed_and_a_late_worker_is_replayed(tmp_path: Path) -> None:
     """Started by hand; drained before its many epochs are over."""
     prepare(tmp_path)
     env = {"PYTHONPATH": f"{ROOT}:{tmp_path}"}

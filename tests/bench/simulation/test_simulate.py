@@ -104,7 +104,7 @@ def test_service_times_have_their_mean(spec: str, mean: float) -> None:
         (["--fixed-delay=2", "--mode=localsgd:2"], "--fixed-delay cannot be combined with local steps"),
     ],
 )
-def test_what_cannot_be_run_is_refused_with_the_reason(
+def test_an_invalid_simulation_is_refused_with_the_reason(
     flags: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as status:
@@ -131,7 +131,7 @@ def test_noise_ball_of_sequential_descent() -> None:
     assert abs(result["mean"]) < 0.02
 
 
-def test_async_weighs_optima_by_the_workers_shares_and_inverse_by_less() -> None:
+def test_async_weighs_optima_by_the_workers_shares() -> None:
     """Σ p_i c_i with p_i = μ_i/Σμ: rates 3:1 and optima 0 and 1 meet at 1/4; 1/τ takes from the slow one."""
     settings: dict[str, Any] = dict(
         workers=2,
@@ -145,7 +145,7 @@ def test_async_weighs_optima_by_the_workers_shares_and_inverse_by_less() -> None
     assert run(staleness="inverse", **settings)["mean"] < 0.8 * plain["mean"]
 
 
-def test_bsp_weighs_optima_alike_whatever_the_speeds() -> None:
+def test_bsp_weighs_optima_equally_at_all_speeds() -> None:
     result = run(
         workers=2,
         service="exp:9,exp:1",
@@ -165,7 +165,7 @@ def test_softsync_staleness_falls_with_the_group() -> None:
     assert means[2] == pytest.approx(15 / 16, rel=0.25)
 
 
-def test_kasync_with_one_is_async_and_with_all_is_bsp() -> None:
+def test_kasync_equals_async_with_one_gradient_and_bsp_with_all() -> None:
     for one, other in (
         ("kasync:1", "async"),
         ("kasync:4", "bsp"),
@@ -184,7 +184,7 @@ def test_ringmaster_bounds_staleness_and_counts_what_it_drops() -> None:
     assert result["dropped_by_reason"] == {"stale": result["dropped"]} and result["dropped"] > 1000
 
 
-def test_rennala_steps_on_fresh_gradients_alone() -> None:
+def test_rennala_uses_only_fresh_gradients() -> None:
     result = run(mode="rennala:3", workers=6, updates=1000)
     assert result["staleness"]["max"] == 0 and result["accepted"] == 3000
     assert set(result["dropped_by_reason"]) == {"discarded"}
@@ -215,7 +215,7 @@ def test_a_fixed_delay_is_the_staleness(delay: int) -> None:
 
 @pytest.mark.parametrize(("change", "diverges"), [(0.95, False), (1.05, True)])
 @pytest.mark.parametrize("delay", [0, 2, 10])
-def test_diverged_says_so_at_the_limit(delay: int, change: float, diverges: bool) -> None:
+def test_divergence_is_reported_at_the_limit(delay: int, change: float, diverges: bool) -> None:
     limit = 2 * math.sin(math.pi / (2 * (2 * delay + 1)))
     result = run(fixed_delay=delay, problem="quadratic:h=1", learning_rate=change * limit, updates=2000)
     assert result["diverged"] is diverges
@@ -230,7 +230,7 @@ def test_linear_sums_are_exact() -> None:
     assert run(problem="linear:dim=3", learning_rate=2.0**-8, updates=2000)["largest_difference"] == 0.0
 
 
-def test_momentum_correction_turns_momentum_down_by_what_asynchrony_adds() -> None:
+def test_momentum_correction_subtracts_the_momentum_of_asynchrony() -> None:
     settings: dict[str, Any] = dict(
         workers=4,
         optimizer="momentum",
@@ -249,7 +249,7 @@ def test_warm_start_lets_one_worker_begin_alone() -> None:
     assert result["staleness"]["histogram"]["0"] >= 100
 
 
-def test_old_weights_past_their_memory_are_counted() -> None:
+def test_gradients_without_kept_base_weights_are_counted() -> None:
     settings: dict[str, Any] = dict(workers=4, staleness="dc_asgd", problem="quadratic:h=1,dim=1000", updates=100)
     assert run(**settings)["uncorrected"] == 0
     forgetful = run(version_memory=0, **settings)

@@ -131,7 +131,7 @@ def test_flags_are_complete_after_parsing():
         (["--model", "resnet"], "invalid choice"),
     ],
 )
-def test_bad_flags_say_what_was_received(argv, message, capsys):
+def test_an_invalid_flag_is_quoted_in_the_message(argv, message, capsys):
     with pytest.raises(SystemExit) as ended:
         baselines.parse(argv)
     assert ended.value.code == 2
@@ -156,7 +156,7 @@ def test_bad_numbers_are_refused(text, capsys):
     assert repr(text) in capsys.readouterr().err
 
 
-def test_what_follows_two_dashes_goes_to_train():
+def test_arguments_after_two_dashes_are_passed_to_train():
     flags = quality.parse(["--seeds", "1", "--", "--mode", "ssp"])
     assert (flags.seeds, flags.train_flags) == ([1], ("--mode", "ssp"))
     assert quality.parse([]).train_flags == ()
@@ -206,7 +206,7 @@ def _python(code):
     return [sys.executable, "-c", code]
 
 
-def test_a_competitor_that_fails_says_how():
+def test_the_failure_of_a_competitor_is_reported():
     with pytest.raises(CompetitorError, match=r"(?s)status 0. Received: 3.*went wrong"):
         bounded(_python("import sys; print('went wrong', file=sys.stderr); sys.exit(3)"), 60.0)
     with pytest.raises(CompetitorError, match="must print a JSON object on its last line"):
@@ -214,7 +214,7 @@ def test_a_competitor_that_fails_says_how():
     assert last_line(_python("print('log'); print('{\"samples\": 1}')"), 60.0) == {"samples": 1}
 
 
-def test_a_competitor_that_hangs_is_ended_with_what_it_started(tmp_path):
+def test_a_competitor_that_hangs_is_ended_with_its_children(tmp_path):
     held = tmp_path / "held"
     holder = (
         "import fcntl, signal; file = open('held', 'w'); fcntl.flock(file, fcntl.LOCK_EX); "
@@ -231,7 +231,7 @@ def test_a_competitor_that_hangs_is_ended_with_what_it_started(tmp_path):
         fcntl.flock(file, fcntl.LOCK_EX)  # returns once the holder has gone
 
 
-def test_facts_name_the_kind_of_machine_alone():
+def test_the_machine_facts_contain_no_path():
     found = facts()
     assert int(found["cores"]) >= 1
     assert {"cpu", "memory_gib", "python", "tensorflow", "keras", "numpy", "grpcio"} <= set(found)

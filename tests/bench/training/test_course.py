@@ -61,7 +61,7 @@ def test_every_seed_is_in_the_report(monkeypatch):
     assert "FAILED" not in text
 
 
-def test_a_run_that_fails_fails_its_row_and_is_told(monkeypatch):
+def test_a_failed_run_fails_its_row_and_is_reported(monkeypatch):
     row, flags = measured(monkeypatch, {("2", 1)}, **{"keras": 0.87, "2": 0.9})
     assert not row["passed"]
     text = course.report([row], flags)

@@ -93,7 +93,7 @@ def summary_of(run: Path) -> dict[str, Any]:
     return content
 
 
-def test_the_end_shows_what_trace_and_summary_say(browser: Browser, address: str, run: Path) -> None:
+def test_the_last_position_shows_the_results_of_trace_and_summary(browser: Browser, address: str, run: Path) -> None:
     browser.open(address)
     trace, summary = np.load(run / "trace.npy"), summary_of(run)
     applied = trace[trace["outcome"] == 0]
@@ -181,7 +181,7 @@ def test_any_version_of_a_long_run_is_shown_within_200_ms(browser: Browser, tmp_
 
 
 @pytest.mark.parametrize("language", ["en", "es"])
-def test_everything_is_said_in_the_language_that_was_chosen(browser: Browser, address: str, language: str) -> None:
+def test_all_texts_are_in_the_chosen_language(browser: Browser, address: str, language: str) -> None:
     browser.open(f"{address}#lang={language}")
     texts = json.loads(files()[f"texts/{language}.json"])
     page = files()["index.html"].decode()
@@ -216,7 +216,7 @@ def test_a_link_opens_the_view_that_it_was_taken_from(browser: Browser, served: 
     browser.wait("return location.hash.includes('at=322')", "the address follows")
 
 
-def test_what_a_job_says_is_text(browser: Browser, tmp_path: Path) -> None:
+def test_texts_of_a_job_are_never_parsed_as_html(browser: Browser, tmp_path: Path) -> None:
     folder = tmp_path / "wild"
     write_run(folder, pushes=50, workers=2, shards=1, model=WILD, optimizer=WILD, mode="async")
     summary = summary_of(folder) | {"status": WILD, "notes": [WILD]}
@@ -287,7 +287,7 @@ def test_a_running_job_is_shown_while_it_runs(browser: Browser, tmp_path: Path) 
         assert browser.shown("#message") == ""
 
 
-def test_a_job_is_operated_with_the_secret_alone(browser: Browser, tmp_path: Path) -> None:
+def test_a_job_is_operated_only_with_the_secret(browser: Browser, tmp_path: Path) -> None:
     layout = vector_layout(8)
     with (
         running(tmp_path, shards=1, workers=1, mode="async") as cluster,

@@ -25,7 +25,7 @@ def test_a_report_is_written_into_the_run_directory_or_elsewhere(tmp_path: Path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "x.html"]
 
 
-def test_what_is_no_run_is_refused_with_the_reason(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_run_is_refused_with_the_reason(tmp_path: Path) -> None:
     for command in ("report", "dashboard"):
         done = downpour(command, str(tmp_path))
         assert done.returncode == 2

@@ -148,7 +148,7 @@ def test_a_worker_is_stopped_for_a_while(process: subprocess.Popen[bytes]) -> No
     wait_until(lambda: state_of(process.pid) != "T", "the worker goes on")
 
 
-def test_a_stall_that_is_cut_off_lets_the_worker_go_on(process: subprocess.Popen[bytes]) -> None:
+def test_a_cancelled_stall_resumes_the_worker(process: subprocess.Popen[bytes]) -> None:
     async def go() -> None:
         task = asyncio.create_task(OneWorker(process.pid).act({"action": "stall", "worker": 3, "seconds": 60}))
         while state_of(process.pid) != "T":
@@ -174,12 +174,12 @@ def test_a_stall_that_is_cut_off_lets_the_worker_go_on(process: subprocess.Popen
         ({"action": "stall", "worker": 3, "seconds": "1"}, "seconds must be a number"),
     ],
 )
-def test_what_makes_no_sense_is_refused(request_: dict[str, Any], reason: str) -> None:
+def test_an_invalid_action_is_refused(request_: dict[str, Any], reason: str) -> None:
     with pytest.raises(Refused, match=reason):
         OneWorker(os.getpid()).do(**request_)  # this process runs tests: no signal may reach it
 
 
-def test_a_worker_of_another_machine_is_out_of_reach(process: subprocess.Popen[bytes]) -> None:
+def test_a_worker_on_another_machine_cannot_be_killed(process: subprocess.Popen[bytes]) -> None:
     with pytest.raises(Refused, match="must run on this machine"):
         OneWorker(process.pid, host="elsewhere.example").do(action="kill", worker=3)
     assert process.poll() is None
@@ -212,6 +212,6 @@ def test_a_real_job_is_paused_and_resumed(tmp_path: Path, capsys: pytest.Capture
         assert ["paused" in note for note in cluster.status().notes][-2:] == [True, False]
 
 
-def test_a_coordinator_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unreachable_coordinator_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert job(JobCommandSettings(address="127.0.0.1:1", action="drain")) == 1
     assert "127.0.0.1:1" in capsys.readouterr().err

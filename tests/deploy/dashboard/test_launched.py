@@ -63,7 +63,9 @@ class Notes:
         (FakeProcess(None, 2), ["there is no dashboard: aiohttp must be installed"]),
     ],
 )
-def test_its_address_or_what_is_wrong_is_shown_once(tmp_path: Path, process: Any, notes: list[str]) -> None:
+def test_the_address_of_the_dashboard_or_its_error_is_shown_once(
+    tmp_path: Path, process: Any, notes: list[str]
+) -> None:
     screen: Any = Notes()
     launcher = Launcher([], tmp_path, screen)
     if process is not None:

@@ -85,7 +85,7 @@ def test_a_viewer_gets_every_record_of_every_shard(cluster: Cluster) -> None:
     json.dumps(viewer.events)  # all of it can be sent
 
 
-def test_nobody_gets_records_who_does_not_ask(cluster: Cluster) -> None:
+def test_a_watcher_receives_records_only_on_request(cluster: Cluster) -> None:
     member, *_ = cluster.train(LAYOUT, 1)
     control = CoordinatorClient(cluster.address, DEADLINE_S)
     stream = control._stub.Watch(pb.WatchRequest(every_s=0.05))
@@ -99,7 +99,7 @@ def test_nobody_gets_records_who_does_not_ask(cluster: Cluster) -> None:
         control.close()
 
 
-def test_a_coordinator_that_does_not_answer_is_trouble_and_then_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unresponsive_coordinator_ends_the_stream_after_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "GONE_S", 0.2)
     monkeypatch.setattr(live, "RETRY_S", 0.05)
     viewer = Viewer()
@@ -124,7 +124,7 @@ def test_events_reach_the_browser_and_end_with_the_server() -> None:
     assert asyncio.run(go()) == b'event: progress\ndata: {"text": "line\\nbreak"}\n\n'
 
 
-def test_only_so_many_pages_have_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_streams_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     async def forever() -> Any:
         yield "progress", {}
         await asyncio.Event().wait()

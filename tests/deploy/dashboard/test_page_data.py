@@ -98,7 +98,7 @@ def test_numbers_that_are_not_finite_arrive(tmp_path: Path) -> None:
     assert header["summary"]["train_loss"] == "nan"
 
 
-def test_a_run_that_goes_on_has_no_summary_yet(tmp_path: Path) -> None:
+def test_an_unfinished_run_has_no_summary(tmp_path: Path) -> None:
     write_run(tmp_path)
     (tmp_path / "summary.json").unlink()
     header, tables = unpack(page_data(load_run(tmp_path)))
@@ -115,7 +115,7 @@ def test_the_shortest_runs_can_be_shown(tmp_path: Path, pushes: int) -> None:
     assert header["window"]["records"] == len(tables["shard0"]["version"]) == pushes
 
 
-def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NoRun, match=r"must be the directory of a run.*received"):
         load_run(tmp_path)
     np.save(tmp_path / "trace.npy", np.zeros(3))

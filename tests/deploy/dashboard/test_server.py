@@ -56,18 +56,18 @@ def test_every_file_of_the_page_is_there_and_the_run(block: bytes) -> None:
 @pytest.mark.parametrize(
     "path", ["../server.py", "%2e%2e/server.py", "texts/", "page/main.js", "texts/../../config.py", "x"]
 )
-def test_nothing_else_is_there(block: bytes, path: str) -> None:
+def test_other_paths_are_not_found(block: bytes, path: str) -> None:
     ((status, _, _),) = ask(block, ("GET", path, {}))
     assert status == 404
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
-def test_nothing_can_be_changed(block: bytes, method: str) -> None:
+def test_requests_cannot_change_anything(block: bytes, method: str) -> None:
     ((status, _, _),) = ask(block, (method, "data", {}))
     assert status == 405
 
 
-def test_a_name_that_was_made_to_point_here_gets_nothing(block: bytes) -> None:
+def test_a_foreign_host_name_is_refused(block: bytes) -> None:
     strange = [
         "attacker.example:{port}",
         "127.0.0.1",
@@ -91,7 +91,7 @@ def test_every_answer_keeps_the_page_to_itself(block: bytes) -> None:
         assert "Access-Control-Allow-Origin" not in headers
 
 
-def test_it_listens_on_loopback_alone(block: bytes) -> None:
+def test_the_server_listens_only_on_loopback(block: bytes) -> None:
     async def go() -> list[Any]:
         runner, _ = await server.start(server.application(lambda: block), 0)
         try:

@@ -11,7 +11,7 @@ from tests.support.command_line import TIMEOUT_S
 from tests.support.paths import ROOT
 
 
-def test_without_the_kernels_help_the_pipe_ties_a_child_to_its_parent() -> None:
+def test_without_parent_death_signals_a_pipe_ties_a_child_to_its_parent() -> None:
     reading, writing = os.pipe()
     tie = f"from downpour.deploy.launch import child; child.tie_by_pipe({reading}, 9)"
     code = f"{tie}; import signal; print(1, flush=True); signal.pause()"
@@ -25,7 +25,7 @@ def test_without_the_kernels_help_the_pipe_ties_a_child_to_its_parent() -> None:
         assert tied.wait(TIMEOUT_S) == -signal.SIGKILL
 
 
-def test_a_child_whose_parent_is_gone_already_does_not_start() -> None:
+def test_a_child_whose_parent_has_ended_does_not_start() -> None:
     reading, writing = os.pipe()
     command = [
         sys.executable,

@@ -37,7 +37,7 @@ def test_the_settings_of_the_run_hold_unless_others_are_given(tmp_path: Path) ->
     assert (settings.workers, settings.shards) == (3, 4)
 
 
-def test_the_first_server_goes_on_and_nothing_else_is_told_to(tmp_path: Path) -> None:
+def test_server_0_alone_resumes_training(tmp_path: Path) -> None:
     settings, run_dir = resumed(TrainSettings(resume=str(begun(tmp_path, workers=1, shards=2))))
     specs = plan(settings, str(run_dir), resume=True)
     assert [spec.name for spec in specs if "--resume" in spec.args] == ["ps-0"]
@@ -61,7 +61,7 @@ def test_what_checkpoints_depend_on_cannot_change(tmp_path: Path, name: str, val
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"settings": 3}', '{"settings": {"epochs": -1}}'])
-def test_what_is_no_run_is_refused(tmp_path: Path, content: str | None) -> None:
+def test_a_path_that_is_not_a_run_is_refused(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "config.json").write_text(content)
     with pytest.raises(CannotResume, match="config.json"):

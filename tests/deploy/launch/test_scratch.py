@@ -44,7 +44,7 @@ def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
                 each.kill()
 
 
-def test_it_is_gone_at_the_end(user) -> None:
+def test_the_scratch_folder_is_removed_at_the_end(user) -> None:
     process, family, folder = user
     process.communicate(b"\n\n", timeout=60.0)
     assert process.returncode == 0 and not folder.exists()
@@ -52,7 +52,7 @@ def test_it_is_gone_at_the_end(user) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_it_stays_for_the_last_of_its_users_and_is_gone_after_that_one(user, number: signal.Signals) -> None:
+def test_the_scratch_folder_is_removed_after_its_last_user(user, number: signal.Signals) -> None:
     process, (_, *others), folder = user
     sweeper = next(each for each in others if each.name() == "sh")
     (child,) = (each for each in others if each != sweeper)
@@ -64,7 +64,9 @@ def test_it_stays_for_the_last_of_its_users_and_is_gone_after_that_one(user, num
     wait_until(lambda: not folder.exists() and not sweeper.is_running(), "folder and sweeper are gone")
 
 
-def test_it_is_gone_although_the_sweeper_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_scratch_folder_is_removed_even_if_the_sweeper_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     scratch = Scratch()
     scratch._sweeper.kill()
@@ -72,7 +74,7 @@ def test_it_is_gone_although_the_sweeper_was_killed(tmp_path: Path, monkeypatch:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_where_none_can_be_made_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_to_create_the_scratch_folder_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
     with pytest.raises(FileNotFoundError):
         Scratch()

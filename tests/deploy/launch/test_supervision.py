@@ -57,7 +57,7 @@ def test_a_worker_that_dies_is_started_again(launch: Callable[..., Launched]) ->
     assert job.code() == 0, job.output
 
 
-def test_a_worker_is_given_up_after_its_restarts_and_the_others_go_on(
+def test_a_worker_is_abandoned_after_its_restarts_and_the_others_continue(
     launch: Callable[..., Launched],
 ) -> None:
     job = launch("--worker-dies=9")
@@ -67,7 +67,7 @@ def test_a_worker_is_given_up_after_its_restarts_and_the_others_go_on(
     assert job.code() == 0, job.output
 
 
-def test_workers_that_stop_on_purpose_are_not_restarted_and_say_why(launch: Callable[..., Launched]) -> None:
+def test_workers_with_exit_status_3_are_not_restarted_and_give_the_reason(launch: Callable[..., Launched]) -> None:
     job = launch("--worker-exit=3")
     assert job.code() == 1
     assert "restarted" not in job.output

@@ -48,7 +48,7 @@ def test_server_0_waits_for_the_workers_that_the_cluster_lists() -> None:
     assert (server.bind, server.advertise) == ("[::]:1", "a:1")
 
 
-def test_what_is_typed_wins_over_the_size_of_the_cluster() -> None:
+def test_flags_override_the_size_of_the_cluster() -> None:
     assert parse(ServerSettings, line("ps", 0, "--workers=7")[1:], "prog").workers == 7
 
 
@@ -65,7 +65,7 @@ def test_a_worker_runs_the_script_and_worker_0_ends_the_job(kind: str, index: in
     assert (worker.server, worker.worker, worker.threads, worker.end_job) == ("a:1", number, 2, number == 0)
 
 
-def test_a_variable_wins_over_the_addresses_of_the_cluster() -> None:
+def test_a_variable_overrides_the_addresses_of_the_cluster() -> None:
     assert not any(flag.startswith("--server") for flag in line("worker", DOWNPOUR_SERVER="other:1"))
 
 
@@ -78,7 +78,7 @@ def test_a_script_has_no_evaluator() -> None:
     ("text", "said"),
     [("{", "must be JSON"), (variable("chief"), "SCRIPT must be")],
 )
-def test_the_command_line_says_what_is_wrong_in_one_line(text: str, said: str) -> None:
+def test_an_invalid_command_line_is_explained_in_one_line(text: str, said: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "downpour.deploy.cli", "run", "nothing.py"],
         env={**os.environ, "TF_CONFIG": text, "PYTHONPATH": str(ROOT)},

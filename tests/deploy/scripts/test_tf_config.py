@@ -80,7 +80,7 @@ def test_the_other_servers_follow_it() -> None:
     assert (second.bind, second.advertise) == ("[::]:2222", "job-ps-1.space.svc:2222")
 
 
-def test_a_server_among_dynamic_workers_is_told_of_itself_alone() -> None:
+def test_a_server_of_a_sparse_cluster_derives_the_coordinator() -> None:
     first = server_of({"sparseCluster": {"worker": {}, "ps": ["a-ps-0.space.svc:2222"]}}, 0, "--shards=2")
     assert (first.shard, first.coordinator, first.shards, first.workers) == (0, None, 2, 2)
     second = server_of(KUBEFLOW_DYNAMIC_PS, 1)
@@ -88,7 +88,7 @@ def test_a_server_among_dynamic_workers_is_told_of_itself_alone() -> None:
     assert second.coordinator == "a-ps-1-ps-0.space.svc:2222"
 
 
-def test_a_lone_server_whose_name_tells_nothing_asks_for_the_coordinator(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_lone_server_whose_name_is_not_an_address_needs_the_coordinator(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         server_of({"sparseCluster": {"worker": {}, "ps": ["b:1"]}}, 1)
     assert "and this one --coordinator with its address" in capsys.readouterr().err
@@ -98,7 +98,7 @@ def test_ports_may_be_the_same_on_several_hosts_and_differ_on_one() -> None:
     assert len(read(text_of({"cluster": {"ps": ["a:1", "b:1", "a:2"]}}, "ps", 2)).cluster["ps"]) == 3
 
 
-def test_a_server_on_loopback_stays_there() -> None:
+def test_a_server_on_loopback_listens_only_on_loopback() -> None:
     config = {"cluster": {"ps": ["127.0.0.1:0"], "worker": ["127.0.0.1:1"]}}
     server = server_of(config, 0)
     assert (server.bind, server.advertise) == ("127.0.0.1:0", None)
@@ -130,7 +130,7 @@ def test_every_worker_has_a_number_of_its_own_and_knows_the_coordinator(
     assert worker.evaluator == (kind == "evaluator")
 
 
-def test_an_evaluator_among_workers_that_it_does_not_know_takes_the_number_it_is_given() -> None:
+def test_an_evaluator_without_known_workers_is_assigned_a_number() -> None:
     worker = worker_of({"cluster": {"ps": ["a:1"]}}, "evaluator")
     assert worker.worker is None and worker.evaluator
 
@@ -139,7 +139,7 @@ def test_an_index_may_be_written_as_text() -> None:
     assert read(text_of(KUBEFLOW, "worker", "1")).index == 1
 
 
-def test_flags_win_over_variables_and_these_over_tf_config() -> None:
+def test_flags_override_variables_which_override_tf_config() -> None:
     environ = {"TF_CONFIG": text_of(KUBEFLOW, "ps"), "DOWNPOUR_WORKERS": "9"}
     argv = arguments("ps", environ, ["--bind=127.0.0.1:0", "--epochs=3"])
     assert not any(flag.startswith("--workers") for flag in argv)
@@ -181,7 +181,7 @@ def test_without_the_variable_nothing_is_added() -> None:
         ('{"sparseCluster": {"ps": [], "worker": {}}, "task": {"type": "chief"}}', "gives its address only to workers"),
     ],
 )
-def test_a_malformed_one_is_refused_with_what_must_hold(text: str, said: str) -> None:
+def test_a_malformed_tf_config_is_refused_with_the_requirement(text: str, said: str) -> None:
     with pytest.raises(BadTFConfig, match="^TF_CONFIG must .*; received .*Correct it, or unset it") as refusal:
         read(text)
     assert said in str(refusal.value)
@@ -207,7 +207,7 @@ TASKS = JSON.map(lambda task: {"cluster": {"ps": ["a:1"], "worker": ["b:1"]}, "t
 
 
 @given(JSON | TASKS)
-def test_whatever_it_holds_it_is_read_or_refused(value: Any) -> None:
+def test_any_tf_config_is_accepted_or_refused(value: Any) -> None:
     try:
         task = read(json.dumps(value))
     except BadTFConfig:
@@ -216,7 +216,7 @@ def test_whatever_it_holds_it_is_read_or_refused(value: Any) -> None:
 
 
 @pytest.mark.parametrize("command", ["ps", "worker"])
-def test_the_command_line_says_what_is_wrong_in_one_line(command: str) -> None:
+def test_an_invalid_command_line_is_explained_in_one_line(command: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "downpour.deploy.cli", command],
         env={**os.environ, "TF_CONFIG": '{"cluster": {}}', "PYTHONPATH": str(ROOT)},

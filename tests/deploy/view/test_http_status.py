@@ -109,7 +109,7 @@ def test_an_address_in_use_is_refused_with_its_name(job: Job) -> None:
     assert f"--serve must be a free address of this machine; received {taken}" in done.stderr
 
 
-def test_the_probe_tells_who_serves_from_who_does_not(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_probe_detects_whether_a_server_is_serving(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
     settings = HealthSettings(address=job.address)
     job.health.set("", health_pb2.HealthCheckResponse.SERVING)
     assert health(settings) == 0

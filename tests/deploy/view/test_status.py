@@ -67,7 +67,7 @@ def test_status_watch_ends_with_the_job(coordinator: tuple[FakeCoordinator, str]
     assert [line for line in lines if not line.startswith("  worker ")][-1].startswith("ended")
 
 
-def test_status_of_nobody_names_the_address() -> None:
+def test_the_status_of_an_unreachable_server_names_the_address() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # bound and never listening: nobody else gets the port meanwhile
         address = f"127.0.0.1:{closed.getsockname()[1]}"
@@ -76,7 +76,7 @@ def test_status_of_nobody_names_the_address() -> None:
     assert f"no parameter server answers at {address}" in done.stderr
 
 
-def test_status_of_one_who_never_answers_ends_at_the_deadline() -> None:
+def test_the_status_of_an_unresponsive_server_ends_at_the_deadline() -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -101,7 +101,7 @@ class Repeating(FakeCoordinator):
         yield self.progress()
 
 
-def test_a_watcher_tells_each_note_once_and_ends_with_the_job() -> None:
+def test_a_watcher_returns_each_note_once_and_ends_with_the_job() -> None:
     fake = Repeating()
     server = grpc.server(ThreadPoolExecutor(4))
     add_CoordinatorServicer_to_server(fake, server)

@@ -184,7 +184,7 @@ def test_a_live_screen_leaves_notes_and_table_and_takes_the_bar_away() -> None:
     assert "\x1b[2K" in shown[last_bar:table]  # the bar's lines were erased before the table
 
 
-def test_a_silenced_process_goes_on(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_silenced_process_writes_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     kept = [os.dup(stream) for stream in (1, 2)]
     try:
         silence()

@@ -12,7 +12,7 @@ from downpour.ps.control_plane.checkpointer import APART_FACTOR, CheckpointInter
 
 
 @given(every_s=st.floats(0.01, 100), took_s=st.floats(0, 50), begun_s=st.floats(0, 1e6))
-def test_two_are_twenty_times_as_far_apart_as_one_takes(every_s: float, took_s: float, begun_s: float) -> None:
+def test_two_checkpoints_are_twenty_times_their_duration_apart(every_s: float, took_s: float, begun_s: float) -> None:
     interval = CheckpointInterval(every_s, 0)
     assert interval.is_due(0.0, 0)
     ended_s = begun_s + took_s
@@ -32,6 +32,6 @@ def test_updates_count_where_they_were_asked_for() -> None:
 
 
 @pytest.mark.parametrize("now", [0.0, 1e9])
-def test_off_is_never(now: float) -> None:
+def test_no_checkpoint_is_due_if_the_interval_is_off(now: float) -> None:
     assert not CheckpointInterval(0.0, 0).is_due(now, 10**9)
     assert not CheckpointInterval(0.0, 0).enabled

@@ -27,7 +27,7 @@ from tests.support.pure_job import EVERYTHING, PureJob
         ({"data": pb.DatasetInfo(train_samples=21)}, LayoutMismatch, "20 training samples; received .*21"),
     ],
 )
-def test_a_worker_of_another_job_is_refused_and_disturbs_nobody(
+def test_a_worker_of_another_job_is_refused_without_an_effect(
     fields: dict[str, Any], error: type[Exception], says: str
 ) -> None:
     job = PureJob()

@@ -61,7 +61,7 @@ def test_the_weights_of_an_initialiser_that_dies_half_way_are_void() -> None:
     assert job.phase() == Phase.WARMING
 
 
-def test_training_waits_for_all_workers_but_not_for_ever() -> None:
+def test_training_waits_for_all_workers_until_a_deadline() -> None:
     job = PureJob(workers=3, start_timeout_s=60.0, session_s=1000.0)
     first = job.join()
     job.ready(first)
@@ -126,7 +126,7 @@ def test_the_job_does_not_end_while_an_evaluation_is_out() -> None:
     assert job.phase() == Phase.ENDED and set(job.coordinator.work.evaluations) == {0, 1}
 
 
-def test_a_silent_worker_expires_and_its_samples_are_lent_again() -> None:
+def test_a_silent_worker_expires_and_its_samples_are_leased_again() -> None:
     job = PureJob(session_s=10.0)
     first, second = job.start()
     lost = job.task(first)
@@ -179,7 +179,7 @@ def test_a_broken_connection_alone_ends_no_session_with_heartbeats() -> None:
     assert [member.session for member in job.state.membership.members] == [first]
 
 
-def test_to_ask_for_a_task_is_to_give_up_the_last() -> None:
+def test_a_request_for_a_task_gives_up_the_previous_task() -> None:
     job = PureJob()
     first, _ = job.start()
     task = job.task(first)
@@ -188,7 +188,7 @@ def test_to_ask_for_a_task_is_to_give_up_the_last() -> None:
     assert (again.start, again.stop) == (4, task.stop)
 
 
-def test_a_number_that_is_asked_for_again_fences_its_holder() -> None:
+def test_a_second_registration_of_a_number_fences_the_first_holder() -> None:
     job = PureJob()
     first, second = job.start()
     task = job.task(first)
@@ -203,7 +203,7 @@ def test_a_number_that_is_asked_for_again_fences_its_holder() -> None:
 
 
 @pytest.mark.parametrize("used", [0, 3])
-def test_drain_saves_what_there_is(used: int) -> None:
+def test_drain_saves_the_current_weights(used: int) -> None:
     job = PureJob()
     first, second = job.start()
     tasks = [job.task(first), job.task(second)]
@@ -219,7 +219,7 @@ def test_drain_saves_what_there_is(used: int) -> None:
     assert job.phase() == Phase.ENDED and job.used.total() == used and job.pinned == set()
 
 
-def test_drain_before_training_ends_the_job_and_says_so() -> None:
+def test_drain_before_training_ends_the_job_with_a_note() -> None:
     job = PureJob()
     session = job.join()
     job.coordinator.drain("SIGTERM", job.now)
@@ -238,7 +238,7 @@ def test_drain_after_the_last_sample_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("drain_timeout_s", [7.0, 60.0])
-def test_who_asks_for_the_end_gives_evaluations_a_deadline(drain_timeout_s: float) -> None:
+def test_a_requested_end_gives_evaluations_a_deadline(drain_timeout_s: float) -> None:
     job, evaluate_s = PureJob(session_s=1000.0, drain_timeout_s=drain_timeout_s), EVALUATE_PART * drain_timeout_s
     first, second = job.start()
     assert job.coordinator.heartbeat(first, job.now).remaining_s == 0
@@ -257,7 +257,7 @@ def test_who_asks_for_the_end_gives_evaluations_a_deadline(drain_timeout_s: floa
 
 
 @pytest.mark.parametrize("drain_timeout_s", [7.0, 60.0])
-def test_a_saved_model_is_a_good_end_though_nobody_evaluates_it(drain_timeout_s: float) -> None:
+def test_a_job_with_a_saved_but_unevaluated_model_succeeds(drain_timeout_s: float) -> None:
     job = PureJob(workers=1, session_s=1000.0, drain_timeout_s=drain_timeout_s)
     (session,) = job.start(1)
     job.take(session, pb.FINISH)
@@ -271,7 +271,7 @@ def test_a_saved_model_is_a_good_end_though_nobody_evaluates_it(drain_timeout_s:
 
 
 @pytest.mark.parametrize("drain_timeout_s", [7.0, 60.0])
-def test_a_model_that_nobody_saves_in_time_is_a_bad_end(drain_timeout_s: float) -> None:
+def test_a_job_whose_model_is_not_saved_in_time_fails(drain_timeout_s: float) -> None:
     job = PureJob(workers=1, session_s=1000.0, drain_timeout_s=drain_timeout_s)
     (session,) = job.start(1)
     job.take(session, pb.FINISH)
@@ -282,7 +282,7 @@ def test_a_model_that_nobody_saves_in_time_is_a_bad_end(drain_timeout_s: float) 
     assert job.phase() == Phase.FAILED and "no worker saved the model" in job.state.notes[-1]
 
 
-def test_a_test_result_of_some_samples_alone_says_so() -> None:
+def test_a_test_result_of_a_part_of_the_samples_is_noted() -> None:
     job = PureJob(workers=1)
     (session,) = job.start(1)
     task = job.take(session, pb.FINISH)
@@ -372,6 +372,6 @@ def test_a_paused_job_leases_nothing_and_a_resumed_one_uses_every_sample() -> No
     assert job.coordinator.next_task(sessions[1], job.now).kind == pb.TRAIN
 
 
-def test_a_job_that_does_not_train_is_not_paused() -> None:
+def test_a_job_that_is_not_training_cannot_be_paused() -> None:
     with pytest.raises(InvalidRequest, match="while it trains; this one is waiting"):
         PureJob().coordinator.pause(True)

@@ -26,7 +26,7 @@ def test_before_the_first_step_the_limit_is_generous() -> None:
 
 
 @given(st.lists(st.floats(1e-3, 1e4), min_size=1, max_size=30))
-def test_nobody_is_overdue_who_is_as_slow_as_the_slowest_was(seconds: list[float]) -> None:
+def test_a_worker_as_slow_as_the_slowest_so_far_is_not_overdue(seconds: list[float]) -> None:
     deadlines = stepped(*seconds)
     limit_s = deadlines.limit_s()
     assert limit_s == pytest.approx(max(LEAST_SESSIONS * 1.0, STEP_FACTOR * max(seconds)), rel=1e-6)
@@ -35,12 +35,12 @@ def test_nobody_is_overdue_who_is_as_slow_as_the_slowest_was(seconds: list[float
     assert [worker for worker, _ in deadlines.overdue(limit_s * 1.001)] == [1]
 
 
-def test_a_slow_step_is_forgotten_in_the_end() -> None:
+def test_a_slow_step_is_forgotten_eventually() -> None:
     deadlines = stepped(1000.0, *[0.5] * RECENT_STEPS)
     assert deadlines.limit_s() == pytest.approx(STEP_FACTOR * 0.5)
 
 
-def test_what_a_worker_waits_for_others_is_no_part_of_its_step() -> None:
+def test_the_time_that_a_worker_waits_for_others_does_not_count() -> None:
     deadlines = stepped(1.0)
     deadlines.begin(0, 0.0)
     deadlines.put_off(0, 1e6)

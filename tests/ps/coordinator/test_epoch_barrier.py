@@ -30,7 +30,7 @@ def test_the_sums_do_not_depend_on_the_order_of_arrival(values: list[tuple[float
     assert sums[0] == pytest.approx([math.fsum(column) for column in zip(*values, strict=True)], abs=1e-3)
 
 
-def test_nobody_waits_for_a_worker_that_has_left() -> None:
+def test_the_barrier_does_not_wait_for_a_worker_that_has_left() -> None:
     barrier = EpochBarrier()
     barrier.arrive(0, [1.0])
     assert not barrier.complete([0, 1])
@@ -38,7 +38,7 @@ def test_nobody_waits_for_a_worker_that_has_left() -> None:
     assert barrier.sums == [1.0]
 
 
-def test_what_a_worker_brought_counts_though_it_leaves_before_the_others_arrive() -> None:
+def test_the_contribution_of_a_worker_that_leaves_early_counts() -> None:
     barrier = EpochBarrier()
     barrier.arrive(1, [2.0])
     barrier.arrive(0, [1.0])
@@ -50,7 +50,7 @@ def test_a_barrier_without_arrivals_is_not_complete() -> None:
     assert not EpochBarrier().complete([])
 
 
-def test_it_is_complete_once_and_later_values_are_ignored() -> None:
+def test_a_barrier_completes_once_and_ignores_later_values() -> None:
     barrier = EpochBarrier()
     barrier.arrive(0, [1.0])
     assert barrier.complete([0])
@@ -59,7 +59,7 @@ def test_it_is_complete_once_and_later_values_are_ignored() -> None:
     assert barrier.sums == [1.0]
 
 
-def test_to_arrive_twice_is_to_arrive_once() -> None:
+def test_a_second_arrival_of_a_worker_is_ignored() -> None:
     barrier = EpochBarrier()
     barrier.arrive(0, [1.0])
     barrier.arrive(0, [1.0])
@@ -67,7 +67,7 @@ def test_to_arrive_twice_is_to_arrive_once() -> None:
     assert barrier.sums == [1.0]
 
 
-def test_a_worker_without_a_batch_brings_nothing() -> None:
+def test_a_worker_without_a_batch_contributes_nothing() -> None:
     barrier = EpochBarrier()
     barrier.arrive(0, [])
     barrier.arrive(1, [2.0, 3.0])

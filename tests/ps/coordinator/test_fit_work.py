@@ -67,7 +67,7 @@ def test_a_mode_without_gradients_is_refused_when_the_server_starts(mode: str) -
         new_coordinator(ServerSettings(mode=mode, script=True), "job-1", lambda: 1)
 
 
-def test_worker_0_sets_learning_rates_and_nobody_else() -> None:
+def test_only_worker_0_sets_learning_rates() -> None:
     job = PureFit()
     job.start()
     table = rates(0.05, 0.01)

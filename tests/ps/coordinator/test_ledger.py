@@ -61,7 +61,7 @@ def test_the_next_epoch_opens_without_a_barrier() -> None:
     assert ledger.lease(0) is None and ledger.epoch == 0 and not ledger.finished
 
 
-def test_what_is_taken_back_is_lent_first_and_earliest_first() -> None:
+def test_returned_samples_are_leased_first_in_order() -> None:
     ledger = Ledger(samples=9, epochs=1, lease_samples=3)
     first, second = ledger.lease(0), ledger.lease(0)
     assert first and second

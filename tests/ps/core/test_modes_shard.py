@@ -84,7 +84,7 @@ def test_state_is_averaged_at_a_barrier_and_added_without_one() -> None:
 
 @pytest.mark.parametrize("mode", ["bsp", "backup:3", "ksync:3", "kasync:3"])
 @pytest.mark.parametrize("going", ["leave", "rest"])
-def test_whoever_goes_never_blocks_the_others(mode: str, going: str) -> None:
+def test_a_worker_that_leaves_never_blocks_the_others(mode: str, going: str) -> None:
     cluster = Cluster(mode)
     cluster.push(0)
     cluster.push(1)
@@ -121,7 +121,7 @@ def test_a_gradient_with_nan_does_not_stand_at_the_barrier() -> None:
 
 
 @pytest.mark.parametrize("mode", ["backup:2", "ksync:2"])
-def test_backup_takes_the_first_and_tells_the_late(mode: str) -> None:
+def test_backup_applies_the_first_gradients_and_informs_late_workers(mode: str) -> None:
     cluster = Cluster(mode)
     cluster.push(2, 4.0)
     cluster.push(0, 2.0)
@@ -149,7 +149,7 @@ def test_kasync_waits_for_distinct_workers_and_takes_the_stale() -> None:
     assert cluster.weight == -2.0 - (1 + 5) / 2
 
 
-def test_ssp_lets_nobody_run_further_ahead_than_the_slack() -> None:
+def test_ssp_bounds_the_lead_of_every_worker_by_the_slack() -> None:
     cluster = Cluster("ssp:2")
     for _ in range(2):
         cluster.push(0)
@@ -163,7 +163,7 @@ def test_ssp_lets_nobody_run_further_ahead_than_the_slack() -> None:
     assert cluster.shard.gate_state != before and cluster.may(0)
 
 
-def test_one_that_joins_late_starts_at_the_smallest_clock() -> None:
+def test_a_worker_that_joins_late_starts_at_the_smallest_clock() -> None:
     cluster = Cluster("ssp:1", workers=2)
     for _ in range(5):
         cluster.push(0)
@@ -176,7 +176,7 @@ def test_one_that_joins_late_starts_at_the_smallest_clock() -> None:
     assert not cluster.may(0)
 
 
-def test_softsync_averages_every_few_and_nobody_waits() -> None:
+def test_softsync_averages_groups_and_no_worker_waits() -> None:
     cluster = Cluster("softsync:3")
     assert cluster.push(0, 1.0).outcome == Outcome.BUFFERED
     assert cluster.push(0, 2.0).outcome == Outcome.BUFFERED
@@ -187,7 +187,7 @@ def test_softsync_averages_every_few_and_nobody_waits() -> None:
     assert cluster.shard.version == 1
 
 
-def test_flush_applies_what_would_wait_for_ever() -> None:
+def test_flush_applies_the_gradients_that_still_wait() -> None:
     for mode in ("softsync:3", "rennala:5", "kasync:3", "bsp"):
         cluster = Cluster(mode)
         cluster.push(0, 1.0)
@@ -285,7 +285,7 @@ def test_examples_are_of_their_row(name: str) -> None:
         ("easgd:nan,2", "RHO a finite number above 0"),
     ],
 )
-def test_a_mode_that_is_none_is_refused_with_the_form(mode: str, says: str) -> None:
+def test_an_unknown_mode_is_refused_with_the_syntax(mode: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         consistency_of(mode)
 
@@ -358,7 +358,7 @@ def test_every_schedule_is_tested_and_listed() -> None:
     assert all(name in forms(SCHEDULES) for name in SCHEDULES)
 
 
-def test_a_schedule_goes_by_version_and_the_reply_says_so() -> None:
+def test_a_schedule_follows_the_version_and_the_reply_contains_the_rate() -> None:
     cluster = Cluster("async", options=UpdateOptions(schedule_of("steps:2,0.5")))
     assert [cluster.push(0).learning_rate for _ in range(5)] == [1.0, 1.0, 0.5, 0.5, 0.25]
     assert cluster.weight == -3.25 and cluster.shard.learning_rate == 0.25

@@ -35,7 +35,7 @@ def ones(n: int = N) -> np.ndarray:
     return np.ones(n, np.float32)
 
 
-def test_a_push_moves_the_weights_and_says_how_stale_it_was() -> None:
+def test_a_push_updates_the_weights_and_returns_its_staleness() -> None:
     shard = make()
     shard.join(1, 1)
     assert shard.push(Push(0, 1, 1, 0), ones()) == Result(Outcome.APPLIED, 1, 0, 1.0)
@@ -51,7 +51,7 @@ def test_state_is_added_not_descended() -> None:
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_slots_that_are_taken_to_another_shard_go_on_there(optimizer: str) -> None:
+def test_slots_that_are_moved_to_another_shard_continue_there(optimizer: str) -> None:
     first, second, whole = (make(optimizer=optimizer, state=2) for _ in range(3))
     first.push(Push(0, 1, 1, 0), ones(N + 2))
     second.assign(first.pull()[0].array)
@@ -68,7 +68,7 @@ def test_slots_that_are_taken_to_another_shard_go_on_there(optimizer: str) -> No
     np.testing.assert_array_equal(second.pull()[0].array, whole.pull()[0].array)
 
 
-def test_a_repeated_push_is_answered_from_memory_and_applied_once() -> None:
+def test_a_duplicate_push_is_applied_once_and_returns_the_cached_reply() -> None:
     shard = make()
     told: list[Push] = []
     shard.observe(lambda push, result: told.append(push))
@@ -98,7 +98,7 @@ def test_a_push_too_old_to_remember_is_refused_not_applied_again() -> None:
         (Push(0, 1, 1, 0, samples=0), ones(), InvalidRequest, "samples"),
     ],
 )
-def test_what_cannot_be_right_is_refused_and_changes_nothing(
+def test_an_invalid_push_is_refused_and_changes_nothing(
     push: Push, gradient: np.ndarray, error: type[Exception], says: str
 ) -> None:
     shard = make()
@@ -108,14 +108,14 @@ def test_what_cannot_be_right_is_refused_and_changes_nothing(
     assert shard.push(Push(0, 1, 1, 0), ones()).outcome == Outcome.APPLIED
 
 
-def test_a_gradient_for_another_life_of_the_shard_is_fenced() -> None:
+def test_a_gradient_for_another_generation_is_fenced() -> None:
     with pytest.raises(Fenced, match="generation 1 .* generation 2"):
         make().check_generation(2)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("place", range(N))
-def test_not_a_number_is_dropped_wherever_it_is(value: float, place: int) -> None:
+def test_a_gradient_with_nan_at_any_position_is_dropped(value: float, place: int) -> None:
     shard = make()
     gradient = ones()
     gradient[place] = value

@@ -52,7 +52,7 @@ def test_scales(staleness: int, live: int, η: float) -> None:
     assert scale("delay_adaptive:drop") == (1.0 if fresh else 0.0)
 
 
-def test_what_is_too_stale_may_be_dropped_and_is_told() -> None:
+def test_a_gradient_that_is_too_stale_is_dropped_and_the_worker_informed() -> None:
     shard = shard_with("delay_adaptive:drop", workers=1)
     shard.push(Push(0, 1, 1, 0), vector(1))
     assert shard.push(Push(0, 1, 2, 0), vector(1)).outcome == Outcome.APPLIED
@@ -60,7 +60,7 @@ def test_what_is_too_stale_may_be_dropped_and_is_told() -> None:
     assert (result.outcome, result.reason, result.staleness) == (Outcome.DROPPED, "stale", 2)
 
 
-def test_inverse_changes_the_step_and_the_reply_says_so() -> None:
+def test_inverse_scales_the_step_and_the_reply_contains_the_factor() -> None:
     shard = shard_with("inverse")
     for seq in range(1, 4):
         shard.push(Push(0, 1, seq, seq - 1), np.zeros(N, np.float32))
@@ -195,7 +195,7 @@ def test_momentum_makes_room_for_that_of_asynchrony() -> None:
         ("dcasgd", "did you mean dc_asgd"),
     ],
 )
-def test_a_policy_that_is_none_is_refused_with_the_form(name: str, says: str) -> None:
+def test_an_unknown_policy_is_refused_with_the_syntax(name: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         compensation_of(name)
 

@@ -325,7 +325,7 @@ def test_a_hyper_parameter_that_the_rule_does_not_use_is_rejected() -> None:
         resolve("sgd", Hyperparameters(momentum=0.9))
 
 
-def test_an_unknown_optimizer_is_answered_with_the_choices() -> None:
+def test_an_unknown_optimizer_is_refused_with_the_choices() -> None:
     with pytest.raises(ValueError, match="muon") as error:
         Optimizer("muon", Hyperparameters(), 4)
     assert all(name in str(error.value) for name in OPTIMIZERS)

@@ -25,19 +25,19 @@ def notes(losses: Iterable[float]) -> list[str]:
     return [note for note in said if note]
 
 
-def test_a_rising_loss_is_told_once() -> None:
+def test_a_rising_loss_is_reported_once() -> None:
     (note,) = notes(2.0 + 0.1 * step for step in range(8 * FEWEST_UPDATES))
     assert "risen from 4.45 to 9.45" in note and "learning rate is too large" in note
 
 
-def test_a_loss_that_rose_before_the_first_look_is_told_too() -> None:
+def test_a_loss_that_rose_before_the_first_check_is_reported() -> None:
     metrics = Metrics()
     for seq, loss in enumerate([2.0, *[400.0] * 2 * FEWEST_UPDATES], 1):
         metrics.record(Push(0, 1, seq, seq - 1, samples=8, loss=loss), Result(Outcome.APPLIED, seq, 0, 0.1), float(seq))
     assert "risen from 2 to 396" in LossWatch(metrics).look()
 
 
-def test_a_loss_that_falls_or_swings_is_not() -> None:
+def test_a_falling_or_oscillating_loss_is_not_reported() -> None:
     assert notes(10.0 / (1 + step) for step in range(4 * FEWEST_UPDATES)) == []
     assert notes(2.0 + (step % 2) for step in range(4 * FEWEST_UPDATES)) == []
     assert notes(0.0 for _ in range(4 * FEWEST_UPDATES)) == []
@@ -80,7 +80,9 @@ def test_what_another_model_lost_before_does_not_count() -> None:
         ("regression", 1000, 1, "must be finite; received 10"),
     ],
 )
-def test_a_job_that_diverges_says_so(tmp_path: Path, model: str, rate: float, code: int, words: str) -> None:
+def test_the_summary_of_a_diverged_job_states_it(
+    tmp_path: Path, model: str, rate: float, code: int, words: str
+) -> None:
     line = [
         sys.executable, "-m", "downpour.deploy.cli", "train", f"--model={model}", f"--learning-rate={rate}",
         "--workers=2",

@@ -36,7 +36,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("durable", [False, True])
-def test_it_appears_whole_and_replaces_what_was_there(tmp_path: Path, durable: bool) -> None:
+def test_a_file_is_replaced_atomically(tmp_path: Path, durable: bool) -> None:
     path = tmp_path / "file"
     for content in (b"first", b"second"):
         before = path.read_bytes() if path.exists() else None
@@ -48,7 +48,7 @@ def test_it_appears_whole_and_replaces_what_was_there(tmp_path: Path, durable: b
 
 
 @pytest.mark.usefixtures("way")
-def test_one_that_fails_changes_nothing(tmp_path: Path) -> None:
+def test_a_failed_write_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
     with pytest.raises(ZeroDivisionError), atomic_write(path) as place:
@@ -58,7 +58,7 @@ def test_one_that_fails_changes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("way")
-def test_without_a_folder_it_says_so(tmp_path: Path) -> None:
+def test_a_missing_folder_is_reported(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "none" / "file") as place:
         place.write_bytes(b"")
 

@@ -27,7 +27,7 @@ def test_every_watcher_gets_every_record_once_and_in_order(parts: list[tuple[int
     assert got == sent == late
 
 
-def test_nothing_is_kept_while_nobody_watches() -> None:
+def test_no_record_is_kept_without_watchers() -> None:
     feed = TraceFeed()
     feed.publish(0, b"before")
     assert not feed.watched
@@ -37,7 +37,7 @@ def test_nothing_is_kept_while_nobody_watches() -> None:
     assert not feed.watched
 
 
-def test_a_watcher_that_does_not_keep_up_loses_the_oldest_and_is_told() -> None:
+def test_a_slow_watcher_loses_the_oldest_records_and_is_informed() -> None:
     feed = TraceFeed()
     part = bytes(KEPT_BYTES // 4)
     with feed.subscribed() as subscription:

@@ -43,7 +43,7 @@ def test_the_file_is_valid_after_every_flush_and_empty_at_first(tmp_path: Path) 
     trace.close()
 
 
-def test_half_a_record_is_refused(tmp_path: Path) -> None:
+def test_a_partial_record_is_refused(tmp_path: Path) -> None:
     trace = TraceFile(tmp_path / "trace.npy")
     with pytest.raises(ValueError, match=f"whole, {DTYPE.itemsize} bytes each; received 10"):
         trace.append(b"x" * 10)

@@ -17,7 +17,7 @@ def add(records: OutcomeLog, count: int, first: int = 1) -> None:
         records.add(Push(worker=1, incarnation=1, seq=seq, base_version=0), Result(Outcome.APPLIED, seq, seq - 1, 0.1))
 
 
-def test_who_asks_finds_all_that_has_come() -> None:
+def test_a_query_counts_all_outcomes_so_far() -> None:
     async def run() -> None:
         records = OutcomeLog(Metrics())
         add(records, 3)
@@ -31,7 +31,7 @@ def test_who_asks_finds_all_that_has_come() -> None:
     asyncio.run(run())
 
 
-def test_they_are_counted_though_nobody_asks() -> None:
+def test_outcomes_are_counted_without_a_query() -> None:
     async def run() -> None:
         metrics = Metrics()
         add(OutcomeLog(metrics), 3)
@@ -48,7 +48,7 @@ def test_without_an_event_loop_they_are_counted_at_once() -> None:
     assert metrics.updates == 2
 
 
-def test_going_back_forgets_what_nobody_has_taken() -> None:
+def test_go_back_discards_outcomes_that_were_not_taken() -> None:
     async def run() -> None:
         records = OutcomeLog(Metrics())
         add(records, 4)

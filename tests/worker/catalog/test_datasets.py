@@ -117,7 +117,7 @@ BAD_ARRAYS = {
 
 
 @pytest.mark.parametrize(("change", "message"), BAD_ARRAYS.values(), ids=BAD_ARRAYS)
-def test_bad_arrays_are_told_what_must_hold(tmp_path, change, message):
+def test_invalid_arrays_are_refused_with_the_requirement(tmp_path, change, message):
     with pytest.raises(DatasetError, match=message):
         datasets.load(save(tmp_path / "own.npz", **change))
 
@@ -235,7 +235,7 @@ def test_fashion_mnist_is_downloaded_by_keras_at_last(fashion):
     assert datasets.load("fashion_mnist").classes == 3
 
 
-def test_fashion_mnist_nowhere_says_where_it_was_looked_for(fashion):
+def test_a_missing_fashion_mnist_lists_the_places_searched(fashion):
     with pytest.raises(DatasetError) as caught:
         datasets.load("fashion_mnist")
     for part in (str(fashion.package), "dataset-fashion-mnist", str(fashion.cache), "ZeroDivisionError"):

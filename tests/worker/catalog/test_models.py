@@ -38,7 +38,7 @@ def test_images_with_channels_keep_them():
     assert models.build("cnn", (32, 32, 3), 5).output_shape == (None, 5)
 
 
-def test_data_that_do_not_suit_a_model_are_told_so():
+def test_data_that_do_not_suit_a_model_are_refused():
     with pytest.raises(ModelError, match=r"cnn must be built for data of a suitable shape.*\(7,\)"):
         models.build("cnn", (7,), 3)
 
@@ -144,7 +144,7 @@ BAD_SPECS = {
 
 
 @pytest.mark.parametrize(("spec", "message"), BAD_SPECS.items())
-def test_a_bad_spec_is_told_what_must_hold(own_module, spec, message):
+def test_an_invalid_spec_is_refused_with_the_requirement(own_module, spec, message):
     with pytest.raises(ModelError, match=message):
         models.build(spec, (4,), 3)
 

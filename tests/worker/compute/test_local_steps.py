@@ -206,7 +206,7 @@ def test_local_sgd_pushes_the_difference_and_elastic_averaging_the_weights() -> 
         np.testing.assert_allclose(server.pushes[0][0], expected, rtol=1e-5)
 
 
-def test_an_elastic_worker_goes_on_from_the_answer_and_keeps_it_between_leases() -> None:
+def test_an_elastic_worker_continues_from_the_reply_across_leases() -> None:
     """Algorithm 1: the gradient is taken at what is exchanged, and its step is made from the answer."""
     n, computed_from, gradients = 2, [], []
 

@@ -38,7 +38,7 @@ class Line:
         return self.looks, self.sleeps
 
 
-def test_who_waits_for_short_is_awake_and_who_waits_for_long_sleeps() -> None:
+def test_a_short_wait_spins_and_a_long_wait_sleeps() -> None:
     line = Line()
     wakeful = SpinWait(7, lambda: line.now)
     assert line.wait(wakeful, 0.0) == (1, 0)
@@ -52,7 +52,7 @@ def test_who_waits_for_short_is_awake_and_who_waits_for_long_sleeps() -> None:
     assert waits[0] == (0, 1) and waits[-1] == (1, 0), "it must come to expect short waits again"
 
 
-def test_a_socket_keeps_its_deadline_and_its_end() -> None:
+def test_a_spinning_socket_keeps_its_deadline_and_detects_its_end() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         wakeful = SpinWait(100)

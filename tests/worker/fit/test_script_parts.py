@@ -47,7 +47,7 @@ class Other(Seen):
     pass
 
 
-def test_callbacks_of_others_are_given_what_travels() -> None:
+def test_callbacks_of_other_workers_receive_the_state_that_is_sent() -> None:
     leads = Seen(
         params={"epochs": 1}, _model=object(), losses=[0.5, np.float32(0.25)], best=None, name="a",
         by_epoch={0: np.arange(3, dtype=np.float32), (1, 2): True}, weights=[np.zeros(100_000)], file=object(),
@@ -61,7 +61,7 @@ def test_callbacks_of_others_are_given_what_travels() -> None:
     restore_callbacks([follows], "")
 
 
-def test_what_is_too_much_stays_behind() -> None:
+def test_values_that_are_too_large_are_not_sent() -> None:
     callback = Seen(many=["x" * 1000] * 2000, few=[1])
     (state,) = json.loads(encode_callbacks([callback]))
     assert state["state"] == {"few": [1]}

@@ -100,7 +100,7 @@ def test_batches_of_a_generator_are_divided() -> None:
 
 
 @pytest.mark.parametrize("whole", [np.arange(5), iter([1]), None])
-def test_one_worker_gets_the_whole(whole: Any) -> None:
+def test_a_single_worker_gets_all_data(whole: Any) -> None:
     assert part_of(whole, 0, 1) is whole
 
 
