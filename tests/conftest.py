@@ -35,7 +35,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture
 def member(cluster: Cluster) -> Iterator[Member]:
-    """A worker of its own for each test; training goes on after it."""
+    """A new worker for each test; training continues after the test."""
     member = cluster.join(LAYOUT)
     member.pull()
     yield member

@@ -264,7 +264,7 @@ assert not double, f"these are one module: {double}"
 
 @pytest.mark.parametrize("folder", NO_TENSORFLOW)
 def test_no_module_of_a_folder_loads_tensorflow_or_a_module_under_two_names(folder: str) -> None:
-    """Whatever the module imports imports, and so on: a process tells what reading the sources cannot."""
+    """Import in a process, because reading the sources does not show indirect imports."""
     modules = [module_of(path) for path in sources(folder) if path.name != "__main__.py"]
     done = python(IMPORT_ALL, *(f"downpour.{module}" for module in modules))
     assert done.returncode == 0, done.stderr

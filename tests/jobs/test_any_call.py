@@ -1,4 +1,4 @@
-"""Whatever anybody sends to any call: a known status, no crash, no hang, no growth, and training goes on."""
+"""Any input to any call is answered with a known status; nothing crashes, hangs or grows, and training continues."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_any_request_to_attach_shared_memory(victim: tuple[Cluster, Member, Memb
 
 
 def test_any_event_of_a_shard(tmp_path: Path) -> None:
-    """Whoever shows the token may say to be shard 1; the real one is taken in after it."""
+    """A client with the token may register as shard 1; the real shard is accepted after it."""
     with running(tmp_path, workers=1, shards=1) as cluster:
         cluster.servers[0].kill()
         flags = ["--shards=2", "--workers=1", f"--run-dir={tmp_path / 'two'}"]

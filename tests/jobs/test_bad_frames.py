@@ -1,4 +1,4 @@
-"""What is wrong on the data plane is refused, in words that say what to do, and training goes on."""
+"""Invalid frames on the data plane are refused with a message that states what to do, and training continues."""
 
 from __future__ import annotations
 

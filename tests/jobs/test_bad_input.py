@@ -76,7 +76,7 @@ def test_a_session_ends_when_its_worker_is_silent(tmp_path: Path) -> None:
 
 
 def closed_port() -> tuple[socket.socket, str]:
-    """A port that is taken by somebody who does not listen."""
+    """A port that another process has bound without listening."""
     taken = socket.socket()
     taken.bind(("127.0.0.1", 0))
     return taken, f"127.0.0.1:{taken.getsockname()[1]}"

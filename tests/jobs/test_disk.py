@@ -25,7 +25,7 @@ SETTINGS: dict[str, Any] = {"workers": 1, "checkpoint_every": "0.05s", "batch_si
 
 
 def limit_files(cluster: Cluster, most_bytes: int) -> None:
-    """No file of the first server can grow beyond so many bytes, as on a disk that is full."""
+    """Limit the size of every file of the first server, in bytes, as a full disk does."""
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.prlimit(cluster.servers[0].child.pid, resource.RLIMIT_FSIZE, (most_bytes, hard))
 

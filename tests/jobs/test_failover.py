@@ -187,7 +187,7 @@ def test_a_push_that_reached_one_shard_of_two_is_used_up_and_counted(tmp_path: P
 
 
 def test_a_worker_that_hangs_loses_its_lease(tmp_path: Path) -> None:
-    """Its heartbeat goes on; steps take milliseconds, so six sessions without one are too many."""
+    """Its heartbeats continue; steps take milliseconds, so a step longer than six sessions is overdue."""
     with running(tmp_path, 1, **{**SETTINGS, "workers": 2, "session_s": 3}) as cluster:
         hung, living = cluster.train(LAYOUT, 2, INITIAL)
         lease = hung.control.lease(hung.session.session)

@@ -27,7 +27,7 @@ def processes_with(variable: str, value: str) -> list[psutil.Process]:
 
 
 def running(process: psutil.Process) -> bool:
-    """Return whether a process has not ended; one that nobody has waited for yet counts as ended."""
+    """Return whether a process has not ended; a zombie counts as ended."""
     try:
         return process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:

@@ -1,4 +1,4 @@
-"""Nobody gets in: every call without the token is refused, and nothing listens beyond loopback unprotected."""
+"""Access control: every call without the token is refused, and nothing listens beyond loopback without protection."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_a_job_with_tls_and_a_token_trains(tmp_path: Path, transport: str) -> No
     try:
         first = cluster.start("ps-0", "-m", "downpour.ps", f"--run-dir={cluster.run}", "--epochs=1", *flags)
         refused = first.announcement()["address"]
-        assert refused == "127.0.0.1:1"  # as advertised: nobody listens there
+        assert refused == "127.0.0.1:1"  # as advertised, although no process listens there
         first.kill()
         flags[2:4] = ["--bind=127.0.0.1:0"]
         first = cluster.start("ps-0", "-m", "downpour.ps", f"--run-dir={tmp_path / 'run2'}", "--epochs=1", *flags)

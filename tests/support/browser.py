@@ -20,7 +20,7 @@ class Browser:
         self.driver = driver
 
     def open(self, address: str) -> None:
-        """Open an address and wait until the page shows the run; an address that differs after the # loads anew."""
+        """Open an address and wait until the page shows the run; an address with another fragment is loaded again."""
         self.driver.get("about:blank")
         self.driver.get(address)
         self.wait("return !document.getElementById('main').hidden", f"{address} shows its run")

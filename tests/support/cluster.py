@@ -122,7 +122,7 @@ class Cluster:
         return member
 
     def train(self, layout: Layout, count: int, initial: np.ndarray | None = None, **options: Any) -> list[Member]:
-        """So many members of a job that trains from `initial` (default: zeros)."""
+        """Register a number of members of a job that trains from `initial` (default: zeros)."""
         members = [self.join(layout, **options) for _ in range(count)]
         weights = np.zeros(layout.size, np.float32) if initial is None else initial
         with ThreadPoolExecutor(count) as pool:
@@ -158,7 +158,7 @@ class Cluster:
 
 @contextmanager
 def running(folder: Path, shards: int = 1, **flags: Any) -> Iterator[Cluster]:
-    """A cluster that is gone afterwards, whatever happened."""
+    """Run a cluster, and end all of its processes afterwards."""
     cluster = Cluster(folder)
     try:
         cluster.serve(shards, **flags)

@@ -25,7 +25,7 @@ def integer_gradient(worker: int, seq: int, n: int) -> np.ndarray:
 
 
 def push(member: Member) -> None:
-    """Pushes for ever."""
+    """Push until the process is killed."""
     member.pull()
     for seq in itertools.count(1):
         gradient = integer_gradient(member.worker, seq, member.layout.size)

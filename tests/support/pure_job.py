@@ -1,4 +1,4 @@
-"""A coordinator without a network: shards that answer commands when told to, a clock that a test moves."""
+"""A coordinator without a network: its shards execute commands on request, and the test sets the clock."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class PureJob:
                 self._answer_all()
 
     def answer(self) -> None:
-        """Every shard executes the commands so far and says so."""
+        """Execute the commands so far on every shard, and report them as done."""
         self.deliver()
         self._answer_all()
         self.deliver()
@@ -92,7 +92,7 @@ class PureJob:
 
     @property
     def pinned(self) -> set[int]:
-        """Pins that the shards have been told to keep."""
+        """The numbers of the pins that the shards must keep."""
         pins = [command.pin for command in self.commands if command.pin]
         return set(pins) - {command.unpin for command in self.commands if command.unpin}
 
@@ -164,7 +164,7 @@ class PureJob:
         self.reports.append((task.kind, task.epoch))
 
     def do(self, session: int, task: pb.Task, batches: int = 1_000_000) -> None:
-        """Does a task, of a lease at most so many batches."""
+        """Carry out a task; of a lease, at most a number of batches."""
         if task.kind == pb.TRAIN:
             for start in range(task.start, task.stop, 4)[:batches]:
                 self.use(session, task, start, min(start + 4, task.stop))

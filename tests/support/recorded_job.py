@@ -136,7 +136,7 @@ class RecordedJob:
         self.note()
 
     def go_on(self) -> None:
-        """Whoever may proceed pulls and computes."""
+        """Pull weights and compute a gradient for every worker that may proceed."""
         for worker in self.members:
             free = all(host.trained_shard().may_proceed(worker) for host in self.hosts)
             if self.due.get(worker) == [] and free and not self.members[worker].resting:

@@ -33,7 +33,7 @@ def test_a_possible_history_is_accepted() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("mode, slack, shards", [("async", None, 2), ("ssp:2", 2, 2), ("ssp:0", 0, 1), ("bsp", 0, 1)])
 def test_the_history_of_a_real_job_is_accepted(tmp_path: Path, mode: str, slack: int | None, shards: int) -> None:
-    """Three processes push as fast as they can, one of them at its leisure; nobody evaluates meanwhile."""
+    """Three processes push, two of them as fast as possible and one slowly; no worker evaluates meanwhile."""
     with running(tmp_path, shards, workers=3, epochs=1, batch_size=1, mode=mode) as cluster:
         train = ["-m", "tests.support.numpy_worker", "train", f"--server={cluster.address}", "--size=50"]
         workers = [cluster.start(f"worker-{k}", *train, f"--pause-ms={3 * (k == 2)}") for k in range(3)]

@@ -262,7 +262,7 @@ def test_real_servers_record_what_a_replay_needs(tmp_path: Path) -> None:
 
 
 def push_some(member: Member, count: int) -> None:
-    """Pushes what `compute` says, whoever else pushes meanwhile."""
+    """Push what `compute` returns, while other workers push."""
     pulled = member.pull()
     for seq in range(1, count + 1):
         record = {"worker": member.worker, "seq": seq, "start": seq, "stop": seq + 4}
@@ -286,7 +286,7 @@ def test_the_weights_of_a_worker_that_died_are_not_the_initial_weights(tmp_path:
     job.versions.clear()
     assert job.initial[0].facts.initialisation == 1
     recorded = job.run()
-    assert (recorded.calls[0]["call"] == Call.BEGIN).sum() == 1  # nobody had taken the first one
+    assert (recorded.calls[0]["call"] == Call.BEGIN).sum() == 1  # the first one had not been collected
     again = np.concatenate((recorded.calls[0][:3], recorded.calls[0]))
     assert_same(job, dataclasses.replace(recorded, calls=[again]))
 

@@ -228,7 +228,7 @@ def test_a_competitor_that_hangs_is_ended_with_its_children(tmp_path):
         bounded(_python(parent), 2.0)
     assert held.read_text() == "yes"
     with held.open() as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # returns once the holder has gone
+        fcntl.flock(file, fcntl.LOCK_EX)  # returns once the holder has ended
 
 
 def test_the_machine_facts_contain_no_path():

@@ -275,7 +275,7 @@ def test_a_running_job_is_shown_while_it_runs(browser: Browser, tmp_path: Path) 
         browser.wait(
             "return document.querySelector(`#slide [data-version='1']`).textContent === 'version 80'", "shard 1"
         )
-        browser.seek(30)  # back in time while the job goes on
+        browser.seek(30)  # an earlier position while the job continues
         assert int(browser.fact("version")) == 30
         browser.run("document.getElementById('end').click()")
         assert float(browser.fact("learning_rate")) == 0.25

@@ -1,4 +1,4 @@
-"""The dashboard's server answers this machine, by its own name, and nobody else."""
+"""The dashboard's server answers only requests from this machine, under its own name."""
 
 from __future__ import annotations
 

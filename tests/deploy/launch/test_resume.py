@@ -49,7 +49,7 @@ def test_workers_begin_with_the_same_file_of_weights_which_has_the_frozen_ones(t
     content = json.loads((run / "config.json").read_text())
     content["workers"] = [{"facts": {"weights": str(weights)}, "lives": [[0, 1]]}]
     (run / "config.json").write_text(json.dumps(content))
-    assert resumed(TrainSettings(resume=str(run)))[0].weights is None  # the file has gone
+    assert resumed(TrainSettings(resume=str(run)))[0].weights is None  # the file was removed
     weights.touch()
     assert resumed(TrainSettings(resume=str(run)))[0].weights == str(weights)
 

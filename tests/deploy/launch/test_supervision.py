@@ -101,7 +101,7 @@ def test_one_signal_drains(launch: Callable[..., Launched], number: signal.Signa
     assert job.code() == 0, job.output
     assert job.processes() == {}
     assert (job.run_dir / "summary.json").is_file()
-    if number != signal.SIGHUP:  # whose terminal is gone
+    if number != signal.SIGHUP:  # whose terminal is closed
         assert f"drained: the trained model is in {job.run_dir}" in job.output
 
 

@@ -75,7 +75,7 @@ def test_the_newest_progress_is_served_and_it_ends_with_the_job(
 ) -> None:
     process, url = served
     progress = None
-    while progress is None:  # the first answer may come before there is any progress
+    while progress is None:  # the first response may precede the first progress
         try:
             with urllib.request.urlopen(url, timeout=LIMIT_S) as reply:
                 assert reply.headers["Content-Type"] == "application/json"

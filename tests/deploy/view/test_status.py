@@ -69,7 +69,7 @@ def test_status_watch_ends_with_the_job(coordinator: tuple[FakeCoordinator, str]
 
 def test_the_status_of_an_unreachable_server_names_the_address() -> None:
     with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))  # bound and never listening: nobody else gets the port meanwhile
+        closed.bind(("127.0.0.1", 0))  # bound without listening, so that no other process takes the port
         address = f"127.0.0.1:{closed.getsockname()[1]}"
         done = run("status", address)
     assert done.returncode == 1

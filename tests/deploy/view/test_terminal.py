@@ -71,7 +71,7 @@ def test_each_worker_has_an_uncut_line_when_asked(width: int) -> None:
     ]
     row = ["0", "initialising", "1,234,567", "123,456", "0.3000", "12.97", "10,000", "4194304"]
     assert lines[3].split() == row
-    assert lines[4].split()[0] == "1.2"  # worker 1 in its second life
+    assert lines[4].split()[0] == "1.2"  # worker 1, incarnation 2
     assert all("…" not in line for line in lines)
 
 

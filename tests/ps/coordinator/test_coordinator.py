@@ -152,7 +152,7 @@ def test_a_worker_that_lives_and_does_nothing_loses_its_lease_by_the_pace_of_the
         job.coordinator.heartbeat(session, job.now)
     job.use(second, task, task.start + 4, task.stop)
     job.coordinator.tick(job.now)
-    assert job.task(second).kind == pb.TRAIN  # 59 s is the longest step now: nobody is overdue
+    assert job.task(second).kind == pb.TRAIN  # 59 s is the longest step now, so no worker is overdue
     for _ in range(250):
         job.pass_time(8.0)
         if job.state.membership.get(0) is None:
@@ -249,7 +249,7 @@ def test_a_requested_end_gives_evaluations_a_deadline(drain_timeout_s: float) ->
     job.pass_time(1.0)
     finish = job.task(second)
     assert finish.kind == pb.FINISH and finish.remaining_s == evaluate_s - 1.0
-    assert job.task(first).kind == pb.WAIT  # the validation that it gave up is not lent again
+    assert job.task(first).kind == pb.WAIT  # the validation that it gave up is not assigned again
     job.pass_time(evaluate_s)
     assert job.coordinator.heartbeat(second, job.now).remaining_s > 0
     job.report(second, finish)

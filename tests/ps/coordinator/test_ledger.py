@@ -1,4 +1,4 @@
-"""Every position of every epoch exactly once, whatever is lent, used and taken back in which order."""
+"""Every position of every epoch is used exactly once, in any order of leases, uses and returns."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def test_every_position_of_every_epoch_is_used_once(
     while not ledger.finished:
         worker = choose.randrange(4)
         if worker not in held:
-            lent = ledger.lease(worker)
-            if lent is None:
-                assert held, "what is not used is either lent or to be had"
+            lease = ledger.lease(worker)
+            if lease is None:
+                assert held, "every unused position is either leased or available"
             else:
-                held[worker] = lent
+                held[worker] = lease
         elif taken_back < 30 and choose.random() < 0.2:
             before = held.pop(worker)
             assert ledger.take_back(worker) == before.stop - before.next
@@ -56,8 +56,8 @@ def test_every_position_of_every_epoch_is_used_once(
 
 def test_the_next_epoch_opens_without_a_barrier() -> None:
     ledger = Ledger(samples=4, epochs=2, lease_samples=3)
-    lent = [lease for _ in range(4) if (lease := ledger.lease(0))]
-    assert [(lease.epoch, lease.start, lease.stop) for lease in lent] == [(0, 0, 3), (0, 3, 4), (1, 0, 3), (1, 3, 4)]
+    leases = [lease for _ in range(4) if (lease := ledger.lease(0))]
+    assert [(lease.epoch, lease.start, lease.stop) for lease in leases] == [(0, 0, 3), (0, 3, 4), (1, 0, 3), (1, 3, 4)]
     assert ledger.lease(0) is None and ledger.epoch == 0 and not ledger.finished
 
 

@@ -1,4 +1,4 @@
-"""Commit by swap: what is held never changes, what nobody holds is used again."""
+"""Commit by swap: a buffer that is held never changes, and a buffer without holders is reused."""
 
 from __future__ import annotations
 

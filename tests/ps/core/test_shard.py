@@ -155,7 +155,7 @@ def test_every_policy_leaves_a_fresh_gradient_whole(policy: str) -> None:
 @given(workers=st.integers(1, 4), steps=st.integers(1, 40), seed=st.integers(0, 999))
 @settings(max_examples=25)
 def test_laws_of_every_mode(mode: str, workers: int, steps: int, seed: int) -> None:
-    """Outcomes are final and told once; versions only grow; nobody waits for ever once all have left."""
+    """Outcomes are final and reported once, versions only grow, and no worker waits once all have left."""
     shard, choose = make(mode), random.Random(seed)
     told: Counter[tuple[int, int]] = Counter()
     shard.observe(lambda push, result: told.update([(push.worker, push.seq)]))

@@ -111,7 +111,7 @@ def test_each_step_is_that_of_keras(keras: Any, name: str, hyper: dict[str, floa
     cancels = name in ("nadam", "ftrl") or (name != "adamw" and ours.settings["weight_decay"] > 0)
     largest = np.abs(weights)
     for gradient in gradients(2, SIZE, STEPS):
-        # Keras goes on from its own state, so differences would add up over the steps.
+        # Keras continues from its own state, so differences would accumulate over the steps.
         out = np.full(SIZE, np.nan, np.float32)
         ours.apply(weights, gradient, out)
         theirs.apply([keras.ops.convert_to_tensor(gradient)], [variable])

@@ -1,4 +1,4 @@
-"""A learning rate that is too large is told, before and when NaN comes."""
+"""A learning rate that is too large is reported, before the first NaN and at it."""
 
 from __future__ import annotations
 

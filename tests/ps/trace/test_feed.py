@@ -1,4 +1,4 @@
-"""The feed of new records: each watcher gets each record once and in order; nothing is kept for nobody."""
+"""The feed of new records: each watcher receives each record once and in order; without watchers no record is kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Outcomes that are counted and packed a moment later are there for whoever asks."""
+"""Outcomes are counted and packed later, but every query sees all of them."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 
 def trained(model_name: str, dataset_name: str, steps: int, batch: int = 4, optimizer: str = "sgd", **hyper: float):
-    """The model after so many steps of the server's own optimizer, in this process; its result on the test set."""
+    """Return the test result of a model after a number of steps of the server's optimizer in this process."""
     dataset = datasets.load(dataset_name)
     model = models.build(model_name, dataset.input_shape, dataset.classes)
     gradient = GradientFunction(model, dataset, batch)

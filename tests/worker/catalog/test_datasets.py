@@ -1,4 +1,4 @@
-"""The data: what a loaded set holds, and what each kind of bad file is told."""
+"""Datasets: the content of each one, and the error message for each kind of invalid file."""
 
 import gzip
 import re

@@ -1,4 +1,4 @@
-"""Workers, started by hand, whose server dies: they notice at once, say so, and wait for it for a while."""
+"""Workers that were started by hand, whose server dies: they report it at once and wait for its return."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ LOOK_S = SPIN_S / 10  # that a look takes
 
 
 class Line:
-    """A socket on which a message comes so many seconds after somebody begins to wait; its clock."""
+    """A socket with a clock, on which a message arrives a number of seconds after the wait begins."""
 
     def __init__(self) -> None:
         """No time has passed."""
@@ -21,7 +21,7 @@ class Line:
         self.looks = self.sleeps = 0
 
     def recv(self, limit_bytes: int, flags: int = 0) -> bytes:
-        """A message of so many bytes."""
+        """Return a message of a number of bytes."""
         if flags == socket.MSG_DONTWAIT:
             self.looks, self.now = self.looks + 1, self.now + LOOK_S
             if self.after_s > LOOK_S:
@@ -32,7 +32,7 @@ class Line:
         return bytes(limit_bytes)
 
     def wait(self, wakeful: SpinWait, after_s: float) -> tuple[int, int]:
-        """How often it was looked at, and whether somebody slept, until a message came."""
+        """Count the polls, and note whether the wait slept, until a message arrived."""
         self.after_s, self.looks, self.sleeps = after_s, 0, 0
         assert wakeful.receive(self) == bytes(7)  # type: ignore[arg-type]
         return self.looks, self.sleeps

@@ -22,7 +22,7 @@ NO_SUCH_NAME, ADDRESS, QUESTION_END = 3, 1, 5
 
 
 class NameServer:
-    """A name server on loopback that knows one address, once it is told to; `asked` counts questions before that."""
+    """A name server on loopback that knows one address once `known` is set; `asked` counts the queries before."""
 
     def __init__(self) -> None:
         self.known = threading.Event()

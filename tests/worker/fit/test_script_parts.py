@@ -1,4 +1,4 @@
-"""Parts of a script's worker by themselves: its samples, what is told of worker 0, its files."""
+"""Parts of a script's worker in isolation: its samples, the state that it receives from worker 0, its files."""
 
 from __future__ import annotations
 
