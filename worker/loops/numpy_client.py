@@ -154,7 +154,7 @@ class NumpyClient:
         return self._exchange(gradients, samples, loss, pull=True)
 
     def close(self) -> None:
-        """Leave the job and close all connections; the job goes on with its other workers."""
+        """Leave the job and close all connections; the job continues with its other workers."""
         self._session.leave()
         self._thread.shutdown()
         self._control.close()

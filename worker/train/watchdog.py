@@ -75,7 +75,7 @@ class Watchdog:
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """Mark the context as a step, during which the watchdog may take over; this thread then blocks for ever."""
+        """Mark the context as a step, during which the watchdog may take over; this thread then blocks forever."""
         with self._lock:
             self._in_step = True
         try:
@@ -86,7 +86,7 @@ class Watchdog:
             self.check()
 
     def check(self) -> None:
-        """Block for ever if the watchdog has taken over; must be called before anything is sent."""
+        """Block forever if the watchdog has taken over; must be called before anything is sent."""
         if self._acting:
             threading.Event().wait()
 
