@@ -21,7 +21,7 @@ def test_no_folder_is_crowded() -> None:
     assert crowded == {}
 
 
-def test_every_folder_says_what_is_in_it_and_what_it_may_import() -> None:
+def test_every_folder_states_its_content_and_its_imports() -> None:
     for module, path in MODULES.items():
         if path.name == "__init__.py" and "." in module:
             text = ast.get_docstring(ast.parse(path.read_text())) or ""
@@ -42,7 +42,7 @@ def test_tests_lie_in_folders_like_those_of_the_sources() -> None:
     assert wrong == set()
 
 
-def test_what_several_tests_need_is_in_the_folder_support() -> None:
+def test_shared_test_code_is_in_the_folder_support() -> None:
     """Every other file of tests is a test, a script that a test runs, or pytest's own."""
     wrong = {
         str(path.relative_to(ROOT)) for path in sources("tests")

@@ -219,7 +219,7 @@ def test_a_folder_never_imports_tensorflow(folder: str) -> None:
 
 
 @pytest.mark.parametrize("place", [*PURE_FOLDERS, *PURE_MODULES])
-def test_what_is_pure_knows_no_network_no_clock_and_no_file(place: str) -> None:
+def test_pure_modules_import_no_network_clock_or_file(place: str) -> None:
     files = sources(place) if place in PURE_FOLDERS else [ROOT / place]
     assert files
     for path in files:

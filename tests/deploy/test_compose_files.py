@@ -149,7 +149,7 @@ def test_the_servers_image_installs_no_tensorflow() -> None:
     assert not any("worker.txt" in named[name] or "tensorflow" in named[name] for name in chain)
 
 
-def test_what_the_images_need_is_in_the_context_of_the_build() -> None:
+def test_the_build_context_contains_all_files_of_the_images() -> None:
     kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     assert {"pyproject.toml", "README.md", "LICENSE", "downpour", "protos", "ps", "worker", "deploy", "bench"} <= kept
 
@@ -168,19 +168,19 @@ def test_folders_of_this_machine_are_not_passed_to_the_build() -> None:
 
 
 @pytest.mark.parametrize("arguments", [[], ["start"], ["begin", "x"]])
-def test_the_engine_script_says_how_it_is_used(arguments: list[str]) -> None:
+def test_the_engine_script_prints_its_usage(arguments: list[str]) -> None:
     done = subprocess.run(["sh", DEPLOY / "engine.sh", *arguments], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert done.stderr.startswith("engine: usage:" if len(arguments) != 2 else "engine: the command must be start")
 
 
 @pytest.mark.parametrize("module", ["compose_project", "compose_test"])
-def test_the_script_needs_the_standard_library_alone(module: str) -> None:
+def test_the_script_needs_only_the_standard_library(module: str) -> None:
     source = (DEPLOY / f"{module}.py").read_text()
     imported = set(re.findall(r"(?m)^(?:from|import) (\w+)", source)) - {"downpour"}
     assert imported <= set(sys.stdlib_module_names)
 
 
-def test_what_the_servers_image_removes_is_in_the_package() -> None:
+def test_the_files_that_the_servers_image_removes_exist() -> None:
     (removed,) = re.findall(r"(?m)^RUN rm -r /opt/downpour/(\S+)$", DOCKERFILE)
     assert (ROOT / removed).is_dir() and removed.startswith("downpour/")

@@ -34,7 +34,7 @@ def noted(cluster: Cluster, words: str) -> bool:
     return any(words in note for note in cluster.status().notes)
 
 
-def test_a_full_disk_is_reported_and_training_continues_and_nothing_is_lost_once_there_is_room(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_the_trace_completed_when_space_returns(tmp_path: Path) -> None:
     with running(tmp_path, 1, **SETTINGS) as cluster:
         (member,) = cluster.train(LAYOUT, 1, INITIAL)
         push_leased(member, 5)

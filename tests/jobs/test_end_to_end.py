@@ -97,7 +97,7 @@ def test_the_model_loads_in_plain_keras_and_is_as_accurate(run: Path, summary: d
     assert accuracy == pytest.approx(summary["test_accuracy"], abs=2e-4)
 
 
-def test_the_configuration_says_how_to_run_it_again(run: Path) -> None:
+def test_the_configuration_contains_all_that_a_repetition_needs(run: Path) -> None:
     config = json.loads((run / "config.json").read_text())
     settings = config["settings"]
     assert set(settings) == set(ServerSettings.model_fields)

@@ -52,7 +52,7 @@ def test_a_job_with_a_killed_worker_reaches_its_accuracy_and_uses_every_sample_o
         np.testing.assert_array_equal(ranges["start"][1:], ranges["stop"][:-1])
 
 
-def test_a_worker_whose_gradients_stay_not_finite_stops_and_says_what_to_do(tmp_path: Path) -> None:
+def test_a_worker_stops_with_advice_after_repeated_gradients_with_nan(tmp_path: Path) -> None:
     flags = ["--model=regression", "--dataset=plane", "--workers=1", "--xla=off", "--nonfinite-limit=3"]
     flags += ["--learning-rate=1e30", f"--runs-dir={tmp_path}"]
     launcher = Process(tmp_path / "launcher.log", "-m", "downpour.deploy.cli", "train", *flags)

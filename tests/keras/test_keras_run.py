@@ -29,7 +29,7 @@ def equal(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, float
     return report
 
 
-def test_one_worker_and_servers_take_the_steps_of_plain_keras(equal: dict[str, dict[str, float]]) -> None:
+def test_one_worker_with_servers_makes_the_updates_of_plain_keras(equal: dict[str, dict[str, float]]) -> None:
     """Every optimizer, clipping and schedule that is carried, with a regularizer and BatchNormalization."""
     assert len(equal) == 22
     far = {case: found for case, found in equal.items() if found["weights"] > 2e-5 or found["losses"] > 1e-5}
@@ -129,7 +129,7 @@ def test_the_saved_model_continues_training_in_plain_keras(features: Path) -> No
         ("backup", "BackupAndRestore"),
     ],
 )
-def test_what_cannot_work_is_refused_with_what_to_do(features: Path, what: str, words: str) -> None:
+def test_unsupported_features_are_refused_with_an_alternative(features: Path, what: str, words: str) -> None:
     message = seen(features, 0)["refused"][what]
     assert message
     import re

@@ -74,7 +74,7 @@ def test_text_and_time_series_models_learn(kinds: list[dict[str, Any]]) -> None:
     assert losses[-1] < 0.3 * losses[0]
 
 
-def test_weights_may_be_made_by_a_train_step_alone(kinds: list[dict[str, Any]]) -> None:
+def test_weights_may_be_created_only_in_a_train_step(kinds: list[dict[str, Any]]) -> None:
     for rank in kinds:
         found = rank["weights_of_a_train_step"]
         assert found["weights"] == 6
@@ -90,7 +90,7 @@ def test_metrics_are_put_together_as_they_say(kinds: list[dict[str, Any]]) -> No
     assert len(found["f1"]) == 2
 
 
-def test_a_metric_that_is_no_sum_is_named_once_and_no_other(kinds_run: tuple[Path, str]) -> None:
+def test_only_a_metric_that_is_not_a_sum_is_named_and_once(kinds_run: tuple[Path, str]) -> None:
     told = [line for line in kinds_run[1].splitlines() if "the variable of a metric" in line]
     assert len(told) == 1
     assert "Received: highest/most. For" in told[0]

@@ -63,7 +63,7 @@ class Compiled:
     optimizer = "any"
 
 
-def test_what_does_not_travel_is_refused_at_once(tmp_path: Path) -> None:
+def test_a_model_or_argument_that_cannot_be_sent_is_refused_at_once(tmp_path: Path) -> None:
     cluster = LocalCluster(runs_dir=str(tmp_path / "runs"))
     with pytest.raises(TypeError, match="callbacks cannot be sent to other processes"):
         cluster.fit(Compiled(), np.zeros((4, 2)), callbacks=[object()])
@@ -81,7 +81,7 @@ def test_what_does_not_travel_is_refused_at_once(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-def test_what_is_defined_in_the_session_is_refused_with_what_to_do(tmp_path: Path) -> None:
+def test_a_class_defined_in_the_session_is_refused_with_an_alternative(tmp_path: Path) -> None:
     def loss(y: object, outputs: object) -> object: ...
 
     class Mine: ...

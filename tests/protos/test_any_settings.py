@@ -85,7 +85,7 @@ def test_any_config_of_a_run(tmp_path_factory: pytest.TempPathFactory, name: str
         assert found == Path(run) and isinstance(begun, TrainSettings)
 
 
-def test_what_a_run_depends_on_is_found_without_starting_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_configuration_is_determined_without_starting_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*command: Any, **options: Any) -> None:
         raise AssertionError(f"a server started {command}")
 

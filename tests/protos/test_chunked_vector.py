@@ -107,7 +107,7 @@ def test_a_worker_pushes_pieces_as_it_pushes_the_whole(tmp_path: Path, transport
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_one_number_that_is_none_in_any_piece_is_seen(bad: float) -> None:
+def test_nan_in_any_piece_is_detected(bad: float) -> None:
     gradient = np.zeros(30, np.float32)
     gradient[25] = bad
     shard = Shard(np.ones(30, np.float32), Optimizer("sgd", Hyperparameters(), 30), consistency_of("async"))

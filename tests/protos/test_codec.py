@@ -48,7 +48,7 @@ def test_the_length_is_known_beforehand_and_every_element_comes_back(name: str, 
 
 @pytest.mark.parametrize("name", NAMES)
 @given(vector=VECTORS)
-def test_what_is_left_out_and_what_is_sent_make_the_whole(name: str, vector: np.ndarray) -> None:
+def test_the_sent_part_and_the_residual_sum_to_the_vector(name: str, vector: np.ndarray) -> None:
     """Error feedback: `deduct` leaves exactly what was not sent."""
     codec = codec_named(name)
     payload = encoded(codec, vector)
@@ -74,7 +74,7 @@ def test_the_error_of_a_rounded_element_is_bounded(name: str, vector: np.ndarray
 
 
 @given(vector=VECTORS, fraction=st.sampled_from([0.1, 0.3, 1.0]))
-def test_topk_keeps_the_largest_as_they_are(vector: np.ndarray, fraction: float) -> None:
+def test_topk_keeps_the_largest_elements_exactly(vector: np.ndarray, fraction: float) -> None:
     codec = codec_named(f"topk:{fraction}")
     back = decoded(codec, encoded(codec, vector), len(vector))
     sent = codec.size_bytes(len(vector)) // 8

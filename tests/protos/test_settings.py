@@ -63,7 +63,7 @@ def test_a_bad_variable_is_named_itself(monkeypatch: pytest.MonkeyPatch, capsys:
     assert "prog: DOWNPOUR_EPOCHS must be a whole number, at least 1; received 'many'" in said
 
 
-def test_where_values_contradict_each_other_the_variable_is_named(
+def test_a_contradiction_names_the_variable(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DOWNPOUR_SHARD", "2")

@@ -160,7 +160,7 @@ def test_fetching_at_each_step_leaves_only_the_staleness_of_one_step() -> None:
 
 
 @pytest.mark.parametrize(("push", "fetch"), [(5, 1), (2, 3), (3, 2), (4, 4)])
-def test_no_gradient_is_lost_whatever_the_intervals(push: int, fetch: int) -> None:
+def test_no_gradient_is_lost_with_any_intervals(push: int, fetch: int) -> None:
     result = run(problem="linear", learning_rate=2.0**-8, workers=1, push_every=push, fetch_every=fetch, updates=500)
     assert result["largest_difference"] == 0.0
 

@@ -211,7 +211,7 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("settings", "summary", "message"), REFUSED)
-def test_what_cannot_be_replayed_is_refused_by_name(
+def test_a_run_that_cannot_be_replayed_is_refused_with_the_reason(
     settings: dict[str, Any], summary: dict[str, Any], message: str
 ) -> None:
     check_replayable(ServerSettings(), {"generation": 1})

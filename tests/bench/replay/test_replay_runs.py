@@ -168,7 +168,7 @@ def test_random_numbers_of_the_process_are_detected_named_and_compared_within_a_
     assert any("RandomStandardNormal" in reason for reason in found["nondeterminism"])
 
 
-def test_whole_numbers_that_a_step_changes_are_refused(tmp_path: Path) -> None:
+def test_integer_state_that_a_step_changes_is_refused(tmp_path: Path) -> None:
     run = train(tmp_path, "--model=small_models:counter")
     message = downpour(tmp_path, "replay", str(run), status=2).stderr
     assert "must not keep integer state; a step changes" in message and "calls" in message

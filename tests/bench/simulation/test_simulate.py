@@ -243,7 +243,7 @@ def test_momentum_correction_subtracts_the_momentum_of_asynchrony() -> None:
     assert not run(momentum_correction=True, **settings)["diverged"]
 
 
-def test_warm_start_lets_one_worker_begin_alone() -> None:
+def test_a_warm_start_begins_with_one_worker() -> None:
     result = run(workers=4, warm_start=100, updates=400)
     assert result["updates_per_worker"][0] >= 100 + 50
     assert result["staleness"]["histogram"]["0"] >= 100

@@ -93,7 +93,7 @@ def test_a_refusal_is_answered_with_its_reason() -> None:
     assert post([(GOOD, b"{}")], act) == [(409, {"refused": "it makes no sense now"})]
 
 
-def test_secrets_are_long_and_drawn_anew() -> None:
+def test_every_dashboard_has_a_new_long_secret() -> None:
     async def act(request: Mapping[str, Any]) -> str:
         return ""
 

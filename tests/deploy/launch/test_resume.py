@@ -55,7 +55,7 @@ def test_workers_begin_with_the_same_file_of_weights_which_has_the_frozen_ones(t
 
 
 @pytest.mark.parametrize("name, value", [("optimizer", "adam"), ("seed", 9), ("batch_size", 64)])
-def test_what_checkpoints_depend_on_cannot_change(tmp_path: Path, name: str, value: Any) -> None:
+def test_settings_that_checkpoints_depend_on_cannot_change(tmp_path: Path, name: str, value: Any) -> None:
     with pytest.raises(CannotResume, match=f"cannot resume: --{name.replace('_', '-')} {value} differs from the run's"):
         resumed(TrainSettings(resume=str(begun(tmp_path)), **{name: value}))
 

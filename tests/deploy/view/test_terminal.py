@@ -79,7 +79,7 @@ def test_workers_are_not_shown_unasked() -> None:
     assert len(text(render(progress(workers=3)), 80)) == 2
 
 
-def test_what_is_not_known_yet_is_a_dash() -> None:
+def test_an_unknown_value_is_shown_as_a_dash() -> None:
     early = pb.Progress(phase="waiting", workers=[pb.WorkerProgress()])
     assert plain(early) == ("waiting, 1 worker joined    0%  samples/s –  loss –  val accuracy –  staleness –  ETA –")
 

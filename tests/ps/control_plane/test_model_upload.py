@@ -80,7 +80,7 @@ def test_a_changed_bit_is_noticed(tmp_path_factory: pytest.TempPathFactory, plac
     assert not path.exists() and not job.state.saved
 
 
-def test_what_is_not_announced_is_refused(tmp_path: Path) -> None:
+def test_an_invalid_upload_is_refused(tmp_path: Path) -> None:
     job, session = finishing()
     whole = announcement(session)
     too_large = pb.UploadChunk(session=session, size_bytes=1 << 40, sha256=whole.sha256)

@@ -101,7 +101,7 @@ def test_an_epoch_is_evaluated_on_weights_that_every_shard_has_pinned() -> None:
 
 
 @pytest.mark.parametrize("kind", [pb.VALIDATE, pb.FINISH])
-def test_an_evaluation_whose_worker_dies_goes_to_another(kind: pb.TaskKind) -> None:
+def test_the_evaluation_of_a_worker_that_dies_is_assigned_to_another(kind: pb.TaskKind) -> None:
     job = PureJob()
     first, second = job.start()
     task = job.take(first, kind)
@@ -168,7 +168,7 @@ def test_a_worker_that_lives_and_does_nothing_loses_its_lease_by_the_pace_of_the
     assert job.state.membership.get(1) is not None
 
 
-def test_a_broken_connection_alone_ends_no_session_with_heartbeats() -> None:
+def test_a_broken_connection_ends_no_session_that_has_heartbeats() -> None:
     job = PureJob()
     first, second = job.start()
     job.coordinator.connection_lost(0, job.now)

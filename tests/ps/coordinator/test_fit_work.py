@@ -99,7 +99,7 @@ def test_the_next_call_of_fit_begins_a_generation_when_all_workers_have_left_the
     assert list(job.work.decisions) == [] and job.work.epochs_done == 1
 
 
-def test_a_worker_that_comes_late_receives_the_decisions_of_the_calls_that_are_over() -> None:
+def test_a_late_worker_receives_the_decisions_of_the_completed_calls() -> None:
     job = PureFit()
     job.start()
     job.finish_epoch(0, logs={"loss": 1.0})
@@ -254,7 +254,7 @@ def test_the_summary_of_a_script_states_its_own_work(lease_samples: int) -> None
 
 
 @pytest.mark.parametrize("lease_samples", [0, 4])
-def test_the_summary_of_a_script_that_is_stopped_before_its_end_says_so(lease_samples: int) -> None:
+def test_the_summary_of_a_stopped_script_states_the_interruption(lease_samples: int) -> None:
     job = PureFit(lease_samples=lease_samples)
     job.start()
     job.finish_epoch(0)

@@ -30,11 +30,11 @@ def test_every_position_of_every_epoch_is_used_once(
     while not ledger.finished:
         worker = choose.randrange(4)
         if worker not in held:
-            lease = ledger.lease(worker)
-            if lease is None:
+            granted = ledger.lease(worker)
+            if granted is None:
                 assert held, "every unused position is either leased or available"
             else:
-                held[worker] = lease
+                held[worker] = granted
         elif taken_back < 30 and choose.random() < 0.2:
             before = held.pop(worker)
             assert ledger.take_back(worker) == before.stop - before.next

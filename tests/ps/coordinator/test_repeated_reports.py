@@ -23,7 +23,7 @@ def test_a_repeated_report_changes_nothing() -> None:
     assert job.coordinator.work.evaluations == before and list(before) == [task.epoch]
 
 
-def test_a_report_of_no_task_is_refused_whatever_its_kind() -> None:
+def test_a_report_without_a_task_is_refused_for_every_kind() -> None:
     job = PureJob(workers=1)
     (session,) = job.start(1)
     for kind in (pb.VALIDATE, pb.FINISH, 99, -1):

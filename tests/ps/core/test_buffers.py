@@ -64,7 +64,7 @@ def test_without_readers_two_buffers_are_enough_for_ever() -> None:
     assert shard._pool.allocated == 2
 
 
-def test_a_buffer_goes_back_to_the_pool_that_it_came_from() -> None:
+def test_a_buffer_returns_to_its_own_pool() -> None:
     def made(size: int) -> Shard:
         return Shard(np.zeros(size, np.float32), Optimizer("sgd", Hyperparameters(), size), consistency_of("async"))
 

@@ -67,7 +67,7 @@ def test_a_failed_update_gives_its_buffer_back_and_every_push_an_outcome(
 @pytest.mark.parametrize(
     "name", ["delay_adaptive", "delay_adaptive:2", "inverse", "none", "dc_asgd", "dc_asgd_adaptive"]
 )
-def test_a_learning_rate_of_zero_is_no_error(name: str) -> None:
+def test_a_learning_rate_of_zero_is_accepted(name: str) -> None:
     policy = compensation_of(name)
     for staleness in range(9):
         assert 0.0 <= policy.scale(staleness, 2, 0.0) <= 1.0

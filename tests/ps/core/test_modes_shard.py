@@ -64,7 +64,7 @@ def test_bsp_averages_all_by_samples_at_a_barrier() -> None:
     assert [worker for worker, _ in cluster.told] == [0, 1, 2]
 
 
-def test_bsp_sums_in_worker_order_whatever_the_arrival() -> None:
+def test_bsp_sums_in_worker_order_for_any_order_of_arrival() -> None:
     values, ends = [1e8, 1.0, -1e8], set()
     for order in ([0, 1, 2], [2, 1, 0], [1, 0, 2], [1, 2, 0]):
         cluster = Cluster("bsp")

@@ -134,6 +134,6 @@ def test_the_workers_plan_follows_from_the_row(mode: str) -> None:
     assert (plan.payload, plan.push_every) == (policy.payload, policy.period)
 
 
-def test_every_row_says_which_class_of_keras_it_equals() -> None:
+def test_every_row_names_its_keras_class() -> None:
     selected = [(rule.keras, tuple(sorted(rule.keras_options.items()))) for rule in OPTIMIZERS.values()]
     assert all(name for name, _ in selected) and len(set(selected)) == len(selected)

@@ -123,7 +123,7 @@ def test_a_gradient_with_nan_at_any_position_is_dropped(value: float, place: int
     assert (result.outcome, result.reason, shard.version) == (Outcome.DROPPED, "nonfinite", 0)
 
 
-def test_large_finite_gradients_count_though_their_squares_overflow() -> None:
+def test_finite_gradients_whose_squares_overflow_are_applied() -> None:
     assert make().push(Push(0, 1, 1, 0), np.full(N, 1e30, np.float32)).outcome == Outcome.APPLIED
 
 

@@ -58,7 +58,7 @@ def test_a_job_from_trained_weights_diverges_only_above_a_floor(last: float, div
     assert bool(divergence(metrics)) is diverged
 
 
-def test_what_another_model_lost_before_does_not_count() -> None:
+def test_the_loss_of_an_earlier_call_of_fit_does_not_count() -> None:
     metrics = Metrics()
     watch, seq = LossWatch(metrics), 0
     for level in (0.1, 5.0):  # of two calls of `fit`

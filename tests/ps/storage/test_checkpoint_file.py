@@ -32,7 +32,7 @@ def same(a: Checkpoint, b: Checkpoint) -> bool:
     return vectors and a.facts.model_dump_json() == b.facts.model_dump_json()
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_a_checkpoint_is_read_as_it_was_written(tmp_path: Path) -> None:
     path = save(tmp_path, checkpoint(12))
     assert load(path).number == 12
     assert same(load(path), checkpoint(12))
@@ -95,7 +95,7 @@ def test_a_place_that_cannot_be_written_is_an_os_error(tmp_path: Path) -> None:
 @given(
     samples=st.integers(1, 40), epochs=st.integers(1, 3), size=st.integers(1, 9), moves=st.lists(st.integers(0, 2**16))
 )
-def test_a_ledger_goes_on_where_it_was(samples: int, epochs: int, size: int, moves: list[int]) -> None:
+def test_a_restored_ledger_continues_at_its_position(samples: int, epochs: int, size: int, moves: list[int]) -> None:
     """Every position is used exactly once, whether before or after the restart."""
     used: list[tuple[int, int]] = []
 

@@ -35,9 +35,7 @@ def test_a_run_with_checkpoints_is_never_taken_for_a_new_one(tmp_path: Path, con
 
 
 @pytest.mark.parametrize("content", DAMAGED)
-def test_a_checkpoint_that_cannot_be_read_still_tells_of_an_earlier_generation(
-    tmp_path: Path, content: bytes | None
-) -> None:
+def test_an_unreadable_checkpoint_implies_an_earlier_generation(tmp_path: Path, content: bytes | None) -> None:
     run = RunDirectory(tmp_path / "run")
     run.checkpoints.mkdir()
     (run.checkpoints / "checkpoint-00000003.safetensors").write_bytes(b"torn")

@@ -66,7 +66,7 @@ U64, U32, ANY = st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1), st.floats(
 
 
 @given(U32, U32, U64, U64, U32, ANY, ANY, U64, U64)
-def test_whatever_a_frame_can_say_can_be_recorded(
+def test_every_value_of_a_frame_can_be_recorded(
     worker: int, incarnation: int, seq: int, base: int, samples: int, norm: float, loss: float, start: int, lease: int
 ) -> None:
     push = Push(worker, incarnation, seq, base, samples, norm, loss=loss, lease=lease, start=start)

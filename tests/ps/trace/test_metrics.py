@@ -37,7 +37,7 @@ def test_totals_by_worker_epoch_and_outcome() -> None:
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
-def test_a_loss_that_is_no_number_does_not_spoil_the_mean(loss: float) -> None:
+def test_a_loss_of_nan_is_excluded_from_the_mean(loss: float) -> None:
     metrics = Metrics()
     metrics.record(push(loss=2.0), applied(), 0.0)
     metrics.record(push(loss=loss), applied(), 0.0)

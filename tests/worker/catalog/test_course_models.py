@@ -68,7 +68,7 @@ def test_the_gradient_of_a_step_is_the_perceptron_rule() -> None:
         np.testing.assert_allclose(found.flat, 2 * (output - y) * np.array([*x, 1.0]), atol=1e-6)
 
 
-def test_least_squares_is_what_the_plane_says() -> None:
+def test_least_squares_has_the_closed_form_of_the_plane() -> None:
     coefficients, error = course_data.closed_form(course_data.plane())
     np.testing.assert_allclose(coefficients, [0.3, 0.5, -0.25, 0.8, 0.1, -0.6], atol=0.02)
     assert error == pytest.approx(course_data.NOISE**2, rel=0.15)

@@ -57,7 +57,7 @@ def test_a_changed_mnist_is_refused(tmp_path, monkeypatch):
         datasets.load("mnist")
 
 
-def test_an_npz_comes_back_as_it_was_saved(tmp_path):
+def test_an_npz_is_loaded_as_it_was_saved(tmp_path):
     path = save(tmp_path / "own.npz")
     loaded = datasets.load(path)
     for name, array in sample_arrays().items():
@@ -132,13 +132,13 @@ def test_a_missing_file_is_named(tmp_path):
         datasets.load(str(tmp_path / "none.npz"))
 
 
-def test_missing_arrays_are_named_with_what_is_there(tmp_path):
+def test_missing_arrays_are_named_with_those_that_exist(tmp_path):
     np.savez(tmp_path / "own.npz", x_train=np.zeros((2, 2)), labels=np.zeros(2))
     with pytest.raises(DatasetError, match="with labels, x_train. Save it again with y_train, x_test, y_test"):
         datasets.load(str(tmp_path / "own.npz"))
 
 
-def test_a_single_array_is_no_dataset(tmp_path):
+def test_a_single_array_is_refused_as_a_dataset(tmp_path):
     np.save(tmp_path / "own.npy", np.zeros(3))
     with pytest.raises(DatasetError, match=r"complete .npz.*savez"):
         datasets.load(str(tmp_path / "own.npy"))

@@ -162,7 +162,7 @@ def function_of(model: keras.Model, data: Dataset, **options: Any) -> GradientFu
     return GradientFunction(model, data, BATCH, **options)
 
 
-def test_random_layers_draw_anew_for_each_push_and_the_same_for_its_repetition() -> None:
+def test_random_layers_draw_for_each_push_and_repeat_for_a_retry() -> None:
     model = model_of(dense(), keras.layers.Dropout(0.5), dense())
     function, flat = function_of(model, dataset((5,))), read_weights(model)
     indices = np.arange(BATCH, dtype=np.int32)
@@ -187,7 +187,7 @@ def test_clipping_keeps_the_direction_and_bounds_the_norm(clip: float) -> None:
 
 @pytest.mark.parametrize("clip", [0.0, 1.0])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_what_is_no_number_shows_clipped_or_not(value: float, clip: float) -> None:
+def test_nan_is_detected_with_and_without_clipping(value: float, clip: float) -> None:
     model = model_of(dense())
     flat = read_weights(model)
     flat[0] = value

@@ -55,7 +55,7 @@ def one_by_one(
 
 @pytest.mark.parametrize("xla", ["off", "on"])
 @pytest.mark.parametrize("layers", [(), (keras.layers.BatchNormalization,), (lambda: keras.layers.Dropout(0.5),)])
-def test_one_function_of_many_steps_is_the_steps_one_by_one(xla: str, layers: tuple[Any, ...]) -> None:
+def test_a_function_of_many_steps_equals_the_single_steps(xla: str, layers: tuple[Any, ...]) -> None:
     function = GradientFunction(model(*[layer() for layer in layers]), dataset(), BATCH)
     flat = read_weights(function.model.model)
     local = LocalSteps(function, RATE, most=5)

@@ -31,7 +31,7 @@ def memory() -> Memory:
     return vectors, seen
 
 
-def test_what_lies_in_mapped_memory_is_not_copied(memory: Memory) -> None:
+def test_mapped_memory_is_not_copied(memory: Memory) -> None:
     (first, second), (seen, other) = memory
     argument = Input((SIZE,))
     first[:], second[:] = 1, 2

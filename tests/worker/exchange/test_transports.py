@@ -137,7 +137,7 @@ def test_help_describes_every_row() -> None:
     assert all(f"{name}: {row.description}" in text for name, row in TRANSPORTS.items())
 
 
-def test_an_unknown_transport_is_named_with_those_that_there_are() -> None:
+def test_an_unknown_transport_is_refused_with_the_choices() -> None:
     with pytest.raises(InvalidRequest, match="must be one of auto, shm, grpc; received 'pigeon'"):
         Client(SESSION, LAYOUT, "float32", 1.0, "pigeon")
 

@@ -79,7 +79,7 @@ def own_metric(keras: Any, aggregation: str, initial: float = 0.0, dtype: str = 
     ("aggregation", "expected"), [("sum", 6 + 2 + 1), ("mean", 3.0), ("only_first_replica", 6), ("none", 6)]
 )
 @pytest.mark.parametrize("dtype", ["float32", "int32"])
-def test_a_variable_is_put_together_as_its_aggregation_says(
+def test_a_variable_is_reduced_according_to_its_aggregation(
     keras: Any, aggregation: str, expected: float, dtype: str
 ) -> None:
     metrics = [own_metric(keras, aggregation, dtype=dtype) for _ in range(WORKERS)]

@@ -15,7 +15,7 @@ from downpour.worker.fit.keras_patches import PrivateFiles
 
 
 @pytest.mark.parametrize("kind", ["array", "tensor", "ragged"])
-def test_samples_that_alternate_are_dealt_out_mixed_and_each_once(kind: str) -> None:
+def test_alternating_samples_are_assigned_at_random_and_each_once(kind: str) -> None:
     import tensorflow as tf
 
     from downpour.worker.fit.data.data_parts import part_of

@@ -66,7 +66,7 @@ def test_clients_come_and_go_and_the_weights_stay(cluster: Cluster) -> None:
         assert equal(client.pull(), expected)
 
 
-def test_what_many_clients_push_at_once_is_applied_exactly_once(cluster: Cluster) -> None:
+def test_concurrent_pushes_of_many_clients_are_applied_exactly_once(cluster: Cluster) -> None:
     first = downpour.connect(cluster.address, WEIGHTS, learning_rate=1.0)
 
     def train(pushes: int) -> None:
@@ -121,7 +121,7 @@ def test_clients_must_agree_on_shapes_and_optimizer(cluster: Cluster) -> None:
             downpour.connect(cluster.address, WEIGHTS)
 
 
-def test_what_cannot_be_a_job_is_refused(cluster: Cluster) -> None:
+def test_an_invalid_call_of_connect_is_refused(cluster: Cluster) -> None:
     with pytest.raises(LayoutMismatch, match="initial weights"):
         downpour.connect(cluster.address)
     with pytest.raises(Unsupported, match="optimizer must be one of"):

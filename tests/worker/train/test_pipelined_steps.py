@@ -51,7 +51,7 @@ def steps_of(link: Any, compute: Any, push_every: int = 1) -> PipelinedLeaseStep
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
-def test_staleness_says_what_overlap_adds_and_contents_prove_it(tmp_path: Path, workers: int) -> None:
+def test_the_reported_staleness_with_overlap_equals_that_of_the_contents(tmp_path: Path, workers: int) -> None:
     """In turns τ = 2P − 1: an own exchange and twice those of the others; the weights are those of that version."""
     with running(tmp_path, workers=workers, learning_rate=RATE) as cluster:
         members = cluster.train(vector_layout(N), workers)

@@ -86,7 +86,7 @@ def test_a_worker_that_cannot_finish_logs_why_and_fails(capsys: pytest.CaptureFi
     assert "could not finish the job: nobody answers" in capsys.readouterr().err
 
 
-def test_a_thread_in_no_step_is_left_alone_and_one_in_a_step_goes_on_while_the_job_does() -> None:
+def test_the_watchdog_ends_neither_an_idle_thread_nor_a_step_of_a_live_job() -> None:
     job = Job()
     dog = job.watchdog()
     ends, out = in_a_step(dog)

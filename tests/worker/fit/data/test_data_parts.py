@@ -104,7 +104,7 @@ def test_a_single_worker_gets_all_data(whole: Any) -> None:
     assert part_of(whole, 0, 1) is whole
 
 
-def test_what_cannot_be_divided_is_refused() -> None:
+def test_data_that_cannot_be_divided_are_refused() -> None:
     import tensorflow as tf
 
     with pytest.raises(Unsupported, match="samples for each of 4 workers. Received: 3. Use fewer workers"):

@@ -33,7 +33,7 @@ REFUSED: Sequence[tuple[str, dict[str, Any], str]] = (
 
 
 @pytest.mark.parametrize(("kind", "arguments", "message"), REFUSED)
-def test_what_the_servers_do_not_have_is_refused(
+def test_optimizers_that_the_servers_lack_are_refused(
     keras: Any, kind: str, arguments: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(Unsupported, match=message):
@@ -140,7 +140,7 @@ def test_a_hyperparameter_that_can_change_is_refused(keras: Any) -> None:
         check_supported(keras.optimizers.Adam(beta_1=beta))
 
 
-def test_a_function_or_a_schedule_that_cannot_be_serialized_is_no_obstacle(keras: Any) -> None:
+def test_a_rate_that_cannot_be_serialized_is_supported(keras: Any) -> None:
     class Mine(keras.optimizers.schedules.LearningRateSchedule):
         def __call__(self, step: Any) -> float:
             return 0.1

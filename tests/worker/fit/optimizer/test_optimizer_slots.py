@@ -61,7 +61,7 @@ def test_an_optimizer_with_the_slots_of_another_continues_like_it(
         np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-6)
 
 
-def test_variables_are_told_apart_by_identity(keras: Any) -> None:
+def test_variables_are_distinguished_by_identity(keras: Any) -> None:
     """After a layer is frozen or unfrozen, a slot belongs to the variable that it was read from."""
     variables = variables_of(keras)
     first = used(keras, keras.optimizers.Adam(), variables)
