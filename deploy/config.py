@@ -16,6 +16,7 @@ from downpour.protos.settings import Address, Settings, did_you_mean
 from downpour.ps.config import JobSettings
 from downpour.worker.catalog.datasets import DATASETS
 from downpour.worker.catalog.models import MODELS
+from downpour.worker.config import SCALE, Scale
 
 OF_OPTIMIZER = (*JobSettings.groups["optimizer"], "schedule")
 
@@ -79,7 +80,7 @@ class TrainSettings(JobSettings, AccessSettings, LogSettings):
 
     groups: ClassVar[dict[str, tuple[str, ...]]] = {
         **JobSettings.groups,
-        "processes": ("weights", "threads", "xla", "worker_restarts", "server_restarts", "runs_dir", "resume"),
+        "processes": ("weights", "scale", "threads", "xla", "worker_restarts", "server_restarts", "runs_dir", "resume"),
         "access": ("tls_dir", "token_file"),
         "operation": ("metrics_port", "tensorboard", "log_format"),
         "output": ("verbose", "dashboard"),
@@ -95,6 +96,7 @@ class TrainSettings(JobSettings, AccessSettings, LogSettings):
     weights: Annotated[str | None, AfterValidator(known_weights)] = Field(
         None, description="Initial weights: a .keras or .weights.h5 file; layers of other shapes get new weights."
     )
+    scale: Scale = Field("auto", description=SCALE)
     workers: int = Field(
         default_factory=lambda: max(2, cores()),
         ge=1,
@@ -162,7 +164,13 @@ class EvaluateSettings(Settings):
 
     run: str = Field(description="Run directory, or a .keras file.")
     dataset: str | None = Field(None, description="Dataset (default: that of the run; for a file, mnist).")
-    loss: str | None = Field(None, description="Keras's name of the loss, for a file (default: that of the run).")
+    loss: str | None = Field(
+        None, description="Keras's name of the loss (default: that of the run, or of the file as it was compiled)."
+    )
+    model: str | None = Field(
+        None, description="module:function of the model, if the file needs its classes (default: that of the run)."
+    )
+    scale: Scale | None = Field(None, description="Factor on the samples (default: that of the run, or auto).")
 
 
 class ExportCommandSettings(Settings):

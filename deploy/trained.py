@@ -26,10 +26,14 @@ def evaluate(settings: EvaluateSettings) -> NoReturn:
     file, summary = find(settings.run)
     dataset = settings.dataset or summary.get("dataset") or "mnist"
     flags = [f"--file={file}", f"--dataset={dataset}"]
-    if summary.get("model"):
-        flags.append(f"--model={summary['model']}")
+    model = settings.model or summary.get("model")
+    # A function is called only if the command line names it: a file of a run must not name code to execute.
+    if model and (settings.model or ":" not in str(model)):
+        flags.append(f"--model={model}")
     if settings.loss:
         flags.append(f"--loss={settings.loss}")
+    if scale := settings.scale or _scale_of(file.with_name("config.json")):
+        flags.append(f"--scale={scale}")
     replace_process("downpour.worker.examine", flags)
 
 
@@ -59,6 +63,15 @@ def find(run: str) -> tuple[Path, dict[str, Any]]:
     if not path.is_file():
         raise NoModel(f"RUN must be a run directory or a .keras file; {path.absolute()} does not exist")
     return path, {}
+
+
+def _scale_of(config: Path) -> str | None:
+    """Return the factor on the samples that the workers of a run have used, or None if it is not recorded."""
+    try:
+        scale = json.loads(config.read_text())["worker"]["scale"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return str(scale)
 
 
 def replace_process(module: str, flags: list[str]) -> NoReturn:

@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from downpour.protos.credentials import AccessSettings
 from downpour.protos.logs import LogSettings
 from downpour.protos.settings import Address, Settings
+
+
+def factor_of(value: str) -> float | None:
+    """Return the factor that a number such as `0.5` or a fraction such as `1/255` names; None for `auto`.
+
+    Raises:
+        ValueError: The value is neither.
+    """
+    if value == "auto":
+        return None
+    above, _, below = value.partition("/")
+    try:
+        factor = float(above) / float(below or 1)
+    except (ValueError, ZeroDivisionError):
+        factor = math.nan
+    if not (math.isfinite(factor) and factor > 0):
+        raise ValueError("must be auto, a number above 0 such as 1, or a fraction such as 1/255")
+    return factor
+
+
+def _known_scale(value: str) -> str:
+    factor_of(value)
+    return value
+
+
+Scale = Annotated[str, AfterValidator(_known_scale)]
+SCALE = "Factor on the samples. auto: 1/255 for pixels (uint8) unless the model scales them, 1 for other values."
 
 
 class WorkerSettings(AccessSettings, LogSettings):
@@ -25,6 +53,7 @@ class WorkerSettings(AccessSettings, LogSettings):
         None, description="Path of the .npz file; required if the job has one (never accepted from the server)."
     )
     weights: str | None = Field(None, description="File of initial weights, .keras or .weights.h5.")
+    scale: Scale = Field("auto", description=SCALE)
     threads: int = Field(1, ge=1, description="TensorFlow's threads within an operation.")
     xla: Literal["auto", "on", "off"] = Field(
         "auto", description="Compile the gradient with XLA; auto uses the faster of both."
@@ -73,5 +102,6 @@ class ExamineSettings(Settings):
 
     file: str = Field(description="Path of the .keras file.")
     dataset: str = Field("mnist", description="Name of a dataset, or path of an .npz.")
-    model: str = Field("", description="Name of the model, from which the loss follows.")
-    loss: str = Field("", description="The loss, by Keras's name (default: sparse_categorical_crossentropy).")
+    model: str = Field("", description="Name of the model, or module:function, from which the loss follows.")
+    loss: str = Field("", description="The loss, by Keras's name (default: the one that the file was compiled with).")
+    scale: Scale = Field("auto", description=SCALE)

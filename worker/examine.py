@@ -7,7 +7,9 @@ import os
 import sys
 
 from downpour.protos.settings import parse
-from downpour.worker.config import ExamineSettings
+from downpour.worker.config import ExamineSettings, factor_of
+
+_ADVICE = ". If the model has classes or functions of its own, give --model module:function, which builds it."
 
 
 def main(argv: list[str]) -> int:
@@ -16,23 +18,34 @@ def main(argv: list[str]) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import keras
 
-    from downpour.worker.catalog.datasets import DatasetError, load, scale_of
-    from downpour.worker.catalog.models import MODELS, build
+    from downpour.worker.catalog.datasets import DatasetError, load
+    from downpour.worker.catalog.models import MODELS, ModelError, build, check_targets
+    from downpour.worker.catalog.scaling import scaled
     from downpour.worker.compute.evaluate import Evaluator
     from downpour.worker.compute.flat_model import read_weights
 
     try:
         dataset = load(settings.dataset)
-        model = keras.models.load_model(settings.file, compile=False)
+        if settings.model:
+            model = build(settings.model, dataset.input_shape, dataset.classes)
+            model.load_weights(settings.file)
+        else:
+            model = keras.models.load_model(settings.file, compile=not settings.loss)
+        if settings.loss:
+            model.loss = settings.loss
+        if model.loss is None:
+            raise ModelError(
+                f"a model must have a loss to be evaluated. Received: {settings.file}, which is not compiled with one. "
+                "Name it with --loss."
+            )
+        check_targets(settings.file, model, dataset)
+        dataset = scaled(dataset, model, factor_of(settings.scale), own=settings.model not in MODELS)
     # Keras raises errors of nearly any type on a file that is not its own.
-    except (DatasetError, OSError, ValueError, TypeError, KeyError) as error:
-        print(f"downpour evaluate: {error}", file=sys.stderr)
+    except Exception as error:
+        advice = "" if settings.model or isinstance(error, DatasetError | ModelError) else _ADVICE
+        print(f"downpour evaluate: {error}{advice}", file=sys.stderr)
         return 1
-    if settings.model in MODELS:  # a file does not hold every loss
-        model.loss = build(settings.model, dataset.input_shape, dataset.classes).loss
-    elif settings.loss:
-        model.loss = settings.loss
-    found = Evaluator(model, scale_of(dataset))(read_weights(model), dataset.x_test, dataset.y_test)
+    found = Evaluator(model, dataset.scale)(read_weights(model), dataset.x_test, dataset.y_test)
     result = {"file": settings.file, "dataset": settings.dataset, "samples": found.samples, "loss": found.loss}
     print(json.dumps({**result, "accuracy": found.accuracy}))
     return 0

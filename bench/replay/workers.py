@@ -16,10 +16,12 @@ from downpour.protos.chunked_vector import ChunkedVector
 from downpour.protos.layout import Layout
 from downpour.worker.catalog.datasets import DatasetError, load, split
 from downpour.worker.catalog.models import ModelError, build, load_weights
+from downpour.worker.catalog.scaling import scaled
 from downpour.worker.compute.environment import facts_here, seeds_of
 from downpour.worker.compute.flat_model import data_checksum, frozen_weights, layout_of, read_weights, write_weights
 from downpour.worker.compute.gradient import GradientFunction
 from downpour.worker.compute.local_steps import LocalSteps
+from downpour.worker.config import factor_of
 from downpour.worker.exchange.client import Pulled
 from downpour.worker.exchange.push_info import PushInfo
 from downpour.worker.train.lease_steps import LeaseSteps
@@ -83,8 +85,10 @@ class Workers:
             self.model = build(model or settings.model, self._dataset.input_shape, self._dataset.classes)
         except (DatasetError, ModelError) as error:
             raise CannotReplay(f"the model and the data of the run must be available: {error}") from error
+        own = ":" in (model or settings.model)
+        self._dataset = scaled(self._dataset, self.model, factor_of(_only(self._facts, "scale", "auto")), own)
         self._load_frozen_weights()
-        _check(recorded, layout_of(self.model), self._dataset.name, data_checksum(self._dataset.checksum, self.model))
+        _check(recorded, layout_of(self.model), self._dataset.name, data_checksum(self._dataset, self.model))
         self._job = pb.JobDescription(
             mode=settings.mode, push_every=settings.push_every, fetch_every=settings.push_every,
             batch_size=settings.batch_size, seed=settings.seed, learning_rate=settings.effective_learning_rate,

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from downpour.worker.catalog.datasets import load, scale_of, split
+from downpour.worker.catalog.datasets import load, split
 from downpour.worker.catalog.models import MODELS, build
 
 OPTIMIZERS: Mapping[str, Callable[..., Any]] = {  # by the names of the server's optimizers
@@ -56,7 +56,7 @@ def train(flags: argparse.Namespace) -> dict[str, Any]:
     keras.utils.set_random_seed(flags.seed)
     dataset = load(flags.data)
     held_out = split(dataset, flags.validation_split)
-    x, y = held_out.x_train * np.float32(scale_of(dataset)), _targets(held_out.y_train)
+    x, y = held_out.x_train * np.float32(dataset.scale), _targets(held_out.y_train)
     model = build(flags.model, dataset.input_shape, dataset.classes)
     model.compile(
         optimizer(flags),
@@ -70,7 +70,7 @@ def train(flags: argparse.Namespace) -> dict[str, Any]:
     if flags.early_stopping:
         callbacks.append(keras.callbacks.EarlyStopping("val_loss", patience=flags.early_stopping))
         more["validation_data"] = (
-            held_out.x_validation * np.float32(scale_of(dataset)),
+            held_out.x_validation * np.float32(dataset.scale),
             _targets(held_out.y_validation),
         )
     history = model.fit(
@@ -91,7 +91,7 @@ def train(flags: argparse.Namespace) -> dict[str, Any]:
         from downpour.worker.compute.evaluate import Evaluator
         from downpour.worker.compute.flat_model import read_weights
 
-        found = Evaluator(model, scale_of(dataset))(read_weights(model), held_out.x_test, held_out.y_test)
+        found = Evaluator(model, dataset.scale)(read_weights(model), held_out.x_test, held_out.y_test)
         result |= {"test_loss": found.loss, "test_accuracy": found.accuracy}
     return result
 

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from downpour.bench.training.tf_cluster import Cluster, servers
-from downpour.worker.catalog.datasets import Dataset, load, scale_of
+from downpour.worker.catalog.datasets import Dataset, load
 from downpour.worker.catalog.models import MODELS
 
 
@@ -118,7 +118,7 @@ def _dataset_fn(dataset: Dataset, folder: Path, flags: argparse.Namespace) -> Ca
 
     count, shape = len(dataset.x_train), dataset.input_shape
     x_file, y_file = str(folder / "x"), str(folder / "y")
-    (dataset.x_train * np.float32(scale_of(dataset))).tofile(x_file)
+    (dataset.x_train * np.float32(dataset.scale)).tofile(x_file)
     dataset.y_train.astype(np.int32).tofile(y_file)
 
     def batches() -> Any:

@@ -130,7 +130,7 @@ def _server(shard: int, args: tuple[str, ...], restarts: int, needs: tuple[str, 
 
 
 def _worker(number: int, settings: TrainSettings) -> ProcessSpec:
-    own = ["threads", "xla", "weights"]
+    own = ["threads", "xla", "weights", "scale"]
     if ":" in settings.model:
         own.append("model")
     if settings.dataset.endswith(".npz"):

@@ -5,13 +5,17 @@ This module is pure: it does no I/O and reads no clock.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import PROTOCOL
-from downpour.protos.errors import LayoutMismatch, TooLarge, Unsupported
+from downpour.protos.errors import JobConflict, LayoutMismatch, TooLarge, Unsupported
 from downpour.protos.layout import Layout
+from downpour.protos.settings import flag
 from downpour.ps.config import ServerSettings
+from downpour.ps.core.hyperparameters import resolve
+from downpour.ps.core.update_rules import OPTIMIZERS
 
 LEASES_PER_WORKER = 16  # per epoch: with small leases all workers end an epoch at about the same time
 MAX_FACTS, MAX_FACT_CHARACTERS = 50, 8_000  # limits for the environment facts of one worker
@@ -68,6 +72,30 @@ def check_frozen(data: pb.DatasetInfo, agreed: pb.DatasetInfo | None) -> None:
             f"{data.checksum[:12]}. Load them from one file, or call keras.utils.set_random_seed before the model "
             "is built."
         )
+
+
+def check_optimizer(compiled: pb.OptimizerSpec, settings: ServerSettings) -> None:
+    """Raise JobConflict unless the optimizer that a worker's model is compiled with is the job's."""
+    ours = resolve(settings.optimizer, settings.hyper)
+    theirs = dict(compiled.hyperparameters)
+    same = compiled.name == settings.optimizer and all(
+        math.isclose(theirs.get(name, value), value, rel_tol=1e-6, abs_tol=1e-12) for name, value in ours.items()
+    )
+    if not same:
+        raise JobConflict(
+            f"a compiled model must be trained with its own optimizer, {_flags(compiled.name, theirs)}; the job has "
+            f"{_flags(settings.optimizer, ours)}. Start the job with these flags of the model, or compile the model "
+            "without an optimizer."
+        )
+
+
+def _flags(optimizer: str, hyperparameters: Mapping[str, float]) -> str:
+    """Return the flags that choose an optimizer."""
+    usual = OPTIMIZERS[optimizer].defaults if optimizer in OPTIMIZERS else {}
+    others = {name: value for name, value in hyperparameters.items() if value != usual.get(name)}
+    given = [f"{flag(name)} {value:.6g}" for name, value in sorted(others.items()) if name != "learning_rate"]
+    given.insert(0, f"--learning-rate {hyperparameters.get('learning_rate', math.nan):.6g}")
+    return " ".join([f"--optimizer {optimizer}", *given])
 
 
 def lease_samples(settings: ServerSettings, samples: int) -> int:

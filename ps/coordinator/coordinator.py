@@ -23,6 +23,7 @@ from downpour.ps.coordinator.training_work import TrainingWork
 from downpour.ps.coordinator.work import Work
 
 DISCONNECT_GRACE_S = 2.0
+MAX_NOTE_CHARACTERS = 200  # of a note that a worker has written
 MAX_RECORDED_INCARNATIONS = 10_000  # incarnations whose environment facts are kept
 
 
@@ -67,6 +68,8 @@ class Coordinator:
         self.work.check_model(layout, request.data)
         if job.layout is None:
             self.agree(layout, request.data)
+            if scaling := request.environment.get("scaling", ""):
+                job.notes.append(scaling[:MAX_NOTE_CHARACTERS])
         wanted = request.worker if request.HasField("worker") else None
         if wanted is not None and job.membership.get(wanted):
             if request.rejoin:

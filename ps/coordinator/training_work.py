@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.layout import Layout
-from downpour.ps.coordinator.admission import check_data, check_layout, lease_samples
+from downpour.ps.coordinator.admission import check_data, check_layout, check_optimizer, lease_samples
 from downpour.ps.coordinator.evaluations import Evaluations, stagnates
 from downpour.ps.coordinator.job import Job
 from downpour.ps.coordinator.ledger import Ledger
@@ -38,7 +38,13 @@ class TrainingWork(Work):
     # ------------------------------------------------------------------ members
 
     def check_worker(self, request: pb.RegisterRequest, now: float) -> None:
-        """Accept every worker: a built-in training has no further conditions."""
+        """Check that the model of a worker is not compiled with another optimizer than the job's.
+
+        Raises:
+            JobConflict: The optimizers or their hyperparameters differ.
+        """
+        if request.HasField("optimizer"):
+            check_optimizer(request.optimizer, self.job.settings)
 
     def check_model(self, layout: Layout, data: pb.DatasetInfo) -> None:
         """Check that a worker's layout and data are the job's; raise what `check_layout` and `check_data` raise."""

@@ -16,7 +16,7 @@ import pytest
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.ps.config import ServerSettings
-from downpour.worker.catalog.datasets import load, scale_of
+from downpour.worker.catalog.datasets import load
 from tests.support.cluster import Process, wait_until
 from tests.support.launched import alive, status
 
@@ -92,7 +92,7 @@ def test_the_traces_hold_every_sample_once_and_join_across_shards(run: Path, sum
 def test_the_model_loads_in_plain_keras_and_is_as_accurate(run: Path, summary: dict[str, Any]) -> None:
     data = load("mnist")
     model = keras.models.load_model(run / "model.keras")
-    outputs = model.predict(data.x_test.astype(np.float32) * scale_of(data), batch_size=1000, verbose=0)
+    outputs = model.predict(data.x_test.astype(np.float32) * data.scale, batch_size=1000, verbose=0)
     accuracy = float((np.argmax(outputs, 1) == data.y_test).mean())
     assert accuracy == pytest.approx(summary["test_accuracy"], abs=2e-4)
 

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ import numpy as np
 from downpour.worker.catalog.npz import ARRAYS, Array, DatasetError, labels_of, read_idx_folder, read_npz, samples_of
 from downpour.worker.catalog.synthetic import BUILT_IN
 
-__all__ = ["DATASETS", "Dataset", "DatasetError", "Split", "checksum_of", "load", "scale_of", "split"]
+__all__ = ["DATASETS", "Dataset", "DatasetError", "Split", "checksum_of", "load", "split"]
 
 MNIST = Path(__file__).parents[1] / "data" / "mnist.npz"
 MNIST_CHECKSUM = "e5ea4841dd6fde90b155843179ce5756a4864227194eec7fb09d7cfc4cf702a5"
@@ -41,6 +42,7 @@ class Dataset:
         x_test: The samples of the same shape and dtype as those of `x_train`.
         y_test: Targets of the same kind as `y_train`.
         checksum: SHA-256 (hex) of the four arrays, as `checksum_of` computes it.
+        given_scale: The factor on the samples that a user has chosen; None for the one that follows from the values.
     """
 
     name: str
@@ -49,6 +51,17 @@ class Dataset:
     x_test: Array
     y_test: Array
     checksum: str
+    given_scale: float | None = None
+
+    @cached_property
+    def scale(self) -> float:
+        """The factor on the samples before they enter a model.
+
+        By default it is 1/255 for pixels, which are `uint8` with a value above 1, and 1 for flags and features.
+        """
+        if self.given_scale is not None:
+            return self.given_scale
+        return 1 / 255 if self.x_train.dtype == np.uint8 and self.x_train.max() > 1 else 1.0
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -118,11 +131,6 @@ def split(dataset: Dataset, validation_split: float) -> Split:
         )
     x, y = dataset.x_train, dataset.y_train
     return Split(x[:cut], y[:cut], x[cut:], y[cut:], dataset.x_test, dataset.y_test)
-
-
-def scale_of(dataset: Dataset) -> float:
-    """Return the factor for samples before they enter a model: 1/255 for pixels (uint8), 1 for features (float32)."""
-    return 1 / 255 if dataset.x_train.dtype == np.uint8 else 1.0
 
 
 def checksum_of(arrays: Mapping[str, Array]) -> str:

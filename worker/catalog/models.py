@@ -16,10 +16,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from downpour.worker.catalog import course_models
+from downpour.worker.catalog.compiled import (
+    check_compiled,
+    compile_calls_recorded,
+    keras_loss,
+    leave_optimizer_to_job,
+    loss_name,
+)
 from downpour.worker.catalog.user_models import ModelError, call_function, find_function
 
 if TYPE_CHECKING:
     import keras
+
+    from downpour.worker.catalog.datasets import Dataset
 
 __all__ = ["MODELS", "ModelError", "ModelRow", "build", "check_targets", "load_weights"]
 
@@ -68,11 +77,14 @@ def build(spec: str, input_shape: Shape, classes: int) -> keras.Model:
     if spec in MODELS:
         model = _from_registry(spec, input_shape, classes)
     elif ":" in spec:
-        model = call_function(spec, find_function(spec), {"input_shape": input_shape, "classes": classes})
+        with compile_calls_recorded():
+            model = call_function(spec, find_function(spec), {"input_shape": input_shape, "classes": classes})
     else:
         raise ModelError(f"a model must be {', '.join(MODELS)}, or module:function. Received: {spec!r}.")
-    _try(spec, model, np.zeros((1, *input_shape), np.float32))
+    outputs = _try(spec, model, np.zeros((1, *input_shape), np.float32))
     _check_names(spec, model)
+    if ":" in spec:
+        check_compiled(spec, model, outputs)
     if not model.compiled:
         noise = np.random.default_rng(0).random((PROBES, *input_shape), np.float32)
         _compile(spec, model, _try(spec, model, noise), classes)
@@ -103,13 +115,45 @@ def load_weights(model: keras.Model, path: str) -> None:
         print(f"--weights: {warning.message}", file=sys.stderr)
 
 
-def check_targets(spec: str, model: keras.Model, targets: np.ndarray) -> None:
-    """Raise ModelError if a classifier is to be trained on targets that are not class numbers."""
-    if targets.dtype.kind == "f" and "categorical" in str(model.loss):
+def check_targets(spec: str, model: keras.Model, dataset: Dataset) -> None:
+    """Check that the targets of a dataset are what the loss of a model accepts.
+
+    Raises:
+        ModelError: A classifier is to be trained on numbers, or on a class that none of its outputs stands for.
+    """
+    loss, targets = loss_name(model), dataset.y_train
+    if targets.dtype.kind == "f" and "categorical" in loss.lower():
         raise ModelError(
             f"{spec}: a classifier must be given class numbers. Received: targets of {targets.dtype}. "
             "Save them as integers, or choose a model for numeric targets, such as regression."
         )
+    if targets.dtype.kind == "f":
+        return
+    if loss.lower().replace("_", "").startswith("categorical"):
+        raise ModelError(
+            f"{spec}: the loss of class numbers must be sparse_categorical_crossentropy. Received: {loss}, which takes "
+            "one-hot rows. Compile the model with the other loss."
+        )
+    outputs = _try(spec, model, np.zeros((1, *dataset.input_shape), np.float32))
+    limit = _classes_of(loss, int(outputs.shape[-1]))
+    ignored = getattr(keras_loss(model), "ignore_class", None)
+    for name, labels in (("y_train", dataset.y_train), ("y_test", dataset.y_test)):
+        counted = labels if ignored is None else labels[labels != ignored]
+        largest = int(counted.max(initial=0))
+        if limit is not None and largest >= limit:
+            raise ModelError(
+                f"{spec}: labels must be class numbers from 0 to {limit - 1}, as the model has {outputs.shape[-1]} "
+                f"outputs and the loss {loss}. Received: {largest} in {name} of {dataset.name}. Widen the last layer, "
+                "or renumber the classes."
+            )
+
+
+def _classes_of(loss: str, outputs: int) -> int | None:
+    """Return how many classes a loss distinguishes by their numbers, or None if it accepts any number."""
+    name = loss.lower().replace("_", "")
+    if name == "sparsecategoricalcrossentropy":
+        return outputs
+    return 2 if name in ("binarycrossentropy", "binaryfocalcrossentropy") else None
 
 
 def _from_registry(spec: str, input_shape: Shape, classes: int) -> keras.Model:
@@ -158,6 +202,7 @@ def _compile(spec: str, model: keras.Model, output: Any, classes: int) -> None:
         )
     _check_probabilities(spec, output)
     model.compile(optimizer="sgd", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    leave_optimizer_to_job(model)
 
 
 def _check_probabilities(spec: str, output: Any) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from downpour.protos.layout import STATE, TRAINED, Layout, Tensor
+from downpour.worker.catalog.datasets import Dataset
 
 DRAWS_PER_STEP = 1 << 16  # the most that one seed generator draws; the seeds of local steps differ by this
 
@@ -47,17 +48,22 @@ def frozen_weights(model: keras.Model) -> list[keras.Variable]:
     return [variable for variable in model.non_trainable_variables if id(variable) in frozen]
 
 
-def data_checksum(checksum: str, model: keras.Model) -> str:
-    """Return a checksum of the data and the frozen weights, which must be the same on all workers and are never sent.
+def data_checksum(dataset: Dataset, model: keras.Model) -> str:
+    """Return a checksum of what must be the same on all workers and is never sent.
+
+    It covers the data, a factor on the samples that a user has chosen, and the frozen weights. Without the last two it
+    is the dataset's own.
 
     Args:
-        checksum: The SHA-256 (hex) of the data, which is also the result for a model without frozen weights.
+        dataset: The dataset.
         model: The model, built, with its initial weights.
     """
     frozen = frozen_weights(model)
-    if not frozen:
-        return checksum
-    digest = sha256(checksum.encode())
+    if not frozen and dataset.given_scale is None:
+        return dataset.checksum
+    digest = sha256(dataset.checksum.encode())
+    if dataset.given_scale is not None:
+        digest.update(repr(dataset.scale).encode())
     for variable in frozen:
         digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
     return digest.hexdigest()

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from downpour.protos.chunked_vector import ChunkedVector
-from downpour.worker.catalog.datasets import Dataset, scale_of
+from downpour.worker.catalog.datasets import Dataset
 from downpour.worker.compute.direct_call import traced
 from downpour.worker.compute.flat_model import FlatModel, flattened, layout_of, read_weights, seed_words, write_weights
 from downpour.worker.compute.xla import Log, choose, clock_for, quiet
@@ -82,7 +82,7 @@ class ResidentData:
     def __init__(self, dataset: Dataset) -> None:
         """Copy the training set without a conversion of its type."""
         self.count = len(dataset.x_train)
-        self.scale = scale_of(dataset)
+        self.scale = dataset.scale
         with tf.device("CPU"):
             self._x, self._y = tf.constant(dataset.x_train), tf.constant(dataset.y_train)
 

@@ -15,18 +15,20 @@ import tensorflow as tf
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import Unreachable
 from downpour.protos.logs import identify, log
-from downpour.worker.catalog.datasets import Split, scale_of, split
+from downpour.worker.catalog.datasets import Split, split
 from downpour.worker.catalog.datasets import load as load_dataset
 from downpour.worker.catalog.models import build, check_targets, load_weights
+from downpour.worker.catalog.scaling import scaled, scaling_text
 from downpour.worker.compute.environment import compiled_facts, facts_here
 from downpour.worker.compute.flat_model import data_checksum
 from downpour.worker.compute.gradient import GradientFunction, layout_of, read_weights
 from downpour.worker.compute.local_steps import LocalSteps
-from downpour.worker.config import WorkerSettings, named
+from downpour.worker.config import WorkerSettings, factor_of, named
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
 from downpour.worker.exchange.errors import Diverged, JobFailed, Stopped
 from downpour.worker.exchange.session import SESSION_LOST, Session, SessionSettings
 from downpour.worker.exchange.timing import TimeSpent
+from downpour.worker.train.compiled_optimizer import compiled_optimizer
 from downpour.worker.train.evaluation import EvaluationRunner
 from downpour.worker.train.lease_steps import LeaseSteps, PushResult
 from downpour.worker.train.pipelined_steps import PipelinedLeaseSteps
@@ -58,13 +60,16 @@ class Worker:
         self._model = build(model_name, self._dataset.input_shape, self._dataset.classes)
         if settings.weights:
             load_weights(self._model, settings.weights)
-        check_targets(model_name, self._model, self._dataset.y_train)
+        check_targets(model_name, self._model, self._dataset)
+        self._dataset = scaled(self._dataset, self._model, factor_of(settings.scale), own=":" in model_name)
+        log(scaling_text(self._dataset))
+        self._optimizer = compiled_optimizer(model_name, self._model, job.clip_norm)
         self._layout = layout_of(self._model)
         self._plan = PushPlan.of(job)
         self._gradient = GradientFunction(self._model, self._dataset, job.batch_size, job.clip_norm, settings.threads)
         most = min(self._plan.push_every, self._plan.fetch_every)
         self._local = LocalSteps(self._gradient, job.learning_rate, most) if most > 1 else None
-        self._examiner = EvaluationRunner(self._model, self._split, scale_of(self._dataset))
+        self._examiner = EvaluationRunner(self._model, self._split, self._dataset.scale)
         self._initial = read_weights(self._model)  # needed again if the job starts over
         self._warm = False
         self._nonfinite_in_a_row = 0
@@ -79,18 +84,21 @@ class Worker:
 
     def _registration(self) -> pb.RegisterRequest:
         request = pb.RegisterRequest(
+            optimizer=self._optimizer,
             worker=self._settings.worker,
             evaluator=self._settings.evaluator,
             layout=self._layout.to_proto(),
             data=pb.DatasetInfo(
                 name=self._dataset.name,
-                checksum=data_checksum(self._dataset.checksum, self._model),
+                checksum=data_checksum(self._dataset, self._model),
                 train_samples=len(self._split.y_train),
                 validation_samples=len(self._split.y_validation),
                 test_samples=len(self._split.y_test),
             ),
             environment={**facts_here(), "threads": str(self._settings.threads), "xla": self._settings.xla},
         )
+        request.environment["scale"] = repr(self._dataset.scale)
+        request.environment["scaling"] = scaling_text(self._dataset)
         if self._settings.weights:
             request.environment["weights"] = self._settings.weights
             request.environment["weights_sha256"] = sha256(Path(self._settings.weights).read_bytes()).hexdigest()

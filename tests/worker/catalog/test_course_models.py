@@ -35,7 +35,7 @@ def trained(model_name: str, dataset_name: str, steps: int, batch: int = 4, opti
         found = gradient(flat, np.arange(start, start + batch, dtype=np.int32))
         rule.apply(flat, found.flat.copy(), new)
         flat, new = new, flat
-    return Evaluator(model, datasets.scale_of(dataset))(flat, dataset.x_test, dataset.y_test)
+    return Evaluator(model, dataset.scale)(flat, dataset.x_test, dataset.y_test)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -100,7 +100,7 @@ def test_a_classifier_is_not_given_numbers() -> None:
     dataset = datasets.load("plane")
     model = models.build("fashion128", dataset.input_shape, 2)
     with pytest.raises(models.ModelError, match="class numbers.*float32"):
-        models.check_targets("fashion128", model, dataset.y_train)
+        models.check_targets("fashion128", model, dataset)
 
 
 def by_servers(folder: Path, *flags: str) -> dict[str, Any]:

@@ -70,11 +70,11 @@ def test_features_become_float32_and_keep_their_scale(tmp_path):
     loaded = datasets.load(save(tmp_path / "own.npz", **features))
     assert loaded.x_train.dtype == loaded.x_test.dtype == np.float32
     np.testing.assert_array_equal(loaded.x_train, features["x_train"])
-    assert datasets.scale_of(loaded) == 1.0
+    assert loaded.scale == 1.0
 
 
 def test_pixels_are_scaled_to_one(mnist):
-    assert mnist.x_train.max() * datasets.scale_of(mnist) == 1.0
+    assert mnist.x_train.max() * mnist.scale == 1.0
 
 
 def test_a_column_of_labels_is_a_vector(tmp_path):

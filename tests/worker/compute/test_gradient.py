@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from downpour.protos.chunked_vector import ChunkedVector
 from downpour.protos.layout import STATE, TRAINED
-from downpour.worker.catalog.datasets import Dataset, scale_of
+from downpour.worker.catalog.datasets import Dataset
 from downpour.worker.catalog.models import MODELS, build
 from downpour.worker.compute.gradient import (
     LARGE_BYTES,
@@ -47,7 +47,7 @@ def dense(**options: Any) -> Any:
 def by_keras(model: keras.Model, data: Dataset, indices: np.ndarray) -> tuple[np.ndarray, float]:
     """What Keras's own training step computes: `[gradient, change of the state]`, and the loss."""
     before = read_weights(model)
-    x = data.x_train[indices].astype(np.float32) * scale_of(data)
+    x = data.x_train[indices].astype(np.float32) * data.scale
     loss_of = keras.losses.get(model.loss or "sparse_categorical_crossentropy")
     with tf.GradientTape() as tape:
         outputs = model(x, training=True)
@@ -202,7 +202,7 @@ def test_correct_counts_the_samples_that_are_classified_right() -> None:
     model, data = model_of(dense()), dataset((5,))
     indices = np.arange(BATCH, dtype=np.int32)
     gradient = function_of(model, data)(read_weights(model), indices)
-    outputs = model(data.x_train[indices] * np.float32(scale_of(data)), training=False)
+    outputs = model(data.x_train[indices] * np.float32(data.scale), training=False)
     assert gradient.correct == int((np.argmax(outputs, 1) == data.y_train[indices]).sum())
 
 
