@@ -36,6 +36,12 @@ def _is_installed_from(root: Path) -> bool:
     return bool(editable) and origin.get("url") == root.as_uri()
 
 
+def hash_seed(inherited: Mapping[str, str], seed: int) -> str:
+    """Return a value of `PYTHONHASHSEED` for all workers of a script, so that sets have one order everywhere."""
+    given = inherited.get("PYTHONHASHSEED", "")
+    return given if given.isdigit() else str(seed)
+
+
 def child_environment(inherited: Mapping[str, str], own: Mapping[str, str], hidden: Collection[str]) -> dict[str, str]:
     """Return the environment of a child process.
 

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from downpour.deploy.launch.environment import hash_seed
 from downpour.deploy.launch.launcher import GRACE_S, LEAVE_S, Launcher, LaunchFailed
 from downpour.deploy.launch.plan import LOOPBACK, ProcessSpec, dashboard_process, flags_of_shard
 from downpour.deploy.launch.processes import Process, end, wait
@@ -93,7 +94,11 @@ def _server(shard: int, flags: tuple[str, ...]) -> ProcessSpec:
 
 
 def _worker(number: int, settings: RunSettings, script: Sequence[str], shown: bool) -> ProcessSpec:
-    env = {"TF_CPP_MIN_LOG_LEVEL": "2", "OMP_NUM_THREADS": str(settings.threads)}
+    env = {
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        "OMP_NUM_THREADS": str(settings.threads),
+        "PYTHONHASHSEED": hash_seed(os.environ, settings.seed),
+    }
     flags = ("--server={ps-0}", f"--worker={number}", *to_flags(settings, ScriptSettings))
     return ProcessSpec(
         f"worker-{number}", "worker", number, "downpour.worker.fit", (*flags, *script), env, ("ps-0",),

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
-from downpour.deploy.launch.environment import child_environment
+from downpour.deploy.launch.environment import child_environment, hash_seed
 from downpour.deploy.launch.plan import flags_of_shard
 from downpour.deploy.scripts.script_settings import SCRIPT_JOB, SET_BY_FLAGS_OF_RUN, RunSettings
 from downpour.deploy.scripts.tf_config import VARIABLE, BadTFConfig, Task
@@ -59,6 +59,8 @@ def replace_process(task: Task, settings: RunSettings, script: Sequence[str]) ->
     module, *arguments = command_line(task, settings, script, os.environ)
     threads = str(settings.threads if module == "downpour.worker.fit" else 1)
     own = {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
+    if module == "downpour.worker.fit":
+        own["PYTHONHASHSEED"] = hash_seed(os.environ, settings.seed)
     os.execve(
         sys.executable,
         [sys.executable, "-P", "-m", module, *arguments],

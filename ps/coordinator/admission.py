@@ -98,6 +98,23 @@ def _flags(optimizer: str, hyperparameters: Mapping[str, float]) -> str:
     return " ".join([f"--optimizer {optimizer}", *given])
 
 
+def check_fingerprints(data: pb.DatasetInfo, agreed: pb.DatasetInfo | None) -> None:
+    """Raise LayoutMismatch unless a worker of a script gives `fit` the same arrays as the others."""
+    if agreed is None:
+        return
+    ours, theirs = agreed.fingerprints, data.fingerprints
+    different = [name for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name)]
+    if different:
+        name = different[0]
+        raise LayoutMismatch(
+            "the data given to fit must be the same on all workers, before they are divided: otherwise a worker trains "
+            f"on what another one tests on, or numbers classes otherwise. Received: {name} = "
+            f"{ours.get(name, 'none')} on one worker, {theirs.get(name, 'none')} on another"
+            f"{f' ({len(different)} arrays differ)' if len(different) > 1 else ''}. Give every draw, shuffle and "
+            "split a seed, such as np.random.default_rng(0), and sort the names of files and classes."
+        )
+
+
 def lease_samples(settings: ServerSettings, samples: int) -> int:
     """Return the number of samples in a lease, a multiple of the batch size, for an epoch of `samples` samples."""
     batch = settings.batch_size

@@ -92,8 +92,13 @@ class Coordinator:
         self.job.send(layout=layout.to_proto())
 
     def ready(self, request: pb.ReadyRequest, now: float) -> pb.ReadyReply:
-        """Return whether a worker must initialise the weights, whether it may train, and whether the job is over."""
+        """Return whether a worker must initialise the weights, whether it may train, and whether the job is over.
+
+        Raises:
+            LayoutMismatch: Another worker of this call of a script's `fit` has other data.
+        """
         job, member = self.job, self.job.renew(request.session, now)
+        self.work.check_call()
         if request.compiled and not member.warm:
             member.warm = True
             known = job.facts.get((member.worker, member.incarnation))

@@ -6,7 +6,7 @@ This module is pure: it does no I/O and reads no clock.
 from __future__ import annotations
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.errors import InvalidRequest
+from downpour.protos.errors import InvalidRequest, LayoutMismatch
 from downpour.ps.coordinator.epoch_barrier import EpochBarrier
 from downpour.ps.coordinator.job import Job
 from downpour.ps.coordinator.membership import Member
@@ -23,6 +23,7 @@ class FitCall:
         decisions: The decisions of worker 0 on the complete epochs.
         is_over: Whether worker 0 has sent its decision at the last barrier.
         stop_requested: Whether a callback of some worker has requested that training stop.
+        refusal: The error of a worker whose data differ from the others', for all workers; None if there is none.
     """
 
     def __init__(self, job: Job, number: int = 0, independent: bool = False) -> None:
@@ -38,10 +39,15 @@ class FitCall:
         self.is_over, self.stop_requested = not number, False
         self._epoch_barrier, self._final_barrier = EpochBarrier(), EpochBarrier()
         self._pinned_shards: set[int] = set()
+        self.refusal: LayoutMismatch | None = None
 
     @property
     def _pin_number(self) -> int:
         return len(self.decisions) + 1
+
+    def refuse(self, error: LayoutMismatch) -> None:
+        """Refuse the call to all workers, because the data of one differ from the others'."""
+        self.refusal = error
 
     def meet(self, member: Member, request: pb.BarrierRequest) -> pb.BarrierReply:
         """Record a worker's arrival at the barrier of an epoch, or of the end of `fit`; a repetition changes nothing.

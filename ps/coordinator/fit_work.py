@@ -18,12 +18,12 @@ from downpour.protos.errors import InvalidRequest, JobConflict, LayoutMismatch, 
 from downpour.protos.layout import Layout
 from downpour.ps.config import ServerSettings
 from downpour.ps.config_checks import refusal_of_optimizer
-from downpour.ps.coordinator.admission import check_data, check_frozen, check_layout
+from downpour.ps.coordinator.admission import check_data, check_fingerprints, check_frozen, check_layout
 from downpour.ps.coordinator.fit_call import LEADER, FitCall
 from downpour.ps.coordinator.job import Job
 from downpour.ps.coordinator.ledger import EpochLedger
 from downpour.ps.coordinator.membership import Member
-from downpour.ps.coordinator.phase import OVER, Phase
+from downpour.ps.coordinator.phase import BEFORE_TRAINING, OVER, Phase
 from downpour.ps.coordinator.work import Work, WorkSummary
 from downpour.ps.core.consistency import consistency_of
 from downpour.ps.core.hyperparameters import known_hyperparameters, resolve
@@ -98,12 +98,14 @@ class FitWork(Work):
             )
         if request.fit_call == self.fit_call + 1:
             self._begin_call(request, now)
-        elif request.independent != self._call.independent:
+            return
+        self.check_call()
+        if request.independent != self._call.independent:
             raise JobConflict(
                 "a job must have either clients of downpour.connect or workers that call fit. Received: both. "
                 "Start another server for the clients."
             )
-        elif request.optimizer.name != self.job.settings.optimizer:
+        if request.optimizer.name != self.job.settings.optimizer:
             raise JobConflict(
                 f"all workers must use the same optimizer, {self.job.settings.optimizer}; received "
                 f"{request.optimizer.name}. Run the same script everywhere."
@@ -124,6 +126,11 @@ class FitWork(Work):
         job.initialiser = None if request.independent else LEADER  # None: the first client that is ready
         job.send(settings=settings.model_dump_json(), learning_rates=request.optimizer.learning_rates)
 
+    def check_call(self) -> None:
+        """Raise LayoutMismatch if a worker was refused because its data differ: no worker trains in this call."""
+        if self._call.refusal is not None:
+            raise self._call.refusal
+
     def check_model(self, layout: Layout, data: pb.DatasetInfo) -> None:
         """Check that a worker's model has the same weights as the others'; their names may differ.
 
@@ -140,6 +147,12 @@ class FitWork(Work):
                 f"a model must have the same weights on all workers: {job.layout.difference(layout)}. Build it from "
                 "the same data everywhere, with a seed where it is drawn or shuffled."
             )
+        try:
+            check_fingerprints(data, job.data)
+        except LayoutMismatch as error:
+            if job.phase in BEFORE_TRAINING:
+                self._call.refuse(error)  # the others would train on what this worker tests on
+            raise
         check_frozen(data, job.data)
         check_data(data, job.data)
 
@@ -155,7 +168,7 @@ class FitWork(Work):
     def left(self, member: Member, now: float) -> None:
         """Take back a worker's leases; the others no longer wait for it at a barrier."""
         self.release_leases(member)
-        if member.worker == LEADER and not (self._call.is_over or self._call.independent):
+        if member.worker == LEADER and not (self._call.is_over or self._call.independent or self._call.refusal):
             self._leader_lost_s = now
         self._call.complete_barriers()
 

@@ -82,6 +82,9 @@ class Work(ABC):
             LayoutMismatch: The layout or the data differ from those of the other workers.
         """
 
+    def check_call(self) -> None:
+        """Raise LayoutMismatch if the workers of a call of `fit` do not fit together; other work has no calls."""
+
     @abstractmethod
     def open(self) -> None:
         """Prepare for training with the job's `layout` and `data`, which were just agreed on; nothing is used."""

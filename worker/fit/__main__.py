@@ -12,6 +12,7 @@ import sys
 import threading
 from typing import NoReturn
 
+from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import DownpourError, Unsupported
 from downpour.protos.settings import parse, split_positional
 from downpour.worker.config import ScriptSettings
@@ -48,7 +49,7 @@ def main(argv: list[str]) -> int:
         os.environ.setdefault("MPLBACKEND", "Agg")
     control.tolerate_outage(OUTAGE_S, NO_CHECKPOINTS)
     member = ScriptWorker(control, job, settings.worker, settings.call_timeout_s)
-    prepare(member, settings.threads, job.seed)
+    prepare(member, job, settings.threads)
     try:
         code = execute(script_and_arguments)
         if code == 0 and settings.end_job:
@@ -61,18 +62,20 @@ def main(argv: list[str]) -> int:
         member.close()
 
 
-def prepare(member: ScriptWorker, threads: int, seed: int) -> None:
+def prepare(member: ScriptWorker, job: pb.JobDescription, threads: int) -> None:
     """Make this process a worker: set threads and seed, and wrap Keras."""
     import keras
     import tensorflow as tf
 
     from downpour.worker import script
     from downpour.worker.fit.keras_patches import wrap_loading, wrap_trainer
+    from downpour.worker.fit.process.randomness import Randomness
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
-    keras.utils.set_random_seed(seed)
+    randomness = Randomness(job.seed, member.rank, member.size, job.job)
+    randomness.install()
     script.run_as(member)
-    wrap_trainer(keras.Model, member)
+    wrap_trainer(keras.Model, member, randomness)
     if not member.is_leader:
         wrap_loading()
 

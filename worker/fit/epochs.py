@@ -7,9 +7,9 @@ validates, runs the callbacks and decides how training continues.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -41,6 +41,7 @@ class FitArguments:
         callbacks: The callbacks of the script, which run on worker 0.
         dataset: The dataset whose samples are leased; None if each worker has a fixed part of the data.
         leases: The leases of this worker; None if each worker has a fixed part of the data.
+        fingerprints: Fingerprints of the data of all workers.
     """
 
     initial_epoch: int
@@ -48,6 +49,7 @@ class FitArguments:
     callbacks: Sequence[Any] = ()
     dataset: LeasedDataset | None = None
     leases: Leases | None = None
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
 
 
 class Epochs:
@@ -139,6 +141,7 @@ class Epochs:
             slots=kept.vectors if kept is not None and kept.are_of(op.trained) else {},
             step=self._first_iteration,
             leases=self._arguments.leases,
+            data=self._arguments.fingerprints,
         )
 
     def complete(self, history: Any) -> None:

@@ -14,20 +14,27 @@ from downpour.protos.errors import Unsupported
 from downpour.worker.fit.cluster.leases import Leases
 from downpour.worker.fit.cluster.member import ScriptWorker
 from downpour.worker.fit.data.data_parts import part_of, steps_of, validation_split
+from downpour.worker.fit.data.fingerprint import fingerprints_of
 from downpour.worker.fit.data.leased_dataset import LeasedDataset
 from downpour.worker.fit.epochs import Epochs, FitArguments
 from downpour.worker.fit.keras_hooks import FirstCallback, LastCallback, TrainerHooks
 from downpour.worker.fit.optimizer.build_weights import build_weights
 from downpour.worker.fit.optimizer.optimizer_checks import check_supported
+from downpour.worker.fit.process.randomness import DataRandomness, Randomness
+
+DATA = ("x", "y", "sample_weight", "class_weight")  # arguments of `fit` that must be the same on all workers
 
 
-def distributed_fit(fit: Callable[..., Any], model: keras.Model, member: ScriptWorker, given: dict[str, Any]) -> Any:
+def distributed_fit(
+    fit: Callable[..., Any], model: keras.Model, member: ScriptWorker, randomness: Randomness, given: dict[str, Any]
+) -> Any:
     """Train a model together with the other workers.
 
     Args:
         fit: Keras's own `fit`.
         model: A model that is compiled with a distributed optimizer.
         member: This worker.
+        randomness: The random state of this process.
         given: All arguments of `fit` except the model.
 
     Returns:
@@ -41,21 +48,21 @@ def distributed_fit(fit: Callable[..., Any], model: keras.Model, member: ScriptW
     check_supported(model.optimizer)
     dataset = given["x"] if isinstance(given["x"], LeasedDataset) else None
     leases = Leases(member) if dataset is not None else None
+    data = {name: given[name] for name in DATA} if member.size > 1 else {}
+    fingerprints = fingerprints_of(data)  # before the data are divided, and before a generator begins
     given["x"] = build_weights(model, given["x"], given["y"], given["sample_weight"])
     callbacks = _listed(given["callbacks"])
-    epochs = Epochs(model, member, FitArguments(given["initial_epoch"], given["epochs"], callbacks, dataset, leases))
-    arguments = _own_part(given, member, leases)
+    epochs = Epochs(model, member, FitArguments(
+        given["initial_epoch"], given["epochs"], callbacks, dataset, leases, fingerprints))
+    arguments = _own_part(given, member, leases, DataRandomness())
     arguments["callbacks"] = [
         FirstCallback(epochs), *(callbacks if member.is_leader else []), LastCallback(epochs),
     ]  # fmt: skip
     failure = ""
     try:
-        with TrainerHooks(epochs):
+        with randomness.of_fit(member.stages + 1), TrainerHooks(epochs):
             history = fit(model, **arguments)
         epochs.complete(history)
-        # Only worker 0 has validated and run callbacks, which may have drawn random numbers. What the script builds or
-        # shuffles after `fit` must be the same on all workers again.
-        keras.utils.set_random_seed((member.seed + member.stages) % 2**32)
         return history
     except Exception as error:
         cause = epochs.error or error
@@ -67,7 +74,9 @@ def distributed_fit(fit: Callable[..., Any], model: keras.Model, member: ScriptW
         member.leave(failure)
 
 
-def _own_part(given: dict[str, Any], member: ScriptWorker, leases: Leases | None) -> dict[str, Any]:
+def _own_part(
+    given: dict[str, Any], member: ScriptWorker, leases: Leases | None, randomness: DataRandomness
+) -> dict[str, Any]:
     """Return the arguments of this worker: its part of the data, and validation and progress bar only on worker 0."""
     rank, size = member.rank, member.size
     own = dict(given)
@@ -81,7 +90,7 @@ def _own_part(given: dict[str, Any], member: ScriptWorker, leases: Leases | None
         own["x"], own["shuffle"] = own["x"].leased_batches(member, leases), False
     else:
         for name in ("x", "y", "sample_weight"):
-            own[name] = part_of(own[name], rank, size, member.seed)
+            own[name] = part_of(own[name], rank, size, member.seed, randomness)
         own["steps_per_epoch"] = steps_of(given["steps_per_epoch"], rank, size)
     if not member.is_leader:
         own["validation_data"], own["verbose"] = None, 0

@@ -19,6 +19,7 @@ from downpour.protos.errors import Unsupported
 from downpour.worker.fit.cluster.member import ScriptWorker
 from downpour.worker.fit.fit import distributed_fit
 from downpour.worker.fit.optimizer.distributed_optimizer import DistributedMixin, as_plain
+from downpour.worker.fit.process.randomness import Randomness
 
 SILENT = ("evaluate", "predict")  # without a progress bar on all workers except worker 0
 
@@ -60,15 +61,16 @@ class PrivateFiles:
 private_files = PrivateFiles()
 
 
-def wrap_trainer(model: Any, member: ScriptWorker) -> None:
+def wrap_trainer(model: Any, member: ScriptWorker, randomness: Randomness) -> None:
     """Wrap the methods of a model that compile, train, evaluate and save, in the classes of Keras that define them.
 
     Args:
         model: The class `keras.Model`.
         member: This worker.
+        randomness: The random state of this process.
     """
     _wrap(model, "compile", _compile)
-    _wrap(model, "fit", functools.partial(_fit, member))
+    _wrap(model, "fit", functools.partial(_fit, member, randomness))
     for name in SILENT:
         _wrap(model, name, functools.partial(_silent, member))
     _wrap(model, "export", functools.partial(_saved, member))
@@ -127,10 +129,12 @@ def _compile(own: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> 
     return result
 
 
-def _fit(member: ScriptWorker, own: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
+def _fit(
+    member: ScriptWorker, randomness: Randomness, own: Callable[..., Any], model: Any, *args: Any, **kwargs: Any
+) -> Any:
     given = _arguments(own, model, args, kwargs)
     if isinstance(model.optimizer, DistributedMixin):
-        return distributed_fit(own, model, member, given)
+        return distributed_fit(own, model, member, randomness, given)
     if member.is_leader:
         print("downpour: this model has no DistributedOptimizer; every worker trains its own copy", file=sys.stderr)
     else:

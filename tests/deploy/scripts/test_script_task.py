@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from downpour.deploy.scripts.script_launcher import script_plan
 from downpour.deploy.scripts.script_settings import RunSettings
 from downpour.deploy.scripts.script_task import command_line
 from downpour.deploy.scripts.tf_config import BadTFConfig, read
@@ -113,3 +114,14 @@ def test_a_cluster_started_one_by_one_runs_a_script_and_ends_with_it(tmp_path: P
             process.kill()
     summary = json.loads((tmp_path / "runs" / "latest" / "summary.json").read_text())
     assert summary["workers"] == 2 and summary["updates"] > 0
+
+
+@pytest.mark.parametrize(("inherited", "expected"), [({}, "7"), ({"PYTHONHASHSEED": "random"}, "7"), ({"PYTHONHASHSEED": "3"}, "3")])
+def test_all_workers_of_a_script_order_sets_alike(
+    inherited: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONHASHSEED", raising=False)
+    for name, value in inherited.items():
+        monkeypatch.setenv(name, value)
+    specs = script_plan(RunSettings(workers=3, seed=7), "runs/one", ["script.py"])
+    assert [spec.env["PYTHONHASHSEED"] for spec in specs if spec.role == "worker"] == [expected] * 3

@@ -128,6 +128,31 @@ def test_names_of_weights_may_differ_but_not_their_shapes() -> None:
     assert len(job.state.membership) == 2
 
 
+def with_data(**fingerprints: str) -> pb.DatasetInfo:
+    return pb.DatasetInfo(name="script", checksum="c", train_samples=20, fingerprints=fingerprints)
+
+
+def test_other_data_refuse_the_call_for_all_workers_and_the_next_call_may_begin() -> None:
+    job = PureFit()
+    job.join(0, data=with_data(x="float32[4] aa", y="int64[4] bb"))
+    with pytest.raises(LayoutMismatch, match=r"x = float32\[4\] aa on one worker, float32\[4\] dd .* seed"):
+        job.join(1, data=with_data(x="float32[4] dd", y="int64[4] bb"))
+    for attempt in (lambda: job.ready(0), lambda: job.join(2, data=with_data(x="float32[4] aa", y="int64[4] bb"))):
+        with pytest.raises(LayoutMismatch, match="before they are divided"):
+            attempt()
+    job.coordinator.leave(0, job.now)
+    job.work.tick(1e9)
+    assert not job.state.notes
+    job.start(fit_call=2)
+
+
+def test_an_array_that_only_one_worker_has_is_named() -> None:
+    job = PureFit()
+    job.join(0, data=with_data(x="float32[4] aa"))
+    with pytest.raises(LayoutMismatch, match=r"y = none on one worker, int64\[4\] bb on another"):
+        job.join(1, data=with_data(x="float32[4] aa", y="int64[4] bb"))
+
+
 # ---------------------------------------------------------------------- barriers
 
 

@@ -130,6 +130,7 @@ class ScriptWorker:
                 checksum=stage.fingerprint,
                 train_samples=stage.samples,
                 lease_samples=stage.lease_samples,
+                fingerprints=stage.data,
             ),
             environment=stage.environment,
             fit_call=self.stages,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -14,7 +15,17 @@ import tensorflow as tf
 from downpour.protos.errors import Unsupported
 
 
-def part_of(data: Any, rank: int, size: int, seed: int = 0) -> Any:
+class Drawing(Protocol):
+    """The random state in which batches are made on all workers."""
+
+    def drawing(self) -> AbstractContextManager[None]:
+        """Return a context in which Python and NumPy draw from this state."""
+
+    def iterate(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """Yield batches that are made in this state."""
+
+
+def part_of(data: Any, rank: int, size: int, seed: int = 0, randomness: Drawing | None = None) -> Any:
     """Return the part of the data that one worker trains on, of the same type as the whole.
 
     The samples of arrays are assigned at random, because every n-th sample of data in which classes alternate would
@@ -26,6 +37,7 @@ def part_of(data: Any, rank: int, size: int, seed: int = 0) -> Any:
         rank: The rank of the worker.
         size: The number of workers.
         seed: The seed of the assignment, equal on all workers and for `x`, `y` and `sample_weight`.
+        randomness: The random state of generators and of the hooks of a `PyDataset`; None for that of the process.
 
     Raises:
         Unsupported: There are fewer samples or batches than workers.
@@ -37,9 +49,9 @@ def part_of(data: Any, rank: int, size: int, seed: int = 0) -> Any:
         _check(int(data.cardinality().numpy()), size, "batches")
         return data.shard(size, rank)
     if isinstance(data, keras.utils.PyDataset):
-        return PyDatasetPart(data, rank, size)
+        return PyDatasetPart(data, rank, size, randomness)
     if isinstance(data, Iterator):
-        return _every_nth(data, rank, size)
+        return _every_nth(randomness.iterate(data) if randomness else data, rank, size)
     return keras.tree.map_structure(lambda array: _rows(array, rank, size, seed), data)
 
 
@@ -102,13 +114,14 @@ def validation_split(x: Any, y: Any, weight: Any, fraction: float) -> tuple[tupl
 class PyDatasetPart(keras.utils.PyDataset):
     """The batches `rank`, `rank + size`, `rank + 2·size`, ... of another PyDataset."""
 
-    def __init__(self, whole: Any, rank: int, size: int) -> None:
+    def __init__(self, whole: Any, rank: int, size: int, randomness: Drawing | None = None) -> None:
         """Select the batches of one worker.
 
         Args:
             whole: The dataset of all workers.
             rank: The rank of the worker.
             size: The number of workers.
+            randomness: The random state of the hooks, in which a dataset shuffles; None for that of the process.
 
         Raises:
             Unsupported: There are fewer batches than workers.
@@ -116,6 +129,7 @@ class PyDatasetPart(keras.utils.PyDataset):
         super().__init__(whole.workers, whole.use_multiprocessing, whole.max_queue_size)
         _check(whole.num_batches, size, "batches")
         self._whole, self._rank, self._size = whole, rank, size
+        self._randomness = randomness
 
     @property
     def num_batches(self) -> int | None:
@@ -129,11 +143,17 @@ class PyDatasetPart(keras.utils.PyDataset):
 
     def on_epoch_begin(self) -> None:
         """Call the hook of the whole dataset."""
-        self._whole.on_epoch_begin()
+        self._call("on_epoch_begin")
 
     def on_epoch_end(self) -> None:
         """Call the hook of the whole dataset."""
-        self._whole.on_epoch_end()
+        self._call("on_epoch_end")
+
+    def _call(self, hook: str) -> None:
+        if getattr(type(self._whole), hook) is getattr(keras.utils.PyDataset, hook):
+            return  # threads may be making batches, whose draws are this worker's own
+        with self._randomness.drawing() if self._randomness else nullcontext():
+            getattr(self._whole, hook)()
 
 
 def _chained(first: Any, rest: Iterator[Any]) -> Iterator[Any]:

@@ -57,6 +57,11 @@ class LeasedDataset(keras.utils.PyDataset):
         self._permutation = (-1, np.empty(0, np.int64))
 
     @property
+    def arrays(self) -> Any:
+        """The arrays of all samples, in a tuple of inputs and targets."""
+        return self._arrays
+
+    @property
     def lease_samples(self) -> int:
         """Number of samples that a worker requests in one lease."""
         member = script.member

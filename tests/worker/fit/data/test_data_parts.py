@@ -150,3 +150,56 @@ def test_a_validation_split_without_arrays_is_refused() -> None:
             validation_split(data, None, None, 0.5)
     with pytest.raises(Unsupported, match="samples on both sides. Received: 0.9 of 4"):
         validation_split(np.arange(4), None, None, 0.9)
+
+
+def test_batches_of_a_generator_that_shuffles_are_divided_without_a_rest(keras: Any) -> None:
+    from downpour.worker.fit.process.randomness import DataRandomness
+
+    def shuffled() -> Any:
+        for _ in range(3):
+            yield from np.random.permutation(12).reshape(6, 2)
+
+    seen = []
+    for rank in range(2):
+        keras.utils.set_random_seed(1)
+        randomness = DataRandomness()
+        np.random.seed(rank)  # what else a worker draws
+        for batch in part_of(shuffled(), rank, 2, randomness=randomness):
+            np.random.rand(rank)
+            seen.append(batch)
+    assert sorted(np.concatenate(seen)) == sorted(3 * list(range(12)))
+
+
+def test_a_dataset_shuffles_alike_and_makes_batches_of_its_own(keras: Any) -> None:
+    from downpour.worker.fit.process.randomness import DataRandomness
+
+    class Shuffled(keras.utils.PyDataset):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.order = np.arange(8)
+
+        def __len__(self) -> int:
+            return 4
+
+        def __getitem__(self, index: int) -> Any:
+            return self.order[2 * index : 2 * index + 2], np.random.rand()
+
+        def on_epoch_end(self) -> None:
+            np.random.shuffle(self.order)
+
+    seen: dict[int, list[int]] = {epoch: [] for epoch in range(3)}
+    noise = set()
+    for rank in range(2):
+        keras.utils.set_random_seed(1)
+        part = part_of(Shuffled(), rank, 2, randomness=DataRandomness())
+        np.random.seed(10 + rank)
+        for epoch in seen:
+            part.on_epoch_begin()
+            for index in range(part.num_batches):
+                rows, drawn = part[index]
+                seen[epoch].extend(rows.tolist())
+                noise.add(drawn)
+            part.on_epoch_end()
+            np.random.rand(rank)  # as the callbacks of worker 0 do
+    assert all(sorted(rows) == list(range(8)) for rows in seen.values())
+    assert len(noise) == 12

@@ -1,0 +1,193 @@
+"""One source of randomness for the script of all workers: what no seed determines is drawn from that of the job.
+
+Every worker runs the whole script, so a split that is drawn by `np.random.default_rng()` must be the same everywhere.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import random
+import tempfile
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+class Entropy:
+    """A source of seeds in place of the operating system's: the same sequence on all workers, except within `fit`."""
+
+    def __init__(self, seed: int) -> None:
+        """Build a source.
+
+        Args:
+            seed: The seed of the job.
+        """
+        self._seed, self._count = seed, 0
+        self._scope = "script"
+        self._lock = threading.Lock()
+
+    def begin(self, scope: str) -> None:
+        """Begin another sequence, with a name of its own."""
+        with self._lock:
+            self._scope, self._count = scope, 0
+
+    def bits(self, count: int) -> int:
+        """Return the next number of `count` bits."""
+        with self._lock:
+            self._count += 1
+            name = f"{self._seed}/{self._scope}/{self._count}"
+        length = -(-count // 8)
+        return int.from_bytes(hashlib.shake_128(name.encode()).digest(length), "big") >> (8 * length - count)
+
+
+class Randomness:
+    """The random state of a worker's process: shared by all workers outside of `fit`, the worker's own within it."""
+
+    def __init__(self, seed: int, rank: int, size: int, job: str) -> None:
+        """Build the random state, which `install` puts into effect.
+
+        Args:
+            seed: The seed of the job.
+            rank: The rank of the worker.
+            size: The number of workers.
+            job: The identifier of the job, which makes names of temporary files unique.
+        """
+        self._seed, self._rank, self._size, self._job = seed, rank, size, job
+        self._entropy = Entropy(seed)
+
+    def install(self) -> None:
+        """Seed Python, NumPy and Keras, and let generators without a seed take it from the job's."""
+        keras.utils.set_random_seed(self._seed)
+        _seed_generators(self._entropy)
+        if self._size > 1:
+            _share_generators_of_datasets(self._entropy)
+        self._name_files("script")
+
+    @contextmanager
+    def of_fit(self, call: int) -> Iterator[None]:
+        """Within this context, draws differ between workers; afterwards they are the same again.
+
+        Worker 0 validates and runs callbacks, and every worker makes batches of its own: both may draw. The state of
+        worker 0 is not changed when the context begins, so that one worker draws as plain Keras does.
+
+        Args:
+            call: The number of the call of `fit`, from 1.
+        """
+        self._entropy.begin(f"fit {call}, worker {self._rank}")
+        if self._rank:
+            seed = self._entropy.bits(32)
+            np.random.seed(seed)
+            random.seed(seed)
+        self._name_files(f"fit {call}, worker {self._rank}")
+        try:
+            yield
+        finally:
+            self._entropy.begin(f"after fit {call}")
+            keras.utils.set_random_seed((self._seed + call) % 2**32)
+            self._name_files(f"after fit {call}")
+
+    def _name_files(self, scope: str) -> None:
+        """Give temporary files and folders the same names on all workers."""
+        names: Any = tempfile._RandomNameSequence()
+        names._rng, names._rng_pid = random.Random(f"{self._job}/{scope}"), os.getpid()
+        tempfile._name_sequence = names
+
+
+class DataRandomness:
+    """The random state of the code that makes batches in one call of `fit`, which is the same on all workers.
+
+    A generator, and the hooks of a `PyDataset` in which it shuffles, run on every worker. They must draw the same
+    permutations, whatever else a worker draws in between.
+    """
+
+    def __init__(self, seed: int | None = None) -> None:
+        """Take the state of this moment, which must be the same on all workers, or begin with a seed."""
+        own = _state()
+        if seed is not None:
+            random.seed(seed)
+            np.random.seed(seed)
+        self._state: Any = _state()
+        _set_state(own)
+
+    def iterate(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """Yield the batches of an iterator, each of which is made in this state."""
+        while True:
+            with self.drawing():
+                try:
+                    batch = next(batches)
+                except StopIteration:
+                    return
+            yield batch
+
+    @contextmanager
+    def drawing(self) -> Iterator[None]:
+        """Within this context, Python and NumPy draw from this state instead of the worker's own."""
+        own = _state()
+        _set_state(self._state)
+        try:
+            yield
+        finally:
+            self._state = _state()
+            _set_state(own)
+
+
+def _state() -> Any:
+    return random.getstate(), np.random.get_state()
+
+
+def _set_state(state: Any) -> None:
+    random.setstate(state[0])
+    np.random.set_state(state[1])
+
+
+def _seed_generators(entropy: Entropy) -> None:
+    """Let generators of Python and NumPy that are given no seed take one from `entropy`."""
+    bit_generator: Any = np.random.bit_generator
+    bit_generator.randbits = entropy.bits  # of SeedSequence, from which all generators of NumPy take their seed
+    seed_of_numpy, seed_of_python = np.random.seed, random.Random.seed
+
+    def seed_numpy(seed: Any = None) -> None:
+        seed_of_numpy(entropy.bits(32) if seed is None else seed)
+
+    def seed_python(self: random.Random, a: Any = None, version: int = 2) -> None:
+        seed_of_python(self, entropy.bits(256) if a is None else a, version)
+
+    def uuid4() -> uuid.UUID:
+        return uuid.UUID(int=entropy.bits(128), version=4)
+
+    np.random.seed = seed_numpy
+    random.Random.seed = seed_python  # type: ignore[method-assign]
+    random.seed = random._inst.seed  # type: ignore[attr-defined]
+    uuid.uuid4 = uuid4
+
+
+
+def _share_generators_of_datasets(entropy: Entropy) -> None:
+    """Let the generators of `tf.data.Dataset.from_generator` draw the same numbers on all workers.
+
+    Each worker runs them completely, and keeps its part of the batches.
+    """
+    own = tf.data.Dataset.from_generator
+
+    @functools.wraps(own)
+    def from_generator(generator: Any, *args: Any, **kwargs: Any) -> Any:
+        if str(getattr(generator, "__module__", "")).split(".")[0] in ("keras", "downpour"):
+            return own(generator, *args, **kwargs)  # of batches that are this worker's own
+        randomness = DataRandomness(entropy.bits(32))
+
+        def shared(*arguments: Any) -> Iterator[Any]:
+            with randomness.drawing():
+                elements = iter(generator(*arguments))
+            return randomness.iterate(elements)
+
+        return own(shared, *args, **kwargs)
+
+    tf.data.Dataset.from_generator = staticmethod(from_generator)
