@@ -48,10 +48,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "worker.fit": {
         "protos", "ps.core", "worker.catalog", "worker.compute", "worker.config", "worker.exchange",
-        "worker.fit.cluster", "worker.fit.data", "worker.fit.optimizer", "worker.quiet_tensorflow", "worker.script",
+        "worker.fit.cluster", "worker.fit.data", "worker.fit.optimizer", "worker.fit.process",
+        "worker.quiet_tensorflow", "worker.script",
     },
     "worker.fit.cluster": {"protos", "worker.exchange"},
     "worker.fit.data": {"protos", "worker.fit.cluster", "worker.script"},
+    "worker.fit.process": {"protos", "worker.fit.cluster"},
     "worker.fit.optimizer": {
         "protos", "ps.core", "worker.compute", "worker.exchange", "worker.fit.cluster", "worker.fit.data",
         "worker.script",

@@ -81,7 +81,8 @@ class PureFit:
             self.join(worker, fit_call)
         assert self.ready(0).initialise and not self.ready(workers - 1, initialised=workers == 1).initialise
         for shard in range(self.state.settings.shards):
-            self.coordinator.shard_event(shard, pb.ShardEvent(initialised=True), self.now)
+            event = pb.ShardEvent(initialised=True, initialisation=self.state.shards.initialisation)
+            self.coordinator.shard_event(shard, event, self.now)
         assert all([self.ready(worker, initialised=True).start for worker in [*range(workers), 0]][-workers:])
 
     def ready(self, worker: int, initialised: bool = False) -> pb.ReadyReply:

@@ -52,8 +52,9 @@ def distributed_fit(
     fingerprints = fingerprints_of(data)  # before the data are divided, and before a generator begins
     given["x"] = build_weights(model, given["x"], given["y"], given["sample_weight"])
     callbacks = _listed(given["callbacks"])
-    epochs = Epochs(model, member, FitArguments(
-        given["initial_epoch"], given["epochs"], callbacks, dataset, leases, fingerprints))
+    epochs = Epochs(
+        model, member, FitArguments(given["initial_epoch"], given["epochs"], callbacks, dataset, leases, fingerprints)
+    )
     arguments = _own_part(given, member, leases, DataRandomness())
     arguments["callbacks"] = [
         FirstCallback(epochs), *(callbacks if member.is_leader else []), LastCallback(epochs),

@@ -116,7 +116,9 @@ def test_a_cluster_started_one_by_one_runs_a_script_and_ends_with_it(tmp_path: P
     assert summary["workers"] == 2 and summary["updates"] > 0
 
 
-@pytest.mark.parametrize(("inherited", "expected"), [({}, "7"), ({"PYTHONHASHSEED": "random"}, "7"), ({"PYTHONHASHSEED": "3"}, "3")])
+@pytest.mark.parametrize(
+    ("inherited", "expected"), [({}, "7"), ({"PYTHONHASHSEED": "random"}, "7"), ({"PYTHONHASHSEED": "3"}, "3")]
+)
 def test_all_workers_of_a_script_order_sets_alike(
     inherited: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

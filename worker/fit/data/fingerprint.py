@@ -105,7 +105,9 @@ def _of_dataset(path: str, dataset: Any, seen: set[int]) -> Iterator[tuple[str, 
 
 def _of_generator(path: str, generator: types.GeneratorType[Any, Any, Any], depth: int) -> Iterator[tuple[str, Any]]:
     frame, code = generator.gi_frame, generator.gi_code
-    if inspect.getgeneratorstate(generator) != inspect.GEN_CREATED:  # its variables are those of some step
+    if (
+        frame is None or inspect.getgeneratorstate(generator) != inspect.GEN_CREATED
+    ):  # its variables are those of some step
         return
     named = {name: frame.f_globals[name] for name in code.co_names if name in frame.f_globals}
     for name, value in {**named, **frame.f_locals}.items():

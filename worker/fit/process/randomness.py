@@ -96,9 +96,11 @@ class Randomness:
 
     def _name_files(self, scope: str) -> None:
         """Give temporary files and folders the same names on all workers."""
-        names: Any = tempfile._RandomNameSequence()
-        names._rng, names._rng_pid = random.Random(f"{self._job}/{scope}"), os.getpid()
-        tempfile._name_sequence = names
+        files: Any = tempfile
+        names = files._RandomNameSequence()
+        _replace(names, "_rng", random.Random(f"{self._job}/{scope}"))
+        _replace(names, "_rng_pid", os.getpid())
+        _replace(tempfile, "_name_sequence", names)
 
 
 class DataRandomness:
@@ -150,8 +152,8 @@ def _set_state(state: Any) -> None:
 
 def _seed_generators(entropy: Entropy) -> None:
     """Let generators of Python and NumPy that are given no seed take one from `entropy`."""
-    bit_generator: Any = np.random.bit_generator
-    bit_generator.randbits = entropy.bits  # of SeedSequence, from which all generators of NumPy take their seed
+    # SeedSequence calls it, from which all generators of NumPy take their seed.
+    _replace(np.random.bit_generator, "randbits", entropy.bits)
     seed_of_numpy, seed_of_python = np.random.seed, random.Random.seed
 
     def seed_numpy(seed: Any = None) -> None:
@@ -163,11 +165,14 @@ def _seed_generators(entropy: Entropy) -> None:
     def uuid4() -> uuid.UUID:
         return uuid.UUID(int=entropy.bits(128), version=4)
 
-    np.random.seed = seed_numpy
-    random.Random.seed = seed_python  # type: ignore[method-assign]
-    random.seed = random._inst.seed  # type: ignore[attr-defined]
-    uuid.uuid4 = uuid4
+    _replace(np.random, "seed", seed_numpy)
+    _replace(random.Random, "seed", seed_python)
+    _replace(random, "seed", getattr(random, "_inst").seed)  # noqa: B009 - it has no public name
+    _replace(uuid, "uuid4", uuid4)
 
+
+def _replace(owner: Any, name: str, value: Any) -> None:
+    setattr(owner, name, value)
 
 
 def _share_generators_of_datasets(entropy: Entropy) -> None:
@@ -190,4 +195,4 @@ def _share_generators_of_datasets(entropy: Entropy) -> None:
 
         return own(shared, *args, **kwargs)
 
-    tf.data.Dataset.from_generator = staticmethod(from_generator)
+    _replace(tf.data.Dataset, "from_generator", staticmethod(from_generator))

@@ -173,7 +173,7 @@ def test_batches_of_a_generator_that_shuffles_are_divided_without_a_rest(keras: 
 def test_a_dataset_shuffles_alike_and_makes_batches_of_its_own(keras: Any) -> None:
     from downpour.worker.fit.process.randomness import DataRandomness
 
-    class Shuffled(keras.utils.PyDataset):  # type: ignore[misc, name-defined]
+    class Shuffled(keras.utils.PyDataset):
         def __init__(self) -> None:
             super().__init__()
             self.order = np.arange(8)

@@ -1,4 +1,4 @@
-"""Fingerprints of the data of `fit`: equal for equal data, and different for any other content, order, shape or dtype."""
+"""Fingerprints of the data of `fit`: equal for equal data, different for another content, order, shape or dtype."""
 
 from __future__ import annotations
 
