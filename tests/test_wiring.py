@@ -33,6 +33,7 @@ RECORDS: dict[str, tuple[str, ...]] = {
     # The time that a worker's steps took; a step's graph; Keras's model and trainer, and the interpreter's arguments.
     "worker/train": ("self._spent",),
     "worker/compute": ("call",),
+    "worker/catalog": ("keras.Model",),  # whose method is wrapped while a user's function builds a model
     "worker/fit": ("model", "self.model", "self._keras", "sys"),
     "worker/fit/optimizer": ("self._member.spent",),
     # Protobuf messages under construction.
