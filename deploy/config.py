@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.machinery
 import os
-import sys
+import zipfile
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -14,15 +13,17 @@ from downpour.protos.credentials import AccessSettings
 from downpour.protos.logs import LogSettings
 from downpour.protos.settings import Address, Settings, did_you_mean
 from downpour.ps.config import JobSettings
-from downpour.worker.catalog.datasets import DATASETS
+from downpour.worker.catalog.datasets import DATASETS, DatasetError, load
+from downpour.worker.catalog.model_source import check_source
 from downpour.worker.catalog.models import MODELS
 from downpour.worker.config import SCALE, Scale
 
+HDF5 = b"\x89HDF\r\n\x1a\n"  # the first bytes of such a file
 OF_OPTIMIZER = (*JobSettings.groups["optimizer"], "schedule")
 
 
 def known_model(value: str) -> str:
-    """Return `value` if it is a name of the registry, or `module:function` of a module that can be found."""
+    """Return `value` if it is a name of the registry, or `module:function` of a module that may build a model."""
     module, colon, function = value.partition(":")
     if not colon:
         if value not in MODELS:
@@ -31,14 +32,12 @@ def known_model(value: str) -> str:
         return value
     if not (function.isidentifier() and all(part.isidentifier() for part in module.split("."))):
         raise ValueError("must be module:function, both of them Python names")
-    # Only the top-level package is looked up: a lookup inside it would import it, and TensorFlow with it.
-    if importlib.machinery.PathFinder.find_spec(module.split(".")[0], [os.getcwd(), *sys.path]) is None:
-        raise ValueError(f"must name a module that can be found in {os.getcwd()} or on the Python path")
+    check_source(value)
     return value
 
 
 def known_dataset(value: str) -> str:
-    """Return `value` if it is a name of the registry, or the path of an existing `.npz` file."""
+    """Return `value` if it is a name of the registry, or the path of an `.npz` file that can be trained on."""
     if value in DATASETS:
         return value
     if not value.endswith(".npz"):
@@ -47,6 +46,10 @@ def known_dataset(value: str) -> str:
     _check_file(
         value, "Create one with numpy.savez(PATH, x_train=…, y_train=…, x_test=…, y_test=…), or correct the path"
     )
+    try:
+        load(value)  # every worker reads it in the same way, but only after it has loaded TensorFlow
+    except DatasetError as error:
+        raise ValueError(f"must be a file to train on: {str(error).removesuffix('.')}") from error
     return value
 
 
@@ -64,7 +67,13 @@ def known_weights(value: str | None) -> str | None:
         return None
     if not value.endswith((".keras", ".weights.h5")):
         raise ValueError("must be the path of a .keras or .weights.h5 file")
-    _check_file(value, "Correct the path, or omit it to start from new weights")
+    advice = "Correct the path, or omit it to start from new weights"
+    _check_file(value, advice)
+    with Path(value).open("rb") as file:
+        whole = zipfile.is_zipfile(file) if value.endswith(".keras") else file.read(len(HDF5)) == HDF5
+    if not whole:
+        kind = "a .keras archive" if value.endswith(".keras") else "an HDF5 file"
+        raise ValueError(f"must be {kind} that Keras has saved; {Path(value).absolute()} is none. {advice}")
     return str(Path(value).absolute())
 
 

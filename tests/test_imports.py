@@ -38,8 +38,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "worker.config": {"protos"},
     "worker.quiet_tensorflow": set(),
     "worker.script": set(),
+    "worker.python_source": set(),
     "worker.data": {"worker.catalog"},
-    "worker.catalog": {"protos"},
+    "worker.catalog": {"protos", "worker.python_source"},
     "worker.exchange": {"protos"},
     "worker.compute": {"protos", "worker.catalog"},
     "worker.train": {
@@ -64,7 +65,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "deploy.view": {"protos", "deploy.config"},
     "deploy.dashboard": {"protos", "ps.config", "ps.core", "ps.trace", "deploy.config", "deploy.view"},
     "deploy.launch": {"protos", "ps.config", "worker.config", "deploy.config", "deploy.view"},
-    "deploy.scripts": {"protos", "ps.config", "worker.config", "deploy.config", "deploy.view", "deploy.launch"},
+    "deploy.scripts": {
+        "protos", "ps.config", "worker.config", "worker.python_source", "deploy.config", "deploy.view", "deploy.launch",
+    },
     "deploy": {"protos", "ps.config", "worker.config", "deploy.*"},
     "bench": {"protos", "ps.*", "worker.*", "deploy.*", "bench.*"},
 }  # fmt: skip

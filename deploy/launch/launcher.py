@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from downpour.deploy.config import TrainSettings
-from downpour.deploy.launch.outcome import conclude, explain
+from downpour.deploy.launch.outcome import PREFIX, conclude, explain
 from downpour.deploy.launch.plan import ProcessSpec, plan
 from downpour.deploy.launch.processes import ON_PURPOSE, POLL_S, LifeLine, Process, end, kill, wait
 from downpour.deploy.launch.resume import CannotResume, resumed
@@ -91,6 +91,7 @@ class Launcher:
         self._scratch: Scratch | None = None
         self._restarts: dict[str, int] = {}
         self._given_up: dict[str, str] = {}  # workers that are not restarted -> reason
+        self._stepped: set[int] = set()  # the numbers of the workers that have pushed an update
         self._watcher: Watcher | None = None
         self._stops = StopRequests()
         self._dashboard_announced = False
@@ -128,7 +129,7 @@ class Launcher:
         except LaunchFailed as failure:
             self._show()
             self._failed = True
-            explain(self._screen, self._run_dir, str(failure), self._processes.values())
+            explain(self._screen, self._run_dir, str(failure), self._processes.values(), self._given_up.values())
             self._stop_failed()
             return 1
         return 0
@@ -235,15 +236,23 @@ class Launcher:
             if not code or name in self._given_up:
                 continue
             if code in ON_PURPOSE:
-                reason = f"stopped: {process.reason().removeprefix('downpour worker: ')}"
+                reason = f"stopped: {process.reason().removeprefix(PREFIX)}"
+            elif self._failed_at_start(process):
+                reason = f"{process.ending()} before its first step: {process.reason().removeprefix(PREFIX)}"
             elif self._drain_deadline is not None:
                 reason = f"{process.ending()} while the job was draining"
             elif self._restarts.get(name, 0) >= process.spec.restarts:
                 reason = f"{process.ending()}, after {process.spec.restarts} restarts"
             else:
                 continue
+            known = reason in self._given_up.values()
             self._given_up[name] = reason
-            self._screen.note(f"{name} {reason}")
+            self._screen.note(f"{name} {'stopped for the same reason' if known else reason}")
+
+    def _failed_at_start(self, process: Process) -> bool:
+        """Return whether a worker has ended with an error of its own before its first step, as it would again."""
+        first = process.spec.name not in self._restarts and process.spec.number not in self._stepped
+        return first and process.code is not None and process.code > 0
 
     def _check_deadlines(self) -> None:
         now = time.monotonic()
@@ -262,6 +271,7 @@ class Launcher:
                 if note != f"draining: {DRAIN_REASON}":  # shown when it was requested
                     self._screen.note(note)
             if progress is not None:
+                self._stepped |= {worker.worker for worker in progress.workers if worker.updates}
                 self._screen.show(progress)
 
     def _announce_dashboard(self) -> None:

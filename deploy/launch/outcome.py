@@ -10,6 +10,8 @@ from downpour.deploy.launch.processes import ON_PURPOSE, Process
 from downpour.deploy.launch.run_dir import read_summary
 from downpour.deploy.view.terminal import Screen
 
+PREFIX = "downpour worker: "  # of a worker's own messages
+
 
 def conclude(screen: Screen, run_dir: Path, drained: bool) -> None:
     """Show the results of a job that ended successfully."""
@@ -25,12 +27,25 @@ def conclude(screen: Screen, run_dir: Path, drained: bool) -> None:
         screen.note(f"drained: the trained model is in {run_dir}")
 
 
-def explain(screen: Screen, run_dir: Path, failure: str, processes: Iterable[Process]) -> None:
-    """Show why the job failed, with the end of the most relevant log."""
+def explain(
+    screen: Screen, run_dir: Path, failure: str, processes: Iterable[Process], shown: Iterable[str] = ()
+) -> None:
+    """Show why the job failed, with the end of the most relevant log unless it has been shown.
+
+    Args:
+        screen: The screen of the job.
+        run_dir: The run directory.
+        failure: The reason.
+        processes: The processes of the job.
+        shown: The messages about single processes that the screen shows already.
+    """
     dead = [process for process in processes if process.code and process.spec.role != "dashboard"]
     dead.sort(key=lambda process: (process.code not in ON_PURPOSE, process.spec.role == "worker"))
     screen.note(f"the job failed: {failure}")
-    if dead and (lines := dead[0].tail()):  # a process that shares the terminal has no log
+    # A process that shares the terminal has shown its error there.
+    seen = any(process.spec.shown and process.code and process.code > 0 for process in dead)
+    lines = [] if not dead or (seen and dead[0].spec.role == "worker") else dead[0].tail()
+    if lines and not (len(lines) == 1 and any(lines[0].removeprefix(PREFIX) in text for text in shown)):
         screen.note(f"the last lines of {dead[0].log}:")
         for line in lines:
             screen.note(f"  {line}")

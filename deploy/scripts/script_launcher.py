@@ -19,6 +19,7 @@ from downpour.deploy.launch.launcher import GRACE_S, LEAVE_S, Launcher, LaunchFa
 from downpour.deploy.launch.plan import LOOPBACK, ProcessSpec, dashboard_process, flags_of_shard
 from downpour.deploy.launch.processes import Process, end, wait
 from downpour.deploy.launch.run_dir import make_run_dir
+from downpour.deploy.scripts.script_checks import BadScript, check_script
 from downpour.deploy.scripts.script_settings import SCRIPT_JOB, SET_BY_FLAGS_OF_RUN, RunSettings, refused_variables
 from downpour.deploy.scripts.script_task import replace_process
 from downpour.deploy.scripts.tf_config import VARIABLE, BadTFConfig, read
@@ -31,6 +32,7 @@ from downpour.worker.config import ScriptSettings
 PROG = "downpour run"
 ABOUT = "Train a Keras script on a local cluster. SCRIPT and its arguments follow the flags."
 LEADER = "worker-0"
+LEADER_S = 5.0  # for worker 0 to fail as another worker has
 UNSUPPORTED = 3  # exit status of a script that the cluster cannot train
 
 
@@ -43,9 +45,8 @@ def run(argv: list[str]) -> int:
         return 2
     try:
         task = read(text) if (text := os.environ.get(VARIABLE, "").strip()) else None
-        if (task is None or task.command == "worker") and not Path(script[0]).is_file():
-            print(f"{PROG}: SCRIPT must be a file; {Path(script[0]).absolute()} is not", file=sys.stderr)
-            return 2
+        if task is None or task.command == "worker":
+            check_script(script[0])
         if refusal := refused_variables(os.environ, placed=task is not None):
             print(f"{PROG}: {refusal}", file=sys.stderr)
             return 2
@@ -54,6 +55,9 @@ def run(argv: list[str]) -> int:
     except BadTFConfig as error:
         print(f"{PROG}: {error}", file=sys.stderr)
         return 2
+    except BadScript as error:
+        print(error, file=sys.stderr)
+        return error.code
     return launch(settings, script, Path(script[0]).stem)
 
 
@@ -135,6 +139,7 @@ class ScriptLauncher(Launcher):
     def _check_workers(self) -> None:
         leader = self._processes[LEADER]
         if leader.code is None:
+            self._check_starts(leader)
             super()._check_workers()
         elif leader.code == 0:
             if self._ending_deadline is None:
@@ -143,6 +148,20 @@ class ScriptLauncher(Launcher):
             raise LaunchFailed(f"worker 0 {_end_of_script(leader)}")
         else:
             super()._check_workers()
+
+    def _check_starts(self, leader: Process) -> None:
+        """Fail the job if a worker could not begin: the others would wait for it, and its script would fail again.
+
+        Raises:
+            LaunchFailed: A worker has failed before its first step, and worker 0, which shows its error, has not.
+        """
+        for process in self._role("worker"):
+            if process is not leader and self._failed_at_start(process):
+                wait([leader], LEADER_S)
+                if leader.code is None:
+                    raise LaunchFailed(f"{process.spec.name} {_end_of_script(process)} before its first step")
+                if leader.code > 0:
+                    raise LaunchFailed(f"worker 0 {_end_of_script(leader)}")
 
     def _end_script(self) -> None:
         """Wait for the other workers, end those that still run, and tell the coordinator that the job has ended."""

@@ -6,7 +6,9 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from downpour.deploy import cli
@@ -76,6 +78,71 @@ def test_models_and_datasets_are_checked_before_anything_starts(tmp_path: Path) 
     assert f"--model must name a module that can be found in {tmp_path}" in said
     assert f"{tmp_path / 'none.npz'} does not exist" in said
     assert list(tmp_path.iterdir()) == []
+
+
+def arrays(folder: Path, **changed: Any) -> str:
+    """Write a small dataset, in which some arrays are replaced, and return its name."""
+    x, y = np.ones((8, 4), np.float32), np.zeros(8, np.int64)
+    np.savez(folder / "data.npz", **{"x_train": x, "y_train": y, "x_test": x, "y_test": y, **changed})
+    return "data.npz"
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"x_train": np.full((8, 4), np.nan)}, "x_train must be finite"),
+        ({"y_test": np.full(8, -1)}, "class numbers from 0"),
+        ({"y_train": np.zeros(7, np.int64)}, "one label for each sample"),
+        ({"x_test": np.ones((8, 5))}, "one shape and dtype"),
+        ({"x_train": np.array([None] * 8)}, "readable and numeric"),
+    ],
+)
+def test_a_file_that_cannot_be_trained_on_is_refused_before_anything_starts(
+    changed: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    done = run("train", f"--dataset={arrays(tmp_path, **changed)}", cwd=tmp_path)
+    assert done.returncode == 2 and words in done.stderr, done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("name", ["data.npz", "initial.keras", "initial.weights.h5"])
+def test_a_damaged_file_is_refused_before_anything_starts(name: str, tmp_path: Path) -> None:
+    whole = (tmp_path / arrays(tmp_path)).read_bytes()
+    (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+    done = run("train", f"--{'dataset' if name == 'data.npz' else 'weights'}={name}", cwd=tmp_path)
+    assert done.returncode == 2 and name in done.stderr, done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_model_that_its_module_does_not_define_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def build(): ...")
+    done = run("train", "--model=mine:biuld", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--model must name a function that mine defines; its functions are: build" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("source", ["def f(:\n    pass\n", "x = '\n", "return\n", "if x:\ny\n"])
+def test_a_script_that_python_cannot_parse_fails_as_with_python_and_starts_nothing(source: str, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(source)
+    done = run("run", "script.py", cwd=tmp_path)
+    plain = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1] == plain.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("nothing.py", "does not exist"), ("book.ipynb", "is a notebook"), ("folder", "is a folder")],
+)
+def test_what_is_no_script_is_refused_by_name(name: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "book.ipynb").write_text("{}")
+    done = run("run", name, cwd=tmp_path)
+    assert done.returncode == 2 and words in done.stderr, done.stderr
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_folder_for_runs_that_cannot_be_written_is_named(tmp_path: Path) -> None:

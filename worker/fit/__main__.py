@@ -18,6 +18,7 @@ from downpour.protos.settings import parse, split_positional
 from downpour.worker.config import ScriptSettings
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
 from downpour.worker.fit.cluster.member import ScriptWorker
+from downpour.worker.fit.script_error import show_error
 
 # The servers of a script are not restarted, so that only a connection can be restored.
 OUTAGE_S = 10.0
@@ -84,7 +85,8 @@ def execute(script_and_arguments: list[str]) -> int:
     """Run a script as `python SCRIPT ARGS` would.
 
     Returns:
-        The exit code: 0 also after `sys.exit()`, 3 if the script cannot be trained with servers.
+        The exit code: 0 also after `sys.exit()`, 1 after an error of the script, 3 if the script cannot be trained
+        with servers.
     """
     path = script_and_arguments[0]
     sys.argv = script_and_arguments
@@ -97,6 +99,9 @@ def execute(script_and_arguments: list[str]) -> int:
     except SystemExit as ending:
         if ending.code:
             raise
+    except Exception as error:
+        show_error(error)
+        return 1
     return 0
 
 

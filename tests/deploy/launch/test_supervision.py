@@ -77,6 +77,16 @@ def test_workers_with_exit_status_3_are_not_restarted_and_give_the_reason(launch
     assert "test accuracy" not in job.output
 
 
+def test_a_worker_that_fails_before_its_first_step_is_not_restarted(launch: Callable[..., Launched]) -> None:
+    """Its error would come again; all workers usually have the same, which is shown once."""
+    job = launch("--worker-exit=1")
+    assert job.code() == 1
+    assert "restarted" not in job.output
+    assert "exited with status 1 before its first step: gradients are not finite" in job.output
+    assert job.output.count("before its first step") == 1
+    assert "worker-1 stopped for the same reason" in job.output or "worker-0 stopped for the same" in job.output
+
+
 def test_a_server_that_dies_fails_the_job(launch: Callable[..., Launched]) -> None:
     job = launch()
     job.until("epoch 1/10")
