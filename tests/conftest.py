@@ -1,4 +1,4 @@
-"""Hypothesis without deadlines (a timing is never a test), and a job that bad input must not disturb."""
+"""Settings of Hypothesis without deadlines, and fixtures of a job that invalid input must not disturb."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, 
 
 
 def status(address: str, path: str, sent: Sequence[bytes], session: str = "") -> grpc.StatusCode:
-    """How a call with raw messages ends; a stream without an end is hung up on."""
+    """Return the status of a call with raw messages; a stream that does not end is cancelled."""
     with open_channel(address) as channel:
         metadata = ((SESSION_KEY, session),) if session else ()
         call = channel.stream_stream(path, None, None)(iter(sent), metadata=metadata, timeout=SHORT_S)
@@ -76,7 +76,7 @@ def status(address: str, path: str, sent: Sequence[bytes], session: str = "") ->
 
 
 def stops(call: Any, content: bytes) -> bool:
-    """Whether it is what a person says to end the job: anybody with the token may."""
+    """Return whether the call is a request to stop the job, which every client with the token may make."""
     if call.name != "Stop":
         return False
     try:

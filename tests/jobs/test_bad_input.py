@@ -1,4 +1,4 @@
-"""What is wrong on the control plane, or never reaches a server, is refused in words that say what to do."""
+"""Invalid input on the control plane, or on the command line, is refused with a message that states what to do."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_worker_of_another_job(
 def test_a_worker_with_another_model_names_the_first_tensor_that_differs_and_does_not_come_back(
     cluster: Cluster, member: Member
 ) -> None:
-    """A process as a person starts it, for a second job on the same server."""
+    """A worker process that is started by hand, with the model of another job."""
     worker = cluster.start("worker", "-m", "downpour.worker", f"--server={cluster.address}", "--xla=off")
     assert worker.wait(LIMIT_S) == 3
     said = worker.errors.splitlines()[-1]

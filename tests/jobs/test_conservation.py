@@ -21,7 +21,7 @@ INITIAL = np.random.default_rng(1).integers(-9, 9, N).astype(np.float32)
 
 
 def push_all(member: Member) -> list[tuple[pb.Reply, ...]]:
-    """All pushes of one worker, one after the other."""
+    """Make all pushes of one worker, one after the other."""
     replies = []
     member.pull()
     for seq in range(1, PUSHES + 1):

@@ -1,4 +1,4 @@
-"""A disk that is full, read-only or damaged stops no training, and what it took is used or refused."""
+"""A disk that is full, read-only or damaged stops no training, and its files are used or refused."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_full_disk_is_reported_and_the_trace_completed_when_space_returns(tmp_
 
 
 def test_a_job_on_a_full_disk_ends_with_a_message(tmp_path: Path) -> None:
-    """To the very end: the last weights have no room, so the exit status is not 0."""
+    """The final weights cannot be written, so that the exit status is not 0."""
     with running(tmp_path, 1, **{**SETTINGS, "epochs": 1, "transport": "grpc"}) as cluster:
         wait_until(lambda: (cluster.run / "config.json").exists(), "the run has begun")
         limit_files(cluster, 0)

@@ -1,4 +1,4 @@
-"""The launcher on real MNIST: two shards, three workers, one of them killed; what it leaves is checked whole."""
+"""The launcher on real MNIST: two shards, three workers, one of them killed; all files of the run are checked."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A job, one of whose workers is killed during training; its run directory once everything has ended."""
+    """Run a job in which a worker is killed, and return its run directory."""
     folder = tmp_path_factory.mktemp("job")
     mark = f"mark-{uuid.uuid4()}"
     flags = [f"--shards={SHARDS}", f"--workers={WORKERS}", f"--epochs={EPOCHS}", "--xla=off", f"--runs-dir={folder}"]

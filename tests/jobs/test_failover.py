@@ -1,4 +1,4 @@
-"""Servers die and come back: what they had applied up to the last cut is there, and nothing else is."""
+"""Servers die and are restarted: they have the updates up to the last cut, and no others."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def kill(cluster: Cluster, shards: Sequence[int]) -> list[str]:
-    """Kills servers; returns the addresses that they had."""
+    """Kill servers, and return their addresses."""
     found = []
     addresses = {shard.shard: shard.address for shard in cluster.members[-1].session.shards}
     for shard in shards:
@@ -121,7 +121,7 @@ def test_without_a_checkpoint_the_job_starts_over_as_another_generation(tmp_path
 
 
 def test_all_shards_return_to_the_last_cut_when_one_dies(tmp_path: Path) -> None:
-    """What was applied since is lost everywhere, and its samples are leased again."""
+    """Later updates are lost on all shards, and their samples are leased again."""
     settings = {
         **SETTINGS,
         "checkpoint_every": "8",
@@ -157,7 +157,7 @@ def test_all_shards_return_to_the_last_cut_when_one_dies(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("reached", [0, 1])
 def test_a_push_that_reached_one_shard_of_two_is_used_up_and_counted(tmp_path: Path, reached: int) -> None:
-    """The worker dies between the two: no slice may have the batch twice."""
+    """The worker dies between the two pushes: no slice may contain the batch twice."""
     settings = {**SETTINGS, "session_s": 2, "workers": 2, "optimizer": "sgd", "checkpoint_every": "8"}
     with running(tmp_path, 2, **settings) as cluster:
         dying, living = cluster.train(LAYOUT, 2, INITIAL)
@@ -299,7 +299,7 @@ def test_an_unreachable_coordinator_is_reported_with_its_address(tmp_path: Path)
 
 
 def test_a_worker_that_dies_while_it_initialises_leaves_nothing_of_its_weights(tmp_path: Path) -> None:
-    """It has reached shard 1 of two; the next worker's weights are other ones, and no mixture is trained."""
+    """It has sent weights to one of two shards; the next worker sends others, and no mixture is trained."""
     with running(tmp_path, 2, **{**SETTINGS, "session_s": 2}) as cluster:
         dying = cluster.join(LAYOUT)
         assert dying.control.ready(dying.session.session, False, warm=True).initialise

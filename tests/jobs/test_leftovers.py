@@ -1,4 +1,4 @@
-"""However a job ends, nothing of it is left: no process, port, socket, shared memory or temporary file."""
+"""However a job ends, it leaves no process, port, socket, shared memory or temporary file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an operator sees: metrics for Prometheus, log lines as JSON."""
+"""Monitoring: metrics for Prometheus, and log lines as JSON."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ METHODS = [
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A server that demands a token."""
+    """Run a server that requires a token."""
     folder = tmp_path_factory.mktemp("guarded")
     (folder / "token").write_text(TOKEN_TEXT + "\n")
     with running(folder, 1, token_file=folder / "token") as cluster:
@@ -58,7 +58,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 def call(address: str, method: str, shown: str | None) -> grpc.StatusCode:
-    """The status of a call whose caller sends nothing but its metadata."""
+    """Return the status of a call that sends only its metadata."""
     metadata = ((TOKEN_KEY, shown),) if shown is not None else ()
     with grpc.insecure_channel(address, options=CLIENT_OPTIONS) as channel:
         replies = channel.stream_stream(method, None, None)(iter(()), metadata=metadata, timeout=DEADLINE_S)
@@ -104,7 +104,7 @@ def test_the_token_is_in_no_log_and_no_file(guarded: Cluster) -> None:
 
 
 def calls_in(package: str) -> Iterator[tuple[Path, str, ast.Call]]:
-    """Every call in the sources of a package, by the name that is called."""
+    """Return every call in the sources of a package, by the name that is called."""
     for path in sorted((ROOT / package).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call):
@@ -113,7 +113,7 @@ def calls_in(package: str) -> Iterator[tuple[Path, str, ast.Call]]:
 
 @pytest.mark.parametrize("package", ["protos", "ps", "worker", "deploy"])
 def test_nothing_that_is_received_can_become_code(package: str) -> None:
-    """No pickle, eval, exec; modules are imported by the names on a worker's own command line alone."""
+    """No pickle, eval or exec; modules are imported only by names on a worker's own command line."""
     own_flags = {ROOT / "worker" / "catalog" / "user_models.py"}  # `named` hands it no function that came over the wire
     own_flags.add(ROOT / "protos" / "transports.py")  # the name of a row is looked up, and the row stands in the source
     for path, name, call in calls_in(package):
@@ -138,7 +138,7 @@ def test_a_received_name_is_never_used_as_a_function_or_a_path(name: str) -> Non
 
 
 def test_tokens_are_compared_in_constant_time() -> None:
-    """The one place that sees both: by hmac.compare_digest, and by nothing that stops at the first difference."""
+    """The only comparison is hmac.compare_digest, which does not stop at the first difference."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(TokenCheck.intercept_service)))
     called = [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
     assert called.count("hmac.compare_digest") == 1

@@ -59,7 +59,7 @@ def test_a_server_without_shared_memory_has_no_doorbell(tmp_path: Path) -> None:
 
 @pytest.fixture
 def bells() -> Iterator[Path]:
-    """A folder with a short path, as the path of a socket must be short."""
+    """Return a folder with a short path, because the path of a socket must be short."""
     with tempfile.TemporaryDirectory(prefix="bells-") as folder:
         yield Path(folder)
 

@@ -1,4 +1,4 @@
-"""`downpour run` around real scripts: real processes, real Keras, one changed line."""
+"""`downpour run` of real scripts, in which one line is changed, with real processes and Keras."""
 
 from __future__ import annotations
 

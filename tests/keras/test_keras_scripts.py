@@ -51,7 +51,7 @@ def test_a_file_saved_by_a_script_can_be_loaded_at_once_on_all_workers(flow: lis
 
 
 def test_a_callback_may_evaluate_and_build_models(flow: list[dict[str, Any]]) -> None:
-    """Neither takes the middle of an epoch for its end, nor the next model for another."""
+    """An evaluation does not end the epoch, and a model that a callback builds does not replace the trained one."""
     assert flow[0]["evaluated_within_an_epoch"] == [10, 20]
     assert flow[0]["a_callback_builds_layers"] == flow[1]["a_callback_builds_layers"]
     assert flow[0]["rates_are_set_between"] == pytest.approx(0.4)
@@ -83,7 +83,7 @@ def test_weights_may_be_created_only_in_a_train_step(kinds: list[dict[str, Any]]
 
 
 def test_metrics_are_put_together_as_they_say(kinds: list[dict[str, Any]]) -> None:
-    """By sum, by mean, or worker 0's alone; those that are vectors travel too."""
+    """By sum, by mean, or only from worker 0; metrics whose values are vectors are included."""
     assert kinds[0]["metrics_of_all_kinds"] == kinds[1]["metrics_of_all_kinds"]
     found = kinds[0]["metrics_of_all_kinds"]
     assert [found[how] for how in ("sum", "mean", "only_first_replica")] == [[120, 120], [60, 60], [60, 60]]

@@ -50,7 +50,7 @@ def run(*line: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from a copy: the build leaves folders beside the sources."""
+    """Build the wheel from a copy, because the build writes folders beside the sources."""
     folder = tmp_path_factory.mktemp("wheel")
     for name in SOURCES:
         if (ROOT / name).is_dir():
@@ -65,7 +65,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A virtual environment that holds the wheel and nothing else."""
+    """Create a virtual environment that contains only the wheel."""
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder, with_pip=False, symlinks=True)
     pip = (sys.executable, "-m", "pip", "--python", folder / "bin" / "python", "install", "--quiet", "--no-deps")
@@ -80,7 +80,7 @@ def site_packages(environment: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def complete(installed: Path) -> Path:
-    """The same environment, in which the dependencies are found that these tests run with."""
+    """Add the dependencies of this environment to the one of the wheel."""
     packages = [path for path in site.getsitepackages() if Path(path).is_dir()]
     # Python does not read the .pth files of a folder that is named by one: an editable install there is not found.
     (site_packages(installed) / "dependencies.pth").write_text("\n".join(packages))

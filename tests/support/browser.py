@@ -1,4 +1,4 @@
-"""Chromium without a window, driven by Selenium; it keeps what the console said and which requests were made."""
+"""Headless Chromium, driven by Selenium; it records the messages of the console and all requests."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Browser:
         return wait_until(lambda: self.run(script), what)
 
     def fact(self, name: str) -> str:
-        """What the page says of a fact, as a program reads it."""
+        """Return the value of a fact on the page."""
         return str(self.run("return document.querySelector(`[data-fact=${arguments[0]}]`).dataset.value", name))
 
     def shown(self, selector: str) -> str:
         return str(self.run("return document.querySelector(arguments[0]).textContent", selector))
 
     def seek(self, position: int) -> float:
-        """Move the slider; returns how many milliseconds the page took to show the moment."""
+        """Move the slider, and return the time until the page has drawn the position, in milliseconds."""
         return float(
             self.run(
                 "const slider = document.getElementById('slider'); slider.value = arguments[0];"
@@ -56,11 +56,11 @@ class Browser:
             ActionChains(self.driver).send_keys(key).perform()
 
     def complaints(self) -> list[str]:
-        """What the console said, but for mere information."""
+        """Return the warnings and errors of the console."""
         return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
 
     def requests(self) -> list[str]:
-        """Addresses of all requests since the last call."""
+        """Return the addresses of all requests since the last call."""
         events = (json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance"))
         return [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
 
@@ -71,7 +71,7 @@ class Browser:
 
 @contextmanager
 def browsing() -> Iterator[Browser]:
-    """A browser that is closed at the end."""
+    """Open a browser, and close it at the end of the block."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 

@@ -1,4 +1,4 @@
-"""Real servers and real workers, each a process of its own; and workers in this process without TensorFlow."""
+"""Clusters of real server and worker processes, and workers in this process without TensorFlow."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ DATA = pb.DatasetInfo(name="tiny", checksum="c" * 64, train_samples=640, validat
 
 
 def vector_layout(n: int) -> Layout:
-    """A model of one vector."""
+    """Return the layout of a model of one vector."""
     return Layout.of([("w", (n,), TRAINED)])
 
 
 def wait_until(holds: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
-    """Waits until a condition holds and returns what it gave; fails, naming it, at the deadline."""
+    """Wait until a condition holds, and return its value; fail with its name at the deadline."""
     until = time.monotonic() + deadline_s
     tick = threading.Event()
     while not (value := holds()):
@@ -46,7 +46,7 @@ def wait_until(holds: Callable[[], Any], what: str, deadline_s: float = DEADLINE
 
 
 class Process:
-    """A child with its output in a file."""
+    """A child process whose output is written to a file."""
 
     def __init__(self, log: Path, *command: str, env: dict[str, str] | None = None, before: Sequence[str] = ()) -> None:
         clean = {key: value for key, value in os.environ.items() if not key.startswith("DOWNPOUR_")}
@@ -62,7 +62,7 @@ class Process:
         return self.log.read_text(errors="replace")
 
     def announcement(self) -> dict[str, Any]:
-        """The JSON line in which a server says where it listens."""
+        """Return the JSON line in which a server announces its address."""
         assert self.child.stdout is not None
         ready, _, _ = select.select([self.child.stdout], [], [], DEADLINE_S)
         line = self.child.stdout.readline() if ready else b""
@@ -78,7 +78,7 @@ class Process:
             raise AssertionError(f"{self.child.args!r} should have ended by now; {self.errors}") from None
 
     def kill(self) -> None:
-        """kill -9, as a machine that goes down would."""
+        """Kill the process with SIGKILL, like the failure of a machine."""
         if self.child.poll() is None:
             os.kill(self.child.pid, signal.SIGKILL)
         self.child.wait(DEADLINE_S)
@@ -87,7 +87,7 @@ class Process:
 
 
 class Cluster:
-    """The servers of one job, and what joins it."""
+    """The servers of one job, and its workers."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -98,7 +98,7 @@ class Cluster:
         self.address = ""
 
     def serve(self, shards: int, **flags: Any) -> None:
-        """Starts the servers."""
+        """Start the servers."""
         common = [f"--shards={shards}"]
         for name, value in flags.items():
             flag = f"--{name.replace('_', '-')}"
@@ -111,7 +111,7 @@ class Cluster:
             self.servers[-1].announcement()
 
     def start(self, name: str, *command: str, env: dict[str, str] | None = None, before: Sequence[str] = ()) -> Process:
-        """Starts Python with the arguments `command`; `before` is a command that becomes it, as `env` would."""
+        """Start Python with the arguments `command`; `before` is a command that executes it, such as `env`."""
         process = Process(self.folder / f"{name}.log", *command, env=env, before=before)
         self.processes.append(process)
         return process
@@ -137,7 +137,7 @@ class Cluster:
             control.close()
 
     def stop(self) -> None:
-        """Ends the job at once; the traces are complete when it returns."""
+        """End the job at once; the traces are complete when this returns."""
         control = CoordinatorClient(self.address, DEADLINE_S)
         control._stub.Stop(pb.StopRequest(now=True, reason="the test is over"), timeout=DEADLINE_S)
         control.close()
@@ -148,7 +148,7 @@ class Cluster:
         return np.load(self.run / ("trace.npy" if shard == 0 else f"trace-shard{shard}.npy"))
 
     def close(self) -> None:
-        """Nothing is left, whatever goes wrong on the way."""
+        """End all processes, even if some of them fail."""
         with ExitStack() as stack:
             for process in self.processes:
                 stack.callback(process.kill)
@@ -208,12 +208,12 @@ class Member:
         return self.membership.client
 
     def pull(self) -> Pulled:
-        """Pulls; the next push counts as computed from these weights."""
+        """Pull the weights, from which the next push counts as computed."""
         self.pulled = self.client.pull()
         return self.pulled
 
     def push_pull(self, gradient: np.ndarray, norm: float = 1.0, **fields: Any) -> Pulled:
-        """Pushes a gradient computed from the weights that came last; `fields` are those of `PushInfo`."""
+        """Push a gradient that was computed from the newest weights; `fields` are those of `PushInfo`."""
         self.pulled = self.client.push_pull(gradient, self.push_info(norm, **fields))
         return self.pulled
 

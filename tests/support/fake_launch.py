@@ -12,7 +12,7 @@ from tests.support.paths import ROOT
 
 
 class Launched:
-    """A launcher that runs over a fake cluster: its lines of output, as they come, and its processes."""
+    """A launcher that runs over a fake cluster: its lines of output so far, and its processes."""
 
     def __init__(self, run_dir: Path, *flags: str) -> None:
         command = [sys.executable, "-m", "tests.support.fake_cluster", "launch", str(run_dir), *flags]

@@ -23,7 +23,7 @@ JOB = (f"--epochs={EPOCHS}", "--learning-rate=0.5")
 
 
 def check_contract(launcher: LauncherEntry, folder: Path) -> Path:
-    """Runs a job of two workers, kills one of them, and checks the contract; returns the run directory."""
+    """Run a job of two workers, kill one of them, check the contract, and return the run directory."""
     mark, temporary = f"mark-{uuid.uuid4()}", folder / "tmp"
     temporary.mkdir()
     environment = {"CONTRACT_MARK": mark, "TMPDIR": str(temporary), "DOWNPOUR_XLA": "off"}
@@ -46,7 +46,7 @@ def check_contract(launcher: LauncherEntry, folder: Path) -> Path:
 
 
 def training(folder: Path, job: StartedJob) -> pb.Progress | None:
-    """The progress of a job once two workers train, else None."""
+    """Return the progress of a job once two workers train, else None."""
     for name, process in job.processes.items():
         assert process.poll() is None, f"{name} has ended: {logs(folder)}"
     try:
@@ -64,5 +64,5 @@ def training(folder: Path, job: StartedJob) -> pb.Progress | None:
 
 
 def logs(folder: Path) -> str:
-    """The end of every log in a folder."""
+    """Return the end of every log in a folder."""
     return "\n".join(f"--- {path.name}\n{path.read_text(errors='replace')[-2000:]}" for path in folder.glob("*.log"))

@@ -8,7 +8,7 @@ from tests.support.numpy_worker import integer_gradient
 
 
 def push_leased(member: Member, count: int, first_seq: int = 1) -> int:
-    """Pushes for `count` batches of leased samples; returns how many were pushed."""
+    """Push for `count` batches of leased samples, and return how many were pushed."""
     seq = first_seq
     while seq < first_seq + count:
         task = member.control.lease(member.session.session)

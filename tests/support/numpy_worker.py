@@ -20,7 +20,7 @@ from tests.support.cluster import Member, vector_layout
 
 
 def integer_gradient(worker: int, seq: int, n: int) -> np.ndarray:
-    """Small integers that anybody can compute again from who pushed them."""
+    """Return a gradient of small integers, which is determined by the worker and the number of its push."""
     return np.random.default_rng((worker, seq)).integers(-8, 9, n).astype(np.float32)
 
 
@@ -33,7 +33,7 @@ def push(member: Member) -> None:
 
 
 def train(member: Member, pause_s: float = 0.0) -> None:
-    """Takes tasks until the job is over; gradients are integers, evaluations the sum of the weights."""
+    """Carry out tasks until the job is over; gradients are integers, and evaluations sum the weights."""
     seq = 0
     while True:
         task = member.control.lease(member.session.session)

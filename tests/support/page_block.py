@@ -1,4 +1,4 @@
-"""Reads the block that the dashboard's page decodes, as `page/decode.js` does."""
+"""A decoder of the dashboard's block, equal to that of `page/decode.js`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KINDS = {"u8": "<u1", "u16": "<u2", "u32": "<u4", "i32": "<i4", "f32": "<f4", "f
 
 
 def unpack(block: bytes) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
-    """Header and tables."""
+    """Return the header and the tables of a block."""
     content = zlib.decompress(block)
     (length,) = struct.unpack_from("<I", content)
     header = json.loads(content[4 : 4 + length])

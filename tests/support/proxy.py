@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 
 class BreakingProxy:
-    """Listens at `address` and forwards to another address.
+    """A proxy that listens at `address` and forwards to another address.
 
     Connection k is closed once more than `reply_bytes(k)` bytes have come back from the server: the request has
     arrived, and its reply is lost.

@@ -46,7 +46,7 @@ class PureFit:
         return self.state.phase
 
     def deliver(self) -> None:
-        """Gives every shard the commands of the outbox, and the coordinator what they answer, until it is empty."""
+        """Deliver the commands of the outbox to the shards, and their events to the coordinator, until none is left."""
         while self.state.outbox:
             command = self.state.outbox.popleft()
             self.commands.append(command)
@@ -76,7 +76,7 @@ class PureFit:
         self.deliver()
 
     def start(self, workers: int = 2, fit_call: int = 1) -> None:
-        """Brings a call of `fit` to training."""
+        """Start a call of `fit`, and wait until it trains."""
         for worker in range(workers):
             self.join(worker, fit_call)
         assert self.ready(0).initialise and not self.ready(workers - 1, initialised=workers == 1).initialise
@@ -92,20 +92,20 @@ class PureFit:
         return reply
 
     def meet(self, worker: int, epoch: int = 0, values: tuple[float, ...] = (), **fields: Any) -> pb.BarrierReply:
-        """Arrives at a barrier, and asks again after the effects of that, as a long poll does."""
+        """Arrive at a barrier, and repeat the request after its effects, like a long poll."""
         request = pb.BarrierRequest(session=self.sessions[worker], epoch=epoch, values=values, **fields)
         self.coordinator.meet(request, self.now)
         self.deliver()
         return self.coordinator.meet(request, self.now)
 
     def finish_epoch(self, epoch: int, workers: int = 2, logs: Mapping[str, float] | None = None) -> None:
-        """All workers meet, and worker 0 decides to continue."""
+        """Let all workers arrive at the barrier, where worker 0 decides to continue."""
         for worker in range(workers):
             self.meet(worker, epoch, (1.0,))
         self.meet(0, epoch, (1.0,), decision=pb.Decision(logs=logs or {}))
 
     def finish_fit(self, workers: int = 2) -> None:
-        """All workers meet at the end of `fit` and leave."""
+        """Let all workers arrive at the barrier at the end of `fit`, and leave."""
         for worker in range(workers):
             self.meet(worker, end_of_fit=True)
         self.meet(0, end_of_fit=True, decision=pb.Decision(stop=True))
@@ -119,7 +119,7 @@ class PureFit:
         return task
 
     def use(self, worker: int, task: pb.Task) -> None:
-        """What the server does with a push for all samples of a lease."""
+        """Mark all samples of a lease as used, as the server does for a push."""
         assert self.work.ledger is not None
         self.work.ledger.check(task.lease, worker, task.epoch, task.start, task.stop)
         self.coordinator.samples_used(worker, task.lease, task.epoch, task.start, task.stop, self.now)
@@ -127,5 +127,5 @@ class PureFit:
 
 
 def rates(*values: float) -> pb.LearningRates:
-    """A table of learning rates, each valid for one version more."""
+    """Return a table of learning rates, one for each version."""
     return pb.LearningRates(versions=range(len(values)), rates=values)

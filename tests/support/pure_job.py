@@ -20,7 +20,7 @@ DATA = pb.DatasetInfo(name="tiny", checksum="c" * 64, train_samples=20, validati
 
 
 class PureJob:
-    """A job whose shards answer at once, unless `prompt` is false; then `answer` lets them.
+    """A job whose shards execute commands at once or, unless `prompt`, when `answer` is called.
 
     Commands that a turn of the coordinator has left in its outbox are delivered by `deliver`, which every method here
     calls first and last, as a server does.
@@ -48,12 +48,12 @@ class PureJob:
 
     @property
     def commands(self) -> list[pb.ShardCommand]:
-        """All commands so far."""
+        """Return all commands so far."""
         self.deliver()
         return self._delivered
 
     def deliver(self) -> None:
-        """Gives every shard the commands of the outbox, and the coordinator what they answer, until it is empty."""
+        """Deliver the commands of the outbox to the shards, and their events to the coordinator, until none is left."""
         while self.state.outbox:
             command = self.state.outbox.popleft()
             self._delivered.append(command)
@@ -104,7 +104,7 @@ class PureJob:
         return base
 
     def join(self, worker: int | None = None, **fields: Any) -> int:
-        """Registers; returns the session."""
+        """Register a worker, and return its session."""
         self.deliver()
         try:
             return self.coordinator.register(self.request(worker=worker, **fields), self.now).session
@@ -124,7 +124,7 @@ class PureJob:
             self.event(shard, initialised=True)
 
     def start(self, workers: int = 2) -> list[int]:
-        """Brings the job to training; returns the sessions."""
+        """Start the job until it trains, and return the sessions."""
         sessions = [self.join() for _ in range(workers)]
         assert self.ready(sessions[0]).initialise
         self.initialise()
@@ -134,7 +134,7 @@ class PureJob:
         return sessions
 
     def task(self, session: int) -> pb.Task:
-        """Asks for a task, and again if there was none, as a long poll does."""
+        """Request a task, and repeat the request if there is none, like a long poll."""
         self.deliver()
         task = self.coordinator.next_task(session, self.now)
         self.deliver()
@@ -144,7 +144,7 @@ class PureJob:
         return task
 
     def use(self, session: int, task: pb.Task, start: int, stop: int) -> None:
-        """What the server does with a push for `[start, stop)` of a lease."""
+        """Mark `[start, stop)` of a lease as used, as the server does for a push."""
         self.deliver()
         worker = self.state.membership.of_session(session).worker
         assert self.coordinator.work.ledger is not None
@@ -172,7 +172,7 @@ class PureJob:
             self.report(session, task)
 
     def take(self, session: int, kind: pb.TaskKind) -> pb.Task:
-        """The session's next task of a kind; it does the others before, while all other workers wait."""
+        """Return the session's next task of a kind; it carries out others before it, and all other workers wait."""
         assert isinstance(self.coordinator.work, TrainingWork)
         for member in self.state.membership.members:
             if member.session != session and member.worker not in self.coordinator.work.tasks.assigned:
@@ -185,7 +185,7 @@ class PureJob:
         raise AssertionError(f"no task {pb.TaskKind.Name(kind)} came")
 
     def run(self, sessions: list[int], turns: int = 1_000) -> None:
-        """Workers take and do tasks in turns until the job is over."""
+        """Let the workers carry out tasks in turn until the job is over."""
         for turn in range(turns):
             if self.state.phase in OVER:
                 return

@@ -1,4 +1,4 @@
-"""A recorded job without processes: real hosts of shards, workers of a few lines, an order drawn from a seed."""
+"""A recorded job without processes: real shards, minimal workers, and an order drawn from a seed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ N = LAYOUT.trained
 
 
 def compute(record: Any, flat: np.ndarray) -> Computed:
-    """What a worker of this job pushes: a nonlinear function of its weights, of itself and of its samples."""
+    """Return the gradient of a worker: a nonlinear function of the weights, the worker and the samples."""
     worker, seq, start, stop = (int(record[key]) for key in ("worker", "seq", "start", "stop"))
     drawn = np.random.default_rng((worker, seq, start)).standard_normal(LAYOUT.size).astype(np.float32)
     gradient = np.sin(3 * flat + np.float32(worker)) + drawn / np.float32(4)
@@ -34,7 +34,7 @@ def compute(record: Any, flat: np.ndarray) -> Computed:
 
 
 class RecordedJob:
-    """Workers push to some shards, in an order in which real ones could; some die, rest or come late."""
+    """Workers that push to shards in a possible order; some die, rest or join late."""
 
     def __init__(self, shards: int = 1, seed: int = 0, **settings: Any) -> None:
         self.settings = ServerSettings(**{"shards": shards, "workers": 3, "learning_rate": 0.05, **settings})
@@ -58,7 +58,7 @@ class RecordedJob:
         self.note()
 
     def initialise(self, number: int, weights: np.ndarray) -> None:
-        """Sets version 0 of a shard."""
+        """Set version 0 of a shard."""
         self.hosts[number].initialise(weights.data.cast("B"))
         for output in self.hosts[number].outbox:
             if isinstance(output, Snapshot):
@@ -66,7 +66,7 @@ class RecordedJob:
         self.hosts[number].outbox.clear()
 
     def note(self) -> None:
-        """Keeps every version of the first shard's weights."""
+        """Record every version of the weights of shard 0."""
         shard = self.hosts[0].trained_shard()
         while len(self.versions) <= shard.version:
             buffer, _ = shard.pull()
@@ -74,7 +74,7 @@ class RecordedJob:
             shard.release(buffer)
 
     def tell(self, **changes: Any) -> None:
-        """Every shard hears of the members, sooner or later; here at once."""
+        """Send the view of the members to every shard."""
         self.view += 1
         for commands in self.commands:
             commands.execute(pb.ShardCommand(view=pb.View(number=self.view, members=self.members.values()), **changes))
@@ -89,7 +89,7 @@ class RecordedJob:
         self.compute(worker)
 
     def leave(self, worker: int) -> None:
-        """Dies; never with a push on its way that some shards have."""
+        """Let a worker die that has no push on some shards only."""
         del self.members[worker]
         self.due.pop(worker, None)
         self.tell()
@@ -99,7 +99,7 @@ class RecordedJob:
         self.tell()
 
     def compute(self, worker: int) -> None:
-        """Pulls from every shard and computes; the pushes are on their way then."""
+        """Pull from every shard and compute a gradient, whose pushes are then in flight."""
         slices, parts, bases = LAYOUT.cut(len(self.hosts)), [], []
         for host in self.hosts:
             buffer, version = host.pull(pb.Request(kind=pb.PULL), worker)
@@ -125,7 +125,7 @@ class RecordedJob:
             self.due[worker].append((number, header, vector.tobytes() if found.finite else b""))
 
     def step(self) -> None:
-        """One of the workers that may pushes to one of the shards; when all have it, and let it, it computes again."""
+        """Let a random worker that has pushes in flight deliver one of them to its shard."""
         able = [worker for worker in self.members if self.due.get(worker)]
         if not able:
             return
@@ -143,11 +143,11 @@ class RecordedJob:
                 self.compute(worker)
 
     def whole(self, worker: int) -> bool:
-        """Whether no push of the worker is on its way to some shards only."""
+        """Return whether no push of the worker has reached some shards only."""
         return len(self.due.get(worker, [])) in (0, len(self.hosts))
 
     def run(self, steps: int = 120) -> Recorded:
-        """Trains, with members that come and go, and gives what a run leaves behind."""
+        """Train while workers join and leave, and return the record of the run."""
         for worker in range(3):
             self.join(worker)
         for step in range(steps):
@@ -174,7 +174,7 @@ class RecordedJob:
 
     @property
     def weights(self) -> np.ndarray:
-        """`float32[n + m]`, of all shards."""
+        """Return the weights `float32[n + m]` of all shards."""
         arrays = [host.trained_shard().pull()[0].array for host in self.hosts]
         slices = LAYOUT.cut(len(self.hosts))
         trained = [array[: part.trained] for array, part in zip(arrays, slices, strict=True)]

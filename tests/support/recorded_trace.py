@@ -1,4 +1,4 @@
-"""A run directory as a job leaves it, from an asynchronous job in virtual time: traces, calls, settings, summary."""
+"""The run directory of an asynchronous job in virtual time: traces, calls, settings and summary."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def write_run(
 
 
 def simulate(pushes: int, workers: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Workers with steps of exponential length, mean 10 ms; weights come back with the push, as in the real job."""
+    """Simulate workers with exponential steps, mean 10 ms, whose pushes return the weights."""
     trace = np.zeros(pushes, DTYPE)
     late = workers - 1 if workers > 1 else -1
     calls = [(0, Call.BEGIN, 0, 0), *((0, Call.JOIN, worker, 1) for worker in range(workers) if worker != late)]
@@ -82,7 +82,7 @@ def simulate(pushes: int, workers: int, random: np.random.Generator) -> tuple[np
 
 
 def summary_of(trace: np.ndarray, settings: dict[str, Any]) -> dict[str, Any]:
-    """What `summary.json` says of such a trace."""
+    """Return the content of `summary.json` for such a trace."""
     applied = trace[trace["outcome"] == 0]
     wall_s = float(trace["time_s"][-1])
     return {

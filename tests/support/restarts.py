@@ -1,4 +1,4 @@
-"""Servers that are killed and started again, as an operator would do by hand."""
+"""Servers that are killed, and restarted by hand."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def await_checkpoint(cluster: Cluster, version: int) -> None:
 
 
 def start_again(cluster: Cluster, shard: int, address: str, *flags: str, **settings: Any) -> Process:
-    """Start a server that was killed again, at its old address."""
+    """Restart a server that was killed, at its previous address."""
     given = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
     own = [f"--run-dir={cluster.run}", "--resume"] if shard == 0 else [f"--coordinator={cluster.address}"]
     name = f"ps-{shard}-again-{len(cluster.processes)}"

@@ -1,4 +1,4 @@
-"""What a worker may send to a shard over shared memory, valid or not."""
+"""Valid and invalid messages of a worker to a shard over shared memory."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def transport_of(member: Member) -> SharedMemoryTransport:
 
 @contextmanager
 def connected(member: Member) -> Iterator[socket.socket]:
-    """Connect to the shard without the transport, to send it anything."""
+    """Connect to the shard without the transport, to send arbitrary messages."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as line:
         line.settimeout(30)
         line.connect("\0" + doorbell(member))

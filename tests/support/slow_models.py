@@ -1,4 +1,4 @@
-"""Models whose steps, or whose evaluations, take long beside the time that the end of a job may take."""
+"""Models whose steps or evaluations take longer than the time allowed for the end of a job."""
 
 from __future__ import annotations
 

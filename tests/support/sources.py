@@ -10,7 +10,7 @@ PACKAGES = ("protos", "ps", "worker", "deploy", "bench")
 
 
 def sources(folder: str) -> list[Path]:
-    """Return the Python files below a folder, without those that protoc has written."""
+    """Return the Python files below a folder, without the generated stubs."""
     return sorted(path for path in (ROOT / folder).rglob("*.py") if "_pb2" not in path.name)
 
 

@@ -1,4 +1,4 @@
-"""One toy row for each registry, and the servers with them: what a contributor writes to add an algorithm.
+"""One toy row for each registry, as a contributor would add it, and servers with these rows.
 
 python -m tests.support.toy_algorithms FLAGS  starts a server that has the toy rows
 """
@@ -28,7 +28,7 @@ def _descend(w: Vector, g: Vector, out: Vector, s: Vector, slots: Slots, scalars
 
 
 class Pairs(Consistency):
-    """Sums each two pushes that arrive, and drops what is older than the limit."""
+    """A mode that sums every two pushes, and drops those older than a limit."""
 
     buffers = True
 
@@ -44,7 +44,7 @@ class Pairs(Consistency):
 
 
 class Halves(Compensation):
-    """Gives every stale gradient half of its weight."""
+    """A compensation that halves every stale gradient."""
 
     def scale(self, staleness: int, live: int, learning_rate: float) -> float:
         return 0.5 if staleness else 1.0
@@ -91,7 +91,7 @@ ROWS: tuple[tuple[dict[str, Any], Any], ...] = (
 
 
 def register(put: Callable[[dict[str, Any], str, Any], None] = dict.__setitem__) -> None:
-    """Adds the rows, each under the name `toy`."""
+    """Add the rows, each under the name `toy`."""
     for registry, row in ROWS:
         put(registry, "toy", row)
 
