@@ -111,7 +111,7 @@ def error_of(failure: grpc.RpcError, address: str) -> DownpourError:
 
 
 def _hint(details: str) -> str:
-    """What to do where gRPC's words do not say that the two sides differ in TLS."""
+    """Return advice if gRPC's message does not state that the two sides differ in TLS."""
     if "handshake failed" in details:
         return ". The server must have TLS, with a certificate of the authority in this process's --tls-dir."
     if "failed to connect" in details and "Socket closed" in details:

@@ -35,7 +35,7 @@ class Tensor:
         return math.prod(self.shape)
 
     def __str__(self) -> str:
-        """The tensor as error messages show it."""
+        """Return the tensor as error messages show it."""
         kind = "" if self.section == TRAINED else ", not trained"
         return f"{self.name!r} {list(self.shape)}{kind}"
 
@@ -112,7 +112,7 @@ class Layout:
         return [Slice(edges[k], edges[k + 1], self.state if k == 0 else 0) for k in range(shards)]
 
     def views(self, flat: np.ndarray) -> dict[str, np.ndarray]:
-        """Views of the tensors in a flat vector `float32[n + m]`, by name."""
+        """Return views of the tensors in a flat vector `float32[n + m]`, by name."""
         views, offset = {}, 0
         for tensor in self.tensors:
             views[tensor.name] = flat[offset : offset + tensor.size].reshape(tensor.shape)
