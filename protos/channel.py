@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import errno
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Protocol
 
 import grpc
 
@@ -48,22 +53,93 @@ SERVER_OPTIONS: list[tuple[str, int]] = [
 ]
 
 
+class Network(Protocol):
+    """The interface of gRPC to the network, which a simulator replaces."""
+
+    def open_channel(self, address: str) -> grpc.Channel:
+        """Open a channel to `HOST:PORT`."""
+
+    def open_aio_channel(self, address: str) -> grpc.aio.Channel:
+        """Open a channel to `HOST:PORT` for an event loop."""
+
+    def aio_server(self, interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]]) -> grpc.aio.Server:
+        """Return a server that does not listen yet."""
+
+    def check_free(self, bind: str) -> None:
+        """Raise OSError if the address `HOST:PORT` is in use on this machine."""
+
+
+class SystemNetwork:
+    """gRPC over the network of the operating system."""
+
+    def open_channel(self, address: str) -> grpc.Channel:
+        """Open a channel to `HOST:PORT`."""
+        identity = adopted()
+        secure = channel_credentials(identity)
+        if secure is not None:
+            return grpc.secure_channel(address, secure, options=_TLS_OPTIONS)
+        channel = grpc.insecure_channel(address, options=CLIENT_OPTIONS)
+        return grpc.intercept_channel(channel, ShowToken(identity.metadata)) if identity.token else channel
+
+    def open_aio_channel(self, address: str) -> grpc.aio.Channel:
+        """Open a channel to `HOST:PORT` for an event loop."""
+        secure = channel_credentials(adopted())
+        if secure is not None:
+            return grpc.aio.secure_channel(address, secure, options=_TLS_OPTIONS)
+        return grpc.aio.insecure_channel(address, options=CLIENT_OPTIONS)
+
+    def aio_server(self, interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]]) -> grpc.aio.Server:
+        """Return a server that does not listen yet."""
+        return grpc.aio.server(options=SERVER_OPTIONS, interceptors=interceptors)
+
+    def check_free(self, bind: str) -> None:
+        """Raise OSError if the address `HOST:PORT` is in use on this machine."""
+        host, _, port = bind.rpartition(":")
+        try:
+            places = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        except OSError:
+            return  # a name that only gRPC may be able to resolve
+        for family, kind, protocol, _, place in places:
+            with suppress(OSError), socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind(place)
+                except OSError as error:
+                    if error.errno == errno.EADDRINUSE:
+                        taken = error
+                        break
+        else:
+            return
+        raise taken
+
+
+_network: Network = SystemNetwork()
+
+
+def use_network(network: Network) -> None:
+    """Replace the network of this process."""
+    global _network
+    _network = network
+
+
 def open_channel(address: str) -> grpc.Channel:
     """Open a channel to `HOST:PORT` with the project's limits and keepalive, and this process's identity."""
-    identity = adopted()
-    secure = channel_credentials(identity)
-    if secure is not None:
-        return grpc.secure_channel(address, secure, options=_TLS_OPTIONS)
-    channel = grpc.insecure_channel(address, options=CLIENT_OPTIONS)
-    return grpc.intercept_channel(channel, ShowToken(identity.metadata)) if identity.token else channel
+    return _network.open_channel(address)
 
 
 def open_aio_channel(address: str) -> grpc.aio.Channel:
     """Open such a channel for an event loop; its calls must carry `call_metadata`."""
-    secure = channel_credentials(adopted())
-    if secure is not None:
-        return grpc.aio.secure_channel(address, secure, options=_TLS_OPTIONS)
-    return grpc.aio.insecure_channel(address, options=CLIENT_OPTIONS)
+    return _network.open_aio_channel(address)
+
+
+def aio_server(interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]]) -> grpc.aio.Server:
+    """Return a server with the project's limits and keepalive, which does not listen yet."""
+    return _network.aio_server(interceptors)
+
+
+def check_free(bind: str) -> None:
+    """Raise OSError if the address `HOST:PORT` is in use; gRPC detects that too, but logs messages of its own."""
+    _network.check_free(bind)
 
 
 def call_metadata() -> Metadata:

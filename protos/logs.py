@@ -7,12 +7,14 @@ import os
 import re
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Literal
 
 from pydantic import Field
 
 from downpour.protos.settings import Settings
+from downpour.protos.system import clock
 
 
 class LogSettings(Settings):
@@ -29,7 +31,17 @@ class LogSettings(Settings):
 
 
 OF_TENSORFLOW = re.compile(r"[IWEF]\d{4} \d\d:\d\d:|WARNING: All log messages before absl")
-_state: dict[str, Any] = {"format": "text", "context": {}}
+
+
+def _print_log(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _print_output(line: str) -> None:
+    print(line, flush=True)
+
+
+_state: dict[str, Any] = {"format": "text", "context": {}, "log": _print_log, "output": _print_output}
 
 
 def identify(**context: Any) -> None:
@@ -39,11 +51,21 @@ def identify(**context: Any) -> None:
 
 def log(message: str, **facts: Any) -> None:
     """Write a line with the time to standard error."""
-    now = time.time()
+    now = clock.wall()
     if _state["format"] == "json":
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
         line = json.dumps({"time": stamp, "message": message, **_state["context"], "pid": os.getpid(), **facts})
     else:
         line = f"{time.strftime('%H:%M:%S', time.localtime(now))} {message}"
     with suppress(OSError):  # a full disk or a closed terminal must not stop a job
-        print(line, file=sys.stderr, flush=True)
+        _state["log"](line)
+
+
+def write_output(line: str) -> None:
+    """Write a line to standard output, for the parent process."""
+    _state["output"](line)
+
+
+def redirect(log_line: Callable[[str], None], output_line: Callable[[str], None]) -> None:
+    """Give the lines of the log and of standard output to other functions."""
+    _state.update(log=log_line, output=output_line)

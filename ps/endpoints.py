@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
 import logging
 import os
 import signal
-import socket
 from collections.abc import Callable
-from contextlib import suppress
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 
-from downpour.protos.channel import SERVER_OPTIONS
+from downpour.protos.channel import aio_server, check_free
 from downpour.protos.credentials import TokenCheck, adopt, check_secured, server_credentials
+from downpour.protos.logs import write_output
 from downpour.ps.config import ServerSettings
 from downpour.ps.data_plane.interceptor import CallInterceptor
 from downpour.ps.monitoring.prometheus import PrometheusExporter, ShardMetrics
@@ -46,11 +44,14 @@ async def listen(settings: ServerSettings, add: Callable[[grpc.aio.Server], None
         NotSecured: The address is reachable from the network without TLS or without a token.
     """
     silence_broken_calls()
-    _check_free(settings.bind)
+    try:
+        check_free(settings.bind)
+    except OSError as error:
+        raise _port_in_use(settings.bind) from error
     identity = adopt(settings)
     check_secured(settings.bind, identity, settings.insecure)
     secure, checks = server_credentials(identity), [TokenCheck(identity.token)] if identity.token else []
-    server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=[*checks, CallInterceptor()])
+    server = aio_server([*checks, CallInterceptor()])
     health = HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     add(server)
@@ -65,23 +66,6 @@ async def listen(settings: ServerSettings, add: Callable[[grpc.aio.Server], None
     return server, settings.advertise or f"{host}:{port}"
 
 
-def _check_free(bind: str) -> None:
-    """Raise PortInUse if the address is in use; gRPC detects that as well, but logs messages of its own."""
-    host, _, port = bind.rpartition(":")
-    try:
-        places = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError:
-        return  # a name that only gRPC may be able to resolve
-    for family, kind, protocol, _, place in places:
-        with suppress(OSError), socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(place)
-            except OSError as error:
-                if error.errno == errno.EADDRINUSE:
-                    raise _port_in_use(bind) from error
-
-
 def _port_in_use(bind: str) -> PortInUse:
     return PortInUse(
         f"--bind must be a free address of this machine; received {bind}, which cannot be bound. "
@@ -91,7 +75,7 @@ def _port_in_use(bind: str) -> PortInUse:
 
 def announce(**facts: object) -> None:
     """Print one JSON line that informs the parent process that the server listens, with the given facts."""
-    print(json.dumps({"event": "listening", **facts, "pid": os.getpid()}), flush=True)
+    write_output(json.dumps({"event": "listening", **facts, "pid": os.getpid()}))
 
 
 def on_signals(act: Callable[[str], None]) -> None:

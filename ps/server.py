@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-import time
 from typing import Any
 
 import grpc
@@ -14,6 +12,7 @@ from downpour.protos import parameter_server_pb2_grpc as rpc
 from downpour.protos.credentials import NotSecured
 from downpour.protos.errors import DownpourError, Unsupported
 from downpour.protos.logs import identify, log
+from downpour.protos.system import clock, entropy
 from downpour.ps.config import ServerSettings
 from downpour.ps.control_plane.checkpointer import Checkpointer
 from downpour.ps.control_plane.effects import Effects, JobChange, LeaseLedger
@@ -68,7 +67,7 @@ class CoordinatorProcess:
                 f"--run-dir must not hold the checkpoints of an earlier run; {path} does. "
                 "Use --resume to continue that run, or choose another folder."
             )
-        self.coordinator = new_coordinator(settings, path.name, lambda: secrets.randbits(63) + 1)
+        self.coordinator = new_coordinator(settings, path.name, lambda: entropy.random_bits(63) + 1)
         self.coordinator.job.send(settings=settings.model_dump_json())
         self._push_times, self._change = Durations(), JobChange()
         self.runtime = ShardRuntime(0, LeaseLedger(self.coordinator), self._push_times.add)
@@ -116,7 +115,7 @@ class CoordinatorProcess:
         finally:
             self._flush()
             self._write_summary()
-            self.reports.close(time.time())
+            self.reports.close(clock.wall())
             self.checkpointer.close()
             self.run.traces.close()
             self.run.calls.close()
@@ -129,9 +128,9 @@ class CoordinatorProcess:
 
     async def _lock_run(self) -> None:
         """Wait for an earlier process that still writes to the run directory to end."""
-        deadline = time.monotonic() + LOCK_TIMEOUT_S
+        deadline = clock.monotonic() + LOCK_TIMEOUT_S
         while not self.run.lock():
-            if time.monotonic() > deadline:
+            if clock.monotonic() > deadline:
                 raise RunExists(
                     f"--run-dir must not be used by another running server; {self.run.path} is: stop that server first."
                 )
@@ -157,10 +156,10 @@ class CoordinatorProcess:
         self._change.notify()
 
     def _connection_lost(self, worker: int) -> None:
-        self.coordinator.connection_lost(worker, time.monotonic())
+        self.coordinator.connection_lost(worker, clock.monotonic())
 
     def _signalled(self, name: str) -> None:
-        now = time.monotonic()
+        now = clock.monotonic()
         if self._drained_s is None:
             self._drained_s = now
             self.coordinator.drain(name, now)
@@ -174,7 +173,7 @@ class CoordinatorProcess:
     async def _run_job(self) -> None:
         job, flushed_s = self.coordinator.job, 0.0
         while job.phase not in OVER:
-            now = time.monotonic()
+            now = clock.monotonic()
             for worker in self.runtime.waiters.workers:
                 self.coordinator.blocked(worker, now)
             self.coordinator.tick(now)
@@ -203,9 +202,9 @@ class CoordinatorProcess:
 
     async def _last_checkpoint(self) -> None:
         """Take a checkpoint of the present state if it has changed since the last one, and wait until it is written."""
-        deadline = time.monotonic() + LAST_CHECKPOINT_S
-        while time.monotonic() < deadline:
-            if self.checkpointer.begin_last(time.monotonic()):
+        deadline = clock.monotonic() + LAST_CHECKPOINT_S
+        while clock.monotonic() < deadline:
+            if self.checkpointer.begin_last(clock.monotonic()):
                 return
             self.effects.deliver()
             if await self.checkpointer.settled(0.01):
@@ -216,7 +215,7 @@ class CoordinatorProcess:
     def _flush(self) -> None:
         """Write new results to the run directory and to the log."""
         self._flush_trace()
-        self.reports.flush(time.time())
+        self.reports.flush(clock.wall())
 
     def _flush_trace(self) -> None:
         self.run.traces.append(0, self.runtime.records.take())

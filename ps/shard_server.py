@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 
 import grpc
@@ -13,6 +12,7 @@ from downpour.protos import parameter_server_pb2_grpc as rpc
 from downpour.protos.channel import call_metadata, open_aio_channel
 from downpour.protos.errors import DeadlineExceeded, Unreachable, error_of
 from downpour.protos.logs import identify
+from downpour.protos.system import clock
 from downpour.ps.config import ServerSettings
 from downpour.ps.data_plane.listeners import Listeners, ListenRequest, open_listeners
 from downpour.ps.data_plane.request_handler import RequestHandler
@@ -64,15 +64,15 @@ class CoordinatorLink:
         Raises:
             DownpourError: The coordinator refuses this shard, or does not answer in time.
         """
-        deadline, met = time.monotonic() + connect_timeout_s, False
+        deadline, met = clock.monotonic() + connect_timeout_s, False
         while not self._commands.stopped.is_set():
             try:
                 await self._serve_stream(joined, deadline)
-                deadline, met = time.monotonic() + reconnect_s, True
+                deadline, met = clock.monotonic() + reconnect_s, True
             except Unreachable as error:
                 if self.connected:
-                    deadline, met = time.monotonic() + reconnect_s, True
-                if time.monotonic() + RETRY_S > deadline:
+                    deadline, met = clock.monotonic() + reconnect_s, True
+                if clock.monotonic() + RETRY_S > deadline:
                     verb, within_s = ("be back", reconnect_s) if met else ("answer", connect_timeout_s)
                     raise DeadlineExceeded(
                         f"the coordinator must {verb} at {self._address} within {within_s:g} s; it did not: {error} "
@@ -84,7 +84,7 @@ class CoordinatorLink:
 
     async def _serve_stream(self, joined: pb.ShardAddress, deadline: float) -> None:
         async with open_aio_channel(self._address) as channel:
-            timeout_s = max(RETRY_S, deadline - time.monotonic())
+            timeout_s = max(RETRY_S, deadline - clock.monotonic())
             try:
                 await asyncio.wait_for(channel.channel_ready(), timeout_s)
             except TimeoutError:
@@ -187,8 +187,8 @@ class ShardProcess:
         signalled = asyncio.Event()
         on_signals(lambda name: signalled.set())
         await asyncio.wait([following, asyncio.create_task(signalled.wait())], return_when=asyncio.FIRST_COMPLETED)
-        deadline = time.monotonic() + DRAIN_TIMEOUT_S
-        while self._link.connected and time.monotonic() < deadline and not following.done():
+        deadline = clock.monotonic() + DRAIN_TIMEOUT_S
+        while self._link.connected and clock.monotonic() < deadline and not following.done():
             await asyncio.wait([following], timeout=RETRY_S)
         if not following.done():
             following.cancel()

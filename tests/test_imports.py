@@ -21,7 +21,8 @@ from tests.support.sources import MODULES, PACKAGES, module_of, sources
 # The order is that of the planes: from what knows nothing of the others to what puts everything together.
 PS_FLAGS = {"ps.config", "ps.config_checks"}
 MAY_IMPORT: dict[str, set[str]] = {
-    "protos": set(),
+    "protos": {"protos.system"},
+    "protos.system": set(),
     "ps.core": {"protos"},
     "ps.config": {"protos", "ps.core", "ps.config_checks"},
     "ps.config_checks": {"protos", "ps.core"},

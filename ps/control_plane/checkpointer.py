@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.layout import Slice
+from downpour.protos.system import clock, threads
 from downpour.ps.config import interval_of
 from downpour.ps.control_plane.job_snapshot import job_facts, with_shards
 from downpour.ps.coordinator.coordinator import Coordinator
@@ -98,7 +97,7 @@ class Checkpointer:
         self._writing: asyncio.Future[None] | None = None
         self._kept: object = None  # identifies the contents of the last checkpoint
         self._failing = ""
-        self._executor = ThreadPoolExecutor(1, "checkpoint")
+        self._executor = threads.executor("checkpoint")
 
     last_s: float | None
 
@@ -194,7 +193,7 @@ class Checkpointer:
 
     def take_state(self, number: int, state: ShardState) -> None:
         """Take shard 0's state for a cut and, in the same turn of the loop, the state of the job."""
-        now, cut = time.monotonic(), self._cut
+        now, cut = clock.monotonic(), self._cut
         if cut is None or cut.round.number != number:
             state.release()
             return
@@ -221,7 +220,7 @@ class Checkpointer:
         prune(self._run.checkpoints, self._keep)
 
     def _written(self, cut: _Cut, done: asyncio.Future[None]) -> None:
-        now, failure = time.monotonic(), done.exception()
+        now, failure = clock.monotonic(), done.exception()
         cut.release()
         self._writing = None
         self.seconds = now - cut.begun_s

@@ -7,10 +7,10 @@ have filled one ends with `Effects.deliver`, which empties both before a reply l
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 
 from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.system import clock
 from downpour.ps.control_plane.checkpointer import Checkpointer
 from downpour.ps.control_plane.replay_recorder import ReplayRecorder
 from downpour.ps.control_plane.shard_link import ShardLinks
@@ -38,12 +38,12 @@ class JobChange:
 
         The condition may change the job itself: then it is checked again.
         """
-        deadline = time.monotonic() + wait_s
+        deadline = clock.monotonic() + wait_s
         while True:
             event = self._event
             if condition():
                 return True
-            left_s = deadline - time.monotonic()
+            left_s = deadline - clock.monotonic()
             if left_s <= 0:
                 return False
             try:
@@ -67,7 +67,7 @@ class LeaseLedger:
 
     def used(self, push: Push) -> None:
         """Mark the samples of a push as used."""
-        self._coordinator.samples_used(push.worker, push.lease, push.epoch, push.start, push.stop, time.monotonic())
+        self._coordinator.samples_used(push.worker, push.lease, push.epoch, push.start, push.stop, clock.monotonic())
 
     @property
     def draining(self) -> bool:
@@ -147,7 +147,7 @@ class Effects:
     def _event(self, shard: int, event: pb.ShardEvent) -> None:
         if event.generation and event.generation != self._coordinator.job.generation:
             return  # its events describe a state that is void
-        now = time.monotonic()
+        now = clock.monotonic()
         self._recorder.event(shard, event)
         self._coordinator.shard_event(shard, event, now)
         self._checkpointer.event(shard, event, now)

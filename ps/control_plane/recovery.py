@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import DownpourError
+from downpour.protos.system import clock
 from downpour.ps.control_plane.checkpointer import Checkpointer, part_of
 from downpour.ps.control_plane.effects import Effects, JobChange
 from downpour.ps.control_plane.job_snapshot import check_fits, restore_job, restore_metrics, shard_facts
@@ -48,7 +48,7 @@ class Recovery:
         coordinator = self._coordinator
         generation = self._run.begin_life()
         if resume and generation > 1:
-            coordinator.begin_generation(generation, time.monotonic())
+            coordinator.begin_generation(generation, clock.monotonic())
             self.joined()
         else:
             coordinator.job.set_generation(generation)
@@ -57,7 +57,7 @@ class Recovery:
 
     def lost(self, shard: int) -> None:
         """React to the loss of a shard of another process."""
-        now, before = time.monotonic(), self._coordinator.job.generation
+        now, before = clock.monotonic(), self._coordinator.job.generation
         self._checkpointer.abandon(now)
         self._coordinator.shard_lost(shard, now)
         if self._coordinator.job.generation != before:
@@ -106,7 +106,7 @@ class Recovery:
         elif found is None:
             self._run.traces.cut([0])
             restore_metrics(self._metrics, None)
-            coordinator.start_over(time.monotonic())
+            coordinator.start_over(clock.monotonic())
             coordinator.job.notes.append("there is no checkpoint to resume from: the job starts over")
         else:
             self._put(found)
@@ -124,7 +124,7 @@ class Recovery:
         slices = coordinator.job.layout.cut(coordinator.job.settings.shards)
         each = shard_facts(checkpoint.facts, len(slices))
         self._run.traces.cut([each[shard].records for shard in range(len(slices))])
-        coordinator.restored(checkpoint.facts.closed_epochs, time.monotonic())
+        coordinator.restored(checkpoint.facts.closed_epochs, clock.monotonic())
         self._effects.deliver()  # every shard must know its layout before it gets its state
         for shard, part in enumerate(slices):
             facts = pb.SnapshotInfo(**each[shard].model_dump())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,6 +13,7 @@ import grpc
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos import parameter_server_pb2_grpc as rpc
 from downpour.protos.errors import DeadlineExceeded, DownpourError, Unreachable, status_of
+from downpour.protos.system import clock
 from downpour.ps.control_plane.effects import Effects, JobChange
 from downpour.ps.control_plane.messages import ProgressReport, job_description
 from downpour.ps.control_plane.model_upload import receive_model
@@ -103,7 +103,7 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
         past = await self._past_decisions(request)
         if past is not None:
             return pb.RegisterReply(fit_completed=True, decisions=past)
-        member = self._turn(lambda: self._coordinator.register(request, time.monotonic()))
+        member = self._turn(lambda: self._coordinator.register(request, clock.monotonic()))
         number = job.membership.number
         self._change.notify()
 
@@ -111,7 +111,7 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
             return job.shards.settled(number) or job.membership.get(member.worker) is not member
 
         if not await self._change.wait_until(known, JOIN_TIMEOUT_S):
-            self._turn(lambda: self._coordinator.leave(member.worker, time.monotonic()))
+            self._turn(lambda: self._coordinator.leave(member.worker, clock.monotonic()))
             raise DeadlineExceeded(
                 f"every shard must acknowledge a new worker within {JOIN_TIMEOUT_S:.0f} s: at least one has not."
             )
@@ -139,13 +139,13 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
     @with_status
     async def Ready(self, request: pb.ReadyRequest, context: Context) -> pb.ReadyReply:
         """Wait, as a long poll, until the worker must initialise the weights, may train, or the job is over."""
-        reply = self._turn(lambda: self._coordinator.ready(request, time.monotonic()))
+        reply = self._turn(lambda: self._coordinator.ready(request, clock.monotonic()))
         if request.compiled or request.initialised:
             self._change.notify()
 
         def has_news() -> bool:
             nonlocal reply
-            reply = self._turn(lambda: self._coordinator.ready(request, time.monotonic()))
+            reply = self._turn(lambda: self._coordinator.ready(request, clock.monotonic()))
             return reply.initialise or reply.start or reply.end
 
         await self._change.wait_until(has_news, MAX_WAIT_S / 2)
@@ -154,12 +154,12 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
     @with_status
     async def Heartbeat(self, request: pb.HeartbeatRequest, context: Context) -> pb.HeartbeatReply:
         """Renew the session of a worker that is alive."""
-        return self._coordinator.heartbeat(request.session, time.monotonic())
+        return self._coordinator.heartbeat(request.session, clock.monotonic())
 
     @with_status
     async def Lease(self, request: pb.LeaseRequest, context: Context) -> pb.Task:
         """Wait for a task, as a long poll."""
-        task = self._turn(lambda: self._coordinator.next_task(request.session, time.monotonic()))
+        task = self._turn(lambda: self._coordinator.next_task(request.session, clock.monotonic()))
         if task.kind == pb.WAIT:
             self._change.notify()  # one more worker is idle: perhaps the last
 
@@ -167,7 +167,7 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
             nonlocal task
             if context.done():
                 return True  # the caller has gone and would not receive the task
-            task = self._turn(lambda: self._coordinator.next_task(request.session, time.monotonic()))
+            task = self._turn(lambda: self._coordinator.next_task(request.session, clock.monotonic()))
             return task.kind != pb.WAIT
 
         if task.kind == pb.WAIT:
@@ -177,7 +177,7 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
     @with_status
     async def Report(self, request: pb.ReportRequest, context: Context) -> pb.ReportReply:
         """Record the result of an evaluation."""
-        self._turn(lambda: self._coordinator.report(request, time.monotonic()))
+        self._turn(lambda: self._coordinator.report(request, clock.monotonic()))
         self._change.notify()
         return pb.ReportReply()
 
@@ -193,14 +193,14 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
     async def Barrier(self, request: pb.BarrierRequest, context: Context) -> pb.BarrierReply:
         """Wait, as a long poll, for the other workers and then for the decision of worker 0."""
         coordinator = self._coordinator
-        reply = self._turn(lambda: coordinator.meet(request, time.monotonic()))
+        reply = self._turn(lambda: coordinator.meet(request, clock.monotonic()))
         self._change.notify()
 
         def has_news() -> bool:
             nonlocal reply
             if context.done():
                 return True
-            reply = self._turn(lambda: coordinator.meet(request, time.monotonic()))
+            reply = self._turn(lambda: coordinator.meet(request, clock.monotonic()))
             is_leader = coordinator.work.is_leader(request.session)
             return (reply.complete if is_leader else reply.HasField("decision")) or self._job.phase in OVER
 
@@ -210,7 +210,7 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
     @with_status
     async def SetLearningRates(self, request: pb.SetLearningRatesRequest, context: Context) -> pb.SetLearningRatesReply:
         """Set the learning rate of later updates."""
-        self._turn(lambda: self._coordinator.set_rates(request, time.monotonic()))
+        self._turn(lambda: self._coordinator.set_rates(request, clock.monotonic()))
         return pb.SetLearningRatesReply()
 
     @with_status
@@ -220,7 +220,7 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
         member = self._job.membership.of_session(request.session)
         note = f"worker {member.worker} gave up: {request.reason[:MAX_REASON]}" if request.failed else ""
         coordinator.add_times(request.step_s, request.exchange_s)
-        self._turn(lambda: coordinator.leave(member.worker, time.monotonic(), note))
+        self._turn(lambda: coordinator.leave(member.worker, clock.monotonic(), note))
         self._change.notify()
         return pb.LeaveReply()
 
@@ -229,7 +229,7 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
     @with_status
     async def Status(self, request: pb.StatusRequest, context: Context) -> pb.Progress:
         """Return the progress of the job now."""
-        return self._report.message(time.monotonic())
+        return self._report.message(clock.monotonic())
 
     async def Watch(self, request: pb.WatchRequest, context: Context) -> AsyncIterator[pb.Progress]:
         """Yield the progress of the job at intervals until the job is over."""
@@ -238,7 +238,7 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
         with self._report.feed.subscribed() if request.records else nullcontext() as subscription:
             while True:
                 over = self._job.phase in OVER
-                progress = self._report.message(time.monotonic(), notes)
+                progress = self._report.message(clock.monotonic(), notes)
                 if subscription is not None:
                     self._report.add_records(progress, subscription)
                 yield progress
@@ -254,7 +254,7 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
         if request.now:
             self._coordinator.stop_at_once(reason)
         else:
-            self._turn(lambda: self._coordinator.drain(reason, time.monotonic()))
+            self._turn(lambda: self._coordinator.drain(reason, clock.monotonic()))
         self._change.notify()
         return pb.StopReply()
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import numpy as np
 
 from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.system import clock
 from downpour.ps.data_plane.shard_runtime import ShardRuntime
 from downpour.ps.data_plane.snapshot import Assembly, ShardState
 from downpour.ps.trace.call_log import Call
@@ -145,5 +145,5 @@ class ShardCommands:
             ValueError: The state belongs to another optimizer, or has another size.
         """
         self._runtime.records.settle()
-        self._runtime.records.continue_from(time.monotonic() - state.facts.time_s)
+        self._runtime.records.continue_from(clock.monotonic() - state.facts.time_s)
         self._runtime.put(state)

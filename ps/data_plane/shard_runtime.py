@@ -7,7 +7,6 @@ a method or of a command delivers them.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.codec import check_length
 from downpour.protos.errors import InvalidRequest, JobConflict, UnknownWorker
+from downpour.protos.system import clock
 from downpour.ps.core.push import Result
 from downpour.ps.core.shard import Shard
 from downpour.ps.data_plane.cut import ShardCut
@@ -75,7 +75,7 @@ class ShardRuntime:
         self.session_buffers = SessionBuffers()
         self.metrics = Metrics()
         self.transports: set[str] = set()
-        self.records = OutcomeLog(self.metrics)
+        self.records = OutcomeLog(self.metrics, clock.monotonic)
         self.calls = CallLog()
         self.generation, self.initialisation = 1, 0
         self.void = False
@@ -240,12 +240,12 @@ class ShardRuntime:
         push, gradient = decode_push(header, payload, self.builder.slice)
         if push.lease:
             self.ledger.check(push)
-        begin = time.perf_counter() if self._record_push_s else 0.0
+        begin = clock.perf_counter() if self._record_push_s else 0.0
         result = shard.accept(push, gradient, owned)
         if self.calls.on:
             self.calls.add(Call.PUSH, push.worker, push.incarnation, push.seq)
         if self._record_push_s:
-            self._record_push_s(time.perf_counter() - begin)
+            self._record_push_s(clock.perf_counter() - begin)
         self.metrics.bytes_pushed += header.payload_bytes
         self.cut.newest[push.worker, push.incarnation] = push
         if push.lease:
@@ -289,7 +289,7 @@ class ShardRuntime:
         if number is None or self.shard is None:
             return
         assert self.builder.slice is not None
-        elapsed_s = time.monotonic() - self.records.start_s
+        elapsed_s = clock.monotonic() - self.records.start_s
         state = take_state(self.shard, self.builder.slice, elapsed_s, self.records.count)
         self.outbox.append(Snapshot(number, state))
         self.cut.end()

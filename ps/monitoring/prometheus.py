@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from wsgiref.simple_server import WSGIServer
@@ -12,6 +11,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from downpour.protos.system import clock
 from downpour.ps.control_plane.checkpointer import Checkpointer
 from downpour.ps.coordinator.coordinator import Coordinator
 from downpour.ps.data_plane.shard_runtime import ShardRuntime
@@ -125,7 +125,7 @@ class PrometheusExporter(Collector):
         """Return all metrics, computed on the event loop."""
 
         async def ask() -> list[Metric]:
-            return self._families(time.monotonic())
+            return self._families(clock.monotonic())
 
         return asyncio.run_coroutine_threadsafe(ask(), self._loop).result(ANSWER_TIMEOUT_S)
 

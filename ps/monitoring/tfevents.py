@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from downpour.protos import events_pb2 as events
-from downpour.ps.trace.format import write_at
+from downpour.protos.system import disk
 
 TEXTS = 7  # DT_STRING of TensorFlow
 
@@ -83,9 +83,10 @@ class EventFile:
         """
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"events.out.tfevents.{int(now)}.{socket.gethostname()}.{os.getpid()}"
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        self._file = disk.open_file(path)
         self._end = 0
         try:
+            self._file.truncate(0)
             self._append(events.Event(wall_time=now, file_version="brain.Event:2"))
         except OSError:
             self.close()
@@ -101,7 +102,7 @@ class EventFile:
 
     def close(self) -> None:
         """Close the file, to which nothing may be written afterwards."""
-        os.close(self._file)
+        self._file.close()
 
     def _append(self, event: events.Event) -> None:
         data = event.SerializeToString()
@@ -109,9 +110,9 @@ class EventFile:
         sums = (struct.pack("<I", masked_crc(part)) for part in (length, data))
         record = b"".join((length, next(sums), data, next(sums)))
         try:
-            write_at(self._file, record, self._end)
+            self._file.write_at(record, self._end)
         except OSError:
             with suppress(OSError):
-                os.ftruncate(self._file, self._end)
+                self._file.truncate(self._end)
             raise
         self._end += len(record)

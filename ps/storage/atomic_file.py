@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from downpour.protos.system import disk, entropy
 
 
 @contextmanager
@@ -23,46 +23,20 @@ def atomic_write(path: Path, durable: bool = False) -> Iterator[Path]:
     Raises:
         OSError: The disk is full, read-only or broken. The file `path` has not changed.
     """
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    descriptor = _without_name(path.parent)
+    beside = path.with_name(f".{path.name}.{entropy.random_bits(32):08x}.part")
+    unnamed = disk.unnamed_file(path.parent)
     try:
-        place = beside if descriptor is None else _path_of(descriptor)
+        place = beside if unnamed is None else unnamed.place
         yield place
         if durable:
-            flush(place)
-        if descriptor is not None:
-            # A descriptor of a folder makes Python follow the link to the file: link(2) would not.
-            os.link(place, beside, src_dir_fd=descriptor, follow_symlinks=True)
+            disk.flush(place)
+        if unnamed is not None:
+            unnamed.link(beside)
         beside.replace(path)
         if durable:
-            flush(path.parent)
+            disk.flush(path.parent)
     finally:
-        if descriptor is not None:
-            os.close(descriptor)
+        if unnamed is not None:
+            unnamed.close()
         with suppress(OSError):
             beside.unlink(missing_ok=True)
-
-
-def flush(path: Path) -> None:
-    """Flush a file, or the names in a folder, to the disk (fsync)."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _without_name(folder: Path) -> int | None:
-    """Return the descriptor of a new file without a name; None if the system does not support that."""
-    try:
-        descriptor = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666)
-    except (AttributeError, OSError):
-        return None
-    if _path_of(descriptor).exists():
-        return descriptor
-    os.close(descriptor)  # /proc is not mounted
-    return None
-
-
-def _path_of(descriptor: int) -> Path:
-    return Path(f"/proc/self/fd/{descriptor}")

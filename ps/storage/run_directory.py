@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -11,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from downpour.protos.system import disk
 from downpour.ps.config import ServerSettings
 from downpour.ps.storage.atomic_file import atomic_write
 from downpour.ps.storage.checkpoint_file import newest, numbers
@@ -42,8 +42,8 @@ def run_directory(settings: ServerSettings) -> Path:
     the same settings and has not ended. In all other cases it is a new directory.
     """
     if settings.run_dir:
-        return Path(settings.run_dir)
-    runs_dir = Path(settings.runs_dir)
+        return disk.path(settings.run_dir)
+    runs_dir = disk.path(settings.runs_dir)
     unfinished = _unfinished(runs_dir / "latest", settings) if settings.resume else None
     return unfinished or new_run_directory(runs_dir, settings.model)
 
@@ -89,12 +89,8 @@ class RunDirectory:
     def lock(self) -> bool:
         """Lock the directory until this process ends; return False if another process holds the lock."""
         if self._lock is None:
-            self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+            self._lock = disk.lock(self.path / ".lock")
+        return self._lock is not None
 
     def publish(self) -> None:
         """Point the link `latest`, beside the directory, to it."""

@@ -8,14 +8,13 @@ The file is a valid `.npy` file after every append: its header has a fixed size 
 
 from __future__ import annotations
 
-import errno
-import os
 import struct
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from downpour.protos.system import disk
 from downpour.ps.core.push import Outcome, Push, Result
 
 REASONS = ("", "nonfinite", "late", "stale", "discarded", "other", "failed")
@@ -77,14 +76,14 @@ class TraceFile:
             dtype: The type of a record.
         """
         self._dtype = dtype
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._file = disk.open_file(path)
         try:
-            complete = (os.fstat(self._file).st_size - _HEADER_BYTES) // self._dtype.itemsize
+            complete = (self._file.size() - _HEADER_BYTES) // self._dtype.itemsize
             self._count = max(0, complete if keep is None else min(keep, complete))
-            os.ftruncate(self._file, self._end)
+            self._file.truncate(self._end)
             self._write_header(self._count)
         except BaseException:
-            os.close(self._file)
+            self._file.close()
             raise
 
     @property
@@ -94,7 +93,7 @@ class TraceFile:
 
     def sync(self) -> None:
         """Flush the file to the disk. Another thread may call this method."""
-        os.fsync(self._file)
+        self._file.sync()
 
     def append(self, records: bytes) -> None:
         """Append complete records and update the header.
@@ -106,13 +105,13 @@ class TraceFile:
         if rest:
             raise ValueError(f"records must be whole, {self._dtype.itemsize} bytes each; received {len(records)} bytes")
         if count:
-            write_at(self._file, records, self._end)
+            self._file.write_at(records, self._end)
             self._write_header(self._count + count)
             self._count += count
 
     def close(self) -> None:
         """Close the file, to which no records may be appended afterwards."""
-        os.close(self._file)
+        self._file.close()
 
     @property
     def _end(self) -> int:
@@ -121,18 +120,4 @@ class TraceFile:
     def _write_header(self, count: int) -> None:
         description = repr({"descr": self._dtype.descr, "fortran_order": False, "shape": (count,)})
         room = _HEADER_BYTES - len(_MAGIC) - 4
-        write_at(self._file, _MAGIC + struct.pack("<I", room) + description.encode().ljust(room - 1) + b"\n", 0)
-
-
-def write_at(file: int, data: bytes, place: int) -> None:
-    """Write all data at an offset. A single `pwrite` may write only a part when the disk becomes full.
-
-    Raises:
-        OSError: The disk is full or fails.
-    """
-    left = memoryview(data)
-    while left:
-        written = os.pwrite(file, left, place)
-        if not written:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        left, place = left[written:], place + written
+        self._file.write_at(_MAGIC + struct.pack("<I", room) + description.encode().ljust(room - 1) + b"\n", 0)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos import parameter_server_pb2_grpc as rpc
 from downpour.protos.channel import PROTOCOL, open_channel
 from downpour.protos.errors import DeadlineExceeded, Unreachable, error_of
+from downpour.protos.system import clock, threads
 from downpour.worker.exchange.outage import RESUMABLE, Outage
 
 RETRY_FIRST_S, RETRY_MOST_S = 0.1, 2.0
@@ -57,9 +56,9 @@ class CoordinatorClient:
 
         A channel resolves an unknown name less and less often, down to every two minutes; a new one does so at once.
         """
-        deadline = time.monotonic() + timeout_s
+        deadline = clock.monotonic() + timeout_s
         while True:
-            left_s = deadline - time.monotonic()
+            left_s = deadline - clock.monotonic()
             try:
                 request = pb.DescribeRequest(protocol=PROTOCOL)
                 return self._call(self._stub.Describe, request, max(0.01, min(left_s, RESOLVE_AGAIN_S)))
@@ -141,11 +140,11 @@ class CoordinatorClient:
             Unreachable: The server does not answer.
         """
         timeout_s = timeout_s or self._timeout_s
-        deadline = time.monotonic() + timeout_s
+        deadline = clock.monotonic() + timeout_s
         pause_s = RETRY_FIRST_S
         while True:
             try:
-                reply = method(request, timeout=max(0.01, deadline - time.monotonic()))
+                reply = method(request, timeout=max(0.01, deadline - clock.monotonic()))
                 self._outage.answered()
                 return reply
             except grpc.RpcError as failure:
@@ -154,8 +153,8 @@ class CoordinatorClient:
                     self._outage.answered()
                     raise error from failure
                 if self._outage.missed():
-                    deadline = time.monotonic() + timeout_s
-                elif time.monotonic() + pause_s > deadline:
+                    deadline = clock.monotonic() + timeout_s
+                elif clock.monotonic() + pause_s > deadline:
                     raise error from failure
-            threading.Event().wait(pause_s)
+            threads.sleep(pause_s)
             pause_s = min(2 * pause_s, RETRY_MOST_S)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
@@ -19,6 +18,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import SESSION_KEY, call_metadata, keep_freed_memory, open_aio_channel
 from downpour.protos.errors import DeadlineExceeded, DownpourError, Unreachable, error_of
 from downpour.protos.frame import Buffer, Decoder, Frame, encode
+from downpour.protos.system import threads
 from downpour.worker.exchange.pages import pages
 from downpour.worker.exchange.transport import Transport
 
@@ -38,15 +38,14 @@ class Loop:
         """
         self._background = background
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._thread: threads.Thread | None = None
 
     def start(self, work: Coroutine[Any, Any, Result]) -> Started[Result]:
         """Start a coroutine on the loop, which is created at the first call; pass what is returned to `finish`."""
         if self._loop is None:
-            self._loop = asyncio.new_event_loop()
+            self._loop = threads.event_loop()
             if self._background:
-                self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-                self._thread.start()
+                self._thread = threads.start(self._loop.run_forever, "streams")
         if self._thread is not None:
             return asyncio.run_coroutine_threadsafe(work, self._loop)
         return self._loop.create_task(work)
@@ -54,7 +53,7 @@ class Loop:
     def finish(self, started: Started[Result]) -> Result:
         """Wait for the result of a started coroutine, while all others proceed."""
         if isinstance(started, Future):
-            return started.result()
+            return threads.result(started)
         assert self._loop is not None
         return self._loop.run_until_complete(started)
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import threading
-import time
 from collections.abc import Callable
 
 from downpour.protos.errors import DeadlineExceeded, DownpourError, Unreachable
+from downpour.protos.system import clock, threads
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
 from downpour.worker.exchange.outage import CoordinatorGone
 
@@ -46,9 +45,9 @@ class Heartbeat:
         self.drain, self.over, self.deadline = False, "", math.inf
         self._control, self._session, self._period_s = control, session, period_s
         self._watch, self._on_lost = watch, on_lost
-        self._stopped = threading.Event()
-        for loop in (self._renew, self._check_deadlines):
-            threading.Thread(target=loop, daemon=True).start()
+        self._stopped = threads.event()
+        threads.start(self._renew, "heartbeat")
+        threads.start(self._check_deadlines, "deadlines")
 
     @property
     def ending(self) -> bool:
@@ -65,7 +64,7 @@ class Heartbeat:
                 reply = self._control.heartbeat(self._session)
                 self.drain, self.over = reply.drain, self.over or reply.final_phase
                 if reply.remaining_s:
-                    self.deadline = time.monotonic() + reply.remaining_s
+                    self.deadline = clock.monotonic() + reply.remaining_s
                     self._control.tolerate_outage(0.0)  # a server that disappears now does not return
             except (DeadlineExceeded, Unreachable) as error:
                 if isinstance(error, CoordinatorGone):
@@ -86,4 +85,4 @@ class Heartbeat:
 
     def _check_deadlines(self) -> None:
         while not self._stopped.wait(WATCH_PERIOD_S):
-            self._watch(time.monotonic())
+            self._watch(clock.monotonic())

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-import time
-
 from downpour.protos.errors import Unreachable
 from downpour.protos.logs import log
+from downpour.protos.system import clock, threads
 
 RESUMABLE = " (its --reconnect-s). Its job can be resumed from the last checkpoint."
 LOG_AFTER_S = 0.3  # a broken connection that is re-established at once is not an outage
@@ -30,7 +28,7 @@ class Outage:
         self._advice = RESUMABLE
         self._since_s: float | None = None
         self._logged = False
-        self._lock = threading.Lock()
+        self._lock = threads.lock()
 
     def tolerate(self, limit_s: float, advice: str = RESUMABLE) -> None:
         """Tolerate outages of up to `limit_s`, or none if it is 0; `advice` is the end of the error message."""
@@ -47,7 +45,7 @@ class Outage:
         Raises:
             CoordinatorGone: The server has been unreachable for longer than is tolerated.
         """
-        now, limit_s = time.monotonic(), self._limit_s
+        now, limit_s = clock.monotonic(), self._limit_s
         with self._lock:
             since_s = self._since_s = now if self._since_s is None else self._since_s
             first = bool(limit_s) and not self._logged and now > since_s + LOG_AFTER_S
@@ -72,4 +70,4 @@ class Outage:
             since_s, logged = self._since_s, self._logged
             self._since_s, self._logged = None, False
         if logged and since_s is not None:
-            log(f"the server at {self._address} answers again, after {time.monotonic() - since_s:.1f} s")
+            log(f"the server at {self._address} answers again, after {clock.monotonic() - since_s:.1f} s")

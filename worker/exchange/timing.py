@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+
+from downpour.protos.system import clock
 
 
 @dataclass
@@ -24,8 +25,8 @@ class TimeSpent:
     @contextmanager
     def training(self) -> Iterator[None]:
         """Count the time within the context as training steps."""
-        begin = time.perf_counter()
+        begin = clock.perf_counter()
         try:
             yield
         finally:
-            self.step_s += time.perf_counter() - begin
+            self.step_s += clock.perf_counter() - begin

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from abc import ABC, abstractmethod
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import DownpourError, Unreachable
 from downpour.protos.frame import Buffer, Frame
+from downpour.protos.system import clock, threads
 
 RETRY_FIRST_S, RETRY_MOST_S = 0.05, 1.0
 
@@ -54,7 +53,7 @@ class Transport(ABC):
             Unreachable: The shard does not reply.
             DeadlineExceeded: The shard does not reply in time.
         """
-        give_up_s = time.monotonic() + self._timeout_s
+        give_up_s = clock.monotonic() + self._timeout_s
         pause_s = RETRY_FIRST_S
         while True:
             try:
@@ -64,9 +63,9 @@ class Transport(ABC):
             except Unreachable:
                 if self._ended is not None:
                     raise self._ended from None
-                if time.monotonic() + pause_s > give_up_s:
+                if clock.monotonic() + pause_s > give_up_s:
                     raise
-            threading.Event().wait(pause_s)
+            threads.sleep(pause_s)
             pause_s = min(2 * pause_s, RETRY_MOST_S)
             self._reconnect()
             self._repeat()

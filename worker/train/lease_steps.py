@@ -6,7 +6,6 @@ pushes the sum of its gradients. With both intervals at 1 the sequence is pull, 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,6 +14,7 @@ import numpy as np
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.chunked_vector import ChunkedVector
+from downpour.protos.system import clock
 from downpour.worker.exchange.client import Pulled
 from downpour.worker.exchange.push_info import PushInfo
 from downpour.worker.exchange.timing import TimeSpent
@@ -154,11 +154,11 @@ class LeaseSteps:
         if not pull:  # before anything is sent, because pulled weights may be overwritten afterwards
             self._step(part)
         self._before_push()
-        begin = time.perf_counter()
+        begin = clock.perf_counter()
         self._link.push(vector, info, pull)
         self._sent += 1
         pulled = self._link.pulled()
-        self._spent.exchange_s += time.perf_counter() - begin
+        self._spent.exchange_s += clock.perf_counter() - begin
         self._since_push = 0
         if pull:
             self._take(pulled)
@@ -189,9 +189,9 @@ class LeaseSteps:
         self._weights = moved
 
     def _pull(self) -> None:
-        begin = time.perf_counter()
+        begin = clock.perf_counter()
         pulled = self._link.pull()
-        self._spent.exchange_s += time.perf_counter() - begin
+        self._spent.exchange_s += clock.perf_counter() - begin
         self._take(pulled)
 
     def _take(self, pulled: Pulled) -> None:

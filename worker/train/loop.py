@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
@@ -15,6 +14,7 @@ import tensorflow as tf
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import Unreachable
 from downpour.protos.logs import identify, log
+from downpour.protos.system import clock
 from downpour.worker.catalog.datasets import Split, split
 from downpour.worker.catalog.datasets import load as load_dataset
 from downpour.worker.catalog.models import build, check_targets, load_weights
@@ -192,10 +192,10 @@ class Worker:
 
     def _run_tasks(self) -> None:
         while True:
-            asked_s = time.monotonic()
+            asked_s = clock.monotonic()
             with self._interruptible():
                 task = self._control.lease(self._session.number)
-            if self._plan.fresh or task.kind != pb.TRAIN or time.monotonic() > asked_s + FRESH_S:
+            if self._plan.fresh or task.kind != pb.TRAIN or clock.monotonic() > asked_s + FRESH_S:
                 self._steps.forget()
             if task.kind == pb.TRAIN:
                 self._train(task)
@@ -231,7 +231,7 @@ class Worker:
 
     def _deadline_of(self, task: pb.Task) -> Callable[[], float]:
         """Return the deadline of the last evaluation, which a heartbeat may set during the evaluation."""
-        own = time.monotonic() + task.remaining_s if task.remaining_s else math.inf
+        own = clock.monotonic() + task.remaining_s if task.remaining_s else math.inf
         return lambda: min(own, self._session.deadline)
 
     def _upload(self, path: Path) -> None:

@@ -6,12 +6,12 @@ Each push names the versions that its gradient was computed from, so the reply s
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator
 
 import numpy as np
 
 from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.system import clock
 from downpour.worker.train.accumulator import AccumulatedGradient
 from downpour.worker.train.lease_steps import LeaseSteps, PushResult
 
@@ -30,9 +30,9 @@ class PipelinedLeaseSteps(LeaseSteps):
             if in_flight is not None:
                 yield self._land(in_flight)
             self._before_push()
-            begin = time.perf_counter()
+            begin = clock.perf_counter()
             self._link.push(total.gradient, total.info)
-            self._spent.exchange_s += time.perf_counter() - begin
+            self._spent.exchange_s += clock.perf_counter() - begin
             self._sent += 1
             in_flight, start = total, total.info.stop
         if in_flight is not None:
@@ -52,8 +52,8 @@ class PipelinedLeaseSteps(LeaseSteps):
         return total
 
     def _land(self, flying: AccumulatedGradient) -> PushResult:
-        begin = time.perf_counter()
+        begin = clock.perf_counter()
         pulled = self._link.pulled()
-        self._spent.exchange_s += time.perf_counter() - begin
+        self._spent.exchange_s += clock.perf_counter() - begin
         self._take(pulled)
         return PushResult(pulled.replies, flying.info.finite)

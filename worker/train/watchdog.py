@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import select
 import signal
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn, Protocol
 
 from downpour.protos.logs import log
+from downpour.protos.system import clock, threads
 
 TICK_S = 0.1
 GRACE_S = 2.0  # grace period for the worker's main thread to finish its batch
@@ -53,14 +52,14 @@ class Watchdog:
             exit_process: A function that exits the process with a code.
         """
         self._job, self._finish, self._leave, self._exit = job, finish, leave, exit_process
-        self._lock = threading.Lock()
+        self._lock = threads.lock()
         self._in_step = self._acting = False
-        self._stopped = threading.Event()
+        self._stopped = threads.event()
         self._signal_pipe: int | None = None
 
     def start(self) -> None:
         """Start the watchdog in a daemon thread; it runs until `stop` is called or the process exits."""
-        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+        threads.start(self._watch, "watchdog")
 
     def stop(self) -> None:
         """End the thread, because the worker ends by itself."""
@@ -88,14 +87,14 @@ class Watchdog:
     def check(self) -> None:
         """Block forever if the watchdog has taken over; must be called before anything is sent."""
         if self._acting:
-            threading.Event().wait()
+            threads.event().wait()
 
     # ------------------------------------------------------------------ in the watchdog's thread
 
     def _watch(self) -> None:
         requested_s = over_s = None
         while not self._stopped.is_set():
-            signalled, job, now = self._await_signal(), self._job, time.monotonic()
+            signalled, job, now = self._await_signal(), self._job, clock.monotonic()
             if job.over and over_s is None:
                 over_s = now
             if requested_s is None and (signalled or job.ending):

@@ -1,0 +1,19 @@
+"""Random numbers that nobody can guess: of sessions, and of the names of temporary files."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+
+_bits: Callable[[int], int] = secrets.randbits
+
+
+def use(bits: Callable[[int], int]) -> None:
+    """Replace the source of random bits of this process; a simulator uses a seeded one."""
+    global _bits
+    _bits = bits
+
+
+def random_bits(count: int) -> int:
+    """Return an integer with `count` random bits."""
+    return _bits(count)

@@ -1,0 +1,128 @@
+"""The threads of the process, what they wait for, and the event loops that they run."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeVar
+
+Result = TypeVar("Result")
+
+
+class Event(Protocol):
+    """The interface of `threading.Event`."""
+
+    def is_set(self) -> bool:
+        """Return whether the event has been set."""
+
+    def set(self) -> None:
+        """Set the event, which wakes all threads that wait for it."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the event is set, at most `timeout` seconds; return whether it is set."""
+
+
+class Thread(Protocol):
+    """The interface of a started thread."""
+
+    def join(self) -> None:
+        """Wait until the thread has ended."""
+
+
+class Threads(Protocol):
+    """The interface of the threads of a process."""
+
+    def start(self, target: Callable[[], None], name: str) -> Thread:
+        """Start a daemon thread."""
+
+    def event(self) -> Event:
+        """Return an event that is not set."""
+
+    def lock(self) -> AbstractContextManager[Any]:
+        """Return a lock that no thread holds."""
+
+    def executor(self, name: str) -> Executor:
+        """Return an executor with one thread."""
+
+    def event_loop(self) -> asyncio.AbstractEventLoop:
+        """Return a new event loop."""
+
+    def result(self, future: Future[Result]) -> Result:
+        """Wait for the result of a future that another thread sets."""
+
+
+class SystemThreads:
+    """The threads of the operating system."""
+
+    def start(self, target: Callable[[], None], name: str) -> Thread:
+        """Start a daemon thread."""
+        thread = threading.Thread(target=target, name=name, daemon=True)
+        thread.start()
+        return thread
+
+    def event(self) -> Event:
+        """Return an event that is not set."""
+        return threading.Event()
+
+    def lock(self) -> AbstractContextManager[Any]:
+        """Return a lock that no thread holds."""
+        return threading.Lock()
+
+    def executor(self, name: str) -> Executor:
+        """Return an executor with one thread."""
+        return ThreadPoolExecutor(1, name)
+
+    def event_loop(self) -> asyncio.AbstractEventLoop:
+        """Return a new event loop."""
+        return asyncio.new_event_loop()
+
+    def result(self, future: Future[Result]) -> Result:
+        """Wait for the result of a future that another thread sets."""
+        return future.result()
+
+
+_threads: Threads = SystemThreads()
+
+
+def use(threads: Threads) -> None:
+    """Replace the threads of this process; those that run already are not affected."""
+    global _threads
+    _threads = threads
+
+
+def start(target: Callable[[], None], name: str = "") -> Thread:
+    """Start a daemon thread."""
+    return _threads.start(target, name)
+
+
+def event() -> Event:
+    """Return an event that is not set."""
+    return _threads.event()
+
+
+def lock() -> AbstractContextManager[Any]:
+    """Return a lock that no thread holds."""
+    return _threads.lock()
+
+
+def executor(name: str) -> Executor:
+    """Return an executor with one thread."""
+    return _threads.executor(name)
+
+
+def event_loop() -> asyncio.AbstractEventLoop:
+    """Return a new event loop."""
+    return _threads.event_loop()
+
+
+def result(future: Future[Result]) -> Result:
+    """Wait for the result of a future that another thread sets."""
+    return _threads.result(future)
+
+
+def sleep(seconds: float) -> None:
+    """Suspend the calling thread."""
+    _threads.event().wait(seconds)
