@@ -53,7 +53,7 @@ SERVER_OPTIONS: list[tuple[str, int]] = [
 ]
 
 
-class Network(Protocol):
+class RpcNetwork(Protocol):
     """The interface of gRPC to the network, which a simulator replaces."""
 
     def open_channel(self, address: str) -> grpc.Channel:
@@ -113,10 +113,10 @@ class SystemNetwork:
         raise taken
 
 
-_network: Network = SystemNetwork()
+_network: RpcNetwork = SystemNetwork()
 
 
-def use_network(network: Network) -> None:
+def use_network(network: RpcNetwork) -> None:
     """Replace the network of this process."""
     global _network
     _network = network

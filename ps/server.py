@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -241,9 +242,22 @@ class CoordinatorProcess:
 
 def run_server(settings: ServerSettings) -> int:
     """Run the process that the settings describe, and return its exit code."""
+    return asyncio.run(serve(settings))
+
+
+async def serve(
+    settings: ServerSettings, built: Callable[[CoordinatorProcess | ShardProcess], None] = lambda process: None
+) -> int:
+    """Run the process that the settings describe on this event loop, and return its exit code.
+
+    Args:
+        settings: The settings of the process.
+        built: A callback that receives the process before it serves.
+    """
     try:
         process = ShardProcess(settings) if settings.coordinator else CoordinatorProcess(settings)
-        return asyncio.run(process.serve())
+        built(process)
+        return await process.serve()
     except (PortInUse, DownpourError) as error:
         log(f"error: {error}")
         return 1

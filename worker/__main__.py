@@ -15,8 +15,6 @@ from downpour.worker.config import WorkerSettings
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
 from downpour.worker.quiet_tensorflow import tensorflow_log_filtered
 
-UNRECOVERABLE = 3  # exit code of a worker for which a restart would be useless
-
 
 def main(argv: list[str]) -> int:
     """Run a worker from command-line flags; return its exit code."""
@@ -33,23 +31,19 @@ def main(argv: list[str]) -> int:
     load_tensorflow()
     from downpour.worker.catalog.datasets import DatasetError
     from downpour.worker.catalog.models import ModelError
-    from downpour.worker.exchange.errors import Diverged, JobFailed
+    from downpour.worker.exchange.errors import UNRECOVERABLE, WORKER_ERRORS, exit_code_of
+    from downpour.worker.train.keras_computation import KerasComputation
     from downpour.worker.train.loop import Worker
 
     try:
-        worker = Worker(settings, control, job)
+        worker = Worker(settings, control, job, KerasComputation(settings, job))
         on_signals(lambda number, frame: worker.stop())
         worker.watchdog.observe_signals()
         worker.run()
-    except (Diverged, DatasetError, ModelError, ValueError) as error:
+    except (DatasetError, ModelError) as error:
         return fail(error, UNRECOVERABLE)
-    except DownpourError as error:
-        return fail(
-            error,
-            UNRECOVERABLE if type(error).__name__ in ("LayoutMismatch", "JobConflict", "Unsupported") else 1,
-        )
-    except JobFailed as error:
-        return fail(error, 1)
+    except WORKER_ERRORS as error:
+        return fail(error, exit_code_of(error))
     finally:
         control.close()
     return 0

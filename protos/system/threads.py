@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 Result = TypeVar("Result")
 
@@ -53,6 +54,9 @@ class Threads(Protocol):
     def result(self, future: Future[Result]) -> Result:
         """Wait for the result of a future that another thread sets."""
 
+    def exit_process(self, code: int) -> NoReturn:
+        """End the process at once, with all of its threads."""
+
 
 class SystemThreads:
     """The threads of the operating system."""
@@ -82,6 +86,10 @@ class SystemThreads:
     def result(self, future: Future[Result]) -> Result:
         """Wait for the result of a future that another thread sets."""
         return future.result()
+
+    def exit_process(self, code: int) -> NoReturn:
+        """End the process at once, with all of its threads."""
+        os._exit(code)
 
 
 _threads: Threads = SystemThreads()
@@ -121,6 +129,11 @@ def event_loop() -> asyncio.AbstractEventLoop:
 def result(future: Future[Result]) -> Result:
     """Wait for the result of a future that another thread sets."""
     return _threads.result(future)
+
+
+def exit_process(code: int) -> NoReturn:
+    """End the process at once, with all of its threads."""
+    _threads.exit_process(code)
 
 
 def sleep(seconds: float) -> None:

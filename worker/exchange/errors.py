@@ -1,4 +1,10 @@
-"""Errors that end a worker and do not come from a server."""
+"""Errors that end a worker and do not come from a server, and the exit code of every error that ends one."""
+
+from __future__ import annotations
+
+from downpour.protos.errors import DownpourError, JobConflict, LayoutMismatch, Unsupported
+
+UNRECOVERABLE = 3  # exit code of a worker for which a restart would be useless
 
 
 class Diverged(Exception):
@@ -11,3 +17,12 @@ class JobFailed(Exception):
 
 class Stopped(Exception):
     """The worker received a signal to stop while it waited for the coordinator."""
+
+
+WORKER_ERRORS = (Diverged, JobFailed, DownpourError, ValueError)
+
+
+def exit_code_of(error: Exception) -> int:
+    """Return the exit code of a worker that one of `WORKER_ERRORS` has ended."""
+    hopeless = Diverged, LayoutMismatch, JobConflict, Unsupported, ValueError
+    return UNRECOVERABLE if isinstance(error, hopeless) else 1

@@ -5,31 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from hashlib import sha256
 from pathlib import Path
-
-import keras
-import tensorflow as tf
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import Unreachable
 from downpour.protos.logs import identify, log
 from downpour.protos.system import clock
-from downpour.worker.catalog.datasets import Split, split
-from downpour.worker.catalog.datasets import load as load_dataset
-from downpour.worker.catalog.models import build, check_targets, load_weights
-from downpour.worker.catalog.scaling import scaled, scaling_text
-from downpour.worker.compute.environment import compiled_facts, facts_here
-from downpour.worker.compute.flat_model import data_checksum
-from downpour.worker.compute.gradient import GradientFunction, layout_of, read_weights
-from downpour.worker.compute.local_steps import LocalSteps
-from downpour.worker.config import WorkerSettings, factor_of, named
+from downpour.worker.config import WorkerSettings
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
 from downpour.worker.exchange.errors import Diverged, JobFailed, Stopped
 from downpour.worker.exchange.session import SESSION_LOST, Session, SessionSettings
 from downpour.worker.exchange.timing import TimeSpent
-from downpour.worker.train.compiled_optimizer import compiled_optimizer
-from downpour.worker.train.evaluation import EvaluationRunner
+from downpour.worker.train.computation import Computation
 from downpour.worker.train.lease_steps import LeaseSteps, PushResult
 from downpour.worker.train.pipelined_steps import PipelinedLeaseSteps
 from downpour.worker.train.push_plan import PushPlan
@@ -41,68 +28,34 @@ FRESH_S = 0.1  # after a longer wait for a lease, weights are pulled again
 class Worker:
     """A worker process of one job."""
 
-    def __init__(self, settings: WorkerSettings, control: CoordinatorClient, job: pb.JobDescription) -> None:
-        """Build the model, load the data and register.
+    def __init__(
+        self, settings: WorkerSettings, control: CoordinatorClient, job: pb.JobDescription, computation: Computation
+    ) -> None:
+        """Register.
 
         Args:
             settings: The settings of this process.
             control: The client of the coordinator.
             job: The description of the job.
+            computation: The model and its data.
         """
-        self._settings, self._control, self._job = settings, control, job
+        self._settings, self._control, self._job, self._computation = settings, control, job, computation
         control.tolerate_outage(job.reconnect_s)
-        tf.config.threading.set_intra_op_parallelism_threads(settings.threads)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
-        keras.utils.set_random_seed(job.seed)
-        self._dataset = load_dataset(named(settings.dataset, job.dataset, "dataset"))
-        self._split: Split = split(self._dataset, job.validation_split)
-        model_name = named(settings.model, job.model, "model")
-        self._model = build(model_name, self._dataset.input_shape, self._dataset.classes)
-        if settings.weights:
-            load_weights(self._model, settings.weights)
-        check_targets(model_name, self._model, self._dataset)
-        self._dataset = scaled(self._dataset, self._model, factor_of(settings.scale), own=":" in model_name)
-        log(scaling_text(self._dataset))
-        self._optimizer = compiled_optimizer(model_name, self._model, job.clip_norm)
-        self._layout = layout_of(self._model)
         self._plan = PushPlan.of(job)
-        self._gradient = GradientFunction(self._model, self._dataset, job.batch_size, job.clip_norm, settings.threads)
-        most = min(self._plan.push_every, self._plan.fetch_every)
-        self._local = LocalSteps(self._gradient, job.learning_rate, most) if most > 1 else None
-        self._examiner = EvaluationRunner(self._model, self._split, self._dataset.scale)
-        self._initial = read_weights(self._model)  # needed again if the job starts over
-        self._warm = False
+        self._warm, self._compiled = False, dict[str, str]()
         self._nonfinite_in_a_row = 0
         self._spent = TimeSpent()
         self._stopping = self._waiting = False
-        self._session = Session(control, job, self._registration(), self._session_settings())
+        registration = computation.registration()
+        registration.evaluator = settings.evaluator
+        if settings.worker is not None:
+            registration.worker = settings.worker
+        self._session = Session(control, job, registration, self._session_settings())
         self.watchdog = Watchdog(self._session, self._finish_in_watchdog, self._notify_leaving)
         self._session.register()
         self._steps = self._new_steps()
 
     # ------------------------------------------------------------------ membership
-
-    def _registration(self) -> pb.RegisterRequest:
-        request = pb.RegisterRequest(
-            optimizer=self._optimizer,
-            worker=self._settings.worker,
-            evaluator=self._settings.evaluator,
-            layout=self._layout.to_proto(),
-            data=pb.DatasetInfo(
-                name=self._dataset.name,
-                checksum=data_checksum(self._dataset, self._model),
-                train_samples=len(self._split.y_train),
-                validation_samples=len(self._split.y_validation),
-                test_samples=len(self._split.y_test),
-            ),
-            environment={**facts_here(), "threads": str(self._settings.threads), "xla": self._settings.xla},
-        )
-        request.environment["scale"] = repr(self._dataset.scale)
-        request.environment["scaling"] = scaling_text(self._dataset)
-        if self._settings.weights:
-            request.environment["weights"] = self._settings.weights
-            request.environment["weights_sha256"] = sha256(Path(self._settings.weights).read_bytes()).hexdigest()
-        return request
 
     def _session_settings(self) -> SessionSettings:
         return SessionSettings(
@@ -115,9 +68,9 @@ class Worker:
         identify(job=job.job, process=f"worker-{session.worker}", worker=session.worker)
         log(f"worker {session.worker}, incarnation {session.reply.incarnation}, joined job {job.job}")
         kind = PipelinedLeaseSteps if self._plan.overlap else LeaseSteps
-        trained, samples = self._layout.trained, len(self._split.y_train)
+        own = self._computation
         return kind(
-            session.client, self._gradient, self._local, self._plan, job, session.worker, trained, samples,
+            session.client, own.one, own.many, self._plan, job, session.worker, own.layout.trained, own.samples,
             self._spent, self.watchdog.check,
         )  # fmt: skip
 
@@ -182,15 +135,14 @@ class Worker:
 
     def _await_start(self) -> None:
         if not self._warm:
-            steps = self._local or self._gradient
             with self.watchdog.step():
-                times = steps.warm_up(self._initial, self._settings.xla, log)
-            log("gradient: " + ", ".join(f"{name} {1000 * s:.2f} ms" for name, s in times.items()))
+                self._compiled = self._computation.warm_up()
             self._warm = True
-        compiled = compiled_facts((self._local or self._gradient).xla, self._gradient.model)
-        self._session.await_start(lambda client: client.initialise(self._initial), compiled, self._interruptible)
+        initial = self._computation.initial
+        self._session.await_start(lambda client: client.initialise(initial), self._compiled, self._interruptible)
 
     def _run_tasks(self) -> None:
+        examiner = self._computation.examiner
         while True:
             asked_s = clock.monotonic()
             with self._interruptible():
@@ -201,11 +153,13 @@ class Worker:
                 self._train(task)
             elif task.kind == pb.VALIDATE:
                 with self.watchdog.step():
-                    request = self._examiner.validate(task, self._session.client, self._deadline_unless_ending)
+                    request = examiner.validate(task, self._session.client, self._deadline_unless_ending)
                 if request is not None:
                     self._report(request)
             elif task.kind == pb.FINISH:
-                self._report(self._examiner.finish(task, self._session.client, self._upload, self._deadline_of(task)))
+                self._report(
+                    self._computation.examiner.finish(task, self._session.client, self._upload, self._deadline_of(task))
+                )
             elif task.kind == pb.END:
                 if task.reason:
                     raise JobFailed(task.reason)
@@ -221,7 +175,7 @@ class Worker:
         while True:
             task = self._control.lease(self._session.number)
             if task.kind == pb.FINISH:
-                self._report(self._examiner.finish(task, client, self._upload, lambda: -math.inf))
+                self._report(self._computation.examiner.finish(task, client, self._upload, lambda: -math.inf))
             elif task.kind == pb.END:
                 return 1 if task.reason else 0
 

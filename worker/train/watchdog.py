@@ -41,7 +41,7 @@ class Watchdog:
         job: JobState,
         finish: Callable[[], int],
         leave: Callable[[], None],
-        exit_process: Callable[[int], NoReturn] = os._exit,
+        exit_process: Callable[[int], NoReturn] = threads.exit_process,
     ) -> None:
         """Build a watchdog that has not started yet.
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from safetensors import safe_open
 
-from downpour.ps.storage import atomic_file as module
+from downpour.protos.system import disk
 from downpour.ps.storage.atomic_file import atomic_write
 from downpour.ps.storage.safetensors_file import write_tensors
 from tests.support.paths import ROOT
@@ -31,7 +31,7 @@ with atomic_write(Path(sys.argv[1])) as place:
 @pytest.fixture(params=["without a name", "beside"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "beside":
-        monkeypatch.setattr(module, "_without_name", lambda folder: None)
+        monkeypatch.setattr(disk, "unnamed_file", lambda folder: None)
 
 
 @pytest.mark.usefixtures("way")
