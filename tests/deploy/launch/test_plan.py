@@ -16,6 +16,7 @@ from downpour.protos.settings import parse
 from downpour.ps.config import JobSettings, ServerSettings
 from downpour.ps.core.update_rules import OPTIMIZERS
 from downpour.worker.config import WorkerSettings
+from tests.support.quadrants import write_quadrants
 
 ADDRESSES = {f"ps-{shard}": f"127.0.0.1:{4000 + shard}" for shard in range(8)}
 
@@ -75,12 +76,12 @@ def test_a_command_without_its_address_is_not_made() -> None:
         plan(settings_of(), "run")[-1].command("python", {})
 
 
-def test_workers_get_what_may_not_travel_by_wire(tmp_path: Path) -> None:
+def test_workers_receive_settings_that_servers_do_not_send(tmp_path: Path) -> None:
     data = tmp_path / "own.npz"
-    data.write_bytes(b"")
-    worker = plan(settings_of("--model=json:loads", f"--dataset={data}", "--threads=3", "--xla=off"), "run")[-1]
+    write_quadrants(data)
+    worker = plan(settings_of("--model=os:getcwd", f"--dataset={data}", "--threads=3", "--xla=off"), "run")[-1]
     settings = parse(WorkerSettings, worker.command("python", ADDRESSES)[4:], "prog")
-    assert (settings.model, settings.dataset) == ("json:loads", str(data))
+    assert (settings.model, settings.dataset) == ("os:getcwd", str(data))
     assert (settings.threads, settings.xla) == (3, "off")
     assert worker.env["OMP_NUM_THREADS"] == "3"
 
