@@ -21,7 +21,6 @@ from downpour.worker.fit.callback_state import decode_logs, encode_callbacks, en
 from downpour.worker.fit.cluster.leases import Leases
 from downpour.worker.fit.cluster.member import ScriptWorker
 from downpour.worker.fit.cluster.stage import Stage
-from downpour.worker.fit.data.leased_dataset import LeasedDataset
 from downpour.worker.fit.metric_reduction import read_metrics, warn_of_initial_sums, write_metrics
 from downpour.worker.fit.optimizer.distributed_optimizer import keep_slots, set_gradient_op
 from downpour.worker.fit.optimizer.gradient_op import GradientOp
@@ -39,7 +38,8 @@ class FitArguments:
         initial_epoch: The number of the first epoch.
         epochs: The number of the last epoch, plus 1.
         callbacks: The callbacks of the script, which run on worker 0.
-        dataset: The dataset whose samples are leased; None if each worker has a fixed part of the data.
+        epoch_samples: The number of samples that are leased in an epoch; 0 if each worker has a fixed part of the data.
+        lease_samples: The number of samples in a lease.
         leases: The leases of this worker; None if each worker has a fixed part of the data.
         fingerprints: Fingerprints of the data of all workers.
     """
@@ -47,7 +47,8 @@ class FitArguments:
     initial_epoch: int
     epochs: int
     callbacks: Sequence[Any] = ()
-    dataset: LeasedDataset | None = None
+    epoch_samples: int = 0
+    lease_samples: int = 0
     leases: Leases | None = None
     fingerprints: Mapping[str, str] = field(default_factory=dict)
 
@@ -73,6 +74,7 @@ class Epochs:
         self._gradient_op: GradientOp | None = None
         self._training = False  # between the first and the last batch of an epoch
         self._values: list[float] = []  # of this worker at the last barrier
+        self._batches = 0  # of this worker in this epoch
         self._decided = True  # worker 0 has sent its decision on the last epoch
         self._logs: dict[str, float] = {}  # of the last epoch, as the callbacks saw them
         self._other_logs = ""
@@ -122,7 +124,7 @@ class Epochs:
             set_gradient_op(model.optimizer, op)
 
     def _stage(self, op: GradientOp) -> Stage:
-        optimizer, dataset = self.model.optimizer, self._arguments.dataset
+        optimizer, arguments = self.model.optimizer, self._arguments
         spec = optimizer_spec(optimizer, optimizer.keras_class, self._first_iteration, 2 * self._steps_per_epoch)
         self._sent_rates, self._slots = spec.learning_rates, slot_names(spec)
         environment = {
@@ -136,12 +138,12 @@ class Epochs:
             op.fingerprint,
             op.read(),
             environment,
-            samples=dataset.samples if dataset is not None else 1,
-            lease_samples=dataset.lease_samples if dataset is not None else 0,
+            samples=arguments.epoch_samples or 1,
+            lease_samples=arguments.lease_samples,
             slots=kept.vectors if kept is not None and kept.are_of(op.trained) else {},
             step=self._first_iteration,
-            leases=self._arguments.leases,
-            data=self._arguments.fingerprints,
+            leases=arguments.leases,
+            data=arguments.fingerprints,
         )
 
     def complete(self, history: Any) -> None:
@@ -156,13 +158,14 @@ class Epochs:
         """Begin an epoch, after the callbacks of the script have begun it."""
         self.send_decision()
         self.gradient_op.begin_epoch(epoch - self._arguments.initial_epoch)
-        self._training, self._decided = True, False
+        self._training, self._decided, self._batches = True, False, 0
         if self.member.is_leader:
             self._send_rates()
             self._warned_of_sums = self._warned_of_sums or (self.member.size > 1 and warn_of_initial_sums(self.model))
 
     def after_batch(self) -> None:
         """Stop if the job is draining, and send a learning rate that a callback has set."""
+        self._batches += 1
         if self.member.draining:
             self.model.stop_training = True
         if self.member.is_leader:
@@ -196,13 +199,17 @@ class Epochs:
             self._arguments.leases.clear()
         names = sorted(name for name, value in local.items() if np.ndim(value) == 0)
         op = self.gradient_op
-        own = [float(local[name]) * float(op.used) for name in names]
+        weight = float(op.used or self._batches)  # a train step need not update in every epoch
+        own = [float(local[name]) * weight for name in names]
         metrics = read_metrics(self.model, self.member.is_leader)
-        self._values = [float(op.used), float(op.steps), 1.0, *own, *metrics] if op.steps else []
+        self._values = [weight, float(op.steps), 1.0, *own, *metrics] if weight else []
         reply = self.member.await_barrier(op.epoch, self._values, bool(self.model.stop_training))
         if not self.member.is_leader or reply.HasField("decision"):
             return self._follow(reply.decision)
         sums = list(reply.sums)
+        if not sums:  # no worker had a batch
+            self._pull(reply.pin)
+            return local
         self._steps_per_epoch = int(sums[1]) or self._steps_per_epoch
         totals, of_metrics = np.split(np.array(sums[3:]), [len(names)])
         means = {name: total / sums[0] for name, total in zip(names, totals, strict=True)}
@@ -273,14 +280,25 @@ class Epochs:
             self._flat = now
 
     def _send_rates(self, with_schedule: bool = False) -> None:
-        optimizer = self.model.optimizer
-        if not has_fixed_rate(optimizer) and not with_schedule and not self._rate_differs(optimizer):
+        optimizer, version = self.model.optimizer, self._newest_version
+        if not has_fixed_rate(optimizer) and not (
+            with_schedule or self._table_ends(version) or self._rate_differs(optimizer)
+        ):
             return
-        iteration = self._first_iteration + self._version
-        rates = rates_of(optimizer, self._version, iteration, 2 * self._steps_per_epoch)
+        self._steps_per_epoch = max(self._steps_per_epoch, version - self._version)
+        rates = rates_of(optimizer, version, self._first_iteration + version, 2 * self._steps_per_epoch)
         if rates != self._sent_rates:
             self._sent_rates = rates
             self.member.set_learning_rates(rates)
+
+    @property
+    def _newest_version(self) -> int:
+        """The version of the weights that this worker has pulled last, at a barrier or in a step."""
+        return max(self._version, *self.member.versions[:1], 0)
+
+    def _table_ends(self, version: int) -> bool:
+        """Return whether the epoch is longer than was expected, so that the table of learning rates ends soon."""
+        return version + self._steps_per_epoch // 2 > self._sent_rates.versions[-1]
 
     def _rate_differs(self, optimizer: Any) -> bool:
         """Return whether a function of the script now returns another rate than the table that was sent has."""

@@ -46,15 +46,16 @@ def distributed_fit(
         Diverged: Too many gradients in a row were not finite.
     """
     check_supported(model.optimizer)
-    dataset = given["x"] if isinstance(given["x"], LeasedDataset) else None
-    leases = Leases(member) if dataset is not None else None
+    leases = Leases(member) if isinstance(given["x"], LeasedDataset) else None
+    samples = given["x"].epoch_samples(given["steps_per_epoch"]) if leases else 0
+    lease_samples = given["x"].lease_samples(samples) if leases else 0
     data = {name: given[name] for name in DATA} if member.size > 1 else {}
     fingerprints = fingerprints_of(data)  # before the data are divided, and before a generator begins
     given["x"] = build_weights(model, given["x"], given["y"], given["sample_weight"])
     callbacks = _listed(given["callbacks"])
-    epochs = Epochs(
-        model, member, FitArguments(given["initial_epoch"], given["epochs"], callbacks, dataset, leases, fingerprints)
-    )
+    first, last = given["initial_epoch"], given["epochs"]
+    of_all = FitArguments(first, last, callbacks, samples, lease_samples, leases, fingerprints)
+    epochs = Epochs(model, member, of_all)
     arguments = _own_part(given, member, leases, DataRandomness())
     arguments["callbacks"] = [
         FirstCallback(epochs), *(callbacks if member.is_leader else []), LastCallback(epochs),
@@ -89,6 +90,7 @@ def _own_part(
     own["validation_split"] = 0.0
     if leases is not None:
         own["x"], own["shuffle"] = own["x"].leased_batches(member, leases), False
+        own["steps_per_epoch"] = None  # the leases of an epoch end after that many
     else:
         for name in ("x", "y", "sample_weight"):
             own[name] = part_of(own[name], rank, size, member.seed, randomness)

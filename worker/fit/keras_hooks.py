@@ -10,6 +10,8 @@ import keras
 import tensorflow as tf
 from keras.src.backend.tensorflow import trainer as keras_trainer
 
+from downpour.worker.fit.data.data_parts import number_of_rows
+from downpour.worker.fit.data.leased_dataset import span_and_batch
 from downpour.worker.fit.epochs import Epochs
 from downpour.worker.fit.optimizer.distributed_optimizer import set_gradient_op
 
@@ -41,7 +43,8 @@ class TrainerHooks:
         train_step, result, evaluate = model.train_step, model._get_metrics_result_or_logs, model.evaluate
 
         def counted_train_step(data: Any) -> Any:
-            epochs.gradient_op.begin_batch(tf.shape(keras.tree.flatten(data)[0])[0])
+            span, data = span_and_batch(data) if epochs.leased else (None, data)
+            epochs.gradient_op.begin_batch(number_of_rows(data), span)
             return train_step(data)
 
         def marked_evaluate(*args: Any, **kwargs: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from downpour.protos import parameter_server_pb2 as pb
@@ -16,73 +15,83 @@ LONGEST_WAIT_S = 600.0
 
 
 class Span(NamedTuple):
-    """The origin of a batch: positions `[start, stop)` of the epoch's permutation, under one lease."""
+    """The origin of samples: positions `[start, stop)` of the permutation of an epoch, under one lease.
+
+    Attributes:
+        session: The number of sessions of this worker that had ended when the samples were leased.
+    """
 
     lease: int
+    epoch: int
     start: int
     stop: int
+    session: int = 0
 
 
 class Leases:
     """The spans of the batches of a lease that are not pushed yet.
 
-    The thread that reads the data adds them, the thread that pushes takes them.
+    The thread that reads the data adds them, the thread that pushes takes them. Each batch carries its span, so that
+    a batch of a session that has ended is recognised: its samples are leased again, and it must not be pushed.
     """
 
     def __init__(self, member: ScriptWorker) -> None:
-        """Build an empty queue.
+        """Build an empty set.
 
         Args:
             member: The worker that requests leases.
         """
         self._member = member
-        self._spans: deque[Span] = deque()
-        self._in_flight = False
+        self._waiting: set[Span] = set()  # batches that are read and have no outcome
+        self._session = 0
         self._changed = threading.Condition()
 
-    def next_lease(self) -> pb.Task | None:
+    def next_lease(self) -> Span | None:
         """Wait until the last lease is pushed, and return the next one; None at the end of the epoch or while draining.
 
         Raises:
             Unsupported: A batch was not pushed for a long time, because something drops it.
         """
         with self._changed:
-            if not self._changed.wait_for(lambda: not self._spans and not self._in_flight, LONGEST_WAIT_S):
+            if not self._changed.wait_for(lambda: not self._waiting, LONGEST_WAIT_S):
                 raise Unsupported(
                     "every batch of a LeasedDataset must be pushed. Received: none for "
                     f"{LONGEST_WAIT_S:g} s. Do not drop or cache batches."
                 )
+            session = self._session
         while not self._member.draining:
             task = self._member.lease()
             if task.kind == pb.TRAIN:
-                return task
+                return Span(task.lease, task.epoch, task.start, task.stop, session)
             if task.kind == pb.END:
                 return None
         return None
 
     def add(self, span: Span) -> bool:
-        """Add the span of a batch that is about to be used; return False if the job is draining and it must not be."""
+        """Add the span of a batch that is about to be used; return False if it must not be used.
+
+        The job may be draining, or the session of the lease may have ended.
+        """
         with self._changed:
-            if self._member.draining:
+            if self._member.draining or span.session != self._session:
                 return False
-            self._spans.append(span)
+            self._waiting.add(span)
             return True
 
-    def next_span(self) -> Span | None:
-        """Remove and return the span of the batch that is pushed next; None if there is none."""
+    def valid(self, span: Span) -> bool:
+        """Return whether the batch of a span may be pushed, because the session of its lease has not ended."""
         with self._changed:
-            self._in_flight = bool(self._spans)
-            return self._spans.popleft() if self._spans else None
+            return span in self._waiting
 
-    def pushed(self) -> None:
-        """Record that the push of the last span has an outcome."""
+    def pushed(self, span: Span) -> None:
+        """Record that the push of a batch has an outcome."""
         with self._changed:
-            self._in_flight = False
+            self._waiting.discard(span)
             self._changed.notify_all()
 
     def clear(self) -> None:
-        """Remove all spans, because the session or the epoch of their lease has ended."""
+        """Void all leases, because the session or the epoch has ended."""
         with self._changed:
-            self._spans.clear()
-            self._in_flight = False
+            self._waiting.clear()
+            self._session += 1
             self._changed.notify_all()

@@ -229,6 +229,7 @@ class ScriptWorker:
         assert self._stage is not None
         self._clear_leases()
         self._registered.rejoin(error)
+        self._clear_leases()  # those that were requested until now belong to the session that has ended
         self._await_start(self._stage)
         if self.fit_completed:
             raise UnknownWorker(

@@ -75,6 +75,14 @@ def peek(x: Any, y: Any = None, sample_weight: Any = None) -> tuple[Any, Any]:
     return keras.utils.pack_x_y_sample_weight(*few), x
 
 
+def number_of_rows(batch: Any) -> tf.Tensor:
+    """Return the number of samples in a batch, an `int64` tensor; its arrays may be sparse, ragged or missing."""
+    first = next(array for array in keras.tree.flatten(batch) if array is not None)
+    if isinstance(first, tf.RaggedTensor):
+        return first.nrows(tf.int64)
+    return first.dense_shape[0] if isinstance(first, tf.SparseTensor) else tf.shape(first, tf.int64)[0]
+
+
 def steps_of(steps: int | None, rank: int, size: int) -> int | None:
     """Return the steps of one worker, if `steps_per_epoch` is the number of steps of all workers.
 
@@ -168,7 +176,7 @@ def _every_nth(batches: Iterator[Any], rank: int, size: int) -> Iterator[Any]:
 def _rows(array: Any, rank: int, size: int, seed: int) -> Any:
     if array is None:
         return None
-    if not hasattr(array, "shape") or isinstance(array, tf.SparseTensor):
+    if not hasattr(array, "shape"):
         raise Unsupported(
             "data for fit must be arrays, tensors, a keras.utils.PyDataset, a tf.data.Dataset or a generator. "
             f"Received: {type(array).__name__}. Convert it to one of these."
@@ -176,12 +184,29 @@ def _rows(array: Any, rank: int, size: int, seed: int) -> Any:
     count = int(array.shape[0])
     _check(count, size, "samples")
     rows = np.sort(np.random.default_rng(seed).permutation(count)[rank::size])
+    if isinstance(array, tf.SparseTensor):
+        return _rows_of_sparse(array, rows)
     if isinstance(array, tf.Tensor | tf.RaggedTensor | tf.Variable):
         return tf.gather(array, rows)
+    array = array.tocsr() if hasattr(array, "tocsr") else array  # SciPy's other formats have no rows
     return array.iloc[rows] if hasattr(array, "iloc") else array[rows]
 
 
+def _rows_of_sparse(array: tf.SparseTensor, rows: np.ndarray) -> tf.SparseTensor:
+    """Return the given rows, which must be sorted, of a sparse tensor."""
+    indices = array.indices.numpy()
+    places = np.searchsorted(rows, indices[:, 0])
+    kept = rows[np.minimum(places, len(rows) - 1)] == indices[:, 0] if len(rows) else np.zeros(len(indices), bool)
+    found = indices[kept]
+    found[:, 0] = places[kept]
+    shape = [len(rows), *array.dense_shape.numpy()[1:]]
+    return tf.SparseTensor(found, tf.boolean_mask(array.values, kept), shape)
+
+
 def _slice(array: Any, rows: slice) -> Any:
+    if isinstance(array, tf.SparseTensor):
+        return _rows_of_sparse(array, np.arange(*rows.indices(int(array.shape[0]))))
+    array = array.tocsr() if hasattr(array, "tocsr") else array
     return array.iloc[rows] if hasattr(array, "iloc") else array[rows]
 
 

@@ -61,12 +61,33 @@ class LeasedDataset(keras.utils.PyDataset):
         """The arrays of all samples, in a tuple of inputs and targets."""
         return self._arrays
 
-    @property
-    def lease_samples(self) -> int:
-        """Number of samples that a worker requests in one lease."""
+    def epoch_samples(self, steps: int | None) -> int:
+        """Return the number of samples in an epoch of all workers.
+
+        Args:
+            steps: The number of batches in an epoch, over all workers; None for all samples.
+
+        Raises:
+            Unsupported: There are not so many batches.
+        """
+        if steps is None:
+            return self.samples
+        if not 1 <= steps <= self.num_batches:
+            raise Unsupported(
+                f"steps_per_epoch must be at most the number of batches of a LeasedDataset, {self.num_batches}. "
+                f"Received: {steps}. Leave it out, or use more epochs."
+            )
+        return min(steps * self.batch_size, self.samples)
+
+    def lease_samples(self, epoch_samples: int) -> int:
+        """Return the number of samples that a worker requests in one lease.
+
+        Args:
+            epoch_samples: The number of samples in an epoch of all workers.
+        """
         member = script.member
         workers = member.size if member else 1
-        return self.batch_size * max(1, self.samples // (self.batch_size * LEASES_PER_WORKER * workers))
+        return self.batch_size * max(1, epoch_samples // (self.batch_size * LEASES_PER_WORKER * workers))
 
     def peek(self) -> tuple[Any, LeasedDataset]:
         """Return a batch of at most two samples, and this dataset."""
@@ -74,6 +95,8 @@ class LeasedDataset(keras.utils.PyDataset):
 
     def leased_batches(self, member: ScriptWorker, leases: Leases) -> tf.data.Dataset:
         """Return a dataset of the batches that are leased to a worker; each iteration over it is one epoch.
+
+        The inputs of each batch are a pair of the span, `int64[5]`, and the inputs themselves; see `span_and_batch`.
 
         Args:
             member: The worker.
@@ -103,7 +126,9 @@ class LeasedDataset(keras.utils.PyDataset):
         def spec(array: np.ndarray) -> tf.TensorSpec:
             return tf.TensorSpec((None, *array.shape[1:]), array.dtype)
 
-        return tf.data.Dataset.from_generator(batches, output_signature=keras.tree.map_structure(spec, self._arrays))
+        inputs, *targets = keras.tree.map_structure(spec, self._arrays)
+        span = tf.TensorSpec((len(Span._fields),), tf.int64)
+        return tf.data.Dataset.from_generator(batches, output_signature=((span, inputs), *targets))
 
     def _rows(self, positions: np.ndarray) -> Any:
         return keras.tree.map_structure(lambda array: array[positions], self._arrays)
@@ -114,11 +139,18 @@ class LeasedDataset(keras.utils.PyDataset):
         return self._permutation[1]
 
     def _batches(self, seed: int, leases: Leases) -> Iterator[Any]:
-        while (task := leases.next_lease()) is not None:
-            self._epoch = task.epoch
+        while (lease := leases.next_lease()) is not None:
+            self._epoch = lease.epoch
             order = self._order(seed)
-            for start in range(task.start, task.stop, self.batch_size):
-                span = Span(task.lease, start, min(start + self.batch_size, task.stop))
+            for start in range(lease.start, lease.stop, self.batch_size):
+                span = lease._replace(start=start, stop=min(start + self.batch_size, lease.stop))
                 if not leases.add(span):
                     break
-                yield self._rows(order[span.start : span.stop])
+                inputs, *targets = self._rows(order[span.start : span.stop])
+                yield (np.array(span, np.int64), inputs), *targets
+
+
+def span_and_batch(data: Any) -> tuple[Any, Any]:
+    """Return the span and the batch that an element of `LeasedDataset.leased_batches` consists of."""
+    (span, inputs), *others = data
+    return span, (inputs, *others)

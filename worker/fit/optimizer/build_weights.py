@@ -68,7 +68,7 @@ def _trace(model: keras.Model, batch: Any) -> None:
 
 def _tensor(array: Any) -> Any:
     """Return an array as the tensor that Keras passes to a train step."""
-    if array is None:
-        return None
+    if array is None or isinstance(array, tf.SparseTensor | tf.RaggedTensor):
+        return array
     tensor = tf.convert_to_tensor(np.asarray(array) if hasattr(array, "iloc") else array)
     return tf.cast(tensor, keras.config.floatx()) if tensor.dtype.is_floating else tensor

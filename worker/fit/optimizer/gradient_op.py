@@ -17,10 +17,13 @@ from downpour.protos.layout import STATE, TRAINED, Layout
 from downpour.worker.compute.flat_model import flattened
 from downpour.worker.exchange.errors import Diverged
 from downpour.worker.exchange.push_info import PushInfo
+from downpour.worker.fit.cluster.leases import Span
 from downpour.worker.fit.cluster.member import ScriptWorker
 
 if TYPE_CHECKING:
     from downpour.worker.fit.cluster.leases import Leases
+
+NO_SPAN = np.zeros(len(Span._fields), np.int64)  # of a batch that is not leased
 
 
 class GradientOp:
@@ -54,6 +57,7 @@ class GradientOp:
         self.layout = _layout(self.trained, self._state)
         self._loss: Any = None  # of the current batch, in the graph of its step
         self._samples: Any = None  # of the current batch, in the graph of its step
+        self._span: Any = None  # of the current batch, in the graph of its step
         self.epoch = self.steps = self.used = 0
         self.error: Exception | None = None
         self._base = np.empty(0, np.float32)  # moving statistics of the last pull
@@ -80,9 +84,9 @@ class GradientOp:
 
     # ------------------------------------------------------------------ in the graph of a step
 
-    def begin_batch(self, samples: Any) -> None:
-        """Begin a batch with a number of samples, a tensor of the step's graph."""
-        self._loss, self._samples = None, samples
+    def begin_batch(self, samples: Any, span: Any = None) -> None:
+        """Begin a batch with a number of samples and, if it is leased, its span; tensors of the step's graph."""
+        self._loss, self._samples, self._span = None, samples, span
 
     def set_loss(self, loss: Any) -> None:
         """Set the loss of the current batch, a tensor of the step's graph."""
@@ -110,35 +114,44 @@ class GradientOp:
         state = tf.concat([tf.zeros(0), *(tf.reshape(tf.cast(v.value, tf.float32), [-1]) for v in self._state)], 0)
         norm = tf.sqrt(2.0 * tf.nn.l2_loss(flat))
         arguments = [flat, state, norm, _number(self._loss, 0.0), _number(self._samples, 1.0)]
+        arguments.append(NO_SPAN if self._span is None else self._span)
         pulled = tf.numpy_function(self._push_pull, arguments, tf.float32)
         pulled.set_shape([self.layout.size])
         self._assign(pulled)
 
     def _push_pull(
-        self, gradient: np.ndarray, state: np.ndarray, norm: np.ndarray, loss: np.ndarray, samples: np.ndarray
-    ) -> np.ndarray:
+        self, gradient: np.ndarray, state: np.ndarray, norm: np.ndarray, loss: np.ndarray, samples: np.ndarray,
+        of_span: np.ndarray,
+    ) -> np.ndarray:  # fmt: skip
         try:
+            span = Span(*of_span.tolist())
+            if self._leases is not None and not self._leases.valid(span):
+                return self._skip()
             self._check_finite(float(norm))
             count = int(samples)
             self.steps, self.used = self.steps + 1, self.used + count
             vector = np.concatenate([gradient, state - self._base]) if len(state) else gradient
-            span = self._leases.next_span() if self._leases else None
-            lease, start, stop = span or (0, 0, 0)
             info = PushInfo(
                 self._member.versions, float(norm), count, float(loss),
-                lease=lease, epoch=self.epoch, start=start, stop=stop,
+                lease=span.lease, epoch=self.epoch, start=span.start, stop=span.stop,
             )  # fmt: skip
             begin = time.perf_counter()
             flat = self._member.push_pull(vector, info)
             self._measure(begin, time.perf_counter())
             if self._leases is not None:
-                self._leases.pushed()
+                self._leases.pushed(span)
             self._base = flat[self.layout.trained :].copy()
             # TensorFlow uses aligned memory without a copy, and the next reply overwrites this memory.
             return flat.copy()
         except (DownpourError, Diverged) as error:
             self.error = error
             raise
+
+    def _skip(self) -> np.ndarray:
+        """Return the current weights without a push: the samples of this batch are leased to another worker now."""
+        flat = self._member.pull()[0].copy()
+        self._base = flat[self.layout.trained :].copy()
+        return flat
 
     def begin_epoch(self, number: int) -> None:
         """Reset the counters for an epoch of this call of `fit`, numbered from 0."""

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from downpour.protos.errors import Unsupported
-from downpour.worker.fit.data.data_parts import part_of, peek, steps_of, validation_split
+from downpour.worker.fit.data.data_parts import number_of_rows, part_of, peek, steps_of, validation_split
 
 SIZES = st.integers(1, 8)
 
@@ -44,6 +44,20 @@ def test_steps_of_an_epoch_are_divided_without_a_rest(steps: int, size: int) -> 
     parts = [steps_of(steps, rank, size) for rank in range(size)]
     assert all(part is not None and abs(part - steps / size) < 1 for part in parts)
     assert sum(part or 0 for part in parts) == steps
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse", "ragged", "missing"])
+def test_the_rows_of_a_batch_are_counted_whatever_its_kind(kind: str) -> None:
+    import tensorflow as tf
+
+    dense = np.eye(5, 3)
+    batch = {
+        "dense": {"a": dense},
+        "sparse": (tf.sparse.from_dense(dense), dense[:, 0]),
+        "ragged": (tf.RaggedTensor.from_row_lengths([1, 2, 3], [0, 1, 2, 0, 0]), None),
+        "missing": ({"a": None, "b": dense}, dense),
+    }[kind]
+    assert int(number_of_rows(batch)) == 5
 
 
 def test_steps_that_are_not_given_are_not_divided() -> None:
@@ -109,8 +123,8 @@ def test_data_that_cannot_be_divided_are_refused() -> None:
 
     with pytest.raises(Unsupported, match="samples for each of 4 workers. Received: 3. Use fewer workers"):
         part_of(np.arange(3), 0, 4)
-    with pytest.raises(Unsupported, match="data for fit must be arrays.*Received: SparseTensor"):
-        part_of(tf.sparse.eye(4), 0, 2)
+    with pytest.raises(Unsupported, match="data for fit must be arrays.*Received: float"):
+        part_of([1.0, 2.0], 0, 2)
     with pytest.raises(Unsupported, match="Received: str"):
         part_of("x.csv", 0, 2)
     with pytest.raises(Unsupported, match="batches for each of 4 workers. Received: 2"):
@@ -203,3 +217,17 @@ def test_a_dataset_shuffles_alike_and_makes_batches_of_its_own(keras: Any) -> No
             np.random.rand(rank)  # as the callbacks of worker 0 do
     assert all(sorted(rows) == list(range(8)) for rows in seen.values())
     assert len(noise) == 12
+
+
+@given(size=st.integers(1, 4), count=st.integers(4, 30), seed=st.integers(0, 99))
+def test_rows_of_a_sparse_tensor_are_divided_like_those_of_an_array(size: int, count: int, seed: int) -> None:
+    import tensorflow as tf
+
+    draws = np.random.default_rng(seed)
+    dense = draws.random((count, 3)) * (draws.random((count, 3)) < 0.3)
+    for rank in range(size):
+        part = part_of(tf.sparse.from_dense(dense), rank, size, seed)
+        expected = part_of(dense, rank, size, seed)
+        if size == 1:
+            part = tf.sparse.reorder(part)
+        np.testing.assert_array_equal(tf.sparse.to_dense(part), expected)

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import Unsupported
+from downpour.ps.coordinator.ledger import EpochLedger
 from downpour.worker import script
 from downpour.worker.fit.cluster import leases as leases_module
 from downpour.worker.fit.cluster.leases import Leases, Span
-from downpour.worker.fit.data.leased_dataset import LEASES_PER_WORKER, LeasedDataset
+from downpour.worker.fit.data.leased_dataset import LEASES_PER_WORKER, LeasedDataset, span_and_batch
 
 WAIT_S = 30.0
 
@@ -61,9 +62,12 @@ class Training:
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         """Every batch is pushed with the span that it comes from."""
-        for batch in self._batches:
-            yield self._leases.next_span(), batch
-            self._leases.pushed()
+        for element in self._batches:
+            values, batch = span_and_batch(element)
+            span = Span(*values.numpy().tolist())
+            if self._leases.valid(span):
+                yield span, batch
+                self._leases.pushed(span)
 
 
 def alone(dataset: LeasedDataset) -> np.ndarray:
@@ -117,13 +121,13 @@ def test_workers_share_an_epoch_without_an_overlap() -> None:
 
 def test_no_lease_is_requested_before_the_last_one_is_pushed() -> None:
     leases = Leases(Worker(Ledger(4, 2)))  # type: ignore[arg-type]
-    task = leases.next_lease()
-    assert task is not None and leases.add(Span(task.lease, task.start, task.stop))
+    lease = leases.next_lease()
+    assert lease is not None and leases.add(lease)
     with ThreadPoolExecutor(1) as pool:
         following = pool.submit(leases.next_lease)
-        assert leases.next_span() == Span(task.lease, 0, 2)
+        assert leases.valid(lease)
         assert not following.done()  # in flight: its outcome is not known
-        leases.pushed()
+        leases.pushed(lease)
         after = following.result(WAIT_S)
     assert after is not None and (after.start, after.stop) == (2, 4)
 
@@ -131,17 +135,55 @@ def test_no_lease_is_requested_before_the_last_one_is_pushed() -> None:
 def test_a_batch_that_is_never_pushed_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases_module, "LONGEST_WAIT_S", 0.01)
     leases = Leases(Worker(Ledger(4, 2)))  # type: ignore[arg-type]
-    assert leases.next_lease() is not None and leases.add(Span(1, 0, 2))
+    lease = leases.next_lease()
+    assert lease is not None and leases.add(lease)
     with pytest.raises(Unsupported, match="every batch of a LeasedDataset must be pushed"):
         leases.next_lease()
 
 
-def test_leases_of_a_lost_session_are_forgotten() -> None:
+def test_batches_of_a_lost_session_are_not_pushed() -> None:
     leases = Leases(Worker(Ledger(4, 2)))  # type: ignore[arg-type]
-    assert leases.next_lease() is not None and leases.add(Span(1, 0, 2))
+    lease = leases.next_lease()
+    assert lease is not None and leases.add(lease)
     leases.clear()
-    assert leases.next_span() is None
-    assert leases.next_lease() is not None  # without waiting
+    assert not leases.valid(lease) and not leases.add(lease)
+    following = leases.next_lease()  # without waiting
+    assert following is not None and leases.add(following) and leases.valid(following)
+
+
+@settings(max_examples=20)
+@given(lost=st.lists(st.integers(1, 10), max_size=4), lease_samples=st.integers(1, 12))
+def test_every_sample_is_pushed_once_however_often_the_session_is_lost(lost: list[int], lease_samples: int) -> None:
+    """After a lost session the servers lease what was not pushed again; the worker has read some of it already."""
+    ledger = EpochLedger(0, 40, lease_samples)
+
+    class Rejoining:
+        draining, seed = False, 1
+
+        def lease(self) -> pb.Task:
+            lease = ledger.lease(0)
+            if lease is None:
+                return pb.Task(kind=pb.END)
+            return pb.Task(kind=pb.TRAIN, lease=lease.number, start=lease.start, stop=lease.stop)
+
+    leases, pushed = Leases(Rejoining()), list[int]()  # type: ignore[arg-type]
+    dataset, losses = LeasedDataset(np.arange(40), batch_size=2), list(lost)
+    elements = iter(dataset.leased_batches(Rejoining(), leases))  # type: ignore[arg-type]
+    batches = 0
+    for element in elements:
+        values, (inputs,) = span_and_batch(element)
+        span, batches = Span(*values.numpy().tolist()), batches + 1
+        if losses and batches >= losses[0]:
+            batches = 0 * losses.pop(0)
+            leases.clear()
+            ledger.take_back(0)
+        if not leases.valid(span):
+            continue
+        ledger.check(span.lease, 0, 0, span.start, span.stop)
+        ledger.use(span.lease, span.stop)
+        pushed += inputs.numpy().tolist()
+        leases.pushed(span)
+    assert sorted(pushed) == list(range(40))
 
 
 def test_a_draining_worker_gets_no_more_samples() -> None:
@@ -149,7 +191,14 @@ def test_a_draining_worker_gets_no_more_samples() -> None:
     leases = Leases(worker)
     worker.draining = True
     assert leases.next_lease() is None
-    assert not leases.add(Span(1, 0, 2)) and leases.next_span() is None
+    assert not leases.add(Span(1, 0, 0, 2))
+
+
+def test_an_epoch_may_have_fewer_steps_than_the_dataset() -> None:
+    dataset = LeasedDataset(np.arange(50), batch_size=8)
+    assert [dataset.epoch_samples(steps) for steps in (None, 1, 6, 7)] == [50, 8, 48, 50]
+    with pytest.raises(Unsupported, match="at most the number of batches of a LeasedDataset, 7. Received: 8"):
+        dataset.epoch_samples(8)
 
 
 @pytest.mark.parametrize(("samples", "batch_size", "workers"), [(6400, 8, 2), (6400, 8, 7), (10, 8, 2), (999, 10, 3)])
@@ -160,7 +209,7 @@ def test_an_epoch_has_enough_leases_for_all_workers(
         size = workers
 
     monkeypatch.setattr(script, "member", Sized())
-    lease = LeasedDataset(np.arange(samples), batch_size=batch_size).lease_samples
+    lease = LeasedDataset(np.arange(samples), batch_size=batch_size).lease_samples(samples)
     assert lease % batch_size == 0 and lease >= batch_size
     assert lease == batch_size or samples / lease >= LEASES_PER_WORKER * workers
 
