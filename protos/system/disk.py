@@ -25,7 +25,7 @@ class File(Protocol):
         """Flush the file to the disk. Another thread may call this method."""
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, which must not be used afterwards; data that were not synced may be lost with the system."""
 
 
 class UnnamedFile(Protocol):
@@ -101,7 +101,7 @@ class SystemFile:
         os.fsync(self._file)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, which must not be used afterwards; data that were not synced may be lost with the system."""
         os.close(self._file)
 
 

@@ -160,11 +160,11 @@ class NumpyClient:
         self._control.close()
 
     def __enter__(self) -> Self:
-        """Return this client."""
+        """Return this client, which the end of the block closes."""
         return self
 
     def __exit__(self, *reason: object) -> None:
-        """Leave the job."""
+        """Close the client, also if the block raised an error."""
         self.close()
 
     # ------------------------------------------------------------------ exchanges
