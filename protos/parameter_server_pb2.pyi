@@ -126,7 +126,7 @@ class JobDescription(_message.Message):
     def __init__(self, protocol: _Optional[int] = ..., job: _Optional[str] = ..., model: _Optional[str] = ..., dataset: _Optional[str] = ..., batch_size: _Optional[int] = ..., epochs: _Optional[int] = ..., seed: _Optional[int] = ..., validation_split: _Optional[float] = ..., codec: _Optional[str] = ..., transport: _Optional[str] = ..., mode: _Optional[str] = ..., heartbeat_s: _Optional[float] = ..., session_s: _Optional[float] = ..., nonfinite_limit: _Optional[int] = ..., clip_norm: _Optional[float] = ..., workers: _Optional[int] = ..., shards: _Optional[int] = ..., learning_rate: _Optional[float] = ..., push_every: _Optional[int] = ..., fetch_every: _Optional[int] = ..., overlap: _Optional[bool] = ..., phase: _Optional[str] = ..., chunk_bytes: _Optional[int] = ..., script: _Optional[bool] = ..., reconnect_s: _Optional[float] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ...) -> None: ...
 
 class DatasetInfo(_message.Message):
-    __slots__ = ("name", "checksum", "train_samples", "validation_samples", "test_samples", "lease_samples", "fingerprints")
+    __slots__ = ("name", "checksum", "train_samples", "validation_samples", "test_samples", "lease_samples", "fingerprints", "numeric_targets")
     class FingerprintsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -141,6 +141,7 @@ class DatasetInfo(_message.Message):
     TEST_SAMPLES_FIELD_NUMBER: _ClassVar[int]
     LEASE_SAMPLES_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINTS_FIELD_NUMBER: _ClassVar[int]
+    NUMERIC_TARGETS_FIELD_NUMBER: _ClassVar[int]
     name: str
     checksum: str
     train_samples: int
@@ -148,10 +149,11 @@ class DatasetInfo(_message.Message):
     test_samples: int
     lease_samples: int
     fingerprints: _containers.ScalarMap[str, str]
-    def __init__(self, name: _Optional[str] = ..., checksum: _Optional[str] = ..., train_samples: _Optional[int] = ..., validation_samples: _Optional[int] = ..., test_samples: _Optional[int] = ..., lease_samples: _Optional[int] = ..., fingerprints: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    numeric_targets: bool
+    def __init__(self, name: _Optional[str] = ..., checksum: _Optional[str] = ..., train_samples: _Optional[int] = ..., validation_samples: _Optional[int] = ..., test_samples: _Optional[int] = ..., lease_samples: _Optional[int] = ..., fingerprints: _Optional[_Mapping[str, str]] = ..., numeric_targets: _Optional[bool] = ...) -> None: ...
 
 class RegisterRequest(_message.Message):
-    __slots__ = ("protocol", "job", "worker", "layout", "data", "pid", "host", "environment", "rejoin", "evaluator", "fit_call", "optimizer", "independent")
+    __slots__ = ("protocol", "job", "worker", "layout", "data", "pid", "host", "environment", "rejoin", "evaluator", "fit_call", "optimizer", "independent", "fit")
     class EnvironmentEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -172,6 +174,7 @@ class RegisterRequest(_message.Message):
     FIT_CALL_FIELD_NUMBER: _ClassVar[int]
     OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
     INDEPENDENT_FIELD_NUMBER: _ClassVar[int]
+    FIT_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     job: str
     worker: int
@@ -185,7 +188,22 @@ class RegisterRequest(_message.Message):
     fit_call: int
     optimizer: OptimizerSpec
     independent: bool
-    def __init__(self, protocol: _Optional[int] = ..., job: _Optional[str] = ..., worker: _Optional[int] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., data: _Optional[_Union[DatasetInfo, _Mapping]] = ..., pid: _Optional[int] = ..., host: _Optional[str] = ..., environment: _Optional[_Mapping[str, str]] = ..., rejoin: _Optional[bool] = ..., evaluator: _Optional[bool] = ..., fit_call: _Optional[int] = ..., optimizer: _Optional[_Union[OptimizerSpec, _Mapping]] = ..., independent: _Optional[bool] = ...) -> None: ...
+    fit: FitDescription
+    def __init__(self, protocol: _Optional[int] = ..., job: _Optional[str] = ..., worker: _Optional[int] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., data: _Optional[_Union[DatasetInfo, _Mapping]] = ..., pid: _Optional[int] = ..., host: _Optional[str] = ..., environment: _Optional[_Mapping[str, str]] = ..., rejoin: _Optional[bool] = ..., evaluator: _Optional[bool] = ..., fit_call: _Optional[int] = ..., optimizer: _Optional[_Union[OptimizerSpec, _Mapping]] = ..., independent: _Optional[bool] = ..., fit: _Optional[_Union[FitDescription, _Mapping]] = ...) -> None: ...
+
+class FitDescription(_message.Message):
+    __slots__ = ("model", "initial_epoch", "epochs", "batch_size", "steps_per_epoch")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    INITIAL_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    STEPS_PER_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    initial_epoch: int
+    epochs: int
+    batch_size: int
+    steps_per_epoch: int
+    def __init__(self, model: _Optional[str] = ..., initial_epoch: _Optional[int] = ..., epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., steps_per_epoch: _Optional[int] = ...) -> None: ...
 
 class OptimizerSpec(_message.Message):
     __slots__ = ("name", "hyperparameters", "learning_rates")
@@ -479,7 +497,14 @@ class WorkerProgress(_message.Message):
     def __init__(self, worker: _Optional[int] = ..., incarnation: _Optional[int] = ..., state: _Optional[str] = ..., updates: _Optional[int] = ..., samples: _Optional[int] = ..., samples_per_s: _Optional[float] = ..., loss: _Optional[float] = ..., staleness_mean: _Optional[float] = ..., staleness_last: _Optional[int] = ..., dropped: _Optional[int] = ..., host: _Optional[str] = ..., pid: _Optional[int] = ...) -> None: ...
 
 class Progress(_message.Message):
-    __slots__ = ("job", "model", "dataset", "mode", "phase", "epoch", "epochs", "samples", "total_samples", "samples_per_s", "loss", "accuracy", "val_loss", "val_accuracy", "test_accuracy", "staleness_mean", "version", "dropped", "duplicates", "elapsed_s", "eta_s", "shards", "shards_joined", "workers", "notes", "run", "epoch_samples", "samples_per_epoch", "optimizer", "batch_size", "records", "skipped_bytes", "paused")
+    __slots__ = ("job", "model", "dataset", "mode", "phase", "epoch", "epochs", "samples", "total_samples", "samples_per_s", "loss", "accuracy", "val_loss", "val_accuracy", "test_accuracy", "staleness_mean", "version", "dropped", "duplicates", "elapsed_s", "eta_s", "shards", "shards_joined", "workers", "notes", "run", "epoch_samples", "samples_per_epoch", "optimizer", "batch_size", "records", "skipped_bytes", "paused", "metrics")
+    class MetricsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
     JOB_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     DATASET_FIELD_NUMBER: _ClassVar[int]
@@ -513,6 +538,7 @@ class Progress(_message.Message):
     RECORDS_FIELD_NUMBER: _ClassVar[int]
     SKIPPED_BYTES_FIELD_NUMBER: _ClassVar[int]
     PAUSED_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
     job: str
     model: str
     dataset: str
@@ -546,7 +572,8 @@ class Progress(_message.Message):
     records: _containers.RepeatedCompositeFieldContainer[TraceRecords]
     skipped_bytes: int
     paused: bool
-    def __init__(self, job: _Optional[str] = ..., model: _Optional[str] = ..., dataset: _Optional[str] = ..., mode: _Optional[str] = ..., phase: _Optional[str] = ..., epoch: _Optional[int] = ..., epochs: _Optional[int] = ..., samples: _Optional[int] = ..., total_samples: _Optional[int] = ..., samples_per_s: _Optional[float] = ..., loss: _Optional[float] = ..., accuracy: _Optional[float] = ..., val_loss: _Optional[float] = ..., val_accuracy: _Optional[float] = ..., test_accuracy: _Optional[float] = ..., staleness_mean: _Optional[float] = ..., version: _Optional[int] = ..., dropped: _Optional[int] = ..., duplicates: _Optional[int] = ..., elapsed_s: _Optional[float] = ..., eta_s: _Optional[float] = ..., shards: _Optional[int] = ..., shards_joined: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerProgress, _Mapping]]] = ..., notes: _Optional[_Iterable[str]] = ..., run: _Optional[str] = ..., epoch_samples: _Optional[int] = ..., samples_per_epoch: _Optional[int] = ..., optimizer: _Optional[str] = ..., batch_size: _Optional[int] = ..., records: _Optional[_Iterable[_Union[TraceRecords, _Mapping]]] = ..., skipped_bytes: _Optional[int] = ..., paused: _Optional[bool] = ...) -> None: ...
+    metrics: _containers.ScalarMap[str, float]
+    def __init__(self, job: _Optional[str] = ..., model: _Optional[str] = ..., dataset: _Optional[str] = ..., mode: _Optional[str] = ..., phase: _Optional[str] = ..., epoch: _Optional[int] = ..., epochs: _Optional[int] = ..., samples: _Optional[int] = ..., total_samples: _Optional[int] = ..., samples_per_s: _Optional[float] = ..., loss: _Optional[float] = ..., accuracy: _Optional[float] = ..., val_loss: _Optional[float] = ..., val_accuracy: _Optional[float] = ..., test_accuracy: _Optional[float] = ..., staleness_mean: _Optional[float] = ..., version: _Optional[int] = ..., dropped: _Optional[int] = ..., duplicates: _Optional[int] = ..., elapsed_s: _Optional[float] = ..., eta_s: _Optional[float] = ..., shards: _Optional[int] = ..., shards_joined: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerProgress, _Mapping]]] = ..., notes: _Optional[_Iterable[str]] = ..., run: _Optional[str] = ..., epoch_samples: _Optional[int] = ..., samples_per_epoch: _Optional[int] = ..., optimizer: _Optional[str] = ..., batch_size: _Optional[int] = ..., records: _Optional[_Iterable[_Union[TraceRecords, _Mapping]]] = ..., skipped_bytes: _Optional[int] = ..., paused: _Optional[bool] = ..., metrics: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class TraceRecords(_message.Message):
     __slots__ = ("shard", "records")

@@ -47,7 +47,8 @@ def main(argv: list[str]) -> int:
         return 1
     found = Evaluator(model, dataset.scale)(read_weights(model), dataset.x_test, dataset.y_test)
     result = {"file": settings.file, "dataset": settings.dataset, "samples": found.samples, "loss": found.loss}
-    print(json.dumps({**result, "accuracy": found.accuracy}))
+    classes = dataset.y_test.dtype.kind != "f"  # numeric targets have no accuracy
+    print(json.dumps({**result, **({"accuracy": found.accuracy} if classes else {})}))
     return 0
 
 

@@ -231,7 +231,7 @@ def _reached_s(summary: dict[str, Any], trace: np.ndarray, accuracy: float) -> f
     """Return when the interpolated validation accuracy reaches `accuracy`, or None."""
     begin_s, before_s, before = float(trace["time_s"].min()), 0.0, 1 / load_dataset("mnist").classes
     for row in summary["history"]:
-        end_s = float(trace["time_s"][trace["epoch"] == row["epoch"]].max()) - begin_s
+        end_s = float(trace["time_s"][trace["epoch"] == row["epoch"] - 1].max()) - begin_s
         if row["val_accuracy"] >= accuracy:
             share = (accuracy - before) / (row["val_accuracy"] - before)
             return before_s + share * (end_s - before_s)

@@ -189,7 +189,9 @@ def _membership_events(run: RecordedRun, trace: NDArray[np.void]) -> Iterator[di
 
 def _epoch_events(run: RecordedRun, trace: NDArray[np.void]) -> Iterator[dict[str, Any]]:
     """Return the end of every epoch, with its losses and accuracies."""
+    first = 1 if run.summary.get("schema_version", 1) > 1 else 0
     for entry in run.summary.get("history", []):
-        rows = np.flatnonzero(trace["epoch"] == entry["epoch"])
+        epoch = entry["epoch"] - first
+        rows = np.flatnonzero(trace["epoch"] == epoch)
         if len(rows):
-            yield {"kind": "epoch", "before": int(rows[-1]) + 1, **finite(entry)}
+            yield {"kind": "epoch", "before": int(rows[-1]) + 1, **finite(entry), "epoch": epoch}

@@ -19,6 +19,7 @@ from rich.text import Text
 from downpour.protos import parameter_server_pb2 as pb
 
 UNKNOWN = "–"
+SCRIPT = "script"  # the dataset of a job whose data a script has
 WORKER_COLUMNS = ("updates", "samples/s", "loss", "staleness", "dropped")
 LONGEST_S = 1000 * 3600.0
 
@@ -58,7 +59,7 @@ def figures(progress: pb.Progress) -> list[tuple[str, str]]:
     rows = [
         ("samples/s", f"{progress.samples_per_s:,.0f}" if progress.samples_per_s else UNKNOWN),
         ("loss", number(progress.loss if started else None)),
-        ("val accuracy", number(progress.val_accuracy if progress.HasField("val_accuracy") else None)),
+        *_of_metrics(progress),
         ("staleness", number(progress.staleness_mean if started else None, ".2f")),
     ]
     if progress.HasField("test_accuracy"):
@@ -66,6 +67,18 @@ def figures(progress: pb.Progress) -> list[tuple[str, str]]:
     if progress.dropped:
         rows.append(("dropped", f"{progress.dropped:,}"))
     return rows
+
+
+def _of_metrics(progress: pb.Progress) -> list[tuple[str, str]]:
+    """Return the newest results of the model on the validation split, or the logs of a script's epochs."""
+    if progress.metrics:
+        names = sorted(progress.metrics, key=lambda name: (name.startswith("val_"), name))
+        return [(name.replace("_", " "), number(progress.metrics[name])) for name in names if name != "loss"]
+    if progress.HasField("val_loss") and not progress.HasField("val_accuracy"):
+        return [("val loss", number(progress.val_loss))]
+    if progress.dataset == SCRIPT:
+        return []
+    return [("val accuracy", number(progress.val_accuracy if progress.HasField("val_accuracy") else None))]
 
 
 def eta(progress: pb.Progress) -> str:
@@ -148,8 +161,7 @@ def summary_rows(summary: Mapping[str, Any], run: str) -> list[tuple[str, str]]:
     forms = (("mean", ".2f"), ("p99", "g"), ("max", "g"))
     spread = ", ".join(f"{name} {number(staleness.get(name), form)}" for name, form in forms)
     return [
-        ("test accuracy", number(summary.get("test_accuracy"))),
-        ("validation accuracy", number(summary.get("val_accuracy"))),
+        *_results(summary),
         ("training loss", number(summary.get("train_loss"))),
         ("updates", number(summary.get("updates"), ",") + (f" ({lost})" if lost else "")),
         ("samples/s", number(summary.get("samples_per_s"), ",.0f")),
@@ -157,6 +169,17 @@ def summary_rows(summary: Mapping[str, Any], run: str) -> list[tuple[str, str]]:
         ("communication", f"{number(summary.get('communication_share'), '.0%')} of a step"),
         ("time", duration(summary.get("wall_s", math.nan))),
         ("run", run),
+    ]
+
+
+def _results(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the results on the test and the validation data: the accuracy of a classifier, the loss of others."""
+    if metrics := summary.get("metrics"):
+        return [(name.replace("_", " "), number(value)) for name, value in metrics.items() if name != "loss"]
+    measure = "loss" if summary.get("test_accuracy") is None and summary.get("test_loss") is not None else "accuracy"
+    return [
+        (f"test {measure}", number(summary.get(f"test_{measure}"))),
+        (f"validation {measure}", number(summary.get(f"val_{measure}"))),
     ]
 
 

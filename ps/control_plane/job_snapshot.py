@@ -46,6 +46,7 @@ def job_facts(coordinator: Coordinator, metrics: Metrics, now: float) -> JobFact
             train_samples=data.train_samples,
             validation_samples=data.validation_samples,
             test_samples=data.test_samples,
+            numeric_targets=data.numeric_targets,
         ),
         ledger=LedgerFacts(unused=tuple(ledger.unused()), epoch=epoch, position=position),
         incarnations=coordinator.job.membership.incarnations,

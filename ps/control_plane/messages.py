@@ -8,6 +8,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import PROTOCOL
 from downpour.protos.frame import CHUNK_BYTES
 from downpour.ps.coordinator.coordinator import Coordinator
+from downpour.ps.coordinator.work import WorkProgress
 from downpour.ps.trace.feed import Subscription, TraceFeed
 from downpour.ps.trace.metrics import Rate, mean
 from downpour.ps.trace.outcome_log import OutcomeLog
@@ -77,19 +78,18 @@ class ProgressReport:
     def message(self, now: float, notes_from: int = 0) -> pb.Progress:
         """Return the present state of the job, with the notes from number `notes_from` on."""
         coordinator, metrics, settings = self._coordinator, self._records.metrics, self._coordinator.job.settings
-        ledger = coordinator.work.ledger
-        epoch = ledger.epoch if ledger else 0
-        current = metrics.epochs.get(epoch)
+        place = coordinator.work.progress()
+        current = metrics.epochs.get(metrics.since + place.epoch - place.remaining_from)
         started = coordinator.job.started_s
-        used, total = (ledger.used_total, ledger.total) if ledger else (0, 0)
+        used, total, of_epoch, per_epoch = self._samples_used(place)
         progress = pb.Progress(
             job=coordinator.job.name,
             model=settings.model,
             dataset=settings.dataset,
             mode=settings.mode,
             phase=coordinator.job.phase,
-            epoch=epoch,
-            epochs=settings.epochs,
+            epoch=place.epoch,
+            epochs=place.epochs,
             samples=used,
             total_samples=total,
             samples_per_s=self._rate,
@@ -106,18 +106,38 @@ class ProgressReport:
             workers=self._workers(),
             notes=coordinator.job.notes[notes_from:],
             run=self._run,
-            epoch_samples=ledger.used(epoch) if ledger else 0,
-            samples_per_epoch=ledger.samples if ledger else 0,
+            epoch_samples=of_epoch,
+            samples_per_epoch=per_epoch,
             optimizer=settings.optimizer,
-            batch_size=settings.batch_size,
+            batch_size=place.batch_size,
+            metrics=place.metrics,
             paused=coordinator.job.paused,
         )
         if coordinator.work.evaluations:
             last = coordinator.work.evaluations[max(coordinator.work.evaluations)]
-            progress.val_loss, progress.val_accuracy = last.loss, last.accuracy
-        if coordinator.work.test is not None and coordinator.work.test.samples:
+            progress.val_loss = last.loss
+            if coordinator.work.has_accuracy:
+                progress.val_accuracy = last.accuracy
+        if coordinator.work.test is not None and coordinator.work.test.samples and coordinator.work.has_accuracy:
             progress.test_accuracy = coordinator.work.test.accuracy
         return progress
+
+    def _samples_used(self, place: WorkProgress) -> tuple[int, int, int, int]:
+        """Return the samples used so far and in all epochs, and those used in the current epoch and in a whole one.
+
+        Leases count them in built-in training. A script's are counted by its pushes, from the beginning of `fit`.
+        """
+        work, metrics = self._coordinator.work, self._records.metrics
+        ledger = work.ledger
+        if not work.is_script:
+            of_epoch = ledger.used(place.epoch) if ledger else 0
+            return (ledger.used_total, ledger.total, of_epoch, ledger.samples) if ledger else (0, 0, 0, 0)
+        counts = {number - metrics.since: each.samples for number, each in metrics.epochs.items()}
+        complete = place.epoch - place.remaining_from
+        per_epoch = counts.get(0, 0) if complete else place.samples_per_epoch
+        used = sum(count for number, count in counts.items() if number >= 0)
+        total = per_epoch * max(0, place.epochs - place.remaining_from)
+        return min(used, total), total, counts.get(complete, 0), per_epoch
 
     def add_records(self, progress: pb.Progress, subscription: Subscription) -> None:
         """Add the trace records that a watcher has not received yet to a message for it."""

@@ -5,13 +5,58 @@ This module is pure: it does no I/O and reads no clock.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import InvalidRequest, LayoutMismatch
 from downpour.ps.coordinator.epoch_barrier import EpochBarrier
 from downpour.ps.coordinator.job import Job
 from downpour.ps.coordinator.membership import Member
+from downpour.ps.coordinator.work import WorkProgress
 
 LEADER = 0  # the worker whose callbacks run
+
+
+class FitRecord:
+    """What a script's calls of `fit` train and have reached, for reports.
+
+    Attributes:
+        planned: The number of epochs of all calls so far; None if that of one is not known.
+        history: The logs of every complete epoch of all calls, by name.
+    """
+
+    def __init__(self) -> None:
+        """Build the record of a script that has not called `fit` yet."""
+        self.planned: int | None = 0
+        self.history: list[dict[str, float]] = []
+        self._fit = pb.FitDescription()
+
+    @property
+    def batch_size(self) -> int | None:
+        """Return the number of samples in a batch of the current call, or None if it is not known."""
+        return self._fit.batch_size or None
+
+    def begin(self, fit: pb.FitDescription) -> None:
+        """Begin the next call."""
+        self._fit = fit
+        known = self.planned is not None and fit.epochs
+        self.planned = (self.planned or 0) + max(0, fit.epochs - fit.initial_epoch) if known else None
+
+    def add(self, logs: Mapping[str, float]) -> None:
+        """Add the logs of an epoch that is complete."""
+        self.history.append(dict(sorted(logs.items())))
+
+    def progress(self, complete: int) -> WorkProgress:
+        """Return the place that the current call has reached, of which some epochs are complete."""
+        fit = self._fit
+        return WorkProgress(
+            epoch=fit.initial_epoch + complete,
+            epochs=fit.epochs,
+            batch_size=fit.batch_size,
+            remaining_from=fit.initial_epoch,
+            samples_per_epoch=fit.steps_per_epoch * fit.batch_size,
+            metrics=self.history[-1] if complete else {},
+        )
 
 
 class FitCall:

@@ -19,16 +19,18 @@ from downpour.protos.layout import Layout
 from downpour.ps.config import ServerSettings
 from downpour.ps.config_checks import refusal_of_optimizer
 from downpour.ps.coordinator.admission import check_data, check_fingerprints, check_frozen, check_layout
-from downpour.ps.coordinator.fit_call import LEADER, FitCall
+from downpour.ps.coordinator.fit_call import LEADER, FitCall, FitRecord
 from downpour.ps.coordinator.job import Job
 from downpour.ps.coordinator.ledger import EpochLedger
 from downpour.ps.coordinator.membership import Member
 from downpour.ps.coordinator.phase import BEFORE_TRAINING, OVER, Phase
-from downpour.ps.coordinator.work import Work, WorkSummary
+from downpour.ps.coordinator.work import Work, WorkProgress, WorkSummary
 from downpour.ps.core.consistency import consistency_of
 from downpour.ps.core.hyperparameters import known_hyperparameters, resolve
 from downpour.ps.core.schedules import check_rates
 from downpour.ps.core.update_rules import OPTIMIZERS
+
+MAX_NAME = 100  # characters of a model's name in reports
 
 
 class FitWork(Work):
@@ -53,7 +55,7 @@ class FitWork(Work):
                 f"a script needs a mode whose workers push every gradient; received --mode {mode}. "
                 "Use async, bsp, ssp or another mode that pushes gradients."
             )
-        self.epochs_done = 0
+        self.epochs_done, self._record = 0, FitRecord()
         self._call = FitCall(job)
         self._earlier: dict[int, list[pb.Decision]] = {}  # decisions by the number of the call
         self._drain_requested = self._interrupted = False
@@ -114,11 +116,13 @@ class FitWork(Work):
     def _begin_call(self, request: pb.RegisterRequest, now: float) -> None:
         job = self.job
         settings = settings_with_optimizer(job.settings, request.optimizer)
+        settings = settings.model_copy(update={"model": request.fit.model[:MAX_NAME] or settings.model})
         Layout.from_proto(request.layout).cut(settings.shards)
         check_rates(request.optimizer.learning_rates)
         if self.fit_call:
             self._earlier[self.fit_call] = self._call.decisions
             job.begin_generation(job.generation + 1, now)
+        self._record.begin(request.fit)
         call = FitCall(job, request.fit_call, request.independent)
         self._call, job.settings, job.resumed = call, settings, False
         job.layout, job.data, job.deadlines.lost_s = None, None, None
@@ -244,6 +248,7 @@ class FitWork(Work):
         reply = self._call.meet(job.renew(request.session, now), request)
         if len(self._call.decisions) > epochs:
             self.epochs_done += 1
+            self._record.add(self._call.decisions[-1].logs)
             self._open_epoch()
         return reply
 
@@ -288,9 +293,16 @@ class FitWork(Work):
             self.job.fail(f"worker {LEADER}, whose callbacks decide for all, did not reconnect within {wait_s:g} s")
 
     def summary(self) -> WorkSummary:
-        """Return what the job's summary states about the script; its workers report neither epochs nor batch size."""
+        """Return what the job's summary states about the script."""
         samples = self._leased_samples_used if self._leased_samples_used else None
-        return WorkSummary(None, self.epochs_done, None, samples, self._interrupted)
+        record = self._record
+        return WorkSummary(
+            record.planned or None, self.epochs_done, record.batch_size, samples, self._interrupted, record.history
+        )
+
+    def progress(self) -> WorkProgress:
+        """Return the place that the current call of `fit` has reached."""
+        return self._record.progress(len(self._call.decisions))
 
     def newest_results(self) -> tuple[int, Mapping[str, float]]:
         """Return the number of complete epochs and the logs of the newest one by name."""

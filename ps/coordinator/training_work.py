@@ -15,7 +15,7 @@ from downpour.ps.coordinator.job import Job
 from downpour.ps.coordinator.ledger import Ledger
 from downpour.ps.coordinator.membership import Member
 from downpour.ps.coordinator.phase import OVER, Phase
-from downpour.ps.coordinator.work import Work, WorkSummary
+from downpour.ps.coordinator.work import Work, WorkProgress, WorkSummary
 
 
 class TrainingWork(Work):
@@ -237,9 +237,18 @@ class TrainingWork(Work):
             settings.epochs, done, settings.batch_size, ledger.used_total if ledger else None, interrupted
         )
 
+    def progress(self) -> WorkProgress:
+        """Return the place that the training has reached."""
+        settings, ledger = self.job.settings, self.ledger
+        epoch, samples = (ledger.epoch, ledger.samples) if ledger else (0, 0)
+        return WorkProgress(epoch, settings.epochs, settings.batch_size, samples_per_epoch=samples)
+
     def newest_results(self) -> tuple[int, Mapping[str, float]]:
         """Return the number of evaluated epochs and the newest validation result by name."""
         if not self.evaluations:
             return 0, {}
         newest = self.evaluations[max(self.evaluations)]
-        return len(self.evaluations), {"validation/loss": newest.loss, "validation/accuracy": newest.accuracy}
+        return len(self.evaluations), {
+            "validation/loss": newest.loss,
+            **({"validation/accuracy": newest.accuracy} if self.has_accuracy else {}),
+        }

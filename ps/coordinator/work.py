@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import InvalidRequest, Unsupported
@@ -29,6 +29,7 @@ class WorkSummary:
         batch_size: The number of samples in a batch; None if the server does not know it.
         samples: The number of training samples used; None if samples are not leased and only pushes count them.
         interrupted: Whether the job was asked to end before all of its work was done.
+        history: The logs of every complete epoch by name; None if the evaluations of this server are the history.
     """
 
     epochs: int | None
@@ -36,6 +37,28 @@ class WorkSummary:
     batch_size: int | None
     samples: int | None
     interrupted: bool
+    history: Sequence[Mapping[str, float]] | None = None
+
+
+@dataclass(frozen=True)
+class WorkProgress:
+    """The place in the work that a job has reached.
+
+    Attributes:
+        epoch: The number of the current epoch, from 0.
+        epochs: The number of the last epoch, plus 1; 0 if it is not known.
+        batch_size: The number of samples in a batch; 0 if it is not known.
+        remaining_from: The epoch at which the current call of `fit` began.
+        samples_per_epoch: The number of samples in an epoch; 0 if it is not known.
+        metrics: The logs of the newest complete epoch of a script.
+    """
+
+    epoch: int
+    epochs: int
+    batch_size: int
+    remaining_from: int = 0
+    samples_per_epoch: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 class Work(ABC):
@@ -175,6 +198,15 @@ class Work(ABC):
     @abstractmethod
     def summary(self) -> WorkSummary:
         """Return what the job's summary states about the work."""
+
+    @abstractmethod
+    def progress(self) -> WorkProgress:
+        """Return the place that the job has reached."""
+
+    @property
+    def has_accuracy(self) -> bool:
+        """Return whether the model is a classifier, whose accuracy the workers report."""
+        return self.job.data is None or not self.job.data.numeric_targets
 
     @abstractmethod
     def newest_results(self) -> tuple[int, Mapping[str, float]]:

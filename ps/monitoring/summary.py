@@ -16,6 +16,8 @@ from downpour.ps.coordinator.work import Work, WorkSummary
 from downpour.ps.core.hyperparameters import resolve
 from downpour.ps.trace.metrics import Metrics, divergence, staleness_summary
 
+SCHEMA_VERSION = 2  # 2: the epochs of the history are numbered from 1
+
 
 def configuration(
     settings: ServerSettings, facts: Mapping[tuple[int, int], dict[str, str]], data: pb.DatasetInfo | None = None
@@ -50,6 +52,7 @@ def summary(coordinator: Coordinator, metrics: Metrics, totals: Mapping[str, Any
     """Return the result of the job: settings, counts, losses, accuracies, staleness; null where it is not known."""
     job, work = coordinator.job, coordinator.work.summary()
     return {
+        "schema_version": SCHEMA_VERSION,
         "status": "interrupted" if work.interrupted and job.phase == Phase.ENDED else str(job.phase),
         **_description(job, work),
         **_throughput(job, work, metrics),
@@ -102,25 +105,36 @@ def _results(work: Work, metrics: Metrics) -> dict[str, Any]:
     last = metrics.epochs[trained[-1]] if trained else None
     validation = work.evaluations[max(work.evaluations)] if work.evaluations else None
     test = work.test if work.test and work.test.samples else None
+    logs = history[-1] if (history := work.summary().history) else {}
+    counted = work.has_accuracy and not work.is_script
     return {
-        "train_loss": last.loss if last else None,
-        "train_accuracy": last.accuracy if last else None,
-        "val_loss": validation.loss if validation else None,
-        "val_accuracy": validation.accuracy if validation else None,
+        "train_loss": logs.get("loss", last.loss if last else None),
+        "train_accuracy": last.accuracy if last and counted else logs.get("accuracy"),
+        "val_loss": validation.loss if validation else logs.get("val_loss"),
+        "val_accuracy": validation.accuracy if validation and counted else logs.get("val_accuracy"),
         "test_loss": test.loss if test else None,
-        "test_accuracy": test.accuracy if test else None,
+        "test_accuracy": test.accuracy if test and counted else None,
         "test_samples": test.samples if test else 0,
+        "metrics": dict(logs),
     }
 
 
 def _history(work: Work, metrics: Metrics) -> list[dict[str, Any]]:
-    """Return the results of each trained epoch; validation results only for epochs that were evaluated."""
+    """Return the results of each trained epoch, which are numbered from 1 as in the logs.
+
+    Those of a script are the logs of its epochs, by the names of Keras. In built-in training, only evaluated epochs
+    have validation results.
+    """
+    if (logs := work.summary().history) is not None:
+        return [{"epoch": epoch, **each} for epoch, each in enumerate(logs, start=1)]
     history = []
     for epoch in _trained_epochs(metrics):
         trained, validation = metrics.epochs[epoch], work.evaluations.get(epoch)
-        row = {"epoch": epoch, "train_loss": trained.loss, "train_accuracy": trained.accuracy}
+        row = {"epoch": epoch + 1, "train_loss": trained.loss}
+        row |= {"train_accuracy": trained.accuracy} if work.has_accuracy else {}
         if validation is not None:
-            row |= {"val_loss": validation.loss, "val_accuracy": validation.accuracy}
+            row |= {"val_loss": validation.loss}
+            row |= {"val_accuracy": validation.accuracy} if work.has_accuracy else {}
         history.append(row)
     return history
 

@@ -123,7 +123,8 @@ class TensorBoardWriter:
         if work.test is not None and not self._tested:
             self._tested = True
             yield scalar("test/loss", work.test.loss)
-            yield scalar("test/accuracy", work.test.accuracy)
+            if work.has_accuracy:
+                yield scalar("test/accuracy", work.test.accuracy)
 
 
 def _markdown(configuration: dict[str, Any]) -> str:

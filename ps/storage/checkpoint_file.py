@@ -55,6 +55,7 @@ class DataFacts(_Facts):
     train_samples: int = Field(gt=0)
     validation_samples: NonNegativeInt
     test_samples: NonNegativeInt
+    numeric_targets: bool = False
 
 
 class LedgerFacts(_Facts):

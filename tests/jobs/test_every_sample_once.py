@@ -30,7 +30,7 @@ def test_with_a_worker_killed_half_way(tmp_path: Path, shards: int) -> None:
         assert used == Counter((epoch, position) for epoch in range(EPOCHS) for position in range(DATA.train_samples))
         summary = json.loads((cluster.run / "summary.json").read_text())
         assert (summary["status"], summary["samples"]) == ("ended", total)
-        assert [each["epoch"] for each in summary["history"] if "val_loss" in each] == list(range(EPOCHS))
+        assert [each["epoch"] for each in summary["history"] if "val_loss" in each] == list(range(1, EPOCHS + 1))
         assert (cluster.run / "model.keras").read_bytes() == b"weights"
         assert any("has sent no heartbeat" in note for note in summary["notes"])
         assert trace["incarnation"].max() == 1 and set(trace["worker"]) == {0, 1, 2}

@@ -75,10 +75,10 @@ class PureFit:
         self.sessions[worker] = self.coordinator.register(self.request(worker, fit_call, **fields), self.now).session
         self.deliver()
 
-    def start(self, workers: int = 2, fit_call: int = 1) -> None:
+    def start(self, workers: int = 2, fit_call: int = 1, **fields: Any) -> None:
         """Start a call of `fit`, and wait until it trains."""
         for worker in range(workers):
-            self.join(worker, fit_call)
+            self.join(worker, fit_call, **fields)
         assert self.ready(0).initialise and not self.ready(workers - 1, initialised=workers == 1).initialise
         for shard in range(self.state.settings.shards):
             event = pb.ShardEvent(initialised=True, initialisation=self.state.shards.initialisation)

@@ -42,6 +42,7 @@ class FitArguments:
         lease_samples: The number of samples in a lease.
         leases: The leases of this worker; None if each worker has a fixed part of the data.
         fingerprints: Fingerprints of the data of all workers.
+        batch_size: The number of samples in a batch; 0 if the data are batched already.
     """
 
     initial_epoch: int
@@ -51,6 +52,7 @@ class FitArguments:
     lease_samples: int = 0
     leases: Leases | None = None
     fingerprints: Mapping[str, str] = field(default_factory=dict)
+    batch_size: int = 0
 
 
 class Epochs:
@@ -144,6 +146,17 @@ class Epochs:
             step=self._first_iteration,
             leases=arguments.leases,
             data=arguments.fingerprints,
+            description=self._description(),
+        )
+
+    def _description(self) -> pb.FitDescription:
+        arguments, steps = self._arguments, self._steps_per_epoch
+        return pb.FitDescription(
+            model=self.model.name,
+            initial_epoch=arguments.initial_epoch,
+            epochs=arguments.epochs,
+            batch_size=arguments.batch_size,
+            steps_per_epoch=steps if steps != UNKNOWN_STEPS else 0,
         )
 
     def complete(self, history: Any) -> None:

@@ -22,6 +22,7 @@ from downpour.worker.fit.optimizer.build_weights import build_weights
 from downpour.worker.fit.optimizer.optimizer_checks import check_supported
 from downpour.worker.fit.process.randomness import DataRandomness, Randomness
 
+BATCH_SIZE = 32  # Keras's default
 DATA = ("x", "y", "sample_weight", "class_weight")  # arguments of `fit` that must be the same on all workers
 
 
@@ -54,7 +55,7 @@ def distributed_fit(
     given["x"] = build_weights(model, given["x"], given["y"], given["sample_weight"])
     callbacks = _listed(given["callbacks"])
     first, last = given["initial_epoch"], given["epochs"]
-    of_all = FitArguments(first, last, callbacks, samples, lease_samples, leases, fingerprints)
+    of_all = FitArguments(first, last, callbacks, samples, lease_samples, leases, fingerprints, _batch_size(given))
     epochs = Epochs(model, member, of_all)
     arguments = _own_part(given, member, leases, DataRandomness())
     arguments["callbacks"] = [
@@ -98,6 +99,14 @@ def _own_part(
     if not member.is_leader:
         own["validation_data"], own["verbose"] = None, 0
     return own
+
+
+def _batch_size(given: dict[str, Any]) -> int:
+    """Return the number of samples in a batch; 0 if the data are batched already."""
+    if isinstance(given["x"], LeasedDataset):
+        return given["x"].batch_size
+    arrays = all(hasattr(each, "shape") for each in keras.tree.flatten(given["x"]))
+    return int(given["batch_size"] or BATCH_SIZE) if arrays else 0
 
 
 def _listed(callbacks: Any) -> list[Any]:

@@ -77,6 +77,7 @@ class KerasComputation:
                 train_samples=len(self._split.y_train),
                 validation_samples=len(self._split.y_validation),
                 test_samples=len(self._split.y_test),
+                numeric_targets=self._split.y_train.dtype.kind == "f",
             ),
             environment={**facts_here(), "threads": str(settings.threads), "xla": settings.xla},
         )

@@ -195,3 +195,18 @@ def test_a_silenced_process_writes_nothing(capfd: pytest.CaptureFixture[str]) ->
             os.dup2(copy, stream)
             os.close(copy)
     assert "unheard" not in "".join(capfd.readouterr())
+
+
+def test_a_model_without_accuracy_reports_its_loss() -> None:
+    progress = pb.Progress(phase="training", samples=1, epochs=3, total_samples=9, dataset="flow", val_loss=0.25)
+    assert "val loss 0.2500" in plain(progress) and "accuracy" not in plain(progress)
+    rows = dict(summary_rows({"test_loss": 0.5, "test_accuracy": None, "val_loss": 0.25}, "runs/x"))
+    assert rows["test loss"] == "0.5000" and rows["validation loss"] == "0.2500"
+    assert not [name for name in rows if "accuracy" in name]
+
+
+def test_a_script_is_shown_with_the_metrics_of_its_model() -> None:
+    progress = pb.Progress(phase="training", samples=1, epochs=3, total_samples=9, dataset="script", loss=0.5)
+    assert "accuracy" not in plain(progress)
+    progress.metrics.update({"loss": 0.4, "mae": 0.25, "val_loss": 0.75})
+    assert "loss 0.5000  mae 0.2500  val loss 0.7500" in plain(progress)

@@ -135,6 +135,7 @@ class ScriptWorker:
             environment=stage.environment,
             fit_call=self.stages,
             optimizer=stage.optimizer,
+            fit=stage.description,
         )
         settings = SessionSettings(timeout_s=self._timeout_s, fixed_rank=True)
         return Session(self._control, self._job, registration, settings, self._run)

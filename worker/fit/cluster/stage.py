@@ -30,6 +30,7 @@ class Stage:
         slots: The slots of the optimizer by name, `float32[n]`, if it has been used before; those of worker 0 are used.
         step: The number of updates that the optimizer has made.
         leases: The leases of this worker; None if each worker has a fixed part of the data.
+        description: What the call trains, for reports.
         data: Fingerprints of the arrays given to `fit`, by name, which must be equal on all workers.
     """
 
@@ -44,3 +45,4 @@ class Stage:
     step: int = 0
     leases: Leases | None = None
     data: Mapping[str, str] = field(default_factory=dict)
+    description: pb.FitDescription | None = None
