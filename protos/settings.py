@@ -39,6 +39,20 @@ def host_and_port(value: str) -> str:
     return value
 
 
+ANY_HOST = ("0.0.0.0", "[::]", "::", "*", "")
+
+
+def reachable(address: str, seen_at: str) -> str:
+    """Return an address under which a process can be reached that listens on every address of its machine.
+
+    Args:
+        address: `HOST:PORT` as the process has announced it. `0.0.0.0` would lead every other machine to itself.
+        seen_at: A host name or address under which the process has been reached; empty if none is known.
+    """
+    host, _, port = address.rpartition(":")
+    return f"{seen_at}:{port}" if host in ANY_HOST and seen_at else address
+
+
 Address = Annotated[str, AfterValidator(host_and_port)]
 
 

@@ -32,7 +32,7 @@ from downpour.ps.monitoring.prometheus import Durations, ShardMetrics
 from downpour.ps.monitoring.run_reports import RunReports
 from downpour.ps.shard_server import ShardProcess
 from downpour.ps.storage.checkpoint_file import numbers
-from downpour.ps.storage.run_directory import RunDirectory, run_directory
+from downpour.ps.storage.run_directory import RunDirectory, UnusableDirectory, run_directory
 
 TICK_S = 0.1
 SAME_SIGNAL_S = 1.0  # signals within this time count as one: each thread of a dying launcher causes one
@@ -101,6 +101,7 @@ class CoordinatorProcess:
             self.run.discard()
             raise
         self.run.publish()
+        self.coordinator.job.notes.extend(self.run.notes)
         self._joined(self._listeners.address(0, address))
         job = self.coordinator.job
         identify(job=job.name, process="ps-0")
@@ -261,6 +262,6 @@ async def serve(
     except (PortInUse, DownpourError) as error:
         log(f"error: {error}")
         return 1
-    except (RunExists, NotSecured) as error:
+    except (RunExists, UnusableDirectory, NotSecured) as error:
         log(f"error: {error}")
         return FAILED

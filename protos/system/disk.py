@@ -5,8 +5,25 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 from pathlib import Path
 from typing import Protocol
+
+
+_NOT_SUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM)
+
+
+class NoLocks(OSError):
+    """The file system has no locks.
+
+    Attributes:
+        descriptor: The descriptor of the file, which is open and not locked.
+    """
+
+    def __init__(self, error: OSError, descriptor: int) -> None:
+        """Take over the descriptor of a file that could not be locked."""
+        super().__init__(error.errno, error.strerror)
+        self.descriptor = descriptor
 
 
 class File(Protocol):
@@ -119,8 +136,15 @@ class SystemUnnamedFile:
 
     def link(self, path: Path) -> None:
         """Give the file a name, which no other file must have."""
-        # A descriptor of a folder makes Python follow the link to the file: link(2) would not.
-        os.link(self.place, path, src_dir_fd=self._descriptor, follow_symlinks=True)
+        try:
+            # A descriptor of a folder makes Python follow the link to the file: link(2) would not.
+            os.link(self.place, path, src_dir_fd=self._descriptor, follow_symlinks=True)
+        except OSError as error:
+            if error.errno not in _NOT_SUPPORTED:
+                raise
+            shutil.copyfile(self.place, path)  # the file system has no hard links
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
 
     def close(self) -> None:
         """Close the file; without a name it disappears."""
@@ -151,21 +175,34 @@ class SystemDisk:
         return SystemFile(path)
 
     def flush(self, path: Path) -> None:
-        """Flush the content of a file, or the names in a folder, to the disk (fsync)."""
+        """Flush the content of a file, or the names in a folder, to the disk (fsync).
+
+        Some file systems cannot flush a folder, such as SMB and some in user space; they write names through.
+        """
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in _NOT_SUPPORTED or not path.is_dir():
+                raise
         finally:
             os.close(descriptor)
 
     def lock(self, path: Path) -> int | None:
-        """Lock a file until this process ends; return its descriptor, or None if another process holds the lock."""
+        """Lock a file until this process ends; return its descriptor, or None if another process holds the lock.
+
+        Raises:
+            NoLocks: The file system has no locks.
+            OSError: The file cannot be opened.
+        """
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
             return None
+        except OSError as error:
+            raise NoLocks(error, descriptor) from error
         return descriptor
 
 

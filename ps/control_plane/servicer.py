@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import urllib.parse
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,6 +13,7 @@ import grpc
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos import parameter_server_pb2_grpc as rpc
+from downpour.protos.credentials import is_loopback
 from downpour.protos.errors import DeadlineExceeded, DownpourError, Unreachable, status_of
 from downpour.protos.system import clock
 from downpour.ps.control_plane.effects import Effects, JobChange
@@ -42,6 +44,12 @@ def with_status(call: Callable[..., Awaitable[Answer]]) -> Callable[..., Awaitab
         return answer
 
     return wrapped
+
+
+def host_of(peer: str) -> str:
+    """Return the host of gRPC's name of a caller, such as `ipv4:10.0.0.2:4711`; empty for this machine."""
+    kind, _, address = urllib.parse.unquote(peer).partition(":")
+    return "" if kind not in ("ipv4", "ipv6") or is_loopback(address) else address.rpartition(":")[0]
 
 
 class CoordinatorServicer(rpc.CoordinatorServicer):
@@ -270,7 +278,7 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
     async def ShardLink(self, events: AsyncIterator[pb.ShardEvent], context: Context) -> AsyncIterator[pb.ShardCommand]:
         """Serve the link to a shard in another process."""
         try:
-            async for command in self._links.serve(events):
+            async for command in self._links.serve(events, host_of(context.peer())):
                 yield command
         except DownpourError as error:
             await context.abort(*status_of(error))

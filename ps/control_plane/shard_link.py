@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import InvalidRequest
+from downpour.protos.settings import reachable
 
 Queue = asyncio.Queue[Iterator[pb.ShardCommand]]
 STANDING = (
@@ -67,8 +68,12 @@ class ShardLinks:
         """Return whether every shard of another process has confirmed the command to stop."""
         return self.stopped >= set(self._queues)
 
-    async def serve(self, events: AsyncIterator[pb.ShardEvent]) -> AsyncIterator[pb.ShardCommand]:
+    async def serve(self, events: AsyncIterator[pb.ShardEvent], peer: str = "") -> AsyncIterator[pb.ShardCommand]:
         """Serve the stream of one shard until it ends.
+
+        Args:
+            events: The events of the shard.
+            peer: The host that the stream comes from; empty if it is this machine.
 
         Raises:
             InvalidRequest: The stream does not begin with the shard's address, or an event is malformed.
@@ -79,6 +84,7 @@ class ShardLinks:
         shard = first.joined.shard
         if shard in self._queues:  # its stream broke unnoticed, or it was started again before that was noticed
             self._disconnect(shard, self._queues[shard])
+        first.joined.address = reachable(first.joined.address, peer)
         self._joined(first.joined)
         queue: Queue = asyncio.Queue()
         standing = pb.ShardCommand()

@@ -69,6 +69,10 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
+class UnusableDirectory(Exception):
+    """A run directory cannot be used; the message says what to do."""
+
+
 class RunDirectory:
     """The files of one run.
 
@@ -76,28 +80,52 @@ class RunDirectory:
         path: The directory.
         traces: The traces of all shards.
         calls: The call logs of all shards.
+        notes: What the file system could not do, for the notes of the job.
     """
 
     def __init__(self, path: Path) -> None:
         """Create the directory if it does not exist; existing files in it are kept."""
         path.mkdir(parents=True, exist_ok=True)
         self.path = path
+        self.notes: list[str] = []
         self.traces = TraceFiles(path)
         self._lock: int | None = None
         self.calls = TraceFiles(path, "calls", calls.DTYPE)
 
     def lock(self) -> bool:
-        """Lock the directory until this process ends; return False if another process holds the lock."""
-        if self._lock is None:
-            self._lock = disk.lock(self.path / ".lock")
+        """Lock the directory until this process ends; return False if another process holds the lock.
+
+        Some file systems have no locks, such as NFS without a lock daemon: a note says so, and the job continues.
+
+        Raises:
+            UnusableDirectory: The file of the lock cannot be opened.
+        """
+        try:
+            if self._lock is None:
+                self._lock = disk.lock(self.path / ".lock")
+        except disk.NoLocks as error:
+            self._lock = error.descriptor
+            self.notes.append(
+                f"the run directory cannot be locked ({error.strerror}): nothing prevents a second server from using it"
+            )
+        except OSError as error:
+            raise UnusableDirectory(
+                f"--run-dir must be a folder in which the file .lock can be opened; {self.path / '.lock'}: "
+                f"{error.strerror}. Remove what is there, or choose another folder."
+            ) from error
         return self._lock is not None
 
     def publish(self) -> None:
-        """Point the link `latest`, beside the directory, to it."""
+        """Point the link `latest`, beside the directory, to it; a note says so if the file system has no links."""
         link = self.path.parent / f".latest-{os.getpid()}"
-        link.unlink(missing_ok=True)
-        link.symlink_to(self.path.name)
-        link.replace(self.path.parent / "latest")
+        try:
+            link.unlink(missing_ok=True)
+            link.symlink_to(self.path.name)
+            link.replace(self.path.parent / "latest")
+        except OSError as error:
+            self.notes.append(f"there is no link `latest` to the run directory: {error.strerror}")
+            with suppress(OSError):
+                link.unlink(missing_ok=True)
 
     def discard(self) -> None:
         """Remove the directory if it is empty."""

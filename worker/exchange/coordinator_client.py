@@ -13,6 +13,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos import parameter_server_pb2_grpc as rpc
 from downpour.protos.channel import PROTOCOL, open_channel
 from downpour.protos.errors import DeadlineExceeded, Unreachable, error_of
+from downpour.protos.settings import reachable
 from downpour.protos.system import clock, threads
 from downpour.worker.exchange.outage import RESUMABLE, Outage
 
@@ -70,8 +71,14 @@ class CoordinatorClient:
             self._stub = rpc.CoordinatorStub(self._channel)
 
     def register(self, request: pb.RegisterRequest) -> pb.RegisterReply:
-        """Open a session; the coordinator waits for all shards first."""
-        return self._call(self._stub.Register, request, self._timeout_s + 60.0)
+        """Open a session; the coordinator waits for all shards first.
+
+        A shard that listens on every address of its machine is where this worker has found the coordinator.
+        """
+        reply: pb.RegisterReply = self._call(self._stub.Register, request, self._timeout_s + 60.0)
+        for shard in reply.shards:
+            shard.address = reachable(shard.address, self.address.rpartition(":")[0])
+        return reply
 
     def ready(
         self, session: int, initialised: bool, warm: bool, facts: Mapping[str, str] | None = None

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +25,7 @@ from tests.support.paths import ROOT
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+from typing import Any
 from downpour.ps.storage.atomic_file import atomic_write
 with atomic_write(Path(sys.argv[1])) as place:
     place.write_bytes(b"new" * 100_000)
@@ -84,3 +89,23 @@ def test_the_library_reads_what_is_written(
         assert {name: file.get_tensor(name).tobytes() for name in file.keys()} == {
             name: vector.tobytes() for name, vector in vectors.items()
         }
+
+
+@pytest.mark.parametrize("lacking", ["link", "fsync of folders"])
+def test_a_file_system_that_lacks_an_operation_is_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacking: str
+) -> None:
+    plain = os.fsync
+
+    def refuse(*arguments: Any, **named: Any) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            refuse()
+        plain(descriptor)
+
+    monkeypatch.setattr(os, "link", refuse) if lacking == "link" else monkeypatch.setattr(os, "fsync", fsync)
+    with atomic_write(tmp_path / "file", durable=True) as place:
+        place.write_text("new")
+    assert (tmp_path / "file").read_text() == "new" and len(list(tmp_path.iterdir())) == 1
