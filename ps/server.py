@@ -32,6 +32,7 @@ from downpour.ps.monitoring.prometheus import Durations, ShardMetrics
 from downpour.ps.monitoring.run_reports import RunReports
 from downpour.ps.shard_server import ShardProcess
 from downpour.ps.storage.checkpoint_file import numbers
+from downpour.ps.storage.ended_run import RunEnded, has_ended
 from downpour.ps.storage.run_directory import RunDirectory, UnusableDirectory, run_directory
 
 TICK_S = 0.1
@@ -57,11 +58,17 @@ class CoordinatorProcess:
 
         Raises:
             RunExists: The run directory holds the checkpoints of an earlier run, and --resume is not given.
+            RunEnded: The run that is to be resumed has ended.
         """
         if settings.script:  # replay lacks the script's model and data
             settings = settings.model_copy(update={"record": "off"})
         self._settings = settings
         path = run_directory(settings)
+        if settings.resume and has_ended(path / "summary.json", settings.epochs):
+            raise RunEnded(
+                f"the run in {path} has ended, and its model is complete: there is nothing to resume. Give more "
+                "--epochs than it has, or choose another --run-dir."
+            )
         self.run = RunDirectory(path)
         if not settings.resume and numbers(self.run.checkpoints):
             raise RunExists(
@@ -259,6 +266,9 @@ async def serve(
         process = ShardProcess(settings) if settings.coordinator else CoordinatorProcess(settings)
         built(process)
         return await process.serve()
+    except RunEnded as error:  # a server that was killed while it ended, and started again
+        log(str(error))
+        return 0
     except (PortInUse, DownpourError) as error:
         log(f"error: {error}")
         return 1

@@ -21,16 +21,17 @@ from downpour.deploy.launch.outcome import PREFIX, conclude, explain
 from downpour.deploy.launch.plan import ProcessSpec, plan
 from downpour.deploy.launch.processes import ON_PURPOSE, POLL_S, LifeLine, Process, end, kill, wait
 from downpour.deploy.launch.resume import CannotResume, resumed
-from downpour.deploy.launch.run_dir import make_run_dir
+from downpour.deploy.launch.run_dir import SUCCESSFUL, make_run_dir, read_summary, summary_stamp
 from downpour.deploy.launch.scratch import Scratch
 from downpour.deploy.launch.signals import StopRequests
 from downpour.deploy.view.terminal import Screen, open_screen
-from downpour.deploy.view.watcher import Watcher
+from downpour.deploy.view.watcher import OVER, Watcher
 
 ANNOUNCE_S = 60.0  # for a server to announce its address
 DRAIN_TIMEOUT_S = 7.0  # default of --drain-timeout-s; with what follows, all are gone within 10 s
 ANSWER_S = 0.5  # for a server to report that the job was not saved in time
 ENDING_S = 20.0  # for the coordinator to write the run after the last worker has left
+LEFT_EARLY_S = 3.0  # from the last worker's end until one is started again, unless the job is over by then
 LEAVE_S = 5.0  # for the other processes to exit after the coordinator
 GRACE_S = 1.0  # from SIGTERM to SIGKILL
 TICK_S = 0.1
@@ -98,6 +99,7 @@ class Launcher:
         self._failed = False  # from then on, notes only report the ends of other processes
         self._drain_deadline: float | None = None
         self._ending_deadline: float | None = None
+        self._earlier_summary = summary_stamp(run_dir)  # of a run that is resumed
 
     def run(self) -> int:
         """Run the job and return the exit status. No process is left when this method returns or raises."""
@@ -186,11 +188,22 @@ class Launcher:
         self._ended()
 
     def _ended(self) -> bool:
-        """Return whether the coordinator has ended successfully; all workers end before it."""
+        """Return whether the coordinator has ended successfully; all workers end before it.
+
+        A server that dies once the summary of the job is written has nothing left to do: it is not restarted.
+        """
         for process in list(self._role("ps")):
-            if process.code:
+            if process.code and not self._is_summarised():
                 self._server_died(process)
-        return self._processes["ps-0"].code == 0
+        code = self._processes["ps-0"].code
+        return code == 0 or (code is not None and self._is_summarised())
+
+    def _is_summarised(self) -> bool:
+        """Return whether the coordinator has written that the job ended successfully since this launcher began."""
+        if summary_stamp(self._run_dir) == self._earlier_summary:
+            return False
+        summary = read_summary(self._run_dir)
+        return summary is not None and summary.get("status") in SUCCESSFUL
 
     def _server_died(self, process: Process) -> None:
         """Restart a server at its address; it resumes from its latest checkpoint, and the workers reconnect.
@@ -223,7 +236,28 @@ class Launcher:
         if all(process.code is not None for process in self._role("worker")):
             if len(self._given_up) == len(list(self._role("worker"))):
                 raise LaunchFailed("no worker is left")
-            self._begin_ending()
+            if self._ending_deadline is None or self._watcher is None or self._watcher.phase in OVER:
+                self._begin_ending()
+            elif self._drain_deadline is None and time.monotonic() > self._ending_deadline - ENDING_S + LEFT_EARLY_S:
+                self._replace_workers()
+
+    def _replace_workers(self) -> None:
+        """Start a worker again after all have left, by a signal, before the job had ended.
+
+        Raises:
+            LaunchFailed: The workers have been restarted as often as they may.
+        """
+        left = [process for process in self._role("worker") if process.spec.name not in self._given_up]
+        for process in left:
+            count = self._restarts.get(process.spec.name, 0) + 1
+            if count > process.spec.restarts:
+                continue
+            self._restarts[process.spec.name], self._ending_deadline = count, None
+            again = f"{process.spec.name} is started again ({count} of {process.spec.restarts})"
+            self._screen.note(f"all workers have left, and the job has not ended; {again}")
+            self._spawn(process.spec)
+            return
+        raise LaunchFailed("all workers have left before the job had ended, and were restarted as often as they may be")
 
     def _begin_ending(self) -> None:
         """Set the deadline by which the coordinator must end."""

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from downpour.deploy.config import TrainSettings
+from downpour.deploy.launch.run_dir import has_ended
 from downpour.protos.settings import flag
 
 FIXED = ("model", "dataset", "validation_split", "seed", "batch_size", "optimizer")
@@ -43,9 +44,15 @@ def resumed(settings: TrainSettings) -> tuple[TrainSettings, Path]:
                 f"Omit {flag(name)} to resume with {earlier[name]}, or start a new run."
             )
     try:
-        return TrainSettings(**{**earlier, **given}), run_dir
+        merged = TrainSettings(**{**earlier, **given})
     except ValidationError as error:
         raise CannotResume(f"{run_dir / 'config.json'} must contain valid settings of a run: {error}") from error
+    if has_ended(run_dir, merged.epochs):
+        raise CannotResume(
+            f"--resume must name a run that has not ended; {run_dir} has: its model and its summary are complete. Give "
+            "more --epochs than it has, or start a new run."
+        )
+    return merged, run_dir
 
 
 def _weights(config: dict[str, Any]) -> dict[str, str]:

@@ -8,6 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+SUCCESSFUL = ("ended", "interrupted")  # the statuses of a summary whose job has saved its model
+
 
 def make_run_dir(runs: Path, model: str, now: datetime) -> Path:
     """Create `runs/<UTC time>-<model>/` with `logs/` and return it; a number is appended if the name exists.
@@ -37,3 +39,19 @@ def read_summary(run_dir: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return summary if isinstance(summary, dict) else None
+
+
+def summary_stamp(run_dir: Path) -> tuple[int, int] | None:
+    """Return what changes whenever `summary.json` is written again; None if there is no such file."""
+    try:
+        found = (run_dir / "summary.json").stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def has_ended(run_dir: Path, epochs: int) -> bool:
+    """Return whether a run has ended with at least `epochs` epochs, or early because it had stopped improving."""
+    found = read_summary(run_dir) or {}
+    planned = found.get("epochs")
+    return found.get("status") == "ended" and not (isinstance(planned, int) and planned < epochs)

@@ -25,6 +25,7 @@ class Watcher:
         self._channel = open_channel(address)
         self._coordinator = CoordinatorStub(self._channel)
         self._request = pb.WatchRequest(every_s=every_s)
+        self._phase = ""
         self._closed = threading.Event()
         self._lock = threading.Lock()  # guards _latest and _notes
         self._latest: pb.Progress | None = None
@@ -39,6 +40,11 @@ class Watcher:
             result = (self._latest, self._notes)
             self._latest, self._notes = None, []
         return result
+
+    @property
+    def phase(self) -> str:
+        """The phase of the job in the newest message of the coordinator; empty before the first."""
+        return self._phase
 
     def stop(self, reason: str, now: bool) -> bool:
         """Request that the job drains, or ends `now`; return whether the coordinator answered in time."""
@@ -67,7 +73,7 @@ class Watcher:
         over, count = False, 0
         for progress in self._coordinator.Watch(self._request):
             with self._lock:
-                self._latest = progress
+                self._latest, self._phase = progress, progress.phase
                 for note in progress.notes:
                     if self._received[count : count + 1] != [note]:
                         self._received[count:] = [note]

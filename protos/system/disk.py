@@ -9,7 +9,6 @@ import shutil
 from pathlib import Path
 from typing import Protocol
 
-
 _NOT_SUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM)
 
 

@@ -6,10 +6,12 @@ from typing import Any
 
 from downpour.protos.logs import log
 from downpour.ps.coordinator.coordinator import Coordinator
+from downpour.ps.coordinator.phase import Phase
 from downpour.ps.monitoring.divergence import LossWatch
 from downpour.ps.monitoring.job_log import JobLog
 from downpour.ps.monitoring.summary import configuration, summary
 from downpour.ps.monitoring.tensorboard import TensorBoardWriter
+from downpour.ps.storage.ended_run import SUCCESSFUL, read_summary
 from downpour.ps.storage.run_directory import RunDirectory
 from downpour.ps.trace.metrics import Metrics
 
@@ -67,8 +69,17 @@ class RunReports:
         self._notes_logged = len(self._job.notes)
 
     def write_summary(self, totals: dict[str, Any]) -> None:
-        """Write the summary, with the totals of the server's processes."""
-        self._write("summary.json", summary(self._coordinator, self._metrics, totals))
+        """Write the summary, with the totals of the server's processes.
+
+        A failure never replaces the summary of an earlier life that ended well, unless the run has advanced since.
+        """
+        found = summary(self._coordinator, self._metrics, totals)
+        earlier = read_summary(self._run.path / "summary.json")
+        if self._job.phase == Phase.FAILED and earlier.get("status") in SUCCESSFUL:
+            if found["updates"] <= (earlier.get("updates") or 0):
+                log("the run has not advanced: summary.json remains that of its earlier end")
+                return
+        self._write("summary.json", found)
 
     def close(self, now: float) -> None:
         """Write the last values to TensorBoard's file; `now` is in seconds since 1970."""

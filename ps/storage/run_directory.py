@@ -14,6 +14,7 @@ from downpour.protos.system import disk
 from downpour.ps.config import ServerSettings
 from downpour.ps.storage.atomic_file import atomic_write
 from downpour.ps.storage.checkpoint_file import newest, numbers
+from downpour.ps.storage.ended_run import has_ended
 from downpour.ps.trace import call_log as calls
 from downpour.ps.trace.files import TraceFiles
 
@@ -53,7 +54,7 @@ def _unfinished(latest: Path, settings: ServerSettings) -> Path | None:
     if not latest.is_dir():
         return None
     path = latest.parent / latest.resolve().name
-    if (_read_json(path / "summary.json") or {}).get("status") == "ended":
+    if has_ended(path / "summary.json", settings.epochs):
         return None
     begun = (_read_json(path / "config.json") or {}).get("settings", {})
     wanted = settings.model_dump(mode="json")

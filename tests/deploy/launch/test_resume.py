@@ -60,6 +60,16 @@ def test_settings_that_checkpoints_depend_on_cannot_change(tmp_path: Path, name:
         resumed(TrainSettings(resume=str(begun(tmp_path)), **{name: value}))
 
 
+def test_a_run_that_has_ended_is_not_resumed_except_for_more_epochs(tmp_path: Path) -> None:
+    run = begun(tmp_path, epochs=3)
+    (run / "summary.json").write_text(json.dumps({"status": "ended", "epochs": 3}))
+    with pytest.raises(CannotResume, match="has not ended"):
+        resumed(TrainSettings(resume=str(run)))
+    assert resumed(TrainSettings(resume=str(run), epochs=5))[0].epochs == 5
+    (run / "summary.json").write_text(json.dumps({"status": "interrupted", "epochs": 3}))
+    assert resumed(TrainSettings(resume=str(run)))[0].epochs == 3
+
+
 @pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"settings": 3}', '{"settings": {"epochs": -1}}'])
 def test_a_path_that_is_not_a_run_is_refused(tmp_path: Path, content: str | None) -> None:
     if content is not None:
