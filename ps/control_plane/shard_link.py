@@ -84,7 +84,8 @@ class ShardLinks:
         shard = first.joined.shard
         if shard in self._queues:  # its stream broke unnoticed, or it was started again before that was noticed
             self._disconnect(shard, self._queues[shard])
-        first.joined.address = reachable(first.joined.address, peer)
+        address = pb.ShardAddress(address=reachable(first.joined.address, peer))
+        first.joined.MergeFrom(address)
         self._joined(first.joined)
         queue: Queue = asyncio.Queue()
         standing = pb.ShardCommand()
