@@ -20,6 +20,13 @@ class TaskKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FINISH: _ClassVar[TaskKind]
     END: _ClassVar[TaskKind]
 
+class BarrierKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    EPOCH_BEGIN: _ClassVar[BarrierKind]
+    EPOCH_METRICS: _ClassVar[BarrierKind]
+    EPOCH_END: _ClassVar[BarrierKind]
+    FIT_END: _ClassVar[BarrierKind]
+
 class RequestKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     PUSH_PULL: _ClassVar[RequestKind]
@@ -39,6 +46,10 @@ TRAIN: TaskKind
 VALIDATE: TaskKind
 FINISH: TaskKind
 END: TaskKind
+EPOCH_BEGIN: BarrierKind
+EPOCH_METRICS: BarrierKind
+EPOCH_END: BarrierKind
+FIT_END: BarrierKind
 PUSH_PULL: RequestKind
 PULL: RequestKind
 INIT: RequestKind
@@ -243,20 +254,24 @@ class ShardAddress(_message.Message):
     def __init__(self, shard: _Optional[int] = ..., address: _Optional[str] = ..., generation: _Optional[int] = ..., doorbell: _Optional[str] = ...) -> None: ...
 
 class RegisterReply(_message.Message):
-    __slots__ = ("worker", "incarnation", "session", "shards", "fit_completed", "decisions")
+    __slots__ = ("worker", "incarnation", "session", "shards", "fit_completed", "decisions", "epoch_begun", "failure")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
     SHARDS_FIELD_NUMBER: _ClassVar[int]
     FIT_COMPLETED_FIELD_NUMBER: _ClassVar[int]
     DECISIONS_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_BEGUN_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
     worker: int
     incarnation: int
     session: int
     shards: _containers.RepeatedCompositeFieldContainer[ShardAddress]
     fit_completed: bool
     decisions: _containers.RepeatedCompositeFieldContainer[Decision]
-    def __init__(self, worker: _Optional[int] = ..., incarnation: _Optional[int] = ..., session: _Optional[int] = ..., shards: _Optional[_Iterable[_Union[ShardAddress, _Mapping]]] = ..., fit_completed: _Optional[bool] = ..., decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ...) -> None: ...
+    epoch_begun: bool
+    failure: FitFailure
+    def __init__(self, worker: _Optional[int] = ..., incarnation: _Optional[int] = ..., session: _Optional[int] = ..., shards: _Optional[_Iterable[_Union[ShardAddress, _Mapping]]] = ..., fit_completed: _Optional[bool] = ..., decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., epoch_begun: _Optional[bool] = ..., failure: _Optional[_Union[FitFailure, _Mapping]] = ...) -> None: ...
 
 class ReadyRequest(_message.Message):
     __slots__ = ("session", "initialised", "compiled", "environment")
@@ -378,41 +393,43 @@ class UploadReply(_message.Message):
     def __init__(self, bytes: _Optional[int] = ...) -> None: ...
 
 class LeaveRequest(_message.Message):
-    __slots__ = ("session", "failed", "reason", "step_s", "exchange_s")
+    __slots__ = ("session", "failed", "reason", "step_s", "exchange_s", "error_type")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     FAILED_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     STEP_S_FIELD_NUMBER: _ClassVar[int]
     EXCHANGE_S_FIELD_NUMBER: _ClassVar[int]
+    ERROR_TYPE_FIELD_NUMBER: _ClassVar[int]
     session: int
     failed: bool
     reason: str
     step_s: float
     exchange_s: float
-    def __init__(self, session: _Optional[int] = ..., failed: _Optional[bool] = ..., reason: _Optional[str] = ..., step_s: _Optional[float] = ..., exchange_s: _Optional[float] = ...) -> None: ...
+    error_type: str
+    def __init__(self, session: _Optional[int] = ..., failed: _Optional[bool] = ..., reason: _Optional[str] = ..., step_s: _Optional[float] = ..., exchange_s: _Optional[float] = ..., error_type: _Optional[str] = ...) -> None: ...
 
 class LeaveReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class BarrierRequest(_message.Message):
-    __slots__ = ("session", "epoch", "values", "stop", "decision", "end_of_fit")
+    __slots__ = ("session", "epoch", "values", "stop", "decision", "kind")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     VALUES_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
     DECISION_FIELD_NUMBER: _ClassVar[int]
-    END_OF_FIT_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
     session: int
     epoch: int
     values: _containers.RepeatedScalarFieldContainer[float]
     stop: bool
     decision: Decision
-    end_of_fit: bool
-    def __init__(self, session: _Optional[int] = ..., epoch: _Optional[int] = ..., values: _Optional[_Iterable[float]] = ..., stop: _Optional[bool] = ..., decision: _Optional[_Union[Decision, _Mapping]] = ..., end_of_fit: _Optional[bool] = ...) -> None: ...
+    kind: BarrierKind
+    def __init__(self, session: _Optional[int] = ..., epoch: _Optional[int] = ..., values: _Optional[_Iterable[float]] = ..., stop: _Optional[bool] = ..., decision: _Optional[_Union[Decision, _Mapping]] = ..., kind: _Optional[_Union[BarrierKind, str]] = ...) -> None: ...
 
 class Decision(_message.Message):
-    __slots__ = ("stop", "logs", "learning_rate", "callback_state", "other_logs")
+    __slots__ = ("stop", "logs", "learning_rate", "callback_state", "other_logs", "weights_assigned")
     class LogsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -425,24 +442,38 @@ class Decision(_message.Message):
     LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
     CALLBACK_STATE_FIELD_NUMBER: _ClassVar[int]
     OTHER_LOGS_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_ASSIGNED_FIELD_NUMBER: _ClassVar[int]
     stop: bool
     logs: _containers.ScalarMap[str, float]
     learning_rate: float
     callback_state: str
     other_logs: str
-    def __init__(self, stop: _Optional[bool] = ..., logs: _Optional[_Mapping[str, float]] = ..., learning_rate: _Optional[float] = ..., callback_state: _Optional[str] = ..., other_logs: _Optional[str] = ...) -> None: ...
+    weights_assigned: bool
+    def __init__(self, stop: _Optional[bool] = ..., logs: _Optional[_Mapping[str, float]] = ..., learning_rate: _Optional[float] = ..., callback_state: _Optional[str] = ..., other_logs: _Optional[str] = ..., weights_assigned: _Optional[bool] = ...) -> None: ...
+
+class FitFailure(_message.Message):
+    __slots__ = ("worker", "error_type", "text")
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    ERROR_TYPE_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    worker: int
+    error_type: str
+    text: str
+    def __init__(self, worker: _Optional[int] = ..., error_type: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
 
 class BarrierReply(_message.Message):
-    __slots__ = ("complete", "sums", "pin", "decision")
+    __slots__ = ("complete", "sums", "pin", "decision", "failure")
     COMPLETE_FIELD_NUMBER: _ClassVar[int]
     SUMS_FIELD_NUMBER: _ClassVar[int]
     PIN_FIELD_NUMBER: _ClassVar[int]
     DECISION_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
     complete: bool
     sums: _containers.RepeatedScalarFieldContainer[float]
     pin: int
     decision: Decision
-    def __init__(self, complete: _Optional[bool] = ..., sums: _Optional[_Iterable[float]] = ..., pin: _Optional[int] = ..., decision: _Optional[_Union[Decision, _Mapping]] = ...) -> None: ...
+    failure: FitFailure
+    def __init__(self, complete: _Optional[bool] = ..., sums: _Optional[_Iterable[float]] = ..., pin: _Optional[int] = ..., decision: _Optional[_Union[Decision, _Mapping]] = ..., failure: _Optional[_Union[FitFailure, _Mapping]] = ...) -> None: ...
 
 class SetLearningRatesRequest(_message.Message):
     __slots__ = ("session", "rates")

@@ -23,8 +23,9 @@ NAME_IN_FILE = re.compile(r"\]\(([^)]+\.py)\) `([A-Za-z_][\w.]*)`")
 MOST_STEPS = 20  # functions on the path of a gradient
 # Classes of Keras and TensorFlow that the documentation mentions.
 FOREIGN_CLASSES = set(
-    "Adadelta Adafactor Adagrad Adam AdamW Adamax BackupAndRestore Ftrl GradientTape Lamb Lion ModelCheckpoint Muon "
-    "Nadam PyDataset RMSprop SwapEMAWeights".split()
+    "Adadelta Adafactor Adagrad Adam AdamW Adamax BackupAndRestore CSVLogger EarlyStopping Ftrl GradientTape Lamb Lion "
+    "ModelCheckpoint Muon Nadam ProgbarLogger PyDataset RMSprop ReduceLROnPlateau RemoteMonitor SwapEMAWeights "
+    "TensorBoard".split()
 )
 # Files and folders that users or runs create.
 CREATED = {"train.py", "worker.py", "ps.py", "runs/", "logs/", "checkpoints/", "tensorboard/", "bench-results/"}

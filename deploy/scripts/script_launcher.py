@@ -141,6 +141,7 @@ class ScriptLauncher(Launcher):
         if leader.code is None:
             self._check_starts(leader)
             super()._check_workers()
+            self._check_given_up()
         elif leader.code == 0:
             if self._ending_deadline is None:
                 self._end_script()
@@ -162,6 +163,16 @@ class ScriptLauncher(Launcher):
                     raise LaunchFailed(f"{process.spec.name} {_end_of_script(process)} before its first step")
                 if leader.code > 0:
                     raise LaunchFailed(f"worker 0 {_end_of_script(leader)}")
+
+    def _check_given_up(self) -> None:
+        """End the job if the script of a worker ends with an error each time: its part of the data would not be used.
+
+        Raises:
+            LaunchFailed: There is such a worker; the message states how its script ended.
+        """
+        for process in self._role("worker"):
+            if (process.code or 0) > 0 and process.spec.name in self._given_up and self._drain_deadline is None:
+                raise LaunchFailed(f"{process.spec.name} {_end_of_script(process)}: {process.reason()}")
 
     def _end_script(self) -> None:
         """Wait for the other workers, end those that still run, and tell the coordinator that the job has ended."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import urllib.parse
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
@@ -108,9 +108,9 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
                 f"all {job.settings.shards} shards must join within {JOIN_TIMEOUT_S:.0f} s; so far "
                 f"{list(job.shards)} have. Start the others with --coordinator."
             )
-        past = await self._past_decisions(request)
+        past = await self._past_reply(request)
         if past is not None:
-            return pb.RegisterReply(fit_completed=True, decisions=past)
+            return past
         member = self._turn(lambda: self._coordinator.register(request, clock.monotonic()))
         number = job.membership.number
         self._change.notify()
@@ -131,12 +131,13 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
             session=member.session,
             shards=job.shards.addresses(job.generation),
             decisions=work.decisions,
+            epoch_begun=work.epoch_begun,
         )
 
-    async def _past_decisions(self, request: pb.RegisterRequest) -> Sequence[pb.Decision] | None:
-        """Wait until a worker may register; return the decisions of its call of `fit` if that is over."""
+    async def _past_reply(self, request: pb.RegisterRequest) -> pb.RegisterReply | None:
+        """Wait until a worker may register; return the reply to it if its call of `fit` is over."""
         work = self._coordinator.work
-        past = work.past_decisions(request)
+        past = work.past_reply(request)
         if past is None and not await self._change.wait_until(lambda: work.may_register(request), JOIN_TIMEOUT_S):
             raise DeadlineExceeded(
                 f"all workers must leave the call of fit before this one within {JOIN_TIMEOUT_S:.0f} s of the first "
@@ -210,7 +211,8 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
                 return True
             reply = self._turn(lambda: coordinator.meet(request, clock.monotonic()))
             is_leader = coordinator.work.is_leader(request.session)
-            return (reply.complete if is_leader else reply.HasField("decision")) or self._job.phase in OVER
+            answered = reply.complete if is_leader else reply.HasField("decision")
+            return answered or reply.HasField("failure") or self._job.phase in OVER
 
         await self._change.wait_until(has_news, MAX_WAIT_S / 2)
         return reply
@@ -227,6 +229,8 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
         coordinator = self._coordinator
         member = self._job.membership.of_session(request.session)
         note = f"worker {member.worker} gave up: {request.reason[:MAX_REASON]}" if request.failed else ""
+        if request.failed:
+            coordinator.work.worker_failed(member.worker, request.error_type, request.reason[:MAX_REASON])
         coordinator.add_times(request.step_s, request.exchange_s)
         self._turn(lambda: coordinator.leave(member.worker, clock.monotonic(), note))
         self._change.notify()

@@ -1,4 +1,4 @@
-"""Checks of a worker's registration: its protocol version, layout, data set and environment facts.
+"""Checks of a worker's registration: its protocol version, layout, data set, optimizer and environment facts.
 
 This module is pure: it does no I/O and reads no clock.
 """
@@ -8,13 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from pydantic import ValidationError
+
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import PROTOCOL
 from downpour.protos.errors import JobConflict, LayoutMismatch, TooLarge, Unsupported
 from downpour.protos.layout import Layout
 from downpour.protos.settings import flag
 from downpour.ps.config import ServerSettings
-from downpour.ps.core.hyperparameters import resolve
+from downpour.ps.config_checks import refusal_of_optimizer
+from downpour.ps.core.hyperparameters import known_hyperparameters, resolve
 from downpour.ps.core.update_rules import OPTIMIZERS
 
 LEASES_PER_WORKER = 16  # per epoch: with small leases all workers end an epoch at about the same time
@@ -131,3 +134,26 @@ def bounded(facts: Mapping[str, str]) -> dict[str, str]:
         if sum(map(len, kept.values())) + len(fact) <= MAX_FACT_CHARACTERS:
             kept[name[:100]] = fact
     return kept
+
+
+def settings_with_optimizer(settings: ServerSettings, optimizer: pb.OptimizerSpec) -> ServerSettings:
+    """Return the settings with the optimizer that a script's workers bring.
+
+    Raises:
+        Unsupported: There is no such optimizer, or it does not take these hyperparameters.
+    """
+    try:
+        resolve(optimizer.name, optimizer.hyperparameters)
+    except (ValueError, TypeError) as error:
+        raise Unsupported(f"the servers have {', '.join(OPTIMIZERS)}: {error}") from error
+    own = {**dict.fromkeys(known_hyperparameters()), **optimizer.hyperparameters, "optimizer": optimizer.name}
+    try:
+        found = ServerSettings.model_validate({**settings.model_dump(), **own})
+    except ValidationError as error:
+        raise Unsupported("; ".join(str(each["msg"]) for each in error.errors())) from error
+    if refusal_of_optimizer(found):
+        raise Unsupported(
+            f"--momentum-correction takes from an optimizer's momentum; the script's optimizer, {optimizer.name}, has "
+            "none. Give it a momentum, or omit the flag."
+        )
+    return found

@@ -9,7 +9,7 @@ This module is pure: it does no I/O and reads no clock.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 # Parts of the drain timeout until evaluations are cut short, and until a job whose model is saved ends without them.
 EVALUATE_PART, SAVED_PART = 4 / 7, 5.5 / 7
@@ -126,3 +126,36 @@ class StepDeadlines:
         """Return the workers that have taken longer than they may, each with its time so far in seconds."""
         limits = (self.limit_s(), self.limit_s(task=True))
         return [(worker, now - since) for worker, (since, task) in self._since.items() if now - since > limits[task]]
+
+
+class FitAbsences:
+    """The time for which a script's `fit` waits for workers that it cannot end without.
+
+    A worker that was killed is started again and runs the script up to the same call of `fit`. It has as long for this
+    as workers took at first, and the time of a reconnection.
+    """
+
+    def __init__(self, reconnect_s: float) -> None:
+        """Create the record of a job that no worker has joined yet.
+
+        Args:
+            reconnect_s: The seconds that the job waits for a worker in addition to the time of its first start.
+        """
+        self._reconnect_s = reconnect_s
+        self._began_s: float | None = None
+        self._start_s = 0.0  # longest time from the start of the job to the first registration of a worker
+        self._seen: set[int] = set()
+        self._since: dict[int, float] = {}
+
+    def update(self, present: Collection[int], absent: Collection[int], now: float) -> None:
+        """Record which workers are present, and which are absent though they are needed, at the time `now`."""
+        self._began_s = now if self._began_s is None else self._began_s
+        if not self._seen.issuperset(present):
+            self._seen.update(present)
+            self._start_s = max(self._start_s, now - self._began_s)
+        self._since = {worker: self._since.get(worker, now) for worker in sorted(absent)}
+
+    def exceeded(self, now: float) -> tuple[int, float] | None:
+        """Return a worker that has been absent for too long, with the time in seconds; None if there is none."""
+        limit_s = self._reconnect_s + self._start_s
+        return next(((worker, now - since) for worker, since in self._since.items() if now > since + limit_s), None)

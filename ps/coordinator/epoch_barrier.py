@@ -1,4 +1,4 @@
-"""The barrier at the end of an epoch of a script's `fit`: every worker sends metric values, and worker 0 decides.
+"""A barrier in a script's `fit`: every worker may send values, which are summed, and worker 0 decides.
 
 This module is pure: it does no I/O and reads no clock.
 """
@@ -39,6 +39,21 @@ class EpochBarrier:
             )
         if self.sums is None:
             self._values[worker] = list(values)
+
+    @property
+    def arrived(self) -> set[int]:
+        """Return the workers that have arrived, also those that have left since."""
+        return set(self._values)
+
+    @property
+    def passed(self) -> bool:
+        """Return whether all have arrived and the decision of worker 0 is there."""
+        return self.sums is not None and self.decision is not None
+
+    def propose(self, decision: pb.Decision) -> None:
+        """Set the decision of worker 0, which holds once all workers have arrived; a second one is ignored."""
+        if self.decision is None:
+            self.decision = decision
 
     def complete(self, live: Collection[int]) -> bool:
         """Compute the sums if all live workers have arrived; return whether this call did so."""

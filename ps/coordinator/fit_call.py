@@ -1,11 +1,12 @@
-"""One call of a script's `fit`: its barriers and the decisions of worker 0.
+"""One call of a script's `fit`: its barriers, the decisions of worker 0, and the error that ended it.
 
 This module is pure: it does no I/O and reads no clock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import InvalidRequest, LayoutMismatch
@@ -14,7 +15,30 @@ from downpour.ps.coordinator.job import Job
 from downpour.ps.coordinator.membership import Member
 from downpour.ps.coordinator.work import WorkProgress
 
-LEADER = 0  # the worker whose callbacks run
+LEADER = 0  # the worker whose decisions hold for all
+
+
+class Place(NamedTuple):
+    """A barrier of a call of `fit`; places are ordered as workers pass them.
+
+    Attributes:
+        epoch: The epoch of the call, from 0.
+        kind: The barrier within the epoch, of `pb.BarrierKind`.
+    """
+
+    epoch: int
+    kind: int
+
+    @property
+    def next(self) -> Place:
+        """Return the barrier that follows while `fit` goes on."""
+        if self.kind == pb.EPOCH_END:
+            return Place(self.epoch + 1, pb.EPOCH_BEGIN)
+        return Place(self.epoch, self.kind + 1)
+
+    def __str__(self) -> str:
+        """Return the place as a phrase for a message."""
+        return f"{pb.BarrierKind.Name(self.kind)} of epoch {self.epoch}"
 
 
 class FitRecord:
@@ -60,31 +84,55 @@ class FitRecord:
 
 
 class FitCall:
-    """A call of `fit`, with a barrier of all workers after every epoch and at the end.
+    """A call of `fit`, with three barriers of all workers in every epoch and one at the end.
 
     Attributes:
         number: The number of the call in the script, counted from 1; 0 before the first call, and counts as over.
         independent: Whether its workers are clients that meet at no barrier, so that none of them is the leader.
-        decisions: The decisions of worker 0 on the complete epochs.
-        is_over: Whether worker 0 has sent its decision at the last barrier.
+        decisions: The decisions of worker 0 on the epochs whose metrics are complete.
+        is_over: Whether worker 0 has sent its decision at the last barrier, or the call has failed.
         stop_requested: Whether a callback of some worker has requested that training stop.
+        failure: The error of a worker that has ended the call; None if there is none.
         refusal: The error of a worker whose data differ from the others', for all workers; None if there is none.
+        required: The workers that must have used their part of an epoch before it ends, whether they live or not.
     """
 
-    def __init__(self, job: Job, number: int = 0, independent: bool = False) -> None:
+    def __init__(self, job: Job, number: int = 0, required: Collection[int] = (), independent: bool = False) -> None:
         """Create a call without complete epochs.
 
         Args:
             job: The state of the job.
             number: The number of the call, counted from 1; 0 before the first call.
+            required: The workers that each have a fixed part of the data; none if the samples are leased.
             independent: Whether its workers meet at no barrier.
         """
         self._job, self.number, self.independent = job, number, independent
+        self.required = frozenset(required)
         self.decisions: list[pb.Decision] = []
         self.is_over, self.stop_requested = not number, False
-        self._epoch_barrier, self._final_barrier = EpochBarrier(), EpochBarrier()
-        self._pinned_shards: set[int] = set()
+        self.failure: pb.FitFailure | None = None
         self.refusal: LayoutMismatch | None = None
+        self._place = Place(0, pb.EPOCH_BEGIN)
+        self._barrier, self._final_barrier = EpochBarrier(), EpochBarrier()
+        self._passed: dict[Place, pb.Decision] = {}
+        self._pinned_shards: set[int] = set()
+
+    @property
+    def epoch_begun(self) -> bool:
+        """Return whether the epoch after those with a decision has begun."""
+        return self._place.kind == pb.EPOCH_METRICS
+
+    @property
+    def may_join(self) -> bool:
+        """Return whether a worker may join now: not while others are between the batches of two epochs."""
+        return self._place.kind != pb.EPOCH_END and (not self.epoch_begun or self._barrier.sums is None)
+
+    def absent(self, present: Collection[int]) -> set[int]:
+        """Return the workers that are not present though the call cannot end without them."""
+        if self.is_over or self.independent or self.refusal:
+            return set()
+        needed = set(self.required) - self._barrier.arrived if self.epoch_begun else set()
+        return (needed | {LEADER}) - set(present)
 
     @property
     def _pin_number(self) -> int:
@@ -95,54 +143,72 @@ class FitCall:
         self.refusal = error
 
     def meet(self, member: Member, request: pb.BarrierRequest) -> pb.BarrierReply:
-        """Record a worker's arrival at the barrier of an epoch, or of the end of `fit`; a repetition changes nothing.
+        """Record a worker's arrival at a barrier; a repetition changes nothing.
 
         Raises:
             InvalidRequest: The worker is ahead of the others.
         """
-        epoch = len(self.decisions)
-        if not request.end_of_fit and request.epoch < epoch:
-            return pb.BarrierReply(complete=True, decision=self.decisions[request.epoch])
-        if not request.end_of_fit and request.epoch > epoch:
-            raise InvalidRequest(
-                f"the workers are at the barrier of epoch {epoch}; received epoch {request.epoch}. Take part in each."
-            )
-        barrier = self._final_barrier if request.end_of_fit else self._epoch_barrier
+        is_final = request.kind == pb.FIT_END
+        place = Place(request.epoch, request.kind)
+        if not is_final and place in self._passed:
+            if place.next == self._place and place.kind == pb.EPOCH_BEGIN:
+                self._job.set_resting(member, False)
+            return pb.BarrierReply(complete=True, decision=self._passed[place])
+        if self.failure is not None:
+            return pb.BarrierReply(failure=self.failure)
+        if not is_final and place != self._place:
+            raise InvalidRequest(f"the workers are at {self._place}; received {place}. Pass every barrier.")
+        barrier = self._final_barrier if is_final else self._barrier
         barrier.arrive(member.worker, request.values)
         self.stop_requested |= request.stop
-        self._job.set_resting(member)
+        if place.kind != pb.EPOCH_BEGIN:
+            self._job.set_resting(member)
+        if request.HasField("decision") and member.worker == LEADER:
+            barrier.propose(request.decision)
         self.complete_barriers()
-        if request.HasField("decision") and barrier.sums is not None and member.worker == LEADER:
-            self._decide(barrier, request.decision)
+        pinned = request.kind != pb.EPOCH_METRICS or self._pinned_shards >= set(self._job.shards)
         return pb.BarrierReply(
-            complete=barrier.sums is not None and self._pinned_shards >= set(self._job.shards),
+            complete=barrier.sums is not None and pinned,
             sums=barrier.sums or (),
             pin=self._pin_number,
-            decision=barrier.decision,
+            decision=barrier.decision if barrier.sums is not None else None,
         )
 
     def complete_barriers(self) -> None:
-        """Complete the barriers at which all live workers have arrived, and pin the weights of that moment."""
-        live = [member.worker for member in self._job.membership.members]
-        for barrier in (self._epoch_barrier, self._final_barrier):
-            if barrier.complete(live):
-                self._pinned_shards = set()
-                self._job.send(flush=True)
-                self._job.send(pin=self._pin_number)
+        """Complete the barriers at which all workers have arrived; pin the weights at the end of an epoch's batches."""
+        live = {member.worker for member in self._job.membership.members}
+        needed = live | self.required if self.epoch_begun else live
+        if self._barrier.complete(needed) and self.epoch_begun:
+            self._pinned_shards = set()
+            self._job.send(flush=True)
+            self._job.send(pin=self._pin_number)
+        self._final_barrier.complete(live)
+        self.is_over |= self._final_barrier.passed
+        if self._barrier.passed:
+            self._pass(self._barrier)
+
+    def fail(self, worker: int, error_type: str, text: str) -> None:
+        """End the call with the error of a worker; later errors, which follow from it, change nothing."""
+        if self.failure is None and not (self.is_over or self.independent or self.refusal):
+            self.failure = pb.FitFailure(worker=worker, error_type=error_type, text=text)
+            self.is_over = self.stop_requested = True
+
+    def _pass(self, barrier: EpochBarrier) -> None:
+        decision = barrier.decision
+        assert decision is not None
+        if self._place.kind == pb.EPOCH_METRICS:
+            self._job.send(unpin=self._pin_number)
+            self.decisions.append(decision)
+        elif self._place.kind == pb.EPOCH_END:
+            decision.MergeFrom(pb.Decision(stop=self.stop_requested))  # keeps stop=True of worker 0
+        else:
+            for member in self._job.membership.members:
+                member.resting = not member.warm
+            self._job.send_view()
+        self._passed[self._place] = decision
+        self._place, self._barrier = self._place.next, EpochBarrier()
 
     def pinned(self, number: int, shard: int) -> None:
         """Record that a shard has pinned the weights of the current barrier."""
         if number == self._pin_number:
             self._pinned_shards.add(shard)
-
-    def _decide(self, barrier: EpochBarrier, decision: pb.Decision) -> None:
-        barrier.decision = decision
-        self._job.send(unpin=self._pin_number)
-        if barrier is self._final_barrier:
-            self.is_over = True
-            return
-        self.decisions.append(decision)
-        self._epoch_barrier, self.stop_requested = EpochBarrier(), False
-        for member in self._job.membership.members:
-            member.resting = not member.warm
-        self._job.send_view()

@@ -11,14 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pydantic import ValidationError
-
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import InvalidRequest, JobConflict, LayoutMismatch, Unsupported
 from downpour.protos.layout import Layout
-from downpour.ps.config import ServerSettings
-from downpour.ps.config_checks import refusal_of_optimizer
-from downpour.ps.coordinator.admission import check_data, check_fingerprints, check_frozen, check_layout
+from downpour.ps.coordinator.admission import (
+    check_data,
+    check_fingerprints,
+    check_frozen,
+    check_layout,
+    settings_with_optimizer,
+)
+from downpour.ps.coordinator.deadlines import FitAbsences
 from downpour.ps.coordinator.fit_call import LEADER, FitCall, FitRecord
 from downpour.ps.coordinator.job import Job
 from downpour.ps.coordinator.ledger import EpochLedger
@@ -26,9 +29,7 @@ from downpour.ps.coordinator.membership import Member
 from downpour.ps.coordinator.phase import BEFORE_TRAINING, OVER, Phase
 from downpour.ps.coordinator.work import Work, WorkProgress, WorkSummary
 from downpour.ps.core.consistency import consistency_of
-from downpour.ps.core.hyperparameters import known_hyperparameters, resolve
 from downpour.ps.core.schedules import check_rates
-from downpour.ps.core.update_rules import OPTIMIZERS
 
 MAX_NAME = 100  # characters of a model's name in reports
 
@@ -57,9 +58,9 @@ class FitWork(Work):
             )
         self.epochs_done, self._record = 0, FitRecord()
         self._call = FitCall(job)
-        self._earlier: dict[int, list[pb.Decision]] = {}  # decisions by the number of the call
+        self._earlier: dict[int, pb.RegisterReply] = {}  # what a late worker is told, by the number of the call
         self._drain_requested = self._interrupted = False
-        self._leader_lost_s: float | None = None
+        self._absences = FitAbsences(job.settings.reconnect_s)
         self._leased_samples_used = 0
 
     # ------------------------------------------------------------------ calls of fit
@@ -75,14 +76,28 @@ class FitWork(Work):
         return self._call.decisions
 
     def may_register(self, request: pb.RegisterRequest) -> bool:
-        """Return whether no worker of an earlier call is left, or the request is for the current call."""
-        return request.fit_call <= self.fit_call or not len(self.job.membership)
+        """Return whether a worker may register: for the current call between two barriers, for the next if all left.
 
-    def past_decisions(self, request: pb.RegisterRequest) -> Sequence[pb.Decision] | None:
-        """Return the decisions of the call that a worker registers for if that call is over, else None."""
+        Worker 0 may always return to the current call, because the others may be waiting for its decision.
+        """
+        if request.fit_call > self.fit_call:
+            return not len(self.job.membership)
+        return self._call.may_join or request.worker == LEADER
+
+    @property
+    def epoch_begun(self) -> bool:
+        """Return whether the epoch after those with a decision has begun."""
+        return self._call.epoch_begun
+
+    def past_reply(self, request: pb.RegisterRequest) -> pb.RegisterReply | None:
+        """Return the decisions of the call that a worker registers for, or its error, if that call is over."""
         if request.fit_call == self.fit_call and self._call.is_over:
-            return self._call.decisions
+            return self._reply_of(self._call)
         return self._earlier.get(request.fit_call)
+
+    @staticmethod
+    def _reply_of(call: FitCall) -> pb.RegisterReply:
+        return pb.RegisterReply(fit_completed=True, decisions=call.decisions, failure=call.failure)
 
     def check_worker(self, request: pb.RegisterRequest, now: float) -> None:
         """Admit a worker to the current call of `fit`, or begin the next one with it.
@@ -120,10 +135,11 @@ class FitWork(Work):
         Layout.from_proto(request.layout).cut(settings.shards)
         check_rates(request.optimizer.learning_rates)
         if self.fit_call:
-            self._earlier[self.fit_call] = self._call.decisions
+            self._earlier[self.fit_call] = self._reply_of(self._call)
             job.begin_generation(job.generation + 1, now)
         self._record.begin(request.fit)
-        call = FitCall(job, request.fit_call, request.independent)
+        required = () if request.independent or request.data.lease_samples else range(settings.workers)
+        call = FitCall(job, request.fit_call, required, request.independent)
         self._call, job.settings, job.resumed = call, settings, False
         job.layout, job.data, job.deadlines.lost_s = None, None, None
         job.phase, job.started_s = Phase.WAITING, None
@@ -164,17 +180,19 @@ class FitWork(Work):
         """Open the first epoch; its samples are leased if the workers use a `LeasedDataset`."""
         self._open_epoch()
 
-    def joined(self, member: Member) -> None:
-        """Record that worker 0 is present again."""
-        if member.worker == LEADER:
-            self._leader_lost_s = None
-
     def left(self, member: Member, now: float) -> None:
-        """Take back a worker's leases; the others no longer wait for it at a barrier."""
+        """Take back a worker's leases; the others no longer wait for it at a barrier, unless its part must be used."""
         self.release_leases(member)
-        if member.worker == LEADER and not (self._call.is_over or self._call.independent or self._call.refusal):
-            self._leader_lost_s = now
         self._call.complete_barriers()
+        self._update_absences(now)
+
+    def _update_absences(self, now: float) -> None:
+        present = [member.worker for member in self.job.membership.members]
+        self._absences.update(present, self._call.absent(present), now)
+
+    def worker_failed(self, worker: int, error_type: str, text: str) -> None:
+        """End the current call of `fit` on all workers with the error of one."""
+        self._call.fail(worker, error_type, text)
 
     def shard_lost(self, shard: int, now: float) -> None:
         """Fail the job: a script has no checkpoints on the server."""
@@ -287,10 +305,22 @@ class FitWork(Work):
             job.phase = Phase.ENDED
 
     def tick(self, now: float) -> None:
-        """Fail the job if worker 0 was lost and does not return in time."""
-        wait_s = self.job.settings.reconnect_s
-        if self._leader_lost_s is not None and now > self._leader_lost_s + wait_s:
-            self.job.fail(f"worker {LEADER}, whose callbacks decide for all, did not reconnect within {wait_s:g} s")
+        """Fail the job if a worker without which `fit` cannot end was lost and does not return in time."""
+        if self.job.phase in OVER:
+            return
+        self._update_absences(now)
+        exceeded = self._absences.exceeded(now)
+        if exceeded is None:
+            return
+        worker, absent_s = exceeded
+        absent = f"worker {worker} has been absent from fit for {absent_s:.0f} s"
+        if worker == LEADER:
+            self.job.fail(f"{absent}, and it decides for all")
+        else:
+            self.job.fail(
+                f"{absent}, and its part of the data was not used in this epoch: its log states the reason. Correct "
+                "it, or use a LeasedDataset, whose samples other workers take over"
+            )
 
     def summary(self) -> WorkSummary:
         """Return what the job's summary states about the script."""
@@ -309,26 +339,3 @@ class FitWork(Work):
         if not self._call.decisions:
             return 0, {}
         return self.epochs_done, {f"epoch/{name}": value for name, value in self._call.decisions[-1].logs.items()}
-
-
-def settings_with_optimizer(settings: ServerSettings, optimizer: pb.OptimizerSpec) -> ServerSettings:
-    """Return the settings with the optimizer that a script's workers bring.
-
-    Raises:
-        Unsupported: There is no such optimizer, or it does not take these hyperparameters.
-    """
-    try:
-        resolve(optimizer.name, optimizer.hyperparameters)
-    except (ValueError, TypeError) as error:
-        raise Unsupported(f"the servers have {', '.join(OPTIMIZERS)}: {error}") from error
-    own = {**dict.fromkeys(known_hyperparameters()), **optimizer.hyperparameters, "optimizer": optimizer.name}
-    try:
-        found = ServerSettings.model_validate({**settings.model_dump(), **own})
-    except ValidationError as error:
-        raise Unsupported("; ".join(str(each["msg"]) for each in error.errors())) from error
-    if refusal_of_optimizer(found):
-        raise Unsupported(
-            f"--momentum-correction takes from an optimizer's momentum; the script's optimizer, {optimizer.name}, has "
-            "none. Give it a momentum, or omit the flag."
-        )
-    return found

@@ -219,9 +219,23 @@ class Work(ABC):
         """Return the decisions on the epochs that are complete in the current call of `fit`."""
         return ()
 
-    def past_decisions(self, request: pb.RegisterRequest) -> Sequence[pb.Decision] | None:
-        """Return the decisions of the call of `fit` that a worker registers for if that call is over, else None."""
+    @property
+    def epoch_begun(self) -> bool:
+        """Return whether the epoch after those with a decision has begun in the current call of `fit`."""
+        return False
+
+    def past_reply(self, request: pb.RegisterRequest) -> pb.RegisterReply | None:
+        """Return the reply to a worker that registers for a call of `fit` that is over, else None."""
         return None
+
+    def worker_failed(self, worker: int, error_type: str, text: str) -> None:
+        """React to the error of a worker, which is about to leave.
+
+        Args:
+            worker: The number of the worker.
+            error_type: The class of the error, `MODULE:NAME`.
+            text: The message of the error.
+        """
 
     def may_register(self, request: pb.RegisterRequest) -> bool:
         """Return whether a worker may register now, rather than wait until the others have left an earlier `fit`."""

@@ -119,7 +119,7 @@ def test_memory_of_workers_that_have_left_is_used_again(tmp_path: Path) -> None:
             other = cluster.join(LAYOUT, transport="shm")
             other.client.pull()
             member.push_pull(ONES)
-            other.control.leave(other.session.session, False, "")
+            other.control.leave(pb.LeaveRequest(session=other.session.session))
             with pytest.raises(DownpourError) as ended:
                 other.client.pull()
             assert isinstance(ended.value, UnknownWorker | Unreachable)

@@ -39,8 +39,15 @@ def test_all_workers_have_seen_what_worker_0_has(flow: list[dict[str, Any]]) -> 
     for case in ("callbacks_are_read", "goes_on_by_what_a_callback_saw", "best_weights_are_loaded"):
         assert flow[0][case] == flow[1][case], case
     losses, _, stopped, best = flow[0]["callbacks_are_read"]
-    assert (losses, stopped, best) == (10, 1, 0)  # two epochs of 5 batches
+    assert (losses, stopped, best) == (20, 1, 0)  # two epochs of 10 batches
     assert flow[0]["goes_on_by_what_a_callback_saw"] == [0, 1]
+
+
+@pytest.mark.parametrize(("workers", "flags"), [(2, {"shards": 2}), (4, {}), (2, {"mode": "bsp"})])
+def test_callbacks_see_and_do_the_same_on_all_workers(tmp_path: Path, workers: int, flags: dict[str, Any]) -> None:
+    run(tmp_path, "callbacks_everywhere.py", str(tmp_path), workers=workers, **flags)
+    first, *others = [json.loads((tmp_path / f"seen-{rank}.json").read_text()) for rank in range(workers)]
+    assert len(first) == 8 and all(other == first for other in others)
 
 
 def test_a_file_saved_by_a_script_can_be_loaded_at_once_on_all_workers(flow: list[dict[str, Any]]) -> None:

@@ -92,23 +92,33 @@ class PureFit:
         return reply
 
     def meet(self, worker: int, epoch: int = 0, values: tuple[float, ...] = (), **fields: Any) -> pb.BarrierReply:
-        """Arrive at a barrier, and repeat the request after its effects, like a long poll."""
+        """Arrive at a barrier, by default that of the metrics, and repeat the request after its effects."""
+        fields = {"kind": pb.EPOCH_METRICS, **fields}
         request = pb.BarrierRequest(session=self.sessions[worker], epoch=epoch, values=values, **fields)
         self.coordinator.meet(request, self.now)
         self.deliver()
         return self.coordinator.meet(request, self.now)
 
+    def pass_barrier(self, kind: pb.BarrierKind, epoch: int = 0, workers: int = 2, **decision: Any) -> None:
+        """Let all workers arrive at a barrier, worker 0 with its decision."""
+        for worker in range(workers):
+            self.meet(worker, epoch, kind=kind, decision=None if worker else pb.Decision(**decision))
+
+    def begin_epoch(self, epoch: int = 0, workers: int = 2) -> None:
+        """Let all workers pass the barrier before the first batch of an epoch."""
+        self.pass_barrier(pb.EPOCH_BEGIN, epoch, workers)
+
     def finish_epoch(self, epoch: int, workers: int = 2, logs: Mapping[str, float] | None = None) -> None:
-        """Let all workers arrive at the barrier, where worker 0 decides to continue."""
+        """Let all workers pass the barriers of an epoch, where worker 0 decides to continue."""
+        self.begin_epoch(epoch, workers)
         for worker in range(workers):
             self.meet(worker, epoch, (1.0,))
         self.meet(0, epoch, (1.0,), decision=pb.Decision(logs=logs or {}))
+        self.pass_barrier(pb.EPOCH_END, epoch, workers)
 
     def finish_fit(self, workers: int = 2) -> None:
         """Let all workers arrive at the barrier at the end of `fit`, and leave."""
-        for worker in range(workers):
-            self.meet(worker, end_of_fit=True)
-        self.meet(0, end_of_fit=True, decision=pb.Decision(stop=True))
+        self.pass_barrier(pb.FIT_END, 0, workers, stop=True)
         for worker in range(workers):
             self.coordinator.leave(worker, self.now)
         self.deliver()

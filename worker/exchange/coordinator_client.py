@@ -124,9 +124,8 @@ class CoordinatorClient:
         """Set the learning rate of the next updates of a script's job."""
         self._call(self._stub.SetLearningRates, request)
 
-    def leave(self, session: int, failed: bool, reason: str, step_s: float = 0.0, exchange_s: float = 0.0) -> None:
-        """End the session, and report the times that it spent in steps and, of these, in exchanges."""
-        request = pb.LeaveRequest(session=session, failed=failed, reason=reason, step_s=step_s, exchange_s=exchange_s)
+    def leave(self, request: pb.LeaveRequest) -> None:
+        """End a session."""
         if self._outage.away:
             raise Unreachable(f"the server at {self.address} does not answer")
         self._call(self._stub.Leave, request, 5.0)

@@ -19,6 +19,10 @@ class Stopped(Exception):
     """The worker received a signal to stop while it waited for the coordinator."""
 
 
+class WorkerFailed(DownpourError):
+    """An error of another worker has ended `fit`, and this process does not know the error's class."""
+
+
 WORKER_ERRORS = (Diverged, JobFailed, DownpourError, ValueError)
 
 

@@ -233,23 +233,32 @@ class Session:
         if self._client is not None:
             self._run(self._client.close)
 
-    def leave(self, failure: str = "", spent: TimeSpent | None = None) -> None:
+    def leave(self, failure: str = "", spent: TimeSpent | None = None, error_type: str = "") -> None:
         """Disconnect and notify the coordinator, unless it has ended the session itself."""
         self.disconnect()
         if not isinstance(self.lost, UnknownWorker):
-            self.notify_leaving(failure, spent)
+            self.notify_leaving(failure, spent, error_type)
 
-    def notify_leaving(self, failure: str = "", spent: TimeSpent | None = None) -> None:
+    def notify_leaving(self, failure: str = "", spent: TimeSpent | None = None, error_type: str = "") -> None:
         """Notify the coordinator that the worker leaves; an unreachable coordinator will detect it by itself.
 
         Args:
             failure: The reason why the worker failed; empty if it did not.
             spent: The times that the worker spent in steps and exchanges.
+            error_type: The class of the error, `MODULE:NAME`; empty if the worker did not fail.
         """
         if not self.number or self._control.away:
             return
         spent = spent or TimeSpent()
+        request = pb.LeaveRequest(
+            session=self.number,
+            failed=bool(failure),
+            reason=failure,
+            step_s=spent.step_s,
+            exchange_s=spent.exchange_s,
+            error_type=error_type,
+        )
         try:
-            self._control.leave(self.number, bool(failure), failure, spent.step_s, spent.exchange_s)
+            self._control.leave(request)
         except DownpourError as error:
             log(f"the coordinator was not notified that this worker leaves: {error}")

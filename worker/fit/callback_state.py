@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from downpour.protos import parameter_server_pb2 as pb
+
 MAX_BYTES = 1 << 20  # of all callbacks; attributes beyond are left out
 MAX_ELEMENTS = 65_536  # of an array, a list or a dict
 EXCLUDED = ("params", "model", "_model")  # attributes that Keras sets
@@ -41,20 +43,24 @@ def encode_callbacks(callbacks: Sequence[Any]) -> str:
     return json.dumps(states)
 
 
-def encode_logs(values: Mapping[str, Any]) -> str:
-    """Return values by name as JSON, without those that are not serializable; an empty string if there are none."""
-    kept = {}
+def encode_logs(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values by name as the fields `logs` and `other_logs` of a decision, without what is not serializable."""
+    numbers, others = {}, {}
     for name, value in values.items():
         try:
-            kept[name] = _encode(value)
-        except NotSerializable:
+            if np.ndim(value) == 0 and not isinstance(value, str | dict):
+                numbers[name] = float(value)
+            else:
+                others[name] = _encode(value)
+        except (TypeError, ValueError):
             continue
-    return json.dumps(kept) if kept else ""
+    return {"logs": numbers, "other_logs": json.dumps(others) if others else ""}
 
 
-def decode_logs(encoded: str) -> dict[str, Any]:
+def logs_of(decision: pb.Decision) -> dict[str, Any]:
     """Return the values that `encode_logs` has encoded."""
-    return {name: _decode(value) for name, value in json.loads(encoded).items()} if encoded else {}
+    others = json.loads(decision.other_logs) if decision.other_logs else {}
+    return {**decision.logs, **{name: _decode(value) for name, value in others.items()}}
 
 
 def restore_callbacks(callbacks: Sequence[Any], encoded: str) -> None:
@@ -70,7 +76,19 @@ def restore_callbacks(callbacks: Sequence[Any], encoded: str) -> None:
     for callback, state in zip(callbacks, states, strict=False):
         if state["of"] == type(callback).__name__:
             for name, value in state["state"].items():
-                object.__setattr__(callback, name, _decode(value))
+                _restore(callback, name, _decode(value))
+
+
+def _restore(callback: Any, name: str, value: Any) -> None:
+    """Set an attribute; a list or dict of the script stays the same object, which the script may read."""
+    own = vars(callback).get(name)
+    if isinstance(own, list) and isinstance(value, list):
+        own[:] = value
+    elif isinstance(own, dict) and isinstance(value, dict):
+        own.clear()
+        own.update(value)
+    else:
+        object.__setattr__(callback, name, value)
 
 
 def _encode(value: Any) -> Any:

@@ -1,58 +1,31 @@
 """The epochs of one call of `fit` on one worker, from joining the others to the final weights, equal on all.
 
-At the end of every epoch all live workers meet at a barrier: metrics are summed over them, worker 0 pulls the weights,
-validates, runs the callbacks and decides how training continues.
+All workers pass three barriers in every epoch (`pb.BarrierKind`). Before the first batch, worker 0 has sent the weights
+and the learning rate that its callbacks have set. After the last batch, metrics are summed over the workers, worker 0
+validates, and all receive the logs. After the callbacks, which run on all workers, worker 0 decides whether to stop.
 """
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
+from keras.src.utils.python_utils import pythonify_logs
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.worker.fit.callback_state import decode_logs, encode_callbacks, encode_logs, restore_callbacks
-from downpour.worker.fit.cluster.leases import Leases
+from downpour.worker.fit.callback_state import encode_callbacks, encode_logs, logs_of, restore_callbacks
 from downpour.worker.fit.cluster.member import ScriptWorker
-from downpour.worker.fit.cluster.stage import Stage
+from downpour.worker.fit.fit_arguments import FitArguments
 from downpour.worker.fit.metric_reduction import read_metrics, warn_of_initial_sums, write_metrics
+from downpour.worker.fit.model_weights import ModelWeights, vary_dropout_seeds
 from downpour.worker.fit.optimizer.distributed_optimizer import keep_slots, set_gradient_op
 from downpour.worker.fit.optimizer.gradient_op import GradientOp
 from downpour.worker.fit.optimizer.optimizer_slots import Slots
-from downpour.worker.fit.optimizer.optimizer_spec import has_fixed_rate, optimizer_spec, rates_of, slot_names
-
-UNKNOWN_STEPS = 10_000  # in an epoch, until the first one has been counted
-
-
-@dataclass(frozen=True)
-class FitArguments:
-    """The arguments of `fit` that concern all workers.
-
-    Attributes:
-        initial_epoch: The number of the first epoch.
-        epochs: The number of the last epoch, plus 1.
-        callbacks: The callbacks of the script, which run on worker 0.
-        epoch_samples: The number of samples that are leased in an epoch; 0 if each worker has a fixed part of the data.
-        lease_samples: The number of samples in a lease.
-        leases: The leases of this worker; None if each worker has a fixed part of the data.
-        fingerprints: Fingerprints of the data of all workers.
-        batch_size: The number of samples in a batch; 0 if the data are batched already.
-    """
-
-    initial_epoch: int
-    epochs: int
-    callbacks: Sequence[Any] = ()
-    epoch_samples: int = 0
-    lease_samples: int = 0
-    leases: Leases | None = None
-    fingerprints: Mapping[str, str] = field(default_factory=dict)
-    batch_size: int = 0
+from downpour.worker.fit.optimizer.optimizer_spec import optimizer_spec, slot_names
+from downpour.worker.fit.rate_sender import RateSender
 
 
 class Epochs:
@@ -61,6 +34,9 @@ class Epochs:
     Attributes:
         model: The model that is trained.
         member: This worker.
+        arguments: The arguments of `fit` that concern all workers.
+        batches: The number of batches that this worker has trained on in this epoch.
+        job_batches: The number of batches of all workers in the last epoch.
     """
 
     def __init__(self, model: keras.Model, member: ScriptWorker, arguments: FitArguments) -> None:
@@ -71,26 +47,21 @@ class Epochs:
             member: This worker.
             arguments: The arguments of `fit`.
         """
-        self.model, self.member = model, member
-        self._arguments = arguments
+        self.model, self.member, self.arguments = model, member, arguments
+        self.batches = self.job_batches = 0
         self._gradient_op: GradientOp | None = None
+        self._weights: ModelWeights | None = None
+        self._rates: RateSender | None = None
         self._training = False  # between the first and the last batch of an epoch
-        self._values: list[float] = []  # of this worker at the last barrier
-        self._batches = 0  # of this worker in this epoch
-        self._decided = True  # worker 0 has sent its decision on the last epoch
-        self._logs: dict[str, float] = {}  # of the last epoch, as the callbacks saw them
-        self._other_logs = ""
-        self._last = False  # the last epoch was the final one
-        self._sent_rates, self._warned_of_sums = pb.LearningRates(), False
-        self._flat = np.empty(0, np.float32)  # weights of the last pull
-        self._version, self._steps_per_epoch = 0, UNKNOWN_STEPS
-        self._first_iteration = 0  # of the optimizer when this call of `fit` began
+        self._awaiting_logs = False  # worker 0 has the sums of the metrics, and the others wait for the logs
+        self._late = False  # the first epoch since this worker joined is not that of the call
+        self._warned_of_sums = False
         self._slots: tuple[str, ...] = ()
 
     @property
     def leased(self) -> bool:
         """Whether the samples are leased."""
-        return self._arguments.leases is not None
+        return self.arguments.leases is not None
 
     @property
     def error(self) -> Exception | None:
@@ -103,6 +74,18 @@ class Epochs:
         assert self._gradient_op is not None
         return self._gradient_op
 
+    @property
+    def weights(self) -> ModelWeights:
+        """The weights of the model in this call of `fit`."""
+        assert self._weights is not None
+        return self._weights
+
+    @property
+    def rates(self) -> RateSender:
+        """The learning rates of this call of `fit`."""
+        assert self._rates is not None
+        return self._rates
+
     # ------------------------------------------------------------------ begin
 
     def begin(self, steps: int | None) -> None:
@@ -111,80 +94,75 @@ class Epochs:
         Args:
             steps: The number of batches of this worker in an epoch; None if it is not known.
         """
-        model, member, arguments = self.model, self.member, self._arguments
-        if steps:
-            self._steps_per_epoch = steps * member.size
+        model, member, arguments = self.model, self.member, self.arguments
         self._gradient_op = op = GradientOp(model, model.optimizer, member, arguments.leases)
-        self._first_iteration = int(model.optimizer._iterations.numpy())
-        flat = member.enter(self._stage(op))
+        self._weights = ModelWeights(op, member, arguments.callbacks)
+        self._rates = RateSender(model.optimizer, member, steps and steps * member.size)
+        flat = member.enter(arguments.stage(op, model, self._specification(), self.rates))
         if flat is None or member.decisions:
             completed = arguments.epochs if flat is None else arguments.initial_epoch + len(member.decisions)
             model._initial_epoch = completed  # where Keras's loop begins
         if flat is not None:
-            op.write(flat)
-            _vary_dropout_seeds(model, member.rank)
+            self.weights.write(flat.copy())
+            vary_dropout_seeds(model, member.rank)
             set_gradient_op(model.optimizer, op)
+            self._late = member.joined_late
 
-    def _stage(self, op: GradientOp) -> Stage:
-        optimizer, arguments = self.model.optimizer, self._arguments
-        spec = optimizer_spec(optimizer, optimizer.keras_class, self._first_iteration, 2 * self._steps_per_epoch)
-        self._sent_rates, self._slots = spec.learning_rates, slot_names(spec)
-        environment = {
-            "tensorflow": tf.__version__, "keras": keras.__version__, "python": platform.python_version(),
-            "machine": platform.machine(),
-        }  # fmt: skip
-        kept = optimizer.kept_slots
-        return Stage(
-            op.layout,
-            spec,
-            op.fingerprint,
-            op.read(),
-            environment,
-            samples=arguments.epoch_samples or 1,
-            lease_samples=arguments.lease_samples,
-            slots=kept.vectors if kept is not None and kept.are_of(op.trained) else {},
-            step=self._first_iteration,
-            leases=arguments.leases,
-            data=arguments.fingerprints,
-            description=self._description(),
-        )
+    def _specification(self) -> pb.OptimizerSpec:
+        optimizer, rates = self.model.optimizer, self.rates
+        spec = optimizer_spec(optimizer, optimizer.keras_class, rates.first_iteration, 2 * rates.steps_per_epoch)
+        self._slots = slot_names(spec)
+        rates.begin(spec.learning_rates)
+        return spec
 
-    def _description(self) -> pb.FitDescription:
-        arguments, steps = self._arguments, self._steps_per_epoch
-        return pb.FitDescription(
-            model=self.model.name,
-            initial_epoch=arguments.initial_epoch,
-            epochs=arguments.epochs,
-            batch_size=arguments.batch_size,
-            steps_per_epoch=steps if steps != UNKNOWN_STEPS else 0,
-        )
+    def past_epochs(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield number and logs of the epochs that had ended before this worker joined."""
+        for epoch, decision in enumerate(self.member.decisions, start=self.arguments.initial_epoch):
+            yield epoch, logs_of(decision)
 
-    def complete(self, history: Any) -> None:
-        """Add to a history the epochs that had ended before this worker joined."""
-        first = self._arguments.initial_epoch
-        for epoch, decision in enumerate(self.member.decisions, start=first):
-            history.epoch.insert(epoch - first, epoch)
-            for name, value in {**decision.logs, **decode_logs(decision.other_logs)}.items():
-                history.history.setdefault(name, []).insert(epoch - first, value)
+    def catch_up(self) -> None:
+        """Pass the barrier at the end of the last epoch before this worker joined, if the others have not left it."""
+        if self._gradient_op is None or self.member.fit_completed or not self.member.decisions:
+            return
+        stop = self._meet(pb.EPOCH_END, len(self.member.decisions) - 1, self._decision()).decision.stop
+        if stop:
+            self.model._initial_epoch = self.arguments.epochs
 
     def begin_epoch(self, epoch: int) -> None:
-        """Begin an epoch, after the callbacks of the script have begun it."""
-        self.send_decision()
-        self.gradient_op.begin_epoch(epoch - self._arguments.initial_epoch)
-        self._training, self._decided, self._batches = True, False, 0
+        """Begin an epoch, for which the callbacks of worker 0 may have set weights and the learning rate."""
+        number = epoch - self.arguments.initial_epoch
+        self._settle(pb.EPOCH_BEGIN, number, assign=not self._late)
+        self._late = False
+        self.gradient_op.begin_epoch(number)
+        self._training, self.batches = True, 0
         if self.member.is_leader:
-            self._send_rates()
             self._warned_of_sums = self._warned_of_sums or (self.member.size > 1 and warn_of_initial_sums(self.model))
 
-    def after_batch(self) -> None:
-        """Stop if the job is draining, and send a learning rate that a callback has set."""
-        self._batches += 1
+    def after_batch(self, last: int) -> None:
+        """Stop if the job is draining, and send a learning rate that a callback has set.
+
+        Args:
+            last: The number of this worker's last batch in this epoch.
+        """
+        self.batches = last + 1
         if self.member.draining:
             self.model.stop_training = True
         if self.member.is_leader:
-            self._send_rates()
+            self.rates.send()
 
-    # ------------------------------------------------------------------ the barrier
+    def job_steps(self, steps: int | None) -> int | None:
+        """Return the expected number of batches of all workers in an epoch, from that of this worker."""
+        if self.leased:
+            return -(-self.arguments.epoch_samples // self.arguments.batch_size)
+        return steps and steps * self.member.size
+
+    def job_batch(self, batch: int) -> int:
+        """Return the number that a batch of this worker has among those of all workers, about when it begins."""
+        if not self.leased:
+            return batch * self.member.size  # the parts have about one length, and the order is the same on all
+        return max(batch, self.gradient_op.updates)
+
+    # ------------------------------------------------------------------ the end of an epoch
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -208,122 +186,98 @@ class Epochs:
         if not self._training:
             return local
         self._training = False
-        if self._arguments.leases is not None:
-            self._arguments.leases.clear()
+        if self.arguments.leases is not None:
+            self.arguments.leases.clear()
+        local = pythonify_logs(local)
         names = sorted(name for name, value in local.items() if np.ndim(value) == 0)
         op = self.gradient_op
-        weight = float(op.used or self._batches)  # a train step need not update in every epoch
+        weight = float(op.used or self.batches)  # a train step need not update in every epoch
         own = [float(local[name]) * weight for name in names]
-        metrics = read_metrics(self.model, self.member.is_leader)
-        self._values = [weight, float(op.steps), 1.0, *own, *metrics] if weight else []
-        reply = self.member.await_barrier(op.epoch, self._values, bool(self.model.stop_training))
+        counts = [weight, float(op.steps), float(self.batches), 1.0]
+        values = [*counts, *own, *read_metrics(self.model, self.member.is_leader)] if self.batches else []
+        reply = self._meet(pb.EPOCH_METRICS, op.epoch, values=values)
+        self.job_batches = int(reply.sums[2]) if reply.sums else 0
         if not self.member.is_leader or reply.HasField("decision"):
-            return self._follow(reply.decision)
-        sums = list(reply.sums)
+            self._pull(0)
+            return logs_of(reply.decision)
+        self._awaiting_logs = True
+        return self._reduced(list(reply.sums), reply.pin, local, names)
+
+    def _reduced(self, sums: list[float], pin: int, local: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+        self._pull(pin)
         if not sums:  # no worker had a batch
-            self._pull(reply.pin)
             return local
-        self._steps_per_epoch = int(sums[1]) or self._steps_per_epoch
-        totals, of_metrics = np.split(np.array(sums[3:]), [len(names)])
-        means = {name: total / sums[0] for name, total in zip(names, totals, strict=True)}
-        write_metrics(self.model, of_metrics, workers=sums[2])
-        self._pull(reply.pin)
-        global_logs = self.model.get_metrics_result()
-        return global_logs if set(global_logs) == set(local) else {**local, **means}
+        weight, updates, _, workers = sums[:4]
+        self.rates.expect(int(updates))
+        totals, of_metrics = np.split(np.array(sums[4:]), [len(names)])
+        write_metrics(self.model, of_metrics, workers=workers)
+        global_logs = pythonify_logs(self.model.get_metrics_result())
+        if set(global_logs) == set(local):
+            return global_logs
+        return {**local, **{name: total / weight for name, total in zip(names, totals, strict=True)}}
 
-    def end_epoch(self, epoch: int, logs: dict[str, Any] | None) -> None:
-        """Record the logs of an epoch as the callbacks have left them."""
-        self._logs = {name: float(value) for name, value in (logs or {}).items() if np.ndim(value) == 0}
-        others = {name: np.asarray(value) for name, value in (logs or {}).items() if name not in self._logs}
-        self._other_logs = encode_logs(others)
-        self._last = epoch + 1 >= self._arguments.epochs
+    def share_logs(self, logs: Mapping[str, Any]) -> None:
+        """Send the logs of an epoch, as worker 0, once it has validated; the others wait for them."""
+        if self._awaiting_logs:
+            self._awaiting_logs = False
+            self._meet(pb.EPOCH_METRICS, self.gradient_op.epoch, self._decision(logs))
 
-    def send_decision(self) -> None:
-        """Send, as worker 0, how training continues, once the callbacks have begun the next epoch or ended training."""
-        if not self.member.is_leader or self._decided:
-            return
-        self._push_assigned_weights()
-        self._send_rates(with_schedule=True)
-        stop = bool(self.model.stop_training) or self._last
-        rate = float(tf.convert_to_tensor(self.model.optimizer.learning_rate))
-        decision = pb.Decision(stop=stop, logs=self._logs, other_logs=self._other_logs, learning_rate=rate)
-        self.member.decide(self.gradient_op.epoch, self._values, decision)
-        self._decided = True
+    def end_epoch(self, logs: dict[str, Any] | None) -> None:
+        """End an epoch after the callbacks: with the same logs on all workers, and the decision whether to stop."""
+        decision = self._meet(pb.EPOCH_END, self.gradient_op.epoch, self._decision(logs or {})).decision
+        self.model.stop_training = decision.stop
+        if logs is not None and not self.member.is_leader:
+            logs.clear()
+            logs.update(logs_of(decision))
 
     def end(self) -> None:
         """End the call of `fit` with the same weights on all workers, as worker 0's callbacks have left them."""
         if self._gradient_op is None or self.member.fit_completed:
             return
-        self.send_decision()
+        callbacks, is_leader = self.arguments.callbacks, self.member.is_leader
+        state = encode_callbacks(callbacks) if is_leader else ""
+        reply = self._settle(pb.FIT_END, self.gradient_op.epoch, callback_state=state)
         set_gradient_op(self.model.optimizer, None)
-        epoch = self.gradient_op.epoch
-        reply = self.member.await_barrier(epoch, (), end_of_fit=True)
-        if self.member.is_leader and not reply.HasField("decision"):
-            self._push_assigned_weights()
-            decision = pb.Decision(stop=True, callback_state=encode_callbacks(self._arguments.callbacks))
-            self.member.decide(epoch, (), decision, end_of_fit=True)
-        elif not self.member.is_leader:
-            restore_callbacks(self._arguments.callbacks, reply.decision.callback_state)
+        if not is_leader:
+            restore_callbacks(callbacks, reply.decision.callback_state)
         self._pull(0)
-        if self.member.is_leader and self._slots:
+        if is_leader and self._slots:
             keep_slots(self.model.optimizer, Slots(self.gradient_op.trained, self.member.pull_slots(self._slots)))
 
-    def _follow(self, decision: pb.Decision) -> dict[str, Any]:
-        """Apply a decision of worker 0, and return the logs in it."""
-        self._decided = True
-        self._pull(0)
-        self.model.stop_training = bool(self.model.stop_training) or decision.stop
-        rate = self.model.optimizer._learning_rate
-        if isinstance(rate, keras.Variable):
-            rate.assign(decision.learning_rate)
-        return {**decision.logs, **decode_logs(decision.other_logs)}
+    # ------------------------------------------------------------------ barriers
+
+    def _meet(
+        self, kind: pb.BarrierKind, epoch: int, decision: pb.Decision | None = None, values: Sequence[float] = ()
+    ) -> pb.BarrierReply:
+        """Pass a barrier, as worker 0 with a decision unless the values of the others are needed for it."""
+        request = pb.BarrierRequest(kind=kind, epoch=epoch, values=values, stop=bool(self.model.stop_training))
+        if decision is not None and self.member.is_leader:
+            request.decision.CopyFrom(decision)
+        return self.member.await_barrier(request)
+
+    def _decision(self, logs: Mapping[str, Any] | None = None, **fields: Any) -> pb.Decision:
+        stop, rate = bool(self.model.stop_training), self.rates.current
+        return pb.Decision(stop=stop, learning_rate=rate, **encode_logs(logs or {}), **fields)
+
+    def _settle(self, kind: pb.BarrierKind, epoch: int, assign: bool = True, **fields: Any) -> pb.BarrierReply:
+        """Pass a barrier after which all workers have the weights and the learning rate of worker 0's callbacks."""
+        assigned, is_leader = self.weights.assigned(), self.member.is_leader
+        sends = is_leader and assign and assigned is not None
+        if is_leader and assign:
+            if assigned is not None:
+                self.weights.send(assigned)
+            self.rates.send(with_schedule=True)
+        reply = self._meet(kind, epoch, self._decision(**fields, weights_assigned=sends))
+        if not is_leader or not assign:
+            self.rates.assign(reply.decision.learning_rate)
+            if assigned is not None or reply.decision.weights_assigned:
+                self._pull(0)
+            if assigned is not None and not is_leader and assign:
+                self.weights.warn_of(assigned)
+        return reply
 
     def _pull(self, pin: int) -> None:
-        flat, self._version = self.member.pull(pin)
-        self._flat = flat.copy()
-        self.gradient_op.write(self._flat)
+        version = self.weights.pull(pin)
+        self.rates.pulled(version)
         # A schedule depends on the updates of all workers; the optimizer has counted those of this one.
-        self.model.optimizer._iterations.assign(self._first_iteration + self._version)
-
-    def _push_assigned_weights(self) -> None:
-        """Send the model's weights to the servers if a callback has assigned others."""
-        now = self.gradient_op.read()
-        if len(self._flat) and not np.array_equal(now, self._flat):
-            self.member.assign(now)
-            self._flat = now
-
-    def _send_rates(self, with_schedule: bool = False) -> None:
-        optimizer, version = self.model.optimizer, self._newest_version
-        if not has_fixed_rate(optimizer) and not (
-            with_schedule or self._table_ends(version) or self._rate_differs(optimizer)
-        ):
-            return
-        self._steps_per_epoch = max(self._steps_per_epoch, version - self._version)
-        rates = rates_of(optimizer, version, self._first_iteration + version, 2 * self._steps_per_epoch)
-        if rates != self._sent_rates:
-            self._sent_rates = rates
-            self.member.set_learning_rates(rates)
-
-    @property
-    def _newest_version(self) -> int:
-        """The version of the weights that this worker has pulled last, at a barrier or in a step."""
-        return max(self._version, *self.member.versions[:1], 0)
-
-    def _table_ends(self, version: int) -> bool:
-        """Return whether the epoch is longer than was expected, so that the table of learning rates ends soon."""
-        return version + self._steps_per_epoch // 2 > self._sent_rates.versions[-1]
-
-    def _rate_differs(self, optimizer: Any) -> bool:
-        """Return whether a function of the script now returns another rate than the table that was sent has."""
-        if isinstance(optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
-            return False
-        version = int(optimizer._iterations.numpy()) - self._first_iteration
-        expected = float(np.interp(version, self._sent_rates.versions, self._sent_rates.rates))
-        return not np.isclose(float(tf.convert_to_tensor(optimizer.learning_rate)), expected, rtol=1e-3, atol=0)
-
-
-def _vary_dropout_seeds(model: keras.Model, rank: int) -> None:
-    """Give each worker different random numbers, so that workers with the same initial seed drop different units."""
-    for variable in model.non_trainable_variables:
-        if rank and str(variable.path).endswith("seed_generator_state"):
-            variable.assign(np.asarray(variable.value) + np.array([rank * 1_000_003, 0]).astype(variable.dtype))
+        self.model.optimizer._iterations.assign(self.rates.first_iteration + version)

@@ -10,14 +10,15 @@ from typing import Any
 
 import keras
 
-from downpour.protos.errors import Unsupported
 from downpour.worker.fit.cluster.leases import Leases
 from downpour.worker.fit.cluster.member import ScriptWorker
 from downpour.worker.fit.data.data_parts import part_of, steps_of, validation_split
 from downpour.worker.fit.data.fingerprint import fingerprints_of
 from downpour.worker.fit.data.leased_dataset import LeasedDataset
-from downpour.worker.fit.epochs import Epochs, FitArguments
-from downpour.worker.fit.keras_hooks import FirstCallback, LastCallback, TrainerHooks
+from downpour.worker.fit.epochs import Epochs
+from downpour.worker.fit.fit_arguments import FitArguments
+from downpour.worker.fit.job_callbacks import FirstCallback, LastCallback, listed, only_on_leader
+from downpour.worker.fit.keras_hooks import TrainerHooks
 from downpour.worker.fit.optimizer.build_weights import build_weights
 from downpour.worker.fit.optimizer.optimizer_checks import check_supported
 from downpour.worker.fit.process.randomness import DataRandomness, Randomness
@@ -53,25 +54,21 @@ def distributed_fit(
     data = {name: given[name] for name in DATA} if member.size > 1 else {}
     fingerprints = fingerprints_of(data)  # before the data are divided, and before a generator begins
     given["x"] = build_weights(model, given["x"], given["y"], given["sample_weight"])
-    callbacks = _listed(given["callbacks"])
+    callbacks = listed(given["callbacks"])
     first, last = given["initial_epoch"], given["epochs"]
     of_all = FitArguments(first, last, callbacks, samples, lease_samples, leases, fingerprints, _batch_size(given))
     epochs = Epochs(model, member, of_all)
     arguments = _own_part(given, member, leases, DataRandomness())
-    arguments["callbacks"] = [
-        FirstCallback(epochs), *(callbacks if member.is_leader else []), LastCallback(epochs),
-    ]  # fmt: skip
-    failure = ""
+    own = [callback for callback in callbacks if member.is_leader or not only_on_leader(callback)]
+    arguments["callbacks"] = [FirstCallback(epochs), *own, LastCallback(epochs)]
+    failure: BaseException | None = None
     try:
         with randomness.of_fit(member.stages + 1), TrainerHooks(epochs):
-            history = fit(model, **arguments)
-        epochs.complete(history)
-        return history
-    except Exception as error:
-        cause = epochs.error or error
-        failure = str(cause) or type(cause).__name__
-        if cause is not error:
-            raise cause from None
+            return fit(model, **arguments)
+    except BaseException as error:
+        failure = epochs.error or error
+        if failure is not error:
+            raise failure from None
         raise
     finally:
         member.leave(failure)
@@ -107,20 +104,3 @@ def _batch_size(given: dict[str, Any]) -> int:
         return given["x"].batch_size
     arrays = all(hasattr(each, "shape") for each in keras.tree.flatten(given["x"]))
     return int(given["batch_size"] or BATCH_SIZE) if arrays else 0
-
-
-def _listed(callbacks: Any) -> list[Any]:
-    """Return the callbacks of the script as a list.
-
-    Raises:
-        Unsupported: A callback restores weights or counters that the servers do not have.
-    """
-    one = isinstance(callbacks, keras.callbacks.Callback) and not hasattr(callbacks, "callbacks")
-    listed = [callbacks] if one else list(getattr(callbacks, "callbacks", callbacks) or ())
-    for callback in listed:
-        if isinstance(callback, keras.callbacks.BackupAndRestore | keras.callbacks.SwapEMAWeights):
-            raise Unsupported(
-                "fit must have no callback that keeps weights or counters in one process. "
-                f"Received: {type(callback).__name__}. Use ModelCheckpoint."
-            )
-    return listed

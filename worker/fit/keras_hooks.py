@@ -1,4 +1,4 @@
-"""The places where Keras's training loop calls `Epochs`: the train step, the end of the batches, two callbacks."""
+"""The places where Keras's training loop calls `Epochs`: the train step, the end of the batches, the callbacks."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import keras
 import tensorflow as tf
 from keras.src.backend.tensorflow import trainer as keras_trainer
 
 from downpour.worker.fit.data.data_parts import number_of_rows
 from downpour.worker.fit.data.leased_dataset import span_and_batch
 from downpour.worker.fit.epochs import Epochs
+from downpour.worker.fit.job_callbacks import JobCallbackList
 from downpour.worker.fit.optimizer.distributed_optimizer import set_gradient_op
 
 
@@ -55,6 +55,7 @@ class TrainerHooks:
         model._get_metrics_result_or_logs = lambda logs: epochs.reduce_logs(logs, result)
         if epochs.leased:
             self._keras.TFEpochIterator = _LeasedEpochIterator
+        self._keras.callbacks_module.CallbackList = JobCallbackList
         model.jit_compile = False  # XLA cannot call out to the servers
         model.train_function = None
 
@@ -62,45 +63,8 @@ class TrainerHooks:
         """Restore the methods of Keras."""
         model = self._model
         self._keras.TFEpochIterator = _LeasedEpochIterator.__base__
+        self._keras.callbacks_module.CallbackList = JobCallbackList.__base__
         del model.train_step, model.evaluate, model._get_metrics_result_or_logs
         model.train_function = None
         model._initial_epoch = 0
         set_gradient_op(model.optimizer, None)
-
-
-class FirstCallback(keras.callbacks.Callback):
-    """The callback that runs before those of the script."""
-
-    def __init__(self, epochs: Epochs) -> None:
-        """Build a callback that calls `epochs`."""
-        super().__init__()
-        self._epochs = epochs
-
-    def on_train_begin(self, logs: Any = None) -> None:
-        """Join the other workers; the model is built by now."""
-        self._epochs.begin((self.params or {}).get("steps"))
-
-
-class LastCallback(keras.callbacks.Callback):
-    """The callback that runs after those of the script."""
-
-    def __init__(self, epochs: Epochs) -> None:
-        """Build a callback that calls `epochs`."""
-        super().__init__()
-        self._epochs = epochs
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Begin an epoch, for which a callback may have set the learning rate."""
-        self._epochs.begin_epoch(epoch)
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Check for a request to stop, after a batch or, with `steps_per_execution`, after several."""
-        self._epochs.after_batch()
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Record the logs of the epoch, which validation and the callbacks have completed."""
-        self._epochs.end_epoch(epoch, logs)
-
-    def on_train_end(self, logs: Any = None) -> None:
-        """End the call of `fit`, after the last callback of the script."""
-        self._epochs.end()

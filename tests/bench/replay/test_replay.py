@@ -246,7 +246,7 @@ def test_real_servers_record_what_a_replay_needs(tmp_path: Path) -> None:
         members = cluster.train(LAYOUT, 3, initial)
         with ThreadPoolExecutor(3) as pool:
             list(pool.map(lambda member: push_some(member, 25), members))
-        members[0].control.leave(members[0].session.session, False, "")
+        members[0].control.leave(pb.LeaveRequest(session=members[0].session.session))
         late = cluster.join(LAYOUT)
         late.await_start(initial)
         push_some(late, 12)

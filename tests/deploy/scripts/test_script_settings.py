@@ -24,7 +24,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import Unsupported
 from downpour.protos.settings import Settings, flag, parse, split_positional
 from downpour.ps.config import ServerSettings
-from downpour.ps.coordinator.fit_work import settings_with_optimizer
+from downpour.ps.coordinator.admission import settings_with_optimizer
 from downpour.worker.config import ScriptSettings, WorkerSettings
 from tests.support.scripts import MNIST, command, environment
 

@@ -12,8 +12,8 @@ from downpour.protos.errors import InvalidRequest, JobConflict, LayoutMismatch, 
 from downpour.protos.layout import TRAINED, Layout
 from downpour.ps.config import ServerSettings
 from downpour.ps.control_plane.messages import ProgressReport
+from downpour.ps.coordinator.admission import settings_with_optimizer
 from downpour.ps.coordinator.coordinator import new_coordinator
-from downpour.ps.coordinator.fit_work import settings_with_optimizer
 from downpour.ps.coordinator.phase import Phase
 from downpour.ps.monitoring.summary import summary
 from downpour.ps.trace.feed import TraceFeed
@@ -106,12 +106,12 @@ def test_a_late_worker_receives_the_decisions_of_the_completed_calls() -> None:
     job = PureFit()
     job.start()
     job.finish_epoch(0, logs={"loss": 1.0})
-    assert job.work.past_decisions(job.request(1)) is None
+    assert job.work.past_reply(job.request(1)) is None
     job.finish_fit()
-    first = job.work.past_decisions(job.request(1))
+    first = job.work.past_reply(job.request(1))
     job.start(fit_call=2)
-    assert first is not None and first == job.work.past_decisions(job.request(1))
-    assert [decision.logs["loss"] for decision in first] == [1.0]
+    assert first is not None and first == job.work.past_reply(job.request(1))
+    assert [decision.logs["loss"] for decision in first.decisions] == [1.0]
 
 
 @pytest.mark.parametrize("fit_call", [0, 2])
@@ -163,6 +163,7 @@ def test_an_array_that_only_one_worker_has_is_named() -> None:
 def test_workers_meet_after_an_epoch_and_worker_0_decides_for_all(shards: int) -> None:
     job = PureFit(shards=shards)
     job.start()
+    job.begin_epoch()
     first = job.meet(1, values=(1.0, 2.0))
     assert not first.complete and not first.HasField("decision")
     second = job.meet(0, values=(10.0, 20.0))
@@ -173,14 +174,15 @@ def test_workers_meet_after_an_epoch_and_worker_0_decides_for_all(shards: int) -
     assert any(command.unpin == 1 for command in job.commands)
     assert job.meet(1, values=(1.0, 2.0)).decision.learning_rate == 0.5
     assert job.work.epochs_done == 1
-    with pytest.raises(InvalidRequest, match="barrier of epoch 1; received epoch 2"):
-        job.meet(1, epoch=2)
+    with pytest.raises(InvalidRequest, match="at EPOCH_END of epoch 0; received EPOCH_METRICS of epoch 1"):
+        job.meet(1, epoch=1)
 
 
 def test_a_barrier_is_not_complete_before_every_shard_has_pinned_its_weights() -> None:
     job = PureFit(workers=1, shards=2)
     job.start(1)
-    request = pb.BarrierRequest(session=job.sessions[0], values=[1.0])
+    job.begin_epoch(workers=1)
+    request = pb.BarrierRequest(session=job.sessions[0], values=[1.0], kind=pb.EPOCH_METRICS)
     assert not job.coordinator.meet(request, job.now).complete
     job.state.outbox.clear()  # the shards have not received the pin yet
     job.coordinator.shard_event(0, pb.ShardEvent(pinned=1), job.now)
@@ -189,39 +191,128 @@ def test_a_barrier_is_not_complete_before_every_shard_has_pinned_its_weights() -
     assert job.coordinator.meet(request, job.now).complete
 
 
-def test_the_others_meet_without_a_worker_that_dies() -> None:
+def test_an_epoch_begins_when_worker_0_has_begun_it() -> None:
     job = PureFit()
     job.start()
+    assert not job.meet(1, kind=pb.EPOCH_BEGIN).HasField("decision")
+    job.meet(0, kind=pb.EPOCH_BEGIN, decision=pb.Decision(learning_rate=0.5, weights_assigned=True))
+    decision = job.meet(1, kind=pb.EPOCH_BEGIN).decision
+    assert decision.learning_rate == 0.5 and decision.weights_assigned
+
+
+def test_an_epoch_does_not_begin_before_all_workers_have_come() -> None:
+    job = PureFit()
+    job.start()
+    assert not job.meet(0, kind=pb.EPOCH_BEGIN, decision=pb.Decision()).complete
+    assert job.meet(1, kind=pb.EPOCH_BEGIN).HasField("decision")
+    assert job.meet(0, kind=pb.EPOCH_BEGIN, decision=pb.Decision()).complete
+
+
+def test_an_epoch_with_fixed_parts_does_not_end_without_a_worker_that_died() -> None:
+    job = PureFit()
+    job.start()
+    job.begin_epoch()
+    assert not job.meet(0, values=(1.0,)).complete
+    job.coordinator.leave(1, job.now, "killed")
+    job.deliver()
+    assert not job.meet(0, values=(1.0,)).complete
+    job.join(1)
+    assert job.meet(1, kind=pb.EPOCH_BEGIN).complete  # it uses its part of the epoch again
+    job.meet(1, values=(2.0,))
+    assert list(job.meet(0, values=(1.0,)).sums) == [3.0]
+
+
+def test_an_epoch_ends_without_a_worker_that_died_after_its_part() -> None:
+    job = PureFit()
+    job.start()
+    job.begin_epoch()
+    job.meet(1, values=(2.0,))
+    job.coordinator.leave(1, job.now, "killed")
+    job.deliver()
+    assert list(job.meet(0, values=(1.0,)).sums) == [3.0]
+
+
+def test_an_epoch_with_leases_ends_without_a_worker_that_died() -> None:
+    job = PureFit(lease_samples=4)
+    job.start()
+    job.begin_epoch()
     assert not job.meet(0, values=(1.0,)).complete
     job.coordinator.leave(1, job.now, "killed")
     job.deliver()
     assert job.meet(0, values=(1.0,)).complete
 
 
-def test_a_callback_of_any_worker_stops_the_epoch_of_all() -> None:
+def test_a_worker_does_not_join_between_the_batches_of_two_epochs() -> None:
     job = PureFit()
     job.start()
+    job.begin_epoch()
+    assert job.work.may_register(job.request(1))
+    for worker in (1, 0):
+        job.meet(worker, values=(1.0,))
+    assert not job.work.may_register(job.request(1)) and job.work.may_register(job.request(0))
+    job.meet(0, values=(1.0,), decision=pb.Decision())
+    assert not job.work.may_register(job.request(1))
+    job.pass_barrier(pb.EPOCH_END)
+    assert job.work.may_register(job.request(1)) and not job.work.epoch_begun
+
+
+def test_a_callback_of_any_worker_stops_all() -> None:
+    job = PureFit()
+    job.start()
+    job.begin_epoch()
     assert not job.coordinator.heartbeat(job.sessions[0], job.now).drain
     job.meet(1, values=(1.0,), stop=True)
     assert job.coordinator.heartbeat(job.sessions[0], job.now).drain
-    job.finish_epoch(0)
-    assert not job.coordinator.heartbeat(job.sessions[0], job.now).drain
+    job.meet(0, values=(1.0,), decision=pb.Decision())
+    job.meet(1, kind=pb.EPOCH_END)
+    assert job.meet(0, kind=pb.EPOCH_END, decision=pb.Decision(stop=False)).decision.stop
 
 
-def test_the_job_fails_if_worker_0_does_not_return() -> None:
+def test_the_error_of_a_worker_ends_the_call_of_all() -> None:
+    job = PureFit()
+    job.start()
+    job.begin_epoch()
+    assert not job.meet(0, values=(1.0,)).HasField("failure")
+    job.work.worker_failed(1, "builtins:ValueError", "pruned")
+    job.coordinator.leave(1, job.now, "worker 1 gave up: pruned")
+    job.deliver()
+    assert job.coordinator.heartbeat(job.sessions[0], job.now).drain
+    failure = job.meet(0, values=(1.0,)).failure
+    assert (failure.worker, failure.error_type, failure.text) == (1, "builtins:ValueError", "pruned")
+    job.work.worker_failed(0, "builtins:ValueError", "another")
+    job.coordinator.leave(0, job.now)
+    late = job.work.past_reply(job.request(1))
+    assert late is not None and late.failure.text == "pruned"
+    job.start(fit_call=2)
+    assert job.phase() == Phase.TRAINING
+
+
+def test_the_error_of_a_worker_leaves_the_others_the_decisions_before_it() -> None:
+    job = PureFit()
+    job.start()
+    job.begin_epoch()
+    job.meet(1, values=(1.0,))
+    job.meet(0, values=(1.0,), decision=pb.Decision(logs={"loss": 1.0}))
+    job.work.worker_failed(0, "builtins:ValueError", "pruned")
+    assert job.meet(1, values=(1.0,)).decision.logs["loss"] == 1.0
+
+
+@pytest.mark.parametrize("worker", [0, 1])
+def test_the_job_fails_if_a_worker_that_is_needed_does_not_return(worker: int) -> None:
     job = PureFit(reconnect_s=5.0, session_s=1000.0)
     job.start()
-    job.coordinator.leave(0, job.now, "killed")
+    job.begin_epoch()
+    job.coordinator.leave(worker, job.now, "killed")
     job.coordinator.tick(job.now + 5.0)
     assert job.phase() == Phase.TRAINING
-    job.join(0)
+    job.join(worker)
     job.coordinator.tick(job.now + 50.0)
     assert job.phase() == Phase.TRAINING
-    job.coordinator.leave(0, job.now + 50.0)
-    job.coordinator.tick(job.now + 55.1)
-    assert job.phase() == Phase.FAILED and "whose callbacks decide for all" in job.state.notes[-1]
+    job.coordinator.leave(worker, job.now + 50.0)
+    job.coordinator.tick(job.now + 105.1)
+    assert job.phase() == Phase.FAILED and f"worker {worker}" in job.state.notes[-1]
     with pytest.raises(JobConflict, match="the job has failed"):
-        job.meet(1)
+        job.meet(1 - worker)
 
 
 def test_a_script_fails_with_a_shard() -> None:
@@ -340,9 +431,7 @@ def test_the_summary_of_a_stopped_script_states_the_interruption(lease_samples: 
 def test_a_request_to_end_between_two_calls_of_fit_interrupts_nothing() -> None:
     job = PureFit()
     job.start()
-    job.meet(0, end_of_fit=True)
-    job.meet(1, end_of_fit=True)
-    job.meet(0, end_of_fit=True, decision=pb.Decision(stop=True))
+    job.pass_barrier(pb.FIT_END, stop=True)
     job.coordinator.drain("asked to stop", job.now)
     for worker in (0, 1):
         job.coordinator.leave(worker, job.now)

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.layout import STATE, TRAINED, Layout
-from downpour.worker.fit.callback_state import decode_logs, encode_callbacks, encode_logs, restore_callbacks
+from downpour.worker.fit.callback_state import encode_callbacks, encode_logs, logs_of, restore_callbacks
 from downpour.worker.fit.keras_patches import PrivateFiles
 
 
@@ -61,6 +62,14 @@ def test_callbacks_of_other_workers_receive_the_state_that_is_sent() -> None:
     restore_callbacks([follows], "")
 
 
+def test_lists_and_dicts_of_the_script_stay_the_same_objects() -> None:
+    losses, by_name = [0.5], {"a": 1}
+    follows = Seen(losses=losses, by_name=by_name)
+    restore_callbacks([follows], encode_callbacks([Seen(losses=[0.5, 0.25], by_name={"b": 2})]))
+    assert losses == [0.5, 0.25] and by_name == {"b": 2}
+    assert follows.losses is losses  # type: ignore[attr-defined]
+
+
 def test_values_that_are_too_large_are_not_sent() -> None:
     callback = Seen(many=["x" * 1000] * 2000, few=[1])
     (state,) = json.loads(encode_callbacks([callback]))
@@ -68,8 +77,10 @@ def test_values_that_are_too_large_are_not_sent() -> None:
 
 
 def test_logs_that_are_no_numbers_travel() -> None:
-    assert encode_logs({}) == "" and decode_logs("") == {}
-    back = decode_logs(encode_logs({"f1": np.array([0.5, 0.75]), "odd": np.array(["text"])}))
+    assert logs_of(pb.Decision(**encode_logs({}))) == {}
+    given = {"f1": np.array([0.5, 0.75]), "odd": np.array(["text"]), "name": "a", "by": {"a": 0.5}, "loss": 2}
+    back = logs_of(pb.Decision(**encode_logs(given)))
+    assert (back.pop("name"), back.pop("by"), back.pop("loss")) == ("a", {"a": 0.5}, 2.0)
     np.testing.assert_array_equal(back["f1"], [0.5, 0.75])
     assert set(back) == {"f1"}
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -17,10 +17,8 @@ from downpour.worker.exchange.coordinator_client import CoordinatorClient
 from downpour.worker.exchange.push_info import PushInfo
 from downpour.worker.exchange.session import SESSION_LOST, Session, SessionSettings
 from downpour.worker.exchange.timing import TimeSpent
+from downpour.worker.fit.cluster.fit_failure import error_type_of, exception_of
 from downpour.worker.fit.cluster.stage import Stage
-
-if TYPE_CHECKING:
-    pass
 
 LEADER = 0
 RETRY_S = 0.2
@@ -38,6 +36,7 @@ class ScriptWorker:
         stages: The number of calls of `fit` so far.
         versions: The versions, on every shard, of the weights that were pulled last.
         decisions: The decisions of worker 0 on the epochs that had ended when this worker joined the current call.
+        joined_late: Whether training in the current call had begun when this worker joined it.
     """
 
     def __init__(self, control: CoordinatorClient, job: pb.JobDescription, rank: int, call_timeout_s: float) -> None:
@@ -50,13 +49,14 @@ class ScriptWorker:
             call_timeout_s: The deadline of a call, in seconds.
         """
         self.rank, self.size = rank, job.workers
-        self.fit_completed, self.decisions = False, list[pb.Decision]()
+        self.fit_completed, self.decisions, self.joined_late = False, list[pb.Decision](), False
         self._control, self._job, self._timeout_s = control, job, call_timeout_s
         self.stages = 0
         self.versions: tuple[int, ...] = ()
         self.spent = TimeSpent()
         self._stage: Stage | None = None
         self._session: Session | None = None  # of the current call of `fit`
+        self._failed_elsewhere = False  # another worker's error has ended the current call of `fit`
         # TensorFlow calls from any thread of its own, and gRPC's event loop wants one.
         self._thread = ThreadPoolExecutor(1, "shards")
 
@@ -95,25 +95,29 @@ class ScriptWorker:
 
         Raises:
             DownpourError: The coordinator or a shard cannot be reached, or has refused the registration.
+            Exception: The error of another worker that has ended this call.
         """
-        self.stages += 1
+        self.stages, self._failed_elsewhere = self.stages + 1, False
         self._stage, self._session = stage, self._session_of(stage)
         self._session.register()
         self._await_start(stage)
         return None if self.fit_completed else self.pull()[0]
 
-    def leave(self, failure: str = "") -> None:
+    def leave(self, error: BaseException | None = None) -> None:
         """End this call of `fit`.
 
         Args:
-            failure: The message of the error that ended it; empty if there is none.
+            error: The error that ended it, also for the other workers; None if there is none.
         """
         self._clear_leases()
         session, self._session = self._session, None
         if session is None or self.fit_completed:
             return
         spent, self.spent = self.spent, TimeSpent()
-        session.leave(failure, spent)
+        if self._failed_elsewhere:
+            error = None  # the coordinator knows it
+        failure = "" if error is None else str(error) or type(error).__name__
+        session.leave(failure, spent, "" if error is None else error_type_of(error))
 
     def close(self) -> None:
         """Close the connection to the coordinator."""
@@ -142,9 +146,18 @@ class ScriptWorker:
 
     def _await_start(self, stage: Stage) -> None:
         session = self._registered
-        self.fit_completed, self.decisions = session.reply.fit_completed, list(session.reply.decisions)
+        reply = session.reply
+        if reply.HasField("failure"):
+            self.fit_completed = True
+            raise self._failure_of(reply)
+        self.fit_completed, self.decisions = reply.fit_completed, list(reply.decisions)
+        self.joined_late = bool(self.decisions) or reply.epoch_begun
         if not self.fit_completed:
             session.await_start(lambda client: self._initialise(client, stage))
+
+    def _failure_of(self, reply: pb.RegisterReply | pb.BarrierReply) -> BaseException:
+        self._failed_elsewhere = True
+        return exception_of(reply.failure)
 
     @staticmethod
     def _initialise(client: Client, stage: Stage) -> None:
@@ -248,18 +261,17 @@ class ScriptWorker:
         """Set the learning rates of the updates to come; only worker 0 calls it."""
         self._control.set_rates(pb.SetLearningRatesRequest(session=self._registered.number, rates=rates))
 
-    def await_barrier(
-        self, epoch: int, values: Sequence[float], stop: bool = False, end_of_fit: bool = False
-    ) -> pb.BarrierReply:
-        """Wait for the other workers; all except worker 0 also wait for its decision.
+    def await_barrier(self, request: pb.BarrierRequest) -> pb.BarrierReply:
+        """Wait for the other workers, and for the decision of worker 0 unless this is worker 0 and has not decided yet.
 
         Args:
-            epoch: The epoch of this call of `fit`, from 0.
-            values: The values that are summed over the workers.
-            stop: Whether this worker asks to stop training.
-            end_of_fit: Whether this is the barrier at the end of `fit`.
+            request: The barrier, and what this worker brings; the session is filled in here.
+
+        Raises:
+            DownpourError: The coordinator cannot be reached, or the job has failed.
+            Exception: The error of another worker that has ended this call of `fit`.
         """
-        request = pb.BarrierRequest(epoch=epoch, values=values, stop=stop, end_of_fit=end_of_fit)
+        undecided = self.is_leader and not request.HasField("decision")
         while True:
             request.session = self._registered.number
             try:
@@ -267,18 +279,7 @@ class ScriptWorker:
             except UnknownWorker as error:
                 self._rejoin(error)
                 continue
-            if reply.HasField("decision") or (self.is_leader and reply.complete):
+            if reply.HasField("failure"):
+                raise self._failure_of(reply)
+            if reply.HasField("decision") or (undecided and reply.complete):
                 return reply
-
-    def decide(self, epoch: int, values: Sequence[float], decision: pb.Decision, end_of_fit: bool = False) -> None:
-        """Send the decision of worker 0 after a barrier.
-
-        Args:
-            epoch: The epoch of the barrier.
-            values: The values that worker 0 sent to the barrier.
-            decision: The decision on how training continues.
-            end_of_fit: Whether it was the barrier at the end of `fit`.
-        """
-        request = pb.BarrierRequest(epoch=epoch, values=values, decision=decision, end_of_fit=end_of_fit)
-        request.session = self._registered.number
-        self._control.meet(request)

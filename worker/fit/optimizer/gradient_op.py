@@ -60,6 +60,7 @@ class GradientOp:
         self._span: Any = None  # of the current batch, in the graph of its step
         self.epoch = self.steps = self.used = 0
         self.error: Exception | None = None
+        self._first_version = 0  # of shard 0 when the epoch began
         self._base = np.empty(0, np.float32)  # moving statistics of the last pull
         self._nonfinite_in_a_row = 0
         self._since_s: float | None = None  # end of the last exchange of this epoch
@@ -76,6 +77,16 @@ class GradientOp:
         """Return the weights and moving statistics of the model, `float32[n + m]`."""
         values = [np.asarray(v.value, np.float32).ravel() for v in (*self.trained, *self._state)]
         return np.concatenate(values)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the model holds weights as the servers do, in float32."""
+        return all(v.dtype == "float32" for v in (*self.trained, *self._state))
+
+    @property
+    def updates(self) -> int:
+        """Number of updates of all workers in this epoch, as far as this worker has seen them."""
+        return self._member.versions[0] - self._first_version
 
     def write(self, flat: np.ndarray) -> None:
         """Assign weights and moving statistics to the model, `float32[n + m]`."""
@@ -157,6 +168,7 @@ class GradientOp:
         """Reset the counters for an epoch of this call of `fit`, numbered from 0."""
         self.epoch, self.steps, self.used = number, 0, 0
         self._since_s = None
+        self._first_version = self._member.versions[0]
 
     def _measure(self, begin_s: float, end_s: float) -> None:
         """Add the durations of a step, which began when the previous one ended; that of an epoch's first is unknown."""

@@ -1,0 +1,49 @@
+"""The error that ends `fit` on all workers, as a message and as an exception again.
+
+Every worker raises the error of the worker that failed first, so that the script handles it in the same way everywhere.
+"""
+
+from __future__ import annotations
+
+import builtins
+import sys
+
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.worker.exchange.errors import WorkerFailed
+
+
+def error_type_of(error: BaseException) -> str:
+    """Return the class of an error as `MODULE:NAME`."""
+    return f"{type(error).__module__}:{type(error).__qualname__}"
+
+
+def exception_of(failure: pb.FitFailure) -> BaseException:
+    """Return the error of another worker as an exception with the same message.
+
+    Its class is that of the error if this process has already imported the class and it takes a message alone, and
+    `WorkerFailed` otherwise. Nothing is imported, evaluated or unpickled for it.
+    """
+    module, _, name = failure.error_type.partition(":")
+    kind: object = builtins if module == "builtins" else sys.modules.get(module)
+    for part in name.split("."):
+        kind = getattr(kind, part, None)
+    error: BaseException = WorkerFailed(failure.text)
+    if isinstance(kind, type) and issubclass(kind, BaseException):
+        error = _instance(kind, failure.text) or error
+    error.add_note(f"downpour: worker {failure.worker} raised this error, which ended fit on all workers")
+    return error
+
+
+def _instance(kind: type[BaseException], text: str) -> BaseException | None:
+    """Return an exception of a class with a message; None if the class shows another one."""
+    candidates: list[str | int] = [text, text[1:-1]]  # KeyError shows the representation of its argument
+    if text.isdecimal():
+        candidates.insert(0, int(text))  # the exit status of SystemExit
+    for argument in candidates:
+        try:
+            error = kind(argument)
+        except Exception:
+            continue
+        if str(error) == text:
+            return error
+    return None

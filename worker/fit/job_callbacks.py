@@ -1,0 +1,172 @@
+"""The callbacks of a script on one worker: which of them run there, and the batches that they are called for.
+
+They run on every worker with the logs of the job, so that what they assign and collect is the same everywhere. Those
+that write files or print run on worker 0. Their batch hooks are called once for every batch of the job, in order:
+before its own batch, a worker makes the calls for the batches that the others have trained on in the meantime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras.src.utils.python_utils import pythonify_logs
+
+from downpour.protos.errors import Unsupported
+from downpour.worker.fit.epochs import Epochs
+
+WRITERS = ("ModelCheckpoint", "CSVLogger", "TensorBoard", "ProgbarLogger", "RemoteMonitor")
+
+
+def listed(callbacks: Any) -> list[Any]:
+    """Return the callbacks of a script as a list.
+
+    Raises:
+        Unsupported: A callback restores weights or counters that the servers do not have.
+    """
+    one = isinstance(callbacks, keras.callbacks.Callback) and not hasattr(callbacks, "callbacks")
+    found = [callbacks] if one else keras.tree.flatten(getattr(callbacks, "callbacks", callbacks) or ())
+    for callback in found:
+        if isinstance(callback, keras.callbacks.BackupAndRestore | keras.callbacks.SwapEMAWeights):
+            raise Unsupported(
+                "fit must have no callback that keeps weights or counters in one process. "
+                f"Received: {type(callback).__name__}. Use ModelCheckpoint."
+            )
+    return list(found)
+
+
+def only_on_leader(callback: Any) -> bool:
+    """Return whether a callback runs on worker 0 alone: it writes or prints, or has the attribute `only_on_leader`."""
+    writers = tuple(getattr(keras.callbacks, name) for name in WRITERS)
+    return bool(getattr(callback, "only_on_leader", isinstance(callback, writers)))
+
+
+class FirstCallback(keras.callbacks.Callback):
+    """The callback that runs before those of the script."""
+
+    def __init__(self, epochs: Epochs) -> None:
+        """Build a callback that calls `epochs`."""
+        super().__init__()
+        self.epochs = epochs
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Join the other workers; the model is built by now."""
+        self.epochs.begin((self.params or {}).get("steps"))
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Share the logs of the epoch, which are complete once worker 0 has validated."""
+        self.epochs.share_logs(logs or {})
+
+
+class LastCallback(keras.callbacks.Callback):
+    """The callback that runs after those of the script."""
+
+    def __init__(self, epochs: Epochs) -> None:
+        """Build a callback that calls `epochs`."""
+        super().__init__()
+        self._epochs = epochs
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Begin an epoch, for which a callback may have set weights and the learning rate."""
+        self._epochs.begin_epoch(epoch)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """End the epoch, after which a callback may have stopped training."""
+        self._epochs.end_epoch(logs)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """End the call of `fit`, after the last callback of the script."""
+        self._epochs.end()
+
+
+class JobCallbackList(keras.callbacks.CallbackList):
+    """Keras's list of callbacks, with the batches of the job.
+
+    A list without `FirstCallback`, such as that of an evaluation, is like Keras's own.
+    """
+
+    def __init__(self, callbacks: Any = None, *args: Any, **kwargs: Any) -> None:
+        """Build the list with the arguments of Keras's."""
+        first = next((each for each in callbacks or () if isinstance(each, FirstCallback)), None)
+        self._epochs = first.epochs if first is not None else None
+        self._script: Sequence[Any] = ()
+        self._logs: Any = None  # of the last batch of this worker
+        self._next = 0  # the batch of the job for which the hooks are called next
+        super().__init__(callbacks, *args, **kwargs)
+        if self._epochs is not None:
+            # Hooks that other threads called would see weights that change.
+            self._async_train = False
+            ours = FirstCallback | LastCallback | keras.callbacks.History | keras.callbacks.ProgbarLogger
+            self._script = [callback for callback in self.callbacks if not isinstance(callback, ours)]
+
+    def set_params(self, params: Any) -> None:
+        """Set the parameters of all callbacks: the number of steps is that of the job."""
+        super().set_params(params)
+        if self._epochs is not None and params:
+            steps = self._epochs.job_steps(params.get("steps"))
+            for callback in self.callbacks[1:]:
+                callback.set_params({**params, "steps": steps})
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Begin training; a worker that joins late repeats the calls for the epochs before."""
+        super().on_train_begin(logs)
+        if self._epochs is None:
+            return
+        for epoch, past in self._epochs.past_epochs():
+            for callback in self.callbacks:
+                if _replays(callback):
+                    callback.on_epoch_begin(epoch)
+                    callback.on_epoch_end(epoch, dict(past))
+        self._epochs.catch_up()
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Begin an epoch, with the first batch."""
+        self._next = 0
+        super().on_epoch_begin(epoch, logs)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """End an epoch, after the calls for its last batches."""
+        if self._epochs is not None:
+            self._call_until(self._epochs.job_batches)
+        super().on_epoch_end(epoch, logs)
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Begin a batch of this worker, after those that the others have trained on."""
+        if self._epochs is not None:
+            self._call_until(self._epochs.job_batch(batch))
+            batch = self._next
+        super().on_train_batch_begin(batch, logs)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """End a batch of this worker or, with `steps_per_execution`, several."""
+        if self._epochs is None:
+            super().on_train_batch_end(batch, logs)
+            return
+        self._logs = logs
+        last = self._next + batch - self._epochs.batches
+        super().on_train_batch_end(last, logs)
+        self._next = last + 1
+        self._epochs.after_batch(batch)
+
+    def _call_until(self, stop: int) -> None:
+        """Call the hooks of the script for the batches of other workers before the batch `stop`."""
+        assert self._epochs is not None
+        stride = self._epochs.model.steps_per_execution
+        logs = pythonify_logs(self._logs)
+        while self._script and self._next < stop:
+            last = min(self._next + stride, stop) - 1
+            for callback in self._script:
+                callback.on_train_batch_begin(self._next, logs=logs)
+            for callback in self._script:
+                callback.on_train_batch_end(last, logs=logs)
+            self._next = last + 1
+
+
+def _replays(callback: Any) -> bool:
+    """Return whether a callback may be called for an epoch that is past, of which there are logs but no weights."""
+    if isinstance(callback, FirstCallback | LastCallback | keras.callbacks.ProgbarLogger):
+        return False
+    if isinstance(callback, keras.callbacks.CSVLogger):
+        return not callback.append
+    return not only_on_leader(callback)
