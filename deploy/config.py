@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from downpour.deploy.runs import RunPath
 from downpour.protos.credentials import AccessSettings
 from downpour.protos.logs import LogSettings
 from downpour.protos.settings import Address, Settings, did_you_mean
@@ -125,8 +126,8 @@ class TrainSettings(JobSettings, AccessSettings, LogSettings):
         None, ge=0, lt=65536, description="Port of shard 0 that serves metrics to Prometheus."
     )
     tensorboard: bool = Field(True, description="Write event files for TensorBoard into the run directory.")
-    resume: str | None = Field(
-        None, description="Run directory to resume from its latest checkpoint, with its settings."
+    resume: RunPath | None = Field(
+        None, description="Run to resume from its latest checkpoint, with its settings: a directory, or latest."
     )
     verbose: bool = Field(False, description="Show one line per worker.")
     dashboard: bool = Field(False, description="Serve a page that shows the job, and print its address.")
@@ -149,7 +150,7 @@ class StatusSettings(AccessSettings):
 
     positional: ClassVar[tuple[str, ...]] = ("address",)
 
-    address: Address = Field(description="HOST:PORT of the job's coordinator, which is server 0.")
+    address: str = Field(description="HOST:PORT of the job's coordinator, which is server 0, or a run such as latest.")
     json_: bool = Field(False, description="Print one JSON object.")
     watch: bool = Field(False, description="Follow the job until it ends.")
     every_s: float = Field(1.0, ge=0.1, le=3600, description="Seconds between two updates with --watch and --serve.")
@@ -171,7 +172,7 @@ class EvaluateSettings(Settings):
 
     positional: ClassVar[tuple[str, ...]] = ("run",)
 
-    run: str = Field(description="Run directory, or a .keras file.")
+    run: RunPath = Field(description="Run directory such as latest, or a .keras file.")
     dataset: str | None = Field(None, description="Dataset (default: that of the run; for a file, mnist).")
     loss: str | None = Field(
         None, description="Keras's name of the loss (default: that of the run, or of the file as it was compiled)."
@@ -187,6 +188,6 @@ class ExportCommandSettings(Settings):
 
     positional: ClassVar[tuple[str, ...]] = ("run",)
 
-    run: str = Field(description="Run directory, or a .keras file.")
+    run: RunPath = Field(description="Run directory such as latest, or a .keras file.")
     format: Literal["keras", "savedmodel", "tflite"] = Field("keras", description="Output format.")
     to: str | None = Field(None, description="Output path (default: next to the model of the run).")

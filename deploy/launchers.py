@@ -115,12 +115,13 @@ def start_local(request: LaunchRequest) -> Iterator[StartedJob]:
         flags = [f"--workers={request.workers}", f"--runs-dir={runs}", *request.flags]
         launcher = start_command(stack, request, "launcher", ["train", *flags])
         latest = runs / "latest"
-        yield StartedJob(
-            {"launcher": launcher},
-            lambda: announced_address(latest / "logs" / "ps-0.log"),
-            lambda: read_summary(latest),
-            latest,
-        )
+
+        def address() -> str:
+            for log in runs.glob("*/logs/ps-0.log"):
+                return announced_address(log)
+            raise LookupError(f"no run has begun in {runs}")
+
+        yield StartedJob({"launcher": launcher}, address, lambda: read_summary(latest), latest)
 
 
 # ------------------------------------------------------------------------------------- downpour ps, downpour worker

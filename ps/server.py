@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -63,13 +64,15 @@ class CoordinatorProcess:
         if settings.script:  # replay lacks the script's model and data
             settings = settings.model_copy(update={"record": "off"})
         self._settings = settings
+        parent = Path(settings.runs_dir)
+        new = () if settings.run_dir or parent.exists() else (parent,)
         path = run_directory(settings)
         if settings.resume and has_ended(path / "summary.json", settings.epochs):
             raise RunEnded(
                 f"the run in {path} has ended, and its model is complete: there is nothing to resume. Give more "
                 "--epochs than it has, or choose another --run-dir."
             )
-        self.run = RunDirectory(path)
+        self.run = RunDirectory(path, new)
         if not settings.resume and numbers(self.run.checkpoints):
             raise RunExists(
                 f"--run-dir must not hold the checkpoints of an earlier run; {path} does. "
@@ -107,8 +110,7 @@ class CoordinatorProcess:
             self._listeners.close()
             self.run.discard()
             raise
-        self.run.publish()
-        self.coordinator.job.notes.extend(self.run.notes)
+        self.run.announce(address)
         self._joined(self._listeners.address(0, address))
         job = self.coordinator.job
         identify(job=job.name, process="ps-0")
@@ -116,8 +118,8 @@ class CoordinatorProcess:
         exporter = open_exporter(self._settings, metrics)
         self.recovery.begin(self._settings.resume)
         facts = {"metrics": f"{self._settings.metrics_host}:{exporter.port}"} if exporter else {}
+        on_signals(self._signalled)  # who reads the announcement may send a signal at once
         announce(address=address, shard=0, run=str(self.run.path), job=job.name, **facts)
-        on_signals(self._signalled)
         try:
             await self._run_job()
             await self._end_job()
@@ -130,6 +132,7 @@ class CoordinatorProcess:
             self.run.calls.close()
             if exporter:
                 exporter.close()
+            self.run.withdraw()
             await server.stop(grace=0.5)
             self._listeners.close()
         self.reports.write_log()
@@ -225,6 +228,9 @@ class CoordinatorProcess:
         """Write new results to the run directory and to the log."""
         self._flush_trace()
         self.reports.flush(clock.wall())
+        if self.runtime.metrics.updates:  # an attempt that trains nothing does not replace the newest run
+            self.run.publish()
+        self.coordinator.job.notes.extend(self.run.take_notes())
 
     def _flush_trace(self) -> None:
         self.run.traces.append(0, self.runtime.records.take())

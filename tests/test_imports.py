@@ -62,9 +62,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "worker.loops": {"protos", "ps.core", "worker.exchange", "worker.script"},
     "worker": {"protos", "ps.core", "worker.*"},
-    "deploy.config": {"protos", "ps.config", "ps.core", "worker.config", "worker.catalog"},
-    "deploy.view": {"protos", "deploy.config"},
-    "deploy.dashboard": {"protos", "ps.config", "ps.core", "ps.trace", "deploy.config", "deploy.view"},
+    "deploy.runs": {"protos"},
+    "deploy.config": {"protos", "ps.config", "ps.core", "worker.config", "worker.catalog", "deploy.runs"},
+    "deploy.view": {"protos", "deploy.config", "deploy.runs"},
+    "deploy.dashboard": {
+        "protos", "ps.config", "ps.core", "ps.trace", "deploy.config", "deploy.runs", "deploy.view",
+    },
     "deploy.launch": {"protos", "ps.config", "worker.config", "deploy.config", "deploy.view"},
     "deploy.scripts": {
         "protos", "ps.config", "worker.config", "worker.python_source", "deploy.config", "deploy.view", "deploy.launch",

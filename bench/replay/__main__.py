@@ -15,6 +15,7 @@ from downpour.bench.replay.record import CannotReplay, Recorded, read_run
 from downpour.bench.replay.shard_replay import RecordBroken
 from downpour.bench.replay.shards import Replay
 from downpour.bench.replay.verdict import Verdict, Weights, as_json, report
+from downpour.deploy.runs import RunPath
 from downpour.protos.settings import Settings, parse
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class ReplaySettings(Settings):
 
     positional: ClassVar[tuple[str, ...]] = ("run_dir",)
 
-    run_dir: str = Field(description="Run directory, such as runs/latest.")
+    run_dir: RunPath = Field(description="Run directory, such as latest.")
     until: int | None = Field(None, ge=0, description="Stop at this version of shard 0 and save its weights.")
     save: str | None = Field(None, description="Path of the saved weights (default: replay-VERSION.keras in RUN_DIR).")
     model: str | None = Field(None, description="module:function that returns the model (default: that of the run).")

@@ -6,8 +6,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from downpour.deploy.runs import RunPath
 from downpour.protos.credentials import AccessSettings
-from downpour.protos.settings import Address, Settings
+from downpour.protos.settings import Settings
 
 MOST_RECORDS = 200_000  # limit for one shard: a page of that size needs about 100 MB in the browser
 
@@ -25,7 +26,7 @@ class DashboardSettings(RecordSettings, AccessSettings):
 
     positional: ClassVar[tuple[str, ...]] = ("source",)
 
-    source: str = Field(description="Run directory, or HOST:PORT of the coordinator of a running job.")
+    source: RunPath = Field(description="Run directory such as latest, or HOST:PORT of a running job's coordinator.")
     until_over: bool = Field(False, description="End when the job is over.")
     port: int = Field(0, ge=0, lt=65536, description="Port of the page on 127.0.0.1; with 0 the system chooses it.")
 
@@ -35,7 +36,7 @@ class ReportSettings(RecordSettings):
 
     positional: ClassVar[tuple[str, ...]] = ("run",)
 
-    run: str = Field(description="Run directory.")
+    run: RunPath = Field(description="Run directory, such as latest.")
     to: str | None = Field(None, description="File to write (default: report.html in the run directory).")
 
 
@@ -44,7 +45,7 @@ class JobCommandSettings(AccessSettings):
 
     positional: ClassVar[tuple[str, ...]] = ("address", "action", "worker")
 
-    address: Address = Field(description="HOST:PORT of the job's coordinator, which is server 0.")
+    address: str = Field(description="HOST:PORT of the job's coordinator, which is server 0, or a run such as latest.")
     action: Literal["pause", "resume", "drain", "kill", "stall"] = Field(
         description="Pause, resume or drain the job; kill a worker of this machine, or stop its process for a while."
     )

@@ -6,13 +6,15 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import grpc
 from rich.console import Console
 
 from downpour.deploy.config import StatusSettings
+from downpour.deploy.runs import address_of, run_path
 from downpour.deploy.view.http_status import serve
-from downpour.deploy.view.rendering import as_dict, render
+from downpour.deploy.view.rendering import as_dict, render, summary_table
 from downpour.deploy.view.terminal import open_screen
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import open_channel
@@ -21,7 +23,11 @@ from downpour.protos.parameter_server_pb2_grpc import CoordinatorStub
 
 
 def status(settings: StatusSettings) -> int:
-    """Show the progress of the job at `settings.address` and return the exit status."""
+    """Show the progress of the job that `settings.address` names and return the exit status."""
+    try:
+        settings = settings.model_copy(update={"address": address_of(settings.address)})
+    except LookupError as error:
+        return _ended(settings, str(error))
     try:
         with suppress(KeyboardInterrupt):  # Ctrl-C is the way to leave --watch and --serve
             if settings.serve:
@@ -32,6 +38,22 @@ def status(settings: StatusSettings) -> int:
         print(f"downpour status: {error_of(failure, settings.address)}", file=sys.stderr)
         print("downpour status: ADDRESS must be the address that server 0 of a running job announced", file=sys.stderr)
         return 1
+    return 0
+
+
+def _ended(settings: StatusSettings, error: str) -> int:
+    """Show the results of a run whose coordinator has ended, and return the exit status."""
+    run_dir = Path(run_path(settings.address))
+    try:
+        text = (run_dir / "summary.json").read_text()
+        summary = json.loads(text)
+    except (OSError, ValueError):
+        print(f"downpour status: {error}", file=sys.stderr)
+        return 1
+    if settings.json_:
+        print(json.dumps(summary))
+    else:
+        Console().print(summary_table(summary, str(run_dir)))
     return 0
 
 

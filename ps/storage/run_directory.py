@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from downpour.ps.storage.ended_run import has_ended
 from downpour.ps.trace import call_log as calls
 from downpour.ps.trace.files import TraceFiles
 
+ADDRESS = "address"  # the file with the address of the coordinator, as long as it runs
 LARGEST_GENERATION = 1 << 62  # of a file that this program wrote
 DIGITS = 32  # more than such a number has
 
@@ -84,13 +86,19 @@ class RunDirectory:
         notes: What the file system could not do, for the notes of the job.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Create the directory if it does not exist; existing files in it are kept."""
+    def __init__(self, path: Path, new: Sequence[Path] = ()) -> None:
+        """Create the directory if it does not exist; existing files in it are kept.
+
+        Args:
+            path: The directory.
+            new: Folders around it that have been created with it, and are discarded with it.
+        """
         path.mkdir(parents=True, exist_ok=True)
         self.path = path
         self.notes: list[str] = []
         self.traces = TraceFiles(path)
         self._lock: int | None = None
+        self._new, self._published = new, False
         self.calls = TraceFiles(path, "calls", calls.DTYPE)
 
     def lock(self) -> bool:
@@ -117,7 +125,13 @@ class RunDirectory:
         return self._lock is not None
 
     def publish(self) -> None:
-        """Point the link `latest`, beside the directory, to it; a note says so if the file system has no links."""
+        """Point the link `latest`, beside the directory, to it; a note says so if the file system has no links.
+
+        Only the first call has an effect.
+        """
+        if self._published:
+            return
+        self._published = True
         link = self.path.parent / f".latest-{os.getpid()}"
         try:
             link.unlink(missing_ok=True)
@@ -128,12 +142,29 @@ class RunDirectory:
             with suppress(OSError):
                 link.unlink(missing_ok=True)
 
+    def take_notes(self) -> list[str]:
+        """Return the notes since the previous call."""
+        new, self.notes = self.notes, []
+        return new
+
+    def announce(self, address: str) -> None:
+        """Write the address of the coordinator, `HOST:PORT`, for programs that are given the directory instead."""
+        with suppress(OSError), atomic_write(self.path / ADDRESS) as place:  # on a full disk, jobs are trained as well
+            place.write_text(f"{address}\n")
+
+    def withdraw(self) -> None:
+        """Remove the address of a coordinator that ends."""
+        with suppress(OSError):
+            (self.path / ADDRESS).unlink(missing_ok=True)
+
     def discard(self) -> None:
         """Remove the directory if it is empty."""
         with suppress(OSError):
             if {entry.name for entry in self.path.iterdir()} <= {".lock"}:
                 (self.path / ".lock").unlink(missing_ok=True)
             self.path.rmdir()
+            for folder in self._new:
+                folder.rmdir()
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write a JSON file atomically."""

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from downpour.deploy.runs import address_of
+from downpour.deploy.runs import running as running_jobs
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import PROTOCOL
 from downpour.protos.errors import DownpourError, JobConflict, LayoutMismatch, UnknownWorker, Unreachable, Unsupported
@@ -116,4 +118,27 @@ def test_a_port_in_use_is_named_and_leaves_no_run_behind(cluster: Cluster, tmp_p
     server.kill()
     assert re.search(f"must be a free address.*received {cluster.address}.*port 0", server.errors), server.errors
     assert len(server.errors.splitlines()) == 1, server.errors  # gRPC has nothing to add
-    assert not runs.exists() or not list(runs.iterdir())
+    assert not runs.exists()
+
+
+def test_the_newest_run_is_one_that_has_trained(tmp_path: Path) -> None:
+    """An attempt that ends before its first update leaves the link as it was."""
+    latest = tmp_path / "latest"
+    with running(tmp_path, workers=1) as cluster:
+        assert not latest.exists()
+        (member,) = cluster.train(LAYOUT, 1)
+        member.pull()
+        member.push_pull(ONES)
+        wait_until(latest.exists, "the run is the newest")
+        assert address_of(str(latest)) == cluster.address
+    attempt = Process(tmp_path / "log", "-m", "downpour.ps", f"--runs-dir={tmp_path}")
+    try:
+        address = attempt.announcement()["address"]
+        assert [path.read_text().strip() for path in tmp_path.glob("*-sigmoid100/address")] == [address]
+        attempt.child.send_signal(signal.SIGTERM)
+        assert attempt.wait() == 0
+    finally:
+        attempt.kill()
+    assert latest.resolve() == cluster.run
+    assert not list(tmp_path.glob("*-sigmoid100/address")), "a server that has ended has no address"
+    assert running_jobs(tmp_path) == [], "one that was killed is known to be gone"

@@ -1,0 +1,62 @@
+"""Runs are found by path or by name, and jobs by their address or by their run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from downpour.deploy.runs import address_of, run_path
+from tests.support.command_line import run
+
+pytestmark = pytest.mark.usefixtures("clean_environment")
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a run that has ended, the newest that trained, and two jobs that run."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs"
+    for name in ("1-ended", "2-runs", "3-waits"):
+        (folder / name).mkdir(parents=True)
+    (folder / "latest").symlink_to("1-ended")
+    (folder / "1-ended" / "summary.json").write_text(json.dumps({"model": "sigmoid100", "updates": 7}))
+    (folder / "2-runs" / "address").write_text("127.0.0.1:2\n")
+    (folder / "3-waits" / "address").write_text("127.0.0.1:3\n")
+    return folder
+
+
+def test_a_run_has_a_path_and_a_name(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run_path("latest") == "runs/latest" and run_path("2-runs") == "runs/2-runs"
+    assert run_path("runs/latest") == "runs/latest" and run_path("nothing") == "nothing"
+    runs.rename(tmp_path / "elsewhere")
+    monkeypatch.setenv("DOWNPOUR_RUNS_DIR", "elsewhere")
+    assert run_path("latest") == "elsewhere/latest"
+    (tmp_path / "latest").mkdir()
+    assert run_path("latest") == "latest"  # what exists is meant
+
+
+def test_a_job_has_an_address_and_a_run(runs: Path) -> None:
+    assert address_of("127.0.0.1:5") == "127.0.0.1:5"
+    assert address_of("2-runs") == address_of("runs/2-runs") == "127.0.0.1:2"
+    assert address_of("latest") == "127.0.0.1:3"  # the newest that runs, before it has trained
+    with pytest.raises(LookupError, match="1-ended has ended"):
+        address_of("1-ended")
+    with pytest.raises(LookupError, match="there is no run nothing"):
+        address_of("nothing")
+
+
+def test_the_status_of_a_run_that_has_ended_is_its_summary(runs: Path, tmp_path: Path) -> None:
+    assert json.loads(run("status", "1-ended", "--json", cwd=tmp_path).stdout)["updates"] == 7
+    shown = run("status", "1-ended", cwd=tmp_path)
+    assert shown.returncode == 0 and "sigmoid100" in shown.stdout
+    missing = run("status", "nothing", cwd=tmp_path)
+    assert missing.returncode == 1
+    assert "ADDRESS must be HOST:PORT of a coordinator, or a run; there is no run nothing" in missing.stderr
+
+
+@pytest.mark.parametrize("command", [("evaluate", "latest"), ("report", "latest"), ("replay", "latest")])
+def test_every_command_that_takes_a_run_takes_its_name(runs: Path, tmp_path: Path, command: tuple[str, str]) -> None:
+    """The run of the fixture has neither a model nor a trace."""
+    assert "1-ended" in run(*command, cwd=tmp_path).stderr or "runs/latest" in run(*command, cwd=tmp_path).stderr
