@@ -15,7 +15,7 @@ from downpour.protos.credentials import SERVER_NAME, Metadata, ShowToken, adopte
 from downpour.protos.frame import MESSAGE_LIMIT_BYTES
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8  # as <malloc.h> numbers them
-PROTOCOL = 1
+PROTOCOL = 2
 SESSION_KEY = "downpour-session"
 
 _LIMITS: list[tuple[str, int]] = [

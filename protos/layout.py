@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,13 +22,28 @@ TRAINED, STATE = pb.TRAINED, pb.STATE
 MOST_DIMENSIONS = 32  # of a received tensor: computing the size of one with many more takes long
 
 
+class UpdateFlags(NamedTuple):
+    """The properties of a trained tensor that its updates depend on.
+
+    Attributes:
+        optimizer: The index of the optimizer that trains it.
+        decays: Whether the weight decay of that optimizer applies to it.
+        overwrites: Whether a push contains its new value instead of a gradient.
+    """
+
+    optimizer: int = 0
+    decays: bool = True
+    overwrites: bool = False
+
+
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor of the model: its name, its shape and the section that it belongs to."""
+    """One tensor of the model: its name, its shape, the section that it belongs to, and how it is updated."""
 
     name: str
     shape: tuple[int, ...]
     section: int = TRAINED
+    flags: UpdateFlags = UpdateFlags()
 
     @property
     def size(self) -> int:
@@ -37,7 +53,7 @@ class Tensor:
     def __str__(self) -> str:
         """Return the tensor as error messages show it."""
         kind = "" if self.section == TRAINED else ", not trained"
-        return f"{self.name!r} {list(self.shape)}{kind}"
+        return f"{self.name!r} {list(self.shape)}{kind}{'' if self.flags == UpdateFlags() else f', {self.flags}'}"
 
 
 @dataclass(frozen=True)
@@ -83,9 +99,14 @@ class Layout:
             raise InvalidRequest(f"a layout lists trained tensors first, then state; received sections {sections}.")
 
     @cached_property
+    def trained_tensors(self) -> tuple[Tensor, ...]:
+        """The tensors that are trained, which come first."""
+        return tuple(tensor for tensor in self.tensors if tensor.section == TRAINED)
+
+    @cached_property
     def trained(self) -> int:
         """Number of trained elements, n."""
-        return sum(tensor.size for tensor in self.tensors if tensor.section == TRAINED)
+        return sum(tensor.size for tensor in self.trained_tensors)
 
     @cached_property
     def state(self) -> int:
@@ -120,8 +141,9 @@ class Layout:
         return views
 
     def fits(self, other: Layout) -> bool:
-        """Return whether both flat vectors have tensors of equal shapes in the same places; their names may differ."""
-        return [(t.shape, t.section) for t in self.tensors] == [(t.shape, t.section) for t in other.tensors]
+        """Return whether both have tensors of equal shapes and flags in the same places; their names may differ."""
+        ours, theirs = ([(t.shape, t.section, t.flags) for t in each.tensors] for each in (self, other))
+        return ours == theirs
 
     def difference(self, other: Layout) -> str | None:
         """Name the first tensor in which `other` differs from this layout; None if they are equal."""
@@ -140,8 +162,15 @@ class Layout:
         """Return the layout as a message."""
         return pb.Layout(
             tensors=[
-                pb.Tensor(name=tensor.name, shape=tensor.shape, section=tensor.section)  # type: ignore[arg-type]
-                for tensor in self.tensors
+                pb.Tensor(
+                    name=t.name,
+                    shape=t.shape,
+                    section=t.section,  # type: ignore[arg-type]
+                    optimizer=t.flags.optimizer,
+                    no_decay=not t.flags.decays,
+                    overwrite=t.flags.overwrites,
+                )  # fmt: skip
+                for t in self.tensors
             ]
         )
 
@@ -158,9 +187,118 @@ class Layout:
                 f"a tensor must have at most {MOST_DIMENSIONS} dimensions; received {len(deepest.shape)} of "
                 f"{deepest.name[:80]!r}."
             )
-        return cls.of((tensor.name, tuple(tensor.shape), tensor.section) for tensor in message.tensors)
+        return cls(
+            tuple(
+                Tensor(t.name, tuple(t.shape), t.section, UpdateFlags(t.optimizer, not t.no_decay, t.overwrite))
+                for t in message.tensors
+            )
+        )
 
     @classmethod
     def of(cls, tensors: Iterable[tuple[str, tuple[int, ...], int]]) -> Layout:
         """Return the layout of `(name, shape, section)` triples."""
         return cls(tuple(Tensor(name, tuple(shape), section) for name, shape, section in tensors))
+
+
+class CoveredRange(NamedTuple):
+    """A range of elements that a push covers and that are updated alike.
+
+    Attributes:
+        start: The first element in the trained part of the shard's slice.
+        stop: The element after the last one.
+        at: The place of the first element in the payload.
+        flags: How the elements are updated.
+    """
+
+    start: int
+    stop: int
+    at: int
+    flags: UpdateFlags
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """The elements of one shard's slice that a push covers, and their places in the payload.
+
+    Attributes:
+        ranges: The covered elements, in ascending order.
+        optimizers: The indices of the optimizers of the covered tensors, on all shards; ascending.
+        trained: The number of trained elements of the slice, covered or not.
+    """
+
+    ranges: tuple[CoveredRange, ...]
+    optimizers: tuple[int, ...]
+    trained: int
+
+    @classmethod
+    def of(cls, bitmap: bytes, layout: Layout, part: Slice) -> Coverage:
+        """Return the coverage of a push whose header has `bitmap` at the shard that owns `part`.
+
+        Raises:
+            InvalidRequest: The bitmap names no tensor, or one that the layout does not have.
+        """
+        tensors, start, at = layout.trained_tensors, 0, 0
+        ranges: list[CoveredRange] = []
+        chosen = covered_tensors(bitmap, len(tensors))
+        for index, tensor in enumerate(tensors):
+            first, last = (min(max(edge, part.start), part.stop) - part.start for edge in (start, start + tensor.size))
+            start += tensor.size
+            if index not in chosen or first == last:
+                continue
+            if ranges and ranges[-1].stop == first and ranges[-1].flags == tensor.flags:
+                ranges[-1] = ranges[-1]._replace(stop=last)
+            else:
+                ranges.append(CoveredRange(first, last, at, tensor.flags))
+            at += last - first
+        return cls(tuple(ranges), tuple(sorted({tensors[index].flags.optimizer for index in chosen})), part.trained)
+
+    @cached_property
+    def size(self) -> int:
+        """The number of covered elements of the slice."""
+        return sum(each.stop - each.start for each in self.ranges)
+
+    @cached_property
+    def gaps(self) -> tuple[slice, ...]:
+        """The elements of the slice that are not covered."""
+        edges = [0, *(edge for each in self.ranges for edge in (each.start, each.stop)), self.trained]
+        return tuple(slice(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if a < b)
+
+    @cached_property
+    def in_place(self) -> Coverage:
+        """The same coverage for a payload that contains all elements of the slice."""
+        return replace(self, ranges=tuple(each._replace(at=each.start) for each in self.ranges))
+
+    def expand(self, covered: np.ndarray) -> np.ndarray:
+        """Return the covered elements in a vector `float32[n]` of the slice that is 0 elsewhere."""
+        whole = np.zeros(self.trained, np.float32)
+        for each in self.ranges:
+            whole[each.start : each.stop] = covered[each.at : each.at + each.stop - each.start]
+        return whole
+
+    def compress(self, whole: np.ndarray) -> np.ndarray:
+        """Return the covered elements of a vector `float32[n]` of the slice."""
+        parts = [whole[each.start : each.stop] for each in self.ranges]
+        return np.concatenate(parts) if parts else np.empty(0, np.float32)
+
+
+def bitmap_of(tensors: Iterable[int], count: int) -> bytes:
+    """Return the bitmap of a push that covers some of `count` trained tensors; empty if it covers all."""
+    bits = sum(1 << index for index in set(tensors))
+    return b"" if bits == (1 << count) - 1 else bits.to_bytes(-(-count // 8), "little")
+
+
+def covered_tensors(bitmap: bytes, count: int) -> set[int]:
+    """Return the indices of the covered ones of `count` trained tensors.
+
+    Raises:
+        InvalidRequest: The bitmap names no tensor, or one that the layout does not have.
+    """
+    if not bitmap:
+        return set(range(count))
+    bits = int.from_bytes(bitmap, "little")
+    if len(bitmap) != -(-count // 8) or not bits or bits >> count:
+        raise InvalidRequest(
+            f"a push must cover some of the {count} trained tensors of the layout, as a bitmap of {-(-count // 8)} "
+            f"bytes; received {len(bitmap)} bytes, {bitmap[:16].hex()}. Check that the worker's model is the job's."
+        )
+    return {index for index in range(count) if bits >> index & 1}

@@ -59,14 +59,20 @@ BUFFERED: Outcome
 DROPPED: Outcome
 
 class Tensor(_message.Message):
-    __slots__ = ("name", "shape", "section")
+    __slots__ = ("name", "shape", "section", "optimizer", "no_decay", "overwrite")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     SECTION_FIELD_NUMBER: _ClassVar[int]
+    OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
+    NO_DECAY_FIELD_NUMBER: _ClassVar[int]
+    OVERWRITE_FIELD_NUMBER: _ClassVar[int]
     name: str
     shape: _containers.RepeatedScalarFieldContainer[int]
     section: Section
-    def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., section: _Optional[_Union[Section, str]] = ...) -> None: ...
+    optimizer: int
+    no_decay: bool
+    overwrite: bool
+    def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., section: _Optional[_Union[Section, str]] = ..., optimizer: _Optional[int] = ..., no_decay: _Optional[bool] = ..., overwrite: _Optional[bool] = ...) -> None: ...
 
 class Layout(_message.Message):
     __slots__ = ("tensors",)
@@ -164,7 +170,7 @@ class DatasetInfo(_message.Message):
     def __init__(self, name: _Optional[str] = ..., checksum: _Optional[str] = ..., train_samples: _Optional[int] = ..., validation_samples: _Optional[int] = ..., test_samples: _Optional[int] = ..., lease_samples: _Optional[int] = ..., fingerprints: _Optional[_Mapping[str, str]] = ..., numeric_targets: _Optional[bool] = ...) -> None: ...
 
 class RegisterRequest(_message.Message):
-    __slots__ = ("protocol", "job", "worker", "layout", "data", "pid", "host", "environment", "rejoin", "evaluator", "fit_call", "optimizer", "independent", "fit")
+    __slots__ = ("protocol", "job", "worker", "layout", "data", "pid", "host", "environment", "rejoin", "evaluator", "fit_call", "optimizers", "independent", "fit")
     class EnvironmentEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -183,7 +189,7 @@ class RegisterRequest(_message.Message):
     REJOIN_FIELD_NUMBER: _ClassVar[int]
     EVALUATOR_FIELD_NUMBER: _ClassVar[int]
     FIT_CALL_FIELD_NUMBER: _ClassVar[int]
-    OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
+    OPTIMIZERS_FIELD_NUMBER: _ClassVar[int]
     INDEPENDENT_FIELD_NUMBER: _ClassVar[int]
     FIT_FIELD_NUMBER: _ClassVar[int]
     protocol: int
@@ -197,10 +203,10 @@ class RegisterRequest(_message.Message):
     rejoin: bool
     evaluator: bool
     fit_call: int
-    optimizer: OptimizerSpec
+    optimizers: _containers.RepeatedCompositeFieldContainer[OptimizerSpec]
     independent: bool
     fit: FitDescription
-    def __init__(self, protocol: _Optional[int] = ..., job: _Optional[str] = ..., worker: _Optional[int] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., data: _Optional[_Union[DatasetInfo, _Mapping]] = ..., pid: _Optional[int] = ..., host: _Optional[str] = ..., environment: _Optional[_Mapping[str, str]] = ..., rejoin: _Optional[bool] = ..., evaluator: _Optional[bool] = ..., fit_call: _Optional[int] = ..., optimizer: _Optional[_Union[OptimizerSpec, _Mapping]] = ..., independent: _Optional[bool] = ..., fit: _Optional[_Union[FitDescription, _Mapping]] = ...) -> None: ...
+    def __init__(self, protocol: _Optional[int] = ..., job: _Optional[str] = ..., worker: _Optional[int] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., data: _Optional[_Union[DatasetInfo, _Mapping]] = ..., pid: _Optional[int] = ..., host: _Optional[str] = ..., environment: _Optional[_Mapping[str, str]] = ..., rejoin: _Optional[bool] = ..., evaluator: _Optional[bool] = ..., fit_call: _Optional[int] = ..., optimizers: _Optional[_Iterable[_Union[OptimizerSpec, _Mapping]]] = ..., independent: _Optional[bool] = ..., fit: _Optional[_Union[FitDescription, _Mapping]] = ...) -> None: ...
 
 class FitDescription(_message.Message):
     __slots__ = ("model", "initial_epoch", "epochs", "batch_size", "steps_per_epoch")
@@ -217,7 +223,7 @@ class FitDescription(_message.Message):
     def __init__(self, model: _Optional[str] = ..., initial_epoch: _Optional[int] = ..., epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., steps_per_epoch: _Optional[int] = ...) -> None: ...
 
 class OptimizerSpec(_message.Message):
-    __slots__ = ("name", "hyperparameters", "learning_rates")
+    __slots__ = ("name", "hyperparameters", "learning_rates", "updates")
     class HyperparametersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -228,18 +234,20 @@ class OptimizerSpec(_message.Message):
     NAME_FIELD_NUMBER: _ClassVar[int]
     HYPERPARAMETERS_FIELD_NUMBER: _ClassVar[int]
     LEARNING_RATES_FIELD_NUMBER: _ClassVar[int]
+    UPDATES_FIELD_NUMBER: _ClassVar[int]
     name: str
     hyperparameters: _containers.ScalarMap[str, float]
     learning_rates: LearningRates
-    def __init__(self, name: _Optional[str] = ..., hyperparameters: _Optional[_Mapping[str, float]] = ..., learning_rates: _Optional[_Union[LearningRates, _Mapping]] = ...) -> None: ...
+    updates: int
+    def __init__(self, name: _Optional[str] = ..., hyperparameters: _Optional[_Mapping[str, float]] = ..., learning_rates: _Optional[_Union[LearningRates, _Mapping]] = ..., updates: _Optional[int] = ...) -> None: ...
 
 class LearningRates(_message.Message):
-    __slots__ = ("versions", "rates")
-    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("updates", "rates")
+    UPDATES_FIELD_NUMBER: _ClassVar[int]
     RATES_FIELD_NUMBER: _ClassVar[int]
-    versions: _containers.RepeatedScalarFieldContainer[int]
+    updates: _containers.RepeatedScalarFieldContainer[int]
     rates: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, versions: _Optional[_Iterable[int]] = ..., rates: _Optional[_Iterable[float]] = ...) -> None: ...
+    def __init__(self, updates: _Optional[_Iterable[int]] = ..., rates: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ShardAddress(_message.Message):
     __slots__ = ("shard", "address", "generation", "doorbell")
@@ -429,7 +437,7 @@ class BarrierRequest(_message.Message):
     def __init__(self, session: _Optional[int] = ..., epoch: _Optional[int] = ..., values: _Optional[_Iterable[float]] = ..., stop: _Optional[bool] = ..., decision: _Optional[_Union[Decision, _Mapping]] = ..., kind: _Optional[_Union[BarrierKind, str]] = ...) -> None: ...
 
 class Decision(_message.Message):
-    __slots__ = ("stop", "logs", "learning_rate", "callback_state", "other_logs", "weights_assigned")
+    __slots__ = ("stop", "logs", "learning_rates", "callback_state", "other_logs", "weights_assigned")
     class LogsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -439,17 +447,17 @@ class Decision(_message.Message):
         def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
     STOP_FIELD_NUMBER: _ClassVar[int]
     LOGS_FIELD_NUMBER: _ClassVar[int]
-    LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
+    LEARNING_RATES_FIELD_NUMBER: _ClassVar[int]
     CALLBACK_STATE_FIELD_NUMBER: _ClassVar[int]
     OTHER_LOGS_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_ASSIGNED_FIELD_NUMBER: _ClassVar[int]
     stop: bool
     logs: _containers.ScalarMap[str, float]
-    learning_rate: float
+    learning_rates: _containers.RepeatedScalarFieldContainer[float]
     callback_state: str
     other_logs: str
     weights_assigned: bool
-    def __init__(self, stop: _Optional[bool] = ..., logs: _Optional[_Mapping[str, float]] = ..., learning_rate: _Optional[float] = ..., callback_state: _Optional[str] = ..., other_logs: _Optional[str] = ..., weights_assigned: _Optional[bool] = ...) -> None: ...
+    def __init__(self, stop: _Optional[bool] = ..., logs: _Optional[_Mapping[str, float]] = ..., learning_rates: _Optional[_Iterable[float]] = ..., callback_state: _Optional[str] = ..., other_logs: _Optional[str] = ..., weights_assigned: _Optional[bool] = ...) -> None: ...
 
 class FitFailure(_message.Message):
     __slots__ = ("worker", "error_type", "text")
@@ -480,8 +488,8 @@ class SetLearningRatesRequest(_message.Message):
     SESSION_FIELD_NUMBER: _ClassVar[int]
     RATES_FIELD_NUMBER: _ClassVar[int]
     session: int
-    rates: LearningRates
-    def __init__(self, session: _Optional[int] = ..., rates: _Optional[_Union[LearningRates, _Mapping]] = ...) -> None: ...
+    rates: _containers.RepeatedCompositeFieldContainer[LearningRates]
+    def __init__(self, session: _Optional[int] = ..., rates: _Optional[_Iterable[_Union[LearningRates, _Mapping]]] = ...) -> None: ...
 
 class SetLearningRatesReply(_message.Message):
     __slots__ = ()
@@ -745,20 +753,20 @@ class SnapshotPart(_message.Message):
     def __init__(self, number: _Optional[int] = ..., info: _Optional[_Union[SnapshotInfo, _Mapping]] = ..., vector: _Optional[str] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., last: _Optional[bool] = ...) -> None: ...
 
 class SnapshotInfo(_message.Message):
-    __slots__ = ("version", "step", "time_s", "records", "pending", "initialisation")
+    __slots__ = ("version", "updates", "time_s", "records", "pending", "initialisation")
     VERSION_FIELD_NUMBER: _ClassVar[int]
-    STEP_FIELD_NUMBER: _ClassVar[int]
+    UPDATES_FIELD_NUMBER: _ClassVar[int]
     TIME_S_FIELD_NUMBER: _ClassVar[int]
     RECORDS_FIELD_NUMBER: _ClassVar[int]
     PENDING_FIELD_NUMBER: _ClassVar[int]
     INITIALISATION_FIELD_NUMBER: _ClassVar[int]
     version: int
-    step: int
+    updates: _containers.RepeatedScalarFieldContainer[int]
     time_s: float
     records: int
     pending: _containers.RepeatedCompositeFieldContainer[SampleRange]
     initialisation: int
-    def __init__(self, version: _Optional[int] = ..., step: _Optional[int] = ..., time_s: _Optional[float] = ..., records: _Optional[int] = ..., pending: _Optional[_Iterable[_Union[SampleRange, _Mapping]]] = ..., initialisation: _Optional[int] = ...) -> None: ...
+    def __init__(self, version: _Optional[int] = ..., updates: _Optional[_Iterable[int]] = ..., time_s: _Optional[float] = ..., records: _Optional[int] = ..., pending: _Optional[_Iterable[_Union[SampleRange, _Mapping]]] = ..., initialisation: _Optional[int] = ...) -> None: ...
 
 class SampleRange(_message.Message):
     __slots__ = ("epoch", "start", "stop")
@@ -787,7 +795,7 @@ class ShardCounters(_message.Message):
     def __init__(self, version: _Optional[int] = ..., dropped: _Optional[int] = ..., duplicates: _Optional[int] = ..., bytes_pushed: _Optional[int] = ..., bytes_pulled: _Optional[int] = ..., uncorrected: _Optional[int] = ...) -> None: ...
 
 class ShardCommand(_message.Message):
-    __slots__ = ("job", "settings", "layout", "view", "pin", "unpin", "stop", "generation", "hold", "cut", "restore", "flush", "learning_rates", "initialisation")
+    __slots__ = ("job", "settings", "layout", "view", "pin", "unpin", "stop", "generation", "hold", "cut", "restore", "flush", "learning_rates", "optimizers", "initialisation")
     JOB_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
     LAYOUT_FIELD_NUMBER: _ClassVar[int]
@@ -801,6 +809,7 @@ class ShardCommand(_message.Message):
     RESTORE_FIELD_NUMBER: _ClassVar[int]
     FLUSH_FIELD_NUMBER: _ClassVar[int]
     LEARNING_RATES_FIELD_NUMBER: _ClassVar[int]
+    OPTIMIZERS_FIELD_NUMBER: _ClassVar[int]
     INITIALISATION_FIELD_NUMBER: _ClassVar[int]
     job: JobDescription
     settings: str
@@ -814,9 +823,10 @@ class ShardCommand(_message.Message):
     cut: Cut
     restore: SnapshotPart
     flush: bool
-    learning_rates: LearningRates
+    learning_rates: _containers.RepeatedCompositeFieldContainer[LearningRates]
+    optimizers: _containers.RepeatedCompositeFieldContainer[OptimizerSpec]
     initialisation: int
-    def __init__(self, job: _Optional[_Union[JobDescription, _Mapping]] = ..., settings: _Optional[str] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., view: _Optional[_Union[View, _Mapping]] = ..., pin: _Optional[int] = ..., unpin: _Optional[int] = ..., stop: _Optional[bool] = ..., generation: _Optional[int] = ..., hold: _Optional[int] = ..., cut: _Optional[_Union[Cut, _Mapping]] = ..., restore: _Optional[_Union[SnapshotPart, _Mapping]] = ..., flush: _Optional[bool] = ..., learning_rates: _Optional[_Union[LearningRates, _Mapping]] = ..., initialisation: _Optional[int] = ...) -> None: ...
+    def __init__(self, job: _Optional[_Union[JobDescription, _Mapping]] = ..., settings: _Optional[str] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., view: _Optional[_Union[View, _Mapping]] = ..., pin: _Optional[int] = ..., unpin: _Optional[int] = ..., stop: _Optional[bool] = ..., generation: _Optional[int] = ..., hold: _Optional[int] = ..., cut: _Optional[_Union[Cut, _Mapping]] = ..., restore: _Optional[_Union[SnapshotPart, _Mapping]] = ..., flush: _Optional[bool] = ..., learning_rates: _Optional[_Iterable[_Union[LearningRates, _Mapping]]] = ..., optimizers: _Optional[_Iterable[_Union[OptimizerSpec, _Mapping]]] = ..., initialisation: _Optional[int] = ...) -> None: ...
 
 class RawFrame(_message.Message):
     __slots__ = ()
@@ -833,7 +843,7 @@ class AttachRequest(_message.Message):
     def __init__(self, protocol: _Optional[int] = ..., session: _Optional[int] = ..., region_bytes: _Optional[int] = ...) -> None: ...
 
 class Request(_message.Message):
-    __slots__ = ("kind", "worker", "incarnation", "seq", "base_version", "generation", "codec", "payload_bytes", "norm", "nonfinite", "samples", "loss", "correct", "lease", "epoch", "start", "stop", "steps", "pin", "no_pull", "have_version", "retain_previous", "slot", "step")
+    __slots__ = ("kind", "worker", "incarnation", "seq", "base_version", "generation", "codec", "payload_bytes", "norm", "nonfinite", "samples", "loss", "correct", "lease", "epoch", "start", "stop", "steps", "pin", "no_pull", "have_version", "retain_previous", "slot", "tensors")
     KIND_FIELD_NUMBER: _ClassVar[int]
     WORKER_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
@@ -857,7 +867,7 @@ class Request(_message.Message):
     HAVE_VERSION_FIELD_NUMBER: _ClassVar[int]
     RETAIN_PREVIOUS_FIELD_NUMBER: _ClassVar[int]
     SLOT_FIELD_NUMBER: _ClassVar[int]
-    STEP_FIELD_NUMBER: _ClassVar[int]
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
     kind: RequestKind
     worker: int
     incarnation: int
@@ -881,11 +891,11 @@ class Request(_message.Message):
     have_version: int
     retain_previous: bool
     slot: str
-    step: int
-    def __init__(self, kind: _Optional[_Union[RequestKind, str]] = ..., worker: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., base_version: _Optional[int] = ..., generation: _Optional[int] = ..., codec: _Optional[str] = ..., payload_bytes: _Optional[int] = ..., norm: _Optional[float] = ..., nonfinite: _Optional[bool] = ..., samples: _Optional[int] = ..., loss: _Optional[float] = ..., correct: _Optional[int] = ..., lease: _Optional[int] = ..., epoch: _Optional[int] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., steps: _Optional[int] = ..., pin: _Optional[int] = ..., no_pull: _Optional[bool] = ..., have_version: _Optional[int] = ..., retain_previous: _Optional[bool] = ..., slot: _Optional[str] = ..., step: _Optional[int] = ...) -> None: ...
+    tensors: bytes
+    def __init__(self, kind: _Optional[_Union[RequestKind, str]] = ..., worker: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., base_version: _Optional[int] = ..., generation: _Optional[int] = ..., codec: _Optional[str] = ..., payload_bytes: _Optional[int] = ..., norm: _Optional[float] = ..., nonfinite: _Optional[bool] = ..., samples: _Optional[int] = ..., loss: _Optional[float] = ..., correct: _Optional[int] = ..., lease: _Optional[int] = ..., epoch: _Optional[int] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., steps: _Optional[int] = ..., pin: _Optional[int] = ..., no_pull: _Optional[bool] = ..., have_version: _Optional[int] = ..., retain_previous: _Optional[bool] = ..., slot: _Optional[str] = ..., tensors: _Optional[bytes] = ...) -> None: ...
 
 class Reply(_message.Message):
-    __slots__ = ("seq", "outcome", "reason", "version", "staleness", "learning_rate", "duplicate", "generation", "payload_bytes", "not_modified", "drain", "applied_version", "waiting", "status", "offset")
+    __slots__ = ("seq", "outcome", "reason", "version", "staleness", "learning_rate", "duplicate", "generation", "payload_bytes", "not_modified", "drain", "applied_version", "waiting", "status", "offset", "updates")
     SEQ_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
@@ -901,6 +911,7 @@ class Reply(_message.Message):
     WAITING_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
+    UPDATES_FIELD_NUMBER: _ClassVar[int]
     seq: int
     outcome: Outcome
     reason: str
@@ -916,4 +927,5 @@ class Reply(_message.Message):
     waiting: bool
     status: int
     offset: int
-    def __init__(self, seq: _Optional[int] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., reason: _Optional[str] = ..., version: _Optional[int] = ..., staleness: _Optional[int] = ..., learning_rate: _Optional[float] = ..., duplicate: _Optional[bool] = ..., generation: _Optional[int] = ..., payload_bytes: _Optional[int] = ..., not_modified: _Optional[bool] = ..., drain: _Optional[bool] = ..., applied_version: _Optional[int] = ..., waiting: _Optional[bool] = ..., status: _Optional[int] = ..., offset: _Optional[int] = ...) -> None: ...
+    updates: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, seq: _Optional[int] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., reason: _Optional[str] = ..., version: _Optional[int] = ..., staleness: _Optional[int] = ..., learning_rate: _Optional[float] = ..., duplicate: _Optional[bool] = ..., generation: _Optional[int] = ..., payload_bytes: _Optional[int] = ..., not_modified: _Optional[bool] = ..., drain: _Optional[bool] = ..., applied_version: _Optional[int] = ..., waiting: _Optional[bool] = ..., status: _Optional[int] = ..., offset: _Optional[int] = ..., updates: _Optional[_Iterable[int]] = ...) -> None: ...

@@ -16,11 +16,11 @@ from downpour.protos.settings import Address, Settings, did_you_mean, one_of
 from downpour.protos.transports import AUTO, TRANSPORTS, transport_names
 from downpour.ps.config_checks import refusal_of, refusal_of_optimizer, refusal_of_steps
 from downpour.ps.core.consistency import MODES
-from downpour.ps.core.hyperparameters import Hyperparameters, known_hyperparameters, resolve
 from downpour.ps.core.registry import forms, spec_of
+from downpour.ps.core.rules.hyperparameters import Hyperparameters, known_hyperparameters, resolve
+from downpour.ps.core.rules.update_rules import OPTIMIZERS
 from downpour.ps.core.schedules import SCHEDULES
 from downpour.ps.core.staleness import POLICIES
-from downpour.ps.core.update_rules import OPTIMIZERS
 
 REFERENCE_LEARNING_RATE = 0.1  # the learning rate of the reference model with plain SGD
 

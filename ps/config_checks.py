@@ -6,9 +6,9 @@ import math
 from typing import Protocol
 
 from downpour.ps.core.consistency import MODES, consistency_of
-from downpour.ps.core.hyperparameters import Hyperparameters, resolve
+from downpour.ps.core.rules.hyperparameters import Hyperparameters, resolve
+from downpour.ps.core.rules.update_rules import OPTIMIZERS
 from downpour.ps.core.staleness import POLICIES, compensation_of
-from downpour.ps.core.update_rules import OPTIMIZERS
 
 
 class AsynchronySettings(Protocol):

@@ -12,7 +12,7 @@ import pytest
 
 from downpour.bench.__main__ import BENCHES
 from downpour.deploy.cli import commands
-from downpour.ps.core.hyperparameters import flag_of, known_hyperparameters
+from downpour.ps.core.rules.hyperparameters import flag_of, known_hyperparameters
 from tests.support.paths import ROOT
 
 PACKAGES = ("protos", "ps", "worker", "deploy", "bench")

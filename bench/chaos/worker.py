@@ -97,8 +97,10 @@ class ChaosWorker:
             write_gradient(self._gradient, self._slices, task.epoch, start, stop)
             if not self._flags[NO_PAUSE]:
                 self._pause.wait(self._pause_s)
-            batch = {"samples": stop - start, "lease": task.lease, "epoch": task.epoch, "start": start, "stop": stop}
-            info = PushInfo(pulled.versions, loss=1.0, **batch)
+            info = PushInfo(
+                pulled.versions, loss=1.0, samples=stop - start, lease=task.lease, epoch=task.epoch, start=start,
+                stop=stop,
+            )  # fmt: skip
             push = self._flags[SENT + self._number] = (self._flags[SENT + self._number] + 1) % 256
             self._flags[IN_FLIGHT + self._number] = 1
             pulled = session.client.push_pull(self._gradient, info)

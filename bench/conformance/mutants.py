@@ -10,6 +10,7 @@ from downpour.bench.conformance.real_cluster import SteppingWorker
 from downpour.bench.simulation.service_times import Draw, draws_of
 from downpour.bench.simulation.virtual_time import Simulation, VirtualWorker
 from downpour.protos.frame import Buffer as Payload
+from downpour.protos.layout import Coverage
 from downpour.ps.core.buffers import Buffer
 from downpour.ps.core.consistency import BSP, SSP, Consistency, KSync, consistency_of
 from downpour.ps.core.push import Push, Result
@@ -175,9 +176,9 @@ class Repeating(SteppingWorker):
 class LeakingFeedback(ErrorFeedback):
     """Error feedback that loses half of every residual."""
 
-    def encode(self, shard: int, gradient: np.ndarray) -> Payload:
+    def encode(self, shard: int, gradient: np.ndarray, coverage: Coverage | None = None) -> Payload:
         """Encode a gradient `float32[n]` and halve the residual."""
-        payload = super().encode(shard, gradient)
+        payload = super().encode(shard, gradient, coverage)
         self.residuals[shard] *= np.float32(0.5)
         return payload
 

@@ -12,7 +12,7 @@ from downpour.bench.simulation.virtual_time import Cycle
 from downpour.protos import quantized
 from downpour.protos.codec import codec_named
 from downpour.protos.layout import Slice
-from downpour.ps.core.hyperparameters import Hyperparameters
+from downpour.ps.core.rules.hyperparameters import Hyperparameters
 from downpour.ps.core.staleness import DelayCompensation
 from downpour.worker.exchange.error_feedback import ErrorFeedback
 

@@ -12,8 +12,8 @@ from downpour.bench.simulation.fixed_delay import run_delayed
 from downpour.bench.simulation.problems import Problem, Quadratic
 from downpour.bench.simulation.service_times import times
 from downpour.bench.simulation.virtual_time import Cycle
-from downpour.ps.core.hyperparameters import Hyperparameters
 from downpour.ps.core.push import Push
+from downpour.ps.core.rules.hyperparameters import Hyperparameters
 from downpour.ps.core.staleness import Compensation
 
 

@@ -18,8 +18,8 @@ from downpour.bench.conformance.row import Case, ConformanceRow, Parts
 from downpour.bench.simulation.problems import Problem
 from downpour.bench.simulation.service_times import times
 from downpour.bench.simulation.virtual_time import Cycle, Simulation
-from downpour.ps.core.hyperparameters import Hyperparameters
 from downpour.ps.core.push import Push, Result
+from downpour.ps.core.rules.hyperparameters import Hyperparameters
 
 
 class Witness(Problem):

@@ -23,13 +23,13 @@ from downpour.ps.config import OptimizerSettings, hyperparameters_of
 from downpour.ps.config_checks import refusal_of, refusal_of_optimizer, refusal_of_steps, warnings_of
 from downpour.ps.core.apply import UpdateOptions
 from downpour.ps.core.consistency import MODES, consistency_of
-from downpour.ps.core.hyperparameters import Hyperparameters, known_hyperparameters, resolve
 from downpour.ps.core.optimizer import Optimizer
 from downpour.ps.core.registry import forms, read, spec_of
+from downpour.ps.core.rules.hyperparameters import Hyperparameters, known_hyperparameters, resolve
+from downpour.ps.core.rules.update_rules import OPTIMIZERS
 from downpour.ps.core.schedules import SCHEDULES, schedule_of
 from downpour.ps.core.shard import Shard
 from downpour.ps.core.staleness import POLICIES, compensation_of
-from downpour.ps.core.update_rules import OPTIMIZERS
 
 
 def _services(value: str) -> str:

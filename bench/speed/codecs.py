@@ -20,8 +20,8 @@ from downpour.bench.comparison import spread
 from downpour.bench.machine import facts, load
 from downpour.protos.codec import CODECS, codec_named
 from downpour.protos.layout import Slice
-from downpour.ps.core.hyperparameters import Hyperparameters
 from downpour.ps.core.optimizer import Optimizer
+from downpour.ps.core.rules.hyperparameters import Hyperparameters
 from downpour.worker.catalog.datasets import load as load_dataset
 from downpour.worker.exchange.error_feedback import ErrorFeedback
 

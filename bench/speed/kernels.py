@@ -25,9 +25,9 @@ import numpy as np
 
 from downpour.bench import report
 from downpour.bench.machine import load
-from downpour.ps.core.hyperparameters import Hyperparameters
 from downpour.ps.core.optimizer import BLOCK, Optimizer
-from downpour.ps.core.update_rules import OPTIMIZERS
+from downpour.ps.core.rules.hyperparameters import Hyperparameters
+from downpour.ps.core.rules.update_rules import OPTIMIZERS
 
 LARGE = 25_600_000  # weights of ResNet-50, about
 SMALL = 79_510  # weights of the reference model

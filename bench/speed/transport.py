@@ -38,8 +38,8 @@ from downpour.bench.numpy_worker import NumpyWorker, running_server
 from downpour.bench.speed.echo import grpc_echo, unix_echo
 from downpour.bench.speed.many_workers import idle, push_pulls
 from downpour.bench.speed.transport_report import checked, plot, table
-from downpour.ps.core.hyperparameters import Hyperparameters
 from downpour.ps.core.optimizer import Optimizer
+from downpour.ps.core.rules.hyperparameters import Hyperparameters
 
 FLOATS = {"318 kB": 79_510, "8.9 MB": 2_225_000, "102 MB": 25_500_000}
 ROUNDS = {"318 kB": (20, 60), "8.9 MB": (20, 100), "102 MB": (4, 15)}  # quick, full

@@ -24,8 +24,8 @@ from downpour.bench.simulation.problems import Problem
 from downpour.bench.speed.emulated import BATCH, Run, accuracy_of, gradient_of, loss_of, measured, weights_of
 from downpour.ps.core.apply import UpdateOptions
 from downpour.ps.core.consistency import consistency_of
-from downpour.ps.core.hyperparameters import Hyperparameters
 from downpour.ps.core.optimizer import Optimizer
+from downpour.ps.core.rules.hyperparameters import Hyperparameters
 from downpour.ps.core.shard import Shard
 from downpour.ps.core.staleness import compensation_of
 from downpour.worker.catalog.datasets import load as load_dataset

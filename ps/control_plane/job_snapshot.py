@@ -50,7 +50,7 @@ def job_facts(coordinator: Coordinator, metrics: Metrics, now: float) -> JobFact
         ),
         ledger=LedgerFacts(unused=tuple(ledger.unused()), epoch=epoch, position=position),
         incarnations=coordinator.job.membership.incarnations,
-        shards=(ShardFacts(version=0, step=0, time_s=0.0, records=0),),
+        shards=(ShardFacts(version=0, updates=(0,), time_s=0.0, records=0),),
         closed_epochs=coordinator.work.closed_epochs,
         evaluations={epoch: _evaluation(e) for epoch, e in coordinator.work.evaluations.items()},
         partial_pushes=coordinator.job.orphans.partial,
@@ -68,7 +68,9 @@ def with_shards(job: JobFacts, shards: Sequence[pb.SnapshotInfo]) -> JobFacts:
     waiting: list[set[Span]] = [{(s.epoch, s.start, s.stop) for s in shard.pending} for shard in shards]
     free = set.intersection(*waiting)
     partial = job.partial_pushes + len(set.union(*waiting) - free)
-    facts = tuple(ShardFacts(version=s.version, step=s.step, time_s=s.time_s, records=s.records) for s in shards)
+    facts = tuple(
+        ShardFacts(version=s.version, updates=tuple(s.updates), time_s=s.time_s, records=s.records) for s in shards
+    )
     ledger = job.ledger.model_copy(update={"unused": tuple(sorted([*job.ledger.unused, *free]))})
     return job.model_copy(update={"shards": facts, "ledger": ledger, "partial_pushes": partial})
 

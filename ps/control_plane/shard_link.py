@@ -17,6 +17,7 @@ STANDING = (
     "generation",
     "initialisation",
     "learning_rates",
+    "optimizers",
 )  # fields that remain valid until replaced
 
 

@@ -6,7 +6,7 @@ This module is pure: it does no I/O and reads no clock.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pydantic import ValidationError
 
@@ -17,8 +17,8 @@ from downpour.protos.layout import Layout
 from downpour.protos.settings import flag
 from downpour.ps.config import ServerSettings
 from downpour.ps.config_checks import refusal_of_optimizer
-from downpour.ps.core.hyperparameters import known_hyperparameters, resolve
-from downpour.ps.core.update_rules import OPTIMIZERS
+from downpour.ps.core.rules.hyperparameters import known_hyperparameters, resolve
+from downpour.ps.core.rules.update_rules import OPTIMIZERS
 
 LEASES_PER_WORKER = 16  # per epoch: with small leases all workers end an epoch at about the same time
 MAX_FACTS, MAX_FACT_CHARACTERS = 50, 8_000  # limits for the environment facts of one worker
@@ -136,16 +136,18 @@ def bounded(facts: Mapping[str, str]) -> dict[str, str]:
     return kept
 
 
-def settings_with_optimizer(settings: ServerSettings, optimizer: pb.OptimizerSpec) -> ServerSettings:
-    """Return the settings with the optimizer that a script's workers bring.
+def settings_with_optimizers(settings: ServerSettings, optimizers: Sequence[pb.OptimizerSpec]) -> ServerSettings:
+    """Return the settings with the first of the optimizers that a script's workers bring.
 
     Raises:
         Unsupported: There is no such optimizer, or it does not take these hyperparameters.
     """
     try:
-        resolve(optimizer.name, optimizer.hyperparameters)
+        for each in optimizers:
+            resolve(each.name, each.hyperparameters)
     except (ValueError, TypeError) as error:
         raise Unsupported(f"the servers have {', '.join(OPTIMIZERS)}: {error}") from error
+    optimizer = optimizers[0]
     own = {**dict.fromkeys(known_hyperparameters()), **optimizer.hyperparameters, "optimizer": optimizer.name}
     try:
         found = ServerSettings.model_validate({**settings.model_dump(), **own})

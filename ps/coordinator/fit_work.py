@@ -19,7 +19,7 @@ from downpour.ps.coordinator.admission import (
     check_fingerprints,
     check_frozen,
     check_layout,
-    settings_with_optimizer,
+    settings_with_optimizers,
 )
 from downpour.ps.coordinator.deadlines import FitAbsences
 from downpour.ps.coordinator.fit_call import LEADER, FitCall, FitRecord
@@ -57,6 +57,7 @@ class FitWork(Work):
                 "Use async, bsp, ssp or another mode that pushes gradients."
             )
         self.epochs_done, self._record = 0, FitRecord()
+        self._optimizers = ""  # their names in the current call
         self._call = FitCall(job)
         self._earlier: dict[int, pb.RegisterReply] = {}  # what a late worker is told, by the number of the call
         self._drain_requested = self._interrupted = False
@@ -106,7 +107,7 @@ class FitWork(Work):
             Unsupported: The worker does not belong to a script, or its optimizer is not supported.
             JobConflict: It skipped a call, or its optimizer differs from the others'.
         """
-        if not request.fit_call or not request.HasField("optimizer"):
+        if not request.fit_call or not request.optimizers:
             raise Unsupported("this server runs a script: start workers with `downpour run` or downpour.worker.fit.")
         if not self.fit_call <= request.fit_call <= self.fit_call + 1:
             raise JobConflict(
@@ -122,18 +123,27 @@ class FitWork(Work):
                 "a job must have either clients of downpour.connect or workers that call fit. Received: both. "
                 "Start another server for the clients."
             )
-        if request.optimizer.name != self.job.settings.optimizer:
+        if _names(request.optimizers) != self._optimizers:
             raise JobConflict(
-                f"all workers must use the same optimizer, {self.job.settings.optimizer}; received "
-                f"{request.optimizer.name}. Run the same script everywhere."
+                f"all workers must use the same optimizers, {self._optimizers}; received "
+                f"{_names(request.optimizers)}. Run the same script everywhere."
             )
 
     def _begin_call(self, request: pb.RegisterRequest, now: float) -> None:
         job = self.job
-        settings = settings_with_optimizer(job.settings, request.optimizer)
+        settings = settings_with_optimizers(job.settings, request.optimizers)
         settings = settings.model_copy(update={"model": request.fit.model[:MAX_NAME] or settings.model})
-        Layout.from_proto(request.layout).cut(settings.shards)
-        check_rates(request.optimizer.learning_rates)
+        layout = Layout.from_proto(request.layout)
+        layout.cut(settings.shards)
+        if max(tensor.flags.optimizer for tensor in layout.trained_tensors) >= len(request.optimizers):
+            raise InvalidRequest(
+                f"a tensor must refer to one of the {len(request.optimizers)} optimizers; received one that refers to "
+                "another. Check that both sides run the same version."
+            )
+        tables = [spec.learning_rates for spec in request.optimizers]
+        for table in tables:
+            check_rates(table)
+        self._optimizers = _names(request.optimizers)
         if self.fit_call:
             self._earlier[self.fit_call] = self._reply_of(self._call)
             job.begin_generation(job.generation + 1, now)
@@ -144,7 +154,7 @@ class FitWork(Work):
         job.layout, job.data, job.deadlines.lost_s = None, None, None
         job.phase, job.started_s = Phase.WAITING, None
         job.initialiser = None if request.independent else LEADER  # None: the first client that is ready
-        job.send(settings=settings.model_dump_json(), learning_rates=request.optimizer.learning_rates)
+        job.send(settings=settings.model_dump_json(), optimizers=request.optimizers, learning_rates=tables)
 
     def check_call(self) -> None:
         """Raise LayoutMismatch if a worker was refused because its data differ: no worker trains in this call."""
@@ -207,7 +217,13 @@ class FitWork(Work):
         member = self.job.renew(request.session, now)
         if member.worker != LEADER:
             raise InvalidRequest(f"worker {LEADER} must set the learning rate; received it from {member.worker}.")
-        check_rates(request.rates)
+        if len(request.rates) != self._optimizers.count(",") + 1:
+            raise InvalidRequest(
+                f"learning rates must be set for all optimizers, {self._optimizers}; received {len(request.rates)} "
+                "tables. Send one for each."
+            )
+        for table in request.rates:
+            check_rates(table)
         self.job.send(learning_rates=request.rates)
 
     # ------------------------------------------------------------------ leased samples
@@ -339,3 +355,7 @@ class FitWork(Work):
         if not self._call.decisions:
             return 0, {}
         return self.epochs_done, {f"epoch/{name}": value for name, value in self._call.decisions[-1].logs.items()}
+
+
+def _names(optimizers: Sequence[pb.OptimizerSpec]) -> str:
+    return ", ".join(optimizer.name for optimizer in optimizers)

@@ -43,8 +43,8 @@ class TrainingWork(Work):
         Raises:
             JobConflict: The optimizers or their hyperparameters differ.
         """
-        if request.HasField("optimizer"):
-            check_optimizer(request.optimizer, self.job.settings)
+        for optimizer in request.optimizers:
+            check_optimizer(optimizer, self.job.settings)
 
     def check_model(self, layout: Layout, data: pb.DatasetInfo) -> None:
         """Check that a worker's layout and data are the job's; raise what `check_layout` and `check_data` raise."""

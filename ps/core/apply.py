@@ -2,40 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from downpour.protos.chunked_vector import ChunkedVector
 from downpour.ps.core.consistency import Consistency
+from downpour.ps.core.covered_update import CoveredUpdate
 from downpour.ps.core.optimizer import Optimizer
+from downpour.ps.core.push import Push
 from downpour.ps.core.schedules import Schedule, schedule_of
 from downpour.ps.core.staleness import Compensation
+from downpour.ps.core.tensor_optimizer import TensorOptimizer
 
 Vector = NDArray[np.float32]
-
-
-class UpdatePush(Protocol):
-    """The properties of a push that an update depends on."""
-
-    @property
-    def worker(self) -> int:
-        """The rank of the worker."""
-
-    @property
-    def base_version(self) -> int:
-        """The version that the gradient was computed from."""
-
-    @property
-    def samples(self) -> int:
-        """The number of samples that the gradient averages over."""
-
-    @property
-    def steps(self) -> int:
-        """The number of local steps that the gradient sums up."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +69,13 @@ class Update:
         self._optimizer, self._consistency, self._compensation = optimizer, consistency, compensation
         self._schedule, self._base, self._momentum_correction = options.schedule, base, options.momentum_correction
         self._compensates = type(compensation) is not Compensation
+        # A push of some tensors is refused before it gets here if the tensors are not known.
+        self._covered = CoveredUpdate(
+            cast(TensorOptimizer, optimizer),
+            lambda push, version, η: compensation.scale(version - push.base_version, consistency.live, η),
+            self._gradient if compensation.corrects else None,
+            self._momentum_of,
+        )
 
     def learning_rate(self, version: int) -> float:
         """Return η at a version, before the compensation of staleness."""
@@ -96,9 +86,11 @@ class Update:
         """Whether `one` reads its payload once, from beginning to end. It may then be a ChunkedVector."""
         return not self._compensates and self._consistency.payload == "gradient"
 
-    def one(self, push: UpdatePush, payload: Vector | ChunkedVector, version: int, old: Vector, new: Vector) -> float:
+    def one(self, push: Push, payload: Vector | ChunkedVector, version: int, old: Vector, new: Vector) -> float:
         """Write to `new` the update of `old` by one push (all `float32[n + m]`), and return the effective η."""
         optimizer, scale = self._optimizer, 1.0
+        if push.tensors or optimizer.whole is not None:
+            return self._covered.one(push, payload, version, old, new)
         η, n = self.learning_rate(version), optimizer.size
         if self._compensates:
             scale = self._compensation.scale(version - push.base_version, self._consistency.live, η)
@@ -117,9 +109,7 @@ class Update:
         optimizer.advance(old, gradient, new, η * scale, None, momentum)
         return η * scale
 
-    def several(
-        self, group: Sequence[tuple[UpdatePush, Vector]], version: int, old: Vector, new: Vector
-    ) -> list[float]:
+    def several(self, group: Sequence[tuple[Push, Vector]], version: int, old: Vector, new: Vector) -> list[float]:
         """Write to `new` the update of `old` by the mean of a group, and return the effective η of every push.
 
         Gradients are weighted by their samples and by the factor of the compensation, differences of the state by
@@ -127,6 +117,8 @@ class Update:
         """
         if len(group) == 1:
             return [self.one(*group[0], version, old, new)]
+        if self._optimizer.whole is not None or any(push.tensors for push, _ in group):
+            return self._covered.several(group, version, old, new)
         η, n = self.learning_rate(version), self._optimizer.size
         total = sum(push.samples for push, _ in group)
         mean, rates = np.zeros(len(old), np.float32), []
@@ -169,7 +161,7 @@ class Update:
         np.add(old[:n], new[:n], new[:n])
         np.add(old[n:], difference[n:], new[n:])
 
-    def _gradient(self, push: UpdatePush, gradient: Vector, version: int, weights: Vector) -> Vector:
+    def _gradient(self, push: Push, gradient: Vector, version: int, weights: Vector) -> Vector:
         """Return the gradient `float32[n]` of a push, corrected for its delay if the compensation does so."""
         if not self._compensation.corrects:
             return gradient
@@ -182,7 +174,10 @@ class Update:
 
     def _momentum(self) -> float | None:
         """Return μ less the implicit momentum 1 − 1/(1 + mean τ) of asynchrony (Mitliagkas et al. 2016), or None."""
-        if not self._momentum_correction:
+        return self._momentum_of(self._optimizer.settings)
+
+    def _momentum_of(self, settings: Mapping[str, float]) -> float | None:
+        if not self._momentum_correction or not settings.get("momentum"):
             return None
         implicit = 1.0 - 1.0 / (1.0 + self._consistency.expected_staleness())
-        return max(0.0, self._optimizer.settings["momentum"] - implicit)
+        return max(0.0, settings["momentum"] - implicit)

@@ -75,15 +75,19 @@ class CommittedWeights:
         copy.array[: len(slot)], copy.array[len(slot) :] = slot, 0
         return copy, self.version
 
-    def assign_slot(self, name: str, content: np.ndarray, step: int) -> None:
-        """Set an optimizer slot from `float32[n + m]`, and the number of updates that the optimizer has made.
+    @property
+    def updates(self) -> list[int]:
+        """The number of updates that each optimizer has made."""
+        return self._optimizer.updates
+
+    def assign_slot(self, name: str, content: np.ndarray) -> None:
+        """Set an optimizer slot from `float32[n + m]`.
 
         Raises:
             InvalidRequest: The optimizer has no such slot.
         """
         slot = self._optimizer.slot(name)
         slot[:] = content[: len(slot)]
-        self._optimizer.step = step
 
     def optimizer_state(self) -> dict[str, np.ndarray]:
         """Return a copy of every optimizer slot, `float32[n]`, and of `step`."""

@@ -6,16 +6,17 @@ size of the model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from downpour.protos.chunked_vector import ChunkedVector
 from downpour.protos.errors import InvalidRequest
-from downpour.ps.core.hyperparameters import Hyperparameters, resolve
-from downpour.ps.core.rule import Scalar, Scalars, Settings, Vector, float32
-from downpour.ps.core.update_rules import OPTIMIZERS
+from downpour.protos.layout import Coverage, CoveredRange
+from downpour.ps.core.rules.hyperparameters import Hyperparameters, resolve
+from downpour.ps.core.rules.rule import Scalar, Scalars, Settings, Vector, float32
+from downpour.ps.core.rules.update_rules import OPTIMIZERS
 
 State = Mapping[str, NDArray[np.generic]]
 
@@ -31,12 +32,14 @@ class Optimizer:
         name: The name of the rule in `OPTIMIZERS`.
         size: The number of weights, n.
         settings: The hyperparameters, including defaults.
+        initial: The initial value of every slot.
         slots: The state by name, each `float32[n]`, which `apply` updates in place.
+        whole: The coverage of a push of all tensors; None if they are all updated alike.
         step: The number of updates made (`iterations` in Keras).
     """
 
-    def __init__(self, name: str, hyper: Hyperparameters, size: int) -> None:
-        """Allocate the slots for `size` weights.
+    def __init__(self, name: str, hyper: Hyperparameters, size: int, slots: Mapping[str, Vector] | None = None) -> None:
+        """Allocate the slots for `size` weights, or use some of `slots`, which are shared with other optimizers.
 
         Raises:
             ValueError: The optimizer or a hyperparameter is invalid, see `resolve`.
@@ -45,10 +48,14 @@ class Optimizer:
         self.size = size
         self.settings = resolve(name, hyper)
         self.step = 0
+        self.whole: Coverage | None = None
         self._rule = OPTIMIZERS[name]
+        self.initial = self._rule.slots(self.settings)
         self.slots: dict[str, Vector] = {
-            slot: np.full(size, value, np.float32) for slot, value in self._rule.slots(self.settings).items()
+            slot: np.full(size, value, np.float32) if slots is None else slots[slot]
+            for slot, value in self.initial.items()
         }
+        self._vectors = tuple(self.slots.values())  # those of this rule; `slots` may also contain others
         self._last: tuple[object, Scalars, Scalar | None] = (), (), None
         self._decays = bool(self.settings.get("weight_decay"))
         self._scratch = np.empty((3 if self._decays else 2, min(size, BLOCK)), np.float32)
@@ -57,6 +64,23 @@ class Optimizer:
     def learning_rate(self) -> float:
         """The learning rate of updates that do not specify their own."""
         return self.settings["learning_rate"]
+
+    def set_step(self, step: int) -> None:
+        """Set the number of updates made."""
+        self.step = step
+
+    @property
+    def updates(self) -> list[int]:
+        """The number of updates made, as a list of one element for each optimizer."""
+        return [self.step]
+
+    def coverage(self, bitmap: bytes) -> Coverage:
+        """Return the coverage of a push whose header has `bitmap`.
+
+        Raises:
+            InvalidRequest: The tensors of the vector are not known, or the bitmap does not fit them.
+        """
+        raise InvalidRequest("a push must cover all weights of a shard that does not know their tensors.")
 
     @property
     def bytes_per_weight(self) -> int:
@@ -110,9 +134,37 @@ class Optimizer:
         if scale is None and isinstance(gradient, np.ndarray) and not gradient.flags.aligned:
             scale = 1.0  # one copy by blocks; else every operation on the gradient makes its own
         if scale is None and decay is None and self.size <= BLOCK and isinstance(gradient, np.ndarray):
-            self._rule.block(weights, gradient, out, self._scratch[0], (*self.slots.values(),), scalars)
+            self._rule.block(weights, gradient, out, self._scratch[0], self._vectors, scalars)
         else:
-            self._walk(weights, gradient, out, scalars, scale, decay)
+            self._walk(weights, gradient, out, (0, self.size, 0), scalars, scale, decay)
+        self.step += 1
+
+    def advance_ranges(
+        self,
+        weights: Vector,
+        gradient: Vector | ChunkedVector,
+        out: Vector,
+        ranges: Iterable[CoveredRange],
+        learning_rate: float,
+        momentum: float | None = None,
+    ) -> None:
+        """Write the updated weights of some ranges to `out`, update their slots in place and count one step.
+
+        Args:
+            weights: `float32[n]`, only read.
+            gradient: The payload of a push, which contains the gradients of the ranges in their places.
+            out: `float32[n]`, of which these ranges are overwritten.
+            ranges: The ranges.
+            learning_rate: The learning rate of this update.
+            momentum: The momentum of this update, in place of the setting.
+        """
+        scalars, decay = self._scalars(learning_rate, momentum)
+        scale = 1.0 if isinstance(gradient, np.ndarray) and not gradient.flags.aligned else None
+        for start, stop, at, flags in ranges:
+            if flags.overwrites:
+                out[start:stop] = gradient[at : at + stop - start]
+            else:
+                self._walk(weights, gradient, out, (start, stop, at), scalars, scale, decay if flags.decays else None)
         self.step += 1
 
     def _walk(
@@ -120,26 +172,28 @@ class Optimizer:
         weights: Vector,
         gradient: Vector | ChunkedVector,
         out: Vector,
+        places: tuple[int, int, int],
         scalars: Scalars,
         scale: float | None,
         decay: Scalar | None,
     ) -> None:
+        """Apply the rule from the first to the second place of the vector; the gradient begins at the third."""
         factors = () if scale is None else float32(scale)
-        slots = self.slots.values()
-        for start in range(0, self.size, BLOCK):
-            block = slice(start, min(start + BLOCK, self.size))
+        first, last, at = places
+        for start in range(first, last, BLOCK):
+            block = slice(start, min(start + BLOCK, last))
             s, g, *decayed = self._scratch[:, : block.stop - start]
-            w = weights[block]
+            w, pushed = weights[block], gradient[at + start - first : at + block.stop - first]
             if factors:
-                np.multiply(gradient[block], factors[0], g)
+                np.multiply(pushed, factors[0], g)
             else:
-                g = gradient[block]
+                g = pushed
             if decay is not None:
                 (d,) = decayed
                 np.multiply(w, decay, d)
                 np.subtract(w, d, d)
                 w = d
-            self._rule.block(w, g, out[block], s, tuple([slot[block] for slot in slots]), scalars)
+            self._rule.block(w, g, out[block], s, tuple([slot[block] for slot in self._vectors]), scalars)
 
     def slot(self, name: str) -> Vector:
         """Return a slot itself, `float32[n]`.
@@ -173,11 +227,11 @@ class Optimizer:
         for name in self.slots:
             self._check_vector(f"slot {name}", state[name])
         step = np.asarray(state["step"])
-        if step.shape != () or step.dtype.kind not in "iu" or int(step) < 0:
+        if step.size != 1 or step.dtype.kind not in "iu" or int(step.item()) < 0:
             raise ValueError(f"step must be one integer >= 0. Received: {step!r}.")
         for name, slot in self.slots.items():
             slot[:] = state[name]
-        self.step = int(step)
+        self.step = int(step.item())
 
     def _scalars(self, learning_rate: float | None, momentum: float | None) -> tuple[Scalars, Scalar | None]:
         """Return the rule's scalars and λη for one update, which are cached while their inputs do not change."""
@@ -194,7 +248,7 @@ class Optimizer:
         if learning_rate is not None:
             override["learning_rate"] = learning_rate
         if momentum is not None:
-            if "momentum" not in self.settings or "momentum" not in self.slots:
+            if "momentum" not in self.settings or "momentum" not in self.initial:
                 raise ValueError(
                     f"optimizer {self.name} must have been built with a momentum to be given another. "
                     f"Received: momentum={momentum!r}."

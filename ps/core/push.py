@@ -30,6 +30,7 @@ class Push(NamedTuple):
         nonfinite: Whether the gradient holds NaN or Inf on some shard.
         start: With `stop`, the positions of the epoch's permutation that were used.
         steps: The number of local steps that the push sums up.
+        tensors: The bitmap of the tensors that the push covers; empty for all.
     """
 
     worker: int
@@ -46,6 +47,7 @@ class Push(NamedTuple):
     start: int = 0
     stop: int = 0
     steps: int = 1
+    tensors: bytes = b""
 
 
 class Result(NamedTuple):
@@ -67,7 +69,7 @@ class Result(NamedTuple):
 
 
 def check_push(push: Push, gradient: np.ndarray | ChunkedVector, size: int, version: int) -> None:
-    """Check a push against a shard of `size` elements that is at `version`.
+    """Check a push of `size` elements against a shard that is at `version`.
 
     Raises:
         InvalidRequest: The gradient averages over no samples, or has the wrong length.
@@ -79,7 +81,7 @@ def check_push(push: Push, gradient: np.ndarray | ChunkedVector, size: int, vers
         )
     if not push.nonfinite and len(gradient) != size:
         raise InvalidRequest(
-            f"a push to this shard must have {size:,} elements; received {len(gradient):,}. "
+            f"a push of these tensors to this shard must have {size:,} elements; received {len(gradient):,}. "
             "Check that the worker's model is the job's."
         )
     if push.base_version > version:

@@ -1,6 +1,6 @@
 """The registry of learning-rate schedules: factors on η by version, after an optional linear warm-up.
 
-The schedule of a script is a table, which its worker 0 replaces while the job runs.
+The learning rates of a script are tables, which its worker 0 replaces while the job runs.
 """
 
 from __future__ import annotations
@@ -92,36 +92,26 @@ def schedule_of(schedule: str, warm_up: int = 0) -> Schedule:
 
 
 class RateTable:
-    """A replaceable schedule: η at some versions, with linear interpolation between them."""
+    """The learning rate η of an optimizer by the number of its updates, with linear interpolation between some."""
 
-    def __init__(self, base: float, rates: pb.LearningRates) -> None:
-        """Create a schedule from a table that `check_rates` has accepted.
+    def __init__(self, rates: pb.LearningRates) -> None:
+        """Create a table from one that `check_rates` has accepted."""
+        self._updates = np.array(rates.updates, np.float64)
+        self._rates = np.array(rates.rates, np.float64)
 
-        Args:
-            base: The optimizer's own learning rate, which factors refer to.
-            rates: The table.
-        """
-        self._base = base
-        self.replace(rates)
-
-    def replace(self, rates: pb.LearningRates) -> None:
-        """Replace the table by one that `check_rates` has accepted; later updates use the new rates."""
-        self._versions = np.array(rates.versions, np.float64)
-        self._factors = np.array(rates.rates, np.float64) / self._base
-
-    def __call__(self, version: int) -> float:
-        """Return the factor on the optimizer's learning rate at a version."""
-        return float(np.interp(version, self._versions, self._factors))
+    def __call__(self, updates: int) -> float:
+        """Return the learning rate of the next update of an optimizer that has made so many."""
+        return float(np.interp(updates, self._updates, self._rates))
 
 
 def check_rates(rates: pb.LearningRates) -> None:
     """Raise InvalidRequest unless the table is valid."""
-    versions, values = list(rates.versions), list(rates.rates)
-    ascending = all(a < b for a, b in zip(versions, versions[1:], strict=False))
-    if not versions or len(versions) != len(values) or not ascending:
+    updates, values = list(rates.updates), list(rates.rates)
+    ascending = all(a < b for a, b in zip(updates, updates[1:], strict=False))
+    if not updates or len(updates) != len(values) or not ascending:
         raise InvalidRequest(
-            "learning rates must come with as many ascending versions, one or more; received "
-            f"{len(versions)} versions and {len(values)} rates."
+            "learning rates must come with as many ascending numbers of updates, one or more; received "
+            f"{len(updates)} numbers and {len(values)} rates."
         )
     if not all(math.isfinite(value) and value >= 0 for value in values):
         raise InvalidRequest(f"learning rates must be finite and at least 0; received {min(values)} to {max(values)}.")

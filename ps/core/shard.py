@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from downpour.protos.chunked_vector import ChunkedVector
+from downpour.protos.errors import InvalidRequest
 from downpour.ps.core.apply import DEFAULT_OPTIONS, Update, UpdateOptions
 from downpour.ps.core.buffers import Buffer, Pool, Versions
 from downpour.ps.core.committed_weights import CommittedWeights
@@ -169,8 +170,9 @@ class Shard(CommittedWeights):
 
         Args:
             push: The description of the push.
-            gradient: `float32[n + m]`; the last m elements are added to the state. It must not change during the
-                call, nor afterwards if it is `owned`. A ChunkedVector only if the shard `reads_once`.
+            gradient: `float32[n + m]`, or without the elements of tensors that the push does not cover; the last m
+                elements are added to the state. It must not change during the call, nor afterwards if it is `owned`.
+                A ChunkedVector only if the shard `reads_once`.
             owned: Whether the shard may keep a reference; otherwise it copies what it buffers.
 
         Returns:
@@ -189,7 +191,7 @@ class Shard(CommittedWeights):
 
         An update is written to a spare buffer, which is then committed: w' = w − η·g.
         """
-        check_push(push, gradient, self._pool.size, self.version)
+        check_push(push, gradient, self._pushed_size(push.tensors) if push.tensors else self._pool.size, self.version)
         self._outcomes.arrived(push)
         if push.worker not in self._consistency.clocks:
             self.resume(push.worker)
@@ -212,6 +214,22 @@ class Shard(CommittedWeights):
                 raise
             self._commit(spare)
             return self._conclude(push, Result(Outcome.APPLIED, self.version, staleness, η))
+
+    def covered(self, bitmap: bytes) -> int:
+        """Return the number of trained elements in a push whose header has `bitmap`.
+
+        Raises:
+            InvalidRequest: The bitmap does not fit the layout.
+        """
+        return self._optimizer.coverage(bitmap).size if bitmap else self._optimizer.size
+
+    def _pushed_size(self, bitmap: bytes) -> int:
+        if self._consistency.payload != "gradient":
+            raise InvalidRequest(
+                f"a push of some tensors must be a gradient; received one in a mode whose workers push a "
+                f"{self._consistency.payload}. Use a mode whose workers push gradients, such as async or bsp."
+            )
+        return self.covered(bitmap) + self._pool.size - self._optimizer.size
 
     def may_proceed(self, worker: int) -> bool:
         """Return whether the reply to a worker may be sent: it may start its next step, or is no longer a member."""

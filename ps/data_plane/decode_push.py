@@ -18,7 +18,7 @@ def decode_push(
 ) -> tuple[Push, np.ndarray | ChunkedVector]:
     """Return a push and its gradient `float32[n + m]`; no elements if the header says that it is not finite.
 
-    A float32 payload is not copied.
+    A float32 payload is not copied. `part` has the n trained elements that the push covers, and the m of the state.
 
     Raises:
         InvalidRequest: The payload is not a valid encoding of that number of elements.
@@ -27,9 +27,12 @@ def decode_push(
         worker=header.worker, incarnation=header.incarnation, seq=header.seq, base_version=header.base_version,
         samples=header.samples, norm=header.norm, nonfinite=header.nonfinite, loss=header.loss, correct=header.correct,
         lease=header.lease, epoch=header.epoch, start=header.start, stop=header.stop, steps=max(1, header.steps),
+        tensors=header.tensors,
     )  # fmt: skip
     if header.nonfinite:
         return push, np.zeros(0, np.float32)
+    if not isinstance(payload, memoryview) and not part.size:
+        payload = memoryview(b"".join(payload))
     if not isinstance(payload, memoryview):
         chunks = ChunkedVector(payload)
         if len(chunks) != part.size:
@@ -40,7 +43,8 @@ def decode_push(
         return push, np.frombuffer(payload, np.float32)
     gradient = np.empty(part.size, np.float32)
     split = len(payload) - 4 * part.state
-    codec_named(header.codec).decode(payload[:split], gradient[: part.trained])
+    if part.trained or split:  # a codec encodes one element or more
+        codec_named(header.codec).decode(payload[:split], gradient[: part.trained])
     gradient[part.trained :] = np.frombuffer(payload[split:], np.float32)
     return push, gradient
 

@@ -62,6 +62,8 @@ class PendingReply:
         reply.seq, reply.version, reply.generation = header.seq, version, shard.generation
         if runtime.ledger.draining:
             reply.drain = True
+        if self._outcome is None and runtime.builder.is_script:
+            reply.updates.extend(shard.updates)
         if header.HasField("have_version"):
             held = header.have_version == version and header.generation == shard.generation
             # With elastic averaging the worker holds weights of its own, not those of a version of the shard.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -12,12 +12,11 @@ from downpour.ps.config import JobSettings, ServerSettings
 from downpour.ps.core.apply import UpdateOptions
 from downpour.ps.core.buffers import Arena, Pool
 from downpour.ps.core.consistency import consistency_of
-from downpour.ps.core.hyperparameters import resolve
-from downpour.ps.core.optimizer import Optimizer
 from downpour.ps.core.push import Push, Result
 from downpour.ps.core.schedules import RateTable, schedule_of
 from downpour.ps.core.shard import Shard
 from downpour.ps.core.staleness import compensation_of, needs_old_weights
+from downpour.ps.core.tensor_optimizer import OptimizerSettings, TensorOptimizer
 from downpour.ps.data_plane.snapshot import ShardState, initial_state
 from downpour.ps.storage.checkpoint_file import SLOT, STATE, TRAINED
 from downpour.ps.trace.call_log import is_recorded
@@ -37,8 +36,10 @@ class ShardBuilder:
         """Create a builder of shard `index` that has no settings yet."""
         self._index = index
         self._settings: JobSettings | None = None
-        self._rates: RateTable | None = None
+        self._layout: Layout | None = None
+        self._optimizers: Sequence[OptimizerSettings] = ()  # of a script
         self._shared = False
+        self._built: TensorOptimizer | None = None  # of the present shard
         self.slice: Slice | None = None
         self.arena: Arena | None = None
         self.recorded = self.stale = False
@@ -62,7 +63,7 @@ class ShardBuilder:
     @property
     def is_script(self) -> bool:
         """Return whether the job is a script's, which sets learning rates itself."""
-        return self._rates is not None
+        return bool(self._optimizers)
 
     @property
     def keeps_old_weights(self) -> bool:
@@ -83,7 +84,7 @@ class ShardBuilder:
 
     def set_layout(self, message: pb.Layout) -> None:
         """Take the layout of the whole model."""
-        layout = Layout.from_proto(message)
+        self._layout = layout = Layout.from_proto(message)
         self.slice = layout.cut(self.settings.shards)[self._index]
         self.recorded = is_recorded(self.settings, layout.size)
         if self.arena is not None and self.stale:
@@ -92,13 +93,16 @@ class ShardBuilder:
         if self._shared and self.arena is None:
             self.arena = Arena(self.slice.size)
 
-    def set_rates(self, rates: pb.LearningRates) -> None:
-        """Take a script's learning rates by version, valid from now on."""
-        if self._rates is None or self.stale:
-            base = resolve(self.settings.optimizer, self.settings.hyper)["learning_rate"]
-            self._rates = RateTable(base, rates)
-        else:
-            self._rates.replace(rates)
+    def set_optimizers(self, specs: Sequence[pb.OptimizerSpec]) -> None:
+        """Take the optimizers of a script's next call of `fit`."""
+        self._optimizers = [OptimizerSettings.from_proto(spec) for spec in specs]
+
+    def set_rates(self, tables: Sequence[pb.LearningRates]) -> None:
+        """Take the learning rates of a script's optimizers, valid from now on for the next shard that is built."""
+        pairs = zip(self._optimizers, tables, strict=True)
+        self._optimizers = [settings._replace(rates=RateTable(table)) for settings, table in pairs]
+        if self._built is not None and not self.stale:
+            self._built.replace_rates(tables)
 
     # ------------------------------------------------------------------ what is built
 
@@ -106,15 +110,16 @@ class ShardBuilder:
         """Return a shard of zeros that passes every final outcome to `on_outcome`."""
         settings = self.settings
         self.stale = False
+        self._built = self._optimizer()
         return Shard(
             np.zeros(self.size, np.float32),
-            self._optimizer(),
+            self._built,
             consistency_of(settings.mode),
             compensation_of(settings.staleness),
             on_outcome,
             pool=Pool(self.size, self.arena.allocate if self.arena else None),
             options=UpdateOptions(
-                self._rates or schedule_of(settings.schedule, settings.warm_up),
+                schedule_of("constant") if self.is_script else schedule_of(settings.schedule, settings.warm_up),
                 settings.momentum_correction,
                 settings.version_memory << 20,
                 version_depth=2 if settings.overlap else 1,
@@ -129,10 +134,10 @@ class ShardBuilder:
     def state_sizes(self) -> dict[str, int]:
         """Return the number of elements of each vector of this shard's state, by name."""
         assert self.slice is not None
-        slots = Optimizer(self.settings.optimizer, self.settings.hyper, 1).slots
-        sizes = {TRAINED: self.slice.trained, **{SLOT + name: self.slice.trained for name in slots}}
+        sizes = {TRAINED: self.slice.trained, **{SLOT + name: self.slice.trained for name in self._optimizer().slots}}
         return {**sizes, STATE: self.slice.state} if self.slice.state else sizes
 
-    def _optimizer(self) -> Optimizer:
-        assert self.slice is not None
-        return Optimizer(self.settings.optimizer, self.settings.hyper, self.slice.trained)
+    def _optimizer(self) -> TensorOptimizer:
+        assert self.slice is not None and self._layout is not None
+        ofs = self._optimizers or [OptimizerSettings(self.settings.optimizer, self.settings.hyper)]
+        return TensorOptimizer(ofs, self._layout, self.slice)

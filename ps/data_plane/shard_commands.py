@@ -35,11 +35,12 @@ class ShardCommands:
         runtime = self._runtime
         if command.settings:
             runtime.builder.set_settings(command.settings, built=runtime.shard is not None)
-        if command.HasField("learning_rates"):
+        if command.optimizers:
+            runtime.builder.set_optimizers(command.optimizers)
+            runtime.records.settle()
+            runtime.metrics.begin_fit()
+        if command.learning_rates:
             runtime.builder.set_rates(command.learning_rates)
-            if command.settings:
-                runtime.records.settle()
-                runtime.metrics.begin_fit()
         if command.generation:
             self._begin_generation(command.generation)
         if command.HasField("layout"):

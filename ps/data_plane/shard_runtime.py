@@ -16,6 +16,7 @@ import numpy as np
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.codec import check_length
 from downpour.protos.errors import InvalidRequest, JobConflict, UnknownWorker
+from downpour.protos.layout import Slice
 from downpour.protos.system import clock
 from downpour.ps.core.push import Result
 from downpour.ps.core.shard import Shard
@@ -172,7 +173,7 @@ class ShardRuntime:
         check_length(payload, 4 * self.size, self.size)
         content = np.frombuffer(payload, np.float32)
         if header.slot:
-            self.trained_shard().assign_slot(header.slot, content, header.step)
+            self.trained_shard().assign_slot(header.slot, content)
         else:
             self.trained_shard().assign(content)
 
@@ -237,7 +238,10 @@ class ShardRuntime:
         assert self.builder.slice is not None
         if not isinstance(payload, memoryview) and not self.takes_parts(header):  # it has changed in the meantime
             payload = memoryview(b"".join(payload))
-        push, gradient = decode_push(header, payload, self.builder.slice)
+        part = self.builder.slice
+        if header.tensors:
+            part = Slice(0, shard.covered(header.tensors), part.state)
+        push, gradient = decode_push(header, payload, part)
         if push.lease:
             self.ledger.check(push)
         begin = clock.perf_counter() if self._record_push_s else 0.0

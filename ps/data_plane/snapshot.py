@@ -46,7 +46,8 @@ class Snapshot:
 def initial_state(weights: np.ndarray, part: Slice, optimizer: Mapping[str, np.ndarray]) -> ShardState:
     """Return version 0 of a shard with weights `float32[n + m]` and the optimizer's initial slots."""
     slots = {SLOT + name: slot for name, slot in optimizer.items() if name != "step"}
-    return ShardState(pb.SnapshotInfo(), {**_sections(weights, part), **slots})
+    facts = pb.SnapshotInfo(updates=np.atleast_1d(optimizer["step"]).tolist())
+    return ShardState(facts, {**_sections(weights, part), **slots})
 
 
 def weights_state(weights: np.ndarray, part: Slice, facts: pb.SnapshotInfo, release: Callable[[], None]) -> ShardState:
@@ -65,7 +66,7 @@ def take_state(shard: Shard, part: Slice, time_s: float, records: int) -> ShardS
     optimizer = shard.optimizer_state()
     facts = pb.SnapshotInfo(
         version=version,
-        step=int(optimizer.pop("step")),
+        updates=np.atleast_1d(optimizer.pop("step")).tolist(),
         time_s=time_s,
         records=records,
         pending=[pb.SampleRange(epoch=p.epoch, start=p.start, stop=p.stop) for p in shard.pending if p.start < p.stop],
@@ -84,7 +85,7 @@ def put_state(shard: Shard, state: ShardState, generation: int) -> None:
     if STATE in state.vectors:
         weights = np.concatenate((weights, state.vectors[STATE]))
     slots = {name.removeprefix(SLOT): v for name, v in state.vectors.items() if name.startswith(SLOT)}
-    step = np.array(state.facts.step, np.int64)
+    step = np.array(state.facts.updates, np.int64)
     shard.restore(weights, state.facts.version, {"step": step, **slots}, generation)
 
 

@@ -13,7 +13,7 @@ from downpour.ps.coordinator.coordinator import Coordinator
 from downpour.ps.coordinator.job import Job
 from downpour.ps.coordinator.phase import Phase
 from downpour.ps.coordinator.work import Work, WorkSummary
-from downpour.ps.core.hyperparameters import resolve
+from downpour.ps.core.rules.hyperparameters import resolve
 from downpour.ps.trace.metrics import Metrics, divergence, staleness_summary
 
 SCHEMA_VERSION = 2  # 2: the epochs of the history are numbered from 1

@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from downpour.ps.storage.atomic_file import atomic_write
 from downpour.ps.storage.safetensors_file import write_tensors
 
-FORMAT = "downpour checkpoint 1"
+FORMAT = "downpour checkpoint 2"
 TRAINED, STATE, SLOT = "trained", "state", "slot."
 _NAME = re.compile(r"checkpoint-(\d{8})\.safetensors")
 
@@ -67,10 +67,10 @@ class LedgerFacts(_Facts):
 
 
 class ShardFacts(_Facts):
-    """The state of a shard apart from its vectors."""
+    """The state of a shard apart from its vectors. `updates` has one number for each optimizer."""
 
     version: NonNegativeInt
-    step: NonNegativeInt
+    updates: tuple[NonNegativeInt, ...]
     time_s: NonNegativeFloat
     records: NonNegativeInt
 

@@ -15,9 +15,9 @@ from downpour.protos import doorbell_socket as bell
 from downpour.protos import memfd
 from downpour.protos.errors import DeadlineExceeded, FutureVersion, Unreachable
 from downpour.ps.core.consistency import consistency_of
-from downpour.ps.core.hyperparameters import Hyperparameters
 from downpour.ps.core.optimizer import Optimizer
 from downpour.ps.core.push import Outcome, Push
+from downpour.ps.core.rules.hyperparameters import Hyperparameters
 from downpour.ps.core.shard import Shard
 from downpour.worker.exchange.client import Client
 from downpour.worker.exchange.push_info import PushInfo

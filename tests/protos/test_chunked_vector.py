@@ -14,11 +14,11 @@ from downpour.protos.chunked_vector import ChunkedVector
 from downpour.protos.frame import Decoder, encode
 from downpour.protos.layout import STATE, TRAINED, Layout
 from downpour.ps.core.consistency import consistency_of
-from downpour.ps.core.hyperparameters import Hyperparameters
 from downpour.ps.core.optimizer import BLOCK, Optimizer
 from downpour.ps.core.push import Outcome, Push
+from downpour.ps.core.rules.hyperparameters import Hyperparameters
+from downpour.ps.core.rules.update_rules import OPTIMIZERS
 from downpour.ps.core.shard import Shard
-from downpour.ps.core.update_rules import OPTIMIZERS
 from tests.support.cluster import running
 
 SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=8)

@@ -11,7 +11,7 @@ FACTS = {
     "layout": [{"name": "w", "shape": [3, 2], "section": 0}, {"name": "mean", "shape": [2], "section": 1}],
     "data": {"name": "d", "checksum": "c", "train_samples": 20, "validation_samples": 0, "test_samples": 0},
     "ledger": {"unused": [[0, 4, 8]], "epoch": 1, "position": 12}, "incarnations": {"0": 2},
-    "shards": [{"version": 7, "step": 7, "time_s": 1.5, "records": 9}], "closed_epochs": 0,
+    "shards": [{"version": 7, "updates": [7], "time_s": 1.5, "records": 9}], "closed_epochs": 0,
     "evaluations": {"0": {"samples": 4, "loss": float("nan"), "accuracy": 0.5}}, "partial_pushes": 1,
     "elapsed_s": 2.5,
     "metrics": {

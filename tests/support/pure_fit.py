@@ -61,11 +61,14 @@ class PureFit:
         data = pb.DatasetInfo(name="script", checksum="c", train_samples=20, lease_samples=self.lease_samples)
         base = pb.RegisterRequest(
             protocol=PROTOCOL, job="job-1", worker=worker, layout=LAYOUT.to_proto(), data=data, fit_call=fit_call,
-            optimizer=optimizer,
+            optimizers=[optimizer],
         )  # fmt: skip
         for name, value in fields.items():
             field = getattr(base, name)
-            if hasattr(field, "CopyFrom"):
+            if isinstance(value, list):
+                base.ClearField(name)
+                getattr(base, name).extend(value)
+            elif hasattr(field, "CopyFrom"):
                 field.CopyFrom(value)
             else:
                 setattr(base, name, value)
@@ -137,5 +140,5 @@ class PureFit:
 
 
 def rates(*values: float) -> pb.LearningRates:
-    """Return a table of learning rates, one for each version."""
-    return pb.LearningRates(versions=range(len(values)), rates=values)
+    """Return a table of learning rates, one for each number of updates."""
+    return pb.LearningRates(updates=range(len(values)), rates=values)

@@ -13,10 +13,10 @@ import numpy as np
 from downpour.protos.codec import CODECS, Codec, CodecFamily
 from downpour.ps.core.consistency import MODES, Consistency, Mode, PendingPush
 from downpour.ps.core.registry import whole_number
-from downpour.ps.core.rule import Hyperparameter, Rule, Scalars, Slots, Vector, float32
+from downpour.ps.core.rules.rule import Hyperparameter, Rule, Scalars, Slots, Vector, float32
+from downpour.ps.core.rules.update_rules import OPTIMIZERS
 from downpour.ps.core.schedules import SCHEDULES, Schedule, ScheduleShape
 from downpour.ps.core.staleness import POLICIES, Compensation, Policy
-from downpour.ps.core.update_rules import OPTIMIZERS
 
 
 def _descend(w: Vector, g: Vector, out: Vector, s: Vector, slots: Slots, scalars: Scalars) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from downpour.protos.chunked_vector import ChunkedVector
 from downpour.protos.codec import codec_named
 from downpour.protos.errors import DownpourError
 from downpour.protos.frame import Buffer, Frame
-from downpour.protos.layout import Layout, Slice
+from downpour.protos.layout import Coverage, Layout, Slice
 from downpour.worker.exchange.error_feedback import ErrorFeedback
 from downpour.worker.exchange.grpc_stream import Loop
 from downpour.worker.exchange.pages import pages
@@ -87,6 +88,7 @@ class Client:
         self._versions = [0] * len(self._links)
         self._vectors: list[np.ndarray | None] = [None] * len(self._links)  # weights of these versions
         self._seq, self.pushed = 0, False
+        self._coverages: dict[bytes, list[Coverage]] = {}  # of every shard, by the bitmap of a push
         several = len(self._links) > 1
         memory = [pages(4 * layout.size if several else 0) for _ in range(1 + overlap)]
         self._flats = [np.frombuffer(one, np.float32) for one in memory]
@@ -98,15 +100,14 @@ class Client:
         self._send(requests, payloads)
         self._receive()
 
-    def assign(self, flat: np.ndarray, slot: str = "", step: int = 0) -> None:
+    def assign(self, flat: np.ndarray, slot: str = "") -> None:
         """Replace the weights, or a slot of the optimizer, on every shard of a script's job.
 
         Args:
             flat: The values `float32[n + m]`, of which the last m are ignored for a slot.
             slot: The name of the slot; empty for the weights.
-            step: With a slot, the number of updates that the optimizer has made.
         """
-        requests = [pb.Request(kind=pb.ASSIGN, slot=slot, step=step) for _ in self._slices]
+        requests = [pb.Request(kind=pb.ASSIGN, slot=slot) for _ in self._slices]
         payloads = [[_bytes(flat[part.start : part.stop]), *self._state(flat, part)] for part in self._slices]
         self._send(requests, payloads)
         self._receive()
@@ -150,16 +151,22 @@ class Client:
         """Send a gradient to all shards. It must not change until `pulled` has returned.
 
         Args:
-            gradient: The vector `float32[n + m]`, of which the last m are differences of the state. If it is not finite
-                according to `info`, only the headers are sent.
+            gradient: The vector `float32[n + m]`, of which the last m are differences of the state; without the
+                elements of tensors that `info` does not name. If it is not finite according to `info`, only the headers
+                are sent.
             info: The description of the samples and weights that it was computed from.
             pull: Whether the replies contain weights.
         """
         self._seq += 1
-        requests, payloads = [], []
+        requests, payloads = [], list[list[Buffer]]()
         for index, part in enumerate(self._slices):
             requests.append(self._header(index, info, pull))
-            payloads.append([*self._trained(index, gradient), *self._state(gradient, part)] if info.finite else [])
+            if not info.finite:
+                payloads.append([])
+            elif info.tensors:
+                payloads.append(self._covered(index, gradient, info.tensors))
+            else:
+                payloads.append([*self._trained(index, gradient), *self._state(gradient, part)])
         self._send(requests, payloads)
 
     def pulled(self) -> Pulled:
@@ -221,6 +228,16 @@ class Client:
         if isinstance(gradient, ChunkedVector) and self._codec == "float32":
             return [_bytes(view) for view in gradient.within(part.start, part.stop)]
         return [self._feedback.encode(index, gradient[part.start : part.stop])]
+
+    def _covered(self, index: int, gradient: np.ndarray | ChunkedVector, bitmap: bytes) -> list[Buffer]:
+        """Return the payload for one shard of a push that covers some tensors."""
+        coverages = self._coverages.get(bitmap)
+        if coverages is None:
+            coverages = [Coverage.of(bitmap, self._layout, part) for part in self._slices]
+            self._coverages[bitmap] = coverages
+        edges = [0, *accumulate(coverage.size for coverage in coverages)]
+        payload = self._feedback.encode(index, gradient[edges[index] : edges[index + 1]], coverages[index])
+        return [payload, *([_bytes(gradient[edges[-1] : len(gradient)])] if self._slices[index].state else [])]
 
     def _state(self, flat: np.ndarray | ChunkedVector, part: Slice) -> list[Buffer]:
         return [_bytes(flat[self._layout.trained :])] if part.state else []

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from downpour.protos.codec import Buffer, codec_named
-from downpour.protos.layout import Slice
+from downpour.protos.layout import Coverage, Slice
 
 
 class ErrorFeedback:
@@ -31,12 +31,24 @@ class ErrorFeedback:
         self._rng = np.random.default_rng(seed)
         self.residuals = [np.zeros(part.trained if self._codec.lossy else 0, np.float32) for part in slices]
 
-    def encode(self, shard: int, gradient: np.ndarray) -> Buffer:
-        """Return the encoded gradient of a shard's slice, to which the residual of earlier pushes is added."""
+    def encode(self, shard: int, gradient: np.ndarray, coverage: Coverage | None = None) -> Buffer:
+        """Return the encoded gradient of a shard's slice, to which the residual of earlier pushes is added.
+
+        Args:
+            shard: The number of the shard.
+            gradient: The gradient of the slice, or of its covered elements.
+            coverage: The coverage of the push; None if it covers the whole slice. The residual of other elements stays.
+        """
+        if not len(gradient):
+            return b""
         if not self._codec.lossy:
             return self._codec.encode(gradient, self._rng)
         residual = self.residuals[shard]
-        residual += gradient
-        payload = self._codec.encode(residual, self._rng)
-        self._codec.deduct(payload, residual)
+        covered = residual if coverage is None else coverage.compress(residual)
+        covered += gradient
+        payload = self._codec.encode(covered, self._rng)
+        self._codec.deduct(payload, covered)
+        if coverage is not None:
+            for start, stop, at, _ in coverage.ranges:
+                residual[start:stop] = covered[at : at + stop - start]
         return payload

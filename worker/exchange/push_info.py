@@ -25,6 +25,7 @@ class PushInfo:
         epoch: The epoch of the samples, from 0.
         start: The first position in the epoch's permutation.
         stop: The position after the last one.
+        tensors: The bitmap of the tensors that the payload contains; empty for all.
     """
 
     base: tuple[int, ...]
@@ -37,6 +38,7 @@ class PushInfo:
     epoch: int = 0
     start: int = 0
     stop: int = 0
+    tensors: bytes = b""
 
     @property
     def finite(self) -> bool:
@@ -76,4 +78,5 @@ class PushInfo:
             epoch=self.epoch,
             start=self.start,
             stop=self.stop,
+            tensors=self.tensors,
         )

@@ -21,10 +21,7 @@ from downpour.worker.fit.cluster.member import ScriptWorker
 from downpour.worker.fit.fit_arguments import FitArguments
 from downpour.worker.fit.metric_reduction import read_metrics, warn_of_initial_sums, write_metrics
 from downpour.worker.fit.model_weights import ModelWeights, vary_dropout_seeds
-from downpour.worker.fit.optimizer.distributed_optimizer import keep_slots, set_gradient_op
 from downpour.worker.fit.optimizer.gradient_op import GradientOp
-from downpour.worker.fit.optimizer.optimizer_slots import Slots
-from downpour.worker.fit.optimizer.optimizer_spec import optimizer_spec, slot_names
 from downpour.worker.fit.rate_sender import RateSender
 
 
@@ -37,6 +34,7 @@ class Epochs:
         arguments: The arguments of `fit` that concern all workers.
         batches: The number of batches that this worker has trained on in this epoch.
         job_batches: The number of batches of all workers in the last epoch.
+        optimizers: The optimizers of the model.
     """
 
     def __init__(self, model: keras.Model, member: ScriptWorker, arguments: FitArguments) -> None:
@@ -56,7 +54,7 @@ class Epochs:
         self._awaiting_logs = False  # worker 0 has the sums of the metrics, and the others wait for the logs
         self._late = False  # the first epoch since this worker joined is not that of the call
         self._warned_of_sums = False
-        self._slots: tuple[str, ...] = ()
+        self.optimizers = arguments.optimizers
 
     @property
     def leased(self) -> bool:
@@ -67,6 +65,11 @@ class Epochs:
     def error(self) -> Exception | None:
         """The error of a train step, of which TensorFlow raises only the message; None if there is none."""
         return self._gradient_op.error if self._gradient_op else None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the worker has read the layout of the model."""
+        return self._gradient_op is not None
 
     @property
     def gradient_op(self) -> GradientOp:
@@ -95,25 +98,18 @@ class Epochs:
             steps: The number of batches of this worker in an epoch; None if it is not known.
         """
         model, member, arguments = self.model, self.member, self.arguments
-        self._gradient_op = op = GradientOp(model, model.optimizer, member, arguments.leases)
+        self._gradient_op = op = GradientOp(model, self.optimizers, member, arguments.leases)
         self._weights = ModelWeights(op, member, arguments.callbacks)
-        self._rates = RateSender(model.optimizer, member, steps and steps * member.size)
-        flat = member.enter(arguments.stage(op, model, self._specification(), self.rates))
+        self._rates = RateSender(self.optimizers, member, steps and steps * member.size)
+        flat = member.enter(arguments.stage(op, model, self.rates))
         if flat is None or member.decisions:
             completed = arguments.epochs if flat is None else arguments.initial_epoch + len(member.decisions)
             model._initial_epoch = completed  # where Keras's loop begins
         if flat is not None:
             self.weights.write(flat.copy())
             vary_dropout_seeds(model, member.rank)
-            set_gradient_op(model.optimizer, op)
+            self.optimizers.connect(op)
             self._late = member.joined_late
-
-    def _specification(self) -> pb.OptimizerSpec:
-        optimizer, rates = self.model.optimizer, self.rates
-        spec = optimizer_spec(optimizer, optimizer.keras_class, rates.first_iteration, 2 * rates.steps_per_epoch)
-        self._slots = slot_names(spec)
-        rates.begin(spec.learning_rates)
-        return spec
 
     def past_epochs(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield number and logs of the epochs that had ended before this worker joined."""
@@ -237,12 +233,12 @@ class Epochs:
         callbacks, is_leader = self.arguments.callbacks, self.member.is_leader
         state = encode_callbacks(callbacks) if is_leader else ""
         reply = self._settle(pb.FIT_END, self.gradient_op.epoch, callback_state=state)
-        set_gradient_op(self.model.optimizer, None)
+        self.optimizers.connect(None)
         if not is_leader:
             restore_callbacks(callbacks, reply.decision.callback_state)
         self._pull(0)
-        if is_leader and self._slots:
-            keep_slots(self.model.optimizer, Slots(self.gradient_op.trained, self.member.pull_slots(self._slots)))
+        if is_leader:
+            self.optimizers.keep(self.gradient_op.trained, self.member.pull_slots)
 
     # ------------------------------------------------------------------ barriers
 
@@ -256,8 +252,8 @@ class Epochs:
         return self.member.await_barrier(request)
 
     def _decision(self, logs: Mapping[str, Any] | None = None, **fields: Any) -> pb.Decision:
-        stop, rate = bool(self.model.stop_training), self.rates.current
-        return pb.Decision(stop=stop, learning_rate=rate, **encode_logs(logs or {}), **fields)
+        stop, rates = bool(self.model.stop_training), self.optimizers.learning_rates
+        return pb.Decision(stop=stop, learning_rates=rates, **encode_logs(logs or {}), **fields)
 
     def _settle(self, kind: pb.BarrierKind, epoch: int, assign: bool = True, **fields: Any) -> pb.BarrierReply:
         """Pass a barrier after which all workers have the weights and the learning rate of worker 0's callbacks."""
@@ -269,7 +265,7 @@ class Epochs:
             self.rates.send(with_schedule=True)
         reply = self._meet(kind, epoch, self._decision(**fields, weights_assigned=sends))
         if not is_leader or not assign:
-            self.rates.assign(reply.decision.learning_rate)
+            self.optimizers.follow(reply.decision.learning_rates)
             if assigned is not None or reply.decision.weights_assigned:
                 self._pull(0)
             if assigned is not None and not is_leader and assign:
@@ -277,7 +273,6 @@ class Epochs:
         return reply
 
     def _pull(self, pin: int) -> None:
-        version = self.weights.pull(pin)
-        self.rates.pulled(version)
-        # A schedule depends on the updates of all workers; the optimizer has counted those of this one.
-        self.model.optimizer._iterations.assign(self.rates.first_iteration + version)
+        # A schedule depends on the updates of all workers; an optimizer has counted those of this one.
+        self.optimizers.set_updates(self.weights.pull(pin))
+        self.rates.pulled()

@@ -20,7 +20,7 @@ from downpour.worker.fit.fit_arguments import FitArguments
 from downpour.worker.fit.job_callbacks import FirstCallback, LastCallback, listed, only_on_leader
 from downpour.worker.fit.keras_hooks import TrainerHooks
 from downpour.worker.fit.optimizer.build_weights import build_weights
-from downpour.worker.fit.optimizer.optimizer_checks import check_supported
+from downpour.worker.fit.optimizer.model_optimizers import model_optimizers
 from downpour.worker.fit.process.randomness import DataRandomness, Randomness
 
 BATCH_SIZE = 32  # Keras's default
@@ -47,16 +47,16 @@ def distributed_fit(
         DownpourError: A server cannot be reached, or has reported an error.
         Diverged: Too many gradients in a row were not finite.
     """
-    check_supported(model.optimizer)
     leases = Leases(member) if isinstance(given["x"], LeasedDataset) else None
     samples = given["x"].epoch_samples(given["steps_per_epoch"]) if leases else 0
     lease_samples = given["x"].lease_samples(samples) if leases else 0
     data = {name: given[name] for name in DATA} if member.size > 1 else {}
     fingerprints = fingerprints_of(data)  # before the data are divided, and before a generator begins
-    given["x"] = build_weights(model, given["x"], given["y"], given["sample_weight"])
+    given["x"], applied = build_weights(model, given["x"], given["y"], given["sample_weight"])
+    optimizers = model_optimizers(model, applied)
     callbacks = listed(given["callbacks"])
-    first, last = given["initial_epoch"], given["epochs"]
-    of_all = FitArguments(first, last, callbacks, samples, lease_samples, leases, fingerprints, _batch_size(given))
+    first, last, size = given["initial_epoch"], given["epochs"], _batch_size(given)
+    of_all = FitArguments(first, last, optimizers, callbacks, samples, lease_samples, leases, fingerprints, size)
     epochs = Epochs(model, member, of_all)
     arguments = _own_part(given, member, leases, DataRandomness())
     own = [callback for callback in callbacks if member.is_leader or not only_on_leader(callback)]

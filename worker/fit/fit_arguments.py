@@ -14,6 +14,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.worker.fit.cluster.leases import Leases
 from downpour.worker.fit.cluster.stage import Stage
 from downpour.worker.fit.optimizer.gradient_op import GradientOp
+from downpour.worker.fit.optimizer.model_optimizers import ModelOptimizers
 from downpour.worker.fit.rate_sender import UNKNOWN_STEPS, RateSender
 
 
@@ -24,6 +25,7 @@ class FitArguments:
     Attributes:
         initial_epoch: The number of the first epoch.
         epochs: The number of the last epoch, plus 1.
+        optimizers: The optimizers of the model.
         callbacks: The callbacks of the script.
         epoch_samples: The number of samples that are leased in an epoch; 0 if each worker has a fixed part of the data.
         lease_samples: The number of samples in a lease.
@@ -34,6 +36,7 @@ class FitArguments:
 
     initial_epoch: int
     epochs: int
+    optimizers: ModelOptimizers
     callbacks: Sequence[Any] = ()
     epoch_samples: int = 0
     lease_samples: int = 0
@@ -41,30 +44,27 @@ class FitArguments:
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     batch_size: int = 0
 
-    def stage(self, op: GradientOp, model: keras.Model, spec: pb.OptimizerSpec, rates: RateSender) -> Stage:
+    def stage(self, op: GradientOp, model: keras.Model, rates: RateSender) -> Stage:
         """Return what a worker registers for this call of `fit`.
 
         Args:
             op: The exchange of the model's gradients.
             model: The model.
-            spec: The specification of its optimizer.
             rates: The learning rates of this call of `fit`.
         """
         environment = {
             "tensorflow": tf.__version__, "keras": keras.__version__, "python": platform.python_version(),
             "machine": platform.machine(),
         }  # fmt: skip
-        kept = model.optimizer.kept_slots
         return Stage(
             op.layout,
-            spec,
+            self.optimizers.specs(2 * rates.steps_per_epoch),
             op.fingerprint,
             op.read(),
             environment,
             samples=self.epoch_samples or 1,
             lease_samples=self.lease_samples,
-            slots=kept.vectors if kept is not None and kept.are_of(op.trained) else {},
-            step=rates.first_iteration,
+            slots=self.optimizers.slot_vectors(op.trained),
             leases=self.leases,
             data=self.fingerprints,
             description=pb.FitDescription(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import tensorflow as tf
@@ -13,7 +13,7 @@ from downpour.worker.fit.data.data_parts import number_of_rows
 from downpour.worker.fit.data.leased_dataset import span_and_batch
 from downpour.worker.fit.epochs import Epochs
 from downpour.worker.fit.job_callbacks import JobCallbackList
-from downpour.worker.fit.optimizer.distributed_optimizer import set_gradient_op
+from downpour.worker.fit.optimizer.distributed_optimizer import intercepted
 
 
 class _LeasedEpochIterator(keras_trainer.TFEpochIterator):
@@ -36,6 +36,7 @@ class TrainerHooks:
     def __init__(self, epochs: Epochs) -> None:
         """Build a context that changes the model when it is entered."""
         self._epochs, self._model, self._keras = epochs, epochs.model, keras_trainer
+        self._guard = ExitStack()
 
     def __enter__(self) -> None:
         """Wrap methods of this model, and turn XLA off."""
@@ -58,13 +59,20 @@ class TrainerHooks:
         self._keras.callbacks_module.CallbackList = JobCallbackList
         model.jit_compile = False  # XLA cannot call out to the servers
         model.train_function = None
+        self._guard.enter_context(intercepted(self._plain_applied))
+
+    def _plain_applied(self, optimizer: Any, variables: Sequence[Any]) -> bool:
+        if self._epochs.has_begun:
+            self._epochs.optimizers.refuse(optimizer, variables, self._epochs.gradient_op.trained)
+        return True
 
     def __exit__(self, *reason: object) -> None:
         """Restore the methods of Keras."""
-        model = self._model
+        model, epochs = self._model, self._epochs
         self._keras.TFEpochIterator = _LeasedEpochIterator.__base__
         self._keras.callbacks_module.CallbackList = JobCallbackList.__base__
         del model.train_step, model.evaluate, model._get_metrics_result_or_logs
         model.train_function = None
         model._initial_epoch = 0
-        set_gradient_op(model.optimizer, None)
+        epochs.optimizers.connect(None)
+        self._guard.close()

@@ -10,6 +10,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from downpour.protos.errors import Unsupported
 from downpour.worker.fit.cluster.member import ScriptWorker
 from downpour.worker.fit.fit import distributed_fit
 from downpour.worker.fit.optimizer.distributed_optimizer import DistributedMixin, as_plain
+from downpour.worker.fit.optimizer.model_optimizers import distributed_of, optimizers_of
 from downpour.worker.fit.process.randomness import Randomness
 
 SILENT = ("evaluate", "predict")  # without a progress bar on all workers except worker 0
@@ -133,7 +135,7 @@ def _fit(
     member: ScriptWorker, randomness: Randomness, own: Callable[..., Any], model: Any, *args: Any, **kwargs: Any
 ) -> Any:
     given = _arguments(own, model, args, kwargs)
-    if isinstance(model.optimizer, DistributedMixin):
+    if distributed_of(model):
         return distributed_fit(own, model, member, randomness, given)
     if member.is_leader:
         print("downpour: this model has no DistributedOptimizer; every worker trains its own copy", file=sys.stderr)
@@ -155,7 +157,9 @@ def _saved(member: ScriptWorker, own: Callable[..., Any], model: Any, *args: Any
     if not member.is_leader:
         given["filepath"] = private_files.path_to_write(given["filepath"])
         given |= {"verbose": False} if "verbose" in given else {}
-    with as_plain(getattr(model, "optimizer", None)):
+    with ExitStack() as plain:
+        for optimizer in optimizers_of(model):
+            plain.enter_context(as_plain(optimizer))
         return own(model, **given)
 
 

@@ -33,15 +33,15 @@ class ModelWeights:
         self._op.write(flat)
         self._flat = flat if self._op.is_exact else self._op.read()
 
-    def pull(self, pin: int) -> int:
-        """Pull weights into the model, and return the version of shard 0.
+    def pull(self, pin: int) -> Sequence[int]:
+        """Pull weights into the model, and return the number of updates of each optimizer.
 
         Args:
             pin: The number of a pinned version; 0 for the current version.
         """
-        flat, version = self._member.pull(pin)
+        flat, updates = self._member.pull(pin)
         self.write(flat.copy())
-        return version
+        return updates
 
     def assigned(self) -> np.ndarray | None:
         """Return the model's weights if a callback has assigned others since they were written, else None."""

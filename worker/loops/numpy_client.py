@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import DownpourError, InvalidRequest, LayoutMismatch, Unsupported
 from downpour.protos.layout import TRAINED, Layout
-from downpour.ps.core.hyperparameters import resolve
+from downpour.ps.core.rules.hyperparameters import resolve
 from downpour.worker import script
 from downpour.worker.exchange.client import Client, Pulled
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
@@ -270,7 +270,7 @@ def connect(
         raise
     registration = pb.RegisterRequest(
         layout=layout.to_proto(), data=pb.DatasetInfo(name="a client's", train_samples=1), fit_call=1,
-        optimizer=specification, independent=True,
+        optimizers=[specification], independent=True,
     )  # fmt: skip
     if address is None and member is not None:
         registration.worker = member.rank
@@ -319,7 +319,7 @@ def _optimizer(name: str, hyperparameters: Mapping[str, float]) -> pb.OptimizerS
         values = resolve(name, hyperparameters)
     except ValueError as error:
         raise Unsupported(str(error)) from None
-    rates = pb.LearningRates(versions=[0], rates=[values["learning_rate"]])
+    rates = pb.LearningRates(updates=[0], rates=[values["learning_rate"]])
     return pb.OptimizerSpec(name=name, hyperparameters=values, learning_rates=rates)
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import keras
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.ps.core.rule import Rule
-from downpour.ps.core.update_rules import OPTIMIZERS
+from downpour.ps.core.rules.rule import Rule
+from downpour.ps.core.rules.update_rules import OPTIMIZERS
 from downpour.worker.catalog.compiled import chosen_optimizer
 from downpour.worker.catalog.models import MODELS
 from downpour.worker.catalog.user_models import ModelError

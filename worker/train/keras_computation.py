@@ -69,7 +69,7 @@ class KerasComputation:
         """Return the request to register, with layout, data and environment."""
         settings = self._settings
         request = pb.RegisterRequest(
-            optimizer=self._optimizer,
+            optimizers=[self._optimizer] if self._optimizer is not None else [],
             layout=self.layout.to_proto(),
             data=pb.DatasetInfo(
                 name=self._dataset.name,

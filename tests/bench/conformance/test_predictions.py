@@ -15,8 +15,8 @@ from downpour.bench.simulation.problems import Quadratic
 from downpour.bench.simulation.simulate import SimulateSettings, simulate
 from downpour.ps.core.apply import UpdateOptions
 from downpour.ps.core.consistency import consistency_of
-from downpour.ps.core.hyperparameters import Hyperparameters
 from downpour.ps.core.optimizer import Optimizer
+from downpour.ps.core.rules.hyperparameters import Hyperparameters
 from downpour.ps.core.shard import Shard
 
 pytestmark = pytest.mark.slow

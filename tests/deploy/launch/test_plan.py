@@ -14,7 +14,7 @@ from downpour.deploy.launch.environment import child_environment
 from downpour.deploy.launch.plan import SET_BY_FLAGS, plan
 from downpour.protos.settings import parse
 from downpour.ps.config import JobSettings, ServerSettings
-from downpour.ps.core.update_rules import OPTIMIZERS
+from downpour.ps.core.rules.update_rules import OPTIMIZERS
 from downpour.worker.config import WorkerSettings
 from tests.support.quadrants import write_quadrants
 

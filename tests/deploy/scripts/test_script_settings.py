@@ -24,7 +24,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import Unsupported
 from downpour.protos.settings import Settings, flag, parse, split_positional
 from downpour.ps.config import ServerSettings
-from downpour.ps.coordinator.admission import settings_with_optimizer
+from downpour.ps.coordinator.admission import settings_with_optimizers
 from downpour.worker.config import ScriptSettings, WorkerSettings
 from tests.support.scripts import MNIST, command, environment
 
@@ -153,13 +153,13 @@ def script_settings(**own: Any) -> ServerSettings:
 
 def test_the_momentum_is_corrected_of_the_optimizer_that_the_script_brings() -> None:
     spec = pb.OptimizerSpec(name="momentum", hyperparameters={"momentum": 0.9})
-    assert settings_with_optimizer(script_settings(), spec).momentum_correction
+    assert settings_with_optimizers(script_settings(), [spec]).momentum_correction
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam"])
 def test_an_optimizer_without_momentum_is_refused_when_it_arrives(name: str) -> None:
     with pytest.raises(Unsupported, match=f"--momentum-correction .* {name}, has none"):
-        settings_with_optimizer(script_settings(), pb.OptimizerSpec(name=name))
+        settings_with_optimizers(script_settings(), [pb.OptimizerSpec(name=name)])
 
 
 @pytest.mark.slow

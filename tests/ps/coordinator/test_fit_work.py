@@ -12,7 +12,7 @@ from downpour.protos.errors import InvalidRequest, JobConflict, LayoutMismatch, 
 from downpour.protos.layout import TRAINED, Layout
 from downpour.ps.config import ServerSettings
 from downpour.ps.control_plane.messages import ProgressReport
-from downpour.ps.coordinator.admission import settings_with_optimizer
+from downpour.ps.coordinator.admission import settings_with_optimizers
 from downpour.ps.coordinator.coordinator import new_coordinator
 from downpour.ps.coordinator.phase import Phase
 from downpour.ps.monitoring.summary import summary
@@ -30,13 +30,13 @@ def test_a_script_brings_its_optimizer_and_the_shards_receive_it_with_its_rates(
     (command,) = [command for command in job.commands if command.settings]
     settings = json.loads(command.settings)
     assert (settings["optimizer"], settings["learning_rate"], settings["momentum"]) == ("momentum", 0.1, 0.5)
-    assert command.learning_rates == rates(0.1)
+    assert list(command.learning_rates) == [rates(0.1)]
     assert [command.HasField("layout") for command in job.commands].index(True) > job.commands.index(command)
 
 
 def test_the_hyperparameters_of_the_server_do_not_mix_with_those_of_the_script() -> None:
     server = ServerSettings.model_validate({"optimizer": "adam", "script": True, "beta_1": 0.5})
-    settings = settings_with_optimizer(server, pb.OptimizerSpec(name="momentum", hyperparameters=MOMENTUM))
+    settings = settings_with_optimizers(server, [pb.OptimizerSpec(name="momentum", hyperparameters=MOMENTUM)])
     assert (settings.optimizer, settings.model_dump()["beta_1"]) == ("momentum", None)
     assert settings.session_s == server.session_s
 
@@ -52,7 +52,7 @@ def test_the_hyperparameters_of_the_server_do_not_mix_with_those_of_the_script()
 def test_an_optimizer_that_the_servers_do_not_have_is_refused_and_begins_nothing(spec: pb.OptimizerSpec) -> None:
     job = PureFit()
     with pytest.raises(Unsupported):
-        job.join(0, optimizer=spec)
+        job.join(0, optimizers=[spec])
     job.deliver()
     assert job.work.fit_call == 0 and not job.commands and not len(job.state.membership)
 
@@ -60,8 +60,8 @@ def test_an_optimizer_that_the_servers_do_not_have_is_refused_and_begins_nothing
 def test_all_workers_bring_the_same_optimizer() -> None:
     job = PureFit()
     job.join(0)
-    with pytest.raises(JobConflict, match="the same optimizer, momentum; received adam"):
-        job.join(1, optimizer=pb.OptimizerSpec(name="adam", learning_rates=rates(0.1)))
+    with pytest.raises(JobConflict, match="the same optimizers, momentum; received adam"):
+        job.join(1, optimizers=[pb.OptimizerSpec(name="adam", learning_rates=rates(0.1))])
 
 
 @pytest.mark.parametrize("mode", ["easgd", "local_sgd"])
@@ -74,15 +74,15 @@ def test_only_worker_0_sets_learning_rates() -> None:
     job = PureFit()
     job.start()
     table = rates(0.05, 0.01)
-    job.coordinator.set_rates(pb.SetLearningRatesRequest(session=job.sessions[0], rates=table), job.now)
+    job.coordinator.set_rates(pb.SetLearningRatesRequest(session=job.sessions[0], rates=[table]), job.now)
     job.deliver()
-    assert job.commands[-1].learning_rates == table
+    assert list(job.commands[-1].learning_rates) == [table]
     before = len(job.commands)
     with pytest.raises(InvalidRequest, match="worker 0 must set the learning rate; received it from 1"):
-        job.coordinator.set_rates(pb.SetLearningRatesRequest(session=job.sessions[1], rates=table), job.now)
-    unsorted = pb.LearningRates(versions=[1, 0], rates=[0.1, 0.1])
+        job.coordinator.set_rates(pb.SetLearningRatesRequest(session=job.sessions[1], rates=[table]), job.now)
+    unsorted = pb.LearningRates(updates=[1, 0], rates=[0.1, 0.1])
     with pytest.raises(InvalidRequest):
-        job.coordinator.set_rates(pb.SetLearningRatesRequest(session=job.sessions[0], rates=unsorted), job.now)
+        job.coordinator.set_rates(pb.SetLearningRatesRequest(session=job.sessions[0], rates=[unsorted]), job.now)
     job.deliver()
     assert len(job.commands) == before
 
@@ -170,9 +170,9 @@ def test_workers_meet_after_an_epoch_and_worker_0_decides_for_all(shards: int) -
     assert second.complete and list(second.sums) == [11.0, 22.0] and second.pin == 1
     flush, pin = job.commands[-2:]
     assert flush.flush and pin.pin == 1
-    job.meet(0, values=(10.0, 20.0), decision=pb.Decision(learning_rate=0.5))
+    job.meet(0, values=(10.0, 20.0), decision=pb.Decision(learning_rates=[0.5]))
     assert any(command.unpin == 1 for command in job.commands)
-    assert job.meet(1, values=(1.0, 2.0)).decision.learning_rate == 0.5
+    assert list(job.meet(1, values=(1.0, 2.0)).decision.learning_rates) == [0.5]
     assert job.work.epochs_done == 1
     with pytest.raises(InvalidRequest, match="at EPOCH_END of epoch 0; received EPOCH_METRICS of epoch 1"):
         job.meet(1, epoch=1)
@@ -195,9 +195,9 @@ def test_an_epoch_begins_when_worker_0_has_begun_it() -> None:
     job = PureFit()
     job.start()
     assert not job.meet(1, kind=pb.EPOCH_BEGIN).HasField("decision")
-    job.meet(0, kind=pb.EPOCH_BEGIN, decision=pb.Decision(learning_rate=0.5, weights_assigned=True))
+    job.meet(0, kind=pb.EPOCH_BEGIN, decision=pb.Decision(learning_rates=[0.5], weights_assigned=True))
     decision = job.meet(1, kind=pb.EPOCH_BEGIN).decision
-    assert decision.learning_rate == 0.5 and decision.weights_assigned
+    assert decision.learning_rates[0] == 0.5 and decision.weights_assigned
 
 
 def test_an_epoch_does_not_begin_before_all_workers_have_come() -> None:

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from downpour.ps.core.buffers import Buffer, Pool
 from downpour.ps.core.consistency import consistency_of
-from downpour.ps.core.hyperparameters import Hyperparameters
 from downpour.ps.core.optimizer import Optimizer
 from downpour.ps.core.push import Push
+from downpour.ps.core.rules.hyperparameters import Hyperparameters
+from downpour.ps.core.rules.update_rules import OPTIMIZERS
 from downpour.ps.core.shard import Shard
-from downpour.ps.core.update_rules import OPTIMIZERS
 
 
 @given(st.lists(st.sampled_from(["take", "hold", "drop"]), max_size=60), st.randoms())

@@ -9,10 +9,10 @@ from downpour.ps.config import JobSettings
 from downpour.ps.config_checks import refusal_of, warnings_of
 from downpour.ps.core.apply import UpdateOptions
 from downpour.ps.core.consistency import MODES, consistency_of
-from downpour.ps.core.hyperparameters import Hyperparameters
 from downpour.ps.core.optimizer import Optimizer
 from downpour.ps.core.push import Outcome, Push, Result
 from downpour.ps.core.registry import form, forms, read
+from downpour.ps.core.rules.hyperparameters import Hyperparameters
 from downpour.ps.core.schedules import SCHEDULES, schedule_of
 from downpour.ps.core.shard import Shard
 

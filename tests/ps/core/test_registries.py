@@ -13,14 +13,14 @@ from downpour.ps.config import JobSettings
 from downpour.ps.config_checks import refusal_of_steps, warnings_of
 from downpour.ps.core.apply import UpdateOptions
 from downpour.ps.core.consistency import MODES, consistency_of
-from downpour.ps.core.hyperparameters import Hyperparameters, known_hyperparameters
 from downpour.ps.core.optimizer import Optimizer
 from downpour.ps.core.push import Outcome, Push, Result
 from downpour.ps.core.registry import forms
+from downpour.ps.core.rules.hyperparameters import Hyperparameters, known_hyperparameters
+from downpour.ps.core.rules.update_rules import OPTIMIZERS
 from downpour.ps.core.schedules import SCHEDULES, schedule_of
 from downpour.ps.core.shard import Shard
 from downpour.ps.core.staleness import POLICIES, compensation_of
-from downpour.ps.core.update_rules import OPTIMIZERS
 from downpour.worker.train.push_plan import PushPlan
 from tests.support.cluster import Cluster, vector_layout, wait_until
 from tests.support.toy_algorithms import register

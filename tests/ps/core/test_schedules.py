@@ -1,4 +1,4 @@
-"""The learning rates of a script: a table by version that is interpolated, and what is refused as one."""
+"""The learning rates of a script: a table by updates that is interpolated, and what is refused as one."""
 
 from __future__ import annotations
 
@@ -13,38 +13,37 @@ from downpour.protos.errors import InvalidRequest
 from downpour.ps.core.schedules import RateTable, check_rates
 
 RATES = st.floats(0.0, 10.0, width=32)
-BASE = 0.5
 
 
 def table_of(points: dict[int, float]) -> pb.LearningRates:
-    return pb.LearningRates(versions=sorted(points), rates=[points[version] for version in sorted(points)])
+    return pb.LearningRates(updates=sorted(points), rates=[points[updates] for updates in sorted(points)])
 
 
 @given(st.dictionaries(st.integers(0, 10**6), RATES, min_size=1, max_size=20))
 def test_a_valid_table_gives_its_rates_at_its_versions_and_the_outer_ones_beyond(points: dict[int, float]) -> None:
     rates = table_of(points)
     check_rates(rates)
-    factor = RateTable(BASE, rates)
-    for version, rate in points.items():
-        assert factor(version) * BASE == pytest.approx(rate)
-    assert factor(max(points) + 1000) == factor(max(points))
-    assert factor(min(points) - 1) == factor(min(points))
+    table = RateTable(rates)
+    for updates, rate in points.items():
+        assert table(updates) == pytest.approx(rate)
+    assert table(max(points) + 1000) == table(max(points))
+    assert table(min(points) - 1) == table(min(points))
 
 
 @given(st.integers(1, 1000), RATES, RATES, st.data())
-def test_between_two_versions_the_rate_is_linear(width: int, first: float, last: float, data: st.DataObject) -> None:
-    factor = RateTable(BASE, table_of({10: first, 10 + width: last}))
+def test_between_two_numbers_the_rate_is_linear(width: int, first: float, last: float, data: st.DataObject) -> None:
+    rate = RateTable(table_of({10: first, 10 + width: last}))
     at = data.draw(st.integers(0, width))
-    assert factor(10 + at) * BASE == pytest.approx(first + (last - first) * at / width, abs=1e-6)
+    assert rate(10 + at) == pytest.approx(first + (last - first) * at / width, abs=1e-6)
 
 
 @pytest.mark.parametrize(
     ("versions", "rates", "message"),
     [
-        ([], [], "0 versions and 0 rates"),
-        ([0, 1], [0.1], "2 versions and 1 rates"),
-        ([1, 1], [0.1, 0.1], "ascending versions"),
-        ([2, 1], [0.1, 0.1], "ascending versions"),
+        ([], [], "0 numbers and 0 rates"),
+        ([0, 1], [0.1], "2 numbers and 1 rates"),
+        ([1, 1], [0.1, 0.1], "ascending numbers"),
+        ([2, 1], [0.1, 0.1], "ascending numbers"),
         ([0], [-0.1], "at least 0"),
         ([0], [math.nan], "must be finite"),
         ([0], [math.inf], "must be finite"),
@@ -52,4 +51,4 @@ def test_between_two_versions_the_rate_is_linear(width: int, first: float, last:
 )
 def test_an_invalid_table_is_refused(versions: list[int], rates: list[float], message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
-        check_rates(pb.LearningRates(versions=versions, rates=rates))
+        check_rates(pb.LearningRates(updates=versions, rates=rates))

@@ -13,19 +13,20 @@ from hypothesis import strategies as st
 from downpour.protos.errors import Fenced, FutureVersion, InvalidRequest, UnknownWorker
 from downpour.ps.core.consistency import MODES, consistency_of
 from downpour.ps.core.dedup import REMEMBERED_OUTCOMES
-from downpour.ps.core.hyperparameters import Hyperparameters
 from downpour.ps.core.optimizer import Optimizer
 from downpour.ps.core.push import Outcome, Push, Result
+from downpour.ps.core.rules.hyperparameters import Hyperparameters
+from downpour.ps.core.rules.update_rules import OPTIMIZERS
 from downpour.ps.core.shard import Shard
 from downpour.ps.core.staleness import POLICIES, compensation_of
-from downpour.ps.core.update_rules import OPTIMIZERS
 
 N = 4
 
 
-def make(mode: str = "async", optimizer: str = "sgd", policy: str = "none", state: int = 0) -> Shard:
+def make(mode: str = "async", optimizer: str = "sgd", policy: str = "none", state: int = 0, updates: int = 0) -> Shard:
     """A shard at zero with a rate of 1 and worker 0, incarnation 1, in it."""
     rule = Optimizer(optimizer, Hyperparameters(learning_rate=1.0), N)
+    rule.step = updates
     shard = Shard(np.zeros(N + state, np.float32), rule, consistency_of(mode), compensation_of(policy))
     shard.join(0, 1)
     return shard
@@ -52,13 +53,13 @@ def test_state_is_added_not_descended() -> None:
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_slots_that_are_moved_to_another_shard_continue_there(optimizer: str) -> None:
-    first, second, whole = (make(optimizer=optimizer, state=2) for _ in range(3))
+    first, second, whole = (make(optimizer=optimizer, state=2, updates=updates) for updates in (0, 1, 0))
     first.push(Push(0, 1, 1, 0), ones(N + 2))
     second.assign(first.pull()[0].array)
     for name in Optimizer(optimizer, Hyperparameters(), N).slots:
         copy, _ = first.pull_slot(name)
         assert not copy.array[N:].any()
-        second.assign_slot(name, copy.array, 1)
+        second.assign_slot(name, copy.array)
         first.release(copy)
     with pytest.raises(InvalidRequest, match="must be one of .*; received 'memory'"):
         first.pull_slot("memory")

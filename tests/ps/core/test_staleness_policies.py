@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from downpour.ps.core.apply import UpdateOptions
 from downpour.ps.core.buffers import Pool, Versions
 from downpour.ps.core.consistency import consistency_of
-from downpour.ps.core.hyperparameters import Hyperparameters
 from downpour.ps.core.optimizer import Optimizer
 from downpour.ps.core.push import Outcome, Push
 from downpour.ps.core.registry import forms
+from downpour.ps.core.rules.hyperparameters import Hyperparameters
 from downpour.ps.core.shard import Shard
 from downpour.ps.core.staleness import POLICIES, DelayCompensation, compensation_of
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from downpour.ps.core.hyperparameters import Hyperparameters, known_hyperparameters, resolve
 from downpour.ps.core.optimizer import BLOCK, Optimizer
-from downpour.ps.core.update_rules import OPTIMIZERS
+from downpour.ps.core.rules.hyperparameters import Hyperparameters, known_hyperparameters, resolve
+from downpour.ps.core.rules.update_rules import OPTIMIZERS
 
 STEPS = 12
 SIZE = 2_000

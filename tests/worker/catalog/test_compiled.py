@@ -15,8 +15,8 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import JobConflict
 from downpour.ps.config import ServerSettings
 from downpour.ps.coordinator.admission import check_optimizer
-from downpour.ps.core.hyperparameters import resolve
-from downpour.ps.core.update_rules import OPTIMIZERS
+from downpour.ps.core.rules.hyperparameters import resolve
+from downpour.ps.core.rules.update_rules import OPTIMIZERS
 from downpour.worker.catalog import datasets, models
 from downpour.worker.catalog.compiled import METHODS
 from downpour.worker.catalog.datasets import Dataset

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from downpour.ps.core.hyperparameters import Hyperparameters, resolve
 from downpour.ps.core.optimizer import Optimizer
+from downpour.ps.core.rules.hyperparameters import Hyperparameters, resolve
 from downpour.worker.catalog import datasets, models
 from downpour.worker.catalog import synthetic as course_data
 from downpour.worker.catalog.course_models import ACTIVATIONS, EPSILON

@@ -14,8 +14,8 @@ from downpour.protos.settings import parse
 from downpour.protos.transports import AUTO, TRANSPORTS, TransportRow
 from downpour.ps.config import ServerSettings
 from downpour.ps.core.consistency import consistency_of
-from downpour.ps.core.hyperparameters import Hyperparameters
 from downpour.ps.core.optimizer import Optimizer
+from downpour.ps.core.rules.hyperparameters import Hyperparameters
 from downpour.ps.core.shard import Shard
 from downpour.ps.data_plane.listeners import Listener, ListenRequest, open_listeners
 from downpour.ps.data_plane.request_handler import RequestHandler

@@ -113,8 +113,10 @@ def test_tensorflow_is_given_memory_that_no_reply_overwrites() -> None:
 
     from downpour.worker.exchange.pages import pages
     from downpour.worker.fit.optimizer.gradient_op import GradientOp
+    from downpour.worker.fit.optimizer.model_optimizers import ModelOptimizers
 
     keras.utils.set_random_seed(1)
+    sgd = keras.optimizers.SGD()
     model = keras.Sequential([keras.layers.Input((16,)), keras.layers.Dense(16)])
     replies = np.frombuffer(pages(4 * (16 * 16 + 16)), np.float32)
 
@@ -125,8 +127,8 @@ def test_tensorflow_is_given_memory_that_no_reply_overwrites() -> None:
             replies[:] += 1
             return replies
 
-    op = GradientOp(model, keras.optimizers.SGD(), ScriptWorker())  # type: ignore[arg-type]
-    tf.function(lambda: op.step({id(v): v.value for v in model.trainable_variables}))()
+    op = GradientOp(model, ModelOptimizers([sgd]), ScriptWorker())  # type: ignore[arg-type]
+    tf.function(lambda: op.step(sgd, {id(v): v.value for v in model.trainable_variables}))()
     replies[:] = 7
     for variable in model.trainable_variables:
         assert (variable.numpy() == 1).all()

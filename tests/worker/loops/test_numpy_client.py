@@ -13,7 +13,7 @@ import pytest
 import downpour
 from downpour.protos.errors import InvalidRequest, JobConflict, LayoutMismatch, Unsupported
 from downpour.protos.transports import TRANSPORTS
-from downpour.ps.core.update_rules import OPTIMIZERS
+from downpour.ps.core.rules.update_rules import OPTIMIZERS
 from tests.support.cluster import Cluster, running, wait_until
 
 WEIGHTS: dict[str, Any] = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros(3)}
@@ -117,7 +117,7 @@ def test_clients_must_agree_on_shapes_and_optimizer(cluster: Cluster) -> None:
     with downpour.connect(cluster.address, WEIGHTS, optimizer="adam"):
         with pytest.raises(LayoutMismatch):
             downpour.connect(cluster.address, {"w": np.ones(3)}, optimizer="adam")
-        with pytest.raises(JobConflict, match="same optimizer, adam; received sgd"):
+        with pytest.raises(JobConflict, match="same optimizers, adam; received sgd"):
             downpour.connect(cluster.address, WEIGHTS)
 
 

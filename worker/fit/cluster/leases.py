@@ -43,6 +43,7 @@ class Leases:
         """
         self._member = member
         self._waiting: set[Span] = set()  # batches that are read and have no outcome
+        self._last: Span | None = None  # of the batch that was pushed last
         self._session = 0
         self._changed = threading.Condition()
 
@@ -81,17 +82,24 @@ class Leases:
     def valid(self, span: Span) -> bool:
         """Return whether the batch of a span may be pushed, because the session of its lease has not ended."""
         with self._changed:
-            return span in self._waiting
+            return span in self._waiting or span == self._last
+
+    def is_pushed(self, span: Span) -> bool:
+        """Return whether a batch has been pushed already, by another optimizer of its step."""
+        with self._changed:
+            return span == self._last
 
     def pushed(self, span: Span) -> None:
         """Record that the push of a batch has an outcome."""
         with self._changed:
             self._waiting.discard(span)
+            self._last = span
             self._changed.notify_all()
 
     def clear(self) -> None:
         """Void all leases, because the session or the epoch has ended."""
         with self._changed:
             self._waiting.clear()
+            self._last = None
             self._session += 1
             self._changed.notify_all()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -138,7 +138,7 @@ class ScriptWorker:
             ),
             environment=stage.environment,
             fit_call=self.stages,
-            optimizer=stage.optimizer,
+            optimizers=stage.optimizers,
             fit=stage.description,
         )
         settings = SessionSettings(timeout_s=self._timeout_s, fixed_rank=True)
@@ -165,7 +165,7 @@ class ScriptWorker:
         for name, slot in stage.slots.items():
             whole = np.zeros(stage.layout.size, np.float32)
             whole[: len(slot)] = slot
-            client.assign(whole, name, stage.step)
+            client.assign(whole, name)
 
     @property
     def _registered(self) -> Session:
@@ -181,8 +181,8 @@ class ScriptWorker:
 
     # ------------------------------------------------------------------ weights
 
-    def pull(self, pin: int = 0) -> tuple[np.ndarray, int]:
-        """Return weights `float32[n + m]`, valid until the next call, and the version of shard 0.
+    def pull(self, pin: int = 0) -> tuple[np.ndarray, Sequence[int]]:
+        """Return weights `float32[n + m]`, valid until the next call, and the number of updates of each optimizer.
 
         Args:
             pin: The number of a pinned version; 0 for the current version.
@@ -190,7 +190,7 @@ class ScriptWorker:
         pulled = self._again(lambda: self._connected.pull(pin))
         if not pin:
             self.versions = pulled.versions
-        return pulled.flat, pulled.versions[0]
+        return pulled.flat, pulled.replies[0].updates
 
     def push_pull(self, gradient: np.ndarray, info: PushInfo) -> np.ndarray:
         """Push a gradient `float32[n + m]` and return weights `float32[n + m]`, valid until the next call.
@@ -257,8 +257,8 @@ class ScriptWorker:
 
     # ------------------------------------------------------------------ barriers
 
-    def set_learning_rates(self, rates: pb.LearningRates) -> None:
-        """Set the learning rates of the updates to come; only worker 0 calls it."""
+    def set_learning_rates(self, rates: Sequence[pb.LearningRates]) -> None:
+        """Set the learning rates of each optimizer's updates to come; only worker 0 calls it."""
         self._control.set_rates(pb.SetLearningRatesRequest(session=self._registered.number, rates=rates))
 
     def await_barrier(self, request: pb.BarrierRequest) -> pb.BarrierReply:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -21,28 +21,27 @@ class Stage:
 
     Attributes:
         layout: The layout of the model.
-        optimizer: The specification of its optimizer.
+        optimizers: The specifications of its optimizers.
         fingerprint: SHA-256 (hex) of the frozen weights, which must be equal on all workers.
         initial: The initial weights `float32[n + m]`; those of worker 0 are used.
         environment: The versions that the result may depend on.
         samples: The number of samples of a dataset that is leased; 1 otherwise.
         lease_samples: The number of samples of one lease; 0 if each worker has a fixed part of the data.
-        slots: The slots of the optimizer by name, `float32[n]`, if it has been used before; those of worker 0 are used.
-        step: The number of updates that the optimizer has made.
+        slots: The slots of the optimizers by name, `float32[n]`, if one has been used before; those of worker 0 are
+            used.
         leases: The leases of this worker; None if each worker has a fixed part of the data.
         description: What the call trains, for reports.
         data: Fingerprints of the arrays given to `fit`, by name, which must be equal on all workers.
     """
 
     layout: Layout
-    optimizer: pb.OptimizerSpec
+    optimizers: Sequence[pb.OptimizerSpec]
     fingerprint: str
     initial: np.ndarray
     environment: dict[str, str]
     samples: int = 1
     lease_samples: int = 0
     slots: Mapping[str, np.ndarray] = field(default_factory=dict)
-    step: int = 0
     leases: Leases | None = None
     data: Mapping[str, str] = field(default_factory=dict)
     description: pb.FitDescription | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -10,10 +11,15 @@ import tensorflow as tf
 
 from downpour.worker.fit.data.data_parts import peek
 from downpour.worker.fit.data.leased_dataset import LeasedDataset
-from downpour.worker.fit.optimizer.distributed_optimizer import NullGradientOp, set_gradient_op
+from downpour.worker.fit.optimizer.distributed_optimizer import (
+    NullGradientOp,
+    intercepted,
+    set_gradient_op,
+)
+from downpour.worker.fit.optimizer.model_optimizers import Applied, distributed_of, updates_of
 
 
-def build_weights(model: keras.Model, x: Any, y: Any = None, sample_weight: Any = None) -> Any:
+def build_weights(model: keras.Model, x: Any, y: Any = None, sample_weight: Any = None) -> tuple[Any, Applied | None]:
     """Build the weights of a model that has not been called yet, and those that its own `train_step` creates.
 
     Args:
@@ -23,18 +29,20 @@ def build_weights(model: keras.Model, x: Any, y: Any = None, sample_weight: Any 
         sample_weight: The argument of `fit`.
 
     Returns:
-        Data equal to `x`; a generator is returned with the batch that was read from it put back.
+        Data equal to `x`; a generator is returned with the batch that was read from it put back. And the optimizers
+        and variables of the model's own train step; None if it has none, and empty if it cannot be traced.
     """
-    own_step = type(model).train_step is not keras.Model.train_step
+    own_step = type(model).train_step is not keras.Model.train_step or "train_step" in vars(model)
     if _is_built(model) and not own_step:
-        return x
+        return x, None
+    applied: Applied | None = None
     batch, x = x.peek() if isinstance(x, LeasedDataset) else peek(x, y, sample_weight)
     batch = keras.tree.map_structure(_tensor, batch)
     if own_step:
-        _trace(model, batch)
+        applied = _trace(model, batch)
     if not _is_built(model):
         _call(model, keras.utils.unpack_x_y_sample_weight(batch)[0])
-    return x
+    return x, applied
 
 
 def _is_built(model: keras.Model) -> bool:
@@ -50,20 +58,33 @@ def _call(model: keras.Model, inputs: Any) -> None:
             raise
 
 
-def _trace(model: keras.Model, batch: Any) -> None:
-    """Trace the model's own train step, which may create weights that no call of the model creates."""
-    optimizer = model.optimizer
-    iterations = int(optimizer._iterations.numpy())
-    set_gradient_op(optimizer, NullGradientOp())
+def _trace(model: keras.Model, batch: Any) -> Applied:
+    """Trace the model's own train step, which may create weights that no call of the model creates.
+
+    No optimizer changes anything meanwhile.
+    """
+    optimizers = distributed_of(model)
+    iterations = [updates_of(optimizer) for optimizer in optimizers]
+    null = NullGradientOp()
+    for optimizer in optimizers:
+        set_gradient_op(optimizer, null)
+
+    def record(optimizer: Any, variables: Sequence[Any]) -> bool:
+        null.record(optimizer, variables)
+        return False
+
     # An error here occurs again in `fit`, which raises it; a step that cannot be traced may still run.
     try:
-        step = model.train_step if model.run_eagerly else tf.function(model.train_step).get_concrete_function
-        step(batch)
+        with intercepted(record):
+            step = model.train_step if model.run_eagerly else tf.function(model.train_step).get_concrete_function
+            step(batch)
     except Exception:
-        return
+        return {}
     finally:
-        set_gradient_op(optimizer, None)
-        optimizer._iterations.assign(iterations)
+        for optimizer, count in zip(optimizers, iterations, strict=True):
+            set_gradient_op(optimizer, None)
+            optimizer._iterations.assign(count)
+    return null.applied
 
 
 def _tensor(array: Any) -> Any:

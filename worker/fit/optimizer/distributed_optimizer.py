@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, wraps
 from typing import TYPE_CHECKING, Any, cast
 
 import keras
+from keras.src.optimizers.base_optimizer import BaseOptimizer
 
 from downpour.worker import script
 from downpour.worker.fit.optimizer.optimizer_checks import check_supported, config_of
@@ -87,7 +88,7 @@ class DistributedMixin:
             raise RuntimeError(
                 "a DistributedOptimizer must be applied within fit of a model that was compiled with it. Received: a "
                 "call from train_on_batch, or from a training loop of the script. Write the body of that loop as the "
-                "model's train_step; a model with several optimizers cannot be distributed."
+                "model's train_step, and make every optimizer that it applies an attribute of the model."
             )
         me: Any = self
         if trainable_variables is None and not me.built:
@@ -98,8 +99,9 @@ class DistributedMixin:
         variables = me._trainable_variables if trainable_variables is None else list(trainable_variables)
         if not me.built:
             me.build(variables)
+        me._check_variables_are_known(variables)
         grads, variables = me._filter_empty_gradients(grads, variables)
-        self.gradient_op.step(dict(zip(map(id, variables), grads, strict=True)))
+        self.gradient_op.step(self, dict(zip(map(id, variables), grads, strict=True)))
         me._iterations.assign_add(1)
 
 
@@ -110,13 +112,51 @@ def _distributed(keras_class: Any) -> Any:
 
 
 class NullGradientOp:
-    """A stand-in for `GradientOp` while a train step is only traced; it sends nothing."""
+    """A stand-in for `GradientOp` while a train step is only traced; it sends nothing.
+
+    Attributes:
+        applied: The optimizers that the train step applies, and their variables, by id.
+    """
+
+    def __init__(self) -> None:
+        """Create a stand-in for all optimizers of a model."""
+        self.applied: dict[int, tuple[Any, dict[int, Any]]] = {}
 
     def set_loss(self, loss: Any) -> None:
         """Accept the loss of a traced step and ignore it."""
 
-    def step(self, gradients: Mapping[int, Any]) -> None:
-        """Accept the gradients of a traced step and ignore them."""
+    def step(self, optimizer: Any, gradients: Mapping[int, Any]) -> None:
+        """Ignore the gradients, and record the variables."""
+        self.record(optimizer, [v for v in optimizer._trainable_variables if id(v) in gradients])
+
+    def record(self, optimizer: Any, variables: Sequence[Any]) -> None:
+        """Record that an optimizer is applied to variables."""
+        of_optimizer = self.applied.setdefault(id(optimizer), (optimizer, {}))[1]
+        of_optimizer.update({id(variable): variable for variable in variables})
+
+
+@contextmanager
+def intercepted(plain_applied: Callable[[Any, Sequence[Any]], bool]) -> Iterator[None]:
+    """Within this context, call a function when an optimizer that is not distributed is applied.
+
+    Args:
+        plain_applied: A function from an optimizer and its variables to whether the optimizer is applied in fact.
+    """
+    own = BaseOptimizer.apply
+
+    @wraps(own)
+    def apply(self: Any, grads: Any, trainable_variables: Any = None) -> Any:
+        variables = list(self._trainable_variables if trainable_variables is None else trainable_variables)
+        given = [variable for variable, gradient in zip(variables, grads, strict=False) if gradient is not None]
+        if plain_applied(self, given):
+            return own(self, grads, variables if trainable_variables is not None else None)
+        return None
+
+    setattr(BaseOptimizer, own.__name__, apply)
+    try:
+        yield
+    finally:
+        setattr(BaseOptimizer, own.__name__, own)
 
 
 def set_gradient_op(optimizer: Any, gradient_op: GradientOp | NullGradientOp | None) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -13,12 +14,13 @@ import numpy as np
 import tensorflow as tf
 
 from downpour.protos.errors import DownpourError, Unsupported
-from downpour.protos.layout import STATE, TRAINED, Layout
+from downpour.protos.layout import STATE, TRAINED, Layout, Tensor, UpdateFlags, bitmap_of
 from downpour.worker.compute.flat_model import flattened
 from downpour.worker.exchange.errors import Diverged
 from downpour.worker.exchange.push_info import PushInfo
 from downpour.worker.fit.cluster.leases import Span
 from downpour.worker.fit.cluster.member import ScriptWorker
+from downpour.worker.fit.optimizer.model_optimizers import ModelOptimizers
 
 if TYPE_CHECKING:
     from downpour.worker.fit.cluster.leases import Leases
@@ -38,23 +40,25 @@ class GradientOp:
         error: The error of a step, of which TensorFlow raises only the message; None if there is none.
     """
 
-    def __init__(self, model: keras.Model, optimizer: Any, member: ScriptWorker, leases: Leases | None = None) -> None:
+    def __init__(
+        self, model: keras.Model, optimizers: ModelOptimizers, member: ScriptWorker, leases: Leases | None = None
+    ) -> None:
         """Read the layout of a model.
 
         Args:
             model: A model that is built.
-            optimizer: The distributed optimizer of the model.
+            optimizers: The distributed optimizers of the model.
             member: This worker.
             leases: The leases of this call of `fit`; None if the worker has a fixed part of the data.
 
         Raises:
             Unsupported: The model has no trainable weights, or a weight has a constraint.
         """
-        self._optimizer, self._member, self._leases = optimizer, member, leases
-        self.trained = list(model.trainable_variables)
+        self._optimizers, self._member, self._leases = optimizers, member, leases
+        self.trained = [*model.trainable_variables, *optimizers.extra]
         self._frozen, self._state = _not_trained(model)
         _check(self.trained)
-        self.layout = _layout(self.trained, self._state)
+        self.layout = _layout(self.trained, self._state, optimizers)
         self._loss: Any = None  # of the current batch, in the graph of its step
         self._samples: Any = None  # of the current batch, in the graph of its step
         self._span: Any = None  # of the current batch, in the graph of its step
@@ -103,35 +107,57 @@ class GradientOp:
         """Set the loss of the current batch, a tensor of the step's graph."""
         self._loss = loss
 
-    def step(self, gradients: Mapping[int, Any]) -> None:
+    def step(self, optimizer: Any, gradients: Mapping[int, Any]) -> None:
         """Push the gradients of a batch and assign the weights that the servers return.
 
         Args:
-            gradients: Gradients by the `id` of their variable; a variable without one has a gradient of 0.
+            optimizer: The optimizer that is applied.
+            gradients: Gradients by the `id` of their variable. The servers do not change other variables.
 
         Raises:
-            Unsupported: A variable is not one of those that the model had when `fit` began.
+            Unsupported: A variable is not one of those that the model had when `fit` began, or that another optimizer
+                trains.
         """
-        known = {id(v) for v in self.trained}
-        if not known.issuperset(gradients):
-            raise Unsupported(
-                f"the optimizer must be given weights that the model had when fit began, {len(known)} tensors. "
-                f"Received: {len(gradients)}, some of them others. Build the model, and compile it again after "
-                "unfreezing."
-            )
-        given = [_dense(gradients.get(id(v)), v) for v in self.trained]
-        clipped = _clipped(given, self._optimizer)
-        flat = tf.concat(flattened(clipped), 0)
+        places = self._places(optimizer, gradients)
+        given = {place: _dense(gradients[id(self.trained[place])]) for place in places}
+        clipped = {**given, **self._clipped(given, optimizer)}
+        flat = tf.concat(flattened([clipped[place] for place in places]), 0)
         state = tf.concat([tf.zeros(0), *(tf.reshape(tf.cast(v.value, tf.float32), [-1]) for v in self._state)], 0)
         norm = tf.sqrt(2.0 * tf.nn.l2_loss(flat))
         arguments = [flat, state, norm, _number(self._loss, 0.0), _number(self._samples, 1.0)]
         arguments.append(NO_SPAN if self._span is None else self._span)
-        pulled = tf.numpy_function(self._push_pull, arguments, tf.float32)
+        push_pull = partial(self._push_pull, bitmap_of(places, len(self.trained)))
+        pulled = tf.numpy_function(push_pull, arguments, tf.float32)
         pulled.set_shape([self.layout.size])
         self._assign(pulled)
 
+    def _places(self, optimizer: Any, gradients: Mapping[int, Any]) -> list[int]:
+        """Return the places of the variables with a gradient, in the order of the layout."""
+        index = self._optimizers.index_of(optimizer)
+        places = [place for place, variable in enumerate(self.trained) if id(variable) in gradients]
+        if len(places) != len(gradients):
+            raise Unsupported(
+                f"the optimizer must be given weights that the model had when fit began, {len(self.trained)} tensors. "
+                f"Received: {len(gradients)}, some of them others. Build the model, and compile it again after "
+                "unfreezing."
+            )
+        for place in places:
+            owner = self._optimizers.owner_of(self.trained[place])
+            if owner != index:
+                raise Unsupported(
+                    "every weight must be trained by the optimizer that trains it when fit begins, "
+                    f"{self._optimizers.members[owner].name}. Received: {self.trained[place].path} with "
+                    f"{optimizer.name}. Apply all optimizers in every train_step."
+                )
+        return places
+
+    def _clipped(self, given: Mapping[int, tf.Tensor], optimizer: Any) -> dict[int, tf.Tensor]:
+        """Return the gradients clipped by the optimizer; new values of variables that are overwritten are not."""
+        places = [place for place in given if not self.layout.tensors[place].flags.overwrites]
+        return dict(zip(places, _clipped([given[place] for place in places], optimizer), strict=True)) if places else {}
+
     def _push_pull(
-        self, gradient: np.ndarray, state: np.ndarray, norm: np.ndarray, loss: np.ndarray, samples: np.ndarray,
+        self, tensors: bytes, gradient: np.ndarray, state: np.ndarray, norm: float, loss: float, samples: int,
         of_span: np.ndarray,
     ) -> np.ndarray:  # fmt: skip
         try:
@@ -140,16 +166,18 @@ class GradientOp:
                 return self._skip()
             self._check_finite(float(norm))
             count = int(samples)
+            if self._leases is not None and self._leases.is_pushed(span):
+                span = Span(0, self.epoch, 0, 0)  # a second optimizer of this step: the samples count once
             self.steps, self.used = self.steps + 1, self.used + count
             vector = np.concatenate([gradient, state - self._base]) if len(state) else gradient
             info = PushInfo(
                 self._member.versions, float(norm), count, float(loss),
-                lease=span.lease, epoch=self.epoch, start=span.start, stop=span.stop,
+                lease=span.lease, epoch=self.epoch, start=span.start, stop=span.stop, tensors=tensors,
             )  # fmt: skip
             begin = time.perf_counter()
             flat = self._member.push_pull(vector, info)
             self._measure(begin, time.perf_counter())
-            if self._leases is not None:
+            if self._leases is not None and span.lease:
                 self._leases.pushed(span)
             self._base = flat[self.layout.trained :].copy()
             # TensorFlow uses aligned memory without a copy, and the next reply overwrites this memory.
@@ -192,15 +220,16 @@ class GradientOp:
             variable.assign(tf.cast(tf.reshape(piece, variable.shape), variable.dtype))
 
 
-def _layout(trained: Sequence[Any], state: Sequence[Any]) -> Layout:
+def _layout(trained: Sequence[Any], state: Sequence[Any], optimizers: ModelOptimizers) -> Layout:
     seen: Counter[str] = Counter()
     tensors = []
     for section, variables in ((TRAINED, trained), (STATE, state)):
         for variable in variables:
             seen[variable.path] += 1  # two layers of a subclassed model may have one name
             again = f"#{seen[variable.path]}" if seen[variable.path] > 1 else ""
-            tensors.append((variable.path + again, tuple(variable.shape), section))
-    return Layout.of(tensors)
+            flags = optimizers.flags_of(variable) if section == TRAINED else UpdateFlags()
+            tensors.append(Tensor(variable.path + again, tuple(variable.shape), section, flags))
+    return Layout(tuple(tensors))
 
 
 def _not_trained(model: keras.Model) -> tuple[list[Any], list[Any]]:
@@ -222,9 +251,7 @@ def _check(trained: Sequence[Any]) -> None:
             )
 
 
-def _dense(gradient: Any, variable: Any) -> tf.Tensor:
-    if gradient is None:
-        return tf.zeros(variable.shape)
+def _dense(gradient: Any) -> tf.Tensor:
     return tf.cast(tf.convert_to_tensor(gradient), tf.float32)
 
 

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from downpour.protos.errors import Unsupported
-from downpour.ps.core.hyperparameters import resolve
+from downpour.ps.core.rules.hyperparameters import resolve
 from downpour.worker.fit.optimizer.optimizer_spec import SUPPORTED, hyperparameters_of, keras_class_of, row_of, rules_of
 
 ARGUMENTS: Mapping[str, str] = {  # of all optimizers, that the servers do not implement: what to do instead
@@ -93,11 +93,6 @@ def _check_arguments(optimizer: Any, base: type) -> None:
         if getattr(optimizer, name, None):
             received = f"Received: {getattr(optimizer, name)!r}"
             raise Unsupported(f"{base.__name__} must have no {name}. {received}; {instead}.")
-    if optimizer.weight_decay and any(getattr(optimizer, name, None) for name in _EXCLUSION):
-        raise Unsupported(
-            f"{base.__name__} must decay all weights. Received: one with exclude_from_weight_decay, which the servers "
-            "do not implement. Leave that call out, or use the kernel_regularizer of the layers to be decayed."
-        )
     name = row_of(optimizer, base)
     try:
         resolve(name, hyperparameters_of(optimizer, base))

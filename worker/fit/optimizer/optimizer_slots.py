@@ -27,9 +27,34 @@ class Slots:
     variables: Sequence[Any]
     vectors: Mapping[str, np.ndarray]
 
-    def are_of(self, variables: Sequence[Any]) -> bool:
-        """Return whether these are the slots of exactly these variables, in this order."""
-        return [id(v) for v in self.variables] == [id(v) for v in variables]
+    def get(self, name: str, variable: Any) -> np.ndarray | None:
+        """Return a slot of one variable, flat; None if there is none."""
+        vector, at = self.vectors.get(name), 0
+        for each in self.variables:
+            size = int(np.prod(each.shape))
+            if each is variable and vector is not None:
+                return vector[at : at + size]
+            at += size
+        return None
+
+    def of(self, chosen: Sequence[bool]) -> Slots:
+        """Return the slots of some of the variables."""
+        variables = [variable for variable, is_chosen in zip(self.variables, chosen, strict=True) if is_chosen]
+        return self._of_variables(variables, self)
+
+    def updated(self, newer: Slots) -> Slots:
+        """Return the slots of these and of newer variables, with the newer values where both have them."""
+        known = {id(variable) for variable in newer.variables}
+        earlier = [variable for variable in self.variables if id(variable) not in known]
+        kept = self._of_variables(earlier, self)
+        vectors = {name: np.concatenate([kept.vectors[name], newer.vectors[name]]) for name in newer.vectors}
+        return Slots([*earlier, *newer.variables], vectors)
+
+    @staticmethod
+    def _of_variables(variables: Sequence[Any], source: Slots) -> Slots:
+        found = {name: [source.get(name, variable) for variable in variables] for name in source.vectors}
+        known = {name: [slot for slot in slots if slot is not None] for name, slots in found.items()}
+        return Slots(variables, {name: np.concatenate([np.empty(0, np.float32), *ss]) for name, ss in known.items()})
 
     def write(self, optimizer: Any) -> None:
         """Assign the slots to a Keras optimizer that has been built; variables that it does not train are skipped."""
@@ -39,7 +64,7 @@ class Slots:
             for variable in self.variables:
                 size = int(np.prod(variable.shape))
                 place = places.get(id(variable))
-                if place is not None:
+                if place is not None and of_keras[place] is not None:  # Keras keeps none of what is overwritten
                     of_keras[place].assign(vector[at : at + size].reshape(variable.shape))
                 at += size
 
@@ -49,10 +74,15 @@ def slots_of(optimizer: Any) -> Slots | None:
     lists = _lists(optimizer)
     if not optimizer.built or not lists:
         return None
-    flat = {name: [np.asarray(v.value, np.float32).ravel() for v in of_keras] for name, of_keras in lists.items()}
-    return Slots(
-        list(optimizer._trainable_variables), {name: np.concatenate(vectors) for name, vectors in flat.items()}
-    )
+    variables = [
+        variable for place, variable in enumerate(optimizer._trainable_variables)
+        if all(of_keras[place] is not None for of_keras in lists.values())
+    ]  # fmt: skip
+    flat = {
+        name: [np.asarray(slot.value, np.float32).ravel() for slot in of_keras if slot is not None]
+        for name, of_keras in lists.items()
+    }
+    return Slots(variables, {name: np.concatenate(vectors) for name, vectors in flat.items()})
 
 
 def write_derived(optimizer: Any) -> None:
@@ -64,8 +94,5 @@ def write_derived(optimizer: Any) -> None:
 
 def _lists(optimizer: Any) -> dict[str, list[Any]]:
     attributes = rule_of(optimizer, type(optimizer)).keras_slots
-    found = {
-        name: [variable for variable in getattr(optimizer, attribute, None) or () if variable is not None]
-        for name, attribute in attributes.items()
-    }
-    return {name: of_keras for name, of_keras in found.items() if of_keras}
+    found = {name: list(getattr(optimizer, attribute, None) or ()) for name, attribute in attributes.items()}
+    return {name: of_keras for name, of_keras in found.items() if any(slot is not None for slot in of_keras)}

@@ -9,10 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.ps.core.rule import Rule
-from downpour.ps.core.update_rules import OPTIMIZERS
+from downpour.ps.core.rules.rule import Rule
+from downpour.ps.core.rules.update_rules import OPTIMIZERS
 
-LONGEST_TABLE = 65_536  # versions; a longer table has one entry for several versions, and is linear in between
+LONGEST_TABLE = 65_536  # updates; a longer table has one entry for several updates, and is linear in between
 SUPPORTED = tuple(dict.fromkeys(rule.keras for rule in OPTIMIZERS.values() if rule.keras))  # classes of Keras
 
 
@@ -22,10 +22,10 @@ def keras_class_of(kind: type) -> type | None:
     return next((ancestor for ancestor in kind.__mro__ if ancestor in supported), None)
 
 
-def slot_names(spec: pb.OptimizerSpec) -> tuple[str, ...]:
-    """Return the names of the slots that the servers keep for an optimizer."""
+def initial_slots(spec: pb.OptimizerSpec) -> dict[str, float]:
+    """Return the names and initial values of the slots that the servers keep for an optimizer."""
     rule = OPTIMIZERS[spec.name]
-    return tuple(rule.slots({**rule.defaults, **spec.hyperparameters}))
+    return rule.slots({**rule.defaults, **spec.hyperparameters})
 
 
 def row_of(optimizer: Any, keras_class: type) -> str:
@@ -79,10 +79,11 @@ def optimizer_spec(optimizer: Any, keras_class: type, iteration: int, steps: int
     """
     base = keras_class_of(keras_class)
     assert base is not None
-    rates = rates_of(optimizer, 0, iteration, steps)
-    # The servers divide the table by this rate, so it must not be 0.
+    rates = rates_of(optimizer, iteration, steps)
+    # It stands for the table in reports and warnings, and no optimizer takes a rate of 0.
     hyper = {**hyperparameters_of(optimizer, base), "learning_rate": max(rates.rates) or 1.0}
-    return pb.OptimizerSpec(name=row_of(optimizer, base), hyperparameters=hyper, learning_rates=rates)
+    name = row_of(optimizer, base)
+    return pb.OptimizerSpec(name=name, hyperparameters=hyper, learning_rates=rates, updates=iteration)
 
 
 def has_fixed_rate(optimizer: Any) -> bool:
@@ -90,24 +91,23 @@ def has_fixed_rate(optimizer: Any) -> bool:
     return isinstance(optimizer._learning_rate, keras.Variable)
 
 
-def rates_of(optimizer: Any, version: int, iteration: int, steps: int) -> pb.LearningRates:
-    """Return the table of learning rates by version, from the optimizer's rates by iteration.
+def rates_of(optimizer: Any, iteration: int, steps: int) -> pb.LearningRates:
+    """Return the table of the learning rates of an optimizer by the number of its updates.
 
     Args:
         optimizer: A Keras optimizer whose rate is a number, a schedule, or a function.
-        version: The current version of the servers.
-        iteration: The iteration that corresponds to this version.
+        iteration: The number of updates that it has made.
         steps: The number of updates to come for which the table is exact.
     """
     if has_fixed_rate(optimizer):
-        return pb.LearningRates(versions=[0], rates=[float(tf.convert_to_tensor(optimizer.learning_rate))])
+        return pb.LearningRates(updates=[0], rates=[float(tf.convert_to_tensor(optimizer.learning_rate))])
     stride = max(1, -(-steps // LONGEST_TABLE))
     ahead = np.arange(0, max(steps, 1) + stride, stride, dtype=np.int64)
     rates = values_of(optimizer, iteration + ahead)
     # Where the rate is constant, only the first and the last entry are needed.
     keep = np.ones(len(ahead), bool)
     keep[1:-1] = (rates[1:-1] != rates[:-2]) | (rates[1:-1] != rates[2:])
-    return pb.LearningRates(versions=(version + ahead[keep]).tolist(), rates=rates[keep].tolist())
+    return pb.LearningRates(updates=(iteration + ahead[keep]).tolist(), rates=rates[keep].tolist())
 
 
 def values_of(optimizer: Any, iterations: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ class RecordedGradients:
     def set_loss(self, loss: Any) -> None:
         pass
 
-    def step(self, gradients: Mapping[int, Any]) -> None:
+    def step(self, optimizer: Any, gradients: Mapping[int, Any]) -> None:
         self.steps.append(set(gradients))
 
 

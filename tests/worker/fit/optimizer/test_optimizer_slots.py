@@ -77,13 +77,28 @@ def test_variables_are_distinguished_by_identity(keras: Any) -> None:
     assert not any(moment.any() for moment in moments(second, added))
 
 
-def test_slots_are_of_their_variables_in_their_order(keras: Any) -> None:
+def test_slots_are_found_by_their_variable_in_any_order(keras: Any) -> None:
     variables = variables_of(keras)
     slots = slots_of(used(keras, keras.optimizers.Adam(), variables))
-    assert slots is not None and slots.are_of(variables)
-    assert not slots.are_of(variables[::-1])
-    assert not slots.are_of(variables[:2])
-    assert not slots.are_of(variables_of(keras))
+    assert slots is not None
+    whole = [slots.get("momentum", variable) for variable in variables]
+    np.testing.assert_array_equal(np.concatenate([v for v in whole if v is not None]), slots.vectors["momentum"])
+    assert slots.get("momentum", variables_of(keras)[0]) is None and slots.get("other", variables[0]) is None
+    some = slots.of([False, True, True])
+    assert some.get("momentum", variables[0]) is None
+    np.testing.assert_array_equal(some.get("momentum", variables[1]), whole[1])
+
+
+def test_slots_of_variables_that_are_frozen_are_kept_beside_newer_ones(keras: Any) -> None:
+    variables = variables_of(keras)
+    slots = slots_of(used(keras, keras.optimizers.Adam(), variables))
+    assert slots is not None
+    newer = Slots(variables[1:2], {name: np.full(4, 7.0, np.float32) for name in slots.vectors})
+    both = slots.updated(newer)
+    for name in slots.vectors:
+        np.testing.assert_array_equal(both.get(name, variables[0]), slots.get(name, variables[0]))
+        np.testing.assert_array_equal(both.get(name, variables[1]), np.full(4, 7.0))
+        np.testing.assert_array_equal(both.get(name, variables[2]), slots.get(name, variables[2]))
 
 
 def test_an_optimizer_without_slots_has_none(keras: Any) -> None:

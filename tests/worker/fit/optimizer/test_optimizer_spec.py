@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.ps.core.hyperparameters import Hyperparameters
 from downpour.ps.core.optimizer import Optimizer
+from downpour.ps.core.rules.hyperparameters import Hyperparameters
 from downpour.ps.core.schedules import check_rates
 from downpour.worker.fit.optimizer import optimizer_spec
 from downpour.worker.fit.optimizer.optimizer_checks import check_supported
@@ -18,8 +18,8 @@ from downpour.worker.fit.optimizer.optimizer_slots import slots_of
 from downpour.worker.fit.optimizer.optimizer_spec import (
     LONGEST_TABLE,
     SUPPORTED,
+    initial_slots,
     rates_of,
-    slot_names,
 )
 from downpour.worker.fit.optimizer.optimizer_spec import (
     optimizer_spec as spec_for,
@@ -65,8 +65,8 @@ def spec_of(optimizer: Any, iteration: int = 0, steps: int = STEPS) -> pb.Optimi
     return spec_for(optimizer, type(optimizer), iteration, steps)
 
 
-def rate_at(rates: pb.LearningRates, versions: Any) -> np.ndarray:
-    return np.interp(versions, rates.versions, rates.rates)
+def rate_at(rates: pb.LearningRates, updates: Any) -> np.ndarray:
+    return np.interp(updates, rates.updates, rates.rates)
 
 
 def test_every_supported_optimizer_is_tested() -> None:
@@ -92,7 +92,7 @@ def test_the_servers_make_the_updates_and_slots_of_keras(keras: Any, kind: str, 
     np.testing.assert_allclose(flat, np.concatenate([v.numpy().ravel() for v in variables]), rtol=2e-5, atol=1e-6)
     slots = slots_of(theirs)
     vectors = {} if slots is None else slots.vectors
-    assert set(vectors) == set(slot_names(spec)) == set(ours.slots)
+    assert set(vectors) == set(initial_slots(spec)) == set(ours.slots)
     for name, vector in vectors.items():
         np.testing.assert_allclose(ours.slots[name], vector, rtol=2e-5, atol=1e-6)
 
@@ -108,16 +108,14 @@ SCHEDULES: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-@pytest.mark.parametrize(("version", "iteration", "steps"), [(0, 0, 300), (5, 37, 120), (50, 50, 1)])
-def test_a_table_has_the_rate_of_every_update_to_come(
-    keras: Any, name: str, version: int, iteration: int, steps: int
-) -> None:
+@pytest.mark.parametrize(("iteration", "steps"), [(0, 300), (37, 120), (50, 1)])
+def test_a_table_has_the_rate_of_every_update_to_come(keras: Any, name: str, iteration: int, steps: int) -> None:
     schedule = SCHEDULES[name](keras.optimizers.schedules)
-    rates = rates_of(keras.optimizers.SGD(schedule), version, iteration, steps)
+    rates = rates_of(keras.optimizers.SGD(schedule), iteration, steps)
     check_rates(rates)
     ahead = np.arange(steps + 1)
     expected = [float(schedule(int(step))) for step in iteration + ahead]
-    np.testing.assert_allclose(rate_at(rates, version + ahead), expected, rtol=1e-5)
+    np.testing.assert_allclose(rate_at(rates, iteration + ahead), expected, rtol=1e-5)
 
 
 def test_every_schedule_of_keras_is_tested(keras: Any) -> None:
@@ -128,15 +126,15 @@ def test_every_schedule_of_keras_is_tested(keras: Any) -> None:
 
 def test_a_table_holds_only_the_ends_of_what_is_constant(keras: Any) -> None:
     schedule = SCHEDULES["PiecewiseConstantDecay"](keras.optimizers.schedules)
-    rates = rates_of(keras.optimizers.SGD(schedule), 0, 0, 10_000)
-    assert len(rates.versions) == 6
+    rates = rates_of(keras.optimizers.SGD(schedule), 0, 10_000)
+    assert len(rates.updates) == 6
 
 
 def test_a_long_table_is_sampled(keras: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optimizer_spec, "LONGEST_TABLE", 100)
     schedule = keras.optimizers.schedules.PolynomialDecay(1.0, 2000, 0.5)  # a line: exact between its points
-    rates = rates_of(keras.optimizers.SGD(schedule), 0, 0, 1999)
-    assert len(rates.versions) <= 102 < LONGEST_TABLE and rates.versions[-1] >= 1999
+    rates = rates_of(keras.optimizers.SGD(schedule), 0, 1999)
+    assert len(rates.updates) <= 102 < LONGEST_TABLE and rates.updates[-1] >= 1999
     ahead = np.arange(2000)
     np.testing.assert_allclose(rate_at(rates, ahead), 1.0 - ahead / 4000, rtol=1e-5)
 
@@ -144,12 +142,12 @@ def test_a_long_table_is_sampled(keras: Any, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_rate_that_is_a_number_holds_for_all_updates(keras: Any) -> None:
     optimizer = keras.optimizers.SGD(0.1)
     optimizer.learning_rate = 0.25
-    rates = rates_of(optimizer, 40, 7, 100)
-    assert (list(rates.versions), list(rates.rates)) == ([0], [0.25])
+    rates = rates_of(optimizer, 7, 100)
+    assert (list(rates.updates), list(rates.rates)) == ([0], [0.25])
 
 
 def test_the_base_rate_is_never_0(keras: Any) -> None:
-    """The servers multiply it by a factor from the table; a warm-up begins at 0, and a rate may be 0 throughout."""
+    """No optimizer takes a rate of 0; a warm-up begins at 0, and a rate may be 0 throughout."""
     warm_up = keras.optimizers.schedules.CosineDecay(0.0, 10, warmup_target=0.2, warmup_steps=5)
     assert spec_of(keras.optimizers.SGD(warm_up)).hyperparameters["learning_rate"] == pytest.approx(0.2)
     assert spec_of(keras.optimizers.SGD(0.0)).hyperparameters["learning_rate"] == 1.0
@@ -164,8 +162,8 @@ def test_a_schedule_may_multiply_the_integer_count_of_updates(keras: Any) -> Non
 
     optimizer = keras.optimizers.SGD(Falling())
     optimizer._iterations.assign(3)
-    rates = rates_of(optimizer, 0, 3, 20)
-    np.testing.assert_allclose(rate_at(rates, np.arange(20)), 0.5 - 0.01 * np.arange(3, 23), rtol=1e-5)
+    rates = rates_of(optimizer, 3, 20)
+    np.testing.assert_allclose(rate_at(rates, 3 + np.arange(20)), 0.5 - 0.01 * np.arange(3, 23), rtol=1e-5)
     assert int(optimizer._iterations.numpy()) == 3
 
 
@@ -174,13 +172,13 @@ def test_a_schedule_that_only_runs_eagerly_is_evaluated_so(keras: Any) -> None:
         def __call__(self, step: Any) -> Any:
             return {True: 0.1, False: 0.01}[int(step) < 5]
 
-    rates = rates_of(keras.optimizers.SGD(Steps()), 0, 0, 9)
+    rates = rates_of(keras.optimizers.SGD(Steps()), 0, 9)
     assert rate_at(rates, np.arange(9)) == pytest.approx([0.1] * 5 + [0.01] * 4)
 
 
 def test_a_function_as_learning_rate_is_evaluated_at_each_update(keras: Any) -> None:
     optimizer: Any = keras.optimizers.SGD(lambda: keras.ops.where(optimizer.iterations < 10, 0.1, 0.0))
-    rates = rates_of(optimizer, 0, 0, 30)
+    rates = rates_of(optimizer, 0, 30)
     assert rate_at(rates, np.arange(30)) == pytest.approx([0.1] * 10 + [0.0] * 20)
-    constant = rates_of(keras.optimizers.SGD(lambda: 0.25), 7, 7, 30)
+    constant = rates_of(keras.optimizers.SGD(lambda: 0.25), 7, 30)
     assert set(constant.rates) == {0.25}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from downpour.ps.core.rule import Hyperparameter
-from downpour.ps.core.update_rules import OPTIMIZERS
+from downpour.ps.core.rules.rule import Hyperparameter
+from downpour.ps.core.rules.update_rules import OPTIMIZERS
 
 # Values by Keras's names. None, and a name that is missing, stand for the default of the chosen optimizer.
 Hyperparameters = dict[str, float | None]

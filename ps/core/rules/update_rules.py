@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from downpour.ps.core import rule_equations as equations
-from downpour.ps.core.rule import Hyperparameter, Rule, float32
+from downpour.ps.core.rules import rule_equations as equations
+from downpour.ps.core.rules.rule import Hyperparameter, Rule, float32
 
 _ABOVE_0, _AT_LEAST_0, _AT_MOST_0, _FRACTION = {"gt": 0}, {"ge": 0}, {"le": 0}, {"ge": 0, "lt": 1}
 

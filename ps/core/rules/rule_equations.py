@@ -11,7 +11,7 @@ from functools import cache
 
 import numpy as np
 
-from downpour.ps.core.rule import Scalar, Scalars, Settings, Slots, Vector, float32
+from downpour.ps.core.rules.rule import Scalar, Scalars, Settings, Slots, Vector, float32
 
 
 def sgd(w: Vector, g: Vector, out: Vector, s: Vector, slots: Slots, scalars: Scalars) -> None:

@@ -1,0 +1,245 @@
+"""The distributed optimizers of one model: which weights each of them trains, their rates, slots and update counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.errors import Unsupported
+from downpour.protos.layout import UpdateFlags
+from downpour.worker.fit.optimizer.distributed_optimizer import (
+    DistributedMixin,
+    DistributedOptimizer,
+    keep_slots,
+    set_gradient_op,
+)
+from downpour.worker.fit.optimizer.optimizer_checks import check_supported
+from downpour.worker.fit.optimizer.optimizer_slots import Slots
+from downpour.worker.fit.optimizer.optimizer_spec import has_fixed_rate, initial_slots, optimizer_spec, rates_of
+
+Applied = Mapping[int, tuple[Any, Mapping[int, Any]]]  # optimizers and their variables by id
+
+
+class ModelOptimizers:
+    """The optimizers of a model during one call of `fit`, in the order of the layout's indices.
+
+    Attributes:
+        members: The optimizers, which are distributed.
+        extra: The variables outside of the model that they train.
+    """
+
+    def __init__(self, members: Sequence[Any], owners: Mapping[int, int] | None = None, extra: Sequence[Any] = ()):
+        """Combine optimizers.
+
+        Args:
+            members: The optimizers.
+            owners: The index of the optimizer of each variable by the `id` of the variable; 0 for others.
+            extra: The variables outside of the model that they train.
+        """
+        self.members, self.extra = list(members), list(extra)
+        self._owners = dict(owners or {})
+        self._sent: list[pb.LearningRates] = []
+        self._updates: list[int] = []  # of each optimizer, at the last barrier
+        self._initial: list[dict[str, float]] = []  # values of the slots of each optimizer
+
+    def index_of(self, optimizer: Any) -> int:
+        """Return the index of an optimizer.
+
+        Raises:
+            Unsupported: It is none of these.
+        """
+        for index, member in enumerate(self.members):
+            if member is optimizer:
+                return index
+        raise _unknown(optimizer)
+
+    def owner_of(self, variable: Any) -> int:
+        """Return the index of the optimizer that trains a variable."""
+        return self._owners.get(id(variable), 0)
+
+    def flags_of(self, variable: Any) -> UpdateFlags:
+        """Return how a variable is updated."""
+        optimizer = self.members[self.owner_of(variable)]
+        # Keras compares the name of TensorFlow's variable with those that are excluded.
+        decays = not optimizer.weight_decay or optimizer._use_weight_decay(variable.value)
+        return UpdateFlags(
+            self.owner_of(variable), bool(decays), bool(getattr(variable, "overwrite_with_gradient", False))
+        )
+
+    def connect(self, gradient_op: Any) -> None:
+        """Connect all optimizers to the servers, or disconnect them with None."""
+        for member in self.members:
+            set_gradient_op(member, gradient_op)
+
+    def refuse(self, optimizer: Any, variables: Sequence[Any], trained: Sequence[Any]) -> None:
+        """Raise Unsupported if an optimizer that is not distributed is applied to a variable that the servers train."""
+        if {id(variable) for variable in trained}.intersection(map(id, variables)):
+            raise _unknown(optimizer)
+
+    # ------------------------------------------------------------------ what a worker registers
+
+    def specs(self, steps: int) -> list[pb.OptimizerSpec]:
+        """Return the specifications for the servers; the tables of rates are exact for so many updates to come."""
+        specs = [optimizer_spec(member, member.keras_class, updates_of(member), steps) for member in self.members]
+        self._sent = [spec.learning_rates for spec in specs]
+        self._updates = [spec.updates for spec in specs]
+        self._initial = [initial_slots(spec) for spec in specs]
+        return specs
+
+    def slot_vectors(self, variables: Sequence[Any]) -> dict[str, np.ndarray]:
+        """Return the slots of variables as vectors by name, `float32[n]`; none if no optimizer has been used before.
+
+        A variable that an optimizer has not trained yet has the initial value of its slots.
+        """
+        if all(member.kept_slots is None for member in self.members):
+            return {}
+        names = dict.fromkeys(name for initial in self._initial for name in initial)
+        return {name: np.concatenate([self._slot(name, variable) for variable in variables]) for name in names}
+
+    def _slot(self, name: str, variable: Any) -> np.ndarray:
+        owner = self.owner_of(variable)
+        kept = self.members[owner].kept_slots
+        found = None if kept is None else kept.get(name, variable)
+        size = int(np.prod(variable.shape))
+        return np.full(size, self._initial[owner].get(name, 0.0), np.float32) if found is None else found
+
+    def keep(self, variables: Sequence[Any], pull: Callable[[Sequence[str]], Mapping[str, np.ndarray]]) -> None:
+        """Keep the slots that the servers have in each optimizer, besides those of variables that are frozen now."""
+        names = list(dict.fromkeys(name for initial in self._initial for name in initial))
+        vectors = pull(names) if names else {}
+        for index, (member, initial) in enumerate(zip(self.members, self._initial, strict=True)):
+            if initial:
+                own = [self.owner_of(variable) == index for variable in variables]
+                fresh = Slots(variables, {name: vectors[name] for name in initial}).of(own)
+                keep_slots(member, fresh if member.kept_slots is None else member.kept_slots.updated(fresh))
+
+    # ------------------------------------------------------------------ rates and counts
+
+    def new_rates(self, steps: int, newer: int, with_schedule: bool) -> list[pb.LearningRates]:
+        """Return the tables of learning rates, one for each optimizer; none if they are those that were sent last.
+
+        Args:
+            steps: The number of updates to come for which the tables are exact.
+            newer: The number of updates, by all workers, since `set_updates`.
+            with_schedule: Whether schedules are evaluated anew; otherwise only tables that end soon, and rates that may
+                have been assigned.
+        """
+        tables = list(self._sent)
+        for index, (member, sent) in enumerate(zip(self.members, self._sent, strict=True)):
+            ends = not has_fixed_rate(member) and self._updates[index] + newer + steps // 4 > sent.updates[-1]
+            if with_schedule or ends or _may_differ(member, sent):
+                # The updates of this optimizer are at least those that this worker knows.
+                tables[index] = rates_of(member, updates_of(member), newer + steps)
+        if tables == self._sent:
+            return []
+        self._sent = tables
+        return tables
+
+    @property
+    def learning_rates(self) -> list[float]:
+        """The present learning rate of each optimizer."""
+        return [float(tf.convert_to_tensor(member.learning_rate)) for member in self.members]
+
+    def follow(self, learning_rates: Sequence[float]) -> None:
+        """Assign the learning rates that worker 0 uses, where they are numbers."""
+        for member, rate in zip(self.members, learning_rates, strict=False):
+            if has_fixed_rate(member):
+                member._learning_rate.assign(rate)
+
+    def set_updates(self, updates: Sequence[int]) -> None:
+        """Set the number of updates that each optimizer has made, those of all workers together."""
+        self._updates = list(updates)
+        for member, count in zip(self.members, updates, strict=True):
+            member._iterations.assign(count)
+
+
+def updates_of(optimizer: Any) -> int:
+    """Return the number of updates that an optimizer has made."""
+    return int(optimizer._iterations.numpy())
+
+
+def _may_differ(optimizer: Any, sent: pb.LearningRates) -> bool:
+    """Return whether an assignment, or a function of the script, may have changed the rate."""
+    if has_fixed_rate(optimizer):
+        return True
+    if isinstance(optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+        return False
+    expected = float(np.interp(updates_of(optimizer), sent.updates, sent.rates))
+    return not np.isclose(float(tf.convert_to_tensor(optimizer.learning_rate)), expected, rtol=1e-3, atol=0)
+
+
+def optimizers_of(model: keras.Model) -> list[Any]:
+    """Return the optimizers that are attributes of a model or of its layers; the one that it is compiled with first."""
+    found: dict[int, Any] = {}
+    for owner in (model, *getattr(model, "_flatten_layers", list)()):
+        values = vars(owner).values()
+        for value in (getattr(owner, "optimizer", None), *values):
+            for each in _flat(value):
+                if isinstance(each, keras.optimizers.Optimizer):
+                    found.setdefault(id(each), each)
+    return list(found.values())
+
+
+def _flat(value: Any) -> Sequence[Any]:
+    if isinstance(value, Mapping):
+        return list(value.values())
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def distributed_of(model: keras.Model) -> list[Any]:
+    """Return the distributed ones of the optimizers of a model."""
+    return [optimizer for optimizer in optimizers_of(model) if isinstance(optimizer, DistributedMixin)]
+
+
+def model_optimizers(model: keras.Model, applied: Applied | None) -> ModelOptimizers:
+    """Return the optimizers that train a model, all of them distributed.
+
+    Args:
+        model: The model.
+        applied: The optimizers and variables of the model's own train step; None if it has none, and empty if they are
+            not known.
+
+    Raises:
+        Unsupported: The servers do not implement an optimizer, or two optimizers train the same weight.
+    """
+    found = distributed_of(model)
+    if applied:
+        members = [optimizer for optimizer in found if id(optimizer) in applied]
+        members += [optimizer for optimizer, _ in applied.values() if not any(optimizer is each for each in members)]
+    else:
+        members = [model.optimizer] if applied is None else found
+    applied = applied or {}
+    members = [cast(Any, DistributedOptimizer(member)) for member in members]
+    owners: dict[int, int] = {}
+    extra: dict[int, Any] = {}
+    known = {id(variable) for variable in model.trainable_variables}
+    for index, member in enumerate(members):
+        check_supported(member)
+        for key, variable in applied.get(id(member), (member, {}))[1].items():
+            if owners.setdefault(key, index) != index:
+                raise Unsupported(
+                    "every weight must be trained by one optimizer, because the servers keep its moments once. "
+                    f"Received: {variable.path}, which {members[owners[key]].name} and {member.name} are applied "
+                    "to. Give each optimizer weights of its own."
+                )
+            if key not in known and variable.trainable:
+                if not isinstance(variable, keras.Variable):
+                    raise Unsupported(
+                        "an optimizer must be applied to keras.Variable objects. Received: "
+                        f"{variable.name!r}, a {type(variable).__name__}. Create it as a keras.Variable."
+                    )
+                extra[key] = variable
+    return ModelOptimizers(members, owners, list(extra.values()))
+
+
+def _unknown(optimizer: Any) -> Unsupported:
+    return Unsupported(
+        "the weights of a model must be trained by the optimizers that its train_step applies when fit begins. "
+        f"Received: the optimizer {optimizer.name!r}, which was not among them. Wrap it in DistributedOptimizer, make "
+        "it an attribute of the model, and apply it in every train_step."
+    )
