@@ -6,12 +6,14 @@ VENV := .venv
 ARGS ?=
 PYTHON ?=
 
-.PHONY: help train test test-slow browser-test bench chaos protos clean again compose-test
+.PHONY: help train test test-slow test-cases test-fidelity browser-test bench chaos protos clean again compose-test
 
 help:
 	@echo 'make train         train the reference model on MNIST      (ARGS="--workers 4"; see downpour train --help)'
 	@echo 'make test          run the linter, the type checker and the fast tests'
 	@echo 'make test-slow     run the slow tests: conformance, killed processes, launchers, whole scripts'
+	@echo 'make test-cases    run each case of a script in every kind of cluster'
+	@echo 'make test-fidelity compare every row of docs/fidelity.md with plain Keras'
 	@echo 'make browser-test  test the dashboard in Chromium, which is installed if it is missing'
 	@echo 'make bench         run the quick benchmarks, with reports in bench-results/   (ARGS="speedup": one in full)'
 	@echo 'make compose-test  build the images and test training, scaling and failures with docker compose'
@@ -31,7 +33,15 @@ test: $(VENV)/dev.stamp
 
 # These take minutes: every conformance row and its mutant, kills and restarts, whole scripts and launchers.
 test-slow: $(VENV)/dev.stamp
-	$(VENV)/bin/pytest -n 2 -m slow $(ARGS)
+	$(VENV)/bin/pytest -n 2 -m "slow and not cases and not fidelity" $(ARGS)
+
+# Every script of tests/scripts/cases in every kind of cluster, about a quarter of an hour.
+test-cases: $(VENV)/dev.stamp
+	$(VENV)/bin/pytest -n 2 -m cases $(ARGS)
+
+# Every row of docs/fidelity.md, in plain Keras and in three kinds of cluster.
+test-fidelity: $(VENV)/dev.stamp
+	$(VENV)/bin/pytest -m fidelity tests/keras/test_fidelity.py $(ARGS)
 
 # Tests the dashboard in a browser. Debian's packages of Chromium and its driver are installed if they are missing.
 browser-test: $(VENV)/browser.stamp

@@ -111,7 +111,9 @@ def _worker(number: int, settings: RunSettings, script: Sequence[str], shown: bo
 
 
 class ScriptLauncher(Launcher):
-    """A launcher whose job ends when the script of worker 0 ends."""
+    """A launcher whose job ends when the script of worker 0 has ended and no other worker trains."""
+
+    _waits_for_others = False
 
     def run(self) -> int:
         """Run the script and return its exit status, or that of the launcher if the script has none."""
@@ -143,7 +145,7 @@ class ScriptLauncher(Launcher):
             super()._check_workers()
             self._check_given_up()
         elif leader.code == 0:
-            if self._ending_deadline is None:
+            if self._ending_deadline is None and self._others_are_done():
                 self._end_script()
         elif leader.code > 0 or self._restarts.get(LEADER, 0) >= leader.spec.restarts:
             raise LaunchFailed(f"worker 0 {_end_of_script(leader)}")
@@ -173,6 +175,19 @@ class ScriptLauncher(Launcher):
         for process in self._role("worker"):
             if (process.code or 0) > 0 and process.spec.name in self._given_up and self._drain_deadline is None:
                 raise LaunchFailed(f"{process.spec.name} {_end_of_script(process)}: {process.reason()}")
+
+    def _others_are_done(self) -> bool:
+        """Return whether no other worker trains: workers that meet at no barrier may end long after worker 0."""
+        others = [process for process in self._role("worker") if process.spec.name != LEADER]
+        if all(process.code is not None for process in others):
+            return True
+        if self._watcher is None or not self._watcher.workers:
+            return self._watcher is None or self._watcher.phase != ""
+        if not self._waits_for_others:
+            self._waits_for_others = True
+            self._screen.note(f"the script of worker 0 has ended; waiting for {self._watcher.workers} other workers")
+        super()._check_workers()
+        return False
 
     def _end_script(self) -> None:
         """Wait for the other workers, end those that still run, and tell the coordinator that the job has ended."""

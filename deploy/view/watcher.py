@@ -25,7 +25,7 @@ class Watcher:
         self._channel = open_channel(address)
         self._coordinator = CoordinatorStub(self._channel)
         self._request = pb.WatchRequest(every_s=every_s)
-        self._phase = ""
+        self._phase, self._workers = "", 0
         self._closed = threading.Event()
         self._lock = threading.Lock()  # guards _latest and _notes
         self._latest: pb.Progress | None = None
@@ -45,6 +45,11 @@ class Watcher:
     def phase(self) -> str:
         """The phase of the job in the newest message of the coordinator; empty before the first."""
         return self._phase
+
+    @property
+    def workers(self) -> int:
+        """The number of workers that have a session, in the newest message of the coordinator."""
+        return self._workers
 
     def stop(self, reason: str, now: bool) -> bool:
         """Request that the job drains, or ends `now`; return whether the coordinator answered in time."""
@@ -73,7 +78,7 @@ class Watcher:
         over, count = False, 0
         for progress in self._coordinator.Watch(self._request):
             with self._lock:
-                self._latest, self._phase = progress, progress.phase
+                self._latest, self._phase, self._workers = progress, progress.phase, len(progress.workers)
                 for note in progress.notes:
                     if self._received[count : count + 1] != [note]:
                         self._received[count:] = [note]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from tests.support.cluster import running
 from tests.support.paths import ROOT
+from tests.support.scripts import run
 
 
 def outputs(folder: Path, example: str) -> list[str]:
@@ -37,4 +39,12 @@ def test_two_numpy_workers_fit_a_line(tmp_path: Path) -> None:
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="the example needs PyTorch")
 def test_two_pytorch_workers_lower_the_loss(tmp_path: Path) -> None:
     for text in outputs(tmp_path, "pytorch_worker.py"):
-        assert float(text.split("loss ")[1].split(",")[0]) < 0.15, text
+        assert float(text.split("loss ")[1].split(",")[0]) < 0.4, text  # of one batch; about 1.2 at first
+
+
+@pytest.mark.slow
+def test_a_worker_that_trains_longer_than_worker_0_is_not_ended(tmp_path: Path) -> None:
+    done = run(tmp_path, "uneven_clients.py", workers=2)
+    assert "waiting for 1 other workers" in done.stderr
+    (summary,) = tmp_path.glob("runs/*-uneven_clients/summary.json")
+    assert json.loads(summary.read_text())["updates"] == 41
