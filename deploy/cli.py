@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
 
 from downpour.deploy.launchers import LAUNCHERS
+from downpour.protos.logs import open_standard_streams
 
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
@@ -182,6 +183,7 @@ def usage() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status."""
+    open_standard_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments:
         print(usage(), file=sys.stderr)

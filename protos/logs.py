@@ -8,7 +8,6 @@ import re
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Literal
 
 from pydantic import Field
@@ -33,15 +32,55 @@ class LogSettings(Settings):
 OF_TENSORFLOW = re.compile(r"[IWEF]\d{4} \d\d:\d\d:|WARNING: All log messages before absl")
 
 
+def print_line(line: str, error: bool = False) -> None:
+    """Write a line to standard output, or to standard error. Its failure never ends a program.
+
+    After a failure, as on a full disk or a terminal that is gone, further output of the stream is discarded: Python
+    would try to write the rest when the program ends, and change its exit status.
+    """
+    stream, number = (sys.stderr, 2) if error else (sys.stdout, 1)
+    if stream is None:  # closed when the program began
+        return
+    try:
+        print(line, file=stream, flush=True)
+    except (OSError, ValueError):
+        discard_output(number)
+
+
+def discard_output(*numbers: int) -> None:
+    """Discard all further output of this process to the file descriptors `numbers`."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    for number in numbers:
+        os.dup2(null, number)
+    if null not in numbers:
+        os.close(null)
+
+
+def open_standard_streams() -> None:
+    """Open the standard streams that the parent process has closed, as `command >&-` does.
+
+    Without this, the next file that the program opens would take the place of one, and receive what is printed.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            os.set_inheritable(number, True)
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
+
+
 def _print_log(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print_line(line, error=True)
 
 
-def _print_output(line: str) -> None:
-    print(line, flush=True)
-
-
-_state: dict[str, Any] = {"format": "text", "context": {}, "log": _print_log, "output": _print_output}
+_state: dict[str, Any] = {"format": "text", "context": {}, "log": _print_log, "output": print_line}
 
 
 def identify(**context: Any) -> None:
@@ -57,8 +96,7 @@ def log(message: str, **facts: Any) -> None:
         line = json.dumps({"time": stamp, "message": message, **_state["context"], "pid": os.getpid(), **facts})
     else:
         line = f"{time.strftime('%H:%M:%S', time.localtime(now))} {message}"
-    with suppress(OSError):  # a full disk or a closed terminal must not stop a job
-        _state["log"](line)
+    _state["log"](line)
 
 
 def write_output(line: str) -> None:

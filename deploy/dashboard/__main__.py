@@ -16,7 +16,7 @@ def announcement(address: str) -> str:
     """Return the line that informs a launcher that the page can be opened; it contains the secret."""
     if stat.S_ISREG(os.fstat(1).st_mode):
         os.fchmod(1, 0o600)  # only this user can read the log to which the line is written
-    return json.dumps({"event": "listening", "address": address})
+    return json.dumps({"event": "listening", "address": address, "pid": os.getpid()})
 
 
 if __name__ == "__main__":

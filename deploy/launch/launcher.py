@@ -153,12 +153,16 @@ class Launcher:
             kept = (self._scratch.holding,)
         process = Process(spec, self._addresses, self._run_dir / "logs", self._lifeline, kept)
         self._processes[spec.name] = process
+        if process.no_log:
+            self._screen.note(f"{spec.name} has no log: {process.log}: {process.no_log}")
 
     def _await_address(self, server: Process) -> str:
         deadline = time.monotonic() + ANNOUNCE_S
         while (announcement := server.announcement()) is None:
             if server.code is not None:
                 raise LaunchFailed(f"{server.spec.name} {server.ending()} before it announced its address")
+            if server.no_log:
+                raise LaunchFailed(f"{server.spec.name} must have a log, in which it announces its address")
             if time.monotonic() > deadline:
                 raise LaunchFailed(f"{server.spec.name} did not announce its address within {ANNOUNCE_S:.0f} s")
             if self._stops.count:  # there is nothing to drain yet

@@ -9,8 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from downpour.deploy.launch import child
 from downpour.deploy.launch.environment import child_environment
@@ -38,7 +39,14 @@ class LifeLine:
 
 
 class Process:
-    """A process of the plan, running or ended. Its output is written to its log."""
+    """A process of the plan, running or ended. Its output is written to its log.
+
+    Attributes:
+        spec: The process of the plan.
+        log: The path of its log.
+        no_log: Why its output is discarded; empty if it has a log.
+        pid: The id of the process.
+    """
 
     def __init__(
         self, spec: ProcessSpec, addresses: Mapping[str, str], logs: Path, line: LifeLine, kept: Sequence[int] = ()
@@ -55,14 +63,15 @@ class Process:
             kept: The file descriptors that the child inherits.
         """
         self.spec = spec
+        self.no_log, self._begin = "", 0
         self.log = logs / f"{spec.name}.log"
         command = [
             *(sys.executable, "-I", "-S", child.__file__),
             *(str(os.getpid()), str(int(_WHEN_PARENT_DIES[spec.role])), str(line.reading)),
             *spec.command(sys.executable, addresses),
         ]
-        with self.log.open("ab") as output:
-            self._begin = output.tell()
+        with ExitStack() as stack:
+            output = self._open_log(stack)
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -73,6 +82,18 @@ class Process:
                 start_new_session=True,
             )
         self.pid = self._process.pid
+
+    def _open_log(self, stack: ExitStack) -> IO[bytes] | int:
+        """Open the log until the stack unwinds; without one, the process is started all the same."""
+        try:
+            if self.log.parent.parent.is_dir():
+                self.log.parent.mkdir(exist_ok=True)  # someone has removed it
+            output = stack.enter_context(self.log.open("ab"))
+        except OSError as error:
+            self.no_log = str(error.strerror)
+            return subprocess.DEVNULL
+        self._begin = output.tell()
+        return output
 
     @property
     def code(self) -> int | None:
@@ -94,9 +115,12 @@ class Process:
 
     def lines(self) -> list[str]:
         """Return the complete lines that the process has printed since it was started."""
-        with self.log.open("rb") as log:
-            log.seek(self._begin)
-            return log.read().decode(errors="replace").split("\n")[:-1]
+        try:
+            with self.log.open("rb") as log:
+                log.seek(self._begin)
+                return log.read().decode(errors="replace").split("\n")[:-1]
+        except OSError:  # it could not be opened, or someone has removed it
+            return []
 
     def tail(self, count: int = 12) -> list[str]:
         """Return the last lines of output without blank lines, TensorFlow's messages and announcements."""
@@ -110,14 +134,17 @@ class Process:
         return own[-1] if own else lines[-1] if lines else self.ending()
 
     def announcement(self) -> dict[str, Any] | None:
-        """Return the line `{"event": "listening", "address": ...}` of a server, or None before it is printed."""
+        """Return the line `{"event": "listening", "address": ...}` of this process, or None before it is printed.
+
+        Another launcher may write to the same log, whose server is not this one.
+        """
         for line in self.lines():
             if line.startswith("{"):
                 try:
                     event = json.loads(line)
                 except ValueError:
                     continue
-                if isinstance(event, dict) and event.get("event") == "listening":
+                if isinstance(event, dict) and event.get("event") == "listening" and event.get("pid") == self.pid:
                     return event
         return None
 

@@ -22,6 +22,7 @@ from downpour.deploy.scripts.script_launcher import LEADER, Notes, ScriptLaunche
 from downpour.deploy.scripts.script_settings import RunSettings, refused_variables
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.array_tree import flatten
+from downpour.protos.logs import print_line
 from downpour.worker import config as worker_config
 
 DATA = ("x", "y", "sample_weight", "validation_data")
@@ -160,7 +161,7 @@ class NotebookScreen(Notes):
             whole, end, _ = log.read().rpartition(b"\n")
         self._shown += len(whole + end)
         if end:
-            print(whole.decode(errors="replace"), flush=True)
+            print_line(whole.decode(errors="replace"))
 
     def close(self) -> None:
         """Print the rest of the log."""

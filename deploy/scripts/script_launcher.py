@@ -25,6 +25,7 @@ from downpour.deploy.scripts.script_task import replace_process
 from downpour.deploy.scripts.tf_config import VARIABLE, BadTFConfig, read
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.credentials import AccessSettings
+from downpour.protos.logs import print_line
 from downpour.protos.settings import parse, split_positional, to_flags
 from downpour.ps.config import ServerSettings
 from downpour.worker.config import ScriptSettings
@@ -212,7 +213,7 @@ class Notes:
 
     def note(self, text: str) -> None:
         """Print a message to standard error, after the name of the command."""
-        print(f"downpour: {text}", file=sys.stderr, flush=True)
+        print_line(f"downpour: {text}", error=True)
 
     def close(self) -> None:
         """Do nothing: nothing is redrawn here."""

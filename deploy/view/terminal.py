@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -11,6 +10,7 @@ from rich.live import Live
 
 from downpour.deploy.view.rendering import plain, render, summary_rows, summary_table, worker_lines
 from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.logs import discard_output, print_line
 
 PLAIN_EVERY_S = 5.0
 
@@ -103,21 +103,48 @@ def open_screen(verbose: bool) -> Screen:
     """Return a live screen if standard output is a terminal, and a screen of plain lines otherwise."""
     console = Console()
     if console.is_terminal and not console.is_dumb_terminal:
-        return LiveScreen(console, verbose)
-    return PlainScreen(write_line, verbose=verbose)
+        return UnfailingScreen(LiveScreen(console, verbose))
+    return PlainScreen(print_line, verbose=verbose)
 
 
-def write_line(line: str) -> None:
-    """Print a line; if the reader has closed the pipe, discard this and all further output."""
-    try:
-        print(line, flush=True)
-    except BrokenPipeError:
-        silence()
+class UnfailingScreen:
+    """A screen whose terminal may disappear: from then on, nothing is shown, and the job continues."""
+
+    def __init__(self, screen: Screen) -> None:
+        """Wrap a screen.
+
+        Args:
+            screen: The screen that draws.
+        """
+        self._screen = screen
+        self._lost = False
+
+    def show(self, progress: pb.Progress) -> None:
+        """Show the current progress."""
+        self._try(lambda: self._screen.show(progress))
+
+    def note(self, text: str) -> None:
+        """Show a message that remains visible."""
+        self._try(lambda: self._screen.note(text))
+
+    def close(self) -> None:
+        """Remove everything that is redrawn."""
+        self._try(self._screen.close)
+
+    def table(self, summary: Mapping[str, Any], run: str) -> None:
+        """Show the results of the job."""
+        self._try(lambda: self._screen.table(summary, run))
+
+    def _try(self, draw: Callable[[], None]) -> None:
+        if self._lost:
+            return
+        try:
+            draw()
+        except (OSError, ValueError):
+            self._lost = True
+            silence()
 
 
 def silence() -> None:
     """Discard all further output of this process."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    for stream in (1, 2):
-        os.dup2(null, stream)
-    os.close(null)
+    discard_output(1, 2)

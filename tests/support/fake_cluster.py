@@ -22,6 +22,7 @@ import grpc
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import open_channel
+from downpour.protos.logs import open_standard_streams
 from downpour.protos.parameter_server_pb2_grpc import (
     CoordinatorServicer,
     CoordinatorStub,
@@ -127,7 +128,8 @@ def server(options: argparse.Namespace) -> int:
         print("the server has a defect", flush=True)
         return options.server_exit
     print("a line before", flush=True)
-    print(json.dumps({"event": "listening", "address": f"127.0.0.1:{port}", "shard": 0}), flush=True)
+    announcement = {"event": "listening", "address": f"127.0.0.1:{port}", "shard": 0, "pid": os.getpid()}
+    print(json.dumps(announcement), flush=True)
     with coordinator.changed:
         coordinator.changed.wait_for(lambda: coordinator.phase == "ended")
         coordinator.changed.wait_for(coordinator.over, 1.0)  # one that was killed does not leave
@@ -165,6 +167,7 @@ def launch(options: argparse.Namespace) -> int:
     from downpour.deploy.launch.launcher import Launcher
     from downpour.deploy.view.terminal import open_screen
 
+    open_standard_streams()
     run_dir = Path(options.run_dir)
     (run_dir / "logs").mkdir(parents=True)
     own = {name: value for name, value in vars(options).items() if name not in ("role", "run_dir", "verbose")}
