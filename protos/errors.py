@@ -110,6 +110,15 @@ def error_of(failure: grpc.RpcError, address: str) -> DownpourError:
     return kind(details or f"{address} answered {code.name}")
 
 
+def is_unanswered(failure: grpc.RpcError) -> bool:
+    """Return whether no server has answered a call: there is none, or it is suspended.
+
+    A server that answers too late gives its reason; gRPC gives this text at the caller's own deadline.
+    """
+    late = failure.code() is grpc.StatusCode.DEADLINE_EXCEEDED and failure.details() == "Deadline Exceeded"
+    return late or isinstance(error_of(failure, ""), Unreachable)
+
+
 def _hint(details: str) -> str:
     """Return advice if gRPC's message does not state that the two sides differ in TLS."""
     if "handshake failed" in details:

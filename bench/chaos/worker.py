@@ -32,7 +32,7 @@ from downpour.protos.errors import DownpourError
 from downpour.protos.layout import TRAINED, Layout
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
 from downpour.worker.exchange.push_info import PushInfo
-from downpour.worker.exchange.session import SESSION_LOST, Session, SessionSettings
+from downpour.worker.exchange.session import SESSION_LOST, SILENT, Session, SessionSettings
 
 CALL_TIMEOUT_S = 30.0
 
@@ -63,15 +63,18 @@ class ChaosWorker:
     def run(self) -> int:
         """Work until the job has ended and return the exit status."""
         job = self._control.describe(60.0)
+        self._control.tolerate_outage(job.reconnect_s)
         registration = pb.RegisterRequest(worker=self._number, layout=self._layout.to_proto(), data=self._data)
-        session = Session(self._control, job, registration, SessionSettings(timeout_s=CALL_TIMEOUT_S))
+        session = Session(
+            self._control, job, registration, SessionSettings(timeout_s=CALL_TIMEOUT_S, survives_outage=True)
+        )
         session.register()
         while True:
             try:
                 reason = self._work(job, session)
                 session.leave(reason)
                 return 1 if reason else 0
-            except SESSION_LOST as error:
+            except (*SESSION_LOST, *SILENT) as error:
                 self._flags[IN_FLIGHT + self._number] = 0
                 session.rejoin(error)
             finally:

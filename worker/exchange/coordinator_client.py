@@ -12,7 +12,7 @@ import grpc
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos import parameter_server_pb2_grpc as rpc
 from downpour.protos.channel import PROTOCOL, open_channel
-from downpour.protos.errors import DeadlineExceeded, Unreachable, error_of
+from downpour.protos.errors import DeadlineExceeded, Unreachable, error_of, is_unanswered
 from downpour.protos.settings import reachable
 from downpour.protos.system import clock, threads
 from downpour.worker.exchange.outage import RESUMABLE, Outage
@@ -155,7 +155,7 @@ class CoordinatorClient:
                 return reply
             except grpc.RpcError as failure:
                 error = error_of(failure, self.address)
-                if not isinstance(error, Unreachable):
+                if not is_unanswered(failure):
                     self._outage.answered()
                     raise error from failure
                 if self._outage.missed():

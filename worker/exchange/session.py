@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import PROTOCOL
-from downpour.protos.errors import DownpourError, Fenced, FutureVersion, UnknownWorker, Unreachable
+from downpour.protos.errors import DeadlineExceeded, DownpourError, Fenced, FutureVersion, UnknownWorker, Unreachable
 from downpour.protos.layout import Layout
 from downpour.protos.logs import log
 from downpour.worker.exchange.client import Client
@@ -34,6 +34,8 @@ from downpour.worker.exchange.outage import CoordinatorGone
 from downpour.worker.exchange.timing import TimeSpent
 
 SESSION_LOST = (UnknownWorker, Fenced, FutureVersion)  # errors after which a worker registers again
+# Errors of a server that has died or is suspended, and may be back: a worker that survives outages registers again.
+SILENT = (Unreachable, DeadlineExceeded)
 T = TypeVar("T")
 
 
@@ -210,7 +212,7 @@ class Session:
             DownpourError: `error` itself, if another session would not help: the coordinator is unreachable, or a shard
                 failed to reply twice without a push in between (its address may be wrong); or an error of `register`.
         """
-        if isinstance(error, Unreachable):
+        if isinstance(error, SILENT):
             if self._client is not None and self._client.pushed:
                 self._outage_since_push = False
             if not self._settings.survives_outage or self._outage_since_push or isinstance(error, CoordinatorGone):

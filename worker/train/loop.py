@@ -8,13 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.errors import Unreachable
 from downpour.protos.logs import identify, log
 from downpour.protos.system import clock
 from downpour.worker.config import WorkerSettings
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
 from downpour.worker.exchange.errors import Diverged, JobFailed, Stopped
-from downpour.worker.exchange.session import SESSION_LOST, Session, SessionSettings
+from downpour.worker.exchange.session import SESSION_LOST, SILENT, Session, SessionSettings
 from downpour.worker.exchange.timing import TimeSpent
 from downpour.worker.train.computation import Computation
 from downpour.worker.train.lease_steps import LeaseSteps, PushResult
@@ -128,7 +127,7 @@ class Worker:
             self._await_start()
             self._run_tasks()
             return True
-        except (*SESSION_LOST, Unreachable) as error:
+        except (*SESSION_LOST, *SILENT) as error:
             self._session.rejoin(error)
             self._steps = self._new_steps()
             return False

@@ -75,3 +75,32 @@ def test_a_worker_continues_when_its_server_is_back_and_can_be_stopped_while_it_
         assert worker.errors.splitlines()[-1].endswith("stopped by a signal: left the job")
     finally:
         cluster.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("transport", ["shm", "grpc"])
+@pytest.mark.parametrize("shard", [0, 1])
+def test_a_worker_continues_after_a_server_was_suspended_for_longer_than_a_call_may_last(
+    tmp_path: Path, transport: str, shard: int
+) -> None:
+    cluster = Cluster(tmp_path)
+    flags = {"transport": transport, "checkpoint_every": "0.1s", "epochs": 1000, "session_s": 1}
+    try:
+        cluster.serve(2, workers=1, reconnect_s=60, **flags)
+        own = ("-m", "downpour.worker", f"--server={cluster.address}", "--call-timeout-s=2", "--xla=off")
+        worker = cluster.start("worker", *own)
+        wait_until(lambda: checkpointed(cluster.run, 1), "a checkpoint of what was trained is written")
+        suspended = cluster.servers[shard].child
+        suspended.send_signal(signal.SIGSTOP)
+        try:
+            silent = re.compile("does not answer|must reply within 2 s|no answer")
+            wait_until(lambda: silent.search(worker.errors), "the worker has missed the server")
+            assert worker.child.poll() is None
+        finally:
+            suspended.send_signal(signal.SIGCONT)
+        updates = cluster.status().version
+        wait_until(lambda: cluster.status().version > updates + 100, "it trains again")
+        worker.child.send_signal(signal.SIGTERM)
+        assert worker.wait() == 0, worker.errors
+    finally:
+        cluster.close()
