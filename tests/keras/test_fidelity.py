@@ -1,4 +1,4 @@
-"""The table of `tests/keras/fidelity`: each row is as with plain Keras, is refused, or differs as stated."""
+"""The table of `tests/support/fidelity`: each row is as with plain Keras, is refused, or differs as stated."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from tests.keras.fidelity.document import markdown
-from tests.keras.fidelity.row import DIFFERENT, REFUSED, SAME, Row
-from tests.keras.fidelity.table import ROWS
+from tests.support.fidelity.document import markdown
+from tests.support.fidelity.row import DIFFERENT, REFUSED, SAME, Row
+from tests.support.fidelity.table import ROWS
 from tests.support.paths import ROOT
 from tests.support.scripts import SCRIPTS, environment
 

@@ -1,4 +1,4 @@
-"""Runs rows of the table of `tests/keras/fidelity` and writes what they give: fidelity.py FOLDER [PREFIX ...]."""
+"""Runs rows of the table of `tests/support/fidelity` and writes what they give: fidelity.py FOLDER [PREFIX ...]."""
 
 import contextlib
 import io
@@ -12,8 +12,8 @@ import keras
 import numpy as np
 
 import downpour
-from tests.keras.fidelity.row import REFUSED
-from tests.keras.fidelity.table import ROWS
+from tests.support.fidelity.row import REFUSED
+from tests.support.fidelity.table import ROWS
 
 
 def run(row, folder):

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from tests.keras.fidelity.row import REFUSED, Result, Row, X, Y, compiled, data, result, small_model
+from tests.support.fidelity.row import REFUSED, Result, Row, X, Y, compiled, data, result, small_model
 
 CALLBACK_BASES = {"Callback", "CallbackList", "History"}  # what the others are made of
 

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from downpour import DistributedOptimizer, LeasedDataset
-from tests.keras.fidelity.row import (
+from tests.support.fidelity.row import (
     BATCH,
     JOINT,
     REFUSED,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-from tests.keras.fidelity.row import REFUSED, SAME, Row
+from tests.support.fidelity.row import REFUSED, SAME, Row
 
 HEAD = """# What of Keras trains as it does without servers
 
@@ -14,7 +14,7 @@ Each row is tested against plain Keras (`make test-fidelity`). *One worker* is c
 mode `async`, the number of epochs, the names of the logs, the files and all other facts that a row states are those of
 plain Keras, and both workers have the same weights at the end.
 
-`tests/keras/fidelity/` generates the rows of arguments, optimizers and callbacks from Keras's own signatures: an
+`tests/support/fidelity/` generates the rows of arguments, optimizers and callbacks from Keras's own signatures: an
 argument of a new version of Keras fails the test until this table says what becomes of it. *Refused* means that the
 script ends before the first step with a message that names the feature.
 """
@@ -40,7 +40,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def _named(row: Row) -> str:
-    return f"`{row.name}`" if row.kind in ("optimizer", "compile", "fit", "callback", "layer") else row.name
+    return f"`{row.name}`" if row.kind in ("optimizer", "compile", "fit", "callback") else row.name
 
 
 def _one(row: Row) -> str:

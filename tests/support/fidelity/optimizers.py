@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from tests.keras.fidelity.row import REFUSED, SAME, Result, Row, compiled, fitted, small_model
+from tests.support.fidelity.row import REFUSED, SAME, Result, Row, compiled, fitted, small_model
 
 # A value other than the default for each argument, and what else the argument needs.
 VALUES: dict[str, dict[str, Any]] = {

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tests.keras.fidelity.row import (
+from tests.support.fidelity.row import (
     DIFFERENT,
     EPOCHS,
     Result,
