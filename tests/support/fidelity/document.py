@@ -40,7 +40,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def _named(row: Row) -> str:
-    return f"`{row.name}`" if row.kind in ("optimizer", "compile", "fit", "callback") else row.name
+    return f"`{row.name}`" if row.kind in ("optimizer", "compile", "fit") else row.name
 
 
 def _one(row: Row) -> str:
