@@ -124,7 +124,7 @@ def test_the_saved_model_continues_training_in_plain_keras(features: Path) -> No
         ("constraint", "kernel with MaxNorm"),
         ("few", "samples for each of 2 workers. Received: 1"),
         ("outside", "train_step"),
-        ("several", "several optimizers"),
+        ("twice", "which .* and .* are applied to"),
         ("scaled", "mixed_bfloat16"),
         ("backup", "BackupAndRestore"),
     ],

@@ -218,11 +218,11 @@ def saved():
 
 
 class Adversaries(keras.Model):
-    """Two optimizers, neither of them the model's own."""
+    """Two optimizers of the same weights, neither of them the model's own."""
 
     def __init__(self):
         super().__init__()
-        self.half, self.mine = layers.Dense(1), DistributedOptimizer("adam")
+        self.half, self.mine, self.other = layers.Dense(1), DistributedOptimizer("adam"), optimizers.SGD()
         self.compile()
 
     def call(self, inputs):
@@ -231,7 +231,9 @@ class Adversaries(keras.Model):
     def train_step(self, data):
         with tf.GradientTape() as tape:
             loss = keras.ops.mean(self(data))
-        self.mine.apply(tape.gradient(loss, self.half.trainable_variables), self.half.trainable_variables)
+        gradients = tape.gradient(loss, self.half.trainable_variables)
+        for optimizer in (self.mine, self.other):
+            optimizer.apply(gradients, self.half.trainable_variables)
         return {"own": loss}
 
 
@@ -267,7 +269,7 @@ def refused():
         "constraint": message(lambda: constrained.fit(x, x[:, :2], verbose=0)),
         "few": message(lambda: compiled(small()).fit(x[:1], y[:1], verbose=0)),
         "scaled": message(scaled),
-        "several": message(lambda: Adversaries().fit(x, verbose=0)),
+        "twice": message(lambda: Adversaries().fit(x, verbose=0)),
         "outside": message(lambda: DistributedOptimizer("sgd").apply([tf.zeros(1)], [keras.Variable([0.0])])),
         "backup": message(
             lambda: compiled(small()).fit(x, y, verbose=0, callbacks=[callbacks.BackupAndRestore(out / "b")])

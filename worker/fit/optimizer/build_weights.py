@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -11,12 +10,8 @@ import tensorflow as tf
 
 from downpour.worker.fit.data.data_parts import peek
 from downpour.worker.fit.data.leased_dataset import LeasedDataset
-from downpour.worker.fit.optimizer.distributed_optimizer import (
-    NullGradientOp,
-    intercepted,
-    set_gradient_op,
-)
-from downpour.worker.fit.optimizer.model_optimizers import Applied, distributed_of, updates_of
+from downpour.worker.fit.optimizer.distributed_optimizer import recorded
+from downpour.worker.fit.optimizer.model_optimizers import Applied
 
 
 def build_weights(model: keras.Model, x: Any, y: Any = None, sample_weight: Any = None) -> tuple[Any, Applied | None]:
@@ -63,28 +58,19 @@ def _trace(model: keras.Model, batch: Any) -> Applied:
 
     No optimizer changes anything meanwhile.
     """
-    optimizers = distributed_of(model)
-    iterations = [updates_of(optimizer) for optimizer in optimizers]
-    null = NullGradientOp()
-    for optimizer in optimizers:
-        set_gradient_op(optimizer, null)
-
-    def record(optimizer: Any, variables: Sequence[Any]) -> bool:
-        null.record(optimizer, variables)
-        return False
-
+    # Run eagerly, a step changes counters, metrics and moving statistics.
+    before = [(variable, variable.value.numpy()) for variable in model.variables] if model.run_eagerly else []
     # An error here occurs again in `fit`, which raises it; a step that cannot be traced may still run.
     try:
-        with intercepted(record):
+        with recorded() as applied:
             step = model.train_step if model.run_eagerly else tf.function(model.train_step).get_concrete_function
             step(batch)
     except Exception:
         return {}
     finally:
-        for optimizer, count in zip(optimizers, iterations, strict=True):
-            set_gradient_op(optimizer, None)
-            optimizer._iterations.assign(count)
-    return null.applied
+        for variable, value in before:
+            variable.assign(value)
+    return applied.found
 
 
 def _tensor(array: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, wraps
 from typing import TYPE_CHECKING, Any, cast
@@ -62,7 +62,7 @@ class DistributedMixin:
     """
 
     keras_class: Any = None
-    gradient_op: GradientOp | NullGradientOp | None = None
+    gradient_op: GradientOp | None = None
     kept_slots: Slots | None = None
 
     def build(self, variables: Sequence[Any]) -> None:
@@ -84,7 +84,7 @@ class DistributedMixin:
         """
         if len(grads) == 0:
             return
-        if self.gradient_op is None:
+        if self.gradient_op is None and not _recorders:
             raise RuntimeError(
                 "a DistributedOptimizer must be applied within fit of a model that was compiled with it. Received: a "
                 "call from train_on_batch, or from a training loop of the script. Write the body of that loop as the "
@@ -101,6 +101,9 @@ class DistributedMixin:
             me.build(variables)
         me._check_variables_are_known(variables)
         grads, variables = me._filter_empty_gradients(grads, variables)
+        if self.gradient_op is None or _recorders:
+            _recorders[-1].record(self, variables)
+            return
         self.gradient_op.step(self, dict(zip(map(id, variables), grads, strict=True)))
         me._iterations.assign_add(1)
 
@@ -111,28 +114,41 @@ def _distributed(keras_class: Any) -> Any:
     return type(keras_class.__name__, (DistributedMixin, keras_class), attributes)
 
 
-class NullGradientOp:
-    """A stand-in for `GradientOp` while a train step is only traced; it sends nothing.
+class AppliedOptimizers:
+    """Records the optimizers that a train step applies while it is only traced; nothing is sent and no weight changes.
 
     Attributes:
-        applied: The optimizers that the train step applies, and their variables, by id.
+        found: The optimizers and their variables, by id.
     """
 
     def __init__(self) -> None:
-        """Create a stand-in for all optimizers of a model."""
-        self.applied: dict[int, tuple[Any, dict[int, Any]]] = {}
-
-    def set_loss(self, loss: Any) -> None:
-        """Accept the loss of a traced step and ignore it."""
-
-    def step(self, optimizer: Any, gradients: Mapping[int, Any]) -> None:
-        """Ignore the gradients, and record the variables."""
-        self.record(optimizer, [v for v in optimizer._trainable_variables if id(v) in gradients])
+        """Begin without optimizers."""
+        self.found: dict[int, tuple[Any, dict[int, Any]]] = {}
 
     def record(self, optimizer: Any, variables: Sequence[Any]) -> None:
         """Record that an optimizer is applied to variables."""
-        of_optimizer = self.applied.setdefault(id(optimizer), (optimizer, {}))[1]
+        of_optimizer = self.found.setdefault(id(optimizer), (optimizer, {}))[1]
         of_optimizer.update({id(variable): variable for variable in variables})
+
+
+_recorders: list[AppliedOptimizers] = []  # while a train step is traced
+
+
+@contextmanager
+def recorded() -> Iterator[AppliedOptimizers]:
+    """Within this context, no optimizer changes anything; the optimizers that are applied are recorded."""
+    recorder = AppliedOptimizers()
+
+    def record(optimizer: Any, variables: Sequence[Any]) -> bool:
+        recorder.record(optimizer, variables)
+        return False
+
+    _recorders.append(recorder)
+    try:
+        with intercepted(record):
+            yield recorder
+    finally:
+        _recorders.remove(recorder)
 
 
 @contextmanager
@@ -159,7 +175,7 @@ def intercepted(plain_applied: Callable[[Any, Sequence[Any]], bool]) -> Iterator
         setattr(BaseOptimizer, own.__name__, own)
 
 
-def set_gradient_op(optimizer: Any, gradient_op: GradientOp | NullGradientOp | None) -> None:
+def set_gradient_op(optimizer: Any, gradient_op: GradientOp | None) -> None:
     """Connect an optimizer to the servers, or disconnect it with None; Keras does not track the attribute."""
     object.__setattr__(optimizer, "gradient_op", gradient_op)
 
