@@ -14,6 +14,7 @@ from downpour.protos.credentials import AccessSettings
 from downpour.protos.logs import LogSettings
 from downpour.protos.settings import Address, Settings, did_you_mean
 from downpour.ps.config import JobSettings
+from downpour.ps.config_checks import steps_at_constant_rate
 from downpour.worker.catalog.datasets import DATASETS, DatasetError, load
 from downpour.worker.catalog.model_source import check_source
 from downpour.worker.catalog.models import MODELS
@@ -142,6 +143,8 @@ class TrainSettings(JobSettings, AccessSettings, LogSettings):
         recommended = dict(row.settings) if row is not None else {}
         if given.get("optimizer", recommended.get("optimizer", "sgd")) != recommended.get("optimizer", "sgd"):
             recommended = {name: value for name, value in recommended.items() if name not in OF_OPTIMIZER}
+        if steps_at_constant_rate(str(given.get("mode", "async"))):
+            recommended.pop("schedule", None)
         return {**recommended, **given}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -73,7 +73,7 @@ def check_length(payload: Buffer, expected_bytes: int, n: int) -> None:
         )
 
 
-@cache
+@lru_cache(maxsize=256)  # the names come from callers
 def _made(family: str, parameter: str) -> Codec:
     return CODECS[family].make(parameter)
 

@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Literal
 
 from pydantic import Field
@@ -33,18 +34,22 @@ OF_TENSORFLOW = re.compile(r"[IWEF]\d{4} \d\d:\d\d:|WARNING: All log messages be
 
 
 def print_line(line: str, error: bool = False) -> None:
-    """Write a line to standard output, or to standard error. Its failure never ends a program.
+    """Write a line to standard output, or to standard error. A failure loses the line and never ends a program.
 
-    After a failure, as on a full disk or a terminal that is gone, further output of the stream is discarded: Python
-    would try to write the rest when the program ends, and change its exit status.
+    The line is written past Python's buffer: after a failure, as on a full disk or a terminal that is gone, Python
+    would try to write the buffer again when the program ends, and change its exit status.
     """
-    stream, number = (sys.stderr, 2) if error else (sys.stdout, 1)
+    stream, own = (sys.stderr, sys.__stderr__) if error else (sys.stdout, sys.__stdout__)
     if stream is None:  # closed when the program began
         return
-    try:
-        print(line, file=stream, flush=True)
-    except (OSError, ValueError):
-        discard_output(number)
+    with suppress(OSError, ValueError):
+        if stream is not own:  # a test or a notebook has replaced it
+            print(line, file=stream, flush=True)
+            return
+        stream.flush()
+        data = memoryview(f"{line}\n".encode(stream.encoding, "backslashreplace"))
+        while data:
+            data = data[os.write(stream.fileno(), data) :]
 
 
 def discard_output(*numbers: int) -> None:

@@ -27,6 +27,8 @@ class AsynchronySettings(Protocol):
     @property
     def momentum_correction(self) -> bool: ...  # noqa: D102
     @property
+    def schedule(self) -> str: ...  # noqa: D102
+    @property
     def warm_up(self) -> int: ...  # noqa: D102
 
 
@@ -62,6 +64,11 @@ def refusal_of(settings: AsynchronySettings) -> str:
             f"--staleness {settings.staleness} corrects gradients, and --mode {settings.mode} pushes differences "
             f"of weights. Use --staleness {_either(others)}"
         )
+    if steps_at_constant_rate(settings.mode) and (settings.schedule != "constant" or settings.warm_up):
+        return (
+            f"--mode {settings.mode} makes its steps in the workers, at a constant learning rate; received --schedule "
+            f"{settings.schedule} --warm-up {settings.warm_up}. Leave both out"
+        )
     return ""
 
 
@@ -74,6 +81,14 @@ def refusal_of_optimizer(settings: AsynchronySettings) -> str:
             f"without any. Use {_either(others)}, or set --momentum"
         )
     return ""
+
+
+def steps_at_constant_rate(mode: str) -> bool:
+    """Return whether workers make the steps of a mode, at a constant learning rate; False if there is no such mode."""
+    try:
+        return consistency_of(mode).payload != "gradient"
+    except ValueError:
+        return False
 
 
 def refusal_of_steps(settings: IntervalSettings) -> str:

@@ -19,7 +19,7 @@ from downpour.ps.config import ServerSettings
 from downpour.ps.control_plane.checkpointer import Checkpointer
 from downpour.ps.control_plane.effects import Effects, JobChange, LeaseLedger
 from downpour.ps.control_plane.messages import ProgressReport
-from downpour.ps.control_plane.recovery import Recovery
+from downpour.ps.control_plane.recovery import RETRY_S, Recovery
 from downpour.ps.control_plane.replay_recorder import ReplayRecorder
 from downpour.ps.control_plane.servicer import CoordinatorServicer
 from downpour.ps.control_plane.shard_link import ShardLinks
@@ -116,7 +116,7 @@ class CoordinatorProcess:
         identify(job=job.name, process="ps-0")
         metrics = ShardMetrics(self.runtime, self._push_times, self.coordinator, self.checkpointer)
         exporter = open_exporter(self._settings, metrics)
-        self.recovery.begin(self._settings.resume)
+        await self._begin()
         facts = {"metrics": f"{self._settings.metrics_host}:{exporter.port}"} if exporter else {}
         on_signals(self._signalled)  # who reads the announcement may send a signal at once
         announce(address=address, shard=0, run=str(self.run.path), job=job.name, **facts)
@@ -137,6 +137,26 @@ class CoordinatorProcess:
             self._listeners.close()
         self.reports.write_log()
         return 0 if job.phase == Phase.ENDED else FAILED
+
+    async def _begin(self) -> None:
+        """Begin the generation of this process; while the disk is full or read-only, wait for `--reconnect-s`.
+
+        Raises:
+            UnusableDirectory: The disk could not be written for that time.
+        """
+        give_up_s, told = clock.monotonic() + self._settings.reconnect_s, ""
+        while True:
+            try:
+                return self.recovery.begin(self._settings.resume)
+            except OSError as error:
+                if str(error) != told:
+                    told = str(error)
+                    log(f"the run directory cannot be written, and the server waits: {error}")
+                if clock.monotonic() > give_up_s:
+                    raise UnusableDirectory(
+                        f"--run-dir must be a folder that can be written; {error}. Make room, or choose another folder."
+                    ) from error
+            await asyncio.sleep(RETRY_S)
 
     async def _lock_run(self) -> None:
         """Wait for an earlier process that still writes to the run directory to end."""

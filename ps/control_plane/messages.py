@@ -104,7 +104,7 @@ class ProgressReport:
             shards=settings.shards,
             shards_joined=len(coordinator.job.shards),
             workers=self._workers(),
-            notes=coordinator.job.notes[notes_from:],
+            notes=coordinator.job.notes.since(notes_from),
             run=self._run,
             epoch_samples=of_epoch,
             samples_per_epoch=per_epoch,

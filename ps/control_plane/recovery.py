@@ -16,6 +16,8 @@ from downpour.ps.storage.checkpoint_file import Checkpoint, newest
 from downpour.ps.storage.run_directory import RunDirectory
 from downpour.ps.trace.metrics import Metrics
 
+RETRY_S = 0.5  # between two attempts to write to a disk that is full or read-only
+
 
 class Recovery:
     """Restores a job from its newest checkpoint, after a start with --resume and after the loss of a shard."""
@@ -86,6 +88,22 @@ class Recovery:
         self._change.notify()
 
     async def _restore(self, generation: int) -> None:
+        """Restore the job; while the disk cannot be written, try again until `--reconnect-s` is over.
+
+        Raises:
+            OSError: The disk could not be written for that time.
+        """
+        give_up_s = clock.monotonic() + self._coordinator.job.settings.reconnect_s
+        while True:
+            try:
+                return await self._restore_now(generation)
+            except OSError as error:
+                if clock.monotonic() > give_up_s:
+                    raise
+                self._coordinator.job.notes.append(f"the run directory cannot be written, the job waits: {error}")
+                await asyncio.sleep(RETRY_S)
+
+    async def _restore_now(self, generation: int) -> None:
         """Read the newest checkpoint and send every shard its part; without one, start the job over.
 
         Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from downpour.protos import parameter_server_pb2 as pb
@@ -15,6 +15,49 @@ from downpour.ps.coordinator.membership import Member, Membership
 from downpour.ps.coordinator.orphaned_leases import OrphanedLeases
 from downpour.ps.coordinator.phase import OVER, Phase
 from downpour.ps.coordinator.shard_table import ShardTable
+
+MAX_NOTES, FIRST_NOTES = 1_000, 100  # kept, and of these the oldest
+MAX_NOTE_CHARACTERS = 1_000
+
+
+class Notes(list[str]):
+    """Messages for the user, oldest first, in bounded memory: all of them are part of every status.
+
+    The first and the newest notes are kept. A note that repeats the newest one is dropped.
+    """
+
+    def __init__(self, notes: Iterable[str] = ()) -> None:
+        """Begin with some notes."""
+        super().__init__()
+        self._dropped = 0
+        self.extend(notes)
+
+    def append(self, note: str) -> None:
+        """Add a note of at most `MAX_NOTE_CHARACTERS` characters, unless it repeats the newest one."""
+        if note != self.newest:
+            super().append(note[:MAX_NOTE_CHARACTERS])
+        if len(self) > MAX_NOTES:
+            del self[FIRST_NOTES]
+            self._dropped += 1
+
+    def extend(self, notes: Iterable[str]) -> None:
+        """Add notes."""
+        for note in notes:
+            self.append(note)
+
+    @property
+    def newest(self) -> str:
+        """The newest note; empty if there is none."""
+        return self[-1] if self else ""
+
+    @property
+    def count(self) -> int:
+        """The number of notes so far, with those that were dropped."""
+        return len(self) + self._dropped
+
+    def since(self, count: int) -> list[str]:
+        """Return the notes after the first `count`, as far as they are kept."""
+        return self[count if count < FIRST_NOTES else max(FIRST_NOTES, count - self._dropped) :]
 
 
 class Job:
@@ -67,7 +110,7 @@ class Job:
         self.started_s: float | None = None
         self.elapsed_s = 0.0
         self.step_s = self.exchange_s = 0.0
-        self.notes: list[str] = warnings_of(settings)
+        self.notes = Notes(warnings_of(settings))
         self.facts: dict[tuple[int, int], dict[str, str]] = {}
         self.saved = self.resumed = self.stopped_at_once = self.paused = False
         self.initialiser: int | None = None

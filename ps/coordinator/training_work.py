@@ -206,6 +206,8 @@ class TrainingWork(Work):
         if job.phase == Phase.TRAINING and len(job.membership):
             job.phase = Phase.DRAINING
             self.tasks.drop_waiting()
+        elif job.phase == Phase.RECOVERING or job.resumed or job.elapsed_s:
+            job.fail(f"{reason} while the job recovered, and no model is saved: its last checkpoint can be resumed")
         elif job.started_s is None:
             job.notes.append("stopped before training began: there is nothing to save")
             job.phase = Phase.ENDED

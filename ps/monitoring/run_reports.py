@@ -64,9 +64,9 @@ class RunReports:
 
     def write_log(self) -> None:
         """Log the notes and the events that are new."""
-        for line in (*self._job.notes[self._notes_logged :], *self._job_log.news()):
+        for line in (*self._job.notes.since(self._notes_logged), *self._job_log.news()):
             log(line)
-        self._notes_logged = len(self._job.notes)
+        self._notes_logged = self._job.notes.count
 
     def write_summary(self, totals: dict[str, Any]) -> None:
         """Write the summary, with the totals of the server's processes.

@@ -21,7 +21,8 @@ def atomic_write(path: Path, durable: bool = False) -> Iterator[Path]:
         durable: Whether the content and the name must be on the disk when the block has ended.
 
     Raises:
-        OSError: The disk is full, read-only or broken. The file `path` has not changed.
+        OSError: The disk is full, read-only or broken. The file `path` has not changed. The error names `path` and
+            never the temporary file, whose random name would make every message another one.
     """
     beside = path.with_name(f".{path.name}.{entropy.random_bits(32):08x}.part")
     unnamed = disk.unnamed_file(path.parent)
@@ -35,6 +36,8 @@ def atomic_write(path: Path, durable: bool = False) -> Iterator[Path]:
         beside.replace(path)
         if durable:
             disk.flush(path.parent)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         if unnamed is not None:
             unnamed.close()

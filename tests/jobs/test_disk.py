@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import select
 import shutil
 import subprocess
 from pathlib import Path
@@ -46,12 +47,38 @@ def test_a_full_disk_is_reported_and_the_trace_completed_when_space_returns(tmp_
         assert found is not None and found.facts.shards[0].version <= 15 and refused == []
         push_leased(member, 10, first_seq=16)
         assert member.client.pull().versions == (25,)
+        assert sum("no checkpoint could be written" in note for note in cluster.status().notes) == 1
         limit_files(cluster, resource.RLIM_INFINITY)
         await_checkpoint(cluster, 25)
         assert noted(cluster, "checkpoints can be written again")
         cluster.stop()
         assert cluster.trace()["version"].tolist() == list(range(1, 26))
         assert not list(cluster.run.rglob("*.part"))
+
+
+@pytest.mark.parametrize("returns", [True, False])
+def test_a_server_that_starts_on_a_full_disk_waits_for_room(tmp_path: Path, returns: bool) -> None:
+    with running(tmp_path, 1, **SETTINGS) as cluster:
+        (member,) = cluster.train(LAYOUT, 1, INITIAL)
+        push_leased(member, 5)
+        await_checkpoint(cluster, 5)
+        address = str(member.session.shards[0].address)
+        cluster.servers[0].kill()
+        reconnect_s = 60 if returns else 1
+        flags = [f"--{name.replace('_', '-')}={value}" for name, value in SETTINGS.items()]
+        full = ["sh", "-c", 'ulimit -S -f 0; exec "$@"', "sh"]
+        own = (f"--run-dir={cluster.run}", f"--bind={address}", "--resume", f"--reconnect-s={reconnect_s}", *flags)
+        server = cluster.start("again", "-m", "downpour.ps", *own, before=full)
+        cluster.servers[0] = server
+        if not returns:
+            assert server.wait() == 3
+            return
+        assert not select.select([server.child.stdout], [], [], 1.0)[0] and server.child.poll() is None
+        limit_files(cluster, resource.RLIM_INFINITY)
+        server.announcement()
+        again = cluster.join(LAYOUT)
+        again.await_start(INITIAL)
+        assert again.client.pull().versions == (5,)
 
 
 def test_a_job_on_a_full_disk_ends_with_a_message(tmp_path: Path) -> None:

@@ -228,6 +228,24 @@ def test_drain_before_training_ends_the_job_with_a_note() -> None:
     assert job.task(session).kind == pb.END
 
 
+def test_drain_of_a_job_that_recovers_fails_it_because_nothing_is_saved() -> None:
+    job = PureJob(workers=1)
+    (session,) = job.start(1)
+    job.take(session, pb.TRAIN)
+    job.coordinator.shard_lost(0, job.now)
+    assert job.phase() == Phase.RECOVERING
+    job.coordinator.drain("SIGTERM", job.now)
+    assert job.phase() == Phase.FAILED
+    assert "can be resumed" in job.state.notes[-1] and not any("nothing to save" in note for note in job.state.notes)
+
+
+def test_drain_of_a_resumed_job_before_a_worker_trains_fails_it() -> None:
+    job = PureJob(workers=1)
+    job.coordinator.begin_generation(2, job.now)
+    job.coordinator.drain("SIGTERM", job.now)
+    assert job.phase() == Phase.FAILED and "can be resumed" in job.state.notes[-1]
+
+
 def test_drain_after_the_last_sample_changes_nothing() -> None:
     job = PureJob(workers=1)
     (session,) = job.start(1)

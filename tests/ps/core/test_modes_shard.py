@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from downpour.ps.config import JobSettings
+from downpour.ps.config import JobSettings, ServerSettings
 from downpour.ps.config_checks import refusal_of, warnings_of
 from downpour.ps.core.apply import UpdateOptions
 from downpour.ps.core.consistency import MODES, consistency_of
@@ -362,3 +364,17 @@ def test_a_schedule_follows_the_version_and_the_reply_contains_the_rate() -> Non
     cluster = Cluster("async", options=UpdateOptions(schedule_of("steps:2,0.5")))
     assert [cluster.push(0).learning_rate for _ in range(5)] == [1.0, 1.0, 0.5, 0.5, 0.25]
     assert cluster.weight == -3.25 and cluster.shard.learning_rate == 0.25
+
+
+@pytest.mark.parametrize("name", list(MODES))
+@pytest.mark.parametrize("rate", [{"schedule": "cosine:100"}, {"warm_up": 10}])
+def test_a_rate_that_workers_would_not_use_is_refused(name: str, rate: dict[str, Any]) -> None:
+    """In modes whose steps the workers make, the servers' schedule would change nothing but the trace."""
+    mode = MODES[name].example or name
+    settings = ServerSettings(mode=mode, workers=4)
+    if consistency_of(mode).payload == "gradient":
+        assert ServerSettings(mode=mode, workers=4, **rate).schedule
+        return
+    assert refusal_of(settings) == ""
+    with pytest.raises(ValueError, match="constant learning rate"):
+        ServerSettings(mode=mode, workers=4, **rate)

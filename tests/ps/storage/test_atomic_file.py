@@ -109,3 +109,20 @@ def test_a_file_system_that_lacks_an_operation_is_written_to(
     with atomic_write(tmp_path / "file", durable=True) as place:
         place.write_text("new")
     assert (tmp_path / "file").read_text() == "new" and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("lost", ["folder", "space"])
+def test_an_error_names_the_file_and_repeats_its_words(tmp_path: Path, lost: str) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    messages = set()
+    if lost == "folder":
+        folder.rmdir()
+    for _ in range(3):
+        with pytest.raises(OSError) as caught, atomic_write(folder / "file", durable=True) as place:
+            if lost == "space":
+                raise OSError(errno.ENOSPC, "No space left on device", str(place))
+            place.write_text("new")
+        messages.add(str(caught.value))
+    assert len(messages) == 1 and repr(str(folder / "file")) in messages.pop()
