@@ -13,8 +13,7 @@ from downpour.deploy.runs import RunPath
 from downpour.protos.credentials import AccessSettings
 from downpour.protos.logs import LogSettings
 from downpour.protos.settings import Address, Settings, did_you_mean
-from downpour.ps.config import JobSettings
-from downpour.ps.config_checks import steps_at_constant_rate
+from downpour.ps.config import JobSettings, uses_schedule
 from downpour.worker.catalog.datasets import DATASETS, DatasetError, load
 from downpour.worker.catalog.model_source import check_source
 from downpour.worker.catalog.models import MODELS
@@ -143,7 +142,7 @@ class TrainSettings(JobSettings, AccessSettings, LogSettings):
         recommended = dict(row.settings) if row is not None else {}
         if given.get("optimizer", recommended.get("optimizer", "sgd")) != recommended.get("optimizer", "sgd"):
             recommended = {name: value for name, value in recommended.items() if name not in OF_OPTIMIZER}
-        if steps_at_constant_rate(str(given.get("mode", "async"))):
+        if not uses_schedule(str(given.get("mode", "async"))):
             recommended.pop("schedule", None)
         return {**recommended, **given}
 

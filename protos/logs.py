@@ -40,7 +40,7 @@ def print_line(line: str, error: bool = False) -> None:
     would try to write the buffer again when the program ends, and change its exit status.
     """
     stream, own = (sys.stderr, sys.__stderr__) if error else (sys.stdout, sys.__stdout__)
-    if stream is None:  # closed when the program began
+    if stream is None or own is None:  # closed when the program began
         return
     with suppress(OSError, ValueError):
         if stream is not own:  # a test or a notebook has replaced it

@@ -14,7 +14,7 @@ from downpour.protos.errors import InvalidRequest
 from downpour.protos.logs import LogSettings
 from downpour.protos.settings import Address, Settings, did_you_mean, one_of
 from downpour.protos.transports import AUTO, TRANSPORTS, transport_names
-from downpour.ps.config_checks import refusal_of, refusal_of_optimizer, refusal_of_steps
+from downpour.ps.config_checks import refusal_of, refusal_of_optimizer, refusal_of_steps, steps_at_constant_rate
 from downpour.ps.core.consistency import MODES
 from downpour.ps.core.registry import forms, spec_of
 from downpour.ps.core.rules.hyperparameters import Hyperparameters, known_hyperparameters, resolve
@@ -100,6 +100,11 @@ if TYPE_CHECKING:
 
 else:
     OptimizerSettings = create_model("OptimizerSettings", __base__=Settings, **_optimizer_fields())
+
+
+def uses_schedule(mode: str) -> bool:
+    """Return whether the servers make the steps of a mode, so that `--schedule` has an effect."""
+    return not steps_at_constant_rate(mode)
 
 
 def hyperparameters_of(settings: OptimizerSettings) -> Hyperparameters:

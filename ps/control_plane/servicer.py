@@ -254,7 +254,7 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
                 if subscription is not None:
                     self._report.add_records(progress, subscription)
                 yield progress
-                notes = self._job.notes.count
+                notes = self._job.notes.total
                 if over:
                     return
                 await self._change.wait_until(lambda: self._job.phase in OVER, every_s)

@@ -20,7 +20,7 @@ MAX_NOTES, FIRST_NOTES = 1_000, 100  # kept, and of these the oldest
 MAX_NOTE_CHARACTERS = 1_000
 
 
-class Notes(list[str]):
+class JobNotes(list[str]):
     """Messages for the user, oldest first, in bounded memory: all of them are part of every status.
 
     The first and the newest notes are kept. A note that repeats the newest one is dropped.
@@ -51,7 +51,7 @@ class Notes(list[str]):
         return self[-1] if self else ""
 
     @property
-    def count(self) -> int:
+    def total(self) -> int:
         """The number of notes so far, with those that were dropped."""
         return len(self) + self._dropped
 
@@ -110,7 +110,7 @@ class Job:
         self.started_s: float | None = None
         self.elapsed_s = 0.0
         self.step_s = self.exchange_s = 0.0
-        self.notes = Notes(warnings_of(settings))
+        self.notes = JobNotes(warnings_of(settings))
         self.facts: dict[tuple[int, int], dict[str, str]] = {}
         self.saved = self.resumed = self.stopped_at_once = self.paused = False
         self.initialiser: int | None = None

@@ -66,7 +66,7 @@ class RunReports:
         """Log the notes and the events that are new."""
         for line in (*self._job.notes.since(self._notes_logged), *self._job_log.news()):
             log(line)
-        self._notes_logged = self._job.notes.count
+        self._notes_logged = self._job.notes.total
 
     def write_summary(self, totals: dict[str, Any]) -> None:
         """Write the summary, with the totals of the server's processes.

@@ -73,6 +73,7 @@ def test_a_server_that_starts_on_a_full_disk_waits_for_room(tmp_path: Path, retu
         if not returns:
             assert server.wait() == 3
             return
+        assert server.child.stdout is not None
         assert not select.select([server.child.stdout], [], [], 1.0)[0] and server.child.poll() is None
         limit_files(cluster, resource.RLIM_INFINITY)
         server.announcement()

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.ps.coordinator.job import FIRST_NOTES, MAX_NOTE_CHARACTERS, MAX_NOTES, Notes
+from downpour.ps.coordinator.job import FIRST_NOTES, MAX_NOTE_CHARACTERS, MAX_NOTES, JobNotes
 
 
 def test_any_number_of_notes_of_any_length_fits_into_a_status() -> None:
-    notes = Notes()
+    notes = JobNotes()
     for number in range(3 * MAX_NOTES):
         notes.append(f"{number}: " + "x" * 5_000)
     assert len(notes) == MAX_NOTES and max(map(len, notes)) == MAX_NOTE_CHARACTERS
@@ -19,7 +19,7 @@ def test_any_number_of_notes_of_any_length_fits_into_a_status() -> None:
 
 
 def test_a_repeated_note_is_kept_once() -> None:
-    notes = Notes(["paused"])
+    notes = JobNotes(["paused"])
     for text in ("paused", "paused", "resumed", "paused"):
         notes.append(text)
     assert notes == ["paused", "resumed", "paused"]
@@ -27,7 +27,7 @@ def test_a_repeated_note_is_kept_once() -> None:
 
 @given(st.lists(st.integers(0, 40), max_size=30), st.integers(0, 2 * MAX_NOTES))
 def test_a_reader_receives_every_note_that_is_kept_once_and_in_order(steps: list[int], before: int) -> None:
-    notes, number, seen = Notes(), 0, 0
+    notes, number, seen = JobNotes(), 0, 0
     received: list[str] = []
 
     def add(count: int) -> None:
@@ -39,11 +39,11 @@ def test_a_reader_receives_every_note_that_is_kept_once_and_in_order(steps: list
     add(before)
     for step in steps:
         received += notes.since(seen)
-        seen = notes.count
+        seen = notes.total
         add(step)
     received += notes.since(seen)
     numbers = [int(note.split()[1]) for note in received]
-    assert numbers == sorted(set(numbers)) and notes.count == number
+    assert numbers == sorted(set(numbers)) and notes.total == number
     if before <= MAX_NOTES - sum(steps):
         assert numbers == list(range(number))
     elif number:
