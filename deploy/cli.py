@@ -150,6 +150,10 @@ OTHER_COMMANDS: dict[str, Command] = {
     "simulate": Command(
         "simulate consistency modes in virtual time", _replace_process("downpour.bench.simulation.simulate")
     ),
+    "simulate-job": Command(
+        "run whole jobs with faults in virtual time and check them",
+        _replace_process("downpour.bench.world.simulate_job", **ONE_THREAD),
+    ),
     "replay": Command(
         "repeat a recorded run and compare the bits", _replace_process("downpour.bench.replay", **ONE_THREAD)
     ),

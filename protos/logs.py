@@ -112,3 +112,8 @@ def write_output(line: str) -> None:
 def redirect(log_line: Callable[[str], None], output_line: Callable[[str], None]) -> None:
     """Give the lines of the log and of standard output to other functions."""
     _state.update(log=log_line, output=output_line)
+
+
+def restore() -> None:
+    """Write the lines of the log to standard error again, and others to standard output."""
+    redirect(_print_log, _print_output)

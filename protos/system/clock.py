@@ -23,6 +23,14 @@ class Clock(Protocol):
         """Return the seconds since 1970, which an operator may set."""
 
 
+class SystemClock:
+    """The clocks of the operating system."""
+
+    monotonic = staticmethod(time.monotonic)
+    perf_counter = staticmethod(time.perf_counter)
+    wall = staticmethod(time.time)
+
+
 monotonic: Callable[[], float] = time.monotonic
 perf_counter: Callable[[], float] = time.perf_counter
 wall: Callable[[], float] = time.time

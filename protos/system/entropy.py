@@ -5,7 +5,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 
-_bits: Callable[[int], int] = secrets.randbits
+SYSTEM_BITS: Callable[[int], int] = secrets.randbits
+_bits = SYSTEM_BITS
 
 
 def use(bits: Callable[[int], int]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -57,6 +58,9 @@ class Threads(Protocol):
     def exit_process(self, code: int) -> NoReturn:
         """End the process at once, with all of its threads."""
 
+    def process(self) -> tuple[str, int]:
+        """Return the name of the host and the number of the process."""
+
 
 class SystemThreads:
     """The threads of the operating system."""
@@ -90,6 +94,10 @@ class SystemThreads:
     def exit_process(self, code: int) -> NoReturn:
         """End the process at once, with all of its threads."""
         os._exit(code)
+
+    def process(self) -> tuple[str, int]:
+        """Return the name of the host and the number of the process."""
+        return socket.gethostname(), os.getpid()
 
 
 _threads: Threads = SystemThreads()
@@ -134,6 +142,11 @@ def result(future: Future[Result]) -> Result:
 def exit_process(code: int) -> NoReturn:
     """End the process at once, with all of its threads."""
     _threads.exit_process(code)
+
+
+def process() -> tuple[str, int]:
+    """Return the name of the host and the number of the process."""
+    return _threads.process()
 
 
 def sleep(seconds: float) -> None:

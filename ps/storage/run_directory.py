@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -11,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from downpour.protos.system import disk
+from downpour.protos.system import disk, threads
 from downpour.ps.config import ServerSettings
 from downpour.ps.storage.atomic_file import atomic_write
 from downpour.ps.storage.checkpoint_file import newest, numbers
@@ -132,7 +131,7 @@ class RunDirectory:
         if self._published:
             return
         self._published = True
-        link = self.path.parent / f".latest-{os.getpid()}"
+        link = self.path.parent / f".latest-{threads.process()[1]}"
         try:
             link.unlink(missing_ok=True)
             link.symlink_to(self.path.name)

@@ -14,8 +14,6 @@ continues to train; gradients that it had not pushed are lost.
 from __future__ import annotations
 
 import math
-import os
-import socket
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -26,6 +24,7 @@ from downpour.protos.channel import PROTOCOL
 from downpour.protos.errors import DeadlineExceeded, DownpourError, Fenced, FutureVersion, UnknownWorker, Unreachable
 from downpour.protos.layout import Layout
 from downpour.protos.logs import log
+from downpour.protos.system import threads
 from downpour.worker.exchange.client import Client
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
 from downpour.worker.exchange.error_feedback import ErrorFeedback
@@ -160,7 +159,7 @@ class Session:
         """
         request = self._registration
         request.protocol, request.job = PROTOCOL, self._job.job
-        request.pid, request.host = os.getpid(), socket.gethostname()
+        request.host, request.pid = threads.process()
         self.reply = self._control.register(request)
         if self.reply.fit_completed:
             return

@@ -1,0 +1,162 @@
+"""The invariants of a simulated job, checked after every event and at its end."""
+
+from __future__ import annotations
+
+import io
+import json
+import zlib
+from typing import Any
+
+import numpy as np
+
+from downpour.bench.chaos.history import faults_of
+from downpour.bench.world.computation import applications, weights_in
+from downpour.bench.world.disk import VirtualDisk
+from downpour.bench.world.process import VirtualProcess
+from downpour.bench.world.scheduler import World
+from downpour.ps.config import ServerSettings
+from downpour.ps.data_plane.shard_runtime import ShardRuntime
+from downpour.ps.server import CoordinatorProcess
+from downpour.ps.trace.files import per_shard
+
+
+class Watch:
+    """Watches the servers of one job from outside."""
+
+    def __init__(self, world: World, samples: int, settings: ServerSettings) -> None:
+        """Watch a job that has not begun."""
+        self._world, self._samples, self._settings = world, samples, settings
+        self._runtimes: dict[int, tuple[VirtualProcess, ShardRuntime]] = {}
+        self._coordinator: CoordinatorProcess | None = None
+        self._versions: dict[int, tuple[int, int]] = {}
+        self.sums = settings.mode == "async" and settings.push_every == 1  # every push is one update of its own sum
+
+    # ------------------------------------------------------------------ what is told to it
+
+    def server_built(self, shard: int, process: VirtualProcess, built: Any) -> None:
+        """Watch a server process that has just been built."""
+        self._runtimes[shard] = (process, built.runtime)
+        self._versions.pop(shard, None)
+        if isinstance(built, CoordinatorProcess):
+            self._coordinator = built
+
+    def weights_seen(self, flat: np.ndarray) -> None:
+        """Check the weights that a gradient is computed from."""
+        if self.sums:
+            self._check_counts(applications(flat, self._settings.shards), "weights that a worker pulled")
+
+    def evaluated(self, epoch: int, flat: np.ndarray) -> None:
+        """Check the weights of the evaluation of an epoch: they contain each of its samples."""
+        if self.sums and self._settings.shards == 1:
+            counts = applications(flat, 1)
+            if counts.min() < epoch + 1 and not self._dropped():
+                self._world.problem(f"the evaluation of epoch {epoch} has weights that lack samples")
+
+    def _dropped(self) -> int:
+        return self._coordinator.runtime.metrics.dropped.total() if self._coordinator else 0
+
+    # ------------------------------------------------------------------ after every event
+
+    def after_event(self) -> None:
+        """Check the shards whose version has changed."""
+        for shard, (process, runtime) in self._runtimes.items():
+            held = runtime.shard
+            if held is None or runtime.void or not process.alive:
+                continue
+            before, now = self._versions.get(shard), (held.generation, held.version)
+            if before == now:
+                continue
+            self._versions[shard] = now
+            if before is not None and now < before:
+                self._world.problem(f"shard {shard} went from (generation, version) {before} to {now}")
+            if self.sums:
+                self._check_shard(shard, held)
+
+    def _check_shard(self, shard: int, held: Any) -> None:
+        buffer, _ = held.pull()
+        weights = buffer.array
+        start = np.arange(shard * self._samples, (shard + 1) * self._samples) % 17 - 8
+        counts = ((start - weights) / 0.125)[None]
+        held.release(buffer)
+        self._check_counts(counts, f"shard {shard}")
+        coordinator = self._coordinator
+        if shard or coordinator is None or self._dropped() or self._settings.shards > 1:
+            return
+        ledger = coordinator.coordinator.work.ledger
+        if ledger is not None and int(counts.sum()) != ledger.used_total:
+            self._world.problem(
+                f"the weights contain {int(counts.sum())} samples, and the ledger has {ledger.used_total} used"
+            )
+
+    def _check_counts(self, counts: np.ndarray, where: str) -> None:
+        if not np.array_equal(counts, np.rint(counts)):
+            self._world.problem(f"{where}: an update was applied in part")
+        elif counts.min() < 0 or counts.max() > self._settings.epochs:
+            self._world.problem(
+                f"{where}: a sample was applied {counts.max():g} times in {self._settings.epochs} epochs"
+            )
+
+    # ------------------------------------------------------------------ at the end
+
+    def conclude(self, status: int | None, disk: VirtualDisk) -> None:
+        """Check what the job has left on its disk."""
+        world, files = self._world, disk.names
+        summary = _json(files["/run/summary.json"].content) if "/run/summary.json" in files else {}
+        if status == 0 and summary.get("status") not in ("ended", "interrupted"):
+            world.problem(f"the coordinator exited with 0, and the summary says {summary.get('status')!r}")
+        if status not in (0, None):
+            world.problem(f"the job failed: {summary.get('notes', [])[-3:]}")
+        if summary.get("status") == "ended":
+            self._check_result(summary, files)
+        for name in sorted(files):
+            if "trace" in name or name.endswith("model.keras"):
+                world.digest = zlib.crc32(bytes(files[name].content), world.digest)
+
+    def _check_result(self, summary: dict[str, Any], files: Any) -> None:
+        world, shards = self._world, self._settings.shards
+        if "/run/model.keras" not in files:
+            world.problem("the job has ended, and there is no model")
+            return
+        weights = weights_in(bytes(files["/run/model.keras"].content), shards * self._samples)
+        traces = [self._trace(files, shard) for shard in range(shards)]
+        dropped = summary.get("dropped", 0)
+        for shard, trace in enumerate(traces):
+            for fault in faults_of(trace, overlap=self._settings.overlap):
+                world.problem(f"trace of shard {shard}: {fault}")
+        if not self.sums:
+            return
+        counts = applications(weights, shards)
+        self._check_counts(counts, "the model")
+        for shard, trace in enumerate(traces):
+            if not np.array_equal(self._recorded(trace), counts[shard]):
+                world.problem(f"shard {shard}: the trace and the model contain different updates")
+        lacking = (counts < self._settings.epochs).any(axis=0)
+        batches = int((self._settings.epochs - counts.min(axis=0)).sum())
+        most = (summary.get("partial_pushes", 0) + dropped) * self._settings.batch_size
+        if lacking.any() and batches > most:
+            world.problem(f"{batches} samples are missing in the model; at most {most} may be, of partial pushes")
+        if (counts == counts.max()).all() is False and (
+            counts.max(axis=0) < self._settings.epochs
+        ).sum() > dropped * 99:
+            world.problem("samples were applied to no shard")
+
+    def _trace(self, files: Any, shard: int) -> np.ndarray:
+        content = bytes(files[f"/run/{per_shard('trace', shard)}"].content)
+        trace: np.ndarray = np.load(io.BytesIO(content))
+        return trace
+
+    def _recorded(self, trace: np.ndarray) -> np.ndarray:
+        """Return how often each sample was applied according to a trace."""
+        counts = np.zeros(self._samples)
+        for record in trace[trace["outcome"] == 0]:
+            order = np.random.default_rng((self._settings.seed, int(record["epoch"]))).permutation(self._samples)
+            counts[order[int(record["start"]) : int(record["stop"])]] += 1
+        return counts
+
+
+def _json(content: bytes | bytearray) -> dict[str, Any]:
+    try:
+        found = json.loads(bytes(content))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

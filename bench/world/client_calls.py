@@ -1,0 +1,333 @@
+"""The client side of simulated gRPC: channels for threads and for event loops, with the interfaces of `grpc`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any, Protocol
+
+import grpc
+
+from downpour.bench.world.network import REFUSED, Call, Connection, VirtualNetwork
+from downpour.bench.world.process import VirtualProcess
+from downpour.bench.world.threads import VirtualThread, current_thread
+
+Serializer = Callable[[Any], bytes] | None
+
+
+class ClientEnd(Protocol):
+    """The client's end of a call."""
+
+    def message(self, data: bytes) -> None:
+        """Receive a message."""
+
+    def end(self, code: grpc.StatusCode, details: str) -> None:
+        """Receive the status of the call."""
+
+
+class VirtualRpcError(grpc.RpcError):
+    """The status of a call that failed."""
+
+    def __init__(self, code: grpc.StatusCode, details: str) -> None:
+        """Keep the status."""
+        super().__init__(f"{code.name}: {details}")
+        self._code, self._details = code, details
+
+    def code(self) -> grpc.StatusCode:
+        """Return the status code."""
+        return self._code
+
+    def details(self) -> str:
+        """Return the text of the status."""
+        return self._details
+
+
+class _Channel:
+    """What both kinds of channels share: one connection, which is opened again after it broke."""
+
+    def __init__(self, network: VirtualNetwork, process: VirtualProcess, address: str) -> None:
+        self.network, self.process, self.address = network, process, address
+        self._connection: Connection | None = None
+        self._calls: list[Any] = []
+
+    def connection(self) -> Connection | None:
+        if self._connection is None or self._connection.broken:
+            self._connection = self.network.connect(self.process, self.address)
+        return self._connection
+
+    def disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.reset(grpc.StatusCode.CANCELLED, "Channel closed!")
+
+
+class VirtualChannel(_Channel):
+    """A channel whose calls block the calling thread."""
+
+    def unary_unary(self, method: str, request_serializer: Serializer, response_deserializer: Any, **_: Any) -> Any:
+        """Return a function that makes a call with one request."""
+
+        def call(request: Any, timeout: float | None = None, **_: Any) -> Any:
+            return _BlockingCall(self, method, timeout).run([request], request_serializer, response_deserializer)
+
+        return call
+
+    def stream_unary(self, method: str, request_serializer: Serializer, response_deserializer: Any, **_: Any) -> Any:
+        """Return a function that makes a call with several requests."""
+
+        def call(requests: Iterable[Any], timeout: float | None = None, **_: Any) -> Any:
+            return _BlockingCall(self, method, timeout).run(requests, request_serializer, response_deserializer)
+
+        return call
+
+    def unary_stream(self, *_: Any, **__: Any) -> Any:
+        """Return a function that raises: no simulated client watches a job."""
+        return _unsupported
+
+    stream_stream = unary_stream
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.disconnect()
+
+
+def _unsupported(*_: Any, **__: Any) -> Any:
+    raise NotImplementedError
+
+
+class _BlockingCall:
+    def __init__(self, channel: VirtualChannel, method: str, timeout_s: float | None) -> None:
+        self._channel, self._method = channel, method
+        self._thread: VirtualThread = current_thread()
+        self._thread.process.check_alive()
+        self._until_s = None if timeout_s is None else channel.network.world.now + timeout_s
+        self._reply: bytes | None = None
+        self._status: tuple[grpc.StatusCode, str] | None = None
+
+    def run(self, requests: Iterable[Any], serialize: Serializer, deserialize: Any) -> Any:
+        network, thread = self._channel.network, self._thread
+        connection = self._channel.connection()
+        if connection is None:
+            thread.block(network.world.now + network.latency_s())
+            raise VirtualRpcError(grpc.StatusCode.UNAVAILABLE, REFUSED)
+        call = connection.open_call(self._method, (), self)
+        for request in requests:
+            end = _server_end(call)
+            call.to_server(end.message, serialize(request) if serialize else request)
+            if connection.broken:
+                break
+        call.to_server(_server_end(call).half_close)
+        while self._status is None:
+            thread.block(self._until_s)
+            if self._status is None and self._until_s is not None and network.world.now >= self._until_s:
+                connection.calls.pop(call, None)
+                call.to_server(call.connection.server.disconnected, call)
+                raise VirtualRpcError(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+        code, details = self._status
+        if code is not grpc.StatusCode.OK:
+            raise VirtualRpcError(code, details)
+        assert self._reply is not None
+        return deserialize(self._reply)
+
+    def message(self, data: bytes) -> None:
+        self._reply = data
+
+    def end(self, code: grpc.StatusCode, details: str) -> None:
+        if self._status is None:
+            self._status = (code, details)
+            self._thread.wake()
+
+
+class _ServerEndOf:
+    """The server's end of a call, which does not exist before the call has arrived there."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    def message(self, data: bytes) -> None:
+        if self._call.server_end is not None:
+            self._call.server_end.message(data)
+
+    def half_close(self) -> None:
+        if self._call.server_end is not None:
+            self._call.server_end.half_close()
+
+
+def _server_end(call: Call) -> _ServerEndOf:
+    return _ServerEndOf(call)
+
+
+class VirtualAioChannel(_Channel):
+    """A channel whose calls are coroutines of an event loop."""
+
+    def stream_stream(
+        self, method: str, request_serializer: Serializer = None, response_deserializer: Any = None, **_: Any
+    ) -> Any:
+        """Return a function that begins a call with streams in both directions."""
+
+        def call(requests: Any = None, metadata: tuple[tuple[str, str], ...] = (), **_: Any) -> AioCall:
+            begun = AioCall(self, method, tuple(metadata), request_serializer, response_deserializer)
+            self._calls.append(begun)
+            if requests is not None:
+                begun.send_all(requests)
+            return begun
+
+        return call
+
+    def unary_unary(self, *_: Any, **__: Any) -> Any:
+        """Return a function that raises: the servers make only streaming calls."""
+        return _unsupported
+
+    stream_unary = unary_stream = unary_unary
+
+    async def channel_ready(self) -> None:
+        """Wait until a server listens at the address."""
+        while self.connection() is None:
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(self.network.latency_s())
+
+    async def close(self, grace: float | None = None) -> None:
+        """Cancel all calls and close the connection."""
+        for call in self._calls:
+            call.cancel()
+        self._calls.clear()
+        self.disconnect()
+
+    async def __aenter__(self) -> VirtualAioChannel:
+        """Return the channel."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close the channel."""
+        await self.close()
+
+
+class AioCall:
+    """A call with streams in both directions."""
+
+    def __init__(
+        self,
+        channel: VirtualAioChannel,
+        method: str,
+        metadata: tuple[tuple[str, str], ...],
+        serialize: Serializer,
+        deserialize: Any,
+    ) -> None:
+        """Begin the call."""
+        self._serialize, self._deserialize = serialize, deserialize
+        self._loop, self._process = asyncio.get_running_loop(), channel.process
+        self._inbox: deque[bytes] = deque()
+        self._status: tuple[grpc.StatusCode, str] | None = None
+        self._cancelled = False
+        self._changed: asyncio.Future[None] = self._loop.create_future()
+        self._sender: asyncio.Task[None] | None = None
+        self._call: Call | None = None
+        connection = channel.connection()
+        if connection is None:
+            network = channel.network
+            network.world.at(
+                network.world.now + network.latency_s(), channel.process, self.end,
+                grpc.StatusCode.UNAVAILABLE, REFUSED,
+            )  # fmt: skip
+        else:
+            self._call = connection.open_call(method, metadata, self)
+
+    # ------------------------------------------------------------------ what arrives
+
+    def message(self, data: bytes) -> None:
+        """Receive a message."""
+        self._inbox.append(data)
+        self._notify()
+
+    def end(self, code: grpc.StatusCode, details: str) -> None:
+        """Receive the status of the call."""
+        if self._status is None:
+            self._status = (code, details)
+            self._notify()
+
+    def _notify(self) -> None:
+        changed, self._changed = self._changed, self._loop.create_future()
+        if not changed.done():
+            changed.set_result(None)
+
+    # ------------------------------------------------------------------ the interface of grpc.aio
+
+    def send_all(self, requests: AsyncIterator[Any]) -> None:
+        """Send the requests of an iterator."""
+        self._sender = self._loop.create_task(self._send_each(requests))
+
+    async def _send_each(self, requests: AsyncIterator[Any]) -> None:
+        async for request in requests:
+            if self._status is not None:
+                return
+            await self.write(request)
+        if self._call is not None and self._status is None:
+            self._call.to_server(_server_end(self._call).half_close)
+
+    async def write(self, message: Any) -> None:
+        """Send a message."""
+        self._process.check_alive()
+        if self._status is not None:
+            await self._raise_for_status()
+            raise asyncio.InvalidStateError("the call has ended")
+        if self._call is None:
+            while self._status is None:
+                await asyncio.shield(self._changed)
+            await self._raise_for_status()
+            return
+        data = bytes(self._serialize(message) if self._serialize else message)
+        self._call.to_server(_server_end(self._call).message, data)
+        await asyncio.sleep(0)
+
+    async def read(self) -> Any:
+        """Return the next message, or EOF at the end of a call without an error."""
+        while not self._inbox:
+            if self._status is not None:
+                await self._raise_for_status()
+                return grpc.aio.EOF  # type: ignore[attr-defined]
+            await asyncio.shield(self._changed)
+        data = self._inbox.popleft()
+        return self._deserialize(data) if self._deserialize else data
+
+    async def _raise_for_status(self) -> None:
+        assert self._status is not None
+        code, details = self._status
+        if self._cancelled:
+            raise asyncio.CancelledError
+        if code is not grpc.StatusCode.OK:
+            empty = grpc.aio.Metadata()
+            raise grpc.aio.AioRpcError(code, empty, empty, details, None)
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        """Return an iterator of the messages."""
+        return self._each()
+
+    async def _each(self) -> AsyncIterator[Any]:
+        while (message := await self.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]
+            yield message
+
+    def cancel(self) -> bool:
+        """End the call; return whether it had not ended before."""
+        if self._sender is not None:
+            self._sender.cancel()
+        if self._status is not None:
+            return False
+        self._cancelled, self._status = True, (grpc.StatusCode.CANCELLED, "Locally cancelled by application!")
+        if self._call is not None:
+            self._call.connection.calls.pop(self._call, None)
+            self._call.to_server(self._call.connection.server.disconnected, self._call)
+        self._notify()
+        return True
+
+    async def code(self) -> grpc.StatusCode:
+        """Return the status code."""
+        while self._status is None:
+            await asyncio.shield(self._changed)
+        return self._status[0]
+
+    async def details(self) -> str:
+        """Return the text of the status."""
+        await self.code()
+        assert self._status is not None
+        return self._status[1]

@@ -1,0 +1,293 @@
+"""A whole job in a simulated world: its processes, a launcher that restarts them, and the faults that hit them."""
+
+from __future__ import annotations
+
+import random
+import signal
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from downpour.bench.world.checks import Watch
+from downpour.bench.world.computation import IntegerComputation
+from downpour.bench.world.event_loop import VirtualLoop
+from downpour.bench.world.faults import Fault
+from downpour.bench.world.install import installed
+from downpour.bench.world.machine import Machine
+from downpour.bench.world.network import VirtualNetwork
+from downpour.bench.world.process import VirtualProcess
+from downpour.bench.world.scheduler import EventLimit, World
+from downpour.bench.world.threads import VirtualThread
+from downpour.protos.errors import DownpourError
+from downpour.protos.logs import log
+from downpour.ps.config import ServerSettings
+from downpour.ps.server import FAILED, serve
+from downpour.worker.config import WorkerSettings
+from downpour.worker.exchange.coordinator_client import CoordinatorClient
+from downpour.worker.exchange.errors import UNRECOVERABLE, WORKER_ERRORS, exit_code_of
+from downpour.worker.train.loop import Worker
+
+RESTART_S = 0.3  # the launcher's mean delay until a process runs again
+LIMIT_S = 900.0  # of virtual time
+MOST_EVENTS = 400_000
+AFTER_END_S = 60.0  # within which all processes must have ended after the coordinator
+
+
+@dataclass(frozen=True)
+class JobShape:
+    """What is simulated.
+
+    Attributes:
+        settings: The settings of the job.
+        samples: The number of samples in an epoch.
+        faults: The faults.
+        model_padding_bytes: The size by which the uploaded model exceeds its weights.
+        restarts: Whether the launcher restarts processes that died.
+    """
+
+    settings: dict[str, Any]
+    samples: int
+    faults: tuple[Fault, ...] = ()
+    model_padding_bytes: int = 0
+    restarts: bool = True
+
+
+@dataclass
+class Outcome:
+    """What a simulated job came to.
+
+    Attributes:
+        problems: The violations; empty if all is well.
+        digest: A checksum of all events, the trace and the weights.
+        virtual_s: The duration of the job in virtual time.
+        events: The number of events.
+        status: The exit code of the coordinator.
+        journal: The newest lines of the journal.
+    """
+
+    problems: list[str]
+    digest: int
+    virtual_s: float
+    events: int
+    status: int | None
+    journal: list[str] = field(default_factory=list)
+
+
+@dataclass
+class WorkerHabits:
+    """How a simulated worker behaves.
+
+    Attributes:
+        step_s: The mean duration of a step, in seconds.
+        seen: A callback that receives the weights of every gradient.
+        evaluated: A callback that receives the epoch and the weights of every evaluation.
+        hang_at_step: The number of the step that hangs; 0 for none.
+        hang_s: How long it hangs, in seconds.
+        nan_at_step: The number of the step whose gradient is not finite; 0 for none.
+        model_padding_bytes: The size by which the uploaded model exceeds its weights.
+        checks_weights: Whether the worker checks that its weights do not change during a step.
+    """
+
+    step_s: float
+    seen: Callable[[np.ndarray], None]
+    evaluated: Callable[[int, np.ndarray], None]
+    hang_at_step: int = 0
+    hang_s: float = 0.0
+    nan_at_step: int = 0
+    model_padding_bytes: int = 0
+    checks_weights: bool = True
+
+
+class SimulatedJob:
+    """One job in one world."""
+
+    def __init__(self, seed: int, shape: JobShape, keep_journal: bool = True) -> None:
+        """Prepare the world; nothing runs yet."""
+        self.world = World(seed, keep_journal)
+        self.network = VirtualNetwork(self.world)
+        self._shape, self._seed = shape, seed
+        self._random = random.Random(f"habits {seed}")
+        self.processes: dict[str, VirtualProcess] = {}
+        self._machines: dict[str, Machine] = {}
+        self._starts: dict[str, int] = {}
+        self._speeds: dict[str, float] = {}
+        self._once: set[Fault] = set()
+        self._over_s: float | None = None
+        self.status: int | None = None
+        self.watch = Watch(self.world, shape.samples, ServerSettings(**shape.settings))
+
+    def run(self) -> Outcome:
+        """Run the job to its end and check it."""
+        with tempfile.TemporaryDirectory(prefix="downpour-world-") as scratch:
+            with installed(self.world, self.network, scratch):
+                self.world.at(0.0, None, self._start_all)
+                try:
+                    self.world.run(self._done, self.watch.after_event, MOST_EVENTS)
+                except EventLimit as limit:
+                    self.world.problem(str(limit))
+                self._conclude()
+        world = self.world
+        return Outcome(world.problems, world.digest, world.now, world.events, self.status, list(world.journal))
+
+    def _done(self) -> bool:
+        if self._over_s is None:
+            return self.world.now > LIMIT_S
+        alive = any(process.alive for process in self.processes.values())
+        return not alive or self.world.now > self._over_s + AFTER_END_S
+
+    def _conclude(self) -> None:
+        left = [name for name, process in self.processes.items() if process.alive]
+        if self._over_s is None:
+            self.world.problem(f"the job has not ended after {self.world.now:.0f} s")
+        elif left:
+            self.world.problem(f"still running {AFTER_END_S:.0f} s after the coordinator: {', '.join(left)}")
+        self.watch.conclude(self.status, self._machine("ps-0").disk)
+        for process in self.processes.values():
+            process.kill()
+
+    # ------------------------------------------------------------------ processes
+
+    def _machine(self, name: str) -> Machine:
+        return self._machines.setdefault(name, Machine(self.world, name))
+
+    def _start_all(self) -> None:
+        settings = self._shape.settings
+        for fault in self._shape.faults:
+            self._plan(fault)
+        for shard in range(settings["shards"]):
+            self.world.at(0.05 * shard, None, self._start, f"ps-{shard}")
+        for worker in range(settings["workers"]):
+            self.world.at(0.1 + self._random.random() * 0.3, None, self._start, f"worker-{worker}")
+
+    def _start(self, name: str) -> None:
+        if self._over_s is not None:
+            return
+        starts = self._starts[name] = self._starts.get(name, 0) + 1
+        rng = random.Random(f"{self._seed} {name} {starts}")
+        process = VirtualProcess(self.world, name, self._machine(name), rng.uniform(0.0, 1e4), self._ended)
+        self.processes[name] = process
+        self.world.note(f"{name} starts")
+        for fault in self._shape.faults:
+            if fault.kind == "killat" and fault.target == name and starts == 1:
+                process.kill_at = int(fault.at)
+        self.world.at(
+            self.world.now, process, self._run_server if name.startswith("ps") else self._run_worker, process, rng
+        )
+
+    def _run_server(self, process: VirtualProcess, rng: random.Random) -> None:
+        shard = int(process.name.partition("-")[2])
+        own: dict[str, Any] = {"bind": f"{process.name}:7000", "shard": shard, "insecure": True}
+        if shard:
+            kept = ("transport", "reconnect_s")
+            settings = {key: value for key, value in self._shape.settings.items() if key in kept}
+            own = {**own, **settings, "coordinator": "ps-0:7000"}
+        else:
+            own = {**own, **self._shape.settings, "run_dir": "/run", "resume": self._starts[process.name] > 1}
+        loop = VirtualLoop(process, always_running=True)
+
+        async def main() -> None:
+            process.kill(
+                await serve(ServerSettings(**own), lambda built: self.watch.server_built(shard, process, built))
+            )
+
+        loop.create_task(main())
+
+    def _run_worker(self, process: VirtualProcess, rng: random.Random) -> None:
+        VirtualThread(process, lambda: process.kill(self._work(process, rng)), "main")
+
+    def _work(self, process: VirtualProcess, rng: random.Random) -> int:
+        settings = WorkerSettings(server="ps-0:7000", worker=int(process.name.partition("-")[2]))
+        control = CoordinatorClient(settings.server, settings.call_timeout_s)
+        try:
+            job = control.describe(settings.connect_timeout_s)
+        except DownpourError as error:
+            log(f"downpour worker: {error}")
+            return 1
+        try:
+            computation = IntegerComputation(job, self._shape.samples, self._habits(process), rng)
+            worker = Worker(settings, control, job, computation)
+            process.signal_handlers[signal.SIGTERM] = worker.stop
+            worker.run()
+        except WORKER_ERRORS as error:
+            log(f"downpour worker: {error}")
+            return exit_code_of(error)
+        finally:
+            control.close()
+        return 0
+
+    def _habits(self, process: VirtualProcess) -> WorkerHabits:
+        step_s = self._speeds.setdefault(process.name, self._random.choice((0.02, 0.06, 0.2)))
+        habits = WorkerHabits(step_s, self.watch.weights_seen, self.watch.evaluated)
+        habits.model_padding_bytes = self._shape.model_padding_bytes
+        for fault in self._shape.faults:
+            if fault.target == process.name and fault not in self._once and fault.kind in ("hang", "nan"):
+                self._once.add(fault)
+                if fault.kind == "hang":
+                    habits.hang_at_step, habits.hang_s = int(fault.at), fault.seconds
+                else:
+                    habits.nan_at_step = int(fault.at)
+        return habits
+
+    # ------------------------------------------------------------------ the launcher
+
+    def _ended(self, process: VirtualProcess) -> None:
+        """React to the end of a process as a launcher does."""
+        name, code = process.name, process.code
+        if self.processes.get(name) is not process:
+            return
+        if name == "ps-0" and code in (0, FAILED):
+            self.status, self._over_s = code, self.world.now
+            return
+        final = code == 0 or (name.startswith("worker") and code == UNRECOVERABLE)
+        if self._over_s is None and not final and self._shape.restarts:
+            self.world.at(self.world.now + self._random.expovariate(1 / RESTART_S), None, self._start, name)
+
+    # ------------------------------------------------------------------ faults
+
+    def _plan(self, fault: Fault) -> None:
+        if fault.kind not in ("killat", "hang", "nan"):
+            self.world.at(fault.at, None, self._execute, fault)
+
+    def _execute(self, fault: Fault) -> None:
+        self.world.note(f"fault {fault}")
+        process = self.processes.get(fault.target)
+        disk = self._machine(fault.target).disk
+        later = self.world.now + fault.seconds
+        if fault.kind == "cut":
+            first, second = fault.target.split("/")
+            self.network.cut_off(first, second, fault.seconds)
+        elif fault.kind in ("full", "readonly"):
+            name = "full" if fault.kind == "full" else "read_only"
+            setattr(disk, name, True)
+            self.world.at(later, None, setattr, disk, name, False)
+        elif process is None or not process.alive:
+            return
+        elif fault.kind in ("kill", "power"):
+            process.kill()
+            if fault.kind == "power":
+                disk.lose_power()
+        elif fault.kind == "stop":
+            process.stop()
+            self.world.at(later, None, process.resume)
+        elif fault.kind == "term":
+            process.signal(signal.SIGTERM)
+        elif fault.kind == "reset":
+            self.network.reset_connections(process)
+
+
+def run_job(seed: int, shape: JobShape, keep_journal: bool = True) -> Outcome:
+    """Run one job in a world of its own."""
+    return SimulatedJob(seed, shape, keep_journal).run()
+
+
+def faults_needed(seed: int, shape: JobShape) -> Sequence[Fault]:
+    """Return a smaller list of the faults with which the job of a seed still violates something."""
+    faults = list(shape.faults)
+    for fault in list(faults):
+        fewer = [each for each in faults if each is not fault]
+        if run_job(seed, JobShape(**{**shape.__dict__, "faults": tuple(fewer)}), keep_journal=False).problems:
+            faults = fewer
+    return faults

@@ -1,0 +1,21 @@
+"""A machine of the simulated world: its disk, and the locks that its processes hold."""
+
+from __future__ import annotations
+
+from downpour.bench.world.disk import VirtualDisk
+from downpour.bench.world.scheduler import World
+
+
+class Machine:
+    """A machine, whose disk outlives its processes.
+
+    Attributes:
+        name: The name of the machine.
+        wall_offset_s: The difference of its wall clock from the world's, in seconds.
+        disk: The content of its disk.
+    """
+
+    def __init__(self, world: World, name: str) -> None:
+        """Create a machine with an empty disk."""
+        self.name, self.disk = name, VirtualDisk(world)
+        self.wall_offset_s = 0.0

@@ -1,0 +1,156 @@
+"""The network of a simulated world: connections between processes, which delay, break, and are cut off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from downpour.bench.world.scheduler import World
+
+if TYPE_CHECKING:
+    from downpour.bench.world.client_calls import ClientEnd
+    from downpour.bench.world.process import VirtualProcess
+    from downpour.bench.world.server_calls import ServerEnd, VirtualServer
+
+LATENCY_S = 0.0004  # mean of the exponential part of a message's delay
+SLOW_SHARE, SLOW_S = 0.02, 0.05  # a few messages wait for a retransmission
+KEEPALIVE_S = 20.0  # after which a silent connection is given up by both sides
+REFUSED = "failed to connect to all addresses; connection refused"
+RESET = "Socket closed"
+
+
+class Call:
+    """One call over a connection, with an end on each side; messages of one direction arrive in order."""
+
+    def __init__(self, connection: Connection, method: str, metadata: tuple[tuple[str, str], ...]) -> None:
+        """Create a call that the server does not know of yet."""
+        self.connection, self.method, self.metadata = connection, method, metadata
+        self.client_end: ClientEnd
+        self.server_end: ServerEnd | None = None
+        self._newest_s = [0.0, 0.0]
+
+    def to_server(self, act: Callable[..., None], *arguments: Any) -> None:
+        """Execute something in the server's process, after everything that was sent before."""
+        self._send(0, self.connection.client, self.connection.server.process, act, arguments)
+
+    def to_client(self, act: Callable[..., None], *arguments: Any) -> None:
+        """Execute something in the client's process, after everything that was sent before."""
+        self._send(1, self.connection.server.process, self.connection.client, act, arguments)
+
+    def _send(
+        self,
+        direction: int,
+        sender: VirtualProcess,
+        receiver: VirtualProcess,
+        act: Callable[..., None],
+        arguments: tuple[Any, ...],
+    ) -> None:
+        connection = self.connection
+        if connection.broken or not sender.alive:
+            return
+        arrives_s = max(connection.network.arrival_s(connection), self._newest_s[direction] + 1e-9)
+        self._newest_s[direction] = arrives_s
+        connection.network.world.at(arrives_s, receiver, self._arrive, act, arguments)
+
+    def _arrive(self, act: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+        if not self.connection.broken:
+            act(*arguments)
+
+
+class Connection:
+    """A connection of a client process to a server.
+
+    Attributes:
+        broken: Whether nothing arrives any more on either side.
+        calls: The calls that have not ended.
+    """
+
+    def __init__(self, network: VirtualNetwork, client: VirtualProcess, server: VirtualServer) -> None:
+        """Connect a process to a server."""
+        self.network, self.client, self.server = network, client, server
+        self.broken = False
+        self.calls: dict[Call, None] = {}
+        client.on_end.append(self.reset)
+        network.connections[self] = None
+
+    def open_call(self, method: str, metadata: tuple[tuple[str, str], ...], end: ClientEnd) -> Call:
+        """Begin a call, and let the server know."""
+        call = Call(self, method, metadata)
+        call.client_end = end
+        self.calls[call] = None
+        call.to_server(self.server.accept, call)
+        return call
+
+    def reset(self, code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE, details: str = RESET) -> None:
+        """Break the connection: each side learns that on its own, after a moment."""
+        if self.broken:
+            return
+        self.broken = True
+        self.network.connections.pop(self, None)
+        world = self.network.world
+        for call in self.calls:
+            if self.client.alive:
+                world.at(self.network.arrival_s(self), self.client, call.client_end.end, code, details)
+            if self.server.process.alive:
+                world.at(self.network.arrival_s(self), self.server.process, self.server.disconnected, call)
+        self.calls.clear()
+
+
+class VirtualNetwork:
+    """All listeners and connections of a world.
+
+    Attributes:
+        listeners: The servers that listen, by address.
+        connections: The connections that are not broken.
+    """
+
+    def __init__(self, world: World) -> None:
+        """Create a network without listeners."""
+        self.world = world
+        self.listeners: dict[str, VirtualServer] = {}
+        self.connections: dict[Connection, None] = {}
+        self._cut_until_s: dict[frozenset[str], float] = {}
+
+    def connect(self, client: VirtualProcess, address: str) -> Connection | None:
+        """Return a connection to the server at an address; None if none listens there."""
+        server = self.listeners.get(address)
+        if server is None or not server.process.alive:
+            return None
+        connection = Connection(self, client, server)
+        if self._cut_s(connection) > self.world.now + KEEPALIVE_S:
+            self.world.at(self.world.now + KEEPALIVE_S, None, connection.reset)
+        return connection
+
+    def latency_s(self) -> float:
+        """Return the delay of a message, in seconds."""
+        random = self.world.random
+        delay_s = 0.0001 + random.expovariate(1 / LATENCY_S)
+        return delay_s + random.random() * SLOW_S if random.random() < SLOW_SHARE else delay_s
+
+    def arrival_s(self, connection: Connection) -> float:
+        """Return the virtual time at which a message that is sent now arrives."""
+        return max(self.world.now, self._cut_s(connection)) + self.latency_s()
+
+    def cut_off(self, first: str, second: str, seconds: float) -> None:
+        """Let nothing pass between two machines for a while; silent connections are given up later."""
+        until_s = self.world.now + seconds
+        self._cut_until_s[frozenset((first, second))] = until_s
+        if seconds > KEEPALIVE_S:
+            self.world.at(self.world.now + KEEPALIVE_S, None, self._give_up, {first, second})
+
+    def reset_connections(self, process: VirtualProcess) -> None:
+        """Break all connections of a process."""
+        for connection in list(self.connections):
+            if process in (connection.client, connection.server.process):
+                connection.reset()
+
+    def _give_up(self, machines: set[str]) -> None:
+        for connection in list(self.connections):
+            if {connection.client.machine.name, connection.server.process.machine.name} == machines:
+                connection.reset()
+
+    def _cut_s(self, connection: Connection) -> float:
+        machines = frozenset((connection.client.machine.name, connection.server.process.machine.name))
+        return self._cut_until_s.get(machines, 0.0)

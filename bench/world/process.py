@@ -1,0 +1,123 @@
+"""A process of the simulated world: it runs, is stopped, is killed, and takes its threads and loops with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from downpour.bench.world.scheduler import ProcessKilled, World
+
+if TYPE_CHECKING:
+    from downpour.bench.world.event_loop import VirtualLoop
+    from downpour.bench.world.machine import Machine
+    from downpour.bench.world.threads import VirtualThread
+
+KILLED = -9
+
+
+class VirtualProcess:
+    """One process, from its start to its end.
+
+    Attributes:
+        name: The name of the process, such as `ps-0`.
+        number: The number by which its machine knows it.
+        machine: The machine that it runs on.
+        alive: Whether the process has neither ended nor been killed.
+        code: The exit code; None while it runs, negative if it was killed.
+        executed: The number of events that the process has executed.
+        lines: The lines of its log.
+        kill_at: The number of executed events before which the process is killed; 0 for never.
+    """
+
+    def __init__(
+        self, world: World, name: str, machine: Machine, offset_s: float, ended: Callable[[VirtualProcess], None]
+    ) -> None:
+        """Create a process that executes nothing yet.
+
+        Args:
+            world: The world.
+            name: The name of the process.
+            machine: The machine that it runs on.
+            offset_s: The value of the monotonic clock at virtual time 0, in seconds.
+            ended: A callback when the process has ended.
+        """
+        self.world, self.name, self.machine, self._offset_s, self._ended = world, name, machine, offset_s, ended
+        self.number = world.next_process()
+        self.alive, self.code = True, None
+        self.executed = self.kill_at = 0
+        self.lines: list[str] = []
+        self.loops: list[VirtualLoop] = []
+        self.threads: list[VirtualThread] = []
+        self.on_end: list[Callable[[], None]] = []  # connections and locks, which end with the process
+        self.signal_handlers: dict[int, Callable[[], None]] = {}
+        self._stopped = False
+        self._held: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+
+    code: int | None
+
+    def monotonic(self) -> float:
+        """Return the time of this process's monotonic clock."""
+        return self.world.now + self._offset_s
+
+    def world_time(self, monotonic_s: float) -> float:
+        """Return the virtual time at which this process's monotonic clock shows a value."""
+        return monotonic_s - self._offset_s
+
+    def receives(self, time_s: float, call: Callable[..., None], arguments: tuple[Any, ...]) -> bool:
+        """Return whether an event may be executed now; a stopped process keeps it for later."""
+        if not self.alive:
+            return False
+        if self._stopped:
+            self._held.append((call, arguments))
+            return False
+        self.executed += 1
+        if self.executed == self.kill_at:
+            self.world.now = max(self.world.now, time_s)
+            self.kill()
+            return False
+        return True
+
+    def check_alive(self) -> None:
+        """Raise ProcessKilled if the process has ended; called by everything through which it acts."""
+        if not self.alive:
+            raise ProcessKilled
+
+    # ------------------------------------------------------------------ the end
+
+    def kill(self, code: int = KILLED) -> None:
+        """End the process at once, as SIGKILL does; threads and coroutines execute nothing more."""
+        if not self.alive:
+            return
+        self.alive, self.code = False, code
+        self.world.note(f"{self.name} ended with {code}")
+        running, self.world.running = self.world.running, self
+        for thread in self.threads:
+            thread.unwind()
+        for loop in self.loops:
+            loop.abandon()
+        for act in self.on_end:
+            with suppress(ProcessKilled):
+                act()
+        self.world.running = running
+        self._held.clear()
+        self.world.at(self.world.now, None, self._ended, self)
+
+    def stop(self) -> None:
+        """Execute no events until `resume`, as SIGSTOP does."""
+        self._stopped = True
+
+    def resume(self) -> None:
+        """Execute the events that have become due in the meantime, and later ones."""
+        self._stopped = False
+        held, self._held = self._held, []
+        for call, arguments in held:
+            self.world.at(self.world.now, self, call, *arguments)
+
+    def signal(self, number: int) -> None:
+        """Send a signal for which the process may have a handler; without one, it ends."""
+        handler = self.signal_handlers.get(number)
+        if handler is not None:
+            self.world.at(self.world.now, self, handler)
+        else:
+            self.kill(-number)

@@ -1,0 +1,173 @@
+"""`downpour simulate-job`: runs whole jobs with faults in simulated worlds and checks them."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+
+from downpour.bench.world.faults import KINDS, draw, parse_faults, written
+from downpour.bench.world.job import JobShape, Outcome, faults_needed, run_job
+from downpour.protos.settings import Settings, parse
+
+COMMAND = "downpour simulate-job"
+SHOWN_LINES = 60
+BATCH_SEEDS = 20  # seeds that a process of the pool runs at a time
+
+
+def _seed_range(value: str) -> str:
+    first, dots, last = value.partition("..")
+    if not dots or not first.isdecimal() or not last.isdecimal() or int(first) > int(last):
+        raise ValueError("must be A..B, the first and the last seed")
+    return value
+
+
+def _kinds(value: str) -> str:
+    if value not in ("auto", "none") and ":" not in value:
+        unknown = set(value.split(",")) - set(KINDS)
+        if unknown:
+            raise ValueError(f"must be auto, none, faults KIND:TARGET@AT[+SECONDS], or kinds of {', '.join(KINDS)}")
+    elif ":" in value:
+        parse_faults(value)
+    return value
+
+
+class SimulateJobSettings(Settings):
+    """Run whole jobs in a simulated world with faults, and check that nothing is lost."""
+
+    seed: int | None = Field(None, ge=0, description="Seed of one job (default: 1).")
+    seeds: Annotated[str, AfterValidator(_seed_range)] | None = Field(
+        None, description="Range of seeds A..B, one job each."
+    )
+    shards: int | None = Field(None, ge=1, le=8, description="Number of shards (default: drawn from the seed).")
+    workers: int | None = Field(None, ge=1, le=16, description="Number of workers (default: drawn from the seed).")
+    epochs: int | None = Field(None, ge=1, le=7, description="Number of epochs (default: drawn from the seed).")
+    samples: int | None = Field(None, ge=4, le=4096, description="Samples per epoch (default: drawn from the seed).")
+    mode: str | None = Field(None, description="Consistency mode (default: drawn from the seed).")
+    faults: Annotated[str, AfterValidator(_kinds)] = Field(
+        "auto", description="auto, none, kinds such as kill,reset, or faults KIND:TARGET@AT[+SECONDS]."
+    )
+    count: int | None = Field(None, ge=0, le=50, description="Number of faults (default: drawn from the seed).")
+    processes: int = Field(0, ge=0, le=256, description="Number of processes for a range of seeds (0: all cores).")
+    budget_s: float = Field(0.0, ge=0, description="Stop a range of seeds after this many seconds (0: never).")
+    shrink: bool = Field(True, description="Remove faults that a failure does not need.")
+    journal: bool = Field(False, description="Show the journal of a single job that has not failed, too.")
+
+
+def shape_of(seed: int, settings: SimulateJobSettings) -> JobShape:
+    """Return what is simulated for a seed: what the settings leave open is drawn from it."""
+    rng = random.Random(f"shape {seed}")
+    drawn: dict[str, Any] = {
+        "shards": rng.choice((1, 1, 2, 3)),
+        "workers": rng.choice((1, 2, 3, 3, 4)),
+        "epochs": rng.choice((1, 2, 2, 3)),
+        "mode": rng.choice(("async", "async", "ssp:1", "ssp:3")),
+    }
+    samples = rng.choice((24, 48, 48, 62))
+    job = {name: getattr(settings, name) or value for name, value in drawn.items()}
+    own = {
+        "batch_size": rng.choice((3, 4, 8)),
+        "lease_batches": rng.choice((1, 2, 5)),
+        "checkpoint_every": rng.choice(("0.2s", "1s", "7", "off")),
+        "session_s": rng.choice((2.0, 5.0, 10.0)),
+    }
+    fixed = {
+        "seed": seed % 2**32, "learning_rate": 0.125, "optimizer": "sgd", "transport": "grpc", "record": "off",
+        "tensorboard": False, "validation_split": rng.choice((0.0, 0.1)),
+    }  # fmt: skip
+    kinds = KINDS if settings.faults == "auto" else settings.faults.split(",")
+    count = rng.choice((0, 1, 2, 3, 3, 5)) if settings.count is None else settings.count
+    if settings.faults == "none":
+        faults = []
+    elif ":" in settings.faults:
+        faults = parse_faults(settings.faults)
+    else:
+        faults = draw(rng, job["shards"], job["workers"], kinds, count)
+    padding = rng.choice((0, 0, 0, 2_500_000))
+    return JobShape({**job, **own, **fixed}, settings.samples or samples, tuple(faults), padding)
+
+
+def reproduction(seed: int, settings: SimulateJobSettings, faults: str) -> str:
+    """Return the command that repeats a job."""
+    names = ("shards", "workers", "epochs", "samples", "mode", *(("count",) if ":" not in faults else ()))
+    flags = [f"--{name}={getattr(settings, name)}" for name in names if getattr(settings, name) is not None]
+    return " ".join([COMMAND, f"--seed={seed}", *flags, f"--faults='{faults or 'none'}'"])
+
+
+def simulate(settings: SimulateJobSettings) -> int:
+    """Run the jobs that the settings describe; return the exit status."""
+    if settings.seeds is not None:
+        return _many(settings)
+    seed = 1 if settings.seed is None else settings.seed
+    shape = shape_of(seed, settings)
+    begin = time.perf_counter()
+    outcome = run_job(seed, shape)
+    _describe(seed, shape, outcome, time.perf_counter() - begin)
+    if settings.journal and not outcome.problems:
+        print("\n".join(outcome.journal))
+    return _report_failure(seed, settings, shape, outcome) if outcome.problems else 0
+
+
+def _describe(seed: int, shape: JobShape, outcome: Outcome, seconds: float) -> None:
+    job = shape.settings
+    print(
+        f"seed {seed}: {job['workers']} workers, {job['shards']} shards, {job['epochs']} epochs, {job['mode']}; "
+        f"faults: {written(shape.faults) or 'none'}\n"
+        f"{outcome.events:,} events, {outcome.virtual_s:.1f} s of virtual time in {seconds:.2f} s; "
+        f"digest {outcome.digest:08x}; exit code {outcome.status}"
+    )
+
+
+def _report_failure(seed: int, settings: SimulateJobSettings, shape: JobShape, outcome: Outcome) -> int:
+    faults = faults_needed(seed, shape) if settings.shrink else shape.faults
+    print(*outcome.journal[-SHOWN_LINES:], *(f"PROBLEM: {each}" for each in outcome.problems), sep="\n")
+    print(f"reproduce with: {reproduction(seed, settings, written(faults))}")
+    return 1
+
+
+def _many(settings: SimulateJobSettings) -> int:
+    assert settings.seeds is not None
+    first, last = map(int, settings.seeds.split(".."))
+    processes = settings.processes or os.cpu_count() or 1
+    chunks = [range(start, min(start + BATCH_SEEDS, last + 1)) for start in range(first, last + 1, BATCH_SEEDS)]
+    begin, jobs, failed, events = time.perf_counter(), 0, list[tuple[int, list[str]]](), 0
+    with ProcessPoolExecutor(processes) as pool:
+        for results in pool.map(run_seeds, [(list(chunk), settings, begin) for chunk in chunks]):
+            jobs += len(results)
+            events += sum(count for _, _, count in results)
+            for seed, problems, _ in results:
+                if problems:
+                    failed.append((seed, problems))
+                    print(f"seed {seed}: {problems[0]}\n  {reproduction(seed, settings, settings.faults)}", flush=True)
+    seconds = time.perf_counter() - begin
+    print(
+        f"{jobs:,} jobs in {seconds:.1f} s on {processes} processes: {60 * jobs / max(seconds, 1e-9) / processes:,.0f} "
+        f"jobs per core-minute, {events:,} events; {len(failed)} failed"
+    )
+    return 1 if failed else 0
+
+
+def run_seeds(work: tuple[list[int], SimulateJobSettings, float]) -> list[tuple[int, list[str], int]]:
+    """Run several seeds in this process; return each with its problems and its number of events."""
+    seeds, settings, begin = work
+    results = []
+    for seed in seeds:
+        if settings.budget_s and time.perf_counter() > begin + settings.budget_s:
+            break
+        outcome = run_job(seed, shape_of(seed, settings), keep_journal=False)
+        results.append((seed, outcome.problems, outcome.events))
+    return results
+
+
+def main(argv: list[str]) -> int:
+    """Run the command."""
+    return simulate(parse(SimulateJobSettings, argv, COMMAND))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,79 @@
+"""Whole jobs in simulated worlds: equal seeds give equal runs, and no fault loses or repeats a sample."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from downpour.bench.world.faults import Fault, parse_faults, written
+from downpour.bench.world.job import JobShape, run_job
+from downpour.bench.world.simulate_job import SimulateJobSettings, shape_of
+from downpour.ps.core.push import Push, Result
+from downpour.ps.core.shard import Shard
+from tests.support.paths import ROOT
+
+
+def problems_of(seed: int, **settings: object) -> list[str]:
+    return run_job(seed, shape_of(seed, SimulateJobSettings(**settings))).problems  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seed", range(1, 11))
+def test_a_job_without_faults_applies_every_sample_once(seed: int) -> None:
+    assert problems_of(seed, faults="none") == []
+
+
+@pytest.mark.parametrize("seed", range(11, 31))
+def test_killed_processes_and_broken_connections_lose_nothing(seed: int) -> None:
+    assert problems_of(seed, faults="kill,reset", count=3) == []
+
+
+def digest_in_a_new_process(seed: int, hash_seed: str) -> str:
+    command = [sys.executable, "-P", "-m", "downpour.bench.world.simulate_job", f"--seed={seed}", "--faults=kill,reset"]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=60,
+        env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.partition("digest ")[2].split(";")[0]
+
+
+def test_a_seed_gives_the_same_events_trace_and_weights_again() -> None:
+    shape = shape_of(2, SimulateJobSettings(faults="kill,reset"))
+    digests = {run_job(2, shape).digest for _ in range(5)}
+    assert {f"{digest:08x}" for digest in digests} == {digest_in_a_new_process(2, "1"), digest_in_a_new_process(2, "2")}
+
+
+def test_other_seeds_give_other_runs() -> None:
+    shape = shape_of(2, SimulateJobSettings(faults="none"))
+    assert run_job(2, shape).digest != run_job(3, shape).digest
+
+
+def test_a_lost_update_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the checks are worth: a shard that answers a push without applying it."""
+    accept = Shard.accept
+
+    def forgetful(self: Shard, push: Push, gradient: np.ndarray, owned: bool = True) -> Result:
+        return accept(self, push, np.zeros_like(gradient) if push.seq == 2 else gradient, owned)
+
+    monkeypatch.setattr(Shard, "accept", forgetful)
+    assert problems_of(4, faults="none")
+
+
+def test_faults_are_written_as_text_and_read_again() -> None:
+    faults = [Fault("kill", "ps-0", 1.5), Fault("stop", "worker-1", 0.25, 12.0), Fault("killat", "ps-1", 300)]
+    assert parse_faults(written(faults)) == faults
+
+
+def test_a_fault_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="must be KIND:TARGET@AT"):
+        Fault.parse("explode:ps-0@1")
+
+
+def test_a_job_without_a_launcher_reports_that_it_failed() -> None:
+    shape = shape_of(4, SimulateJobSettings(faults="kill:worker-0@0.5 kill:worker-1@0.5 kill:worker-2@0.5"))
+    alone = JobShape(shape.settings, shape.samples, shape.faults, restarts=False)
+    assert any("no worker for 600 s" in problem for problem in run_job(4, alone).problems)
