@@ -32,7 +32,7 @@ from downpour.worker.train.loop import Worker
 
 RESTART_S = 0.3  # the launcher's mean delay until a process runs again
 LIMIT_S = 900.0  # of virtual time
-MOST_EVENTS = 400_000
+MOST_EVENTS = 80_000
 AFTER_END_S = 60.0  # within which all processes must have ended after the coordinator
 
 
@@ -151,7 +151,9 @@ class SimulatedJob:
     # ------------------------------------------------------------------ processes
 
     def _machine(self, name: str) -> Machine:
-        return self._machines.setdefault(name, Machine(self.world, name))
+        if name not in self._machines:
+            self._machines[name] = Machine(self.world, name, len(self._machines) + 1)
+        return self._machines[name]
 
     def _start_all(self) -> None:
         settings = self._shape.settings

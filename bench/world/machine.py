@@ -11,11 +11,13 @@ class Machine:
 
     Attributes:
         name: The name of the machine.
+        address: Its IP address.
         wall_offset_s: The difference of its wall clock from the world's, in seconds.
         disk: The content of its disk.
     """
 
-    def __init__(self, world: World, name: str) -> None:
-        """Create a machine with an empty disk."""
+    def __init__(self, world: World, name: str, number: int) -> None:
+        """Create a machine with an empty disk; `number` is unique in its world."""
+        self.address = f"10.0.0.{number}"
         self.name, self.disk = name, VirtualDisk(world)
         self.wall_offset_s = 0.0

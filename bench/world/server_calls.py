@@ -62,6 +62,10 @@ class ServerEnd:
         """Return the metadata of the call."""
         return self._call.metadata
 
+    def peer(self) -> str:
+        """Return the address of the client, as gRPC writes it."""
+        return f"ipv4:{self._call.connection.client.machine.address}:{40_000 + self._call.connection.client.number}"
+
     def done(self) -> bool:
         """Return whether the call has ended."""
         return self._done
