@@ -116,4 +116,4 @@ def redirect(log_line: Callable[[str], None], output_line: Callable[[str], None]
 
 def restore() -> None:
     """Write the lines of the log to standard error again, and others to standard output."""
-    redirect(_print_log, _print_output)
+    redirect(_print_log, print_line)
