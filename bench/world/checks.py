@@ -11,9 +11,9 @@ import numpy as np
 
 from downpour.bench.chaos.history import faults_of
 from downpour.bench.world.computation import applications, weights_in
-from downpour.bench.world.disk import VirtualDisk
-from downpour.bench.world.process import VirtualProcess
-from downpour.bench.world.scheduler import World
+from downpour.bench.world.system.disk import VirtualDisk
+from downpour.bench.world.system.process import VirtualProcess
+from downpour.bench.world.system.scheduler import World
 from downpour.ps.config import ServerSettings
 from downpour.ps.data_plane.shard_runtime import ShardRuntime
 from downpour.ps.server import CoordinatorProcess

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from downpour.bench.world.paths import VirtualPath
+from downpour.bench.world.system.paths import VirtualPath
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.layout import TRAINED, Layout
 from downpour.protos.system import threads

@@ -13,14 +13,14 @@ import numpy as np
 
 from downpour.bench.world.checks import Watch
 from downpour.bench.world.computation import IntegerComputation
-from downpour.bench.world.event_loop import VirtualLoop
 from downpour.bench.world.faults import Fault
-from downpour.bench.world.install import installed
-from downpour.bench.world.machine import Machine
-from downpour.bench.world.network import VirtualNetwork
-from downpour.bench.world.process import VirtualProcess
-from downpour.bench.world.scheduler import EventLimit, World
-from downpour.bench.world.threads import VirtualThread
+from downpour.bench.world.system.event_loop import VirtualLoop
+from downpour.bench.world.system.install import installed
+from downpour.bench.world.system.machine import Machine
+from downpour.bench.world.system.network import VirtualNetwork
+from downpour.bench.world.system.process import VirtualProcess
+from downpour.bench.world.system.scheduler import EventLimit, World
+from downpour.bench.world.system.threads import VirtualThread
 from downpour.protos.errors import DownpourError
 from downpour.protos.logs import log
 from downpour.ps.config import ServerSettings

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from downpour.bench.world.scheduler import ProcessKilled, World
+from downpour.bench.world.system.scheduler import ProcessKilled, World
 
 if TYPE_CHECKING:
-    from downpour.bench.world.event_loop import VirtualLoop
-    from downpour.bench.world.machine import Machine
-    from downpour.bench.world.threads import VirtualThread
+    from downpour.bench.world.system.event_loop import VirtualLoop
+    from downpour.bench.world.system.machine import Machine
+    from downpour.bench.world.system.threads import VirtualThread
 
 KILLED = -9
 

@@ -10,14 +10,14 @@ from typing import Any, NoReturn, cast
 
 import grpc
 
-from downpour.bench.world.client_calls import VirtualAioChannel, VirtualChannel
-from downpour.bench.world.event_loop import VirtualLoop
-from downpour.bench.world.network import VirtualNetwork
-from downpour.bench.world.paths import ProcessDisk, VirtualPath
-from downpour.bench.world.process import VirtualProcess
-from downpour.bench.world.scheduler import ProcessKilled, World
-from downpour.bench.world.server_calls import VirtualServer
-from downpour.bench.world.threads import VirtualEvent, VirtualExecutor, VirtualThread, result_of, virtual_lock
+from downpour.bench.world.system.client_calls import VirtualAioChannel, VirtualChannel
+from downpour.bench.world.system.event_loop import VirtualLoop
+from downpour.bench.world.system.network import VirtualNetwork
+from downpour.bench.world.system.paths import ProcessDisk, VirtualPath
+from downpour.bench.world.system.process import VirtualProcess
+from downpour.bench.world.system.scheduler import ProcessKilled, World
+from downpour.bench.world.system.server_calls import VirtualServer
+from downpour.bench.world.system.threads import VirtualEvent, VirtualExecutor, VirtualThread, result_of, virtual_lock
 from downpour.protos import channel, logs
 from downpour.protos.system import clock, disk, entropy, threads
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from downpour.bench.world.disk import VirtualDisk
-from downpour.bench.world.scheduler import World
+from downpour.bench.world.system.disk import VirtualDisk
+from downpour.bench.world.system.scheduler import World
 
 
 class Machine:

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 import grpc
 
-from downpour.bench.world.network import REFUSED, Call, Connection, VirtualNetwork
-from downpour.bench.world.process import VirtualProcess
-from downpour.bench.world.threads import VirtualThread, current_thread
+from downpour.bench.world.system.network import REFUSED, Call, Connection, VirtualNetwork
+from downpour.bench.world.system.process import VirtualProcess
+from downpour.bench.world.system.threads import VirtualThread, current_thread
 
 Serializer = Callable[[Any], bytes] | None
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from downpour.bench.world.process import VirtualProcess
+    from downpour.bench.world.system.process import VirtualProcess
 
 KEPT_LINES = 400  # of the journal, for the report of a failure
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from downpour.bench.world.scheduler import World
-from downpour.bench.world.threads import executing_thread
+from downpour.bench.world.system.scheduler import World
+from downpour.bench.world.system.threads import executing_thread
 
 if TYPE_CHECKING:
-    from downpour.bench.world.process import VirtualProcess
+    from downpour.bench.world.system.process import VirtualProcess
 
 OPERATION_S, FLUSH_S = 0.0002, 0.003  # of an operation, and of one that waits for the disk
 

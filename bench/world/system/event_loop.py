@@ -10,11 +10,11 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from downpour.bench.world.scheduler import ProcessKilled
-from downpour.bench.world.threads import VirtualThread, current_thread, run_in_thread
+from downpour.bench.world.system.scheduler import ProcessKilled
+from downpour.bench.world.system.threads import VirtualThread, current_thread, run_in_thread
 
 if TYPE_CHECKING:
-    from downpour.bench.world.process import VirtualProcess
+    from downpour.bench.world.system.process import VirtualProcess
 
 
 _Base: Any = asyncio.AbstractEventLoop  # of which only what the program uses is implemented

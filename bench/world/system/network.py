@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from downpour.bench.world.scheduler import World
+from downpour.bench.world.system.scheduler import World
 
 if TYPE_CHECKING:
-    from downpour.bench.world.client_calls import ClientEnd
-    from downpour.bench.world.process import VirtualProcess
-    from downpour.bench.world.server_calls import ServerEnd, VirtualServer
+    from downpour.bench.world.system.client_calls import ClientEnd
+    from downpour.bench.world.system.process import VirtualProcess
+    from downpour.bench.world.system.server_calls import ServerEnd, VirtualServer
 
 LATENCY_S = 0.0004  # mean of the exponential part of a message's delay
 SLOW_SHARE, SLOW_S = 0.02, 0.05  # a few messages wait for a retransmission

@@ -11,8 +11,8 @@ from typing import Any
 
 import grpc
 
-from downpour.bench.world.network import Call, VirtualNetwork
-from downpour.bench.world.process import VirtualProcess
+from downpour.bench.world.system.network import Call, VirtualNetwork
+from downpour.bench.world.system.process import VirtualProcess
 
 EOF_FIRST_SHARE = 0.5  # of broken streams: their end is seen before the cancellation, as with gRPC
 

@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 from typing import Any, ClassVar, cast
 
-from downpour.bench.world.disk import Inode, VirtualDisk
-from downpour.bench.world.scheduler import World
+from downpour.bench.world.system.disk import Inode, VirtualDisk
+from downpour.bench.world.system.scheduler import World
 
 
 class VirtualPath(PurePosixPath):

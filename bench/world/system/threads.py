@@ -9,11 +9,11 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from downpour.bench.world.scheduler import ProcessKilled
+from downpour.bench.world.system.scheduler import ProcessKilled
 
 if TYPE_CHECKING:
-    from downpour.bench.world.event_loop import VirtualLoop
-    from downpour.bench.world.process import VirtualProcess
+    from downpour.bench.world.system.event_loop import VirtualLoop
+    from downpour.bench.world.system.process import VirtualProcess
 
 STACK_BYTES = 256 << 10
 _current: VirtualThread | None = None
