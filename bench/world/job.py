@@ -56,7 +56,7 @@ class JobShape:
 
 
 @dataclass
-class Outcome:
+class JobResult:
     """What a simulated job came to.
 
     Attributes:
@@ -119,7 +119,7 @@ class SimulatedJob:
         self.status: int | None = None
         self.watch = Watch(self.world, shape.samples, ServerSettings(**shape.settings))
 
-    def run(self) -> Outcome:
+    def run(self) -> JobResult:
         """Run the job to its end and check it."""
         with tempfile.TemporaryDirectory(prefix="downpour-world-") as scratch:
             with installed(self.world, self.network, scratch):
@@ -130,7 +130,7 @@ class SimulatedJob:
                     self.world.problem(str(limit))
                 self._conclude()
         world = self.world
-        return Outcome(world.problems, world.digest, world.now, world.events, self.status, list(world.journal))
+        return JobResult(world.problems, world.digest, world.now, world.events, self.status, list(world.journal))
 
     def _done(self) -> bool:
         if self._over_s is None:
@@ -280,7 +280,7 @@ class SimulatedJob:
             self.network.reset_connections(process)
 
 
-def run_job(seed: int, shape: JobShape, keep_journal: bool = True) -> Outcome:
+def run_job(seed: int, shape: JobShape, keep_journal: bool = True) -> JobResult:
     """Run one job in a world of its own."""
     return SimulatedJob(seed, shape, keep_journal).run()
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from downpour.bench.world.faults import KINDS, draw, parse_faults, written
-from downpour.bench.world.job import JobShape, Outcome, faults_needed, run_job
+from downpour.bench.world.job import JobResult, JobShape, faults_needed, run_job
 from downpour.protos.settings import Settings, parse
 
 COMMAND = "downpour simulate-job"
@@ -113,7 +113,7 @@ def simulate(settings: SimulateJobSettings) -> int:
     return _report_failure(seed, settings, shape, outcome) if outcome.problems else 0
 
 
-def _describe(seed: int, shape: JobShape, outcome: Outcome, seconds: float) -> None:
+def _describe(seed: int, shape: JobShape, outcome: JobResult, seconds: float) -> None:
     job = shape.settings
     print(
         f"seed {seed}: {job['workers']} workers, {job['shards']} shards, {job['epochs']} epochs, {job['mode']}; "
@@ -123,7 +123,7 @@ def _describe(seed: int, shape: JobShape, outcome: Outcome, seconds: float) -> N
     )
 
 
-def _report_failure(seed: int, settings: SimulateJobSettings, shape: JobShape, outcome: Outcome) -> int:
+def _report_failure(seed: int, settings: SimulateJobSettings, shape: JobShape, outcome: JobResult) -> int:
     faults = faults_needed(seed, shape) if settings.shrink else shape.faults
     print(*outcome.journal[-SHOWN_LINES:], *(f"PROBLEM: {each}" for each in outcome.problems), sep="\n")
     print(f"reproduce with: {reproduction(seed, settings, written(faults))}")

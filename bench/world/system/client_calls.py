@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import grpc
 
-from downpour.bench.world.system.network import REFUSED, Call, Connection, VirtualNetwork
+from downpour.bench.world.system.network import REFUSED, Connection, VirtualCall, VirtualNetwork
 from downpour.bench.world.system.process import VirtualProcess
 from downpour.bench.world.system.threads import VirtualThread, current_thread
 
@@ -142,7 +142,7 @@ class _BlockingCall:
 class _ServerEndOf:
     """The server's end of a call, which does not exist before the call has arrived there."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: VirtualCall) -> None:
         self._call = call
 
     def message(self, data: bytes) -> None:
@@ -154,7 +154,7 @@ class _ServerEndOf:
             self._call.server_end.half_close()
 
 
-def _server_end(call: Call) -> _ServerEndOf:
+def _server_end(call: VirtualCall) -> _ServerEndOf:
     return _ServerEndOf(call)
 
 
@@ -222,7 +222,7 @@ class AioCall:
         self._cancelled = False
         self._changed: asyncio.Future[None] = self._loop.create_future()
         self._sender: asyncio.Task[None] | None = None
-        self._call: Call | None = None
+        self._call: VirtualCall | None = None
         connection = channel.connection()
         if connection is None:
             network = channel.network

@@ -21,7 +21,7 @@ REFUSED = "failed to connect to all addresses; connection refused"
 RESET = "Socket closed"
 
 
-class Call:
+class VirtualCall:
     """One call over a connection, with an end on each side; messages of one direction arrive in order."""
 
     def __init__(self, connection: Connection, method: str, metadata: tuple[tuple[str, str], ...]) -> None:
@@ -71,13 +71,13 @@ class Connection:
         """Connect a process to a server."""
         self.network, self.client, self.server = network, client, server
         self.broken = False
-        self.calls: dict[Call, None] = {}
+        self.calls: dict[VirtualCall, None] = {}
         client.on_end.append(self.reset)
         network.connections[self] = None
 
-    def open_call(self, method: str, metadata: tuple[tuple[str, str], ...], end: ClientEnd) -> Call:
+    def open_call(self, method: str, metadata: tuple[tuple[str, str], ...], end: ClientEnd) -> VirtualCall:
         """Begin a call, and let the server know."""
-        call = Call(self, method, metadata)
+        call = VirtualCall(self, method, metadata)
         call.client_end = end
         self.calls[call] = None
         call.to_server(self.server.accept, call)

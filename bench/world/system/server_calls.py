@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 
-from downpour.bench.world.system.network import Call, VirtualNetwork
+from downpour.bench.world.system.network import VirtualCall, VirtualNetwork
 from downpour.bench.world.system.process import VirtualProcess
 
 EOF_FIRST_SHARE = 0.5  # of broken streams: their end is seen before the cancellation, as with gRPC
@@ -28,7 +28,7 @@ class Details(grpc.HandlerCallDetails):
 class ServerEnd:
     """The server's end of a call: the context of its handler."""
 
-    def __init__(self, call: Call, server: VirtualServer) -> None:
+    def __init__(self, call: VirtualCall, server: VirtualServer) -> None:
         """Create the context of a call that has just arrived."""
         self._call, self._server = call, server
         self._inbox: deque[bytes] = deque()
@@ -120,7 +120,7 @@ class VirtualServer:
         self._generic: list[Any] = []
         self._handlers: dict[str, Any] = {}
         self._addresses: list[str] = []
-        self._tasks: dict[Call, asyncio.Task[None]] = {}
+        self._tasks: dict[VirtualCall, asyncio.Task[None]] = {}
         self._loop = asyncio.get_running_loop()
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[Any]) -> None:
@@ -161,12 +161,12 @@ class VirtualServer:
 
     # ------------------------------------------------------------------ calls
 
-    def accept(self, call: Call) -> None:
+    def accept(self, call: VirtualCall) -> None:
         """Begin to execute a call."""
         call.server_end = ServerEnd(call, self)
         self._tasks[call] = self._loop.create_task(self._serve(call, call.server_end))
 
-    def disconnected(self, call: Call) -> None:
+    def disconnected(self, call: VirtualCall) -> None:
         """End a call whose client has gone: the handler sees the end of the stream, is cancelled, or both."""
         task, end = self._tasks.get(call), call.server_end
         if task is None or end is None:
@@ -182,7 +182,7 @@ class VirtualServer:
         end.gone()
         task.cancel()
 
-    async def _serve(self, call: Call, end: ServerEnd) -> None:
+    async def _serve(self, call: VirtualCall, end: ServerEnd) -> None:
         try:
             handler = await self._handler(call)
             await self._execute(handler, end)
@@ -198,7 +198,7 @@ class VirtualServer:
             with suppress(Exception):
                 end.finish()
 
-    async def _handler(self, call: Call) -> Any:
+    async def _handler(self, call: VirtualCall) -> Any:
         if call.method not in self._handlers:
             details = Details(call.method, call.metadata)
 
