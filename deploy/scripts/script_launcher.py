@@ -7,6 +7,7 @@ If `TF_CONFIG` is set, this process becomes one process of such a cluster instea
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -33,6 +34,7 @@ from downpour.worker.config import ScriptSettings
 PROG = "downpour run"
 ABOUT = "Train a Keras script on a local cluster. SCRIPT and its arguments follow the flags."
 LEADER = "worker-0"
+FILES = "files"  # in the run directory, while the job runs: what workers have written privately
 LEADER_S = 5.0  # for worker 0 to fail as another worker has
 UNSUPPORTED = 3  # exit status of a script that the cluster cannot train
 
@@ -89,7 +91,7 @@ def script_plan(settings: RunSettings, run_dir: str, script: Sequence[str], show
         servers.append(_server(shard, (f"--bind={LOOPBACK}", "--coordinator={ps-0}", f"--shard={shard}", *own)))
     view = [dashboard_process(to_flags(settings, AccessSettings))] if settings.dashboard else []
     view = [replace(each, set_by_flags=SET_BY_FLAGS_OF_RUN) for each in view]
-    return [*servers, *view, *(_worker(number, settings, script, shown) for number in range(settings.workers))]
+    return [*servers, *view, *(_worker(number, settings, run_dir, script, shown) for number in range(settings.workers))]
 
 
 def _server(shard: int, flags: tuple[str, ...]) -> ProcessSpec:
@@ -98,16 +100,17 @@ def _server(shard: int, flags: tuple[str, ...]) -> ProcessSpec:
     return ProcessSpec(f"ps-{shard}", "ps", shard, "downpour.ps", flags, env, needs, set_by_flags=SET_BY_FLAGS_OF_RUN)
 
 
-def _worker(number: int, settings: RunSettings, script: Sequence[str], shown: bool) -> ProcessSpec:
+def _worker(number: int, settings: RunSettings, run_dir: str, script: Sequence[str], shown: bool) -> ProcessSpec:
     env = {
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "OMP_NUM_THREADS": str(settings.threads),
         "PYTHONHASHSEED": hash_seed(os.environ, settings.seed),
     }
-    flags = ("--server={ps-0}", f"--worker={number}", *to_flags(settings, ScriptSettings))
+    shared = os.path.abspath(os.path.join(run_dir, FILES))
+    flags = ("--server={ps-0}", f"--worker={number}", f"--shared-dir={shared}", *to_flags(settings, ScriptSettings))
     return ProcessSpec(
         f"worker-{number}", "worker", number, "downpour.worker.fit", (*flags, *script), env, ("ps-0",),
-        settings.worker_restarts, shown=shown and number == 0, foreign=number == 0, set_by_flags=SET_BY_FLAGS_OF_RUN,
+        settings.worker_restarts, shown=shown and number == 0, foreign=True, set_by_flags=SET_BY_FLAGS_OF_RUN,
     )  # fmt: skip
 
 
@@ -118,7 +121,10 @@ class ScriptLauncher(Launcher):
 
     def run(self) -> int:
         """Run the script and return its exit status, or that of the launcher if the script has none."""
-        code = super().run()
+        try:
+            code = super().run()
+        finally:
+            shutil.rmtree(self._run_dir / FILES, ignore_errors=True)
         script_code = self._processes[LEADER].code if LEADER in self._processes else None
         return script_code if script_code is not None and script_code > 0 else code
 

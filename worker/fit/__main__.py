@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
         os.environ.setdefault("MPLBACKEND", "Agg")
     control.tolerate_outage(OUTAGE_S, NO_CHECKPOINTS)
     member = ScriptWorker(control, job, settings.worker, settings.call_timeout_s)
-    prepare(member, job, settings.threads)
+    prepare(member, job, settings.threads, settings.shared_dir)
     try:
         code = execute(script_and_arguments)
         if code == 0 and settings.end_job:
@@ -63,22 +63,23 @@ def main(argv: list[str]) -> int:
         member.close()
 
 
-def prepare(member: ScriptWorker, job: pb.JobDescription, threads: int) -> None:
-    """Make this process a worker: set threads and seed, and wrap Keras."""
+def prepare(member: ScriptWorker, job: pb.JobDescription, threads: int, shared_dir: str) -> None:
+    """Make this process a worker: set threads and seed, separate its files, and wrap Keras."""
     import keras
     import tensorflow as tf
 
     from downpour.worker import script
-    from downpour.worker.fit.keras_patches import wrap_loading, wrap_trainer
+    from downpour.worker.fit.keras_patches import wrap_trainer
     from downpour.worker.fit.process.randomness import Randomness
+    from downpour.worker.fit.process.script_files import ScriptFiles
+    from downpour.worker.fit.process.script_process import ScriptProcess
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     randomness = Randomness(job.seed, member.rank, member.size, job.job)
-    randomness.install()
+    process = ScriptProcess(randomness, ScriptFiles(member.rank, member.size, shared_dir))
+    process.install()
     script.run_as(member)
-    wrap_trainer(keras.Model, member, randomness)
-    if not member.is_leader:
-        wrap_loading()
+    wrap_trainer(keras.Model, member, process)
 
 
 def execute(script_and_arguments: list[str]) -> int:

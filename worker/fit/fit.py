@@ -21,14 +21,15 @@ from downpour.worker.fit.job_callbacks import FirstCallback, LastCallback, liste
 from downpour.worker.fit.keras_hooks import TrainerHooks
 from downpour.worker.fit.optimizer.build_weights import build_weights
 from downpour.worker.fit.optimizer.model_optimizers import model_optimizers
-from downpour.worker.fit.process.randomness import DataRandomness, Randomness
+from downpour.worker.fit.process.randomness import DataRandomness
+from downpour.worker.fit.process.script_process import ScriptProcess
 
 BATCH_SIZE = 32  # Keras's default
 DATA = ("x", "y", "sample_weight", "class_weight")  # arguments of `fit` that must be the same on all workers
 
 
 def distributed_fit(
-    fit: Callable[..., Any], model: keras.Model, member: ScriptWorker, randomness: Randomness, given: dict[str, Any]
+    fit: Callable[..., Any], model: keras.Model, member: ScriptWorker, process: ScriptProcess, given: dict[str, Any]
 ) -> Any:
     """Train a model together with the other workers.
 
@@ -36,7 +37,7 @@ def distributed_fit(
         fit: Keras's own `fit`.
         model: A model that is compiled with a distributed optimizer.
         member: This worker.
-        randomness: The random state of this process.
+        process: The random state and the files of this process.
         given: All arguments of `fit` except the model.
 
     Returns:
@@ -63,7 +64,7 @@ def distributed_fit(
     arguments["callbacks"] = [FirstCallback(epochs), *own, LastCallback(epochs)]
     failure: BaseException | None = None
     try:
-        with randomness.of_fit(member.stages + 1), TrainerHooks(epochs):
+        with process.of_fit(member.stages + 1), TrainerHooks(epochs):
             return fit(model, **arguments)
     except BaseException as error:
         failure = epochs.error or error

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
-import importlib
 import inspect
-import os
 import sys
-import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 from keras.src.saving import saving_api
@@ -21,73 +16,27 @@ from downpour.worker.fit.cluster.member import ScriptWorker
 from downpour.worker.fit.fit import distributed_fit
 from downpour.worker.fit.optimizer.distributed_optimizer import DistributedMixin, as_plain
 from downpour.worker.fit.optimizer.model_optimizers import distributed_of, optimizers_of
-from downpour.worker.fit.process.randomness import Randomness
+from downpour.worker.fit.process.script_files import FOLDER, WRITE
+from downpour.worker.fit.process.script_process import ScriptProcess
 
 SILENT = ("evaluate", "predict")  # without a progress bar on all workers except worker 0
 
 
-class PrivateFiles:
-    """The files that a worker other than 0 saves, in a temporary folder that is removed when its process ends."""
-
-    def __init__(self) -> None:
-        """Build an empty set; the folder is created with the first file."""
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self._places: dict[str, str] = {}
-
-    def path_to_write(self, path: Any) -> str:
-        """Return the private path for what a script saves at `path`; each call for one path returns the same."""
-        if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="downpour-copies-")
-        key = os.path.abspath(os.fspath(path))
-        if key not in self._places:
-            folder = Path(self._folder.name) / str(len(self._places))
-            folder.mkdir()
-            self._places[key] = str(folder / Path(key).name)
-        return self._places[key]
-
-    def close(self) -> None:
-        """Remove the temporary folder with all files in it; later saves create a new one."""
-        if self._folder is not None:
-            self._folder.cleanup()
-            self._folder = None
-        self._places.clear()
-
-    def path_to_read(self, path: Any) -> Any:
-        """Return the private path if this worker has saved at `path`, and `path` itself otherwise."""
-        try:
-            return self._places.get(os.path.abspath(os.fspath(path)), path)
-        except TypeError:
-            return path  # an open file or an address
-
-
-private_files = PrivateFiles()
-
-
-def wrap_trainer(model: Any, member: ScriptWorker, randomness: Randomness) -> None:
+def wrap_trainer(model: Any, member: ScriptWorker, process: ScriptProcess) -> None:
     """Wrap the methods of a model that compile, train, evaluate and save, in the classes of Keras that define them.
 
     Args:
         model: The class `keras.Model`.
         member: This worker.
-        randomness: The random state of this process.
+        process: The random state and the files of this process.
     """
     _wrap(model, "compile", _compile)
-    _wrap(model, "fit", functools.partial(_fit, member, randomness))
+    _wrap(model, "fit", functools.partial(_fit, member, process))
     for name in SILENT:
         _wrap(model, name, functools.partial(_silent, member))
-    _wrap(model, "export", functools.partial(_saved, member))
+    _wrap(model, "export", functools.partial(_saved, member, process))
     for name in ("save_model", "save_weights"):
-        _replace(name, functools.partial(_saved, member))
-
-
-def wrap_loading() -> None:
-    """Make the functions that load a file read the private copy of what this worker has saved; not for worker 0."""
-    atexit.register(private_files.close)
-    for name in ("load_model", "load_weights"):
-        _replace(name, functools.partial(_loaded, "filepath"))
-    # TensorFlow imports the module by this name again later, and would find its own functions.
-    saved_model = importlib.import_module("tensorflow.saved_model")
-    vars(saved_model)["load"] = functools.partial(_loaded, "export_dir", saved_model.load)
+        _replace(name, functools.partial(_saved, member, process))
 
 
 def _replace(name: str, wrapper: Callable[..., Any]) -> None:
@@ -132,11 +81,11 @@ def _compile(own: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> 
 
 
 def _fit(
-    member: ScriptWorker, randomness: Randomness, own: Callable[..., Any], model: Any, *args: Any, **kwargs: Any
+    member: ScriptWorker, process: ScriptProcess, own: Callable[..., Any], model: Any, *args: Any, **kwargs: Any
 ) -> Any:
     given = _arguments(own, model, args, kwargs)
     if distributed_of(model):
-        return distributed_fit(own, model, member, randomness, given)
+        return distributed_fit(own, model, member, process, given)
     if member.is_leader:
         print("downpour: this model has no DistributedOptimizer; every worker trains its own copy", file=sys.stderr)
     else:
@@ -151,22 +100,18 @@ def _silent(member: ScriptWorker, own: Callable[..., Any], model: Any, *args: An
     return own(model, **given)
 
 
-def _saved(member: ScriptWorker, own: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
+def _saved(
+    member: ScriptWorker, process: ScriptProcess, own: Callable[..., Any], model: Any, *args: Any, **kwargs: Any
+) -> Any:
     """Save for plain Keras: at the given path on worker 0, in a private file on the others."""
     given = _arguments(own, model, args, kwargs)
-    if not member.is_leader:
-        given["filepath"] = private_files.path_to_write(given["filepath"])
-        given |= {"verbose": False} if "verbose" in given else {}
+    given["filepath"] = process.files.place(given["filepath"], FOLDER if own.__name__ == "export" else WRITE)
+    if not member.is_leader and "verbose" in given:
+        given["verbose"] = False
     with ExitStack() as plain:
         for optimizer in optimizers_of(model):
             plain.enter_context(as_plain(optimizer))
         return own(model, **given)
-
-
-def _loaded(parameter: str, own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    bound = inspect.signature(own).bind(*args, **kwargs)
-    bound.arguments[parameter] = private_files.path_to_read(bound.arguments[parameter])
-    return own(*bound.args, **bound.kwargs)
 
 
 def _arguments(own: Callable[..., Any], model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

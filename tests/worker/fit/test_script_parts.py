@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ import pytest
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.layout import STATE, TRAINED, Layout
 from downpour.worker.fit.callback_state import encode_callbacks, encode_logs, logs_of, restore_callbacks
-from downpour.worker.fit.keras_patches import PrivateFiles
 
 
 @pytest.mark.parametrize("kind", ["array", "tensor", "ragged"])
@@ -83,21 +81,6 @@ def test_logs_that_are_no_numbers_travel() -> None:
     assert (back.pop("name"), back.pop("by"), back.pop("loss")) == ("a", {"a": 0.5}, 2.0)
     np.testing.assert_array_equal(back["f1"], [0.5, 0.75])
     assert set(back) == {"f1"}
-
-
-def test_a_worker_reads_what_it_has_saved_and_other_files_as_they_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    copies = PrivateFiles()
-    place = copies.path_to_write("model.keras")
-    assert Path(place).name == "model.keras" and not Path(place).is_relative_to(tmp_path)
-    assert copies.path_to_write(tmp_path / "model.keras") == place == copies.path_to_read(Path("model.keras"))
-    assert copies.path_to_read("another.keras") == "another.keras"
-    assert copies.path_to_read(None) is None
-    Path(place).write_text("weights")
-    copies.close()
-    assert not Path(place).exists() and copies.path_to_read("model.keras") == "model.keras"
 
 
 def test_layouts_of_other_names_fit() -> None:

@@ -1,0 +1,218 @@
+"""The files of a script in one worker: worker 0's are the real ones, the others have a private view of them."""
+
+from __future__ import annotations
+
+import atexit
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from downpour.worker.fit.process.file_journal import JournalReader, JournalWriter
+from downpour.worker.fit.process.file_patches import FilePatches, guard
+from downpour.worker.fit.process.file_view import FileView
+
+READ, WRITE, UPDATE, FOLDER = "read", "write", "update", "folder"
+
+
+class LeaderFiles:
+    """The real files, whose changes are recorded in a journal."""
+
+    def __init__(self, journal: JournalWriter) -> None:
+        """Build the functions on files of worker 0."""
+        self._journal = journal
+
+    def begin_stage(self, stage: int, in_fit: bool) -> None:
+        """Record the number of calls of `fit` that have ended, and whether the script is within one."""
+        self._journal.set_stage(stage, in_fit)
+
+    def to_read(self, path: str) -> str:
+        """Return the path itself."""
+        return path
+
+    def to_write(self, path: str, flags: int = os.O_CREAT | os.O_TRUNC) -> str:
+        """Return the path itself, after its content has been kept."""
+        place = os.path.realpath(path) if os.path.islink(path) else path
+        if not os.path.isdir(place):
+            kept_content = not flags & os.O_TRUNC and not flags & os.O_EXCL
+            self._journal.before_change(place, rewritten=not flags & os.O_EXCL, kept_content=kept_content)
+        return path
+
+    def to_fill(self, path: str) -> str:
+        """Return the path itself, after a new folder has been recorded."""
+        if not os.path.lexists(path):
+            self._journal.before_change(path)
+        return path
+
+    def to_change(self, path: str) -> str:
+        """Return the path itself; attributes are not kept."""
+        return path
+
+    def listed(self, folder: str) -> list[str] | None:
+        """Return None."""
+        return None
+
+    def make_folder(self, path: str, mode: int) -> None:
+        """Make a folder."""
+        if not os.path.lexists(path):
+            self._journal.before_change(path)
+        os.mkdir(path, mode)
+
+    def remove(self, path: str, folder: bool) -> None:
+        """Remove a file or an empty folder."""
+        if os.path.lexists(path):
+            self._journal.before_change(path)
+        os.rmdir(path) if folder else os.unlink(path)
+
+    def move(self, source: str, target: str) -> None:
+        """Move a file or a folder."""
+        for path in (*_tree(source), *_tree(target)):
+            self._journal.before_change(path)
+        for path in _tree(source):
+            self._journal.before_change(target + path[len(source) :])
+        os.replace(source, target)
+
+
+class FollowerFiles:
+    """The view of a worker other than 0."""
+
+    def __init__(self, view: FileView) -> None:
+        """Build the functions on files of a worker."""
+        self._view = view
+
+    def begin_stage(self, stage: int, in_fit: bool) -> None:
+        """Take over what worker 0 has written within the call of `fit` that has ended."""
+        if not in_fit and stage:
+            self._view.begin_stage(stage)
+
+    def to_read(self, path: str) -> str:
+        """Return where this worker finds a path."""
+        return self._view.locate(path) or self._view.own(path)
+
+    def to_write(self, path: str, flags: int = os.O_CREAT | os.O_TRUNC) -> str:
+        """Return where this worker writes a path."""
+        now = self._view.locate(path)
+        if now is None and not flags & os.O_CREAT:
+            return self._view.own(path)  # where there is nothing
+        if now is not None and (flags & os.O_EXCL or not stat.S_ISREG(os.stat(now).st_mode)):
+            return now  # which exists, or is no file
+        return self._view.to_write(path, keep=not flags & os.O_TRUNC)
+
+    def to_fill(self, path: str) -> str:
+        """Return where this worker has a folder, or files whose names begin with the path."""
+        return self._view.to_fill(path)
+
+    def to_change(self, path: str) -> str:
+        """Return where this worker changes the attributes of a path."""
+        return self._view.to_write(path, keep=True) if self._view.locate(path) else self._view.own(path)
+
+    def listed(self, folder: str) -> list[str] | None:
+        """Return the names that this worker finds in a folder."""
+        return None if self._view.is_plain(folder) else self._view.names(folder)
+
+    def make_folder(self, path: str, mode: int) -> None:
+        """Make a folder."""
+        self._view.make_folder(path, mode)
+
+    def remove(self, path: str, folder: bool) -> None:
+        """Remove a file or an empty folder."""
+        self._view.remove(path, folder)
+
+    def move(self, source: str, target: str) -> None:
+        """Move a file or a folder."""
+        self._view.move(source, target)
+
+
+class ScriptFiles:
+    """The functions on files in one worker's process.
+
+    Attributes:
+        files: What they do; None if the job has one worker.
+    """
+
+    def __init__(self, rank: int, size: int, shared: str) -> None:
+        """Build the functions, which `install` puts into effect.
+
+        Args:
+            rank: The rank of the worker.
+            size: The number of workers.
+            shared: A folder for the workers of the job on this machine; empty if there is none.
+        """
+        self._rank, self._shared = rank, os.path.abspath(shared) if shared else ""
+        self.files: LeaderFiles | FollowerFiles | None = None
+        self._patches: FilePatches | None = None
+        if size == 1 or not (rank or shared):
+            return
+        root = os.path.join(self._shared, f"worker-{rank}") if shared else tempfile.mkdtemp(prefix="downpour-files-")
+        if rank:
+            shutil.rmtree(root, ignore_errors=True)  # of a process that this one replaces
+            os.makedirs(root)
+            atexit.register(shutil.rmtree, root, ignore_errors=True)
+            self.files = FollowerFiles(FileView(root, JournalReader(self._shared) if shared else None))
+        else:
+            self.files = LeaderFiles(JournalWriter(self._shared))
+        self._patches = FilePatches(self.files, tuple(filter(None, (root if rank else "", self._shared))))
+
+    def install(self) -> None:
+        """Replace the functions on files."""
+        if self._patches is not None:
+            self._patches.install()
+
+    def place(self, path: Any, use: str) -> Any:
+        """Return where a library that opens files by itself finds or writes a path.
+
+        Args:
+            path: The path, as the script gives it.
+            use: `READ`, `WRITE`, `UPDATE` for a file that is read and written, or `FOLDER` for a folder or the
+                beginning of the names of files.
+        """
+        absolute = self._patches.absolute(path) if self._patches is not None and _is_path(path) else None
+        if absolute is None or self.files is None:
+            return path
+        with guard.entered():
+            if use == READ:
+                place = self.files.to_read(absolute)
+            elif use == FOLDER:
+                place = self.files.to_fill(absolute)
+            else:
+                place = self.files.to_write(absolute, os.O_CREAT | (os.O_TRUNC if use == WRITE else os.O_RDWR))
+        return path if place == absolute else place
+
+    @contextmanager
+    def of_fit(self, call: int) -> Iterator[None]:
+        """Within this context, the callbacks of worker 0 write files that all workers find afterwards."""
+        if self.files is None:
+            yield
+            return
+        self.files.begin_stage(call - 1, in_fit=True)
+        try:
+            yield
+        finally:
+            with guard.entered():
+                self.files.begin_stage(call, in_fit=False)
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Within this context, one worker after the other works on the real files, as on a cache of downloads."""
+        if self._patches is None or not self._shared or guard.busy:
+            yield
+            return
+        with guard.entered(), open(os.path.join(self._shared, "lock"), "wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def _is_path(path: Any) -> bool:
+    return isinstance(path, str | bytes | os.PathLike)
+
+
+def _tree(path: str) -> list[str]:
+    """Return a path and all paths below it."""
+    if not os.path.isdir(path) or os.path.islink(path):
+        return [path]
+    below = [os.path.join(folder, name) for folder, folders, files in os.walk(path) for name in (*folders, *files)]
+    return [path, *below]
