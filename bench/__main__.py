@@ -6,6 +6,8 @@ import importlib
 import sys
 from typing import NamedTuple
 
+from downpour.protos.settings import did_you_mean
+
 
 class Bench(NamedTuple):
     """A row of the table of benchmarks."""
@@ -45,7 +47,8 @@ def main(argv: list[str]) -> int:
         return 0 if argv else 2
     name, *rest = argv
     if name not in BENCHES:
-        print(f"downpour bench: unknown benchmark {name!r}; benchmarks are {', '.join(BENCHES)}", file=sys.stderr)
+        near = did_you_mean(name, BENCHES)
+        print(f"downpour bench: unknown benchmark {name}{near}; benchmarks are {', '.join(BENCHES)}", file=sys.stderr)
         return 2
     status: int = importlib.import_module(f"downpour.bench.{BENCHES[name].module}").main(rest)
     return status

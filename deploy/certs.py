@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
 TOKEN_BYTES = 32
+SHOWN = 4  # files of a folder that is refused
 
 
 class CertsSettings(Settings):
@@ -31,7 +32,7 @@ class CertsSettings(Settings):
 
     positional: ClassVar[tuple[str, ...]] = ("folder",)
 
-    folder: str = Field(min_length=1, description="Folder to write to; must not contain certificates.")
+    folder: str = Field(min_length=1, description="Folder to write to; must be new or empty.")
     days: int = Field(365, ge=1, le=3650, description="Days for which the certificates are valid.")
 
 
@@ -40,9 +41,11 @@ def certs(settings: CertsSettings) -> int:
     folder = Path(settings.folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        there = [name for name in (AUTHORITY, CERTIFICATE, KEY, TOKEN) if (folder / name).exists()]
+        there = sorted(path.name for path in folder.iterdir())
         if there:
-            return _fail(f"FOLDER must not contain certificates; {folder} has {', '.join(there)}. Choose another.")
+            more = f" and {len(there) - SHOWN} others" if len(there) > SHOWN else ""
+            found = ", ".join(there[:SHOWN]) + more
+            return _fail(f"FOLDER must be new or empty, as it receives keys; {folder} has {found}. Choose another.")
         for name, content in _files(settings.days).items():
             _write(folder / name, content, 0o600 if name in (KEY, TOKEN) else 0o644)
     except ImportError as error:

@@ -193,6 +193,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(usage(), file=sys.stderr)
         return EXIT_USAGE
     name, *rest = arguments
+    if name == "help" and rest:
+        name, rest = rest[0], [*rest[1:], "--help"]
     if name in ("-h", "--help", "help"):
         print(usage())
         return 0
@@ -201,10 +203,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if name not in commands():
         return _unknown(name)
+    if problems := _unknown_variables():
+        for problem in problems:
+            print(f"downpour {name}: {problem}", file=sys.stderr)
+        return EXIT_USAGE
     try:
         return commands()[name].run(rest)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+
+
+def _unknown_variables() -> list[str]:
+    import os
+
+    if not any(name.upper().startswith("DOWNPOUR_") for name in os.environ):
+        return []
+    from downpour.deploy.variables import unknown_variables
+
+    return unknown_variables(os.environ)
 
 
 def _unknown(name: str) -> int:

@@ -79,6 +79,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "protos", "ps.config", "worker.config", "worker.python_source", "deploy.config", "deploy.view", "deploy.launch",
     },
     "deploy": {"protos", "ps.config", "worker.config", "deploy.*"},
+    "deploy.variables": {"protos", "deploy.*", "bench.*"},
     "bench": {"protos", "ps.*", "worker.*", "deploy.*", "bench.*"},
 }  # fmt: skip
 NO_TENSORFLOW = ("protos", "ps", "deploy", "worker/exchange")

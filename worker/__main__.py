@@ -13,13 +13,12 @@ from downpour.protos.errors import DownpourError
 from downpour.protos.settings import parse
 from downpour.worker.config import WorkerSettings
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
-from downpour.worker.quiet_tensorflow import tensorflow_log_filtered
+from downpour.worker.quiet_tensorflow import load_tensorflow
 
 
 def main(argv: list[str]) -> int:
     """Run a worker from command-line flags; return its exit code."""
     settings = parse(WorkerSettings, argv, "downpour worker")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     on_signals(leave_early)
     control = CoordinatorClient(settings.server, settings.call_timeout_s)
@@ -59,21 +58,6 @@ def leave_early(number: int, frame: FrameType | None) -> NoReturn:
     """Exit a worker that has not started to train: there is nothing to save, and TensorFlow may be half loaded."""
     os.write(2, b"downpour worker: stopped by a signal before training\n")
     os._exit(0)
-
-
-def load_tensorflow() -> None:
-    """Import TensorFlow without matplotlib, which Keras would import without need; that is a fifth of the time."""
-    absent = "matplotlib" not in sys.modules
-    if absent:
-        sys.modules["matplotlib"] = None  # type: ignore[assignment]
-    try:
-        with tensorflow_log_filtered():
-            import tensorflow
-
-            tensorflow.config.list_physical_devices()  # otherwise it would log its search for GPUs later
-    finally:
-        if absent:
-            del sys.modules["matplotlib"]
 
 
 def fail(error: Exception, code: int) -> int:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 
 from downpour.protos.settings import parse
 from downpour.worker.config import ExamineSettings, factor_of
+from downpour.worker.quiet_tensorflow import load_tensorflow
 
 _ADVICE = ". If the model has classes or functions of its own, give --model module:function, which builds it."
 
@@ -15,7 +15,7 @@ _ADVICE = ". If the model has classes or functions of its own, give --model modu
 def main(argv: list[str]) -> int:
     """Print the result and return the exit code."""
     settings = parse(ExamineSettings, argv, "python -m downpour.worker.examine")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    load_tensorflow()
     import keras
 
     from downpour.worker.catalog.datasets import DatasetError, load

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
 from downpour.protos.settings import parse
 from downpour.worker.config import ExportSettings
+from downpour.worker.quiet_tensorflow import load_tensorflow
 
 
 def main(argv: list[str]) -> int:
     """Write the model; return the exit code."""
     settings = parse(ExportSettings, argv, "python -m downpour.worker.export")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    load_tensorflow()
     import keras
 
     path = Path(settings.to)

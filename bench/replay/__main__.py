@@ -17,6 +17,7 @@ from downpour.bench.replay.shards import Replay
 from downpour.bench.replay.verdict import Verdict, Weights, as_json, report
 from downpour.deploy.runs import RunPath
 from downpour.protos.settings import Settings, parse
+from downpour.worker.quiet_tensorflow import load_tensorflow
 
 if TYPE_CHECKING:
     from downpour.bench.replay.workers import Workers
@@ -51,7 +52,8 @@ def replay(settings: ReplaySettings) -> tuple[Verdict, Recorded, Path | None]:
             f"the run must have ended, so that its final weights can be compared; {recorded.path} has no model.keras. "
             "Use --until VERSION to obtain the weights of a version."
         )
-    from downpour.bench.replay.workers import Workers  # TensorFlow is slow to load
+    load_tensorflow()  # only now, as it takes seconds
+    from downpour.bench.replay.workers import Workers
 
     workers = Workers(recorded, settings.model, settings.dataset)
     again = Replay(recorded, workers, settings.until)
@@ -86,7 +88,6 @@ class _Progress:
 def main(argv: list[str]) -> int:
     """Run `downpour replay`; return 0 if the results are equal, 1 if they differ, 2 if the run cannot be replayed."""
     settings = parse(ReplaySettings, argv, "downpour replay", ABOUT)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["KERAS_BACKEND"] = "tensorflow"
     begin_s = time.monotonic()
     try:

@@ -137,7 +137,7 @@ def _worker(number: int, settings: TrainSettings) -> ProcessSpec:
         own.append("dataset")
     # A model or dataset of the registry is not passed here: the coordinator sends its name.
     chosen = settings.model_copy(update={name: None for name in ("model", "dataset") if name not in own})
-    env = {"TF_CPP_MIN_LOG_LEVEL": "2", "OMP_NUM_THREADS": str(settings.threads)}
+    env = {"OMP_NUM_THREADS": str(settings.threads), **({"TF_CPP_MIN_LOG_LEVEL": "0"} if settings.verbose else {})}
     args = ("--server={ps-0}", f"--worker={number}", *to_flags(chosen, WorkerSettings))
     return ProcessSpec(
         f"worker-{number}", "worker", number, "downpour.worker", args, env, ("ps-0",), settings.worker_restarts

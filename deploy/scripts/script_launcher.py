@@ -27,7 +27,7 @@ from downpour.deploy.scripts.tf_config import VARIABLE, BadTFConfig, read
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.credentials import AccessSettings
 from downpour.protos.logs import print_line
-from downpour.protos.settings import parse, split_positional, to_flags
+from downpour.protos.settings import flag, parse, split_positional, to_flags
 from downpour.ps.config import ServerSettings
 from downpour.worker.config import ScriptSettings
 
@@ -46,6 +46,11 @@ def run(argv: list[str]) -> int:
     if not script:
         print(f"{PROG}: SCRIPT must follow the flags; `{PROG} --help` lists the flags", file=sys.stderr)
         return 2
+    if late := own_flags(script[1:]):
+        print(
+            f"{PROG}: {', '.join(late)} after SCRIPT is passed to the script; flags of {PROG} come before SCRIPT",
+            file=sys.stderr,
+        )
     try:
         task = read(text) if (text := os.environ.get(VARIABLE, "").strip()) else None
         if task is None or task.command == "worker":
@@ -62,6 +67,12 @@ def run(argv: list[str]) -> int:
         print(error, file=sys.stderr)
         return error.code
     return launch(settings, script, Path(script[0]).stem)
+
+
+def own_flags(arguments: Sequence[str]) -> list[str]:
+    """Return those arguments of a script that are flags of `downpour run` too."""
+    own = {flag(name) for name in RunSettings.model_fields}
+    return [name for name in (argument.partition("=")[0] for argument in arguments) if name in own]
 
 
 def launch(settings: RunSettings, script: Sequence[str], name: str, shown: bool = True) -> int:
@@ -102,7 +113,6 @@ def _server(shard: int, flags: tuple[str, ...]) -> ProcessSpec:
 
 def _worker(number: int, settings: RunSettings, run_dir: str, script: Sequence[str], shown: bool) -> ProcessSpec:
     env = {
-        "TF_CPP_MIN_LOG_LEVEL": "2",
         "OMP_NUM_THREADS": str(settings.threads),
         "PYTHONHASHSEED": hash_seed(os.environ, settings.seed),
     }

@@ -37,6 +37,52 @@ def test_an_unknown_command_names_the_nearest_one_and_all(capsys: pytest.Capture
     assert all(name in said for name in cli.commands())
 
 
+@pytest.mark.parametrize("command", ["train", "status", "certs"])
+def test_help_with_a_command_is_the_help_of_the_command(command: str) -> None:
+    asked, flagged = run("help", command), run(command, "--help")
+    assert asked.returncode == 0 and asked.stdout == flagged.stdout != ""
+
+
+def test_an_unknown_benchmark_gets_the_nearest() -> None:
+    done = run("bench", "basselines")
+    assert done.returncode == 2 and "unknown benchmark basselines (did you mean baselines?)" in done.stderr
+
+
+@pytest.mark.parametrize("command", [("train",), ("run", "script.py"), ("ps",), ("worker",), ("status", "latest")])
+def test_a_variable_that_sets_nothing_is_refused(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOWNPOUR_WORKRS", "3")
+    done = run(*command, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "no command has the setting DOWNPOUR_WORKRS (did you mean DOWNPOUR_WORKERS?)" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_variables_that_set_something_or_come_from_kubernetes_are_accepted() -> None:
+    from downpour.deploy.variables import unknown_variables
+
+    names = ["WORKERS", "workers", "TOKEN", "INSECURE", "KILLS", "RUNS_DIR", "SERVICE_HOST", "PS_PORT_2222_TCP_ADDR"]
+    names += ["PS_SERVICE_PORT_GRPC", "PORT"]
+    assert unknown_variables({f"DOWNPOUR_{name}": "1" for name in names} | {"OTHER_WORKRS": "1"}) == []
+    assert unknown_variables({"DOWNPOUR_WORKRS": ""}) == []  # as if it were not set
+
+
+def test_a_flag_after_the_script_is_pointed_out() -> None:
+    from downpour.deploy.scripts.script_launcher import own_flags
+
+    assert own_flags(["--workers", "2", "--mode=bsp", "--its-own", "value"]) == ["--workers", "--mode"]
+
+
+def test_keys_are_not_written_among_other_things(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "results.txt").write_text("")
+    done = run("certs", "runs", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "FOLDER must be new or empty, as it receives keys; runs has results.txt" in done.stderr
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["results.txt"]
+
+
 def test_version_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--version"]) == 0
     assert re.fullmatch(r"downpour \S.*\n", capsys.readouterr().out)

@@ -32,8 +32,8 @@ def scaled(dataset: Dataset, model: keras.Model, given: float | None, own: bool)
     Raises:
         ModelError: The model computes with the samples in a way that does not tell whether it scales them.
     """
-    if given is not None:
-        return replace(dataset, given_scale=given)
+    if given is not None:  # the factor that it has anyway is no choice: a replay gives the one that was recorded
+        return dataset if given == dataset.scale else replace(dataset, given_scale=given)
     if dataset.scale == 1.0 or not own:
         return dataset
     kinds = {type(layer).__name__ for layer in model._flatten_layers()}

@@ -19,6 +19,7 @@ from downpour.worker.config import ScriptSettings
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
 from downpour.worker.fit.cluster.member import ScriptWorker
 from downpour.worker.fit.script_error import show_error
+from downpour.worker.quiet_tensorflow import load_tensorflow
 
 # The servers of a script are not restarted, so that only a connection can be restored.
 OUTAGE_S = 10.0
@@ -32,7 +33,6 @@ def main(argv: list[str]) -> int:
     if not script_and_arguments:
         print("python -m downpour.worker.fit: a script must be given, after the flags", file=sys.stderr)
         return 2
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["KERAS_BACKEND"] = "tensorflow"
     control = CoordinatorClient(settings.server, settings.call_timeout_s)
     try:
@@ -65,6 +65,7 @@ def main(argv: list[str]) -> int:
 
 def prepare(member: ScriptWorker, job: pb.JobDescription, threads: int, shared_dir: str) -> None:
     """Make this process a worker: set threads and seed, separate its files, and wrap Keras."""
+    load_tensorflow(plots=True)
     import keras
     import tensorflow as tf
 
