@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from downpour.worker.fit.data.leased_dataset import LeasedDataset
     from downpour.worker.fit.optimizer.distributed_optimizer import DistributedOptimizer
     from downpour.worker.loops.numpy_client import NumpyClient, PushReply, connect
+    from downpour.worker.loops.training import TrainingJob, training
     from downpour.worker.script import rank, size
 
 _MODULES = {
@@ -33,8 +34,10 @@ _MODULES = {
     "NumpyClient": "downpour.worker.loops.numpy_client",
     "PushReply": "downpour.worker.loops.numpy_client",
     "connect": "downpour.worker.loops.numpy_client",
+    "TrainingJob": "downpour.worker.loops.training",
     "rank": "downpour.worker.script",
     "size": "downpour.worker.script",
+    "training": "downpour.worker.loops.training",
 }
 
 __all__ = [
@@ -45,9 +48,11 @@ __all__ = [
     "LocalCluster",
     "NumpyClient",
     "PushReply",
+    "TrainingJob",
     "connect",
     "rank",
     "size",
+    "training",
 ]
 
 

@@ -437,7 +437,7 @@ class BarrierRequest(_message.Message):
     def __init__(self, session: _Optional[int] = ..., epoch: _Optional[int] = ..., values: _Optional[_Iterable[float]] = ..., stop: _Optional[bool] = ..., decision: _Optional[_Union[Decision, _Mapping]] = ..., kind: _Optional[_Union[BarrierKind, str]] = ...) -> None: ...
 
 class Decision(_message.Message):
-    __slots__ = ("stop", "logs", "learning_rates", "callback_state", "other_logs", "weights_assigned")
+    __slots__ = ("stop", "logs", "learning_rates", "callback_state", "other_logs", "weights_assigned", "leases")
     class LogsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -451,13 +451,23 @@ class Decision(_message.Message):
     CALLBACK_STATE_FIELD_NUMBER: _ClassVar[int]
     OTHER_LOGS_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_ASSIGNED_FIELD_NUMBER: _ClassVar[int]
+    LEASES_FIELD_NUMBER: _ClassVar[int]
     stop: bool
     logs: _containers.ScalarMap[str, float]
     learning_rates: _containers.RepeatedScalarFieldContainer[float]
     callback_state: str
     other_logs: str
     weights_assigned: bool
-    def __init__(self, stop: _Optional[bool] = ..., logs: _Optional[_Mapping[str, float]] = ..., learning_rates: _Optional[_Iterable[float]] = ..., callback_state: _Optional[str] = ..., other_logs: _Optional[str] = ..., weights_assigned: _Optional[bool] = ...) -> None: ...
+    leases: LeasePlan
+    def __init__(self, stop: _Optional[bool] = ..., logs: _Optional[_Mapping[str, float]] = ..., learning_rates: _Optional[_Iterable[float]] = ..., callback_state: _Optional[str] = ..., other_logs: _Optional[str] = ..., weights_assigned: _Optional[bool] = ..., leases: _Optional[_Union[LeasePlan, _Mapping]] = ...) -> None: ...
+
+class LeasePlan(_message.Message):
+    __slots__ = ("samples", "lease_samples")
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    LEASE_SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    samples: int
+    lease_samples: int
+    def __init__(self, samples: _Optional[int] = ..., lease_samples: _Optional[int] = ...) -> None: ...
 
 class FitFailure(_message.Message):
     __slots__ = ("worker", "error_type", "text")

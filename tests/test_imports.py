@@ -64,7 +64,10 @@ MAY_IMPORT: dict[str, set[str]] = {
         "protos", "ps.core", "ps.core.rules", "worker.compute", "worker.exchange", "worker.fit.cluster",
         "worker.fit.data", "worker.script",
     },
-    "worker.loops": {"protos", "ps.core", "ps.core.rules", "worker.exchange", "worker.script"},
+    "worker.loops": {
+        "protos", "ps.core", "ps.core.rules", "worker.exchange", "worker.fit.cluster", "worker.fit.optimizer",
+        "worker.script",
+    },
     "worker": {"protos", "ps.core", "ps.core.rules", "worker.*"},
     "deploy.runs": {"protos"},
     "deploy.config": {

@@ -34,6 +34,7 @@ RECORDS: dict[str, tuple[str, ...]] = {
     "worker/train": ("self._spent",),
     "worker/compute": ("call",),
     "worker/catalog": ("keras.Model",),  # whose method is wrapped while a user's function builds a model
+    "worker/loops": ("model",),
     "worker/fit": ("model", "self.model", "self._keras", "self._keras.callbacks_module", "sys"),
     "worker/fit/optimizer": ("self._member.spent",),
     # Protobuf messages under construction.

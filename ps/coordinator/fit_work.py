@@ -228,11 +228,13 @@ class FitWork(Work):
 
     # ------------------------------------------------------------------ leased samples
 
-    def _open_epoch(self) -> None:
+    def _open_epoch(self, decision: pb.Decision | None = None) -> None:
         job = self.job
         assert job.data is not None
-        size, epoch = job.data.lease_samples, len(self._call.decisions)
-        self.ledger = EpochLedger(epoch, job.data.train_samples, size) if size else None
+        samples, size, epoch = job.data.train_samples, job.data.lease_samples, len(self._call.decisions)
+        if decision is not None and decision.HasField("leases"):
+            samples, size = decision.leases.samples, decision.leases.lease_samples
+        self.ledger = EpochLedger(epoch, samples, size) if size and samples else None
         if self.ledger is not None:
             self.ledger.lease(LEADER)  # reserved for worker 0, whose metrics need at least one batch
             leader = job.membership.get(LEADER)
@@ -283,7 +285,7 @@ class FitWork(Work):
         if len(self._call.decisions) > epochs:
             self.epochs_done += 1
             self._record.add(self._call.decisions[-1].logs)
-            self._open_epoch()
+            self._open_epoch(self._call.decisions[-1])
         return reply
 
     def is_leader(self, session: int) -> bool:

@@ -1,4 +1,4 @@
-"""Training loops of the user's own: `connect`, a client with NumPy arrays for any framework.
+"""Training loops of the user's own: `training` for Keras's optimizers, `connect` for arrays of any framework.
 
-It imports `worker.exchange`, `worker.script`, `ps.core` and `protos`; importing it loads neither TensorFlow nor Keras.
+It imports `worker.exchange`, `worker.fit`, `worker.script`, `ps.core` and `protos`; `numpy_client` loads no TensorFlow.
 """

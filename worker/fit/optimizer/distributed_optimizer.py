@@ -87,8 +87,8 @@ class DistributedMixin:
         if self.gradient_op is None and not _recorders:
             raise RuntimeError(
                 "a DistributedOptimizer must be applied within fit of a model that was compiled with it. Received: a "
-                "call from train_on_batch, or from a training loop of the script. Write the body of that loop as the "
-                "model's train_step, and make every optimizer that it applies an attribute of the model."
+                "call from train_on_batch, or from a training loop of the script. Put the loop into "
+                "`with downpour.training(model, optimizer) as job:`."
             )
         me: Any = self
         if trainable_variables is None and not me.built:

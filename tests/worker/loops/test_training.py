@@ -1,0 +1,113 @@
+"""`downpour.training`: loops of scripts in one process, and with two workers and two shards."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import downpour
+from downpour.protos.errors import Unsupported
+from downpour.worker.loops.loop_gradient_op import TrainedWeights
+from tests.support.scripts import SCRIPTS, environment, run
+
+Seen = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Seen:
+    folder = tmp_path_factory.mktemp("plain")
+    command = [sys.executable, str(SCRIPTS / "training_loops.py"), str(folder)]
+    subprocess.run(command, check=True, env=environment(), cwd=folder, timeout=300)
+    found: Seen = json.loads((folder / "0.json").read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory: pytest.TempPathFactory) -> list[Seen]:
+    folder = tmp_path_factory.mktemp("loops")
+    run(folder, "training_loops.py", str(folder), workers=2, shards=2)
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
+
+
+def model() -> keras.Model:
+    return keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+
+
+def test_a_process_without_servers_has_one_worker_and_nothing_waits() -> None:
+    optimizer = keras.optimizers.SGD(0.1)
+    with downpour.training(model(), optimizer) as job:
+        assert (job.rank, job.size, job.stopping) == (0, 1, False)
+        job.barrier()
+        assert job.mean(2) == 2.0
+        assert np.array_equal(job.mean([[1.0, 2.0]]), [[1.0, 2.0]])
+    assert type(optimizer) is keras.optimizers.SGD
+
+
+@pytest.mark.parametrize(("samples", "batch_size"), [(10, 3), (4, 4), (1, 32)])
+def test_a_pass_has_every_sample_once_in_an_order_of_its_own(samples: int, batch_size: int) -> None:
+    with downpour.training(model(), "sgd") as job:
+        passes = [list(job.leased(samples, batch_size)) for _ in range(2)]
+    for batches in passes:
+        assert sorted(np.concatenate(batches).tolist()) == list(range(samples))
+        assert all(0 < len(batch) <= batch_size for batch in batches)
+
+
+@pytest.mark.parametrize(("samples", "batch_size"), [(0, 3), (4, 0)])
+def test_sizes_are_checked(samples: int, batch_size: int) -> None:
+    with downpour.training(model(), "sgd") as job, pytest.raises(Unsupported, match="at least 1"):
+        next(job.leased(samples, batch_size))
+
+
+def test_every_optimizer_has_weights_of_its_own() -> None:
+    shared = model()
+    with pytest.raises(Unsupported, match="one optimizer"):
+        TrainedWeights([shared, shared])
+    with pytest.raises(Unsupported, match="2 optimizers and 1"), downpour.training([shared], ["sgd", "adam"]):
+        pass
+
+
+def test_models_must_be_built_and_variables_those_of_keras() -> None:
+    with pytest.raises(Unsupported, match="must be built"):
+        TrainedWeights([keras.Sequential([keras.layers.Dense(1)])])
+    with pytest.raises(Unsupported, match="Received: ndarray"):
+        TrainedWeights([[np.zeros(3)]])
+
+
+@pytest.mark.slow
+class TestWithWorkers:
+    """The script `training_loops.py` with plain Keras, and with two workers and two shards."""
+
+    @pytest.mark.parametrize("part", ["leased", "gan", "train_on_batch", "variable", "samples"])
+    def test_all_workers_have_the_same_weights_and_means(self, workers: list[Seen], part: str) -> None:
+        assert workers[0][part] == workers[1][part]
+
+    def test_each_sample_is_used_once_in_each_pass(self, workers: list[Seen], plain: Seen) -> None:
+        assert plain["samples"] == workers[0]["samples"] == 2 * 4 * 640
+
+    @pytest.mark.parametrize(("part", "place"), [("leased", 1), ("gan", 0), ("gan", 1), ("train_on_batch", 0)])
+    def test_as_many_updates_are_made_as_in_one_process(
+        self, workers: list[Seen], plain: Seen, part: str, place: int
+    ) -> None:
+        assert workers[0][part][place] == plain[part][place]
+
+    def test_every_network_is_trained_by_its_optimizer(self, workers: list[Seen], plain: Seen) -> None:
+        assert workers[0]["gan_moved"] == plain["gan_moved"]
+        assert workers[0]["learned"] and plain["learned"]
+
+    def test_a_rate_that_the_loop_assigns_is_used_on_the_servers(self, workers: list[Seen], plain: Seen) -> None:
+        assert workers[0]["variable"] == plain["variable"] == [-6.0, -6.0, -6.0]
+
+    def test_assigned_weights_and_dropped_batches_are_refused(self, workers: list[Seen]) -> None:
+        for seen in workers:
+            assert seen["errors"]["assigned"][0] == "Unsupported"
+            assert "by the optimizers alone" in seen["errors"]["assigned"][1]
+            assert "must be applied to every batch" in seen["errors"]["dropped"][1]
+
+    def test_an_error_of_one_worker_is_raised_on_all(self, workers: list[Seen]) -> None:
+        assert [seen["errors"]["raised"] for seen in workers] == [["KeyError", "'mine'"]] * 2
