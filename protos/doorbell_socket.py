@@ -7,13 +7,16 @@ containers of one host may share as a volume. On the wire the two differ in thei
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import socket
 import stat
+import struct
 from contextlib import suppress
 from pathlib import Path
 
+_CREDENTIALS = struct.Struct("3i")  # process, user and group
 _PREFIX = "downpour-"
 _TOKEN_BYTES = 8
 PATH_LIMIT_BYTES = 107  # of the kernel, for the path of a Unix socket
@@ -49,9 +52,18 @@ def connect(line: socket.socket, name: str) -> None:
     """Connect to the socket of that name.
 
     Raises:
-        OSError: No process listens there.
+        OSError: No process listens there, or one of another user: the abstract name of a server that was killed is
+            free, and any user may take it.
     """
     line.connect(name if name.startswith("/") else "\0" + name)
+    if (user := user_of(line)) != os.geteuid():
+        raise PermissionError(errno.EACCES, f"user {user} listens there, and not this worker's user {os.geteuid()}")
+
+
+def user_of(connection: socket.socket) -> int:
+    """Return the number of the user whose process is the peer of a connection."""
+    packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return int(_CREDENTIALS.unpack(packed)[1])
 
 
 def close(listener: socket.socket, name: str) -> None:

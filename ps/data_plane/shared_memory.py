@@ -13,10 +13,10 @@ finite and the update, and nothing else: the sizes are fixed by seals.
 from __future__ import annotations
 
 import asyncio
+import errno
 import mmap
 import os
 import socket
-import struct
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -30,8 +30,10 @@ from downpour.ps.data_plane.request_handler import WAITING_EVERY_S, PendingReply
 
 HEADER_LIMIT_BYTES = 8 << 10
 ATTACH_TIMEOUT_S = 10.0
+MAX_UNATTACHED = 64  # connections that have not identified themselves; others wait in the backlog of the socket
+PAUSE_S = 0.5  # after the descriptors of this process are used up
+_USED_UP = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 Message = TypeVar("Message", pb.Request, pb.AttachRequest)
-_CREDENTIALS = struct.Struct("3i")
 
 
 class _Connection:
@@ -72,6 +74,8 @@ class SharedMemoryListener:
         self._handler, self._runtime, self._connection_lost = handler, handler.runtime, connection_lost
         self._loop = asyncio.get_running_loop()
         self._connections: dict[int, _Connection] = {}
+        self._unattached: set[_Connection] = set()
+        self._pause: asyncio.TimerHandle | None = None
         self._listener, self.name = doorbell_socket.listen(folder)
         self._loop.add_reader(self._listener, self._accept)
         self._runtime.builder.share_weights()
@@ -83,21 +87,50 @@ class SharedMemoryListener:
     def close(self) -> None:
         """Close the socket and all connections."""
         self._loop.remove_reader(self._listener)
+        if self._pause is not None:
+            self._pause.cancel()
         doorbell_socket.close(self._listener, self.name)
-        for connection in list(self._connections.values()):
+        for connection in [*self._connections.values(), *self._unattached]:
             self._close_connection(connection)
 
     # ------------------------------------------------------------------ connections
 
     def _accept(self) -> None:
+        """Accept one connection of this user; stop for a while where descriptors or patience are used up."""
         try:
             accepted, _ = self._listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
             return
+        except OSError as error:
+            if error.errno not in _USED_UP:
+                raise
+            self._loop.remove_reader(self._listener)
+            self._pause = self._loop.call_later(PAUSE_S, self._resume_accepting)
+            return
         accepted.setblocking(False)
         connection = _Connection(accepted)
+        try:
+            _check_user(accepted)
+        except AccessDenied as error:
+            self._refuse(connection, error)
+            return
+        self._unattached.add(connection)
         connection.timer = self._loop.call_later(ATTACH_TIMEOUT_S, self._close_connection, connection)
         self._loop.add_reader(accepted, self._read, connection)
+        if len(self._unattached) >= MAX_UNATTACHED:
+            self._loop.remove_reader(self._listener)
+
+    def _resume_accepting(self) -> None:
+        self._pause = None
+        if self._listener.fileno() >= 0 and len(self._unattached) < MAX_UNATTACHED:
+            self._loop.add_reader(self._listener, self._accept)
+
+    def _identified(self, connection: _Connection) -> None:
+        """Count a connection no longer as one that has not identified itself."""
+        if connection in self._unattached:
+            self._unattached.remove(connection)
+            if self._pause is None and len(self._unattached) == MAX_UNATTACHED - 1:
+                self._resume_accepting()
 
     def _read(self, connection: _Connection) -> None:
         """Process one message; an error in it is sent to the worker."""
@@ -126,7 +159,6 @@ class SharedMemoryListener:
             request = _parsed(pb.AttachRequest, message)
             if request.protocol != PROTOCOL:
                 raise Unsupported(f"both sides must speak protocol {PROTOCOL}; received {request.protocol}.")
-            _check_user(connection.socket)
             worker = self._runtime.member_of(request.session).worker
             if len(descriptors) != 1 or self._runtime.builder.arena is None:
                 raise InvalidRequest(
@@ -139,6 +171,7 @@ class SharedMemoryListener:
         before = self._connections.pop(request.session, None)
         if before is not None:  # the worker has abandoned it, and has resent any request that is still unread there
             self._close_connection(before)
+        self._identified(connection)
         connection.session, connection.worker, connection.region = request.session, worker, region
         self._connections[connection.session] = connection
         self._runtime.transports.add("shm")
@@ -152,6 +185,7 @@ class SharedMemoryListener:
         self._set_timer(connection, None)
         self._loop.remove_reader(connection.socket)
         connection.socket.close()
+        self._identified(connection)
         if connection.reply is not None:
             connection.reply.abandon()
         connection.region = connection.reply = connection.awaited = None
@@ -249,8 +283,7 @@ def _parsed(kind: type[Message], message: bytes) -> Message:
 
 def _check_user(connection: socket.socket) -> None:
     """Raise AccessDenied unless the peer runs as the same user."""
-    packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    _, user, _ = _CREDENTIALS.unpack(packed)
+    user = doorbell_socket.user_of(connection)
     if user != os.geteuid():
         raise AccessDenied(
             f"a worker must run as the server's user to use shared memory, {os.geteuid()}; received user {user}. "
