@@ -44,6 +44,7 @@ CLIENT_OPTIONS: list[tuple[str, int]] = [
 _TLS_OPTIONS: list[tuple[str, int | str]] = [*CLIENT_OPTIONS, ("grpc.ssl_target_name_override", SERVER_NAME)]
 SERVER_OPTIONS: list[tuple[str, int]] = [
     *_LIMITS,
+    ("grpc.server_handshake_timeout_ms", 10_000),  # of a connection that says nothing; by default two minutes
     ("grpc.so_reuseport", 0),  # a port in use is an error, not a second listener
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 10_000),

@@ -6,8 +6,10 @@ import asyncio
 import json
 import logging
 import os
+import resource
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -19,6 +21,8 @@ from downpour.protos.logs import write_output
 from downpour.ps.config import ServerSettings
 from downpour.ps.data_plane.interceptor import CallInterceptor
 from downpour.ps.monitoring.prometheus import PrometheusExporter, ShardMetrics
+
+MOST_DESCRIPTORS = 1 << 16
 
 
 def silence_broken_calls() -> None:
@@ -64,6 +68,27 @@ async def listen(settings: ServerSettings, add: Callable[[grpc.aio.Server], None
     await health.set("", health_pb2.HealthCheckResponse.SERVING)
     host = settings.bind.rpartition(":")[0]
     return server, settings.advertise or f"{host}:{port}"
+
+
+async def listen_or_close(
+    settings: ServerSettings, add: Callable[[grpc.aio.Server], None], exporter: PrometheusExporter | None
+) -> tuple[grpc.aio.Server, str]:
+    """Start a server like `listen`; if that fails, close the endpoint of the metrics."""
+    try:
+        return await listen(settings, add)
+    except BaseException:
+        if exporter is not None:
+            exporter.close()
+        raise
+
+
+def use_all_descriptors() -> None:
+    """Raise the limit of open files to the most that this process may set, as every worker needs several."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _port_in_use(bind: str) -> PortInUse:

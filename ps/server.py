@@ -28,7 +28,7 @@ from downpour.ps.coordinator.phase import OVER, Phase
 from downpour.ps.data_plane.listeners import Listeners, ListenRequest, open_listeners
 from downpour.ps.data_plane.request_handler import RequestHandler
 from downpour.ps.data_plane.shard_runtime import ShardRuntime
-from downpour.ps.endpoints import PortInUse, announce, listen, on_signals, open_exporter
+from downpour.ps.endpoints import PortInUse, announce, listen_or_close, on_signals, open_exporter, use_all_descriptors
 from downpour.ps.monitoring.prometheus import Durations, ShardMetrics
 from downpour.ps.monitoring.run_reports import RunReports
 from downpour.ps.shard_server import ShardProcess
@@ -105,7 +105,9 @@ class CoordinatorProcess:
         """Run the job and return the exit code."""
         await self._lock_run()
         try:
-            server, address = await listen(self._settings, self._add_services)
+            metrics = ShardMetrics(self.runtime, self._push_times, self.coordinator, self.checkpointer)
+            exporter = open_exporter(self._settings, metrics)  # first: if it fails, no server has to be stopped
+            server, address = await listen_or_close(self._settings, self._add_services, exporter)
         except (PortInUse, NotSecured, Unsupported):
             self._listeners.close()
             self.run.discard()
@@ -114,9 +116,11 @@ class CoordinatorProcess:
         self._joined(self._listeners.address(0, address))
         job = self.coordinator.job
         identify(job=job.name, process="ps-0")
-        metrics = ShardMetrics(self.runtime, self._push_times, self.coordinator, self.checkpointer)
-        exporter = open_exporter(self._settings, metrics)
-        await self._begin()
+        try:
+            await self._begin()
+        except UnusableDirectory:
+            await server.stop(grace=None)
+            raise
         facts = {"metrics": f"{self._settings.metrics_host}:{exporter.port}"} if exporter else {}
         on_signals(self._signalled)  # who reads the announcement may send a signal at once
         announce(address=address, shard=0, run=str(self.run.path), job=job.name, **facts)
@@ -276,6 +280,7 @@ class CoordinatorProcess:
 
 def run_server(settings: ServerSettings) -> int:
     """Run the process that the settings describe, and return its exit code."""
+    use_all_descriptors()
     return asyncio.run(serve(settings))
 
 

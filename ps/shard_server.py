@@ -19,7 +19,7 @@ from downpour.ps.data_plane.request_handler import RequestHandler
 from downpour.ps.data_plane.shard_commands import ShardCommands
 from downpour.ps.data_plane.shard_runtime import ShardRuntime
 from downpour.ps.data_plane.snapshot import Snapshot, parts
-from downpour.ps.endpoints import announce, listen, on_signals, open_exporter
+from downpour.ps.endpoints import announce, listen_or_close, on_signals, open_exporter
 from downpour.ps.monitoring.prometheus import Durations, ShardMetrics
 
 REPORT_EVERY_S = 0.5
@@ -164,12 +164,12 @@ class ShardProcess:
         """Run until the coordinator sends the command to stop, and return the exit code."""
         settings = self._settings
         try:
-            server, address = await listen(settings, self._add_services)
+            exporter = open_exporter(settings, ShardMetrics(self.runtime, self._push_times))
+            server, address = await listen_or_close(settings, self._add_services, exporter)
         except BaseException:
             self._listeners.close()
             raise
         identify(process=f"ps-{settings.shard}")
-        exporter = open_exporter(settings, ShardMetrics(self.runtime, self._push_times))
         facts = {"metrics": f"{settings.metrics_host}:{exporter.port}"} if exporter else {}
         announce(address=address, shard=settings.shard, coordinator=settings.coordinator, **facts)
         joined = self._listeners.address(settings.shard, address)

@@ -10,7 +10,7 @@ import json
 import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import grpc
 
@@ -20,16 +20,14 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import open_channel
 from downpour.protos.errors import error_of
 from downpour.protos.parameter_server_pb2_grpc import CoordinatorStub
+from downpour.protos.system.http import REQUEST_S, BoundedThreads
 
 GONE_S = 60.0  # a server that does not answer for this long is not being restarted
 RETRY_S = 0.5
-REQUEST_S = 10.0
 
 
-class Endpoint(ThreadingHTTPServer):
+class Endpoint(BoundedThreads, HTTPServer):
     """An HTTP server that returns the latest status."""
-
-    daemon_threads = True
 
     def __init__(self, address: str) -> None:
         """Listen at `HOST:PORT`.

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
-from wsgiref.simple_server import WSGIServer
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from downpour.protos.system import clock
+from downpour.protos.system.http import REQUEST_S, BoundedThreads
 from downpour.ps.control_plane.checkpointer import Checkpointer
 from downpour.ps.coordinator.coordinator import Coordinator
 from downpour.ps.data_plane.shard_runtime import ShardRuntime
@@ -101,6 +104,19 @@ class ShardMetrics:
             )
 
 
+class _Handler(WSGIRequestHandler):
+    timeout = REQUEST_S
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Do nothing: requests are not logged."""
+
+
+def _server_class(host: str, port: int) -> type[WSGIServer]:
+    """Return the class of an HTTP server for the address family of a host."""
+    family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+    return type("MetricsServer", (BoundedThreads, WSGIServer), {"address_family": family})
+
+
 class PrometheusExporter(Collector):
     """The HTTP endpoint, in a thread of its own that queries the event loop.
 
@@ -116,10 +132,10 @@ class PrometheusExporter(Collector):
         """
         self._loop, self._families = asyncio.get_running_loop(), families
         registry = CollectorRegistry()
-        self._server: WSGIServer
-        self._server, self._thread = start_http_server(port, host, registry)
+        self._server = make_server(host, port, make_wsgi_app(registry), _server_class(host, port), _Handler)
         self.port = int(self._server.server_port)
         registry.register(self)
+        threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
 
     def collect(self) -> Iterable[Metric]:
         """Return all metrics, computed on the event loop."""
