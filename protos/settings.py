@@ -126,10 +126,18 @@ def parse(kind: type[S], argv: Sequence[str], prog: str, description: str | None
 
 
 def split_positional(kind: type[Settings], argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Split a command line into the flags of `kind` at its start and the command that follows them."""
+    """Split a command line into the flags of `kind` at its start and the command that follows them.
+
+    The command begins with the first argument that is no flag, with `-m`, or after `--`.
+    """
     switches = {name for field, info in kind.model_fields.items() if info.annotation is bool for name in _forms(field)}
     at = 0
     while at < len(argv) and argv[at].startswith("-"):
+        if argv[at] == "--":
+            return list(argv[:at]), list(argv[at + 1 :])
+        if argv[at].startswith("-m"):
+            module = [argv[at][2:]] if len(argv[at]) > 2 else []
+            return list(argv[:at]), ["-m", *module, *argv[at + 1 :]]
         alone = "=" in argv[at] or argv[at] in switches or argv[at] in ("-h", "--help")
         at += 1 if alone else 2
     return list(argv[:at]), list(argv[at:])

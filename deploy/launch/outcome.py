@@ -12,6 +12,8 @@ from downpour.deploy.view.terminal import Screen
 
 PREFIX = "downpour worker: "  # of a worker's own messages
 
+SCRIPT_DATA = "script"  # the dataset of a job that trains a script
+
 
 def conclude(screen: Screen, run_dir: Path, drained: bool) -> None:
     """Show the results of a job that ended successfully."""
@@ -53,6 +55,10 @@ def explain(
 
 
 def advice(summary: dict[str, Any]) -> str:
-    """Return advice for training that diverged."""
-    lower = f"--learning-rate {summary['learning_rate'] / 10:g}" if "learning_rate" in summary else "a lower rate"
-    return f"Try {lower} (a tenth of the current rate) or --clip-norm 1."
+    """Return advice for training that diverged: flags of `downpour train`, or arguments of a script's optimizer."""
+    lower = f"{summary['learning_rate'] / 10:g}" if "learning_rate" in summary else None
+    if summary.get("dataset") == SCRIPT_DATA:
+        rate = f"a learning rate of {lower}" if lower else "a lower rate"
+        return f"Try {rate} (a tenth of the current rate) or clipnorm=1.0 in the optimizer."
+    rate = f"--learning-rate {lower}" if lower else "a lower rate"
+    return f"Try {rate} (a tenth of the current rate) or --clip-norm 1."

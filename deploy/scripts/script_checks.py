@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 from downpour.worker.python_source import syntax_error
@@ -24,12 +25,25 @@ class BadScript(Exception):
         self.code = code
 
 
-def check_script(name: str) -> None:
-    """Check that a script is a file that Python can parse.
+def name_of(script: Sequence[str]) -> str:
+    """Return a name for a script or for a module, for the run directory."""
+    return script[1].rpartition(".")[2] if script[0] == "-m" else Path(script[0]).stem
+
+
+def check_script(script: Sequence[str]) -> None:
+    """Check that a script is a file that Python can parse; of a module, only that there is a name.
+
+    Args:
+        script: The path of the script, or `-m` and the name of a module, and the arguments.
 
     Raises:
         BadScript: It is not; the message is that of Python if that cannot parse it.
     """
+    if script[0] == "-m":
+        if len(script) < 2:
+            raise BadScript("downpour run: -m must be followed by the name of a module", 2)
+        return
+    name = script[0]
     path = Path(name)
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"

@@ -1,4 +1,4 @@
-"""`downpour run [flags] SCRIPT [ARGS]`: trains a Keras script with servers and workers on this machine.
+"""`downpour run [flags] SCRIPT [ARGS]`, or `-m MODULE [ARGS]`: trains a Keras script on a cluster on this machine.
 
 Every worker runs the script (see worker/fit/__main__.py). Worker 0 writes to the terminal, the others to their logs.
 If `TF_CONFIG` is set, this process becomes one process of such a cluster instead (see script_task.py).
@@ -20,7 +20,7 @@ from downpour.deploy.launch.launcher import GRACE_S, LEAVE_S, Launcher, LaunchFa
 from downpour.deploy.launch.plan import LOOPBACK, ProcessSpec, dashboard_process, flags_of_shard
 from downpour.deploy.launch.processes import Process, end, wait
 from downpour.deploy.launch.run_dir import make_run_dir
-from downpour.deploy.scripts.script_checks import BadScript, check_script
+from downpour.deploy.scripts.script_checks import BadScript, check_script, name_of
 from downpour.deploy.scripts.script_settings import SCRIPT_JOB, SET_BY_FLAGS_OF_RUN, RunSettings, refused_variables
 from downpour.deploy.scripts.script_task import replace_process
 from downpour.deploy.scripts.tf_config import VARIABLE, BadTFConfig, read
@@ -32,7 +32,7 @@ from downpour.ps.config import ServerSettings
 from downpour.worker.config import ScriptSettings
 
 PROG = "downpour run"
-ABOUT = "Train a Keras script on a local cluster. SCRIPT and its arguments follow the flags."
+ABOUT = "Train a Keras script on a local cluster. SCRIPT, or -m MODULE, and its arguments follow the flags."
 LEADER = "worker-0"
 FILES = "files"  # in the run directory, while the job runs: what workers have written privately
 LEADER_S = 5.0  # for worker 0 to fail as another worker has
@@ -54,7 +54,7 @@ def run(argv: list[str]) -> int:
     try:
         task = read(text) if (text := os.environ.get(VARIABLE, "").strip()) else None
         if task is None or task.command == "worker":
-            check_script(script[0])
+            check_script(script)
         if refusal := refused_variables(os.environ, placed=task is not None):
             print(f"{PROG}: {refusal}", file=sys.stderr)
             return 2
@@ -66,7 +66,7 @@ def run(argv: list[str]) -> int:
     except BadScript as error:
         print(error, file=sys.stderr)
         return error.code
-    return launch(settings, script, Path(script[0]).stem)
+    return launch(settings, script, name_of(script))
 
 
 def own_flags(arguments: Sequence[str]) -> list[str]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import runpy
 import sys
 import threading
 from typing import NoReturn
@@ -84,17 +83,16 @@ def prepare(member: ScriptWorker, job: pb.JobDescription, threads: int, shared_d
 
 
 def execute(script_and_arguments: list[str]) -> int:
-    """Run a script as `python SCRIPT ARGS` would.
+    """Run a script as `python SCRIPT ARGS` or `python -m MODULE ARGS` would.
 
     Returns:
         The exit code: 0 also after `sys.exit()`, 1 after an error of the script, 3 if the script cannot be trained
         with servers.
     """
-    path = script_and_arguments[0]
-    sys.argv = script_and_arguments
-    sys.path.insert(0, os.path.dirname(os.path.abspath(path)))
+    from downpour.worker.fit.process.main_module import run_main
+
     try:
-        runpy.run_path(path, run_name="__main__")
+        run_main(script_and_arguments)
     except DownpourError as error:
         print(f"downpour: {error}", file=sys.stderr, flush=True)
         return 3

@@ -8,17 +8,25 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
+from weakref import WeakSet
 
+import keras
 from keras.src.saving import saving_api
 
 from downpour.protos.errors import Unsupported
 from downpour.worker.fit.cluster.member import ScriptWorker
 from downpour.worker.fit.fit import distributed_fit
-from downpour.worker.fit.optimizer.distributed_optimizer import DistributedMixin, as_plain
+from downpour.worker.fit.optimizer.distributed_optimizer import (
+    DistributedMixin,
+    DistributedOptimizer,
+    as_plain,
+    loading,
+)
 from downpour.worker.fit.optimizer.model_optimizers import distributed_of, optimizers_of
 from downpour.worker.fit.process.script_files import FOLDER, WRITE
 from downpour.worker.fit.process.script_process import ScriptProcess
 
+restored: WeakSet[Any] = WeakSet()  # models that Keras has compiled from a configuration
 SILENT = ("evaluate", "predict")  # without a progress bar on all workers except worker 0
 
 
@@ -35,6 +43,9 @@ def wrap_trainer(model: Any, member: ScriptWorker, process: ScriptProcess) -> No
     for name in SILENT:
         _wrap(model, name, functools.partial(_silent, member))
     _wrap(model, "export", functools.partial(_saved, member, process))
+    _wrap(model, "compile_from_config", _restored)
+    _wrap(model, "__reduce__", _pickled)
+    _replace("load_weights", _loaded)
     for name in ("save_model", "save_weights"):
         _replace(name, functools.partial(_saved, member, process))
 
@@ -68,6 +79,7 @@ def _compile(own: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> 
                 "downpour: jit_compile=True is not supported with a DistributedOptimizer; XLA is off", file=sys.stderr
             )
         given["jit_compile"] = False
+    restored.discard(model)
     result = own(model, **given)
     inner = getattr(
         model.optimizer, "inner_optimizer", None
@@ -84,13 +96,47 @@ def _fit(
     member: ScriptWorker, process: ScriptProcess, own: Callable[..., Any], model: Any, *args: Any, **kwargs: Any
 ) -> Any:
     given = _arguments(own, model, args, kwargs)
+    if model in restored and not distributed_of(model):
+        DistributedOptimizer(model.optimizer)
+        if member.is_leader:
+            print("downpour: this model was loaded or cloned; its optimizer is distributed", file=sys.stderr)
     if distributed_of(model):
+        if member.in_fit:
+            raise Unsupported(
+                "fit of a model with a distributed optimizer must not be called within another fit. Received: a call "
+                "by a callback or by a train step. Train that model after the outer fit, or compile it with a plain "
+                "optimizer."
+            )
         return distributed_fit(own, model, member, process, given)
     if member.is_leader:
         print("downpour: this model has no DistributedOptimizer; every worker trains its own copy", file=sys.stderr)
     else:
         given["verbose"] = 0
     return own(model, **given)
+
+
+def _restored(own: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
+    """Compile a model that is loaded or cloned, and let `fit` distribute its optimizer."""
+    result = own(model, *args, **kwargs)
+    if getattr(model, "optimizer", None) is not None:
+        restored.add(model)
+    return result
+
+
+def _pickled(own: Callable[..., Any], model: Any, *args: Any) -> Any:
+    """Pickle or copy a model with the whole state of its optimizers."""
+    with ExitStack() as plain:
+        for optimizer in optimizers_of(model) if isinstance(model, keras.Model) else ():
+            plain.enter_context(as_plain(optimizer))
+        return own(model, *args)
+
+
+def _loaded(own: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
+    """Load weights and, if the file has it, the whole state of the optimizers."""
+    with ExitStack() as whole:
+        for optimizer in optimizers_of(model):
+            whole.enter_context(loading(optimizer))
+        return own(model, *args, **kwargs)
 
 
 def _silent(member: ScriptWorker, own: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:

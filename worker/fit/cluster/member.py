@@ -71,6 +71,11 @@ class ScriptWorker:
         return self.rank == LEADER
 
     @property
+    def in_fit(self) -> bool:
+        """Whether a call of `fit` has joined the other workers and has not ended."""
+        return self._session is not None
+
+    @property
     def draining(self) -> bool:
         """Whether training must stop after the current batch."""
         return self._session is not None and self._session.draining

@@ -8,7 +8,9 @@ from functools import cache, wraps
 from typing import TYPE_CHECKING, Any, cast
 
 import keras
+from keras.src import api_export
 from keras.src.optimizers.base_optimizer import BaseOptimizer
+from keras.src.saving import object_registration
 
 from downpour.worker import script
 from downpour.worker.fit.optimizer.optimizer_checks import check_supported, config_of
@@ -110,8 +112,16 @@ class DistributedMixin:
 
 @cache
 def _distributed(keras_class: Any) -> Any:
-    attributes = {"keras_class": keras_class, "__doc__": DistributedMixin.__doc__}
-    return type(keras_class.__name__, (DistributedMixin, keras_class), attributes)
+    attributes = {
+        "keras_class": keras_class, "__doc__": DistributedMixin.__doc__, "__module__": keras_class.__module__,
+    }  # fmt: skip
+    distributed = type(keras_class.__name__, (DistributedMixin, keras_class), attributes)
+    # Configurations name the class of Keras, so that they are loaded by plain Keras and by clones of the model.
+    registries = (api_export.REGISTERED_OBJS_TO_NAMES, object_registration.GLOBAL_CUSTOM_NAMES)
+    for registry in registries:
+        if keras_class in registry:
+            registry[distributed] = registry[keras_class]
+    return distributed
 
 
 class AppliedOptimizers:
@@ -191,8 +201,32 @@ def as_plain(optimizer: Any) -> Iterator[None]:
     if not isinstance(optimizer, DistributedMixin):
         yield
         return
+    with _with_methods_of(optimizer, _whole(optimizer), "save_own_variables"):
+        yield
+
+
+@contextmanager
+def loading(optimizer: Any) -> Iterator[None]:
+    """Within this context, what is loaded into the optimizer includes its slots and the number of its updates."""
+    if not isinstance(optimizer, DistributedMixin):
+        yield
+        return
+    whole, own = _whole(optimizer), cast(Any, optimizer)
+    with _with_methods_of(optimizer, whole, "load_own_variables"):
+        yield
+    own._iterations.assign(whole._iterations)
+    if isinstance(own._learning_rate, keras.Variable):
+        own._learning_rate.assign(whole._learning_rate)
+    if own.built:
+        keep_slots(optimizer, slots_of(whole))
+
+
+def _whole(optimizer: Any) -> Any:
+    """Return an optimizer of Keras with the state of a distributed one, including its slots.
+
+    A second optimizer holds the slots, because TensorFlow tracks the lists of variables of this one.
+    """
     distributed_class, keras_own = type(optimizer), cast(Any, optimizer)
-    # A second optimizer holds the slots, because TensorFlow tracks the lists of variables of this one.
     whole = distributed_class.keras_class.from_config(config_of(keras_own))
     if not isinstance(keras_own._learning_rate, keras.Variable):
         whole.learning_rate = keras_own._learning_rate
@@ -202,10 +236,17 @@ def as_plain(optimizer: Any) -> Iterator[None]:
         write_derived(whole)
         if keras_own.kept_slots is not None:
             keras_own.kept_slots.write(whole)
+    return whole
+
+
+@contextmanager
+def _with_methods_of(optimizer: Any, whole: Any, name: str) -> Iterator[None]:
+    """Within this context, the optimizer is of Keras's class, and a method is that of another optimizer."""
+    distributed_class = type(optimizer)
     object.__setattr__(optimizer, "__class__", distributed_class.keras_class)
-    object.__setattr__(optimizer, "save_own_variables", whole.save_own_variables)
+    object.__setattr__(optimizer, name, getattr(whole, name))
     try:
         yield
     finally:
-        object.__delattr__(optimizer, "save_own_variables")
+        object.__delattr__(optimizer, name)
         object.__setattr__(optimizer, "__class__", distributed_class)

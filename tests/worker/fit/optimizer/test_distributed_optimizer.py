@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from downpour.worker import script
-from downpour.worker.fit.optimizer.distributed_optimizer import DistributedOptimizer, as_plain, set_gradient_op
+from downpour.worker.fit.optimizer.distributed_optimizer import DistributedOptimizer, as_plain, loading, set_gradient_op
 
 
 class RecordedGradients:
@@ -90,3 +90,31 @@ def test_an_optimizer_with_a_function_as_learning_rate_is_saved_without_a_rate(k
     with as_plain(optimizer):
         optimizer.save_own_variables(saved)
     assert len(saved) == count
+
+
+def test_loading_restores_slots_and_the_number_of_updates(keras: Any) -> None:
+    variables = variables_of(keras)
+    plain = keras.optimizers.Adam(0.1)
+    gradients = [keras.ops.convert_to_tensor(np.array([0.5, -2.0], np.float32))] * 2
+    for _ in range(3):
+        plain.apply(gradients, variables)
+    saved: dict[str, np.ndarray] = {}
+    plain.save_own_variables(saved)
+    optimizer = DistributedOptimizer(keras.optimizers.Adam(0.5))
+    optimizer.build(variables)
+    with loading(optimizer):
+        optimizer.load_own_variables(saved)
+    assert int(optimizer.iterations) == 3 and float(optimizer.learning_rate.numpy()) == np.float32(0.1)
+    again: dict[str, np.ndarray] = {}
+    with as_plain(optimizer):
+        optimizer.save_own_variables(again)
+    assert saved.keys() == again.keys()
+    for name, value in saved.items():
+        np.testing.assert_array_equal(again[name], value)
+
+
+def test_a_configuration_names_the_class_of_keras(keras: Any) -> None:
+    optimizer = DistributedOptimizer(keras.optimizers.Adam(0.25))
+    config = keras.saving.serialize_keras_object(optimizer)
+    assert [config[key] for key in ("module", "class_name", "registered_name")] == ["keras.optimizers", "Adam", None]
+    assert type(keras.saving.deserialize_keras_object(config)) is keras.optimizers.Adam
