@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 from typing import NamedTuple
 
@@ -14,25 +15,31 @@ class Bench(NamedTuple):
 
     module: str  # name below `downpour.bench`; has a function `main`
     description: str  # one line for `downpour bench --help`
+    needs: str = ""  # a package of the extra `bench` that it cannot do without
+    plots: bool = False  # whether --out needs matplotlib
 
 
 BENCHES: dict[str, Bench] = {
-    "speedup": Bench("speed.speedup", "samples/s and time to accuracy by the number of workers"),
+    "speedup": Bench("speed.speedup", "samples/s and time to accuracy by the number of workers", plots=True),
     "staleness": Bench(
-        "training.staleness", "distribution of the staleness, and its cost for each compensation and mode"
+        "training.staleness", "distribution of the staleness, and its cost for each compensation and mode", plots=True
     ),
     "baselines": Bench("training.baselines", "samples/s compared with ParameterServerStrategy and model.fit"),
     "quality": Bench("training.quality", "test accuracy compared with single-process Keras"),
     "course": Bench("training.course", "the course's models compared with single-process Keras"),
-    "chaos": Bench("chaos.chaos", "kills processes of running jobs and checks that no update is lost"),
+    "chaos": Bench("chaos.chaos", "kills processes of running jobs and checks that no update is lost", needs="psutil"),
     "checkpoints": Bench("speed.checkpoints", "push-pulls/s with and without checkpoints"),
     "recording": Bench("speed.recording", "cost of recording a run for `downpour replay`"),
     "gradient": Bench("speed.gradient", "a worker's step compared with the plain tf.function, with and without XLA"),
-    "modes": Bench("training.modes", "the plots of docs/modes.md, from real runs and in virtual time"),
-    "kernels": Bench("speed.kernels", "time of the update rules compared with memcpy"),
-    "transport": Bench("speed.transport", "push-pulls compared with echoes and memcpy, and with many workers"),
+    "modes": Bench(
+        "training.modes", "the plots of docs/modes.md, from real runs and in virtual time", needs="matplotlib"
+    ),
+    "kernels": Bench("speed.kernels", "time of the update rules compared with memcpy", plots=True),
+    "transport": Bench(
+        "speed.transport", "push-pulls compared with echoes and memcpy, and with many workers", plots=True
+    ),
     "launchers": Bench("speed.launchers", "samples/s of the same job with each launcher"),
-    "codecs": Bench("speed.codecs", "size, time and final loss of each codec"),
+    "codecs": Bench("speed.codecs", "size, time and final loss of each codec", plots=True),
 }
 
 
@@ -49,6 +56,16 @@ def main(argv: list[str]) -> int:
     if name not in BENCHES:
         near = did_you_mean(name, BENCHES)
         print(f"downpour bench: unknown benchmark {name}{near}; benchmarks are {', '.join(BENCHES)}", file=sys.stderr)
+        return 2
+    bench = BENCHES[name]
+    drawn = bench.plots and any(argument.partition("=")[0] == "--out" for argument in rest)
+    package = "matplotlib" if drawn else bench.needs
+    if package and not {"-h", "--help"} & set(rest) and importlib.util.find_spec(package) is None:
+        print(
+            f"downpour bench {name}: {package} must be installed: pip install 'downpour-ps[bench]', or "
+            ".venv/bin/pip install '.[bench]' in the repository",
+            file=sys.stderr,
+        )
         return 2
     status: int = importlib.import_module(f"downpour.bench.{BENCHES[name].module}").main(rest)
     return status

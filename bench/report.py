@@ -57,7 +57,7 @@ def write(folder: Path, results: Mapping[str, Any], text: str, plots: Mapping[st
         folder: The folder of the report, which is created.
         results: The content of `results.json`.
         text: The report without plots.
-        plots: Functions that draw on a matplotlib figure, by name; without matplotlib there are no plots.
+        plots: Functions that draw on a matplotlib figure, by name.
         how: The description of the method, for the end of the report.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -67,10 +67,10 @@ def write(folder: Path, results: Mapping[str, Any], text: str, plots: Mapping[st
 
 
 def _drawn(folder: Path, plots: Mapping[str, Draw]) -> list[str]:
-    try:
-        import matplotlib
-    except ImportError:
+    if not plots:
         return []
+    import matplotlib
+
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

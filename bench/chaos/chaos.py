@@ -19,7 +19,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from downpour.bench.chaos.round import EPOCHS, Round
 from downpour.bench.chaos.settings import ChaosCounts, ChaosSettings
 from downpour.bench.chaos.signed_gradients import MAX_EPOCHS
 from downpour.protos.settings import parse
@@ -27,6 +26,9 @@ from downpour.protos.settings import parse
 
 def run(settings: ChaosSettings, folder: Path) -> ChaosCounts:
     """Run rounds until there were enough kills, or a fault was found."""
+    from downpour.bench.chaos.round import EPOCHS, Round  # psutil, which the help of the command does not need
+
+    assert EPOCHS <= MAX_EPOCHS
     counts, rng, number = ChaosCounts(), random.Random(settings.seed), 0
     while counts.kills.total() < settings.kills and not counts.faults:
         number += 1
@@ -61,7 +63,6 @@ def report(settings: ChaosSettings, counts: ChaosCounts) -> str:
 
 def main(argv: Sequence[str]) -> int:
     """Run `downpour bench chaos`; return 1 if a check failed."""
-    assert EPOCHS <= MAX_EPOCHS
     settings = parse(ChaosSettings, list(argv), "downpour bench chaos")
     print(f"seed {settings.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="downpour-chaos-") as folder:

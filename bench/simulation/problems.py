@@ -66,17 +66,17 @@ class Linear(Problem):
 class Quadratic(Problem):
     """f_i(w) = h/2 |w − c_i|² with Gaussian noise of deviation σ on every gradient element; starts at 1."""
 
-    doc = "h/2 |w − c|² with noise of deviation sigma; centers: one optimum, or one a worker"
+    doc = "h/2 |w − c|² with noise of deviation sigma; centers: optima that the workers take in turn"
 
     def __init__(
         self, seed: int, workers: int, h: float = 1.0, sigma: float = 0.0, dim: int = 1,
         centers: tuple[float, ...] = (0.0,),
     ) -> None:  # fmt: skip
         """Build a problem with one stream of noise for all workers."""
-        if len(centers) not in (1, workers):
-            raise ValueError(f"centers must be one value or {workers}, one per worker; received {len(centers)}")
+        if len(centers) > workers:
+            raise ValueError(f"centers must be at most {workers}, as there are workers; received {len(centers)}")
         self.dim, self._h, self._sigma = dim, np.float32(h), sigma
-        self._centers = [np.float32(center) for center in (centers * workers if len(centers) == 1 else centers)]
+        self._centers = [np.float32(centers[worker % len(centers)]) for worker in range(workers)]
         self.optimum = np.full(dim, np.mean(self._centers, dtype=np.float64))
         self.noisy = sigma > 0 or len(set(self._centers)) > 1
         self._noise = self._draw(np.random.default_rng((seed, 1 << 20)))

@@ -29,7 +29,7 @@ class ModesSettings(Settings):
 
     groups: ClassVar[dict[str, tuple[str, ...]]] = {"output": ("folder", "only", "seeds", "seconds")}
 
-    folder: str = Field("docs/pictures", description="Folder of the plots.")
+    folder: str = Field("bench-results/modes", description="Folder of the plots.")
     only: str = Field("", description="Plot to draw: real, straggler, accuracy, delay or robustness (default: all).")
     seeds: int = Field(5, ge=1, description="Number of runs per point of the accuracy and robustness plots.")
     seconds: float = Field(20.0, gt=0, description="Duration of a real run in seconds.")

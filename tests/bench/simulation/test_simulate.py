@@ -90,7 +90,10 @@ def test_service_times_have_their_mean(spec: str, mean: float) -> None:
         (["--service=gamma:1"], "must be one of exp:RATE, const:SECONDS"),
         (["--problem=cubic"], "--problem must be one of none, linear, quadratic, logistic"),
         (["--problem=quadratic:x=1"], "quadratic must have only h, sigma, dim, centers"),
-        (["--problem=quadratic:centers=1,2,3", "--workers=2"], "must be one value or 2, one per worker; received 3"),
+        (
+            ["--problem=quadratic:centers=1,2,3", "--workers=2"],
+            "must be at most 2, as there are workers; received 3",
+        ),
         (["--mode=ksync:5", "--workers=4"], "--mode ksync:5 waits for 5 workers"),
         (["--mode=softsync"], "must be written softsync:C"),
         (["--staleness=inverted"], "did you mean inverse?"),
