@@ -136,6 +136,12 @@ def _replace_process(module: str, **variables: str) -> Callable[[list[str]], int
     return run
 
 
+def _program(module: str, **variables: str) -> Callable[[list[str]], int]:
+    """Return a command that replaces this process by a program that Ctrl-C ends without a traceback."""
+    replace_process = _replace_process("downpour.deploy.command", **variables)
+    return lambda argv: replace_process([module, *argv])
+
+
 OTHER_COMMANDS: dict[str, Command] = {
     "run": Command("train a Keras script on a local cluster", _run),
     "ps": Command("run one parameter server", _cluster_process("ps")),
@@ -147,20 +153,16 @@ OTHER_COMMANDS: dict[str, Command] = {
     "certs": Command("create TLS certificates and an access token", _certs),
     "evaluate": Command("evaluate a trained model on a test set", _evaluate),
     "export": Command("export a trained model as keras, savedmodel or tflite", _export),
-    "simulate": Command(
-        "simulate consistency modes in virtual time", _replace_process("downpour.bench.simulation.simulate")
-    ),
+    "simulate": Command("simulate consistency modes in virtual time", _program("downpour.bench.simulation.simulate")),
     "simulate-job": Command(
         "run whole jobs with faults in virtual time and check them",
-        _replace_process("downpour.bench.world.simulate_job", **ONE_THREAD),
+        _program("downpour.bench.world.simulate_job", **ONE_THREAD),
     ),
-    "replay": Command(
-        "repeat a recorded run and compare the bits", _replace_process("downpour.bench.replay", **ONE_THREAD)
-    ),
+    "replay": Command("repeat a recorded run and compare the bits", _program("downpour.bench.replay", **ONE_THREAD)),
     "validate": Command(
-        "compare the server with predictions from theory", _replace_process("downpour.bench.conformance.validate")
+        "compare the server with predictions from theory", _program("downpour.bench.conformance.validate")
     ),
-    "bench": Command("run a benchmark", _replace_process("downpour.bench")),
+    "bench": Command("run a benchmark", _program("downpour.bench")),
 }
 
 

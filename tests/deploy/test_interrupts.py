@@ -1,0 +1,52 @@
+"""Ctrl-C ends every command without a traceback, in the import of its modules as well as in its work."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.support.command_line import TIMEOUT_S
+from tests.support.paths import ROOT
+
+pytestmark = pytest.mark.usefixtures("clean_environment")
+
+WAITING = "print('begun', flush=True)\nimport threading\nthreading.Event().wait()\n"
+WITH_FORK = "import os\nif os.fork() == 0:\n    import time\n    time.sleep(60)\n" + WAITING
+WITH_THREAD = "import threading\nthreading.Thread(target=threading.Event().wait).start()\n" + WAITING
+UNINTERRUPTIBLE = "try:\n    " + WAITING.replace("\n", "\n    ") + "\nfinally:\n    threading.Event().wait()\n"
+
+
+@pytest.mark.parametrize(("program", "times"), [(WAITING, 1), (WITH_FORK, 1), (WITH_THREAD, 1), (UNINTERRUPTIBLE, 2)])
+def test_an_interrupted_program_exits_with_130_and_one_line(program: str, times: int, tmp_path: Path) -> None:
+    (tmp_path / "waits.py").write_text(program)
+    begun = subprocess.Popen(
+        [sys.executable, "-m", "downpour.deploy.command", "waits"], start_new_session=True, text=True, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert begun.stdout is not None and begun.stdout.readline() == "begun\n"
+        for _ in range(times):
+            os.killpg(begun.pid, signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):  # which the second signal does not wait for
+                begun.wait(1.0 if times > 1 else TIMEOUT_S)
+        _, errors = begun.communicate(timeout=TIMEOUT_S)
+    finally:
+        begun.kill()
+        begun.communicate()
+    assert (begun.returncode, errors) == (130, "downpour: interrupted; there is no result\n")
+
+
+def test_a_program_has_the_status_and_the_arguments_of_its_module(tmp_path: Path) -> None:
+    (tmp_path / "ends.py").write_text("import sys\nsys.exit(len(sys.argv))\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "downpour.deploy.command", "ends", "a", "b"], cwd=tmp_path, check=False,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"},
+    )  # fmt: skip
+    assert done.returncode == 3
