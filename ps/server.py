@@ -212,6 +212,8 @@ class CoordinatorProcess:
             now = clock.monotonic()
             for worker in self.runtime.waiters.workers:
                 self.coordinator.blocked(worker, now)
+            for worker, totals in self.runtime.metrics.workers.items():
+                self.coordinator.pushed(worker, totals.updates + totals.dropped)
             self.coordinator.tick(now)
             self.effects.deliver()
             self.checkpointer.tick(now)

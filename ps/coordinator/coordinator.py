@@ -156,6 +156,10 @@ class Coordinator:
         """Shorten a worker's session, because its connection to a shard broke."""
         self.job.membership.shorten(worker, now, DISCONNECT_GRACE_S)
 
+    def pushed(self, worker: int, pushes: int) -> None:
+        """Record the number of pushes of a worker so far, which shows its progress."""
+        self.work.pushed(worker, pushes)
+
     def blocked(self, worker: int, now: float) -> None:
         """Restart the clock of a worker's step, of which the time that it waits for other workers is not a part."""
         self.job.step_deadlines.put_off(worker, now)
@@ -279,6 +283,9 @@ class Coordinator:
         for worker, waited_s in job.step_deadlines.overdue(now):
             note = f"worker {worker} sends heartbeats but has made no progress for {waited_s:.0f} s"
             self.leave(worker, now, f"{note}: its samples are leased again")
+        for worker, waited_s in self.work.overdue(now):
+            note = f"worker {worker} sends heartbeats but has made no progress for {waited_s:.0f} s"
+            self.leave(worker, now, f"{note}, and others wait for it: its session has ended")
         self.work.tick(now)
         if job.phase not in OVER:
             able = job.membership.trainers if job.phase == Phase.TRAINING else job.membership.members

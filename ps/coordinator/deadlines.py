@@ -17,6 +17,7 @@ STEP_FACTOR = 30  # multiple of the longest recent step; a straggler is slower t
 RECENT_STEPS = 256
 LEAST_SESSIONS = 6  # lower bound of a step's limit, as a multiple of the session's length
 FIRST_STEP_S = 600.0  # before any step has been seen
+BARRIER_S = 3600.0  # for a worker that others wait for at a barrier: validation and callbacks have this long
 
 
 class JobDeadlines:
@@ -159,3 +160,26 @@ class FitAbsences:
         """Return a worker that has been absent for too long, with the time in seconds; None if there is none."""
         limit_s = self._reconnect_s + self._start_s
         return next(((worker, now - since) for worker, since in self._since.items() if now > since + limit_s), None)
+
+
+class BarrierDeadlines:
+    """Detects workers that send heartbeats but neither push nor arrive at a barrier where others wait for them."""
+
+    def __init__(self) -> None:
+        """Create deadlines before any worker waits."""
+        self._pushes: dict[int, int] = {}
+        self._since: dict[int, float] = {}
+
+    def pushed(self, worker: int, pushes: int) -> None:
+        """Restart the clock of a worker if the number of its pushes has changed."""
+        if self._pushes.get(worker) != pushes:
+            self._pushes[worker] = pushes
+            self._since.pop(worker, None)
+
+    def update(self, awaited: Collection[int], now: float) -> None:
+        """Record which workers the others wait for at the time `now`."""
+        self._since = {worker: self._since.get(worker, now) for worker in sorted(awaited)}
+
+    def overdue(self, now: float) -> list[tuple[int, float]]:
+        """Return the workers that have exceeded their time, each with its time so far in seconds."""
+        return [(worker, now - since) for worker, since in self._since.items() if now > since + BARRIER_S]

@@ -134,6 +134,15 @@ class FitCall:
         needed = set(self.required) - self._barrier.arrived if self.epoch_begun else set()
         return (needed | {LEADER}) - set(present)
 
+    def awaited(self, present: Collection[int]) -> set[int]:
+        """Return the workers that are present and that others wait for at a barrier."""
+        if self.is_over or self.independent:
+            return set()
+        barrier = self._final_barrier if self._final_barrier.arrived else self._barrier
+        if barrier.sums is not None:
+            return {LEADER} & set(present)  # for its decision
+        return set(present) - barrier.arrived if barrier.arrived else set()
+
     @property
     def _pin_number(self) -> int:
         return len(self.decisions) + 1
@@ -201,6 +210,7 @@ class FitCall:
             self.decisions.append(decision)
         elif self._place.kind == pb.EPOCH_END:
             decision.MergeFrom(pb.Decision(stop=self.stop_requested))  # keeps stop=True of worker 0
+            self.decisions[-1] = decision  # its logs are those that the callbacks have left
         else:
             for member in self._job.membership.members:
                 member.resting = not member.warm

@@ -21,7 +21,7 @@ from downpour.ps.coordinator.admission import (
     check_layout,
     settings_with_optimizers,
 )
-from downpour.ps.coordinator.deadlines import FitAbsences
+from downpour.ps.coordinator.deadlines import BarrierDeadlines, FitAbsences
 from downpour.ps.coordinator.fit_call import LEADER, FitCall, FitRecord
 from downpour.ps.coordinator.job import Job
 from downpour.ps.coordinator.ledger import EpochLedger
@@ -62,6 +62,7 @@ class FitWork(Work):
         self._earlier: dict[int, pb.RegisterReply] = {}  # what a late worker is told, by the number of the call
         self._drain_requested = self._interrupted = False
         self._absences = FitAbsences(job.settings.reconnect_s)
+        self._barrier_deadlines = BarrierDeadlines()
         self._leased_samples_used = 0
 
     # ------------------------------------------------------------------ calls of fit
@@ -199,6 +200,15 @@ class FitWork(Work):
     def _update_absences(self, now: float) -> None:
         present = [member.worker for member in self.job.membership.members]
         self._absences.update(present, self._call.absent(present), now)
+        self._barrier_deadlines.update(self._call.awaited(present), now)
+
+    def pushed(self, worker: int, pushes: int) -> None:
+        """Record the number of pushes of a worker so far."""
+        self._barrier_deadlines.pushed(worker, pushes)
+
+    def overdue(self, now: float) -> list[tuple[int, float]]:
+        """Return the workers that others wait for at a barrier and that have made no progress for too long."""
+        return self._barrier_deadlines.overdue(now)
 
     def worker_failed(self, worker: int, error_type: str, text: str) -> None:
         """End the current call of `fit` on all workers with the error of one."""

@@ -228,6 +228,13 @@ class Work(ABC):
         """Return the reply to a worker that registers for a call of `fit` that is over, else None."""
         return None
 
+    def pushed(self, worker: int, pushes: int) -> None:
+        """Record the number of pushes of a worker so far."""
+
+    def overdue(self, now: float) -> list[tuple[int, float]]:
+        """Return the workers that others wait for in vain, each with its time without progress in seconds."""
+        return []
+
     def worker_failed(self, worker: int, error_type: str, text: str) -> None:
         """React to the error of a worker, which is about to leave.
 

@@ -117,7 +117,7 @@ class PureFit:
         for worker in range(workers):
             self.meet(worker, epoch, (1.0,))
         self.meet(0, epoch, (1.0,), decision=pb.Decision(logs=logs or {}))
-        self.pass_barrier(pb.EPOCH_END, epoch, workers)
+        self.pass_barrier(pb.EPOCH_END, epoch, workers, logs=logs or {})
 
     def finish_fit(self, workers: int = 2) -> None:
         """Let all workers arrive at the barrier at the end of `fit`, and leave."""

@@ -14,6 +14,7 @@ from downpour.ps.config import ServerSettings
 from downpour.ps.control_plane.messages import ProgressReport
 from downpour.ps.coordinator.admission import settings_with_optimizers
 from downpour.ps.coordinator.coordinator import new_coordinator
+from downpour.ps.coordinator.deadlines import BARRIER_S
 from downpour.ps.coordinator.phase import Phase
 from downpour.ps.monitoring.summary import summary
 from downpour.ps.trace.feed import TraceFeed
@@ -313,6 +314,42 @@ def test_the_job_fails_if_a_worker_that_is_needed_does_not_return(worker: int) -
     assert job.phase() == Phase.FAILED and f"worker {worker}" in job.state.notes[-1]
     with pytest.raises(JobConflict, match="the job has failed"):
         job.meet(1 - worker)
+
+
+def test_a_worker_that_hangs_is_not_awaited_without_end() -> None:
+    job = PureFit(session_s=1e6)
+    job.start()
+    job.begin_epoch()
+    job.meet(0, values=(1.0,))
+    for pushes in range(3):  # it is slow, but it pushes
+        job.now += BARRIER_S - 1.0
+        job.coordinator.pushed(1, pushes + 1)
+        job.coordinator.tick(job.now)
+    assert job.state.membership.get(1) is not None
+    job.coordinator.tick(job.now + BARRIER_S + 2.0)
+    assert job.state.membership.get(1) is None and "worker 1 sends heartbeats" in job.state.notes[-1]
+    job.coordinator.tick(job.now + BARRIER_S + 1000.0)
+    assert job.phase() == Phase.FAILED
+
+
+def test_worker_0_is_not_awaited_without_end_while_it_validates() -> None:
+    job = PureFit(session_s=1e6)
+    job.start()
+    job.begin_epoch()
+    for worker in (0, 1):
+        job.meet(worker, values=(1.0,))
+    job.coordinator.tick(job.now)
+    job.coordinator.tick(job.now + BARRIER_S + 1.0)
+    assert job.state.membership.get(0) is None
+
+
+def test_no_worker_is_awaited_while_all_train() -> None:
+    job = PureFit(session_s=1e9)
+    job.start()
+    job.begin_epoch()
+    for now in (0.0, BARRIER_S + 1.0, 3 * BARRIER_S):
+        job.coordinator.tick(now)
+    assert len(job.state.membership) == 2
 
 
 def test_a_script_fails_with_a_shard() -> None:
