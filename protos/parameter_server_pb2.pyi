@@ -437,7 +437,7 @@ class BarrierRequest(_message.Message):
     def __init__(self, session: _Optional[int] = ..., epoch: _Optional[int] = ..., values: _Optional[_Iterable[float]] = ..., stop: _Optional[bool] = ..., decision: _Optional[_Union[Decision, _Mapping]] = ..., kind: _Optional[_Union[BarrierKind, str]] = ...) -> None: ...
 
 class Decision(_message.Message):
-    __slots__ = ("stop", "logs", "learning_rates", "callback_state", "other_logs", "weights_assigned", "leases")
+    __slots__ = ("stop", "logs", "learning_rates", "callback_state", "other_logs", "weights_assigned", "leases", "variables")
     class LogsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -452,6 +452,7 @@ class Decision(_message.Message):
     OTHER_LOGS_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_ASSIGNED_FIELD_NUMBER: _ClassVar[int]
     LEASES_FIELD_NUMBER: _ClassVar[int]
+    VARIABLES_FIELD_NUMBER: _ClassVar[int]
     stop: bool
     logs: _containers.ScalarMap[str, float]
     learning_rates: _containers.RepeatedScalarFieldContainer[float]
@@ -459,7 +460,8 @@ class Decision(_message.Message):
     other_logs: str
     weights_assigned: bool
     leases: LeasePlan
-    def __init__(self, stop: _Optional[bool] = ..., logs: _Optional[_Mapping[str, float]] = ..., learning_rates: _Optional[_Iterable[float]] = ..., callback_state: _Optional[str] = ..., other_logs: _Optional[str] = ..., weights_assigned: _Optional[bool] = ..., leases: _Optional[_Union[LeasePlan, _Mapping]] = ...) -> None: ...
+    variables: _containers.RepeatedCompositeFieldContainer[VariableValue]
+    def __init__(self, stop: _Optional[bool] = ..., logs: _Optional[_Mapping[str, float]] = ..., learning_rates: _Optional[_Iterable[float]] = ..., callback_state: _Optional[str] = ..., other_logs: _Optional[str] = ..., weights_assigned: _Optional[bool] = ..., leases: _Optional[_Union[LeasePlan, _Mapping]] = ..., variables: _Optional[_Iterable[_Union[VariableValue, _Mapping]]] = ...) -> None: ...
 
 class LeasePlan(_message.Message):
     __slots__ = ("samples", "lease_samples")
@@ -468,6 +470,14 @@ class LeasePlan(_message.Message):
     samples: int
     lease_samples: int
     def __init__(self, samples: _Optional[int] = ..., lease_samples: _Optional[int] = ...) -> None: ...
+
+class VariableValue(_message.Message):
+    __slots__ = ("index", "content")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    content: bytes
+    def __init__(self, index: _Optional[int] = ..., content: _Optional[bytes] = ...) -> None: ...
 
 class FitFailure(_message.Message):
     __slots__ = ("worker", "error_type", "text")
@@ -853,7 +863,7 @@ class AttachRequest(_message.Message):
     def __init__(self, protocol: _Optional[int] = ..., session: _Optional[int] = ..., region_bytes: _Optional[int] = ...) -> None: ...
 
 class Request(_message.Message):
-    __slots__ = ("kind", "worker", "incarnation", "seq", "base_version", "generation", "codec", "payload_bytes", "norm", "nonfinite", "samples", "loss", "correct", "lease", "epoch", "start", "stop", "steps", "pin", "no_pull", "have_version", "retain_previous", "slot", "tensors")
+    __slots__ = ("kind", "worker", "incarnation", "seq", "base_version", "generation", "codec", "payload_bytes", "norm", "nonfinite", "samples", "loss", "correct", "lease", "epoch", "start", "stop", "steps", "pin", "no_pull", "have_version", "retain_previous", "slot", "tensors", "partial")
     KIND_FIELD_NUMBER: _ClassVar[int]
     WORKER_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
@@ -878,6 +888,7 @@ class Request(_message.Message):
     RETAIN_PREVIOUS_FIELD_NUMBER: _ClassVar[int]
     SLOT_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
+    PARTIAL_FIELD_NUMBER: _ClassVar[int]
     kind: RequestKind
     worker: int
     incarnation: int
@@ -902,7 +913,8 @@ class Request(_message.Message):
     retain_previous: bool
     slot: str
     tensors: bytes
-    def __init__(self, kind: _Optional[_Union[RequestKind, str]] = ..., worker: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., base_version: _Optional[int] = ..., generation: _Optional[int] = ..., codec: _Optional[str] = ..., payload_bytes: _Optional[int] = ..., norm: _Optional[float] = ..., nonfinite: _Optional[bool] = ..., samples: _Optional[int] = ..., loss: _Optional[float] = ..., correct: _Optional[int] = ..., lease: _Optional[int] = ..., epoch: _Optional[int] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., steps: _Optional[int] = ..., pin: _Optional[int] = ..., no_pull: _Optional[bool] = ..., have_version: _Optional[int] = ..., retain_previous: _Optional[bool] = ..., slot: _Optional[str] = ..., tensors: _Optional[bytes] = ...) -> None: ...
+    partial: bool
+    def __init__(self, kind: _Optional[_Union[RequestKind, str]] = ..., worker: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., base_version: _Optional[int] = ..., generation: _Optional[int] = ..., codec: _Optional[str] = ..., payload_bytes: _Optional[int] = ..., norm: _Optional[float] = ..., nonfinite: _Optional[bool] = ..., samples: _Optional[int] = ..., loss: _Optional[float] = ..., correct: _Optional[int] = ..., lease: _Optional[int] = ..., epoch: _Optional[int] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., steps: _Optional[int] = ..., pin: _Optional[int] = ..., no_pull: _Optional[bool] = ..., have_version: _Optional[int] = ..., retain_previous: _Optional[bool] = ..., slot: _Optional[str] = ..., tensors: _Optional[bytes] = ..., partial: _Optional[bool] = ...) -> None: ...
 
 class Reply(_message.Message):
     __slots__ = ("seq", "outcome", "reason", "version", "staleness", "learning_rate", "duplicate", "generation", "payload_bytes", "not_modified", "drain", "applied_version", "waiting", "status", "offset", "updates")

@@ -16,6 +16,7 @@ class CommittedWeights:
 
     Attributes:
         version: Updates applied.
+        assigned_at: The version at which weights were assigned last; -1 if never.
     """
 
     def __init__(self, initial: np.ndarray, optimizer: Optimizer, pool: Pool | None = None) -> None:
@@ -31,6 +32,7 @@ class CommittedWeights:
         self._pool = pool or Pool(len(initial))
         self._committed = self._pool.take()
         self._committed.array[:] = initial
+        self.assigned_at = -1
         self._pins: dict[int, tuple[Buffer, int]] = {}
         self._replicas: dict[int, Buffer] = {}  # by worker, for its next reply
 
@@ -59,11 +61,17 @@ class CommittedWeights:
         for number in list(self._pins):
             self.unpin(number)
 
-    def assign(self, weights: np.ndarray) -> None:
-        """Commit other weights `float32[n + m]` as the next version, without changing the optimizer's slots."""
-        spare = self._pool.take()
-        spare.array[:] = weights
-        self._commit(spare)
+    def assign(self, weights: np.ndarray, partial: bool = False) -> None:
+        """Replace the committed weights by others `float32[n + m]`, without an update: the version stays the same.
+
+        Args:
+            weights: The weights.
+            partial: Whether elements that are NaN stay as they are.
+        """
+        spare, now = self._pool.take(), self._committed.array
+        spare.array[:] = np.where(np.isnan(weights), now, weights) if partial else weights
+        self._pool.drop(self._committed)
+        self._committed, self.assigned_at = spare, self.version
 
     def pull_slot(self, name: str) -> tuple[Buffer, int]:
         """Return a copy of an optimizer slot, `float32[n + m]` with m zeros, held as by `pull`, and the version.

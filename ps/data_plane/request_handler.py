@@ -66,6 +66,7 @@ class PendingReply:
             reply.updates.extend(shard.updates)
         if header.HasField("have_version"):
             held = header.have_version == version and header.generation == shard.generation
+            held &= version != shard.assigned_at  # the worker may hold the weights before an assignment
             # With elastic averaging the worker holds weights of its own, not those of a version of the shard.
             reply.not_modified = held and shard.consistency.payload != "replica"
         if header.no_pull or reply.not_modified:

@@ -162,7 +162,7 @@ class ShardRuntime:
             self.outbox.append(Snapshot(0, state))
 
     def assign(self, header: pb.Request, payload: memoryview) -> None:
-        """Replace the weights of a script's job, while the optimizer's slots stay, or one of the slots.
+        """Replace weights of a script's job, while the optimizer's slots stay, or one of the slots.
 
         Raises:
             InvalidRequest: The job is not a script's, the payload has another length than this shard's slice, or
@@ -175,7 +175,7 @@ class ShardRuntime:
         if header.slot:
             self.trained_shard().assign_slot(header.slot, content)
         else:
-            self.trained_shard().assign(content)
+            self.trained_shard().assign(content, header.partial)
 
     def set_members(self, members: dict[int, pb.Member]) -> None:
         """Replace the members, which are given by session."""

@@ -44,6 +44,16 @@ def test_all_workers_have_seen_what_worker_0_has(flow: list[dict[str, Any]]) -> 
 
 
 @pytest.mark.parametrize(("workers", "flags"), [(2, {"shards": 2}), (4, {}), (2, {"mode": "bsp"})])
+def test_variables_of_every_kind_are_the_same_on_all_workers(
+    tmp_path: Path, workers: int, flags: dict[str, Any]
+) -> None:
+    run(tmp_path, "states.py", str(tmp_path), workers=workers, **flags)
+    first, *others = [json.loads((tmp_path / f"seen-{rank}.json").read_text()) for rank in range(workers)]
+    assert len(first) == 8 and all(other == first for other in others)
+    assert "stateful=True" in first["states_between_batches_are_refused"]
+
+
+@pytest.mark.parametrize(("workers", "flags"), [(2, {"shards": 2}), (4, {}), (2, {"mode": "bsp"})])
 def test_callbacks_see_and_do_the_same_on_all_workers(tmp_path: Path, workers: int, flags: dict[str, Any]) -> None:
     run(tmp_path, "callbacks_everywhere.py", str(tmp_path), workers=workers, **flags)
     first, *others = [json.loads((tmp_path / f"seen-{rank}.json").read_text()) for rank in range(workers)]

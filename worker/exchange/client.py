@@ -100,14 +100,15 @@ class Client:
         self._send(requests, payloads)
         self._receive()
 
-    def assign(self, flat: np.ndarray, slot: str = "") -> None:
+    def assign(self, flat: np.ndarray, slot: str = "", partial: bool = False) -> None:
         """Replace the weights, or a slot of the optimizer, on every shard of a script's job.
 
         Args:
             flat: The values `float32[n + m]`, of which the last m are ignored for a slot.
             slot: The name of the slot; empty for the weights.
+            partial: Whether elements that are NaN stay as they are on the shards.
         """
-        requests = [pb.Request(kind=pb.ASSIGN, slot=slot) for _ in self._slices]
+        requests = [pb.Request(kind=pb.ASSIGN, slot=slot, partial=partial) for _ in self._slices]
         payloads = [[_bytes(flat[part.start : part.stop]), *self._state(flat, part)] for part in self._slices]
         self._send(requests, payloads)
         self._receive()

@@ -20,8 +20,10 @@ from downpour.worker.fit.callback_state import encode_callbacks, encode_logs, lo
 from downpour.worker.fit.cluster.member import ScriptWorker
 from downpour.worker.fit.fit_arguments import FitArguments
 from downpour.worker.fit.metric_reduction import read_metrics, warn_of_initial_sums, write_metrics
-from downpour.worker.fit.model_weights import ModelWeights, vary_dropout_seeds
+from downpour.worker.fit.model_weights import ModelWeights
+from downpour.worker.fit.optimizer.assignments import Assignments
 from downpour.worker.fit.optimizer.gradient_op import GradientOp
+from downpour.worker.fit.other_variables import OtherVariables, vary_dropout_seeds
 from downpour.worker.fit.rate_sender import RateSender
 
 
@@ -49,6 +51,7 @@ class Epochs:
         self.batches = self.job_batches = 0
         self._gradient_op: GradientOp | None = None
         self._weights: ModelWeights | None = None
+        self._others: OtherVariables | None = None
         self._rates: RateSender | None = None
         self._training = False  # between the first and the last batch of an epoch
         self._awaiting_logs = False  # worker 0 has the sums of the metrics, and the others wait for the logs
@@ -84,6 +87,12 @@ class Epochs:
         return self._weights
 
     @property
+    def others(self) -> OtherVariables:
+        """The variables of the model that are not in the layout."""
+        assert self._others is not None
+        return self._others
+
+    @property
     def rates(self) -> RateSender:
         """The learning rates of this call of `fit`."""
         assert self._rates is not None
@@ -98,7 +107,8 @@ class Epochs:
             steps: The number of batches of this worker in an epoch; None if it is not known.
         """
         model, member, arguments = self.model, self.member, self.arguments
-        self._gradient_op = op = GradientOp(model, self.optimizers, member, arguments.leases)
+        self._gradient_op = op = GradientOp(model, self.optimizers, member, arguments.leases, arguments.assigned)
+        self._others = OtherVariables(model, arguments.assigned)
         self._weights = ModelWeights(op, member, arguments.callbacks)
         self._rates = RateSender(self.optimizers, member, steps and steps * member.size)
         flat = member.enter(arguments.stage(op, model, self.rates))
@@ -109,6 +119,7 @@ class Epochs:
             self.weights.write(flat.copy())
             vary_dropout_seeds(model, member.rank)
             self.optimizers.connect(op)
+            self.optimizers.read_slots(lambda: self.optimizers.keep(op.trained, member.pull_slots))
             self._late = member.joined_late
 
     def past_epochs(self) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -130,9 +141,15 @@ class Epochs:
         self._settle(pb.EPOCH_BEGIN, number, assign=not self._late)
         self._late = False
         self.gradient_op.begin_epoch(number)
+        self.others.begin_epoch()
         self._training, self.batches = True, 0
         if self.member.is_leader:
             self._warned_of_sums = self._warned_of_sums or (self.member.size > 1 and warn_of_initial_sums(self.model))
+
+    def send_assigned(self, assigned: Assignments) -> None:
+        """Send, as worker 0, the weights that batch hooks of callbacks have assigned."""
+        if self.member.is_leader:
+            self.gradient_op.send(assigned)
 
     def after_batch(self, last: int) -> None:
         """Stop if the job is draining, and send a learning rate that a callback has set.
@@ -190,9 +207,13 @@ class Epochs:
         weight = float(op.used or self.batches)  # a train step need not update in every epoch
         own = [float(local[name]) * weight for name in names]
         counts = [weight, float(op.steps), float(self.batches), 1.0]
-        values = [*counts, *own, *read_metrics(self.model, self.member.is_leader)] if self.batches else []
+        others = self.others.added()
+        values = [*counts, *others, *own, *read_metrics(self.model, self.member.is_leader)] if self.batches else []
         reply = self._meet(pb.EPOCH_METRICS, op.epoch, values=values)
         self.job_batches = int(reply.sums[2]) if reply.sums else 0
+        if reply.sums:
+            self.others.add_all(reply.sums[len(counts) : len(counts) + len(others)])
+        self.others.decode(reply.decision.variables)
         if not self.member.is_leader or reply.HasField("decision"):
             self._pull(0)
             return logs_of(reply.decision)
@@ -205,7 +226,7 @@ class Epochs:
             return local
         weight, updates, _, workers = sums[:4]
         self.rates.expect(int(updates))
-        totals, of_metrics = np.split(np.array(sums[4:]), [len(names)])
+        totals, of_metrics = np.split(np.array(sums[4 + self.others.size :]), [len(names)])
         write_metrics(self.model, of_metrics, workers=workers)
         global_logs = pythonify_logs(self.model.get_metrics_result())
         if set(global_logs) == set(local):
@@ -216,7 +237,8 @@ class Epochs:
         """Send the logs of an epoch, as worker 0, once it has validated; the others wait for them."""
         if self._awaiting_logs:
             self._awaiting_logs = False
-            self._meet(pb.EPOCH_METRICS, self.gradient_op.epoch, self._decision(logs))
+            decision = self._decision(logs, variables=self.others.encode())
+            self._meet(pb.EPOCH_METRICS, self.gradient_op.epoch, decision)
 
     def end_epoch(self, logs: dict[str, Any] | None) -> None:
         """End an epoch after the callbacks: with the same logs on all workers, and the decision whether to stop."""
@@ -263,7 +285,10 @@ class Epochs:
             if assigned is not None:
                 self.weights.send(assigned)
             self.rates.send(with_schedule=True)
-        reply = self._meet(kind, epoch, self._decision(**fields, weights_assigned=sends))
+        decision = self._decision(**fields, weights_assigned=sends, variables=self.others.encode())
+        reply = self._meet(kind, epoch, decision)
+        if not is_leader:
+            self.others.decode(reply.decision.variables)
         if not is_leader or not assign:
             self.optimizers.follow(reply.decision.learning_rates)
             if assigned is not None or reply.decision.weights_assigned:

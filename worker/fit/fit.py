@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 
+from downpour.protos.errors import Unsupported
 from downpour.worker.fit.cluster.leases import Leases
 from downpour.worker.fit.cluster.member import ScriptWorker
 from downpour.worker.fit.data.data_parts import part_of, steps_of, validation_split
@@ -48,16 +49,19 @@ def distributed_fit(
         DownpourError: A server cannot be reached, or has reported an error.
         Diverged: Too many gradients in a row were not finite.
     """
+    _check_states(model, member.size)
     leases = Leases(member) if isinstance(given["x"], LeasedDataset) else None
     samples = given["x"].epoch_samples(given["steps_per_epoch"]) if leases else 0
     lease_samples = given["x"].lease_samples(samples) if leases else 0
     data = {name: given[name] for name in DATA} if member.size > 1 else {}
     fingerprints = fingerprints_of(data)  # before the data are divided, and before a generator begins
-    given["x"], applied = build_weights(model, given["x"], given["y"], given["sample_weight"])
+    given["x"], applied, assigned = build_weights(model, given["x"], given["y"], given["sample_weight"])
     optimizers = model_optimizers(model, applied)
     callbacks = listed(given["callbacks"])
     first, last, size = given["initial_epoch"], given["epochs"], _batch_size(given)
-    of_all = FitArguments(first, last, optimizers, callbacks, samples, lease_samples, leases, fingerprints, size)
+    of_all = FitArguments(
+        first, last, optimizers, callbacks, samples, lease_samples, leases, fingerprints, size, assigned
+    )
     epochs = Epochs(model, member, of_all)
     arguments = _own_part(given, member, leases, DataRandomness())
     own = [callback for callback in callbacks if member.is_leader or not only_on_leader(callback)]
@@ -105,3 +109,14 @@ def _batch_size(given: dict[str, Any]) -> int:
         return given["x"].batch_size
     arrays = all(hasattr(each, "shape") for each in keras.tree.flatten(given["x"]))
     return int(given["batch_size"] or BATCH_SIZE) if arrays else 0
+
+
+def _check_states(model: keras.Model, workers: int) -> None:
+    """Refuse layers that carry a state from one batch to the next, whose order the division of the data changes."""
+    stateful = [layer.name for layer in model._flatten_layers() if getattr(layer, "stateful", False) is True]
+    if stateful and workers > 1:
+        raise Unsupported(
+            "a model must not carry state from one batch to the next, which other workers train on. Received: layers "
+            f"with stateful=True ({', '.join(stateful)}) and {workers} workers. Use one worker, or stateful=False with "
+            "longer sequences."
+        )

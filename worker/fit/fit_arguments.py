@@ -13,6 +13,7 @@ import tensorflow as tf
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.worker.fit.cluster.leases import Leases
 from downpour.worker.fit.cluster.stage import Stage
+from downpour.worker.fit.optimizer.assignments import Assignments
 from downpour.worker.fit.optimizer.gradient_op import GradientOp
 from downpour.worker.fit.optimizer.model_optimizers import ModelOptimizers
 from downpour.worker.fit.rate_sender import UNKNOWN_STEPS, RateSender
@@ -32,6 +33,7 @@ class FitArguments:
         leases: The leases of this worker; None if each worker has a fixed part of the data.
         fingerprints: Fingerprints of the data of all workers.
         batch_size: The number of samples in a batch; 0 if the data are batched already.
+        assigned: The variables that the train step assigns; None if it assigns moving statistics at most.
     """
 
     initial_epoch: int
@@ -43,6 +45,7 @@ class FitArguments:
     leases: Leases | None = None
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     batch_size: int = 0
+    assigned: Assignments | None = None
 
     def stage(self, op: GradientOp, model: keras.Model, rates: RateSender) -> Stage:
         """Return what a worker registers for this call of `fit`.

@@ -15,6 +15,7 @@ from keras.src.utils.python_utils import pythonify_logs
 
 from downpour.protos.errors import Unsupported
 from downpour.worker.fit.epochs import Epochs
+from downpour.worker.fit.optimizer.assignments import recorded_assignments
 
 WRITERS = ("ModelCheckpoint", "CSVLogger", "TensorBoard", "ProgbarLogger", "RemoteMonitor")
 
@@ -145,8 +146,10 @@ class JobCallbackList(keras.callbacks.CallbackList):
             return
         self._logs = logs
         last = self._next + batch - self._epochs.batches
-        super().on_train_batch_end(last, logs)
+        with recorded_assignments() as assigned:
+            super().on_train_batch_end(last, logs)
         self._next = last + 1
+        self._epochs.send_assigned(assigned)
         self._epochs.after_batch(batch)
 
     def _call_until(self, stop: int) -> None:
@@ -154,13 +157,15 @@ class JobCallbackList(keras.callbacks.CallbackList):
         assert self._epochs is not None
         stride = self._epochs.model.steps_per_execution
         logs = pythonify_logs(self._logs)
-        while self._script and self._next < stop:
-            last = min(self._next + stride, stop) - 1
-            for callback in self._script:
-                callback.on_train_batch_begin(self._next, logs=logs)
-            for callback in self._script:
-                callback.on_train_batch_end(last, logs=logs)
-            self._next = last + 1
+        with recorded_assignments() as assigned:
+            while self._script and self._next < stop:
+                last = min(self._next + stride, stop) - 1
+                for callback in self._script:
+                    callback.on_train_batch_begin(self._next, logs=logs)
+                for callback in self._script:
+                    callback.on_train_batch_end(last, logs=logs)
+                self._next = last + 1
+        self._epochs.send_assigned(assigned)
 
 
 def _replays(callback: Any) -> bool:

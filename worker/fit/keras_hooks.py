@@ -13,6 +13,7 @@ from downpour.worker.fit.data.data_parts import number_of_rows
 from downpour.worker.fit.data.leased_dataset import span_and_batch
 from downpour.worker.fit.epochs import Epochs
 from downpour.worker.fit.job_callbacks import JobCallbackList
+from downpour.worker.fit.optimizer.assignments import recorded_assignments
 from downpour.worker.fit.optimizer.distributed_optimizer import intercepted
 
 
@@ -45,8 +46,11 @@ class TrainerHooks:
 
         def counted_train_step(data: Any) -> Any:
             span, data = span_and_batch(data) if epochs.leased else (None, data)
-            epochs.gradient_op.begin_batch(number_of_rows(data), span)
-            return train_step(data)
+            with recorded_assignments() as assigned:
+                epochs.gradient_op.begin_batch(number_of_rows(data), span, assigned)
+                logs = train_step(data)
+                epochs.gradient_op.end_batch()
+            return logs
 
         def marked_evaluate(*args: Any, **kwargs: Any) -> Any:
             with epochs.evaluating():
@@ -75,4 +79,5 @@ class TrainerHooks:
         model.train_function = None
         model._initial_epoch = 0
         epochs.optimizers.connect(None)
+        epochs.optimizers.read_slots(None)
         self._guard.close()

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 import numpy as np
 
 from downpour.worker.fit.cluster.member import ScriptWorker
@@ -65,10 +64,3 @@ class ModelWeights:
             file=sys.stderr,
             flush=True,
         )
-
-
-def vary_dropout_seeds(model: keras.Model, rank: int) -> None:
-    """Give each worker different random numbers, so that workers with the same initial seed drop different units."""
-    for variable in model.non_trainable_variables:
-        if rank and str(variable.path).endswith("seed_generator_state"):
-            variable.assign(np.asarray(variable.value) + np.array([rank * 1_000_003, 0]).astype(variable.dtype))

@@ -51,6 +51,17 @@ def test_state_is_added_not_descended() -> None:
     assert shard.pull()[0].array.tolist() == [-1.0] * N + [1.0] * 2
 
 
+def test_assigned_weights_are_no_update() -> None:
+    shard = make(state=1)
+    held, _ = shard.pull()
+    shard.assign(np.array([np.nan, 5.0] + [np.nan] * (N - 1), np.float32), partial=True)
+    buffer, version = shard.pull()
+    assert version == 0 and buffer.array.tolist() == [0.0, 5.0] + [0.0] * (N - 1)
+    assert not held.array.any()
+    shard.assign(np.full(N + 1, np.nan, np.float32))
+    assert np.isnan(shard.pull()[0].array).all()
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_slots_that_are_moved_to_another_shard_continue_there(optimizer: str) -> None:
     first, second, whole = (make(optimizer=optimizer, state=2, updates=updates) for updates in (0, 1, 0))
@@ -63,7 +74,7 @@ def test_slots_that_are_moved_to_another_shard_continue_there(optimizer: str) ->
         first.release(copy)
     with pytest.raises(InvalidRequest, match="must be one of .*; received 'memory'"):
         first.pull_slot("memory")
-    second.push(Push(0, 1, 1, 1), ones(N + 2))
+    second.push(Push(0, 1, 1, 0), ones(N + 2))
     for seq in (1, 2):
         whole.push(Push(0, 1, seq, seq - 1), ones(N + 2))
     np.testing.assert_array_equal(second.pull()[0].array, whole.pull()[0].array)

@@ -215,9 +215,14 @@ class ScriptWorker:
         self.versions = pulled.versions
         return pulled.flat
 
-    def assign(self, flat: np.ndarray) -> None:
-        """Assign weights `float32[n + m]` on all shards, while the other workers wait at a barrier."""
-        self._run(lambda: self._connected.assign(flat))
+    def assign(self, flat: np.ndarray, partial: bool = False) -> None:
+        """Assign weights `float32[n + m]` on all shards.
+
+        Args:
+            flat: The weights.
+            partial: Whether elements that are NaN stay as they are.
+        """
+        self._run(lambda: self._connected.assign(flat, partial=partial))
 
     def pull_slots(self, names: Iterable[str]) -> dict[str, np.ndarray]:
         """Return slots of the optimizer by name, `float32[n]`, from the servers."""

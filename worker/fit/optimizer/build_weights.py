@@ -10,11 +10,14 @@ import tensorflow as tf
 
 from downpour.worker.fit.data.data_parts import peek
 from downpour.worker.fit.data.leased_dataset import LeasedDataset
+from downpour.worker.fit.optimizer.assignments import Assignments, is_other, recorded_assignments
 from downpour.worker.fit.optimizer.distributed_optimizer import recorded
 from downpour.worker.fit.optimizer.model_optimizers import Applied
 
 
-def build_weights(model: keras.Model, x: Any, y: Any = None, sample_weight: Any = None) -> tuple[Any, Applied | None]:
+def build_weights(
+    model: keras.Model, x: Any, y: Any = None, sample_weight: Any = None
+) -> tuple[Any, Applied | None, Assignments | None]:
     """Build the weights of a model that has not been called yet, and those that its own `train_step` creates.
 
     Args:
@@ -24,20 +27,28 @@ def build_weights(model: keras.Model, x: Any, y: Any = None, sample_weight: Any 
         sample_weight: The argument of `fit`.
 
     Returns:
-        Data equal to `x`; a generator is returned with the batch that was read from it put back. And the optimizers
-        and variables of the model's own train step; None if it has none, and empty if it cannot be traced.
+        Data equal to `x`; a generator is returned with the batch that was read from it put back. The optimizers and
+        variables of the model's own train step; None if it has none, and empty if it cannot be traced. And the
+        variables that the train step assigns, if it is the model's own or the model has integers or booleans.
     """
     own_step = type(model).train_step is not keras.Model.train_step or "train_step" in vars(model)
-    if _is_built(model) and not own_step:
-        return x, None
+    if _is_built(model) and not own_step and not _has_others(model):
+        return x, None, None
     applied: Applied | None = None
+    assigned: Assignments | None = None
     batch, x = x.peek() if isinstance(x, LeasedDataset) else peek(x, y, sample_weight)
     batch = keras.tree.map_structure(_tensor, batch)
     if own_step:
-        applied = _trace(model, batch)
+        applied, assigned = _trace(model, batch)
     if not _is_built(model):
         _call(model, keras.utils.unpack_x_y_sample_weight(batch)[0])
-    return x, applied
+    if not own_step and _has_others(model):
+        _, assigned = _trace(model, batch)
+    return x, applied, assigned
+
+
+def _has_others(model: keras.Model) -> bool:
+    return any(map(is_other, model.non_trainable_variables))
 
 
 def _is_built(model: keras.Model) -> bool:
@@ -53,24 +64,28 @@ def _call(model: keras.Model, inputs: Any) -> None:
             raise
 
 
-def _trace(model: keras.Model, batch: Any) -> Applied:
-    """Trace the model's own train step, which may create weights that no call of the model creates.
+def _trace(model: keras.Model, batch: Any) -> tuple[Applied, Assignments | None]:
+    """Trace the model's train step, which may create weights that no call of the model creates.
 
     No optimizer changes anything meanwhile.
+
+    Returns:
+        The optimizers that it applies, and the variables that it assigns; nothing if it cannot be traced.
     """
     # Run eagerly, a step changes counters, metrics and moving statistics.
     before = [(variable, variable.value.numpy()) for variable in model.variables] if model.run_eagerly else []
     # An error here occurs again in `fit`, which raises it; a step that cannot be traced may still run.
     try:
-        with recorded() as applied:
+        with recorded() as applied, recorded_assignments() as assigned:
             step = model.train_step if model.run_eagerly else tf.function(model.train_step).get_concrete_function
             step(batch)
     except Exception:
-        return {}
+        return {}, None
     finally:
+        assigned.undo()
         for variable, value in before:
             variable.assign(value)
-    return applied.found
+    return applied.found, assigned
 
 
 def _tensor(array: Any) -> Any:

@@ -8,6 +8,7 @@ from functools import cache, wraps
 from typing import TYPE_CHECKING, Any, cast
 
 import keras
+import tensorflow as tf
 from keras.src import api_export
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 from keras.src.saving import object_registration
@@ -61,22 +62,26 @@ class DistributedMixin:
         keras_class: The class of Keras, or a class of the script that inherits from one.
         gradient_op: The connection to the servers during `fit`; None otherwise.
         kept_slots: The slots between two calls of `fit`; None if the optimizer has none or has not been used.
+        slot_source: A function that returns the slots on the servers during `fit`; None otherwise.
     """
 
     keras_class: Any = None
     gradient_op: GradientOp | None = None
     kept_slots: Slots | None = None
+    slot_source: Callable[[], Slots | None] | None = None
 
     def build(self, variables: Sequence[Any]) -> None:
         """Build the optimizer without slots, which the servers have."""
         keras.optimizers.Optimizer.build(self, variables)
 
+    @tf.autograph.experimental.do_not_convert
     def scale_loss(self, loss: Any) -> Any:
         """Pass the loss on to the trace of the job, and return it unchanged."""
         if self.gradient_op is not None:
             self.gradient_op.set_loss(loss)
         return loss
 
+    @tf.autograph.experimental.do_not_convert
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
         """Push gradients to the servers and assign the weights that they return.
 
@@ -195,6 +200,11 @@ def keep_slots(optimizer: Any, slots: Slots | None) -> None:
     object.__setattr__(optimizer, "kept_slots", slots)
 
 
+def set_slot_source(optimizer: Any, source: Callable[[], Slots | None] | None) -> None:
+    """Set where the slots are read from during `fit`; Keras does not track the attribute."""
+    object.__setattr__(optimizer, "slot_source", source)
+
+
 @contextmanager
 def as_plain(optimizer: Any) -> Iterator[None]:
     """Within this context, the optimizer is Keras's own with its slots, so that plain Keras can load what is saved."""
@@ -234,8 +244,9 @@ def _whole(optimizer: Any) -> Any:
     if keras_own.built:
         whole.build(keras_own._trainable_variables)
         write_derived(whole)
-        if keras_own.kept_slots is not None:
-            keras_own.kept_slots.write(whole)
+        slots = keras_own.slot_source() if keras_own.slot_source is not None else keras_own.kept_slots
+        if slots is not None:
+            slots.write(whole)
     return whole
 
 

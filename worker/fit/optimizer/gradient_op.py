@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,8 @@ from downpour.worker.exchange.errors import Diverged
 from downpour.worker.exchange.push_info import PushInfo
 from downpour.worker.fit.cluster.leases import Span
 from downpour.worker.fit.cluster.member import ScriptWorker
+from downpour.worker.fit.optimizer.assigned_weights import AssignedWeights
+from downpour.worker.fit.optimizer.assignments import Assignments
 from downpour.worker.fit.optimizer.model_optimizers import ModelOptimizers
 
 if TYPE_CHECKING:
@@ -41,7 +43,12 @@ class GradientOp:
     """
 
     def __init__(
-        self, model: keras.Model, optimizers: ModelOptimizers, member: ScriptWorker, leases: Leases | None = None
+        self,
+        model: keras.Model,
+        optimizers: ModelOptimizers,
+        member: ScriptWorker,
+        leases: Leases | None = None,
+        assigned: Assignments | None = None,
     ) -> None:
         """Read the layout of a model.
 
@@ -50,15 +57,22 @@ class GradientOp:
             optimizers: The distributed optimizers of the model.
             member: This worker.
             leases: The leases of this call of `fit`; None if the worker has a fixed part of the data.
+            assigned: The variables that the train step assigns; None if it assigns moving statistics at most.
 
         Raises:
             Unsupported: The model has no trainable weights, or a weight has a constraint.
         """
         self._optimizers, self._member, self._leases = optimizers, member, leases
         self.trained = [*model.trainable_variables, *optimizers.extra]
-        self._frozen, self._state = _not_trained(model)
+        frozen, averaged = _not_trained(model)
+        replaced = [v for v in frozen if assigned is not None and v in assigned]
+        self._frozen = [v for v in frozen if assigned is None or v not in assigned]
+        self._state = [*averaged, *replaced]
+        self._averaged = sum(int(np.prod(v.shape)) for v in averaged)
         _check(self.trained)
         self.layout = _layout(self.trained, self._state, optimizers)
+        set_by_step = {*range(len(self.trained)), *range(len(self.trained) + len(averaged), len(self.layout.tensors))}
+        self._assigned = AssignedWeights([*self.trained, *self._state], set_by_step, self.layout, member)
         self._loss: Any = None  # of the current batch, in the graph of its step
         self._samples: Any = None  # of the current batch, in the graph of its step
         self._span: Any = None  # of the current batch, in the graph of its step
@@ -96,17 +110,38 @@ class GradientOp:
         """Assign weights and moving statistics to the model, `float32[n + m]`."""
         self._assign(tf.convert_to_tensor(flat))
         self._base = flat[self.layout.trained :].copy()
+        self._assigned.written(flat)
 
     # ------------------------------------------------------------------ in the graph of a step
 
-    def begin_batch(self, samples: Any, span: Any = None) -> None:
-        """Begin a batch with a number of samples and, if it is leased, its span; tensors of the step's graph."""
+    def begin_batch(self, samples: Any, span: Any = None, assigned: Assignments | None = None) -> None:
+        """Begin a batch.
+
+        Args:
+            samples: The number of its samples, a tensor of the step's graph.
+            span: Its span, a tensor of the step's graph; None if it is not leased.
+            assigned: The variables that the train step assigns, which are recorded while it is traced; None if it
+                assigns none.
+        """
         self._loss, self._samples, self._span = None, samples, span
+        self._assigned.begin_batch(assigned or Assignments())
+
+    def end_batch(self) -> None:
+        """Send what the train step has assigned to variables of the layout after its updates."""
+        self._assigned.send_in_graph()
+
+    def send(self, variables: Container[Any]) -> None:
+        """Send the present values of variables that a callback has assigned during an epoch."""
+        sent = self._assigned.send(variables)
+        if sent is not None:
+            state = sent[self.layout.trained :]
+            self._base = np.where(np.isnan(state), self._base, state)
 
     def set_loss(self, loss: Any) -> None:
         """Set the loss of the current batch, a tensor of the step's graph."""
         self._loss = loss
 
+    @tf.autograph.experimental.do_not_convert
     def step(self, optimizer: Any, gradients: Mapping[int, Any]) -> None:
         """Push the gradients of a batch and assign the weights that the servers return.
 
@@ -119,6 +154,7 @@ class GradientOp:
                 trains.
         """
         places = self._places(optimizer, gradients)
+        self._assigned.send_in_graph()
         given = {place: _dense(gradients[id(self.trained[place])]) for place in places}
         clipped = {**given, **self._clipped(given, optimizer)}
         flat = tf.concat(flattened([clipped[place] for place in places]), 0)
@@ -129,7 +165,8 @@ class GradientOp:
         push_pull = partial(self._push_pull, bitmap_of(places, len(self.trained)))
         pulled = tf.numpy_function(push_pull, arguments, tf.float32)
         pulled.set_shape([self.layout.size])
-        self._assign(pulled)
+        with self._assigned.assignments.paused():
+            self._assign(pulled)
 
     def _places(self, optimizer: Any, gradients: Mapping[int, Any]) -> list[int]:
         """Return the places of the variables with a gradient, in the order of the layout."""
@@ -169,7 +206,7 @@ class GradientOp:
             if self._leases is not None and self._leases.is_pushed(span):
                 span = Span(0, self.epoch, 0, 0)  # a second optimizer of this step: the samples count once
             self.steps, self.used = self.steps + 1, self.used + count
-            vector = np.concatenate([gradient, state - self._base]) if len(state) else gradient
+            vector = np.concatenate([gradient, self._differences(state)]) if len(state) else gradient
             info = PushInfo(
                 self._member.versions, float(norm), count, float(loss),
                 lease=span.lease, epoch=self.epoch, start=span.start, stop=span.stop, tensors=tensors,
@@ -180,11 +217,18 @@ class GradientOp:
             if self._leases is not None and span.lease:
                 self._leases.pushed(span)
             self._base = flat[self.layout.trained :].copy()
+            self._assigned.pulled(flat)
             # TensorFlow uses aligned memory without a copy, and the next reply overwrites this memory.
             return flat.copy()
         except (DownpourError, Diverged) as error:
             self.error = error
             raise
+
+    def _differences(self, state: np.ndarray) -> np.ndarray:
+        """Return what is added to the state on the servers: 0 where an assigned value replaces it."""
+        found = state - self._base
+        found[self._averaged :] = 0.0
+        return found
 
     def _skip(self) -> np.ndarray:
         """Return the current weights without a push: the samples of this batch are leased to another worker now."""

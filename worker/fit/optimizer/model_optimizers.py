@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 import keras
@@ -17,6 +18,7 @@ from downpour.worker.fit.optimizer.distributed_optimizer import (
     DistributedOptimizer,
     keep_slots,
     set_gradient_op,
+    set_slot_source,
 )
 from downpour.worker.fit.optimizer.optimizer_checks import check_supported
 from downpour.worker.fit.optimizer.optimizer_slots import Slots
@@ -75,6 +77,11 @@ class ModelOptimizers:
         """Connect all optimizers to the servers, or disconnect them with None."""
         for member in self.members:
             set_gradient_op(member, gradient_op)
+
+    def read_slots(self, fetch: Callable[[], None] | None) -> None:
+        """Set how the slots are fetched from the servers when a model is saved during `fit`; None afterwards."""
+        for member in self.members:
+            set_slot_source(member, None if fetch is None else partial(_fetched, member, fetch))
 
     def refuse(self, optimizer: Any, variables: Sequence[Any], trained: Sequence[Any]) -> None:
         """Raise Unsupported if an optimizer that is not distributed is applied to a variable that the servers train."""
@@ -156,6 +163,11 @@ class ModelOptimizers:
         self._updates = list(updates)
         for member, count in zip(self.members, updates, strict=True):
             member._iterations.assign(count)
+
+
+def _fetched(member: Any, fetch: Callable[[], None]) -> Slots | None:
+    fetch()
+    return cast("Slots | None", member.kept_slots)
 
 
 def updates_of(optimizer: Any) -> int:

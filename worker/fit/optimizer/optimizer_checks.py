@@ -34,7 +34,8 @@ CLASSES: Mapping[str, str] = {  # of Keras, that the servers do not implement: w
 # Attributes that differ between equal optimizers: their variables, which are carried, and what finds them.
 _OWN = {
     "built", "_variables", "_trainable_variables", "_trainable_variables_indices", "_tracker", "_iterations",
-    "_learning_rate", "_exclude_from_weight_decay_cache", "gradient_op", "kept_slots", "save_own_variables",
+    "_learning_rate", "_exclude_from_weight_decay_cache", "gradient_op", "kept_slots", "slot_source",
+    "save_own_variables",
 }  # fmt: skip
 _EXCLUSION = ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern")
 # What a subclass may define: how it is built from arguments, and what no training step calls.

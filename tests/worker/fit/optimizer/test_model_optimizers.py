@@ -54,7 +54,7 @@ def two_nets(keras: Any, step: Any) -> Any:
 
 
 def found_of(model: Any) -> ModelOptimizers:
-    _, applied = build_weights(model, X)
+    _, applied, _ = build_weights(model, X)
     return model_optimizers(model, applied)
 
 

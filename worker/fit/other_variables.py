@@ -1,0 +1,109 @@
+"""The variables of a model that are not in the layout: integers, booleans, and frozen weights that callbacks change.
+
+What a train step adds to an integer is summed over the workers. Of all other variables, the values of worker 0 hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.errors import Unsupported
+from downpour.worker.fit.optimizer.assignments import Assignments, is_other, is_seed
+
+MAX_SENT_BYTES = 4 << 20  # of worker 0's values in one decision
+MAX_SUMMED = 65_536  # elements of integers that are summed
+
+
+class OtherVariables:
+    """The variables of one model that are synchronised at barriers, during one call of `fit`."""
+
+    def __init__(self, model: keras.Model, assigned: Assignments | None) -> None:
+        """Read which variables there are.
+
+        Args:
+            model: A model that is built.
+            assigned: The variables that the train step assigns; None if it assigns moving statistics at most.
+
+        Raises:
+            Unsupported: The train step assigns a variable that can be neither summed nor sent.
+        """
+        self._variables = [v for v in model.non_trainable_variables if is_other(v)]
+        self._summed = [v for v in self._variables if assigned is not None and v in assigned and _is_integer(v)]
+        self._leaders = [v for v in self._variables if not any(v is each for each in self._summed)]
+        self._base = [_value(v) for v in self._summed]
+        size = sum(each.size for each in self._base)
+        if size > MAX_SUMMED:
+            raise Unsupported(
+                f"integer variables that a train step assigns must have at most {MAX_SUMMED:,} elements. Received: "
+                f"{size:,}, in {', '.join(v.path for v in self._summed)}. Use a floating-point variable."
+            )
+
+    def begin_epoch(self) -> None:
+        """Begin to count what the train step adds."""
+        self._base = [_value(v) for v in self._summed]
+
+    def added(self) -> list[float]:
+        """Return what this worker has added to each element in this epoch, and then a 1 for each that has decreased."""
+        differences = [_value(v).astype(np.float64).ravel() - base.ravel() for v, base in self._pairs()]
+        flat = np.concatenate([np.zeros(0), *differences])
+        return [*flat.tolist(), *(flat < 0).astype(float).tolist()]
+
+    @property
+    def size(self) -> int:
+        """The number of values of `added`."""
+        return 2 * sum(base.size for base in self._base)
+
+    def add_all(self, sums: Sequence[float]) -> None:
+        """Assign the sums over all workers; an element that has decreased on a worker is no count and stays."""
+        total, decreased = np.split(np.array(sums, np.float64), 2)
+        at = 0
+        for variable, base in self._pairs():
+            part = slice(at, at + base.size)
+            counted = base.astype(np.float64).ravel() + total[part]
+            own = _value(variable).astype(np.float64).ravel()
+            whole = np.where(decreased[part] > 0, own, counted)
+            variable.assign(whole.reshape(base.shape).astype(base.dtype))
+            at += base.size
+
+    def encode(self) -> list[pb.VariableValue]:
+        """Return the values of worker 0; none of variables that are too large."""
+        found, left = [], MAX_SENT_BYTES
+        for index, variable in enumerate(self._variables):
+            if tf.as_dtype(variable.dtype) != tf.string:
+                content = _value(variable).tobytes()
+                if len(content) <= left:
+                    left -= len(content)
+                    found.append(pb.VariableValue(index=index, content=content))
+        return found
+
+    def decode(self, values: Sequence[pb.VariableValue]) -> None:
+        """Assign the values of worker 0."""
+        for value in values:
+            variable = self._variables[value.index]
+            own = _value(variable)
+            if own.tobytes() != value.content:
+                variable.assign(np.frombuffer(value.content, own.dtype).reshape(own.shape))
+
+    def _pairs(self) -> list[tuple[Any, np.ndarray]]:
+        return list(zip(self._summed, self._base, strict=True))
+
+
+def vary_dropout_seeds(model: keras.Model, rank: int) -> None:
+    """Give each worker different random numbers, so that workers with the same initial seed drop different units."""
+    for variable in model.non_trainable_variables:
+        if rank and is_seed(variable):
+            variable.assign(np.asarray(variable.value) + np.array([rank * 1_000_003, 0]).astype(variable.dtype))
+
+
+def _is_integer(variable: Any) -> bool:
+    return bool(tf.as_dtype(variable.dtype).is_integer)
+
+
+def _value(variable: Any) -> np.ndarray:
+    return np.asarray(variable.value)
