@@ -57,7 +57,7 @@ def find(run: str) -> tuple[Path, dict[str, Any]]:
             raise NoModel(f"RUN must be a run that ended successfully; {path} has no model.keras")
         try:
             summary = json.loads((path / "summary.json").read_text())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             summary = {}
         return file, summary if isinstance(summary, dict) else {}
     if not path.is_file():
@@ -69,7 +69,7 @@ def _scale_of(config: Path) -> str | None:
     """Return the factor on the samples that the workers of a run have used, or None if it is not recorded."""
     try:
         scale = json.loads(config.read_text())["worker"]["scale"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return str(scale)
 

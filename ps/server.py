@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,8 @@ HURRIED_LEAVE_S = 1.0  # if a user has requested the end
 STOP_TIMEOUT_S = 1.5
 LAST_CHECKPOINT_S = 3.0
 LOCK_TIMEOUT_S = 15.0  # longer than a server may take to end
+# Errors of a disk that an operator may mend while the server waits.
+TRANSIENT = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENFILE)
 FAILED = 3  # exit code of a server whose job has failed: a restart would not help
 
 
@@ -156,9 +159,10 @@ class CoordinatorProcess:
                 if str(error) != told:
                     told = str(error)
                     log(f"the run directory cannot be written, and the server waits: {error}")
-                if clock.monotonic() > give_up_s:
+                if clock.monotonic() > give_up_s or error.errno not in TRANSIENT:
                     raise UnusableDirectory(
-                        f"--run-dir must be a folder that can be written; {error}. Make room, or choose another folder."
+                        f"--run-dir must be a folder whose files can be written; {error}. Make room, remove what is in "
+                        "the way, or choose another folder."
                     ) from error
             await asyncio.sleep(RETRY_S)
 

@@ -65,6 +65,18 @@ def read_run(path: Path) -> Recorded:
     Raises:
         CannotReplay: The directory is not that of a run, the run cannot be replayed, or a file is missing or damaged.
     """
+    # The libraries that read the files raise exceptions of nearly any type on damaged ones.
+    try:
+        return _read(path)
+    except CannotReplay:
+        raise
+    except Exception as error:
+        raise CannotReplay(
+            f"RUN_DIR must hold the complete files of a run; {path}: {type(error).__name__}: {error}. Copy it again."
+        ) from error
+
+
+def _read(path: Path) -> Recorded:
     config = _json(path / "config.json")
     try:
         settings = ServerSettings.model_validate(config["settings"])

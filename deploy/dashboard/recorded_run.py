@@ -69,7 +69,7 @@ def _json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text())
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise NoRun(f"{path} must be a JSON file that can be read: {error}") from error
     if not isinstance(content, dict):
         raise NoRun(f"{path} must contain a JSON object, and does not")
@@ -82,7 +82,7 @@ def _records(path: Path, dtype: np.dtype[np.void]) -> NDArray[np.void]:
         return np.empty(0, dtype)
     try:
         records: NDArray[np.void] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise NoRun(f"{path} must be a trace that can be read: {error}") from error
     if records.dtype != dtype or records.ndim != 1:
         raise NoRun(f"{path} must hold records of {dtype.names}; it holds {records.dtype.names}")

@@ -33,7 +33,7 @@ def resumed(settings: TrainSettings) -> tuple[TrainSettings, Path]:
         config = json.loads((run_dir / "config.json").read_text())
         saved = config["settings"]
         earlier = {name: saved[name] for name in TrainSettings.model_fields if name in saved and name != "resume"}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CannotResume(f"--resume must name a run directory with a config.json; {run_dir}: {error}") from error
     earlier |= _weights(config)
     given = {name: getattr(settings, name) for name in settings.model_fields_set if name != "resume"}

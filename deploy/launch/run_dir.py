@@ -36,7 +36,7 @@ def read_summary(run_dir: Path) -> dict[str, Any] | None:
     """Return the content of `summary.json`, or None if the coordinator has not written it."""
     try:
         summary = json.loads((run_dir / "summary.json").read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return summary if isinstance(summary, dict) else None
 

@@ -47,7 +47,7 @@ def _ended(settings: StatusSettings, error: str) -> int:
     try:
         text = (run_dir / "summary.json").read_text()
         summary = json.loads(text)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         print(f"downpour status: {error}", file=sys.stderr)
         return 1
     if settings.json_:

@@ -66,7 +66,7 @@ def _unfinished(latest: Path, settings: ServerSettings) -> Path | None:
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
         content = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
 

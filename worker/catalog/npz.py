@@ -55,6 +55,11 @@ def read_npz(path: Path) -> dict[str, Array]:
             f"the arrays of a dataset must be readable and numeric. Received from {path}: "
             f"{type(error).__name__}: {error}. Copy the file again, or save it again from numeric arrays."
         ) from error
+    if others := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
+        raise DatasetError(
+            f"the entries of a dataset must be arrays. Received: {', '.join(others)} in {path}, which numpy.save has "
+            "not written. Save the file again with numpy.savez."
+        )
     if missing := [name for name in ARRAYS if name not in arrays]:
         raise DatasetError(
             f"a dataset must contain the arrays {', '.join(ARRAYS)}. Received: {path} with "
