@@ -77,6 +77,16 @@ def check_frozen(data: pb.DatasetInfo, agreed: pb.DatasetInfo | None) -> None:
         )
 
 
+def check_fingerprint(found: str, agreed: str, model: str) -> None:
+    """Raise LayoutMismatch unless the configuration of a worker's model is that of the first worker's."""
+    if found != agreed:
+        raise LayoutMismatch(
+            f"a worker's model must be the job's, {model!r}: its layers have the same weights and another "
+            f"configuration, such as another activation; received {found}, expected {agreed}. Give every worker the "
+            "same code and the same version of Keras."
+        )
+
+
 def check_optimizer(compiled: pb.OptimizerSpec, settings: ServerSettings) -> None:
     """Raise JobConflict unless the optimizer that a worker's model is compiled with is the job's."""
     ours = resolve(settings.optimizer, settings.hyper)

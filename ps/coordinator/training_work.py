@@ -9,7 +9,13 @@ from collections.abc import Mapping
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.layout import Layout
-from downpour.ps.coordinator.admission import check_data, check_layout, check_optimizer, lease_samples
+from downpour.ps.coordinator.admission import (
+    check_data,
+    check_fingerprint,
+    check_layout,
+    check_optimizer,
+    lease_samples,
+)
 from downpour.ps.coordinator.evaluations import Evaluations, stagnates
 from downpour.ps.coordinator.job import Job
 from downpour.ps.coordinator.ledger import Ledger
@@ -34,6 +40,7 @@ class TrainingWork(Work):
         settings = job.settings
         self.tasks = Evaluations(settings.epochs, settings.shards, job.send)
         self.stopped_early = False
+        self._model = ""  # the fingerprint of the first worker's model
 
     # ------------------------------------------------------------------ members
 
@@ -42,9 +49,13 @@ class TrainingWork(Work):
 
         Raises:
             JobConflict: The optimizers or their hyperparameters differ.
+            LayoutMismatch: The configuration of the model differs from that of the first worker.
         """
         for optimizer in request.optimizers:
             check_optimizer(optimizer, self.job.settings)
+        if fingerprint := request.environment.get("model", ""):
+            self._model = self._model or fingerprint
+            check_fingerprint(fingerprint, self._model, self.job.settings.model)
 
     def check_model(self, layout: Layout, data: pb.DatasetInfo) -> None:
         """Check that a worker's layout and data are the job's; raise what `check_layout` and `check_data` raise."""

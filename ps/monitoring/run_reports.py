@@ -34,7 +34,7 @@ class RunReports:
         self._loss_watch = LossWatch(metrics)
         self._job_log = JobLog(coordinator, metrics, str(run.path))
         self._facts_written: int | None = None  # in config.json
-        self._trace_failing = False
+        self._trace_failing = self._removed = False
         self._notes_logged = 0
 
     def flush(self, now: float) -> None:
@@ -56,6 +56,9 @@ class RunReports:
                 if failure
                 else "the trace is written again"
             )
+        if not self._removed and not self._run.path.exists():
+            self._removed = True
+            job.notes.append(f"the run directory was removed, and nothing of the run can be kept: {self._run.path}")
         if note := self._loss_watch.look():
             job.notes.append(note)
         if self._board:

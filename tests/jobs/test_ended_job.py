@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,6 +85,37 @@ def test_workers_that_were_all_asked_to_leave_are_replaced_and_the_job_ends(fold
     finally:
         launcher.kill()
     assert summary(folder)["status"] == "interrupted"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_signal_to_all_processes_at_once_saves_the_model(folder: Path) -> None:
+    """As systemd sends it to all processes of a service."""
+    launcher = launch(folder, "--epochs=60", "--model=sigmoid100", "--dataset=mnist", "--no-tensorboard")
+    try:
+        wait_until(lambda: joined(folder) == 1, "a worker has joined", 120.0)
+        wait_until(lambda: trained(folder), "it trains", 120.0)
+        for pid in alive(str(folder)):
+            os.kill(pid, signal.SIGTERM)
+        assert launcher.wait() == 0, launcher.errors
+    finally:
+        launcher.kill()
+    assert summary(folder)["status"] == "interrupted" and (folder / "runs" / "latest" / "model.keras").is_file()
+
+
+def trained(folder: Path) -> bool:
+    """Return whether the trace has records."""
+    trace = folder / "runs" / "latest" / "trace.npy"
+    return trace.exists() and trace.stat().st_size > 10_000
+
+
+def test_a_run_directory_that_is_removed_is_noted(folder: Path) -> None:
+    with running(folder, 1) as cluster:
+        cluster.train(vector_layout(4), 1)
+        shutil.rmtree(cluster.run)
+        removed = "the run directory was removed"
+        wait_until(lambda: any(removed in note for note in cluster.status().notes), "a note says so")
+        assert cluster.status().phase == "training"
 
 
 def ended_run(folder: Path, **content: Any) -> Path:

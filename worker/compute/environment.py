@@ -39,6 +39,18 @@ def compiled_facts(xla: bool, model: FlatModel) -> dict[str, str]:
     return {"compiled": "xla" if xla else "plain", "seeds": seeds_text(model.seeds)}
 
 
+def model_fingerprint(model: keras.Model) -> str:
+    """Return a digest of a model's configuration, such as its activations; empty if it cannot be written as JSON.
+
+    Two models may have equal weights and compute different functions.
+    """
+    # A class of a user may raise anything in its get_config.
+    try:
+        return hashlib.sha256(model.to_json().encode()).hexdigest()[:16]
+    except Exception:
+        return ""
+
+
 def seeds_text(seeds: list[np.ndarray]) -> str:
     """Return the seeds of a model's generators as a text, such as `12,34 56,78`."""
     return " ".join(",".join(str(int(number)) for number in seed) for seed in seeds)

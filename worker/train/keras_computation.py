@@ -14,7 +14,7 @@ from downpour.worker.catalog.datasets import Split, split
 from downpour.worker.catalog.datasets import load as load_dataset
 from downpour.worker.catalog.models import build, check_targets, load_weights
 from downpour.worker.catalog.scaling import scaled, scaling_text
-from downpour.worker.compute.environment import compiled_facts, facts_here
+from downpour.worker.compute.environment import compiled_facts, facts_here, model_fingerprint
 from downpour.worker.compute.flat_model import data_checksum
 from downpour.worker.compute.gradient import GradientFunction, layout_of, read_weights
 from downpour.worker.compute.local_steps import LocalSteps
@@ -82,6 +82,7 @@ class KerasComputation:
             environment={**facts_here(), "threads": str(settings.threads), "xla": settings.xla},
         )
         request.environment["scale"] = repr(self._dataset.scale)
+        request.environment["model"] = model_fingerprint(self._model)
         request.environment["scaling"] = scaling_text(self._dataset)
         if settings.weights:
             request.environment["weights"] = settings.weights

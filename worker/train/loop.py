@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.errors import DownpourError
 from downpour.protos.logs import identify, log
-from downpour.protos.system import clock
+from downpour.protos.system import clock, threads
 from downpour.worker.config import WorkerSettings
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
 from downpour.worker.exchange.errors import Diverged, JobFailed, Stopped
@@ -21,6 +22,7 @@ from downpour.worker.train.pipelined_steps import PipelinedLeaseSteps
 from downpour.worker.train.push_plan import PushPlan
 from downpour.worker.train.watchdog import Watchdog
 
+DRAIN_NOTICE_S, DRAIN_POLL_S = 1.0, 0.1  # for the coordinator, which is signalled as well, to begin to drain
 FRESH_S = 0.1  # after a longer wait for a lease, weights are pulled again
 
 
@@ -86,8 +88,7 @@ class Worker:
         failure = ""
         self.watchdog.start()
         try:
-            while not self._work_until_session_lost():
-                pass
+            self._work()
         except Stopped:
             log("stopped by a signal: left the job")
         except Exception as error:
@@ -96,6 +97,38 @@ class Worker:
         finally:
             self.watchdog.stop()
             self._session.leave(failure, self._spent)
+
+    def _work(self) -> None:
+        """Work until the job is over, or until a signal stops the worker.
+
+        A platform signals all processes at once. The job then drains, and the worker that a first signal has stopped
+        remains to save the model; a second signal ends it.
+
+        Raises:
+            Stopped: The worker must leave the job.
+        """
+        try:
+            while not self._work_until_session_lost():
+                pass
+        except Stopped:
+            if not self._job_is_ending():
+                raise
+            log("stopped by a signal, like the job: stays until the model is saved")
+            self._stopping = False
+            while not self._work_until_session_lost():
+                pass
+
+    def _job_is_ending(self) -> bool:
+        """Return whether the coordinator says, within a second, that the job drains."""
+        give_up_s = clock.monotonic() + DRAIN_NOTICE_S
+        while clock.monotonic() < give_up_s and not self._control.away:
+            try:
+                if self._control.heartbeat(self._session.number).drain:
+                    return True
+            except DownpourError:
+                return False
+            threads.sleep(DRAIN_POLL_S)
+        return False
 
     def stop(self) -> None:
         """Make the worker leave after its batch, in a signal handler; the rest of its lease goes to other workers."""

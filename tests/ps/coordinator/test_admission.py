@@ -62,3 +62,11 @@ def test_the_first_worker_fixes_nothing_if_it_is_refused() -> None:
             job.coordinator.register(request, 0.0)
     job.coordinator.register(other, 0.0)
     assert job.state.data is not None and job.state.data.checksum == "d" * 64
+
+
+def test_a_model_that_differs_in_its_configuration_alone_is_refused() -> None:
+    job = PureJob()
+    for fingerprint in ("a", "", "a"):
+        job.coordinator.work.check_worker(pb.RegisterRequest(environment={"model": fingerprint}), 0.0)
+    with pytest.raises(LayoutMismatch, match="another configuration"):
+        job.coordinator.work.check_worker(pb.RegisterRequest(environment={"model": "b"}), 0.0)

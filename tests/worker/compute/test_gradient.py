@@ -13,6 +13,7 @@ from downpour.protos.chunked_vector import ChunkedVector
 from downpour.protos.layout import STATE, TRAINED
 from downpour.worker.catalog.datasets import Dataset
 from downpour.worker.catalog.models import MODELS, build
+from downpour.worker.compute.environment import model_fingerprint
 from downpour.worker.compute.gradient import (
     LARGE_BYTES,
     Gradient,
@@ -217,3 +218,12 @@ def test_weights_survive_the_flat_vector(name: str) -> None:
     for variable in model.trainable_variables:
         np.testing.assert_array_equal(np.asarray(variable.value), views[variable.path])
     assert layout.trained == sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
+
+
+def test_the_fingerprint_of_a_model_covers_its_activations_and_is_the_same_in_every_process() -> None:
+    def model(activation: str) -> keras.Model:
+        keras.utils.clear_session()
+        return keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation=activation, name="only")])
+
+    assert model_fingerprint(model("relu")) == model_fingerprint(model("relu")) != model_fingerprint(model("tanh"))
+    assert len(model_fingerprint(model("relu"))) == 16
