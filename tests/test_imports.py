@@ -79,7 +79,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "deploy.launch": {"protos", "ps.config", "worker.config", "deploy.config", "deploy.view"},
     "deploy.scripts": {
-        "protos", "ps.config", "worker.config", "worker.python_source", "deploy.config", "deploy.view", "deploy.launch",
+        "protos", "ps.config", "worker.config", "worker.fit.process", "worker.python_source", "deploy.config",
+        "deploy.view", "deploy.launch",
     },
     "deploy": {"protos", "ps.config", "worker.config", "deploy.*"},
     "deploy.variables": {"protos", "deploy.*", "bench.*"},

@@ -30,6 +30,7 @@ from downpour.protos.logs import print_line
 from downpour.protos.settings import flag, parse, split_positional, to_flags
 from downpour.ps.config import ServerSettings
 from downpour.worker.config import ScriptSettings
+from downpour.worker.fit.process.file_delivery import deliver
 
 PROG = "downpour run"
 ABOUT = "Train a Keras script on a local cluster. SCRIPT, or -m MODULE, and its arguments follow the flags."
@@ -134,7 +135,9 @@ class ScriptLauncher(Launcher):
         try:
             code = super().run()
         finally:
-            shutil.rmtree(self._run_dir / FILES, ignore_errors=True)
+            if (self._run_dir / FILES).is_dir():
+                deliver(str(self._run_dir / FILES), str(self._scratch.path) if self._scratch is not None else "")
+                shutil.rmtree(self._run_dir / FILES, ignore_errors=True)
         script_code = self._processes[LEADER].code if LEADER in self._processes else None
         return script_code if script_code is not None and script_code > 0 else code
 

@@ -77,7 +77,7 @@ class LoopGradientOp(GradientOp):
 
     def __init__(self, weights: TrainedWeights, optimizers: ModelOptimizers, member: ScriptWorker) -> None:
         """Read the layout of the weights; see `GradientOp`."""
-        super().__init__(weights, optimizers, member)  # type: ignore[arg-type]
+        super().__init__(weights, optimizers, member)
         self._given: Span | None = None  # of the batch that the loop has received last
         self._flat = np.empty(0, np.float32)  # weights that the variables have been assigned last
         self.active = False

@@ -77,8 +77,8 @@ class TrainingJob:
     def leased(self, samples: int, batch_size: int = 32) -> Iterator[np.ndarray]:
         """Yield the indices of the batches of this worker in one pass over all samples; a barrier precedes it.
 
-        Each sample belongs to one batch of one worker. A faster worker receives more batches, and those of a worker that
-        fails are leased again. The samples of a batch count as used when an optimizer is applied.
+        Each sample belongs to one batch of one worker. A faster worker receives more batches, and those of a worker
+        that fails are leased again. The samples of a batch count as used when an optimizer is applied.
 
         Args:
             samples: The number of samples, the same on all workers.
@@ -112,11 +112,7 @@ class ClusterTrainingJob(TrainingJob):
         super().__init__()
         self._member, self._optimizers = member, optimizers
         self._leases = Leases(member)
-        kept = getattr(optimizers.members[0], "loop_gradient_op", None)
-        # Functions that were traced in an earlier loop contain the object of that loop.
-        self._op = kept if kept is not None and kept.is_of(weights, optimizers) else None
-        self._op = self._op or LoopGradientOp(weights, optimizers, member)
-        object.__setattr__(optimizers.members[0], "loop_gradient_op", self._op)
+        self._op = _gradient_op(weights, optimizers, member)
         self._round = 0  # barriers so far
 
     @property
@@ -254,8 +250,8 @@ def training(trained: Any, optimizer: Any) -> Iterator[TrainingJob]:
     that is compiled with the optimizer may use `train_on_batch`. In any other process the loop runs as it is.
 
     Args:
-        trained: A Keras model that is built, or a list of Keras variables. A list of models or of lists of variables, if
-            there are several optimizers.
+        trained: A Keras model that is built, or a list of Keras variables. With several optimizers, a list of models or
+            of lists of variables.
         optimizer: The optimizer, which is converted as by `DistributedOptimizer`; or a list with one for each of
             `trained`.
 
@@ -295,12 +291,21 @@ def training(trained: Any, optimizer: Any) -> Iterator[TrainingJob]:
         job.leave(failure)
 
 
+def _gradient_op(weights: TrainedWeights, optimizers: ModelOptimizers, member: ScriptWorker) -> LoopGradientOp:
+    """Return the exchange of an earlier loop with these weights, for functions that it traced, or a new one."""
+    first = optimizers.members[0]
+    op = getattr(first, "loop_gradient_op", None)
+    if not isinstance(op, LoopGradientOp) or not op.is_of(weights, optimizers):
+        op = LoopGradientOp(weights, optimizers, member)
+        object.__setattr__(first, "loop_gradient_op", op)
+    return op
+
+
 def _order(seed: int, number: int, samples: int) -> np.ndarray:
     return np.random.default_rng((seed, number)).permutation(samples)
 
 
 def _check_sizes(samples: int, batch_size: int) -> None:
     if samples < 1 or batch_size < 1:
-        raise Unsupported(
-            f"job.leased needs samples and a batch size of at least 1. Received: {samples}, {batch_size}."
-        )
+        received = f"{samples} samples, a batch size of {batch_size}"
+        raise Unsupported(f"job.leased needs samples and a batch size of at least 1. Received: {received}.")

@@ -129,6 +129,12 @@ class JournalReader:
         self._update()
         return self._published.get(fit, [])
 
+    @property
+    def all_published(self) -> set[str]:
+        """The paths that worker 0 has written to within any call of `fit`."""
+        self._update()
+        return {path for paths in self._published.values() for path in paths}
+
     def _update(self) -> None:
         with self._lock:
             try:

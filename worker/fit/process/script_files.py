@@ -151,7 +151,8 @@ class ScriptFiles:
         if rank:
             shutil.rmtree(root, ignore_errors=True)  # of a process that this one replaces
             os.makedirs(root)
-            atexit.register(shutil.rmtree, root, ignore_errors=True)
+            if not shared:  # no launcher of this job looks into the folder afterwards
+                atexit.register(shutil.rmtree, root, ignore_errors=True)
             self.files = FollowerFiles(FileView(root, JournalReader(self._shared) if shared else None))
         else:
             self.files = LeaderFiles(JournalWriter(self._shared))

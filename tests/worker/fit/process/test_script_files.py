@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from downpour.worker.fit.process.file_delivery import deliver
 from tests.support.paths import ROOT
 
 RUNNER = """
@@ -212,3 +213,23 @@ def test_a_job_of_one_worker_replaces_nothing() -> None:
         "ScriptFiles(0, 1, '/nowhere').install(); assert (builtins.open, os.stat) == before"
     )
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, timeout=60)
+
+
+def test_files_of_one_worker_alone_are_delivered_and_no_others(workers: Workers) -> None:
+    workers.run("""
+import os
+os.makedirs("out"); os.makedirs(f"of-{rank}/deep"); os.makedirs("gone")
+for name in (f"out/{rank}.txt", f"of-{rank}/deep/note.txt", "same.txt", "gone/same.txt"):
+    open(name, "w").write(str(rank))
+if rank == 0:
+    os.remove("gone/same.txt"); os.rmdir("gone")
+fit(1, lambda: open("log.csv", "w").write("of worker 0"))
+""")
+    here = workers.folder
+    assert not (here / "out" / "1.txt").exists()
+    delivered = deliver(str(workers.shared))
+    assert sorted(delivered) == [str(here / "of-1" / "deep" / "note.txt"), str(here / "out" / "1.txt")]
+    texts = {name: (here / name).read_text() for name in ("out/0.txt", "out/1.txt", "of-1/deep/note.txt", "same.txt")}
+    assert texts == {"out/0.txt": "0", "out/1.txt": "1", "of-1/deep/note.txt": "1", "same.txt": "0"}
+    assert not (here / "gone").exists() and (here / "log.csv").read_text() == "of worker 0"
+    assert deliver(str(workers.shared)) == []
