@@ -22,6 +22,7 @@ from downpour.worker.fit.job_callbacks import FirstCallback, LastCallback, liste
 from downpour.worker.fit.keras_hooks import TrainerHooks
 from downpour.worker.fit.optimizer.build_weights import build_weights
 from downpour.worker.fit.optimizer.model_optimizers import model_optimizers
+from downpour.worker.fit.optimizer.weight_checks import check_strategy
 from downpour.worker.fit.process.randomness import DataRandomness
 from downpour.worker.fit.process.script_process import ScriptProcess
 
@@ -50,6 +51,7 @@ def distributed_fit(
         Diverged: Too many gradients in a row were not finite.
     """
     _check_states(model, member.size)
+    check_strategy(model, "a model")
     leases = Leases(member) if isinstance(given["x"], LeasedDataset) else None
     samples = given["x"].epoch_samples(given["steps_per_epoch"]) if leases else 0
     lease_samples = given["x"].lease_samples(samples) if leases else 0

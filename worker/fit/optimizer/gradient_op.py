@@ -23,6 +23,7 @@ from downpour.worker.fit.cluster.member import ScriptWorker
 from downpour.worker.fit.optimizer.assigned_weights import AssignedWeights
 from downpour.worker.fit.optimizer.assignments import Assignments
 from downpour.worker.fit.optimizer.model_optimizers import ModelOptimizers
+from downpour.worker.fit.optimizer.weight_checks import check_weights
 
 if TYPE_CHECKING:
     from downpour.worker.fit.cluster.leases import Leases
@@ -60,7 +61,7 @@ class GradientOp:
             assigned: The variables that the train step assigns; None if it assigns moving statistics at most.
 
         Raises:
-            Unsupported: The model has no trainable weights, or a weight has a constraint.
+            Unsupported: The model has no trainable weights, or a weight has a constraint or another type than float32.
         """
         self._optimizers, self._member, self._leases = optimizers, member, leases
         self.trained = [*model.trainable_variables, *optimizers.extra]
@@ -69,7 +70,7 @@ class GradientOp:
         self._frozen = [v for v in frozen if assigned is None or v not in assigned]
         self._state = [*averaged, *replaced]
         self._averaged = sum(int(np.prod(v.shape)) for v in averaged)
-        _check(self.trained)
+        check_weights(self.trained, self._state)
         self.layout = _layout(self.trained, self._state, optimizers)
         set_by_step = {*range(len(self.trained)), *range(len(self.trained) + len(averaged), len(self.layout.tensors))}
         self._assigned = AssignedWeights([*self.trained, *self._state], set_by_step, self.layout, member)
@@ -282,17 +283,6 @@ def _not_trained(model: keras.Model) -> tuple[list[Any], list[Any]]:
     weights = {id(v) for layer in layers for v in getattr(layer, "_trainable_variables", ())}
     rest = [v for v in model.non_trainable_variables if tf.as_dtype(v.dtype).is_floating]
     return [v for v in rest if id(v) in weights], [v for v in rest if id(v) not in weights]
-
-
-def _check(trained: Sequence[Any]) -> None:
-    if not trained:
-        raise Unsupported("a model must have trainable weights. Received: one without. Unfreeze a layer.")
-    for variable in trained:
-        if variable.constraint is not None:
-            raise Unsupported(
-                f"weights must have no constraint, which the servers do not apply. Received: {variable.path} with "
-                f"{type(variable.constraint).__name__}. Use a regularizer."
-            )
 
 
 def _dense(gradient: Any) -> tf.Tensor:

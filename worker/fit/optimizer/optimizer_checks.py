@@ -16,6 +16,7 @@ import numpy as np
 from downpour.protos.errors import Unsupported
 from downpour.ps.core.rules.hyperparameters import resolve
 from downpour.worker.fit.optimizer.optimizer_spec import SUPPORTED, hyperparameters_of, keras_class_of, row_of, rules_of
+from downpour.worker.fit.optimizer.weight_checks import check_strategy
 
 ARGUMENTS: Mapping[str, str] = {  # of all optimizers, that the servers do not implement: what to do instead
     "use_ema": "the servers keep no averages of the weights: leave use_ema out",
@@ -57,6 +58,7 @@ def check_supported(optimizer: Any) -> None:
             f"a distributed optimizer must be one that the servers implement, keras.optimizers.{', '.join(SUPPORTED)}. "
             f"Received: {kind.__module__}.{kind.__name__}. {CLASSES.get(kind.__name__, '')}".rstrip()
         )
+    check_strategy(optimizer, "an optimizer")
     _check_methods(optimizer, kind, base)
     _check_arguments(optimizer, base)
     _check_attributes(optimizer, kind)
