@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import zlib
 from typing import Any
 
@@ -18,6 +19,8 @@ from downpour.ps.config import ServerSettings
 from downpour.ps.data_plane.shard_runtime import ShardRuntime
 from downpour.ps.server import CoordinatorProcess
 from downpour.ps.trace.files import per_shard
+
+LACKING = re.compile(r"trace of shard (\d+) lacks|shard (\d+) was lost after the end")  # what a note admits
 
 
 class Watch:
@@ -53,7 +56,7 @@ class Watch:
                 self._world.problem(f"the evaluation of epoch {epoch} has weights that lack samples")
 
     def _dropped(self) -> int:
-        return self._coordinator.runtime.metrics.dropped.total() if self._coordinator else 0
+        return self._coordinator.runtime.records.metrics.dropped.total() if self._coordinator else 0
 
     # ------------------------------------------------------------------ after every event
 
@@ -80,10 +83,10 @@ class Watch:
         held.release(buffer)
         self._check_counts(counts, f"shard {shard}")
         coordinator = self._coordinator
-        if shard or coordinator is None or self._dropped() or self._settings.shards > 1:
+        if shard or coordinator is None or self._settings.shards > 1:
             return
         ledger = coordinator.coordinator.work.ledger
-        if ledger is not None and int(counts.sum()) != ledger.used_total:
+        if ledger is not None and int(counts.sum()) != ledger.used_total and not self._dropped():
             self._world.problem(
                 f"the weights contain {int(counts.sum())} samples, and the ledger has {ledger.used_total} used"
             )
@@ -98,13 +101,13 @@ class Watch:
 
     # ------------------------------------------------------------------ at the end
 
-    def conclude(self, status: int | None, disk: VirtualDisk) -> None:
-        """Check what the job has left on its disk."""
+    def conclude(self, status: int | None, disk: VirtualDisk, may_fail: bool) -> None:
+        """Check what the job has left on its disk; `may_fail` is whether the disk has failed."""
         world, files = self._world, disk.names
         summary = _json(files["/run/summary.json"].content) if "/run/summary.json" in files else {}
         if status == 0 and summary.get("status") not in ("ended", "interrupted"):
             world.problem(f"the coordinator exited with 0, and the summary says {summary.get('status')!r}")
-        if status not in (0, None):
+        if status not in (0, None) and not may_fail:
             world.problem(f"the job failed: {summary.get('notes', [])[-3:]}")
         if summary.get("status") == "ended":
             self._check_result(summary, files)
@@ -118,9 +121,16 @@ class Watch:
             world.problem("the job has ended, and there is no model")
             return
         weights = weights_in(bytes(files["/run/model.keras"].content), shards * self._samples)
-        traces = [self._trace(files, shard) for shard in range(shards)]
+        try:
+            traces = [self._trace(files, shard) for shard in range(shards)]
+        except (KeyError, ValueError) as error:
+            world.problem(f"the job has ended, and a trace cannot be read: {error!r}")
+            return
         dropped = summary.get("dropped", 0)
+        lacking = {int(found[1] or found[2]) for note in summary.get("notes", []) if (found := LACKING.search(note))}
         for shard, trace in enumerate(traces):
+            if shard in lacking:
+                continue
             for fault in faults_of(trace, overlap=self._settings.overlap):
                 world.problem(f"trace of shard {shard}: {fault}")
         if not self.sums:
@@ -128,7 +138,7 @@ class Watch:
         counts = applications(weights, shards)
         self._check_counts(counts, "the model")
         for shard, trace in enumerate(traces):
-            if not np.array_equal(self._recorded(trace), counts[shard]):
+            if shard not in lacking and not np.array_equal(self._recorded(trace), counts[shard]):
                 world.problem(f"shard {shard}: the trace and the model contain different updates")
         lacking = (counts < self._settings.epochs).any(axis=0)
         batches = int((self._settings.epochs - counts.min(axis=0)).sum())

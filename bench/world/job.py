@@ -13,7 +13,7 @@ import numpy as np
 
 from downpour.bench.world.checks import Watch
 from downpour.bench.world.computation import IntegerComputation
-from downpour.bench.world.faults import Fault
+from downpour.bench.world.faults import DISK, Fault
 from downpour.bench.world.system.event_loop import VirtualLoop
 from downpour.bench.world.system.install import installed
 from downpour.bench.world.system.machine import Machine
@@ -30,10 +30,14 @@ from downpour.worker.exchange.coordinator_client import CoordinatorClient
 from downpour.worker.exchange.errors import UNRECOVERABLE, WORKER_ERRORS, exit_code_of
 from downpour.worker.train.loop import Worker
 
+# Settings are read once: each reading of the environment takes longer than a hundred events.
+SHARD_SETTINGS = ServerSettings(transport="grpc", coordinator="ps-0:7000", bind="ps-1:7000", shard=1, insecure=True)
+WORKER_SETTINGS = WorkerSettings(server="ps-0:7000")
 RESTART_S = 0.3  # the launcher's mean delay until a process runs again
+OPERATOR_S = 20.0  # until an operator starts a worker again that has left before the end
 LIMIT_S = 900.0  # of virtual time
 MOST_EVENTS = 80_000
-AFTER_END_S = 60.0  # within which all processes must have ended after the coordinator
+AFTER_END_S = 150.0  # within which all processes must have ended after the coordinator
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,8 @@ class SimulatedJob:
         self._once: set[Fault] = set()
         self._over_s: float | None = None
         self.status: int | None = None
-        self.watch = Watch(self.world, shape.samples, ServerSettings(**shape.settings))
+        self._settings = ServerSettings(**shape.settings)
+        self.watch = Watch(self.world, shape.samples, self._settings)
 
     def run(self) -> JobResult:
         """Run the job to its end and check it."""
@@ -144,7 +149,8 @@ class SimulatedJob:
             self.world.problem(f"the job has not ended after {self.world.now:.0f} s")
         elif left:
             self.world.problem(f"still running {AFTER_END_S:.0f} s after the coordinator: {', '.join(left)}")
-        self.watch.conclude(self.status, self._machine("ps-0").disk)
+        disk_failed = any(fault.kind in DISK for fault in self._shape.faults)
+        self.watch.conclude(self.status, self._machine("ps-0").disk, disk_failed)
         for process in self.processes.values():
             process.kill()
 
@@ -183,25 +189,24 @@ class SimulatedJob:
         shard = int(process.name.partition("-")[2])
         own: dict[str, Any] = {"bind": f"{process.name}:7000", "shard": shard, "insecure": True}
         if shard:
-            kept = ("transport", "reconnect_s")
-            settings = {key: value for key, value in self._shape.settings.items() if key in kept}
-            own = {**own, **settings, "coordinator": "ps-0:7000"}
+            base, own = SHARD_SETTINGS.model_copy(), {**own, "coordinator": "ps-0:7000"}
         else:
-            own = {**own, **self._shape.settings, "run_dir": "/run", "resume": self._starts[process.name] > 1}
+            base, own = self._settings, {**own, "run_dir": "/run", "resume": self._starts[process.name] > 1}
         loop = VirtualLoop(process, always_running=True)
 
         async def main() -> None:
             process.kill(
-                await serve(ServerSettings(**own), lambda built: self.watch.server_built(shard, process, built))
+                await serve(base.model_copy(update=own), lambda built: self.watch.server_built(shard, process, built))
             )
 
         loop.create_task(main())
 
     def _run_worker(self, process: VirtualProcess, rng: random.Random) -> None:
-        VirtualThread(process, lambda: process.kill(self._work(process, rng)), "main")
+        main = VirtualThread(process, lambda: process.kill(self._work(process, main, rng)), "main")
+        process.signal_handlers[signal.SIGTERM] = lambda: process.kill(0)  # before training, as the real worker
 
-    def _work(self, process: VirtualProcess, rng: random.Random) -> int:
-        settings = WorkerSettings(server="ps-0:7000", worker=int(process.name.partition("-")[2]))
+    def _work(self, process: VirtualProcess, main: VirtualThread, rng: random.Random) -> int:
+        settings = WORKER_SETTINGS.model_copy(update={"worker": int(process.name.partition("-")[2])})
         control = CoordinatorClient(settings.server, settings.call_timeout_s)
         try:
             job = control.describe(settings.connect_timeout_s)
@@ -211,7 +216,7 @@ class SimulatedJob:
         try:
             computation = IntegerComputation(job, self._shape.samples, self._habits(process), rng)
             worker = Worker(settings, control, job, computation)
-            process.signal_handlers[signal.SIGTERM] = worker.stop
+            process.signal_handlers[signal.SIGTERM] = lambda: main.interrupt(worker.stop)
             worker.run()
         except WORKER_ERRORS as error:
             log(f"downpour worker: {error}")
@@ -243,6 +248,8 @@ class SimulatedJob:
         if name == "ps-0" and code in (0, FAILED):
             self.status, self._over_s = code, self.world.now
             return
+        if name.startswith("worker") and code == 0:  # asked to leave: an operator starts it again
+            self.world.at(self.world.now + OPERATOR_S, None, self._start, name)
         final = code == 0 or (name.startswith("worker") and code == UNRECOVERABLE)
         if self._over_s is None and not final and self._shape.restarts:
             self.world.at(self.world.now + self._random.expovariate(1 / RESTART_S), None, self._start, name)

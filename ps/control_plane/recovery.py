@@ -61,6 +61,10 @@ class Recovery:
         """React to the loss of a shard of another process."""
         now, before = clock.monotonic(), self._coordinator.job.generation
         self._checkpointer.abandon(now)
+        if self._coordinator.job.phase in OVER:
+            self._coordinator.job.notes.append(
+                f"shard {shard} was lost after the end of the job: its trace may lack the newest records"
+            )
         self._coordinator.shard_lost(shard, now)
         if self._coordinator.job.generation != before:
             self._keep_generation()
@@ -141,7 +145,11 @@ class Recovery:
         assert coordinator.job.layout is not None
         slices = coordinator.job.layout.cut(coordinator.job.settings.shards)
         each = shard_facts(checkpoint.facts, len(slices))
-        self._run.traces.cut([each[shard].records for shard in range(len(slices))])
+        lacking = self._run.traces.cut([each[shard].records for shard in range(len(slices))])
+        coordinator.job.notes.extend(
+            f"the trace of shard {shard} lacks {count:,} records of earlier updates, which the disk has lost"
+            for shard, count in lacking.items()
+        )
         coordinator.restored(checkpoint.facts.closed_epochs, clock.monotonic())
         self._effects.deliver()  # every shard must know its layout before it gets its state
         for shard, part in enumerate(slices):

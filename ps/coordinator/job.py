@@ -70,6 +70,7 @@ class Job:
         data: The data set that all workers agreed on; None before the first worker registered.
         shards: The shards that have joined.
         generation: The number of the shards' present generation; state of an earlier generation is void.
+        begun: Whether the first generation of this process has begun.
         orphans: The leases of workers that left, until every shard has reported the last push of these workers.
         step_deadlines: The time limits of workers' steps.
         deadlines: The time limits of the job for workers, for shards and for its end.
@@ -102,7 +103,7 @@ class Job:
         self.layout: Layout | None = None
         self.data: pb.DatasetInfo | None = None
         self.shards = ShardTable(settings.shards)
-        self.generation = 1
+        self.generation, self.begun = 1, False
         self.orphans = OrphanedLeases()
         self.step_deadlines = StepDeadlines(settings.session_s)
         self.deadlines = JobDeadlines(settings.reconnect_s, settings.idle_timeout_s, settings.drain_timeout_s)
@@ -118,8 +119,12 @@ class Job:
 
     @property
     def is_open(self) -> bool:
-        """Return whether workers may register: all shards have joined, and no checkpoint is being restored."""
-        return self.shards.joined and self.phase != Phase.RECOVERING
+        """Return whether workers may register.
+
+        They may when the generation of this process has begun, all shards have joined, and no checkpoint is being
+        restored.
+        """
+        return self.begun and self.shards.joined and self.phase != Phase.RECOVERING
 
     def send(self, **command: Any) -> None:
         """Append a `ShardCommand` with the given fields to the outbox."""
@@ -157,7 +162,7 @@ class Job:
 
     def set_generation(self, generation: int) -> None:
         """Set the generation with which a job that resumes nothing begins, and send it to the shards."""
-        self.generation = generation
+        self.generation, self.begun = generation, True
         self.send(generation=generation)
 
     def restore_progress(self, elapsed_s: float, partial_pushes: int) -> None:
@@ -167,7 +172,7 @@ class Job:
 
     def begin_generation(self, generation: int, now: float) -> None:
         """End every session, void the shards' state and set `phase` to RECOVERING."""
-        self.generation = generation
+        self.generation, self.begun = generation, True
         if self.started_s is not None:
             self.elapsed_s, self.started_s = now - self.started_s, None
         self.phase, self.saved, self.deadlines.lost_s = Phase.RECOVERING, False, now

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -20,6 +21,11 @@ from downpour.ps.core.tensor_optimizer import OptimizerSettings, TensorOptimizer
 from downpour.ps.data_plane.snapshot import ShardState, initial_state
 from downpour.ps.storage.checkpoint_file import SLOT, STATE, TRAINED
 from downpour.ps.trace.call_log import is_recorded
+
+
+@functools.lru_cache(maxsize=8)
+def _settings_of(text: str) -> ServerSettings:
+    return ServerSettings.model_validate_json(text)
 
 
 class ShardBuilder:
@@ -79,7 +85,7 @@ class ShardBuilder:
     def set_settings(self, settings: str, built: bool) -> None:
         """Take the settings of the job as JSON; `built` is whether a shard was built from earlier ones."""
         # The class of the sender: of a script, whose optimizer comes later, it accepts more than its base class.
-        self._settings = ServerSettings.model_validate_json(settings)
+        self._settings = _settings_of(settings)
         self.stale = built
 
     def set_layout(self, message: pb.Layout) -> None:

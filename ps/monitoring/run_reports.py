@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from downpour.protos.logs import log
@@ -82,17 +83,19 @@ class RunReports:
             if found["updates"] <= (earlier.get("updates") or 0):
                 log("the run has not advanced: summary.json remains that of its earlier end")
                 return
-        self._write("summary.json", found)
+        with suppress(OSError):  # which a note reports
+            self._run.traces.sync()  # first: a power failure must not leave the summary of a run without its trace
+        self._write("summary.json", found, durable=True)
 
     def close(self, now: float) -> None:
         """Write the last values to TensorBoard's file; `now` is in seconds since 1970."""
         if self._board:
             self._board.write(now, last=True)
 
-    def _write(self, name: str, content: dict[str, Any]) -> bool:
+    def _write(self, name: str, content: dict[str, Any], durable: bool = False) -> bool:
         """Write a file of the run; return whether that succeeded."""
         try:
-            self._run.write_json(name, content)
+            self._run.write_json(name, content, durable)
         except OSError as error:
             note = f"{name} cannot be written: {error}"
             if note not in self._job.notes:

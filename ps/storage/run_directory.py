@@ -165,9 +165,9 @@ class RunDirectory:
             for folder in self._new:
                 folder.rmdir()
 
-    def write_json(self, name: str, content: dict[str, Any]) -> None:
-        """Write a JSON file atomically."""
-        with atomic_write(self.path / name) as place:
+    def write_json(self, name: str, content: dict[str, Any], durable: bool = False) -> None:
+        """Write a JSON file atomically; with `durable`, it is on the disk when this method returns."""
+        with atomic_write(self.path / name, durable) as place:
             place.write_text(json.dumps(content, indent=2) + "\n")
 
     def begin_life(self) -> int:

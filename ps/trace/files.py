@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from downpour.protos.system import disk
 from downpour.ps.trace.feed import TraceFeed
 from downpour.ps.trace.format import DTYPE, TraceFile
 
@@ -33,20 +34,27 @@ class TraceFiles:
         self._files: dict[int, TraceFile] = {}
         self._waiting: dict[int, bytearray] = {}
         self._lost: set[int] = set()
+        self._new_names = False  # whether a crash may still remove the name of a file
         self.trouble = ""
         self.feed = TraceFeed()
 
     def append(self, shard: int, records: bytes) -> None:
         """Append records to the file of a shard, and pass them on to the watchers."""
         self.feed.publish(shard, records)
-        waiting = self._waiting.setdefault(shard, bytearray())
         if shard not in self._lost:
-            waiting += records
-        if not waiting:
-            return
+            self._waiting.setdefault(shard, bytearray()).extend(records)
+        for each, waiting in self._waiting.items():  # also those of shards that may never send records again
+            if waiting:
+                self._write(each, waiting)
+        if self.trouble and not any(self._waiting.values()) and not self._lost:
+            self.trouble = ""
+
+    def _write(self, shard: int, waiting: bytearray) -> None:
+        """Write the waiting records of a shard, or keep them, up to a limit, if that fails."""
         try:
             if shard not in self._files:
                 self._files[shard] = TraceFile(self._path(shard), dtype=self._dtype)
+                self._new_names = True
             self._files[shard].append(bytes(waiting))
         except OSError as error:
             self.trouble = str(error)
@@ -56,11 +64,12 @@ class TraceFiles:
                 self.trouble += f"; the newest records of shard {shard} are lost"
             return
         waiting.clear()
-        if not any(self._waiting.values()) and not self._lost:
-            self.trouble = ""
 
-    def cut(self, records: Sequence[int]) -> None:
+    def cut(self, records: Sequence[int]) -> dict[int, int]:
         """Truncate the file of each shard to the given number of records, and the files of other shards to none.
+
+        Returns:
+            The number of records that a shard's file lacks, by shard; empty if all are there.
 
         Raises:
             OSError: The disk is not writable.
@@ -74,6 +83,9 @@ class TraceFiles:
             if path.exists() or names.get(path):
                 TraceFile(path, names.get(path, 0), self._dtype).close()
         self._files = {shard: TraceFile(self._path(shard), count, self._dtype) for shard, count in enumerate(records)}
+        self._new_names = True
+        lacking = {shard: count - self._files[shard].count for shard, count in enumerate(records)}
+        return {shard: count for shard, count in lacking.items() if count}
 
     def drop(self) -> None:
         """Remove the files.
@@ -96,6 +108,9 @@ class TraceFiles:
             raise OSError(f"the trace cannot be written: {self.trouble}")
         for trace in list(self._files.values()):
             trace.sync()
+        if self._new_names and self._files:
+            self._new_names = False
+            disk.flush(self._folder)
 
     def close(self) -> None:
         """Close the files of all shards; records that still wait to be written are lost."""

@@ -39,6 +39,17 @@ class VirtualCall:
         """Execute something in the client's process, after everything that was sent before."""
         self._send(1, self.connection.server.process, self.connection.client, act, arguments)
 
+    def end(self, code: grpc.StatusCode, details: str) -> None:
+        """End the call on the client's side."""
+        self.connection.calls.pop(self, None)
+        self.client_end.end(code, details)
+
+    def break_off(self, code: grpc.StatusCode, details: str) -> None:
+        """Let the client learn that the connection broke, after everything that arrives nevertheless."""
+        network = self.connection.network
+        learns_s = max(network.arrival_s(self.connection), self._newest_s[1] + 1e-9)
+        network.world.at(learns_s, self.connection.client, self.client_end.end, code, details)
+
     def _send(
         self,
         direction: int,
@@ -55,7 +66,7 @@ class VirtualCall:
         connection.network.world.at(arrives_s, receiver, self._arrive, act, arguments)
 
     def _arrive(self, act: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-        if not self.connection.broken:
+        if not self.connection.drops:
             act(*arguments)
 
 
@@ -63,14 +74,15 @@ class Connection:
     """A connection of a client process to a server.
 
     Attributes:
-        broken: Whether nothing arrives any more on either side.
+        broken: Whether nothing can be sent any more.
+        drops: Whether what was sent before the connection broke does not arrive either.
         calls: The calls that have not ended.
     """
 
     def __init__(self, network: VirtualNetwork, client: VirtualProcess, server: VirtualServer) -> None:
         """Connect a process to a server."""
         self.network, self.client, self.server = network, client, server
-        self.broken = False
+        self.broken = self.drops = False
         self.calls: dict[VirtualCall, None] = {}
         client.on_end.append(self.reset)
         network.connections[self] = None
@@ -87,12 +99,12 @@ class Connection:
         """Break the connection: each side learns that on its own, after a moment."""
         if self.broken:
             return
-        self.broken = True
+        self.broken, self.drops = True, self.network.world.random.random() < 0.5
         self.network.connections.pop(self, None)
         world = self.network.world
         for call in self.calls:
             if self.client.alive:
-                world.at(self.network.arrival_s(self), self.client, call.client_end.end, code, details)
+                call.break_off(code, details)
             if self.server.process.alive:
                 world.at(self.network.arrival_s(self), self.server.process, self.server.disconnected, call)
         self.calls.clear()

@@ -102,8 +102,9 @@ class ServerEnd:
         if not self._done:
             self._done = True
             code, details = self.status or (grpc.StatusCode.OK, "")
-            self._call.to_client(self._call.client_end.end, code, details)
-        self._call.connection.calls.pop(self._call, None)
+            self._call.to_client(self._call.end, code, details)
+        else:
+            self._call.connection.calls.pop(self._call, None)
 
     async def requests(self, deserialize: Any) -> AsyncIterator[Any]:
         """Yield the messages of the client."""

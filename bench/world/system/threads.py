@@ -31,7 +31,7 @@ class VirtualThread:
         self._back = threading.Lock()  # what switches to this thread waits for it; that may be another thread
         self._back.acquire()
         self._token = 0
-        self._wakes_at: float | None = None
+        self._interrupts: list[Callable[[], None]] = []
         self._joining: list[VirtualThread] = []
         process.threads.append(self)
         self._thread = threading.Thread(target=self._execute, daemon=True, name=f"{process.name} {name}")
@@ -63,6 +63,11 @@ class VirtualThread:
     def wake(self) -> None:
         """Let a thread that blocks continue."""
         self._world.at(self._world.now, self.process, self._resume, self._token)
+
+    def interrupt(self, handler: Callable[[], None]) -> None:
+        """Execute a signal handler in the thread, which may raise there, when it executes next."""
+        self._interrupts.append(handler)
+        self.wake()
 
     def unwind(self) -> None:
         """End the thread of a process that has been killed, unless it is the one that executes now."""
@@ -108,6 +113,8 @@ class VirtualThread:
         self._go.acquire()
         self._token += 1
         self.process.check_alive()
+        while self._interrupts:
+            self._interrupts.pop(0)()
 
     def join(self) -> None:
         """Suspend the calling thread until this one has ended."""

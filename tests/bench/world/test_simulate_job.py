@@ -26,7 +26,7 @@ def test_a_job_without_faults_applies_every_sample_once(seed: int) -> None:
     assert problems_of(seed, faults="none") == []
 
 
-@pytest.mark.parametrize("seed", range(11, 31))
+@pytest.mark.parametrize("seed", range(1, 31))
 def test_killed_processes_and_broken_connections_lose_nothing(seed: int) -> None:
     assert problems_of(seed, faults="kill,reset", count=3) == []
 
@@ -77,3 +77,8 @@ def test_a_job_without_a_launcher_reports_that_it_failed() -> None:
     shape = shape_of(4, SimulateJobSettings(faults="kill:worker-0@0.5 kill:worker-1@0.5 kill:worker-2@0.5"))
     alone = JobShape(shape.settings, shape.samples, shape.faults, restarts=False)
     assert any("no worker for 600 s" in problem for problem in run_job(4, alone).problems)
+
+
+@pytest.mark.parametrize("seed", range(1, 41))
+def test_no_fault_of_any_kind_loses_anything(seed: int) -> None:
+    assert problems_of(seed) == []
