@@ -126,29 +126,39 @@ class Watch:
         except (KeyError, ValueError) as error:
             world.problem(f"the job has ended, and a trace cannot be read: {error!r}")
             return
-        dropped = summary.get("dropped", 0)
-        lacking = {int(found[1] or found[2]) for note in summary.get("notes", []) if (found := LACKING.search(note))}
+        admitted = {int(found[1] or found[2]) for note in summary.get("notes", []) if (found := LACKING.search(note))}
+        self._check_traces(traces, admitted, summary)
+        if self.sums:
+            counts = applications(weights, shards)
+            self._check_counts(counts, "the model")
+            for shard, trace in enumerate(traces):
+                if shard not in admitted and not np.array_equal(self._recorded(trace), counts[shard]):
+                    world.problem(f"shard {shard}: the trace and the model contain different updates")
+
+    def _check_traces(self, traces: list[np.ndarray], admitted: set[int], summary: dict[str, Any]) -> None:
+        """Check the history of every shard, and that each sample of each epoch has one outcome on each."""
+        world, lacking = self._world, []
         for shard, trace in enumerate(traces):
-            if shard in lacking:
+            if shard in admitted:
                 continue
             for fault in faults_of(trace, overlap=self._settings.overlap):
                 world.problem(f"trace of shard {shard}: {fault}")
-        if not self.sums:
-            return
-        counts = applications(weights, shards)
-        self._check_counts(counts, "the model")
-        for shard, trace in enumerate(traces):
-            if shard not in lacking and not np.array_equal(self._recorded(trace), counts[shard]):
-                world.problem(f"shard {shard}: the trace and the model contain different updates")
-        lacking = (counts < self._settings.epochs).any(axis=0)
-        batches = int((self._settings.epochs - counts.min(axis=0)).sum())
-        most = (summary.get("partial_pushes", 0) + dropped) * self._settings.batch_size
-        if lacking.any() and batches > most:
-            world.problem(f"{batches} samples are missing in the model; at most {most} may be, of partial pushes")
-        if (counts == counts.max()).all() is False and (
-            counts.max(axis=0) < self._settings.epochs
-        ).sum() > dropped * 99:
-            world.problem("samples were applied to no shard")
+            covered = self._covered(trace)
+            if covered.max() > 1:
+                world.problem(f"shard {shard}: {(covered > 1).sum()} samples have several outcomes in an epoch")
+            lacking.append(covered == 0)
+        most = summary.get("partial_pushes", 0) * self._settings.batch_size * self._settings.push_every
+        if not admitted and np.any(lacking, axis=0).sum() > most:
+            world.problem(f"{np.any(lacking, axis=0).sum()} samples lack on a shard; by the summary at most {most} do")
+        if not admitted and np.all(lacking, axis=0).any():
+            world.problem(f"{np.all(lacking, axis=0).sum()} samples have no outcome on any shard")
+
+    def _covered(self, trace: np.ndarray) -> np.ndarray:
+        """Return the number of outcomes of every position of every epoch, `int64[epochs, samples]`."""
+        covered = np.zeros((self._settings.epochs, self._samples), np.int64)
+        for record in trace:
+            covered[int(record["epoch"]), int(record["start"]) : int(record["stop"])] += 1
+        return covered
 
     def _trace(self, files: Any, shard: int) -> np.ndarray:
         content = bytes(files[f"/run/{per_shard('trace', shard)}"].content)
