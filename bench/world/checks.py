@@ -31,7 +31,8 @@ class Watch:
         self._world, self._samples, self._settings = world, samples, settings
         self._runtimes: dict[int, tuple[VirtualProcess, ShardRuntime]] = {}
         self._coordinator: CoordinatorProcess | None = None
-        self._versions: dict[int, tuple[int, int]] = {}
+        self._lives = 0  # of the coordinator
+        self._versions: dict[int, tuple[int, int, int]] = {}
         self.sums = settings.mode == "async" and settings.push_every == 1  # every push is one update of its own sum
 
     # ------------------------------------------------------------------ what is told to it
@@ -42,6 +43,7 @@ class Watch:
         self._versions.pop(shard, None)
         if isinstance(built, CoordinatorProcess):
             self._coordinator = built
+            self._lives += 1
 
     def weights_seen(self, flat: np.ndarray) -> None:
         """Check the weights that a gradient is computed from."""
@@ -66,12 +68,12 @@ class Watch:
             held = runtime.shard
             if held is None or runtime.void or not process.alive:
                 continue
-            before, now = self._versions.get(shard), (held.generation, held.version)
+            before, now = self._versions.get(shard), (self._lives, held.generation, held.version)
             if before == now:
                 continue
             self._versions[shard] = now
             if before is not None and now < before:
-                self._world.problem(f"shard {shard} went from (generation, version) {before} to {now}")
+                self._world.problem(f"shard {shard} went from (life, generation, version) {before} to {now}")
             if self.sums:
                 self._check_shard(shard, held)
 

@@ -245,7 +245,7 @@ class TrainingWork(Work):
         """Return what the job's summary states about the training."""
         settings, ledger = self.job.settings, self.ledger
         done = sum(ledger.complete(epoch) for epoch in range(ledger.epochs)) if ledger else 0
-        interrupted = ledger is not None and not ledger.finished and not self.stopped_early
+        interrupted = not self.stopped_early and (ledger is None or not ledger.finished)
         return WorkSummary(
             settings.epochs, done, settings.batch_size, ledger.used_total if ledger else None, interrupted
         )

@@ -393,3 +393,11 @@ def test_a_paused_job_leases_nothing_and_a_resumed_one_uses_every_sample() -> No
 def test_a_job_that_is_not_training_cannot_be_paused() -> None:
     with pytest.raises(InvalidRequest, match="while it trains; this one is waiting"):
         PureJob().coordinator.pause(True)
+
+
+def test_a_job_that_is_stopped_before_its_first_worker_joins_is_interrupted() -> None:
+    """Its run has not ended: `--resume` may continue it."""
+    job = PureJob()
+    job.coordinator.drain("SIGTERM", job.now)
+    assert job.phase() == Phase.ENDED
+    assert job.coordinator.work.summary().interrupted
