@@ -119,7 +119,6 @@ def test_the_saved_model_continues_training_in_plain_keras(features: Path) -> No
     [
         ("lamb", "SGD, Adagrad, RMSprop, Adam, AdamW.*Lamb.*use AdamW"),
         ("ema", "use_ema"),
-        ("accumulation", "gradient_accumulation_steps. Received: 2.*softsync"),
         ("attribute", "one with centralized = True"),
         ("constraint", "kernel with MaxNorm"),
         ("few", "samples for each of 2 workers. Received: 1"),

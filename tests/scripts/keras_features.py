@@ -264,7 +264,6 @@ def refused():
     seen["refused"] = {
         "lamb": message(lambda: DistributedOptimizer(optimizers.Lamb())),
         "ema": message(lambda: DistributedOptimizer(optimizers.SGD(use_ema=True))),
-        "accumulation": message(lambda: DistributedOptimizer(optimizers.Adam(gradient_accumulation_steps=2))),
         "attribute": message(changed_after_it_was_wrapped),
         "constraint": message(lambda: constrained.fit(x, x[:, :2], verbose=0)),
         "few": message(lambda: compiled(small()).fit(x[:1], y[:1], verbose=0)),

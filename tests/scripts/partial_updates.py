@@ -152,7 +152,19 @@ def several_optimizers_and_freezing() -> tuple[keras.Model, list[Any]]:
     return model, optimizers
 
 
-CASES = (alternating, every_other_batch, several_optimizers_and_freezing)
+def accumulated() -> tuple[keras.Model, list[Any]]:
+    """Thirty batches in an epoch, of which two wait for the next call of `fit`."""
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.05, 10, 0.9)
+    arguments = {"weight_decay": 0.1, "clipnorm": 0.5, "loss_scale_factor": 8.0, "gradient_accumulation_steps": 4}
+    optimizer = keras.optimizers.Nadam(schedule, **arguments)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, "tanh"), keras.layers.Dense(1)])
+    model.compile(downpour.DistributedOptimizer(optimizer), "mse")
+    for _ in range(2):
+        model.fit(X, Y, epochs=1, **FIT)
+    return model, [optimizer]
+
+
+CASES = (alternating, every_other_batch, several_optimizers_and_freezing, accumulated)
 
 
 def main(path: str) -> None:

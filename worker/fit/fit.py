@@ -59,6 +59,8 @@ def distributed_fit(
     fingerprints = fingerprints_of(data)  # before the data are divided, and before a generator begins
     given["x"], applied, assigned = build_weights(model, given["x"], given["y"], given["sample_weight"])
     optimizers = model_optimizers(model, applied)
+    if leases is not None:
+        optimizers.check_every_batch_is_pushed()
     callbacks = listed(given["callbacks"])
     first, last, size = given["initial_epoch"], given["epochs"], _batch_size(given)
     of_all = FitArguments(

@@ -133,6 +133,7 @@ class ClusterTrainingJob(TrainingJob):
     def leased(self, samples: int, batch_size: int = 32) -> Iterator[np.ndarray]:
         """Yield the indices of the batches that are leased to this worker; see `TrainingJob.leased`."""
         _check_sizes(samples, batch_size)
+        self._optimizers.check_every_batch_is_pushed()
         lease = batch_size * max(1, samples // (batch_size * LEASES_PER_WORKER * self.size))
         self._meet([], pb.LeasePlan(samples=samples, lease_samples=lease))
         while (given := self._leases.next_lease()) is not None:

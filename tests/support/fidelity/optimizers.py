@@ -62,7 +62,6 @@ UNSUPPORTED = {
 }  # fmt: skip
 ARGUMENTS_REFUSED = {
     "use_ema": "use_ema", "ema_momentum": "use_ema", "ema_overwrite_frequency": "use_ema",
-    "loss_scale_factor": "loss_scale_factor", "gradient_accumulation_steps": "gradient_accumulation_steps",
 }  # fmt: skip
 OWN_CLIPPING = "each worker clips its own gradient"
 

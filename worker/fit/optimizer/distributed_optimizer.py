@@ -76,10 +76,10 @@ class DistributedMixin:
 
     @tf.autograph.experimental.do_not_convert
     def scale_loss(self, loss: Any) -> Any:
-        """Pass the loss on to the trace of the job, and return it unchanged."""
+        """Pass the loss on to the trace of the job, and return it multiplied by the `loss_scale_factor`."""
         if self.gradient_op is not None:
             self.gradient_op.set_loss(loss)
-        return loss
+        return cast(Any, keras.optimizers.Optimizer).scale_loss(self, loss)
 
     @tf.autograph.experimental.do_not_convert
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
@@ -111,8 +111,31 @@ class DistributedMixin:
         if self.gradient_op is None or _recorders:
             _recorders[-1].record(self, variables)
             return
-        self.gradient_op.step(self, dict(zip(map(id, variables), grads, strict=True)))
+        if me.loss_scale_factor is not None:
+            pairs = zip(grads, variables, strict=True)
+            grads = [g if me._overwrite_variable_with_gradient(v) else g / me.loss_scale_factor for g, v in pairs]
+        if me.gradient_accumulation_steps:
+            self._accumulate(self.gradient_op, grads, variables)
+        else:
+            self.gradient_op.step(self, dict(zip(map(id, variables), grads, strict=True)))
         me._iterations.assign_add(1)
+
+    def _accumulate(self, gradient_op: GradientOp, grads: Sequence[Any], variables: Sequence[Any]) -> None:
+        """Add gradients to those of earlier batches of this worker, and push their mean after so many batches."""
+        me: Any = self
+        batches = me.gradient_accumulation_steps
+        sums = [me._accumulated_gradients[me._get_variable_index(variable)] for variable in variables]
+
+        def push() -> None:
+            means = [(accumulated + gradient) / batches for accumulated, gradient in zip(sums, grads, strict=True)]
+            gradient_op.step(self, dict(zip(map(id, variables), means, strict=True)))
+            me._backend_reset_gradient_accumulators()
+
+        def add() -> None:
+            for accumulated, gradient in zip(sums, grads, strict=True):
+                accumulated.assign(accumulated + gradient)
+
+        keras.ops.cond((me._iterations + 1) % batches == 0, push, add)
 
 
 @cache
@@ -205,6 +228,10 @@ def set_slot_source(optimizer: Any, source: Callable[[], Slots | None] | None) -
     object.__setattr__(optimizer, "slot_source", source)
 
 
+def _accumulated(optimizer: Any) -> Sequence[Any]:
+    return optimizer._accumulated_gradients if optimizer.gradient_accumulation_steps else ()
+
+
 @contextmanager
 def as_plain(optimizer: Any) -> Iterator[None]:
     """Within this context, the optimizer is Keras's own with its slots, so that plain Keras can load what is saved."""
@@ -244,6 +271,8 @@ def _whole(optimizer: Any) -> Any:
     if keras_own.built:
         whole.build(keras_own._trainable_variables)
         write_derived(whole)
+        for copy, own in zip(_accumulated(whole), _accumulated(keras_own), strict=True):
+            copy.assign(own)
         slots = keras_own.slot_source() if keras_own.slot_source is not None else keras_own.kept_slots
         if slots is not None:
             slots.write(whole)

@@ -161,7 +161,8 @@ class GradientOp:
         flat = tf.concat(flattened([clipped[place] for place in places]), 0)
         state = tf.concat([tf.zeros(0), *(tf.reshape(tf.cast(v.value, tf.float32), [-1]) for v in self._state)], 0)
         norm = tf.sqrt(2.0 * tf.nn.l2_loss(flat))
-        arguments = [flat, state, norm, _number(self._loss, 0.0), _number(self._samples, 1.0)]
+        batches = optimizer.gradient_accumulation_steps or 1
+        arguments = [flat, state, norm, _number(self._loss, 0.0), batches * _number(self._samples, 1.0)]
         arguments.append(NO_SPAN if self._span is None else self._span)
         push_pull = partial(self._push_pull, bitmap_of(places, len(self.trained)))
         pulled = tf.numpy_function(push_pull, arguments, tf.float32)
@@ -301,8 +302,11 @@ def _clipped(gradients: list[tf.Tensor], optimizer: Any) -> list[tf.Tensor]:
 
 
 def _number(value: Any, otherwise: float) -> tf.Tensor:
-    """Return a scalar of the step that is traced or run; a tensor of another graph is replaced by `otherwise`."""
-    graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
-    if value is None or getattr(value, "graph", graph) is not graph:
+    """Return a scalar of the step that is traced or run; a tensor of another step is replaced by `otherwise`."""
+    graph: Any = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+    own = getattr(value, "graph", graph)
+    while graph is not own and graph is not None:  # a branch of the step may use what is outside of it
+        graph = getattr(graph, "outer_graph", None)
+    if value is None or graph is not own:
         return tf.constant(otherwise)
     return tf.cast(tf.reduce_mean(value), tf.float32)

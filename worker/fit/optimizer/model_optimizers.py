@@ -22,7 +22,13 @@ from downpour.worker.fit.optimizer.distributed_optimizer import (
 )
 from downpour.worker.fit.optimizer.optimizer_checks import check_supported
 from downpour.worker.fit.optimizer.optimizer_slots import Slots
-from downpour.worker.fit.optimizer.optimizer_spec import has_fixed_rate, initial_slots, optimizer_spec, rates_of
+from downpour.worker.fit.optimizer.optimizer_spec import (
+    has_fixed_rate,
+    initial_slots,
+    optimizer_spec,
+    rates_of,
+    updates_of,
+)
 
 Applied = Mapping[int, tuple[Any, Mapping[int, Any]]]  # optimizers and their variables by id
 
@@ -69,9 +75,13 @@ class ModelOptimizers:
         optimizer = self.members[self.owner_of(variable)]
         # Keras compares the name of TensorFlow's variable with those that are excluded.
         decays = not optimizer.weight_decay or optimizer._use_weight_decay(variable.value)
-        return UpdateFlags(
-            self.owner_of(variable), bool(decays), bool(getattr(variable, "overwrite_with_gradient", False))
-        )
+        overwrites = bool(getattr(variable, "overwrite_with_gradient", False))
+        if overwrites and optimizer.gradient_accumulation_steps:
+            raise Unsupported(
+                "a variable that is overwritten with its gradient must have an optimizer without "
+                f"gradient_accumulation_steps. Received: {variable.path} with {optimizer.name}. Leave the argument out."
+            )
+        return UpdateFlags(self.owner_of(variable), bool(decays), overwrites)
 
     def connect(self, gradient_op: Any) -> None:
         """Connect all optimizers to the servers, or disconnect them with None."""
@@ -87,6 +97,15 @@ class ModelOptimizers:
         """Raise Unsupported if an optimizer that is not distributed is applied to a variable that the servers train."""
         if {id(variable) for variable in trained}.intersection(map(id, variables)):
             raise _unknown(optimizer)
+
+    def check_every_batch_is_pushed(self) -> None:
+        """Raise Unsupported if an optimizer accumulates gradients, while the samples of each push are leased."""
+        for member in self.members:
+            if member.gradient_accumulation_steps:
+                raise Unsupported(
+                    "leased batches must be pushed one by one. Received: an optimizer with "
+                    f"gradient_accumulation_steps={member.gradient_accumulation_steps}. Use a larger batch size."
+                )
 
     # ------------------------------------------------------------------ what a worker registers
 
@@ -162,17 +181,14 @@ class ModelOptimizers:
         """Set the number of updates that each optimizer has made, those of all workers together."""
         self._updates = list(updates)
         for member, count in zip(self.members, updates, strict=True):
-            member._iterations.assign(count)
+            batches = member.gradient_accumulation_steps or 1
+            # Keras counts batches; those since the last update are this worker's own.
+            member._iterations.assign(count * batches + int(member._iterations.numpy()) % batches)
 
 
 def _fetched(member: Any, fetch: Callable[[], None]) -> Slots | None:
     fetch()
     return cast("Slots | None", member.kept_slots)
-
-
-def updates_of(optimizer: Any) -> int:
-    """Return the number of updates that an optimizer has made."""
-    return int(optimizer._iterations.numpy())
 
 
 def _may_differ(optimizer: Any, sent: pb.LearningRates) -> bool:

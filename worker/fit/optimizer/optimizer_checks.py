@@ -20,8 +20,6 @@ from downpour.worker.fit.optimizer.weight_checks import check_strategy
 
 ARGUMENTS: Mapping[str, str] = {  # of all optimizers, that the servers do not implement: what to do instead
     "use_ema": "the servers keep no averages of the weights: leave use_ema out",
-    "gradient_accumulation_steps": "every gradient is pushed: use a larger batch_size, or --mode softsync:N",
-    "loss_scale_factor": "gradients are float32: leave loss_scale_factor out, or use the policy mixed_bfloat16",
 }
 _NORMS = "It needs norms or products of whole tensors, which the servers cut into slices: use {} instead."
 CLASSES: Mapping[str, str] = {  # of Keras, that the servers do not implement: what to do instead
@@ -34,8 +32,8 @@ CLASSES: Mapping[str, str] = {  # of Keras, that the servers do not implement: w
 }
 # Attributes that differ between equal optimizers: their variables, which are carried, and what finds them.
 _OWN = {
-    "built", "_variables", "_trainable_variables", "_trainable_variables_indices", "_tracker", "_iterations",
-    "_learning_rate", "_exclude_from_weight_decay_cache", "gradient_op", "kept_slots", "slot_source",
+    "built", "_accumulated_gradients", "_variables", "_trainable_variables", "_trainable_variables_indices", "_tracker",
+    "_iterations", "_learning_rate", "_exclude_from_weight_decay_cache", "gradient_op", "kept_slots", "slot_source",
     "save_own_variables",
 }  # fmt: skip
 _EXCLUSION = ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from downpour.worker.fit.optimizer.optimizer_spec import hyperparameters_of, rule_of
+from downpour.worker.fit.optimizer.optimizer_spec import hyperparameters_of, rule_of, updates_of
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def write_derived(optimizer: Any) -> None:
     """Assign the variables of a built Keras optimizer that follow from the number of its updates."""
     settings = hyperparameters_of(optimizer, type(optimizer))
     for attribute, value_after in rule_of(optimizer, type(optimizer)).keras_scalars.items():
-        getattr(optimizer, attribute).assign(value_after(settings, int(optimizer._iterations.numpy())))
+        getattr(optimizer, attribute).assign(value_after(settings, updates_of(optimizer)))
 
 
 def _lists(optimizer: Any) -> dict[str, list[Any]]:

@@ -86,6 +86,11 @@ def optimizer_spec(optimizer: Any, keras_class: type, iteration: int, steps: int
     return pb.OptimizerSpec(name=name, hyperparameters=hyper, learning_rates=rates, updates=iteration)
 
 
+def updates_of(optimizer: Any) -> int:
+    """Return the number of updates that an optimizer has made; without accumulation, Keras counts the same."""
+    return int(optimizer._iterations.numpy()) // (optimizer.gradient_accumulation_steps or 1)
+
+
 def has_fixed_rate(optimizer: Any) -> bool:
     """Return whether the learning rate is a number, which only assignments change, not a schedule or function."""
     return isinstance(optimizer._learning_rate, keras.Variable)
@@ -103,7 +108,8 @@ def rates_of(optimizer: Any, iteration: int, steps: int) -> pb.LearningRates:
         return pb.LearningRates(updates=[0], rates=[float(tf.convert_to_tensor(optimizer.learning_rate))])
     stride = max(1, -(-steps // LONGEST_TABLE))
     ahead = np.arange(0, max(steps, 1) + stride, stride, dtype=np.int64)
-    rates = values_of(optimizer, iteration + ahead)
+    batches = optimizer.gradient_accumulation_steps or 1  # an update is made in the last of them
+    rates = values_of(optimizer, (iteration + ahead) * batches + batches - 1)
     # Where the rate is constant, only the first and the last entry are needed.
     keep = np.ones(len(ahead), bool)
     keep[1:-1] = (rates[1:-1] != rates[:-2]) | (rates[1:-1] != rates[2:])

@@ -25,8 +25,6 @@ REFUSED: Sequence[tuple[str, dict[str, Any], str]] = (
     ("Adafactor", {}, "Adafactor.*RMSprop or Adam"),
     ("Muon", {}, "Muon.*AdamW or SGD"),
     ("SGD", {"use_ema": True}, "use_ema"),
-    ("SGD", {"gradient_accumulation_steps": 4}, "gradient_accumulation_steps. Received: 4.*softsync"),
-    ("SGD", {"loss_scale_factor": 2.0}, "loss_scale_factor. Received: 2.0.*mixed_bfloat16"),
     ("SGD", {"momentum": 1.0}, "momentum must be a finite number >= 0 and < 1. Received: momentum=1.0"),
     ("Adam", {"weight_decay": -0.1}, "weight_decay must be a finite number >= 0"),
 )
