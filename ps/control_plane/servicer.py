@@ -132,6 +132,7 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
             shards=job.shards.addresses(job.generation),
             decisions=work.decisions,
             epoch_begun=work.epoch_begun,
+            initial_epoch=work.initial_epoch,
         )
 
     async def _past_reply(self, request: pb.RegisterRequest) -> pb.RegisterReply | None:

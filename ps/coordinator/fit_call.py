@@ -56,6 +56,11 @@ class FitRecord:
         self._fit = pb.FitDescription()
 
     @property
+    def initial_epoch(self) -> int:
+        """Return the number of the first epoch of the current call."""
+        return self._fit.initial_epoch
+
+    @property
     def batch_size(self) -> int | None:
         """Return the number of samples in a batch of the current call, or None if it is not known."""
         return self._fit.batch_size or None

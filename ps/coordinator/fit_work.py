@@ -91,6 +91,11 @@ class FitWork(Work):
         """Return whether the epoch after those with a decision has begun."""
         return self._call.epoch_begun
 
+    @property
+    def initial_epoch(self) -> int:
+        """Return the number of the first epoch of the current call, which holds for all workers."""
+        return self._record.initial_epoch
+
     def past_reply(self, request: pb.RegisterRequest) -> pb.RegisterReply | None:
         """Return the decisions of the call that a worker registers for, or its error, if that call is over."""
         if request.fit_call == self.fit_call and self._call.is_over:

@@ -224,6 +224,11 @@ class Work(ABC):
         """Return whether the epoch after those with a decision has begun in the current call of `fit`."""
         return False
 
+    @property
+    def initial_epoch(self) -> int:
+        """Return the number of the first epoch of the current call of `fit`."""
+        return 0
+
     def past_reply(self, request: pb.RegisterRequest) -> pb.RegisterReply | None:
         """Return the reply to a worker that registers for a call of `fit` that is over, else None."""
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 def seen(folder: Path, script: str) -> list[dict[str, Any]]:
     return [json.loads((folder / f"{script}-{rank}.json").read_text()) for rank in (0, 1)]
+
+
+def printed(folder: Path, done: subprocess.CompletedProcess[str], workers: int) -> list[dict[str, Any]]:
+    """Return what each worker has printed after SEEN: worker 0 to the terminal, the others to their logs."""
+    logs = folder / "runs" / "latest" / "logs"
+    texts = [done.stdout, *((logs / f"worker-{rank}.log").read_text() for rank in range(1, workers))]
+    lines = [next(line for line in text.splitlines() if line.startswith("SEEN ")) for text in texts]
+    return [json.loads(line.removeprefix("SEEN ")) for line in lines]
 
 
 @pytest.fixture(scope="module")
@@ -47,16 +56,14 @@ def test_all_workers_have_seen_what_worker_0_has(flow: list[dict[str, Any]]) -> 
 def test_variables_of_every_kind_are_the_same_on_all_workers(
     tmp_path: Path, workers: int, flags: dict[str, Any]
 ) -> None:
-    run(tmp_path, "states.py", str(tmp_path), workers=workers, **flags)
-    first, *others = [json.loads((tmp_path / f"seen-{rank}.json").read_text()) for rank in range(workers)]
+    first, *others = printed(tmp_path, run(tmp_path, "states.py", str(tmp_path), workers=workers, **flags), workers)
     assert len(first) == 8 and all(other == first for other in others)
     assert "stateful=True" in first["states_between_batches_are_refused"]
 
 
 @pytest.mark.parametrize(("workers", "flags"), [(2, {"shards": 2}), (4, {}), (2, {"mode": "bsp"})])
 def test_callbacks_see_and_do_the_same_on_all_workers(tmp_path: Path, workers: int, flags: dict[str, Any]) -> None:
-    run(tmp_path, "callbacks_everywhere.py", str(tmp_path), workers=workers, **flags)
-    first, *others = [json.loads((tmp_path / f"seen-{rank}.json").read_text()) for rank in range(workers)]
+    first, *others = printed(tmp_path, run(tmp_path, "callbacks_everywhere.py", workers=workers, **flags), workers)
     assert len(first) == 8 and all(other == first for other in others)
 
 

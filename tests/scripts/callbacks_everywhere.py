@@ -1,10 +1,8 @@
-"""Callbacks of many kinds; every worker writes what it saw, which must be the same as on worker 0."""
+"""Callbacks of many kinds; every worker prints what it saw, which must be the same as on worker 0."""
 
 import json
 import math
-import sys
 import time
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -12,8 +10,6 @@ import numpy as np
 import downpour
 from downpour import DistributedOptimizer
 
-out = Path(sys.argv[1])
-rank = downpour.rank()
 x = np.random.default_rng(0).normal(size=(64, 3)).astype("float32")
 y = x[:, :1]
 seen: dict[str, object] = {}
@@ -159,5 +155,4 @@ CASES = (
 )  # fmt: skip
 for case in CASES:
     seen[case.__name__] = case()
-    (out / f"seen-{rank}.json").write_text(json.dumps(seen, default=float))
-print("RESULT", len(seen))
+print("SEEN", json.dumps(seen, default=float))

@@ -16,9 +16,10 @@ import numpy as np
 from keras.src.utils.python_utils import pythonify_logs
 
 from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.errors import Unsupported
 from downpour.worker.fit.callback_state import encode_callbacks, encode_logs, logs_of, restore_callbacks
 from downpour.worker.fit.cluster.member import ScriptWorker
-from downpour.worker.fit.fit_arguments import FitArguments
+from downpour.worker.fit.fit_arguments import FirstEpoch, FitArguments
 from downpour.worker.fit.metric_reduction import read_metrics, warn_of_initial_sums, write_metrics
 from downpour.worker.fit.model_weights import ModelWeights
 from downpour.worker.fit.optimizer.assignments import Assignments
@@ -55,6 +56,7 @@ class Epochs:
         self._rates: RateSender | None = None
         self._training = False  # between the first and the last batch of an epoch
         self._awaiting_logs = False  # worker 0 has the sums of the metrics, and the others wait for the logs
+        self._first_epoch = arguments.initial_epoch
         self._late = False  # the first epoch since this worker joined is not that of the call
         self._warned_of_sums = False
         self.optimizers = arguments.optimizers
@@ -112,9 +114,13 @@ class Epochs:
         self._weights = ModelWeights(op, member, arguments.callbacks)
         self._rates = RateSender(self.optimizers, member, steps and steps * member.size)
         flat = member.enter(arguments.stage(op, model, self.rates))
-        if flat is None or member.decisions:
-            completed = arguments.epochs if flat is None else arguments.initial_epoch + len(member.decisions)
-            model._initial_epoch = completed  # where Keras's loop begins
+        if flat is None:
+            self._check_restart()
+            model._initial_epoch = arguments.epochs  # where Keras's loop begins
+        elif member.joined_late:
+            # A script that was started again may resume at another epoch, by a checkpoint of its own.
+            self._first_epoch = member.initial_epoch
+            model._initial_epoch = FirstEpoch(self._first_epoch + len(member.decisions))
         if flat is not None:
             self.weights.write(flat.copy())
             vary_dropout_seeds(model, member.rank)
@@ -122,9 +128,18 @@ class Epochs:
             self.optimizers.read_slots(lambda: self.optimizers.keep(op.trained, member.pull_slots))
             self._late = member.joined_late
 
+    def _check_restart(self) -> None:
+        """Refuse worker 0 if it was started again after the current call was complete, whose weights nobody keeps."""
+        if self.member.is_leader:
+            raise Unsupported(
+                f"worker 0 must not be started again after a call of fit that is complete, here call "
+                f"{self.member.stages}: the servers do not keep its weights, and the script would continue with "
+                "untrained ones. Run the script again."
+            )
+
     def past_epochs(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield number and logs of the epochs that had ended before this worker joined."""
-        for epoch, decision in enumerate(self.member.decisions, start=self.arguments.initial_epoch):
+        for epoch, decision in enumerate(self.member.decisions, start=self._first_epoch):
             yield epoch, logs_of(decision)
 
     def catch_up(self) -> None:
@@ -137,7 +152,7 @@ class Epochs:
 
     def begin_epoch(self, epoch: int) -> None:
         """Begin an epoch, for which the callbacks of worker 0 may have set weights and the learning rate."""
-        number = epoch - self.arguments.initial_epoch
+        number = epoch - self._first_epoch
         self._settle(pb.EPOCH_BEGIN, number, assign=not self._late)
         self._late = False
         self.gradient_op.begin_epoch(number)
@@ -162,18 +177,6 @@ class Epochs:
             self.model.stop_training = True
         if self.member.is_leader:
             self.rates.send()
-
-    def job_steps(self, steps: int | None) -> int | None:
-        """Return the expected number of batches of all workers in an epoch, from that of this worker."""
-        if self.leased:
-            return -(-self.arguments.epoch_samples // self.arguments.batch_size)
-        return steps and steps * self.member.size
-
-    def job_batch(self, batch: int) -> int:
-        """Return the number that a batch of this worker has among those of all workers, about when it begins."""
-        if not self.leased:
-            return batch * self.member.size  # the parts have about one length, and the order is the same on all
-        return max(batch, self.gradient_op.updates)
 
     # ------------------------------------------------------------------ the end of an epoch
 

@@ -19,6 +19,14 @@ from downpour.worker.fit.optimizer.model_optimizers import ModelOptimizers
 from downpour.worker.fit.rate_sender import UNKNOWN_STEPS, RateSender
 
 
+class FirstEpoch(int):
+    """The number of an epoch that Keras's loop begins with even if it is 0."""
+
+    def __bool__(self) -> bool:
+        """Return True, because the number is set."""
+        return True
+
+
 @dataclass(frozen=True)
 class FitArguments:
     """The arguments of `fit` that concern all workers.

@@ -105,7 +105,7 @@ class JobCallbackList(keras.callbacks.CallbackList):
         """Set the parameters of all callbacks: the number of steps is that of the job."""
         super().set_params(params)
         if self._epochs is not None and params:
-            steps = self._epochs.job_steps(params.get("steps"))
+            steps = self._job_steps(params.get("steps"))
             for callback in self.callbacks[1:]:
                 callback.set_params({**params, "steps": steps})
 
@@ -135,7 +135,7 @@ class JobCallbackList(keras.callbacks.CallbackList):
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Begin a batch of this worker, after those that the others have trained on."""
         if self._epochs is not None:
-            self._call_until(self._epochs.job_batch(batch))
+            self._call_until(self._job_batch(batch))
             batch = self._next
         super().on_train_batch_begin(batch, logs)
 
@@ -151,6 +151,21 @@ class JobCallbackList(keras.callbacks.CallbackList):
         self._next = last + 1
         self._epochs.send_assigned(assigned)
         self._epochs.after_batch(batch)
+
+    def _job_steps(self, steps: int | None) -> int | None:
+        """Return the expected number of batches of all workers in an epoch, from that of this worker."""
+        assert self._epochs is not None
+        arguments = self._epochs.arguments
+        if self._epochs.leased:
+            return -(-arguments.epoch_samples // arguments.batch_size)
+        return steps and steps * self._epochs.member.size
+
+    def _job_batch(self, batch: int) -> int:
+        """Return the number that a batch of this worker has among those of all workers, about when it begins."""
+        assert self._epochs is not None
+        if not self._epochs.leased:
+            return batch * self._epochs.member.size  # the parts have about one length, and the order is the same on all
+        return max(batch, self._epochs.gradient_op.updates)
 
     def _call_until(self, stop: int) -> None:
         """Call the hooks of the script for the batches of other workers before the batch `stop`."""

@@ -243,6 +243,13 @@ def test_an_epoch_with_leases_ends_without_a_worker_that_died() -> None:
     assert job.meet(0, values=(1.0,)).complete
 
 
+def test_a_worker_that_joins_late_begins_where_the_others_began() -> None:
+    job = PureFit()
+    job.join(0, fit=pb.FitDescription(initial_epoch=3, epochs=5))
+    job.join(1, fit=pb.FitDescription(initial_epoch=4, epochs=5))  # it resumes from a checkpoint of its own
+    assert job.work.initial_epoch == 3
+
+
 def test_a_worker_does_not_join_between_the_batches_of_two_epochs() -> None:
     job = PureFit()
     job.start()

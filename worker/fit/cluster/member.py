@@ -37,6 +37,7 @@ class ScriptWorker:
         versions: The versions, on every shard, of the weights that were pulled last.
         decisions: The decisions of worker 0 on the epochs that had ended when this worker joined the current call.
         joined_late: Whether training in the current call had begun when this worker joined it.
+        initial_epoch: The number of the first epoch of the current call on all workers.
     """
 
     def __init__(self, control: CoordinatorClient, job: pb.JobDescription, rank: int, call_timeout_s: float) -> None:
@@ -51,7 +52,7 @@ class ScriptWorker:
         self.rank, self.size = rank, job.workers
         self.fit_completed, self.decisions, self.joined_late = False, list[pb.Decision](), False
         self._control, self._job, self._timeout_s = control, job, call_timeout_s
-        self.stages = 0
+        self.stages = self.initial_epoch = 0
         self.versions: tuple[int, ...] = ()
         self.spent = TimeSpent()
         self._stage: Stage | None = None
@@ -157,6 +158,7 @@ class ScriptWorker:
             raise self._failure_of(reply)
         self.fit_completed, self.decisions = reply.fit_completed, list(reply.decisions)
         self.joined_late = bool(self.decisions) or reply.epoch_begun
+        self.initial_epoch = reply.initial_epoch
         if not self.fit_completed:
             session.await_start(lambda client: self._initialise(client, stage))
 
