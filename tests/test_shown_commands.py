@@ -83,8 +83,8 @@ def test_a_command_of_the_documentation_is_accepted(
     if name == "bench":
         if arguments:
             assert arguments[0] in BENCHES, f"{document}: {command}"
-            flags = {argument.partition("=")[0] for argument in arguments[1:] if argument.startswith("--")}
-            assert all(flag in help_of(arguments[0]) for flag in flags), f"{document}: {command}"
+            named = {argument.partition("=")[0] for argument in arguments[1:] if argument.startswith("--")}
+            assert all(flag in help_of(arguments[0]) for flag in named), f"{document}: {command}"
         return
     if name == "run":
         flags, script = split_positional(RunSettings, arguments)

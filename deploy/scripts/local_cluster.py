@@ -7,26 +7,30 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from downpour.deploy.launch.run_dir import make_run_dir
+from downpour.deploy.launch.launcher import INTERRUPTED
+from downpour.deploy.launch.run_dir import make_run_dir, read_summary
 from downpour.deploy.launch.scratch import Scratch
-from downpour.deploy.scripts.script_launcher import LEADER, Notes, ScriptLauncher, script_plan
+from downpour.deploy.scripts.notebook_screen import NotebookScreen
+from downpour.deploy.scripts.script_launcher import LEADER, ScriptLauncher, script_plan
 from downpour.deploy.scripts.script_settings import RunSettings, refused_variables
-from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.array_tree import flatten
-from downpour.protos.logs import print_line
 from downpour.worker import config as worker_config
 
 DATA = ("x", "y", "sample_weight", "validation_data")
+LAMBDA = "a lambda"
 NAME = "notebook"
+STALENESS = ("mean", "p99", "max")  # of the summary
 LINE_PER_EPOCH = 2  # Keras's `verbose`: a progress bar needs a terminal
 
 
@@ -52,11 +56,14 @@ class FitHistory:
         history: The values of every metric, one for each epoch.
         epoch: The numbers of the epochs, from `initial_epoch`.
         run: The run directory, with the summary, the trace and the logs.
+        staleness: The mean, the 99th percentile and the maximum of the staleness of the updates, as `mean`, `p99` and
+            `max`.
     """
 
     history: dict[str, list[float]]
     epoch: list[int]
     run: str
+    staleness: dict[str, float] = field(default_factory=dict)
 
 
 class LocalCluster:
@@ -94,8 +101,9 @@ class LocalCluster:
         """Train a compiled model in place. Call it from the main thread.
 
         The model is passed to the workers as a `.keras` file and the data as arrays; nothing is pickled. The output
-        of worker 0 is printed. An interrupt (Ctrl-C, or the stop button of a notebook) ends training early, and the
-        model receives the weights trained so far.
+        of worker 0 is printed, and a notebook shows the progress with loss, metrics and staleness. An interrupt
+        (Ctrl-C, or the stop button of a notebook) ends training early, and the model receives the weights trained so
+        far; before training has begun it remains as it was.
 
         Args:
             model: A Keras model that is compiled with a plain Keras optimizer.
@@ -104,7 +112,7 @@ class LocalCluster:
             arguments: Other arguments of `model.fit`, except callbacks.
 
         Returns:
-            The history of the metrics, and the run directory.
+            The history of the metrics, the run directory and the staleness.
 
         Raises:
             TypeError: The model is not compiled, or something cannot be passed to another process: a callback, or a
@@ -121,17 +129,25 @@ class LocalCluster:
         _build(model, x)
         with Scratch() as folder:
             model.save(folder / "model.keras")
+            _check_parts(folder / "model.keras")
             np.savez(folder / "arrays.npz", **arrays)  # type: ignore[arg-type]
             (folder / "task.json").write_text(task)
             run = self._launch(folder)
+            staleness = (read_summary(run) or {}).get("staleness") or {}
+            figures = {name: float(staleness[name]) for name in STALENESS if name in staleness}
+            if not (folder / "history.json").exists():
+                print("downpour: training ended before it began: the model is as it was", file=sys.stderr)
+                return FitHistory({}, [], str(run), figures)
             model.load_weights(folder / "trained.weights.h5")
-            return FitHistory(**json.loads((folder / "history.json").read_text()), run=str(run))
+            result = json.loads((folder / "history.json").read_text())
+            return FitHistory(result["history"], result["epoch"], str(run), figures)
 
     def _launch(self, folder: Path) -> Path:
         """Train the model and data of a folder and return the run directory.
 
         Raises:
             FitFailed: The cluster ended with an error.
+            KeyboardInterrupt: It was interrupted twice, or before its processes had started.
         """
         run_dir = make_run_dir(Path(self._settings.runs_dir), NAME, datetime.now(UTC))
         script = str(Path(worker_config.__file__).with_name("fit") / "notebook_fit.py")
@@ -139,33 +155,12 @@ class LocalCluster:
         screen = NotebookScreen(run_dir / "logs" / f"{LEADER}.log")
         launcher = ScriptLauncher(specs, run_dir, screen, self._settings.drain_timeout_s)
         code = launcher.run()
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
         if code != 0:
-            line = launcher.last_line()
-            raise FitFailed(f"the cluster must end with status 0; it ended with {code}: {line}. Logs: {run_dir}/logs")
+            error = launcher.last_error()
+            raise FitFailed(f"the cluster must end with status 0; it ended with {code}. Logs: {run_dir}/logs\n{error}")
         return run_dir
-
-
-class NotebookScreen(Notes):
-    """A screen that prints the log of worker 0: a notebook's output is not a file that a process could inherit."""
-
-    def __init__(self, log: Path) -> None:
-        """Build a screen that has printed nothing of `log` yet."""
-        self._log, self._shown = log, 0
-
-    def show(self, progress: pb.Progress) -> None:
-        """Print the new lines of the log."""
-        if not self._log.exists():
-            return
-        with self._log.open("rb") as log:
-            log.seek(self._shown)
-            whole, end, _ = log.read().rpartition(b"\n")
-        self._shown += len(whole + end)
-        if end:
-            print_line(whole.decode(errors="replace"))
-
-    def close(self) -> None:
-        """Print the rest of the log."""
-        self.show(pb.Progress())
 
 
 def _check(model: Any, arguments: Mapping[str, Any]) -> None:
@@ -190,6 +185,38 @@ def _defined_in_session(model: Any) -> list[str]:
     parts += loss.values() if isinstance(loss, Mapping) else loss if isinstance(loss, list | tuple) else [loss]
     kinds = [part if hasattr(part, "__name__") else type(part) for part in parts]
     return sorted({kind.__name__ for kind in kinds if kind.__module__ == "__main__"})
+
+
+def _check_parts(saved: Path) -> None:
+    """Check that the parts of a saved model are not defined in the session, where no other process finds them.
+
+    Raises:
+        TypeError: A layer, a loss, a metric or another function is.
+    """
+    with zipfile.ZipFile(saved) as file:
+        names = set(_parts(json.loads(file.read("config.json"))))
+    session = vars(sys.modules["__main__"])
+    own = {name for name in names if getattr(session.get(name), "__module__", "") == "__main__"}
+    if found := sorted(own | (names & {LAMBDA})):
+        raise TypeError(
+            f"the parts of a model must be importable by other processes. Received: {', '.join(found)}, defined in "
+            "this session. Move them to a module, register them there with keras.saving.register_keras_serializable(), and "
+            "pass the module's name: LocalCluster(modules=[...])."
+        )
+
+
+def _parts(config: Any) -> Iterator[str]:
+    """Yield the names of the classes and functions in the configuration of a model that are not Keras's own."""
+    if isinstance(config, Mapping):
+        name = config.get("class_name")
+        if name == "__lambda__":
+            yield LAMBDA
+        elif name == "function" and isinstance(config.get("config"), str):
+            yield config["config"]
+        elif isinstance(name, str) and not str(config.get("module")).startswith("keras"):
+            yield name
+    for value in config.values() if isinstance(config, Mapping) else config if isinstance(config, list) else ():
+        yield from _parts(value)
 
 
 def _build(model: Any, x: Any) -> None:

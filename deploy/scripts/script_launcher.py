@@ -35,6 +35,7 @@ from downpour.worker.fit.process.file_delivery import deliver
 PROG = "downpour run"
 ABOUT = "Train a Keras script on a local cluster. SCRIPT, or -m MODULE, and its arguments follow the flags."
 LEADER = "worker-0"
+OWN = "downpour: "  # of a message of the program that runs the script
 FILES = "files"  # in the run directory, while the job runs: what workers have written privately
 LEADER_S = 5.0  # for worker 0 to fail as another worker has
 UNSUPPORTED = 3  # exit status of a script that the cluster cannot train
@@ -141,11 +142,11 @@ class ScriptLauncher(Launcher):
         script_code = self._processes[LEADER].code if LEADER in self._processes else None
         return script_code if script_code is not None and script_code > 0 else code
 
-    def last_line(self) -> str:
-        """Return the last line that worker 0 has logged."""
+    def last_error(self) -> str:
+        """Return the whole text of the last error that worker 0 has logged, or its last line."""
         leader = self._processes.get(LEADER)
-        lines = leader.tail(1) if leader is not None else []
-        return lines[0] if lines else "worker 0 printed nothing"
+        lines = leader.tail(1000) if leader is not None else []
+        return error_text(lines) or "worker 0 printed nothing"
 
     def _server_died(self, process: Process) -> None:
         """End the job, which has no checkpoints.
@@ -219,6 +220,18 @@ class ScriptLauncher(Launcher):
             raise LaunchFailed("the coordinator did not answer when the script ended")
 
 
+def error_text(lines: Sequence[str]) -> str:
+    """Return the last error in the lines of a log, without its traceback; the last line if there is none."""
+    heads = [at for at, line in enumerate(lines) if line.startswith("Traceback (most recent") or line.startswith(OWN)]
+    if not heads:
+        return lines[-1] if lines else ""
+    last = lines[heads[-1] :]
+    if last[0].startswith("Traceback"):
+        frames = next((at for at, line in enumerate(last[1:], start=1) if not line.startswith(" ")), len(last))
+        last = last[frames:]
+    return "\n".join(last)
+
+
 def _end_of_script(process: Process) -> str:
     """Return how the process of a script ended, as a phrase for a message."""
     return "stopped: unsupported configuration" if process.code == UNSUPPORTED else process.ending()
@@ -236,6 +249,10 @@ class Notes:
 
     def close(self) -> None:
         """Do nothing: nothing is redrawn here."""
+
+    def has_shown(self, log: Path) -> bool:
+        """Return False: logs are not shown."""
+        return False
 
     def table(self, summary: Mapping[str, Any], run: str) -> None:
         """Print the results in one line."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 from rich.console import Console
@@ -29,6 +30,9 @@ class Screen(Protocol):
 
     def table(self, summary: Mapping[str, Any], run: str) -> None:
         """Show the results of the job."""
+
+    def has_shown(self, log: Path) -> bool:
+        """Return whether the content of a log has been shown."""
 
 
 class LiveScreen:
@@ -57,6 +61,10 @@ class LiveScreen:
     def table(self, summary: Mapping[str, Any], run: str) -> None:
         """Print the table of results below everything printed so far."""
         self._console.print(summary_table(summary, run))
+
+    def has_shown(self, log: Path) -> bool:
+        """Return False: logs are not shown."""
+        return False
 
 
 class PlainScreen:
@@ -97,6 +105,10 @@ class PlainScreen:
         """Write the results, one per line."""
         for name, value in summary_rows(summary, run):
             self._write(f"{name:<20} {value}")
+
+    def has_shown(self, log: Path) -> bool:
+        """Return False: logs are not shown."""
+        return False
 
 
 def open_screen(verbose: bool) -> Screen:

@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import types
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from downpour import FitFailed, LocalCluster
+from downpour.deploy.scripts.local_cluster import _check_parts
+from downpour.deploy.scripts.notebook_screen import NotebookScreen, redrawn
+from downpour.deploy.scripts.script_launcher import error_text
+from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.array_tree import flatten, restore
 from tests.support.scripts import environment
 
@@ -35,7 +41,7 @@ except Exception as error:
     refused = f"{type(error).__name__}: {error}"
 
 found = {"history": first.history, "epoch": first.epoch, "run": first.run, "refused": refused}
-found |= {"iterations": iterations, "moments": moments}
+found |= {"iterations": iterations, "moments": moments, "staleness": first.staleness}
 json.dump(found, open("found.json", "w"))
 """
 
@@ -57,6 +63,7 @@ def test_an_interactive_process_trains_on_a_cluster_then_in_plain_keras(tmp_path
     assert found["iterations"] == 3 * 18 and found["moments"] > 0  # 288 samples for 2 workers
     summary = json.loads((tmp_path / found["run"] / "summary.json").read_text())
     assert summary["workers"] == 2 and summary["updates"] > 0
+    assert found["staleness"] == {name: summary["staleness"][name] for name in ("mean", "p99", "max")}
 
 
 class Compiled:
@@ -75,7 +82,7 @@ def test_a_model_or_argument_that_cannot_be_sent_is_refused_at_once(tmp_path: Pa
         cluster.fit(Compiled(), np.zeros((4, 2)), [0, 1, 0, 1])
     with pytest.raises(TypeError, match="must be numbers or strings. Received: PosixPath"):
         cluster.fit(Compiled(), np.zeros((4, 2)), steps_per_epoch=tmp_path)
-    with pytest.raises(ValueError, match="a cluster has workers, .*Received: worker"):
+    with pytest.raises(ValueError, match="a cluster has .*workers, .*Received: worker"):
         LocalCluster(worker=3)
     assert issubclass(FitFailed, RuntimeError)
     assert not (tmp_path / "runs").exists()
@@ -112,3 +119,71 @@ def test_nests_of_arrays_come_back_as_they_were() -> None:
     np.testing.assert_array_equal(back["a"], given["a"])
     assert isinstance(back["b"], tuple)
     np.testing.assert_array_equal(back["b"][1]["c"], ["x", "yz"])
+
+
+PARTS = [
+    {"config": {"layers": [{"module": None, "class_name": "Mine", "registered_name": "Mine", "config": {}}]}},
+    {"config": {"activation": {"module": "builtins", "class_name": "function", "config": "mine"}}},
+    {"compile_config": {"metrics": [{"module": "builtins", "class_name": "function", "config": "mine"}]}},
+    {"config": {"function": {"class_name": "__lambda__", "config": {"code": "4wEAAA"}}}},
+]
+
+
+@pytest.mark.parametrize("config", PARTS)
+def test_every_part_of_a_model_that_the_session_defines_is_refused(
+    config: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mine() -> None: ...
+
+    class Mine: ...
+
+    for own in (mine, Mine):
+        own.__module__ = "__main__"
+        monkeypatch.setitem(vars(sys.modules["__main__"]), own.__name__, own)
+    with zipfile.ZipFile(tmp_path / "model.keras", "w") as file:
+        file.writestr("config.json", json.dumps(config))
+    with pytest.raises(TypeError, match="(Mine|mine|a lambda), defined in this session.*modules="):
+        _check_parts(tmp_path / "model.keras")
+    for own in (mine, Mine):
+        own.__module__ = "imported"  # into the session
+    if "__lambda__" not in json.dumps(config):
+        _check_parts(tmp_path / "model.keras")
+
+
+@pytest.mark.parametrize(
+    ("lines", "text"),
+    [
+        (["Epoch 1", "Traceback (most recent call last):", '  File "x"', "    f()", "ValueError: a", "'y' sizes: 5."],
+         "ValueError: a\n'y' sizes: 5."),
+        (["downpour: refused", "because of this"], "downpour: refused\nbecause of this"),
+        (["only a line"], "only a line"),
+        ([], ""),
+    ],
+)  # fmt: skip
+def test_the_whole_text_of_an_error_is_kept(lines: list[str], text: str) -> None:
+    assert error_text(lines) == text
+
+
+def test_a_notebook_shows_one_line_that_is_redrawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+
+    class Handle:
+        def update(self, content: dict[str, str], raw: bool) -> None:
+            shown.append(content["text/plain"])
+
+    def display(content: dict[str, str], raw: bool, display_id: bool) -> Handle:
+        shown.append("first " + content["text/plain"])
+        return Handle()
+
+    kernel = types.SimpleNamespace(get_ipython=lambda: types.SimpleNamespace(kernel=object()))
+    monkeypatch.setitem(sys.modules, "IPython", kernel)
+    monkeypatch.setitem(sys.modules, "IPython.display", types.SimpleNamespace(display=display))
+    screen = NotebookScreen(tmp_path / "log")
+    for samples in (10, 20):
+        screen.show(
+            pb.Progress(phase="training", epochs=2, samples=samples, total_samples=40, loss=0.5, dataset="script")
+        )
+    screen.close()
+    assert len(shown) == 3 and shown[0].startswith("first ━") and "50%" in shown[-1] and "loss 0.5000" in shown[-1]
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: None))
+    assert redrawn() is None

@@ -34,7 +34,7 @@ def _trim_all(error: BaseException | None, seen: set[int]) -> None:
 
 
 def without_own_frames(trace: types.TracebackType | None) -> types.TracebackType | None:
-    """Return a traceback without the frames of this package and of `runpy`.
+    """Return a traceback without the frames of this package and of what runs the script.
 
     The last frames remain if the error was raised in this package, as a fault of it must be found.
     """
@@ -58,4 +58,4 @@ def _passes_through(trace: types.TracebackType) -> bool:
 
 def _is_own(trace: types.TracebackType) -> bool:
     name = trace.tb_frame.f_code.co_filename
-    return name == "<frozen runpy>" or name.startswith(_ROOTS)
+    return name.startswith(("<frozen runpy>", "<frozen importlib", *_ROOTS))
