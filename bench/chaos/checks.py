@@ -14,6 +14,7 @@ from downpour.bench.chaos.history import faults_of
 from downpour.bench.chaos.signed_gradients import applied_counts
 
 Counts = NDArray[np.int64]
+SEPARATE = ("async", "ssp", "ringmaster")  # modes in which every push is an update of its own
 
 
 @dataclass(frozen=True)
@@ -31,18 +32,32 @@ class Findings:
     partial: int = 0
 
 
-def faults_in_run(run: Path, shards: int, epochs: int, batch: int) -> Findings:
-    """Check the run directory of a job that has ended."""
+def faults_in_run(run: Path, shards: int, epochs: int, batch: int, mode: str = "async") -> Findings:
+    """Check the run directory of a job that has ended.
+
+    Args:
+        run: The directory.
+        shards: The number of shards.
+        epochs: The number of epochs.
+        batch: The number of samples of a push.
+        mode: The mode of the job. Only where every push is an update of its own can the samples be read from the
+            weights; means and replicas are checked by the traces.
+    """
     weights = np.fromfile(run / "model.keras", np.float32)
-    try:
-        counts = applied_counts(weights, shards, epochs)
-    except ValueError as error:
-        return Findings([str(error)])
+    traces = [np.load(run / ("trace.npy" if shard == 0 else f"trace-shard{shard}.npy")) for shard in range(shards)]
+    separate = mode.partition(":")[0] in SEPARATE
+    if separate:
+        try:
+            counts = applied_counts(weights, shards, epochs)
+        except ValueError as error:
+            return Findings([str(error)])
+    else:
+        counts = np.stack([_recorded(trace, (epochs, weights.size // shards)) for trace in traces])
     partial = int(json.loads((run / "summary.json").read_text())["partial_pushes"])
     faults = list(_weights(counts, batch, partial))
-    for shard in range(shards):
-        trace = np.load(run / ("trace.npy" if shard == 0 else f"trace-shard{shard}.npy"))
-        faults += [f"shard {shard}: {fault}" for fault in (*faults_of(trace), *_agreement(trace, counts[shard]))]
+    for shard, trace in enumerate(traces):
+        found = faults_of(trace, overlap=not separate)  # a worker that does not wait for a mean misses its own push
+        faults += [f"shard {shard}: {fault}" for fault in (*found, *_agreement(trace, counts[shard]))]
     return Findings(faults, counts.shape[1] * counts.shape[2], partial)
 
 
@@ -61,8 +76,13 @@ def _weights(counts: Counts, batch: int, partial: int) -> Iterator[str]:
 
 def _agreement(trace: NDArray[np.void], counts: Counts) -> Iterator[str]:
     """Yield a violation unless the trace contains exactly the updates that the weights contain."""
-    recorded = np.zeros_like(counts)
+    if not np.array_equal(_recorded(trace, counts.shape), counts):
+        yield "the trace and the weights contain different updates"
+
+
+def _recorded(trace: NDArray[np.void], shape: tuple[int, ...]) -> Counts:
+    """Return how often each sample of each epoch was applied, `int64[epochs, samples]`, as the trace states."""
+    recorded = np.zeros(shape, np.int64)
     for record in trace[trace["outcome"] == 0]:
         recorded[record["epoch"], record["start"] : record["stop"]] += 1
-    if not np.array_equal(recorded, counts):
-        yield "the trace and the weights contain different updates"
+    return recorded

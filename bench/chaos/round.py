@@ -79,7 +79,7 @@ class Round:
             self._counts.faults.append(f"the job must end: {error}")
         self._check_nothing_left()
         if not self._counts.faults:
-            found = faults_in_run(self._run, self._settings.shards, EPOCHS, BATCH)
+            found = faults_in_run(self._run, self._settings.shards, EPOCHS, BATCH, self._settings.mode)
             self._counts.faults += found.faults
             self._counts.samples += found.samples
             self._counts.partial += found.partial

@@ -22,7 +22,9 @@ class ChaosSettings(Settings):
     samples: int = Field(32768, ge=64, le=1 << 20, description="Training samples of each of the four epochs.")
     pause_ms: int = Field(10, ge=0, description="Minimum time of a gradient computation.")
     gap_s: float = Field(1.0, ge=0, description="Mean time between the end of an outage and the next kill.")
-    mode: str = Field("async", description="Consistency mode; must apply each push as a separate update.")
+    mode: str = Field(
+        "async", description="Consistency mode. Means and replicas are checked by the traces, not by the weights."
+    )
     codec: str = Field("float32", description="Encoding of pushes.")
     transport: str = Field("auto", description="Transport of payloads.")
     keep: str | None = Field(None, description="Folder that keeps the run directories (default: a temporary one).")

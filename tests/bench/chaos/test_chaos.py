@@ -24,6 +24,14 @@ def test_killed_processes_lose_no_update(tmp_path: Path, shards: int, kills: int
     assert counts.kills.total() >= kills and counts.samples > 0
 
 
+@pytest.mark.parametrize("mode", ["bsp", "softsync:2", "easgd:0.5,1", "localsgd:1"])
+def test_killed_processes_lose_no_update_of_means_and_replicas(tmp_path: Path, mode: str) -> None:
+    counts = run(ChaosSettings(seed=3, kills=2, shards=1, workers=3, samples=1024, mode=mode), tmp_path)
+    logs = [f"--- {path}\n{path.read_text(errors='replace')[-3000:]}" for path in tmp_path.rglob("*.log")]
+    assert counts.faults == [], "\n".join([*counts.faults, *logs])
+    assert counts.kills.total() >= 2 and counts.samples > 0
+
+
 @given(data=st.data(), slices=st.integers(1, 3), epochs=st.integers(1, 7))
 def test_weights_show_how_often_each_sample_was_applied(data, slices: int, epochs: int) -> None:
     samples = 6
