@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -65,6 +66,24 @@ def test_a_worker_is_abandoned_after_its_restarts_and_the_others_continue(
     job.until("worker-1 was killed by SIGKILL, after 2 restarts")
     job.process.send_signal(signal.SIGINT)
     assert job.code() == 0, job.output
+
+
+@pytest.mark.parametrize("lost", ["removed", "a file"])
+def test_a_worker_that_dies_is_restarted_without_the_folder_of_logs(launch: Callable[..., Launched], lost: str) -> None:
+    job = launch()
+    job.until("epoch 1/10")
+    wait_until(lambda: len(job.processes()) == 3, "a server and two workers run")
+    shutil.rmtree(job.run_dir / "logs")
+    if lost == "a file":
+        (job.run_dir / "logs").write_text("")
+    os.kill(job.number_of("worker-1"), signal.SIGKILL)
+    job.until("worker-1 was killed by SIGKILL; restarted (1 of 2)")
+    if lost == "a file":
+        job.until("worker-1 has no log")
+    wait_until(lambda: len(job.processes()) == 3, "a server and two workers run")
+    job.process.send_signal(signal.SIGTERM)
+    assert job.code() == 0, job.output
+    assert "Traceback" not in job.output
 
 
 def test_workers_with_exit_status_3_are_not_restarted_and_give_the_reason(launch: Callable[..., Launched]) -> None:
