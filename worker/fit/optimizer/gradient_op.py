@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
@@ -203,12 +204,15 @@ class GradientOp:
             span = Span(*of_span.tolist())
             if self._leases is not None and not self._leases.valid(span):
                 return self._skip()
+            differences = self._differences(state)
+            if not np.isfinite(differences).all():
+                norm = math.nan  # all shards must drop the push, also those that do not have the state
             self._check_finite(float(norm))
             count = int(samples)
             if self._leases is not None and self._leases.is_pushed(span):
                 span = Span(0, self.epoch, 0, 0)  # a second optimizer of this step: the samples count once
             self.steps, self.used = self.steps + 1, self.used + count
-            vector = np.concatenate([gradient, self._differences(state)]) if len(state) else gradient
+            vector = np.concatenate([gradient, differences]) if len(state) else gradient
             info = PushInfo(
                 self._member.versions, float(norm), count, float(loss),
                 lease=span.lease, epoch=self.epoch, start=span.start, stop=span.stop, tensors=tensors,
