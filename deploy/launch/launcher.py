@@ -144,7 +144,9 @@ class Launcher:
             if spec.role == "ps":
                 self._addresses[spec.name] = self._await_address(self._processes[spec.name])
             if self._watcher is None:
-                self._watcher = Watcher(self._addresses["ps-0"])
+                address = self._addresses["ps-0"]
+                self._screen.note(f"files of the run: {self._run_dir}; follow it: downpour status {address} --watch")
+                self._watcher = Watcher(address)
 
     def _spawn(self, spec: ProcessSpec) -> None:
         kept: tuple[int, ...] = ()

@@ -199,9 +199,9 @@ def _check_parts(saved: Path) -> None:
     own = {name for name in names if getattr(session.get(name), "__module__", "") == "__main__"}
     if found := sorted(own | (names & {LAMBDA})):
         raise TypeError(
-            f"the parts of a model must be importable by other processes. Received: {', '.join(found)}, defined in "
-            "this session. Move them to a module, register them there with keras.saving.register_keras_serializable(), and "
-            "pass the module's name: LocalCluster(modules=[...])."
+            "the parts of a model must be importable by other processes. Received: "
+            f"{', '.join(found)}, defined in this session. Move them to a module, register them there with "
+            "keras.saving.register_keras_serializable(), and pass the module's name: LocalCluster(modules=[...])."
         )
 
 

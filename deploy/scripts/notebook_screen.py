@@ -25,6 +25,7 @@ class NotebookScreen(Notes):
 
     def show(self, progress: pb.Progress) -> None:
         """Print the new lines of the log, and redraw the line of progress where the front end can."""
+        super().show(progress)
         if self._log.exists():
             with self._log.open("rb") as log:
                 log.seek(self._shown)

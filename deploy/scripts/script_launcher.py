@@ -24,6 +24,7 @@ from downpour.deploy.scripts.script_checks import BadScript, check_script, name_
 from downpour.deploy.scripts.script_settings import SCRIPT_JOB, SET_BY_FLAGS_OF_RUN, RunSettings, refused_variables
 from downpour.deploy.scripts.script_task import replace_process
 from downpour.deploy.scripts.tf_config import VARIABLE, BadTFConfig, read
+from downpour.deploy.view.rendering import WAITING, counted, where
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.credentials import AccessSettings
 from downpour.protos.logs import print_line
@@ -240,8 +241,14 @@ def _end_of_script(process: Process) -> str:
 class Notes:
     """A screen that prints only notes, to standard error: the terminal belongs to the script."""
 
+    _waiting = ""
+
     def show(self, progress: pb.Progress) -> None:
-        """Ignore the progress, which Keras shows."""
+        """Print what training waits for; the progress of training is shown by Keras."""
+        now = where(progress) if progress.phase in WAITING else ""
+        if now and now != self._waiting:
+            self.note(f"{now} ({progress.elapsed_s:.0f} s)")
+        self._waiting = now
 
     def note(self, text: str) -> None:
         """Print a message to standard error, after the name of the command."""
@@ -259,7 +266,5 @@ class Notes:
         staleness = summary["staleness"]
         share = summary.get("communication_share")
         messages = "" if share is None else f", communication {share:.0%} of a step"
-        self.note(
-            f"{summary['updates']:,} updates by {summary['workers']} workers, mean staleness {staleness['mean']:.2f}"
-            f"{messages}; logs and trace in {run}"
-        )
+        pushed = f"{counted(summary['updates'], 'update')} by {counted(summary['workers'], 'worker')}"
+        self.note(f"{pushed}, mean staleness {staleness['mean']:.2f}{messages}; logs and trace in {run}")

@@ -11,7 +11,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 from rich.box import ROUNDED
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -19,8 +19,11 @@ from rich.text import Text
 from downpour.protos import parameter_server_pb2 as pb
 
 UNKNOWN = "–"
+WAITING = ("waiting", "initialising", "warming")  # the phases before training
 SCRIPT = "script"  # the dataset of a job whose data a script has
 WORKER_COLUMNS = ("updates", "samples/s", "loss", "staleness", "dropped")
+DISPENSABLE = ("pid", "dropped", "loss", "staleness", "samples/s")  # what a narrow terminal lacks, the first one first
+GAP = 2  # columns between those of a table
 LONGEST_S = 1000 * 3600.0
 
 
@@ -38,12 +41,21 @@ def number(value: float | None, form: str = ".4f") -> str:
     return UNKNOWN if value is None else format(value, form)
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun, such as `1 worker` or `1,200 updates`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def where(progress: pb.Progress) -> str:
     """Return the epoch, such as `epoch 3/10`, or the phase of a job that is not training."""
     if progress.phase == "training":
         return f"epoch {min(progress.epoch + 1, progress.epochs)}/{progress.epochs}"
-    count = len(progress.workers)
-    if progress.phase in ("waiting", "initialising", "warming"):
+    if progress.phase in WAITING:
+        if progress.shards_joined < progress.shards:
+            return f"waiting for shards: {progress.shards_joined} of {progress.shards} joined"
+        if len(progress.workers) < progress.workers_wanted:
+            return f"waiting for workers: {len(progress.workers)} of {progress.workers_wanted} joined"
+        count = len(progress.workers)
         return f"{progress.phase}, {count} worker{'' if count == 1 else 's'} joined"
     return progress.phase
 
@@ -88,9 +100,17 @@ def eta(progress: pb.Progress) -> str:
 
 
 def plain(progress: pb.Progress) -> str:
-    """Render the job as one line of a log."""
+    """Render the job as one line of a log: what it waits for and since when, or its measurements."""
+    if progress.phase in WAITING:
+        return f"{where(progress)}  {duration(progress.elapsed_s)}"
     values = [f"{name} {value}" for name, value in figures(progress)]
     return "  ".join([f"{where(progress)}  {share(progress):4.0%}", *values, f"ETA {eta(progress)}"])
+
+
+def epoch_line(progress: pb.Progress) -> str:
+    """Render an epoch that has ended as one line, such as `epoch 3/10  0:07  loss 0.3`."""
+    values = [f"{name} {value}" for name, value in figures(progress)]
+    return "  ".join([where(progress), duration(progress.elapsed_s), *values])
 
 
 def render(progress: pb.Progress, verbose: bool = False) -> RenderableType:
@@ -112,21 +132,31 @@ def render(progress: pb.Progress, verbose: bool = False) -> RenderableType:
         line.append(f"{name} ", style="dim").append(f"{value}   ")
     parts: list[RenderableType] = [bar, line]
     if verbose and progress.workers:
-        parts.append(workers_table(progress))
+        parts.append(WorkersTable(progress))
     return Group(*parts)
 
 
-def workers_table(progress: pb.Progress) -> Table:
-    """Render the workers as a table."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    table.add_column("worker", justify="right", no_wrap=True)
-    table.add_column("state", no_wrap=True)
-    for name in WORKER_COLUMNS:
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("pid", justify="right", no_wrap=True, style="dim")
-    for worker in progress.workers:
-        table.add_row(*cells(worker))
-    return table
+class WorkersTable:
+    """The workers as a table, which on a narrow terminal has fewer columns rather than cut numbers."""
+
+    def __init__(self, progress: pb.Progress) -> None:
+        """Build the table of the workers of a job."""
+        self._progress = progress
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the widest table that fits."""
+        names = ["worker", "state", *WORKER_COLUMNS, "pid"]
+        rows = [dict(zip(names, cells(worker), strict=True)) for worker in self._progress.workers]
+        width = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
+        for name in DISPENSABLE:
+            if sum(width[each] + GAP for each in names) - GAP > options.max_width:
+                names.remove(name)
+        table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="dim")
+        for name in names:
+            table.add_column(name, justify="left" if name == "state" else "right", no_wrap=True)
+        for row in rows:
+            table.add_row(*(row[name] for name in names))
+        yield table
 
 
 def cells(worker: pb.WorkerProgress) -> list[str]:

@@ -15,7 +15,7 @@ from downpour.deploy.config import StatusSettings
 from downpour.deploy.runs import address_of, run_path
 from downpour.deploy.view.http_status import serve
 from downpour.deploy.view.rendering import as_dict, render, summary_table
-from downpour.deploy.view.terminal import open_screen
+from downpour.deploy.view.terminal import PlainScreen, open_screen
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import open_channel
 from downpour.protos.errors import error_of
@@ -66,7 +66,7 @@ def _show(settings: StatusSettings, coordinator: CoordinatorStub) -> None:
         for progress in _follow(first, settings, coordinator):
             _print(progress, json_=True)
         return
-    screen = open_screen(verbose=True)
+    screen, progress = open_screen(verbose=True), first
     try:
         for progress in _follow(first, settings, coordinator):
             for note in progress.notes:
@@ -74,6 +74,8 @@ def _show(settings: StatusSettings, coordinator: CoordinatorStub) -> None:
             screen.show(progress)
     finally:
         screen.close()
+        if not isinstance(screen, PlainScreen):
+            _print(progress, json_=False)  # what was redrawn is removed
 
 
 def _follow(first: pb.Progress, settings: StatusSettings, coordinator: CoordinatorStub) -> Iterator[pb.Progress]:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.live import Live
 
-from downpour.deploy.view.rendering import plain, render, summary_rows, summary_table, worker_lines
+from downpour.deploy.view.rendering import epoch_line, plain, render, summary_rows, summary_table, worker_lines
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.logs import discard_output, print_line
 
@@ -42,12 +42,16 @@ class LiveScreen:
         """Build a screen that draws on `console`, with one line per worker if `verbose`."""
         self._console = console
         self._verbose = verbose
+        self._last: pb.Progress | None = None
         self._live = Live(console=console, auto_refresh=False, transient=True)
 
     def show(self, progress: pb.Progress) -> None:
         """Redraw the progress bar with the current progress; the first call adds the bar to the terminal."""
         if not self._live.is_started:
             self._live.start()
+        last, self._last = self._last, progress
+        if last is not None and last.phase == "training" and progress.epoch > last.epoch:
+            self.note(epoch_line(last))
         self._live.update(render(progress, self._verbose), refresh=True)
 
     def note(self, text: str) -> None:
@@ -146,6 +150,10 @@ class UnfailingScreen:
     def table(self, summary: Mapping[str, Any], run: str) -> None:
         """Show the results of the job."""
         self._try(lambda: self._screen.table(summary, run))
+
+    def has_shown(self, log: Path) -> bool:
+        """Return whether the content of a log has been shown."""
+        return self._screen.has_shown(log)
 
     def _try(self, draw: Callable[[], None]) -> None:
         if self._lost:

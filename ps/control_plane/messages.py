@@ -67,6 +67,7 @@ class ProgressReport:
         self._coordinator, self._records, self._run = coordinator, records, run
         self._rate, self._window = 0.0, Rate()
         self._rates: dict[int, float] = {}
+        self._waiting_s: float | None = None  # the time since when training is waited for
         self._windows: dict[int, Rate] = {}
 
     def sample(self, now: float) -> None:
@@ -81,6 +82,8 @@ class ProgressReport:
         place = coordinator.work.progress()
         current = metrics.epochs.get(metrics.since + place.epoch - place.remaining_from)
         started = coordinator.job.started_s
+        self._waiting_s = None if started is not None else now if self._waiting_s is None else self._waiting_s
+        since = started if self._waiting_s is None else self._waiting_s
         used, total, of_epoch, per_epoch = self._samples_used(place)
         progress = pb.Progress(
             job=coordinator.job.name,
@@ -99,7 +102,8 @@ class ProgressReport:
             version=metrics.updates,
             dropped=metrics.dropped.total(),
             duplicates=metrics.duplicates,
-            elapsed_s=now - started if started is not None else 0.0,
+            elapsed_s=now - since if since is not None else 0.0,
+            workers_wanted=settings.workers,
             eta_s=(total - used) / self._rate if self._rate > 0 else 0.0,
             shards=settings.shards,
             shards_joined=len(coordinator.job.shards),

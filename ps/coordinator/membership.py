@@ -47,7 +47,7 @@ class Member:
         """Return what the worker is doing: `warming`, `idle` or `busy`."""
         if not self.warm:
             return "warming"
-        return "idle" if self.idle else "busy"
+        return "idle" if self.idle or (self.resting and not self.evaluator) else "busy"
 
 
 class Membership:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from downpour.ps.coordinator.coordinator import Coordinator
-from downpour.ps.coordinator.phase import OVER, Phase
+from downpour.ps.coordinator.phase import BEFORE_TRAINING, OVER, Phase
 from downpour.ps.trace.metrics import Metrics
+
+WAITING_EVERY_S = 10.0  # between two lines about what the start waits for
 
 
 class JobLog:
@@ -23,9 +25,15 @@ class JobLog:
         self._coordinator, self._metrics, self._run = coordinator, metrics, run
         self._workers: set[tuple[int, int]] = set()
         self._phase = Phase.WAITING
+        self._waiting_s: float | None = None
+        self._reported_s = 0.0
 
-    def news(self) -> Iterator[str]:
-        """Yield a line for each event since the last call."""
+    def news(self, now: float | None = None) -> Iterator[str]:
+        """Yield a line for each event since the last call, and while the start waits for processes.
+
+        Args:
+            now: The time in seconds; None if there is no time for another line about a wait.
+        """
         coordinator = self._coordinator
         members = {(member.worker, member.incarnation): member for member in coordinator.job.membership.members}
         for life in sorted(self._workers - set(members)):
@@ -37,6 +45,27 @@ class JobLog:
             self._phase = coordinator.job.phase
             if line := self._of_phase():
                 yield line
+        if now is not None and (line := self._of_wait(now)):
+            yield line
+
+    def _of_wait(self, now: float) -> str:
+        """Return what the start of the job waits for, every `WAITING_EVERY_S` seconds."""
+        job = self._coordinator.job
+        if job.phase not in BEFORE_TRAINING:
+            self._waiting_s = None
+            return ""
+        if self._waiting_s is None:
+            self._waiting_s = self._reported_s = now
+        if now < self._reported_s + WAITING_EVERY_S:
+            return ""
+        self._reported_s = now
+        for what, found, wanted in (
+            ("shards", len(job.shards), job.settings.shards),
+            ("workers", len(self._workers), job.settings.workers),
+        ):
+            if found < wanted:
+                return f"waiting for {what} for {now - self._waiting_s:.0f} s: {found} of {wanted} joined"
+        return f"waiting for the workers to prepare for {now - self._waiting_s:.0f} s"
 
     def _of_phase(self) -> str:
         phase, workers = self._phase, len(self._workers)

@@ -64,11 +64,11 @@ class RunReports:
             job.notes.append(note)
         if self._board:
             self._board.write(now)
-        self.write_log()
+        self.write_log(now)
 
-    def write_log(self) -> None:
-        """Log the notes and the events that are new."""
-        for line in (*self._job.notes.since(self._notes_logged), *self._job_log.news()):
+    def write_log(self, now: float | None = None) -> None:
+        """Log the notes and the events that are new; with the time `now` in seconds, also what is waited for."""
+        for line in (*self._job.notes.since(self._notes_logged), *self._job_log.news(now)):
             log(line)
         self._notes_logged = self._job.notes.total
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import math
 import os
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
-from downpour.deploy.view.rendering import duration, plain, render, share, summary_rows, summary_table
+from downpour.deploy.view.rendering import counted, duration, plain, render, share, summary_rows, summary_table
 from downpour.deploy.view.terminal import LiveScreen, PlainScreen, silence
 from downpour.protos import parameter_server_pb2 as pb
 
@@ -80,8 +81,47 @@ def test_workers_are_not_shown_unasked() -> None:
 
 
 def test_an_unknown_value_is_shown_as_a_dash() -> None:
-    early = pb.Progress(phase="waiting", workers=[pb.WorkerProgress()])
-    assert plain(early) == ("waiting, 1 worker joined    0%  samples/s –  loss –  val accuracy –  staleness –  ETA –")
+    early = pb.Progress(phase="training", epochs=3, workers=[pb.WorkerProgress()])
+    assert plain(early) == "epoch 1/3    0%  samples/s –  loss –  val accuracy –  staleness –  ETA –"
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"shards": 3, "shards_joined": 1, "workers_wanted": 2}, "waiting for shards: 1 of 3 joined"),
+        ({"workers_wanted": 2}, "waiting for workers: 1 of 2 joined"),
+        ({"workers_wanted": 1}, "waiting, 1 worker joined"),
+    ],
+)
+def test_a_wait_states_what_is_waited_for_and_since_when(fields: dict[str, Any], said: str) -> None:
+    early = pb.Progress(phase="waiting", workers=[pb.WorkerProgress()], elapsed_s=12.0, **fields)
+    assert plain(early) == f"{said}  0:12"
+
+
+@pytest.mark.parametrize("width", [40, 50, 60, 70])
+def test_a_narrow_terminal_has_fewer_columns_and_no_cut_number(width: int) -> None:
+    lines = text(render(progress(workers=3), verbose=True), width)
+    table = lines[-4:]
+    assert max(map(len, table)) <= width and not [line for line in lines if "…" in line]
+    assert table[0].split()[:3] == ["worker", "state", "updates"]
+    assert table[1].split()[:3] == ["0", "initialising", "1,234,567"]
+
+
+def test_a_live_screen_keeps_one_line_for_every_epoch() -> None:
+    output = io.StringIO()
+    console = Console(width=80, file=output, force_terminal=True, color_system=None, legacy_windows=False)
+    screen = LiveScreen(console, verbose=False)
+    for epoch in (0, 0, 1, 2):
+        screen.show(pb.Progress(phase="training", epoch=epoch, epochs=3, samples=10, total_samples=30, loss=0.5))
+    screen.close()
+    kept = [line for line in output.getvalue().splitlines() if "staleness" in line and "epoch" in line]
+    assert [line.split("  ")[0].rpartition("epoch ")[2] for line in kept] == ["1/3", "2/3"]
+
+
+def test_counts_have_a_singular() -> None:
+    assert (counted(1, "worker"), counted(2, "worker"), counted(1200, "update")) == (
+        "1 worker", "2 workers", "1,200 updates",
+    )  # fmt: skip
 
 
 def test_a_loss_that_is_not_finite_is_shown_as_such() -> None:
