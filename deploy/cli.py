@@ -97,6 +97,20 @@ def _job(argv: list[str]) -> int:
     return job(settings)
 
 
+def _runs(argv: list[str]) -> int:
+    from downpour.deploy.run_commands import RunsSettings, runs
+    from downpour.protos.settings import parse
+
+    return runs(parse(RunsSettings, argv, "downpour runs"))
+
+
+def _logs(argv: list[str]) -> int:
+    from downpour.deploy.run_commands import LogsSettings, logs
+    from downpour.protos.settings import parse
+
+    return logs(parse(LogsSettings, ["--follow" if flag == "-f" else flag for flag in argv], "downpour logs"))
+
+
 def _certs(argv: list[str]) -> int:
     from downpour.deploy.certs import CertsSettings, certs
     from downpour.protos.settings import parse
@@ -147,6 +161,8 @@ OTHER_COMMANDS: dict[str, Command] = {
     "ps": Command("run one parameter server", _cluster_process("ps")),
     "worker": Command("run one worker", _cluster_process("worker")),
     "status": Command("show the progress of a running job", _status),
+    "runs": Command("list the runs of a folder", _runs),
+    "logs": Command("show the logs of a run", _logs),
     "dashboard": Command("show a recorded run or a running job in the browser", _dashboard),
     "report": Command("write a recorded run as one HTML file", _report),
     "job": Command("pause or drain a running job, kill or stall one of its workers", _job),

@@ -14,6 +14,7 @@ MODULES = (
     "downpour.deploy.certs",
     "downpour.deploy.config",
     "downpour.deploy.dashboard.config",
+    "downpour.deploy.run_commands",
     "downpour.deploy.scripts.script_settings",
 )
 BENCHMARKS = (

@@ -18,6 +18,7 @@ from downpour.deploy.certs import CertsSettings, certs
 from downpour.deploy.cli import commands
 from downpour.deploy.config import EvaluateSettings, ExportCommandSettings, StatusSettings, TrainSettings
 from downpour.deploy.dashboard.config import DashboardSettings, JobCommandSettings, ReportSettings
+from downpour.deploy.run_commands import LogsSettings, RunsSettings
 from downpour.deploy.scripts.script_settings import RunSettings
 from downpour.protos.settings import Settings, parse, split_positional
 from downpour.ps.config import ServerSettings
@@ -32,7 +33,7 @@ KINDS: dict[str, type[Settings]] = {
     "train": TrainSettings, "ps": ServerSettings, "worker": WorkerSettings, "status": StatusSettings,
     "certs": CertsSettings, "evaluate": EvaluateSettings, "export": ExportCommandSettings, "replay": ReplaySettings,
     "dashboard": DashboardSettings, "report": ReportSettings, "job": JobCommandSettings,
-    "simulate": SimulateSettings, "validate": ValidateSettings,
+    "runs": RunsSettings, "logs": LogsSettings, "simulate": SimulateSettings, "validate": ValidateSettings,
 }  # fmt: skip
 COMMAND = re.compile(rf"(?:^|[\s`/])downpour ((?:{'|'.join(commands())})\b[^`#|]*)")
 PLACEHOLDER = re.compile(

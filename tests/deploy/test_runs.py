@@ -60,3 +60,28 @@ def test_the_status_of_a_run_that_has_ended_is_its_summary(runs: Path, tmp_path:
 def test_every_command_that_takes_a_run_takes_its_name(runs: Path, tmp_path: Path, command: tuple[str, str]) -> None:
     """The run of the fixture has neither a model nor a trace."""
     assert "1-ended" in run(*command, cwd=tmp_path).stderr or "runs/latest" in run(*command, cwd=tmp_path).stderr
+
+
+def test_the_runs_are_listed_with_their_state(runs: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in run("runs", "--json", cwd=tmp_path).stdout.splitlines()]
+    assert [row["run"] for row in rows] == ["1-ended", "2-runs", "3-waits"]  # without the link
+    assert rows[0]["updates"] == 7 and rows[0]["model"] == "sigmoid100" and rows[1]["status"] == "running"
+    assert "1-ended" in run("runs", cwd=tmp_path).stdout
+    missing = run("runs", "--runs-dir=nowhere", cwd=tmp_path)
+    assert missing.returncode == 1 and "--runs-dir must be a folder" in missing.stderr
+
+
+def test_the_logs_of_a_run_are_shown_until_its_coordinator_has_ended(runs: Path, tmp_path: Path) -> None:
+    folder = runs / "1-ended"
+    (folder / "logs").mkdir()
+    (folder / ".lock").write_text("")  # held by nobody
+    (folder / "logs" / "ps-0.log").write_text("one\ntwo\n")
+    (folder / "logs" / "worker-1.log").write_text("three\n")
+    lines = ["ps-0      one", "ps-0      two", "worker-1  three"]
+    for flags in ((), ("-f",), ("--follow",)):
+        assert run("logs", *flags, "latest", cwd=tmp_path).stdout.splitlines() == lines
+    assert run("logs", "latest", "--process=worker-1", cwd=tmp_path).stdout.splitlines() == lines[-1:]
+    unknown = run("logs", "latest", "--process=ps-9", cwd=tmp_path)
+    assert unknown.returncode == 1 and "these have one: ps-0, worker-1" in unknown.stderr
+    none = run("logs", "2-runs", cwd=tmp_path)
+    assert none.returncode == 1 and "RUN must be a run with logs" in none.stderr

@@ -1,0 +1,112 @@
+"""`downpour runs` lists the runs of a folder; `downpour logs RUN` shows the logs of one."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from downpour.deploy.runs import LATEST, RunPath, is_locked, runs_folder
+from downpour.protos.settings import Settings
+
+POLL_S = 0.2
+COLUMNS = ("run", "status", "updates", "loss", "accuracy")  # of the table; JSON has more
+
+
+class RunsSettings(Settings):
+    """List the runs, the newest last."""
+
+    runs_dir: str = Field(default_factory=lambda: str(runs_folder()), description="Folder of the runs (default: runs).")
+    json_: bool = Field(False, description="Print one JSON object for each run.")
+
+
+class LogsSettings(Settings):
+    """Show the logs of a run, each line after the name of its process."""
+
+    positional: ClassVar[tuple[str, ...]] = ("run",)
+
+    run: RunPath = Field(LATEST, description="Run directory, such as latest (default: latest).")
+    follow: bool = Field(False, description="Continue until the coordinator of the run has ended.")
+    process: str = Field("", description="Name of one process, such as ps-0 or worker-1 (default: all).")
+
+
+def runs(settings: RunsSettings) -> int:
+    """Print a line for each run, and return the exit status."""
+    folder = Path(settings.runs_dir)
+    if not folder.is_dir():
+        print(f"downpour runs: --runs-dir must be a folder; {folder.absolute()} is none", file=sys.stderr)
+        return 1
+    found = [described(path) for path in sorted(folder.iterdir()) if path.is_dir() and path.name != LATEST]
+    if settings.json_:
+        for row in found:
+            print(json.dumps(row))
+        return 0
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in COLUMNS:
+        table.add_column(name, no_wrap=True, justify="left" if name in ("run", "status") else "right")
+    for row in found:
+        table.add_row(*(_shown(row[name]) for name in COLUMNS))
+    Console().print(table)
+    return 0
+
+
+def described(run: Path) -> dict[str, Any]:
+    """Return the row of a run, whose values are None where they are not known."""
+    summary = _json(run / "summary.json")
+    settings = {**_json(run / "config.json").get("settings", {}), **summary}
+    running = (run / "address").exists() and is_locked(run)
+    return {
+        "run": run.name,
+        "status": "running" if running else summary.get("status", "aborted"),
+        **{name: settings.get(name) for name in ("model", "workers", "mode")},
+        "updates": summary.get("updates"),
+        "loss": summary.get("train_loss"),
+        "accuracy": summary.get("val_accuracy"),
+        "staleness": (summary.get("staleness") or {}).get("mean"),
+    }
+
+
+def logs(settings: LogsSettings) -> int:
+    """Print the logs of a run, and return the exit status."""
+    folder = Path(settings.run) / "logs"
+    if settings.process and not (folder / f"{settings.process}.log").exists():
+        there = ", ".join(sorted(path.stem for path in folder.glob("*.log"))) or "none"
+        print(f"downpour logs: --process must have a log in {folder}; these have one: {there}", file=sys.stderr)
+        return 1
+    if not folder.is_dir():
+        print(f"downpour logs: RUN must be a run with logs; {folder.absolute()} does not exist", file=sys.stderr)
+        return 1
+    read: dict[Path, int] = {}
+    while True:
+        over = not is_locked(Path(settings.run))  # before the last lines are read
+        for path in sorted(folder.glob(f"{settings.process or '*'}.log")):
+            with path.open("rb") as file:
+                file.seek(read.get(path, 0))
+                whole, end, _ = file.read().rpartition(b"\n")
+            read[path] = read.get(path, 0) + len(whole + end)
+            for line in whole.decode(errors="replace").splitlines():
+                print(f"{path.stem:<10}{line}", flush=True)
+        if over or not settings.follow:
+            return 0
+        time.sleep(POLL_S)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
