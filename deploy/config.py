@@ -93,7 +93,7 @@ class TrainSettings(JobSettings, AccessSettings, LogSettings):
         "processes": ("weights", "scale", "threads", "xla", "worker_restarts", "server_restarts", "runs_dir", "resume"),
         "access": ("tls_dir", "token_file"),
         "operation": ("metrics_port", "tensorboard", "log_format"),
-        "output": ("verbose", "dashboard"),
+        "output": ("verbose", "dashboard", "dry_run"),
     }
 
     model: Annotated[str, AfterValidator(known_model)] = Field(
@@ -131,6 +131,8 @@ class TrainSettings(JobSettings, AccessSettings, LogSettings):
     )
     verbose: bool = Field(False, description="Show one line per worker.")
     dashboard: bool = Field(False, description="Serve a page that shows the job, and print its address.")
+
+    dry_run: bool = Field(False, description="Print the commands of all processes, and start none.")
 
     @model_validator(mode="before")
     @classmethod

@@ -102,7 +102,7 @@ def train_command(argv: list[str]) -> int:
 
     about = "Train a model on a local cluster: servers hold the weights, workers compute gradients."
     settings = parse(TrainSettings, argv, "downpour train", about)
-    from downpour.deploy.launch.launcher import train
+    from downpour.deploy.launch.train import train
 
     return train(settings)
 

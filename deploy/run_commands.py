@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from downpour.deploy.runs import LATEST, RunPath, is_locked, runs_folder
+from downpour.protos.logs import print_line
 from downpour.protos.settings import Settings
 
 POLL_S = 0.2
@@ -43,7 +44,7 @@ def runs(settings: RunsSettings) -> int:
     found = [described(path) for path in sorted(folder.iterdir()) if path.is_dir() and path.name != LATEST]
     if settings.json_:
         for row in found:
-            print(json.dumps(row))
+            print_line(json.dumps(row))
         return 0
     from rich.console import Console
     from rich.table import Table
@@ -92,7 +93,7 @@ def logs(settings: LogsSettings) -> int:
                 whole, end, _ = file.read().rpartition(b"\n")
             read[path] = read.get(path, 0) + len(whole + end)
             for line in whole.decode(errors="replace").splitlines():
-                print(f"{path.stem:<10}{line}", flush=True)
+                print_line(f"{path.stem:<10}{line}")
         if over or not settings.follow:
             return 0
         time.sleep(POLL_S)

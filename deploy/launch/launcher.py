@@ -8,23 +8,19 @@ from __future__ import annotations
 
 import math
 import signal
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
-from downpour.deploy.config import TrainSettings
 from downpour.deploy.launch.outcome import PREFIX, conclude, explain
-from downpour.deploy.launch.plan import ProcessSpec, plan
+from downpour.deploy.launch.plan import ProcessSpec
 from downpour.deploy.launch.processes import ON_PURPOSE, POLL_S, LifeLine, Process, end, kill, wait
-from downpour.deploy.launch.resume import CannotResume, resumed
-from downpour.deploy.launch.run_dir import SUCCESSFUL, make_run_dir, read_summary, summary_stamp
+from downpour.deploy.launch.run_dir import SUCCESSFUL, read_summary, summary_stamp
 from downpour.deploy.launch.scratch import Scratch
 from downpour.deploy.launch.signals import StopRequests
-from downpour.deploy.view.terminal import Screen, open_screen
+from downpour.deploy.view.terminal import Screen
 from downpour.deploy.view.watcher import OVER, Watcher
 
 ANNOUNCE_S = 60.0  # for a server to announce its address
@@ -37,7 +33,6 @@ GRACE_S = 1.0  # from SIGTERM to SIGKILL
 TICK_S = 0.1
 INTERRUPTED = 130
 DRAIN_REASON = "the user requested it"
-EXIT_USAGE = 2
 
 
 class LaunchFailed(Exception):
@@ -46,26 +41,6 @@ class LaunchFailed(Exception):
 
 class StopNow(Exception):
     """The user requested that the job stops immediately."""
-
-
-def train(settings: TrainSettings) -> int:
-    """Run the job of `downpour train` and return the exit status."""
-    resuming = settings.resume is not None
-    try:
-        if resuming:
-            settings, run_dir = resumed(settings)
-            (run_dir / "logs").mkdir(exist_ok=True)
-        else:
-            run_dir = make_run_dir(Path(settings.runs_dir), settings.model, datetime.now(UTC))
-    except CannotResume as failure:
-        print(f"downpour train: {failure}", file=sys.stderr)
-        return EXIT_USAGE
-    except OSError as failure:
-        reason = f"{failure.strerror}: {failure.filename}"
-        print(f"downpour train: --runs-dir must be a writable folder; {reason}", file=sys.stderr)
-        return 1
-    specs = plan(settings, str(run_dir), resume=resuming)
-    return Launcher(specs, run_dir, open_screen(settings.verbose), settings.drain_timeout_s).run()
 
 
 class Launcher:
@@ -145,7 +120,8 @@ class Launcher:
                 self._addresses[spec.name] = self._await_address(self._processes[spec.name])
             if self._watcher is None:
                 address = self._addresses["ps-0"]
-                self._screen.note(f"files of the run: {self._run_dir}; follow it: downpour status {address} --watch")
+                self._screen.note(f"the run is in {self._run_dir}")
+                self._screen.note(f"follow it with: downpour status {address} --watch")
                 self._watcher = Watcher(address)
 
     def _spawn(self, spec: ProcessSpec) -> None:

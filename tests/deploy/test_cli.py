@@ -83,6 +83,15 @@ def test_keys_are_not_written_among_other_things(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["results.txt"]
 
 
+def test_a_dry_run_shows_every_process_and_starts_none(tmp_path: Path) -> None:
+    done = run("train", "--dry-run", "--workers=3", "--shards=2", "--optimizer=adam", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    names = [line.partition(":")[0] for line in done.stdout.splitlines()]
+    assert names == ["ps-0", "ps-1", "worker-0", "worker-1", "worker-2"]
+    assert "--optimizer=adam" in done.stdout.splitlines()[0] and "--dry-run" not in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
 def test_version_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--version"]) == 0
     assert re.fullmatch(r"downpour \S.*\n", capsys.readouterr().out)

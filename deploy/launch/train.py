@@ -1,0 +1,54 @@
+"""`downpour train`: runs a job on this machine, or shows the plan of its processes."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from downpour.deploy.config import TrainSettings
+from downpour.deploy.launch.launcher import Launcher
+from downpour.deploy.launch.plan import plan
+from downpour.deploy.launch.resume import CannotResume, resumed
+from downpour.deploy.launch.run_dir import make_run_dir
+from downpour.deploy.view.terminal import open_screen
+from downpour.protos.logs import print_line
+
+EXIT_USAGE = 2
+PLANNED = "RUN_DIR"  # the run directory in a plan that is only shown
+
+
+def train(settings: TrainSettings) -> int:
+    """Run the job of `downpour train` and return the exit status."""
+    resuming = settings.resume is not None
+    if settings.dry_run:
+        return show_plan(settings)
+    try:
+        if resuming:
+            settings, run_dir = resumed(settings)
+            (run_dir / "logs").mkdir(exist_ok=True)
+        else:
+            run_dir = make_run_dir(Path(settings.runs_dir), settings.model, datetime.now(UTC))
+    except CannotResume as failure:
+        print(f"downpour train: {failure}", file=sys.stderr)
+        return EXIT_USAGE
+    except OSError as failure:
+        reason = f"{failure.strerror}: {failure.filename}"
+        print(f"downpour train: --runs-dir must be a writable folder; {reason}", file=sys.stderr)
+        return 1
+    specs = plan(settings, str(run_dir), resume=resuming)
+    return Launcher(specs, run_dir, open_screen(settings.verbose), settings.drain_timeout_s).run()
+
+
+def show_plan(settings: TrainSettings) -> int:
+    """Print the commands of all processes, of which none is started, and return the exit status."""
+    try:
+        settings, run_dir = resumed(settings) if settings.resume is not None else (settings, Path(PLANNED))
+    except CannotResume as failure:
+        print(f"downpour train: {failure}", file=sys.stderr)
+        return EXIT_USAGE
+    for spec in plan(settings, str(run_dir), resume=run_dir != Path(PLANNED)):
+        addresses = {name: f"ADDRESS-OF-{name}" for name in spec.needs}
+        print_line(f"{spec.name}: {shlex.join(spec.command('python', addresses))}")
+    return 0
