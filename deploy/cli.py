@@ -194,7 +194,7 @@ def commands() -> dict[str, Command]:
 
 def usage() -> str:
     """Return the text of `downpour --help`."""
-    rows = "\n".join(f"  {name:<10}{command.description}" for name, command in commands().items())
+    rows = "\n".join(f"  {name:<14}{command.description}" for name, command in commands().items())
     return (
         "usage: downpour COMMAND [flags]\n\n"
         "An asynchronous parameter server for Keras 3 on TensorFlow.\n\n"
