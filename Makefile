@@ -6,7 +6,7 @@ VENV := .venv
 ARGS ?=
 PYTHON ?=
 
-.PHONY: help train test test-slow test-cases test-fidelity browser-test bench chaos protos clean again compose-test
+.PHONY: help train test test-slow test-cases test-fidelity browser-test bench chaos simulate protos clean again compose-test
 
 help:
 	@echo 'make train         train the reference model on MNIST      (ARGS="--workers 4"; see downpour train --help)'
@@ -18,6 +18,7 @@ help:
 	@echo 'make bench         run the quick benchmarks, with reports in bench-results/   (ARGS="speedup": one in full)'
 	@echo 'make compose-test  build the images and test training, scaling and failures with docker compose'
 	@echo 'make chaos         kill processes of running jobs a hundred times and check that no update is lost'
+	@echo 'make simulate      run 20,000 whole jobs with faults in virtual time              (ARGS="--mode bsp")'
 	@echo 'make protos        generate the stubs from protos/*.proto'
 	@echo 'make clean         remove .venv, caches and build products, but not runs/'
 	@echo 'Every target except clean and compose-test creates or updates .venv first.'
@@ -69,6 +70,9 @@ compose-test:
 chaos: $(VENV)/dev.stamp
 	@$(VENV)/bin/downpour bench chaos --kills 50 --seed 1 --shards 1 $(ARGS)
 	@$(VENV)/bin/downpour bench chaos --kills 50 --seed 2 --shards 2 $(ARGS)
+
+simulate: $(VENV)/dev.stamp
+	@$(VENV)/bin/downpour simulate-job --seeds 1..20000 $(ARGS)
 
 # Runs at the root with -I., so that the stubs import each other as `from downpour.protos import ...`.
 protos: $(VENV)/dev.stamp

@@ -28,6 +28,7 @@ BENCHES: dict[str, Bench] = {
     "quality": Bench("training.quality", "test accuracy compared with single-process Keras"),
     "course": Bench("training.course", "the course's models compared with single-process Keras"),
     "chaos": Bench("chaos.chaos", "kills processes of running jobs and checks that no update is lost", needs="psutil"),
+    "mutants": Bench("world.mutation", "plants faults in the sources and counts those that simulated jobs find"),
     "checkpoints": Bench("speed.checkpoints", "push-pulls/s with and without checkpoints"),
     "recording": Bench("speed.recording", "cost of recording a run for `downpour replay`"),
     "gradient": Bench("speed.gradient", "a worker's step compared with the plain tf.function, with and without XLA"),

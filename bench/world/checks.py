@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from downpour.bench.chaos.history import faults_of
-from downpour.bench.world.computation import applications, weights_in
+from downpour.bench.world.computation import applications, initial_weights, weights_in
 from downpour.bench.world.system.disk import VirtualDisk
 from downpour.bench.world.system.process import VirtualProcess
 from downpour.bench.world.system.scheduler import World
@@ -21,6 +21,10 @@ from downpour.ps.server import CoordinatorProcess
 from downpour.ps.trace.files import per_shard
 
 LACKING = re.compile(r"trace of shard (\d+) lacks|shard (\d+) was lost after the end")  # what a note admits
+
+
+OWN_PUSH_FIRST = ("async", "ssp", "bsp", "localsgd")  # modes whose workers wait until their push is applied
+REPLICAS = ("localsgd", "geo", "easgd")  # modes in which a push is no gradient
 
 
 class Watch:
@@ -33,7 +37,9 @@ class Watch:
         self._coordinator: CoordinatorProcess | None = None
         self._lives = 0  # of the coordinator
         self._versions: dict[int, tuple[int, int, int]] = {}
-        self.sums = settings.mode == "async" and settings.push_every == 1  # every push is one update of its own sum
+        self._name, _, self._parameter = settings.mode.partition(":")
+        self.sums = self._name in ("async", "ssp")  # every push is an update of its own
+        self._slack = int(self._parameter) if self._name == "ssp" else None
 
     # ------------------------------------------------------------------ what is told to it
 
@@ -76,6 +82,9 @@ class Watch:
                 self._world.problem(f"shard {shard} went from (life, generation, version) {before} to {now}")
             if self.sums:
                 self._check_shard(shard, held)
+            clocks = held.consistency.clocks.values()
+            if self._slack is not None and clocks and max(clocks) - min(clocks) > self._slack + 1:
+                self._world.problem(f"shard {shard}: clocks {sorted(clocks)} differ by more than the slack allows")
 
     def _check_shard(self, shard: int, held: Any) -> None:
         buffer, _ = held.pull()
@@ -136,6 +145,27 @@ class Watch:
             for shard, trace in enumerate(traces):
                 if shard not in admitted and not np.array_equal(self._recorded(trace), counts[shard]):
                     world.problem(f"shard {shard}: the trace and the model contain different updates")
+        elif self._name not in REPLICAS:
+            for shard, trace in enumerate(traces):
+                part = weights[shard * self._samples : (shard + 1) * self._samples]
+                if shard not in admitted and not np.allclose(part, self._expected(trace, shard), atol=1e-3):
+                    world.problem(f"shard {shard}: the trace and the model contain different updates")
+
+    def _expected(self, trace: np.ndarray, shard: int) -> np.ndarray:
+        """Return the weights to which the updates in a trace lead: each the mean of its gradients by samples."""
+        weights = initial_weights(self._settings.shards, self._samples).astype(np.float64)
+        weights = weights[shard * self._samples : (shard + 1) * self._samples]
+        applied = trace[trace["outcome"] == 0]
+        for version in np.unique(applied["version"]):
+            group = applied[applied["version"] == version]
+            for record in group:
+                share = float(record["samples"]) / float(group["samples"].sum())
+                weights[self._indices(record)] -= float(record["learning_rate"]) * share
+        return weights
+
+    def _indices(self, record: Any) -> np.ndarray:
+        order = np.random.default_rng((self._settings.seed, int(record["epoch"]))).permutation(self._samples)
+        return order[int(record["start"]) : int(record["stop"])]
 
     def _check_traces(self, traces: list[np.ndarray], admitted: set[int], summary: dict[str, Any]) -> None:
         """Check the history of every shard, and that each sample of each epoch has one outcome on each."""
@@ -143,7 +173,7 @@ class Watch:
         for shard, trace in enumerate(traces):
             if shard in admitted:
                 continue
-            for fault in faults_of(trace, overlap=self._settings.overlap):
+            for fault in faults_of(trace, overlap=self._settings.overlap or self._name not in OWN_PUSH_FIRST):
                 world.problem(f"trace of shard {shard}: {fault}")
             covered = self._covered(trace)
             if covered.max() > 1:
@@ -171,8 +201,7 @@ class Watch:
         """Return how often each sample was applied according to a trace."""
         counts = np.zeros(self._samples)
         for record in trace[trace["outcome"] == 0]:
-            order = np.random.default_rng((self._settings.seed, int(record["epoch"]))).permutation(self._samples)
-            counts[order[int(record["start"]) : int(record["stop"])]] += 1
+            counts[self._indices(record)] += 1
         return counts
 
 

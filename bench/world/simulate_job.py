@@ -20,6 +20,12 @@ SHOWN_LINES = 60
 BATCH_SEEDS = 20  # seeds that a process of the pool runs at a time
 
 
+MODES = (
+    "async", "async", "async", "ssp:1", "ssp:3", "bsp", "kasync:2", "softsync:2", "backup:1", "ringmaster:6",
+    "rennala:2", "localsgd:2",
+)  # fmt: skip
+
+
 def _seed_range(value: str) -> str:
     first, dots, last = value.partition("..")
     if not dots or not first.isdecimal() or not last.isdecimal() or int(first) > int(last):
@@ -55,6 +61,7 @@ class SimulateJobSettings(Settings):
     count: int | None = Field(None, ge=0, le=50, description="Number of faults (default: drawn from the seed).")
     processes: int = Field(0, ge=0, le=256, description="Number of processes for a range of seeds (0: all cores).")
     budget_s: float = Field(0.0, ge=0, description="Stop a range of seeds after this many seconds (0: never).")
+    stop: bool = Field(False, description="Stop a range of seeds at the first failure.")
     shrink: bool = Field(True, description="Remove faults that a failure does not need.")
     journal: bool = Field(False, description="Show the journal of a single job that has not failed, too.")
 
@@ -66,7 +73,7 @@ def shape_of(seed: int, settings: SimulateJobSettings) -> JobShape:
         "shards": rng.choice((1, 1, 2, 3)),
         "workers": rng.choice((1, 2, 3, 3, 4)),
         "epochs": rng.choice((1, 2, 2, 3)),
-        "mode": rng.choice(("async", "async", "ssp:1", "ssp:3")),
+        "mode": rng.choice(MODES),
     }
     samples = rng.choice((24, 48, 48, 62))
     job = {name: getattr(settings, name) or value for name, value in drawn.items()}
@@ -88,6 +95,8 @@ def shape_of(seed: int, settings: SimulateJobSettings) -> JobShape:
         faults = parse_faults(settings.faults)
     else:
         faults = draw(rng, job["shards"], job["workers"], kinds, count)
+    if job["mode"] not in ("async", settings.mode) and job["workers"] < 2:
+        job["mode"] = "async"
     padding = rng.choice((0, 0, 0, 2_500_000))
     return JobShape({**job, **own, **fixed}, settings.samples or samples, tuple(faults), padding)
 
@@ -144,6 +153,9 @@ def _many(settings: SimulateJobSettings) -> int:
                 if problems:
                     failed += 1
                     print(f"seed {seed}: {problems[0]}\n  {reproduction(seed, settings, settings.faults)}", flush=True)
+            if failed and settings.stop:
+                pool.shutdown(wait=False, cancel_futures=True)
+                break
     seconds = time.perf_counter() - begin
     print(
         f"{jobs:,} jobs in {seconds:.1f} s on {processes} processes and {cpu_s:.1f} s of processor time: "
@@ -167,6 +179,8 @@ def run_seeds(work: tuple[list[int], SimulateJobSettings, float]) -> tuple[list[
         if settings.budget_s and time.perf_counter() > begin + settings.budget_s:
             break
         results.append((seed, run_job(seed, shape_of(seed, settings), keep_journal=False).problems))
+        if results[-1][1] and settings.stop:
+            break
     return results, time.process_time() - spent_s
 
 

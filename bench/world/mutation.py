@@ -1,0 +1,102 @@
+"""`downpour bench mutants`: plants faults in copies of the sources, and counts those that simulated jobs find."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from pydantic import Field
+
+from downpour.bench.world.mutants import MUTANTS, Mutant
+from downpour.protos.settings import Settings, parse
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = ("downpour", "protos", "ps", "worker", "deploy", "bench")
+SEEDS = "1..20000"
+START_S = 30.0  # beyond the budget, for Python to start and to end
+
+
+class MutantsSettings(Settings):
+    """Plant faults of one line in copies of the sources, and count those that simulated jobs find."""
+
+    budget_s: float = Field(60.0, gt=0, description="Time for each mutant, in seconds on one core.")
+    only: str = Field("", description="Only mutants whose file or name contains this text.")
+
+
+def mutants(settings: MutantsSettings) -> int:
+    """Try every mutant and print which are found; return 0 if all are."""
+    missed, tried = [], 0
+    with tempfile.TemporaryDirectory(prefix="downpour-mutants-") as folder:
+        copy = copy_sources(Path(folder))
+        for mutant in MUTANTS:
+            if settings.only not in f"{mutant.file} {mutant.name}":
+                continue
+            begin, tried = time.perf_counter(), tried + 1
+            finding = try_mutant(copy, mutant, settings.budget_s)
+            seconds = time.perf_counter() - begin
+            print(f"{seconds:6.1f} s  {mutant.file}: {mutant.name}: {finding or 'NOT FOUND'}", flush=True)
+            if not finding:
+                missed.append(mutant)
+    print(f"{tried - len(missed)} of {tried} mutants were found within {settings.budget_s:g} s each")
+    return 1 if missed else 0
+
+
+def copy_sources(folder: Path) -> Path:
+    """Copy the sources to a folder, which can be the only entry of PYTHONPATH, and return it."""
+    for name in SOURCES:
+        shutil.copytree(
+            ROOT / name, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "*.npz")
+        )
+    return folder
+
+
+def try_mutant(copy: Path, mutant: Mutant, budget_s: float) -> str:
+    """Run jobs with a mutant until one fails; return what was found, or an empty text."""
+    path = copy / mutant.file
+    original = path.read_text()
+    path.write_text(planted(original, mutant))
+    command = [
+        sys.executable, "-P", "-m", "downpour.bench.world.simulate_job", f"--seeds={SEEDS}", f"--budget-s={budget_s}",
+        "--processes=1", "--stop",
+    ]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        done = subprocess.run(
+            command, env=environment, cwd=copy, capture_output=True, text=True, timeout=budget_s + START_S
+        )
+    except subprocess.TimeoutExpired:
+        return "a job does not end"
+    finally:
+        path.write_text(original)
+    if done.returncode == 0:
+        return ""
+    lines = (done.stdout or done.stderr).strip().splitlines() or ["no output"]
+    return lines[0] if done.stdout else lines[-1]
+
+
+def planted(source: str, mutant: Mutant) -> str:
+    """Return a source with a mutant.
+
+    Raises:
+        ValueError: The line of the mutant does not occur exactly once.
+    """
+    if source.count(mutant.before) != 1:
+        raise ValueError(
+            f"the line of a mutant must occur once in {mutant.file}; {mutant.before!r} occurs "
+            f"{source.count(mutant.before)} times. Adapt the list of mutants."
+        )
+    return source.replace(mutant.before, mutant.after)
+
+
+def main(argv: list[str]) -> int:
+    """Run the command."""
+    return mutants(parse(MutantsSettings, argv, "downpour bench mutants"))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,33 @@
+"""The planted faults: each fits the sources, and simulated jobs find one that is planted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from downpour.bench.world.mutants import MUTANTS, Mutant
+from downpour.bench.world.mutation import copy_sources, planted, try_mutant
+from tests.support.paths import ROOT
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_a_mutant_changes_one_place_of_its_file_and_is_python(mutant: Mutant) -> None:
+    source = (ROOT / mutant.file).read_text()
+    compile(planted(source, mutant), mutant.file, "exec")
+
+
+def test_mutants_have_names_of_their_own() -> None:
+    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS) >= 60
+
+
+def test_a_line_that_does_not_occur_is_refused() -> None:
+    with pytest.raises(ValueError, match="must occur once"):
+        planted("x = 1\n", Mutant("nothing", "a.py", "y = 2", "y = 3"))
+
+
+@pytest.mark.slow
+def test_a_planted_fault_is_found_and_the_source_is_restored(tmp_path: Path) -> None:
+    copy, mutant = copy_sources(tmp_path), MUTANTS[0]
+    assert try_mutant(copy, mutant, 60.0)
+    assert (copy / mutant.file).read_text() == (ROOT / mutant.file).read_text()
