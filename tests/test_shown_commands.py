@@ -14,6 +14,7 @@ from downpour.bench.__main__ import main as bench
 from downpour.bench.conformance.validate import ValidateSettings
 from downpour.bench.replay.__main__ import ReplaySettings
 from downpour.bench.simulation.simulate import SimulateSettings
+from downpour.bench.world.simulate_job import SimulateJobSettings
 from downpour.deploy.certs import CertsSettings, certs
 from downpour.deploy.cli import commands
 from downpour.deploy.config import EvaluateSettings, ExportCommandSettings, StatusSettings, TrainSettings
@@ -33,7 +34,8 @@ KINDS: dict[str, type[Settings]] = {
     "train": TrainSettings, "ps": ServerSettings, "worker": WorkerSettings, "status": StatusSettings,
     "certs": CertsSettings, "evaluate": EvaluateSettings, "export": ExportCommandSettings, "replay": ReplaySettings,
     "dashboard": DashboardSettings, "report": ReportSettings, "job": JobCommandSettings,
-    "runs": RunsSettings, "logs": LogsSettings, "simulate": SimulateSettings, "validate": ValidateSettings,
+    "runs": RunsSettings, "logs": LogsSettings, "simulate": SimulateSettings, "simulate-job": SimulateJobSettings,
+    "validate": ValidateSettings,
 }  # fmt: skip
 COMMAND = re.compile(rf"(?:^|[\s`/])downpour ((?:{'|'.join(commands())})\b[^`#|]*)")
 PLACEHOLDER = re.compile(

@@ -16,6 +16,7 @@ from downpour.bench.world.system.disk import VirtualDisk
 from downpour.bench.world.system.process import VirtualProcess
 from downpour.bench.world.system.scheduler import World
 from downpour.ps.config import ServerSettings
+from downpour.ps.coordinator.ledger import Ledger
 from downpour.ps.data_plane.shard_runtime import ShardRuntime
 from downpour.ps.server import CoordinatorProcess
 from downpour.ps.trace.files import per_shard
@@ -50,6 +51,11 @@ class Watch:
         if isinstance(built, CoordinatorProcess):
             self._coordinator = built
             self._lives += 1
+
+    @property
+    def ledger(self) -> Ledger | None:
+        """The ledger of the job."""
+        return self._coordinator.coordinator.work.ledger if self._coordinator else None
 
     def weights_seen(self, flat: np.ndarray) -> None:
         """Check the weights that a gradient is computed from."""
@@ -96,7 +102,7 @@ class Watch:
         coordinator = self._coordinator
         if shard or coordinator is None or self._settings.shards > 1:
             return
-        ledger = coordinator.coordinator.work.ledger
+        ledger = self.ledger
         if ledger is not None and int(counts.sum()) != ledger.used_total and not self._dropped():
             self._world.problem(
                 f"the weights contain {int(counts.sum())} samples, and the ledger has {ledger.used_total} used"

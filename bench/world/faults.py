@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 NETWORK, DISK, PROCESSES = ("reset", "cut"), ("full", "readonly"), ("kill", "killat", "stop", "term", "power")
-KINDS = (*PROCESSES, *NETWORK, *DISK, "hang", "nan")
+KINDS = (*PROCESSES, *NETWORK, *DISK, "hang", "nan", "lie")
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Fault:
         kind: One of `KINDS`.
         target: The process, machine or pair of machines that it concerns.
         at: The virtual time in seconds; for `killat` the number of an event of the process, for `hang` and `nan` the
-            number of a step.
+            number of a step, for `lie` the number of a push.
         seconds: How long it lasts.
     """
 
@@ -72,10 +72,12 @@ def draw(rng: random.Random, shards: int, workers: int, kinds: Sequence[str], co
 
 def _drawn(rng: random.Random, kind: str, servers: list[str], workers: list[str]) -> Fault:
     at = round(rng.uniform(0.1, 2.5), 6)
+    if kind == "lie" and len(servers) > 1:  # only shard 0 knows the leases: the others trust their workers
+        kind = "kill"
     anyone = rng.choice(servers if rng.random() < 0.5 else workers)
     if kind == "killat":
         return Fault(kind, anyone, rng.randint(1, 2500 if anyone in servers else 700))
-    if kind in ("hang", "nan"):
+    if kind in ("hang", "nan", "lie"):
         return Fault(
             kind, rng.choice(workers), rng.randint(1, 12), round(rng.uniform(1, 60), 3) if kind == "hang" else 0
         )

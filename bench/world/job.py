@@ -14,6 +14,7 @@ import numpy as np
 from downpour.bench.world.checks import Watch
 from downpour.bench.world.computation import IntegerComputation
 from downpour.bench.world.faults import DISK, Fault
+from downpour.bench.world.liar import Liar
 from downpour.bench.world.system.event_loop import VirtualLoop
 from downpour.bench.world.system.install import installed
 from downpour.bench.world.system.machine import Machine
@@ -207,6 +208,10 @@ class SimulatedJob:
 
     def _work(self, process: VirtualProcess, main: VirtualThread, rng: random.Random) -> int:
         settings = WORKER_SETTINGS.model_copy(update={"worker": int(process.name.partition("-")[2])})
+        for fault in self._shape.faults:
+            if fault.kind == "lie" and fault.target == process.name and fault not in self._once:
+                self._once.add(fault)
+                process.alter = Liar(int(fault.at), lambda: self.watch.ledger)
         control = CoordinatorClient(settings.server, settings.call_timeout_s)
         try:
             job = control.describe(settings.connect_timeout_s)
@@ -257,7 +262,7 @@ class SimulatedJob:
     # ------------------------------------------------------------------ faults
 
     def _plan(self, fault: Fault) -> None:
-        if fault.kind not in ("killat", "hang", "nan"):
+        if fault.kind not in ("killat", "hang", "nan", "lie"):
             self.world.at(fault.at, None, self._execute, fault)
 
     def _execute(self, fault: Fault) -> None:

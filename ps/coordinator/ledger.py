@@ -71,6 +71,11 @@ class Ledger:
         return self.used_total == self.total
 
     @property
+    def held(self) -> list[Lease]:
+        """Return the leases that workers hold, or held when they left."""
+        return list(self._leases.values())
+
+    @property
     def open_leases(self) -> int:
         """Return the number of leases that workers hold."""
         return len(self._leases)

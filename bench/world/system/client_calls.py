@@ -276,7 +276,7 @@ class AioCall:
                 await asyncio.shield(self._changed)
             await self._raise_for_status()
             return
-        data = bytes(self._serialize(message) if self._serialize else message)
+        data = self._process.alter(bytes(self._serialize(message) if self._serialize else message))
         self._call.to_server(_server_end(self._call).message, data)
         await asyncio.sleep(0)
 

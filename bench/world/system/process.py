@@ -51,6 +51,7 @@ class VirtualProcess:
         self.threads: list[VirtualThread] = []
         self.on_end: list[Callable[[], None]] = []  # connections and locks, which end with the process
         self.signal_handlers: dict[int, Callable[[], None]] = {}
+        self.alter: Callable[[bytes], bytes] = lambda message: message  # what a lying process does to its requests
         self._stopped = False
         self._held: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
 
@@ -109,6 +110,7 @@ class VirtualProcess:
 
     def resume(self) -> None:
         """Execute the events that have become due in the meantime, and later ones."""
+        self.alter: Callable[[bytes], bytes] = lambda message: message  # what a lying process does to its requests
         self._stopped = False
         held, self._held = self._held, []
         for call, arguments in held:

@@ -1,0 +1,51 @@
+"""A worker that lies in one push: it claims the samples of another lease, or others than the next ones of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.frame import Decoder, encode
+from downpour.ps.coordinator.ledger import Ledger
+
+
+class Liar:
+    """Alters the header of one push of a process on its way to the shards, which must refuse it."""
+
+    def __init__(self, push: int, ledger: Callable[[], Ledger | None]) -> None:
+        """Prepare to lie.
+
+        Args:
+            push: The number of the push.
+            ledger: A function that returns the ledger of the job.
+        """
+        self._push, self._ledger, self._seen = push, ledger, 0
+
+    def __call__(self, message: bytes) -> bytes:
+        """Return a message as it is, or with a false claim."""
+        if self._seen >= self._push:
+            return message
+        try:
+            frame = Decoder(pb.Request, lambda header: 1 << 30).feed(message)
+        except Exception:  # noqa: BLE001 - a message of another service
+            return message
+        if frame is None or frame.header.kind != pb.PUSH_PULL or not frame.header.lease:
+            return message
+        self._seen += 1
+        if self._seen < self._push or not self._claim(frame.header):
+            return message
+        return next(encode(frame.header, frame.payload))
+
+    def _claim(self, header: pb.Request) -> bool:
+        """Write a false claim to a header; return False if there is nothing to claim."""
+        size, ledger = header.stop - header.start, self._ledger()
+        if self._push % 2 == 0:
+            header.start, header.stop = header.start + size, header.stop + size
+            return True
+        others = [lease for lease in (ledger.held if ledger else ()) if lease.number != header.lease]
+        if not others:
+            return False
+        lease = others[0]
+        header.lease, header.epoch, header.start = lease.number, lease.epoch, lease.next
+        header.stop = min(lease.next + size, lease.stop)
+        return header.start < header.stop
