@@ -12,7 +12,6 @@ import numpy as np
 
 from downpour.bench.chaos.history import faults_of
 from downpour.bench.world.computation import applications, initial_weights, weights_in
-from downpour.bench.world.system.disk import VirtualDisk
 from downpour.bench.world.system.process import VirtualProcess
 from downpour.bench.world.system.scheduler import World
 from downpour.ps.config import ServerSettings
@@ -118,21 +117,27 @@ class Watch:
 
     # ------------------------------------------------------------------ at the end
 
-    def conclude(self, status: int | None, disk: VirtualDisk, may_fail: bool) -> None:
-        """Check what the job has left on its disk; `may_fail` is whether the disk has failed."""
-        world, files = self._world, disk.names
+    def conclude(self, status: int | None, last: VirtualProcess, may_fail: bool) -> None:
+        """Check what the job has left on the disk.
+
+        Args:
+            status: The exit code of the coordinator.
+            last: The last process of the coordinator.
+            may_fail: Whether the disk has failed, or the coordinator was asked to end.
+        """
+        world, files = self._world, last.machine.disk.names
         summary = _json(files["/run/summary.json"].content) if "/run/summary.json" in files else {}
-        if status == 0 and summary.get("status") not in ("ended", "interrupted"):
+        if status == 0 and summary.get("status") not in ("ended", "interrupted") and not may_fail:
             world.problem(f"the coordinator exited with 0, and the summary says {summary.get('status')!r}")
         if status not in (0, None) and not may_fail:
             world.problem(f"the job failed: {summary.get('notes', [])[-3:]}")
         if summary.get("status") == "ended":
-            self._check_result(summary, files)
+            self._check_result(summary, files, last, may_fail)
         for name in sorted(files):
             if "trace" in name or name.endswith("model.keras"):
                 world.digest = zlib.crc32(bytes(files[name].content), world.digest)
 
-    def _check_result(self, summary: dict[str, Any], files: Any) -> None:
+    def _check_result(self, summary: dict[str, Any], files: Any, last: VirtualProcess, may_fail: bool) -> None:
         world, shards = self._world, self._settings.shards
         if "/run/model.keras" not in files:
             world.problem("the job has ended, and there is no model")
@@ -141,9 +146,13 @@ class Watch:
         try:
             traces = [self._trace(files, shard) for shard in range(shards)]
         except (KeyError, ValueError) as error:
-            world.problem(f"the job has ended, and a trace cannot be read: {error!r}")
+            if not may_fail:
+                world.problem(f"the job has ended, and a trace cannot be read: {error!r}")
             return
-        admitted = {int(found[1] or found[2]) for note in summary.get("notes", []) if (found := LACKING.search(note))}
+        noted = [found for note in summary.get("notes", []) if (found := LACKING.search(note))]
+        admitted = {int(found[1] or found[2]) for found in noted}
+        if self._runtimes[0][0] is not last:  # it was killed after the end, and the other shards' last records are lost
+            admitted |= set(range(1, shards))
         self._check_traces(traces, admitted, summary)
         if self.sums:
             counts = applications(weights, shards)
@@ -164,6 +173,9 @@ class Watch:
         applied = trace[trace["outcome"] == 0]
         for version in np.unique(applied["version"]):
             group = applied[applied["version"] == version]
+            if not group["samples"].sum():
+                self._world.problem(f"shard {shard}: the trace has updates without samples")
+                continue
             for record in group:
                 share = float(record["samples"]) / float(group["samples"].sum())
                 weights[self._indices(record)] -= float(record["learning_rate"]) * share
@@ -185,7 +197,8 @@ class Watch:
             if covered.max() > 1:
                 world.problem(f"shard {shard}: {(covered > 1).sum()} samples have several outcomes in an epoch")
             lacking.append(covered == 0)
-        most = summary.get("partial_pushes", 0) * self._settings.batch_size * self._settings.push_every
+        batches = int(self._parameter or 1) if self._name in REPLICAS else self._settings.push_every
+        most = summary.get("partial_pushes", 0) * self._settings.batch_size * batches
         if not admitted and np.any(lacking, axis=0).sum() > most:
             world.problem(f"{np.any(lacking, axis=0).sum()} samples lack on a shard; by the summary at most {most} do")
         if not admitted and np.all(lacking, axis=0).any():

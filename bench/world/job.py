@@ -150,8 +150,8 @@ class SimulatedJob:
             self.world.problem(f"the job has not ended after {self.world.now:.0f} s")
         elif left:
             self.world.problem(f"still running {AFTER_END_S:.0f} s after the coordinator: {', '.join(left)}")
-        disk_failed = any(fault.kind in DISK for fault in self._shape.faults)
-        self.watch.conclude(self.status, self._machine("ps-0").disk, disk_failed)
+        may_fail = any(fault.kind in (*DISK, "term") for fault in self._shape.faults if fault.target == "ps-0")
+        self.watch.conclude(self.status, self.processes["ps-0"], may_fail)
         for process in self.processes.values():
             process.kill()
 

@@ -232,9 +232,14 @@ class Checkpointer:
             self._failing = ""
             return
         self._kept, self.failed = None, self.failed + 1
-        if str(failure) != self._failing:
-            self._failing = str(failure)
+        if (reason := reason_of(failure)) != self._failing:
+            self._failing = reason
             self._job.notes.append(f"no checkpoint could be written, training continues: {failure}")
+
+
+def reason_of(failure: BaseException) -> str:
+    """Return why a checkpoint could not be written, without the name of its file: that is another one each time."""
+    return failure.strerror if isinstance(failure, OSError) and failure.strerror else str(failure)
 
 
 class _Cut:

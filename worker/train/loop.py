@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from downpour.protos import parameter_server_pb2 as pb
@@ -96,7 +96,8 @@ class Worker:
             raise
         finally:
             self.watchdog.stop()
-            self._session.leave(failure, self._spent)
+            with suppress(Stopped):  # a signal while the coordinator is away: it will see that the worker has left
+                self._session.leave(failure, self._spent)
 
     def _work(self) -> None:
         """Work until the job is over, or until a signal stops the worker.

@@ -15,6 +15,7 @@ from downpour.bench.world.system.threads import executing_thread
 if TYPE_CHECKING:
     from downpour.bench.world.system.process import VirtualProcess
 
+BLOCK_BYTES = 512  # which are written as one
 OPERATION_S, FLUSH_S = 0.0002, 0.003  # of an operation, and of one that waits for the disk
 
 
@@ -166,12 +167,9 @@ class VirtualDisk:
     def _after_crash(self, inode: Inode) -> bytes:
         if bytes(inode.content) == inode.flushed:
             return inode.flushed
-        random, kind = self._world.random, self._world.random.randrange(4)
-        if kind == 0:
-            return inode.flushed
-        if kind == 1:
-            return bytes(inode.content)
-        cut = random.randint(0, len(inode.content))
-        if kind == 2:  # the size was written and some blocks were not
-            return bytes(inode.content[:cut]) + bytes(len(inode.content) - cut)
-        return bytes(inode.content[:cut])
+        random, new, old = self._world.random, bytes(inode.content), inode.flushed
+        size = random.choice((len(old), len(new)))
+        new, old = new.ljust(size, b"\0"), old.ljust(size, b"\0")
+        blocks = range(0, size, BLOCK_BYTES)
+        after = b"".join((new if random.random() < 0.5 else old)[at : at + BLOCK_BYTES] for at in blocks)
+        return after[:size]

@@ -113,8 +113,8 @@ class VirtualProcess:
         self.alter: Callable[[bytes], bytes] = lambda message: message  # what a lying process does to its requests
         self._stopped = False
         held, self._held = self._held, []
-        for call, arguments in held:
-            self.world.at(self.world.now, self, call, *arguments)
+        for position, (call, arguments) in enumerate(held):  # in their order
+            self.world.at(self.world.now + position * 1e-9, self, call, *arguments)
 
     def signal(self, number: int) -> None:
         """Send a signal for which the process may have a handler; without one, it ends."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from downpour.bench.world.faults import parse_faults
 from downpour.bench.world.job import JobResult, JobShape, run_job
+from downpour.bench.world.simulate_job import SimulateJobSettings, shape_of
 
 JOB: dict[str, Any] = {
     "shards": 1, "workers": 3, "epochs": 2, "mode": "async", "batch_size": 4, "lease_batches": 2, "session_s": 5.0,
@@ -36,3 +37,9 @@ def test_a_shard_that_dies_as_the_job_ends_is_noted() -> None:
     """Its newest records are lost with it, and the summary said nothing."""
     for tenth in range(8):
         assert run(3, f"kill:ps-1@{1.2 + tenth / 10}", shards=2).problems == []
+
+
+def test_a_worker_that_is_asked_to_stop_while_it_leaves_an_absent_server_stops() -> None:
+    """The signal raised an exception that nothing caught, with a traceback and exit status 1."""
+    shape = shape_of(798, SimulateJobSettings(faults="term:worker-2@2.06388", mode="localsgd:2"))
+    assert run_job(798, shape).problems == []
