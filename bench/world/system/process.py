@@ -110,7 +110,6 @@ class VirtualProcess:
 
     def resume(self) -> None:
         """Execute the events that have become due in the meantime, and later ones."""
-        self.alter: Callable[[bytes], bytes] = lambda message: message  # what a lying process does to its requests
         self._stopped = False
         held, self._held = self._held, []
         for position, (call, arguments) in enumerate(held):  # in their order
