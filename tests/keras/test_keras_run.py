@@ -165,8 +165,8 @@ def await_epoch(process: subprocess.Popen[str], epoch: int) -> None:
 
 def test_a_killed_worker_rejoins_and_all_epochs_are_complete(disturbed: subprocess.Popen[str], tmp_path: Path) -> None:
     await_epoch(disturbed, 1)
-    first = int((tmp_path / "pid-1").read_text())
-    os.kill(first, signal.SIGKILL)
+    log = (tmp_path / "runs" / "latest" / "logs" / "worker-1.log").read_text()
+    os.kill(int(log.split("PID ")[1].split()[0]), signal.SIGKILL)
     output, errors = disturbed.communicate(timeout=600)
     assert disturbed.returncode == 0, errors[-3000:]
     assert "LOSSES 400" in output

@@ -1,4 +1,4 @@
-"""A fit that is long enough to be disturbed; says when an epoch is over, and which process it is."""
+"""A fit that is long enough to be disturbed; prints the process id, and each epoch that is over."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ from downpour.worker import script
 
 out, epochs = Path(sys.argv[1]), int(sys.argv[2])
 rank = script.member.rank
-(out / f"pid-{rank}").write_text(str(os.getpid()))
+print("PID", os.getpid(), flush=True)
 rng = np.random.default_rng(2)
 x = rng.normal(size=(400, 5)).astype(np.float32)
 y = x @ np.arange(5, dtype=np.float32)
