@@ -26,6 +26,9 @@ MODES = (
 )  # fmt: skip
 
 
+OFTEN = (*KINDS, "kill", "killat", "killat", "reset", "reset", "reset")  # what most code exists for
+
+
 def _seed_range(value: str) -> str:
     first, dots, last = value.partition("..")
     if not dots or not first.isdecimal() or not last.isdecimal() or int(first) > int(last):
@@ -60,7 +63,9 @@ class SimulateJobSettings(Settings):
     )
     count: int | None = Field(None, ge=0, le=50, description="Number of faults (default: drawn from the seed).")
     processes: int = Field(0, ge=0, le=256, description="Number of processes for a range of seeds (0: all cores).")
-    budget_s: float = Field(0.0, ge=0, description="Stop a range of seeds after this many seconds (0: never).")
+    budget_s: float = Field(
+        0.0, ge=0, description="Stop a range of seeds after this much processor time of each process (0: never)."
+    )
     stop: bool = Field(False, description="Stop a range of seeds at the first failure.")
     shrink: bool = Field(True, description="Remove faults that a failure does not need.")
     journal: bool = Field(False, description="Show the journal of a single job that has not failed, too.")
@@ -75,7 +80,7 @@ def shape_of(seed: int, settings: SimulateJobSettings) -> JobShape:
         "epochs": rng.choice((1, 2, 2, 3)),
         "mode": rng.choice(MODES),
     }
-    samples = rng.choice((24, 48, 48, 62))
+    samples = rng.choice((24, 48, 49, 62))
     job = {name: getattr(settings, name) or value for name, value in drawn.items()}
     own = {
         "batch_size": rng.choice((3, 4, 8)),
@@ -87,7 +92,7 @@ def shape_of(seed: int, settings: SimulateJobSettings) -> JobShape:
         "seed": seed % 2**32, "learning_rate": 0.125, "optimizer": "sgd", "transport": "grpc", "record": "off",
         "tensorboard": False, "validation_split": rng.choice((0.0, 0.1)),
     }  # fmt: skip
-    kinds = KINDS if settings.faults == "auto" else settings.faults.split(",")
+    kinds = OFTEN if settings.faults == "auto" else settings.faults.split(",")
     count = rng.choice((0, 1, 2, 3, 3, 5)) if settings.count is None else settings.count
     if settings.faults == "none":
         faults = []
@@ -147,7 +152,7 @@ def _many(settings: SimulateJobSettings) -> int:
     chunks = [range(start, min(start + BATCH_SEEDS, last + 1)) for start in range(first, last + 1, BATCH_SEEDS)]
     begin, jobs, cpu_s, failed = time.perf_counter(), 0, 0.0, 0
     with ProcessPoolExecutor(processes, initializer=pin_to_one_core) as pool:
-        for results, spent_s in pool.map(run_seeds, [(list(chunk), settings, begin) for chunk in chunks]):
+        for results, spent_s in pool.map(run_seeds, [(list(chunk), settings) for chunk in chunks]):
             jobs, cpu_s = jobs + len(results), cpu_s + spent_s
             for seed, problems in results:
                 if problems:
@@ -171,12 +176,12 @@ def pin_to_one_core() -> None:
         os.sched_setaffinity(0, {cores[os.getpid() % len(cores)]})
 
 
-def run_seeds(work: tuple[list[int], SimulateJobSettings, float]) -> tuple[list[tuple[int, list[str]]], float]:
+def run_seeds(work: tuple[list[int], SimulateJobSettings]) -> tuple[list[tuple[int, list[str]]], float]:
     """Run several seeds in this process; return each with its problems, and the processor time in seconds."""
-    seeds, settings, begin = work
+    seeds, settings = work
     results, spent_s = [], time.process_time()
     for seed in seeds:
-        if settings.budget_s and time.perf_counter() > begin + settings.budget_s:
+        if settings.budget_s and time.process_time() > settings.budget_s:
             break
         results.append((seed, run_job(seed, shape_of(seed, settings), keep_journal=False).problems))
         if results[-1][1] and settings.stop:
