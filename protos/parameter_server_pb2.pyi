@@ -223,7 +223,7 @@ class FitDescription(_message.Message):
     def __init__(self, model: _Optional[str] = ..., initial_epoch: _Optional[int] = ..., epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., steps_per_epoch: _Optional[int] = ...) -> None: ...
 
 class OptimizerSpec(_message.Message):
-    __slots__ = ("name", "hyperparameters", "learning_rates", "updates")
+    __slots__ = ("name", "hyperparameters", "learning_rates", "updates", "gradients")
     class HyperparametersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -235,11 +235,13 @@ class OptimizerSpec(_message.Message):
     HYPERPARAMETERS_FIELD_NUMBER: _ClassVar[int]
     LEARNING_RATES_FIELD_NUMBER: _ClassVar[int]
     UPDATES_FIELD_NUMBER: _ClassVar[int]
+    GRADIENTS_FIELD_NUMBER: _ClassVar[int]
     name: str
     hyperparameters: _containers.ScalarMap[str, float]
     learning_rates: LearningRates
     updates: int
-    def __init__(self, name: _Optional[str] = ..., hyperparameters: _Optional[_Mapping[str, float]] = ..., learning_rates: _Optional[_Union[LearningRates, _Mapping]] = ..., updates: _Optional[int] = ...) -> None: ...
+    gradients: int
+    def __init__(self, name: _Optional[str] = ..., hyperparameters: _Optional[_Mapping[str, float]] = ..., learning_rates: _Optional[_Union[LearningRates, _Mapping]] = ..., updates: _Optional[int] = ..., gradients: _Optional[int] = ...) -> None: ...
 
 class LearningRates(_message.Message):
     __slots__ = ("updates", "rates")
@@ -921,7 +923,7 @@ class Request(_message.Message):
     def __init__(self, kind: _Optional[_Union[RequestKind, str]] = ..., worker: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., base_version: _Optional[int] = ..., generation: _Optional[int] = ..., codec: _Optional[str] = ..., payload_bytes: _Optional[int] = ..., norm: _Optional[float] = ..., nonfinite: _Optional[bool] = ..., samples: _Optional[int] = ..., loss: _Optional[float] = ..., correct: _Optional[int] = ..., lease: _Optional[int] = ..., epoch: _Optional[int] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., steps: _Optional[int] = ..., pin: _Optional[int] = ..., no_pull: _Optional[bool] = ..., have_version: _Optional[int] = ..., retain_previous: _Optional[bool] = ..., slot: _Optional[str] = ..., tensors: _Optional[bytes] = ..., partial: _Optional[bool] = ...) -> None: ...
 
 class Reply(_message.Message):
-    __slots__ = ("seq", "outcome", "reason", "version", "staleness", "learning_rate", "duplicate", "generation", "payload_bytes", "not_modified", "drain", "applied_version", "waiting", "status", "offset", "updates")
+    __slots__ = ("seq", "outcome", "reason", "version", "staleness", "learning_rate", "duplicate", "generation", "payload_bytes", "not_modified", "drain", "applied_version", "waiting", "status", "offset", "updates", "gradients")
     SEQ_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
@@ -938,6 +940,7 @@ class Reply(_message.Message):
     STATUS_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     UPDATES_FIELD_NUMBER: _ClassVar[int]
+    GRADIENTS_FIELD_NUMBER: _ClassVar[int]
     seq: int
     outcome: Outcome
     reason: str
@@ -954,4 +957,5 @@ class Reply(_message.Message):
     status: int
     offset: int
     updates: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, seq: _Optional[int] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., reason: _Optional[str] = ..., version: _Optional[int] = ..., staleness: _Optional[int] = ..., learning_rate: _Optional[float] = ..., duplicate: _Optional[bool] = ..., generation: _Optional[int] = ..., payload_bytes: _Optional[int] = ..., not_modified: _Optional[bool] = ..., drain: _Optional[bool] = ..., applied_version: _Optional[int] = ..., waiting: _Optional[bool] = ..., status: _Optional[int] = ..., offset: _Optional[int] = ..., updates: _Optional[_Iterable[int]] = ...) -> None: ...
+    gradients: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, seq: _Optional[int] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., reason: _Optional[str] = ..., version: _Optional[int] = ..., staleness: _Optional[int] = ..., learning_rate: _Optional[float] = ..., duplicate: _Optional[bool] = ..., generation: _Optional[int] = ..., payload_bytes: _Optional[int] = ..., not_modified: _Optional[bool] = ..., drain: _Optional[bool] = ..., applied_version: _Optional[int] = ..., waiting: _Optional[bool] = ..., status: _Optional[int] = ..., offset: _Optional[int] = ..., updates: _Optional[_Iterable[int]] = ..., gradients: _Optional[_Iterable[int]] = ...) -> None: ...

@@ -129,6 +129,7 @@ class Update:
             mean[n:] += payload[n:] * np.float32(push.samples / total)
             rates.append(η * scale)
         self._optimizer.apply(old[:n], mean[:n], new[:n], learning_rate=η, momentum=self._momentum())
+        self._optimizer.count_averaged(0, len(group))
         np.add(old[n:], mean[n:], out=new[n:])
         return rates
 

@@ -88,6 +88,11 @@ class CommittedWeights:
         """The number of updates that each optimizer has made."""
         return self._optimizer.updates
 
+    @property
+    def gradients(self) -> list[int]:
+        """The number of gradients that the updates of each optimizer have used."""
+        return self._optimizer.gradients
+
     def assign_slot(self, name: str, content: np.ndarray) -> None:
         """Set an optimizer slot from `float32[n + m]`.
 

@@ -85,6 +85,8 @@ class CoveredUpdate:
             effective.append(rates[first] * scales[first])
         _average_overwritten(group, coverages, union, mean)
         optimizer.advance_covered(old[:n], mean, new[:n], union, rates, self._momenta(union))
+        for index in union.optimizers:
+            optimizer.count_averaged(index, sum(index in coverage.optimizers for coverage in coverages))
         np.add(old[n:], mean[n:], out=new[n:])
         return effective
 

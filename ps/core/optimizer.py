@@ -74,6 +74,14 @@ class Optimizer:
         """The number of updates made, as a list of one element for each optimizer."""
         return [self.step]
 
+    @property
+    def gradients(self) -> list[int]:
+        """The number of gradients that the updates used; not counted apart from these here."""
+        return self.updates
+
+    def count_averaged(self, index: int, gradients: int) -> None:
+        """Ignore how many gradients were averaged for the last update, which only a script asks for."""
+
     def coverage(self, bitmap: bytes) -> Coverage:
         """Return the coverage of a push whose header has `bitmap`.
 

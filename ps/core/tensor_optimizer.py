@@ -29,17 +29,19 @@ class OptimizerSettings(NamedTuple):
         hyper: The hyperparameters.
         rates: A table of learning rates by the number of updates; None for the hyperparameter.
         updates: The number of updates that it has made.
+        gradients: The number of gradients that these used; 0 stands for one each.
     """
 
     name: str
     hyper: Hyperparameters
     rates: RateTable | None = None
     updates: int = 0
+    gradients: int = 0
 
     @classmethod
     def from_proto(cls, spec: pb.OptimizerSpec) -> OptimizerSettings:
         """Return the settings that the worker of a script has sent."""
-        return cls(spec.name, {**spec.hyperparameters}, RateTable(spec.learning_rates), spec.updates)
+        return cls(spec.name, {**spec.hyperparameters}, RateTable(spec.learning_rates), spec.updates, spec.gradients)
 
 
 class TensorOptimizer(Optimizer):
@@ -82,6 +84,8 @@ class TensorOptimizer(Optimizer):
         self.members = (self, *(Optimizer(o.name, o.hyper, part.trained, self.slots) for o in settings[1:]))
         for member, each in zip(self.members, settings, strict=True):
             member.set_step(each.updates)
+        # Of means over several gradients: how many more gradients there were than updates.
+        self._averaged = [max(0, each.gradients - each.updates) for each in settings]
         for start, stop, _, flags in everything.ranges:
             for name, value in self.members[flags.optimizer].initial.items():
                 self.slots[name][start:stop] = value
@@ -99,6 +103,18 @@ class TensorOptimizer(Optimizer):
         """Return the learning rate of the next update by one of the optimizers."""
         rates = self._rates[index]
         return self.members[index].settings["learning_rate"] if rates is None else rates(self.members[index].step)
+
+    @property
+    def gradients(self) -> list[int]:
+        """The number of gradients that the updates of each optimizer have used.
+
+        Keras counts a batch as an iteration; a mode that averages makes one update of the batches of several workers.
+        """
+        return [member.step + more for member, more in zip(self.members, self._averaged, strict=True)]
+
+    def count_averaged(self, index: int, gradients: int) -> None:
+        """Count the gradients whose mean was used for the last update of one of the optimizers."""
+        self._averaged[index] += gradients - 1
 
     def replace_rates(self, tables: Sequence[pb.LearningRates]) -> None:
         """Replace the tables of learning rates, one for each optimizer."""

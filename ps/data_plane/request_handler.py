@@ -64,6 +64,7 @@ class PendingReply:
             reply.drain = True
         if self._outcome is None and runtime.builder.is_script:
             reply.updates.extend(shard.updates)
+            reply.gradients.extend(shard.gradients)
         if header.HasField("have_version"):
             held = header.have_version == version and header.generation == shard.generation
             held &= version != shard.assigned_at  # the worker may hold the weights before an assignment

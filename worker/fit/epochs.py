@@ -262,6 +262,7 @@ class Epochs:
         if not is_leader:
             restore_callbacks(callbacks, reply.decision.callback_state)
         self._pull(0)
+        self.optimizers.count_gradients()
         if is_leader:
             self.optimizers.keep(self.gradient_op.trained, self.member.pull_slots)
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from downpour.worker.fit.cluster.member import ScriptWorker
+from downpour.worker.fit.cluster.stage import UpdateCounts
 from downpour.worker.fit.optimizer.gradient_op import GradientOp
 
 
@@ -32,15 +33,15 @@ class ModelWeights:
         self._op.write(flat)
         self._flat = flat if self._op.is_exact else self._op.read()
 
-    def pull(self, pin: int) -> Sequence[int]:
-        """Pull weights into the model, and return the number of updates of each optimizer.
+    def pull(self, pin: int) -> UpdateCounts:
+        """Pull weights into the model, and return the updates of each optimizer.
 
         Args:
             pin: The number of a pinned version; 0 for the current version.
         """
-        flat, updates = self._member.pull(pin)
+        flat, counts = self._member.pull(pin)
         self.write(flat.copy())
-        return updates
+        return counts
 
     def assigned(self) -> np.ndarray | None:
         """Return the model's weights if a callback has assigned others since they were written, else None."""

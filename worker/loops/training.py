@@ -186,6 +186,7 @@ class ClusterTrainingJob(TrainingJob):
         self._settle(pb.FIT_END)
         self._optimizers.connect(None)
         self._pull()
+        self._optimizers.count_gradients()
         if self._member.is_leader:
             self._optimizers.keep(self._op.trained, self._member.pull_slots)
 
@@ -237,9 +238,9 @@ class ClusterTrainingJob(TrainingJob):
         return self._member.await_barrier(request)
 
     def _pull(self) -> None:
-        flat, updates = self._member.pull()
+        flat, counts = self._member.pull()
         self._op.write(flat.copy())
-        self._optimizers.set_updates(updates)
+        self._optimizers.set_updates(counts)
 
 
 @contextmanager

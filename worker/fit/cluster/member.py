@@ -18,7 +18,7 @@ from downpour.worker.exchange.push_info import PushInfo
 from downpour.worker.exchange.session import SESSION_LOST, Session, SessionSettings
 from downpour.worker.exchange.timing import TimeSpent
 from downpour.worker.fit.cluster.fit_failure import error_type_of, exception_of
-from downpour.worker.fit.cluster.stage import Stage
+from downpour.worker.fit.cluster.stage import Stage, UpdateCounts
 
 LEADER = 0
 RETRY_S = 0.2
@@ -188,8 +188,8 @@ class ScriptWorker:
 
     # ------------------------------------------------------------------ weights
 
-    def pull(self, pin: int = 0) -> tuple[np.ndarray, Sequence[int]]:
-        """Return weights `float32[n + m]`, valid until the next call, and the number of updates of each optimizer.
+    def pull(self, pin: int = 0) -> tuple[np.ndarray, UpdateCounts]:
+        """Return weights `float32[n + m]`, valid until the next call, and the updates of each optimizer.
 
         Args:
             pin: The number of a pinned version; 0 for the current version.
@@ -197,7 +197,7 @@ class ScriptWorker:
         pulled = self._again(lambda: self._connected.pull(pin))
         if not pin:
             self.versions = pulled.versions
-        return pulled.flat, pulled.replies[0].updates
+        return pulled.flat, UpdateCounts(pulled.replies[0].updates, pulled.replies[0].gradients)
 
     def push_pull(self, gradient: np.ndarray, info: PushInfo) -> np.ndarray:
         """Push a gradient `float32[n + m]` and return weights `float32[n + m]`, valid until the next call.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,18 @@ from downpour.protos.layout import Layout
 
 if TYPE_CHECKING:
     from downpour.worker.fit.cluster.leases import Leases
+
+
+class UpdateCounts(NamedTuple):
+    """What the servers have counted for each optimizer.
+
+    Attributes:
+        updates: The number of updates that it has made.
+        gradients: The number of gradients that these used: more, where the mode averages those of several workers.
+    """
+
+    updates: Sequence[int]
+    gradients: Sequence[int]
 
 
 @dataclass(frozen=True)

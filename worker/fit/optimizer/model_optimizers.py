@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import keras
 import numpy as np
@@ -13,6 +13,7 @@ import tensorflow as tf
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import Unsupported
 from downpour.protos.layout import UpdateFlags
+from downpour.worker.fit.cluster.stage import UpdateCounts
 from downpour.worker.fit.optimizer.distributed_optimizer import (
     DistributedMixin,
     DistributedOptimizer,
@@ -31,6 +32,13 @@ from downpour.worker.fit.optimizer.optimizer_spec import (
 )
 
 Applied = Mapping[int, tuple[Any, Mapping[int, Any]]]  # optimizers and their variables by id
+
+
+class KeptCounts(NamedTuple):
+    """The updates of an optimizer when `fit` ended, and the gradients that they used, which its iterations count."""
+
+    updates: int
+    gradients: int
 
 
 class ModelOptimizers:
@@ -53,6 +61,7 @@ class ModelOptimizers:
         self._owners = dict(owners or {})
         self._sent: list[pb.LearningRates] = []
         self._updates: list[int] = []  # of each optimizer, at the last barrier
+        self._gradients: list[int] = []  # that these used
         self._initial: list[dict[str, float]] = []  # values of the slots of each optimizer
 
     def index_of(self, optimizer: Any) -> int:
@@ -111,7 +120,15 @@ class ModelOptimizers:
 
     def specs(self, steps: int) -> list[pb.OptimizerSpec]:
         """Return the specifications for the servers; the tables of rates are exact for so many updates to come."""
+        gradients = [updates_of(member) for member in self.members]
+        for member, count in zip(self.members, gradients, strict=True):
+            kept = getattr(member, "kept_counts", None)
+            if kept is not None and kept.gradients == count:
+                _assign_count(member, kept.updates)
         specs = [optimizer_spec(member, member.keras_class, updates_of(member), steps) for member in self.members]
+        for spec, count in zip(specs, gradients, strict=True):
+            spec.gradients = count
+        self._gradients = gradients
         self._sent = [spec.learning_rates for spec in specs]
         self._updates = [spec.updates for spec in specs]
         self._initial = [initial_slots(spec) for spec in specs]
@@ -177,13 +194,23 @@ class ModelOptimizers:
             if has_fixed_rate(member):
                 member._learning_rate.assign(rate)
 
-    def set_updates(self, updates: Sequence[int]) -> None:
+    def set_updates(self, counts: UpdateCounts) -> None:
         """Set the number of updates that each optimizer has made, those of all workers together."""
-        self._updates = list(updates)
-        for member, count in zip(self.members, updates, strict=True):
-            batches = member.gradient_accumulation_steps or 1
-            # Keras counts batches; those since the last update are this worker's own.
-            member._iterations.assign(count * batches + int(member._iterations.numpy()) % batches)
+        self._updates, self._gradients = list(counts.updates), list(counts.gradients)
+        for member, count in zip(self.members, counts.updates, strict=True):
+            _assign_count(member, count)
+
+    def count_gradients(self) -> None:
+        """Let each optimizer count the gradients of all workers, as `fit` ends: one process makes an update of each."""
+        for member, updates, gradients in zip(self.members, self._updates, self._gradients, strict=True):
+            object.__setattr__(member, "kept_counts", KeptCounts(updates, gradients))  # Keras does not track it
+            _assign_count(member, gradients)
+
+
+def _assign_count(member: Any, count: int) -> None:
+    batches = member.gradient_accumulation_steps or 1
+    # Keras counts batches; those since the last update are this worker's own.
+    member._iterations.assign(count * batches + int(member._iterations.numpy()) % batches)
 
 
 def _fetched(member: Any, fetch: Callable[[], None]) -> Slots | None:

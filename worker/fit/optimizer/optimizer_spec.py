@@ -83,7 +83,8 @@ def optimizer_spec(optimizer: Any, keras_class: type, iteration: int, steps: int
     # It stands for the table in reports and warnings, and no optimizer takes a rate of 0.
     hyper = {**hyperparameters_of(optimizer, base), "learning_rate": max(rates.rates) or 1.0}
     name = row_of(optimizer, base)
-    return pb.OptimizerSpec(name=name, hyperparameters=hyper, learning_rates=rates, updates=iteration)
+    counts = {"updates": iteration, "gradients": iteration}
+    return pb.OptimizerSpec(name=name, hyperparameters=hyper, learning_rates=rates, **counts)
 
 
 def updates_of(optimizer: Any) -> int:
