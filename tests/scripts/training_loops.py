@@ -79,6 +79,15 @@ with downpour.training(compiled, compiled.optimizer) as job:
 seen["train_on_batch"] = [int(compiled.optimizer.iterations), total(compiled.get_weights())]
 seen["learned"] = last < 0.2 * first
 
+# `fit` continues with the optimizer of a loop.
+fitted = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+fitted.compile(downpour.DistributedOptimizer(keras.optimizers.Adam(0.01)), "mse")
+with downpour.training(fitted, fitted.optimizer) as job:
+    for indices in job.leased(len(x), batch_size=32):
+        fitted.train_on_batch(x[indices], y[indices])
+fitted.fit(x, y, batch_size=32, epochs=2, verbose=0)
+seen["then_fit"] = [int(fitted.optimizer.iterations), total(fitted.get_weights())]
+
 # Variables without a model, and a rate that the loop assigns.
 variable = keras.Variable(np.zeros(3, "float32"))
 sgd = keras.optimizers.SGD(1.0)

@@ -11,6 +11,7 @@ import tensorflow as tf
 from downpour import DistributedOptimizer, LeasedDataset
 from tests.support.fidelity.row import (
     BATCH,
+    DIFFERENT,
     JOINT,
     REFUSED,
     Result,
@@ -28,11 +29,15 @@ layers = keras.layers
 OWN_STATISTICS = "each worker's batch has statistics of its own; the moving statistics are averaged"
 
 
-def _layers(*middle: Any, x: Any = None) -> Result:
-    """Train a model with some layers in the middle."""
-    keras.utils.set_random_seed(1)
-    model = keras.Sequential([keras.Input((4,)), layers.Dense(4, activation="tanh"), *middle, layers.Dense(2)])
-    return fitted(compiled(model), x)
+def _layer(middle: Callable[[], Any]) -> Callable[[], Result]:
+    """Return a function that trains a model with a layer in the middle, which is built after the seed is set."""
+
+    def run() -> Result:
+        keras.utils.set_random_seed(1)
+        model = keras.Sequential([keras.Input((4,)), layers.Dense(4, activation="tanh"), middle(), layers.Dense(2)])
+        return fitted(compiled(model))
+
+    return run
 
 
 class Subclassed(keras.Model):
@@ -117,6 +122,14 @@ def _constraint() -> Result:
 
 def _regularizer() -> Result:
     return fitted(compiled(small_model(kernel_regularizer=keras.regularizers.L1L2(0.01, 0.02))))
+
+
+def _global_policy(policy: str) -> Callable[[], Result]:
+    def run() -> Result:
+        keras.config.set_dtype_policy(policy)
+        return fitted(compiled(small_model()))
+
+    return run
 
 
 def _policy(policy: str) -> Callable[[], Result]:
@@ -237,27 +250,29 @@ MODELS = [
     Row("model", "float64", _policy("float64"), REFUSED, "float64"),
     Row("model", "float16", _policy("float16"), REFUSED, "float16"),
     Row("model", "bfloat16", _policy("bfloat16"), REFUSED, "bfloat16"),
-    Row("model", "mixed_float16", _policy("mixed_float16"), REFUSED, "mixed_float16"),
-    Row("model", "mixed_bfloat16", _policy("mixed_bfloat16")),
+    Row("model", "policy mixed_float16", _global_policy("mixed_float16"), REFUSED, "mixed_float16"),
+    Row("model", "policy mixed_bfloat16", _global_policy("mixed_bfloat16")),
+    Row("model", "layers in mixed_float16", _policy("mixed_float16")),
     Row("model", "stateful RNN", _stateful, several="stateful", bsp="refused with several workers"),
-    Row("layer", "BatchNormalization", lambda: _layers(layers.BatchNormalization()), bsp=OWN_STATISTICS),
-    Row("layer", "LayerNormalization", lambda: _layers(layers.LayerNormalization())),
-    Row("layer", "Dropout", lambda: _layers(layers.Dropout(0.3, seed=1)), bsp="each worker drops units of its own"),
-    Row("layer", "GaussianNoise", lambda: _layers(layers.GaussianNoise(0.1, seed=1)),
+    Row("layer", "BatchNormalization", _layer(lambda: layers.BatchNormalization()), bsp=OWN_STATISTICS),
+    Row("layer", "LayerNormalization", _layer(lambda: layers.LayerNormalization())),
+    Row("layer", "Dropout", _layer(lambda: layers.Dropout(0.3, seed=1)), bsp="each worker drops units of its own"),
+    Row("layer", "GaussianNoise", _layer(lambda: layers.GaussianNoise(0.1, seed=1)),
         bsp="each worker draws noise of its own"),
-    Row("layer", "ActivityRegularization", lambda: _layers(layers.ActivityRegularization(l2=0.1))),
-    Row("layer", "SpectralNormalization", lambda: _layers(layers.SpectralNormalization(layers.Dense(4))),
+    Row("layer", "ActivityRegularization", _layer(lambda: layers.ActivityRegularization(l2=0.1))),
+    Row("layer", "SpectralNormalization", _layer(lambda: layers.SpectralNormalization(layers.Dense(4))),
         bsp=OWN_STATISTICS),
-    Row("variable", "float32 counter", lambda: _layers(Counting("float32")), bsp="the differences are added"),
-    Row("variable", "int32 counter", lambda: _layers(Counting("int32")), bsp="the differences are added"),
-    Row("variable", "int64 counter", lambda: _layers(Counting("int64")), bsp="the differences are added"),
-    Row("variable", "bool flag", lambda: _layers(Counting("bool")), bsp="worker 0's value"),
+    Row("variable", "float32 counter", _layer(lambda: Counting("float32")), bsp="the differences are added"),
+    Row("variable", "int32 counter", _layer(lambda: Counting("int32")), bsp="the differences are added"),
+    Row("variable", "int64 counter", _layer(lambda: Counting("int64")), bsp="the differences are added"),
+    Row("variable", "bool flag", _layer(lambda: Counting("bool")), bsp="worker 0's value"),
     Row("data", "tf.data", lambda: fitted(compiled(small_model()))),
     Row("data", "PyDataset", lambda: fitted(compiled(small_model()), Batches())),
     Row("data", "generator", _generated, bsp="steps_per_epoch counts the batches of all workers"),
     Row("data", "LeasedDataset", _leased),
     Row("data", "dict of inputs", _structured),
-    Row("data", "length that is not known", _unknown_length),
+    Row("data", "length that is not known", _unknown_length, DIFFERENT,
+        "Keras 3.15 counts one iteration too many at the end of each epoch, so that schedules run ahead; ours do not"),
     Row("data", "sparse tensors", _sparse),
     Row("data", "tensors", _tensors, bsp=ASSIGNED),
     Row("data", "pandas", _pandas, bsp=ASSIGNED, package="pandas"),

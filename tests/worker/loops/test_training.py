@@ -83,14 +83,16 @@ def test_models_must_be_built_and_variables_those_of_keras() -> None:
 class TestWithWorkers:
     """The script `training_loops.py` with plain Keras, and with two workers and two shards."""
 
-    @pytest.mark.parametrize("part", ["leased", "gan", "train_on_batch", "variable", "samples"])
+    @pytest.mark.parametrize("part", ["leased", "gan", "train_on_batch", "variable", "samples", "then_fit"])
     def test_all_workers_have_the_same_weights_and_means(self, workers: list[Seen], part: str) -> None:
         assert workers[0][part] == workers[1][part]
 
     def test_each_sample_is_used_once_in_each_pass(self, workers: list[Seen], plain: Seen) -> None:
         assert plain["samples"] == workers[0]["samples"] == 2 * 4 * 640
 
-    @pytest.mark.parametrize(("part", "place"), [("leased", 1), ("gan", 0), ("gan", 1), ("train_on_batch", 0)])
+    @pytest.mark.parametrize(
+        ("part", "place"), [("leased", 1), ("gan", 0), ("gan", 1), ("train_on_batch", 0), ("then_fit", 0)]
+    )
     def test_as_many_updates_are_made_as_in_one_process(
         self, workers: list[Seen], plain: Seen, part: str, place: int
     ) -> None:

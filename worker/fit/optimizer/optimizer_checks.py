@@ -34,6 +34,7 @@ CLASSES: Mapping[str, str] = {  # of Keras, that the servers do not implement: w
 _OWN = {
     "built", "_accumulated_gradients", "_variables", "_trainable_variables", "_trainable_variables_indices", "_tracker",
     "_iterations", "_learning_rate", "_exclude_from_weight_decay_cache", "gradient_op", "kept_slots", "slot_source",
+    "kept_counts", "loop_gradient_op",
     "save_own_variables",
 }  # fmt: skip
 _EXCLUSION = ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern")
