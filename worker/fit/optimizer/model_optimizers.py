@@ -125,9 +125,10 @@ class ModelOptimizers:
             kept = getattr(member, "kept_counts", None)
             if kept is not None and kept.gradients == count:
                 _assign_count(member, kept.updates)
-        specs = [optimizer_spec(member, member.keras_class, updates_of(member), steps) for member in self.members]
-        for spec, count in zip(specs, gradients, strict=True):
-            spec.gradients = count
+        specs = [
+            optimizer_spec(member, member.keras_class, updates_of(member), steps, count)
+            for member, count in zip(self.members, gradients, strict=True)
+        ]
         self._gradients = gradients
         self._sent = [spec.learning_rates for spec in specs]
         self._updates = [spec.updates for spec in specs]

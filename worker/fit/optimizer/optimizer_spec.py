@@ -68,7 +68,9 @@ def hyperparameters_of(optimizer: Any, keras_class: type) -> dict[str, float]:
     return hyper
 
 
-def optimizer_spec(optimizer: Any, keras_class: type, iteration: int, steps: int) -> pb.OptimizerSpec:
+def optimizer_spec(
+    optimizer: Any, keras_class: type, iteration: int, steps: int, gradients: int | None = None
+) -> pb.OptimizerSpec:
     """Return the specification of an optimizer for the servers.
 
     Args:
@@ -76,6 +78,7 @@ def optimizer_spec(optimizer: Any, keras_class: type, iteration: int, steps: int
         keras_class: The optimizer's class in Keras, or a class of the script that inherits from it.
         iteration: The number of updates that it has made.
         steps: The number of updates to come for which the table of learning rates is exact.
+        gradients: The number of gradients that its updates used (default: one each).
     """
     base = keras_class_of(keras_class)
     assert base is not None
@@ -83,7 +86,7 @@ def optimizer_spec(optimizer: Any, keras_class: type, iteration: int, steps: int
     # It stands for the table in reports and warnings, and no optimizer takes a rate of 0.
     hyper = {**hyperparameters_of(optimizer, base), "learning_rate": max(rates.rates) or 1.0}
     name = row_of(optimizer, base)
-    counts = {"updates": iteration, "gradients": iteration}
+    counts = {"updates": iteration, "gradients": iteration if gradients is None else gradients}
     return pb.OptimizerSpec(name=name, hyperparameters=hyper, learning_rates=rates, **counts)
 
 
