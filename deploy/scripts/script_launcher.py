@@ -131,6 +131,7 @@ class ScriptLauncher(Launcher):
     """A launcher whose job ends when the script of worker 0 has ended and no other worker trains."""
 
     _waits_for_others = False
+    _script_ended = False  # not `_ending_deadline`, which is also set when all end between two looks at their codes
 
     def run(self) -> int:
         """Run the script and return its exit status, or that of the launcher if the script has none."""
@@ -167,7 +168,7 @@ class ScriptLauncher(Launcher):
             super()._check_workers()
             self._check_given_up()
         elif leader.code == 0:
-            if self._ending_deadline is None and self._others_are_done():
+            if not self._script_ended and self._others_are_done():
                 self._end_script()
         elif leader.code > 0 or self._restarts.get(LEADER, 0) >= leader.spec.restarts:
             raise LaunchFailed(f"worker 0 {_end_of_script(leader)}")
@@ -217,6 +218,7 @@ class ScriptLauncher(Launcher):
         if not wait(others, LEAVE_S):
             end(others, GRACE_S)
         self._begin_ending()
+        self._script_ended = True
         if self._watcher is None or not self._watcher.stop("the script has ended", now=False):
             raise LaunchFailed("the coordinator did not answer when the script ended")
 

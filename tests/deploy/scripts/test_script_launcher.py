@@ -1,0 +1,53 @@
+"""How `ScriptLauncher` ends a job, with processes that only state how they ended."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from downpour.deploy.scripts import script_launcher
+from downpour.deploy.scripts.script_launcher import ScriptLauncher
+
+
+class Ended:
+    """A process of a worker that runs for the first `looks` looks at its code, and has then ended with 0."""
+
+    def __init__(self, number: int, looks: int) -> None:
+        self.spec = SimpleNamespace(role="worker", name=f"worker-{number}", number=number, restarts=3)
+        self._looks = looks
+
+    @property
+    def code(self) -> int | None:
+        self._looks -= 1
+        return None if self._looks >= 0 else 0
+
+
+class Stops:
+    """A coordinator's watcher that records the requests to stop."""
+
+    phase, workers = "training", 0
+
+    def __init__(self) -> None:
+        self.reasons: list[str] = []
+
+    def stop(self, reason: str, now: bool) -> bool:
+        self.reasons.append(reason)
+        return True
+
+
+@pytest.mark.parametrize("draining", [False, True])
+@pytest.mark.parametrize("looks", range(8))
+def test_the_coordinator_is_told_once_whenever_the_workers_end(
+    looks: int, draining: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(script_launcher, "wait", lambda processes, timeout_s: True)
+    launcher: Any = ScriptLauncher.__new__(ScriptLauncher)
+    launcher._processes = {"worker-0": Ended(0, looks), "worker-1": Ended(1, 0)}
+    launcher._given_up, launcher._restarts, launcher._stepped = {}, {}, set()
+    launcher._ending_deadline, launcher._drain_deadline = None, 1e12 if draining else None
+    launcher._watcher = Stops()
+    for _ in range(12):
+        launcher._check_workers()
+    assert launcher._watcher.reasons == ["the script has ended"]
