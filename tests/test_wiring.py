@@ -36,7 +36,7 @@ RECORDS: dict[str, tuple[str, ...]] = {
     "worker/catalog": ("keras.Model",),  # whose method is wrapped while a user's function builds a model
     "worker/loops": ("model",),
     "worker/fit": ("model", "self.model", "self._keras", "self._keras.callbacks_module", "sys"),
-    "worker/fit/optimizer": ("self._member.spent",),
+    "worker/fit/optimizer": ("self._member.spent", "self._model"),
     # Protobuf messages under construction.
     "worker/exchange": ("request", "header", "self._registration"),
 }  # fmt: skip

@@ -24,6 +24,7 @@ from downpour.worker.fit.metric_reduction import read_metrics, warn_of_initial_s
 from downpour.worker.fit.model_weights import ModelWeights
 from downpour.worker.fit.optimizer.assignments import Assignments
 from downpour.worker.fit.optimizer.gradient_op import GradientOp
+from downpour.worker.fit.optimizer.train_function import TrainFunction
 from downpour.worker.fit.other_variables import OtherVariables, vary_dropout_seeds
 from downpour.worker.fit.rate_sender import RateSender
 
@@ -38,17 +39,21 @@ class Epochs:
         batches: The number of batches that this worker has trained on in this epoch.
         job_batches: The number of batches of all workers in the last epoch.
         optimizers: The optimizers of the model.
+        function: The train function of the model.
     """
 
-    def __init__(self, model: keras.Model, member: ScriptWorker, arguments: FitArguments) -> None:
+    def __init__(
+        self, model: keras.Model, member: ScriptWorker, arguments: FitArguments, function: TrainFunction
+    ) -> None:
         """Build the state of a call of `fit` that has not joined the other workers yet.
 
         Args:
             model: A compiled model.
             member: This worker.
             arguments: The arguments of `fit`.
+            function: The train function of the model.
         """
-        self.model, self.member, self.arguments = model, member, arguments
+        self.model, self.member, self.arguments, self.function = model, member, arguments, function
         self.batches = self.job_batches = 0
         self._gradient_op: GradientOp | None = None
         self._weights: ModelWeights | None = None
@@ -109,7 +114,8 @@ class Epochs:
             steps: The number of batches of this worker in an epoch; None if it is not known.
         """
         model, member, arguments = self.model, self.member, self.arguments
-        self._gradient_op = op = GradientOp(model, self.optimizers, member, arguments.leases, arguments.assigned)
+        op = self.function.begin(GradientOp(model, self.optimizers, member, arguments.leases, arguments.assigned))
+        self._gradient_op = op
         self._others = OtherVariables(model, arguments.assigned)
         self._weights = ModelWeights(op, member, arguments.callbacks)
         self._rates = RateSender(self.optimizers, member, steps and steps * member.size)

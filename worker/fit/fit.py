@@ -22,6 +22,7 @@ from downpour.worker.fit.job_callbacks import FirstCallback, LastCallback, liste
 from downpour.worker.fit.keras_hooks import TrainerHooks
 from downpour.worker.fit.optimizer.build_weights import build_weights
 from downpour.worker.fit.optimizer.model_optimizers import model_optimizers
+from downpour.worker.fit.optimizer.train_function import train_function_of
 from downpour.worker.fit.optimizer.weight_checks import check_strategy
 from downpour.worker.fit.process.randomness import DataRandomness
 from downpour.worker.fit.process.script_process import ScriptProcess
@@ -57,7 +58,9 @@ def distributed_fit(
     lease_samples = given["x"].lease_samples(samples) if leases else 0
     data = {name: given[name] for name in DATA} if member.size > 1 else {}
     fingerprints = fingerprints_of(data)  # before the data are divided, and before a generator begins
-    given["x"], applied, assigned = build_weights(model, given["x"], given["y"], given["sample_weight"])
+    function = train_function_of(model, leased=leases is not None)
+    data_of_fit = (given["x"], given["y"], given["sample_weight"])
+    given["x"], applied, assigned = build_weights(model, *data_of_fit, function.known)
     optimizers = model_optimizers(model, applied)
     if leases is not None:
         optimizers.check_every_batch_is_pushed()
@@ -66,7 +69,7 @@ def distributed_fit(
     of_all = FitArguments(
         first, last, optimizers, callbacks, samples, lease_samples, leases, fingerprints, size, assigned
     )
-    epochs = Epochs(model, member, of_all)
+    epochs = Epochs(model, member, of_all, function)
     arguments = _own_part(given, member, leases, DataRandomness())
     own = [callback for callback in callbacks if member.is_leader or not only_on_leader(callback)]
     arguments["callbacks"] = [FirstCallback(epochs), *own, LastCallback(epochs)]

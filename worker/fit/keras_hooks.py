@@ -9,12 +9,11 @@ from typing import Any
 import tensorflow as tf
 from keras.src.backend.tensorflow import trainer as keras_trainer
 
-from downpour.worker.fit.data.data_parts import number_of_rows
-from downpour.worker.fit.data.leased_dataset import span_and_batch
 from downpour.worker.fit.epochs import Epochs
 from downpour.worker.fit.job_callbacks import JobCallbackList
-from downpour.worker.fit.optimizer.assignments import recorded_assignments
 from downpour.worker.fit.optimizer.distributed_optimizer import intercepted
+
+WRAPPED = ("train_step", "evaluate", "_get_metrics_result_or_logs")  # methods of the model
 
 
 class _LeasedEpochIterator(keras_trainer.TFEpochIterator):
@@ -38,31 +37,25 @@ class TrainerHooks:
         """Build a context that changes the model when it is entered."""
         self._epochs, self._model, self._keras = epochs, epochs.model, keras_trainer
         self._guard = ExitStack()
+        self._own: dict[str, Any] = {}
 
     def __enter__(self) -> None:
         """Wrap methods of this model, and turn XLA off."""
         model, epochs = self._model, self._epochs
-        train_step, result, evaluate = model.train_step, model._get_metrics_result_or_logs, model.evaluate
-
-        def counted_train_step(data: Any) -> Any:
-            span, data = span_and_batch(data) if epochs.leased else (None, data)
-            with recorded_assignments() as assigned:
-                epochs.gradient_op.begin_batch(number_of_rows(data), span, assigned)
-                logs = train_step(data)
-                epochs.gradient_op.end_batch()
-            return logs
+        result, evaluate = model._get_metrics_result_or_logs, model.evaluate
+        self._own = {name: vars(model)[name] for name in WRAPPED if name in vars(model)}  # a script may assign them
 
         def marked_evaluate(*args: Any, **kwargs: Any) -> Any:
             with epochs.evaluating():
                 return evaluate(*args, **kwargs)
 
-        model.train_step, model.evaluate = counted_train_step, marked_evaluate
+        model.train_step, model.evaluate = epochs.function.train_step, marked_evaluate
         model._get_metrics_result_or_logs = lambda logs: epochs.reduce_logs(logs, result)
         if epochs.leased:
             self._keras.TFEpochIterator = _LeasedEpochIterator
         self._keras.callbacks_module.CallbackList = JobCallbackList
         model.jit_compile = False  # XLA cannot call out to the servers
-        model.train_function = None
+        epochs.function.enter()
         self._guard.enter_context(intercepted(self._plain_applied))
 
     def _plain_applied(self, optimizer: Any, variables: Sequence[Any]) -> bool:
@@ -75,8 +68,11 @@ class TrainerHooks:
         model, epochs = self._model, self._epochs
         self._keras.TFEpochIterator = _LeasedEpochIterator.__base__
         self._keras.callbacks_module.CallbackList = JobCallbackList.__base__
-        del model.train_step, model.evaluate, model._get_metrics_result_or_logs
-        model.train_function = None
+        for name in WRAPPED:
+            delattr(model, name)
+        for name, value in self._own.items():
+            setattr(model, name, value)
+        epochs.function.leave()
         model._initial_epoch = 0
         epochs.optimizers.connect(None)
         epochs.optimizers.read_slots(None)

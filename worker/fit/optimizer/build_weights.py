@@ -12,11 +12,13 @@ from downpour.worker.fit.data.data_parts import peek
 from downpour.worker.fit.data.leased_dataset import LeasedDataset
 from downpour.worker.fit.optimizer.assignments import Assignments, is_other, recorded_assignments
 from downpour.worker.fit.optimizer.distributed_optimizer import recorded
-from downpour.worker.fit.optimizer.model_optimizers import Applied
+from downpour.worker.fit.optimizer.model_optimizers import Applied, optimizers_of
+
+TraceCache = dict[tuple[Any, ...], tuple[tuple[Applied, Assignments | None], Any]]
 
 
 def build_weights(
-    model: keras.Model, x: Any, y: Any = None, sample_weight: Any = None
+    model: keras.Model, x: Any, y: Any = None, sample_weight: Any = None, known: TraceCache | None = None
 ) -> tuple[Any, Applied | None, Assignments | None]:
     """Build the weights of a model that has not been called yet, and those that its own `train_step` creates.
 
@@ -25,6 +27,7 @@ def build_weights(
         x: The argument of `fit`.
         y: The argument of `fit`.
         sample_weight: The argument of `fit`.
+        known: What earlier traces of the train step have found, which this one is added to.
 
     Returns:
         Data equal to `x`; a generator is returned with the batch that was read from it put back. The optimizers and
@@ -39,11 +42,11 @@ def build_weights(
     batch, x = x.peek() if isinstance(x, LeasedDataset) else peek(x, y, sample_weight)
     batch = keras.tree.map_structure(_tensor, batch)
     if own_step:
-        applied, assigned = _trace(model, batch)
+        applied, assigned = _traced(model, batch, known)
     if not _is_built(model):
         _call(model, keras.utils.unpack_x_y_sample_weight(batch)[0])
     if not own_step and _has_others(model):
-        _, assigned = _trace(model, batch)
+        _, assigned = _traced(model, batch, known)
     return x, applied, assigned
 
 
@@ -62,6 +65,33 @@ def _call(model: keras.Model, inputs: Any) -> None:
     except Exception:
         if not model.trainable_variables:
             raise
+
+
+def _traced(model: keras.Model, batch: Any, known: TraceCache | None) -> tuple[Applied, Assignments | None]:
+    """Return what a trace of the train step finds, from an earlier one of the same function if there is one.
+
+    Python code that runs in every step may do something else in every call.
+    """
+    if known is None or model.run_eagerly:
+        return _trace(model, batch)
+    spec = str(keras.tree.map_structure(_spec, batch))
+    if (found := known.get(_key(model, spec))) is not None:
+        return found[0]
+    applied, assigned = _trace(model, batch)
+    if applied:
+        # The variables may exist only now, and must exist as long as their numbers are compared.
+        known[_key(model, spec)] = (applied, assigned), [*model.variables, *optimizers_of(model)]
+    return applied, assigned
+
+
+def _key(model: keras.Model, spec: str) -> tuple[Any, ...]:
+    parts = (model.trainable_variables, model.non_trainable_variables, optimizers_of(model))
+    return (spec, *(tuple(map(id, part)) for part in parts))
+
+
+def _spec(tensor: Any) -> str:
+    """Return the type of a tensor in a batch of any number of samples."""
+    return f"{type(tensor).__name__} {getattr(tensor, 'dtype', '')} {getattr(tensor, 'shape', ())[1:]}"
 
 
 def _trace(model: keras.Model, batch: Any) -> tuple[Applied, Assignments | None]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
-from collections import Counter
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from downpour.protos.errors import DownpourError, Unsupported
-from downpour.protos.layout import STATE, TRAINED, Layout, Tensor, UpdateFlags, bitmap_of
+from downpour.protos.layout import Layout, bitmap_of
 from downpour.worker.compute.flat_model import flattened
 from downpour.worker.exchange.errors import Diverged
 from downpour.worker.exchange.push_info import PushInfo
@@ -24,7 +22,8 @@ from downpour.worker.fit.cluster.member import ScriptWorker
 from downpour.worker.fit.optimizer.assigned_weights import AssignedWeights
 from downpour.worker.fit.optimizer.assignments import Assignments
 from downpour.worker.fit.optimizer.model_optimizers import ModelOptimizers
-from downpour.worker.fit.optimizer.weight_checks import check_weights
+from downpour.worker.fit.optimizer.model_variables import ModelVariables
+from downpour.worker.fit.optimizer.step_tensors import clipped, dense, scalar
 
 if TYPE_CHECKING:
     from downpour.worker.fit.cluster.leases import Leases
@@ -33,11 +32,11 @@ NO_SPAN = np.zeros(len(Span._fields), np.int64)  # of a batch that is not leased
 
 
 class GradientOp:
-    """The exchange of gradients and weights between one model and the servers during one call of `fit`.
+    """The exchange of gradients and weights between one model and the servers during a call of `fit`.
+
+    A later call of `fit` with the same variables and optimizers continues it, because traced functions hold it.
 
     Attributes:
-        trained: The variables that the optimizer trains.
-        layout: The layout of the flat vector: the trained variables, then the moving statistics.
         epoch: The epoch of this call of `fit`, from 0.
         steps: The number of pushes of this worker in this epoch.
         used: The number of samples of these pushes.
@@ -64,20 +63,16 @@ class GradientOp:
         Raises:
             Unsupported: The model has no trainable weights, or a weight has a constraint or another type than float32.
         """
-        self._optimizers, self._member, self._leases = optimizers, member, leases
-        self.trained = [*model.trainable_variables, *optimizers.extra]
-        frozen, averaged = _not_trained(model)
-        replaced = [v for v in frozen if assigned is not None and v in assigned]
-        self._frozen = [v for v in frozen if assigned is None or v not in assigned]
-        self._state = [*averaged, *replaced]
-        self._averaged = sum(int(np.prod(v.shape)) for v in averaged)
-        check_weights(self.trained, self._state)
-        self.layout = _layout(self.trained, self._state, optimizers)
-        set_by_step = {*range(len(self.trained)), *range(len(self.trained) + len(averaged), len(self.layout.tensors))}
-        self._assigned = AssignedWeights([*self.trained, *self._state], set_by_step, self.layout, member)
+        self._member = member
+        self._variables = variables = ModelVariables(model, optimizers, assigned)
+        self._assigned = AssignedWeights(variables.all, variables.replaced, variables.layout, member)
         self._loss: Any = None  # of the current batch, in the graph of its step
         self._samples: Any = None  # of the current batch, in the graph of its step
         self._span: Any = None  # of the current batch, in the graph of its step
+        self._begin_fit(optimizers, leases)
+
+    def _begin_fit(self, optimizers: ModelOptimizers, leases: Leases | None) -> None:
+        self._optimizers, self._leases = optimizers, leases
         self.epoch = self.steps = self.used = 0
         self.error: Exception | None = None
         self._first_version = 0  # of shard 0 when the epoch began
@@ -85,23 +80,47 @@ class GradientOp:
         self._nonfinite_in_a_row = 0
         self._since_s: float | None = None  # end of the last exchange of this epoch
 
+    def continues(self, op: GradientOp) -> bool:
+        """Begin the call of `fit` that another exchange was built for, if functions traced with this one serve it.
+
+        Args:
+            op: The exchange of the new call.
+
+        Returns:
+            Whether the variables, their layout and the optimizers are the same; otherwise nothing changes.
+        """
+        mine, theirs = self._optimizers.members, op._optimizers.members
+        same = len(mine) == len(theirs) and all(a is b for a, b in zip(mine, theirs, strict=True))
+        if not same or self._member is not op._member or not self._variables.is_same(op._variables):
+            return False
+        self._variables = op._variables  # the frozen weights may be others
+        self._begin_fit(op._optimizers, op._leases)
+        return True
+
+    @property
+    def trained(self) -> list[Any]:
+        """The variables that the optimizers train."""
+        return self._variables.trained
+
+    @property
+    def layout(self) -> Layout:
+        """The layout of the flat vector: the trained variables, then the moving statistics."""
+        return self._variables.layout
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the frozen weights, which must be equal on all workers."""
-        digest = hashlib.sha256()
-        for variable in self._frozen:
-            digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
-        return digest.hexdigest()
+        return self._variables.fingerprint
 
     def read(self) -> np.ndarray:
         """Return the weights and moving statistics of the model, `float32[n + m]`."""
-        values = [np.asarray(v.value, np.float32).ravel() for v in (*self.trained, *self._state)]
+        values = [np.asarray(v.value, np.float32).ravel() for v in self._variables.all]
         return np.concatenate(values)
 
     @property
     def is_exact(self) -> bool:
         """Whether the model holds weights as the servers do, in float32."""
-        return all(v.dtype == "float32" for v in (*self.trained, *self._state))
+        return all(v.dtype == "float32" for v in self._variables.all)
 
     @property
     def updates(self) -> int:
@@ -157,13 +176,15 @@ class GradientOp:
         """
         places = self._places(optimizer, gradients)
         self._assigned.send_in_graph()
-        given = {place: _dense(gradients[id(self.trained[place])]) for place in places}
-        clipped = {**given, **self._clipped(given, optimizer)}
-        flat = tf.concat(flattened([clipped[place] for place in places]), 0)
-        state = tf.concat([tf.zeros(0), *(tf.reshape(tf.cast(v.value, tf.float32), [-1]) for v in self._state)], 0)
+        given = {place: dense(gradients[id(self.trained[place])]) for place in places}
+        pushed = {**given, **self._clipped(given, optimizer)}
+        flat = tf.concat(flattened([pushed[place] for place in places]), 0)
+        state = tf.concat(
+            [tf.zeros(0), *(tf.reshape(tf.cast(v.value, tf.float32), [-1]) for v in self._variables.state)], 0
+        )
         norm = tf.sqrt(2.0 * tf.nn.l2_loss(flat))
         batches = optimizer.gradient_accumulation_steps or 1
-        arguments = [flat, state, norm, _number(self._loss, 0.0), batches * _number(self._samples, 1.0)]
+        arguments = [flat, state, norm, scalar(self._loss, 0.0), batches * scalar(self._samples, 1.0)]
         arguments.append(NO_SPAN if self._span is None else self._span)
         push_pull = partial(self._push_pull, bitmap_of(places, len(self.trained)))
         pulled = tf.numpy_function(push_pull, arguments, tf.float32)
@@ -194,7 +215,7 @@ class GradientOp:
     def _clipped(self, given: Mapping[int, tf.Tensor], optimizer: Any) -> dict[int, tf.Tensor]:
         """Return the gradients clipped by the optimizer; new values of variables that are overwritten are not."""
         places = [place for place in given if not self.layout.tensors[place].flags.overwrites]
-        return dict(zip(places, _clipped([given[place] for place in places], optimizer), strict=True)) if places else {}
+        return dict(zip(places, clipped([given[place] for place in places], optimizer), strict=True)) if places else {}
 
     def _push_pull(
         self, tensors: bytes, gradient: np.ndarray, state: np.ndarray, norm: float, loss: float, samples: int,
@@ -233,7 +254,7 @@ class GradientOp:
     def _differences(self, state: np.ndarray) -> np.ndarray:
         """Return what is added to the state on the servers: 0 where an assigned value replaces it."""
         found = state - self._base
-        found[self._averaged :] = 0.0
+        found[self._variables.averaged :] = 0.0
         return found
 
     def _skip(self) -> np.ndarray:
@@ -264,53 +285,6 @@ class GradientOp:
             )
 
     def _assign(self, flat: tf.Tensor) -> None:
-        variables = [*self.trained, *self._state]
         pieces = tf.split(flat, [tensor.size for tensor in self.layout.tensors])
-        for variable, piece in zip(variables, pieces, strict=True):
+        for variable, piece in zip(self._variables.all, pieces, strict=True):
             variable.assign(tf.cast(tf.reshape(piece, variable.shape), variable.dtype))
-
-
-def _layout(trained: Sequence[Any], state: Sequence[Any], optimizers: ModelOptimizers) -> Layout:
-    seen: Counter[str] = Counter()
-    tensors = []
-    for section, variables in ((TRAINED, trained), (STATE, state)):
-        for variable in variables:
-            seen[variable.path] += 1  # two layers of a subclassed model may have one name
-            again = f"#{seen[variable.path]}" if seen[variable.path] > 1 else ""
-            flags = optimizers.flags_of(variable) if section == TRAINED else UpdateFlags()
-            tensors.append(Tensor(variable.path + again, tuple(variable.shape), section, flags))
-    return Layout(tuple(tensors))
-
-
-def _not_trained(model: keras.Model) -> tuple[list[Any], list[Any]]:
-    """Return the frozen weights, and the floating-point variables that training changes (moving statistics)."""
-    layers = model._flatten_layers()
-    weights = {id(v) for layer in layers for v in getattr(layer, "_trainable_variables", ())}
-    rest = [v for v in model.non_trainable_variables if tf.as_dtype(v.dtype).is_floating]
-    return [v for v in rest if id(v) in weights], [v for v in rest if id(v) not in weights]
-
-
-def _dense(gradient: Any) -> tf.Tensor:
-    return tf.cast(tf.convert_to_tensor(gradient), tf.float32)
-
-
-def _clipped(gradients: list[tf.Tensor], optimizer: Any) -> list[tf.Tensor]:
-    """Return the gradients clipped as the arguments of the optimizer say; each worker clips its own."""
-    if optimizer.clipnorm:
-        return [tf.clip_by_norm(gradient, optimizer.clipnorm) for gradient in gradients]
-    if optimizer.global_clipnorm:
-        return list(tf.clip_by_global_norm(gradients, optimizer.global_clipnorm)[0])
-    if optimizer.clipvalue:
-        return [tf.clip_by_value(gradient, -optimizer.clipvalue, optimizer.clipvalue) for gradient in gradients]
-    return gradients
-
-
-def _number(value: Any, otherwise: float) -> tf.Tensor:
-    """Return a scalar of the step that is traced or run; a tensor of another step is replaced by `otherwise`."""
-    graph: Any = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
-    own = getattr(value, "graph", graph)
-    while graph is not own and graph is not None:  # a branch of the step may use what is outside of it
-        graph = getattr(graph, "outer_graph", None)
-    if value is None or graph is not own:
-        return tf.constant(otherwise)
-    return tf.cast(tf.reduce_mean(value), tf.float32)

@@ -19,6 +19,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.python import pywrap_tfe
 
 
 class Entropy:
@@ -91,7 +92,7 @@ class Randomness:
             yield
         finally:
             self._entropy.begin(f"after fit {call}")
-            keras.utils.set_random_seed((self._seed + call) % 2**32)
+            _seed_outside_of_functions((self._seed + call) % 2**32)
             self._name_files(f"after fit {call}")
 
     def _name_files(self, scope: str) -> None:
@@ -139,6 +140,20 @@ class DataRandomness:
         finally:
             self._state = _state()
             _set_state(own)
+
+
+def _seed_outside_of_functions(seed: int) -> None:
+    """Seed Python, NumPy, Keras and TensorFlow; functions that are traced draw on, as they do between calls of `fit`.
+
+    `tf.random.set_seed` would let every `tf.function` repeat the numbers that it has drawn since it was traced.
+    """
+    name = "TFE_ContextClearCaches"
+    clear = getattr(pywrap_tfe, name)
+    _replace(pywrap_tfe, name, lambda _: None)
+    try:
+        keras.utils.set_random_seed(seed)
+    finally:
+        _replace(pywrap_tfe, name, clear)
 
 
 def _state() -> Any:
