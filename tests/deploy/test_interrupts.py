@@ -16,7 +16,7 @@ from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
-WAITING = "print('begun', flush=True)\nimport threading\nthreading.Event().wait()\n"
+WAITING = "import threading\nprint('begun', flush=True)\nthreading.Event().wait()\n"
 WITH_FORK = "import os\nif os.fork() == 0:\n    import time\n    time.sleep(60)\n" + WAITING
 WITH_THREAD = "import threading\nthreading.Thread(target=threading.Event().wait).start()\n" + WAITING
 UNINTERRUPTIBLE = "try:\n    " + WAITING.replace("\n", "\n    ") + "\nfinally:\n    threading.Event().wait()\n"

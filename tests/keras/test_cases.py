@@ -15,15 +15,15 @@ from tests.support.scripts import SCRIPTS, environment
 
 CASES = sorted(path.name for path in (SCRIPTS / "cases").glob("*.py"))
 WITHOUT_CLUSTER = ["notebook_lambda.py"]  # it starts clusters of its own
-# Every case runs with two workers, and with one of these in turn; `make test-cases` runs it with each of them.
 CLUSTERS = {
+    "two workers": ("--workers=2",),
     "four workers": ("--workers=4",),
     "two shards": ("--workers=2", "--shards=2"),
     "bsp": ("--workers=2", "--mode=bsp"),
     "gRPC": ("--workers=2", "--transport=grpc"),
 }
 LIMIT_S = 240.0
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.cases, pytest.mark.timeout(600)]
 
 
 def result(folder: Path, case: str, *flags: str) -> str:
@@ -49,15 +49,7 @@ def test_a_case_trains_with_plain_keras(tmp_path: Path, case: str) -> None:
     assert "refused" not in result(tmp_path / "plain", case) or case in WITHOUT_CLUSTER
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case not in WITHOUT_CLUSTER])
-def test_a_case_trains_or_is_refused_with_two_workers(tmp_path: Path, case: str) -> None:
-    result(tmp_path / "two", case, "--workers=2")
-    number = CASES.index(case) % len(CLUSTERS)
-    result(tmp_path / "other", case, *list(CLUSTERS.values())[number])
-
-
-@pytest.mark.cases
 @pytest.mark.parametrize("cluster", CLUSTERS)
 @pytest.mark.parametrize("case", [case for case in CASES if case not in WITHOUT_CLUSTER])
-def test_a_case_trains_or_is_refused_with_every_cluster(tmp_path: Path, case: str, cluster: str) -> None:
+def test_a_case_trains_or_is_refused(tmp_path: Path, case: str, cluster: str) -> None:
     result(tmp_path / "case", case, *CLUSTERS[cluster])

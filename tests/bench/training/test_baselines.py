@@ -244,4 +244,4 @@ def test_every_bench_is_listed_and_an_unknown_one_refused():
     assert all(name in listed.stdout for name in BENCHES)
     unknown = subprocess.run([*command, "speed"], capture_output=True, text=True, timeout=60)
     assert unknown.returncode == 2
-    assert "unknown benchmark 'speed'" in unknown.stderr
+    assert "unknown benchmark speed (did you mean speedup?)" in unknown.stderr
