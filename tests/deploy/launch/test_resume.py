@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,8 @@ def test_workers_begin_with_the_same_file_of_weights_which_has_the_frozen_ones(t
     content["workers"] = [{"facts": {"weights": str(weights)}, "lives": [[0, 1]]}]
     (run / "config.json").write_text(json.dumps(content))
     assert resumed(TrainSettings(resume=str(run)))[0].weights is None  # the file was removed
-    weights.touch()
+    with zipfile.ZipFile(weights, "w") as file:  # the launcher checks that it is one
+        file.writestr("config.json", "{}")
     assert resumed(TrainSettings(resume=str(run)))[0].weights == str(weights)
 
 
