@@ -10,6 +10,7 @@ from types import FrameType
 from typing import NoReturn
 
 from downpour.protos.errors import DownpourError
+from downpour.protos.logs import identify
 from downpour.protos.settings import parse
 from downpour.worker.config import WorkerSettings
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
@@ -26,6 +27,9 @@ def main(argv: list[str]) -> int:
         job = control.describe(settings.connect_timeout_s)
     except DownpourError as error:
         return fail(error, 1)
+    identify(job=job.job)
+    if settings.worker is not None:
+        identify(process=f"worker-{settings.worker}", worker=settings.worker)
     # TensorFlow takes seconds to load, so it is loaded after the server has replied.
     load_tensorflow()
     from downpour.worker.catalog.datasets import DatasetError

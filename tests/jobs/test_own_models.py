@@ -68,7 +68,8 @@ def train(folder: Path, model: str, data: str, *flags: str) -> subprocess.Comple
 
 
 def summary(folder: Path, model: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / f"runs-{model}" / "latest" / "summary.json").read_text())
+    newest = max((folder / f"runs-{model}").glob("2*"))  # `latest` is the newest run that has trained
+    found: dict[str, Any] = json.loads((newest / "summary.json").read_text())
     return found
 
 
