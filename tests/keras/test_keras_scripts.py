@@ -84,7 +84,7 @@ def test_a_callback_may_evaluate_and_build_models(flow: list[dict[str, Any]]) ->
 def test_loops_outside_of_fit_are_refused_with_what_to_do(flow: list[dict[str, Any]]) -> None:
     for rank in flow:
         assert len(rank["refused"]) == 2
-        assert all("train_on_batch" in message and "model's train_step" in message for message in rank["refused"])
+        assert all("train_on_batch" in message and "downpour.training" in message for message in rank["refused"])
 
 
 def test_every_worker_gets_both_kinds_of_pairs_that_alternate(kinds: list[dict[str, Any]]) -> None:
