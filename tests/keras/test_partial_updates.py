@@ -49,6 +49,8 @@ def test_the_updates_of_all_workers_are_counted_for_each_optimizer(
     found = report_of(tmp_path, workers=2, mode=mode)
     for case, expected in plain.items():
         if mode == "async":
-            assert sum(found[case]["updates"]) == sum(expected["updates"]), case
+            # Each worker accumulates its own batches, of which the last few may make no update.
+            missing = sum(expected["updates"]) - sum(found[case]["updates"])
+            assert 0 <= missing <= (1 if case == "accumulated" else 0), case
         else:
             assert sum(found[case]["updates"]) * 2 >= sum(expected["updates"]), case
