@@ -54,7 +54,7 @@ def address_of(name: str) -> str:
     try:
         return host_and_port(name)
     except ValueError:
-        pass
+        pass  # the name is not an address, but that of a run
     if name == LATEST and not Path(name).exists() and (newest := running(runs_folder())):
         return (newest[0] / ADDRESS).read_text().strip()
     path = Path(run_path(name))

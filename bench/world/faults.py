@@ -12,7 +12,7 @@ KINDS = (*PROCESSES, *NETWORK, *DISK, "hang", "nan", "lie")
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault.
+    """A fault that a simulated job meets.
 
     Attributes:
         kind: One of `KINDS`.

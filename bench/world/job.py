@@ -43,7 +43,7 @@ AFTER_END_S = 150.0  # within which all processes must have ended after the coor
 
 @dataclass(frozen=True)
 class JobShape:
-    """What is simulated.
+    """The shape of a simulated job.
 
     Attributes:
         settings: The settings of the job.

@@ -11,7 +11,7 @@ NOTHING = "pass  # mutant"
 
 @dataclass(frozen=True)
 class Mutant:
-    """A changed line.
+    """A line of the source and the faulty one that replaces it.
 
     Attributes:
         name: The name of the mutant.

@@ -94,7 +94,7 @@ def planted(source: str, mutant: Mutant) -> str:
 
 
 def main(argv: list[str]) -> int:
-    """Run the command."""
+    """Run the command with its flags, and return its exit status."""
     return mutants(parse(MutantsSettings, argv, "downpour bench mutants"))
 
 

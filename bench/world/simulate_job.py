@@ -190,7 +190,7 @@ def run_seeds(work: tuple[list[int], SimulateJobSettings]) -> tuple[list[tuple[i
 
 
 def main(argv: list[str]) -> int:
-    """Run the command."""
+    """Run the command with its flags, and return its exit status."""
     return simulate(parse(SimulateJobSettings, argv, COMMAND))
 
 

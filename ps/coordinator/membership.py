@@ -14,7 +14,7 @@ from downpour.protos.errors import UnknownWorker
 
 @dataclass
 class Member:
-    """A live worker.
+    """A worker whose session lives.
 
     Attributes:
         worker: The number of the worker.

@@ -20,7 +20,7 @@ class ClientEnd(Protocol):
     """The client's end of a call."""
 
     def message(self, data: bytes) -> None:
-        """Receive a message."""
+        """Receive one serialised message of the server."""
 
     def end(self, code: grpc.StatusCode, details: str) -> None:
         """Receive the status of the call."""
@@ -30,7 +30,7 @@ class VirtualRpcError(grpc.RpcError):
     """The status of a call that failed."""
 
     def __init__(self, code: grpc.StatusCode, details: str) -> None:
-        """Keep the status."""
+        """Build an error with the status of a call."""
         super().__init__(f"{code.name}: {details}")
         self._code, self._details = code, details
 
@@ -88,12 +88,12 @@ class VirtualChannel(_Channel):
     stream_stream = unary_stream
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, which ends its calls."""
         self.disconnect()
 
 
 def _unsupported(*_: Any, **__: Any) -> Any:
-    raise NotImplementedError
+    raise NotImplementedError("the simulated network has unary calls and calls with two streams only")
 
 
 class _BlockingCall:
@@ -195,11 +195,11 @@ class VirtualAioChannel(_Channel):
         self.disconnect()
 
     async def __aenter__(self) -> VirtualAioChannel:
-        """Return the channel."""
+        """Return this channel, as `async with` expects."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close the channel."""
+        """Close the channel with all of its calls."""
         await self.close()
 
 
@@ -214,7 +214,7 @@ class AioCall:
         serialize: Serializer,
         deserialize: Any,
     ) -> None:
-        """Begin the call."""
+        """Open the call, or arrange for its refusal where no server can be reached."""
         self._serialize, self._deserialize = serialize, deserialize
         self._loop, self._process = asyncio.get_running_loop(), channel.process
         self._inbox: deque[bytes] = deque()
@@ -236,7 +236,7 @@ class AioCall:
     # ------------------------------------------------------------------ what arrives
 
     def message(self, data: bytes) -> None:
-        """Receive a message."""
+        """Receive one serialised message of the server."""
         self._inbox.append(data)
         self._notify()
 
@@ -266,7 +266,7 @@ class AioCall:
             self._call.to_server(_server_end(self._call).half_close)
 
     async def write(self, message: Any) -> None:
-        """Send a message."""
+        """Send one message to the server."""
         self._process.check_alive()
         if self._status is not None:
             await self._raise_for_status()

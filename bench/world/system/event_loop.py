@@ -101,7 +101,7 @@ class VirtualLoop(_Base):
         return asyncio.Future(loop=self)
 
     def create_task(self, coro: Any, *, name: str | None = None, context: Any = None) -> asyncio.Task[Any]:
-        """Start a coroutine."""
+        """Return a task of this loop that runs a coroutine."""
         task: asyncio.Task[Any] = asyncio.Task(coro, loop=self, name=name, context=context)
         self._tasks[task] = None
         task.add_done_callback(self._forget)
@@ -150,7 +150,7 @@ class VirtualLoop(_Base):
         self._forever = None
 
     def stop(self) -> None:
-        """End `run_forever`."""
+        """Let `run_forever` return, if it runs."""
         if self._forever is not None:
             self._forever.wake()
 

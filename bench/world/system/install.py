@@ -52,19 +52,19 @@ class WorldThreads:
         self._world = world
 
     def start(self, target: Callable[[], None], name: str) -> VirtualThread:
-        """Start a thread."""
+        """Start a thread of the process that executes."""
         return VirtualThread(self._process, target, name)
 
     def event(self) -> VirtualEvent:
-        """Return an event."""
+        """Return an event in virtual time."""
         return VirtualEvent()
 
     def lock(self) -> AbstractContextManager[Any]:
-        """Return a lock."""
+        """Return a lock among the threads of the world."""
         return virtual_lock()
 
     def executor(self, name: str) -> Any:
-        """Return an executor."""
+        """Return an executor whose threads are virtual."""
         return VirtualExecutor()
 
     def event_loop(self) -> asyncio.AbstractEventLoop:

@@ -159,7 +159,7 @@ class Writer:
         """Do nothing."""
 
     def __enter__(self) -> Writer:
-        """Return the file."""
+        """Return this file, as `with` expects."""
         return self
 
     def __exit__(self, *_: object) -> None:

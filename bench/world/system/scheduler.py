@@ -96,6 +96,6 @@ class World:
             try:
                 call(*arguments)
             except ProcessKilled:
-                pass
+                pass  # the process ends here, as by a signal; the world goes on
             self.running = None
             after_event()

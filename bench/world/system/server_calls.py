@@ -39,7 +39,7 @@ class ServerEnd:
     # ------------------------------------------------------------------ what arrives
 
     def message(self, data: bytes) -> None:
-        """Receive a message."""
+        """Receive one serialised message of the client."""
         self._inbox.append(data)
         self._notify()
 
@@ -82,7 +82,7 @@ class ServerEnd:
         return self._inbox.popleft()
 
     async def write(self, data: bytes) -> None:
-        """Send a message."""
+        """Send one message to the client."""
         self._server.process.check_alive()
         if self._done:
             raise asyncio.CancelledError
@@ -188,7 +188,7 @@ class VirtualServer:
             handler = await self._handler(call)
             await self._execute(handler, end)
         except grpc.aio.AbortError:
-            pass
+            pass  # `abort` has set the status already
         except asyncio.CancelledError:
             end.status = end.status or (grpc.StatusCode.CANCELLED, "the call was cancelled")
         except Exception as error:  # noqa: BLE001 - gRPC answers UNKNOWN

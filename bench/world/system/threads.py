@@ -88,7 +88,7 @@ class VirtualThread:
             if self.process.alive:
                 self._target()
         except ProcessKilled:
-            pass
+            pass  # a killed process ends its threads without a word
         except BaseException as error:  # noqa: BLE001 - a thread that dies of an error is a finding
             where = "".join(traceback.format_exception(error)[-4:])
             self._world.problem(f"{self.process.name}: thread {self.name!r} died: {where}")
