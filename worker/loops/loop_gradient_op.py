@@ -128,7 +128,8 @@ class LoopGradientOp(GradientOp):
 
     def send_rates(self, with_schedule: bool = False) -> None:
         """Send the learning rates to the servers, as worker 0, if the loop has assigned others."""
-        rates = self._optimizers.new_rates(RATES_AHEAD, 0, with_schedule)
+        newer = max(0, self.updates)  # since the last barrier; negative before the first one of another loop
+        rates = self._optimizers.new_rates(RATES_AHEAD, newer, with_schedule)
         if rates:
             self._member.set_learning_rates(rates)
 

@@ -93,7 +93,7 @@ class VirtualChannel(_Channel):
 
 
 def _unsupported(*_: Any, **__: Any) -> Any:
-    raise NotImplementedError("the simulated network has unary calls and calls with two streams only")
+    raise NotImplementedError("no simulated client makes a call of this kind")
 
 
 class _BlockingCall:

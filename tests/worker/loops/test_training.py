@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -13,7 +14,7 @@ import pytest
 
 import downpour
 from downpour.protos.errors import Unsupported
-from downpour.worker.loops.loop_gradient_op import TrainedWeights
+from downpour.worker.loops.loop_gradient_op import LoopGradientOp, TrainedWeights
 from tests.support.scripts import SCRIPTS, environment, run
 
 Seen = dict[str, Any]
@@ -77,6 +78,22 @@ def test_models_must_be_built_and_variables_those_of_keras() -> None:
         TrainedWeights([keras.Sequential([keras.layers.Dense(1)])])
     with pytest.raises(Unsupported, match="Received: ndarray"):
         TrainedWeights([[np.zeros(3)]])
+
+
+def test_the_table_of_a_schedule_is_extended_in_a_pass_without_barriers() -> None:
+    asked: list[int] = []
+
+    class Optimizers:
+        def new_rates(self, steps: int, newer: int, with_schedule: bool) -> list[Any]:
+            asked.append(newer)
+            return []
+
+    op: Any = LoopGradientOp.__new__(LoopGradientOp)
+    op._optimizers, op._first_version = Optimizers(), 100
+    for version in (100, 25_100, 0):
+        op._member = SimpleNamespace(versions=(version,))
+        op.send_rates()
+    assert asked == [0, 25_000, 0]
 
 
 @pytest.mark.slow
