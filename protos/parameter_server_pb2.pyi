@@ -87,7 +87,7 @@ class DescribeRequest(_message.Message):
     def __init__(self, protocol: _Optional[int] = ...) -> None: ...
 
 class JobDescription(_message.Message):
-    __slots__ = ("protocol", "job", "model", "dataset", "batch_size", "epochs", "seed", "validation_split", "codec", "transport", "mode", "heartbeat_s", "session_s", "nonfinite_limit", "clip_norm", "workers", "shards", "learning_rate", "push_every", "fetch_every", "overlap", "phase", "chunk_bytes", "script", "reconnect_s", "layout")
+    __slots__ = ("protocol", "job", "model", "dataset", "batch_size", "epochs", "seed", "validation_split", "codec", "transport", "mode", "heartbeat_s", "session_s", "nonfinite_limit", "clip_norm", "workers", "shards", "learning_rate", "push_every", "fetch_every", "overlap", "phase", "chunk_bytes", "script", "reconnect_s", "layout", "lease_batches", "warm_start")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     JOB_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -114,6 +114,8 @@ class JobDescription(_message.Message):
     SCRIPT_FIELD_NUMBER: _ClassVar[int]
     RECONNECT_S_FIELD_NUMBER: _ClassVar[int]
     LAYOUT_FIELD_NUMBER: _ClassVar[int]
+    LEASE_BATCHES_FIELD_NUMBER: _ClassVar[int]
+    WARM_START_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     job: str
     model: str
@@ -140,7 +142,9 @@ class JobDescription(_message.Message):
     script: bool
     reconnect_s: float
     layout: Layout
-    def __init__(self, protocol: _Optional[int] = ..., job: _Optional[str] = ..., model: _Optional[str] = ..., dataset: _Optional[str] = ..., batch_size: _Optional[int] = ..., epochs: _Optional[int] = ..., seed: _Optional[int] = ..., validation_split: _Optional[float] = ..., codec: _Optional[str] = ..., transport: _Optional[str] = ..., mode: _Optional[str] = ..., heartbeat_s: _Optional[float] = ..., session_s: _Optional[float] = ..., nonfinite_limit: _Optional[int] = ..., clip_norm: _Optional[float] = ..., workers: _Optional[int] = ..., shards: _Optional[int] = ..., learning_rate: _Optional[float] = ..., push_every: _Optional[int] = ..., fetch_every: _Optional[int] = ..., overlap: _Optional[bool] = ..., phase: _Optional[str] = ..., chunk_bytes: _Optional[int] = ..., script: _Optional[bool] = ..., reconnect_s: _Optional[float] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ...) -> None: ...
+    lease_batches: int
+    warm_start: int
+    def __init__(self, protocol: _Optional[int] = ..., job: _Optional[str] = ..., model: _Optional[str] = ..., dataset: _Optional[str] = ..., batch_size: _Optional[int] = ..., epochs: _Optional[int] = ..., seed: _Optional[int] = ..., validation_split: _Optional[float] = ..., codec: _Optional[str] = ..., transport: _Optional[str] = ..., mode: _Optional[str] = ..., heartbeat_s: _Optional[float] = ..., session_s: _Optional[float] = ..., nonfinite_limit: _Optional[int] = ..., clip_norm: _Optional[float] = ..., workers: _Optional[int] = ..., shards: _Optional[int] = ..., learning_rate: _Optional[float] = ..., push_every: _Optional[int] = ..., fetch_every: _Optional[int] = ..., overlap: _Optional[bool] = ..., phase: _Optional[str] = ..., chunk_bytes: _Optional[int] = ..., script: _Optional[bool] = ..., reconnect_s: _Optional[float] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., lease_batches: _Optional[int] = ..., warm_start: _Optional[int] = ...) -> None: ...
 
 class DatasetInfo(_message.Message):
     __slots__ = ("name", "checksum", "train_samples", "validation_samples", "test_samples", "lease_samples", "fingerprints", "numeric_targets")

@@ -13,7 +13,7 @@ import difflib
 import os
 import shutil
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar, get_args, get_origin
 
 from pydantic import AfterValidator, ValidationError
@@ -79,6 +79,7 @@ class Settings(BaseSettings):
     Attributes:
         groups: The sections of `--help`: titles and their field names, in order.
         positional: Fields that are positional arguments instead of flags.
+        refused: Names of settings of similar commands that this one does not have, with the reason as a sentence.
     """
 
     model_config = SettingsConfigDict(
@@ -91,6 +92,7 @@ class Settings(BaseSettings):
     )
     groups: ClassVar[dict[str, tuple[str, ...]]] = {}
     positional: ClassVar[tuple[str, ...]] = ()
+    refused: ClassVar[Mapping[str, str]] = {}
 
     def take_effect(self) -> None:
         """Apply process-wide settings, such as the log format. Raises ValueError if that is impossible."""
@@ -258,7 +260,10 @@ def _unknown(arguments: Sequence[str], kind: type[Settings]) -> list[str]:
     problems, after_flag = [], False
     for argument in arguments:
         name, equals, _ = argument.partition("=")
-        if argument.startswith("-"):
+        reason = next((why for field, why in kind.refused.items() if name in _forms(field)), "")
+        if reason:
+            problems.append(f"{name} is no flag of this command. {reason}")
+        elif argument.startswith("-"):
             near = did_you_mean(name, [flag(field) for field in kind.model_fields])
             problems.append(f"unknown flag {name}{near}")
         elif not after_flag:

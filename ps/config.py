@@ -246,9 +246,14 @@ class JobSettings(OptimizerSettings):
         resolve(self.optimizer, self.hyper)
         return self
 
+    @property
+    def without_progress(self) -> str:
+        """Why a job with these settings would never progress or be meaningless; empty if it can work."""
+        return refusal_of(self) or refusal_of_steps(self)
+
     @model_validator(mode="after")
     def _can_progress(self) -> Self:
-        refusal = refusal_of(self) or refusal_of_steps(self)
+        refusal = self.without_progress
         if self.optimizer_is_known:
             refusal = refusal or refusal_of_optimizer(self)
         if refusal:

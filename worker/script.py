@@ -21,6 +21,10 @@ class Ranked(Protocol):
         """Return the address of the coordinator, `HOST:PORT`."""
 
     @property
+    def lease_batches(self) -> int:
+        """Return the number of batches in a lease; 0 if it follows from the data and the number of workers."""
+
+    @property
     def is_leader(self) -> bool:
         """Return whether this is worker 0, the leader."""
 

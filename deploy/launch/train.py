@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from downpour.deploy.config import TrainSettings
 from downpour.deploy.launch.launcher import Launcher
-from downpour.deploy.launch.plan import plan
+from downpour.deploy.launch.plan import ProcessSpec, plan
 from downpour.deploy.launch.resume import CannotResume, resumed
 from downpour.deploy.launch.run_dir import make_run_dir
 from downpour.deploy.view.terminal import open_screen
@@ -48,7 +49,12 @@ def show_plan(settings: TrainSettings) -> int:
     except CannotResume as failure:
         print(f"downpour train: {failure}", file=sys.stderr)
         return EXIT_USAGE
-    for spec in plan(settings, str(run_dir), resume=run_dir != Path(PLANNED)):
+    show_commands(plan(settings, str(run_dir), resume=run_dir != Path(PLANNED)))
+    return 0
+
+
+def show_commands(specs: Sequence[ProcessSpec]) -> None:
+    """Print the command of every process of a plan."""
+    for spec in specs:
         addresses = {name: f"ADDRESS-OF-{name}" for name in spec.needs}
         print_line(f"{spec.name}: {shlex.join(spec.command('python', addresses))}")
-    return 0

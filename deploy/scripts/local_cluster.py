@@ -90,10 +90,16 @@ class LocalCluster:
                 what a script defines.
         """
         if unknown := [name for name in settings if name not in RunSettings.model_fields]:
-            raise ValueError(f"a cluster has {', '.join(RunSettings.model_fields)}. Received: {', '.join(unknown)}.")
+            why = " ".join(dict.fromkeys(RunSettings.refused.get(name, "") for name in unknown)).strip()
+            received = f"a cluster has {', '.join(RunSettings.model_fields)}. Received: {', '.join(unknown)}."
+            raise ValueError(f"{received} {why}".strip())
         if refusal := refused_variables(os.environ):
             raise ValueError(f"{refusal}.")
         self._settings = RunSettings(workers=workers, shards=shards, **settings)
+        if self._settings.without_progress:
+            raise ValueError(f"{self._settings.without_progress}.")
+        if self._settings.dry_run:
+            raise ValueError("a cluster of a program must start its processes. Received: dry_run=True. Leave it out.")
         self._settings.take_effect()
         self._modules = list(modules)
 

@@ -20,8 +20,9 @@ from downpour.deploy.launch.launcher import GRACE_S, LEAVE_S, Launcher, LaunchFa
 from downpour.deploy.launch.plan import LOOPBACK, ProcessSpec, dashboard_process, flags_of_shard
 from downpour.deploy.launch.processes import Process, end, wait
 from downpour.deploy.launch.run_dir import make_run_dir
+from downpour.deploy.launch.train import PLANNED, show_commands
 from downpour.deploy.scripts.script_checks import BadScript, check_script, name_of
-from downpour.deploy.scripts.script_settings import SCRIPT_JOB, SET_BY_FLAGS_OF_RUN, RunSettings, refused_variables
+from downpour.deploy.scripts.script_settings import SET_BY_FLAGS_OF_RUN, RunSettings, refused_variables, server_flags
 from downpour.deploy.scripts.script_task import replace_process
 from downpour.deploy.scripts.tf_config import VARIABLE, BadTFConfig, read
 from downpour.deploy.view.rendering import WAITING, counted, where
@@ -29,7 +30,6 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.credentials import AccessSettings
 from downpour.protos.logs import print_line
 from downpour.protos.settings import flag, parse, split_positional, to_flags
-from downpour.ps.config import ServerSettings
 from downpour.worker.config import ScriptSettings
 from downpour.worker.fit.process.file_delivery import deliver
 
@@ -69,6 +69,12 @@ def run(argv: list[str]) -> int:
     except BadScript as error:
         print(error, file=sys.stderr)
         return error.code
+    if settings.without_progress:
+        print(f"{PROG}: {settings.without_progress}", file=sys.stderr)
+        return 2
+    if settings.dry_run:
+        show_commands(script_plan(settings, PLANNED, script))
+        return 0
     return launch(settings, script, name_of(script))
 
 
@@ -98,7 +104,7 @@ def launch(settings: RunSettings, script: Sequence[str], name: str, shown: bool 
 
 def script_plan(settings: RunSettings, run_dir: str, script: Sequence[str], shown: bool = True) -> list[ProcessSpec]:
     """Return the processes of a script's cluster in the order in which they must start."""
-    job = [*to_flags(settings, ServerSettings), *SCRIPT_JOB]
+    job = server_flags(settings)
     own = flags_of_shard(settings)
     servers = [_server(0, (f"--bind={LOOPBACK}", f"--run-dir={run_dir}", *job))]
     for shard in range(1, settings.shards):

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from typing import Any, ClassVar
 
-from pydantic import Field
-
-from downpour.deploy.config import TrainSettings, cores
+from downpour.deploy.config import TrainSettings
 from downpour.protos.credentials import AccessSettings
 from downpour.protos.logs import LogSettings
-from downpour.protos.settings import ENV_PREFIX
+from downpour.protos.settings import ENV_PREFIX, flag, to_flags
 from downpour.ps.config import JobSettings, ServerSettings
 from downpour.worker.config import ScriptSettings, WorkerSettings
 
 # Flags of the coordinator, which receives model, data and optimizer from the script.
-SCRIPT_JOB = ("--model=script", "--dataset=script", "--script", "--checkpoint-every=off", "--idle-timeout-s=0")
+SCRIPT_JOB = ("--model=script", "--dataset=script", "--script", "--checkpoint-every=off")
 
 # Settings without a flag of `downpour run`: the processes of the cluster read their variables themselves.
 INHERITED = frozenset(
@@ -25,48 +24,120 @@ INHERITED = frozenset(
 OF_PLACE = frozenset("advertise bind coordinator end_job resume run_dir server shard worker".split())
 
 
-def _of_job(name: str) -> Any:
-    """Return the field of `JobSettings` with this name."""
-    return JobSettings.model_fields[name]
+_HYPERPARAMETERS = [
+    name for name in JobSettings.groups["optimizer"] if name not in ("optimizer", "clip_norm", "nonfinite_limit")
+]
+_SCRIPT = "The script defines {}."
+_BUILT_IN = "It concerns the step that `downpour train` builds itself: {}."
+_EVERY_GRADIENT = "The workers of a script push every gradient and pull after every push."
+_NO_CHECKPOINTS = "The servers of a script write no checkpoints."
+# Settings of `downpour train` that `downpour run` does not have, with the reason.
+NOT_OF_A_SCRIPT: dict[str, str] = {
+    "model": _SCRIPT.format("the model"),
+    "dataset": _SCRIPT.format("the data"),
+    "weights": _SCRIPT.format("the initial weights: `model.load_weights`"),
+    "scale": _SCRIPT.format("the scale of the samples: `keras.layers.Rescaling`"),
+    "epochs": _SCRIPT.format("the epochs, as an argument of `fit`"),
+    "batch_size": _SCRIPT.format("the size of a batch, as an argument of `fit`"),
+    "validation_split": _SCRIPT.format("the validation data, as an argument of `fit`"),
+    "early_stopping": _SCRIPT.format("when to stop: `keras.callbacks.EarlyStopping`"),
+    "optimizer": _SCRIPT.format("the optimizer"),
+    **dict.fromkeys(_HYPERPARAMETERS, _SCRIPT.format("it, as an argument of the optimizer")),
+    "schedule": _SCRIPT.format("the learning rate, by a schedule of Keras or by a callback"),
+    "warm_up": _SCRIPT.format("the learning rate, by a schedule such as `CosineDecay(warmup_steps=…)`"),
+    "xla": _BUILT_IN.format("a step of a script calls the servers from within TensorFlow's graph, which XLA cannot"),
+    **dict.fromkeys(("push_every", "fetch_every", "overlap", "warm_start"), _EVERY_GRADIENT),
+    "verbose": "The terminal belongs to the script; `downpour status latest --watch` shows the workers.",
+    "checkpoint_every": _NO_CHECKPOINTS,
+    "checkpoint_keep": _NO_CHECKPOINTS,
+    "resume": _NO_CHECKPOINTS,
+    "server_restarts": _NO_CHECKPOINTS,
+    "record": "The calls of a script are not recorded for `downpour replay`.",
+}
+
+
+def _same(name: str, **changes: Any) -> Any:
+    """Return the setting of `downpour train` with this name, which a script's cluster has as well.
+
+    Args:
+        name: The name of the setting.
+        changes: The attributes in which a script's setting differs, such as its default.
+    """
+    found = copy(TrainSettings.model_fields[name])
+    for attribute, value in changes.items():
+        setattr(found, attribute, value)
+    return found
 
 
 class RunSettings(AccessSettings, LogSettings):
-    """Settings of a cluster for a script, which defines the model, the optimizer, the data and the epochs."""
+    """Settings of a cluster for a script, which defines the model, the optimizer, the data and the epochs.
+
+    Every setting is that of `downpour train`, so that flags, variables, bounds and checks are the same. Those that a
+    script's cluster does not have are in `NOT_OF_A_SCRIPT`.
+    """
 
     groups: ClassVar[dict[str, tuple[str, ...]]] = {
-        "cluster": ("workers", "shards", "transport", "codec", "session_s", "reconnect_s", "drain_timeout_s"),
-        "asynchrony": ("mode", "staleness", "version_memory", "momentum_correction", "nonfinite_limit"),
-        "processes": ("threads", "seed", "worker_restarts", "runs_dir"),
+        "cluster": (
+            "workers", "shards", "transport", "codec", "lease_batches", "session_s", "reconnect_s", "idle_timeout_s",
+            "drain_timeout_s",
+        ),
+        "asynchrony": ("mode", "staleness", "version_memory", "momentum_correction", "clip_norm", "nonfinite_limit"),
+        "processes": ("threads", "seed", "worker_restarts", "runs_dir", "dry_run"),
         "access": ("tls_dir", "token_file"),
         "operation": ("metrics_port", "tensorboard", "log_format", "dashboard"),
-    }
+    }  # fmt: skip
 
-    workers: int = Field(
-        default_factory=lambda: max(2, cores()), ge=1, le=1024,
-        description="Number of worker processes (default: the number of cores, at least 2).",
-    )  # fmt: skip
-    shards: int = _of_job("shards")
-    transport: str = _of_job("transport")
-    codec: str = _of_job("codec")
-    session_s: float = _of_job("session_s")
-    reconnect_s: float = _of_job("reconnect_s")
-    drain_timeout_s: float = Field(
-        7.0, gt=0, le=86_400, description="Time after which a script that was asked to end is killed."
+    refused: ClassVar[Mapping[str, str]] = NOT_OF_A_SCRIPT
+
+    workers: int = _same("workers")
+    shards: int = _same("shards")
+    transport: str = _same("transport")
+    codec: str = _same("codec")
+    lease_batches: int = _same(
+        "lease_batches",
+        description="Number of batches in a lease of samples. 0: chosen from the data and the number of workers.",
     )
-    mode: str = _of_job("mode")
-    staleness: str = _of_job("staleness")
-    version_memory: int = _of_job("version_memory")
-    momentum_correction: bool = _of_job("momentum_correction")
-    nonfinite_limit: int = _of_job("nonfinite_limit")
-    seed: int = Field(0, ge=0, lt=2**32, description="Keras's random seed, the same in all workers.")
-    threads: int = Field(1, ge=1, le=1024, description="TensorFlow threads of each worker.")
-    worker_restarts: int = Field(3, ge=0, description="Number of times that a worker is restarted after it was killed.")
-    metrics_port: int | None = Field(
-        None, ge=0, lt=65536, description="Port of shard 0 that serves metrics to Prometheus."
+    session_s: float = _same("session_s")
+    reconnect_s: float = _same("reconnect_s")
+    idle_timeout_s: float = _same(
+        "idle_timeout_s",
+        default=0.0,
+        description="The job fails after this time without a worker in fit. 0: it waits without limit.",
     )
-    tensorboard: bool = Field(True, description="Write event files for TensorBoard into the run directory.")
-    dashboard: bool = Field(False, description="Serve a page that shows the job, and print its address.")
-    runs_dir: str = Field("runs", min_length=1, description="Parent folder of the run directories.")
+    drain_timeout_s: float = _same(
+        "drain_timeout_s", description="Time after which a script that was asked to end is killed."
+    )
+    mode: str = _same("mode")
+    staleness: str = _same("staleness")
+    version_memory: int = _same("version_memory")
+    momentum_correction: bool = _same("momentum_correction")
+    clip_norm: float = _same("clip_norm")
+    nonfinite_limit: int = _same("nonfinite_limit")
+    seed: int = _same("seed", description="Keras's random seed, the same in all workers.")
+    threads: int = _same("threads")
+    worker_restarts: int = _same("worker_restarts")
+    metrics_port: int | None = _same("metrics_port")
+    tensorboard: bool = _same("tensorboard")
+    dashboard: bool = _same("dashboard")
+    dry_run: bool = _same("dry_run")
+    runs_dir: str = _same("runs_dir")
+
+    @property
+    def without_progress(self) -> str:
+        """Why a job with these settings would never progress, whatever the script does; empty if it can."""
+        return _job_of(self).without_progress
+
+
+def server_flags(settings: RunSettings) -> list[str]:
+    """Return the flags of the coordinator of a script's cluster."""
+    return [*to_flags(settings, ServerSettings), *SCRIPT_JOB, f"{flag('idle_timeout_s')}={settings.idle_timeout_s:g}"]
+
+
+def _job_of(settings: RunSettings) -> ServerSettings:
+    """Return the settings as the coordinator has them, of which no check has been made."""
+    names = RunSettings.model_fields.keys() & ServerSettings.model_fields.keys()
+    shared: dict[str, Any] = {name: getattr(settings, name) for name in names}
+    return ServerSettings.model_construct(**shared)
 
 
 def variables_of(names: frozenset[str] | set[str]) -> frozenset[str]:

@@ -13,10 +13,9 @@ from typing import NoReturn
 
 from downpour.deploy.launch.environment import child_environment, hash_seed
 from downpour.deploy.launch.plan import flags_of_shard
-from downpour.deploy.scripts.script_settings import SCRIPT_JOB, SET_BY_FLAGS_OF_RUN, RunSettings
+from downpour.deploy.scripts.script_settings import SET_BY_FLAGS_OF_RUN, RunSettings, server_flags
 from downpour.deploy.scripts.tf_config import VARIABLE, BadTFConfig, Task
 from downpour.protos.settings import ENV_PREFIX, to_flags
-from downpour.ps.config import ServerSettings
 from downpour.worker.config import ScriptSettings
 
 SIZE = ("workers", "shards")
@@ -47,7 +46,7 @@ def command_line(task: Task, settings: RunSettings, script: Sequence[str], envir
     if task.index:
         return ["downpour.ps", *flags, *flags_of_shard(settings)]
     size = {name: int(task.flags[name]) for name in SIZE if name in task.flags.keys() - settings.model_fields_set}
-    return ["downpour.ps", *flags, *to_flags(settings.model_copy(update=size), ServerSettings), *SCRIPT_JOB]
+    return ["downpour.ps", *flags, *server_flags(settings.model_copy(update=size))]
 
 
 def replace_process(task: Task, settings: RunSettings, script: Sequence[str]) -> NoReturn:

@@ -41,6 +41,8 @@ def job_description(coordinator: Coordinator) -> pb.JobDescription:
         push_every=settings.push_every,
         fetch_every=settings.fetch_every or settings.push_every,
         overlap=settings.overlap,
+        lease_batches=settings.lease_batches,
+        warm_start=settings.warm_start,
         phase=coordinator.job.phase,
         chunk_bytes=CHUNK_BYTES,
         script=coordinator.work.is_script,

@@ -134,7 +134,8 @@ class ClusterTrainingJob(TrainingJob):
         """Yield the indices of the batches that are leased to this worker; see `TrainingJob.leased`."""
         _check_sizes(samples, batch_size)
         self._optimizers.check_every_batch_is_pushed()
-        lease = batch_size * max(1, samples // (batch_size * LEASES_PER_WORKER * self.size))
+        chosen = max(1, samples // (batch_size * LEASES_PER_WORKER * self.size))
+        lease = batch_size * (self._member.lease_batches or chosen)
         self._meet([], pb.LeasePlan(samples=samples, lease_samples=lease))
         while (given := self._leases.next_lease()) is not None:
             order = _order(self._member.seed, given.epoch, samples)

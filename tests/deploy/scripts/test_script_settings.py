@@ -38,9 +38,9 @@ VALUES: dict[str, Any] = {
     "drain_timeout_s": 5.5, "mode": "ssp:2", "staleness": "delay_adaptive", "version_memory": 77,
     "momentum_correction": True, "nonfinite_limit": 4, "threads": 2, "seed": 9, "worker_restarts": 1,
     "tensorboard": False, "dashboard": True, "runs_dir": "elsewhere", "metrics_port": 9191, "log_format": "json",
-    "tls_dir": "", "token_file": "",
+    "tls_dir": "", "token_file": "", "clip_norm": 2.5, "lease_batches": 3, "idle_timeout_s": 600.0, "dry_run": True,
 }  # fmt: skip
-NOT_PASSED = {"runs_dir", "worker_restarts", "dashboard"}  # of the launcher alone
+NOT_PASSED = {"runs_dir", "worker_restarts", "dashboard", "dry_run"}  # of the launcher alone
 
 
 @pytest.fixture(scope="module")

@@ -91,6 +91,16 @@ class ScriptWorker:
         """The number of gradients in a row with NaN or Inf after which training has diverged."""
         return self._job.nonfinite_limit
 
+    @property
+    def lease_batches(self) -> int:
+        """The number of batches in a lease; 0 if it follows from the data and the number of workers."""
+        return self._job.lease_batches
+
+    @property
+    def clip_norm(self) -> float:
+        """The largest norm of a gradient over all shards; 0 if gradients are not clipped."""
+        return self._job.clip_norm
+
     # ------------------------------------------------------------------ a call of fit
 
     def enter(self, stage: Stage) -> np.ndarray | None:

@@ -87,6 +87,8 @@ class LeasedDataset(keras.utils.PyDataset):
         """
         member = script.member
         workers = member.size if member else 1
+        if member and member.lease_batches:
+            return self.batch_size * member.lease_batches
         return self.batch_size * max(1, epoch_samples // (self.batch_size * LEASES_PER_WORKER * workers))
 
     def peek(self) -> tuple[Any, LeasedDataset]:

@@ -215,7 +215,12 @@ class GradientOp:
     def _clipped(self, given: Mapping[int, tf.Tensor], optimizer: Any) -> dict[int, tf.Tensor]:
         """Return the gradients clipped by the optimizer; new values of variables that are overwritten are not."""
         places = [place for place in given if not self.layout.tensors[place].flags.overwrites]
-        return dict(zip(places, clipped([given[place] for place in places], optimizer), strict=True)) if places else {}
+        if not places:
+            return {}
+        gradients = clipped([given[place] for place in places], optimizer)
+        if self._member.clip_norm:  # of the job, after what the script does
+            gradients = tf.clip_by_global_norm(gradients, self._member.clip_norm)[0]
+        return dict(zip(places, gradients, strict=True))
 
     def _push_pull(
         self, tensors: bytes, gradient: np.ndarray, state: np.ndarray, norm: float, loss: float, samples: int,
