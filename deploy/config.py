@@ -85,12 +85,28 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+GPUS_PER_WORKER = (
+    "GPUs of each worker: 1, a part such as 0.5, or 0 for none (default: one, which workers share if there are more "
+    "workers than GPUs)."
+)
+
+
 class TrainSettings(JobSettings, AccessSettings, LogSettings):
     """Settings of a training on a local cluster with one process per server shard and per worker."""
 
     groups: ClassVar[dict[str, tuple[str, ...]]] = {
         **JobSettings.groups,
-        "processes": ("weights", "scale", "threads", "xla", "worker_restarts", "server_restarts", "runs_dir", "resume"),
+        "processes": (
+            "weights",
+            "scale",
+            "threads",
+            "xla",
+            "gpus_per_worker",
+            "worker_restarts",
+            "server_restarts",
+            "runs_dir",
+            "resume",
+        ),
         "access": ("tls_dir", "token_file"),
         "operation": ("metrics_port", "tensorboard", "log_format"),
         "output": ("verbose", "dashboard", "dry_run"),
@@ -117,6 +133,7 @@ class TrainSettings(JobSettings, AccessSettings, LogSettings):
     xla: Literal["auto", "on", "off"] = Field(
         "auto", description="Compile the gradient with XLA; auto uses the faster of both."
     )
+    gpus_per_worker: float | None = Field(None, ge=0, le=1, description=GPUS_PER_WORKER)
     worker_restarts: int = Field(3, ge=0, description="Number of times that a worker is restarted after it died.")
     server_restarts: int = Field(
         3, ge=0, description="Number of times that a server is restarted from its latest checkpoint after it died."

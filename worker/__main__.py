@@ -9,12 +9,14 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
-from downpour.protos.errors import DownpourError
+from downpour.protos.errors import DownpourError, Unsupported
 from downpour.protos.logs import identify
 from downpour.protos.settings import parse
 from downpour.worker.config import WorkerSettings
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
 from downpour.worker.quiet_tensorflow import load_tensorflow
+
+UNSUPPORTED = 3  # exit status after which a restart would not help
 
 
 def main(argv: list[str]) -> int:
@@ -31,7 +33,11 @@ def main(argv: list[str]) -> int:
     if settings.worker is not None:
         identify(process=f"worker-{settings.worker}", worker=settings.worker)
     # TensorFlow takes seconds to load, so it is loaded after the server has replied.
-    load_tensorflow()
+    try:
+        load_tensorflow(gpus=settings.gpus)
+    except Unsupported as error:
+        control.close()
+        return fail(error, UNSUPPORTED)
     from downpour.worker.catalog.datasets import DatasetError
     from downpour.worker.catalog.models import ModelError
     from downpour.worker.exchange.errors import UNRECOVERABLE, WORKER_ERRORS, exit_code_of

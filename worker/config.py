@@ -55,6 +55,7 @@ class WorkerSettings(AccessSettings, LogSettings):
     weights: str | None = Field(None, description="File of initial weights, .keras or .weights.h5.")
     scale: Scale = Field("auto", description=SCALE)
     threads: int = Field(1, ge=1, description="TensorFlow's threads within an operation.")
+    gpus: int | None = Field(None, ge=0, description="Number of GPUs that TensorFlow must find (default: any).")
     xla: Literal["auto", "on", "off"] = Field(
         "auto", description="Compile the gradient with XLA; auto uses the faster of both."
     )
@@ -69,6 +70,7 @@ class ScriptSettings(AccessSettings):
     worker: int = Field(0, ge=0, description="Number of this worker; only worker 0 displays its output.")
     end_job: bool = Field(False, description="End the job when this worker's script has ended without an error.")
     threads: int = Field(1, ge=1, description="TensorFlow's threads within an operation.")
+    gpus: int | None = Field(None, ge=0, description="Number of GPUs that TensorFlow must find (default: any).")
     shared_dir: str = Field("", description="Folder in which the workers of one machine keep each other's files apart.")
     connect_timeout_s: float = Field(60.0, gt=0, description="Time limit for the first connection to the server.")
     call_timeout_s: float = Field(30.0, gt=0, description="Deadline of a call and of an awaited message.")

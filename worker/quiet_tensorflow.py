@@ -1,5 +1,8 @@
 """Loads TensorFlow without its own log, whose first lines no level of that log suppresses.
 
+Without further settings TensorFlow reserves all memory of a GPU, so that a second process on it fails; here it takes
+memory as it needs it. A user who sets `TF_FORCE_GPU_ALLOW_GROWTH` decides otherwise.
+
 A user who sets `TF_CPP_MIN_LOG_LEVEL` to 0 or 1 wants the log and receives all of it; `--verbose` sets it so.
 """
 
@@ -11,18 +14,25 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from downpour.protos.errors import Unsupported
 from downpour.protos.logs import OF_TENSORFLOW
 
 LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+MEMORY_GROWTH = "TF_FORCE_GPU_ALLOW_GROWTH"
 
 
-def load_tensorflow(plots: bool = False) -> None:
+def load_tensorflow(plots: bool = False, gpus: int | None = None) -> None:
     """Import Keras and TensorFlow, and look for GPUs, without a log.
 
     Args:
         plots: Whether Keras may import matplotlib, which takes a fifth of the time and which only scripts need.
+        gpus: The number of GPUs that TensorFlow must find; None if any number is accepted.
+
+    Raises:
+        Unsupported: It finds fewer. It would compute on the processor without a message.
     """
     os.environ.setdefault(LEVEL, "2")
+    os.environ.setdefault(MEMORY_GROWTH, "true")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     absent = not plots and "matplotlib" not in sys.modules
     if absent:
@@ -33,9 +43,16 @@ def load_tensorflow(plots: bool = False) -> None:
             import tensorflow
 
             tensorflow.config.list_physical_devices()  # otherwise it would log its search for GPUs later
+            found = len(tensorflow.config.list_physical_devices("GPU"))
     finally:
         if absent:
             del sys.modules["matplotlib"]
+    if gpus is not None and found < gpus:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "of this machine")
+        raise Unsupported(
+            f"--gpus-per-worker demands {gpus} of the devices {visible}; TensorFlow finds {found}. Install its "
+            "libraries for GPUs, pip install 'tensorflow[and-cuda]', check nvidia-smi, or use --gpus-per-worker 0."
+        )
 
 
 @contextmanager

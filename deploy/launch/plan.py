@@ -19,6 +19,8 @@ from downpour.worker.config import WorkerSettings
 
 Role = Literal["ps", "worker", "dashboard"]
 LOOPBACK = "127.0.0.1:0"
+VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
+NO_GPU = {VISIBLE_DEVICES: ""}  # of a server, which computes on the processor
 
 # Variables that a process of the plan must not inherit: the launcher passes these settings as flags.
 SET_BY_FLAGS = frozenset(
@@ -81,7 +83,57 @@ class ProcessSpec:
         return replace(self, args=(f"--bind={address}", *kept, *resume))
 
 
-def plan(settings: TrainSettings, run_dir: str, bind: str = LOOPBACK, resume: bool = False) -> list[ProcessSpec]:
+class TooFewGpus(ValueError):
+    """The workers cannot have as many GPUs as the settings demand; the message says what to change."""
+
+
+def assigned_gpus(workers: int, devices: Sequence[str], per_worker: float | None) -> list[tuple[str, ...] | None]:
+    """Return the GPUs of each worker, assigned round robin; None for a worker whose devices are not restricted.
+
+    Args:
+        workers: The number of workers on this machine.
+        devices: The names of its GPUs.
+        per_worker: The number of GPUs of a worker, or the part of one. If it is None, each worker uses one GPU, which
+            it shares with others if there are more workers than GPUs.
+
+    Raises:
+        TooFewGpus: The machine has fewer GPUs than the workers need.
+    """
+    if per_worker is None:
+        return [(devices[number % len(devices)],) if devices else None for number in range(workers)]
+    if per_worker == 0:
+        return [()] * workers
+    if per_worker >= 1:
+        each = int(per_worker)
+        room, groups = len(devices) // each, [tuple(devices[at : at + each]) for at in range(0, len(devices), each)]
+    else:
+        room, groups = int(1 / per_worker + 1e-9) * len(devices), [(device,) for device in devices]
+    if workers > room:
+        raise TooFewGpus(
+            f"--gpus-per-worker {per_worker:g} must leave a GPU for each of {workers} workers; this machine has "
+            f"{len(devices)} for {room} workers. Use fewer --workers, a smaller part such as 0.5, or 0 for none"
+        )
+    return [groups[number % len(groups)] for number in range(workers)]
+
+
+def on_gpus(worker: ProcessSpec, devices: Sequence[str] | None, per_worker: float | None) -> ProcessSpec:
+    """Return a worker that sees only some GPUs, and that must find them if the user has asked for them.
+
+    Args:
+        worker: The worker, whose devices are not restricted yet.
+        devices: The names of its GPUs; None leaves it as it is.
+        per_worker: The number of GPUs that the user has asked for; None if he has not.
+    """
+    if devices is None:
+        return worker
+    asked = () if per_worker is None else (f"--gpus={len(devices)}",)
+    env = {**worker.env, VISIBLE_DEVICES: ",".join(devices)}
+    return replace(worker, args=(*asked, *worker.args), env=env)
+
+
+def plan(
+    settings: TrainSettings, run_dir: str, bind: str = LOOPBACK, resume: bool = False, devices: Sequence[str] = ()
+) -> list[ProcessSpec]:
     """Return the processes of a cluster in the order in which they must start.
 
     Shard 0, the coordinator, is the first and receives all settings of the job. The other shards and the workers
@@ -92,6 +144,10 @@ def plan(settings: TrainSettings, run_dir: str, bind: str = LOOPBACK, resume: bo
         run_dir: The run directory.
         bind: `HOST:PORT` on which each server listens.
         resume: Whether the run resumes from its latest checkpoint.
+        devices: The names of the GPUs of this machine.
+
+    Raises:
+        TooFewGpus: The machine has fewer GPUs than the workers need.
     """
     job = to_flags(settings.model_copy(update={"resume": None}), ServerSettings)
     own = flags_of_shard(settings)
@@ -103,7 +159,9 @@ def plan(settings: TrainSettings, run_dir: str, bind: str = LOOPBACK, resume: bo
         for shard in range(1, settings.shards)
     ]
     view = [dashboard_process(to_flags(settings, AccessSettings))] if settings.dashboard else []
-    return [first, *others, *view, *(_worker(number, settings) for number in range(settings.workers))]
+    gpus = assigned_gpus(settings.workers, devices, settings.gpus_per_worker)
+    workers = [_worker(number, settings) for number in range(settings.workers)]
+    return [first, *others, *view, *(on_gpus(spec, gpus[spec.number], settings.gpus_per_worker) for spec in workers)]
 
 
 class ShardFlags(AccessSettings, LogSettings):
@@ -125,7 +183,7 @@ def dashboard_process(access: Sequence[str] = ()) -> ProcessSpec:
 
 
 def _server(shard: int, args: tuple[str, ...], restarts: int, needs: tuple[str, ...] = ()) -> ProcessSpec:
-    env = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    env = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **NO_GPU}
     return ProcessSpec(f"ps-{shard}", "ps", shard, "downpour.ps", args, env, needs, restarts)
 
 

@@ -18,7 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from downpour.deploy.launch.gpus import devices_here
 from downpour.deploy.launch.launcher import INTERRUPTED
+from downpour.deploy.launch.plan import TooFewGpus, assigned_gpus
 from downpour.deploy.launch.run_dir import make_run_dir, read_summary
 from downpour.deploy.launch.scratch import Scratch
 from downpour.deploy.scripts.notebook_screen import NotebookScreen
@@ -155,9 +157,14 @@ class LocalCluster:
             FitFailed: The cluster ended with an error.
             KeyboardInterrupt: It was interrupted twice, or before its processes had started.
         """
+        devices = devices_here(os.environ)
+        try:
+            assigned_gpus(self._settings.workers, devices, self._settings.gpus_per_worker)
+        except TooFewGpus as failure:
+            raise FitFailed(f"{failure}.") from None
         run_dir = make_run_dir(Path(self._settings.runs_dir), NAME, datetime.now(UTC))
         script = str(Path(worker_config.__file__).with_name("fit") / "notebook_fit.py")
-        specs = script_plan(self._settings, str(run_dir), [script, str(folder)], shown=False)
+        specs = script_plan(self._settings, str(run_dir), [script, str(folder)], shown=False, devices=devices)
         screen = NotebookScreen(run_dir / "logs" / f"{LEADER}.log")
         launcher = ScriptLauncher(specs, run_dir, screen, self._settings.drain_timeout_s)
         code = launcher.run()

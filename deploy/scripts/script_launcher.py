@@ -16,8 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from downpour.deploy.launch.environment import hash_seed
+from downpour.deploy.launch.gpus import devices_here
 from downpour.deploy.launch.launcher import GRACE_S, LEAVE_S, Launcher, LaunchFailed
-from downpour.deploy.launch.plan import LOOPBACK, ProcessSpec, dashboard_process, flags_of_shard
+from downpour.deploy.launch.plan import (
+    LOOPBACK,
+    NO_GPU,
+    ProcessSpec,
+    TooFewGpus,
+    assigned_gpus,
+    dashboard_process,
+    flags_of_shard,
+    on_gpus,
+)
 from downpour.deploy.launch.processes import Process, end, wait
 from downpour.deploy.launch.run_dir import make_run_dir
 from downpour.deploy.launch.train import PLANNED, show_commands
@@ -63,7 +73,7 @@ def run(argv: list[str]) -> int:
             return 2
         if task is not None:
             replace_process(task, settings, script)
-    except BadTFConfig as error:
+    except (BadTFConfig, TooFewGpus) as error:
         print(f"{PROG}: {error}", file=sys.stderr)
         return 2
     except BadScript as error:
@@ -73,7 +83,11 @@ def run(argv: list[str]) -> int:
         print(f"{PROG}: {settings.without_progress}", file=sys.stderr)
         return 2
     if settings.dry_run:
-        show_commands(script_plan(settings, PLANNED, script))
+        try:
+            show_commands(script_plan(settings, PLANNED, script, devices=devices_here(os.environ)))
+        except TooFewGpus as error:
+            print(f"{PROG}: {error}", file=sys.stderr)
+            return 2
         return 0
     return launch(settings, script, name_of(script))
 
@@ -93,16 +107,23 @@ def launch(settings: RunSettings, script: Sequence[str], name: str, shown: bool 
         name: The name used in the run directory's name.
         shown: Whether worker 0 writes to this process's output.
     """
+    devices = devices_here(os.environ)
     try:
+        assigned_gpus(settings.workers, devices, settings.gpus_per_worker)
         run_dir = make_run_dir(Path(settings.runs_dir), name, datetime.now(UTC))
+    except TooFewGpus as failure:
+        print(f"{PROG}: {failure}", file=sys.stderr)
+        return 2
     except OSError as failure:
         print(f"{PROG}: --runs-dir must be a writable folder; {failure}", file=sys.stderr)
         return 1
-    specs = script_plan(settings, str(run_dir), script, shown)
+    specs = script_plan(settings, str(run_dir), script, shown, devices)
     return ScriptLauncher(specs, run_dir, Notes(), settings.drain_timeout_s).run()
 
 
-def script_plan(settings: RunSettings, run_dir: str, script: Sequence[str], shown: bool = True) -> list[ProcessSpec]:
+def script_plan(
+    settings: RunSettings, run_dir: str, script: Sequence[str], shown: bool = True, devices: Sequence[str] = ()
+) -> list[ProcessSpec]:
     """Return the processes of a script's cluster in the order in which they must start."""
     job = server_flags(settings)
     own = flags_of_shard(settings)
@@ -111,11 +132,13 @@ def script_plan(settings: RunSettings, run_dir: str, script: Sequence[str], show
         servers.append(_server(shard, (f"--bind={LOOPBACK}", "--coordinator={ps-0}", f"--shard={shard}", *own)))
     view = [dashboard_process(to_flags(settings, AccessSettings))] if settings.dashboard else []
     view = [replace(each, set_by_flags=SET_BY_FLAGS_OF_RUN) for each in view]
-    return [*servers, *view, *(_worker(number, settings, run_dir, script, shown) for number in range(settings.workers))]
+    gpus = assigned_gpus(settings.workers, devices, settings.gpus_per_worker)
+    workers = [_worker(number, settings, run_dir, script, shown) for number in range(settings.workers)]
+    return [*servers, *view, *(on_gpus(spec, gpus[spec.number], settings.gpus_per_worker) for spec in workers)]
 
 
 def _server(shard: int, flags: tuple[str, ...]) -> ProcessSpec:
-    env = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    env = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **NO_GPU}
     needs = ("ps-0",) if shard else ()
     return ProcessSpec(f"ps-{shard}", "ps", shard, "downpour.ps", flags, env, needs, set_by_flags=SET_BY_FLAGS_OF_RUN)
 

@@ -82,7 +82,7 @@ class RunSettings(AccessSettings, LogSettings):
             "drain_timeout_s",
         ),
         "asynchrony": ("mode", "staleness", "version_memory", "momentum_correction", "clip_norm", "nonfinite_limit"),
-        "processes": ("threads", "seed", "worker_restarts", "runs_dir", "dry_run"),
+        "processes": ("threads", "gpus_per_worker", "seed", "worker_restarts", "runs_dir", "dry_run"),
         "access": ("tls_dir", "token_file"),
         "operation": ("metrics_port", "tensorboard", "log_format", "dashboard"),
     }  # fmt: skip
@@ -115,6 +115,7 @@ class RunSettings(AccessSettings, LogSettings):
     nonfinite_limit: int = _same("nonfinite_limit")
     seed: int = _same("seed", description="Keras's random seed, the same in all workers.")
     threads: int = _same("threads")
+    gpus_per_worker: float | None = _same("gpus_per_worker")
     worker_restarts: int = _same("worker_restarts")
     metrics_port: int | None = _same("metrics_port")
     tensorboard: bool = _same("tensorboard")

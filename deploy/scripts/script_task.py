@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from downpour.deploy.launch.environment import child_environment, hash_seed
-from downpour.deploy.launch.plan import flags_of_shard
+from downpour.deploy.launch.gpus import devices_here
+from downpour.deploy.launch.plan import NO_GPU, VISIBLE_DEVICES, assigned_gpus, flags_of_shard
 from downpour.deploy.scripts.script_settings import SET_BY_FLAGS_OF_RUN, RunSettings, server_flags
 from downpour.deploy.scripts.tf_config import VARIABLE, BadTFConfig, Task
 from downpour.protos.settings import ENV_PREFIX, to_flags
@@ -54,12 +55,19 @@ def replace_process(task: Task, settings: RunSettings, script: Sequence[str]) ->
 
     Raises:
         BadTFConfig: A script's cluster has no such task.
+        TooFewGpus: This machine has fewer GPUs than a worker is to have.
     """
     module, *arguments = command_line(task, settings, script, os.environ)
     threads = str(settings.threads if module == "downpour.worker.fit" else 1)
     own = {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
-    if module == "downpour.worker.fit":
+    if module == "downpour.ps":
+        own |= NO_GPU
+    else:
         own["PYTHONHASHSEED"] = hash_seed(os.environ, settings.seed)
+    if module != "downpour.ps" and settings.gpus_per_worker is not None:
+        gpus = assigned_gpus(1, devices_here(os.environ), settings.gpus_per_worker)[0] or ()
+        arguments.insert(0, f"--gpus={len(gpus)}")
+        own[VISIBLE_DEVICES] = ",".join(gpus)
     os.execve(
         sys.executable,
         [sys.executable, "-P", "-m", module, *arguments],

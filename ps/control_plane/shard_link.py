@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 
 from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.credentials import is_loopback
 from downpour.protos.errors import InvalidRequest
 from downpour.protos.settings import reachable
 
@@ -85,6 +87,11 @@ class ShardLinks:
         shard = first.joined.shard
         if shard in self._queues:  # its stream broke unnoticed, or it was started again before that was noticed
             self._disconnect(shard, self._queues[shard])
+        if peer and is_loopback(first.joined.address) and not _is_own(peer):
+            raise InvalidRequest(
+                f"a shard on another machine than the coordinator must listen on an address that workers reach; "
+                f"received {first.joined.address} from {peer}. Start it with --bind 0.0.0.0:PORT or its own address."
+            )
         address = pb.ShardAddress(address=reachable(first.joined.address, peer))
         first.joined.MergeFrom(address)
         self._joined(first.joined)
@@ -126,3 +133,12 @@ class ShardLinks:
             if event.stopped and self._stopping:
                 self.stopped.add(shard)
             self._event(shard, event)
+
+
+def _is_own(host: str) -> bool:
+    """Return whether a host is an address of this machine."""
+    try:
+        with socket.create_server((host.strip("[]"), 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            return True
+    except OSError:
+        return False

@@ -49,8 +49,14 @@ def main(argv: list[str]) -> int:
         os.environ.setdefault("MPLBACKEND", "Agg")
     control.tolerate_outage(OUTAGE_S, NO_CHECKPOINTS)
     member = ScriptWorker(control, job, settings.worker, settings.call_timeout_s)
-    prepare(member, job, settings.threads, settings.shared_dir)
     try:
+        load_tensorflow(plots=True, gpus=settings.gpus)
+    except Unsupported as error:
+        print(f"downpour: {error}", file=sys.stderr)
+        member.close()
+        return 3
+    try:
+        prepare(member, job, settings.threads, settings.shared_dir)
         code = execute(script_and_arguments)
         if code == 0 and settings.end_job:
             control.stop("the script has ended")
@@ -64,7 +70,6 @@ def main(argv: list[str]) -> int:
 
 def prepare(member: ScriptWorker, job: pb.JobDescription, threads: int, shared_dir: str) -> None:
     """Make this process a worker: set threads and seed, separate its files, and wrap Keras."""
-    load_tensorflow(plots=True)
     import keras
     import tensorflow as tf
 
