@@ -73,6 +73,8 @@ def run(argv: list[str]) -> int:
             return 2
         if task is not None:
             replace_process(task, settings, script)
+        devices = devices_here(os.environ)
+        assigned_gpus(settings.workers, devices, settings.gpus_per_worker)
     except (BadTFConfig, TooFewGpus) as error:
         print(f"{PROG}: {error}", file=sys.stderr)
         return 2
@@ -83,13 +85,9 @@ def run(argv: list[str]) -> int:
         print(f"{PROG}: {settings.without_progress}", file=sys.stderr)
         return 2
     if settings.dry_run:
-        try:
-            show_commands(script_plan(settings, PLANNED, script, devices=devices_here(os.environ)))
-        except TooFewGpus as error:
-            print(f"{PROG}: {error}", file=sys.stderr)
-            return 2
+        show_commands(script_plan(settings, PLANNED, script, devices=devices))
         return 0
-    return launch(settings, script, name_of(script))
+    return launch(settings, script, name_of(script), devices=devices)
 
 
 def own_flags(arguments: Sequence[str]) -> list[str]:
@@ -98,7 +96,9 @@ def own_flags(arguments: Sequence[str]) -> list[str]:
     return [name for name in (argument.partition("=")[0] for argument in arguments) if name in own]
 
 
-def launch(settings: RunSettings, script: Sequence[str], name: str, shown: bool = True) -> int:
+def launch(
+    settings: RunSettings, script: Sequence[str], name: str, shown: bool = True, devices: Sequence[str] = ()
+) -> int:
     """Run a script on a cluster and return the exit status.
 
     Args:
@@ -106,14 +106,10 @@ def launch(settings: RunSettings, script: Sequence[str], name: str, shown: bool 
         script: The path of the script and its arguments.
         name: The name used in the run directory's name.
         shown: Whether worker 0 writes to this process's output.
+        devices: The names of the GPUs of this machine.
     """
-    devices = devices_here(os.environ)
     try:
-        assigned_gpus(settings.workers, devices, settings.gpus_per_worker)
         run_dir = make_run_dir(Path(settings.runs_dir), name, datetime.now(UTC))
-    except TooFewGpus as failure:
-        print(f"{PROG}: {failure}", file=sys.stderr)
-        return 2
     except OSError as failure:
         print(f"{PROG}: --runs-dir must be a writable folder; {failure}", file=sys.stderr)
         return 1

@@ -39,8 +39,9 @@ VALUES: dict[str, Any] = {
     "momentum_correction": True, "nonfinite_limit": 4, "threads": 2, "seed": 9, "worker_restarts": 1,
     "tensorboard": False, "dashboard": True, "runs_dir": "elsewhere", "metrics_port": 9191, "log_format": "json",
     "tls_dir": "", "token_file": "", "clip_norm": 2.5, "lease_batches": 3, "idle_timeout_s": 600.0, "dry_run": True,
+    "gpus_per_worker": 0.5,
 }  # fmt: skip
-NOT_PASSED = {"runs_dir", "worker_restarts", "dashboard", "dry_run"}  # of the launcher alone
+NOT_PASSED = {"gpus_per_worker", "runs_dir", "worker_restarts", "dashboard", "dry_run"}  # of the launcher alone
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ def test_a_setting_reaches_every_process_that_has_it(
     settings = parse(RunSettings, [*flags, *(["--shards=2"] if name != "shards" else [])], "downpour run")
     assert getattr(settings, name) == value and not refused_variables(os.environ)
     received = 0
-    for spec in script_plan(settings, "run", ["train.py", "--its-own"]):
+    for spec in script_plan(settings, "run", ["train.py", "--its-own"], devices=["0", "1"]):
         found = as_received(spec, dict(os.environ), monkeypatch)
         if found is None or name in NOT_PASSED or not hasattr(found, name):
             continue
