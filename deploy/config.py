@@ -167,7 +167,7 @@ class TrainSettings(JobSettings, AccessSettings, LogSettings):
 
 
 class StatusSettings(AccessSettings):
-    """Settings of `downpour status`."""
+    """The settings of the command `downpour status`."""
 
     positional: ClassVar[tuple[str, ...]] = ("address",)
 
@@ -189,7 +189,7 @@ class HealthSettings(AccessSettings):
 
 
 class EvaluateSettings(Settings):
-    """Settings of `downpour evaluate`."""
+    """The settings of the command `downpour evaluate`."""
 
     positional: ClassVar[tuple[str, ...]] = ("run",)
 
@@ -205,7 +205,7 @@ class EvaluateSettings(Settings):
 
 
 class ExportCommandSettings(Settings):
-    """Settings of `downpour export`."""
+    """The settings of the command `downpour export`."""
 
     positional: ClassVar[tuple[str, ...]] = ("run",)
 

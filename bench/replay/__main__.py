@@ -27,7 +27,7 @@ PROGRESS_EVERY_S = 2.0
 
 
 class ReplaySettings(Settings):
-    """Settings of `downpour replay`."""
+    """The settings of the command `downpour replay`."""
 
     positional: ClassVar[tuple[str, ...]] = ("run_dir",)
 

@@ -60,7 +60,7 @@ class Recorded:
 
 
 def read_run(path: Path) -> Recorded:
-    """Read a recorded run.
+    """Read the files of a recorded run from its directory.
 
     Raises:
         CannotReplay: The directory is not that of a run, the run cannot be replayed, or a file is missing or damaged.

@@ -104,7 +104,7 @@ class Workers:
         self.nondeterminism = [*differing(self._facts), *_threads(threads)]
 
     def __call__(self, record: np.void, flat: np.ndarray) -> Computed:
-        """Compute a push again.
+        """Compute the gradient of a recorded push again.
 
         Args:
             record: The record of the push in the trace of shard 0.

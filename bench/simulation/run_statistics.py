@@ -84,7 +84,7 @@ class Trajectory:
     def __init__(
         self, optimum: np.ndarray | None, initial: np.ndarray, updates: int, burn_in: float, noisy: bool
     ) -> None:
-        """Build empty statistics.
+        """Create statistics to which no update has been added.
 
         Args:
             optimum: The optimum `float64[d]`, or None if there is none.

@@ -168,7 +168,7 @@ def targets(model: str, found: dict[str, dict[str, dict[str, float]]]) -> str:
 
 
 def write(results: dict[str, Any], out: Path) -> None:
-    """Write `results.json` and `report.md`."""
+    """Write the results to `results.json` and the tables to `report.md` in a folder."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     parts = [f"# Baselines\n\n`{results['command']}`"]

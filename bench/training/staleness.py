@@ -195,7 +195,7 @@ def draw_imposed(results: dict[str, Any], figure: Any) -> None:
 
 
 def draw_modes(results: dict[str, Any], figure: Any) -> None:
-    """Plot accuracy against throughput."""
+    """Plot the test accuracy of each mode against its throughput."""
     axis = figure.subplots()
     for row in results["modes"]:
         axis.plot(row["per_s"], row["accuracy"], "o", markersize=9)

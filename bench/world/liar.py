@@ -13,7 +13,7 @@ class Liar:
     """Alters the header of one push of a process on its way to the shards, which must refuse it."""
 
     def __init__(self, push: int, ledger: Callable[[], Ledger | None]) -> None:
-        """Prepare to lie.
+        """Create a client that alters one push.
 
         Args:
             push: The number of the push.

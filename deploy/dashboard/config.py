@@ -41,7 +41,7 @@ class ReportSettings(RecordSettings):
 
 
 class JobCommandSettings(AccessSettings):
-    """Operate a running job."""
+    """Control a running job: pause, resume or drain it, or kill or stall one of its workers."""
 
     positional: ClassVar[tuple[str, ...]] = ("address", "action", "worker")
 

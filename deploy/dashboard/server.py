@@ -48,7 +48,7 @@ def application(
     events: Callable[[], AsyncGenerator[Event]] | None = None,
     control: Control | None = None,
 ) -> web.Application:
-    """Return the server's application.
+    """Return the web application that serves the page and its data.
 
     Args:
         data: A function that returns the block for each page that is opened; it is called in a thread.

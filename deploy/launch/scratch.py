@@ -30,7 +30,7 @@ class Scratch:
     """
 
     def __init__(self) -> None:
-        """Create the folder.
+        """Create the folder, whose name no other job has.
 
         Raises:
             OSError: The folder cannot be created, or the shell that removes it cannot be started.

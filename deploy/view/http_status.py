@@ -30,7 +30,7 @@ class Endpoint(BoundedThreads, HTTPServer):
     """An HTTP server that returns the latest status."""
 
     def __init__(self, address: str) -> None:
-        """Listen at `HOST:PORT`.
+        """Start an HTTP server that listens at `HOST:PORT`.
 
         Raises:
             OSError: The address cannot be bound.
@@ -59,7 +59,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: Endpoint
 
     def do_GET(self) -> None:  # noqa: N802 (the name is the base class's)
-        """Return the latest status."""
+        """Answer a GET request with the latest status of the job."""
         body = self.server.body  # read once: another thread may publish a status of another length at any time
         if self.path != "/":
             self.send_error(404)

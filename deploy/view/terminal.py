@@ -127,7 +127,7 @@ class UnfailingScreen:
     """A screen whose terminal may disappear: from then on, nothing is shown, and the job continues."""
 
     def __init__(self, screen: Screen) -> None:
-        """Wrap a screen.
+        """Create a display that draws on a terminal's screen.
 
         Args:
             screen: The screen that draws.
@@ -136,7 +136,7 @@ class UnfailingScreen:
         self._lost = False
 
     def show(self, progress: pb.Progress) -> None:
-        """Show the current progress."""
+        """Draw the current progress of the job."""
         self._try(lambda: self._screen.show(progress))
 
     def note(self, text: str) -> None:

@@ -22,7 +22,7 @@ class BoundedThreads(ThreadingMixIn, TCPServer):
     request_queue_size = 128
 
     def server_activate(self) -> None:
-        """Begin to listen."""
+        """Begin to listen at the server's address."""
         self._slots = threading.BoundedSemaphore(MAX_REQUESTS)
         super().server_activate()
 

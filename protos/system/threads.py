@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 
 
 class Event(Protocol):
-    """The interface of `threading.Event`."""
+    """The part of the interface of `threading.Event` that downpour uses."""
 
     def is_set(self) -> bool:
         """Return whether the event has been set."""
@@ -38,7 +38,7 @@ class Threads(Protocol):
     """The interface of the threads of a process."""
 
     def start(self, target: Callable[[], None], name: str) -> Thread:
-        """Start a daemon thread."""
+        """Start a daemon thread that calls a function, and return it."""
 
     def event(self) -> Event:
         """Return an event that is not set."""
@@ -66,7 +66,7 @@ class SystemThreads:
     """The threads of the operating system."""
 
     def start(self, target: Callable[[], None], name: str) -> Thread:
-        """Start a daemon thread."""
+        """Start a daemon thread that calls a function, and return it."""
         thread = threading.Thread(target=target, name=name, daemon=True)
         thread.start()
         return thread
@@ -110,7 +110,7 @@ def use(threads: Threads) -> None:
 
 
 def start(target: Callable[[], None], name: str = "") -> Thread:
-    """Start a daemon thread."""
+    """Start a daemon thread that calls a function, and return it."""
     return _threads.start(target, name)
 
 
@@ -150,5 +150,5 @@ def process() -> tuple[str, int]:
 
 
 def sleep(seconds: float) -> None:
-    """Suspend the calling thread."""
+    """Suspend the calling thread for a number of seconds."""
     _threads.event().wait(seconds)

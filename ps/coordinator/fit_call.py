@@ -66,7 +66,7 @@ class FitRecord:
         return self._fit.batch_size or None
 
     def begin(self, fit: pb.FitDescription) -> None:
-        """Begin the next call."""
+        """Begin the next call of `fit` of the job's script."""
         self._fit = fit
         known = self.planned is not None and fit.epochs
         self.planned = (self.planned or 0) + max(0, fit.epochs - fit.initial_epoch) if known else None

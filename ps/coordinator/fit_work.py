@@ -279,7 +279,7 @@ class FitWork(Work):
         return pb.Task(kind=pb.TRAIN, lease=lease.number, epoch=epoch, start=lease.start, stop=lease.stop)
 
     def samples_used(self, worker: int, lease: int, epoch: int, start: int, stop: int, now: float) -> None:
-        """Mark samples as used."""
+        """Mark the samples of a lease as used."""
         assert self.ledger is not None
         self.ledger.use(lease, stop)
         self._leased_samples_used += stop - start

@@ -27,7 +27,7 @@ class JobNotes(list[str]):
     """
 
     def __init__(self, notes: Iterable[str] = ()) -> None:
-        """Begin with some notes."""
+        """Create a bounded list of notes with initial content."""
         super().__init__()
         self._dropped = 0
         self.extend(notes)
@@ -41,7 +41,7 @@ class JobNotes(list[str]):
             self._dropped += 1
 
     def extend(self, notes: Iterable[str]) -> None:
-        """Add notes."""
+        """Append notes, and drop the oldest beyond the bound."""
         for note in notes:
             self.append(note)
 

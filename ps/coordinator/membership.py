@@ -148,7 +148,7 @@ class Membership:
         )
 
     def renew(self, member: Member, now: float) -> None:
-        """Renew a member's session."""
+        """Extend the session of a member by the session time-out."""
         member.expires_at = now + self._session_s
 
     def shorten(self, worker: int, now: float, grace_s: float) -> None:

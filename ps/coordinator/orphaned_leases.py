@@ -33,7 +33,7 @@ class OrphanedLeases:
     """
 
     def __init__(self) -> None:
-        """Create an empty collection."""
+        """Create a collection that holds no leases."""
         self.partial = 0
         self._open: dict[Incarnation, _Orphans] = {}
 

@@ -124,7 +124,7 @@ class Versions:
     """The committed buffers that workers compute gradients from, one or a few per worker."""
 
     def __init__(self, pool: Pool, limit: int, depth: int = 1) -> None:
-        """Create an empty collection.
+        """Create a collection that holds no buffers.
 
         Args:
             pool: The pool of the buffers.

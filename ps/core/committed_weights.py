@@ -51,13 +51,13 @@ class CommittedWeights:
         self._pins[number] = self._pool.hold(self._committed), self.version
 
     def unpin(self, number: int) -> None:
-        """Release a pinned version."""
+        """Release a version that was pinned, so that its buffer may be reused."""
         pinned = self._pins.pop(number, None)
         if pinned is not None:
             self._pool.drop(pinned[0])
 
     def unpin_all(self) -> None:
-        """Release all pinned versions."""
+        """Release every version that was pinned."""
         for number in list(self._pins):
             self.unpin(number)
 

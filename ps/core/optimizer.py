@@ -222,7 +222,7 @@ class Optimizer:
         return {"step": np.array(self.step, np.int64), **slots}
 
     def restore(self, state: State) -> None:
-        """Restore a `state`.
+        """Restore the slots and counters that `state` returned.
 
         Raises:
             ValueError: The state belongs to another optimizer or size. Nothing has changed then.

@@ -34,7 +34,7 @@ class RegistryRow(Protocol):
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
-        """The parameters, in order."""
+        """The names of the parameters, in the order of their declaration."""
 
 
 R = TypeVar("R", bound=RegistryRow)

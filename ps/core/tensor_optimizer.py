@@ -169,7 +169,7 @@ class TensorOptimizer(Optimizer):
         return [member.step for member in self.members]
 
     def restore(self, state: State) -> None:
-        """Restore a `state`.
+        """Restore the slots and counters that `state` returned.
 
         Raises:
             ValueError: The state belongs to other optimizers or another size. Nothing has changed then.

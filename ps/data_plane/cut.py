@@ -109,7 +109,7 @@ class ShardCut:
         return self._hold.number
 
     def end(self) -> None:
-        """Admit all pushes again."""
+        """End the cut: pushes of every worker are admitted again."""
         hold, self._hold = self._hold, None
         if hold is not None:
             hold.release()

@@ -50,7 +50,7 @@ class Listeners:
     """The listeners of one shard."""
 
     def __init__(self, listeners: Sequence[Listener]) -> None:
-        """Combine listeners.
+        """Combine the listeners of all transports of one shard.
 
         Args:
             listeners: One for each transport that the server offers.

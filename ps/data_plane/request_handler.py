@@ -110,7 +110,7 @@ class RequestHandler:
     """
 
     def __init__(self, runtime: ShardRuntime, deliver: Callable[[], None] = lambda: None) -> None:
-        """Create a handler.
+        """Create the handler of the requests of one shard.
 
         Args:
             runtime: The shard.

@@ -21,7 +21,7 @@ class ShardCommands:
     """
 
     def __init__(self, runtime: ShardRuntime) -> None:
-        """Create an executor.
+        """Create an executor of the coordinator's commands to one shard.
 
         Args:
             runtime: The shard.

@@ -5,7 +5,7 @@ This module is pure: it does no I/O and reads no clock.
 
 from __future__ import annotations
 
-from downpour.ps.trace.metrics import LOW, Metrics
+from downpour.ps.trace.metrics import FAR_ABOVE, LOW, Metrics
 
 FEWEST_UPDATES = 50  # number of updates that a mean loss averages over
 LATE_UPDATES = 100  # with more before the first call, the initial weights' loss is the better reference
@@ -38,9 +38,7 @@ class LossWatch:
         if mean is None:
             return ""
         if self._first is None:
-            # A busy server calls this late, when the loss may already have risen among the first samples.
-            late = metrics.initial.samples and metrics.updates >= LATE_UPDATES
-            self._first = min(mean, metrics.initial.loss) if late else mean
+            self._first = self._reference(mean)
         if not (self._first > 0 and RISE * max(self._first, LOW) < mean):
             return ""
         self._warned = True
@@ -48,6 +46,15 @@ class LossWatch:
             f"the training loss has risen from {self._first:.3g} to {mean:.3g}: the learning rate is too large; try a "
             "tenth of it, or fewer workers"
         )
+
+    def _reference(self, mean: float) -> float:
+        # The loss may already have risen among the first samples: within a few updates at a rate that is far too large,
+        # or because a busy server calls this late. That of the initial weights is of few samples and thus uncertain.
+        initial = self._metrics.initial
+        late = self._metrics.updates >= LATE_UPDATES
+        if initial.samples and (late or mean > FAR_ABOVE * max(abs(initial.loss), LOW)):
+            return min(mean, initial.loss)
+        return mean
 
     def _begin_fit(self) -> None:
         """Ignore the losses of earlier calls of `fit`."""

@@ -28,7 +28,7 @@ class Durations:
     """A histogram of durations with the buckets `APPLY_BUCKETS_S`."""
 
     def __init__(self) -> None:
-        """Create an empty histogram."""
+        """Create a histogram without observations."""
         self.counts = [0] * (len(APPLY_BUCKETS_S) + 1)
         self.total_s = 0.0
 

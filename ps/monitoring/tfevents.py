@@ -39,7 +39,7 @@ def masked_crc(data: bytes) -> int:
 
 
 def scalar(tag: str, value: float) -> events.Value:
-    """Return a scalar value."""
+    """Return a scalar summary value in TensorBoard's format."""
     return events.Value(tag=tag, simple_value=value)
 
 

@@ -88,7 +88,7 @@ class TraceFiles:
         return {shard: count for shard, count in lacking.items() if count}
 
     def drop(self) -> None:
-        """Remove the files.
+        """Remove the files of the trace from the run directory.
 
         Raises:
             OSError: The disk is not writable.

@@ -25,7 +25,7 @@ class OutcomeLog:
     """
 
     def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
-        """Create an empty log.
+        """Create a log that holds no outcomes.
 
         Args:
             metrics: The totals that outcomes are added to.
@@ -41,7 +41,7 @@ class OutcomeLog:
         self.start_s = start_s
 
     def add(self, push: Push, result: Result) -> None:
-        """Record a final outcome."""
+        """Record the final outcome of a push."""
         self._fresh.append((push, result, self._clock()))
         if len(self._fresh) == 1:
             self._settle_soon()

@@ -21,7 +21,7 @@ from downpour.ps.core.rules.hyperparameters import Hyperparameters
 from downpour.ps.core.shard import Shard
 from downpour.worker.exchange.client import Client
 from downpour.worker.exchange.push_info import PushInfo
-from tests.support.cluster import Cluster, running
+from tests.support.cluster import Cluster, running, wait_until
 from tests.support.shared_memory import LAYOUT, ONES, N, doorbell, transport_of
 
 pytestmark = pytest.mark.skipif(not memfd.available(), reason="this system has no memfd: auto is gRPC there")
@@ -136,9 +136,12 @@ def test_a_worker_whose_replies_come_soon_spins(cluster: Cluster, monkeypatch: p
     (member,) = cluster.train(LAYOUT, 1, transport="shm")
     looks: list[None] = []
     monkeypatch.setattr("downpour.worker.exchange.spin_wait.os.sched_yield", lambda: looks.append(None))
-    for _ in range(10):
+
+    def polls() -> bool:
         member.push_pull(ONES)
-    assert looks
+        return bool(looks)
+
+    wait_until(polls, "a reply that takes longer than the first look is awaited by polling")
 
 
 def test_weights_that_a_worker_reads_do_not_change_under_the_pushes_of_others(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ class Dataset:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one sample."""
+        """The shape of one sample, without the batch axis."""
         return tuple(self.x_train.shape[1:])
 
     @property

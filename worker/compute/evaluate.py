@@ -17,7 +17,7 @@ BATCH = 250  # small enough for a slow model to observe its deadline
 
 
 def never() -> float:
-    """Return an infinite deadline."""
+    """Return a deadline that never passes."""
     return math.inf
 
 

@@ -120,7 +120,7 @@ class FlatModel:
     """
 
     def __init__(self, model: keras.Model) -> None:
-        """Wrap a built model."""
+        """Flatten the variables of a built model."""
         self.layout = layout_of(model)
         self.random = any(_is_seed(v) for v in model.non_trainable_variables)
         self.model = model

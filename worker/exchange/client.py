@@ -56,7 +56,7 @@ class Client:
         feedback: ErrorFeedback | None = None,
         overlap: bool = False,
     ) -> None:
-        """Connect to every shard.
+        """Open one connection to every shard of the job.
 
         Args:
             session: The coordinator's reply to the registration.

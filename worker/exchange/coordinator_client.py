@@ -100,7 +100,7 @@ class CoordinatorClient:
         self._call(self._stub.Report, request)
 
     def upload(self, session: int, path: Path) -> None:
-        """Upload a model file."""
+        """Upload a model file, with its size and SHA-256 digest first."""
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").digest()
         size_bytes = path.stat().st_size
@@ -125,7 +125,7 @@ class CoordinatorClient:
         self._call(self._stub.SetLearningRates, request)
 
     def leave(self, request: pb.LeaveRequest) -> None:
-        """End a session."""
+        """End this worker's session with the coordinator."""
         if self._outage.away:
             raise Unreachable(f"the server at {self.address} does not answer")
         self._call(self._stub.Leave, request, 5.0)

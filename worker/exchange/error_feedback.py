@@ -20,7 +20,7 @@ class ErrorFeedback:
     """
 
     def __init__(self, codec: str, slices: Sequence[Slice], seed: int | Sequence[int] = 0) -> None:
-        """Create residuals of zero.
+        """Create the residuals of every shard, which are zero at first.
 
         Args:
             codec: The name of the codec of pushes.

@@ -32,7 +32,7 @@ class Heartbeat:
         watch: Callable[[float], None],
         on_lost: Callable[[DownpourError], None],
     ) -> None:
-        """Start both threads.
+        """Start the thread that sends heartbeats and the one that checks deadlines.
 
         Args:
             control: The client of the coordinator.

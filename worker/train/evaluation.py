@@ -20,7 +20,7 @@ class EvaluationRunner:
     """Evaluates weights that the coordinator has pinned."""
 
     def __init__(self, model: keras.Model, split: Split, scale: float) -> None:
-        """Build a runner.
+        """Create a runner of the evaluations that the coordinator assigns.
 
         Args:
             model: A built model, to which the last weights are assigned.

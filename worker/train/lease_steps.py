@@ -183,7 +183,7 @@ class LeaseSteps:
         return moved
 
     def _step(self, total: AccumulatedGradient) -> None:
-        """Make a local step."""
+        """Apply an accumulated gradient to the local weights."""
         moved = self._moved(total)
         moved += self._weights
         self._weights = moved

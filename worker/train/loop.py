@@ -32,7 +32,7 @@ class Worker:
     def __init__(
         self, settings: WorkerSettings, control: CoordinatorClient, job: pb.JobDescription, computation: Computation
     ) -> None:
-        """Register.
+        """Register this worker with the coordinator.
 
         Args:
             settings: The settings of this process.

@@ -35,7 +35,7 @@ class VirtualRpcError(grpc.RpcError):
         self._code, self._details = code, details
 
     def code(self) -> grpc.StatusCode:
-        """Return the status code."""
+        """Return the gRPC status code of the call."""
         return self._code
 
     def details(self) -> str:
@@ -321,7 +321,7 @@ class AioCall:
         return True
 
     async def code(self) -> grpc.StatusCode:
-        """Return the status code."""
+        """Return the gRPC status code of the call."""
         while self._status is None:
             await asyncio.shield(self._changed)
         return self._status[0]

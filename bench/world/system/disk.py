@@ -37,7 +37,7 @@ class VirtualDisk:
     """
 
     def __init__(self, world: World) -> None:
-        """Create an empty disk."""
+        """Create a disk that holds the root folder only."""
         self._world = world
         self.names: dict[str, Inode] = {}
         self.folders: set[str] = {"/"}

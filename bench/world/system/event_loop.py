@@ -24,7 +24,7 @@ class VirtualLoop(_Base):
     """The event loop of a simulated process, or of one of its threads."""
 
     def __init__(self, process: VirtualProcess, always_running: bool) -> None:
-        """Create a loop.
+        """Create an event loop that belongs to a virtual process.
 
         Args:
             process: The process that it belongs to.
@@ -163,7 +163,7 @@ class VirtualLoop(_Base):
         return self._closed
 
     def close(self) -> None:
-        """Execute no more callbacks."""
+        """Close the loop; callbacks that are waiting are discarded."""
         self._closed = True
         self._ready.clear()
 

@@ -100,7 +100,7 @@ class WorldNetwork:
         self._world, self._network = world, network
 
     def open_channel(self, address: str) -> grpc.Channel:
-        """Open a channel."""
+        """Open a channel of the virtual network for blocking calls."""
         assert self._world.running is not None
         return cast(grpc.Channel, VirtualChannel(self._network, self._world.running, address))
 
@@ -110,7 +110,7 @@ class WorldNetwork:
         return cast(grpc.aio.Channel, VirtualAioChannel(self._network, self._world.running, address))
 
     def aio_server(self, interceptors: Any) -> grpc.aio.Server:
-        """Return a server."""
+        """Return a server that listens on the virtual network."""
         assert self._world.running is not None
         return cast(grpc.aio.Server, VirtualServer(self._network, self._world.running, interceptors))
 

@@ -56,7 +56,7 @@ class VirtualPath(PurePosixPath):
         return iter([VirtualPath(path) for path in self._disk.matching(str(self), pattern)])
 
     def unlink(self, missing_ok: bool = False) -> None:
-        """Remove a name."""
+        """Remove the name of a file or link from the disk."""
         disk, path = self._disk, str(self)
         if path not in disk.names and path not in disk.links:
             if missing_ok:
@@ -67,7 +67,7 @@ class VirtualPath(PurePosixPath):
             disk.set_name(path, None)
 
     def rmdir(self) -> None:
-        """Remove an empty folder."""
+        """Remove this folder, which must be empty."""
         disk = self._disk
         if disk.entries(str(self)):
             raise OSError(f"{self} is not empty")
@@ -99,7 +99,7 @@ class VirtualPath(PurePosixPath):
         return SimpleNamespace(st_size=len(self._disk.inode(str(self)).content))
 
     def read_bytes(self) -> bytes:
-        """Return the content."""
+        """Return the content of the file as bytes."""
         self._disk.begin(change=False)
         return bytes(self._disk.inode(str(self)).content)
 
@@ -108,7 +108,7 @@ class VirtualPath(PurePosixPath):
         return self.read_bytes().decode()
 
     def write_bytes(self, data: bytes) -> int:
-        """Replace the content."""
+        """Replace the content of the file; return the number of bytes written."""
         with self.open("wb") as file:
             return file.write(data)
 
@@ -156,21 +156,21 @@ class Writer:
         """Do nothing: nothing is kept in the process."""
 
     def close(self) -> None:
-        """Do nothing."""
+        """Do nothing: the virtual disk has no descriptors."""
 
     def __enter__(self) -> Writer:
         """Return this file, as `with` expects."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Do nothing."""
+        """Do nothing: the virtual disk has no descriptors."""
 
 
 class OpenFile:
     """A file that is written at offsets; see `downpour.protos.system.disk.File`."""
 
     def __init__(self, disk: VirtualDisk, inode: Inode) -> None:
-        """Open a file."""
+        """Open the file that an inode of the disk describes."""
         self._disk, self._inode = disk, inode
 
     def size(self) -> int:
@@ -192,11 +192,11 @@ class OpenFile:
         content[offset : offset + len(data)] = data
 
     def sync(self) -> None:
-        """Make the content durable."""
+        """Write the content to the disk so that it survives a power failure."""
         self._disk.flush_file(self._inode)
 
     def close(self) -> None:
-        """Do nothing."""
+        """Do nothing: the virtual disk has no descriptors."""
 
 
 class UnnamedVirtualFile:

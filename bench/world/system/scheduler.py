@@ -65,7 +65,7 @@ class World:
         self.digest = zlib.crc32(text.encode(), self.digest)
 
     def problem(self, text: str) -> None:
-        """Record a violation."""
+        """Record that a property which must hold was violated."""
         if text not in self.problems:
             self.note(f"PROBLEM {text}")
             self.problems.append(text)

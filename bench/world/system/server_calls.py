@@ -21,7 +21,7 @@ class Details(grpc.HandlerCallDetails):
     """The method and the metadata of a call."""
 
     def __init__(self, method: str, invocation_metadata: Any) -> None:
-        """Keep both."""
+        """Describe a call by its method and its metadata."""
         self.method, self.invocation_metadata = method, invocation_metadata
 
 
@@ -139,7 +139,7 @@ class VirtualServer:
         return int(address.rpartition(":")[2])
 
     async def start(self) -> None:
-        """Listen."""
+        """Accept calls at the server's addresses."""
         for address in self._addresses:
             self._network.listeners[address] = self
         self.process.on_end.append(self._close)

@@ -148,7 +148,7 @@ class VirtualEvent:
         return self._set
 
     def set(self) -> None:
-        """Set the event."""
+        """Set the event and resume the threads that wait for it."""
         self._set = True
         for thread in self._waiting:
             thread.wake()

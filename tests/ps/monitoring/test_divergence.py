@@ -37,6 +37,11 @@ def test_a_loss_that_rose_before_the_first_check_is_reported() -> None:
     assert "risen from 2 to 396" in LossWatch(metrics).look()
 
 
+def test_a_loss_that_rises_within_the_first_updates_is_reported_at_the_first_check() -> None:
+    (note,) = notes([2.0, *[400.0] * 3 * FEWEST_UPDATES])
+    assert "risen from 2 to 392" in note
+
+
 def test_a_falling_or_oscillating_loss_is_not_reported() -> None:
     assert notes(10.0 / (1 + step) for step in range(4 * FEWEST_UPDATES)) == []
     assert notes(2.0 + (step % 2) for step in range(4 * FEWEST_UPDATES)) == []

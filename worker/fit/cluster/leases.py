@@ -36,7 +36,7 @@ class Leases:
     """
 
     def __init__(self, member: ScriptWorker) -> None:
-        """Build an empty set.
+        """Create a set of leases that is empty at first.
 
         Args:
             member: The worker that requests leases.

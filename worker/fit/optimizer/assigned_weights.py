@@ -27,7 +27,7 @@ class AssignedWeights:
     """
 
     def __init__(self, variables: Sequence[Any], replaced: Container[int], layout: Layout, member: ScriptWorker):
-        """Begin without assignments.
+        """Observe the assignments to the variables of a layout.
 
         Args:
             variables: The variables of the layout.

@@ -16,7 +16,7 @@ class Assignments:
     """The variables that have been assigned within a context of `recorded_assignments`."""
 
     def __init__(self) -> None:
-        """Build an empty record."""
+        """Create a record without assignments."""
         self._originals: dict[int, tuple[Any, tf.Tensor | None]] = {}
         self._paused = False
 

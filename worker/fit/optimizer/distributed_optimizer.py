@@ -160,7 +160,7 @@ class AppliedOptimizers:
     """
 
     def __init__(self) -> None:
-        """Begin without optimizers."""
+        """Create a record in which no optimizer has been applied."""
         self.found: dict[int, tuple[Any, dict[int, Any]]] = {}
 
     def record(self, optimizer: Any, variables: Sequence[Any]) -> None:

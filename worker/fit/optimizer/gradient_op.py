@@ -136,7 +136,7 @@ class GradientOp:
     # ------------------------------------------------------------------ in the graph of a step
 
     def begin_batch(self, samples: Any, span: Any = None, assigned: Assignments | None = None) -> None:
-        """Begin a batch.
+        """Begin the next batch of this worker.
 
         Args:
             samples: The number of its samples, a tensor of the step's graph.

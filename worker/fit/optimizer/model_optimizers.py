@@ -50,7 +50,7 @@ class ModelOptimizers:
     """
 
     def __init__(self, members: Sequence[Any], owners: Mapping[int, int] | None = None, extra: Sequence[Any] = ()):
-        """Combine optimizers.
+        """Combine the optimizers of one model.
 
         Args:
             members: The optimizers.

@@ -23,7 +23,7 @@ class JournalWriter:
     """The journal of worker 0, which calls `before_change` before it changes a path."""
 
     def __init__(self, folder: str) -> None:
-        """Begin a journal.
+        """Open the journal in the folder of the job.
 
         Args:
             folder: The folder that the workers of the job on this machine share.

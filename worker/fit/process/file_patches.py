@@ -43,7 +43,7 @@ class Files(Protocol):
         """Return the names in a folder; None for those that the operating system lists."""
 
     def make_folder(self, path: str, mode: int) -> None:
-        """Make a folder."""
+        """Create a folder with the given permissions."""
 
     def remove(self, path: str, folder: bool) -> None:
         """Remove a file or an empty folder."""
@@ -81,7 +81,7 @@ class FilePatches:
     """The replaced functions of one process."""
 
     def __init__(self, files: Files, outside: tuple[str, ...] = ()) -> None:
-        """Build the functions.
+        """Create the functions that replace those of the operating system.
 
         Args:
             files: What they do.
@@ -260,7 +260,7 @@ class Entry:
         self.name, self.path = name, os.path.join(os.fspath(folder), name)
 
     def __fspath__(self) -> Any:
-        """Return the path."""
+        """Return the path of the entry."""
         return self.path
 
     def is_dir(self, *, follow_symlinks: bool = True) -> bool:
@@ -276,7 +276,7 @@ class Entry:
         return os.path.islink(self.path)
 
     def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
-        """Return its attributes."""
+        """Return the attributes of the entry, as `os.stat` does."""
         return os.stat(self.path, follow_symlinks=follow_symlinks)
 
     def inode(self) -> int:
@@ -292,15 +292,15 @@ class Entries:
         self._entries = iter(entries)
 
     def __iter__(self) -> Entries:
-        """Return this iterator."""
+        """Return this iterator of entries."""
         return self
 
     def __next__(self) -> Entry:
-        """Return the next entry."""
+        """Return the next entry of the folder."""
         return next(self._entries)
 
     def __enter__(self) -> Entries:
-        """Return this iterator."""
+        """Return this iterator of entries."""
         return self
 
     def __exit__(self, *reason: object) -> None:

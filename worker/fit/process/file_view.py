@@ -138,7 +138,7 @@ class FileView:
         os.makedirs(own, exist_ok=True)
 
     def make_folder(self, path: str, mode: int) -> None:
-        """Make a folder.
+        """Create a folder in this worker's view.
 
         Raises:
             FileExistsError: There is something at the path.

@@ -26,7 +26,7 @@ class Entropy:
     """A source of seeds in place of the operating system's: the same sequence on all workers, except within `fit`."""
 
     def __init__(self, seed: int) -> None:
-        """Build a source.
+        """Create a source of seeds that depends on the job's seed only.
 
         Args:
             seed: The seed of the job.

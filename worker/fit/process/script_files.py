@@ -31,7 +31,7 @@ class LeaderFiles:
         self._journal.set_stage(stage, in_fit)
 
     def to_read(self, path: str) -> str:
-        """Return the path itself."""
+        """Return the path unchanged: worker 0 uses the real files."""
         return path
 
     def to_write(self, path: str, flags: int = os.O_CREAT | os.O_TRUNC) -> str:
@@ -53,11 +53,11 @@ class LeaderFiles:
         return path
 
     def listed(self, folder: str) -> list[str] | None:
-        """Return None."""
+        """Return None: worker 0 lists the real folders."""
         return None
 
     def make_folder(self, path: str, mode: int) -> None:
-        """Make a folder."""
+        """Create a folder, and record that it is new."""
         if not os.path.lexists(path):
             self._journal.before_change(path)
         os.mkdir(path, mode)
@@ -115,7 +115,7 @@ class FollowerFiles:
         return None if self._view.is_plain(folder) else self._view.names(folder)
 
     def make_folder(self, path: str, mode: int) -> None:
-        """Make a folder."""
+        """Create a folder, and record that it is new."""
         self._view.make_folder(path, mode)
 
     def remove(self, path: str, folder: bool) -> None:
