@@ -256,16 +256,18 @@ class LearningRates(_message.Message):
     def __init__(self, updates: _Optional[_Iterable[int]] = ..., rates: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ShardAddress(_message.Message):
-    __slots__ = ("shard", "address", "generation", "doorbell")
+    __slots__ = ("shard", "address", "generation", "doorbell", "tcp")
     SHARD_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     DOORBELL_FIELD_NUMBER: _ClassVar[int]
+    TCP_FIELD_NUMBER: _ClassVar[int]
     shard: int
     address: str
     generation: int
     doorbell: str
-    def __init__(self, shard: _Optional[int] = ..., address: _Optional[str] = ..., generation: _Optional[int] = ..., doorbell: _Optional[str] = ...) -> None: ...
+    tcp: str
+    def __init__(self, shard: _Optional[int] = ..., address: _Optional[str] = ..., generation: _Optional[int] = ..., doorbell: _Optional[str] = ..., tcp: _Optional[str] = ...) -> None: ...
 
 class RegisterReply(_message.Message):
     __slots__ = ("worker", "incarnation", "session", "shards", "fit_completed", "decisions", "epoch_begun", "failure", "initial_epoch")
@@ -863,14 +865,16 @@ class RawFrame(_message.Message):
     def __init__(self) -> None: ...
 
 class AttachRequest(_message.Message):
-    __slots__ = ("protocol", "session", "region_bytes")
+    __slots__ = ("protocol", "session", "region_bytes", "token")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
     REGION_BYTES_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     session: int
     region_bytes: int
-    def __init__(self, protocol: _Optional[int] = ..., session: _Optional[int] = ..., region_bytes: _Optional[int] = ...) -> None: ...
+    token: str
+    def __init__(self, protocol: _Optional[int] = ..., session: _Optional[int] = ..., region_bytes: _Optional[int] = ..., token: _Optional[str] = ...) -> None: ...
 
 class Request(_message.Message):
     __slots__ = ("kind", "worker", "incarnation", "seq", "base_version", "generation", "codec", "payload_bytes", "norm", "nonfinite", "samples", "loss", "correct", "lease", "epoch", "start", "stop", "steps", "pin", "no_pull", "have_version", "retain_previous", "slot", "tensors", "partial")

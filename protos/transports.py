@@ -34,8 +34,13 @@ TRANSPORTS: dict[str, TransportRow] = {
         "downpour.worker.exchange.transports:connect_shared_memory",
         "downpour.ps.data_plane.listeners:listen_shared_memory",
     ),
+    "tcp": TransportRow(
+        "plain TCP connections, with TLS if the job has it",
+        "downpour.worker.exchange.tcp.transport:connect_tcp",
+        "downpour.ps.data_plane.tcp.listener:listen_tcp",
+    ),
     "grpc": TransportRow(
-        "a stream over TCP, for all workers",
+        "a gRPC stream, for all workers and through proxies",
         "downpour.worker.exchange.transports:connect_grpc",
         "downpour.ps.data_plane.listeners:listen_grpc",
         always=True,

@@ -277,6 +277,8 @@ class ServerSettings(JobSettings, AccessSettings, LogSettings):
             "script",
             "admitted",
             "doorbell_dir",
+            "tcp_port",
+            "tcp_advertise",
         ),
         "access": ("tls_dir", "token_file", "insecure"),
         "operation": ("metrics_port", "metrics_host", "tensorboard", "log_format"),
@@ -314,12 +316,25 @@ class ServerSettings(JobSettings, AccessSettings, LogSettings):
         description="Serve the model.fit of a script, which defines model, optimizer and data (see docs/keras.md).",
     )
     admitted: int = Field(
-        4, ge=1, description="Number of large gRPC push-pulls that are in memory at once. Others wait unread."
+        4,
+        ge=1,
+        description="Number of large push-pulls over gRPC or TCP that are in memory at once; others wait unread.",
     )
     doorbell_dir: Annotated[str | None, AfterValidator(_short_enough)] = Field(
         None,
         description="Folder for the socket of shared memory, for workers in other containers of this host that "
         "see the folder at the same path (default: none; the socket has an abstract name).",
+    )
+    tcp_port: int = Field(
+        0,
+        ge=0,
+        lt=65536,
+        description="Port of the TCP transport, at the host of --bind. With port 0 the system chooses the port.",
+    )
+    tcp_advertise: Address | None = Field(
+        None,
+        description="Address under which workers reach the TCP transport, HOST:PORT (default: the host of --advertise "
+        "and the bound port).",
     )
 
     @property

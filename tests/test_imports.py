@@ -23,6 +23,7 @@ PS_FLAGS = {"ps.config", "ps.config_checks"}
 MAY_IMPORT: dict[str, set[str]] = {
     "protos": {"protos.system"},
     "protos.system": set(),
+    "protos.tcp": {"protos"},
     "ps.core.rules": {"protos"},
     "ps.core": {"protos", "ps.core.rules"},
     "ps.config": {"protos", "ps.core", "ps.core.rules", "ps.config_checks"},
@@ -31,6 +32,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ps.trace": {"protos", "ps.core", "ps.core.rules", *PS_FLAGS},
     "ps.storage": {"protos", "ps.core", "ps.core.rules", "ps.trace", *PS_FLAGS},
     "ps.data_plane": {"protos", "ps.core", "ps.core.rules", "ps.trace", "ps.storage", *PS_FLAGS},
+    "ps.data_plane.tcp": {
+        "protos", "protos.tcp", "ps.core", "ps.core.rules", "ps.trace", "ps.storage", "ps.data_plane", *PS_FLAGS,
+    },
     "ps.control_plane": {
         "protos", "ps.core", "ps.core.rules", "ps.trace", "ps.storage", "ps.data_plane", "ps.coordinator", *PS_FLAGS,
     },
@@ -47,6 +51,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "worker.data": {"worker.catalog"},
     "worker.catalog": {"protos", "worker.python_source"},
     "worker.exchange": {"protos"},
+    "worker.exchange.tcp": {"protos", "protos.tcp", "worker.exchange"},
     "worker.compute": {"protos", "worker.catalog"},
     "worker.train": {
         "protos", "ps.core", "ps.core.rules", "worker.catalog", "worker.compute", "worker.config", "worker.exchange",

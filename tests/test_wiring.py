@@ -30,6 +30,7 @@ RECORDS: dict[str, tuple[str, ...]] = {
     "ps/core": ("buffer", "self._members[push.worker]", "self._optimizer"),
     # One connection of shared memory; counters of the metrics.
     "ps/data_plane": ("connection", "address", "self.metrics", "runtime.metrics"),
+    "ps/data_plane/tcp": ("address",),
     # The time that a worker's steps took; a step's graph; Keras's model and trainer, and the interpreter's arguments.
     "worker/train": ("self._spent",),
     "worker/compute": ("call",),

@@ -21,7 +21,9 @@ INHERITED = frozenset(
     "admitted call_timeout_s connect_timeout_s doorbell_dir insecure metrics_host start_timeout_s".split()
 )
 # Settings that place a process in a cluster: a launcher sets them, and a platform may where TF_CONFIG does not.
-OF_PLACE = frozenset("advertise bind coordinator end_job resume run_dir server shard worker".split())
+OF_PLACE = frozenset(
+    "advertise bind coordinator end_job resume run_dir server shard tcp_advertise tcp_port worker".split()
+)
 
 
 _HYPERPARAMETERS = [

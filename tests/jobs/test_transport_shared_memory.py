@@ -14,6 +14,7 @@ import pytest
 from downpour.protos import doorbell_socket as bell
 from downpour.protos import memfd
 from downpour.protos.errors import DeadlineExceeded, FutureVersion, Unreachable
+from downpour.protos.transports import TRANSPORTS
 from downpour.ps.core.consistency import consistency_of
 from downpour.ps.core.optimizer import Optimizer
 from downpour.ps.core.push import Outcome, Push
@@ -33,19 +34,21 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         yield cluster
 
 
-@pytest.mark.parametrize(("wanted", "chosen"), [("auto", "shm"), ("shm", "shm"), ("grpc", "grpc")])
+@pytest.mark.parametrize(("wanted", "chosen"), [("auto", "shm"), *zip(TRANSPORTS, TRANSPORTS, strict=True)])
 def test_the_transport_chosen_on_one_host(cluster: Cluster, wanted: str, chosen: str) -> None:
     (member,) = cluster.train(LAYOUT, 1, transport=wanted)
     assert member.client.transports == [chosen]
     np.testing.assert_array_equal(member.push_pull(ONES).flat, -ONES)
 
 
-def test_a_doorbell_without_a_server_means_grpc_or_a_refusal(cluster: Cluster) -> None:
+def test_a_doorbell_without_a_server_means_the_next_transport_or_a_refusal(cluster: Cluster) -> None:
     (member,) = cluster.train(LAYOUT, 1)
     member.session.shards[0].doorbell = "downpour-of-another-host"
-    client = Client(member.session, LAYOUT, "float32", 30.0, "auto")
-    assert client.transports == ["grpc"]
-    client.close()
+    for chosen in ("tcp", "grpc"):
+        client = Client(member.session, LAYOUT, "float32", 30.0, "auto")
+        assert client.transports == [chosen]
+        client.close()
+        member.session.shards[0].tcp = ""
     with pytest.raises(Unreachable, match="on this host, under the same user.*Use --transport auto"):
         Client(member.session, LAYOUT, "float32", 30.0, "shm")
 
@@ -103,9 +106,9 @@ def test_a_missing_folder_for_doorbells_is_refused(tmp_path: Path) -> None:
     cluster.close()
 
 
-def test_both_transports_give_the_same_weights_and_the_same_trace(tmp_path: Path) -> None:
+def test_all_transports_give_the_same_weights_and_the_same_trace(tmp_path: Path) -> None:
     found = []
-    for transport in ("shm", "grpc"):
+    for transport in TRANSPORTS:
         (tmp_path / transport).mkdir()
         rng = np.random.default_rng(0)
         with running(tmp_path / transport, 2, workers=1, optimizer="adam") as cluster:
@@ -119,8 +122,9 @@ def test_both_transports_give_the_same_weights_and_the_same_trace(tmp_path: Path
             trace = cluster.trace()
         names = [name for name in trace.dtype.names or () if not name.startswith("time")]
         found.append((flat, [trace[name].tolist() for name in names]))
-    np.testing.assert_array_equal(found[0][0], found[1][0])
-    assert found[0][1] == found[1][1]
+    for weights, records in found[1:]:
+        np.testing.assert_array_equal(weights, found[0][0])
+        assert records == found[0][1]
 
 
 def test_a_request_is_repeated_after_a_lost_connection_and_applied_once(cluster: Cluster) -> None:

@@ -13,6 +13,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.chunked_vector import ChunkedVector
 from downpour.protos.frame import Decoder, encode
 from downpour.protos.layout import STATE, TRAINED, Layout
+from downpour.protos.transports import TRANSPORTS
 from downpour.ps.core.consistency import consistency_of
 from downpour.ps.core.optimizer import BLOCK, Optimizer
 from downpour.ps.core.push import Outcome, Push
@@ -86,7 +87,7 @@ def test_an_update_from_pieces_is_that_from_the_whole(name: str, state: int) -> 
     assert (found[0] == found[1]).all() and (found[0] != weights).any()
 
 
-@pytest.mark.parametrize("transport", ["shm", "grpc"])
+@pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("codec", ["float32", "bfloat16"])
 @pytest.mark.parametrize("shards", [1, 3])
 def test_a_worker_pushes_pieces_as_it_pushes_the_whole(tmp_path: Path, transport: str, codec: str, shards: int) -> None:

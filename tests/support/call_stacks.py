@@ -16,6 +16,7 @@ from downpour.ps.data_plane import shard_runtime
 from downpour.ps.data_plane.grpc_stream import _Exchange
 from downpour.ps.data_plane.request_handler import PendingReply
 from downpour.ps.data_plane.shared_memory import SharedMemoryListener
+from downpour.ps.data_plane.tcp.connection import TcpConnection
 from tests.support.paths import ROOT
 
 STACKS = "TEST_STACKS"  # environment variable: the file to which a server writes
@@ -67,6 +68,7 @@ def main() -> None:
         (shard_runtime, "decode_push"),
         (PendingReply, "finish"),
         (SharedMemoryListener, "_reply"),
+        (TcpConnection, "_send_reply"),
         (_Exchange, "_send"),
     ):
         setattr(owner, name, recording(getattr(owner, name), record))

@@ -6,7 +6,9 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
+Received = TypeVar("Received")
 SPIN_S = 0.0005
 COUNTED_S = 4 * SPIN_S  # limit of one wait in the average, because a single long wait predicts little
 WEIGHT = 1 / 8  # weight of the last wait in the average
@@ -36,17 +38,29 @@ class SpinWait:
         Raises:
             OSError: `socket.recv` raises it, with the socket's own deadline.
         """
-        begin = self._clock()
-        message = self._poll(line, begin + SPIN_S) if self._usual_s < SPIN_S else None
-        if message is None:
-            message = line.recv(self._limit_bytes)
-        self._usual_s += WEIGHT * (min(self._clock() - begin, COUNTED_S) - self._usual_s)
-        return message
+        limit_bytes = self._limit_bytes
+        return self._wait(lambda flags: line.recv(limit_bytes, flags))
 
-    def _poll(self, line: socket.socket, until: float) -> bytes | None:
+    def receive_into(self, line: socket.socket, block: memoryview) -> int:
+        """Receive the next bytes into a block and return their number; 0 if the other side has closed the socket.
+
+        Raises:
+            OSError: `socket.recv_into` raises it, with the socket's own deadline.
+        """
+        return self._wait(lambda flags: line.recv_into(block, 0, flags))
+
+    def _wait(self, receive: Callable[[int], Received]) -> Received:
+        begin = self._clock()
+        received = self._poll(receive, begin + SPIN_S) if self._usual_s < SPIN_S else None
+        if received is None:
+            received = receive(0)
+        self._usual_s += WEIGHT * (min(self._clock() - begin, COUNTED_S) - self._usual_s)
+        return received
+
+    def _poll(self, receive: Callable[[int], Received], until: float) -> Received | None:
         while self._clock() < until:
             try:
-                return line.recv(self._limit_bytes, socket.MSG_DONTWAIT)
+                return receive(socket.MSG_DONTWAIT)
             except BlockingIOError:
                 os.sched_yield()
         return None

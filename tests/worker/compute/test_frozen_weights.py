@@ -11,6 +11,7 @@ import pytest
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.layout import STATE, TRAINED
+from downpour.protos.transports import TRANSPORTS
 from downpour.worker.catalog.datasets import Dataset, split
 from downpour.worker.compute.evaluate import Evaluator
 from downpour.worker.compute.flat_model import data_checksum, layout_of, read_weights, write_weights
@@ -54,7 +55,7 @@ def test_the_layout_holds_no_frozen_weights() -> None:
     assert sum(tensor.size for tensor in layout.tensors if tensor.section == TRAINED) == layout.trained
 
 
-@pytest.mark.parametrize("transport", ["shm", "grpc"])
+@pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_push_carries_no_frozen_weights(tmp_path: Path, transport: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_with_a_frozen_layer()
     sent: list[int] = []

@@ -75,7 +75,9 @@ def test_a_vector_of_another_length_is_refused() -> None:
         Input((SIZE,)).filled(np.zeros(3, np.float32))
 
 
-@pytest.mark.parametrize(("transport", "shards", "size"), [("shm", 1, SIZE), ("shm", 2, SIZE), ("grpc", 1, 1 << 19)])
+@pytest.mark.parametrize(
+    ("transport", "shards", "size"), [("shm", 1, SIZE), ("shm", 2, SIZE), ("tcp", 1, SIZE), ("grpc", 1, 1 << 19)]
+)
 def test_weights_in_shared_memory_or_put_together_are_read_where_they_are(
     tmp_path: Path, transport: str, shards: int, size: int
 ) -> None:

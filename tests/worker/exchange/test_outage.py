@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from downpour.deploy.scripts.script_settings import SCRIPT_JOB
+from downpour.protos.transports import TRANSPORTS
 from tests.support.cluster import Cluster, Process, wait_until
 from tests.support.restarts import checkpointed, start_again
 
@@ -78,7 +79,7 @@ def test_a_worker_continues_when_its_server_is_back_and_can_be_stopped_while_it_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("transport", ["shm", "grpc"])
+@pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("shard", [0, 1])
 def test_a_worker_continues_after_a_server_was_suspended_for_longer_than_a_call_may_last(
     tmp_path: Path, transport: str, shard: int

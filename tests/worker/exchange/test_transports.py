@@ -138,7 +138,7 @@ def test_help_describes_every_row() -> None:
 
 
 def test_an_unknown_transport_is_refused_with_the_choices() -> None:
-    with pytest.raises(InvalidRequest, match="must be one of auto, shm, grpc; received 'pigeon'"):
+    with pytest.raises(InvalidRequest, match="must be one of auto, shm, tcp, grpc; received 'pigeon'"):
         Client(SESSION, LAYOUT, "float32", 1.0, "pigeon")
 
 

@@ -1,0 +1,383 @@
+"""One worker's connection over TCP: a state machine that the shard's event loop drives, without a task or a thread.
+
+A connection receives a request at a time, passes it to the request handler, and sends the reply. What its next bytes
+are is `_next`: the TLS handshake, the first frame, a header, a payload, or nothing while a reply is due. Payloads are
+received into memory that is reused and sent from where the weights lie.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.errors import DownpourError, InvalidRequest, TooLarge, status_of
+from downpour.protos.frame import INLINE_BYTES, Buffer
+from downpour.protos.logs import log
+from downpour.protos.tcp.sockets import MOST_BUFFERS, WOULD_BLOCK, rest_of, sender
+from downpour.protos.tcp.stream_frame import FIRST_LIMIT_BYTES, MAGIC, ConnectionEnded, HeaderReceiver, encoded
+from downpour.ps.core.buffers import Buffer as WeightBuffer
+from downpour.ps.data_plane.request_handler import WAITING_EVERY_S, PendingReply, RequestHandler
+from downpour.ps.data_plane.tcp.large_payloads import LargePayloads
+
+TURN_BYTES = 4 << 20  # received from one connection before the others have their turn
+REASON_LIMIT = 4096  # characters of a refusal
+_NOTHING = memoryview(bytearray())
+
+
+class Host(Protocol):
+    """What a connection needs of its listener.
+
+    Attributes:
+        handler: The handler of the requests.
+        large: The limit of large payloads, and their memory.
+    """
+
+    handler: RequestHandler
+    large: LargePayloads
+
+    def check_token(self, request: pb.AttachRequest) -> None:
+        """Raise AccessDenied unless the first frame of a connection carries the token of the server."""
+
+    def worker_of(self, request: pb.AttachRequest) -> int:
+        """Return the number of the worker that sends the first frame of a connection, or raise DownpourError."""
+
+    def attached(self, connection: TcpConnection) -> None:
+        """Take a connection for that of its session, in place of an earlier one."""
+
+    def closed(self, connection: TcpConnection) -> None:
+        """Forget a connection that has been closed."""
+
+
+class TcpConnection:
+    """The connection of one worker.
+
+    Attributes:
+        peer: The address of the other side, for messages.
+        identified: Whether the other side has presented the token of the server.
+        session: The session of the worker; 0 until it has attached.
+        worker: The number of the worker.
+        moved: A number that grows with every receipt and every transmission of bytes.
+    """
+
+    def __init__(self, accepted: socket.socket, host: Host) -> None:
+        """Serve an accepted connection that does not block, on the running event loop.
+
+        Args:
+            accepted: The connection; with TLS, before its handshake.
+            host: The listener.
+        """
+        self._socket, self._host = accepted, host
+        self._runtime = host.handler.runtime
+        self._loop = asyncio.get_running_loop()
+        self._receive_into: Callable[[memoryview], int] = accepted.recv_into
+        self._send = sender(accepted)
+        self._tls = accepted if isinstance(accepted, ssl.SSLSocket) else None
+        name = accepted.getpeername()
+        self.peer = f"{name[0]}:{name[1]}"
+        self.identified, self.session, self.worker, self.moved = False, 0, 0, 0
+        self._first: HeaderReceiver[pb.AttachRequest] = HeaderReceiver(pb.AttachRequest, MAGIC, FIRST_LIMIT_BYTES)
+        self._headers: HeaderReceiver[pb.Request] = HeaderReceiver(pb.Request)
+        self._next = self._shake_hands if self._tls else self._receive_first
+        self._reading = self._writing = False
+        self._turn = 0
+        self._header = pb.Request()
+        self._own = np.empty(0, np.uint8)  # the memory of this connection's small payloads
+        self._borrowed: np.ndarray | None = None  # that of a large one
+        self._payload, self._filled = _NOTHING, 0
+        self._out: list[Buffer] = []
+        self._completing = False  # whether `_out` ends the reply
+        self._weights: WeightBuffer | None = None  # that the reply is sent from
+        self._reply: PendingReply | None = None
+        self._awaited: asyncio.Future[Any] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._read(True)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the connection has not been closed."""
+        return self._socket.fileno() >= 0
+
+    @property
+    def within_frame(self) -> bool:
+        """Whether the other side must send or receive the rest of a frame."""
+        receiving = self._next == self._receive_payload or self._first.begun or self._headers.begun
+        return bool(self._out) or (receiving and self._reading)
+
+    def close(self) -> None:
+        """Close the connection and give back all that it holds; a push that has not arrived completely is void."""
+        if not self.is_open:
+            return
+        self._read(False)
+        self._write(False)
+        self._set_timer(None)
+        self._awaited, self._out = None, []
+        self._socket.close()
+        self._host.large.leave(self)
+        self._give_memory_back()
+        self._release_weights()
+        if self._reply is not None:
+            self._reply.abandon()
+            self._reply = None
+        self._host.closed(self)
+
+    def refuse(self, error: Exception) -> None:
+        """Send an error to a worker that has identified itself, and close the connection."""
+        if not isinstance(error, DownpourError):
+            self._loop.call_exception_handler({"message": "a request failed", "exception": error})
+        if not self.identified or isinstance(error, InvalidRequest | TooLarge):
+            log(f"the TCP connection from {self.peer} is closed: {error}")
+        if self.identified and not self._out:
+            code, reason = status_of(error)
+            try:
+                self._send([encoded(pb.Reply(status=code.value[0], reason=reason[:REASON_LIMIT]))])
+            except OSError:
+                pass  # the worker finds the connection closed
+        self.close()
+
+    # ------------------------------------------------------------------ receiving
+
+    def _readable(self) -> None:
+        """Receive what has arrived, up to the limit of one turn."""
+        self._turn = TURN_BYTES
+        try:
+            while self._turn > 0 and self._reading:
+                self._next()
+        except WOULD_BLOCK:
+            return
+        except OSError as error:
+            self._lost(error)
+            return
+        except Exception as error:
+            self.refuse(error)
+            return
+        if self._tls is not None and self._reading and self._tls.pending():  # which the event loop does not see
+            self._loop.call_soon(self._readable_again)
+
+    def _readable_again(self) -> None:
+        if self._reading:
+            self._readable()
+
+    def _lost(self, error: OSError) -> None:
+        if self.within_frame or isinstance(error, ssl.SSLError):
+            log(f"the TCP connection from {self.peer} has ended within a frame: {error}")
+        self.close()
+
+    def _shake_hands(self) -> None:
+        assert self._tls is not None
+        self._tls.do_handshake()
+        self._next = self._receive_first
+
+    def _receive_first(self) -> None:
+        request = self._first.receive(self._receive_into)
+        if request is None:
+            return
+        self._first.take_rest(_NOTHING)
+        self._host.check_token(request)
+        self.identified = True
+        self.worker, self.session = self._host.worker_of(request), request.session
+        self._host.attached(self)
+        self._transmit(encoded(pb.Reply()))
+
+    def _receive_header(self) -> None:
+        header = self._headers.receive(self._receive_into)
+        self.moved += 1
+        if header is not None:
+            self._header = header
+            self._next = self._receive_too_much
+            self._begin()
+
+    def _receive_too_much(self) -> None:
+        """Receive while a reply is due, when only the end of the connection may come."""
+        if self._receive_into(memoryview(bytearray(1))):
+            raise InvalidRequest("a request must wait for the reply to the one before; received two.")
+        raise ConnectionEnded("the other side has closed the connection")
+
+    def _receive_payload(self) -> None:
+        count = self._receive_into(self._payload[self._filled :])
+        if not count:
+            raise ConnectionEnded("the other side has closed the connection")
+        self._filled += count
+        self._turn -= count
+        self.moved += 1
+        if self._filled == len(self._payload):
+            self._next = self._receive_too_much
+            self._serve()
+
+    # ------------------------------------------------------------------ one request
+
+    def _begin(self) -> None:
+        """Check a header, wait until the payload may be received, and provide memory for it."""
+        header, runtime = self._header, self._runtime
+        limit = runtime.limit_bytes(header)
+        if header.payload_bytes > limit:
+            runtime.member_of(self.session)  # an ended session may belong to a job with another layout
+            raise TooLarge(
+                f"a payload must be at most {limit:,} bytes here; received a header that announces "
+                f"{header.payload_bytes:,}. Check that both sides have the same model and shards."
+            )
+        held = runtime.held(header)
+        if held is not None:
+            self._read(False)
+            self._wait_for(held, self._begin)
+            return
+        reply_bytes = 0 if header.no_pull else 4 * runtime.size
+        if max(header.payload_bytes, reply_bytes) > INLINE_BYTES and not self._admit(self._begin):
+            self._read(False)
+            return
+        self._set_timer(None)
+        self._payload = self._memory(header.payload_bytes)
+        self._filled = self._headers.take_rest(self._payload)
+        self._read(True)
+        if self._filled == len(self._payload):
+            self._serve()
+        else:
+            self._next = self._receive_payload
+
+    def _serve(self) -> None:
+        """Carry out a request that has arrived entirely."""
+        self._turn = 0
+        held = self._runtime.held(self._header)
+        if held is not None:  # a cut has begun in the meantime, whose pushes may have to be admitted
+            self._host.large.leave(self)
+            self._wait_for(held, self._serve)
+            return
+        member = self._runtime.member_of(self.session)
+        reply = self._host.handler.handle(member, self._header, self._payload, owned=False)
+        self._give_memory_back()
+        self._reply = reply
+        if reply.ready is None:
+            self._send_reply()
+            return
+        self._host.large.leave(self)
+        self._wait_for(reply.ready, self._send_reply)
+
+    def _send_reply(self) -> None:
+        large = not self._header.no_pull and 4 * self._runtime.size > INLINE_BYTES
+        if large and not self._admit(self._send_reply):
+            return
+        self._set_timer(None)
+        pending, self._reply = self._reply, None
+        assert pending is not None
+        reply, self._weights = pending.finish()
+        if self._weights is None:
+            self._transmit(encoded(reply))
+            return
+        weights = self._weights.array.data.cast("B")
+        reply.payload_bytes = len(weights)
+        self._transmit(encoded(reply), weights)
+
+    def _admit(self, then: Callable[[], None]) -> bool:
+        """Return whether the request is admitted; if not, `then` is called once it is."""
+        admitted = self._host.large.admit(self, lambda: self._attempt(then))
+        if not admitted and self._timer is None:
+            self._set_timer(self._loop.call_later(WAITING_EVERY_S, self._still_waiting))
+        return admitted
+
+    def _wait_for(self, event: asyncio.Future[Any], then: Callable[[], None]) -> None:
+        """Call `then` after an event, and send keep-alive messages to the worker at intervals."""
+        self._awaited = event
+        event.add_done_callback(lambda _: self._resume(event, then))
+        self._set_timer(self._loop.call_later(WAITING_EVERY_S, self._still_waiting))
+
+    def _resume(self, event: asyncio.Future[Any], then: Callable[[], None]) -> None:
+        if self._awaited is event:
+            self._awaited = None
+            self._set_timer(None)
+            self._attempt(then)
+
+    def _attempt(self, then: Callable[[], None]) -> None:
+        if not self.is_open:
+            return
+        try:
+            self._runtime.member_of(self.session)
+            then()
+        except OSError as error:
+            self._lost(error)
+        except Exception as error:
+            self.refuse(error)
+
+    def _still_waiting(self) -> None:
+        self._set_timer(self._loop.call_later(WAITING_EVERY_S, self._still_waiting))
+        if not self._out:
+            self._attempt(lambda: self._transmit(encoded(pb.Reply(waiting=True)), completing=False))
+
+    def _memory(self, size_bytes: int) -> memoryview:
+        if size_bytes > INLINE_BYTES:
+            self._borrowed = memory = self._host.large.take(size_bytes)
+        else:
+            if len(self._own) < size_bytes:
+                self._own = np.empty(size_bytes, np.uint8)
+            memory = self._own
+        return memory.data[:size_bytes]
+
+    def _give_memory_back(self) -> None:
+        self._payload = _NOTHING
+        if self._borrowed is not None:
+            self._host.large.put_back(self._borrowed)
+            self._borrowed = None
+
+    # ------------------------------------------------------------------ sending
+
+    def _transmit(self, *buffers: Buffer, completing: bool = True) -> None:
+        self._out.extend(buffers)
+        self._completing = completing
+        self._flush()
+
+    def _flush(self) -> None:
+        """Send as much as the connection takes, and the rest when it takes more."""
+        try:
+            while self._out:
+                sent = self._send(self._out[:MOST_BUFFERS])
+                self.moved += 1
+                self._out = rest_of(self._out, sent)
+        except WOULD_BLOCK:
+            self._write(True)
+            return
+        self._write(False)
+        if self._completing:
+            self._completing = False
+            self._release_weights()
+            self._host.large.leave(self)
+            self._next = self._receive_header
+
+    def _writable(self) -> None:
+        try:
+            self._flush()
+        except OSError as error:
+            self._lost(error)
+
+    def _release_weights(self) -> None:
+        if self._weights is not None:
+            self._weights.pool.drop(self._weights)
+            self._weights = None
+
+    # ------------------------------------------------------------------ the event loop
+
+    def _read(self, wanted: bool) -> None:
+        if wanted != self._reading:
+            self._reading = wanted
+            if wanted:
+                self._loop.add_reader(self._socket, self._readable)
+                if self._tls is not None:
+                    self._loop.call_soon(self._readable_again)
+            else:
+                self._loop.remove_reader(self._socket)
+
+    def _write(self, wanted: bool) -> None:
+        if wanted != self._writing:
+            self._writing = wanted
+            if wanted:
+                self._loop.add_writer(self._socket, self._writable)
+            else:
+                self._loop.remove_writer(self._socket)
+
+    def _set_timer(self, timer: asyncio.TimerHandle | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = timer
