@@ -91,7 +91,10 @@ def _job(argv: list[str]) -> int:
     from downpour.deploy.dashboard.config import JobCommandSettings
     from downpour.protos.settings import parse
 
-    settings = parse(JobCommandSettings, argv, "downpour job", "Operate a running job.")
+    assigned = [each for each in argv if "=" in each and not each.startswith("-")]
+    others = [each for each in argv if each not in assigned]
+    joined = [*others, *([" ".join(assigned)] if assigned else [])]  # several settings, as one argument
+    settings = parse(JobCommandSettings, joined, "downpour job", "Operate a running job.")
     from downpour.deploy.dashboard.job import job
 
     return job(settings)
@@ -165,7 +168,7 @@ OTHER_COMMANDS: dict[str, Command] = {
     "logs": Command("show the logs of a run", _logs),
     "dashboard": Command("show a recorded run or a running job in the browser", _dashboard),
     "report": Command("write a recorded run as one HTML file", _report),
-    "job": Command("pause or drain a running job, kill or stall one of its workers", _job),
+    "job": Command("operate a running job: pause, drain, set settings, add and kill workers", _job),
     "certs": Command("create TLS certificates and an access token", _certs),
     "evaluate": Command("evaluate a trained model on a test set", _evaluate),
     "export": Command("export a trained model as keras, savedmodel or tflite", _export),

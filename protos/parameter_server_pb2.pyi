@@ -530,12 +530,14 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class WatchRequest(_message.Message):
-    __slots__ = ("every_s", "records")
+    __slots__ = ("every_s", "records", "launcher")
     EVERY_S_FIELD_NUMBER: _ClassVar[int]
     RECORDS_FIELD_NUMBER: _ClassVar[int]
+    LAUNCHER_FIELD_NUMBER: _ClassVar[int]
     every_s: float
     records: bool
-    def __init__(self, every_s: _Optional[float] = ..., records: _Optional[bool] = ...) -> None: ...
+    launcher: bool
+    def __init__(self, every_s: _Optional[float] = ..., records: _Optional[bool] = ..., launcher: _Optional[bool] = ...) -> None: ...
 
 class WorkerProgress(_message.Message):
     __slots__ = ("worker", "incarnation", "state", "updates", "samples", "samples_per_s", "loss", "staleness_mean", "staleness_last", "dropped", "host", "pid")
@@ -566,7 +568,7 @@ class WorkerProgress(_message.Message):
     def __init__(self, worker: _Optional[int] = ..., incarnation: _Optional[int] = ..., state: _Optional[str] = ..., updates: _Optional[int] = ..., samples: _Optional[int] = ..., samples_per_s: _Optional[float] = ..., loss: _Optional[float] = ..., staleness_mean: _Optional[float] = ..., staleness_last: _Optional[int] = ..., dropped: _Optional[int] = ..., host: _Optional[str] = ..., pid: _Optional[int] = ...) -> None: ...
 
 class Progress(_message.Message):
-    __slots__ = ("job", "model", "dataset", "mode", "phase", "epoch", "epochs", "samples", "total_samples", "samples_per_s", "loss", "accuracy", "val_loss", "val_accuracy", "test_accuracy", "staleness_mean", "version", "dropped", "duplicates", "elapsed_s", "eta_s", "shards", "shards_joined", "workers", "notes", "run", "epoch_samples", "samples_per_epoch", "optimizer", "batch_size", "records", "skipped_bytes", "paused", "workers_wanted", "metrics")
+    __slots__ = ("job", "model", "dataset", "mode", "phase", "epoch", "epochs", "samples", "total_samples", "samples_per_s", "loss", "accuracy", "val_loss", "val_accuracy", "test_accuracy", "staleness_mean", "version", "dropped", "duplicates", "elapsed_s", "eta_s", "shards", "shards_joined", "workers", "notes", "run", "epoch_samples", "samples_per_epoch", "optimizer", "batch_size", "records", "skipped_bytes", "paused", "workers_wanted", "staleness", "learning_rate", "metrics")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -608,6 +610,8 @@ class Progress(_message.Message):
     SKIPPED_BYTES_FIELD_NUMBER: _ClassVar[int]
     PAUSED_FIELD_NUMBER: _ClassVar[int]
     WORKERS_WANTED_FIELD_NUMBER: _ClassVar[int]
+    STALENESS_FIELD_NUMBER: _ClassVar[int]
+    LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
     job: str
     model: str
@@ -643,8 +647,10 @@ class Progress(_message.Message):
     skipped_bytes: int
     paused: bool
     workers_wanted: int
+    staleness: str
+    learning_rate: float
     metrics: _containers.ScalarMap[str, float]
-    def __init__(self, job: _Optional[str] = ..., model: _Optional[str] = ..., dataset: _Optional[str] = ..., mode: _Optional[str] = ..., phase: _Optional[str] = ..., epoch: _Optional[int] = ..., epochs: _Optional[int] = ..., samples: _Optional[int] = ..., total_samples: _Optional[int] = ..., samples_per_s: _Optional[float] = ..., loss: _Optional[float] = ..., accuracy: _Optional[float] = ..., val_loss: _Optional[float] = ..., val_accuracy: _Optional[float] = ..., test_accuracy: _Optional[float] = ..., staleness_mean: _Optional[float] = ..., version: _Optional[int] = ..., dropped: _Optional[int] = ..., duplicates: _Optional[int] = ..., elapsed_s: _Optional[float] = ..., eta_s: _Optional[float] = ..., shards: _Optional[int] = ..., shards_joined: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerProgress, _Mapping]]] = ..., notes: _Optional[_Iterable[str]] = ..., run: _Optional[str] = ..., epoch_samples: _Optional[int] = ..., samples_per_epoch: _Optional[int] = ..., optimizer: _Optional[str] = ..., batch_size: _Optional[int] = ..., records: _Optional[_Iterable[_Union[TraceRecords, _Mapping]]] = ..., skipped_bytes: _Optional[int] = ..., paused: _Optional[bool] = ..., workers_wanted: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    def __init__(self, job: _Optional[str] = ..., model: _Optional[str] = ..., dataset: _Optional[str] = ..., mode: _Optional[str] = ..., phase: _Optional[str] = ..., epoch: _Optional[int] = ..., epochs: _Optional[int] = ..., samples: _Optional[int] = ..., total_samples: _Optional[int] = ..., samples_per_s: _Optional[float] = ..., loss: _Optional[float] = ..., accuracy: _Optional[float] = ..., val_loss: _Optional[float] = ..., val_accuracy: _Optional[float] = ..., test_accuracy: _Optional[float] = ..., staleness_mean: _Optional[float] = ..., version: _Optional[int] = ..., dropped: _Optional[int] = ..., duplicates: _Optional[int] = ..., elapsed_s: _Optional[float] = ..., eta_s: _Optional[float] = ..., shards: _Optional[int] = ..., shards_joined: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerProgress, _Mapping]]] = ..., notes: _Optional[_Iterable[str]] = ..., run: _Optional[str] = ..., epoch_samples: _Optional[int] = ..., samples_per_epoch: _Optional[int] = ..., optimizer: _Optional[str] = ..., batch_size: _Optional[int] = ..., records: _Optional[_Iterable[_Union[TraceRecords, _Mapping]]] = ..., skipped_bytes: _Optional[int] = ..., paused: _Optional[bool] = ..., workers_wanted: _Optional[int] = ..., staleness: _Optional[str] = ..., learning_rate: _Optional[float] = ..., metrics: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class TraceRecords(_message.Message):
     __slots__ = ("shard", "records")
@@ -675,6 +681,50 @@ class PauseRequest(_message.Message):
 class PauseReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class ChangeRequest(_message.Message):
+    __slots__ = ("mode", "staleness", "learning_rate")
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    STALENESS_FIELD_NUMBER: _ClassVar[int]
+    LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
+    mode: str
+    staleness: str
+    learning_rate: float
+    def __init__(self, mode: _Optional[str] = ..., staleness: _Optional[str] = ..., learning_rate: _Optional[float] = ...) -> None: ...
+
+class ChangeReply(_message.Message):
+    __slots__ = ("number", "version", "text")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    version: int
+    text: str
+    def __init__(self, number: _Optional[int] = ..., version: _Optional[int] = ..., text: _Optional[str] = ...) -> None: ...
+
+class CheckpointRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class CheckpointReply(_message.Message):
+    __slots__ = ("number", "version")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    version: int
+    def __init__(self, number: _Optional[int] = ..., version: _Optional[int] = ...) -> None: ...
+
+class AddWorkerRequest(_message.Message):
+    __slots__ = ("request",)
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    request: str
+    def __init__(self, request: _Optional[str] = ...) -> None: ...
+
+class AddWorkerReply(_message.Message):
+    __slots__ = ("workers",)
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    workers: int
+    def __init__(self, workers: _Optional[int] = ...) -> None: ...
 
 class Member(_message.Message):
     __slots__ = ("worker", "incarnation", "session", "resting")
@@ -745,14 +795,24 @@ class PushPosition(_message.Message):
     def __init__(self, worker: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ...) -> None: ...
 
 class Cut(_message.Message):
-    __slots__ = ("number", "reached", "abandon")
+    __slots__ = ("number", "reached", "abandon", "change")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     REACHED_FIELD_NUMBER: _ClassVar[int]
     ABANDON_FIELD_NUMBER: _ClassVar[int]
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
     number: int
     reached: _containers.RepeatedCompositeFieldContainer[PushPosition]
     abandon: bool
-    def __init__(self, number: _Optional[int] = ..., reached: _Optional[_Iterable[_Union[PushPosition, _Mapping]]] = ..., abandon: _Optional[bool] = ...) -> None: ...
+    change: SettingsChange
+    def __init__(self, number: _Optional[int] = ..., reached: _Optional[_Iterable[_Union[PushPosition, _Mapping]]] = ..., abandon: _Optional[bool] = ..., change: _Optional[_Union[SettingsChange, _Mapping]] = ...) -> None: ...
+
+class SettingsChange(_message.Message):
+    __slots__ = ("number", "settings")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    settings: str
+    def __init__(self, number: _Optional[int] = ..., settings: _Optional[str] = ...) -> None: ...
 
 class DepartedWorker(_message.Message):
     __slots__ = ("worker", "incarnation", "seq", "lease", "stop")

@@ -108,6 +108,21 @@ class CoordinatorStub:
                 request_serializer=downpour_dot_protos_dot_parameter__server__pb2.PauseRequest.SerializeToString,
                 response_deserializer=downpour_dot_protos_dot_parameter__server__pb2.PauseReply.FromString,
                 _registered_method=True)
+        self.Change = channel.unary_unary(
+                '/downpour.v1.Coordinator/Change',
+                request_serializer=downpour_dot_protos_dot_parameter__server__pb2.ChangeRequest.SerializeToString,
+                response_deserializer=downpour_dot_protos_dot_parameter__server__pb2.ChangeReply.FromString,
+                _registered_method=True)
+        self.TakeCheckpoint = channel.unary_unary(
+                '/downpour.v1.Coordinator/TakeCheckpoint',
+                request_serializer=downpour_dot_protos_dot_parameter__server__pb2.CheckpointRequest.SerializeToString,
+                response_deserializer=downpour_dot_protos_dot_parameter__server__pb2.CheckpointReply.FromString,
+                _registered_method=True)
+        self.AddWorker = channel.unary_unary(
+                '/downpour.v1.Coordinator/AddWorker',
+                request_serializer=downpour_dot_protos_dot_parameter__server__pb2.AddWorkerRequest.SerializeToString,
+                response_deserializer=downpour_dot_protos_dot_parameter__server__pb2.AddWorkerReply.FromString,
+                _registered_method=True)
         self.ShardLink = channel.stream_stream(
                 '/downpour.v1.Coordinator/ShardLink',
                 request_serializer=downpour_dot_protos_dot_parameter__server__pb2.ShardEvent.SerializeToString,
@@ -220,6 +235,27 @@ class CoordinatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Change(self, request, context):
+        """Changes settings of a job that trains, after the same pushes on all shards, and returns once that is done.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TakeCheckpoint(self, request, context):
+        """Takes a checkpoint now, and returns once it is written.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AddWorker(self, request, context):
+        """Asks the launcher of the job for one more worker.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ShardLink(self, request_iterator, context):
         """Connects a shard in another process to the coordinator.
         """
@@ -299,6 +335,21 @@ def add_CoordinatorServicer_to_server(servicer, server):
                     servicer.Pause,
                     request_deserializer=downpour_dot_protos_dot_parameter__server__pb2.PauseRequest.FromString,
                     response_serializer=downpour_dot_protos_dot_parameter__server__pb2.PauseReply.SerializeToString,
+            ),
+            'Change': grpc.unary_unary_rpc_method_handler(
+                    servicer.Change,
+                    request_deserializer=downpour_dot_protos_dot_parameter__server__pb2.ChangeRequest.FromString,
+                    response_serializer=downpour_dot_protos_dot_parameter__server__pb2.ChangeReply.SerializeToString,
+            ),
+            'TakeCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.TakeCheckpoint,
+                    request_deserializer=downpour_dot_protos_dot_parameter__server__pb2.CheckpointRequest.FromString,
+                    response_serializer=downpour_dot_protos_dot_parameter__server__pb2.CheckpointReply.SerializeToString,
+            ),
+            'AddWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddWorker,
+                    request_deserializer=downpour_dot_protos_dot_parameter__server__pb2.AddWorkerRequest.FromString,
+                    response_serializer=downpour_dot_protos_dot_parameter__server__pb2.AddWorkerReply.SerializeToString,
             ),
             'ShardLink': grpc.stream_stream_rpc_method_handler(
                     servicer.ShardLink,
@@ -688,6 +739,87 @@ class Coordinator:
             '/downpour.v1.Coordinator/Pause',
             downpour_dot_protos_dot_parameter__server__pb2.PauseRequest.SerializeToString,
             downpour_dot_protos_dot_parameter__server__pb2.PauseReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Change(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/downpour.v1.Coordinator/Change',
+            downpour_dot_protos_dot_parameter__server__pb2.ChangeRequest.SerializeToString,
+            downpour_dot_protos_dot_parameter__server__pb2.ChangeReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TakeCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/downpour.v1.Coordinator/TakeCheckpoint',
+            downpour_dot_protos_dot_parameter__server__pb2.CheckpointRequest.SerializeToString,
+            downpour_dot_protos_dot_parameter__server__pb2.CheckpointReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/downpour.v1.Coordinator/AddWorker',
+            downpour_dot_protos_dot_parameter__server__pb2.AddWorkerRequest.SerializeToString,
+            downpour_dot_protos_dot_parameter__server__pb2.AddWorkerReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -17,6 +17,7 @@ from downpour.protos.errors import DownpourError, Unsupported
 from downpour.protos.logs import identify, log
 from downpour.protos.system import clock, entropy
 from downpour.ps.config import ServerSettings
+from downpour.ps.config_change import continued
 from downpour.ps.control_plane.checkpointer import Checkpointer
 from downpour.ps.control_plane.effects import Effects, JobChange, LeaseLedger
 from downpour.ps.control_plane.messages import ProgressReport
@@ -35,7 +36,7 @@ from downpour.ps.monitoring.run_reports import RunReports
 from downpour.ps.shard_server import ShardProcess
 from downpour.ps.storage.checkpoint_file import numbers
 from downpour.ps.storage.ended_run import RunEnded, has_ended
-from downpour.ps.storage.run_directory import RunDirectory, UnusableDirectory, run_directory
+from downpour.ps.storage.run_directory import RunDirectory, UnusableDirectory, read_changes, run_directory
 
 TICK_S = 0.1
 SAME_SIGNAL_S = 1.0  # signals within this time count as one: each thread of a dying launcher causes one
@@ -81,7 +82,10 @@ class CoordinatorProcess:
                 f"--run-dir must not hold the checkpoints of an earlier run; {path} does. "
                 "Use --resume to continue that run, or choose another folder."
             )
+        changes = read_changes(path) if settings.resume else []
+        settings = self._settings = continued(settings, changes)
         self.coordinator = new_coordinator(settings, path.name, lambda: entropy.random_bits(63) + 1)
+        self.coordinator.job.continue_changes(changes)
         self.coordinator.job.send(settings=settings.model_dump_json())
         self._push_times, self._change = Durations(), JobChange()
         self.runtime = ShardRuntime(0, LeaseLedger(self.coordinator), self._push_times.add)

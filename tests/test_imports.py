@@ -19,7 +19,7 @@ from tests.support.sources import MODULES, PACKAGES, module_of, sources
 
 # Folders (and modules beside them) that a folder may import, apart from itself. `x.*` stands for x and all inside it.
 # The order is that of the planes: from what knows nothing of the others to what puts everything together.
-PS_FLAGS = {"ps.config", "ps.config_checks"}
+PS_FLAGS = {"ps.config", "ps.config_checks", "ps.config_change"}
 MAY_IMPORT: dict[str, set[str]] = {
     "protos": {"protos.system"},
     "protos.system": set(),
@@ -28,6 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ps.core": {"protos", "ps.core.rules"},
     "ps.config": {"protos", "ps.core", "ps.core.rules", "ps.config_checks"},
     "ps.config_checks": {"protos", "ps.core", "ps.core.rules"},
+    "ps.config_change": {"protos", "ps.core", "ps.core.rules", "ps.config"},
     "ps.coordinator": {"protos", "ps.core", "ps.core.rules", *PS_FLAGS},
     "ps.trace": {"protos", "ps.core", "ps.core.rules", *PS_FLAGS},
     "ps.storage": {"protos", "ps.core", "ps.core.rules", "ps.trace", *PS_FLAGS},

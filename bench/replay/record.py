@@ -15,9 +15,11 @@ from safetensors import SafetensorError, safe_open
 from downpour.protos.errors import InvalidRequest
 from downpour.protos.layout import Layout
 from downpour.ps.config import ServerSettings
+from downpour.ps.config_change import Change
 from downpour.ps.control_plane.replay_recorder import FORMAT
 from downpour.ps.core.consistency import consistency_of
 from downpour.ps.storage.checkpoint_file import STATE, TRAINED
+from downpour.ps.storage.run_directory import read_changes
 from downpour.ps.trace import call_log as calls
 from downpour.ps.trace import format as trace
 from downpour.ps.trace.files import per_shard
@@ -42,6 +44,7 @@ class Recorded:
         calls: The calls on each shard.
         facts: The environment of each incarnation of a worker.
         checksum: The checksum of the data.
+        changes: The changes of the settings while the job ran.
     """
 
     path: Path
@@ -52,6 +55,7 @@ class Recorded:
     calls: list[np.ndarray]
     facts: dict[Life, dict[str, str]]
     checksum: str
+    changes: tuple[Change, ...] = ()
 
     @property
     def model_path(self) -> Path:
@@ -91,7 +95,7 @@ def _read(path: Path) -> Recorded:
         path, settings, layout, initial,
         [_records(path / per_shard("trace", shard), trace.DTYPE) for shard in shards],
         [_records(path / per_shard("calls", shard), calls.DTYPE) for shard in shards],
-        facts, checksum,
+        facts, checksum, tuple(read_changes(path)),
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from downpour.bench.replay.differences import Differences, Name, push_text
 from downpour.bench.replay.record import Recorded
+from downpour.ps.config_change import apply_change
 from downpour.ps.core.apply import UpdateOptions
 from downpour.ps.core.buffers import Buffer
 from downpour.ps.core.consistency import consistency_of
@@ -52,6 +53,7 @@ class ShardReplay:
             raise RecordBroken(f"every push must have one record in shard {number}'s trace; one has two")
         self._needed: Counter[int] = Counter()
         self._held: dict[int, Buffer] = {}
+        self._settings, self._changes = recorded.settings, recorded.changes
         self.shard = shard_of(recorded, number, self._on_outcome)
         self.at, self.stop = 0, len(self._calls)
 
@@ -120,9 +122,22 @@ class ShardReplay:
             shard.release(shard.pull(worker=worker)[0])
         elif call == Call.FLUSH:
             shard.flush()
+        elif call == Call.CHANGE:
+            self._change(int(record["seq"]))
         else:
             {Call.LEAVE: shard.leave, Call.REST: shard.rest, Call.RESUME: shard.resume}[call](worker)
         self._made()
+
+    def _change(self, number: int) -> None:
+        if not 1 <= number <= len(self._changes):
+            raise RecordBroken(
+                f"changes.json must contain change {number} of the settings; it has {len(self._changes)}"
+            )
+        settings = self._settings
+        for change in self._changes[:number]:
+            settings = apply_change(settings, change)
+        mode, compensation = consistency_of(settings.mode), compensation_of(settings.staleness)
+        self.shard.reconfigure(mode, compensation, settings.effective_learning_rate)
 
     def push(self, push: Push, part: np.ndarray) -> None:
         """Repeat the next call, which is a push of `part`, the shard's part of the vector."""

@@ -43,11 +43,16 @@ class ReportSettings(RecordSettings):
 class JobCommandSettings(AccessSettings):
     """Control a running job: pause, resume or drain it, or kill or stall one of its workers."""
 
-    positional: ClassVar[tuple[str, ...]] = ("address", "action", "worker")
+    positional: ClassVar[tuple[str, ...]] = ("address", "action", "argument")
 
     address: str = Field(description="HOST:PORT of the job's coordinator, which is server 0, or a run such as latest.")
-    action: Literal["pause", "resume", "drain", "kill", "stall"] = Field(
-        description="Pause, resume or drain the job; kill a worker of this machine, or stop its process for a while."
+    action: Literal["pause", "resume", "drain", "set", "checkpoint", "add-worker", "kill", "stall", "slow"] = Field(
+        description="Pause, resume or drain the job; set settings; take a checkpoint; add a worker; kill a worker of "
+        "this machine, stop its process for a while, or slow it down for a while."
     )
-    worker: int | None = Field(None, ge=0, description="Number of the worker to kill or stall.")
-    seconds: float = Field(3.0, gt=0, le=60, description="Duration of the stall in seconds.")
+    argument: str | None = Field(
+        None,
+        description="Number of the worker to kill, stall or slow; or, to set: mode=MODE, compensation=POLICY, lr=RATE.",
+    )
+    seconds: float = Field(3.0, gt=0, le=60, description="Duration of the stall or of the slowness in seconds.")
+    factor: float = Field(3.0, gt=1, le=20, description="Factor by which a worker is slowed down.")

@@ -1,14 +1,16 @@
-"""Actions on a running job: pause or drain it, or kill or stall one of its workers to see how the job recovers.
+"""Actions on a running job: pause or drain it, change its settings, or kill, stall or slow down one of its workers.
 
-Requests to pause and to drain are sent to the coordinator. A worker is killed or stalled with a signal, which is
-limited to workers of this machine and of this user. No further record is required: the trace and the call log contain
-which workers left and joined and what was pushed, and a replay repeats it.
+What concerns the job is a request to the coordinator. A worker is killed, stalled or slowed down with signals, which
+are limited to workers of this machine and of this user. No further record is required: the trace and the call log
+contain which workers left and joined, what was pushed and which settings changed, and a replay repeats it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
+import secrets
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Mapping
@@ -25,8 +27,13 @@ from downpour.protos.parameter_server_pb2_grpc import CoordinatorStub
 TIMEOUT_S = 5.0
 STALL_S = 3.0
 LONGEST_STALL_S = 60.0
+LARGEST_FACTOR = 20.0
 MARK = b"downpour.worker"  # in the command line of a worker's process
 REASON = "the operator requested it"
+SLICE_S = 0.04  # a worker that is slowed down runs for this long at a time
+SETTINGS = ("mode", "compensation", "lr")  # that `set` changes
+OF_A_WORKER = ("kill", "stall", "slow")
+CHANGE_TIMEOUT_S = 30.0  # of a change or a checkpoint, which returns once it is made
 NO_MORE_WORK = ("draining", "finishing", "ended", "failed")
 
 
@@ -44,12 +51,19 @@ class Controls:
             "drain": self._drain,
             "pause": self._pause,
             "resume": self._pause,
+            "set": self._set,
+            "checkpoint": self._checkpoint,
+            "add-worker": self._add_worker,
             "kill": self._kill,
             "stall": self._stall,
+            "slow": self._slow,
         }
 
     async def act(self, request: Mapping[str, Any]) -> str:
-        """Execute the action `{action, worker, seconds}` and return a description of its effect.
+        """Execute the action `{action, …}` and return a description of its effect.
+
+        `kill`, `stall` and `slow` need `worker`; `stall` and `slow` may give `seconds`, `slow` also `factor`; `set`
+        needs one or more of `mode`, `compensation` and `lr`.
 
         Raises:
             Refused: The action is unknown or not possible, or the coordinator does not answer.
@@ -78,15 +92,44 @@ class Controls:
             await CoordinatorStub(channel).Pause(pause, timeout=TIMEOUT_S, metadata=call_metadata())
         return "the job pauses after the samples that are leased" if paused else "the job resumes"
 
+    async def _set(self, request: Mapping[str, Any]) -> str:
+        wanted = pb.ChangeRequest()
+        if "mode" in request:
+            wanted.mode = _text(request, "mode")
+        if "compensation" in request:
+            wanted.staleness = _text(request, "compensation")
+        if "lr" in request:
+            wanted.learning_rate = _positive(request, "lr")
+        if not wanted.ListFields():
+            raise Refused(f"set must give {', '.join(f'{name}=VALUE' for name in SETTINGS)}, or several; received none")
+        async with open_aio_channel(self._address) as channel:
+            call = CoordinatorStub(channel).Change(wanted, timeout=CHANGE_TIMEOUT_S, metadata=call_metadata())
+            reply: pb.ChangeReply = await call
+        return f"from version {reply.version:,} on: {reply.text}" if reply.number else reply.text
+
+    async def _checkpoint(self, request: Mapping[str, Any]) -> str:
+        async with open_aio_channel(self._address) as channel:
+            stub = CoordinatorStub(channel)
+            call = stub.TakeCheckpoint(pb.CheckpointRequest(), timeout=CHANGE_TIMEOUT_S, metadata=call_metadata())
+            reply: pb.CheckpointReply = await call
+        return f"checkpoint {reply.number} has version {reply.version:,}"
+
+    async def _add_worker(self, request: Mapping[str, Any]) -> str:
+        given = request.get("request")
+        identifier = given if isinstance(given, str) and given else secrets.token_hex(8)
+        async with open_aio_channel(self._address) as channel:
+            wanted = pb.AddWorkerRequest(request=identifier)
+            call = CoordinatorStub(channel).AddWorker(wanted, timeout=TIMEOUT_S, metadata=call_metadata())
+            reply: pb.AddWorkerReply = await call
+        return f"a worker is started: the job wants {reply.workers}"
+
     async def _kill(self, request: Mapping[str, Any]) -> str:
         worker = await self._worker(request)
         _signal(worker, signal.SIGKILL)
         return f"worker {worker.worker} was killed, process {worker.pid}"
 
     async def _stall(self, request: Mapping[str, Any]) -> str:
-        seconds = request.get("seconds", STALL_S)
-        if not isinstance(seconds, int | float) or not 0 < seconds <= LONGEST_STALL_S:
-            raise Refused(f"seconds must be a number above 0 and at most {LONGEST_STALL_S:g}; received {seconds!r}")
+        seconds = _seconds(request)
         worker = await self._worker(request)
         _signal(worker, signal.SIGSTOP)
         try:
@@ -94,6 +137,21 @@ class Controls:
         finally:
             _signal(worker, signal.SIGCONT)
         return f"worker {worker.worker} was stopped for {seconds:g} s"
+
+    async def _slow(self, request: Mapping[str, Any]) -> str:
+        seconds, factor = _seconds(request), request.get("factor", STALL_S)
+        if not isinstance(factor, int | float) or not 1 < factor <= LARGEST_FACTOR:
+            raise Refused(f"factor must be a number above 1 and at most {LARGEST_FACTOR:g}; received {factor!r}")
+        worker = await self._worker(request)
+        end_s = asyncio.get_running_loop().time() + seconds
+        while asyncio.get_running_loop().time() < end_s:
+            _signal(worker, signal.SIGSTOP)
+            try:
+                await asyncio.sleep(SLICE_S * (factor - 1))
+            finally:
+                _signal(worker, signal.SIGCONT)
+            await asyncio.sleep(SLICE_S)
+        return f"worker {worker.worker} was slowed down {factor:g} times for {seconds:g} s"
 
     async def _status(self) -> pb.Progress:
         async with open_aio_channel(self._address) as channel:
@@ -115,6 +173,30 @@ class Controls:
         if worker.host != socket.gethostname():
             raise Refused(f"a worker must run on this machine, {socket.gethostname()}; this one runs on {worker.host}")
         return worker
+
+
+def _seconds(request: Mapping[str, Any]) -> float:
+    seconds = request.get("seconds", STALL_S)
+    if not isinstance(seconds, int | float) or not 0 < seconds <= LONGEST_STALL_S:
+        raise Refused(f"seconds must be a number above 0 and at most {LONGEST_STALL_S:g}; received {seconds!r}")
+    return float(seconds)
+
+
+def _text(request: Mapping[str, Any], name: str) -> str:
+    if not isinstance(request[name], str):
+        raise Refused(f"{name} must be a text; received {request[name]!r}")
+    return str(request[name])
+
+
+def _positive(request: Mapping[str, Any], name: str) -> float:
+    given = request[name]
+    try:
+        value = float(given) if isinstance(given, str | int | float) and not isinstance(given, bool) else math.nan
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise Refused(f"{name} must be a number above 0; received {given!r}")
+    return value
 
 
 def _signal(worker: pb.WorkerProgress, number: signal.Signals) -> None:

@@ -57,7 +57,7 @@ class Launcher:
             screen: The screen that shows the progress of the job.
             drain_timeout_s: The time from the request to end until the servers must have ended.
         """
-        self._specs = specs
+        self._specs = list(specs)
         self._run_dir = run_dir
         self._screen = screen
         self._drain_s = drain_timeout_s + ANSWER_S
@@ -69,6 +69,8 @@ class Launcher:
         self._given_up: dict[str, str] = {}  # workers that are not restarted -> reason
         self._stepped: set[int] = set()  # the numbers of the workers that have pushed an update
         self._watcher: Watcher | None = None
+        self._wanted_first = 0  # workers that the job wanted when it was first watched
+        self._workers_first = sum(spec.role == "worker" for spec in specs)
         self._stops = StopRequests()
         self._dashboard_announced = False
         self._failed = False  # from then on, notes only report the ends of other processes
@@ -122,7 +124,7 @@ class Launcher:
                 address = self._addresses["ps-0"]
                 self._screen.note(f"the run is in {self._run_dir}")
                 self._screen.note(f"follow it with: downpour status {address} --watch")
-                self._watcher = Watcher(address)
+                self._watcher = Watcher(address, starts_workers=True)
 
     def _spawn(self, spec: ProcessSpec) -> None:
         kept: tuple[int, ...] = ()
@@ -162,6 +164,7 @@ class Launcher:
             self._show()
             self._announce_dashboard()
             self._handle_stop_requests()
+            self._add_workers()
             self._check_workers()
             self._check_deadlines()
         left_s = (self._drain_deadline or math.inf) - time.monotonic()
@@ -222,6 +225,19 @@ class Launcher:
                 self._begin_ending()
             elif self._drain_deadline is None and time.monotonic() > self._ending_deadline - ENDING_S + LEFT_EARLY_S:
                 self._replace_workers()
+
+    def _add_workers(self) -> None:
+        """Start the workers that a user has added while the job runs."""
+        workers = [spec for spec in self._specs if spec.role == "worker"]
+        if self._watcher is None or self._drain_deadline is not None or not workers:
+            return
+        self._wanted_first = self._wanted_first or self._watcher.wanted
+        added = len(workers) - self._workers_first
+        for number in range(len(workers), len(workers) + self._watcher.wanted - self._wanted_first - added):
+            spec = workers[0].numbered(number)
+            self._specs = [*self._specs, spec]
+            self._screen.note(f"{spec.name} is added")
+            self._spawn(spec)
 
     def _replace_workers(self) -> None:
         """Start a worker again after all have left, by a signal, before the job had ended.

@@ -74,6 +74,11 @@ class ProcessSpec:
             args = [arg.replace(f"{{{name}}}", addresses[name]) for arg in args]
         return [python, "-P", "-m", self.module, *args]
 
+    def numbered(self, number: int) -> ProcessSpec:
+        """Return a worker like this one with another number."""
+        args = tuple(f"--worker={number}" if arg.startswith("--worker=") else arg for arg in self.args)
+        return replace(self, name=f"{self.role}-{number}", number=number, args=args)
+
     def again(self, address: str | None) -> ProcessSpec:
         """Return the process to start after this one died: a server resumes at its address from its checkpoint."""
         if self.role != "ps" or address is None:

@@ -19,13 +19,19 @@ OVER = ("ended", "failed")  # the final phases
 class Watcher:
     """Follows the progress of a job in its own thread until it is closed."""
 
-    def __init__(self, address: str, every_s: float = 0.25) -> None:
-        """Start to follow the job whose coordinator listens at `address`, with an update every `every_s` seconds."""
+    def __init__(self, address: str, every_s: float = 0.25, starts_workers: bool = False) -> None:
+        """Start to follow a job.
+
+        Args:
+            address: `HOST:PORT` of the coordinator.
+            every_s: The seconds between two updates.
+            starts_workers: Whether the caller starts as many workers as the job wants.
+        """
         self.address = address
         self._channel = open_channel(address)
         self._coordinator = CoordinatorStub(self._channel)
-        self._request = pb.WatchRequest(every_s=every_s)
-        self._phase, self._workers = "", 0
+        self._request = pb.WatchRequest(every_s=every_s, launcher=starts_workers)
+        self._phase, self._workers, self._wanted = "", 0, 0
         self._closed = threading.Event()
         self._lock = threading.Lock()  # guards _latest and _notes
         self._latest: pb.Progress | None = None
@@ -50,6 +56,11 @@ class Watcher:
     def workers(self) -> int:
         """The number of workers that have a session, in the newest message of the coordinator."""
         return self._workers
+
+    @property
+    def wanted(self) -> int:
+        """The number of workers that the job wants, in the newest message of the coordinator."""
+        return self._wanted
 
     def stop(self, reason: str, now: bool) -> bool:
         """Request that the job drains, or ends `now`; return whether the coordinator answered in time."""
@@ -79,6 +90,7 @@ class Watcher:
         for progress in self._coordinator.Watch(self._request):
             with self._lock:
                 self._latest, self._phase, self._workers = progress, progress.phase, len(progress.workers)
+                self._wanted = progress.workers_wanted
                 for note in progress.notes:
                     if self._received[count : count + 1] != [note]:
                         self._received[count:] = [note]

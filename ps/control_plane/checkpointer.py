@@ -11,6 +11,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.layout import Slice
 from downpour.protos.system import clock, threads
 from downpour.ps.config import interval_of
+from downpour.ps.config_change import Change, apply_change
 from downpour.ps.control_plane.job_snapshot import job_facts, with_shards
 from downpour.ps.coordinator.coordinator import Coordinator
 from downpour.ps.coordinator.phase import Phase
@@ -18,10 +19,11 @@ from downpour.ps.data_plane.cut import CutRound
 from downpour.ps.data_plane.shard_runtime import ShardRuntime
 from downpour.ps.data_plane.snapshot import Assembly, ShardState
 from downpour.ps.storage.checkpoint_file import SLOT, STATE, TRAINED, Checkpoint, JobFacts, numbers, prune, save
-from downpour.ps.storage.run_directory import RunDirectory
+from downpour.ps.storage.run_directory import CHANGES, RunDirectory
 
 APART_FACTOR = 20  # lower bound of the interval, as a multiple of the last checkpoint's duration
 CUT_TIMEOUT_S = 5.0  # limit of a cut over several shards, after which it is abandoned and tried again later
+RETRY_CUT_S = 0.1  # after a cut was abandoned
 KEPT_PHASES = (Phase.WARMING, Phase.TRAINING, Phase.DRAINING, Phase.FINISHING, Phase.ENDED, Phase.FAILED)
 
 
@@ -96,6 +98,7 @@ class Checkpointer:
         self._cut: _Cut | None = None
         self._writing: asyncio.Future[None] | None = None
         self._kept: object = None  # identifies the contents of the last checkpoint
+        self._requested_from_s = 0.0  # a cut that a user has requested is not begun before
         self._failing = ""
         self._executor = threads.executor("checkpoint")
 
@@ -111,8 +114,39 @@ class Checkpointer:
         if self._cut is not None and now > self._cut.begun_s + CUT_TIMEOUT_S:
             self.abandon(now)
         version = self._runtime.shard.version if self._runtime.shard else 0
+        self._begin_requested(now)
         if self._interval.is_due(now, version) and self._may_begin() and self._content() != self._kept:
             self._begin(now)
+
+    def _begin_requested(self, now: float) -> None:
+        """Begin the cut that a user has requested, for a checkpoint or for a change of the settings."""
+        job, saved = self._job, self._can_be_taken()
+        if job.checkpoint_requested and saved and not self.busy and self._content() == self._kept:
+            job.checkpoint_requested = False  # the last checkpoint has this state
+        if job.phase != Phase.TRAINING:
+            job.checkpoint_requested, job.pending_change = False, None
+        if not (job.checkpoint_requested or job.pending_change) or now < self._requested_from_s:
+            return
+        if self.busy or len(job.orphans) or not (job.shards.initialised and job.shards.joined):
+            return
+        if job.pending_change is not None and not self._note_changes(durable=True):
+            job.pending_change = None
+            return
+        self._begin(now, saved)
+
+    def _note_changes(self, durable: bool = False) -> bool:
+        """Write the changes of the settings, with the pending one, to the run directory; return whether that succeeded.
+
+        They are on the disk before they take effect, so that a server that is started again continues with them.
+        """
+        pending = self._job.pending_change
+        changes = [*self._job.changes, *([] if pending is None else [pending])]
+        try:
+            self._run.write_json(CHANGES, {"changes": [each.model_dump() for each in changes]}, durable)
+        except OSError as error:
+            self._job.notes.append(f"the settings stay as they are: {CHANGES} cannot be written: {error}")
+            return False
+        return True
 
     def begin_last(self, now: float) -> bool:
         """Begin a checkpoint of the present state if possible; return whether none is needed any more.
@@ -151,6 +185,9 @@ class Checkpointer:
         elif event.HasField("held"):
             targets = cut.round.held(shard, event.held)
             if targets is not None:
+                if cut.change is not None:
+                    changed = apply_change(self._job.settings, cut.change).model_dump_json()
+                    targets.change.CopyFrom(pb.SettingsChange(number=cut.change.number, settings=changed))
                 self._job.send(cut=targets)
         elif event.HasField("part") and event.part.number == cut.round.number:
             state = cut.assemblies[shard].feed(event.part)
@@ -166,7 +203,8 @@ class Checkpointer:
         self._job.send(cut=pb.Cut(number=cut.round.number, abandon=True))
         cut.release()
         self._kept = None  # the present state has not been kept
-        self._interval.put_off(now + 0.1)
+        self._interval.put_off(now + RETRY_CUT_S)
+        self._requested_from_s = now + RETRY_CUT_S
 
     def _may_begin(self) -> bool:
         return self._can_be_taken() and not self.busy and not len(self._job.orphans)
@@ -183,12 +221,14 @@ class Checkpointer:
         used = work.ledger.used_total if work.ledger else 0
         return shard and shard.version, used, tuple(work.evaluations), self._job.generation
 
-    def _begin(self, now: float) -> None:
+    def _begin(self, now: float, saved: bool = True) -> None:
+        """Begin a cut; `saved` is whether its checkpoint is written."""
         self._number += 1
         layout, shards = self._job.layout, self._job.settings.shards
         assert layout is not None
         self._cut = _Cut(self._number, layout.cut(shards), self._runtime.builder.state_sizes(), now)
-        self._kept = self._content()
+        self._cut.saved, self._cut.change = saved, self._job.pending_change
+        self._kept = self._content() if saved else self._kept
         self._job.send(hold=self._number)
 
     def take_state(self, number: int, state: ShardState) -> None:
@@ -197,8 +237,12 @@ class Checkpointer:
         if cut is None or cut.round.number != number:
             state.release()
             return
-        cut.job = job_facts(self._coordinator, self._runtime.metrics, now)
+        if cut.saved:
+            cut.job = job_facts(self._coordinator, self._runtime.metrics, now)
         cut.states[0] = state
+        if cut.change is not None:
+            self._job.change_made(state.facts.version, now)
+            self._note_changes()
         self.pause_s = now - cut.begun_s
         self._flush_trace()
         self._write_if_complete(now)
@@ -210,6 +254,9 @@ class Checkpointer:
         if cut is None or len(cut.states) < len(cut.slices):
             return
         self._cut = None
+        if not cut.saved:
+            cut.release()
+            return
         self._writing = asyncio.get_running_loop().run_in_executor(self._executor, self._write, cut)
         self._writing.add_done_callback(lambda done: self._written(cut, done))
 
@@ -225,7 +272,10 @@ class Checkpointer:
         self._writing = None
         self.seconds = now - cut.begun_s
         self._interval.taken(cut.begun_s, now, cut.states[0].facts.version)
+        self._job.checkpoint_requested = False
+        self._job.checkpoint_failure = "" if failure is None else str(failure)
         if failure is None:
+            self._job.last_checkpoint = cut.round.number, cut.states[0].facts.version
             self.taken, self.last_s = self.taken + 1, now
             if self._failing:
                 self._job.notes.append("checkpoints can be written again")
@@ -243,10 +293,13 @@ def reason_of(failure: BaseException) -> str:
 
 
 class _Cut:
-    """A cut, until its checkpoint is on the disk."""
+    """A cut, until its checkpoint is on the disk, or until all shards have made its change of the settings."""
+
+    change: Change | None
 
     def __init__(self, number: int, slices: list[Slice], names: Iterable[str], now: float) -> None:
         self.begun_s, self.slices = now, slices
+        self.saved, self.change = True, None
         self.round = CutRound(number, range(len(slices)))
         self.states: dict[int, ShardState] = {}
         self.job: JobFacts | None = None

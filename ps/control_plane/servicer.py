@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import urllib.parse
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, TypeVar
-
-import grpc
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos import parameter_server_pb2_grpc as rpc
 from downpour.protos.credentials import is_loopback
 from downpour.protos.errors import DeadlineExceeded, DownpourError, Unreachable, status_of
 from downpour.protos.system import clock
 from downpour.ps.control_plane.effects import Effects, JobChange
 from downpour.ps.control_plane.messages import ProgressReport, job_description
 from downpour.ps.control_plane.model_upload import receive_model
+from downpour.ps.control_plane.operator_calls import MAX_REASON, Context, OperatorCalls, with_status
 from downpour.ps.control_plane.shard_link import ShardLinks
 from downpour.ps.coordinator.admission import check_protocol
 from downpour.ps.coordinator.coordinator import Coordinator
@@ -26,24 +22,6 @@ from downpour.ps.coordinator.phase import OVER
 
 MAX_WAIT_S = 10.0  # of a long poll
 JOIN_TIMEOUT_S = 60.0
-MAX_REASON = 500  # limit for a caller's reason, in characters, because it is kept in the notes
-Context = grpc.aio.ServicerContext[Any, Any]
-Answer = TypeVar("Answer")
-
-
-def with_status(call: Callable[..., Awaitable[Answer]]) -> Callable[..., Awaitable[Answer]]:
-    """Return the call with every `DownpourError` turned into its status code."""
-
-    @functools.wraps(call)
-    async def wrapped(self: CoordinatorServicer, request: Any, context: Context) -> Answer:
-        try:
-            answer = await call(self, request, context)
-        except DownpourError as error:
-            await context.abort(*status_of(error))
-            raise  # abort has raised already; mypy does not know
-        return answer
-
-    return wrapped
 
 
 def host_of(peer: str) -> str:
@@ -52,7 +30,7 @@ def host_of(peer: str) -> str:
     return "" if kind not in ("ipv4", "ipv6") or is_loopback(address) else address.rpartition(":")[0]
 
 
-class CoordinatorServicer(rpc.CoordinatorServicer):
+class CoordinatorServicer(OperatorCalls):
     """Serves the coordinator over gRPC. Every call is one turn of the event loop, or several turns if it must wait.
 
     Each turn delivers its effects before its reply is sent.
@@ -77,15 +55,8 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
             report: The builder of progress messages.
             model_path: The path to which an uploaded model is written.
         """
-        self._coordinator, self._job, self._effects = coordinator, coordinator.job, effects
-        self._links, self._change, self._report, self._model_path = links, change, report, model_path
-
-    def _turn(self, act: Callable[[], Answer]) -> Answer:
-        """Call a method of the coordinator and deliver its effects, even if it raises."""
-        try:
-            return act()
-        finally:
-            self._effects.deliver()
+        super().__init__(coordinator, effects, change)
+        self._links, self._report, self._model_path = links, report, model_path
 
     # ------------------------------------------------------------------ workers
 
@@ -248,7 +219,10 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
         """Yield the progress of the job at intervals until the job is over."""
         every_s = min(max(request.every_s, 0.05), 60.0)
         notes = 0
-        with self._report.feed.subscribed() if request.records else nullcontext() as subscription:
+        with (
+            self._report.feed.subscribed() if request.records else nullcontext() as subscription,
+            self._launchers.counted() if request.launcher else nullcontext(),
+        ):
             while True:
                 over = self._job.phase in OVER
                 progress = self._report.message(clock.monotonic(), notes)
@@ -259,24 +233,6 @@ class CoordinatorServicer(rpc.CoordinatorServicer):
                 if over:
                     return
                 await self._change.wait_until(lambda: self._job.phase in OVER, every_s)
-
-    @with_status
-    async def Stop(self, request: pb.StopRequest, context: Context) -> pb.StopReply:
-        """Drain the job, or end it at once."""
-        reason = request.reason[:MAX_REASON] or "asked to stop"
-        if request.now:
-            self._coordinator.stop_at_once(reason)
-        else:
-            self._turn(lambda: self._coordinator.drain(reason, clock.monotonic()))
-        self._change.notify()
-        return pb.StopReply()
-
-    @with_status
-    async def Pause(self, request: pb.PauseRequest, context: Context) -> pb.PauseReply:
-        """Pause or resume the job."""
-        self._turn(lambda: self._coordinator.pause(request.paused))
-        self._change.notify()
-        return pb.PauseReply()
 
     # ------------------------------------------------------------------ shards
 

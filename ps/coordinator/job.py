@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.layout import Layout
 from downpour.ps.config import ServerSettings
+from downpour.ps.config_change import Change, apply_change
 from downpour.ps.config_checks import warnings_of
 from downpour.ps.coordinator.deadlines import JobDeadlines, StepDeadlines
 from downpour.ps.coordinator.membership import Member, Membership
@@ -84,6 +85,12 @@ class Job:
         stopped_at_once: Whether a user requested to end the job without waiting for its workers.
         saved: Whether the trained model has been uploaded.
         paused: Whether no samples are leased until a user resumes the job.
+        changes: The changes of the settings that have taken effect.
+        pending_change: The change of the settings that takes effect at the next cut; None if there is none.
+        checkpoint_requested: Whether a user waits for a checkpoint.
+        checkpoint_failure: Why the last checkpoint could not be written; empty if it was.
+        last_checkpoint: The number and the version of the last checkpoint that this process has written.
+        workers_wanted: The number of workers at the start, and that a user has added since.
         resumed: Whether the weights come from a checkpoint.
         initialiser: The worker that was asked to send the initial weights; None if none was.
         first_warm_s: The time at which the first worker reported that its gradient is compiled; None before.
@@ -113,6 +120,10 @@ class Job:
         self.step_s = self.exchange_s = 0.0
         self.notes = JobNotes(warnings_of(settings))
         self.facts: dict[tuple[int, int], dict[str, str]] = {}
+        self.changes: list[Change] = []
+        self.pending_change: Change | None = None
+        self.checkpoint_requested, self.checkpoint_failure, self.last_checkpoint = False, "", (0, 0)
+        self.workers_wanted = settings.workers
         self.saved = self.resumed = self.stopped_at_once = self.paused = False
         self.initialiser: int | None = None
         self.first_warm_s: float | None = None
@@ -159,6 +170,21 @@ class Job:
     def mark_saved(self) -> None:
         """Note that the trained model has been published."""
         self.saved = True
+
+    def continue_changes(self, changes: Sequence[Change]) -> None:
+        """Continue the changes of the settings of an earlier process of this run, whose effect the settings contain."""
+        self.changes = list(changes)
+
+    def change_made(self, version: int, now: float) -> None:
+        """Note that the pending change took effect at a version of shard 0, and send the settings to all shards."""
+        change, self.pending_change = self.pending_change, None
+        if change is None:
+            return
+        elapsed_s = self.elapsed_s if self.started_s is None else now - self.started_s
+        self.changes.append(change.effective(version, elapsed_s))
+        self.settings = apply_change(self.settings, change)
+        self.notes.append(f"changed from version {version:,} on: {change.text}")
+        self.send(settings=self.settings.model_dump_json())
 
     def set_generation(self, generation: int) -> None:
         """Set the generation with which a job that resumes nothing begins, and send it to the shards."""

@@ -66,12 +66,17 @@ class Update:
             options: The options of the updates.
         """
         self.uncorrected = 0
-        self._optimizer, self._consistency, self._compensation = optimizer, consistency, compensation
+        self._optimizer = optimizer
         self._schedule, self._base, self._momentum_correction = options.schedule, base, options.momentum_correction
+        self.adopt(consistency, compensation)
+
+    def adopt(self, consistency: Consistency, compensation: Compensation) -> None:
+        """Use a mode and a compensation for all later updates."""
+        self._consistency, self._compensation = consistency, compensation
         self._compensates = type(compensation) is not Compensation
         # A push of some tensors is refused before it gets here if the tensors are not known.
         self._covered = CoveredUpdate(
-            cast(TensorOptimizer, optimizer),
+            cast(TensorOptimizer, self._optimizer),
             lambda push, version, η: compensation.scale(version - push.base_version, consistency.live, η),
             self._gradient if compensation.corrects else None,
             self._momentum_of,

@@ -65,6 +65,11 @@ class Optimizer:
         """The learning rate of updates that do not specify their own."""
         return self.settings["learning_rate"]
 
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Replace the learning rate of later updates."""
+        self.settings = {**self.settings, "learning_rate": learning_rate}
+        self._last = (), (), None
+
     def set_step(self, step: int) -> None:
         """Set the number of updates made."""
         self.step = step

@@ -61,10 +61,7 @@ class Shard(CommittedWeights):
         super().__init__(initial, optimizer, pool)
         self.generation = generation
         self._on_outcome = on_outcome
-        self._consistency = consistency
-        self._compensation = compensation or Compensation()
-        bases = (Consistency.refuse, Compensation.refuse)
-        self._refuses = (type(consistency).refuse, type(self._compensation).refuse) != bases
+        self._adopt(consistency, compensation or Compensation())
         kept = options.version_memory_bytes // (4 * len(initial))
         self._versions = Versions(self._pool, kept, options.version_depth)
         self._rule = Update(optimizer, consistency, self._compensation, self._versions.get, options)
@@ -72,6 +69,35 @@ class Shard(CommittedWeights):
         self._senders: dict[int, int] = {}  # number of pending pushes by worker
         self._moves = 0
         self._outcomes = PushHistory()
+
+    def _adopt(self, consistency: Consistency, compensation: Compensation) -> None:
+        self._consistency, self._compensation = consistency, compensation
+        bases = (Consistency.refuse, Compensation.refuse)
+        self._refuses = (type(consistency).refuse, type(compensation).refuse) != bases
+
+    def reconfigure(
+        self, consistency: Consistency, compensation: Compensation, learning_rate: float | None = None
+    ) -> None:
+        """Change the mode, the compensation and the learning rate of all later pushes.
+
+        Buffered pushes are applied first, as by `flush`, and the clocks of all live workers begin at 0. With several
+        shards, all must have received the same pushes.
+
+        Args:
+            consistency: The new mode, without live workers.
+            compensation: The new compensation.
+            learning_rate: The new learning rate before schedule and compensation; None to keep it.
+        """
+        self.flush()
+        for worker in self._consistency.clocks:
+            consistency.join(worker)
+        for worker in self._outcomes:
+            self._versions.leave(worker)
+        self._adopt(consistency, compensation)
+        self._rule.adopt(consistency, compensation)
+        if learning_rate is not None:
+            self._optimizer.set_learning_rate(learning_rate)
+        self._moves += 1
 
     def observe(self, on_outcome: Callable[[Push, Result], None]) -> None:
         """Pass every final outcome to `on_outcome` from now on, instead of the present callback."""

@@ -22,11 +22,13 @@ class PushHold:
     Attributes:
         number: The number of the cut.
         released: A future that is done when the held pushes must be checked again.
+        change: The change of settings that takes effect at the cut; None if there is none.
     """
 
     def __init__(self, number: int, admitted: Mapping[Incarnation, int]) -> None:
         """Hold back every push after `admitted`, the number of each worker's newest admitted push."""
         self.number = number
+        self.change: pb.SettingsChange | None = None
         self.released: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._limits = dict(admitted)
         self._has_targets = False
@@ -71,6 +73,11 @@ class ShardCut:
         """Return whether a cut is about to be taken."""
         return self._hold is not None
 
+    @property
+    def change(self) -> pb.SettingsChange | None:
+        """Return the change of settings that takes effect at the cut; None if there is none."""
+        return self._hold.change if self._hold is not None else None
+
     def departed(self, member: pb.Member) -> pb.DepartedWorker:
         """Return the newest push of a worker that has left, and forget it."""
         push = self.newest.pop((member.worker, member.incarnation), None)
@@ -99,6 +106,7 @@ class ShardCut:
         if cut.abandon:
             self.end()
         else:
+            self._hold.change = cut.change if cut.HasField("change") else None
             self._hold.set_targets(cut.reached)
 
     def due(self, members: Iterable[pb.Member]) -> int | None:

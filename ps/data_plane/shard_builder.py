@@ -24,7 +24,8 @@ from downpour.ps.trace.call_log import is_recorded
 
 
 @functools.lru_cache(maxsize=8)
-def _settings_of(text: str) -> ServerSettings:
+def settings_of(text: str) -> ServerSettings:
+    """Return the settings of a job from the JSON in which the coordinator sends them."""
     return ServerSettings.model_validate_json(text)
 
 
@@ -85,7 +86,7 @@ class ShardBuilder:
     def set_settings(self, settings: str, built: bool) -> None:
         """Take the settings of the job as JSON; `built` is whether a shard was built from earlier ones."""
         # The class of the sender: of a script, whose optimizer comes later, it accepts more than its base class.
-        self._settings = _settings_of(settings)
+        self._settings = settings_of(settings)
         self.stale = built
 
     def set_layout(self, message: pb.Layout) -> None:

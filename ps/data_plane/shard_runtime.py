@@ -18,13 +18,15 @@ from downpour.protos.codec import check_length
 from downpour.protos.errors import InvalidRequest, JobConflict, UnknownWorker
 from downpour.protos.layout import Slice
 from downpour.protos.system import clock
+from downpour.ps.core.consistency import consistency_of
 from downpour.ps.core.push import Result
 from downpour.ps.core.shard import Shard
+from downpour.ps.core.staleness import compensation_of, needs_old_weights
 from downpour.ps.data_plane.cut import ShardCut
 from downpour.ps.data_plane.decode_push import decode_push, limit_bytes
 from downpour.ps.data_plane.push_ledger import EveryPushCounts, PushLedger
 from downpour.ps.data_plane.session_buffers import SessionBuffers
-from downpour.ps.data_plane.shard_builder import ShardBuilder
+from downpour.ps.data_plane.shard_builder import ShardBuilder, settings_of
 from downpour.ps.data_plane.snapshot import ShardState, Snapshot, put_state, take_state, weights_state
 from downpour.ps.data_plane.waiters import HeldWeights, Waiters
 from downpour.ps.trace.call_log import Call, CallLog
@@ -296,7 +298,18 @@ class ShardRuntime:
         elapsed_s = clock.monotonic() - self.records.start_s
         state = take_state(self.shard, self.builder.slice, elapsed_s, self.records.count)
         self.outbox.append(Snapshot(number, state))
+        if self.cut.change is not None:
+            self._change_settings(self.shard, self.cut.change)
         self.cut.end()
+
+    def _change_settings(self, shard: Shard, change: pb.SettingsChange) -> None:
+        """Change the mode, the compensation and the learning rate of the shard, and record that."""
+        settings = settings_of(change.settings)
+        learning_rate = None if self.builder.is_script else settings.effective_learning_rate
+        shard.reconfigure(consistency_of(settings.mode), compensation_of(settings.staleness), learning_rate)
+        self.calls.add(Call.CHANGE, seq=change.number)
+        self.calls.pulls = self.calls.on and needs_old_weights(settings.staleness)
+        self.waiters.release(shard)
 
     def count(self) -> pb.ShardCounters:
         """Return the totals of this shard."""

@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 from downpour.protos.logs import log
+from downpour.ps.config_change import original
 from downpour.ps.coordinator.coordinator import Coordinator
 from downpour.ps.coordinator.phase import Phase
 from downpour.ps.monitoring.divergence import LossWatch
@@ -47,7 +48,9 @@ class RunReports:
         job = self._job
         facts = sum(1 + len(each) for each in job.facts.values())
         if self._facts_written != facts:
-            written = self._write("config.json", configuration(job.settings, job.facts, job.data))
+            written = self._write(
+                "config.json", configuration(original(job.settings, job.changes), job.facts, job.data)
+            )
             self._facts_written = facts if written else None
         failure = self._run.traces.trouble or self._run.calls.trouble
         if bool(failure) != self._trace_failing:

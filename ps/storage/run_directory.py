@@ -12,12 +12,14 @@ from typing import Any
 
 from downpour.protos.system import disk, threads
 from downpour.ps.config import ServerSettings
+from downpour.ps.config_change import Change
 from downpour.ps.storage.atomic_file import atomic_write
 from downpour.ps.storage.checkpoint_file import newest, numbers
 from downpour.ps.storage.ended_run import has_ended
 from downpour.ps.trace import call_log as calls
 from downpour.ps.trace.files import TraceFiles
 
+CHANGES = "changes.json"  # the changes of the settings while the job ran
 ADDRESS = "address"  # the file with the address of the coordinator, as long as it runs
 LARGEST_GENERATION = 1 << 62  # of a file that this program wrote
 DIGITS = 32  # more than such a number has
@@ -61,6 +63,24 @@ def _unfinished(latest: Path, settings: ServerSettings) -> Path | None:
     wanted = settings.model_dump(mode="json")
     job = [name for group in ("model and data", "asynchrony", "optimizer") for name in settings.groups[group]]
     return path if all(begun.get(name, wanted[name]) == wanted[name] for name in job) else None
+
+
+def read_changes(path: Path) -> list[Change]:
+    """Return the changes of the settings of a run while it ran; none if their file is missing.
+
+    Raises:
+        UnusableDirectory: The file is damaged.
+    """
+    file = path / CHANGES
+    if not file.exists():
+        return []
+    try:
+        return [Change.model_validate(each) for each in (_read_json(file) or {})["changes"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UnusableDirectory(
+            f"{file} must contain the changes of the settings of this run; it is damaged: {error}. Copy it again, or "
+            "remove it to continue with the settings that the run was started with."
+        ) from error
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

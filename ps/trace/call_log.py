@@ -30,6 +30,7 @@ class Call(IntEnum):
     FLUSH = 6
     PULL = 7  # only if a compensation needs the base weights of gradients
     BEGIN = 8  # version 0 was set, which voids earlier records
+    CHANGE = 9  # of the job's settings; `seq` is the number of the change in `changes.json`
 
 
 DTYPE = np.dtype([("seq", "<u8"), ("call", "<u4"), ("worker", "<u4"), ("incarnation", "<u4")])

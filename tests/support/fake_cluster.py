@@ -44,6 +44,12 @@ class FakeCoordinator(CoordinatorServicer):
         self.members: dict[int, int] = {}
         self.used, self.phase, self.left, self.now = 0, "waiting", 0, False
         self.notes: list[str] = []
+        self.wanted = 2
+
+    def AddWorker(self, request: pb.AddWorkerRequest, context: grpc.ServicerContext) -> pb.AddWorkerReply:
+        with self.changed:
+            self.wanted += 1
+            return pb.AddWorkerReply(workers=self.wanted)
 
     def progress(self) -> pb.Progress:
         total = (self.leases or 1000) * 32
@@ -52,6 +58,7 @@ class FakeCoordinator(CoordinatorServicer):
             epoch=min(9, self.used * 320 // total), epochs=10, samples=self.used * 32, total_samples=total,
             samples_per_s=12345.6, loss=0.3123, staleness_mean=0.98, version=self.used, elapsed_s=self.used / 100,
             eta_s=83.0, workers=[self.worker(number) for number in sorted(self.members)], notes=self.notes,
+            workers_wanted=self.wanted,
         )  # fmt: skip
         if self.used > 10:
             progress.val_accuracy = 0.9412

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from downpour.bench.replay.record import Recorded
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.layout import STATE, TRAINED, Layout
 from downpour.ps.config import ServerSettings
+from downpour.ps.config_change import Change, apply_change, new_change
 from downpour.ps.data_plane.shard_commands import ShardCommands
 from downpour.ps.data_plane.shard_runtime import ShardRuntime
 from downpour.ps.data_plane.snapshot import ShardState, Snapshot
@@ -47,6 +50,7 @@ class RecordedJob:
         self.seq: dict[int, int] = {}
         self.due: dict[int, list[tuple[int, pb.Request, bytes]]] = {}  # pushes on their way, by worker
         self.lives = dict[int, int]()
+        self.changes: list[Change] = []
         slices = LAYOUT.cut(shards)
         initial = self.random.standard_normal(LAYOUT.size).astype(np.float32)
         command = pb.ShardCommand(settings=self.settings.model_dump_json(), layout=LAYOUT.to_proto())
@@ -142,17 +146,54 @@ class RecordedJob:
             if self.due.get(worker) == [] and free and not self.members[worker].resting:
                 self.compute(worker)
 
+    def change(self, **wanted: Any) -> None:
+        """Change settings of the job at a cut after the pushes that have arrived; none may be on its way."""
+        settings = self.changed_settings
+        change = new_change(settings, wanted, len(self.changes) + 1)
+        if change is None:
+            return
+        self.changes.append(change)
+        text = self.changed_settings.model_dump_json()
+        cut = pb.Cut(number=len(self.changes), change=pb.SettingsChange(number=change.number, settings=text))
+
+        async def take() -> None:
+            for commands in self.commands:
+                commands.execute(pb.ShardCommand(hold=cut.number))
+                commands.execute(pb.ShardCommand(cut=cut))
+
+        asyncio.run(take())
+        for host in self.hosts:
+            for output in host.outbox:
+                if isinstance(output, Snapshot):
+                    output.state.release()
+            host.outbox.clear()
+        self.note()
+
+    @property
+    def changed_settings(self) -> ServerSettings:
+        """The settings of the job after its changes."""
+        settings = self.settings
+        for change in self.changes:
+            settings = apply_change(settings, change)
+        return settings
+
     def whole(self, worker: int) -> bool:
         """Return whether no push of the worker has reached some shards only."""
         return len(self.due.get(worker, [])) in (0, len(self.hosts))
 
-    def run(self, steps: int = 120) -> Recorded:
-        """Train while workers join and leave, and return the record of the run."""
+    def run(self, steps: int = 120, changes: Sequence[dict[str, Any]] = ()) -> Recorded:
+        """Train while workers join and leave and settings change, and return the record of the run."""
+        waiting = list(changes)
         for worker in range(3):
             self.join(worker)
         for step in range(steps):
             self.step()
             self.go_on()
+            if waiting and step > steps * (len(changes) - len(waiting) + 1) // (len(changes) + 1):
+                while not all(self.whole(each) for each in self.members):
+                    self.step()
+                self.change(**waiting.pop(0))
+                self.go_on()
             worker = int(self.random.integers(0, 4))
             if step % 10 == 9 and worker not in self.members:
                 self.join(worker)
@@ -170,7 +211,9 @@ class RecordedJob:
         facts = {(w, i): {} for w, lives in self.lives.items() for i in range(1, lives + 1)}
         traces = [np.frombuffer(host.records.take(), trace.DTYPE) for host in self.hosts]
         called = [np.frombuffer(host.calls.take(), calls.DTYPE) for host in self.hosts]
-        return Recorded(Path("nowhere"), self.settings, LAYOUT, self.flat, traces, called, facts, "")
+        return Recorded(
+            Path("nowhere"), self.settings, LAYOUT, self.flat, traces, called, facts, "", tuple(self.changes)
+        )
 
     @property
     def weights(self) -> np.ndarray:

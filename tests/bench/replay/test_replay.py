@@ -62,6 +62,31 @@ def test_every_compensation_is_replayed_bit_by_bit(mode: str, staleness: str) ->
         assert_same(job, job.run())
 
 
+CHANGES = (
+    ({"mode": "bsp"}, {"mode": "ssp:1"}, {"mode": "async"}),
+    ({"mode": "softsync:2"}, {"mode": "async", "learning_rate": 0.5}, {"mode": "kasync:2"}),
+    ({"staleness": "dc_asgd"}, {"staleness": "none"}, {"staleness": "inverse"}),
+    ({"learning_rate": 0.01}, {"staleness": "dc_asgd_adaptive", "mode": "bsp"}, {"mode": "async"}),
+)
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+@pytest.mark.parametrize("changes", CHANGES)
+@pytest.mark.parametrize("mode", ["async", "bsp", "ssp:0"])
+def test_changed_settings_are_replayed_bit_by_bit(mode: str, changes: tuple[dict[str, Any], ...], shards: int) -> None:
+    for seed in range(2):
+        job = RecordedJob(shards, seed, mode=mode, optimizer="adam", schedule="cosine:60")
+        recorded = job.run(changes=changes)
+        assert len(recorded.changes) == 3 - (changes[0].get("mode") == mode)
+        assert_same(job, recorded)
+
+
+def test_a_replay_needs_the_list_of_changes() -> None:
+    recorded = RecordedJob(1, 5).run(changes=({"mode": "bsp"},))
+    with pytest.raises(RecordBroken, match="changes.json must contain change 1"):
+        replayed(dataclasses.replace(recorded, changes=()))
+
+
 def test_weights_that_the_server_did_not_keep_are_not_kept_in_the_replay() -> None:
     job = RecordedJob(1, 1, staleness="dc_asgd", version_memory=0)
     recorded = job.run()

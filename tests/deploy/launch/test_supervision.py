@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.channel import open_channel
+from downpour.protos.parameter_server_pb2_grpc import CoordinatorStub
 from tests.support.cluster import wait_until
 from tests.support.fake_launch import Launched
 
@@ -46,6 +49,21 @@ def test_a_job_ends_with_all_its_processes_and_a_table(launch: Callable[..., Lau
         "worker-0.log",
         "worker-1.log",
     }
+
+
+def test_a_worker_that_is_added_is_started_and_supervised_like_the_others(launch: Callable[..., Launched]) -> None:
+    job = launch("--verbose")
+    job.until("follow it with")
+    address = re.search(r"downpour status (\S+)", job.output)
+    assert address is not None
+    with open_channel(address[1]) as channel:
+        CoordinatorStub(channel).AddWorker(pb.AddWorkerRequest(request="one"), timeout=30)
+    job.until("worker-2 is added")
+    wait_until(lambda: len(job.processes()) == 4, "a server and three workers run")
+    os.kill(job.number_of("worker-2"), signal.SIGKILL)
+    job.until("worker-2 was killed by SIGKILL; restarted (1 of 2)")
+    job.process.send_signal(signal.SIGTERM)
+    assert job.code() == 0, job.output
 
 
 def test_a_worker_that_dies_is_started_again(launch: Callable[..., Launched]) -> None:

@@ -1,0 +1,140 @@
+"""Changes of a running job's settings: mode, compensation of staleness and learning rate.
+
+A change takes effect at a cut, so that all shards make it after the same pushes. The changes of a run are listed in
+its file `changes.json`; the call log of every shard contains where each took effect.
+
+This module is pure: it does no I/O and reads no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from downpour.protos.errors import InvalidRequest
+from downpour.protos.settings import flag
+from downpour.ps.config import ServerSettings
+from downpour.ps.core.consistency import consistency_of
+
+CHANGEABLE = ("mode", "staleness", "learning_rate")
+NAMES = {"mode": "mode", "staleness": "compensation", "learning_rate": "learning rate"}  # for messages
+
+
+class Change(BaseModel):
+    """A change of a job's settings.
+
+    Attributes:
+        number: The number of the change in its run, from 1.
+        before: The earlier values of the settings that change.
+        after: Their new values.
+        version: The version of shard 0 at which the change took effect; None before that.
+        elapsed_s: The time since training began, in seconds; None before that.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    number: int = Field(ge=1)
+    before: dict[str, str | float]
+    after: dict[str, str | float]
+    version: int | None = None
+    elapsed_s: float | None = None
+
+    def effective(self, version: int, elapsed_s: float) -> Self:
+        """Return the change with the point at which it took effect."""
+        return self.model_copy(update={"version": version, "elapsed_s": elapsed_s})
+
+    @property
+    def text(self) -> str:
+        """A description such as `mode ssp:3 (was async)`."""
+        return ", ".join(f"{NAMES[name]} {value} (was {self.before[name]})" for name, value in self.after.items())
+
+
+def apply_change(settings: ServerSettings, change: Change) -> ServerSettings:
+    """Return the settings after a change.
+
+    Raises:
+        InvalidRequest: These settings do not fit together.
+    """
+    try:
+        return ServerSettings.model_validate({**settings.model_dump(), **change.after})
+    except ValidationError as error:
+        texts = [(str(each["loc"][0]) if each["loc"] else "", _text(each["msg"])) for each in error.errors()]
+        problems = (text if text.startswith("--") or not name else f"{flag(name)} {text}" for name, text in texts)
+        raise InvalidRequest("; ".join(problems)) from error
+
+
+def continued(settings: ServerSettings, changes: Iterable[Change]) -> ServerSettings:
+    """Return the settings with which a run continues, given those that it was started with and its changes.
+
+    A setting that was given another value for the continuation keeps that value.
+    """
+    for change in changes:
+        values = _values(settings)
+        after = {name: value for name, value in change.after.items() if values[name] == change.before[name]}
+        if after:
+            settings = apply_change(settings, change.model_copy(update={"after": after}))
+    return settings
+
+
+def original(settings: ServerSettings, changes: Iterable[Change]) -> ServerSettings:
+    """Return the settings that a run was started with, given the present ones and its changes."""
+    first: dict[str, Any] = {}
+    for change in changes:
+        first = {**change.before, **first}
+    return settings.model_copy(update=first)
+
+
+def new_change(settings: ServerSettings, wanted: Mapping[str, str | float], number: int) -> Change | None:
+    """Return the change that a request describes; None if all settings have these values already.
+
+    Args:
+        settings: The present settings of the job.
+        wanted: The wanted values of some of the settings `CHANGEABLE`.
+        number: The number of the change.
+
+    Raises:
+        InvalidRequest: The change makes no sense in this job.
+    """
+    if not wanted:
+        raise InvalidRequest("a change must give a mode, a compensation or a learning rate; received none of them.")
+    values = _values(settings)
+    after = {name: value for name, value in wanted.items() if values[name] != value}
+    change = Change(number=number, before={name: values[name] for name in after}, after=after)
+    changed = apply_change(settings, change)
+    if refusal := _refusal(settings, changed):
+        raise InvalidRequest(refusal)
+    return change if after else None
+
+
+def _text(message: str) -> str:
+    return message.removeprefix("Value error, ").replace("Input should be", "must be")
+
+
+def _values(settings: ServerSettings) -> dict[str, str | float]:
+    return {**{name: getattr(settings, name) for name in CHANGEABLE}, "learning_rate": settings.effective_learning_rate}
+
+
+def _refusal(settings: ServerSettings, changed: ServerSettings) -> str:
+    """Return why a job cannot change its settings while it runs; empty if it can."""
+    for each in (settings, changed):
+        payload = consistency_of(each.mode).payload
+        if payload != "gradient" and (settings.mode, settings.learning_rate) != (changed.mode, changed.learning_rate):
+            return (
+                f"the mode and the learning rate can change while workers push gradients; in mode {each.mode} they "
+                f"push a {payload}, which they compute with the settings that they started with. Start a new job."
+            )
+    if settings.effective_learning_rate == changed.effective_learning_rate:
+        return ""
+    if settings.script:
+        return (
+            "the learning rate of a script is that of its own optimizer and callbacks; change it there, for example "
+            "with keras.callbacks.LearningRateScheduler."
+        )
+    if max(settings.push_every, settings.fetch_every or 1) > 1:
+        return (
+            f"the learning rate can change if workers make no local steps; this job has --push-every "
+            f"{settings.push_every}, whose steps keep the learning rate that the workers started with."
+        )
+    return ""
