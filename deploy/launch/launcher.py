@@ -69,8 +69,7 @@ class Launcher:
         self._given_up: dict[str, str] = {}  # workers that are not restarted -> reason
         self._stepped: set[int] = set()  # the numbers of the workers that have pushed an update
         self._watcher: Watcher | None = None
-        self._wanted_first = 0  # workers that the job wanted when it was first watched
-        self._workers_first = sum(spec.role == "worker" for spec in specs)
+        self._wanted = 0  # the number of workers that the job wanted when it was last looked at
         self._stops = StopRequests()
         self._dashboard_announced = False
         self._failed = False  # from then on, notes only report the ends of other processes
@@ -231,9 +230,9 @@ class Launcher:
         workers = [spec for spec in self._specs if spec.role == "worker"]
         if self._watcher is None or self._drain_deadline is not None or not workers:
             return
-        self._wanted_first = self._wanted_first or self._watcher.wanted
-        added = len(workers) - self._workers_first
-        for number in range(len(workers), len(workers) + self._watcher.wanted - self._wanted_first - added):
+        wanted = self._watcher.wanted
+        before, self._wanted = self._wanted or wanted, wanted  # a coordinator that is restarted begins with fewer
+        for number in range(len(workers), len(workers) + wanted - before):
             spec = workers[0].numbered(number)
             self._specs = [*self._specs, spec]
             self._screen.note(f"{spec.name} is added")

@@ -122,15 +122,15 @@ class Checkpointer:
         """Begin the cut that a user has requested, for a checkpoint or for a change of the settings."""
         job, saved = self._job, self._can_be_taken()
         if job.checkpoint_requested and saved and not self.busy and self._content() == self._kept:
-            job.checkpoint_requested = False  # the last checkpoint has this state
+            job.checkpoint_made()  # the last checkpoint has this state
         if job.phase != Phase.TRAINING:
-            job.checkpoint_requested, job.pending_change = False, None
+            job.cancel_requests()
         if not (job.checkpoint_requested or job.pending_change) or now < self._requested_from_s:
             return
         if self.busy or len(job.orphans) or not (job.shards.initialised and job.shards.joined):
             return
         if job.pending_change is not None and not self._note_changes(durable=True):
-            job.pending_change = None
+            job.cancel_change()
             return
         self._begin(now, saved)
 
@@ -226,8 +226,8 @@ class Checkpointer:
         self._number += 1
         layout, shards = self._job.layout, self._job.settings.shards
         assert layout is not None
-        self._cut = _Cut(self._number, layout.cut(shards), self._runtime.builder.state_sizes(), now)
-        self._cut.saved, self._cut.change = saved, self._job.pending_change
+        names = self._runtime.builder.state_sizes()
+        self._cut = _Cut(self._number, layout.cut(shards), names, now, (saved, self._job.pending_change))
         self._kept = self._content() if saved else self._kept
         self._job.send(hold=self._number)
 
@@ -272,10 +272,9 @@ class Checkpointer:
         self._writing = None
         self.seconds = now - cut.begun_s
         self._interval.taken(cut.begun_s, now, cut.states[0].facts.version)
-        self._job.checkpoint_requested = False
-        self._job.checkpoint_failure = "" if failure is None else str(failure)
+        made = cut.round.number, cut.states[0].facts.version
+        self._job.checkpoint_made(made if failure is None else None, "" if failure is None else str(failure))
         if failure is None:
-            self._job.last_checkpoint = cut.round.number, cut.states[0].facts.version
             self.taken, self.last_s = self.taken + 1, now
             if self._failing:
                 self._job.notes.append("checkpoints can be written again")
@@ -295,11 +294,11 @@ def reason_of(failure: BaseException) -> str:
 class _Cut:
     """A cut, until its checkpoint is on the disk, or until all shards have made its change of the settings."""
 
-    change: Change | None
-
-    def __init__(self, number: int, slices: list[Slice], names: Iterable[str], now: float) -> None:
+    def __init__(
+        self, number: int, slices: list[Slice], names: Iterable[str], now: float, purpose: tuple[bool, Change | None]
+    ) -> None:
         self.begun_s, self.slices = now, slices
-        self.saved, self.change = True, None
+        self.saved, self.change = purpose
         self.round = CutRound(number, range(len(slices)))
         self.states: dict[int, ShardState] = {}
         self.job: JobFacts | None = None

@@ -186,6 +186,19 @@ class Job:
         self.notes.append(f"changed from version {version:,} on: {change.text}")
         self.send(settings=self.settings.model_dump_json())
 
+    def cancel_change(self) -> None:
+        """Make the pending change no more."""
+        self.pending_change = None
+
+    def cancel_requests(self) -> None:
+        """Make the pending change no more, and take no checkpoint that a user waits for: the job does not train."""
+        self.pending_change, self.checkpoint_requested = None, False
+
+    def checkpoint_made(self, made: tuple[int, int] | None = None, failure: str = "") -> None:
+        """Note the number and the version of a checkpoint that was written, or why it could not be written."""
+        self.last_checkpoint = made or self.last_checkpoint
+        self.checkpoint_requested, self.checkpoint_failure = False, failure
+
     def set_generation(self, generation: int) -> None:
         """Set the generation with which a job that resumes nothing begins, and send it to the shards."""
         self.generation, self.begun = generation, True

@@ -33,9 +33,9 @@ class PushHold:
         self._limits = dict(admitted)
         self._has_targets = False
 
-    def set_targets(self, targets: Iterable[pb.PushPosition]) -> None:
+    def set_targets(self, targets: Iterable[pb.PushPosition], change: pb.SettingsChange | None = None) -> None:
         """Set the newest push of every worker that belongs to the cut; held pushes are checked again."""
-        self._has_targets = True
+        self._has_targets, self.change = True, change
         self.release()
         self.released = asyncio.get_running_loop().create_future()
         for target in targets:
@@ -106,8 +106,7 @@ class ShardCut:
         if cut.abandon:
             self.end()
         else:
-            self._hold.change = cut.change if cut.HasField("change") else None
-            self._hold.set_targets(cut.reached)
+            self._hold.set_targets(cut.reached, cut.change if cut.HasField("change") else None)
 
     def due(self, members: Iterable[pb.Member]) -> int | None:
         """Return the number of the cut if all pushes that belong to it have been admitted, else None."""

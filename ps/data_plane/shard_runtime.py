@@ -308,7 +308,7 @@ class ShardRuntime:
         learning_rate = None if self.builder.is_script else settings.effective_learning_rate
         shard.reconfigure(consistency_of(settings.mode), compensation_of(settings.staleness), learning_rate)
         self.calls.add(Call.CHANGE, seq=change.number)
-        self.calls.pulls = self.calls.on and needs_old_weights(settings.staleness)
+        self.calls.record_pulls(needs_old_weights(settings.staleness))
         self.waiters.release(shard)
 
     def count(self) -> pb.ShardCounters:

@@ -60,6 +60,10 @@ class CallLog:
         self.on, self.pulls, self._records = True, pulls, bytearray()
         self.add(Call.BEGIN)
 
+    def record_pulls(self, pulls: bool) -> None:
+        """Record pulls from now on, or no longer, if calls are recorded."""
+        self.pulls = self.on and pulls
+
     def end(self) -> None:
         """Stop recording, and discard all records."""
         self.on, self.pulls, self._records = False, False, bytearray()

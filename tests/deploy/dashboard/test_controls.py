@@ -163,7 +163,10 @@ def test_a_cancelled_stall_resumes_the_worker(process: subprocess.Popen[bytes]) 
 @pytest.mark.parametrize(
     ("request_", "reason"),
     [
-        ({"action": "destroy"}, "action must be one of drain, pause, resume, kill, stall"),
+        (
+            {"action": "destroy"},
+            "action must be one of drain, pause, resume, set, checkpoint, add-worker, kill, stall, slow",
+        ),
         ({}, "action must be one of"),
         ({"action": "kill"}, "must be the number of a worker that is in the job"),
         ({"action": "kill", "worker": 4}, "must be the number of a worker"),

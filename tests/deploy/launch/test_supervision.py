@@ -52,8 +52,8 @@ def test_a_job_ends_with_all_its_processes_and_a_table(launch: Callable[..., Lau
 
 
 def test_a_worker_that_is_added_is_started_and_supervised_like_the_others(launch: Callable[..., Launched]) -> None:
-    job = launch("--verbose")
-    job.until("follow it with")
+    job = launch()
+    job.until("epoch 1/10")
     address = re.search(r"downpour status (\S+)", job.output)
     assert address is not None
     with open_channel(address[1]) as channel:
