@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,6 +25,7 @@ EVENT_CALLS = {
     Call.RESUME: "resume",
 }
 MOST_EVENTS = 2000
+RECOVERED = re.compile(r"resumed from checkpoint \d+: version ([\d,]+)")
 MOST_COMPARED = 4096  # limit of the records that are compared to align the clocks of two shards
 MICROSECONDS = 1e6
 SETTINGS = (
@@ -159,10 +161,11 @@ def _leases(trace: NDArray[np.void]) -> dict[str, Array]:
 
 def _events(run: RecordedRun, trace: NDArray[np.void], first: int) -> Iterator[dict[str, Any]]:
     """Return the events other than pushes, in order. `before` is the index of the next record after an event."""
-    found = [*_membership_events(run, trace), *_epoch_events(run, trace)]
+    found = [*_membership_events(run, trace), *_epoch_events(run, trace), *_version_events(run, trace)]
     found.sort(key=lambda event: int(event["before"]))
     yield from found[:MOST_EVENTS]
-    for note in run.summary.get("notes", [])[:MOST_EVENTS]:
+    notes = [note for note in run.summary.get("notes", []) if not RECOVERED.match(str(note))]
+    for note in notes[:MOST_EVENTS]:
         yield {"kind": "note", "before": len(trace), "text": str(note)}
     if run.summary:
         yield {"kind": "end", "before": len(trace), "text": str(run.summary.get("status", ""))}
@@ -185,6 +188,26 @@ def _membership_events(run: RecordedRun, trace: NDArray[np.void]) -> Iterator[di
             "worker": int(calls["worker"][at]),
             "incarnation": int(calls["incarnation"][at]),
         }
+
+
+def _version_events(run: RecordedRun, trace: NDArray[np.void]) -> Iterator[dict[str, Any]]:
+    """Return the changes of the settings, the checkpoints and the recoveries, after the pushes of their version."""
+
+    def after(version: Any) -> int:
+        return int(np.searchsorted(trace["version"], int(version), side="right"))
+
+    for change in run.changes:
+        if change.get("version") is None:
+            continue  # it did not take effect
+        before, new = change.get("before") or {}, change.get("after") or {}
+        text = ", ".join(f"{name} {value} ({before.get(name)})" for name, value in new.items())
+        event = {"kind": "change", "before": after(change["version"]), "text": text}
+        yield event | ({"was": str(before["mode"]), "mode": str(new["mode"])} if "mode" in new else {})
+    for number, version in run.summary.get("checkpoint_versions", []):
+        yield {"kind": "checkpoint", "before": after(version), "number": int(number), "version": int(version)}
+    for note in run.summary.get("notes", []):
+        if found := RECOVERED.match(str(note)):
+            yield {"kind": "recovery", "before": after(found[1].replace(",", "")), "text": str(note)}
 
 
 def _epoch_events(run: RecordedRun, trace: NDArray[np.void]) -> Iterator[dict[str, Any]]:

@@ -27,6 +27,7 @@ class RecordedRun:
         config: The content of `config.json`.
         summary: The content of `summary.json`; empty while the job has not ended.
         traces: The records of every shard, shard 0 first (see `ps/trace/format.py`).
+        changes: The changes of the settings while the job ran (see `ps/config_change.py`), as in `changes.json`.
         calls: The calls on shard 0 (see `ps/trace/call_log.py`); empty if they are not recorded.
     """
 
@@ -35,6 +36,7 @@ class RecordedRun:
     summary: dict[str, Any]
     traces: tuple[NDArray[np.void], ...]
     calls: NDArray[np.void]
+    changes: tuple[dict[str, Any], ...] = ()
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -60,7 +62,8 @@ def load_run(folder: Path) -> RecordedRun:
     traces = [_records(folder / per_shard("trace", shard), format.DTYPE) for shard in range(int(shards))]
     calls_file = folder / per_shard("calls", 0)
     calls = _records(calls_file, call_log.DTYPE) if calls_file.exists() else np.empty(0, call_log.DTYPE)
-    return RecordedRun(folder.name, config, _json(folder / "summary.json"), tuple(traces), calls)
+    changes = [each for each in _json(folder / "changes.json").get("changes", []) if isinstance(each, dict)]
+    return RecordedRun(folder.name, config, _json(folder / "summary.json"), tuple(traces), calls, tuple(changes))
 
 
 def _json(path: Path) -> dict[str, Any]:

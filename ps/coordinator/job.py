@@ -17,6 +17,7 @@ from downpour.ps.coordinator.orphaned_leases import OrphanedLeases
 from downpour.ps.coordinator.phase import OVER, Phase
 from downpour.ps.coordinator.shard_table import ShardTable
 
+MAX_CHECKPOINTS = 500  # that the summary lists
 MAX_NOTES, FIRST_NOTES = 1_000, 100  # kept, and of these the oldest
 MAX_NOTE_CHARACTERS = 1_000
 
@@ -90,6 +91,7 @@ class Job:
         checkpoint_requested: Whether a user waits for a checkpoint.
         checkpoint_failure: Why the last checkpoint could not be written; empty if it was.
         last_checkpoint: The number and the version of the last checkpoint that this process has written.
+        checkpoints: The numbers and the versions of the newest checkpoints.
         workers_wanted: The number of workers at the start, and that a user has added since.
         resumed: Whether the weights come from a checkpoint.
         initialiser: The worker that was asked to send the initial weights; None if none was.
@@ -123,6 +125,7 @@ class Job:
         self.changes: list[Change] = []
         self.pending_change: Change | None = None
         self.checkpoint_requested, self.checkpoint_failure, self.last_checkpoint = False, "", (0, 0)
+        self.checkpoints: deque[tuple[int, int]] = deque(maxlen=MAX_CHECKPOINTS)
         self.workers_wanted = settings.workers
         self.saved = self.resumed = self.stopped_at_once = self.paused = False
         self.initialiser: int | None = None
@@ -196,7 +199,9 @@ class Job:
 
     def checkpoint_made(self, made: tuple[int, int] | None = None, failure: str = "") -> None:
         """Note the number and the version of a checkpoint that was written, or why it could not be written."""
-        self.last_checkpoint = made or self.last_checkpoint
+        if made is not None:
+            self.last_checkpoint = made
+            self.checkpoints.append(made)
         self.checkpoint_requested, self.checkpoint_failure = False, failure
 
     def set_generation(self, generation: int) -> None:

@@ -63,6 +63,7 @@ def summary(coordinator: Coordinator, metrics: Metrics, totals: Mapping[str, Any
         **totals,
         "dropped_by_reason": dict(metrics.dropped),
         "history": _history(coordinator.work, metrics),
+        "checkpoint_versions": [list(each) for each in job.checkpoints],
         "changes": [each.model_dump() for each in job.changes],
         "notes": job.notes,
     }

@@ -42,7 +42,7 @@ export class App {
     const now = performance.now();
     if (now - this.chartsSet < CHARTS_EVERY_MS && run.live.phase === this.lastPhase) return;
     [this.chartsSet, this.lastPhase] = [now, run.live.phase];
-    this.charts.axis = null;
+    this.charts.translate();
     this.translateHead();
   }
 
@@ -174,7 +174,7 @@ export class App {
     byId("run-name").textContent = this.run.header.run;
     document.title = t("title", { run: this.run.header.run });
     byId("job").textContent = t("job_line", {
-      model: settings.model, dataset: settings.dataset, mode: settings.mode, optimizer: settings.optimizer,
+      model: settings.model, dataset: settings.dataset, mode: this.run.modes.slice(-3).join(" → "), optimizer: settings.optimizer,
       batch: num(settings.batch_size), workers: num(this.run.workers.length), shards: num(this.run.shards.length),
     });
   }

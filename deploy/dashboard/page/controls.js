@@ -4,6 +4,8 @@ import { byId, make } from "./dom.js";
 import { t } from "./texts.js";
 
 const STALL_S = 3;
+const SLOWED = { factor: 3, seconds: 10 };
+const SETTINGS = { mode: "mode", compensation: "staleness", lr: "learning_rate" }; // by their names in messages of progress
 const KEPT_AS = "downpour-secret"; // in the session storage of the tab, so that the page can be reloaded
 
 /** Move the secret from the address, which a user may copy and share, to the session storage of the tab. */
@@ -25,6 +27,12 @@ export class Controls {
     byId("drain").addEventListener("click", () => {
       if (confirm(t("drain_confirm"))) this.act({ action: "drain" });
     });
+    byId("checkpoint").addEventListener("click", () => this.act({ action: "checkpoint" }));
+    byId("add-worker").addEventListener("click", () => this.act({ action: "add-worker", request: crypto.randomUUID() }));
+    byId("settings").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.set();
+    });
   }
 
   /** Enable the buttons whose action is possible in the current phase; without the secret, explain why none is. */
@@ -35,6 +43,13 @@ export class Controls {
     byId("pause").textContent = t(this.paused ? "job_resume" : "job_pause");
     byId("drain").disabled = !this.secret || over;
     byId("drain").textContent = t("drain");
+    for (const id of ["checkpoint", "add-worker", "set", "set-mode", "set-compensation", "set-lr"]) {
+      byId(id).disabled = !this.secret || run.live.phase !== "training";
+    }
+    byId("checkpoint").textContent = t("job_checkpoint");
+    byId("add-worker").textContent = t("job_add_worker");
+    byId("set").textContent = t("job_set");
+    this.showSettings(run.live);
     if (!this.secret) byId("controls-status").textContent = t("no_secret");
     const here = run.live.workers.map((worker) => worker.worker).join();
     const key = [here, over, t("kill")].join("|");
@@ -42,16 +57,40 @@ export class Controls {
     this.shown = key;
     byId("worker-controls").replaceChildren(...run.live.workers.map(({ worker }) => {
       const group = make("span", `${t("worker_number", { number: worker })}: `, { class: "worker-control" });
-      for (const [action, seconds] of [["kill", undefined], ["stall", STALL_S]]) {
-        const button = make("button", t(action, { seconds: STALL_S }), { "data-action": action, "data-number": worker });
+      for (const [action, how] of [["kill", {}], ["stall", { seconds: STALL_S }], ["slow", SLOWED]]) {
+        const button = make("button", t(action, how), { "data-action": action, "data-number": worker });
         button.disabled = !this.secret || over;
-        button.addEventListener("click", () => this.act({ action, worker, seconds }));
+        button.addEventListener("click", () => this.act({ action, worker, ...how }));
         group.append(button);
       }
       return group;
     }));
   }
 
+  /** Show the settings that are in effect, except in a field that has been edited. */
+  showSettings(progress) {
+    this.inEffect = { mode: progress.mode, compensation: progress.staleness || "none", lr: progress.learning_rate ? String(progress.learning_rate) : "" };
+    for (const name of Object.keys(SETTINGS)) {
+      const field = byId(`set-${name}`);
+      if (field.value === (this.filled?.[name] ?? "") && document.activeElement !== field) field.value = this.inEffect[name];
+    }
+    byId("set-lr").disabled ||= !progress.learning_rate; // a script sets its own
+    this.filled = { ...this.inEffect };
+  }
+
+  /** Send the settings that have been edited. */
+  async set() {
+    const request = { action: "set" };
+    for (const name of Object.keys(SETTINGS)) {
+      const value = byId(`set-${name}`).value.trim();
+      if (value && value !== this.inEffect[name]) request[name] = value;
+    }
+    const refused = await this.act(request);
+    if (!refused) return;
+    for (const name of Object.keys(SETTINGS)) byId(`set-${name}`).value = this.inEffect[name];
+  }
+
+  /** Send an action to the dashboard, show its answer, and return whether it was refused. */
   async act(request) {
     byId("controls-status").textContent = t("acting");
     try {
@@ -61,8 +100,10 @@ export class Controls {
       });
       const { done, refused } = await answer.json();
       byId("controls-status").textContent = done ? t("acted", { what: done }) : t("refused", { reason: refused });
+      return !done;
     } catch (error) {
       byId("controls-status").textContent = t("refused", { reason: error.message });
+      return true;
     }
   }
 }

@@ -60,6 +60,9 @@ export class LiveJob {
     this.members = now;
     if (phase !== this.phase) add({ kind: "phase", text: phase });
     this.phase = phase;
+    const { mode } = this.progress;
+    if (this.mode && this.mode !== mode) add({ kind: "change", was: this.mode, mode, text: `${mode} (${this.mode})` });
+    this.mode = mode;
     for (const text of notes) add({ kind: "note", text });
     const evaluated = `${this.progress.val_loss} ${this.progress.val_accuracy}`;
     if (this.progress.val_accuracy !== null && evaluated !== this.evaluated) {

@@ -92,6 +92,7 @@ export class Panels {
 
   /** Return the key of the text that explains the predicted distribution of the mode. */
   predictionText() {
+    if (this.run.modes.length > 1) return "predicted_changed";
     const key = `predicted_${this.run.mode}`;
     const some = this.prediction({ updates: 1 }, 1, this.run.workers.length);
     if (!some) return "predicted_none";
@@ -99,6 +100,7 @@ export class Panels {
   }
 
   prediction(worker, applied, live) {
+    if (this.run.modes.length > 1) return null; // the histogram contains pushes of several modes
     const { mode, modeArguments, settings, mostStaleness } = this.run;
     const share = applied ? worker.updates / applied : 0;
     return predictedStaleness({ mode, modeArguments, workers: live, share, settings }, mostStaleness);
@@ -128,7 +130,7 @@ export class Panels {
     if (event.kind === "validation") return t("event_validation", { accuracy: percent(event.val_accuracy, 2), loss: num(event.val_loss, 4) });
     const again = event.kind === "join" && event.incarnation > 1 ? "event_rejoin" : `event_${event.kind}`;
     const text = ["end", "phase"].includes(event.kind) ? statusText(event.text) : event.text;
-    return t(again, { worker: event.worker, incarnation: event.incarnation, text });
+    return t(again, { worker: event.worker, incarnation: event.incarnation, text, number: num(event.number), version: num(event.version) });
   }
 
   /** Show the results of the summary, which do not depend on the playhead. */

@@ -13,6 +13,12 @@ export function modeOf(text) {
   return [name, values ? values.split(",").map(Number) : []];
 }
 
+/** Return the bound of an SSP mode, or null. */
+function slackOf(text) {
+  const [name, [slack]] = modeOf(text);
+  return name === "ssp" ? slack : null;
+}
+
 /** The modes in which a push waits for other pushes before it is applied. */
 const BARRIER_MODES = ["bsp", "backup", "ksync", "kasync", "softsync", "rennala"];
 
@@ -25,9 +31,12 @@ export class Run {
     this.count = this.push.version.length;
     this.settings = header.settings ?? {};
     this.events = header.events ?? [];
-    [this.mode, this.modeArguments] = modeOf(this.settings.mode);
+    const changes = this.events.filter((event) => event.kind === "change" && event.mode);
+    this.firstMode = changes.length ? changes[0].was : this.settings.mode;
+    this.modes = [this.firstMode, ...changes.map((event) => event.mode)];
+    [this.mode, this.modeArguments] = modeOf(this.modes[this.modes.length - 1]);
     this.hasBarrier = BARRIER_MODES.includes(this.mode);
-    this.slack = this.mode === "ssp" ? this.modeArguments[0] : null;
+    this.slack = this.modes.map(slackOf).find((slack) => slack !== null) ?? null;
     this.times = Float64Array.from(this.push.time_us, (value) => value / 1e6);
     this.shards = Object.keys(tables).filter((name) => name.startsWith("shard")).map((name) => tables[name]);
     this.shardTimes = this.shards.map((shard) => Float64Array.from(shard.time_us, (value) => value / 1e6));
@@ -147,11 +156,13 @@ export class Run {
     this.waitUntil = new Float64Array(this.count).fill(NaN);
     if (this.slack === null) return;
     const clocks = new Clocks();
+    let slack = slackOf(this.firstMode);
+    const ahead = (worker) => slack !== null && clocks.ahead(worker) > slack;
     let waiting = [];
     let next = 0;
     const release = (seconds) => {
       waiting = waiting.filter(({ worker, row }) => {
-        if (clocks.ahead(worker) > this.slack) return true;
+        if (ahead(worker)) return true;
         this.waitUntil[row] = seconds;
         return false;
       });
@@ -159,13 +170,14 @@ export class Run {
     for (let row = 0; row < this.count; row += 1) {
       for (; next < this.events.length && this.events[next].before <= row; next += 1) {
         clocks.apply(this.events[next]);
+        if (this.events[next].kind === "change" && this.events[next].mode) slack = slackOf(this.events[next].mode);
         release(this.timeAt(row));
       }
       const worker = this.push.worker[row];
       clocks.tick(worker);
       waiting = waiting.filter((each) => each.worker !== worker); // a worker that has pushed was not waiting
       release(this.times[row]);
-      if (clocks.ahead(worker) > this.slack) waiting.push({ worker, row });
+      if (ahead(worker)) waiting.push({ worker, row });
     }
     for (const { row } of waiting) this.waitUntil[row] = this.duration;
   }
@@ -187,6 +199,8 @@ export class Clocks {
       this.values.set(event.worker, this.minimum);
     } else if (event.kind === "leave" || event.kind === "rest") {
       this.values.delete(event.worker);
+    } else if (event.kind === "change") {
+      for (const worker of this.values.keys()) this.values.set(worker, 0);
     }
   }
 

@@ -296,7 +296,7 @@ def test_a_job_is_operated_only_with_the_secret(browser: Browser, tmp_path: Path
         plain, _, secret = address.partition("#secret=")
         cluster.train(layout, 1)
         browser.open(plain)
-        browser.wait("return document.querySelectorAll('#worker-controls button').length === 2", "buttons of worker 0")
+        browser.wait("return document.querySelectorAll('#worker-controls button').length === 3", "buttons of worker 0")
         assert browser.run("return [...document.querySelectorAll('#controls button')].every((each) => each.disabled)")
         assert "secret" in browser.shown("#controls-status")
         browser.open(address)
@@ -314,7 +314,23 @@ def test_a_job_is_operated_only_with_the_secret(browser: Browser, tmp_path: Path
             shown = "document.querySelector('[data-fact=status]').dataset.value"
             browser.wait(f"return {shown} === '{status}'", f"the job is {status}")
             assert browser.shown("#pause") == label
+        for name, value, text in (("mode", "bsp", "mode bsp (was async)"), ("mode", "localsgd:4", "push a difference")):
+            browser.run(
+                f"document.getElementById('set-{name}').value = '{value}'; document.getElementById('set').click()"
+            )
+            shown = "document.getElementById('controls-status').textContent"
+            browser.wait(f"return {shown}.includes('{text}')", f"an answer with {text}")
+        assert cluster.status().mode == "bsp"
+        browser.wait("return document.getElementById('set-mode').value === 'bsp'", "the mode in effect")
+        browser.wait("return document.getElementById('job').textContent.includes('async → bsp')", "both modes")
+        browser.run("document.getElementById('checkpoint').click()")
+        browser.wait(
+            "return document.getElementById('controls-status').textContent.includes('checkpoint')", "an answer"
+        )
+        browser.run("document.getElementById('add-worker').click()")
+        browser.wait("return document.getElementById('controls-status').textContent.includes('launcher')", "a refusal")
         browser.run("window.confirm = () => true; document.getElementById('drain').click()")
         browser.wait("return document.getElementById('controls-status').textContent.startsWith('Done')", "a drain")
         assert cluster.status().phase in ("draining", "finishing", "ended")
+        assert all("409" in line for line in browser.complaints())
         browser.run("sessionStorage.clear()")

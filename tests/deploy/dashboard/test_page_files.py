@@ -22,8 +22,8 @@ CATALOGUES = {language: json.loads(files()[f"texts/{language}.json"]) for langua
 # Keys that are put together from a part that is fixed and values of these.
 FAMILIES = {
     "state_": "absent joining computing step waiting slow resting left".split(),
-    "": "kill stall job_pause job_resume".split(),
-    "event_": "join rejoin leave rest resume epoch note end phase validation".split(),
+    "": "kill stall slow job_pause job_resume".split(),
+    "event_": "join rejoin leave rest resume epoch note end phase validation change checkpoint recovery".split(),
     "legend_": "push pull drop states".split(),
     "predicted_": "async ssp bsp kasync".split(),
     "status_": (
@@ -54,7 +54,7 @@ def used_keys() -> set[str]:
     (columns,) = re.findall(r"^const COLUMNS = \[(.*?)\]", every, re.M)
     keys |= {f"column_{name}" for name in re.findall(r'"(\w+)"', columns)}
     keys |= {f"fact_{name}" for name in re.findall(r'(?:^ +|push\()\["(\w+)", ', SCRIPTS["panels.js"], re.M)}
-    keys |= set(re.findall(r'"(key_\w+)"', every)) | {"predicted_none", "predicted_async"}
+    keys |= set(re.findall(r'"(key_\w+)"', every)) | {"predicted_none", "predicted_async", "predicted_changed"}
     return keys
 
 

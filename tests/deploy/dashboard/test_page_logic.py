@@ -61,6 +61,21 @@ def evaluate(tmp_path: Path) -> Evaluate:
     return of
 
 
+def test_a_change_of_mode_sets_the_bound_the_clocks_and_the_prediction(evaluate: Evaluate, tmp_path: Path) -> None:
+    folder = tmp_path / "changed"
+    write_run(folder, pushes=200, workers=2, shards=1, mode="async")
+    change = {"number": 1, "before": {"mode": "async"}, "after": {"mode": "ssp:0"}, "version": 100, "elapsed_s": 1.0}
+    (folder / "changes.json").write_text(json.dumps({"changes": [change, change | {"number": 2, "version": None}]}))
+    found = evaluate(
+        "const at = run.events.find((event) => event.kind === 'change').before;"
+        "const waits = [...run.waitUntil].map(Number.isFinite);"
+        "return {modes: run.modes, slack: run.slack, version: run.versionAt(at),"
+        " before: waits.slice(0, at - 1).some(Boolean), after: waits.slice(at).some(Boolean)};",
+        folder,
+    )
+    assert found == {"modes": ["async", "ssp:0"], "slack": 0, "version": 100, "before": False, "after": True}
+
+
 def test_every_moment_equals_the_trace(tmp_path: Path, evaluate: Evaluate) -> None:
     trace = write_run(tmp_path / "run", pushes=700, workers=4)
     positions = [0, 700, 1, 37, 36, 350, 349, 699, 100, 0]
