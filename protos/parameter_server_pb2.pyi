@@ -174,7 +174,7 @@ class DatasetInfo(_message.Message):
     def __init__(self, name: _Optional[str] = ..., checksum: _Optional[str] = ..., train_samples: _Optional[int] = ..., validation_samples: _Optional[int] = ..., test_samples: _Optional[int] = ..., lease_samples: _Optional[int] = ..., fingerprints: _Optional[_Mapping[str, str]] = ..., numeric_targets: _Optional[bool] = ...) -> None: ...
 
 class RegisterRequest(_message.Message):
-    __slots__ = ("protocol", "job", "worker", "layout", "data", "pid", "host", "environment", "rejoin", "evaluator", "fit_call", "optimizers", "independent", "fit")
+    __slots__ = ("protocol", "job", "worker", "layout", "data", "pid", "host", "environment", "rejoin", "evaluator", "fit_call", "optimizers", "independent", "fit", "in_fit", "has_trained")
     class EnvironmentEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -196,6 +196,8 @@ class RegisterRequest(_message.Message):
     OPTIMIZERS_FIELD_NUMBER: _ClassVar[int]
     INDEPENDENT_FIELD_NUMBER: _ClassVar[int]
     FIT_FIELD_NUMBER: _ClassVar[int]
+    IN_FIT_FIELD_NUMBER: _ClassVar[int]
+    HAS_TRAINED_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     job: str
     worker: int
@@ -210,7 +212,9 @@ class RegisterRequest(_message.Message):
     optimizers: _containers.RepeatedCompositeFieldContainer[OptimizerSpec]
     independent: bool
     fit: FitDescription
-    def __init__(self, protocol: _Optional[int] = ..., job: _Optional[str] = ..., worker: _Optional[int] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., data: _Optional[_Union[DatasetInfo, _Mapping]] = ..., pid: _Optional[int] = ..., host: _Optional[str] = ..., environment: _Optional[_Mapping[str, str]] = ..., rejoin: _Optional[bool] = ..., evaluator: _Optional[bool] = ..., fit_call: _Optional[int] = ..., optimizers: _Optional[_Iterable[_Union[OptimizerSpec, _Mapping]]] = ..., independent: _Optional[bool] = ..., fit: _Optional[_Union[FitDescription, _Mapping]] = ...) -> None: ...
+    in_fit: bool
+    has_trained: bool
+    def __init__(self, protocol: _Optional[int] = ..., job: _Optional[str] = ..., worker: _Optional[int] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., data: _Optional[_Union[DatasetInfo, _Mapping]] = ..., pid: _Optional[int] = ..., host: _Optional[str] = ..., environment: _Optional[_Mapping[str, str]] = ..., rejoin: _Optional[bool] = ..., evaluator: _Optional[bool] = ..., fit_call: _Optional[int] = ..., optimizers: _Optional[_Iterable[_Union[OptimizerSpec, _Mapping]]] = ..., independent: _Optional[bool] = ..., fit: _Optional[_Union[FitDescription, _Mapping]] = ..., in_fit: _Optional[bool] = ..., has_trained: _Optional[bool] = ...) -> None: ...
 
 class FitDescription(_message.Message):
     __slots__ = ("model", "initial_epoch", "epochs", "batch_size", "steps_per_epoch")
@@ -337,12 +341,14 @@ class HeartbeatReply(_message.Message):
     def __init__(self, drain: _Optional[bool] = ..., remaining_s: _Optional[float] = ..., final_phase: _Optional[str] = ...) -> None: ...
 
 class LeaseRequest(_message.Message):
-    __slots__ = ("session", "wait_s")
+    __slots__ = ("session", "wait_s", "epoch")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     WAIT_S_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
     session: int
     wait_s: float
-    def __init__(self, session: _Optional[int] = ..., wait_s: _Optional[float] = ...) -> None: ...
+    epoch: int
+    def __init__(self, session: _Optional[int] = ..., wait_s: _Optional[float] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class Task(_message.Message):
     __slots__ = ("kind", "lease", "epoch", "start", "stop", "pin", "reason", "remaining_s")
@@ -845,20 +851,110 @@ class SnapshotPart(_message.Message):
     def __init__(self, number: _Optional[int] = ..., info: _Optional[_Union[SnapshotInfo, _Mapping]] = ..., vector: _Optional[str] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., last: _Optional[bool] = ...) -> None: ...
 
 class SnapshotInfo(_message.Message):
-    __slots__ = ("version", "updates", "time_s", "records", "pending", "initialisation")
+    __slots__ = ("version", "updates", "time_s", "records", "pending", "initialisation", "gradients")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     UPDATES_FIELD_NUMBER: _ClassVar[int]
     TIME_S_FIELD_NUMBER: _ClassVar[int]
     RECORDS_FIELD_NUMBER: _ClassVar[int]
     PENDING_FIELD_NUMBER: _ClassVar[int]
     INITIALISATION_FIELD_NUMBER: _ClassVar[int]
+    GRADIENTS_FIELD_NUMBER: _ClassVar[int]
     version: int
     updates: _containers.RepeatedScalarFieldContainer[int]
     time_s: float
     records: int
     pending: _containers.RepeatedCompositeFieldContainer[SampleRange]
     initialisation: int
-    def __init__(self, version: _Optional[int] = ..., updates: _Optional[_Iterable[int]] = ..., time_s: _Optional[float] = ..., records: _Optional[int] = ..., pending: _Optional[_Iterable[_Union[SampleRange, _Mapping]]] = ..., initialisation: _Optional[int] = ...) -> None: ...
+    gradients: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, version: _Optional[int] = ..., updates: _Optional[_Iterable[int]] = ..., time_s: _Optional[float] = ..., records: _Optional[int] = ..., pending: _Optional[_Iterable[_Union[SampleRange, _Mapping]]] = ..., initialisation: _Optional[int] = ..., gradients: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class FitState(_message.Message):
+    __slots__ = ("fit_call", "independent", "layout", "data", "optimizers", "fit", "decisions", "passed", "epoch", "kind", "complete", "sums", "over", "last", "stop", "failure", "history", "planned", "epochs_done", "samples_used", "workers", "earlier", "revision", "leases", "unused", "position_epoch", "position")
+    class EarlierEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: int
+        value: RegisterReply
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[_Union[RegisterReply, _Mapping]] = ...) -> None: ...
+    FIT_CALL_FIELD_NUMBER: _ClassVar[int]
+    INDEPENDENT_FIELD_NUMBER: _ClassVar[int]
+    LAYOUT_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    OPTIMIZERS_FIELD_NUMBER: _ClassVar[int]
+    FIT_FIELD_NUMBER: _ClassVar[int]
+    DECISIONS_FIELD_NUMBER: _ClassVar[int]
+    PASSED_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    SUMS_FIELD_NUMBER: _ClassVar[int]
+    OVER_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    STOP_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    HISTORY_FIELD_NUMBER: _ClassVar[int]
+    PLANNED_FIELD_NUMBER: _ClassVar[int]
+    EPOCHS_DONE_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_USED_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    EARLIER_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    LEASES_FIELD_NUMBER: _ClassVar[int]
+    UNUSED_FIELD_NUMBER: _ClassVar[int]
+    POSITION_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    fit_call: int
+    independent: bool
+    layout: Layout
+    data: DatasetInfo
+    optimizers: _containers.RepeatedCompositeFieldContainer[OptimizerSpec]
+    fit: FitDescription
+    decisions: _containers.RepeatedCompositeFieldContainer[Decision]
+    passed: _containers.RepeatedCompositeFieldContainer[PassedBarrier]
+    epoch: int
+    kind: BarrierKind
+    complete: bool
+    sums: _containers.RepeatedScalarFieldContainer[float]
+    over: bool
+    last: Decision
+    stop: bool
+    failure: FitFailure
+    history: _containers.RepeatedCompositeFieldContainer[EpochLogs]
+    planned: int
+    epochs_done: int
+    samples_used: int
+    workers: _containers.RepeatedScalarFieldContainer[int]
+    earlier: _containers.MessageMap[int, RegisterReply]
+    revision: int
+    leases: LeasePlan
+    unused: _containers.RepeatedCompositeFieldContainer[SampleRange]
+    position_epoch: int
+    position: int
+    def __init__(self, fit_call: _Optional[int] = ..., independent: _Optional[bool] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., data: _Optional[_Union[DatasetInfo, _Mapping]] = ..., optimizers: _Optional[_Iterable[_Union[OptimizerSpec, _Mapping]]] = ..., fit: _Optional[_Union[FitDescription, _Mapping]] = ..., decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., passed: _Optional[_Iterable[_Union[PassedBarrier, _Mapping]]] = ..., epoch: _Optional[int] = ..., kind: _Optional[_Union[BarrierKind, str]] = ..., complete: _Optional[bool] = ..., sums: _Optional[_Iterable[float]] = ..., over: _Optional[bool] = ..., last: _Optional[_Union[Decision, _Mapping]] = ..., stop: _Optional[bool] = ..., failure: _Optional[_Union[FitFailure, _Mapping]] = ..., history: _Optional[_Iterable[_Union[EpochLogs, _Mapping]]] = ..., planned: _Optional[int] = ..., epochs_done: _Optional[int] = ..., samples_used: _Optional[int] = ..., workers: _Optional[_Iterable[int]] = ..., earlier: _Optional[_Mapping[int, RegisterReply]] = ..., revision: _Optional[int] = ..., leases: _Optional[_Union[LeasePlan, _Mapping]] = ..., unused: _Optional[_Iterable[_Union[SampleRange, _Mapping]]] = ..., position_epoch: _Optional[int] = ..., position: _Optional[int] = ...) -> None: ...
+
+class PassedBarrier(_message.Message):
+    __slots__ = ("epoch", "kind", "decision")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    DECISION_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    kind: BarrierKind
+    decision: Decision
+    def __init__(self, epoch: _Optional[int] = ..., kind: _Optional[_Union[BarrierKind, str]] = ..., decision: _Optional[_Union[Decision, _Mapping]] = ...) -> None: ...
+
+class EpochLogs(_message.Message):
+    __slots__ = ("logs",)
+    class LogsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    LOGS_FIELD_NUMBER: _ClassVar[int]
+    logs: _containers.ScalarMap[str, float]
+    def __init__(self, logs: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class SampleRange(_message.Message):
     __slots__ = ("epoch", "start", "stop")
@@ -887,7 +983,7 @@ class ShardCounters(_message.Message):
     def __init__(self, version: _Optional[int] = ..., dropped: _Optional[int] = ..., duplicates: _Optional[int] = ..., bytes_pushed: _Optional[int] = ..., bytes_pulled: _Optional[int] = ..., uncorrected: _Optional[int] = ...) -> None: ...
 
 class ShardCommand(_message.Message):
-    __slots__ = ("job", "settings", "layout", "view", "pin", "unpin", "stop", "generation", "hold", "cut", "restore", "flush", "learning_rates", "optimizers", "initialisation")
+    __slots__ = ("job", "settings", "layout", "view", "pin", "unpin", "stop", "generation", "hold", "cut", "restore", "flush", "learning_rates", "optimizers", "initialisation", "next_call", "restored_call")
     JOB_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
     LAYOUT_FIELD_NUMBER: _ClassVar[int]
@@ -903,6 +999,8 @@ class ShardCommand(_message.Message):
     LEARNING_RATES_FIELD_NUMBER: _ClassVar[int]
     OPTIMIZERS_FIELD_NUMBER: _ClassVar[int]
     INITIALISATION_FIELD_NUMBER: _ClassVar[int]
+    NEXT_CALL_FIELD_NUMBER: _ClassVar[int]
+    RESTORED_CALL_FIELD_NUMBER: _ClassVar[int]
     job: JobDescription
     settings: str
     layout: Layout
@@ -918,7 +1016,9 @@ class ShardCommand(_message.Message):
     learning_rates: _containers.RepeatedCompositeFieldContainer[LearningRates]
     optimizers: _containers.RepeatedCompositeFieldContainer[OptimizerSpec]
     initialisation: int
-    def __init__(self, job: _Optional[_Union[JobDescription, _Mapping]] = ..., settings: _Optional[str] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., view: _Optional[_Union[View, _Mapping]] = ..., pin: _Optional[int] = ..., unpin: _Optional[int] = ..., stop: _Optional[bool] = ..., generation: _Optional[int] = ..., hold: _Optional[int] = ..., cut: _Optional[_Union[Cut, _Mapping]] = ..., restore: _Optional[_Union[SnapshotPart, _Mapping]] = ..., flush: _Optional[bool] = ..., learning_rates: _Optional[_Iterable[_Union[LearningRates, _Mapping]]] = ..., optimizers: _Optional[_Iterable[_Union[OptimizerSpec, _Mapping]]] = ..., initialisation: _Optional[int] = ...) -> None: ...
+    next_call: bool
+    restored_call: bool
+    def __init__(self, job: _Optional[_Union[JobDescription, _Mapping]] = ..., settings: _Optional[str] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., view: _Optional[_Union[View, _Mapping]] = ..., pin: _Optional[int] = ..., unpin: _Optional[int] = ..., stop: _Optional[bool] = ..., generation: _Optional[int] = ..., hold: _Optional[int] = ..., cut: _Optional[_Union[Cut, _Mapping]] = ..., restore: _Optional[_Union[SnapshotPart, _Mapping]] = ..., flush: _Optional[bool] = ..., learning_rates: _Optional[_Iterable[_Union[LearningRates, _Mapping]]] = ..., optimizers: _Optional[_Iterable[_Union[OptimizerSpec, _Mapping]]] = ..., initialisation: _Optional[int] = ..., next_call: _Optional[bool] = ..., restored_call: _Optional[bool] = ...) -> None: ...
 
 class RawFrame(_message.Message):
     __slots__ = ()

@@ -71,7 +71,7 @@ class CoordinatorProcess:
         parent = Path(settings.runs_dir)
         new = () if settings.run_dir or parent.exists() else (parent,)
         path = run_directory(settings)
-        if settings.resume and has_ended(path / "summary.json", settings.epochs):
+        if settings.resume and has_ended(path / "summary.json", 0 if settings.script else settings.epochs):
             raise RunEnded(
                 f"the run in {path} has ended, and its model is complete: there is nothing to resume. Give more "
                 "--epochs than it has, or choose another --run-dir."
@@ -90,7 +90,9 @@ class CoordinatorProcess:
         self._push_times, self._change = Durations(), JobChange()
         self.runtime = ShardRuntime(0, LeaseLedger(self.coordinator), self._push_times.add)
         self.links = ShardLinks(self._joined, self._shard_event, self._lost)
-        self.checkpointer = Checkpointer(self.coordinator, self.runtime, self.run, self._flush_trace)
+        self.checkpointer = Checkpointer(
+            self.coordinator, self.runtime, self.run, self._flush_trace, self._change.notify
+        )
         recorder = ReplayRecorder(self.coordinator, self.run)
         self.effects = Effects(self.coordinator, self.runtime, self.links, self.checkpointer, recorder, self._change)
         self.handler = RequestHandler(self.runtime, self.effects.deliver)

@@ -41,7 +41,7 @@ RECORDS: dict[str, tuple[str, ...]] = {
     # Protobuf messages under construction.
     "worker/exchange": ("request", "header", "self._registration"),
 }  # fmt: skip
-MESSAGES = ("request", "header", "reply")  # protobuf messages, wherever they are
+MESSAGES = ("request", "header", "reply", "state")  # protobuf messages, wherever they are
 
 
 def constructed(function: ast.AST) -> set[str]:

@@ -123,9 +123,10 @@ def script_plan(
     """Return the processes of a script's cluster in the order in which they must start."""
     job = server_flags(settings)
     own = flags_of_shard(settings)
-    servers = [_server(0, (f"--bind={LOOPBACK}", f"--run-dir={run_dir}", *job))]
+    again = 0 if settings.checkpoint_every == "off" else settings.server_restarts
+    servers = [_server(0, (f"--bind={LOOPBACK}", f"--run-dir={run_dir}", *job), again)]
     for shard in range(1, settings.shards):
-        servers.append(_server(shard, (f"--bind={LOOPBACK}", "--coordinator={ps-0}", f"--shard={shard}", *own)))
+        servers.append(_server(shard, (f"--bind={LOOPBACK}", "--coordinator={ps-0}", f"--shard={shard}", *own), again))
     view = [dashboard_process(to_flags(settings, AccessSettings))] if settings.dashboard else []
     view = [replace(each, set_by_flags=SET_BY_FLAGS_OF_RUN) for each in view]
     gpus = assigned_gpus(settings.workers, devices, settings.gpus_per_worker)
@@ -133,10 +134,12 @@ def script_plan(
     return [*servers, *view, *(on_gpus(spec, gpus[spec.number], settings.gpus_per_worker) for spec in workers)]
 
 
-def _server(shard: int, flags: tuple[str, ...]) -> ProcessSpec:
+def _server(shard: int, flags: tuple[str, ...], restarts: int) -> ProcessSpec:
     env = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **NO_GPU}
     needs = ("ps-0",) if shard else ()
-    return ProcessSpec(f"ps-{shard}", "ps", shard, "downpour.ps", flags, env, needs, set_by_flags=SET_BY_FLAGS_OF_RUN)
+    return ProcessSpec(
+        f"ps-{shard}", "ps", shard, "downpour.ps", flags, env, needs, restarts, set_by_flags=SET_BY_FLAGS_OF_RUN
+    )
 
 
 def _worker(number: int, settings: RunSettings, run_dir: str, script: Sequence[str], shown: bool) -> ProcessSpec:
@@ -176,15 +179,16 @@ class ScriptLauncher(Launcher):
         return error_text(lines) or "worker 0 printed nothing"
 
     def _server_died(self, process: Process) -> None:
-        """End the job, which has no checkpoints.
+        """Restart a server, which resumes from its latest checkpoint, or end a job without checkpoints.
 
         Raises:
-            LaunchFailed: Always; the message says what to do.
+            LaunchFailed: The server is not restarted; the message says what to do.
         """
         try:
             super()._server_died(process)
         except LaunchFailed as failure:
-            raise LaunchFailed(f"{failure}. A script has no checkpoints on the servers: run it again") from None
+            advice = "" if process.spec.restarts else ", and is not restarted without checkpoints"
+            raise LaunchFailed(f"{failure}{advice}. Run the script again") from None
 
     def _check_workers(self) -> None:
         leader = self._processes[LEADER]

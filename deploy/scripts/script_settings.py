@@ -14,7 +14,7 @@ from downpour.ps.config import JobSettings, ServerSettings
 from downpour.worker.config import ScriptSettings, WorkerSettings
 
 # Flags of the coordinator, which receives model, data and optimizer from the script.
-SCRIPT_JOB = ("--model=script", "--dataset=script", "--script", "--checkpoint-every=off")
+SCRIPT_JOB = ("--model=script", "--dataset=script", "--script")
 
 # Settings without a flag of `downpour run`: the processes of the cluster read their variables themselves.
 INHERITED = frozenset(
@@ -32,7 +32,6 @@ _HYPERPARAMETERS = [
 _SCRIPT = "The script defines {}."
 _BUILT_IN = "It concerns the step that `downpour train` builds itself: {}."
 _EVERY_GRADIENT = "The workers of a script push every gradient and pull after every push."
-_NO_CHECKPOINTS = "The servers of a script write no checkpoints."
 # Settings of `downpour train` that `downpour run` does not have, with the reason.
 NOT_OF_A_SCRIPT: dict[str, str] = {
     "model": _SCRIPT.format("the model"),
@@ -50,10 +49,7 @@ NOT_OF_A_SCRIPT: dict[str, str] = {
     "xla": _BUILT_IN.format("a step of a script calls the servers from within TensorFlow's graph, which XLA cannot"),
     **dict.fromkeys(("push_every", "fetch_every", "overlap", "warm_start"), _EVERY_GRADIENT),
     "verbose": "The terminal belongs to the script; `downpour status latest --watch` shows the workers.",
-    "checkpoint_every": _NO_CHECKPOINTS,
-    "checkpoint_keep": _NO_CHECKPOINTS,
-    "resume": _NO_CHECKPOINTS,
-    "server_restarts": _NO_CHECKPOINTS,
+    "resume": "A script begins with its first line; the servers resume while it runs.",
     "record": "The calls of a script are not recorded for `downpour replay`.",
 }
 
@@ -84,7 +80,10 @@ class RunSettings(AccessSettings, LogSettings):
             "drain_timeout_s",
         ),
         "asynchrony": ("mode", "staleness", "version_memory", "momentum_correction", "clip_norm", "nonfinite_limit"),
-        "processes": ("threads", "gpus_per_worker", "seed", "worker_restarts", "runs_dir", "dry_run"),
+        "durability": ("checkpoint_every", "checkpoint_keep"),
+        "processes": (
+            "threads", "gpus_per_worker", "seed", "worker_restarts", "server_restarts", "runs_dir", "dry_run",
+        ),
         "access": ("tls_dir", "token_file"),
         "operation": ("metrics_port", "tensorboard", "log_format", "dashboard"),
     }  # fmt: skip
@@ -119,6 +118,9 @@ class RunSettings(AccessSettings, LogSettings):
     threads: int = _same("threads")
     gpus_per_worker: float | None = _same("gpus_per_worker")
     worker_restarts: int = _same("worker_restarts")
+    server_restarts: int = _same("server_restarts")
+    checkpoint_every: str = _same("checkpoint_every")
+    checkpoint_keep: int = _same("checkpoint_keep")
     metrics_port: int | None = _same("metrics_port")
     tensorboard: bool = _same("tensorboard")
     dashboard: bool = _same("dashboard")

@@ -47,7 +47,9 @@ def command_line(task: Task, settings: RunSettings, script: Sequence[str], envir
     if task.index:
         return ["downpour.ps", *flags, *flags_of_shard(settings)]
     size = {name: int(task.flags[name]) for name in SIZE if name in task.flags.keys() - settings.model_fields_set}
-    return ["downpour.ps", *flags, *server_flags(settings.model_copy(update=size))]
+    # A platform starts a server again as a new one, which does not find the checkpoints of the one before.
+    kept = () if "checkpoint_every" in settings.model_fields_set else ("--checkpoint-every=off",)
+    return ["downpour.ps", *flags, *server_flags(settings.model_copy(update=size)), *kept]
 
 
 def replace_process(task: Task, settings: RunSettings, script: Sequence[str]) -> NoReturn:

@@ -79,6 +79,7 @@ class Checkpointer:
         runtime: ShardRuntime,
         run: RunDirectory,
         flush_trace: Callable[[], None],
+        on_written: Callable[[], None] = lambda: None,
     ) -> None:
         """Create a checkpointer that continues the numbers of the run's checkpoints.
 
@@ -87,9 +88,10 @@ class Checkpointer:
             runtime: The runtime of shard 0.
             run: The run directory, to which checkpoints are written.
             flush_trace: A function that writes the records of shard 0 that are not written yet.
+            on_written: A callback for every checkpoint that has been written, or could not be.
         """
         self._coordinator, self._job, self._runtime, self._run = coordinator, coordinator.job, runtime, run
-        self._flush_trace = flush_trace
+        self._flush_trace, self._on_written = flush_trace, on_written
         settings = coordinator.job.settings
         self._interval = CheckpointInterval(*interval_of(settings.checkpoint_every))
         self._keep = settings.checkpoint_keep
@@ -99,6 +101,8 @@ class Checkpointer:
         self._writing: asyncio.Future[None] | None = None
         self._kept: object = None  # identifies the contents of the last checkpoint
         self._requested_from_s = 0.0  # a cut that a user has requested is not begun before
+        self._noted_generation = 0  # of a script, whose calls of `fit` are generations
+        self._written_number = 0  # of the last checkpoint that was written
         self._failing = ""
         self._executor = threads.executor("checkpoint")
 
@@ -161,6 +165,27 @@ class Checkpointer:
             self._begin(now)
         return False
 
+    def commit(self, now: float) -> bool:
+        """Write the revisions of a script's `fit` that its workers wait for; return whether there are new commands.
+
+        If weights, slots and used samples are those of the last checkpoint, the state of `fit` alone is written.
+        """
+        work = self._coordinator.work
+        if work.committed or self.busy:
+            return False
+        if self._content() != self._kept:
+            may_begin = self._may_begin()
+            if may_begin:
+                self._begin(now)
+            return may_begin
+        try:
+            self._run.keep_fit(self._written_number, work.state(), self._job.generation, self._noted_generation)
+            self._noted_generation = self._job.generation
+        except OSError as error:
+            self._job.notes.append(f"the state of fit could not be written, training continues: {error}")
+        work.commit(work.revision)
+        return False
+
     async def settled(self, timeout_s: float) -> bool:
         """Wait until no checkpoint is under way, at most `timeout_s`; return whether that is so."""
         if self._writing is not None:
@@ -213,21 +238,22 @@ class Checkpointer:
         """Return whether checkpoints are taken of this work, and the job is in a state that can be kept."""
         job, work = self._job, self._coordinator.work
         ready = job.phase in KEPT_PHASES and job.shards.initialised and job.shards.joined
-        return ready and work.checkpointable and work.ledger is not None
+        return ready and work.checkpointable
 
     def _content(self) -> object:
         """Return a value that differs if a checkpoint would differ from the one before."""
         work, shard = self._coordinator.work, self._runtime.shard
         used = work.ledger.used_total if work.ledger else 0
-        return shard and shard.version, used, tuple(work.evaluations), self._job.generation
+        assigned = self._runtime.assigned
+        return shard and shard.version, used, tuple(work.evaluations), self._job.generation, assigned
 
     def _begin(self, now: float, saved: bool = True) -> None:
         """Begin a cut; `saved` is whether its checkpoint is written."""
         self._number += 1
         layout, shards = self._job.layout, self._job.settings.shards
         assert layout is not None
-        names = self._runtime.builder.state_sizes()
-        self._cut = _Cut(self._number, layout.cut(shards), names, now, (saved, self._job.pending_change))
+        names, generation = self._runtime.builder.state_sizes(), self._job.generation
+        self._cut = _Cut(self._number, layout.cut(shards), names, now, generation, (saved, self._job.pending_change))
         self._kept = self._content() if saved else self._kept
         self._job.send(hold=self._number)
 
@@ -239,6 +265,7 @@ class Checkpointer:
             return
         if cut.saved:
             cut.job = job_facts(self._coordinator, self._runtime.metrics, now)
+            cut.revision = self._coordinator.work.revision
         cut.states[0] = state
         if cut.change is not None:
             self._job.change_made(state.facts.version, now)
@@ -274,8 +301,11 @@ class Checkpointer:
         self._interval.taken(cut.begun_s, now, cut.states[0].facts.version)
         made = cut.round.number, cut.states[0].facts.version
         self._job.checkpoint_made(made if failure is None else None, "" if failure is None else str(failure))
+        if cut.generation == self._job.generation:
+            self._coordinator.work.commit(cut.revision)
+        self._on_written()
         if failure is None:
-            self.taken, self.last_s = self.taken + 1, now
+            self.taken, self.last_s, self._written_number = self.taken + 1, now, cut.round.number
             if self._failing:
                 self._job.notes.append("checkpoints can be written again")
             self._failing = ""
@@ -295,13 +325,20 @@ class _Cut:
     """A cut, until its checkpoint is on the disk, or until all shards have made its change of the settings."""
 
     def __init__(
-        self, number: int, slices: list[Slice], names: Iterable[str], now: float, purpose: tuple[bool, Change | None]
+        self,
+        number: int,
+        slices: list[Slice],
+        names: Iterable[str],
+        now: float,
+        generation: int,
+        purpose: tuple[bool, Change | None],
     ) -> None:
         self.begun_s, self.slices = now, slices
         self.saved, self.change = purpose
         self.round = CutRound(number, range(len(slices)))
         self.states: dict[int, ShardState] = {}
         self.job: JobFacts | None = None
+        self.revision, self.generation = 0, generation
         self.joined: dict[str, np.ndarray] = {}
         self.assemblies: dict[int, Assembly] = {}
         if len(slices) > 1:

@@ -104,9 +104,9 @@ class Effects:
     def deliver(self) -> None:
         """Deliver commands and events until there are none left."""
         events, commands = self._runtime.outbox, self._coordinator.job.outbox
-        if not events and not commands:
+        if not events and not commands and self._coordinator.work.committed:
             return
-        while events or commands:
+        while events or commands or self._checkpointer.commit(clock.monotonic()):
             if events:
                 self._take(events.popleft())
             else:

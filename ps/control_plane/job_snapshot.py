@@ -5,12 +5,16 @@ This module is pure: it does no I/O and reads no clock.
 
 from __future__ import annotations
 
+import base64
 from collections import Counter
 from collections.abc import Mapping, Sequence
+
+from google.protobuf.message import DecodeError
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.layout import Layout
 from downpour.ps.coordinator.coordinator import Coordinator
+from downpour.ps.coordinator.fit_work import FitWork
 from downpour.ps.coordinator.ledger import Ledger, Span
 from downpour.ps.storage.checkpoint_file import (
     Checkpoint,
@@ -30,9 +34,9 @@ from downpour.ps.trace.metrics import EpochMetrics, Metrics, WorkerMetrics
 def job_facts(coordinator: Coordinator, metrics: Metrics, now: float) -> JobFacts:
     """Return the present facts of a job; those of the shards are not known yet."""
     layout, data, ledger = coordinator.job.layout, coordinator.job.data, coordinator.work.ledger
-    assert layout is not None and data is not None and ledger is not None
+    assert layout is not None and data is not None
     settings, started = coordinator.job.settings, coordinator.job.started_s
-    epoch, position = ledger.position
+    epoch, position = ledger.position if ledger is not None else (0, 0)
     return JobFacts(
         job=coordinator.job.name,
         generation=coordinator.job.generation,
@@ -48,7 +52,7 @@ def job_facts(coordinator: Coordinator, metrics: Metrics, now: float) -> JobFact
             test_samples=data.test_samples,
             numeric_targets=data.numeric_targets,
         ),
-        ledger=LedgerFacts(unused=tuple(ledger.unused()), epoch=epoch, position=position),
+        ledger=LedgerFacts(unused=tuple(ledger.unused()) if ledger else (), epoch=epoch, position=position),
         incarnations=coordinator.job.membership.incarnations,
         shards=(ShardFacts(version=0, updates=(0,), time_s=0.0, records=0),),
         closed_epochs=coordinator.work.closed_epochs,
@@ -56,6 +60,7 @@ def job_facts(coordinator: Coordinator, metrics: Metrics, now: float) -> JobFact
         partial_pushes=coordinator.job.orphans.partial,
         elapsed_s=max(0.0, now - started) if started is not None else coordinator.job.elapsed_s,
         metrics=_metrics_facts(metrics),
+        work=base64.b64encode(coordinator.work.state()).decode(),
     )
 
 
@@ -69,7 +74,14 @@ def with_shards(job: JobFacts, shards: Sequence[pb.SnapshotInfo]) -> JobFacts:
     free = set.intersection(*waiting)
     partial = job.partial_pushes + len(set.union(*waiting) - free)
     facts = tuple(
-        ShardFacts(version=s.version, updates=tuple(s.updates), time_s=s.time_s, records=s.records) for s in shards
+        ShardFacts(
+            version=s.version,
+            updates=tuple(s.updates),
+            time_s=s.time_s,
+            records=s.records,
+            gradients=tuple(s.gradients),
+        )
+        for s in shards
     )
     ledger = job.ledger.model_copy(update={"unused": tuple(sorted([*job.ledger.unused, *free]))})
     return job.model_copy(update={"shards": facts, "ledger": ledger, "partial_pushes": partial})
@@ -78,6 +90,8 @@ def with_shards(job: JobFacts, shards: Sequence[pb.SnapshotInfo]) -> JobFacts:
 def check_fits(checkpoint: Checkpoint, coordinator: Coordinator) -> None:
     """Raise ValueError unless a job with these settings can be resumed from the checkpoint."""
     facts, settings = checkpoint.facts, coordinator.job.settings
+    if coordinator.work.is_script:
+        return
     for what, saved, wanted in (
         ("optimizer", facts.optimizer, settings.optimizer),
         ("seed", facts.seed, settings.seed),
@@ -90,13 +104,47 @@ def check_fits(checkpoint: Checkpoint, coordinator: Coordinator) -> None:
             )
 
 
-def restore_job(coordinator: Coordinator, metrics: Metrics, facts: JobFacts) -> None:
+def restore_job(coordinator: Coordinator, metrics: Metrics, facts: JobFacts, later: str = "") -> None:
     """Restore layout, data, ledger and counts from a checkpoint; `Coordinator.restored` must follow.
+
+    Args:
+        coordinator: The coordinator of the job.
+        metrics: The counts of shard 0.
+        facts: The facts of the checkpoint.
+        later: The state of a script's `fit` that was recorded after the checkpoint, in base64; empty if there is none.
 
     Raises:
         ValueError: The checkpoint's ledger does not fit the job's epochs.
         InvalidRequest: The checkpoint's layout cannot be cut into the job's number of shards.
     """
+    if isinstance(coordinator.work, FitWork):
+        coordinator.work.restore_state(_fit_state(facts, later))
+    else:
+        _restore_training(coordinator, facts)
+    coordinator.job.membership.remember(facts.incarnations)
+    coordinator.job.restore_progress(facts.elapsed_s, facts.partial_pushes)
+    restore_metrics(metrics, facts.metrics)
+
+
+def _fit_state(facts: JobFacts, later: str) -> pb.FitState:
+    """Return the state of a script's `fit`.
+
+    Raises:
+        ValueError: The checkpoint is not that of a script.
+    """
+    try:
+        state = pb.FitState.FromString(base64.b64decode(later or facts.work))
+    except DecodeError as error:
+        raise ValueError(f"the checkpoint must hold the state of a script's fit; it does not: {error}") from error
+    if not state.optimizers:
+        raise ValueError("the checkpoint must be one of a script; received one of built-in training.")
+    if state.HasField("leases") and not later:  # with the samples of pushes that no update has used yet
+        del state.unused[:]
+        state.unused.extend(pb.SampleRange(epoch=e, start=a, stop=b) for e, a, b in facts.ledger.unused)
+    return state
+
+
+def _restore_training(coordinator: Coordinator, facts: JobFacts) -> None:
     layout = Layout.of((t.name, t.shape, t.section) for t in facts.layout)
     layout.cut(coordinator.job.settings.shards)
     ledger = Ledger(facts.data.train_samples, coordinator.job.settings.epochs, 1)
@@ -104,12 +152,9 @@ def restore_job(coordinator: Coordinator, metrics: Metrics, facts: JobFacts) -> 
     coordinator.agree(layout, pb.DatasetInfo(**facts.data.model_dump()))
     assert coordinator.work.ledger is not None
     coordinator.work.ledger.restore(facts.ledger.unused, facts.ledger.epoch, facts.ledger.position)
-    coordinator.job.membership.remember(facts.incarnations)
-    coordinator.job.restore_progress(facts.elapsed_s, facts.partial_pushes)
     coordinator.work.evaluations.clear()
     for epoch, result in facts.evaluations.items():
         coordinator.work.evaluations[epoch] = pb.Evaluation(**result.model_dump())
-    restore_metrics(metrics, facts.metrics)
 
 
 def _evaluation(result: pb.Evaluation) -> EvaluationFacts:
@@ -131,6 +176,7 @@ def _metrics_facts(metrics: Metrics) -> MetricsFacts:
             number: EpochFacts(samples=e.samples, loss_sum=e.loss_sum, correct=e.correct)
             for number, e in metrics.epochs.items()
         },
+        since=metrics.since,
     )
 
 
@@ -140,6 +186,7 @@ def restore_metrics(metrics: Metrics, facts: MetricsFacts | None) -> None:
     metrics.epochs.clear()
     facts = facts or MetricsFacts(updates=0, samples=0, dropped={}, duplicates=0, workers={}, epochs={})
     metrics.updates, metrics.samples = facts.updates, facts.samples
+    metrics.since = facts.since
     metrics.dropped = Counter(facts.dropped)
     metrics.duplicates = max(metrics.duplicates, facts.duplicates)
     for number, w in facts.workers.items():

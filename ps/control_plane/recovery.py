@@ -131,15 +131,15 @@ class Recovery:
             coordinator.start_over(clock.monotonic())
             coordinator.job.notes.append("there is no checkpoint to resume from: the job starts over")
         else:
-            self._put(found)
+            self._put(found, self._run.fit_after(found.number))
         self._effects.deliver()
         self._change.notify()
 
-    def _put(self, checkpoint: Checkpoint) -> None:
+    def _put(self, checkpoint: Checkpoint, later: str) -> None:
         coordinator = self._coordinator
         check_fits(checkpoint, coordinator)
         try:
-            restore_job(coordinator, self._metrics, checkpoint.facts)
+            restore_job(coordinator, self._metrics, checkpoint.facts, later)
         except DownpourError as error:
             raise ValueError(str(error)) from error
         assert coordinator.job.layout is not None
@@ -157,8 +157,5 @@ class Recovery:
             state = part_of(checkpoint, part, facts)
             self._effects.restore(shard, state, checkpoint.number)
         version, ledger = each[0].version, coordinator.work.ledger
-        assert ledger is not None
-        coordinator.job.notes.append(
-            f"resumed from checkpoint {checkpoint.number}: version {version:,}, "
-            f"{ledger.used_total:,} of {ledger.total:,} samples used"
-        )
+        used = "" if ledger is None else f", {ledger.used_total:,} of {ledger.total:,} samples used"
+        coordinator.job.notes.append(f"resumed from checkpoint {checkpoint.number}: version {version:,}{used}")

@@ -140,7 +140,8 @@ class CoordinatorServicer(OperatorCalls):
     @with_status
     async def Lease(self, request: pb.LeaseRequest, context: Context) -> pb.Task:
         """Wait for a task, as a long poll."""
-        task = self._turn(lambda: self._coordinator.next_task(request.session, clock.monotonic()))
+        epoch = request.epoch if request.HasField("epoch") else None
+        task = self._turn(lambda: self._coordinator.next_task(request.session, clock.monotonic(), epoch))
         if task.kind == pb.WAIT:
             self._change.notify()  # one more worker is idle: perhaps the last
 
@@ -148,7 +149,7 @@ class CoordinatorServicer(OperatorCalls):
             nonlocal task
             if context.done():
                 return True  # the caller has gone and would not receive the task
-            task = self._turn(lambda: self._coordinator.next_task(request.session, clock.monotonic()))
+            task = self._turn(lambda: self._coordinator.next_task(request.session, clock.monotonic(), epoch))
             return task.kind != pb.WAIT
 
         if task.kind == pb.WAIT:

@@ -104,6 +104,7 @@ class Coordinator:
         self.work.check_call()
         if request.compiled and not member.warm:
             member.warm = True
+            self.work.trains(member)
             known = job.facts.get((member.worker, member.incarnation))
             if known is not None:
                 known.update(bounded(request.environment))
@@ -126,13 +127,18 @@ class Coordinator:
         drain = self.work.draining or self.work.stop_requested
         return pb.HeartbeatReply(drain=drain, remaining_s=self.job.deadlines.left_s(now), final_phase=over)
 
-    def next_task(self, session: int, now: float) -> pb.Task:
+    def next_task(self, session: int, now: float, epoch: int | None = None) -> pb.Task:
         """Return a worker's next task; a task that the worker still holds counts as finished or given up.
+
+        Args:
+            session: The session of the worker.
+            now: The current time in seconds.
+            epoch: The epoch of the call of `fit` that a script's worker trains in; None otherwise.
 
         Raises:
             InvalidRequest: The work has no tasks.
         """
-        return self.work.next_task(self.job.renew(session, now), now)
+        return self.work.next_task(self.job.renew(session, now), now, epoch)
 
     def samples_used(self, worker: int, lease: int, epoch: int, start: int, stop: int, now: float) -> None:
         """Mark samples as used: shard 0 has accepted their gradient."""

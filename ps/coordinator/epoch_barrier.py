@@ -25,6 +25,13 @@ class EpochBarrier:
         self.decision: pb.Decision | None = None
         self._values: dict[int, list[float]] = {}
 
+    @classmethod
+    def restored(cls, sums: Sequence[float] | None, decision: pb.Decision | None = None) -> EpochBarrier:
+        """Return a barrier of a checkpoint, with the sums, if all workers had arrived, and the decision on it."""
+        barrier = cls()
+        barrier.sums, barrier.decision = None if sums is None else list(sums), decision
+        return barrier
+
     def arrive(self, worker: int, values: Sequence[float]) -> None:
         """Record a worker's values, empty if it had no batch; ignore them if the sums have been computed already.
 

@@ -5,8 +5,8 @@ This module is pure: it does no I/O and reads no clock.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Mapping
+from typing import NamedTuple, cast
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import InvalidRequest, LayoutMismatch
@@ -16,6 +16,7 @@ from downpour.ps.coordinator.membership import Member
 from downpour.ps.coordinator.work import WorkProgress
 
 LEADER = 0  # the worker whose decisions hold for all
+KEPT_BARRIERS = 6  # passed barriers in a checkpoint: workers that live are behind by fewer
 
 
 class Place(NamedTuple):
@@ -75,6 +76,22 @@ class FitRecord:
         """Add the logs of an epoch that is complete."""
         self.history.append(dict(sorted(logs.items())))
 
+    def put_state(self, state: pb.FitState) -> None:
+        """Write the record into the state of a checkpoint."""
+        state.fit.CopyFrom(self._fit)
+        state.history.extend(pb.EpochLogs(logs=logs) for logs in self.history)
+        if self.planned is not None:
+            state.planned = self.planned
+
+    @classmethod
+    def restored(cls, state: pb.FitState) -> FitRecord:
+        """Return the record in the state of a checkpoint."""
+        record = cls()
+        record._fit = state.fit
+        record.history = [dict(sorted(epoch.logs.items())) for epoch in state.history]
+        record.planned = state.planned if state.HasField("planned") else None
+        return record
+
     def progress(self, complete: int) -> WorkProgress:
         """Return the place that the current call has reached, of which some epochs are complete."""
         fit = self._fit
@@ -100,9 +117,17 @@ class FitCall:
         failure: The error of a worker that has ended the call; None if there is none.
         refusal: The error of a worker whose data differ from the others', for all workers; None if there is none.
         required: The workers that must have used their part of an epoch before it ends, whether they live or not.
+        returning: The members of a checkpoint that have not registered again yet; the barriers wait for them.
     """
 
-    def __init__(self, job: Job, number: int = 0, required: Collection[int] = (), independent: bool = False) -> None:
+    def __init__(
+        self,
+        job: Job,
+        number: int = 0,
+        required: Collection[int] = (),
+        independent: bool = False,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
         """Create a call without complete epochs.
 
         Args:
@@ -110,9 +135,11 @@ class FitCall:
             number: The number of the call, counted from 1; 0 before the first call.
             required: The workers that each have a fixed part of the data; none if the samples are leased.
             independent: Whether its workers meet at no barrier.
+            on_change: A callback for every change that workers must not learn before a checkpoint contains it.
         """
         self._job, self.number, self.independent = job, number, independent
-        self.required = frozenset(required)
+        self.required, self.returning = frozenset(required), set[int]()
+        self._on_change = on_change
         self.decisions: list[pb.Decision] = []
         self.is_over, self.stop_requested = not number, False
         self.failure: pb.FitFailure | None = None
@@ -121,6 +148,7 @@ class FitCall:
         self._barrier, self._final_barrier = EpochBarrier(), EpochBarrier()
         self._passed: dict[Place, pb.Decision] = {}
         self._pinned_shards: set[int] = set()
+        self._pins = False  # the weights of the current barrier are pinned, or about to be
 
     @property
     def epoch_begun(self) -> bool:
@@ -131,6 +159,11 @@ class FitCall:
     def may_join(self) -> bool:
         """Return whether a worker may join now: not while others are between the batches of two epochs."""
         return self._place.kind != pb.EPOCH_END and (not self.epoch_begun or self._barrier.sums is None)
+
+    @property
+    def arrived(self) -> set[int]:
+        """Return the workers that have ended their batches of the current epoch."""
+        return self._barrier.arrived if self.epoch_begun else set()
 
     def absent(self, present: Collection[int]) -> set[int]:
         """Return the workers that are not present though the call cannot end without them."""
@@ -180,24 +213,27 @@ class FitCall:
         if request.HasField("decision") and member.worker == LEADER:
             barrier.propose(request.decision)
         self.complete_barriers()
-        pinned = request.kind != pb.EPOCH_METRICS or self._pinned_shards >= set(self._job.shards)
+        pinned = request.kind != pb.EPOCH_METRICS or not self._pins or self._pinned_shards >= set(self._job.shards)
         return pb.BarrierReply(
             complete=barrier.sums is not None and pinned,
             sums=barrier.sums or (),
-            pin=self._pin_number,
+            pin=self._pin_number if self._pins else 0,
             decision=barrier.decision if barrier.sums is not None else None,
         )
 
     def complete_barriers(self) -> None:
         """Complete the barriers at which all workers have arrived; pin the weights at the end of an epoch's batches."""
-        live = {member.worker for member in self._job.membership.members}
+        live = {member.worker for member in self._job.membership.members} | self.returning
         needed = live | self.required if self.epoch_begun else live
         if self._barrier.complete(needed) and self.epoch_begun:
-            self._pinned_shards = set()
+            self._pinned_shards, self._pins = set(), True
             self._job.send(flush=True)
             self._job.send(pin=self._pin_number)
+            self._on_change()
         self._final_barrier.complete(live)
-        self.is_over |= self._final_barrier.passed
+        if self._final_barrier.passed and not self.is_over:
+            self.is_over = True
+            self._on_change()
         if self._barrier.passed:
             self._pass(self._barrier)
 
@@ -211,7 +247,9 @@ class FitCall:
         decision = barrier.decision
         assert decision is not None
         if self._place.kind == pb.EPOCH_METRICS:
-            self._job.send(unpin=self._pin_number)
+            if self._pins:
+                self._job.send(unpin=self._pin_number)
+                self._pins = False
             self.decisions.append(decision)
         elif self._place.kind == pb.EPOCH_END:
             decision.MergeFrom(pb.Decision(stop=self.stop_requested))  # keeps stop=True of worker 0
@@ -222,8 +260,44 @@ class FitCall:
             self._job.send_view()
         self._passed[self._place] = decision
         self._place, self._barrier = self._place.next, EpochBarrier()
+        self._on_change()
 
     def pinned(self, number: int, shard: int) -> None:
         """Record that a shard has pinned the weights of the current barrier."""
         if number == self._pin_number:
             self._pinned_shards.add(shard)
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def put_state(self, state: pb.FitState) -> None:
+        """Write the call into the state of a checkpoint."""
+        state.fit_call, state.independent = self.number, self.independent
+        state.decisions.extend(self.decisions)
+        for place, decision in list(self._passed.items())[-KEPT_BARRIERS:]:
+            state.passed.add(epoch=place.epoch, kind=place.kind, decision=decision)
+        state.epoch, state.kind = self._place.epoch, cast(pb.BarrierKind, self._place.kind)
+        if self._barrier.sums is not None:
+            state.complete = True
+            state.sums.extend(self._barrier.sums)
+        state.over, state.stop = self.is_over, self.stop_requested
+        if self._final_barrier.decision is not None and self.is_over:
+            state.last.CopyFrom(self._final_barrier.decision)
+        if self.failure is not None:
+            state.failure.CopyFrom(self.failure)
+
+    @classmethod
+    def restored(
+        cls, job: Job, state: pb.FitState, required: Collection[int], on_change: Callable[[], None]
+    ) -> FitCall:
+        """Return the call in the state of a checkpoint; workers repeat what they had sent to the barrier."""
+        call = cls(job, state.fit_call, required, state.independent, on_change)
+        call.decisions = list(state.decisions)
+        call._passed = {Place(each.epoch, each.kind): each.decision for each in state.passed}
+        call._place = Place(state.epoch, state.kind)
+        call._barrier = EpochBarrier.restored(state.sums if state.complete else None)
+        call.is_over, call.stop_requested = state.over, state.stop
+        call.failure = state.failure if state.HasField("failure") else None
+        if state.HasField("last"):
+            call._final_barrier = EpochBarrier.restored((), state.last)
+        call.returning = set(state.workers)
+        return call

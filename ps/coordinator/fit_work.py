@@ -4,6 +4,10 @@ The first worker to register for a call fixes layout and optimizer, worker 0 set
 passed the barrier at the end of the call, the next one may begin with others. A call is one generation of the shards.
 Samples are leased only if `fit` was given a `LeasedDataset`.
 
+Workers that live continue in the same call after a server has died, so the servers must not return to a state before
+what these workers know. A *revision* is a change that workers learn: that all samples of an epoch are used, that all
+have arrived at a barrier, what worker 0 has decided there. A worker receives it only when a checkpoint contains it.
+
 This module is pure: it does no I/O and reads no clock.
 """
 
@@ -58,7 +62,11 @@ class FitWork(Work):
             )
         self.epochs_done, self._record = 0, FitRecord()
         self._optimizers = ""  # their names in the current call
+        self._specs: list[pb.OptimizerSpec] = []  # of the current call, with the rates that were set last
         self._call = FitCall(job)
+        self._revision = self._committed = 0
+        self._return_by_s: float | None = None
+        self._epoch_used = False  # the end of the current epoch's samples is a revision already
         self._earlier: dict[int, pb.RegisterReply] = {}  # what a late worker is told, by the number of the call
         self._drain_requested = self._interrupted = False
         self._absences = FitAbsences(job.settings.reconnect_s)
@@ -83,8 +91,8 @@ class FitWork(Work):
         Worker 0 may always return to the current call, because the others may be waiting for its decision.
         """
         if request.fit_call > self.fit_call:
-            return not len(self.job.membership)
-        return self._call.may_join or request.worker == LEADER
+            return not len(self.job.membership) and self._call.returning <= {request.worker}
+        return request.in_fit or self._call.may_join or request.worker == LEADER
 
     @property
     def epoch_begun(self) -> bool:
@@ -97,7 +105,12 @@ class FitWork(Work):
         return self._record.initial_epoch
 
     def past_reply(self, request: pb.RegisterRequest) -> pb.RegisterReply | None:
-        """Return the decisions of the call that a worker registers for, or its error, if that call is over."""
+        """Return the decisions of the call that a worker registers for, or its error, if that call is over.
+
+        A worker that is still within the call, when a server has died, needs the weights at its end.
+        """
+        if request.in_fit and request.fit_call == self.fit_call and self._call.failure is None:
+            return None
         if request.fit_call == self.fit_call and self._call.is_over:
             return self._reply_of(self._call)
         return self._earlier.get(request.fit_call)
@@ -121,6 +134,11 @@ class FitWork(Work):
                 f"{request.fit_call}. Run the same script everywhere."
             )
         if request.fit_call == self.fit_call + 1:
+            if request.has_trained:
+                raise JobConflict(
+                    f"the servers must have a checkpoint of call {request.fit_call} of fit, which the worker has begun "
+                    f"to train; the newest one is of call {self.fit_call}. Start the script again."
+                )
             self._begin_call(request, now)
             return
         self.check_call()
@@ -152,10 +170,11 @@ class FitWork(Work):
         self._optimizers = _names(request.optimizers)
         if self.fit_call:
             self._earlier[self.fit_call] = self._reply_of(self._call)
-            job.begin_generation(job.generation + 1, now)
+            job.begin_generation(job.generation + 1, now, next_call=True)
         self._record.begin(request.fit)
-        required = () if request.independent or request.data.lease_samples else range(settings.workers)
-        call = FitCall(job, request.fit_call, required, request.independent)
+        required = _required(request.independent, request.data, settings.workers)
+        call = FitCall(job, request.fit_call, required, request.independent, self._changed)
+        self._specs = list(request.optimizers)
         self._call, job.settings, job.resumed = call, settings, False
         job.layout, job.data, job.deadlines.lost_s = None, None, None
         job.phase, job.started_s = Phase.WAITING, None
@@ -196,6 +215,15 @@ class FitWork(Work):
         """Open the first epoch; its samples are leased if the workers use a `LeasedDataset`."""
         self._open_epoch()
 
+    def joined(self, member: Member) -> None:
+        """Record that a worker is back, or has come for the first time."""
+        self._call.returning.discard(member.worker)
+
+    def trains(self, member: Member) -> None:
+        """Let the others wait for a worker that has returned to an epoch in which it has its own part of the data."""
+        if self.ledger is None and self._call.epoch_begun and self._call.may_join:
+            self.job.set_resting(member, False)
+
     def left(self, member: Member, now: float) -> None:
         """Take back a worker's leases; the others no longer wait for it at a barrier, unless its part must be used."""
         self.release_leases(member)
@@ -220,8 +248,19 @@ class FitWork(Work):
         self._call.fail(worker, error_type, text)
 
     def shard_lost(self, shard: int, now: float) -> None:
-        """Fail the job: a script has no checkpoints on the server."""
-        self.job.fail(f"shard {shard} was lost, and the servers keep no checkpoints of a script: start the job again")
+        """Begin another generation, which continues from the last checkpoint once the shard is back."""
+        job = self.job
+        if job.settings.checkpoint_every == "off":
+            job.fail(f"shard {shard} was lost, and no checkpoints are written (--checkpoint-every off)")
+        elif self._drain_requested:
+            job.fail(f"shard {shard} was lost while the job was drained")
+        elif job.layout is not None:
+            job.notes.append(
+                f"shard {shard} was lost: the job waits up to {job.settings.reconnect_s:g} s for it, and "
+                "then resumes from the last checkpoint"
+            )
+            job.begin_generation(job.generation + 1, now)
+            self.reset()
 
     def set_rates(self, request: pb.SetLearningRatesRequest, now: float) -> None:
         """Set the learning rate of later updates.
@@ -239,6 +278,8 @@ class FitWork(Work):
             )
         for table in request.rates:
             check_rates(table)
+        for spec, table in zip(self._specs, request.rates, strict=True):
+            spec.learning_rates.CopyFrom(table)
         self.job.send(learning_rates=request.rates)
 
     # ------------------------------------------------------------------ leased samples
@@ -249,6 +290,7 @@ class FitWork(Work):
         samples, size, epoch = job.data.train_samples, job.data.lease_samples, len(self._call.decisions)
         if decision is not None and decision.HasField("leases"):
             samples, size = decision.leases.samples, decision.leases.lease_samples
+        self._epoch_used = False
         self.ledger = EpochLedger(epoch, samples, size) if size and samples else None
         if self.ledger is not None:
             self.ledger.lease(LEADER)  # reserved for worker 0, whose metrics need at least one batch
@@ -256,33 +298,55 @@ class FitWork(Work):
             if leader is not None:
                 leader.idle = False
 
-    def next_task(self, member: Member, now: float) -> pb.Task:
+    def next_task(self, member: Member, now: float, epoch: int | None = None) -> pb.Task:
         """Return the next samples of the epoch, or the request to wait; END if the epoch has none left.
+
+        The end is a revision, so that no worker is at the barrier when servers return to an earlier state of the epoch.
 
         Raises:
             InvalidRequest: No samples are leased in this call of `fit`.
         """
+        job = self.job
         if self.ledger is None:
             raise InvalidRequest("samples are leased only if fit was given a LeasedDataset.")
         if not member.idle:
             member.idle = True
             self.ledger.take_back(member.worker)
-        if self.draining or self._call.stop_requested or self.ledger.finished:
+        job.step_deadlines.forget(member.worker)
+        is_past = epoch is not None and epoch < len(self._call.decisions)  # its session had ended
+        if self.draining or self._call.stop_requested or is_past or (self.ledger.finished and self._end_of_epoch()):
             return pb.Task(kind=pb.END)
-        lease = None if self.job.paused else self.ledger.lease(member.worker)
+        lease = None if job.paused else self.ledger.lease(member.worker)
         if lease is None:
-            self.job.set_resting(member)
+            job.set_resting(member)
             return pb.Task(kind=pb.WAIT)
         member.idle = False
-        self.job.set_resting(member, False)
-        epoch = len(self._call.decisions)
-        return pb.Task(kind=pb.TRAIN, lease=lease.number, epoch=epoch, start=lease.start, stop=lease.stop)
+        job.set_resting(member, False)
+        job.step_deadlines.begin(member.worker, now)
+        number = len(self._call.decisions)
+        return pb.Task(kind=pb.TRAIN, lease=lease.number, epoch=number, start=lease.start, stop=lease.stop)
+
+    def _end_of_epoch(self) -> bool:
+        """Return whether workers may learn that all samples are used.
+
+        The last gradients are on all shards when every worker has asked for its next samples.
+        """
+        if not self.checkpointable:
+            return True
+        if not self._epoch_used and self.job.membership.all_idle_but(self._call.arrived):
+            self._epoch_used = True
+            self.job.send(flush=True)
+            self._changed()
+        return self._epoch_used and self.committed
 
     def samples_used(self, worker: int, lease: int, epoch: int, start: int, stop: int, now: float) -> None:
         """Mark the samples of a lease as used."""
         assert self.ledger is not None
         self.ledger.use(lease, stop)
         self._leased_samples_used += stop - start
+        self.job.step_deadlines.end(worker, now)
+        if self.job.membership.get(worker) is not None:
+            self.job.step_deadlines.begin(worker, now)
 
     # ------------------------------------------------------------------ barriers
 
@@ -301,7 +365,7 @@ class FitWork(Work):
             self.epochs_done += 1
             self._record.add(self._call.decisions[-1].logs)
             self._open_epoch(self._call.decisions[-1])
-        return reply
+        return reply if self.committed or reply.HasField("failure") else pb.BarrierReply()
 
     def is_leader(self, session: int) -> bool:
         """Return whether a session is that of worker 0."""
@@ -341,6 +405,7 @@ class FitWork(Work):
         """Fail the job if a worker without which `fit` cannot end was lost and does not return in time."""
         if self.job.phase in OVER:
             return
+        self._await_returning(now)
         self._update_absences(now)
         exceeded = self._absences.exceeded(now)
         if exceeded is None:
@@ -354,6 +419,97 @@ class FitWork(Work):
                 f"{absent}, and its part of the data was not used in this epoch: its log states the reason. Correct "
                 "it, or use a LeasedDataset, whose samples other workers take over"
             )
+
+    # ------------------------------------------------------------------ checkpoints
+
+    @property
+    def checkpointable(self) -> bool:
+        """Return whether a call of `fit` has begun, and checkpoints are taken."""
+        return self.job.layout is not None and self.job.settings.checkpoint_every != "off"
+
+    @property
+    def revision(self) -> int:
+        """Return the number of changes so far that workers learn."""
+        return self._revision
+
+    @property
+    def committed(self) -> bool:
+        """Return whether a checkpoint contains all revisions."""
+        return self._committed >= self._revision or not self.checkpointable
+
+    def commit(self, revision: int) -> None:
+        """Record that a checkpoint contains the changes up to a revision, or that none could be written."""
+        self._committed = max(self._committed, revision)
+
+    def _changed(self) -> None:
+        self._revision += 1
+
+    def state(self) -> bytes:
+        """Return the state of all calls, as a serialised `FitState`."""
+        job = self.job
+        assert job.layout is not None and job.data is not None
+        state = pb.FitState(
+            layout=job.layout.to_proto(), data=job.data, optimizers=self._specs, epochs_done=self.epochs_done,
+            samples_used=self._leased_samples_used, earlier=self._earlier, revision=self._revision,
+            workers={member.worker for member in job.membership.members} | self._call.returning,
+        )  # fmt: skip
+        self._record.put_state(state)
+        self._call.put_state(state)
+        if self.ledger is not None:
+            plan = pb.LeasePlan(samples=self.ledger.samples, lease_samples=self.ledger.lease_samples)
+            state.leases.CopyFrom(plan)
+            state.unused.extend(pb.SampleRange(epoch=e, start=a, stop=b) for e, a, b in self.ledger.unused())
+            state.position_epoch, state.position = self.ledger.position
+        return state.SerializeToString()
+
+    def reset(self) -> None:
+        """Drop all calls of `fit`: those of a checkpoint follow, or the script's first one begins again."""
+        job = self.job
+        self.ledger, job.layout, job.data = None, None, None
+        self.epochs_done, self._leased_samples_used, self._record = 0, 0, FitRecord()
+        self._call, self._earlier, self._optimizers = FitCall(job), {}, ""
+        self._revision = self._committed = 0
+        self._return_by_s = None
+
+    def restore_state(self, state: pb.FitState) -> None:
+        """Continue from the state of a checkpoint; `Coordinator.restored` must follow.
+
+        Raises:
+            ValueError: The ledger cannot have been in that state.
+            Unsupported: The servers do not have the optimizers.
+        """
+        job = self.job
+        settings = settings_with_optimizers(job.settings, state.optimizers)
+        job.settings = settings.model_copy(update={"model": state.fit.model[:MAX_NAME] or settings.model})
+        job.layout, job.data, job.initialiser = Layout.from_proto(state.layout), state.data, None
+        self._specs, self._optimizers = list(state.optimizers), _names(state.optimizers)
+        self._record = FitRecord.restored(state)
+        required = _required(state.independent, state.data, settings.workers)
+        self._call = FitCall.restored(job, state, required, self._changed)
+        self._earlier = dict(state.earlier)
+        self.epochs_done, self._leased_samples_used = state.epochs_done, state.samples_used
+        self._revision = self._committed = state.revision
+        self.ledger, self._return_by_s = None, None
+        if state.HasField("leases"):
+            self.ledger = EpochLedger(len(self._call.decisions), state.leases.samples, state.leases.lease_samples)
+            unused = [(span.epoch, span.start, span.stop) for span in state.unused]
+            self.ledger.restore(unused, state.position_epoch, state.position)
+        self._epoch_used = self.ledger is not None and self.ledger.finished
+        tables = [spec.learning_rates for spec in self._specs]
+        job.send(
+            settings=job.settings.model_dump_json(), optimizers=self._specs, learning_rates=tables, restored_call=True
+        )
+        job.send(layout=state.layout)
+
+    def _await_returning(self, now: float) -> None:
+        """Stop waiting for members of a checkpoint that have not returned within the length of a session."""
+        if not self._call.returning or self.job.phase != Phase.TRAINING:
+            return
+        if self._return_by_s is None:
+            self._return_by_s = now + self.job.settings.session_s
+        elif now > self._return_by_s:
+            self._call.returning.clear()
+            self._call.complete_barriers()
 
     def summary(self) -> WorkSummary:
         """Return what the job's summary states about the script."""
@@ -372,6 +528,11 @@ class FitWork(Work):
         if not self._call.decisions:
             return 0, {}
         return self.epochs_done, {f"epoch/{name}": value for name, value in self._call.decisions[-1].logs.items()}
+
+
+def _required(independent: bool, data: pb.DatasetInfo, workers: int) -> Sequence[int]:
+    """Return the workers that each have a fixed part of the data."""
+    return () if independent or data.lease_samples else range(workers)
 
 
 def _names(optimizers: Sequence[pb.OptimizerSpec]) -> str:

@@ -214,8 +214,14 @@ class Job:
         self.elapsed_s = elapsed_s
         self.orphans.restore_partial(partial_pushes)
 
-    def begin_generation(self, generation: int, now: float) -> None:
-        """End every session, void the shards' state and set `phase` to RECOVERING."""
+    def begin_generation(self, generation: int, now: float, next_call: bool = False) -> None:
+        """End every session, void the shards' state and set `phase` to RECOVERING.
+
+        Args:
+            generation: The number of the generation.
+            now: The current time in seconds.
+            next_call: Whether the next call of a script's `fit` begins, so that nothing is undone.
+        """
         self.generation, self.begun = generation, True
         if self.started_s is not None:
             self.elapsed_s, self.started_s = now - self.started_s, None
@@ -225,4 +231,4 @@ class Job:
         self.step_deadlines.clear()
         self.shards.forget_weights()
         self.initialiser = self.first_warm_s = None
-        self.send(generation=generation, view=self.membership.view())
+        self.send(generation=generation, view=self.membership.view(), next_call=next_call)

@@ -43,7 +43,7 @@ class Ledger:
             epochs: The number of epochs.
             lease_samples: The number of samples in a lease; a multiple of the batch size keeps batches whole.
         """
-        self.samples, self.epochs, self._lease_samples = samples, epochs, lease_samples
+        self.samples, self.epochs, self.lease_samples = samples, epochs, lease_samples
         self._used = [0] * epochs
         self._epoch, self._position = 0, 0
         self._returned: deque[tuple[int, int, int]] = deque()
@@ -94,7 +94,7 @@ class Ledger:
             epoch, start, stop = self._returned.popleft()
         elif self._epoch < self.epochs:
             epoch, start = self._epoch, self._position
-            stop = min(start + self._lease_samples, self.samples)
+            stop = min(start + self.lease_samples, self.samples)
             self._epoch, self._position = (epoch, stop) if stop < self.samples else (epoch + 1, 0)
         else:
             return None
@@ -202,3 +202,18 @@ class EpochLedger(Ledger):
     def check(self, number: int, worker: int, epoch: int, start: int, stop: int) -> None:
         """Raise InvalidRequest unless the worker may use `[start, stop)` of its lease now."""
         super().check(number, worker, epoch - self._number, start, stop)
+
+    def unused(self) -> list[Span]:
+        """Return the ranges `(epoch, start, stop)` that were leased once and are not used, in order."""
+        return [(epoch + self._number, start, stop) for epoch, start, stop in super().unused()]
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """Return the epoch and the position from which on nothing has been leased yet."""
+        epoch, position = super().position
+        return epoch + self._number, position
+
+    def restore(self, unused: Iterable[Span], epoch: int, position: int) -> None:
+        """Restore an earlier state; see `Ledger.restore`."""
+        own = [(each - self._number, start, stop) for each, start, stop in unused]
+        super().restore(own, epoch - self._number, position)

@@ -32,8 +32,6 @@ class TrainingWork(Work):
         stopped_early: Whether training ended because the validation loss had stopped falling.
     """
 
-    checkpointable = True
-
     def __init__(self, job: Job) -> None:
         """Create the work of a job that has no workers yet; see `Work`."""
         super().__init__(job)
@@ -90,7 +88,7 @@ class TrainingWork(Work):
 
     # ------------------------------------------------------------------ progress
 
-    def next_task(self, member: Member, now: float) -> pb.Task:
+    def next_task(self, member: Member, now: float, epoch: int | None = None) -> pb.Task:
         """Return an evaluation, the next samples to train on, or the request to wait or to leave."""
         job = self.job
         if not member.idle:
@@ -226,6 +224,11 @@ class TrainingWork(Work):
             job.fail(reason)
 
     # ------------------------------------------------------------------ generations and results
+
+    @property
+    def checkpointable(self) -> bool:
+        """Return whether there is a ledger, so that training has been agreed on."""
+        return self.ledger is not None
 
     def reset(self) -> None:
         """Drop the evaluation tasks and the test result of an earlier generation."""

@@ -66,14 +66,12 @@ class Work(ABC):
 
     Attributes:
         is_script: Whether the workers belong to a script, which brings model, optimizer and data.
-        checkpointable: Whether the work can be restored from a checkpoint.
         ledger: The leases of training samples; None if no samples are leased, or before the first worker registered.
         evaluations: The results on the validation split, by epoch.
         test: The result on the test split; None before the end.
     """
 
     is_script = False
-    checkpointable = False
 
     def __init__(self, job: Job) -> None:
         """Create the work of a job that has no workers yet.
@@ -137,11 +135,20 @@ class Work(ABC):
             view, shards = job.membership.number, job.settings.shards
             job.orphans.begin(member.worker, member.incarnation, view, self.ledger, shards)
 
+    def trains(self, member: Member) -> None:
+        """Record that a worker is ready to train."""
+
     # ------------------------------------------------------------------ progress
 
     @abstractmethod
-    def next_task(self, member: Member, now: float) -> pb.Task:
-        """Return a worker's next task; a task that the worker still holds counts as finished or given up."""
+    def next_task(self, member: Member, now: float, epoch: int | None = None) -> pb.Task:
+        """Return a worker's next task; a task that the worker still holds counts as finished or given up.
+
+        Args:
+            member: The worker.
+            now: The current time in seconds.
+            epoch: The epoch of the call of `fit` that a script's worker trains in; None otherwise.
+        """
 
     @abstractmethod
     def samples_used(self, worker: int, lease: int, epoch: int, start: int, stop: int, now: float) -> None:
@@ -181,6 +188,28 @@ class Work(ABC):
         """Begin to end the job early; see `Coordinator.drain`."""
 
     # ------------------------------------------------------------------ generations
+
+    @property
+    @abstractmethod
+    def checkpointable(self) -> bool:
+        """Return whether a checkpoint can be taken of the present state of the work."""
+
+    @property
+    def revision(self) -> int:
+        """Return the number of changes that workers must not learn before a checkpoint contains them."""
+        return 0
+
+    @property
+    def committed(self) -> bool:
+        """Return whether workers may learn of all changes so far."""
+        return True
+
+    def commit(self, revision: int) -> None:
+        """Record that a checkpoint contains the changes up to a revision, or that none could be written."""
+
+    def state(self) -> bytes:
+        """Return what a checkpoint contains of the work besides the ledger and the evaluations."""
+        return b""
 
     def reset(self) -> None:
         """Drop what belongs to an earlier generation of the shards."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from downpour.protos.errors import InvalidRequest
@@ -92,6 +94,10 @@ class CommittedWeights:
     def gradients(self) -> list[int]:
         """The number of gradients that the updates of each optimizer have used."""
         return self._optimizer.gradients
+
+    def count_gradients(self, gradients: Sequence[int]) -> None:
+        """Continue the numbers of gradients of a checkpoint; an empty sequence continues those of the updates."""
+        self._optimizer.count_gradients(gradients)
 
     def assign_slot(self, name: str, content: np.ndarray) -> None:
         """Set an optimizer slot from `float32[n + m]`.

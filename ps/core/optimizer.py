@@ -6,7 +6,7 @@ size of the model.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +83,9 @@ class Optimizer:
     def gradients(self) -> list[int]:
         """The number of gradients that the updates used; not counted apart from these here."""
         return self.updates
+
+    def count_gradients(self, gradients: Sequence[int]) -> None:
+        """Ignore how many gradients the updates of a checkpoint used, which only a script asks for."""
 
     def count_averaged(self, index: int, gradients: int) -> None:
         """Ignore how many gradients were averaged for the last update, which only a script asks for."""

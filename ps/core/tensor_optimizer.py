@@ -112,6 +112,12 @@ class TensorOptimizer(Optimizer):
         """
         return [member.step + more for member, more in zip(self.members, self._averaged, strict=True)]
 
+    def count_gradients(self, gradients: Sequence[int]) -> None:
+        """Continue the numbers of gradients of a checkpoint, one for each optimizer, if there are any."""
+        if gradients:
+            pairs = zip(gradients, self.members, strict=True)
+            self._averaged = [max(0, count - member.step) for count, member in pairs]
+
     def count_averaged(self, index: int, gradients: int) -> None:
         """Count the gradients whose mean was used for the last update of one of the optimizers."""
         self._averaged[index] += gradients - 1

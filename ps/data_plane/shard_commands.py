@@ -38,11 +38,12 @@ class ShardCommands:
         if command.optimizers:
             runtime.builder.set_optimizers(command.optimizers)
             runtime.records.settle()
-            runtime.metrics.begin_fit()
+            if not command.restored_call:
+                runtime.metrics.begin_fit()
         if command.learning_rates:
             runtime.builder.set_rates(command.learning_rates)
         if command.generation:
-            self._begin_generation(command.generation)
+            self._begin_generation(command.generation, command.next_call)
         if command.HasField("layout"):
             runtime.builder.set_layout(command.layout)
         if command.HasField("view"):
@@ -113,8 +114,11 @@ class ShardCommands:
 
     # ------------------------------------------------------------------ generations and restored states
 
-    def _begin_generation(self, generation: int) -> None:
-        """End everything of an earlier generation: sessions, a cut under way, and weights that are not restored."""
+    def _begin_generation(self, generation: int, next_call: bool) -> None:
+        """End everything of an earlier generation: sessions, a cut under way, and weights that are not restored.
+
+        The next call of a script's `fit` undoes nothing of the last one.
+        """
         runtime = self._runtime
         for session, member in runtime.members.items():
             runtime.session_buffers.release(session)
@@ -125,7 +129,7 @@ class ShardCommands:
         runtime.waiters.release(runtime.shard)
         runtime.cut.clear()
         self._assembly = None
-        if not runtime.builder.is_script:
+        if not next_call:
             runtime.records.drop()
         runtime.calls.end()
         runtime.set_generation(generation)
@@ -147,4 +151,5 @@ class ShardCommands:
         """
         self._runtime.records.settle()
         self._runtime.records.continue_from(clock.monotonic() - state.facts.time_s)
+        self._runtime.records.go_back(state.facts.records)
         self._runtime.put(state)

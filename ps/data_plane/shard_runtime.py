@@ -53,6 +53,7 @@ class ShardRuntime:
         generation: The number of the shard's generation; state of an earlier generation is void.
         initialisation: The number of the present initialisation.
         void: Whether the shard's state belongs to an earlier generation, or initialisation.
+        assigned: The number of times that workers have assigned weights or slots.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class ShardRuntime:
         self.transports: set[str] = set()
         self.records = OutcomeLog(self.metrics, clock.monotonic)
         self.calls = CallLog()
-        self.generation, self.initialisation = 1, 0
+        self.generation, self.initialisation, self.assigned = 1, 0, 0
         self.void = False
 
     # ------------------------------------------------------------------ sizes and members
@@ -174,6 +175,7 @@ class ShardRuntime:
             raise InvalidRequest("weights must be set once, before training; only a script's callbacks may set others.")
         check_length(payload, 4 * self.size, self.size)
         content = np.frombuffer(payload, np.float32)
+        self.assigned += 1
         if header.slot:
             self.trained_shard().assign_slot(header.slot, content)
         else:

@@ -69,6 +69,7 @@ def take_state(shard: Shard, part: Slice, time_s: float, records: int) -> ShardS
         updates=np.atleast_1d(optimizer.pop("step")).tolist(),
         time_s=time_s,
         records=records,
+        gradients=shard.gradients,
         pending=[pb.SampleRange(epoch=p.epoch, start=p.start, stop=p.stop) for p in shard.pending if p.start < p.stop],
     )
     slots = {SLOT + name: slot for name, slot in optimizer.items()}
@@ -87,6 +88,7 @@ def put_state(shard: Shard, state: ShardState, generation: int) -> None:
     slots = {name.removeprefix(SLOT): v for name, v in state.vectors.items() if name.startswith(SLOT)}
     step = np.array(state.facts.updates, np.int64)
     shard.restore(weights, state.facts.version, {"step": step, **slots}, generation)
+    shard.count_gradients(state.facts.gradients)
 
 
 def parts(state: ShardState, number: int) -> Iterator[pb.SnapshotPart]:

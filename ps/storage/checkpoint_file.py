@@ -67,12 +67,13 @@ class LedgerFacts(_Facts):
 
 
 class ShardFacts(_Facts):
-    """The state of a shard apart from its vectors. `updates` has one number for each optimizer."""
+    """The state of a shard apart from its vectors; `updates` and `gradients` have one number for each optimizer."""
 
     version: NonNegativeInt
     updates: tuple[NonNegativeInt, ...]
     time_s: NonNegativeFloat
     records: NonNegativeInt
+    gradients: tuple[NonNegativeInt, ...] = ()
 
 
 class EvaluationFacts(_Facts):
@@ -110,10 +111,11 @@ class MetricsFacts(_Facts):
     duplicates: NonNegativeInt
     workers: dict[NonNegativeInt, WorkerFacts]
     epochs: dict[NonNegativeInt, EpochFacts]
+    since: NonNegativeInt = 0
 
 
 class JobFacts(_Facts):
-    """The state of a job apart from its vectors."""
+    """The state of a job apart from its vectors; `work` is that of a script's `fit`, a `FitState` in base64."""
 
     job: str
     generation: NonNegativeInt
@@ -130,6 +132,7 @@ class JobFacts(_Facts):
     partial_pushes: NonNegativeInt
     elapsed_s: NonNegativeFloat
     metrics: MetricsFacts
+    work: str = ""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from downpour.ps.trace import call_log as calls
 from downpour.ps.trace.files import TraceFiles
 
 CHANGES = "changes.json"  # the changes of the settings while the job ran
+FIT_STATE = "fit-state.json"  # of a script, where it is newer than its checkpoint
 ADDRESS = "address"  # the file with the address of the coordinator, as long as it runs
 LARGEST_GENERATION = 1 << 62  # of a file that this program wrote
 DIGITS = 32  # more than such a number has
@@ -223,6 +225,34 @@ class RunDirectory:
         (self.path / "initial.safetensors").unlink(missing_ok=True)
         with atomic_write(self.path / "generation", durable=True) as place:
             place.write_text(f"{generation}\n")
+
+    # ------------------------------------------------------------------ the state of a script's `fit`
+
+    def keep_fit(self, checkpoint: int, state: bytes, generation: int, noted: int) -> None:
+        """Write the state of a script's `fit` that belongs to the weights of a checkpoint.
+
+        It survives the death of the process, which is all that it must: after that of the machine, the state in the
+        checkpoint itself holds.
+
+        Args:
+            checkpoint: The number of the checkpoint.
+            state: The state.
+            generation: The present generation, which is noted for the next start.
+            noted: The generation that was noted last.
+
+        Raises:
+            OSError: The disk is not writable.
+        """
+        if generation != noted:
+            with atomic_write(self.path / "generation") as place:
+                place.write_text(f"{generation}\n")
+        with atomic_write(self.path / FIT_STATE) as place:
+            place.write_text(json.dumps({"checkpoint": checkpoint, "state": base64.b64encode(state).decode()}))
+
+    def fit_after(self, checkpoint: int) -> str:
+        """Return the state of a script's `fit`, in base64, that belongs to a checkpoint; empty if there is none."""
+        content = _read_json(self.path / FIT_STATE) or {}
+        return str(content.get("state", "")) if content.get("checkpoint") == checkpoint else ""
 
     @property
     def checkpoints(self) -> Path:

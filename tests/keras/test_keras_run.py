@@ -222,15 +222,20 @@ def test_a_script_that_fails_fails_the_command(tmp_path: Path) -> None:
     assert "worker 0 exited with status 7" in done.stderr
 
 
-def test_a_killed_server_ends_the_script_at_once_with_a_message(
-    disturbed: subprocess.Popen[str], tmp_path: Path
-) -> None:
-    await_epoch(disturbed, 1)
-    children = psutil.Process(disturbed.pid).children()
-    (server,) = (child for child in children if "downpour.ps" in child.cmdline())
-    server.kill()
-    _, errors = disturbed.communicate(timeout=60)
-    assert disturbed.returncode == 1
-    assert "ps-0 was killed by SIGKILL. A script has no checkpoints on the servers: run it again" in errors
+def test_a_killed_server_without_checkpoints_ends_the_script_at_once_with_a_message(tmp_path: Path) -> None:
+    begun = subprocess.Popen(
+        command(tmp_path, "long_fit.py", str(tmp_path), "400", workers=2, checkpoint_every="off"), env=environment(),
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        await_epoch(begun, 1)
+        children = psutil.Process(begun.pid).children()
+        (server,) = (child for child in children if "downpour.ps" in child.cmdline())
+        server.kill()
+        _, errors = begun.communicate(timeout=60)
+    finally:
+        begun.kill()
+    assert begun.returncode == 1
+    assert "ps-0 was killed by SIGKILL, and is not restarted without checkpoints. Run the script again" in errors
     _, alive = psutil.wait_procs(children, timeout=10.0)
     assert not [child for child in alive if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]

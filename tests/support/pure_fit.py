@@ -24,6 +24,7 @@ class PureFit:
     Attributes:
         commands: All commands that the shards have received, oldest first.
         sessions: The session of each worker.
+        commits: Whether checkpoints are written at once.
     """
 
     def __init__(self, workers: int = 2, shards: int = 1, lease_samples: int = 0, **settings: Any) -> None:
@@ -32,6 +33,7 @@ class PureFit:
         self.state = self.coordinator.job
         self.now = 0.0
         self.lease_samples = lease_samples
+        self.commits = True
         self.commands: list[pb.ShardCommand] = []
         self.sessions: dict[int, int] = {}
         for shard in range(shards):
@@ -55,6 +57,8 @@ class PureFit:
                 if command.HasField("view"):
                     event.view_seen = command.view.number
                 self.coordinator.shard_event(shard, event, self.now)
+        if self.commits:
+            self.work.commit(self.work.revision)
 
     def request(self, worker: int, fit_call: int = 1, **fields: Any) -> pb.RegisterRequest:
         optimizer = pb.OptimizerSpec(name="momentum", hyperparameters=MOMENTUM, learning_rates=rates(0.1))

@@ -91,9 +91,9 @@ class CoordinatorClient:
         """Renew the session, which expires otherwise; the reply states whether the job is ending."""
         return self._call(self._stub.Heartbeat, pb.HeartbeatRequest(session=session))
 
-    def lease(self, session: int) -> pb.Task:
-        """Wait for the next task, as a long poll."""
-        return self._call(self._stub.Lease, pb.LeaseRequest(session=session, wait_s=5.0))
+    def lease(self, session: int, epoch: int | None = None) -> pb.Task:
+        """Wait for the next task, as a long poll; a script's worker states the epoch of `fit` that it trains in."""
+        return self._call(self._stub.Lease, pb.LeaseRequest(session=session, wait_s=5.0, epoch=epoch))
 
     def report(self, request: pb.ReportRequest) -> None:
         """Report the result of an evaluation."""

@@ -219,8 +219,22 @@ class Session:
             self._outage_since_push = True
         elif not isinstance(error, SESSION_LOST):
             raise error
+        self.renew(error)
+
+    def renew(self, error: DownpourError, in_fit: bool = False, has_trained: bool = False) -> None:
+        """Register again in any case.
+
+        Args:
+            error: The error that has ended the session.
+            in_fit: Whether the worker of a script is still within the call of `fit` that it had joined.
+            has_trained: Whether it has begun an epoch of that call.
+
+        Raises:
+            DownpourError: The coordinator or a shard refuses the worker, or does not reply.
+        """
         log(f"session lost, registering again: {error}")
         self.disconnect()
+        self._registration.in_fit, self._registration.has_trained = in_fit, has_trained
         if not self._settings.fixed_rank:
             self._registration.rejoin, self._registration.worker = True, self.worker
         self.register()

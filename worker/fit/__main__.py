@@ -20,9 +20,7 @@ from downpour.worker.fit.cluster.member import ScriptWorker
 from downpour.worker.fit.script_error import show_error
 from downpour.worker.quiet_tensorflow import load_tensorflow
 
-# The servers of a script are not restarted, so that only a connection can be restored.
-OUTAGE_S = 10.0
-NO_CHECKPOINTS = ". The servers of a script keep no checkpoints. Start the script again."
+ADVICE = " (its --reconnect-s). Start the script again."
 
 
 def main(argv: list[str]) -> int:
@@ -47,7 +45,7 @@ def main(argv: list[str]) -> int:
         return 1
     if settings.worker:  # only worker 0 displays plots
         os.environ.setdefault("MPLBACKEND", "Agg")
-    control.tolerate_outage(OUTAGE_S, NO_CHECKPOINTS)
+    control.tolerate_outage(job.reconnect_s, ADVICE)
     member = ScriptWorker(control, job, settings.worker, settings.call_timeout_s)
     try:
         load_tensorflow(plots=True, gpus=settings.gpus)

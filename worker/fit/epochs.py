@@ -119,7 +119,7 @@ class Epochs:
         self._others = OtherVariables(model, arguments.assigned)
         self._weights = ModelWeights(op, member, arguments.callbacks)
         self._rates = RateSender(self.optimizers, member, steps and steps * member.size)
-        flat = member.enter(arguments.stage(op, model, self.rates))
+        flat = member.enter(arguments.stage(op, model, self.rates), self._return_to_fit)
         if flat is None:
             self._check_restart()
             model._initial_epoch = arguments.epochs  # where Keras's loop begins
@@ -133,6 +133,11 @@ class Epochs:
             self.optimizers.connect(op)
             self.optimizers.read_slots(lambda: self.optimizers.keep(op.trained, member.pull_slots))
             self._late = member.joined_late
+
+    def _return_to_fit(self) -> None:
+        """Set the learning rates again after servers have returned to a checkpoint, as worker 0."""
+        if self.member.is_leader:
+            self.rates.send_again()
 
     def _check_restart(self) -> None:
         """Refuse worker 0 if it was started again after the current call was complete, whose weights nobody keeps."""
@@ -275,13 +280,21 @@ class Epochs:
     # ------------------------------------------------------------------ barriers
 
     def _meet(
-        self, kind: pb.BarrierKind, epoch: int, decision: pb.Decision | None = None, values: Sequence[float] = ()
+        self,
+        kind: pb.BarrierKind,
+        epoch: int,
+        decision: pb.Decision | None = None,
+        values: Sequence[float] = (),
+        prepare: Callable[[], None] | None = None,
     ) -> pb.BarrierReply:
-        """Pass a barrier, as worker 0 with a decision unless the values of the others are needed for it."""
+        """Pass a barrier, as worker 0 with a decision unless the values of the others are needed for it.
+
+        Each session begins with `prepare`: what was sent in an earlier one may be lost.
+        """
         request = pb.BarrierRequest(kind=kind, epoch=epoch, values=values, stop=bool(self.model.stop_training))
         if decision is not None and self.member.is_leader:
             request.decision.CopyFrom(decision)
-        return self.member.await_barrier(request)
+        return self.member.await_barrier(request, prepare)
 
     def _decision(self, logs: Mapping[str, Any] | None = None, **fields: Any) -> pb.Decision:
         stop, rates = bool(self.model.stop_training), self.optimizers.learning_rates
@@ -291,12 +304,15 @@ class Epochs:
         """Pass a barrier after which all workers have the weights and the learning rate of worker 0's callbacks."""
         assigned, is_leader = self.weights.assigned(), self.member.is_leader
         sends = is_leader and assign and assigned is not None
-        if is_leader and assign:
-            if assigned is not None:
-                self.weights.send(assigned)
-            self.rates.send(with_schedule=True)
+
+        def prepare() -> None:
+            if is_leader and assign:
+                if assigned is not None:
+                    self.weights.send(assigned)
+                self.rates.send(with_schedule=True)
+
         decision = self._decision(**fields, weights_assigned=sends, variables=self.others.encode())
-        reply = self._meet(kind, epoch, decision)
+        reply = self._meet(kind, epoch, decision, prepare=prepare)
         if not is_leader:
             self.others.decode(reply.decision.variables)
         if not is_leader or not assign:

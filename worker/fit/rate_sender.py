@@ -46,6 +46,10 @@ class RateSender:
         if rates:
             self._member.set_learning_rates(rates)
 
+    def send_again(self) -> None:
+        """Send the rates, as worker 0, to servers that have returned to an earlier state of this epoch."""
+        self._member.set_learning_rates(self._optimizers.rates_since_barrier())
+
     @property
     def _newest_version(self) -> int:
         """The version of the weights that this worker has pulled last, at a barrier or in a step."""

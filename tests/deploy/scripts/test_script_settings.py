@@ -39,9 +39,11 @@ VALUES: dict[str, Any] = {
     "momentum_correction": True, "nonfinite_limit": 4, "threads": 2, "seed": 9, "worker_restarts": 1,
     "tensorboard": False, "dashboard": True, "runs_dir": "elsewhere", "metrics_port": 9191, "log_format": "json",
     "tls_dir": "", "token_file": "", "clip_norm": 2.5, "lease_batches": 3, "idle_timeout_s": 600.0, "dry_run": True,
-    "gpus_per_worker": 0.5,
+    "gpus_per_worker": 0.5, "server_restarts": 2, "checkpoint_every": "7s", "checkpoint_keep": 8,
 }  # fmt: skip
-NOT_PASSED = {"gpus_per_worker", "runs_dir", "worker_restarts", "dashboard", "dry_run"}  # of the launcher alone
+NOT_PASSED = {  # of the launcher alone
+    "gpus_per_worker", "runs_dir", "worker_restarts", "server_restarts", "dashboard", "dry_run"
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -189,6 +189,7 @@ def test_a_barrier_is_not_complete_before_every_shard_has_pinned_its_weights() -
     job.coordinator.shard_event(0, pb.ShardEvent(pinned=1), job.now)
     assert not job.coordinator.meet(request, job.now).complete
     job.coordinator.shard_event(1, pb.ShardEvent(pinned=1), job.now)
+    job.work.commit(job.work.revision)
     assert job.coordinator.meet(request, job.now).complete
 
 
@@ -359,8 +360,8 @@ def test_no_worker_is_awaited_while_all_train() -> None:
     assert len(job.state.membership) == 2
 
 
-def test_a_script_fails_with_a_shard() -> None:
-    job = PureFit(shards=2)
+def test_a_script_without_checkpoints_fails_with_a_shard() -> None:
+    job = PureFit(shards=2, checkpoint_every="off")
     job.start()
     job.coordinator.shard_lost(1, job.now)
     assert job.state.phase == Phase.FAILED and "shard 1 was lost" in job.state.notes[-1]
@@ -483,9 +484,9 @@ def test_a_request_to_end_between_two_calls_of_fit_interrupts_nothing() -> None:
     assert summary(job.coordinator, Metrics(), {})["status"] == "ended"
 
 
-def test_a_script_has_no_checkpoints_and_no_evaluation_tasks() -> None:
+def test_a_script_has_no_evaluation_tasks() -> None:
     job = PureFit(lease_samples=4)
     job.start()
-    assert job.work.ledger is not None and not job.work.checkpointable
+    assert job.work.ledger is not None and job.work.checkpointable
     with pytest.raises(InvalidRequest, match="only built-in training has evaluation tasks"):
         job.coordinator.report(pb.ReportRequest(session=job.sessions[0], kind=pb.VALIDATE), job.now)

@@ -104,7 +104,7 @@ def test_tensorflow_is_given_memory_that_no_reply_overwrites() -> None:
     replies = np.frombuffer(pages(4 * (16 * 16 + 16)), np.float32)
 
     class ScriptWorker:
-        nonfinite_limit, spent, versions = 1, None, (0,)
+        nonfinite_limit, spent, versions, clip_norm, outdated = 1, None, (0,), 0.0, False
 
         def push_pull(self, gradient: np.ndarray, info: object) -> np.ndarray:
             replies[:] += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,14 +15,16 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import DownpourError, UnknownWorker
 from downpour.worker.exchange.client import Client, Pulled
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
+from downpour.worker.exchange.outage import CoordinatorGone
 from downpour.worker.exchange.push_info import PushInfo
-from downpour.worker.exchange.session import SESSION_LOST, Session, SessionSettings
+from downpour.worker.exchange.session import SESSION_LOST, SILENT, Session, SessionSettings
 from downpour.worker.exchange.timing import TimeSpent
 from downpour.worker.fit.cluster.fit_failure import error_type_of, exception_of
 from downpour.worker.fit.cluster.stage import Stage, UpdateCounts
 
 LEADER = 0
 RETRY_S = 0.2
+LOST = (*SESSION_LOST, *SILENT)  # errors after which a worker registers again and goes on in the same call of `fit`
 T = TypeVar("T")
 
 
@@ -38,6 +41,9 @@ class ScriptWorker:
         decisions: The decisions of worker 0 on the epochs that had ended when this worker joined the current call.
         joined_late: Whether training in the current call had begun when this worker joined it.
         initial_epoch: The number of the first epoch of the current call on all workers.
+        epoch: The epoch of the current call that this worker trains in; None if it is not known.
+        outdated: Whether the weights that were pulled last are those of a session that has ended, so that gradients
+            of them must not be pushed: the servers may have returned to an earlier state.
     """
 
     def __init__(self, control: CoordinatorClient, job: pb.JobDescription, rank: int, call_timeout_s: float) -> None:
@@ -54,6 +60,11 @@ class ScriptWorker:
         self._control, self._job, self._timeout_s = control, job, call_timeout_s
         self.stages = self.initial_epoch = 0
         self.versions: tuple[int, ...] = ()
+        self.epoch: int | None = None
+        self.outdated = False
+        self._on_return: Callable[[], None] = lambda: None
+        self._in_call = False  # this worker has joined the current call of `fit`
+        self._renewal = threading.Lock()
         self.spent = TimeSpent()
         self._stage: Stage | None = None
         self._session: Session | None = None  # of the current call of `fit`
@@ -103,8 +114,12 @@ class ScriptWorker:
 
     # ------------------------------------------------------------------ a call of fit
 
-    def enter(self, stage: Stage) -> np.ndarray | None:
+    def enter(self, stage: Stage, on_return: Callable[[], None] = lambda: None) -> np.ndarray | None:
         """Join the other workers in the next call of `fit`.
+
+        Args:
+            stage: What the worker registers.
+            on_return: A callback after another session has begun within this call.
 
         Returns:
             The weights to begin with, `float32[n + m]`; None if the other workers have completed this call.
@@ -114,10 +129,22 @@ class ScriptWorker:
             Exception: The error of another worker that has ended this call.
         """
         self.stages, self._failed_elsewhere = self.stages + 1, False
-        self._stage, self._session = stage, self._session_of(stage)
+        self._stage, self._session, self._on_return = stage, self._session_of(stage), on_return
+        self._in_call, self.epoch = False, None
         self._session.register()
-        self._await_start(stage)
-        return None if self.fit_completed else self.pull()[0]
+        try:
+            self._await_start(stage)
+        except LOST as error:
+            self._return(error, self._session.number)
+        if self.fit_completed:
+            return None
+        flat = self.pull()[0]
+        self._in_call = True
+        return None if self.fit_completed else flat
+
+    def begin_epoch(self, number: int) -> None:
+        """Begin an epoch of the current call, numbered from 0, to which the samples that are leased belong."""
+        self.epoch = number
 
     def leave(self, error: BaseException | None = None) -> None:
         """End this call of `fit`.
@@ -126,6 +153,7 @@ class ScriptWorker:
             error: The error that ended it, also for the other workers; None if there is none.
         """
         self._clear_leases()
+        self._in_call = False
         session, self._session = self._session, None
         if session is None or self.fit_completed:
             return
@@ -166,6 +194,14 @@ class ScriptWorker:
         if reply.HasField("failure"):
             self.fit_completed = True
             raise self._failure_of(reply)
+        if self._in_call and reply.fit_completed:
+            raise UnknownWorker(
+                "a worker must send heartbeats during fit. Received: none for too long; the other workers have "
+                "completed this call of fit. Start the script again."
+            )
+        if self._in_call:
+            session.await_start(lambda client: self._initialise(client, stage))
+            return
         self.fit_completed, self.decisions = reply.fit_completed, list(reply.decisions)
         self.joined_late = bool(self.decisions) or reply.epoch_begun
         self.initial_epoch = reply.initial_epoch
@@ -204,8 +240,14 @@ class ScriptWorker:
         Args:
             pin: The number of a pinned version; 0 for the current version.
         """
-        pulled = self._again(lambda: self._connected.pull(pin))
-        if not pin:
+        session = self._registered.number
+
+        def pull_now() -> Pulled:  # pinned weights of a state that was restored are the current ones
+            return self._connected.pull(pin if self._registered.number == session else 0)
+
+        pulled = self._again(pull_now)
+        self.outdated = False
+        if not pin or self._registered.number != session:
             self.versions = pulled.versions
         return pulled.flat, UpdateCounts(pulled.replies[0].updates, pulled.replies[0].gradients)
 
@@ -214,6 +256,7 @@ class ScriptWorker:
 
         If the session has ended, the gradient is lost, and the weights are those of a new session.
         """
+        session = self._registered.number
 
         def exchange() -> Pulled:
             self._registered.check()
@@ -221,20 +264,24 @@ class ScriptWorker:
 
         try:
             pulled = self._run(exchange)
-        except SESSION_LOST as error:
-            self._rejoin(error)
+        except LOST as error:
+            self._return(error, session)
             return self.pull()[0]
         self.versions = pulled.versions
         return pulled.flat
 
     def assign(self, flat: np.ndarray, partial: bool = False) -> None:
-        """Assign weights `float32[n + m]` on all shards.
+        """Assign weights `float32[n + m]` on all shards; they are lost if the session has ended.
 
         Args:
             flat: The weights.
             partial: Whether elements that are NaN stay as they are.
         """
-        self._run(lambda: self._connected.assign(flat, partial=partial))
+        session = self._registered.number
+        try:
+            self._run(lambda: self._connected.assign(flat, partial=partial))
+        except LOST as error:
+            self._return(error, session)
 
     def pull_slots(self, names: Iterable[str]) -> dict[str, np.ndarray]:
         """Return slots of the optimizer by name, `float32[n]`, from the servers."""
@@ -244,34 +291,57 @@ class ScriptWorker:
         def copy_of(name: str) -> np.ndarray:
             return self._connected.pull_slot(name)[:trained].copy()
 
-        return {name: self._run(functools.partial(copy_of, name)) for name in names}
+        return {name: self._again(functools.partial(copy_of, name)) for name in names}
 
     def _again(self, call: Callable[[], T]) -> T:
-        try:
-            return self._run(call)
-        except SESSION_LOST as error:
-            self._rejoin(error)
-            return self._run(call)
+        """Return the result of a call in the thread of the connections, after as many sessions as it takes."""
+        while True:
+            session = self._registered.number
+            try:
+                return self._run(call)
+            except LOST as error:
+                self._return(error, session)
 
     def lease(self) -> pb.Task:
         """Wait for the next lease of this epoch, at most as long as the coordinator holds the call."""
         while True:
+            session = self._registered.number
             try:
-                return self._control.lease(self._registered.number)
-            except UnknownWorker:
-                time.sleep(RETRY_S)  # the thread that pushes rejoins
+                return self._control.lease(session, self.epoch)
+            except LOST as error:  # perhaps no other thread would notice, because all wait for data
+                self._return(error, session)
 
-    def _rejoin(self, error: DownpourError) -> None:
+    # ------------------------------------------------------------------ another session in the same call of fit
+
+    def _return(self, error: DownpourError, session: int) -> None:
+        """Begin another session in the same call of `fit`, unless another thread has done so since `session` ended.
+
+        Servers that have been restarted are back when registration succeeds.
+
+        Raises:
+            DownpourError: The coordinator or a shard has been away for too long, or refuses the worker.
+        """
+        with self._renewal:
+            give_up_s = time.monotonic() + self._job.reconnect_s
+            while self._registered.number == session:
+                if isinstance(error, CoordinatorGone) or time.monotonic() > give_up_s:
+                    raise error
+                try:
+                    self._begin_session(error)
+                    return
+                except LOST as again:
+                    error, session = again, self._registered.number
+                    time.sleep(RETRY_S)
+
+    def _begin_session(self, error: DownpourError) -> None:
         assert self._stage is not None
+        self.outdated = True
         self._clear_leases()
-        self._registered.rejoin(error)
+        self._registered.renew(error, self._in_call, has_trained=self.epoch is not None)
         self._clear_leases()  # those that were requested until now belong to the session that has ended
         self._await_start(self._stage)
-        if self.fit_completed:
-            raise UnknownWorker(
-                "a worker must send heartbeats during fit. Received: none for too long; the other workers have "
-                "completed this call of fit. Start the script again."
-            )
+        if self._in_call:
+            self._on_return()
 
     def _clear_leases(self) -> None:
         if self._stage is not None and self._stage.leases is not None:
@@ -280,26 +350,36 @@ class ScriptWorker:
     # ------------------------------------------------------------------ barriers
 
     def set_learning_rates(self, rates: Sequence[pb.LearningRates]) -> None:
-        """Set the learning rates of each optimizer's updates to come; only worker 0 calls it."""
+        """Set the learning rates of each optimizer's updates to come; only worker 0 calls it.
+
+        Raises:
+            UnknownWorker: The session has ended; `on_return` sets them again.
+        """
         self._control.set_rates(pb.SetLearningRatesRequest(session=self._registered.number, rates=rates))
 
-    def await_barrier(self, request: pb.BarrierRequest) -> pb.BarrierReply:
+    def await_barrier(self, request: pb.BarrierRequest, prepare: Callable[[], None] | None = None) -> pb.BarrierReply:
         """Wait for the other workers, and for the decision of worker 0 unless this is worker 0 and has not decided yet.
 
         Args:
             request: The barrier, and what this worker brings; the session is filled in here.
+            prepare: A function that sends what must be on the servers before; None if there is nothing.
 
         Raises:
             DownpourError: The coordinator cannot be reached, or the job has failed.
             Exception: The error of another worker that has ended this call of `fit`.
         """
         undecided = self.is_leader and not request.HasField("decision")
+        prepared = 0  # the session in which that was sent
         while True:
-            request.session = self._registered.number
+            request.session = session = self._registered.number
             try:
+                if prepare is not None and prepared != session:
+                    prepared = session
+                    prepare()
+                    continue
                 reply = self._control.meet(request)
-            except UnknownWorker as error:
-                self._rejoin(error)
+            except LOST as error:
+                self._return(error, session)
                 continue
             if reply.HasField("failure"):
                 raise self._failure_of(reply)

@@ -228,6 +228,10 @@ class GradientOp:
     ) -> np.ndarray:  # fmt: skip
         try:
             span = Span(*of_span.tolist())
+            if self._member.outdated:  # another thread has begun another session
+                if self._leases is not None:
+                    self._leases.clear()  # the samples are leased again
+                return self._skip()
             if self._leases is not None and not self._leases.valid(span):
                 return self._skip()
             differences = self._differences(state)
@@ -246,8 +250,8 @@ class GradientOp:
             begin = time.perf_counter()
             flat = self._member.push_pull(vector, info)
             self._measure(begin, time.perf_counter())
-            if self._leases is not None and span.lease:
-                self._leases.pushed(span)
+            if self._leases is not None and span.lease and self._leases.valid(span):
+                self._leases.pushed(span)  # unless the session has ended: the samples are leased again
             self._base = flat[self.layout.trained :].copy()
             self._assigned.pulled(flat)
             # TensorFlow uses aligned memory without a copy, and the next reply overwrites this memory.
@@ -271,6 +275,7 @@ class GradientOp:
     def begin_epoch(self, number: int) -> None:
         """Reset the counters for an epoch of this call of `fit`, numbered from 0."""
         self.epoch, self.steps, self.used = number, 0, 0
+        self._member.begin_epoch(number)
         self._since_s = None
         self._first_version = self._member.versions[0]
 

@@ -60,6 +60,7 @@ class ModelOptimizers:
         self.members, self.extra = list(members), list(extra)
         self._owners = dict(owners or {})
         self._sent: list[pb.LearningRates] = []
+        self._of_epoch: list[pb.LearningRates] = []  # as they were sent at the last barrier
         self._updates: list[int] = []  # of each optimizer, at the last barrier
         self._gradients: list[int] = []  # that these used
         self._initial: list[dict[str, float]] = []  # values of the slots of each optimizer
@@ -130,7 +131,7 @@ class ModelOptimizers:
             for member, count in zip(self.members, gradients, strict=True)
         ]
         self._gradients = gradients
-        self._sent = [spec.learning_rates for spec in specs]
+        self._sent = self._of_epoch = [spec.learning_rates for spec in specs]
         self._updates = [spec.updates for spec in specs]
         self._initial = [initial_slots(spec) for spec in specs]
         return specs
@@ -179,10 +180,18 @@ class ModelOptimizers:
             if with_schedule or ends or _may_differ(member, sent):
                 # The updates of this optimizer are at least those that this worker knows.
                 tables[index] = rates_of(member, updates_of(member), newer + steps)
+        if with_schedule:
+            self._of_epoch = tables
         if tables == self._sent:
             return []
         self._sent = tables
         return tables
+
+    def rates_since_barrier(self) -> list[pb.LearningRates]:
+        """Return tables of learning rates, one for each optimizer, that hold for all updates since the last barrier."""
+        pairs = zip(self.members, self._of_epoch, strict=True)
+        self._sent = [rates_of(member, 0, 0) if has_fixed_rate(member) else table for member, table in pairs]
+        return list(self._sent)
 
     @property
     def learning_rates(self) -> list[float]:

@@ -206,7 +206,7 @@ def test_an_epoch_has_enough_leases_for_all_workers(
     samples: int, batch_size: int, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Sized:
-        size = workers
+        size, lease_batches = workers, 0
 
     monkeypatch.setattr(script, "member", Sized())
     lease = LeasedDataset(np.arange(samples), batch_size=batch_size).lease_samples(samples)

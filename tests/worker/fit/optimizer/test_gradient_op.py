@@ -17,7 +17,7 @@ from downpour.worker.fit.optimizer.model_optimizers import ModelOptimizers
 class OneReply:
     """A worker whose servers return the weights that they have been given."""
 
-    versions, nonfinite_limit = (0,), 10
+    versions, nonfinite_limit, clip_norm, outdated = (0,), 10, 0.0, False
 
     def __init__(self, flat: np.ndarray) -> None:
         self.flat = flat
