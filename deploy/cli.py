@@ -87,6 +87,16 @@ def _report(argv: list[str]) -> int:
     return report(settings)
 
 
+def _top(argv: list[str]) -> int:
+    from downpour.deploy.dashboard.config import TopSettings
+    from downpour.protos.settings import parse
+
+    settings = parse(TopSettings, argv, "downpour top", "Show a job in the terminal, and operate it with keys.")
+    from downpour.deploy.dashboard.top import top
+
+    return top(settings)
+
+
 def _job(argv: list[str]) -> int:
     from downpour.deploy.dashboard.config import JobCommandSettings
     from downpour.protos.settings import parse
@@ -168,6 +178,7 @@ OTHER_COMMANDS: dict[str, Command] = {
     "logs": Command("show the logs of a run", _logs),
     "dashboard": Command("show a recorded run or a running job in the browser", _dashboard),
     "report": Command("write a recorded run as one HTML file", _report),
+    "top": Command("show a job in the terminal, and operate it with keys", _top),
     "job": Command("operate a running job: pause, drain, set settings, add and kill workers", _job),
     "certs": Command("create TLS certificates and an access token", _certs),
     "evaluate": Command("evaluate a trained model on a test set", _evaluate),

@@ -31,6 +31,15 @@ class DashboardSettings(RecordSettings, AccessSettings):
     port: int = Field(0, ge=0, lt=65536, description="Port of the page on 127.0.0.1; with 0 the system chooses it.")
 
 
+class TopSettings(AccessSettings):
+    """Show a job in the terminal, and operate it with keys."""
+
+    positional: ClassVar[tuple[str, ...]] = ("source",)
+
+    source: RunPath = Field(description="HOST:PORT of a running job's coordinator, or a run directory such as latest.")
+    every_s: float = Field(0.5, ge=0.1, le=60, description="Seconds between two updates.")
+
+
 class ReportSettings(RecordSettings):
     """Write a finished run as one HTML file that needs no network."""
 
