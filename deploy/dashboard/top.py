@@ -83,7 +83,8 @@ class Follower:
                     self._take(progress)
             except grpc.RpcError as failure:
                 if not self._closed.is_set():
-                    self.unreachable = self._state.message = str(error_of(failure, self._address))
+                    self.unreachable = str(error_of(failure, self._address))
+                    self._state.answer(self.unreachable)
             except ValueError:  # the channel has been closed
                 return
             self.changed.set()
@@ -91,7 +92,8 @@ class Follower:
 
     def _take(self, progress: pb.Progress) -> None:
         if self.unreachable:
-            self.unreachable = self._state.message = ""
+            self.unreachable = ""
+            self._state.answer("")
         mine = b"".join(part.records for part in progress.records if part.shard == 0)
         progress.ClearField("records")
         self._state.take(progress, np.frombuffer(mine, DTYPE))
@@ -103,12 +105,12 @@ class Follower:
 
         def run() -> None:
             try:
-                self._state.message = asyncio.run(Controls(self._address).act(request))
+                self._state.answer(asyncio.run(Controls(self._address).act(request)))
             except Refused as refusal:
-                self._state.message = f"refused: {refusal}"
+                self._state.answer(f"refused: {refusal}")
             self.changed.set()
 
-        self._state.message = f"{request['action']} …"
+        self._state.answer(f"{request['action']} …")
         threading.Thread(target=run, name="act", daemon=True).start()
 
     def close(self) -> None:
@@ -121,7 +123,7 @@ class Follower:
 def request_for(key: str, state: TopState) -> dict[str, Any] | None:
     """Return the action that a key stands for; None if it stands for none."""
     paused = state.progress is not None and state.progress.paused
-    of_worker = {"k": {"action": "kill"}, "s": {"action": "stall", "seconds": STALL_S}}
+    of_worker: dict[str, dict[str, Any]] = {"k": {"action": "kill"}, "s": {"action": "stall", "seconds": STALL_S}}
     of_worker["l"] = {"action": "slow", "seconds": 10.0, "factor": 3.0}
     of_job = {"d": "drain", "c": "checkpoint", "a": "add-worker", "p": "resume" if paused else "pause"}
     if key in of_worker:
@@ -153,7 +155,8 @@ def _show(state: TopState, follower: Follower | None) -> int:
             elif follower is not None and not follower.over and (request := request_for(key, state)) is not None:
                 if key in CONFIRMED and waiting != key:
                     what = f"worker {state.chosen}" if key == "k" else "the job"
-                    waiting, state.message = key, f"{CONFIRMED[key]} {what}? Press {key} again"
+                    waiting = key
+                    state.answer(f"{CONFIRMED[key]} {what}? Press {key} again")
                 else:
                     waiting = ""
                     follower.act(request)
@@ -187,7 +190,7 @@ def _key(descriptor: int) -> str:
 
 def _recorded(run: RecordedRun) -> TopState:
     """Return the state of a finished run, from its summary and its trace in equal intervals of time."""
-    trace, summary, state = np.asarray(run.traces[0]), run.summary, TopState(live=False)
+    trace, summary = np.asarray(run.traces[0]), run.summary
     progress = pb.Progress(
         run=run.name, phase=str(summary.get("status", "not ended")), model=str(run.settings.get("model", "")),
         dataset=str(run.settings.get("dataset", "")), mode=str(run.settings.get("mode", "")),
@@ -197,6 +200,7 @@ def _recorded(run: RecordedRun) -> TopState:
     )  # fmt: skip
     if (accuracy := summary.get("val_accuracy")) is not None:
         progress.val_accuracy = accuracy
+    state = TopState(progress, live=False)
     begin, end = (trace["time_s"][0], trace["time_s"][-1]) if len(trace) else (0.0, 0.0)
     bins = np.minimum(KEPT - 1, ((trace["time_s"] - begin) / max(1e-9, end - begin) * KEPT).astype(int))
     width_s = max(1e-9, (end - begin) / KEPT)
@@ -210,7 +214,6 @@ def _recorded(run: RecordedRun) -> TopState:
             means = np.bincount(bins[mine], trace["staleness"][mine], KEPT) / np.bincount(bins[mine], minlength=KEPT)
         state.staleness[worker] = state.staleness.get(worker) or type(state.loss)(means.tolist(), KEPT)
         progress.workers.append(_worker_of(trace[trace["worker"] == worker], worker, end - begin))
-    state.progress = progress
     state.notes.extend(str(note) for note in summary.get("notes", []))
     return state
 

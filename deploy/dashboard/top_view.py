@@ -110,6 +110,10 @@ class TopState:
         """Return what a sparkline of a series shows: the newest values of a running job, else all of them."""
         return list(values)[-width:] if self.live else whole(list(values), width)
 
+    def answer(self, message: str) -> None:
+        """Show the answer to a key."""
+        self.message = message
+
     def choose(self, by: int) -> None:
         """Choose another worker, `by` rows below the present one."""
         numbers = sorted(worker.worker for worker in self.progress.workers) if self.progress is not None else []
@@ -122,7 +126,11 @@ def frame(state: TopState, width: int, height: int) -> RenderableType:
     """Return the whole screen."""
     if state.progress is None:
         return Text(state.message or "waiting for the coordinator …")
-    head = [_title(state.progress, width), *([_bar(state.progress)] if state.live else []), _figures(state, width)]
+    head: list[RenderableType] = [
+        _title(state.progress, width),
+        *([_bar(state.progress)] if state.live else []),
+        _figures(state, width),
+    ]
     keys = _keys(LIVE_KEYS if state.live else RECORDED_KEYS, width)
     key_lines = len(keys.plain.splitlines())
     left = height - len(head) - (2 if width >= WIDE else 1) - key_lines - 4  # header, message and blank lines
