@@ -13,7 +13,7 @@ _NOT_SUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, e
 
 
 class NoLocks(OSError):
-    """The file system has no locks.
+    """The file system does not support locks.
 
     Attributes:
         descriptor: The descriptor of the file, which is open and not locked.
@@ -45,7 +45,7 @@ class File(Protocol):
 
 
 class UnnamedFile(Protocol):
-    """The interface of a file without a name, which disappears with its process.
+    """The interface of a file without a name, which the operating system removes when the process ends.
 
     Attributes:
         place: The path to write to.

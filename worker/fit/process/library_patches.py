@@ -1,6 +1,6 @@
 """Replaces functions of TensorFlow, h5py and Keras that open files without Python's functions.
 
-Their paths lead to where the worker's view has the file; see `file_patches`.
+The replaced functions translate their paths to the places of the files in the worker's view; see `file_patches`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,11 @@ USES = {"r": READ, "a": UPDATE, "r+": UPDATE, "a+": UPDATE}  # of the modes of o
 
 
 def replace_functions_of_libraries(files: ScriptFiles) -> None:
-    """Let the functions that the libraries export find and write files where the worker has them."""
+    """Replace the libraries' functions that open files, so that they use the worker's view.
+
+    Args:
+        files: The files of this worker.
+    """
     dataset, saved_model = tf.data.Dataset, importlib.import_module("tensorflow.saved_model")
     for owner, name, parameter, use in (
         (dataset, "cache", "filename", FOLDER),
@@ -56,7 +60,7 @@ def replace_functions_of_libraries(files: ScriptFiles) -> None:
 def _with_path(files: ScriptFiles, use: str, own: Callable[..., Any], parameter: str) -> Callable[..., Any]:
     try:
         position = list(inspect.signature(own).parameters).index(parameter)
-    except ValueError:  # of a function in C, whose first parameter it is
+    except ValueError:  # a function written in C has no signature; its first parameter is the path
         position = 0
 
     def placed(given: Any) -> Any:
@@ -88,7 +92,7 @@ def _replace_h5py(files: ScriptFiles) -> None:
 
 
 def _replace_gfile(files: ScriptFiles) -> None:
-    """Let TensorFlow's functions on local files use those of Python, which are replaced already."""
+    """Make TensorFlow's functions on local files call those of Python, which are replaced already."""
     gfile: Any = tf.io.gfile
 
     own = gfile.GFile.__init__
@@ -123,7 +127,7 @@ def _through_python(files: ScriptFiles, name: str, own: Callable[..., Any]) -> C
 
 
 def _share_downloads(files: ScriptFiles) -> None:
-    """Let one worker after the other look into Keras's cache, so that each file is downloaded once."""
+    """Make workers use Keras's cache one at a time, so that each file is downloaded once."""
     own = keras.utils.get_file
 
     @functools.wraps(own)
