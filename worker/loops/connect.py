@@ -46,7 +46,7 @@ def connect(
         optimizer: The name of the servers' optimizer, as `downpour ps --help` lists them; equal on all clients.
         connect_timeout_s: The time within which the server must answer, in seconds.
         call_timeout_s: The deadline of every later call, in seconds.
-        **hyperparameters: The hyperparameters of the optimizer, by Keras's names (default: Keras's values).
+        hyperparameters: The hyperparameters of the optimizer, by Keras's names (default: Keras's values).
 
     Returns:
         The client; close it, or use it in a `with` statement.
