@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from downpour.protos.system import disk, threads
+from downpour.protos.system import disk
 from downpour.ps.config import ServerSettings
 from downpour.ps.config_change import Change
 from downpour.ps.storage.atomic_file import atomic_write
@@ -153,15 +153,10 @@ class RunDirectory:
         if self._published:
             return
         self._published = True
-        link = self.path.parent / f".latest-{threads.process()[1]}"
         try:
-            link.unlink(missing_ok=True)
-            link.symlink_to(self.path.name)
-            link.replace(self.path.parent / "latest")
+            disk.point_latest_to(self.path)
         except OSError as error:
             self.notes.append(f"there is no link `latest` to the run directory: {error.strerror}")
-            with suppress(OSError):
-                link.unlink(missing_ok=True)
 
     def take_notes(self) -> list[str]:
         """Return the notes since the previous call."""

@@ -149,6 +149,7 @@ class ScriptFiles:
         self._rank, self._shared = rank, os.path.abspath(shared) if shared else ""
         self.files: LeaderFiles | FollowerFiles | None = None
         self._patches: FilePatches | None = None
+        self._given: dict[str, str] = {}  # paths that the script gave, by the place of the file
         if size == 1 or not (rank or shared):
             return
         root = os.path.join(self._shared, f"worker-{rank}") if shared else tempfile.mkdtemp(prefix="downpour-files-")
@@ -185,7 +186,14 @@ class ScriptFiles:
                 place = self.files.to_fill(absolute)
             else:
                 place = self.files.to_write(absolute, os.O_CREAT | (os.O_TRUNC if use == WRITE else os.O_RDWR))
-        return path if place == absolute else place
+        if place == absolute:
+            return path
+        self._given[place] = os.fsdecode(path)
+        return place
+
+    def given_path(self, path: str) -> str:
+        """Return the path that the script gave, if `place` has returned another one, or else the same path."""
+        return self._given.get(path, path)
 
     @contextmanager
     def of_fit(self, call: int) -> Iterator[None]:
