@@ -274,8 +274,8 @@ class Epochs:
             restore_callbacks(callbacks, reply.decision.callback_state)
         self._pull(0)
         self.optimizers.count_gradients()
-        if is_leader:
-            self.optimizers.keep(self.gradient_op.trained, self.member.pull_slots)
+        keep = self.optimizers.keep if is_leader else self.optimizers.keep_elsewhere
+        keep(self.gradient_op.trained, self.member.pull_slots)
 
     # ------------------------------------------------------------------ barriers
 

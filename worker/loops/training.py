@@ -28,6 +28,7 @@ from downpour.worker.fit.cluster.leases import Leases, Span
 from downpour.worker.fit.cluster.member import ScriptWorker
 from downpour.worker.fit.cluster.stage import Stage
 from downpour.worker.fit.optimizer.distributed_optimizer import DistributedOptimizer
+from downpour.worker.fit.optimizer.loss_scale import innermost
 from downpour.worker.fit.optimizer.model_optimizers import ModelOptimizers
 from downpour.worker.loops.loop_gradient_op import RATES_AHEAD, LoopGradientOp, TrainedWeights
 from downpour.worker.loops.training_job import TrainingJob, check_sizes, permutation
@@ -125,8 +126,8 @@ class ClusterTrainingJob(TrainingJob):
         self._optimizers.connect(None)
         self._pull()
         self._optimizers.count_gradients()
-        if self._member.is_leader:
-            self._optimizers.keep(self._op.trained, self._member.pull_slots)
+        keep = self._optimizers.keep if self._member.is_leader else self._optimizers.keep_elsewhere
+        keep(self._op.trained, self._member.pull_slots)
 
     def leave(self, error: BaseException | None) -> None:
         """End the session of this worker.
@@ -221,7 +222,7 @@ def training(trained: Any, optimizer: Any) -> Iterator[TrainingJob]:
         yield TrainingJob()
         return
     weights = TrainedWeights(groups)
-    members = [DistributedOptimizer(each) for each in optimizers]
+    members = [innermost(DistributedOptimizer(each)) for each in optimizers]
     job = ClusterTrainingJob(member, weights, ModelOptimizers(members, weights.owners))  # type: ignore[arg-type]
     failure: BaseException | None = None
     try:
