@@ -53,7 +53,9 @@ def DistributedOptimizer(optimizer: Any) -> Any:  # noqa: N802 - named like the 
     check_supported(optimizer)
     slots = slots_of(optimizer)
     # Only its class changes, because schedules and variables are the user's own objects.
-    object.__setattr__(optimizer, "__class__", distributed_class(DistributedMixin, type(optimizer)))
+    object.__setattr__(
+        optimizer, "__class__", distributed_class(cast(Any, DistributedMixin), cast(Any, type(optimizer)))
+    )
     keep_slots(optimizer, slots)
     return optimizer
 

@@ -67,6 +67,7 @@ class GradientOp:
         self._member = member
         self._variables = variables = ModelVariables(model, optimizers, assigned)
         self._assigned = AssignedWeights(variables.all, variables.replaced, variables.layout, member)
+        self._halvings = 0  # of a scaled loss that may overflow in a row
         self._loss: Any = None  # of the current batch, in the graph of its step
         self._samples: Any = None  # of the current batch, in the graph of its step
         self._span: Any = None  # of the current batch, in the graph of its step
@@ -187,8 +188,9 @@ class GradientOp:
         batches = optimizer.gradient_accumulation_steps or 1
         arguments = [flat, state, norm, scalar(self._loss, 0.0), batches * scalar(self._samples, 1.0)]
         arguments.append(NO_SPAN if self._span is None else self._span)
-        limit = self._member.nonfinite_limit + (HALVINGS if getattr(optimizer, "scales_loss", False) else 0)
-        push_pull = partial(self._push_pull, bitmap_of(places, len(self.trained)), limit)
+        if getattr(optimizer, "scales_loss", False):
+            self._halvings = HALVINGS
+        push_pull = partial(self._push_pull, bitmap_of(places, len(self.trained)))
         pulled = tf.numpy_function(push_pull, arguments, tf.float32)
         pulled.set_shape([self.layout.size])
         with self._assigned.assignments.paused():
@@ -225,8 +227,8 @@ class GradientOp:
         return dict(zip(places, gradients, strict=True))
 
     def _push_pull(
-        self, tensors: bytes, nonfinite_limit: int, gradient: np.ndarray, state: np.ndarray, norm: float, loss: float,
-        samples: int, of_span: np.ndarray,
+        self, tensors: bytes, gradient: np.ndarray, state: np.ndarray, norm: float, loss: float, samples: int,
+        of_span: np.ndarray,
     ) -> np.ndarray:  # fmt: skip
         try:
             span = Span(*of_span.tolist())
@@ -239,7 +241,7 @@ class GradientOp:
             differences = self._differences(state)
             if not np.isfinite(differences).all():
                 norm = math.nan  # all shards must drop the push, also those that do not have the state
-            self._check_finite(float(norm), nonfinite_limit)
+            self._check_finite(float(norm))
             count = int(samples)
             if self._leases is not None and self._leases.is_pushed(span):
                 span = Span(0, self.epoch, 0, 0)  # a second optimizer of this step: the samples count once
@@ -288,9 +290,9 @@ class GradientOp:
             self._member.spent.exchange_s += end_s - begin_s
         self._since_s = end_s
 
-    def _check_finite(self, norm: float, limit: int) -> None:
+    def _check_finite(self, norm: float) -> None:
         self._nonfinite_in_a_row = 0 if np.isfinite(norm) else self._nonfinite_in_a_row + 1
-        if self._nonfinite_in_a_row >= limit:
+        if self._nonfinite_in_a_row >= self._member.nonfinite_limit + self._halvings:
             raise Diverged(
                 f"gradients must be finite. Received: {self._nonfinite_in_a_row} in a row with NaN or Inf. "
                 "The learning rate is too large: try a tenth of it, or clipnorm=1.0."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import cache
 from typing import Any, cast
 
@@ -17,14 +17,15 @@ HALVINGS = 40  # of a scale, from 2^15 to the smallest number of float16; more n
 
 
 @cache
-def distributed_class(mixin: type, keras_class: Any) -> Any:
+def distributed_class(mixin: Hashable, keras_class: Hashable) -> Any:
     """Return a class of distributed optimizers that inherits from a class of Keras, and is saved under its name."""
-    attributes = {"keras_class": keras_class, "__doc__": mixin.__doc__, "__module__": keras_class.__module__}
-    distributed = type(keras_class.__name__, (mixin, keras_class), attributes)
+    base: Any = keras_class
+    attributes = {"keras_class": keras_class, "__doc__": mixin.__doc__, "__module__": base.__module__}
+    distributed = type(base.__name__, (cast(Any, mixin), base), attributes)
     # Configurations name the class of Keras, so that they are loaded by plain Keras and by clones of the model.
     for registry in (api_export.REGISTERED_OBJS_TO_NAMES, object_registration.GLOBAL_CUSTOM_NAMES):
-        if keras_class in registry:
-            registry[distributed] = registry[keras_class]
+        if base in registry:
+            registry[distributed] = registry[base]
     return distributed
 
 
@@ -67,6 +68,11 @@ class LossScaleMixin:
         keras.ops.cond(finite, lambda: _grow(me), me._stateful_handle_non_finite_grads)
 
 
+def _distributed() -> Any:
+    keras_class: Any = LossScaleMixin.keras_class
+    return distributed_class(cast(Any, LossScaleMixin), keras_class)
+
+
 def is_loss_scale(optimizer: Any) -> bool:
     """Return whether an optimizer scales the loss."""
     return isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
@@ -90,7 +96,7 @@ def let_scale(optimizer: Any, inner: Any) -> None:
             "an optimizer that scales the loss must be a keras.optimizers.LossScaleOptimizer. Received: "
             f"{type(optimizer).__module__}.{type(optimizer).__name__}, a subclass of it."
         )
-    object.__setattr__(optimizer, "__class__", distributed_class(LossScaleMixin, LossScaleMixin.keras_class))
+    object.__setattr__(optimizer, "__class__", _distributed())
     object.__setattr__(inner, "scales_loss", True)
 
 

@@ -46,7 +46,7 @@ def test_every_optimizer_of_keras_is_supported_or_refused_with_an_alternative(ke
 
 
 def test_a_subclass_of_the_optimizer_that_scales_the_loss_is_refused(keras: Any) -> None:
-    class Own(keras.optimizers.LossScaleOptimizer):  # type: ignore[misc, name-defined]
+    class Own(keras.optimizers.LossScaleOptimizer):
         pass
 
     inner = keras.optimizers.Adam()
