@@ -55,6 +55,7 @@ def main(argv: list[str]) -> int:
         prog="downpour bench transport", description="Compare push-pulls with echoes and memcpy."
     )
     parser.add_argument("--quick", action="store_true", help="few rounds, at most 16 workers")
+    parser.add_argument("--only-sizes", action="store_true", help="one worker on each transport, and nothing else")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for results.json, report.md and plots")
     flags = parser.parse_args(argv)
     results: dict[str, Any] = {
@@ -66,17 +67,18 @@ def main(argv: list[str]) -> int:
     }
     for name, floats in FLOATS.items():
         results["sizes"][name] = side_by_side(floats, ROUNDS[name][not flags.quick], BLOCK.get(name, 1))
-    results["sweep"] = sweep(3 if flags.quick else 9)
-    results["idle"] = beside_idle((0, 16), 200, 1) if flags.quick else beside_idle((0, 16, 64, 256), 1000, 3)
-    results["many_workers"] = many_workers(flags.quick)
-    results["memory"] = held_memory(8 if flags.quick else 16)
+    if not flags.only_sizes:
+        results["sweep"] = sweep(3 if flags.quick else 9)
+        results["idle"] = beside_idle((0, 16), 200, 1) if flags.quick else beside_idle((0, 16, 64, 256), 1000, 3)
+        results["many_workers"] = many_workers(flags.quick)
+        results["memory"] = held_memory(8 if flags.quick else 16)
     results["load_at_end"] = load()
     results["targets"] = checked(results)
     print(table(results))
     if flags.out:
         flags.out.mkdir(parents=True, exist_ok=True)
         (flags.out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-        pictures = plot(results, flags.out)
+        pictures = [] if flags.only_sizes else plot(results, flags.out)
         shown = "\n".join(f"![{path.stem}]({path.name})" for path in pictures)
         (flags.out / "report.md").write_text(f"{table(results)}\n\n{shown}\n\n## How\n\n{__doc__}")
     return 0

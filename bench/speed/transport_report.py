@@ -42,6 +42,8 @@ def checked(results: Results) -> list[dict[str, Any]]:
         row(f"gRPC push-pull / (gRPC echo + kernel), {name}", found, 1.15, at_most)
         found = sizes[name]["ratios"]["gRPC / (echo of an array + kernel)"]["median"]
         row(f"gRPC push-pull / (gRPC echo of an array + kernel), {name}", found, 1.15, at_most)
+    if "sweep" not in results:
+        return rows
     for entry in results["many_workers"]:
         if entry["transport"] == "shm" and entry["compute_s"] and entry["workers"] >= 16:
             ideal = entry["workers"] / entry["compute_s"]
@@ -72,7 +74,8 @@ def table(results: Results) -> str:
         f"Python {machine['python']}, NumPy {machine['numpy']}, grpcio {machine['grpcio']}; load average "
         f"{results['load_at_start']} at the start, {results['load_at_end']} at the end."
     )
-    return "\n\n".join([head, _targets(results), _times(results), _many_workers(results), _memory(results)])
+    more = [_many_workers(results), _memory(results)] if "sweep" in results else []
+    return "\n\n".join([head, _targets(results), _times(results), *more])
 
 
 def _targets(results: Results) -> str:
