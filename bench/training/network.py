@@ -33,7 +33,7 @@ TIMEOUT_S = 300.0
 TRANSPORTS = ("tcp", "grpc")
 
 
-class Network(NamedTuple):
+class NetworkLimits(NamedTuple):
     """A row of the table of networks."""
 
     what: str
@@ -42,10 +42,10 @@ class Network(NamedTuple):
 
 
 NETWORKS = {
-    "veth": Network("virtual Ethernet, not limited"),
-    "1gbit": Network("1 Gbit/s", rate_mbit=1000),
-    "100mbit": Network("100 Mbit/s", rate_mbit=100),
-    "20ms": Network("20 ms there and back", delay_s=0.01),
+    "veth": NetworkLimits("virtual Ethernet, not limited"),
+    "1gbit": NetworkLimits("1 Gbit/s", rate_mbit=1000),
+    "100mbit": NetworkLimits("100 Mbit/s", rate_mbit=100),
+    "20ms": NetworkLimits("20 ms there and back", delay_s=0.01),
 }
 # Flags of the servers, by what the tables call them.
 CONFIGURATIONS: dict[str, tuple[str, ...]] = {
@@ -86,7 +86,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def measure(network: Network, flags: argparse.Namespace, data: Path, epochs: int) -> list[dict[str, Any]]:
+def measure(network: NetworkLimits, flags: argparse.Namespace, data: Path, epochs: int) -> list[dict[str, Any]]:
     """Return a row for each configuration and transport, and for TensorFlow's parameter server, on one network."""
     rows: dict[str, list[dict[str, Any]]] = {}
     with two_namespaces(network.rate_mbit) as inside:
@@ -119,7 +119,7 @@ def table(rows: Sequence[dict[str, Any]], accuracy: float) -> str:
 
 def _downpour(
     inside: Namespaces,
-    network: Network,
+    network: NetworkLimits,
     flags: argparse.Namespace,
     data: Path,
     epochs: int,
