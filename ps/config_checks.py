@@ -58,6 +58,11 @@ def refusal_of(settings: AsynchronySettings) -> str:
             f"--mode {settings.mode} exchanges weights, which have no staleness to compensate; received "
             f"--staleness {settings.staleness}. Leave it out"
         )
+    if mode.payload != "gradient" and settings.momentum_correction:
+        return (
+            f"--momentum-correction takes from the momentum of the servers' updates, and in --mode {settings.mode} the "
+            "workers make them. Leave it out"
+        )
     if mode.payload == "difference" and policy.corrects:
         others = [name for name, row in POLICIES.items() if not compensation_of(row.example or name).corrects]
         return (

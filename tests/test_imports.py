@@ -54,16 +54,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "worker.exchange": {"protos"},
     "worker.exchange.tcp": {"protos", "protos.tcp", "worker.exchange"},
     "worker.compute": {"protos", "worker.catalog"},
+    "worker.plan": {"protos", "ps.core", "worker.exchange"},
     "worker.train": {
         "protos", "ps.core", "ps.core.rules", "worker.catalog", "worker.compute", "worker.config", "worker.exchange",
-        "worker.quiet_tensorflow",
+        "worker.plan", "worker.quiet_tensorflow",
     },
     "worker.fit": {
         "protos", "ps.core", "ps.core.rules", "worker.catalog", "worker.compute", "worker.config", "worker.exchange",
-        "worker.fit.cluster", "worker.fit.data", "worker.fit.optimizer", "worker.fit.process",
+        "worker.fit.cluster", "worker.fit.data", "worker.fit.local", "worker.fit.optimizer", "worker.fit.process",
         "worker.quiet_tensorflow", "worker.script",
     },
-    "worker.fit.cluster": {"protos", "worker.exchange"},
+    "worker.fit.cluster": {"protos", "worker.exchange", "worker.plan"},
+    "worker.fit.local": {"protos", "worker.exchange", "worker.plan", "worker.fit.cluster", "worker.fit.optimizer"},
     "worker.fit.data": {"protos", "worker.fit.cluster", "worker.script"},
     "worker.fit.process": {"protos", "worker.fit.cluster"},
     "worker.fit.optimizer": {

@@ -20,15 +20,14 @@ Rule = Literal["relative", "absolute", "at most", "equal"]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One comparison of a row: a prediction and a measurement.
+    """One number of a row.
 
     Attributes:
-        what: The description of the compared quantity.
+        what: The description of the number.
         predicted: The value that theory predicts.
         measured: The measured value.
         tolerance: The allowed difference.
-        rule: The comparison: `relative` and `absolute` allow a difference of `tolerance`; `at most` requires a
-            measurement of at most the prediction plus `tolerance`; `equal` requires the same value.
+        rule: The rule by which the values are compared.
     """
 
     what: str
@@ -54,7 +53,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The components that rows use. A mutant is a copy of the default in which one component has a fault."""
+    """The components that rows use; a mutant is a set of parts of which one is faulty."""
 
     shard: type[Shard] = Shard
     simulation: type[Simulation] = Simulation

@@ -1,7 +1,4 @@
-"""Rows whose results are exact or nearly exact: C22 to C24 in virtual time, and C25 and C26 about codecs.
-
-`docs/theory.md` derives each row and cites its source.
-"""
+"""Rows whose results are exact or nearly exact: C22 to C24 in virtual time, and C25 and C26 about codecs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Rows with real server processes over gRPC, small workers and emulated compute: C1, C10, C22, C23.
-
-`docs/theory.md` derives each row and cites its source.
-"""
+"""Rows with real server processes over gRPC, small workers and emulated compute: C1, C10, C22, C23."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Rows about time and staleness, in virtual time: C1 to C4, C8 to C10, C13.
-
-`docs/theory.md` derives each row and cites its source.
-"""
+"""Rows about time and staleness, in virtual time: C1 to C4, C8 to C10, C13."""
 
 from __future__ import annotations
 
@@ -42,18 +39,7 @@ def simulated(
     parts: Parts, workers: int, service: str, updates: int, mode: str = "async", fetch_every: int = 1, seed: int = 0,
     problem: Problem | None = None,
 ) -> Simulation:  # fmt: skip
-    """Return a simulation that has run for `updates` updates.
-
-    Args:
-        parts: The components to use.
-        workers: The number of workers P.
-        service: The distribution of the duration of a step, as `--service` of `downpour simulate`.
-        updates: The number of updates.
-        mode: The consistency mode.
-        fetch_every: The number of steps between two pulls.
-        seed: The seed of the service times.
-        problem: The problem; None for gradients of zero.
-    """
+    """Run a simulation and return it after `updates` updates."""
     problem = problem or Problem()
     policy = parts.consistency(mode)
     shard = parts.shard(

@@ -24,8 +24,8 @@ from downpour.worker.compute.local_steps import LocalSteps
 from downpour.worker.config import factor_of
 from downpour.worker.exchange.client import Pulled
 from downpour.worker.exchange.push_info import PushInfo
+from downpour.worker.plan.push_plan import PushPlan
 from downpour.worker.train.lease_steps import LeaseSteps
-from downpour.worker.train.push_plan import PushPlan
 
 REPEATED = 3  # pushes of each compiled form that are computed twice, to detect nondeterminism
 

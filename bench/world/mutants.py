@@ -1,4 +1,4 @@
-"""The mutants of `downpour bench mutants`: faults of one line each, which the simulation should detect."""
+"""Planted faults of one line each, by which the power of the simulated world is measured."""
 
 # ruff: noqa: E501 - lines of the sources are quoted as they are
 
@@ -16,8 +16,8 @@ class Mutant:
     Attributes:
         name: The name of the mutant.
         file: The file, relative to the root of the sources.
-        before: A text that occurs once in the file.
-        after: The text that replaces it.
+        before: A part of one line, which occurs once in the file.
+        after: What takes its place.
     """
 
     name: str

@@ -47,7 +47,7 @@ NOT_OF_A_SCRIPT: dict[str, str] = {
     "schedule": _SCRIPT.format("the learning rate, by a schedule of Keras or by a callback"),
     "warm_up": _SCRIPT.format("the learning rate, by a schedule such as `CosineDecay(warmup_steps=…)`"),
     "xla": _BUILT_IN.format("a step of a script calls the servers from within TensorFlow's graph, which XLA cannot"),
-    **dict.fromkeys(("push_every", "fetch_every", "overlap", "warm_start"), _EVERY_GRADIENT),
+    "warm_start": _EVERY_GRADIENT,
     "verbose": "The terminal belongs to the script; `downpour status latest --watch` shows the workers.",
     "resume": "A script begins with its first line; the servers resume while it runs.",
     "record": "The calls of a script are not recorded for `downpour replay`.",
@@ -79,7 +79,10 @@ class RunSettings(AccessSettings, LogSettings):
             "workers", "shards", "transport", "codec", "lease_batches", "session_s", "reconnect_s", "idle_timeout_s",
             "drain_timeout_s",
         ),
-        "asynchrony": ("mode", "staleness", "version_memory", "momentum_correction", "clip_norm", "nonfinite_limit"),
+        "asynchrony": (
+            "mode", "push_every", "fetch_every", "overlap", "staleness", "version_memory", "momentum_correction",
+            "clip_norm", "nonfinite_limit",
+        ),
         "durability": ("checkpoint_every", "checkpoint_keep"),
         "processes": (
             "threads", "gpus_per_worker", "seed", "worker_restarts", "server_restarts", "runs_dir", "dry_run",
@@ -109,6 +112,9 @@ class RunSettings(AccessSettings, LogSettings):
         "drain_timeout_s", description="Time after which a script that was asked to end is killed."
     )
     mode: str = _same("mode")
+    push_every: int = _same("push_every")
+    fetch_every: int | None = _same("fetch_every")
+    overlap: bool = _same("overlap")
     staleness: str = _same("staleness")
     version_memory: int = _same("version_memory")
     momentum_correction: bool = _same("momentum_correction")

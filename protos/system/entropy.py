@@ -1,4 +1,4 @@
-"""Unpredictable random numbers, for the identifiers of sessions and the names of temporary files."""
+"""Random numbers that nobody can guess: of sessions, and of the names of temporary files."""
 
 from __future__ import annotations
 

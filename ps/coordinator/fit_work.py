@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import InvalidRequest, JobConflict, LayoutMismatch, Unsupported
 from downpour.protos.layout import Layout
+from downpour.ps.config import ServerSettings
 from downpour.ps.coordinator.admission import (
     check_data,
     check_fingerprints,
@@ -48,18 +49,8 @@ class FitWork(Work):
     is_script = True
 
     def __init__(self, job: Job) -> None:
-        """Create the work of a script that has not called `fit` yet; see `Work`.
-
-        Raises:
-            Unsupported: Workers do not push every gradient in the job's mode.
-        """
+        """Create the work of a script that has not called `fit` yet; see `Work`."""
         super().__init__(job)
-        mode = job.settings.mode
-        if consistency_of(mode).payload != "gradient" or job.settings.push_every > 1:
-            raise Unsupported(
-                f"a script needs a mode whose workers push every gradient; received --mode {mode}. "
-                "Use async, bsp, ssp or another mode that pushes gradients."
-            )
         self.epochs_done, self._record = 0, FitRecord()
         self._optimizers = ""  # their names in the current call
         self._specs: list[pb.OptimizerSpec] = []  # of the current call, with the rates that were set last
@@ -167,6 +158,8 @@ class FitWork(Work):
         tables = [spec.learning_rates for spec in request.optimizers]
         for table in tables:
             check_rates(table)
+        if request.independent:
+            _check_every_gradient(settings)
         self._optimizers = _names(request.optimizers)
         if self.fit_call:
             self._earlier[self.fit_call] = self._reply_of(self._call)
@@ -533,6 +526,22 @@ class FitWork(Work):
 def _required(independent: bool, data: pb.DatasetInfo, workers: int) -> Sequence[int]:
     """Return the workers that each have a fixed part of the data."""
     return () if independent or data.lease_samples else range(workers)
+
+
+def _check_every_gradient(settings: ServerSettings) -> None:
+    """Raise Unsupported if the settings concern local steps, which a client of `downpour.connect` does not make."""
+    given = [
+        *([f"--mode {settings.mode}"] if consistency_of(settings.mode).payload != "gradient" else []),
+        *(["--push-every"] if settings.push_every > 1 else []),
+        *(["--fetch-every"] if (settings.fetch_every or 1) > 1 else []),
+        *(["--overlap"] if settings.overlap else []),
+        *(["--warm-start"] if settings.warm_start else []),
+    ]
+    if given:
+        raise Unsupported(
+            "a client of downpour.connect pushes every gradient and pulls when it asks to. Received: a server with "
+            f"{', '.join(given)}. Start the server without."
+        )
 
 
 def _names(optimizers: Sequence[pb.OptimizerSpec]) -> str:

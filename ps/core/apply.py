@@ -102,6 +102,7 @@ class Update:
         if self._consistency.payload == "difference":
             assert isinstance(payload, np.ndarray)
             self._add(payload, scale, old, new)
+            optimizer.count_local(push.steps)
             return η * scale
         gradient, momentum = payload, self._momentum() if self._momentum_correction else None
         if len(new) != n:
@@ -112,6 +113,8 @@ class Update:
             assert isinstance(gradient, np.ndarray)
             gradient = self._gradient(push, gradient, version, old)
         optimizer.advance(old, gradient, new, η * scale, None, momentum)
+        if push.steps > 1:
+            optimizer.count_averaged(0, push.steps)
         return η * scale
 
     def several(self, group: Sequence[tuple[Push, Vector]], version: int, old: Vector, new: Vector) -> list[float]:
@@ -134,16 +137,17 @@ class Update:
             mean[n:] += payload[n:] * np.float32(push.samples / total)
             rates.append(η * scale)
         self._optimizer.apply(old[:n], mean[:n], new[:n], learning_rate=η, momentum=self._momentum())
-        self._optimizer.count_averaged(0, len(group))
+        self._optimizer.count_averaged(0, sum(push.steps for push, _ in group))
         np.add(old[n:], mean[n:], out=new[n:])
         return rates
 
-    def elastic(self, replica: Vector, version: int, old: Vector, new: Vector, answer: Vector) -> float:
+    def elastic(self, push: Push, replica: Vector, version: int, old: Vector, new: Vector, answer: Vector) -> float:
         """Move the weights of a worker and of the shard towards each other, and return η.
 
         x̃' = x̃ + α(x − x̃) and x' = x − α(x − x̃), so that x̃' + x' = x̃ + x.
 
         Args:
+            push: The description of the push.
             replica: `float32[n + m]`, the worker's x.
             version: The version of the shard.
             old: x̃.
@@ -155,6 +159,7 @@ class Update:
         np.multiply(new, np.float32(η * self._consistency.rho), new)
         np.subtract(replica, new, answer)
         np.add(old, new, new)
+        self._optimizer.count_local(push.steps)
         return η
 
     def _add(self, difference: Vector, scale: float, old: Vector, new: Vector) -> None:

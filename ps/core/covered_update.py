@@ -56,6 +56,8 @@ class CoveredUpdate:
             gradient = self._corrected(push, coverage.expand(payload), version, old[:n])
             gradient, coverage = _overwritten(coverage, payload, gradient), coverage.in_place
         optimizer.advance_covered(old[:n], gradient, new[:n], coverage, rates, self._momenta(coverage))
+        for index in coverage.optimizers:
+            optimizer.count_averaged(index, push.steps)
         return rates[coverage.optimizers[0]]
 
     def several(self, group: Sequence[tuple[Push, Vector]], version: int, old: Vector, new: Vector) -> list[float]:
@@ -86,7 +88,9 @@ class CoveredUpdate:
         _average_overwritten(group, coverages, union, mean)
         optimizer.advance_covered(old[:n], mean, new[:n], union, rates, self._momenta(union))
         for index in union.optimizers:
-            optimizer.count_averaged(index, sum(index in coverage.optimizers for coverage in coverages))
+            used = zip(group, coverages, strict=True)
+            steps = sum(push.steps for (push, _), coverage in used if index in coverage.optimizers)
+            optimizer.count_averaged(index, steps)
         np.add(old[n:], mean[n:], out=new[n:])
         return effective
 

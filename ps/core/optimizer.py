@@ -88,7 +88,11 @@ class Optimizer:
         """Ignore how many gradients the updates of a checkpoint used, which only a script asks for."""
 
     def count_averaged(self, index: int, gradients: int) -> None:
-        """Ignore how many gradients were averaged for the last update, which only a script asks for."""
+        """Ignore how many gradients were combined for the last update, which only a script asks for."""
+
+    def count_local(self, steps: int) -> None:
+        """Count updates that a worker has made itself, of which it has pushed the result."""
+        self.step += steps
 
     def coverage(self, bitmap: bytes) -> Coverage:
         """Return the coverage of a push whose header has `bitmap`.

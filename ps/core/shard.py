@@ -336,7 +336,7 @@ class Shard(CommittedWeights):
         assert isinstance(own, np.ndarray)
         self._drop_replica(push.worker)
         replica = self._replicas[push.worker] = self._pool.take()
-        return self._rule.elastic(own, self.version, self._committed.array, spare.array, replica.array)
+        return self._rule.elastic(push, own, self.version, self._committed.array, spare.array, replica.array)
 
     def _apply_several(self, chosen: list[int]) -> None:
         """Make an update from the mean of a group of pending pushes."""

@@ -84,7 +84,7 @@ class TensorOptimizer(Optimizer):
         self.members = (self, *(Optimizer(o.name, o.hyper, part.trained, self.slots) for o in settings[1:]))
         for member, each in zip(self.members, settings, strict=True):
             member.set_step(each.updates)
-        # Of means over several gradients: how many more gradients there were than updates.
+        # Of means and sums of several gradients: how many more gradients there were than updates.
         self._averaged = [max(0, each.gradients - each.updates) for each in settings]
         for start, stop, _, flags in everything.ranges:
             for name, value in self.members[flags.optimizer].initial.items():
@@ -119,7 +119,7 @@ class TensorOptimizer(Optimizer):
             self._averaged = [max(0, count - member.step) for count, member in pairs]
 
     def count_averaged(self, index: int, gradients: int) -> None:
-        """Count the gradients whose mean was used for the last update of one of the optimizers."""
+        """Count the gradients whose mean or sum was used for the last update of one of the optimizers."""
         self._averaged[index] += gradients - 1
 
     def replace_rates(self, tables: Sequence[pb.LearningRates]) -> None:

@@ -73,6 +73,14 @@ class ShardBuilder:
         return bool(self._optimizers)
 
     @property
+    def counts_in_replies(self) -> bool:
+        """Return whether replies to pushes contain the counts of updates, because a push may be of several batches."""
+        if not self.is_script or self._settings is None:
+            return False
+        mode = consistency_of(self._settings.mode)
+        return mode.payload != "gradient" or self._settings.push_every > 1 or (self._settings.fetch_every or 1) > 1
+
+    @property
     def keeps_old_weights(self) -> bool:
         """Return whether the job's staleness policy needs the weights that gradients were computed from."""
         return needs_old_weights(self._settings.staleness) if self._settings else False

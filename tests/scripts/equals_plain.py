@@ -81,7 +81,7 @@ def trained(optimizer, wrap) -> tuple[list[np.ndarray], list[float]]:
 
 
 report = {}
-for name, make in CASES.items():
+for name, make in CASES.items() if len(sys.argv) < 3 else [(name, CASES[name]) for name in sys.argv[2:]]:
     plain, plain_losses = trained(make(), lambda optimizer: optimizer)
     servers, losses = trained(make(), DistributedOptimizer)
     weights = max(float(np.abs(a - b).max() / max(np.abs(a).max(), 1e-6)) for a, b in zip(plain, servers, strict=True))

@@ -23,7 +23,8 @@ def environment() -> dict[str, str]:
 
 def command(folder: Path, script: str, *arguments: str, workers: int, shards: int = 1, **flags: Any) -> list[str]:
     """Return the command that runs a script of `tests/scripts` as a job with its runs in `folder`."""
-    given = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
+    typed = {f"--{name.replace('_', '-')}": value for name, value in flags.items()}
+    given = [name if value is True else f"{name}={value}" for name, value in typed.items()]
     mine = [f"--workers={workers}", f"--shards={shards}", f"--runs-dir={folder / 'runs'}", *given]
     return [sys.executable, "-m", "downpour.deploy.cli", "run", *mine, str(SCRIPTS / script), *arguments]
 

@@ -20,6 +20,7 @@ from downpour.protos.errors import Unsupported
 from downpour.worker.fit.callback_state import encode_callbacks, encode_logs, logs_of, restore_callbacks
 from downpour.worker.fit.cluster.member import ScriptWorker
 from downpour.worker.fit.fit_arguments import FirstEpoch, FitArguments
+from downpour.worker.fit.local.plan_checks import gradient_op_of
 from downpour.worker.fit.metric_reduction import read_metrics, warn_of_initial_sums, write_metrics
 from downpour.worker.fit.model_weights import ModelWeights
 from downpour.worker.fit.optimizer.assignments import Assignments
@@ -114,7 +115,7 @@ class Epochs:
             steps: The number of batches of this worker in an epoch; None if it is not known.
         """
         model, member, arguments = self.model, self.member, self.arguments
-        op = self.function.begin(GradientOp(model, self.optimizers, member, arguments.leases, arguments.assigned))
+        op = self.function.begin(gradient_op_of(model, self.optimizers, member, arguments.leases, arguments.assigned))
         self._gradient_op = op
         self._others = OtherVariables(model, arguments.assigned)
         self._weights = ModelWeights(op, member, arguments.callbacks)
@@ -131,7 +132,7 @@ class Epochs:
             self.weights.write(flat.copy())
             vary_dropout_seeds(model, member.rank)
             self.optimizers.connect(op)
-            self.optimizers.read_slots(lambda: self.optimizers.keep(op.trained, member.pull_slots))
+            self.optimizers.read_slots(op.keep_slots)
             self._late = member.joined_late
 
     def _return_to_fit(self) -> None:
@@ -164,7 +165,8 @@ class Epochs:
     def begin_epoch(self, epoch: int) -> None:
         """Begin an epoch, for which the callbacks of worker 0 may have set weights and the learning rate."""
         number = epoch - self._first_epoch
-        self._settle(pb.EPOCH_BEGIN, number, assign=not self._late)
+        if self._settle(pb.EPOCH_BEGIN, number, assign=not self._late).decision.weights_assigned:
+            self.gradient_op.weights_assigned()
         self._late = False
         self.gradient_op.begin_epoch(number)
         self.others.begin_epoch()
@@ -213,6 +215,7 @@ class Epochs:
         if not self._training:
             return local
         self._training = False
+        self.gradient_op.finish()
         if self.arguments.leases is not None:
             self.arguments.leases.clear()
         local = pythonify_logs(local)
@@ -274,8 +277,8 @@ class Epochs:
             restore_callbacks(callbacks, reply.decision.callback_state)
         self._pull(0)
         self.optimizers.count_gradients()
-        keep = self.optimizers.keep if is_leader else self.optimizers.keep_elsewhere
-        keep(self.gradient_op.trained, self.member.pull_slots)
+        if is_leader or self.gradient_op.has_own_slots:
+            self.gradient_op.keep_slots()
 
     # ------------------------------------------------------------------ barriers
 

@@ -2,8 +2,7 @@
 
 They run on every worker with the logs of the job, so that what they assign and collect is the same everywhere. Those
 that write files or print run on worker 0. Their batch hooks are called once for every batch of the job, in order:
-before its own batch, a worker makes the calls for the batches that the others have trained on in the meantime. As in
-Keras, none is called after the batch in which a callback has asked to stop.
+before its own batch, a worker makes the calls for the batches that the others have trained on in the meantime.
 """
 
 from __future__ import annotations
@@ -95,7 +94,6 @@ class JobCallbackList(keras.callbacks.CallbackList):
         self._script: Sequence[Any] = ()
         self._logs: Any = None  # of the last batch of this worker
         self._next = 0  # the batch of the job for which the hooks are called next
-        self._stopped = False  # a batch hook of this epoch has asked to stop
         super().__init__(callbacks, *args, **kwargs)
         if self._epochs is not None:
             # Hooks that other threads called would see weights that change.
@@ -125,7 +123,7 @@ class JobCallbackList(keras.callbacks.CallbackList):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Begin an epoch, with the first batch."""
-        self._next, self._stopped = 0, False
+        self._next = 0
         super().on_epoch_begin(epoch, logs)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -139,21 +137,19 @@ class JobCallbackList(keras.callbacks.CallbackList):
         if self._epochs is not None:
             self._call_until(self._job_batch(batch))
             batch = self._next
-        if not self._stopped:
-            super().on_train_batch_begin(batch, logs)
+        super().on_train_batch_begin(batch, logs)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """End a batch of this worker or, with `steps_per_execution`, several."""
         if self._epochs is None:
             super().on_train_batch_end(batch, logs)
             return
-        if not self._stopped:
-            self._logs = logs
-            last = self._next + batch - self._epochs.batches
-            with recorded_assignments() as assigned:
-                super().on_train_batch_end(last, logs)
-            self._next, self._stopped = last + 1, bool(self._epochs.model.stop_training)
-            self._epochs.send_assigned(assigned)
+        self._logs = logs
+        last = self._next + batch - self._epochs.batches
+        with recorded_assignments() as assigned:
+            super().on_train_batch_end(last, logs)
+        self._next = last + 1
+        self._epochs.send_assigned(assigned)
         self._epochs.after_batch(batch)
 
     def _job_steps(self, steps: int | None) -> int | None:
@@ -169,7 +165,7 @@ class JobCallbackList(keras.callbacks.CallbackList):
         assert self._epochs is not None
         if not self._epochs.leased:
             return batch * self._epochs.member.size  # the parts have about one length, and the order is the same on all
-        return max(batch, self._epochs.gradient_op.updates)
+        return max(batch, self._epochs.gradient_op.batches)
 
     def _call_until(self, stop: int) -> None:
         """Call the hooks of the script for the batches of other workers before the batch `stop`."""
@@ -177,13 +173,13 @@ class JobCallbackList(keras.callbacks.CallbackList):
         stride = self._epochs.model.steps_per_execution
         logs = pythonify_logs(self._logs)
         with recorded_assignments() as assigned:
-            while self._script and self._next < stop and not self._stopped:
+            while self._script and self._next < stop:
                 last = min(self._next + stride, stop) - 1
                 for callback in self._script:
                     callback.on_train_batch_begin(self._next, logs=logs)
                 for callback in self._script:
                     callback.on_train_batch_end(last, logs=logs)
-                self._next, self._stopped = last + 1, bool(self._epochs.model.stop_training)
+                self._next = last + 1
         self._epochs.send_assigned(assigned)
 
 

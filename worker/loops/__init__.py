@@ -1,5 +1,4 @@
-"""The user's own training loops: `training` for Keras's optimizers, `connect` for the arrays of any framework.
+"""Training loops of the user's own: `training` for Keras's optimizers, `connect` for arrays of any framework.
 
-It may import `worker.exchange`, `worker.fit`, `worker.script`, `ps.core` and `protos`; only `training` loads
-TensorFlow.
+It imports `worker.exchange`, `worker.fit`, `worker.script`, `ps.core` and `protos`; `numpy_client` loads no TensorFlow.
 """

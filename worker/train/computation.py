@@ -11,7 +11,7 @@ import numpy as np
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.layout import Layout
 from downpour.worker.exchange.client import Client
-from downpour.worker.train.accumulator import Compute, ManySteps
+from downpour.worker.plan.accumulator import Compute, ManySteps
 
 
 class Examiner(Protocol):

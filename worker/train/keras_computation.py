@@ -19,11 +19,11 @@ from downpour.worker.compute.flat_model import data_checksum
 from downpour.worker.compute.gradient import GradientFunction, layout_of, read_weights
 from downpour.worker.compute.local_steps import LocalSteps
 from downpour.worker.config import WorkerSettings, factor_of, named
-from downpour.worker.train.accumulator import Compute, ManySteps
+from downpour.worker.plan.accumulator import Compute, ManySteps
+from downpour.worker.plan.push_plan import PushPlan
 from downpour.worker.train.compiled_optimizer import compiled_optimizer
 from downpour.worker.train.computation import Examiner
 from downpour.worker.train.evaluation import EvaluationRunner
-from downpour.worker.train.push_plan import PushPlan
 
 
 class KerasComputation:

@@ -18,8 +18,8 @@ from downpour.protos.system import clock
 from downpour.worker.exchange.client import Pulled
 from downpour.worker.exchange.push_info import PushInfo
 from downpour.worker.exchange.timing import TimeSpent
-from downpour.worker.train.accumulator import AccumulatedGradient, Compute, ManySteps
-from downpour.worker.train.push_plan import PushPlan
+from downpour.worker.plan.accumulator import AccumulatedGradient, Compute, ManySteps
+from downpour.worker.plan.push_plan import PushPlan
 
 
 class Link(Protocol):

@@ -16,10 +16,10 @@ from downpour.worker.exchange.coordinator_client import CoordinatorClient
 from downpour.worker.exchange.errors import Diverged, JobFailed, Stopped
 from downpour.worker.exchange.session import SESSION_LOST, SILENT, Session, SessionSettings
 from downpour.worker.exchange.timing import TimeSpent
+from downpour.worker.plan.push_plan import PushPlan
 from downpour.worker.train.computation import Computation
 from downpour.worker.train.lease_steps import LeaseSteps, PushResult
 from downpour.worker.train.pipelined_steps import PipelinedLeaseSteps
-from downpour.worker.train.push_plan import PushPlan
 from downpour.worker.train.watchdog import Watchdog
 
 DRAIN_NOTICE_S, DRAIN_POLL_S = 1.0, 0.1  # for the coordinator, which is signalled as well, to begin to drain

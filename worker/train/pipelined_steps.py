@@ -12,7 +12,7 @@ import numpy as np
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.system import clock
-from downpour.worker.train.accumulator import AccumulatedGradient
+from downpour.worker.plan.accumulator import AccumulatedGradient
 from downpour.worker.train.lease_steps import LeaseSteps, PushResult
 
 

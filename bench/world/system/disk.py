@@ -1,4 +1,4 @@
-"""A disk with the semantics of fsync: data that are not flushed may be lost, wholly or partly, in a power failure."""
+"""A disk with the semantics of fsync: what is not flushed may be lost, in part or in whole, when the power fails."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from downpour.bench.world.system.threads import executing_thread
 if TYPE_CHECKING:
     from downpour.bench.world.system.process import VirtualProcess
 
-BLOCK_BYTES = 512  # unit of writing: after a power failure a block is old or new, never mixed
-OPERATION_S, FLUSH_S = 0.0002, 0.003  # mean duration of an operation, and of a flush
+BLOCK_BYTES = 512  # which are written as one
+OPERATION_S, FLUSH_S = 0.0002, 0.003  # of an operation, and of one that waits for the disk
 
 
 @dataclass(eq=False)
 class Inode:
-    """The content of a file: `content` as processes read it, and `flushed`, which survives a power failure."""
+    """The content of a file: what its processes see, and what is certainly on the disk."""
 
     content: bytearray = field(default_factory=bytearray)
     flushed: bytes = b""
@@ -51,11 +51,7 @@ class VirtualDisk:
     # ------------------------------------------------------------------ the rules of every operation
 
     def begin(self, change: bool, flush: bool = False) -> None:
-        """Begin an operation: wait for its duration if a thread executes it, and check that it can be carried out.
-
-        Args:
-            change: Whether the operation changes the disk.
-            flush: Whether the operation waits until data are on the disk.
+        """Take the time of an operation, in a thread; raise what it must raise.
 
         Raises:
             ProcessKilled: The process has been killed, perhaps while it waited for the disk.
@@ -74,7 +70,7 @@ class VirtualDisk:
                 raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     def begin_write(self) -> None:
-        """Begin a write: wait for its duration, and check that it can be carried out.
+        """Take the time of a write; raise what it must raise.
 
         Raises:
             OSError: The disk is full or read-only.
@@ -154,7 +150,7 @@ class VirtualDisk:
             self._flushed_names.pop(path, None)
 
     def lose_power(self) -> None:
-        """Lose the memory of the machine: of the changes that were not flushed, a random subset is on the disk."""
+        """Return to what is on the disk: of what was not flushed, some changes are there and others are not."""
         random = self._world.random
         for folder in sorted(self._unflushed):
             paths = list(dict.fromkeys(self._unflushed[folder]))

@@ -39,6 +39,7 @@ VALUES: dict[str, Any] = {
     "momentum_correction": True, "nonfinite_limit": 4, "threads": 2, "seed": 9, "worker_restarts": 1,
     "tensorboard": False, "dashboard": True, "runs_dir": "elsewhere", "metrics_port": 9191, "log_format": "json",
     "tls_dir": "", "token_file": "", "clip_norm": 2.5, "lease_batches": 3, "idle_timeout_s": 600.0, "dry_run": True,
+    "push_every": 4, "fetch_every": 5, "overlap": True,
     "gpus_per_worker": 0.5, "server_restarts": 2, "checkpoint_every": "7s", "checkpoint_keep": 8,
 }  # fmt: skip
 NOT_PASSED = {  # of the launcher alone
@@ -170,6 +171,5 @@ def test_an_optimizer_without_momentum_is_refused_when_it_arrives(name: str) -> 
 def test_a_script_trains_with_tls_a_token_and_corrected_momentum(tmp_path: Path, credentials: Path) -> None:
     own = {"DOWNPOUR_TLS_DIR": str(credentials), "DOWNPOUR_TOKEN_FILE": str(credentials / "token")}
     line = command(tmp_path, "momentum.py", str(MNIST), workers=2, shards=2, momentum_correction=True)
-    line[line.index("--momentum-correction=True")] = "--momentum-correction"
     done = subprocess.run(line, env={**environment(), **own}, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and "RESULT" in done.stdout, done.stderr[-3000:]

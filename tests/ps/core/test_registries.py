@@ -21,7 +21,7 @@ from downpour.ps.core.rules.update_rules import OPTIMIZERS
 from downpour.ps.core.schedules import SCHEDULES, schedule_of
 from downpour.ps.core.shard import Shard
 from downpour.ps.core.staleness import POLICIES, compensation_of
-from downpour.worker.train.push_plan import PushPlan
+from downpour.worker.plan.push_plan import PushPlan
 from tests.support.cluster import Cluster, vector_layout, wait_until
 from tests.support.toy_algorithms import register
 

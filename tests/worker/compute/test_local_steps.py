@@ -18,8 +18,8 @@ from downpour.worker.compute.gradient import Gradient, GradientFunction, read_we
 from downpour.worker.compute.local_steps import LocalSteps
 from downpour.worker.exchange.client import Pulled
 from downpour.worker.exchange.push_info import PushInfo
+from downpour.worker.plan.push_plan import PushPlan
 from downpour.worker.train.lease_steps import LeaseSteps, PushResult
-from downpour.worker.train.push_plan import PushPlan
 from tests.support.cluster import Member, running, vector_layout
 
 BATCH, SAMPLES, RATE = 4, 64, 0.25

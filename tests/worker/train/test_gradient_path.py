@@ -20,8 +20,8 @@ from downpour.worker.exchange.grpc_stream import GrpcTransport
 from downpour.worker.exchange.shared_memory import SharedMemoryTransport
 from downpour.worker.exchange.spin_wait import SpinWait
 from downpour.worker.exchange.tcp.transport import TcpTransport
+from downpour.worker.plan.push_plan import PushPlan
 from downpour.worker.train.lease_steps import LeaseSteps
-from downpour.worker.train.push_plan import PushPlan
 from tests.support.call_stacks import STACKS, Stack, recording, stack_of
 from tests.support.cluster import Cluster, vector_layout
 from tests.support.paths import ROOT
@@ -34,15 +34,14 @@ WITHIN_STEPS: tuple[tuple[type, str], ...] = (
     (SharedMemoryTransport, "_repeat"),
     (SpinWait, "receive"),
     (SpinWait, "receive_into"),
-    (TcpTransport, "_transmit"),
+    (TcpTransport, "_repeat"),
     (GrpcTransport, "_set_deadline"),
     (GrpcTransport, "_repeat"),
     (GrpcTransport, "_await_reply"),
 )
 FORWARD_ONLY = {
     "Client._send", "Client._receive", "Loop.finish", "Loop.start", "TcpConnection._readable",
-    "TcpConnection._receive_header", "TcpTransport._receive_header", "TcpTransport._repeat",
-    "TcpTransport._await_reply", "HeaderReceiver.receive",
+    "TcpConnection._receive_header", "TcpTransport._receive_header", "HeaderReceiver.receive",
 }  # fmt: skip
 NEED_TENSORFLOW = {"Worker._train", "GradientFunction.__call__"}
 

@@ -13,8 +13,8 @@ from downpour.ps.config import JobSettings
 from downpour.worker.compute.gradient import Gradient
 from downpour.worker.exchange.client import Client, Pulled
 from downpour.worker.exchange.push_info import PushInfo
+from downpour.worker.plan.push_plan import PushPlan
 from downpour.worker.train.pipelined_steps import PipelinedLeaseSteps
-from downpour.worker.train.push_plan import PushPlan
 from tests.support.cluster import running, vector_layout
 
 N, RATE = 4, 0.5

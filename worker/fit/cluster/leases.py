@@ -1,4 +1,4 @@
-"""The leases of a script's worker, shared by the thread that reads the data and the thread that pushes."""
+"""The leases of a script's worker, between the thread that reads the data and the thread that pushes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Leases:
         self._member = member
         self._waiting: set[Span] = set()  # batches that are read and have no outcome
         self._last: Span | None = None  # of the batch that was pushed last
-        self._session = 0
+        self._session = self._stop = 0
         self._changed = threading.Condition()
 
     def next_lease(self) -> Span | None:
@@ -54,7 +54,8 @@ class Leases:
             Unsupported: A batch was not pushed for a long time, because something drops it.
         """
         with self._changed:
-            if not self._changed.wait_for(lambda: not self._waiting, LONGEST_WAIT_S):
+            # A batch of a worker that drains need not be pushed before the epoch ends.
+            if not self._changed.wait_for(lambda: not self._waiting or self._member.draining, LONGEST_WAIT_S):
                 raise Unsupported(
                     "every batch of a LeasedDataset must be pushed. Received: none for "
                     f"{LONGEST_WAIT_S:g} s. Do not drop or cache batches."
@@ -63,6 +64,7 @@ class Leases:
         while not self._member.draining:
             task = self._member.lease()
             if task.kind == pb.TRAIN:
+                self._stop = task.stop
                 return Span(task.lease, task.epoch, task.start, task.stop, session)
             if task.kind == pb.END:
                 return None
@@ -83,6 +85,10 @@ class Leases:
         """Return whether the batch of a span may be pushed, because the session of its lease has not ended."""
         with self._changed:
             return span in self._waiting or span == self._last
+
+    def is_last(self, span: Span) -> bool:
+        """Return whether a batch is the last of its lease, after which its worker requests the next one."""
+        return bool(span.lease) and span.stop == self._stop
 
     def is_pushed(self, span: Span) -> bool:
         """Return whether a batch has been pushed already, by another optimizer of its step."""

@@ -21,6 +21,7 @@ from downpour.worker.exchange.session import SESSION_LOST, SILENT, Session, Sess
 from downpour.worker.exchange.timing import TimeSpent
 from downpour.worker.fit.cluster.fit_failure import error_type_of, exception_of
 from downpour.worker.fit.cluster.stage import Stage, UpdateCounts
+from downpour.worker.plan.push_plan import PushPlan
 
 LEADER = 0
 RETRY_S = 0.2
@@ -38,6 +39,8 @@ class ScriptWorker:
         spent: The time of the steps and exchanges of the current call of `fit`.
         stages: The number of calls of `fit` so far.
         versions: The versions, on every shard, of the weights that were pulled last.
+        plan: The intervals and the content of pushes.
+        counts: The updates of each optimizer, as the last reply that states them has it.
         decisions: The decisions of worker 0 on the epochs that had ended when this worker joined the current call.
         joined_late: Whether training in the current call had begun when this worker joined it.
         initial_epoch: The number of the first epoch of the current call on all workers.
@@ -65,11 +68,13 @@ class ScriptWorker:
         self._on_return: Callable[[], None] = lambda: None
         self._in_call = False  # this worker has joined the current call of `fit`
         self._renewal = threading.Lock()
+        self.plan, self.counts = PushPlan.of(job), UpdateCounts((), ())
+        self._sent: tuple[int, DownpourError | None] = (0, None)  # session and error of a push in flight
         self.spent = TimeSpent()
         self._stage: Stage | None = None
         self._session: Session | None = None  # of the current call of `fit`
         self._failed_elsewhere = False  # another worker's error has ended the current call of `fit`
-        # TensorFlow calls from any of its threads, but gRPC's event loop must be used by a single one.
+        # TensorFlow calls from any thread of its own, and gRPC's event loop wants one.
         self._thread = ThreadPoolExecutor(1, "shards")
 
     @property
@@ -159,7 +164,7 @@ class ScriptWorker:
             return
         spent, self.spent = self.spent, TimeSpent()
         if self._failed_elsewhere:
-            error = None  # the coordinator has reported this error itself
+            error = None  # the coordinator knows it
         failure = "" if error is None else str(error) or type(error).__name__
         session.leave(failure, spent, "" if error is None else error_type_of(error))
 
@@ -185,7 +190,7 @@ class ScriptWorker:
             optimizers=stage.optimizers,
             fit=stage.description,
         )
-        settings = SessionSettings(timeout_s=self._timeout_s, fixed_rank=True)
+        settings = SessionSettings(timeout_s=self._timeout_s, overlap=self.plan.overlap, fixed_rank=True)
         return Session(self._control, self._job, registration, settings, self._run)
 
     def _await_start(self, stage: Stage) -> None:
@@ -249,25 +254,71 @@ class ScriptWorker:
         self.outdated = False
         if not pin or self._registered.number != session:
             self.versions = pulled.versions
-        return pulled.flat, UpdateCounts(pulled.replies[0].updates, pulled.replies[0].gradients)
+        self.counts = UpdateCounts(pulled.replies[0].updates, pulled.replies[0].gradients)
+        return pulled.flat, self.counts
 
     def push_pull(self, gradient: np.ndarray, info: PushInfo) -> np.ndarray:
         """Push a gradient `float32[n + m]` and return weights `float32[n + m]`, valid until the next call.
 
         If the session has ended, the gradient is lost, and the weights are those of a new session.
         """
-        session = self._registered.number
 
         def exchange() -> Pulled:
             self._registered.check()
             return self._connected.push_pull(gradient, info)
 
+        return self._pulled(exchange, self._registered.number)
+
+    def push(self, gradient: np.ndarray, info: PushInfo) -> np.ndarray | None:
+        """Push `float32[n + m]`, and return None; if the session has ended, return the weights of a new one."""
+        session = self._registered.number
+
+        def exchange() -> None:
+            self._registered.check()
+            self._connected.push(gradient, info, pull=False)
+            self._connected.pulled()
+
+        try:
+            self._run(exchange)
+        except LOST as error:
+            self._return(error, session)
+            return self.pull()[0]
+        return None
+
+    def send(self, gradient: np.ndarray, info: PushInfo) -> None:
+        """Begin `push_pull`, and let `receive` wait for the reply; nothing else may be requested in between."""
+        session = self._registered.number
+
+        def start() -> None:
+            self._registered.check()
+            self._connected.push(gradient, info)
+
+        self._sent = (session, None)
+        try:
+            self._run(start)
+        except LOST as error:
+            self._sent = (session, error)
+
+    def receive(self) -> np.ndarray:
+        """Return the result of the push that `send` has begun, as `push_pull` does."""
+        session, error = self._sent
+
+        def reply() -> Pulled:
+            if error is not None or self._registered.number != session:  # the connection was that of another session
+                raise error or UnknownWorker("the session of this push has ended.")
+            return self._connected.pulled()
+
+        return self._pulled(reply, session)
+
+    def _pulled(self, exchange: Callable[[], Pulled], session: int) -> np.ndarray:
         try:
             pulled = self._run(exchange)
         except LOST as error:
             self._return(error, session)
             return self.pull()[0]
         self.versions = pulled.versions
+        if pulled.replies[0].updates:
+            self.counts = UpdateCounts(pulled.replies[0].updates, pulled.replies[0].gradients)
         return pulled.flat
 
     def assign(self, flat: np.ndarray, partial: bool = False) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from downpour.protos.errors import Unsupported
 from downpour.protos.layout import Layout
 from downpour.worker.fit.cluster.member import ScriptWorker
 from downpour.worker.fit.optimizer.assignments import Assignments
@@ -24,6 +25,7 @@ class AssignedWeights:
 
     Attributes:
         assignments: The assignments of the current train step, recorded while it is traced or run eagerly.
+        refused_with: The setting with which a train step may assign none of the variables; empty if it may.
     """
 
     def __init__(self, variables: Sequence[Any], replaced: Container[int], layout: Layout, member: ScriptWorker):
@@ -36,7 +38,7 @@ class AssignedWeights:
             layout: The layout.
             member: This worker.
         """
-        self.assignments = Assignments()
+        self.assignments, self.refused_with = Assignments(), ""
         self._variables, self._replaced, self._layout, self._member = variables, replaced, layout, member
         self._starts = np.cumsum([0, *(tensor.size for tensor in layout.tensors)])
         self._active = False  # the train step assigns such variables
@@ -57,11 +59,31 @@ class AssignedWeights:
 
     def send_in_graph(self) -> None:
         """Send, at this place of a train step, what it has assigned so far."""
-        places = [place for place, v in enumerate(self._variables) if place in self._replaced and v in self.assignments]
+        places = self._places(self.assignments)
         if places:
+            self.check(self.assignments)
             self._active = True
             values = [tf.reshape(tf.cast(self._variables[place].value, tf.float32), [-1]) for place in places]
             tf.numpy_function(functools.partial(self._send, places), [tf.concat(values, 0)], [])
+
+    def _places(self, assignments: Assignments) -> list[int]:
+        return [place for place, v in enumerate(self._variables) if place in self._replaced and v in assignments]
+
+    def refuse(self, setting: str) -> None:
+        """Refuse train steps that assign any of the variables, because of a setting of the job."""
+        self.refused_with = setting
+
+    def check(self, assignments: Assignments) -> None:
+        """Raise Unsupported if a train step with these assignments assigns what it may not."""
+        if self.refused_with and (places := self._places(assignments)):
+            raise self.refusal([self._variables[place].path for place in places])
+
+    def refusal(self, names: Sequence[str]) -> Unsupported:
+        """Return the error of a train step that assigns the variables with these names."""
+        return Unsupported(
+            f"with {self.refused_with} a weight must be changed by the optimizer alone, because the changes of several "
+            f"workers are added. Received: {', '.join(names[:3])}, which the train step assigns. Omit the setting."
+        )
 
     def _send(self, places: Sequence[int], values: np.ndarray) -> None:
         vector, at = np.full(self._layout.size, np.nan, np.float32), 0

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import wraps
+from functools import cache, wraps
 from typing import TYPE_CHECKING, Any, cast
 
 import keras
 import tensorflow as tf
+from keras.src import api_export
 from keras.src.optimizers.base_optimizer import BaseOptimizer
+from keras.src.saving import object_registration
 
 from downpour.worker import script
-from downpour.worker.fit.optimizer.loss_scale import distributed_class, is_loss_scale, let_scale
-from downpour.worker.fit.optimizer.optimizer_checks import check_supported
-from downpour.worker.fit.optimizer.optimizer_slots import slots_of
-from downpour.worker.fit.optimizer.whole_state import WholeState, keep_slots, restore_deferred
+from downpour.worker.fit.optimizer.optimizer_checks import check_supported, config_of
+from downpour.worker.fit.optimizer.optimizer_slots import Slots, slots_of, write_derived
 
 if TYPE_CHECKING:
     from downpour.worker.fit.optimizer.gradient_op import GradientOp
@@ -47,34 +47,32 @@ def DistributedOptimizer(optimizer: Any) -> Any:  # noqa: N802 - named like the 
     optimizer = keras.optimizers.get(optimizer)
     if script.member is None or isinstance(optimizer, DistributedMixin):
         return optimizer
-    if is_loss_scale(optimizer):
-        let_scale(optimizer, DistributedOptimizer(optimizer.inner_optimizer))
-        return optimizer
     check_supported(optimizer)
     slots = slots_of(optimizer)
     # Only its class changes, because schedules and variables are the user's own objects.
-    object.__setattr__(
-        optimizer, "__class__", distributed_class(cast(Any, DistributedMixin), cast(Any, type(optimizer)))
-    )
+    object.__setattr__(optimizer, "__class__", _distributed(cast(Any, type(optimizer))))
     keep_slots(optimizer, slots)
     return optimizer
 
 
-class DistributedMixin(WholeState):
+class DistributedMixin:
     """The methods in which a distributed optimizer differs from the class of Keras that it also inherits from.
 
     Attributes:
+        keras_class: The class of Keras, or a class of the script that inherits from one.
         gradient_op: The connection to the servers during `fit`; None otherwise.
-        scales_loss: Whether it is the inner optimizer of one that scales the loss.
+        kept_slots: The slots between two calls of `fit`; None if the optimizer has none or has not been used.
+        slot_source: A function that returns the slots on the servers during `fit`; None otherwise.
     """
 
+    keras_class: Any = None
     gradient_op: GradientOp | None = None
-    scales_loss = False
+    kept_slots: Slots | None = None
+    slot_source: Callable[[], Slots | None] | None = None
 
     def build(self, variables: Sequence[Any]) -> None:
         """Build the optimizer without slots, which the servers have."""
         keras.optimizers.Optimizer.build(self, variables)
-        restore_deferred(self)
 
     @tf.autograph.experimental.do_not_convert
     def scale_loss(self, loss: Any) -> Any:
@@ -116,6 +114,8 @@ class DistributedMixin(WholeState):
         if me.loss_scale_factor is not None:
             pairs = zip(grads, variables, strict=True)
             grads = [g if me._overwrite_variable_with_gradient(v) else g / me.loss_scale_factor for g, v in pairs]
+        if self.gradient_op.local_step(self, grads, variables):
+            return
         if me.gradient_accumulation_steps:
             self._accumulate(self.gradient_op, grads, variables)
         else:
@@ -138,6 +138,20 @@ class DistributedMixin(WholeState):
                 accumulated.assign(accumulated + gradient)
 
         keras.ops.cond((me._iterations + 1) % batches == 0, push, add)
+
+
+@cache
+def _distributed(keras_class: Any) -> Any:
+    attributes = {
+        "keras_class": keras_class, "__doc__": DistributedMixin.__doc__, "__module__": keras_class.__module__,
+    }  # fmt: skip
+    distributed = type(keras_class.__name__, (DistributedMixin, keras_class), attributes)
+    # Configurations name the class of Keras, so that they are loaded by plain Keras and by clones of the model.
+    registries = (api_export.REGISTERED_OBJS_TO_NAMES, object_registration.GLOBAL_CUSTOM_NAMES)
+    for registry in registries:
+        if keras_class in registry:
+            registry[distributed] = registry[keras_class]
+    return distributed
 
 
 class AppliedOptimizers:
@@ -204,3 +218,77 @@ def intercepted(plain_applied: Callable[[Any, Sequence[Any]], bool]) -> Iterator
 def set_gradient_op(optimizer: Any, gradient_op: GradientOp | None) -> None:
     """Connect an optimizer to the servers, or disconnect it with None; Keras does not track the attribute."""
     object.__setattr__(optimizer, "gradient_op", gradient_op)
+
+
+def keep_slots(optimizer: Any, slots: Slots | None) -> None:
+    """Keep slots in an optimizer until the next call of `fit`; Keras does not track the attribute."""
+    object.__setattr__(optimizer, "kept_slots", slots)
+
+
+def set_slot_source(optimizer: Any, source: Callable[[], Slots | None] | None) -> None:
+    """Set where the slots are read from during `fit`; Keras does not track the attribute."""
+    object.__setattr__(optimizer, "slot_source", source)
+
+
+def _accumulated(optimizer: Any) -> Sequence[Any]:
+    return optimizer._accumulated_gradients if optimizer.gradient_accumulation_steps else ()
+
+
+@contextmanager
+def as_plain(optimizer: Any) -> Iterator[None]:
+    """Within this context, the optimizer is Keras's own with its slots, so that plain Keras can load what is saved."""
+    if not isinstance(optimizer, DistributedMixin):
+        yield
+        return
+    with _with_methods_of(optimizer, plain_copy(optimizer), "save_own_variables"):
+        yield
+
+
+@contextmanager
+def loading(optimizer: Any) -> Iterator[None]:
+    """Within this context, what is loaded into the optimizer includes its slots and the number of its updates."""
+    if not isinstance(optimizer, DistributedMixin):
+        yield
+        return
+    whole, own = plain_copy(optimizer), cast(Any, optimizer)
+    with _with_methods_of(optimizer, whole, "load_own_variables"):
+        yield
+    own._iterations.assign(whole._iterations)
+    if isinstance(own._learning_rate, keras.Variable):
+        own._learning_rate.assign(whole._learning_rate)
+    if own.built:
+        keep_slots(optimizer, slots_of(whole))
+
+
+def plain_copy(optimizer: Any) -> Any:
+    """Return an optimizer of Keras with the state of a distributed one, including its slots.
+
+    A second optimizer holds the slots, because TensorFlow tracks the lists of variables of this one.
+    """
+    distributed_class, keras_own = type(optimizer), cast(Any, optimizer)
+    whole = distributed_class.keras_class.from_config(config_of(keras_own))
+    if not isinstance(keras_own._learning_rate, keras.Variable):
+        whole.learning_rate = keras_own._learning_rate
+    whole._iterations.assign(keras_own._iterations)
+    if keras_own.built:
+        whole.build(keras_own._trainable_variables)
+        write_derived(whole)
+        for copy, own in zip(_accumulated(whole), _accumulated(keras_own), strict=True):
+            copy.assign(own)
+        slots = keras_own.slot_source() if keras_own.slot_source is not None else keras_own.kept_slots
+        if slots is not None:
+            slots.write(whole)
+    return whole
+
+
+@contextmanager
+def _with_methods_of(optimizer: Any, whole: Any, name: str) -> Iterator[None]:
+    """Within this context, the optimizer is of Keras's class, and a method is that of another optimizer."""
+    distributed_class = type(optimizer)
+    object.__setattr__(optimizer, "__class__", distributed_class.keras_class)
+    object.__setattr__(optimizer, name, getattr(whole, name))
+    try:
+        yield
+    finally:
+        object.__delattr__(optimizer, name)
+        object.__setattr__(optimizer, "__class__", distributed_class)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,6 @@ from downpour.worker.fit.cluster.leases import Span
 from downpour.worker.fit.cluster.member import ScriptWorker
 from downpour.worker.fit.optimizer.assigned_weights import AssignedWeights
 from downpour.worker.fit.optimizer.assignments import Assignments
-from downpour.worker.fit.optimizer.loss_scale import HALVINGS
 from downpour.worker.fit.optimizer.model_optimizers import ModelOptimizers
 from downpour.worker.fit.optimizer.model_variables import ModelVariables
 from downpour.worker.fit.optimizer.step_tensors import clipped, dense, scalar
@@ -42,7 +41,10 @@ class GradientOp:
         steps: The number of pushes of this worker in this epoch.
         used: The number of samples of these pushes.
         error: The error of a step, of which TensorFlow raises only the message; None if there is none.
+        has_own_slots: Whether every worker has slots of its own, instead of the servers.
     """
+
+    has_own_slots = False
 
     def __init__(
         self,
@@ -67,7 +69,6 @@ class GradientOp:
         self._member = member
         self._variables = variables = ModelVariables(model, optimizers, assigned)
         self._assigned = AssignedWeights(variables.all, variables.replaced, variables.layout, member)
-        self._halvings = 0  # of a scaled loss that may overflow in a row
         self._loss: Any = None  # of the current batch, in the graph of its step
         self._samples: Any = None  # of the current batch, in the graph of its step
         self._span: Any = None  # of the current batch, in the graph of its step
@@ -129,6 +130,41 @@ class GradientOp:
         """Number of updates of all workers in this epoch, as far as this worker has seen them."""
         return self._member.versions[0] - self._first_version
 
+    @property
+    def batches(self) -> int:
+        """Number of batches of all workers in this epoch, as far as this worker has seen them."""
+        return self.updates
+
+    def check_local(self, assigned: Assignments | None, setting: str) -> None:
+        """Check that a worker may hold other weights than the servers between two exchanges.
+
+        Args:
+            assigned: The variables that the train step assigns; None if it assigns moving statistics at most.
+            setting: The setting that asks for it, for the message.
+
+        Raises:
+            Unsupported: The train step assigns a weight, or overwrites it with its gradient.
+        """
+        self._assigned.refuse(setting)
+        if assigned is not None:
+            self._assigned.check(assigned)
+        overwritten = [tensor.name for tensor in self.layout.trained_tensors if tensor.flags.overwrites]
+        if overwritten:
+            raise self._assigned.refusal(overwritten)
+
+    def weights_assigned(self) -> None:
+        """Record that a callback has assigned the weights that the model holds, and that the servers have them."""
+        flat = self.read()
+        self._base = flat[self.layout.trained :].copy()
+        self._assigned.written(flat)
+
+    def finish(self) -> None:
+        """End the batches of an epoch, of which all gradients have been pushed."""
+
+    def keep_slots(self) -> None:
+        """Keep the slots of the optimizers, which the servers have."""
+        self._optimizers.keep(self.trained, self._member.pull_slots)
+
     def write(self, flat: np.ndarray) -> None:
         """Assign weights and moving statistics to the model, `float32[n + m]`."""
         self._assign(tf.convert_to_tensor(flat))
@@ -153,16 +189,25 @@ class GradientOp:
         """Send what the train step has assigned to variables of the layout after its updates."""
         self._assigned.send_in_graph()
 
-    def send(self, variables: Container[Any]) -> None:
-        """Send the present values of variables that a callback has assigned during an epoch."""
+    def send(self, variables: Container[Any]) -> np.ndarray | None:
+        """Send the present values of variables that a callback has assigned during an epoch.
+
+        Returns:
+            The vector `float32[n + m]` that was sent, with NaN for all other elements; None if nothing was.
+        """
         sent = self._assigned.send(variables)
         if sent is not None:
             state = sent[self.layout.trained :]
             self._base = np.where(np.isnan(state), self._base, state)
+        return sent
 
     def set_loss(self, loss: Any) -> None:
         """Set the loss of the current batch, a tensor of the step's graph."""
         self._loss = loss
+
+    def local_step(self, optimizer: Any, gradients: Sequence[Any], variables: Sequence[Any]) -> bool:
+        """Return whether the worker has made the step of a batch itself; here the servers make every step."""
+        return False
 
     @tf.autograph.experimental.do_not_convert
     def step(self, optimizer: Any, gradients: Mapping[int, Any]) -> None:
@@ -188,10 +233,8 @@ class GradientOp:
         batches = optimizer.gradient_accumulation_steps or 1
         arguments = [flat, state, norm, scalar(self._loss, 0.0), batches * scalar(self._samples, 1.0)]
         arguments.append(NO_SPAN if self._span is None else self._span)
-        if getattr(optimizer, "scales_loss", False):
-            self._halvings = HALVINGS
         push_pull = partial(self._push_pull, bitmap_of(places, len(self.trained)))
-        pulled = tf.numpy_function(push_pull, arguments, tf.float32)
+        pulled = tf.numpy_function(push_pull, [*arguments, *self._more_arguments(optimizer)], tf.float32)
         pulled.set_shape([self.layout.size])
         with self._assigned.assignments.paused():
             self._assign(pulled)
@@ -228,7 +271,7 @@ class GradientOp:
 
     def _push_pull(
         self, tensors: bytes, gradient: np.ndarray, state: np.ndarray, norm: float, loss: float, samples: int,
-        of_span: np.ndarray,
+        of_span: np.ndarray, *more: Any,
     ) -> np.ndarray:  # fmt: skip
         try:
             span = Span(*of_span.tolist())
@@ -245,24 +288,39 @@ class GradientOp:
             count = int(samples)
             if self._leases is not None and self._leases.is_pushed(span):
                 span = Span(0, self.epoch, 0, 0)  # a second optimizer of this step: the samples count once
-            self.steps, self.used = self.steps + 1, self.used + count
+            self.used += count
             vector = np.concatenate([gradient, differences]) if len(state) else gradient
             info = PushInfo(
                 self._member.versions, float(norm), count, float(loss),
                 lease=span.lease, epoch=self.epoch, start=span.start, stop=span.stop, tensors=tensors,
             )  # fmt: skip
             begin = time.perf_counter()
-            flat = self._member.push_pull(vector, info)
+            flat = self._exchange(vector, info, span, state, *more)
             self._measure(begin, time.perf_counter())
-            if self._leases is not None and span.lease and self._leases.valid(span):
-                self._leases.pushed(span)  # unless the session has ended: the samples are leased again
-            self._base = flat[self.layout.trained :].copy()
-            self._assigned.pulled(flat)
-            # TensorFlow uses aligned memory without a copy, and the next reply overwrites this memory.
-            return flat.copy()
+            return flat
         except (DownpourError, Diverged) as error:
             self.error = error
             raise
+
+    def _more_arguments(self, optimizer: Any) -> list[Any]:
+        """Return tensors of a step that `_exchange` needs besides the gradient."""
+        return []
+
+    def _exchange(self, vector: np.ndarray, info: PushInfo, span: Span, state: np.ndarray, *more: Any) -> np.ndarray:
+        """Push the gradient of a batch, and return the weights that the model holds next."""
+        flat = self._member.push_pull(vector, info)
+        self._pushed(span)
+        self._base = flat[self.layout.trained :].copy()
+        self._assigned.pulled(flat)
+        # TensorFlow uses aligned memory without a copy, and the next reply overwrites this memory.
+        return flat.copy()
+
+    def _pushed(self, *spans: Span) -> None:
+        """Count a push with the batches of some spans."""
+        self.steps += 1
+        for span in spans:
+            if self._leases is not None and span.lease and self._leases.valid(span):
+                self._leases.pushed(span)  # unless the session has ended: the samples are leased again
 
     def _differences(self, state: np.ndarray) -> np.ndarray:
         """Return what is added to the state on the servers: 0 where an assigned value replaces it."""
@@ -292,7 +350,7 @@ class GradientOp:
 
     def _check_finite(self, norm: float) -> None:
         self._nonfinite_in_a_row = 0 if np.isfinite(norm) else self._nonfinite_in_a_row + 1
-        if self._nonfinite_in_a_row >= self._member.nonfinite_limit + self._halvings:
+        if self._nonfinite_in_a_row >= self._member.nonfinite_limit:
             raise Diverged(
                 f"gradients must be finite. Received: {self._nonfinite_in_a_row} in a row with NaN or Inf. "
                 "The learning rate is too large: try a tenth of it, or clipnorm=1.0."

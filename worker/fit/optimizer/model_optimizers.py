@@ -17,9 +17,10 @@ from downpour.worker.fit.cluster.stage import UpdateCounts
 from downpour.worker.fit.optimizer.distributed_optimizer import (
     DistributedMixin,
     DistributedOptimizer,
+    keep_slots,
     set_gradient_op,
+    set_slot_source,
 )
-from downpour.worker.fit.optimizer.loss_scale import innermost
 from downpour.worker.fit.optimizer.optimizer_checks import check_supported
 from downpour.worker.fit.optimizer.optimizer_slots import Slots
 from downpour.worker.fit.optimizer.optimizer_spec import (
@@ -29,9 +30,7 @@ from downpour.worker.fit.optimizer.optimizer_spec import (
     rates_of,
     updates_of,
 )
-from downpour.worker.fit.optimizer.whole_state import drop_slots, keep_slots, kept_slots_of, set_slot_source
 
-MOST_SLOT_BYTES = 1 << 28  # which workers other than 0 keep between two calls of fit, for scripts that read them
 Applied = Mapping[int, tuple[Any, Mapping[int, Any]]]  # optimizers and their variables by id
 
 
@@ -48,6 +47,7 @@ class ModelOptimizers:
     Attributes:
         members: The optimizers, which are distributed.
         extra: The variables outside of the model that they train.
+        local: The optimizer of Keras that makes local steps on this worker; None if the servers make every step.
     """
 
     def __init__(self, members: Sequence[Any], owners: Mapping[int, int] | None = None, extra: Sequence[Any] = ()):
@@ -60,6 +60,7 @@ class ModelOptimizers:
         """
         self.members, self.extra = list(members), list(extra)
         self._owners = dict(owners or {})
+        self.local: Any = None
         self._sent: list[pb.LearningRates] = []
         self._of_epoch: list[pb.LearningRates] = []  # as they were sent at the last barrier
         self._updates: list[int] = []  # of each optimizer, at the last barrier
@@ -104,8 +105,14 @@ class ModelOptimizers:
         for member in self.members:
             set_slot_source(member, None if fetch is None else partial(_fetched, member, fetch))
 
+    def step_locally(self, optimizer: Any) -> None:
+        """Let an optimizer of Keras make the steps on this worker."""
+        self.local = optimizer
+
     def refuse(self, optimizer: Any, variables: Sequence[Any], trained: Sequence[Any]) -> None:
         """Raise Unsupported if an optimizer that is not distributed is applied to a variable that the servers train."""
+        if optimizer is self.local:
+            return
         if {id(variable) for variable in trained}.intersection(map(id, variables)):
             raise _unknown(optimizer)
 
@@ -142,14 +149,14 @@ class ModelOptimizers:
 
         A variable that an optimizer has not trained yet has the initial value of its slots.
         """
-        if all(kept_slots_of(member) is None for member in self.members):
+        if all(member.kept_slots is None for member in self.members):
             return {}
         names = dict.fromkeys(name for initial in self._initial for name in initial)
         return {name: np.concatenate([self._slot(name, variable) for variable in variables]) for name in names}
 
     def _slot(self, name: str, variable: Any) -> np.ndarray:
         owner = self.owner_of(variable)
-        kept = kept_slots_of(self.members[owner])
+        kept = self.members[owner].kept_slots
         found = None if kept is None else kept.get(name, variable)
         size = int(np.prod(variable.shape))
         return np.full(size, self._initial[owner].get(name, 0.0), np.float32) if found is None else found
@@ -162,20 +169,7 @@ class ModelOptimizers:
             if initial:
                 own = [self.owner_of(variable) == index for variable in variables]
                 fresh = Slots(variables, {name: vectors[name] for name in initial}).of(own)
-                kept = kept_slots_of(member)
-                keep_slots(member, fresh if kept is None else kept.updated(fresh))
-
-    def keep_elsewhere(
-        self, variables: Sequence[Any], pull: Callable[[Sequence[str]], Mapping[str, np.ndarray]]
-    ) -> None:
-        """Keep the slots on a worker other than 0, where only the script may read them, unless they are large."""
-        names = {name for initial in self._initial for name in initial}
-        size_bytes = 4 * len(names) * sum(int(np.prod(variable.shape)) for variable in variables)
-        if size_bytes <= MOST_SLOT_BYTES or any(member.shown is not None for member in self.members):
-            self.keep(variables, pull)
-        else:
-            for member in self.members:
-                drop_slots(member)
+                keep_slots(member, fresh if member.kept_slots is None else member.kept_slots.updated(fresh))
 
     # ------------------------------------------------------------------ rates and counts
 
@@ -272,8 +266,7 @@ def _flat(value: Any) -> Sequence[Any]:
 
 def distributed_of(model: keras.Model) -> list[Any]:
     """Return the distributed ones of the optimizers of a model."""
-    found = map(innermost, optimizers_of(model))
-    return [optimizer for optimizer in found if isinstance(optimizer, DistributedMixin)]
+    return [optimizer for optimizer in optimizers_of(model) if isinstance(optimizer, DistributedMixin)]
 
 
 def model_optimizers(model: keras.Model, applied: Applied | None) -> ModelOptimizers:
@@ -292,7 +285,7 @@ def model_optimizers(model: keras.Model, applied: Applied | None) -> ModelOptimi
         members = [optimizer for optimizer in found if id(optimizer) in applied]
         members += [optimizer for optimizer, _ in applied.values() if not any(optimizer is each for each in members)]
     else:
-        members = [innermost(model.optimizer)] if applied is None else found
+        members = [model.optimizer] if applied is None else found
     applied = applied or {}
     members = [cast(Any, DistributedOptimizer(member)) for member in members]
     owners: dict[int, int] = {}

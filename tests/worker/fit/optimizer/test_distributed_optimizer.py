@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from downpour.worker import script
-from downpour.worker.fit.optimizer.distributed_optimizer import DistributedOptimizer, set_gradient_op
-from downpour.worker.fit.optimizer.whole_state import as_plain, loading
+from downpour.worker.fit.optimizer.distributed_optimizer import DistributedOptimizer, as_plain, loading, set_gradient_op
 
 
 class RecordedGradients:
@@ -21,6 +20,9 @@ class RecordedGradients:
 
     def set_loss(self, loss: Any) -> None:
         pass
+
+    def local_step(self, optimizer: Any, gradients: Any, variables: Any) -> bool:
+        return False
 
     def step(self, optimizer: Any, gradients: Mapping[int, Any]) -> None:
         self.steps.append(set(gradients))

@@ -47,6 +47,11 @@ class PushPlan:
         return cls(push_every, job.fetch_every or push_every, "gradient", job.overlap, mode.pulls_per_lease)
 
     @property
+    def every_gradient(self) -> bool:
+        """Whether every gradient is pushed, and weights are pulled after each before the next one is computed."""
+        return self.payload == "gradient" and not (self.local or self.overlap)
+
+    @property
     def together(self) -> bool:
         """Whether the reply to every push contains weights."""
         return self.push_every == self.fetch_every

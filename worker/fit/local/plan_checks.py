@@ -1,0 +1,71 @@
+"""The exchange that a job's plan of pushes and pulls needs, and the checks of what a model must be for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from downpour.protos.errors import Unsupported
+from downpour.worker.fit.cluster.member import ScriptWorker
+from downpour.worker.fit.local.gradient_sums import SummedGradientOp
+from downpour.worker.fit.local.local_steps import LocalStepsOp
+from downpour.worker.fit.optimizer.gradient_op import GradientOp
+from downpour.worker.fit.optimizer.model_optimizers import ModelOptimizers
+from downpour.worker.plan.push_plan import PushPlan
+
+if TYPE_CHECKING:
+    from downpour.worker.fit.cluster.leases import Leases
+    from downpour.worker.fit.optimizer.assignments import Assignments
+
+EACH = "or let the workers push every gradient: mode async, without --push-every, --fetch-every and --overlap"
+
+
+def gradient_op_of(
+    model: Any,
+    optimizers: ModelOptimizers,
+    member: ScriptWorker,
+    leases: Leases | None = None,
+    assigned: Assignments | None = None,
+) -> GradientOp:
+    """Return the exchange for one call of `fit`, as the mode and the intervals of the job require.
+
+    Args:
+        model: A model that is built.
+        optimizers: The distributed optimizers of the model.
+        member: This worker.
+        leases: The leases of this call of `fit`; None if the worker has a fixed part of the data.
+        assigned: The variables that the train step assigns; None if it assigns moving statistics at most.
+
+    Raises:
+        Unsupported: The model, or its training, has no meaning with local steps.
+    """
+    plan = member.plan
+    if plan.every_gradient:
+        return GradientOp(model, optimizers, member, leases, assigned)
+    _check_optimizers(optimizers, _setting(plan))
+    kind = SummedGradientOp if plan.payload == "gradient" else LocalStepsOp
+    op = kind(model, optimizers, member, leases, assigned)
+    op.check_local(assigned, _setting(plan))
+    return op
+
+
+def _setting(plan: PushPlan) -> str:
+    """Return the setting that lets a worker make local steps, as a phrase for a message."""
+    if plan.payload != "gradient":
+        return f"--mode {'localsgd' if plan.payload == 'difference' else 'easgd'}"
+    if plan.overlap:
+        return "--overlap"
+    return f"--push-every {plan.push_every} --fetch-every {plan.fetch_every}"
+
+
+def _check_optimizers(optimizers: ModelOptimizers, setting: str) -> None:
+    names = [member.name for member in optimizers.members]
+    if len(names) > 1:
+        raise Unsupported(
+            f"with {setting} a model must have one optimizer, because the intervals between exchanges count the "
+            f"batches of one. Received: {', '.join(names)}. Use one, {EACH}."
+        )
+    if optimizers.members[0].gradient_accumulation_steps:
+        raise Unsupported(
+            f"with {setting} an optimizer must not accumulate gradients as well. Received: "
+            f"gradient_accumulation_steps of {names[0]}. Leave one of both out."
+        )
