@@ -40,6 +40,9 @@ BENCHES: dict[str, Bench] = {
         "speed.transport", "push-pulls compared with echoes and memcpy, and with many workers", plots=True
     ),
     "launchers": Bench("speed.launchers", "samples/s of the same job with each launcher"),
+    "network": Bench(
+        "training.network", "training across network namespaces, by transport, codec and mode (requires root)"
+    ),
     "codecs": Bench("speed.codecs", "size, time and final loss of each codec", plots=True),
 }
 

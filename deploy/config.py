@@ -131,7 +131,7 @@ class TrainSettings(JobSettings, AccessSettings, LogSettings):
     )
     threads: int = Field(1, ge=1, le=1024, description="TensorFlow threads of each worker.")
     xla: Literal["auto", "on", "off"] = Field(
-        "auto", description="Compile the gradient with XLA; auto uses the faster of both."
+        "auto", description="Compile the gradient with XLA. auto: if that is faster on this machine."
     )
     gpus_per_worker: float | None = Field(None, ge=0, le=1, description=GPUS_PER_WORKER)
     worker_restarts: int = Field(3, ge=0, description="Number of times that a worker is restarted after it died.")

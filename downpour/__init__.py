@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from downpour.deploy.scripts.local_cluster import FitFailed, FitHistory, LocalCluster
     from downpour.worker.fit.data.leased_dataset import LeasedDataset
     from downpour.worker.fit.optimizer.distributed_optimizer import DistributedOptimizer
-    from downpour.worker.loops.numpy_client import NumpyClient, PushReply, connect
-    from downpour.worker.loops.training import TrainingJob, training
+    from downpour.worker.loops.connect import connect
+    from downpour.worker.loops.numpy_client import NumpyClient, PushReply
+    from downpour.worker.loops.training import training
+    from downpour.worker.loops.training_job import TrainingJob
     from downpour.worker.script import rank, size
 
 _MODULES = {
@@ -33,8 +35,8 @@ _MODULES = {
     "LocalCluster": "downpour.deploy.scripts.local_cluster",
     "NumpyClient": "downpour.worker.loops.numpy_client",
     "PushReply": "downpour.worker.loops.numpy_client",
-    "connect": "downpour.worker.loops.numpy_client",
-    "TrainingJob": "downpour.worker.loops.training",
+    "connect": "downpour.worker.loops.connect",
+    "TrainingJob": "downpour.worker.loops.training_job",
     "rank": "downpour.worker.script",
     "size": "downpour.worker.script",
     "training": "downpour.worker.loops.training",

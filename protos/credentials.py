@@ -39,7 +39,8 @@ class AccessSettings(Settings):
 
     tls_dir: str | None = Field(
         None,
-        description=f"Folder of `downpour certs`: TLS, and the file {TOKEN!r} if no other token is given.",
+        description=f"Folder that `downpour certs` has created. Enables TLS; its file {TOKEN!r} is used if no other "
+        "token is given.",
     )
     token_file: str | None = Field(
         None, description=f"File with the token that every caller must present (or set {TOKEN_VARIABLE})."

@@ -163,7 +163,7 @@ class JobSettings(OptimizerSettings):
     version_memory: int = Field(
         1024,
         ge=0,
-        description="Memory of each shard, in MiB, for the old weights that corrections need.",
+        description="Memory of each shard, in MiB, for the earlier weights that dc_asgd needs.",
     )
     schedule: Annotated[str, spec_of(SCHEDULES)] = Field(
         "constant", description=f"Learning rate by version: {forms(SCHEDULES)}."
@@ -318,7 +318,8 @@ class ServerSettings(JobSettings, AccessSettings, LogSettings):
     admitted: int = Field(
         4,
         ge=1,
-        description="Number of large push-pulls over gRPC or TCP that are in memory at once; others wait unread.",
+        description="Number of large push-pulls over gRPC or TCP that are in memory at the same time; the server reads "
+        "further ones later.",
     )
     doorbell_dir: Annotated[str | None, AfterValidator(_short_enough)] = Field(
         None,

@@ -57,7 +57,7 @@ class WorkerSettings(AccessSettings, LogSettings):
     threads: int = Field(1, ge=1, description="TensorFlow's threads within an operation.")
     gpus: int | None = Field(None, ge=0, description="Number of GPUs that TensorFlow must find (default: any).")
     xla: Literal["auto", "on", "off"] = Field(
-        "auto", description="Compile the gradient with XLA; auto uses the faster of both."
+        "auto", description="Compile the gradient with XLA. auto: if that is faster on this machine."
     )
     connect_timeout_s: float = Field(60.0, gt=0, description="Time limit for the first connection to the server.")
     call_timeout_s: float = Field(30.0, gt=0, description="Deadline of a call and of an awaited message.")

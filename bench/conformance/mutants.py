@@ -1,4 +1,7 @@
-"""Components with one fault each: a test proves that every row of the conformance suite fails with one of them."""
+"""Mutants of the conformance suite: components with one fault each, with which a row must fail.
+
+`tests/bench/conformance/test_validate.py` checks that every row fails with its mutant.
+"""
 
 from __future__ import annotations
 

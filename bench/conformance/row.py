@@ -20,14 +20,15 @@ Rule = Literal["relative", "absolute", "at most", "equal"]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One number of a row.
+    """One comparison of a row: a prediction and a measurement.
 
     Attributes:
-        what: The description of the number.
+        what: The description of the compared quantity.
         predicted: The value that theory predicts.
         measured: The measured value.
         tolerance: The allowed difference.
-        rule: The rule by which the values are compared.
+        rule: The comparison: `relative` and `absolute` allow a difference of `tolerance`; `at most` requires a
+            measurement of at most the prediction plus `tolerance`; `equal` requires the same value.
     """
 
     what: str
@@ -53,7 +54,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The components that rows use; a mutant is a set of parts of which one is faulty."""
+    """The components that rows use. A mutant is a copy of the default in which one component has a fault."""
 
     shard: type[Shard] = Shard
     simulation: type[Simulation] = Simulation

@@ -1,4 +1,7 @@
-"""Rows whose results are exact or nearly exact: C22 to C24 in virtual time, and C25 and C26 about codecs."""
+"""Rows whose results are exact or nearly exact: C22 to C24 in virtual time, and C25 and C26 about codecs.
+
+`docs/theory.md` derives each row and cites its source.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Rows with real server processes over gRPC, small workers and emulated compute: C1, C10, C22, C23."""
+"""Rows with real server processes over gRPC, small workers and emulated compute: C1, C10, C22, C23.
+
+`docs/theory.md` derives each row and cites its source.
+"""
 
 from __future__ import annotations
 

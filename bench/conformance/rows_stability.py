@@ -1,4 +1,7 @@
-"""Rows about what delay does to gradient descent, in virtual time: C14 to C16, C18, C27."""
+"""Rows about the effect of delay on gradient descent, in virtual time: C14 to C16, C18, C27.
+
+`docs/theory.md` derives each row and cites its source.
+"""
 
 from __future__ import annotations
 
@@ -35,13 +38,22 @@ def delayed(parts: Parts, delay: int, η: float, updates: int, policy: Compensat
 
 
 def growth(trajectory: np.ndarray, window: int) -> float:
-    """Return the largest size in the last `window` versions, divided by that in the first of the second half."""
+    """Return the growth of a trajectory within its second half.
+
+    Args:
+        trajectory: The values `float64[updates]`.
+        window: The number of versions over which the largest absolute value is taken.
+
+    Returns:
+        The largest absolute value in the last `window` versions, divided by that in the first `window` versions of the
+        second half; above 1 if the trajectory diverges.
+    """
     late = np.abs(trajectory[len(trajectory) // 2 :])
     return float(late[-window:].max() / late[:window].max())
 
 
 def limit(delay: int) -> float:
-    """Return the largest stable ηh, 2 sin(π / (2(2τ + 1)))."""
+    """Return the largest stable ηh for a constant delay τ, 2 sin(π / (2(2τ + 1))) (Levin, May 1976)."""
     return 2 * math.sin(math.pi / (2 * (2 * delay + 1)))
 
 
@@ -61,7 +73,7 @@ def c14(parts: Parts, quick: bool) -> list[Case]:
 
 
 def c15(parts: Parts, quick: bool) -> list[Case]:
-    """The fastest η is τ^τ/(τ+1)^(τ+1), with rate τ/(τ+1)."""
+    """The step size with the fastest convergence is τ^τ/(τ+1)^(τ+1), with rate τ/(τ+1) per update."""
     cases = []
     for delay in (3, 7):
         best = delay**delay / (delay + 1) ** (delay + 1)
@@ -69,7 +81,7 @@ def c15(parts: Parts, quick: bool) -> list[Case]:
         rates: dict[float, float] = {}
         for change in np.arange(0.90, 1.1001, 0.01):
             trajectory = np.abs(delayed(parts, delay, change * best, 2 * steps))
-            window = 8 * (delay + 1)  # past the double root's factor t
+            window = 8 * (delay + 1)  # the factor t of a double root varies little over so many late versions
             first, last = trajectory[steps - window : steps].max(), trajectory[-window:].max()
             rates[float(change)] = (last / first) ** (1 / steps)
         fastest = min(rates, key=lambda change: rates[change])
@@ -79,7 +91,7 @@ def c15(parts: Parts, quick: bool) -> list[Case]:
 
 
 def c16(parts: Parts, quick: bool) -> list[Case]:
-    """With η₀/τ the limit of the base rate is 2τ sin(π / (2(2τ + 1)))."""
+    """If the learning rate is η₀/τ, the largest stable η₀ is 2τ sin(π / (2(2τ + 1)))."""
     found = []
     for delay in (1, 3, 7, 15):
         found += _around_limit(parts, delay, delay * limit(delay), quick, parts.inverse())

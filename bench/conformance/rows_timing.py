@@ -1,4 +1,7 @@
-"""Rows about time and staleness, in virtual time: C1 to C4, C8 to C10, C13."""
+"""Rows about time and staleness, in virtual time: C1 to C4, C8 to C10, C13.
+
+`docs/theory.md` derives each row and cites its source.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,18 @@ def simulated(
     parts: Parts, workers: int, service: str, updates: int, mode: str = "async", fetch_every: int = 1, seed: int = 0,
     problem: Problem | None = None,
 ) -> Simulation:  # fmt: skip
-    """Run a simulation and return it after `updates` updates."""
+    """Return a simulation that has run for `updates` updates.
+
+    Args:
+        parts: The components to use.
+        workers: The number of workers P.
+        service: The distribution of the duration of a step, as `--service` of `downpour simulate`.
+        updates: The number of updates.
+        mode: The consistency mode.
+        fetch_every: The number of steps between two pulls.
+        seed: The seed of the service times.
+        problem: The problem; None for gradients of zero.
+    """
     problem = problem or Problem()
     policy = parts.consistency(mode)
     shard = parts.shard(

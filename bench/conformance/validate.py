@@ -26,7 +26,7 @@ class ValidateSettings(Settings):
 
     groups: ClassVar[dict[str, tuple[str, ...]]] = {"rows": ("quick", "rows"), "output": ("json_",)}
 
-    quick: bool = Field(False, description="Shorter runs, which save a few minutes.")
+    quick: bool = Field(False, description="Use shorter runs, which save a few minutes.")
     rows: str = Field("", description="Rows to check, such as C1,C14 (default: all).")
     json_: Annotated[str | None, AfterValidator(writable)] = Field(
         None, description="File for the result as JSON; - for standard output."
@@ -43,7 +43,7 @@ class ValidateSettings(Settings):
 
 
 def measured(row: ConformanceRow, parts: Parts, quick: bool) -> dict[str, Any]:
-    """Measure a row and return its result; an exception is a failure of the row."""
+    """Measure a row and return its result as a dict for JSON. An exception of the row counts as its failure."""
     began_s, error = time.perf_counter(), ""
     cases: list[Case] = []
     try:

@@ -1,7 +1,7 @@
 """The references of the transport benchmark: echoes of the same bytes, with the server in another process.
 
 An echo server returns a payload once it has received all of it, as a push-pull must, and does nothing else with it.
-`python -m downpour.bench.speed.echo unix|grpc` runs a server.
+`python -m downpour.bench.speed.echo unix|tcp|grpc` runs a server.
 """
 
 from __future__ import annotations
@@ -50,16 +50,31 @@ def serving(kind: str) -> Iterator[str]:
 @contextmanager
 def unix_echo(size_bytes: int) -> Iterator[Callable[[], None]]:
     """Yield a function that makes a round trip through a Unix stream socket, into a preallocated buffer."""
-    payload, back = bytes(size_bytes), bytearray(size_bytes)
     with serving("unix") as address, socket.socket(socket.AF_UNIX) as line:
         line.connect(address)
-        line.sendall(size_bytes.to_bytes(COUNT_BYTES, "little"))
+        yield _trip(line, size_bytes)
 
-        def trip() -> None:
-            line.sendall(payload)
-            _receive(line, back)
 
-        yield trip
+@contextmanager
+def tcp_echo(size_bytes: int) -> Iterator[Callable[[], None]]:
+    """Yield a function that makes a round trip over a TCP connection to this host, into a preallocated buffer."""
+    with serving("tcp") as address:
+        host, port = address.split(":")
+        with socket.create_connection((host, int(port))) as line:
+            line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            yield _trip(line, size_bytes)
+
+
+def _trip(line: socket.socket, size_bytes: int) -> Callable[[], None]:
+    # Written to: pages that only have been read are one and the same, which no cache is too small for.
+    payload, back = b"\1" * size_bytes, bytearray(size_bytes)
+    line.sendall(size_bytes.to_bytes(COUNT_BYTES, "little"))
+
+    def trip() -> None:
+        line.sendall(payload)
+        _receive(line, back)
+
+    return trip
 
 
 @contextmanager
@@ -119,10 +134,21 @@ def _serve_unix() -> None:
         listener.bind(path)
         listener.listen(1)
         print(path, flush=True)
+        _echo(listener.accept()[0])
+
+
+def _serve_tcp() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        print(f"127.0.0.1:{listener.getsockname()[1]}", flush=True)
         line, _ = listener.accept()
-        buffer = bytearray(int.from_bytes(line.recv(COUNT_BYTES), "little"))
-        while _receive(line, buffer):
-            line.sendall(buffer)
+        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _echo(line)
+
+
+def _echo(line: socket.socket) -> None:
+    buffer = bytearray(int.from_bytes(line.recv(COUNT_BYTES), "little"))
+    while _receive(line, buffer):
+        line.sendall(buffer)
 
 
 async def _serve_grpc() -> None:
@@ -144,7 +170,10 @@ async def _serve_grpc() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "unix":
-        _serve_unix()
-    else:
-        asyncio.run(_serve_grpc())
+    match sys.argv[1]:
+        case "unix":
+            _serve_unix()
+        case "tcp":
+            _serve_tcp()
+        case _:
+            asyncio.run(_serve_grpc())

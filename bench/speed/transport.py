@@ -5,11 +5,11 @@ A push-pull sends a gradient, applies it (plain SGD, after a check that it is fi
 - `memcpy`: one copy of the payload in memory. *Passes each way* is the time of a push-pull divided by that of two
   copies.
 - `kernel`: the check and the update alone, on one thread.
-- `unix echo`, `gRPC echo`: the payload is sent to another process and back. The gRPC echo uses the options and the
-  message size of the project's stream; its messages are created in advance and not joined at the end. `gRPC echo of an
-  array` does both in its client, as is necessary if the payload is an array.
-- `shm`, `gRPC`: the project's push-pull with a real server, with `--transport shm` (which `auto` selects on one host)
-  and `--transport grpc`.
+- `unix echo`, `TCP echo`, `gRPC echo`: the payload is sent to another process and back. The gRPC echo uses the options
+  and the message size of the project's stream; its messages are created in advance and not joined at the end.
+  `gRPC echo of an array` does both in its client, as is necessary if the payload is an array.
+- `shm`, `tcp`, `gRPC`: the project's push-pull with a real server, with `--transport shm` (which `auto` selects on one
+  host), `--transport tcp`, with TLS as well, and `--transport grpc`.
 
 Payloads of 318 kB are sent in blocks of 25 consecutive calls, of which the median is used; *alone* is the time of
 single calls, which find cold caches and sleeping processes. Larger payloads, which fit in no cache, are sent one by
@@ -24,7 +24,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
@@ -35,8 +35,9 @@ import numpy as np
 from downpour.bench.comparison import spread
 from downpour.bench.machine import facts, load
 from downpour.bench.numpy_worker import NumpyWorker, running_server
-from downpour.bench.speed.echo import grpc_echo, unix_echo
+from downpour.bench.speed.echo import grpc_echo, tcp_echo, unix_echo
 from downpour.bench.speed.many_workers import idle, push_pulls
+from downpour.bench.speed.secured import certificates, identity
 from downpour.bench.speed.transport_report import checked, plot, table
 from downpour.ps.core.optimizer import Optimizer
 from downpour.ps.core.rules.hyperparameters import Hyperparameters
@@ -54,6 +55,7 @@ def main(argv: list[str]) -> int:
         prog="downpour bench transport", description="Compare push-pulls with echoes and memcpy."
     )
     parser.add_argument("--quick", action="store_true", help="few rounds, at most 16 workers")
+    parser.add_argument("--only-sizes", action="store_true", help="one worker on each transport, and nothing else")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for results.json, report.md and plots")
     flags = parser.parse_args(argv)
     results: dict[str, Any] = {
@@ -65,17 +67,18 @@ def main(argv: list[str]) -> int:
     }
     for name, floats in FLOATS.items():
         results["sizes"][name] = side_by_side(floats, ROUNDS[name][not flags.quick], BLOCK.get(name, 1))
-    results["sweep"] = sweep(3 if flags.quick else 9)
-    results["idle"] = beside_idle((0, 16), 200, 1) if flags.quick else beside_idle((0, 16, 64, 256), 1000, 3)
-    results["many_workers"] = many_workers(flags.quick)
-    results["memory"] = held_memory(8 if flags.quick else 16)
+    if not flags.only_sizes:
+        results["sweep"] = sweep(3 if flags.quick else 9)
+        results["idle"] = beside_idle((0, 16), 200, 1) if flags.quick else beside_idle((0, 16, 64, 256), 1000, 3)
+        results["many_workers"] = many_workers(flags.quick)
+        results["memory"] = held_memory(8 if flags.quick else 16)
     results["load_at_end"] = load()
     results["targets"] = checked(results)
     print(table(results))
     if flags.out:
         flags.out.mkdir(parents=True, exist_ok=True)
         (flags.out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-        pictures = plot(results, flags.out)
+        pictures = [] if flags.only_sizes else plot(results, flags.out)
         shown = "\n".join(f"![{path.stem}]({path.name})" for path in pictures)
         (flags.out / "report.md").write_text(f"{table(results)}\n\n{shown}\n\n## How\n\n{__doc__}")
     return 0
@@ -88,9 +91,12 @@ def side_by_side(floats: int, rounds: int, block: int) -> dict[str, Any]:
             "memcpy": _memcpy(floats),
             "kernel": _kernel(floats),
             "unix echo": stack.enter_context(unix_echo(4 * floats)),
+            "TCP echo": stack.enter_context(tcp_echo(4 * floats)),
             "gRPC echo": stack.enter_context(grpc_echo(4 * floats)),
             "gRPC echo of an array": stack.enter_context(grpc_echo(4 * floats, arrays=True)),
             "shm": stack.enter_context(_push_pull(floats, "shm")),
+            "tcp": stack.enter_context(_push_pull(floats, "tcp")),
+            "tcp with TLS": stack.enter_context(_secured(floats, "tcp")),
             "gRPC": stack.enter_context(_push_pull(floats, "grpc")),
         }
         times = in_turns(actions, rounds, block)
@@ -98,6 +104,9 @@ def side_by_side(floats: int, rounds: int, block: int) -> dict[str, Any]:
     ratios = {
         "passes each way": times["shm"] / times["memcpy"] / 2,
         "gRPC / shm": times["gRPC"] / times["shm"],
+        "tcp / (TCP echo + kernel)": times["tcp"] / (times["TCP echo"] + times["kernel"]),
+        "gRPC / tcp": times["gRPC"] / times["tcp"],
+        "tcp with TLS / tcp": times["tcp with TLS"] / times["tcp"],
         "gRPC / (echo + kernel)": times["gRPC"] / (times["gRPC echo"] + times["kernel"]),
         "gRPC / (echo of an array + kernel)": times["gRPC"] / (times["gRPC echo of an array"] + times["kernel"]),
         "shm / unix echo": times["shm"] / times["unix echo"],
@@ -198,10 +207,16 @@ def _kernel(floats: int) -> Callable[[], object]:
 
 
 @contextmanager
-def _push_pull(floats: int, transport: str) -> Iterator[Callable[[], object]]:
-    with running_server(["--workers", "1", "--learning-rate", RATE]) as (address, _):
+def _push_pull(floats: int, transport: str, access: Sequence[str] = ()) -> Iterator[Callable[[], object]]:
+    with running_server(["--workers", "1", "--learning-rate", RATE, *access]) as (address, _), identity(access):
         with _worker(address, floats, transport) as action:
             yield action
+
+
+@contextmanager
+def _secured(floats: int, transport: str) -> Iterator[Callable[[], object]]:
+    with certificates() as access, _push_pull(floats, transport, access) as action:
+        yield action
 
 
 @contextmanager

@@ -30,11 +30,20 @@ def checked(results: Results) -> list[dict[str, Any]]:
     row("gRPC / shm, 318 kB", small["ratios"]["gRPC / shm"]["median"], 2.5, at_least)
     for name, bound in (("8.9 MB", 4.0), ("102 MB", 5.0)):
         row(f"shm, memcpy passes each way, {name}", sizes[name]["ratios"]["passes each way"]["median"], bound, at_most)
+    for name, bound in (("318 kB", 3.5), ("8.9 MB", 3.0), ("102 MB", 1.8)):
+        ratios = sizes[name]["ratios"]
+        row(
+            f"tcp push-pull / (TCP echo + kernel), {name}", ratios["tcp / (TCP echo + kernel)"]["median"], 1.25, at_most
+        )
+        row(f"gRPC / tcp, {name}", ratios["gRPC / tcp"]["median"], bound, at_least)
+        row(f"tcp with TLS / tcp, {name}", ratios["tcp with TLS / tcp"]["median"], 1.6, at_most)
     for name in sizes:
         found = sizes[name]["ratios"]["gRPC / (echo + kernel)"]["median"]
         row(f"gRPC push-pull / (gRPC echo + kernel), {name}", found, 1.15, at_most)
         found = sizes[name]["ratios"]["gRPC / (echo of an array + kernel)"]["median"]
         row(f"gRPC push-pull / (gRPC echo of an array + kernel), {name}", found, 1.15, at_most)
+    if "sweep" not in results:
+        return rows
     for entry in results["many_workers"]:
         if entry["transport"] == "shm" and entry["compute_s"] and entry["workers"] >= 16:
             ideal = entry["workers"] / entry["compute_s"]
@@ -65,7 +74,8 @@ def table(results: Results) -> str:
         f"Python {machine['python']}, NumPy {machine['numpy']}, grpcio {machine['grpcio']}; load average "
         f"{results['load_at_start']} at the start, {results['load_at_end']} at the end."
     )
-    return "\n\n".join([head, _targets(results), _times(results), _many_workers(results), _memory(results)])
+    more = [_many_workers(results), _memory(results)] if "sweep" in results else []
+    return "\n\n".join([head, _targets(results), _times(results), *more])
 
 
 def _targets(results: Results) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from downpour.bench.module_process import module_command
 from downpour.deploy.launch import child
 from downpour.deploy.launch.environment import python_path
-from downpour.deploy.launch.processes import LifeLine
+from downpour.deploy.launch.processes import ParentPipe
 
 TERMINATE_S = 15.0
 TAIL_LINES = 12
@@ -116,16 +116,16 @@ def bounded(command: list[str], timeout_s: float) -> str:
     Raises:
         CompetitorError: The command exited with a status other than 0, or was ended after `timeout_s`.
     """
-    line = LifeLine()
+    pipe = ParentPipe()
     tie = [sys.executable, "-I", "-S", child.__file__, str(os.getpid()), str(int(signal.SIGTERM))]
     process = subprocess.Popen(
-        [*tie, str(line.reading), *command],
+        [*tie, str(pipe.reading), *command],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=environment(os.environ),
-        pass_fds=(line.reading,),
+        pass_fds=(pipe.reading,),
         start_new_session=True,
     )
     try:
@@ -137,7 +137,7 @@ def bounded(command: list[str], timeout_s: float) -> str:
         _end(process)
         raise
     finally:
-        line.close()
+        pipe.close()
     if process.returncode != 0:
         tail = "\n".join((errors + output).strip().splitlines()[-TAIL_LINES:])
         raise CompetitorError(f"{_name_of(command)} must exit with status 0. Received: {process.returncode}\n{tail}")

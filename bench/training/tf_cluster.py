@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import NamedTuple
 
 from downpour.bench.module_process import module_command, module_environment
 
@@ -22,19 +23,38 @@ END_TIMEOUT_S = 10.0
 Cluster = dict[str, list[str]]  # job -> addresses
 
 
+class Placement(NamedTuple):
+    """Where the processes run.
+
+    Attributes:
+        ps_host: The host under which the others reach the parameter server.
+        worker_host: The host under which the others reach the workers.
+        ps_before: The command that executes another where the parameter server runs.
+    """
+
+    ps_host: str = "localhost"
+    worker_host: str = "localhost"
+    ps_before: tuple[str, ...] = ()
+
+
+HERE = Placement()
+
+
 @contextmanager
-def servers(workers: int, threads: int, inter_op: int) -> Iterator[Cluster]:
+def servers(workers: int, threads: int, inter_op: int, place: Placement = HERE) -> Iterator[Cluster]:
     """Run one `ps` and the workers on free ports within the block, and yield their addresses.
 
     Args:
         workers: The number of workers.
         threads: The number of intra-op threads of each process.
         inter_op: The number of inter-op threads of each process; with one, the processes hang.
+        place: Where the processes run.
 
     Raises:
         RuntimeError: A process did not start.
     """
-    addresses = [f"localhost:{port}" for port in free_ports(1 + workers)]
+    ports = free_ports(1 + workers)
+    addresses = [f"{place.ps_host}:{ports[0]}", *(f"{place.worker_host}:{port}" for port in ports[1:])]
     cluster = {"ps": addresses[:1], "worker": addresses[1:]}
     command = module_command("downpour.bench.training.tf_cluster", "--cluster", json.dumps(cluster))
     command += ["--threads", str(threads), "--inter-op", str(inter_op)]
@@ -43,7 +63,7 @@ def servers(workers: int, threads: int, inter_op: int) -> Iterator[Cluster]:
         for job, index in [("ps", 0), *(("worker", index) for index in range(workers))]:
             processes.append(
                 subprocess.Popen(
-                    [*command, "--job", job, "--index", str(index)],
+                    [*(place.ps_before if job == "ps" else ()), *command, "--job", job, "--index", str(index)],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     text=True,

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from downpour.bench.training.tf_cluster import Cluster, servers
+from downpour.bench.training.tf_cluster import Cluster, Placement, servers
 from downpour.worker.catalog.datasets import Dataset, load
 from downpour.worker.catalog.models import MODELS
 
@@ -40,7 +40,8 @@ def main(argv: list[str]) -> int:
     flags.inter_op = flags.inter_op or flags.workers + 1
     with ExitStack() as stack:
         folder = flags.scratch or stack.enter_context(tempfile.TemporaryDirectory(prefix="tf-ps-"))
-        cluster = stack.enter_context(servers(flags.workers, flags.threads, flags.inter_op))
+        place = Placement(flags.ps_host, flags.worker_host, tuple(flags.ps_before.split()))
+        cluster = stack.enter_context(servers(flags.workers, flags.threads, flags.inter_op, place))
         print(json.dumps(train(flags, cluster, Path(folder))), flush=True)
     # Threads of the strategy would continue to look for the servers.
     os._exit(0)
@@ -188,6 +189,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps-per-call", type=int, default=1, help="steps in one scheduled function")
     parser.add_argument("--threads", type=int, default=1, help="intra-op threads of each process")
     parser.add_argument("--inter-op", type=int, help="inter-op threads of each process; default: workers + 1")
+    parser.add_argument("--ps-host", default="localhost", help="host under which the server is reached")
+    parser.add_argument("--worker-host", default="localhost", help="host under which the workers are reached")
+    parser.add_argument("--ps-before", default="", help="command that executes another where the server runs")
     parser.add_argument("--scratch", type=Path, help="an empty folder for the samples; default: a temporary one")
     parser.add_argument("--warmup-steps", type=int, default=40, help="per worker, before the clock; at least 4 calls")
     return parser

@@ -1,5 +1,5 @@
 """Deterministic simulation of whole jobs: the real servers and workers in one process, in virtual time, with faults.
 
-`system/` takes the place of the operating system and the network; the modules here are the job, its faults, its checks
-and its command. It may import every package, and never TensorFlow.
+`system/` replaces the operating system and the network. The other modules describe a job, its faults, the checks, and
+the command. This package may import every package, and never TensorFlow.
 """

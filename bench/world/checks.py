@@ -20,31 +20,38 @@ from downpour.ps.data_plane.shard_runtime import ShardRuntime
 from downpour.ps.server import CoordinatorProcess
 from downpour.ps.trace.files import per_shard
 
-LACKING = re.compile(r"trace of shard (\d+) lacks|shard (\d+) was lost after the end")  # what a note admits
-
-
+LACKING = re.compile(r"trace of shard (\d+) lacks|shard (\d+) was lost after the end")  # notes about missing records
 OWN_PUSH_FIRST = ("async", "ssp", "bsp", "localsgd")  # modes whose workers wait until their push is applied
-REPLICAS = ("localsgd", "geo", "easgd")  # modes in which a push is no gradient
+REPLICAS = ("localsgd", "geo", "easgd")  # modes in which a push is a difference of weights, not a gradient
 
 
 class Watch:
-    """Watches the servers of one job from outside."""
+    """Checks the invariants of one job by reading the state of its servers.
+
+    Violations are reported to `World.problem`.
+    """
 
     def __init__(self, world: World, samples: int, settings: ServerSettings) -> None:
-        """Watch a job that has not begun."""
+        """Build the checks of a job that has not begun.
+
+        Args:
+            world: The world that receives the violations.
+            samples: The number of samples in an epoch.
+            settings: The settings of the job.
+        """
         self._world, self._samples, self._settings = world, samples, settings
         self._runtimes: dict[int, tuple[VirtualProcess, ShardRuntime]] = {}
         self._coordinator: CoordinatorProcess | None = None
         self._lives = 0  # of the coordinator
         self._versions: dict[int, tuple[int, int, int]] = {}
         self._name, _, self._parameter = settings.mode.partition(":")
-        self.sums = self._name in ("async", "ssp")  # every push is an update of its own
+        self.sums = self._name in ("async", "ssp")  # each update is one push, so that weights count the samples exactly
         self._slack = int(self._parameter) if self._name == "ssp" else None
 
-    # ------------------------------------------------------------------ what is told to it
+    # ------------------------------------------------------------------ callbacks of the job
 
     def server_built(self, shard: int, process: VirtualProcess, built: Any) -> None:
-        """Watch a server process that has just been built."""
+        """Check the state of a server process from now on."""
         self._runtimes[shard] = (process, built.runtime)
         self._versions.pop(shard, None)
         if isinstance(built, CoordinatorProcess):
@@ -57,7 +64,7 @@ class Watch:
         return self._coordinator.coordinator.work.ledger if self._coordinator else None
 
     def weights_seen(self, flat: np.ndarray) -> None:
-        """Check the weights that a gradient is computed from."""
+        """Check the weights that a gradient is computed from, `float32[shards * samples]`."""
         if self.sums:
             self._check_counts(applications(flat, self._settings.shards), "weights that a worker pulled")
 
@@ -118,12 +125,12 @@ class Watch:
     # ------------------------------------------------------------------ at the end
 
     def conclude(self, status: int | None, last: VirtualProcess, may_fail: bool) -> None:
-        """Check what the job has left on the disk.
+        """Check the files and the exit code of a job that has ended.
 
         Args:
             status: The exit code of the coordinator.
-            last: The last process of the coordinator.
-            may_fail: Whether the disk has failed, or the coordinator was asked to end.
+            last: The last process of the coordinator, on whose disk the run directory is.
+            may_fail: Whether the job may have failed, because the disk failed or the coordinator was asked to end.
         """
         world, files = self._world, last.machine.disk.names
         summary = _json(files["/run/summary.json"].content) if "/run/summary.json" in files else {}
@@ -151,7 +158,7 @@ class Watch:
             return
         noted = [found for note in summary.get("notes", []) if (found := LACKING.search(note))]
         admitted = {int(found[1] or found[2]) for found in noted}
-        if self._runtimes[0][0] is not last:  # it was killed after the end, and the other shards' last records are lost
+        if self._runtimes[0][0] is not last:  # a kill after the end may lose the last records of the other shards
             admitted |= set(range(1, shards))
         self._check_traces(traces, admitted, summary)
         if self.sums:

@@ -1,4 +1,4 @@
-"""Integer gradients in place of a model: the weights show how often every sample was applied, bit by bit.
+"""Integer gradients in place of a model, with which the weights count exactly how often each sample was applied.
 
 A job over S samples and K shards trains `float32[K * S]`, so that every shard owns one weight for each sample. The
 gradient of a batch is 1 for each of its samples on every shard. With plain gradient descent, a learning rate that is a
@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
 
@@ -23,9 +23,6 @@ from downpour.protos.system import threads
 from downpour.worker.exchange.client import Client
 from downpour.worker.plan.accumulator import Compute, ManySteps
 from downpour.worker.train.computation import Examiner
-
-if TYPE_CHECKING:
-    from downpour.bench.world.job import WorkerHabits
 
 RATE = 0.125
 EVALUATION_S = 0.02
@@ -63,22 +60,47 @@ class IntegerGradient:
     correct: int
 
 
-class IntegerComputation:
-    """Takes the place of a model and its data; see `downpour.worker.train.computation.Computation`."""
+@dataclass
+class WorkerBehaviour:
+    """The behaviour of a simulated worker: its speed, its failures and its callbacks.
 
-    def __init__(self, job: pb.JobDescription, samples: int, habits: WorkerHabits, rng: random.Random) -> None:
+    Attributes:
+        step_s: The mean duration of a step, in seconds.
+        seen: A callback that receives the weights of every gradient.
+        evaluated: A callback that receives the epoch and the weights of every evaluation.
+        hang_at_step: The number of the step that hangs; 0 for none.
+        hang_s: The duration of that step, in seconds.
+        nan_at_step: The number of the step whose gradient is not finite; 0 for none.
+        model_padding_bytes: The size by which the uploaded model exceeds its weights.
+        checks_weights: Whether the worker checks that its weights do not change during a step.
+    """
+
+    step_s: float
+    seen: Callable[[np.ndarray], None]
+    evaluated: Callable[[int, np.ndarray], None]
+    hang_at_step: int = 0
+    hang_s: float = 0.0
+    nan_at_step: int = 0
+    model_padding_bytes: int = 0
+    checks_weights: bool = True
+
+
+class IntegerComputation:
+    """Replaces a model and its data; see `downpour.worker.train.computation.Computation`."""
+
+    def __init__(self, job: pb.JobDescription, samples: int, behaviour: WorkerBehaviour, rng: random.Random) -> None:
         """Create the computation of one worker process.
 
         Args:
             job: The description of the job.
             samples: The number of samples in an epoch.
-            habits: How fast the worker is, and when it fails.
-            rng: The source of its delays.
+            behaviour: The speed and the failures of the worker.
+            rng: The source of the random durations of its steps.
         """
-        self.samples, self._shards, self._habits, self._random = samples, job.shards, habits, rng
+        self.samples, self._shards, self._behaviour, self._random = samples, job.shards, behaviour, rng
         self.layout = Layout.of([("w", (job.shards * samples,), TRAINED)])
         self.initial = initial_weights(job.shards, samples)
-        self.examiner: Examiner = IntegerExaminer(habits)
+        self.examiner: Examiner = IntegerExaminer(behaviour)
         self.one: Compute = self._gradient
         self.many: ManySteps | None = None
         self._steps = 0
@@ -91,36 +113,36 @@ class IntegerComputation:
         return pb.RegisterRequest(layout=self.layout.to_proto(), data=data)
 
     def warm_up(self) -> dict[str, str]:
-        """Take the time of a compilation."""
+        """Wait for the virtual time of a compilation, at most 0.2 s."""
         threads.sleep(self._random.random() * 0.2)
         return {}
 
     def _gradient(self, flat: np.ndarray, indices: np.ndarray, seed: Sequence[int], step: int) -> IntegerGradient:
-        habits = self._habits
-        before = flat.copy() if habits.checks_weights else flat
+        behaviour = self._behaviour
+        before = flat.copy() if behaviour.checks_weights else flat
         self._steps += 1
-        seconds = habits.step_s * self._random.uniform(0.5, 1.5)
-        threads.sleep(habits.hang_s if self._steps == habits.hang_at_step else seconds)
-        if habits.checks_weights and not np.array_equal(before, flat):
+        seconds = behaviour.step_s * self._random.uniform(0.5, 1.5)
+        threads.sleep(behaviour.hang_s if self._steps == behaviour.hang_at_step else seconds)
+        if behaviour.checks_weights and not np.array_equal(before, flat):
             raise AssertionError("pulled weights changed while a gradient was computed from them")
-        habits.seen(flat)
+        behaviour.seen(flat)
         vector = np.zeros(self.layout.size, np.float32)
         vector.reshape(self._shards, -1)[:, indices] = 1.0
-        norm = math.nan if self._steps == habits.nan_at_step else math.sqrt(self._shards * len(indices))
+        norm = math.nan if self._steps == behaviour.nan_at_step else math.sqrt(self._shards * len(indices))
         return IntegerGradient(vector, norm, 1.0, 0)
 
 
 class IntegerExaminer:
     """Evaluates and uploads weights; see `downpour.worker.train.computation.Examiner`."""
 
-    def __init__(self, habits: WorkerHabits) -> None:
+    def __init__(self, behaviour: WorkerBehaviour) -> None:
         """Create the evaluations of one worker."""
-        self._habits = habits
+        self._behaviour = behaviour
 
     def validate(self, task: pb.Task, client: Client, deadline: Callable[[], float]) -> pb.ReportRequest | None:
         """Report on the pinned weights."""
         flat = client.pull(task.pin).flat
-        self._habits.evaluated(task.epoch, flat)
+        self._behaviour.evaluated(task.epoch, flat)
         threads.sleep(EVALUATION_S)
         result = pb.Evaluation(samples=4, loss=float(flat.sum()), accuracy=0.5)
         return pb.ReportRequest(kind=pb.VALIDATE, epoch=task.epoch, validation=result)
@@ -131,7 +153,7 @@ class IntegerExaminer:
         """Upload the pinned weights and report on them."""
         flat = client.pull(task.pin).flat
         path = VirtualPath("/model")
-        path.write_bytes(model_file(flat, self._habits.model_padding_bytes))
+        path.write_bytes(model_file(flat, self._behaviour.model_padding_bytes))
         upload(cast(Path, path))
         threads.sleep(EVALUATION_S)
         result = pb.Evaluation(samples=4, loss=1.0, accuracy=0.5)

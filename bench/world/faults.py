@@ -12,14 +12,14 @@ KINDS = (*PROCESSES, *NETWORK, *DISK, "hang", "nan", "lie")
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault that a simulated job meets.
+    """A fault that is injected into a simulated job.
 
     Attributes:
         kind: One of `KINDS`.
-        target: The process, machine or pair of machines that it concerns.
+        target: The name of the affected process, machine or pair of machines.
         at: The virtual time in seconds; for `killat` the number of an event of the process, for `hang` and `nan` the
             number of a step, for `lie` the number of a push.
-        seconds: How long it lasts.
+        seconds: The duration of the fault, in seconds; 0 if it has none.
     """
 
     kind: str
@@ -36,13 +36,15 @@ class Fault:
         """Return the fault that a text describes.
 
         Raises:
-            ValueError: The text is no fault.
+            ValueError: The text does not describe a fault.
         """
         kind, _, rest = text.partition(":")
         target, _, time_s = rest.partition("@")
         at, _, seconds = time_s.partition("+")
         if kind not in KINDS or not target or not at:
-            raise ValueError(f"a fault must be KIND:TARGET@AT[+SECONDS], with one of {', '.join(KINDS)}; got {text!r}")
+            raise ValueError(
+                f"a fault must be KIND:TARGET@AT[+SECONDS], with a kind of {', '.join(KINDS)}; received {text!r}"
+            )
         return cls(kind, target, float(at), float(seconds or 0))
 
 
@@ -72,7 +74,7 @@ def draw(rng: random.Random, shards: int, workers: int, kinds: Sequence[str], co
 
 def _drawn(rng: random.Random, kind: str, servers: list[str], workers: list[str]) -> Fault:
     at = round(rng.uniform(0.1, 2.5), 6)
-    if kind == "lie" and len(servers) > 1:  # only shard 0 knows the leases: the others trust their workers
+    if kind == "lie" and len(servers) > 1:  # only shard 0 knows the leases, so that other shards cannot detect it
         kind = "kill"
     anyone = rng.choice(servers if rng.random() < 0.5 else workers)
     if kind == "killat":

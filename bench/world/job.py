@@ -5,15 +5,13 @@ from __future__ import annotations
 import random
 import signal
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from downpour.bench.world.checks import Watch
-from downpour.bench.world.computation import IntegerComputation
+from downpour.bench.world.computation import IntegerComputation, WorkerBehaviour
 from downpour.bench.world.faults import DISK, Fault
+from downpour.bench.world.job_shape import JobResult, JobShape
 from downpour.bench.world.liar import Liar
 from downpour.bench.world.system.event_loop import VirtualLoop
 from downpour.bench.world.system.install import installed
@@ -39,71 +37,6 @@ OPERATOR_S = 20.0  # until an operator starts a worker again that has left befor
 LIMIT_S = 900.0  # of virtual time
 MOST_EVENTS = 80_000
 AFTER_END_S = 150.0  # within which all processes must have ended after the coordinator
-
-
-@dataclass(frozen=True)
-class JobShape:
-    """The shape of a simulated job.
-
-    Attributes:
-        settings: The settings of the job.
-        samples: The number of samples in an epoch.
-        faults: The faults.
-        model_padding_bytes: The size by which the uploaded model exceeds its weights.
-        restarts: Whether the launcher restarts processes that died.
-    """
-
-    settings: dict[str, Any]
-    samples: int
-    faults: tuple[Fault, ...] = ()
-    model_padding_bytes: int = 0
-    restarts: bool = True
-
-
-@dataclass
-class JobResult:
-    """What a simulated job came to.
-
-    Attributes:
-        problems: The violations; empty if all is well.
-        digest: A checksum of all events, the trace and the weights.
-        virtual_s: The duration of the job in virtual time.
-        events: The number of events.
-        status: The exit code of the coordinator.
-        journal: The newest lines of the journal.
-    """
-
-    problems: list[str]
-    digest: int
-    virtual_s: float
-    events: int
-    status: int | None
-    journal: list[str] = field(default_factory=list)
-
-
-@dataclass
-class WorkerHabits:
-    """How a simulated worker behaves.
-
-    Attributes:
-        step_s: The mean duration of a step, in seconds.
-        seen: A callback that receives the weights of every gradient.
-        evaluated: A callback that receives the epoch and the weights of every evaluation.
-        hang_at_step: The number of the step that hangs; 0 for none.
-        hang_s: How long it hangs, in seconds.
-        nan_at_step: The number of the step whose gradient is not finite; 0 for none.
-        model_padding_bytes: The size by which the uploaded model exceeds its weights.
-        checks_weights: Whether the worker checks that its weights do not change during a step.
-    """
-
-    step_s: float
-    seen: Callable[[np.ndarray], None]
-    evaluated: Callable[[int, np.ndarray], None]
-    hang_at_step: int = 0
-    hang_s: float = 0.0
-    nan_at_step: int = 0
-    model_padding_bytes: int = 0
-    checks_weights: bool = True
 
 
 class SimulatedJob:
@@ -219,7 +152,7 @@ class SimulatedJob:
             log(f"downpour worker: {error}")
             return 1
         try:
-            computation = IntegerComputation(job, self._shape.samples, self._habits(process), rng)
+            computation = IntegerComputation(job, self._shape.samples, self._behaviour(process), rng)
             worker = Worker(settings, control, job, computation)
             process.signal_handlers[signal.SIGTERM] = lambda: main.interrupt(worker.stop)
             worker.run()
@@ -230,18 +163,18 @@ class SimulatedJob:
             control.close()
         return 0
 
-    def _habits(self, process: VirtualProcess) -> WorkerHabits:
+    def _behaviour(self, process: VirtualProcess) -> WorkerBehaviour:
         step_s = self._speeds.setdefault(process.name, self._random.choice((0.02, 0.06, 0.2)))
-        habits = WorkerHabits(step_s, self.watch.weights_seen, self.watch.evaluated)
-        habits.model_padding_bytes = self._shape.model_padding_bytes
+        behaviour = WorkerBehaviour(step_s, self.watch.weights_seen, self.watch.evaluated)
+        behaviour.model_padding_bytes = self._shape.model_padding_bytes
         for fault in self._shape.faults:
             if fault.target == process.name and fault not in self._once and fault.kind in ("hang", "nan"):
                 self._once.add(fault)
                 if fault.kind == "hang":
-                    habits.hang_at_step, habits.hang_s = int(fault.at), fault.seconds
+                    behaviour.hang_at_step, behaviour.hang_s = int(fault.at), fault.seconds
                 else:
-                    habits.nan_at_step = int(fault.at)
-        return habits
+                    behaviour.nan_at_step = int(fault.at)
+        return behaviour
 
     # ------------------------------------------------------------------ the launcher
 

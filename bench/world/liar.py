@@ -1,4 +1,4 @@
-"""A worker that lies in one push: it claims the samples of another lease, or others than the next ones of its own."""
+"""A Byzantine worker: in one push it claims the samples of another lease, or not the next samples of its own lease."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ class Liar:
     """Alters the header of one push of a process on its way to the shards, which must refuse it."""
 
     def __init__(self, push: int, ledger: Callable[[], Ledger | None]) -> None:
-        """Create a client that alters one push.
+        """Prepare to alter one push.
 
         Args:
-            push: The number of the push.
+            push: The number of the push, from 1.
             ledger: A function that returns the ledger of the job.
         """
         self._push, self._ledger, self._seen = push, ledger, 0
 
     def __call__(self, message: bytes) -> bytes:
-        """Return a message as it is, or with a false claim."""
+        """Return a message unchanged or, if it is the chosen push, with a false claim."""
         if self._seen >= self._push:
             return message
         try:
@@ -37,7 +37,7 @@ class Liar:
         return next(encode(frame.header, frame.payload))
 
     def _claim(self, header: pb.Request) -> bool:
-        """Write a false claim to a header; return False if there is nothing to claim."""
+        """Write a false claim to a header; return False if no other lease exists that it could claim."""
         size, ledger = header.stop - header.start, self._ledger()
         if self._push % 2 == 0:
             header.start, header.stop = header.start + size, header.stop + size

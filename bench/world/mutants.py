@@ -1,4 +1,4 @@
-"""Planted faults of one line each, by which the power of the simulated world is measured."""
+"""The mutants of `downpour bench mutants`: faults of one line each, which the simulation should detect."""
 
 # ruff: noqa: E501 - lines of the sources are quoted as they are
 
@@ -16,8 +16,8 @@ class Mutant:
     Attributes:
         name: The name of the mutant.
         file: The file, relative to the root of the sources.
-        before: A part of one line, which occurs once in the file.
-        after: What takes its place.
+        before: A text that occurs once in the file.
+        after: The text that replaces it.
     """
 
     name: str

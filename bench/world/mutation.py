@@ -1,4 +1,7 @@
-"""`downpour bench mutants`: plants faults in copies of the sources, and counts those that simulated jobs find."""
+"""`downpour bench mutants`: mutation testing of the simulation.
+
+It changes one line at a time in a copy of the sources, and counts the changes that simulated jobs detect.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from downpour.protos.settings import Settings, parse
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("downpour", "protos", "ps", "worker", "deploy", "bench")
 SEEDS = "1..20000"
-SLOWEST = 20  # times the budget, on a machine that does much else
+SLOWEST = 20  # limit of the elapsed time, as a multiple of the budget: the machine may be busy
 
 
 class MutantsSettings(Settings):
@@ -56,7 +59,7 @@ def copy_sources(folder: Path) -> Path:
 
 
 def try_mutant(copy: Path, mutant: Mutant, budget_s: float) -> str:
-    """Run jobs with a mutant until one fails; return what was found, or an empty text."""
+    """Run jobs with a mutant until one fails; return the first line of the failure, or an empty string."""
     path = copy / mutant.file
     original = path.read_text()
     path.write_text(planted(original, mutant))
@@ -80,15 +83,15 @@ def try_mutant(copy: Path, mutant: Mutant, budget_s: float) -> str:
 
 
 def planted(source: str, mutant: Mutant) -> str:
-    """Return a source with a mutant.
+    """Return the text of a source file with a mutant.
 
     Raises:
         ValueError: The line of the mutant does not occur exactly once.
     """
     if source.count(mutant.before) != 1:
         raise ValueError(
-            f"the line of a mutant must occur once in {mutant.file}; {mutant.before!r} occurs "
-            f"{source.count(mutant.before)} times. Adapt the list of mutants."
+            f"the text of a mutant must occur once in {mutant.file}; {mutant.before!r} occurs "
+            f"{source.count(mutant.before)} times. Update bench/world/mutants.py."
         )
     return source.replace(mutant.before, mutant.after)
 

@@ -12,7 +12,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from downpour.bench.world.faults import KINDS, draw, parse_faults, written
-from downpour.bench.world.job import JobResult, JobShape, faults_needed, run_job
+from downpour.bench.world.job import faults_needed, run_job
+from downpour.bench.world.job_shape import JobResult, JobShape
 from downpour.protos.settings import Settings, parse
 
 COMMAND = "downpour simulate-job"
@@ -26,7 +27,7 @@ MODES = (
 )  # fmt: skip
 
 
-OFTEN = (*KINDS, "kill", "killat", "killat", "reset", "reset", "reset")  # what most code exists for
+OFTEN = (*KINDS, "kill", "killat", "killat", "reset", "reset", "reset")  # most recovery code handles these kinds
 
 
 def _seed_range(value: str) -> str:
@@ -62,17 +63,17 @@ class SimulateJobSettings(Settings):
         "auto", description="auto, none, kinds such as kill,reset, or faults KIND:TARGET@AT[+SECONDS]."
     )
     count: int | None = Field(None, ge=0, le=50, description="Number of faults (default: drawn from the seed).")
-    processes: int = Field(0, ge=0, le=256, description="Number of processes for a range of seeds (0: all cores).")
+    processes: int = Field(0, ge=0, le=256, description="Number of processes for a range of seeds. 0: one per core.")
     budget_s: float = Field(
-        0.0, ge=0, description="Stop a range of seeds after this much processor time of each process (0: never)."
+        0.0, ge=0, description="Stop a range of seeds after this processor time of each process, in seconds. 0: never."
     )
     stop: bool = Field(False, description="Stop a range of seeds at the first failure.")
-    shrink: bool = Field(True, description="Remove faults that a failure does not need.")
-    journal: bool = Field(False, description="Show the journal of a single job that has not failed, too.")
+    shrink: bool = Field(True, description="Remove the faults without which a job still fails.")
+    journal: bool = Field(False, description="Show the journal of a single job even if the job has not failed.")
 
 
 def shape_of(seed: int, settings: SimulateJobSettings) -> JobShape:
-    """Return what is simulated for a seed: what the settings leave open is drawn from it."""
+    """Return the job of a seed, which determines everything that the settings do not."""
     rng = random.Random(f"shape {seed}")
     drawn: dict[str, Any] = {
         "shards": rng.choice((1, 1, 2, 3)),
@@ -170,7 +171,7 @@ def _many(settings: SimulateJobSettings) -> int:
 
 
 def pin_to_one_core() -> None:
-    """Keep this process on one core, where a switch between its threads takes microseconds, and not milliseconds."""
+    """Bind this process to one core, where a switch between its threads takes microseconds instead of milliseconds."""
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[os.getpid() % len(cores)]})

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from downpour.deploy.launch.outcome import PREFIX, conclude, explain
 from downpour.deploy.launch.plan import ProcessSpec
-from downpour.deploy.launch.processes import ON_PURPOSE, POLL_S, LifeLine, Process, end, kill, wait
+from downpour.deploy.launch.processes import ON_PURPOSE, POLL_S, ParentPipe, Process, end, kill, wait
 from downpour.deploy.launch.run_dir import SUCCESSFUL, read_summary, summary_stamp
 from downpour.deploy.launch.scratch import Scratch
 from downpour.deploy.launch.signals import StopRequests
@@ -24,7 +24,7 @@ from downpour.deploy.view.terminal import Screen
 from downpour.deploy.view.watcher import OVER, Watcher
 
 ANNOUNCE_S = 60.0  # for a server to announce its address
-DRAIN_TIMEOUT_S = 7.0  # default of --drain-timeout-s; with what follows, all are gone within 10 s
+DRAIN_TIMEOUT_S = 7.0  # default of --drain-timeout-s; with the times below, all processes end within 10 s
 ANSWER_S = 0.5  # for a server to report that the job was not saved in time
 ENDING_S = 20.0  # for the coordinator to write the run after the last worker has left
 LEFT_EARLY_S = 3.0  # from the last worker's end until one is started again, unless the job is over by then
@@ -61,7 +61,7 @@ class Launcher:
         self._run_dir = run_dir
         self._screen = screen
         self._drain_s = drain_timeout_s + ANSWER_S
-        self._lifeline = LifeLine()
+        self._parent_pipe = ParentPipe()
         self._addresses: dict[str, str] = {}
         self._processes: dict[str, Process] = {}
         self._scratch: Scratch | None = None
@@ -69,7 +69,7 @@ class Launcher:
         self._given_up: dict[str, str] = {}  # workers that are not restarted -> reason
         self._stepped: set[int] = set()  # the numbers of the workers that have pushed an update
         self._watcher: Watcher | None = None
-        self._wanted = 0  # the number of workers that the job wanted when it was last looked at
+        self._wanted = 0  # the number of workers that the job wanted at the previous check
         self._stops = StopRequests()
         self._dashboard_announced = False
         self._failed = False  # from then on, notes only report the ends of other processes
@@ -88,7 +88,7 @@ class Launcher:
                 kill(self._processes.values())
                 if self._scratch is not None:
                     self._scratch.close()
-                self._lifeline.close()
+                self._parent_pipe.close()
                 self._show()
                 if self._watcher is not None:
                     self._watcher.close()
@@ -130,7 +130,7 @@ class Launcher:
         if self._scratch is not None and not spec.foreign:
             spec = replace(spec, env={**spec.env, "TMPDIR": str(self._scratch.path)})
             kept = (self._scratch.holding,)
-        process = Process(spec, self._addresses, self._run_dir / "logs", self._lifeline, kept)
+        process = Process(spec, self._addresses, self._run_dir / "logs", self._parent_pipe, kept)
         self._processes[spec.name] = process
         if process.no_log:
             self._screen.note(f"{spec.name} has no log: {process.log}: {process.no_log}")

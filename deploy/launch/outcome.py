@@ -39,14 +39,14 @@ def explain(
         run_dir: The run directory.
         failure: The reason.
         processes: The processes of the job.
-        shown: The messages about single processes that the screen shows already.
+        shown: The messages about single processes that the screen has shown already.
     """
     dead = [process for process in processes if process.code and process.spec.role != "dashboard"]
     dead.sort(key=lambda process: (process.code not in ON_PURPOSE, process.spec.role == "worker"))
     screen.note(f"the job failed: {failure}")
-    # A process that shares the terminal, or whose log is shown, has shown its error there.
-    open_to_all = (process for process in dead if process.spec.shown or screen.has_shown(process.log))
-    seen = any(process.code and process.code > 0 for process in open_to_all)
+    # The user has already seen the error of a process that shares the terminal, or whose log is shown.
+    visible = (process for process in dead if process.spec.shown or screen.has_shown(process.log))
+    seen = any(process.code and process.code > 0 for process in visible)
     lines = [] if not dead or (seen and dead[0].spec.role == "worker") else dead[0].tail()
     if lines and not (len(lines) == 1 and any(lines[0].removeprefix(PREFIX) in text for text in shown)):
         screen.note(f"the last lines of {dead[0].log}:")

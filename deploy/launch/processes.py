@@ -25,8 +25,8 @@ ANNOUNCEMENT = '{"event": "listening"'
 _WHEN_PARENT_DIES = {"ps": signal.SIGTERM, "worker": signal.SIGKILL, "dashboard": signal.SIGKILL}
 
 
-class LifeLine:
-    """A pipe whose writing end closes when this process ends; children hold the reading end (see child.py)."""
+class ParentPipe:
+    """A pipe whose writing end closes when this process ends, which its children detect (see child.py)."""
 
     def __init__(self) -> None:
         """Open the pipe, whose ends stay open until `close` is called or this process ends."""
@@ -49,7 +49,7 @@ class Process:
     """
 
     def __init__(
-        self, spec: ProcessSpec, addresses: Mapping[str, str], logs: Path, line: LifeLine, kept: Sequence[int] = ()
+        self, spec: ProcessSpec, addresses: Mapping[str, str], logs: Path, pipe: ParentPipe, kept: Sequence[int] = ()
     ) -> None:
         """Start the process in its own session, so that Ctrl-C reaches only the launcher.
 
@@ -59,7 +59,7 @@ class Process:
             spec: The process to start.
             addresses: `HOST:PORT` of the running servers, by name.
             logs: The folder of the log files.
-            line: The pipe that ties the child to this process on systems whose kernel cannot.
+            pipe: The pipe by which the child detects the end of this process where the kernel sends no signal.
             kept: The file descriptors that the child inherits.
         """
         self.spec = spec
@@ -67,7 +67,7 @@ class Process:
         self.log = logs / f"{spec.name}.log"
         command = [
             *(sys.executable, "-I", "-S", child.__file__),
-            *(str(os.getpid()), str(int(_WHEN_PARENT_DIES[spec.role])), str(line.reading)),
+            *(str(os.getpid()), str(int(_WHEN_PARENT_DIES[spec.role])), str(pipe.reading)),
             *spec.command(sys.executable, addresses),
         ]
         with ExitStack() as stack:
@@ -78,7 +78,7 @@ class Process:
                 stdout=None if spec.shown else output,
                 stderr=None if spec.shown else subprocess.STDOUT,
                 env=child_environment(os.environ, spec.env, spec.set_by_flags),
-                pass_fds=(line.reading, *kept),
+                pass_fds=(pipe.reading, *kept),
                 start_new_session=True,
             )
         self.pid = self._process.pid
@@ -87,7 +87,7 @@ class Process:
         """Open the log until the stack unwinds; without one, the process is started all the same."""
         try:
             if self.log.parent.parent.is_dir():
-                self.log.parent.mkdir(exist_ok=True)  # someone has removed it
+                self.log.parent.mkdir(exist_ok=True)  # a user may have removed the folder
             output = stack.enter_context(self.log.open("ab"))
         except OSError as error:
             self.no_log = str(error.strerror)
@@ -119,7 +119,7 @@ class Process:
             with self.log.open("rb") as log:
                 log.seek(self._begin)
                 return log.read().decode(errors="replace").split("\n")[:-1]
-        except OSError:  # it could not be opened, or someone has removed it
+        except OSError:  # the log could not be opened, or a user has removed it
             return []
 
     def tail(self, count: int = 12) -> list[str]:
@@ -136,7 +136,7 @@ class Process:
     def announcement(self) -> dict[str, Any] | None:
         """Return the line `{"event": "listening", "address": ...}` of this process, or None before it is printed.
 
-        Another launcher may write to the same log, whose server is not this one.
+        Lines of other processes are ignored, because another launcher may write to the same log.
         """
         for line in self.lines():
             if line.startswith("{"):

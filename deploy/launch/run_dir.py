@@ -42,7 +42,11 @@ def read_summary(run_dir: Path) -> dict[str, Any] | None:
 
 
 def summary_stamp(run_dir: Path) -> tuple[int, int] | None:
-    """Return what changes whenever `summary.json` is written again; None if there is no such file."""
+    """Return the inode and the modification time of `summary.json`, which change when it is written again.
+
+    Returns:
+        None if there is no such file.
+    """
     try:
         found = (run_dir / "summary.json").stat()
     except OSError:

@@ -17,8 +17,8 @@ from pathlib import Path
 
 # Ctrl-C does not reach the shell, which has a session of its own, but a service manager signals all processes of a
 # service. A process that is being killed may still write a file, so the removal is repeated.
-_SWEEP = 'trap "" HUP INT TERM; read -r _; for try in 1 2 3; do rm -rf -- "$1" && exit; sleep 1; done'
-SWEEP_S = 5.0  # for the shell to end; after that this process removes the folder itself
+_REMOVAL = 'trap "" HUP INT TERM; read -r _; for try in 1 2 3; do rm -rf -- "$1" && exit; sleep 1; done'
+REMOVAL_S = 5.0  # for the shell to end; after that this process removes the folder itself
 
 
 class Scratch:
@@ -38,8 +38,8 @@ class Scratch:
         self.path = Path(tempfile.gettempdir()) / f"downpour-{secrets.token_hex(8)}"
         reading, self.holding = os.pipe()
         try:
-            self._sweeper = subprocess.Popen(
-                ["/bin/sh", "-c", _SWEEP, "sh", str(self.path)], stdin=reading,
+            self._shell = subprocess.Popen(
+                ["/bin/sh", "-c", _REMOVAL, "sh", str(self.path)], stdin=reading,
                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/", start_new_session=True,
             )  # fmt: skip
         except OSError:
@@ -57,7 +57,7 @@ class Scratch:
         """Remove the folder. Call this when all children that use it have ended."""
         os.close(self.holding)
         with suppress(subprocess.TimeoutExpired):
-            self._sweeper.wait(SWEEP_S)
+            self._shell.wait(REMOVAL_S)
         shutil.rmtree(self.path, ignore_errors=True)  # in case the shell was killed
 
     def __enter__(self) -> Path:

@@ -48,7 +48,7 @@ def train(settings: TrainSettings) -> int:
 
 
 def show_plan(settings: TrainSettings) -> int:
-    """Print the commands of all processes, of which none is started, and return the exit status."""
+    """Print the commands of all processes without starting any, and return the exit status."""
     try:
         settings, run_dir = resumed(settings) if settings.resume is not None else (settings, Path(PLANNED))
         resuming = run_dir != Path(PLANNED)

@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,6 +41,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.credentials import AccessSettings
 from downpour.protos.logs import print_line
 from downpour.protos.settings import flag, parse, split_positional, to_flags
+from downpour.protos.system import disk
 from downpour.worker.config import ScriptSettings
 from downpour.worker.fit.process.file_delivery import deliver
 
@@ -113,6 +115,8 @@ def launch(
     except OSError as failure:
         print(f"{PROG}: --runs-dir must be a writable folder; {failure}", file=sys.stderr)
         return 1
+    with suppress(OSError):  # server 0 reports it
+        disk.point_latest_to(run_dir)  # before the workers start: a script may count what is in the folder
     specs = script_plan(settings, str(run_dir), script, shown, devices)
     return ScriptLauncher(specs, run_dir, Notes(), settings.drain_timeout_s).run()
 

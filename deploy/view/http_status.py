@@ -105,7 +105,7 @@ def _follow(settings: StatusSettings, endpoint: Endpoint) -> int:
         stub = CoordinatorStub(channel)
         while True:
             try:
-                stub.Status(pb.StatusRequest(), timeout=settings.timeout_s)  # has a deadline, unlike the stream
+                stub.Status(pb.StatusRequest(), timeout=settings.timeout_s)  # unlike the stream, this has a deadline
                 for progress in stub.Watch(pb.WatchRequest(every_s=settings.every_s)):
                     last_s, shown = time.monotonic(), ""
                     endpoint.publish(progress)

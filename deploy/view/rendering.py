@@ -22,7 +22,7 @@ UNKNOWN = "–"
 WAITING = ("waiting", "initialising", "warming")  # the phases before training
 SCRIPT = "script"  # the dataset of a job whose data a script has
 WORKER_COLUMNS = ("updates", "samples/s", "loss", "staleness", "dropped")
-DISPENSABLE = ("pid", "dropped", "loss", "staleness", "samples/s")  # what a narrow terminal lacks, the first one first
+DISPENSABLE = ("pid", "dropped", "loss", "staleness", "samples/s")  # columns that a narrow terminal omits, in order
 GAP = 2  # columns between those of a table
 LONGEST_S = 1000 * 3600.0
 
@@ -178,9 +178,9 @@ def worker_lines(progress: pb.Progress) -> list[str]:
     """Render the workers as lines of a log."""
     lines = []
     for worker in progress.workers:
-        name_and_life, state, *values, pid = cells(worker)
-        shown = [f"{name} {value}" for name, value in zip(WORKER_COLUMNS, values, strict=True)]
-        lines.append("  ".join([f"  worker {name_and_life}", state, *shown, f"pid {pid}"]))
+        name, state, *values, pid = cells(worker)
+        shown = [f"{column} {value}" for column, value in zip(WORKER_COLUMNS, values, strict=True)]
+        lines.append("  ".join([f"  worker {name}", state, *shown, f"pid {pid}"]))
     return lines
 
 

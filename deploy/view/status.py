@@ -75,7 +75,7 @@ def _show(settings: StatusSettings, coordinator: CoordinatorStub) -> None:
     finally:
         screen.close()
         if not isinstance(screen, PlainScreen):
-            _print(progress, json_=False)  # what was redrawn is removed
+            _print(progress, json_=False)  # closing a live screen has removed what it showed
 
 
 def _follow(first: pb.Progress, settings: StatusSettings, coordinator: CoordinatorStub) -> Iterator[pb.Progress]:

@@ -26,7 +26,7 @@ class Screen(Protocol):
         """Show a message that remains visible."""
 
     def close(self) -> None:
-        """Remove everything that is redrawn."""
+        """Remove the part of the display that is redrawn; messages remain."""
 
     def table(self, summary: Mapping[str, Any], run: str) -> None:
         """Show the results of the job."""
@@ -127,10 +127,10 @@ class UnfailingScreen:
     """A screen whose terminal may disappear: from then on, nothing is shown, and the job continues."""
 
     def __init__(self, screen: Screen) -> None:
-        """Create a display that draws on a terminal's screen.
+        """Wrap a screen.
 
         Args:
-            screen: The screen that draws.
+            screen: The screen that draws on the terminal.
         """
         self._screen = screen
         self._lost = False
@@ -144,7 +144,7 @@ class UnfailingScreen:
         self._try(lambda: self._screen.note(text))
 
     def close(self) -> None:
-        """Remove everything that is redrawn."""
+        """Remove the part of the display that is redrawn; messages remain."""
         self._try(self._screen.close)
 
     def table(self, summary: Mapping[str, Any], run: str) -> None:

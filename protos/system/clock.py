@@ -14,13 +14,13 @@ class Clock(Protocol):
     """The interface of the clocks of a process."""
 
     def monotonic(self) -> float:
-        """Return the seconds since an arbitrary moment; the value never decreases."""
+        """Return the seconds since an arbitrary moment; the value never decreases. Deadlines use this clock."""
 
     def perf_counter(self) -> float:
         """Return the seconds since an arbitrary moment, with the highest resolution."""
 
     def wall(self) -> float:
-        """Return the seconds since 1970, which an operator may set."""
+        """Return the seconds since 1970-01-01 UTC; the value jumps when somebody sets the clock."""
 
 
 class SystemClock:

@@ -6,14 +6,17 @@ import errno
 import fcntl
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
+
+from downpour.protos.system import threads
 
 _NOT_SUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM)
 
 
 class NoLocks(OSError):
-    """The file system has no locks.
+    """The file system does not support locks.
 
     Attributes:
         descriptor: The descriptor of the file, which is open and not locked.
@@ -45,7 +48,7 @@ class File(Protocol):
 
 
 class UnnamedFile(Protocol):
-    """The interface of a file without a name, which disappears with its process.
+    """The interface of a file without a name, which the operating system removes when the process ends.
 
     Attributes:
         place: The path to write to.
@@ -237,3 +240,19 @@ def flush(path: Path) -> None:
 def lock(path: Path) -> int | None:
     """Lock a file until this process ends; return its descriptor, or None if another process holds the lock."""
     return _disk.lock(path)
+
+
+def point_latest_to(run_dir: Path) -> None:
+    """Point the link `latest`, beside a run directory, to it.
+
+    Raises:
+        OSError: The link cannot be made.
+    """
+    link = run_dir.parent / f".latest-{threads.process()[1]}"
+    try:
+        link.unlink(missing_ok=True)
+        link.symlink_to(run_dir.name)
+        link.replace(run_dir.parent / "latest")
+    finally:
+        with suppress(OSError):
+            link.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Random numbers that nobody can guess: of sessions, and of the names of temporary files."""
+"""Unpredictable random numbers, for the identifiers of sessions and the names of temporary files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The limits of an HTTP server in threads: silent callers hold few threads, for a short time."""
+"""The limits of an HTTP server with threads: clients that send nothing occupy few threads, for a short time."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ REQUEST_S = 5.0  # after which a request that is not complete is closed
 
 
 class BoundedThreads(ThreadingMixIn, TCPServer):
-    """A server that handles a bounded number of requests at a time, each in a thread, and reports no broken calls.
+    """A server that handles a bounded number of requests at a time, each in a thread, and logs no broken connections.
 
-    The `timeout` of its handler must be `REQUEST_S`.
+    The `timeout` of its handler class must be `REQUEST_S`.
     """
 
     daemon_threads = True
@@ -38,13 +38,13 @@ class BoundedThreads(ThreadingMixIn, TCPServer):
             raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Handle a request, and make its place free."""
+        """Handle a request, and release its slot afterwards."""
         try:
             super().process_request_thread(request, client_address)
         finally:
             self._slots.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Report an error, but for a caller that has hung up or said nothing."""
+        """Report an error, unless the client has disconnected or has sent nothing in time."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)

@@ -1,4 +1,4 @@
-"""The threads of the process, what they wait for, and the event loops that they run."""
+"""The threads of the process, with their events, locks and executors, and its event loops."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Threads(Protocol):
         """End the process at once, with all of its threads."""
 
     def process(self) -> tuple[str, int]:
-        """Return the name of the host and the number of the process."""
+        """Return the name of the host and the id of the process."""
 
 
 class SystemThreads:
@@ -96,7 +96,7 @@ class SystemThreads:
         os._exit(code)
 
     def process(self) -> tuple[str, int]:
-        """Return the name of the host and the number of the process."""
+        """Return the name of the host and the id of the process."""
         return socket.gethostname(), os.getpid()
 
 
@@ -145,7 +145,7 @@ def exit_process(code: int) -> NoReturn:
 
 
 def process() -> tuple[str, int]:
-    """Return the name of the host and the number of the process."""
+    """Return the name of the host and the id of the process."""
     return _threads.process()
 
 

@@ -48,7 +48,7 @@ class Recovery:
     def begin(self, resume: bool) -> None:
         """Begin the generation of this process; with `resume`, restore the newest checkpoint of the run directory."""
         coordinator = self._coordinator
-        generation = self._run.begin_life()
+        generation = self._run.begin_generation()
         if resume and generation > 1:
             coordinator.begin_generation(generation, clock.monotonic())
             self.joined()

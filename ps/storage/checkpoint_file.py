@@ -265,7 +265,10 @@ def _check_sizes(path: Path, facts: JobFacts, vectors: Mapping[str, Vector]) -> 
                 f"it has {len(vector):,}."
             )
     if TRAINED not in vectors or (sizes[1] > 0) != (STATE in vectors):
-        raise CheckpointError(f"{path.name} lacks weights.")
+        raise CheckpointError(
+            f"{path.name} must hold the vectors that its layout needs, {TRAINED!r} and perhaps {STATE!r}; "
+            f"it holds {sorted(vectors)}."
+        )
 
 
 def _sum(content: bytes | Vector) -> str:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from downpour.protos.system import disk, threads
+from downpour.protos.system import disk
 from downpour.ps.config import ServerSettings
 from downpour.ps.config_change import Change
 from downpour.ps.storage.atomic_file import atomic_write
@@ -104,7 +104,7 @@ class RunDirectory:
         path: The directory.
         traces: The traces of all shards.
         calls: The call logs of all shards.
-        notes: What the file system could not do, for the notes of the job.
+        notes: Messages about operations that the file system does not support, for the notes of the job.
     """
 
     def __init__(self, path: Path, new: Sequence[Path] = ()) -> None:
@@ -112,7 +112,7 @@ class RunDirectory:
 
         Args:
             path: The directory.
-            new: Folders around it that have been created with it, and are discarded with it.
+            new: Parent folders that have been created for this directory, and that `discard` removes with it.
         """
         path.mkdir(parents=True, exist_ok=True)
         self.path = path
@@ -125,7 +125,7 @@ class RunDirectory:
     def lock(self) -> bool:
         """Lock the directory until this process ends; return False if another process holds the lock.
 
-        Some file systems have no locks, such as NFS without a lock daemon: a note says so, and the job continues.
+        If the file system has no locks, such as NFS without a lock daemon, a note states this, and the job continues.
 
         Raises:
             UnusableDirectory: The file of the lock cannot be opened.
@@ -146,22 +146,17 @@ class RunDirectory:
         return self._lock is not None
 
     def publish(self) -> None:
-        """Point the link `latest`, beside the directory, to it; a note says so if the file system has no links.
+        """Make the link `latest`, in the parent folder, point to this directory.
 
-        Only the first call has an effect.
+        If the file system has no links, a note states this. Only the first call has an effect.
         """
         if self._published:
             return
         self._published = True
-        link = self.path.parent / f".latest-{threads.process()[1]}"
         try:
-            link.unlink(missing_ok=True)
-            link.symlink_to(self.path.name)
-            link.replace(self.path.parent / "latest")
+            disk.point_latest_to(self.path)
         except OSError as error:
             self.notes.append(f"there is no link `latest` to the run directory: {error.strerror}")
-            with suppress(OSError):
-                link.unlink(missing_ok=True)
 
     def take_notes(self) -> list[str]:
         """Return the notes since the previous call."""
@@ -170,7 +165,7 @@ class RunDirectory:
 
     def announce(self, address: str) -> None:
         """Write the address of the coordinator, `HOST:PORT`, for programs that are given the directory instead."""
-        with suppress(OSError), atomic_write(self.path / ADDRESS) as place:  # on a full disk, jobs are trained as well
+        with suppress(OSError), atomic_write(self.path / ADDRESS) as place:  # a full disk must not stop the job
             place.write_text(f"{address}\n")
 
     def withdraw(self) -> None:
@@ -192,7 +187,7 @@ class RunDirectory:
         with atomic_write(self.path / name, durable) as place:
             place.write_text(json.dumps(content, indent=2) + "\n")
 
-    def begin_life(self) -> int:
+    def begin_generation(self) -> int:
         """Return the generation that begins with this start: one more than any before it in this directory.
 
         The file `generation` may be missing or damaged after a crash; the checkpoints then show that there was an

@@ -1,6 +1,7 @@
-"""Writing of flat vectors as a safetensors file without a copy in memory. The safetensors library reads the file.
+"""Writes flat vectors as a safetensors file without copying them in memory.
 
-The library's own writer first copies all bytes, and uses a temporary file that a killed process leaves behind.
+The writer of the safetensors library first copies all bytes, and uses a temporary file that a killed process leaves
+behind. Files are read with the library.
 """
 
 from __future__ import annotations
@@ -16,7 +17,12 @@ ALIGNED = 8  # bytes to which the format pads its header
 
 
 def write_tensors(path: Path, vectors: Mapping[str, NDArray[np.float32]], metadata: Mapping[str, str]) -> None:
-    """Write vectors, `float32[n]` each, with texts as metadata.
+    """Write vectors to a file.
+
+    Args:
+        path: The path of the file.
+        vectors: The vectors by name, `float32[n]` each.
+        metadata: The texts of the file's metadata by name.
 
     Raises:
         OSError: The disk is full, read-only or broken.

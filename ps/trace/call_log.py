@@ -15,7 +15,7 @@ import numpy as np
 
 from downpour.ps.config import JobSettings
 
-LARGEST_RECORDED = 1 << 24  # weights, which take 64 MiB
+LARGEST_RECORDED = 1 << 24  # number of weights up to which `auto` records a job: 64 MiB of initial weights
 
 
 class Call(IntEnum):

@@ -23,7 +23,7 @@ class Subscription:
         self._bytes = 0
 
     def add(self, shard: int, records: bytes) -> None:
-        """Keep the records of a shard, and skip the oldest ones above the limit."""
+        """Keep the records of a shard, and discard the oldest ones above `KEPT_BYTES`."""
         self._waiting.append((shard, records))
         self._bytes += len(records)
         while self._bytes > KEPT_BYTES:

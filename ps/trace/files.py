@@ -19,15 +19,15 @@ class TraceFiles:
 
     Attributes:
         feed: The feed that passes all records to the watchers of the job.
-        trouble: The reason why the newest records are not in their files; empty if they are.
+        trouble: The reason why the newest records could not be written; empty if all have been written.
     """
 
     def __init__(self, folder: Path, stem: str = "trace", dtype: np.dtype[np.void] = DTYPE) -> None:
-        """Define the files without opening them.
+        """Define the files; each is opened when its first records are appended.
 
         Args:
             folder: The folder of the files.
-            stem: The beginning of their names.
+            stem: The beginning of the names of the files; see `per_shard`.
             dtype: The type of a record.
         """
         self._folder, self._stem, self._dtype = folder, stem, dtype
@@ -69,7 +69,7 @@ class TraceFiles:
         """Truncate the file of each shard to the given number of records, and the files of other shards to none.
 
         Returns:
-            The number of records that a shard's file lacks, by shard; empty if all are there.
+            The number of missing records, for each shard whose file has fewer records than given.
 
         Raises:
             OSError: The disk is not writable.

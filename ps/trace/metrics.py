@@ -1,4 +1,4 @@
-"""Running totals of push outcomes: counts, losses, staleness and rates. Times are arguments."""
+"""Running totals of push outcomes: counts, losses, staleness and rates. Pure: the time is an argument."""
 
 from __future__ import annotations
 
@@ -123,10 +123,11 @@ class Metrics:
 
 
 def divergence(metrics: Metrics) -> str:
-    """Return how the training loss shows that training diverged; empty if it does not.
+    """Return a message if the training loss shows that training diverged; else an empty string.
 
-    It did if the last epoch's mean is far above that of the initial weights, or above twice that of the first epoch. A
-    first loss near 0, which trained weights have, counts as `LOW`.
+    Training counts as diverged if the mean loss of the last epoch is more than four times (`FAR_ABOVE`) that of the
+    initial weights, or more than twice that of the first epoch. An earlier loss below `LOW`, as of weights that were
+    trained before, counts as `LOW`.
     """
     means = [
         epoch.loss for number, epoch in sorted(metrics.epochs.items()) if epoch.samples and number >= metrics.since

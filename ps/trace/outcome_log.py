@@ -37,7 +37,11 @@ class OutcomeLog:
         self.start_s = clock()
 
     def continue_from(self, start_s: float) -> None:
-        """Continue the time axis of an earlier process, which began at `start_s` by this process's clock."""
+        """Continue the time axis of an earlier process.
+
+        Args:
+            start_s: The start of that axis by this process's clock, in seconds.
+        """
         self.start_s = start_s
 
     def add(self, push: Push, result: Result) -> None:
@@ -49,7 +53,7 @@ class OutcomeLog:
     def _settle_soon(self) -> None:
         try:
             asyncio.get_running_loop().call_later(KEPT_S, self.settle)
-        except RuntimeError:  # without an event loop, no reply is delayed
+        except RuntimeError:  # there is no event loop, and so no reply that counting now would delay
             self.settle()
 
     def settle(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -12,8 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from downpour.deploy.certs import CertsSettings, certs
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import PROTOCOL
+from downpour.protos.credentials import AUTHORITY, SERVER_NAME, AccessSettings, adopt
 from downpour.protos.errors import DownpourError, InvalidRequest, TooLarge, UnknownWorker, Unreachable
 from downpour.protos.tcp.stream_frame import MAGIC, HeaderReceiver, encoded
 from downpour.ps.data_plane.tcp.listener import MAX_UNATTACHED
@@ -245,6 +248,59 @@ def test_a_server_that_is_killed_within_a_frame_is_unreachable(cluster: Cluster,
     cluster.servers[0].kill()
     with pytest.raises(Unreachable, match="no parameter server answers"):
         client.pulled()
+    client.close()
+
+
+@contextmanager
+def presenting(folder: Path) -> Iterator[None]:
+    """Present the token of a folder of `downpour certs`, and trust its authority."""
+    adopt(AccessSettings(tls_dir=str(folder)))
+    try:
+        yield
+    finally:
+        adopt(AccessSettings())
+
+
+def test_with_tls_and_a_token(tmp_path: Path) -> None:
+    for name in ("ours", "other"):
+        assert certs(CertsSettings(folder=str(tmp_path / name))) == 0
+    with running(tmp_path, workers=1, learning_rate=1, tls_dir=tmp_path / "ours") as cluster:
+        with presenting(tmp_path / "ours"):
+            (member,) = cluster.train(LAYOUT, 1, transport="tcp")
+            assert member.client.transports == ["tcp"]
+            trains(cluster, member, 3)
+            with connected(member) as line:  # in plain text
+                line.sendall(attach_request(member))
+                assert is_closed(line)
+            context = ssl.create_default_context(cadata=(tmp_path / "ours" / AUTHORITY).read_text())
+            for token in ("", "wrong"):
+                with connected(member) as line, context.wrap_socket(line, server_hostname=SERVER_NAME) as secured:
+                    secured.sendall(attach_request(member, token=token))
+                    assert is_closed(secured)
+            assert len(wait_until(lambda: complaints(cluster)[2:] and complaints(cluster), "all are logged")) == 3
+        with presenting(tmp_path / "other"), pytest.raises(Unreachable, match="certificate verify failed"):
+            Client(member.session, LAYOUT, "float32", 5.0, "tcp")
+        with presenting(tmp_path / "ours"):
+            trains(cluster, member, 3)
+
+
+@pytest.mark.parametrize("breaks", [False, True])
+def test_with_overlap_the_weights_before_are_read_while_the_next_arrive(
+    cluster: Cluster, member: Member, breaks: bool
+) -> None:
+    client = Client(member.session, LAYOUT, "float32", 30.0, "tcp", overlap=True)
+    link = client._links[0]
+    assert isinstance(link, TcpTransport) and link._line is not None
+    before = client.pull()
+    for version in range(1, 6):
+        client.push(ONES, member.push_info())
+        if breaks:
+            link._shut_down()
+        after = client.pulled()
+        assert (before.flat == 1 - version).all() and (after.flat == -version).all()
+        assert after.versions == (version,)
+        before = after
+    client.push(ONES, member.push_info())
     client.close()
 
 

@@ -124,7 +124,6 @@ def test_the_saved_model_continues_training_in_plain_keras(features: Path) -> No
         ("few", "samples for each of 2 workers. Received: 1"),
         ("outside", "downpour.training"),
         ("twice", "which .* and .* are applied to"),
-        ("scaled", "mixed_bfloat16"),
         ("backup", "BackupAndRestore"),
     ],
 )

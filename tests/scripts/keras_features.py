@@ -237,14 +237,6 @@ class Adversaries(keras.Model):
         return {"own": loss}
 
 
-def scaled():
-    keras.mixed_precision.set_global_policy("mixed_float16")
-    try:
-        compiled(small())
-    finally:
-        keras.mixed_precision.set_global_policy("float32")
-
-
 def changed_after_it_was_wrapped():
     model = compiled(small())
     model.optimizer.centralized = True
@@ -267,7 +259,6 @@ def refused():
         "attribute": message(changed_after_it_was_wrapped),
         "constraint": message(lambda: constrained.fit(x, x[:, :2], verbose=0)),
         "few": message(lambda: compiled(small()).fit(x[:1], y[:1], verbose=0)),
-        "scaled": message(scaled),
         "twice": message(lambda: Adversaries().fit(x, verbose=0)),
         "outside": message(lambda: DistributedOptimizer("sgd").apply([tf.zeros(1)], [keras.Variable([0.0])])),
         "backup": message(

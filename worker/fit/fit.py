@@ -57,7 +57,9 @@ def distributed_fit(
     samples = given["x"].epoch_samples(given["steps_per_epoch"]) if leases else 0
     lease_samples = given["x"].lease_samples(samples) if leases else 0
     data = {name: given[name] for name in DATA} if member.size > 1 else {}
-    fingerprints = fingerprints_of(data)  # before the data are divided, and before a generator begins
+    fingerprints = fingerprints_of(
+        data, process.files.given_path
+    )  # before the data are divided, and before a generator begins
     function = train_function_of(model, leased=leases is not None)
     data_of_fit = (given["x"], given["y"], given["sample_weight"])
     given["x"], applied, assigned = build_weights(model, *data_of_fit, function.known)

@@ -2,7 +2,8 @@
 
 They run on every worker with the logs of the job, so that what they assign and collect is the same everywhere. Those
 that write files or print run on worker 0. Their batch hooks are called once for every batch of the job, in order:
-before its own batch, a worker makes the calls for the batches that the others have trained on in the meantime.
+before its own batch, a worker makes the calls for the batches that the others have trained on in the meantime. As in
+Keras, none is called after the batch in which a callback has asked to stop.
 """
 
 from __future__ import annotations
@@ -94,6 +95,7 @@ class JobCallbackList(keras.callbacks.CallbackList):
         self._script: Sequence[Any] = ()
         self._logs: Any = None  # of the last batch of this worker
         self._next = 0  # the batch of the job for which the hooks are called next
+        self._stopped = False  # a batch hook of this epoch has asked to stop
         super().__init__(callbacks, *args, **kwargs)
         if self._epochs is not None:
             # Hooks that other threads called would see weights that change.
@@ -123,7 +125,7 @@ class JobCallbackList(keras.callbacks.CallbackList):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Begin an epoch, with the first batch."""
-        self._next = 0
+        self._next, self._stopped = 0, False
         super().on_epoch_begin(epoch, logs)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -137,19 +139,21 @@ class JobCallbackList(keras.callbacks.CallbackList):
         if self._epochs is not None:
             self._call_until(self._job_batch(batch))
             batch = self._next
-        super().on_train_batch_begin(batch, logs)
+        if not self._stopped:
+            super().on_train_batch_begin(batch, logs)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """End a batch of this worker or, with `steps_per_execution`, several."""
         if self._epochs is None:
             super().on_train_batch_end(batch, logs)
             return
-        self._logs = logs
-        last = self._next + batch - self._epochs.batches
-        with recorded_assignments() as assigned:
-            super().on_train_batch_end(last, logs)
-        self._next = last + 1
-        self._epochs.send_assigned(assigned)
+        if not self._stopped:
+            self._logs = logs
+            last = self._next + batch - self._epochs.batches
+            with recorded_assignments() as assigned:
+                super().on_train_batch_end(last, logs)
+            self._next, self._stopped = last + 1, bool(self._epochs.model.stop_training)
+            self._epochs.send_assigned(assigned)
         self._epochs.after_batch(batch)
 
     def _job_steps(self, steps: int | None) -> int | None:
@@ -173,13 +177,13 @@ class JobCallbackList(keras.callbacks.CallbackList):
         stride = self._epochs.model.steps_per_execution
         logs = pythonify_logs(self._logs)
         with recorded_assignments() as assigned:
-            while self._script and self._next < stop:
+            while self._script and self._next < stop and not self._stopped:
                 last = min(self._next + stride, stop) - 1
                 for callback in self._script:
                     callback.on_train_batch_begin(self._next, logs=logs)
                 for callback in self._script:
                     callback.on_train_batch_end(last, logs=logs)
-                self._next = last + 1
+                self._next, self._stopped = last + 1, bool(self._epochs.model.stop_training)
         self._epochs.send_assigned(assigned)
 
 

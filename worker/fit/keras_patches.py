@@ -19,10 +19,10 @@ from downpour.worker.fit.fit import distributed_fit
 from downpour.worker.fit.optimizer.distributed_optimizer import (
     DistributedMixin,
     DistributedOptimizer,
-    as_plain,
-    loading,
 )
+from downpour.worker.fit.optimizer.loss_scale import innermost, is_loss_scale, let_scale
 from downpour.worker.fit.optimizer.model_optimizers import distributed_of, optimizers_of
+from downpour.worker.fit.optimizer.whole_state import as_plain, loading
 from downpour.worker.fit.process.script_files import FOLDER, WRITE
 from downpour.worker.fit.process.script_process import ScriptProcess
 
@@ -73,7 +73,7 @@ def _wrap(model: Any, name: str, wrapper: Callable[..., Any]) -> None:
 def _compile(own: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
     """Compile without XLA, whose code cannot call the servers."""
     given = _arguments(own, model, args, kwargs)
-    if isinstance(given["optimizer"], DistributedMixin):
+    if isinstance(innermost(given["optimizer"]), DistributedMixin):
         if given["jit_compile"] is True:
             print(
                 "downpour: jit_compile=True is not supported with a DistributedOptimizer; XLA is off", file=sys.stderr
@@ -81,14 +81,8 @@ def _compile(own: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> 
         given["jit_compile"] = False
     restored.discard(model)
     result = own(model, **given)
-    inner = getattr(
-        model.optimizer, "inner_optimizer", None
-    )  # of the LossScaleOptimizer that Keras adds under mixed_float16
-    if isinstance(inner, DistributedMixin):
-        raise Unsupported(
-            "a model with a distributed optimizer must not scale its loss. Received: the policy mixed_float16, which "
-            "requires it. Use mixed_bfloat16."
-        )
+    if is_loss_scale(model.optimizer) and isinstance(model.optimizer.inner_optimizer, DistributedMixin):
+        let_scale(model.optimizer, model.optimizer.inner_optimizer)  # Keras has added it under mixed_float16
     return result
 
 

@@ -1,4 +1,5 @@
-"""Training loops of the user's own: `training` for Keras's optimizers, `connect` for arrays of any framework.
+"""The user's own training loops: `training` for Keras's optimizers, `connect` for the arrays of any framework.
 
-It imports `worker.exchange`, `worker.fit`, `worker.script`, `ps.core` and `protos`; `numpy_client` loads no TensorFlow.
+It may import `worker.exchange`, `worker.fit`, `worker.script`, `ps.core` and `protos`; only `training` loads
+TensorFlow.
 """

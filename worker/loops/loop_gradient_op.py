@@ -1,4 +1,4 @@
-"""The exchange of gradients and weights in a training loop of the script's own."""
+"""Pushes the gradients of a script's own training loop, and assigns the weights that the servers return."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from downpour.worker.fit.cluster.member import ScriptWorker
 from downpour.worker.fit.optimizer.gradient_op import NO_SPAN, GradientOp
 from downpour.worker.fit.optimizer.model_optimizers import ModelOptimizers
 
-RATES_AHEAD = 20_000  # updates for which a schedule is sent to the servers, until the next barrier
+RATES_AHEAD = 20_000  # updates for which a schedule is sent to the servers; the next barrier extends it
 
 
 class TrainedWeights:
-    """The models and variables of a training loop, as one model.
+    """The variables of all models and lists of a training loop, with the interface of one model.
 
     Attributes:
         owners: The index of the optimizer of each trained variable, by the `id` of the variable.
@@ -29,7 +29,8 @@ class TrainedWeights:
         """Collect the variables of models or lists of variables, one for each optimizer.
 
         Raises:
-            Unsupported: A model is not built, a group is neither, or two groups have a variable in common.
+            Unsupported: A model is not built, a group is neither a model nor a list of variables, or two groups have a
+                variable in common.
         """
         self._models = [group for group in groups if isinstance(group, keras.layers.Layer)]
         self.owners: dict[int, int] = {}
@@ -40,18 +41,18 @@ class TrainedWeights:
                     self._trained.append(variable)
                 if self.owners.setdefault(id(variable), index) != index:
                     raise Unsupported(
-                        "every weight must be trained by one optimizer, because the servers keep its moments once. "
-                        f"Received: {variable.path} twice. Give each optimizer weights of its own."
+                        "a weight must be trained by one optimizer, because the servers keep one set of moments for "
+                        f"it. Received: two optimizers for {variable.path}. Give each optimizer weights of its own."
                     )
 
     @property
     def trainable_variables(self) -> list[Any]:
-        """The variables that the optimizers train."""
+        """The variables that the optimizers train, in the order of the groups."""
         return list(self._trained)
 
     @property
     def non_trainable_variables(self) -> list[Any]:
-        """The other variables of the models."""
+        """The variables of the models that no optimizer trains."""
         found = {id(v): v for model in self._models for v in model.variables if id(v) not in self.owners}
         return list(found.values())
 
@@ -60,7 +61,7 @@ class TrainedWeights:
 
     @contextmanager
     def without_xla(self) -> Iterator[None]:
-        """Within this context `train_on_batch` of the models is compiled without XLA, which cannot call the servers."""
+        """Return a context in which `train_on_batch` is compiled without XLA, whose code cannot call the servers."""
         compiled = [model for model in self._models if getattr(model, "compiled", False)]
         before = [model.jit_compile for model in compiled]
         for model in compiled:
@@ -73,7 +74,7 @@ class TrainedWeights:
 
 
 class LoopGradientOp(GradientOp):
-    """The exchange of a training loop, whose steps may be functions that were traced for an earlier batch or loop."""
+    """The gradient op of a training loop, whose steps may be functions that were traced in an earlier loop."""
 
     def __init__(self, weights: TrainedWeights, optimizers: ModelOptimizers, member: ScriptWorker) -> None:
         """Read the layout of the weights; see `GradientOp`."""
@@ -83,12 +84,12 @@ class LoopGradientOp(GradientOp):
         self.active = False
 
     def is_of(self, weights: TrainedWeights, optimizers: ModelOptimizers) -> bool:
-        """Return whether this is the exchange of these variables and optimizers, whose traced functions it serves."""
+        """Return whether this op trains these variables with these optimizers, so that traced functions can keep it."""
         mine = [*map(id, self.trained), *map(id, self._optimizers.members)]
         return mine == [*map(id, weights.trainable_variables), *map(id, optimizers.members)]
 
     def begin_loop(self, optimizers: ModelOptimizers) -> None:
-        """Begin a loop, for which the optimizers have been registered."""
+        """Begin a loop, after its worker has registered the optimizers with the servers."""
         self._optimizers, self.active, self.error = optimizers, True, None
 
     def end_loop(self) -> None:
@@ -97,11 +98,11 @@ class LoopGradientOp(GradientOp):
         self.end_spans()
 
     def begin_span(self, span: Span, leases: Leases) -> None:
-        """Begin a batch of leased samples, which the next push uses."""
+        """Begin a batch of leased samples, whose gradient the next push contains."""
         self._given, self._leases = span, leases
 
     def end_spans(self) -> None:
-        """End a pass over leased samples; later pushes use none."""
+        """End a pass over leased samples; later pushes belong to no lease."""
         self._given = self._leases = None
 
     def write(self, flat: np.ndarray) -> None:
@@ -110,10 +111,10 @@ class LoopGradientOp(GradientOp):
         self._flat = self.read()
 
     def check_assigned(self) -> None:
-        """Check that the variables are as the servers have returned them.
+        """Check that the trained variables still have the values that the servers returned.
 
         Raises:
-            Unsupported: The script has assigned other values, which the servers do not have.
+            Unsupported: The script has assigned other values, which the servers do not know.
         """
         now, trained = self.read(), self.layout.trained
         differs = ~np.isclose(now[:trained], self._flat[:trained], rtol=1e-6, atol=0, equal_nan=True)
@@ -121,13 +122,13 @@ class LoopGradientOp(GradientOp):
             views = self.layout.views(np.concatenate([differs, np.zeros(self.layout.state, bool)]))
             names = [name for name, view in views.items() if view.any()]
             raise Unsupported(
-                "in downpour.training, weights must be changed by the optimizers alone. Received: other values of "
-                f"{', '.join(names[:3])} than the servers returned. Assign no weights in the loop, and trace functions "
-                "that apply an optimizer within it."
+                "within downpour.training, only optimizers may change weights. Received: values of "
+                f"{', '.join(names[:3])} that differ from those that the servers returned. Assign no weights in the "
+                "loop, and trace functions that apply an optimizer within the loop."
             )
 
     def send_rates(self, with_schedule: bool = False) -> None:
-        """Send the learning rates to the servers, as worker 0, if the loop has assigned others."""
+        """Send the learning rates to the servers if the loop has changed them; only worker 0 calls this method."""
         newer = max(0, self.updates)  # since the last barrier; negative before the first one of another loop
         rates = self._optimizers.new_rates(RATES_AHEAD, newer, with_schedule)
         if rates:
@@ -139,8 +140,9 @@ class LoopGradientOp(GradientOp):
     ) -> np.ndarray:  # fmt: skip
         if not self.active:
             self.error = Unsupported(
-                "a function that applies an optimizer must be traced in the downpour.training that it is used in. "
-                "Received: one of an earlier training with other weights. Build the function anew."
+                "a function that applies an optimizer must be traced within the downpour.training in which it is "
+                "called. Received: a function that was traced in an earlier one, for other weights. Create the "
+                "tf.function again."
             )
             raise self.error
         if self._member.is_leader:
@@ -156,13 +158,16 @@ def _trained_of(group: Any) -> list[Any]:
     if isinstance(group, keras.layers.Layer):
         if not group.built or not group.trainable_variables:
             raise Unsupported(
-                "a model must be built and have trainable weights when downpour.training begins. Received: "
-                f"{group.name!r} without. Call it on a batch first."
+                "a model must be built and have trainable weights when downpour.training begins. Received: the model "
+                f"{group.name!r}, which has none. Call it on a batch first, or unfreeze a layer."
             )
         return list(group.trainable_variables)
     variables = list(group) if isinstance(group, list | tuple) else [group]
     wrong = [variable for variable in variables if not isinstance(variable, keras.Variable)]
     if wrong or not variables:
         received = type(wrong[0]).__name__ if wrong else "an empty list"
-        raise Unsupported(f"downpour.training needs Keras models or lists of keras.Variable. Received: {received}.")
+        raise Unsupported(
+            f"downpour.training needs Keras models or lists of keras.Variable. Received: {received}. "
+            "Pass the model, or its trainable_variables."
+        )
     return variables

@@ -1,10 +1,4 @@
-"""`downpour.connect`: a client with NumPy arrays, with which a worker in any framework trains on the servers.
-
-with downpour.connect("127.0.0.1:5000", {"w": w, "b": b}, optimizer="sgd", learning_rate=0.1) as client:
-weights = client.pull()
-for x, y in batches:
-weights, reply = client.push_pull(gradients(weights, x, y))
-"""
+"""The client of `downpour.connect`: pulls weights and pushes gradients as NumPy arrays by name."""
 
 from __future__ import annotations
 
@@ -18,17 +12,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.errors import DownpourError, InvalidRequest, LayoutMismatch, Unsupported
-from downpour.protos.layout import TRAINED, Layout
-from downpour.ps.core.rules.hyperparameters import resolve
-from downpour.worker import script
+from downpour.protos.errors import DownpourError, InvalidRequest, LayoutMismatch
+from downpour.protos.layout import Layout
 from downpour.worker.exchange.client import Client, Pulled
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
 from downpour.worker.exchange.push_info import PushInfo
 from downpour.worker.exchange.session import SESSION_LOST, Session, SessionSettings
 
 OUTCOMES = {pb.APPLIED: "applied", pb.BUFFERED: "buffered", pb.DROPPED: "dropped"}
-NO_CHECKPOINTS = ". The servers of a script keep no checkpoints. Start them and their clients again."
 T = TypeVar("T")
 
 
@@ -54,9 +45,9 @@ class PushReply:
 
 
 class NumpyClient:
-    """A worker that pulls weights from the servers and pushes gradients as dicts of NumPy arrays.
+    """A worker that pulls weights from the servers and pushes gradients, both as dicts of NumPy arrays.
 
-    Weights and gradients are `float32` arrays by name. Its methods may be called from any thread, one at a time.
+    The arrays are `float32`, by name. The methods may be called from any thread, by one thread at a time.
 
     Attributes:
         shapes: The shape of every weight by name, in the order of the layout.
@@ -74,11 +65,14 @@ class NumpyClient:
             registration: The request to register.
             initial: The initial weights `float32[n]`; None if another client has set them.
             timeout_s: The deadline of a call, in seconds.
+
+        Raises:
+            DownpourError: A server cannot be reached, or has refused the registration.
         """
         self._control, self._job, self._initial = control, job, initial
         self._layout = Layout.from_proto(registration.layout)
         self.shapes = {tensor.name: tensor.shape for tensor in self._layout.tensors}
-        # gRPC's event loop must be used by one thread.
+        # gRPC's event loop must always be used by the same thread.
         self._thread = ThreadPoolExecutor(1, "downpour-client")
         settings = SessionSettings(timeout_s=timeout_s, fixed_rank=registration.HasField("worker"))
         self._session = Session(control, job, registration, settings, self._run)
@@ -102,7 +96,7 @@ class NumpyClient:
 
     @property
     def stopping(self) -> bool:
-        """Whether the job is asked to end, so that the training loop should end after the current batch."""
+        """Whether the job has been asked to end, so that the training loop should end after the current batch."""
         return self._session.draining or bool(self._session.over)
 
     def pull(self) -> dict[str, np.ndarray]:
@@ -138,7 +132,7 @@ class NumpyClient:
     ) -> tuple[dict[str, np.ndarray], PushReply]:
         """Push gradients and return the new weights with the servers' reply.
 
-        This is one message to every shard and back, where `push` and `pull` are two.
+        This method sends one request to every shard, whereas `push` followed by `pull` sends two.
 
         Args:
             gradients: As in `push`.
@@ -207,74 +201,13 @@ class NumpyClient:
     def _initialise(self, client: Client) -> None:
         if self._initial is None:
             raise LayoutMismatch(
-                "the first client of a job must bring its initial weights. Received: none, and the client that brought "
-                "them has left. Call connect with weights."
+                "the first client of a job must provide the initial weights. Received: none, and the client that "
+                "provided them has left. Call connect with weights."
             )
         client.initialise(self._initial)
 
     def _run(self, call: Callable[[], T]) -> T:
         return self._thread.submit(call).result()
-
-
-def connect(
-    address: str | None = None,
-    weights: Mapping[str, ArrayLike] | None = None,
-    *,
-    optimizer: str = "sgd",
-    connect_timeout_s: float = 60.0,
-    call_timeout_s: float = 30.0,
-    **hyperparameters: float,
-) -> NumpyClient:
-    """Connect this process to parameter servers as a worker that exchanges NumPy arrays, in any framework.
-
-    The servers are started with `downpour ps --script`, or by `downpour run`, whose scripts may leave `address` out.
-    The first client fixes names, shapes, initial values and the optimizer; the others receive its values.
-
-    Args:
-        address: The address of shard 0, `HOST:PORT`; by default that of the job which `downpour run` has started.
-        weights: The initial weights by name, arrays of numbers. None if another client has connected with them before.
-        optimizer: The optimizer of the servers, a name of `downpour ps --help`; equal on all clients.
-        connect_timeout_s: The time within which the server must answer, in seconds.
-        call_timeout_s: The deadline of every later call, in seconds.
-        hyperparameters: Those of the optimizer, by Keras's names (default: Keras's values).
-
-    Returns:
-        The client; close it, or use it in a `with` statement.
-
-    Raises:
-        InvalidRequest: A weight is not an array of finite numbers.
-        LayoutMismatch: Names or shapes differ from those of the other clients, or no client has brought weights.
-        Unsupported: The server was not started for scripts, there is no such optimizer, or no address is known.
-        JobConflict: The server trains a script's `fit`, or the job has ended.
-        Unreachable: No server answers at the address.
-    """
-    member = script.member
-    if address is None and member is None:
-        raise Unsupported(
-            "connect needs the address of a server outside of `downpour run`. Received: none. Start a server with "
-            "`downpour ps --script`, and pass the address that it prints."
-        )
-    specification = _optimizer(optimizer, hyperparameters)
-    control = CoordinatorClient(address or member.address, call_timeout_s)  # type: ignore[union-attr]
-    try:
-        job = control.describe(connect_timeout_s)
-        if not job.script:
-            raise Unsupported(
-                "the server must have been started for a script. Received: one that runs built-in training. "
-                "Start a server with --script."
-            )
-        control.tolerate_outage(10.0, NO_CHECKPOINTS)
-        layout, initial = _layout_of(weights, job)
-    except BaseException:
-        control.close()
-        raise
-    registration = pb.RegisterRequest(
-        layout=layout.to_proto(), data=pb.DatasetInfo(name="a client's", train_samples=1), fit_call=1,
-        optimizers=[specification], independent=True,
-    )  # fmt: skip
-    if address is None and member is not None:
-        registration.worker = member.rank
-    return NumpyClient(control, job, registration, initial, call_timeout_s)
 
 
 def flatten(arrays: Mapping[str, ArrayLike], layout: Layout) -> np.ndarray:
@@ -287,8 +220,8 @@ def flatten(arrays: Mapping[str, ArrayLike], layout: Layout) -> np.ndarray:
     unknown = [name for name in arrays if name not in {tensor.name for tensor in layout.tensors}]
     if missing or unknown:
         raise InvalidRequest(
-            f"gradients must have the names of the weights. Received: {unknown or 'nothing'} besides them, and nothing "
-            f"for {missing or 'none'}."
+            f"there must be one array for each weight. Received: unknown names {unknown}, and no arrays for {missing}. "
+            "Use the names that connect received."
         )
     vectors = []
     for tensor in layout.tensors:
@@ -297,30 +230,6 @@ def flatten(arrays: Mapping[str, ArrayLike], layout: Layout) -> np.ndarray:
             raise InvalidRequest(f"{tensor.name!r} must have the shape {list(tensor.shape)}. Received: {array.shape}.")
         vectors.append(array.ravel())
     return np.concatenate(vectors)
-
-
-def _layout_of(weights: Mapping[str, ArrayLike] | None, job: pb.JobDescription) -> tuple[Layout, np.ndarray | None]:
-    if weights is None:
-        if not job.layout.tensors:
-            raise LayoutMismatch(
-                "the first client of a job must bring its initial weights. Received: none. Call connect with weights."
-            )
-        return Layout.from_proto(job.layout), None
-    arrays = {name: np.asarray(array) for name, array in weights.items()}
-    layout = Layout.of([(name, array.shape, TRAINED) for name, array in arrays.items()])
-    flat = flatten(arrays, layout)
-    if not np.isfinite(flat).all():
-        raise InvalidRequest("initial weights must be finite. Received: NaN or Inf.")
-    return layout, flat
-
-
-def _optimizer(name: str, hyperparameters: Mapping[str, float]) -> pb.OptimizerSpec:
-    try:
-        values = resolve(name, hyperparameters)
-    except ValueError as error:
-        raise Unsupported(str(error)) from None
-    rates = pb.LearningRates(updates=[0], rates=[values["learning_rate"]])
-    return pb.OptimizerSpec(name=name, hyperparameters=values, learning_rates=rates)
 
 
 def _reply_of(pulled: Pulled) -> PushReply:

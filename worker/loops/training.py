@@ -1,11 +1,13 @@
 """`downpour.training`: a training loop of the script's own, whose optimizers push to the servers and pull from them.
 
-with downpour.training(model, optimizer) as job:
-for indices in job.leased(len(x), batch_size=32):
-with tf.GradientTape() as tape:
-loss = loss_of(y[indices], model(x[indices]))
-optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
-print(job.mean(float(loss)))
+The loop of such a script:
+
+    with downpour.training(model, optimizer) as job:
+        for indices in job.leased(len(x), batch_size=32):
+            with tf.GradientTape() as tape:
+                loss = loss_of(y[indices], model(x[indices]))
+            optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+        print(job.mean(float(loss)))
 """
 
 from __future__ import annotations
@@ -26,80 +28,16 @@ from downpour.worker.fit.cluster.leases import Leases, Span
 from downpour.worker.fit.cluster.member import ScriptWorker
 from downpour.worker.fit.cluster.stage import Stage
 from downpour.worker.fit.optimizer.distributed_optimizer import DistributedOptimizer
+from downpour.worker.fit.optimizer.loss_scale import innermost
 from downpour.worker.fit.optimizer.model_optimizers import ModelOptimizers
 from downpour.worker.loops.loop_gradient_op import RATES_AHEAD, LoopGradientOp, TrainedWeights
+from downpour.worker.loops.training_job import TrainingJob, check_sizes, permutation
 
 LEASES_PER_WORKER = 16  # in a pass over the samples, so that all workers end it at about the same time
 
 
-class TrainingJob:
-    """The place of this process in a training loop: its rank, the barriers and the leased samples.
-
-    In a script that was not started with `downpour run` there is one worker, and nothing waits.
-
-    Attributes:
-        rank: The rank of this worker, from 0.
-        size: The number of workers that the job was started with.
-    """
-
-    def __init__(self) -> None:
-        """Build the job of a process without servers."""
-        self.rank, self.size = script.rank(), script.size()
-        self._passes = 0
-
-    @property
-    def stopping(self) -> bool:
-        """Whether the job is asked to end, so that the loop should end after the current batch."""
-        return False
-
-    def barrier(self) -> None:
-        """Wait until all workers have called `barrier`, and pull the weights of that moment.
-
-        Raises:
-            DownpourError: The servers cannot be reached, or the job has ended.
-        """
-
-    def mean(self, value: Any) -> Any:
-        """Return the mean of a value over all workers, each of which must call `mean`; it is a barrier, too.
-
-        Args:
-            value: A number, or an array of numbers of one shape on all workers.
-
-        Returns:
-            A float, or an array `float64` of the same shape.
-
-        Raises:
-            DownpourError: The servers cannot be reached, or the job has ended.
-        """
-        array = np.asarray(value, np.float64)
-        return float(array) if array.ndim == 0 else array
-
-    def leased(self, samples: int, batch_size: int = 32) -> Iterator[np.ndarray]:
-        """Yield the indices of the batches of this worker in one pass over all samples; a barrier precedes it.
-
-        Each sample belongs to one batch of one worker. A faster worker receives more batches, and those of a worker
-        that fails are leased again. The samples of a batch count as used when an optimizer is applied.
-
-        Args:
-            samples: The number of samples, the same on all workers.
-            batch_size: The number of samples in a batch; the last batch of a lease may be smaller.
-
-        Yields:
-            The indices of a batch, `int64[k]`, in a random order that each pass has of its own.
-
-        Raises:
-            Unsupported: There are no samples, or a batch was dropped before an optimizer was applied.
-            DownpourError: The servers cannot be reached, or the job has ended.
-        """
-        _check_sizes(samples, batch_size)
-        order = _order(0, self._passes, samples)
-        self._passes += 1
-        for start in range(0, samples, batch_size):
-            yield order[start : start + batch_size]
-
-
 class ClusterTrainingJob(TrainingJob):
-    """The place of a worker of `downpour run` in a training loop."""
+    """The training job of one worker of `downpour run`."""
 
     def __init__(self, member: ScriptWorker, weights: TrainedWeights, optimizers: ModelOptimizers) -> None:
         """Build the job of a worker that has not joined the others yet.
@@ -113,7 +51,7 @@ class ClusterTrainingJob(TrainingJob):
         self._member, self._optimizers = member, optimizers
         self._leases = Leases(member)
         self._op = _gradient_op(weights, optimizers, member)
-        self._round = 0  # barriers so far
+        self._round = 0  # number of barriers that this worker has passed
 
     @property
     def stopping(self) -> bool:
@@ -132,19 +70,19 @@ class ClusterTrainingJob(TrainingJob):
 
     def leased(self, samples: int, batch_size: int = 32) -> Iterator[np.ndarray]:
         """Yield the indices of the batches that are leased to this worker; see `TrainingJob.leased`."""
-        _check_sizes(samples, batch_size)
+        check_sizes(samples, batch_size)
         self._optimizers.check_every_batch_is_pushed()
         chosen = max(1, samples // (batch_size * LEASES_PER_WORKER * self.size))
         lease = batch_size * (self._member.lease_batches or chosen)
         self._meet([], pb.LeasePlan(samples=samples, lease_samples=lease))
         while (given := self._leases.next_lease()) is not None:
-            order = _order(self._member.seed, given.epoch, samples)
+            positions = permutation(self._member.seed, given.epoch, samples)
             for start in range(given.start, given.stop, batch_size):
                 span = given._replace(start=start, stop=min(start + batch_size, given.stop))
                 if not self._leases.add(span):
                     break
                 self._op.begin_span(span, self._leases)
-                yield order[span.start : span.stop]
+                yield positions[span.start : span.stop]
                 self._check_pushed(span)
         self._op.end_spans()
 
@@ -153,8 +91,8 @@ class ClusterTrainingJob(TrainingJob):
             self._leases.clear()
             raise Unsupported(
                 "an optimizer must be applied to every batch of job.leased before the next one. Received: a batch of "
-                f"{span.stop - span.start} samples without. Use job.rank and job.size to divide data that are not "
-                "trained on."
+                f"{span.stop - span.start} samples to which none was applied. Use job.rank and job.size to divide data "
+                "that are not trained on."
             )
 
     # ------------------------------------------------------------------ begin and end
@@ -187,24 +125,28 @@ class ClusterTrainingJob(TrainingJob):
         self._begin_round()
 
     def end(self) -> None:
-        """Wait for the other workers, and leave them with the same weights."""
+        """End the loop together with the other workers, all of which then have the same weights."""
         self._op.check_assigned()
         self._settle(pb.FIT_END)
         self._optimizers.connect(None)
         self._pull()
         self._optimizers.count_gradients()
-        if self._member.is_leader:
-            self._optimizers.keep(self._op.trained, self._member.pull_slots)
+        keep = self._optimizers.keep if self._member.is_leader else self._optimizers.keep_elsewhere
+        keep(self._op.trained, self._member.pull_slots)
 
     def leave(self, error: BaseException | None) -> None:
-        """End the session, with the error that has ended the loop; None if there is none."""
+        """End the session of this worker.
+
+        Args:
+            error: The error that has ended the loop, which the other workers will raise; None if there is none.
+        """
         self._optimizers.connect(None)
         self._op.end_loop()
         self._member.leave(error)
 
     @property
     def error(self) -> Exception | None:
-        """The error of a push, of which TensorFlow raises only the message; None if there is none."""
+        """The exception of a push that failed, of which TensorFlow raises only the text; None if none failed."""
         return self._op.error
 
     # ------------------------------------------------------------------ barriers
@@ -267,8 +209,11 @@ def training(trained: Any, optimizer: Any) -> Iterator[TrainingJob]:
         The job: its rank and size, barriers, means over the workers and leased samples.
 
     Raises:
-        Unsupported: The servers do not implement an optimizer, or it does not have a model or variables of its own.
+        Unsupported: The servers do not implement an optimizer, the numbers of optimizers and of models or lists differ,
+            a model is not built, or two optimizers train one variable.
+        Unsupported: The loop has assigned weights itself, or has applied no optimizer to a leased batch.
         DownpourError: A server cannot be reached.
+        Exception: The exception of another worker, which ends the loop on all workers.
     """
     member = script.member
     optimizers = list(optimizer) if isinstance(optimizer, list | tuple) else [optimizer]
@@ -282,7 +227,7 @@ def training(trained: Any, optimizer: Any) -> Iterator[TrainingJob]:
         yield TrainingJob()
         return
     weights = TrainedWeights(groups)
-    members = [DistributedOptimizer(each) for each in optimizers]
+    members = [innermost(DistributedOptimizer(each)) for each in optimizers]
     job = ClusterTrainingJob(member, weights, ModelOptimizers(members, weights.owners))  # type: ignore[arg-type]
     failure: BaseException | None = None
     try:
@@ -300,20 +245,10 @@ def training(trained: Any, optimizer: Any) -> Iterator[TrainingJob]:
 
 
 def _gradient_op(weights: TrainedWeights, optimizers: ModelOptimizers, member: ScriptWorker) -> LoopGradientOp:
-    """Return the exchange of an earlier loop with these weights, for functions that it traced, or a new one."""
+    """Return the op of an earlier loop with these weights, because traced functions refer to it; else a new op."""
     first = optimizers.members[0]
     op = getattr(first, "loop_gradient_op", None)
     if not isinstance(op, LoopGradientOp) or not op.is_of(weights, optimizers):
         op = LoopGradientOp(weights, optimizers, member)
         object.__setattr__(first, "loop_gradient_op", op)
     return op
-
-
-def _order(seed: int, number: int, samples: int) -> np.ndarray:
-    return np.random.default_rng((seed, number)).permutation(samples)
-
-
-def _check_sizes(samples: int, batch_size: int) -> None:
-    if samples < 1 or batch_size < 1:
-        received = f"{samples} samples, a batch size of {batch_size}"
-        raise Unsupported(f"job.leased needs samples and a batch size of at least 1. Received: {received}.")

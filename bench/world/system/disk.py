@@ -1,4 +1,4 @@
-"""A disk with the semantics of fsync: what is not flushed may be lost, in part or in whole, when the power fails."""
+"""A disk with the semantics of fsync: data that are not flushed may be lost, wholly or partly, in a power failure."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from downpour.bench.world.system.threads import executing_thread
 if TYPE_CHECKING:
     from downpour.bench.world.system.process import VirtualProcess
 
-BLOCK_BYTES = 512  # which are written as one
-OPERATION_S, FLUSH_S = 0.0002, 0.003  # of an operation, and of one that waits for the disk
+BLOCK_BYTES = 512  # unit of writing: after a power failure a block is old or new, never mixed
+OPERATION_S, FLUSH_S = 0.0002, 0.003  # mean duration of an operation, and of a flush
 
 
 @dataclass(eq=False)
 class Inode:
-    """The content of a file: what its processes see, and what is certainly on the disk."""
+    """The content of a file: `content` as processes read it, and `flushed`, which survives a power failure."""
 
     content: bytearray = field(default_factory=bytearray)
     flushed: bytes = b""
@@ -51,7 +51,11 @@ class VirtualDisk:
     # ------------------------------------------------------------------ the rules of every operation
 
     def begin(self, change: bool, flush: bool = False) -> None:
-        """Take the time of an operation, in a thread; raise what it must raise.
+        """Begin an operation: wait for its duration if a thread executes it, and check that it can be carried out.
+
+        Args:
+            change: Whether the operation changes the disk.
+            flush: Whether the operation waits until data are on the disk.
 
         Raises:
             ProcessKilled: The process has been killed, perhaps while it waited for the disk.
@@ -70,7 +74,7 @@ class VirtualDisk:
                 raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     def begin_write(self) -> None:
-        """Take the time of a write; raise what it must raise.
+        """Begin a write: wait for its duration, and check that it can be carried out.
 
         Raises:
             OSError: The disk is full or read-only.
@@ -150,7 +154,7 @@ class VirtualDisk:
             self._flushed_names.pop(path, None)
 
     def lose_power(self) -> None:
-        """Return to what is on the disk: of what was not flushed, some changes are there and others are not."""
+        """Lose the memory of the machine: of the changes that were not flushed, a random subset is on the disk."""
         random = self._world.random
         for folder in sorted(self._unflushed):
             paths = list(dict.fromkeys(self._unflushed[folder]))

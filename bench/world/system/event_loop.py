@@ -115,7 +115,7 @@ class VirtualLoop(_Base):
         return run_in_thread(self, executor, lambda: func(*args))
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Record an exception that nobody handled."""
+        """Report an exception that no code has handled as a violation."""
         error = context.get("exception")
         if self.process.alive and not isinstance(error, ProcessKilled):
             self._world.problem(f"{self.process.name}: {context.get('message')}: {error!r}")
@@ -150,7 +150,7 @@ class VirtualLoop(_Base):
         self._forever = None
 
     def stop(self) -> None:
-        """Let `run_forever` return, if it runs."""
+        """Make `run_forever` return, if it runs."""
         if self._forever is not None:
             self._forever.wake()
 
@@ -180,7 +180,7 @@ class VirtualLoop(_Base):
         self.process.signal_handlers[int(sig)] = handle
 
     def abandon(self) -> None:
-        """Drop everything, because the process has been killed: no coroutine executes anything more."""
+        """Discard all callbacks and close all coroutines, because the process has been killed."""
         self._ready.clear()
         for task in list(self._tasks):
             task._log_destroy_pending = False  # type: ignore[attr-defined]

@@ -10,7 +10,8 @@ from typing import Any, NoReturn, cast
 
 import grpc
 
-from downpour.bench.world.system.client_calls import VirtualAioChannel, VirtualChannel
+from downpour.bench.world.system.aio_channel import VirtualAioChannel
+from downpour.bench.world.system.blocking_channel import VirtualChannel
 from downpour.bench.world.system.event_loop import VirtualLoop
 from downpour.bench.world.system.network import VirtualNetwork
 from downpour.bench.world.system.paths import ProcessDisk, VirtualPath

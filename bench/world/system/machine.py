@@ -1,4 +1,4 @@
-"""A machine of the simulated world: its disk, and the locks that its processes hold."""
+"""A machine of the simulated world, with a disk and a wall clock."""
 
 from __future__ import annotations
 

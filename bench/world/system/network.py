@@ -1,4 +1,4 @@
-"""The network of a simulated world: connections between processes, which delay, break, and are cut off."""
+"""The network of a simulated world: connections between processes, with delays, resets and partitions."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import grpc
 from downpour.bench.world.system.scheduler import World
 
 if TYPE_CHECKING:
-    from downpour.bench.world.system.client_calls import ClientEnd
+    from downpour.bench.world.system.client_channel import ClientEnd
     from downpour.bench.world.system.process import VirtualProcess
     from downpour.bench.world.system.server_calls import ServerEnd, VirtualServer
 
 LATENCY_S = 0.0004  # mean of the exponential part of a message's delay
-SLOW_SHARE, SLOW_S = 0.02, 0.05  # a few messages wait for a retransmission
-KEEPALIVE_S = 20.0  # after which a silent connection is given up by both sides
+SLOW_SHARE, SLOW_S = 0.02, 0.05  # fraction of messages that wait for a retransmission, and their largest extra delay
+KEEPALIVE_S = 20.0  # time after which both sides close a connection on which nothing arrives
 REFUSED = "failed to connect to all addresses; connection refused"
 RESET = "Socket closed"
 
@@ -32,11 +32,11 @@ class VirtualCall:
         self._newest_s = [0.0, 0.0]
 
     def to_server(self, act: Callable[..., None], *arguments: Any) -> None:
-        """Execute something in the server's process, after everything that was sent before."""
+        """Call `act` in the server's process when this message arrives, after all messages sent before."""
         self._send(0, self.connection.client, self.connection.server.process, act, arguments)
 
     def to_client(self, act: Callable[..., None], *arguments: Any) -> None:
-        """Execute something in the client's process, after everything that was sent before."""
+        """Call `act` in the client's process when this message arrives, after all messages sent before."""
         self._send(1, self.connection.server.process, self.connection.client, act, arguments)
 
     def end(self, code: grpc.StatusCode, details: str) -> None:
@@ -45,7 +45,7 @@ class VirtualCall:
         self.client_end.end(code, details)
 
     def break_off(self, code: grpc.StatusCode, details: str) -> None:
-        """Let the client learn that the connection broke, after everything that arrives nevertheless."""
+        """Report to the client that the connection broke, after all messages that still arrive."""
         network = self.connection.network
         learns_s = max(network.arrival_s(self.connection), self._newest_s[1] + 1e-9)
         network.world.at(learns_s, self.connection.client, self.client_end.end, code, details)
@@ -75,7 +75,7 @@ class Connection:
 
     Attributes:
         broken: Whether nothing can be sent any more.
-        drops: Whether what was sent before the connection broke does not arrive either.
+        drops: Whether messages that were under way when the connection broke are lost.
         calls: The calls that have not ended.
     """
 
@@ -88,7 +88,7 @@ class Connection:
         network.connections[self] = None
 
     def open_call(self, method: str, metadata: tuple[tuple[str, str], ...], end: ClientEnd) -> VirtualCall:
-        """Begin a call, and let the server know."""
+        """Begin a call, and send its beginning to the server."""
         call = VirtualCall(self, method, metadata)
         call.client_end = end
         self.calls[call] = None
@@ -96,7 +96,7 @@ class Connection:
         return call
 
     def reset(self, code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE, details: str = RESET) -> None:
-        """Break the connection: each side learns that on its own, after a moment."""
+        """Break the connection. Each side detects this by itself, after a random delay."""
         if self.broken:
             return
         self.broken, self.drops = True, self.network.world.random.random() < 0.5
@@ -146,7 +146,10 @@ class VirtualNetwork:
         return max(self.world.now, self._cut_s(connection)) + self.latency_s()
 
     def cut_off(self, first: str, second: str, seconds: float) -> None:
-        """Let nothing pass between two machines for a while; silent connections are given up later."""
+        """Partition two machines: messages between them are delayed until the partition ends.
+
+        Connections between them are closed after `KEEPALIVE_S` if the partition lasts longer.
+        """
         until_s = self.world.now + seconds
         self._cut_until_s[frozenset((first, second))] = until_s
         if seconds > KEEPALIVE_S:

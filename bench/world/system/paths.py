@@ -146,7 +146,11 @@ class Writer:
         self._disk, self._inode = disk, inode
 
     def write(self, data: Any) -> int:
-        """Append data; if the disk becomes full, a part of it."""
+        """Append data to the file; return the number of bytes.
+
+        Raises:
+            OSError: The disk is full or read-only.
+        """
         view = memoryview(data).cast("B")
         self._disk.begin_write()
         self._inode.content += view

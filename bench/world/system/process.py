@@ -1,4 +1,4 @@
-"""A process of the simulated world: it runs, is stopped, is killed, and takes its threads and loops with it."""
+"""A process of the simulated world, which can be stopped and killed with all of its threads and event loops."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class VirtualProcess:
 
     Attributes:
         name: The name of the process, such as `ps-0`.
-        number: The number by which its machine knows it.
+        number: The process id, unique in the world.
         machine: The machine that it runs on.
         alive: Whether the process has neither ended nor been killed.
         code: The exit code; None while it runs, negative if it was killed.
@@ -51,7 +51,7 @@ class VirtualProcess:
         self.threads: list[VirtualThread] = []
         self.on_end: list[Callable[[], None]] = []  # connections and locks, which end with the process
         self.signal_handlers: dict[int, Callable[[], None]] = {}
-        self.alter: Callable[[bytes], bytes] = lambda message: message  # what a lying process does to its requests
+        self.alter: Callable[[bytes], bytes] = lambda message: message  # a Byzantine process alters its requests
         self._stopped = False
         self._held: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
 
@@ -66,7 +66,7 @@ class VirtualProcess:
         return monotonic_s - self._offset_s
 
     def receives(self, time_s: float, call: Callable[..., None], arguments: tuple[Any, ...]) -> bool:
-        """Return whether an event may be executed now; a stopped process keeps it for later."""
+        """Return whether an event may be executed now; a stopped process stores it until `resume`."""
         if not self.alive:
             return False
         if self._stopped:
@@ -112,7 +112,7 @@ class VirtualProcess:
         """Execute the events that have become due in the meantime, and later ones."""
         self._stopped = False
         held, self._held = self._held, []
-        for position, (call, arguments) in enumerate(held):  # in their order
+        for position, (call, arguments) in enumerate(held):  # the offset keeps their order
             self.world.at(self.world.now + position * 1e-9, self, call, *arguments)
 
     def signal(self, number: int) -> None:

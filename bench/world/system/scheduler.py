@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from downpour.bench.world.system.process import VirtualProcess
 
-KEPT_LINES = 400  # of the journal, for the report of a failure
+KEPT_LINES = 400  # length of the journal, which the report of a failure contains
 
 
 class ProcessKilled(BaseException):
@@ -24,7 +24,7 @@ class EventLimit(Exception):
 
 
 class World:
-    """A virtual time and the events in it; everything random follows from one seed.
+    """A scheduler of events in virtual time. One seed determines all random choices.
 
     Attributes:
         now: The virtual time in seconds.
@@ -96,6 +96,6 @@ class World:
             try:
                 call(*arguments)
             except ProcessKilled:
-                pass  # the process ends here, as by a signal; the world goes on
+                pass  # the code of the process ends here, as after SIGKILL; other processes continue
             self.running = None
             after_event()

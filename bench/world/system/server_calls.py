@@ -14,7 +14,7 @@ import grpc
 from downpour.bench.world.system.network import VirtualCall, VirtualNetwork
 from downpour.bench.world.system.process import VirtualProcess
 
-EOF_FIRST_SHARE = 0.5  # of broken streams: their end is seen before the cancellation, as with gRPC
+EOF_FIRST_SHARE = 0.5  # fraction of broken streams whose end is seen before the cancellation, as can happen in gRPC
 
 
 class Details(grpc.HandlerCallDetails):
@@ -125,14 +125,14 @@ class VirtualServer:
         self._loop = asyncio.get_running_loop()
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[Any]) -> None:
-        """Add handlers, which are asked in order."""
+        """Add handlers; the first one that knows a method serves it."""
         self._generic.extend(generic_rpc_handlers)
 
     def add_registered_method_handlers(self, service_name: str, method_handlers: Any) -> None:
-        """Ignore what `add_generic_rpc_handlers` receives as well."""
+        """Do nothing: `add_generic_rpc_handlers` receives the same handlers."""
 
     def add_insecure_port(self, address: str) -> int:
-        """Note an address to listen on; return its port."""
+        """Add an address to listen on; return its port."""
         if address in self._network.listeners:
             raise RuntimeError(f"{address} is in use")
         self._addresses.append(address)

@@ -28,7 +28,7 @@ class VirtualThread:
         self.done = False
         self._go = threading.Lock()
         self._go.acquire()
-        self._back = threading.Lock()  # what switches to this thread waits for it; that may be another thread
+        self._back = threading.Lock()  # the thread or scheduler that switches to this thread waits for this lock
         self._back.acquire()
         self._token = 0
         self._interrupts: list[Callable[[], None]] = []
@@ -41,7 +41,7 @@ class VirtualThread:
     # ------------------------------------------------------------------ in the scheduler
 
     def switch_to(self) -> None:
-        """Let the thread execute until it blocks or ends."""
+        """Execute the thread until it blocks or ends."""
         global _current
         if self.done:
             return
@@ -61,7 +61,7 @@ class VirtualThread:
             self.switch_to()
 
     def wake(self) -> None:
-        """Let a thread that blocks continue."""
+        """Make a blocked thread continue at the present virtual time."""
         self._world.at(self._world.now, self.process, self._resume, self._token)
 
     def interrupt(self, handler: Callable[[], None]) -> None:
@@ -70,13 +70,13 @@ class VirtualThread:
         self.wake()
 
     def unwind(self) -> None:
-        """End the thread of a process that has been killed, unless it is the one that executes now."""
+        """End this thread of a process that has been killed, unless this thread executes now."""
         if self is not _current and self._started:
             self.switch_to()
         self.done = self.done or not self._started
 
     def finish(self) -> None:
-        """Let the thread execute to its end without virtual delays."""
+        """Execute the thread to its end without virtual delays."""
         while not self.done:
             self._token += 1
             self.switch_to()
@@ -88,8 +88,8 @@ class VirtualThread:
             if self.process.alive:
                 self._target()
         except ProcessKilled:
-            pass  # a killed process ends its threads without a word
-        except BaseException as error:  # noqa: BLE001 - a thread that dies of an error is a finding
+            pass  # the threads of a killed process end without a message
+        except BaseException as error:  # noqa: BLE001 - an uncaught error of a thread is a violation
             where = "".join(traceback.format_exception(error)[-4:])
             self._world.problem(f"{self.process.name}: thread {self.name!r} died: {where}")
             if self.name == "main":
@@ -177,7 +177,7 @@ class VirtualExecutor:
         self.threads: list[VirtualThread] = []
 
     def shutdown(self, wait: bool = True) -> None:
-        """Let everything that was submitted execute to its end."""
+        """Execute all submitted functions to their ends."""
         for thread in self.threads:
             if thread.process.alive:
                 thread.finish()
@@ -219,5 +219,5 @@ def result_of(future: Future[Any]) -> Any:
 
 
 def virtual_lock() -> AbstractContextManager[Any]:
-    """Return a lock, which needs to do nothing: a thread never blocks while it holds one."""
+    """Return a lock that does nothing, because a virtual thread never blocks while it holds one."""
     return nullcontext()

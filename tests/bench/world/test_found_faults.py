@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from downpour.bench.world.faults import parse_faults
-from downpour.bench.world.job import JobResult, JobShape, run_job
+from downpour.bench.world.job import run_job
+from downpour.bench.world.job_shape import JobResult, JobShape
 from downpour.bench.world.simulate_job import SimulateJobSettings, shape_of
 
 JOB: dict[str, Any] = {

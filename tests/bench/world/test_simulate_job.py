@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from downpour.bench.world.faults import Fault, parse_faults, written
-from downpour.bench.world.job import JobShape, run_job
+from downpour.bench.world.job import run_job
+from downpour.bench.world.job_shape import JobShape
 from downpour.bench.world.simulate_job import SimulateJobSettings, shape_of
 from downpour.ps.core.push import Push, Result
 from downpour.ps.core.shard import Shard

@@ -73,4 +73,4 @@ def test_the_address_of_the_dashboard_or_its_error_is_shown_once(
     for _ in range(3):
         launcher._announce_dashboard()
     assert screen.notes == notes
-    launcher._lifeline.close()
+    launcher._parent_pipe.close()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from downpour.deploy.launch.plan import ProcessSpec
-from downpour.deploy.launch.processes import LifeLine, Process, kill
+from downpour.deploy.launch.processes import ParentPipe, Process, kill
 from tests.support.cluster import wait_until
 
 WAITING = "import signal\nsignal.pause()\n"
@@ -21,16 +21,16 @@ signal.pause()
 
 
 @pytest.fixture
-def line() -> Iterator[LifeLine]:
-    line = LifeLine()
-    yield line
-    line.close()
+def pipe() -> Iterator[ParentPipe]:
+    pipe = ParentPipe()
+    yield pipe
+    pipe.close()
 
 
-def started(folder: Path, line: LifeLine, code: str) -> Process:
+def started(folder: Path, pipe: ParentPipe, code: str) -> Process:
     (folder / "announcing.py").write_text(code)
     spec = ProcessSpec("ps-0", "ps", 0, "announcing", (), {"PYTHONPATH": str(folder)})
-    return Process(spec, {}, folder, line)
+    return Process(spec, {}, folder, pipe)
 
 
 def foreign(log: Path) -> None:
@@ -39,8 +39,8 @@ def foreign(log: Path) -> None:
         file.write(json.dumps({"event": "listening", "address": "other:2", "pid": 1}) + "\n")
 
 
-def test_the_announcement_of_another_process_in_the_same_log_is_ignored(tmp_path: Path, line: LifeLine) -> None:
-    process = started(tmp_path, line, WAITING)
+def test_the_announcement_of_another_process_in_the_same_log_is_ignored(tmp_path: Path, pipe: ParentPipe) -> None:
+    process = started(tmp_path, pipe, WAITING)
     try:
         foreign(process.log)
         assert process.lines() and process.announcement() is None
@@ -48,8 +48,8 @@ def test_the_announcement_of_another_process_in_the_same_log_is_ignored(tmp_path
         kill([process])
 
 
-def test_its_own_announcement_is_found_beside_that_of_another(tmp_path: Path, line: LifeLine) -> None:
-    process = started(tmp_path, line, ANNOUNCING)
+def test_its_own_announcement_is_found_beside_that_of_another(tmp_path: Path, pipe: ParentPipe) -> None:
+    process = started(tmp_path, pipe, ANNOUNCING)
     try:
         foreign(process.log)
         found = wait_until(process.announcement, "it announces its address")
@@ -58,9 +58,9 @@ def test_its_own_announcement_is_found_beside_that_of_another(tmp_path: Path, li
         kill([process])
 
 
-def test_a_log_that_cannot_be_opened_leaves_a_process_without_a_log(tmp_path: Path, line: LifeLine) -> None:
+def test_a_log_that_cannot_be_opened_leaves_a_process_without_a_log(tmp_path: Path, pipe: ParentPipe) -> None:
     (tmp_path / "ps-0.log").mkdir()
-    process = started(tmp_path, line, "")
+    process = started(tmp_path, pipe, "")
     try:
         assert process.no_log == "Is a directory" and process.lines() == [] and process.announcement() is None
         assert process.reason()

@@ -64,12 +64,12 @@ def test_the_scratch_folder_is_removed_after_its_last_user(user, number: signal.
     wait_until(lambda: not folder.exists() and not sweeper.is_running(), "folder and sweeper are gone")
 
 
-def test_the_scratch_folder_is_removed_even_if_the_sweeper_was_killed(
+def test_the_scratch_folder_is_removed_even_if_the_shell_was_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     scratch = Scratch()
-    scratch._sweeper.kill()
+    scratch._shell.kill()
     scratch.close()
     assert list(tmp_path.iterdir()) == []
 

@@ -20,8 +20,8 @@ def test_a_run_without_checkpoints_begins_with_generation_one(tmp_path: Path, co
     run = RunDirectory(tmp_path / "run")
     if content is not None:
         (run.path / "generation").write_bytes(content)
-    assert run.begin_life() == 1
-    assert run.begin_life() == 2
+    assert run.begin_generation() == 1
+    assert run.begin_generation() == 2
 
 
 @pytest.mark.parametrize("content", DAMAGED)
@@ -31,7 +31,7 @@ def test_a_run_with_checkpoints_is_never_taken_for_a_new_one(tmp_path: Path, con
     save(run.checkpoints, checkpoint())
     if content is not None:
         (run.path / "generation").write_bytes(content)
-    assert run.begin_life() == checkpoint().facts.generation + 1
+    assert run.begin_generation() == checkpoint().facts.generation + 1
 
 
 @pytest.mark.parametrize("content", DAMAGED)
@@ -41,7 +41,7 @@ def test_an_unreadable_checkpoint_implies_an_earlier_generation(tmp_path: Path, 
     (run.checkpoints / "checkpoint-00000003.safetensors").write_bytes(b"torn")
     if content is not None:
         (run.path / "generation").write_bytes(content)
-    assert run.begin_life() == 2
+    assert run.begin_generation() == 2
     assert (run.checkpoints / "checkpoint-00000003.safetensors").read_bytes() == b"torn"
 
 
@@ -49,6 +49,6 @@ def test_an_unreadable_checkpoint_implies_an_earlier_generation(tmp_path: Path, 
 def test_any_bytes_give_a_generation(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     run = RunDirectory(tmp_path_factory.mktemp("run"))
     (run.path / "generation").write_bytes(content)
-    generation = run.begin_life()
+    generation = run.begin_generation()
     assert 1 <= generation <= LARGEST_GENERATION
-    assert run.begin_life() == generation + 1 or generation == LARGEST_GENERATION
+    assert run.begin_generation() == generation + 1 or generation == LARGEST_GENERATION

@@ -58,7 +58,7 @@ VALUES: dict[str, dict[str, Any]] = {
     "rms_rate": {"rms_rate": 0.3},
 }
 UNSUPPORTED = {
-    "Adafactor", "Lamb", "LossScaleOptimizer", "MultiOptimizer", "Muon", "ScheduleFreeAdamW",
+    "Adafactor", "Lamb", "MultiOptimizer", "Muon", "ScheduleFreeAdamW",
 }  # fmt: skip
 ARGUMENTS_REFUSED = {
     "use_ema": "use_ema", "ema_momentum": "use_ema", "ema_overwrite_frequency": "use_ema",

@@ -90,7 +90,7 @@ def test_gradients_that_are_not_finite_are_dropped_and_said_so(cluster: Cluster)
 @pytest.mark.parametrize(
     ("gradients", "message"),
     [
-        ({"w": np.ones((2, 3))}, r"nothing for \['b'\]"),
+        ({"w": np.ones((2, 3))}, r"no arrays for \['b'\]"),
         ({**GRADIENTS, "c": 1.0}, r"\['c'\]"),
         ({**GRADIENTS, "b": np.ones(2)}, r"'b' must have the shape \[3\]"),
     ],

@@ -34,14 +34,15 @@ WITHIN_STEPS: tuple[tuple[type, str], ...] = (
     (SharedMemoryTransport, "_repeat"),
     (SpinWait, "receive"),
     (SpinWait, "receive_into"),
-    (TcpTransport, "_repeat"),
+    (TcpTransport, "_transmit"),
     (GrpcTransport, "_set_deadline"),
     (GrpcTransport, "_repeat"),
     (GrpcTransport, "_await_reply"),
 )
 FORWARD_ONLY = {
     "Client._send", "Client._receive", "Loop.finish", "Loop.start", "TcpConnection._readable",
-    "TcpConnection._receive_header", "TcpTransport._receive_header", "HeaderReceiver.receive",
+    "TcpConnection._receive_header", "TcpTransport._receive_header", "TcpTransport._repeat",
+    "TcpTransport._await_reply", "HeaderReceiver.receive",
 }  # fmt: skip
 NEED_TENSORFLOW = {"Worker._train", "GradientFunction.__call__"}
 

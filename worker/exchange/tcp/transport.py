@@ -6,6 +6,7 @@ import functools
 import socket
 import struct
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 
 from downpour.protos import parameter_server_pb2 as pb
@@ -21,6 +22,7 @@ from downpour.protos.errors import (
     Unreachable,
 )
 from downpour.protos.frame import Buffer, Frame
+from downpour.protos.system import threads
 from downpour.protos.tcp.sockets import MOST_BUFFERS, client_tls, rest_of, sender, set_options, split_address, wrapped
 from downpour.protos.tcp.stream_frame import MAGIC, ConnectionEnded, HeaderReceiver, encoded
 from downpour.worker.exchange.pages import pages
@@ -53,6 +55,9 @@ class TcpTransport(Transport):
         self._waiter = SpinWait(0)
         self._replies: HeaderReceiver[pb.Reply] = HeaderReceiver(pb.Reply)
         self._line: socket.socket | None = None
+        # With overlap, a thread sends and receives while the caller computes.
+        self._background = threads.executor("tcp") if route.buffers > 1 else None
+        self._reply: Future[Frame[pb.Reply]] | None = None
         try:
             self._open()
         except OSError as error:
@@ -72,13 +77,14 @@ class TcpTransport(Transport):
     def end(self, error: DownpourError) -> None:
         """Stop waiting for the shard's reply, because the session has ended with `error`; thread-safe."""
         super().end(error)
-        if (line := self._line) is not None:
-            with suppress(OSError):  # it is broken already
-                line.shutdown(socket.SHUT_RDWR)
+        self._shut_down()
 
     def close(self) -> None:
         """Close the connection; weights that were received stay valid as long as something refers to them."""
+        self._abandon()
         self._hang_up()
+        if self._background is not None:
+            self._background.shutdown()
 
     def _open(self) -> None:
         """Connect, and send the session and the token."""
@@ -103,7 +109,21 @@ class TcpTransport(Transport):
         if line is not None:
             line.close()
 
+    def _shut_down(self) -> None:
+        """End the connection for the thread that uses it."""
+        if (line := self._line) is not None:
+            with suppress(OSError):  # it is broken already
+                line.shutdown(socket.SHUT_RDWR)
+
+    def _abandon(self) -> None:
+        """Wait until the thread no longer uses the connection."""
+        reply, self._reply = self._reply, None
+        if reply is not None and not reply.done():
+            self._shut_down()
+            reply.exception()
+
     def _reconnect(self) -> None:
+        self._abandon()
         self._hang_up()
         try:
             self._open()
@@ -111,6 +131,19 @@ class TcpTransport(Transport):
             self._hang_up()
 
     def _repeat(self) -> None:
+        if self._background is None:
+            self._transmit()
+        else:
+            self._reply = self._background.submit(self._exchange)
+
+    def _await_reply(self) -> Frame[pb.Reply]:
+        return threads.result(self._reply) if self._reply is not None else self._received()
+
+    def _exchange(self) -> Frame[pb.Reply]:
+        self._transmit()
+        return self._received()
+
+    def _transmit(self) -> None:
         line, rest = self._line, list(self._request)
         if line is None:
             return
@@ -119,7 +152,7 @@ class TcpTransport(Transport):
             while rest:
                 rest = rest_of(rest, send(rest[:MOST_BUFFERS]))
 
-    def _await_reply(self) -> Frame[pb.Reply]:
+    def _received(self) -> Frame[pb.Reply]:
         line = self._line
         if line is None:
             raise Unreachable(

@@ -1,4 +1,4 @@
-"""The error that ends `fit` on all workers, as a message and as an exception again.
+"""Converts the error that ends `fit` on all workers to a message, and back to an exception.
 
 Every worker raises the error of the worker that failed first, so that the script handles it in the same way everywhere.
 """
@@ -35,7 +35,7 @@ def exception_of(failure: pb.FitFailure) -> BaseException:
 
 
 def _instance(kind: type[BaseException], text: str) -> BaseException | None:
-    """Return an exception of a class with a message; None if the class shows another one."""
+    """Return an exception of a class whose text is `text`; None if the class cannot be built with that text."""
     candidates: list[str | int] = [text, text[1:-1]]  # KeyError shows the representation of its argument
     if text.isdecimal():
         candidates.insert(0, int(text))  # the exit status of SystemExit

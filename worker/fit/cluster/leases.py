@@ -1,4 +1,4 @@
-"""The leases of a script's worker, between the thread that reads the data and the thread that pushes."""
+"""The leases of a script's worker, shared by the thread that reads the data and the thread that pushes."""
 
 from __future__ import annotations
 

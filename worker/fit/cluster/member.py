@@ -74,7 +74,7 @@ class ScriptWorker:
         self._stage: Stage | None = None
         self._session: Session | None = None  # of the current call of `fit`
         self._failed_elsewhere = False  # another worker's error has ended the current call of `fit`
-        # TensorFlow calls from any thread of its own, and gRPC's event loop wants one.
+        # TensorFlow calls from any of its threads, but gRPC's event loop must be used by a single one.
         self._thread = ThreadPoolExecutor(1, "shards")
 
     @property
@@ -164,7 +164,7 @@ class ScriptWorker:
             return
         spent, self.spent = self.spent, TimeSpent()
         if self._failed_elsewhere:
-            error = None  # the coordinator knows it
+            error = None  # the coordinator has reported this error itself
         failure = "" if error is None else str(error) or type(error).__name__
         session.leave(failure, spent, "" if error is None else error_type_of(error))
 

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class UpdateCounts(NamedTuple):
-    """What the servers have counted for each optimizer.
+    """The servers' counts for each optimizer.
 
     Attributes:
-        updates: The number of updates that it has made.
-        gradients: The number of gradients that these used: more, where the mode averages those of several workers.
+        updates: The number of updates of each optimizer.
+        gradients: The number of gradients that these updates used, which is larger in modes that average.
     """
 
     updates: Sequence[int]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -25,7 +25,7 @@ SCALARS = (str, bytes, int, float, np.generic)
 DEPTH = 4  # of the attributes of a PyDataset, and of what they contain
 
 
-def fingerprints_of(arguments: Mapping[str, Any]) -> dict[str, str]:
+def fingerprints_of(arguments: Mapping[str, Any], given_path: Callable[[str], str] = str) -> dict[str, str]:
     """Return a fingerprint of every array among arguments of `fit`, by the name of the argument and the path in it.
 
     Arrays and tensors are hashed with their order of rows: completely up to `FULL_BYTES`, otherwise in evenly spaced
@@ -35,6 +35,8 @@ def fingerprints_of(arguments: Mapping[str, Any]) -> dict[str, str]:
 
     Args:
         arguments: The arguments by name.
+        given_path: A function from a string to the path that the script has given, if this worker has its file in
+            another place; any other string is returned unchanged.
 
     Returns:
         The dtype, shape and digest of each array, such as `float32[100, 3] 5f2c…`.
@@ -43,7 +45,7 @@ def fingerprints_of(arguments: Mapping[str, Any]) -> dict[str, str]:
     rest = hashlib.sha256()
     for name, value in arguments.items():
         for path, array in _arrays(name, value, 0):
-            text = _fingerprint(array)
+            text = _fingerprint(array, given_path)
             if len(found) < MOST_ENTRIES:
                 found[path] = text
             else:
@@ -114,13 +116,15 @@ def _of_generator(path: str, generator: types.GeneratorType[Any, Any, Any], dept
         yield from _arrays(f"{path} ({name})", value, depth + 1)
 
 
-def _fingerprint(array: Any) -> str:
+def _fingerprint(array: Any, given_path: Callable[[str], str]) -> str:
     shape = tuple(int(length) for length in array.shape)
     digest, dtype = hashlib.sha256(), getattr(array, "dtype", "")
     for block in _blocks(array, shape):
         values = np.asarray(block)
         dtype = dtype or values.dtype
-        digest.update(_objects(values) if values.dtype.hasobject else np.ascontiguousarray(values).tobytes())
+        digest.update(
+            _objects(values, given_path) if values.dtype.hasobject else np.ascontiguousarray(values).tobytes()
+        )
     return f"{getattr(dtype, 'name', dtype)}{list(shape)} {digest.hexdigest()[:16]}"
 
 
@@ -139,15 +143,17 @@ def _blocks(array: Any, shape: tuple[int, ...]) -> Iterator[Any]:
         yield array.iloc[part] if hasattr(array, "iloc") else array[part]
 
 
-def _objects(values: np.ndarray) -> bytes:
+def _objects(values: np.ndarray, given_path: Callable[[str], str]) -> bytes:
     flat = values.ravel()
     if flat.size > MOST_OBJECTS:
         flat = flat[np.linspace(0, flat.size - 1, MOST_OBJECTS).astype(np.int64)]
-    return "\n".join(map(_text, flat)).encode(errors="surrogateescape")
+    return "\n".join(_text(value, given_path) for value in flat).encode(errors="surrogateescape")
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, given_path: Callable[[str], str]) -> str:
     if isinstance(value, np.ndarray):
-        return _fingerprint(value)
+        return _fingerprint(value, given_path)
+    if isinstance(value, bytes):
+        return given_path(value.decode(errors="surrogateescape"))
     text = repr(value)
     return text if " at 0x" not in text else type(value).__qualname__

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache, wraps
+from functools import wraps
 from typing import TYPE_CHECKING, Any, cast
 
 import keras
 import tensorflow as tf
-from keras.src import api_export
 from keras.src.optimizers.base_optimizer import BaseOptimizer
-from keras.src.saving import object_registration
 
 from downpour.worker import script
-from downpour.worker.fit.optimizer.optimizer_checks import check_supported, config_of
-from downpour.worker.fit.optimizer.optimizer_slots import Slots, slots_of, write_derived
+from downpour.worker.fit.optimizer.loss_scale import distributed_class, is_loss_scale, let_scale
+from downpour.worker.fit.optimizer.optimizer_checks import check_supported
+from downpour.worker.fit.optimizer.optimizer_slots import slots_of
+from downpour.worker.fit.optimizer.whole_state import WholeState, keep_slots, restore_deferred
 
 if TYPE_CHECKING:
     from downpour.worker.fit.optimizer.gradient_op import GradientOp
@@ -47,32 +47,34 @@ def DistributedOptimizer(optimizer: Any) -> Any:  # noqa: N802 - named like the 
     optimizer = keras.optimizers.get(optimizer)
     if script.member is None or isinstance(optimizer, DistributedMixin):
         return optimizer
+    if is_loss_scale(optimizer):
+        let_scale(optimizer, DistributedOptimizer(optimizer.inner_optimizer))
+        return optimizer
     check_supported(optimizer)
     slots = slots_of(optimizer)
     # Only its class changes, because schedules and variables are the user's own objects.
-    object.__setattr__(optimizer, "__class__", _distributed(cast(Any, type(optimizer))))
+    object.__setattr__(
+        optimizer, "__class__", distributed_class(cast(Any, DistributedMixin), cast(Any, type(optimizer)))
+    )
     keep_slots(optimizer, slots)
     return optimizer
 
 
-class DistributedMixin:
+class DistributedMixin(WholeState):
     """The methods in which a distributed optimizer differs from the class of Keras that it also inherits from.
 
     Attributes:
-        keras_class: The class of Keras, or a class of the script that inherits from one.
         gradient_op: The connection to the servers during `fit`; None otherwise.
-        kept_slots: The slots between two calls of `fit`; None if the optimizer has none or has not been used.
-        slot_source: A function that returns the slots on the servers during `fit`; None otherwise.
+        scales_loss: Whether it is the inner optimizer of one that scales the loss.
     """
 
-    keras_class: Any = None
     gradient_op: GradientOp | None = None
-    kept_slots: Slots | None = None
-    slot_source: Callable[[], Slots | None] | None = None
+    scales_loss = False
 
     def build(self, variables: Sequence[Any]) -> None:
         """Build the optimizer without slots, which the servers have."""
         keras.optimizers.Optimizer.build(self, variables)
+        restore_deferred(self)
 
     @tf.autograph.experimental.do_not_convert
     def scale_loss(self, loss: Any) -> Any:
@@ -140,20 +142,6 @@ class DistributedMixin:
         keras.ops.cond((me._iterations + 1) % batches == 0, push, add)
 
 
-@cache
-def _distributed(keras_class: Any) -> Any:
-    attributes = {
-        "keras_class": keras_class, "__doc__": DistributedMixin.__doc__, "__module__": keras_class.__module__,
-    }  # fmt: skip
-    distributed = type(keras_class.__name__, (DistributedMixin, keras_class), attributes)
-    # Configurations name the class of Keras, so that they are loaded by plain Keras and by clones of the model.
-    registries = (api_export.REGISTERED_OBJS_TO_NAMES, object_registration.GLOBAL_CUSTOM_NAMES)
-    for registry in registries:
-        if keras_class in registry:
-            registry[distributed] = registry[keras_class]
-    return distributed
-
-
 class AppliedOptimizers:
     """Records the optimizers that a train step applies while it is only traced; nothing is sent and no weight changes.
 
@@ -218,6 +206,8 @@ def intercepted(plain_applied: Callable[[Any, Sequence[Any]], bool]) -> Iterator
 def set_gradient_op(optimizer: Any, gradient_op: GradientOp | None) -> None:
     """Connect an optimizer to the servers, or disconnect it with None; Keras does not track the attribute."""
     object.__setattr__(optimizer, "gradient_op", gradient_op)
+<<<<<<< 67e71ce
+=======
 
 
 def keep_slots(optimizer: Any, slots: Slots | None) -> None:
@@ -292,3 +282,4 @@ def _with_methods_of(optimizer: Any, whole: Any, name: str) -> Iterator[None]:
     finally:
         object.__delattr__(optimizer, name)
         object.__setattr__(optimizer, "__class__", distributed_class)
+>>>>>>> abf7ff7

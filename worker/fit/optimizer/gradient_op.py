@@ -21,6 +21,7 @@ from downpour.worker.fit.cluster.leases import Span
 from downpour.worker.fit.cluster.member import ScriptWorker
 from downpour.worker.fit.optimizer.assigned_weights import AssignedWeights
 from downpour.worker.fit.optimizer.assignments import Assignments
+from downpour.worker.fit.optimizer.loss_scale import HALVINGS
 from downpour.worker.fit.optimizer.model_optimizers import ModelOptimizers
 from downpour.worker.fit.optimizer.model_variables import ModelVariables
 from downpour.worker.fit.optimizer.step_tensors import clipped, dense, scalar
@@ -69,6 +70,7 @@ class GradientOp:
         self._member = member
         self._variables = variables = ModelVariables(model, optimizers, assigned)
         self._assigned = AssignedWeights(variables.all, variables.replaced, variables.layout, member)
+        self._halvings = 0  # of a scaled loss that may overflow in a row
         self._loss: Any = None  # of the current batch, in the graph of its step
         self._samples: Any = None  # of the current batch, in the graph of its step
         self._span: Any = None  # of the current batch, in the graph of its step
@@ -233,6 +235,8 @@ class GradientOp:
         batches = optimizer.gradient_accumulation_steps or 1
         arguments = [flat, state, norm, scalar(self._loss, 0.0), batches * scalar(self._samples, 1.0)]
         arguments.append(NO_SPAN if self._span is None else self._span)
+        if getattr(optimizer, "scales_loss", False):
+            self._halvings = HALVINGS
         push_pull = partial(self._push_pull, bitmap_of(places, len(self.trained)))
         pulled = tf.numpy_function(push_pull, [*arguments, *self._more_arguments(optimizer)], tf.float32)
         pulled.set_shape([self.layout.size])
@@ -350,7 +354,7 @@ class GradientOp:
 
     def _check_finite(self, norm: float) -> None:
         self._nonfinite_in_a_row = 0 if np.isfinite(norm) else self._nonfinite_in_a_row + 1
-        if self._nonfinite_in_a_row >= self._member.nonfinite_limit:
+        if self._nonfinite_in_a_row >= self._member.nonfinite_limit + self._halvings:
             raise Diverged(
                 f"gradients must be finite. Received: {self._nonfinite_in_a_row} in a row with NaN or Inf. "
                 "The learning rate is too large: try a tenth of it, or clipnorm=1.0."

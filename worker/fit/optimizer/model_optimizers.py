@@ -17,10 +17,9 @@ from downpour.worker.fit.cluster.stage import UpdateCounts
 from downpour.worker.fit.optimizer.distributed_optimizer import (
     DistributedMixin,
     DistributedOptimizer,
-    keep_slots,
     set_gradient_op,
-    set_slot_source,
 )
+from downpour.worker.fit.optimizer.loss_scale import innermost
 from downpour.worker.fit.optimizer.optimizer_checks import check_supported
 from downpour.worker.fit.optimizer.optimizer_slots import Slots
 from downpour.worker.fit.optimizer.optimizer_spec import (
@@ -30,7 +29,9 @@ from downpour.worker.fit.optimizer.optimizer_spec import (
     rates_of,
     updates_of,
 )
+from downpour.worker.fit.optimizer.whole_state import drop_slots, keep_slots, kept_slots_of, set_slot_source
 
+MOST_SLOT_BYTES = 1 << 28  # which workers other than 0 keep between two calls of fit, for scripts that read them
 Applied = Mapping[int, tuple[Any, Mapping[int, Any]]]  # optimizers and their variables by id
 
 
@@ -149,14 +150,14 @@ class ModelOptimizers:
 
         A variable that an optimizer has not trained yet has the initial value of its slots.
         """
-        if all(member.kept_slots is None for member in self.members):
+        if all(kept_slots_of(member) is None for member in self.members):
             return {}
         names = dict.fromkeys(name for initial in self._initial for name in initial)
         return {name: np.concatenate([self._slot(name, variable) for variable in variables]) for name in names}
 
     def _slot(self, name: str, variable: Any) -> np.ndarray:
         owner = self.owner_of(variable)
-        kept = self.members[owner].kept_slots
+        kept = kept_slots_of(self.members[owner])
         found = None if kept is None else kept.get(name, variable)
         size = int(np.prod(variable.shape))
         return np.full(size, self._initial[owner].get(name, 0.0), np.float32) if found is None else found
@@ -169,7 +170,20 @@ class ModelOptimizers:
             if initial:
                 own = [self.owner_of(variable) == index for variable in variables]
                 fresh = Slots(variables, {name: vectors[name] for name in initial}).of(own)
-                keep_slots(member, fresh if member.kept_slots is None else member.kept_slots.updated(fresh))
+                kept = kept_slots_of(member)
+                keep_slots(member, fresh if kept is None else kept.updated(fresh))
+
+    def keep_elsewhere(
+        self, variables: Sequence[Any], pull: Callable[[Sequence[str]], Mapping[str, np.ndarray]]
+    ) -> None:
+        """Keep the slots on a worker other than 0, where only the script may read them, unless they are large."""
+        names = {name for initial in self._initial for name in initial}
+        size_bytes = 4 * len(names) * sum(int(np.prod(variable.shape)) for variable in variables)
+        if size_bytes <= MOST_SLOT_BYTES or any(member.shown is not None for member in self.members):
+            self.keep(variables, pull)
+        else:
+            for member in self.members:
+                drop_slots(member)
 
     # ------------------------------------------------------------------ rates and counts
 
@@ -266,7 +280,8 @@ def _flat(value: Any) -> Sequence[Any]:
 
 def distributed_of(model: keras.Model) -> list[Any]:
     """Return the distributed ones of the optimizers of a model."""
-    return [optimizer for optimizer in optimizers_of(model) if isinstance(optimizer, DistributedMixin)]
+    found = map(innermost, optimizers_of(model))
+    return [optimizer for optimizer in found if isinstance(optimizer, DistributedMixin)]
 
 
 def model_optimizers(model: keras.Model, applied: Applied | None) -> ModelOptimizers:
@@ -285,7 +300,7 @@ def model_optimizers(model: keras.Model, applied: Applied | None) -> ModelOptimi
         members = [optimizer for optimizer in found if id(optimizer) in applied]
         members += [optimizer for optimizer, _ in applied.values() if not any(optimizer is each for each in members)]
     else:
-        members = [model.optimizer] if applied is None else found
+        members = [innermost(model.optimizer)] if applied is None else found
     applied = applied or {}
     members = [cast(Any, DistributedOptimizer(member)) for member in members]
     owners: dict[int, int] = {}

@@ -27,14 +27,13 @@ CLASSES: Mapping[str, str] = {  # of Keras, that the servers do not implement: w
     "Adafactor": _NORMS.format("RMSprop or Adam"),
     "Muon": _NORMS.format("AdamW or SGD with nesterov"),
     "ScheduleFreeAdamW": "It trains other weights than it evaluates: use AdamW with a schedule instead.",
-    "LossScaleOptimizer": "The policy mixed_float16 requires one that scales losses: use mixed_bfloat16.",
     "MultiOptimizer": "A model has one distributed optimizer: use one of the others for all its weights.",
 }
 # Attributes that differ between equal optimizers: their variables, which are carried, and what finds them.
 _OWN = {
     "built", "_accumulated_gradients", "_variables", "_trainable_variables", "_trainable_variables_indices", "_tracker",
     "_iterations", "_learning_rate", "_exclude_from_weight_decay_cache", "gradient_op", "kept_slots", "slot_source",
-    "kept_counts", "loop_gradient_op",
+    "kept_counts", "loop_gradient_op", "shown", "dropped", "scales_loss",
     "save_own_variables",
 }  # fmt: skip
 _EXCLUSION = ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern")

@@ -85,11 +85,11 @@ def slots_of(optimizer: Any) -> Slots | None:
     return Slots(variables, {name: np.concatenate(vectors) for name, vectors in flat.items()})
 
 
-def write_derived(optimizer: Any) -> None:
-    """Assign the variables of a built Keras optimizer that follow from the number of its updates."""
+def write_derived(optimizer: Any, counted: Any = None) -> None:
+    """Assign the variables of a built Keras optimizer that follow from the number of its updates, or of another's."""
     settings = hyperparameters_of(optimizer, type(optimizer))
     for attribute, value_after in rule_of(optimizer, type(optimizer)).keras_scalars.items():
-        getattr(optimizer, attribute).assign(value_after(settings, updates_of(optimizer)))
+        getattr(optimizer, attribute).assign(value_after(settings, updates_of(counted or optimizer)))
 
 
 def _lists(optimizer: Any) -> dict[str, list[Any]]:

@@ -1,4 +1,4 @@
-"""What makes the script alike on all workers: one source of randomness, a view of the files, and the ways to start it.
+"""Makes a script behave the same on all workers: one source of randomness, a view of the files, and its start.
 
-It imports `worker.fit.cluster` and no other folder of `worker.fit`.
+It may import `worker.fit.cluster` and no other folder of `worker.fit`.
 """

@@ -16,7 +16,7 @@ WORKER_FOLDER = "worker-"  # in the shared folder, followed by the rank
 
 
 def deliver(shared: str, temporary: str = "") -> list[str]:
-    """Move the files of workers other than 0 to their paths, where worker 0 and lower ranks have never had anything.
+    """Move the files of workers other than 0 to their paths, except where worker 0 or a lower rank had a file.
 
     Args:
         shared: The folder that the workers of a job on this machine share.
@@ -56,7 +56,7 @@ def _move(own: str, path: str, journal: JournalReader) -> bool:
         or path in journal.all_published
     ):
         return False
-    with suppress(OSError):  # a folder that may not be written to
+    with suppress(OSError):  # the script may have written into a folder for which the real one is read-only
         os.makedirs(os.path.dirname(path), exist_ok=True)
         shutil.move(own, path)
         return True

@@ -1,8 +1,10 @@
-"""The record of what worker 0 has changed in the file system, from which other workers see it as it was before.
+"""The journal of worker 0's changes to files, by which the other workers see the files as they were before.
 
 Worker 0 works on the real files. Before it changes a path for the first time between two calls of `fit`, it records the
-path in a journal and keeps what was there. Within `fit` its callbacks write files that the script reads afterwards on
-all workers; their paths are recorded as published.
+path in a journal and keeps the previous content. Within `fit`, worker 0's callbacks write files that the script reads
+afterwards on all workers; the journal records the paths of these files as published.
+
+A *stage* is the part of the script between two calls of `fit`; its number is that of the calls that have ended.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 JOURNAL = "journal.jsonl"
-ABSENT = ""  # in place of the path of what was kept: nothing was there
+ABSENT = ""  # in place of the path of the previous content: there was no file
 
 
 class JournalWriter:
@@ -49,8 +51,8 @@ class JournalWriter:
 
         Args:
             path: The absolute path.
-            rewritten: Whether a file is opened for writing.
-            kept_content: Whether its content is then needed, as for appending.
+            rewritten: Whether a file is about to be opened for writing.
+            kept_content: Whether the new file starts with the previous content, as for appending.
         """
         with self._lock:
             if path in self._known:
@@ -72,7 +74,7 @@ class JournalWriter:
                 _replace_file(path, kept if kept_content else None, mode)
 
     def _keep(self, path: str, mode: int) -> str | None:
-        """Keep what is at a path, and return where; None for what is neither a file nor a folder."""
+        """Keep a copy of a file, link or folder, and return its path; None for any other kind of file."""
         self._number += 1
         kept = str(self._kept / str(self._number))
         if stat.S_ISDIR(mode):
@@ -104,23 +106,23 @@ class JournalReader:
         self._lock = threading.Lock()
 
     def before(self, path: str, stage: int) -> str | None:
-        """Return where to find what was at a path after `stage` calls of `fit`.
+        """Return where to find the content that a path had at a stage.
 
         Returns:
-            The path of what was kept, `ABSENT`, or None if worker 0 has not changed it since.
+            The path of the copy; `ABSENT` if there was no file; None if worker 0 has not changed the path since then.
         """
         self._update()
         later = [number for number in self._entries.get(path, ()) if number >= stage]
         return self._entries[path][min(later)] if later else None
 
     def removed_from(self, folder: str, stage: int) -> list[str]:
-        """Return the names in a folder that worker 0 has changed since, and that were there before."""
+        """Return the names in a folder that existed at a stage and that worker 0 has changed since then."""
         self._update()
         paths = [path for path in self._entries if os.path.dirname(path) == folder]
         return [os.path.basename(path) for path in paths if self.before(path, stage)]
 
     def touches(self, folder: str, stage: int) -> bool:
-        """Return whether worker 0 has changed anything directly in a folder since."""
+        """Return whether worker 0 has changed an entry of a folder since a stage."""
         self._update()
         return any(os.path.dirname(path) == folder and max(stages) >= stage for path, stages in self._entries.items())
 
@@ -155,7 +157,7 @@ class JournalReader:
 
 
 def _replace_file(path: str, content: str | None, mode: int) -> None:
-    """Replace a file by another one with the given content, or by none if it is rewritten from the start."""
+    """Replace a file by a new one with the content of the file `content`, or by an empty one if `content` is None."""
     if content is None:
         os.unlink(path)
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT, stat.S_IMODE(mode)))

@@ -1,9 +1,10 @@
-"""Replaces Python's functions on files in a worker of a script, so that workers do not see each other's changes.
+"""Replaces Python's file functions in a worker of a script, so that workers do not see each other's changes.
 
-On worker 0 they report to the journal what they are about to change. On the others, paths lead to the worker's view.
-`builtins.open`, `io.open` and `os` are replaced, on which pathlib, shutil, glob, tempfile, zipfile, tarfile, NumPy and
-pandas rest, and functions of TensorFlow and h5py that open files themselves. Processes that the script starts, and
-files that TensorFlow opens within a graph, are not covered.
+On worker 0, the replaced functions record every change in the journal before they make it. On the other workers, they
+translate each path to its place in the worker's view. This module replaces `builtins.open`, `io.open` and functions of
+`os`, which pathlib, shutil, glob, tempfile, zipfile, tarfile, NumPy and pandas call; `library_patches` replaces the
+functions of TensorFlow and h5py that open files themselves. Processes that the script starts, and files that
+TensorFlow opens within a graph, are not covered.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ SYSTEM = ("/dev", "/proc", "/sys")
 
 
 class Files(Protocol):
-    """What the functions on files do in one kind of worker."""
+    """The interface of the files of one worker, which the replaced functions call with absolute paths."""
 
     def to_read(self, path: str) -> str:
         """Return where to read a path."""
@@ -53,16 +54,16 @@ class Files(Protocol):
 
 
 class Guard(threading.local):
-    """Whether this thread is within a replaced function, whose own calls go to the operating system."""
+    """A flag of each thread: whether it is within a replaced function, whose own calls go to the operating system."""
 
     busy = False
 
     def entered(self) -> AbstractContextManager[None]:
-        """Return a context within which functions on files are those of the operating system."""
+        """Return a context in which file functions are those of the operating system."""
         return self._set(True)
 
     def left(self) -> AbstractContextManager[None]:
-        """Return a context within which they are the replaced ones again."""
+        """Return a context in which file functions are the replaced ones again."""
         return self._set(False)
 
     @contextmanager
@@ -84,8 +85,8 @@ class FilePatches:
         """Create the functions that replace those of the operating system.
 
         Args:
-            files: What they do.
-            outside: Folders whose files are those of the operating system, besides those of the system.
+            files: The files of this worker.
+            outside: Folders, in addition to `SYSTEM`, whose files are not part of the view.
         """
         self._files = files
         self._outside = tuple(f"{folder}{os.sep}" for folder in (*SYSTEM, *outside))
@@ -97,10 +98,10 @@ class FilePatches:
         own_open = builtins.open
         opened = functools.wraps(own_open)(functools.partial(self._open, own_open))
         for owner in (builtins, io):
-            setattr(owner, "open", opened)  # noqa: B010 - a name that mypy does not let be assigned
+            setattr(owner, "open", opened)  # noqa: B010 - mypy does not permit an assignment to this name
         setattr(tarfile, "bltn_open", opened)  # noqa: B010
-        setattr(tokenize, "_builtin_open", opened)  # noqa: B010 - of inspect and of tracebacks
-        setattr(shutil, "_use_fd_functions", False)  # noqa: B010 - rmtree passes paths then
+        setattr(tokenize, "_builtin_open", opened)  # noqa: B010 - inspect and tracebacks read sources with it
+        setattr(shutil, "_use_fd_functions", False)  # noqa: B010 - rmtree then passes paths instead of descriptors
         for name in ("stat", "lstat", "access", "readlink", "statvfs", "listxattr", "getxattr"):
             self._replace(name, self._reading)
         for name in ("chmod", "chown", "lchown", "utime", "truncate", "setxattr"):
@@ -120,7 +121,7 @@ class FilePatches:
         self._replace_in_importlib()
 
     def absolute(self, path: Any) -> str | None:
-        """Return a path that the files are asked about; None for others and for descriptors."""
+        """Return the absolute form of a path in the view; None for a descriptor and for a path outside of the view."""
         if guard.busy or isinstance(path, int):
             return None
         try:
@@ -179,7 +180,7 @@ class FilePatches:
                 place = self._files.to_write(absolute, flags) if flags & WRITING else self._files.to_read(absolute)
                 descriptor: int = self._system["open"](place, flags, 0o666)
                 if not flags & WRITING and (now := self._files.to_read(absolute)) != place:
-                    os.close(descriptor)  # worker 0 has begun to change it meanwhile
+                    os.close(descriptor)  # worker 0 has begun to change the file in the meantime
                     descriptor = self._system["open"](now, flags)
                 return descriptor
 
@@ -190,7 +191,7 @@ class FilePatches:
             raise
 
     def _replace_in_importlib(self) -> None:
-        """Let imports find modules that the script has written."""
+        """Make imports find modules that the script has written."""
         external: Any = importlib._bootstrap_external
         names = {name: getattr(os, name, value) for name, value in vars(external._os).items()}
         setattr(external, "_os", types.SimpleNamespace(**names))  # noqa: B010
@@ -209,7 +210,7 @@ class FilePatches:
         names = self._files.listed(absolute)
         if names is None:
             return own(path)
-        own(self._files.to_read(absolute))  # raises an error if it is no folder
+        own(self._files.to_read(absolute))  # raises the error of the operating system if this is no folder
         return [os.fsencode(name) for name in names] if isinstance(path, bytes) else names
 
     def _scandir(self, own: Any, path: Any, absolute: str) -> Any:
@@ -247,7 +248,7 @@ class FilePatches:
 
 
 def _name(error: OSError, path: Any) -> None:
-    """Let an error name the path that the script has given."""
+    """Set the path of an error to the one that the script has given."""
     if error.filename is not None:
         setattr(error, "filename", path)  # noqa: B010
 

@@ -1,8 +1,9 @@
-"""The file system as a worker other than 0 sees it: its own changes over the files as they were before worker 0's.
+"""The file system as a worker other than 0 sees it: its own changes, above the files without worker 0's changes.
 
-Every worker runs the whole script. What this worker writes goes into a private folder, under the same path, and is read
-back from there; what it removes is hidden from it. All other paths are those of worker 0, as they were when the script
-began or, after a call of `fit`, when that call ended: files that callbacks have written on worker 0 are then found.
+Every worker runs the whole script. A file that this worker writes is stored in a private folder, under the same path,
+and is read from there; a file that it removes is hidden from it. All other paths have the content that they had when
+the script began or, after a call of `fit`, when that call ended, so that the files which callbacks wrote on worker 0
+are found. This is the principle of a union mount, such as Linux's overlayfs.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from downpour.worker.fit.process.file_journal import ABSENT, JournalReader
 
 
 class FileView:
-    """The files of one worker.
+    """The view of one worker on the file system.
 
-    All paths are absolute and normalised. A located path is where the operating system finds the file.
+    The arguments are absolute and normalised paths, as the script gives them. A returned path is the place of the file
+    in the real file system.
     """
 
     def __init__(self, root: str, journal: JournalReader | None = None) -> None:
@@ -39,7 +41,7 @@ class FileView:
         return self._root + path
 
     def begin_stage(self, stage: int) -> None:
-        """Take over what worker 0 has written within `fit`, after `stage` calls of it."""
+        """Show the files that worker 0 wrote within the call of `fit` that has just ended, the `stage`-th one."""
         with self._lock:
             published = self._journal.published(stage) if self._journal else []
             for path in published:
@@ -49,18 +51,18 @@ class FileView:
             self._stage = stage
 
     def locate(self, path: str) -> str | None:
-        """Return where a path is found; None if there is nothing for this worker."""
+        """Return the place of a path; None if it does not exist for this worker."""
         with self._lock:
             if self._changed and os.path.lexists(self.own(path)):
                 return self.own(path)
             return self._below(path)
 
     def _below(self, path: str) -> str | None:
-        """Return where a path is found apart from this worker's own files."""
+        """Return the place of a path outside of this worker's private folder; None if it does not exist."""
         if path not in self._published and self._is_removed(path):
             return None
         exists = os.path.lexists(path)
-        # The journal is read after the file was looked for: worker 0 writes them in the other order.
+        # The journal is read after the file system, because worker 0 writes the journal before it changes a file.
         before = self._journal.before(path, self._stage) if self._journal else None
         if before is None:
             return path if exists else None
@@ -77,7 +79,7 @@ class FileView:
         return True
 
     def names(self, folder: str) -> list[str]:
-        """Return the names in a folder, in the order of worker 0's, then this worker's own."""
+        """Return the names in a folder: those of the real folder in its order, then this worker's own."""
         with self._lock:
             found: dict[str, None] = {}
             if os.path.isdir(folder):
@@ -89,7 +91,7 @@ class FileView:
             return [name for name in found if self.locate(os.path.join(folder, name)) is not None]
 
     def is_plain(self, folder: str) -> bool:
-        """Return whether this worker has changed nothing so far, nor worker 0 anything in a folder."""
+        """Return whether a folder can be listed as it is: this worker has changed nothing, worker 0 nothing in it."""
         return not self._changed and not (self._journal and self._journal.touches(folder, self._stage))
 
     # ------------------------------------------------------------------ changes
@@ -99,7 +101,7 @@ class FileView:
 
         Args:
             path: The path.
-            keep: Whether the file keeps its content.
+            keep: Whether the file starts with its current content, as for appending.
         """
         with self._lock:
             own, now = self.own(path), self.locate(path)
@@ -107,7 +109,7 @@ class FileView:
                 return own
             if now is not None and os.path.isdir(now):
                 if not keep:
-                    return now  # of which the operating system says that it is a folder
+                    return now  # the operating system then raises IsADirectoryError
                 self._make(own)
                 return own
             parent = self.locate(os.path.dirname(path))
@@ -118,9 +120,9 @@ class FileView:
             return own
 
     def to_fill(self, path: str) -> str:
-        """Return where a library makes files in a folder, or with names that begin with the path.
+        """Return where a library creates files: in a folder, or with names that begin with the path.
 
-        A library that lists the folder by itself finds the files that are there already, by symbolic links.
+        Existing files of the folder appear there as symbolic links, for libraries that list the folder by themselves.
         """
         with self._lock:
             now, own = self.locate(path), self.own(path)
@@ -141,18 +143,18 @@ class FileView:
         """Create a folder in this worker's view.
 
         Raises:
-            FileExistsError: There is something at the path.
-            FileNotFoundError: Its parent does not exist.
+            FileExistsError: The path exists.
+            FileNotFoundError: The parent of the path does not exist.
         """
         with self._lock:
             now = self.locate(path)
             os.mkdir(now if now is not None else self.to_write(path), mode)
 
     def remove(self, path: str, folder: bool) -> None:
-        """Remove a file, or a folder, which must be empty.
+        """Remove a file or, with `folder`, an empty folder.
 
         Raises:
-            OSError: There is no file or no folder, or it is not empty.
+            OSError: The path does not exist, is of the other kind, or is a folder that is not empty.
         """
         with self._lock:
             now = self.locate(path)
@@ -173,7 +175,7 @@ class FileView:
         """Move a file or a folder to another path, in place of a file or an empty folder there.
 
         Raises:
-            OSError: There is nothing at the source, or something else at the target.
+            OSError: The source does not exist, or the target is of the other kind or a folder that is not empty.
         """
         with self._lock:
             now, there = self.locate(source), self.locate(target)

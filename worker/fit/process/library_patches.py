@@ -1,18 +1,19 @@
 """Replaces functions of TensorFlow, h5py and Keras that open files without Python's functions.
 
-Their paths lead to where the worker's view has the file; see `file_patches`.
+The replaced functions translate their paths to the places of the files in the worker's view; see `file_patches`.
 """
 
 from __future__ import annotations
 
 import functools
+import glob
 import importlib
 import inspect
 import os
 import shutil
 import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -21,11 +22,16 @@ import tensorflow as tf
 from downpour.worker.fit.process.script_files import FOLDER, READ, UPDATE, WRITE, ScriptFiles
 
 READERS = (tf.data.TextLineDataset, tf.data.TFRecordDataset, tf.data.FixedLengthRecordDataset)
+PATTERN = "pattern"  # of paths that are read
 USES = {"r": READ, "a": UPDATE, "r+": UPDATE, "a+": UPDATE}  # of the modes of opening a file
 
 
 def replace_functions_of_libraries(files: ScriptFiles) -> None:
-    """Let the functions that the libraries export find and write files where the worker has them."""
+    """Replace the libraries' functions that open files, so that they use the worker's view.
+
+    Args:
+        files: The files of this worker.
+    """
     dataset, saved_model = tf.data.Dataset, importlib.import_module("tensorflow.saved_model")
     for owner, name, parameter, use in (
         (dataset, "cache", "filename", FOLDER),
@@ -39,6 +45,9 @@ def replace_functions_of_libraries(files: ScriptFiles) -> None:
         (tf.train.Checkpoint, "restore", "save_path", READ),
         (tf.train.CheckpointManager, "__init__", "directory", FOLDER),
         (tf.train, "latest_checkpoint", "checkpoint_dir", READ),
+        (tf.data.experimental, "make_csv_dataset", "file_pattern", PATTERN),
+        (tf.data.experimental.CsvDataset, "__init__", "filenames", READ),
+        (tf.io, "matching_files", "pattern", PATTERN),
         (tf.io, "write_file", "filename", WRITE),
         (tf.io, "read_file", "filename", READ),
         (tf.io.TFRecordWriter, "__init__", "path", WRITE),
@@ -46,8 +55,9 @@ def replace_functions_of_libraries(files: ScriptFiles) -> None:
         *((kind, "__init__", "filenames", READ) for kind in READERS),
     ):
         setattr(owner, name, _with_path(files, use, getattr(owner, name), parameter))
-    for name, parameter in (("load", "path"), ("list_files", "file_pattern")):
-        setattr(dataset, name, staticmethod(_with_path(files, READ, getattr(dataset, name), parameter)))
+    setattr(dataset, "load", staticmethod(_with_path(files, READ, dataset.load, "path")))  # noqa: B010
+    listed = _with_path(files, PATTERN, dataset.list_files, "file_pattern")
+    setattr(dataset, "list_files", staticmethod(listed))  # noqa: B010
     _replace_h5py(files)
     _replace_gfile(files)
     _share_downloads(files)
@@ -56,10 +66,12 @@ def replace_functions_of_libraries(files: ScriptFiles) -> None:
 def _with_path(files: ScriptFiles, use: str, own: Callable[..., Any], parameter: str) -> Callable[..., Any]:
     try:
         position = list(inspect.signature(own).parameters).index(parameter)
-    except ValueError:  # of a function in C, whose first parameter it is
+    except ValueError:  # a function written in C has no signature; its first parameter is the path
         position = 0
 
     def placed(given: Any) -> Any:
+        if use == PATTERN:
+            return _matching(files, given)
         if isinstance(given, list | tuple):
             return [files.place(path, use) for path in given]
         return given if isinstance(given, str) and given in ("", ":memory:") else files.place(given, use)
@@ -75,6 +87,14 @@ def _with_path(files: ScriptFiles, use: str, own: Callable[..., Any], parameter:
     return replaced
 
 
+def _matching(files: ScriptFiles, given: Any) -> Any:
+    """Return where the worker has the files that patterns match; the patterns themselves if it has none."""
+    patterns = given if isinstance(given, list | tuple) else [given]
+    if files.files is None or any(not isinstance(each, str) or "://" in each for each in patterns):
+        return given
+    return [files.place(path, READ) for path in _glob(patterns)] or given
+
+
 def _replace_h5py(files: ScriptFiles) -> None:
     h5py = importlib.import_module("h5py")
     own = h5py.File.__init__
@@ -88,7 +108,7 @@ def _replace_h5py(files: ScriptFiles) -> None:
 
 
 def _replace_gfile(files: ScriptFiles) -> None:
-    """Let TensorFlow's functions on local files use those of Python, which are replaced already."""
+    """Make TensorFlow's functions on local files call those of Python, which are replaced already."""
     gfile: Any = tf.io.gfile
 
     own = gfile.GFile.__init__
@@ -100,30 +120,57 @@ def _replace_gfile(files: ScriptFiles) -> None:
     setattr(gfile.GFile, "__init__", opened)  # noqa: B010
     for name in ("exists", "isdir", "listdir", "stat"):
         setattr(gfile, name, _with_path(files, READ, getattr(gfile, name), "path"))
-    for name in ("makedirs", "mkdir", "remove", "rmtree"):
-        setattr(gfile, name, _through_python(files, name, getattr(gfile, name)))
+    for name, of_python in (
+        ("copy", _copy),
+        ("glob", _glob),
+        ("makedirs", functools.partial(os.makedirs, exist_ok=True)),
+        ("mkdir", os.mkdir),
+        ("remove", os.remove),
+        ("rename", _rename),
+        ("rmtree", shutil.rmtree),
+        ("walk", _walk),
+    ):
+        setattr(gfile, name, _through_python(files, of_python, getattr(gfile, name)))
 
 
-def _through_python(files: ScriptFiles, name: str, own: Callable[..., Any]) -> Callable[..., Any]:
-    of_python: dict[str, Callable[[Any], Any]] = {
-        "makedirs": functools.partial(os.makedirs, exist_ok=True),
-        "mkdir": os.mkdir,
-        "remove": os.remove,
-        "rmtree": shutil.rmtree,
-    }
-
+def _through_python(files: ScriptFiles, of_python: Callable[..., Any], own: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(own)
-    def replaced(path: Any) -> None:
-        if files.files is None or "://" in os.fsdecode(path):
-            own(path)
-        else:
-            of_python[name](path)
+    def replaced(*args: Any, **kwargs: Any) -> Any:
+        first = (*args, *kwargs.values())[0]
+        paths = first if isinstance(first, list | tuple) else [first]
+        if files.files is None or any("://" in os.fsdecode(path) for path in paths):
+            return own(*args, **kwargs)
+        return of_python(*args, **kwargs)
 
     return replaced
 
 
+def _copy(src: Any, dst: Any, overwrite: bool = False) -> None:
+    _refuse_existing(dst, overwrite)
+    shutil.copyfile(src, dst)
+
+
+def _rename(src: Any, dst: Any, overwrite: bool = False) -> None:
+    _refuse_existing(dst, overwrite)
+    os.replace(src, dst)
+
+
+def _refuse_existing(path: Any, overwrite: bool) -> None:
+    if not overwrite and os.path.exists(path):
+        raise tf.errors.AlreadyExistsError(None, None, f"file already exists: {os.fsdecode(path)}")
+
+
+def _glob(pattern: Any) -> list[str]:
+    patterns = pattern if isinstance(pattern, list | tuple) else [pattern]
+    return [path for each in patterns for path in sorted(glob.glob(os.fsdecode(each), include_hidden=True))]
+
+
+def _walk(top: Any, topdown: bool = True, onerror: Any = None) -> Iterator[tuple[str, list[str], list[str]]]:
+    return os.walk(os.fsdecode(top), topdown=topdown, onerror=onerror)
+
+
 def _share_downloads(files: ScriptFiles) -> None:
-    """Let one worker after the other look into Keras's cache, so that each file is downloaded once."""
+    """Make workers use Keras's cache one at a time, so that each file is downloaded once."""
     own = keras.utils.get_file
 
     @functools.wraps(own)

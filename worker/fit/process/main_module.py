@@ -1,4 +1,4 @@
-"""Runs a script or a module as Python's command line does: its arguments, its path and its `__main__`."""
+"""Runs a script or a module as Python's command line does, with the same arguments, path and `__main__`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ARCHIVES = (".zip", ".pyz", ".pyc")
 
 
 class MainLoader(SourceFileLoader):
-    """A loader of a script, which Python does not compile into a file."""
+    """A loader of a script that, like Python's command line, writes no compiled file."""
 
     def get_code(self, fullname: str) -> types.CodeType | None:
         """Return the code of the script."""
@@ -31,7 +31,7 @@ def run_main(command: Sequence[str]) -> None:
     """
     if command[0] == "-m":
         sys.path.insert(0, os.getcwd())
-        sys.argv = ["-m", *command[2:]]  # runpy replaces the first by the path of the module
+        sys.argv = ["-m", *command[2:]]  # runpy replaces the first element by the path of the module
         runpy.run_module(command[1], run_name="__main__", alter_sys=True)
         return
     path = command[0]

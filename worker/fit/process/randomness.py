@@ -1,6 +1,6 @@
-"""One source of randomness for the script of all workers: what no seed determines is drawn from that of the job.
+"""One source of randomness for the scripts of all workers: the job seeds the generators that a script does not seed.
 
-Every worker runs the whole script, so a split that is drawn by `np.random.default_rng()` must be the same everywhere.
+Every worker runs the whole script. A split that `np.random.default_rng()` draws must therefore be the same on each.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class Entropy:
         self._lock = threading.Lock()
 
     def begin(self, scope: str) -> None:
-        """Begin another sequence, with a name of its own."""
+        """Begin another sequence, which the name `scope` determines together with the seed."""
         with self._lock:
             self._scope, self._count = scope, 0
 
     def bits(self, count: int) -> int:
-        """Return the next number of `count` bits."""
+        """Return the next number, an integer of `count` random bits."""
         with self._lock:
             self._count += 1
             name = f"{self._seed}/{self._scope}/{self._count}"
@@ -65,7 +65,7 @@ class Randomness:
         self._entropy = Entropy(seed)
 
     def install(self) -> None:
-        """Seed Python, NumPy and Keras, and let generators without a seed take it from the job's."""
+        """Seed Python, NumPy and Keras, and make generators without a seed take one from the job's source."""
         keras.utils.set_random_seed(self._seed)
         _seed_generators(self._entropy)
         if self._size > 1:
@@ -74,10 +74,11 @@ class Randomness:
 
     @contextmanager
     def of_fit(self, call: int) -> Iterator[None]:
-        """Within this context, draws differ between workers; afterwards they are the same again.
+        """Return a context in which random numbers differ between workers; afterwards they are the same again.
 
-        Worker 0 validates and runs callbacks, and every worker makes batches of its own: both may draw. The state of
-        worker 0 is not changed when the context begins, so that one worker draws as plain Keras does.
+        Worker 0 validates and runs callbacks, and every worker makes its own batches, which may draw random numbers.
+        The state of worker 0 does not change when the context begins, so that a job of one worker draws the same
+        numbers as plain Keras.
 
         Args:
             call: The number of the call of `fit`, from 1.
@@ -105,14 +106,18 @@ class Randomness:
 
 
 class DataRandomness:
-    """The random state of the code that makes batches in one call of `fit`, which is the same on all workers.
+    """The random state, equal on all workers, of the code that makes batches in one call of `fit`.
 
     A generator, and the hooks of a `PyDataset` in which it shuffles, run on every worker. They must draw the same
-    permutations, whatever else a worker draws in between.
+    permutations, whatever other random numbers a worker draws in between.
     """
 
     def __init__(self, seed: int | None = None) -> None:
-        """Take the state of this moment, which must be the same on all workers, or begin with a seed."""
+        """Copy the current random state, which must be the same on all workers, or start from a seed.
+
+        Args:
+            seed: The seed; None to copy the current state.
+        """
         own = _state()
         if seed is not None:
             random.seed(seed)
@@ -132,7 +137,7 @@ class DataRandomness:
 
     @contextmanager
     def drawing(self) -> Iterator[None]:
-        """Within this context, Python and NumPy draw from this state instead of the worker's own."""
+        """Return a context in which Python and NumPy draw from this state instead of the worker's own."""
         own = _state()
         _set_state(self._state)
         try:
@@ -143,9 +148,9 @@ class DataRandomness:
 
 
 def _seed_outside_of_functions(seed: int) -> None:
-    """Seed Python, NumPy, Keras and TensorFlow; functions that are traced draw on, as they do between calls of `fit`.
+    """Seed Python, NumPy, Keras and TensorFlow, but do not restart the random numbers of traced functions.
 
-    `tf.random.set_seed` would let every `tf.function` repeat the numbers that it has drawn since it was traced.
+    `tf.random.set_seed` alone would make every `tf.function` repeat the numbers that it has drawn since it was traced.
     """
     name = "TFE_ContextClearCaches"
     clear = getattr(pywrap_tfe, name)
@@ -166,8 +171,8 @@ def _set_state(state: Any) -> None:
 
 
 def _seed_generators(entropy: Entropy) -> None:
-    """Let generators of Python and NumPy that are given no seed take one from `entropy`."""
-    # SeedSequence calls it, from which all generators of NumPy take their seed.
+    """Make generators of Python and NumPy that are given no seed take one from `entropy`."""
+    # All generators of NumPy take their seed from SeedSequence, which calls this function.
     _replace(np.random.bit_generator, "randbits", entropy.bits)
     seed_of_numpy, seed_of_python = np.random.seed, random.Random.seed
 
@@ -191,16 +196,16 @@ def _replace(owner: Any, name: str, value: Any) -> None:
 
 
 def _share_generators_of_datasets(entropy: Entropy) -> None:
-    """Let the generators of `tf.data.Dataset.from_generator` draw the same numbers on all workers.
+    """Make the generators of `tf.data.Dataset.from_generator` draw the same numbers on all workers.
 
-    Each worker runs them completely, and keeps its part of the batches.
+    Each worker runs such a generator completely, and keeps its part of the batches.
     """
     own = tf.data.Dataset.from_generator
 
     @functools.wraps(own)
     def from_generator(generator: Any, *args: Any, **kwargs: Any) -> Any:
         if str(getattr(generator, "__module__", "")).split(".")[0] in ("keras", "downpour"):
-            return own(generator, *args, **kwargs)  # of batches that are this worker's own
+            return own(generator, *args, **kwargs)  # its batches are this worker's own
         randomness = DataRandomness(entropy.bits(32))
 
         def shared(*arguments: Any) -> Iterator[Any]:

@@ -23,7 +23,11 @@ class LeaderFiles:
     """The real files, whose changes are recorded in a journal."""
 
     def __init__(self, journal: JournalWriter) -> None:
-        """Build the functions on files of worker 0."""
+        """Build the files of worker 0.
+
+        Args:
+            journal: The journal that receives every change before it is made.
+        """
         self._journal = journal
 
     def begin_stage(self, stage: int, in_fit: bool) -> None:
@@ -35,7 +39,7 @@ class LeaderFiles:
         return path
 
     def to_write(self, path: str, flags: int = os.O_CREAT | os.O_TRUNC) -> str:
-        """Return the path itself, after its content has been kept."""
+        """Return the path itself, after the journal has kept its content."""
         place = os.path.realpath(path) if os.path.islink(path) else path
         if not os.path.isdir(place):
             kept_content = not flags & os.O_TRUNC and not flags & os.O_EXCL
@@ -43,13 +47,13 @@ class LeaderFiles:
         return path
 
     def to_fill(self, path: str) -> str:
-        """Return the path itself, after a new folder has been recorded."""
+        """Return the path itself, after the journal has recorded that it is new."""
         if not os.path.lexists(path):
             self._journal.before_change(path)
         return path
 
     def to_change(self, path: str) -> str:
-        """Return the path itself; attributes are not kept."""
+        """Return the path itself; the journal does not keep attributes."""
         return path
 
     def listed(self, folder: str) -> list[str] | None:
@@ -81,11 +85,11 @@ class FollowerFiles:
     """The view of a worker other than 0."""
 
     def __init__(self, view: FileView) -> None:
-        """Build the functions on files of a worker."""
+        """Build the files of a worker other than 0, which are those of its view."""
         self._view = view
 
     def begin_stage(self, stage: int, in_fit: bool) -> None:
-        """Take over what worker 0 has written within the call of `fit` that has ended."""
+        """Show the files that worker 0 wrote within the call of `fit` that has ended."""
         if not in_fit and stage:
             self._view.begin_stage(stage)
 
@@ -97,9 +101,9 @@ class FollowerFiles:
         """Return where this worker writes a path."""
         now = self._view.locate(path)
         if now is None and not flags & os.O_CREAT:
-            return self._view.own(path)  # where there is nothing
+            return self._view.own(path)  # opening it there raises FileNotFoundError
         if now is not None and (flags & os.O_EXCL or not stat.S_ISREG(os.stat(now).st_mode)):
-            return now  # which exists, or is no file
+            return now  # opening it raises FileExistsError, or it is a device, a pipe or a folder
         return self._view.to_write(path, keep=not flags & os.O_TRUNC)
 
     def to_fill(self, path: str) -> str:
@@ -128,30 +132,31 @@ class FollowerFiles:
 
 
 class ScriptFiles:
-    """The functions on files in one worker's process.
+    """The files of a script in one worker's process, and the replacement of the functions that open them.
 
     Attributes:
-        files: What they do; None if the job has one worker.
+        files: The files of this worker; None if they are the real ones, because the job has one worker.
     """
 
     def __init__(self, rank: int, size: int, shared: str) -> None:
-        """Build the functions, which `install` puts into effect.
+        """Choose the files of this worker; no function is replaced before `install`.
 
         Args:
             rank: The rank of the worker.
             size: The number of workers.
-            shared: A folder for the workers of the job on this machine; empty if there is none.
+            shared: The folder that the workers of the job on this machine share; empty if there is none.
         """
         self._rank, self._shared = rank, os.path.abspath(shared) if shared else ""
         self.files: LeaderFiles | FollowerFiles | None = None
         self._patches: FilePatches | None = None
+        self._given: dict[str, str] = {}  # paths that the script gave, by the place of the file
         if size == 1 or not (rank or shared):
             return
         root = os.path.join(self._shared, f"worker-{rank}") if shared else tempfile.mkdtemp(prefix="downpour-files-")
         if rank:
-            shutil.rmtree(root, ignore_errors=True)  # of a process that this one replaces
+            shutil.rmtree(root, ignore_errors=True)  # a process that this one replaces may have left it
             os.makedirs(root)
-            if not shared:  # no launcher of this job looks into the folder afterwards
+            if not shared:  # no launcher on this machine reads and removes the folder afterwards
                 atexit.register(shutil.rmtree, root, ignore_errors=True)
             self.files = FollowerFiles(FileView(root, JournalReader(self._shared) if shared else None))
         else:
@@ -159,17 +164,17 @@ class ScriptFiles:
         self._patches = FilePatches(self.files, tuple(filter(None, (root if rank else "", self._shared))))
 
     def install(self) -> None:
-        """Replace the functions on files."""
+        """Replace the functions that open files."""
         if self._patches is not None:
             self._patches.install()
 
     def place(self, path: Any, use: str) -> Any:
-        """Return where a library that opens files by itself finds or writes a path.
+        """Return the place of a path, for a library that opens files by itself.
 
         Args:
             path: The path, as the script gives it.
-            use: `READ`, `WRITE`, `UPDATE` for a file that is read and written, or `FOLDER` for a folder or the
-                beginning of the names of files.
+            use: `READ`; `WRITE`; `UPDATE` for a file that is read and written; or `FOLDER` for a folder or a prefix of
+                the names of files.
         """
         absolute = self._patches.absolute(path) if self._patches is not None and _is_path(path) else None
         if absolute is None or self.files is None:
@@ -181,11 +186,22 @@ class ScriptFiles:
                 place = self.files.to_fill(absolute)
             else:
                 place = self.files.to_write(absolute, os.O_CREAT | (os.O_TRUNC if use == WRITE else os.O_RDWR))
-        return path if place == absolute else place
+        if place == absolute:
+            return path
+        self._given[place] = os.fsdecode(path)
+        return place
+
+    def given_path(self, path: str) -> str:
+        """Return the path that the script gave, if `place` has returned another one, or else the same path."""
+        return self._given.get(path, path)
 
     @contextmanager
     def of_fit(self, call: int) -> Iterator[None]:
-        """Within this context, the callbacks of worker 0 write files that all workers find afterwards."""
+        """Return a context in which worker 0 writes files that all workers find afterwards.
+
+        Args:
+            call: The number of the call of `fit`, from 1.
+        """
         if self.files is None:
             yield
             return
@@ -198,7 +214,7 @@ class ScriptFiles:
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """Within this context, one worker after the other works on the real files, as on a cache of downloads."""
+        """Return a context in which one worker at a time works on the real files, such as a cache of downloads."""
         if self._patches is None or not self._shared or guard.busy:
             yield
             return

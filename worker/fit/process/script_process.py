@@ -1,4 +1,4 @@
-"""The process of a worker that runs a script: its random state and its files, which change with each call of `fit`."""
+"""The process of a worker that runs a script: its random state and its view of the files."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from downpour.worker.fit.process.script_files import ScriptFiles
 
 
 class ScriptProcess:
-    """The parts of Python and of the libraries that are replaced in a worker's process.
+    """The replaced parts of Python and of the libraries in a worker's process.
 
     Attributes:
-        files: The functions on files.
+        files: The files of the script in this process.
     """
 
     def __init__(self, randomness: Randomness, files: ScriptFiles) -> None:
         """Build a process in which nothing is replaced yet.
 
         Args:
-            randomness: The random state.
-            files: The functions on files.
+            randomness: The random state of this process.
+            files: The files of the script in this process.
         """
         self._randomness, self.files = randomness, files
 
     def install(self) -> None:
-        """Seed the process, and replace the functions."""
+        """Seed the process, and replace the functions that draw random numbers and open files."""
         self._randomness.install()
         if self.files.files is not None:
             self.files.install()
@@ -35,7 +35,7 @@ class ScriptProcess:
 
     @contextmanager
     def of_fit(self, call: int) -> Iterator[None]:
-        """Within this context, workers draw numbers of their own, and the files that worker 0 writes are published.
+        """Return a context in which random numbers differ between workers, and worker 0's files are published.
 
         Args:
             call: The number of the call of `fit`, from 1.

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from downpour.worker.fit.data import fingerprint
 from downpour.worker.fit.data.fingerprint import fingerprints_of
@@ -116,3 +117,10 @@ def test_class_weights_in_another_order_of_classes_differ() -> None:
 
 def test_a_fingerprint_names_the_place_in_its_argument() -> None:
     assert list(fingerprints_of({"x": {"a": X, "b": [X]}, "y": None})) == ["x['a']", "x['b'][0]"]
+
+
+def test_a_file_has_the_name_that_the_script_gave_it_wherever_the_worker_has_it() -> None:
+    own, given = tf.data.TFRecordDataset(["/private/a", "b"]), tf.data.TFRecordDataset(["a", "b"])
+    places = {"/private/a": "a"}
+    assert fingerprints_of({"x": own}, lambda path: places.get(path, path)) == fingerprints_of({"x": given})
+    assert fingerprints_of({"x": own}) != fingerprints_of({"x": given})

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from downpour.worker import script
-from downpour.worker.fit.optimizer.distributed_optimizer import DistributedOptimizer, as_plain, loading, set_gradient_op
+from downpour.worker.fit.optimizer.distributed_optimizer import DistributedOptimizer, set_gradient_op
+from downpour.worker.fit.optimizer.whole_state import as_plain, loading
 
 
 class RecordedGradients:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from downpour.protos.errors import Unsupported
+from downpour.worker.fit.optimizer.loss_scale import let_scale
 from downpour.worker.fit.optimizer.optimizer_checks import CLASSES, check_supported, config_of
 from downpour.worker.fit.optimizer.optimizer_spec import SUPPORTED
 
@@ -41,12 +42,19 @@ def test_optimizers_that_the_servers_lack_are_refused(
 def test_every_optimizer_of_keras_is_supported_or_refused_with_an_alternative(keras: Any) -> None:
     found = (getattr(keras.optimizers, name) for name in dir(keras.optimizers))
     classes = {each.__name__ for each in found if isinstance(each, type) and issubclass(each, keras.Optimizer)}
-    assert classes - {"Optimizer", "TFOptimizer"} <= set(SUPPORTED) | set(CLASSES)
+    assert classes - {"Optimizer", "TFOptimizer", "LossScaleOptimizer"} <= set(SUPPORTED) | set(CLASSES)
 
 
-def test_a_scaled_loss_is_refused(keras: Any) -> None:
-    with pytest.raises(Unsupported, match="LossScaleOptimizer. The policy mixed_float16"):
-        check_supported(keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam()))
+def test_a_subclass_of_the_optimizer_that_scales_the_loss_is_refused(keras: Any) -> None:
+    class Own(keras.optimizers.LossScaleOptimizer):
+        pass
+
+    inner = keras.optimizers.Adam()
+    with pytest.raises(Unsupported, match="must be a keras.optimizers.LossScaleOptimizer. Received: .*Own"):
+        let_scale(Own(inner), inner)
+    let_scale(scaling := keras.optimizers.LossScaleOptimizer(inner), inner)
+    assert isinstance(scaling, keras.optimizers.LossScaleOptimizer)
+    assert keras.optimizers.serialize(scaling)["class_name"] == "LossScaleOptimizer"
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras's save

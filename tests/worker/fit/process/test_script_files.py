@@ -23,7 +23,11 @@ def fit(call, written=lambda: None):
     with files.of_fit(call):
         if rank == 0:
             written()
-exec(open(script).read(), {"fit": fit, "rank": rank, "__name__": "__main__"})
+source = open(script).read()
+if "tensorflow" in source:
+    from downpour.worker.fit.process.library_patches import replace_functions_of_libraries
+    replace_functions_of_libraries(files)
+exec(source, {"fit": fit, "rank": rank, "__name__": "__main__"})
 """
 
 
@@ -116,6 +120,29 @@ with tempfile.TemporaryDirectory() as folder:
 print(os.path.exists(folder))
 os.symlink("c.txt", "link"); print(open("link").read(), os.path.islink("link"), os.stat("link").st_size)
 os.remove("c.txt"); print(os.path.exists("c.txt"), os.path.lexists("link"))
+""",
+    "gfile": """
+import tensorflow as tf
+gfile = tf.io.gfile
+gfile.makedirs("work/deep")
+for name in ("b.txt", ".a.txt", "deep/c.txt"):
+    with gfile.GFile("work/" + name, "w") as file: file.write(name)
+gfile.copy("work/b.txt", "work/d.txt"); gfile.rename("work/b.txt", "work/e.txt")
+print(sorted(gfile.glob("work/*.txt")), sorted(gfile.glob(["work/d*", "work/deep/*"])), gfile.exists("work/b.txt"))
+for top, folders, files in sorted(gfile.walk("work")): print(top, sorted(folders), sorted(files))
+try: gfile.copy("work/d.txt", "work/e.txt")
+except tf.errors.AlreadyExistsError: gfile.copy("work/d.txt", "work/e.txt", overwrite=True)
+with gfile.GFile("work/e.txt") as file: print(file.read())
+""",
+    "patterns": """
+import tensorflow as tf
+def names(paths): return sorted(path.numpy().decode().split("/")[-1] for path in paths)
+for name in ("1.csv", "2.csv"): open("old/" + name, "w").write("a,b\\n1,2\\n3,4\\n")
+for pattern in ("old/*", ["old/1*", "old/a.txt"], "given"):
+    print(names(tf.data.Dataset.list_files(pattern)), names(tf.io.matching_files(pattern)))
+rows = tf.data.experimental.make_csv_dataset("old/*.csv", batch_size=8, num_epochs=1, label_name="b", shuffle=False)
+print([(sorted(x["a"].numpy()), sorted(y.numpy())) for x, y in rows])
+print(len(list(tf.data.experimental.CsvDataset(["old/1.csv"], [tf.int32, tf.int32], header=True))))
 """,
     "chdir": """
 import os

@@ -1,165 +1,26 @@
-"""The client side of simulated gRPC: channels for threads and for event loops, with the interfaces of `grpc`."""
+"""The client side of simulated gRPC for event loops: a channel whose calls are coroutines, as `grpc.aio.Channel`."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any, Protocol
+from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 
-from downpour.bench.world.system.network import REFUSED, Connection, VirtualCall, VirtualNetwork
+from downpour.bench.world.system.client_channel import ClientChannel, Serializer, server_end, unsupported
+from downpour.bench.world.system.network import REFUSED, VirtualCall, VirtualNetwork
 from downpour.bench.world.system.process import VirtualProcess
-from downpour.bench.world.system.threads import VirtualThread, current_thread
-
-Serializer = Callable[[Any], bytes] | None
 
 
-class ClientEnd(Protocol):
-    """The client's end of a call."""
-
-    def message(self, data: bytes) -> None:
-        """Receive one serialised message of the server."""
-
-    def end(self, code: grpc.StatusCode, details: str) -> None:
-        """Receive the status of the call."""
-
-
-class VirtualRpcError(grpc.RpcError):
-    """The status of a call that failed."""
-
-    def __init__(self, code: grpc.StatusCode, details: str) -> None:
-        """Build an error with the status of a call."""
-        super().__init__(f"{code.name}: {details}")
-        self._code, self._details = code, details
-
-    def code(self) -> grpc.StatusCode:
-        """Return the gRPC status code of the call."""
-        return self._code
-
-    def details(self) -> str:
-        """Return the text of the status."""
-        return self._details
-
-
-class _Channel:
-    """What both kinds of channels share: one connection, which is opened again after it broke."""
+class VirtualAioChannel(ClientChannel):
+    """A channel whose calls are coroutines of an event loop."""
 
     def __init__(self, network: VirtualNetwork, process: VirtualProcess, address: str) -> None:
-        self.network, self.process, self.address = network, process, address
-        self._connection: Connection | None = None
-        self._calls: list[Any] = []
-
-    def connection(self) -> Connection | None:
-        if self._connection is None or self._connection.broken:
-            self._connection = self.network.connect(self.process, self.address)
-        return self._connection
-
-    def disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.reset(grpc.StatusCode.CANCELLED, "Channel closed!")
-
-
-class VirtualChannel(_Channel):
-    """A channel whose calls block the calling thread."""
-
-    def unary_unary(self, method: str, request_serializer: Serializer, response_deserializer: Any, **_: Any) -> Any:
-        """Return a function that makes a call with one request."""
-
-        def call(request: Any, timeout: float | None = None, **_: Any) -> Any:
-            return _BlockingCall(self, method, timeout).run([request], request_serializer, response_deserializer)
-
-        return call
-
-    def stream_unary(self, method: str, request_serializer: Serializer, response_deserializer: Any, **_: Any) -> Any:
-        """Return a function that makes a call with several requests."""
-
-        def call(requests: Iterable[Any], timeout: float | None = None, **_: Any) -> Any:
-            return _BlockingCall(self, method, timeout).run(requests, request_serializer, response_deserializer)
-
-        return call
-
-    def unary_stream(self, *_: Any, **__: Any) -> Any:
-        """Return a function that raises: no simulated client watches a job."""
-        return _unsupported
-
-    stream_stream = unary_stream
-
-    def close(self) -> None:
-        """Close the connection, which ends its calls."""
-        self.disconnect()
-
-
-def _unsupported(*_: Any, **__: Any) -> Any:
-    raise NotImplementedError("no simulated client makes a call of this kind")
-
-
-class _BlockingCall:
-    def __init__(self, channel: VirtualChannel, method: str, timeout_s: float | None) -> None:
-        self._channel, self._method = channel, method
-        self._thread: VirtualThread = current_thread()
-        self._thread.process.check_alive()
-        self._until_s = None if timeout_s is None else channel.network.world.now + timeout_s
-        self._reply: bytes | None = None
-        self._status: tuple[grpc.StatusCode, str] | None = None
-
-    def run(self, requests: Iterable[Any], serialize: Serializer, deserialize: Any) -> Any:
-        network, thread = self._channel.network, self._thread
-        connection = self._channel.connection()
-        if connection is None:
-            thread.block(network.world.now + network.latency_s())
-            raise VirtualRpcError(grpc.StatusCode.UNAVAILABLE, REFUSED)
-        call = connection.open_call(self._method, (), self)
-        for request in requests:
-            end = _server_end(call)
-            call.to_server(end.message, serialize(request) if serialize else request)
-            if connection.broken:
-                break
-        call.to_server(_server_end(call).half_close)
-        while self._status is None:
-            thread.block(self._until_s)
-            if self._status is None and self._until_s is not None and network.world.now >= self._until_s:
-                connection.calls.pop(call, None)
-                call.to_server(call.connection.server.disconnected, call)
-                raise VirtualRpcError(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
-        code, details = self._status
-        if code is not grpc.StatusCode.OK:
-            raise VirtualRpcError(code, details)
-        assert self._reply is not None
-        return deserialize(self._reply)
-
-    def message(self, data: bytes) -> None:
-        self._reply = data
-
-    def end(self, code: grpc.StatusCode, details: str) -> None:
-        if self._status is None:
-            self._status = (code, details)
-            self._thread.wake()
-
-
-class _ServerEndOf:
-    """The server's end of a call, which does not exist before the call has arrived there."""
-
-    def __init__(self, call: VirtualCall) -> None:
-        self._call = call
-
-    def message(self, data: bytes) -> None:
-        if self._call.server_end is not None:
-            self._call.server_end.message(data)
-
-    def half_close(self) -> None:
-        if self._call.server_end is not None:
-            self._call.server_end.half_close()
-
-
-def _server_end(call: VirtualCall) -> _ServerEndOf:
-    return _ServerEndOf(call)
-
-
-class VirtualAioChannel(_Channel):
-    """A channel whose calls are coroutines of an event loop."""
+        """Create a channel without a connection; see `ClientChannel`."""
+        super().__init__(network, process, address)
+        self._calls: list[AioCall] = []
 
     def stream_stream(
         self, method: str, request_serializer: Serializer = None, response_deserializer: Any = None, **_: Any
@@ -177,7 +38,7 @@ class VirtualAioChannel(_Channel):
 
     def unary_unary(self, *_: Any, **__: Any) -> Any:
         """Return a function that raises: the servers make only streaming calls."""
-        return _unsupported
+        return unsupported
 
     stream_unary = unary_stream = unary_unary
 
@@ -263,7 +124,7 @@ class AioCall:
                 return
             await self.write(request)
         if self._call is not None and self._status is None:
-            self._call.to_server(_server_end(self._call).half_close)
+            self._call.to_server(server_end(self._call).half_close)
 
     async def write(self, message: Any) -> None:
         """Send one message to the server."""
@@ -277,7 +138,7 @@ class AioCall:
             await self._raise_for_status()
             return
         data = self._process.alter(bytes(self._serialize(message) if self._serialize else message))
-        self._call.to_server(_server_end(self._call).message, data)
+        self._call.to_server(server_end(self._call).message, data)
         await asyncio.sleep(0)
 
     async def read(self) -> Any:
