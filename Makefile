@@ -14,7 +14,7 @@ help:
 	@echo 'make test-slow     run the slow tests: conformance, killed processes, launchers, whole scripts'
 	@echo 'make test-cases    run each case of a script in every kind of cluster'
 	@echo 'make test-fidelity compare every row of docs/fidelity.md with plain Keras'
-	@echo 'make browser-test  test the dashboard in Chromium, which is installed if it is missing'
+	@echo 'make browser-test  test the pages in Chromium, which is installed if it is missing'
 	@echo 'make bench         run the quick benchmarks, with reports in bench-results/   (ARGS="speedup": one in full)'
 	@echo 'make compose-test  build the images and test training, scaling and failures with docker compose'
 	@echo 'make chaos         kill processes of running jobs a hundred times and check that no update is lost'
@@ -49,7 +49,7 @@ browser-test: $(VENV)/browser.stamp
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || \
 		{ apt-get update -qq && apt-get install -y -qq chromium chromium-driver; } || \
 		{ echo "browser-test: the packages chromium and chromium-driver must be installed" >&2; exit 1; }
-	$(VENV)/bin/pytest -m browser tests/deploy/dashboard $(ARGS)
+	$(VENV)/bin/pytest -m browser tests/deploy/dashboard tests/deploy/playground $(ARGS)
 
 # Runs the quick set with reports in bench-results/, or one benchmark in full:  make bench ARGS="speedup --out DIR"
 QUICK := kernels transport codecs gradient speedup staleness baselines

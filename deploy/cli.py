@@ -87,6 +87,15 @@ def _report(argv: list[str]) -> int:
     return report(settings)
 
 
+def _playground(argv: list[str]) -> int:
+    from downpour.deploy.playground.config import PlaygroundSettings
+    from downpour.deploy.playground.playground import playground
+    from downpour.protos.settings import parse
+
+    about = "Train a small network in the browser with several workers, modes and compensations."
+    return playground(parse(PlaygroundSettings, argv, "downpour playground", about))
+
+
 def _top(argv: list[str]) -> int:
     from downpour.deploy.dashboard.config import TopSettings
     from downpour.protos.settings import parse
@@ -178,6 +187,7 @@ OTHER_COMMANDS: dict[str, Command] = {
     "logs": Command("show the logs of a run", _logs),
     "dashboard": Command("show a recorded run or a running job in the browser", _dashboard),
     "report": Command("write a recorded run as one HTML file", _report),
+    "playground": Command("train a small network in the browser, to see what asynchrony does", _playground),
     "top": Command("show a job in the terminal, and operate it with keys", _top),
     "job": Command("operate a running job: pause, drain, set settings, add and kill workers", _job),
     "certs": Command("create TLS certificates and an access token", _certs),

@@ -85,6 +85,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "deploy.dashboard": {
         "protos", "ps.config", "ps.core", "ps.core.rules", "ps.trace", "deploy.config", "deploy.runs", "deploy.view",
     },
+    "deploy.playground": {"protos", "ps.core", "ps.core.rules", "deploy.dashboard"},
     "deploy.launch": {"protos", "ps.config", "worker.config", "deploy.config", "deploy.view"},
     "deploy.scripts": {
         "protos", "ps.config", "worker.config", "worker.fit.process", "worker.python_source", "deploy.config",

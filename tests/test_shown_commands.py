@@ -19,6 +19,7 @@ from downpour.deploy.certs import CertsSettings, certs
 from downpour.deploy.cli import commands
 from downpour.deploy.config import EvaluateSettings, ExportCommandSettings, StatusSettings, TrainSettings
 from downpour.deploy.dashboard.config import DashboardSettings, JobCommandSettings, ReportSettings, TopSettings
+from downpour.deploy.playground.config import PlaygroundSettings
 from downpour.deploy.run_commands import LogsSettings, RunsSettings
 from downpour.deploy.scripts.script_settings import RunSettings
 from downpour.protos.settings import Settings, parse, split_positional
@@ -33,7 +34,7 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs
 KINDS: dict[str, type[Settings]] = {
     "train": TrainSettings, "ps": ServerSettings, "worker": WorkerSettings, "status": StatusSettings,
     "certs": CertsSettings, "evaluate": EvaluateSettings, "export": ExportCommandSettings, "replay": ReplaySettings,
-    "dashboard": DashboardSettings, "report": ReportSettings, "job": JobCommandSettings, "top": TopSettings,
+    "dashboard": DashboardSettings, "report": ReportSettings, "job": JobCommandSettings, "top": TopSettings, "playground": PlaygroundSettings,
     "runs": RunsSettings, "logs": LogsSettings, "simulate": SimulateSettings, "simulate-job": SimulateJobSettings,
     "validate": ValidateSettings,
 }  # fmt: skip
