@@ -34,7 +34,8 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs
 KINDS: dict[str, type[Settings]] = {
     "train": TrainSettings, "ps": ServerSettings, "worker": WorkerSettings, "status": StatusSettings,
     "certs": CertsSettings, "evaluate": EvaluateSettings, "export": ExportCommandSettings, "replay": ReplaySettings,
-    "dashboard": DashboardSettings, "report": ReportSettings, "job": JobCommandSettings, "top": TopSettings, "playground": PlaygroundSettings,
+    "dashboard": DashboardSettings, "report": ReportSettings, "job": JobCommandSettings, "top": TopSettings,
+    "playground": PlaygroundSettings,
     "runs": RunsSettings, "logs": LogsSettings, "simulate": SimulateSettings, "simulate-job": SimulateJobSettings,
     "validate": ValidateSettings,
 }  # fmt: skip

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from downpour.deploy.playground.network import DATA, Network, data_of
+from downpour.deploy.playground.network import DATA, PlaneNetwork, data_of
 from downpour.ps.core.buffers import Buffer
 from downpour.ps.core.consistency import MODES, consistency_of
 from downpour.ps.core.optimizer import Optimizer
@@ -145,7 +145,7 @@ class Engine:
     def __post_init__(self) -> None:
         """Build the data, the network and the shard, and let every worker begin its first step."""
         s = self.setup
-        self.network = Network(s.hidden)
+        self.network = PlaneNetwork(s.hidden)
         points, labels = data_of(s.data, s.noise, s.seed)
         half = len(points) // 2
         self.train, self.test = (points[:half], labels[:half]), (points[half:], labels[half:])

@@ -14,7 +14,7 @@ EXTENT = 6.0  # the data lie between -EXTENT and EXTENT
 SCALE = 1 / 3.0  # of the inputs of the network
 
 
-class Network:
+class PlaneNetwork:
     """Layers with the activation tanh, and a logistic output: P(y = 1 | x) = σ(f(x)).
 
     Attributes:

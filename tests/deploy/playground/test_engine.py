@@ -11,7 +11,7 @@ import pytest
 
 from downpour.deploy.playground.config import PRESETS, setup_of
 from downpour.deploy.playground.engine import Engine, Setup
-from downpour.deploy.playground.network import DATA, Network, data_of
+from downpour.deploy.playground.network import DATA, PlaneNetwork, data_of
 from downpour.deploy.playground.playground import FOLDER, Snapshots, files
 
 
@@ -21,7 +21,7 @@ def preset(name: str, pushes: int, **changed: object) -> Engine:
 
 @pytest.mark.parametrize("hidden", [(), (3,), (4, 2)])
 def test_the_gradient_is_that_of_finite_differences(hidden: tuple[int, ...]) -> None:
-    network, (points, labels) = Network(hidden), data_of("spiral", 0.1, 0)
+    network, (points, labels) = PlaneNetwork(hidden), data_of("spiral", 0.1, 0)
     flat = network.initial(3)
     found = network.gradient(flat, points, labels)
     for at in range(network.size):
