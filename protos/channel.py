@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import grpc
 
-from downpour.protos.credentials import SERVER_NAME, Metadata, ShowToken, adopted, channel_credentials
+from downpour.protos.credentials import SERVER_NAME, Metadata, ShowToken, channel_credentials, presented_to
 from downpour.protos.frame import MESSAGE_LIMIT_BYTES
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8  # as <malloc.h> numbers them
@@ -75,7 +75,7 @@ class SystemNetwork:
 
     def open_channel(self, address: str) -> grpc.Channel:
         """Open a channel to `HOST:PORT`."""
-        identity = adopted()
+        identity = presented_to(address)
         secure = channel_credentials(identity)
         if secure is not None:
             return grpc.secure_channel(address, secure, options=_TLS_OPTIONS)
@@ -84,7 +84,7 @@ class SystemNetwork:
 
     def open_aio_channel(self, address: str) -> grpc.aio.Channel:
         """Open a channel to `HOST:PORT` for an event loop."""
-        secure = channel_credentials(adopted())
+        secure = channel_credentials(presented_to(address))
         if secure is not None:
             return grpc.aio.secure_channel(address, secure, options=_TLS_OPTIONS)
         return grpc.aio.insecure_channel(address, options=CLIENT_OPTIONS)
@@ -143,9 +143,9 @@ def check_free(bind: str) -> None:
     _network.check_free(bind)
 
 
-def call_metadata() -> Metadata:
-    """Return the metadata of a call on a channel for an event loop; with TLS the channel itself adds it."""
-    identity = adopted()
+def call_metadata(address: str) -> Metadata:
+    """Return the metadata of a call to `HOST:PORT` on a channel for an event loop; with TLS the channel adds it."""
+    identity = presented_to(address)
     return () if identity.authority else identity.metadata
 
 

@@ -7,16 +7,16 @@ The token comes from a file or from DOWNPOUR_TOKEN, never from a flag, which oth
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import os
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import grpc
 from pydantic import Field
 
+from downpour.protos.access.job_tokens import find_token, is_loopback
 from downpour.protos.errors import AccessDenied, status_of
 from downpour.protos.settings import Settings
 
@@ -122,13 +122,13 @@ def check_secured(bind: str, identity: Identity, insecure: bool) -> None:
     )
 
 
-def is_loopback(address: str) -> bool:
-    """Return whether `HOST:PORT` can be reached from this machine only."""
-    host = address.rpartition(":")[0].strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def presented_to(address: str) -> Identity:
+    """Return the identity that this process presents to the server at `HOST:PORT`.
+
+    A process without a token presents the one that a launcher of the same user has published for the server.
+    """
+    identity = adopted()
+    return identity if identity.token else replace(identity, token=find_token(address))
 
 
 def server_credentials(identity: Identity) -> grpc.ServerCredentials | None:
@@ -180,7 +180,8 @@ class TokenCheck(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
 async def _refuse(_: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
     error = AccessDenied(
-        f"a call must carry the server's token; it carried none, or another. Give --token-file or {TOKEN_VARIABLE}."
+        f"a call must carry the server's token; it carried none, or another. Give --token-file or {TOKEN_VARIABLE}, or "
+        "call as the user who started the job."
     )
     await context.abort(*status_of(error))
 

@@ -96,7 +96,9 @@ class CoordinatorLink:
             reporter = asyncio.create_task(self._report_regularly())
             try:
                 events = self._outgoing(self._events)
-                async for command in rpc.CoordinatorStub(channel).ShardLink(events, metadata=call_metadata()):
+                async for command in rpc.CoordinatorStub(channel).ShardLink(
+                    events, metadata=call_metadata(self._address)
+                ):
                     self.connected = True
                     self._commands.execute(command)
                     self.deliver()

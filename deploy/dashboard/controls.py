@@ -82,14 +82,14 @@ class Controls:
             raise Refused(f"a job can be drained while it trains; this one is {progress.phase}")
         async with open_aio_channel(self._address) as channel:
             stop = pb.StopRequest(reason=REASON)
-            await CoordinatorStub(channel).Stop(stop, timeout=TIMEOUT_S, metadata=call_metadata())
+            await CoordinatorStub(channel).Stop(stop, timeout=TIMEOUT_S, metadata=call_metadata(self._address))
         return "the job drains: no new samples are leased, and the model is saved"
 
     async def _pause(self, request: Mapping[str, Any]) -> str:
         paused = request["action"] == "pause"
         async with open_aio_channel(self._address) as channel:
             pause = pb.PauseRequest(paused=paused)
-            await CoordinatorStub(channel).Pause(pause, timeout=TIMEOUT_S, metadata=call_metadata())
+            await CoordinatorStub(channel).Pause(pause, timeout=TIMEOUT_S, metadata=call_metadata(self._address))
         return "the job pauses after the samples that are leased" if paused else "the job resumes"
 
     async def _set(self, request: Mapping[str, Any]) -> str:
@@ -103,14 +103,18 @@ class Controls:
         if not wanted.ListFields():
             raise Refused(f"set must give {', '.join(f'{name}=VALUE' for name in SETTINGS)}, or several; received none")
         async with open_aio_channel(self._address) as channel:
-            call = CoordinatorStub(channel).Change(wanted, timeout=CHANGE_TIMEOUT_S, metadata=call_metadata())
+            call = CoordinatorStub(channel).Change(
+                wanted, timeout=CHANGE_TIMEOUT_S, metadata=call_metadata(self._address)
+            )
             reply: pb.ChangeReply = await call
         return f"from version {reply.version:,} on: {reply.text}" if reply.number else reply.text
 
     async def _checkpoint(self, request: Mapping[str, Any]) -> str:
         async with open_aio_channel(self._address) as channel:
             stub = CoordinatorStub(channel)
-            call = stub.TakeCheckpoint(pb.CheckpointRequest(), timeout=CHANGE_TIMEOUT_S, metadata=call_metadata())
+            call = stub.TakeCheckpoint(
+                pb.CheckpointRequest(), timeout=CHANGE_TIMEOUT_S, metadata=call_metadata(self._address)
+            )
             reply: pb.CheckpointReply = await call
         return f"checkpoint {reply.number} has version {reply.version:,}"
 
@@ -119,7 +123,7 @@ class Controls:
         identifier = given if isinstance(given, str) and given else secrets.token_hex(8)
         async with open_aio_channel(self._address) as channel:
             wanted = pb.AddWorkerRequest(request=identifier)
-            call = CoordinatorStub(channel).AddWorker(wanted, timeout=TIMEOUT_S, metadata=call_metadata())
+            call = CoordinatorStub(channel).AddWorker(wanted, timeout=TIMEOUT_S, metadata=call_metadata(self._address))
             reply: pb.AddWorkerReply = await call
         return f"a worker is started: the job wants {reply.workers}"
 
@@ -155,7 +159,9 @@ class Controls:
 
     async def _status(self) -> pb.Progress:
         async with open_aio_channel(self._address) as channel:
-            request = CoordinatorStub(channel).Status(pb.StatusRequest(), timeout=TIMEOUT_S, metadata=call_metadata())
+            request = CoordinatorStub(channel).Status(
+                pb.StatusRequest(), timeout=TIMEOUT_S, metadata=call_metadata(self._address)
+            )
             progress: pb.Progress = await request
             return progress
 

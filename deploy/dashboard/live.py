@@ -104,7 +104,7 @@ async def follow(address: str) -> AsyncGenerator[Event]:
             builder = MessageBuilder()
             request = pb.WatchRequest(every_s=EVERY_S, records=True)
             try:
-                async for progress in CoordinatorStub(channel).Watch(request, metadata=call_metadata()):
+                async for progress in CoordinatorStub(channel).Watch(request, metadata=call_metadata(address)):
                     answered_s = time.monotonic()
                     yield "progress", builder.build(progress)
                     if progress.phase in OVER:
@@ -125,7 +125,7 @@ async def until_over(address: str) -> None:
         while time.monotonic() < answered_s + GONE_S:
             with suppress(grpc.aio.AioRpcError):  # the server may be restarting; the stream is opened again
                 request = pb.WatchRequest(every_s=SELDOM_S)
-                async for progress in CoordinatorStub(channel).Watch(request, metadata=call_metadata()):
+                async for progress in CoordinatorStub(channel).Watch(request, metadata=call_metadata(address)):
                     answered_s = time.monotonic()
                     if progress.phase in OVER:
                         return

@@ -25,7 +25,7 @@ from downpour.deploy.dashboard.recorded_run import NoRun, RecordedRun, load_run
 from downpour.deploy.dashboard.top_view import KEPT, TopState, frame
 from downpour.deploy.runs import address_of
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.channel import call_metadata, open_channel
+from downpour.protos.channel import open_channel
 from downpour.protos.errors import error_of
 from downpour.protos.parameter_server_pb2_grpc import CoordinatorStub
 from downpour.ps.trace.format import DTYPE
@@ -79,7 +79,7 @@ class Follower:
         while not self._closed.is_set() and not self.over:
             try:
                 request = pb.WatchRequest(every_s=self._every_s, records=True)
-                for progress in CoordinatorStub(self._channel).Watch(request, metadata=call_metadata()):
+                for progress in CoordinatorStub(self._channel).Watch(request):
                     self._take(progress)
             except grpc.RpcError as failure:
                 if not self._closed.is_set():

@@ -22,6 +22,8 @@ from downpour.deploy.launch.scratch import Scratch
 from downpour.deploy.launch.signals import StopRequests
 from downpour.deploy.view.terminal import Screen
 from downpour.deploy.view.watcher import OVER, Watcher
+from downpour.protos.access.job_tokens import draw_token, publish, withdraw
+from downpour.protos.credentials import TOKEN_VARIABLE, adopted
 
 ANNOUNCE_S = 60.0  # for a server to announce its address
 DRAIN_TIMEOUT_S = 7.0  # default of --drain-timeout-s; with the times below, all processes end within 10 s
@@ -62,6 +64,7 @@ class Launcher:
         self._screen = screen
         self._drain_s = drain_timeout_s + ANSWER_S
         self._parent_pipe = ParentPipe()
+        self._token = "" if adopted().token else draw_token()  # loopback is open to all users of this machine
         self._addresses: dict[str, str] = {}
         self._processes: dict[str, Process] = {}
         self._scratch: Scratch | None = None
@@ -90,6 +93,8 @@ class Launcher:
                     self._scratch.close()
                 self._parent_pipe.close()
                 self._show()
+                for address in self._addresses.values():
+                    withdraw(address)
                 if self._watcher is not None:
                     self._watcher.close()
                 self._screen.close()
@@ -119,6 +124,8 @@ class Launcher:
             self._spawn(spec)
             if spec.role == "ps":
                 self._addresses[spec.name] = self._await_address(self._processes[spec.name])
+                if self._token:
+                    publish(self._addresses[spec.name], self._token)
             if self._watcher is None:
                 address = self._addresses["ps-0"]
                 self._screen.note(f"the run is in {self._run_dir}")
@@ -127,6 +134,8 @@ class Launcher:
 
     def _spawn(self, spec: ProcessSpec) -> None:
         kept: tuple[int, ...] = ()
+        if self._token:
+            spec = replace(spec, env={TOKEN_VARIABLE: self._token, **spec.env})
         if self._scratch is not None and not spec.foreign:
             spec = replace(spec, env={**spec.env, "TMPDIR": str(self._scratch.path)})
             kept = (self._scratch.holding,)

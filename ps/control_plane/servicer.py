@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.credentials import is_loopback
+from downpour.protos.access.job_tokens import is_loopback
 from downpour.protos.errors import DeadlineExceeded, DownpourError, Unreachable, status_of
 from downpour.protos.system import clock
 from downpour.ps.control_plane.effects import Effects, JobChange

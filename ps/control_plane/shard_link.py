@@ -7,7 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.credentials import is_loopback
+from downpour.protos.access.job_tokens import is_loopback
 from downpour.protos.errors import InvalidRequest
 from downpour.protos.settings import reachable
 

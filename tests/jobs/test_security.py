@@ -15,6 +15,7 @@ import pytest
 
 from downpour.deploy.certs import CertsSettings, certs
 from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.access.job_tokens import is_loopback
 from downpour.protos.channel import CLIENT_OPTIONS
 from downpour.protos.credentials import (
     AUTHORITY,
@@ -29,7 +30,6 @@ from downpour.protos.credentials import (
     TokenCheck,
     check_secured,
     identity_of,
-    is_loopback,
 )
 from downpour.ps.server import FAILED
 from downpour.worker.config import named

@@ -8,8 +8,10 @@ import signal
 import uuid
 from pathlib import Path
 
+import grpc
 import keras
 import numpy as np
+import pytest
 
 from downpour.protos import parameter_server_pb2 as pb
 from tests.support.cluster import Process, wait_until
@@ -33,7 +35,9 @@ def test_a_job_with_a_killed_worker_reaches_its_accuracy_and_uses_every_sample_o
             busy = progress is not None and sum(worker.updates > 0 for worker in progress.workers) == 3
             return progress if busy else None
 
-        os.kill(wait_until(all_train, "all workers train").workers[2].pid, signal.SIGKILL)
+        training = wait_until(all_train, "all workers train")
+        check_that_a_token_is_demanded(run)
+        os.kill(training.workers[2].pid, signal.SIGKILL)
         output = launcher.child.communicate(timeout=120)[0].decode()
         assert launcher.child.returncode == 0, output + launcher.errors
         assert "worker-2 was killed by SIGKILL; restarted" in output
@@ -50,6 +54,18 @@ def test_a_job_with_a_killed_worker_reaches_its_accuracy_and_uses_every_sample_o
         ranges = np.sort(trace[trace["epoch"] == epoch][["start", "stop"]], order="start")
         assert ranges["start"][0] == 0 and ranges["stop"][-1] == USED
         np.testing.assert_array_equal(ranges["start"][1:], ranges["stop"][:-1])
+
+
+def check_that_a_token_is_demanded(run: Path) -> None:
+    """Check that other users of this machine, who know the addresses of all servers, are refused by each of them."""
+    announced = [json.loads(log.read_text().splitlines()[0]) for log in sorted((run / "logs").glob("ps-*.log"))]
+    assert len(announced) == 2
+    for server in announced:
+        with grpc.insecure_channel(server["address"]) as channel:
+            call = channel.unary_unary("/downpour.v1.Coordinator/Stop", lambda _: b"", lambda reply: reply)
+            with pytest.raises(grpc.RpcError) as refused:
+                call(None, timeout=30)
+        assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
 
 
 def test_a_worker_stops_with_advice_after_repeated_gradients_with_nan(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ class GrpcTransport(Transport):
         if self._channel is None:
             self._channel = open_aio_channel(self.address)
             exchange: Any = self._channel.stream_stream(METHOD, None, None)
-            self._call = exchange(metadata=((SESSION_KEY, str(self._session)), *call_metadata()))
+            self._call = exchange(metadata=((SESSION_KEY, str(self._session)), *call_metadata(self.address)))
         return self._call
 
     async def _close_channel(self) -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import PROTOCOL
-from downpour.protos.credentials import adopted
+from downpour.protos.credentials import adopted, presented_to
 from downpour.protos.errors import (
     ERROR_OF,
     DeadlineExceeded,
@@ -94,7 +94,9 @@ class TcpTransport(Transport):
         set_options(line)
         if self._tls is not None:
             self._line = line = wrapped(line, self._tls)
-        request = pb.AttachRequest(protocol=PROTOCOL, session=self._route.session, token=adopted().token)
+        request = pb.AttachRequest(
+            protocol=PROTOCOL, session=self._route.session, token=presented_to(self.address).token
+        )
         line.sendall(MAGIC + encoded(request))
         self._replies = HeaderReceiver(pb.Reply)
         self._receive_header(line.recv_into)
