@@ -277,13 +277,10 @@ class Epochs:
             restore_callbacks(callbacks, reply.decision.callback_state)
         self._pull(0)
         self.optimizers.count_gradients()
-<<<<<<< 67e71ce
-        keep = self.optimizers.keep if is_leader else self.optimizers.keep_elsewhere
-        keep(self.gradient_op.trained, self.member.pull_slots)
-=======
         if is_leader or self.gradient_op.has_own_slots:
             self.gradient_op.keep_slots()
->>>>>>> abf7ff7
+        else:
+            self.optimizers.keep_elsewhere(self.gradient_op.trained, self.member.pull_slots)
 
     # ------------------------------------------------------------------ barriers
 

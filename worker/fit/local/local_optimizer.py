@@ -9,9 +9,9 @@ import keras
 import tensorflow as tf
 
 from downpour.worker.fit.optimizer.assignments import Assignments
-from downpour.worker.fit.optimizer.distributed_optimizer import keep_slots, plain_copy
 from downpour.worker.fit.optimizer.optimizer_slots import slots_of, write_derived
 from downpour.worker.fit.optimizer.step_tensors import dense
+from downpour.worker.fit.optimizer.whole_state import keep_slots, kept_slots_of, plain_copy
 
 
 class LocalOptimizer:
@@ -42,9 +42,10 @@ class LocalOptimizer:
     def begin_fit(self) -> None:
         """Continue with the slots and the count that the distributed optimizer has by now."""
         self.optimizer._iterations.assign(self._distributed._iterations)
-        if self._distributed.kept_slots is not None:
-            self._distributed.kept_slots.write(self.optimizer)
-        write_derived(self.optimizer)
+        kept = kept_slots_of(self._distributed)
+        if kept is not None:
+            kept.write(self.optimizer)
+        write_derived(self.optimizer, self._distributed)
 
     def step(
         self, gradients: Sequence[Any], variables: Sequence[Any], clip_norm: float, assignments: Assignments

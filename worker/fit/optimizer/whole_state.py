@@ -94,7 +94,7 @@ def as_plain(optimizer: Any) -> Iterator[None]:
     if not isinstance(optimizer, WholeState):
         yield
         return
-    with _with_methods_of(optimizer, _whole(optimizer), "save_own_variables"):
+    with _with_methods_of(optimizer, plain_copy(optimizer), "save_own_variables"):
         yield
 
 
@@ -104,7 +104,7 @@ def loading(optimizer: Any) -> Iterator[None]:
     if not isinstance(optimizer, WholeState):
         yield
         return
-    whole, own = _whole(optimizer), cast(Any, optimizer)
+    whole, own = plain_copy(optimizer), cast(Any, optimizer)
     with _with_methods_of(optimizer, whole, "load_own_variables"):
         yield
     own._iterations.assign(whole._iterations)
@@ -123,7 +123,7 @@ def _shown(optimizer: Any) -> Any:
         )
     with tf.init_scope():  # the script may read the variables while a function is traced
         if optimizer.shown is None:
-            object.__setattr__(optimizer, "shown", _whole(optimizer))
+            object.__setattr__(optimizer, "shown", plain_copy(optimizer))
         elif optimizer.slot_source is not None and not tf.inside_function():
             optimizer.slot_source()
         write_derived(optimizer.shown, optimizer)
@@ -140,7 +140,7 @@ def _slot_children(optimizer: Any) -> dict[str, Any]:
     return {**slots, "_variables": shown.listed}
 
 
-def _whole(optimizer: Any) -> Any:
+def plain_copy(optimizer: Any) -> Any:
     """Return an optimizer of Keras with the state of a distributed one, including its slots.
 
     A second optimizer holds the slots, because TensorFlow tracks the lists of variables of this one.

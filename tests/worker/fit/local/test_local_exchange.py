@@ -21,8 +21,9 @@ from downpour.worker.fit.local.gradient_sums import SummedGradientOp
 from downpour.worker.fit.local.local_steps import LocalStepsOp
 from downpour.worker.fit.local.plan_checks import gradient_op_of
 from downpour.worker.fit.optimizer.assignments import Assignments
-from downpour.worker.fit.optimizer.distributed_optimizer import _distributed
+from downpour.worker.fit.optimizer.distributed_optimizer import DistributedMixin
 from downpour.worker.fit.optimizer.gradient_op import NO_SPAN, GradientOp
+from downpour.worker.fit.optimizer.loss_scale import distributed_class
 from downpour.worker.fit.optimizer.model_optimizers import ModelOptimizers
 from downpour.worker.plan.push_plan import PushPlan
 
@@ -85,7 +86,7 @@ def network(optimizer: Any = None) -> Any:
     model = keras.Sequential([keras.Input((2,)), layers.Dense(2, use_bias=False), layers.BatchNormalization()])
     model.compile(optimizer or keras.optimizers.SGD(RATE), "mse")
     kind: Any = type(model.optimizer)
-    object.__setattr__(model.optimizer, "__class__", _distributed(kind))
+    object.__setattr__(model.optimizer, "__class__", distributed_class(DistributedMixin, kind))
     return model
 
 
