@@ -6,7 +6,7 @@ VENV := .venv
 ARGS ?=
 PYTHON ?=
 
-.PHONY: help train test test-slow test-cases test-fidelity browser-test bench chaos simulate protos clean again compose-test
+.PHONY: help train test test-slow test-cases test-fidelity browser-test slurm-test ray-test bench chaos simulate protos clean again compose-test
 
 help:
 	@echo 'make train         train the reference model on MNIST      (ARGS="--workers 4"; see downpour train --help)'
@@ -15,6 +15,8 @@ help:
 	@echo 'make test-cases    run each case of a script in every kind of cluster'
 	@echo 'make test-fidelity compare every row of docs/fidelity.md with plain Keras'
 	@echo 'make browser-test  test the pages in Chromium, which is installed if it is missing'
+	@echo 'make ray-test      run jobs on a Ray cluster of three nodes, in an environment of its own'
+	@echo 'make slurm-test    run jobs on a Slurm cluster of three nodes, which it starts on this machine'
 	@echo 'make bench         run the quick benchmarks, with reports in bench-results/   (ARGS="speedup": one in full)'
 	@echo 'make compose-test  build the images and test training, scaling and failures with docker compose'
 	@echo 'make chaos         kill processes of running jobs a hundred times and check that no update is lost'
@@ -30,7 +32,7 @@ train: $(VENV)/worker.stamp
 test: $(VENV)/dev.stamp
 	$(VENV)/bin/ruff check --quiet .
 	$(VENV)/bin/mypy --no-error-summary
-	$(VENV)/bin/pytest -n 2 -m "not slow and not browser" $(ARGS)
+	$(VENV)/bin/pytest -n 2 -m "not slow and not browser and not slurm and not ray" $(ARGS)
 
 # These take minutes: every conformance row and its mutant, kills and restarts, whole scripts and launchers.
 test-slow: $(VENV)/dev.stamp
@@ -50,6 +52,19 @@ browser-test: $(VENV)/browser.stamp
 		{ apt-get update -qq && apt-get install -y -qq chromium chromium-driver; } || \
 		{ echo "browser-test: the packages chromium and chromium-driver must be installed" >&2; exit 1; }
 	$(VENV)/bin/pytest -m browser tests/deploy/dashboard tests/deploy/playground $(ARGS)
+
+# In an environment of its own, as Ray and TensorFlow together are large: three nodes of a Ray cluster on this machine.
+ray-test: $(VENV)/dev.stamp
+	@test -x $(VENV)-ray/bin/ray || { $(VENV)/bin/python -m venv $(VENV)-ray && \
+		$(VENV)-ray/bin/pip install -q -e '.[ray]' 'ray[tune,default]' pytest pytest-timeout hypothesis pyyaml; }
+	$(VENV)-ray/bin/python -m pytest -m ray tests/deploy/ray $(ARGS)
+
+# Starts munged, slurmctld and three slurmd on this machine, as root, and runs jobs on them.
+slurm-test: $(VENV)/dev.stamp
+	@command -v sbatch >/dev/null && command -v munged >/dev/null || \
+		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends slurm-wlm munge; } || \
+		{ echo "slurm-test: the packages slurm-wlm and munge must be installed" >&2; exit 1; }
+	$(VENV)/bin/pytest -m slurm tests/deploy/engines $(ARGS)
 
 # Runs the quick set with reports in bench-results/, or one benchmark in full:  make bench ARGS="speedup --out DIR"
 QUICK := kernels transport codecs gradient speedup staleness baselines

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
 
-from downpour.deploy.launchers import LAUNCHERS
+from downpour.deploy.launchers import LAUNCHERS, train_command
 from downpour.protos.logs import open_standard_streams
 
 EXIT_USAGE = 2
@@ -25,6 +25,12 @@ def _run(argv: list[str]) -> int:
     from downpour.deploy.scripts.script_launcher import run
 
     return run(argv)
+
+
+def _auto(argv: list[str]) -> int:
+    from downpour.deploy.engines.commands import auto_command
+
+    return auto_command(argv, _run, train_command)
 
 
 def _evaluate(argv: list[str]) -> int:
@@ -180,6 +186,7 @@ def _program(module: str, **variables: str) -> Callable[[list[str]], int]:
 
 OTHER_COMMANDS: dict[str, Command] = {
     "run": Command("train a Keras script on a local cluster", _run),
+    "auto": Command("train as part of the job that the environment describes", _auto),
     "ps": Command("run one parameter server", _cluster_process("ps")),
     "worker": Command("run one worker", _cluster_process("worker")),
     "status": Command("show the progress of a running job", _status),

@@ -14,6 +14,8 @@ MODULES = (
     "downpour.deploy.certs",
     "downpour.deploy.config",
     "downpour.deploy.dashboard.config",
+    "downpour.deploy.engines.settings",
+    "downpour.deploy.ray.settings",
     "downpour.deploy.run_commands",
     "downpour.deploy.scripts.script_settings",
 )

@@ -29,7 +29,7 @@ FOREIGN_CLASSES = set(
 )
 # Files and folders that users or runs create.
 CREATED = {"train.py", "worker.py", "ps.py", "runs/", "logs/", "checkpoints/", "tensorboard/", "bench-results/"}
-FOREIGN_COMMANDS = re.compile(r"docker|pip |ruff |tensorboard --")
+FOREIGN_COMMANDS = re.compile(r"docker|pip |ruff |tensorboard --|kubectl|ray job submit|sbatch")
 each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 
 

@@ -82,6 +82,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "deploy.config": {
         "protos", "ps.config", "ps.core", "ps.core.rules", "worker.config", "worker.catalog", "deploy.runs",
     },
+    "deploy.certs": {"protos"},
     "deploy.view": {"protos", "deploy.config", "deploy.runs"},
     "deploy.dashboard": {
         "protos", "ps.config", "ps.core", "ps.core.rules", "ps.trace", "deploy.config", "deploy.runs", "deploy.view",
@@ -92,13 +93,28 @@ MAY_IMPORT: dict[str, set[str]] = {
         "protos", "ps.config", "worker.config", "worker.fit.process", "worker.python_source", "deploy.config",
         "deploy.view", "deploy.launch",
     },
+    "deploy.ray": {
+        "protos", "ps.config", "worker.config", "deploy.certs", "deploy.config", "deploy.view", "deploy.launch",
+        "deploy.scripts",
+    },
+    "deploy.engines": {
+        "protos", "ps.config", "worker.config", "deploy.certs", "deploy.config", "deploy.view", "deploy.launch",
+        "deploy.scripts",
+    },
     "deploy": {"protos", "ps.config", "worker.config", "deploy.*"},
     "deploy.variables": {"protos", "deploy.*", "bench.*"},
     "bench": {"protos", "ps.*", "worker.*", "deploy.*", "bench.*"},
 }  # fmt: skip
 NO_TENSORFLOW = ("protos", "ps", "deploy", "worker/exchange")
 PURE_FOLDERS = ("ps/core", "ps/coordinator")
-PURE_MODULES = ("deploy/launch/plan.py", "ps/trace/metrics.py", "ps/trace/call_log.py", "ps/monitoring/divergence.py")
+PURE_MODULES = (
+    "deploy/launch/plan.py",
+    "deploy/engines/place.py",
+    "deploy/engines/task_plan.py",
+    "ps/trace/metrics.py",
+    "ps/trace/call_log.py",
+    "ps/monitoring/divergence.py",
+)
 PURE_IMPORTS = {
     "__future__", "abc", "bisect", "collections", "dataclasses", "downpour", "enum", "functools", "hashlib", "heapq",
     "itertools", "math", "numpy", "operator", "pydantic", "re", "struct", "typing",

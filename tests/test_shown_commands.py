@@ -19,7 +19,9 @@ from downpour.deploy.certs import CertsSettings, certs
 from downpour.deploy.cli import commands
 from downpour.deploy.config import EvaluateSettings, ExportCommandSettings, StatusSettings, TrainSettings
 from downpour.deploy.dashboard.config import DashboardSettings, JobCommandSettings, ReportSettings, TopSettings
+from downpour.deploy.engines.settings import EngineTrainSettings
 from downpour.deploy.playground.config import PlaygroundSettings
+from downpour.deploy.ray.settings import RayTrainSettings, with_range
 from downpour.deploy.run_commands import LogsSettings, RunsSettings
 from downpour.deploy.scripts.script_settings import RunSettings
 from downpour.protos.settings import Settings, parse, split_positional
@@ -37,7 +39,7 @@ KINDS: dict[str, type[Settings]] = {
     "dashboard": DashboardSettings, "report": ReportSettings, "job": JobCommandSettings, "top": TopSettings,
     "playground": PlaygroundSettings,
     "runs": RunsSettings, "logs": LogsSettings, "simulate": SimulateSettings, "simulate-job": SimulateJobSettings,
-    "validate": ValidateSettings,
+    "validate": ValidateSettings, "slurm": EngineTrainSettings, "auto": EngineTrainSettings, "ray": RayTrainSettings,
 }  # fmt: skip
 COMMAND = re.compile(rf"(?:^|[\s`/])downpour ((?:{'|'.join(commands())})\b[^`#|]*)")
 PLACEHOLDER = re.compile(
@@ -56,7 +58,8 @@ def shown() -> Iterator[tuple[str, str]]:
             blocks += block.splitlines()
         for line in blocks:
             for command in COMMAND.findall(line.split("  #")[0]):
-                yield path.name, command.strip()
+                quoted = command.count('"') % 2 == 1  # the end of a longer command
+                yield path.name, command.strip().removesuffix('"') if quoted else command.strip()
 
 
 SHOWN = sorted({(name, command) for name, command in shown() if not PLACEHOLDER.search(command)})
@@ -96,6 +99,8 @@ def test_a_command_of_the_documentation_is_accepted(
         parse(RunSettings, flags, "downpour run")
         assert not script or (ROOT / script[0]).is_file(), f"{document} shows a script that does not exist: {command}"
         return
+    if name == "ray":
+        arguments = with_range(arguments)
     parse(KINDS[name], arguments, f"downpour {name}")
 
 

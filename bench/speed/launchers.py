@@ -21,7 +21,8 @@ from typing import Any
 
 from downpour.bench import report
 from downpour.bench.machine import load
-from downpour.deploy.launchers import LAUNCHERS, LaunchRequest
+from downpour.deploy.launch.started_job import LaunchRequest
+from downpour.deploy.launchers import LAUNCHERS
 
 LIMIT_S = 600.0
 REFERENCE = "train"
@@ -50,7 +51,7 @@ def main(argv: list[str]) -> int:
 def measurements(flags: argparse.Namespace) -> dict[str, Measure]:
     """Return the measurements by name; the others are compared with `REFERENCE`."""
     job = (f"--epochs={flags.epochs}", "--learning-rate=0.5")
-    local = [name for name, entry in LAUNCHERS.items() if not entry.in_containers]
+    local = [name for name, entry in LAUNCHERS.items() if not entry.in_containers and not entry.engine]
     found: dict[str, Measure] = {name: partial(samples_per_s, name, job) for name in local}
     found |= {f"{name}, gRPC only": partial(samples_per_s, name, (*job, "--transport=grpc")) for name in local}
     if flags.compose:

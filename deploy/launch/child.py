@@ -53,6 +53,8 @@ def main(argv: list[str]) -> None:
         os.close(pipe)
     else:
         tie_by_pipe(pipe, number)
+    for ignored in (signal.SIGUSR1, signal.SIGUSR2):  # Slurm sends them to every process; the launcher handles them
+        signal.signal(ignored, signal.SIG_IGN)
     os.execv(command[0], command)
 
 

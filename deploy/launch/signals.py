@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
 from downpour.deploy.view.terminal import silence
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StopRequests:
@@ -25,9 +27,11 @@ class StopRequests:
         self.changed = threading.Event()
 
     @contextmanager
-    def handled(self) -> Iterator[None]:
-        """Count SIGINT, SIGTERM and SIGHUP within the block; the previous handlers are restored after it."""
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    def handled(self, numbers: Sequence[signal.Signals] = STOPPING) -> Iterator[None]:
+        """Count some signals within the block; the previous handlers are restored after it."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # such as a trial of Ray Tune, which another thread of its process ends
+            return
         before = [(number, signal.signal(number, self._receive)) for number in numbers]
         try:
             yield

@@ -11,10 +11,11 @@ import sys
 import threading
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -31,6 +32,7 @@ from downpour.worker import config as worker_config
 
 DATA = ("x", "y", "sample_weight", "validation_data")
 LAMBDA = "a lambda"
+TASK_SCRIPT = str(Path(worker_config.__file__).with_name("fit") / "notebook_fit.py")
 NAME = "notebook"
 STALENESS = ("mean", "p99", "max")  # of the summary
 LINE_PER_EPOCH = 2  # Keras's `verbose`: a progress bar needs a terminal
@@ -77,6 +79,8 @@ class LocalCluster:
     It is meant for notebooks and for programs; a script is run with `downpour run`.
     """
 
+    kind: ClassVar[type[RunSettings]] = RunSettings
+
     def __init__(self, workers: int = 2, shards: int = 1, modules: Sequence[str] = (), **settings: Any) -> None:
         """Check the settings of a cluster. Processes are started by `fit`.
 
@@ -91,13 +95,13 @@ class LocalCluster:
             ValueError: A setting does not exist, its value is out of range, or a variable of the environment sets
                 what a script defines.
         """
-        if unknown := [name for name in settings if name not in RunSettings.model_fields]:
+        if unknown := [name for name in settings if name not in self.kind.model_fields]:
             why = " ".join(dict.fromkeys(RunSettings.refused.get(name, "") for name in unknown)).strip()
-            received = f"a cluster has {', '.join(RunSettings.model_fields)}. Received: {', '.join(unknown)}."
+            received = f"a cluster has {', '.join(self.kind.model_fields)}. Received: {', '.join(unknown)}."
             raise ValueError(f"{received} {why}".strip())
         if refusal := refused_variables(os.environ):
             raise ValueError(f"{refusal}.")
-        self._settings = RunSettings(workers=workers, shards=shards, **settings)
+        self._settings = self.kind(workers=workers, shards=shards, **settings)
         if self._settings.without_progress:
             raise ValueError(f"{self._settings.without_progress}.")
         if self._settings.dry_run:
@@ -135,7 +139,7 @@ class LocalCluster:
             arguments["verbose"] = LINE_PER_EPOCH
         task = _as_json({"data": trees, "arguments": arguments, "modules": self._modules})
         _build(model, x)
-        with Scratch() as folder:
+        with self._folder() as folder:
             model.save(folder / "model.keras")
             _check_parts(folder / "model.keras")
             np.savez(folder / "arrays.npz", **arrays)  # type: ignore[arg-type]
@@ -150,6 +154,10 @@ class LocalCluster:
             result = json.loads((folder / "history.json").read_text())
             return FitHistory(result["history"], result["epoch"], str(run), figures)
 
+    def _folder(self) -> AbstractContextManager[Path]:
+        """Return a folder for the model and the data, which exists until the context manager exits."""
+        return Scratch()
+
     def _launch(self, folder: Path) -> Path:
         """Train the model and data of a folder and return the run directory.
 
@@ -157,14 +165,15 @@ class LocalCluster:
             FitFailed: The cluster ended with an error.
             KeyboardInterrupt: It was interrupted twice, or before its processes had started.
         """
+        if threading.current_thread() is not threading.main_thread():
+            raise FitFailed("a cluster must be started from the main thread, which receives interrupts.")
         devices = devices_here(os.environ)
         try:
             assigned_gpus(self._settings.workers, devices, self._settings.gpus_per_worker)
         except TooFewGpus as failure:
             raise FitFailed(f"{failure}.") from None
         run_dir = make_run_dir(Path(self._settings.runs_dir), NAME, datetime.now(UTC))
-        script = str(Path(worker_config.__file__).with_name("fit") / "notebook_fit.py")
-        specs = script_plan(self._settings, str(run_dir), [script, str(folder)], shown=False, devices=devices)
+        specs = script_plan(self._settings, str(run_dir), [TASK_SCRIPT, str(folder)], shown=False, devices=devices)
         screen = NotebookScreen(run_dir / "logs" / f"{LEADER}.log")
         launcher = ScriptLauncher(specs, run_dir, screen, self._settings.drain_timeout_s)
         code = launcher.run()
@@ -187,8 +196,6 @@ def _check(model: Any, arguments: Mapping[str, Any]) -> None:
             "defined in this session. Move them to a module, register them there with "
             "keras.saving.register_keras_serializable(), and pass the module's name: LocalCluster(modules=[...])."
         )
-    if threading.current_thread() is not threading.main_thread():
-        raise FitFailed("a cluster must be started from the main thread, which receives interrupts.")
 
 
 def _defined_in_session(model: Any) -> list[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from downpour.deploy.launchers import await_address
+from downpour.deploy.launch.started_job import await_address
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import InvalidRequest
 from downpour.protos.settings import reachable

@@ -1,17 +1,19 @@
 """The contract of every launcher in the registry.
 
-The job trains to at least 0.95 in three epochs, survives a worker that is killed, ends by itself with exit status 0,
+The job trains to at least 0.95 in three epochs, survives a worker that is killed, and a server if the
+launcher restarts servers, ends by itself with exit status 0,
 and leaves nothing behind: no process, no temporary file. `deploy/compose_test.py` checks the same with containers.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import uuid
 from pathlib import Path
 
-from downpour.deploy.launchers import LauncherEntry, LaunchRequest, StartedJob
+from downpour.deploy.launch.started_job import LauncherEntry, LaunchRequest, StartedJob
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import DownpourError
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
@@ -33,6 +35,9 @@ def check_contract(launcher: LauncherEntry, folder: Path) -> Path:
         os.kill(newest.pid, signal.SIGKILL)
         killed = [name for name, process in job.processes.items() if process.pid == newest.pid]
         assert bool(killed) != launcher.restarts_workers
+        if launcher.restarts_servers:
+            wait_until(lambda: checkpointed(job), "there is a checkpoint", LIMIT_S)
+            os.kill(server_pid(job), signal.SIGKILL)
         for name, process in job.processes.items():
             code = process.wait(LIMIT_S)
             assert code == (-signal.SIGKILL if name in killed else 0), logs(folder)
@@ -41,6 +46,7 @@ def check_contract(launcher: LauncherEntry, folder: Path) -> Path:
     assert list(temporary.iterdir()) == []
     assert summary["status"] == "ended" and summary["samples"] == EPOCHS * SAMPLES
     assert summary["test_accuracy"] >= ACCURACY, summary["history"]
+    assert not launcher.restarts_servers or summary["generation"] >= 2
     assert run_dir is not None and (run_dir / "model.keras").stat().st_size > 0
     return run_dir
 
@@ -61,6 +67,18 @@ def training(folder: Path, job: StartedJob) -> pb.Progress | None:
         control.close()
     busy = [worker for worker in progress.workers if worker.updates]
     return progress if progress.phase == "training" and len(busy) >= 2 else None
+
+
+def checkpointed(job: StartedJob) -> bool:
+    """Return whether the run has a checkpoint."""
+    return job.run_dir is not None and any((job.run_dir / "checkpoints").glob("[!.]*"))
+
+
+def server_pid(job: StartedJob) -> int:
+    """Return the id of the process of server 0, from its last announcement."""
+    assert job.run_dir is not None
+    lines = (job.run_dir / "logs" / "ps-0.log").read_text().splitlines()
+    return int([json.loads(line) for line in lines if line.startswith('{"event": "listening"')][-1]["pid"])
 
 
 def logs(folder: Path) -> str:

@@ -17,20 +17,15 @@ from downpour.bench.speed import launchers as launchers_bench
 from downpour.deploy import cli
 from downpour.deploy.config import TrainSettings
 from downpour.deploy.launch.plan import plan
-from downpour.deploy.launchers import (
-    LAUNCHERS,
-    LauncherEntry,
-    LaunchRequest,
-    StartedJob,
-    await_address,
-    read_summary,
-    start_with_tf_config,
-)
+from downpour.deploy.launch.started_job import LauncherEntry, LaunchRequest, StartedJob, await_address, read_summary
+from downpour.deploy.launchers import LAUNCHERS, start_with_tf_config
 from downpour.protos.settings import parse
 from tests.support.launcher_contract import check_contract
 from tests.support.paths import ROOT
 
-ON_THIS_MACHINE = [name for name, entry in LAUNCHERS.items() if not entry.in_containers and name != "TF_CONFIG"]
+ON_THIS_MACHINE = [
+    name for name, entry in LAUNCHERS.items() if not entry.in_containers and not entry.engine and name != "TF_CONFIG"
+]
 TINY_JOB = ("--model=perceptron", "--dataset=and", "--epochs=2", "--xla=off", "--checkpoint-every=off")
 
 

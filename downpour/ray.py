@@ -1,0 +1,10 @@
+"""Training on a Ray cluster: `downpour.ray.Cluster(workers=(2, 8), shards=2).fit(model, x, y)`.
+
+It needs the package `ray`: `pip install 'downpour-ps[ray]'`. Importing it loads neither Ray nor TensorFlow.
+"""
+
+from __future__ import annotations
+
+from downpour.deploy.ray.cluster import Cluster
+
+__all__ = ["Cluster"]
