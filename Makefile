@@ -6,7 +6,7 @@ VENV := .venv
 ARGS ?=
 PYTHON ?=
 
-.PHONY: help train test test-slow test-cases test-fidelity browser-test slurm-test ray-test bench chaos simulate protos clean again compose-test
+.PHONY: help train test test-slow test-cases test-fidelity browser-test lessons slurm-test ray-test bench chaos simulate protos clean again compose-test
 
 help:
 	@echo 'make train         train the reference model on MNIST      (ARGS="--workers 4"; see downpour train --help)'
@@ -17,6 +17,7 @@ help:
 	@echo 'make browser-test  test the pages in Chromium, which is installed if it is missing'
 	@echo 'make ray-test      run jobs on a Ray cluster of three nodes, in an environment of its own'
 	@echo 'make slurm-test    run jobs on a Slurm cluster of three nodes, which it starts on this machine'
+	@echo 'make lessons       execute the notebooks of docs/lessons'
 	@echo 'make bench         run the quick benchmarks, with reports in bench-results/   (ARGS="speedup": one in full)'
 	@echo 'make compose-test  build the images and test training, scaling and failures with docker compose'
 	@echo 'make chaos         kill processes of running jobs a hundred times and check that no update is lost'
@@ -65,6 +66,10 @@ slurm-test: $(VENV)/dev.stamp
 		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends slurm-wlm munge; } || \
 		{ echo "slurm-test: the packages slurm-wlm and munge must be installed" >&2; exit 1; }
 	$(VENV)/bin/pytest -m slurm tests/deploy/engines $(ARGS)
+
+# Executes every lesson, in both languages, without a notebook server.
+lessons: $(VENV)/dev.stamp
+	$(VENV)/bin/python -P -m downpour.bench.lessons docs/lessons/en docs/lessons/es
 
 # Runs the quick set with reports in bench-results/, or one benchmark in full:  make bench ARGS="speedup --out DIR"
 QUICK := kernels transport codecs gradient speedup staleness baselines
