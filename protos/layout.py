@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +23,20 @@ TRAINED, STATE = pb.TRAINED, pb.STATE
 MOST_DIMENSIONS = 32  # of a received tensor: computing the size of one with many more takes long
 
 
+class Constraint(NamedTuple):
+    """What the values of a trained tensor must satisfy after every update.
+
+    Attributes:
+        name: The name of the class in `keras.constraints`.
+        axes: The axes along which norms are computed; none for a constraint on each element.
+        values: The arguments that are numbers, in the order of the class, then Keras's epsilon.
+    """
+
+    name: str
+    axes: tuple[int, ...] = ()
+    values: tuple[float, ...] = ()
+
+
 class UpdateFlags(NamedTuple):
     """The properties of a trained tensor that its updates depend on.
 
@@ -29,11 +44,13 @@ class UpdateFlags(NamedTuple):
         optimizer: The index of the optimizer that trains it.
         decays: Whether the weight decay of that optimizer applies to it.
         overwrites: Whether a push contains its new value instead of a gradient.
+        constraint: What its values must satisfy; None if there is no constraint.
     """
 
     optimizer: int = 0
     decays: bool = True
     overwrites: bool = False
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True)
@@ -121,16 +138,34 @@ class Layout:
     def cut(self, shards: int) -> list[Slice]:
         """Cut the trained part into `shards` contiguous ranges whose lengths differ by at most one.
 
+        A tensor with a constraint along an axis is not cut: an edge within it is moved to the nearer end of it.
+
         Raises:
-            InvalidRequest: There are more shards than trained elements, or none.
+            InvalidRequest: There are more shards than trained elements, or none; or a shard would have no elements.
         """
         if not 1 <= shards <= self.trained:
             raise InvalidRequest(
                 f"the number of shards must lie between 1 and the number of trained weights, {self.trained}; "
                 f"received {shards}. Use fewer shards."
             )
-        edges = [self.trained * k // shards for k in range(shards + 1)]
+        edges = [self._whole_edge(self.trained * k // shards) for k in range(shards + 1)]
+        if any(first >= last for first, last in pairwise(edges)):
+            raise InvalidRequest(
+                "a shard must have trained weights, and a tensor whose constraint has an axis must be on one shard; "
+                f"received {shards} shards, of which one would have none. Use fewer shards."
+            )
         return [Slice(edges[k], edges[k + 1], self.state if k == 0 else 0) for k in range(shards)]
+
+    def _whole_edge(self, edge: int) -> int:
+        """Return an edge between two shards that does not cut a tensor which must be on one shard."""
+        start = 0
+        for tensor in self.trained_tensors:
+            stop = start + tensor.size
+            constraint = tensor.flags.constraint
+            if start < edge < stop and constraint is not None and constraint.axes:
+                return start if edge - start <= stop - edge else stop
+            start = stop
+        return edge
 
     def views(self, flat: np.ndarray) -> dict[str, np.ndarray]:
         """Return views of the tensors in a flat vector `float32[n + m]`, by name."""
@@ -169,6 +204,7 @@ class Layout:
                     optimizer=t.flags.optimizer,
                     no_decay=not t.flags.decays,
                     overwrite=t.flags.overwrites,
+                    constraint=None if t.flags.constraint is None else pb.Constraint(**t.flags.constraint._asdict()),
                 )  # fmt: skip
                 for t in self.tensors
             ]
@@ -189,7 +225,12 @@ class Layout:
             )
         return cls(
             tuple(
-                Tensor(t.name, tuple(t.shape), t.section, UpdateFlags(t.optimizer, not t.no_decay, t.overwrite))
+                Tensor(
+                    t.name,
+                    tuple(t.shape),
+                    t.section,
+                    UpdateFlags(t.optimizer, not t.no_decay, t.overwrite, _constraint_of(t)),
+                )
                 for t in message.tensors
             )
         )
@@ -198,6 +239,18 @@ class Layout:
     def of(cls, tensors: Iterable[tuple[str, tuple[int, ...], int]]) -> Layout:
         """Return the layout of `(name, shape, section)` triples."""
         return cls(tuple(Tensor(name, tuple(shape), section) for name, shape, section in tensors))
+
+
+def _constraint_of(tensor: pb.Tensor) -> Constraint | None:
+    if not tensor.HasField("constraint"):
+        return None
+    given = tensor.constraint
+    if any(axis >= len(tensor.shape) for axis in given.axes):
+        raise InvalidRequest(
+            f"a constraint must have axes of its tensor; received {list(given.axes)} for {tensor.name!r} with "
+            f"{len(tensor.shape)} dimensions. Check that both sides run the same version."
+        )
+    return Constraint(given.name, tuple(given.axes), tuple(given.values))
 
 
 class CoveredRange(NamedTuple):

@@ -59,20 +59,32 @@ BUFFERED: Outcome
 DROPPED: Outcome
 
 class Tensor(_message.Message):
-    __slots__ = ("name", "shape", "section", "optimizer", "no_decay", "overwrite")
+    __slots__ = ("name", "shape", "section", "optimizer", "no_decay", "overwrite", "constraint")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     SECTION_FIELD_NUMBER: _ClassVar[int]
     OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
     NO_DECAY_FIELD_NUMBER: _ClassVar[int]
     OVERWRITE_FIELD_NUMBER: _ClassVar[int]
+    CONSTRAINT_FIELD_NUMBER: _ClassVar[int]
     name: str
     shape: _containers.RepeatedScalarFieldContainer[int]
     section: Section
     optimizer: int
     no_decay: bool
     overwrite: bool
-    def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., section: _Optional[_Union[Section, str]] = ..., optimizer: _Optional[int] = ..., no_decay: _Optional[bool] = ..., overwrite: _Optional[bool] = ...) -> None: ...
+    constraint: Constraint
+    def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., section: _Optional[_Union[Section, str]] = ..., optimizer: _Optional[int] = ..., no_decay: _Optional[bool] = ..., overwrite: _Optional[bool] = ..., constraint: _Optional[_Union[Constraint, _Mapping]] = ...) -> None: ...
+
+class Constraint(_message.Message):
+    __slots__ = ("name", "axes", "values")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    AXES_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    axes: _containers.RepeatedScalarFieldContainer[int]
+    values: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, name: _Optional[str] = ..., axes: _Optional[_Iterable[int]] = ..., values: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Layout(_message.Message):
     __slots__ = ("tensors",)

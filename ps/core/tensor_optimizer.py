@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.chunked_vector import ChunkedVector
 from downpour.protos.errors import InvalidRequest
-from downpour.protos.layout import Coverage, Layout, Slice
+from downpour.protos.layout import Constraint, Coverage, Layout, Slice
 from downpour.ps.core.optimizer import Optimizer, State
+from downpour.ps.core.rules.constraints import check_constraint, constrain
 from downpour.ps.core.rules.hyperparameters import Hyperparameters
 from downpour.ps.core.rules.rule import Vector
 from downpour.ps.core.schedules import RateTable
@@ -89,9 +90,10 @@ class TensorOptimizer(Optimizer):
         for start, stop, _, flags in everything.ranges:
             for name, value in self.members[flags.optimizer].initial.items():
                 self.slots[name][start:stop] = value
+        self._constrained = _constrained(layout, part)
         alike = len({tensor.flags for tensor in layout.trained_tensors}) == 1 and used == {0}
         flags = layout.trained_tensors[0].flags
-        if not alike or flags.overwrites or not flags.decays:
+        if not alike or flags.overwrites or not flags.decays or flags.constraint is not None:
             self.whole = everything
 
     @property
@@ -164,6 +166,9 @@ class TensorOptimizer(Optimizer):
             ranges = [each for each in coverage.ranges if each.flags.optimizer == index]
             member = self.members[index]
             member.advance_ranges(weights, gradient, out, ranges, rates[index], momenta[index])
+        for place, shape, constraint in self._constrained:
+            if any(each.start <= place.start < each.stop for each in coverage.ranges):
+                out[place] = constrain(constraint, out[place].reshape(shape)).ravel()
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Return a copy of the state: every slot, `float32[n]`, and `step`, `int64[k]`, for k optimizers."""
@@ -186,3 +191,17 @@ class TensorOptimizer(Optimizer):
         super().restore({**state, "step": steps[:1]})
         for member, step in zip(self.members[1:], steps[1:].tolist(), strict=True):
             member.set_step(step)
+
+
+def _constrained(layout: Layout, part: Slice) -> list[tuple[slice, tuple[int, ...], Constraint]]:
+    """Return the places, shapes and constraints of the tensors of a shard that have one."""
+    found, start = [], 0
+    for tensor in layout.trained_tensors:
+        first, last = (min(max(edge, part.start), part.stop) - part.start for edge in (start, start + tensor.size))
+        start += tensor.size
+        constraint = tensor.flags.constraint
+        if constraint is not None and first < last:
+            check_constraint(constraint)
+            # A constraint without axes is one on each element, of which a shard may have some.
+            found.append((slice(first, last), tensor.shape if constraint.axes else (last - first,), constraint))
+    return found

@@ -120,7 +120,7 @@ def test_the_saved_model_continues_training_in_plain_keras(features: Path) -> No
         ("lamb", "SGD, Adagrad, RMSprop, Adam, AdamW.*Lamb.*use AdamW"),
         ("ema", "use_ema"),
         ("attribute", "one with centralized = True"),
-        ("constraint", "kernel with MaxNorm"),
+        ("constraint", "must be one that the servers apply"),
         ("few", "samples for each of 2 workers. Received: 1"),
         ("outside", "downpour.training"),
         ("twice", "which .* and .* are applied to"),

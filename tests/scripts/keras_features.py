@@ -251,7 +251,10 @@ def refused():
             return f"{type(error).__name__}: {error}"
         return ""
 
-    constrained = keras.Sequential([layers.Input((6,)), layers.Dense(2, kernel_constraint="max_norm")])
+    class Own(keras.constraints.MaxNorm):
+        pass
+
+    constrained = keras.Sequential([layers.Input((6,)), layers.Dense(2, kernel_constraint=Own())])
     constrained.compile(optimizer=DistributedOptimizer("sgd"), loss="mse")
     seen["refused"] = {
         "lamb": message(lambda: DistributedOptimizer(optimizers.Lamb())),

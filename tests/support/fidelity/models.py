@@ -116,8 +116,15 @@ def _loaded() -> Result:
     return result(loaded, history)
 
 
-def _constraint() -> Result:
-    return fitted(compiled(small_model(kernel_constraint=keras.constraints.MaxNorm(0.3))))
+def _constraint(constraint: Any) -> Callable[[], Result]:
+    return lambda: fitted(compiled(small_model(kernel_constraint=constraint)))
+
+
+class OwnConstraint(keras.constraints.Constraint):
+    """A constraint that Keras does not have."""
+
+    def __call__(self, w: Any) -> Any:
+        return keras.ops.clip(w, -0.1, 0.1)
 
 
 def _regularizer() -> Result:
@@ -250,7 +257,11 @@ MODELS = [
     Row("model", "two calls of fit", _two_fits),
     Row("model", "saved, loaded and trained on", _loaded, bsp="the file counts the batches of all workers"),
     Row("model", "regularizer", _regularizer),
-    Row("model", "constraint", _constraint, REFUSED, "constraint"),
+    Row("model", "constraint MaxNorm", _constraint(keras.constraints.MaxNorm(0.3))),
+    Row("model", "constraint MinMaxNorm", _constraint(keras.constraints.MinMaxNorm(0.2, 0.4, rate=0.5, axis=1))),
+    Row("model", "constraint NonNeg", _constraint(keras.constraints.NonNeg())),
+    Row("model", "constraint UnitNorm", _constraint(keras.constraints.UnitNorm(axis=[0, 1]))),
+    Row("model", "constraint of the script's own", _constraint(OwnConstraint()), REFUSED, "constraint"),
     Row("model", "float64", _policy("float64"), REFUSED, "float64"),
     Row("model", "float16", _policy("float16"), REFUSED, "float16"),
     Row("model", "bfloat16", _policy("bfloat16"), REFUSED, "bfloat16"),

@@ -29,6 +29,7 @@ from downpour.worker.fit.optimizer.optimizer_spec import (
     rates_of,
     updates_of,
 )
+from downpour.worker.fit.optimizer.weight_checks import constraint_of
 from downpour.worker.fit.optimizer.whole_state import drop_slots, keep_slots, kept_slots_of, set_slot_source
 
 MOST_SLOT_BYTES = 1 << 28  # which workers other than 0 keep between two calls of fit, for scripts that read them
@@ -94,7 +95,7 @@ class ModelOptimizers:
                 "a variable that is overwritten with its gradient must have an optimizer without "
                 f"gradient_accumulation_steps. Received: {variable.path} with {optimizer.name}. Leave the argument out."
             )
-        return UpdateFlags(self.owner_of(variable), bool(decays), overwrites)
+        return UpdateFlags(self.owner_of(variable), bool(decays), overwrites, constraint_of(variable))
 
     def connect(self, gradient_op: Any) -> None:
         """Connect all optimizers to the servers, or disconnect them with None."""

@@ -1,4 +1,4 @@
-"""Checks of a model's weights: the servers hold vectors of float32, and update them without constraints."""
+"""Checks of a model's weights: the servers hold vectors of float32, and apply the constraints of Keras."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 import keras
 
 from downpour.protos.errors import Unsupported
+from downpour.protos.layout import Constraint
+from downpour.ps.core.rules.constraints import CONSTRAINTS
 
 
 def check_weights(trained: Sequence[Any], others: Sequence[Any]) -> None:
@@ -18,7 +20,7 @@ def check_weights(trained: Sequence[Any], others: Sequence[Any]) -> None:
         others: The other variables that the servers hold, such as moving statistics.
 
     Raises:
-        Unsupported: No variable is trained, one has a constraint, or one has another type than float32.
+        Unsupported: No variable is trained, one has a constraint of the script's own, or another type than float32.
     """
     if not trained:
         raise Unsupported("a model must have trainable weights. Received: one without. Unfreeze a layer.")
@@ -30,11 +32,31 @@ def check_weights(trained: Sequence[Any], others: Sequence[Any]) -> None:
                 f"{dtype}. Use the dtype policy float32, or mixed_bfloat16, whose weights are float32."
             )
     for variable in trained:
-        if variable.constraint is not None:
-            raise Unsupported(
-                f"weights must have no constraint, which the servers do not apply. Received: {variable.path} with "
-                f"{type(variable.constraint).__name__}. Use a regularizer."
-            )
+        constraint_of(variable)
+
+
+def constraint_of(variable: Any) -> Constraint | None:
+    """Return the constraint on a variable for the servers; None if it has none.
+
+    Raises:
+        Unsupported: The constraint is none of Keras's, or a class that inherits from one.
+    """
+    given = variable.constraint
+    if given is None:
+        return None
+    name = type(given).__name__
+    if name not in CONSTRAINTS or type(given) is not getattr(keras.constraints, name):
+        raise Unsupported(
+            f"a constraint on weights must be one that the servers apply, keras.constraints.{', '.join(CONSTRAINTS)}. "
+            f"Received: {variable.path} with {type(given).__module__}.{name}. Use one of these, or assign the weights "
+            "in the model's train_step."
+        )
+    values = tuple(float(getattr(given, argument)) for argument in CONSTRAINTS[name][1])
+    if not hasattr(given, "axis"):
+        return Constraint(name, (), values)
+    axes = given.axis if isinstance(given.axis, list | tuple) else [given.axis]
+    rank = len(variable.shape)
+    return Constraint(name, tuple(axis % rank for axis in axes), (*values, keras.config.epsilon()))
 
 
 def check_strategy(owner: Any, what: str) -> None:
