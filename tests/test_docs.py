@@ -24,8 +24,8 @@ MOST_STEPS = 20  # functions on the path of a gradient
 # Classes of Keras and TensorFlow that the documentation mentions.
 FOREIGN_CLASSES = set(
     "Adadelta Adafactor Adagrad Adam AdamW Adamax BackupAndRestore CSVLogger EarlyStopping Ftrl GradientTape Lamb Lion "
-    "LossScaleOptimizer MaxNorm MinMaxNorm ModelCheckpoint Muon Nadam ProgbarLogger PyDataset RMSprop ReduceLROnPlateau "
-    "RemoteMonitor SwapEMAWeights TensorBoard NonNeg UnitNorm".split()
+    "LossScaleOptimizer MaxNorm MinMaxNorm ModelCheckpoint Muon Nadam ProgbarLogger PyDataset RMSprop "
+    "ReduceLROnPlateau RemoteMonitor SwapEMAWeights TensorBoard NonNeg UnitNorm".split()
 )
 # Files and folders that users or runs create.
 CREATED = {"train.py", "worker.py", "ps.py", "runs/", "logs/", "checkpoints/", "tensorboard/", "bench-results/"}

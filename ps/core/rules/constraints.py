@@ -33,7 +33,7 @@ def min_max_norm(
 ) -> Array:
     """Return w · (rate · clip(|w|, min, max) + (1 - rate) · |w|) / (ε + |w|)."""
     norms = _norms(w, axes)
-    desired = F(rate) * np.clip(norms, F(min_value), F(max_value)) + F(1 - rate) * norms
+    desired: Array = F(rate) * np.clip(norms, F(min_value), F(max_value)) + F(1 - rate) * norms
     return w * (desired / (F(epsilon) + norms))
 
 

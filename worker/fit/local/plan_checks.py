@@ -45,6 +45,7 @@ def gradient_op_of(
     kind = SummedGradientOp if plan.payload == "gradient" else LocalStepsOp
     op = kind(model, optimizers, member, leases, assigned)
     op.check_local(assigned, _setting(plan))
+    _check_constraints(op, _setting(plan))
     return op
 
 
@@ -68,4 +69,13 @@ def _check_optimizers(optimizers: ModelOptimizers, setting: str) -> None:
         raise Unsupported(
             f"with {setting} an optimizer must not accumulate gradients as well. Received: "
             f"gradient_accumulation_steps of {names[0]}. Leave one of both out."
+        )
+
+
+def _check_constraints(op: GradientOp, setting: str) -> None:
+    constrained = [tensor.name for tensor in op.layout.trained_tensors if tensor.flags.constraint is not None]
+    if constrained:
+        raise Unsupported(
+            f"with {setting} weights must have no constraint, because the steps of a worker and their sum on the "
+            f"servers would be constrained apart. Received: {constrained[0]} with one. Use a regularizer, {EACH}."
         )

@@ -81,9 +81,11 @@ class Server:
         return found
 
 
-def network(optimizer: Any = None) -> Any:
+def network(optimizer: Any = None, constraint: Any = None) -> Any:
     layers = keras.layers
-    model = keras.Sequential([keras.Input((2,)), layers.Dense(2, use_bias=False), layers.BatchNormalization()])
+    model = keras.Sequential(
+        [keras.Input((2,)), layers.Dense(2, use_bias=False, kernel_constraint=constraint), layers.BatchNormalization()]
+    )
     model.compile(optimizer or keras.optimizers.SGD(RATE), "mse")
     kind: Any = type(model.optimizer)
     object.__setattr__(model.optimizer, "__class__", distributed_class(DistributedMixin, kind))
@@ -212,6 +214,9 @@ def test_what_has_no_meaning_is_refused_before_the_first_step(plan: PushPlan) ->
         gradient_op_of(first, ModelOptimizers(optimizers), server)
     with pytest.raises(Unsupported, match="must not accumulate"):
         gradient_op_of(second, ModelOptimizers([second.optimizer]), server)
+    constrained = network(constraint=keras.constraints.NonNeg())
+    with pytest.raises(Unsupported, match="must have no constraint.*Received: .*kernel with one"):
+        gradient_op_of(constrained, ModelOptimizers([constrained.optimizer]), server)
     with pytest.raises(Unsupported, match="changed by the optimizer alone"):
         assigned = Assignments()
         assigned.add(first.trainable_variables[0]._value)
