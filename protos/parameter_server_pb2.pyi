@@ -159,7 +159,7 @@ class JobDescription(_message.Message):
     def __init__(self, protocol: _Optional[int] = ..., job: _Optional[str] = ..., model: _Optional[str] = ..., dataset: _Optional[str] = ..., batch_size: _Optional[int] = ..., epochs: _Optional[int] = ..., seed: _Optional[int] = ..., validation_split: _Optional[float] = ..., codec: _Optional[str] = ..., transport: _Optional[str] = ..., mode: _Optional[str] = ..., heartbeat_s: _Optional[float] = ..., session_s: _Optional[float] = ..., nonfinite_limit: _Optional[int] = ..., clip_norm: _Optional[float] = ..., workers: _Optional[int] = ..., shards: _Optional[int] = ..., learning_rate: _Optional[float] = ..., push_every: _Optional[int] = ..., fetch_every: _Optional[int] = ..., overlap: _Optional[bool] = ..., phase: _Optional[str] = ..., chunk_bytes: _Optional[int] = ..., script: _Optional[bool] = ..., reconnect_s: _Optional[float] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., lease_batches: _Optional[int] = ..., warm_start: _Optional[int] = ...) -> None: ...
 
 class DatasetInfo(_message.Message):
-    __slots__ = ("name", "checksum", "train_samples", "validation_samples", "test_samples", "lease_samples", "fingerprints", "numeric_targets")
+    __slots__ = ("name", "checksum", "train_samples", "validation_samples", "test_samples", "lease_samples", "batch_samples", "epoch_batches", "fingerprints", "numeric_targets")
     class FingerprintsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -173,6 +173,8 @@ class DatasetInfo(_message.Message):
     VALIDATION_SAMPLES_FIELD_NUMBER: _ClassVar[int]
     TEST_SAMPLES_FIELD_NUMBER: _ClassVar[int]
     LEASE_SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    BATCH_SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_BATCHES_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINTS_FIELD_NUMBER: _ClassVar[int]
     NUMERIC_TARGETS_FIELD_NUMBER: _ClassVar[int]
     name: str
@@ -181,9 +183,11 @@ class DatasetInfo(_message.Message):
     validation_samples: int
     test_samples: int
     lease_samples: int
+    batch_samples: int
+    epoch_batches: int
     fingerprints: _containers.ScalarMap[str, str]
     numeric_targets: bool
-    def __init__(self, name: _Optional[str] = ..., checksum: _Optional[str] = ..., train_samples: _Optional[int] = ..., validation_samples: _Optional[int] = ..., test_samples: _Optional[int] = ..., lease_samples: _Optional[int] = ..., fingerprints: _Optional[_Mapping[str, str]] = ..., numeric_targets: _Optional[bool] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., checksum: _Optional[str] = ..., train_samples: _Optional[int] = ..., validation_samples: _Optional[int] = ..., test_samples: _Optional[int] = ..., lease_samples: _Optional[int] = ..., batch_samples: _Optional[int] = ..., epoch_batches: _Optional[int] = ..., fingerprints: _Optional[_Mapping[str, str]] = ..., numeric_targets: _Optional[bool] = ...) -> None: ...
 
 class RegisterRequest(_message.Message):
     __slots__ = ("protocol", "job", "worker", "layout", "data", "pid", "host", "environment", "rejoin", "evaluator", "fit_call", "optimizers", "independent", "fit", "in_fit", "has_trained")
@@ -353,17 +357,29 @@ class HeartbeatReply(_message.Message):
     def __init__(self, drain: _Optional[bool] = ..., remaining_s: _Optional[float] = ..., final_phase: _Optional[str] = ...) -> None: ...
 
 class LeaseRequest(_message.Message):
-    __slots__ = ("session", "wait_s", "epoch")
+    __slots__ = ("session", "wait_s", "epoch", "ahead", "used")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     WAIT_S_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
+    AHEAD_FIELD_NUMBER: _ClassVar[int]
+    USED_FIELD_NUMBER: _ClassVar[int]
     session: int
     wait_s: float
     epoch: int
-    def __init__(self, session: _Optional[int] = ..., wait_s: _Optional[float] = ..., epoch: _Optional[int] = ...) -> None: ...
+    ahead: bool
+    used: _containers.RepeatedCompositeFieldContainer[LeaseUse]
+    def __init__(self, session: _Optional[int] = ..., wait_s: _Optional[float] = ..., epoch: _Optional[int] = ..., ahead: _Optional[bool] = ..., used: _Optional[_Iterable[_Union[LeaseUse, _Mapping]]] = ...) -> None: ...
+
+class LeaseUse(_message.Message):
+    __slots__ = ("lease", "stop")
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    STOP_FIELD_NUMBER: _ClassVar[int]
+    lease: int
+    stop: int
+    def __init__(self, lease: _Optional[int] = ..., stop: _Optional[int] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("kind", "lease", "epoch", "start", "stop", "pin", "reason", "remaining_s")
+    __slots__ = ("kind", "lease", "epoch", "start", "stop", "pin", "reason", "remaining_s", "parts")
     KIND_FIELD_NUMBER: _ClassVar[int]
     LEASE_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -372,6 +388,7 @@ class Task(_message.Message):
     PIN_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     REMAINING_S_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
     kind: TaskKind
     lease: int
     epoch: int
@@ -380,7 +397,8 @@ class Task(_message.Message):
     pin: int
     reason: str
     remaining_s: float
-    def __init__(self, kind: _Optional[_Union[TaskKind, str]] = ..., lease: _Optional[int] = ..., epoch: _Optional[int] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., pin: _Optional[int] = ..., reason: _Optional[str] = ..., remaining_s: _Optional[float] = ...) -> None: ...
+    parts: int
+    def __init__(self, kind: _Optional[_Union[TaskKind, str]] = ..., lease: _Optional[int] = ..., epoch: _Optional[int] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., pin: _Optional[int] = ..., reason: _Optional[str] = ..., remaining_s: _Optional[float] = ..., parts: _Optional[int] = ...) -> None: ...
 
 class Evaluation(_message.Message):
     __slots__ = ("samples", "loss", "accuracy")

@@ -67,7 +67,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "worker.fit.cluster": {"protos", "worker.exchange", "worker.plan"},
     "worker.fit.local": {"protos", "worker.exchange", "worker.plan", "worker.fit.cluster", "worker.fit.optimizer"},
-    "worker.fit.data": {"protos", "worker.fit.cluster", "worker.script"},
+    "worker.fit.data": {"protos", "ps.core", "worker.fit.cluster", "worker.script"},
     "worker.fit.process": {"protos", "worker.fit.cluster"},
     "worker.fit.optimizer": {
         "protos", "ps.core", "ps.core.rules", "worker.compute", "worker.exchange", "worker.fit.cluster",

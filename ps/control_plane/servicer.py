@@ -140,8 +140,16 @@ class CoordinatorServicer(OperatorCalls):
     @with_status
     async def Lease(self, request: pb.LeaseRequest, context: Context) -> pb.Task:
         """Wait for a task, as a long poll."""
+        if request.used:
+            self._turn(lambda: self._coordinator.samples_reported(request, clock.monotonic()))
+            self._change.notify()
+            return pb.Task(kind=pb.WAIT)
         epoch = request.epoch if request.HasField("epoch") else None
-        task = self._turn(lambda: self._coordinator.next_task(request.session, clock.monotonic(), epoch))
+
+        def next_task() -> pb.Task:
+            return self._coordinator.next_task(request.session, clock.monotonic(), epoch, request.ahead)
+
+        task = self._turn(next_task)
         if task.kind == pb.WAIT:
             self._change.notify()  # one more worker is idle: perhaps the last
 
@@ -149,10 +157,10 @@ class CoordinatorServicer(OperatorCalls):
             nonlocal task
             if context.done():
                 return True  # the caller has gone and would not receive the task
-            task = self._turn(lambda: self._coordinator.next_task(request.session, clock.monotonic(), epoch))
+            task = self._turn(next_task)
             return task.kind != pb.WAIT
 
-        if task.kind == pb.WAIT:
+        if task.kind == pb.WAIT and not request.ahead:
             await self._change.wait_until(has_task, min(max(request.wait_s, 0.0), MAX_WAIT_S))
         return task
 

@@ -127,18 +127,24 @@ class Coordinator:
         drain = self.work.draining or self.work.stop_requested
         return pb.HeartbeatReply(drain=drain, remaining_s=self.job.deadlines.left_s(now), final_phase=over)
 
-    def next_task(self, session: int, now: float, epoch: int | None = None) -> pb.Task:
-        """Return a worker's next task; a task that the worker still holds counts as finished or given up.
+    def next_task(self, session: int, now: float, epoch: int | None = None, ahead: bool = False) -> pb.Task:
+        """Return a worker's next task; unless it asks ahead, one that it still holds counts as finished or given up.
 
         Args:
             session: The session of the worker.
             now: The current time in seconds.
             epoch: The epoch of the call of `fit` that a script's worker trains in; None otherwise.
+            ahead: Whether a script's worker trains on an earlier lease meanwhile.
 
         Raises:
             InvalidRequest: The work has no tasks.
         """
-        return self.work.next_task(self.job.renew(session, now), now, epoch)
+        return self.work.next_task(self.job.renew(session, now), now, epoch, ahead)
+
+    def samples_reported(self, request: pb.LeaseRequest, now: float) -> None:
+        """Mark the samples as used that a script's worker has used without a push."""
+        epoch = request.epoch if request.HasField("epoch") else None
+        self.work.samples_reported(self.job.renew(request.session, now), epoch, request.used, now)
 
     def samples_used(self, worker: int, lease: int, epoch: int, start: int, stop: int, now: float) -> None:
         """Mark samples as used: shard 0 has accepted their gradient."""

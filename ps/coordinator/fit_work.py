@@ -2,7 +2,7 @@
 
 The first worker to register for a call fixes layout and optimizer, worker 0 sets the weights, and when all workers have
 passed the barrier at the end of the call, the next one may begin with others. A call is one generation of the shards.
-Samples are leased only if `fit` was given a `LeasedDataset`.
+Samples are leased if `fit` was given arrays or a `LeasedDataset`.
 
 Workers that live continue in the same call after a server has died, so the servers must not return to a state before
 what these workers know. A *revision* is a change that workers learn: that all samples of an epoch are used, that all
@@ -13,7 +13,7 @@ This module is pure: it does no I/O and reads no clock.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import InvalidRequest, JobConflict, LayoutMismatch, Unsupported
@@ -34,6 +34,7 @@ from downpour.ps.coordinator.membership import Member
 from downpour.ps.coordinator.phase import BEFORE_TRAINING, OVER, Phase
 from downpour.ps.coordinator.work import Work, WorkProgress, WorkSummary
 from downpour.ps.core.consistency import consistency_of
+from downpour.ps.core.epoch_order import epoch_range
 from downpour.ps.core.schedules import check_rates
 
 MAX_NAME = 100  # characters of a model's name in reports
@@ -47,6 +48,7 @@ class FitWork(Work):
     """
 
     is_script = True
+    ledger: EpochLedger | None
 
     def __init__(self, job: Job) -> None:
         """Create the work of a script that has not called `fit` yet; see `Work`."""
@@ -205,7 +207,7 @@ class FitWork(Work):
         check_data(data, job.data)
 
     def open(self) -> None:
-        """Open the first epoch; its samples are leased if the workers use a `LeasedDataset`."""
+        """Open the first epoch; its samples are leased if the workers have arrays or a `LeasedDataset`."""
         self._open_epoch()
 
     def joined(self, member: Member) -> None:
@@ -278,46 +280,66 @@ class FitWork(Work):
     # ------------------------------------------------------------------ leased samples
 
     def _open_epoch(self, decision: pb.Decision | None = None) -> None:
-        job = self.job
-        assert job.data is not None
-        samples, size, epoch = job.data.train_samples, job.data.lease_samples, len(self._call.decisions)
+        job, data, epoch = self.job, self.job.data, len(self._call.decisions)
+        assert data is not None
+        samples, size = data.train_samples, data.lease_samples
         if decision is not None and decision.HasField("leases"):
             samples, size = decision.leases.samples, decision.leases.lease_samples
+        elif data.batch_samples:
+            used = epoch_range(samples, data.batch_samples, data.epoch_batches, epoch)
+            samples = used.stop - used.start
         self._epoch_used = False
-        self.ledger = EpochLedger(epoch, samples, size) if size and samples else None
-        if self.ledger is not None:
-            self.ledger.lease(LEADER)  # reserved for worker 0, whose metrics need at least one batch
+        job.orphans.clear()
+        self.ledger = self._new_ledger(epoch, samples, size) if size and samples else None
+        if self.ledger is not None and self.ledger.parts == 1:
+            self.ledger.lease_to(LEADER, {LEADER})  # reserved for worker 0, whose metrics need at least one batch
             leader = job.membership.get(LEADER)
             if leader is not None:
                 leader.idle = False
 
-    def next_task(self, member: Member, now: float, epoch: int | None = None) -> pb.Task:
+    def _new_ledger(self, epoch: int, samples: int, lease_samples: int) -> EpochLedger:
+        job, settings = self.job, self.job.settings
+        batch = job.data.batch_samples if job.data is not None else 0
+        parts = settings.workers if batch and consistency_of(settings.mode).fixed_assignment else 1
+        guided = 0 if settings.lease_batches else settings.workers
+        return EpochLedger(epoch, samples, lease_samples, batch, guided, parts)
+
+    def next_task(self, member: Member, now: float, epoch: int | None = None, ahead: bool = False) -> pb.Task:
         """Return the next samples of the epoch, or the request to wait; END if the epoch has none left.
 
+        A worker asks ahead while it trains on a lease. If there is none, it asks again once it has used all of its own.
         The end is a revision, so that no worker is at the barrier when servers return to an earlier state of the epoch.
 
         Raises:
             InvalidRequest: No samples are leased in this call of `fit`.
         """
-        job = self.job
-        if self.ledger is None:
-            raise InvalidRequest("samples are leased only if fit was given a LeasedDataset.")
-        if not member.idle:
-            member.idle = True
-            self.ledger.take_back(member.worker)
-        job.step_deadlines.forget(member.worker)
-        is_past = epoch is not None and epoch < len(self._call.decisions)  # its session had ended
-        if self.draining or self._call.stop_requested or is_past or (self.ledger.finished and self._end_of_epoch()):
+        job, ledger, number = self.job, self.ledger, len(self._call.decisions)
+        if ledger is None:
+            raise InvalidRequest(
+                "a lease must belong to data of known length, such as arrays or a LeasedDataset. Received: that of a "
+                "worker whose data are divided in advance. Check that both sides run the same version."
+            )
+        if not ahead:
+            if not member.idle:
+                member.idle = True
+                ledger.take_back(member.worker)
+            job.step_deadlines.forget(member.worker)
+        is_past = epoch is not None and epoch < number  # its session had ended
+        if self.draining or self._call.stop_requested or is_past or (ledger.finished and self._end_of_epoch()):
             return pb.Task(kind=pb.END)
-        lease = None if job.paused else self.ledger.lease(member.worker)
+        present = {each.worker for each in job.membership.members} | self._call.returning
+        lease = None if job.paused else ledger.lease_to(member.worker, present)
         if lease is None:
-            job.set_resting(member)
+            if not ahead:
+                job.set_resting(member)
             return pb.Task(kind=pb.WAIT)
         member.idle = False
         job.set_resting(member, False)
-        job.step_deadlines.begin(member.worker, now)
-        number = len(self._call.decisions)
-        return pb.Task(kind=pb.TRAIN, lease=lease.number, epoch=number, start=lease.start, stop=lease.stop)
+        if not ahead:
+            job.step_deadlines.begin(member.worker, now)
+        return pb.Task(
+            kind=pb.TRAIN, lease=lease.number, epoch=number, start=lease.start, stop=lease.stop, parts=ledger.parts
+        )
 
     def _end_of_epoch(self) -> bool:
         """Return whether workers may learn that all samples are used.
@@ -332,8 +354,25 @@ class FitWork(Work):
             self._changed()
         return self._epoch_used and self.committed
 
+    def samples_reported(self, member: Member, epoch: int | None, uses: Iterable[pb.LeaseUse], now: float) -> None:
+        """Mark samples as used that a worker has used without a push; a repetition changes nothing."""
+        for use in uses if epoch is None or epoch == len(self._call.decisions) else ():
+            lease = self.ledger.held_by(member.worker, use.lease) if self.ledger is not None else None
+            if lease is not None and lease.next < use.stop <= lease.stop:
+                self.samples_used(member.worker, lease.number, lease.epoch, lease.next, use.stop, now)
+
+    def _check_all_used(self) -> None:
+        """Fail the job if an epoch has ended with samples that nobody has used, though nobody asked it to end."""
+        ledger = self.ledger
+        if ledger is None or not ledger.has_batches or self.draining or self._call.stop_requested or ledger.finished:
+            return
+        self.job.fail(
+            f"every sample of an epoch must be used; {ledger.samples - ledger.used_total:,} of {ledger.samples:,} were "
+            "not, and no callback has stopped the training. Report this, with the logs of the workers"
+        )
+
     def samples_used(self, worker: int, lease: int, epoch: int, start: int, stop: int, now: float) -> None:
-        """Mark the samples of a lease as used."""
+        """Mark samples as used; a worker that waits for a lease and holds none rests."""
         assert self.ledger is not None
         self.ledger.use(lease, stop)
         self._leased_samples_used += stop - start
@@ -353,9 +392,13 @@ class FitWork(Work):
         job, epochs = self.job, len(self._call.decisions)
         if job.phase in OVER:
             raise JobConflict(f"the job has {job.phase}: {job.notes[-1] if job.notes else 'no reason given'}")
-        reply = self._call.meet(job.renew(request.session, now), request)
+        member = job.renew(request.session, now)
+        if self.ledger is not None and request.kind == pb.EPOCH_METRICS and request.epoch == epochs:
+            self.ledger.take_back(member.worker)  # it was stopped before it used them
+        reply = self._call.meet(member, request)
         if len(self._call.decisions) > epochs:
             self.epochs_done += 1
+            self._check_all_used()
             self._record.add(self._call.decisions[-1].logs)
             self._open_epoch(self._call.decisions[-1])
         return reply if self.committed or reply.HasField("failure") else pb.BarrierReply()
@@ -484,7 +527,8 @@ class FitWork(Work):
         self._revision = self._committed = state.revision
         self.ledger, self._return_by_s = None, None
         if state.HasField("leases"):
-            self.ledger = EpochLedger(len(self._call.decisions), state.leases.samples, state.leases.lease_samples)
+            plan = state.leases
+            self.ledger = self._new_ledger(len(self._call.decisions), plan.samples, plan.lease_samples)
             unused = [(span.epoch, span.start, span.stop) for span in state.unused]
             self.ledger.restore(unused, state.position_epoch, state.position)
         self._epoch_used = self.ledger is not None and self.ledger.finished

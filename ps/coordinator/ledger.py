@@ -8,12 +8,14 @@ This module is pure: it does no I/O and reads no clock.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from downpour.protos.errors import InvalidRequest
+from downpour.ps.core.epoch_order import part_bounds
 
 Span = tuple[int, int, int]  # epoch, start, stop
+LEASES_PER_WORKER = 8  # into which the free samples of a script's epoch are divided
 SUSPENDED = -1  # in place of a worker that has left while the lease is not settled yet
 
 
@@ -91,13 +93,19 @@ class Ledger:
     def lease(self, worker: int) -> Lease | None:
         """Lease the next positions to a worker, returned ones first; None if all are leased or used."""
         if self._returned:
-            epoch, start, stop = self._returned.popleft()
-        elif self._epoch < self.epochs:
-            epoch, start = self._epoch, self._position
-            stop = min(start + self.lease_samples, self.samples)
-            self._epoch, self._position = (epoch, stop) if stop < self.samples else (epoch + 1, 0)
-        else:
-            return None
+            return self._new_lease(worker, *self._returned.popleft())
+        if self._epoch < self.epochs:
+            return self._new_lease(worker, *self._take(self.lease_samples))
+        return None
+
+    def _take(self, samples: int) -> Span:
+        """Take at most so many of the positions that were never leased."""
+        epoch, start = self._epoch, self._position
+        stop = min(start + samples, self.samples)
+        self._epoch, self._position = (epoch, stop) if stop < self.samples else (epoch + 1, 0)
+        return epoch, start, stop
+
+    def _new_lease(self, worker: int, epoch: int, start: int, stop: int) -> Lease:
         self._numbers += 1
         lease = Lease(self._numbers, worker, epoch, start, stop, next=start)
         self._leases[lease.number] = lease
@@ -186,18 +194,44 @@ class Ledger:
 
 
 class EpochLedger(Ledger):
-    """The ledger of a single epoch of a script's `fit`, with any epoch number."""
+    """The ledger of a single epoch of a script's `fit`, with any epoch number.
 
-    def __init__(self, epoch: int, samples: int, lease_samples: int) -> None:
+    With a batch size, leases are whole batches and become smaller toward the end of the epoch (guided self-scheduling,
+    Polychronopoulos and Kuck 1987): a lease is at most a fixed part of the samples that are free. With parts, every
+    part belongs to a worker, and other workers receive its samples only while that worker is absent.
+    """
+
+    def __init__(
+        self,
+        epoch: int,
+        samples: int,
+        lease_samples: int,
+        batch_samples: int = 0,
+        workers: int = 0,
+        parts: int = 1,
+    ) -> None:
         """Create a ledger in which no position is leased.
 
         Args:
             epoch: The number of the epoch.
             samples: The number of samples in the epoch.
-            lease_samples: The number of samples in a lease.
+            lease_samples: The largest number of samples in a lease.
+            batch_samples: The number of samples in a batch; 0 for leases of one size.
+            workers: The number of workers that the epoch is divided among; 0 for leases of one size.
+            parts: The number of parts, which belong to the workers of these numbers; 1 if any may use any sample.
         """
         super().__init__(samples, 1, lease_samples)
-        self._number = epoch
+        self._number, self._batch, self._workers, self.parts = epoch, batch_samples, workers, parts
+        self._bounds = part_bounds(samples, batch_samples, parts) if parts > 1 else [0, samples]
+        if parts > 1:  # the parts are free, one after the other, and nothing else is
+            ends = zip(self._bounds[:-1], self._bounds[1:], strict=True)
+            self._returned = deque((0, start, stop) for start, stop in ends if start < stop)
+            self._epoch, self._position = 1, 0
+
+    @property
+    def has_batches(self) -> bool:
+        """Return whether leases consist of whole batches, all of which must be used before the epoch ends."""
+        return bool(self._batch)
 
     def check(self, number: int, worker: int, epoch: int, start: int, stop: int) -> None:
         """Raise InvalidRequest unless the worker may use `[start, stop)` of its lease now."""
@@ -217,3 +251,44 @@ class EpochLedger(Ledger):
         """Restore an earlier state; see `Ledger.restore`."""
         own = [(each - self._number, start, stop) for each, start, stop in unused]
         super().restore(own, epoch - self._number, position)
+
+    def held_by(self, worker: int, number: int) -> Lease | None:
+        """Return the lease of a number if the worker holds it."""
+        lease = self._leases.get(number)
+        return lease if lease is not None and lease.worker == worker else None
+
+    def lease_to(self, worker: int, present: Collection[int]) -> Lease | None:
+        """Lease the next positions to a worker; None if it can receive none now.
+
+        Args:
+            worker: The number of the worker.
+            present: The workers that live, whose parts are their own.
+        """
+        if not self._batch:
+            return self.lease(worker)
+        free = sum(stop - start for _, start, stop in self._returned)
+        free += self.samples - self._position if self._epoch < 1 else 0
+        size = max(self.lease_samples, self._batch)
+        if self._workers:
+            size = min(size, -(-free // (LEASES_PER_WORKER * self._workers)))
+        size = -(-size // self._batch) * self._batch
+        index = next((i for i, span in enumerate(self._returned) if self._may_use(worker, span, present)), None)
+        if index is not None:
+            epoch, start, stop = self._returned[index]
+            del self._returned[index]
+            if start + size < stop:
+                self._returned.insert(index, (epoch, start + size, stop))
+                stop = start + size
+            return self._new_lease(worker, epoch, start, stop)
+        return self._new_lease(worker, *self._take(size)) if self._epoch < 1 else None
+
+    def _may_use(self, worker: int, span: Span, present: Collection[int]) -> bool:
+        if self.parts == 1:
+            return True
+        part = next(part for part in range(self.parts) if span[1] < self._bounds[part + 1])
+        return part == worker or part not in present
+
+    def settle(self, number: int, reached: int) -> None:
+        """End a suspended lease, as `Ledger.settle` does; a lease of an earlier epoch changes nothing."""
+        if number in self._leases:
+            super().settle(number, reached)

@@ -88,7 +88,7 @@ class TrainingWork(Work):
 
     # ------------------------------------------------------------------ progress
 
-    def next_task(self, member: Member, now: float, epoch: int | None = None) -> pb.Task:
+    def next_task(self, member: Member, now: float, epoch: int | None = None, ahead: bool = False) -> pb.Task:
         """Return an evaluation, the next samples to train on, or the request to wait or to leave."""
         job = self.job
         if not member.idle:

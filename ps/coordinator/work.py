@@ -8,7 +8,7 @@ This module is pure: it does no I/O and reads no clock.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from downpour.protos import parameter_server_pb2 as pb
@@ -141,18 +141,22 @@ class Work(ABC):
     # ------------------------------------------------------------------ progress
 
     @abstractmethod
-    def next_task(self, member: Member, now: float, epoch: int | None = None) -> pb.Task:
-        """Return a worker's next task; a task that the worker still holds counts as finished or given up.
+    def next_task(self, member: Member, now: float, epoch: int | None = None, ahead: bool = False) -> pb.Task:
+        """Return a worker's next task; unless it asks ahead, one that it still holds counts as finished or given up.
 
         Args:
             member: The worker.
             now: The current time in seconds.
             epoch: The epoch of the call of `fit` that a script's worker trains in; None otherwise.
+            ahead: Whether a script's worker trains on an earlier lease meanwhile.
         """
 
     @abstractmethod
     def samples_used(self, worker: int, lease: int, epoch: int, start: int, stop: int, now: float) -> None:
         """Mark positions `[start, stop)` of a lease as used: shard 0 has accepted their gradient."""
+
+    def samples_reported(self, member: Member, epoch: int | None, uses: Iterable[pb.LeaseUse], now: float) -> None:
+        """Mark samples as used that a script's worker has used without a push; a repetition changes nothing."""
 
     def pinned(self, number: int, shard: int) -> None:
         """Record that a shard has pinned its weights under a number."""

@@ -34,6 +34,8 @@ class Consistency:
         payload: The content of a push: a gradient, the difference of some local steps, or a worker's own weights.
         stale_gradients: Whether a gradient of an earlier version can be part of an update.
         pulls_per_lease: Whether workers pull for every lease, because the mode may drop gradients of old weights.
+        fixed_assignment: Whether the result depends on nothing but the samples of each worker, which a script therefore
+            assigns in a fixed order.
         weighs_slow_workers: Whether the mode is meant to keep the contribution of slow workers.
         period: The number of local steps per push that the mode prescribes.
         rho: For replicas, the strength of the elastic force: α = ηρ.
@@ -44,6 +46,7 @@ class Consistency:
     payload: Literal["gradient", "difference", "replica"] = "gradient"
     stale_gradients = True
     pulls_per_lease = False
+    fixed_assignment = False
     weighs_slow_workers = False
     period = 1
     rho = 0.0
@@ -152,6 +155,7 @@ class BSP(Consistency):
     buffers = True
     stale_gradients = False
     pulls_per_lease = True
+    fixed_assignment = True
 
     def group(self, pending: Sequence[PendingPush], senders: Mapping[int, int]) -> list[int]:
         """Return all pushes, once every live worker has sent one."""
@@ -171,6 +175,7 @@ class KAsync(BSP):
 
     stale_gradients = True
     pulls_per_lease = False
+    fixed_assignment = False
 
     def __init__(self, count: int) -> None:
         """Create the mode with K = `count`. With fewer live workers, an update needs only as many."""

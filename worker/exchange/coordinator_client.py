@@ -91,9 +91,19 @@ class CoordinatorClient:
         """Renew the session, which expires otherwise; the reply states whether the job is ending."""
         return self._call(self._stub.Heartbeat, pb.HeartbeatRequest(session=session))
 
-    def lease(self, session: int, epoch: int | None = None) -> pb.Task:
-        """Wait for the next task, as a long poll; a script's worker states the epoch of `fit` that it trains in."""
-        return self._call(self._stub.Lease, pb.LeaseRequest(session=session, wait_s=5.0, epoch=epoch))
+    def lease(self, session: int, epoch: int | None = None, ahead: bool = False) -> pb.Task:
+        """Wait for the next task, as a long poll.
+
+        Args:
+            session: The session of the worker.
+            epoch: The epoch of `fit` that a script's worker trains in; None for other workers.
+            ahead: Whether a script's worker trains on an earlier lease meanwhile: the call does not wait then.
+        """
+        return self._call(self._stub.Lease, pb.LeaseRequest(session=session, wait_s=5.0, epoch=epoch, ahead=ahead))
+
+    def report_use(self, session: int, epoch: int | None, use: pb.LeaseUse) -> None:
+        """Report samples that a script's worker has used without a push."""
+        self._call(self._stub.Lease, pb.LeaseRequest(session=session, epoch=epoch, used=[use]))
 
     def report(self, request: pb.ReportRequest) -> None:
         """Report the result of an evaluation."""

@@ -119,8 +119,9 @@ class Epochs:
         self._gradient_op = op
         self._others = OtherVariables(model, arguments.assigned)
         self._weights = ModelWeights(op, member, arguments.callbacks)
-        self._rates = RateSender(self.optimizers, member, steps and steps * member.size)
-        flat = member.enter(arguments.stage(op, model, self.rates), self._return_to_fit)
+        job_steps = arguments.job_steps or (steps and steps * member.size)
+        self._rates = RateSender(self.optimizers, member, job_steps)
+        flat = member.enter(arguments.stage(op, model, self.rates, member), self._return_to_fit)
         if flat is None:
             self._check_restart()
             model._initial_epoch = arguments.epochs  # where Keras's loop begins
@@ -169,6 +170,8 @@ class Epochs:
             self.gradient_op.weights_assigned()
         self._late = False
         self.gradient_op.begin_epoch(number)
+        if self.arguments.leases is not None:
+            self.arguments.leases.begin_epoch()
         self.others.begin_epoch()
         self._training, self.batches = True, 0
         if self.member.is_leader:
@@ -188,6 +191,8 @@ class Epochs:
         self.batches = last + 1
         if self.member.draining:
             self.model.stop_training = True
+        if self.model.stop_training and self.arguments.leases is not None:
+            self.arguments.leases.end_epoch()  # the thread that reads the data may wait for a lease
         if self.member.is_leader:
             self.rates.send()
 
@@ -217,6 +222,7 @@ class Epochs:
         self._training = False
         self.gradient_op.finish()
         if self.arguments.leases is not None:
+            self.arguments.leases.end_epoch()
             self.arguments.leases.clear()
         local = pythonify_logs(local)
         names = sorted(name for name, value in local.items() if np.ndim(value) == 0)

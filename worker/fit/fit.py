@@ -15,6 +15,7 @@ from downpour.worker.fit.cluster.leases import Leases
 from downpour.worker.fit.cluster.member import ScriptWorker
 from downpour.worker.fit.data.data_parts import part_of, steps_of, validation_split
 from downpour.worker.fit.data.fingerprint import fingerprints_of
+from downpour.worker.fit.data.leased_batches import LeasedArrays, is_array_data
 from downpour.worker.fit.data.leased_dataset import LeasedDataset
 from downpour.worker.fit.epochs import Epochs
 from downpour.worker.fit.fit_arguments import FitArguments
@@ -53,26 +54,27 @@ def distributed_fit(
     """
     _check_states(model, member.size)
     check_strategy(model, "a model")
-    leases = Leases(member) if isinstance(given["x"], LeasedDataset) else None
-    samples = given["x"].epoch_samples(given["steps_per_epoch"]) if leases else 0
-    lease_samples = given["x"].lease_samples(samples) if leases else 0
     data = {name: given[name] for name in DATA} if member.size > 1 else {}
-    fingerprints = fingerprints_of(
-        data, process.files.given_path
-    )  # before the data are divided, and before a generator begins
-    function = train_function_of(model, leased=leases is not None)
+    paths = process.files.given_path
+    fingerprints = fingerprints_of(data, paths)  # before the data are divided, and before a generator begins
+    leased = _leased_data(given, member)
+    function = train_function_of(model, leased=leased is not None)
     data_of_fit = (given["x"], given["y"], given["sample_weight"])
     given["x"], applied, assigned = build_weights(model, *data_of_fit, function.known)
     optimizers = model_optimizers(model, applied)
-    if leases is not None:
-        optimizers.check_every_batch_is_pushed()
+    leases = Leases(member) if leased is not None else None
     callbacks = listed(given["callbacks"])
-    first, last, size = given["initial_epoch"], given["epochs"], _batch_size(given)
-    of_all = FitArguments(
-        first, last, optimizers, callbacks, samples, lease_samples, leases, fingerprints, size, assigned
-    )
+    first, last = given["initial_epoch"], given["epochs"]
+    samples = leased.samples if leased is not None else None
+    size = samples.batch_samples if samples is not None else _batch_size(given)
+    of_all = FitArguments(first, last, optimizers, callbacks, samples, leases, fingerprints, size, assigned)
     epochs = Epochs(model, member, of_all, function)
-    arguments = _own_part(given, member, leases, DataRandomness())
+    if leased is not None and leases is not None:
+        arguments = _leased_part(given, leased, leases)
+    else:
+        arguments = _own_part(given, member, DataRandomness())
+    if not member.is_leader:
+        arguments["validation_data"], arguments["verbose"] = None, 0
     own = [callback for callback in callbacks if member.is_leader or not only_on_leader(callback)]
     arguments["callbacks"] = [FirstCallback(epochs), *own, LastCallback(epochs)]
     failure: BaseException | None = None
@@ -85,37 +87,52 @@ def distributed_fit(
             raise failure from None
         raise
     finally:
+        if leases is not None:
+            leases.end_epoch()
         member.leave(failure)
 
 
-def _own_part(
-    given: dict[str, Any], member: ScriptWorker, leases: Leases | None, randomness: DataRandomness
-) -> dict[str, Any]:
-    """Return the arguments of this worker: its part of the data, and validation and progress bar only on worker 0."""
-    rank, size = member.rank, member.size
-    own = dict(given)
+def _leased_data(given: dict[str, Any], member: ScriptWorker) -> LeasedArrays | None:
+    """Return the data of `fit` if their samples are leased; None if each worker has a fixed part of them.
+
+    A part of the samples is held out for validation first.
+    """
+    seed = member.seed, member.stages + 1
+    if isinstance(given["x"], LeasedDataset):
+        return given["x"].leased_arrays(given["steps_per_epoch"], seed)
+    _hold_out(given)
+    arrays = is_array_data(given["x"], given["y"], given["sample_weight"])
+    return LeasedArrays.of_fit(given, seed) if arrays and member.size > 1 else None
+
+
+def _hold_out(given: dict[str, Any]) -> None:
+    """Replace the argument `validation_split` by the samples that it holds out."""
     if given["validation_split"] and given["validation_data"] is None:
         whole = (given["x"], given["y"], given["sample_weight"])
-        (own["x"], own["y"], own["sample_weight"]), own["validation_data"] = validation_split(
+        (given["x"], given["y"], given["sample_weight"]), given["validation_data"] = validation_split(
             *whole, given["validation_split"]
         )
-    own["validation_split"] = 0.0
-    if leases is not None:
-        own["x"], own["shuffle"] = own["x"].leased_batches(member, leases), False
-        own["steps_per_epoch"] = None  # the leases of an epoch end after that many
-    else:
-        for name in ("x", "y", "sample_weight"):
-            own[name] = part_of(own[name], rank, size, member.seed, randomness)
-        own["steps_per_epoch"] = steps_of(given["steps_per_epoch"], rank, size)
-    if not member.is_leader:
-        own["validation_data"], own["verbose"] = None, 0
+    given["validation_split"] = 0.0
+
+
+def _leased_part(given: dict[str, Any], leased: LeasedArrays, leases: Leases) -> dict[str, Any]:
+    """Return the arguments of a worker whose batches are leased; the leases of an epoch end after its steps."""
+    none = ("y", "sample_weight", "class_weight", "batch_size", "steps_per_epoch")
+    return {**given, **dict.fromkeys(none), "x": leased.batches(leases), "shuffle": False, "validation_split": 0.0}
+
+
+def _own_part(given: dict[str, Any], member: ScriptWorker, randomness: DataRandomness) -> dict[str, Any]:
+    """Return the arguments of a worker with its fixed part of the data."""
+    rank, size = member.rank, member.size
+    own = dict(given)
+    for name in ("x", "y", "sample_weight"):
+        own[name] = part_of(own[name], rank, size, member.seed, randomness)
+    own["steps_per_epoch"] = steps_of(given["steps_per_epoch"], rank, size)
     return own
 
 
 def _batch_size(given: dict[str, Any]) -> int:
     """Return the number of samples in a batch; 0 if the data are batched already."""
-    if isinstance(given["x"], LeasedDataset):
-        return given["x"].batch_size
     arrays = all(hasattr(each, "shape") for each in keras.tree.flatten(given["x"]))
     return int(given["batch_size"] or BATCH_SIZE) if arrays else 0
 

@@ -12,7 +12,9 @@ import tensorflow as tf
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.worker.fit.cluster.leases import Leases
+from downpour.worker.fit.cluster.member import ScriptWorker
 from downpour.worker.fit.cluster.stage import Stage
+from downpour.worker.fit.data.leased_batches import LeasedSamples
 from downpour.worker.fit.optimizer.assignments import Assignments
 from downpour.worker.fit.optimizer.gradient_op import GradientOp
 from downpour.worker.fit.optimizer.model_optimizers import ModelOptimizers
@@ -36,8 +38,7 @@ class FitArguments:
         epochs: The number of the last epoch, plus 1.
         optimizers: The optimizers of the model.
         callbacks: The callbacks of the script.
-        epoch_samples: The number of samples that are leased in an epoch; 0 if each worker has a fixed part of the data.
-        lease_samples: The number of samples in a lease.
+        leased: The samples that are leased and their order; None if each worker has a fixed part of the data.
         leases: The leases of this worker; None if each worker has a fixed part of the data.
         fingerprints: Fingerprints of the data of all workers.
         batch_size: The number of samples in a batch; 0 if the data are batched already.
@@ -48,21 +49,27 @@ class FitArguments:
     epochs: int
     optimizers: ModelOptimizers
     callbacks: Sequence[Any] = ()
-    epoch_samples: int = 0
-    lease_samples: int = 0
+    leased: LeasedSamples | None = None
     leases: Leases | None = None
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     batch_size: int = 0
     assigned: Assignments | None = None
 
-    def stage(self, op: GradientOp, model: keras.Model, rates: RateSender) -> Stage:
+    @property
+    def job_steps(self) -> int | None:
+        """The number of batches of all workers in the first epoch, if the samples are leased."""
+        return -(-self.leased.epoch_samples // self.leased.batch_samples) if self.leased is not None else None
+
+    def stage(self, op: GradientOp, model: keras.Model, rates: RateSender, member: ScriptWorker) -> Stage:
         """Return what a worker registers for this call of `fit`.
 
         Args:
             op: The exchange of the model's gradients.
             model: The model.
             rates: The learning rates of this call of `fit`.
+            member: This worker.
         """
+        samples = (self.leased.drawn or self.leased.samples) if self.leased else 1
         environment = {
             "tensorflow": tf.__version__, "keras": keras.__version__, "python": platform.python_version(),
             "machine": platform.machine(),
@@ -73,8 +80,10 @@ class FitArguments:
             op.fingerprint,
             op.read(),
             environment,
-            samples=self.epoch_samples or 1,
-            lease_samples=self.lease_samples,
+            samples=samples,
+            lease_samples=self.leased.lease_samples(member.size, member.lease_batches) if self.leased else 0,
+            batch_samples=self.leased.batch_samples if self.leased else 0,
+            epoch_batches=self.leased.epoch_batches if self.leased else 0,
             slots=self.optimizers.slot_vectors(op.trained),
             leases=self.leases,
             data=self.fingerprints,

@@ -159,9 +159,8 @@ class JobCallbackList(keras.callbacks.CallbackList):
     def _job_steps(self, steps: int | None) -> int | None:
         """Return the expected number of batches of all workers in an epoch, from that of this worker."""
         assert self._epochs is not None
-        arguments = self._epochs.arguments
         if self._epochs.leased:
-            return -(-arguments.epoch_samples // arguments.batch_size)
+            return self._epochs.arguments.job_steps
         return steps and steps * self._epochs.member.size
 
     def _job_batch(self, batch: int) -> int:

@@ -396,7 +396,7 @@ def test_every_sample_of_every_epoch_is_leased_once() -> None:
 def test_samples_are_not_leased_unless_the_script_asks_for_it() -> None:
     job = PureFit()
     job.start()
-    with pytest.raises(InvalidRequest, match="LeasedDataset"):
+    with pytest.raises(InvalidRequest, match="divided in advance"):
         job.task(0)
 
 

@@ -1,4 +1,9 @@
-"""The leases of a script's worker, shared by the thread that reads the data and the thread that pushes."""
+"""The leases of a script's worker, between the threads that request them, read the data, and push.
+
+A thread of its own requests leases, at most one ahead of the data that are read, so that no step waits for a request.
+When there are no more, it waits until the worker has used its own, and asks again: samples of another worker may be
+leased again, and the end of the epoch is known only when all are used.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +11,20 @@ import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.errors import Unsupported
+from downpour.protos.errors import DownpourError
 
 if TYPE_CHECKING:
     from downpour.worker.fit.cluster.member import ScriptWorker
 
-LONGEST_WAIT_S = 600.0
+DRAINING_POLL_S = 0.5
 
 
 class Span(NamedTuple):
-    """The origin of samples: positions `[start, stop)` of the permutation of an epoch, under one lease.
+    """The origin of samples: positions `[start, stop)` of an epoch, under one lease.
 
     Attributes:
         session: The number of sessions of this worker that had ended when the samples were leased.
+        parts: The number of parts that the positions of the epoch are divided into.
     """
 
     lease: int
@@ -26,86 +32,191 @@ class Span(NamedTuple):
     start: int
     stop: int
     session: int = 0
+    parts: int = 1
 
 
 class Leases:
-    """The spans of the batches of a lease that are not pushed yet.
+    """The leases of one worker in one call of `fit`.
 
-    The thread that reads the data adds them, the thread that pushes takes them. Each batch carries its span, so that
-    a batch of a session that has ended is recognised: its samples are leased again, and it must not be pushed.
+    Each batch carries its span, so that a batch of a session that has ended is recognised: its samples are leased
+    again, and it must not be pushed.
     """
 
     def __init__(self, member: ScriptWorker) -> None:
-        """Create a set of leases that is empty at first.
+        """Create an object that has requested no lease yet.
 
         Args:
             member: The worker that requests leases.
         """
         self._member = member
-        self._waiting: set[Span] = set()  # batches that are read and have no outcome
-        self._last: Span | None = None  # of the batch that was pushed last
-        self._session = self._stop = 0
         self._changed = threading.Condition()
+        self._in_epochs = False  # of Keras, rather than in a loop
+        self._requests: _Requests | None = None  # of the current epoch
+        self._last: Span | None = None  # of the batch that was pushed last
+        self._unpushed: Span | None = None  # batches in a row, of one lease, that were used without a push
+        self._open: dict[int, int] = {}  # the ends of the leases of this session that are not used up
+        self._session = 0
+
+    def begin_epoch(self) -> None:
+        """Begin an epoch of `fit`, and request its first lease."""
+        self.end_epoch()
+        with self._changed:
+            self._in_epochs = True
+            self._open.clear()
+            self._start()
+
+    def end_epoch(self) -> None:
+        """Let `next_lease` return None from now on, because the epoch has ended or must end."""
+        with self._changed:
+            if self._requests is not None:
+                self._requests.end()
+            self._changed.notify_all()
 
     def next_lease(self) -> Span | None:
-        """Wait until the last lease is pushed, and return the next one; None at the end of the epoch or while draining.
+        """Wait for the next lease; return None at the end of the epoch or while draining.
 
         Raises:
-            Unsupported: A batch was not pushed for a long time, because something drops it.
+            DownpourError: The coordinator cannot be reached.
         """
         with self._changed:
-            # A batch of a worker that drains need not be pushed before the epoch ends.
-            if not self._changed.wait_for(lambda: not self._waiting or self._member.draining, LONGEST_WAIT_S):
-                raise Unsupported(
-                    "every batch of a LeasedDataset must be pushed. Received: none for "
-                    f"{LONGEST_WAIT_S:g} s. Do not drop or cache batches."
-                )
-            session = self._session
-        while not self._member.draining:
-            task = self._member.lease()
-            if task.kind == pb.TRAIN:
-                self._stop = task.stop
-                return Span(task.lease, task.epoch, task.start, task.stop, session)
+            requests = self._requests or self._start()
+            while not (requests.ended or requests.next is not None):
+                self._changed.wait()
+                requests = self._requests or self._start()  # others, if the session of a loop has ended
+            if requests.error is not None:
+                raise requests.error
+            span = requests.take()
+            self._changed.notify_all()
+            if requests.ended and not self._in_epochs:
+                self._requests = None  # a loop without epochs of Keras begins its next pass with another request
+            return None if requests.ended or self._member.draining else span
+
+    def _start(self) -> _Requests:
+        self._requests = requests = _Requests()
+        threading.Thread(target=self._request, args=(requests,), name="leases", daemon=True).start()
+        return requests
+
+    def _request(self, requests: _Requests) -> None:
+        """Request leases until the epoch ends, at most one ahead of the data that are read."""
+        try:
+            while (span := self._lease(requests)) is not None:
+                with self._changed:
+                    if span.session == self._session and not requests.ended:
+                        self._open[span.lease] = span.stop
+                        requests.put(span)
+                        self._changed.notify_all()
+                        self._changed.wait_for(lambda: requests.ended or requests.next is None)
+            requests.end()
+        except DownpourError as error:
+            requests.end(error)
+        with self._changed:
+            self._changed.notify_all()
+
+    def _lease(self, requests: _Requests) -> Span | None:
+        """Return the next lease, for which the worker asks ahead until there is none."""
+        while not requests.ended and not self._member.draining:
+            with self._changed:
+                session, ahead = self._session, bool(self._open)
+            task = self._member.lease(ahead)
             if task.kind == pb.END:
                 return None
+            if task.kind == pb.TRAIN:
+                return Span(task.lease, task.epoch, task.start, task.stop, session, max(task.parts, 1))
+            with self._changed:
+                while self._open and self._session == session and not (requests.ended or self._member.draining):
+                    self._changed.wait(DRAINING_POLL_S)
         return None
 
     def add(self, span: Span) -> bool:
-        """Add the span of a batch that is about to be used; return False if it must not be used.
-
-        The job may be draining, or the session of the lease may have ended.
-        """
+        """Return whether a batch may be used: the job is not draining, and the session of the lease has not ended."""
         with self._changed:
-            if self._member.draining or span.session != self._session:
-                return False
-            self._waiting.add(span)
-            return True
+            return not self._member.draining and span.session == self._session
 
     def valid(self, span: Span) -> bool:
         """Return whether the batch of a span may be pushed, because the session of its lease has not ended."""
         with self._changed:
-            return span in self._waiting or span == self._last
+            return span.session == self._session
 
     def is_last(self, span: Span) -> bool:
-        """Return whether a batch is the last of its lease, after which its worker requests the next one."""
-        return bool(span.lease) and span.stop == self._stop
+        """Return whether a batch is the last of its lease."""
+        with self._changed:
+            return bool(span.lease) and self._open.get(span.lease) == span.stop
 
     def is_pushed(self, span: Span) -> bool:
         """Return whether a batch has been pushed already, by another optimizer of its step."""
         with self._changed:
             return span == self._last
 
+    def start_of(self, span: Span) -> int:
+        """Return the first position that the push of a batch covers: that of the batches before it without a push."""
+        with self._changed:
+            before = self._unpushed
+            return before.start if before is not None and before.lease == span.lease else span.start
+
     def pushed(self, span: Span) -> None:
         """Record that the push of a batch has an outcome."""
         with self._changed:
-            self._waiting.discard(span)
-            self._last = span
-            self._changed.notify_all()
+            self._last, self._unpushed = span, None
+            self._close(span)
+
+    def _close(self, span: Span) -> bool:
+        """Return whether a batch is the last one of its lease, which is then used up."""
+        if span.session != self._session or self._open.get(span.lease) != span.stop:
+            return False
+        del self._open[span.lease]
+        self._changed.notify_all()
+        return True
+
+    def used(self, span: Span) -> None:
+        """Record the end of a train step; batches at the end of a lease that it has not pushed are reported."""
+        start = self.start_of(span)
+        with self._changed:
+            if span == self._last or span.session != self._session:
+                return
+            ends = self._close(span)
+            self._unpushed = None if ends else span._replace(start=start)
+        if ends:
+            self._member.report_use(span.lease, span.stop)
 
     def clear(self) -> None:
         """Void all leases, because the session or the epoch has ended."""
         with self._changed:
-            self._waiting.clear()
-            self._last = None
+            self._last = self._unpushed = None
             self._session += 1
+            self._open.clear()
+            if self._requests is not None:
+                self._requests.take()
+                if not self._in_epochs:
+                    self._requests.end()
+                    self._requests = None
             self._changed.notify_all()
+
+
+class _Requests:
+    """What the thread that requests the leases of one epoch has received.
+
+    Attributes:
+        next: The lease that was received and is not read yet.
+        ended: Whether no further lease is wanted, or there is none.
+        error: The error that ended the requests.
+    """
+
+    def __init__(self) -> None:
+        """Build the state before the first request."""
+        self.next: Span | None = None
+        self.ended = False
+        self.error: DownpourError | None = None
+
+    def put(self, span: Span) -> None:
+        """Offer a lease to the thread that reads the data."""
+        self.next = span
+
+    def take(self) -> Span | None:
+        """Return the lease that is offered, which is no longer offered then."""
+        span, self.next = self.next, None
+        return span
+
+    def end(self, error: DownpourError | None = None) -> None:
+        """Offer no lease any more, because of an error if there is one."""
+        self.error = self.error or error
+        self.ended = True

@@ -183,6 +183,8 @@ class ScriptWorker:
                 checksum=stage.fingerprint,
                 train_samples=stage.samples,
                 lease_samples=stage.lease_samples,
+                batch_samples=stage.batch_samples,
+                epoch_batches=stage.epoch_batches,
                 fingerprints=stage.data,
             ),
             environment=stage.environment,
@@ -353,14 +355,27 @@ class ScriptWorker:
             except LOST as error:
                 self._return(error, session)
 
-    def lease(self) -> pb.Task:
-        """Wait for the next lease of this epoch, at most as long as the coordinator holds the call."""
-        while True:
+    def lease(self, ahead: bool = False) -> pb.Task:
+        """Wait for the next lease of this epoch, at most as long as the coordinator holds the call.
+
+        Args:
+            ahead: Whether this worker trains on an earlier lease meanwhile: the call does not wait then.
+        """
+        while self._session is not None:
             session = self._registered.number
             try:
-                return self._control.lease(session, self.epoch)
+                return self._control.lease(session, self.epoch, ahead)
             except LOST as error:  # perhaps no other thread would notice, because all wait for data
                 self._return(error, session)
+        return pb.Task(kind=pb.END)  # the call of `fit` is over
+
+    def report_use(self, lease: int, stop: int) -> None:
+        """Report that samples of a lease, up to a position, have been used without a push."""
+        session = self._registered.number
+        try:
+            self._control.report_use(session, self.epoch, pb.LeaseUse(lease=lease, stop=stop))
+        except LOST as error:
+            self._return(error, session)  # the samples are leased again
 
     # ------------------------------------------------------------------ another session in the same call of fit
 

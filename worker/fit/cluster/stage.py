@@ -37,8 +37,10 @@ class Stage:
         fingerprint: SHA-256 (hex) of the frozen weights, which must be equal on all workers.
         initial: The initial weights `float32[n + m]`; those of worker 0 are used.
         environment: The versions that the result may depend on.
-        samples: The number of samples of a dataset that is leased; 1 otherwise.
-        lease_samples: The number of samples of one lease; 0 if each worker has a fixed part of the data.
+        samples: The number of samples of data that are leased; 1 otherwise.
+        lease_samples: The largest number of samples in a lease; 0 if each worker has a fixed part of the data.
+        batch_samples: The number of samples in a batch of data that are leased; 0 for leases of one size.
+        epoch_batches: The number of batches in an epoch, if a pass over the samples lasts several; 0 otherwise.
         slots: The slots of the optimizers by name, `float32[n]`, if one has been used before; those of worker 0 are
             used.
         leases: The leases of this worker; None if each worker has a fixed part of the data.
@@ -53,6 +55,8 @@ class Stage:
     environment: dict[str, str]
     samples: int = 1
     lease_samples: int = 0
+    batch_samples: int = 0
+    epoch_batches: int = 0
     slots: Mapping[str, np.ndarray] = field(default_factory=dict)
     leases: Leases | None = None
     data: Mapping[str, str] = field(default_factory=dict)

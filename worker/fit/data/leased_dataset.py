@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from downpour.protos.errors import Unsupported
-from downpour.worker import script
-from downpour.worker.fit.cluster.leases import Leases, Span
-
-if TYPE_CHECKING:
-    from downpour.worker.fit.cluster.member import ScriptWorker
-
-LEASES_PER_WORKER = 16  # in an epoch; small enough that all workers end it at about the same time
+from downpour.worker.fit.data.leased_batches import LeasedArrays, LeasedSamples
 
 
 class LeasedDataset(keras.utils.PyDataset):
@@ -79,32 +71,22 @@ class LeasedDataset(keras.utils.PyDataset):
             )
         return min(steps * self.batch_size, self.samples)
 
-    def lease_samples(self, epoch_samples: int) -> int:
-        """Return the number of samples that a worker requests in one lease.
-
-        Args:
-            epoch_samples: The number of samples in an epoch of all workers.
-        """
-        member = script.member
-        workers = member.size if member else 1
-        if member and member.lease_batches:
-            return self.batch_size * member.lease_batches
-        return self.batch_size * max(1, epoch_samples // (self.batch_size * LEASES_PER_WORKER * workers))
-
     def peek(self) -> tuple[Any, LeasedDataset]:
         """Return a batch of at most two samples, and this dataset."""
         return self._rows(np.arange(min(2, self.samples))), self
 
-    def leased_batches(self, member: ScriptWorker, leases: Leases) -> tf.data.Dataset:
-        """Return a dataset of the batches that are leased to a worker; each iteration over it is one epoch.
-
-        The inputs of each batch are a pair of the span, `int64[5]`, and the inputs themselves; see `span_and_batch`.
+    def leased_arrays(self, steps: int | None, seed: tuple[int, int]) -> LeasedArrays:
+        """Return the arrays as data whose batches are leased to a worker.
 
         Args:
-            member: The worker.
-            leases: The leases of the worker in one call of `fit`.
+            steps: The number of batches in an epoch, over all workers, which are drawn anew; None for all samples.
+            seed: The seed of the job, and the number of the call of `fit`, from 1.
+
+        Raises:
+            Unsupported: There are not so many batches.
         """
-        return self._dataset(lambda: self._batches(member.seed, leases))
+        used = self.epoch_samples(steps)
+        return LeasedArrays(self._arrays, LeasedSamples(self.samples, self.batch_size, seed=seed, drawn=used))
 
     @property
     def num_batches(self) -> int:
@@ -124,14 +106,6 @@ class LeasedDataset(keras.utils.PyDataset):
         """Draw another permutation for the next epoch."""
         self._epoch += 1
 
-    def _dataset(self, batches: Any) -> tf.data.Dataset:
-        def spec(array: np.ndarray) -> tf.TensorSpec:
-            return tf.TensorSpec((None, *array.shape[1:]), array.dtype)
-
-        inputs, *targets = keras.tree.map_structure(spec, self._arrays)
-        span = tf.TensorSpec((len(Span._fields),), tf.int64)
-        return tf.data.Dataset.from_generator(batches, output_signature=((span, inputs), *targets))
-
     def _rows(self, positions: np.ndarray) -> Any:
         return keras.tree.map_structure(lambda array: array[positions], self._arrays)
 
@@ -139,20 +113,3 @@ class LeasedDataset(keras.utils.PyDataset):
         if self._permutation[0] != self._epoch:
             self._permutation = self._epoch, np.random.default_rng((seed, self._epoch)).permutation(self.samples)
         return self._permutation[1]
-
-    def _batches(self, seed: int, leases: Leases) -> Iterator[Any]:
-        while (lease := leases.next_lease()) is not None:
-            self._epoch = lease.epoch
-            order = self._order(seed)
-            for start in range(lease.start, lease.stop, self.batch_size):
-                span = lease._replace(start=start, stop=min(start + self.batch_size, lease.stop))
-                if not leases.add(span):
-                    break
-                inputs, *targets = self._rows(order[span.start : span.stop])
-                yield (np.array(span, np.int64), inputs), *targets
-
-
-def span_and_batch(data: Any) -> tuple[Any, Any]:
-    """Return the span and the batch that an element of `LeasedDataset.leased_batches` consists of."""
-    (span, inputs), *others = data
-    return span, (inputs, *others)

@@ -103,6 +103,11 @@ class GradientOp:
         return True
 
     @property
+    def accumulates(self) -> bool:
+        """Whether an optimizer adds up the gradients of several batches before a push."""
+        return any((each.gradient_accumulation_steps or 1) > 1 for each in self._optimizers.members)
+
+    @property
     def trained(self) -> list[Any]:
         """The variables that the optimizers train."""
         return self._variables.trained
@@ -187,9 +192,25 @@ class GradientOp:
         self._loss, self._samples, self._span = None, samples, span
         self._assigned.begin_batch(assigned or Assignments())
 
-    def end_batch(self) -> None:
-        """Send what the train step has assigned to variables of the layout after its updates."""
+    def end_batch(self, pushes: bool = True) -> None:
+        """Send what the train step has assigned to variables of the layout after its updates.
+
+        Args:
+            pushes: Whether every train step pushes; if not, a leased batch is used when its train step ends.
+        """
         self._assigned.send_in_graph()
+        if self._span is not None and not pushes:
+            # TensorFlow orders operations by the variables that they use: this one follows the assignments of a push.
+            after = tf.reshape(self._variables.all[0].value, [-1])[:0]
+            tf.numpy_function(self._used, [self._span, after], [])
+
+    def _used(self, of_span: np.ndarray, after: np.ndarray) -> None:
+        assert self._leases is not None
+        try:
+            self._leases.used(Span(*of_span.tolist()))
+        except DownpourError as error:
+            self.error = error
+            raise
 
     def send(self, variables: Container[Any]) -> np.ndarray | None:
         """Send the present values of variables that a callback has assigned during an epoch.
@@ -290,13 +311,14 @@ class GradientOp:
                 norm = math.nan  # all shards must drop the push, also those that do not have the state
             self._check_finite(float(norm))
             count = int(samples)
+            start = self._leases.start_of(span) if self._leases is not None else 0
             if self._leases is not None and self._leases.is_pushed(span):
-                span = Span(0, self.epoch, 0, 0)  # a second optimizer of this step: the samples count once
+                span, start = Span(0, self.epoch, 0, 0), 0  # a second optimizer of this step: the samples count once
             self.used += count
             vector = np.concatenate([gradient, differences]) if len(state) else gradient
             info = PushInfo(
                 self._member.versions, float(norm), count, float(loss),
-                lease=span.lease, epoch=self.epoch, start=span.start, stop=span.stop, tensors=tensors,
+                lease=span.lease, epoch=self.epoch, start=start, stop=span.stop, tensors=tensors,
             )  # fmt: skip
             begin = time.perf_counter()
             flat = self._exchange(vector, info, span, state, *more)

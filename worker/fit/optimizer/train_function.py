@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import keras
+import tensorflow as tf
 
 from downpour.worker.fit.data.data_parts import number_of_rows
-from downpour.worker.fit.data.leased_dataset import span_and_batch
 from downpour.worker.fit.optimizer.assignments import recorded_assignments
 from downpour.worker.fit.optimizer.build_weights import TraceCache
 from downpour.worker.fit.optimizer.gradient_op import GradientOp
-
-if TYPE_CHECKING:
-    import keras
 
 
 class TrainFunction:
@@ -35,6 +34,7 @@ class TrainFunction:
         self._model, self._leased = model, leased
         self._conditions = _conditions(model, leased)
         self._own_step = model.train_step
+        self._may_skip_pushes = type(model).train_step is not keras.Model.train_step or "train_step" in vars(model)
         self._function: Any = None  # of Keras, between two calls of `fit`
         self._op: GradientOp | None = None
 
@@ -65,11 +65,13 @@ class TrainFunction:
         """Train on a batch, as the model's own train step does, and push what it changes."""
         assert self._op is not None
         op = self._op
-        span, data = span_and_batch(data) if self._leased else (None, data)
-        with recorded_assignments() as assigned:
+        span, data = data if self._leased else (None, data)
+        # Without this dependency, a counter would also count the step that finds the data at their end.
+        after = [each for each in tf.nest.flatten((span, data), expand_composites=True) if tf.is_tensor(each)][:1]
+        with tf.control_dependencies(after), recorded_assignments() as assigned:
             op.begin_batch(number_of_rows(data), span, assigned)
             logs = self._own_step(data)
-            op.end_batch()
+            op.end_batch(pushes=not (self._may_skip_pushes or op.accumulates))
         return logs
 
     def __call__(self, iterator: Any) -> Any:

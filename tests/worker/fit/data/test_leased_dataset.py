@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import Unsupported
 from downpour.ps.coordinator.ledger import EpochLedger
-from downpour.worker import script
-from downpour.worker.fit.cluster import leases as leases_module
 from downpour.worker.fit.cluster.leases import Leases, Span
-from downpour.worker.fit.data.leased_dataset import LEASES_PER_WORKER, LeasedDataset, span_and_batch
+from downpour.worker.fit.data.leased_batches import LEASES_PER_WORKER, LeasedSamples
+from downpour.worker.fit.data.leased_dataset import LeasedDataset
 
 WAIT_S = 30.0
 
@@ -49,7 +48,7 @@ class Worker:
         self.seed, self.draining = seed, False
         self._ledger = ledger
 
-    def lease(self) -> pb.Task:
+    def lease(self, ahead: bool = False) -> pb.Task:
         return self._ledger.next()
 
 
@@ -58,12 +57,11 @@ class Training:
 
     def __init__(self, dataset: LeasedDataset, worker: Any) -> None:
         self._leases = Leases(worker)
-        self._batches = dataset.leased_batches(worker, self._leases)
+        self._batches = dataset.leased_arrays(None, (worker.seed, 1)).batches(self._leases)
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         """Every batch is pushed with the span that it comes from."""
-        for element in self._batches:
-            values, batch = span_and_batch(element)
+        for values, batch in self._batches:
             span = Span(*values.numpy().tolist())
             if self._leases.valid(span):
                 yield span, batch
@@ -89,10 +87,10 @@ def test_a_script_alone_gets_every_sample_once_in_each_epoch(samples: int, batch
 
 
 @settings(max_examples=10)
-@given(samples=st.integers(1, 60), batch_size=st.integers(1, 16), lease_samples=st.integers(1, 25))
-def test_a_worker_trains_on_the_samples_of_its_leases(samples: int, batch_size: int, lease_samples: int) -> None:
+@given(samples=st.integers(1, 60), batch_size=st.integers(1, 16), batches=st.integers(1, 9))
+def test_a_worker_trains_on_the_samples_of_its_leases(samples: int, batch_size: int, batches: int) -> None:
     x = np.arange(samples)
-    dataset, ledger = LeasedDataset(x, 2 * x, batch_size), Ledger(samples, lease_samples)
+    dataset, ledger = LeasedDataset(x, 2 * x, batch_size), Ledger(samples, batches * batch_size)
     worker: Any = Worker(ledger)
     training = Training(dataset, worker)
     for epoch in range(2):
@@ -108,7 +106,7 @@ def test_a_worker_trains_on_the_samples_of_its_leases(samples: int, batch_size: 
 
 
 def test_workers_share_an_epoch_without_an_overlap() -> None:
-    ledger = Ledger(100, 6)
+    ledger = Ledger(100, 8)
 
     def train(dataset: LeasedDataset) -> list[int]:
         worker: Any = Worker(ledger)
@@ -119,26 +117,36 @@ def test_workers_share_an_epoch_without_an_overlap() -> None:
     assert sorted(sum(parts, [])) == list(range(100))
 
 
-def test_no_lease_is_requested_before_the_last_one_is_pushed() -> None:
-    leases = Leases(Worker(Ledger(4, 2)))  # type: ignore[arg-type]
-    lease = leases.next_lease()
-    assert lease is not None and leases.add(lease)
-    with ThreadPoolExecutor(1) as pool:
-        following = pool.submit(leases.next_lease)
-        assert leases.valid(lease)
-        assert not following.done()  # in flight: its outcome is not known
-        leases.pushed(lease)
-        after = following.result(WAIT_S)
-    assert after is not None and (after.start, after.stop) == (2, 4)
+def test_one_lease_is_requested_ahead_of_the_data() -> None:
+    ledger = Ledger(8, 2)
+    leases = Leases(Worker(ledger))  # type: ignore[arg-type]
+    for start in (0, 2, 4, 6):
+        lease = leases.next_lease()
+        assert lease is not None and (lease.start, lease.stop) == (start, start + 2)
+        assert ledger.at <= start + 6  # the one that is read, one ahead, and one that is requested
+    assert leases.next_lease() is None
 
 
-def test_a_batch_that_is_never_pushed_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leases_module, "LONGEST_WAIT_S", 0.01)
-    leases = Leases(Worker(Ledger(4, 2)))  # type: ignore[arg-type]
-    lease = leases.next_lease()
-    assert lease is not None and leases.add(lease)
-    with pytest.raises(Unsupported, match="every batch of a LeasedDataset must be pushed"):
-        leases.next_lease()
+def test_batches_without_a_push_are_covered_by_the_next_one_or_reported() -> None:
+    """A train step need not push every batch, for example if it adds up gradients."""
+    reports: list[tuple[int, int]] = []
+
+    class Reporting(Worker):
+        def report_use(self, lease: int, stop: int) -> None:
+            reports.append((lease, stop))
+
+    leases = Leases(Reporting(Ledger(12, 6)))  # type: ignore[arg-type]
+    pushed = list[tuple[int, int]]()
+    for number in range(2):
+        lease = leases.next_lease()
+        assert lease is not None
+        for batch in range(3):
+            span = lease._replace(start=lease.start + 2 * batch, stop=lease.start + 2 * batch + 2)
+            if (number, batch) in ((0, 1), (1, 2)):
+                pushed.append((leases.start_of(span), span.stop))
+                leases.pushed(span)
+            leases.used(span)
+    assert pushed == [(0, 4), (6, 12)] and reports == [(1, 6)]
 
 
 def test_batches_of_a_lost_session_are_not_pushed() -> None:
@@ -147,40 +155,44 @@ def test_batches_of_a_lost_session_are_not_pushed() -> None:
     assert lease is not None and leases.add(lease)
     leases.clear()
     assert not leases.valid(lease) and not leases.add(lease)
-    following = leases.next_lease()  # without waiting
+    following = leases.next_lease()
     assert following is not None and leases.add(following) and leases.valid(following)
 
 
 @settings(max_examples=20)
-@given(lost=st.lists(st.integers(1, 10), max_size=4), lease_samples=st.integers(1, 12))
-def test_every_sample_is_pushed_once_however_often_the_session_is_lost(lost: list[int], lease_samples: int) -> None:
+@given(lost=st.lists(st.integers(1, 10), max_size=4), batches=st.integers(1, 6))
+def test_every_sample_is_pushed_once_however_often_the_session_is_lost(lost: list[int], batches: int) -> None:
     """After a lost session the servers lease what was not pushed again; the worker has read some of it already."""
-    ledger = EpochLedger(0, 40, lease_samples)
+    ledger = EpochLedger(0, 40, 2 * batches)
 
     class Rejoining:
         draining, seed = False, 1
 
-        def lease(self) -> pb.Task:
-            lease = ledger.lease(0)
-            if lease is None:
-                return pb.Task(kind=pb.END)
+        def lease(self, ahead: bool) -> pb.Task:
+            with lock:
+                if not ahead:
+                    ledger.take_back(0)
+                lease = ledger.lease(0)
+                if lease is None:
+                    return pb.Task(kind=pb.END if ledger.finished else pb.WAIT)
             return pb.Task(kind=pb.TRAIN, lease=lease.number, start=lease.start, stop=lease.stop)
 
+    lock = threading.Lock()
     leases, pushed = Leases(Rejoining()), list[int]()  # type: ignore[arg-type]
     dataset, losses = LeasedDataset(np.arange(40), batch_size=2), list(lost)
-    elements = iter(dataset.leased_batches(Rejoining(), leases))  # type: ignore[arg-type]
-    batches = 0
-    for element in elements:
-        values, (inputs,) = span_and_batch(element)
-        span, batches = Span(*values.numpy().tolist()), batches + 1
-        if losses and batches >= losses[0]:
-            batches = 0 * losses.pop(0)
-            leases.clear()
-            ledger.take_back(0)
+    count = 0
+    for values, (inputs,) in dataset.leased_arrays(None, (1, 1)).batches(leases):
+        span, count = Span(*values.numpy().tolist()), count + 1
+        if losses and count >= losses[0]:
+            count = 0 * losses.pop(0)
+            with lock:
+                leases.clear()
+                ledger.take_back(0)
         if not leases.valid(span):
             continue
-        ledger.check(span.lease, 0, 0, span.start, span.stop)
-        ledger.use(span.lease, span.stop)
+        with lock:
+            ledger.check(span.lease, 0, 0, span.start, span.stop)
+            ledger.use(span.lease, span.stop)
         pushed += inputs.numpy().tolist()
         leases.pushed(span)
     assert sorted(pushed) == list(range(40))
@@ -202,14 +214,10 @@ def test_an_epoch_may_have_fewer_steps_than_the_dataset() -> None:
 
 
 @pytest.mark.parametrize(("samples", "batch_size", "workers"), [(6400, 8, 2), (6400, 8, 7), (10, 8, 2), (999, 10, 3)])
-def test_an_epoch_has_enough_leases_for_all_workers(
-    samples: int, batch_size: int, workers: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Sized:
-        size, lease_batches = workers, 0
-
-    monkeypatch.setattr(script, "member", Sized())
-    lease = LeasedDataset(np.arange(samples), batch_size=batch_size).lease_samples(samples)
+def test_an_epoch_has_enough_leases_for_all_workers(samples: int, batch_size: int, workers: int) -> None:
+    leased = LeasedSamples(samples, batch_size)
+    lease = leased.lease_samples(workers)
+    assert leased.lease_samples(workers, batches=3) == 3 * batch_size
     assert lease % batch_size == 0 and lease >= batch_size
     assert lease == batch_size or samples / lease >= LEASES_PER_WORKER * workers
 
@@ -224,9 +232,9 @@ def test_arrays_may_be_nested_and_targets_missing() -> None:
     few, same = dataset.peek()
     assert same is dataset and len(few[0]["a"]) == 2
     assert len(LeasedDataset(np.arange(10), batch_size=4)[2]) == 1
-    worker: Any = Worker(Ledger(10, 5))
+    worker: Any = Worker(Ledger(10, 4))
     shapes = [inputs["b"].shape for _, (inputs, _) in Training(dataset, worker)]
-    assert shapes == [(4, 2), (1, 2), (4, 2), (1, 2)]
+    assert shapes == [(4, 2), (4, 2), (2, 2)]
 
 
 @pytest.mark.parametrize(

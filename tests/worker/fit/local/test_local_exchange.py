@@ -149,6 +149,9 @@ def test_the_last_batch_of_a_lease_is_pushed_with_the_others() -> None:
         def is_pushed(self, span: Span) -> bool:
             return False
 
+        def start_of(self, span: Span) -> int:
+            return span.start
+
         def is_last(self, span: Span) -> bool:
             return span.stop == 6
 
