@@ -7,6 +7,7 @@ passes on what it receives after a delay, because not every kernel can delay pac
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -50,7 +51,7 @@ def two_namespaces(rate_mbit: int | None = None) -> Iterator[Namespaces]:
     Raises:
         RuntimeError: `ip` or `tc` fails, for example because this process may not create namespaces.
     """
-    names = ("downpour-bench-ps", "downpour-bench-worker")
+    names = (f"downpour-{os.getpid()}-ps", f"downpour-{os.getpid()}-worker")
     try:
         for name in names:
             _run("ip", "netns", "add", name)

@@ -50,11 +50,11 @@ NETWORKS = {
 # Flags of the servers, by what the tables call them.
 CONFIGURATIONS: dict[str, tuple[str, ...]] = {
     "async": (),
-    "--push-every 20": ("--push-every=20",),
-    "--codec bfloat16": ("--codec=bfloat16",),
-    "--codec int8": ("--codec=int8",),
-    "--codec topk:0.01": ("--codec=topk:0.01",),
-    "--mode localsgd:50": ("--mode=localsgd:50",),
+    "push-every 20": ("--push-every=20",),
+    "codec bfloat16": ("--codec=bfloat16",),
+    "codec int8": ("--codec=int8",),
+    "codec topk:0.01": ("--codec=topk:0.01",),
+    "mode localsgd:50": ("--mode=localsgd:50",),
 }
 
 
@@ -130,7 +130,8 @@ def _downpour(
         run, log = Path(folder) / "run", stack.enter_context((Path(folder) / "log").open("w+"))
         own = ["--insecure", f"--bind={SERVER_HOST}:{PORT}", f"--tcp-port={TCP_PORT}", f"--run-dir={run}"]
         own += [f"--model={flags.model}", f"--dataset={data}", f"--epochs={epochs}", f"--batch-size={flags.batch_size}"]
-        own += [f"--transport={transport}", "--workers=2", "--validation-split=0.1", "--checkpoint-every=off", *extra]
+        own += [f"--transport={transport}", "--workers=2", "--validation-split=0.1", "--checkpoint-every=off"]
+        own += [f"--learning-rate={flags.learning_rate}", *extra]
         address = f"{SERVER_HOST}:{PORT}"
         if network.delay_s:
             for port in (PORT, TCP_PORT):
@@ -174,7 +175,8 @@ def _tensorflow(inside: Namespaces, flags: argparse.Namespace, data: Path, epoch
     placed = ["--ps-host", SERVER_HOST, "--worker-host", WORKER_HOST, "--ps-before", " ".join(inside.server)]
     command = module_command(
         "downpour.bench.training.tf_parameter_server", "--data", str(data), "--model", flags.model, "--workers", "2",
-        "--epochs", str(epochs), "--batch-size", str(flags.batch_size), "--steps-per-call", str(steps), *placed,
+        "--epochs", str(epochs), "--batch-size", str(flags.batch_size),
+        "--learning-rate", str(flags.learning_rate), "--steps-per-call", str(steps), *placed,
     )  # fmt: skip
     before = inside.transferred_bytes()
     done = subprocess.run(
@@ -231,6 +233,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", default="sigmoid100")
     parser.add_argument("--samples", type=int, default=48_000, help="training samples in all epochs")
     parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--learning-rate", type=float, default=0.1)
     parser.add_argument("--accuracy", type=float, default=0.85)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for results.json and report.md")
