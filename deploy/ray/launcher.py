@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from downpour.deploy.launch.launcher import Launcher
@@ -13,8 +12,6 @@ from downpour.deploy.ray.remote_process import RayStarter, RemoteProcess
 from downpour.deploy.scripts.script_launcher import ScriptLauncher
 from downpour.deploy.view.terminal import Screen
 from downpour.deploy.view.watcher import Watcher
-from downpour.protos.access.job_tokens import publish, withdraw
-from downpour.protos.credentials import TOKEN_VARIABLE
 
 
 class RayLauncher(Launcher):
@@ -33,12 +30,11 @@ class RayLauncher(Launcher):
             starter: The starter of the processes, whose resources are reserved.
         """
         super().__init__(specs, run_dir, screen, drain_timeout_s)
+        self._token = ""  # the job has credentials of its own, unless the user has asked for none
         self._starter = starter
         self._waiting: set[str] = set()  # workers of which it has been said that they wait for a node
 
     def _spawn(self, spec: ProcessSpec) -> None:
-        if self._token:
-            spec = replace(spec, env={TOKEN_VARIABLE: self._token, **spec.env})
         self._processes[spec.name] = self._starter.start(spec, self._addresses, self._run_dir / "logs")
 
     def _ended(self) -> bool:
@@ -54,9 +50,6 @@ class RayLauncher(Launcher):
             if announcement is None or known is None or announcement["address"] == known:
                 continue
             self._addresses[server.spec.name] = str(announcement["address"])
-            if self._token:
-                withdraw(known)
-                publish(self._addresses[server.spec.name], self._token)
             self._screen.note(f"{server.spec.name} is at {announcement['address']} now")
             if self._watcher is not None and self._watcher.address == known:
                 self._watcher.close()
