@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from downpour.deploy.config import EvaluateSettings, ExportCommandSettings
 from downpour.deploy.launch.environment import python_path
 
+SCRIPT = "script"  # the dataset in the summary of a script's run
 SUFFIX = {"keras": ".keras", "savedmodel": "", "tflite": ".tflite"}
 
 
@@ -24,6 +25,8 @@ class NoModel(Exception):
 def evaluate(settings: EvaluateSettings) -> NoReturn:
     """Replace this process by one that evaluates a model, by default on the dataset of its run."""
     file, summary = find(settings.run)
+    if summary.get("dataset") == SCRIPT and not settings.model:
+        _evaluate_script(file, settings)
     dataset = settings.dataset or summary.get("dataset") or "mnist"
     flags = [f"--file={file}", f"--dataset={dataset}"]
     model = settings.model or summary.get("model")
@@ -35,6 +38,22 @@ def evaluate(settings: EvaluateSettings) -> NoReturn:
     if scale := settings.scale or _scale_of(file.with_name("config.json")):
         flags.append(f"--scale={scale}")
     replace_process("downpour.worker.examine", flags)
+
+
+def _evaluate_script(file: Path, settings: EvaluateSettings) -> NoReturn:
+    """Replace this process by one that evaluates the model of a script as the script has compiled it.
+
+    Raises:
+        NoModel: The data are not given, or a setting that the script defines is.
+    """
+    if settings.dataset is None:
+        raise NoModel(
+            "--dataset must be given for the run of a script, whose data are not recorded: the path of an .npz file "
+            "with x_train, y_train, x_test and y_test"
+        )
+    if settings.loss or settings.scale:
+        raise NoModel("--loss and --scale are those of the script, which its model was compiled with: leave them out")
+    replace_process("downpour.worker.examine", [f"--file={file}", f"--dataset={settings.dataset}", "--compiled"])
 
 
 def export(settings: ExportCommandSettings) -> NoReturn:

@@ -72,6 +72,7 @@ class ScriptSettings(AccessSettings):
     threads: int = Field(1, ge=1, description="TensorFlow's threads within an operation.")
     gpus: int | None = Field(None, ge=0, description="Number of GPUs that TensorFlow must find (default: any).")
     shared_dir: str = Field("", description="Folder in which the workers of one machine keep each other's files apart.")
+    model_file: str = Field("", description="Path, ending in .keras, to save the model to that was fitted last.")
     connect_timeout_s: float = Field(60.0, gt=0, description="Time limit for the first connection to the server.")
     call_timeout_s: float = Field(30.0, gt=0, description="Deadline of a call and of an awaited message.")
 
@@ -106,5 +107,6 @@ class ExamineSettings(Settings):
     file: str = Field(description="Path of the .keras file.")
     dataset: str = Field("mnist", description="Name of a dataset, or path of an .npz.")
     model: str = Field("", description="Name of the model, or module:function, from which the loss follows.")
+    compiled: bool = Field(False, description="Evaluate as the file was compiled, with its loss and its metrics.")
     loss: str = Field("", description="The loss, by Keras's name (default: the one that the file was compiled with).")
     scale: Scale = Field("auto", description=SCALE)

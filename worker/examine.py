@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from downpour.protos.settings import parse
 from downpour.worker.config import ExamineSettings, factor_of
 from downpour.worker.quiet_tensorflow import load_tensorflow
+
+if TYPE_CHECKING:
+    from downpour.worker.catalog.datasets import Dataset
 
 _ADVICE = ". If the model has classes or functions of its own, give --model module:function, which builds it."
 
@@ -26,6 +32,8 @@ def main(argv: list[str]) -> int:
 
     try:
         dataset = load(settings.dataset)
+        if settings.compiled:
+            return _evaluate_as_compiled(settings, dataset)
         if settings.model:
             model = build(settings.model, dataset.input_shape, dataset.classes)
             model.load_weights(settings.file)
@@ -49,6 +57,17 @@ def main(argv: list[str]) -> int:
     result = {"file": settings.file, "dataset": settings.dataset, "samples": found.samples, "loss": found.loss}
     classes = dataset.y_test.dtype.kind != "f"  # numeric targets have no accuracy
     print(json.dumps({**result, **({"accuracy": found.accuracy} if classes else {})}))
+    return 0
+
+
+def _evaluate_as_compiled(settings: ExamineSettings, dataset: Dataset) -> int:
+    """Print what Keras's own `evaluate` returns for a script's model: its compiled loss and metrics."""
+    import keras
+
+    model = keras.models.load_model(settings.file)
+    found = model.evaluate(dataset.x_test, dataset.y_test, verbose=0, return_dict=True)
+    names = {"file": settings.file, "dataset": settings.dataset, "samples": len(dataset.y_test)}
+    print(json.dumps({**names, **{name: float(value) for name, value in found.items() if np.ndim(value) == 0}}))
     return 0
 
 

@@ -50,6 +50,7 @@ ABOUT = "Train a Keras script on a local cluster. SCRIPT, or -m MODULE, and its 
 LEADER = "worker-0"
 OWN = "downpour: "  # of a message of the program that runs the script
 FILES = "files"  # in the run directory, while the job runs: what workers have written privately
+MODEL = "model.keras"  # in the run directory: the model that was fitted last
 LEADER_S = 5.0  # for worker 0 to fail as another worker has
 UNSUPPORTED = 3  # exit status of a script that the cluster cannot train
 
@@ -152,7 +153,9 @@ def _worker(number: int, settings: RunSettings, run_dir: str, script: Sequence[s
         "PYTHONHASHSEED": hash_seed(os.environ, settings.seed),
     }
     shared = os.path.abspath(os.path.join(run_dir, FILES))
-    flags = ("--server={ps-0}", f"--worker={number}", f"--shared-dir={shared}", *to_flags(settings, ScriptSettings))
+    model = [f"--model-file={os.path.abspath(os.path.join(run_dir, MODEL))}"] if number == 0 else []
+    own = [f"--worker={number}", f"--shared-dir={shared}", *model]
+    flags = ("--server={ps-0}", *own, *to_flags(settings, ScriptSettings))
     return ProcessSpec(
         f"worker-{number}", "worker", number, "downpour.worker.fit", (*flags, *script), env, ("ps-0",),
         settings.worker_restarts, shown=shown and number == 0, foreign=True, set_by_flags=SET_BY_FLAGS_OF_RUN,

@@ -31,7 +31,6 @@ _HYPERPARAMETERS = [
 ]
 _SCRIPT = "The script defines {}."
 _BUILT_IN = "It concerns the step that `downpour train` builds itself: {}."
-_EVERY_GRADIENT = "The workers of a script push every gradient and pull after every push."
 # Settings of `downpour train` that `downpour run` does not have, with the reason.
 NOT_OF_A_SCRIPT: dict[str, str] = {
     "model": _SCRIPT.format("the model"),
@@ -47,7 +46,7 @@ NOT_OF_A_SCRIPT: dict[str, str] = {
     "schedule": _SCRIPT.format("the learning rate, by a schedule of Keras or by a callback"),
     "warm_up": _SCRIPT.format("the learning rate, by a schedule such as `CosineDecay(warmup_steps=…)`"),
     "xla": _BUILT_IN.format("a step of a script calls the servers from within TensorFlow's graph, which XLA cannot"),
-    "warm_start": _EVERY_GRADIENT,
+    "warm_start": "All workers of a script begin an epoch together; let a schedule raise the learning rate instead.",
     "verbose": "The terminal belongs to the script; `downpour status latest --watch` shows the workers.",
     "resume": "A script begins with its first line; the servers resume while it runs.",
     "record": "The calls of a script are not recorded for `downpour replay`.",

@@ -101,3 +101,29 @@ def test_a_file_that_is_not_a_model_is_refused(tmp_path: Path) -> None:
         for what, words in ((tmp_path, "a run that ended successfully"), (tmp_path / "no.keras", "does not exist")):
             done = downpour(command, str(what), folder=tmp_path)
             assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def run_of_script(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import keras
+
+    folder = tmp_path_factory.mktemp("script")
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="ones")])
+    model.compile("adam", loss="mae", metrics=["mse"])
+    model.save(folder / "model.keras")
+    (folder / "summary.json").write_text(json.dumps({"model": "sequential", "dataset": "script"}))
+    x = np.full((64, 1), 3, np.float32)
+    np.savez(folder / "data.npz", x_train=x, y_train=x[:, 0] - 2, x_test=x, y_test=x[:, 0] - 2)
+    return folder
+
+
+def test_the_model_of_a_script_is_evaluated_as_it_was_compiled(run_of_script: Path) -> None:
+    done = downpour("evaluate", str(run_of_script), "--dataset", str(run_of_script / "data.npz"), folder=run_of_script)
+    found = json.loads(done.stdout)
+    assert (found["samples"], found["loss"], found["mse"]) == (64, 2.0, 4.0), done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("flags", [(), ("--dataset=data.npz", "--loss=mse"), ("--dataset=data.npz", "--scale=1")])
+def test_what_the_script_defines_or_nobody_knows_is_refused(run_of_script: Path, flags: tuple[str, ...]) -> None:
+    done = downpour("evaluate", str(run_of_script), *flags, folder=run_of_script)
+    assert done.returncode == 2 and "script" in done.stderr

@@ -9,7 +9,7 @@ import atexit
 import os
 import sys
 import threading
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import DownpourError, Unsupported
@@ -21,6 +21,9 @@ from downpour.worker.fit.script_error import show_error
 from downpour.worker.quiet_tensorflow import load_tensorflow
 
 ADVICE = " (its --reconnect-s). Start the script again."
+
+if TYPE_CHECKING:
+    from downpour.worker.fit.process.script_process import ScriptProcess
 
 
 def main(argv: list[str]) -> int:
@@ -54,8 +57,10 @@ def main(argv: list[str]) -> int:
         member.close()
         return 3
     try:
-        prepare(member, job, settings.threads, settings.shared_dir)
+        process = prepare(member, job, settings.threads, settings.shared_dir)
         code = execute(script_and_arguments)
+        if code == 0 and settings.model_file:
+            process.save_fitted(settings.model_file)
         if code == 0 and settings.end_job:
             control.stop("the script has ended")
         return code
@@ -66,7 +71,7 @@ def main(argv: list[str]) -> int:
         member.close()
 
 
-def prepare(member: ScriptWorker, job: pb.JobDescription, threads: int, shared_dir: str) -> None:
+def prepare(member: ScriptWorker, job: pb.JobDescription, threads: int, shared_dir: str) -> ScriptProcess:
     """Make this process a worker: set threads and seed, separate its files, and wrap Keras."""
     import keras
     import tensorflow as tf
@@ -83,6 +88,7 @@ def prepare(member: ScriptWorker, job: pb.JobDescription, threads: int, shared_d
     process.install()
     script.run_as(member)
     wrap_trainer(keras.Model, member, process)
+    return process
 
 
 def execute(script_and_arguments: list[str]) -> int:

@@ -101,7 +101,9 @@ def _fit(
                 "by a callback or by a train step. Train that model after the outer fit, or compile it with a plain "
                 "optimizer."
             )
-        return distributed_fit(own, model, member, process, given)
+        history = distributed_fit(own, model, member, process, given)
+        process.fitted(model)
+        return history
     if member.is_leader:
         print("downpour: this model has no DistributedOptimizer; every worker trains its own copy", file=sys.stderr)
     else:

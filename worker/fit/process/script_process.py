@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
 from downpour.worker.fit.process.library_patches import replace_functions_of_libraries
 from downpour.worker.fit.process.randomness import Randomness
@@ -25,6 +28,7 @@ class ScriptProcess:
             files: The files of the script in this process.
         """
         self._randomness, self.files = randomness, files
+        self._fitted: Any = None  # the model of the last call of `fit`
 
     def install(self) -> None:
         """Seed the process, and replace the functions that draw random numbers and open files."""
@@ -32,6 +36,27 @@ class ScriptProcess:
         if self.files.files is not None:
             self.files.install()
             replace_functions_of_libraries(self.files)
+
+    def fitted(self, model: Any) -> None:
+        """Record that a call of `fit` has trained a model."""
+        self._fitted = model
+
+    def save_fitted(self, path: str) -> None:
+        """Save the model that was fitted last for plain Keras; print why if Keras cannot save it.
+
+        Args:
+            path: A path that ends in `.keras`, at which there is either the whole file or none.
+        """
+        if self._fitted is None:
+            return
+        partial = path.removesuffix(".keras") + ".partial.keras"
+        try:
+            self._fitted.save(partial)
+            os.replace(partial, path)
+        except Exception as error:  # of any code of the model that describes it
+            print(f"downpour: the run has no model.keras: {type(error).__name__}: {error}", file=sys.stderr)
+            with suppress(OSError):
+                os.remove(partial)
 
     @contextmanager
     def of_fit(self, call: int) -> Iterator[None]:
