@@ -48,7 +48,11 @@ model = keras.Sequential(
 model.compile(optimizer=DistributedOptimizer(keras.optimizers.SGD(1.0)), loss=Sum(reduction="sum"))
 slow = Slow()
 log = keras.callbacks.CSVLogger(str(out / "log.csv"))
-history = model.fit(LeasedDataset(x, y, batch_size=8), epochs=epochs, verbose=0, callbacks=[slow, log])
+arguments = {"epochs": epochs, "verbose": 0, "callbacks": [slow, log]}
+if "arrays" in sys.argv:
+    history = model.fit(x, y, batch_size=8, **arguments)
+else:
+    history = model.fit(LeasedDataset(x, y, batch_size=8), **arguments)
 report = {"begun": slow.begun, "epochs": history.epoch, "uses": (-model.get_weights()[0][:, 0]).tolist()}
 report["iterations"] = int(model.optimizer.iterations.numpy())
 (out / f"report-{rank}.json").write_text(json.dumps(report))
