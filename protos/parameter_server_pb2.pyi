@@ -290,7 +290,7 @@ class ShardAddress(_message.Message):
     def __init__(self, shard: _Optional[int] = ..., address: _Optional[str] = ..., generation: _Optional[int] = ..., doorbell: _Optional[str] = ..., tcp: _Optional[str] = ...) -> None: ...
 
 class RegisterReply(_message.Message):
-    __slots__ = ("worker", "incarnation", "session", "shards", "fit_completed", "decisions", "epoch_begun", "failure", "initial_epoch")
+    __slots__ = ("worker", "incarnation", "session", "shards", "fit_completed", "decisions", "epoch_begun", "failure", "initial_epoch", "last")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
@@ -300,6 +300,7 @@ class RegisterReply(_message.Message):
     EPOCH_BEGUN_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     INITIAL_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
     worker: int
     incarnation: int
     session: int
@@ -309,7 +310,8 @@ class RegisterReply(_message.Message):
     epoch_begun: bool
     failure: FitFailure
     initial_epoch: int
-    def __init__(self, worker: _Optional[int] = ..., incarnation: _Optional[int] = ..., session: _Optional[int] = ..., shards: _Optional[_Iterable[_Union[ShardAddress, _Mapping]]] = ..., fit_completed: _Optional[bool] = ..., decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., epoch_begun: _Optional[bool] = ..., failure: _Optional[_Union[FitFailure, _Mapping]] = ..., initial_epoch: _Optional[int] = ...) -> None: ...
+    last: Decision
+    def __init__(self, worker: _Optional[int] = ..., incarnation: _Optional[int] = ..., session: _Optional[int] = ..., shards: _Optional[_Iterable[_Union[ShardAddress, _Mapping]]] = ..., fit_completed: _Optional[bool] = ..., decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., epoch_begun: _Optional[bool] = ..., failure: _Optional[_Union[FitFailure, _Mapping]] = ..., initial_epoch: _Optional[int] = ..., last: _Optional[_Union[Decision, _Mapping]] = ...) -> None: ...
 
 class ReadyRequest(_message.Message):
     __slots__ = ("session", "initialised", "compiled", "environment")

@@ -275,6 +275,7 @@ class ServerSettings(JobSettings, AccessSettings, LogSettings):
             "resume",
             "start_timeout_s",
             "script",
+            "fresh_workers",
             "admitted",
             "doorbell_dir",
             "tcp_port",
@@ -314,6 +315,9 @@ class ServerSettings(JobSettings, AccessSettings, LogSettings):
     script: bool = Field(
         False,
         description="Serve the model.fit of a script, which defines model, optimizer and data (see docs/keras.md).",
+    )
+    fresh_workers: bool = Field(
+        False, description="With --resume: the workers of a script begin with its first line again."
     )
     admitted: int = Field(
         4,

@@ -208,6 +208,7 @@ class CoordinatorProcess:
         now = clock.monotonic()
         if self._drained_s is None:
             self._drained_s = now
+            self.coordinator.work.interrupt()
             self.coordinator.drain(name, now)
             self.effects.deliver()
         elif now > self._drained_s + SAME_SIGNAL_S:
@@ -225,6 +226,8 @@ class CoordinatorProcess:
             for worker, totals in self.runtime.metrics.workers.items():
                 self.coordinator.pushed(worker, totals.updates + totals.dropped)
             self.coordinator.tick(now)
+            if self._settings.script and self._drained_s is not None and not len(job.membership):
+                self.coordinator.drain("no worker is left", now)  # the launcher is gone, too
             self.effects.deliver()
             self.checkpointer.tick(now)
             self.effects.deliver()

@@ -91,7 +91,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "deploy.launch": {"protos", "ps.config", "worker.config", "deploy.config", "deploy.view"},
     "deploy.scripts": {
         "protos", "ps.config", "worker.config", "worker.fit.process", "worker.python_source", "deploy.config",
-        "deploy.view", "deploy.launch",
+        "deploy.runs", "deploy.view", "deploy.launch",
     },
     "deploy.ray": {
         "protos", "ps.config", "worker.config", "deploy.certs", "deploy.config", "deploy.view", "deploy.launch",

@@ -73,6 +73,7 @@ class ScriptSettings(AccessSettings):
     gpus: int | None = Field(None, ge=0, description="Number of GPUs that TensorFlow must find (default: any).")
     shared_dir: str = Field("", description="Folder in which the workers of one machine keep each other's files apart.")
     model_file: str = Field("", description="Path, ending in .keras, to save the model to that was fitted last.")
+    completed_dir: str = Field("", description="Folder with the weights of the calls of fit that are complete.")
     connect_timeout_s: float = Field(60.0, gt=0, description="Time limit for the first connection to the server.")
     call_timeout_s: float = Field(30.0, gt=0, description="Deadline of a call and of an awaited message.")
 

@@ -19,6 +19,7 @@ from downpour.worker.config import WorkerSettings
 
 Role = Literal["ps", "worker", "dashboard"]
 LOOPBACK = "127.0.0.1:0"
+AGAIN = ("--resume", "--fresh-workers")  # flags that concern one start of a server
 VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
 NO_GPU = {VISIBLE_DEVICES: ""}  # of a server, which computes on the processor
 
@@ -83,7 +84,7 @@ class ProcessSpec:
         """Return the process to start after this one died: a server resumes at its address from its checkpoint."""
         if self.role != "ps" or address is None:
             return self
-        kept = [arg for arg in self.args if not arg.startswith("--bind=") and arg != "--resume"]
+        kept = [arg for arg in self.args if not arg.startswith("--bind=") and arg not in AGAIN]
         resume = ["--resume"] if self.number == 0 else []
         return replace(self, args=(f"--bind={address}", *kept, *resume))
 

@@ -20,6 +20,7 @@ from downpour.deploy.launch.environment import hash_seed
 from downpour.deploy.launch.gpus import devices_here
 from downpour.deploy.launch.launcher import GRACE_S, LEAVE_S, Launcher, LaunchFailed
 from downpour.deploy.launch.plan import (
+    AGAIN,
     LOOPBACK,
     NO_GPU,
     ProcessSpec,
@@ -30,9 +31,11 @@ from downpour.deploy.launch.plan import (
     on_gpus,
 )
 from downpour.deploy.launch.processes import Process, end, wait
+from downpour.deploy.launch.resume import CannotResume
 from downpour.deploy.launch.run_dir import make_run_dir
 from downpour.deploy.launch.train import PLANNED, show_commands
 from downpour.deploy.scripts.script_checks import BadScript, check_script, name_of
+from downpour.deploy.scripts.script_resume import resumed_script
 from downpour.deploy.scripts.script_settings import SET_BY_FLAGS_OF_RUN, RunSettings, refused_variables, server_flags
 from downpour.deploy.scripts.script_task import replace_process
 from downpour.deploy.scripts.tf_config import VARIABLE, BadTFConfig, read
@@ -51,6 +54,7 @@ LEADER = "worker-0"
 OWN = "downpour: "  # of a message of the program that runs the script
 FILES = "files"  # in the run directory, while the job runs: what workers have written privately
 MODEL = "model.keras"  # in the run directory: the model that was fitted last
+COMPLETED = "fits"  # in the run directory: the weights of calls of fit that are complete
 LEADER_S = 5.0  # for worker 0 to fail as another worker has
 UNSUPPORTED = 3  # exit status of a script that the cluster cannot train
 
@@ -111,14 +115,25 @@ def launch(
         shown: Whether worker 0 writes to this process's output.
         devices: The names of the GPUs of this machine.
     """
+    resuming = settings.resume is not None
     try:
-        run_dir = make_run_dir(Path(settings.runs_dir), name, datetime.now(UTC))
+        if resuming:
+            settings, run_dir = resumed_script(settings)
+            shutil.rmtree(run_dir / FILES, ignore_errors=True)
+            (run_dir / "logs").mkdir(exist_ok=True)
+        else:
+            run_dir = make_run_dir(Path(settings.runs_dir), name, datetime.now(UTC))
+    except CannotResume as failure:
+        print(f"{PROG}: {failure}", file=sys.stderr)
+        return 2
     except OSError as failure:
         print(f"{PROG}: --runs-dir must be a writable folder; {failure}", file=sys.stderr)
         return 1
     with suppress(OSError):  # server 0 reports it
         disk.point_latest_to(run_dir)  # before the workers start: a script may count what is in the folder
     specs = script_plan(settings, str(run_dir), script, shown, devices)
+    if resuming:
+        specs[0] = replace(specs[0], args=(*specs[0].args, *AGAIN))
     return ScriptLauncher(specs, run_dir, Notes(), settings.drain_timeout_s).run()
 
 
@@ -153,8 +168,9 @@ def _worker(number: int, settings: RunSettings, run_dir: str, script: Sequence[s
         "PYTHONHASHSEED": hash_seed(os.environ, settings.seed),
     }
     shared = os.path.abspath(os.path.join(run_dir, FILES))
+    completed = os.path.abspath(os.path.join(run_dir, COMPLETED))
     model = [f"--model-file={os.path.abspath(os.path.join(run_dir, MODEL))}"] if number == 0 else []
-    own = [f"--worker={number}", f"--shared-dir={shared}", *model]
+    own = [f"--worker={number}", f"--shared-dir={shared}", f"--completed-dir={completed}", *model]
     flags = ("--server={ps-0}", *own, *to_flags(settings, ScriptSettings))
     return ProcessSpec(
         f"worker-{number}", "worker", number, "downpour.worker.fit", (*flags, *script), env, ("ps-0",),

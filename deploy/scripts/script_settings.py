@@ -7,6 +7,7 @@ from copy import copy
 from typing import Any, ClassVar
 
 from downpour.deploy.config import TrainSettings
+from downpour.deploy.runs import RunPath
 from downpour.protos.credentials import AccessSettings
 from downpour.protos.logs import LogSettings
 from downpour.protos.settings import ENV_PREFIX, flag, to_flags
@@ -22,7 +23,8 @@ INHERITED = frozenset(
 )
 # Settings that place a process in a cluster: a launcher sets them, and a platform may where TF_CONFIG does not.
 OF_PLACE = frozenset(
-    "advertise bind coordinator end_job resume run_dir server shard tcp_advertise tcp_port worker".split()
+    "advertise bind completed_dir coordinator end_job fresh_workers resume run_dir server shard tcp_advertise "
+    "tcp_port worker".split()
 )
 
 
@@ -48,7 +50,6 @@ NOT_OF_A_SCRIPT: dict[str, str] = {
     "xla": _BUILT_IN.format("a step of a script calls the servers from within TensorFlow's graph, which XLA cannot"),
     "warm_start": "All workers of a script begin an epoch together; let a schedule raise the learning rate instead.",
     "verbose": "The terminal belongs to the script; `downpour status latest --watch` shows the workers.",
-    "resume": "A script begins with its first line; the servers resume while it runs.",
     "record": "The calls of a script are not recorded for `downpour replay`.",
 }
 
@@ -84,7 +85,7 @@ class RunSettings(AccessSettings, LogSettings):
         ),
         "durability": ("checkpoint_every", "checkpoint_keep"),
         "processes": (
-            "threads", "gpus_per_worker", "seed", "worker_restarts", "server_restarts", "runs_dir", "dry_run",
+            "threads", "gpus_per_worker", "seed", "worker_restarts", "server_restarts", "runs_dir", "resume", "dry_run",
         ),
         "access": ("tls_dir", "token_file"),
         "operation": ("metrics_port", "tensorboard", "log_format", "dashboard"),
@@ -131,6 +132,7 @@ class RunSettings(AccessSettings, LogSettings):
     dashboard: bool = _same("dashboard")
     dry_run: bool = _same("dry_run")
     runs_dir: str = _same("runs_dir")
+    resume: RunPath | None = _same("resume")
 
     @property
     def without_progress(self) -> str:
@@ -140,7 +142,8 @@ class RunSettings(AccessSettings, LogSettings):
 
 def server_flags(settings: RunSettings) -> list[str]:
     """Return the flags of the coordinator of a script's cluster."""
-    return [*to_flags(settings, ServerSettings), *SCRIPT_JOB, f"{flag('idle_timeout_s')}={settings.idle_timeout_s:g}"]
+    job = settings.model_copy(update={"resume": None})  # the path of a run here, and a switch of a server
+    return [*to_flags(job, ServerSettings), *SCRIPT_JOB, f"{flag('idle_timeout_s')}={settings.idle_timeout_s:g}"]
 
 
 def _job_of(settings: RunSettings) -> ServerSettings:

@@ -181,6 +181,8 @@ class Checkpointer:
         try:
             self._run.keep_fit(self._written_number, work.state(), self._job.generation, self._noted_generation)
             self._noted_generation = self._job.generation
+            if work.completed_call:
+                self._run.keep_completed(self._written_number, work.completed_call)
         except OSError as error:
             self._job.notes.append(f"the state of fit could not be written, training continues: {error}")
         work.commit(work.revision)
@@ -266,6 +268,7 @@ class Checkpointer:
         if cut.saved:
             cut.job = job_facts(self._coordinator, self._runtime.metrics, now)
             cut.revision = self._coordinator.work.revision
+            cut.completed_call = self._coordinator.work.completed_call
         cut.states[0] = state
         if cut.change is not None:
             self._job.change_made(state.facts.version, now)
@@ -291,7 +294,10 @@ class Checkpointer:
         """Write a checkpoint; this runs in a thread of its own."""
         self._run.traces.sync()
         save(self._run.checkpoints, cut.checkpoint())
+        if cut.completed_call:
+            self._run.keep_completed(cut.round.number, cut.completed_call)
         prune(self._run.checkpoints, self._keep)
+        self._run.prune_fit()
 
     def _written(self, cut: _Cut, done: asyncio.Future[None]) -> None:
         now, failure = clock.monotonic(), done.exception()
@@ -338,7 +344,7 @@ class _Cut:
         self.round = CutRound(number, range(len(slices)))
         self.states: dict[int, ShardState] = {}
         self.job: JobFacts | None = None
-        self.revision, self.generation = 0, generation
+        self.revision, self.generation, self.completed_call = 0, generation, 0
         self.joined: dict[str, np.ndarray] = {}
         self.assemblies: dict[int, Assembly] = {}
         if len(slices) > 1:

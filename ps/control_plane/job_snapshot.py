@@ -118,7 +118,7 @@ def restore_job(coordinator: Coordinator, metrics: Metrics, facts: JobFacts, lat
         InvalidRequest: The checkpoint's layout cannot be cut into the job's number of shards.
     """
     if isinstance(coordinator.work, FitWork):
-        coordinator.work.restore_state(_fit_state(facts, later))
+        coordinator.work.restore_state(fit_state(facts, later))
     else:
         _restore_training(coordinator, facts)
     coordinator.job.membership.remember(facts.incarnations)
@@ -126,7 +126,7 @@ def restore_job(coordinator: Coordinator, metrics: Metrics, facts: JobFacts, lat
     restore_metrics(metrics, facts.metrics)
 
 
-def _fit_state(facts: JobFacts, later: str) -> pb.FitState:
+def fit_state(facts: JobFacts, later: str) -> pb.FitState:
     """Return the state of a script's `fit`.
 
     Raises:
@@ -142,6 +142,15 @@ def _fit_state(facts: JobFacts, later: str) -> pb.FitState:
         del state.unused[:]
         state.unused.extend(pb.SampleRange(epoch=e, start=a, stop=b) for e, a, b in facts.ledger.unused)
     return state
+
+
+def has_batches_left(state: pb.FitState) -> bool:
+    """Return whether a worker that joins the current call of `fit` trains on some batches before its next metrics."""
+    if state.over or state.kind != pb.EPOCH_METRICS:
+        return True
+    if state.complete:
+        return False
+    return bool(state.unused) or state.position_epoch <= state.epoch or not state.leases.samples
 
 
 def _restore_training(coordinator: Coordinator, facts: JobFacts) -> None:

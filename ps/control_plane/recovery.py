@@ -9,10 +9,17 @@ from downpour.protos.errors import DownpourError
 from downpour.protos.system import clock
 from downpour.ps.control_plane.checkpointer import Checkpointer, part_of
 from downpour.ps.control_plane.effects import Effects, JobChange
-from downpour.ps.control_plane.job_snapshot import check_fits, restore_job, restore_metrics, shard_facts
+from downpour.ps.control_plane.job_snapshot import (
+    check_fits,
+    fit_state,
+    has_batches_left,
+    restore_job,
+    restore_metrics,
+    shard_facts,
+)
 from downpour.ps.coordinator.coordinator import Coordinator
 from downpour.ps.coordinator.phase import OVER, Phase
-from downpour.ps.storage.checkpoint_file import Checkpoint, newest
+from downpour.ps.storage.checkpoint_file import Checkpoint, CheckpointError, load, newest, numbers, path_of
 from downpour.ps.storage.run_directory import RunDirectory
 from downpour.ps.trace.metrics import Metrics
 
@@ -116,7 +123,7 @@ class Recovery:
         coordinator = self._coordinator
         while not await self._checkpointer.settled(0.05):
             pass
-        found, refused = await asyncio.get_running_loop().run_in_executor(None, newest, self._run.checkpoints)
+        found, refused = await asyncio.get_running_loop().run_in_executor(None, self._newest)
         if coordinator.job.generation != generation or coordinator.job.phase in OVER:
             return
         coordinator.job.notes.extend(refused)
@@ -134,6 +141,25 @@ class Recovery:
             self._put(found, self._run.fit_after(found.number))
         self._effects.deliver()
         self._change.notify()
+
+    def _newest(self) -> tuple[Checkpoint | None, list[str]]:
+        """Return the checkpoint to restore, and for each newer one the reason why it is not used.
+
+        If the workers of a script begin with its first line, it is one in which the current epoch has samples left:
+        metrics that no worker has any more are then computed anew.
+        """
+        found, refused = newest(self._run.checkpoints)
+        settings = self._coordinator.job.settings
+        if found is None or not (settings.script and settings.fresh_workers):
+            return found, refused
+        for number in numbers(self._run.checkpoints):
+            try:
+                checkpoint = load(path_of(self._run.checkpoints, number))
+                if has_batches_left(fit_state(checkpoint.facts, self._run.fit_after(number))):
+                    return checkpoint, refused
+            except (CheckpointError, ValueError):
+                continue
+        return found, refused
 
     def _put(self, checkpoint: Checkpoint, later: str) -> None:
         coordinator = self._coordinator

@@ -161,6 +161,11 @@ class FitCall:
         return self._place.kind != pb.EPOCH_END and (not self.epoch_begun or self._barrier.sums is None)
 
     @property
+    def last(self) -> pb.Decision | None:
+        """Return the decision at the end of the call; None before."""
+        return self._final_barrier.decision if self.is_over else None
+
+    @property
     def arrived(self) -> set[int]:
         """Return the workers that have ended their batches of the current epoch."""
         return self._barrier.arrived if self.epoch_begun else set()

@@ -102,15 +102,19 @@ class FitWork(Work):
 
         A worker that is still within the call, when a server has died, needs the weights at its end.
         """
-        if request.in_fit and request.fit_call == self.fit_call and self._call.failure is None:
+        if not request.in_fit and request.HasField("worker"):
+            self._call.returning.discard(request.worker)  # another process than in the checkpoint
+        elif request.fit_call == self.fit_call and self._call.failure is None:
             return None
         if request.fit_call == self.fit_call and self._call.is_over:
             return self._reply_of(self._call)
         return self._earlier.get(request.fit_call)
 
-    @staticmethod
-    def _reply_of(call: FitCall) -> pb.RegisterReply:
-        return pb.RegisterReply(fit_completed=True, decisions=call.decisions, failure=call.failure)
+    def _reply_of(self, call: FitCall) -> pb.RegisterReply:
+        decisions, first = call.decisions, self._record.initial_epoch
+        return pb.RegisterReply(
+            fit_completed=True, decisions=decisions, failure=call.failure, initial_epoch=first, last=call.last
+        )
 
     def check_worker(self, request: pb.RegisterRequest, now: float) -> None:
         """Admit a worker to the current call of `fit`, or begin the next one with it.
@@ -437,6 +441,10 @@ class FitWork(Work):
         else:
             job.phase = Phase.ENDED
 
+    def interrupt(self) -> None:
+        """Record that the script has not ended by itself, so that its run can be resumed."""
+        self._interrupted = True
+
     def tick(self, now: float) -> None:
         """Fail the job if a worker without which `fit` cannot end was lost and does not return in time."""
         if self.job.phase in OVER:
@@ -479,6 +487,11 @@ class FitWork(Work):
 
     def _changed(self) -> None:
         self._revision += 1
+
+    @property
+    def completed_call(self) -> int:
+        """Return the number of the current call of `fit` if it is complete, else 0."""
+        return self._call.number if self._call.last is not None else 0
 
     def state(self) -> bytes:
         """Return the state of all calls, as a serialised `FitState`."""

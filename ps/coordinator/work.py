@@ -191,6 +191,9 @@ class Work(ABC):
     def drain(self, reason: str, now: float, asked: bool = True) -> None:
         """Begin to end the job early; see `Coordinator.drain`."""
 
+    def interrupt(self) -> None:
+        """Record that a signal has asked the servers to end, and not the script itself."""
+
     # ------------------------------------------------------------------ generations
 
     @property
@@ -207,6 +210,11 @@ class Work(ABC):
     def committed(self) -> bool:
         """Return whether workers may learn of all changes so far."""
         return True
+
+    @property
+    def completed_call(self) -> int:
+        """Return the number of a script's call of `fit` whose final weights the shards have now; 0 if there is none."""
+        return 0
 
     def commit(self, revision: int) -> None:
         """Record that a checkpoint contains the changes up to a revision, or that none could be written."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
+import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -15,13 +17,13 @@ from downpour.protos.system import disk
 from downpour.ps.config import ServerSettings
 from downpour.ps.config_change import Change
 from downpour.ps.storage.atomic_file import atomic_write
-from downpour.ps.storage.checkpoint_file import newest, numbers
+from downpour.ps.storage.checkpoint_file import newest, numbers, path_of
 from downpour.ps.storage.ended_run import has_ended
 from downpour.ps.trace import call_log as calls
 from downpour.ps.trace.files import TraceFiles
 
 CHANGES = "changes.json"  # the changes of the settings while the job ran
-FIT_STATE = "fit-state.json"  # of a script, where it is newer than its checkpoint
+COMPLETED_KEPT = 64  # calls of a script's `fit` whose weights are kept
 ADDRESS = "address"  # the file with the address of the coordinator, as long as it runs
 LARGEST_GENERATION = 1 << 62  # of a file that this program wrote
 DIGITS = 32  # more than such a number has
@@ -241,13 +243,40 @@ class RunDirectory:
         if generation != noted:
             with atomic_write(self.path / "generation") as place:
                 place.write_text(f"{generation}\n")
-        with atomic_write(self.path / FIT_STATE) as place:
-            place.write_text(json.dumps({"checkpoint": checkpoint, "state": base64.b64encode(state).decode()}))
+        with atomic_write(self._fit_state(checkpoint)) as place:
+            place.write_text(json.dumps({"state": base64.b64encode(state).decode()}))
 
     def fit_after(self, checkpoint: int) -> str:
         """Return the state of a script's `fit`, in base64, that belongs to a checkpoint; empty if there is none."""
-        content = _read_json(self.path / FIT_STATE) or {}
-        return str(content.get("state", "")) if content.get("checkpoint") == checkpoint else ""
+        return str((_read_json(self._fit_state(checkpoint)) or {}).get("state", ""))
+
+    def _fit_state(self, checkpoint: int) -> Path:
+        return self.checkpoints / f"fit-state-{checkpoint:08d}.json"
+
+    def prune_fit(self) -> None:
+        """Remove the states of `fit` of checkpoints that have been removed."""
+        kept = {self._fit_state(number) for number in numbers(self.checkpoints)}
+        for path in self.checkpoints.glob("fit-state-*.json"):
+            if path not in kept:
+                path.unlink(missing_ok=True)
+
+    def keep_completed(self, checkpoint: int, call: int) -> None:
+        """Keep a checkpoint as that of a complete call of `fit`, under a second name; the newest such files remain.
+
+        Raises:
+            OSError: The disk is not writable.
+        """
+        folder = self.path / "fits"
+        folder.mkdir(exist_ok=True)
+        path = folder / f"fit-{call:06d}.safetensors"
+        if not path.exists():
+            try:
+                os.link(path_of(self.checkpoints, checkpoint), path)
+            except OSError:  # the file system has no links
+                with atomic_write(path) as place:
+                    shutil.copyfile(path_of(self.checkpoints, checkpoint), place)
+        for old in sorted(folder.glob("fit-*.safetensors"))[:-COMPLETED_KEPT]:
+            old.unlink(missing_ok=True)
 
     @property
     def checkpoints(self) -> Path:

@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
     if settings.worker:  # only worker 0 displays plots
         os.environ.setdefault("MPLBACKEND", "Agg")
     control.tolerate_outage(job.reconnect_s, ADVICE)
-    member = ScriptWorker(control, job, settings.worker, settings.call_timeout_s)
+    member = ScriptWorker(control, job, settings.worker, settings.call_timeout_s, settings.completed_dir)
     try:
         load_tensorflow(plots=True, gpus=settings.gpus)
     except Unsupported as error:

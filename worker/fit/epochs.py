@@ -18,6 +18,7 @@ from keras.src.utils.python_utils import pythonify_logs
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import Unsupported
 from downpour.worker.fit.callback_state import encode_callbacks, encode_logs, logs_of, restore_callbacks
+from downpour.worker.fit.cluster.completed_fit import CompletedFit
 from downpour.worker.fit.cluster.member import ScriptWorker
 from downpour.worker.fit.fit_arguments import FirstEpoch, FitArguments
 from downpour.worker.fit.local.plan_checks import gradient_op_of
@@ -59,6 +60,7 @@ class Epochs:
         self._gradient_op: GradientOp | None = None
         self._weights: ModelWeights | None = None
         self._others: OtherVariables | None = None
+        self._completed: CompletedFit | None = None  # if this call was complete before this worker came
         self._rates: RateSender | None = None
         self._training = False  # between the first and the last batch of an epoch
         self._awaiting_logs = False  # worker 0 has the sums of the metrics, and the others wait for the logs
@@ -123,8 +125,10 @@ class Epochs:
         self._rates = RateSender(self.optimizers, member, job_steps)
         flat = member.enter(arguments.stage(op, model, self.rates, member), self._return_to_fit)
         if flat is None:
-            self._check_restart()
-            model._initial_epoch = arguments.epochs  # where Keras's loop begins
+            self._first_epoch = member.initial_epoch
+            self._completed = member.completed
+            self._write_completed()
+            model._initial_epoch = FirstEpoch(max(arguments.epochs, 1))  # where Keras's loop begins
         elif member.joined_late:
             # A script that was started again may resume at another epoch, by a checkpoint of its own.
             self._first_epoch = member.initial_epoch
@@ -141,9 +145,26 @@ class Epochs:
         if self.member.is_leader:
             self.rates.send_again()
 
-    def _check_restart(self) -> None:
-        """Refuse worker 0 if it was started again after the current call was complete, whose weights nobody keeps."""
-        if self.member.is_leader:
+    def _write_completed(self) -> None:
+        """Give the model the weights, and the optimizers the state, with which a call has ended that is complete.
+
+        Raises:
+            Unsupported: They are not kept, and this is worker 0; or the workers have optimizers of their own.
+        """
+        completed = self._completed
+        if completed is not None and self.gradient_op.has_own_slots:
+            raise Unsupported(
+                "a run that is resumed must keep the slots of its optimizers on the servers. Received: a run whose "
+                "workers make local steps of their own. Start the script again, without --resume."
+            )
+        if completed is not None:
+            self.weights.write(completed.flat)
+            self.others.decode(self.member.last.variables)
+            self.optimizers.follow(self.member.last.learning_rates)
+            self.optimizers.set_updates(completed.counts)
+            self.optimizers.count_gradients()
+            self.optimizers.keep(self.gradient_op.trained, lambda names: {n: completed.slots[n] for n in names})
+        elif self.member.is_leader:
             raise Unsupported(
                 f"worker 0 must not be started again after a call of fit that is complete, here call "
                 f"{self.member.stages}: the servers do not keep its weights, and the script would continue with "
@@ -159,7 +180,8 @@ class Epochs:
         """Pass the barrier at the end of the last epoch before this worker joined, if the others have not left it."""
         if self._gradient_op is None or self.member.fit_completed or not self.member.decisions:
             return
-        stop = self._meet(pb.EPOCH_END, len(self.member.decisions) - 1, self._decision()).decision.stop
+        logs = logs_of(self.member.decisions[-1])
+        stop = self._meet(pb.EPOCH_END, len(self.member.decisions) - 1, self._decision(logs)).decision.stop
         if stop:
             self.model._initial_epoch = self.arguments.epochs
 
@@ -273,7 +295,12 @@ class Epochs:
 
     def end(self) -> None:
         """End the call of `fit` with the same weights on all workers, as worker 0's callbacks have left them."""
-        if self._gradient_op is None or self.member.fit_completed:
+        if self._gradient_op is None:
+            return
+        if self.member.fit_completed:
+            if self._completed is not None:
+                restore_callbacks(self.arguments.callbacks, self.member.last.callback_state)
+                self._write_completed()  # as callbacks have left it then
             return
         callbacks, is_leader = self.arguments.callbacks, self.member.is_leader
         state = encode_callbacks(callbacks) if is_leader else ""

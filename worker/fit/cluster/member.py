@@ -19,6 +19,7 @@ from downpour.worker.exchange.outage import CoordinatorGone
 from downpour.worker.exchange.push_info import PushInfo
 from downpour.worker.exchange.session import SESSION_LOST, SILENT, Session, SessionSettings
 from downpour.worker.exchange.timing import TimeSpent
+from downpour.worker.fit.cluster.completed_fit import CompletedFit, read_completed
 from downpour.worker.fit.cluster.fit_failure import error_type_of, exception_of
 from downpour.worker.fit.cluster.stage import Stage, UpdateCounts
 from downpour.worker.plan.push_plan import PushPlan
@@ -49,7 +50,9 @@ class ScriptWorker:
             of them must not be pushed: the servers may have returned to an earlier state.
     """
 
-    def __init__(self, control: CoordinatorClient, job: pb.JobDescription, rank: int, call_timeout_s: float) -> None:
+    def __init__(
+        self, control: CoordinatorClient, job: pb.JobDescription, rank: int, call_timeout_s: float, completed: str = ""
+    ) -> None:
         """Build a worker that has not joined a call of `fit` yet.
 
         Args:
@@ -57,7 +60,9 @@ class ScriptWorker:
             job: The description of the job.
             rank: The rank of this worker.
             call_timeout_s: The deadline of a call, in seconds.
+            completed: The folder with the weights of the calls of `fit` that are complete; empty if there is none.
         """
+        self._completed = completed
         self.rank, self.size = rank, job.workers
         self.fit_completed, self.decisions, self.joined_late = False, list[pb.Decision](), False
         self._control, self._job, self._timeout_s = control, job, call_timeout_s
@@ -116,6 +121,16 @@ class ScriptWorker:
     def clip_norm(self) -> float:
         """The largest norm of a gradient over all shards; 0 if gradients are not clipped."""
         return self._job.clip_norm
+
+    @property
+    def completed(self) -> CompletedFit | None:
+        """The result of the current call of `fit`, which was complete before this worker came; None if it is lost."""
+        return read_completed(self._completed, self.stages)
+
+    @property
+    def last(self) -> pb.Decision:
+        """The decision at the end of the current call of `fit`, which was complete before this worker came."""
+        return self._registered.reply.last
 
     # ------------------------------------------------------------------ a call of fit
 

@@ -1,0 +1,46 @@
+"""`downpour run --resume RUN_DIR SCRIPT`: merges the settings of an earlier run with those of the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from downpour.deploy.launch.resume import CannotResume
+from downpour.deploy.launch.run_dir import has_ended
+from downpour.deploy.scripts.script_settings import RunSettings
+from downpour.protos.settings import flag
+
+FIXED = ("seed",)  # the script draws other numbers with another one
+
+
+def resumed_script(settings: RunSettings) -> tuple[RunSettings, Path]:
+    """Return the settings of the resumed run of a script, and its run directory.
+
+    Settings of the command line and of the environment take precedence over those of the run.
+
+    Raises:
+        CannotResume: There is no such run of a script, it has ended, or a setting differs that cannot change.
+    """
+    run_dir = Path(settings.resume or "").resolve()
+    try:
+        saved = json.loads((run_dir / "config.json").read_text())["settings"]
+        earlier = {name: saved[name] for name in RunSettings.model_fields if name in saved and name != "resume"}
+        of_script = bool(saved.get("script"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CannotResume(f"--resume must name a run directory with a config.json; {run_dir}: {error}") from error
+    if not of_script:
+        raise CannotResume(f"--resume must name a run of a script; {run_dir} is one of `downpour train`.")
+    if has_ended(run_dir, 0):
+        raise CannotResume(f"--resume must name a run that has not ended; {run_dir} has. Start a new run.")
+    given = {name: getattr(settings, name) for name in settings.model_fields_set}
+    for name in FIXED:
+        if name in given and given[name] != earlier.get(name, given[name]):
+            raise CannotResume(
+                f"cannot resume: {flag(name)} {given[name]} differs from the run's {earlier[name]}. Omit {flag(name)}."
+            )
+    try:
+        return RunSettings(**{**earlier, **given}), run_dir
+    except ValidationError as error:
+        raise CannotResume(f"{run_dir / 'config.json'} must contain valid settings of a run: {error}") from error
