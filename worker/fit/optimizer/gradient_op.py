@@ -108,6 +108,11 @@ class GradientOp:
         return any((each.gradient_accumulation_steps or 1) > 1 for each in self._optimizers.members)
 
     @property
+    def rank(self) -> int:
+        """The rank of this worker."""
+        return self._member.rank
+
+    @property
     def trained(self) -> list[Any]:
         """The variables that the optimizers train."""
         return self._variables.trained

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -68,7 +70,7 @@ class TrainFunction:
         span, data = data if self._leased else (None, data)
         # Without this dependency, a counter would also count the step that finds the data at their end.
         after = [each for each in tf.nest.flatten((span, data), expand_composites=True) if tf.is_tensor(each)][:1]
-        with tf.control_dependencies(after), recorded_assignments() as assigned:
+        with tf.control_dependencies(after), _own_draws(op.rank), recorded_assignments() as assigned:
             op.begin_batch(number_of_rows(data), span, assigned)
             logs = self._own_step(data)
             op.end_batch(pushes=not (self._may_skip_pushes or op.accumulates))
@@ -95,3 +97,17 @@ def train_function_of(model: keras.Model, leased: bool) -> TrainFunction:
 def _conditions(model: keras.Model, leased: bool) -> tuple[Any, ...]:
     steps = (model.steps_per_execution, model.unrolled_steps_per_execution)
     return leased, bool(model.run_eagerly), steps, model.train_step
+
+
+@contextmanager
+def _own_draws(rank: int) -> Iterator[None]:
+    """Within this context, operations of TensorFlow that draw random numbers are traced with a seed of this worker."""
+    graph: Any = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+    if graph is None or graph.seed is None:
+        yield
+        return
+    seed, graph.seed = graph.seed, (graph.seed + rank) % (1 << 31)
+    try:
+        yield
+    finally:
+        graph.seed = seed
