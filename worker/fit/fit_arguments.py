@@ -60,6 +60,11 @@ class FitArguments:
         """The number of batches of all workers in the first epoch, if the samples are leased."""
         return -(-self.leased.epoch_samples // self.leased.batch_samples) if self.leased is not None else None
 
+    def _lease_samples(self, member: ScriptWorker) -> int:
+        if self.leased is None:
+            return 0
+        return self.leased.lease_samples(member.size, member.lease_batches, member.plan.push_every)
+
     def stage(self, op: GradientOp, model: keras.Model, rates: RateSender, member: ScriptWorker) -> Stage:
         """Return what a worker registers for this call of `fit`.
 
@@ -81,7 +86,7 @@ class FitArguments:
             op.read(),
             environment,
             samples=samples,
-            lease_samples=self.leased.lease_samples(member.size, member.lease_batches) if self.leased else 0,
+            lease_samples=self._lease_samples(member),
             batch_samples=self.leased.batch_samples if self.leased else 0,
             epoch_batches=self.leased.epoch_batches if self.leased else 0,
             slots=self.optimizers.slot_vectors(op.trained),

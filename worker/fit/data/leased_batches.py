@@ -51,15 +51,16 @@ class LeasedSamples:
             return EpochRange(number, 0, self.drawn)
         return epoch_range(self.samples, self.batch_samples, self.epoch_batches, number)
 
-    def lease_samples(self, workers: int, batches: int = 0) -> int:
+    def lease_samples(self, workers: int, batches: int = 0, push_every: int = 1) -> int:
         """Return the largest number of samples in a lease.
 
         Args:
             workers: The number of workers.
             batches: The number of batches in a lease; 0 if it follows from the data and the number of workers.
+            push_every: The number of batches of a push, of which such a lease holds a whole number.
         """
         chosen = max(1, self.epoch_samples // (self.batch_samples * LEASES_PER_WORKER * workers))
-        return self.batch_samples * (batches or chosen)
+        return self.batch_samples * (batches or -(-chosen // push_every) * push_every)
 
     def order(self, number: int) -> np.ndarray:
         """Return the order of the samples in a pass, `int64[samples]`.

@@ -220,6 +220,7 @@ def test_an_epoch_has_enough_leases_for_all_workers(samples: int, batch_size: in
     assert leased.lease_samples(workers, batches=3) == 3 * batch_size
     assert lease % batch_size == 0 and lease >= batch_size
     assert lease == batch_size or samples / lease >= LEASES_PER_WORKER * workers
+    assert leased.lease_samples(workers, push_every=4) % (4 * batch_size) == 0, "a whole number of pushes"
 
 
 def test_arrays_may_be_nested_and_targets_missing() -> None:
