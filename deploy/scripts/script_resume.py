@@ -11,6 +11,7 @@ from downpour.deploy.launch.resume import CannotResume
 from downpour.deploy.launch.run_dir import has_ended
 from downpour.deploy.scripts.script_settings import RunSettings
 from downpour.protos.settings import flag
+from downpour.ps.config_checks import steps_at_constant_rate
 
 FIXED = ("seed",)  # the script draws other numbers with another one
 
@@ -41,6 +42,12 @@ def resumed_script(settings: RunSettings) -> tuple[RunSettings, Path]:
                 f"cannot resume: {flag(name)} {given[name]} differs from the run's {earlier[name]}. Omit {flag(name)}."
             )
     try:
-        return RunSettings(**{**earlier, **given}), run_dir
+        merged = RunSettings(**{**earlier, **given})
     except ValidationError as error:
         raise CannotResume(f"{run_dir / 'config.json'} must contain valid settings of a run: {error}") from error
+    if steps_at_constant_rate(merged.mode):
+        raise CannotResume(
+            "a run that is resumed must keep the slots of its optimizers on the servers. Received: --mode "
+            f"{merged.mode}, with which each worker has slots of its own. Start the script again, without --resume."
+        )
+    return merged, run_dir
