@@ -90,8 +90,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "deploy.playground": {"protos", "ps.core", "ps.core.rules", "deploy.dashboard"},
     "deploy.launch": {"protos", "ps.config", "worker.config", "deploy.config", "deploy.view"},
     "deploy.scripts": {
-        "protos", "ps.config", "worker.config", "worker.fit.process", "worker.python_source", "deploy.config",
-        "deploy.runs", "deploy.view", "deploy.launch",
+        "protos", "ps.config", "ps.config_checks", "worker.config", "worker.fit.process", "worker.python_source",
+        "deploy.config", "deploy.runs", "deploy.view", "deploy.launch",
     },
     "deploy.ray": {
         "protos", "ps.config", "worker.config", "deploy.certs", "deploy.config", "deploy.view", "deploy.launch",

@@ -106,8 +106,9 @@ def _own_draws(rank: int) -> Iterator[None]:
     if graph is None or graph.seed is None:
         yield
         return
-    seed, graph.seed = graph.seed, (graph.seed + rank) % (1 << 31)
+    seed = graph.seed
+    tf.compat.v1.set_random_seed((seed + rank) % (1 << 31))  # of the graph that is traced
     try:
         yield
     finally:
-        graph.seed = seed
+        tf.compat.v1.set_random_seed(seed)
