@@ -93,7 +93,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "ps/control_plane/job_snapshot.py",
         ("a checkpoint without free ranges", "unused=tuple(ledger.unused())", "unused=()"),
         ("incarnations begin again", "coordinator.job.membership.remember(facts.incarnations)", NOTHING),
-        ("the trace of a checkpoint is empty", "time_s=s.time_s, records=s.records", "time_s=s.time_s, records=0"),
+        ("the trace of a checkpoint is empty", "records=s.records,", "records=0,"),
         ("buffered pushes lost by a checkpoint", "free = set.intersection(*waiting)", "free = set()"),
         ("the checkpoint's ledger is not restored", "coordinator.work.ledger.restore(facts.ledger.unused, facts.ledger.epoch, facts.ledger.position)", NOTHING),
     ),
