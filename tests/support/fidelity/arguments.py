@@ -10,8 +10,10 @@ import keras
 import numpy as np
 
 from tests.support.fidelity.row import (
+    BATCH,
     DIFFERENT,
     EPOCHS,
+    JOINT,
     Result,
     Row,
     X,
@@ -23,7 +25,7 @@ from tests.support.fidelity.row import (
     small_model,
 )
 
-ASSIGNED = "rows of arrays are assigned to the workers at random"
+OWN_ORDER = "the order of the samples follows from `--seed`, and not from the seed of Keras"
 
 
 def two_outputs() -> tuple[keras.Model, Any]:
@@ -68,7 +70,7 @@ COMPILE: dict[str, Row] = {
 
 def _arrays(**arguments: Any) -> Callable[[], Result]:
     def run() -> Result:
-        given = {"batch_size": 8, "shuffle": False, "y": Y, **arguments}
+        given = {"batch_size": BATCH * JOINT, "shuffle": False, "y": Y, **arguments}
         return fitted(compiled(small_model(), metrics=["mae"]), X, **given)
 
     return run
@@ -79,7 +81,7 @@ def _class_weight() -> Result:
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax")])
     labels = np.argmax(X[:, :3], 1)
     return fitted(
-        compiled(model, loss="sparse_categorical_crossentropy"), X, y=labels, batch_size=8, shuffle=False,
+        compiled(model, loss="sparse_categorical_crossentropy"), X, y=labels, batch_size=BATCH * JOINT, shuffle=False,
         class_weight={0: 0.5, 1: 2.0, 2: 1.0},
     )  # fmt: skip
 
@@ -115,16 +117,16 @@ FIT: dict[str, Row] = {
     row.name: row
     for row in [
         Row("fit", "x", lambda: fitted(compiled(small_model()))),
-        Row("fit", "y", _arrays(), bsp=ASSIGNED),
-        Row("fit", "batch_size", _arrays(batch_size=12), bsp=ASSIGNED),
+        Row("fit", "y", _arrays()),
+        Row("fit", "batch_size", _arrays(batch_size=12 * JOINT)),
         Row("fit", "epochs", lambda: fitted(compiled(small_model()), epochs=EPOCHS + 1)),
         Row("fit", "verbose", lambda: fitted(compiled(small_model()), verbose=2)),
         Row("fit", "callbacks", _callbacks),
-        Row("fit", "validation_split", _arrays(validation_split=0.25), bsp=ASSIGNED),
+        Row("fit", "validation_split", _arrays(validation_split=0.25)),
         Row("fit", "validation_data", _validation(validation_data=HELD_OUT)),
-        Row("fit", "shuffle", _arrays(shuffle=True), bsp=ASSIGNED),
-        Row("fit", "class_weight", _class_weight, bsp=ASSIGNED),
-        Row("fit", "sample_weight", _arrays(sample_weight=np.abs(X[:, 0])), bsp=ASSIGNED),
+        Row("fit", "shuffle", _arrays(shuffle=True), bsp=OWN_ORDER),
+        Row("fit", "class_weight", _class_weight),
+        Row("fit", "sample_weight", _arrays(sample_weight=np.abs(X[:, 0]))),
         Row("fit", "initial_epoch", _initial_epoch),
         Row("fit", "steps_per_epoch", lambda: fitted(compiled(small_model()), data().repeat(), steps_per_epoch=6),
             bsp="steps_per_epoch counts the batches of all workers, each of a worker's size"),
