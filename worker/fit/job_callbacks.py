@@ -95,6 +95,7 @@ class JobCallbackList(keras.callbacks.CallbackList):
         self._script: Sequence[Any] = ()
         self._logs: Any = None  # of the last batch of this worker
         self._next = 0  # the batch of the job for which the hooks are called next
+        self._begun = False  # the hooks at the beginning of the batch `_next` have been called
         self._stopped = False  # a batch hook of this epoch has asked to stop
         super().__init__(callbacks, *args, **kwargs)
         if self._epochs is not None:
@@ -125,7 +126,7 @@ class JobCallbackList(keras.callbacks.CallbackList):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Begin an epoch, with the first batch."""
-        self._next, self._stopped = 0, False
+        self._next, self._begun, self._stopped = 0, False, False
         super().on_epoch_begin(epoch, logs)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -139,7 +140,9 @@ class JobCallbackList(keras.callbacks.CallbackList):
         if self._epochs is not None:
             self._call_until(self._job_batch(batch))
             batch = self._next
-        if not self._stopped:
+            # Keras asks for a batch after the last one, whose length it does not know.
+            self._begun = not self._epochs.leased or batch < (self._epochs.arguments.job_steps or batch + 1)
+        if not self._stopped and (self._epochs is None or self._begun):
             super().on_train_batch_begin(batch, logs)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -149,10 +152,13 @@ class JobCallbackList(keras.callbacks.CallbackList):
             return
         if not self._stopped:
             self._logs = logs
+            if not self._begun:  # of samples that were used before, by a worker or server that has died
+                super().on_train_batch_begin(self._next)
             last = self._next + batch - self._epochs.batches
             with recorded_assignments() as assigned:
                 super().on_train_batch_end(last, logs)
-            self._next, self._stopped = last + 1, bool(self._epochs.model.stop_training)
+            self._next, self._begun = last + 1, False
+            self._stopped = bool(self._epochs.model.stop_training)
             self._epochs.send_assigned(assigned)
         self._epochs.after_batch(batch)
 
@@ -164,11 +170,13 @@ class JobCallbackList(keras.callbacks.CallbackList):
         return steps and steps * self._epochs.member.size
 
     def _job_batch(self, batch: int) -> int:
-        """Return the number that a batch of this worker has among those of all workers, about when it begins."""
+        """Return how many batches all workers have trained on when a batch of this worker begins, or fewer."""
         assert self._epochs is not None
         if not self._epochs.leased:
             return batch * self._epochs.member.size  # the parts have about one length, and the order is the same on all
-        return max(batch, self._epochs.gradient_op.batches)
+        op = self._epochs.gradient_op
+        pushes = max(1, -(-op.steps // max(1, batch)))  # of a batch: one for each optimizer
+        return max(batch, op.batches // pushes)
 
     def _call_until(self, stop: int) -> None:
         """Call the hooks of the script for the batches of other workers before the batch `stop`."""
@@ -178,11 +186,12 @@ class JobCallbackList(keras.callbacks.CallbackList):
         with recorded_assignments() as assigned:
             while self._script and self._next < stop and not self._stopped:
                 last = min(self._next + stride, stop) - 1
-                for callback in self._script:
+                for callback in () if self._begun else self._script:
                     callback.on_train_batch_begin(self._next, logs=logs)
                 for callback in self._script:
                     callback.on_train_batch_end(last, logs=logs)
-                self._next, self._stopped = last + 1, bool(self._epochs.model.stop_training)
+                self._next, self._begun = last + 1, False
+                self._stopped = bool(self._epochs.model.stop_training)
         self._epochs.send_assigned(assigned)
 
 

@@ -269,8 +269,7 @@ class ScriptWorker:
 
         pulled = self._again(pull_now)
         self.outdated = False
-        if not pin or self._registered.number != session:
-            self.versions = pulled.versions
+        self.versions = pulled.versions
         self.counts = UpdateCounts(pulled.replies[0].updates, pulled.replies[0].gradients)
         return pulled.flat, self.counts
 
