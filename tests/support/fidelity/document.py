@@ -7,7 +7,7 @@ from itertools import groupby
 
 from tests.support.fidelity.row import REFUSED, SAME, Row
 
-HEAD = """# What of Keras trains as it does without servers
+HEAD = """# How training with servers compares with plain Keras
 
 Each row is tested against plain Keras (`make test-fidelity`). *One worker* is compared with plain Keras, to 2·10⁻⁶.
 *Two workers, bsp* is compared with one process that takes the batches of both workers at once. With two workers in the
