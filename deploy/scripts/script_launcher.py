@@ -244,10 +244,15 @@ class ScriptLauncher(Launcher):
     def _check_given_up(self) -> None:
         """End the job if the script of a worker ends with an error each time: its part of the data would not be used.
 
+        A worker that was started again, and that the others are ahead of by calls of `fit` that are not kept, is
+        refused: they go on without it. The coordinator fails the job if they need its part of the data.
+
         Raises:
             LaunchFailed: There is such a worker; the message states how its script ended.
         """
         for process in self._role("worker"):
+            if process.code == UNSUPPORTED and process.spec.name in self._restarts:
+                continue
             if (process.code or 0) > 0 and process.spec.name in self._given_up and self._drain_deadline is None:
                 raise LaunchFailed(f"{process.spec.name} {_end_of_script(process)}: {process.reason()}")
 

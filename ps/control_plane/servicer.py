@@ -107,9 +107,16 @@ class CoordinatorServicer(OperatorCalls):
         )
 
     async def _past_reply(self, request: pb.RegisterRequest) -> pb.RegisterReply | None:
-        """Wait until a worker may register; return the reply to it if its call of `fit` is over."""
+        """Wait until a worker may register; return the reply to it if its call of `fit` is over.
+
+        The weights with which a call has ended are kept in a file before a worker learns that it is over.
+        """
         work = self._coordinator.work
-        past = work.past_reply(request)
+        past, generation = work.past_reply(request), self._job.generation
+        if past is not None and request.fit_call == work.completed_call:
+            kept = await self._change.wait_until(lambda: work.committed, JOIN_TIMEOUT_S)
+            if not kept or self._job.generation != generation:
+                raise Unreachable("the end of this call of fit is not on the disk yet: register again.")
         if past is None and not await self._change.wait_until(lambda: work.may_register(request), JOIN_TIMEOUT_S):
             raise DeadlineExceeded(
                 f"all workers must leave the call of fit before this one within {JOIN_TIMEOUT_S:.0f} s of the first "

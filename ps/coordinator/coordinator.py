@@ -112,6 +112,7 @@ class Coordinator:
                 job.first_warm_s = now
         if job.phase == Phase.INITIALISING and job.initialiser is None and not job.resumed:
             job.initialiser = member.worker
+        job.initial_sent |= request.initialised and job.initialiser == member.worker
         self.advance(now)
         initialise = job.phase == Phase.INITIALISING and job.initialiser == member.worker
         return pb.ReadyReply(
@@ -194,8 +195,9 @@ class Coordinator:
         job.step_deadlines.forget(worker)
         command = pb.ShardCommand(view=job.membership.view())
         if job.initialiser == worker:
-            job.initialiser = None
+            job.initialiser, job.initial_sent = None, False
             if job.phase == Phase.INITIALISING and not job.resumed:
+                job.initialiser = self.work.initialiser
                 command.initialisation = job.shards.void()  # shards must not mix its weights with another's
         job.outbox.append(command)
         self.work.left(member, now)
@@ -214,8 +216,6 @@ class Coordinator:
                 job.orphans.seen(shard, event.view_seen, self.work.ledger)
         if event.initialised:
             job.shards.has_weights(shard, event.initialisation)
-            if job.shards.initialised and job.phase == Phase.INITIALISING:
-                job.phase = Phase.WARMING
         if event.pinned:
             self.work.pinned(event.pinned, shard)
         self.advance(now)
@@ -374,6 +374,10 @@ class Coordinator:
     def advance(self, now: float) -> None:
         """Make every state transition that has become possible."""
         job = self.job
+        # A script's worker 0 sends slots after the weights: training must not begin, nor another go on, in between.
+        awaits_slots = self.work.is_script and job.initialiser is not None and not job.initial_sent
+        if job.phase == Phase.INITIALISING and job.shards.initialised and not awaits_slots:
+            job.phase = Phase.WARMING
         if job.phase == Phase.WARMING and self._may_start(now):
             job.phase = Phase.TRAINING
             job.started_s = now - job.elapsed_s

@@ -88,6 +88,11 @@ class FitWork(Work):
         return request.in_fit or self._call.may_join or request.worker == LEADER
 
     @property
+    def initialiser(self) -> int | None:
+        """Return worker 0, which alone may have the slots of earlier calls; None for clients, which have none."""
+        return None if self._call.independent else LEADER
+
+    @property
     def epoch_begun(self) -> bool:
         """Return whether the epoch after those with a decision has begun."""
         return self._call.epoch_begun
@@ -177,7 +182,7 @@ class FitWork(Work):
         self._call, job.settings, job.resumed = call, settings, False
         job.layout, job.data, job.deadlines.lost_s = None, None, None
         job.phase, job.started_s = Phase.WAITING, None
-        job.initialiser = None if request.independent else LEADER  # None: the first client that is ready
+        job.initialiser, job.initial_sent = self.initialiser, False  # None: the first client that is ready
         job.send(settings=settings.model_dump_json(), optimizers=request.optimizers, learning_rates=tables)
 
     def check_call(self) -> None:

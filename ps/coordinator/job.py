@@ -95,6 +95,7 @@ class Job:
         workers_wanted: The number of workers at the start, and that a user has added since.
         resumed: Whether the weights come from a checkpoint.
         initialiser: The worker that was asked to send the initial weights; None if none was.
+        initial_sent: Whether it has reported that it has sent the weights, and the slots if there are any.
         first_warm_s: The time at which the first worker reported that its gradient is compiled; None before.
     """
 
@@ -129,6 +130,7 @@ class Job:
         self.workers_wanted = settings.workers
         self.saved = self.resumed = self.stopped_at_once = self.paused = False
         self.initialiser: int | None = None
+        self.initial_sent = False
         self.first_warm_s: float | None = None
 
     @property
@@ -231,4 +233,5 @@ class Job:
         self.step_deadlines.clear()
         self.shards.forget_weights()
         self.initialiser = self.first_warm_s = None
+        self.initial_sent = False
         self.send(generation=generation, view=self.membership.view(), next_call=next_call)

@@ -212,6 +212,11 @@ class Work(ABC):
         return True
 
     @property
+    def initialiser(self) -> int | None:
+        """Return the worker that must send the initial weights; None if any may."""
+        return None
+
+    @property
     def completed_call(self) -> int:
         """Return the number of a script's call of `fit` whose final weights the shards have now; 0 if there is none."""
         return 0

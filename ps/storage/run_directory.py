@@ -263,18 +263,24 @@ class RunDirectory:
     def keep_completed(self, checkpoint: int, call: int) -> None:
         """Keep a checkpoint as that of a complete call of `fit`, under a second name; the newest such files remain.
 
+        An earlier file of the call is replaced: servers that have returned to a checkpoint complete the call again.
+
         Raises:
             OSError: The disk is not writable.
         """
         folder = self.path / "fits"
         folder.mkdir(exist_ok=True)
         path = folder / f"fit-{call:06d}.safetensors"
-        if not path.exists():
+        source = path_of(self.checkpoints, checkpoint)
+        if not path.exists() or not path.samefile(source):
+            beside = path.with_name(f".{path.name}.link")
+            beside.unlink(missing_ok=True)
             try:
-                os.link(path_of(self.checkpoints, checkpoint), path)
+                os.link(source, beside)
+                beside.replace(path)
             except OSError:  # the file system has no links
                 with atomic_write(path) as place:
-                    shutil.copyfile(path_of(self.checkpoints, checkpoint), place)
+                    shutil.copyfile(source, place)
         for old in sorted(folder.glob("fit-*.safetensors"))[:-COMPLETED_KEPT]:
             old.unlink(missing_ok=True)
 

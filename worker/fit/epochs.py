@@ -16,9 +16,8 @@ import numpy as np
 from keras.src.utils.python_utils import pythonify_logs
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.errors import Unsupported
 from downpour.worker.fit.callback_state import encode_callbacks, encode_logs, logs_of, restore_callbacks
-from downpour.worker.fit.cluster.completed_fit import CompletedFit
+from downpour.worker.fit.cluster.completed_fit import CompletedFit, check_can_continue
 from downpour.worker.fit.cluster.member import ScriptWorker
 from downpour.worker.fit.fit_arguments import FirstEpoch, FitArguments
 from downpour.worker.fit.local.plan_checks import gradient_op_of
@@ -149,27 +148,18 @@ class Epochs:
         """Give the model the weights, and the optimizers the state, with which a call has ended that is complete.
 
         Raises:
-            Unsupported: They are not kept, and this is worker 0; or the workers have optimizers of their own.
+            Unsupported: They are not kept, or the workers have optimizers of their own.
         """
-        completed = self._completed
-        if completed is not None and self.gradient_op.has_own_slots:
-            raise Unsupported(
-                "a run that is resumed must keep the slots of its optimizers on the servers. Received: a run whose "
-                "workers make local steps of their own. Start the script again, without --resume."
-            )
-        if completed is not None:
-            self.weights.write(completed.flat)
-            self.others.decode(self.member.last.variables)
-            self.optimizers.follow(self.member.last.learning_rates)
-            self.optimizers.set_updates(completed.counts)
-            self.optimizers.count_gradients()
-            self.optimizers.keep(self.gradient_op.trained, lambda names: {n: completed.slots[n] for n in names})
-        elif self.member.is_leader:
-            raise Unsupported(
-                f"worker 0 must not be started again after a call of fit that is complete, here call "
-                f"{self.member.stages}: the servers do not keep its weights, and the script would continue with "
-                "untrained ones. Run the script again."
-            )
+        member, completed = self.member, self._completed
+        op = self.gradient_op
+        check_can_continue(completed, member.rank, member.stages, op.layout.size, op.has_own_slots)
+        assert completed is not None
+        self.weights.write(completed.flat)
+        self.others.decode(member.last.variables)
+        self.optimizers.follow(member.last.learning_rates)
+        self.optimizers.set_updates(completed.counts)
+        self.optimizers.count_gradients()
+        self.optimizers.keep(self.gradient_op.trained, lambda names: {n: completed.slots[n] for n in names})
 
     def past_epochs(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield number and logs of the epochs that had ended before this worker joined."""
@@ -298,9 +288,8 @@ class Epochs:
         if self._gradient_op is None:
             return
         if self.member.fit_completed:
-            if self._completed is not None:
-                restore_callbacks(self.arguments.callbacks, self.member.last.callback_state)
-                self._write_completed()  # as callbacks have left it then
+            restore_callbacks(self.arguments.callbacks, self.member.last.callback_state)
+            self._write_completed()  # as callbacks have left it then
             return
         callbacks, is_leader = self.arguments.callbacks, self.member.is_leader
         state = encode_callbacks(callbacks) if is_leader else ""

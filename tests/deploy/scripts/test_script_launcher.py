@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from downpour.deploy.launch.launcher import LaunchFailed
 from downpour.deploy.scripts import script_launcher
 from downpour.deploy.scripts.script_launcher import ScriptLauncher
 
@@ -51,3 +52,16 @@ def test_the_coordinator_is_told_once_whenever_the_workers_end(
     for _ in range(12):
         launcher._check_workers()
     assert launcher._watcher.reasons == ["the script has ended"]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_restarted_worker_that_is_refused_does_not_end_the_job_of_the_others(restarted: bool) -> None:
+    launcher: Any = ScriptLauncher.__new__(ScriptLauncher)
+    refused = SimpleNamespace(code=3, spec=SimpleNamespace(role="worker", name="worker-1"), reason=lambda: "why")
+    launcher._processes, launcher._given_up, launcher._drain_deadline = {"worker-1": refused}, {"worker-1": "why"}, None
+    launcher._restarts = {"worker-1": 1} if restarted else {}
+    if restarted:
+        launcher._check_given_up()
+    else:
+        with pytest.raises(LaunchFailed, match="worker-1 stopped: unsupported configuration: why"):
+            launcher._check_given_up()

@@ -115,6 +115,39 @@ def test_a_late_worker_receives_the_decisions_of_the_completed_calls() -> None:
     assert [decision.logs["loss"] for decision in first.decisions] == [1.0]
 
 
+def initialised(job: PureFit) -> None:
+    event = pb.ShardEvent(initialised=True, initialisation=job.state.shards.initialisation)
+    job.coordinator.shard_event(0, event, job.now)
+    job.deliver()
+
+
+def test_training_begins_when_worker_0_has_sent_the_slots_too() -> None:
+    """The shards have weights before worker 0 assigns the slots of an earlier call."""
+    job = PureFit()
+    job.join(0)
+    job.join(1)
+    assert job.ready(0).initialise and not job.ready(1).start
+    initialised(job)
+    assert not job.ready(1).start and job.phase() == Phase.INITIALISING
+    assert job.ready(0, initialised=True).start and job.ready(1).start
+
+
+def test_a_worker_0_that_dies_before_it_has_sent_the_slots_sends_all_again() -> None:
+    job = PureFit()
+    job.join(0)
+    job.join(1)
+    assert job.ready(0).initialise
+    initialised(job)
+    job.coordinator.leave(0, job.now)
+    job.deliver()
+    assert not job.ready(1).initialise  # it may have no slots of the calls before
+    initialised_before = job.state.shards.initialised
+    job.join(0)
+    assert not initialised_before and job.ready(0).initialise
+    initialised(job)
+    assert not job.ready(1).start and job.ready(0, initialised=True).start
+
+
 @pytest.mark.parametrize("fit_call", [0, 2])
 def test_a_call_of_fit_that_is_not_due_is_refused(fit_call: int) -> None:
     job = PureFit()

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from downpour.protos.system import disk
+from downpour.ps.storage.checkpoint_file import path_of
 from downpour.ps.storage.run_directory import RunDirectory, UnusableDirectory
 
 
@@ -45,3 +47,20 @@ def test_a_lock_that_is_a_folder_is_told_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / ".lock").mkdir()
     with pytest.raises(UnusableDirectory, match=r"\.lock: Is a directory\. Remove"):
         RunDirectory(tmp_path).lock()
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_the_end_of_a_call_of_fit_that_is_completed_again_replaces_the_earlier_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+        monkeypatch.setattr(disk, "unnamed_file", lambda folder: None)
+    run = RunDirectory(tmp_path / "run")
+    run.checkpoints.mkdir(parents=True, exist_ok=True)
+    for number in (1, 2):
+        path_of(run.checkpoints, number).write_text(f"weights {number}")
+        for _ in range(2):
+            run.keep_completed(number, 1)
+        assert (run.path / "fits" / "fit-000001.safetensors").read_text() == f"weights {number}"
+    assert [entry.name for entry in (run.path / "fits").iterdir()] == ["fit-000001.safetensors"]

@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.errors import DownpourError, UnknownWorker
+from downpour.protos.errors import DownpourError, UnknownWorker, Unreachable
 from downpour.worker.exchange.client import Client, Pulled
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
 from downpour.worker.exchange.outage import CoordinatorGone
@@ -28,6 +28,10 @@ LEADER = 0
 RETRY_S = 0.2
 LOST = (*SESSION_LOST, *SILENT)  # errors after which a worker registers again and goes on in the same call of `fit`
 T = TypeVar("T")
+
+
+class CallIsComplete(Exception):
+    """The other workers have completed the call of `fit` that this worker was about to join."""
 
 
 class ScriptWorker:
@@ -151,16 +155,24 @@ class ScriptWorker:
         self.stages, self._failed_elsewhere = self.stages + 1, False
         self._stage, self._session, self._on_return = stage, self._session_of(stage), on_return
         self._in_call, self.epoch = False, None
-        self._session.register()
+        try:
+            self._join(self._session, stage)
+            flat = self.pull()[0]
+        except CallIsComplete:
+            return None
+        self._in_call = True
+        return flat
+
+    def _join(self, session: Session, stage: Stage) -> None:
+        try:
+            session.register()
+        except Unreachable as error:  # a server is being restarted
+            self._return(error, session.number)
+            return
         try:
             self._await_start(stage)
         except LOST as error:
-            self._return(error, self._session.number)
-        if self.fit_completed:
-            return None
-        flat = self.pull()[0]
-        self._in_call = True
-        return None if self.fit_completed else flat
+            self._return(error, session.number)
 
     def begin_epoch(self, number: int) -> None:
         """Begin an epoch of the current call, numbered from 0, to which the samples that are leased belong."""
@@ -227,8 +239,9 @@ class ScriptWorker:
         self.fit_completed, self.decisions = reply.fit_completed, list(reply.decisions)
         self.joined_late = bool(self.decisions) or reply.epoch_begun
         self.initial_epoch = reply.initial_epoch
-        if not self.fit_completed:
-            session.await_start(lambda client: self._initialise(client, stage))
+        if self.fit_completed:
+            raise CallIsComplete
+        session.await_start(lambda client: self._initialise(client, stage))
 
     def _failure_of(self, reply: pb.RegisterReply | pb.BarrierReply) -> BaseException:
         self._failed_elsewhere = True
