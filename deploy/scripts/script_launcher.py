@@ -51,6 +51,7 @@ from downpour.worker.fit.process.file_delivery import deliver
 PROG = "downpour run"
 ABOUT = "Train a Keras script on a local cluster. SCRIPT, or -m MODULE, and its arguments follow the flags."
 LEADER = "worker-0"
+OTHERS_S = 60.0  # for the scripts of the other workers to end after that of worker 0, unless they train
 OWN = "downpour: "  # of a message of the program that runs the script
 FILES = "files"  # in the run directory, while the job runs: what workers have written privately
 MODEL = "model.keras"  # in the run directory: the model that was fitted last
@@ -273,11 +274,21 @@ class ScriptLauncher(Launcher):
         """Wait for the other workers, end those that still run, and tell the coordinator that the job has ended."""
         others = [process for process in self._role("worker") if process.spec.name != LEADER]
         if not wait(others, LEAVE_S):
-            end(others, GRACE_S)
+            self._screen.note(
+                f"the script of worker 0 has ended; waiting for {_names(others)} at most {OTHERS_S:.0f} s"
+            )
+            if not wait(others, OTHERS_S):
+                self._screen.note(f"{_names(others)} did not end and is stopped: what it had still to write is lost")
+                end(others, GRACE_S)
         self._begin_ending()
         self._script_ended = True
         if self._watcher is None or not self._watcher.stop("the script has ended", now=False):
             raise LaunchFailed("the coordinator did not answer when the script ended")
+
+
+def _names(processes: Sequence[Process]) -> str:
+    """Return the names of the processes that still run, as a phrase for a message."""
+    return ", ".join(process.spec.name for process in processes if process.code is None)
 
 
 def error_text(lines: Sequence[str]) -> str:

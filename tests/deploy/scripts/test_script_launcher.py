@@ -65,3 +65,27 @@ def test_a_restarted_worker_that_is_refused_does_not_end_the_job_of_the_others(r
     else:
         with pytest.raises(LaunchFailed, match="worker-1 stopped: unsupported configuration: why"):
             launcher._check_given_up()
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_worker_whose_script_ends_late_has_time_and_is_named_if_it_does_not(
+    ends: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    ended: list[Any] = []
+    late = SimpleNamespace(code=None, spec=SimpleNamespace(role="worker", name="worker-1"))
+
+    def wait(processes: Any, timeout_s: float) -> bool:
+        waited.append(timeout_s)
+        return ends and len(waited) == 2
+
+    monkeypatch.setattr(script_launcher, "wait", wait)
+    monkeypatch.setattr(script_launcher, "end", lambda processes, grace_s: ended.extend(processes))
+    notes: list[str] = []
+    launcher: Any = ScriptLauncher.__new__(ScriptLauncher)
+    launcher._processes, launcher._ending_deadline = {"worker-1": late}, None
+    launcher._screen, launcher._watcher = SimpleNamespace(note=notes.append), Stops()
+    launcher._end_script()
+    assert sum(waited) > 60 and "waiting for worker-1 at most 60 s" in notes[0]
+    assert ended == ([] if ends else [late])
+    assert ends or notes[1:] == ["worker-1 did not end and is stopped: what it had still to write is lost"]
