@@ -16,7 +16,7 @@ from downpour.ps.core.rules.hyperparameters import flag_of, known_hyperparameter
 from tests.support.paths import ROOT
 
 PACKAGES = ("protos", "ps", "worker", "deploy", "bench")
-DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+DOCUMENTS = sorted([*ROOT.glob("README*.md"), ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)[^)]*\)")
 NAME_IN_FILE = re.compile(r"\]\(([^)]+\.py)\) `([A-Za-z_][\w.]*)`")
@@ -216,3 +216,22 @@ def test_the_path_of_a_gradient_is_short_and_names_functions(transport: str) -> 
     assert all(NAME_IN_FILE.search(step) for _, step in steps), f"each step must name a file and a function: {steps}"
     files = [NAME_IN_FILE.findall(step)[0][0] for _, step in steps]
     assert files[0] == "../worker/train/loop.py" and "../ps/core/optimizer.py" in files
+
+
+def test_both_languages_of_the_readme_show_the_same_script_output_figures_and_pages() -> None:
+    english, spanish = ((ROOT / name).read_text() for name in ("README.md", "README.es.md"))
+    for pattern in (r"^```\w*\n(?s:.*?)^```", r"^ {4,}\S.*$"):
+        assert re.findall(pattern, english, re.M) == re.findall(pattern, spanish, re.M)
+    speed, velocidad = (
+        re.findall(r"\d+[.,]\d{3}\b", section(text, name).replace(",", "."))
+        for text, name in ((english, "Speed"), (spanish, "Velocidad"))
+    )
+    assert len(speed) > 6 and speed == velocidad
+    addresses = [set(re.findall(r"https://[^)\s]+", text)) for text in (english, spanish)]
+    assert addresses[0] == addresses[1]
+
+
+def test_the_script_of_the_readme_has_fifteen_lines_and_can_be_compiled() -> None:
+    (script,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    assert len([line for line in script.splitlines() if line]) <= 15
+    compile(script, "train.py", "exec")

@@ -32,7 +32,7 @@ from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("README*.md")), ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 KINDS: dict[str, type[Settings]] = {
     "train": TrainSettings, "ps": ServerSettings, "worker": WorkerSettings, "status": StatusSettings,
     "certs": CertsSettings, "evaluate": EvaluateSettings, "export": ExportCommandSettings, "replay": ReplaySettings,
