@@ -79,6 +79,7 @@ class Settings(BaseSettings):
     Attributes:
         groups: The sections of `--help`: titles and their field names, in order.
         positional: Fields that are positional arguments instead of flags.
+        follows: What the usage line shows after the flags, such as `SCRIPT [ARGUMENTS]`.
         refused: Names of settings of similar commands that this one does not have, with the reason as a sentence.
     """
 
@@ -92,6 +93,7 @@ class Settings(BaseSettings):
     )
     groups: ClassVar[dict[str, tuple[str, ...]]] = {}
     positional: ClassVar[tuple[str, ...]] = ()
+    follows: ClassVar[str] = ""
     refused: ClassVar[Mapping[str, str]] = {}
 
     def take_effect(self) -> None:
@@ -198,12 +200,12 @@ def _parser(kind: type[Settings], prog: str, description: str) -> _Parser:
     def formatter(prog: str) -> argparse.HelpFormatter:
         return argparse.HelpFormatter(prog, max_help_position=27, width=width)
 
-    places = " ".join(name.upper() for name in kind.positional)
+    places = (name.upper() for name in kind.positional)
     parser = _Parser(
         prog=prog,
-        usage=f"{prog} {places} [flags]".replace("  ", " "),
+        usage=" ".join(filter(None, (prog, *places, "[flags]", kind.follows))),
         description=description,
-        epilog=f"Environment variables can set all flags: {ENV_PREFIX}BATCH_SIZE sets --batch-size.",
+        epilog=_variables_of(kind),
         formatter_class=formatter,
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
@@ -222,6 +224,16 @@ def _parser(kind: type[Settings], prog: str, description: str) -> _Parser:
     return parser
 
 
+def _variables_of(kind: type[Settings]) -> str | None:
+    """Return a sentence about the variables, with a flag of the command as its example; None without flags."""
+    flags = [name for name in kind.model_fields if name not in kind.positional and not name.endswith("_")]
+    if not flags:
+        return None
+    valued = [name for name in flags if kind.model_fields[name].annotation is not bool]
+    example = min(valued or flags, key=len)  # the sentence fits one line
+    return f"Environment variables can set all flags: {ENV_PREFIX}{example.upper()} sets {flag(example)}."
+
+
 def _add(group: argparse._ArgumentGroup, name: str, field: FieldInfo) -> None:
     if field.annotation is bool:
         group.add_argument(flag(name), dest=name, action=argparse.BooleanOptionalAction, help=_help(field))
@@ -233,8 +245,8 @@ def _help(field: FieldInfo) -> str:
     text = field.description or ""
     default = None if field.is_required() else field.get_default()
     if default not in (None, "") and default is not False and "(default" not in text:
-        shown = f" (default: {default:g})" if isinstance(default, float) else f" (default: {default})"
-        text = text.removesuffix(".") + shown + "." * text.endswith(".")
+        shown = "on" if default is True else f"{default:g}" if isinstance(default, float) else str(default)
+        text = text.removesuffix(".") + f" (default: {shown})" + "." * text.endswith(".")
     return text.replace("%", "%%")
 
 
@@ -246,9 +258,13 @@ def _metavar(name: str, field: FieldInfo) -> str:
         return "SECONDS"
     if name.endswith("_dir"):
         return "DIR"
-    if "coordinator" in name or any(getattr(mark, "func", None) is host_and_port for mark in field.metadata):
+    if Address in types or host_and_port in _validators(field):
         return "HOST:PORT"
     return "N" if int in types else "X" if float in types else "NAME"
+
+
+def _validators(field: FieldInfo) -> list[Any]:
+    return [getattr(mark, "func", None) for mark in field.metadata]
 
 
 def _choices(field: FieldInfo) -> tuple[str, ...]:

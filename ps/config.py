@@ -289,7 +289,7 @@ class ServerSettings(JobSettings, AccessSettings, LogSettings):
     bind: Address = Field(
         "127.0.0.1:0", description="Address to listen on, HOST:PORT. With port 0 the system chooses the port."
     )
-    advertise: str | None = Field(
+    advertise: Address | None = Field(
         None, description="Address under which other processes reach this server, HOST:PORT (default: as bound)."
     )
     shard: int = Field(0, ge=0, description="Number of this shard, from 0.")

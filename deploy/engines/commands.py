@@ -44,11 +44,19 @@ class BadJob(ValueError):
 
 def slurm_command(argv: list[str]) -> int:
     """Run `downpour slurm` and return its exit status."""
+    _help_if_asked("downpour slurm", argv)
     try:
         return run_here("downpour slurm", argv, slurm(os.environ))
     except (BadPlace, BadJob, TooFewGpus) as error:
         print(f"downpour slurm: {error}", file=sys.stderr)
         return EXIT_USAGE
+
+
+def _help_if_asked(prog: str, argv: Sequence[str]) -> None:
+    """Show the help and exit if a flag before the script asks for it: help does not need the engine."""
+    flags, _ = split_positional(EngineTrainSettings, argv)
+    if {"-h", "--help"} & set(flags):
+        parse(EngineTrainSettings, ["--help"], prog, ABOUT)
 
 
 def auto_command(argv: list[str], run: Command, train: Command) -> int:
@@ -59,6 +67,7 @@ def auto_command(argv: list[str], run: Command, train: Command) -> int:
         run: The command `downpour run`.
         train: The command `downpour train`.
     """
+    _help_if_asked("downpour auto", argv)
     try:
         if os.environ.get(VARIABLE, "").strip():
             print_line(f"downpour auto: {VARIABLE} is set: this is one process of its cluster", error=True)

@@ -36,6 +36,7 @@ class EngineTrainSettings(TrainSettings, EngineSettings):
     """Train a built-in model as one process of a job that an engine has started."""
 
     groups: ClassVar[dict[str, tuple[str, ...]]] = {"engine": OWN, **TrainSettings.groups}
+    follows: ClassVar[str] = "[SCRIPT [ARGUMENTS]]"
 
 
 class EngineRunSettings(RunSettings, EngineSettings):

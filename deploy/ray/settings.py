@@ -41,6 +41,7 @@ class RayTrainSettings(TrainSettings, RaySettings):
     """Train a built-in model on a Ray cluster."""
 
     groups: ClassVar[dict[str, tuple[str, ...]]] = {"Ray": OWN, **TrainSettings.groups}
+    follows: ClassVar[str] = "[SCRIPT [ARGUMENTS]]"
 
 
 class RayRunSettings(RunSettings, RaySettings):

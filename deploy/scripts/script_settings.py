@@ -91,6 +91,7 @@ class RunSettings(AccessSettings, LogSettings):
         "operation": ("metrics_port", "tensorboard", "log_format", "dashboard"),
     }  # fmt: skip
 
+    follows: ClassVar[str] = "SCRIPT [ARGUMENTS]"
     refused: ClassVar[Mapping[str, str]] = NOT_OF_A_SCRIPT
 
     workers: int = _same("workers")

@@ -105,6 +105,32 @@ def test_the_help_of_a_command_fits_80_columns_and_names_its_flags(command: str)
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
+@pytest.mark.parametrize(
+    ("command", "usage"),
+    [
+        ("train", "[flags]"),
+        ("run", "[flags] SCRIPT [ARGUMENTS]"),
+        ("slurm", "[flags] [SCRIPT [ARGUMENTS]]"),
+        ("auto", "[flags] [SCRIPT [ARGUMENTS]]"),
+        ("ray", "[flags] [SCRIPT [ARGUMENTS]]"),
+        ("status", "ADDRESS [flags]"),
+        ("runs", "[flags]"),
+        ("certs", "FOLDER [flags]"),
+        ("worker", "[flags]"),
+        ("dashboard", "SOURCE [flags]"),
+    ],
+)
+def test_the_help_of_a_command_shows_its_own_arguments_and_flags(command: str, usage: str) -> None:
+    done = run(command, "--help")
+    said = done.stdout
+    assert done.returncode == 0 and max(map(len, said.splitlines())) <= 80
+    assert f"usage: downpour {command} {usage}\n" in said
+    assert "(default: True)" not in said and "(default: None)" not in said
+    for variable, name in re.findall(r"DOWNPOUR_([A-Z_]+)\s+sets\s+(--[a-z-]+)", said):
+        assert name == "--" + variable.lower().replace("_", "-")
+        assert re.search(rf"^  {name} ", said, re.M), f"{command} has no {name}"
+
+
 def test_the_command_line_is_imported_without_its_commands() -> None:
     code = (
         "import sys, downpour.deploy.cli\n"

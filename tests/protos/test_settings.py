@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 from pydantic import Field
 
-from downpour.protos.settings import Settings, parse, to_flags
+from downpour.protos.settings import Address, Settings, parse, to_flags
 from downpour.ps.config import ServerSettings
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
@@ -83,6 +85,36 @@ class _Everything(Settings):
     json_: bool = Field(False, description="yes or no")
     loud: bool = Field(True, description="yes or no")
     name: str = Field("x", description="a text of 100 %")
+
+
+class _Addresses(Settings):
+    """Some addresses."""
+
+    follows: ClassVar[str] = "COMMAND"
+    own: Address = Field("a:1", description="an address")
+    other: Address | None = Field(None, description="an address or nothing")
+    loud: bool = Field(True, description="Say all.")
+
+
+def help_of(kind: type[Settings], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        parse(kind, ["--help"], "prog")
+    assert stopped.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_help_says_what_a_value_is(capsys: pytest.CaptureFixture[str]) -> None:
+    said = help_of(_Addresses, capsys)
+    assert "usage: prog [flags] COMMAND" in said
+    assert "--own HOST:PORT" in said and "--other HOST:PORT" in said
+    assert "Say all (default: on)." in said
+    assert "DOWNPOUR_OWN sets --own." in said
+    assert "--advertise HOST:PORT" in help_of(ServerSettings, capsys)
+
+
+def test_an_address_that_may_be_missing_is_checked(capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(ServerSettings, "--advertise=a", capsys=capsys)
+    assert "--advertise must be HOST:PORT with a port from 0 to 65535; received 'a'" in said
 
 
 def test_flags_carry_settings_to_another_process() -> None:
