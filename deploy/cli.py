@@ -139,6 +139,13 @@ def _logs(argv: list[str]) -> int:
     return logs(parse(LogsSettings, ["--follow" if flag == "-f" else flag for flag in argv], "downpour logs"))
 
 
+def _doctor(argv: list[str]) -> int:
+    from downpour.deploy.doctor.doctor import DoctorSettings, doctor
+    from downpour.protos.settings import parse
+
+    return doctor(parse(DoctorSettings, argv, "downpour doctor"))
+
+
 def _certs(argv: list[str]) -> int:
     from downpour.deploy.certs import CertsSettings, certs
     from downpour.protos.settings import parse
@@ -197,6 +204,7 @@ OTHER_COMMANDS: dict[str, Command] = {
     "playground": Command("train a small network in the browser, to see what asynchrony does", _playground),
     "top": Command("show a job in the terminal, and operate it with keys", _top),
     "job": Command("operate a running job: pause, drain, set settings, add and kill workers", _job),
+    "doctor": Command("examine whether this machine can train, and say what to do", _doctor),
     "certs": Command("create TLS certificates and an access token", _certs),
     "evaluate": Command("evaluate a trained model on a test set", _evaluate),
     "export": Command("export a trained model as keras, savedmodel or tflite", _export),

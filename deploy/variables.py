@@ -14,6 +14,7 @@ MODULES = (
     "downpour.deploy.certs",
     "downpour.deploy.config",
     "downpour.deploy.dashboard.config",
+    "downpour.deploy.doctor.doctor",
     "downpour.deploy.engines.settings",
     "downpour.deploy.ray.settings",
     "downpour.deploy.run_commands",

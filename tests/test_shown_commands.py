@@ -19,6 +19,7 @@ from downpour.deploy.certs import CertsSettings, certs
 from downpour.deploy.cli import commands
 from downpour.deploy.config import EvaluateSettings, ExportCommandSettings, StatusSettings, TrainSettings
 from downpour.deploy.dashboard.config import DashboardSettings, JobCommandSettings, ReportSettings, TopSettings
+from downpour.deploy.doctor.doctor import DoctorSettings
 from downpour.deploy.engines.settings import EngineTrainSettings
 from downpour.deploy.playground.config import PlaygroundSettings
 from downpour.deploy.ray.settings import RayTrainSettings, with_range
@@ -37,7 +38,7 @@ KINDS: dict[str, type[Settings]] = {
     "train": TrainSettings, "ps": ServerSettings, "worker": WorkerSettings, "status": StatusSettings,
     "certs": CertsSettings, "evaluate": EvaluateSettings, "export": ExportCommandSettings, "replay": ReplaySettings,
     "dashboard": DashboardSettings, "report": ReportSettings, "job": JobCommandSettings, "top": TopSettings,
-    "playground": PlaygroundSettings,
+    "playground": PlaygroundSettings, "doctor": DoctorSettings,
     "runs": RunsSettings, "logs": LogsSettings, "simulate": SimulateSettings, "simulate-job": SimulateJobSettings,
     "validate": ValidateSettings, "slurm": EngineTrainSettings, "auto": EngineTrainSettings, "ray": RayTrainSettings,
 }  # fmt: skip
