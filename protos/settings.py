@@ -2,8 +2,8 @@
 
     settings = parse(ServerSettings, sys.argv[1:], prog="downpour ps")
 
-Flags take precedence over variables, and variables over defaults. An invalid value ends the program with status 2
-and one line per problem, which names the flag or the variable that the value came from.
+Flags take precedence over variables, these over the file of `--config`, and this over defaults. An invalid value ends
+the program with status 2 and one line per problem, which names the flag, the variable or the file that it came from.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from pydantic import AfterValidator, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from downpour.protos.job_file.toml_settings import BadJobFile, read, takes_file
 
 ENV_PREFIX = "DOWNPOUR_"
 
@@ -119,14 +121,29 @@ def parse(kind: type[S], argv: Sequence[str], prog: str, description: str | None
     given, unknown = parser.parse_known_args(list(argv))
     if unknown:
         _fail(prog, _unknown(unknown, kind))
+    path = vars(given).pop("config", "")
+    of_file = _of_file(path, kind, vars(given), prog) if path else {}
     try:
-        settings = kind(**vars(given))
+        settings = kind(**{**of_file, **vars(given)})
         settings.take_effect()
     except ValidationError as failure:
-        _fail(prog, [_problem(error, kind, vars(given)) for error in failure.errors()])
+        errors = [(_problem(error, kind, vars(given)), error["loc"]) for error in failure.errors()]
+        _fail(prog, [f"{path}: {said}" if path and (not at or at[0] in of_file) else said for said, at in errors])
     except ValueError as failure:
         _fail(prog, [str(failure)])
     return settings
+
+
+def _of_file(path: str, kind: type[Settings], given: Mapping[str, Any], prog: str) -> dict[str, Any]:
+    """Return the values of a file that neither a flag nor a variable sets; name the keys of other commands."""
+    try:
+        values, others = read(path, kind.model_fields)
+    except BadJobFile as failure:
+        _fail(prog, failure.args)
+    if others:
+        print(f"{prog}: {path}: settings of other commands have no effect here: {', '.join(others)}", file=sys.stderr)
+    set_elsewhere = {name for name in values if name in given or os.environ.get(_variable(name) or "")}
+    return {name: value for name, value in values.items() if name not in set_elsewhere}
 
 
 def split_positional(kind: type[Settings], argv: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -220,6 +237,8 @@ def _parser(kind: type[Settings], prog: str, description: str) -> _Parser:
         for name in names:
             _add(group, name, kind.model_fields[name])
     last = parser.add_argument_group("help")
+    if takes_file(kind):
+        last.add_argument("--config", metavar="FILE", help="TOML file of settings, whose keys are the names of flags.")
     last.add_argument("-h", "--help", action="help", help="Show this help and exit.")
     return parser
 

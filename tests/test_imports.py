@@ -21,7 +21,8 @@ from tests.support.sources import MODULES, PACKAGES, module_of, sources
 # The order is that of the planes: from what knows nothing of the others to what puts everything together.
 PS_FLAGS = {"ps.config", "ps.config_checks", "ps.config_change"}
 MAY_IMPORT: dict[str, set[str]] = {
-    "protos": {"protos.access", "protos.system"},
+    "protos": {"protos.access", "protos.job_file", "protos.system"},
+    "protos.job_file": set(),
     "protos.access": set(),
     "protos.system": set(),
     "protos.tcp": {"protos"},
