@@ -153,11 +153,18 @@ class Leases:
             before = self._unpushed
             return before.start if before is not None and before.lease == span.lease else span.start
 
-    def pushed(self, span: Span) -> None:
-        """Record that the push of a batch has an outcome."""
+    def pushed(self, span: Span, ends: bool = True) -> None:
+        """Record that the push of a batch has an outcome.
+
+        Args:
+            span: The span of the batch.
+            ends: Whether the train step ends with this push. If it may push again, its lease is in use until `used`:
+                otherwise the epoch could end on the servers before its last push.
+        """
         with self._changed:
             self._last, self._unpushed = span, None
-            self._close(span)
+            if ends:
+                self._close(span)
 
     def _close(self, span: Span) -> bool:
         """Return whether a batch is the last one of its lease, which is then used up."""
@@ -171,6 +178,8 @@ class Leases:
         """Record the end of a train step; batches at the end of a lease that it has not pushed are reported."""
         start = self.start_of(span)
         with self._changed:
+            if span == self._last:
+                self._close(span)
             if span == self._last or span.session != self._session:
                 return
             ends = self._close(span)

@@ -46,6 +46,7 @@ class GradientOp:
     """
 
     has_own_slots = False
+    _reports_ends = False  # whether the end of each train step is reported to the leases
 
     def __init__(
         self,
@@ -205,6 +206,7 @@ class GradientOp:
         """
         self._assigned.send_in_graph()
         if self._span is not None and not pushes:
+            self._reports_ends = True
             # TensorFlow orders operations by the variables that they use: this one follows the assignments of a push.
             after = tf.reshape(self._variables.all[0].value, [-1])[:0]
             tf.numpy_function(self._used, [self._span, after], [])
@@ -351,7 +353,9 @@ class GradientOp:
         self.steps += 1
         for span in spans:
             if self._leases is not None and span.lease and self._leases.valid(span):
-                self._leases.pushed(span)  # unless the session has ended: the samples are leased again
+                self._leases.pushed(
+                    span, ends=not self._reports_ends
+                )  # unless the session has ended: the samples are leased again
 
     def _differences(self, state: np.ndarray) -> np.ndarray:
         """Return what is added to the state on the servers: 0 where an assigned value replaces it."""

@@ -149,6 +149,19 @@ def test_batches_without_a_push_are_covered_by_the_next_one_or_reported() -> Non
     assert pushed == [(0, 4), (6, 12)] and reports == [(1, 6)]
 
 
+def test_a_lease_is_in_use_until_the_last_push_of_a_train_step() -> None:
+    """The servers may end the epoch once a worker has used all its samples, but not between two pushes of a step."""
+    leases = Leases(Worker(Ledger(4, 2)))  # type: ignore[arg-type]
+    for _ in range(2):
+        span = leases.next_lease()
+        assert span is not None
+        for _ in range(2):
+            leases.pushed(span, ends=False)
+            assert leases.is_last(span) and leases.is_pushed(span)
+        leases.used(span)
+        assert not leases.is_last(span)
+
+
 def test_batches_of_a_lost_session_are_not_pushed() -> None:
     leases = Leases(Worker(Ledger(4, 2)))  # type: ignore[arg-type]
     lease = leases.next_lease()
