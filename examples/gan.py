@@ -14,7 +14,7 @@ class Gan(keras.Model):
     """A generator and a critic for points in the plane."""
 
     def __init__(self) -> None:
-        """Build both networks."""
+        """Build the generator and the critic, whose weights Keras draws."""
         super().__init__()
         self.generator = keras.Sequential([keras.Input((2,)), keras.layers.Dense(16, "tanh"), keras.layers.Dense(2)])
         self.critic = keras.Sequential([keras.Input((2,)), keras.layers.Dense(16, "tanh"), keras.layers.Dense(1)])

@@ -11,7 +11,6 @@ import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.errors import DownpourError
 
 if TYPE_CHECKING:
     from downpour.worker.fit.cluster.member import ScriptWorker
@@ -107,7 +106,7 @@ class Leases:
                         self._changed.notify_all()
                         self._changed.wait_for(lambda: requests.ended or requests.next is None)
             requests.end()
-        except DownpourError as error:
+        except BaseException as error:  # whatever it is: the thread that reads the data would wait for ever
             requests.end(error)
         with self._changed:
             self._changed.notify_all()
@@ -214,7 +213,7 @@ class _Requests:
         """Build the state before the first request."""
         self.next: Span | None = None
         self.ended = False
-        self.error: DownpourError | None = None
+        self.error: BaseException | None = None
 
     def put(self, span: Span) -> None:
         """Offer a lease to the thread that reads the data."""
@@ -225,7 +224,7 @@ class _Requests:
         span, self.next = self.next, None
         return span
 
-    def end(self, error: DownpourError | None = None) -> None:
+    def end(self, error: BaseException | None = None) -> None:
         """Offer no lease any more, because of an error if there is one."""
         self.error = self.error or error
         self.ended = True

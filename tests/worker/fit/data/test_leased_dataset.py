@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.errors import Unsupported
+from downpour.protos.errors import Unreachable, Unsupported
 from downpour.ps.coordinator.ledger import EpochLedger
 from downpour.worker.fit.cluster.leases import Leases, Span
 from downpour.worker.fit.data.leased_batches import LEASES_PER_WORKER, LeasedSamples
@@ -147,6 +147,16 @@ def test_batches_without_a_push_are_covered_by_the_next_one_or_reported() -> Non
                 leases.pushed(span)
             leases.used(span)
     assert pushed == [(0, 4), (6, 12)] and reports == [(1, 6)]
+
+
+@pytest.mark.parametrize("kind", [Unreachable, ValueError, OSError])
+def test_whatever_ends_the_requests_reaches_the_thread_that_reads_the_data(kind: type[Exception]) -> None:
+    class Failing(Worker):
+        def lease(self, ahead: bool = False) -> pb.Task:
+            raise kind("the cause")
+
+    with pytest.raises(kind, match="the cause"):
+        Leases(Failing(Ledger(4, 2))).next_lease()  # type: ignore[arg-type]
 
 
 def test_a_lease_is_in_use_until_the_last_push_of_a_train_step() -> None:
