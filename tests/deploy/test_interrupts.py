@@ -17,7 +17,15 @@ from tests.support.paths import ROOT
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
 WAITING = "import threading\nprint('begun', flush=True)\nthreading.Event().wait()\n"
-WITH_FORK = "import os\nif os.fork() == 0:\n    import time\n    time.sleep(60)\n" + WAITING
+WITH_FORK = """\
+import os, time
+ready, write = os.pipe()
+if os.fork() == 0:
+    os.write(write, b"!")  # Python drops a signal that arrives while a process forks
+    time.sleep(60)
+    os._exit(1)
+os.read(ready, 1)
+""" + WAITING
 WITH_THREAD = "import threading\nthreading.Thread(target=threading.Event().wait).start()\n" + WAITING
 UNINTERRUPTIBLE = "try:\n    " + WAITING.replace("\n", "\n    ") + "\nfinally:\n    threading.Event().wait()\n"
 
@@ -38,7 +46,8 @@ def test_an_interrupted_program_exits_with_130_and_one_line(program: str, times:
                 begun.wait(1.0 if times > 1 else TIMEOUT_S)
         _, errors = begun.communicate(timeout=TIMEOUT_S)
     finally:
-        begun.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(begun.pid, signal.SIGKILL)  # with the process that it has forked, which holds the pipes open
         begun.communicate()
     assert (begun.returncode, errors) == (130, "downpour: interrupted; there is no result\n")
 

@@ -155,7 +155,7 @@ def test_the_last_batch_of_a_lease_is_pushed_with_the_others() -> None:
         def is_last(self, span: Span) -> bool:
             return span.stop == 6
 
-        def pushed(self, span: Span) -> None:
+        def pushed(self, span: Span, *, ends: bool) -> None:
             done.append(span)
 
     done: list[Span] = []
