@@ -17,7 +17,8 @@ from tests.support.paths import ROOT
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
 WAITING = "import threading\nprint('begun', flush=True)\nthreading.Event().wait()\n"
-WITH_FORK = """\
+WITH_FORK = (
+    """\
 import os, time
 ready, write = os.pipe()
 if os.fork() == 0:
@@ -25,7 +26,9 @@ if os.fork() == 0:
     time.sleep(60)
     os._exit(1)
 os.read(ready, 1)
-""" + WAITING
+"""
+    + WAITING
+)
 WITH_THREAD = "import threading\nthreading.Thread(target=threading.Event().wait).start()\n" + WAITING
 UNINTERRUPTIBLE = "try:\n    " + WAITING.replace("\n", "\n    ") + "\nfinally:\n    threading.Event().wait()\n"
 
