@@ -72,6 +72,20 @@ class HeaderReceiver(Generic[Header]):
         self._filled += count
         return self._parsed()
 
+    def buffered(self) -> Header | None:
+        """Return the header that bytes after the frame before complete; None if more must be received.
+
+        Raises:
+            InvalidRequest: The bytes are not the beginning of a frame.
+        """
+        return self._parsed() if self._filled else None
+
+    def keep_rest(self) -> None:
+        """End a frame without a payload, and keep the bytes that came after it for the next one."""
+        rest = self._filled - self._end
+        self._block[:rest] = self._block[self._end : self._filled]
+        self._filled, self._end = rest, 0
+
     def take_rest(self, payload: memoryview) -> int:
         """Move the bytes that came after the header to the beginning of its payload, and return their number.
 

@@ -65,9 +65,11 @@ def test_a_push_carries_no_frozen_weights(tmp_path: Path, transport: str, monkey
         sent.append(sum(len(part) for parts in payloads for part in parts))
         send(self, requests, payloads)
 
+    function = GradientFunction(model, data(), BATCH)
+    function.warm_up(read_weights(model), "off")  # before there is a session that might expire meanwhile
     with running(tmp_path, workers=1) as cluster:
         (member,) = cluster.train(layout_of(model), 1, read_weights(model), transport=transport)
-        gradient = GradientFunction(model, data(), BATCH)(member.pull().flat, INDICES)
+        gradient = function(member.pull().flat, INDICES)
         monkeypatch.setattr(Client, "_send", counted)
         member.push_pull(gradient.flat, gradient.norm)
     trained, statistics = 2 * 50 + 50 * 3 + 3, 4 * 50

@@ -168,6 +168,9 @@ class TcpTransport(Transport):
         with self._closed_on_error():
             while True:
                 reply = self._receive_header(receive_into)
+                if reply.waiting:
+                    self._replies.keep_rest()
+                    continue
                 payload = self._allocate(reply.payload_bytes)
                 filled = self._replies.take_rest(payload)
                 while filled < len(payload):
@@ -175,8 +178,7 @@ class TcpTransport(Transport):
                     if not count:
                         raise ConnectionEnded("the shard has closed it within a reply")
                     filled += count
-                if not reply.waiting:
-                    return Frame(reply, payload)
+                return Frame(reply, payload)
 
     @contextmanager
     def _closed_on_error(self) -> Iterator[None]:
@@ -203,8 +205,9 @@ class TcpTransport(Transport):
 
     def _receive_header(self, receive_into: Callable[[memoryview], int]) -> pb.Reply:
         try:
-            while (reply := self._replies.receive(receive_into)) is None:
-                pass
+            reply = self._replies.buffered()
+            while reply is None:
+                reply = self._replies.receive(receive_into)
         except InvalidRequest as error:
             raise ServerFault(f"the shard at {self.address} sent what is no reply: {error}") from error
         if reply.status:
