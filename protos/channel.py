@@ -13,6 +13,7 @@ import grpc
 
 from downpour.protos.credentials import SERVER_NAME, Metadata, ShowToken, channel_credentials, presented_to
 from downpour.protos.frame import MESSAGE_LIMIT_BYTES
+from downpour.protos.system.descriptors import most_open
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8  # as <malloc.h> numbers them
 PROTOCOL = 2
@@ -42,6 +43,7 @@ CLIENT_OPTIONS: list[tuple[str, int]] = [
     ("grpc.enable_http_proxy", 0),
 ]
 _TLS_OPTIONS: list[tuple[str, int | str]] = [*CLIENT_OPTIONS, ("grpc.ssl_target_name_override", SERVER_NAME)]
+LEAST_CONNECTIONS = 64  # that a server accepts, however few descriptors its process may open
 SERVER_OPTIONS: list[tuple[str, int]] = [
     *_LIMITS,
     ("grpc.server_handshake_timeout_ms", 10_000),  # of a connection that says nothing; by default two minutes
@@ -91,7 +93,9 @@ class SystemNetwork:
 
     def aio_server(self, interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]]) -> grpc.aio.Server:
         """Return a server that does not listen yet."""
-        return grpc.aio.server(options=SERVER_OPTIONS, interceptors=interceptors)
+        connections = max(LEAST_CONNECTIONS, most_open() // 2)  # the rest is for files and the other transports
+        options = [*SERVER_OPTIONS, ("grpc.max_allowed_incoming_connections", connections)]
+        return grpc.aio.server(options=options, interceptors=interceptors)
 
     def check_free(self, bind: str) -> None:
         """Raise OSError if the address `HOST:PORT` is in use on this machine."""

@@ -5,6 +5,7 @@ This module is pure: it does no I/O and reads no clock.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
@@ -43,3 +44,16 @@ class ChunkedVector:
             if stop <= own + len(array):
                 break
         return views
+
+
+def euclidean_norm(vector: np.ndarray | ChunkedVector) -> float:
+    """Return the Euclidean norm of a vector `float32[n]`; it is finite exactly if every element is.
+
+    The sum of the squares is computed in float32, and in float64 only if it exceeds the range of float32.
+    """
+    arrays = vector.arrays if isinstance(vector, ChunkedVector) else [vector]
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = sum(float(np.dot(array, array)) for array in arrays)
+        if not math.isfinite(squares):
+            squares = sum(float(np.square(array, dtype=np.float64).sum()) for array in arrays)
+    return math.sqrt(squares)

@@ -6,10 +6,8 @@ import asyncio
 import json
 import logging
 import os
-import resource
 import signal
 from collections.abc import Callable
-from contextlib import suppress
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -21,8 +19,6 @@ from downpour.protos.logs import write_output
 from downpour.ps.config import ServerSettings
 from downpour.ps.data_plane.interceptor import CallInterceptor
 from downpour.ps.monitoring.prometheus import PrometheusExporter, ShardMetrics
-
-MOST_DESCRIPTORS = 1 << 16
 
 
 def silence_broken_calls() -> None:
@@ -80,15 +76,6 @@ async def listen_or_close(
         if exporter is not None:
             exporter.close()
         raise
-
-
-def use_all_descriptors() -> None:
-    """Raise the limit of open files to the most that this process may set, as every worker needs several."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        with suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _port_in_use(bind: str) -> PortInUse:

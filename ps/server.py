@@ -15,7 +15,7 @@ from downpour.protos import parameter_server_pb2_grpc as rpc
 from downpour.protos.credentials import NotSecured
 from downpour.protos.errors import DownpourError, Unsupported
 from downpour.protos.logs import identify, log
-from downpour.protos.system import clock, entropy
+from downpour.protos.system import clock, descriptors, entropy
 from downpour.ps.config import ServerSettings
 from downpour.ps.config_change import continued
 from downpour.ps.control_plane.checkpointer import Checkpointer
@@ -30,7 +30,7 @@ from downpour.ps.coordinator.phase import OVER, Phase
 from downpour.ps.data_plane.listeners import Listeners, ListenRequest, open_listeners
 from downpour.ps.data_plane.request_handler import RequestHandler
 from downpour.ps.data_plane.shard_runtime import ShardRuntime
-from downpour.ps.endpoints import PortInUse, announce, listen_or_close, on_signals, open_exporter, use_all_descriptors
+from downpour.ps.endpoints import PortInUse, announce, listen_or_close, on_signals, open_exporter
 from downpour.ps.monitoring.prometheus import Durations, ShardMetrics
 from downpour.ps.monitoring.run_reports import RunReports
 from downpour.ps.shard_server import ShardProcess
@@ -295,7 +295,8 @@ class CoordinatorProcess:
 
 def run_server(settings: ServerSettings) -> int:
     """Run the process that the settings describe, and return its exit code."""
-    use_all_descriptors()
+    descriptors.raise_limit()
+    descriptors.reserve.hold()
     return asyncio.run(serve(settings))
 
 

@@ -67,7 +67,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         "worker.quiet_tensorflow", "worker.script",
     },
     "worker.fit.cluster": {"protos", "worker.exchange", "worker.plan"},
-    "worker.fit.local": {"protos", "worker.exchange", "worker.plan", "worker.fit.cluster", "worker.fit.optimizer"},
+    "worker.fit.local": {
+        "protos", "worker.compute", "worker.exchange", "worker.plan", "worker.fit.cluster", "worker.fit.optimizer",
+    },
     "worker.fit.data": {"protos", "ps.core", "worker.fit.cluster", "worker.script"},
     "worker.fit.process": {"protos", "worker.fit.cluster"},
     "worker.fit.optimizer": {

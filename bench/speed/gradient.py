@@ -123,7 +123,7 @@ def _bare(ours: Any) -> Callable[..., Any]:
     import tensorflow as tf
 
     from downpour.worker.compute.flat_model import flattened
-    from downpour.worker.compute.gradient import norm_of
+    from downpour.worker.compute.norms import norm_of
 
     def step(flat: Any, x: Any, y: Any) -> Any:
         scaled = tf.cast(x, tf.float32) * ours.data.scale

@@ -9,7 +9,7 @@ import numpy as np
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.layout import Slice
-from downpour.protos.system import clock, threads
+from downpour.protos.system import clock, descriptors, threads
 from downpour.ps.config import interval_of
 from downpour.ps.config_change import Change, apply_change
 from downpour.ps.control_plane.job_snapshot import job_facts, with_shards
@@ -292,12 +292,13 @@ class Checkpointer:
 
     def _write(self, cut: _Cut) -> None:
         """Write a checkpoint; this runs in a thread of its own."""
-        self._run.traces.sync()
-        save(self._run.checkpoints, cut.checkpoint())
-        if cut.completed_call:
-            self._run.keep_completed(cut.round.number, cut.completed_call)
-        prune(self._run.checkpoints, self._keep)
-        self._run.prune_fit()
+        with descriptors.reserve.released():
+            self._run.traces.sync()
+            save(self._run.checkpoints, cut.checkpoint())
+            if cut.completed_call:
+                self._run.keep_completed(cut.round.number, cut.completed_call)
+            prune(self._run.checkpoints, self._keep)
+            self._run.prune_fit()
 
     def _written(self, cut: _Cut, done: asyncio.Future[None]) -> None:
         now, failure = clock.monotonic(), done.exception()

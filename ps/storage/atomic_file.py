@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from downpour.protos.system import disk, entropy
+from downpour.protos.system import descriptors, disk, entropy
 
 
 @contextmanager
@@ -14,7 +14,8 @@ def atomic_write(path: Path, durable: bool = False) -> Iterator[Path]:
     """Yield a temporary path to write to, whose content replaces the file `path` when the block ends without an error.
 
     On Linux the temporary file has no name (O_TMPFILE), so that the kernel removes it whenever this process ends.
-    Elsewhere, and on file systems without that feature, it is the file `.NAME.part` beside `path`.
+    Elsewhere, and on file systems without that feature, it is the file `.NAME.part` beside `path`. The block may use
+    the descriptors that the process holds in reserve.
 
     Args:
         path: The path of the file; an existing file is replaced.
@@ -24,6 +25,11 @@ def atomic_write(path: Path, durable: bool = False) -> Iterator[Path]:
         OSError: The disk is full, read-only or broken. The file `path` has not changed. The error names `path` and
             never the temporary file, whose random name would make every message another one.
     """
+    with descriptors.reserve.released():
+        yield from _written(path, durable)
+
+
+def _written(path: Path, durable: bool) -> Iterator[Path]:
     beside = path.with_name(f".{path.name}.{entropy.random_bits(32):08x}.part")
     unnamed = disk.unnamed_file(path.parent)
     try:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.chunked_vector import ChunkedVector
+from downpour.protos.chunked_vector import ChunkedVector, euclidean_norm
 from downpour.protos.frame import Decoder, encode
 from downpour.protos.layout import STATE, TRAINED, Layout
 from downpour.protos.transports import TRANSPORTS
@@ -122,3 +122,13 @@ def test_nan_in_any_piece_is_detected(bad: float) -> None:
 def test_modes_that_keep_or_reread_a_push_want_it_in_one_piece(mode: str) -> None:
     shard = Shard(np.ones(3, np.float32), Optimizer("sgd", Hyperparameters(), 3), consistency_of(mode))
     assert not shard.reads_once
+
+
+@pytest.mark.parametrize("value", [1e30, 3e38, np.nan, np.inf, -np.inf])
+def test_a_norm_is_finite_exactly_if_the_elements_are(value: float) -> None:
+    vector = np.array([3.0, value, 4.0], np.float32)
+    for each in (vector, pieces_of(vector, [1, 2])):
+        assert np.isfinite(euclidean_norm(each)) == np.isfinite(value)
+        if np.isfinite(value):
+            assert euclidean_norm(each) == pytest.approx(np.linalg.norm(vector.astype(np.float64)))
+    assert euclidean_norm(np.array([3.0, 4.0], np.float32)) == 5.0

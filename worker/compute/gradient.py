@@ -16,10 +16,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from downpour.protos.chunked_vector import ChunkedVector
+from downpour.protos.chunked_vector import ChunkedVector, euclidean_norm
 from downpour.worker.catalog.datasets import Dataset
 from downpour.worker.compute.direct_call import traced
 from downpour.worker.compute.flat_model import FlatModel, flattened, layout_of, read_weights, seed_words, write_weights
+from downpour.worker.compute.norms import clip_together, norm_of
 from downpour.worker.compute.xla import Log, choose, clock_for, quiet
 from downpour.worker.compute.zero_copy import Input
 
@@ -57,13 +58,16 @@ class Gradient:
         return bool(np.isfinite(self.norm))
 
     @classmethod
-    def of(cls, outputs: Sequence[tf.Tensor], weights: tf.Tensor, steps: int = 1) -> Gradient:
+    def of(
+        cls, outputs: Sequence[tf.Tensor], weights: tf.Tensor, steps: int = 1, trained: int | None = None
+    ) -> Gradient:
         """Build a gradient from the outputs of a traced function.
 
         Args:
             outputs: The result of `joined`: gradient, differences of the state, Σ loss, correct, norm.
             weights: The argument of the function. Its memory may contain the gradient, as for the loss |w|²/2.
             steps: The number of local steps.
+            trained: The length n of the gradient; None if no differences of the state follow it.
         """
         *arrays, last = [np.asarray(memoryview(output)) for output in outputs]
         if arrays:
@@ -73,6 +77,8 @@ class Gradient:
         if len(last) > NUMBERS:
             arrays.append(last[:-NUMBERS])
         vector = arrays[0] if len(arrays) == 1 else ChunkedVector(arrays)
+        if not np.isfinite(norm):  # the squares of finite numbers may exceed float32
+            norm = euclidean_norm(vector[:trained])
         return cls(vector, norm, loss / steps, int(correct))
 
 
@@ -133,7 +139,8 @@ class GradientFunction:
         else:
             function, batch = self._plain, tf.convert_to_tensor(indices, tf.int32)
         weights = self._flat.filled(flat)
-        return Gradient.of(function(weights, batch, *self.seeds(seed, step)), weights)
+        found = function(weights, batch, *self.seeds(seed, step))
+        return Gradient.of(found, weights, trained=self.model.layout.trained)
 
     def warm_up(self, flat: np.ndarray, xla: str, log: Log = quiet) -> dict[str, float]:
         """Compile the function, select the faster form if `xla` is `auto`, and return median times in seconds.
@@ -189,8 +196,7 @@ class GradientFunction:
         back = self.model.backward(weights, state, *self.data.batch(indices), seed)
         gradients = back.gradients
         if self._clip_norm:
-            scale = tf.minimum(1.0, self._clip_norm / tf.maximum(norm_of(gradients), 1e-12))
-            gradients = [gradient * scale for gradient in gradients]
+            gradients = clip_together(gradients, self._clip_norm)
         return gradients, back.state, back.loss, back.correct
 
 
@@ -203,8 +209,3 @@ def joined(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         else:
             runs += [[vector], []]
     return [tf.concat(run, 0) if len(run) > 1 else run[0] for run in runs if run]
-
-
-def norm_of(tensors: list[tf.Tensor]) -> tf.Tensor:
-    """Return the Euclidean norm of all elements of the tensors."""
-    return tf.sqrt(2.0 * tf.add_n([tf.nn.l2_loss(tensor) for tensor in tensors]))

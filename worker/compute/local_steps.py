@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from downpour.worker.compute.direct_call import traced
 from downpour.worker.compute.flat_model import DRAWS_PER_STEP
-from downpour.worker.compute.gradient import Gradient, GradientFunction, joined, norm_of
+from downpour.worker.compute.gradient import Gradient, GradientFunction, joined
+from downpour.worker.compute.norms import norm_of
 from downpour.worker.compute.xla import Log, choose, quiet
 from downpour.worker.compute.zero_copy import Input
 
@@ -87,7 +88,8 @@ class LocalSteps:
 
     def _run(self, form: Any, flat: np.ndarray, steps: int, seeds: tuple[tf.Tensor, ...]) -> Gradient:
         arguments = (self._flat.filled(flat), self._indices.tensor, tf.constant(steps))
-        return Gradient.of(form(*arguments, *seeds), arguments[0], steps)
+        found = form(*arguments, *seeds)
+        return Gradient.of(found, arguments[0], steps, self._gradient.model.layout.trained)
 
     @property
     def function(self) -> Any:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from downpour.protos.chunked_vector import ChunkedVector
+from downpour.protos.chunked_vector import ChunkedVector, euclidean_norm
 from downpour.worker.exchange.push_info import PushInfo
 
 
@@ -71,5 +71,5 @@ class AccumulatedGradient:
             trained: The length n of the part whose norm is computed.
         """
         vector = self.vector + other.vector
-        norm = float(np.linalg.norm(vector[:trained]))
+        norm = euclidean_norm(vector[:trained])
         return AccumulatedGradient(vector, self.info.followed_by(other.info, norm))

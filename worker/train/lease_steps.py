@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.chunked_vector import ChunkedVector
+from downpour.protos.chunked_vector import ChunkedVector, euclidean_norm
 from downpour.protos.system import clock
 from downpour.worker.exchange.client import Pulled
 from downpour.worker.exchange.push_info import PushInfo
@@ -174,7 +174,7 @@ class LeaseSteps:
         if self._plan.payload == "difference":
             return self._moved(total), info.with_norm(float(self._rate) * info.norm)
         assert self._weights is not None
-        return self._weights, info.with_norm(float(np.linalg.norm(self._weights[: self._trained])))
+        return self._weights, info.with_norm(euclidean_norm(self._weights[: self._trained]))
 
     def _moved(self, total: AccumulatedGradient) -> np.ndarray:
         """Return the change of the weights by the steps of a sum, −η Σg, and the differences of the state."""

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from downpour.worker.compute.norms import clip_together, exact_norm_of
 from downpour.worker.fit.optimizer.assignments import Assignments
 from downpour.worker.fit.optimizer.optimizer_slots import slots_of, write_derived
 from downpour.worker.fit.optimizer.step_tensors import dense
@@ -62,9 +63,9 @@ class LocalOptimizer:
             The norm of the gradients before they are clipped.
         """
         given = [dense(gradient) for gradient in gradients]
-        norm = tf.linalg.global_norm(given)
+        norm = exact_norm_of(given)
         if clip_norm:
-            given = tf.clip_by_global_norm(given, clip_norm, norm)[0]
+            given = clip_together(given, clip_norm, norm)
 
         def make() -> tf.Tensor:
             with assignments.paused():

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from downpour.protos.chunked_vector import euclidean_norm
 from downpour.worker.exchange.push_info import PushInfo
 from downpour.worker.fit.cluster.leases import Span
 from downpour.worker.fit.local.local_optimizer import LocalOptimizer
@@ -163,7 +164,7 @@ class LocalStepsOp(GradientOp):
     def _payload(self, flat: np.ndarray, info: PushInfo) -> tuple[np.ndarray, PushInfo]:
         """Return the vector of a push, and its description with the norm of the trained part."""
         vector = flat if self._member.plan.payload == "replica" else flat - self._start
-        norm = float(np.linalg.norm(vector[: self.layout.trained])) if np.isfinite(vector).all() else float("nan")
+        norm = euclidean_norm(vector[: self.layout.trained]) if np.isfinite(vector).all() else float("nan")
         return vector, info.with_norm(norm if info.finite else float("nan"))
 
     def _set_count(self) -> None:

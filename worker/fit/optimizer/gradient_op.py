@@ -12,9 +12,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from downpour.protos.chunked_vector import euclidean_norm
 from downpour.protos.errors import DownpourError, Unsupported
 from downpour.protos.layout import Layout, bitmap_of
 from downpour.worker.compute.flat_model import flattened
+from downpour.worker.compute.norms import clip_together
 from downpour.worker.exchange.errors import Diverged
 from downpour.worker.exchange.push_info import PushInfo
 from downpour.worker.fit.cluster.leases import Span
@@ -298,7 +300,7 @@ class GradientOp:
             return {}
         gradients = clipped([given[place] for place in places], optimizer)
         if self._member.clip_norm:  # of the job, after what the script does
-            gradients = tf.clip_by_global_norm(gradients, self._member.clip_norm)[0]
+            gradients = clip_together(gradients, self._member.clip_norm)
         return dict(zip(places, gradients, strict=True))
 
     def _push_pull(
@@ -316,6 +318,8 @@ class GradientOp:
             differences = self._differences(state)
             if not np.isfinite(differences).all():
                 norm = math.nan  # all shards must drop the push, also those that do not have the state
+            elif not np.isfinite(norm):
+                norm = euclidean_norm(gradient)  # the squares of finite numbers may exceed float32
             self._check_finite(float(norm))
             count = int(samples)
             start = self._leases.start_of(span) if self._leases is not None else 0

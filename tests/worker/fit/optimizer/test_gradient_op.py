@@ -41,3 +41,15 @@ def test_a_push_is_finite_only_if_the_moving_statistics_are(value: float) -> Non
     op._push_pull(b"", np.ones(8, np.float32), state, 1.0, 0.5, 2, np.zeros(len(Span._fields), np.int64))
     (info,) = worker.pushed
     assert info.finite == bool(np.isfinite(value))
+
+
+@pytest.mark.parametrize(("value", "norm"), [(4e30, 5e30), (np.inf, np.inf)])
+def test_a_push_whose_squares_exceed_float32_is_finite(value: float, norm: float) -> None:
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False)])
+    model.compile("sgd", "mse")
+    worker: Any = OneReply(np.zeros(2, np.float32))
+    op = GradientOp(model, ModelOptimizers([model.optimizer]), worker)
+    op.write(op.read())
+    none, span = np.zeros(0, np.float32), np.zeros(len(Span._fields), np.int64)
+    op._push_pull(b"", np.array([3e30, value], np.float32), none, np.inf, 0.5, 2, span)
+    assert worker.pushed[0].norm == pytest.approx(norm)
