@@ -606,7 +606,7 @@ class WorkerProgress(_message.Message):
     def __init__(self, worker: _Optional[int] = ..., incarnation: _Optional[int] = ..., state: _Optional[str] = ..., updates: _Optional[int] = ..., samples: _Optional[int] = ..., samples_per_s: _Optional[float] = ..., loss: _Optional[float] = ..., staleness_mean: _Optional[float] = ..., staleness_last: _Optional[int] = ..., dropped: _Optional[int] = ..., host: _Optional[str] = ..., pid: _Optional[int] = ...) -> None: ...
 
 class Progress(_message.Message):
-    __slots__ = ("job", "model", "dataset", "mode", "phase", "epoch", "epochs", "samples", "total_samples", "samples_per_s", "loss", "accuracy", "val_loss", "val_accuracy", "test_accuracy", "staleness_mean", "version", "dropped", "duplicates", "elapsed_s", "eta_s", "shards", "shards_joined", "workers", "notes", "run", "epoch_samples", "samples_per_epoch", "optimizer", "batch_size", "records", "skipped_bytes", "paused", "workers_wanted", "staleness", "learning_rate", "metrics")
+    __slots__ = ("job", "model", "dataset", "mode", "phase", "epoch", "epochs", "samples", "total_samples", "samples_per_s", "loss", "accuracy", "val_loss", "val_accuracy", "test_accuracy", "staleness_mean", "version", "dropped", "duplicates", "elapsed_s", "eta_s", "shards", "shards_joined", "workers", "notes", "run", "epoch_samples", "samples_per_epoch", "optimizer", "batch_size", "records", "skipped_bytes", "paused", "workers_wanted", "staleness", "learning_rate", "bytes_pushed", "bytes_pulled", "metrics")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -650,6 +650,8 @@ class Progress(_message.Message):
     WORKERS_WANTED_FIELD_NUMBER: _ClassVar[int]
     STALENESS_FIELD_NUMBER: _ClassVar[int]
     LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
+    BYTES_PUSHED_FIELD_NUMBER: _ClassVar[int]
+    BYTES_PULLED_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
     job: str
     model: str
@@ -687,8 +689,10 @@ class Progress(_message.Message):
     workers_wanted: int
     staleness: str
     learning_rate: float
+    bytes_pushed: int
+    bytes_pulled: int
     metrics: _containers.ScalarMap[str, float]
-    def __init__(self, job: _Optional[str] = ..., model: _Optional[str] = ..., dataset: _Optional[str] = ..., mode: _Optional[str] = ..., phase: _Optional[str] = ..., epoch: _Optional[int] = ..., epochs: _Optional[int] = ..., samples: _Optional[int] = ..., total_samples: _Optional[int] = ..., samples_per_s: _Optional[float] = ..., loss: _Optional[float] = ..., accuracy: _Optional[float] = ..., val_loss: _Optional[float] = ..., val_accuracy: _Optional[float] = ..., test_accuracy: _Optional[float] = ..., staleness_mean: _Optional[float] = ..., version: _Optional[int] = ..., dropped: _Optional[int] = ..., duplicates: _Optional[int] = ..., elapsed_s: _Optional[float] = ..., eta_s: _Optional[float] = ..., shards: _Optional[int] = ..., shards_joined: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerProgress, _Mapping]]] = ..., notes: _Optional[_Iterable[str]] = ..., run: _Optional[str] = ..., epoch_samples: _Optional[int] = ..., samples_per_epoch: _Optional[int] = ..., optimizer: _Optional[str] = ..., batch_size: _Optional[int] = ..., records: _Optional[_Iterable[_Union[TraceRecords, _Mapping]]] = ..., skipped_bytes: _Optional[int] = ..., paused: _Optional[bool] = ..., workers_wanted: _Optional[int] = ..., staleness: _Optional[str] = ..., learning_rate: _Optional[float] = ..., metrics: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    def __init__(self, job: _Optional[str] = ..., model: _Optional[str] = ..., dataset: _Optional[str] = ..., mode: _Optional[str] = ..., phase: _Optional[str] = ..., epoch: _Optional[int] = ..., epochs: _Optional[int] = ..., samples: _Optional[int] = ..., total_samples: _Optional[int] = ..., samples_per_s: _Optional[float] = ..., loss: _Optional[float] = ..., accuracy: _Optional[float] = ..., val_loss: _Optional[float] = ..., val_accuracy: _Optional[float] = ..., test_accuracy: _Optional[float] = ..., staleness_mean: _Optional[float] = ..., version: _Optional[int] = ..., dropped: _Optional[int] = ..., duplicates: _Optional[int] = ..., elapsed_s: _Optional[float] = ..., eta_s: _Optional[float] = ..., shards: _Optional[int] = ..., shards_joined: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerProgress, _Mapping]]] = ..., notes: _Optional[_Iterable[str]] = ..., run: _Optional[str] = ..., epoch_samples: _Optional[int] = ..., samples_per_epoch: _Optional[int] = ..., optimizer: _Optional[str] = ..., batch_size: _Optional[int] = ..., records: _Optional[_Iterable[_Union[TraceRecords, _Mapping]]] = ..., skipped_bytes: _Optional[int] = ..., paused: _Optional[bool] = ..., workers_wanted: _Optional[int] = ..., staleness: _Optional[str] = ..., learning_rate: _Optional[float] = ..., bytes_pushed: _Optional[int] = ..., bytes_pulled: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class TraceRecords(_message.Message):
     __slots__ = ("shard", "records")
@@ -1069,7 +1073,7 @@ class AttachRequest(_message.Message):
     def __init__(self, protocol: _Optional[int] = ..., session: _Optional[int] = ..., region_bytes: _Optional[int] = ..., token: _Optional[str] = ...) -> None: ...
 
 class Request(_message.Message):
-    __slots__ = ("kind", "worker", "incarnation", "seq", "base_version", "generation", "codec", "payload_bytes", "norm", "nonfinite", "samples", "loss", "correct", "lease", "epoch", "start", "stop", "steps", "pin", "no_pull", "have_version", "retain_previous", "slot", "tensors", "partial")
+    __slots__ = ("kind", "worker", "incarnation", "seq", "base_version", "generation", "codec", "payload_bytes", "norm", "nonfinite", "samples", "loss", "correct", "lease", "epoch", "start", "stop", "steps", "pin", "no_pull", "have_version", "retain_previous", "slot", "tensors", "partial", "compute_s")
     KIND_FIELD_NUMBER: _ClassVar[int]
     WORKER_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
@@ -1095,6 +1099,7 @@ class Request(_message.Message):
     SLOT_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
     PARTIAL_FIELD_NUMBER: _ClassVar[int]
+    COMPUTE_S_FIELD_NUMBER: _ClassVar[int]
     kind: RequestKind
     worker: int
     incarnation: int
@@ -1120,7 +1125,8 @@ class Request(_message.Message):
     slot: str
     tensors: bytes
     partial: bool
-    def __init__(self, kind: _Optional[_Union[RequestKind, str]] = ..., worker: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., base_version: _Optional[int] = ..., generation: _Optional[int] = ..., codec: _Optional[str] = ..., payload_bytes: _Optional[int] = ..., norm: _Optional[float] = ..., nonfinite: _Optional[bool] = ..., samples: _Optional[int] = ..., loss: _Optional[float] = ..., correct: _Optional[int] = ..., lease: _Optional[int] = ..., epoch: _Optional[int] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., steps: _Optional[int] = ..., pin: _Optional[int] = ..., no_pull: _Optional[bool] = ..., have_version: _Optional[int] = ..., retain_previous: _Optional[bool] = ..., slot: _Optional[str] = ..., tensors: _Optional[bytes] = ..., partial: _Optional[bool] = ...) -> None: ...
+    compute_s: float
+    def __init__(self, kind: _Optional[_Union[RequestKind, str]] = ..., worker: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., base_version: _Optional[int] = ..., generation: _Optional[int] = ..., codec: _Optional[str] = ..., payload_bytes: _Optional[int] = ..., norm: _Optional[float] = ..., nonfinite: _Optional[bool] = ..., samples: _Optional[int] = ..., loss: _Optional[float] = ..., correct: _Optional[int] = ..., lease: _Optional[int] = ..., epoch: _Optional[int] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., steps: _Optional[int] = ..., pin: _Optional[int] = ..., no_pull: _Optional[bool] = ..., have_version: _Optional[int] = ..., retain_previous: _Optional[bool] = ..., slot: _Optional[str] = ..., tensors: _Optional[bytes] = ..., partial: _Optional[bool] = ..., compute_s: _Optional[float] = ...) -> None: ...
 
 class Reply(_message.Message):
     __slots__ = ("seq", "outcome", "reason", "version", "staleness", "learning_rate", "duplicate", "generation", "payload_bytes", "not_modified", "drain", "applied_version", "waiting", "status", "offset", "updates", "gradients")

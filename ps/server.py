@@ -100,8 +100,9 @@ class CoordinatorProcess:
             self.coordinator, self.runtime.metrics, self.effects, self.checkpointer, self.run, self._change
         )
         self._progress = ProgressReport(
-            self.coordinator, self.runtime.records, path.name, self.run.traces.feed, self._flush_trace
-        )
+            self.coordinator, self.runtime.records, path.name, self.run.traces.feed, self._flush_trace,
+            self.links.counts,
+        )  # fmt: skip
         self.servicer = CoordinatorServicer(
             self.coordinator, self.effects, self.links, self._change, self._progress, path / "model.keras"
         )

@@ -173,6 +173,7 @@ def _records(path: Path, dtype: np.dtype[Any]) -> np.ndarray:
         records: np.ndarray = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise CannotReplay(f"{path} must exist and be complete: {error}") from error
-    if records.dtype != dtype or records.ndim != 1:
-        raise CannotReplay(f"{path} must contain records of {dtype.names}; received {records.dtype.names}.")
-    return records
+    try:
+        return trace.converted(records, dtype)
+    except ValueError as error:
+        raise CannotReplay(f"{path}: {error}.") from error

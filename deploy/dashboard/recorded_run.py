@@ -87,6 +87,7 @@ def _records(path: Path, dtype: np.dtype[np.void]) -> NDArray[np.void]:
         records: NDArray[np.void] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise NoRun(f"{path} must be a trace that can be read: {error}") from error
-    if records.dtype != dtype or records.ndim != 1:
-        raise NoRun(f"{path} must hold records of {dtype.names}; it holds {records.dtype.names}")
-    return records
+    try:
+        return format.converted(records, dtype)
+    except ValueError as error:
+        raise NoRun(f"{path} must hold records of a trace: {error}") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import PROTOCOL
@@ -54,7 +54,13 @@ class ProgressReport:
     """Builds the `Progress` messages of one job, with rates over the last seconds."""
 
     def __init__(
-        self, coordinator: Coordinator, records: OutcomeLog, run: str, feed: TraceFeed, flush: Callable[[], None]
+        self,
+        coordinator: Coordinator,
+        records: OutcomeLog,
+        run: str,
+        feed: TraceFeed,
+        flush: Callable[[], None],
+        others: Mapping[int, pb.ShardCounters],
     ) -> None:
         """Create a report without any rates yet.
 
@@ -64,9 +70,10 @@ class ProgressReport:
             run: The name of the run directory.
             feed: The feed that receives new records of all shards' traces.
             flush: Publishes the newest records of shard 0.
+            others: The newest totals of the other shards.
         """
         self.feed, self._flush = feed, flush
-        self._coordinator, self._records, self._run = coordinator, records, run
+        self._coordinator, self._records, self._run, self._others = coordinator, records, run, others
         self._rate, self._window = 0.0, Rate()
         self._rates: dict[int, float] = {}
         self._waiting_s: float | None = None  # the time since when training is waited for
@@ -120,6 +127,8 @@ class ProgressReport:
             batch_size=place.batch_size,
             metrics=place.metrics,
             paused=coordinator.job.paused,
+            bytes_pushed=metrics.bytes_pushed + sum(each.bytes_pushed for each in self._others.values()),
+            bytes_pulled=metrics.bytes_pulled + sum(each.bytes_pulled for each in self._others.values()),
         )
         if coordinator.work.evaluations:
             last = coordinator.work.evaluations[max(coordinator.work.evaluations)]

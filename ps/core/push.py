@@ -31,6 +31,7 @@ class Push(NamedTuple):
         start: With `stop`, the positions of the epoch's permutation that were used.
         steps: The number of local steps that the push sums up.
         tensors: The bitmap of the tensors that the push covers; empty for all.
+        compute_s: The seconds that the worker computed it; 0 if they were not measured.
     """
 
     worker: int
@@ -48,6 +49,7 @@ class Push(NamedTuple):
     stop: int = 0
     steps: int = 1
     tensors: bytes = b""
+    compute_s: float = 0.0
 
 
 class Result(NamedTuple):

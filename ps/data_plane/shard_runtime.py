@@ -19,7 +19,7 @@ from downpour.protos.errors import InvalidRequest, JobConflict, UnknownWorker
 from downpour.protos.layout import Slice
 from downpour.protos.system import clock
 from downpour.ps.core.consistency import consistency_of
-from downpour.ps.core.push import Result
+from downpour.ps.core.push import Outcome, Result
 from downpour.ps.core.shard import Shard
 from downpour.ps.core.staleness import compensation_of, needs_old_weights
 from downpour.ps.data_plane.cut import ShardCut
@@ -250,6 +250,8 @@ class ShardRuntime:
             self.ledger.check(push)
         begin = clock.perf_counter() if self._record_push_s else 0.0
         result = shard.accept(push, gradient, owned)
+        if result.outcome == Outcome.BUFFERED:
+            self.records.buffered(push)
         if self.calls.on:
             self.calls.add(Call.PUSH, push.worker, push.incarnation, push.seq)
         if self._record_push_s:

@@ -8,6 +8,7 @@ The file is a valid `.npy` file after every append: its header has a fixed size 
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
@@ -37,20 +38,23 @@ DTYPE = np.dtype(
         ("samples", "<u4"),
         ("outcome", "<u4"),  # 0 applied, 2 dropped
         ("reason", "<u4"),  # index in REASONS
+        ("compute_s", "<f4"),  # that the worker computed what it pushed; 0 if it is not known
+        ("wait_s", "<f4"),  # from the arrival of the push to its outcome, in a mode that waits for other pushes
     ]
 )
-_RECORD = struct.Struct("<d7Q3d6I")
+_RECORD = struct.Struct("<d7Q3d6I2f")
 _HEADER_BYTES = 1024
 _MAGIC = b"\x93NUMPY\x02\x00"
 
 
-def pack(push: Push, result: Result, time_s: float) -> bytes:
-    """Return the trace record of a push and its outcome."""
+def pack(push: Push, result: Result, time_s: float, wait_s: float = 0.0) -> bytes:
+    """Return the trace record of a push and its outcome, which it waited for during `wait_s`."""
     reason = REASONS.index(result.reason) if result.reason in REASONS else REASONS.index("other")
     return _RECORD.pack(
         time_s, result.version, push.seq, push.base_version, result.staleness, push.lease, push.start, push.stop,
         result.learning_rate, push.norm, push.loss,
         push.worker, push.incarnation, push.epoch, push.samples, int(result.outcome), reason,
+        push.compute_s, wait_s,
     )  # fmt: skip
 
 
@@ -58,6 +62,23 @@ def applied(trace: NDArray[np.void]) -> NDArray[np.void]:
     """Return the records of the pushes that were applied."""
     kept: NDArray[np.void] = trace[trace["outcome"] == int(Outcome.APPLIED)]
     return kept
+
+
+def converted(records: NDArray[np.void], dtype: np.dtype[np.void]) -> NDArray[np.void]:
+    """Return records of an earlier version as records of `dtype`; fields that they lack are 0.
+
+    Raises:
+        ValueError: The records have a field that `dtype` lacks, or are not records.
+    """
+    if records.dtype == dtype:
+        return records
+    names, known = records.dtype.names or (), dtype.fields or {}
+    if not names or records.ndim != 1 or any(name not in known or records.dtype[name] != dtype[name] for name in names):
+        raise ValueError(f"records must have the fields {dtype.names}; received {records.dtype.names}")
+    found = np.zeros(len(records), dtype)
+    for name in names:
+        found[name] = records[name]
+    return found
 
 
 class TraceFile:
@@ -76,6 +97,7 @@ class TraceFile:
             dtype: The type of a record.
         """
         self._dtype = dtype
+        _convert_file(path, dtype)
         self._file = disk.open_file(path)
         try:
             complete = (self._file.size() - _HEADER_BYTES) // self._dtype.itemsize
@@ -121,3 +143,19 @@ class TraceFile:
         description = repr({"descr": self._dtype.descr, "fortran_order": False, "shape": (count,)})
         room = _HEADER_BYTES - len(_MAGIC) - 4
         self._file.write_at(_MAGIC + struct.pack("<I", room) + description.encode().ljust(room - 1) + b"\n", 0)
+
+
+def _convert_file(path: Path, dtype: np.dtype[np.void]) -> None:
+    """Rewrite a file that an earlier version of this program has begun, so that records can be appended to it."""
+    try:
+        records: NDArray[np.void] = np.load(path, mmap_mode="r", allow_pickle=False)
+        newer = converted(records, dtype)
+    except (OSError, ValueError, EOFError):
+        return  # there is no file yet, or it is not one of records, which `TraceFile` then replaces
+    if newer is not records:
+        temporary = path.with_name(path.name + ".converted")
+        file = TraceFile(temporary, 0, dtype)
+        file.append(newer.tobytes())
+        file.sync()
+        file.close()
+        os.replace(temporary, path)

@@ -32,7 +32,8 @@ class OutcomeLog:
             clock: A function that returns the time in seconds.
         """
         self._metrics, self._clock = metrics, clock
-        self._fresh: list[tuple[Push, Result, float]] = []
+        self._fresh: list[tuple[Push, Result, float, float]] = []
+        self._arrived: dict[tuple[int, int, int], float] = {}  # times of pushes without an outcome
         self._packed, self._count = bytearray(), 0
         self.start_s = clock()
 
@@ -46,9 +47,15 @@ class OutcomeLog:
 
     def add(self, push: Push, result: Result) -> None:
         """Record the final outcome of a push."""
-        self._fresh.append((push, result, self._clock()))
+        now = self._clock()
+        wait_s = now - self._arrived.pop(push[:3], now) if self._arrived else 0.0
+        self._fresh.append((push, result, now, wait_s))
         if len(self._fresh) == 1:
             self._settle_soon()
+
+    def buffered(self, push: Push) -> None:
+        """Record that a push has arrived, whose outcome depends on other pushes."""
+        self._arrived[push[:3]] = self._clock()
 
     def _settle_soon(self) -> None:
         try:
@@ -59,9 +66,9 @@ class OutcomeLog:
     def settle(self) -> None:
         """Count and pack the outcomes since the last call."""
         fresh, self._fresh = self._fresh, []
-        for push, result, now in fresh:
+        for push, result, now, wait_s in fresh:
             self._metrics.record(push, result, now)
-            self._packed += trace.pack(push, result, now - self.start_s)
+            self._packed += trace.pack(push, result, now - self.start_s, wait_s)
         self._count += len(fresh)
 
     @property
@@ -90,4 +97,5 @@ class OutcomeLog:
     def go_back(self, count: int) -> None:
         """Restore the state after the first `count` records."""
         self.drop()
+        self._arrived.clear()
         self._count = count

@@ -26,6 +26,7 @@ class PushInfo:
         start: The first position in the epoch's permutation.
         stop: The position after the last one.
         tensors: The bitmap of the tensors that the payload contains; empty for all.
+        compute_s: The seconds that the computation took; 0 if they were not measured.
     """
 
     base: tuple[int, ...]
@@ -39,6 +40,7 @@ class PushInfo:
     start: int = 0
     stop: int = 0
     tensors: bytes = b""
+    compute_s: float = 0.0
 
     @property
     def finite(self) -> bool:
@@ -48,6 +50,10 @@ class PushInfo:
     def with_norm(self, norm: float) -> PushInfo:
         """Return this description with another norm."""
         return replace(self, norm=norm)
+
+    def with_compute_s(self, seconds: float) -> PushInfo:
+        """Return this description with another duration of the computation."""
+        return replace(self, compute_s=seconds)
 
     def followed_by(self, other: PushInfo, norm: float) -> PushInfo:
         """Return the description of the sum of this gradient and the next one of its lease.
@@ -60,7 +66,7 @@ class PushInfo:
         loss = (self.loss * self.samples + other.loss * other.samples) / samples
         return replace(
             other, norm=norm, samples=samples, loss=loss, correct=self.correct + other.correct,
-            steps=self.steps + other.steps, start=self.start,
+            steps=self.steps + other.steps, start=self.start, compute_s=self.compute_s + other.compute_s,
         )  # fmt: skip
 
     def to_request(self, shard: int) -> pb.Request:
@@ -79,4 +85,5 @@ class PushInfo:
             start=self.start,
             stop=self.stop,
             tensors=self.tensors,
+            compute_s=self.compute_s,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -77,6 +78,7 @@ class NumpyClient:
         settings = SessionSettings(timeout_s=timeout_s, fixed_rank=registration.HasField("worker"))
         self._session = Session(control, job, registration, settings, self._run)
         self._base: tuple[int, ...] = ()
+        self._pulled_s = time.perf_counter()
         try:
             self._session.register()
             self._start()
@@ -172,7 +174,7 @@ class NumpyClient:
         norm = float(np.linalg.norm(flat.astype(np.float64)))
         if self._job.clip_norm and self._job.clip_norm < norm < math.inf:
             flat, norm = flat * np.float32(self._job.clip_norm / norm), self._job.clip_norm
-        info = PushInfo(self._base, norm, samples, float(loss))
+        info = PushInfo(self._base, norm, samples, float(loss), compute_s=time.perf_counter() - self._pulled_s)
 
         def exchange() -> Pulled:
             self._session.check()
@@ -187,7 +189,7 @@ class NumpyClient:
         return self._read(pulled) if pull else {}, _reply_of(pulled)
 
     def _read(self, pulled: Pulled) -> dict[str, np.ndarray]:
-        self._base = pulled.versions
+        self._base, self._pulled_s = pulled.versions, time.perf_counter()
         return self._layout.views(pulled.flat.copy())  # the next reply overwrites this memory
 
     def _rejoin(self, error: DownpourError) -> dict[str, np.ndarray]:

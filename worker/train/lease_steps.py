@@ -139,10 +139,11 @@ class LeaseSteps:
         steps = max(1, (stop - start) // self._batch)
         compute = self._many if self._many is not None and (stop - start) % self._batch == 0 else self._one
         assert self._weights is not None
+        begin = clock.perf_counter()
         result = compute(self._weights, order[start:stop], (*self._seed, self._sent + 1), self._since_push)
         info = PushInfo(
             self._versions, result.norm, stop - start, result.loss, result.correct, steps,
-            task.lease, task.epoch, start, stop,
+            task.lease, task.epoch, start, stop, compute_s=clock.perf_counter() - begin,
         )  # fmt: skip
         return AccumulatedGradient(result.vector, info)
 

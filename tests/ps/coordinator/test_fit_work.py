@@ -486,7 +486,7 @@ def test_the_progress_of_a_script_is_that_of_its_current_call(per_epoch: int, co
     log = OutcomeLog(Metrics())
     log.metrics.epochs = {epoch: EpochMetrics(samples=40, loss_sum=4.0) for epoch in range(complete)}
     log.metrics.epochs[complete] = EpochMetrics(samples=5, loss_sum=2.0)
-    found = ProgressReport(job.coordinator, log, "run", TraceFeed(), lambda: None).message(job.now)
+    found = ProgressReport(job.coordinator, log, "run", TraceFeed(), lambda: None, {}).message(job.now)
     assert (found.model, found.epoch, found.epochs, found.batch_size) == ("mine", 1 + complete, 4, 4)
     assert found.samples / found.total_samples == pytest.approx(share)
     assert found.loss == pytest.approx(0.4)

@@ -10,23 +10,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from downpour.ps.core.push import Outcome, Push, Result
-from downpour.ps.trace.format import DTYPE, REASONS, TraceFile, applied, pack
+from downpour.ps.trace.format import DTYPE, REASONS, TraceFile, applied, converted, pack
 
 PUSH = Push(
     worker=3, incarnation=2, seq=9, base_version=40, samples=32, norm=0.5, loss=1.25,
-    lease=7, epoch=1, start=64, stop=96,
+    lease=7, epoch=1, start=64, stop=96, compute_s=0.5,
 )  # fmt: skip
 
 
 def test_a_record_keeps_every_field(tmp_path: Path) -> None:
     trace = TraceFile(tmp_path / "trace.npy")
-    trace.append(pack(PUSH, Result(Outcome.APPLIED, 42, 1, 0.1), 2.5))
+    trace.append(pack(PUSH, Result(Outcome.APPLIED, 42, 1, 0.1), 2.5, 0.25))
     (record,) = np.load(tmp_path / "trace.npy")
     told = {name: record[name] for name in DTYPE.names or ()}
     assert told == {
         "time_s": 2.5, "version": 42, "seq": 9, "base_version": 40, "staleness": 1, "lease": 7, "start": 64,
         "stop": 96, "learning_rate": 0.1, "norm": 0.5, "loss": 1.25, "worker": 3, "incarnation": 2, "epoch": 1,
-        "samples": 32, "outcome": 0, "reason": 0,
+        "samples": 32, "outcome": 0, "reason": 0, "compute_s": 0.5, "wait_s": 0.25,
     }  # fmt: skip
     trace.close()
 
@@ -41,6 +41,21 @@ def test_the_file_is_valid_after_every_flush_and_empty_at_first(tmp_path: Path) 
         assert loaded["version"].tolist() == [each for each in range(1, count + 1) for _ in range(each)]
     trace.append(b"")
     trace.close()
+
+
+def test_a_file_of_an_earlier_version_is_continued_with_unknown_durations(tmp_path: Path) -> None:
+    earlier = np.dtype([(name, DTYPE[name]) for name in DTYPE.names or () if name not in ("compute_s", "wait_s")])
+    old = np.zeros(3, earlier)
+    old["version"], old["loss"] = [1, 2, 3], 0.5
+    np.save(tmp_path / "trace.npy", old)
+    trace = TraceFile(tmp_path / "trace.npy", keep=2)
+    trace.append(pack(PUSH, Result(Outcome.APPLIED, 3, 0, 0.1), 1.0))
+    trace.close()
+    found = np.load(tmp_path / "trace.npy")
+    assert found.dtype == DTYPE and found["version"].tolist() == [1, 2, 3]
+    assert found["loss"].tolist() == [0.5, 0.5, 1.25] and found["compute_s"].tolist() == [0, 0, 0.5]
+    with pytest.raises(ValueError, match="must have the fields"):
+        converted(np.zeros(2), DTYPE)
 
 
 def test_a_partial_record_is_refused(tmp_path: Path) -> None:

@@ -60,6 +60,17 @@ def test_go_back_discards_outcomes_that_were_not_taken() -> None:
     asyncio.run(run())
 
 
+def test_the_wait_of_a_push_begins_with_its_arrival() -> None:
+    now = [10.0]
+    records = OutcomeLog(Metrics(), clock=lambda: now[0])
+    early, late = (Push(worker=worker, incarnation=1, seq=1, base_version=0) for worker in (1, 2))
+    records.buffered(early)
+    now[0] = 12.0
+    for version, push in enumerate((early, late), 1):
+        records.add(push, Result(Outcome.APPLIED, version, 0, 0.1))
+    assert np.frombuffer(records.take(), DTYPE)["wait_s"].tolist() == [2.0, 0.0]
+
+
 def test_the_time_of_a_record_is_when_it_came() -> None:
     async def run() -> None:
         now = [10.0]

@@ -147,6 +147,8 @@ class LocalStepsOp(GradientOp):
             assert info is not None
             if spans:
                 begin = time.perf_counter()
+                if self._since_s is not None:
+                    info = info.with_compute_s(begin - self._since_s)
                 found = self._member.push_pull(*self._payload(flat, info))
                 self._measure(begin, time.perf_counter())
                 for span in spans:

@@ -327,11 +327,12 @@ class GradientOp:
                 span, start = Span(0, self.epoch, 0, 0), 0  # a second optimizer of this step: the samples count once
             self.used += count
             vector = np.concatenate([gradient, differences]) if len(state) else gradient
+            begin = time.perf_counter()
             info = PushInfo(
                 self._member.versions, float(norm), count, float(loss),
                 lease=span.lease, epoch=self.epoch, start=start, stop=span.stop, tensors=tensors,
+                compute_s=begin - self._since_s if self._since_s is not None else 0.0,
             )  # fmt: skip
-            begin = time.perf_counter()
             flat = self._exchange(vector, info, span, state, *more)
             self._measure(begin, time.perf_counter())
             return flat
