@@ -28,7 +28,11 @@ class DashboardSettings(RecordSettings, AccessSettings):
 
     source: RunPath = Field(description="Run directory such as latest, or HOST:PORT of a running job's coordinator.")
     until_over: bool = Field(False, description="End when the job is over.")
-    port: int = Field(0, ge=0, lt=65536, description="Port of the page on 127.0.0.1; with 0 the system chooses it.")
+    port: int = Field(0, ge=0, lt=65536, description="Port of the page; with 0 the system chooses it.")
+    listen: Literal["127.0.0.1", "0.0.0.0"] = Field(
+        "127.0.0.1",
+        description="Address to listen on; 0.0.0.0 for a container whose port is published on 127.0.0.1 of its host.",
+    )
 
 
 class TopSettings(AccessSettings):

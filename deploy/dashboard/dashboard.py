@@ -42,7 +42,7 @@ def dashboard(settings: DashboardSettings, announce: Callable[[str], str] | None
         return EXIT_USAGE
 
     async def serve() -> None:
-        runner, address = await server.start(app, settings.port)
+        runner, address = await server.start(app, settings.port, settings.listen)
         address += f"#secret={secret}" if secret else ""
         try:
             print(announce(address) if announce else f"the dashboard of {settings.source} is at {address}", flush=True)

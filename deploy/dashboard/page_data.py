@@ -28,6 +28,7 @@ MOST_EVENTS = 2000
 RECOVERED = re.compile(r"resumed from checkpoint \d+: version ([\d,]+)")
 MOST_COMPARED = 4096  # limit of the records that are compared to align the clocks of two shards
 MICROSECONDS = 1e6
+LONGEST_DURATION_S = 3600.0
 SETTINGS = (
     "model dataset workers shards epochs batch_size seed mode push_every fetch_every overlap staleness schedule "
     "momentum_correction optimizer learning_rate codec transport"
@@ -140,7 +141,15 @@ def _push_columns(trace: NDArray[np.void]) -> dict[str, Array]:
         "epoch": smallest_unsigned(trace["epoch"]),
         "samples": smallest_unsigned(trace["samples"]),
         "reason": smallest_unsigned(trace["reason"]),
+        "compute_us": _microseconds(trace["compute_s"]),
+        "wait_us": _microseconds(trace["wait_s"]),
     }
+
+
+def _microseconds(durations_s: NDArray[np.float32]) -> Array:
+    """Return durations in microseconds; those that are unknown or negative are 0, and the longest is an hour."""
+    known = np.clip(np.nan_to_num(durations_s.astype(float), posinf=0.0), 0.0, LONGEST_DURATION_S)
+    return smallest_unsigned(np.rint(known * MICROSECONDS))
 
 
 def _leases(trace: NDArray[np.void]) -> dict[str, Array]:

@@ -1,7 +1,8 @@
-"""The HTTP server of the dashboard: it listens on loopback only, and its headers isolate the page from other sites.
+"""The HTTP server of the dashboard: it listens on loopback, and its headers isolate the page from other sites.
 
-It answers only requests whose Host header names the loopback address that it listens on, so that a page of another site
-whose name resolves to 127.0.0.1 (DNS rebinding) receives nothing.
+It answers only requests whose Host header names the loopback address and the port of the page, so that a page of
+another site whose name resolves to 127.0.0.1 (DNS rebinding) receives nothing. In a container it may listen on all
+addresses, where the container's host publishes the port on loopback only.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def application(
 
 @web.middleware
 async def only_from_this_host(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer a request only if it was addressed to the loopback address by name or number."""
+    """Answer a request only if it was addressed to loopback, by name or number, and to the port of the page."""
     host, _, port = request.host.rpartition(":")
     socket = request.transport.get_extra_info("sockname") if request.transport else None
     if host not in HOSTS or socket is None or port != str(socket[1]):
@@ -176,8 +177,8 @@ async def _add_headers(request: web.Request, response: web.StreamResponse) -> No
     response.headers.update(HEADERS)
 
 
-async def start(app: web.Application, port: int) -> tuple[web.AppRunner, str]:
-    """Listen on a port of the loopback address; return the runner, to be cleaned up, and the page's address.
+async def start(app: web.Application, port: int, listen: str = LOOPBACK) -> tuple[web.AppRunner, str]:
+    """Listen on a port; return the runner, to be cleaned up, and the page's address on this host.
 
     Raises:
         OSError: The port is not free.
@@ -185,7 +186,7 @@ async def start(app: web.Application, port: int) -> tuple[web.AppRunner, str]:
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, LOOPBACK, port)
+        site = web.TCPSite(runner, listen, port)
         await site.start()
     except BaseException:
         await runner.cleanup()

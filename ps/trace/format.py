@@ -72,7 +72,7 @@ def converted(records: NDArray[np.void], dtype: np.dtype[np.void]) -> NDArray[np
     """
     if records.dtype == dtype:
         return records
-    names, known = records.dtype.names or (), dtype.fields or {}
+    names, known = records.dtype.names or (), dtype.names or ()
     if not names or records.ndim != 1 or any(name not in known or records.dtype[name] != dtype[name] for name in names):
         raise ValueError(f"records must have the fields {dtype.names}; received {records.dtype.names}")
     found = np.zeros(len(records), dtype)

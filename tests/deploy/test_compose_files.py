@@ -13,6 +13,7 @@ import yaml
 
 from downpour.deploy.compose_test import SCENARIOS, pip_settings
 from downpour.deploy.config import HealthSettings, StatusSettings
+from downpour.deploy.dashboard.config import DashboardSettings
 from downpour.protos.settings import Settings, parse
 from downpour.ps.config import JobSettings, ServerSettings
 from downpour.worker.config import WorkerSettings
@@ -22,7 +23,9 @@ DEPLOY = ROOT / "deploy"
 BASE, SHARDS, TLS = "docker-compose.yml", "docker-compose.shards.yml", "docker-compose.tls.yml"
 SHARDS_TLS = "docker-compose.shards-tls.yml"
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
-COMMANDS: dict[str, type[Settings]] = {"ps": ServerSettings, "worker": WorkerSettings, "status": StatusSettings}
+COMMANDS: dict[str, type[Settings]] = {
+    "ps": ServerSettings, "worker": WorkerSettings, "status": StatusSettings, "dashboard": DashboardSettings,
+}  # fmt: skip
 
 
 def load(name: str) -> dict[str, Any]:
@@ -53,7 +56,7 @@ def test_a_container_can_do_no_more_than_it_must(service: tuple[str, str, dict[s
     assert "privileged" not in spec and "user" not in spec, name  # the image's own user is not root
 
 
-@pytest.mark.parametrize("service", ["ps", "worker", "status"])
+@pytest.mark.parametrize("service", ["ps", "worker", "status", "dashboard"])
 def test_a_process_is_restarted_a_limited_number_of_times(service: str) -> None:
     spec = load(BASE)["services"][service]
     assert re.fullmatch(r"on-failure:\d+", spec["restart"])
@@ -69,6 +72,14 @@ def test_every_command_is_one_that_the_command_line_takes() -> None:
         parse(COMMANDS[command], flags, name)
         seen.add(command)
     assert seen == set(COMMANDS)
+
+
+def test_the_dashboard_is_optional_and_published_on_loopback_under_the_port_that_it_listens_on() -> None:
+    spec = load(BASE)["services"]["dashboard"]
+    port = spec["environment"]["DOWNPOUR_PORT"]
+    assert spec["profiles"] == ["dashboard"] and spec["ports"] == [f"127.0.0.1:{port}:{port}"]
+    assert "*extra['dashboard']" in DOCKERFILE
+    assert "dashboard" in load(TLS)["services"]
 
 
 def test_every_variable_is_a_setting() -> None:
@@ -87,12 +98,12 @@ def test_the_settings_of_the_job_reach_the_server_under_their_own_names() -> Non
             assert re.fullmatch(rf"\$\{{{variable}:-\w*}}", value), f"{variable}: {value}"
 
 
-def test_the_cluster_network_is_internal_and_only_the_status_port_published() -> None:
+def test_the_cluster_network_is_internal_and_only_status_and_dashboard_are_published() -> None:
     base = load(BASE)
     assert base["networks"]["cluster"] == {"internal": True}
     assert base["services"]["ps"]["networks"] == base["services"]["worker"]["networks"] == ["cluster"]
     published = {name: spec["ports"] for name, spec in base["services"].items() if "ports" in spec}
-    assert list(published) == ["status"]
+    assert list(published) == ["status", "dashboard"]
     assert all(port.startswith("127.0.0.1:") for port in published["status"])
 
 

@@ -16,6 +16,7 @@ from downpour.ps.trace.files import per_shard
 from downpour.ps.trace.format import DTYPE, REASONS
 
 BATCH, LEASE = 32, 320
+COMPUTING = 0.8  # share of a step in which its worker computes; the rest is transfer
 CLOCKS_S = (31.25, 28.5, 40.0)  # of the shards when training begins: each counts from its own start
 
 
@@ -53,11 +54,12 @@ def simulate(pushes: int, workers: int, random: np.random.Generator) -> tuple[np
     calls = [(0, Call.BEGIN, 0, 0), *((0, Call.JOIN, worker, 1) for worker in range(workers) if worker != late)]
     due = [(random.exponential(0.01), worker) for worker in range(workers) if worker != late]
     heapq.heapify(due)
+    began = dict.fromkeys(range(workers), 0.0)
     base, seq, version = dict.fromkeys(range(workers), 0), Counter[int](), 0
     for row, record in enumerate(trace):
         if row == pushes // 4 and late >= 0:
             calls.append((0, Call.JOIN, late, 1))
-            base[late] = version
+            base[late], began[late] = version, due[0][0]
             heapq.heappush(due, (due[0][0] + 1e-3, late))
         now, worker = heapq.heappop(due)
         seq[worker] += 1
@@ -71,11 +73,11 @@ def simulate(pushes: int, workers: int, random: np.random.Generator) -> tuple[np
             "learning_rate": 0.0 if dropped else 0.1 / max(1, staleness), "norm": random.exponential(),
             "loss": 2.3 * np.exp(-row / pushes * 3) + random.normal() * 0.05, "worker": worker, "incarnation": 1,
             "epoch": row * BATCH // (LEASE * 20), "outcome": 2 if dropped else 0,
-            "reason": REASONS.index("stale") if dropped else 0,
+            "reason": REASONS.index("stale") if dropped else 0, "compute_s": COMPUTING * (now - began[worker]),
         }.items():  # fmt: skip
             record[name] = value
         calls.append((seq[worker], Call.PUSH, worker, 1))
-        base[worker] = version
+        base[worker], began[worker] = version, now
         heapq.heappush(due, (now + random.exponential(0.01), worker))
     calls += [(0, Call.LEAVE, worker, 1) for worker in range(workers)]
     return trace, np.array(calls, CALL_DTYPE)

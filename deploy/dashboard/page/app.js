@@ -1,27 +1,28 @@
 // The application: it connects the playhead, the controls and the drawing functions.
 
+import { onCanvasChange } from "./canvas.js";
 import { Charts } from "./charts.js";
-import { byId, make } from "./dom.js";
+import { byId } from "./dom.js";
+import { Input } from "./input.js";
 import { marksAt } from "./marks.js";
 import { Panels } from "./panels.js";
 import { Slide } from "./slide.js";
 import { State } from "./state.js";
 import { fillIn, num, t } from "./texts.js";
-import { SPEEDS, readView, speedText, writeView } from "./view.js";
+import { readView, writeView } from "./view.js";
 
 const CHARTS_EVERY_MS = 1000; // of a running job
 const LAG_S = 1; // behind a running job, so that the records of all shards have arrived
 const TEXTS_EVERY_MS = 100; // while playing: text that changes faster cannot be read
-const KEYS = {
-  " ": "key_play", "← →": "key_step", "Shift ← →": "key_step_many", "Home, End": "key_ends", "+ −": "key_speed", "v": "key_version",
-};
+const PARTS_MS = 4; // of a frame, for the parts of the page other than marks and timeline
 
 export class App {
   /** Build the application for a run; `useLanguage(name)` loads the texts of another language. */
   constructor(run, view, useLanguage) {
     Object.assign(this, { run, view, useLanguage, playing: false, dirty: true, lastPhase: "" });
-    Object.assign(this, { drawnTexts: 0, chartsSet: 0, receivedAt: performance.now() }); // in milliseconds, as performance.now()
+    Object.assign(this, { drawnTexts: 0, chartsSet: 0, receivedAt: performance.now(), due: [] }); // times as performance.now()
     this.state = new State(run);
+    this.input = new Input(this);
     this.slide = new Slide(byId("slide"));
     this.charts = new Charts(run, (x) => this.seek(view.x === "time" ? run.positionAtTime(x) : Math.round(x)));
     this.panels = new Panels(run, (position) => this.seek(position));
@@ -32,7 +33,7 @@ export class App {
 
   /** Show a newer state of a running job, from which the oldest `shifted` records have been removed. */
   setRun(run, shifted) {
-    Object.assign(this, { run, state: new State(run), dirty: true, receivedAt: performance.now() });
+    Object.assign(this, { run, state: new State(run), dirty: true, receivedAt: performance.now(), due: [] });
     this.position = Math.max(0, Math.min(run.count, this.position - shifted));
     if (!this.playing) this.time = run.timeAt(this.position);
     byId("slider").max = run.count;
@@ -57,7 +58,7 @@ export class App {
     byId("main").hidden = false;
     byId("slider").max = this.run.count;
     byId("version").max = this.run.lastVersion;
-    this.bind();
+    this.input.bind();
     this.translate();
     this.applyTheme();
     if (this.view.play || this.run.live) this.setPlaying(true);
@@ -66,67 +67,8 @@ export class App {
       requestAnimationFrame(frame);
     };
     requestAnimationFrame(frame);
-    new ResizeObserver(() => { this.dirty = true; }).observe(byId("slide"));
-  }
-
-  bind() {
-    const click = (id, action) => byId(id).addEventListener("click", action);
-    click("start", () => this.seek(0));
-    click("back", () => this.step(-1));
-    click("play", () => this.setPlaying(!this.playing));
-    click("forward", () => this.step(1));
-    click("end", () => this.seek(this.run.count));
-    byId("slider").addEventListener("input", (event) => this.seek(Number(event.target.value)));
-    byId("version").addEventListener("change", (event) => this.seek(this.run.positionAtVersion(Number(event.target.value))));
-    for (const speed of SPEEDS) byId("speed").append(new Option(speedText(speed), String(speed)));
-    this.choice("speed", "speed", Number);
-    this.choice("axis", "x", String);
-    this.choice("span", "span", String);
-    this.choice("theme", "theme", String, () => this.applyTheme());
-    byId("language").value = document.documentElement.lang;
-    byId("language").addEventListener("change", async (event) => {
-      this.view.lang = event.target.value;
-      await this.useLanguage(this.view.lang);
-      this.translate();
-      this.remember();
-    });
-    document.addEventListener("keydown", (event) => this.onKey(event));
-    addEventListener("hashchange", () => this.onAddress());
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.applyTheme());
-  }
-
-  /** Bind a `<select>` element to a setting of the view. */
-  choice(id, name, read, then = () => {}) {
-    byId(id).value = String(this.view[name]);
-    byId(id).addEventListener("change", (event) => {
-      this.view[name] = read(event.target.value);
-      then();
-      this.dirty = true;
-      this.remember();
-    });
-  }
-
-  onKey(event) {
-    const typing = event.target.matches("select, input[type=number], textarea");
-    if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
-    const onSlider = event.target.id === "slider";
-    const many = event.shiftKey ? 100 : 1;
-    const actions = {
-      " ": () => event.target.tagName !== "BUTTON" && event.target.tagName !== "SUMMARY" && this.setPlaying(!this.playing),
-      ArrowLeft: () => this.step(-many), ArrowRight: () => this.step(many),
-      Home: () => this.seek(0), End: () => this.seek(this.run.count),
-      "+": () => this.changeSpeed(1), "-": () => this.changeSpeed(-1), v: () => byId("version").focus(),
-    };
-    const action = actions[event.key];
-    if (!action || (onSlider && event.key.startsWith("Page"))) return;
-    if (action() !== false) event.preventDefault();
-  }
-
-  changeSpeed(by) {
-    const at = Math.max(0, Math.min(SPEEDS.length - 1, SPEEDS.indexOf(this.view.speed) + by));
-    this.view.speed = SPEEDS[at];
-    byId("speed").value = String(this.view.speed);
-    this.remember();
+    onCanvasChange(() => { this.dirty = true; });
+    this.slide.observe(() => { this.dirty = true; });
   }
 
   /** Apply an address that the user has edited, or has returned to in the history. */
@@ -160,7 +102,7 @@ export class App {
   translate() {
     fillIn(document);
     this.translateHead();
-    this.showKeys();
+    this.input.showKeys();
     this.showPlaying();
     this.charts.translate();
     this.panels.translate();
@@ -177,13 +119,6 @@ export class App {
       model: settings.model, dataset: settings.dataset, mode: this.run.modes.slice(-3).join(" → "), optimizer: settings.optimizer,
       batch: num(settings.batch_size), workers: num(this.run.workers.length), shards: num(this.run.shards.length),
     });
-  }
-
-  showKeys() {
-    byId("keys").replaceChildren();
-    for (const [key, text] of Object.entries(KEYS)) {
-      byId("keys").append(make("dt", key === " " ? t("space_bar") : key), make("dd", t(text)));
-    }
   }
 
   setPlaying(playing) {
@@ -218,7 +153,7 @@ export class App {
     this.position = Math.max(0, Math.min(this.run.count, Math.round(position) || 0));
     this.time = this.run.timeAt(this.position);
     this.dirty = true;
-    this.draw(true);
+    this.draw();
     clearTimeout(this.remembering);
     this.remembering = setTimeout(() => this.remember(), 200);
   }
@@ -232,8 +167,8 @@ export class App {
       const reached = this.run.positionAtTime(this.time);
       this.position = this.following ? reached : Math.max(this.position, reached);
       if (!this.following && this.position >= this.run.count && this.time >= this.run.duration) this.atEnd();
-      this.draw(now - this.drawnTexts > TEXTS_EVERY_MS, now);
-    } else if (this.dirty) this.draw(true);
+      this.drawPlaying(now);
+    } else if (this.dirty) this.draw(now);
   }
 
   /** Advance the playhead of a running job; its speed is adjusted so that it stays `LAG_S` behind the job's clock. */
@@ -253,29 +188,61 @@ export class App {
     else this.setPlaying(false);
   }
 
-  /** Draw the marks at the playhead and, if `all`, also the texts and the charts. */
-  draw(all, now = performance.now()) {
-    const { run, state, view } = this;
-    this.state.seek(this.position);
-    const rule = run.settings.optimizer ?? "";
-    this.slide.build(run.shards.length, run.workers.length, rule);
-    if (all) {
+  /** Draw everything at the playhead. */
+  draw(now = performance.now()) {
+    this.drawMoving(true);
+    this.drawnTexts = now;
+    this.dirty = false;
+    this.due = [];
+    for (const part of this.parts()) part();
+  }
+
+  /** Draw what moves in every frame, and some of the other parts of the page, for which a frame has little time. */
+  drawPlaying(now) {
+    if (!this.due.length && (this.dirty || now - this.drawnTexts > TEXTS_EVERY_MS)) {
       this.drawnTexts = now;
+      this.due = this.parts();
       this.dirty = false;
-      const activities = state.activities(this.time);
-      this.slide.update(this.picture(activities, rule));
-      this.panels.update(state, activities, this.time);
-      this.charts.drawLines(this.position, this.time, view.x, this.theme);
-      this.panels.drawHistograms(state, this.theme);
-      this.panels.drawLegend(this.theme, run.staleEnd);
-      byId("slider").value = this.position;
-      if (document.activeElement !== byId("version")) byId("version").value = run.versionAt(this.position);
-      byId("clock").textContent = t("clock", {
-        time: num(this.time, 3), end: num(run.duration, 3), record: num(this.position), records: num(run.count),
-      });
-    }
+      this.drawMoving(true);
+    } else this.drawMoving(false);
+    const began = performance.now();
+    while (this.due.length && performance.now() - began < PARTS_MS) this.due.shift()();
+  }
+
+  /** Draw the marks and the timeline at the playhead. */
+  drawMoving(all) {
+    const { run, view } = this;
+    this.state.seek(this.position);
+    this.slide.build(run.shards.length, run.workers.length, run.settings.optimizer ?? "");
     this.charts.drawTimeline(this.time, view.span, this.theme, all);
-    this.slide.drawMarks(marksAt(run, this.time, this.following ? 1 : this.playing ? view.speed : Math.min(view.speed, 1 / 64)), run.staleEnd, this.theme);
+    const speed = this.following ? 1 : this.playing ? view.speed : Math.min(view.speed, 1 / 64);
+    this.slide.drawMarks(marksAt(run, this.time, speed), run.staleEnd, this.theme);
+  }
+
+  /** Return functions that draw the other parts of the page at the playhead; each of them takes a few milliseconds. */
+  parts() {
+    const { state, view, theme } = this;
+    const activities = state.activities(this.time);
+    return [
+      () => {
+        this.slide.update(this.picture(activities, this.run.settings.optimizer ?? ""));
+        this.showPlayhead();
+      },
+      () => this.panels.update(state, activities, this.time),
+      ...Object.keys(this.charts.lines).map((id) => () => this.charts.drawLine(id, this.position, this.time, view.x, theme)),
+      () => this.panels.drawHistograms(state, theme),
+      () => this.panels.drawLegend(theme, this.run.staleEnd),
+    ];
+  }
+
+  showPlayhead() {
+    const { run } = this;
+    byId("slider").value = this.position;
+    if (document.activeElement !== byId("version")) byId("version").value = run.versionAt(this.position);
+    const text = t("clock", {
+      time: num(this.time, 3), end: num(run.duration, 3), record: num(this.position), records: num(run.count),
+    });
+    if (byId("clock").textContent !== text) byId("clock").textContent = text;
   }
 
   /** Return what the slide shows at the playhead; see `Slide.update`. */

@@ -1,9 +1,10 @@
-// Charts on a canvas: lines over time or updates, histograms with a predicted distribution, and a timeline of steps.
+// Charts on a canvas: lines over time or updates, and histograms with a predicted distribution.
 
+import { prepare } from "./canvas.js";
 import { css, staleColor } from "./colors.js";
 import { num } from "./texts.js";
 
-const MARGIN = { left: 46, right: 10, top: 8, bottom: 20 };
+export const MARGIN = { left: 46, right: 10, top: 8, bottom: 20 };
 
 /** Return round numbers that divide a range into about `count` parts. */
 export function ticks(low, high, count) {
@@ -17,22 +18,9 @@ export function ticks(low, high, count) {
 }
 
 /** Return the number of decimal places that distinguishes neighbouring ticks. */
-function digitsFor(values) {
+export function digitsFor(values) {
   if (values.length < 2) return 3;
   return Math.max(0, Math.min(8, -Math.floor(Math.log10(values[1] - values[0]) + 1e-9)));
-}
-
-/** Resize a canvas to the device pixels of its box and clear it; return its context, and its size in CSS pixels. */
-export function prepare(canvas) {
-  const width = Math.max(120, canvas.clientWidth);
-  const height = Math.max(40, canvas.clientHeight);
-  const [wide, high] = [Math.round(width * devicePixelRatio), Math.round(height * devicePixelRatio)];
-  if (canvas.width !== wide || canvas.height !== high) [canvas.width, canvas.height] = [wide, high];
-  const context = canvas.getContext("2d");
-  context.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
-  context.clearRect(0, 0, width, height);
-  context.font = "11px system-ui, sans-serif";
-  return { context, width, height };
 }
 
 /** A chart of one or more lines, whose part after the playhead is drawn faintly. */
@@ -71,7 +59,9 @@ export class LineChart {
   /** Draw the chart with the playhead at `x`. */
   draw(x, theme) {
     this.redraw = () => this.draw(x, theme);
-    const { context, width, height } = prepare(this.canvas);
+    const sheet = prepare(this.canvas);
+    if (!sheet) return;
+    const { context, width, height } = sheet;
     this.plot = { width: width - MARGIN.left - MARGIN.right, height: height - MARGIN.top - MARGIN.bottom };
     const key = [width, height, devicePixelRatio, theme.name, num(1.5, 1)].join();
     if (this.cache?.key !== key) this.cache = { key, ...this.render(width, height, theme) };
@@ -189,7 +179,7 @@ function drawPoint(context, kind, x, y) {
   context.fill();
 }
 
-function vertical(context, x, height, color) {
+export function vertical(context, x, height, color) {
   context.strokeStyle = color;
   context.lineWidth = 1.5;
   context.beginPath();
@@ -223,7 +213,9 @@ function drawAxes(context, chart, width, height, theme) {
 
 /** Draw a histogram of integers, and a predicted distribution over it. */
 export function drawHistogram(canvas, { counts, probabilities, equal, bound, most, staleEnd }, theme) {
-  const { context, width, height } = prepare(canvas);
+  const sheet = prepare(canvas);
+  if (!sheet) return;
+  const { context, width, height } = sheet;
   const plot = { left: 4, width: width - 8, top: 12, height: height - 28 };
   const total = counts.reduce((sum, count) => sum + count, 0);
   const bins = most + 1;
@@ -269,84 +261,4 @@ export function drawHistogram(canvas, { counts, probabilities, equal, bound, mos
   for (const value of ticks(0, most, Math.min(most, plot.width / 28)).filter(Number.isInteger)) {
     context.fillText(String(value), plot.left + (value + 0.5) * each, plot.top + plot.height + 3);
   }
-}
-
-/** Draw every worker's steps between two times, in the colour of the staleness of the push; waits are hatched. */
-export function drawTimeline(canvas, run, { from, to, now }, theme) {
-  const { context, width, height } = prepare(canvas);
-  const rowHeight = (height - MARGIN.bottom) / Math.max(1, run.rows.length);
-  const left = MARGIN.left;
-  const scale = (width - left - MARGIN.right) / Math.max(1e-9, to - from);
-  const x = (seconds) => left + (seconds - from) * scale;
-  context.textBaseline = "middle";
-  const hatch = hatched(context, theme);
-  run.rows.forEach((rows, index) => {
-    const y = index * rowHeight;
-    if (rowHeight >= 9 || index % Math.ceil(10 / rowHeight) === 0) {
-      context.fillStyle = theme.muted;
-      context.textAlign = "right";
-      context.fillText(String(run.workers[index]), left - 6, y + rowHeight / 2);
-    }
-    let painted = -1;
-    for (let i = firstAfter(run.times, rows, from); i < rows.length; i += 1) {
-      const begins = i ? run.times[rows[i - 1]] : Math.max(0, run.times[rows[i]] - run.steps[index]);
-      if (begins > to) break;
-      const ends = run.times[rows[i]];
-      if (x(ends) < painted) continue; // narrower than a pixel, which the step before has filled
-      painted = x(ends) + 0.5;
-      drawStep(context, run, { row: rows[i], before: i ? rows[i - 1] : -1, begins, ends }, { x, y, rowHeight, from, to, hatch }, theme);
-    }
-  });
-  context.fillStyle = theme.muted;
-  context.textAlign = "center";
-  context.textBaseline = "top";
-  const marks = ticks(from, to, Math.max(2, width / 110));
-  for (const value of marks) context.fillText(`${num(value, Math.max(digitsFor(marks), 0))} s`, x(value), height - MARGIN.bottom + 5);
-  if (now >= from && now <= to) vertical(context, x(now), height, theme.accent);
-}
-
-function drawStep(context, run, step, { x, y, rowHeight, from, to, hatch }, theme) {
-  const pad = rowHeight > 8 ? 2 : 0.5;
-  const box = (begins, ends) => {
-    const start = x(Math.max(begins, from));
-    return [start, y + pad, Math.max(0.6, x(Math.min(ends, to)) - start - (rowHeight > 8 ? 0.7 : 0)), rowHeight - 2 * pad];
-  };
-  const waited = step.before >= 0 ? Math.min(run.waitUntil[step.before], step.ends) : NaN;
-  if (run.push.outcome[step.row] === 0) {
-    context.fillStyle = css(staleColor(run.push.staleness[step.row], run.staleEnd));
-    context.fillRect(...box(waited > step.begins ? waited : step.begins, step.ends));
-  } else {
-    context.strokeStyle = theme.drop;
-    context.lineWidth = 1.5;
-    context.strokeRect(...box(step.begins, step.ends));
-  }
-  if (waited > step.begins) {
-    context.fillStyle = hatch;
-    context.fillRect(...box(step.begins, waited));
-  }
-}
-
-function hatched(context, theme) {
-  const sheet = new OffscreenCanvas(6, 6);
-  const pen = sheet.getContext("2d");
-  pen.fillStyle = theme.surface;
-  pen.fillRect(0, 0, 6, 6);
-  pen.strokeStyle = theme.text;
-  pen.lineWidth = 1;
-  pen.beginPath();
-  pen.moveTo(0, 6);
-  pen.lineTo(6, 0);
-  pen.stroke();
-  return context.createPattern(sheet, "repeat");
-}
-
-function firstAfter(times, rows, seconds) {
-  let low = 0;
-  let high = rows.length;
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (times[rows[middle]] < seconds) low = middle + 1;
-    else high = middle;
-  }
-  return low;
 }

@@ -1,18 +1,22 @@
 // The charts beside the slide: which lines they show, and in which elements they are drawn.
 
-import { LineChart, drawTimeline } from "./chart.js";
+import { LineChart } from "./chart.js";
 import { byId } from "./dom.js";
 import { APPLIED } from "./run.js";
 import { t } from "./texts.js";
+import { Timeline } from "./timeline.js";
 
-const BINS = 160; // of the throughput chart
+const BINS = 160; // of the charts of throughput and speedup
 const NEAR_STEPS = 12; // shown by the timeline on each side of the playhead
 
 export class Charts {
   /** Build the charts of a run; `seek` is called with the x value that the user clicks. */
   constructor(run, seek) {
     this.run = run;
-    this.lines = Object.fromEntries(["loss", "accuracy", "throughput", "rate"].map((id) => [id, new LineChart(byId(id), seek)]));
+    this.lines = Object.fromEntries(
+      ["loss", "accuracy", "throughput", "speedup", "rate"].map((id) => [id, new LineChart(byId(id), seek)]));
+    this.timeline = new Timeline(byId("timeline"));
+    this.stale = new Set(); // charts whose lines must be set again
     this.axis = null;
   }
 
@@ -23,88 +27,137 @@ export class Charts {
     const evaluated = this.run.live || this.run.header.summary.history?.length;
     byId("accuracy-key").textContent = evaluated ? t("accuracy_key") : t("accuracy_none");
     byId("throughput-key").textContent = t("throughput_key");
-    byId("timeline-key").textContent = t(this.run.slack === null ? "timeline_key" : "timeline_key_ssp");
+    byId("speedup-key").textContent = t(this.run.timed ? "speedup_key" : "not_timed");
+    byId("timeline-key").textContent = [
+      t(this.run.timed ? "timeline_key" : "timeline_key_steps"), ...(this.run.slack === null ? [] : [t("timeline_key_ssp")]),
+    ].join(" ");
   }
 
-  /** Set the lines of all charts, over time or over updates. */
-  setAxis(axis) {
-    this.axis = axis;
-    const { run } = this;
-    const records = Float64Array.from({ length: run.count }, (_, row) => row + 1);
-    const x = axis === "time" ? run.times : records;
+  /** Draw one of the line charts with the playhead at a position and its time in seconds. */
+  drawLine(id, position, seconds, axis, theme) {
+    if (axis !== this.axis) {
+      this.axis = axis;
+      this.stale = new Set(Object.keys(this.lines));
+    }
+    if (this.stale.delete(id)) this.setLines(id);
+    this.lines[id].draw(axis === "time" ? seconds : position, theme);
+  }
+
+  /** Set the lines of a chart, over time or over updates. */
+  setLines(id) {
+    const { run, axis } = this;
     const range = axis === "time" ? { low: run.beginning, high: run.duration } : { low: 0, high: run.count };
     const unit = axis === "time" ? " s" : "";
-    const epochs = run.events.filter((event) => event.kind === "epoch" || event.kind === "validation");
-    const place = epochs.map((event) => (axis === "time" ? run.timeAt(event.before) : event.before));
-    const points = (name, color, shape, label) => ({
-      x: place, y: epochs.map((event) => Number(event[name] ?? NaN)), color, points: shape, label,
-    });
-    this.lines.loss.setSeries([
-      { x, y: run.push.loss, color: "raw", width: 0.7, scale: false },
-      { x, y: run.smooth, color: "train", width: 2, label: t("smoothed") },
-      points("train_loss", "train", "square", t("training")),
-      points("val_loss", "validation", "diamond", t("validation")),
-    ], { ...range, zero: true }, unit);
-    const test = [run.header.summary.test_accuracy].filter((value) => value !== undefined && value !== null).map(Number);
-    this.lines.accuracy.setSeries([
-      points("train_accuracy", "train", "square", t("training")),
-      points("val_accuracy", "validation", "diamond", t("validation")),
-      { x: test.map(() => range.high), y: test, color: "test", points: "disc", label: t("test") },
-    ], range, unit);
-    this.lines.throughput.setSeries([this.throughput(axis), this.meanThroughput(range)], { ...range, zero: true }, unit);
-    this.lines.rate.setSeries([this.learningRates(x)], { ...range, zero: true }, unit);
+    const { series, zero } = this[`${id}Lines`](range);
+    this.lines[id].setSeries(series, { ...range, zero }, unit);
   }
 
-  /** Return the line of the throughput, in samples per second, averaged over equal intervals of time. */
-  throughput(axis) {
-    const { run } = this;
-    const begins = run.beginning;
-    const width = (run.duration - begins) / BINS || 1;
-    const samples = new Float64Array(BINS);
-    for (let row = 0; row < run.count; row += 1) {
-      samples[Math.min(BINS - 1, Math.floor((run.times[row] - begins) / width))] += run.push.samples[row];
-    }
-    const middle = Array.from(samples, (_, bin) => begins + (bin + 0.5) * width);
-    const x = axis === "time" ? middle : middle.map((seconds) => run.positionAtTime(seconds));
-    return { x, y: samples.map((count) => count / width), color: "train", width: 1.5, label: t("samples_per_s") };
+  /** The x values of all records. */
+  get x() {
+    if (this.axis === "time") return this.run.times;
+    const records = new Float64Array(this.run.count);
+    for (let row = 0; row < records.length; row += 1) records[row] = row + 1;
+    return records;
   }
 
-  meanThroughput(range) {
-    const rate = Number(this.run.header.summary.samples_per_s ?? NaN);
-    return Number.isFinite(rate)
-      ? { x: [range.low, range.high], y: [rate, rate], color: "validation", dash: [5, 4], label: t("mean") }
-      : { x: [], y: [], color: "validation" };
-  }
-
-  learningRates(x) {
-    const { push } = this.run;
-    const applied = [...push.outcome.keys()].filter((row) => push.outcome[row] === APPLIED);
+  lossLines() {
+    const { run, x } = this;
     return {
-      x: applied.map((row) => x[row]), y: applied.map((row) => push.learning_rate[row]), color: "train", width: 1.5,
-      label: t("rate_short"),
+      zero: true,
+      series: [
+        { x, y: run.push.loss, color: "raw", width: 0.7, scale: false },
+        { x, y: run.smooth, color: "train", width: 2, label: t("smoothed") },
+        this.points("train_loss", "train", "square", t("training")),
+        this.points("val_loss", "validation", "diamond", t("validation")),
+      ],
     };
   }
 
-  /** Draw the line charts with the playhead at a position and its time in seconds. */
-  drawLines(position, seconds, axis, theme) {
-    if (axis !== this.axis) this.setAxis(axis);
-    for (const chart of Object.values(this.lines)) chart.draw(axis === "time" ? seconds : position, theme);
+  accuracyLines(range) {
+    const test = [this.run.header.summary.test_accuracy].filter((value) => value !== undefined && value !== null).map(Number);
+    return {
+      series: [
+        this.points("train_accuracy", "train", "square", t("training")),
+        this.points("val_accuracy", "validation", "diamond", t("validation")),
+        { x: test.map(() => range.high), y: test, color: "test", points: "disc", label: t("test") },
+      ],
+    };
   }
 
-  /** Draw the timeline; the timeline of the whole run is drawn only if `all`, because it takes long. */
+  /** Return the points of a result of each epoch. */
+  points(name, color, points, label) {
+    const epochs = this.run.events.filter((event) => event.kind === "epoch" || event.kind === "validation");
+    const x = epochs.map((event) => (this.axis === "time" ? this.run.timeAt(event.before) : event.before));
+    return { x, y: epochs.map((event) => Number(event[name] ?? NaN)), color, points, label };
+  }
+
+  throughputLines(range) {
+    const { run } = this;
+    const mean = Number(run.header.summary.samples_per_s ?? NaN);
+    const line = this.perSecond((add, row) => add(run.times[row], run.times[row], run.push.samples[row]));
+    return { zero: true, series: [{ ...line, label: t("samples_per_s") }, this.level(range, mean, t("mean"))] };
+  }
+
+  speedupLines(range) {
+    const { run } = this;
+    const line = this.perSecond((add, row) => {
+      const [arrived, duration] = [run.arrivedAt(row), run.push.compute_us[row] / 1e6];
+      add(arrived - duration, arrived, duration);
+    });
+    const shown = run.timed ? [{ ...line, label: t("speedup") }, this.level(range, run.workers.length, t("workers"))] : [];
+    return { zero: true, series: shown };
+  }
+
+  /** Return a horizontal line across the chart; none if the value is not known. */
+  level({ low, high }, value, label) {
+    const known = Number.isFinite(value);
+    return { x: known ? [low, high] : [], y: known ? [value, value] : [], color: "validation", dash: [5, 4], label };
+  }
+
+  /** Return the line of a quantity per second in equal intervals; `visit(add, row)` adds the amounts of a record. */
+  perSecond(visit) {
+    const { run } = this;
+    const begins = run.beginning;
+    const width = (run.duration - begins) / BINS || 1;
+    const sums = new Float64Array(BINS);
+    const binOf = (seconds) => Math.max(0, Math.min(BINS - 1, Math.floor((seconds - begins) / width)));
+    const add = (from, to, amount) => {
+      const [first, last] = [binOf(from), binOf(to)];
+      for (let bin = first; bin <= last; bin += 1) {
+        const part = Math.min(to, begins + (bin + 1) * width) - Math.max(from, begins + bin * width);
+        sums[bin] += first === last ? amount : amount * Math.max(0, part / (to - from));
+      }
+    };
+    for (let row = 0; row < run.count; row += 1) visit(add, row);
+    const middle = Array.from(sums, (_, bin) => begins + (bin + 0.5) * width);
+    const x = this.axis === "time" ? middle : middle.map((seconds) => run.positionAtTime(seconds));
+    return { x, y: sums.map((sum) => sum / width), color: "train", width: 1.5 };
+  }
+
+  rateLines() {
+    const { push } = this.run;
+    const { x } = this;
+    const [xs, ys] = [[], []];
+    for (let row = 0; row < this.run.count; row += 1) {
+      if (push.outcome[row] !== APPLIED) continue;
+      xs.push(x[row]);
+      ys.push(push.learning_rate[row]);
+    }
+    return { zero: true, series: [{ x: xs, y: ys, color: "train", width: 1.5, label: t("rate_short") }] };
+  }
+
+  /** Draw the timeline; that of the whole run of a job that continues is drawn only if `all`, because it takes long. */
   drawTimeline(seconds, span, theme, all) {
     const { run } = this;
-    const canvas = byId("timeline");
     const height = `${Math.max(90, Math.min(420, run.rows.length * 26 + 24))}px`;
-    if (canvas.style.height !== height) canvas.style.height = height;
+    if (this.timeline.canvas.style.height !== height) this.timeline.canvas.style.height = height;
     if (span === "all") {
-      if (all) drawTimeline(canvas, run, { from: run.beginning, to: run.duration, now: seconds }, theme);
+      if (all || !run.live) this.timeline.draw(run, { from: run.beginning, to: run.duration, now: seconds }, theme);
       return;
     }
     const usual = Math.max(1e-4, ...run.steps);
     const window = Math.min(run.duration - run.beginning || 1, 2 * NEAR_STEPS * usual);
     const from = Math.max(run.beginning, Math.min(run.duration - window, seconds - window / 2));
-    drawTimeline(canvas, run, { from, to: from + window, now: seconds }, theme);
+    this.timeline.draw(run, { from, to: from + window, now: seconds }, theme);
   }
 }
-

@@ -6,7 +6,7 @@ import { Run } from "./run.js";
 export const LIVE_RECORDS = 20000; // that the page keeps of each shard; older ones are removed
 const MOST_EVENTS = 500;
 const SHARD_COLUMNS = ["time_us", "version", "worker", "incarnation", "seq", "staleness", "outcome"];
-const PUSH_COLUMNS = ["base_version", "learning_rate", "norm", "loss", "lease", "start", "stop", "epoch", "samples", "reason"];
+const PUSH_COLUMNS = ["base_version", "learning_rate", "norm", "loss", "lease", "start", "stop", "epoch", "samples", "reason", "compute_us", "wait_us"];
 
 export class LiveJob {
   constructor() {
@@ -83,7 +83,7 @@ export class LiveJob {
       },
       summary: {
         status: progress.paused ? "paused" : progress.phase, test_accuracy: progress.test_accuracy, val_accuracy: progress.val_accuracy,
-        samples_per_s: progress.samples_per_s,
+        samples_per_s: progress.samples_per_s, bytes_pushed: progress.bytes_pushed, bytes_pulled: progress.bytes_pulled,
       },
       window: { first: 0, records: 0, of: 0 },
       train_samples: progress.samples_per_epoch,

@@ -26,7 +26,7 @@ export function marksAt(run, seconds, speed) {
     const from = last < 0 ? -1 : Math.floor(last / every) * every;
     const to = from < 0 ? 0 : Math.min(from + every, rows.length - 1);
     const began = from < 0 ? Math.max(0, run.times[rows[0]] - run.steps[worker]) : run.times[rows[from]];
-    const ends = run.times[rows[to]];
+    const ends = run.arrivedAt(rows[to]);
     const flight = Math.min(FLIGHT_SHARE * (ends - began || run.steps[worker]), LONGEST_FLIGHT_S * speed);
     if (flight <= 0) return;
     if (from >= 0) {

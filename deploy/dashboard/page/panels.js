@@ -195,6 +195,8 @@ export class Panels {
       ["smoothed_loss", row >= 0 ? num(run.smooth[row], 4) : "–", row >= 0 ? run.smooth[row] : ""],
       ["mean_staleness", num(state.meanStaleness(), 3), state.meanStaleness()],
       ["learning_rate", num(state.learningRate(), 6), state.learningRate()],
+      ["speedup", num(state.speedup(), 2), state.speedup()],
+      ["efficiency", percent(state.efficiency()), state.efficiency()],
     ]);
   }
 

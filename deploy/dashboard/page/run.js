@@ -40,6 +40,7 @@ export class Run {
     this.times = Float64Array.from(this.push.time_us, (value) => value / 1e6);
     this.shards = Object.keys(tables).filter((name) => name.startsWith("shard")).map((name) => tables[name]);
     this.shardTimes = this.shards.map((shard) => Float64Array.from(shard.time_us, (value) => value / 1e6));
+    this.timed = this.push.compute_us.some((duration) => duration > 0); // else a trace of an earlier version
     this.indexWorkers();
     this.indexLeases();
     this.smoothLoss();
@@ -99,6 +100,29 @@ export class Run {
 
   timeAt(position) {
     return position ? this.times[position - 1] : 0;
+  }
+
+  /** Return when the push of a record arrived, which is before its outcome in a mode that waits for other pushes. */
+  arrivedAt(row) {
+    return this.times[row] - this.push.wait_us[row] / 1e6;
+  }
+
+  /**
+   * Return the times of the parts of a worker's step, which ends with its push number `i`, in seconds.
+   *
+   * The step waits from `begins` to `from` at an SSP bound, transfers to `compute` and from `computed`, and waits from
+   * `arrived` to `ends` for other pushes. One duration of both transfers is known, so each of them has half of it.
+   */
+  stepOf(index, i) {
+    const rows = this.rows[index];
+    const ends = this.times[rows[i]];
+    const begins = i ? this.times[rows[i - 1]] : Math.max(0, ends - this.steps[index]);
+    const waited = i ? this.waitUntil[rows[i - 1]] : NaN;
+    const from = waited > begins ? Math.min(waited, ends) : begins;
+    const arrived = Math.max(from, this.arrivedAt(rows[i]));
+    const duration = Math.min(this.push.compute_us[rows[i]] / 1e6, arrived - from);
+    const transfer = duration > 0 ? (arrived - from - duration) / 2 : 0;
+    return { row: rows[i], begins, from, compute: from + transfer, computed: arrived - transfer, arrived, ends };
   }
 
   versionAt(position) {
@@ -220,9 +244,15 @@ function gaps(rows, times) {
 
 /** Return the record numbers of each worker, ascending. */
 function rowsByWorker(column, indexOf) {
-  const rows = [...indexOf.keys()].map(() => []);
-  for (let row = 0; row < column.length; row += 1) rows[indexOf.get(column[row])]?.push(row);
-  return rows.map((list) => Int32Array.from(list));
+  const counts = new Map();
+  for (let row = 0; row < column.length; row += 1) counts.set(column[row], (counts.get(column[row]) ?? 0) + 1);
+  const rows = [...indexOf.keys()].map((number) => new Int32Array(counts.get(number) ?? 0));
+  const found = new Int32Array(rows.length);
+  for (let row = 0; row < column.length; row += 1) {
+    const index = indexOf.get(column[row]);
+    if (index !== undefined) rows[index][found[index]++] = row;
+  }
+  return rows;
 }
 
 /** Return, for each record of shard 0, the record of the same push on another shard, or -1 if there is none. */

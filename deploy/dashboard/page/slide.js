@@ -6,6 +6,8 @@ import { num, t } from "./texts.js";
 
 const NAMESPACE = "http://www.w3.org/2000/svg";
 const RADIUS = 9;
+const SPRITE = 24; // width and height of the picture of a mark
+const MOST_SHOWN = 99; // staleness that is shown as a number
 const MOST_WAYS = 16;
 const SYMBOLS = {
   absent: "·", joining: "+", computing: "▶", step: "▶", waiting: "❚❚", slow: "◔", resting: "○", left: "✕",
@@ -29,6 +31,13 @@ function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
+/** Set the width of a rectangle if it differs by half a pixel, since every change is painted. */
+function setWidth(node, width) {
+  if (Math.abs((node.shown ?? -1) - width) < 0.5) return;
+  node.shown = width;
+  node.setAttribute("width", Math.max(0, width));
+}
+
 export class Slide {
   /** Build a slide in an element that contains an `<svg>` and a `<canvas>`. */
   constructor(root) {
@@ -36,11 +45,21 @@ export class Slide {
     this.svg = root.querySelector("svg");
     this.canvas = root.querySelector("canvas");
     this.built = "";
+    this.width = Math.floor(root.clientWidth);
+    this.sprites = new Sprites();
+  }
+
+  /** Call a function whenever the width changes. */
+  observe(changed) {
+    new ResizeObserver(([{ contentRect }]) => {
+      this.width = Math.floor(contentRect.width);
+      changed();
+    }).observe(this.root);
   }
 
   /** Create the boxes again if the width, the counts, the update rule or the language have changed. */
   build(shards, workers, rule) {
-    const width = Math.max(300, Math.floor(this.root.clientWidth));
+    const width = Math.max(300, this.width);
     const key = [width, shards, workers, rule, t("worker"), devicePixelRatio].join(" ");
     if (key === this.built) return;
     this.built = key;
@@ -155,10 +174,10 @@ export class Slide {
       const dropped = worker.dropped ? ` · ✕ ${num(worker.dropped)}` : "";
       setText(made.figures, `${t("updates_count", { count: num(worker.updates) })}${dropped}`);
     }
-    made.step.setAttribute("width", Math.max(0, (box.width - 16) * Math.min(1, worker.step ?? 0)));
+    setWidth(made.step, (box.width - 16) * Math.min(1, worker.step ?? 0));
     const lease = worker.lease;
     const share = lease ? Math.min(1, lease.used / Math.max(1, lease.stop - lease.start)) : 0;
-    made.used?.setAttribute("width", Math.max(0, (made.data ? made.data.width - 2 : box.width - 16) * share));
+    if (made.used) setWidth(made.used, (made.data ? made.data.width - 2 : box.width - 16) * share);
     if (made.lease) setText(made.lease, lease ? leaseText(lease, made.data.width) : t("no_lease"));
   }
 
@@ -167,12 +186,12 @@ export class Slide {
     const context = this.canvas.getContext("2d");
     context.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
     context.clearRect(0, 0, this.boxes.width, this.boxes.height);
-    context.font = "bold 10px system-ui, sans-serif";
-    context.textAlign = "center";
-    context.textBaseline = "middle";
+    this.sprites.use(staleEnd, theme);
     for (const mark of marks) {
       const place = placeOf(mark, this.boxes);
-      if (place) drawMark(context, mark, place, staleEnd, theme);
+      if (!place) continue;
+      if (mark.kind === "drop") drawDrop(context, mark, place, theme);
+      else context.drawImage(this.sprites.of(mark), place.x - SPRITE / 2, place.y - SPRITE / 2, SPRITE, SPRITE);
     }
   }
 }
@@ -182,38 +201,64 @@ function leaseText(lease, width) {
   return width > 150 ? t("lease_range", { number: lease.number, range }) : range;
 }
 
-/** Draw a push as a disc that shows its staleness, a pull as a triangle that points down, a dropped push as a cross. */
-function drawMark(context, mark, { x, y }, staleEnd, theme) {
-  const color = staleColor(mark.staleness, staleEnd);
+function drawDrop(context, mark, { x, y }, theme) {
   context.beginPath();
-  context.lineWidth = 1.5;
-  context.strokeStyle = theme.text;
-  if (mark.kind === "pull") {
-    context.moveTo(x - 6, y - 5);
-    context.lineTo(x + 6, y - 5);
-    context.lineTo(x, y + 6);
-    context.closePath();
-    context.fillStyle = theme.pull;
+  context.globalAlpha = 1 - mark.progress * 0.6;
+  context.lineWidth = 3;
+  context.strokeStyle = theme.drop;
+  for (const side of [-1, 1]) {
+    context.moveTo(x - 6, y - 6 * side);
+    context.lineTo(x + 6, y + 6 * side);
+  }
+  context.stroke();
+  context.globalAlpha = 1;
+}
+
+/** The pictures of marks, each of which is drawn once: a disc for a push of each staleness, a triangle for a pull. */
+class Sprites {
+  constructor() {
+    this.key = "";
+    this.drawn = new Map();
+  }
+
+  /** Set the colours, and discard the pictures that have others. */
+  use(staleEnd, theme) {
+    const key = [staleEnd, theme.name, devicePixelRatio].join();
+    if (key !== this.key) this.drawn.clear();
+    Object.assign(this, { key, staleEnd, theme });
+  }
+
+  of(mark) {
+    const which = mark.kind === "pull" ? -1 : Math.min(mark.staleness, MOST_SHOWN + 1);
+    if (!this.drawn.has(which)) this.drawn.set(which, this.draw(which, mark.staleness));
+    return this.drawn.get(which);
+  }
+
+  draw(which, staleness) {
+    const size = Math.ceil(SPRITE * devicePixelRatio);
+    const sheet = new OffscreenCanvas(size, size);
+    const context = sheet.getContext("2d");
+    context.scale(devicePixelRatio, devicePixelRatio);
+    context.translate(SPRITE / 2, SPRITE / 2);
+    context.lineWidth = 1.5;
+    context.strokeStyle = this.theme.text;
+    context.beginPath();
+    if (which < 0) {
+      context.moveTo(-6, -5);
+      context.lineTo(6, -5);
+      context.lineTo(0, 6);
+      context.closePath();
+    } else context.arc(0, 0, RADIUS, 0, 2 * Math.PI);
+    const color = staleColor(staleness, this.staleEnd);
+    context.fillStyle = which < 0 ? this.theme.pull : css(color);
     context.fill();
     context.stroke();
-    return;
+    if (which < 0) return sheet;
+    context.font = "bold 10px system-ui, sans-serif";
+    context.textAlign = "center";
+    context.textBaseline = "middle";
+    context.fillStyle = textOn(color);
+    context.fillText(which > MOST_SHOWN ? `${MOST_SHOWN}+` : String(which), 0, 0.5);
+    return sheet;
   }
-  if (mark.kind === "drop") {
-    context.globalAlpha = 1 - mark.progress * 0.6;
-    context.lineWidth = 3;
-    context.strokeStyle = theme.drop;
-    for (const side of [-1, 1]) {
-      context.moveTo(x - 6, y - 6 * side);
-      context.lineTo(x + 6, y + 6 * side);
-    }
-    context.stroke();
-    context.globalAlpha = 1;
-    return;
-  }
-  context.arc(x, y, RADIUS, 0, 2 * Math.PI);
-  context.fillStyle = css(color);
-  context.fill();
-  context.stroke();
-  context.fillStyle = textOn(color);
-  context.fillText(mark.staleness > 99 ? "99+" : String(mark.staleness), x, y + 0.5);
 }

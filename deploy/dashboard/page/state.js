@@ -21,6 +21,9 @@ export class State {
     this.applied = base?.applied ?? 0;
     this.dropped = base?.dropped ?? 0;
     this.samples = base?.samples ?? 0;
+    this.computed = 0; // seconds of all workers
+    this.members = 0;
+    [this.present, this.presentUntil] = [0, this.run.beginning]; // seconds that all members were in the job
     this.clocks = new Clocks();
     this.workers = workers.map((number) => ({
       number, life: "absent", incarnation: 0, updates: 0, dropped: 0, samples: 0, row: -1, pushes: 0,
@@ -54,11 +57,14 @@ export class State {
       worker.dropped += 1;
     }
     this.samples += push.samples[row];
+    this.computed += push.compute_us[row] / 1e6;
+    this.present += this.members * (this.run.times[row] - this.presentUntil);
+    this.presentUntil = this.run.times[row];
     worker.samples += push.samples[row];
     worker.row = row;
     worker.pushes += 1;
     worker.incarnation = push.incarnation[row];
-    if (worker.life !== "resting") worker.life = "active";
+    if (worker.life !== "resting") this.setLife(worker, "active");
     this.clocks.tick(worker.number);
     this.position += 1;
     this.takeEvents();
@@ -71,9 +77,26 @@ export class State {
       if (event.worker === undefined) continue;
       this.clocks.apply(event);
       const worker = this.workers[indexOf.get(event.worker)];
-      worker.life = { join: "joining", resume: "active", rest: "resting", leave: "left" }[event.kind] ?? worker.life;
+      this.setLife(worker, { join: "joining", resume: "active", rest: "resting", leave: "left" }[event.kind] ?? worker.life);
       if (event.kind === "join") worker.incarnation = event.incarnation;
     }
+  }
+
+  setLife(worker, life) {
+    const counts = (state) => Number(state !== "absent" && state !== "left");
+    this.members += counts(life) - counts(worker.life);
+    worker.life = life;
+  }
+
+  /** Return how many workers that only compute would do the same work in the same time; null if it is not known. */
+  speedup() {
+    const wall = this.presentUntil - this.run.beginning;
+    return this.run.timed && wall > 0 ? this.computed / wall : null;
+  }
+
+  /** Return the fraction of the members' time in which they computed; null if it is not known. */
+  efficiency() {
+    return this.run.timed && this.present > 0 ? this.computed / this.present : null;
   }
 
   /** Return the mean staleness of the recorded updates of some workers; 0 if there are none. */
@@ -97,12 +120,22 @@ export class State {
     return null;
   }
 
-  /** Return the mean time between the last pushes of a worker, in seconds; 0 if there are fewer than two. */
+  /** Return the mean duration of the last steps of a worker without its waits, in seconds; 0 before the second. */
   pace(index) {
-    const { rows, times } = this.run;
+    const { rows, times, push, timed } = this.run;
     const last = this.workers[index].pushes - 1;
     const first = Math.max(0, last - RECENT);
-    return last > first ? (times[rows[index][last]] - times[rows[index][first]]) / (last - first) : 0;
+    if (last <= first) return 0;
+    if (!timed) return (times[rows[index][last]] - times[rows[index][first]]) / (last - first);
+    let computed = 0;
+    for (let i = first + 1; i <= last; i += 1) computed += push.compute_us[rows[index][i]] / 1e6;
+    return computed / (last - first);
+  }
+
+  /** Return whether a worker's next push has arrived, and waits for those of others at a time. */
+  atBarrier(index, seconds) {
+    const next = this.run.rows[index][this.workers[index].pushes];
+    return next !== undefined && seconds >= this.run.arrivedAt(next) && seconds < this.run.times[next];
   }
 
   /** Return the activity of each worker at a time: absent, joining, computing, step, waiting, slow, resting or left. */
@@ -114,11 +147,12 @@ export class State {
       if (reported) return reported;
       if (worker.life !== "active" && !(this.run.live && worker.life === "joining")) return worker.life;
       if (worker.row >= 0 && this.run.waitUntil[worker.row] > seconds) return "waiting";
+      if (this.atBarrier(index, seconds)) return "waiting";
       const since = seconds - this.run.timeAt(worker.row + 1);
       if (usual > 0 && Math.max(paces[index], since) > SLOW * usual + 1e-9) {
         if (paces[index] > SLOW * usual || since > 4 * SLOW * usual) return "slow";
       }
-      return this.run.hasBarrier ? "step" : "computing";
+      return this.run.hasBarrier && !this.run.timed ? "step" : "computing";
     });
   }
 

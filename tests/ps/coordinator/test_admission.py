@@ -16,7 +16,7 @@ from tests.support.pure_job import EVERYTHING, PureJob
 @pytest.mark.parametrize(
     ("fields", "error", "says"),
     [
-        ({"protocol": 99}, Unsupported, "protocol 2; received 99"),
+        ({"protocol": 99}, Unsupported, "protocol 3; received 99"),
         ({"job": "other"}, JobConflict, "runs job 'job-1'; received a worker of job 'other'"),
         ({"layout": pb.Layout(tensors=[pb.Tensor(name="v", shape=[2])])}, LayoutMismatch, "received 2, which has"),
         (

@@ -55,7 +55,7 @@ def test_a_file_of_an_earlier_version_is_continued_with_unknown_durations(tmp_pa
     assert found.dtype == DTYPE and found["version"].tolist() == [1, 2, 3]
     assert found["loss"].tolist() == [0.5, 0.5, 1.25] and found["compute_s"].tolist() == [0, 0, 0.5]
     with pytest.raises(ValueError, match="must have the fields"):
-        converted(np.zeros(2), DTYPE)
+        converted(np.zeros(2, [("other", "<f8")]), DTYPE)
 
 
 def test_a_partial_record_is_refused(tmp_path: Path) -> None:
