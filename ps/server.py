@@ -25,7 +25,7 @@ from downpour.ps.control_plane.recovery import RETRY_S, Recovery
 from downpour.ps.control_plane.replay_recorder import ReplayRecorder
 from downpour.ps.control_plane.servicer import CoordinatorServicer
 from downpour.ps.control_plane.shard_link import ShardLinks
-from downpour.ps.coordinator.coordinator import new_coordinator
+from downpour.ps.coordinator.job_factory import new_coordinator
 from downpour.ps.coordinator.phase import OVER, Phase
 from downpour.ps.data_plane.listeners import Listeners, ListenRequest, open_listeners
 from downpour.ps.data_plane.request_handler import RequestHandler

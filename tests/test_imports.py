@@ -32,6 +32,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ps.config_checks": {"protos", "ps.core", "ps.core.rules"},
     "ps.config_change": {"protos", "ps.core", "ps.core.rules", "ps.config"},
     "ps.coordinator": {"protos", "ps.core", "ps.core.rules", *PS_FLAGS},
+    "ps.coordinator.fit": {"protos", "ps.core", "ps.core.rules", "ps.coordinator", *PS_FLAGS},
+    "ps.coordinator.job_factory": {"protos", "ps.coordinator", "ps.coordinator.fit", *PS_FLAGS},
     "ps.trace": {"protos", "ps.core", "ps.core.rules", *PS_FLAGS},
     "ps.storage": {"protos", "ps.core", "ps.core.rules", "ps.trace", *PS_FLAGS},
     "ps.data_plane": {"protos", "ps.core", "ps.core.rules", "ps.trace", "ps.storage", *PS_FLAGS},

@@ -19,6 +19,7 @@ RECORDS: dict[str, tuple[str, ...]] = {
     "ps/coordinator": (
         "job",
         "self.job",
+        "self._job",
         "job.deadlines",
         "self.job.deadlines",
         "self.deadlines",
@@ -26,6 +27,7 @@ RECORDS: dict[str, tuple[str, ...]] = {
         "lease",
         "barrier",
     ),
+    "ps/coordinator/fit": ("job", "job.deadlines", "member", "leader"),
     # A buffer's number of holders; a member's last sequence number; the step count of the weights' own optimizer.
     "ps/core": ("buffer", "self._members[push.worker]", "self._optimizer"),
     # One connection of shared memory; counters of the metrics.

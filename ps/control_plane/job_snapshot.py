@@ -14,7 +14,6 @@ from google.protobuf.message import DecodeError
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.layout import Layout
 from downpour.ps.coordinator.coordinator import Coordinator
-from downpour.ps.coordinator.fit_work import FitWork
 from downpour.ps.coordinator.ledger import Ledger, Span
 from downpour.ps.storage.checkpoint_file import (
     Checkpoint,
@@ -117,7 +116,7 @@ def restore_job(coordinator: Coordinator, metrics: Metrics, facts: JobFacts, lat
         ValueError: The checkpoint's ledger does not fit the job's epochs.
         InvalidRequest: The checkpoint's layout cannot be cut into the job's number of shards.
     """
-    if isinstance(coordinator.work, FitWork):
+    if coordinator.work.is_script:
         coordinator.work.restore_state(fit_state(facts, later))
     else:
         _restore_training(coordinator, facts)

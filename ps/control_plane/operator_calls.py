@@ -96,7 +96,7 @@ class OperatorCalls(rpc.CoordinatorServicer):
     @with_status
     async def Pause(self, request: pb.PauseRequest, context: Context) -> pb.PauseReply:
         """Pause or resume the job."""
-        self._turn(lambda: self._coordinator.pause(request.paused))
+        self._turn(lambda: self._coordinator.operator.pause(request.paused))
         self._change.notify()
         return pb.PauseReply()
 
@@ -107,7 +107,7 @@ class OperatorCalls(rpc.CoordinatorServicer):
         wanted = {name: getattr(request, name) for name in fields if request.HasField(name)}
         if any(isinstance(value, str) and len(value) > MAX_VALUE for value in wanted.values()):
             raise InvalidRequest(f"a setting must have at most {MAX_VALUE} characters; received more.")
-        change = self._turn(lambda: self._coordinator.change(wanted))
+        change = self._turn(lambda: self._coordinator.operator.change(wanted))
         if change is None:
             return pb.ChangeReply(text="the settings have these values already")
         await self._until(lambda: self._job.pending_change is not change, "the change")
@@ -119,7 +119,7 @@ class OperatorCalls(rpc.CoordinatorServicer):
     @with_status
     async def TakeCheckpoint(self, request: pb.CheckpointRequest, context: Context) -> pb.CheckpointReply:
         """Take a checkpoint, and return once it is written."""
-        self._turn(self._coordinator.request_checkpoint)
+        self._turn(self._coordinator.operator.request_checkpoint)
         await self._until(lambda: not self._job.checkpoint_requested, "the checkpoint")
         if self._job.checkpoint_failure:
             raise ServerFault(f"the checkpoint could not be written: {self._job.checkpoint_failure}")
@@ -130,7 +130,7 @@ class OperatorCalls(rpc.CoordinatorServicer):
     async def AddWorker(self, request: pb.AddWorkerRequest, context: Context) -> pb.AddWorkerReply:
         """Ask the launcher for one more worker."""
         launched = self._launchers.present
-        wanted = self._turn(lambda: self._coordinator.add_worker(request.request[:MAX_VALUE], launched))
+        wanted = self._turn(lambda: self._coordinator.operator.add_worker(request.request[:MAX_VALUE], launched))
         self._change.notify()
         return pb.AddWorkerReply(workers=wanted)
 

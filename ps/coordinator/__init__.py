@@ -1,6 +1,7 @@
 """The course of a job as a pure state machine: membership, leases, phases, evaluations, barriers and the end.
 
-`Coordinator` answers workers and shards. What differs between built-in training and a script's `fit` is a `Work`. Both
-share the state in `Job`, and append commands for the shards to its outbox; the caller of the coordinator delivers them.
-This package imports `ps.core`, `ps.config` and `downpour.protos`; it reads no clock, no files and no network.
+`Coordinator` answers workers and shards. What differs between built-in training and a script's `fit` (`fit/`) is a
+`Work`. Both share the state in `Job`, and append commands for the shards to its outbox; the caller of the coordinator
+delivers them. This package imports `ps.core`, `ps.config` and `downpour.protos`, and only `job_factory` imports `fit/`;
+it reads no clock, no files and no network.
 """

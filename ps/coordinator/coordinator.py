@@ -8,23 +8,17 @@ This module is pure: it does no I/O and reads no clock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.errors import InvalidRequest, JobConflict
+from downpour.protos.errors import JobConflict
 from downpour.protos.layout import Layout
-from downpour.ps.config import ServerSettings
-from downpour.ps.config_change import Change, new_change
 from downpour.ps.coordinator.admission import bounded, check_protocol
-from downpour.ps.coordinator.fit_work import FitWork
 from downpour.ps.coordinator.job import Job
 from downpour.ps.coordinator.membership import Member
+from downpour.ps.coordinator.operator_requests import OperatorRequests
 from downpour.ps.coordinator.phase import BEFORE_TRAINING, OVER, Phase
-from downpour.ps.coordinator.training_work import TrainingWork
 from downpour.ps.coordinator.work import Work
 
 DISCONNECT_GRACE_S = 2.0
-MAX_REMEMBERED_REQUESTS = 100
 MAX_NOTE_CHARACTERS = 200  # of a note that a worker has written
 MAX_RECORDED_INCARNATIONS = 10_000  # incarnations whose environment facts are kept
 
@@ -35,6 +29,7 @@ class Coordinator:
     Attributes:
         job: The state of the job.
         work: The work of the job: built-in training or a script's `fit`.
+        operator: The requests of users who operate the job.
     """
 
     def __init__(self, job: Job, work: Work) -> None:
@@ -45,7 +40,7 @@ class Coordinator:
             work: The work of the job, which shares this state.
         """
         self.job, self.work = job, work
-        self._added: list[str] = []  # the newest requests for another worker
+        self.operator = OperatorRequests(job, work)
 
     # ------------------------------------------------------------------ workers
 
@@ -265,82 +260,6 @@ class Coordinator:
         self.work.drain(reason, now, asked)
         self.advance(now)
 
-    def pause(self, paused: bool) -> None:
-        """Lease no more samples until the job is resumed, or resume it.
-
-        Raises:
-            InvalidRequest: The job does not train, or its workers divide the samples among themselves.
-        """
-        if self.job.phase != Phase.TRAINING:
-            raise InvalidRequest(f"a job can be paused or resumed while it trains; this one is {self.job.phase}.")
-        if self.work.ledger is None:
-            raise InvalidRequest("a job can be paused if its samples are leased; those of this script are not.")
-        if self.job.paused != paused:
-            self.job.paused = paused
-            self.job.notes.append("paused: no samples are leased until it is resumed" if paused else "resumed")
-
-    def change(self, wanted: Mapping[str, str | float]) -> Change | None:
-        """Change settings at the next cut of the shards; return the change, or None if they are so already.
-
-        Args:
-            wanted: The new values of some of `mode`, `staleness` and `learning_rate`.
-
-        Raises:
-            InvalidRequest: The job does not train, an earlier change is not made yet, or this one makes no sense.
-        """
-        job = self.job
-        pending = job.pending_change
-        if pending is not None and pending.after == wanted:
-            return pending
-        if job.phase != Phase.TRAINING:
-            raise InvalidRequest(f"the settings of a job can change while it trains; this one is {job.phase}.")
-        if pending is not None:
-            raise InvalidRequest(f"an earlier change is not made yet: {pending.text}. Try again in a moment.")
-        job.pending_change = new_change(job.settings, wanted, len(job.changes) + 1)
-        return job.pending_change
-
-    def request_checkpoint(self) -> None:
-        """Take a checkpoint as soon as possible.
-
-        Raises:
-            InvalidRequest: The job does not train, or no checkpoints are taken of its work.
-        """
-        if self.job.phase != Phase.TRAINING:
-            raise InvalidRequest(f"a checkpoint can be taken while the job trains; this one is {self.job.phase}.")
-        if not self.work.checkpointable or self.work.ledger is None:
-            raise InvalidRequest("a checkpoint can be taken if samples are leased; those of this script are not.")
-        self.job.checkpoint_requested = True
-
-    def add_worker(self, request: str, launched: bool) -> int:
-        """Want one more worker, which the launcher starts; return how many workers the job wants.
-
-        Args:
-            request: The identifier of the request; one that is repeated adds no other worker.
-            launched: Whether a launcher watches the job, which starts workers.
-
-        Raises:
-            InvalidRequest: The job does not train, its number of workers is fixed, or it has no launcher.
-        """
-        job = self.job
-        if request and request in self._added:
-            return job.workers_wanted
-        if job.phase != Phase.TRAINING:
-            raise InvalidRequest(f"a worker can be added while the job trains; this one is {job.phase}.")
-        if self.work.is_script:
-            raise InvalidRequest(
-                "the number of a script's workers is fixed by --workers, because its processes divide their work by "
-                "rank and size. Start the script again with more."
-            )
-        if not launched:
-            raise InvalidRequest(
-                "the launcher of the job must run to start a worker; no launcher watches this job. Start one with "
-                "`downpour worker --server ADDRESS`, or with docker compose --scale worker=N."
-            )
-        self._added = [*self._added[-MAX_REMEMBERED_REQUESTS:], request]
-        job.workers_wanted += 1
-        job.notes.append(f"a worker is added: the job wants {job.workers_wanted}")
-        return job.workers_wanted
-
     def fail(self, reason: str) -> None:
         """End the job without a result."""
         self.job.fail(reason)
@@ -391,18 +310,3 @@ class Coordinator:
         warm = sum(member.warm for member in job.membership.trainers)
         late = job.first_warm_s is not None and now >= job.first_warm_s + job.settings.start_timeout_s
         return warm > 0 and (job.resumed or warm >= job.settings.workers or late)
-
-
-def new_coordinator(settings: ServerSettings, name: str, new_session: Callable[[], int]) -> Coordinator:
-    """Return the coordinator of a new job, for a script's `fit` or for built-in training as the settings say.
-
-    Args:
-        settings: The settings of the job.
-        name: The name of the job.
-        new_session: A function that returns an unguessable number for each new session.
-
-    Raises:
-        Unsupported: The mode cannot be used with a script.
-    """
-    job = Job(settings, name, new_session)
-    return Coordinator(job, FitWork(job) if settings.script else TrainingWork(job))

@@ -38,7 +38,13 @@ class TrainingWork(Work):
         settings = job.settings
         self.tasks = Evaluations(settings.epochs, settings.shards, job.send)
         self.stopped_early = False
+        self._ledger: Ledger | None = None
         self._model = ""  # the fingerprint of the first worker's model
+
+    @property
+    def ledger(self) -> Ledger | None:
+        """Return the leases of all epochs; None before the first worker registered."""
+        return self._ledger
 
     # ------------------------------------------------------------------ members
 
@@ -64,7 +70,7 @@ class TrainingWork(Work):
         """Create a ledger in which no sample is used."""
         assert self.job.data is not None
         samples = self.job.data.train_samples
-        self.ledger = Ledger(samples, self.job.settings.epochs, lease_samples(self.job.settings, samples))
+        self._ledger = Ledger(samples, self.job.settings.epochs, lease_samples(self.job.settings, samples))
 
     def left(self, member: Member, now: float) -> None:
         """Take back the task and the leases of a worker that has left."""

@@ -66,7 +66,6 @@ class Work(ABC):
 
     Attributes:
         is_script: Whether the workers belong to a script, which brings model, optimizer and data.
-        ledger: The leases of training samples; None if no samples are leased, or before the first worker registered.
         evaluations: The results on the validation split, by epoch.
         test: The result on the test split; None before the end.
     """
@@ -80,9 +79,13 @@ class Work(ABC):
             job: The state that the work shares with the coordinator.
         """
         self.job = job
-        self.ledger: Ledger | None = None
         self.evaluations: dict[int, pb.Evaluation] = {}
         self.test: pb.Evaluation | None = None
+
+    @property
+    @abstractmethod
+    def ledger(self) -> Ledger | None:
+        """Return the leases of training samples; None if none are leased, or before the first worker registered."""
 
     # ------------------------------------------------------------------ members
 
@@ -227,6 +230,15 @@ class Work(ABC):
     def state(self) -> bytes:
         """Return what a checkpoint contains of the work besides the ledger and the evaluations."""
         return b""
+
+    def restore_state(self, state: pb.FitState) -> None:
+        """Continue from the state of a script's `fit` in a checkpoint; `Coordinator.restored` must follow.
+
+        Raises:
+            ValueError: The work is not a script's, or cannot have been in that state.
+            Unsupported: The servers do not have the optimizers.
+        """
+        raise ValueError("the checkpoint must be one of built-in training; received one of a script.")
 
     def reset(self) -> None:
         """Drop what belongs to an earlier generation of the shards."""

@@ -10,8 +10,8 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import PROTOCOL
 from downpour.protos.layout import TRAINED, Layout
 from downpour.ps.config import ServerSettings
-from downpour.ps.coordinator.coordinator import new_coordinator
-from downpour.ps.coordinator.fit_work import FitWork
+from downpour.ps.coordinator.fit.fit_work import FitWork
+from downpour.ps.coordinator.job_factory import new_coordinator
 from downpour.ps.coordinator.phase import Phase
 
 LAYOUT = Layout.of([("w", (6,), TRAINED)])

@@ -10,7 +10,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import PROTOCOL
 from downpour.protos.layout import TRAINED, Layout
 from downpour.ps.config import ServerSettings
-from downpour.ps.coordinator.coordinator import new_coordinator
+from downpour.ps.coordinator.job_factory import new_coordinator
 from downpour.ps.coordinator.phase import OVER, Phase
 from downpour.ps.coordinator.training_work import TrainingWork
 

@@ -13,7 +13,7 @@ from downpour.deploy.scripts.local_cluster import LocalCluster
 from downpour.deploy.scripts.script_settings import NOT_OF_A_SCRIPT, RunSettings
 from downpour.protos.settings import flag, parse
 from downpour.ps.config import ServerSettings
-from downpour.ps.coordinator.coordinator import new_coordinator
+from downpour.ps.coordinator.job_factory import new_coordinator
 from downpour.ps.core.consistency import MODES, consistency_of
 from tests.support.paths import ROOT
 

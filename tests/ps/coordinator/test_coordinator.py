@@ -379,20 +379,20 @@ def test_a_paused_job_leases_nothing_and_a_resumed_one_uses_every_sample() -> No
     sessions = job.start()
     first = job.coordinator.next_task(sessions[0], job.now)
     assert first.kind == pb.TRAIN
-    job.coordinator.pause(True)
+    job.coordinator.operator.pause(True)
     assert job.coordinator.next_task(sessions[1], job.now).kind == pb.WAIT
     assert job.coordinator.next_task(sessions[0], job.now).kind == pb.WAIT  # its own lease is given back
     job.pass_time(1.0)
     assert job.phase() == Phase.TRAINING and "paused" in job.state.notes[-1]
-    job.coordinator.pause(True)
-    job.coordinator.pause(False)
+    job.coordinator.operator.pause(True)
+    job.coordinator.operator.pause(False)
     assert [note for note in job.state.notes if "paused" in note or note == "resumed"][-1] == "resumed"
     assert job.coordinator.next_task(sessions[1], job.now).kind == pb.TRAIN
 
 
 def test_a_job_that_is_not_training_cannot_be_paused() -> None:
     with pytest.raises(InvalidRequest, match="while it trains; this one is waiting"):
-        PureJob().coordinator.pause(True)
+        PureJob().coordinator.operator.pause(True)
 
 
 def test_a_job_that_is_stopped_before_its_first_worker_joins_is_interrupted() -> None:

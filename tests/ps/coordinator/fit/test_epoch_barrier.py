@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from downpour.protos.errors import InvalidRequest
-from downpour.ps.coordinator.epoch_barrier import EpochBarrier
+from downpour.ps.coordinator.fit.epoch_barrier import EpochBarrier
 
 NUMBERS = st.floats(-1e6, 1e6)
 

@@ -16,28 +16,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.errors import InvalidRequest, JobConflict, LayoutMismatch, Unsupported
+from downpour.protos.errors import JobConflict, LayoutMismatch
 from downpour.protos.layout import Layout
-from downpour.ps.config import ServerSettings
-from downpour.ps.coordinator.admission import (
-    check_data,
-    check_fingerprints,
-    check_frozen,
-    check_layout,
-    settings_with_optimizers,
+from downpour.ps.coordinator.admission import check_data, check_fingerprints, check_frozen
+from downpour.ps.coordinator.fit.fit_admission import (
+    check_joins,
+    check_turn,
+    check_weights,
+    required_workers,
+    settings_of_call,
+    settings_of_fit,
 )
-from downpour.ps.coordinator.deadlines import BarrierDeadlines, FitAbsences
-from downpour.ps.coordinator.fit_call import LEADER, FitCall, FitRecord
+from downpour.ps.coordinator.fit.fit_call import LEADER, FitCall
+from downpour.ps.coordinator.fit.fit_leases import FitLeases
+from downpour.ps.coordinator.fit.fit_optimizers import FitOptimizers
+from downpour.ps.coordinator.fit.fit_record import FitRecord
+from downpour.ps.coordinator.fit.fit_waits import FitWaits
 from downpour.ps.coordinator.job import Job
 from downpour.ps.coordinator.ledger import EpochLedger
 from downpour.ps.coordinator.membership import Member
 from downpour.ps.coordinator.phase import BEFORE_TRAINING, OVER, Phase
 from downpour.ps.coordinator.work import Work, WorkProgress, WorkSummary
-from downpour.ps.core.consistency import consistency_of
-from downpour.ps.core.epoch_order import epoch_range
-from downpour.ps.core.schedules import check_rates
-
-MAX_NAME = 100  # characters of a model's name in reports
 
 
 class FitWork(Work):
@@ -48,23 +47,22 @@ class FitWork(Work):
     """
 
     is_script = True
-    ledger: EpochLedger | None
 
     def __init__(self, job: Job) -> None:
         """Create the work of a script that has not called `fit` yet; see `Work`."""
         super().__init__(job)
         self.epochs_done, self._record = 0, FitRecord()
-        self._optimizers = ""  # their names in the current call
-        self._specs: list[pb.OptimizerSpec] = []  # of the current call, with the rates that were set last
-        self._call = FitCall(job)
+        self._call, self._optimizers = FitCall(job), FitOptimizers(job)
+        self._leases, self._waits = FitLeases(job), FitWaits(job)
         self._revision = self._committed = 0
-        self._return_by_s: float | None = None
         self._epoch_used = False  # the end of the current epoch's samples is a revision already
         self._earlier: dict[int, pb.RegisterReply] = {}  # what a late worker is told, by the number of the call
         self._drain_requested = self._interrupted = False
-        self._absences = FitAbsences(job.settings.reconnect_s)
-        self._barrier_deadlines = BarrierDeadlines()
-        self._leased_samples_used = 0
+
+    @property
+    def ledger(self) -> EpochLedger | None:
+        """Return the leases of the current epoch; None if the workers divide their data among themselves."""
+        return self._leases.ledger
 
     # ------------------------------------------------------------------ calls of fit
 
@@ -128,62 +126,27 @@ class FitWork(Work):
             Unsupported: The worker does not belong to a script, or its optimizer is not supported.
             JobConflict: It skipped a call, or its optimizer differs from the others'.
         """
-        if not request.fit_call or not request.optimizers:
-            raise Unsupported("this server runs a script: start workers with `downpour run` or downpour.worker.fit.")
-        if not self.fit_call <= request.fit_call <= self.fit_call + 1:
-            raise JobConflict(
-                f"a worker must register for call {self.fit_call} or {self.fit_call + 1} of fit; received call "
-                f"{request.fit_call}. Run the same script everywhere."
-            )
+        check_turn(request, self.fit_call)
         if request.fit_call == self.fit_call + 1:
-            if request.has_trained:
-                raise JobConflict(
-                    f"the servers must have a checkpoint of call {request.fit_call} of fit, which the worker has begun "
-                    f"to train; the newest one is of call {self.fit_call}. Start the script again."
-                )
             self._begin_call(request, now)
             return
         self.check_call()
-        if request.independent != self._call.independent:
-            raise JobConflict(
-                "a job must have either clients of downpour.connect or workers that call fit. Received: both. "
-                "Start another server for the clients."
-            )
-        if _names(request.optimizers) != self._optimizers:
-            raise JobConflict(
-                f"all workers must use the same optimizers, {self._optimizers}; received "
-                f"{_names(request.optimizers)}. Run the same script everywhere."
-            )
+        check_joins(request, self._call.independent, self._optimizers.names)
 
     def _begin_call(self, request: pb.RegisterRequest, now: float) -> None:
-        job = self.job
-        settings = settings_with_optimizers(job.settings, request.optimizers)
-        settings = settings.model_copy(update={"model": request.fit.model[:MAX_NAME] or settings.model})
-        layout = Layout.from_proto(request.layout)
-        layout.cut(settings.shards)
-        if max(tensor.flags.optimizer for tensor in layout.trained_tensors) >= len(request.optimizers):
-            raise InvalidRequest(
-                f"a tensor must refer to one of the {len(request.optimizers)} optimizers; received one that refers to "
-                "another. Check that both sides run the same version."
-            )
-        tables = [spec.learning_rates for spec in request.optimizers]
-        for table in tables:
-            check_rates(table)
-        if request.independent:
-            _check_every_gradient(settings)
-        self._optimizers = _names(request.optimizers)
+        job, settings = self.job, settings_of_call(request, self.job.settings)
         if self.fit_call:
             self._earlier[self.fit_call] = self._reply_of(self._call)
             job.begin_generation(job.generation + 1, now, next_call=True)
         self._record.begin(request.fit)
-        required = _required(request.independent, request.data, settings.workers)
+        required = required_workers(request.independent, request.data, settings.workers)
         call = FitCall(job, request.fit_call, required, request.independent, self._changed)
-        self._specs = list(request.optimizers)
+        self._optimizers = FitOptimizers(job, request.optimizers)
         self._call, job.settings, job.resumed = call, settings, False
         job.layout, job.data, job.deadlines.lost_s = None, None, None
         job.phase, job.started_s = Phase.WAITING, None
         job.initialiser, job.initial_sent = self.initialiser, False  # None: the first client that is ready
-        job.send(settings=settings.model_dump_json(), optimizers=request.optimizers, learning_rates=tables)
+        self._optimizers.send()
 
     def check_call(self) -> None:
         """Raise LayoutMismatch if a worker was refused because its data differ: no worker trains in this call."""
@@ -191,21 +154,13 @@ class FitWork(Work):
             raise self._call.refusal
 
     def check_model(self, layout: Layout, data: pb.DatasetInfo) -> None:
-        """Check that a worker's model has the same weights as the others'; their names may differ.
-
-        Keras numbers layers, and the callbacks of worker 0 may have built some.
+        """Check that a worker's model has the same weights as the others', and that it trains on the same data.
 
         Raises:
             LayoutMismatch: Shapes, frozen weights or data differ from the other workers'.
         """
         job = self.job
-        if job.layout is None:
-            check_layout(layout, None, job.settings)
-        elif not job.layout.fits(layout):
-            raise LayoutMismatch(
-                f"a model must have the same weights on all workers: {job.layout.difference(layout)}. Build it from "
-                "the same data everywhere, with a seed where it is drawn or shuffled."
-            )
+        check_weights(layout, job.layout, job.settings)
         try:
             check_fingerprints(data, job.data)
         except LayoutMismatch as error:
@@ -232,20 +187,15 @@ class FitWork(Work):
         """Take back a worker's leases; the others no longer wait for it at a barrier, unless its part must be used."""
         self.release_leases(member)
         self._call.complete_barriers()
-        self._update_absences(now)
-
-    def _update_absences(self, now: float) -> None:
-        present = [member.worker for member in self.job.membership.members]
-        self._absences.update(present, self._call.absent(present), now)
-        self._barrier_deadlines.update(self._call.awaited(present), now)
+        self._waits.update(self._call, now)
 
     def pushed(self, worker: int, pushes: int) -> None:
         """Record the number of pushes of a worker so far."""
-        self._barrier_deadlines.pushed(worker, pushes)
+        self._waits.pushed(worker, pushes)
 
     def overdue(self, now: float) -> list[tuple[int, float]]:
         """Return the workers that others wait for at a barrier and that have made no progress for too long."""
-        return self._barrier_deadlines.overdue(now)
+        return self._waits.overdue(now)
 
     def worker_failed(self, worker: int, error_type: str, text: str) -> None:
         """End the current call of `fit` on all workers with the error of one."""
@@ -272,46 +222,13 @@ class FitWork(Work):
         Raises:
             InvalidRequest: The request does not come from worker 0, or is not a valid table.
         """
-        member = self.job.renew(request.session, now)
-        if member.worker != LEADER:
-            raise InvalidRequest(f"worker {LEADER} must set the learning rate; received it from {member.worker}.")
-        if len(request.rates) != self._optimizers.count(",") + 1:
-            raise InvalidRequest(
-                f"learning rates must be set for all optimizers, {self._optimizers}; received {len(request.rates)} "
-                "tables. Send one for each."
-            )
-        for table in request.rates:
-            check_rates(table)
-        for spec, table in zip(self._specs, request.rates, strict=True):
-            spec.learning_rates.CopyFrom(table)
-        self.job.send(learning_rates=request.rates)
+        self._optimizers.set_rates(self.job.renew(request.session, now).worker, request.rates)
 
     # ------------------------------------------------------------------ leased samples
 
     def _open_epoch(self, decision: pb.Decision | None = None) -> None:
-        job, data, epoch = self.job, self.job.data, len(self._call.decisions)
-        assert data is not None
-        samples, size = data.train_samples, data.lease_samples
-        if decision is not None and decision.HasField("leases"):
-            samples, size = decision.leases.samples, decision.leases.lease_samples
-        elif data.batch_samples:
-            used = epoch_range(samples, data.batch_samples, data.epoch_batches, epoch)
-            samples = used.stop - used.start
         self._epoch_used = False
-        job.orphans.clear()
-        self.ledger = self._new_ledger(epoch, samples, size) if size and samples else None
-        if self.ledger is not None and self.ledger.parts == 1:
-            self.ledger.lease_to(LEADER, {LEADER})  # reserved for worker 0, whose metrics need at least one batch
-            leader = job.membership.get(LEADER)
-            if leader is not None:
-                leader.idle = False
-
-    def _new_ledger(self, epoch: int, samples: int, lease_samples: int) -> EpochLedger:
-        job, settings = self.job, self.job.settings
-        batch = job.data.batch_samples if job.data is not None else 0
-        parts = settings.workers if batch and consistency_of(settings.mode).fixed_assignment else 1
-        guided = 0 if settings.lease_batches else settings.workers
-        return EpochLedger(epoch, samples, lease_samples, batch, guided, parts)
+        self._leases.open_epoch(len(self._call.decisions), decision)
 
     def next_task(self, member: Member, now: float, epoch: int | None = None, ahead: bool = False) -> pb.Task:
         """Return the next samples of the epoch, or the request to wait; END if the epoch has none left.
@@ -322,33 +239,12 @@ class FitWork(Work):
         Raises:
             InvalidRequest: No samples are leased in this call of `fit`.
         """
-        job, ledger, number = self.job, self.ledger, len(self._call.decisions)
-        if ledger is None:
-            raise InvalidRequest(
-                "a lease must belong to data of known length, such as arrays or a LeasedDataset. Received: that of a "
-                "worker whose data are divided in advance. Check that both sides run the same version."
-            )
-        if not ahead:
-            if not member.idle:
-                member.idle = True
-                ledger.take_back(member.worker)
-            job.step_deadlines.forget(member.worker)
+        ledger, number = self._leases.of_worker(member, ahead), len(self._call.decisions)
         is_past = epoch is not None and epoch < number  # its session had ended
         if self.draining or self._call.stop_requested or is_past or (ledger.finished and self._end_of_epoch()):
             return pb.Task(kind=pb.END)
-        present = {each.worker for each in job.membership.members} | self._call.returning
-        lease = None if job.paused else ledger.lease_to(member.worker, present)
-        if lease is None:
-            if not ahead:
-                job.set_resting(member)
-            return pb.Task(kind=pb.WAIT)
-        member.idle = False
-        job.set_resting(member, False)
-        if not ahead:
-            job.step_deadlines.begin(member.worker, now)
-        return pb.Task(
-            kind=pb.TRAIN, lease=lease.number, epoch=number, start=lease.start, stop=lease.stop, parts=ledger.parts
-        )
+        present = {each.worker for each in self.job.membership.members} | self._call.returning
+        return self._leases.next_task(member, number, present, now, ahead)
 
     def _end_of_epoch(self) -> bool:
         """Return whether workers may learn that all samples are used.
@@ -365,10 +261,8 @@ class FitWork(Work):
 
     def samples_reported(self, member: Member, epoch: int | None, uses: Iterable[pb.LeaseUse], now: float) -> None:
         """Mark samples as used that a worker has used without a push; a repetition changes nothing."""
-        for use in uses if epoch is None or epoch == len(self._call.decisions) else ():
-            lease = self.ledger.held_by(member.worker, use.lease) if self.ledger is not None else None
-            if lease is not None and lease.next < use.stop <= lease.stop:
-                self.samples_used(member.worker, lease.number, lease.epoch, lease.next, use.stop, now)
+        if epoch is None or epoch == len(self._call.decisions):
+            self._leases.report(member, uses, now)
 
     def _check_all_used(self) -> None:
         """Fail the job if an epoch has ended with samples that nobody has used, though nobody asked it to end."""
@@ -382,12 +276,7 @@ class FitWork(Work):
 
     def samples_used(self, worker: int, lease: int, epoch: int, start: int, stop: int, now: float) -> None:
         """Mark samples as used; a worker that waits for a lease and holds none rests."""
-        assert self.ledger is not None
-        self.ledger.use(lease, stop)
-        self._leased_samples_used += stop - start
-        self.job.step_deadlines.end(worker, now)
-        if self.job.membership.get(worker) is not None:
-            self.job.step_deadlines.begin(worker, now)
+        self._leases.use(worker, lease, start, stop, now)
 
     # ------------------------------------------------------------------ barriers
 
@@ -454,20 +343,11 @@ class FitWork(Work):
         """Fail the job if a worker without which `fit` cannot end was lost and does not return in time."""
         if self.job.phase in OVER:
             return
-        self._await_returning(now)
-        self._update_absences(now)
-        exceeded = self._absences.exceeded(now)
-        if exceeded is None:
-            return
-        worker, absent_s = exceeded
-        absent = f"worker {worker} has been absent from fit for {absent_s:.0f} s"
-        if worker == LEADER:
-            self.job.fail(f"{absent}, and it decides for all")
-        else:
-            self.job.fail(
-                f"{absent}, and its part of the data was not used in this epoch: its log states the reason. Correct "
-                "it, or use a LeasedDataset, whose samples other workers take over"
-            )
+        self._waits.limit_returns(self._call, now)
+        self._waits.update(self._call, now)
+        failure = self._waits.failure(now)
+        if failure is not None:
+            self.job.fail(failure)
 
     # ------------------------------------------------------------------ checkpoints
 
@@ -503,27 +383,27 @@ class FitWork(Work):
         job = self.job
         assert job.layout is not None and job.data is not None
         state = pb.FitState(
-            layout=job.layout.to_proto(), data=job.data, optimizers=self._specs, epochs_done=self.epochs_done,
-            samples_used=self._leased_samples_used, earlier=self._earlier, revision=self._revision,
+            layout=job.layout.to_proto(),
+            data=job.data,
+            optimizers=self._optimizers.specs,
+            epochs_done=self.epochs_done,
+            earlier=self._earlier,
+            revision=self._revision,
             workers={member.worker for member in job.membership.members} | self._call.returning,
-        )  # fmt: skip
+        )
         self._record.put_state(state)
         self._call.put_state(state)
-        if self.ledger is not None:
-            plan = pb.LeasePlan(samples=self.ledger.samples, lease_samples=self.ledger.lease_samples)
-            state.leases.CopyFrom(plan)
-            state.unused.extend(pb.SampleRange(epoch=e, start=a, stop=b) for e, a, b in self.ledger.unused())
-            state.position_epoch, state.position = self.ledger.position
+        self._leases.put_state(state)
         return state.SerializeToString()
 
     def reset(self) -> None:
         """Drop all calls of `fit`: those of a checkpoint follow, or the script's first one begins again."""
         job = self.job
-        self.ledger, job.layout, job.data = None, None, None
-        self.epochs_done, self._leased_samples_used, self._record = 0, 0, FitRecord()
-        self._call, self._earlier, self._optimizers = FitCall(job), {}, ""
+        job.layout, job.data = None, None
+        self.epochs_done, self._record, self._leases = 0, FitRecord(), FitLeases(job)
+        self._call, self._earlier, self._optimizers = FitCall(job), {}, FitOptimizers(job)
         self._revision = self._committed = 0
-        self._return_by_s = None
+        self._waits.restart()
 
     def restore_state(self, state: pb.FitState) -> None:
         """Continue from the state of a checkpoint; `Coordinator.restored` must follow.
@@ -533,43 +413,23 @@ class FitWork(Work):
             Unsupported: The servers do not have the optimizers.
         """
         job = self.job
-        settings = settings_with_optimizers(job.settings, state.optimizers)
-        job.settings = settings.model_copy(update={"model": state.fit.model[:MAX_NAME] or settings.model})
+        job.settings = settings_of_fit(state.optimizers, state.fit, job.settings)
         job.layout, job.data, job.initialiser = Layout.from_proto(state.layout), state.data, None
-        self._specs, self._optimizers = list(state.optimizers), _names(state.optimizers)
-        self._record = FitRecord.restored(state)
-        required = _required(state.independent, state.data, settings.workers)
+        self._optimizers, self._record = FitOptimizers(job, state.optimizers), FitRecord.restored(state)
+        required = required_workers(state.independent, state.data, job.settings.workers)
         self._call = FitCall.restored(job, state, required, self._changed)
         self._earlier = dict(state.earlier)
-        self.epochs_done, self._leased_samples_used = state.epochs_done, state.samples_used
+        self.epochs_done = state.epochs_done
         self._revision = self._committed = state.revision
-        self.ledger, self._return_by_s = None, None
-        if state.HasField("leases"):
-            plan = state.leases
-            self.ledger = self._new_ledger(len(self._call.decisions), plan.samples, plan.lease_samples)
-            unused = [(span.epoch, span.start, span.stop) for span in state.unused]
-            self.ledger.restore(unused, state.position_epoch, state.position)
+        self._waits.restart()
+        self._leases.restore(state, len(self._call.decisions))
         self._epoch_used = self.ledger is not None and self.ledger.finished
-        tables = [spec.learning_rates for spec in self._specs]
-        job.send(
-            settings=job.settings.model_dump_json(), optimizers=self._specs, learning_rates=tables, restored_call=True
-        )
+        self._optimizers.send(restored=True)
         job.send(layout=state.layout)
-
-    def _await_returning(self, now: float) -> None:
-        """Stop waiting for members of a checkpoint that have not returned within the length of a session."""
-        if not self._call.returning or self.job.phase != Phase.TRAINING:
-            return
-        if self._return_by_s is None:
-            self._return_by_s = now + self.job.settings.session_s
-        elif now > self._return_by_s:
-            self._call.returning.clear()
-            self._call.complete_barriers()
 
     def summary(self) -> WorkSummary:
         """Return what the job's summary states about the script."""
-        samples = self._leased_samples_used if self._leased_samples_used else None
-        record = self._record
+        samples, record = self._leases.samples_used or None, self._record
         return WorkSummary(
             record.planned or None, self.epochs_done, record.batch_size, samples, self._interrupted, record.history
         )
@@ -583,28 +443,3 @@ class FitWork(Work):
         if not self._call.decisions:
             return 0, {}
         return self.epochs_done, {f"epoch/{name}": value for name, value in self._call.decisions[-1].logs.items()}
-
-
-def _required(independent: bool, data: pb.DatasetInfo, workers: int) -> Sequence[int]:
-    """Return the workers that each have a fixed part of the data."""
-    return () if independent or data.lease_samples else range(workers)
-
-
-def _check_every_gradient(settings: ServerSettings) -> None:
-    """Raise Unsupported if the settings concern local steps, which a client of `downpour.connect` does not make."""
-    given = [
-        *([f"--mode {settings.mode}"] if consistency_of(settings.mode).payload != "gradient" else []),
-        *(["--push-every"] if settings.push_every > 1 else []),
-        *(["--fetch-every"] if (settings.fetch_every or 1) > 1 else []),
-        *(["--overlap"] if settings.overlap else []),
-        *(["--warm-start"] if settings.warm_start else []),
-    ]
-    if given:
-        raise Unsupported(
-            "a client of downpour.connect pushes every gradient and pulls when it asks to. Received: a server with "
-            f"{', '.join(given)}. Start the server without."
-        )
-
-
-def _names(optimizers: Sequence[pb.OptimizerSpec]) -> str:
-    return ", ".join(optimizer.name for optimizer in optimizers)

@@ -13,8 +13,8 @@ from downpour.protos.layout import TRAINED, Layout
 from downpour.ps.config import ServerSettings
 from downpour.ps.control_plane.messages import ProgressReport
 from downpour.ps.coordinator.admission import settings_with_optimizers
-from downpour.ps.coordinator.coordinator import new_coordinator
 from downpour.ps.coordinator.deadlines import BARRIER_S
+from downpour.ps.coordinator.job_factory import new_coordinator
 from downpour.ps.coordinator.phase import Phase
 from downpour.ps.monitoring.summary import summary
 from downpour.ps.trace.feed import TraceFeed

@@ -1,0 +1,68 @@
+"""Which workers a script's `fit` waits for, and when it no longer waits.
+
+This module is pure: it does no I/O and reads no clock.
+"""
+
+from __future__ import annotations
+
+from downpour.ps.coordinator.deadlines import BarrierDeadlines, FitAbsences
+from downpour.ps.coordinator.fit.fit_call import LEADER, FitCall
+from downpour.ps.coordinator.job import Job
+from downpour.ps.coordinator.phase import Phase
+
+
+class FitWaits:
+    """The time limits of the workers that a script's calls of `fit` wait for."""
+
+    def __init__(self, job: Job) -> None:
+        """Create the time limits of a job that no worker has joined yet.
+
+        Args:
+            job: The state of the job.
+        """
+        self._job = job
+        self._absences = FitAbsences(job.settings.reconnect_s)
+        self._barrier_deadlines = BarrierDeadlines()
+        self._return_by_s: float | None = None
+
+    def update(self, call: FitCall, now: float) -> None:
+        """Record which workers the current call waits for at the time `now`."""
+        present = [member.worker for member in self._job.membership.members]
+        self._absences.update(present, call.absent(present), now)
+        self._barrier_deadlines.update(call.awaited(present), now)
+
+    def pushed(self, worker: int, pushes: int) -> None:
+        """Record the number of pushes of a worker so far."""
+        self._barrier_deadlines.pushed(worker, pushes)
+
+    def overdue(self, now: float) -> list[tuple[int, float]]:
+        """Return the workers that others wait for at a barrier and that have made no progress for too long."""
+        return self._barrier_deadlines.overdue(now)
+
+    def limit_returns(self, call: FitCall, now: float) -> None:
+        """Stop waiting for members of a checkpoint that have not returned within the length of a session."""
+        if not call.returning or self._job.phase != Phase.TRAINING:
+            return
+        if self._return_by_s is None:
+            self._return_by_s = now + self._job.settings.session_s
+        elif now > self._return_by_s:
+            call.returning.clear()
+            call.complete_barriers()
+
+    def restart(self) -> None:
+        """Give the members of a checkpoint that is restored the time of a session again."""
+        self._return_by_s = None
+
+    def failure(self, now: float) -> str | None:
+        """Return why the job fails: a worker without which `fit` cannot end has been absent for too long."""
+        exceeded = self._absences.exceeded(now)
+        if exceeded is None:
+            return None
+        worker, absent_s = exceeded
+        absent = f"worker {worker} has been absent from fit for {absent_s:.0f} s"
+        if worker == LEADER:
+            return f"{absent}, and it decides for all"
+        return (
+            f"{absent}, and its part of the data was not used in this epoch: its log states the reason. Correct "
+            "it, or use a LeasedDataset, whose samples other workers take over"
+        )

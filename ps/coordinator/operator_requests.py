@@ -1,0 +1,106 @@
+"""The requests of users who operate a job: pause it, change its settings, take a checkpoint, add a worker.
+
+This module is pure: it does no I/O and reads no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from downpour.protos.errors import InvalidRequest
+from downpour.ps.config_change import Change, new_change
+from downpour.ps.coordinator.job import Job
+from downpour.ps.coordinator.phase import Phase
+from downpour.ps.coordinator.work import Work
+
+MAX_REMEMBERED_REQUESTS = 100
+
+
+class OperatorRequests:
+    """Checks and carries out what users request while a job trains."""
+
+    def __init__(self, job: Job, work: Work) -> None:
+        """Create the requests of a job that has not begun.
+
+        Args:
+            job: The state of the job.
+            work: The work of the job.
+        """
+        self._job, self._work = job, work
+        self._added: list[str] = []  # the newest requests for another worker
+
+    def pause(self, paused: bool) -> None:
+        """Lease no more samples until the job is resumed, or resume it.
+
+        Raises:
+            InvalidRequest: The job does not train, or its workers divide the samples among themselves.
+        """
+        if self._job.phase != Phase.TRAINING:
+            raise InvalidRequest(f"a job can be paused or resumed while it trains; this one is {self._job.phase}.")
+        if self._work.ledger is None:
+            raise InvalidRequest("a job can be paused if its samples are leased; those of this script are not.")
+        if self._job.paused != paused:
+            self._job.paused = paused
+            self._job.notes.append("paused: no samples are leased until it is resumed" if paused else "resumed")
+
+    def change(self, wanted: Mapping[str, str | float]) -> Change | None:
+        """Change settings at the next cut of the shards; return the change, or None if they are so already.
+
+        Args:
+            wanted: The new values of some of `mode`, `staleness` and `learning_rate`.
+
+        Raises:
+            InvalidRequest: The job does not train, an earlier change is not made yet, or this one makes no sense.
+        """
+        job = self._job
+        pending = job.pending_change
+        if pending is not None and pending.after == wanted:
+            return pending
+        if job.phase != Phase.TRAINING:
+            raise InvalidRequest(f"the settings of a job can change while it trains; this one is {job.phase}.")
+        if pending is not None:
+            raise InvalidRequest(f"an earlier change is not made yet: {pending.text}. Try again in a moment.")
+        job.pending_change = new_change(job.settings, wanted, len(job.changes) + 1)
+        return job.pending_change
+
+    def request_checkpoint(self) -> None:
+        """Take a checkpoint as soon as possible.
+
+        Raises:
+            InvalidRequest: The job does not train, or no checkpoints are taken of its work.
+        """
+        if self._job.phase != Phase.TRAINING:
+            raise InvalidRequest(f"a checkpoint can be taken while the job trains; this one is {self._job.phase}.")
+        if not self._work.checkpointable or self._work.ledger is None:
+            raise InvalidRequest("a checkpoint can be taken if samples are leased; those of this script are not.")
+        self._job.checkpoint_requested = True
+
+    def add_worker(self, request: str, launched: bool) -> int:
+        """Want one more worker, which the launcher starts; return how many workers the job wants.
+
+        Args:
+            request: The identifier of the request; one that is repeated adds no other worker.
+            launched: Whether a launcher watches the job, which starts workers.
+
+        Raises:
+            InvalidRequest: The job does not train, its number of workers is fixed, or it has no launcher.
+        """
+        job = self._job
+        if request and request in self._added:
+            return job.workers_wanted
+        if job.phase != Phase.TRAINING:
+            raise InvalidRequest(f"a worker can be added while the job trains; this one is {job.phase}.")
+        if self._work.is_script:
+            raise InvalidRequest(
+                "the number of a script's workers is fixed by --workers, because its processes divide their work by "
+                "rank and size. Start the script again with more."
+            )
+        if not launched:
+            raise InvalidRequest(
+                "the launcher of the job must run to start a worker; no launcher watches this job. Start one with "
+                "`downpour worker --server ADDRESS`, or with docker compose --scale worker=N."
+            )
+        self._added = [*self._added[-MAX_REMEMBERED_REQUESTS:], request]
+        job.workers_wanted += 1
+        job.notes.append(f"a worker is added: the job wants {job.workers_wanted}")
+        return job.workers_wanted
