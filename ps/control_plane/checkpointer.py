@@ -3,63 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
-
-import numpy as np
+from collections.abc import Callable
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.layout import Slice
 from downpour.protos.system import clock, descriptors, threads
 from downpour.ps.config import interval_of
-from downpour.ps.config_change import Change, apply_change
-from downpour.ps.control_plane.job_snapshot import job_facts, with_shards
+from downpour.ps.config_change import apply_change
+from downpour.ps.control_plane.checkpoint_cut import CheckpointCut
+from downpour.ps.control_plane.checkpoint_interval import CheckpointInterval
+from downpour.ps.control_plane.job_snapshot import job_facts
 from downpour.ps.coordinator.coordinator import Coordinator
 from downpour.ps.coordinator.phase import Phase
-from downpour.ps.data_plane.cut import CutRound
 from downpour.ps.data_plane.shard_runtime import ShardRuntime
-from downpour.ps.data_plane.snapshot import Assembly, ShardState
-from downpour.ps.storage.checkpoint_file import SLOT, STATE, TRAINED, Checkpoint, JobFacts, numbers, prune, save
+from downpour.ps.data_plane.snapshot import ShardState
+from downpour.ps.storage.checkpoint_file import numbers, prune, save
 from downpour.ps.storage.run_directory import CHANGES, RunDirectory
 
-APART_FACTOR = 20  # lower bound of the interval, as a multiple of the last checkpoint's duration
 CUT_TIMEOUT_S = 5.0  # limit of a cut over several shards, after which it is abandoned and tried again later
 RETRY_CUT_S = 0.1  # after a cut was abandoned
 KEPT_PHASES = (Phase.WARMING, Phase.TRAINING, Phase.DRAINING, Phase.FINISHING, Phase.ENDED, Phase.FAILED)
-
-
-class CheckpointInterval:
-    """Decides when the next checkpoint is due, by time or by updates, and later if checkpoints take long."""
-
-    def __init__(self, every_s: float, every_updates: int) -> None:
-        """Create an interval whose first checkpoint is due at once.
-
-        Args:
-            every_s: The seconds between two checkpoints; 0 if the interval is given in updates.
-            every_updates: The updates between two checkpoints; 0 if the interval is given in seconds. If both are 0, no
-                checkpoint is ever due.
-        """
-        self._every_s, self._every_updates = every_s, every_updates
-        self._due_s, self._due_version = 0.0, 0
-
-    @property
-    def enabled(self) -> bool:
-        """Return whether checkpoints are taken at all."""
-        return bool(self._every_s or self._every_updates)
-
-    def is_due(self, now: float, version: int) -> bool:
-        """Return whether a checkpoint is due."""
-        if not self.enabled or now < self._due_s:
-            return False
-        return bool(self._every_s) or version >= self._due_version
-
-    def taken(self, begun_s: float, ended_s: float, version: int) -> None:
-        """Record a checkpoint of `version` that lasted from `begun_s` to `ended_s`, even if it could not be written."""
-        self._due_s = max(begun_s + self._every_s, ended_s + APART_FACTOR * (ended_s - begun_s))
-        self._due_version = version + self._every_updates
-
-    def put_off(self, until_s: float) -> None:
-        """Try again at `until_s`: the checkpoint that was under way has been abandoned."""
-        self._due_s = until_s
 
 
 class Checkpointer:
@@ -97,7 +59,7 @@ class Checkpointer:
         self._keep = settings.checkpoint_keep
         self.taken, self.failed, self.last_s, self.seconds, self.pause_s = 0, 0, None, 0.0, 0.0
         self._number = max(numbers(run.checkpoints), default=0)
-        self._cut: _Cut | None = None
+        self._cut: CheckpointCut | None = None
         self._writing: asyncio.Future[None] | None = None
         self._kept: object = None  # identifies the contents of the last checkpoint
         self._requested_from_s = 0.0  # a cut that a user has requested is not begun before
@@ -255,7 +217,9 @@ class Checkpointer:
         layout, shards = self._job.layout, self._job.settings.shards
         assert layout is not None
         names, generation = self._runtime.builder.state_sizes(), self._job.generation
-        self._cut = _Cut(self._number, layout.cut(shards), names, now, generation, (saved, self._job.pending_change))
+        self._cut = CheckpointCut(
+            self._number, layout.cut(shards), names, now, generation, (saved, self._job.pending_change)
+        )
         self._kept = self._content() if saved else self._kept
         self._job.send(hold=self._number)
 
@@ -266,9 +230,8 @@ class Checkpointer:
             state.release()
             return
         if cut.saved:
-            cut.job = job_facts(self._coordinator, self._runtime.metrics, now)
-            cut.revision = self._coordinator.work.revision
-            cut.completed_call = self._coordinator.work.completed_call
+            work = self._coordinator.work
+            cut.take_job(job_facts(self._coordinator, self._runtime.metrics, now), work.revision, work.completed_call)
         cut.states[0] = state
         if cut.change is not None:
             self._job.change_made(state.facts.version, now)
@@ -290,7 +253,7 @@ class Checkpointer:
         self._writing = asyncio.get_running_loop().run_in_executor(self._executor, self._write, cut)
         self._writing.add_done_callback(lambda done: self._written(cut, done))
 
-    def _write(self, cut: _Cut) -> None:
+    def _write(self, cut: CheckpointCut) -> None:
         """Write a checkpoint; this runs in a thread of its own."""
         with descriptors.reserve.released():
             self._run.traces.sync()
@@ -300,7 +263,7 @@ class Checkpointer:
             prune(self._run.checkpoints, self._keep)
             self._run.prune_fit()
 
-    def _written(self, cut: _Cut, done: asyncio.Future[None]) -> None:
+    def _written(self, cut: CheckpointCut, done: asyncio.Future[None]) -> None:
         now, failure = clock.monotonic(), done.exception()
         cut.release()
         self._writing = None
@@ -326,60 +289,3 @@ class Checkpointer:
 def reason_of(failure: BaseException) -> str:
     """Return why a checkpoint could not be written, without the name of its file: that is another one each time."""
     return failure.strerror if isinstance(failure, OSError) and failure.strerror else str(failure)
-
-
-class _Cut:
-    """A cut, until its checkpoint is on the disk, or until all shards have made its change of the settings."""
-
-    def __init__(
-        self,
-        number: int,
-        slices: list[Slice],
-        names: Iterable[str],
-        now: float,
-        generation: int,
-        purpose: tuple[bool, Change | None],
-    ) -> None:
-        self.begun_s, self.slices = now, slices
-        self.saved, self.change = purpose
-        self.round = CutRound(number, range(len(slices)))
-        self.states: dict[int, ShardState] = {}
-        self.job: JobFacts | None = None
-        self.revision, self.generation, self.completed_call = 0, generation, 0
-        self.joined: dict[str, np.ndarray] = {}
-        self.assemblies: dict[int, Assembly] = {}
-        if len(slices) > 1:
-            n = slices[-1].stop
-            self.joined = {name: np.empty(n, np.float32) for name in names if name != STATE}
-            for shard, part in enumerate(slices[1:], start=1):
-                views = {name: vector[part.start : part.stop] for name, vector in self.joined.items()}
-                self.assemblies[shard] = Assembly(views)
-
-    def checkpoint(self) -> Checkpoint:
-        """Return the states of all shards, joined to the vectors of the whole model."""
-        assert self.job is not None
-        facts = with_shards(self.job, [self.states[shard].facts for shard in range(len(self.slices))])
-        first, part = self.states[0].vectors, self.slices[0]
-        if not self.joined:
-            return Checkpoint(self.round.number, first, facts)
-        for name, vector in self.joined.items():
-            vector[part.start : part.stop] = first[name]
-        state = {STATE: first[STATE]} if STATE in first else {}
-        return Checkpoint(self.round.number, {**self.joined, **state}, facts)
-
-    def release(self) -> None:
-        """Release the memory of the states."""
-        for state in self.states.values():
-            state.release()
-
-
-def part_of(checkpoint: Checkpoint, part: Slice, facts: pb.SnapshotInfo) -> ShardState:
-    """Return the state of a shard that owns `part`; the checkpoint may be of another number of shards."""
-    vectors = {
-        name: vector[part.start : part.stop]
-        for name, vector in checkpoint.vectors.items()
-        if name == TRAINED or name.startswith(SLOT)
-    }
-    if part.state:
-        vectors[STATE] = checkpoint.vectors[STATE]
-    return ShardState(facts, vectors)

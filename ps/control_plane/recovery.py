@@ -7,7 +7,8 @@ import asyncio
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import DownpourError
 from downpour.protos.system import clock
-from downpour.ps.control_plane.checkpointer import Checkpointer, part_of
+from downpour.ps.control_plane.checkpoint_cut import part_of
+from downpour.ps.control_plane.checkpointer import Checkpointer
 from downpour.ps.control_plane.effects import Effects, JobChange
 from downpour.ps.control_plane.job_snapshot import (
     check_fits,

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from downpour.ps.control_plane.checkpointer import APART_FACTOR, CheckpointInterval, reason_of
+from downpour.ps.control_plane.checkpoint_interval import APART_FACTOR, CheckpointInterval
+from downpour.ps.control_plane.checkpointer import reason_of
 
 
 @given(every_s=st.floats(0.01, 100), took_s=st.floats(0, 50), begun_s=st.floats(0, 1e6))
