@@ -13,17 +13,16 @@ import ssl
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import numpy as np
-
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import DownpourError, InvalidRequest, TooLarge, status_of
-from downpour.protos.frame import INLINE_BYTES, Buffer
+from downpour.protos.frame import INLINE_BYTES
 from downpour.protos.logs import log
-from downpour.protos.tcp.sockets import MOST_BUFFERS, WOULD_BLOCK, rest_of, sender
+from downpour.protos.tcp.sockets import WOULD_BLOCK
 from downpour.protos.tcp.stream_frame import FIRST_LIMIT_BYTES, MAGIC, ConnectionEnded, HeaderReceiver, encoded
 from downpour.ps.core.buffers import Buffer as WeightBuffer
 from downpour.ps.data_plane.request_handler import WAITING_EVERY_S, PendingReply, RequestHandler
-from downpour.ps.data_plane.tcp.large_payloads import LargePayloads
+from downpour.ps.data_plane.tcp.event_loop_socket import EventLoopSocket
+from downpour.ps.data_plane.tcp.large_payloads import LargePayloads, PayloadMemory
 
 TURN_BYTES = 4 << 20  # received from one connection before the others have their turn
 REASON_LIMIT = 4096  # characters of a refusal
@@ -62,7 +61,6 @@ class TcpConnection:
         identified: Whether the other side has presented the token of the server.
         session: The session of the worker; 0 until it has attached.
         worker: The number of the worker.
-        moved: A number that grows with every receipt and every transmission of bytes.
     """
 
     def __init__(self, accepted: socket.socket, host: Host) -> None:
@@ -72,51 +70,48 @@ class TcpConnection:
             accepted: The connection; with TLS, before its handshake.
             host: The listener.
         """
-        self._socket, self._host = accepted, host
+        self._host = host
         self._runtime = host.handler.runtime
         self._loop = asyncio.get_running_loop()
-        self._receive_into: Callable[[memoryview], int] = accepted.recv_into
-        self._send = sender(accepted)
-        self._tls = accepted if isinstance(accepted, ssl.SSLSocket) else None
-        name = accepted.getpeername()
-        self.peer = f"{name[0]}:{name[1]}"
-        self.identified, self.session, self.worker, self.moved = False, 0, 0, 0
+        self._socket = EventLoopSocket(accepted, self._readable, self._lost)
+        self._receive_into = self._socket.receive_into
+        self.peer = self._socket.peer
+        self.identified, self.session, self.worker = False, 0, 0
         self._first: HeaderReceiver[pb.AttachRequest] = HeaderReceiver(pb.AttachRequest, MAGIC, FIRST_LIMIT_BYTES)
         self._headers: HeaderReceiver[pb.Request] = HeaderReceiver(pb.Request)
-        self._next = self._shake_hands if self._tls else self._receive_first
-        self._reading = self._writing = False
-        self._turn = 0
+        self._next = self._shake_hands if self._socket.is_tls else self._receive_first
+        self._turn = self._received = 0
         self._header = pb.Request()
-        self._own = np.empty(0, np.uint8)  # the memory of this connection's small payloads
-        self._borrowed: np.ndarray | None = None  # that of a large one
+        self._memory = PayloadMemory(host.large)
         self._payload, self._filled = _NOTHING, 0
-        self._out: list[Buffer] = []
-        self._completing = False  # whether `_out` ends the reply
         self._weights: WeightBuffer | None = None  # that the reply is sent from
         self._reply: PendingReply | None = None
         self._awaited: asyncio.Future[Any] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._read(True)
+        self._socket.read(True)
 
     @property
     def is_open(self) -> bool:
         """Whether the connection has not been closed."""
-        return self._socket.fileno() >= 0
+        return self._socket.is_open
+
+    @property
+    def moved(self) -> int:
+        """A number that grows with every receipt and every transmission of bytes."""
+        return self._received + self._socket.transmissions
 
     @property
     def within_frame(self) -> bool:
         """Whether the other side must send or receive the rest of a frame."""
         receiving = self._next == self._receive_payload or self._first.begun or self._headers.begun
-        return bool(self._out) or (receiving and self._reading)
+        return self._socket.sending or (receiving and self._socket.reading)
 
     def close(self) -> None:
         """Close the connection and give back all that it holds; a push that has not arrived completely is void."""
         if not self.is_open:
             return
-        self._read(False)
-        self._write(False)
         self._set_timer(None)
-        self._awaited, self._out = None, []
+        self._awaited = None
         self._socket.close()
         self._host.large.leave(self)
         self._give_memory_back()
@@ -132,36 +127,31 @@ class TcpConnection:
             self._loop.call_exception_handler({"message": "a request failed", "exception": error})
         if not self.identified or isinstance(error, InvalidRequest | TooLarge):
             log(f"the TCP connection from {self.peer} is closed: {error}")
-        if self.identified and not self._out:
+        if self.identified and not self._socket.sending:
             code, reason = status_of(error)
             try:
-                self._send([encoded(pb.Reply(status=code.value[0], reason=reason[:REASON_LIMIT]))])
+                self._socket.send_once(encoded(pb.Reply(status=code.value[0], reason=reason[:REASON_LIMIT])))
             except OSError:
                 pass  # the worker finds the connection closed
         self.close()
 
     # ------------------------------------------------------------------ receiving
 
-    def _readable(self) -> None:
-        """Receive what has arrived, up to the limit of one turn."""
+    def _readable(self) -> bool:
+        """Receive what has arrived, up to the limit of one turn; return whether more may have arrived."""
         self._turn = TURN_BYTES
         try:
-            while self._turn > 0 and self._reading:
+            while self._turn > 0 and self._socket.reading:
                 self._next()
         except WOULD_BLOCK:
-            return
+            return False
         except OSError as error:
             self._lost(error)
-            return
+            return False
         except Exception as error:
             self.refuse(error)
-            return
-        if self._tls is not None and self._reading and self._tls.pending():  # which the event loop does not see
-            self._loop.call_soon(self._readable_again)
-
-    def _readable_again(self) -> None:
-        if self._reading:
-            self._readable()
+            return False
+        return True
 
     def _lost(self, error: OSError) -> None:
         if self.within_frame or isinstance(error, ssl.SSLError):
@@ -169,8 +159,7 @@ class TcpConnection:
         self.close()
 
     def _shake_hands(self) -> None:
-        assert self._tls is not None
-        self._tls.do_handshake()
+        self._socket.shake_hands()
         self._next = self._receive_first
 
     def _receive_first(self) -> None:
@@ -182,11 +171,11 @@ class TcpConnection:
         self.identified = True
         self.worker, self.session = self._host.worker_of(request), request.session
         self._host.attached(self)
-        self._transmit(encoded(pb.Reply()))
+        self._socket.send([encoded(pb.Reply())], self._sent)
 
     def _receive_header(self) -> None:
         header = self._headers.receive(self._receive_into)
-        self.moved += 1
+        self._received += 1
         if header is not None:
             self._header = header
             self._next = self._receive_too_much
@@ -204,7 +193,7 @@ class TcpConnection:
             raise ConnectionEnded("the other side has closed the connection")
         self._filled += count
         self._turn -= count
-        self.moved += 1
+        self._received += 1
         if self._filled == len(self._payload):
             self._next = self._receive_too_much
             self._serve()
@@ -223,17 +212,17 @@ class TcpConnection:
             )
         held = runtime.held(header)
         if held is not None:
-            self._read(False)
+            self._socket.read(False)
             self._wait_for(held, self._begin)
             return
         reply_bytes = 0 if header.no_pull else 4 * runtime.size
         if max(header.payload_bytes, reply_bytes) > INLINE_BYTES and not self._admit(self._begin):
-            self._read(False)
+            self._socket.read(False)
             return
         self._set_timer(None)
-        self._payload = self._memory(header.payload_bytes)
+        self._payload = self._memory.take(header.payload_bytes)
         self._filled = self._headers.take_rest(self._payload)
-        self._read(True)
+        self._socket.read(True)
         if self._filled == len(self._payload):
             self._serve()
         else:
@@ -266,11 +255,11 @@ class TcpConnection:
         assert pending is not None
         reply, self._weights = pending.finish()
         if self._weights is None:
-            self._transmit(encoded(reply))
+            self._socket.send([encoded(reply)], self._sent)
             return
         weights = self._weights.array.data.cast("B")
         reply.payload_bytes = len(weights)
-        self._transmit(encoded(reply), weights)
+        self._socket.send([encoded(reply), weights], self._sent)
 
     def _admit(self, then: Callable[[], None]) -> bool:
         """Return whether the request is admitted; if not, `then` is called once it is."""
@@ -304,78 +293,25 @@ class TcpConnection:
 
     def _still_waiting(self) -> None:
         self._set_timer(self._loop.call_later(WAITING_EVERY_S, self._still_waiting))
-        if not self._out:
-            self._attempt(lambda: self._transmit(encoded(pb.Reply(waiting=True)), completing=False))
-
-    def _memory(self, size_bytes: int) -> memoryview:
-        if size_bytes > INLINE_BYTES:
-            self._borrowed = memory = self._host.large.take(size_bytes)
-        else:
-            if len(self._own) < size_bytes:
-                self._own = np.empty(size_bytes, np.uint8)
-            memory = self._own
-        return memory.data[:size_bytes]
+        if not self._socket.sending:
+            self._attempt(lambda: self._socket.send([encoded(pb.Reply(waiting=True))]))
 
     def _give_memory_back(self) -> None:
         self._payload = _NOTHING
-        if self._borrowed is not None:
-            self._host.large.put_back(self._borrowed)
-            self._borrowed = None
+        self._memory.give_back()
 
     # ------------------------------------------------------------------ sending
 
-    def _transmit(self, *buffers: Buffer, completing: bool = True) -> None:
-        self._out.extend(buffers)
-        self._completing = completing
-        self._flush()
-
-    def _flush(self) -> None:
-        """Send as much as the connection takes, and the rest when it takes more."""
-        try:
-            while self._out:
-                sent = self._send(self._out[:MOST_BUFFERS])
-                self.moved += 1
-                self._out = rest_of(self._out, sent)
-        except WOULD_BLOCK:
-            self._write(True)
-            return
-        self._write(False)
-        if self._completing:
-            self._completing = False
-            self._release_weights()
-            self._host.large.leave(self)
-            self._next = self._receive_header
-
-    def _writable(self) -> None:
-        try:
-            self._flush()
-        except OSError as error:
-            self._lost(error)
+    def _sent(self) -> None:
+        """Expect the next request, because a reply has been sent entirely."""
+        self._release_weights()
+        self._host.large.leave(self)
+        self._next = self._receive_header
 
     def _release_weights(self) -> None:
         if self._weights is not None:
             self._weights.pool.drop(self._weights)
             self._weights = None
-
-    # ------------------------------------------------------------------ the event loop
-
-    def _read(self, wanted: bool) -> None:
-        if wanted != self._reading:
-            self._reading = wanted
-            if wanted:
-                self._loop.add_reader(self._socket, self._readable)
-                if self._tls is not None:
-                    self._loop.call_soon(self._readable_again)
-            else:
-                self._loop.remove_reader(self._socket)
-
-    def _write(self, wanted: bool) -> None:
-        if wanted != self._writing:
-            self._writing = wanted
-            if wanted:
-                self._loop.add_writer(self._socket, self._writable)
-            else:
-                self._loop.remove_writer(self._socket)
 
     def _set_timer(self, timer: asyncio.TimerHandle | None) -> None:
         if self._timer is not None:

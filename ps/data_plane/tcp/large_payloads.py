@@ -6,6 +6,8 @@ from collections.abc import Callable, Hashable
 
 import numpy as np
 
+from downpour.protos.frame import INLINE_BYTES
+
 
 class LargePayloads:
     """Admits a limited number of requests whose payloads are large; the others wait in the order of their arrival.
@@ -55,3 +57,33 @@ class LargePayloads:
         """Return memory that `take` returned and nothing refers to any more."""
         if len(self._spare) < self._limit:
             self._spare.append(memory)
+
+
+class PayloadMemory:
+    """The memory of the payloads of one connection: its own for small ones, and shared memory for a large one."""
+
+    def __init__(self, large: LargePayloads) -> None:
+        """Create memory of no size.
+
+        Args:
+            large: The memory of large payloads.
+        """
+        self._large = large
+        self._own = np.empty(0, np.uint8)
+        self._borrowed: np.ndarray | None = None
+
+    def take(self, size_bytes: int) -> memoryview:
+        """Return memory for a payload of `size_bytes`; a large one must have been admitted."""
+        if size_bytes > INLINE_BYTES:
+            self._borrowed = memory = self._large.take(size_bytes)
+        else:
+            if len(self._own) < size_bytes:
+                self._own = np.empty(size_bytes, np.uint8)
+            memory = self._own
+        return memory.data[:size_bytes]
+
+    def give_back(self) -> None:
+        """Return the memory of a large payload, to which nothing refers any more."""
+        if self._borrowed is not None:
+            self._large.put_back(self._borrowed)
+            self._borrowed = None
