@@ -15,7 +15,8 @@ from downpour.bench.simulation.virtual_time import Simulation, VirtualWorker
 from downpour.protos.frame import Buffer as Payload
 from downpour.protos.layout import Coverage
 from downpour.ps.core.buffers import Buffer
-from downpour.ps.core.consistency import BSP, SSP, Consistency, KSync, consistency_of
+from downpour.ps.core.consistency import BSP, SSP, KSync, consistency_of
+from downpour.ps.core.consistency_base import Consistency
 from downpour.ps.core.push import Push, Result
 from downpour.ps.core.shard import Shard
 from downpour.ps.core.staleness import Compensation

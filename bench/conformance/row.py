@@ -10,7 +10,8 @@ from typing import Any, Literal
 from downpour.bench.conformance.real_cluster import SteppingWorker
 from downpour.bench.simulation.service_times import Draw, draws_of
 from downpour.bench.simulation.virtual_time import Simulation
-from downpour.ps.core.consistency import Consistency, consistency_of
+from downpour.ps.core.consistency import consistency_of
+from downpour.ps.core.consistency_base import Consistency
 from downpour.ps.core.optimizer import Optimizer
 from downpour.ps.core.shard import Shard
 from downpour.ps.core.staleness import Compensation, Inverse

@@ -15,7 +15,7 @@ import numpy as np
 from downpour.bench.simulation.problems import Problem
 from downpour.bench.simulation.run_statistics import OutcomeStatistics
 from downpour.ps.core.buffers import Buffer
-from downpour.ps.core.consistency import Consistency
+from downpour.ps.core.consistency_base import Consistency
 from downpour.ps.core.push import Push
 from downpour.ps.core.shard import Shard
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from downpour.protos.chunked_vector import ChunkedVector
-from downpour.ps.core.consistency import Consistency
+from downpour.ps.core.consistency_base import Consistency
 from downpour.ps.core.covered_update import CoveredUpdate
 from downpour.ps.core.optimizer import Optimizer
 from downpour.ps.core.push import Push

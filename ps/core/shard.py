@@ -21,7 +21,7 @@ from downpour.protos.errors import InvalidRequest
 from downpour.ps.core.apply import DEFAULT_OPTIONS, Update, UpdateOptions
 from downpour.ps.core.buffers import Buffer, Pool, Versions
 from downpour.ps.core.committed_weights import CommittedWeights
-from downpour.ps.core.consistency import Consistency, in_worker_order
+from downpour.ps.core.consistency_base import Consistency, in_worker_order
 from downpour.ps.core.dedup import PushHistory
 from downpour.ps.core.optimizer import Optimizer
 from downpour.ps.core.push import Outcome, Push, Result, check_generation, check_push, is_finite

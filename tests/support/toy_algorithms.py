@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from downpour.protos.codec import CODECS, Codec, CodecFamily
-from downpour.ps.core.consistency import MODES, Consistency, Mode, PendingPush
+from downpour.ps.core.consistency import MODES, Mode
+from downpour.ps.core.consistency_base import Consistency, PendingPush
 from downpour.ps.core.registry import whole_number
 from downpour.ps.core.rules.rule import Hyperparameter, Rule, Scalars, Slots, Vector, float32
 from downpour.ps.core.rules.update_rules import OPTIMIZERS
