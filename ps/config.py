@@ -2,114 +2,29 @@
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, create_model, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from downpour.protos.codec import CODECS, codec_named
+from downpour.protos.codec import CODECS
 from downpour.protos.credentials import AccessSettings
-from downpour.protos.doorbell_socket import FOLDER_LIMIT_BYTES
-from downpour.protos.errors import InvalidRequest
 from downpour.protos.logs import LogSettings
-from downpour.protos.settings import Address, Settings, did_you_mean, one_of
+from downpour.protos.settings import Address, one_of
 from downpour.protos.transports import AUTO, TRANSPORTS, transport_names
 from downpour.ps.config_checks import refusal_of, refusal_of_optimizer, refusal_of_steps, steps_at_constant_rate
+from downpour.ps.config_values import known_codec, known_interval, known_transport, short_enough
 from downpour.ps.core.consistency import MODES
 from downpour.ps.core.registry import forms, spec_of
 from downpour.ps.core.rules.hyperparameters import Hyperparameters, known_hyperparameters, resolve
 from downpour.ps.core.rules.update_rules import OPTIMIZERS
 from downpour.ps.core.schedules import SCHEDULES
 from downpour.ps.core.staleness import POLICIES
-
-REFERENCE_LEARNING_RATE = 0.1  # the learning rate of the reference model with plain SGD
-
-
-def _known_codec(value: str) -> str:
-    """Return the name of a codec, or raise ValueError."""
-    try:
-        codec_named(value)
-    except InvalidRequest as error:
-        family = value.partition(":")[0]
-        near = did_you_mean(family, CODECS) if family not in CODECS else ""
-        raise ValueError(str(error).removeprefix("codec ").partition("; received")[0] + near) from None
-    return value
-
-
-def _known_transport(value: str) -> str:
-    """Return the name of a transport in the registry as it is now, or raise ValueError."""
-    names = transport_names()
-    if value not in names:
-        raise ValueError(f"must be one of {', '.join(names)}{did_you_mean(value, names)}")
-    return value
-
-
-def _short_enough(value: str | None) -> str | None:
-    """Return a folder whose path leaves room for the name of a Unix socket, or raise ValueError."""
-    if value is not None and (not value or len(os.fsencode(os.path.abspath(value))) > FOLDER_LIMIT_BYTES):
-        raise ValueError(
-            f"must be a folder whose path has at most {FOLDER_LIMIT_BYTES} bytes, as the path of a socket is short"
-        )
-    return value
-
-
-def _known_interval(value: str) -> str:
-    """Return a valid checkpoint interval, or raise ValueError."""
-    interval_of(value)
-    return value
-
-
-def interval_of(value: str) -> tuple[float, int]:
-    """Return the interval between two checkpoints in seconds and in updates; the one that is not given is 0.
-
-    Raises:
-        ValueError: The value is neither a time, nor a number of updates, nor `off`.
-    """
-    if value == "off":
-        return 0.0, 0
-    number = value.removesuffix("s")
-    try:
-        seconds, updates = (float(number), 0) if value.endswith("s") else (0.0, int(number))
-    except ValueError:
-        seconds, updates = 0.0, 0
-    if not 0 < seconds + updates < 1e9:
-        raise ValueError("must be a time such as 2s, a number of updates such as 500, or off")
-    return seconds, updates
-
-
-def _optimizer_fields() -> dict[str, Any]:
-    """Return the settings of all hyperparameters in the registry, for `create_model`."""
-    fields: dict[str, Any] = {}
-    for name, (each, users) in known_hyperparameters().items():
-        used_by = "" if len(users) == len(OPTIMIZERS) else f" Used by {', '.join(users)}."
-        default = " (default: that of the optimizer)"
-        if name == "learning_rate":
-            default = f" (default: {REFERENCE_LEARNING_RATE} for sgd, else that of the optimizer)"
-        description = f"{each.doc}{used_by}".removesuffix(".") + default + "."
-        fields[name] = float | None, Field(None, description=description, **each.bounds)
-    return fields
-
-
-if TYPE_CHECKING:
-
-    class OptimizerSettings(Settings):
-        """One setting for each hyperparameter of the optimizers in the registry."""
-
-        learning_rate: float | None
-        momentum: float | None
-
-else:
-    OptimizerSettings = create_model("OptimizerSettings", __base__=Settings, **_optimizer_fields())
+from downpour.ps.optimizer_settings import REFERENCE_LEARNING_RATE, OptimizerSettings, hyperparameters_of
 
 
 def uses_schedule(mode: str) -> bool:
     """Return whether the servers make the steps of a mode, so that `--schedule` has an effect."""
     return not steps_at_constant_rate(mode)
-
-
-def hyperparameters_of(settings: OptimizerSettings) -> Hyperparameters:
-    """Return the hyperparameters that settings give; those that are not given are None."""
-    return {name: getattr(settings, name, None) for name in known_hyperparameters()}
 
 
 class JobSettings(OptimizerSettings):
@@ -183,10 +98,10 @@ class JobSettings(OptimizerSettings):
     clip_norm: float = Field(
         0.0, ge=0, description="Largest norm of a gradient over all shards. 0: gradients are not clipped."
     )
-    codec: Annotated[str, AfterValidator(_known_codec)] = Field(
+    codec: Annotated[str, AfterValidator(known_codec)] = Field(
         "float32", description=f"Codec of pushes: {', '.join(CODECS)}."
     )
-    transport: Annotated[str, AfterValidator(_known_transport)] = Field(
+    transport: Annotated[str, AfterValidator(known_transport)] = Field(
         AUTO,
         description=f"Transport of payloads: {', '.join(transport_names())}. auto: the first that reaches the worker. "
         + " ".join(f"{name}: {row.description}." for name, row in TRANSPORTS.items()),
@@ -199,7 +114,7 @@ class JobSettings(OptimizerSettings):
     session_s: float = Field(
         10.0, ge=1, description="A session expires this long after the last heartbeat of its worker."
     )
-    checkpoint_every: Annotated[str, AfterValidator(_known_interval)] = Field(
+    checkpoint_every: Annotated[str, AfterValidator(known_interval)] = Field(
         "2s",
         description="Interval between two checkpoints: a time (2s) or a number of updates (500). off: no checkpoints.",
     )
@@ -325,7 +240,7 @@ class ServerSettings(JobSettings, AccessSettings, LogSettings):
         description="Number of large push-pulls over gRPC or TCP that are in memory at the same time; the server reads "
         "further ones later.",
     )
-    doorbell_dir: Annotated[str | None, AfterValidator(_short_enough)] = Field(
+    doorbell_dir: Annotated[str | None, AfterValidator(short_enough)] = Field(
         None,
         description="Folder for the socket of shared memory, for workers in other containers of this host that "
         "see the folder at the same path (default: none; the socket has an abstract name).",

@@ -19,7 +19,7 @@ from tests.support.sources import MODULES, PACKAGES, module_of, sources
 
 # Folders (and modules beside them) that a folder may import, apart from itself. `x.*` stands for x and all inside it.
 # The order is that of the planes: from what knows nothing of the others to what puts everything together.
-PS_FLAGS = {"ps.config", "ps.config_checks", "ps.config_change"}
+PS_FLAGS = {"ps.config", "ps.config_checks", "ps.config_change", "ps.config_values"}
 MAY_IMPORT: dict[str, set[str]] = {
     "protos": {"protos.access", "protos.job_file", "protos.system"},
     "protos.job_file": set(),
@@ -28,7 +28,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "protos.tcp": {"protos"},
     "ps.core.rules": {"protos"},
     "ps.core": {"protos", "ps.core.rules"},
-    "ps.config": {"protos", "ps.core", "ps.core.rules", "ps.config_checks"},
+    "ps.config_values": {"protos"},
+    "ps.optimizer_settings": {"protos", "ps.core", "ps.core.rules"},
+    "ps.config": {
+        "protos", "ps.core", "ps.core.rules", "ps.config_checks", "ps.config_values", "ps.optimizer_settings",
+    },
     "ps.config_checks": {"protos", "ps.core", "ps.core.rules"},
     "ps.config_change": {"protos", "ps.core", "ps.core.rules", "ps.config"},
     "ps.coordinator": {"protos", "ps.core", "ps.core.rules", *PS_FLAGS},

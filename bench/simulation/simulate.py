@@ -19,7 +19,6 @@ from downpour.bench.simulation.run_statistics import OutcomeStatistics, Trajecto
 from downpour.bench.simulation.service_times import SERVICES, draws_of, split, times
 from downpour.bench.simulation.virtual_time import Cycle, Simulation
 from downpour.protos.settings import one_of, parse
-from downpour.ps.config import OptimizerSettings, hyperparameters_of
 from downpour.ps.config_checks import refusal_of, refusal_of_optimizer, refusal_of_steps, warnings_of
 from downpour.ps.core.apply import UpdateOptions
 from downpour.ps.core.consistency import MODES, consistency_of
@@ -30,6 +29,7 @@ from downpour.ps.core.rules.update_rules import OPTIMIZERS
 from downpour.ps.core.schedules import SCHEDULES, schedule_of
 from downpour.ps.core.shard import Shard
 from downpour.ps.core.staleness import POLICIES, compensation_of
+from downpour.ps.optimizer_settings import OptimizerSettings, hyperparameters_of
 
 
 def _services(value: str) -> str:

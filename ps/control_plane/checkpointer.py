@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.system import clock, descriptors, threads
-from downpour.ps.config import interval_of
 from downpour.ps.config_change import apply_change
+from downpour.ps.config_values import interval_of
 from downpour.ps.control_plane.checkpoint_cut import CheckpointCut
 from downpour.ps.control_plane.checkpoint_interval import CheckpointInterval
 from downpour.ps.control_plane.job_snapshot import job_facts
