@@ -12,7 +12,8 @@ import pytest
 from downpour.deploy.playground.config import PRESETS, setup_of
 from downpour.deploy.playground.engine import Engine, Setup
 from downpour.deploy.playground.network import DATA, PlaneNetwork, data_of
-from downpour.deploy.playground.playground import FOLDER, Snapshots, files
+from downpour.deploy.playground.page_files import FOLDER, files
+from downpour.deploy.playground.snapshots import Snapshots
 
 
 def preset(name: str, pushes: int, **changed: object) -> Engine:

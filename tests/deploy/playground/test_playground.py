@@ -12,9 +12,10 @@ import aiohttp
 import pytest
 
 from downpour.deploy.dashboard import server
+from downpour.deploy.playground.application import application
 from downpour.deploy.playground.config import PRESETS
 from downpour.deploy.playground.engine import Engine, Setup
-from downpour.deploy.playground.playground import application, files
+from downpour.deploy.playground.page_files import files
 from tests.support.browser import Browser, browsing
 from tests.support.paths import ROOT
 
