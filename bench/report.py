@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from downpour.bench.machine import facts, load
+from downpour.protos.logs import counted
 
 Draw = Callable[[Any], None]
 
@@ -26,7 +27,8 @@ def head(results: Mapping[str, Any], title: str) -> str:
     """Return title, command and machine in Markdown."""
     machine = results["machine"]
     return (
-        f"# {title}\n\n`{results['command']}`: {machine['cores']} cores of {machine['cpu']}, {machine['system']}, "
+        f"# {title}\n\n`{results['command']}`: {counted(machine['cores'], 'core')} of {machine['cpu']}, "
+        f"{machine['system']}, "
         f"Python {machine['python']}, NumPy {machine['numpy']}, TensorFlow {machine['tensorflow']}, "
         f"grpcio {machine['grpcio']}; load average {results['load_at_start']} at the start, "
         f"{results.get('load_at_end', '?')} at the end."

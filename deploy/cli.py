@@ -8,6 +8,7 @@ from typing import NamedTuple, NoReturn
 
 from downpour.deploy.launchers import LAUNCHERS, train_command
 from downpour.protos.logs import open_standard_streams
+from downpour.protos.system.command import record_command
 
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
@@ -264,6 +265,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for problem in problems:
             print(f"downpour {name}: {problem}", file=sys.stderr)
         return EXIT_USAGE
+    record_command(["downpour", name, *rest])
     try:
         return commands()[name].run(rest)
     except KeyboardInterrupt:

@@ -29,7 +29,7 @@ BENCHMARKS = (
     "downpour.bench.speed.recording",
     "downpour.bench.training.modes",
 )
-OTHERS = ("TOKEN", "CHAOS_SHAPE", "CHAOS_FLAGS")  # read by the programs that they concern
+OTHERS = ("COMMAND", "TOKEN", "CHAOS_SHAPE", "CHAOS_FLAGS")  # read by the programs that they concern
 # Kubernetes sets such variables in every container, for a service whose name begins with downpour.
 OF_KUBERNETES = re.compile(r"(.+_)?(SERVICE_(HOST|PORT(_.+)?)|PORT(_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?)?)")
 

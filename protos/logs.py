@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from downpour.protos.settings import Settings
 from downpour.protos.system import clock
@@ -28,6 +28,23 @@ class LogSettings(Settings):
         """Set the format of this process's log."""
         super().take_effect()
         _state["format"] = self.log_format
+
+
+def reason_of(error: BaseException) -> str:
+    """Return why something failed, in words for a user: without error numbers and names of Python's classes."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror if error.filename is None else f"{error.strerror}: {os.fsdecode(error.filename)}"
+    if isinstance(error, KeyError):
+        return f"{error.args[0]} is missing" if error.args else "a part is missing"
+    if isinstance(error, ValidationError):
+        found = [(".".join(map(str, each["loc"])), each["msg"]) for each in error.errors()]
+        return "; ".join(f"{place}: {text[:1].lower()}{text[1:]}" for place, text in found)
+    return str(error) or type(error).__name__
+
+
+def counted(count: int, noun: str, several: str = "") -> str:
+    """Return a number with its noun, such as `1 worker` or `1,200 updates`; `several` is an irregular plural."""
+    return f"{count:,} {noun if count == 1 else several or noun + 's'}"
 
 
 OF_TENSORFLOW = re.compile(r"[IWEF]\d{4} \d\d:\d\d:|WARNING: All log messages before absl")

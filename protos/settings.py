@@ -229,7 +229,7 @@ def _parser(kind: type[Settings], prog: str, description: str) -> _Parser:
         add_help=False,
     )
     for name in kind.positional:
-        parser.add_argument(name, nargs="?", metavar=name.upper(), help=_help(kind.model_fields[name]))
+        parser.add_argument(name, nargs="?", metavar=name.upper(), help=_help(name, kind.model_fields[name]))
     grouped = {name for names in kind.groups.values() for name in names}
     rest = tuple(name for name in kind.model_fields if name not in grouped and name not in kind.positional)
     for title, names in {**kind.groups, "flags" if not grouped else "other": rest}.items():
@@ -255,18 +255,19 @@ def _variables_of(kind: type[Settings]) -> str | None:
 
 def _add(group: argparse._ArgumentGroup, name: str, field: FieldInfo) -> None:
     if field.annotation is bool:
-        group.add_argument(flag(name), dest=name, action=argparse.BooleanOptionalAction, help=_help(field))
+        group.add_argument(flag(name), dest=name, action=argparse.BooleanOptionalAction, help=_help(name, field))
     else:
-        group.add_argument(flag(name), dest=name, metavar=_metavar(name, field), help=_help(field))
+        group.add_argument(flag(name), dest=name, metavar=_metavar(name, field), help=_help(name, field))
 
 
-def _help(field: FieldInfo) -> str:
+def _help(name: str, field: FieldInfo) -> str:
     text = field.description or ""
     default = None if field.is_required() else field.get_default()
     if default not in (None, "") and default is not False and "(default" not in text:
         shown = "on" if default is True else f"{default:g}" if isinstance(default, float) else str(default)
         text = text.removesuffix(".") + f" (default: {shown})" + "." * text.endswith(".")
-    return text.replace("%", "%%")
+    variable = "" if name.endswith("_") else f" [{ENV_PREFIX}{name.upper()}]"
+    return text.replace("%", "%%") + variable
 
 
 def _metavar(name: str, field: FieldInfo) -> str:
@@ -305,6 +306,11 @@ def _unknown(arguments: Sequence[str], kind: type[Settings]) -> list[str]:
             problems.append(f"unexpected argument {argument!r}")
         after_flag = argument.startswith("-") and not equals
     return problems
+
+
+def problems_of(failure: ValidationError, kind: type[Settings]) -> list[str]:
+    """Return one line for each problem of values that are neither flags nor variables, such as those of a file."""
+    return [_problem(error, kind, dict.fromkeys(kind.model_fields)) for error in failure.errors()]
 
 
 def _problem(error: ErrorDetails, kind: type[Settings], given: dict[str, Any]) -> str:

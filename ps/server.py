@@ -14,7 +14,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos import parameter_server_pb2_grpc as rpc
 from downpour.protos.credentials import NotSecured
 from downpour.protos.errors import DownpourError, Unsupported
-from downpour.protos.logs import identify, log
+from downpour.protos.logs import identify, log, reason_of
 from downpour.protos.system import clock, descriptors, entropy
 from downpour.ps.config import ServerSettings
 from downpour.ps.config_change import continued
@@ -163,13 +163,13 @@ class CoordinatorProcess:
             try:
                 return self.recovery.begin(self._settings.resume)
             except OSError as error:
-                if str(error) != told:
-                    told = str(error)
-                    log(f"the run directory cannot be written, and the server waits: {error}")
+                if reason_of(error) != told:
+                    told = reason_of(error)
+                    log(f"the run directory cannot be written, and the server waits: {reason_of(error)}")
                 if clock.monotonic() > give_up_s or error.errno not in TRANSIENT:
                     raise UnusableDirectory(
-                        f"--run-dir must be a folder whose files can be written; {error}. Make room, remove what is in "
-                        "the way, or choose another folder."
+                        f"--run-dir must be a folder whose files can be written; {reason_of(error)}. Make room, remove "
+                        "what is in the way, or choose another folder."
                     ) from error
             await asyncio.sleep(RETRY_S)
 

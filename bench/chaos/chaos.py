@@ -21,6 +21,7 @@ from pathlib import Path
 
 from downpour.bench.chaos.settings import ChaosCounts, ChaosSettings
 from downpour.bench.chaos.signed_gradients import MAX_EPOCHS
+from downpour.protos.logs import counted
 from downpour.protos.settings import parse
 
 
@@ -44,7 +45,8 @@ def report(settings: ChaosSettings, counts: ChaosCounts) -> str:
     killed = ", ".join(f"{count} × {role}" for role, count in sorted(counts.kills.items()))
     total = counts.kills.total()
     lines = [
-        f"chaos: seed {settings.seed}, {settings.workers} workers, {settings.shards} shards, {settings.transport}, "
+        f"chaos: seed {settings.seed}, {counted(settings.workers, 'worker')}, {counted(settings.shards, 'shard')}, "
+        f"{settings.transport}, "
         f"{settings.mode}",
         f"kills with a push in flight   {total} ({killed}); {counts.misses} attempts found no push in flight",
         f"killed at the same moment     {counts.additional_kills} other processes",

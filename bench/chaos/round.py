@@ -29,6 +29,7 @@ from downpour.bench.chaos.shared_flags import (
 )
 from downpour.bench.chaos.signed_gradients import RATE
 from downpour.bench.module_process import module_command, module_environment
+from downpour.protos.logs import reason_of
 
 EPOCHS = 4
 BATCH = 8
@@ -223,7 +224,7 @@ class Round:
         except psutil.Error:
             return  # the process has ended, or is just ending (AccessDenied); the reset does not count
         except OSError as error:
-            self._counts.faults.append(f"connections cannot be reset on this system: {error}")
+            self._counts.faults.append(f"connections cannot be reset on this system: {reason_of(error)}")
 
     def _await_recovery(self, role: str) -> None:
         """Count a kill and measure the time until a push is answered."""

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from downpour.protos.errors import InvalidRequest
 from downpour.protos.layout import Layout
+from downpour.protos.logs import reason_of
 from downpour.ps.config import ServerSettings
 from downpour.ps.config_change import Change
 from downpour.ps.control_plane.replay_recorder import FORMAT
@@ -87,7 +88,9 @@ def _read(path: Path) -> Recorded:
         facts = {tuple(life): group["facts"] for group in config["workers"] for life in group["lives"]}
         checksum = str(config["data"]["checksum"])
     except (KeyError, TypeError, ValidationError) as error:
-        raise CannotReplay(f"{path / 'config.json'} must contain the settings of a recorded run: {error}") from error
+        raise CannotReplay(
+            f"{path / 'config.json'} must contain the settings of a recorded run: {reason_of(error)}"
+        ) from error
     check_replayable(settings, _json(path / "summary.json"))
     layout, initial = _initial(path, settings)
     shards = range(settings.shards)
@@ -141,7 +144,8 @@ def _json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise CannotReplay(
-            f"RUN_DIR must be the directory of a run that has ended, with config.json and summary.json: {error}"
+            f"RUN_DIR must be the directory of a run that has ended, with config.json and summary.json: "
+            f"{reason_of(error)}"
         ) from error
     if not isinstance(content, dict):
         raise CannotReplay(f"{path} must be a JSON object; it is not.")
@@ -161,7 +165,7 @@ def _initial(path: Path, settings: ServerSettings) -> tuple[Layout, np.ndarray]:
             vectors = {name: content.get_tensor(name) for name in content.keys()}
         layout = Layout.of((name, tuple(shape), section) for name, shape, section in json.loads(metadata["layout"]))
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, InvalidRequest) as error:
-        raise CannotReplay(f"{file} must contain the initial weights of a run: {error}") from error
+        raise CannotReplay(f"{file} must contain the initial weights of a run: {reason_of(error)}") from error
     initial = np.concatenate([vectors.get(name, np.empty(0, np.float32)) for name in (TRAINED, STATE)])
     if metadata.get("format") != FORMAT or initial.dtype != np.float32 or initial.shape != (layout.size,):
         raise CannotReplay(f"{file} must contain {layout.size:,} float32 as {FORMAT!r}; received {initial.shape}.")
@@ -172,7 +176,7 @@ def _records(path: Path, dtype: np.dtype[Any]) -> np.ndarray:
     try:
         records: np.ndarray = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise CannotReplay(f"{path} must exist and be complete: {error}") from error
+        raise CannotReplay(f"{path} must exist and be complete: {reason_of(error)}") from error
     try:
         return trace.converted(records, dtype)
     except ValueError as error:

@@ -11,6 +11,7 @@ import numpy as np
 
 from downpour.bench.replay.record import Recorded
 from downpour.bench.replay.shards import Replay
+from downpour.protos.logs import counted
 
 TOLERANCE = 1e-3  # relative to the distance from the initial weights, if equal bits cannot be expected
 
@@ -74,7 +75,8 @@ def report(verdict: Verdict, recorded: Recorded, path: Path | None) -> str:
     shards = "1 shard" if len(again.versions) == 1 else f"{len(again.versions)} shards"
     workers = len({worker for worker, _ in recorded.facts})
     lines = [
-        f"{again.pushes:,} pushes of {workers} workers, {shards}, mode {recorded.settings.mode}: repeated up to "
+        f"{counted(again.pushes, 'push', 'pushes')} of {counted(workers, 'worker')}, {shards}, mode "
+        f"{recorded.settings.mode}: repeated up to "
         f"version {again.versions[0]:,}",
         *_differences(verdict),
     ]

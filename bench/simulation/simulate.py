@@ -18,6 +18,7 @@ from downpour.bench.simulation.problems import PROBLEMS, problem_of
 from downpour.bench.simulation.run_statistics import OutcomeStatistics, Trajectory
 from downpour.bench.simulation.service_times import SERVICES, draws_of, split, times
 from downpour.bench.simulation.virtual_time import Cycle, Simulation
+from downpour.protos.logs import counted
 from downpour.protos.settings import one_of, parse
 from downpour.ps.config_checks import refusal_of, refusal_of_optimizer, refusal_of_steps, warnings_of
 from downpour.ps.core.apply import UpdateOptions
@@ -212,7 +213,8 @@ def _timing(shard: Shard, statistics: OutcomeStatistics, seconds: float, in_flig
 def _report(settings: SimulateSettings, result: dict[str, Any], wall_s: float) -> str:
     staleness = result["staleness"]
     lines = [
-        f"{settings.workers} workers, mode {settings.mode}, staleness {settings.staleness}, service {settings.service}",
+        f"{counted(settings.workers, 'worker')}, mode {settings.mode}, staleness {settings.staleness}, service "
+        f"{settings.service}",
         f"virtual time {result['virtual_time_s']:.6g} s: {result['updates']:,} updates from "
         f"{result['accepted']:,} pushes, {result['dropped']:,} dropped; {result['throughput']:.6g} pushes/s",
         f"staleness: mean {staleness['mean']:.4g}, variance {staleness['var']:.4g}, maximum {staleness['max']}; "

@@ -20,6 +20,7 @@ from downpour.bench.comparison import spread
 from downpour.bench.machine import facts, load
 from downpour.protos.codec import CODECS, codec_named
 from downpour.protos.layout import Slice
+from downpour.protos.logs import counted
 from downpour.ps.core.optimizer import Optimizer
 from downpour.ps.core.rules.hyperparameters import Hyperparameters
 from downpour.worker.catalog.datasets import load as load_dataset
@@ -138,7 +139,7 @@ def table(results: dict[str, Any]) -> str:
     """Return the report in Markdown without the plot."""
     machine = results["machine"]
     lines = [
-        f"# Codecs\n\n`{results['command']}`: {machine['cores']} cores of {machine['cpu']}, "
+        f"# Codecs\n\n`{results['command']}`: {counted(machine['cores'], 'core')} of {machine['cpu']}, "
         f"Python {machine['python']}, NumPy {machine['numpy']}; load average {results['load_at_start']}.\n",
         "| codec | weights | bytes | of float32 | encode ms (quartiles) | decode ms (quartiles) |",
         "|---|---|---|---|---|---|",

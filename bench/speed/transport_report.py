@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from downpour.protos.logs import counted
+
 Results = dict[str, Any]
 _UNITS = {"ms": 1e3, "MB": 1e-6, "": 1.0}
 
@@ -70,7 +72,8 @@ def table(results: Results) -> str:
     """Return the report in Markdown without the plots."""
     machine = results["machine"]
     head = (
-        f"# Transport\n\n`{results['command']}`: {machine['cores']} cores of {machine['cpu']}, {machine['system']}, "
+        f"# Transport\n\n`{results['command']}`: {counted(machine['cores'], 'core')} of {machine['cpu']}, "
+        f"{machine['system']}, "
         f"Python {machine['python']}, NumPy {machine['numpy']}, grpcio {machine['grpcio']}; load average "
         f"{results['load_at_start']} at the start, {results['load_at_end']} at the end."
     )

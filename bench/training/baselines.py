@@ -28,6 +28,7 @@ import numpy as np
 from downpour.bench.comparison import order, plan_epochs, ratios, spread, table
 from downpour.bench.machine import facts, load
 from downpour.bench.training.competitors import COMPETITORS, CompetitorError, TrainingSpec, end_on_sigterm
+from downpour.protos.logs import counted
 from downpour.worker.catalog.datasets import load as load_dataset
 
 SCHEMA = 1
@@ -151,7 +152,7 @@ def headline(results: dict[str, Any], model: str) -> str:
     machine, measured = results["machine"], results["models"][model]
     return (
         f"{model}, batch {measured['batch_size']}, {measured['samples']:,} samples, "
-        f"{results['repeats']} repeat(s), {machine['cores']} cores of {machine['cpu']}, "
+        f"{counted(results['repeats'], 'repeat')}, {counted(machine['cores'], 'core')} of {machine['cpu']}, "
         f"TensorFlow {machine['tensorflow']}, Keras {machine['keras']}"
     )
 

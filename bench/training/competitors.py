@@ -16,6 +16,7 @@ from downpour.bench.module_process import module_command
 from downpour.deploy.launch import child
 from downpour.deploy.launch.environment import python_path
 from downpour.deploy.launch.processes import ParentPipe
+from downpour.protos.logs import reason_of
 
 TERMINATE_S = 15.0
 TAIL_LINES = 12
@@ -92,7 +93,7 @@ def train(job: TrainingSpec, folder: Path, timeout_s: float, extra: tuple[str, .
     try:
         summary: dict[str, Any] = json.loads((folder / "latest" / "summary.json").read_text())
     except (OSError, ValueError) as error:
-        raise CompetitorError(f"downpour train must write a summary.json. Received: {error}") from error
+        raise CompetitorError(f"downpour train must write a summary.json. Received: {reason_of(error)}") from error
     return summary
 
 

@@ -24,6 +24,7 @@ from downpour.bench.machine import facts
 from downpour.bench.seeds import KERAS, Spread, numbers, run_all, spreads
 from downpour.bench.training.competitors import TrainingSpec, end_on_sigterm, fit, train
 from downpour.deploy.config import TrainSettings
+from downpour.protos.logs import counted
 from downpour.protos.settings import parse as parse_settings
 from downpour.worker.catalog.course_models import ACTIVATIONS
 from downpour.worker.catalog.synthetic import closed_form, plane
@@ -131,7 +132,7 @@ def settings_text(settings: TrainSettings) -> str:
     parts = [f"{settings.optimizer} {settings.effective_learning_rate:g}"]
     parts += [settings.schedule] if settings.schedule != "constant" else []
     parts += [f"clip {settings.clip_norm:g}"] if settings.clip_norm else []
-    return ", ".join([*parts, f"{settings.epochs} epochs"])
+    return ", ".join([*parts, counted(settings.epochs, "epoch")])
 
 
 def holds(row: CourseEntry, found: Spread) -> bool:
@@ -147,7 +148,7 @@ def holds(row: CourseEntry, found: Spread) -> bool:
 def report(rows: list[dict[str, Any]], flags: argparse.Namespace) -> str:
     """Return a table of means, a table of all runs, and the failures, in Markdown."""
     names = [KERAS, *map(str, flags.workers)]
-    heads = ["Keras", *(f"{count} workers" for count in flags.workers)]
+    heads = ["Keras", *(counted(count, "worker") for count in flags.workers)]
     means = [["model", "data", "settings", "", "figure", *heads, "allowed", ""]]
     each = [["model", "data", "", *(f"{head}: seeds {', '.join(map(str, flags.seeds))}" for head in heads)]]
     for row in rows:

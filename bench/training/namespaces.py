@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from downpour.protos.logs import reason_of
+
 SERVER_HOST, WORKER_HOST = "10.213.7.1", "10.213.7.2"
 BURST_BYTES = 1 << 18  # more than the largest packet that the pair transfers, 64 KiB
 READ_BYTES = 1 << 18
@@ -74,7 +76,7 @@ def _run(*command: str) -> None:
     try:
         subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        reason = getattr(error, "stderr", "") or str(error)
+        reason = getattr(error, "stderr", "") or reason_of(error)
         raise RuntimeError(
             f"network namespaces must be creatable here: root, iproute2; {' '.join(command)}: {reason.strip()}"
         ) from error

@@ -20,6 +20,7 @@ from typing import Any
 from downpour.bench.machine import facts
 from downpour.bench.seeds import KERAS, numbers, run_all, spreads
 from downpour.bench.training.competitors import CompetitorError, TrainingSpec, end_on_sigterm, fit, train
+from downpour.protos.logs import counted
 
 SCHEMA = 1
 # Workers -> largest allowed difference to Keras's mean test accuracy; other numbers are reported without a verdict.
@@ -113,7 +114,7 @@ def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for name, row in rows.items():
-        what = "model.fit, one process" if name == KERAS else f"downpour, {name} workers"
+        what = "model.fit, one process" if name == KERAS else f"downpour, {counted(int(name), 'worker')}"
         seeds = ", ".join(f"{value:.4f}" for value in row["by_seed"])
         gap = "" if name == KERAS else f"{row['gap']:+.4f}"
         allowed = "" if row["allowed_gap"] is None else f"{row['allowed_gap']}"

@@ -130,7 +130,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_of(
         "ps/trace/files.py",
-        ("records are lost while the disk is full", "        except OSError as error:\n            self.trouble = str(error)\n", "        except OSError as error:\n            self.trouble = str(error)\n            waiting.clear()\n"),
+        ("records are lost while the disk is full", "        except OSError as error:\n            self.trouble = reason_of(error)\n", "        except OSError as error:\n            self.trouble = reason_of(error)\n            waiting.clear()\n"),
     ),
     *_of(
         "ps/coordinator/membership.py",

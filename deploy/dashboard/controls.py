@@ -22,6 +22,7 @@ import grpc
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import call_metadata, open_aio_channel
 from downpour.protos.errors import error_of
+from downpour.protos.logs import reason_of
 from downpour.protos.parameter_server_pb2_grpc import CoordinatorStub
 
 TIMEOUT_S = 5.0
@@ -218,5 +219,5 @@ def _signal(worker: pb.WorkerProgress, number: signal.Signals) -> None:
         os.kill(worker.pid, number)
     except OSError as error:
         raise Refused(
-            f"worker {worker.worker}, process {worker.pid}, must be a process of this user: {error}"
+            f"worker {worker.worker}, process {worker.pid}, must be a process of this user: {reason_of(error)}"
         ) from error

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from downpour.deploy.dashboard.config import DashboardSettings
 from downpour.deploy.dashboard.page_data import page_data
 from downpour.deploy.dashboard.recorded_run import NoRun, load_run
+from downpour.protos.logs import reason_of
 from downpour.protos.settings import host_and_port
 
 if TYPE_CHECKING:
@@ -53,7 +54,9 @@ def dashboard(settings: DashboardSettings, announce: Callable[[str], str] | None
     try:
         asyncio.run(serve())
     except OSError as error:
-        print(f"downpour dashboard: --port must be free; received {settings.port} ({error})", file=sys.stderr)
+        print(
+            f"downpour dashboard: --port must be free; received {settings.port} ({reason_of(error)})", file=sys.stderr
+        )
         return EXIT_USAGE
     return 0
 

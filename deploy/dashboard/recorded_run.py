@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from downpour.protos.logs import reason_of
 from downpour.ps.trace import call_log, format
 from downpour.ps.trace.files import per_shard
 
@@ -73,7 +74,7 @@ def _json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:
-        raise NoRun(f"{path} must be a JSON file that can be read: {error}") from error
+        raise NoRun(f"{path} must be a JSON file that can be read: {reason_of(error)}") from error
     if not isinstance(content, dict):
         raise NoRun(f"{path} must contain a JSON object, and does not")
     return content
@@ -86,7 +87,7 @@ def _records(path: Path, dtype: np.dtype[np.void]) -> NDArray[np.void]:
     try:
         records: NDArray[np.void] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise NoRun(f"{path} must be a trace that can be read: {error}") from error
+        raise NoRun(f"{path} must be a trace that can be read: {reason_of(error)}") from error
     try:
         return format.converted(records, dtype)
     except ValueError as error:

@@ -18,6 +18,7 @@ from importlib.metadata import PackageNotFoundError, distribution, distributions
 from pathlib import Path
 
 from downpour.deploy.launch.environment import DISTRIBUTION, child_environment
+from downpour.protos.logs import reason_of
 
 TRIAL_TIMEOUT_S = 20.0  # a busy machine starts Python slowly
 QUERY_TIMEOUT_S = 20.0
@@ -125,7 +126,7 @@ def loopback_failure() -> str:
             with closing(socket.create_connection(server.getsockname(), TRIAL_TIMEOUT_S)):
                 server.accept()[0].close()
     except OSError as error:
-        return str(error)
+        return reason_of(error)
     return ""
 
 
@@ -149,7 +150,7 @@ def shared_memory_failure() -> str:
     try:
         listener, name = doorbell_socket.listen(None)
     except (OSError, AttributeError) as error:
-        return str(error)
+        return reason_of(error)
     content = secrets.token_bytes(TRIAL_BYTES // 2)
     child = subprocess.Popen(
         [sys.executable, "-P", "-m", "downpour.deploy.doctor.sharing_child", name, content.hex()],
@@ -161,7 +162,7 @@ def shared_memory_failure() -> str:
     try:
         return _failure_with(listener, content, child)
     except (OSError, ValueError) as error:
-        return str(error) or type(error).__name__
+        return reason_of(error)
     finally:
         child.kill()
         child.communicate()

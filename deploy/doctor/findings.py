@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from downpour.protos.logs import counted
+
 GIB = 2**30
 WORKER_BYTES = GIB  # TensorFlow alone takes about half of it
 LEAST_DESCRIPTORS = 1024  # a server has a few for each worker
@@ -104,7 +106,8 @@ def of_memory(available_bytes: int | None) -> Finding:
     """Return the finding about the memory that processes can still take; None if it is unknown."""
     if available_bytes is None:
         return Finding("memory", "warning", "unknown on this system", "Check that each worker can have 1 GiB.")
-    text = f"{available_bytes / GIB:.1f} GiB available, enough for {available_bytes // WORKER_BYTES} workers of 1 GiB"
+    workers = counted(available_bytes // WORKER_BYTES, "worker")
+    text = f"{available_bytes / GIB:.1f} GiB available, enough for {workers} of 1 GiB"
     if available_bytes >= 2 * WORKER_BYTES:
         return Finding("memory", "ok", text)
     return Finding("memory", "warning", text, "Close other programs, or train with fewer workers (--workers).")

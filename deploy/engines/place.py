@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from downpour.protos.logs import counted
+
 PORT = 7171  # of the first server, where its address must be known before it starts
 
 
@@ -58,8 +60,8 @@ class EnginePlace:
         workers = self.size if self.is_node else self.size - shards
         if workers < 1:
             raise BadPlace(
-                f"{self.engine} must start at least {shards + 1} tasks, for {shards} servers and a worker; received "
-                f"{self.size}. Use --ntasks={shards + 2} or fewer --shards"
+                f"{self.engine} must start at least {shards + 1} tasks, for {counted(shards, 'server')} and a "
+                f"worker; received {self.size}. Use --ntasks={shards + 2} or fewer --shards"
             )
         return workers
 
@@ -103,7 +105,7 @@ def slurm(environ: Mapping[str, str]) -> EnginePlace:
     nodes = _whole(environ, "SLURM_STEP_NUM_NODES", "SLURM_NNODES")
     return EnginePlace(
         "Slurm", rank, size, f"slurm-{job}.{step}",
-        f"SLURM_JOB_ID={job}, SLURM_PROCID={rank} of {size} tasks on {nodes} nodes",
+        f"SLURM_JOB_ID={job}, SLURM_PROCID={rank} of {counted(size, 'task')} on {counted(nodes, 'node')}",
         local_rank=_whole(environ, "SLURM_LOCALID", default=0), nodes=nodes,
         attempt=_whole(environ, "SLURM_RESTART_COUNT", default=0),
     )  # fmt: skip
@@ -116,7 +118,7 @@ def skypilot(environ: Mapping[str, str]) -> EnginePlace:
     if len(addresses) != size:
         raise BadPlace(f"SKYPILOT_NODE_IPS must list {size} addresses; received {addresses}")
     job = environ.get("SKYPILOT_TASK_ID", "skypilot")
-    found = f"SKYPILOT_NODE_RANK={rank} of {size} nodes"
+    found = f"SKYPILOT_NODE_RANK={rank} of {counted(size, 'node')}"
     return EnginePlace("SkyPilot", rank, size, job, found, nodes=size, first=_address(addresses[0]))
 
 
@@ -127,7 +129,7 @@ def dstack(environ: Mapping[str, str]) -> EnginePlace:
     if not master:
         raise BadPlace("DSTACK_MASTER_NODE_IP must be the address of node 0; it is not set")
     job = environ.get("DSTACK_RUN_NAME") or "dstack"
-    found = f"DSTACK_NODE_RANK={rank} of {size} nodes"
+    found = f"DSTACK_NODE_RANK={rank} of {counted(size, 'node')}"
     return EnginePlace("dstack", rank, size, job, found, nodes=size, first=_address(master))
 
 

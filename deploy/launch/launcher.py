@@ -24,6 +24,7 @@ from downpour.deploy.view.terminal import Screen
 from downpour.deploy.view.watcher import OVER, Watcher
 from downpour.protos.access.job_tokens import draw_token, publish, withdraw
 from downpour.protos.credentials import TOKEN_VARIABLE, adopted
+from downpour.protos.logs import counted
 
 ANNOUNCE_S = 60.0  # for a server to announce its address
 DRAIN_TIMEOUT_S = 7.0  # default of --drain-timeout-s; with the times below, all processes end within 10 s
@@ -282,7 +283,7 @@ class Launcher:
             elif self._drain_deadline is not None:
                 reason = f"{process.ending()} while the job was draining"
             elif self._restarts.get(name, 0) >= process.spec.restarts:
-                reason = f"{process.ending()}, after {process.spec.restarts} restarts"
+                reason = f"{process.ending()}, after {counted(process.spec.restarts, 'restart')}"
             else:
                 continue
             known = reason in self._given_up.values()

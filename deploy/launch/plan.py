@@ -12,7 +12,7 @@ from typing import Literal
 
 from downpour.deploy.config import TrainSettings
 from downpour.protos.credentials import AccessSettings
-from downpour.protos.logs import LogSettings
+from downpour.protos.logs import LogSettings, counted
 from downpour.protos.settings import ENV_PREFIX, Settings, to_flags
 from downpour.ps.config import JobSettings, ServerSettings
 from downpour.worker.config import WorkerSettings
@@ -116,8 +116,10 @@ def assigned_gpus(workers: int, devices: Sequence[str], per_worker: float | None
         room, groups = int(1 / per_worker + 1e-9) * len(devices), [(device,) for device in devices]
     if workers > room:
         raise TooFewGpus(
-            f"--gpus-per-worker {per_worker:g} must leave a GPU for each of {workers} workers; this machine has "
-            f"{len(devices)} for {room} workers. Use fewer --workers, a smaller part such as 0.5, or 0 for none"
+            f"--gpus-per-worker {per_worker:g} must leave a GPU for each of {counted(workers, 'worker')}; this "
+            f"machine has "
+            f"{len(devices)} for {counted(room, 'worker')}. Use fewer --workers, a smaller part such as 0.5, or 0 "
+            f"for none"
         )
     return [groups[number % len(groups)] for number in range(workers)]
 

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from downpour.deploy.config import TrainSettings
 from downpour.deploy.launch.run_dir import has_ended
-from downpour.protos.settings import flag
+from downpour.protos.logs import reason_of
+from downpour.protos.settings import flag, problems_of
 
 FIXED = ("model", "dataset", "validation_split", "seed", "batch_size", "optimizer")
 
@@ -34,7 +35,9 @@ def resumed(settings: TrainSettings) -> tuple[TrainSettings, Path]:
         saved = config["settings"]
         earlier = {name: saved[name] for name in TrainSettings.model_fields if name in saved and name != "resume"}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CannotResume(f"--resume must name a run directory with a config.json; {run_dir}: {error}") from error
+        raise CannotResume(
+            f"--resume must name a run directory with a config.json; {run_dir}: {reason_of(error)}"
+        ) from error
     earlier |= _weights(config)
     given = {name: getattr(settings, name) for name in settings.model_fields_set if name != "resume"}
     for name in FIXED:
@@ -46,7 +49,8 @@ def resumed(settings: TrainSettings) -> tuple[TrainSettings, Path]:
     try:
         merged = TrainSettings(**{**earlier, **given})
     except ValidationError as error:
-        raise CannotResume(f"{run_dir / 'config.json'} must contain valid settings of a run: {error}") from error
+        text = "; ".join(problems_of(error, TrainSettings))
+        raise CannotResume(f"{run_dir / 'config.json'} must contain valid settings of a run: {text}") from error
     if has_ended(run_dir, merged.epochs):
         raise CannotResume(
             f"--resume must name a run that has not ended; {run_dir} has: its model and its summary are complete. Give "

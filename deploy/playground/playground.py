@@ -7,6 +7,7 @@ import signal
 import sys
 
 from downpour.deploy.playground.config import PlaygroundSettings
+from downpour.protos.logs import reason_of
 
 EXIT_USAGE = 2
 
@@ -36,6 +37,8 @@ def playground(settings: PlaygroundSettings) -> int:
     try:
         asyncio.run(serve())
     except OSError as error:
-        print(f"downpour playground: --port must be free; received {settings.port} ({error})", file=sys.stderr)
+        print(
+            f"downpour playground: --port must be free; received {settings.port} ({reason_of(error)})", file=sys.stderr
+        )
         return EXIT_USAGE
     return 0

@@ -14,6 +14,7 @@ from typing import Any
 from downpour.deploy.launch.plan import ProcessSpec
 from downpour.deploy.launch.processes import Process
 from downpour.deploy.ray.node_process import NodeProcess, ProcessState, StartRequest
+from downpour.protos.logs import counted
 
 POLL_S = 0.2
 CLOSE_S = 10.0
@@ -138,7 +139,8 @@ class RayStarter:
             there = {name: round(count) for name, count in ray.available_resources().items() if name in ("CPU", "GPU")}
             ray.util.remove_placement_group(self._base)
             raise TimeoutError(
-                f"the cluster must have room for {len(bundles)} processes within {timeout_s:.0f} s, {bundles}; "
+                f"the cluster must have room for {counted(len(bundles), 'process', 'processes')} within "
+                f"{timeout_s:.0f} s, {bundles}; "
                 f"available are {there}. Use fewer --workers or --shards, or add nodes"
             )
         self._thread.start()

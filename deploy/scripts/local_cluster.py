@@ -12,7 +12,7 @@ import threading
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
@@ -28,6 +28,7 @@ from downpour.deploy.scripts.notebook_screen import NotebookScreen
 from downpour.deploy.scripts.script_launcher import LEADER, ScriptLauncher, script_plan
 from downpour.deploy.scripts.script_settings import RunSettings, refused_variables
 from downpour.protos.array_tree import flatten
+from downpour.protos.system.command import VARIABLE
 from downpour.worker import config as worker_config
 
 DATA = ("x", "y", "sample_weight", "validation_data")
@@ -174,6 +175,7 @@ class LocalCluster:
             raise FitFailed(f"{failure}.") from None
         run_dir = make_run_dir(Path(self._settings.runs_dir), NAME, datetime.now(UTC))
         specs = script_plan(self._settings, str(run_dir), [TASK_SCRIPT, str(folder)], shown=False, devices=devices)
+        specs[0] = replace(specs[0], env={**specs[0].env, VARIABLE: "LocalCluster.fit"})
         screen = NotebookScreen(run_dir / "logs" / f"{LEADER}.log")
         launcher = ScriptLauncher(specs, run_dir, screen, self._settings.drain_timeout_s)
         code = launcher.run()

@@ -39,10 +39,10 @@ from downpour.deploy.scripts.script_resume import resumed_script
 from downpour.deploy.scripts.script_settings import SET_BY_FLAGS_OF_RUN, RunSettings, refused_variables, server_flags
 from downpour.deploy.scripts.script_task import replace_process
 from downpour.deploy.scripts.tf_config import VARIABLE, BadTFConfig, read
-from downpour.deploy.view.rendering import WAITING, counted, where
+from downpour.deploy.view.rendering import WAITING, where
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.credentials import AccessSettings
-from downpour.protos.logs import print_line
+from downpour.protos.logs import counted, print_line, reason_of
 from downpour.protos.settings import flag, parse, split_positional, to_flags
 from downpour.protos.system import disk
 from downpour.worker.config import ScriptSettings
@@ -128,7 +128,7 @@ def launch(
         print(f"{PROG}: {failure}", file=sys.stderr)
         return 2
     except OSError as failure:
-        print(f"{PROG}: --runs-dir must be a writable folder; {failure}", file=sys.stderr)
+        print(f"{PROG}: --runs-dir must be a writable folder; {reason_of(failure)}", file=sys.stderr)
         return 1
     with suppress(OSError):  # server 0 reports it
         disk.point_latest_to(run_dir)  # before the workers start: a script may count what is in the folder
@@ -266,7 +266,8 @@ class ScriptLauncher(Launcher):
             return self._watcher is None or self._watcher.phase != ""
         if not self._waits_for_others:
             self._waits_for_others = True
-            self._screen.note(f"the script of worker 0 has ended; waiting for {self._watcher.workers} other workers")
+            others_left = counted(self._watcher.workers, "other worker")
+            self._screen.note(f"the script of worker 0 has ended; waiting for {others_left}")
         super()._check_workers()
         return False
 

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from downpour.deploy.launch.resume import CannotResume
 from downpour.deploy.launch.run_dir import has_ended
 from downpour.deploy.scripts.script_settings import RunSettings
-from downpour.protos.settings import flag
+from downpour.protos.logs import reason_of
+from downpour.protos.settings import flag, problems_of
 from downpour.ps.config_checks import steps_at_constant_rate
 
 FIXED = ("seed",)  # the script draws other numbers with another one
@@ -30,7 +31,9 @@ def resumed_script(settings: RunSettings) -> tuple[RunSettings, Path]:
         earlier = {name: saved[name] for name in RunSettings.model_fields if name in saved and name != "resume"}
         of_script = bool(saved.get("script"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CannotResume(f"--resume must name a run directory with a config.json; {run_dir}: {error}") from error
+        raise CannotResume(
+            f"--resume must name a run directory with a config.json; {run_dir}: {reason_of(error)}"
+        ) from error
     if not of_script:
         raise CannotResume(f"--resume must name a run of a script; {run_dir} is one of `downpour train`.")
     if has_ended(run_dir, 0):
@@ -44,7 +47,8 @@ def resumed_script(settings: RunSettings) -> tuple[RunSettings, Path]:
     try:
         merged = RunSettings(**{**earlier, **given})
     except ValidationError as error:
-        raise CannotResume(f"{run_dir / 'config.json'} must contain valid settings of a run: {error}") from error
+        text = "; ".join(problems_of(error, RunSettings))
+        raise CannotResume(f"{run_dir / 'config.json'} must contain valid settings of a run: {text}") from error
     if steps_at_constant_rate(merged.mode):
         raise CannotResume(
             "a run that is resumed must keep the slots of its optimizers on the servers. Received: --mode "

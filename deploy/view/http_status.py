@@ -1,7 +1,7 @@
 """`downpour status ADDRESS --serve HOST:PORT`: serves the job's status as JSON over HTTP until the job has ended.
 
 The endpoint is read-only: its clients can see the job and nothing more. `GET /` returns the latest progress, or status
-503 before there is any.
+503 before there is any. `GET /healthz` returns status 200 while the coordinator answers, and 503 while it does not.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from downpour.deploy.view.rendering import as_dict
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import open_channel
 from downpour.protos.errors import error_of
+from downpour.protos.logs import reason_of
 from downpour.protos.parameter_server_pb2_grpc import CoordinatorStub
 from downpour.protos.system.http import REQUEST_S, BoundedThreads
 
 GONE_S = 60.0  # a server that does not answer for this long is not being restarted
 RETRY_S = 0.5
+HEALTH = "/healthz"
 
 
 class Endpoint(BoundedThreads, HTTPServer):
@@ -38,6 +40,16 @@ class Endpoint(BoundedThreads, HTTPServer):
         host, _, port = address.rpartition(":")
         super().__init__((host.strip("[]"), int(port)), _Handler)
         self._body: bytes | None = None
+        self._answers = False
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the coordinator has answered, and has not been lost since."""
+        return self._answers
+
+    def lost(self) -> None:
+        """Record that the coordinator does not answer."""
+        self._answers = False
 
     @property
     def url(self) -> str:
@@ -52,6 +64,7 @@ class Endpoint(BoundedThreads, HTTPServer):
     def publish(self, progress: pb.Progress) -> None:
         """Make `progress` the latest status."""
         self._body = json.dumps(as_dict(progress)).encode() + b"\n"
+        self._answers = True
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -60,18 +73,26 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:  # noqa: N802 (the name is the base class's)
         """Answer a GET request with the latest status of the job."""
+        if self.path == HEALTH:
+            self._send(b"ok\n", "text/plain") if self.server.healthy else self.send_error(
+                503, "the job does not answer"
+            )
+            return
         body = self.server.body  # read once: another thread may publish a status of another length at any time
         if self.path != "/":
             self.send_error(404)
         elif body is None:
             self.send_error(503, "the job's server has not answered yet")
         else:
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.send_header("Cache-Control", "no-store")
-            self.end_headers()
-            self.wfile.write(body)
+            self._send(body, "application/json")
+
+    def _send(self, body: bytes, kind: str) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
         """Do nothing: requests are not logged."""
@@ -86,7 +107,8 @@ def serve(settings: StatusSettings, address: str) -> int:
         endpoint = Endpoint(address)
     except OSError as failure:
         print(
-            f"downpour status: --serve must be a free address of this machine; received {address} ({failure})",
+            f"downpour status: --serve must be a free address of this machine; received {address} "
+            f"({reason_of(failure)})",
             file=sys.stderr,
         )
         return 1
@@ -116,6 +138,7 @@ def _follow(settings: StatusSettings, endpoint: Endpoint) -> int:
                 error = str(error_of(failure, settings.address))
             else:
                 error = f"{settings.address} ended the stream"
+            endpoint.lost()
             if time.monotonic() > last_s + GONE_S:
                 print(f"downpour status: no answer for {GONE_S:.0f} s: {error}", file=sys.stderr)
                 return 0 if endpoint.body else 1

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.logs import counted
 
 UNKNOWN = "–"
 WAITING = ("waiting", "initialising", "warming")  # the phases before training
@@ -41,11 +42,6 @@ def number(value: float | None, form: str = ".4f") -> str:
     return UNKNOWN if value is None else format(value, form)
 
 
-def counted(count: int, noun: str) -> str:
-    """Return a number with its noun, such as `1 worker` or `1,200 updates`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def where(progress: pb.Progress) -> str:
     """Return the epoch, such as `epoch 3/10`, or the phase of a job that is not training."""
     if progress.phase == "training":
@@ -55,8 +51,7 @@ def where(progress: pb.Progress) -> str:
             return f"waiting for shards: {progress.shards_joined} of {progress.shards} joined"
         if len(progress.workers) < progress.workers_wanted:
             return f"waiting for workers: {len(progress.workers)} of {progress.workers_wanted} joined"
-        count = len(progress.workers)
-        return f"{progress.phase}, {count} worker{'' if count == 1 else 's'} joined"
+        return f"{progress.phase}, {counted(len(progress.workers), 'worker')} joined"
     return progress.phase
 
 

@@ -10,13 +10,19 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
-# The commands that take --config, and their settings.
+# The commands that take --config, and their settings: of a built-in model and of a script, where both are possible.
 COMMANDS = {
-    "train": "downpour.deploy.config:TrainSettings",
-    "run": "downpour.deploy.scripts.script_settings:RunSettings",
-    "ps": "downpour.ps.config:ServerSettings",
-    "worker": "downpour.worker.config:WorkerSettings",
+    "train": ("downpour.deploy.config:TrainSettings",),
+    "run": ("downpour.deploy.scripts.script_settings:RunSettings",),
+    "ps": ("downpour.ps.config:ServerSettings",),
+    "worker": ("downpour.worker.config:WorkerSettings",),
+    "slurm and auto": (
+        "downpour.deploy.engines.settings:EngineTrainSettings",
+        "downpour.deploy.engines.settings:EngineRunSettings",
+    ),
+    "ray": ("downpour.deploy.ray.settings:RayTrainSettings", "downpour.deploy.ray.settings:RayRunSettings"),
 }
+PLACES = tuple(place for places in COMMANDS.values() for place in places)
 
 
 class BadJobFile(ValueError):
@@ -25,7 +31,7 @@ class BadJobFile(ValueError):
 
 def takes_file(kind: type) -> bool:
     """Return whether these are the settings of a command that takes `--config`."""
-    return f"{kind.__module__}:{kind.__name__}" in COMMANDS.values()
+    return f"{kind.__module__}:{kind.__name__}" in PLACES
 
 
 def read(path: str, fields: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -67,7 +73,7 @@ def read(path: str, fields: Mapping[str, Any]) -> tuple[dict[str, Any], list[str
 def _names() -> set[str]:
     """Return the names of the settings of all commands that take `--config`."""
     found: set[str] = set()
-    for place in COMMANDS.values():
+    for place in PLACES:
         module, _, name = place.partition(":")
         found |= {field.rstrip("_") for field in getattr(import_module(module), name).model_fields}
     return found

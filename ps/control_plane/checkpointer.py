@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.logs import reason_of
 from downpour.protos.system import clock, descriptors, threads
 from downpour.ps.config_change import apply_change
 from downpour.ps.config_values import interval_of
@@ -110,7 +111,7 @@ class Checkpointer:
         try:
             self._run.write_json(CHANGES, {"changes": [each.model_dump() for each in changes]}, durable)
         except OSError as error:
-            self._job.notes.append(f"the settings stay as they are: {CHANGES} cannot be written: {error}")
+            self._job.notes.append(f"the settings stay as they are: {CHANGES} cannot be written: {reason_of(error)}")
             return False
         return True
 
@@ -146,7 +147,7 @@ class Checkpointer:
             if work.completed_call:
                 self._run.keep_completed(self._written_number, work.completed_call)
         except OSError as error:
-            self._job.notes.append(f"the state of fit could not be written, training continues: {error}")
+            self._job.notes.append(f"the state of fit could not be written, training continues: {reason_of(error)}")
         work.commit(work.revision)
         return False
 
@@ -281,11 +282,11 @@ class Checkpointer:
             self._failing = ""
             return
         self._kept, self.failed = None, self.failed + 1
-        if (reason := reason_of(failure)) != self._failing:
+        if (reason := kind_of_failure(failure)) != self._failing:
             self._failing = reason
-            self._job.notes.append(f"no checkpoint could be written, training continues: {failure}")
+            self._job.notes.append(f"no checkpoint could be written, training continues: {reason_of(failure)}")
 
 
-def reason_of(failure: BaseException) -> str:
+def kind_of_failure(failure: BaseException) -> str:
     """Return why a checkpoint could not be written, without the name of its file: that is another one each time."""
     return failure.strerror if isinstance(failure, OSError) and failure.strerror else str(failure)

@@ -6,6 +6,7 @@ import asyncio
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import DownpourError
+from downpour.protos.logs import reason_of
 from downpour.protos.system import clock
 from downpour.ps.control_plane.checkpoint_cut import part_of
 from downpour.ps.control_plane.checkpointer import Checkpointer
@@ -83,7 +84,9 @@ class Recovery:
         try:
             self._run.note_generation(self._coordinator.job.generation)
         except OSError as error:
-            self._coordinator.job.notes.append(f"the generation cannot be written, the job continues: {error}")
+            self._coordinator.job.notes.append(
+                f"the generation cannot be written, the job continues: {reason_of(error)}"
+            )
 
     def joined(self) -> None:
         """Begin to restore the job if it waits for that and no shard is missing any more."""
@@ -112,7 +115,9 @@ class Recovery:
             except OSError as error:
                 if clock.monotonic() > give_up_s:
                     raise
-                self._coordinator.job.notes.append(f"the run directory cannot be written, the job waits: {error}")
+                self._coordinator.job.notes.append(
+                    f"the run directory cannot be written, the job waits: {reason_of(error)}"
+                )
                 await asyncio.sleep(RETRY_S)
 
     async def _restore_now(self, generation: int) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import InvalidRequest
 from downpour.protos.layout import Layout
+from downpour.protos.logs import reason_of
 from downpour.ps.coordinator.coordinator import Coordinator
 from downpour.ps.data_plane.snapshot import Assembly, ShardState
 from downpour.ps.storage.atomic_file import atomic_write
@@ -105,7 +106,7 @@ class ReplayRecorder:
                 save_initial(place, self._whole, layout)
         except OSError as error:
             self._coordinator.job.notes.append(
-                f"the run cannot be replayed: its initial weights were not written: {error}"
+                f"the run cannot be replayed: its initial weights were not written: {reason_of(error)}"
             )
         self._whole = {}
 

@@ -14,7 +14,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import PROTOCOL
 from downpour.protos.errors import JobConflict, LayoutMismatch, TooLarge, Unsupported
 from downpour.protos.layout import Layout
-from downpour.protos.settings import flag
+from downpour.protos.settings import flag, problems_of
 from downpour.ps.config import ServerSettings
 from downpour.ps.config_checks import refusal_of_optimizer
 from downpour.ps.core.rules.hyperparameters import known_hyperparameters, resolve
@@ -162,7 +162,7 @@ def settings_with_optimizers(settings: ServerSettings, optimizers: Sequence[pb.O
     try:
         found = ServerSettings.model_validate({**settings.model_dump(), **own})
     except ValidationError as error:
-        raise Unsupported("; ".join(str(each["msg"]) for each in error.errors())) from error
+        raise Unsupported("; ".join(problems_of(error, ServerSettings))) from error
     if refusal_of_optimizer(found):
         raise Unsupported(
             f"--momentum-correction takes from an optimizer's momentum; the script's optimizer, {optimizer.name}, has "

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.layout import Layout
+from downpour.protos.logs import counted
 from downpour.ps.coordinator.admission import (
     check_data,
     check_fingerprint,
@@ -164,7 +165,11 @@ class TrainingWork(Work):
             self._note_partial_test(request.test.samples)
         elif stagnates(self.evaluations, patience):
             self.stopped_early = True
-            self.drain(f"the validation loss has not fallen for {patience} epochs (--early-stopping)", now, asked=False)
+            self.drain(
+                f"the validation loss has not fallen for {counted(patience, 'epoch')} (--early-stopping)",
+                now,
+                asked=False,
+            )
 
     def advance(self, now: float) -> None:
         """Close complete epochs, begin the last evaluation, or end the job, as soon as each is possible."""

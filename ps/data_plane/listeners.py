@@ -12,6 +12,7 @@ import grpc
 from downpour.protos import memfd
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import Unsupported
+from downpour.protos.logs import reason_of
 from downpour.protos.transports import AUTO, TRANSPORTS, load
 from downpour.ps.config import ServerSettings
 from downpour.ps.data_plane.grpc_stream import ExchangeServicer
@@ -133,7 +134,7 @@ def listen_shared_memory(request: ListenRequest) -> Listener | None:
                 f"{settings.doorbell_dir}: {error.strerror}. Make it, and give it to user {os.geteuid()}; or use "
                 "--transport grpc."
             ) from error
-        reason = str(error)
+        reason = reason_of(error)
     if settings.transport != AUTO:
         raise Unsupported(f"--transport shm needs Linux with memfd and Unix sockets; here: {reason}. Use auto or grpc.")
     return None

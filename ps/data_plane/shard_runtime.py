@@ -17,6 +17,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.codec import check_length
 from downpour.protos.errors import InvalidRequest, JobConflict, UnknownWorker
 from downpour.protos.layout import Slice
+from downpour.protos.logs import counted
 from downpour.protos.system import clock
 from downpour.ps.core.consistency import consistency_of
 from downpour.ps.core.push import Outcome, Result
@@ -119,7 +120,7 @@ class ShardRuntime:
         member = self.members.get(session)
         if member is None:
             raise UnknownWorker(
-                f"a session must be in the coordinator's current view of {len(self.members)} workers; "
+                f"a session must be in the coordinator's current view of {counted(len(self.members), 'worker')}; "
                 "received one that is not. It expired or was taken over: register again."
             )
         return member

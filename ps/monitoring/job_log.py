@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from downpour.protos.logs import counted
 from downpour.ps.coordinator.coordinator import Coordinator
 from downpour.ps.coordinator.phase import BEFORE_TRAINING, OVER, Phase
 from downpour.ps.trace.metrics import Metrics
@@ -75,4 +76,4 @@ class JobLog:
             return ""
         test = self._coordinator.work.test
         result = f", test accuracy {test.accuracy:.4f}" if test is not None and test.samples else ""
-        return f"the job has {phase}: {self._metrics.updates:,} updates{result}; see {self._run}"
+        return f"the job has {phase}: {counted(self._metrics.updates, 'update')}{result}; see {self._run}"

@@ -7,6 +7,7 @@ import socket
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
@@ -19,9 +20,13 @@ from downpour.ps.control_plane.checkpointer import Checkpointer
 from downpour.ps.coordinator.coordinator import Coordinator
 from downpour.ps.data_plane.shard_runtime import ShardRuntime
 
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
 STALENESS_BUCKETS = (0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144)
 APPLY_BUCKETS_S = (1e-4, 2.5e-4, 1e-3, 2.5e-3, 1e-2, 2.5e-2, 0.1, 0.25, 1.0)
 ANSWER_TIMEOUT_S = 2.0
+HEALTH = "/healthz"  # the path at which a probe asks whether the process answers
 
 
 class Durations:
@@ -81,9 +86,27 @@ class ShardMetrics:
         yield GaugeMetricFamily("downpour_version", "Updates in the weights", shard.version if shard else 0)
         yield GaugeMetricFamily("downpour_generation", "Generation of the shards", host.generation)
 
+    def _of_workers(self) -> Iterator[Metric]:
+        updates = CounterMetricFamily("downpour_worker_updates", "Updates by a worker", labels=["worker"])
+        samples = CounterMetricFamily("downpour_worker_samples", "Samples used by a worker", labels=["worker"])
+        dropped = CounterMetricFamily("downpour_worker_dropped", "Dropped pushes of a worker", labels=["worker"])
+        loss = GaugeMetricFamily("downpour_worker_loss", "Loss of a worker's last push", labels=["worker"])
+        stale = GaugeMetricFamily("downpour_worker_staleness", "Staleness of its last update", labels=["worker"])
+        for number, worker in sorted(self._host.records.metrics.workers.items()):
+            values = (worker.updates, worker.samples, worker.dropped, worker.loss, worker.staleness_last)
+            for family, value in zip((updates, samples, dropped, loss, stale), values, strict=True):
+                family.add_metric([str(number)], value)
+        yield from (updates, samples, dropped, loss, stale)
+
     def _of_job(self, now: float) -> Iterator[Metric]:
         coordinator, checkpointer = self._coordinator, self._checkpointer
         assert coordinator is not None and checkpointer is not None
+        yield from self._of_workers()
+        settings = coordinator.job.settings
+        facts = {"name": coordinator.job.name, "model": settings.model, "mode": settings.mode}
+        info = GaugeMetricFamily("downpour_job_info", "1, with the facts of the job as labels", labels=list(facts))
+        info.add_metric(list(facts.values()), 1)
+        yield info
         yield GaugeMetricFamily("downpour_workers", "Live workers", len(coordinator.job.membership))
         yield GaugeMetricFamily("downpour_shards", "Shards that have joined", len(coordinator.job.shards))
         phase = GaugeMetricFamily("downpour_phase", "1 for the phase of the job", labels=["phase"])
@@ -132,10 +155,29 @@ class PrometheusExporter(Collector):
         """
         self._loop, self._families = asyncio.get_running_loop(), families
         registry = CollectorRegistry()
-        self._server = make_server(host, port, make_wsgi_app(registry), _server_class(host, port), _Handler)
+        self._metrics_app = make_wsgi_app(registry)
+        self._server = make_server(host, port, self._answer, _server_class(host, port), _Handler)
         self.port = int(self._server.server_port)
         registry.register(self)
         threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
+
+    def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request: that for the health of the process, or that for the metrics."""
+        if environ.get("PATH_INFO") != HEALTH:
+            return self._metrics_app(environ, start_response)
+        healthy = self._event_loop_answers()
+        status, text = ("200 OK", b"ok\n") if healthy else ("503 Service Unavailable", b"the server does not answer\n")
+        start_response(status, [("Content-Type", "text/plain"), ("Cache-Control", "no-store")])
+        return [text]
+
+    def _event_loop_answers(self) -> bool:
+        async def nothing() -> bool:
+            return True
+
+        try:
+            return asyncio.run_coroutine_threadsafe(nothing(), self._loop).result(ANSWER_TIMEOUT_S)
+        except (TimeoutError, RuntimeError):  # it is busy, or it has ended
+            return False
 
     def collect(self) -> Iterable[Metric]:
         """Return all metrics, computed on the event loop."""

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from downpour.protos.logs import log
+from downpour.protos.logs import log, reason_of
+from downpour.protos.system import clock
+from downpour.protos.system.command import command_of_process
 from downpour.ps.config_change import original
 from downpour.ps.coordinator.coordinator import Coordinator
 from downpour.ps.coordinator.phase import Phase
@@ -36,6 +40,7 @@ class RunReports:
         self._loss_watch = LossWatch(metrics)
         self._job_log = JobLog(coordinator, metrics, str(run.path))
         self._facts_written: int | None = None  # in config.json
+        self._begun = begun(run.path / "config.json")
         self._trace_failing = self._removed = False
         self._notes_logged = 0
 
@@ -49,7 +54,8 @@ class RunReports:
         facts = sum(1 + len(each) for each in job.facts.values())
         if self._facts_written != facts:
             written = self._write(
-                "config.json", configuration(original(job.settings, job.changes), job.facts, job.data)
+                "config.json",
+                {**configuration(original(job.settings, job.changes), job.facts, job.data), **self._begun},
             )
             self._facts_written = facts if written else None
         failure = self._run.traces.trouble or self._run.calls.trouble
@@ -80,7 +86,7 @@ class RunReports:
 
         A failure never replaces the summary of an earlier life that ended well, unless the run has advanced since.
         """
-        found = summary(self._coordinator, self._metrics, totals)
+        found = {**self._begun, **summary(self._coordinator, self._metrics, totals)}
         earlier = read_summary(self._run.path / "summary.json")
         if self._job.phase == Phase.FAILED and earlier.get("status") in SUCCESSFUL:
             if found["updates"] <= (earlier.get("updates") or 0):
@@ -100,8 +106,15 @@ class RunReports:
         try:
             self._run.write_json(name, content, durable)
         except OSError as error:
-            note = f"{name} cannot be written: {error}"
+            note = f"{name} cannot be written: {reason_of(error)}"
             if note not in self._job.notes:
                 self._job.notes.append(note)
             return False
         return True
+
+
+def begun(configuration: Path) -> dict[str, str]:
+    """Return the command of this life of a run, and the time at which the first life began, in UTC by ISO 8601."""
+    earlier = read_summary(configuration).get("started")  # a JSON object, as a summary is
+    now = datetime.fromtimestamp(clock.wall(), UTC).isoformat(timespec="seconds")
+    return {"started": earlier if isinstance(earlier, str) else now, "command": command_of_process()}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from downpour.protos import events_pb2 as events
+from downpour.protos.logs import reason_of
 from downpour.ps.coordinator.coordinator import Coordinator
 from downpour.ps.monitoring.tfevents import EventFile, histogram, scalar, text
 from downpour.ps.trace.metrics import Metrics, mean
@@ -64,7 +65,7 @@ class TensorBoardWriter:
             self._file = self._file or EventFile(self._run / FOLDER, now)
             self._file.write(now, self._metrics.updates, values)
         except OSError as error:
-            failing = str(error)
+            failing = reason_of(error)
         if failing and not self._failing:
             self._coordinator.job.notes.append(f"TensorBoard's file cannot be written, training continues: {failing}")
         elif self._failing and not failing:

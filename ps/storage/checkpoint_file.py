@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, ValidationError
 from safetensors import SafetensorError, safe_open
 
+from downpour.protos.logs import reason_of
 from downpour.ps.storage.atomic_file import atomic_write
 from downpour.ps.storage.safetensors_file import write_tensors
 
@@ -196,7 +197,9 @@ def load(path: Path) -> Checkpoint:
             facts, sums = _metadata(path, metadata)
             vectors = {key: file.get_tensor(key) for key in file.keys()}
     except (SafetensorError, OSError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path.name} must be a complete safetensors file; it is not: {error}") from error
+        raise CheckpointError(
+            f"{path.name} must be a complete safetensors file; it is not: {reason_of(error)}"
+        ) from error
     for key, vector in vectors.items():
         if vector.dtype != np.float32 or vector.ndim != 1 or sums.get(key) != _sum(vector):
             raise CheckpointError(f"{path.name} is damaged: the checksum of {key!r} does not match.")
@@ -249,7 +252,7 @@ def _metadata(path: Path, metadata: Mapping[str, str]) -> tuple[JobFacts, dict[s
     try:
         return JobFacts.model_validate_json(text), sums
     except ValidationError as error:
-        raise CheckpointError(f"{path.name} does not hold the facts of a job: {error}") from error
+        raise CheckpointError(f"{path.name} does not hold the facts of a job: {reason_of(error)}") from error
 
 
 def _check_sizes(path: Path, facts: JobFacts, vectors: Mapping[str, Vector]) -> None:

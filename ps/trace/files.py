@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from downpour.protos.logs import reason_of
 from downpour.protos.system import disk
 from downpour.ps.trace.feed import TraceFeed
 from downpour.ps.trace.format import DTYPE, TraceFile
@@ -57,7 +58,7 @@ class TraceFiles:
                 self._new_names = True
             self._files[shard].append(bytes(waiting))
         except OSError as error:
-            self.trouble = str(error)
+            self.trouble = reason_of(error)
             if len(waiting) > KEPT_BYTES:
                 waiting.clear()
                 self._lost.add(shard)

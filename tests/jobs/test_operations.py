@@ -47,6 +47,11 @@ def test_metrics_and_json_logs(tmp_path: Path) -> None:
         assert found["downpour_checkpoints_total", ""] >= 1 and found["downpour_checkpoints_failed_total", ""] == 0
         assert found["downpour_phase", "training"] == 1
         assert found["downpour_version", ""] == 7
+        assert found["downpour_worker_updates_total", "0"] == 7 and found["downpour_worker_dropped_total", "0"] == 1
+        assert found["downpour_worker_staleness", "0"] == 0
+        assert any(name == "downpour_job_info" for name, _ in found)
+        with urllib.request.urlopen(f"http://{said['metrics']}/healthz", timeout=10) as reply:
+            assert (reply.status, reply.read()) == (200, b"ok\n")
         cluster.servers.append(server)
         cluster.stop()
         lines = [json.loads(line) for line in server.errors.splitlines() if line.startswith("{")]

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from downpour.protos.logs import counted
 from downpour.worker.catalog.npz import ARRAYS, Array, DatasetError, labels_of, read_idx_folder, read_npz, samples_of
 from downpour.worker.catalog.synthetic import BUILT_IN
 
@@ -163,7 +164,7 @@ def dataset_of(name: str, arrays: Mapping[str, Array], checksum: str | None = No
         if samples != labels:
             raise DatasetError(
                 f"{name}: x_{part} and y_{part} must have one label for each sample. "
-                f"Received: {samples} samples and {labels} labels. Save them together."
+                f"Received: {counted(samples, 'sample')} and {counted(labels, 'label')}. Save them together."
             )
     train, test = found["x_train"], found["x_test"]
     if (train.shape[1:], train.dtype) != (test.shape[1:], test.dtype):

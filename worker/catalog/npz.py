@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from downpour.protos.logs import reason_of
+
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 IDX_FILES = (
     "train-images-idx3-ubyte",
@@ -37,7 +39,7 @@ def read_npz(path: Path) -> dict[str, Array]:
     try:
         complete = zipfile.is_zipfile(path)
     except OSError as error:
-        raise DatasetError(f"a dataset must be a readable file. Received: {error}.") from error
+        raise DatasetError(f"a dataset must be a readable file. Received: {reason_of(error)}.") from error
     if not complete:
         raise DatasetError(
             f"a dataset must be a complete .npz file (a zip of arrays). Received: {path}, "

@@ -21,6 +21,7 @@ from grpc_health.v1.health import HealthServicer
 from downpour.deploy.config import HealthSettings
 from downpour.deploy.view.health import health
 from downpour.deploy.view.http_status import Endpoint
+from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.parameter_server_pb2_grpc import add_CoordinatorServicer_to_server
 from tests.support.fake_cluster import FakeCoordinator
 from tests.support.paths import ROOT
@@ -118,6 +119,32 @@ def test_the_probe_detects_whether_a_server_is_serving(job: Job, capsys: pytest.
     job.server.stop(None).wait()
     assert health(HealthSettings(address=job.address, timeout_s=2.0)) == 1
     assert job.address in capsys.readouterr().err
+
+
+def test_the_health_of_an_endpoint_is_that_of_its_coordinator() -> None:
+    endpoint = Endpoint("127.0.0.1:0")
+    thread = threading.Thread(target=endpoint.serve_forever, daemon=True)
+    thread.start()
+
+    def status() -> int:
+        try:
+            with urllib.request.urlopen(f"{endpoint.url}healthz", timeout=LIMIT_S) as reply:
+                return int(reply.status)
+        except urllib.error.HTTPError as refusal:
+            refusal.close()
+            return refusal.code
+
+    try:
+        found = [status()]
+        endpoint.publish(pb.Progress())
+        found.append(status())
+        endpoint.lost()
+        found.append(status())
+        assert found == [503, 200, 503]
+    finally:
+        endpoint.shutdown()
+        endpoint.server_close()
+        thread.join()
 
 
 class ShrinkingEndpoint(Endpoint):

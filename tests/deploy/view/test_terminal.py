@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
-from downpour.deploy.view.rendering import counted, duration, plain, render, share, summary_rows, summary_table
+from downpour.deploy.view.rendering import duration, plain, render, share, summary_rows, summary_table
 from downpour.deploy.view.terminal import LiveScreen, PlainScreen, silence
 from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.logs import counted
 
 SUMMARY = {
     "model": "sigmoid100", "dataset": "mnist", "optimizer": "sgd", "mode": "async", "test_accuracy": 0.96128,

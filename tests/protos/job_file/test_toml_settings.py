@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from downpour.deploy.config import TrainSettings
+from downpour.deploy.engines.settings import EngineRunSettings, EngineTrainSettings
+from downpour.deploy.ray.settings import RayRunSettings, RayTrainSettings
 from downpour.deploy.scripts.script_settings import RunSettings
 from downpour.protos.settings import Settings, parse
 from downpour.ps.config import ServerSettings
@@ -32,7 +34,8 @@ def test_one_file_serves_all_commands(tmp_path: Path, capsys: pytest.CaptureFixt
     path.write_text('server = "127.0.0.1:1"\nepochs = 2\nruns_dir = "r"\nbind = "127.0.0.1:0"\nthreads = 2\n')
     kinds: dict[type[Settings], str] = {
         TrainSettings: "server, bind", RunSettings: "server, epochs, bind", WorkerSettings: "epochs, runs_dir, bind",
-        ServerSettings: "server, threads",
+        ServerSettings: "server, threads", EngineTrainSettings: "server, bind", RayTrainSettings: "server, bind",
+        EngineRunSettings: "server, epochs, bind", RayRunSettings: "server, epochs, bind",
     }  # fmt: skip
     for kind, others in kinds.items():
         parse(kind, ["--config", str(path)], "prog")

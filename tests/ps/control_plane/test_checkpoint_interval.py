@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from downpour.ps.control_plane.checkpoint_interval import APART_FACTOR, CheckpointInterval
-from downpour.ps.control_plane.checkpointer import reason_of
+from downpour.ps.control_plane.checkpointer import kind_of_failure
 
 
 @given(every_s=st.floats(0.01, 100), took_s=st.floats(0, 50), begun_s=st.floats(0, 1e6))
@@ -38,7 +38,7 @@ def test_no_checkpoint_is_due_if_the_interval_is_off(now: float) -> None:
     assert not CheckpointInterval(0.0, 0).enabled
 
 
-def test_the_reason_of_a_failed_checkpoint_is_the_same_for_every_file() -> None:
+def test_the_kind_of_failure_a_failed_checkpoint_is_the_same_for_every_file() -> None:
     """Otherwise each attempt on a full disk would add a note of its own."""
     failures = [OSError(28, "No space left on device", f"checkpoint-{number}") for number in range(2)]
-    assert {reason_of(failure) for failure in failures} == {"No space left on device"}
+    assert {kind_of_failure(failure) for failure in failures} == {"No space left on device"}

@@ -22,6 +22,7 @@ from downpour.protos.errors import (
     Unreachable,
 )
 from downpour.protos.frame import Buffer, Frame
+from downpour.protos.logs import reason_of
 from downpour.protos.system import threads
 from downpour.protos.tcp.sockets import MOST_BUFFERS, client_tls, rest_of, sender, set_options, split_address, wrapped
 from downpour.protos.tcp.stream_frame import MAGIC, ConnectionEnded, HeaderReceiver, encoded
@@ -62,7 +63,9 @@ class TcpTransport(Transport):
             self._open()
         except OSError as error:
             self._hang_up()
-            raise Unreachable(f"no parameter server answers at {route.shard.tcp} over TCP: {error}") from error
+            raise Unreachable(
+                f"no parameter server answers at {route.shard.tcp} over TCP: {reason_of(error)}"
+            ) from error
         except BaseException:
             self._hang_up()
             raise
@@ -198,7 +201,7 @@ class TcpTransport(Transport):
             ) from error
         except OSError as error:
             self._hang_up()
-            raise Unreachable(f"the connection to the shard at {self.address} is broken: {error}") from error
+            raise Unreachable(f"the connection to the shard at {self.address} is broken: {reason_of(error)}") from error
         except BaseException:
             self._hang_up()
             raise
