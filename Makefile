@@ -6,7 +6,7 @@ VENV := .venv
 ARGS ?=
 PYTHON ?=
 
-.PHONY: help train test test-slow test-cases test-fidelity browser-test lessons slurm-test ray-test bench chaos simulate protos clean again compose-test
+.PHONY: help train test test-slow test-cases test-fidelity browser-test lessons slurm-test ray-test trackers-test docs compat dist bench chaos simulate protos clean again compose-test
 
 help:
 	@echo 'make train         train the reference model on MNIST      (ARGS="--workers 4"; see downpour train --help)'
@@ -16,6 +16,10 @@ help:
 	@echo 'make test-fidelity compare every row of docs/fidelity.md with plain Keras'
 	@echo 'make browser-test  test the pages in Chromium, which is installed if it is missing'
 	@echo 'make ray-test      run jobs on a Ray cluster of three nodes, in an environment of its own'
+	@echo 'make trackers-test log to TensorBoard, Weights & Biases and MLflow, in an environment of its own'
+	@echo 'make docs          build the documentation as a site in site/, which needs no network'
+	@echo 'make compat        run the tests of compatibility with each version of TensorFlow, Keras and Python'
+	@echo 'make dist          build the wheel and the source distribution in dist/'
 	@echo 'make slurm-test    run jobs on a Slurm cluster of three nodes, which it starts on this machine'
 	@echo 'make lessons       execute the notebooks of docs/lessons'
 	@echo 'make bench         run the quick benchmarks, with reports in bench-results/   (ARGS="speedup": one in full)'
@@ -33,7 +37,7 @@ train: $(VENV)/worker.stamp
 test: $(VENV)/dev.stamp
 	$(VENV)/bin/ruff check --quiet .
 	$(VENV)/bin/mypy --no-error-summary
-	$(VENV)/bin/pytest -n 2 -m "not slow and not browser and not slurm and not ray" $(ARGS)
+	$(VENV)/bin/pytest -n 2 -m "not slow and not browser and not slurm and not ray and not trackers" $(ARGS)
 
 # These take minutes: every conformance row and its mutant, kills and restarts, whole scripts and launchers.
 test-slow: $(VENV)/dev.stamp
@@ -59,6 +63,19 @@ ray-test: $(VENV)/dev.stamp
 	@test -x $(VENV)-ray/bin/ray || { $(VENV)/bin/python -m venv $(VENV)-ray && \
 		$(VENV)-ray/bin/pip install -q -e '.[ray]' 'ray[tune,default]' pytest pytest-timeout hypothesis pyyaml; }
 	$(VENV)-ray/bin/python -m pytest -m ray tests/deploy/ray $(ARGS)
+
+# In an environment of its own: TensorBoard, Weights & Biases (offline) and MLflow log one run each.
+trackers-test: $(VENV)/dev.stamp
+	@test -x $(VENV)-trackers/bin/wandb || { $(VENV)/bin/python -m venv $(VENV)-trackers && \
+		$(VENV)-trackers/bin/pip install -q -e '.[trackers]' pytest pytest-timeout hypothesis pyyaml; }
+	$(VENV)-trackers/bin/python -m pytest -m trackers tests/keras/test_trackers.py $(ARGS)
+
+# Builds the documentation as a site in site/, in an environment of its own, and fails on a broken link.
+docs:
+	@test -x $(VENV)-docs/bin/mkdocs || { $(or $(PYTHON),python3) -m venv $(VENV)-docs && \
+		$(VENV)-docs/bin/pip install -q -e '.[docs]'; }
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict --quiet
+	@echo 'site/index.html opens in a browser, without a network'
 
 # Starts munged, slurmctld and three slurmd on this machine, as root, and runs jobs on them.
 slurm-test: $(VENV)/dev.stamp

@@ -127,6 +127,10 @@ def _job(argv: list[str]) -> int:
 
 
 def _runs(argv: list[str]) -> int:
+    if argv[:1] in (["compare"], ["remove"]):
+        from downpour.deploy.run_comparison import runs_action
+
+        return runs_action(argv)
     from downpour.deploy.run_commands import RunsSettings, runs
     from downpour.protos.settings import parse
 
@@ -145,6 +149,13 @@ def _doctor(argv: list[str]) -> int:
     from downpour.protos.settings import parse
 
     return doctor(parse(DoctorSettings, argv, "downpour doctor"))
+
+
+def _completion(argv: list[str]) -> int:
+    from downpour.deploy.completion import CompletionSettings, completion
+    from downpour.protos.settings import parse
+
+    return completion(parse(CompletionSettings, argv, "downpour completion"))
 
 
 def _certs(argv: list[str]) -> int:
@@ -198,7 +209,7 @@ OTHER_COMMANDS: dict[str, Command] = {
     "ps": Command("run one parameter server", _cluster_process("ps")),
     "worker": Command("run one worker", _cluster_process("worker")),
     "status": Command("show the progress of a running job", _status),
-    "runs": Command("list the runs of a folder", _runs),
+    "runs": Command("list the runs of a folder, compare two of them, or remove some", _runs),
     "logs": Command("show the logs of a run", _logs),
     "dashboard": Command("show a recorded run or a running job in the browser", _dashboard),
     "report": Command("write a recorded run as one HTML file", _report),
@@ -206,6 +217,7 @@ OTHER_COMMANDS: dict[str, Command] = {
     "top": Command("show a job in the terminal, and operate it with keys", _top),
     "job": Command("operate a running job: pause, drain, set settings, add and kill workers", _job),
     "doctor": Command("examine whether this machine can train, and say what to do", _doctor),
+    "completion": Command("print a script with which a shell completes commands and flags", _completion),
     "certs": Command("create TLS certificates and an access token", _certs),
     "evaluate": Command("evaluate a trained model on a test set", _evaluate),
     "export": Command("export a trained model as keras, savedmodel or tflite", _export),

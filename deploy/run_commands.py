@@ -19,7 +19,12 @@ COLUMNS = ("run", "status", "updates", "loss", "accuracy")  # of the table; JSON
 
 
 class RunsSettings(Settings):
-    """List the runs, the newest last."""
+    """List the runs, the newest last.
+
+    `downpour runs compare RUN OTHER` and `downpour runs remove RUN ...` have a help of their own.
+    """
+
+    follows: ClassVar[str] = "| downpour runs compare RUN OTHER | downpour runs remove RUN ..."
 
     runs_dir: str = Field(default_factory=lambda: str(runs_folder()), description="Folder of the runs (default: runs).")
     json_: bool = Field(False, description="Print one JSON object for each run.")
@@ -53,15 +58,15 @@ def runs(settings: RunsSettings) -> int:
     for name in COLUMNS:
         table.add_column(name, no_wrap=True, justify="left" if name in ("run", "status") else "right")
     for row in found:
-        table.add_row(*(_shown(row[name]) for name in COLUMNS))
+        table.add_row(*(shown(row[name]) for name in COLUMNS))
     Console().print(table)
     return 0
 
 
 def described(run: Path) -> dict[str, Any]:
     """Return the row of a run, whose values are None where they are not known."""
-    summary = _json(run / "summary.json")
-    settings = {**_json(run / "config.json").get("settings", {}), **summary}
+    summary = json_of(run / "summary.json")
+    settings = {**json_of(run / "config.json").get("settings", {}), **summary}
     running = (run / "address").exists() and is_locked(run)
     return {
         "run": run.name,
@@ -99,15 +104,19 @@ def logs(settings: LogsSettings) -> int:
         time.sleep(POLL_S)
 
 
-def _json(path: Path) -> dict[str, Any]:
+def json_of(path: Path) -> dict[str, Any]:
+    """Return the content of a JSON file; an empty dict if it cannot be read."""
     try:
         content = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Return a value as text for a table."""
     if value is None:
         return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

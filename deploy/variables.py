@@ -12,12 +12,14 @@ from downpour.protos.settings import ENV_PREFIX, Settings, did_you_mean
 # The modules that define settings, apart from benchmarks, which load what a server does not have.
 MODULES = (
     "downpour.deploy.certs",
+    "downpour.deploy.completion",
     "downpour.deploy.config",
     "downpour.deploy.dashboard.config",
     "downpour.deploy.doctor.doctor",
     "downpour.deploy.engines.settings",
     "downpour.deploy.ray.settings",
     "downpour.deploy.run_commands",
+    "downpour.deploy.run_comparison",
     "downpour.deploy.scripts.script_settings",
 )
 BENCHMARKS = (

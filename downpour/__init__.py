@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from downpour.deploy.scripts.local_cluster import FitFailed, FitHistory, LocalCluster
     from downpour.worker.fit.data.leased_dataset import LeasedDataset
+    from downpour.worker.fit.job_metrics import JobMetrics
     from downpour.worker.fit.optimizer.distributed_optimizer import DistributedOptimizer
     from downpour.worker.loops.connect import connect
     from downpour.worker.loops.numpy_client import NumpyClient, PushReply
@@ -31,6 +32,7 @@ _MODULES = {
     "DistributedOptimizer": "downpour.worker.fit.optimizer.distributed_optimizer",
     "FitFailed": "downpour.deploy.scripts.local_cluster",
     "FitHistory": "downpour.deploy.scripts.local_cluster",
+    "JobMetrics": "downpour.worker.fit.job_metrics",
     "LeasedDataset": "downpour.worker.fit.data.leased_dataset",
     "LocalCluster": "downpour.deploy.scripts.local_cluster",
     "NumpyClient": "downpour.worker.loops.numpy_client",
@@ -46,6 +48,7 @@ __all__ = [
     "DistributedOptimizer",
     "FitFailed",
     "FitHistory",
+    "JobMetrics",
     "LeasedDataset",
     "LocalCluster",
     "NumpyClient",

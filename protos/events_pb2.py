@@ -24,13 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x64ownpour/protos/events.proto\x12\x12\x64ownpour.events.v1\"x\n\x05\x45vent\x12\x11\n\twall_time\x18\x01 \x01(\x01\x12\x0c\n\x04step\x18\x02 \x01(\x03\x12\x16\n\x0c\x66ile_version\x18\x03 \x01(\tH\x00\x12.\n\x07summary\x18\x05 \x01(\x0b\x32\x1b.downpour.events.v1.SummaryH\x00\x42\x06\n\x04what\"3\n\x07Summary\x12(\n\x05value\x18\x01 \x03(\x0b\x32\x19.downpour.events.v1.Value\"\xca\x01\n\x05Value\x12\x0b\n\x03tag\x18\x01 \x01(\t\x12\x19\n\x0csimple_value\x18\x02 \x01(\x02H\x00\x88\x01\x01\x12,\n\x05histo\x18\x05 \x01(\x0b\x32\x1d.downpour.events.v1.Histogram\x12*\n\x06tensor\x18\x08 \x01(\x0b\x32\x1a.downpour.events.v1.Tensor\x12.\n\x08metadata\x18\t \x01(\x0b\x32\x1c.downpour.events.v1.MetadataB\x0f\n\r_simple_value\"z\n\tHistogram\x12\x0b\n\x03min\x18\x01 \x01(\x01\x12\x0b\n\x03max\x18\x02 \x01(\x01\x12\x0b\n\x03num\x18\x03 \x01(\x01\x12\x0b\n\x03sum\x18\x04 \x01(\x01\x12\x13\n\x0bsum_squares\x18\x05 \x01(\x01\x12\x14\n\x0c\x62ucket_limit\x18\x06 \x03(\x01\x12\x0e\n\x06\x62ucket\x18\x07 \x03(\x01\"\\\n\x06Tensor\x12\r\n\x05\x64type\x18\x01 \x01(\x05\x12/\n\x0ctensor_shape\x18\x02 \x01(\x0b\x32\x19.downpour.events.v1.Shape\x12\x12\n\nstring_val\x18\x08 \x03(\x0c\"3\n\x05Shape\x12*\n\x03\x64im\x18\x02 \x03(\x0b\x32\x1d.downpour.events.v1.Dimension\"\x19\n\tDimension\x12\x0c\n\x04size\x18\x01 \x01(\x03\";\n\x08Metadata\x12/\n\x0bplugin_data\x18\x01 \x01(\x0b\x32\x1a.downpour.events.v1.Plugin\"\x1d\n\x06Plugin\x12\x13\n\x0bplugin_name\x18\x01 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x64ownpour/protos/events.proto\x12\x12\x64ownpour.events.v1\"x\n\x05\x45vent\x12\x11\n\twall_time\x18\x01 \x01(\x01\x12\x0c\n\x04step\x18\x02 \x01(\x03\x12\x16\n\x0c\x66ile_version\x18\x03 \x01(\tH\x00\x12.\n\x07summary\x18\x05 \x01(\x0b\x32\x1b.downpour.events.v1.SummaryH\x00\x42\x06\n\x04what\"3\n\x07Summary\x12(\n\x05value\x18\x01 \x03(\x0b\x32\x19.downpour.events.v1.Value\"\xca\x01\n\x05Value\x12\x0b\n\x03tag\x18\x01 \x01(\t\x12\x19\n\x0csimple_value\x18\x02 \x01(\x02H\x00\x88\x01\x01\x12,\n\x05histo\x18\x05 \x01(\x0b\x32\x1d.downpour.events.v1.Histogram\x12*\n\x06tensor\x18\x08 \x01(\x0b\x32\x1a.downpour.events.v1.Tensor\x12.\n\x08metadata\x18\t \x01(\x0b\x32\x1c.downpour.events.v1.MetadataB\x0f\n\r_simple_value\"z\n\tHistogram\x12\x0b\n\x03min\x18\x01 \x01(\x01\x12\x0b\n\x03max\x18\x02 \x01(\x01\x12\x0b\n\x03num\x18\x03 \x01(\x01\x12\x0b\n\x03sum\x18\x04 \x01(\x01\x12\x13\n\x0bsum_squares\x18\x05 \x01(\x01\x12\x14\n\x0c\x62ucket_limit\x18\x06 \x03(\x01\x12\x0e\n\x06\x62ucket\x18\x07 \x03(\x01\"\\\n\x06Tensor\x12\r\n\x05\x64type\x18\x01 \x01(\x05\x12/\n\x0ctensor_shape\x18\x02 \x01(\x0b\x32\x19.downpour.events.v1.Shape\x12\x12\n\nstring_val\x18\x08 \x03(\x0c\"3\n\x05Shape\x12*\n\x03\x64im\x18\x02 \x03(\x0b\x32\x1d.downpour.events.v1.Dimension\"\x19\n\tDimension\x12\x0c\n\x04size\x18\x01 \x01(\x03\";\n\x08Metadata\x12/\n\x0bplugin_data\x18\x01 \x01(\x0b\x32\x1a.downpour.events.v1.Plugin\".\n\x06Plugin\x12\x13\n\x0bplugin_name\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\"\x81\x01\n\x07HParams\x12<\n\x12session_start_info\x18\x03 \x01(\x0b\x32 .downpour.events.v1.SessionStart\x12\x38\n\x10session_end_info\x18\x04 \x01(\x0b\x32\x1e.downpour.events.v1.SessionEnd\"\x89\x01\n\x07Setting\x12\x19\n\x0cnumber_value\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0cstring_value\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x17\n\nbool_value\x18\x04 \x01(\x08H\x02\x88\x01\x01\x42\x0f\n\r_number_valueB\x0f\n\r_string_valueB\r\n\x0b_bool_value\"\xc8\x01\n\x0cSessionStart\x12>\n\x07hparams\x18\x01 \x03(\x0b\x32-.downpour.events.v1.SessionStart.HparamsEntry\x12\x12\n\ngroup_name\x18\x04 \x01(\t\x12\x17\n\x0fstart_time_secs\x18\x05 \x01(\x01\x1aK\n\x0cHparamsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.downpour.events.v1.Setting:\x02\x38\x01\"3\n\nSessionEnd\x12\x0e\n\x06status\x18\x01 \x01(\x05\x12\x15\n\rend_time_secs\x18\x02 \x01(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'downpour.protos.events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_SESSIONSTART_HPARAMSENTRY']._loaded_options = None
+  _globals['_SESSIONSTART_HPARAMSENTRY']._serialized_options = b'8\001'
   _globals['_EVENT']._serialized_start=52
   _globals['_EVENT']._serialized_end=172
   _globals['_SUMMARY']._serialized_start=174
@@ -48,5 +50,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_METADATA']._serialized_start=730
   _globals['_METADATA']._serialized_end=789
   _globals['_PLUGIN']._serialized_start=791
-  _globals['_PLUGIN']._serialized_end=820
+  _globals['_PLUGIN']._serialized_end=837
+  _globals['_HPARAMS']._serialized_start=840
+  _globals['_HPARAMS']._serialized_end=969
+  _globals['_SETTING']._serialized_start=972
+  _globals['_SETTING']._serialized_end=1109
+  _globals['_SESSIONSTART']._serialized_start=1112
+  _globals['_SESSIONSTART']._serialized_end=1312
+  _globals['_SESSIONSTART_HPARAMSENTRY']._serialized_start=1237
+  _globals['_SESSIONSTART_HPARAMSENTRY']._serialized_end=1312
+  _globals['_SESSIONEND']._serialized_start=1314
+  _globals['_SESSIONEND']._serialized_end=1365
 # @@protoc_insertion_point(module_scope)

@@ -85,7 +85,52 @@ class Metadata(_message.Message):
     def __init__(self, plugin_data: _Optional[_Union[Plugin, _Mapping]] = ...) -> None: ...
 
 class Plugin(_message.Message):
-    __slots__ = ("plugin_name",)
+    __slots__ = ("plugin_name", "content")
     PLUGIN_NAME_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
     plugin_name: str
-    def __init__(self, plugin_name: _Optional[str] = ...) -> None: ...
+    content: bytes
+    def __init__(self, plugin_name: _Optional[str] = ..., content: _Optional[bytes] = ...) -> None: ...
+
+class HParams(_message.Message):
+    __slots__ = ("session_start_info", "session_end_info")
+    SESSION_START_INFO_FIELD_NUMBER: _ClassVar[int]
+    SESSION_END_INFO_FIELD_NUMBER: _ClassVar[int]
+    session_start_info: SessionStart
+    session_end_info: SessionEnd
+    def __init__(self, session_start_info: _Optional[_Union[SessionStart, _Mapping]] = ..., session_end_info: _Optional[_Union[SessionEnd, _Mapping]] = ...) -> None: ...
+
+class Setting(_message.Message):
+    __slots__ = ("number_value", "string_value", "bool_value")
+    NUMBER_VALUE_FIELD_NUMBER: _ClassVar[int]
+    STRING_VALUE_FIELD_NUMBER: _ClassVar[int]
+    BOOL_VALUE_FIELD_NUMBER: _ClassVar[int]
+    number_value: float
+    string_value: str
+    bool_value: bool
+    def __init__(self, number_value: _Optional[float] = ..., string_value: _Optional[str] = ..., bool_value: _Optional[bool] = ...) -> None: ...
+
+class SessionStart(_message.Message):
+    __slots__ = ("hparams", "group_name", "start_time_secs")
+    class HparamsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: Setting
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Setting, _Mapping]] = ...) -> None: ...
+    HPARAMS_FIELD_NUMBER: _ClassVar[int]
+    GROUP_NAME_FIELD_NUMBER: _ClassVar[int]
+    START_TIME_SECS_FIELD_NUMBER: _ClassVar[int]
+    hparams: _containers.MessageMap[str, Setting]
+    group_name: str
+    start_time_secs: float
+    def __init__(self, hparams: _Optional[_Mapping[str, Setting]] = ..., group_name: _Optional[str] = ..., start_time_secs: _Optional[float] = ...) -> None: ...
+
+class SessionEnd(_message.Message):
+    __slots__ = ("status", "end_time_secs")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    END_TIME_SECS_FIELD_NUMBER: _ClassVar[int]
+    status: int
+    end_time_secs: float
+    def __init__(self, status: _Optional[int] = ..., end_time_secs: _Optional[float] = ...) -> None: ...

@@ -228,6 +228,12 @@ def _parser(kind: type[Settings], prog: str, description: str) -> _Parser:
         allow_abbrev=False,
         add_help=False,
     )
+    add_flags(parser, kind)
+    return parser
+
+
+def add_flags(parser: argparse.ArgumentParser, kind: type[Settings]) -> None:
+    """Add the positional arguments and the flags of a command to a parser."""
     for name in kind.positional:
         parser.add_argument(name, nargs="?", metavar=name.upper(), help=_help(name, kind.model_fields[name]))
     grouped = {name for names in kind.groups.values() for name in names}
@@ -240,7 +246,6 @@ def _parser(kind: type[Settings], prog: str, description: str) -> _Parser:
     if takes_file(kind):
         last.add_argument("--config", metavar="FILE", help="TOML file of settings, whose keys are the names of flags.")
     last.add_argument("-h", "--help", action="help", help="Show this help and exit.")
-    return parser
 
 
 def _variables_of(kind: type[Settings]) -> str | None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from downpour.protos import parameter_server_pb2 as pb
 
 
 class Ranked(Protocol):
@@ -27,6 +30,9 @@ class Ranked(Protocol):
     @property
     def is_leader(self) -> bool:
         """Return whether this is worker 0, the leader."""
+
+    def progress(self) -> pb.Progress:
+        """Return the progress of the job. Raises DownpourError if the coordinator does not answer."""
 
 
 member: Ranked | None = None  # None in a process that `downpour run` has not started

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from downpour.protos import events_pb2 as events
-from downpour.protos.logs import reason_of
+from downpour.protos.logs import counted, reason_of
+from downpour.ps.config import ServerSettings
 from downpour.ps.coordinator.coordinator import Coordinator
-from downpour.ps.monitoring.tfevents import EventFile, histogram, scalar, text
+from downpour.ps.monitoring.tfevents import EventFile, histogram, scalar, settings, text
 from downpour.ps.trace.metrics import Metrics, mean
 
 FOLDER = "tensorboard"
 EVERY_S = 1.0
+HYPERPARAMETERS = (
+    "model", "dataset", "optimizer", "mode", "workers", "shards", "staleness", "push_every", "codec", "transport",
+    "seed",
+)  # fmt: skip
 MOST_WORKERS = 16  # that have histograms of their own
 
 
@@ -35,6 +41,7 @@ class TensorBoardWriter:
         self._file: EventFile | None = None
         self._written_s = -math.inf
         self._failing = ""
+        self._described = False  # the hyperparameters are in the file
         self._configuration = ""
         self._updates = self._samples = 0
         self._loss, self._correct, self._losses = 0.0, 0, 0
@@ -62,8 +69,11 @@ class TensorBoardWriter:
         """Write values. If the disk refuses them, the curves have a gap, and a note reports it."""
         failing = ""
         try:
-            self._file = self._file or EventFile(self._run / FOLDER, now)
-            self._file.write(now, self._metrics.updates, values)
+            job = self._coordinator.job.settings
+            self._file = self._file or EventFile(self._run / FOLDER / name_of(job), now)
+            described = [] if self._described else [settings(hyperparameters(job), self._run.name, now)]
+            self._file.write(now, self._metrics.updates, [*described, *values])
+            self._described = True
         except OSError as error:
             failing = reason_of(error)
         if failing and not self._failing:
@@ -126,6 +136,18 @@ class TensorBoardWriter:
             yield scalar("test/loss", work.test.loss)
             if work.has_accuracy:
                 yield scalar("test/accuracy", work.test.accuracy)
+
+
+def name_of(job: ServerSettings) -> str:
+    """Return the name of the folder that TensorBoard shows after that of the run, such as `ssp-2-4-workers`."""
+    return f"{re.sub('[^a-z0-9.]+', '-', job.mode)}-{counted(job.workers, 'worker').replace(' ', '-')}"
+
+
+def hyperparameters(job: ServerSettings) -> dict[str, object]:
+    """Return the settings by which TensorBoard's page HPARAMS compares runs."""
+    values = {name: getattr(job, name) for name in HYPERPARAMETERS}
+    rate = {} if job.script else {"learning_rate": job.effective_learning_rate, "batch_size": job.batch_size}
+    return {**{name: value for name, value in values.items() if value is not None}, **rate}
 
 
 def _markdown(configuration: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from downpour.protos import events_pb2 as events
 from downpour.protos.system import disk
 
-TEXTS = 7  # DT_STRING of TensorFlow
+FLOATS, TEXTS = 1, 7  # DT_FLOAT and DT_STRING of TensorFlow
 
 
 def _table() -> list[int]:
@@ -48,6 +48,28 @@ def text(tag: str, content: str) -> events.Value:
     tensor = events.Tensor(dtype=TEXTS, string_val=[content.encode()], tensor_shape=events.Shape())
     plugin = events.Metadata(plugin_data=events.Plugin(plugin_name="text"))
     return events.Value(tag=tag, tensor=tensor, metadata=plugin)
+
+
+def settings(values: Mapping[str, object], name: str, now: float) -> events.Value:
+    """Return settings as the hyperparameters of a run, which TensorBoard's page HPARAMS compares.
+
+    Args:
+        values: Numbers, texts and truth values by name.
+        name: The name of the run.
+        now: The time in seconds since 1970.
+    """
+    start = events.SessionStart(group_name=name, start_time_secs=now)
+    for key, value in values.items():
+        if isinstance(value, bool):
+            start.hparams[key].bool_value = value
+        elif isinstance(value, int | float):
+            start.hparams[key].number_value = value
+        else:
+            start.hparams[key].string_value = str(value)
+    content = events.HParams(session_start_info=start).SerializeToString()
+    plugin = events.Metadata(plugin_data=events.Plugin(plugin_name="hparams", content=content))
+    nothing = events.Tensor(dtype=FLOATS, tensor_shape=events.Shape(dim=[events.Dimension(size=0)]))
+    return events.Value(tag="_hparams_/session_start_info", tensor=nothing, metadata=plugin)
 
 
 def histogram(tag: str, counts: Mapping[int, int]) -> events.Value:

@@ -71,6 +71,35 @@ def test_the_runs_are_listed_with_their_state(runs: Path, tmp_path: Path) -> Non
     assert missing.returncode == 1 and "--runs-dir must be a folder" in missing.stderr
 
 
+def test_two_runs_are_compared_by_settings_and_results(runs: Path, tmp_path: Path) -> None:
+    for name, workers, loss in (("1-ended", 1, 0.5), ("2-runs", 4, 0.25)):
+        (runs / name / "config.json").write_text(json.dumps({"settings": {"workers": workers, "runs_dir": name}}))
+        content = {"updates": 7, "train_loss": loss, "staleness": {"mean": 0.5}, "metrics": {"val_mae": 1.0}}
+        (runs / name / "summary.json").write_text(json.dumps(content))
+    found = json.loads(run("runs", "compare", "latest", "2-runs", "--json", cwd=tmp_path).stdout)
+    assert found["runs"] == ["1-ended", "2-runs"] and found["settings"] == {"workers": [1, 4]}
+    results = {"updates": [7, 7], "train_loss": [0.5, 0.25], "staleness_mean": [0.5, 0.5], "val_mae": [1.0, 1.0]}
+    assert found["results"] == results
+    assert "train loss" in run("runs", "compare", "1-ended", "2-runs", cwd=tmp_path).stdout
+    missing = run("runs", "compare", "1-ended", "nothing", cwd=tmp_path)
+    assert missing.returncode == 2 and "RUN must be a run; " in missing.stderr
+
+
+def test_a_run_is_removed_unless_it_runs_or_is_none(runs: Path, tmp_path: Path) -> None:
+    (runs / "0-before").mkdir()
+    (runs / "0-before" / "summary.json").write_text(json.dumps({"updates": 1}))
+    (runs / "2-runs" / "logs").mkdir()  # with an address, and no lock that would say that it has ended
+    (tmp_path / "photos").mkdir()
+    for name, reason in (("2-runs", "must have ended"), ("photos", "must be a run"), ("nothing", "must be a run")):
+        refused = run("runs", "remove", "1-ended", name, cwd=tmp_path)
+        assert refused.returncode == 2 and reason in refused.stderr
+    assert (runs / "1-ended").exists() and (tmp_path / "photos").exists()
+    assert run("runs", "remove", "latest", cwd=tmp_path).returncode == 0
+    assert not (runs / "1-ended").exists() and (runs / "latest").resolve().name == "0-before"
+    assert run("runs", "remove", "0-before", cwd=tmp_path).returncode == 0 and not (runs / "latest").is_symlink()
+    assert "RUN must be given" in run("runs", "remove", cwd=tmp_path).stderr
+
+
 def test_the_logs_of_a_run_are_shown_until_its_coordinator_has_ended(runs: Path, tmp_path: Path) -> None:
     folder = runs / "1-ended"
     (folder / "logs").mkdir()

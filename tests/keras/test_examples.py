@@ -16,6 +16,7 @@ from tests.support.scripts import environment
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 EXAMPLES = ROOT / "examples"
 OF_OTHER_FRAMEWORKS = {"numpy_worker.py", "pytorch_worker.py"}  # tests/worker/loops/test_examples.py
+OF_TRACKERS = {"trackers.py"}  # test_trackers.py
 LEAST = {"mnist_dense.py": 0.94, "mnist_convnet.py": 0.97, "fine_tuning.py": 0.85}  # accuracy on the test data
 
 
@@ -33,7 +34,7 @@ def numbers(text: str) -> list[float]:
 
 
 def test_every_example_has_a_test() -> None:
-    tested = {*LEAST, *OF_OTHER_FRAMEWORKS, "gan.py", "training_loop.py"}
+    tested = {*LEAST, *OF_OTHER_FRAMEWORKS, *OF_TRACKERS, "gan.py", "training_loop.py"}
     assert {name for name in os.listdir(EXAMPLES) if name.endswith(".py")} == tested
 
 

@@ -144,6 +144,11 @@ class CoordinatorClient:
         """Request the end of the job once its workers have left."""
         self._call(self._stub.Stop, pb.StopRequest(now=False, reason=reason))
 
+    def status(self) -> pb.Progress:
+        """Return the progress of the job."""
+        progress: pb.Progress = self._call(self._stub.Status, pb.StatusRequest())
+        return progress
+
     def close(self) -> None:
         """Close the connection to the coordinator; the session remains open until it expires."""
         self._channel.close()

@@ -81,11 +81,14 @@ def prepare(member: ScriptWorker, job: pb.JobDescription, threads: int, shared_d
     from downpour.worker.fit.process.randomness import Randomness
     from downpour.worker.fit.process.script_files import ScriptFiles
     from downpour.worker.fit.process.script_process import ScriptProcess
+    from downpour.worker.fit.process.trackers import discard_tracking
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     randomness = Randomness(job.seed, member.rank, member.size, job.job)
     process = ScriptProcess(randomness, ScriptFiles(member.rank, member.size, shared_dir))
     process.install()
+    if not member.is_leader:
+        discard_tracking()
     script.run_as(member)
     wrap_trainer(keras.Model, member, process)
     return process

@@ -17,6 +17,7 @@ from keras.src.utils.python_utils import pythonify_logs
 from downpour.protos.errors import Unsupported
 from downpour.worker.fit.epochs import Epochs
 from downpour.worker.fit.optimizer.assignments import recorded_assignments
+from downpour.worker.fit.process.trackers import is_of_tracker
 
 WRITERS = ("ModelCheckpoint", "CSVLogger", "TensorBoard", "ProgbarLogger", "RemoteMonitor")
 
@@ -41,7 +42,8 @@ def listed(callbacks: Any) -> list[Any]:
 def only_on_leader(callback: Any) -> bool:
     """Return whether a callback runs on worker 0 alone: it writes or prints, or has the attribute `only_on_leader`."""
     writers = tuple(getattr(keras.callbacks, name) for name in WRITERS)
-    return bool(getattr(callback, "only_on_leader", isinstance(callback, writers)))
+    writes = isinstance(callback, writers) or is_of_tracker(callback)
+    return bool(getattr(callback, "only_on_leader", writes))
 
 
 class FirstCallback(keras.callbacks.Callback):

@@ -17,15 +17,15 @@ from hypothesis import strategies as st
 
 from downpour.protos import events_pb2 as events
 from downpour.ps.core.push import Outcome, Push, Result
-from downpour.ps.monitoring.tensorboard import EVERY_S, FOLDER, TensorBoardWriter
-from downpour.ps.monitoring.tfevents import EventFile, histogram, masked_crc, scalar, text
+from downpour.ps.monitoring.tensorboard import EVERY_S, FOLDER, TensorBoardWriter, hyperparameters, name_of
+from downpour.ps.monitoring.tfevents import EventFile, histogram, masked_crc, scalar, settings, text
 from downpour.ps.trace.metrics import Metrics
 from tests.support.pure_job import PureJob
 from tests.support.scripts import environment
 
 
 def records(folder: Path) -> Iterator[events.Event]:
-    (path,) = folder.iterdir()
+    (path,) = (file for file in folder.rglob("events.*"))
     data, at = path.read_bytes(), 0
     while at < len(data):
         length = data[at : at + 8]
@@ -89,7 +89,7 @@ def test_a_full_disk_is_reported_and_leaves_a_gap(tmp_path: Path) -> None:
         board.write(100.0 + seq * EVERY_S)
 
     update(1)
-    (path,) = folder.iterdir()
+    (path,) = folder.rglob("events.*")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 7, hard))
     try:
@@ -117,6 +117,28 @@ def test_tensorboard_reads_it(tmp_path: Path) -> None:
     assert staleness.step == 5 and staleness.histogram_value.num == 4
     (written,) = found.Tensors("t/text_summary" if "t/text_summary" in found.Tags()["tensors"] else "t")
     assert list(written.tensor_proto.string_val) == [b"**x**"]
+
+
+@pytest.mark.slow
+def test_tensorboard_reads_the_hyperparameters(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    file = EventFile(tmp_path, 1e9)
+    file.write(1e9, 0, [settings({"mode": "ssp:2", "workers": 4, "overlap": True, "rate": 0.5}, "run", 1e9)])
+    file.close()
+    content = EventAccumulator(str(tmp_path)).Reload().PluginTagToContent("hparams")
+    found = HParamsPluginData.FromString(content["_hparams_/session_start_info"]).session_start_info
+    assert found.hparams["mode"].string_value == "ssp:2" and found.hparams["workers"].number_value == 4
+    assert found.hparams["overlap"].bool_value and found.hparams["rate"].number_value == 0.5
+    assert found.group_name == "run"
+
+
+def test_the_name_of_a_run_has_mode_and_workers(tmp_path: Path) -> None:
+    job = PureJob(mode="ssp:2", workers=2)
+    assert name_of(job.coordinator.job.settings) == "ssp-2-2-workers"
+    known = hyperparameters(job.coordinator.job.settings)
+    assert (known["mode"], known["workers"]) == ("ssp:2", 2) and "learning_rate" in known
 
 
 @pytest.mark.slow

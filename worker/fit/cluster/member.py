@@ -91,6 +91,14 @@ class ScriptWorker:
         """The address of the coordinator, `HOST:PORT`."""
         return self._control.address
 
+    def progress(self) -> pb.Progress:
+        """Return the progress of the job.
+
+        Raises:
+            DownpourError: The coordinator does not answer.
+        """
+        return self._control.status()
+
     @property
     def is_leader(self) -> bool:
         """Whether this is worker 0."""
