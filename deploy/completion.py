@@ -79,13 +79,11 @@ def parser_of_commands() -> argparse.ArgumentParser:
         for action in of_command._actions:
             field = kind.model_fields.get(action.dest)
             if field is not None and get_origin(field.annotation) is Literal:
-                action.choices = get_args(field.annotation)
-            if action.metavar == "DIR":
-                action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
-            elif action.metavar == "FILE":
-                action.complete = shtab.FILE  # type: ignore[attr-defined]
+                setattr(action, "choices", get_args(field.annotation))  # noqa: B010 (shtab reads attributes)
+            elif action.metavar in ("DIR", "FILE"):
+                setattr(action, "complete", shtab.DIRECTORY if action.metavar == "DIR" else shtab.FILE)  # noqa: B010
         if name in WITH_SCRIPT:
-            of_command.add_argument("script", nargs="*").complete = shtab.FILE  # type: ignore[attr-defined]
+            setattr(of_command.add_argument("script", nargs="*"), "complete", shtab.FILE)  # noqa: B010
     for name, place in ONE_OF_MANY.items():
         commands.add_parser(name, add_help=False, help=" ").add_argument("name", choices=tuple(loaded(place)))
     return parser

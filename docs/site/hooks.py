@@ -81,7 +81,8 @@ def reference() -> str:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_MODULES"
     )
     blocks = "\n\n".join(f"::: {modules[name]}.{name}" for name in sorted(modules))
-    return f"# API reference\n\nThe names of `downpour`, from their docstrings. [Public API](api.md) is shorter.\n\n{blocks}\n"
+    about = "The names of `downpour`, from their docstrings. [Public API](api.md) is shorter."
+    return f"# API reference\n\n{about}\n\n{blocks}\n"
 
 
 def on_files(files: Files, config: Any) -> Files:

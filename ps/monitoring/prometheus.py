@@ -93,9 +93,11 @@ class ShardMetrics:
         loss = GaugeMetricFamily("downpour_worker_loss", "Loss of a worker's last push", labels=["worker"])
         stale = GaugeMetricFamily("downpour_worker_staleness", "Staleness of its last update", labels=["worker"])
         for number, worker in sorted(self._host.records.metrics.workers.items()):
-            values = (worker.updates, worker.samples, worker.dropped, worker.loss, worker.staleness_last)
-            for family, value in zip((updates, samples, dropped, loss, stale), values, strict=True):
-                family.add_metric([str(number)], value)
+            updates.add_metric([str(number)], worker.updates)
+            samples.add_metric([str(number)], worker.samples)
+            dropped.add_metric([str(number)], worker.dropped)
+            loss.add_metric([str(number)], worker.loss)
+            stale.add_metric([str(number)], worker.staleness_last)
         yield from (updates, samples, dropped, loss, stale)
 
     def _of_job(self, now: float) -> Iterator[Metric]:
@@ -164,7 +166,8 @@ class PrometheusExporter(Collector):
     def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request: that for the health of the process, or that for the metrics."""
         if environ.get("PATH_INFO") != HEALTH:
-            return self._metrics_app(environ, start_response)
+            metrics: Iterable[bytes] = self._metrics_app(environ, start_response)
+            return metrics
         healthy = self._event_loop_answers()
         status, text = ("200 OK", b"ok\n") if healthy else ("503 Service Unavailable", b"the server does not answer\n")
         start_response(status, [("Content-Type", "text/plain"), ("Cache-Control", "no-store")])

@@ -61,11 +61,12 @@ def settings(values: Mapping[str, object], name: str, now: float) -> events.Valu
     start = events.SessionStart(group_name=name, start_time_secs=now)
     for key, value in values.items():
         if isinstance(value, bool):
-            start.hparams[key].bool_value = value
+            setting = events.Setting(bool_value=value)
         elif isinstance(value, int | float):
-            start.hparams[key].number_value = value
+            setting = events.Setting(number_value=value)
         else:
-            start.hparams[key].string_value = str(value)
+            setting = events.Setting(string_value=str(value))
+        start.hparams[key].CopyFrom(setting)
     content = events.HParams(session_start_info=start).SerializeToString()
     plugin = events.Metadata(plugin_data=events.Plugin(plugin_name="hparams", content=content))
     nothing = events.Tensor(dtype=FLOATS, tensor_shape=events.Shape(dim=[events.Dimension(size=0)]))

@@ -72,7 +72,7 @@ def _silence_wandb(wandb: Any) -> None:
     def init(*args: Any, **kwargs: Any) -> Any:
         return own(*args, **{**kwargs, "mode": "disabled"})
 
-    wandb.init = init
+    setattr(wandb, "init", init)  # noqa: B010 (a function of another package is replaced)
 
 
 def _silence_mlflow(mlflow: Any) -> None:
@@ -80,4 +80,5 @@ def _silence_mlflow(mlflow: Any) -> None:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"  # newer versions ask for a database otherwise
     mlflow.set_tracking_uri(f"file:{folder}")
-    mlflow.set_tracking_uri = mlflow.set_registry_uri = lambda uri: None
+    for name in ("set_tracking_uri", "set_registry_uri"):
+        setattr(mlflow, name, lambda uri: None)
