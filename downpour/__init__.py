@@ -67,7 +67,16 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module("downpour.ray")
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_MODULES[name]), name)
+    try:
+        value = getattr(importlib.import_module(_MODULES[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name not in ("keras", "tensorflow"):
+            raise
+        raise ModuleNotFoundError(
+            f"downpour.{name} needs Keras and TensorFlow; {error.name} is not installed. "
+            "Install them: pip install 'downpour-ps[worker]'",
+            name=error.name,
+        ) from error
     globals()[name] = value
     return value
 

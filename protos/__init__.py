@@ -1,4 +1,7 @@
-"""The contract between parameter servers and workers: messages, frames, layout, codecs and errors."""
+"""The contract between parameter servers and workers: messages, frames, layout, codecs and errors.
+
+It may import nothing else of the project, and never TensorFlow.
+"""
 
 import os
 

@@ -1,4 +1,7 @@
-"""The parameter server: shards of the weights and the coordinator of the job. It uses NumPy and never TensorFlow."""
+"""The parameter server: shards of the weights and the coordinator of the job.
+
+It may import `downpour.protos` and NumPy, and never TensorFlow, `worker` or `deploy`.
+"""
 
 if __name__ != "downpour.ps":  # its folder lies on sys.path: a second copy
     raise ImportError(f"the package must be imported as downpour.ps; received {__name__}. Write: import downpour.ps")

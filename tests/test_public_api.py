@@ -72,3 +72,22 @@ def test_all_public_names_are_listed_and_no_other_is_found() -> None:
     assert set(downpour.__all__) <= set(dir(downpour))
     with pytest.raises(AttributeError, match="has no attribute 'Server'"):
         downpour.Server  # noqa: B018
+
+
+WITHOUT_KERAS = """
+import importlib.abc, sys
+
+class Blocked(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name in ("keras", "tensorflow"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Blocked())
+from downpour import DistributedOptimizer
+"""
+
+
+def test_a_name_that_needs_keras_says_how_to_install_it() -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT_KERAS], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert "downpour.DistributedOptimizer needs Keras" in done.stderr
+    assert "pip install 'downpour-ps[worker]'" in done.stderr
