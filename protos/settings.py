@@ -303,7 +303,7 @@ def _unknown(arguments: Sequence[str], kind: type[Settings]) -> list[str]:
         name, equals, _ = argument.partition("=")
         reason = next((why for field, why in kind.refused.items() if name in _forms(field)), "")
         if reason:
-            problems.append(f"{name} is no flag of this command. {reason}")
+            problems.append(f"{name} is not a flag of this command. {reason}")
         elif argument.startswith("-"):
             near = did_you_mean(name, [flag(field) for field in kind.model_fields])
             problems.append(f"unknown flag {name}{near}")

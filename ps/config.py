@@ -232,7 +232,7 @@ class ServerSettings(JobSettings, AccessSettings, LogSettings):
         description="Serve the model.fit of a script, which defines model, optimizer and data (see docs/keras.md).",
     )
     fresh_workers: bool = Field(
-        False, description="With --resume: the workers of a script begin with its first line again."
+        False, description="With --resume: the workers of a script run it again from its first line."
     )
     admitted: int = Field(
         4,

@@ -95,7 +95,7 @@ def new_change(settings: ServerSettings, wanted: Mapping[str, str | float], numb
         number: The number of the change.
 
     Raises:
-        InvalidRequest: The change makes no sense in this job.
+        InvalidRequest: The change is not possible in this job.
     """
     if not wanted:
         raise InvalidRequest("a change must give a mode, a compensation or a learning rate; received none of them.")

@@ -66,7 +66,7 @@ def tcp_echo(size_bytes: int) -> Iterator[Callable[[], None]]:
 
 
 def _trip(line: socket.socket, size_bytes: int) -> Callable[[], None]:
-    # Written to: pages that only have been read are one and the same, which no cache is too small for.
+    # Written to: pages that were only read are the same physical page, which fits into every cache.
     payload, back = b"\1" * size_bytes, bytearray(size_bytes)
     line.sendall(size_bytes.to_bytes(COUNT_BYTES, "little"))
 

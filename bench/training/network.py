@@ -2,7 +2,7 @@
 
 The servers are in one namespace and two workers in the other, so that all payloads pass a virtual Ethernet pair:
 shared memory does not reach across. Networks: the pair as it is, limited to 1 Gbit/s and to 100 Mbit/s in each
-direction, and with a relay that delays every byte by 10 ms in each direction (20 ms there and back).
+direction, and with a relay that delays every byte by 10 ms in each direction (20 ms round trip).
 
 Bytes are those of the workers' interface in both directions, with all headers, heartbeats and acknowledgements,
 divided by the samples. The time to an accuracy is the time of the last push of the first epoch whose validation
@@ -45,7 +45,7 @@ NETWORKS = {
     "veth": NetworkLimits("virtual Ethernet, not limited"),
     "1gbit": NetworkLimits("1 Gbit/s", rate_mbit=1000),
     "100mbit": NetworkLimits("100 Mbit/s", rate_mbit=100),
-    "20ms": NetworkLimits("20 ms there and back", delay_s=0.01),
+    "20ms": NetworkLimits("20 ms round trip", delay_s=0.01),
 }
 # Flags of the servers, by what the tables call them.
 CONFIGURATIONS: dict[str, tuple[str, ...]] = {

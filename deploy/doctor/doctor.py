@@ -26,7 +26,7 @@ class DoctorSettings(Settings):
 
 
 def doctor(settings: DoctorSettings) -> int:
-    """Print the findings; return 1 if something that is needed lacks, else 0."""
+    """Print the findings; return 1 if a requirement is not met, else 0."""
     found = list(examine())
     failed = any(each.level == "error" for each in found)
     if settings.json_:
@@ -48,7 +48,7 @@ def lines(found: Sequence[Finding]) -> Iterator[str]:
     if errors:
         yield f"This machine cannot train yet. Errors: {errors}, warnings: {warnings}."
     else:
-        yield f"What is needed is there. Warnings: {warnings}."
+        yield f"This machine can train. Warnings: {warnings}."
 
 
 def examine() -> Iterator[Finding]:

@@ -1,6 +1,6 @@
-"""The facts of this machine: packages, memory, GPUs, ports and shared memory. Loads no TensorFlow.
+"""The facts of this machine: packages, memory, GPUs, ports and shared memory. TensorFlow is not loaded.
 
-Modules that need a package are imported when their fact is collected, so that the command works where one lacks.
+Modules that need a package are imported when their fact is collected, so that the command works where one is missing.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def gpus() -> tuple[list[str], list[str]]:
     """Return the GPUs of this machine, and a line for each process that computes on them.
 
     Raises:
-        ImportError: A package that downpour needs lacks.
+        ImportError: A package that downpour needs is missing.
     """
     from downpour.deploy.launch.gpus import devices_here
 
@@ -131,7 +131,7 @@ def loopback_failure() -> str:
 
 
 def memfd_available() -> bool:
-    """Return whether this system has anonymous shared memory. Raises ImportError if a package lacks."""
+    """Return whether this system has anonymous shared memory. Raises ImportError if a package is missing."""
     from downpour.protos import memfd
 
     return memfd.available()
@@ -143,7 +143,7 @@ def shared_memory_failure() -> str:
     The child sends memory as a worker does. It changes it afterwards, which this process must see.
 
     Raises:
-        ImportError: A package that downpour needs lacks.
+        ImportError: A package that downpour needs is missing.
     """
     from downpour.protos import doorbell_socket
 

@@ -1,4 +1,4 @@
-"""What the facts of a machine mean for training: one finding for each, with what to do. Pure: reads nothing."""
+"""What the facts of a machine mean for training: one finding for each, with advice. This module is pure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Finding:
 
     Attributes:
         subject: What was examined.
-        level: `ok`; `warning` if something works less well; `error` if something that is needed lacks.
+        level: `ok`; `warning` if something works less well; `error` if a requirement is not met.
         found: What was found, as a phrase.
         advice: What to do about it; empty if nothing.
     """

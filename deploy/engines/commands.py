@@ -60,7 +60,7 @@ def _help_if_asked(prog: str, argv: Sequence[str]) -> None:
 
 
 def auto_command(argv: list[str], run: Command, train: Command) -> int:
-    """Run `downpour auto`: find out which engine has started this process, say so, and do what it needs.
+    """Run `downpour auto`: detect the engine that has started this process, name it, and run its part of the job.
 
     Args:
         argv: The flags, the script and its arguments.
@@ -106,7 +106,7 @@ def run_here(prog: str, argv: Sequence[str], place: EnginePlace) -> int:
     else:
         settings = parse(EngineTrainSettings, flags, prog, ABOUT)
     if settings.dashboard:
-        raise BadJob("--dashboard is of one machine; start it where you can open it: downpour dashboard HOST:PORT")
+        raise BadJob("--dashboard works on one machine only; run downpour dashboard HOST:PORT where you can open it")
     settings, place = sized(settings, place.at_port(settings.port))
     run_dir = Path(settings.runs_dir).absolute() / place.job
     if isinstance(settings, EngineTrainSettings) and settings.resume is not None:

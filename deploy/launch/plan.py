@@ -130,7 +130,7 @@ def on_gpus(worker: ProcessSpec, devices: Sequence[str] | None, per_worker: floa
     Args:
         worker: The worker, whose devices are not restricted yet.
         devices: The names of its GPUs; None leaves it as it is.
-        per_worker: The number of GPUs that the user has asked for; None if he has not.
+        per_worker: The number of GPUs that the user has requested; None if there is no request.
     """
     if devices is None:
         return worker

@@ -1,6 +1,6 @@
 """The HTTP application of the playground: the page, the presets, and a stream of snapshots of a training.
 
-A page asks for a stream of snapshots of a training that its address describes; the server keeps nothing of it. A
+A page asks for a stream of snapshots of a training that its address describes; the server stores nothing of it. A
 training that is paused is continued by asking for the same one from a later push, which the seed makes possible.
 """
 
@@ -59,7 +59,7 @@ class Viewers:
     """The requests that watch a training now."""
 
     def __init__(self) -> None:
-        """Create a set of none."""
+        """Create an empty set."""
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @property

@@ -18,7 +18,7 @@ class PlaygroundSettings(Settings):
     port: int = Field(0, ge=0, lt=65536, description="Port of the page on 127.0.0.1; with 0 the system chooses it.")
 
 
-# Each tells a story; `page/texts` has two sentences for each, and a test checks what they say.
+# `page/texts` describes each in two sentences, and a test checks that these are true.
 PRESETS: dict[str, Setup] = {
     "too_high": Setup(hidden=(4,), workers=8, learning_rate=TOO_HIGH),
     "compensated": Setup(hidden=(4,), workers=8, learning_rate=TOO_HIGH, compensation="inverse"),

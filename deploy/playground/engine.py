@@ -30,7 +30,7 @@ DIVERGED = 1e3  # loss
 
 @dataclass(frozen=True)
 class Setup:
-    """What a training in the playground is made of.
+    """The settings of a training in the playground.
 
     Attributes:
         data: A name in `network.DATA`.
@@ -127,7 +127,7 @@ class Engine:
     """A training that advances push by push.
 
     Attributes:
-        setup: What it is made of.
+        setup: The settings of the training.
         time: The virtual time, in steps of a worker that is not slow.
         pushes: The number of pushes so far.
         events: The outcomes of the pushes, in order.

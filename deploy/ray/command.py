@@ -55,7 +55,7 @@ def run_job(settings: RayTrainSettings | RayRunSettings, script: list[str], name
         CannotRun: There is no cluster, or it has no room.
     """
     if settings.dashboard or settings.dry_run:
-        raise CannotRun("--dashboard and --dry-run are of one machine: use `downpour dashboard latest` instead")
+        raise CannotRun("--dashboard and --dry-run work on one machine only: use `downpour dashboard latest` instead")
     if isinstance(settings, RayTrainSettings) and settings.resume is not None:
         raise CannotRun("--resume is not possible on a Ray cluster yet: use `downpour train --resume`")
     connect(settings.address)

@@ -61,7 +61,7 @@ class RayJob:
         """Describe a job.
 
         Args:
-            settings: The settings of the job, whose workers are the fewest.
+            settings: The settings of the job, with the smallest number of workers.
             script: The path of the script and its arguments; empty for a built-in model.
         """
         self._settings, self._script = settings, list(script)
@@ -108,7 +108,9 @@ class RayJob:
         else:
             every = plan(plain.model_copy(update={"workers": self._most}), run_dir)
             fewest = {spec.name: spec for spec in plan(plain, run_dir)}
-            specs = [fewest.get(spec.name, spec) for spec in every]  # the servers wait for the fewest workers
+            specs = [
+                fewest.get(spec.name, spec) for spec in every
+            ]  # the servers wait for the smallest number of workers
         return [self._with_gpus(without_shared_dir(spec)) for spec in specs]
 
     def _with_gpus(self, spec: ProcessSpec) -> ProcessSpec:

@@ -24,10 +24,10 @@ class RaySettings(Settings):
         "PACK", description="Ray's strategy for the processes that are placed together before the job starts."
     )
     place_timeout_s: float = Field(
-        300.0, gt=0, le=86_400, description="Time that the cluster has to place the servers and the fewest workers."
+        300.0, gt=0, le=86_400, description="Time limit for placing the servers and the smallest number of workers."
     )
     grow_s: float = Field(
-        10.0, ge=0, le=3600, description="Time in which a script's job waits for more than the fewest workers."
+        10.0, ge=0, le=3600, description="Time for which a script's job waits for more workers than it needs at least."
     )
     insecure: bool = Field(
         False, description="Listen beyond loopback without TLS and a token, in a network that you trust."

@@ -245,8 +245,8 @@ class ScriptLauncher(Launcher):
     def _check_given_up(self) -> None:
         """End the job if the script of a worker ends with an error each time: its part of the data would not be used.
 
-        A worker that was started again, and that the others are ahead of by calls of `fit` that are not kept, is
-        refused: they go on without it. The coordinator fails the job if they need its part of the data.
+        A restarted worker is refused if the others have completed calls of `fit` whose results are not kept: they
+        continue without it. The coordinator fails the job if they need its part of the data.
 
         Raises:
             LaunchFailed: There is such a worker; the message states how its script ended.
@@ -279,7 +279,7 @@ class ScriptLauncher(Launcher):
                 f"the script of worker 0 has ended; waiting for {_names(others)} at most {OTHERS_S:.0f} s"
             )
             if not wait(others, OTHERS_S):
-                self._screen.note(f"{_names(others)} did not end and is stopped: what it had still to write is lost")
+                self._screen.note(f"{_names(others)} did not end and is stopped: files that it did not write are lost")
                 end(others, GRACE_S)
         self._begin_ending()
         self._script_ended = True

@@ -57,7 +57,7 @@ def replace_process(task: Task, settings: RunSettings, script: Sequence[str]) ->
 
     Raises:
         BadTFConfig: A script's cluster has no such task.
-        TooFewGpus: This machine has fewer GPUs than a worker is to have.
+        TooFewGpus: This machine has fewer GPUs than a worker needs.
     """
     module, *arguments = command_line(task, settings, script, os.environ)
     threads = str(settings.threads if module == "downpour.worker.fit" else 1)

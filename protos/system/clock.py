@@ -20,7 +20,7 @@ class Clock(Protocol):
         """Return the seconds since an arbitrary moment, with the highest resolution."""
 
     def wall(self) -> float:
-        """Return the seconds since 1970-01-01 UTC; the value jumps when somebody sets the clock."""
+        """Return the seconds since 1970-01-01 UTC; the value jumps when the clock is set."""
 
 
 class SystemClock:

@@ -73,7 +73,7 @@ class HeaderReceiver(Generic[Header]):
         return self._parsed()
 
     def buffered(self) -> Header | None:
-        """Return the header that bytes after the frame before complete; None if more must be received.
+        """Return the header that bytes received after the previous frame complete; None if more must be received.
 
         Raises:
             InvalidRequest: The bytes are not the beginning of a frame.

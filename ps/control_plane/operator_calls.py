@@ -43,7 +43,7 @@ class Launchers:
     """Counts the watchers of a job that start workers if the job wants more of them."""
 
     def __init__(self) -> None:
-        """Create a count of none."""
+        """Create a count of 0."""
         self._count = 0
 
     @property
@@ -139,6 +139,6 @@ class OperatorCalls(rpc.CoordinatorServicer):
         while not made():
             if clock.monotonic() > deadline:
                 raise DeadlineExceeded(
-                    f"{what} must be made within {MADE_WITHIN_S:.0f} s; it is not yet, and continues."
+                    f"{what} must be made within {MADE_WITHIN_S:.0f} s; it has not been made yet, and is still pending."
                 )
             await self._change.wait_until(made, POLL_S)

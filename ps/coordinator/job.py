@@ -192,11 +192,11 @@ class Job:
         self.send(settings=self.settings.model_dump_json())
 
     def cancel_change(self) -> None:
-        """Make the pending change no more."""
+        """Withdraw the pending change."""
         self.pending_change = None
 
     def cancel_requests(self) -> None:
-        """Make the pending change no more, and take no checkpoint that a user waits for: the job does not train."""
+        """Withdraw the pending change and the request for a checkpoint, because the job does not train."""
         self.pending_change, self.checkpoint_requested = None, False
 
     def checkpoint_made(self, made: tuple[int, int] | None = None, failure: str = "") -> None:

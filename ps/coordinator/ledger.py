@@ -99,7 +99,7 @@ class Ledger:
         return None
 
     def _take(self, samples: int) -> Span:
-        """Take at most so many of the positions that were never leased."""
+        """Take the next positions that were never leased, at most as many as requested."""
         epoch, start = self._epoch, self._position
         stop = min(start + samples, self.samples)
         self._epoch, self._position = (epoch, stop) if stop < self.samples else (epoch + 1, 0)

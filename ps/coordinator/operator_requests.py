@@ -44,13 +44,13 @@ class OperatorRequests:
             self._job.notes.append("paused: no samples are leased until it is resumed" if paused else "resumed")
 
     def change(self, wanted: Mapping[str, str | float]) -> Change | None:
-        """Change settings at the next cut of the shards; return the change, or None if they are so already.
+        """Change settings at the next cut of the shards; return the change, or None if they have these values already.
 
         Args:
             wanted: The new values of some of `mode`, `staleness` and `learning_rate`.
 
         Raises:
-            InvalidRequest: The job does not train, an earlier change is not made yet, or this one makes no sense.
+            InvalidRequest: The job does not train, an earlier change is pending, or this one is not possible.
         """
         job = self._job
         pending = job.pending_change
@@ -76,7 +76,7 @@ class OperatorRequests:
         self._job.checkpoint_requested = True
 
     def add_worker(self, request: str, launched: bool) -> int:
-        """Want one more worker, which the launcher starts; return how many workers the job wants.
+        """Request one more worker from the launcher; return the number of workers that the job wants.
 
         Args:
             request: The identifier of the request; one that is repeated adds no other worker.

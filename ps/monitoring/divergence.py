@@ -49,7 +49,7 @@ class LossWatch:
 
     def _reference(self, mean: float) -> float:
         # The loss may already have risen among the first samples: within a few updates at a rate that is far too large,
-        # or because a busy server calls this late. That of the initial weights is of few samples and thus uncertain.
+        # or because a busy server calls this late. The initial loss is the mean of few samples and thus uncertain.
         initial = self._metrics.initial
         late = self._metrics.updates >= LATE_UPDATES
         if initial.samples and (late or mean > FAR_ABOVE * max(abs(initial.loss), LOW)):

@@ -145,7 +145,7 @@ class Epochs:
             self.rates.send_again()
 
     def _write_completed(self) -> None:
-        """Give the model the weights, and the optimizers the state, with which a call has ended that is complete.
+        """Assign the final weights of a complete call to the model, and the final state to its optimizers.
 
         Raises:
             Unsupported: They are not kept, or the workers have optimizers of their own.

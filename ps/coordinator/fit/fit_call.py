@@ -15,7 +15,7 @@ from downpour.ps.coordinator.job import Job
 from downpour.ps.coordinator.membership import Member
 
 LEADER = 0  # the worker whose decisions hold for all
-KEPT_BARRIERS = 6  # passed barriers in a checkpoint: workers that live are behind by fewer
+KEPT_BARRIERS = 6  # passed barriers in a checkpoint; a live worker is behind by fewer
 
 
 class Place(NamedTuple):

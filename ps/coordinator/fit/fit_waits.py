@@ -50,7 +50,7 @@ class FitWaits:
             call.complete_barriers()
 
     def restart(self) -> None:
-        """Give the members of a checkpoint that is restored the time of a session again."""
+        """Restart the time limit within which the members of a checkpoint must return."""
         self._return_by_s = None
 
     def failure(self, now: float) -> str | None:

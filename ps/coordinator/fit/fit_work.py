@@ -56,7 +56,7 @@ class FitWork(Work):
         self._leases, self._waits = FitLeases(job), FitWaits(job)
         self._revision = self._committed = 0
         self._epoch_used = False  # the end of the current epoch's samples is a revision already
-        self._earlier: dict[int, pb.RegisterReply] = {}  # what a late worker is told, by the number of the call
+        self._earlier: dict[int, pb.RegisterReply] = {}  # the replies to late workers, by the number of the call
         self._drain_requested = self._interrupted = False
 
     @property

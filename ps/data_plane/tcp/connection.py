@@ -1,8 +1,8 @@
 """One worker's connection over TCP: a state machine that the shard's event loop drives, without a task or a thread.
 
-A connection receives a request at a time, passes it to the request handler, and sends the reply. What its next bytes
-are is `_next`: the TLS handshake, the first frame, a header, a payload, or nothing while a reply is due. Payloads are
-received into memory that is reused and sent from where the weights lie.
+A connection receives one request at a time, passes it to the request handler, and sends the reply. Its state `_next` is
+the function that receives the next bytes: the TLS handshake, the first frame, a header, a payload, or nothing while a
+reply is due. Payloads are received into memory that is reused, and weights are sent from where they are stored.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class TcpConnection:
         return self._socket.sending or (receiving and self._socket.reading)
 
     def close(self) -> None:
-        """Close the connection and give back all that it holds; a push that has not arrived completely is void."""
+        """Close the connection and release what it holds; a push that has not arrived completely is discarded."""
         if not self.is_open:
             return
         self._set_timer(None)

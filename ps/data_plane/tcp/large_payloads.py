@@ -16,7 +16,7 @@ class LargePayloads:
     """
 
     def __init__(self, limit: int, call_soon: Callable[[Callable[[], None]], object]) -> None:
-        """Create a limit that admits everybody at first.
+        """Create a limit that has admitted no request yet.
 
         Args:
             limit: The number of requests that may be admitted at one time.
@@ -60,10 +60,10 @@ class LargePayloads:
 
 
 class PayloadMemory:
-    """The memory of the payloads of one connection: its own for small ones, and shared memory for a large one."""
+    """The memory of the payloads of one connection: its own for small ones, that of `LargePayloads` for others."""
 
     def __init__(self, large: LargePayloads) -> None:
-        """Create memory of no size.
+        """Create memory that holds no payload yet.
 
         Args:
             large: The memory of large payloads.

@@ -1,6 +1,6 @@
-"""The TCP transport's listener: accepts connections on the shard's own event loop, and closes those that are of no use.
+"""The TCP transport's listener: accepts connections on the shard's own event loop, and closes stale ones.
 
-A connection is of no use if it does not identify itself in time, if its worker's session has ended, or if its other
+A connection is stale if it does not identify itself in time, if the session of its worker has ended, or if the other
 side neither sends nor receives the rest of a frame.
 """
 
@@ -159,7 +159,7 @@ class TcpListener:
             self._loop.add_reader(self._listener, self._accept)
 
     def _check(self) -> None:
-        """Close the connections that are of no use."""
+        """Close the stale connections."""
         self._timer = self._loop.call_later(CHECK_EVERY_S, self._check)
         now = self._loop.time()
         for connection, accepted_s in list(self._unattached.items()):

@@ -88,4 +88,4 @@ def test_a_worker_whose_script_ends_late_has_time_and_is_named_if_it_does_not(
     launcher._end_script()
     assert sum(waited) > 60 and "waiting for worker-1 at most 60 s" in notes[0]
     assert ended == ([] if ends else [late])
-    assert ends or notes[1:] == ["worker-1 did not end and is stopped: what it had still to write is lost"]
+    assert ends or notes[1:] == ["worker-1 did not end and is stopped: files that it did not write are lost"]

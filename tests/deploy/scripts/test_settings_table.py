@@ -43,7 +43,7 @@ def test_a_flag_that_a_script_does_not_have_is_refused_with_its_reason(
 ) -> None:
     with pytest.raises(SystemExit):
         parse(RunSettings, [f"{flag(name)}=1"], "downpour run")
-    assert f"{flag(name)} is no flag of this command. {NOT_OF_A_SCRIPT[name]}" in capsys.readouterr().err
+    assert f"{flag(name)} is not a flag of this command. {NOT_OF_A_SCRIPT[name]}" in capsys.readouterr().err
     cluster: Any = LocalCluster
     with pytest.raises(ValueError, match=re.escape(NOT_OF_A_SCRIPT[name])):
         cluster(workers=1, **{name: 1})

@@ -212,7 +212,7 @@ class TcpTransport(Transport):
             while reply is None:
                 reply = self._replies.receive(receive_into)
         except InvalidRequest as error:
-            raise ServerFault(f"the shard at {self.address} sent what is no reply: {error}") from error
+            raise ServerFault(f"the shard at {self.address} sent bytes that are not a reply: {error}") from error
         if reply.status:
             raise _ERRORS.get(reply.status, ServerFault)(reply.reason)
         if reply.payload_bytes > (limit := self._route.reply_limit_bytes):

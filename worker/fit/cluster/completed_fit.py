@@ -51,7 +51,7 @@ def read_completed(folder: str, call: int) -> CompletedFit | None:
 
 
 def check_can_continue(completed: CompletedFit | None, rank: int, call: int, size: int, own_slots: bool) -> None:
-    """Check that a worker that runs the script again can have what a complete call of `fit` has left to the others.
+    """Check that a worker that runs the script again can continue with the result of a complete call of `fit`.
 
     Args:
         completed: The end of the call; None if it is not kept.

@@ -26,7 +26,7 @@ from downpour.worker.plan.push_plan import PushPlan
 
 LEADER = 0
 RETRY_S = 0.2
-LOST = (*SESSION_LOST, *SILENT)  # errors after which a worker registers again and goes on in the same call of `fit`
+LOST = (*SESSION_LOST, *SILENT)  # errors after which a worker registers again and continues in the same call of `fit`
 T = TypeVar("T")
 
 
