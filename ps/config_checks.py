@@ -51,7 +51,7 @@ def refusal_of(settings: AsynchronySettings) -> str:
     if mode.workers_needed > settings.workers:
         return (
             f"--mode {settings.mode} waits for {mode.workers_needed} workers at a time and needs at least that many; "
-            f"received --workers {settings.workers}. It would wait for ever"
+            f"received --workers {settings.workers}. It would wait without end"
         )
     if mode.payload == "replica" and settings.staleness != "none":
         return (

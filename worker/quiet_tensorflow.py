@@ -1,4 +1,4 @@
-"""Loads TensorFlow without its own log, whose first lines no level of that log suppresses.
+"""Loads TensorFlow without its log, whose first lines cannot be suppressed by a log level.
 
 Without further settings TensorFlow reserves all memory of a GPU, so that a second process on it fails; here it takes
 memory as it needs it. A user who sets `TF_FORCE_GPU_ALLOW_GROWTH` decides otherwise.

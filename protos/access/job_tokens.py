@@ -91,7 +91,7 @@ def _port(address: str) -> str:
 
 
 def _folder(create: bool) -> Path | None:
-    """Return the folder of the tokens; None unless it belongs to this user and to nobody else."""
+    """Return the folder of the tokens; None unless only this user has access to it."""
     # TMPDIR is not used: it may differ between the launcher and another terminal of the user.
     runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}")
     folder = runtime / "downpour" if runtime.is_dir() else Path(f"/tmp/downpour-tokens-{os.getuid()}")

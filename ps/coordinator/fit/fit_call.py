@@ -31,7 +31,7 @@ class Place(NamedTuple):
 
     @property
     def next(self) -> Place:
-        """Return the barrier that follows while `fit` goes on."""
+        """Return the barrier that follows while `fit` continues."""
         if self.kind == pb.EPOCH_END:
             return Place(self.epoch + 1, pb.EPOCH_BEGIN)
         return Place(self.epoch, self.kind + 1)

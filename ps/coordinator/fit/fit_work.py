@@ -265,7 +265,7 @@ class FitWork(Work):
             self._leases.report(member, uses, now)
 
     def _check_all_used(self) -> None:
-        """Fail the job if an epoch has ended with samples that nobody has used, though nobody asked it to end."""
+        """Fail the job if an epoch has ended with unused samples, though no worker requested its end."""
         ledger = self.ledger
         if ledger is None or not ledger.has_batches or self.draining or self._call.stop_requested or ledger.finished:
             return

@@ -106,7 +106,7 @@ class Leases:
                         self._changed.notify_all()
                         self._changed.wait_for(lambda: requests.ended or requests.next is None)
             requests.end()
-        except BaseException as error:  # whatever it is: the thread that reads the data would wait for ever
+        except BaseException as error:  # of any kind: otherwise the thread that reads the data would wait without end
             requests.end(error)
         with self._changed:
             self._changed.notify_all()
