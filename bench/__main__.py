@@ -39,6 +39,7 @@ BENCHES: dict[str, Bench] = {
     "transport": Bench(
         "speed.transport", "push-pulls compared with echoes and memcpy, and with many workers", plots=True
     ),
+    "dashboard": Bench("speed.dashboard", "what a viewer of the dashboard costs a job, and how fast its page is"),
     "launchers": Bench("speed.launchers", "samples/s of the same job with each launcher"),
     "network": Bench(
         "training.network", "training across network namespaces, by transport, codec and mode (requires root)"

@@ -10,7 +10,6 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -162,6 +161,8 @@ class Project:
         """Return the response of the status endpoint, or an empty dict if there is none."""
         try:
             self._status = self._status or self.compose("port", "status", "8080").strip()
+            import urllib.request  # with HTTP and TLS, a third of the time in which a command starts
+
             with urllib.request.urlopen(f"http://{self._status}/", timeout=5) as reply:
                 progress: dict[str, Any] = json.load(reply)
                 return progress

@@ -13,6 +13,10 @@ from downpour.protos.settings import Settings
 MOST_RECORDS = 200_000  # limit for one shard: a page of that size needs about 100 MB in the browser
 
 
+class Refused(ValueError):
+    """An action is not possible at present, or not permitted on this machine; the message gives the reason."""
+
+
 class RecordSettings(Settings):
     """The setting that selects the part of a long run that is shown."""
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import grpc
 
+from downpour.deploy.dashboard.config import Refused
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import call_metadata, open_aio_channel
 from downpour.protos.errors import error_of
@@ -36,10 +37,6 @@ SETTINGS = ("mode", "compensation", "lr")  # that `set` changes
 OF_A_WORKER = ("kill", "stall", "slow")
 CHANGE_TIMEOUT_S = 30.0  # of a change or a checkpoint, which returns once it is made
 NO_MORE_WORK = ("draining", "finishing", "ended", "failed")
-
-
-class Refused(ValueError):
-    """An action is not possible at present, or not permitted on this machine; the message gives the reason."""
 
 
 class Controls:

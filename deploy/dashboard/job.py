@@ -6,8 +6,8 @@ import asyncio
 import sys
 from typing import Any
 
-from downpour.deploy.dashboard.config import JobCommandSettings
-from downpour.deploy.dashboard.controls import OF_A_WORKER, SETTINGS, Controls, Refused
+from downpour.deploy.dashboard.config import JobCommandSettings, Refused
+from downpour.deploy.dashboard.controls import OF_A_WORKER, SETTINGS, Controls
 from downpour.deploy.runs import address_of
 
 

@@ -16,13 +16,15 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from functools import cache
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from downpour.deploy.dashboard.controls import Refused
-from downpour.deploy.dashboard.live import Event
+from downpour.deploy.dashboard.config import Refused
 from downpour.deploy.dashboard.page_files import TYPES, files
+
+if TYPE_CHECKING:  # the playground uses this server without gRPC's streams
+    from downpour.deploy.dashboard.live import Event
 
 LOOPBACK = "127.0.0.1"
 HOSTS = (LOOPBACK, "localhost")

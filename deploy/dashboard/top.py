@@ -19,8 +19,8 @@ import numpy as np
 from rich.console import Console
 from rich.live import Live
 
-from downpour.deploy.dashboard.config import TopSettings
-from downpour.deploy.dashboard.controls import STALL_S, Controls, Refused
+from downpour.deploy.dashboard.config import Refused, TopSettings
+from downpour.deploy.dashboard.controls import STALL_S, Controls
 from downpour.deploy.dashboard.recorded_run import NoRun, RecordedRun, load_run
 from downpour.deploy.dashboard.top_view import KEPT, TopState, frame
 from downpour.deploy.runs import address_of

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from downpour.bench.replay.shard_replay import names_of
-from downpour.deploy.dashboard.controls import Controls, Refused
+from downpour.deploy.dashboard.config import Refused
+from downpour.deploy.dashboard.controls import Controls
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import DownpourError
 from downpour.ps.trace.call_log import Call

@@ -8,7 +8,7 @@ import { marksAt } from "./marks.js";
 import { Panels } from "./panels.js";
 import { Slide } from "./slide.js";
 import { State } from "./state.js";
-import { fillIn, num, t } from "./texts.js";
+import { counted, fillIn, num, t } from "./texts.js";
 import { readView, writeView } from "./view.js";
 
 const CHARTS_EVERY_MS = 1000; // of a running job
@@ -117,7 +117,7 @@ export class App {
     document.title = t("title", { run: this.run.header.run });
     byId("job").textContent = t("job_line", {
       model: settings.model, dataset: settings.dataset, mode: this.run.modes.slice(-3).join(" → "), optimizer: settings.optimizer,
-      batch: num(settings.batch_size), workers: num(this.run.workers.length), shards: num(this.run.shards.length),
+      batch: num(settings.batch_size), workers: counted("worker", this.run.workers.length), shards: counted("shard", this.run.shards.length),
     });
   }
 

@@ -220,7 +220,7 @@ export function drawHistogram(canvas, { counts, probabilities, equal, bound, mos
   const total = counts.reduce((sum, count) => sum + count, 0);
   const bins = most + 1;
   const each = plot.width / bins;
-  const share = (k) => (total ? counts[k] / total : 0);
+  const share = (k) => (total ? (counts[k] ?? 0) / total : 0);
   let highest = 1e-9;
   for (let k = 0; k < bins; k += 1) highest = Math.max(highest, share(k), probabilities?.[k] ?? 0);
   const y = (value) => plot.top + plot.height * (1 - value / highest);

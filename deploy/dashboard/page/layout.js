@@ -6,7 +6,7 @@ const GAP = 10;
 const SHARD = { least: 150, height: 62 };
 const TILE = { least: 104, most: 200, height: 66, small: 52, smallWidth: 58 };
 const DATA_HEIGHT = 62;
-const FLIGHT = { narrow: 110, wide: 190 }; // the height between the server and the workers
+const FLIGHT = { narrow: 110, wide: 190, roomy: 290 }; // the height between the server and the workers
 
 /** Return the boxes `{x, y, width, height}` of the server, the shards, the workers and their data for a width. */
 export function layout(width, shards, workers) {
@@ -14,9 +14,9 @@ export function layout(width, shards, workers) {
   const server = { x: EDGE, y: EDGE, width: inner, height: 0 };
   const shardBoxes = grid(shards, inner - 2 * GAP, SHARD.least, Infinity, SHARD.height, EDGE + GAP, EDGE + 40);
   server.height = bottom(shardBoxes, EDGE + 40) - EDGE + GAP;
-  const top = server.y + server.height + (width < 560 ? FLIGHT.narrow : FLIGHT.wide);
   const shown = Math.min(workers, MOST_WORKERS);
   const roomy = shown * (TILE.least + GAP) <= inner + GAP;
+  const top = server.y + server.height + (width < 560 ? FLIGHT.narrow : roomy ? FLIGHT.roomy : FLIGHT.wide);
   const compact = !roomy && shown > 8;
   const workerBoxes = grid(
     shown, inner, compact ? TILE.smallWidth : TILE.least, compact ? 96 : TILE.most, compact ? TILE.small : TILE.height, EDGE, top,

@@ -13,6 +13,7 @@ export class LiveJob {
     this.shards = [];
     this.events = [];
     this.members = new Map(); // worker -> incarnation
+    this.idle = new Set(); // workers without data
     this.phase = "";
     this.progress = null;
   }
@@ -53,7 +54,10 @@ export class LiveJob {
     const { workers, phase, notes, elapsed_s: seconds } = this.progress;
     const add = (event) => this.events.push({ before: this.shards[0].version.length, seconds, ...event });
     const now = new Map(workers.map((worker) => [worker.worker, worker.incarnation]));
-    for (const [worker, incarnation] of this.members) if (!now.has(worker)) add({ kind: "leave", worker, incarnation });
+    for (const [worker, incarnation] of this.members) {
+      if (!now.has(worker)) add({ kind: "leave", worker, incarnation, working: phase === "training" && !this.idle.has(worker) });
+    }
+    this.idle = new Set(workers.filter((worker) => worker.state === "idle").map((worker) => worker.worker));
     for (const [worker, incarnation] of now) {
       if (this.members.get(worker) !== incarnation) add({ kind: "join", worker, incarnation });
     }

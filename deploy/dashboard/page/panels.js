@@ -128,7 +128,7 @@ export class Panels {
       });
     }
     if (event.kind === "validation") return t("event_validation", { accuracy: percent(event.val_accuracy, 2), loss: num(event.val_loss, 4) });
-    const again = event.kind === "join" && event.incarnation > 1 ? "event_rejoin" : `event_${event.kind}`;
+    const again = event.kind === "join" && event.incarnation > 1 ? "event_rejoin" : event.working ? "event_lost" : `event_${event.kind}`;
     const text = ["end", "phase"].includes(event.kind) ? statusText(event.text) : event.text;
     return t(again, { worker: event.worker, incarnation: event.incarnation, text, number: num(event.number), version: num(event.version) });
   }

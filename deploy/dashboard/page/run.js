@@ -35,6 +35,7 @@ export class Run {
     this.firstMode = changes.length ? changes[0].was : this.settings.mode;
     this.modes = [this.firstMode, ...changes.map((event) => event.mode)];
     [this.mode, this.modeArguments] = modeOf(this.modes[this.modes.length - 1]);
+    this.markLost();
     this.hasBarrier = BARRIER_MODES.includes(this.mode);
     this.slack = this.modes.map(slackOf).find((slack) => slack !== null) ?? null;
     this.times = Float64Array.from(this.push.time_us, (value) => value / 1e6);
@@ -45,6 +46,16 @@ export class Run {
     this.indexLeases();
     this.smoothLoss();
     this.deriveWaits();
+  }
+
+  /** State in each event of a worker that leaves whether it still had work, as one that is killed. */
+  markLost() {
+    const resting = new Set();
+    for (const event of this.events) {
+      if (event.kind === "rest") resting.add(event.worker);
+      else if (event.kind === "leave") event.working ??= !resting.has(event.worker) && event.before < this.count;
+      else resting.delete(event.worker);
+    }
   }
 
   /** Set the total counts of a running job, of which the records of this run are only the newest part. */

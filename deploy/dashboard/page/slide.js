@@ -10,7 +10,7 @@ const SPRITE = 24; // width and height of the picture of a mark
 const MOST_SHOWN = 99; // staleness that is shown as a number
 const MOST_WAYS = 16;
 const SYMBOLS = {
-  absent: "·", joining: "+", computing: "▶", step: "▶", waiting: "❚❚", slow: "◔", resting: "○", left: "✕",
+  absent: "·", joining: "+", computing: "▶", step: "▶", waiting: "❚❚", slow: "◔", resting: "○", left: "✕", dead: "✖",
 };
 /** The update rules in short; docs/modes.md has them in full. */
 const RULES = {

@@ -77,13 +77,14 @@ export class State {
       if (event.worker === undefined) continue;
       this.clocks.apply(event);
       const worker = this.workers[indexOf.get(event.worker)];
-      this.setLife(worker, { join: "joining", resume: "active", rest: "resting", leave: "left" }[event.kind] ?? worker.life);
+      const lives = { join: "joining", resume: "active", rest: "resting", leave: event.working ? "dead" : "left" };
+      this.setLife(worker, lives[event.kind] ?? worker.life);
       if (event.kind === "join") worker.incarnation = event.incarnation;
     }
   }
 
   setLife(worker, life) {
-    const counts = (state) => Number(state !== "absent" && state !== "left");
+    const counts = (state) => Number(!["absent", "left", "dead"].includes(state));
     this.members += counts(life) - counts(worker.life);
     worker.life = life;
   }
@@ -138,7 +139,7 @@ export class State {
     return next !== undefined && seconds >= this.run.arrivedAt(next) && seconds < this.run.times[next];
   }
 
-  /** Return the activity of each worker at a time: absent, joining, computing, step, waiting, slow, resting or left. */
+  /** Return the activity of each worker at a time: absent, joining, computing, step, waiting, slow, resting, left or dead. */
   activities(seconds) {
     const paces = this.workers.map((_, index) => this.pace(index));
     const usual = median(paces.filter((pace) => pace > 0));
@@ -160,7 +161,7 @@ export class State {
   reportedActivity(worker) {
     if (!this.run.live || this.position < this.run.count) return null;
     const member = this.run.live.workers.find((each) => each.worker === worker.number);
-    if (!member) return worker.life === "absent" ? "absent" : "left";
+    if (!member) return ["absent", "dead"].includes(worker.life) ? worker.life : "left";
     return { warming: "joining", idle: "resting" }[member.state] ?? null;
   }
 

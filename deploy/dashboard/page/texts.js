@@ -33,6 +33,11 @@ export function num(value, digits = 0) {
   return formats.get(key).format(value);
 }
 
+/** Return a number with its noun, which has a text for one and a text for several. */
+export function counted(noun, count) {
+  return t(count === 1 ? `one_${noun}` : `several_${noun}s`, { count: num(count) });
+}
+
 /** Format a fraction as a percentage; a missing number is a dash. */
 export function percent(value, digits = 1) {
   return value === null || value === undefined ? "–" : `${num(100 * value, digits)} %`;

@@ -88,7 +88,13 @@ function drawStep(context, run, step, { x, y, rowHeight, from, to, hatch }, them
   if (shown(step.compute, step.computed)) {
     if (run.push.outcome[step.row] === 0) {
       context.fillStyle = css(staleColor(run.push.staleness[step.row], run.staleEnd));
-      context.fillRect(...box(step.compute, step.computed));
+      const place = box(step.compute, step.computed);
+      context.fillRect(...place);
+      if (place[2] > 3 && rowHeight > 8) { // dark colours hardly differ from a dark background
+        context.strokeStyle = theme.text;
+        context.lineWidth = 0.6;
+        context.strokeRect(...place);
+      }
     } else {
       context.strokeStyle = theme.drop;
       context.lineWidth = 1.5;

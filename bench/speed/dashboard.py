@@ -1,0 +1,188 @@
+"""`downpour bench dashboard`: measures what a viewer of the dashboard costs a job, and how fast the page is.
+
+One job of `downpour train` runs with its dashboard while a viewer, which reads the events as an open page does, comes
+and goes in turns of equal length. Each turn with a viewer is compared with the mean of the turns before and after it,
+so that slow changes of the machine's speed cancel; the result is the median of these differences with its quartiles.
+The processor time of the dashboard's process is measured as well: it competes with workers that need all processors.
+
+With Chromium and Selenium (`make browser-test` installs them), the page itself is measured: frames per second for 64
+workers that make 3,000 pushes per second, live and in a replay, its memory, moves to random versions of a run of 20,000
+pushes, and the size of its files and of a report.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import grpc
+from pydantic import Field
+
+from downpour.bench import report
+from downpour.bench.machine import load
+from downpour.bench.module_process import module_command, module_environment
+from downpour.bench.speed import dashboard_page
+from downpour.bench.speed.many_workers import cpu_s
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.channel import open_channel
+from downpour.protos.parameter_server_pb2_grpc import CoordinatorStub
+from downpour.protos.settings import Settings, parse
+
+START_S = 120.0
+MANY_EPOCHS = 10_000  # the job is ended when everything is measured
+
+
+class DashboardBenchSettings(Settings):
+    """Measure the cost of a viewer, and the page."""
+
+    workers: int = Field(2, ge=1, description="Number of workers of the job.")
+    turns: int = Field(20, ge=2, description="Number of turns with a viewer.")
+    turn_s: float = Field(3.0, gt=0, description="Duration of a turn in seconds.")
+    page_s: float = Field(10.0, gt=0, description="Duration of each measurement of frames, in seconds.")
+    only: str = Field("job,page", description="Parts to measure, separated by commas: job, page.")
+    out: str | None = Field(None, description="Folder for results.json and report.md.")
+
+
+def viewer_cost(settings: DashboardBenchSettings) -> dict[str, Any]:
+    """Return the relative loss of throughput with a viewer, and the processor time of the dashboard's process."""
+    with _job(settings.workers) as address, _dashboard(address) as (page, pid):
+        with open_channel(address) as channel:
+            stub = CoordinatorStub(channel)
+            _wait_for_training(stub)
+            rates, spent = [_rate(stub, settings.turn_s)], []
+            for _ in range(settings.turns):
+                before = cpu_s(pid)
+                with _viewer(page):
+                    rates.append(_rate(stub, settings.turn_s))
+                spent.append((cpu_s(pid) - before) / settings.turn_s)
+                rates.append(_rate(stub, settings.turn_s))
+    lost = [1 - 2 * rates[i] / (rates[i - 1] + rates[i + 1]) for i in range(1, len(rates), 2)]
+    low, _, high = statistics.quantiles(lost, n=4)
+    return {
+        "pushes_per_s": statistics.median(rates),
+        "lost": statistics.median(lost),
+        "quartiles": [low, high],
+        "standard_error": statistics.stdev(lost) / len(lost) ** 0.5,
+        "dashboard_processors": statistics.median(spent),
+    }
+
+
+@contextmanager
+def _job(workers: int) -> Iterator[str]:
+    """Run a job of `downpour train` within the block, and return the address of its coordinator."""
+    with tempfile.TemporaryDirectory(prefix="downpour-bench-") as folder:
+        flags = [f"--workers={workers}", f"--epochs={MANY_EPOCHS}", f"--runs-dir={folder}", "--learning-rate=0.001"]
+        command = module_command("downpour", "train", *flags)
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=module_environment()
+        ) as launcher:
+            try:
+                yield _coordinator(Path(folder))
+            finally:
+                launcher.terminate()
+                with suppress(subprocess.TimeoutExpired):
+                    launcher.communicate(timeout=30)
+                launcher.kill()
+
+
+def _coordinator(folder: Path) -> str:
+    """Return the address that the server has written to its run directory, once it has."""
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        for path in folder.glob("*/address"):
+            if address := path.read_text().strip():
+                return address
+        time.sleep(0.1)
+    raise RuntimeError(f"the server must announce its address within {START_S:g} s")
+
+
+@contextmanager
+def _dashboard(address: str) -> Iterator[tuple[str, int]]:
+    """Serve the dashboard of a job within the block; return the address of its page and its process id."""
+    command = module_command("downpour.deploy.dashboard", address)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=module_environment()) as process:
+        try:
+            assert process.stdout is not None
+            page = json.loads(process.stdout.readline())["address"]
+            yield page.partition("#")[0], process.pid
+        finally:
+            process.kill()
+
+
+@contextmanager
+def _viewer(page: str) -> Iterator[None]:
+    """Read the events of a page within the block, and discard them."""
+    with urllib.request.urlopen(f"{page}events") as stream:
+
+        def read() -> None:
+            with suppress(OSError, ValueError, AttributeError):  # the block has closed the stream
+                while stream.read1(1 << 16):
+                    pass
+
+        thread = threading.Thread(target=read, daemon=True)
+        thread.start()
+        yield
+
+
+def _wait_for_training(stub: CoordinatorStub) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        with suppress(grpc.RpcError):
+            if stub.Status(pb.StatusRequest(), timeout=5).version > 100:
+                return
+        time.sleep(0.2)
+    raise RuntimeError(f"the job must train within {START_S:g} s")
+
+
+def _rate(stub: CoordinatorStub, seconds: float) -> float:
+    """Return the updates per second during the next seconds."""
+    first, begin = stub.Status(pb.StatusRequest(), timeout=10).version, time.perf_counter()
+    time.sleep(seconds)
+    last, end = stub.Status(pb.StatusRequest(), timeout=10).version, time.perf_counter()
+    return float(last - first) / (end - begin)
+
+
+def table(results: dict[str, Any]) -> str:
+    """Return the report in Markdown."""
+    lines = []
+    if job := results.get("job"):
+        low, high = job["quartiles"]
+        lines += [
+            ["throughput that a viewer costs", f"{job['lost']:.2%} (quartiles {low:.2%} to {high:.2%}, standard error "
+             f"{job['standard_error']:.2%})", "1 %"],
+            ["updates per second of the job", f"{job['pushes_per_s']:,.0f}", ""],
+            ["processors that the dashboard uses with a viewer", f"{job['dashboard_processors']:.3f}", ""],
+        ]  # fmt: skip
+    for name, (measured, limit) in results.get("page", {}).items():
+        lines.append([name, measured, limit])
+    return f"{report.head(results, 'The dashboard')}\n\n{report.rows(['what', 'measured', 'limit'], lines)}"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measure, print the table, and write the report if requested."""
+    settings = parse(DashboardBenchSettings, list(argv), "downpour bench dashboard")
+    results, parts = report.results_header("dashboard", list(argv)), re.split(r",\s*", settings.only)
+    if "page" in parts and (reason := dashboard_page.missing()):
+        print(f"the page is not measured: {reason}", file=sys.stderr)
+        parts.remove("page")
+    if "page" in parts:
+        results["page"] = dashboard_page.measure(settings.page_s)
+    if "job" in parts:
+        results["job"] = viewer_cost(settings)
+    results["load_at_end"] = load()
+    text = table(results)
+    print(text)
+    if settings.out:
+        report.write(Path(settings.out), results, text, {}, __doc__ or "")
+    return 0
