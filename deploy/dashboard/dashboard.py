@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from downpour.deploy.dashboard.config import DashboardSettings
 from downpour.deploy.dashboard.page_data import page_data
 from downpour.deploy.dashboard.recorded_run import NoRun, load_run
+from downpour.protos.credentials import presented_to
 from downpour.protos.logs import reason_of
 from downpour.protos.settings import host_and_port
 
@@ -71,7 +72,7 @@ def _application(settings: DashboardSettings) -> tuple[web.Application, str]:
 
     folder = Path(settings.source)
     if not folder.exists() and _is_address(settings.source):
-        control = server.Control(controls.Controls(settings.source).act)
+        control = server.Control(controls.Controls(settings.source).act, presented_to(settings.source).token)
         return server.application(live.live_block, lambda: live.follow(settings.source), control), control.secret
     load_run(folder)  # to report a run that cannot be shown at once
     return server.application(lambda: page_data(load_run(folder), settings.first)), ""

@@ -100,7 +100,7 @@ async def page_file(request: web.Request) -> web.Response:
 
 
 class Control:
-    """The endpoint through which a page that presents the secret operates the job.
+    """The endpoint through which a page that presents the secret, or the job's token, operates the job.
 
     A page of another origin can send neither the header with the secret nor JSON without a preflight, which this
     server does not answer (CSRF).
@@ -109,15 +109,20 @@ class Control:
         secret: The token that a request must contain, drawn at random for this dashboard.
     """
 
-    def __init__(self, act: Callable[[Mapping[str, Any]], Awaitable[str]]) -> None:
-        """Create the endpoint; `act` carries out the requested actions."""
+    def __init__(self, act: Callable[[Mapping[str, Any]], Awaitable[str]], token: str = "") -> None:
+        """Create the endpoint.
+
+        Args:
+            act: A function that carries out a requested action.
+            token: The token of the job, which is accepted like the secret; empty if the job has none.
+        """
         self.secret = secrets.token_urlsafe(24)
-        self._act = act
+        self._act, self._accepted = act, [each.encode() for each in (self.secret, token) if each]
 
     async def handle(self, request: web.Request) -> web.Response:
         """Reply `{done}` after an action, and `{refused}` with the reason otherwise."""
-        shown = request.headers.get(SECRET_HEADER, "")
-        if not hmac.compare_digest(shown.encode(), self.secret.encode()):
+        shown = request.headers.get(SECRET_HEADER, "").encode()
+        if not any([hmac.compare_digest(shown, each) for each in self._accepted]):
             return _refusal(403, "the secret of this dashboard is needed: open the address that it printed")
         if request.headers.get("Origin") != f"http://{request.host}" or request.content_type != "application/json":
             return _refusal(403, "the request must be JSON from the dashboard's own page")

@@ -26,11 +26,11 @@ from tests.support.cluster import running, vector_layout, wait_until
 Headers = dict[str, str]
 
 
-def post(requests: list[tuple[Headers, bytes]], act: Any) -> list[tuple[int, dict[str, Any]]]:
+def post(requests: list[tuple[Headers, bytes]], act: Any, token: str = "") -> list[tuple[int, dict[str, Any]]]:
     """Answers to requests; `{secret}` and `{origin}` in a header stand for those of the server."""
 
     async def go() -> list[tuple[int, dict[str, Any]]]:
-        control = server.Control(act)
+        control = server.Control(act, token)
         runner, address = await server.start(server.application(lambda: b"", None, control), 0)
         origin = address.rstrip("/")
         answers = []
@@ -91,6 +91,15 @@ def test_a_refusal_is_answered_with_its_reason() -> None:
         raise Refused("it makes no sense now")
 
     assert post([(GOOD, b"{}")], act) == [(409, {"refused": "it makes no sense now"})]
+
+
+def test_the_token_of_the_job_is_accepted_like_the_secret() -> None:
+    async def act(request: Mapping[str, Any]) -> str:
+        return "done"
+
+    requests = [(GOOD | {"X-Downpour-Secret": shown}, b"{}") for shown in ("a token of the job", "another", "{secret}")]
+    assert [status for status, _ in post(requests, act, "a token of the job")] == [200, 403, 200]
+    assert [status for status, _ in post(requests, act)] == [403, 403, 200]
 
 
 def test_every_dashboard_has_a_new_long_secret() -> None:
