@@ -86,12 +86,7 @@ class TrainingWork(Work):
         if job.phase == Phase.DRAINING:
             job.fail(f"shard {shard} was lost while the job was drained; its last checkpoint can be resumed")
             return
-        job.notes.append(
-            f"shard {shard} was lost: the job waits up to {job.settings.reconnect_s:g} s for it, and "
-            "then resumes from the last checkpoint"
-        )
-        job.begin_generation(job.generation + 1, now)
-        self.reset()
+        self.await_shard(shard, now)
 
     # ------------------------------------------------------------------ progress
 

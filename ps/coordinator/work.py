@@ -124,6 +124,16 @@ class Work(ABC):
     def shard_lost(self, shard: int, now: float) -> None:
         """React to the loss of a shard, which has been removed from the job's table."""
 
+    def await_shard(self, shard: int, now: float) -> None:
+        """Begin another generation, which continues from the last checkpoint once a lost shard is back."""
+        job = self.job
+        job.notes.append(
+            f"shard {shard} was lost: the job waits up to {job.settings.reconnect_s:g} s for it, and "
+            "then resumes from the last checkpoint"
+        )
+        job.begin_generation(job.generation + 1, now)
+        self.reset()
+
     def release_leases(self, member: Member) -> None:
         """Make the unused samples of a worker that has left available; with several shards, once these have reported.
 

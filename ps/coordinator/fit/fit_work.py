@@ -4,9 +4,8 @@ The first worker to register for a call fixes layout and optimizer, worker 0 set
 passed the barrier at the end of the call, the next one may begin with others. A call is one generation of the shards.
 Samples are leased if `fit` was given arrays or a `LeasedDataset`.
 
-Workers that live continue in the same call after a server has died, so the servers must not return to a state before
-what these workers know. A *revision* is a change that workers learn: that all samples of an epoch are used, that all
-have arrived at a barrier, what worker 0 has decided there. A worker receives it only when a checkpoint contains it.
+Workers learn of a change, such as the end of an epoch's samples, only when a checkpoint contains it: see
+`fit_revisions`.
 
 This module is pure: it does no I/O and reads no clock.
 """
@@ -31,6 +30,7 @@ from downpour.ps.coordinator.fit.fit_call import LEADER, FitCall
 from downpour.ps.coordinator.fit.fit_leases import FitLeases
 from downpour.ps.coordinator.fit.fit_optimizers import FitOptimizers
 from downpour.ps.coordinator.fit.fit_record import FitRecord
+from downpour.ps.coordinator.fit.fit_revisions import FitRevisions
 from downpour.ps.coordinator.fit.fit_waits import FitWaits
 from downpour.ps.coordinator.job import Job
 from downpour.ps.coordinator.ledger import EpochLedger
@@ -54,8 +54,7 @@ class FitWork(Work):
         self.epochs_done, self._record = 0, FitRecord()
         self._call, self._optimizers = FitCall(job), FitOptimizers(job)
         self._leases, self._waits = FitLeases(job), FitWaits(job)
-        self._revision = self._committed = 0
-        self._epoch_used = False  # the end of the current epoch's samples is a revision already
+        self._revisions = FitRevisions(job)
         self._earlier: dict[int, pb.RegisterReply] = {}  # the replies to late workers, by the number of the call
         self._drain_requested = self._interrupted = False
 
@@ -140,7 +139,7 @@ class FitWork(Work):
             job.begin_generation(job.generation + 1, now, next_call=True)
         self._record.begin(request.fit)
         required = required_workers(request.independent, request.data, settings.workers)
-        call = FitCall(job, request.fit_call, required, request.independent, self._changed)
+        call = FitCall(job, request.fit_call, required, request.independent, self._revisions.add)
         self._optimizers = FitOptimizers(job, request.optimizers)
         self._call, job.settings, job.resumed = call, settings, False
         job.layout, job.data, job.deadlines.lost_s = None, None, None
@@ -209,12 +208,7 @@ class FitWork(Work):
         elif self._drain_requested:
             job.fail(f"shard {shard} was lost while the job was drained")
         elif job.layout is not None:
-            job.notes.append(
-                f"shard {shard} was lost: the job waits up to {job.settings.reconnect_s:g} s for it, and "
-                "then resumes from the last checkpoint"
-            )
-            job.begin_generation(job.generation + 1, now)
-            self.reset()
+            self.await_shard(shard, now)
 
     def set_rates(self, request: pb.SetLearningRatesRequest, now: float) -> None:
         """Set the learning rate of later updates.
@@ -227,7 +221,7 @@ class FitWork(Work):
     # ------------------------------------------------------------------ leased samples
 
     def _open_epoch(self, decision: pb.Decision | None = None) -> None:
-        self._epoch_used = False
+        self._revisions.begin_epoch()
         self._leases.open_epoch(len(self._call.decisions), decision)
 
     def next_task(self, member: Member, now: float, epoch: int | None = None, ahead: bool = False) -> pb.Task:
@@ -241,23 +235,14 @@ class FitWork(Work):
         """
         ledger, number = self._leases.of_worker(member, ahead), len(self._call.decisions)
         is_past = epoch is not None and epoch < number  # its session had ended
-        if self.draining or self._call.stop_requested or is_past or (ledger.finished and self._end_of_epoch()):
+        if self.draining or self._call.stop_requested or is_past or (ledger.finished and self._end_of_samples()):
             return pb.Task(kind=pb.END)
         present = {each.worker for each in self.job.membership.members} | self._call.returning
         return self._leases.next_task(member, number, present, now, ahead)
 
-    def _end_of_epoch(self) -> bool:
-        """Return whether workers may learn that all samples are used.
-
-        The last gradients are on all shards when every worker has asked for its next samples.
-        """
-        if not self.checkpointable:
-            return True
-        if not self._epoch_used and self.job.membership.all_idle_but(self._call.arrived):
-            self._epoch_used = True
-            self.job.send(flush=True)
-            self._changed()
-        return self._epoch_used and self.committed
+    def _end_of_samples(self) -> bool:
+        """Return whether workers may learn that all samples of the epoch are used."""
+        return self._revisions.end_of_samples(self.job.membership.all_idle_but(self._call.arrived))
 
     def samples_reported(self, member: Member, epoch: int | None, uses: Iterable[pb.LeaseUse], now: float) -> None:
         """Mark samples as used that a worker has used without a push; a repetition changes nothing."""
@@ -354,24 +339,21 @@ class FitWork(Work):
     @property
     def checkpointable(self) -> bool:
         """Return whether a call of `fit` has begun, and checkpoints are taken."""
-        return self.job.layout is not None and self.job.settings.checkpoint_every != "off"
+        return self._revisions.enabled
 
     @property
     def revision(self) -> int:
         """Return the number of changes so far that workers learn."""
-        return self._revision
+        return self._revisions.number
 
     @property
     def committed(self) -> bool:
         """Return whether a checkpoint contains all revisions."""
-        return self._committed >= self._revision or not self.checkpointable
+        return self._revisions.committed
 
     def commit(self, revision: int) -> None:
         """Record that a checkpoint contains the changes up to a revision, or that none could be written."""
-        self._committed = max(self._committed, revision)
-
-    def _changed(self) -> None:
-        self._revision += 1
+        self._revisions.commit(revision)
 
     @property
     def completed_call(self) -> int:
@@ -388,7 +370,7 @@ class FitWork(Work):
             optimizers=self._optimizers.specs,
             epochs_done=self.epochs_done,
             earlier=self._earlier,
-            revision=self._revision,
+            revision=self._revisions.number,
             workers={member.worker for member in job.membership.members} | self._call.returning,
         )
         self._record.put_state(state)
@@ -402,7 +384,7 @@ class FitWork(Work):
         job.layout, job.data = None, None
         self.epochs_done, self._record, self._leases = 0, FitRecord(), FitLeases(job)
         self._call, self._earlier, self._optimizers = FitCall(job), {}, FitOptimizers(job)
-        self._revision = self._committed = 0
+        self._revisions = FitRevisions(job)
         self._waits.restart()
 
     def restore_state(self, state: pb.FitState) -> None:
@@ -417,13 +399,13 @@ class FitWork(Work):
         job.layout, job.data, job.initialiser = Layout.from_proto(state.layout), state.data, None
         self._optimizers, self._record = FitOptimizers(job, state.optimizers), FitRecord.restored(state)
         required = required_workers(state.independent, state.data, job.settings.workers)
-        self._call = FitCall.restored(job, state, required, self._changed)
+        self._revisions = FitRevisions(job, state.revision)
+        self._call = FitCall.restored(job, state, required, self._revisions.add)
         self._earlier = dict(state.earlier)
         self.epochs_done = state.epochs_done
-        self._revision = self._committed = state.revision
         self._waits.restart()
         self._leases.restore(state, len(self._call.decisions))
-        self._epoch_used = self.ledger is not None and self.ledger.finished
+        self._revisions.begin_epoch(used=self.ledger is not None and self.ledger.finished)
         self._optimizers.send(restored=True)
         job.send(layout=state.layout)
 
