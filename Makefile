@@ -6,7 +6,7 @@ VENV := .venv
 ARGS ?=
 PYTHON ?=
 
-.PHONY: help train test test-slow test-cases test-fidelity browser-test lessons slurm-test ray-test trackers-test docs compat dist bench chaos simulate protos clean again compose-test
+.PHONY: help train test test-slow test-cases test-fidelity test-commands browser-test lessons slurm-test ray-test trackers-test docs compat dist bench chaos simulate protos clean again compose-test
 
 help:
 	@echo 'make train         train the reference model on MNIST      (ARGS="--workers 4"; see downpour train --help)'
@@ -14,6 +14,7 @@ help:
 	@echo 'make test-slow     run the slow tests: conformance, killed processes, launchers, whole scripts'
 	@echo 'make test-cases    run each case of a script in every kind of cluster'
 	@echo 'make test-fidelity compare every row of docs/fidelity.md with plain Keras'
+	@echo 'make test-commands run every command that README, docs and --help show, in a fresh clone'
 	@echo 'make browser-test  test the pages in Chromium, which is installed if it is missing'
 	@echo 'make ray-test      run jobs on a Ray cluster of three nodes, in an environment of its own'
 	@echo 'make trackers-test log to TensorBoard, Weights & Biases and MLflow, in an environment of its own'
@@ -37,7 +38,7 @@ train: $(VENV)/worker.stamp
 test: $(VENV)/dev.stamp
 	$(VENV)/bin/ruff check --quiet .
 	$(VENV)/bin/mypy --no-error-summary
-	$(VENV)/bin/pytest -n 2 -m "not slow and not browser and not slurm and not ray and not trackers" $(ARGS)
+	$(VENV)/bin/pytest -n 2 -m "not slow and not browser and not slurm and not ray and not trackers and not commands" $(ARGS)
 
 # These take minutes: every conformance row and its mutant, kills and restarts, whole scripts and launchers.
 test-slow: $(VENV)/dev.stamp
@@ -50,6 +51,10 @@ test-cases: $(VENV)/dev.stamp
 # Every row of docs/fidelity.md, in plain Keras and in three kinds of cluster.
 test-fidelity: $(VENV)/dev.stamp
 	$(VENV)/bin/pytest -m fidelity tests/keras/test_fidelity.py $(ARGS)
+
+# Every command of README, docs and --help in a fresh clone with an environment of its own, about half an hour.
+test-commands: $(VENV)/dev.stamp
+	$(VENV)/bin/pytest -m commands tests/test_every_command.py $(ARGS)
 
 # Tests the dashboard in a browser. Debian's packages of Chromium and its driver are installed if they are missing.
 browser-test: $(VENV)/browser.stamp
@@ -76,6 +81,11 @@ docs:
 		$(VENV)-docs/bin/pip install -q -e '.[docs]'; }
 	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict --quiet
 	@echo 'site/index.html opens in a browser, without a network'
+
+# Builds the wheel and the source distribution in dist/.
+dist: $(VENV)/dev.stamp
+	$(VENV)/bin/python -m pip wheel -q --no-deps --no-build-isolation -w dist .
+	$(VENV)/bin/python -c "from setuptools.build_meta import build_sdist; build_sdist('dist')" >/dev/null
 
 # Starts munged, slurmctld and three slurmd on this machine, as root, and runs jobs on them.
 slurm-test: $(VENV)/dev.stamp

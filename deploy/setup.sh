@@ -8,13 +8,38 @@ home=$(pwd -P)
 extra=$1
 venv=.venv
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+trap 'rm -f "$log" "$log.status"' EXIT
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 fail() { say "$@"; exit 1; }
 
 # Runs a command with its output in the log, which the caller prints after a failure.
 quietly() { "$@" >>"$log" 2>&1 </dev/null; }
+
+# Runs a command that installs packages. A terminal shows all of its output, a pipe or a file one line per package.
+shown() {
+    if [ -t 2 ]; then
+        "$@" </dev/null >&2
+        return
+    fi
+    { "$@" </dev/null 2>&1 || echo 1 >"$log.status"; } | while IFS= read -r line; do
+        printf '%s\n' "$line" >>"$log"
+        case $line in
+        *Downloading\ *) say "downloading ${line#*Downloading }" ;;
+        Installing\ collected\ packages*) say "unpacking the packages" ;;
+        esac
+    done
+    [ ! -e "$log.status" ]
+}
+
+# uv is used where it is installed, as it is faster.
+install() {
+    if command -v uv >/dev/null; then
+        shown uv pip install --python "$venv/bin/python" "$@"
+    else
+        shown "$venv/bin/python" -m pip install --disable-pip-version-check --no-input "$@"
+    fi
+}
 
 # Tests whether an interpreter satisfies requires-python of pyproject.toml.
 suits() {
@@ -77,9 +102,9 @@ if [ -n "$moved" ] || ! suits "$venv/bin/python" || ! has_pip; then
     make_venv
 fi
 say "installing downpour-ps[$extra] in $venv (TensorFlow is large: the first installation takes minutes)"
-if ! quietly "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --editable ".[$extra]"; then
+if ! install --editable ".[$extra]"; then
     tail -n 30 "$log" >&2
-    fail "pip could not install downpour-ps[$extra]; its last lines are above. Repeat the command to retry."
+    fail "downpour-ps[$extra] could not be installed; the last lines are above. Repeat the command to retry."
 fi
 printf '%s\n' "$home" >"$venv/home"
 touch "$venv/$extra.stamp"

@@ -104,7 +104,7 @@ def error_of(failure: grpc.RpcError, address: str) -> DownpourError:
     broken = code is grpc.StatusCode.INTERNAL and details == "Internal error from Core"
     kind = Unreachable if broken or code is grpc.StatusCode.CANCELLED else ERROR_OF.get(code, ServerFault)
     if kind is Unreachable:
-        return Unreachable(f"no parameter server answers at {address}: {details}{_hint(details)}")
+        return Unreachable(f"no parameter server answers at {address}: {_in_words(details)}{_hint(details)}")
     if kind is DeadlineExceeded:
         return DeadlineExceeded(f"no answer from {address} in time: {details}")
     return kind(details or f"{address} answered {code.name}")
@@ -117,6 +117,27 @@ def is_unanswered(failure: grpc.RpcError) -> bool:
     """
     late = failure.code() is grpc.StatusCode.DEADLINE_EXCEEDED and failure.details() == "Deadline Exceeded"
     return late or isinstance(error_of(failure, ""), Unreachable)
+
+
+# What gRPC says of a connection, and the same in words; the first that is found counts.
+_CAUSES = {
+    "handshake failed": "the TLS handshake failed",
+    "Connection refused": "the connection was refused",
+    "Connection reset": "the connection was reset",
+    "Broken pipe": "the connection was closed",
+    "Socket closed": "the connection was closed",
+    "No route to host": "there is no route to the host",
+    "Network is unreachable": "the network is unreachable",
+    "DNS resolution failed": "the name cannot be resolved",
+    "Domain name not found": "the name cannot be resolved",
+    "timed out": "the connection timed out",
+    "Timeout": "the connection timed out",
+}
+
+
+def _in_words(details: str) -> str:
+    """Return why there is no connection, without the internal names of gRPC."""
+    return next((words for text, words in _CAUSES.items() if text in details), details)
 
 
 def _hint(details: str) -> str:

@@ -80,3 +80,31 @@ def test_the_check_is_make_test():
 
 def _read(path: str) -> str:
     return (ROOT / path).read_text()
+
+
+@pytest.mark.parametrize(("with_uv", "fails"), [(False, False), (False, True), (True, False)])
+def test_setup_shows_what_it_installs(tmp_path, with_uv, fails):
+    """An interpreter and a `uv` that only print stand in for those that install."""
+    script = f'echo "Collecting x"; echo "  Downloading x.whl (9 MB)"; echo "$0 $*"; exit {int(fails)}'
+    python = tmp_path / "tree" / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\ncase "$*" in *install*) {script};; esac\nexit 0\n')
+    (tmp_path / "bin").mkdir()
+    uv = tmp_path / "bin" / "uv"
+    uv.write_text(f"#!/bin/sh\n{script}\n")
+    for file in (python, *([uv] if with_uv else [])):
+        file.chmod(0o755)
+    (tmp_path / "tree" / "deploy").mkdir()
+    for name in ("pyproject.toml", "deploy/setup.sh"):
+        (tmp_path / "tree" / name).write_text(_read(name))
+    done = subprocess.run(
+        ["sh", tmp_path / "tree" / "deploy" / "setup.sh", "worker"],
+        env={"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "setup: downloading x.whl (9 MB)" in done.stderr and "Collecting" not in done.stderr.split("setup: down")[0]
+    assert done.returncode == int(fails) and (tmp_path / "tree" / ".venv" / "worker.stamp").exists() != fails
+    if fails:
+        assert "could not be installed" in done.stderr and ("pip install" in done.stderr) != with_uv

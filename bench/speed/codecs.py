@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from downpour.bench.comparison import spread
+from downpour.bench.flags import FlagParser
 from downpour.bench.machine import facts, load
 from downpour.protos.codec import CODECS, codec_named
 from downpour.protos.layout import Slice
@@ -33,7 +33,7 @@ WORKERS, BATCH, RATE = 4, 64, 0.3
 
 def main(argv: list[str]) -> int:
     """Measure, print a table, and write `results.json`, `report.md` and a plot if requested."""
-    parser = argparse.ArgumentParser(
+    parser = FlagParser(
         prog="downpour bench codecs", description="Measure the size, time and final loss of each codec."
     )
     parser.add_argument("--quick", action="store_true", help="smaller vectors, fewer steps, one seed")

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from downpour.bench import report
+from downpour.bench.flags import FlagParser
 from downpour.bench.machine import load
 
 COPIES = {"ours": (1, 0), "bare": (1, 1), "local": (1, 0)}  # in: the weights; out: the gradient
@@ -149,7 +150,7 @@ def _table(name: str, rows: dict[str, dict[str, float]], flags: argparse.Namespa
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="downpour bench gradient", description="Time a worker's step.")
+    parser = FlagParser(prog="downpour bench gradient", description="Time a worker's step.")
     parser.add_argument("--models", default="sigmoid100,cnn", help="names of models, separated by commas")
     parser.add_argument("--data", default="mnist", help="name of a dataset, or an .npz file")
     parser.add_argument("--batch-size", type=int, default=32, help="samples of a step (default: 32)")

@@ -14,7 +14,6 @@ quartiles.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median, quantiles
@@ -24,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from downpour.bench import report
+from downpour.bench.flags import FlagParser
 from downpour.bench.machine import load
 from downpour.ps.core.optimizer import BLOCK, Optimizer
 from downpour.ps.core.rules.hyperparameters import Hyperparameters
@@ -150,7 +150,7 @@ def table(results: dict[str, Any]) -> str:
 
 def main(argv: list[str]) -> int:
     """Measure, print the table, and write the report if requested."""
-    parser = argparse.ArgumentParser(prog="downpour bench kernels", description="Compare update rules with memcpy.")
+    parser = FlagParser(prog="downpour bench kernels", description="Compare update rules with memcpy.")
     parser.add_argument("--quick", action="store_true", help="fewer repeats")
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="write results.json, report.md and a plot to this folder"

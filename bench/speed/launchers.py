@@ -20,6 +20,7 @@ from statistics import median
 from typing import Any
 
 from downpour.bench import report
+from downpour.bench.flags import FlagParser
 from downpour.bench.machine import load
 from downpour.deploy.launch.started_job import LaunchRequest
 from downpour.deploy.launchers import LAUNCHERS
@@ -82,7 +83,7 @@ def table(results: Mapping[str, Any]) -> str:
 
 
 def _flags(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = FlagParser(
         "downpour bench launchers", description="Compare the samples/s of one job started by each launcher."
     )
     parser.add_argument("--epochs", type=int, default=6, help="epochs of each run (default: 6)")

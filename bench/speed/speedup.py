@@ -22,6 +22,7 @@ import numpy as np
 
 from downpour.bench import report
 from downpour.bench.comparison import spread
+from downpour.bench.flags import FlagParser
 from downpour.bench.machine import cores, load
 from downpour.bench.speed.emulated import BATCH, Run, measured
 from downpour.bench.speed.many_workers import push_pulls
@@ -265,7 +266,7 @@ def straggler(text: str) -> tuple[int, float]:
 
 
 def _flags(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="downpour bench speedup", description="Measure the speedup of workers.")
+    parser = FlagParser(prog="downpour bench speedup", description="Measure the speedup of workers.")
     parser.add_argument("--quick", action="store_true", help="few workers, one repeat, a lower accuracy")
     parser.add_argument("--workers", type=lambda text: [int(part) for part in text.split(",")], help="such as 1,2,4,8")
     parser.add_argument(

@@ -21,7 +21,6 @@ is a process that sleeps instead of computing.
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +32,7 @@ from typing import Any
 import numpy as np
 
 from downpour.bench.comparison import spread
+from downpour.bench.flags import FlagParser
 from downpour.bench.machine import facts, load
 from downpour.bench.numpy_worker import NumpyWorker, running_server
 from downpour.bench.speed.echo import grpc_echo, tcp_echo, unix_echo
@@ -51,9 +51,7 @@ RATE = "1e-6"
 
 def main(argv: list[str]) -> int:
     """Measure, print the tables, and write `results.json`, `report.md` and the plots if requested."""
-    parser = argparse.ArgumentParser(
-        prog="downpour bench transport", description="Compare push-pulls with echoes and memcpy."
-    )
+    parser = FlagParser(prog="downpour bench transport", description="Compare push-pulls with echoes and memcpy.")
     parser.add_argument("--quick", action="store_true", help="few rounds, at most 16 workers")
     parser.add_argument("--only-sizes", action="store_true", help="one worker on each transport, and nothing else")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for results.json, report.md and plots")

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from downpour.bench.comparison import order, plan_epochs, ratios, spread, table
+from downpour.bench.flags import FlagParser
 from downpour.bench.machine import facts, load
 from downpour.bench.training.competitors import COMPETITORS, CompetitorError, TrainingSpec, end_on_sigterm
 from downpour.protos.logs import counted
@@ -180,9 +181,7 @@ def write(results: dict[str, Any], out: Path) -> None:
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """Parse the flags and complete `models`, `competitors` and `repeats`."""
-    parser = argparse.ArgumentParser(
-        prog="downpour bench baselines", description="Compare samples/s with TensorFlow and Keras."
-    )
+    parser = FlagParser(prog="downpour bench baselines", description="Compare samples/s with TensorFlow and Keras.")
     parser.add_argument("--model", choices=[*SAMPLES, "both"], help="model (default: both; with --quick sigmoid100)")
     parser.add_argument("--samples", type=_positive, help="training samples, rounded up to whole calls")
     parser.add_argument("--batch-size", type=_positive, default=32, help="samples of a step (default: 32)")

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from downpour.bench.flags import FlagParser
 from downpour.bench.machine import facts
 from downpour.bench.seeds import KERAS, Spread, numbers, run_all, spreads
 from downpour.bench.training.competitors import TrainingSpec, end_on_sigterm, fit, train
@@ -186,7 +187,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     """Parse the flags; `train_flags` are the arguments after `--`."""
     cut = argv.index("--") if "--" in argv else len(argv)
     known = list(dict.fromkeys(row.model for row in ROWS))
-    parser = argparse.ArgumentParser(
+    parser = FlagParser(
         prog="downpour bench course",
         description="Compare the course's models with single-process Keras.",
         epilog="The arguments after -- are passed to every `downpour train`.",

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from downpour.bench.flags import FlagParser
 from downpour.worker.catalog.datasets import load, split
 from downpour.worker.catalog.models import MODELS, build
 
@@ -146,7 +147,7 @@ def _stopwatch() -> Any:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = FlagParser(
         prog="python -m downpour.bench.training.keras_fit",
         description="Train with model.fit in one process and print the result as JSON.",
     )

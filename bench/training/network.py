@@ -23,6 +23,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from downpour.bench.flags import FlagParser
 from downpour.bench.machine import facts, load
 from downpour.bench.module_process import module_command, module_environment
 from downpour.bench.training.baselines import write_data
@@ -217,7 +218,7 @@ def _process(command: Sequence[str], log: IO[str] | None = None) -> Iterator[sub
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = FlagParser(
         prog="downpour bench network", description="Train between two network namespaces; requires root."
     )
     parser.add_argument("--networks", type=_names(NETWORKS), default=list(NETWORKS), help=", ".join(NETWORKS))

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from downpour.bench.flags import FlagParser
 from downpour.bench.machine import facts
 from downpour.bench.seeds import KERAS, numbers, run_all, spreads
 from downpour.bench.training.competitors import CompetitorError, TrainingSpec, end_on_sigterm, fit, train
@@ -129,7 +130,7 @@ def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
 def parse(argv: list[str]) -> argparse.Namespace:
     """Parse the flags; `train_flags` are the arguments after `--`."""
     cut = argv.index("--") if "--" in argv else len(argv)
-    parser = argparse.ArgumentParser(
+    parser = FlagParser(
         prog="downpour bench quality",
         description="Compare test accuracy with single-process Keras.",
         epilog="The arguments after -- are passed to every `downpour train`.",

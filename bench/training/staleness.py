@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from downpour.bench import report
+from downpour.bench.flags import FlagParser
 from downpour.bench.machine import load
 from downpour.bench.simulation.fixed_delay import run_delayed
 from downpour.bench.simulation.problems import Problem
@@ -234,7 +235,7 @@ def _ended(results: dict[str, Any], name: str, rate: float, delay: int) -> str:
 
 
 def _flags(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="downpour bench staleness", description="Measure the staleness of gradients.")
+    parser = FlagParser(prog="downpour bench staleness", description="Measure the staleness of gradients.")
     parser.add_argument("--quick", action="store_true", help="short runs with few settings")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for results.json, report.md and plots")
     return parser.parse_args(argv)
