@@ -5,8 +5,11 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
+from downpour.bench.page import write_page
 from downpour.protos.settings import did_you_mean
 
 
@@ -73,7 +76,18 @@ def main(argv: list[str]) -> int:
         )
         return 2
     status: int = importlib.import_module(f"downpour.bench.{BENCHES[name].module}").main(rest)
+    if (out := folder_of(rest)) and status == 0 and (page := write_page(Path(out))):
+        print(f"the report is {page}, which opens in a browser without a network", file=sys.stderr)
     return status
+
+
+def folder_of(arguments: Sequence[str]) -> str:
+    """Return the value of `--out`; empty if it is not given."""
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, equals, value = argument.partition("=")
+        if name == "--out":
+            return value if equals else following
+    return ""
 
 
 if __name__ == "__main__":
