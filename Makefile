@@ -82,6 +82,10 @@ docs:
 	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict --quiet
 	@echo 'site/index.html opens in a browser, without a network'
 
+# Each version of TensorFlow and Keras that is supported, with each Python of this machine; ARGS names single rows.
+compat: $(VENV)/dev.stamp
+	$(VENV)/bin/python -m tests.compat $(ARGS)
+
 # Builds the wheel and the source distribution in dist/.
 dist: $(VENV)/dev.stamp
 	$(VENV)/bin/python -m pip wheel -q --no-deps --no-build-isolation -w dist .

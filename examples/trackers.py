@@ -18,7 +18,9 @@ model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(64, "relu"), ker
 model.compile(optimizer=DistributedOptimizer(keras.optimizers.Adam(0.003)), loss="mse")
 
 Path("tracked").mkdir(exist_ok=True)
-callbacks = [JobMetrics(), keras.callbacks.TensorBoard("tracked/tensorboard")]
+callbacks = [JobMetrics()]
+if importlib.util.find_spec("tensorboard"):
+    callbacks.append(keras.callbacks.TensorBoard("tracked/tensorboard"))
 if importlib.util.find_spec("wandb"):
     import wandb
     from wandb.integration.keras import WandbMetricsLogger

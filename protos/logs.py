@@ -39,7 +39,7 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, ValidationError):
         found = [(".".join(map(str, each["loc"])), each["msg"]) for each in error.errors()]
         return "; ".join(f"{place}: {text[:1].lower()}{text[1:]}" for place, text in found)
-    return str(error) or type(error).__name__
+    return re.sub(r"\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
 
 
 def counted(count: int, noun: str, several: str = "") -> str:

@@ -54,6 +54,10 @@ def test_no_message_contains_an_error_as_python_prints_it() -> None:
         (FileNotFoundError(2, "No such file or directory", "a/b"), "No such file or directory: a/b"),
         (OSError(28, "No space left on device"), "No space left on device"),
         (OSError("the network is gone"), "the network is gone"),
+        (
+            Exception("no page: None -- [Errno -2] Name or service not known"),
+            "no page: None -- Name or service not known",
+        ),
         (KeyError("settings"), "settings is missing"),
         (ValueError("must be 1"), "must be 1"),
         (TimeoutError(), "TimeoutError"),

@@ -67,3 +67,11 @@ def test_a_straggler_is_a_worker_and_a_factor() -> None:
     for wrong in ("5x", "1:0.5x", "-1:2", "a:b"):
         with pytest.raises(argparse.ArgumentTypeError, match=f"received '{wrong}'"):
             straggler(wrong)
+
+
+@pytest.mark.parametrize("name", ["staleness", "kernels", "codecs", "baselines", "speedup"])
+def test_a_misspelt_flag_of_a_benchmark_has_a_nearest_name(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(f"downpour.bench.{BENCHES[name].module}").main(["--quik"])
+    assert ended.value.code == 2
+    assert f"downpour bench {name}: unknown flag --quik (did you mean --quick?)" in capsys.readouterr().err

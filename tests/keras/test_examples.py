@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from downpour.bench.lessons import code_of
 from tests.support.paths import ROOT
 from tests.support.scripts import environment
 
@@ -36,6 +38,20 @@ def numbers(text: str) -> list[float]:
 def test_every_example_has_a_test() -> None:
     tested = {*LEAST, *OF_OTHER_FRAMEWORKS, *OF_TRACKERS, "gan.py", "training_loop.py"}
     assert {name for name in os.listdir(EXAMPLES) if name.endswith(".py")} == tested
+
+
+@pytest.mark.parametrize("notebook", sorted(EXAMPLES.glob("*.ipynb")), ids=lambda path: path.name)
+def test_a_notebook_runs_from_top_to_bottom(tmp_path: Path, notebook: Path) -> None:
+    program = "\n\n".join(code_of(notebook))
+    line = [sys.executable, "-c", program]
+    done = subprocess.run(line, env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+
+
+def test_there_are_two_notebooks_that_have_no_output() -> None:
+    notebooks = [json.loads(path.read_text()) for path in EXAMPLES.glob("*.ipynb")]
+    assert len(notebooks) == 2
+    assert not any(cell.get("outputs") for notebook in notebooks for cell in notebook["cells"])
 
 
 @pytest.mark.parametrize("example", LEAST)

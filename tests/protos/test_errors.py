@@ -59,3 +59,32 @@ def test_an_unexpected_exception_is_an_internal_error_with_its_message() -> None
     code, message = status_of(KeyError("who"))
     assert ERROR_OF[code] is ServerFault and "KeyError" in message and "who" in message
     assert error_of(Failure(grpc.StatusCode.UNKNOWN, "oh"), "host:1").args == ("oh",)
+
+
+class Refused(grpc.RpcError):
+    """A call for which gRPC has no connection."""
+
+    def __init__(self, details: str) -> None:
+        self._details = details
+
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.UNAVAILABLE
+
+    def details(self) -> str:
+        return self._details
+
+
+@pytest.mark.parametrize(
+    ("details", "words"),
+    [
+        ("failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: Failed to connect to remote host: "
+         "Connection refused", "the connection was refused"),
+        ("DNS resolution failed for nowhere:5: C-ares status is not ARES_SUCCESS", "the name cannot be resolved"),
+        ("failed to connect to all addresses; last error: UNKNOWN: ipv4:1.2.3.4:5: Ssl handshake failed (TSI_PROTOCOL_"
+         "FAILURE): SSL_ERROR_SSL", "the TLS handshake failed. The server must have TLS"),
+        ("the server is ending", "the server is ending"),
+    ],
+)  # fmt: skip
+def test_a_lost_connection_is_described_in_words(details: str, words: str) -> None:
+    text = str(error_of(Refused(details), "host:5"))
+    assert text.startswith(f"no parameter server answers at host:5: {words}") and "UNKNOWN" not in text

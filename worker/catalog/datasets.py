@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from downpour.protos.logs import counted
+from downpour.protos.logs import counted, reason_of
 from downpour.worker.catalog.npz import ARRAYS, Array, DatasetError, labels_of, read_idx_folder, read_npz, samples_of
 from downpour.worker.catalog.synthetic import BUILT_IN
 
@@ -200,7 +200,7 @@ def _fashion_mnist(name: str) -> Dataset:
             raise DatasetError(
                 f"{name} must be in {FASHION_MNIST_PACKAGE} (apt install dataset-fashion-mnist), "
                 f"or in Keras's cache {cache}, or Keras must be able to download it. Received: "
-                f"neither folder has its four files, and the download failed: {type(error).__name__}: {error}."
+                f"neither folder has its four files, and the download failed: {reason_of(error).removesuffix('.')}."
             ) from error
     return dataset_of(name, arrays, FASHION_MNIST_CHECKSUM, f"Keras; delete {cache} and run this again")
 
