@@ -84,7 +84,7 @@ docs:
 
 # Each version of TensorFlow and Keras that is supported, with each Python of this machine; ARGS names single rows.
 compat: $(VENV)/dev.stamp
-	$(VENV)/bin/python -m tests.compat $(ARGS)
+	$(VENV)/bin/python -m tests.support.compat $(ARGS)
 
 # Builds the wheel and the source distribution in dist/.
 dist: $(VENV)/dev.stamp

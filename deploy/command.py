@@ -9,6 +9,7 @@ import os
 import runpy
 import signal
 import sys
+import threading
 from types import FrameType
 from typing import NoReturn
 
@@ -33,6 +34,7 @@ def interrupted(number: int, frame: FrameType | None) -> NoReturn:
     if os.getpid() != PROGRAM:  # a process that the program has forked, and will end
         os._exit(INTERRUPTED)
     signal.signal(signal.SIGINT, lambda number, frame: leave())
+    threading.excepthook = lambda failure: None  # threads fail once what they work for is gone
     raise KeyboardInterrupt
 
 

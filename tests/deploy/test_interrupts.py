@@ -30,10 +30,28 @@ os.read(ready, 1)
     + WAITING
 )
 WITH_THREAD = "import threading\nthreading.Thread(target=threading.Event().wait).start()\n" + WAITING
+FAILING_THREAD = """
+import threading
+gone = threading.Event()
+def work():
+    gone.wait()
+    raise ValueError("what it works for is gone")
+thread = threading.Thread(target=work)
+thread.start()
+print("begun", flush=True)
+try:
+    threading.Event().wait()
+finally:
+    gone.set()
+    thread.join()
+"""
 UNINTERRUPTIBLE = "try:\n    " + WAITING.replace("\n", "\n    ") + "\nfinally:\n    threading.Event().wait()\n"
 
 
-@pytest.mark.parametrize(("program", "times"), [(WAITING, 1), (WITH_FORK, 1), (WITH_THREAD, 1), (UNINTERRUPTIBLE, 2)])
+@pytest.mark.parametrize(
+    ("program", "times"),
+    [(WAITING, 1), (WITH_FORK, 1), (WITH_THREAD, 1), (FAILING_THREAD, 1), (UNINTERRUPTIBLE, 2)],
+)
 def test_an_interrupted_program_exits_with_130_and_one_line(program: str, times: int, tmp_path: Path) -> None:
     (tmp_path / "waits.py").write_text(program)
     begun = subprocess.Popen(

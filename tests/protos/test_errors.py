@@ -61,19 +61,6 @@ def test_an_unexpected_exception_is_an_internal_error_with_its_message() -> None
     assert error_of(Failure(grpc.StatusCode.UNKNOWN, "oh"), "host:1").args == ("oh",)
 
 
-class Refused(grpc.RpcError):
-    """A call for which gRPC has no connection."""
-
-    def __init__(self, details: str) -> None:
-        self._details = details
-
-    def code(self) -> grpc.StatusCode:
-        return grpc.StatusCode.UNAVAILABLE
-
-    def details(self) -> str:
-        return self._details
-
-
 @pytest.mark.parametrize(
     ("details", "words"),
     [
@@ -86,5 +73,5 @@ class Refused(grpc.RpcError):
     ],
 )  # fmt: skip
 def test_a_lost_connection_is_described_in_words(details: str, words: str) -> None:
-    text = str(error_of(Refused(details), "host:5"))
+    text = str(error_of(Failure(grpc.StatusCode.UNAVAILABLE, details), "host:5"))
     assert text.startswith(f"no parameter server answers at host:5: {words}") and "UNKNOWN" not in text

@@ -1,4 +1,4 @@
-"""`python -m tests.compat [NAME …]`: tests of compatibility with each version of TensorFlow, Keras and Python.
+"""`python -m tests.support.compat [NAME …]`: tests of compatibility with each version of TensorFlow, Keras and Python.
 
 Each row has an environment of its own in `.venv-compat/`; the lowest Keras is the one that TensorFlow asks for. Rows of
 an interpreter that this machine lacks are reported as absent. A name such as `tf2.20-lowest-py3.11` selects a row.
