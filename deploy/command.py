@@ -34,7 +34,7 @@ def interrupted(number: int, frame: FrameType | None) -> NoReturn:
     if os.getpid() != PROGRAM:  # a process that the program has forked, and will end
         os._exit(INTERRUPTED)
     signal.signal(signal.SIGINT, lambda number, frame: leave())
-    threading.excepthook = lambda failure: None  # threads fail once what they work for is gone
+    setattr(threading, "excepthook", lambda failure: None)  # noqa: B010 (threads fail once what they work for is gone)
     raise KeyboardInterrupt
 
 
