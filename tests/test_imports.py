@@ -26,6 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "protos.access": set(),
     "protos.system": set(),
     "protos.tcp": {"protos"},
+    "protos.shared_memory": {"protos"},
     "ps.core.rules": {"protos"},
     "ps.core": {"protos", "ps.core.rules"},
     "ps.config_values": {"protos"},

@@ -12,8 +12,8 @@ import numpy as np
 from downpour.bench.conformance.real_cluster import SteppingWorker
 from downpour.bench.simulation.service_times import Draw, draws_of
 from downpour.bench.simulation.virtual_time import Simulation, VirtualWorker
+from downpour.protos.coverage import Coverage
 from downpour.protos.frame import Buffer as Payload
-from downpour.protos.layout import Coverage
 from downpour.ps.core.buffers import Buffer
 from downpour.ps.core.consistency import BSP, SSP, KSync, consistency_of
 from downpour.ps.core.consistency_base import Consistency

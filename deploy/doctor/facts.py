@@ -132,7 +132,7 @@ def loopback_failure() -> str:
 
 def memfd_available() -> bool:
     """Return whether this system has anonymous shared memory. Raises ImportError if a package is missing."""
-    from downpour.protos import memfd
+    from downpour.protos.shared_memory import memfd
 
     return memfd.available()
 
@@ -145,7 +145,7 @@ def shared_memory_failure() -> str:
     Raises:
         ImportError: A package that downpour needs is missing.
     """
-    from downpour.protos import doorbell_socket
+    from downpour.protos.shared_memory import doorbell_socket
 
     try:
         listener, name = doorbell_socket.listen(None)
@@ -170,8 +170,8 @@ def shared_memory_failure() -> str:
 
 
 def _failure_with(listener: socket.socket, content: bytes, child: subprocess.Popen[bytes]) -> str:
-    from downpour.protos import memfd
     from downpour.protos.errors import DownpourError
+    from downpour.protos.shared_memory import memfd
 
     assert child.stderr is not None
     ready, _, _ = select.select([listener.fileno(), child.stderr.fileno()], [], [], TRIAL_TIMEOUT_S)

@@ -7,7 +7,7 @@ import socket
 import sys
 
 from downpour.deploy.doctor.facts import CHANGED, TRIAL_BYTES, TRIAL_TIMEOUT_S
-from downpour.protos import doorbell_socket, memfd
+from downpour.protos.shared_memory import doorbell_socket, memfd
 
 
 def share(name: str, content: bytes) -> None:

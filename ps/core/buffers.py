@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from downpour.protos import memfd
+from downpour.protos.shared_memory import memfd
 
 
 class Memory(NamedTuple):

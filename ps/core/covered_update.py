@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from downpour.protos.chunked_vector import ChunkedVector
-from downpour.protos.layout import Coverage
+from downpour.protos.coverage import Coverage
 from downpour.ps.core.push import Push
 from downpour.ps.core.rules.rule import Vector
 from downpour.ps.core.tensor_optimizer import TensorOptimizer

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from downpour.protos.chunked_vector import ChunkedVector
+from downpour.protos.coverage import Coverage, CoveredRange
 from downpour.protos.errors import InvalidRequest
-from downpour.protos.layout import Coverage, CoveredRange
 from downpour.ps.core.rules.hyperparameters import Hyperparameters, resolve
 from downpour.ps.core.rules.rule import Scalar, Scalars, Settings, Vector, float32
 from downpour.ps.core.rules.update_rules import OPTIMIZERS

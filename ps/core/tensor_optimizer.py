@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.chunked_vector import ChunkedVector
+from downpour.protos.coverage import Coverage
 from downpour.protos.errors import InvalidRequest
-from downpour.protos.layout import Constraint, Coverage, Layout, Slice
+from downpour.protos.layout import Constraint, Layout, Slice
 from downpour.ps.core.optimizer import Optimizer, State
 from downpour.ps.core.rules.constraints import check_constraint, constrain
 from downpour.ps.core.rules.hyperparameters import Hyperparameters

@@ -9,10 +9,10 @@ from typing import Protocol
 
 import grpc
 
-from downpour.protos import memfd
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import Unsupported
 from downpour.protos.logs import reason_of
+from downpour.protos.shared_memory import memfd
 from downpour.protos.transports import AUTO, TRANSPORTS, load
 from downpour.ps.config import ServerSettings
 from downpour.ps.data_plane.grpc_stream import ExchangeServicer

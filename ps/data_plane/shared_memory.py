@@ -5,9 +5,9 @@ which the weights are committed. From then on a message is a header: the payload
 reply says where in the arena the weights lie. These do not change until the worker's next request, or until its session
 ends.
 
-The name of the socket (`protos.doorbell_socket`) is not secret: a client must run as the same user and know a session.
-What a worker writes to its region after it has sent a push can change its own gradient, between the check that it is
-finite and the update, and nothing else: the sizes are fixed by seals.
+The name of the socket (`protos.shared_memory.doorbell_socket`) is not secret: a client must run as the same user and
+know a session. What a worker writes to its region after it has sent a push can change its own gradient, between the
+check that it is finite and the update, and nothing else: the sizes are fixed by seals.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError
 
-from downpour.protos import doorbell_socket, memfd
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import PROTOCOL
 from downpour.protos.errors import AccessDenied, DownpourError, InvalidRequest, Unsupported, status_of
+from downpour.protos.shared_memory import doorbell_socket, memfd
 from downpour.ps.data_plane.request_handler import WAITING_EVERY_S, PendingReply, RequestHandler
 
 HEADER_LIMIT_BYTES = 8 << 10

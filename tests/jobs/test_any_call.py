@@ -17,11 +17,11 @@ from grpc_health.v1 import health_pb2
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from downpour.protos import memfd
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import PROTOCOL, SESSION_KEY, open_channel
 from downpour.protos.errors import STATUS_OF
 from downpour.protos.frame import encode
+from downpour.protos.shared_memory import memfd
 from downpour.worker.exchange.grpc_stream import METHOD
 from tests.support.cluster import DATA, DEADLINE_S, Cluster, Member, running
 from tests.support.messages import messages

@@ -9,7 +9,8 @@ import pytest
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.codec import CODECS
-from downpour.protos.layout import STATE, TRAINED, Layout, bitmap_of
+from downpour.protos.coverage import bitmap_of
+from downpour.protos.layout import STATE, TRAINED, Layout
 from downpour.protos.transports import TRANSPORTS
 from tests.support.cluster import running
 

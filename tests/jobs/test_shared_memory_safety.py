@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from downpour.protos import memfd
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import DownpourError, UnknownWorker, Unreachable
+from downpour.protos.shared_memory import memfd
 from tests.support.cluster import Cluster, running, wait_until
 from tests.support.shared_memory import LAYOUT, ONES, N, attach_request, connected, doorbell, region, transport_of
 

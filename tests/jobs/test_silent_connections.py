@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from downpour.protos import doorbell_socket, memfd
+from downpour.protos.shared_memory import doorbell_socket, memfd
 from downpour.ps.data_plane.shared_memory import MAX_UNATTACHED
 from tests.support.cluster import Cluster, running, wait_until
 from tests.support.shared_memory import LAYOUT, ONES, doorbell, transport_of

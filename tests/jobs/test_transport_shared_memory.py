@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from downpour.protos import doorbell_socket as bell
-from downpour.protos import memfd
 from downpour.protos.errors import DeadlineExceeded, FutureVersion, Unreachable
+from downpour.protos.shared_memory import doorbell_socket as bell
+from downpour.protos.shared_memory import memfd
 from downpour.protos.transports import TRANSPORTS
 from downpour.ps.core.consistency import consistency_of
 from downpour.ps.core.optimizer import Optimizer

@@ -11,9 +11,10 @@ import numpy as np
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.chunked_vector import ChunkedVector
 from downpour.protos.codec import codec_named
+from downpour.protos.coverage import Coverage
 from downpour.protos.errors import DownpourError
 from downpour.protos.frame import Buffer, Frame
-from downpour.protos.layout import Coverage, Layout, Slice
+from downpour.protos.layout import Layout, Slice
 from downpour.worker.exchange.error_feedback import ErrorFeedback
 from downpour.worker.exchange.grpc_stream import Loop
 from downpour.worker.exchange.pages import pages

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from downpour.protos.codec import Buffer, codec_named
-from downpour.protos.layout import Coverage, Slice
+from downpour.protos.coverage import Coverage
+from downpour.protos.layout import Slice
 
 
 class ErrorFeedback:

@@ -10,11 +10,11 @@ import struct
 
 from google.protobuf.message import DecodeError
 
-from downpour.protos import doorbell_socket, memfd
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import PROTOCOL
 from downpour.protos.errors import ERROR_OF, DeadlineExceeded, ServerFault, TooLarge, Unreachable
 from downpour.protos.frame import Buffer, Frame
+from downpour.protos.shared_memory import doorbell_socket, memfd
 from downpour.worker.exchange.spin_wait import SpinWait
 from downpour.worker.exchange.transport import Transport
 

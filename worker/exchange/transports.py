@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from downpour.protos import memfd
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import DownpourError, InvalidRequest, Unreachable
+from downpour.protos.shared_memory import memfd
 from downpour.protos.transports import AUTO, TRANSPORTS, load, transport_names
 from downpour.worker.exchange.grpc_stream import GrpcTransport, Loop
 from downpour.worker.exchange.shared_memory import SharedMemoryTransport

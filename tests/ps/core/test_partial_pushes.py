@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from downpour.protos.coverage import Coverage, bitmap_of, covered_tensors
 from downpour.protos.errors import InvalidRequest
-from downpour.protos.layout import TRAINED, Coverage, Layout, Tensor, UpdateFlags, bitmap_of, covered_tensors
+from downpour.protos.layout import TRAINED, Layout, Tensor, UpdateFlags
 from downpour.ps.core.consistency import MODES, consistency_of
 from downpour.ps.core.push import Outcome, Push
 from downpour.ps.core.rules.update_rules import OPTIMIZERS

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from downpour.protos import memfd
+from downpour.protos.shared_memory import memfd
 from downpour.worker.catalog.models import build
 from downpour.worker.compute.flat_model import FlatModel, layout_of
 from downpour.worker.compute.zero_copy import Input

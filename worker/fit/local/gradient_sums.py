@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from downpour.protos.layout import Coverage
+from downpour.protos.coverage import Coverage
 from downpour.worker.exchange.push_info import PushInfo
 from downpour.worker.fit.cluster.leases import Span
 from downpour.worker.fit.optimizer.gradient_op import GradientOp

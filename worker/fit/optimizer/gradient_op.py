@@ -13,8 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 from downpour.protos.chunked_vector import euclidean_norm
+from downpour.protos.coverage import bitmap_of
 from downpour.protos.errors import DownpourError, Unsupported
-from downpour.protos.layout import Layout, bitmap_of
+from downpour.protos.layout import Layout
 from downpour.worker.compute.flat_model import flattened
 from downpour.worker.compute.norms import clip_together
 from downpour.worker.exchange.errors import Diverged
