@@ -119,7 +119,7 @@ def is_unanswered(failure: grpc.RpcError) -> bool:
     return late or isinstance(error_of(failure, ""), Unreachable)
 
 
-# What gRPC says of a connection, and the same in words; the first that is found counts.
+# Messages of gRPC about connections, and their equivalents in words; the first that is found counts.
 _CAUSES = {
     "handshake failed": "the TLS handshake failed",
     "Connection refused": "the connection was refused",

@@ -46,7 +46,7 @@ Row = tuple[str, str]  # a measurement and its limit, as text
 
 
 def missing() -> str:
-    """Return what the measurements lack; empty if they can be made."""
+    """Return which requirements of the measurements are missing; empty if none is."""
     lacks = [name for name in ("selenium", "aiohttp") if importlib.util.find_spec(name) is None]
     lacks += [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
     return f"{' and '.join(lacks)} must be installed; `make browser-test` does that" if lacks else ""
