@@ -88,7 +88,7 @@ def test_an_ended_job_leaves_no_process_and_no_file(tmp_path: Path, how: str) ->
         addresses = {each.laddr for child in children for each in child.net_connections() if each.status == "LISTEN"}
         bells = set().union(*map(doorbells, children))
         assert len(children) == 5, "two servers, two workers, and the one that sweeps the folder"
-        assert len(addresses) == 2 and len(bells) == 2
+        assert len(addresses) == 4 and len(bells) == 2, "each server listens for gRPC, TCP and shared memory"
         assert not set().union(*map(shared_files, children))
         assert list(scratch.iterdir()), "the launcher has given its processes a folder for temporary files"
         killed = victims(how, psutil.Process(launcher.child.pid))
