@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 EXAMPLES = ROOT / "examples"
 OF_OTHER_FRAMEWORKS = {"numpy_worker.py", "pytorch_worker.py"}  # tests/worker/loops/test_examples.py
 OF_TRACKERS = {"trackers.py"}  # test_trackers.py
-LEAST = {"mnist_dense.py": 0.94, "mnist_convnet.py": 0.97, "fine_tuning.py": 0.85}  # accuracy on the test data
+LEAST = {"mnist_dense.py": 0.92, "mnist_convnet.py": 0.97, "fine_tuning.py": 0.85}  # accuracy on the test data
 
 
 def last_line(folder: Path, example: str) -> str:

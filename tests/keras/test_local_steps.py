@@ -13,7 +13,7 @@ from tests.support.scripts import run
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 COUNTED = [
-    {"push_every": 3}, {"push_every": 2, "fetch_every": 3}, {"push_every": 2, "overlap": None}, {"mode": "localsgd:4"},
+    {"push_every": 3}, {"push_every": 2, "fetch_every": 3}, {"push_every": 2, "overlap": True}, {"mode": "localsgd:4"},
 ]  # fmt: skip
 
 

@@ -160,7 +160,9 @@ def several():
     untrained = layers.Dense(6, trainable=False)
     second = compiled(keras.Sequential([layers.Input((6,)), untrained, layers.Dense(2, activation="softmax")]))
     second.fit(x, y, epochs=1, verbose=0)
-    iterations = [once, int(model.optimizer.iterations)]
+    third = compiled(small())
+    third.fit(x[:1], y[:1], epochs=2, verbose=0)  # one worker has the only sample
+    iterations = [once, int(model.optimizer.iterations), int(third.optimizer.iterations)]
     note("several", model, history, iterations=iterations, rate=float(model.optimizer.learning_rate))
 
 
@@ -261,7 +263,6 @@ def refused():
         "ema": message(lambda: DistributedOptimizer(optimizers.SGD(use_ema=True))),
         "attribute": message(changed_after_it_was_wrapped),
         "constraint": message(lambda: constrained.fit(x, x[:, :2], verbose=0)),
-        "few": message(lambda: compiled(small()).fit(x[:1], y[:1], verbose=0)),
         "twice": message(lambda: Adversaries().fit(x, verbose=0)),
         "outside": message(lambda: DistributedOptimizer("sgd").apply([tf.zeros(1)], [keras.Variable([0.0])])),
         "backup": message(

@@ -232,6 +232,8 @@ class Epochs:
         if not self._training:
             return local
         self._training = False
+        if self.member.draining:  # also in an epoch for which no samples were leased
+            self.model.stop_training = True
         self.gradient_op.finish()
         if self.arguments.leases is not None:
             self.arguments.leases.end_epoch()

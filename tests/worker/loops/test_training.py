@@ -125,7 +125,7 @@ class TestWithWorkers:
     def test_assigned_weights_and_dropped_batches_are_refused(self, workers: list[Seen]) -> None:
         for seen in workers:
             assert seen["errors"]["assigned"][0] == "Unsupported"
-            assert "by the optimizers alone" in seen["errors"]["assigned"][1]
+            assert "only optimizers may change weights" in seen["errors"]["assigned"][1]
             assert "must be applied to every batch" in seen["errors"]["dropped"][1]
 
     def test_an_error_of_one_worker_is_raised_on_all(self, workers: list[Seen]) -> None:
