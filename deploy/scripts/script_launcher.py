@@ -266,8 +266,7 @@ class ScriptLauncher(Launcher):
             return self._watcher is None or self._watcher.phase != ""
         if not self._waits_for_others:
             self._waits_for_others = True
-            others_left = counted(self._watcher.workers, "other worker")
-            self._screen.note(f"the script of worker 0 has ended; waiting for {others_left}")
+            self._screen.note(f"the script of worker 0 has ended; waiting until the others have: {_names(others)}")
         super()._check_workers()
         return False
 
