@@ -3,7 +3,8 @@
 One job of `downpour train` runs with its dashboard while a viewer, which reads the events as an open page does, comes
 and goes in turns of equal length. Each turn with a viewer is compared with the mean of the turns before and after it,
 so that slow changes of the machine's speed cancel; the result is the median of these differences with its quartiles.
-The processor time of the dashboard's process is measured as well: it competes with workers that need all processors.
+The processor time of the server and of the dashboard is measured as well, which varies less. As workers need all
+processors, what a viewer adds to it is what they lose.
 
 With Chromium and Selenium (`make browser-test` installs them), the page itself is measured: frames per second for 64
 workers that make 3,000 pushes per second, live and in a replay, its memory, moves to random versions of a run of 20,000
@@ -22,7 +23,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ import grpc
 from pydantic import Field
 
 from downpour.bench import report
-from downpour.bench.machine import load
+from downpour.bench.machine import cores, load
 from downpour.bench.module_process import module_command, module_environment
 from downpour.bench.speed import dashboard_page
 from downpour.bench.speed.many_workers import cpu_s
@@ -56,17 +57,19 @@ class DashboardBenchSettings(Settings):
 
 def viewer_cost(settings: DashboardBenchSettings) -> dict[str, Any]:
     """Return the relative loss of throughput with a viewer, and the processor time of the dashboard's process."""
-    with _job(settings.workers) as address, _dashboard(address) as (page, pid):
+    with _job(settings.workers) as (address, server), _dashboard(address) as (page, pid):
         with open_channel(address) as channel:
             stub = CoordinatorStub(channel)
             _wait_for_training(stub)
-            rates, spent = [_rate(stub, settings.turn_s)], []
-            for _ in range(settings.turns):
-                before = cpu_s(pid)
-                with _viewer(page):
+            spent: dict[bool, list[float]] = {False: [], True: []}  # CPU time of both processes per second
+            rates = [_rate(stub, settings.turn_s)]
+            for turn in range(2 * settings.turns):
+                watched = turn % 2 == 0
+                before, begin = cpu_s(pid) + cpu_s(server), time.perf_counter()
+                with _viewer(page) if watched else nullcontext():
                     rates.append(_rate(stub, settings.turn_s))
-                spent.append((cpu_s(pid) - before) / settings.turn_s)
-                rates.append(_rate(stub, settings.turn_s))
+                    used = cpu_s(pid) + cpu_s(server) - before
+                spent[watched].append(used / (time.perf_counter() - begin) / rates[-1])
     lost = [1 - 2 * rates[i] / (rates[i - 1] + rates[i + 1]) for i in range(1, len(rates), 2)]
     low, _, high = statistics.quantiles(lost, n=4)
     return {
@@ -74,13 +77,16 @@ def viewer_cost(settings: DashboardBenchSettings) -> dict[str, Any]:
         "lost": statistics.median(lost),
         "quartiles": [low, high],
         "standard_error": statistics.stdev(lost) / len(lost) ** 0.5,
-        "dashboard_processors": statistics.median(spent),
+        "cpu_s_per_update": {str(key): statistics.median(each) for key, each in spent.items()},
+        "cpu_share": statistics.median(rates)
+        * (statistics.mean(spent[True]) - statistics.mean(spent[False]))
+        / cores(),
     }
 
 
 @contextmanager
-def _job(workers: int) -> Iterator[str]:
-    """Run a job of `downpour train` within the block, and return the address of its coordinator."""
+def _job(workers: int) -> Iterator[tuple[str, int]]:
+    """Run a job of `downpour train` within the block; return the address and the process id of its server."""
     with tempfile.TemporaryDirectory(prefix="downpour-bench-") as folder:
         flags = [f"--workers={workers}", f"--epochs={MANY_EPOCHS}", f"--runs-dir={folder}", "--learning-rate=0.001"]
         command = module_command("downpour", "train", *flags)
@@ -88,7 +94,7 @@ def _job(workers: int) -> Iterator[str]:
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=module_environment()
         ) as launcher:
             try:
-                yield _coordinator(Path(folder))
+                yield _coordinator(Path(folder)), _server(folder)
             finally:
                 launcher.terminate()
                 with suppress(subprocess.TimeoutExpired):
@@ -105,6 +111,16 @@ def _coordinator(folder: Path) -> str:
                 return address
         time.sleep(0.1)
     raise RuntimeError(f"the server must announce its address within {START_S:g} s")
+
+
+def _server(folder: str) -> int:
+    """Return the process id of the server of the job whose runs are in a folder."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            command = path.read_bytes()
+            if b"downpour.ps\0" in command and folder.encode() in command:
+                return int(path.parent.name)
+    raise RuntimeError(f"a server must run whose run directory is in {folder}")
 
 
 @contextmanager
@@ -162,7 +178,7 @@ def table(results: dict[str, Any]) -> str:
             ["throughput that a viewer costs", f"{job['lost']:.2%} (quartiles {low:.2%} to {high:.2%}, standard error "
              f"{job['standard_error']:.2%})", "1 %"],
             ["updates per second of the job", f"{job['pushes_per_s']:,.0f}", ""],
-            ["processors that the dashboard uses with a viewer", f"{job['dashboard_processors']:.3f}", ""],
+            ["processor time that a viewer adds to server and dashboard, of all processors", f"{job['cpu_share']:.2%}", "1 %"],
         ]  # fmt: skip
     for name, (measured, limit) in results.get("page", {}).items():
         lines.append([name, measured, limit])

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 KINDS = {"<u1": "u8", "<u2": "u16", "<u4": "u32", "<i4": "i32", "<f4": "f32", "<f8": "f64"}
 ALIGNMENT = 8
+FASTEST, SMALLEST = 1, 9  # levels of compression
 
 
 def smallest_unsigned(values: Array) -> Array:
@@ -43,12 +44,13 @@ def differences(values: Array) -> Array:
     return changes.astype("<i4" if narrow else "<f8")
 
 
-def pack(header: Mapping[str, Any], tables: Mapping[str, Mapping[str, Array]]) -> bytes:
+def pack(header: Mapping[str, Any], tables: Mapping[str, Mapping[str, Array]], level: int = SMALLEST) -> bytes:
     """Return a header and tables of columns as one compressed block.
 
     Args:
         header: A dict that JSON can represent; `tables` is added to it.
         tables: The columns by table and name. A name that ends in `_d` holds differences.
+        level: The level of compression, from 1, which is the fastest, to 9.
     """
     described: dict[str, list[dict[str, Any]]] = {}
     arrays, offset = [], 0
@@ -70,4 +72,4 @@ def pack(header: Mapping[str, Any], tables: Mapping[str, Mapping[str, Array]]) -
             offset += len(padded)
     text = json.dumps({**header, "tables": described}, separators=(",", ":"), allow_nan=False).encode()
     text += b" " * (-(len(text) + 4) % ALIGNMENT)
-    return zlib.compress(struct.pack("<I", len(text)) + text + b"".join(arrays), 9)
+    return zlib.compress(struct.pack("<I", len(text)) + text + b"".join(arrays), level)

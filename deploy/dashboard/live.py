@@ -18,7 +18,7 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from downpour.deploy.dashboard.columns import pack
+from downpour.deploy.dashboard.columns import FASTEST, pack
 from downpour.deploy.dashboard.page_data import FORMAT, clock_offset, shard_columns
 from downpour.deploy.view.rendering import as_dict
 from downpour.protos import parameter_server_pb2 as pb
@@ -76,7 +76,7 @@ class MessageBuilder:
             trace = self._known(shard, traces.get(shard, np.empty(0, DTYPE)))
             if len(trace):
                 tables[f"shard{shard}"] = shard_columns(shard, trace, self._origin_s + self._ahead_s[shard])
-        return base64.b64encode(pack({}, tables)).decode() if tables else None
+        return base64.b64encode(pack({}, tables, FASTEST)).decode() if tables else None
 
     def _known(self, shard: int, fresh: Records) -> Records:
         """Return the records of a shard that can be sent now: all, or none while its clock is unknown."""

@@ -26,15 +26,15 @@ export class LiveJob {
   async take(message) {
     this.progress = message.progress;
     while (this.shards.length < this.progress.shards) this.shards.push(emptyColumns(this.shards.length));
-    const before = this.shards[0].version.length;
+    const before = this.shards[0].count;
     let shifted = 0;
     if (message.block) {
       const { tables } = await decode(fromBase64(message.block));
       const fresh = tables.shard0;
-      if (fresh?.version.length && before && fresh.version[0] < this.shards[0].version[before - 1]) shifted = this.restart();
-      this.shards.forEach((columns, number) => append(columns, tables[`shard${number}`]));
-      const over = Math.max(0, this.shards[0].version.length - LIVE_RECORDS);
-      for (const columns of this.shards) dropOldest(columns, Math.max(0, columns.version.length - LIVE_RECORDS));
+      if (fresh?.version.length && before && fresh.version[0] < this.shards[0].last) shifted = this.restart();
+      this.shards.forEach((columns, number) => columns.append(tables[`shard${number}`]));
+      const over = Math.max(0, this.shards[0].count - LIVE_RECORDS);
+      for (const columns of this.shards) columns.dropOldest(Math.max(0, columns.count - LIVE_RECORDS));
       for (const event of this.events) event.before = Math.max(0, event.before - over);
       shifted += over;
     }
@@ -44,7 +44,7 @@ export class LiveJob {
 
   /** Remove all records, because the job has returned to a checkpoint; return their number. */
   restart() {
-    const gone = this.shards[0].version.length;
+    const gone = this.shards[0].count;
     this.shards = this.shards.map((_, number) => emptyColumns(number));
     for (const event of this.events) event.before = 0;
     return gone;
@@ -52,7 +52,7 @@ export class LiveJob {
 
   addEvents() {
     const { workers, phase, notes, elapsed_s: seconds } = this.progress;
-    const add = (event) => this.events.push({ before: this.shards[0].version.length, seconds, ...event });
+    const add = (event) => this.events.push({ before: this.shards[0].count, seconds, ...event });
     const now = new Map(workers.map((worker) => [worker.worker, worker.incarnation]));
     for (const [worker, incarnation] of this.members) {
       if (!now.has(worker)) add({ kind: "leave", worker, incarnation, working: phase === "training" && !this.idle.has(worker) });
@@ -93,8 +93,8 @@ export class LiveJob {
       train_samples: progress.samples_per_epoch,
       events: this.events.map((event) => ({ ...event })),
     };
-    const tables = Object.fromEntries(this.shards.map((columns, number) => [`shard${number}`, columns]));
-    tables.leases = leasesOf(this.shards[0], progress.samples_per_epoch);
+    const tables = Object.fromEntries(this.shards.map((columns, number) => [`shard${number}`, columns.table]));
+    tables.leases = leasesOf(tables.shard0, progress.samples_per_epoch);
     const run = new Run({ header, tables });
     run.setTotals(progress);
     return run;
@@ -102,22 +102,49 @@ export class LiveJob {
 }
 
 function emptyColumns(shard) {
-  const names = shard === 0 ? [...SHARD_COLUMNS, ...PUSH_COLUMNS] : SHARD_COLUMNS;
-  return Object.fromEntries(names.map((name) => [name, new Float64Array(0)]));
+  return new Columns(shard === 0 ? [...SHARD_COLUMNS, ...PUSH_COLUMNS] : SHARD_COLUMNS);
 }
 
-function append(columns, fresh) {
-  if (!fresh) return;
-  for (const name of Object.keys(columns)) {
-    const joined = new Float64Array(columns[name].length + fresh[name].length);
-    joined.set(columns[name]);
-    joined.set(fresh[name], columns[name].length);
-    columns[name] = joined;
+/** Columns that grow at their end and shrink at their beginning, mostly without a copy of what stays. */
+class Columns {
+  constructor(names) {
+    this.buffers = Object.fromEntries(names.map((name) => [name, new Float64Array(1024)]));
+    [this.start, this.end] = [0, 0];
   }
-}
 
-function dropOldest(columns, count) {
-  if (count) for (const name of Object.keys(columns)) columns[name] = columns[name].slice(count);
+  get count() {
+    return this.end - this.start;
+  }
+
+  get last() {
+    return this.buffers.version[this.end - 1];
+  }
+
+  append(fresh) {
+    if (!fresh) return;
+    const more = fresh.version.length;
+    if (this.end + more > this.buffers.version.length) this.move(2 * (this.count + more));
+    for (const [name, buffer] of Object.entries(this.buffers)) buffer.set(fresh[name], this.end);
+    this.end += more;
+  }
+
+  /** Copy the columns to the beginning of new buffers; a run that is shown still uses the old ones. */
+  move(capacity) {
+    for (const [name, buffer] of Object.entries(this.buffers)) {
+      this.buffers[name] = new Float64Array(capacity);
+      this.buffers[name].set(buffer.subarray(this.start, this.end));
+    }
+    [this.start, this.end] = [0, this.count];
+  }
+
+  dropOldest(count) {
+    this.start += count;
+  }
+
+  /** The columns as typed arrays, which stay valid. */
+  get table() {
+    return Object.fromEntries(Object.entries(this.buffers).map(([name, buffer]) => [name, buffer.subarray(this.start, this.end)]));
+  }
 }
 
 /** Estimate the leases from the records: each is as long as the longest one seen, up to the end of the epoch. */

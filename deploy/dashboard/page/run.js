@@ -38,9 +38,9 @@ export class Run {
     this.markLost();
     this.hasBarrier = BARRIER_MODES.includes(this.mode);
     this.slack = this.modes.map(slackOf).find((slack) => slack !== null) ?? null;
-    this.times = Float64Array.from(this.push.time_us, (value) => value / 1e6);
+    this.times = toSeconds(this.push.time_us);
     this.shards = Object.keys(tables).filter((name) => name.startsWith("shard")).map((name) => tables[name]);
-    this.shardTimes = this.shards.map((shard) => Float64Array.from(shard.time_us, (value) => value / 1e6));
+    this.shardTimes = this.shards.map((shard) => (shard === this.push ? this.times : toSeconds(shard.time_us)));
     this.timed = this.push.compute_us.some((duration) => duration > 0); // else a trace of an earlier version
     this.indexWorkers();
     this.indexLeases();
@@ -253,17 +253,26 @@ function gaps(rows, times) {
   return Float64Array.from({ length: Math.max(0, rows.length - 1) }, (_, i) => times[rows[i + 1]] - times[rows[i]]);
 }
 
+function toSeconds(microseconds) {
+  const found = new Float64Array(microseconds.length);
+  for (let i = 0; i < found.length; i += 1) found[i] = microseconds[i] / 1e6;
+  return found;
+}
+
 /** Return the record numbers of each worker, ascending. */
 function rowsByWorker(column, indexOf) {
-  const counts = new Map();
-  for (let row = 0; row < column.length; row += 1) counts.set(column[row], (counts.get(column[row]) ?? 0) + 1);
-  const rows = [...indexOf.keys()].map((number) => new Int32Array(counts.get(number) ?? 0));
-  const found = new Int32Array(rows.length);
+  const indices = new Int32Array(column.length);
+  const counts = new Int32Array(indexOf.size + 1); // one more, for the records of unknown workers
+  let [known, index] = [NaN, 0];
   for (let row = 0; row < column.length; row += 1) {
-    const index = indexOf.get(column[row]);
-    if (index !== undefined) rows[index][found[index]++] = row;
+    if (column[row] !== known) [known, index] = [column[row], indexOf.get(column[row]) ?? indexOf.size];
+    indices[row] = index;
+    counts[index] += 1;
   }
-  return rows;
+  const rows = Array.from(counts, (count) => new Int32Array(count));
+  counts.fill(0);
+  for (let row = 0; row < column.length; row += 1) rows[indices[row]][counts[indices[row]]++] = row;
+  return rows.slice(0, -1);
 }
 
 /** Return, for each record of shard 0, the record of the same push on another shard, or -1 if there is none. */
