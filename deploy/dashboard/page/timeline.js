@@ -6,6 +6,7 @@ import { css, staleColor } from "./colors.js";
 import { num } from "./texts.js";
 
 const TRANSFER_HEIGHT = 0.28; // of a box, as a fraction of that of computing
+const NARROW = 2.5; // pixels
 const STRIP = 1.6; // width of the strip, as a multiple of the view's
 
 export class Timeline {
@@ -82,6 +83,11 @@ function drawStep(context, run, step, { x, y, rowHeight, from, to, hatch }, them
     return [start, y + (rowHeight - height) / 2, Math.max(0.6, x(Math.min(ends, to)) - start - gap), height];
   };
   const shown = (begins, ends) => ends > begins && ends > from && begins < to;
+  if (x(step.ends) - x(step.begins) < NARROW) { // too narrow for its parts
+    context.fillStyle = run.push.outcome[step.row] === 0 ? css(staleColor(run.push.staleness[step.row], run.staleEnd)) : theme.drop;
+    context.fillRect(...box(step.begins, step.ends));
+    return;
+  }
   context.fillStyle = theme.muted;
   if (shown(step.from, step.compute)) context.fillRect(...box(step.from, step.compute, TRANSFER_HEIGHT));
   if (shown(step.computed, step.arrived)) context.fillRect(...box(step.computed, step.arrived, TRANSFER_HEIGHT));
