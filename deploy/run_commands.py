@@ -24,7 +24,7 @@ class RunsSettings(Settings):
     `downpour runs compare RUN OTHER` and `downpour runs remove RUN ...` have a help of their own.
     """
 
-    follows: ClassVar[str] = "| downpour runs compare RUN OTHER | downpour runs remove RUN ..."
+    follows: ClassVar[str] = "| runs compare RUN OTHER | runs remove RUN ..."
 
     runs_dir: str = Field(default_factory=lambda: str(runs_folder()), description="Folder of the runs (default: runs).")
     json_: bool = Field(False, description="Print one JSON object for each run.")
