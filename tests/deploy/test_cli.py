@@ -114,7 +114,7 @@ def test_the_help_of_a_command_fits_80_columns_and_names_its_flags(command: str)
         ("auto", "[flags] [SCRIPT [ARGUMENTS]]"),
         ("ray", "[flags] [SCRIPT [ARGUMENTS]]"),
         ("status", "ADDRESS [flags]"),
-        ("runs", "[flags]"),
+        ("runs", "[flags] | runs compare RUN OTHER | runs remove RUN ..."),
         ("certs", "FOLDER [flags]"),
         ("worker", "[flags]"),
         ("dashboard", "SOURCE [flags]"),
