@@ -6,11 +6,13 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
 from downpour.bench.page import write_page
 from downpour.protos.settings import did_you_mean
+from downpour.protos.system.progress import doing
 
 
 class Bench(NamedTuple):
@@ -75,7 +77,9 @@ def main(argv: list[str]) -> int:
             file=sys.stderr,
         )
         return 2
-    status: int = importlib.import_module(f"downpour.bench.{BENCHES[name].module}").main(rest)
+    module = importlib.import_module(f"downpour.bench.{BENCHES[name].module}")
+    with nullcontext() if {"-h", "--help"} & set(rest) else doing(f"downpour bench {name}"):
+        status: int = module.main(rest)
     if (out := folder_of(rest)) and status == 0 and (page := write_page(Path(out))):
         print(f"the report is {page}, which opens in a browser without a network", file=sys.stderr)
     return status

@@ -10,6 +10,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from downpour.bench.training.competitors import CompetitorError
+from downpour.protos.system.progress import tracked
 
 KERAS = "keras"  # name of the reference; the other names are numbers of workers
 
@@ -70,7 +71,7 @@ def run_all(
         shown: A function that formats a result for the output.
     """
     runs = Runs({KERAS: [], **{str(count): [] for count in workers}})
-    for seed in seeds:
+    for seed in tracked(seeds, "seeds"):
         for name, found in runs.found.items():
             try:
                 found.append({"seed": seed, **run(name, seed)})

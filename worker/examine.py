@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from downpour.protos.settings import parse
+from downpour.protos.system.progress import doing
 from downpour.worker.config import ExamineSettings, factor_of
 from downpour.worker.quiet_tensorflow import load_tensorflow
 
@@ -21,7 +22,8 @@ _ADVICE = ". If the model has classes or functions of its own, give --model modu
 def main(argv: list[str]) -> int:
     """Print the result and return the exit code."""
     settings = parse(ExamineSettings, argv, "python -m downpour.worker.examine")
-    load_tensorflow()
+    with doing("load TensorFlow"):
+        load_tensorflow()
     import keras
 
     from downpour.worker.catalog.datasets import DatasetError, load
@@ -53,7 +55,8 @@ def main(argv: list[str]) -> int:
         advice = "" if settings.model or isinstance(error, DatasetError | ModelError) else _ADVICE
         print(f"downpour evaluate: {error}{advice}", file=sys.stderr)
         return 1
-    found = Evaluator(model, dataset.scale)(read_weights(model), dataset.x_test, dataset.y_test)
+    with doing("evaluate the model"):
+        found = Evaluator(model, dataset.scale)(read_weights(model), dataset.x_test, dataset.y_test)
     result = {"file": settings.file, "dataset": settings.dataset, "samples": found.samples, "loss": found.loss}
     classes = dataset.y_test.dtype.kind != "f"  # numeric targets have no accuracy
     print(json.dumps({**result, **({"accuracy": found.accuracy} if classes else {})}))

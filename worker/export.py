@@ -7,6 +7,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 from downpour.protos.settings import parse
+from downpour.protos.system.progress import doing
 from downpour.worker.config import ExportSettings
 from downpour.worker.quiet_tensorflow import load_tensorflow
 
@@ -14,13 +15,15 @@ from downpour.worker.quiet_tensorflow import load_tensorflow
 def main(argv: list[str]) -> int:
     """Write the model; return the exit code."""
     settings = parse(ExportSettings, argv, "python -m downpour.worker.export")
-    load_tensorflow()
+    with doing("load TensorFlow"):
+        load_tensorflow()
     import keras
 
     path = Path(settings.to)
     try:
         model = keras.models.load_model(settings.file, compile=False)
-        with redirect_stdout(sys.stderr):  # standard output must contain the path only, but converters print as well
+        # Standard output must contain the path only, but converters print as well.
+        with doing(f"export as {settings.format}"), redirect_stdout(sys.stderr):
             {"keras": _keras, "savedmodel": _savedmodel, "tflite": _tflite}[settings.format](model, path)
     # A model that cannot be read or converted raises errors of nearly any type, whose text is enough.
     except Exception as error:

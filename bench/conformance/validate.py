@@ -14,6 +14,7 @@ from downpour.bench.conformance import rows_exact, rows_real, rows_stability, ro
 from downpour.bench.conformance.row import Case, ConformanceRow, Parts
 from downpour.bench.report import writable
 from downpour.protos.settings import Settings, did_you_mean, parse
+from downpour.protos.system.progress import tracked
 
 ROWS: list[ConformanceRow] = sorted(
     [*rows_timing.ROWS, *rows_stability.ROWS, *rows_exact.ROWS, *rows_real.ROWS],
@@ -95,9 +96,7 @@ def main(argv: list[str]) -> int:
     settings = parse(ValidateSettings, argv, "downpour validate")
     wanted = set(filter(None, settings.rows.split(",")))
     results = []
-    for row in ROWS:
-        if wanted and row.name not in wanted:
-            continue
+    for row in tracked([row for row in ROWS if not wanted or row.name in wanted], "rows of docs/theory.md"):
         results.append(measured(row, Parts(), settings.quick))
         if settings.json_ != "-":
             print("\n".join(lines_of(results[-1])), flush=True)

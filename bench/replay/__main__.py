@@ -17,6 +17,7 @@ from downpour.bench.replay.shards import Replay
 from downpour.bench.replay.verdict import Verdict, Weights, as_json, report
 from downpour.deploy.runs import RunPath
 from downpour.protos.settings import Settings, parse
+from downpour.protos.system.progress import doing
 from downpour.worker.quiet_tensorflow import load_tensorflow
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ def replay(settings: ReplaySettings) -> tuple[Verdict, Recorded, Path | None]:
 
     workers = Workers(recorded, settings.model, settings.dataset)
     again = Replay(recorded, workers, settings.until)
-    again.run(_Progress(sum(map(len, recorded.traces[:1]))))
+    with doing("repeat the pushes", sum(map(len, recorded.traces[:1]))) as set_done:
+        again.run(set_done)
     weights, path = None, None
     if settings.until is None:
         weights = _compare_last(workers, recorded, again.weights)
@@ -70,19 +72,6 @@ def replay(settings: ReplaySettings) -> tuple[Verdict, Recorded, Path | None]:
 def _compare_last(workers: Workers, recorded: Recorded, found: np.ndarray) -> Weights:
     expected = workers.saved(recorded.model_path)
     return Weights.of(workers.held(found), expected, recorded.initial)
-
-
-class _Progress:
-    """Prints the number of repeated pushes if standard error is a terminal."""
-
-    def __init__(self, total: int) -> None:
-        self._total, self._printed_s = total, time.monotonic()
-
-    def __call__(self, pushes: int) -> None:
-        now = time.monotonic()
-        if sys.stderr.isatty() and now > self._printed_s + PROGRESS_EVERY_S:
-            self._printed_s = now
-            print(f"{pushes:,} of {self._total:,} pushes", file=sys.stderr)
 
 
 def main(argv: list[str]) -> int:

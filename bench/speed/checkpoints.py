@@ -26,6 +26,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import open_channel
 from downpour.protos.parameter_server_pb2_grpc import CoordinatorStub
 from downpour.protos.settings import Settings, parse
+from downpour.protos.system.progress import tracked
 
 END_S = 30.0
 
@@ -117,7 +118,7 @@ def main(argv: Sequence[str]) -> int:
         f"{'weights':>10} {'off /s':>9} {settings.every + ' /s':>9} {'ratio':>6} {'worst off':>10} {'worst on':>9} "
         f"{'delay':>10} {'write':>10}"
     )
-    for size in map(int, settings.sizes.split(",")):
+    for size in tracked([int(each) for each in settings.sizes.split(",")], "sizes of the model"):
         pairs = [
             (measure(settings, size, "off"), measure(settings, size, settings.every)) for _ in range(settings.rounds)
         ]

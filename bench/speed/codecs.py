@@ -21,6 +21,7 @@ from downpour.bench.machine import facts, load
 from downpour.protos.codec import CODECS, codec_named
 from downpour.protos.layout import Slice
 from downpour.protos.logs import counted
+from downpour.protos.system.progress import tracked
 from downpour.ps.core.optimizer import Optimizer
 from downpour.ps.core.rules.hyperparameters import Hyperparameters
 from downpour.worker.catalog.datasets import load as load_dataset
@@ -49,8 +50,13 @@ def main(argv: list[str]) -> int:
         "command": " ".join(["downpour bench codecs", *argv]),
         "machine": facts(),
         "load_at_start": load(),
-        "times": {str(floats): timed(floats, 5 if flags.quick else 9) for floats in sizes},
-        "training": {name: [trained(name, seed, 400 if flags.quick else 3000) for seed in seeds] for name in NAMES},
+        "times": {
+            str(floats): timed(floats, 5 if flags.quick else 9) for floats in tracked(sizes, "sizes of the vector")
+        },
+        "training": {
+            name: [trained(name, seed, 400 if flags.quick else 3000) for seed in seeds]
+            for name in tracked(NAMES, "training with each codec")
+        },
     }
     print(table(results))
     if flags.out:

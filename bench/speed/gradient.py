@@ -25,6 +25,7 @@ import numpy as np
 from downpour.bench import report
 from downpour.bench.flags import FlagParser
 from downpour.bench.machine import load
+from downpour.protos.system.progress import tracked
 
 COPIES = {"ours": (1, 0), "bare": (1, 1), "local": (1, 0)}  # in: the weights; out: the gradient
 BURST = 8
@@ -34,7 +35,7 @@ def main(argv: list[str]) -> int:
     """Measure, print the tables, and write the report if requested."""
     flags = _parser().parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    models = {name: measure(name, flags) for name in flags.models.split(",")}
+    models = {name: measure(name, flags) for name in tracked(flags.models.split(","), "models")}
     tables = [_table(name, rows, flags) for name, rows in models.items()]
     print("\n".join(tables))
     if flags.out:

@@ -25,6 +25,7 @@ import numpy as np
 from downpour.bench import report
 from downpour.bench.flags import FlagParser
 from downpour.bench.machine import load
+from downpour.protos.system.progress import tracked
 from downpour.ps.core.optimizer import BLOCK, Optimizer
 from downpour.ps.core.rules.hyperparameters import Hyperparameters
 from downpour.ps.core.rules.update_rules import OPTIMIZERS
@@ -118,7 +119,7 @@ def _small(name: str, weights: np.ndarray, gradient: np.ndarray, out: np.ndarray
 def _interleaved(actions: tuple[Callable[[], None], ...], repeats: int) -> list[list[float]]:
     """Return the seconds of every action in every round, after one round of warm-up."""
     times: list[list[float]] = [[] for _ in actions]
-    for i in range(repeats + 1):
+    for i in tracked(range(repeats + 1), "repeats"):
         for seconds, action in zip(times, actions, strict=True):
             start = thread_time()
             action()

@@ -24,6 +24,7 @@ from downpour.bench.flags import FlagParser
 from downpour.bench.machine import load
 from downpour.deploy.launch.started_job import LaunchRequest
 from downpour.deploy.launchers import LAUNCHERS
+from downpour.protos.system.progress import tracked
 
 LIMIT_S = 600.0
 REFERENCE = "train"
@@ -36,7 +37,7 @@ def main(argv: list[str]) -> int:
     results = report.results_header("launchers", argv)
     launchers = measurements(flags)
     rates: dict[str, list[float]] = {name: [] for name in launchers}
-    for repeat in range(flags.repeats):
+    for repeat in tracked(range(flags.repeats), "repeats"):
         for name, measure in launchers.items():
             with tempfile.TemporaryDirectory() as folder:
                 rates[name].append(measure(Path(folder)))

@@ -20,6 +20,7 @@ from downpour.bench.numpy_worker import NumpyWorker, running_server
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.layout import TRAINED, Layout
 from downpour.protos.settings import Settings, parse
+from downpour.protos.system.progress import tracked
 from downpour.ps.config import ServerSettings
 from downpour.ps.data_plane.shard_commands import ShardCommands
 from downpour.ps.data_plane.shard_runtime import ShardRuntime
@@ -91,7 +92,7 @@ def main(argv: Sequence[str]) -> int:
     """Run `downpour bench recording` and print a table."""
     settings = parse(RecordingSettings, list(argv), "downpour bench recording")
     print(f"{'weights':>10} {'shard':>11} {'added':>9} {'push-pulls off':>15} {'on':>9} {'share':>7}")
-    for size in map(int, settings.sizes.split(",")):
+    for size in tracked([int(each) for each in settings.sizes.split(",")], "sizes of the model"):
         off_s, added_s = shard_times(size, settings.blocks)
         pairs = [(rate(settings, size, "off"), rate(settings, size, "on")) for _ in range(settings.rounds)]
         off, on = (statistics.median(pair[k] for pair in pairs) for k in (0, 1))

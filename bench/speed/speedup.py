@@ -27,6 +27,7 @@ from downpour.bench.machine import cores, load
 from downpour.bench.speed.emulated import BATCH, Run, measured
 from downpour.bench.speed.many_workers import push_pulls
 from downpour.bench.training.competitors import TrainingSpec, train
+from downpour.protos.system.progress import tracked
 from downpour.protos.transports import transport_names
 from downpour.worker.catalog.datasets import load as load_dataset
 
@@ -56,7 +57,7 @@ def real(flags: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure trainings with TensorFlow workers; the numbers of workers take turns."""
     counts = [count for count in (1, 2, 4, 8, 16) if count <= max(2, cores())]
     found: dict[int, list[dict[str, Any]]] = {count: [] for count in counts}
-    for repeat in range(flags.repeats):
+    for repeat in tracked(range(flags.repeats), "training jobs"):
         for count in counts:
             job = TrainingSpec(
                 "sigmoid100", "mnist", flags.epochs, BATCH, 0.1, repeat, workers=count, validation_split=0.05
@@ -84,7 +85,7 @@ def emulated(flags: argparse.Namespace) -> list[dict[str, Any]]:
     lines = []
     for slow in [(), flags.straggler] if flags.straggler else [()]:
         for mode in MODES:
-            for count in flags.workers:
+            for count in tracked(flags.workers, f"emulated workers, mode {mode}"):
                 if slow and count <= max(number for number, _ in slow):
                     continue
                 runs = [_run(flags, mode, count, slow, seed) for seed in range(flags.repeats)]

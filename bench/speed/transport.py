@@ -39,6 +39,7 @@ from downpour.bench.speed.echo import grpc_echo, tcp_echo, unix_echo
 from downpour.bench.speed.many_workers import idle, push_pulls
 from downpour.bench.speed.secured import certificates, identity
 from downpour.bench.speed.transport_report import checked, plot, table
+from downpour.protos.system.progress import tracked
 from downpour.ps.core.optimizer import Optimizer
 from downpour.ps.core.rules.hyperparameters import Hyperparameters
 
@@ -63,7 +64,7 @@ def main(argv: list[str]) -> int:
         "load_at_start": load(),
         "sizes": {},
     }
-    for name, floats in FLOATS.items():
+    for name, floats in tracked(FLOATS.items(), "sizes of the payload"):
         results["sizes"][name] = side_by_side(floats, ROUNDS[name][not flags.quick], BLOCK.get(name, 1))
     if not flags.only_sizes:
         results["sweep"] = sweep(3 if flags.quick else 9)

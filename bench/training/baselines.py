@@ -30,6 +30,7 @@ from downpour.bench.flags import FlagParser
 from downpour.bench.machine import facts, load
 from downpour.bench.training.competitors import COMPETITORS, CompetitorError, TrainingSpec, end_on_sigterm
 from downpour.protos.logs import counted
+from downpour.protos.system.progress import tracked
 from downpour.worker.catalog.datasets import load as load_dataset
 
 SCHEMA = 1
@@ -66,7 +67,7 @@ def main(argv: list[str]) -> int:
         "seeds": [flags.seed + repeat for repeat in range(flags.repeats)],
         "models": {},
     }
-    for model in flags.models:
+    for model in tracked(flags.models, "models"):
         results["models"][model] = measure(model, flags)
         found = results["models"][model]
         print(f"\n{headline(results, model)}\n\n{table(found)}\n\n{targets(model, found['ratios'])}", flush=True)

@@ -14,6 +14,7 @@ from downpour.bench.simulation.problems import Logistic, problem_of
 from downpour.bench.simulation.simulate import SimulateSettings, simulate
 from downpour.bench.training import modes_real
 from downpour.protos.settings import Settings, parse
+from downpour.protos.system.progress import tracked
 
 PROBLEM = "logistic:dim=20,samples=2000,batch=16"
 STRAGGLER = ",".join(["shifted_exp:0.5,2"] * 7 + ["shifted_exp:2.5,0.4"])  # the last worker is five times slower
@@ -107,7 +108,7 @@ def delay_picture(path: Path, settings: ModesSettings) -> None:
     """Plot the distance to the optimum against a constant delay, for several learning rates."""
     figure, (axis,) = _figure("4,000 updates with a constant delay (virtual time)", 1)
     delays = (0, 1, 2, 4, 8, 16, 32, 64, 128)
-    for rate in (0.02, 0.05, 0.1, 0.2, 0.5):
+    for rate in tracked((0.02, 0.05, 0.1, 0.2, 0.5), "learning rates"):
         left = []
         for delay in delays:
             result = simulate(
@@ -126,7 +127,7 @@ def robustness_picture(path: Path, settings: ModesSettings) -> None:
     seeds = settings.seeds
     figure, (axis,) = _figure(f"16 workers, 1,000 updates, medians of {seeds} seeds (virtual time)", 1)
     rates = np.geomspace(0.02, 5, 9)
-    for policy in POLICIES:
+    for policy in tracked(POLICIES, "compensations"):
         medians = [float(np.median([_excess(policy, float(rate), seed) for seed in range(seeds)])) for rate in rates]
         axis.loglog(rates, medians, "o-", markersize=3, label=policy)
     axis.set(xlabel="learning rate η", ylabel="loss above its minimum", ylim=(1e-3, 10))

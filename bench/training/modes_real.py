@@ -11,6 +11,7 @@ from typing import Any
 
 from downpour.bench.speed.emulated import Run, measured
 from downpour.bench.training.staleness import delayed
+from downpour.protos.system.progress import tracked
 
 WORKERS, STEP_S, SLOWER, RATE = 4, 0.04, 5.0, 0.3
 MODES = ("async", "ssp:3", "softsync:4", "backup:3", "bsp", "localsgd:8")
@@ -20,7 +21,7 @@ DELAYS, RATES, UPDATES = (0, 3, 7, 15, 31, 63), (0.1, 0.3, 1.0), 600
 def curves(seconds: float) -> dict[str, list[tuple[float, int, float]]]:
     """Return `(seconds, version, test loss)` during a run of every mode."""
     found = {}
-    for mode in MODES:
+    for mode in tracked(MODES, "modes"):
         period = int(mode.partition(":")[2]) if mode.startswith("localsgd") else 1
         run = Run(
             WORKERS, STEP_S, slow=((WORKERS - 1, SLOWER),), seconds=seconds, learning_rate=RATE, period=period,

@@ -28,6 +28,7 @@ from downpour.bench.machine import facts, load
 from downpour.bench.module_process import module_command, module_environment
 from downpour.bench.training.baselines import write_data
 from downpour.bench.training.namespaces import SERVER_HOST, WORKER_HOST, Namespaces, two_namespaces
+from downpour.protos.system.progress import tracked
 
 PORT, TCP_PORT = 7000, 7001  # within the servers' namespace; a relay listens 100 above
 TIMEOUT_S = 300.0
@@ -73,7 +74,7 @@ def main(argv: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="downpour-bench-") as folder:
         data, samples, epochs = write_data(Path(folder), flags.samples, flags.batch_size)
         results |= {"samples": samples, "epochs": epochs, "batch_size": flags.batch_size}
-        for name in flags.networks:
+        for name in tracked(flags.networks, "networks"):
             rows = results["networks"][name] = measure(NETWORKS[name], flags, data, epochs)
             print(f"\n{NETWORKS[name].what}, {flags.model}:\n\n{table(rows, flags.accuracy)}", flush=True)
     results["load_at_end"] = load()

@@ -23,6 +23,7 @@ from downpour.bench.machine import load
 from downpour.bench.simulation.fixed_delay import run_delayed
 from downpour.bench.simulation.problems import Problem
 from downpour.bench.speed.emulated import BATCH, Run, accuracy_of, gradient_of, loss_of, measured, weights_of
+from downpour.protos.system.progress import tracked
 from downpour.ps.core.apply import UpdateOptions
 from downpour.ps.core.consistency import consistency_of
 from downpour.ps.core.optimizer import Optimizer
@@ -90,7 +91,9 @@ def distribution(flags: argparse.Namespace) -> list[dict[str, Any]]:
     alike = 8
     slow = tuple((number, max(SHARES) / share) for number, share in enumerate(SHARES))
     rows = []
-    for name, workers, factors in (("8 alike", alike, ()), ("rates 4:2:1:1", len(SHARES), slow)):
+    for name, workers, factors in tracked(
+        [("8 alike", alike, ()), ("rates 4:2:1:1", len(SHARES), slow)], "distribution"
+    ):
         found = measured(Run(workers, 0.02, "exp", slow=factors, seconds=seconds))
         shares = [1 / dict(factors).get(number, 1.0) for number in range(workers)]
         predicted = [sum(shares) / share - 1 for share in shares]
@@ -104,7 +107,7 @@ def imposed(flags: argparse.Namespace) -> list[dict[str, Any]]:
     updates, seeds = (300, 1) if flags.quick else (2000, 3)
     rows = []
     for rate in (0.3,) if flags.quick else (0.1, 0.5):
-        for name in COMPENSATIONS:
+        for name in tracked(COMPENSATIONS, f"imposed staleness, learning rate {rate:g}"):
             for delay in delays:
                 ends = [delayed(delay, name, rate, updates, seed) for seed in range(seeds)]
                 loss, accuracy = (median(values) for values in zip(*ends, strict=True))
@@ -117,7 +120,7 @@ def modes(flags: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure throughput and accuracy of every mode in the same time, with a straggler."""
     seconds = 4.0 if flags.quick else 10.0
     rows = []
-    for mode in ("async", "ssp:3", "bsp") if flags.quick else MODES:
+    for mode in tracked(("async", "ssp:3", "bsp") if flags.quick else MODES, "modes"):
         found = measured(Run(8, 0.02, slow=((7, 5.0),), seconds=seconds, flags=("--mode", mode)))
         histogram: dict[int, int] = {}
         for worker in found["workers"]:

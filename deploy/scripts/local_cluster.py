@@ -133,6 +133,7 @@ class LocalCluster:
             FitFailed: The cluster could not be started, or ended with an error.
         """
         _check(model, arguments)
+        _check_lengths({"x": x, "y": y, "sample_weight": arguments.get("sample_weight")})
         arrays: dict[str, np.ndarray] = {}
         data = {"x": x, "y": y, **{name: arguments.pop(name) for name in DATA if name in arguments}}
         trees = {name: flatten(name, value, arrays) for name, value in data.items() if value is not None}
@@ -198,6 +199,35 @@ def _check(model: Any, arguments: Mapping[str, Any]) -> None:
             "defined in this session. Move them to a module, register them there with "
             "keras.saving.register_keras_serializable(), and pass the module's name: LocalCluster(modules=[...])."
         )
+
+
+def _check_lengths(data: Mapping[str, Any]) -> None:
+    """Check that all arrays have one number of samples, before any process is started.
+
+    Raises:
+        TypeError: They differ.
+    """
+    lengths: dict[str, int] = {}
+    for name, tree in data.items():
+        for place, array in _arrays(name, tree):
+            if np.ndim(array):
+                lengths[place] = len(array)
+    if len(set(lengths.values())) > 1:
+        received = ", ".join(f"{place} has {length:,}" for place, length in lengths.items())
+        raise TypeError(f"all arrays must have the same number of samples. Received: {received}.")
+
+
+def _arrays(name: str, tree: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the arrays of a tree with names such as `x['image']`."""
+    if isinstance(tree, Mapping):
+        for key, each in tree.items():
+            yield from _arrays(f"{name}[{key!r}]", each)
+    elif isinstance(tree, list | tuple):
+        if all(np.ndim(each) for each in tree):
+            for place, each in enumerate(tree):
+                yield from _arrays(f"{name}[{place}]", each)
+    elif tree is not None:
+        yield name, tree
 
 
 def _defined_in_session(model: Any) -> list[str]:

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -24,11 +24,13 @@ T = TypeVar("T")
 REDRAWS_PER_S = 2.0  # few, as benchmarks measure while the bar is shown
 FIRST_S, EVERY_S = 2.0, 10.0  # between two lines of a program without a terminal
 
+PartDone = Callable[..., None]
+
 _bar: list[Progress] = []  # the bar of this process, while there is one
 
 
 @contextmanager
-def doing(what: str, total: int | None = None) -> Iterator[Callable[[], None]]:
+def doing(what: str, total: int | None = None) -> Iterator[PartDone]:
     """Show what is done until the block ends; blocks within it have lines of their own.
 
     Args:
@@ -36,7 +38,7 @@ def doing(what: str, total: int | None = None) -> Iterator[Callable[[], None]]:
         total: The number of parts; None if it is not known.
 
     Yields:
-        A function to call after each part.
+        A function to call after each part, or with the number of parts that are done by then.
     """
     with _on_terminal(what, total) if sys.stderr.isatty() else _in_lines(what, total) as part_done:
         yield part_done
@@ -51,21 +53,25 @@ def tracked(items: Iterable[T], what: str) -> Iterator[T]:
 
 
 @contextmanager
-def _on_terminal(what: str, total: int | None) -> Iterator[Callable[[], None]]:
-    if _bar:
-        task = _bar[0].add_task(what, total=total)
-        try:
-            yield lambda: _bar[0].advance(task)
-        finally:
-            _bar[0].remove_task(task)
-        return
-    with _new_bar() as bar:
-        _bar.append(bar)
+def _on_terminal(what: str, total: int | None) -> Iterator[PartDone]:
+    with nullcontext(_bar[0]) if _bar else _new_bar() as bar:
+        outermost = not _bar
+        if outermost:
+            _bar.append(bar)
         task = bar.add_task(what, total=total)
+
+        def part_done(completed: int | None = None) -> None:
+            if completed is None:
+                bar.advance(task)
+            else:
+                bar.update(task, completed=completed)
+
         try:
-            yield lambda: bar.advance(task)
+            yield part_done
         finally:
-            _bar.clear()
+            bar.remove_task(task)
+            if outermost:
+                _bar.clear()
 
 
 def _new_bar() -> Progress:
@@ -86,7 +92,7 @@ def _new_bar() -> Progress:
 
 
 @contextmanager
-def _in_lines(what: str, total: int | None) -> Iterator[Callable[[], None]]:
+def _in_lines(what: str, total: int | None) -> Iterator[PartDone]:
     over, done, begun_s = threading.Event(), [0], time.monotonic()
 
     def write() -> None:
@@ -96,8 +102,8 @@ def _in_lines(what: str, total: int | None) -> Iterator[Callable[[], None]]:
             parts = "" if total is None else f", {done[0]} of {total}"
             print(f"{what}{parts} ({time.monotonic() - begun_s:.0f} s)", file=sys.stderr, flush=True)
 
-    def part_done() -> None:
-        done[0] += 1
+    def part_done(completed: int | None = None) -> None:
+        done[0] = done[0] + 1 if completed is None else completed
 
     thread = threading.Thread(target=write, name="progress", daemon=True)
     thread.start()

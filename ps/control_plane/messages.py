@@ -90,6 +90,8 @@ class ProgressReport:
         coordinator, metrics, settings = self._coordinator, self._records.metrics, self._coordinator.job.settings
         place = coordinator.work.progress()
         current = metrics.epochs.get(metrics.since + place.epoch - place.remaining_from)
+        if current is None or not current.samples:  # an epoch that has just begun, or after the last one
+            current = next((each for each in reversed(metrics.epochs.values()) if each.samples), None)
         started = coordinator.job.started_s
         self._waiting_s = None if started is not None else now if self._waiting_s is None else self._waiting_s
         since = started if self._waiting_s is None else self._waiting_s

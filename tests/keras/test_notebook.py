@@ -82,6 +82,10 @@ def test_a_model_or_argument_that_cannot_be_sent_is_refused_at_once(tmp_path: Pa
         cluster.fit(Compiled(), np.zeros((4, 2)), [0, 1, 0, 1])
     with pytest.raises(TypeError, match="must be numbers or strings. Received: PosixPath"):
         cluster.fit(Compiled(), np.zeros((4, 2)), steps_per_epoch=tmp_path)
+    with pytest.raises(TypeError, match=r"same number of samples. Received: x has 4, y has 3"):
+        cluster.fit(Compiled(), np.zeros((4, 2)), np.zeros(3))
+    with pytest.raises(TypeError, match=r"Received: x\['a'\] has 4, x\['b'\]\[0\] has 5"):
+        cluster.fit(Compiled(), {"a": np.zeros((4, 2)), "b": [np.zeros((5, 1))]})
     with pytest.raises(ValueError, match="a cluster has .*workers, .*Received: worker"):
         LocalCluster(worker=3)
     assert issubclass(FitFailed, RuntimeError)

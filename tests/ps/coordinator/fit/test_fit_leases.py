@@ -107,6 +107,18 @@ def test_the_progress_of_a_script_is_that_of_its_current_call(per_epoch: int, co
     assert dict(found.metrics) == (logs_of(complete - 1) if complete else {})
 
 
+@pytest.mark.parametrize("after", [[], [EpochMetrics()], [EpochMetrics(), EpochMetrics()]])
+def test_the_loss_of_an_epoch_without_samples_is_that_of_the_last_one(after: list[EpochMetrics]) -> None:
+    """A loss of 0.0000 would be shown while the next epoch begins, and when the job has ended."""
+    job = PureFit()
+    job.start(fit=pb.FitDescription(model="mine", epochs=4, batch_size=4, steps_per_epoch=10))
+    finish_epochs(job, 1 + len(after))
+    log = OutcomeLog(Metrics())
+    log.metrics.epochs = dict(enumerate([EpochMetrics(samples=40, loss_sum=4.0), *after]))
+    found = ProgressReport(job.coordinator, log, "run", TraceFeed(), lambda: None, {}).message(job.now)
+    assert found.loss == pytest.approx(0.1)
+
+
 @pytest.mark.parametrize("lease_samples", [0, 4])
 def test_the_summary_of_a_stopped_script_states_the_interruption(lease_samples: int) -> None:
     job = PureFit(lease_samples=lease_samples)
