@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -89,6 +90,12 @@ def logs(settings: LogsSettings) -> int:
     if not folder.is_dir():
         print(f"downpour logs: RUN must be a run with logs; {folder.absolute()} does not exist", file=sys.stderr)
         return 1
+    with suppress(KeyboardInterrupt):  # the way to leave --follow
+        _print_lines(settings, folder)
+    return 0
+
+
+def _print_lines(settings: LogsSettings, folder: Path) -> None:
     read: dict[Path, int] = {}
     while True:
         over = not is_locked(Path(settings.run))  # before the last lines are read
@@ -100,7 +107,7 @@ def logs(settings: LogsSettings) -> int:
             for line in whole.decode(errors="replace").splitlines():
                 print_line(f"{path.stem:<10}{line}")
         if over or not settings.follow:
-            return 0
+            return
         time.sleep(POLL_S)
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from downpour.deploy.runs import address_of, run_path
 from tests.support.command_line import run
+from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
@@ -114,3 +119,17 @@ def test_the_logs_of_a_run_are_shown_until_its_coordinator_has_ended(runs: Path,
     assert unknown.returncode == 1 and "these have one: ps-0, worker-1" in unknown.stderr
     none = run("logs", "2-runs", cwd=tmp_path)
     assert none.returncode == 1 and "RUN must be a run with logs" in none.stderr
+
+
+def test_an_interrupt_leaves_the_logs_that_are_followed(runs: Path) -> None:
+    folder = runs / "1-ended"
+    (folder / "logs").mkdir()
+    (folder / "logs" / "ps-0.log").write_text("one\n")
+    with (folder / ".lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as a coordinator that runs
+        line = [sys.executable, "-m", "downpour.deploy.cli", "logs", "-f", str(folder)]
+        with subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as following:
+            assert following.stdout is not None and following.stdout.readline() == "ps-0      one\n"
+            following.send_signal(signal.SIGINT)
+            _, errors = following.communicate(timeout=60)
+    assert (following.returncode, errors) == (0, "")
