@@ -34,7 +34,7 @@ from downpour.bench import report
 from downpour.bench.machine import cores, load
 from downpour.bench.module_process import module_command, module_environment
 from downpour.bench.speed import dashboard_page
-from downpour.bench.speed.many_workers import cpu_s
+from downpour.bench.speed.many_workers import cpu_s, memory
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import open_channel
 from downpour.protos.parameter_server_pb2_grpc import CoordinatorStub
@@ -62,7 +62,7 @@ def viewer_cost(settings: DashboardBenchSettings) -> dict[str, Any]:
             stub = CoordinatorStub(channel)
             _wait_for_training(stub)
             spent: dict[bool, list[float]] = {False: [], True: []}  # CPU time of both processes per second
-            rates = [_rate(stub, settings.turn_s)]
+            rates, held = [_rate(stub, settings.turn_s)], list[int]()
             for turn in range(2 * settings.turns):
                 watched = turn % 2 == 0
                 before, begin = cpu_s(pid) + cpu_s(server), time.perf_counter()
@@ -70,11 +70,13 @@ def viewer_cost(settings: DashboardBenchSettings) -> dict[str, Any]:
                     rates.append(_rate(stub, settings.turn_s))
                     used = cpu_s(pid) + cpu_s(server) - before
                 spent[watched].append(used / (time.perf_counter() - begin) / rates[-1])
+                held.append(memory(pid)[0])
     lost = [1 - 2 * rates[i] / (rates[i - 1] + rates[i + 1]) for i in range(1, len(rates), 2)]
     low, _, high = statistics.quantiles(lost, n=4)
     added_s = statistics.mean(spent[True]) - statistics.mean(spent[False])  # per update
     return {
         "pushes_per_s": statistics.median(rates),
+        "dashboard_bytes": [held[0], held[-1]],
         "lost": statistics.median(lost),
         "quartiles": [low, high],
         "standard_error": statistics.stdev(lost) / len(lost) ** 0.5,
@@ -172,10 +174,12 @@ def table(results: dict[str, Any]) -> str:
     """Return the report in Markdown."""
     lines = []
     if job := results.get("job"):
-        low, high = job["quartiles"]
+        (low, high), (early, late) = job["quartiles"], job["dashboard_bytes"]
         lines += [
             ["throughput that a viewer costs", f"{job['lost']:.2%} (quartiles {low:.2%} to {high:.2%}, standard error "
              f"{job['standard_error']:.2%})", "1 %"],
+            ["memory of the dashboard, after the first turn and the last", f"{early / 1e6:.0f} MB, {late / 1e6:.0f} MB",
+             "bounded"],
             ["updates per second of the job", f"{job['pushes_per_s']:,.0f}", ""],
             ["processor time that a viewer adds, of all processors", f"{job['cpu_share']:.2%}", "1 %"],
         ]  # fmt: skip

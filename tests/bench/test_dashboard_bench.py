@@ -45,9 +45,10 @@ def test_the_report_has_a_row_for_each_measurement_with_its_limit() -> None:
     machine = {"cores": 2, **dict.fromkeys(("cpu", "system", "python", "numpy", "tensorflow", "grpcio"), "x")}
     job = {
         "lost": 0.001, "quartiles": [-0.01, 0.01], "standard_error": 0.002, "pushes_per_s": 1500.0, "cpu_share": 0.004,
+        "dashboard_bytes": [80_000_000, 81_000_000],
     }  # fmt: skip
     results = {"command": "c", "machine": machine, "load_at_start": 0, "job": job, "page": {"frames": ("60.0", "60")}}
     text = table(results)
     assert "| throughput that a viewer costs | 0.10% (quartiles -1.00% to 1.00%, standard error 0.20%) | 1 % |" in text
     assert "| processor time that a viewer adds, of all processors | 0.40% | 1 % |" in text
-    assert "| frames | 60.0 | 60 |" in text
+    assert "| frames | 60.0 | 60 |" in text and "| 80 MB, 81 MB | bounded |" in text
