@@ -21,7 +21,7 @@ from downpour.deploy.dashboard.server import HEADERS, only_from_this_host
 from downpour.deploy.playground.config import PRESETS, setup_of
 from downpour.deploy.playground.engine import Engine, Setup
 from downpour.deploy.playground.page_files import files
-from downpour.deploy.playground.snapshots import Snapshots
+from downpour.deploy.playground.snapshots import Snapshots, losses_until
 
 FRAME_S = 0.1
 MOST_PUSHES = 20_000  # of one training, which bounds its memory
@@ -128,8 +128,8 @@ async def _add_headers(request: web.Request, response: web.StreamResponse) -> No
 
 async def _stream(training: RequestedTraining, request: web.Request, response: web.StreamResponse) -> None:
     """Send snapshots of a training as server-sent events, until it is over."""
-    engine = await asyncio.to_thread(Engine(training.setup).run, training.begin)
-    snapshots = Snapshots(engine)
+    engine = await asyncio.to_thread(Engine, training.setup)
+    snapshots = Snapshots(engine, await asyncio.to_thread(losses_until, engine, training.begin))
     await response.prepare(request)
     await response.write(_event("first", await asyncio.to_thread(snapshots.first)))
     owed = 0.0

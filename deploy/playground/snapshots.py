@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,22 @@ from downpour.deploy.playground.network import EXTENT
 
 GRID = 40  # cells of the picture of the output, in each direction
 MOST_EVENTS, MOST_INTERVALS = 200, 400  # in one snapshot
+MOST_LOSSES = 200  # of the pushes before the first snapshot
+
+Loss = tuple[int, float | None, float | None]  # number of pushes, loss on the training and on the test data
 
 
 class Snapshots:
     """The snapshots of one training for the page, each with what is new since the one before."""
 
-    def __init__(self, engine: Engine) -> None:
-        """Begin with the present state of a training."""
+    def __init__(self, engine: Engine, losses: Sequence[Loss] = ()) -> None:
+        """Begin with the present state of a training.
+
+        Args:
+            engine: The training.
+            losses: The losses before this state, for the first snapshot.
+        """
+        self._losses = losses
         self._engine, self._events, self._intervals = engine, len(engine.events), 0
         axis = (np.arange(GRID) + 0.5) / GRID * 2 * EXTENT - EXTENT
         x, y = np.meshgrid(axis, axis[::-1])
@@ -33,7 +43,13 @@ class Snapshots:
             for test, (places, labels) in ((0, engine.train), (1, engine.test))
             for (x, y), label in zip(places, labels, strict=True)
         ]
-        return {"points": points, "sizes": engine.network.sizes, "extent": EXTENT, **self.take()}
+        return {
+            "points": points,
+            "sizes": engine.network.sizes,
+            "extent": EXTENT,
+            "losses": self._losses,
+            **self.take(),
+        }
 
     def take(self) -> dict[str, Any]:
         """Return the present state, and the pushes and intervals since the last call."""
@@ -60,3 +76,12 @@ class Snapshots:
 
 def _finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
+
+
+def losses_until(engine: Engine, pushes: int) -> list[Loss]:
+    """Advance a training to a number of pushes; return its losses on the way, at most `MOST_LOSSES` of them."""
+    step, found = max(1, -(-pushes // MOST_LOSSES)), list[Loss]()
+    while engine.pushes < pushes:
+        engine.run(min(step, pushes - engine.pushes))
+        found.append((engine.pushes, _finite(engine.loss()), _finite(engine.loss(test=True))))
+    return found

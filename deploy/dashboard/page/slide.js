@@ -254,7 +254,7 @@ class Sprites {
     context.fill();
     context.stroke();
     if (which < 0) return sheet;
-    context.font = "bold 10px system-ui, sans-serif";
+    context.font = `bold ${which > MOST_SHOWN ? 8 : 10}px system-ui, sans-serif`;
     context.textAlign = "center";
     context.textBaseline = "middle";
     context.fillStyle = textOn(color);

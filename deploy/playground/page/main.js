@@ -82,6 +82,7 @@ function connect(from) {
   mine.addEventListener("first", (event) => {
     fixed = JSON.parse(event.data);
     if (!from) [history_, intervals] = [[], []];
+    if (!history_.length) history_ = fixed.losses;
     byId("message").textContent = "";
     take(fixed);
   });

@@ -49,6 +49,8 @@ def test_a_training_is_sent_from_any_push_on() -> None:
     state = json.loads(data.removeprefix("data: "))
     engine = Engine(Setup(data="xor", hidden=(4,), workers=3)).run(37)
     assert (state["pushes"], state["version"], state["train"]) == (37, 37, pytest.approx(engine.loss()))
+    assert [push for push, *_ in state["losses"]] == list(range(1, 38))
+    assert state["losses"][-1] == [37, pytest.approx(engine.loss()), pytest.approx(engine.loss(test=True))]
 
 
 def test_invalid_requests_and_other_hosts_are_refused() -> None:
