@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from typing import Any
 
 import numpy as np
 
@@ -42,12 +43,21 @@ def test_the_page_can_be_given_the_load_as_a_run_and_as_a_job() -> None:
 
 
 def test_the_report_has_a_row_for_each_measurement_with_its_limit() -> None:
-    machine = {"cores": 2, **dict.fromkeys(("cpu", "system", "python", "numpy", "tensorflow", "grpcio"), "x")}
-    job = {
+    machine: dict[str, Any] = {
+        "cores": 2,
+        **dict.fromkeys(("cpu", "system", "python", "numpy", "tensorflow", "grpcio"), "x"),
+    }
+    job: dict[str, Any] = {
         "lost": 0.001, "quartiles": [-0.01, 0.01], "standard_error": 0.002, "pushes_per_s": 1500.0, "cpu_share": 0.004,
         "dashboard_bytes": [80_000_000, 81_000_000],
     }  # fmt: skip
-    results = {"command": "c", "machine": machine, "load_at_start": 0, "job": job, "page": {"frames": ("60.0", "60")}}
+    results: dict[str, Any] = {
+        "command": "c",
+        "machine": machine,
+        "load_at_start": 0,
+        "job": job,
+        "page": {"frames": ("60.0", "60")},
+    }
     text = table(results)
     assert "| throughput that a viewer costs | 0.10% (quartiles -1.00% to 1.00%, standard error 0.20%) | 1 % |" in text
     assert "| processor time that a viewer adds, of all processors | 0.40% | 1 % |" in text
