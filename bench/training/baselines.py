@@ -6,7 +6,7 @@ per repeat. The time of start, compilation, warm-up and evaluation is excluded:
 
 - downpour: from the start of training, when all workers have warmed up, to the last applied sample.
 - ParameterServerStrategy: from the first `schedule` after the warm-up calls until `join` returns.
-- model.fit: from `on_train_begin` to `on_train_end` of the second `fit`.
+- model.fit, in one process and by `downpour run`: from `on_train_begin` to `on_train_end` of the second `fit`.
 
 Every process computes with one intra-op thread. The workers of downpour and `model.fit` also have one inter-op thread;
 TensorFlow's servers hang with one and have three. The threads of tf.data and gRPC are in addition to these.
@@ -40,7 +40,7 @@ TEST_SAMPLES = 1000  # few, because the test at the end of a job is not measured
 LEARNING_RATES = {"sigmoid100": 0.1, "cnn": 0.01}
 SAMPLES = {"sigmoid100": 114_000, "cnn": 12_800}
 QUICK_SAMPLES = {"sigmoid100": 19_200, "cnn": 2_560}
-OURS = ("downpour", "downpour_grpc", "downpour_20")
+OURS = ("downpour", "downpour_grpc", "downpour_20", "script", "script_1")
 # Model, configuration of downpour, competitor -> target of the ratio of their samples/s.
 TARGETS = {
     ("sigmoid100", "downpour", "tf_ps"): 5.0,
@@ -50,6 +50,11 @@ TARGETS = {
     ("sigmoid100", "downpour_20", "fit_20"): 1.4,
     ("sigmoid100", "downpour_grpc", "tf_ps"): 3.0,
     ("cnn", "downpour", "fit"): 1.6,
+    ("sigmoid100", "script", "downpour"): 0.87,
+    ("sigmoid100", "script_1", "downpour_1"): 0.87,
+    ("sigmoid100", "script", "fit"): 2.0,
+    ("cnn", "script", "downpour"): 0.87,
+    ("cnn", "script_1", "downpour_1"): 0.87,
 }
 
 

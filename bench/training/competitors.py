@@ -226,11 +226,27 @@ def fit(
     return last_line([*command, "--steps-per-execution", str(steps_per_execution), *extra], timeout_s)
 
 
+def _script(workers: int) -> Run:
+    """Return a run of `model.fit` by `downpour run`, with the same script as `fit`."""
+
+    def run(job: TrainingSpec, folder: Path, timeout_s: float) -> dict[str, Any]:
+        command = module_command("downpour.deploy.cli", "run", "--workers", str(workers), "--runs-dir", str(folder))
+        command += ["--threads", str(job.threads), "--seed", str(job.seed)]
+        command += ["-m", "downpour.bench.training.keras_fit", *_common(job), "--data", job.data]
+        result = last_line([*command, "--validation-split", str(job.validation_split)], timeout_s)
+        summary = json.loads((folder / "latest" / "summary.json").read_text())
+        return {**result, "communication_share": summary.get("communication_share")}
+
+    return run
+
+
 COMPETITORS: Mapping[str, Competitor] = {
     "downpour": Competitor("downpour, 2 workers, default transport", _downpour()),
     "downpour_grpc": Competitor("downpour, 2 workers, gRPC only", _downpour("--transport", "grpc")),
     "downpour_20": Competitor("downpour, 2 workers, 20 local steps per push (--push-every 20)", _downpour(local=True)),
     "downpour_1": Competitor("downpour, 1 worker, default transport", _downpour(workers=1)),
+    "script": Competitor("model.fit by downpour run, 2 workers", _script(2)),
+    "script_1": Competitor("model.fit by downpour run, 1 worker", _script(1)),
     "tf_ps": Competitor("ParameterServerStrategy, 2 workers, 1 step per function", _tensorflow(False)),
     "tf_ps_20": Competitor("ParameterServerStrategy, 2 workers, 20 steps per function", _tensorflow(True)),
     "fit": Competitor("model.fit, one process", lambda job, _, timeout_s: fit(job, timeout_s)),

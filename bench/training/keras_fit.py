@@ -1,7 +1,8 @@
 """Trains with Keras's `model.fit` in this process, and prints the result as one JSON line.
 
 `python -m downpour.bench.training.keras_fit --data FILE.npz --model sigmoid100 --epochs 2`: a competitor of
-`training.baselines`, and the reference of `training.quality`. The measurement
+`training.baselines`, and the reference of `training.quality`. `downpour run` runs it as a script, whose optimizer is
+then distributed. The measurement
 lasts from `on_train_begin` to `on_train_end` of a second `fit`. A first one, over a few batches, has compiled the step
 before, and the initial weights have been restored.
 """
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from downpour.bench.flags import FlagParser
+from downpour.worker import script
 from downpour.worker.catalog.datasets import load, split
 from downpour.worker.catalog.models import MODELS, build
 
@@ -51,16 +53,19 @@ def train(flags: argparse.Namespace) -> dict[str, Any]:
     import keras
     import tensorflow as tf
 
+    from downpour.worker.fit.optimizer.distributed_optimizer import DistributedOptimizer
+
     tf.config.set_visible_devices([], "GPU")
     tf.config.threading.set_intra_op_parallelism_threads(flags.threads)
-    tf.config.threading.set_inter_op_parallelism_threads(flags.threads)
+    if script.member is None:  # a step of a script calls the servers from a thread of its own
+        tf.config.threading.set_inter_op_parallelism_threads(flags.threads)
     keras.utils.set_random_seed(flags.seed)
     dataset = load(flags.data)
     held_out = split(dataset, flags.validation_split)
     x, y = held_out.x_train * np.float32(dataset.scale), _targets(held_out.y_train)
     model = build(flags.model, dataset.input_shape, dataset.classes)
     model.compile(
-        optimizer(flags),
+        DistributedOptimizer(optimizer(flags)),
         model.loss,
         metrics=["accuracy"] if "categorical" in str(model.loss) else [],
         steps_per_execution=flags.steps_per_execution,
