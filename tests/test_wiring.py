@@ -38,7 +38,8 @@ RECORDS: dict[str, tuple[str, ...]] = {
     "worker/compute": ("call",),
     "worker/catalog": ("keras.Model",),  # whose method is wrapped while a user's function builds a model
     "worker/loops": ("model",),
-    "worker/fit": ("model", "self.model", "self._keras", "self._keras.callbacks_module", "sys"),
+    "deploy/scripts": ("model", "model.optimizer"),  # of the program that calls `LocalCluster.fit`
+    "worker/fit": ("model", "model.optimizer", "self.model", "self._keras", "self._keras.callbacks_module", "sys"),
     "worker/fit/data": ("options.threading", "options.experimental_optimization"),  # of a tf.data.Dataset
     "worker/fit/optimizer": ("self._member.spent", "self._model"),
     # Protobuf messages under construction.

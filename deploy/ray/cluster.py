@@ -21,6 +21,7 @@ from downpour.deploy.scripts.local_cluster import NAME, TASK_SCRIPT, FitFailed, 
 from downpour.deploy.scripts.notebook_screen import NotebookScreen
 from downpour.deploy.scripts.script_checks import check_script, name_of
 from downpour.deploy.scripts.script_launcher import LEADER
+from downpour.deploy.scripts.session_callbacks import SessionCallbacks
 from downpour.deploy.view.terminal import open_screen
 
 
@@ -35,6 +36,7 @@ class Cluster(LocalCluster):
     """
 
     kind = RayRunSettings
+    runs_callbacks = False
 
     def __init__(
         self, workers: int | tuple[int, int] = 2, shards: int = 1, modules: Sequence[str] = (), **settings: Any
@@ -123,7 +125,7 @@ class Cluster(LocalCluster):
         with tempfile.TemporaryDirectory(prefix=".fit-", dir=runs) as folder:
             yield Path(folder)
 
-    def _launch(self, folder: Path) -> Path:
+    def _launch(self, folder: Path, session: SessionCallbacks) -> Path:
         run_dir = self._run_dir(NAME)
         script = [TASK_SCRIPT, os.fspath(folder)]
         self._run(RayJob(self._ray, script), run_dir, NotebookScreen(run_dir / "logs" / f"{LEADER}.log"))

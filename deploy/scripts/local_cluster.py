@@ -13,7 +13,6 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,11 +21,13 @@ import numpy as np
 from downpour.deploy.launch.gpus import devices_here
 from downpour.deploy.launch.launcher import INTERRUPTED
 from downpour.deploy.launch.plan import TooFewGpus, assigned_gpus
-from downpour.deploy.launch.run_dir import make_run_dir, read_summary
+from downpour.deploy.launch.resume import CannotResume
+from downpour.deploy.launch.run_dir import read_summary
 from downpour.deploy.launch.scratch import Scratch
 from downpour.deploy.scripts.notebook_screen import NotebookScreen
-from downpour.deploy.scripts.script_launcher import LEADER, ScriptLauncher, script_plan
+from downpour.deploy.scripts.script_launcher import LEADER, ScriptLauncher, prepared_run, script_plan
 from downpour.deploy.scripts.script_settings import RunSettings, refused_variables
+from downpour.deploy.scripts.session_callbacks import SessionCallbacks, listed
 from downpour.protos.array_tree import flatten
 from downpour.protos.system.command import VARIABLE
 from downpour.worker import config as worker_config
@@ -81,6 +82,7 @@ class LocalCluster:
     """
 
     kind: ClassVar[type[RunSettings]] = RunSettings
+    runs_callbacks: ClassVar[bool] = True  # in this process, by files that worker 0 shares with it
 
     def __init__(self, workers: int = 2, shards: int = 1, modules: Sequence[str] = (), **settings: Any) -> None:
         """Check the settings of a cluster. Processes are started by `fit`.
@@ -122,37 +124,44 @@ class LocalCluster:
             model: A Keras model that is compiled with a plain Keras optimizer.
             x: An array of inputs, or a dict or list of arrays.
             y: An array of targets, or a dict or list of arrays.
-            arguments: Other arguments of `model.fit`, except callbacks.
+            arguments: Other arguments of `model.fit`. Callbacks run in this process, at the beginning and the end of
+                every epoch and of training, with the logs and the weights of the job; they may stop training, and set
+                the learning rate and the weights.
 
         Returns:
             The history of the metrics, the run directory and the staleness.
 
         Raises:
-            TypeError: The model is not compiled, or something cannot be passed to another process: a callback, or a
-                layer or loss that is defined in the session.
+            TypeError: The model is not compiled, a callback has hooks for batches, or a layer or loss is defined in the
+                session, where no other process finds it.
             FitFailed: The cluster could not be started, or ended with an error.
         """
-        _check(model, arguments)
+        callbacks = listed(arguments.pop("callbacks", None))
+        if callbacks and not self.runs_callbacks:
+            raise TypeError("callbacks run in this process on a LocalCluster alone. Leave them out, or write a script.")
+        _check(model)
         _check_lengths({"x": x, "y": y, "sample_weight": arguments.get("sample_weight")})
         arrays: dict[str, np.ndarray] = {}
         data = {"x": x, "y": y, **{name: arguments.pop(name) for name in DATA if name in arguments}}
         trees = {name: flatten(name, value, arrays) for name, value in data.items() if value is not None}
         if arguments.get("verbose", "auto") in ("auto", 1):
             arguments["verbose"] = LINE_PER_EPOCH
-        task = _as_json({"data": trees, "arguments": arguments, "modules": self._modules})
+        task = _as_json({"data": trees, "arguments": arguments, "modules": self._modules, "callbacks": bool(callbacks)})
         _build(model, x)
         with self._folder() as folder:
             model.save(folder / "model.keras")
             _check_parts(folder / "model.keras")
             np.savez(folder / "arrays.npz", **arrays)  # type: ignore[arg-type]
             (folder / "task.json").write_text(task)
-            run = self._launch(folder)
+            session = SessionCallbacks(callbacks, model, folder, int(arguments.get("epochs", 1)))
+            run = self._launch(folder, session)
             staleness = (read_summary(run) or {}).get("staleness") or {}
             figures = {name: float(staleness[name]) for name in STALENESS if name in staleness}
             if not (folder / "history.json").exists():
                 print("downpour: training ended before it began: the model is as it was", file=sys.stderr)
                 return FitHistory({}, [], str(run), figures)
             model.load_weights(folder / "trained.weights.h5")
+            session.end()
             result = json.loads((folder / "history.json").read_text())
             return FitHistory(result["history"], result["epoch"], str(run), figures)
 
@@ -160,8 +169,8 @@ class LocalCluster:
         """Return a folder for the model and the data, which exists until the context manager exits."""
         return Scratch()
 
-    def _launch(self, folder: Path) -> Path:
-        """Train the model and data of a folder and return the run directory.
+    def _launch(self, folder: Path, session: SessionCallbacks) -> Path:
+        """Train the model and data of a folder, call the callbacks meanwhile, and return the run directory.
 
         Raises:
             FitFailed: The cluster ended with an error.
@@ -174,11 +183,14 @@ class LocalCluster:
             assigned_gpus(self._settings.workers, devices, self._settings.gpus_per_worker)
         except TooFewGpus as failure:
             raise FitFailed(f"{failure}.") from None
-        run_dir = make_run_dir(Path(self._settings.runs_dir), NAME, datetime.now(UTC))
-        specs = script_plan(self._settings, str(run_dir), [TASK_SCRIPT, str(folder)], shown=False, devices=devices)
+        try:
+            settings, run_dir = prepared_run(self._settings, NAME)
+        except CannotResume as failure:
+            raise FitFailed(f"{failure}") from None
+        specs = script_plan(settings, str(run_dir), [TASK_SCRIPT, str(folder)], shown=False, devices=devices)
         specs[0] = replace(specs[0], env={**specs[0].env, VARIABLE: "LocalCluster.fit"})
         screen = NotebookScreen(run_dir / "logs" / f"{LEADER}.log")
-        launcher = ScriptLauncher(specs, run_dir, screen, self._settings.drain_timeout_s)
+        launcher = ScriptLauncher(specs, run_dir, screen, settings.drain_timeout_s, session.poll)
         code = launcher.run()
         if code == INTERRUPTED:
             raise KeyboardInterrupt
@@ -188,9 +200,7 @@ class LocalCluster:
         return run_dir
 
 
-def _check(model: Any, arguments: Mapping[str, Any]) -> None:
-    if arguments.get("callbacks"):
-        raise TypeError("callbacks cannot be sent to other processes. Write a script and use `downpour run`.")
+def _check(model: Any) -> None:
     if getattr(model, "optimizer", None) is None:
         raise TypeError("a model must be compiled with an optimizer before it is trained. Call model.compile(...).")
     if own := _defined_in_session(model):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ from typing import Any
 
 from downpour.deploy.launch.environment import hash_seed
 from downpour.deploy.launch.gpus import devices_here
-from downpour.deploy.launch.launcher import GRACE_S, LEAVE_S, Launcher, LaunchFailed
+from downpour.deploy.launch.launcher import DRAIN_TIMEOUT_S, GRACE_S, LEAVE_S, Launcher, LaunchFailed
 from downpour.deploy.launch.plan import (
     AGAIN,
     LOOPBACK,
@@ -40,6 +40,7 @@ from downpour.deploy.scripts.script_settings import SET_BY_FLAGS_OF_RUN, RunSett
 from downpour.deploy.scripts.script_task import replace_process
 from downpour.deploy.scripts.tf_config import VARIABLE, BadTFConfig, read
 from downpour.deploy.view.rendering import WAITING, where
+from downpour.deploy.view.terminal import Screen
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.credentials import AccessSettings
 from downpour.protos.logs import counted, print_line, reason_of
@@ -116,14 +117,8 @@ def launch(
         shown: Whether worker 0 writes to this process's output.
         devices: The names of the GPUs of this machine.
     """
-    resuming = settings.resume is not None
     try:
-        if resuming:
-            settings, run_dir = resumed_script(settings)
-            shutil.rmtree(run_dir / FILES, ignore_errors=True)
-            (run_dir / "logs").mkdir(exist_ok=True)
-        else:
-            run_dir = make_run_dir(Path(settings.runs_dir), name, datetime.now(UTC))
+        settings, run_dir = prepared_run(settings, name)
     except CannotResume as failure:
         print(f"{PROG}: {failure}", file=sys.stderr)
         return 2
@@ -133,16 +128,29 @@ def launch(
     with suppress(OSError):  # server 0 reports it
         disk.point_latest_to(run_dir)  # before the workers start: a script may count what is in the folder
     specs = script_plan(settings, str(run_dir), script, shown, devices)
-    if resuming:
-        specs[0] = replace(specs[0], args=(*specs[0].args, *AGAIN))
     return ScriptLauncher(specs, run_dir, Notes(), settings.drain_timeout_s).run()
+
+
+def prepared_run(settings: RunSettings, name: str) -> tuple[RunSettings, Path]:
+    """Return the settings and the run directory of a new run, or of the one that is resumed.
+
+    Raises:
+        CannotResume: The run cannot be resumed with these settings.
+        OSError: The run directory cannot be created.
+    """
+    if settings.resume is None:
+        return settings, make_run_dir(Path(settings.runs_dir), name, datetime.now(UTC))
+    settings, run_dir = resumed_script(settings)
+    shutil.rmtree(run_dir / FILES, ignore_errors=True)
+    (run_dir / "logs").mkdir(exist_ok=True)
+    return settings, run_dir
 
 
 def script_plan(
     settings: RunSettings, run_dir: str, script: Sequence[str], shown: bool = True, devices: Sequence[str] = ()
 ) -> list[ProcessSpec]:
     """Return the processes of a script's cluster in the order in which they must start."""
-    job = server_flags(settings)
+    job = server_flags(settings) + (list(AGAIN) if settings.resume is not None else [])
     own = flags_of_shard(settings)
     again = 0 if settings.checkpoint_every == "off" else settings.server_restarts
     servers = [_server(0, (f"--bind={LOOPBACK}", f"--run-dir={run_dir}", *job), again)]
@@ -185,6 +193,22 @@ class ScriptLauncher(Launcher):
     _waits_for_others = False
     _script_ended = False  # not `_ending_deadline`, which is also set when all end between two looks at their codes
 
+    def __init__(
+        self, specs: Sequence[ProcessSpec], run_dir: Path, screen: Screen, drain_timeout_s: float = DRAIN_TIMEOUT_S,
+        poll: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        """Prepare to run processes; see `Launcher`.
+
+        Args:
+            specs: As for `Launcher`.
+            run_dir: As for `Launcher`.
+            screen: As for `Launcher`.
+            drain_timeout_s: As for `Launcher`.
+            poll: A function that is called again and again while the script runs; an error of it ends the job.
+        """
+        super().__init__(specs, run_dir, screen, drain_timeout_s)
+        self._poll = poll
+
     def run(self) -> int:
         """Run the script and return its exit status, or that of the launcher if the script has none."""
         try:
@@ -215,6 +239,7 @@ class ScriptLauncher(Launcher):
             raise LaunchFailed(f"{failure}{advice}. Run the script again") from None
 
     def _check_workers(self) -> None:
+        self._poll()
         leader = self._processes[LEADER]
         if leader.code is None:
             self._check_starts(leader)

@@ -66,14 +66,79 @@ def test_an_interactive_process_trains_on_a_cluster_then_in_plain_keras(tmp_path
     assert found["staleness"] == {name: summary["staleness"][name] for name in ("mean", "p99", "max")}
 
 
+CALLBACKS = """
+import json, keras, numpy as np
+from downpour import LocalCluster
+keras.utils.set_random_seed(1)
+x = np.arange(64, dtype="int32")[:, None]
+y = np.zeros((64, 1), "float32")
+layers = [keras.layers.Input((1,), dtype="int32"), keras.layers.Embedding(64, 1), keras.layers.Flatten()]
+model = keras.Sequential(layers)
+model.compile(keras.optimizers.SGD(0.1), "mse")
+
+class Own(keras.callbacks.Callback):
+    calls, weights = [], []
+    def on_train_begin(self, logs=None): self.calls.append("begin")
+    def on_epoch_begin(self, epoch, logs=None): self.calls.append(("epoch", epoch))
+    def on_epoch_end(self, epoch, logs=None):
+        self.calls.append((sorted(logs), round(float(self.model.optimizer.learning_rate), 4)))
+        if epoch == 1:
+            self.model.set_weights([np.full((64, 1), 5.0)])
+        self.weights.append(float(self.model.get_weights()[0].mean()))
+        if epoch == 3:
+            self.model.stop_training = True
+    def on_train_end(self, logs=None): self.calls.append("end")
+
+own = Own()
+history = LocalCluster(workers=2, runs_dir="runs").fit(
+    model, x, y, epochs=9, batch_size=8,
+    callbacks=[own, keras.callbacks.LearningRateScheduler(lambda epoch: 0.01 * (epoch + 1)),
+               keras.callbacks.CSVLogger("log.csv"),
+               keras.callbacks.ModelCheckpoint("{epoch}.weights.h5", save_weights_only=True)],
+)
+found = {"calls": own.calls, "weights": own.weights, "history": history.history, "epoch": history.epoch}
+json.dump(found, open("found.json", "w"))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_callbacks_run_in_the_program_and_what_they_set_reaches_the_workers(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CALLBACKS], env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["epoch"] == [0, 1, 2, 3]
+    assert found["calls"][0] == "begin" and found["calls"][-1] == "end"
+    epochs = [[["epoch", epoch], [["loss"], round(0.01 * (epoch + 1), 4)]] for epoch in range(4)]
+    assert found["calls"][1:-1] == [call for pair in epochs for call in pair]
+    assert found["history"]["learning_rate"] == pytest.approx([0.01, 0.02, 0.03, 0.04])
+    assert abs(found["weights"][0]) < 1 and found["weights"][1] == 5.0 and 3.0 < found["weights"][2] < 5.0
+    assert len((tmp_path / "log.csv").read_text().splitlines()) == 5
+    assert sorted(path.name for path in tmp_path.glob("*.h5")) == [f"{epoch}.weights.h5" for epoch in (1, 2, 3, 4)]
+
+
+class PerBatch:
+    def set_model(self, model: object) -> None: ...
+
+    def set_params(self, params: object) -> None: ...
+
+    def on_epoch_end(self, epoch: int, logs: object = None) -> None: ...
+
+    def on_train_batch_end(self, batch: int, logs: object = None) -> None: ...
+
+
 class Compiled:
     optimizer = "any"
 
 
 def test_a_model_or_argument_that_cannot_be_sent_is_refused_at_once(tmp_path: Path) -> None:
     cluster = LocalCluster(runs_dir=str(tmp_path / "runs"))
-    with pytest.raises(TypeError, match="callbacks cannot be sent to other processes"):
+    with pytest.raises(TypeError, match="callbacks must be those of Keras. Received: object"):
         cluster.fit(Compiled(), np.zeros((4, 2)), callbacks=[object()])
+    with pytest.raises(TypeError, match="PerBatch with on_train_batch_end. Write a script"):
+        cluster.fit(Compiled(), np.zeros((4, 2)), callbacks=[PerBatch()])
     with pytest.raises(TypeError, match="compiled with an optimizer"):
         cluster.fit(object(), np.zeros((4, 2)))
     with pytest.raises(TypeError, match="array of numbers or texts.*object"):
