@@ -25,7 +25,7 @@ help:
 	@echo 'make lessons       execute the notebooks of docs/lessons'
 	@echo 'make bench         run the quick benchmarks, with reports in bench-results/   (ARGS="speedup": one in full)'
 	@echo 'make compose-test  build the images and test training, scaling and failures with docker compose'
-	@echo 'make chaos         kill processes of running jobs a hundred times and check that no update is lost'
+	@echo 'make chaos         kill processes of jobs and of scripts two hundred times and check that no update is lost'
 	@echo 'make simulate      run 20,000 whole jobs with faults in virtual time              (ARGS="--mode bsp")'
 	@echo 'make protos        generate the stubs from protos/*.proto'
 	@echo 'make clean         remove .venv, caches and build products, but not runs/'
@@ -121,6 +121,8 @@ compose-test:
 chaos: $(VENV)/dev.stamp
 	@$(VENV)/bin/downpour bench chaos --kills 50 --seed 1 --shards 1 $(ARGS)
 	@$(VENV)/bin/downpour bench chaos --kills 50 --seed 2 --shards 2 $(ARGS)
+	@$(VENV)/bin/downpour bench chaos --script --kills 50 --seed 3 --shards 1 --samples 4096 --pause-ms 30 $(ARGS)
+	@$(VENV)/bin/downpour bench chaos --script --kills 50 --seed 4 --shards 2 --samples 4096 --pause-ms 30 $(ARGS)
 
 simulate: $(VENV)/dev.stamp
 	@$(VENV)/bin/downpour simulate-job --seeds 1..20000 $(ARGS)

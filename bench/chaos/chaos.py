@@ -1,15 +1,18 @@
 """`downpour bench chaos`: breaks running jobs at random and checks that no update was lost or repeated.
 
     downpour bench chaos --seed 7 --kills 100 --shards 2
+    downpour bench chaos --script --seed 7 --kills 50 --samples 8192
 
 The servers and the launcher are the real ones; the workers compute gradients that identify their samples
-(signed_gradients.py). From a seed that is printed, the benchmark kills processes (SIGKILL), stops them for longer than
-a session (SIGSTOP), and resets their connections: workers, servers and the launcher. A kill counts only if a push was
-in flight: the process is stopped first, and killed if a push waits for it at that moment; sometimes a second process
-is killed with it. Rounds are run until there are enough kills. After each round, the weights and the traces must show
-that every slice applied every sample of every epoch exactly once (with several shards: at most once, and the servers
-count what a slice did not apply); that the history is valid (history.py); that the launcher exited with status 0; and
-that no process and no temporary file is left.
+(signed_gradients.py). With `--script`, the workers run Keras's `fit` in a script (fit_script.py). From a seed that is
+printed, the benchmark kills processes (SIGKILL), stops them for longer than a session (SIGSTOP), and resets their
+connections: workers, servers and the launcher. For most kills a push is in flight: the process is stopped first, and
+killed if a push waits for it at that moment; sometimes a second process is killed with it. Three in ten kills in a
+script are made at any moment: at a barrier, in a callback, while the process starts. Rounds are run until there are
+enough kills. After each round, the weights and the traces must show that every slice applied every sample of every
+epoch exactly once (with several shards: at most once, and the servers count what a slice did not apply); that the
+history is valid (history.py); that the launcher exited with status 0; and that no process and no temporary file is
+left. Of a script, also the history and the files of callbacks are checked (script_checks.py).
 """
 
 from __future__ import annotations
@@ -20,16 +23,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from downpour.bench.chaos.settings import ChaosCounts, ChaosSettings
-from downpour.bench.chaos.signed_gradients import MAX_EPOCHS
 from downpour.protos.logs import counted
 from downpour.protos.settings import parse
 
 
 def run(settings: ChaosSettings, folder: Path) -> ChaosCounts:
     """Run rounds until there were enough kills, or a fault was found."""
-    from downpour.bench.chaos.round import EPOCHS, Round  # psutil, which the help of the command does not need
+    from downpour.bench.chaos.round import Round  # psutil, which the help of the command does not need
 
-    assert EPOCHS <= MAX_EPOCHS
     counts, rng, number = ChaosCounts(), random.Random(settings.seed), 0
     while counts.kills.total() < settings.kills and not counts.faults:
         number += 1

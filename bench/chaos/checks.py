@@ -54,15 +54,22 @@ def faults_in_run(run: Path, shards: int, epochs: int, batch: int, mode: str = "
     else:
         counts = np.stack([_recorded(trace, (epochs, weights.size // shards)) for trace in traces])
     partial = int(json.loads((run / "summary.json").read_text())["partial_pushes"])
-    faults = list(_weights(counts, batch, partial))
+    faults = list(update_faults(counts, batch, partial))
     for shard, trace in enumerate(traces):
         found = faults_of(trace, overlap=not separate)  # a worker that does not wait for a mean misses its own push
         faults += [f"shard {shard}: {fault}" for fault in (*found, *_agreement(trace, counts[shard]))]
     return Findings(faults, counts.shape[1] * counts.shape[2], partial)
 
 
-def _weights(counts: Counts, batch: int, partial: int) -> Iterator[str]:
-    """Yield the violations of: every slice applied every sample of every epoch once, or the servers counted it."""
+def update_faults(counts: Counts, batch: int, partial: int, in_order: bool = True) -> Iterator[str]:
+    """Yield the violations of: every slice applied every sample of every epoch once, or the servers counted it.
+
+    Args:
+        counts: How often each sample was applied, `int64[slices, epochs, samples]`.
+        batch: The number of samples of a push.
+        partial: The number of pushes that some slice did not apply, as the servers count them.
+        in_order: Whether the samples of a push follow each other.
+    """
     if counts.max() > 1:
         yield f"{(counts > 1).sum()} samples were applied more than once to some slice"
     nowhere = (counts == 0).all(axis=0)
@@ -70,6 +77,8 @@ def _weights(counts: Counts, batch: int, partial: int) -> Iterator[str]:
         yield f"{nowhere.sum()} samples were applied to no slice"
     lacking = (counts == 0).any(axis=0)
     batches = len({(epoch, position // batch) for epoch, position in np.argwhere(lacking)})
+    if not in_order:
+        batches = -(-int(lacking.sum()) // batch)
     if batches > partial:
         yield f"{batches} batches are missing in a slice, but the servers counted {partial}"
 

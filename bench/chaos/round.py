@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from downpour.bench.chaos.checks import faults_in_run
+from downpour.bench.chaos.jobs import job_of
 from downpour.bench.chaos.resets import reset_connections
 from downpour.bench.chaos.settings import ChaosCounts, ChaosSettings
 from downpour.bench.chaos.shared_flags import (
@@ -27,15 +27,10 @@ from downpour.bench.chaos.shared_flags import (
     SIZE_BYTES,
     SharedFlags,
 )
-from downpour.bench.chaos.signed_gradients import RATE
-from downpour.bench.module_process import module_command, module_environment
+from downpour.bench.module_process import module_environment
 from downpour.protos.logs import reason_of
 
-EPOCHS = 4
-BATCH = 8
 POLL_S = 0.002
-START_S = 90.0
-END_S = 120.0
 LAUNCHER_SHARE = 0.05  # of all kills
 SERVER_SHARE = 0.5  # of the other kills
 STOP_SHARE = 0.15  # of all disturbances
@@ -49,17 +44,20 @@ class Round:
     def __init__(self, settings: ChaosSettings, folder: Path, rng: random.Random, counts: ChaosCounts) -> None:
         """Start the job; its files are in `folder`, and disturbances and findings are added to `counts`."""
         self._settings, self._rng, self._counts = settings, rng, counts
-        self._folder, self._run = folder, folder / "run"
+        self._folder = folder
         folder.mkdir(parents=True)
+        self._job = job_of(settings, folder)
         flags = folder / "flags"
         flags.write_bytes(bytes(SIZE_BYTES))
         self._flags = SharedFlags(flags)
+        self._flags_file = flags.open("r+b")  # a worker of a script has private copies of files, except below /proc
         shape = f"{settings.shards} {settings.samples} {settings.pause_ms}"
         self._temporary = folder / "tmp"
         self._temporary.mkdir()
+        path = f"/proc/{os.getpid()}/fd/{self._flags_file.fileno()}"
         self._env = module_environment(
-            **{FILE_VARIABLE: str(flags), SHAPE_VARIABLE: shape, "TMPDIR": str(self._temporary)}
-        )
+            **{FILE_VARIABLE: path, SHAPE_VARIABLE: shape, "TMPDIR": str(self._temporary)}
+        )  # fmt: skip
         self._pause = threading.Event()
         self._sent: list[int] = []  # number of each worker's latest push at the time of a kill
         self._launch(resume=False)
@@ -67,20 +65,21 @@ class Round:
     def run(self, kills: int) -> None:
         """Kill `kills` processes, let the job end, and check it."""
         try:
-            self._await_pushes(START_S)
+            self._await_pushes(self._job.start_s)
             hit = 0
             while hit < kills and self._launcher.poll() is None:
                 self._pause.wait(self._rng.expovariate(1 / max(self._settings.gap_s, 1e-3)))
                 hit += self._disturb()
-                self._await_pushes(END_S)
+                self._await_pushes(self._job.end_s)
             self._flags[NO_PAUSE] = 1
-            code = self._launcher.wait(END_S)
+            code = self._launcher.wait(self._job.end_s)
             self._counts.faults += [f"the launcher must exit with status 0; it exited with {code}"] if code else []
         except (subprocess.TimeoutExpired, TimeoutError) as error:
             self._counts.faults.append(f"the job must end: {error}")
         self._check_nothing_left()
+        self._flags_file.close()
         if not self._counts.faults:
-            found = faults_in_run(self._run, self._settings.shards, EPOCHS, BATCH, self._settings.mode)
+            found = self._job.findings()
             self._counts.faults += found.faults
             self._counts.samples += found.samples
             self._counts.partial += found.partial
@@ -99,18 +98,10 @@ class Round:
     # ------------------------------------------------------------------ processes
 
     def _launch(self, resume: bool) -> None:
-        s = self._settings
-        flags = [
-            f"--workers={s.workers}", f"--shards={s.shards}", f"--epochs={EPOCHS}", f"--batch-size={BATCH}",
-            f"--learning-rate={RATE}", "--session-s=2", "--checkpoint-every=0.3s", "--worker-restarts=100000",
-            "--server-restarts=100000", f"--mode={s.mode}", f"--codec={s.codec}", f"--transport={s.transport}",
-            "--lease-batches=8",
-        ]  # fmt: skip
-        command = module_command("downpour.bench.chaos.launch", str(self._run), *flags)
         with (self._folder / "launcher.log").open("ab") as out:
             self._launcher = subprocess.Popen(
-                [*command, "--resume"] if resume else command,
-                env=self._env, stdout=out, stderr=out, stdin=subprocess.DEVNULL,
+                self._job.command(resume), cwd=self._folder, env=self._env, stdout=out, stderr=out,
+                stdin=subprocess.DEVNULL,
             )  # fmt: skip
 
     def _processes(self) -> dict[str, psutil.Process]:
@@ -118,7 +109,7 @@ class Round:
         found = {}
         with suppress(psutil.NoSuchProcess):  # the launcher has ended, and its children end with it
             for child in psutil.Process(self._launcher.pid).children():
-                name = _name_of(child)
+                name = self._name_of(child)
                 if name:
                     found[name] = child
         return found
@@ -148,6 +139,8 @@ class Round:
         if not names:
             return 0
         name = self._rng.choice(names)
+        if self._job.any_moment_share and self._rng.random() < self._job.any_moment_share:
+            return self._kill_now(name, "server" if role == "ps" else role)
         number = name.partition("-")[2]
         mine = [int(number)] if role == "worker" else range(self._settings.workers)
         deadline = time.monotonic() + 2.0
@@ -177,6 +170,18 @@ class Round:
         victim.resume()
         return False
 
+    def _kill_now(self, name: str, role: str) -> int:
+        """Kill a process wherever it is: at a barrier, in a callback, while it starts."""
+        try:
+            self._sent = self._push_numbers(SENT)
+            self._processes()[name].kill()
+        except (psutil.Error, KeyError):
+            return 0
+        if role == "worker":
+            self._flags[IN_FLIGHT + int(name.partition("-")[2])] = 0
+        self._await_recovery(role)
+        return 1
+
     def _kill_another(self) -> None:
         """Kill a random server or worker; this kill is counted apart."""
         processes = self._processes()
@@ -187,14 +192,13 @@ class Round:
     def _kill_launcher(self) -> int:
         """Kill the launcher while a push is in flight, check that all its processes end, and resume the job."""
         children = list(self._processes().values())
-        self._await_pushes(END_S)
+        self._await_pushes(self._job.end_s)
         self._launcher.send_signal(signal.SIGKILL)
         self._launcher.wait()
         _, alive = psutil.wait_procs(children, timeout=10.0)
         if alive:
-            self._counts.faults.append(
-                f"all processes must end within 10 s of the launcher; these did not: {[_name_of(p) for p in alive]}"
-            )
+            names = [self._name_of(process) for process in alive]
+            self._counts.faults.append(f"all processes must end within 10 s of the launcher; these did not: {names}")
         for worker in range(self._settings.workers):
             self._flags[IN_FLIGHT + worker] = 0
         self._counts.resumes += 1
@@ -215,7 +219,7 @@ class Round:
 
     def _reset(self) -> None:
         """Reset all connections of one process while a push is in flight."""
-        self._await_pushes(END_S)
+        self._await_pushes(self._job.end_s)
         try:
             processes = self._all_processes()
             victim = processes[self._rng.choice(sorted(processes))]
@@ -231,8 +235,8 @@ class Round:
         self._counts.kills[role] += 1
         begin = time.monotonic()
         while not self._answered_since() and self._launcher.poll() is None:
-            if time.monotonic() > begin + END_S:
-                raise TimeoutError(f"a push must be answered within {END_S:g} s after the {role} was killed")
+            if time.monotonic() > begin + self._job.end_s:
+                raise TimeoutError(f"a push must be answered within {self._job.end_s:g} s after the {role} was killed")
             self._pause.wait(POLL_S)
         self._counts.outages_s[role].append(time.monotonic() - begin)
 
@@ -253,24 +257,24 @@ class Round:
             if environ.get(FILE_VARIABLE) == self._env[FILE_VARIABLE] and process.pid != os.getpid():
                 left.append(process)
         if left:
-            self._counts.faults.append(
-                f"no process may be left when the job has ended; these are: {[_name_of(process) for process in left]}"
-            )
+            names = [self._name_of(process) for process in left]
+            self._counts.faults.append(f"no process may be left when the job has ended; these are: {names}")
         for process in left:
             process.kill()
-        unfinished = [path for path in self._run.rglob(".*") if path.name != ".lock"]
-        files = [str(path) for path in (*self._temporary.iterdir(), *unfinished)]
+        unfinished = [path for path in self._job.run.rglob(".*") if path.name != ".lock"]
+        # TensorFlow deletes its translations of functions when a process exits by itself.
+        temporary = [path for path in self._temporary.iterdir() if not path.name.startswith("__autograph_generated_")]
+        files = [str(path) for path in (*temporary, *unfinished)]
         if files:
             self._counts.faults.append(f"no temporary file may be left; these are: {files}")
 
-
-def _name_of(process: psutil.Process) -> str:
-    """Return the name of a server or worker, such as `ps-1`, or an empty string for another process."""
-    try:
-        command = process.cmdline()
-    except psutil.Error:
-        return ""
-    words = dict(word.split("=", 1) for word in command if word.startswith("--") and "=" in word)
-    if "downpour.bench.chaos.worker" in command:
-        return f"worker-{words.get('--worker', '?')}"
-    return f"ps-{words.get('--shard', '0')}" if "downpour.ps" in command else ""
+    def _name_of(self, process: psutil.Process) -> str:
+        """Return the name of a server or worker, such as `ps-1`, or an empty string for another process."""
+        try:
+            command = process.cmdline()
+        except psutil.Error:
+            return ""
+        words = dict(word.split("=", 1) for word in command if word.startswith("--") and "=" in word)
+        if self._job.worker_module in command:
+            return f"worker-{words.get('--worker', '?')}"
+        return f"ps-{words.get('--shard', '0')}" if "downpour.ps" in command else ""

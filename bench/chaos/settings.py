@@ -15,11 +15,12 @@ ROLES = ("worker", "server", "launcher")
 class ChaosSettings(Settings):
     """Kill processes of running jobs at random and check that no update was lost or repeated."""
 
+    script: bool = Field(False, description="Run a Keras script, by `downpour run`, instead of built-in training.")
     seed: int = Field(0, ge=0, description="Seed that determines which process is killed and when.")
-    kills: int = Field(20, ge=1, description="Number of kills while a push is in flight.")
+    kills: int = Field(20, ge=1, description="Number of kills.")
     workers: int = Field(3, ge=1, le=60, description="Number of workers.")
     shards: int = Field(1, ge=1, le=8, description="Number of servers.")
-    samples: int = Field(32768, ge=64, le=1 << 20, description="Training samples of each of the four epochs.")
+    samples: int = Field(32768, ge=64, le=1 << 20, description="Training samples of each epoch.")
     pause_ms: int = Field(10, ge=0, description="Minimum time of a gradient computation.")
     gap_s: float = Field(1.0, ge=0, description="Mean time between the end of an outage and the next kill.")
     mode: str = Field(

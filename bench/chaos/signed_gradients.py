@@ -12,6 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 RATE = 2.0**-3
+BATCH = 8
+CALLS, EPOCHS = 2, 3  # of a script: its calls of fit, and the epochs of each
+TRAIN_EPOCHS = 4  # of a built-in training
 MAX_EPOCHS = 7  # 8^8 = 2^24: beyond that float32 is not exact
 
 

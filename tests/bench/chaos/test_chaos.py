@@ -32,6 +32,17 @@ def test_killed_processes_lose_no_update_of_means_and_replicas(tmp_path: Path, m
     assert counts.kills.total() >= 2 and counts.samples > 0
 
 
+@pytest.mark.parametrize("shards", [1, 2])
+def test_killed_processes_of_a_script_lose_no_sample_and_no_file(tmp_path: Path, shards: int) -> None:
+    settings = ChaosSettings(
+        script=True, seed=5 + shards, kills=4, shards=shards, workers=2, samples=1024, pause_ms=30
+    )  # fmt: skip
+    counts = run(settings, tmp_path)
+    logs = [f"--- {path}\n{path.read_text(errors='replace')[-3000:]}" for path in tmp_path.rglob("*.log")]
+    assert counts.faults == [], "\n".join([*counts.faults, *logs])
+    assert counts.kills.total() >= 4 and counts.samples > 0
+
+
 @given(data=st.data(), slices=st.integers(1, 3), epochs=st.integers(1, 7))
 def test_weights_show_how_often_each_sample_was_applied(data, slices: int, epochs: int) -> None:
     samples = 6
