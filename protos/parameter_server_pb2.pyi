@@ -290,7 +290,7 @@ class ShardAddress(_message.Message):
     def __init__(self, shard: _Optional[int] = ..., address: _Optional[str] = ..., generation: _Optional[int] = ..., doorbell: _Optional[str] = ..., tcp: _Optional[str] = ...) -> None: ...
 
 class RegisterReply(_message.Message):
-    __slots__ = ("worker", "incarnation", "session", "shards", "fit_completed", "decisions", "epoch_begun", "failure", "initial_epoch", "last")
+    __slots__ = ("worker", "incarnation", "session", "shards", "fit_completed", "decisions", "epoch_begun", "failure", "initial_epoch", "last", "epoch_ending")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
@@ -301,6 +301,7 @@ class RegisterReply(_message.Message):
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     INITIAL_EPOCH_FIELD_NUMBER: _ClassVar[int]
     LAST_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_ENDING_FIELD_NUMBER: _ClassVar[int]
     worker: int
     incarnation: int
     session: int
@@ -311,7 +312,8 @@ class RegisterReply(_message.Message):
     failure: FitFailure
     initial_epoch: int
     last: Decision
-    def __init__(self, worker: _Optional[int] = ..., incarnation: _Optional[int] = ..., session: _Optional[int] = ..., shards: _Optional[_Iterable[_Union[ShardAddress, _Mapping]]] = ..., fit_completed: _Optional[bool] = ..., decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., epoch_begun: _Optional[bool] = ..., failure: _Optional[_Union[FitFailure, _Mapping]] = ..., initial_epoch: _Optional[int] = ..., last: _Optional[_Union[Decision, _Mapping]] = ...) -> None: ...
+    epoch_ending: bool
+    def __init__(self, worker: _Optional[int] = ..., incarnation: _Optional[int] = ..., session: _Optional[int] = ..., shards: _Optional[_Iterable[_Union[ShardAddress, _Mapping]]] = ..., fit_completed: _Optional[bool] = ..., decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., epoch_begun: _Optional[bool] = ..., failure: _Optional[_Union[FitFailure, _Mapping]] = ..., initial_epoch: _Optional[int] = ..., last: _Optional[_Union[Decision, _Mapping]] = ..., epoch_ending: _Optional[bool] = ...) -> None: ...
 
 class ReadyRequest(_message.Message):
     __slots__ = ("session", "initialised", "compiled", "environment")
@@ -469,20 +471,22 @@ class LeaveReply(_message.Message):
     def __init__(self) -> None: ...
 
 class BarrierRequest(_message.Message):
-    __slots__ = ("session", "epoch", "values", "stop", "decision", "kind")
+    __slots__ = ("session", "epoch", "values", "stop", "decision", "kind", "names")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     VALUES_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
     DECISION_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
+    NAMES_FIELD_NUMBER: _ClassVar[int]
     session: int
     epoch: int
     values: _containers.RepeatedScalarFieldContainer[float]
     stop: bool
     decision: Decision
     kind: BarrierKind
-    def __init__(self, session: _Optional[int] = ..., epoch: _Optional[int] = ..., values: _Optional[_Iterable[float]] = ..., stop: _Optional[bool] = ..., decision: _Optional[_Union[Decision, _Mapping]] = ..., kind: _Optional[_Union[BarrierKind, str]] = ...) -> None: ...
+    names: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, session: _Optional[int] = ..., epoch: _Optional[int] = ..., values: _Optional[_Iterable[float]] = ..., stop: _Optional[bool] = ..., decision: _Optional[_Union[Decision, _Mapping]] = ..., kind: _Optional[_Union[BarrierKind, str]] = ..., names: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Decision(_message.Message):
     __slots__ = ("stop", "logs", "learning_rates", "callback_state", "other_logs", "weights_assigned", "leases", "variables")
@@ -538,18 +542,20 @@ class FitFailure(_message.Message):
     def __init__(self, worker: _Optional[int] = ..., error_type: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
 
 class BarrierReply(_message.Message):
-    __slots__ = ("complete", "sums", "pin", "decision", "failure")
+    __slots__ = ("complete", "sums", "pin", "decision", "failure", "names")
     COMPLETE_FIELD_NUMBER: _ClassVar[int]
     SUMS_FIELD_NUMBER: _ClassVar[int]
     PIN_FIELD_NUMBER: _ClassVar[int]
     DECISION_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
+    NAMES_FIELD_NUMBER: _ClassVar[int]
     complete: bool
     sums: _containers.RepeatedScalarFieldContainer[float]
     pin: int
     decision: Decision
     failure: FitFailure
-    def __init__(self, complete: _Optional[bool] = ..., sums: _Optional[_Iterable[float]] = ..., pin: _Optional[int] = ..., decision: _Optional[_Union[Decision, _Mapping]] = ..., failure: _Optional[_Union[FitFailure, _Mapping]] = ...) -> None: ...
+    names: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, complete: _Optional[bool] = ..., sums: _Optional[_Iterable[float]] = ..., pin: _Optional[int] = ..., decision: _Optional[_Union[Decision, _Mapping]] = ..., failure: _Optional[_Union[FitFailure, _Mapping]] = ..., names: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class SetLearningRatesRequest(_message.Message):
     __slots__ = ("session", "rates")
@@ -905,7 +911,7 @@ class SnapshotInfo(_message.Message):
     def __init__(self, version: _Optional[int] = ..., updates: _Optional[_Iterable[int]] = ..., time_s: _Optional[float] = ..., records: _Optional[int] = ..., pending: _Optional[_Iterable[_Union[SampleRange, _Mapping]]] = ..., initialisation: _Optional[int] = ..., gradients: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class FitState(_message.Message):
-    __slots__ = ("fit_call", "independent", "layout", "data", "optimizers", "fit", "decisions", "passed", "epoch", "kind", "complete", "sums", "over", "last", "stop", "failure", "history", "planned", "epochs_done", "samples_used", "workers", "earlier", "revision", "leases", "unused", "position_epoch", "position")
+    __slots__ = ("fit_call", "independent", "layout", "data", "optimizers", "fit", "decisions", "passed", "epoch", "kind", "complete", "sums", "over", "last", "stop", "failure", "history", "planned", "epochs_done", "samples_used", "workers", "earlier", "revision", "leases", "unused", "position_epoch", "position", "names")
     class EarlierEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -940,6 +946,7 @@ class FitState(_message.Message):
     UNUSED_FIELD_NUMBER: _ClassVar[int]
     POSITION_EPOCH_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
+    NAMES_FIELD_NUMBER: _ClassVar[int]
     fit_call: int
     independent: bool
     layout: Layout
@@ -967,7 +974,8 @@ class FitState(_message.Message):
     unused: _containers.RepeatedCompositeFieldContainer[SampleRange]
     position_epoch: int
     position: int
-    def __init__(self, fit_call: _Optional[int] = ..., independent: _Optional[bool] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., data: _Optional[_Union[DatasetInfo, _Mapping]] = ..., optimizers: _Optional[_Iterable[_Union[OptimizerSpec, _Mapping]]] = ..., fit: _Optional[_Union[FitDescription, _Mapping]] = ..., decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., passed: _Optional[_Iterable[_Union[PassedBarrier, _Mapping]]] = ..., epoch: _Optional[int] = ..., kind: _Optional[_Union[BarrierKind, str]] = ..., complete: _Optional[bool] = ..., sums: _Optional[_Iterable[float]] = ..., over: _Optional[bool] = ..., last: _Optional[_Union[Decision, _Mapping]] = ..., stop: _Optional[bool] = ..., failure: _Optional[_Union[FitFailure, _Mapping]] = ..., history: _Optional[_Iterable[_Union[EpochLogs, _Mapping]]] = ..., planned: _Optional[int] = ..., epochs_done: _Optional[int] = ..., samples_used: _Optional[int] = ..., workers: _Optional[_Iterable[int]] = ..., earlier: _Optional[_Mapping[int, RegisterReply]] = ..., revision: _Optional[int] = ..., leases: _Optional[_Union[LeasePlan, _Mapping]] = ..., unused: _Optional[_Iterable[_Union[SampleRange, _Mapping]]] = ..., position_epoch: _Optional[int] = ..., position: _Optional[int] = ...) -> None: ...
+    names: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, fit_call: _Optional[int] = ..., independent: _Optional[bool] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., data: _Optional[_Union[DatasetInfo, _Mapping]] = ..., optimizers: _Optional[_Iterable[_Union[OptimizerSpec, _Mapping]]] = ..., fit: _Optional[_Union[FitDescription, _Mapping]] = ..., decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., passed: _Optional[_Iterable[_Union[PassedBarrier, _Mapping]]] = ..., epoch: _Optional[int] = ..., kind: _Optional[_Union[BarrierKind, str]] = ..., complete: _Optional[bool] = ..., sums: _Optional[_Iterable[float]] = ..., over: _Optional[bool] = ..., last: _Optional[_Union[Decision, _Mapping]] = ..., stop: _Optional[bool] = ..., failure: _Optional[_Union[FitFailure, _Mapping]] = ..., history: _Optional[_Iterable[_Union[EpochLogs, _Mapping]]] = ..., planned: _Optional[int] = ..., epochs_done: _Optional[int] = ..., samples_used: _Optional[int] = ..., workers: _Optional[_Iterable[int]] = ..., earlier: _Optional[_Mapping[int, RegisterReply]] = ..., revision: _Optional[int] = ..., leases: _Optional[_Union[LeasePlan, _Mapping]] = ..., unused: _Optional[_Iterable[_Union[SampleRange, _Mapping]]] = ..., position_epoch: _Optional[int] = ..., position: _Optional[int] = ..., names: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class PassedBarrier(_message.Message):
     __slots__ = ("epoch", "kind", "decision")

@@ -48,7 +48,6 @@ NOT_OF_A_SCRIPT: dict[str, str] = {
     "schedule": _SCRIPT.format("the learning rate, by a schedule of Keras or by a callback"),
     "warm_up": _SCRIPT.format("the learning rate, by a schedule such as `CosineDecay(warmup_steps=…)`"),
     "xla": _BUILT_IN.format("a step of a script calls the servers from within TensorFlow's graph, which XLA cannot"),
-    "warm_start": "All workers of a script begin an epoch together; let a schedule raise the learning rate instead.",
     "verbose": "The terminal belongs to the script; `downpour status latest --watch` shows the workers.",
     "record": "The calls of a script are not recorded for `downpour replay`.",
 }
@@ -80,7 +79,8 @@ class RunSettings(AccessSettings, LogSettings):
             "drain_timeout_s",
         ),
         "asynchrony": (
-            "mode", "push_every", "fetch_every", "overlap", "staleness", "version_memory", "momentum_correction",
+            "mode", "push_every", "fetch_every", "overlap", "staleness", "version_memory", "warm_start",
+            "momentum_correction",
             "clip_norm", "nonfinite_limit",
         ),
         "durability": ("checkpoint_every", "checkpoint_keep"),
@@ -118,6 +118,7 @@ class RunSettings(AccessSettings, LogSettings):
     overlap: bool = _same("overlap")
     staleness: str = _same("staleness")
     version_memory: int = _same("version_memory")
+    warm_start: int = _same("warm_start")
     momentum_correction: bool = _same("momentum_correction")
     clip_norm: float = _same("clip_norm")
     nonfinite_limit: int = _same("nonfinite_limit")

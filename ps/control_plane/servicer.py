@@ -89,7 +89,7 @@ class CoordinatorServicer(OperatorCalls):
         def known() -> bool:
             return job.shards.settled(number) or job.membership.get(member.worker) is not member
 
-        if not await self._change.wait_until(known, JOIN_TIMEOUT_S):
+        if not await self._change.wait_until(lambda: known() and work.committed, JOIN_TIMEOUT_S):
             self._turn(lambda: self._coordinator.leave(member.worker, clock.monotonic()))
             raise DeadlineExceeded(
                 f"every shard must acknowledge a new worker within {JOIN_TIMEOUT_S:.0f} s: at least one has not."
@@ -103,6 +103,7 @@ class CoordinatorServicer(OperatorCalls):
             shards=job.shards.addresses(job.generation),
             decisions=work.decisions,
             epoch_begun=work.epoch_begun,
+            epoch_ending=work.epoch_ending,
             initial_epoch=work.initial_epoch,
         )
 

@@ -309,4 +309,4 @@ class Coordinator:
         job = self.job
         warm = sum(member.warm for member in job.membership.trainers)
         late = job.first_warm_s is not None and now >= job.first_warm_s + job.settings.start_timeout_s
-        return warm > 0 and (job.resumed or warm >= job.settings.workers or late)
+        return warm > 0 and (job.resumed or warm >= self.work.starters or late)

@@ -293,6 +293,16 @@ class Work(ABC):
         return False
 
     @property
+    def starters(self) -> int:
+        """Return the number of workers that must be ready before training starts without waiting longer."""
+        return self.job.settings.workers
+
+    @property
+    def epoch_ending(self) -> bool:
+        """Return whether the workers are between the logs of the last epoch with a decision and its end."""
+        return False
+
+    @property
     def initial_epoch(self) -> int:
         """Return the number of the first epoch of the current call of `fit`."""
         return 0

@@ -6,11 +6,11 @@ import csv
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
-import psutil
 import pytest
 
-from tests.support.scripts import command, environment
+from tests.support.scripts import command, environment, server_of
 
 pytestmark = pytest.mark.slow
 EPOCHS, SAMPLES = 3, 800
@@ -44,10 +44,38 @@ def test_a_killed_server_loses_and_doubles_no_sample(tmp_path: Path, shards: int
     assert [int(row["epoch"]) for row in rows] == list(range(EPOCHS))
 
 
-def server_of(launcher: subprocess.Popen[str], shard: int) -> psutil.Process:
-    """Return the process of a shard."""
-    for process in psutil.Process(launcher.pid).children():
-        line = process.cmdline()
-        if "downpour.ps" in line and (f"--shard={shard}" in line or (not shard and "--script" in line)):
-            return process
-    raise AssertionError(f"shard {shard} does not run")
+LOCAL: list[dict[str, Any]] = [
+    {"push_every": 4},
+    {"push_every": 4, "fetch_every": 4},
+    {"overlap": True},
+    {"mode": "localsgd:4"},
+    {"mode": "easgd:0.5,4"},
+]
+
+
+@pytest.mark.parametrize("settings", LOCAL, ids=str)
+def test_local_steps_lose_and_double_no_sample_when_a_server_is_killed(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    arguments = (str(tmp_path), str(EPOCHS), str(SAMPLES), "0.01", "arrays")
+    begun = subprocess.Popen(
+        command(tmp_path, "counted_fit.py", *arguments, workers=2, checkpoint_every="0.2s", **settings),
+        env=environment(), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        assert begun.stdout is not None
+        assert any(line.startswith("EPOCH 1") for line in begun.stdout)
+        assert any(line.startswith("BATCH 40") for line in begun.stdout)
+        server_of(begun, 0).kill()
+        _, errors = begun.communicate(timeout=240)
+    finally:
+        begun.kill()
+    assert begun.returncode == 0, errors[-3000:]
+    assert "resumed from checkpoint" in errors
+    for rank in (0, 1):
+        report = json.loads((tmp_path / f"report-{rank}.json").read_text())
+        assert report["begun"] == report["epochs"] == list(range(EPOCHS))
+        if not str(settings.get("mode")).startswith("easgd"):  # whose replicas only approach each other
+            assert report["uses"] == [EPOCHS] * SAMPLES
+        assert report["iterations"] == EPOCHS * SAMPLES // 8

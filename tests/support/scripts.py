@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tests.support.paths import ROOT
 
 SCRIPTS = ROOT / "tests" / "scripts"
@@ -37,3 +39,12 @@ def run(folder: Path, script: str, *arguments: str, **options: Any) -> subproces
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done
+
+
+def server_of(launcher: subprocess.Popen[str], shard: int) -> psutil.Process:
+    """Return the process of a shard."""
+    for process in psutil.Process(launcher.pid).children():
+        line = process.cmdline()
+        if "downpour.ps" in line and (f"--shard={shard}" in line or (not shard and "--script" in line)):
+            return process
+    raise AssertionError(f"shard {shard} does not run")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -21,13 +21,33 @@ from downpour.worker.fit.cluster.completed_fit import CompletedFit, check_can_co
 from downpour.worker.fit.cluster.member import ScriptWorker
 from downpour.worker.fit.fit_arguments import FirstEpoch, FitArguments
 from downpour.worker.fit.local.plan_checks import gradient_op_of
-from downpour.worker.fit.metric_reduction import read_metrics, warn_of_initial_sums, write_metrics
+from downpour.worker.fit.metric_reduction import (
+    can_write_metrics,
+    read_metrics,
+    warn_of_initial_sums,
+    write_metrics,
+)
 from downpour.worker.fit.model_weights import ModelWeights
 from downpour.worker.fit.optimizer.assignments import Assignments
 from downpour.worker.fit.optimizer.gradient_op import GradientOp
 from downpour.worker.fit.optimizer.train_function import TrainFunction
 from downpour.worker.fit.other_variables import OtherVariables, vary_dropout_seeds
 from downpour.worker.fit.rate_sender import RateSender
+
+
+class PastEpoch(NamedTuple):
+    """An epoch that had ended before this worker joined.
+
+    Attributes:
+        number: Its number.
+        logs: Its logs.
+        is_ending: Whether this is worker 0, which may have died in the callbacks at its end: the others wait for it,
+            and the model has the weights of its end.
+    """
+
+    number: int
+    logs: dict[str, Any]
+    is_ending: bool
 
 
 class Epochs:
@@ -137,7 +157,12 @@ class Epochs:
             vary_dropout_seeds(model, member.rank)
             self.optimizers.connect(op)
             self.optimizers.read_slots(op.keep_slots)
-            self._late = member.joined_late
+            # Worker 0 decides on an epoch that has not begun, also if it has just been started again.
+            self._late = member.joined_late and (member.epoch_begun or not member.is_leader)
+            if member.joined_late:
+                self.optimizers.forget_sent()
+                self.optimizers.set_updates(member.counts)
+                self.rates.pulled()
 
     def _return_to_fit(self) -> None:
         """Set the learning rates again after servers have returned to a checkpoint, as worker 0."""
@@ -161,25 +186,37 @@ class Epochs:
         self.optimizers.count_gradients()
         self.optimizers.keep(self.gradient_op.trained, lambda names: {n: completed.slots[n] for n in names})
 
-    def past_epochs(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yield number and logs of the epochs that had ended before this worker joined."""
-        for epoch, decision in enumerate(self.member.decisions, start=self._first_epoch):
-            yield epoch, logs_of(decision)
+    def past_epochs(self) -> Iterator[PastEpoch]:
+        """Yield the epochs that had ended before this worker joined, for which callbacks are called again."""
+        for number, decision in enumerate(self.member.decisions):
+            last = self.member.is_leader and self.member.epoch_ending and number + 1 == len(self.member.decisions)
+            yield PastEpoch(self._first_epoch + number, logs_of(decision), last)
 
-    def catch_up(self) -> None:
-        """Pass the barrier at the end of the last epoch before this worker joined, if the others have not left it."""
+    def restore_weights(self) -> None:
+        """Undo what callbacks have assigned when they were called again for past epochs: the servers have it."""
+        if self._weights is not None and self.member.decisions and not self.member.fit_completed:
+            self._weights.restore()
+
+    def catch_up(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Pass the barrier at the end of the last epoch before this worker joined, if the others have not left it.
+
+        Args:
+            logs: The logs as the callbacks have left them; None for those of the job.
+        """
         if self._gradient_op is None or self.member.fit_completed or not self.member.decisions:
             return
-        logs = logs_of(self.member.decisions[-1])
+        logs = logs_of(self.member.decisions[-1]) if logs is None else logs
         stop = self._meet(pb.EPOCH_END, len(self.member.decisions) - 1, self._decision(logs)).decision.stop
         if stop:
             self.model._initial_epoch = self.arguments.epochs
 
     def begin_epoch(self, epoch: int) -> None:
         """Begin an epoch, for which the callbacks of worker 0 may have set weights and the learning rate."""
-        number = epoch - self._first_epoch
-        if self._settle(pb.EPOCH_BEGIN, number, assign=not self._late).decision.weights_assigned:
+        number, late = epoch - self._first_epoch, self._late
+        if self._settle(pb.EPOCH_BEGIN, number, assign=not late).decision.weights_assigned:
             self.gradient_op.weights_assigned()
+        if late and self.member.is_leader:
+            self.rates.send(with_schedule=True)
         self._late = False
         self.gradient_op.begin_epoch(number)
         if self.arguments.leases is not None:
@@ -246,8 +283,10 @@ class Epochs:
         counts = [weight, float(op.steps), float(self.batches), 1.0]
         others = self.others.added()
         values = [*counts, *others, *own, *read_metrics(self.model, self.member.is_leader)] if self.batches else []
-        reply = self._meet(pb.EPOCH_METRICS, op.epoch, values=values)
+        reply = self._meet(pb.EPOCH_METRICS, op.epoch, values=values, names=names if self.batches else ())
         self.job_batches = int(reply.sums[2]) if reply.sums else 0
+        if self.member.fit_completed:  # while this worker was away
+            self.job_batches = self.arguments.job_steps or 0
         if reply.sums:
             self.others.add_all(reply.sums[len(counts) : len(counts) + len(others)])
         self.others.decode(reply.decision.variables)
@@ -255,20 +294,23 @@ class Epochs:
             self._pull(0)
             return logs_of(reply.decision)
         self._awaiting_logs = True
-        return self._reduced(list(reply.sums), reply.pin, local, names)
+        return self._reduced(reply, local)
 
-    def _reduced(self, sums: list[float], pin: int, local: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-        self._pull(pin)
+    def _reduced(self, reply: pb.BarrierReply, local: dict[str, Any]) -> dict[str, Any]:
+        """Return the logs of all workers, which worker 0 may have no batch of: it has been started again, perhaps."""
+        self._pull(reply.pin)
+        sums, names = list(reply.sums), list(reply.names)
         if not sums:  # no worker had a batch
             return local
         weight, updates, _, workers = sums[:4]
         self.rates.expect(int(updates))
         totals, of_metrics = np.split(np.array(sums[4 + self.others.size :]), [len(names)])
+        means = {name: total / weight for name, total in zip(names, totals, strict=True)}
+        if not can_write_metrics(self.model, of_metrics):  # they are built by the first batch of a process
+            return {**local, **means}
         write_metrics(self.model, of_metrics, workers=workers)
         global_logs = pythonify_logs(self.model.get_metrics_result())
-        if set(global_logs) == set(local):
-            return global_logs
-        return {**local, **{name: total / weight for name, total in zip(names, totals, strict=True)}}
+        return global_logs if set(global_logs) == set(local) | set(means) else {**local, **means}
 
     def share_logs(self, logs: Mapping[str, Any]) -> None:
         """Send the logs of an epoch, as worker 0, once it has validated; the others wait for them."""
@@ -291,6 +333,7 @@ class Epochs:
             return
         if self.member.fit_completed:
             restore_callbacks(self.arguments.callbacks, self.member.last.callback_state)
+            self._completed = self._completed or self.member.completed
             self._write_completed()  # as callbacks have left it then
             return
         callbacks, is_leader = self.arguments.callbacks, self.member.is_leader
@@ -314,13 +357,15 @@ class Epochs:
         epoch: int,
         decision: pb.Decision | None = None,
         values: Sequence[float] = (),
+        names: Sequence[str] = (),
         prepare: Callable[[], None] | None = None,
     ) -> pb.BarrierReply:
         """Pass a barrier, as worker 0 with a decision unless the values of the others are needed for it.
 
         Each session begins with `prepare`: what was sent in an earlier one may be lost.
         """
-        request = pb.BarrierRequest(kind=kind, epoch=epoch, values=values, stop=bool(self.model.stop_training))
+        request = pb.BarrierRequest(kind=kind, epoch=epoch, values=values, names=names)
+        request.stop = bool(self.model.stop_training)
         if decision is not None and self.member.is_leader:
             request.decision.CopyFrom(decision)
         return self.member.await_barrier(request, prepare)

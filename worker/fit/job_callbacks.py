@@ -119,12 +119,21 @@ class JobCallbackList(keras.callbacks.CallbackList):
         super().on_train_begin(logs)
         if self._epochs is None:
             return
-        for epoch, past in self._epochs.past_epochs():
-            for callback in self.callbacks:
-                if _replays(callback):
-                    callback.on_epoch_begin(epoch)
-                    callback.on_epoch_end(epoch, dict(past))
-        self._epochs.catch_up()
+        logs_of_end = None
+        for past in self._epochs.past_epochs():
+            logs_of_end = past.logs if past.is_ending else None
+            called = [
+                each for each in self.callbacks if _replays(each) or (past.is_ending and _ends(each, past.number))
+            ]
+            for callback in called:
+                callback.on_epoch_begin(past.number)
+            if past.is_ending:
+                self._epochs.restore_weights()
+            for callback in called:
+                callback.on_epoch_end(past.number, past.logs if past.is_ending else dict(past.logs))
+        if logs_of_end is None:
+            self._epochs.restore_weights()
+        self._epochs.catch_up(logs_of_end)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Begin an epoch, with the first batch."""
@@ -195,6 +204,23 @@ class JobCallbackList(keras.callbacks.CallbackList):
                 self._next, self._begun = last + 1, False
                 self._stopped = bool(self._epochs.model.stop_training)
         self._epochs.send_assigned(assigned)
+
+
+def _ends(callback: Any, epoch: int) -> bool:
+    """Return whether a callback that does not replay is called for the end of an epoch at which worker 0 has died."""
+    if isinstance(callback, FirstCallback | LastCallback | keras.callbacks.ProgbarLogger):
+        return False
+    return not isinstance(callback, keras.callbacks.CSVLogger) or not _has_row(callback, epoch)
+
+
+def _has_row(logger: Any, epoch: int) -> bool:
+    """Return whether the file of a CSVLogger ends with the row of an epoch."""
+    try:
+        with open(logger.filename) as file:
+            rows = file.read().splitlines()
+    except OSError:
+        return False
+    return bool(rows) and rows[-1].split(logger.sep)[0] == str(epoch)
 
 
 def _replays(callback: Any) -> bool:

@@ -28,6 +28,11 @@ def read_metrics(model: keras.Model, is_leader: bool) -> list[float]:
     return np.concatenate(values).tolist() if values else []
 
 
+def can_write_metrics(model: keras.Model, sums: np.ndarray) -> bool:
+    """Return whether the metrics of the model have variables for as many values: not before the first batch."""
+    return len(sums) == sum(int(np.prod(variable.shape)) for variable in _metric_variables(model))
+
+
 def write_metrics(model: keras.Model, sums: np.ndarray, workers: float) -> None:
     """Set the state of a model's metrics to the reduced state of all workers.
 

@@ -48,6 +48,11 @@ class ModelWeights:
         now = self._op.read()
         return None if np.array_equal(now, self._flat, equal_nan=True) else now
 
+    def restore(self) -> None:
+        """Assign the weights that were written last, if a callback has assigned others since."""
+        if self.assigned() is not None:
+            self._op.write(self._flat)
+
     def send(self, assigned: np.ndarray) -> None:
         """Send weights that a callback has assigned to the servers."""
         self._member.assign(assigned)

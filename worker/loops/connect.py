@@ -23,7 +23,7 @@ from downpour.worker import script
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
 from downpour.worker.loops.numpy_client import NumpyClient, flatten
 
-NO_RETURN = ". Such a client does not wait longer for a server that is started again. Start the job again."
+ADVICE = " (its --reconnect-s). Start the job again."
 
 
 def connect(
@@ -73,7 +73,7 @@ def connect(
                 "the server must have been started for a script. Received: one that runs built-in training. "
                 "Start a server with --script."
             )
-        control.tolerate_outage(10.0, NO_RETURN)
+        control.tolerate_outage(job.reconnect_s, ADVICE)
         layout, initial = _layout_of(weights, job)
     except BaseException:
         control.close()

@@ -15,11 +15,15 @@ from numpy.typing import ArrayLike
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import DownpourError, InvalidRequest, LayoutMismatch
 from downpour.protos.layout import Layout
+from downpour.protos.system import clock, threads
 from downpour.worker.exchange.client import Client, Pulled
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
+from downpour.worker.exchange.outage import CoordinatorGone
 from downpour.worker.exchange.push_info import PushInfo
-from downpour.worker.exchange.session import SESSION_LOST, Session, SessionSettings
+from downpour.worker.exchange.session import SESSION_LOST, SILENT, Session, SessionSettings
 
+LOST = (*SESSION_LOST, *SILENT)  # errors after which a client registers again: its server may be restarted
+RETRY_S = 0.2
 OUTCOMES = {pb.APPLIED: "applied", pb.BUFFERED: "buffered", pb.DROPPED: "dropped"}
 T = TypeVar("T")
 
@@ -79,6 +83,7 @@ class NumpyClient:
         self._session = Session(control, job, registration, settings, self._run)
         self._base: tuple[int, ...] = ()
         self._pulled_s = time.perf_counter()
+        self._has_pushed = False
         try:
             self._session.register()
             self._start()
@@ -109,7 +114,7 @@ class NumpyClient:
         """
         try:
             return self._read(self._run(lambda: self._session.client.pull()))
-        except SESSION_LOST as error:
+        except LOST as error:
             return self._rejoin(error)
 
     def push(self, gradients: Mapping[str, ArrayLike], *, samples: int = 1, loss: float = 0.0) -> PushReply:
@@ -183,9 +188,10 @@ class NumpyClient:
 
         try:
             pulled = self._run(exchange)
-        except SESSION_LOST as error:
+        except LOST as error:
             weights = self._rejoin(error)
             return weights, PushReply("lost", str(error), 0, self._base, 0.0)
+        self._has_pushed = True
         return self._read(pulled) if pull else {}, _reply_of(pulled)
 
     def _read(self, pulled: Pulled) -> dict[str, np.ndarray]:
@@ -193,9 +199,21 @@ class NumpyClient:
         return self._layout.views(pulled.flat.copy())  # the next reply overwrites this memory
 
     def _rejoin(self, error: DownpourError) -> dict[str, np.ndarray]:
-        self._session.rejoin(error)
-        self._start()
-        return self._read(self._run(lambda: self._session.client.pull()))
+        """Return the weights of a new session, for which a server may be away for as long as the job allows.
+
+        Raises:
+            DownpourError: A server has not returned, or refuses the client.
+        """
+        give_up_s = clock.monotonic() + self._job.reconnect_s
+        while not isinstance(error, CoordinatorGone) and clock.monotonic() < give_up_s:
+            try:
+                self._session.renew(error, has_trained=self._has_pushed)
+                self._start()
+                return self._read(self._run(lambda: self._session.client.pull()))
+            except LOST as again:
+                error = again
+                threads.sleep(RETRY_S)
+        raise error
 
     def _start(self) -> None:
         self._session.await_start(self._initialise)

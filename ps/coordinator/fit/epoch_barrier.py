@@ -17,22 +17,27 @@ class EpochBarrier:
     Attributes:
         sums: The sums of the workers' values, in the order of the workers; None until all have arrived.
         decision: The decision of worker 0; None until it arrives.
+        names: The names of the last values, equal on all workers that have sent values.
     """
 
     def __init__(self) -> None:
         """Create a barrier at which no worker has arrived."""
         self.sums: list[float] | None = None
         self.decision: pb.Decision | None = None
+        self.names: list[str] = []
         self._values: dict[int, list[float]] = {}
 
     @classmethod
-    def restored(cls, sums: Sequence[float] | None, decision: pb.Decision | None = None) -> EpochBarrier:
+    def restored(
+        cls, sums: Sequence[float] | None, decision: pb.Decision | None = None, names: Sequence[str] = ()
+    ) -> EpochBarrier:
         """Return a barrier of a checkpoint, with the sums, if all workers had arrived, and the decision on it."""
         barrier = cls()
         barrier.sums, barrier.decision = None if sums is None else list(sums), decision
+        barrier.names = list(names)
         return barrier
 
-    def arrive(self, worker: int, values: Sequence[float]) -> None:
+    def arrive(self, worker: int, values: Sequence[float], names: Sequence[str] = ()) -> None:
         """Record a worker's values, empty if it had no batch; ignore them if the sums have been computed already.
 
         Raises:
@@ -46,6 +51,7 @@ class EpochBarrier:
             )
         if self.sums is None:
             self._values[worker] = list(values)
+            self.names = list(names) if values else self.names
 
     @property
     def arrived(self) -> set[int]:

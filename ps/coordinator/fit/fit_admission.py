@@ -133,6 +133,16 @@ def required_workers(independent: bool, data: pb.DatasetInfo, workers: int) -> S
     return () if independent or data.lease_samples else range(workers)
 
 
+def check_warm_start(settings: ServerSettings, required: Sequence[int]) -> None:
+    """Raise Unsupported if a job begins with one worker, while each worker has a fixed part of the data."""
+    if settings.warm_start and len(required) > 1:
+        raise Unsupported(
+            f"--warm-start needs data whose samples are leased, so that one worker can begin. Received: --warm-start "
+            f"{settings.warm_start}, and data of which each worker has a fixed part. Pass arrays or a LeasedDataset to "
+            "fit, or leave --warm-start out."
+        )
+
+
 def names_of(optimizers: Sequence[pb.OptimizerSpec]) -> str:
     """Return the names of optimizers, separated by commas."""
     return ", ".join(optimizer.name for optimizer in optimizers)

@@ -92,9 +92,19 @@ class FitCall:
         return self._place.kind == pb.EPOCH_METRICS
 
     @property
+    def finishers(self) -> int:
+        """Return the number of workers that have arrived at the end of the call; 0 if it is not known."""
+        return len(self._final_barrier.arrived)
+
+    @property
+    def epoch_ending(self) -> bool:
+        """Return whether the last epoch with a decision is at its end, at which callbacks are called."""
+        return self._place.kind == pb.EPOCH_END
+
+    @property
     def may_join(self) -> bool:
         """Return whether a worker may join now: not while others are between the batches of two epochs."""
-        return self._place.kind != pb.EPOCH_END and (not self.epoch_begun or self._barrier.sums is None)
+        return not self.epoch_ending and (not self.epoch_begun or self._barrier.sums is None)
 
     @property
     def last(self) -> pb.Decision | None:
@@ -147,7 +157,7 @@ class FitCall:
         if not is_final and place != self._place:
             raise InvalidRequest(f"the workers are at {self._place}; received {place}. Pass every barrier.")
         barrier = self._final_barrier if is_final else self._barrier
-        barrier.arrive(member.worker, request.values)
+        barrier.arrive(member.worker, request.values, request.names)
         self.stop_requested |= request.stop
         if place.kind != pb.EPOCH_BEGIN:
             self._job.set_resting(member)
@@ -158,6 +168,7 @@ class FitCall:
         return pb.BarrierReply(
             complete=barrier.sums is not None and pinned,
             sums=barrier.sums or (),
+            names=barrier.names if barrier.sums is not None else (),
             pin=self._pin_number if self._pins else 0,
             decision=barrier.decision if barrier.sums is not None else None,
         )
@@ -220,6 +231,7 @@ class FitCall:
         if self._barrier.sums is not None:
             state.complete = True
             state.sums.extend(self._barrier.sums)
+            state.names.extend(self._barrier.names)
         state.over, state.stop = self.is_over, self.stop_requested
         if self._final_barrier.decision is not None and self.is_over:
             state.last.CopyFrom(self._final_barrier.decision)
@@ -235,7 +247,7 @@ class FitCall:
         call.decisions = list(state.decisions)
         call._passed = {Place(each.epoch, each.kind): each.decision for each in state.passed}
         call._place = Place(state.epoch, state.kind)
-        call._barrier = EpochBarrier.restored(state.sums if state.complete else None)
+        call._barrier = EpochBarrier.restored(state.sums if state.complete else None, names=state.names)
         call.is_over, call.stop_requested = state.over, state.stop
         call.failure = state.failure if state.HasField("failure") else None
         if state.HasField("last"):

@@ -95,7 +95,8 @@ class FitLeases:
         """
         job, ledger = self._job, self.ledger
         assert ledger is not None
-        lease = None if job.paused else ledger.lease_to(member.worker, present)
+        may_train = not job.paused and self._may_train(member)
+        lease = ledger.lease_to(member.worker, present) if may_train else None
         if lease is None:
             if not ahead:
                 job.set_resting(member)
@@ -107,6 +108,14 @@ class FitLeases:
         return pb.Task(
             kind=pb.TRAIN, lease=lease.number, epoch=epoch, start=lease.start, stop=lease.stop, parts=ledger.parts
         )
+
+    def _may_train(self, member: Member) -> bool:
+        """Return whether a worker may train now: during the warm start of the job, only one does."""
+        job = self._job
+        batch = max(1, job.data.batch_samples) if job.data is not None else 1
+        if self.samples_used >= job.settings.warm_start * batch:
+            return True
+        return member.worker == min(each.worker for each in job.membership.members)
 
     def use(self, worker: int, lease: int, start: int, stop: int, now: float) -> None:
         """Mark positions `[start, stop)` of a lease as used; a worker that waits for a lease and holds none rests."""

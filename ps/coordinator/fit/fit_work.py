@@ -21,6 +21,7 @@ from downpour.ps.coordinator.admission import check_data, check_fingerprints, ch
 from downpour.ps.coordinator.fit.fit_admission import (
     check_joins,
     check_turn,
+    check_warm_start,
     check_weights,
     required_workers,
     settings_of_call,
@@ -53,6 +54,7 @@ class FitWork(Work):
         super().__init__(job)
         self.epochs_done, self._record = 0, FitRecord()
         self._call, self._optimizers = FitCall(job), FitOptimizers(job)
+        self._starters = job.settings.workers
         self._leases, self._waits = FitLeases(job), FitWaits(job)
         self._revisions = FitRevisions(job)
         self._earlier: dict[int, pb.RegisterReply] = {}  # the replies to late workers, by the number of the call
@@ -93,6 +95,19 @@ class FitWork(Work):
     def epoch_begun(self) -> bool:
         """Return whether the epoch after those with a decision has begun."""
         return self._call.epoch_begun
+
+    @property
+    def starters(self) -> int:
+        """Return how many workers to wait for: those that have ended the last call, as one that died may not return.
+
+        A worker with a fixed part of the data is waited for in any case.
+        """
+        return self._starters
+
+    @property
+    def epoch_ending(self) -> bool:
+        """Return whether the last epoch with a decision is at its end."""
+        return self._call.epoch_ending
 
     @property
     def initial_epoch(self) -> int:
@@ -139,6 +154,8 @@ class FitWork(Work):
             job.begin_generation(job.generation + 1, now, next_call=True)
         self._record.begin(request.fit)
         required = required_workers(request.independent, request.data, settings.workers)
+        check_warm_start(settings, required)
+        self._starters = settings.workers if required else self._call.finishers or settings.workers
         call = FitCall(job, request.fit_call, required, request.independent, self._revisions.add)
         self._optimizers = FitOptimizers(job, request.optimizers)
         self._call, job.settings, job.resumed = call, settings, False

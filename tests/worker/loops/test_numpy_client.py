@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 import downpour
-from downpour.protos.errors import InvalidRequest, JobConflict, LayoutMismatch, Unsupported
+from downpour.protos.errors import InvalidRequest, JobConflict, LayoutMismatch, Unreachable, Unsupported
 from downpour.protos.transports import TRANSPORTS
 from downpour.ps.core.rules.update_rules import OPTIMIZERS
 from tests.support.cluster import Cluster, running, wait_until
+from tests.support.restarts import await_checkpoint, start_again
 
 WEIGHTS: dict[str, Any] = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros(3)}
 GRADIENTS: dict[str, Any] = {"w": np.ones((2, 3)), "b": [1.0, 2.0, 3.0]}
@@ -155,3 +156,37 @@ def test_a_client_sees_that_the_job_is_asked_to_end(cluster: Cluster) -> None:
         assert not client.stopping
         client._control.stop("the test is over")
         wait_until(lambda: client.stopping, "the client is told to stop")
+
+
+@pytest.mark.parametrize("shard", [0, 1])
+def test_a_client_waits_for_a_server_that_is_started_again_and_goes_on(tmp_path: Path, shard: int) -> None:
+    settings: dict[str, Any] = {"checkpoint_every": "1", "reconnect_s": 60}
+    with (
+        running(tmp_path, shards=2, script=True, workers=1, **settings) as cluster,
+        downpour.connect(cluster.address, WEIGHTS, learning_rate=1.0) as client,
+    ):
+        client.pull()
+        for _ in range(5):
+            client.push_pull(GRADIENTS)
+        await_checkpoint(cluster, 5)
+        address = cluster.address if shard == 0 else str(client._session.reply.shards[1].address)
+        cluster.servers[shard].kill()
+        flags = ["--script"] if shard == 0 else []
+        with ThreadPoolExecutor(1) as pool:
+            pushed = pool.submit(client.push_pull, GRADIENTS)
+            start_again(cluster, shard, address, *flags, shards=2, workers=1, **settings)
+            weights, reply = pushed.result(60)
+        assert reply.outcome == "lost"
+        assert equal(weights, {"w": WEIGHTS["w"] - 5, "b": np.array([-5, -10, -15], np.float32)})
+        assert client.push_pull(GRADIENTS)[1].outcome == "applied"
+
+
+def test_a_client_whose_server_does_not_return_learns_of_it(tmp_path: Path) -> None:
+    with (
+        running(tmp_path, script=True, workers=1, reconnect_s=1) as cluster,
+        downpour.connect(cluster.address, WEIGHTS) as client,
+    ):
+        client.pull()
+        cluster.servers[0].kill()
+        with pytest.raises(Unreachable, match=r"did not return within 1 s \(its --reconnect-s\)"):
+            client.push_pull(GRADIENTS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import DownpourError, UnknownWorker, Unreachable
+from downpour.protos.logs import log
 from downpour.worker.exchange.client import Client, Pulled
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
 from downpour.worker.exchange.outage import CoordinatorGone
@@ -21,6 +22,7 @@ from downpour.worker.exchange.session import SESSION_LOST, SILENT, Session, Sess
 from downpour.worker.exchange.timing import TimeSpent
 from downpour.worker.fit.cluster.completed_fit import CompletedFit, read_completed
 from downpour.worker.fit.cluster.fit_failure import error_type_of, exception_of
+from downpour.worker.fit.cluster.past_call import PastCall
 from downpour.worker.fit.cluster.stage import Stage, UpdateCounts
 from downpour.worker.plan.push_plan import PushPlan
 
@@ -48,6 +50,8 @@ class ScriptWorker:
         counts: The updates of each optimizer, as the last reply that states them has it.
         decisions: The decisions of worker 0 on the epochs that had ended when this worker joined the current call.
         joined_late: Whether training in the current call had begun when this worker joined it.
+        epoch_begun: Whether the epoch after these had begun by then.
+        epoch_ending: Whether the last of these epochs was at its end by then: worker 0 calls its callbacks for it.
         initial_epoch: The number of the first epoch of the current call on all workers.
         epoch: The epoch of the current call that this worker trains in; None if it is not known.
         outdated: Whether the weights that were pulled last are those of a session that has ended, so that gradients
@@ -69,6 +73,8 @@ class ScriptWorker:
         self._completed = completed
         self.rank, self.size = rank, job.workers
         self.fit_completed, self.decisions, self.joined_late = False, list[pb.Decision](), False
+        self.epoch_begun = self.epoch_ending = False
+        self._past: PastCall | None = None  # if the others have completed the current call while this worker was away
         self._control, self._job, self._timeout_s = control, job, call_timeout_s
         self.stages = self.initial_epoch = 0
         self.versions: tuple[int, ...] = ()
@@ -162,7 +168,7 @@ class ScriptWorker:
         """
         self.stages, self._failed_elsewhere = self.stages + 1, False
         self._stage, self._session, self._on_return = stage, self._session_of(stage), on_return
-        self._in_call, self.epoch = False, None
+        self._in_call, self.epoch, self._past = False, None, None
         try:
             self._join(self._session, stage)
             flat = self.pull()[0]
@@ -237,19 +243,34 @@ class ScriptWorker:
             self.fit_completed = True
             raise self._failure_of(reply)
         if self._in_call and reply.fit_completed:
-            raise UnknownWorker(
-                "a worker must send heartbeats during fit. Received: none for too long; the other workers have "
-                "completed this call of fit. Start the script again."
-            )
+            self._go_through_past_call(reply)
+            return
         if self._in_call:
             session.await_start(lambda client: self._initialise(client, stage))
             return
         self.fit_completed, self.decisions = reply.fit_completed, list(reply.decisions)
         self.joined_late = bool(self.decisions) or reply.epoch_begun
+        self.epoch_begun, self.epoch_ending = reply.epoch_begun, reply.epoch_ending
         self.initial_epoch = reply.initial_epoch
         if self.fit_completed:
             raise CallIsComplete
         session.await_start(lambda client: self._initialise(client, stage))
+
+    def _go_through_past_call(self, reply: pb.RegisterReply) -> None:
+        """Go on without samples in a call that the others have completed while this worker was away.
+
+        Raises:
+            UnknownWorker: The weights at its end are not kept.
+        """
+        end = self.completed
+        if end is None:
+            raise UnknownWorker(
+                "a worker must send heartbeats during fit. Received: none for too long; the other workers have "
+                "completed this call of fit, whose weights are not kept (--checkpoint-every off, or the run directory "
+                "cannot be read). Start the script again."
+            )
+        log("the other workers have completed this call of fit: this worker receives their weights and logs")
+        self.fit_completed, self._past = True, PastCall(end, reply.decisions, reply.last)
 
     def _failure_of(self, reply: pb.RegisterReply | pb.BarrierReply) -> BaseException:
         self._failed_elsewhere = True
@@ -283,12 +304,17 @@ class ScriptWorker:
         Args:
             pin: The number of a pinned version; 0 for the current version.
         """
+        if self._past is not None:
+            return self._past.end.flat, self._past.end.counts
         session = self._registered.number
 
         def pull_now() -> Pulled:  # pinned weights of a state that was restored are the current ones
             return self._connected.pull(pin if self._registered.number == session else 0)
 
-        pulled = self._again(pull_now)
+        try:
+            pulled = self._again(pull_now)
+        except CallIsComplete:
+            return self.pull()
         self.outdated = False
         self.versions = pulled.versions
         self.counts = UpdateCounts(pulled.replies[0].updates, pulled.replies[0].gradients)
@@ -301,7 +327,7 @@ class ScriptWorker:
         """
 
         def exchange() -> Pulled:
-            self._registered.check()
+            self._check_session()
             return self._connected.push_pull(gradient, info)
 
         return self._pulled(exchange, self._registered.number)
@@ -311,7 +337,7 @@ class ScriptWorker:
         session = self._registered.number
 
         def exchange() -> None:
-            self._registered.check()
+            self._check_session()
             self._connected.push(gradient, info, pull=False)
             self._connected.pulled()
 
@@ -327,7 +353,7 @@ class ScriptWorker:
         session = self._registered.number
 
         def start() -> None:
-            self._registered.check()
+            self._check_session()
             self._connected.push(gradient, info)
 
         self._sent = (session, None)
@@ -347,6 +373,12 @@ class ScriptWorker:
 
         return self._pulled(reply, session)
 
+    def _check_session(self) -> None:
+        """Raise the error that has ended the session, if it has ended."""
+        if self._past is not None:
+            raise UnknownWorker("the other workers have completed this call of fit.")
+        self._registered.check()
+
     def _pulled(self, exchange: Callable[[], Pulled], session: int) -> np.ndarray:
         try:
             pulled = self._run(exchange)
@@ -365,30 +397,42 @@ class ScriptWorker:
             flat: The weights.
             partial: Whether elements that are NaN stay as they are.
         """
+        if self._past is not None:
+            return
         session = self._registered.number
         try:
             self._run(lambda: self._connected.assign(flat, partial=partial))
         except LOST as error:
             self._return(error, session)
 
-    def pull_slots(self, names: Iterable[str]) -> dict[str, np.ndarray]:
+    def pull_slots(self, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Return slots of the optimizer by name, `float32[n]`, from the servers."""
+        if self._past is not None:
+            return {name: self._past.end.slots[name] for name in names}
         assert self._stage is not None
         trained = self._stage.layout.trained
 
         def copy_of(name: str) -> np.ndarray:
             return self._connected.pull_slot(name)[:trained].copy()
 
-        return {name: self._again(functools.partial(copy_of, name)) for name in names}
+        try:
+            return {name: self._again(functools.partial(copy_of, name)) for name in names}
+        except CallIsComplete:
+            return self.pull_slots(names)
 
     def _again(self, call: Callable[[], T]) -> T:
-        """Return the result of a call in the thread of the connections, after as many sessions as it takes."""
-        while True:
+        """Return the result of a call in the thread of the connections, after as many sessions as it takes.
+
+        Raises:
+            CallIsComplete: The others have completed this call of `fit` meanwhile.
+        """
+        while self._past is None:
             session = self._registered.number
             try:
                 return self._run(call)
             except LOST as error:
                 self._return(error, session)
+        raise CallIsComplete
 
     def lease(self, ahead: bool = False) -> pb.Task:
         """Wait for the next lease of this epoch, at most as long as the coordinator holds the call.
@@ -396,7 +440,7 @@ class ScriptWorker:
         Args:
             ahead: Whether this worker trains on an earlier lease meanwhile: the call does not wait then.
         """
-        while self._session is not None:
+        while self._session is not None and self._past is None:
             session = self._registered.number
             try:
                 return self._control.lease(session, self.epoch, ahead)
@@ -406,6 +450,8 @@ class ScriptWorker:
 
     def report_use(self, lease: int, stop: int) -> None:
         """Report that samples of a lease, up to a position, have been used without a push."""
+        if self._past is not None:
+            return
         session = self._registered.number
         try:
             self._control.report_use(session, self.epoch, pb.LeaseUse(lease=lease, stop=stop))
@@ -424,7 +470,7 @@ class ScriptWorker:
         """
         with self._renewal:
             give_up_s = time.monotonic() + self._job.reconnect_s
-            while self._registered.number == session:
+            while self._registered.number == session and self._past is None:
                 if isinstance(error, CoordinatorGone) or time.monotonic() > give_up_s:
                     raise error
                 try:
@@ -471,7 +517,7 @@ class ScriptWorker:
         """
         undecided = self.is_leader and not request.HasField("decision")
         prepared = 0  # the session in which that was sent
-        while True:
+        while self._past is None:
             request.session = session = self._registered.number
             try:
                 if prepare is not None and prepared != session:
@@ -486,3 +532,4 @@ class ScriptWorker:
                 raise self._failure_of(reply)
             if reply.HasField("decision") or (undecided and reply.complete):
                 return reply
+        return self._past.barrier(request)

@@ -210,6 +210,10 @@ class ModelOptimizers:
         self._sent = tables
         return tables
 
+    def forget_sent(self) -> None:
+        """Send the tables again at the next occasion: the servers have those of an earlier process of this worker."""
+        self._sent = [pb.LearningRates(updates=[0], rates=[-1.0]) for _ in self.members]
+
     def rates_since_barrier(self) -> list[pb.LearningRates]:
         """Return tables of learning rates, one for each optimizer, that hold for all updates since the last barrier."""
         pairs = zip(self.members, self._of_epoch, strict=True)

@@ -81,3 +81,13 @@ def test_other_metrics_than_the_others_are_refused() -> None:
     with pytest.raises(InvalidRequest, match="2 numbers; worker 1 sent 1"):
         barrier.arrive(1, [1.0])
     assert not barrier.complete([0, 1])
+
+
+def test_the_names_are_those_of_the_workers_with_values_whatever_the_order() -> None:
+    for order in itertools.permutations([(0, [], []), (1, [1.0, 2.0], ["loss"]), (2, [3.0, 4.0], ["loss"])]):
+        barrier = EpochBarrier()
+        for worker, values, names in order:
+            barrier.arrive(worker, values, names)
+        assert barrier.complete([0, 1, 2])
+        assert (barrier.sums, barrier.names) == ([4.0, 6.0], ["loss"])
+        assert EpochBarrier.restored(barrier.sums, names=barrier.names).names == ["loss"]

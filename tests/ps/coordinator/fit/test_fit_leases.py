@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.errors import InvalidRequest
+from downpour.protos.errors import InvalidRequest, Unsupported
 from downpour.ps.control_plane.messages import ProgressReport
 from downpour.ps.coordinator.phase import Phase
 from downpour.ps.monitoring.summary import summary
@@ -149,3 +149,19 @@ def test_a_script_has_no_evaluation_tasks() -> None:
     assert job.work.ledger is not None and job.work.checkpointable
     with pytest.raises(InvalidRequest, match="only built-in training has evaluation tasks"):
         job.coordinator.report(pb.ReportRequest(session=job.sessions[0], kind=pb.VALIDATE), job.now)
+
+
+def test_worker_0_trains_alone_during_the_warm_start() -> None:
+    job = PureFit(lease_samples=4, warm_start=6)
+    job.start()
+    job.begin_epoch()
+    assert job.task(1).kind == pb.WAIT
+    job.use(0, job.task(0))
+    assert job.task(1).kind == pb.WAIT
+    job.use(0, job.task(0))  # 8 batches of one sample
+    assert job.task(1).kind == pb.TRAIN
+
+
+def test_a_warm_start_needs_data_that_are_leased() -> None:
+    with pytest.raises(Unsupported, match="--warm-start 6"):
+        PureFit(warm_start=6).join(0)

@@ -35,6 +35,30 @@ def test_a_late_worker_receives_the_decisions_of_the_completed_calls() -> None:
     assert [decision.logs["loss"] for decision in first.decisions] == [1.0]
 
 
+def test_the_next_call_does_not_wait_for_a_worker_that_the_last_one_has_ended_without() -> None:
+    job = PureFit(workers=3, lease_samples=2)
+    job.start(3)
+    job.coordinator.leave(2, job.now)
+    job.deliver()
+    assert job.work.starters == 3
+    job.finish_fit(2)
+    job.start(2, fit_call=2)
+    assert (job.work.starters, job.state.phase) == (2, Phase.TRAINING)
+
+
+def test_worker_0_learns_whether_the_last_epoch_is_at_its_end() -> None:
+    job = PureFit()
+    job.start()
+    job.begin_epoch()
+    for worker in (0, 1):
+        job.meet(worker, 0, (1.0,))
+    assert not job.work.epoch_ending
+    job.meet(0, 0, (1.0,), decision=pb.Decision())
+    assert job.work.epoch_ending and not job.work.epoch_begun
+    job.pass_barrier(pb.EPOCH_END)
+    assert not job.work.epoch_ending
+
+
 def initialised(job: PureFit) -> None:
     event = pb.ShardEvent(initialised=True, initialisation=job.state.shards.initialisation)
     job.coordinator.shard_event(0, event, job.now)
