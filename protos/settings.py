@@ -14,9 +14,9 @@ import os
 import shutil
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, Self, TypeVar, get_args, get_origin
 
-from pydantic import AfterValidator, ValidationError
+from pydantic import AfterValidator, BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -97,6 +97,17 @@ class Settings(BaseSettings):
     positional: ClassVar[tuple[str, ...]] = ()
     follows: ClassVar[str] = ""
     refused: ClassVar[Mapping[str, str]] = {}
+
+    @classmethod
+    def of_values(cls, values: Mapping[str, Any]) -> Self:
+        """Return the settings with the given values; the others have their defaults, whatever the environment says.
+
+        Raises:
+            ValidationError: A value is not allowed.
+        """
+        settings = cls.__new__(cls)
+        BaseModel.__init__(settings, **values)
+        return settings
 
     def take_effect(self) -> None:
         """Apply process-wide settings, such as the log format. Raises ValueError if that is impossible."""

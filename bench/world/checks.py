@@ -6,21 +6,27 @@ import io
 import json
 import re
 import zlib
+from collections import Counter
 from typing import Any
 
 import numpy as np
 
 from downpour.bench.chaos.history import faults_of
+from downpour.bench.world.checkpoint_check import CheckpointCheck
 from downpour.bench.world.computation import applications, initial_weights, weights_in
+from downpour.bench.world.push_replies import PushReplies
+from downpour.bench.world.ssp_clocks import SspClocks
 from downpour.bench.world.system.process import VirtualProcess
 from downpour.bench.world.system.scheduler import World
 from downpour.ps.config import ServerSettings
 from downpour.ps.coordinator.ledger import Ledger
+from downpour.ps.coordinator.phase import Phase
 from downpour.ps.data_plane.shard_runtime import ShardRuntime
 from downpour.ps.server import CoordinatorProcess
 from downpour.ps.trace.files import per_shard
 
 LACKING = re.compile(r"trace of shard (\d+) lacks|shard (\d+) was lost after the end")  # notes about missing records
+MOST_ALIKE = 15  # notes that differ in numbers only: workers leave and join
 OWN_PUSH_FIRST = ("async", "ssp", "bsp", "localsgd")  # modes whose workers wait until their push is applied
 REPLICAS = ("localsgd", "geo", "easgd")  # modes in which a push is a difference of weights, not a gradient
 
@@ -41,27 +47,44 @@ class Watch:
         """
         self._world, self._samples, self._settings = world, samples, settings
         self._runtimes: dict[int, tuple[VirtualProcess, ShardRuntime]] = {}
+        self._shards: dict[VirtualProcess | None, int] = {}
         self._coordinator: CoordinatorProcess | None = None
         self._lives = 0  # of the coordinator
         self._versions: dict[int, tuple[int, int, int]] = {}
         self._name, _, self._parameter = settings.mode.partition(":")
-        self.sums = self._name in ("async", "ssp")  # each update is one push, so that weights count the samples exactly
+        plain = settings.staleness == "none" and settings.schedule == "constant"
+        self.sums = plain and self._name in ("async", "ssp")  # each update is one push: weights count the samples
+        self._corrects = settings.staleness == "dc_asgd"
         self._slack = int(self._parameter) if self._name == "ssp" else None
+        self._clocks: dict[int, SspClocks] = {}
+        self.replies = PushReplies(world, self._name in REPLICAS)
+        most = settings.batch_size * (int(self._parameter or 1) if self._name in REPLICAS else settings.push_every)
+        self._most_samples = most  # in a push
+        self._checkpoints = CheckpointCheck(world, samples, settings, self.sums, most)
+        self._taken = 0
 
     # ------------------------------------------------------------------ callbacks of the job
 
     def server_built(self, shard: int, process: VirtualProcess, built: Any) -> None:
         """Check the state of a server process from now on."""
         self._runtimes[shard] = (process, built.runtime)
+        self._shards[process] = shard
         self._versions.pop(shard, None)
+        if self._slack is not None:
+            self._clocks[shard] = SspClocks(self._world, shard, self._slack)
         if isinstance(built, CoordinatorProcess):
             self._coordinator = built
-            self._lives += 1
+            self._lives, self._taken = self._lives + 1, 0
 
     @property
     def ledger(self) -> Ledger | None:
         """The ledger of the job."""
         return self._coordinator.coordinator.work.ledger if self._coordinator else None
+
+    def all_train(self, workers: int) -> bool:
+        """Return whether the job trains, with all of its workers."""
+        job = self._coordinator.coordinator.job if self._coordinator else None
+        return job is not None and job.phase == Phase.TRAINING and len(job.membership) == workers
 
     def weights_seen(self, flat: np.ndarray) -> None:
         """Check the weights that a gradient is computed from, `float32[shards * samples]`."""
@@ -80,23 +103,32 @@ class Watch:
 
     # ------------------------------------------------------------------ after every event
 
-    def after_event(self) -> None:
-        """Check the shards whose version has changed."""
-        for shard, (process, runtime) in self._runtimes.items():
-            held = runtime.shard
-            if held is None or runtime.void or not process.alive:
-                continue
-            before, now = self._versions.get(shard), (self._lives, held.generation, held.version)
-            if before == now:
-                continue
-            self._versions[shard] = now
-            if before is not None and now < before:
-                self._world.problem(f"shard {shard} went from (life, generation, version) {before} to {now}")
-            if self.sums:
-                self._check_shard(shard, held)
-            clocks = held.consistency.clocks.values()
-            if self._slack is not None and clocks and max(clocks) - min(clocks) > self._slack + 1:
-                self._world.problem(f"shard {shard}: clocks {sorted(clocks)} differ by more than the slack allows")
+    def after_event(self, process: VirtualProcess | None) -> None:
+        """Check the shard of the process that has executed the event, if its version has changed."""
+        shard = self._shards.get(process)
+        if shard is None:
+            return
+        owner, runtime = self._runtimes[shard]
+        held = runtime.shard
+        if owner is not process or held is None or runtime.void or not owner.alive:
+            return
+        if not shard and self._coordinator is not None and self._coordinator.checkpointer.taken != self._taken:
+            self._taken = self._coordinator.checkpointer.taken
+            self._checkpoints.check(owner.machine.disk)
+        if shard in self._clocks:
+            self._clocks[shard].check(held)
+        before, now = self._versions.get(shard), (self._lives, held.generation, held.version)
+        if before == now:
+            return
+        self._versions[shard] = now
+        if before is not None and now < before:
+            self._world.problem(f"shard {shard} went from (life, generation, version) {before} to {now}")
+        if (before is None or before[:2] != now[:2]) and held.version < self._checkpoints.version_of(shard):
+            self._world.problem(f"shard {shard} began at version {held.version}, behind the newest checkpoint")
+        if self.sums:
+            self._check_shard(shard, held)
+        if self._corrects and held.uncorrected:
+            self._world.problem(f"shard {shard}: {held.uncorrected} gradients were not corrected")
 
     def _check_shard(self, shard: int, held: Any) -> None:
         buffer, _ = held.pull()
@@ -138,11 +170,24 @@ class Watch:
             world.problem(f"the coordinator exited with 0, and the summary says {summary.get('status')!r}")
         if status not in (0, None) and not may_fail:
             world.problem(f"the job failed: {summary.get('notes', [])[-3:]}")
+        if status == 0 and self.replies.applied and "/run/model.keras" not in files:
+            world.problem("the coordinator exited with 0, and no model is saved")
+        self._check_notes(summary)
+        for shard, (process, runtime) in self._runtimes.items():
+            if process.code == 0 and runtime.waiters.workers:
+                world.problem(f"shard {shard} ended while replies to workers {runtime.waiters.workers} waited")
         if summary.get("status") == "ended":
             self._check_result(summary, files, last, may_fail)
         for name in sorted(files):
             if "trace" in name or name.endswith("model.keras"):
                 world.digest = zlib.crc32(bytes(files[name].content), world.digest)
+
+    def _check_notes(self, summary: dict[str, Any]) -> None:
+        """Check that no note repeats itself, apart from the numbers and names of files in it."""
+        alike = Counter(re.sub(r"[0-9a-f]{8}|[0-9]+", "#", note) for note in summary.get("notes", []))
+        for note, count in alike.items():
+            if count > MOST_ALIKE:
+                self._world.problem(f"there are {count} notes like: {note}")
 
     def _check_result(self, summary: dict[str, Any], files: Any, last: VirtualProcess, may_fail: bool) -> None:
         world, shards = self._world, self._settings.shards
@@ -167,7 +212,7 @@ class Watch:
             for shard, trace in enumerate(traces):
                 if shard not in admitted and not np.array_equal(self._recorded(trace), counts[shard]):
                     world.problem(f"shard {shard}: the trace and the model contain different updates")
-        elif self._name not in REPLICAS:
+        elif self._name not in REPLICAS and not self._corrects:
             for shard, trace in enumerate(traces):
                 part = weights[shard * self._samples : (shard + 1) * self._samples]
                 if shard not in admitted and not np.allclose(part, self._expected(trace, shard), atol=1e-3):
@@ -200,12 +245,12 @@ class Watch:
                 continue
             for fault in faults_of(trace, overlap=self._settings.overlap or self._name not in OWN_PUSH_FIRST):
                 world.problem(f"trace of shard {shard}: {fault}")
+            self.replies.check(shard, trace, summary.get("generation", 0))
             covered = self._covered(trace)
             if covered.max() > 1:
                 world.problem(f"shard {shard}: {(covered > 1).sum()} samples have several outcomes in an epoch")
             lacking.append(covered == 0)
-        batches = int(self._parameter or 1) if self._name in REPLICAS else self._settings.push_every
-        most = summary.get("partial_pushes", 0) * self._settings.batch_size * batches
+        most = summary.get("partial_pushes", 0) * self._most_samples
         if not admitted and np.any(lacking, axis=0).sum() > most:
             world.problem(f"{np.any(lacking, axis=0).sum()} samples lack on a shard; by the summary at most {most} do")
         if not admitted and np.all(lacking, axis=0).any():

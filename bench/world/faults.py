@@ -6,7 +6,11 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-NETWORK, DISK, PROCESSES = ("reset", "cut"), ("full", "readonly"), ("kill", "killat", "stop", "term", "power")
+NETWORK, DISK, PROCESSES = (
+    ("reset", "cut", "lose"),
+    ("full", "readonly"),
+    ("kill", "killat", "stop", "term", "termall", "power", "powerat"),
+)
 KINDS = (*PROCESSES, *NETWORK, *DISK, "hang", "nan", "lie")
 
 
@@ -17,8 +21,8 @@ class Fault:
     Attributes:
         kind: One of `KINDS`.
         target: The name of the affected process, machine or pair of machines.
-        at: The virtual time in seconds; for `killat` the number of an event of the process, for `hang` and `nan` the
-            number of a step, for `lie` the number of a push.
+        at: The virtual time in seconds; for `killat` and `powerat` the number of an event of the process, for `hang`
+            and `nan` the number of a step, for `lie` the number of a push, for `lose` that of a message from a server.
         seconds: The duration of the fault, in seconds; 0 if it has none.
     """
 
@@ -69,16 +73,27 @@ def draw(rng: random.Random, shards: int, workers: int, kinds: Sequence[str], co
         count: The number of faults.
     """
     servers, trainers = [f"ps-{n}" for n in range(shards)], [f"worker-{n}" for n in range(workers)]
-    return [_drawn(rng, rng.choice(list(kinds)), servers, trainers) for _ in range(count)]
+    first, last = (
+        (0.1, 2.5) if rng.random() < 0.6 else ((begin := rng.uniform(0.3, 2.4)), begin + rng.choice((0.02, 0.1)))
+    )
+    return [_drawn(rng, rng.choice(list(kinds)), servers, trainers, (first, last)) for _ in range(count)]
 
 
-def _drawn(rng: random.Random, kind: str, servers: list[str], workers: list[str]) -> Fault:
-    at = round(rng.uniform(0.1, 2.5), 6)
-    if kind == "lie" and len(servers) > 1:  # only shard 0 knows the leases, so that other shards cannot detect it
-        kind = "kill"
+def _drawn(
+    rng: random.Random, kind: str, servers: list[str], workers: list[str], between_s: tuple[float, float]
+) -> Fault:
+    at = round(rng.uniform(*between_s), 6)
+    if kind == "termall":
+        return Fault(kind, "all", round(rng.uniform(0.3, 2.5), 6))
     anyone = rng.choice(servers if rng.random() < 0.5 else workers)
+    if kind == "lose":
+        return Fault(kind, rng.choice([*workers, *servers[1:]]), rng.randint(1, 60))
+    if kind == "powerat":
+        return Fault(kind, rng.choice(servers), rng.randint(1, 2500))
     if kind == "killat":
         return Fault(kind, anyone, rng.randint(1, 2500 if anyone in servers else 700))
+    if kind == "lie" and len(servers) > 1:  # of another incarnation: the other shards do not know the leases
+        return Fault(kind, rng.choice(workers), 3 * rng.randint(1, 4))
     if kind in ("hang", "nan", "lie"):
         return Fault(
             kind, rng.choice(workers), rng.randint(1, 12), round(rng.uniform(1, 60), 3) if kind == "hang" else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import signal
 import tempfile
@@ -45,7 +46,7 @@ class SimulatedJob:
     def __init__(self, seed: int, shape: JobShape, keep_journal: bool = True) -> None:
         """Prepare the world; nothing runs yet."""
         self.world = World(seed, keep_journal)
-        self.network = VirtualNetwork(self.world)
+        self.network = VirtualNetwork(self.world, seed if shape.slow_links else None)
         self._shape, self._seed = shape, seed
         self._random = random.Random(f"habits {seed}")
         self.processes: dict[str, VirtualProcess] = {}
@@ -54,20 +55,22 @@ class SimulatedJob:
         self._speeds: dict[str, float] = {}
         self._once: set[Fault] = set()
         self._over_s: float | None = None
+        self._must_save = False  # because the only fault is a signal to all processes
+        self._gave_up: dict[str, str] = {}  # workers for which a restart would be useless, with the reason
         self.status: int | None = None
-        self._settings = ServerSettings(**shape.settings)
+        self._settings = ServerSettings.of_values(shape.settings)
         self.watch = Watch(self.world, shape.samples, self._settings)
+        self.network.observer = self.watch.replies
 
     def run(self) -> JobResult:
         """Run the job to its end and check it."""
-        with tempfile.TemporaryDirectory(prefix="downpour-world-") as scratch:
-            with installed(self.world, self.network, scratch):
-                self.world.at(0.0, None, self._start_all)
-                try:
-                    self.world.run(self._done, self.watch.after_event, MOST_EVENTS)
-                except EventLimit as limit:
-                    self.world.problem(str(limit))
-                self._conclude()
+        with installed(self.world, self.network, _scratch().name):
+            self.world.at(0.0, None, self._start_all)
+            try:
+                self.world.run(self._done, self.watch.after_event, MOST_EVENTS)
+            except EventLimit as limit:
+                self.world.problem(str(limit))
+            self._conclude()
         world = self.world
         return JobResult(world.problems, world.digest, world.now, world.events, self.status, list(world.journal))
 
@@ -83,7 +86,13 @@ class SimulatedJob:
             self.world.problem(f"the job has not ended after {self.world.now:.0f} s")
         elif left:
             self.world.problem(f"still running {AFTER_END_S:.0f} s after the coordinator: {', '.join(left)}")
-        may_fail = any(fault.kind in (*DISK, "term") for fault in self._shape.faults if fault.target == "ps-0")
+        may_fail = any(
+            fault.kind in (*DISK, "term", "termall") for fault in self._shape.faults if fault.target in ("ps-0", "all")
+        )
+        may_fail = may_fail and not self._must_save
+        if self.status == 0 and not may_fail:
+            for name, reason in self._gave_up.items():
+                self.world.problem(f"{name} gave up a job that ended: {reason}")
         self.watch.conclude(self.status, self.processes["ps-0"], may_fail)
         for process in self.processes.values():
             process.kill()
@@ -113,8 +122,12 @@ class SimulatedJob:
         self.processes[name] = process
         self.world.note(f"{name} starts")
         for fault in self._shape.faults:
-            if fault.kind == "killat" and fault.target == name and starts == 1:
-                process.kill_at = int(fault.at)
+            if fault.target != name:
+                continue
+            if fault.kind in ("killat", "powerat") and starts == 1:
+                process.kill_at, process.loses_power = int(fault.at), fault.kind == "powerat"
+            elif fault.kind == "lose":
+                process.lost_replies.add(int(fault.at))
         self.world.at(
             self.world.now, process, self._run_server if name.startswith("ps") else self._run_worker, process, rng
         )
@@ -144,7 +157,7 @@ class SimulatedJob:
         for fault in self._shape.faults:
             if fault.kind == "lie" and fault.target == process.name and fault not in self._once:
                 self._once.add(fault)
-                process.alter = Liar(int(fault.at), lambda: self.watch.ledger)
+                process.alter = Liar(int(fault.at), lambda: self.watch.ledger, self.watch.replies.lie)
         control = CoordinatorClient(settings.server, settings.call_timeout_s)
         try:
             job = control.describe(settings.connect_timeout_s)
@@ -183,6 +196,10 @@ class SimulatedJob:
         name, code = process.name, process.code
         if self.processes.get(name) is not process:
             return
+        last = process.lines[-1] if process.lines else ""
+        if name.startswith("worker") and code == UNRECOVERABLE and not isinstance(process.alter, Liar):
+            if "has ended" not in last:
+                self._gave_up[name] = last
         if name == "ps-0" and code in (0, FAILED):
             self.status, self._over_s = code, self.world.now
             return
@@ -195,11 +212,16 @@ class SimulatedJob:
     # ------------------------------------------------------------------ faults
 
     def _plan(self, fault: Fault) -> None:
-        if fault.kind not in ("killat", "hang", "nan", "lie"):
+        if fault.kind not in ("killat", "powerat", "lose", "hang", "nan", "lie"):
             self.world.at(fault.at, None, self._execute, fault)
 
     def _execute(self, fault: Fault) -> None:
         self.world.note(f"fault {fault}")
+        if fault.kind == "termall":
+            self._must_save = len(self._shape.faults) == 1 and self.watch.all_train(self._shape.settings["workers"])
+            for name in sorted(self.processes):
+                self._execute(Fault("term", name, fault.at))
+            return
         process = self.processes.get(fault.target)
         disk = self._machine(fault.target).disk
         later = self.world.now + fault.seconds
@@ -223,6 +245,12 @@ class SimulatedJob:
             process.signal(signal.SIGTERM)
         elif fault.kind == "reset":
             self.network.reset_connections(process)
+
+
+@functools.cache
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    """Return a real folder, the same for all worlds of this process."""
+    return tempfile.TemporaryDirectory(prefix="downpour-world-")
 
 
 def run_job(seed: int, shape: JobShape, keep_journal: bool = True) -> JobResult:

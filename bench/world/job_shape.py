@@ -17,6 +17,7 @@ class JobShape:
         samples: The number of samples in an epoch.
         faults: The faults that are injected.
         model_padding_bytes: The size by which the uploaded model exceeds its weights.
+        slow_links: Whether the latencies between machines differ.
         restarts: Whether the launcher restarts processes that died.
     """
 
@@ -24,6 +25,7 @@ class JobShape:
     samples: int
     faults: tuple[Fault, ...] = ()
     model_padding_bytes: int = 0
+    slow_links: bool = False
     restarts: bool = True
 
 

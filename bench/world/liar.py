@@ -1,4 +1,8 @@
-"""A Byzantine worker: in one push it claims the samples of another lease, or not the next samples of its own lease."""
+"""A Byzantine worker, which claims in one push what it must not.
+
+It claims the samples of another lease, samples of its own lease that are not the next ones, or to be another
+incarnation.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +16,15 @@ from downpour.ps.coordinator.ledger import Ledger
 class Liar:
     """Alters the header of one push of a process on its way to the shards, which must refuse it."""
 
-    def __init__(self, push: int, ledger: Callable[[], Ledger | None]) -> None:
+    def __init__(self, push: int, ledger: Callable[[], Ledger | None], told: Callable[[bytes], None]) -> None:
         """Prepare to alter one push.
 
         Args:
             push: The number of the push, from 1.
             ledger: A function that returns the ledger of the job.
+            told: A callback that receives the altered push.
         """
-        self._push, self._ledger, self._seen = push, ledger, 0
+        self._push, self._ledger, self._told, self._seen = push, ledger, told, 0
 
     def __call__(self, message: bytes) -> bytes:
         """Return a message unchanged or, if it is the chosen push, with a false claim."""
@@ -34,12 +39,17 @@ class Liar:
         self._seen += 1
         if self._seen < self._push or not self._claim(frame.header):
             return message
-        return next(encode(frame.header, frame.payload))
+        altered = next(encode(frame.header, frame.payload))
+        self._told(altered)
+        return altered
 
     def _claim(self, header: pb.Request) -> bool:
         """Write a false claim to a header; return False if no other lease exists that it could claim."""
         size, ledger = header.stop - header.start, self._ledger()
-        if self._push % 2 == 0:
+        if self._push % 3 == 0:
+            header.incarnation += 1
+            return True
+        if self._push % 3 == 1:
             header.start, header.stop = header.start + size, header.stop + size
             return True
         others = [lease for lease in (ledger.held if ledger else ()) if lease.number != header.lease]

@@ -39,7 +39,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("one used sample too few", "self._used[lease.epoch] += stop - lease.next", "self._used[lease.epoch] += stop - lease.next - 1"),
         ("a dead worker's last push forgotten", "if lease.next < reached <= lease.stop:", "if False:"),
         ("used samples leased again", "sorted([*self._returned, (lease.epoch, lease.next, lease.stop)])", "sorted([*self._returned, (lease.epoch, lease.start, lease.stop)])"),
-        ("a dead worker's lease not suspended", "lease.worker = SUSPENDED", NOTHING),
+        ("a dead worker's lease is lost", "        return [lease.number for lease in held]", "        return [lease.number for lease in held[1:]]"),
         ("leased samples missing in a checkpoint", "return sorted([*self._returned, *held])", "return sorted(self._returned)"),
         ("a free range lost at a restore", "self._returned, self._leases = deque(spans), {}", "self._returned, self._leases = deque(spans[1:]), {}"),
         ("free samples counted as used", "self._used[e] -= stop - start", NOTHING),
@@ -56,16 +56,15 @@ MUTANTS: tuple[Mutant, ...] = (
     *_of(
         "ps/core/dedup.py",
         ("the last push applied twice", "if seq > member.last_seq:", "if seq >= member.last_seq:"),
-        ("pushes of an older incarnation", "if member is None or member.incarnation != incarnation:\n            living", "if member is None:\n            living"),
         ("outcomes under the wrong number", "member.results[push.seq] = result", "member.results[push.seq + 1] = result"),
         ("no outcome remembered", "REMEMBERED_OUTCOMES = 64", "REMEMBERED_OUTCOMES = 0"),
-        ("a new incarnation inherits pushes", "self._members[worker] = _Member(incarnation)", "self._members.setdefault(worker, _Member(incarnation)).incarnation = incarnation"),
+        ("only a first push is recognised", "self._members[push.worker].last_seq = push.seq", "self._members[push.worker].last_seq = 1"),
     ),
     *_of(
         "ps/core/shard.py",
         ("staleness off by one", "staleness = self.version - push.base_version\n", "staleness = self.version - push.base_version + 1\n"),
         ("clocks stand still", "self._consistency.tick(push.worker)", NOTHING),
-        ("members survive a restore", "            self.leave(worker)\n        self.unpin_all()", "            pass\n        self.unpin_all()"),
+        ("an applied push is counted as waiting", "            self._senders[push.worker] -= 1\n", "            pass\n"),
         ("the version survives a restore", "self.version, self.generation = version, generation", "self.generation = generation"),
         ("buffered pushes survive a restore", "self._pending.clear()", NOTHING),
         ("workers wait for a resting one", "self._consistency.leave(worker)\n", "pass\n"),
@@ -160,6 +159,10 @@ MUTANTS: tuple[Mutant, ...] = (
         ("used samples are not recorded", "            self.ledger.used(push)", "            pass"),
         ("waiting workers are not released", "        self.waiters.release(shard)\n        return result, False", "        return result, False"),
         ("void weights are kept", "self.generation, self.void = generation, self.void or self.shard is not None", "self.generation = generation"),
+    ),
+    *_of(
+        "ps/data_plane/request_handler.py",
+        ("a push in another incarnation's name", "            _check_sender(header, member)\n", ""),
     ),
     *_of(
         "worker/exchange/client.py",

@@ -15,12 +15,14 @@ from pathlib import Path
 
 from pydantic import Field
 
+from downpour.bench.world.history import HISTORY
 from downpour.bench.world.mutants import MUTANTS, Mutant
 from downpour.protos.settings import Settings, parse
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("downpour", "protos", "ps", "worker", "deploy", "bench")
 SEEDS = "1..20000"
+HEADER = "| file | mutant | seconds | finding |\n|---|---|---|---|"
 SLOWEST = 20  # limit of the elapsed time, as a multiple of the budget: the machine may be busy
 
 
@@ -29,23 +31,29 @@ class MutantsSettings(Settings):
 
     budget_s: float = Field(60.0, gt=0, description="Processor time for each mutant, in seconds.")
     only: str = Field("", description="Only mutants whose file or name contains this text.")
+    history: bool = Field(False, description="Undo the corrections of past faults instead.")
+    report: str = Field("", description="File to which a table of the results is written.")
 
 
 def mutants(settings: MutantsSettings) -> int:
     """Try every mutant and print which are found; return 0 if all are."""
-    missed, tried = [], 0
+    missed, rows = [], []
     with tempfile.TemporaryDirectory(prefix="downpour-mutants-") as folder:
         copy = copy_sources(Path(folder))
-        for mutant in MUTANTS:
+        for mutant in HISTORY if settings.history else MUTANTS:
             if settings.only not in f"{mutant.file} {mutant.name}":
                 continue
-            begin, tried = time.perf_counter(), tried + 1
+            begin = time.perf_counter()
             finding = try_mutant(copy, mutant, settings.budget_s)
             seconds = time.perf_counter() - begin
             print(f"{seconds:6.1f} s  {mutant.file}: {mutant.name}: {finding or 'NOT FOUND'}", flush=True)
+            rows.append(f"| `{mutant.file}` | {mutant.name} | {seconds:.0f} | {finding or '**not found**'} |")
             if not finding:
                 missed.append(mutant)
-    print(f"{tried - len(missed)} of {tried} mutants were found within {settings.budget_s:g} s each")
+    result = f"{len(rows) - len(missed)} of {len(rows)} mutants were found within {settings.budget_s:g} s each"
+    print(result)
+    if settings.report:
+        Path(settings.report).write_text("\n".join([HEADER, *rows, "", f"{result}.", ""]))
     return 1 if missed else 0
 
 

@@ -27,7 +27,15 @@ MODES = (
 )  # fmt: skip
 
 
-OFTEN = (*KINDS, "kill", "killat", "killat", "reset", "reset", "reset")  # most recovery code handles these kinds
+# Besides plain gradients; with "async" only.
+VARIANTS: tuple[tuple[tuple[str, Any], ...], ...] = (
+    (), (), (), (), (), (),
+    (("overlap", True),),
+    (("push_every", 2),),
+    (("overlap", True), ("staleness", "dc_asgd")),
+    (("staleness", "delay_adaptive:1"), ("schedule", "linear:12")),
+)  # fmt: skip
+OFTEN = (*KINDS, "kill", "killat", "killat", "reset", "reset", "lose", "lose")  # most recovery code handles these kinds
 
 
 def _seed_range(value: str) -> str:
@@ -103,8 +111,16 @@ def shape_of(seed: int, settings: SimulateJobSettings) -> JobShape:
         faults = draw(rng, job["shards"], job["workers"], kinds, count)
     if job["mode"] not in ("async", settings.mode) and job["workers"] < 2:
         job["mode"] = "async"
-    padding = rng.choice((0, 0, 0, 2_500_000))
-    return JobShape({**job, **own, **fixed}, settings.samples or samples, tuple(faults), padding)
+    for setting, value in _variant(rng, job["mode"]):
+        own[setting] = value
+    padding, slow_links = rng.choice((0, 0, 0, 2_500_000)), rng.random() < 0.4
+    return JobShape({**job, **own, **fixed}, settings.samples or samples, tuple(faults), padding, slow_links)
+
+
+def _variant(rng: random.Random, mode: str) -> tuple[tuple[str, Any], ...]:
+    """Return the settings of a less frequent way of training."""
+    chosen = rng.choice(VARIANTS)
+    return chosen if mode == "async" else ()
 
 
 def reproduction(seed: int, settings: SimulateJobSettings, faults: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -26,7 +27,7 @@ from downpour.ps.trace.call_log import is_recorded
 @functools.lru_cache(maxsize=8)
 def settings_of(text: str) -> ServerSettings:
     """Return the settings of a job from the JSON in which the coordinator sends them."""
-    return ServerSettings.model_validate_json(text)
+    return ServerSettings.of_values(json.loads(text))
 
 
 class ShardBuilder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -25,12 +26,7 @@ def configuration(
     """Return every setting, version and fact that is needed to reproduce the job bit by bit."""
     # platform.platform() starts a process, which inherits the server's sockets and may briefly outlive the server.
     system = "-".join((platform.system(), platform.release(), platform.machine()))
-    versions = {"python": platform.python_version(), "platform": system}
-    for package in ("downpour-ps", "numpy", "grpcio", "protobuf"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
+    versions = {"python": platform.python_version(), "platform": system, **_package_versions()}
     same: list[dict[str, Any]] = []  # all workers usually report the same facts
     for life, each in facts.items():
         group = next((group for group in same if group["facts"] == each), None)
@@ -46,6 +42,17 @@ def configuration(
         "worker": next(iter(facts.values()), {}),
         "workers": same,
     }
+
+
+@functools.cache
+def _package_versions() -> dict[str, str]:
+    versions = {}
+    for package in ("downpour-ps", "numpy", "grpcio", "protobuf"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
 
 
 def summary(coordinator: Coordinator, metrics: Metrics, totals: Mapping[str, Any]) -> dict[str, Any]:

@@ -138,6 +138,7 @@ class AioCall:
             await self._raise_for_status()
             return
         data = self._process.alter(bytes(self._serialize(message) if self._serialize else message))
+        self._call.connection.network.observer.request(self._call, data)
         self._call.to_server(server_end(self._call).message, data)
         await asyncio.sleep(0)
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from downpour.bench.world.system.process import VirtualProcess
 
 
+FEW_TASKS = 32
 _Base: Any = asyncio.AbstractEventLoop  # of which only what the program uses is implemented
 
 
@@ -34,7 +35,8 @@ class VirtualLoop(_Base):
         self._runners = int(always_running)
         self._ready: deque[asyncio.Handle] = deque()
         self._scheduled = self._closed = False
-        self._tasks: dict[asyncio.Task[Any], None] = {}
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._most_tasks = FEW_TASKS  # from which those that are done are removed
         self._forever: VirtualThread | None = None
         process.loops.append(self)
 
@@ -48,7 +50,8 @@ class VirtualLoop(_Base):
         """Execute a callback after those that are ready already."""
         handle = asyncio.Handle(callback, args, self, context)
         self._ready.append(handle)
-        self._schedule()
+        if not self._scheduled:
+            self._schedule()
         return handle
 
     call_soon_threadsafe = call_soon
@@ -78,17 +81,19 @@ class VirtualLoop(_Base):
 
     def _turn(self) -> None:
         self._scheduled = False
-        if not self._ready or not self._runners:
+        ready = self._ready
+        if not ready or not self._runners:
             return
-        handle = self._ready.popleft()
-        if not handle.cancelled():
+        handle = ready.popleft()
+        if not handle._cancelled:
             _set_running_loop(self)
             sys.set_asyncgen_hooks(finalizer=self._finalize)
             try:
                 handle._run()
             finally:
                 _set_running_loop(None)
-        self._schedule()
+        if ready:
+            self._schedule()
 
     def _finalize(self, generator: Any) -> None:
         if self.process.alive and not self._closed:
@@ -103,12 +108,11 @@ class VirtualLoop(_Base):
     def create_task(self, coro: Any, *, name: str | None = None, context: Any = None) -> asyncio.Task[Any]:
         """Return a task of this loop that runs a coroutine."""
         task: asyncio.Task[Any] = asyncio.Task(coro, loop=self, name=name, context=context)
-        self._tasks[task] = None
-        task.add_done_callback(self._forget)
+        if len(self._tasks) >= self._most_tasks:  # instead of a callback of every task, which would be an event
+            self._tasks = [each for each in self._tasks if not each.done()]
+            self._most_tasks = 2 * len(self._tasks) + FEW_TASKS
+        self._tasks.append(task)
         return task
-
-    def _forget(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.pop(task, None)
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
         """Execute a function in a thread of the executor."""
@@ -182,7 +186,7 @@ class VirtualLoop(_Base):
     def abandon(self) -> None:
         """Discard all callbacks and close all coroutines, because the process has been killed."""
         self._ready.clear()
-        for task in list(self._tasks):
+        for task in self._tasks:
             task._log_destroy_pending = False  # type: ignore[attr-defined]
             coroutine: Coroutine[Any, Any, Any] = task.get_coro()  # type: ignore[assignment]
             with suppress(BaseException):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from random import Random
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 
@@ -15,10 +16,31 @@ if TYPE_CHECKING:
     from downpour.bench.world.system.server_calls import ServerEnd, VirtualServer
 
 LATENCY_S = 0.0004  # mean of the exponential part of a message's delay
+LINKS = (1.0, 1.0, 1.0, 8.0, 40.0)  # factors of the latencies between two machines
 SLOW_SHARE, SLOW_S = 0.02, 0.05  # fraction of messages that wait for a retransmission, and their largest extra delay
 KEEPALIVE_S = 20.0  # time after which both sides close a connection on which nothing arrives
 REFUSED = "failed to connect to all addresses; connection refused"
 RESET = "Socket closed"
+
+
+class Observer(Protocol):
+    """An object that observes the messages of a network."""
+
+    def request(self, call: VirtualCall, message: bytes) -> None:
+        """Observe a message that a client sends."""
+
+    def reply(self, call: VirtualCall, message: bytes) -> None:
+        """Observe a message that arrives at a client."""
+
+
+class NoObserver:
+    """Observes nothing."""
+
+    def request(self, call: VirtualCall, message: bytes) -> None:
+        """Do nothing."""
+
+    def reply(self, call: VirtualCall, message: bytes) -> None:
+        """Do nothing."""
 
 
 class VirtualCall:
@@ -69,6 +91,16 @@ class VirtualCall:
         if not self.connection.drops:
             act(*arguments)
 
+    def reply(self, data: bytes) -> None:
+        """Give a message of the server to the client, unless the connection breaks just before it arrives."""
+        client, connection = self.connection.client, self.connection
+        client.replies += 1
+        if client.replies in client.lost_replies:
+            connection.reset(drops=True)
+            return
+        connection.network.observer.reply(self, data)
+        self.client_end.message(data)
+
 
 class Connection:
     """A connection of a client process to a server.
@@ -77,11 +109,13 @@ class Connection:
         broken: Whether nothing can be sent any more.
         drops: Whether messages that were under way when the connection broke are lost.
         calls: The calls that have not ended.
+        machines: The names of the machines of both sides.
     """
 
     def __init__(self, network: VirtualNetwork, client: VirtualProcess, server: VirtualServer) -> None:
         """Connect a process to a server."""
         self.network, self.client, self.server = network, client, server
+        self.machines = frozenset((client.machine.name, server.process.machine.name))
         self.broken = self.drops = False
         self.calls: dict[VirtualCall, None] = {}
         client.on_end.append(self.reset)
@@ -95,11 +129,14 @@ class Connection:
         call.to_server(self.server.accept, call)
         return call
 
-    def reset(self, code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE, details: str = RESET) -> None:
+    def reset(
+        self, code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE, details: str = RESET, drops: bool | None = None
+    ) -> None:
         """Break the connection. Each side detects this by itself, after a random delay."""
         if self.broken:
             return
-        self.broken, self.drops = True, self.network.world.random.random() < 0.5
+        self.broken = True
+        self.drops = self.network.world.random.random() < 0.5 if drops is None else drops
         self.network.connections.pop(self, None)
         world = self.network.world
         for call in self.calls:
@@ -116,11 +153,19 @@ class VirtualNetwork:
     Attributes:
         listeners: The servers that listen, by address.
         connections: The connections that are not broken.
+        observer: The object that observes all messages.
     """
 
-    def __init__(self, world: World) -> None:
-        """Create a network without listeners."""
-        self.world = world
+    def __init__(self, world: World, slow_links: int | None = None) -> None:
+        """Create a network without listeners.
+
+        Args:
+            world: The world.
+            slow_links: The seed of the latencies of the links between machines; None if all are equal.
+        """
+        self.world, self._slow_links = world, slow_links
+        self._factors: dict[frozenset[str], float] = {}
+        self.observer: Observer = NoObserver()
         self.listeners: dict[str, VirtualServer] = {}
         self.connections: dict[Connection, None] = {}
         self._cut_until_s: dict[frozenset[str], float] = {}
@@ -135,15 +180,23 @@ class VirtualNetwork:
             self.world.at(self.world.now + KEEPALIVE_S, None, connection.reset)
         return connection
 
-    def latency_s(self) -> float:
+    def latency_s(self, connection: Connection | None = None) -> float:
         """Return the delay of a message, in seconds."""
         random = self.world.random
         delay_s = 0.0001 + random.expovariate(1 / LATENCY_S)
+        if self._slow_links is not None and connection is not None:
+            delay_s *= self._factor(connection.machines)
         return delay_s + random.random() * SLOW_S if random.random() < SLOW_SHARE else delay_s
+
+    def _factor(self, machines: frozenset[str]) -> float:
+        if machines not in self._factors:
+            rng = Random(f"link {self._slow_links} {sorted(machines)}")
+            self._factors[machines] = rng.choice(LINKS)
+        return self._factors[machines]
 
     def arrival_s(self, connection: Connection) -> float:
         """Return the virtual time at which a message that is sent now arrives."""
-        return max(self.world.now, self._cut_s(connection)) + self.latency_s()
+        return max(self.world.now, self._cut_s(connection)) + self.latency_s(connection)
 
     def cut_off(self, first: str, second: str, seconds: float) -> None:
         """Partition two machines: messages between them are delayed until the partition ends.
@@ -163,9 +216,8 @@ class VirtualNetwork:
 
     def _give_up(self, machines: set[str]) -> None:
         for connection in list(self.connections):
-            if {connection.client.machine.name, connection.server.process.machine.name} == machines:
+            if connection.machines == machines:
                 connection.reset()
 
     def _cut_s(self, connection: Connection) -> float:
-        machines = frozenset((connection.client.machine.name, connection.server.process.machine.name))
-        return self._cut_until_s.get(machines, 0.0)
+        return self._cut_until_s.get(connection.machines, 0.0) if self._cut_until_s else 0.0

@@ -27,7 +27,10 @@ class VirtualProcess:
         code: The exit code; None while it runs, negative if it was killed.
         executed: The number of events that the process has executed.
         lines: The lines of its log.
+        replies: The number of messages that have arrived from servers.
+        lost_replies: The numbers of those messages that do not arrive, because the connection breaks just before.
         kill_at: The number of executed events before which the process is killed; 0 for never.
+        loses_power: Whether the machine loses power then.
     """
 
     def __init__(
@@ -45,7 +48,9 @@ class VirtualProcess:
         self.world, self.name, self.machine, self._offset_s, self._ended = world, name, machine, offset_s, ended
         self.number = world.next_process()
         self.alive, self.code = True, None
-        self.executed = self.kill_at = 0
+        self.executed = self.kill_at = self.replies = 0
+        self.lost_replies: set[int] = set()
+        self.loses_power = False
         self.lines: list[str] = []
         self.loops: list[VirtualLoop] = []
         self.threads: list[VirtualThread] = []
@@ -76,6 +81,8 @@ class VirtualProcess:
         if self.executed == self.kill_at:
             self.world.now = max(self.world.now, time_s)
             self.kill()
+            if self.loses_power:
+                self.machine.disk.lose_power()
             return False
         return True
 

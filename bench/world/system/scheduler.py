@@ -70,20 +70,22 @@ class World:
             self.note(f"PROBLEM {text}")
             self.problems.append(text)
 
-    def run(self, done: Callable[[], bool], after_event: Callable[[], None], most_events: int) -> None:
+    def run(
+        self, done: Callable[[], bool], after_event: Callable[[VirtualProcess | None], None], most_events: int
+    ) -> None:
         """Execute events until `done`, or until none is left.
 
         Args:
             done: Whether to stop; called before every event.
-            after_event: A callback after every event.
+            after_event: A callback after every event, which receives the process that has executed it.
             most_events: The number of events after which the run is abandoned.
 
         Raises:
             EventLimit: `most_events` have been executed.
         """
-        heap = self._heap
+        heap, pop, order = self._heap, heapq.heappop, 0
         while heap and not done():
-            time_s, _, number, process, call, arguments = heapq.heappop(heap)
+            time_s, _, number, process, call, arguments = pop(heap)
             if process is not None and not process.receives(time_s, call, arguments):
                 continue
             if time_s > self.now:
@@ -91,11 +93,12 @@ class World:
             self.events += 1
             if self.events > most_events:
                 raise EventLimit(f"the job has not ended after {most_events:,} events")
-            self.digest = zlib.crc32(b"%d %d" % (number, int(self.now * 1e9)), self.digest)
+            order = hash((order, number, time_s))
             self.running = process
             try:
                 call(*arguments)
             except ProcessKilled:
                 pass  # the code of the process ends here, as after SIGKILL; other processes continue
             self.running = None
-            after_event()
+            after_event(process)
+        self.digest = zlib.crc32(b"%d" % order, self.digest)

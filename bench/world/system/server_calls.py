@@ -86,7 +86,7 @@ class ServerEnd:
         self._server.process.check_alive()
         if self._done:
             raise asyncio.CancelledError
-        self._call.to_client(self._call.client_end.message, bytes(data))
+        self._call.to_client(self._call.reply, bytes(data))
         await asyncio.sleep(0)
 
     async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Any = ()) -> None:

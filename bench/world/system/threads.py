@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
+from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from downpour.bench.world.system.scheduler import ProcessKilled
@@ -34,7 +35,6 @@ class VirtualThread:
         self._interrupts: list[Callable[[], None]] = []
         self._joining: list[VirtualThread] = []
         process.threads.append(self)
-        self._thread = threading.Thread(target=self._execute, daemon=True, name=f"{process.name} {name}")
         self._started = False
         self._world.at(self._world.now, process, self.switch_to)
 
@@ -51,7 +51,7 @@ class VirtualThread:
             self._go.release()
         else:
             self._started = True
-            self._thread.start()
+            _carrier().carry(self)
         self._back.acquire()
         _current = before
         self._world.running = running
@@ -83,7 +83,8 @@ class VirtualThread:
 
     # ------------------------------------------------------------------ in the thread
 
-    def _execute(self) -> None:
+    def execute(self, carrier: _Carrier) -> None:
+        """Execute the function of the thread; the carrier is free before another thread or the scheduler continues."""
         try:
             if self.process.alive:
                 self._target()
@@ -97,6 +98,7 @@ class VirtualThread:
         self.done = True
         for thread in self._joining:
             thread.wake()
+        _idle.append(carrier)
         self._back.release()
 
     def block(self, until_s: float | None = None) -> None:
@@ -122,6 +124,36 @@ class VirtualThread:
         while not self.done:
             self._joining.append(waiting)
             waiting.block()
+
+
+class _Carrier:
+    """A thread of the operating system, which executes one virtual thread after the other."""
+
+    def __init__(self) -> None:
+        self._go = threading.Lock()
+        self._go.acquire()
+        self._next: VirtualThread | None = None
+        threading.Thread(target=self._run, daemon=True, name="carrier of virtual threads").start()
+
+    def carry(self, thread: VirtualThread) -> None:
+        """Execute a virtual thread."""
+        self._next = thread
+        self._go.release()
+
+    def _run(self) -> None:
+        while True:
+            self._go.acquire()
+            thread, self._next = self._next, None
+            assert thread is not None
+            Context().run(thread.execute, self)
+            del thread  # its world must not stay in memory
+
+
+def _carrier() -> _Carrier:
+    return _idle.pop() if _idle else _Carrier()
+
+
+_idle: list[_Carrier] = []  # starting a thread takes longer than 20 events
 
 
 def current_thread() -> VirtualThread:

@@ -6,19 +6,21 @@ from pathlib import Path
 
 import pytest
 
+from downpour.bench.world.history import HISTORY
 from downpour.bench.world.mutants import MUTANTS, Mutant
 from downpour.bench.world.mutation import copy_sources, planted, try_mutant
 from tests.support.paths import ROOT
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+@pytest.mark.parametrize("mutant", [*MUTANTS, *HISTORY], ids=lambda mutant: mutant.name)
 def test_a_mutant_changes_one_place_of_its_file_and_is_python(mutant: Mutant) -> None:
     source = (ROOT / mutant.file).read_text()
     compile(planted(source, mutant), mutant.file, "exec")
 
 
 def test_mutants_have_names_of_their_own() -> None:
-    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS) >= 60
+    names = {mutant.name for mutant in (*MUTANTS, *HISTORY)}
+    assert len(names) == len(MUTANTS) + len(HISTORY) and len(MUTANTS) >= 60
 
 
 def test_a_line_that_does_not_occur_is_refused() -> None:
