@@ -127,7 +127,7 @@ class Watch:
             self._world.problem(f"shard {shard} began at version {held.version}, behind the newest checkpoint")
         if self.sums:
             self._check_shard(shard, held)
-        if self._corrects and held.uncorrected:
+        if self._corrects and held.uncorrected > runtime.metrics.duplicates:
             self._world.problem(f"shard {shard}: {held.uncorrected} gradients were not corrected")
 
     def _check_shard(self, shard: int, held: Any) -> None:

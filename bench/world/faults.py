@@ -11,7 +11,7 @@ NETWORK, DISK, PROCESSES = (
     ("full", "readonly"),
     ("kill", "killat", "stop", "term", "termall", "power", "powerat"),
 )
-KINDS = (*PROCESSES, *NETWORK, *DISK, "hang", "nan", "lie")
+KINDS = (*PROCESSES, *NETWORK, *DISK, "clock", "hang", "nan", "lie", "report")
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,9 @@ class Fault:
         kind: One of `KINDS`.
         target: The name of the affected process, machine or pair of machines.
         at: The virtual time in seconds; for `killat` and `powerat` the number of an event of the process, for `hang`
-            and `nan` the number of a step, for `lie` the number of a push, for `lose` that of a message from a server.
-        seconds: The duration of the fault, in seconds; 0 if it has none.
+            and `nan` that of a step, for `lie` that of a push, for `report` that of a report, for `lose` that of a
+            message from a server.
+        seconds: The duration of the fault, or the distance by which a clock jumps, in seconds; 0 if it has none.
     """
 
     kind: str
@@ -86,6 +87,8 @@ def _drawn(
     if kind == "termall":
         return Fault(kind, "all", round(rng.uniform(0.3, 2.5), 6))
     anyone = rng.choice(servers if rng.random() < 0.5 else workers)
+    if kind == "report":
+        return Fault(kind, rng.choice(workers), rng.randint(1, 2))
     if kind == "lose":
         return Fault(kind, rng.choice([*workers, *servers[1:]]), rng.randint(1, 60))
     if kind == "powerat":
@@ -105,6 +108,8 @@ def _drawn(
         return Fault(kind, anyone, at, round(rng.choice((0.5, 4.0, 15.0, 35.0)) * rng.uniform(0.5, 1.5), 3))
     if kind in DISK:
         return Fault(kind, "ps-0", at, round(rng.uniform(0.2, 5.0), 3))
+    if kind == "clock":
+        return Fault(kind, anyone, at, rng.choice((5.0, 3600.0)))
     if kind == "power":
         return Fault(kind, rng.choice(servers), at)
     return Fault(kind, anyone, at)

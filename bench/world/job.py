@@ -13,7 +13,7 @@ from downpour.bench.world.checks import Watch
 from downpour.bench.world.computation import IntegerComputation, WorkerBehaviour
 from downpour.bench.world.faults import DISK, Fault
 from downpour.bench.world.job_shape import JobResult, JobShape
-from downpour.bench.world.liar import Liar
+from downpour.bench.world.liar import FalseReporter, Liar
 from downpour.bench.world.system.event_loop import VirtualLoop
 from downpour.bench.world.system.install import installed
 from downpour.bench.world.system.machine import Machine
@@ -158,6 +158,9 @@ class SimulatedJob:
             if fault.kind == "lie" and fault.target == process.name and fault not in self._once:
                 self._once.add(fault)
                 process.alter = Liar(int(fault.at), lambda: self.watch.ledger, self.watch.replies.lie)
+            elif fault.kind == "report" and fault.target == process.name and fault not in self._once:
+                self._once.add(fault)
+                process.alter_call = FalseReporter(int(fault.at))
         control = CoordinatorClient(settings.server, settings.call_timeout_s)
         try:
             job = control.describe(settings.connect_timeout_s)
@@ -197,7 +200,7 @@ class SimulatedJob:
         if self.processes.get(name) is not process:
             return
         last = process.lines[-1] if process.lines else ""
-        if name.startswith("worker") and code == UNRECOVERABLE and not isinstance(process.alter, Liar):
+        if name.startswith("worker") and code == UNRECOVERABLE and not _is_byzantine(process):
             if "has ended" not in last:
                 self._gave_up[name] = last
         if name == "ps-0" and code in (0, FAILED):
@@ -212,7 +215,7 @@ class SimulatedJob:
     # ------------------------------------------------------------------ faults
 
     def _plan(self, fault: Fault) -> None:
-        if fault.kind not in ("killat", "powerat", "lose", "hang", "nan", "lie"):
+        if fault.kind not in ("killat", "powerat", "lose", "hang", "nan", "lie", "report"):
             self.world.at(fault.at, None, self._execute, fault)
 
     def _execute(self, fault: Fault) -> None:
@@ -232,6 +235,8 @@ class SimulatedJob:
             name = "full" if fault.kind == "full" else "read_only"
             setattr(disk, name, True)
             self.world.at(later, None, setattr, disk, name, False)
+        elif fault.kind == "clock":  # forward or backward
+            self._machine(fault.target).wall_offset_s += fault.seconds * self._random.choice((-1, 1))
         elif process is None or not process.alive:
             return
         elif fault.kind in ("kill", "power"):
@@ -251,6 +256,10 @@ class SimulatedJob:
 def _scratch() -> tempfile.TemporaryDirectory[str]:
     """Return a real folder, the same for all worlds of this process."""
     return tempfile.TemporaryDirectory(prefix="downpour-world-")
+
+
+def _is_byzantine(process: VirtualProcess) -> bool:
+    return isinstance(process.alter, Liar) or isinstance(process.alter_call, FalseReporter)
 
 
 def run_job(seed: int, shape: JobShape, keep_journal: bool = True) -> JobResult:

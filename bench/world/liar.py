@@ -12,6 +12,8 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.frame import Decoder, encode
 from downpour.ps.coordinator.ledger import Ledger
 
+UNKNOWN_KIND = 77  # of a task
+
 
 class Liar:
     """Alters the header of one push of a process on its way to the shards, which must refuse it."""
@@ -59,3 +61,22 @@ class Liar:
         header.lease, header.epoch, header.start = lease.number, lease.epoch, lease.next
         header.stop = min(lease.next + size, lease.stop)
         return header.start < header.stop
+
+
+class FalseReporter:
+    """Alters one report of a worker to the coordinator: it names a kind of task that does not exist."""
+
+    def __init__(self, report: int) -> None:
+        """Prepare to alter the report with this number, from 1."""
+        self._report, self._seen = report, 0
+
+    def __call__(self, method: str, message: bytes) -> bytes:
+        """Return a request of a method unchanged or, if it is the chosen report, with an unknown kind."""
+        if not method.endswith("/Report"):
+            return message
+        self._seen += 1
+        if self._seen != self._report:
+            return message
+        request = pb.ReportRequest.FromString(message)
+        request.kind = UNKNOWN_KIND  # type: ignore[assignment]
+        return request.SerializeToString()

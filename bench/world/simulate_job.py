@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import sys
 import time
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from typing import Annotated, Any
 
@@ -77,6 +79,12 @@ class SimulateJobSettings(Settings):
     )
     stop: bool = Field(False, description="Stop a range of seeds at the first failure.")
     shrink: bool = Field(True, description="Remove the faults without which a job still fails.")
+    repeat: int = Field(
+        1,
+        ge=1,
+        le=10_000,
+        description="Run a single job so often, each time in a new process, and compare the digests.",
+    )
     journal: bool = Field(False, description="Show the journal of a single job even if the job has not failed.")
 
 
@@ -135,6 +143,8 @@ def simulate(settings: SimulateJobSettings) -> int:
     if settings.seeds is not None:
         return _many(settings)
     seed = 1 if settings.seed is None else settings.seed
+    if settings.repeat > 1:
+        return _repeat(seed, settings)
     shape = shape_of(seed, settings)
     pin_to_one_core()
     begin = time.perf_counter()
@@ -143,6 +153,22 @@ def simulate(settings: SimulateJobSettings) -> int:
     if settings.journal and not outcome.problems:
         print("\n".join(outcome.journal))
     return _report_failure(seed, settings, shape, outcome) if outcome.problems else 0
+
+
+def _repeat(seed: int, settings: SimulateJobSettings) -> int:
+    """Run a job several times, and return 1 if two runs have different digests."""
+    spawn = multiprocessing.get_context("spawn")  # each process has another order of hashes
+    with ProcessPoolExecutor(settings.processes or os.cpu_count(), spawn, max_tasks_per_child=1) as pool:
+        digests = Counter(pool.map(digest_of, [(seed, settings)] * settings.repeat))
+    counts = ", ".join(f"{digest:08x} {count} times" for digest, count in digests.most_common())
+    print(f"seed {seed}: {settings.repeat} runs with {len(digests)} digests: {counts}")
+    return 0 if len(digests) == 1 else 1
+
+
+def digest_of(work: tuple[int, SimulateJobSettings]) -> int:
+    """Run the job of a seed in this process and return its digest."""
+    seed, settings = work
+    return run_job(seed, shape_of(seed, settings), keep_journal=False).digest
 
 
 def _describe(seed: int, shape: JobShape, outcome: JobResult, seconds: float) -> None:

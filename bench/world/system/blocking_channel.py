@@ -66,7 +66,8 @@ class _BlockingCall:
         call = connection.open_call(self._method, (), self)
         for request in requests:
             end = server_end(call)
-            call.to_server(end.message, serialize(request) if serialize else request)
+            data = thread.process.alter_call(self._method, serialize(request) if serialize else request)
+            call.to_server(end.message, data)
             if connection.broken:
                 break
         call.to_server(server_end(call).half_close)

@@ -56,7 +56,9 @@ class VirtualProcess:
         self.threads: list[VirtualThread] = []
         self.on_end: list[Callable[[], None]] = []  # connections and locks, which end with the process
         self.signal_handlers: dict[int, Callable[[], None]] = {}
-        self.alter: Callable[[bytes], bytes] = lambda message: message  # a Byzantine process alters its requests
+        # A Byzantine process alters its requests: those on streams, and those of calls, with the name of the method.
+        self.alter: Callable[[bytes], bytes] = lambda message: message
+        self.alter_call: Callable[[str, bytes], bytes] = lambda method, message: message
         self._stopped = False
         self._held: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
 

@@ -12,7 +12,7 @@ import pytest
 from downpour.bench.world.faults import Fault, parse_faults, written
 from downpour.bench.world.job import run_job
 from downpour.bench.world.job_shape import JobShape
-from downpour.bench.world.simulate_job import SimulateJobSettings, shape_of
+from downpour.bench.world.simulate_job import SimulateJobSettings, shape_of, simulate
 from downpour.ps.core.push import Push, Result
 from downpour.ps.core.shard import Shard
 from tests.support.paths import ROOT
@@ -46,6 +46,18 @@ def test_a_seed_gives_the_same_events_trace_and_weights_again() -> None:
     shape = shape_of(2, SimulateJobSettings(faults="kill,reset"))
     digests = {run_job(2, shape).digest for _ in range(5)}
     assert {f"{digest:08x}" for digest in digests} == {digest_in_a_new_process(2, "1"), digest_in_a_new_process(2, "2")}
+
+
+def test_three_hundred_jobs_with_all_kinds_of_faults() -> None:
+    command = [sys.executable, "-P", "-m", "downpour.bench.world.simulate_job", "--seeds=1..300", "--processes=1"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_runs_of_a_seed_in_new_processes_have_one_digest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert simulate(SimulateJobSettings(seed=5, repeat=2, processes=1)) == 0
+    assert "2 runs with 1 digests" in capsys.readouterr().out
 
 
 def test_other_seeds_give_other_runs() -> None:
