@@ -24,6 +24,7 @@ from downpour.ps.coordinator.phase import Phase
 from downpour.ps.data_plane.shard_runtime import ShardRuntime
 from downpour.ps.server import CoordinatorProcess
 from downpour.ps.trace.files import per_shard
+from downpour.ps.trace.format import DTYPE
 
 LACKING = re.compile(r"trace of shard (\d+) lacks|shard (\d+) was lost after the end")  # notes about missing records
 MOST_ALIKE = 15  # notes that differ in numbers only: workers leave and join
@@ -195,16 +196,16 @@ class Watch:
             world.problem("the job has ended, and there is no model")
             return
         weights = weights_in(bytes(files["/run/model.keras"].content), shards * self._samples)
-        try:
-            traces = [self._trace(files, shard) for shard in range(shards)]
-        except (KeyError, ValueError) as error:
-            if not may_fail:
-                world.problem(f"the job has ended, and a trace cannot be read: {error!r}")
-            return
         noted = [found for note in summary.get("notes", []) if (found := LACKING.search(note))]
         admitted = {int(found[1] or found[2]) for found in noted}
         if self._runtimes[0][0] is not last:  # a kill after the end may lose the last records of the other shards
             admitted |= set(range(1, shards))
+        try:
+            traces = [self._trace(files, shard, lacking=shard in admitted) for shard in range(shards)]
+        except (KeyError, ValueError) as error:
+            if not may_fail:
+                world.problem(f"the job has ended, and a trace cannot be read: {error!r}")
+            return
         self._check_traces(traces, admitted, summary)
         if self.sums:
             counts = applications(weights, shards)
@@ -263,7 +264,9 @@ class Watch:
             covered[int(record["epoch"]), int(record["start"]) : int(record["stop"])] += 1
         return covered
 
-    def _trace(self, files: Any, shard: int) -> np.ndarray:
+    def _trace(self, files: Any, shard: int, lacking: bool) -> np.ndarray:
+        if lacking and f"/run/{per_shard('trace', shard)}" not in files:
+            return np.zeros(0, DTYPE)
         content = bytes(files[f"/run/{per_shard('trace', shard)}"].content)
         trace: np.ndarray = np.load(io.BytesIO(content))
         return trace

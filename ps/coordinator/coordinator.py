@@ -216,8 +216,8 @@ class Coordinator:
         self.advance(now)
 
     def shard_lost(self, shard: int, now: float) -> None:
-        """Remove a lost shard; the work decides whether the job recovers or fails."""
-        if self.job.phase not in OVER and self.job.shards.remove(shard):
+        """Remove a lost shard, which may join again; before the end, the work decides whether the job recovers."""
+        if self.job.shards.remove(shard) and self.job.phase not in OVER:
             self.work.shard_lost(shard, now)
 
     def begin_generation(self, generation: int, now: float) -> None:

@@ -239,6 +239,17 @@ def test_drain_of_a_job_that_recovers_fails_it_because_nothing_is_saved() -> Non
     assert "can be resumed" in job.state.notes[-1] and not any("nothing to save" in note for note in job.state.notes)
 
 
+def test_a_shard_that_is_lost_after_the_end_may_join_again() -> None:
+    """It was refused as one that had joined already, and its process ended with an error."""
+    job = PureJob()
+    job.join()
+    job.coordinator.drain("SIGTERM", job.now)
+    assert job.phase() == Phase.ENDED
+    job.coordinator.shard_lost(0, job.now)
+    assert job.phase() == Phase.ENDED
+    job.state.shards.add(pb.ShardAddress(shard=0, address="host:2"))
+
+
 def test_drain_of_a_resumed_job_before_a_worker_trains_fails_it() -> None:
     job = PureJob(workers=1)
     job.coordinator.begin_generation(2, job.now)
