@@ -171,7 +171,8 @@ class Watch:
             world.problem(f"the coordinator exited with 0, and the summary says {summary.get('status')!r}")
         if status not in (0, None) and not may_fail:
             world.problem(f"the job failed: {summary.get('notes', [])[-3:]}")
-        if status == 0 and self.replies.applied and "/run/model.keras" not in files:
+        trained = summary.get("generation") in self.replies.applied or self._checkpoints.version_of(0)
+        if status == 0 and trained and "/run/model.keras" not in files:
             world.problem("the coordinator exited with 0, and no model is saved")
         self._check_notes(summary)
         for shard, (process, runtime) in self._runtimes.items():

@@ -21,7 +21,7 @@ from downpour.bench.world.system.network import VirtualNetwork
 from downpour.bench.world.system.process import VirtualProcess
 from downpour.bench.world.system.scheduler import EventLimit, World
 from downpour.bench.world.system.threads import VirtualThread
-from downpour.protos.errors import DownpourError
+from downpour.protos.errors import DownpourError, InvalidRequest
 from downpour.protos.logs import log
 from downpour.ps.config import ServerSettings
 from downpour.ps.server import FAILED, serve
@@ -174,6 +174,8 @@ class SimulatedJob:
             worker.run()
         except WORKER_ERRORS as error:
             log(f"downpour worker: {error}")
+            if isinstance(error, InvalidRequest) and not _is_byzantine(process):
+                self.world.problem(f"a server refused a request of {process.name} as malformed: {error}")
             return exit_code_of(error)
         finally:
             control.close()

@@ -18,7 +18,7 @@ class PushReplies:
     """The outcomes that shards have reported to workers.
 
     Attributes:
-        applied: Whether a worker knows that an update was applied.
+        applied: The generations in which a worker knows that an update was applied.
     """
 
     def __init__(self, world: World, replicas: bool) -> None:
@@ -33,7 +33,7 @@ class PushReplies:
         self._versions: dict[VirtualCall, tuple[int, int]] = {}
         self._outcomes: dict[tuple[int, int, PushNumber], tuple[int, int]] = {}  # of a shard's generation
         self._lie = b""
-        self.applied = False
+        self.applied: set[int] = set()
         self._lies: set[tuple[VirtualCall, int]] = set()
 
     def lie(self, message: bytes) -> None:
@@ -69,7 +69,8 @@ class PushReplies:
             self._world.problem(f"shard 0 accepted the push {push}, which claims what its worker may not use")
         if header.outcome == pb.BUFFERED:
             return
-        self.applied = self.applied or header.outcome == pb.APPLIED
+        if header.outcome == pb.APPLIED:
+            self.applied.add(header.generation)
         before = self._outcomes.setdefault((shard, header.generation, push), found)
         if before != found:
             self._world.problem(f"shard {shard} answered the push {push} with {before}, and repeated with {found}")

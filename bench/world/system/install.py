@@ -22,6 +22,7 @@ from downpour.bench.world.system.threads import VirtualEvent, VirtualExecutor, V
 from downpour.protos import channel, logs
 from downpour.protos.system import clock, disk, entropy, threads
 
+TRACEBACK = "Traceback (most recent call last)"
 EPOCH_S = 1_700_000_000.0  # the wall clock at virtual time 0
 
 
@@ -135,6 +136,9 @@ def installed(world: World, network: VirtualNetwork, scratch: str) -> Iterator[N
         if world.running is not None and world.running.alive:
             world.running.lines.append(line)
             world.note(line[9:])
+            if TRACEBACK in line:
+                last = line.rstrip().rpartition("\n")[2]
+                world.problem(f"{world.running.name} logged an error that is not foreseen: {last}")
 
     VirtualPath.world, VirtualPath.scratch = world, scratch
     logs.redirect(write_log, lambda line: None)
