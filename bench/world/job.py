@@ -56,7 +56,7 @@ class SimulatedJob:
         self._once: set[Fault] = set()
         self._over_s: float | None = None
         self._must_save = False  # because the only fault is a signal to all processes
-        self._gave_up: dict[str, str] = {}  # workers for which a restart would be useless, with the reason
+        self._gave_up: dict[str, str] = {}  # workers that a server refused, with the reason
         self.status: int | None = None
         self._settings = ServerSettings.of_values(shape.settings)
         self.watch = Watch(self.world, shape.samples, self._settings)
@@ -175,7 +175,7 @@ class SimulatedJob:
         except WORKER_ERRORS as error:
             log(f"downpour worker: {error}")
             if isinstance(error, InvalidRequest) and not _is_byzantine(process):
-                self.world.problem(f"a server refused a request of {process.name} as malformed: {error}")
+                self._gave_up[process.name] = str(error)
             return exit_code_of(error)
         finally:
             control.close()
