@@ -36,6 +36,9 @@ class Watch:
     """Checks the invariants of one job by reading the state of its servers.
 
     Violations are reported to `World.problem`.
+
+    Attributes:
+        unwritable: Whether the coordinator could not write to its disk when it ended.
     """
 
     def __init__(self, world: World, samples: int, settings: ServerSettings) -> None:
@@ -63,6 +66,7 @@ class Watch:
         self._most_samples = most  # in a push
         self._checkpoints = CheckpointCheck(world, samples, settings, self.sums, most)
         self._taken = 0
+        self.unwritable = False
 
     # ------------------------------------------------------------------ callbacks of the job
 
@@ -178,7 +182,7 @@ class Watch:
         for shard, (process, runtime) in self._runtimes.items():
             if process.code == 0 and runtime.waiters.workers:
                 world.problem(f"shard {shard} ended while replies to workers {runtime.waiters.workers} waited")
-        if summary.get("status") == "ended":
+        if summary.get("status") == "ended" and not self.unwritable:
             self._check_result(summary, files, last, may_fail)
         for name in sorted(files):
             if "trace" in name or name.endswith("model.keras"):
@@ -203,7 +207,7 @@ class Watch:
             admitted |= set(range(1, shards))
         try:
             traces = [self._trace(files, shard, lacking=shard in admitted) for shard in range(shards)]
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, EOFError) as error:
             if not may_fail:
                 world.problem(f"the job has ended, and a trace cannot be read: {error!r}")
             return

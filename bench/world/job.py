@@ -21,7 +21,7 @@ from downpour.bench.world.system.network import VirtualNetwork
 from downpour.bench.world.system.process import VirtualProcess
 from downpour.bench.world.system.scheduler import EventLimit, World
 from downpour.bench.world.system.threads import VirtualThread
-from downpour.protos.errors import DownpourError, InvalidRequest
+from downpour.protos.errors import DeadlineExceeded, DownpourError, InvalidRequest
 from downpour.protos.logs import log
 from downpour.ps.config import ServerSettings
 from downpour.ps.server import FAILED, serve
@@ -174,7 +174,7 @@ class SimulatedJob:
             worker.run()
         except WORKER_ERRORS as error:
             log(f"downpour worker: {error}")
-            if isinstance(error, InvalidRequest) and not _is_byzantine(process):
+            if isinstance(error, InvalidRequest | DeadlineExceeded) and not _is_byzantine(process):
                 self._gave_up[process.name] = str(error)
             return exit_code_of(error)
         finally:
@@ -207,6 +207,8 @@ class SimulatedJob:
                 self._gave_up[name] = last
         if name == "ps-0" and code in (0, FAILED):
             self.status, self._over_s = code, self.world.now
+            disk = process.machine.disk
+            self.watch.unwritable = disk.full or disk.read_only
             return
         if name.startswith("worker") and code == 0:  # asked to leave: an operator starts it again
             self.world.at(self.world.now + OPERATOR_S, None, self._start, name)
