@@ -191,6 +191,7 @@ class ServerSettings(JobSettings, AccessSettings, LogSettings):
             "start_timeout_s",
             "script",
             "fresh_workers",
+            "replay_of",
             "admitted",
             "doorbell_dir",
             "tcp_port",
@@ -233,6 +234,10 @@ class ServerSettings(JobSettings, AccessSettings, LogSettings):
     )
     fresh_workers: bool = Field(
         False, description="With --resume: the workers of a script run it again from its first line."
+    )
+    replay_of: str | None = Field(
+        None,
+        description="Folder of the recorded calls whose order this server follows (set by `downpour replay`).",
     )
     admitted: int = Field(
         4,

@@ -21,8 +21,10 @@ from downpour.ps.config_change import continued
 from downpour.ps.control_plane.checkpointer import Checkpointer
 from downpour.ps.control_plane.effects import Effects, JobChange, LeaseLedger
 from downpour.ps.control_plane.messages import ProgressReport
+from downpour.ps.control_plane.recorded_leases import RecordedLeases
 from downpour.ps.control_plane.recovery import RETRY_S, Recovery
 from downpour.ps.control_plane.replay_recorder import ReplayRecorder
+from downpour.ps.control_plane.replay_target import ReplayTarget, followed_order
 from downpour.ps.control_plane.servicer import CoordinatorServicer
 from downpour.ps.control_plane.shard_link import ShardLinks
 from downpour.ps.coordinator.job_factory import new_coordinator
@@ -65,8 +67,6 @@ class CoordinatorProcess:
             RunExists: The run directory holds the checkpoints of an earlier run, and --resume is not given.
             RunEnded: The run that is to be resumed has ended.
         """
-        if settings.script:  # replay lacks the script's model and data
-            settings = settings.model_copy(update={"record": "off"})
         self._settings = settings
         parent = Path(settings.runs_dir)
         new = () if settings.run_dir or parent.exists() else (parent,)
@@ -88,7 +88,11 @@ class CoordinatorProcess:
         self.coordinator.job.continue_changes(changes)
         self.coordinator.job.send(settings=settings.model_dump_json())
         self._push_times, self._change = Durations(), JobChange()
-        self.runtime = ShardRuntime(0, LeaseLedger(self.coordinator), self._push_times.add)
+        order = followed_order(settings)
+        self.runtime = ShardRuntime(0, LeaseLedger(self.coordinator), self._push_times.add, order)
+        self._target = ReplayTarget(settings, order, self.runtime) if order is not None else None
+        if order is not None:
+            order.on_advance.append(self._change.notify)
         self.links = ShardLinks(self._joined, self._shard_event, self._lost)
         self.checkpointer = Checkpointer(
             self.coordinator, self.runtime, self.run, self._flush_trace, self._change.notify
@@ -104,8 +108,9 @@ class CoordinatorProcess:
             self.links.counts,
         )  # fmt: skip
         self.servicer = CoordinatorServicer(
-            self.coordinator, self.effects, self.links, self._change, self._progress, path / "model.keras"
-        )
+            self.coordinator, self.effects, self.links, self._change, self._progress, path / "model.keras",
+            RecordedLeases(self.coordinator, self.runtime.calls),
+        )  # fmt: skip
         self.reports = RunReports(self.coordinator, self.runtime.metrics, self.run)
         self._listeners = Listeners(())
         self._drained_s: float | None = None
@@ -227,6 +232,8 @@ class CoordinatorProcess:
             for worker, totals in self.runtime.metrics.workers.items():
                 self.coordinator.pushed(worker, totals.updates + totals.dropped)
             self.coordinator.tick(now)
+            if self._target is not None and (stalled := self._target.stalled(now)):
+                self.coordinator.fail(stalled)
             if self._settings.script and self._drained_s is not None and not len(job.membership):
                 self.coordinator.drain("no worker is left", now)  # the launcher is gone, too
             self.effects.deliver()

@@ -14,6 +14,7 @@ from downpour.protos.errors import DeadlineExceeded, Unreachable, error_of
 from downpour.protos.logs import identify
 from downpour.protos.system import clock
 from downpour.ps.config import ServerSettings
+from downpour.ps.control_plane.replay_target import ReplayTarget, followed_order
 from downpour.ps.data_plane.listeners import Listeners, ListenRequest, open_listeners
 from downpour.ps.data_plane.request_handler import RequestHandler
 from downpour.ps.data_plane.shard_commands import ShardCommands
@@ -157,7 +158,9 @@ class ShardProcess:
         assert settings.coordinator is not None
         self._settings = settings
         self._push_times = Durations()
-        self.runtime = ShardRuntime(settings.shard, record_push_s=self._push_times.add)
+        order = followed_order(settings)
+        self.runtime = ShardRuntime(settings.shard, record_push_s=self._push_times.add, order=order)
+        self._target = ReplayTarget(settings, order, self.runtime) if order is not None else None
         self._link = CoordinatorLink(settings.coordinator, self.runtime)
         self.handler = RequestHandler(self.runtime, self._link.deliver)
         self._listeners = Listeners(())

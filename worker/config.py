@@ -72,6 +72,9 @@ class ScriptSettings(AccessSettings):
     threads: int = Field(1, ge=1, description="TensorFlow's threads within an operation.")
     gpus: int | None = Field(None, ge=0, description="Number of GPUs that TensorFlow must find (default: any).")
     shared_dir: str = Field("", description="Folder in which the workers of one machine keep each other's files apart.")
+    private_files: bool = Field(
+        False, description="Leave the real files as they are in worker 0, too (set by `downpour replay`)."
+    )
     model_file: str = Field("", description="Path, ending in .keras, to save the model to that was fitted last.")
     completed_dir: str = Field("", description="Folder with the weights of the calls of fit that are complete.")
     connect_timeout_s: float = Field(60.0, gt=0, description="Time limit for the first connection to the server.")

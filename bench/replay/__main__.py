@@ -12,6 +12,11 @@ import numpy as np
 from pydantic import Field
 
 from downpour.bench.replay.record import CannotReplay, Recorded, read_run
+from downpour.bench.replay.script_replay import as_json as script_json
+from downpour.bench.replay.script_replay import compare, new_folder, run_again
+from downpour.bench.replay.script_replay import report as script_report
+from downpour.bench.replay.script_run import is_script_run, read_script_run
+from downpour.bench.replay.script_weights import save_weights
 from downpour.bench.replay.shard_replay import RecordBroken
 from downpour.bench.replay.shards import Replay
 from downpour.bench.replay.verdict import Verdict, Weights, as_json, report
@@ -37,6 +42,7 @@ class ReplaySettings(Settings):
     save: str | None = Field(None, description="Path of the saved weights (default: replay-VERSION.keras in RUN_DIR).")
     model: str | None = Field(None, description="module:function that returns the model (default: that of the run).")
     dataset: str | None = Field(None, description="Path of the data (default: that of the run).")
+    fit: int = Field(0, ge=0, description="With --until, of a script: the call of fit, from 1 (default: the last one).")
     json_: bool = Field(False, description="Print one JSON object.")
 
 
@@ -69,6 +75,29 @@ def replay(settings: ReplaySettings) -> tuple[Verdict, Recorded, Path | None]:
     return Verdict(again, weights, workers.nondeterminism), recorded, path
 
 
+def replay_script(settings: ReplaySettings, begin_s: float) -> int:
+    """Run a recorded script again, print the verdict, and return the exit status.
+
+    Raises:
+        CannotReplay: The run cannot be replayed.
+    """
+    if settings.model or settings.dataset:
+        raise CannotReplay("the script of a run defines its model and its data. Leave --model and --dataset out.")
+    recorded = read_script_run(Path(settings.run_dir), whole=settings.until is None)
+    folder = new_folder(recorded)
+    run_dir = run_again(recorded, folder, settings.fit, settings.until)
+    if settings.until is not None:
+        load_tensorflow()
+        path = Path(settings.save) if settings.save else recorded.path / f"replay-{settings.until}"
+        saved = save_weights(recorded, folder / "order", path)
+        print(f"weights of version {settings.until} of shard 0, call {settings.fit or recorded.fits} of fit: {saved}")
+        return 0
+    verdict = compare(recorded, run_dir)
+    wall_s = time.monotonic() - begin_s
+    print(script_json(recorded, verdict, wall_s) if settings.json_ else script_report(recorded, verdict))
+    return 0 if verdict.exact else 1
+
+
 def _compare_last(workers: Workers, recorded: Recorded, found: np.ndarray) -> Weights:
     expected = workers.saved(recorded.model_path)
     return Weights.of(workers.held(found), expected, recorded.initial)
@@ -80,6 +109,8 @@ def main(argv: list[str]) -> int:
     os.environ["KERAS_BACKEND"] = "tensorflow"
     begin_s = time.monotonic()
     try:
+        if is_script_run(Path(settings.run_dir)):
+            return replay_script(settings, begin_s)
         verdict, recorded, path = replay(settings)
     except CannotReplay as error:
         print(f"downpour replay: {error}", file=sys.stderr)

@@ -35,6 +35,7 @@ from downpour.deploy.launch.resume import CannotResume
 from downpour.deploy.launch.run_dir import make_run_dir
 from downpour.deploy.launch.train import PLANNED, show_commands
 from downpour.deploy.scripts.script_checks import BadScript, check_script, name_of
+from downpour.deploy.scripts.script_record import write_script_record
 from downpour.deploy.scripts.script_resume import resumed_script
 from downpour.deploy.scripts.script_settings import SET_BY_FLAGS_OF_RUN, RunSettings, refused_variables, server_flags
 from downpour.deploy.scripts.script_task import replace_process
@@ -127,6 +128,8 @@ def launch(
         return 1
     with suppress(OSError):  # server 0 reports it
         disk.point_latest_to(run_dir)  # before the workers start: a script may count what is in the folder
+    with suppress(OSError):  # without it, the run cannot be replayed
+        write_script_record(run_dir, script, settings)
     specs = script_plan(settings, str(run_dir), script, shown, devices)
     return ScriptLauncher(specs, run_dir, Notes(), settings.drain_timeout_s).run()
 
@@ -215,10 +218,14 @@ class ScriptLauncher(Launcher):
             code = super().run()
         finally:
             if (self._run_dir / FILES).is_dir():
-                deliver(str(self._run_dir / FILES), str(self._scratch.path) if self._scratch is not None else "")
+                self._deliver_files()
                 shutil.rmtree(self._run_dir / FILES, ignore_errors=True)
         script_code = self._processes[LEADER].code if LEADER in self._processes else None
         return script_code if script_code is not None and script_code > 0 else code
+
+    def _deliver_files(self) -> None:
+        """Move the files that only one worker has written to their paths."""
+        deliver(str(self._run_dir / FILES), str(self._scratch.path) if self._scratch is not None else "")
 
     def last_error(self) -> str:
         """Return the whole text of the last error that worker 0 has logged, or its last line."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import copy
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from downpour.deploy.config import TrainSettings
 from downpour.deploy.runs import RunPath
@@ -24,7 +24,7 @@ INHERITED = frozenset(
 # Settings that place a process in a cluster: a launcher sets them, and a platform may where TF_CONFIG does not.
 OF_PLACE = frozenset(
     "advertise bind completed_dir coordinator end_job fresh_workers resume run_dir server shard tcp_advertise "
-    "tcp_port worker".split()
+    "tcp_port worker replay_of private_files".split()
 )
 
 
@@ -49,7 +49,6 @@ NOT_OF_A_SCRIPT: dict[str, str] = {
     "warm_up": _SCRIPT.format("the learning rate, by a schedule such as `CosineDecay(warmup_steps=…)`"),
     "xla": _BUILT_IN.format("a step of a script calls the servers from within TensorFlow's graph, which XLA cannot"),
     "verbose": "The terminal belongs to the script; `downpour status latest --watch` shows the workers.",
-    "record": "The calls of a script are not recorded for `downpour replay`.",
 }
 
 
@@ -83,7 +82,7 @@ class RunSettings(AccessSettings, LogSettings):
             "momentum_correction",
             "clip_norm", "nonfinite_limit",
         ),
-        "durability": ("checkpoint_every", "checkpoint_keep"),
+        "durability": ("checkpoint_every", "checkpoint_keep", "record"),
         "processes": (
             "threads", "gpus_per_worker", "seed", "worker_restarts", "server_restarts", "runs_dir", "resume", "dry_run",
         ),
@@ -129,6 +128,7 @@ class RunSettings(AccessSettings, LogSettings):
     server_restarts: int = _same("server_restarts")
     checkpoint_every: str = _same("checkpoint_every")
     checkpoint_keep: int = _same("checkpoint_keep")
+    record: Literal["auto", "on", "off"] = _same("record")
     metrics_port: int | None = _same("metrics_port")
     tensorboard: bool = _same("tensorboard")
     dashboard: bool = _same("dashboard")

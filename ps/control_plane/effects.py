@@ -146,6 +146,8 @@ class Effects:
 
     def _event(self, shard: int, event: pb.ShardEvent) -> None:
         if event.generation and event.generation != self._coordinator.job.generation:
+            if event.generation >= self._coordinator.job.first_generation:  # of an earlier call of `fit`
+                self._recorder.event(shard, event)
             return  # its events describe a state that is void
         now = clock.monotonic()
         self._recorder.event(shard, event)

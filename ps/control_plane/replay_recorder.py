@@ -71,7 +71,8 @@ class ReplayRecorder:
     @property
     def _wanted(self) -> bool:
         layout, settings = self._coordinator.job.layout, self._coordinator.job.settings
-        return layout is not None and self._coordinator.job.generation == 1 and is_recorded(settings, layout.size)
+        of_first = self._coordinator.job.generation == 1 or self._coordinator.work.is_script  # one for each `fit`
+        return layout is not None and of_first and is_recorded(settings, layout.size)
 
     def _part(self, shard: int, part: pb.SnapshotPart) -> None:
         if part.HasField("info") and not self._begin(shard, part.info.initialisation):

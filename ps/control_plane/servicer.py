@@ -15,6 +15,7 @@ from downpour.ps.control_plane.effects import Effects, JobChange
 from downpour.ps.control_plane.messages import ProgressReport, job_description
 from downpour.ps.control_plane.model_upload import receive_model
 from downpour.ps.control_plane.operator_calls import MAX_REASON, Context, OperatorCalls, with_status
+from downpour.ps.control_plane.recorded_leases import RecordedLeases
 from downpour.ps.control_plane.shard_link import ShardLinks
 from downpour.ps.coordinator.admission import check_protocol
 from downpour.ps.coordinator.coordinator import Coordinator
@@ -44,6 +45,7 @@ class CoordinatorServicer(OperatorCalls):
         change: JobChange,
         report: ProgressReport,
         model_path: Path,
+        leases: RecordedLeases,
     ) -> None:
         """Create a servicer of one job.
 
@@ -54,9 +56,10 @@ class CoordinatorServicer(OperatorCalls):
             change: The object to notify when the job has changed.
             report: The builder of progress messages.
             model_path: The path to which an uploaded model is written.
+            leases: The tasks of the workers.
         """
         super().__init__(coordinator, effects, change)
-        self._links, self._report, self._model_path = links, report, model_path
+        self._links, self._report, self._model_path, self._leases = links, report, model_path, leases
 
     # ------------------------------------------------------------------ workers
 
@@ -152,10 +155,9 @@ class CoordinatorServicer(OperatorCalls):
             self._turn(lambda: self._coordinator.samples_reported(request, clock.monotonic()))
             self._change.notify()
             return pb.Task(kind=pb.WAIT)
-        epoch = request.epoch if request.HasField("epoch") else None
 
         def next_task() -> pb.Task:
-            return self._coordinator.next_task(request.session, clock.monotonic(), epoch, request.ahead)
+            return self._leases.next_task(request)
 
         task = self._turn(next_task)
         if task.kind == pb.WAIT:
@@ -168,7 +170,7 @@ class CoordinatorServicer(OperatorCalls):
             task = self._turn(next_task)
             return task.kind != pb.WAIT
 
-        if task.kind == pb.WAIT and not request.ahead:
+        if task.kind == pb.WAIT and (self._leases.follows or not request.ahead):
             await self._change.wait_until(has_task, min(max(request.wait_s, 0.0), MAX_WAIT_S))
         return task
 

@@ -73,6 +73,7 @@ class Job:
         shards: The shards that have joined.
         generation: The number of the shards' present generation; state of an earlier generation is void.
         begun: Whether the first generation of this process has begun.
+        first_generation: The first generation of which nothing has been undone since.
         orphans: The leases of workers that left, until every shard has reported the last push of these workers.
         step_deadlines: The time limits of workers' steps.
         deadlines: The time limits of the job for workers, for shards and for its end.
@@ -113,7 +114,7 @@ class Job:
         self.layout: Layout | None = None
         self.data: pb.DatasetInfo | None = None
         self.shards = ShardTable(settings.shards)
-        self.generation, self.begun = 1, False
+        self.generation, self.begun, self.first_generation = 1, False, 1
         self.orphans = OrphanedLeases()
         self.step_deadlines = StepDeadlines(settings.session_s)
         self.deadlines = JobDeadlines(settings.reconnect_s, settings.idle_timeout_s, settings.drain_timeout_s)
@@ -208,7 +209,7 @@ class Job:
 
     def set_generation(self, generation: int) -> None:
         """Set the generation with which a job that resumes nothing begins, and send it to the shards."""
-        self.generation, self.begun = generation, True
+        self.generation, self.begun, self.first_generation = generation, True, generation
         self.send(generation=generation)
 
     def restore_progress(self, elapsed_s: float, partial_pushes: int) -> None:
@@ -225,6 +226,7 @@ class Job:
             next_call: Whether the next call of a script's `fit` begins, so that nothing is undone.
         """
         self.generation, self.begun = generation, True
+        self.first_generation = self.first_generation if next_call else generation
         if self.started_s is not None:
             self.elapsed_s, self.started_s = now - self.started_s, None
         self.phase, self.saved, self.deadlines.lost_s = Phase.RECOVERING, False, now

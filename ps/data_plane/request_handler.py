@@ -139,7 +139,7 @@ class RequestHandler:
             outcome = runtime.push(header, payload, owned)
             self._deliver()
             shard = runtime.shard or runtime.trained_shard()
-            if shard.may_proceed(member.worker):
+            if runtime.waiters.may_answer(shard, header):
                 return PendingReply(runtime, header, runtime.answer(shard, header), outcome)
             weights = runtime.waiters.add(member.worker, lambda: runtime.answer(shard, header))
             return PendingReply(runtime, header, weights, outcome)
@@ -150,7 +150,7 @@ class RequestHandler:
             runtime.initialise(payload)
             self._deliver()
         elif kind == pb.ASSIGN:
-            runtime.assign(header, payload)
+            runtime.assign(header, payload, member.worker)
         else:
             raise InvalidRequest(
                 f"a request's kind must be PUSH_PULL, PULL or INIT; received {kind}. "

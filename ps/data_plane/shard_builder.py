@@ -64,6 +64,11 @@ class ShardBuilder:
         return self._settings.codec if self._settings else "float32"
 
     @property
+    def layout(self) -> Layout | None:
+        """Return the layout of the whole model; None until it is known."""
+        return self._layout
+
+    @property
     def size(self) -> int:
         """Return the number of elements that this shard owns; 0 until the layout is known."""
         return self.slice.size if self.slice else 0

@@ -40,8 +40,10 @@ class ShardCommands:
             runtime.records.settle()
             if not command.restored_call:
                 runtime.metrics.begin_fit()
-        if command.learning_rates:
+        if command.learning_rates and command.optimizers:
             runtime.builder.set_rates(command.learning_rates)
+        elif command.learning_rates:
+            runtime.set_rates(command.learning_rates)
         if command.generation:
             self._begin_generation(command.generation, command.next_call)
         if command.HasField("layout"):
@@ -65,7 +67,7 @@ class ShardCommands:
         runtime, shard = self._runtime, self._runtime.shard
         if shard is None:
             return
-        if command.flush:
+        if command.flush and not runtime.calls.drives:
             shard.flush()
             runtime.calls.add(Call.FLUSH)
             runtime.waiters.release(shard)
@@ -105,6 +107,8 @@ class ShardCommands:
             return
         if before is None:
             runtime.join(shard, member, member.resting)
+        elif runtime.calls.drives:
+            return
         elif member.resting and not before.resting:
             shard.rest(member.worker)
             runtime.calls.add(Call.REST, member.worker)
@@ -131,7 +135,7 @@ class ShardCommands:
         self._assembly = None
         if not next_call:
             runtime.records.drop()
-        runtime.calls.end()
+        runtime.calls.pause() if next_call else runtime.calls.end()
         runtime.set_generation(generation)
 
     def _assemble(self, part: pb.SnapshotPart) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,12 +26,14 @@ from downpour.ps.core.shard import Shard
 from downpour.ps.core.staleness import compensation_of, needs_old_weights
 from downpour.ps.data_plane.cut import ShardCut
 from downpour.ps.data_plane.decode_push import decode_push, limit_bytes
+from downpour.ps.data_plane.ordered_requests import OrderedCut, OrderedWaiters, drive
 from downpour.ps.data_plane.push_ledger import EveryPushCounts, PushLedger
 from downpour.ps.data_plane.session_buffers import SessionBuffers
 from downpour.ps.data_plane.shard_builder import ShardBuilder, settings_of
 from downpour.ps.data_plane.snapshot import ShardState, Snapshot, put_state, take_state, weights_state
 from downpour.ps.data_plane.waiters import HeldWeights, Waiters
 from downpour.ps.trace.call_log import Call, CallLog
+from downpour.ps.trace.call_order import CallOrder
 from downpour.ps.trace.metrics import Metrics
 from downpour.ps.trace.outcome_log import OutcomeLog
 
@@ -62,6 +65,7 @@ class ShardRuntime:
         index: int,
         ledger: PushLedger | None = None,
         record_push_s: Callable[[float], None] | None = None,
+        order: CallOrder | None = None,
     ) -> None:
         """Create a shard without settings, layout or weights; they arrive as commands.
 
@@ -69,19 +73,24 @@ class ShardRuntime:
             index: The number of the shard.
             ledger: The object that decides whether pushes for leased samples count; None if all count.
             record_push_s: A callback that receives the seconds that each push took; None to measure nothing.
+            order: The recorded order in which requests are served, if a script is replayed; None otherwise.
         """
         self.index, self.ledger, self._record_push_s = index, ledger or EveryPushCounts(), record_push_s
         self.builder = ShardBuilder(index)
         self.shard: Shard | None = None
         self.outbox: deque[pb.ShardEvent | Snapshot] = deque()
         self.members: dict[int, pb.Member] = {}
-        self.cut = ShardCut()
-        self.waiters = Waiters()
+        self.cut = ShardCut() if order is None else OrderedCut(order)
+        self.waiters = Waiters() if order is None else OrderedWaiters(order)
         self.session_buffers = SessionBuffers()
         self.metrics = Metrics()
         self.transports: set[str] = set()
         self.records = OutcomeLog(self.metrics, clock.monotonic)
-        self.calls = CallLog()
+        self.calls = CallLog() if order is None else order
+        self._rates: deque[Sequence[pb.LearningRates]] = deque()  # that are not in effect yet
+        if order is not None:
+            order.on_advance.append(partial(self._drive, order))
+            order.on_advance.append(self._apply_rates)
         self.generation, self.initialisation, self.assigned = 1, 0, 0
         self.void = False
 
@@ -135,6 +144,14 @@ class ShardRuntime:
             raise InvalidRequest("weights must be initialised before they are pulled or pushed to: call Ready first.")
         return self.shard
 
+    def _drive(self, order: CallOrder) -> None:
+        drive(order, self.shard)
+
+    @property
+    def waiting(self) -> bool:
+        """Return whether a request waits for its turn in the order of a run that is replayed."""
+        return isinstance(self.cut, OrderedCut) and self.cut.waits
+
     # ------------------------------------------------------------------ weights that workers set
 
     def initialise(self, payload: memoryview) -> None:
@@ -155,18 +172,23 @@ class ShardRuntime:
                 f"the initial weights of shard {self.index} must be {self.size:,} float32; "
                 f"received {len(payload):,} bytes. Check that both sides cut the model into as many shards."
             )
-        if self.builder.recorded and self.generation == 1:
-            self.calls.begin(self.builder.keeps_old_weights)
+        if self.builder.recorded and (self.generation == 1 or self.calls.paused):
+            self.calls.begin(self.builder.keeps_old_weights or self.builder.is_script)
         self.put(self.builder.initial_state(payload))
-        if self.calls.on:
+        if self.calls.on and not self.builder.is_script:  # a script initialises its weights itself
             shard, facts = self.trained_shard(), pb.SnapshotInfo(initialisation=self.initialisation)
             buffer, _ = shard.pull()
             assert self.builder.slice is not None
             state = weights_state(buffer.array, self.builder.slice, facts, lambda: shard.release(buffer))
             self.outbox.append(Snapshot(0, state))
 
-    def assign(self, header: pb.Request, payload: memoryview) -> None:
+    def assign(self, header: pb.Request, payload: memoryview, worker: int = 0) -> None:
         """Replace weights of a script's job, while the optimizer's slots stay, or one of the slots.
+
+        Args:
+            header: The frame's header.
+            payload: The frame's payload, `float32[n + m]`.
+            worker: The worker that assigns them.
 
         Raises:
             InvalidRequest: The job is not a script's, the payload has another length than this shard's slice, or
@@ -181,6 +203,17 @@ class ShardRuntime:
             self.trained_shard().assign_slot(header.slot, content)
         else:
             self.trained_shard().assign(content, header.partial)
+        self.calls.add(Call.ASSIGN, worker)
+
+    def set_rates(self, tables: Sequence[pb.LearningRates]) -> None:
+        """Set the learning rates of a script's optimizers; a replay waits until it is their turn."""
+        self._rates.append(tables)
+        self._apply_rates()
+
+    def _apply_rates(self) -> None:
+        while self._rates and self.calls.admits(Call.RATES):
+            self.builder.set_rates(self._rates.popleft())
+            self.calls.add(Call.RATES)
 
     def set_members(self, members: dict[int, pb.Member]) -> None:
         """Replace the members, which are given by session."""
@@ -211,7 +244,8 @@ class ShardRuntime:
         self.emit(initialised=True, initialisation=self.initialisation)
 
     def join(self, shard: Shard, member: pb.Member, resting: bool) -> None:
-        """Admit a member to the shard and record the call."""
+        """Admit a member to the shard and record the call; in a replay it rests until the record has it join."""
+        resting = resting or self.calls.drives
         shard.join(member.worker, member.incarnation, resting)
         self.calls.add(Call.JOIN_RESTING if resting else Call.JOIN, member.worker, member.incarnation)
 
@@ -313,7 +347,7 @@ class ShardRuntime:
         learning_rate = None if self.builder.is_script else settings.effective_learning_rate
         shard.reconfigure(consistency_of(settings.mode), compensation_of(settings.staleness), learning_rate)
         self.calls.add(Call.CHANGE, seq=change.number)
-        self.calls.record_pulls(needs_old_weights(settings.staleness))
+        self.calls.record_pulls(needs_old_weights(settings.staleness) or self.builder.is_script)
         self.waiters.release(shard)
 
     def count(self) -> pb.ShardCounters:

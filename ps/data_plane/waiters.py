@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from downpour.protos import parameter_server_pb2 as pb
 from downpour.ps.core.buffers import Buffer
 from downpour.ps.core.shard import Shard
 
@@ -23,6 +24,10 @@ class Waiters:
     def workers(self) -> list[int]:
         """Return the numbers of the workers that wait."""
         return list(self._waiting)
+
+    def may_answer(self, shard: Shard, header: pb.Request) -> bool:
+        """Return whether the reply to a push may be sent now."""
+        return shard.may_proceed(header.worker)
 
     def add(self, worker: int, take: Callable[[], HeldWeights]) -> asyncio.Future[HeldWeights]:
         """Return a future of the result of `take`, which is called once the worker may proceed."""

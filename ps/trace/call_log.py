@@ -31,10 +31,27 @@ class Call(IntEnum):
     PULL = 7  # only if a compensation needs the base weights of gradients
     BEGIN = 8  # version 0 was set, which voids earlier records
     CHANGE = 9  # of the job's settings; `seq` is the number of the change in `changes.json`
+    ASSIGN = 10  # a script's worker has assigned weights or a slot
+    RATES = 11  # the learning rates of a script's optimizers were set
+    LEASE = 12  # samples were leased to a script's worker; `seq` is that of `lease_seq`
+    MARK = 13  # a replay writes the weights of the shard here, whose version is `seq`
 
 
 DTYPE = np.dtype([("seq", "<u8"), ("call", "<u4"), ("worker", "<u4"), ("incarnation", "<u4")])
 _RECORD = struct.Struct("<Q3I")
+
+
+NO_EPOCH = (1 << 32) - 1  # in place of the epoch of a lease in a loop of downpour.training
+
+
+def lease_seq(epoch: int, number: int) -> int:
+    """Return the number under which a lease is recorded, given its epoch in the call of `fit` and its number there."""
+    return epoch << 32 | number
+
+
+def epoch_of(seq: int) -> int:
+    """Return the epoch of a lease that is recorded under a number."""
+    return seq >> 32
 
 
 def is_recorded(settings: JobSettings, weights: int) -> bool:
@@ -48,16 +65,24 @@ class CallLog:
     Attributes:
         on: Whether calls are recorded.
         pulls: Whether pulls are recorded, too.
+        paused: Whether calls were recorded until a call of a script's `fit` had ended.
     """
 
     def __init__(self) -> None:
         """Create a log that records nothing yet."""
-        self.on = self.pulls = False
+        self.on = self.pulls = self.paused = False
         self._records = bytearray()
 
+    @property
+    def drives(self) -> bool:
+        """Whether the record decides when workers rest and resume, and when buffered pushes are applied."""
+        return False
+
     def begin(self, pulls: bool) -> None:
-        """Start recording, on a shard that receives its initial weights."""
-        self.on, self.pulls, self._records = True, pulls, bytearray()
+        """Start recording, on a shard that receives its initial weights; earlier calls of `fit` remain."""
+        if not self.paused:
+            self._records = bytearray()
+        self.on, self.pulls, self.paused = True, pulls, False
         self.add(Call.BEGIN)
 
     def record_pulls(self, pulls: bool) -> None:
@@ -66,7 +91,15 @@ class CallLog:
 
     def end(self) -> None:
         """Stop recording, and discard all records."""
-        self.on, self.pulls, self._records = False, False, bytearray()
+        self.on, self.pulls, self.paused, self._records = False, False, False, bytearray()
+
+    def pause(self) -> None:
+        """Stop recording until the next call of `fit` begins."""
+        self.on, self.pulls, self.paused = False, False, self.paused or self.on
+
+    def admits(self, call: Call, worker: int = 0, seq: int = 0) -> bool:
+        """Return whether a call may be made now; only a replay makes calls wait."""
+        return True
 
     def add(self, call: Call, worker: int = 0, incarnation: int = 0, seq: int = 0) -> None:
         """Record a call, if calls are recorded."""

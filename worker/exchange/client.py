@@ -109,7 +109,8 @@ class Client:
             slot: The name of the slot; empty for the weights.
             partial: Whether elements that are NaN stay as they are on the shards.
         """
-        requests = [pb.Request(kind=pb.ASSIGN, slot=slot, partial=partial) for _ in self._slices]
+        worker = self._session.worker
+        requests = [pb.Request(kind=pb.ASSIGN, slot=slot, partial=partial, worker=worker) for _ in self._slices]
         payloads = [[_bytes(flat[part.start : part.stop]), *self._state(flat, part)] for part in self._slices]
         self._send(requests, payloads)
         self._receive()
@@ -122,7 +123,7 @@ class Client:
             Unreachable: A shard does not reply.
             DeadlineExceeded: A shard does not reply in time.
         """
-        requests = [pb.Request(kind=pb.PULL, pin=pin) for _ in self._slices]
+        requests = [pb.Request(kind=pb.PULL, pin=pin, worker=self._session.worker) for _ in self._slices]
         if not pin:
             for index, request in enumerate(requests):
                 self._add_held_version(index, request)

@@ -57,7 +57,7 @@ def main(argv: list[str]) -> int:
         member.close()
         return 3
     try:
-        process = prepare(member, job, settings.threads, settings.shared_dir)
+        process = prepare(member, job, settings.threads, settings.shared_dir, settings.private_files)
         code = execute(script_and_arguments)
         if code == 0 and settings.model_file:
             process.save_fitted(settings.model_file)
@@ -71,7 +71,9 @@ def main(argv: list[str]) -> int:
         member.close()
 
 
-def prepare(member: ScriptWorker, job: pb.JobDescription, threads: int, shared_dir: str) -> ScriptProcess:
+def prepare(
+    member: ScriptWorker, job: pb.JobDescription, threads: int, shared_dir: str, private_files: bool = False
+) -> ScriptProcess:
     """Make this process a worker: set threads and seed, separate its files, and wrap Keras."""
     import keras
     import tensorflow as tf
@@ -85,7 +87,7 @@ def prepare(member: ScriptWorker, job: pb.JobDescription, threads: int, shared_d
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     randomness = Randomness(job.seed, member.rank, member.size, job.job)
-    process = ScriptProcess(randomness, ScriptFiles(member.rank, member.size, shared_dir))
+    process = ScriptProcess(randomness, ScriptFiles(member.rank, member.size, shared_dir, private_files))
     process.install()
     if not member.is_leader:
         discard_tracking()

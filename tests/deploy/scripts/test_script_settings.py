@@ -41,7 +41,7 @@ VALUES: dict[str, Any] = {
     "tls_dir": "", "token_file": "", "clip_norm": 2.5, "lease_batches": 3, "idle_timeout_s": 600.0, "dry_run": True,
     "push_every": 4, "fetch_every": 5, "overlap": True,
     "gpus_per_worker": 0.5, "server_restarts": 2, "checkpoint_every": "7s", "checkpoint_keep": 8,
-    "resume": "runs/before",
+    "resume": "runs/before", "record": "on",
 }  # fmt: skip
 NOT_PASSED = {  # of the launcher alone
     "gpus_per_worker", "runs_dir", "worker_restarts", "server_restarts", "dashboard", "dry_run", "resume"

@@ -23,14 +23,15 @@ class FileView:
     in the real file system.
     """
 
-    def __init__(self, root: str, journal: JournalReader | None = None) -> None:
+    def __init__(self, root: str, journal: JournalReader | None = None, leader: str = "") -> None:
         """Build a view without changes.
 
         Args:
             root: The private folder, which must exist and be empty.
             journal: The journal of worker 0; None if this worker shares no files with it.
+            leader: The private folder of worker 0, in which it has published files; empty if it writes the real ones.
         """
-        self._root, self._journal, self._stage = root, journal, 0
+        self._root, self._journal, self._stage, self._leader = root, journal, 0, leader
         self._removed: set[str] = set()
         self._published: set[str] = set()
         self._changed = False
@@ -61,6 +62,8 @@ class FileView:
         """Return the place of a path outside of this worker's private folder; None if it does not exist."""
         if path not in self._published and self._is_removed(path):
             return None
+        if self._leader and path in self._published and os.path.lexists(self._leader + path):
+            return self._leader + path
         exists = os.path.lexists(path)
         # The journal is read after the file system, because worker 0 writes the journal before it changes a file.
         before = self._journal.before(path, self._stage) if self._journal else None
@@ -86,12 +89,16 @@ class FileView:
                 found = dict.fromkeys(os.listdir(folder))
             if self._journal:
                 found |= dict.fromkeys(self._journal.removed_from(folder, self._stage))
+            if self._leader:
+                found |= dict.fromkeys(os.path.basename(p) for p in self._published if os.path.dirname(p) == folder)
             if os.path.isdir(self.own(folder)):
                 found |= dict.fromkeys(os.listdir(self.own(folder)))
             return [name for name in found if self.locate(os.path.join(folder, name)) is not None]
 
     def is_plain(self, folder: str) -> bool:
         """Return whether a folder can be listed as it is: this worker has changed nothing, worker 0 nothing in it."""
+        if self._leader and self._published:
+            return False
         return not self._changed and not (self._journal and self._journal.touches(folder, self._stage))
 
     # ------------------------------------------------------------------ changes

@@ -131,6 +131,57 @@ class FollowerFiles:
         self._view.move(source, target)
 
 
+class PrivateLeaderFiles(FollowerFiles):
+    """The view of worker 0 in a replay, which leaves the real files as they are.
+
+    The journal names what it writes within `fit`, so that the other workers find it in its private folder afterwards.
+    """
+
+    def __init__(self, view: FileView, journal: JournalWriter) -> None:
+        """Build the files of worker 0 in a replay.
+
+        Args:
+            view: The view of this worker.
+            journal: The journal of what it writes within `fit`.
+        """
+        super().__init__(view)
+        self._journal, self._in_fit = journal, False
+
+    def begin_stage(self, stage: int, in_fit: bool) -> None:
+        """Record the number of calls of `fit` that have ended, and whether the script is within one."""
+        self._in_fit = in_fit
+        self._journal.set_stage(stage, in_fit)
+
+    def _note(self, path: str) -> None:
+        if self._in_fit:
+            self._journal.before_change(path)
+
+    def to_write(self, path: str, flags: int = os.O_CREAT | os.O_TRUNC) -> str:
+        """Return where this worker writes a path."""
+        self._note(path)
+        return super().to_write(path, flags)
+
+    def to_fill(self, path: str) -> str:
+        """Return where this worker has a folder, or files whose names begin with the path."""
+        self._note(path)
+        return super().to_fill(path)
+
+    def make_folder(self, path: str, mode: int) -> None:
+        """Create a folder, and record that it is new."""
+        self._note(path)
+        super().make_folder(path, mode)
+
+    def remove(self, path: str, folder: bool) -> None:
+        """Remove a file or an empty folder."""
+        self._note(path)
+        super().remove(path, folder)
+
+    def move(self, source: str, target: str) -> None:
+        """Move a file or a folder."""
+        self._note(target)
+        super().move(source, target)
+
+
 class ScriptFiles:
     """The files of a script in one worker's process, and the replacement of the functions that open them.
 
@@ -138,30 +189,37 @@ class ScriptFiles:
         files: The files of this worker; None if they are the real ones, because the job has one worker.
     """
 
-    def __init__(self, rank: int, size: int, shared: str) -> None:
+    def __init__(self, rank: int, size: int, shared: str, private: bool = False) -> None:
         """Choose the files of this worker; no function is replaced before `install`.
 
         Args:
             rank: The rank of the worker.
             size: The number of workers.
             shared: The folder that the workers of the job on this machine share; empty if there is none.
+            private: Whether worker 0 leaves the real files as they are, too.
         """
         self._rank, self._shared = rank, os.path.abspath(shared) if shared else ""
         self.files: LeaderFiles | FollowerFiles | None = None
+        private = private and bool(shared)
         self._patches: FilePatches | None = None
         self._given: dict[str, str] = {}  # paths that the script gave, by the place of the file
-        if size == 1 or not (rank or shared):
+        if not private and (size == 1 or not (rank or shared)):
             return
         root = os.path.join(self._shared, f"worker-{rank}") if shared else tempfile.mkdtemp(prefix="downpour-files-")
-        if rank:
+        if rank or private:
             shutil.rmtree(root, ignore_errors=True)  # a process that this one replaces may have left it
             os.makedirs(root)
+        if rank:
             if not shared:  # no launcher on this machine reads and removes the folder afterwards
                 atexit.register(shutil.rmtree, root, ignore_errors=True)
-            self.files = FollowerFiles(FileView(root, JournalReader(self._shared) if shared else None))
+            leader = os.path.join(self._shared, "worker-0") if private else ""
+            self.files = FollowerFiles(FileView(root, JournalReader(self._shared) if shared else None, leader))
+        elif private:
+            self.files = PrivateLeaderFiles(FileView(root), JournalWriter(self._shared))
         else:
             self.files = LeaderFiles(JournalWriter(self._shared))
-        self._patches = FilePatches(self.files, tuple(filter(None, (root if rank else "", self._shared))))
+        run = os.path.dirname(self._shared) if private else ""  # the run directory, in which the model is saved
+        self._patches = FilePatches(self.files, tuple(filter(None, (root if rank else "", self._shared, run))))
 
     def install(self) -> None:
         """Replace the functions that open files."""
