@@ -17,6 +17,7 @@ from downpour.worker.fit.data.data_parts import part_of, steps_of, validation_sp
 from downpour.worker.fit.data.fingerprint import fingerprints_of
 from downpour.worker.fit.data.leased_batches import LeasedArrays, is_array_data
 from downpour.worker.fit.data.leased_dataset import LeasedDataset
+from downpour.worker.fit.data.leased_py_dataset import LeasedPyDataset, is_finite
 from downpour.worker.fit.epochs import Epochs
 from downpour.worker.fit.fit_arguments import FitArguments
 from downpour.worker.fit.job_callbacks import FirstCallback, LastCallback, listed, only_on_leader
@@ -57,7 +58,8 @@ def distributed_fit(
     data = {name: given[name] for name in DATA} if member.size > 1 else {}
     paths = process.files.given_path
     fingerprints = fingerprints_of(data, paths)  # before the data are divided, and before a generator begins
-    leased = _leased_data(given, member)
+    randomness = DataRandomness()
+    leased = _leased_data(given, member, randomness)
     function = train_function_of(model, leased=leased is not None)
     data_of_fit = (given["x"], given["y"], given["sample_weight"])
     given["x"], applied, assigned = build_weights(model, *data_of_fit, function.known)
@@ -66,13 +68,13 @@ def distributed_fit(
     callbacks = listed(given["callbacks"])
     first, last = given["initial_epoch"], given["epochs"]
     samples = leased.samples if leased is not None else None
-    size = samples.batch_samples if samples is not None else _batch_size(given)
+    size = leased.samples.batch_samples if isinstance(leased, LeasedArrays) else _batch_size(given)
     of_all = FitArguments(first, last, optimizers, callbacks, samples, leases, fingerprints, size, assigned)
     epochs = Epochs(model, member, of_all, function)
     if leased is not None and leases is not None:
         arguments = _leased_part(given, leased, leases)
     else:
-        arguments = _own_part(given, member, DataRandomness())
+        arguments = _own_part(given, member, randomness)
     if not member.is_leader:
         arguments["validation_data"], arguments["verbose"] = None, 0
     own = [callback for callback in callbacks if member.is_leader or not only_on_leader(callback)]
@@ -92,7 +94,9 @@ def distributed_fit(
         member.leave(failure)
 
 
-def _leased_data(given: dict[str, Any], member: ScriptWorker) -> LeasedArrays | None:
+def _leased_data(
+    given: dict[str, Any], member: ScriptWorker, randomness: DataRandomness
+) -> LeasedArrays | LeasedPyDataset | None:
     """Return the data of `fit` if their samples are leased; None if each worker has a fixed part of them.
 
     A part of the samples is held out for validation first.
@@ -100,6 +104,8 @@ def _leased_data(given: dict[str, Any], member: ScriptWorker) -> LeasedArrays | 
     seed = member.seed, member.stages + 1
     if isinstance(given["x"], LeasedDataset):
         return given["x"].leased_arrays(given["steps_per_epoch"], seed)
+    if is_finite(given["x"]) and member.size > 1:
+        return LeasedPyDataset.of_fit(given, seed, randomness)
     _hold_out(given)
     arrays = is_array_data(given["x"], given["y"], given["sample_weight"])
     return LeasedArrays.of_fit(given, seed) if arrays and member.size > 1 else None
@@ -115,7 +121,7 @@ def _hold_out(given: dict[str, Any]) -> None:
     given["validation_split"] = 0.0
 
 
-def _leased_part(given: dict[str, Any], leased: LeasedArrays, leases: Leases) -> dict[str, Any]:
+def _leased_part(given: dict[str, Any], leased: LeasedArrays | LeasedPyDataset, leases: Leases) -> dict[str, Any]:
     """Return the arguments of a worker whose batches are leased; the leases of an epoch end after its steps."""
     none = ("y", "sample_weight", "class_weight", "batch_size", "steps_per_epoch")
     return {**given, **dict.fromkeys(none), "x": leased.batches(leases), "shuffle": False, "validation_split": 0.0}

@@ -428,7 +428,10 @@ class FitWork(Work):
 
     def summary(self) -> WorkSummary:
         """Return what the job's summary states about the script."""
-        samples, record = self._leases.samples_used or None, self._record
+        record, data = self._record, self.job.data
+        # Of data that are batched already, leases count batches; the pushes state the samples.
+        counts_batches = data is not None and data.batch_samples == 1 and not record.batch_size
+        samples = None if counts_batches else self._leases.samples_used or None
         return WorkSummary(
             record.planned or None, self.epochs_done, record.batch_size, samples, self._interrupted, record.history
         )

@@ -56,6 +56,11 @@ class Leases:
         self._open: dict[int, int] = {}  # the ends of the leases of this session that are not used up
         self._session = 0
 
+    @property
+    def epoch(self) -> int:
+        """The epoch of the call of `fit` that the worker trains in, from 0."""
+        return self._member.epoch or 0
+
     def begin_epoch(self) -> None:
         """Begin an epoch of `fit`, and request its first lease."""
         self.end_epoch()

@@ -144,7 +144,7 @@ class LeasedArrays:
         inputs = keras.tree.lists_to_tuples(array_slicing.convert_to_sliceable(self._inputs, "tensorflow"))
         indices = _indices(lambda: self.samples.rows(leases), self.samples)
         data = tf.data.Dataset.zip((indices, tf.data.Dataset.from_tensors(inputs).repeat()))
-        return _on_own_threads(data.map(_batch).prefetch(PREFETCHED))
+        return on_own_threads(data.map(_batch).prefetch(PREFETCHED))
 
 
 def _indices(leases: Callable[[], Iterator[tuple[Span, np.ndarray]]], samples: LeasedSamples) -> tf.data.Dataset:
@@ -184,7 +184,7 @@ def _batch(of_batch: Any, inputs: Any) -> Any:
     return span, keras.tree.traverse(take, inputs)
 
 
-def _on_own_threads(dataset: tf.data.Dataset) -> tf.data.Dataset:
+def on_own_threads(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """Return a dataset that is made on threads of its own, since it waits for leases; the others are few."""
     options = tf.data.Options()
     options.threading.private_threadpool_size = 2

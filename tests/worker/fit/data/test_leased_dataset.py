@@ -18,38 +18,9 @@ from downpour.ps.coordinator.ledger import EpochLedger
 from downpour.worker.fit.cluster.leases import Leases, Span
 from downpour.worker.fit.data.leased_batches import LEASES_PER_WORKER, LeasedSamples
 from downpour.worker.fit.data.leased_dataset import LeasedDataset
+from tests.support.leases import Ledger, Worker
 
 WAIT_S = 30.0
-
-
-class Ledger:
-    """Leases of one epoch after the other; an epoch ends when a worker asks and none is left."""
-
-    def __init__(self, samples: int, lease_samples: int) -> None:
-        self.samples, self.lease_samples, self.epoch, self.at, self.lease = samples, lease_samples, 0, 0, 0
-        self._lock = threading.Lock()
-
-    def next(self) -> pb.Task:
-        with self._lock:
-            if self.at >= self.samples:
-                return pb.Task(kind=pb.END)
-            start, self.at = self.at, min(self.at + self.lease_samples, self.samples)
-            self.lease += 1
-            return pb.Task(kind=pb.TRAIN, lease=self.lease, epoch=self.epoch, start=start, stop=self.at)
-
-    def begin_epoch(self, epoch: int) -> None:
-        self.epoch, self.at = epoch, 0
-
-
-class Worker:
-    """As much of a script's worker as a dataset asks for."""
-
-    def __init__(self, ledger: Ledger, seed: int = 3) -> None:
-        self.seed, self.draining = seed, False
-        self._ledger = ledger
-
-    def lease(self, ahead: bool = False) -> pb.Task:
-        return self._ledger.next()
 
 
 class Training:
