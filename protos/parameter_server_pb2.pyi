@@ -247,7 +247,7 @@ class FitDescription(_message.Message):
     def __init__(self, model: _Optional[str] = ..., initial_epoch: _Optional[int] = ..., epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., steps_per_epoch: _Optional[int] = ...) -> None: ...
 
 class OptimizerSpec(_message.Message):
-    __slots__ = ("name", "hyperparameters", "learning_rates", "updates", "gradients")
+    __slots__ = ("name", "hyperparameters", "learning_rates", "updates", "gradients", "ema_momentum", "ema_overwrite_frequency")
     class HyperparametersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -260,12 +260,16 @@ class OptimizerSpec(_message.Message):
     LEARNING_RATES_FIELD_NUMBER: _ClassVar[int]
     UPDATES_FIELD_NUMBER: _ClassVar[int]
     GRADIENTS_FIELD_NUMBER: _ClassVar[int]
+    EMA_MOMENTUM_FIELD_NUMBER: _ClassVar[int]
+    EMA_OVERWRITE_FREQUENCY_FIELD_NUMBER: _ClassVar[int]
     name: str
     hyperparameters: _containers.ScalarMap[str, float]
     learning_rates: LearningRates
     updates: int
     gradients: int
-    def __init__(self, name: _Optional[str] = ..., hyperparameters: _Optional[_Mapping[str, float]] = ..., learning_rates: _Optional[_Union[LearningRates, _Mapping]] = ..., updates: _Optional[int] = ..., gradients: _Optional[int] = ...) -> None: ...
+    ema_momentum: float
+    ema_overwrite_frequency: int
+    def __init__(self, name: _Optional[str] = ..., hyperparameters: _Optional[_Mapping[str, float]] = ..., learning_rates: _Optional[_Union[LearningRates, _Mapping]] = ..., updates: _Optional[int] = ..., gradients: _Optional[int] = ..., ema_momentum: _Optional[float] = ..., ema_overwrite_frequency: _Optional[int] = ...) -> None: ...
 
 class LearningRates(_message.Message):
     __slots__ = ("updates", "rates")
@@ -361,18 +365,22 @@ class HeartbeatReply(_message.Message):
     def __init__(self, drain: _Optional[bool] = ..., remaining_s: _Optional[float] = ..., final_phase: _Optional[str] = ...) -> None: ...
 
 class LeaseRequest(_message.Message):
-    __slots__ = ("session", "wait_s", "epoch", "ahead", "used")
+    __slots__ = ("session", "wait_s", "epoch", "ahead", "used", "batches_to_push", "batches_per_push")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     WAIT_S_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     AHEAD_FIELD_NUMBER: _ClassVar[int]
     USED_FIELD_NUMBER: _ClassVar[int]
+    BATCHES_TO_PUSH_FIELD_NUMBER: _ClassVar[int]
+    BATCHES_PER_PUSH_FIELD_NUMBER: _ClassVar[int]
     session: int
     wait_s: float
     epoch: int
     ahead: bool
     used: _containers.RepeatedCompositeFieldContainer[LeaseUse]
-    def __init__(self, session: _Optional[int] = ..., wait_s: _Optional[float] = ..., epoch: _Optional[int] = ..., ahead: _Optional[bool] = ..., used: _Optional[_Iterable[_Union[LeaseUse, _Mapping]]] = ...) -> None: ...
+    batches_to_push: int
+    batches_per_push: int
+    def __init__(self, session: _Optional[int] = ..., wait_s: _Optional[float] = ..., epoch: _Optional[int] = ..., ahead: _Optional[bool] = ..., used: _Optional[_Iterable[_Union[LeaseUse, _Mapping]]] = ..., batches_to_push: _Optional[int] = ..., batches_per_push: _Optional[int] = ...) -> None: ...
 
 class LeaseUse(_message.Message):
     __slots__ = ("lease", "stop")
@@ -1081,7 +1089,7 @@ class AttachRequest(_message.Message):
     def __init__(self, protocol: _Optional[int] = ..., session: _Optional[int] = ..., region_bytes: _Optional[int] = ..., token: _Optional[str] = ...) -> None: ...
 
 class Request(_message.Message):
-    __slots__ = ("kind", "worker", "incarnation", "seq", "base_version", "generation", "codec", "payload_bytes", "norm", "nonfinite", "samples", "loss", "correct", "lease", "epoch", "start", "stop", "steps", "pin", "no_pull", "have_version", "retain_previous", "slot", "tensors", "partial", "compute_s")
+    __slots__ = ("kind", "worker", "incarnation", "seq", "base_version", "generation", "codec", "payload_bytes", "norm", "nonfinite", "samples", "loss", "correct", "lease", "epoch", "start", "stop", "steps", "pin", "no_pull", "have_version", "retain_previous", "slot", "tensors", "partial", "compute_s", "repeats")
     KIND_FIELD_NUMBER: _ClassVar[int]
     WORKER_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
@@ -1108,6 +1116,7 @@ class Request(_message.Message):
     TENSORS_FIELD_NUMBER: _ClassVar[int]
     PARTIAL_FIELD_NUMBER: _ClassVar[int]
     COMPUTE_S_FIELD_NUMBER: _ClassVar[int]
+    REPEATS_FIELD_NUMBER: _ClassVar[int]
     kind: RequestKind
     worker: int
     incarnation: int
@@ -1134,7 +1143,8 @@ class Request(_message.Message):
     tensors: bytes
     partial: bool
     compute_s: float
-    def __init__(self, kind: _Optional[_Union[RequestKind, str]] = ..., worker: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., base_version: _Optional[int] = ..., generation: _Optional[int] = ..., codec: _Optional[str] = ..., payload_bytes: _Optional[int] = ..., norm: _Optional[float] = ..., nonfinite: _Optional[bool] = ..., samples: _Optional[int] = ..., loss: _Optional[float] = ..., correct: _Optional[int] = ..., lease: _Optional[int] = ..., epoch: _Optional[int] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., steps: _Optional[int] = ..., pin: _Optional[int] = ..., no_pull: _Optional[bool] = ..., have_version: _Optional[int] = ..., retain_previous: _Optional[bool] = ..., slot: _Optional[str] = ..., tensors: _Optional[bytes] = ..., partial: _Optional[bool] = ..., compute_s: _Optional[float] = ...) -> None: ...
+    repeats: bool
+    def __init__(self, kind: _Optional[_Union[RequestKind, str]] = ..., worker: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., base_version: _Optional[int] = ..., generation: _Optional[int] = ..., codec: _Optional[str] = ..., payload_bytes: _Optional[int] = ..., norm: _Optional[float] = ..., nonfinite: _Optional[bool] = ..., samples: _Optional[int] = ..., loss: _Optional[float] = ..., correct: _Optional[int] = ..., lease: _Optional[int] = ..., epoch: _Optional[int] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., steps: _Optional[int] = ..., pin: _Optional[int] = ..., no_pull: _Optional[bool] = ..., have_version: _Optional[int] = ..., retain_previous: _Optional[bool] = ..., slot: _Optional[str] = ..., tensors: _Optional[bytes] = ..., partial: _Optional[bool] = ..., compute_s: _Optional[float] = ..., repeats: _Optional[bool] = ...) -> None: ...
 
 class Reply(_message.Message):
     __slots__ = ("seq", "outcome", "reason", "version", "staleness", "learning_rate", "duplicate", "generation", "payload_bytes", "not_modified", "drain", "applied_version", "waiting", "status", "offset", "updates", "gradients")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -35,13 +36,30 @@ class Ranked(Protocol):
         """Return the progress of the job. Raises DownpourError if the coordinator does not answer."""
 
 
+class Separated(Protocol):
+    """The part of a worker's process that keeps its random numbers and files apart from those of the others."""
+
+    def of_fit(self, call: int) -> AbstractContextManager[None]:
+        """Return a context in which random numbers differ between workers; `call` counts calls of `fit`, from 1."""
+
+
 member: Ranked | None = None  # None in a process that `downpour run` has not started
+_process: Separated | None = None
 
 
-def run_as(worker: Ranked) -> None:
+def run_as(worker: Ranked, process: Separated | None = None) -> None:
     """Make this process run its script as a worker of a cluster. Called once, before the script begins."""
-    global member
-    member = worker
+    global member, _process
+    member, _process = worker, process
+
+
+def of_fit(call: int) -> AbstractContextManager[None]:
+    """Return a context in which random numbers differ between workers, and worker 0's files are published.
+
+    Args:
+        call: The number of the call of `fit`, from 1.
+    """
+    return nullcontext() if _process is None else _process.of_fit(call)
 
 
 def rank() -> int:

@@ -34,7 +34,7 @@ class RecordedLeases:
             member = coordinator.job.renew(request.session, now)
             if calls.lease_waits(member.worker, NO_EPOCH if epoch is None else epoch):
                 return pb.Task(kind=pb.WAIT)
-        task = coordinator.next_task(request.session, now, epoch, request.ahead)
+        task = coordinator.next_task(request.session, now, epoch, request)
         if task.kind == pb.TRAIN and coordinator.work.is_script:
             member = coordinator.job.membership.of_session(request.session)
             calls.add(

@@ -123,19 +123,21 @@ class Coordinator:
         drain = self.work.draining or self.work.stop_requested
         return pb.HeartbeatReply(drain=drain, remaining_s=self.job.deadlines.left_s(now), final_phase=over)
 
-    def next_task(self, session: int, now: float, epoch: int | None = None, ahead: bool = False) -> pb.Task:
+    def next_task(
+        self, session: int, now: float, epoch: int | None = None, wanted: pb.LeaseRequest | None = None
+    ) -> pb.Task:
         """Return a worker's next task; unless it asks ahead, one that it still holds counts as finished or given up.
 
         Args:
             session: The session of the worker.
             now: The current time in seconds.
             epoch: The epoch of the call of `fit` that a script's worker trains in; None otherwise.
-            ahead: Whether a script's worker trains on an earlier lease meanwhile.
+            wanted: What a script's worker asks for: whether it trains on an earlier lease meanwhile, and the size.
 
         Raises:
             InvalidRequest: The work has no tasks.
         """
-        return self.work.next_task(self.job.renew(session, now), now, epoch, ahead)
+        return self.work.next_task(self.job.renew(session, now), now, epoch, wanted)
 
     def samples_reported(self, request: pb.LeaseRequest, now: float) -> None:
         """Mark the samples as used that a script's worker has used without a push."""

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from downpour.protos.errors import InvalidRequest
+from downpour.ps.coordinator.push_groups import PushGroups
 from downpour.ps.core.epoch_order import part_bounds
 
 Span = tuple[int, int, int]  # epoch, start, stop
@@ -257,12 +258,14 @@ class EpochLedger(Ledger):
         lease = self._leases.get(number)
         return lease if lease is not None and lease.worker == worker else None
 
-    def lease_to(self, worker: int, present: Collection[int]) -> Lease | None:
+    def lease_to(self, worker: int, present: Collection[int], groups: PushGroups | None = None) -> Lease | None:
         """Lease the next positions to a worker; None if it can receive none now.
 
         Args:
             worker: The number of the worker.
             present: The workers that live, whose parts are their own.
+            groups: The batches that workers add up for a push: the lease ends with a push if the samples suffice. None
+                if every batch is pushed.
         """
         if not self._batch:
             return self.lease(worker)
@@ -271,16 +274,26 @@ class EpochLedger(Ledger):
         size = max(self.lease_samples, self._batch)
         if self._workers:
             size = min(size, -(-free // (LEASES_PER_WORKER * self._workers)))
-        size = -(-size // self._batch) * self._batch
+        batches, groups = -(-size // self._batch), groups or PushGroups()
+        if self.parts == 1 and groups.leaves(worker, -(-free // self._batch), present):
+            return None
+        size = self._batch * groups.size(worker, batches)
+        span = self._next_span(worker, size, present)
+        if span is None:
+            return None
+        groups.granted(worker, -(-(span[2] - span[1]) // self._batch))
+        return self._new_lease(worker, *span)
+
+    def _next_span(self, worker: int, size: int, present: Collection[int]) -> Span | None:
         index = next((i for i, span in enumerate(self._returned) if self._may_use(worker, span, present)), None)
-        if index is not None:
-            epoch, start, stop = self._returned[index]
-            del self._returned[index]
-            if start + size < stop:
-                self._returned.insert(index, (epoch, start + size, stop))
-                stop = start + size
-            return self._new_lease(worker, epoch, start, stop)
-        return self._new_lease(worker, *self._take(size)) if self._epoch < 1 else None
+        if index is None:
+            return self._take(size) if self._epoch < 1 else None
+        epoch, start, stop = self._returned[index]
+        del self._returned[index]
+        if start + size < stop:
+            self._returned.insert(index, (epoch, start + size, stop))
+            stop = start + size
+        return epoch, start, stop
 
     def _may_use(self, worker: int, span: Span, present: Collection[int]) -> bool:
         if self.parts == 1:

@@ -90,7 +90,9 @@ class TrainingWork(Work):
 
     # ------------------------------------------------------------------ progress
 
-    def next_task(self, member: Member, now: float, epoch: int | None = None, ahead: bool = False) -> pb.Task:
+    def next_task(
+        self, member: Member, now: float, epoch: int | None = None, wanted: pb.LeaseRequest | None = None
+    ) -> pb.Task:
         """Return an evaluation, the next samples to train on, or the request to wait or to leave."""
         job = self.job
         if not member.idle:

@@ -154,14 +154,16 @@ class Work(ABC):
     # ------------------------------------------------------------------ progress
 
     @abstractmethod
-    def next_task(self, member: Member, now: float, epoch: int | None = None, ahead: bool = False) -> pb.Task:
+    def next_task(
+        self, member: Member, now: float, epoch: int | None = None, wanted: pb.LeaseRequest | None = None
+    ) -> pb.Task:
         """Return a worker's next task; unless it asks ahead, one that it still holds counts as finished or given up.
 
         Args:
             member: The worker.
             now: The current time in seconds.
             epoch: The epoch of the call of `fit` that a script's worker trains in; None otherwise.
-            ahead: Whether a script's worker trains on an earlier lease meanwhile.
+            wanted: What a script's worker asks for: whether it trains on an earlier lease meanwhile, and the size.
         """
 
     @abstractmethod

@@ -32,6 +32,7 @@ class Push(NamedTuple):
         steps: The number of local steps that the push sums up.
         tensors: The bitmap of the tensors that the push covers; empty for all.
         compute_s: The seconds that the worker computed it; 0 if they were not measured.
+        repeats: Whether another push of the same train step has counted the samples already.
     """
 
     worker: int
@@ -50,6 +51,7 @@ class Push(NamedTuple):
     steps: int = 1
     tensors: bytes = b""
     compute_s: float = 0.0
+    repeats: bool = False
 
 
 class Result(NamedTuple):

@@ -17,10 +17,22 @@ from downpour.protos.layout import Constraint, Layout, Slice
 from downpour.ps.core.optimizer import Optimizer, State
 from downpour.ps.core.rules.constraints import check_constraint, constrain
 from downpour.ps.core.rules.hyperparameters import Hyperparameters
-from downpour.ps.core.rules.rule import Vector
+from downpour.ps.core.rules.rule import AVERAGE, Vector
 from downpour.ps.core.schedules import RateTable
 
 REMEMBERED_COVERAGES = 256  # of a shard: more than a model's train step and its branches use
+
+
+class WeightAverage(NamedTuple):
+    """The moving averages of the weights that an optimizer trains, of which a slot holds one for each weight.
+
+    Attributes:
+        momentum: The decay of the averages.
+        overwrite_every: The number of updates after which they replace the weights; 0 for never.
+    """
+
+    momentum: float
+    overwrite_every: int = 0
 
 
 class OptimizerSettings(NamedTuple):
@@ -32,6 +44,7 @@ class OptimizerSettings(NamedTuple):
         rates: A table of learning rates by the number of updates; None for the hyperparameter.
         updates: The number of updates that it has made.
         gradients: The number of gradients that these used; 0 stands for one each.
+        average: The moving averages of the weights; None if there are none.
     """
 
     name: str
@@ -39,11 +52,15 @@ class OptimizerSettings(NamedTuple):
     rates: RateTable | None = None
     updates: int = 0
     gradients: int = 0
+    average: WeightAverage | None = None
 
     @classmethod
     def from_proto(cls, spec: pb.OptimizerSpec) -> OptimizerSettings:
         """Return the settings that the worker of a script has sent."""
-        return cls(spec.name, {**spec.hyperparameters}, RateTable(spec.learning_rates), spec.updates, spec.gradients)
+        given = spec.HasField("ema_momentum")
+        average = WeightAverage(spec.ema_momentum, spec.ema_overwrite_frequency) if given else None
+        rates = RateTable(spec.learning_rates)
+        return cls(spec.name, {**spec.hyperparameters}, rates, spec.updates, spec.gradients, average)
 
 
 class TensorOptimizer(Optimizer):
@@ -79,7 +96,8 @@ class TensorOptimizer(Optimizer):
         self._layout, self._part = layout, part
         self._coverages: OrderedDict[bytes, Coverage] = OrderedDict()
         self._rates = [each.rates for each in settings]
-        everything = Coverage.of(b"", layout, part)
+        self._averages = [each.average for each in settings]
+        self._everything = everything = Coverage.of(b"", layout, part)
         for other in settings[1:]:
             for name in Optimizer(other.name, other.hyper, 0).initial:
                 self.slots.setdefault(name, np.zeros(part.trained, np.float32))
@@ -91,10 +109,12 @@ class TensorOptimizer(Optimizer):
         for start, stop, _, flags in everything.ranges:
             for name, value in self.members[flags.optimizer].initial.items():
                 self.slots[name][start:stop] = value
+        if any(self._averages):
+            self.slots[AVERAGE] = np.zeros(part.trained, np.float32)
         self._constrained = _constrained(layout, part)
         alike = len({tensor.flags for tensor in layout.trained_tensors}) == 1 and used == {0}
         flags = layout.trained_tensors[0].flags
-        if not alike or flags.overwrites or not flags.decays or flags.constraint is not None:
+        if not alike or flags.overwrites or not flags.decays or flags.constraint is not None or any(self._averages):
             self.whole = everything
 
     @property
@@ -167,9 +187,26 @@ class TensorOptimizer(Optimizer):
             ranges = [each for each in coverage.ranges if each.flags.optimizer == index]
             member = self.members[index]
             member.advance_ranges(weights, gradient, out, ranges, rates[index], momenta[index])
+            self._average(index, out)
         for place, shape, constraint in self._constrained:
             if any(each.start <= place.start < each.stop for each in coverage.ranges):
                 out[place] = constrain(constraint, out[place].reshape(shape)).ravel()
+
+    def _average(self, index: int, out: Vector) -> None:
+        """Update the averages a' = aμ + (1 − μ)w' of all weights of an optimizer, also of those without a gradient.
+
+        The first update sets them to the weights. As in Keras, constraints follow.
+        """
+        average, step = self._averages[index], self.members[index].step
+        if average is None:
+            return
+        μ = np.float32(average.momentum if step > 1 else 0.0)
+        for start, stop, _, flags in self._everything.ranges:
+            if flags.optimizer == index and not flags.overwrites:
+                mean, w = self.slots[AVERAGE][start:stop], out[start:stop]
+                mean[:] = mean * μ + (np.float32(1) - μ) * w
+                if average.overwrite_every and step % average.overwrite_every == 0:
+                    w[:] = mean
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Return a copy of the state: every slot, `float32[n]`, and `step`, `int64[k]`, for k optimizers."""

@@ -27,7 +27,7 @@ def decode_push(
         worker=header.worker, incarnation=header.incarnation, seq=header.seq, base_version=header.base_version,
         samples=header.samples, norm=header.norm, nonfinite=header.nonfinite, loss=header.loss, correct=header.correct,
         lease=header.lease, epoch=header.epoch, start=header.start, stop=header.stop, steps=max(1, header.steps),
-        tensors=header.tensors, compute_s=header.compute_s,
+        tensors=header.tensors, compute_s=header.compute_s, repeats=header.repeats,
     )  # fmt: skip
     if header.nonfinite:
         return push, np.zeros(0, np.float32)

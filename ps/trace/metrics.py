@@ -93,8 +93,9 @@ class Metrics:
         worker = self.workers.get(push.worker)  # setdefault would create one for every push
         if worker is None:
             worker = self.workers[push.worker] = WorkerMetrics()
-        self.samples += push.samples
-        worker.samples += push.samples
+        samples = 0 if push.repeats else push.samples
+        self.samples += samples
+        worker.samples += samples
         worker.loss = push.loss
         self.last_s = now
         if self.first_s is None:
@@ -103,7 +104,7 @@ class Metrics:
         epoch = self.epochs.get(number)
         if epoch is None:
             epoch = self.epochs[number] = EpochMetrics()
-        if not push.nonfinite and math.isfinite(push.loss):
+        if samples and not push.nonfinite and math.isfinite(push.loss):
             epoch.add(push)
             if push.base_version == 0:
                 self.initial.add(push)

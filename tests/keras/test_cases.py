@@ -53,3 +53,8 @@ def test_a_case_trains_with_plain_keras(tmp_path: Path, case: str) -> None:
 @pytest.mark.parametrize("case", [case for case in CASES if case not in WITHOUT_CLUSTER])
 def test_a_case_trains_or_is_refused(tmp_path: Path, case: str, cluster: str) -> None:
     result(tmp_path / "case", case, *CLUSTERS[cluster])
+
+
+@pytest.mark.parametrize(("case", "moved"), [("own_accumulation.py", -1.6), ("uneven_accumulation.py", -3.0)])
+def test_three_workers_that_add_up_gradients_make_the_updates_of_one(tmp_path: Path, case: str, moved: float) -> None:
+    assert float(result(tmp_path / "case", case, "--workers=3").split()[1]) == pytest.approx(moved, abs=1e-4)

@@ -118,7 +118,7 @@ def test_the_saved_model_continues_training_in_plain_keras(features: Path) -> No
     ("what", "words"),
     [
         ("lamb", "SGD, Adagrad, RMSprop, Adam, AdamW.*Lamb.*use AdamW"),
-        ("ema", "use_ema"),
+        ("ema", "either use_ema or gradient_accumulation_steps"),
         ("attribute", "one with centralized = True"),
         ("constraint", "must be one that the servers apply"),
         ("outside", "downpour.training"),

@@ -260,7 +260,7 @@ def refused():
     constrained.compile(optimizer=DistributedOptimizer("sgd"), loss="mse")
     seen["refused"] = {
         "lamb": message(lambda: DistributedOptimizer(optimizers.Lamb())),
-        "ema": message(lambda: DistributedOptimizer(optimizers.SGD(use_ema=True))),
+        "ema": message(lambda: DistributedOptimizer(optimizers.SGD(use_ema=True, gradient_accumulation_steps=2))),
         "attribute": message(changed_after_it_was_wrapped),
         "constraint": message(lambda: constrained.fit(x, x[:, :2], verbose=0)),
         "twice": message(lambda: Adversaries().fit(x, verbose=0)),

@@ -35,5 +35,5 @@ class Worker:
         self.seed, self.draining = seed, False
         self._ledger = ledger
 
-    def lease(self, ahead: bool = False) -> pb.Task:
+    def lease(self, ahead: bool = False, to_push: int = 0, per_push: int = 0) -> pb.Task:
         return self._ledger.next()

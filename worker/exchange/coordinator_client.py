@@ -91,15 +91,17 @@ class CoordinatorClient:
         """Renew the session, which expires otherwise; the reply states whether the job is ending."""
         return self._call(self._stub.Heartbeat, pb.HeartbeatRequest(session=session))
 
-    def lease(self, session: int, epoch: int | None = None, ahead: bool = False) -> pb.Task:
+    def lease(self, session: int, epoch: int | None = None, wanted: pb.LeaseRequest | None = None) -> pb.Task:
         """Wait for the next task, as a long poll.
 
         Args:
             session: The session of the worker.
             epoch: The epoch of `fit` that a script's worker trains in; None for other workers.
-            ahead: Whether a script's worker trains on an earlier lease meanwhile: the call does not wait then.
+            wanted: What a script's worker asks for: whether ahead, and the size; None for other workers.
         """
-        return self._call(self._stub.Lease, pb.LeaseRequest(session=session, wait_s=5.0, epoch=epoch, ahead=ahead))
+        request = pb.LeaseRequest(session=session, wait_s=5.0, epoch=epoch)
+        request.MergeFrom(wanted or pb.LeaseRequest())
+        return self._call(self._stub.Lease, request)
 
     def report_use(self, session: int, epoch: int | None, use: pb.LeaseUse) -> None:
         """Report samples that a script's worker has used without a push."""

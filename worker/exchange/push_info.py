@@ -27,6 +27,7 @@ class PushInfo:
         stop: The position after the last one.
         tensors: The bitmap of the tensors that the payload contains; empty for all.
         compute_s: The seconds that the computation took; 0 if they were not measured.
+        repeats: Whether another push of the same train step has counted the samples already.
     """
 
     base: tuple[int, ...]
@@ -41,6 +42,7 @@ class PushInfo:
     stop: int = 0
     tensors: bytes = b""
     compute_s: float = 0.0
+    repeats: bool = False
 
     @property
     def finite(self) -> bool:
@@ -86,4 +88,5 @@ class PushInfo:
             stop=self.stop,
             tensors=self.tensors,
             compute_s=self.compute_s,
+            repeats=self.repeats,
         )

@@ -91,7 +91,7 @@ def prepare(
     process.install()
     if not member.is_leader:
         discard_tracking()
-    script.run_as(member)
+    script.run_as(member, process)
     wrap_trainer(keras.Model, member, process)
     return process
 

@@ -16,8 +16,10 @@ import numpy as np
 from keras.src.utils.python_utils import pythonify_logs
 
 from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.errors import Unsupported
 from downpour.worker.fit.callback_state import encode_callbacks, encode_logs, logs_of, restore_callbacks
 from downpour.worker.fit.cluster.completed_fit import CompletedFit, check_can_continue
+from downpour.worker.fit.cluster.leases import warn_of_unpushed
 from downpour.worker.fit.cluster.member import ScriptWorker
 from downpour.worker.fit.fit_arguments import FirstEpoch, FitArguments
 from downpour.worker.fit.local.plan_checks import gradient_op_of
@@ -86,6 +88,7 @@ class Epochs:
         self._first_epoch = arguments.initial_epoch
         self._late = False  # the first epoch since this worker joined is not that of the call
         self._warned_of_sums = False
+        self._batches = self._unpushed = 0  # of all workers: so far, and those used since the last push of each
         self.optimizers = arguments.optimizers
 
     @property
@@ -163,6 +166,8 @@ class Epochs:
                 self.optimizers.forget_sent()
                 self.optimizers.set_updates(member.counts)
                 self.rates.pulled()
+            epochs = max(0, arguments.epochs - arguments.initial_epoch)
+            member.advise(job_steps * epochs if job_steps else None, len(self.optimizers.members))
 
     def _return_to_fit(self) -> None:
         """Set the learning rates again after servers have returned to a checkpoint, as worker 0."""
@@ -177,7 +182,10 @@ class Epochs:
         """
         member, completed = self.member, self._completed
         op = self.gradient_op
-        check_can_continue(completed, member.rank, member.stages, op.layout.size, op.has_own_slots)
+        try:
+            check_can_continue(completed, member.rank, member.stages, op.layout.size, op.has_own_slots)
+        except Unsupported as error:
+            raise member.refused(error) from None
         assert completed is not None
         self.weights.write(completed.flat)
         self.others.decode(member.last.variables)
@@ -280,7 +288,8 @@ class Epochs:
         op = self.gradient_op
         weight = float(op.used or self.batches)  # a train step need not update in every epoch
         own = [float(local[name]) * weight for name in names]
-        counts = [weight, float(op.steps), float(self.batches), 1.0]
+        unpushed = self.arguments.leases.unpushed if self.arguments.leases is not None else 0
+        counts = [weight, float(op.steps), float(self.batches), float(unpushed), 1.0]
         others = self.others.added()
         values = [*counts, *others, *own, *read_metrics(self.model, self.member.is_leader)] if self.batches else []
         reply = self._meet(pb.EPOCH_METRICS, op.epoch, values=values, names=names if self.batches else ())
@@ -302,9 +311,10 @@ class Epochs:
         sums, names = list(reply.sums), list(reply.names)
         if not sums:  # no worker had a batch
             return local
-        weight, updates, _, workers = sums[:4]
+        weight, updates, batches, unpushed, workers = sums[:5]
+        self._batches, self._unpushed = self._batches + int(batches), int(unpushed)
         self.rates.expect(int(updates))
-        totals, of_metrics = np.split(np.array(sums[4 + self.others.size :]), [len(names)])
+        totals, of_metrics = np.split(np.array(sums[5 + self.others.size :]), [len(names)])
         means = {name: total / weight for name, total in zip(names, totals, strict=True)}
         if not can_write_metrics(self.model, of_metrics):  # they are built by the first batch of a process
             return {**local, **means}
@@ -336,6 +346,8 @@ class Epochs:
             self._completed = self._completed or self.member.completed
             self._write_completed()  # as callbacks have left it then
             return
+        if self.arguments.leases is not None:
+            warn_of_unpushed(self._batches, self._unpushed, self.arguments.leases.batches_per_push)
         callbacks, is_leader = self.arguments.callbacks, self.member.is_leader
         state = encode_callbacks(callbacks) if is_leader else ""
         reply = self._settle(pb.FIT_END, self.gradient_op.epoch, callback_state=state)

@@ -64,10 +64,10 @@ def distributed_fit(
     data_of_fit = (given["x"], given["y"], given["sample_weight"])
     given["x"], applied, assigned = build_weights(model, *data_of_fit, function.known)
     optimizers = model_optimizers(model, applied)
-    leases = Leases(member) if leased is not None else None
+    samples = leased.samples if leased is not None else None
+    leases = Leases(member, samples.batch_samples, optimizers.batches_per_push) if samples is not None else None
     callbacks = listed(given["callbacks"])
     first, last = given["initial_epoch"], given["epochs"]
-    samples = leased.samples if leased is not None else None
     size = leased.samples.batch_samples if isinstance(leased, LeasedArrays) else _batch_size(given)
     of_all = FitArguments(first, last, optimizers, callbacks, samples, leases, fingerprints, size, assigned)
     epochs = Epochs(model, member, of_all, function)

@@ -135,8 +135,8 @@ class LoopGradientOp(GradientOp):
             self._member.set_learning_rates(rates)
 
     def _push_pull(
-        self, tensors: bytes, gradient: np.ndarray, state: np.ndarray, norm: float, loss: float, samples: int,
-        of_span: np.ndarray,
+        self, tensors: bytes, repeats: bool, gradient: np.ndarray, state: np.ndarray, norm: float, loss: float,
+        samples: int, of_span: np.ndarray,
     ) -> np.ndarray:  # fmt: skip
         if not self.active:
             self.error = Unsupported(
@@ -149,7 +149,7 @@ class LoopGradientOp(GradientOp):
             self.send_rates()
         span = self._given or Span(*NO_SPAN.tolist())
         count = span.stop - span.start if self._given else samples
-        flat = super()._push_pull(tensors, gradient, state, norm, loss, count, np.array(span, np.int64))
+        flat = super()._push_pull(tensors, False, gradient, state, norm, loss, count, np.array(span, np.int64))
         self._flat = flat
         return flat
 

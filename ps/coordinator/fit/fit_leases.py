@@ -13,6 +13,7 @@ from downpour.ps.coordinator.fit.fit_call import LEADER
 from downpour.ps.coordinator.job import Job
 from downpour.ps.coordinator.ledger import EpochLedger
 from downpour.ps.coordinator.membership import Member
+from downpour.ps.coordinator.push_groups import PushGroups
 from downpour.ps.core.consistency import consistency_of
 from downpour.ps.core.epoch_order import epoch_range
 
@@ -34,6 +35,11 @@ class FitLeases:
         self._job = job
         self.ledger: EpochLedger | None = None
         self.samples_used = 0
+        self._groups = PushGroups()
+
+    def begin_call(self) -> None:
+        """Begin a call of `fit`, in which no worker has added up gradients yet."""
+        self._groups = PushGroups()
 
     def open_epoch(self, epoch: int, decision: pb.Decision | None) -> None:
         """Begin an epoch of a call, with the samples of the data or those that worker 0 has decided on.
@@ -83,7 +89,9 @@ class FitLeases:
             self._job.step_deadlines.forget(member.worker)
         return self.ledger
 
-    def next_task(self, member: Member, epoch: int, present: Collection[int], now: float, ahead: bool) -> pb.Task:
+    def next_task(
+        self, member: Member, epoch: int, present: Collection[int], now: float, wanted: pb.LeaseRequest
+    ) -> pb.Task:
         """Return a worker's next samples of an epoch, or the request to wait.
 
         Args:
@@ -91,19 +99,20 @@ class FitLeases:
             epoch: The number of the epoch in the call, from 0.
             present: The workers that take part in the call.
             now: The current time in seconds.
-            ahead: Whether the worker trains on an earlier lease meanwhile.
+            wanted: What the worker asks for: whether it trains on an earlier lease meanwhile, and the size.
         """
         job, ledger = self._job, self.ledger
         assert ledger is not None
+        self._groups.asked(member.worker, wanted.batches_to_push, wanted.batches_per_push)
         may_train = not job.paused and self._may_train(member)
-        lease = ledger.lease_to(member.worker, present) if may_train else None
+        lease = ledger.lease_to(member.worker, present, self._groups) if may_train else None
         if lease is None:
-            if not ahead:
+            if not wanted.ahead:
                 job.set_resting(member)
             return pb.Task(kind=pb.WAIT)
         member.idle = False
         job.set_resting(member, False)
-        if not ahead:
+        if not wanted.ahead:
             job.step_deadlines.begin(member.worker, now)
         return pb.Task(
             kind=pb.TRAIN, lease=lease.number, epoch=epoch, start=lease.start, stop=lease.stop, parts=ledger.parts

@@ -130,7 +130,12 @@ class FitWork(Work):
     def _reply_of(self, call: FitCall) -> pb.RegisterReply:
         decisions, first = call.decisions, self._record.initial_epoch
         return pb.RegisterReply(
-            fit_completed=True, decisions=decisions, failure=call.failure, initial_epoch=first, last=call.last
+            fit_completed=True,
+            decisions=decisions,
+            failure=call.failure,
+            initial_epoch=first,
+            last=call.last,
+            epoch_begun=call.epoch_begun,
         )
 
     def check_worker(self, request: pb.RegisterRequest, now: float) -> None:
@@ -159,6 +164,7 @@ class FitWork(Work):
         call = FitCall(job, request.fit_call, required, request.independent, self._revisions.add)
         self._optimizers = FitOptimizers(job, request.optimizers)
         self._call, job.settings, job.resumed = call, settings, False
+        self._leases.begin_call()
         job.layout, job.data, job.deadlines.lost_s = None, None, None
         job.phase, job.started_s = Phase.WAITING, None
         job.initialiser, job.initial_sent = self.initialiser, False  # None: the first client that is ready
@@ -241,7 +247,9 @@ class FitWork(Work):
         self._revisions.begin_epoch()
         self._leases.open_epoch(len(self._call.decisions), decision)
 
-    def next_task(self, member: Member, now: float, epoch: int | None = None, ahead: bool = False) -> pb.Task:
+    def next_task(
+        self, member: Member, now: float, epoch: int | None = None, wanted: pb.LeaseRequest | None = None
+    ) -> pb.Task:
         """Return the next samples of the epoch, or the request to wait; END if the epoch has none left.
 
         A worker asks ahead while it trains on a lease. If there is none, it asks again once it has used all of its own.
@@ -250,12 +258,13 @@ class FitWork(Work):
         Raises:
             InvalidRequest: No samples are leased in this call of `fit`.
         """
-        ledger, number = self._leases.of_worker(member, ahead), len(self._call.decisions)
+        wanted = wanted or pb.LeaseRequest()
+        ledger, number = self._leases.of_worker(member, wanted.ahead), len(self._call.decisions)
         is_past = epoch is not None and epoch < number  # its session had ended
         if self.draining or self._call.stop_requested or is_past or (ledger.finished and self._end_of_samples()):
             return pb.Task(kind=pb.END)
         present = {each.worker for each in self.job.membership.members} | self._call.returning
-        return self._leases.next_task(member, number, present, now, ahead)
+        return self._leases.next_task(member, number, present, now, wanted)
 
     def _end_of_samples(self) -> bool:
         """Return whether workers may learn that all samples of the epoch are used."""

@@ -14,6 +14,7 @@ Scalar = NDArray[np.float32]  # 0-d: a ufunc takes it 0.25 µs faster than a `np
 Slots = tuple[Vector, ...]
 Scalars = tuple[Scalar, ...]
 Settings = Mapping[str, float]
+AVERAGE = "average"  # the slot with the moving averages of the weights, as Keras names it
 
 
 @dataclass(frozen=True, slots=True)

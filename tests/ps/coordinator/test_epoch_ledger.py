@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from downpour.ps.coordinator.ledger import EpochLedger
+from downpour.ps.coordinator.push_groups import PushGroups
 from downpour.ps.core.epoch_order import part_bounds
 
 SIZES = {"samples": st.integers(1, 300), "batch": st.integers(1, 16), "workers": st.integers(1, 5)}
@@ -90,3 +91,31 @@ def test_a_restored_ledger_leases_what_was_not_used(
             assert not used & set(range(start, stop))
             used.update(range(start, stop))
     assert used == set(range(samples))
+
+
+@given(**SIZES, each=st.integers(2, 7), known=st.booleans(), data=st.data())
+def test_leases_of_workers_that_add_up_gradients_end_with_a_push(
+    samples: int, batch: int, workers: int, each: int, known: bool, data: Any
+) -> None:
+    """All workers together make as many pushes of `each` batches as one worker does.
+
+    If this number is found by the first push, other workers may have begun groups that the samples do not suffice for.
+    """
+    groups, leased = PushGroups(), dict.fromkeys(range(workers), 0)
+    for epoch in range(3):
+        ledger, waiting = EpochLedger(epoch, samples, max(batch, samples // 8), batch, workers), list(range(workers))
+        while not ledger.finished:
+            worker = data.draw(st.sampled_from(waiting))
+            tells = known or leased[worker] >= each
+            groups.asked(worker, each - leased[worker] % each if tells else 0, each if tells else 0)
+            lease = ledger.lease_to(worker, set(leased), groups)
+            if lease is None:
+                waiting.remove(worker)
+                assert waiting, "nobody may have the last batches"
+                continue
+            waiting = list(leased)
+            ledger.use(lease.number, lease.stop)
+            leased[worker] += -(-(lease.stop - lease.start) // batch)
+    pushes = sum(count // each for count in leased.values())
+    expected = 3 * -(-samples // batch) // each
+    assert pushes == expected if known else expected - workers < pushes <= expected

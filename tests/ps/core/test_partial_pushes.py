@@ -18,7 +18,7 @@ from downpour.ps.core.push import Outcome, Push
 from downpour.ps.core.rules.update_rules import OPTIMIZERS
 from downpour.ps.core.shard import Shard
 from downpour.ps.core.staleness import POLICIES, compensation_of
-from downpour.ps.core.tensor_optimizer import REMEMBERED_COVERAGES, OptimizerSettings, TensorOptimizer
+from downpour.ps.core.tensor_optimizer import REMEMBERED_COVERAGES, OptimizerSettings, TensorOptimizer, WeightAverage
 
 SIZES = (3, 1, 7, 5, 16)
 N = sum(SIZES)
@@ -298,3 +298,32 @@ def test_the_number_of_remembered_coverages_is_bounded() -> None:
     for bits in range(1, 2 * REMEMBERED_COVERAGES):
         optimizer.coverage(bits.to_bytes(2, "little"))
     assert len(optimizer._coverages) <= REMEMBERED_COVERAGES
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize(("name", "momentum", "every"), [("sgd", 0.5, 0), ("adam", 0.9, 3), ("momentum", 0.99, 1)])
+def test_averages_of_the_weights_are_those_of_keras(
+    keras: Any, name: str, momentum: float, every: int, count: int
+) -> None:
+    """Also weights that a push does not cover are averaged, and the average replaces all weights after some updates."""
+    hyper = {"learning_rate": 0.05}
+    layout = layout_of([UpdateFlags()] * len(SIZES))
+    settings = [OptimizerSettings(name, dict(hyper), average=WeightAverage(momentum, every))]
+    shards = shards_of(layout, settings, count=count)
+    for shard in shards:
+        shard.join(0, 1)
+    theirs = keras_of(keras, name, hyper)
+    theirs.use_ema, theirs.ema_momentum, theirs.ema_overwrite_frequency = True, momentum, every or None
+    variables = [keras.Variable(part, name=f"w{i}") for i, part in enumerate(np.split(initial(), edges()[1:-1]))]
+    theirs.build(variables)
+    rng = np.random.default_rng(7)
+    for seq, chosen in enumerate(random_sets(3), start=1):
+        gradient = rng.standard_normal(N).astype(np.float32)
+        pieces = np.split(gradient, edges()[1:-1])
+        theirs.apply([keras.ops.convert_to_tensor(pieces[i]) for i in chosen], [variables[i] for i in chosen])
+        push = Push(0, 1, seq, seq - 1, tensors=bitmap_of(chosen, len(SIZES)))
+        push_to(shards, layout, push, gradient)
+        expected = np.concatenate([np.asarray(variable) for variable in variables])
+        np.testing.assert_allclose(weights_of(shards, layout), expected, rtol=1e-5, atol=1e-6)
+    averages = np.concatenate([np.asarray(each) for each in theirs._model_variables_moving_average])
+    np.testing.assert_allclose(slots_of(shards)["average"], averages, rtol=1e-5, atol=1e-6)

@@ -36,6 +36,13 @@ def test_totals_by_worker_epoch_and_outcome() -> None:
     assert metrics.staleness == {0: 1, 4: 1}
 
 
+def test_the_samples_of_a_train_step_with_two_pushes_count_once() -> None:
+    metrics = Metrics()
+    metrics.record(push(samples=8, loss=1.0), applied(), 1.0)
+    metrics.record(push(samples=8, loss=3.0, repeats=True), applied(), 2.0)
+    assert (metrics.updates, metrics.samples, metrics.workers[0].samples, metrics.epochs[0].samples) == (2, 8, 8, 8)
+
+
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
 def test_a_loss_of_nan_is_excluded_from_the_mean(loss: float) -> None:
     metrics = Metrics()

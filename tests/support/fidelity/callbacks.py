@@ -103,7 +103,7 @@ CALLBACKS: dict[str, Row] = {
         Row("callback", "ProgbarLogger", _run(lambda: callbacks.ProgbarLogger())),
         Row("callback", "ReduceLROnPlateau", _plateau),
         Row("callback", "RemoteMonitor", _run(lambda: callbacks.RemoteMonitor("http://127.0.0.1:9"))),
-        Row("callback", "SwapEMAWeights", _swap_ema, REFUSED, "use_ema|SwapEMAWeights"),
+        Row("callback", "SwapEMAWeights", _swap_ema, REFUSED, "SwapEMAWeights"),
         Row("callback", "TensorBoard", _run(lambda: callbacks.TensorBoard("board"), _written("board"))),
         Row("callback", "TerminateOnNaN", _terminate),
     ]

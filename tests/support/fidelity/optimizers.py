@@ -60,9 +60,6 @@ VALUES: dict[str, dict[str, Any]] = {
 UNSUPPORTED = {
     "Adafactor", "Lamb", "MultiOptimizer", "Muon", "ScheduleFreeAdamW",
 }  # fmt: skip
-ARGUMENTS_REFUSED = {
-    "use_ema": "use_ema", "ema_momentum": "use_ema", "ema_overwrite_frequency": "use_ema",
-}  # fmt: skip
 OWN_CLIPPING = "each worker clips its own gradient"
 
 
@@ -93,7 +90,5 @@ def _row(name: str, kind: Any, argument: str) -> Row:
         raise LookupError(f"{row} is new in Keras {keras.__version__}: give it a value and a decision")
     if name in UNSUPPORTED:
         return Row("optimizer", row, run, REFUSED, name)
-    if argument in ARGUMENTS_REFUSED:
-        return Row("optimizer", row, run, REFUSED, ARGUMENTS_REFUSED[argument])
     bsp = OWN_CLIPPING if argument in ("clipnorm", "clipvalue", "global_clipnorm") else SAME
     return Row("optimizer", row, run, bsp=bsp)

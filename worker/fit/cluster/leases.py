@@ -7,6 +7,7 @@ leased again, and the end of the epoch is known only when all are used.
 
 from __future__ import annotations
 
+import sys
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -39,15 +40,23 @@ class Leases:
 
     Each batch carries its span, so that a batch of a session that has ended is recognised: its samples are leased
     again, and it must not be pushed.
+
+    Attributes:
+        batches_per_push: The number of batches whose gradients are added up for a push; 0 if it is not known yet.
     """
 
-    def __init__(self, member: ScriptWorker) -> None:
+    def __init__(self, member: ScriptWorker, batch_samples: int = 0, batches_per_push: int = 0) -> None:
         """Create an object that has requested no lease yet.
 
         Args:
             member: The worker that requests leases.
+            batch_samples: The number of samples in a batch; 0 if every batch is pushed.
+            batches_per_push: The number of batches whose gradients are added up for a push; 0 if it is not known. It is
+                then the number between the last two pushes.
         """
         self._member = member
+        self._batch_samples, self.batches_per_push = batch_samples, batches_per_push
+        self._leased = self._used = self._pushed = 0  # batches so far; the last one is the place of the last push
         self._changed = threading.Condition()
         self._in_epochs = False  # of Keras, rather than in a loop
         self._requests: _Requests | None = None  # of the current epoch
@@ -107,6 +116,7 @@ class Leases:
                 with self._changed:
                     if span.session == self._session and not requests.ended:
                         self._open[span.lease] = span.stop
+                        self._leased += -(-(span.stop - span.start) // (self._batch_samples or 1))
                         requests.put(span)
                         self._changed.notify_all()
                         self._changed.wait_for(lambda: requests.ended or requests.next is None)
@@ -120,8 +130,8 @@ class Leases:
         """Return the next lease, for which the worker asks ahead until there is none."""
         while not requests.ended and not self._member.draining:
             with self._changed:
-                session, ahead = self._session, bool(self._open)
-            task = self._member.lease(ahead)
+                session, ahead, batches = self._session, bool(self._open), self._batches_to_push()
+            task = self._member.lease(ahead, *batches)
             if task.kind == pb.END:
                 return None
             if task.kind == pb.TRAIN:
@@ -130,6 +140,20 @@ class Leases:
                 while self._open and self._session == session and not (requests.ended or self._member.draining):
                     self._changed.wait(DRAINING_POLL_S)
         return None
+
+    def _batches_to_push(self) -> tuple[int, int]:
+        """Return the numbers of batches of the next lease until the next push, and of every later push; 0 if unknown.
+
+        Leases that end with a push leave no gradients behind that a worker has added up at the end.
+        """
+        each = self.batches_per_push
+        return (each - (self._leased - self._pushed) % each, each) if each > 1 and self._batch_samples else (0, 0)
+
+    @property
+    def unpushed(self) -> int:
+        """The number of batches that this worker has used since its last push."""
+        with self._changed:
+            return self._used - self._pushed
 
     def add(self, span: Span) -> bool:
         """Return whether a batch may be used: the job is not draining, and the session of the lease has not ended."""
@@ -166,8 +190,12 @@ class Leases:
                 otherwise the epoch could end on the servers before its last push.
         """
         with self._changed:
+            if span != self._last:
+                self.batches_per_push = self._used + 1 - self._pushed
+                self._pushed = self._used + 1
             self._last, self._unpushed = span, None
             if ends:
+                self._used += 1
                 self._close(span)
 
     def _close(self, span: Span) -> bool:
@@ -182,6 +210,7 @@ class Leases:
         """Record the end of a train step; batches at the end of a lease that it has not pushed are reported."""
         start = self.start_of(span)
         with self._changed:
+            self._used += 1
             if span == self._last:
                 self._close(span)
             if span == self._last or span.session != self._session:
@@ -195,6 +224,7 @@ class Leases:
         """Void all leases, because the session or the epoch has ended."""
         with self._changed:
             self._last = self._unpushed = None
+            self._leased = self._used
             self._session += 1
             self._open.clear()
             if self._requests is not None:
@@ -233,3 +263,21 @@ class _Requests:
         """Offer no lease any more, because of an error if there is one."""
         self.error = self.error or error
         self.ended = True
+
+
+def warn_of_unpushed(batches: int, unpushed: int, per_push: int) -> None:
+    """Print a warning if more gradients were added up and not pushed than one process leaves at the end of `fit`.
+
+    Args:
+        batches: The number of batches of all workers.
+        unpushed: The number of batches that all workers have used since their last pushes.
+        per_push: The number of batches of a push.
+    """
+    if per_push > 1 and unpushed > batches % per_push:
+        print(
+            f"downpour: {unpushed:,} of {batches:,} batches are not part of an update. Each worker adds up the "
+            f"gradients of its own batches and pushes after every {per_push}; one process would leave "
+            f"{batches % per_push}. Fewer workers or more epochs leave a smaller part.",
+            file=sys.stderr,
+            flush=True,
+        )

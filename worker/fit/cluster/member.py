@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.errors import DownpourError, UnknownWorker, Unreachable
+from downpour.protos.errors import DeadlineExceeded, DownpourError, UnknownWorker, Unreachable, Unsupported
 from downpour.protos.logs import log
 from downpour.worker.exchange.client import Client, Pulled
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
@@ -24,10 +25,16 @@ from downpour.worker.fit.cluster.completed_fit import CompletedFit, read_complet
 from downpour.worker.fit.cluster.fit_failure import error_type_of, exception_of
 from downpour.worker.fit.cluster.past_call import PastCall
 from downpour.worker.fit.cluster.stage import Stage, UpdateCounts
+from downpour.worker.fit.cluster.staleness_advice import staleness_advice
 from downpour.worker.plan.push_plan import PushPlan
 
 LEADER = 0
 RETRY_S = 0.2
+LONGEST_BARRIER_S = 7200.0  # twice what the coordinator allows a worker that others wait for
+UNTRAINED = (
+    "worker 0 must not be started again after call {} of fit, which an error has ended: the weights of a call that was "
+    "not completed are not kept, and the others would continue with untrained ones. Run the script again."
+)
 LOST = (*SESSION_LOST, *SILENT)  # errors after which a worker registers again and continues in the same call of `fit`
 T = TypeVar("T")
 
@@ -88,6 +95,8 @@ class ScriptWorker:
         self.spent = TimeSpent()
         self._stage: Stage | None = None
         self._session: Session | None = None  # of the current call of `fit`
+        self._advised = False
+        self._refusal: Unsupported | None = None  # of a worker that must not go on
         self._failed_elsewhere = False  # another worker's error has ended the current call of `fit`
         # TensorFlow calls from any of its threads, but gRPC's event loop must be used by a single one.
         self._thread = ThreadPoolExecutor(1, "shards")
@@ -135,6 +144,18 @@ class ScriptWorker:
         """The number of batches in a lease; 0 if it follows from the data and the number of workers."""
         return self._job.lease_batches
 
+    def advise(self, updates: int | None, optimizers: int) -> None:
+        """Print advice on a short or adversarial training, as worker 0, once in a script.
+
+        Args:
+            updates: The number of updates that one process would make; None if it is not known.
+            optimizers: The number of optimizers of the model.
+        """
+        advice = staleness_advice(self._job.mode, self.size, updates, optimizers) if self.is_leader else ""
+        if advice and not self._advised:
+            self._advised = True
+            print(f"downpour: {advice}", file=sys.stderr, flush=True)
+
     @property
     def clip_norm(self) -> float:
         """The largest norm of a gradient over all shards; 0 if gradients are not clipped."""
@@ -166,6 +187,8 @@ class ScriptWorker:
             DownpourError: The coordinator or a shard cannot be reached, or has refused the registration.
             Exception: The error of another worker that has ended this call.
         """
+        if self._refusal is not None:
+            raise self._refusal  # the script has caught it
         self.stages, self._failed_elsewhere = self.stages + 1, False
         self._stage, self._session, self._on_return = stage, self._session_of(stage), on_return
         self._in_call, self.epoch, self._past = False, None, None
@@ -191,6 +214,11 @@ class ScriptWorker:
     def begin_epoch(self, number: int) -> None:
         """Begin an epoch of the current call, numbered from 0, to which the samples that are leased belong."""
         self.epoch = number
+
+    def refused(self, error: Unsupported) -> Unsupported:
+        """Return an error, which every later call of `fit` raises as well, although the script may catch it."""
+        self._refusal = error
+        return error
 
     def leave(self, error: BaseException | None = None) -> None:
         """End this call of `fit`.
@@ -241,6 +269,8 @@ class ScriptWorker:
         reply = session.reply
         if reply.HasField("failure"):
             self.fit_completed = True
+            if self.is_leader and not self._in_call and (reply.epoch_begun or reply.decisions):
+                raise self.refused(Unsupported(UNTRAINED.format(self.stages)))
             raise self._failure_of(reply)
         if self._in_call and reply.fit_completed:
             self._go_through_past_call(reply)
@@ -434,16 +464,19 @@ class ScriptWorker:
                 self._return(error, session)
         raise CallIsComplete
 
-    def lease(self, ahead: bool = False) -> pb.Task:
+    def lease(self, ahead: bool = False, to_push: int = 0, per_push: int = 0) -> pb.Task:
         """Wait for the next lease of this epoch, at most as long as the coordinator holds the call.
 
         Args:
             ahead: Whether this worker trains on an earlier lease meanwhile: the call does not wait then.
+            to_push: The number of batches of the lease until the next push, if gradients are added up; 0 otherwise.
+            per_push: The number of batches of every later push.
         """
+        wanted = pb.LeaseRequest(ahead=ahead, batches_to_push=to_push, batches_per_push=per_push)
         while self._session is not None and self._past is None:
             session = self._registered.number
             try:
-                return self._control.lease(session, self.epoch, ahead)
+                return self._control.lease(session, self.epoch, wanted)
             except LOST as error:  # perhaps no other thread would notice, because all wait for data
                 self._return(error, session)
         return pb.Task(kind=pb.END)  # the call of `fit` is over
@@ -512,10 +545,11 @@ class ScriptWorker:
             prepare: A function that sends what must be on the servers before; None if there is nothing.
 
         Raises:
-            DownpourError: The coordinator cannot be reached, or the job has failed.
+            DownpourError: The coordinator cannot be reached, the job has failed, or the others do not come.
             Exception: The error of another worker that has ended this call of `fit`.
         """
         undecided = self.is_leader and not request.HasField("decision")
+        give_up_s = time.monotonic() + LONGEST_BARRIER_S
         prepared = 0  # the session in which that was sent
         while self._past is None:
             request.session = session = self._registered.number
@@ -532,4 +566,9 @@ class ScriptWorker:
                 raise self._failure_of(reply)
             if reply.HasField("decision") or (undecided and reply.complete):
                 return reply
+            if time.monotonic() > give_up_s:
+                raise DeadlineExceeded(
+                    f"all workers must come to a barrier. Received: none of some for {LONGEST_BARRIER_S:g} s at "
+                    f"{pb.BarrierKind.Name(request.kind)} of epoch {request.epoch}. Look at the logs of the workers."
+                )
         return self._past.barrier(request)

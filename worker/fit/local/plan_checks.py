@@ -65,6 +65,11 @@ def _check_optimizers(optimizers: ModelOptimizers, setting: str) -> None:
             f"with {setting} a model must have one optimizer, because the intervals between exchanges count the "
             f"batches of one. Received: {', '.join(names)}. Use one, {EACH}."
         )
+    if optimizers.members[0].use_ema:
+        raise Unsupported(
+            f"with {setting} an optimizer must not average the weights, because the averages are of updates on the "
+            f"servers. Received: use_ema of {names[0]}. Leave it out, {EACH}."
+        )
     if optimizers.members[0].gradient_accumulation_steps:
         raise Unsupported(
             f"with {setting} an optimizer must not accumulate gradients as well. Received: "

@@ -11,11 +11,12 @@ import keras
 import tensorflow as tf
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 
+from downpour.ps.core.rules.rule import AVERAGE
 from downpour.worker import script
 from downpour.worker.fit.optimizer.loss_scale import distributed_class, is_loss_scale, let_scale
 from downpour.worker.fit.optimizer.optimizer_checks import check_supported
 from downpour.worker.fit.optimizer.optimizer_slots import slots_of
-from downpour.worker.fit.optimizer.whole_state import WholeState, keep_slots, restore_deferred
+from downpour.worker.fit.optimizer.whole_state import WholeState, keep_slots, kept_slots_of, restore_deferred
 
 if TYPE_CHECKING:
     from downpour.worker.fit.optimizer.gradient_op import GradientOp
@@ -40,7 +41,7 @@ def DistributedOptimizer(optimizer: Any) -> Any:  # noqa: N802 - named like the 
 
     Raises:
         Unsupported: The servers do not implement this optimizer.
-        Unsupported: The optimizer has an argument that the servers do not implement, such as `use_ema`, an attribute
+        Unsupported: The optimizer has an argument that the servers do not implement, or an attribute
             that its arguments do not explain, or a method that is not that of Keras.
         ValueError: Keras does not know an optimizer of this name.
     """
@@ -123,6 +124,14 @@ class DistributedMixin(WholeState):
         else:
             self.gradient_op.step(self, dict(zip(map(id, variables), grads, strict=True)))
         me._iterations.assign_add(1)
+
+    def finalize_variable_values(self, var_list: Sequence[Any]) -> None:
+        """Assign the averages of `use_ema`, which the servers have, to the variables, as Keras does at the end."""
+        slots = self.slot_source() if self.slot_source is not None else kept_slots_of(self)
+        for variable in var_list if slots is not None and cast(Any, self).use_ema else ():
+            average = slots.get(AVERAGE, variable)  # type: ignore[union-attr]
+            if average is not None:
+                variable.assign(average.reshape(variable.shape))
 
     def _accumulate(self, gradient_op: GradientOp, grads: Sequence[Any], variables: Sequence[Any]) -> None:
         """Add gradients to those of earlier batches of this worker, and push their mean after so many batches."""

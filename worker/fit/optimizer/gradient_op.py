@@ -78,6 +78,7 @@ class GradientOp:
         self._loss: Any = None  # of the current batch, in the graph of its step
         self._samples: Any = None  # of the current batch, in the graph of its step
         self._span: Any = None  # of the current batch, in the graph of its step
+        self._pushes = False  # whether the current step, as it is traced, has pushed already
         self._begin_fit(optimizers, leases)
 
     def _begin_fit(self, optimizers: ModelOptimizers, leases: Leases | None) -> None:
@@ -198,7 +199,7 @@ class GradientOp:
             assigned: The variables that the train step assigns, which are recorded while it is traced; None if it
                 assigns none.
         """
-        self._loss, self._samples, self._span = None, samples, span
+        self._loss, self._samples, self._span, self._pushes = None, samples, span, False
         self._assigned.begin_batch(assigned or Assignments())
 
     def end_batch(self, pushes: bool = True) -> None:
@@ -268,7 +269,8 @@ class GradientOp:
         arguments.append(NO_SPAN if self._span is None else self._span)
         if getattr(optimizer, "scales_loss", False):
             self._halvings = HALVINGS
-        push_pull = partial(self._push_pull, bitmap_of(places, len(self.trained)))
+        push_pull = partial(self._push_pull, bitmap_of(places, len(self.trained)), self._pushes)
+        self._pushes = True
         pulled = tf.numpy_function(push_pull, [*arguments, *self._more_arguments(optimizer)], tf.float32)
         pulled.set_shape([self.layout.size])
         with self._assigned.assignments.paused():
@@ -305,8 +307,8 @@ class GradientOp:
         return dict(zip(places, gradients, strict=True))
 
     def _push_pull(
-        self, tensors: bytes, gradient: np.ndarray, state: np.ndarray, norm: float, loss: float, samples: int,
-        of_span: np.ndarray, *more: Any,
+        self, tensors: bytes, repeats: bool, gradient: np.ndarray, state: np.ndarray, norm: float, loss: float,
+        samples: int, of_span: np.ndarray, *more: Any,
     ) -> np.ndarray:  # fmt: skip
         try:
             span = Span(*of_span.tolist())
@@ -324,15 +326,17 @@ class GradientOp:
             self._check_finite(float(norm))
             count = int(samples)
             start = self._leases.start_of(span) if self._leases is not None else 0
-            if self._leases is not None and self._leases.is_pushed(span):
-                span, start = Span(0, self.epoch, 0, 0), 0  # a second optimizer of this step: the samples count once
-            self.used += count
+            if self._leases is not None and span.lease:
+                repeats = self._leases.is_pushed(span)  # a second optimizer of this step: the samples count once
+                span, start = (Span(0, self.epoch, 0, 0), 0) if repeats else (span, start)
+            self.used += 0 if repeats else count
             vector = np.concatenate([gradient, differences]) if len(state) else gradient
             begin = time.perf_counter()
             info = PushInfo(
                 self._member.versions, float(norm), count, float(loss),
                 lease=span.lease, epoch=self.epoch, start=start, stop=span.stop, tensors=tensors,
                 compute_s=begin - self._since_s if self._since_s is not None else 0.0,
+                repeats=repeats,
             )  # fmt: skip
             flat = self._exchange(vector, info, span, state, *more)
             self._measure(begin, time.perf_counter())

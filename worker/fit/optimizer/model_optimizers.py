@@ -127,6 +127,11 @@ class ModelOptimizers:
                     f"gradient_accumulation_steps={member.gradient_accumulation_steps}. Use a larger batch size."
                 )
 
+    @property
+    def batches_per_push(self) -> int:
+        """The number of batches whose gradients an optimizer adds up for a push; 0 if it pushes each."""
+        return max(each.gradient_accumulation_steps or 0 for each in self.members) if self.members else 0
+
     # ------------------------------------------------------------------ what a worker registers
 
     def specs(self, steps: int) -> list[pb.OptimizerSpec]:
@@ -258,7 +263,7 @@ def _fetched(member: Any, fetch: Callable[[], None]) -> Slots | None:
 def _may_differ(optimizer: Any, sent: pb.LearningRates) -> bool:
     """Return whether an assignment, or a function of the script, may have changed the rate."""
     if has_fixed_rate(optimizer):
-        return True
+        return list(sent.rates) != [float(optimizer._learning_rate.value.numpy())]
     if isinstance(optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
         return False
     expected = float(np.interp(updates_of(optimizer), sent.updates, sent.rates))

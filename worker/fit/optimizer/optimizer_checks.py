@@ -15,12 +15,10 @@ import numpy as np
 
 from downpour.protos.errors import Unsupported
 from downpour.ps.core.rules.hyperparameters import resolve
+from downpour.worker.fit.optimizer.optimizer_slots import KERAS_AVERAGES
 from downpour.worker.fit.optimizer.optimizer_spec import SUPPORTED, hyperparameters_of, keras_class_of, row_of, rules_of
 from downpour.worker.fit.optimizer.weight_checks import check_strategy
 
-ARGUMENTS: Mapping[str, str] = {  # of all optimizers, that the servers do not implement: what to do instead
-    "use_ema": "the servers keep no averages of the weights: leave use_ema out",
-}
 _NORMS = "It needs norms or products of whole tensors, which the servers cut into slices: use {} instead."
 CLASSES: Mapping[str, str] = {  # of Keras, that the servers do not implement: what to do instead
     "Lamb": _NORMS.format("AdamW"),
@@ -33,7 +31,7 @@ CLASSES: Mapping[str, str] = {  # of Keras, that the servers do not implement: w
 _OWN = {
     "built", "_accumulated_gradients", "_variables", "_trainable_variables", "_trainable_variables_indices", "_tracker",
     "_iterations", "_learning_rate", "_exclude_from_weight_decay_cache", "gradient_op", "kept_slots", "slot_source",
-    "kept_counts", "loop_gradient_op", "shown", "dropped", "scales_loss",
+    "kept_counts", "loop_gradient_op", KERAS_AVERAGES, "shown", "dropped", "scales_loss",
     "save_own_variables",
 }  # fmt: skip
 _EXCLUSION = ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern")
@@ -90,10 +88,11 @@ def _replaced(owner: str, name: str) -> Unsupported:
 
 
 def _check_arguments(optimizer: Any, base: type) -> None:
-    for name, instead in ARGUMENTS.items():
-        if getattr(optimizer, name, None):
-            received = f"Received: {getattr(optimizer, name)!r}"
-            raise Unsupported(f"{base.__name__} must have no {name}. {received}; {instead}.")
+    if optimizer.use_ema and optimizer.gradient_accumulation_steps:
+        raise Unsupported(
+            f"{base.__name__} must have either use_ema or gradient_accumulation_steps, because Keras averages the "
+            "weights after every batch and the servers after every update. Received: both. Leave one out."
+        )
     name = row_of(optimizer, base)
     try:
         resolve(name, hyperparameters_of(optimizer, base))

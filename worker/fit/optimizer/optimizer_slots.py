@@ -12,7 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from downpour.ps.core.rules.rule import AVERAGE
 from downpour.worker.fit.optimizer.optimizer_spec import hyperparameters_of, rule_of, updates_of
+
+KERAS_AVERAGES = "_model_variables_moving_average"  # the attribute of an optimizer of Keras with use_ema
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,8 @@ def write_derived(optimizer: Any, counted: Any = None) -> None:
 
 
 def _lists(optimizer: Any) -> dict[str, list[Any]]:
-    attributes = rule_of(optimizer, type(optimizer)).keras_slots
+    attributes = dict(rule_of(optimizer, type(optimizer)).keras_slots)
+    if optimizer.use_ema:
+        attributes[AVERAGE] = KERAS_AVERAGES
     found = {name: list(getattr(optimizer, attribute, None) or ()) for name, attribute in attributes.items()}
     return {name: of_keras for name, of_keras in found.items() if any(slot is not None for slot in of_keras)}

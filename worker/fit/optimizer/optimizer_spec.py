@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.ps.core.rules.rule import Rule
+from downpour.ps.core.rules.rule import AVERAGE, Rule
 from downpour.ps.core.rules.update_rules import OPTIMIZERS
 
 LONGEST_TABLE = 65_536  # updates; a longer table has one entry for several updates, and is linear in between
@@ -25,7 +25,8 @@ def keras_class_of(kind: type) -> type | None:
 def initial_slots(spec: pb.OptimizerSpec) -> dict[str, float]:
     """Return the names and initial values of the slots that the servers keep for an optimizer."""
     rule = OPTIMIZERS[spec.name]
-    return rule.slots({**rule.defaults, **spec.hyperparameters})
+    own = rule.slots({**rule.defaults, **spec.hyperparameters})
+    return {**own, AVERAGE: 0.0} if spec.HasField("ema_momentum") else own
 
 
 def row_of(optimizer: Any, keras_class: type) -> str:
@@ -87,7 +88,11 @@ def optimizer_spec(
     hyper = {**hyperparameters_of(optimizer, base), "learning_rate": max(rates.rates) or 1.0}
     name = row_of(optimizer, base)
     counts = {"updates": iteration, "gradients": iteration if gradients is None else gradients}
-    return pb.OptimizerSpec(name=name, hyperparameters=hyper, learning_rates=rates, **counts)
+    spec = pb.OptimizerSpec(name=name, hyperparameters=hyper, learning_rates=rates, **counts)
+    if optimizer.use_ema:
+        spec.ema_momentum = optimizer.ema_momentum
+        spec.ema_overwrite_frequency = optimizer.ema_overwrite_frequency or 0
+    return spec
 
 
 def updates_of(optimizer: Any) -> int:

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from downpour.protos.errors import Unsupported
 from downpour.worker.fit.optimizer.optimizer_checks import config_of
-from downpour.worker.fit.optimizer.optimizer_slots import Slots, slots_of, write_derived
+from downpour.worker.fit.optimizer.optimizer_slots import KERAS_AVERAGES, Slots, slots_of, write_derived
 
 # Children in a checkpoint of TensorFlow that are those of the distributed optimizer itself.
 _OWN_CHILDREN = ("_iterations", "_learning_rate", "_trainable_variables", "_trainable_variables_indices", "_variables")
@@ -42,6 +42,8 @@ class WholeState:
     def variables(self) -> list[Any]:
         """The variables of the optimizer in the order of Keras, with the slots."""
         own = list(cast(Any, self)._variables)
+        averages = getattr(self, KERAS_AVERAGES, None) or ()
+        own = own[: len(own) - len([each for each in averages if each is not None])]  # the servers have them
         return [*own, *_shown(self)._variables[len(own) :]] if cast(Any, self).built else own
 
     def _trackable_children(self, save_type: Any = "checkpoint", **options: Any) -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ import random
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -88,12 +88,14 @@ class Randomness:
             seed = self._entropy.bits(32)
             np.random.seed(seed)
             random.seed(seed)
+            # Operations that are run, not traced; those of a traced train step have a seed of this worker already.
+            _without_restart(lambda: tf.random.set_seed(seed))
         self._name_files(f"fit {call}, worker {self._rank}")
         try:
             yield
         finally:
             self._entropy.begin(f"after fit {call}")
-            _seed_outside_of_functions((self._seed + call) % 2**32)
+            _without_restart(lambda: keras.utils.set_random_seed((self._seed + call) % 2**32))
             self._name_files(f"after fit {call}")
 
     def _name_files(self, scope: str) -> None:
@@ -147,8 +149,8 @@ class DataRandomness:
             _set_state(own)
 
 
-def _seed_outside_of_functions(seed: int) -> None:
-    """Seed Python, NumPy, Keras and TensorFlow, but do not restart the random numbers of traced functions.
+def _without_restart(set_seed: Callable[[], None]) -> None:
+    """Call a function that sets the seed of TensorFlow, but do not restart the random numbers of traced functions.
 
     `tf.random.set_seed` alone would make every `tf.function` repeat the numbers that it has drawn since it was traced.
     """
@@ -156,7 +158,7 @@ def _seed_outside_of_functions(seed: int) -> None:
     clear = getattr(pywrap_tfe, name)
     _replace(pywrap_tfe, name, lambda _: None)
     try:
-        keras.utils.set_random_seed(seed)
+        set_seed()
     finally:
         _replace(pywrap_tfe, name, clear)
 

@@ -142,7 +142,7 @@ def test_the_error_of_a_worker_ends_the_call_of_all() -> None:
     job.work.worker_failed(0, "builtins:ValueError", "another")
     job.coordinator.leave(0, job.now)
     late = job.work.past_reply(job.request(1))
-    assert late is not None and late.failure.text == "pruned"
+    assert late is not None and late.failure.text == "pruned" and late.epoch_begun
     job.start(fit_call=2)
     assert job.phase() == Phase.TRAINING
 

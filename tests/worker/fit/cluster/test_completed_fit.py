@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import Unsupported
 from downpour.worker.fit.cluster.completed_fit import check_can_continue, read_completed
+from downpour.worker.fit.cluster.member import ScriptWorker
 
 FACTS = {"shards": [{"updates": [7], "gradients": [14]}]}
 
@@ -55,3 +58,19 @@ def test_what_cannot_be_continued_with_the_file_is_refused(
     written(tmp_path, 1)
     with pytest.raises(Unsupported, match=words):
         check_can_continue(read_completed(str(tmp_path), 1), 1, 1, *wanted)
+
+
+@pytest.mark.parametrize(("rank", "trained", "refuses"), [(0, True, True), (0, False, False), (1, True, False)])
+def test_worker_0_does_not_lead_on_with_untrained_weights_after_a_call_that_an_error_has_ended(
+    rank: int, trained: bool, refuses: bool
+) -> None:
+    """Its script may catch the error of the call; the next call must not begin with what it has then."""
+    worker = ScriptWorker(SimpleNamespace(), pb.JobDescription(workers=2, mode="async"), rank, 1.0)  # type: ignore[arg-type]
+    failure = pb.FitFailure(worker=1, error_type="builtins:ValueError", text="pruned")
+    worker._session = SimpleNamespace(reply=pb.RegisterReply(failure=failure, epoch_begun=trained))  # type: ignore[assignment]
+    worker.stages = 1
+    with pytest.raises(Unsupported if refuses else ValueError, match="untrained ones" if refuses else "pruned"):
+        worker._await_start(SimpleNamespace())  # type: ignore[arg-type]
+    if refuses:
+        with pytest.raises(Unsupported, match="after call 1 of fit"):
+            worker.enter(SimpleNamespace())  # type: ignore[arg-type]

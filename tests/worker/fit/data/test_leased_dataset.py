@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import Unreachable, Unsupported
 from downpour.ps.coordinator.ledger import EpochLedger
-from downpour.worker.fit.cluster.leases import Leases, Span
+from downpour.worker.fit.cluster.leases import Leases, Span, warn_of_unpushed
 from downpour.worker.fit.data.leased_batches import LEASES_PER_WORKER, LeasedSamples
 from downpour.worker.fit.data.leased_dataset import LeasedDataset
 from tests.support.leases import Ledger, Worker
@@ -123,7 +123,7 @@ def test_batches_without_a_push_are_covered_by_the_next_one_or_reported() -> Non
 @pytest.mark.parametrize("kind", [Unreachable, ValueError, OSError])
 def test_whatever_ends_the_requests_reaches_the_thread_that_reads_the_data(kind: type[Exception]) -> None:
     class Failing(Worker):
-        def lease(self, ahead: bool = False) -> pb.Task:
+        def lease(self, ahead: bool = False, to_push: int = 0, per_push: int = 0) -> pb.Task:
             raise kind("the cause")
 
     with pytest.raises(kind, match="the cause"):
@@ -162,7 +162,7 @@ def test_every_sample_is_pushed_once_however_often_the_session_is_lost(lost: lis
     class Rejoining:
         draining, seed = False, 1
 
-        def lease(self, ahead: bool) -> pb.Task:
+        def lease(self, ahead: bool, to_push: int = 0, per_push: int = 0) -> pb.Task:
             with lock:
                 if not ahead:
                     ledger.take_back(0)
@@ -239,3 +239,40 @@ def test_arrays_may_be_nested_and_targets_missing() -> None:
 def test_arrays_of_other_lengths_are_refused(y: np.ndarray, batch_size: int, received: str) -> None:
     with pytest.raises(Unsupported, match=received):
         LeasedDataset(np.arange(10), y, batch_size)
+
+
+def test_a_worker_that_adds_up_gradients_asks_for_leases_that_end_with_a_push() -> None:
+    """The number of batches of a push is known once there was one, and what is used or leased meanwhile counts."""
+    asked: list[tuple[int, int]] = []
+
+    class Asked(Worker):
+        def lease(self, ahead: bool = False, to_push: int = 0, per_push: int = 0) -> pb.Task:
+            asked.append((to_push, per_push))
+            return self._ledger.next()
+
+        def report_use(self, lease: int, stop: int) -> None:
+            """Expect reports of batches without a push."""
+
+    leases = Leases(Asked(Ledger(20, 2)), batch_samples=2)  # type: ignore[arg-type]
+    for number in range(1, 11):
+        span = leases.next_lease()
+        assert span is not None
+        if number % 4 == 0:
+            leases.pushed(span, ends=False)
+        leases.used(span)
+        assert leases.unpushed == number % 4
+    assert asked[0] == (0, 0)
+    known = [each for each in asked if each[1]]
+    assert known and all(each == 4 and 1 <= first <= 4 for first, each in known)
+    assert Leases(Asked(Ledger(4, 2)), 2, batches_per_push=3)._batches_to_push() == (3, 3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("batches", "unpushed", "per_push", "warns"),
+    [(64, 8, 4, True), (66, 2, 4, False), (9, 0, 4, False), (9, 3, 1, False)],
+)
+def test_gradients_that_several_workers_leave_unpushed_are_stated(
+    batches: int, unpushed: int, per_push: int, warns: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warn_of_unpushed(batches, unpushed, per_push)
+    assert ("are not part of an update" in capsys.readouterr().err) == warns

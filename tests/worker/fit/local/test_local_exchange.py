@@ -113,7 +113,15 @@ def test_sums_count_every_batch_once(push: int, fetch: int, overlap: bool, gradi
     for number in gradients:
         # A batch changes its moving statistics by as much as its gradient.
         state = op._push_pull(
-            b"", np.full(8, number, np.float32), state + np.float32(number), 1.0, 0.5, 2, NO_SPAN, np.float32(RATE)
+            b"",
+            False,
+            np.full(8, number, np.float32),
+            state + np.float32(number),
+            1.0,
+            0.5,
+            2,
+            NO_SPAN,
+            np.float32(RATE),
         )[8:]
     op.finish()
     assert server.flat[:8].tolist() == [-RATE * sum(gradients)] * 8
@@ -126,7 +134,7 @@ def test_sums_count_every_batch_once(push: int, fetch: int, overlap: bool, gradi
 def test_local_weights_are_those_of_plain_descent() -> None:
     op, server = op_of(SummedGradientOp, PushPlan(4, 4))
     for number in range(1, 5):
-        found = op._push_pull(b"", np.ones(8, np.float32), np.zeros(4, np.float32), 1.0, 0.5, 2, NO_SPAN, RATE)
+        found = op._push_pull(b"", False, np.ones(8, np.float32), np.zeros(4, np.float32), 1.0, 0.5, 2, NO_SPAN, RATE)
         assert found[:8].tolist() == [-RATE * number] * 8
     assert len(server.pushed) == 1
 
@@ -134,8 +142,8 @@ def test_local_weights_are_those_of_plain_descent() -> None:
 def test_a_gradient_that_is_not_finite_is_announced_at_once_and_the_servers_weights_are_used() -> None:
     op, server = op_of(SummedGradientOp, PushPlan(4, 4))
     zeros = np.zeros(4, np.float32)
-    op._push_pull(b"", np.ones(8, np.float32), zeros, 1.0, 0.5, 2, NO_SPAN, RATE)
-    found = op._push_pull(b"", np.full(8, np.nan, np.float32), zeros, np.nan, 0.5, 2, NO_SPAN, RATE)
+    op._push_pull(b"", False, np.ones(8, np.float32), zeros, 1.0, 0.5, 2, NO_SPAN, RATE)
+    found = op._push_pull(b"", False, np.full(8, np.nan, np.float32), zeros, np.nan, 0.5, 2, NO_SPAN, RATE)
     assert [info.finite for info in server.pushed] == [False] and found.tolist() == [0.0] * 12
 
 
@@ -163,7 +171,7 @@ def test_the_last_batch_of_a_lease_is_pushed_with_the_others() -> None:
     spans = [Span(7, 0, start, start + 2) for start in (0, 2, 4)]
     for span in spans:
         row = np.array(span, np.int64)
-        op._push_pull(b"", np.ones(8, np.float32), np.zeros(4, np.float32), 1.0, 0.5, 2, row, RATE)
+        op._push_pull(b"", False, np.ones(8, np.float32), np.zeros(4, np.float32), 1.0, 0.5, 2, row, RATE)
     (info,) = server.pushed
     assert (info.lease, info.start, info.stop, info.samples) == (7, 0, 6, 6) and done == spans
 

@@ -38,7 +38,7 @@ def test_a_push_is_finite_only_if_the_moving_statistics_are(value: float) -> Non
     op = GradientOp(model, ModelOptimizers([model.optimizer]), worker)
     op.write(op.read())
     state = np.full(4, value, np.float32)
-    op._push_pull(b"", np.ones(8, np.float32), state, 1.0, 0.5, 2, np.zeros(len(Span._fields), np.int64))
+    op._push_pull(b"", False, np.ones(8, np.float32), state, 1.0, 0.5, 2, np.zeros(len(Span._fields), np.int64))
     (info,) = worker.pushed
     assert info.finite == bool(np.isfinite(value))
 
@@ -51,5 +51,5 @@ def test_a_push_whose_squares_exceed_float32_is_finite(value: float, norm: float
     op = GradientOp(model, ModelOptimizers([model.optimizer]), worker)
     op.write(op.read())
     none, span = np.zeros(0, np.float32), np.zeros(len(Span._fields), np.int64)
-    op._push_pull(b"", np.array([3e30, value], np.float32), none, np.inf, 0.5, 2, span)
+    op._push_pull(b"", False, np.array([3e30, value], np.float32), none, np.inf, 0.5, 2, span)
     assert worker.pushed[0].norm == pytest.approx(norm)

@@ -25,7 +25,7 @@ REFUSED: Sequence[tuple[str, dict[str, Any], str]] = (
     ("Lamb", {}, r"SGD, Adagrad, RMSprop, Adam, AdamW, Nadam.*Received: keras\..*Lamb.*use AdamW"),
     ("Adafactor", {}, "Adafactor.*RMSprop or Adam"),
     ("Muon", {}, "Muon.*AdamW or SGD"),
-    ("SGD", {"use_ema": True}, "use_ema"),
+    ("SGD", {"use_ema": True, "gradient_accumulation_steps": 2}, "either use_ema or gradient_accumulation_steps"),
     ("SGD", {"momentum": 1.0}, "momentum must be a finite number >= 0 and < 1. Received: momentum=1.0"),
     ("Adam", {"weight_decay": -0.1}, "weight_decay must be a finite number >= 0"),
 )

@@ -29,6 +29,7 @@ def draws():
         "random": random.random(),
         "uuid": str(uuid.uuid4()),
         "mktemp": tempfile.mktemp(),
+        "tensorflow": float(tf.random.uniform(())),
         "set": list({"a", "b", "c", "d", "e"}),
     }
 
