@@ -120,6 +120,7 @@ class ClusterTrainingJob(TrainingJob):
                 "again after the others had completed the loop. Start the script again."
             )
         op.write(flat.copy())
+        self._member.advise(None, len(optimizers.members))
         op.begin_loop(optimizers)
         optimizers.connect(op)
         self._begin_round()

@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 
+from downpour.protos.errors import Unsupported
 from downpour.ps.core.rules.rule import AVERAGE
 from downpour.worker import script
 from downpour.worker.fit.optimizer.loss_scale import distributed_class, is_loss_scale, let_scale
@@ -126,10 +127,21 @@ class DistributedMixin(WholeState):
         me._iterations.assign_add(1)
 
     def finalize_variable_values(self, var_list: Sequence[Any]) -> None:
-        """Assign the averages of `use_ema`, which the servers have, to the variables, as Keras does at the end."""
+        """Assign the averages of `use_ema`, which the servers have, to the variables, as `fit` does at its end.
+
+        Raises:
+            Unsupported: A training loop has not ended, whose weights only its optimizers may change.
+        """
+        if not cast(Any, self).use_ema:
+            return
+        if self.gradient_op is not None and self.slot_source is None:
+            raise Unsupported(
+                "within downpour.training, only optimizers may change weights. Received: a call of "
+                "finalize_variable_values. Call it after the with statement."
+            )
         slots = self.slot_source() if self.slot_source is not None else kept_slots_of(self)
-        for variable in var_list if slots is not None and cast(Any, self).use_ema else ():
-            average = slots.get(AVERAGE, variable)  # type: ignore[union-attr]
+        for variable in var_list:
+            average = slots.get(AVERAGE, variable) if slots is not None else None
             if average is not None:
                 variable.assign(average.reshape(variable.shape))
 
