@@ -25,8 +25,8 @@ from downpour.worker.fit.cluster.completed_fit import CompletedFit, read_complet
 from downpour.worker.fit.cluster.fit_failure import error_type_of, exception_of
 from downpour.worker.fit.cluster.past_call import PastCall
 from downpour.worker.fit.cluster.stage import Stage, UpdateCounts
-from downpour.worker.fit.cluster.staleness_advice import staleness_advice
 from downpour.worker.plan.push_plan import PushPlan
+from downpour.worker.plan.staleness_advice import staleness_advice
 
 LEADER = 0
 RETRY_S = 0.2

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from downpour.worker.fit.cluster.staleness_advice import staleness_advice
+from downpour.worker.plan.staleness_advice import staleness_advice
 
 
 @pytest.mark.parametrize(
