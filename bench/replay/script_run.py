@@ -17,6 +17,7 @@ from downpour.bench.replay.record import CannotReplay
 from downpour.bench.replay.shard_replay import names_of
 from downpour.deploy.scripts.script_record import RECORD, ScriptRecord, sha256_of
 from downpour.deploy.scripts.script_settings import RunSettings
+from downpour.protos.logs import reason_of
 from downpour.ps.core.push import Outcome
 from downpour.ps.storage.run_directory import read_changes
 from downpour.ps.trace import call_log as calls
@@ -78,7 +79,7 @@ def read_script_run(path: Path, whole: bool = True) -> RecordedScript:
         raise
     except Exception as error:
         raise CannotReplay(
-            f"RUN_DIR must hold the complete files of a run; {path}: {type(error).__name__}: {error}. Copy it again."
+            f"RUN_DIR must hold the complete files of a run; {path}: {reason_of(error)}. Copy it again."
         ) from error
 
 
@@ -88,14 +89,14 @@ def _read(path: Path, whole: bool) -> RecordedScript:
         saved = config["settings"]
         facts = [dict(group["facts"]) for group in config["workers"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CannotReplay(f"RUN_DIR must be the directory of a run that has ended; {path}: {error}") from error
+        raise CannotReplay(f"RUN_DIR must be the directory of a run that has ended; {reason_of(error)}") from error
     record = _script_record(path)
     own = {"threads": record.threads, "gpus_per_worker": record.gpus_per_worker}
     try:
         given = {name: saved[name] for name in RunSettings.model_fields if name in saved and name != "resume"}
         settings = RunSettings(**{**given, **own})
     except ValidationError as error:
-        raise CannotReplay(f"{path / 'config.json'} must contain the settings of a run: {error}") from error
+        raise CannotReplay(f"{path / 'config.json'} must contain the settings of a run: {reason_of(error)}") from error
     shards = range(settings.shards)
     if settings.record == "off":
         raise CannotReplay("a run to be replayed must be recorded; this one ran with --record off.")
@@ -119,7 +120,7 @@ def _script_record(path: Path) -> ScriptRecord:
             f"a run to be replayed must have been started by `downpour run` on one machine; {path} has no {RECORD}."
         ) from error
     except ValidationError as error:
-        raise CannotReplay(f"{path / RECORD} must contain the command of a script: {error}") from error
+        raise CannotReplay(f"{path / RECORD} must contain the command of a script: {reason_of(error)}") from error
     if not os.path.isdir(record.folder):
         raise CannotReplay(f"the folder in which the script ran must exist: {record.folder} does not.")
     if record.script[0] != "-m":
@@ -137,7 +138,7 @@ def _records(path: Path, dtype: np.dtype[Any]) -> np.ndarray:
         records: np.ndarray = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise CannotReplay(
-            f"a run to be replayed must be recorded; {path}: {error}. With --record auto, models with more than "
+            f"a run to be replayed must be recorded; {reason_of(error)}. With --record auto, models with more than "
             f"{calls.LARGEST_RECORDED:,} weights are not: train with --record on. A run that was resumed, or whose "
             "servers died, has no complete record."
         ) from error

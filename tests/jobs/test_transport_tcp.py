@@ -15,10 +15,12 @@ import pytest
 
 from downpour.deploy.certs import CertsSettings, certs
 from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.access.job_tokens import publish, withdraw
 from downpour.protos.channel import PROTOCOL
 from downpour.protos.credentials import AUTHORITY, SERVER_NAME, AccessSettings, adopt
 from downpour.protos.errors import DownpourError, InvalidRequest, TooLarge, UnknownWorker, Unreachable
 from downpour.protos.tcp.stream_frame import MAGIC, HeaderReceiver, encoded
+from downpour.protos.transports import TRANSPORTS
 from downpour.ps.data_plane.tcp.listener import MAX_UNATTACHED
 from downpour.worker.exchange.client import Client
 from downpour.worker.exchange.tcp.transport import TcpTransport
@@ -118,7 +120,6 @@ def trains(cluster: Cluster, member: Member, updates: int = 1) -> None:
         (MAGIC + b"\xff\xff\xff\xff", "at most 1,024 bytes; received a length of 4,294,967,295"),
         (MAGIC + struct.pack("<I", 8) + b"\xff" * 8, "must be of the type AttachRequest"),
         (MAGIC + struct.pack("<I", 0) + b"more", "must hold as much payload as its header announces, 0 bytes"),
-        (MAGIC + encoded(pb.AttachRequest(token="another")), "must carry the server's token"),
     ],
 )
 def test_garbage_instead_of_a_first_frame_ends_the_connection_without_a_word(
@@ -326,3 +327,16 @@ def test_a_server_over_grpc_alone_offers_no_tcp(tmp_path: Path) -> None:
         assert not member.session.shards[0].tcp
         with pytest.raises(DownpourError, match="--transport tcp needs a server that offers it"):
             Client(member.session, LAYOUT, "float32", 5.0, "tcp")
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_the_token_of_a_killed_job_does_not_keep_workers_from_a_server_without_one(
+    cluster: Cluster, transport: str
+) -> None:
+    """A launcher that is killed leaves its token behind; the system may give its port to another server."""
+    publish(cluster.address, "the token of another job")
+    try:
+        (member,) = cluster.train(LAYOUT, 1, transport=transport)
+        assert member.push_pull(ONES, 1.0).flat.tolist() == [-1.0] * N
+    finally:
+        withdraw(cluster.address)

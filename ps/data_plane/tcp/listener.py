@@ -82,8 +82,8 @@ class TcpListener:
     # ------------------------------------------------------------------ what connections call
 
     def check_token(self, request: pb.AttachRequest) -> None:
-        """Raise AccessDenied unless the first frame of a connection carries the token of the server."""
-        if not hmac.compare_digest(request.token.encode(), self._token):
+        """Raise AccessDenied unless the first frame of a connection carries the token of the server, if it has one."""
+        if self._token and not hmac.compare_digest(request.token.encode(), self._token):
             raise AccessDenied("its first frame must carry the server's token; it carried none, or another.")
 
     def worker_of(self, request: pb.AttachRequest) -> int:

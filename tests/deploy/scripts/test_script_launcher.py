@@ -48,7 +48,7 @@ def test_the_coordinator_is_told_once_whenever_the_workers_end(
     launcher._processes = {"worker-0": Ended(0, looks), "worker-1": Ended(1, 0)}
     launcher._given_up, launcher._restarts, launcher._stepped = {}, {}, set()
     launcher._ending_deadline, launcher._drain_deadline = None, 1e12 if draining else None
-    launcher._watcher = Stops()
+    launcher._watcher, launcher._poll = Stops(), lambda: None
     for _ in range(12):
         launcher._check_workers()
     assert launcher._watcher.reasons == ["the script has ended"]
