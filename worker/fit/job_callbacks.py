@@ -143,7 +143,12 @@ class JobCallbackList(keras.callbacks.CallbackList):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """End an epoch, after the calls for its last batches."""
         if self._epochs is not None:
+            model = self._epochs.model
+            stopped = bool(model.stop_training)
+            if not self._stopped:  # By a hook of this worker. The job trained on all these batches before it stopped.
+                model.stop_training = False
             self._call_until(self._epochs.job_batches)
+            model.stop_training = stopped or bool(model.stop_training)
         super().on_epoch_end(epoch, logs)
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:

@@ -1,0 +1,48 @@
+"""The batch hooks of a worker that lags behind when another worker stops the job."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import keras
+import pytest
+
+from downpour.worker.fit.job_callbacks import JobCallbackList
+
+
+class Recorder(keras.callbacks.Callback):
+    """A callback that records the batches that have ended, and stops training after one of them."""
+
+    def __init__(self, stop: int) -> None:
+        super().__init__()
+        self.stop, self.ended = stop, list[int]()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.ended.append(batch)
+        if batch == self.stop:
+            self.model.stop_training = True
+
+
+@pytest.mark.parametrize(("stop", "called"), [(7, 8), (100, 9)])
+@pytest.mark.parametrize("stopped", [True, False])
+def test_a_worker_calls_the_hooks_up_to_the_batch_at_which_another_has_stopped(
+    stop: int, called: int, stopped: bool
+) -> None:
+    model: Any = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    recorder = Recorder(stop)
+    callbacks = JobCallbackList([recorder], model=model, epochs=1, steps=None)
+    callbacks.on_epoch_begin(0)
+    epochs = SimpleNamespace(
+        model=model, job_batches=9, leased=True, batches=0, send_assigned=lambda assigned: None,
+        gradient_op=SimpleNamespace(steps=0, batches=0), arguments=SimpleNamespace(job_steps=21),
+        after_batch=lambda batch: None,
+    )  # fmt: skip
+    callbacks._epochs, callbacks._script = epochs, [recorder]
+    callbacks.on_train_batch_begin(0)
+    callbacks.on_train_batch_end(0)
+    model.stop_training = stopped  # the job drains, because another worker has stopped
+    callbacks.on_epoch_end(0)
+    assert recorder.ended == list(range(called))
+    assert model.stop_training is (stopped or stop == 7)
