@@ -32,7 +32,7 @@ def test_a_worker_calls_the_hooks_up_to_the_batch_at_which_another_has_stopped(
     model: Any = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
     recorder = Recorder(stop)
-    callbacks = JobCallbackList([recorder], model=model, epochs=1, steps=None)
+    callbacks: Any = JobCallbackList([recorder], model=model, epochs=1, steps=None)
     callbacks.on_epoch_begin(0)
     epochs = SimpleNamespace(
         model=model, job_batches=9, leased=True, batches=0, send_assigned=lambda assigned: None,
