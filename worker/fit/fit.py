@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+from keras.src.trainers.data_adapters import raise_unsupported_arg
 
 from downpour.protos.errors import Unsupported
 from downpour.worker.fit.cluster.leases import Leases
@@ -102,6 +103,8 @@ def _leased_data(
     A part of the samples is held out for validation first.
     """
     seed = member.seed, member.stages + 1
+    if isinstance(given["x"], keras.utils.PyDataset):
+        _check_py_dataset(given)
     if isinstance(given["x"], LeasedDataset):
         return given["x"].leased_arrays(given["steps_per_epoch"], seed)
     if is_finite(given["x"]) and member.size > 1:
@@ -109,6 +112,19 @@ def _leased_data(
     _hold_out(given)
     arrays = is_array_data(given["x"], given["y"], given["sample_weight"])
     return LeasedArrays.of_fit(given, seed) if arrays and member.size > 1 else None
+
+
+def _check_py_dataset(given: dict[str, Any]) -> None:
+    """Refuse arguments that a dataset contains itself, as Keras does.
+
+    Raises:
+        ValueError: Targets or weights of samples are given beside the dataset.
+        Unsupported: `validation_split` is given, which needs arrays.
+    """
+    for name, what in (("y", "the targets"), ("sample_weight", "sample weights")):
+        if given[name] is not None:
+            raise_unsupported_arg(name, what, "PyDataset")
+    _hold_out(given)
 
 
 def _hold_out(given: dict[str, Any]) -> None:

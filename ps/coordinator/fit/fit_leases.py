@@ -105,7 +105,8 @@ class FitLeases:
         assert ledger is not None
         self._groups.asked(member.worker, wanted.batches_to_push, wanted.batches_per_push)
         may_train = not job.paused and self._may_train(member)
-        lease = ledger.lease_to(member.worker, present, self._groups) if may_train else None
+        alone = {member.worker} if self._is_warm_start else present  # it uses the parts of the others as well
+        lease = ledger.lease_to(member.worker, alone, self._groups) if may_train else None
         if lease is None:
             if not wanted.ahead:
                 job.set_resting(member)
@@ -118,13 +119,16 @@ class FitLeases:
             kind=pb.TRAIN, lease=lease.number, epoch=epoch, start=lease.start, stop=lease.stop, parts=ledger.parts
         )
 
-    def _may_train(self, member: Member) -> bool:
-        """Return whether a worker may train now: during the warm start of the job, only one does."""
+    @property
+    def _is_warm_start(self) -> bool:
         job = self._job
         batch = max(1, job.data.batch_samples) if job.data is not None else 1
-        if self.samples_used >= job.settings.warm_start * batch:
-            return True
-        return member.worker == min(each.worker for each in job.membership.members)
+        return self.samples_used < job.settings.warm_start * batch
+
+    def _may_train(self, member: Member) -> bool:
+        """Return whether a worker may train now: during the warm start of the job, only one does."""
+        members = self._job.membership.members
+        return not self._is_warm_start or member.worker == min(each.worker for each in members)
 
     def use(self, worker: int, lease: int, start: int, stop: int, now: float) -> None:
         """Mark positions `[start, stop)` of a lease as used; a worker that waits for a lease and holds none rests."""

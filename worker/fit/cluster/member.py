@@ -355,19 +355,24 @@ class ScriptWorker:
 
         If the session has ended, the gradient is lost, and the weights are those of a new session.
         """
+        session = self._registered.number
+        if self.outdated:  # another thread has begun another session since the caller looked
+            return self.pull()[0]
 
         def exchange() -> Pulled:
-            self._check_session()
+            self._check_session(session)
             return self._connected.push_pull(gradient, info)
 
-        return self._pulled(exchange, self._registered.number)
+        return self._pulled(exchange, session)
 
     def push(self, gradient: np.ndarray, info: PushInfo) -> np.ndarray | None:
         """Push `float32[n + m]`, and return None; if the session has ended, return the weights of a new one."""
         session = self._registered.number
+        if self.outdated:
+            return self.pull()[0]
 
         def exchange() -> None:
-            self._check_session()
+            self._check_session(session)
             self._connected.push(gradient, info, pull=False)
             self._connected.pulled()
 
@@ -381,9 +386,12 @@ class ScriptWorker:
     def send(self, gradient: np.ndarray, info: PushInfo) -> None:
         """Begin `push_pull`, and let `receive` wait for the reply; nothing else may be requested in between."""
         session = self._registered.number
+        if self.outdated:
+            self._sent = (0, UnknownWorker("the session of this push has ended."))
+            return
 
         def start() -> None:
-            self._check_session()
+            self._check_session(session)
             self._connected.push(gradient, info)
 
         self._sent = (session, None)
@@ -403,10 +411,12 @@ class ScriptWorker:
 
         return self._pulled(reply, session)
 
-    def _check_session(self) -> None:
-        """Raise the error that has ended the session, if it has ended."""
+    def _check_session(self, session: int) -> None:
+        """Raise the error that has ended a session, if it has ended: its leases must not be pushed in another one."""
         if self._past is not None:
             raise UnknownWorker("the other workers have completed this call of fit.")
+        if self._registered.number != session:
+            raise UnknownWorker("the session of this push has ended.")
         self._registered.check()
 
     def _pulled(self, exchange: Callable[[], Pulled], session: int) -> np.ndarray:

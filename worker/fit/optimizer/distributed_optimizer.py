@@ -131,6 +131,7 @@ class DistributedMixin(WholeState):
 
         Raises:
             Unsupported: A training loop has not ended, whose weights only its optimizers may change.
+            Unsupported: The optimizer is large, and only worker 0 keeps its averages.
         """
         if not cast(Any, self).use_ema:
             return
@@ -138,6 +139,11 @@ class DistributedMixin(WholeState):
             raise Unsupported(
                 "within downpour.training, only optimizers may change weights. Received: a call of "
                 "finalize_variable_values. Call it after the with statement."
+            )
+        if self.dropped and self.slot_source is None:
+            raise Unsupported(
+                "the averages of a large optimizer must be assigned on worker 0, which keeps them. Received: a call on "
+                "another worker. Call it `if downpour.rank() == 0`, or use the weights that fit returns."
             )
         slots = self.slot_source() if self.slot_source is not None else kept_slots_of(self)
         for variable in var_list:

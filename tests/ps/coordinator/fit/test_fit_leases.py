@@ -162,6 +162,21 @@ def test_worker_0_trains_alone_during_the_warm_start() -> None:
     assert job.task(1).kind == pb.TRAIN
 
 
+def test_worker_0_uses_the_parts_of_all_workers_during_the_warm_start() -> None:
+    """In bsp each worker has a part of the samples, which is smaller than this warm start."""
+    job = PureFit(lease_samples=4, warm_start=16, mode="bsp")
+    job.start()
+    job.begin_epoch()
+    used = 0
+    while used < 16:
+        assert job.task(1).kind == pb.WAIT
+        task = job.task(0)
+        assert task.kind == pb.TRAIN
+        job.use(0, task)
+        used += task.stop - task.start
+    assert job.task(1).kind == pb.TRAIN
+
+
 def test_a_warm_start_needs_data_that_are_leased() -> None:
     with pytest.raises(Unsupported, match="--warm-start 6"):
         PureFit(warm_start=6).join(0)

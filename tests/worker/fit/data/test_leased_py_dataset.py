@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
 from downpour.protos.errors import Unsupported
 from downpour.worker.fit.cluster.leases import Leases, Span
 from downpour.worker.fit.data.leased_batches import LeasedSamples
+from downpour.worker.fit.data.leased_dataset import LeasedDataset
 from downpour.worker.fit.data.leased_py_dataset import LeasedPyDataset, is_finite
+from downpour.worker.fit.fit import _leased_data
 from tests.support.leases import Ledger, Worker
 
 BATCHES = 23
@@ -19,7 +23,6 @@ BATCHES = 23
 
 def dataset(**options: Any) -> Any:
     """Return a dataset whose batch holds its own number, and which counts the calls of its hooks."""
-    import keras
 
     class Batches(keras.utils.PyDataset):
         def __init__(self) -> None:
@@ -112,3 +115,31 @@ def test_a_dataset_without_end_is_not_leased_and_one_that_changes_its_length_is_
         next(batches._epoch(Leases(worker)))
     whole.count = None
     assert not is_finite(whole)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "words"),
+    [
+        ("y", np.zeros(4), "`y` should not be passed"),
+        ("sample_weight", np.ones(4), "`sample_weight` should not be passed"),
+        ("validation_split", 0.2, "validation_split must be used with arrays"),
+    ],
+)
+@pytest.mark.parametrize("kind", [keras.utils.PyDataset, LeasedDataset])
+def test_arguments_that_a_dataset_contains_itself_are_refused(
+    argument: str, value: Any, words: str, kind: type
+) -> None:
+    class Batches(keras.utils.PyDataset):
+        def __len__(self) -> int:
+            return 4
+
+        def __getitem__(self, index: int) -> Any:
+            return np.zeros((2, 3)), np.zeros(2)
+
+    data = Batches() if kind is keras.utils.PyDataset else LeasedDataset(np.zeros((8, 3)), np.zeros(8))
+    names = ("y", "sample_weight", "class_weight", "validation_data", "steps_per_epoch", "batch_size")
+    given = {"x": data, **dict.fromkeys(names), "validation_split": 0.0, "shuffle": True, argument: value}
+    member: Any = SimpleNamespace(seed=1, stages=0, size=2)
+    randomness: Any = None
+    with pytest.raises((ValueError, Unsupported), match=words):
+        _leased_data(given, member, randomness)
