@@ -60,6 +60,7 @@ class Leases:
         self._changed = threading.Condition()
         self._in_epochs = False  # of Keras, rather than in a loop
         self._requests: _Requests | None = None  # of the current epoch
+        self._thread: threading.Thread | None = None  # that requests, or has requested, leases
         self._last: Span | None = None  # of the batch that was pushed last
         self._unpushed: Span | None = None  # batches in a row, of one lease, that were used without a push
         self._open: dict[int, int] = {}  # the ends of the leases of this session that are not used up
@@ -106,11 +107,19 @@ class Leases:
 
     def _start(self) -> _Requests:
         self._requests = requests = _Requests()
-        threading.Thread(target=self._request, args=(requests,), name="leases", daemon=True).start()
+        arguments = (requests, self._thread)
+        self._thread = threading.Thread(target=self._request, args=arguments, name="leases", daemon=True)
+        self._thread.start()
         return requests
 
-    def _request(self, requests: _Requests) -> None:
-        """Request leases until the epoch ends, at most one ahead of the data that are read."""
+    def _request(self, requests: _Requests, previous: threading.Thread | None) -> None:
+        """Request leases until the epoch ends, at most one ahead of the data that are read.
+
+        The thread before this one may still wait for the reply to a request, which says that the worker holds no
+        lease: the coordinator would take back what this thread has received.
+        """
+        if previous is not None:
+            previous.join()
         try:
             while (span := self._lease(requests)) is not None:
                 with self._changed:
