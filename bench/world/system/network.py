@@ -34,13 +34,13 @@ class Observer(Protocol):
 
 
 class NoObserver:
-    """Observes nothing."""
+    """The observer of a network whose messages are not recorded."""
 
     def request(self, call: VirtualCall, message: bytes) -> None:
-        """Do nothing."""
+        """Ignore a message that a client sends."""
 
     def reply(self, call: VirtualCall, message: bytes) -> None:
-        """Do nothing."""
+        """Ignore a message that arrives at a client."""
 
 
 class VirtualCall:

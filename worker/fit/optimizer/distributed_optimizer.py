@@ -143,7 +143,7 @@ class DistributedMixin(WholeState):
         if self.dropped and self.slot_source is None:
             raise Unsupported(
                 "the averages of a large optimizer must be assigned on worker 0, which keeps them. Received: a call on "
-                "another worker. Call it `if downpour.rank() == 0`, or use the weights that fit returns."
+                "another worker. Call it `if downpour.rank() == 0`."
             )
         slots = self.slot_source() if self.slot_source is not None else kept_slots_of(self)
         for variable in var_list:

@@ -192,6 +192,42 @@ def test_every_sample_is_pushed_once_however_often_the_session_is_lost(lost: lis
     assert sorted(pushed) == list(range(40))
 
 
+def test_leases_are_requested_only_after_the_last_request_of_an_earlier_thread_has_ended() -> None:
+    """It says that the worker holds no lease: the coordinator would take back what the later thread has received."""
+    begun, released, early = threading.Event(), threading.Event(), threading.Event()
+    calls: list[str] = []
+
+    class Slow:
+        draining, seed = False, 1
+
+        def lease(self, ahead: bool, to_push: int = 0, per_push: int = 0) -> pb.Task:
+            calls.append("request")
+            if len(calls) == 1:
+                begun.set()
+                assert released.wait(60)
+                calls.append("reply")
+                return pb.Task(kind=pb.WAIT)
+            if not released.is_set():
+                early.set()
+            return pb.Task(kind=pb.TRAIN, lease=7, start=0, stop=2)
+
+    leases = Leases(Slow())  # type: ignore[arg-type]
+
+    def lose_the_session() -> None:
+        assert begun.wait(60)
+        leases.clear()  # `next_lease` starts another thread
+        early.wait(0.2)  # which must not happen
+        released.set()
+
+    losing = threading.Thread(target=lose_the_session)
+    losing.start()
+    span = leases.next_lease()
+    losing.join(60)
+    leases.end_epoch()
+    assert not early.is_set()
+    assert span is not None and span.lease == 7 and calls[:3] == ["request", "reply", "request"]
+
+
 def test_a_draining_worker_gets_no_more_samples() -> None:
     worker: Any = Worker(Ledger(4, 2))
     leases = Leases(worker)

@@ -8,6 +8,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from downpour.protos.errors import Unsupported
 from downpour.worker import script
 from downpour.worker.fit.optimizer.distributed_optimizer import DistributedOptimizer, set_gradient_op
 from downpour.worker.fit.optimizer.whole_state import as_plain, loading
@@ -122,3 +123,11 @@ def test_a_configuration_names_the_class_of_keras(keras: Any) -> None:
     config = keras.saving.serialize_keras_object(optimizer)
     assert [config[key] for key in ("module", "class_name", "registered_name")] == ["keras.optimizers", "Adam", None]
     assert type(keras.saving.deserialize_keras_object(config)) is keras.optimizers.Adam
+
+
+def test_averages_that_this_worker_has_not_kept_are_refused(keras: Any) -> None:
+    optimizer = DistributedOptimizer(keras.optimizers.SGD(use_ema=True))
+    optimizer.finalize_variable_values([])
+    object.__setattr__(optimizer, "dropped", True)
+    with pytest.raises(Unsupported, match="assigned on worker 0.*another worker"):
+        optimizer.finalize_variable_values([])
