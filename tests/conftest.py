@@ -9,12 +9,19 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+from downpour.protos import credentials
 from downpour.protos import parameter_server_pb2 as pb
 from tests.support.cluster import Cluster, Member, running
-from tests.support.raw_frames import LAYOUT, ONES
+from tests.support.processes.raw_frames import LAYOUT, ONES
 
 settings.register_profile("downpour", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("downpour")
+
+
+@pytest.fixture(autouse=True)
+def own_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Restore the credentials of this process after a test whose settings have replaced them."""
+    monkeypatch.setattr(credentials, "_adopted", credentials._adopted)
 
 
 @pytest.fixture

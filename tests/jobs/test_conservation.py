@@ -12,7 +12,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.ps.trace.format import applied
 from tests.support.cluster import Cluster, Member, running, vector_layout, wait_until
 from tests.support.numpy_worker import integer_gradient
-from tests.support.proxy import BreakingProxy
+from tests.support.processes.proxy import BreakingProxy
 
 N, WORKERS, PUSHES = 5_001, 6, 40
 RATE = 2.0**-3

@@ -18,7 +18,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.ps.config import ServerSettings
 from downpour.worker.catalog.datasets import load
 from tests.support.cluster import Process, wait_until
-from tests.support.launched import alive, status
+from tests.support.processes.launched import alive, status
 
 SHARDS, WORKERS, EPOCHS, LIMIT_S = 2, 3, 2, 240.0
 KEYS = """model dataset workers shards mode staleness_policy optimizer learning_rate batch_size epochs seed transport

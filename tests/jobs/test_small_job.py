@@ -15,8 +15,8 @@ import pytest
 
 from downpour.protos import parameter_server_pb2 as pb
 from tests.support.cluster import Process, wait_until
-from tests.support.launched import alive, status
-from tests.support.quadrants import USED, write_quadrants
+from tests.support.processes.launched import alive, status
+from tests.support.toys.quadrants import USED, write_quadrants
 
 EPOCHS, BATCH = 8, 4
 

@@ -23,7 +23,7 @@ from downpour.ps.core.shard import Shard
 from downpour.worker.exchange.client import Client
 from downpour.worker.exchange.push_info import PushInfo
 from tests.support.cluster import Cluster, running, wait_until
-from tests.support.shared_memory import LAYOUT, ONES, N, doorbell, transport_of
+from tests.support.processes.shared_memory import LAYOUT, ONES, N, doorbell, transport_of
 
 pytestmark = pytest.mark.skipif(not memfd.available(), reason="this system has no memfd: auto is gRPC there")
 

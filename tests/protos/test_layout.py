@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import InvalidRequest
 from downpour.protos.layout import STATE, TRAINED, Layout
-from tests.support.messages import messages
+from tests.support.pure.messages import messages
 
 SHAPES = st.lists(st.lists(st.integers(1, 5), max_size=3).map(tuple), min_size=1, max_size=5)
 

@@ -25,8 +25,8 @@ from downpour.ps.monitoring.summary import configuration
 from downpour.ps.storage.run_directory import RunDirectory
 from downpour.ps.trace.call_log import LARGEST_RECORDED, Call, is_recorded
 from tests.support.cluster import DATA, Member, running
-from tests.support.pure_job import PureJob
-from tests.support.recorded_job import LAYOUT, RecordedJob, compute
+from tests.support.pure.pure_job import PureJob
+from tests.support.pure.recorded_job import LAYOUT, RecordedJob, compute
 
 MODES = (
     "async", "bsp", "ssp:0", "ssp:2", "softsync:2", "softsync:4", "backup:2", "kasync:2", "ringmaster:2", "rennala:2",

@@ -15,9 +15,9 @@ import pytest
 from downpour.deploy.dashboard.config import ReportSettings
 from downpour.deploy.dashboard.page_files import files
 from downpour.deploy.dashboard.report import report as report_command
-from tests.support.browser import Browser, browsing
 from tests.support.cluster import Process, running, vector_layout
-from tests.support.recorded_trace import write_run
+from tests.support.processes.browser import Browser, browsing
+from tests.support.pure.recorded_trace import write_run
 
 pytestmark = pytest.mark.browser
 PUSHES, WORKERS, SHARDS = 600, 4, 2

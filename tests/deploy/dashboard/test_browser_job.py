@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.browser import Browser, browsing
 from tests.support.cluster import wait_until
 from tests.support.paths import ROOT
+from tests.support.processes.browser import Browser, browsing
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(1200)]
 LONG_S = 240.0  # processes with TensorFlow start, on a machine that may be busy

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from tests.support.paths import ROOT
-from tests.support.recorded_trace import write_run
+from tests.support.pure.recorded_trace import write_run
 
 
 def downpour(*arguments: str) -> subprocess.CompletedProcess[str]:

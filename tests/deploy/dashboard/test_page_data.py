@@ -15,7 +15,7 @@ from downpour.deploy.dashboard.page_data import page_data
 from downpour.deploy.dashboard.page_files import one_document
 from downpour.deploy.dashboard.recorded_run import NoRun, load_run
 from tests.support.page_block import unpack
-from tests.support.recorded_trace import CLOCKS_S, write_run
+from tests.support.pure.recorded_trace import CLOCKS_S, write_run
 
 LARGEST_REPORT_BYTES = 2_000_000
 

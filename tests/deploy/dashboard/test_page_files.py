@@ -13,7 +13,7 @@ import pytest
 from downpour.deploy.dashboard.page_data import page_data
 from downpour.deploy.dashboard.page_files import FIRST_MODULE, LANGUAGES, files, one_document, one_script
 from downpour.deploy.dashboard.recorded_run import load_run
-from tests.support.recorded_trace import write_run
+from tests.support.pure.recorded_trace import write_run
 
 LARGEST_PAGE_BYTES = 300_000
 SCRIPTS = {name: content.decode() for name, content in files().items() if name.endswith(".js")}

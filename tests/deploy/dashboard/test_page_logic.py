@@ -15,7 +15,7 @@ import pytest
 from downpour.deploy.dashboard.page_data import page_data
 from downpour.deploy.dashboard.page_files import FOLDER
 from downpour.deploy.dashboard.recorded_run import load_run
-from tests.support.recorded_trace import CLOCKS_S, write_run
+from tests.support.pure.recorded_trace import CLOCKS_S, write_run
 
 NODE = shutil.which("node")
 pytestmark = pytest.mark.skipif(NODE is None, reason="Node.js is not installed; the browser tests cover the same")

@@ -13,7 +13,7 @@ from downpour.deploy.dashboard import server
 from downpour.deploy.dashboard.page_data import page_data
 from downpour.deploy.dashboard.page_files import files
 from downpour.deploy.dashboard.recorded_run import load_run
-from tests.support.recorded_trace import write_run
+from tests.support.pure.recorded_trace import write_run
 
 Reply = tuple[int, dict[str, str], bytes]
 

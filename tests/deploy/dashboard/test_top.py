@@ -17,7 +17,7 @@ from downpour.deploy.dashboard.top_view import BARS, TopState, frame, sparkline,
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.ps.trace.format import DTYPE
 from tests.support.cluster import running, vector_layout
-from tests.support.recorded_trace import write_run
+from tests.support.pure.recorded_trace import write_run
 
 
 def state_of(workers: int, notes: int = 3, live: bool = True) -> TopState:

@@ -14,11 +14,11 @@ import pytest
 
 from downpour.deploy.launchers import LAUNCHERS
 from tests.support.cluster import wait_until
-from tests.support.launched import alive
-from tests.support.launcher_contract import check_contract
 from tests.support.paths import ROOT
+from tests.support.processes.launched import alive
+from tests.support.processes.launcher_contract import check_contract
+from tests.support.processes.slurm_cluster import slurm_cluster
 from tests.support.scripts import MNIST
-from tests.support.slurm_cluster import slurm_cluster
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 

@@ -20,8 +20,8 @@ from downpour.deploy.launch.plan import plan
 from downpour.deploy.launch.started_job import LauncherEntry, LaunchRequest, StartedJob, await_address, read_summary
 from downpour.deploy.launchers import LAUNCHERS, start_with_tf_config
 from downpour.protos.settings import parse
-from tests.support.launcher_contract import check_contract
 from tests.support.paths import ROOT
+from tests.support.processes.launcher_contract import check_contract
 
 ON_THIS_MACHINE = [
     name for name, entry in LAUNCHERS.items() if not entry.in_containers and not entry.engine and name != "TF_CONFIG"

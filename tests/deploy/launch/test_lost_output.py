@@ -18,7 +18,15 @@ pytestmark = pytest.mark.usefixtures("clean_environment")
 
 
 def command(run_dir: Path, *flags: str) -> list[str]:
-    return [sys.executable, "-m", "tests.support.fake_cluster", "launch", str(run_dir), "--leases=300", *flags]
+    return [
+        sys.executable,
+        "-m",
+        "tests.support.processes.fake_cluster",
+        "launch",
+        str(run_dir),
+        "--leases=300",
+        *flags,
+    ]
 
 
 def ends_well(process: subprocess.Popen[Any], run_dir: Path) -> None:

@@ -16,7 +16,7 @@ from downpour.protos.settings import parse
 from downpour.ps.config import JobSettings, ServerSettings
 from downpour.ps.core.rules.update_rules import OPTIMIZERS
 from downpour.worker.config import WorkerSettings
-from tests.support.quadrants import write_quadrants
+from tests.support.toys.quadrants import write_quadrants
 
 ADDRESSES = {f"ps-{shard}": f"127.0.0.1:{4000 + shard}" for shard in range(8)}
 

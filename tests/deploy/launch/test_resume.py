@@ -18,7 +18,7 @@ from downpour.ps.config import ServerSettings
 from downpour.ps.monitoring.summary import configuration
 from downpour.ps.storage.checkpoint_file import newest
 from tests.support.cluster import Process, wait_until
-from tests.support.restarts import checkpointed
+from tests.support.processes.restarts import checkpointed
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import open_channel
 from downpour.protos.parameter_server_pb2_grpc import CoordinatorStub
 from tests.support.cluster import wait_until
-from tests.support.fake_launch import Launched
+from tests.support.processes.fake_launch import Launched
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 

@@ -16,8 +16,8 @@ from downpour.deploy.playground.application import application
 from downpour.deploy.playground.config import PRESETS
 from downpour.deploy.playground.engine import Engine, Setup
 from downpour.deploy.playground.page_files import files
-from tests.support.browser import Browser, browsing
 from tests.support.paths import ROOT
+from tests.support.processes.browser import Browser, browsing
 
 LARGEST_PAGE_BYTES = 100_000
 

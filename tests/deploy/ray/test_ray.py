@@ -18,8 +18,8 @@ import pytest
 
 from downpour.deploy.launchers import LAUNCHERS
 from tests.support.cluster import wait_until
-from tests.support.launcher_contract import check_contract
 from tests.support.paths import ROOT
+from tests.support.processes.launcher_contract import check_contract
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600), pytest.mark.filterwarnings("default")]
 

@@ -23,8 +23,8 @@ from downpour.deploy.view.health import health
 from downpour.deploy.view.http_status import Endpoint
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.parameter_server_pb2_grpc import add_CoordinatorServicer_to_server
-from tests.support.fake_cluster import FakeCoordinator
 from tests.support.paths import ROOT
+from tests.support.processes.fake_cluster import FakeCoordinator
 
 LIMIT_S = 60.0
 

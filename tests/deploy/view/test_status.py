@@ -18,8 +18,8 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.parameter_server_pb2_grpc import add_CoordinatorServicer_to_server
 from tests.support.cluster import wait_until
 from tests.support.command_line import TIMEOUT_S, run
-from tests.support.fake_cluster import FakeCoordinator
 from tests.support.paths import ROOT
+from tests.support.processes.fake_cluster import FakeCoordinator
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 

@@ -15,7 +15,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import DownpourError, InvalidRequest, TooLarge, UnknownWorker
 from downpour.ps.control_plane.model_upload import receive_model
 from downpour.ps.coordinator.phase import Phase
-from tests.support.pure_job import PureJob
+from tests.support.pure.pure_job import PureJob
 
 CONTENT = bytes(range(256)) * 8
 

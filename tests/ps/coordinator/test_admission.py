@@ -10,7 +10,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import InvalidRequest, JobConflict, LayoutMismatch, TooLarge, Unsupported
 from downpour.protos.layout import TRAINED, Layout
 from downpour.ps.coordinator.admission import LARGEST_LAYOUT
-from tests.support.pure_job import EVERYTHING, PureJob
+from tests.support.pure.pure_job import EVERYTHING, PureJob
 
 
 @pytest.mark.parametrize(

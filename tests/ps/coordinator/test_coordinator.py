@@ -13,7 +13,7 @@ from downpour.protos.errors import InvalidRequest, JobConflict, UnknownWorker
 from downpour.ps.coordinator.coordinator import DISCONNECT_GRACE_S
 from downpour.ps.coordinator.deadlines import EVALUATE_PART, SAVED_PART
 from downpour.ps.coordinator.phase import OVER, Phase
-from tests.support.pure_job import EVERYTHING, PureJob
+from tests.support.pure.pure_job import EVERYTHING, PureJob
 
 
 @pytest.mark.parametrize("shards", [1, 3])

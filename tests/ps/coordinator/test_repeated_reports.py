@@ -6,7 +6,7 @@ import pytest
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import InvalidRequest
-from tests.support.pure_job import PureJob
+from tests.support.pure.pure_job import PureJob
 
 
 def test_a_repeated_report_changes_nothing() -> None:

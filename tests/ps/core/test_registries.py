@@ -23,7 +23,7 @@ from downpour.ps.core.shard import Shard
 from downpour.ps.core.staleness import POLICIES, compensation_of
 from downpour.worker.plan.push_plan import PushPlan
 from tests.support.cluster import Cluster, vector_layout, wait_until
-from tests.support.toy_algorithms import register
+from tests.support.toys.toy_algorithms import register
 
 FLAGS = ("optimizer", "mode", "staleness", "schedule", "codec")
 ALL = ["--optimizer=toy", "--mode=toy:4", "--staleness=toy", "--schedule=toy:1", "--codec=toy"]
@@ -114,7 +114,7 @@ def test_a_real_server_trains_with_all_of_them_and_a_hyperparameter_of_its_own(t
     cluster = Cluster(tmp_path)
     try:
         flags = [*ALL, "--workers=1", "--learning-rate=1", "--gain=4", f"--run-dir={cluster.run}", "--transport=grpc"]
-        server = cluster.start("ps-0", "-m", "tests.support.toy_algorithms", *flags)
+        server = cluster.start("ps-0", "-m", "tests.support.toys.toy_algorithms", *flags)
         cluster.address = str(server.announcement()["address"])
         member = cluster.join(vector_layout(4))
         member.await_start(np.zeros(4, np.float32))

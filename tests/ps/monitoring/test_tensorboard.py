@@ -20,7 +20,7 @@ from downpour.ps.core.push import Outcome, Push, Result
 from downpour.ps.monitoring.tensorboard import EVERY_S, FOLDER, TensorBoardWriter, hyperparameters, name_of
 from downpour.ps.monitoring.tfevents import EventFile, histogram, masked_crc, scalar, settings, text
 from downpour.ps.trace.metrics import Metrics
-from tests.support.pure_job import PureJob
+from tests.support.pure.pure_job import PureJob
 from tests.support.scripts import environment
 
 

@@ -22,7 +22,7 @@ from downpour.ps.storage.checkpoint_file import (
     prune,
     save,
 )
-from tests.support.checkpoints import checkpoint
+from tests.support.pure.checkpoints import checkpoint
 
 
 def same(a: Checkpoint, b: Checkpoint) -> bool:

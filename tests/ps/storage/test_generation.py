@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from downpour.ps.storage.checkpoint_file import save
 from downpour.ps.storage.run_directory import LARGEST_GENERATION, RunDirectory
-from tests.support.checkpoints import checkpoint
+from tests.support.pure.checkpoints import checkpoint
 
 DAMAGED = [None, b"", b"\n", b"-3", b"0", b"one", b"\xff\xfe", b"9" * 40, str(LARGEST_GENERATION).encode(), b"\0" * 9]
 

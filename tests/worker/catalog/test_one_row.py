@@ -13,7 +13,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.settings import parse
 from downpour.worker.catalog import datasets, models
 from tests.support.cluster import running
-from tests.support.toy_rows import DATASET, MODEL, SAMPLES
+from tests.support.toys.toy_rows import DATASET, MODEL, SAMPLES
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +39,7 @@ def test_a_row_builds_a_model_for_a_row_of_data() -> None:
 def test_a_worker_trains_a_row_of_each(tmp_path: Path) -> None:
     flags: dict[str, Any] = {"model": "toy", "dataset": "toy", "learning_rate": 0.5, "epochs": 3, "batch_size": 8}
     with running(tmp_path, workers=1, validation_split=0.25, **flags) as cluster:
-        worker = cluster.start("worker", "-m", "tests.support.toy_rows", f"--server={cluster.address}")
+        worker = cluster.start("worker", "-m", "tests.support.toys.toy_rows", f"--server={cluster.address}")
         assert worker.wait() == 0, worker.errors
         assert cluster.servers[0].wait() == 0, cluster.servers[0].errors
         trace = cluster.trace()

@@ -11,7 +11,7 @@ import pytest
 from downpour.deploy.scripts.script_settings import SCRIPT_JOB
 from downpour.protos.transports import TRANSPORTS
 from tests.support.cluster import Cluster, Process, wait_until
-from tests.support.restarts import checkpointed, start_again
+from tests.support.processes.restarts import checkpointed, start_again
 
 NOTICED = "the server at {} does not answer: waiting up to {} s for it to return"
 

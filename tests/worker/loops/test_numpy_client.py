@@ -15,7 +15,7 @@ from downpour.protos.errors import InvalidRequest, JobConflict, LayoutMismatch, 
 from downpour.protos.transports import TRANSPORTS
 from downpour.ps.core.rules.update_rules import OPTIMIZERS
 from tests.support.cluster import Cluster, running, wait_until
-from tests.support.restarts import await_checkpoint, start_again
+from tests.support.processes.restarts import await_checkpoint, start_again
 
 WEIGHTS: dict[str, Any] = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros(3)}
 GRADIENTS: dict[str, Any] = {"w": np.ones((2, 3)), "b": [1.0, 2.0, 3.0]}

@@ -8,7 +8,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import InvalidRequest, JobConflict
 from downpour.ps.coordinator.deadlines import BARRIER_S
 from downpour.ps.coordinator.phase import Phase
-from tests.support.pure_fit import PureFit
+from tests.support.pure.pure_fit import PureFit
 
 
 @pytest.mark.parametrize("shards", [1, 3])

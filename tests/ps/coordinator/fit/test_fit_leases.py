@@ -14,7 +14,7 @@ from downpour.ps.monitoring.summary import summary
 from downpour.ps.trace.feed import TraceFeed
 from downpour.ps.trace.metrics import EpochMetrics, Metrics
 from downpour.ps.trace.outcome_log import OutcomeLog
-from tests.support.pure_fit import PureFit
+from tests.support.pure.pure_fit import PureFit
 
 
 def train_leased(job: PureFit, epochs: int, workers: int = 2) -> Counter[tuple[int, int]]:

@@ -11,7 +11,7 @@ from downpour.protos.errors import InvalidRequest, JobConflict, Unsupported
 from downpour.ps.config import ServerSettings
 from downpour.ps.coordinator.admission import settings_with_optimizers
 from downpour.ps.coordinator.job_factory import new_coordinator
-from tests.support.pure_fit import MOMENTUM, PureFit, rates
+from tests.support.pure.pure_fit import MOMENTUM, PureFit, rates
 
 
 def test_a_script_brings_its_optimizer_and_the_shards_receive_it_with_its_rates() -> None:

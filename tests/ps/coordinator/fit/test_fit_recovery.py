@@ -10,7 +10,7 @@ import pytest
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import JobConflict
 from downpour.ps.coordinator.phase import Phase
-from tests.support.pure_fit import PureFit, rates
+from tests.support.pure.pure_fit import PureFit, rates
 
 SAMPLES = 20
 

@@ -8,7 +8,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import JobConflict, LayoutMismatch, Unsupported
 from downpour.protos.layout import TRAINED, Layout
 from downpour.ps.coordinator.phase import Phase
-from tests.support.pure_fit import PureFit
+from tests.support.pure.pure_fit import PureFit
 
 
 def test_the_next_call_of_fit_begins_a_generation_when_all_workers_have_left_the_one_before() -> None:

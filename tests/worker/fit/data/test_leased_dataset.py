@@ -18,7 +18,7 @@ from downpour.ps.coordinator.ledger import EpochLedger
 from downpour.worker.fit.cluster.leases import Leases, Span, warn_of_unpushed
 from downpour.worker.fit.data.leased_batches import LEASES_PER_WORKER, LeasedSamples
 from downpour.worker.fit.data.leased_dataset import LeasedDataset
-from tests.support.leases import Ledger, Worker
+from tests.support.pure.leases import Ledger, Worker
 
 WAIT_S = 30.0
 

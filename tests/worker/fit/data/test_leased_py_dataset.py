@@ -16,7 +16,7 @@ from downpour.worker.fit.data.leased_batches import LeasedSamples
 from downpour.worker.fit.data.leased_dataset import LeasedDataset
 from downpour.worker.fit.data.leased_py_dataset import LeasedPyDataset, is_finite
 from downpour.worker.fit.fit import _leased_data
-from tests.support.leases import Ledger, Worker
+from tests.support.pure.leases import Ledger, Worker
 
 BATCHES = 23
 

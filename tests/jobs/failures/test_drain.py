@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.cluster import Cluster, Process, wait_until
-from tests.support.launched import alive, status
-from tests.support.slow_models import EVALUATED
+from tests.support.processes.launched import alive, status
+from tests.support.toys.slow_models import EVALUATED
 
 LIMIT_S = 120.0
 PATIENT = "--drain-timeout-s=40"  # to save a model on a busy machine; the default suits one that does nothing else
@@ -22,7 +22,7 @@ PATIENT = "--drain-timeout-s=40"  # to save a model on a busy machine; the defau
 @pytest.mark.slow
 def test_a_slow_model_is_saved_before_it_is_evaluated(tmp_path: Path) -> None:
     mark = f"mark-{uuid.uuid4()}"
-    wanted = "--model=tests.support.slow_models:slow_evaluation"
+    wanted = "--model=tests.support.toys.slow_models:slow_evaluation"
     flags = [wanted, PATIENT, "--workers=2", "--xla=off", "--learning-rate=0.01", f"--runs-dir={tmp_path}"]
     launcher = Process(tmp_path / "launcher.log", "-m", "downpour.deploy.cli", "train", *flags, env={"E2E_MARK": mark})
     run = tmp_path / "latest"
@@ -64,7 +64,7 @@ def test_a_step_longer_than_the_end_may_take_is_given_up_and_the_model_is_saved(
 ) -> None:
     mark, long = f"mark-{uuid.uuid4()}", tmp_path / "long"
     given = [
-        "--model=tests.support.slow_models:one_long_step",
+        "--model=tests.support.toys.slow_models:one_long_step",
         PATIENT,
         "--workers=2",
         "--xla=off",
@@ -97,7 +97,7 @@ def test_a_step_longer_than_the_end_may_take_is_given_up_and_the_model_is_saved(
 @pytest.mark.slow
 def test_a_worker_in_a_long_step_leaves_when_asked_to(tmp_path: Path) -> None:
     cluster, long = Cluster(tmp_path), tmp_path / "long"
-    model = "--model=tests.support.slow_models:one_long_step"
+    model = "--model=tests.support.toys.slow_models:one_long_step"
     try:
         cluster.serve(1, workers=1, epochs=1000, model=model.partition("=")[2])
         flags = (f"--server={cluster.address}", model, "--xla=off")

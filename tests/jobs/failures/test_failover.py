@@ -15,9 +15,9 @@ from downpour.protos.errors import Fenced, UnknownWorker, Unreachable
 from downpour.ps.server import FAILED
 from downpour.ps.storage.checkpoint_file import load, newest, numbers, path_of
 from tests.support.cluster import DATA, Cluster, running, vector_layout, wait_until
-from tests.support.leasing import push_leased
 from tests.support.numpy_worker import integer_gradient
-from tests.support.restarts import CHECKPOINT_S, await_checkpoint, checkpointed, start_again, summary
+from tests.support.processes.restarts import CHECKPOINT_S, await_checkpoint, checkpointed, start_again, summary
+from tests.support.pure.leasing import push_leased
 
 pytestmark = pytest.mark.slow
 

@@ -1,6 +1,6 @@
 """A cluster that does not train: its processes and its gRPC are real, and its workers only request leases.
 
-    python -m tests.support.fake_cluster launch RUN_DIR [--workers N] [--leases N] [--worker-exit CODE] ...
+    python -m tests.support.processes.fake_cluster launch RUN_DIR [--workers N] [--leases N] [--worker-exit CODE] ...
 
 `launch` runs the real launcher over the fake `server` and `worker`.
 """
@@ -191,7 +191,7 @@ def _spec(role: Any, number: int, args: tuple[str, ...], needs: tuple[str, ...],
 
     what = {"ps": "server", "worker": "worker"}[role]
     return ProcessSpec(
-        f"{role}-{number}", role, number, "tests.support.fake_cluster", (what, *args), {}, needs, restarts
+        f"{role}-{number}", role, number, "tests.support.processes.fake_cluster", (what, *args), {}, needs, restarts
     )
 
 

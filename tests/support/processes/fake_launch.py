@@ -15,7 +15,7 @@ class Launched:
     """A launcher that runs over a fake cluster: its lines of output so far, and its processes."""
 
     def __init__(self, run_dir: Path, *flags: str) -> None:
-        command = [sys.executable, "-m", "tests.support.fake_cluster", "launch", str(run_dir), *flags]
+        command = [sys.executable, "-m", "tests.support.processes.fake_cluster", "launch", str(run_dir), *flags]
         self.run_dir = run_dir
         self.process = subprocess.Popen(
             command,

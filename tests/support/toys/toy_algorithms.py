@@ -1,6 +1,6 @@
 """One toy row for each registry, as a contributor would add it, and servers with these rows.
 
-python -m tests.support.toy_algorithms FLAGS  starts a server that has the toy rows
+python -m tests.support.toys.toy_algorithms FLAGS  starts a server that has the toy rows
 """
 
 from __future__ import annotations

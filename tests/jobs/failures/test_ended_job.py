@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.cluster import DEADLINE_S, Process, running, vector_layout, wait_until
-from tests.support.launched import alive
+from tests.support.processes.launched import alive
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 

@@ -18,7 +18,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import DownpourError
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
 from tests.support.cluster import wait_until
-from tests.support.launched import alive
+from tests.support.processes.launched import alive
 
 ACCURACY, EPOCHS, SAMPLES, LIMIT_S = 0.95, 3, 57_000, 240.0
 JOB = (f"--epochs={EPOCHS}", "--learning-rate=0.5")

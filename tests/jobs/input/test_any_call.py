@@ -24,8 +24,8 @@ from downpour.protos.frame import encode
 from downpour.protos.shared_memory import memfd
 from downpour.worker.exchange.grpc_stream import METHOD
 from tests.support.cluster import DATA, DEADLINE_S, Cluster, Member, running
-from tests.support.messages import messages
-from tests.support.raw_frames import LAYOUT, ONES
+from tests.support.processes.raw_frames import LAYOUT, ONES
+from tests.support.pure.messages import messages
 
 pytestmark = pytest.mark.slow
 

@@ -21,8 +21,8 @@ from downpour.bench.chaos.signed_gradients import RATE
 from downpour.deploy.certs import CertsSettings, certs
 from downpour.ps.trace.format import DTYPE, applied
 from tests.support.cluster import Cluster, Process, running, wait_until
-from tests.support.quadrants import USED, write_quadrants
-from tests.support.restarts import checkpointed, start_again
+from tests.support.processes.restarts import checkpointed, start_again
+from tests.support.toys.quadrants import USED, write_quadrants
 
 pytestmark = pytest.mark.slow
 

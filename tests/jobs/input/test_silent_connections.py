@@ -16,7 +16,7 @@ import pytest
 from downpour.protos.shared_memory import doorbell_socket, memfd
 from downpour.ps.data_plane.shared_memory import MAX_UNATTACHED
 from tests.support.cluster import Cluster, running, wait_until
-from tests.support.shared_memory import LAYOUT, ONES, doorbell, transport_of
+from tests.support.processes.shared_memory import LAYOUT, ONES, doorbell, transport_of
 
 pytestmark = pytest.mark.skipif(not memfd.available(), reason="this system has no memfd: auto is gRPC there")
 NOBODY = 65534

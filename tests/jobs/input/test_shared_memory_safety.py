@@ -16,7 +16,16 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import DownpourError, UnknownWorker, Unreachable
 from downpour.protos.shared_memory import memfd
 from tests.support.cluster import Cluster, running, wait_until
-from tests.support.shared_memory import LAYOUT, ONES, N, attach_request, connected, doorbell, region, transport_of
+from tests.support.processes.shared_memory import (
+    LAYOUT,
+    ONES,
+    N,
+    attach_request,
+    connected,
+    doorbell,
+    region,
+    transport_of,
+)
 
 pytestmark = pytest.mark.skipif(not memfd.available(), reason="this system has no memfd: auto is gRPC there")
 

@@ -18,7 +18,7 @@ from downpour.protos.errors import DownpourError, JobConflict, LayoutMismatch, U
 from downpour.protos.layout import TRAINED, Layout
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
 from tests.support.cluster import DATA, DEADLINE_S, Cluster, Member, Process, running, wait_until
-from tests.support.raw_frames import LAYOUT, ONES
+from tests.support.processes.raw_frames import LAYOUT, ONES
 
 LIMIT_S = 120.0  # a worker loads TensorFlow first
 RESHAPED = Layout.of([("w", (3, 2), TRAINED)])

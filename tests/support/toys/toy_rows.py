@@ -1,4 +1,4 @@
-"""A model and a dataset of one row each; `python -m tests.support.toy_rows` is a worker that has both registered."""
+"""A model and a dataset of one row each; `python -m` with this module is a worker that has both registered."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ import pytest
 
 from downpour.ps.storage.checkpoint_file import newest, numbers, path_of
 from tests.support.cluster import Cluster, running, vector_layout, wait_until
-from tests.support.leasing import push_leased
-from tests.support.restarts import await_checkpoint, start_again
+from tests.support.processes.restarts import await_checkpoint, start_again
+from tests.support.pure.leasing import push_leased
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ from downpour.protos.errors import DownpourError, Fenced, FutureVersion, Invalid
 from downpour.ps.data_plane.grpc_stream import STREAMS_PER_SESSION
 from downpour.worker.exchange.grpc_stream import METHOD
 from tests.support.cluster import DEADLINE_S, Cluster, Member
-from tests.support.raw_frames import LAYOUT, ONES, announcing, answers, frame, header, refused
+from tests.support.processes.raw_frames import LAYOUT, ONES, announcing, answers, frame, header, refused
 
 
 @pytest.mark.parametrize(
