@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from downpour.deploy.launch.environment import hash_seed
@@ -194,6 +195,8 @@ class ScriptLauncher(Launcher):
     """A launcher whose job ends when the script of worker 0 has ended and no other worker trains."""
 
     _waits_for_others = False
+    _last_message: int | None = None  # the count of messages of the coordinator when worker 0 had ended
+    _last_message_at_s = 0.0
     _script_ended = False  # not `_ending_deadline`, which is also set when all end between two looks at their codes
 
     def __init__(
@@ -294,8 +297,14 @@ class ScriptLauncher(Launcher):
         others = [process for process in self._role("worker") if process.spec.name != LEADER]
         if all(process.code is not None for process in others):
             return True
-        if self._watcher is None or not self._watcher.workers:
-            return self._watcher is None or self._watcher.phase != ""
+        if self._watcher is None:
+            return True
+        if self._last_message is None:
+            self._last_message, self._last_message_at_s = self._watcher.messages, monotonic()
+        if not self._watcher.workers:
+            # The newest message may be older than the end of worker 0, and than the session of a worker that trains.
+            newer = self._watcher.messages > self._last_message
+            return newer or monotonic() > self._last_message_at_s + OTHERS_S
         if not self._waits_for_others:
             self._waits_for_others = True
             self._screen.note(f"the script of worker 0 has ended; waiting until the others have: {_names(others)}")

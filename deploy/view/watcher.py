@@ -31,7 +31,7 @@ class Watcher:
         self._channel = open_channel(address)
         self._coordinator = CoordinatorStub(self._channel)
         self._request = pb.WatchRequest(every_s=every_s, launcher=starts_workers)
-        self._phase, self._workers, self._wanted = "", 0, 0
+        self._phase, self._workers, self._wanted, self._messages = "", 0, 0, 0
         self._closed = threading.Event()
         self._lock = threading.Lock()  # guards _latest and _notes
         self._latest: pb.Progress | None = None
@@ -62,6 +62,11 @@ class Watcher:
         """The number of workers that the job wants, in the newest message of the coordinator."""
         return self._wanted
 
+    @property
+    def messages(self) -> int:
+        """The number of messages of the coordinator so far, by which a caller knows that one is newer than an event."""
+        return self._messages
+
     def stop(self, reason: str, now: bool) -> bool:
         """Request that the job drains, or ends `now`; return whether the coordinator answered in time."""
         try:
@@ -90,7 +95,7 @@ class Watcher:
         for progress in self._coordinator.Watch(self._request):
             with self._lock:
                 self._latest, self._phase, self._workers = progress, progress.phase, len(progress.workers)
-                self._wanted = progress.workers_wanted
+                self._wanted, self._messages = progress.workers_wanted, self._messages + 1
                 for note in progress.notes:
                     if self._received[count : count + 1] != [note]:
                         self._received[count:] = [note]

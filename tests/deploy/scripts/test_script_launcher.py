@@ -89,3 +89,18 @@ def test_a_worker_whose_script_ends_late_has_time_and_is_named_if_it_does_not(
     assert sum(waited) > 60 and "waiting for worker-1 at most 60 s" in notes[0]
     assert ended == ([] if ends else [late])
     assert ends or notes[1:] == ["worker-1 did not end and is stopped: files that it did not write are lost"]
+
+
+def test_the_number_of_workers_is_that_of_a_message_after_the_end_of_worker_0() -> None:
+    """An older message may not contain yet the worker that trains on."""
+    launcher: Any = ScriptLauncher.__new__(ScriptLauncher)
+    trains = SimpleNamespace(code=None, spec=SimpleNamespace(role="worker", name="worker-1"))
+    launcher._processes = {"worker-1": trains}
+    launcher._watcher = SimpleNamespace(workers=0, messages=3)
+    assert not launcher._others_are_done()
+    assert not launcher._others_are_done()
+    launcher._watcher.messages = 4
+    assert launcher._others_are_done()
+    launcher._watcher.messages = 3
+    launcher._last_message_at_s -= script_launcher.OTHERS_S  # no message any more
+    assert launcher._others_are_done()
