@@ -620,7 +620,7 @@ class WorkerProgress(_message.Message):
     def __init__(self, worker: _Optional[int] = ..., incarnation: _Optional[int] = ..., state: _Optional[str] = ..., updates: _Optional[int] = ..., samples: _Optional[int] = ..., samples_per_s: _Optional[float] = ..., loss: _Optional[float] = ..., staleness_mean: _Optional[float] = ..., staleness_last: _Optional[int] = ..., dropped: _Optional[int] = ..., host: _Optional[str] = ..., pid: _Optional[int] = ...) -> None: ...
 
 class Progress(_message.Message):
-    __slots__ = ("job", "model", "dataset", "mode", "phase", "epoch", "epochs", "samples", "total_samples", "samples_per_s", "loss", "accuracy", "val_loss", "val_accuracy", "test_accuracy", "staleness_mean", "version", "dropped", "duplicates", "elapsed_s", "eta_s", "shards", "shards_joined", "workers", "notes", "run", "epoch_samples", "samples_per_epoch", "optimizer", "batch_size", "records", "skipped_bytes", "paused", "workers_wanted", "staleness", "learning_rate", "bytes_pushed", "bytes_pulled", "metrics")
+    __slots__ = ("job", "model", "dataset", "mode", "phase", "epoch", "epochs", "samples", "total_samples", "samples_per_s", "loss", "accuracy", "val_loss", "val_accuracy", "test_accuracy", "staleness_mean", "version", "dropped", "duplicates", "elapsed_s", "eta_s", "shards", "shards_joined", "workers", "notes", "run", "epoch_samples", "samples_per_epoch", "optimizer", "batch_size", "records", "skipped_bytes", "paused", "workers_wanted", "staleness_policy", "learning_rate", "bytes_pushed", "bytes_pulled", "metrics")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -662,7 +662,7 @@ class Progress(_message.Message):
     SKIPPED_BYTES_FIELD_NUMBER: _ClassVar[int]
     PAUSED_FIELD_NUMBER: _ClassVar[int]
     WORKERS_WANTED_FIELD_NUMBER: _ClassVar[int]
-    STALENESS_FIELD_NUMBER: _ClassVar[int]
+    STALENESS_POLICY_FIELD_NUMBER: _ClassVar[int]
     LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
     BYTES_PUSHED_FIELD_NUMBER: _ClassVar[int]
     BYTES_PULLED_FIELD_NUMBER: _ClassVar[int]
@@ -701,12 +701,12 @@ class Progress(_message.Message):
     skipped_bytes: int
     paused: bool
     workers_wanted: int
-    staleness: str
+    staleness_policy: str
     learning_rate: float
     bytes_pushed: int
     bytes_pulled: int
     metrics: _containers.ScalarMap[str, float]
-    def __init__(self, job: _Optional[str] = ..., model: _Optional[str] = ..., dataset: _Optional[str] = ..., mode: _Optional[str] = ..., phase: _Optional[str] = ..., epoch: _Optional[int] = ..., epochs: _Optional[int] = ..., samples: _Optional[int] = ..., total_samples: _Optional[int] = ..., samples_per_s: _Optional[float] = ..., loss: _Optional[float] = ..., accuracy: _Optional[float] = ..., val_loss: _Optional[float] = ..., val_accuracy: _Optional[float] = ..., test_accuracy: _Optional[float] = ..., staleness_mean: _Optional[float] = ..., version: _Optional[int] = ..., dropped: _Optional[int] = ..., duplicates: _Optional[int] = ..., elapsed_s: _Optional[float] = ..., eta_s: _Optional[float] = ..., shards: _Optional[int] = ..., shards_joined: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerProgress, _Mapping]]] = ..., notes: _Optional[_Iterable[str]] = ..., run: _Optional[str] = ..., epoch_samples: _Optional[int] = ..., samples_per_epoch: _Optional[int] = ..., optimizer: _Optional[str] = ..., batch_size: _Optional[int] = ..., records: _Optional[_Iterable[_Union[TraceRecords, _Mapping]]] = ..., skipped_bytes: _Optional[int] = ..., paused: _Optional[bool] = ..., workers_wanted: _Optional[int] = ..., staleness: _Optional[str] = ..., learning_rate: _Optional[float] = ..., bytes_pushed: _Optional[int] = ..., bytes_pulled: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    def __init__(self, job: _Optional[str] = ..., model: _Optional[str] = ..., dataset: _Optional[str] = ..., mode: _Optional[str] = ..., phase: _Optional[str] = ..., epoch: _Optional[int] = ..., epochs: _Optional[int] = ..., samples: _Optional[int] = ..., total_samples: _Optional[int] = ..., samples_per_s: _Optional[float] = ..., loss: _Optional[float] = ..., accuracy: _Optional[float] = ..., val_loss: _Optional[float] = ..., val_accuracy: _Optional[float] = ..., test_accuracy: _Optional[float] = ..., staleness_mean: _Optional[float] = ..., version: _Optional[int] = ..., dropped: _Optional[int] = ..., duplicates: _Optional[int] = ..., elapsed_s: _Optional[float] = ..., eta_s: _Optional[float] = ..., shards: _Optional[int] = ..., shards_joined: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerProgress, _Mapping]]] = ..., notes: _Optional[_Iterable[str]] = ..., run: _Optional[str] = ..., epoch_samples: _Optional[int] = ..., samples_per_epoch: _Optional[int] = ..., optimizer: _Optional[str] = ..., batch_size: _Optional[int] = ..., records: _Optional[_Iterable[_Union[TraceRecords, _Mapping]]] = ..., skipped_bytes: _Optional[int] = ..., paused: _Optional[bool] = ..., workers_wanted: _Optional[int] = ..., staleness_policy: _Optional[str] = ..., learning_rate: _Optional[float] = ..., bytes_pushed: _Optional[int] = ..., bytes_pulled: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class TraceRecords(_message.Message):
     __slots__ = ("shard", "records")
@@ -739,14 +739,14 @@ class PauseReply(_message.Message):
     def __init__(self) -> None: ...
 
 class ChangeRequest(_message.Message):
-    __slots__ = ("mode", "staleness", "learning_rate")
+    __slots__ = ("mode", "staleness_policy", "learning_rate")
     MODE_FIELD_NUMBER: _ClassVar[int]
-    STALENESS_FIELD_NUMBER: _ClassVar[int]
+    STALENESS_POLICY_FIELD_NUMBER: _ClassVar[int]
     LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
     mode: str
-    staleness: str
+    staleness_policy: str
     learning_rate: float
-    def __init__(self, mode: _Optional[str] = ..., staleness: _Optional[str] = ..., learning_rate: _Optional[float] = ...) -> None: ...
+    def __init__(self, mode: _Optional[str] = ..., staleness_policy: _Optional[str] = ..., learning_rate: _Optional[float] = ...) -> None: ...
 
 class ChangeReply(_message.Message):
     __slots__ = ("number", "version", "text")

@@ -36,7 +36,7 @@ class JobSettings(OptimizerSettings):
         ),
         "cluster": ("workers", "shards", "transport", "codec", "lease_batches", "session_s"),
         "asynchrony": (
-            "mode", "push_every", "fetch_every", "overlap", "staleness", "version_memory", "schedule", "warm_up",
+            "mode", "push_every", "fetch_every", "overlap", "staleness_policy", "version_memory", "schedule", "warm_up",
             "warm_start", "momentum_correction",
         ),
         "durability": (
@@ -72,7 +72,7 @@ class JobSettings(OptimizerSettings):
         False,
         description="Compute the next gradient while a push-pull is in flight. This is faster and adds staleness.",
     )
-    staleness: Annotated[str, spec_of(POLICIES)] = Field(
+    staleness_policy: Annotated[str, spec_of(POLICIES)] = Field(
         "none", description=f"Compensation of staleness: {forms(POLICIES)}."
     )
     version_memory: int = Field(

@@ -18,8 +18,8 @@ from downpour.protos.settings import flag
 from downpour.ps.config import ServerSettings
 from downpour.ps.core.consistency import consistency_of
 
-CHANGEABLE = ("mode", "staleness", "learning_rate")
-NAMES = {"mode": "mode", "staleness": "compensation", "learning_rate": "learning rate"}  # for messages
+CHANGEABLE = ("mode", "staleness_policy", "learning_rate")
+NAMES = {"mode": "mode", "staleness_policy": "compensation", "learning_rate": "learning rate"}  # for messages
 
 
 class Change(BaseModel):

@@ -47,16 +47,16 @@ class IntervalSettings(Protocol):
 
 def refusal_of(settings: AsynchronySettings) -> str:
     """Return why a job with these settings would never progress or be meaningless; empty if it can work."""
-    mode, policy = consistency_of(settings.mode), compensation_of(settings.staleness)
+    mode, policy = consistency_of(settings.mode), compensation_of(settings.staleness_policy)
     if mode.workers_needed > settings.workers:
         return (
             f"--mode {settings.mode} waits for {mode.workers_needed} workers at a time and needs at least that many; "
             f"received --workers {settings.workers}. It would wait without end"
         )
-    if mode.payload == "replica" and settings.staleness != "none":
+    if mode.payload == "replica" and settings.staleness_policy != "none":
         return (
             f"--mode {settings.mode} exchanges weights, which have no staleness to compensate; received "
-            f"--staleness {settings.staleness}. Leave it out"
+            f"--staleness-policy {settings.staleness_policy}. Leave it out"
         )
     if mode.payload != "gradient" and settings.momentum_correction:
         return (
@@ -66,8 +66,8 @@ def refusal_of(settings: AsynchronySettings) -> str:
     if mode.payload == "difference" and policy.corrects:
         others = [name for name, row in POLICIES.items() if not compensation_of(row.example or name).corrects]
         return (
-            f"--staleness {settings.staleness} corrects gradients, and --mode {settings.mode} pushes differences "
-            f"of weights. Use --staleness {_either(others)}"
+            f"--staleness-policy {settings.staleness_policy} corrects gradients, and --mode {settings.mode} pushes "
+            f"differences of weights. Use --staleness-policy {_either(others)}"
         )
     if steps_at_constant_rate(settings.mode) and (settings.schedule != "constant" or settings.warm_up):
         return (
@@ -127,7 +127,7 @@ def warnings_of(settings: AsynchronySettings, virtual: bool = False) -> list[str
         settings: The settings of a job.
         virtual: Whether time is virtual, so that steps can be interrupted.
     """
-    mode, policy = consistency_of(settings.mode), compensation_of(settings.staleness)
+    mode, policy = consistency_of(settings.mode), compensation_of(settings.staleness_policy)
     learning_rate = resolve(settings.optimizer, settings.hyper)["learning_rate"]
     found = mode.warnings(settings.workers, learning_rate, virtual)
     if mode.payload != "gradient" and settings.optimizer != "sgd":
@@ -136,9 +136,14 @@ def warnings_of(settings: AsynchronySettings, virtual: bool = False) -> list[str
             f"--optimizer {settings.optimizer} is not used"
         )
     if policy.favours_fast_workers and mode.weighs_slow_workers:
-        found.append(f"{settings.staleness} reduces the weight of slow workers: their samples are under-represented")
-    if settings.staleness != "none" and not mode.stale_gradients:
-        found.append(f"--staleness {settings.staleness} changes nothing in mode {settings.mode}: no gradient is stale")
+        found.append(
+            f"{settings.staleness_policy} reduces the weight of slow workers: their samples are under-represented"
+        )
+    if settings.staleness_policy != "none" and not mode.stale_gradients:
+        found.append(
+            f"--staleness-policy {settings.staleness_policy} changes nothing in mode {settings.mode}: "
+            "no gradient is stale"
+        )
     return found + _unstable_step(settings)
 
 
@@ -147,7 +152,7 @@ def _unstable_step(settings: AsynchronySettings) -> list[str]:
 
     With delay τ: ηh < 2 sin(π / (2(2τ + 1))); η over 1 − μ stands for the step with momentum μ.
     """
-    if not OPTIMIZERS[settings.optimizer].linear or settings.staleness != "none":
+    if not OPTIMIZERS[settings.optimizer].linear or settings.staleness_policy != "none":
         return []
     mode, hyper = consistency_of(settings.mode), resolve(settings.optimizer, settings.hyper)
     for worker in range(settings.workers):
@@ -161,7 +166,7 @@ def _unstable_step(settings: AsynchronySettings) -> list[str]:
     return [
         f"a step of {step:.3g} (learning rate over 1 − momentum) at a staleness of {staleness:.3g} diverges where the "
         f"curvature is above {limit / step:.2g}: lower --learning-rate, use --momentum-correction or "
-        "--staleness delay_adaptive"
+        "--staleness-policy delay_adaptive"
     ]
 
 

@@ -136,7 +136,7 @@ class ShardReplay:
         settings = self._settings
         for change in self._changes[:number]:
             settings = apply_change(settings, change)
-        mode, compensation = consistency_of(settings.mode), compensation_of(settings.staleness)
+        mode, compensation = consistency_of(settings.mode), compensation_of(settings.staleness_policy)
         self.shard.reconfigure(mode, compensation, settings.effective_learning_rate)
 
     def push(self, push: Push, part: np.ndarray) -> None:
@@ -181,7 +181,7 @@ def shard_of(recorded: Recorded, number: int, on_outcome: Callable[[Push, Result
         np.concatenate((recorded.initial[part.start : part.stop], state)),
         Optimizer(settings.optimizer, settings.hyper, part.trained),
         consistency_of(settings.mode),
-        compensation_of(settings.staleness),
+        compensation_of(settings.staleness_policy),
         on_outcome,
         options=UpdateOptions(
             schedule_of(settings.schedule, settings.warm_up),

@@ -45,7 +45,7 @@ class SimulateSettings(OptimizerSettings):
     groups: ClassVar[dict[str, tuple[str, ...]]] = {
         "cluster": ("workers", "service", "server_service", "fixed_delay"),
         "asynchrony": (
-            "mode", "staleness", "fetch_every", "push_every", "schedule", "warm_up", "warm_start",
+            "mode", "staleness_policy", "fetch_every", "push_every", "schedule", "warm_up", "warm_start",
             "momentum_correction", "version_memory",
         ),
         "problem": ("problem", "updates", "burn_in", "seed"),
@@ -55,7 +55,7 @@ class SimulateSettings(OptimizerSettings):
 
     workers: int = Field(4, ge=1, le=100_000, description="Number of workers P.")
     mode: Annotated[str, spec_of(MODES)] = Field("async", description=f"Consistency mode: {forms(MODES)}.")
-    staleness: Annotated[str, spec_of(POLICIES)] = Field(
+    staleness_policy: Annotated[str, spec_of(POLICIES)] = Field(
         "none", description=f"Staleness compensation: {forms(POLICIES)}."
     )
     service: Annotated[str, AfterValidator(_services)] = Field(
@@ -182,7 +182,7 @@ def shard_of(settings: SimulateSettings) -> Shard:
         problem.initial(),
         Optimizer(settings.optimizer, settings.hyper, problem.dim),
         consistency_of(settings.mode),
-        compensation_of(settings.staleness),
+        compensation_of(settings.staleness_policy),
         options=UpdateOptions(
             schedule_of(settings.schedule, settings.warm_up),
             settings.momentum_correction,
@@ -213,7 +213,7 @@ def _timing(shard: Shard, statistics: OutcomeStatistics, seconds: float, in_flig
 def _report(settings: SimulateSettings, result: dict[str, Any], wall_s: float) -> str:
     staleness = result["staleness"]
     lines = [
-        f"{counted(settings.workers, 'worker')}, mode {settings.mode}, staleness {settings.staleness}, service "
+        f"{counted(settings.workers, 'worker')}, mode {settings.mode}, staleness {settings.staleness_policy}, service "
         f"{settings.service}",
         f"virtual time {result['virtual_time_s']:.6g} s: {result['updates']:,} updates from "
         f"{result['accepted']:,} pushes, {result['dropped']:,} dropped; {result['throughput']:.6g} pushes/s",

@@ -139,7 +139,7 @@ def _excess(policy: str, rate: float, seed: int) -> float:
     problem = problem_of(PROBLEM, seed, 16)
     assert isinstance(problem, Logistic) and problem.optimum is not None
     settings = SimulateSettings(
-        workers=16, staleness=policy, problem=PROBLEM, learning_rate=rate, updates=1000, seed=seed
+        workers=16, staleness_policy=policy, problem=PROBLEM, learning_rate=rate, updates=1000, seed=seed
     )
     loss = simulate(settings)["loss"] - problem.loss(problem.optimum.astype(np.float32))
     return float(min(loss, 10.0)) if np.isfinite(loss) else 10.0

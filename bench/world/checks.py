@@ -56,9 +56,9 @@ class Watch:
         self._lives = 0  # of the coordinator
         self._versions: dict[int, tuple[int, int, int]] = {}
         self._name, _, self._parameter = settings.mode.partition(":")
-        plain = settings.staleness == "none" and settings.schedule == "constant"
+        plain = settings.staleness_policy == "none" and settings.schedule == "constant"
         self.sums = plain and self._name in ("async", "ssp")  # each update is one push: weights count the samples
-        self._corrects = settings.staleness == "dc_asgd"
+        self._corrects = settings.staleness_policy == "dc_asgd"
         self._slack = int(self._parameter) if self._name == "ssp" else None
         self._clocks: dict[int, SspClocks] = {}
         self.replies = PushReplies(world, self._name in REPLICAS)

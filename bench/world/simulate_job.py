@@ -34,8 +34,8 @@ VARIANTS: tuple[tuple[tuple[str, Any], ...], ...] = (
     (), (), (), (), (), (),
     (("overlap", True),),
     (("push_every", 2),),
-    (("overlap", True), ("staleness", "dc_asgd")),
-    (("staleness", "delay_adaptive:1"), ("schedule", "linear:12")),
+    (("overlap", True), ("staleness_policy", "dc_asgd")),
+    (("staleness_policy", "delay_adaptive:1"), ("schedule", "linear:12")),
 )  # fmt: skip
 OFTEN = (*KINDS, "kill", "killat", "killat", "reset", "reset", "lose", "lose")  # most recovery code handles these kinds
 

@@ -95,7 +95,7 @@ class Controls:
         if "mode" in request:
             wanted.mode = _text(request, "mode")
         if "compensation" in request:
-            wanted.staleness = _text(request, "compensation")
+            wanted.staleness_policy = _text(request, "compensation")
         if "lr" in request:
             wanted.learning_rate = _positive(request, "lr")
         if not wanted.ListFields():

@@ -30,7 +30,7 @@ MOST_COMPARED = 4096  # limit of the records that are compared to align the cloc
 MICROSECONDS = 1e6
 LONGEST_DURATION_S = 3600.0
 SETTINGS = (
-    "model dataset workers shards epochs batch_size seed mode push_every fetch_every overlap staleness schedule "
+    "model dataset workers shards epochs batch_size seed mode push_every fetch_every overlap staleness_policy schedule "
     "momentum_correction optimizer learning_rate codec transport"
 ).split()
 

@@ -148,7 +148,7 @@ def frame(state: TopState, width: int, height: int) -> RenderableType:
 
 def _title(progress: pb.Progress, width: int) -> Text:
     rate = f", η {progress.learning_rate:g}" if progress.learning_rate else ""
-    compensation = f", {progress.staleness}" if progress.staleness not in ("", "none") else ""
+    compensation = f", {progress.staleness_policy}" if progress.staleness_policy not in ("", "none") else ""
     status = "paused" if progress.paused else progress.phase
     text = Text(no_wrap=True, overflow="ellipsis")
     text.append(progress.run or progress.job, style="bold").append(f"  {status}  ", style="bold cyan")

@@ -78,7 +78,7 @@ class RunSettings(AccessSettings, LogSettings):
             "drain_timeout_s",
         ),
         "asynchrony": (
-            "mode", "push_every", "fetch_every", "overlap", "staleness", "version_memory", "warm_start",
+            "mode", "push_every", "fetch_every", "overlap", "staleness_policy", "version_memory", "warm_start",
             "momentum_correction",
             "clip_norm", "nonfinite_limit",
         ),
@@ -115,7 +115,7 @@ class RunSettings(AccessSettings, LogSettings):
     push_every: int = _same("push_every")
     fetch_every: int | None = _same("fetch_every")
     overlap: bool = _same("overlap")
-    staleness: str = _same("staleness")
+    staleness_policy: str = _same("staleness_policy")
     version_memory: int = _same("version_memory")
     warm_start: int = _same("warm_start")
     momentum_correction: bool = _same("momentum_correction")

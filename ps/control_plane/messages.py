@@ -115,7 +115,7 @@ class ProgressReport:
             duplicates=metrics.duplicates,
             elapsed_s=now - since if since is not None else 0.0,
             workers_wanted=coordinator.job.workers_wanted,
-            staleness=settings.staleness,
+            staleness_policy=settings.staleness_policy,
             learning_rate=0.0 if settings.script else settings.effective_learning_rate,
             eta_s=(total - used) / self._rate if self._rate > 0 else 0.0,
             shards=settings.shards,

@@ -103,7 +103,7 @@ class OperatorCalls(rpc.CoordinatorServicer):
     @with_status
     async def Change(self, request: pb.ChangeRequest, context: Context) -> pb.ChangeReply:
         """Change settings of the job, and return once all shards have received the change."""
-        fields = ("mode", "staleness", "learning_rate")
+        fields = ("mode", "staleness_policy", "learning_rate")
         wanted = {name: getattr(request, name) for name in fields if request.HasField(name)}
         if any(isinstance(value, str) and len(value) > MAX_VALUE for value in wanted.values()):
             raise InvalidRequest(f"a setting must have at most {MAX_VALUE} characters; received more.")

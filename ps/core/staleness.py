@@ -174,7 +174,7 @@ class Policy:
         doc: A phrase that describes the compensation.
         make: A function that builds the compensation from the values of the parameters.
         parameters: The parameters that follow the colon.
-        example: A valid value of `--staleness`, where the name alone is not one.
+        example: A valid value of `--staleness-policy`, where the name alone is not one.
     """
 
     doc: str
@@ -228,7 +228,7 @@ POLICIES: dict[str, Policy] = {
 
 
 def compensation_of(staleness: str) -> Compensation:
-    """Return the compensation that a value of `--staleness` names.
+    """Return the compensation that a value of `--staleness-policy` names.
 
     Raises:
         ValueError: The value names no compensation, or its parameters are invalid.
@@ -238,5 +238,5 @@ def compensation_of(staleness: str) -> Compensation:
 
 
 def needs_old_weights(staleness: str) -> bool:
-    """Return whether a value of `--staleness` needs the weights that gradients were computed from."""
+    """Return whether a value of `--staleness-policy` needs the weights that gradients were computed from."""
     return compensation_of(staleness).corrects

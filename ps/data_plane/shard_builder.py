@@ -89,7 +89,7 @@ class ShardBuilder:
     @property
     def keeps_old_weights(self) -> bool:
         """Return whether the job's staleness policy needs the weights that gradients were computed from."""
-        return needs_old_weights(self._settings.staleness) if self._settings else False
+        return needs_old_weights(self._settings.staleness_policy) if self._settings else False
 
     # ------------------------------------------------------------------ what the coordinator sends
 
@@ -136,7 +136,7 @@ class ShardBuilder:
             np.zeros(self.size, np.float32),
             self._built,
             consistency_of(settings.mode),
-            compensation_of(settings.staleness),
+            compensation_of(settings.staleness_policy),
             on_outcome,
             pool=Pool(self.size, self.arena.allocate if self.arena else None),
             options=UpdateOptions(

@@ -85,7 +85,7 @@ def _description(job: Job, work: WorkSummary) -> dict[str, Any]:
         "workers": settings.workers,
         "shards": settings.shards,
         "mode": settings.mode,
-        "staleness_policy": settings.staleness,
+        "staleness_policy": settings.staleness_policy,
         "optimizer": settings.optimizer,
         "learning_rate": settings.effective_learning_rate,
         "batch_size": work.batch_size,

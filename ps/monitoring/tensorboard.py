@@ -20,8 +20,8 @@ from downpour.ps.trace.metrics import Metrics, mean
 FOLDER = "tensorboard"
 EVERY_S = 1.0
 HYPERPARAMETERS = (
-    "model", "dataset", "optimizer", "mode", "workers", "shards", "staleness", "push_every", "codec", "transport",
-    "seed",
+    "model", "dataset", "optimizer", "mode", "workers", "shards", "staleness_policy", "push_every", "codec",
+    "transport", "seed",
 )  # fmt: skip
 MOST_WORKERS = 16  # that have histograms of their own
 

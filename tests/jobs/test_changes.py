@@ -141,5 +141,5 @@ def test_a_server_that_is_started_again_continues_with_the_changes(tmp_path: Pat
         cluster.address = str(again.announcement()["address"])
         cluster.servers[0] = again
         status = cluster.status()
-        assert (status.learning_rate, status.staleness) == (0.25, "inverse")
+        assert (status.learning_rate, status.staleness_policy) == (0.25, "inverse")
         cluster.stop()

@@ -25,7 +25,7 @@ wanted_changes = st.lists(
         {},
         optional={
             "mode": st.sampled_from([mode for mode in GRADIENT_MODES if mode != "ringmaster:8"]),
-            "staleness": st.sampled_from(["none", "inverse", "dc_asgd"]),
+            "staleness_policy": st.sampled_from(["none", "inverse", "dc_asgd"]),
             "learning_rate": st.sampled_from([0.1, 0.05, 0.001]),
         },
     ).filter(bool),
@@ -62,7 +62,7 @@ def test_a_setting_that_is_given_again_keeps_its_value() -> None:
         ({}, {"mode": "spp:3"}, "--mode must be"),
         ({}, {"mode": "ssp"}, "--mode must be"),
         ({}, {"mode": "kasync:9"}, "waits for 9 workers"),
-        ({}, {"staleness": "fresh"}, "--staleness must be"),
+        ({}, {"staleness_policy": "fresh"}, "--staleness-policy must be"),
         ({}, {"mode": "localsgd:4"}, "in mode localsgd:4 they push a difference"),
         ({"mode": "localsgd:4"}, {"mode": "async"}, "in mode localsgd:4 they push a difference"),
         ({"mode": "easgd:0.5,4"}, {"learning_rate": 0.5}, "push a replica"),

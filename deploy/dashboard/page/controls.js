@@ -5,7 +5,7 @@ import { t } from "./texts.js";
 
 const STALL_S = 3;
 const SLOWED = { factor: 3, seconds: 10 };
-const SETTINGS = { mode: "mode", compensation: "staleness", lr: "learning_rate" }; // by their names in messages of progress
+const SETTINGS = { mode: "mode", compensation: "staleness_policy", lr: "learning_rate" }; // by their names in messages of progress
 const KEPT_AS = "downpour-secret"; // in the session storage of the tab, so that the page can be reloaded
 
 /** Move the secret from the address, which a user may copy and share, to the session storage of the tab. */
@@ -69,7 +69,7 @@ export class Controls {
 
   /** Show the settings that are in effect, except in a field that has been edited. */
   showSettings(progress) {
-    this.inEffect = { mode: progress.mode, compensation: progress.staleness || "none", lr: progress.learning_rate ? String(progress.learning_rate) : "" };
+    this.inEffect = { mode: progress.mode, compensation: progress.staleness_policy || "none", lr: progress.learning_rate ? String(progress.learning_rate) : "" };
     for (const name of Object.keys(SETTINGS)) {
       const field = byId(`set-${name}`);
       if (field.value === (this.filled?.[name] ?? "") && document.activeElement !== field) field.value = this.inEffect[name];

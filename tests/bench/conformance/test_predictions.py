@@ -203,7 +203,7 @@ def test_averaging_four_fresh_gradients_divides_the_noise_by_four(mode: str) -> 
 def test_the_weight_of_a_straggler_with_a_staleness_of_15(policy: str, scale: float) -> None:
     """Its optimum is 1, that of 15 pushes of the others 0: s/(15 + s), s = P/τ, or 1/(4Lτη) with L = 20, η = 1/200."""
     result = run(
-        workers=4, service=STRAGGLER, staleness=policy, learning_rate=0.005, updates=40_000,
+        workers=4, service=STRAGGLER, staleness_policy=policy, learning_rate=0.005, updates=40_000,
         problem="quadratic:h=1,centers=0,0,0,1",
     )  # fmt: skip
     assert result["mean"] == pytest.approx(scale / (15 + scale), rel=0.01, abs=1e-9)

@@ -58,15 +58,15 @@ def test_every_mode_is_replayed_bit_by_bit(mode: str, shards: int) -> None:
 @pytest.mark.parametrize("staleness", ["inverse", "delay_adaptive:drop", "dc_asgd", "dc_asgd_adaptive"])
 def test_every_compensation_is_replayed_bit_by_bit(mode: str, staleness: str) -> None:
     for seed in range(3):
-        job = RecordedJob(2, seed, mode=mode, staleness=staleness, schedule="cosine:60", warm_up=5)
+        job = RecordedJob(2, seed, mode=mode, staleness_policy=staleness, schedule="cosine:60", warm_up=5)
         assert_same(job, job.run())
 
 
 CHANGES = (
     ({"mode": "bsp"}, {"mode": "ssp:1"}, {"mode": "async"}),
     ({"mode": "softsync:2"}, {"mode": "async", "learning_rate": 0.5}, {"mode": "kasync:2"}),
-    ({"staleness": "dc_asgd"}, {"staleness": "none"}, {"staleness": "inverse"}),
-    ({"learning_rate": 0.01}, {"staleness": "dc_asgd_adaptive", "mode": "bsp"}, {"mode": "async"}),
+    ({"staleness_policy": "dc_asgd"}, {"staleness_policy": "none"}, {"staleness_policy": "inverse"}),
+    ({"learning_rate": 0.01}, {"staleness_policy": "dc_asgd_adaptive", "mode": "bsp"}, {"mode": "async"}),
 )
 
 
@@ -88,7 +88,7 @@ def test_a_replay_needs_the_list_of_changes() -> None:
 
 
 def test_weights_that_the_server_did_not_keep_are_not_kept_in_the_replay() -> None:
-    job = RecordedJob(1, 1, staleness="dc_asgd", version_memory=0)
+    job = RecordedJob(1, 1, staleness_policy="dc_asgd", version_memory=0)
     recorded = job.run()
     assert job.hosts[0].trained_shard().uncorrected
     assert_same(job, recorded)
@@ -267,7 +267,7 @@ def test_a_directory_that_is_not_a_run_is_refused(tmp_path: Path) -> None:
 def test_real_servers_record_what_a_replay_needs(tmp_path: Path) -> None:
     """Two shards, three workers in threads, one of which leaves and another joins; every reply is waited for."""
     initial = np.random.default_rng(0).standard_normal(LAYOUT.size).astype(np.float32)
-    with running(tmp_path, 2, workers=3, learning_rate=0.05, optimizer="adam", staleness="dc_asgd") as cluster:
+    with running(tmp_path, 2, workers=3, learning_rate=0.05, optimizer="adam", staleness_policy="dc_asgd") as cluster:
         members = cluster.train(LAYOUT, 3, initial)
         with ThreadPoolExecutor(3) as pool:
             list(pool.map(lambda member: push_some(member, 25), members))

@@ -104,7 +104,7 @@ def replayed(run: Path, *flags: str, status: int = 0) -> dict[str, Any]:
         ("--mode=async", "--shards=2", "--xla=on"),
         ("--mode=ssp:1", "--workers=3", "--optimizer=momentum", "--momentum-correction"),
         ("--mode=bsp", "--shards=2", "--optimizer=adam", "--clip-norm=1"),
-        ("--mode=softsync:2", "--workers=3", "--staleness=dc_asgd", "--transport=grpc"),
+        ("--mode=softsync:2", "--workers=3", "--staleness-policy=dc_asgd", "--transport=grpc"),
         ("--mode=async", "--push-every=4", "--overlap", "--shards=2"),
         ("--mode=localsgd:3", "--learning-rate=0.05"),
     ],

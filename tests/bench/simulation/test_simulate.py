@@ -42,7 +42,7 @@ def test_every_mode_runs_on_every_problem(mode: str, problem: str) -> None:
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_every_policy_converges_on_a_quadratic(policy: str) -> None:
-    result = run(staleness=policy, problem="quadratic:h=1", updates=1500, workers=4, learning_rate=0.05)
+    result = run(staleness_policy=policy, problem="quadratic:h=1", updates=1500, workers=4, learning_rate=0.05)
     assert result["distance"] < 1e-3 and not result["diverged"]
 
 
@@ -96,7 +96,7 @@ def test_service_times_have_their_mean(spec: str, mean: float) -> None:
         ),
         (["--mode=ksync:5", "--workers=4"], "--mode ksync:5 waits for 5 workers"),
         (["--mode=softsync"], "must be written softsync:C"),
-        (["--staleness=inverted"], "did you mean inverse?"),
+        (["--staleness-policy=inverted"], "did you mean inverse?"),
         (["--problem=none:x=1"], "--problem none must have no parameters; received 'x'"),
         (["--problem=quadratic:h"], "quadratic must have parameters of the form NAME=VALUE; received 'h'"),
         (["--problem=quadratic:h=1,2"], "of the form NAME=VALUE; received '2'"),
@@ -145,7 +145,7 @@ def test_async_weighs_optima_by_the_workers_shares() -> None:
     )
     plain = run(**settings)
     assert plain["mean"] == pytest.approx(0.25, rel=0.05)
-    assert run(staleness="inverse", **settings)["mean"] < 0.8 * plain["mean"]
+    assert run(staleness_policy="inverse", **settings)["mean"] < 0.8 * plain["mean"]
 
 
 def test_bsp_weighs_optima_equally_at_all_speeds() -> None:
@@ -253,7 +253,9 @@ def test_a_warm_start_begins_with_one_worker() -> None:
 
 
 def test_gradients_without_kept_base_weights_are_counted() -> None:
-    settings: dict[str, Any] = dict(workers=4, staleness="dc_asgd", problem="quadratic:h=1,dim=1000", updates=100)
+    settings: dict[str, Any] = dict(
+        workers=4, staleness_policy="dc_asgd", problem="quadratic:h=1,dim=1000", updates=100
+    )
     assert run(**settings)["uncorrected"] == 0
     forgetful = run(version_memory=0, **settings)
     # A fresh gradient needs no correction, and so no old weights.

@@ -24,7 +24,8 @@ def state_of(workers: int, notes: int = 3, live: bool = True) -> TopState:
     state = TopState(live=live)
     progress = pb.Progress(
         run="20260101T000000Z-sigmoid100", phase="training", model="sigmoid100", dataset="mnist", mode="ssp:2",
-        staleness="inverse", optimizer="momentum", learning_rate=0.05, epoch=2, epochs=10, samples=10, total_samples=99,
+        staleness_policy="inverse", optimizer="momentum", learning_rate=0.05, epoch=2, epochs=10, samples=10,
+        total_samples=99,
         samples_per_s=123456.7, version=1234567, loss=0.1234, elapsed_s=3599, eta_s=7200,
         notes=[f"note {number}: something happened that needs a long line to be told" for number in range(notes)],
         workers=[

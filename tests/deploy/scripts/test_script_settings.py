@@ -35,8 +35,8 @@ KINDS: dict[str, type[Settings]] = {"downpour.ps": ServerSettings, "downpour.wor
 # A value other than the default for every setting; the two of files are those of the fixture.
 VALUES: dict[str, Any] = {
     "workers": 3, "shards": 2, "transport": "grpc", "codec": "int8", "session_s": 33.0, "reconnect_s": 44.0,
-    "drain_timeout_s": 5.5, "mode": "ssp:2", "staleness": "delay_adaptive", "version_memory": 77, "warm_start": 5,
-    "momentum_correction": True, "nonfinite_limit": 4, "threads": 2, "seed": 9, "worker_restarts": 1,
+    "drain_timeout_s": 5.5, "mode": "ssp:2", "staleness_policy": "delay_adaptive", "version_memory": 77,
+    "warm_start": 5, "momentum_correction": True, "nonfinite_limit": 4, "threads": 2, "seed": 9, "worker_restarts": 1,
     "tensorboard": False, "dashboard": True, "runs_dir": "elsewhere", "metrics_port": 9191, "log_format": "json",
     "tls_dir": "", "token_file": "", "clip_norm": 2.5, "lease_batches": 3, "idle_timeout_s": 600.0, "dry_run": True,
     "push_every": 4, "fetch_every": 5, "overlap": True,

@@ -85,7 +85,7 @@ def build(**settings: Any) -> Shard:
 @pytest.mark.parametrize("overlap", [False, True])
 def test_a_worker_that_overlaps_has_its_gradients_corrected(overlap: bool) -> None:
     """With overlap a gradient comes from the pull before the last one, whose weights must still be kept."""
-    shard = build(staleness="dc_asgd", overlap=overlap, learning_rate=0.1)
+    shard = build(staleness_policy="dc_asgd", overlap=overlap, learning_rate=0.1)
     for worker in range(2):
         shard.join(worker, 1)
         shard.release(shard.pull(worker=worker)[0])

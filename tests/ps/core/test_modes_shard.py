@@ -297,8 +297,8 @@ def test_an_unknown_mode_is_refused_with_the_syntax(mode: str, says: str) -> Non
     [
         ({"mode": "ksync:3", "workers": 2}, "waits for 3 workers"),
         ({"mode": "backup:9", "workers": 8}, "waits for 9 workers"),
-        ({"mode": "easgd:0.5,4", "staleness": "inverse"}, "exchanges weights"),
-        ({"mode": "localsgd:4", "staleness": "dc_asgd"}, "pushes differences"),
+        ({"mode": "easgd:0.5,4", "staleness_policy": "inverse"}, "exchanges weights"),
+        ({"mode": "localsgd:4", "staleness_policy": "dc_asgd"}, "pushes differences"),
         ({"momentum_correction": True}, "takes from an optimizer's momentum"),
     ],
 )
@@ -318,7 +318,7 @@ def test_settings_that_cannot_work_are_refused_at_start(settings: dict[str, obje
         ({"mode": "ringmaster:2", "workers": 8}, "much work will be lost"),
         ({"mode": "ksync:2", "workers": 3}, "not interrupted"),
         ({"mode": "easgd:8,1"}, "moving rate"),
-        ({"mode": "bsp", "staleness": "inverse"}, "changes nothing"),
+        ({"mode": "bsp", "staleness_policy": "inverse"}, "changes nothing"),
         ({"mode": "localsgd:2", "optimizer": "adam"}, "is not used"),
     ],
 )

@@ -25,8 +25,8 @@ from downpour.worker.plan.push_plan import PushPlan
 from tests.support.cluster import Cluster, vector_layout, wait_until
 from tests.support.toys.toy_algorithms import register
 
-FLAGS = ("optimizer", "mode", "staleness", "schedule", "codec")
-ALL = ["--optimizer=toy", "--mode=toy:4", "--staleness=toy", "--schedule=toy:1", "--codec=toy"]
+FLAGS = ("optimizer", "mode", "staleness_policy", "schedule", "codec")
+ALL = ["--optimizer=toy", "--mode=toy:4", "--staleness-policy=toy", "--schedule=toy:1", "--codec=toy"]
 
 
 @pytest.fixture

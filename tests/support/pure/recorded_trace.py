@@ -34,7 +34,7 @@ def write_run(
     given = {
         "model": "sigmoid100", "dataset": "mnist", "mode": "async", "optimizer": "sgd", "batch_size": BATCH,
         "seed": seed, "workers": workers, "shards": shards, "epochs": int(trace["epoch"].max()) + 1,
-        "staleness": "none", "push_every": 1, "fetch_every": None, **settings,
+        "staleness_policy": "none", "push_every": 1, "fetch_every": None, **settings,
     }  # fmt: skip
     config = {
         "settings": given,
