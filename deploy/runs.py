@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from downpour.protos.settings import ENV_PREFIX, host_and_port
 
 RUNS = "runs"
 LATEST = "latest"
+TRACE = "trace.npy"  # begins with the first update
 ADDRESS = "address"  # the file with the address of a coordinator, as long as it runs
 
 
@@ -31,6 +33,14 @@ def running(folder: Path) -> list[Path]:
     """Return the directories of the runs in a folder whose coordinator runs, the newest first."""
     found = [path.parent for path in folder.glob(f"*/{ADDRESS}") if path.parent.name != LATEST]
     return sorted(filter(is_locked, found), key=lambda path: path.name, reverse=True)
+
+
+def withdraw_latest(run: Path) -> None:
+    """Remove the link `latest` if it names a run that has ended and has trained nothing."""
+    link = run.parent / LATEST
+    with suppress(OSError):
+        if link.is_symlink() and link.resolve() == run.resolve() and not (run / TRACE).exists():
+            link.unlink()
 
 
 def is_locked(run: Path) -> bool:

@@ -35,6 +35,7 @@ from downpour.deploy.launch.processes import Process, end, wait
 from downpour.deploy.launch.resume import CannotResume
 from downpour.deploy.launch.run_dir import make_run_dir
 from downpour.deploy.launch.train import PLANNED, show_commands
+from downpour.deploy.runs import LATEST, withdraw_latest
 from downpour.deploy.scripts.script_checks import BadScript, check_script, name_of
 from downpour.deploy.scripts.script_record import write_script_record
 from downpour.deploy.scripts.script_resume import resumed_script
@@ -127,12 +128,16 @@ def launch(
     except OSError as failure:
         print(f"{PROG}: --runs-dir must be a writable folder; {reason_of(failure)}", file=sys.stderr)
         return 1
-    with suppress(OSError):  # server 0 reports it
-        disk.point_latest_to(run_dir)  # before the workers start: a script may count what is in the folder
+    if not (run_dir.parent / LATEST).exists():
+        with suppress(OSError):  # server 0 reports it
+            disk.point_latest_to(run_dir)  # before the workers start: a script may count what is in the folder
     with suppress(OSError):  # without it, the run cannot be replayed
         write_script_record(run_dir, script, settings)
     specs = script_plan(settings, str(run_dir), script, shown, devices)
-    return ScriptLauncher(specs, run_dir, Notes(), settings.drain_timeout_s).run()
+    try:
+        return ScriptLauncher(specs, run_dir, Notes(), settings.drain_timeout_s).run()
+    finally:
+        withdraw_latest(run_dir)
 
 
 def prepared_run(settings: RunSettings, name: str) -> tuple[RunSettings, Path]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from downpour.deploy.runs import address_of, run_path
+from downpour.deploy.runs import address_of, run_path, withdraw_latest
 from tests.support.command_line import run
 from tests.support.paths import ROOT
 
@@ -40,6 +40,20 @@ def test_a_run_has_a_path_and_a_name(runs: Path, tmp_path: Path, monkeypatch: py
     assert run_path("latest") == "elsewhere/latest"
     (tmp_path / "latest").mkdir()
     assert run_path("latest") == "latest"  # what exists is meant
+
+
+def test_latest_is_withdrawn_from_a_run_that_has_trained_nothing(runs: Path) -> None:
+    def newest(name: str, trace: bool) -> str:
+        (runs / "latest").unlink(missing_ok=True)
+        (runs / "latest").symlink_to(name)
+        if trace:
+            (runs / name / "trace.npy").write_text("")
+        withdraw_latest(runs / "2-runs")
+        return (runs / "latest").resolve().name
+
+    assert newest("2-runs", trace=False) == "latest"
+    assert newest("1-ended", trace=False) == "1-ended"  # that of another run remains
+    assert newest("2-runs", trace=True) == "2-runs"
 
 
 def test_a_job_has_an_address_and_a_run(runs: Path) -> None:
