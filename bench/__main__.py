@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import textwrap
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -55,7 +56,7 @@ BENCHES: dict[str, Bench] = {
 
 def main(argv: list[str]) -> int:
     """Run a benchmark and return its exit status."""
-    rows = "\n".join(f"  {name:<13}{bench.description}" for name, bench in BENCHES.items())
+    rows = "\n".join(wrapped(name, bench.description) for name, bench in BENCHES.items())
     usage = (
         f"usage: downpour bench NAME [flags]\n\nbenchmarks:\n{rows}\n\n`downpour bench NAME --help` lists its flags."
     )
@@ -83,6 +84,11 @@ def main(argv: list[str]) -> int:
     if (out := folder_of(rest)) and status == 0 and (page := write_page(Path(out))):
         print(f"the report is {page}, which opens in a browser without a network", file=sys.stderr)
     return status
+
+
+def wrapped(name: str, description: str) -> str:
+    """Return the lines of a benchmark in the help, which fit a terminal of 80 columns."""
+    return textwrap.fill(description, 80, initial_indent=f"  {name:<13}", subsequent_indent=" " * 15)
 
 
 def folder_of(arguments: Sequence[str]) -> str:

@@ -213,9 +213,9 @@ OTHER_COMMANDS: dict[str, Command] = {
     "logs": Command("show the logs of a run", _logs),
     "dashboard": Command("show a recorded run or a running job in the browser", _dashboard),
     "report": Command("write a recorded run as one HTML file", _report),
-    "playground": Command("train a small network in the browser, to see what asynchrony does", _playground),
+    "playground": Command("train a small network in the browser, with several workers", _playground),
     "top": Command("show a job in the terminal, and operate it with keys", _top),
-    "job": Command("operate a running job: pause, drain, set settings, add and kill workers", _job),
+    "job": Command("operate a running job: pause, drain, change settings and workers", _job),
     "doctor": Command("examine whether this machine can train, and say what to do", _doctor),
     "completion": Command("print a script with which a shell completes commands and flags", _completion),
     "certs": Command("create TLS certificates and an access token", _certs),
@@ -241,7 +241,8 @@ def commands() -> dict[str, Command]:
         for name, entry in LAUNCHERS.items()
         if entry.command is not None
     }
-    return {**launchers, **OTHER_COMMANDS}
+    found = {**launchers, **OTHER_COMMANDS}
+    return {"train": found["train"], "run": found["run"], **found}  # what most users need is listed first
 
 
 def usage() -> str:
@@ -251,7 +252,7 @@ def usage() -> str:
         "usage: downpour COMMAND [flags]\n\n"
         "An asynchronous parameter server for Keras 3 on TensorFlow.\n\n"
         f"commands:\n{rows}\n\n"
-        "`downpour COMMAND --help` lists the flags of a command; `downpour --version` prints the version."
+        "`downpour COMMAND --help` lists the flags of a command; `downpour --version`\nprints the version."
     )
 
 
@@ -297,7 +298,7 @@ def _unknown_variables() -> list[str]:
 def _unknown(name: str) -> int:
     import difflib
 
-    matches = difflib.get_close_matches(name, commands(), n=1)
+    matches = difflib.get_close_matches(name, [*commands(), "help", "--help", "--version"], n=1)
     hint = f" (did you mean {matches[0]}?)" if matches else ""
     what = "flag" if name.startswith("-") else "command"
     print(f"downpour: unknown {what} {name}{hint}; commands are {', '.join(commands())}", file=sys.stderr)

@@ -113,11 +113,12 @@ class TrainSettings(JobSettings, AccessSettings, LogSettings):
     }
 
     model: Annotated[str, AfterValidator(known_model)] = Field(
-        "sigmoid100", description=f"{', '.join(MODELS)}, or module:function that returns a Keras model."
+        "sigmoid100", description=f"Model: {', '.join(MODELS)}, or module:function that returns a Keras model."
     )
     dataset: Annotated[str, AfterValidator(known_dataset)] = Field(
         "mnist",
-        description=f"{', '.join(DATASETS)}, or the path of an .npz file with x_train, y_train, x_test, y_test.",
+        description=f"Dataset: {', '.join(DATASETS)}, or the path of an .npz file with x_train, y_train, x_test and "
+        "y_test.",
     )
     weights: Annotated[str | None, AfterValidator(known_weights)] = Field(
         None, description="Initial weights: a .keras or .weights.h5 file; layers of other shapes get new weights."
@@ -199,7 +200,8 @@ class EvaluateSettings(Settings):
         None, description="Keras's name of the loss (default: that of the run, or of the file as it was compiled)."
     )
     model: str | None = Field(
-        None, description="module:function of the model, if the file needs its classes (default: that of the run)."
+        None,
+        description="Function of the model, module:function, if the file needs its classes (default: that of the run).",
     )
     scale: Scale | None = Field(None, description="Factor on the samples (default: that of the run, or auto).")
 

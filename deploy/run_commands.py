@@ -37,7 +37,7 @@ class LogsSettings(Settings):
     positional: ClassVar[tuple[str, ...]] = ("run",)
 
     run: RunPath = Field(LATEST, description="Run directory, such as latest (default: latest).")
-    follow: bool = Field(False, description="Continue until the coordinator of the run has ended.")
+    follow: bool = Field(False, description="Continue until the coordinator of the run has ended; also -f.")
     process: str = Field("", description="Name of one process, such as ps-0 or worker-1 (default: all).")
 
 

@@ -59,5 +59,5 @@ def _fields(modules: Iterable[str]) -> set[str]:
     while kinds:
         kind = kinds.pop()
         kinds += kind.__subclasses__()
-        found |= {name.rstrip("_").upper() for name in kind.model_fields} | {name.upper() for name in kind.model_fields}
+        found |= {name.upper() for name in kind.model_fields if not name.endswith("_")}
     return found

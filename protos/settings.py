@@ -25,6 +25,7 @@ from downpour.protos.job_file.toml_settings import BadJobFile, read, takes_file
 
 ENV_PREFIX = "DOWNPOUR_"
 
+PATHS = ("json_", "keep", "report", "save", "to", "weights")  # fields of text that name a file or a folder
 _NOUNS = {bool: "true or false", int: "a whole number", float: "a finite number"}
 _RANGE_ERRORS = ("_parsing", "_type", "_from_float", "_equal", "_than", "finite_number")
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
@@ -228,7 +229,8 @@ def _parser(kind: type[Settings], prog: str, description: str) -> _Parser:
     def formatter(prog: str) -> argparse.HelpFormatter:
         return argparse.HelpFormatter(prog, max_help_position=27, width=width)
 
-    places = (name.upper() for name in kind.positional)
+    required = {name: kind.model_fields[name].is_required() for name in kind.positional}
+    places = (name.upper() if must else f"[{name.upper()}]" for name, must in required.items())
     parser = _Parser(
         prog=prog,
         usage=" ".join(filter(None, (prog, *places, "[flags]", kind.follows))),
@@ -260,13 +262,9 @@ def add_flags(parser: argparse.ArgumentParser, kind: type[Settings]) -> None:
 
 
 def _variables_of(kind: type[Settings]) -> str | None:
-    """Return a sentence about the variables, with a flag of the command as its example; None without flags."""
-    flags = [name for name in kind.model_fields if name not in kind.positional and not name.endswith("_")]
-    if not flags:
-        return None
-    valued = [name for name in flags if kind.model_fields[name].annotation is not bool]
-    example = min(valued or flags, key=len)  # the sentence fits one line
-    return f"Environment variables can set all flags: {ENV_PREFIX}{example.upper()} sets {flag(example)}."
+    """Return a sentence about the environment variables; None if none sets anything."""
+    has_variables = any(not name.endswith("_") for name in kind.model_fields)
+    return "A flag takes precedence over its environment variable, in brackets." if has_variables else None
 
 
 def _add(group: argparse._ArgumentGroup, name: str, field: FieldInfo) -> None:
@@ -294,6 +292,10 @@ def _metavar(name: str, field: FieldInfo) -> str:
         return "SECONDS"
     if name.endswith("_dir"):
         return "DIR"
+    if name in PATHS or name.endswith("_file"):
+        return "PATH"
+    if name == "resume":
+        return "RUN"
     if Address in types or host_and_port in _validators(field):
         return "HOST:PORT"
     return "N" if int in types else "X" if float in types else "NAME"

@@ -42,12 +42,13 @@ SCALE = "Factor on the samples. auto: 1/255 for pixels (uint8) unless the model 
 class WorkerSettings(AccessSettings, LogSettings):
     """Run one worker process, which receives the description of the job from the coordinator."""
 
-    server: Address = Field(description="HOST:PORT of the coordinator (shard 0).")
+    server: Address = Field(description="Address of the coordinator (shard 0), HOST:PORT.")
     worker: int | None = Field(None, ge=0, description="Number of this worker (default: assigned by the coordinator).")
     evaluator: bool = Field(False, description="Take evaluation tasks only.")
     model: str | None = Field(
         None,
-        description="module:function of the model; required if the job has one (never accepted from the server).",
+        description="Function of the model, module:function; required if the job has one (never accepted from the "
+        "server).",
     )
     dataset: str | None = Field(
         None, description="Path of the .npz file; required if the job has one (never accepted from the server)."

@@ -40,7 +40,9 @@ class ReplaySettings(Settings):
     run_dir: RunPath = Field(description="Run directory, such as latest.")
     until: int | None = Field(None, ge=0, description="Stop at this version of shard 0 and save its weights.")
     save: str | None = Field(None, description="Path of the saved weights (default: replay-VERSION.keras in RUN_DIR).")
-    model: str | None = Field(None, description="module:function that returns the model (default: that of the run).")
+    model: str | None = Field(
+        None, description="Function, as module:function, that returns the model (default: that of the run)."
+    )
     dataset: str | None = Field(None, description="Path of the data (default: that of the run).")
     fit: int = Field(0, ge=0, description="With --until, of a script: the call of fit, from 1 (default: the last one).")
     json_: bool = Field(False, description="Print one JSON object.")

@@ -37,10 +37,10 @@ def main(argv: list[str]) -> int:
     parser = FlagParser(
         prog="downpour bench codecs", description="Measure the size, time and final loss of each codec."
     )
-    parser.add_argument("--quick", action="store_true", help="smaller vectors, fewer steps, one seed")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the first repeat")
+    parser.add_argument("--quick", action="store_true", help="Measure smaller vectors, with fewer steps and one seed.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the first repeat (default: 0).")
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="write results.json, report.md and a plot to this folder"
+        "--out", type=Path, metavar="DIR", help="Folder for results.json, report.md, report.html and a plot."
     )
     flags = parser.parse_args(argv)
     sizes = FLOATS[:2] if flags.quick else FLOATS

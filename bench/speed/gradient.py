@@ -152,14 +152,18 @@ def _table(name: str, rows: dict[str, dict[str, float]], flags: argparse.Namespa
 
 def _parser() -> argparse.ArgumentParser:
     parser = FlagParser(prog="downpour bench gradient", description="Time a worker's step.")
-    parser.add_argument("--models", default="sigmoid100,cnn", help="names of models, separated by commas")
-    parser.add_argument("--data", default="mnist", help="name of a dataset, or an .npz file")
-    parser.add_argument("--batch-size", type=int, default=32, help="samples of a step (default: 32)")
-    parser.add_argument("--local-steps", type=int, default=20, help="steps in one call of `local` (default: 20)")
-    parser.add_argument("--threads", type=int, default=1, help="TensorFlow's intra-op threads (default: 1)")
-    parser.add_argument("--seconds", type=float, default=20.0, help="duration for each model (default: 20)")
-    parser.add_argument("--quick", dest="seconds", action="store_const", const=5.0, help="5 s for each model")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write results.json and report.md to this folder")
+    parser.add_argument(
+        "--models", default="sigmoid100,cnn", help="Names of models, separated by commas (default: sigmoid100,cnn)."
+    )
+    parser.add_argument("--data", default="mnist", help="Name of a dataset, or an .npz file (default: mnist).")
+    parser.add_argument("--batch-size", type=int, default=32, help="Number of samples of a step (default: 32).")
+    parser.add_argument("--local-steps", type=int, default=20, help="Steps in one call of `local` (default: 20).")
+    parser.add_argument("--threads", type=int, default=1, help="TensorFlow's intra-op threads (default: 1).")
+    parser.add_argument(
+        "--seconds", type=float, default=20.0, help="Duration of the measurement of a model in seconds (default: 20)."
+    )
+    parser.add_argument("--quick", dest="seconds", action="store_const", const=5.0, help="Measure each model for 5 s.")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="Folder for results.json, report.md and report.html.")
     return parser
 
 

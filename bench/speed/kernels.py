@@ -152,9 +152,9 @@ def table(results: dict[str, Any]) -> str:
 def main(argv: list[str]) -> int:
     """Measure, print the table, and write the report if requested."""
     parser = FlagParser(prog="downpour bench kernels", description="Compare update rules with memcpy.")
-    parser.add_argument("--quick", action="store_true", help="fewer repeats")
+    parser.add_argument("--quick", action="store_true", help="Repeat each measurement less often.")
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="write results.json, report.md and a plot to this folder"
+        "--out", type=Path, metavar="DIR", help="Folder for results.json, report.md, report.html and a plot."
     )
     flags = parser.parse_args(argv)
     results = {**report.results_header("kernels", argv), **run(flags.quick), "load_at_end": load()}

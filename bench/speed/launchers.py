@@ -87,11 +87,11 @@ def _flags(argv: list[str]) -> argparse.Namespace:
     parser = FlagParser(
         "downpour bench launchers", description="Compare the samples/s of one job started by each launcher."
     )
-    parser.add_argument("--epochs", type=int, default=6, help="epochs of each run (default: 6)")
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each launcher (default: 3)")
-    parser.add_argument("--compose", help='also measure containers, with this command, such as "docker compose"')
-    parser.add_argument("--quick", action="store_true", help="one run of two epochs each")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write results.json and report.md to this folder")
+    parser.add_argument("--epochs", type=int, default=6, help="Number of epochs of each run (default: 6).")
+    parser.add_argument("--repeats", type=int, default=3, help="Number of runs of each launcher (default: 3).")
+    parser.add_argument("--compose", help='Also measure containers, with this command, such as "docker compose".')
+    parser.add_argument("--quick", action="store_true", help="Make one run of two epochs with each launcher.")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="Folder for results.json, report.md and report.html.")
     flags = parser.parse_args(argv)
     if flags.quick:
         flags.epochs, flags.repeats = 2, 1

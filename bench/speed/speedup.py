@@ -268,15 +268,25 @@ def straggler(text: str) -> tuple[int, float]:
 
 def _flags(argv: list[str]) -> argparse.Namespace:
     parser = FlagParser(prog="downpour bench speedup", description="Measure the speedup of workers.")
-    parser.add_argument("--quick", action="store_true", help="few workers, one repeat, a lower accuracy")
-    parser.add_argument("--workers", type=lambda text: [int(part) for part in text.split(",")], help="such as 1,2,4,8")
+    parser.add_argument("--quick", action="store_true", help="Measure few workers, once, to a lower accuracy.")
     parser.add_argument(
-        "--straggler", type=straggler, action="append", help="slow worker and factor, such as 1:5x; may be repeated"
+        "--workers",
+        type=lambda text: [int(part) for part in text.split(",")],
+        help="Numbers of workers, such as 1,2,4,8 (default: 1,2,4,8,16; with --quick 1,4,8).",
     )
-    parser.add_argument("--compute-s", type=float, default=0.02, help="emulated time of a step in s (default: 0.02)")
-    parser.add_argument("--transport", choices=transport_names(), default="auto", help="transport of payloads")
-    parser.add_argument("--repeats", type=int, help="runs of each measurement (default: 3; with --quick 1)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for results.json, report.md and plots")
+    parser.add_argument(
+        "--straggler", type=straggler, action="append", help="Slow worker and factor, such as 1:5x; may be repeated."
+    )
+    parser.add_argument(
+        "--compute-s", type=float, default=0.02, help="Emulated time of a step in seconds (default: 0.02)."
+    )
+    parser.add_argument(
+        "--transport", choices=transport_names(), default="auto", help="Transport of payloads (default: auto)."
+    )
+    parser.add_argument("--repeats", type=int, help="Number of runs of each measurement (default: 3; with --quick 1).")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="Folder for results.json, report.md, report.html and plots."
+    )
     flags = parser.parse_args(argv)
     flags.repeats = flags.repeats or (1 if flags.quick else 3)
     flags.workers = flags.workers or ([1, 4, 8] if flags.quick else [1, 2, 4, 8, 16])

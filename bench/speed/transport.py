@@ -53,9 +53,13 @@ RATE = "1e-6"
 def main(argv: list[str]) -> int:
     """Measure, print the tables, and write `results.json`, `report.md` and the plots if requested."""
     parser = FlagParser(prog="downpour bench transport", description="Compare push-pulls with echoes and memcpy.")
-    parser.add_argument("--quick", action="store_true", help="few rounds, at most 16 workers")
-    parser.add_argument("--only-sizes", action="store_true", help="one worker on each transport, and nothing else")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for results.json, report.md and plots")
+    parser.add_argument("--quick", action="store_true", help="Make few rounds, with at most 16 workers.")
+    parser.add_argument(
+        "--only-sizes", action="store_true", help="Measure one worker on each transport, and nothing else."
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="Folder for results.json, report.md, report.html and plots."
+    )
     flags = parser.parse_args(argv)
     results: dict[str, Any] = {
         "benchmark": "transport",

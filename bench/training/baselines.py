@@ -188,18 +188,32 @@ def write(results: dict[str, Any], out: Path) -> None:
 def parse(argv: list[str]) -> argparse.Namespace:
     """Parse the flags and complete `models`, `competitors` and `repeats`."""
     parser = FlagParser(prog="downpour bench baselines", description="Compare samples/s with TensorFlow and Keras.")
-    parser.add_argument("--model", choices=[*SAMPLES, "both"], help="model (default: both; with --quick sigmoid100)")
-    parser.add_argument("--samples", type=_positive, help="training samples, rounded up to whole calls")
-    parser.add_argument("--batch-size", type=_positive, default=32, help="samples of a step (default: 32)")
-    parser.add_argument("--learning-rate", type=float, help=f"learning rate of SGD (default: {LEARNING_RATES})")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the first repeat; increases by 1 per repeat")
-    parser.add_argument("--repeats", type=_positive, help="runs of each competitor (default: 3; with --quick 1)")
     parser.add_argument(
-        "--competitors", type=_competitors, default=list(COMPETITORS), metavar="NAME,NAME", help=", ".join(COMPETITORS)
+        "--model", choices=[*SAMPLES, "both"], help="Model of the training (default: both; with --quick sigmoid100)."
     )
-    parser.add_argument("--timeout-s", type=float, default=600.0, help="time limit of one run in s (default: 600)")
-    parser.add_argument("--quick", action="store_true", help="few samples and one repeat")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for results.json and report.md")
+    parser.add_argument("--samples", type=_positive, help="Number of training samples, rounded up to whole calls.")
+    parser.add_argument("--batch-size", type=_positive, default=32, help="Number of samples of a step (default: 32).")
+    parser.add_argument(
+        "--learning-rate", type=float, help=f"Learning rate of SGD (default: {_of_models(LEARNING_RATES)})."
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="Seed of the first repeat; it increases by 1 per repeat (default: 0)."
+    )
+    parser.add_argument(
+        "--repeats", type=_positive, help="Number of runs of each competitor (default: 3; with --quick 1)."
+    )
+    parser.add_argument(
+        "--competitors",
+        type=_competitors,
+        default=list(COMPETITORS),
+        metavar="NAME,NAME",
+        help=f"Competitors, separated by commas (default: all): {', '.join(COMPETITORS)}.",
+    )
+    parser.add_argument(
+        "--timeout-s", type=float, default=600.0, help="Time limit of one run in seconds (default: 600)."
+    )
+    parser.add_argument("--quick", action="store_true", help="Measure few samples, once.")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="Folder for results.json, report.md and report.html.")
     flags = parser.parse_args(argv)
     chosen = flags.model or ("sigmoid100" if flags.quick else "both")
     flags.models = list(SAMPLES) if chosen == "both" else [chosen]
@@ -212,10 +226,14 @@ def _learning_rate(model: str, flags: argparse.Namespace) -> float:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
+    value = int(text) if text.isdecimal() else 0
     if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1; received {text}")
+        raise argparse.ArgumentTypeError(f"must be a whole number, at least 1; received {text!r}")
     return value
+
+
+def _of_models(values: dict[str, float]) -> str:
+    return ", ".join(f"{value:g} for {name}" for name, value in values.items())
 
 
 def _competitors(text: str) -> list[str]:

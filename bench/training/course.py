@@ -192,11 +192,15 @@ def parse(argv: list[str]) -> argparse.Namespace:
         description="Compare the course's models with single-process Keras.",
         epilog="The arguments after -- are passed to every `downpour train`.",
     )
-    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"{', '.join(known)} (default: all)")
-    parser.add_argument("--workers", type=numbers, default=[2, 4], help="numbers of workers (default: 2,4)")
-    parser.add_argument("--seeds", type=numbers, default=[0, 1, 2], help="such as 0-4 or 0,3 (default: 0-2)")
-    parser.add_argument("--timeout-s", type=float, default=1200.0, help="time limit of one training in s")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for results.json and report.md")
+    parser.add_argument(
+        "models", nargs="*", metavar="MODEL", help=f"Models to train (default: all): {', '.join(known)}."
+    )
+    parser.add_argument("--workers", type=numbers, default=[2, 4], help="Numbers of workers (default: 2,4).")
+    parser.add_argument("--seeds", type=numbers, default=[0, 1, 2], help="Seeds, such as 0-4 or 0,3 (default: 0-2).")
+    parser.add_argument(
+        "--timeout-s", type=float, default=1200.0, help="Time limit of one training in seconds (default: 1200)."
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="Folder for results.json, report.md and report.html.")
     flags = parser.parse_args(argv[:cut])
     if unknown := [name for name in flags.models if name not in known]:
         parser.error(f"MODEL must be one of {', '.join(known)}; received {', '.join(unknown)}")

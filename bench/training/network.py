@@ -222,23 +222,33 @@ def _parser() -> argparse.ArgumentParser:
     parser = FlagParser(
         prog="downpour bench network", description="Train between two network namespaces; requires root."
     )
-    parser.add_argument("--networks", type=_names(NETWORKS), default=list(NETWORKS), help=", ".join(NETWORKS))
+    parser.add_argument(
+        "--networks",
+        type=_names(NETWORKS),
+        default=list(NETWORKS),
+        help=f"Networks (default: all): {', '.join(NETWORKS)}.",
+    )
     parser.add_argument(
         "--configurations", type=_names(CONFIGURATIONS), default=list(CONFIGURATIONS),
-        help=f"such as {', '.join(CONFIGURATIONS)}",
+        help=f"Configurations (default: all): {', '.join(CONFIGURATIONS)}.",
     )  # fmt: skip
-    parser.add_argument("--transports", type=_names(dict.fromkeys(TRANSPORTS)), default=list(TRANSPORTS))
+    parser.add_argument(
+        "--transports", type=_names(dict.fromkeys(TRANSPORTS)), default=list(TRANSPORTS),
+        help=f"Transports (default: all): {', '.join(TRANSPORTS)}.",
+    )  # fmt: skip
     parser.add_argument(
         "--tensorflow", type=lambda text: [int(part) for part in text.split(",") if part], default=[],
-        help="steps per function of ParameterServerStrategy, such as 1,20 (default: not measured)",
+        help="Steps per function of ParameterServerStrategy, such as 1,20 (default: not measured).",
     )  # fmt: skip
-    parser.add_argument("--model", default="sigmoid100")
-    parser.add_argument("--samples", type=int, default=48_000, help="training samples in all epochs")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--learning-rate", type=float, default=0.1)
-    parser.add_argument("--accuracy", type=float, default=0.85)
-    parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for results.json and report.md")
+    parser.add_argument("--model", default="sigmoid100", help="Model of the training (default: sigmoid100).")
+    parser.add_argument(
+        "--samples", type=int, default=48_000, help="Number of training samples in all epochs (default: 48000)."
+    )
+    parser.add_argument("--batch-size", type=int, default=32, help="Number of samples of a step (default: 32).")
+    parser.add_argument("--learning-rate", type=float, default=0.1, help="Learning rate of SGD (default: 0.1).")
+    parser.add_argument("--accuracy", type=float, default=0.85, help="Accuracy to reach (default: 0.85).")
+    parser.add_argument("--repeats", type=int, default=1, help="Number of runs of each configuration (default: 1).")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="Folder for results.json, report.md and report.html.")
     return parser
 
 

@@ -135,16 +135,27 @@ def parse(argv: list[str]) -> argparse.Namespace:
         description="Compare test accuracy with single-process Keras.",
         epilog="The arguments after -- are passed to every `downpour train`.",
     )
-    parser.add_argument("--seeds", type=numbers, default=[0, 1, 2, 3, 4], help="such as 0-4 or 0,3 (default: 0-4)")
-    parser.add_argument("--workers", type=numbers, default=[2, 4, 8], help="such as 2,4,8,16 (default: 2,4,8)")
-    parser.add_argument("--model", default="sigmoid100", help="name of a model (default: sigmoid100)")
-    parser.add_argument("--dataset", default="mnist", help="name of a dataset (default: mnist)")
-    parser.add_argument("--epochs", type=int, default=10, help="number of epochs (default: 10)")
-    parser.add_argument("--batch-size", type=int, default=32, help="samples of a step (default: 32)")
-    parser.add_argument("--learning-rate", type=float, default=0.1, help="learning rate (default: 0.1)")
-    parser.add_argument("--validation-split", type=float, default=0.05, help="fraction held out (default: 0.05)")
-    parser.add_argument("--timeout-s", type=float, default=1200.0, help="time limit of one training in s")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for results.json and report.md")
+    parser.add_argument(
+        "--seeds", type=numbers, default=[0, 1, 2, 3, 4], help="Seeds, such as 0-4 or 0,3 (default: 0-4)."
+    )
+    parser.add_argument(
+        "--workers", type=numbers, default=[2, 4, 8], help="Numbers of workers, such as 2,4,8,16 (default: 2,4,8)."
+    )
+    parser.add_argument("--model", default="sigmoid100", help="Name of a model (default: sigmoid100).")
+    parser.add_argument("--dataset", default="mnist", help="Name of a dataset (default: mnist).")
+    parser.add_argument("--epochs", type=int, default=10, help="Number of epochs (default: 10).")
+    parser.add_argument("--batch-size", type=int, default=32, help="Number of samples of a step (default: 32).")
+    parser.add_argument("--learning-rate", type=float, default=0.1, help="Learning rate (default: 0.1).")
+    parser.add_argument(
+        "--validation-split",
+        type=float,
+        default=0.05,
+        help="Fraction of the training data that is held out (default: 0.05).",
+    )
+    parser.add_argument(
+        "--timeout-s", type=float, default=1200.0, help="Time limit of one training in seconds (default: 1200)."
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="Folder for results.json, report.md and report.html.")
     flags = parser.parse_args(argv[:cut])
     flags.train_flags = tuple(argv[cut + 1 :])
     return flags

@@ -239,6 +239,8 @@ def _ended(results: dict[str, Any], name: str, rate: float, delay: int) -> str:
 
 def _flags(argv: list[str]) -> argparse.Namespace:
     parser = FlagParser(prog="downpour bench staleness", description="Measure the staleness of gradients.")
-    parser.add_argument("--quick", action="store_true", help="short runs with few settings")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for results.json, report.md and plots")
+    parser.add_argument("--quick", action="store_true", help="Make short runs, with few settings.")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="Folder for results.json, report.md, report.html and plots."
+    )
     return parser.parse_args(argv)

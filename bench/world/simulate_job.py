@@ -70,7 +70,7 @@ class SimulateJobSettings(Settings):
     samples: int | None = Field(None, ge=4, le=4096, description="Samples per epoch (default: drawn from the seed).")
     mode: str | None = Field(None, description="Consistency mode (default: drawn from the seed).")
     faults: Annotated[str, AfterValidator(_kinds)] = Field(
-        "auto", description="auto, none, kinds such as kill,reset, or faults KIND:TARGET@AT[+SECONDS]."
+        "auto", description="Faults: auto, none, kinds such as kill,reset, or faults KIND:TARGET@AT[+SECONDS]."
     )
     count: int | None = Field(None, ge=0, le=50, description="Number of faults (default: drawn from the seed).")
     processes: int = Field(0, ge=0, le=256, description="Number of processes for a range of seeds. 0: one per core.")

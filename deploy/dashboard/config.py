@@ -64,8 +64,8 @@ class JobCommandSettings(AccessSettings):
 
     address: str = Field(description="HOST:PORT of the job's coordinator, which is server 0, or a run such as latest.")
     action: Literal["pause", "resume", "drain", "set", "checkpoint", "add-worker", "kill", "stall", "slow"] = Field(
-        description="Pause, resume or drain the job; set settings; take a checkpoint; add a worker; kill a worker of "
-        "this machine, stop its process for a while, or slow it down for a while."
+        description="One of pause, resume, drain, set (settings), checkpoint, add-worker, kill (a worker of this "
+        "machine), stall (its process for a while) and slow (it down for a while)."
     )
     argument: str | None = Field(
         None,

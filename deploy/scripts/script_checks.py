@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 import traceback
 from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 
 from downpour.worker.python_source import syntax_error
@@ -31,7 +33,7 @@ def name_of(script: Sequence[str]) -> str:
 
 
 def check_script(script: Sequence[str]) -> None:
-    """Check that a script is a file that Python can parse; of a module, only that there is a name.
+    """Check that a script is a file, or a module that can be found, and that Python can parse it.
 
     Args:
         script: The path of the script, or `-m` and the name of a module, and the arguments.
@@ -42,7 +44,7 @@ def check_script(script: Sequence[str]) -> None:
     if script[0] == "-m":
         if len(script) < 2:
             raise BadScript("downpour run: -m must be followed by the name of a module", 2)
-        return
+        return _check_module(script[1])
     name = script[0]
     path = Path(name)
     if not path.is_file():
@@ -57,6 +59,11 @@ def check_script(script: Sequence[str]) -> None:
         )
     if path.suffix in ARCHIVES:
         return
+    _check_source(path)
+
+
+def _check_source(path: Path) -> None:
+    """Raise BadScript, with the message of Python, if that cannot parse a file."""
     try:
         source = path.read_bytes()
     except OSError as error:
@@ -65,3 +72,54 @@ def check_script(script: Sequence[str]) -> None:
         ) from error
     if failure := syntax_error(path, source):
         raise BadScript("".join(traceback.format_exception_only(failure)).rstrip(), 1)
+
+
+def _check_module(name: str) -> None:
+    """Check that a module can be found, without importing anything, and that Python can parse it.
+
+    A package that changes its own path while it is imported is left to Python.
+    """
+    found: list[str] = []
+    places: Sequence[str] | None = None
+    spec = None
+    for part in name.split("."):
+        if spec is not None and places is not None and _changes_its_path(spec):
+            return
+        found.append(part)
+        spec = _spec_of(".".join(found), places) if len(found) == 1 or places is not None else None
+        if spec is None:
+            raise _missing(f"No module named {'.'.join(found)}")
+        places = spec.submodule_search_locations
+    if places is not None and spec is not None:
+        if _changes_its_path(spec):
+            return
+        if (spec := _spec_of(f"{name}.__main__", places)) is None:
+            raise _missing(f"{name} is a package without the module __main__")
+    if spec is not None and isinstance(spec.loader, SourceFileLoader):
+        _check_source(Path(spec.loader.path))
+
+
+def _spec_of(name: str, places: Sequence[str] | None) -> ModuleSpec | None:
+    """Return where a module is found, in the folders of its package or as `python -m` finds it."""
+    if places is not None:
+        return PathFinder.find_spec(name, places)
+    sys.path.insert(0, os.getcwd())  # as `python -m` does
+    try:
+        return next(filter(None, (finder.find_spec(name, None) for finder in sys.meta_path)), None)
+    finally:
+        del sys.path[0]
+
+
+def _changes_its_path(package: ModuleSpec) -> bool:
+    """Return whether a package may contain modules that are in none of its folders before it is imported."""
+    if package.origin is None:
+        return False  # a namespace, which is all of its folders
+    try:
+        return "__path__" in Path(package.origin).read_text(errors="replace")
+    except OSError:
+        return True
+
+
+def _missing(what: str) -> BadScript:
+    where = f"in {os.getcwd()} or on Python's path"
+    return BadScript(f"downpour run: -m must name a module that can be run, {where}; {what}", 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import re
 
 import numpy as np
 import pytest
@@ -75,3 +76,43 @@ def test_a_misspelt_flag_of_a_benchmark_has_a_nearest_name(name: str, capsys: py
         importlib.import_module(f"downpour.bench.{BENCHES[name].module}").main(["--quik"])
     assert ended.value.code == 2
     assert f"downpour bench {name}: unknown flag --quik (did you mean --quick?)" in capsys.readouterr().err
+
+
+class Listed(Exception):
+    """The parser of a benchmark, instead of its result."""
+
+
+@pytest.mark.parametrize("name", BENCHES)
+def test_each_flag_of_a_benchmark_has_a_sentence(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def listed(parser: argparse.ArgumentParser, *_: object) -> None:
+        raise Listed(parser)
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", listed)
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", listed)
+    with pytest.raises(Listed) as found:
+        importlib.import_module(f"downpour.bench.{BENCHES[name].module}").main([])
+    parser = found.value.args[0]
+    for action in parser._actions:
+        text = re.sub(r" \[DOWNPOUR_\w+\]$", "", action.help or "")
+        assert re.fullmatch(r"[A-Z].*\.", text, re.S), f"{action.option_strings}: {text}"
+        assert "{" not in text
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--repeats=many", "--repeats must be a whole number; received 'many'"),
+        ("--compute-s=x", "--compute-s must be a number; received 'x'"),
+        ("--workers=a", "--workers must be of the form that --help shows; received 'a'"),
+        ("--transport=x", "--transport must be one of auto, shm, tcp, grpc; received 'x'"),
+        ("--out", "--out needs a value"),
+        ("extra", "unexpected argument extra"),
+    ],
+)
+def test_a_wrong_value_of_a_benchmark_is_explained_in_plain_words(
+    argument: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module("downpour.bench.speed.speedup").main([argument])
+    assert ended.value.code == 2
+    assert f"downpour bench speedup: {message}\n" in capsys.readouterr().err

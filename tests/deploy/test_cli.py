@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
@@ -11,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from downpour.deploy import cli
+from downpour.deploy import cli, completion
+from downpour.deploy.scripts.script_checks import check_script
 from tests.support.command_line import TIMEOUT_S, run
 from tests.support.paths import ROOT
 
@@ -30,11 +32,26 @@ def test_without_a_command_the_help_is_an_error(capsys: pytest.CaptureFixture[st
     assert "usage: downpour COMMAND" in capsys.readouterr().err
 
 
-def test_an_unknown_command_names_the_nearest_one_and_all(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["trian"]) == 2
+@pytest.mark.parametrize(
+    ("name", "nearest"), [("trian", "train"), ("helpp", "help"), ("--verson", "--version"), ("--hlep", "--help")]
+)
+def test_an_unknown_command_names_the_nearest_one_and_all(
+    name: str, nearest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([name]) == 2
     said = capsys.readouterr().err
-    assert "did you mean train?" in said
+    assert f"did you mean {nearest}?" in said
     assert all(name in said for name in cli.commands())
+
+
+@pytest.mark.parametrize("command", [(), ("bench",)])
+def test_the_lists_of_commands_fit_80_columns(command: tuple[str, ...]) -> None:
+    assert max(map(len, run(*command, "--help").stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(("command", "usage"), [("logs", "[RUN]"), ("job", "ADDRESS ACTION [ARGUMENT]")])
+def test_what_may_be_left_out_is_in_brackets(command: str, usage: str) -> None:
+    assert f"usage: downpour {command} {usage} [flags]\n" in run(command, "--help").stdout
 
 
 @pytest.mark.parametrize("command", ["train", "status", "certs"])
@@ -66,6 +83,7 @@ def test_variables_that_set_something_or_come_from_kubernetes_are_accepted() -> 
     names += ["PS_SERVICE_PORT_GRPC", "PORT"]
     assert unknown_variables({f"DOWNPOUR_{name}": "1" for name in names} | {"OTHER_WORKRS": "1"}) == []
     assert unknown_variables({"DOWNPOUR_WORKRS": ""}) == []  # as if it were not set
+    assert unknown_variables({"DOWNPOUR_JSON": "1"}) != []  # --json has no variable
 
 
 def test_a_flag_after_the_script_is_pointed_out() -> None:
@@ -126,9 +144,10 @@ def test_the_help_of_a_command_shows_its_own_arguments_and_flags(command: str, u
     assert done.returncode == 0 and max(map(len, said.splitlines())) <= 80
     assert f"usage: downpour {command} {usage}\n" in said
     assert "(default: True)" not in said and "(default: None)" not in said
-    for variable, name in re.findall(r"DOWNPOUR_([A-Z_]+)\s+sets\s+(--[a-z-]+)", said):
-        assert name == "--" + variable.lower().replace("_", "-")
-        assert re.search(rf"^  {name} ", said, re.M), f"{command} has no {name}"
+    flags = re.split(r"\n  (?=--)", re.split(r"\n\nhelp:", said)[0])[1:]
+    for name, text in ((re.split("[ ,\n]", each)[0], each) for each in flags):
+        variable = re.findall(r"\[DOWNPOUR_([A-Z0-9_]+)\]", re.split(r"\n\n", text)[0])
+        assert variable == ([] if name == "--json" else [name[2:].upper().replace("-", "_")]), f"{command} {name}"
 
 
 def test_the_command_line_is_imported_without_its_commands() -> None:
@@ -226,8 +245,46 @@ def test_what_is_no_script_is_refused_by_name(name: str, words: str, tmp_path: P
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("nothing_here", "No module named nothing_here"),
+        ("package.nothing", "No module named package.nothing"),
+        ("package.part.nothing", "No module named package.part.nothing"),
+        ("package", "package is a package without the module __main__"),
+        ("package.wrong", "SyntaxError"),
+        ("json.nothing", "No module named json.nothing"),
+    ],
+)
+def test_a_module_that_cannot_be_run_is_refused_before_anything_starts(name: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "package").mkdir()
+    for file, content in {"__init__": "raise SystemExit('imported')", "part": "", "wrong": "def f(:"}.items():
+        (tmp_path / "package" / f"{file}.py").write_text(content)
+    done = run("run", "-m", name, cwd=tmp_path)
+    assert done.returncode == 1 and words in done.stderr and "imported" not in done.stderr, done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("name", ["script", "package", "package.part", "space.part", "moved.elsewhere", "json.tool"])
+def test_a_module_that_can_be_run_is_accepted(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for file in ("script.py", "package/__init__.py", "package/__main__.py", "package/part.py", "space/part.py"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text("")
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "moved" / "__init__.py").write_text("__path__.append('somewhere')")
+    monkeypatch.chdir(tmp_path)
+    check_script(["-m", name])
+
+
 def test_a_folder_for_runs_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = run("train", "--runs-dir=file", cwd=tmp_path)
     assert done.returncode == 1
     assert "--runs-dir must be a writable folder" in done.stderr
+
+
+def test_each_flag_of_a_command_has_a_sentence() -> None:
+    for source in completion.SETTINGS.values():
+        module, _, name = source.partition(":")
+        for field, info in getattr(importlib.import_module(module), name).model_fields.items():
+            assert re.fullmatch(r"[A-Z].*\.", info.description or "", re.S), f"{name}.{field}: {info.description}"

@@ -108,7 +108,7 @@ def test_help_says_what_a_value_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert "usage: prog [flags] COMMAND" in said
     assert "--own HOST:PORT" in said and "--other HOST:PORT" in said
     assert "Say all (default: on)." in said
-    assert "DOWNPOUR_OWN sets --own." in said
+    assert "[DOWNPOUR_OWN]" in said and "A flag takes precedence over its environment variable" in said
     assert "--advertise HOST:PORT" in help_of(ServerSettings, capsys)
 
 
