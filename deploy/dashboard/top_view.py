@@ -171,13 +171,14 @@ def _bar(progress: pb.Progress) -> Table:
 def _figures(state: TopState, width: int) -> Table:
     assert state.progress is not None
     progress, spark = state.progress, max(8, min(40, (width - 46) // 2))
+    loss = progress.loss if progress.version else None
     table = Table.grid(padding=(0, 1))
     for _ in range(5 if width >= NARROW else 4):
         table.add_column(no_wrap=True)
     accuracy = number(progress.val_accuracy if progress.HasField("val_accuracy") else None)
     rows = [
         ["version", f"{progress.version:,}", "dropped", f"{progress.dropped:,}", f"val accuracy {accuracy}"],
-        ["samples/s", f"{progress.samples_per_s:,.0f}", "loss", number(progress.loss), ""],
+        ["samples/s", f"{progress.samples_per_s:,.0f}", "loss", number(loss), ""],
     ]
     for row in rows:
         table.add_row(*row[: len(table.columns)])
@@ -215,8 +216,8 @@ def _cells(worker: pb.WorkerProgress, staleness: Sequence[float], spark: int, me
         "state": "slow" if slow and worker.state in COMPUTING else worker.state,
         "updates": f"{worker.updates:,}",
         "samples/s": f"{worker.samples_per_s:,.0f}" if worker.samples_per_s else UNKNOWN,
-        "loss": number(worker.loss),
-        "τ": f"{worker.staleness_mean:.2f}",
+        "loss": number(worker.loss if worker.updates else None),
+        "τ": number(worker.staleness_mean if worker.updates else None, ".2f"),
         "staleness": sparkline(staleness, spark),
         "dropped": f"{worker.dropped:,}",
         "pid": str(worker.pid),

@@ -24,6 +24,7 @@ WAITING = ("waiting", "initialising", "warming")  # the phases before training
 SCRIPT = "script"  # the dataset of a job whose data a script has
 WORKER_COLUMNS = ("updates", "samples/s", "loss", "staleness", "dropped")
 DISPENSABLE = ("pid", "dropped", "loss", "staleness", "samples/s")  # columns that a narrow terminal omits, in order
+SPACE = 3  # columns between two measurements
 GAP = 2  # columns between those of a table
 LONGEST_S = 1000 * 3600.0
 
@@ -110,25 +111,39 @@ def epoch_line(progress: pb.Progress) -> str:
 
 def render(progress: pb.Progress, verbose: bool = False) -> RenderableType:
     """Render the job as a progress bar with its measurements, and with `verbose` one line per worker."""
+    waits = progress.phase in WAITING  # nothing is known yet of the end, and the reason needs the space
+    ends = [Text(duration(progress.elapsed_s), style="dim")]
+    ends = ends if waits else [Text(f"{share(progress):.0%}"), *ends, Text(f"ETA {eta(progress)}")]
     bar = Table.grid(expand=True, padding=(0, 1))
     bar.add_column(no_wrap=True)
     bar.add_column(ratio=1)
-    for _ in range(3):
+    for _ in ends:
         bar.add_column(no_wrap=True, justify="right")
-    bar.add_row(
-        Text(where(progress), style="bold"),
-        ProgressBar(total=1.0, completed=share(progress)),
-        f"{share(progress):.0%}",
-        Text(duration(progress.elapsed_s), style="dim"),
-        Text(f"ETA {eta(progress)}"),
-    )
-    line = Text()
-    for name, value in figures(progress):
-        line.append(f"{name} ", style="dim").append(f"{value}   ")
-    parts: list[RenderableType] = [bar, line]
+    done = ProgressBar(total=1.0, completed=share(progress))
+    bar.add_row(Text(where(progress), style="bold"), done, *ends)
+    parts: list[RenderableType] = [bar, Figures(progress)]
     if verbose and progress.workers:
         parts.append(WorkersTable(progress))
     return Group(*parts)
+
+
+class Figures:
+    """The measurements in as few lines as they fit into, so that no name is parted from its value."""
+
+    def __init__(self, progress: pb.Progress) -> None:
+        """Build the lines of the measurements of a job."""
+        self._progress = progress
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield each line."""
+        line = Text()
+        for name, value in figures(self._progress):
+            part = Text().append(f"{name} ", style="dim").append(value)
+            if line and line.cell_len + SPACE + part.cell_len > options.max_width:
+                yield line
+                line = Text()
+            line.append(" " * SPACE if line else "").append_text(part)
+        yield line
 
 
 class WorkersTable:
@@ -185,7 +200,9 @@ def summary_rows(summary: Mapping[str, Any], run: str) -> list[tuple[str, str]]:
     lost = ", ".join(f"{summary[name]:,} {name}" for name in ("dropped", "duplicates") if summary.get(name))
     forms = (("mean", ".2f"), ("p99", "g"), ("max", "g"))
     spread = ", ".join(f"{name} {number(staleness.get(name), form)}" for name, form in forms)
+    status = summary.get("status", "ended")
     return [
+        *([] if status == "ended" else [("status", str(status))]),
         *_results(summary),
         ("training loss", number(summary.get("train_loss"))),
         ("updates", number(summary.get("updates"), ",") + (f" ({lost})" if lost else "")),

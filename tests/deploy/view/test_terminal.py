@@ -77,6 +77,21 @@ def test_each_worker_has_an_uncut_line_when_asked(width: int) -> None:
     assert all("…" not in line for line in lines)
 
 
+@pytest.mark.parametrize("width", [30, 40, 50, 60, 70, 80])
+def test_no_name_is_parted_from_its_value(width: int) -> None:
+    _, *lines = text(render(progress()), width)
+    shown = [part for line in lines for part in line.split("   ")]
+    assert shown == ["samples/s 12,346", "loss 0.3123", "val accuracy 0.9412", "staleness 0.98"]
+    assert max(map(len, lines)) <= width
+
+
+@pytest.mark.parametrize("width", [50, 60, 80])
+def test_what_a_job_waits_for_is_not_cut(width: int) -> None:
+    early = pb.Progress(phase="waiting", workers_wanted=1024, workers=[pb.WorkerProgress()] * 1023, elapsed_s=12.0)
+    bar, *_ = text(render(early), width)
+    assert bar.startswith("waiting for workers: 1023 of 1024 joined") and bar.endswith("0:12") and "…" not in bar
+
+
 def test_workers_are_not_shown_unasked() -> None:
     assert len(text(render(progress(workers=3)), 80)) == 2
 
@@ -177,6 +192,7 @@ def test_the_table_at_the_end_has_the_figures() -> None:
     assert rows["updates"] == "17,820 (3 dropped)"
     assert rows["staleness"] == "mean 0.98, p99 2, max 5"
     assert (rows["samples/s"], rows["time"], rows["run"]) == ("12,346", "1:15", "runs/one")
+    assert "status" not in rows and dict(summary_rows({**SUMMARY, "status": "failed"}, ""))["status"] == "failed"
 
 
 def test_the_table_at_the_end_fits_and_does_without_what_is_missing() -> None:
