@@ -17,6 +17,8 @@ DownpourError
 
 from __future__ import annotations
 
+import re
+
 import grpc
 
 
@@ -97,6 +99,10 @@ def status_of(error: BaseException) -> tuple[grpc.StatusCode, str]:
     return code, str(error)
 
 
+CALLERS_DEADLINE = "Deadline Exceeded"  # gRPC's text when the caller's deadline has passed
+HTTP_STATUS = "Received http2 header with status"  # gRPC's text of an answer that is not of a gRPC server
+
+
 def error_of(failure: grpc.RpcError, address: str) -> DownpourError:
     """Return the error of a failed call; the message names `address` where the peer sent no text."""
     code, details = failure.code(), failure.details() or ""
@@ -106,7 +112,10 @@ def error_of(failure: grpc.RpcError, address: str) -> DownpourError:
     if kind is Unreachable:
         return Unreachable(f"no parameter server answers at {address}: {_in_words(details)}{_hint(details)}")
     if kind is DeadlineExceeded:
-        return DeadlineExceeded(f"no answer from {address} in time: {details}")
+        reason = "" if details in ("", CALLERS_DEADLINE) else f": {details}"
+        return DeadlineExceeded(f"no answer from {address} in time{reason}")
+    if HTTP_STATUS in details:
+        return Unsupported(f"what answers at {address} is no parameter server")
     return kind(details or f"{address} answered {code.name}")
 
 
@@ -115,12 +124,14 @@ def is_unanswered(failure: grpc.RpcError) -> bool:
 
     A server that answers too late gives its reason; gRPC gives this text at the caller's own deadline.
     """
-    late = failure.code() is grpc.StatusCode.DEADLINE_EXCEEDED and failure.details() == "Deadline Exceeded"
+    late = failure.code() is grpc.StatusCode.DEADLINE_EXCEEDED and failure.details() == CALLERS_DEADLINE
     return late or isinstance(error_of(failure, ""), Unreachable)
 
 
 # Messages of gRPC about connections, and their equivalents in words; the first that is found counts.
 _CAUSES = {
+    "Failed parsing HTTP/2": "what answers is no gRPC server",
+    "http1.x server": "what answers is no gRPC server",
     "handshake failed": "the TLS handshake failed",
     "Connection refused": "the connection was refused",
     "Connection reset": "the connection was reset",
@@ -137,7 +148,8 @@ _CAUSES = {
 
 def _in_words(details: str) -> str:
     """Return why there is no connection, without the internal names of gRPC."""
-    return next((words for text, words in _CAUSES.items() if text in details), details)
+    known = next((words for text, words in _CAUSES.items() if text in details), None)
+    return known or re.sub(r"^failed to connect to all addresses; last error: \w+: (\w+:\S+: )?", "", details)
 
 
 def _hint(details: str) -> str:

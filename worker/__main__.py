@@ -12,6 +12,7 @@ from typing import NoReturn
 from downpour.protos.errors import DownpourError, Unsupported
 from downpour.protos.logs import identify
 from downpour.protos.settings import parse
+from downpour.protos.system.progress import waiting_for
 from downpour.worker.config import WorkerSettings
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
 from downpour.worker.quiet_tensorflow import load_tensorflow
@@ -26,7 +27,8 @@ def main(argv: list[str]) -> int:
     on_signals(leave_early)
     control = CoordinatorClient(settings.server, settings.call_timeout_s)
     try:
-        job = control.describe(settings.connect_timeout_s)
+        with waiting_for(f"the server at {settings.server}"):
+            job = control.describe(settings.connect_timeout_s)
     except DownpourError as error:
         return fail(error, 1)
     identify(job=job.job)

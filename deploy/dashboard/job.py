@@ -9,13 +9,16 @@ from typing import Any
 from downpour.deploy.dashboard.config import JobCommandSettings, Refused
 from downpour.deploy.dashboard.controls import OF_A_WORKER, SETTINGS, Controls
 from downpour.deploy.runs import address_of
+from downpour.protos.system.progress import waiting_for
 
 
 def job(settings: JobCommandSettings) -> int:
     """Execute one action, print its effect, and return the exit status."""
     try:
-        request = request_of(settings)
-        print(asyncio.run(Controls(address_of(settings.address)).act(request)))
+        request, address = request_of(settings), address_of(settings.address)
+        with waiting_for(f"the job at {address}"):
+            done = asyncio.run(Controls(address).act(request))
+        print(done)
     except (Refused, LookupError) as refusal:
         print(f"downpour job: {refusal}", file=sys.stderr)
         return 1

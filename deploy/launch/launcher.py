@@ -156,6 +156,7 @@ class Launcher:
                 raise LaunchFailed(f"{server.spec.name} did not announce its address within {ANNOUNCE_S:.0f} s")
             if self._stops.count:  # there is nothing to drain yet
                 raise StopNow
+            self._show()  # of several servers, the first says what it waits for
             time.sleep(POLL_S)
         return str(announcement["address"])
 

@@ -20,6 +20,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import open_channel
 from downpour.protos.errors import error_of
 from downpour.protos.parameter_server_pb2_grpc import CoordinatorStub
+from downpour.protos.system.progress import waiting_for
 
 
 def status(settings: StatusSettings) -> int:
@@ -58,7 +59,8 @@ def _ended(settings: StatusSettings, error: str) -> int:
 
 
 def _show(settings: StatusSettings, coordinator: CoordinatorStub) -> None:
-    first = coordinator.Status(pb.StatusRequest(), timeout=settings.timeout_s)
+    with waiting_for(f"an answer from {settings.address}"):
+        first = coordinator.Status(pb.StatusRequest(), timeout=settings.timeout_s)
     if not settings.watch:
         _print(first, settings.json_)
         return

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -42,6 +42,11 @@ def doing(what: str, total: int | None = None) -> Iterator[PartDone]:
     """
     with _on_terminal(what, total) if sys.stderr.isatty() else _in_lines(what, total) as part_done:
         yield part_done
+
+
+def waiting_for(what: str) -> AbstractContextManager[PartDone]:
+    """Write `waiting for WHAT` and for how long, every few seconds, on a terminal too, until the block ends."""
+    return _in_lines(f"waiting for {what}", None)
 
 
 def tracked(items: Iterable[T], what: str) -> Iterator[T]:

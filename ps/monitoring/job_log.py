@@ -9,7 +9,7 @@ from downpour.ps.coordinator.coordinator import Coordinator
 from downpour.ps.coordinator.phase import BEFORE_TRAINING, OVER, Phase
 from downpour.ps.trace.metrics import Metrics
 
-WAITING_EVERY_S = 10.0  # between two lines about what the start waits for
+FIRST_S, WAITING_EVERY_S = 2.0, 10.0  # until the first line about what the start waits for, and between two lines
 
 
 class JobLog:
@@ -27,7 +27,7 @@ class JobLog:
         self._workers: set[tuple[int, int]] = set()
         self._phase = Phase.WAITING
         self._waiting_s: float | None = None
-        self._reported_s = 0.0
+        self._next_s = 0.0  # when the wait is reported again
 
     def news(self, now: float | None = None) -> Iterator[str]:
         """Yield a line for each event since the last call, and while the start waits for processes.
@@ -50,16 +50,16 @@ class JobLog:
             yield line
 
     def _of_wait(self, now: float) -> str:
-        """Return what the start of the job waits for, every `WAITING_EVERY_S` seconds."""
+        """Return what the start of the job waits for, after `FIRST_S` seconds and then every `WAITING_EVERY_S`."""
         job = self._coordinator.job
         if job.phase not in BEFORE_TRAINING:
             self._waiting_s = None
             return ""
         if self._waiting_s is None:
-            self._waiting_s = self._reported_s = now
-        if now < self._reported_s + WAITING_EVERY_S:
+            self._waiting_s, self._next_s = now, now + FIRST_S
+        if now < self._next_s:
             return ""
-        self._reported_s = now
+        self._next_s = now + WAITING_EVERY_S
         for what, found, wanted in (
             ("shards", len(job.shards), job.settings.shards),
             ("workers", len(self._workers), job.settings.workers),

@@ -61,6 +61,14 @@ def test_an_unexpected_exception_is_an_internal_error_with_its_message() -> None
     assert error_of(Failure(grpc.StatusCode.UNKNOWN, "oh"), "host:1").args == ("oh",)
 
 
+def test_an_answer_that_does_not_come_is_described_without_the_text_of_grpc() -> None:
+    late = grpc.StatusCode.DEADLINE_EXCEEDED
+    assert str(error_of(Failure(late, "Deadline Exceeded"), "host:5")) == "no answer from host:5 in time"
+    assert str(error_of(Failure(late, "the job waits"), "host:5")) == "no answer from host:5 in time: the job waits"
+    found = Failure(grpc.StatusCode.UNIMPLEMENTED, "Received http2 header with status: 404")
+    assert str(error_of(found, "host:5")) == "what answers at host:5 is no parameter server"
+
+
 @pytest.mark.parametrize(
     ("details", "words"),
     [
@@ -69,6 +77,9 @@ def test_an_unexpected_exception_is_an_internal_error_with_its_message() -> None
         ("DNS resolution failed for nowhere:5: C-ares status is not ARES_SUCCESS", "the name cannot be resolved"),
         ("failed to connect to all addresses; last error: UNKNOWN: ipv4:1.2.3.4:5: Ssl handshake failed (TSI_PROTOCOL_"
          "FAILURE): SSL_ERROR_SSL", "the TLS handshake failed. The server must have TLS"),
+        ("failed to connect to all addresses; last error: UNAVAILABLE: ipv4:127.0.0.1:7656: Failed parsing HTTP/2 "
+         "(Expected SETTINGS frame as the first frame, got frame type 79)", "what answers is no gRPC server"),
+        ("failed to connect to all addresses; last error: UNKNOWN: ipv4:1.2.3.4:5: Something else", "Something else"),
         ("the server is ending", "the server is ending"),
     ],
 )  # fmt: skip

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import DownpourError, Unsupported
 from downpour.protos.settings import parse, split_positional
+from downpour.protos.system.progress import waiting_for
 from downpour.worker.config import ScriptSettings
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
 from downpour.worker.fit.cluster.member import ScriptWorker
@@ -36,7 +37,8 @@ def main(argv: list[str]) -> int:
     os.environ["KERAS_BACKEND"] = "tensorflow"
     control = CoordinatorClient(settings.server, settings.call_timeout_s)
     try:
-        job = control.describe(settings.connect_timeout_s)
+        with waiting_for(f"the server at {settings.server}"):
+            job = control.describe(settings.connect_timeout_s)
         if not job.script:
             raise Unsupported(
                 "the server must have been started for a script. Received: one that runs built-in training. "

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import InvalidRequest, LayoutMismatch, Unsupported
 from downpour.protos.layout import TRAINED, Layout
+from downpour.protos.system.progress import waiting_for
 from downpour.ps.core.rules.hyperparameters import resolve
 from downpour.worker import script
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
@@ -67,7 +68,8 @@ def connect(
     specification = _optimizer(optimizer, hyperparameters)
     control = CoordinatorClient(address or member.address, call_timeout_s)  # type: ignore[union-attr]
     try:
-        job = control.describe(connect_timeout_s)
+        with waiting_for(f"the server at {control.address}"):
+            job = control.describe(connect_timeout_s)
         if not job.script:
             raise Unsupported(
                 "the server must have been started for a script. Received: one that runs built-in training. "

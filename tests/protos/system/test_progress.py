@@ -12,7 +12,7 @@ import threading
 import pytest
 
 from downpour.protos.system import progress
-from downpour.protos.system.progress import doing, tracked
+from downpour.protos.system.progress import doing, tracked, waiting_for
 from tests.support.paths import ROOT
 
 
@@ -46,6 +46,8 @@ def test_a_file_receives_lines_with_the_parts_that_are_done(monkeypatch: pytest.
         wait_for("repeat, 8 of 10", lines)
     with doing("wait"):
         wait_for("wait (", lines)
+    with waiting_for("a server"):
+        wait_for("waiting for a server (", lines)
 
 
 def test_work_of_less_than_a_second_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
