@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from downpour.bench.page import write_page
 from downpour.protos.settings import did_you_mean
+from downpour.protos.system.command import install_command
 from downpour.protos.system.progress import doing
 
 
@@ -73,8 +74,7 @@ def main(argv: list[str]) -> int:
     package = "matplotlib" if drawn else bench.needs
     if package and not {"-h", "--help"} & set(rest) and importlib.util.find_spec(package) is None:
         print(
-            f"downpour bench {name}: {package} must be installed: pip install 'downpour-ps[bench]', or "
-            ".venv/bin/pip install '.[bench]' in the repository",
+            f"downpour bench {name}: {package} must be installed: {install_command('bench')}",
             file=sys.stderr,
         )
         return 2

@@ -18,6 +18,7 @@ from pydantic import Field
 
 from downpour.protos.credentials import AUTHORITY, CERTIFICATE, KEY, SERVER_NAME, TOKEN
 from downpour.protos.settings import Settings
+from downpour.protos.system.command import install_command
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -49,7 +50,7 @@ def certs(settings: CertsSettings) -> int:
         for name, content in _files(settings.days).items():
             _write(folder / name, content, 0o600 if name in (KEY, TOKEN) else 0o644)
     except ImportError as error:
-        return _fail(f"the package cryptography must be installed ({error}). Run: pip install 'downpour-ps[certs]'")
+        return _fail(f"the package cryptography must be installed ({error}). Run: {install_command('certs')}")
     except OSError as error:
         return _fail(f"FOLDER must be writable; {error.filename}: {error.strerror}")
     print(f"{folder}: {AUTHORITY}, {CERTIFICATE}, {KEY}, {TOKEN}; valid for {settings.days} days")

@@ -72,9 +72,11 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name not in ("keras", "tensorflow"):
             raise
+        from downpour.protos.system.command import install_command
+
         raise ModuleNotFoundError(
             f"downpour.{name} needs Keras and TensorFlow; {error.name} is not installed. "
-            "Install them: pip install 'downpour-ps[worker]'",
+            f"Install them: {install_command('worker')}",
             name=error.name,
         ) from error
     globals()[name] = value

@@ -1,6 +1,6 @@
 """Training on a Ray cluster: `downpour.ray.Cluster(workers=(2, 8), shards=2).fit(model, x, y)`.
 
-It needs the package `ray`: `pip install 'downpour-ps[ray]'`. Importing it loads neither Ray nor TensorFlow.
+It needs the package `ray`, which the extra `ray` installs. Importing it loads neither Ray nor TensorFlow.
 """
 
 from __future__ import annotations

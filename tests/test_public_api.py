@@ -90,4 +90,4 @@ from downpour import DistributedOptimizer
 def test_a_name_that_needs_keras_says_how_to_install_it() -> None:
     done = subprocess.run([sys.executable, "-c", WITHOUT_KERAS], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert "downpour.DistributedOptimizer needs Keras" in done.stderr
-    assert "pip install 'downpour-ps[worker]'" in done.stderr
+    assert f"-m pip install -e '{ROOT}[worker]'" in done.stderr

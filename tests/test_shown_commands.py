@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -132,4 +133,7 @@ def test_a_benchmark_names_the_package_that_it_lacks(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", without(package))
     assert bench([name, *flags]) == 2
-    assert f"downpour bench {name}: {package} must be installed: pip install" in capsys.readouterr().err
+    assert (
+        f"downpour bench {name}: {package} must be installed: {sys.executable} -m pip install -e '"
+        in capsys.readouterr().err
+    )

@@ -15,6 +15,7 @@ from downpour.deploy.dashboard.recorded_run import NoRun, load_run
 from downpour.protos.credentials import presented_to
 from downpour.protos.logs import reason_of
 from downpour.protos.settings import host_and_port
+from downpour.protos.system.command import install_command
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -35,7 +36,7 @@ def dashboard(settings: DashboardSettings, announce: Callable[[str], str] | None
     except ModuleNotFoundError as error:
         if error.name != "aiohttp":
             raise
-        print("downpour dashboard: aiohttp must be installed: pip install 'downpour-ps[dashboard]'", file=sys.stderr)
+        print(f"downpour dashboard: aiohttp must be installed: {install_command('dashboard')}", file=sys.stderr)
         return EXIT_USAGE
     try:
         app, secret = _application(settings)

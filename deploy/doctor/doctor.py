@@ -57,7 +57,7 @@ def examine() -> Iterator[Finding]:
     installed = facts.installed_packages()
     yield findings.of_python(platform.python_version(), python_bounds)
     yield Finding("downpour", "ok", installed.get(DISTRIBUTION, "not installed: runs from its source"))
-    yield from findings.of_packages(requirements, installed, DISTRIBUTION)
+    yield from findings.of_packages(requirements, installed)
     if "keras" in installed:
         yield Finding("keras", "ok", installed["keras"])
     yield findings.of_cores(facts.cores())

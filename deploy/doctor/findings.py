@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from downpour.protos.logs import counted
+from downpour.protos.system.command import install_command
 
 GIB = 2**30
 WORKER_BYTES = GIB  # TensorFlow alone takes about half of it
@@ -70,13 +71,12 @@ def of_python(version: str, bounds: str) -> Finding:
     return Finding("Python", "error", f"{version}, and downpour needs {bounds}", f"Install Python {bounds}.")
 
 
-def of_packages(requirements: Sequence[str], installed: Mapping[str, str], distribution: str) -> Iterator[Finding]:
+def of_packages(requirements: Sequence[str], installed: Mapping[str, str]) -> Iterator[Finding]:
     """Yield a finding for each package that downpour needs, and for each of the extras in `LACKING`.
 
     Args:
         requirements: The requirements of the distribution, as its metadata write them.
         installed: The versions of the installed packages by name.
-        distribution: The name of the distribution, which pip installs.
     """
     for text in requirements:
         if (parsed := _REQUIREMENT.match(text)) is None or parsed[2]:
@@ -85,14 +85,15 @@ def of_packages(requirements: Sequence[str], installed: Mapping[str, str], distr
         if extra is not None and extra not in LACKING:
             continue
         subject = f"{name} ({extra})" if extra else name
-        target = f"'{distribution}[{extra}]'" if extra else distribution
         loss = f": {LACKING[extra]}" if extra else ""
         version = installed.get(name)
         if version is not None and satisfies(version, bounds):
             yield Finding(subject, "ok", version)
         else:
             state = "not installed" if version is None else f"{version}, and downpour needs {bounds}"
-            yield Finding(subject, "warning" if extra else "error", state + loss, f"Run pip install {target}.")
+            yield Finding(
+                subject, "warning" if extra else "error", state + loss, f"Run {install_command(extra or '')}."
+            )
 
 
 def of_cores(count: int) -> Finding:

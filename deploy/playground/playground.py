@@ -8,6 +8,7 @@ import sys
 
 from downpour.deploy.playground.config import PlaygroundSettings
 from downpour.protos.logs import reason_of
+from downpour.protos.system.command import install_command
 
 EXIT_USAGE = 2
 
@@ -20,7 +21,7 @@ def playground(settings: PlaygroundSettings) -> int:
     except ModuleNotFoundError as error:
         if error.name != "aiohttp":
             raise
-        print("downpour playground: aiohttp must be installed: pip install 'downpour-ps[dashboard]'", file=sys.stderr)
+        print(f"downpour playground: aiohttp must be installed: {install_command('dashboard')}", file=sys.stderr)
         return EXIT_USAGE
 
     async def serve() -> None:

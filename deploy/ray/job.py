@@ -16,6 +16,7 @@ from downpour.deploy.ray.settings import RayRunSettings, RayTrainSettings
 from downpour.deploy.scripts.script_launcher import script_plan
 from downpour.deploy.view.terminal import Screen
 from downpour.protos.credentials import adopt
+from downpour.protos.system.command import install_command
 
 ACCESS = "access"  # in the run directory: credentials, with which `downpour status --tls-dir` works as well
 Settings = RayTrainSettings | RayRunSettings
@@ -34,7 +35,7 @@ def connect(address: str) -> bool:
     try:
         import ray
     except ImportError as error:
-        raise CannotRun(f"the package ray must be installed ({error}). Run: pip install 'downpour-ps[ray]'") from None
+        raise CannotRun(f"the package ray must be installed ({error}). Run: {install_command('ray')}") from None
     if ray.is_initialized():
         return False
     try:

@@ -1,4 +1,4 @@
-"""The command that a user has given, which the process of the first server records although another one started it."""
+"""Commands of users: the one that started a job, which the first server records, and the one that installs an extra."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 VARIABLE = "DOWNPOUR_COMMAND"
+ROOT = Path(__file__).resolve().parents[2]  # a clone of the repository, or the installed package
 
 
 def record_command(words: Sequence[str]) -> None:
@@ -18,3 +20,14 @@ def record_command(words: Sequence[str]) -> None:
 def command_of_process() -> str:
     """Return the recorded command, or the command line of this process if there is none."""
     return os.environ.get(VARIABLE) or shlex.join(["python", *sys.orig_argv[1:]])
+
+
+def install_command(extra: str = "") -> str:
+    """Return the command that installs an extra of this package, or what the package itself needs.
+
+    It installs a clone of the repository again in place, into the environment of this process.
+    """
+    wanted = f"[{extra}]" if extra else ""
+    if (ROOT / "pyproject.toml").is_file():
+        return f"{shlex.quote(sys.executable)} -m pip install -e '{ROOT}{wanted}'"
+    return f"pip install 'downpour-ps{wanted}'"
