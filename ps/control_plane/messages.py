@@ -8,9 +8,10 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import PROTOCOL
 from downpour.protos.frame import CHUNK_BYTES
 from downpour.ps.coordinator.coordinator import Coordinator
+from downpour.ps.coordinator.phase import OVER, Phase
 from downpour.ps.coordinator.work import WorkProgress
 from downpour.ps.trace.feed import Subscription, TraceFeed
-from downpour.ps.trace.metrics import Rate, mean
+from downpour.ps.trace.metrics import Rate, mean, throughput
 from downpour.ps.trace.outcome_log import OutcomeLog
 
 HEARTBEAT_S = 1.0
@@ -96,6 +97,7 @@ class ProgressReport:
         self._waiting_s = None if started is not None else now if self._waiting_s is None else self._waiting_s
         since = started if self._waiting_s is None else self._waiting_s
         used, total, of_epoch, per_epoch = self._samples_used(place)
+        rate = self._rate if coordinator.job.phase not in (Phase.FINISHING, *OVER) else throughput(metrics, started)[0]
         progress = pb.Progress(
             job=coordinator.job.name,
             model=settings.model,
@@ -106,7 +108,7 @@ class ProgressReport:
             epochs=place.epochs,
             samples=used,
             total_samples=total,
-            samples_per_s=self._rate,
+            samples_per_s=rate,
             loss=current.loss if current else 0.0,
             accuracy=current.accuracy if current else 0.0,
             staleness_mean=mean(metrics.staleness),

@@ -15,7 +15,7 @@ from downpour.ps.coordinator.job import Job
 from downpour.ps.coordinator.phase import Phase
 from downpour.ps.coordinator.work import Work, WorkSummary
 from downpour.ps.core.rules.hyperparameters import resolve
-from downpour.ps.trace.metrics import Metrics, divergence, staleness_summary
+from downpour.ps.trace.metrics import Metrics, divergence, staleness_summary, throughput
 
 SCHEMA_VERSION = 2  # 2: the epochs of the history are numbered from 1
 
@@ -98,12 +98,11 @@ def _description(job: Job, work: WorkSummary) -> dict[str, Any]:
 
 
 def _throughput(job: Job, work: WorkSummary, metrics: Metrics) -> dict[str, Any]:
-    started = job.started_s
-    wall_s = max(0.0, metrics.last_s - started) if started is not None and metrics.first_s is not None else 0.0
+    rate, wall_s = throughput(metrics, job.started_s)
     return {
         "updates": metrics.updates,
         "samples": metrics.samples if work.samples is None else work.samples,
-        "samples_per_s": metrics.samples / wall_s if wall_s else 0.0,
+        "samples_per_s": rate,
         "wall_s": wall_s,
     }
 

@@ -143,6 +143,12 @@ def divergence(metrics: Metrics) -> str:
     return ""
 
 
+def throughput(metrics: Metrics, started_s: float | None) -> tuple[float, float]:
+    """Return the samples per second from the start of training to the last push, and the seconds between these."""
+    seconds = max(0.0, metrics.last_s - started_s) if started_s is not None and metrics.first_s is not None else 0.0
+    return metrics.samples / seconds if seconds else 0.0, seconds
+
+
 def mean(histogram: Mapping[int, int]) -> float:
     """Return the mean of a histogram; 0 if it is empty."""
     count = sum(histogram.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import uuid
 from pathlib import Path
@@ -48,6 +49,8 @@ def test_a_job_with_a_killed_worker_reaches_its_accuracy_and_uses_every_sample_o
             os.kill(pid, signal.SIGKILL)
     summary = json.loads((run / "summary.json").read_text())
     assert summary["status"] == "ended" and summary["test_accuracy"] >= 0.9, output
+    rates = re.findall(r"samples/s +([\d,]+)", output)
+    assert rates[-1] == rates[-2], "the last line of progress and the table agree"
     assert keras.models.load_model(run / "model.keras").input_shape == (None, 6)
     trace = np.load(run / "trace.npy")
     for epoch in range(EPOCHS):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from downpour.ps.core.push import Outcome, Push, Result
-from downpour.ps.trace.metrics import WINDOW_S, Metrics, Rate, divergence, mean, quantile, staleness_summary
+from downpour.ps.trace.metrics import WINDOW_S, Metrics, Rate, divergence, mean, quantile, staleness_summary, throughput
 
 
 def applied(staleness: int = 0) -> Result:
@@ -105,3 +105,11 @@ def test_the_summary_tells_each_worker_apart() -> None:
     per_worker = summary["per_worker"]
     assert isinstance(per_worker, dict) and list(per_worker) == ["0", "7"]
     assert per_worker["0"] == {"mean": pytest.approx(5 / 3), "max": 3, "updates": 3, "histogram": {"1": 2, "3": 1}}
+
+
+def test_the_throughput_counts_from_the_start_of_training_to_the_last_push() -> None:
+    metrics = Metrics()
+    assert throughput(metrics, None) == throughput(metrics, 3.0) == (0.0, 0.0)
+    metrics.record(push(samples=30), applied(), 5.0)
+    metrics.record(push(samples=50), applied(), 7.0)
+    assert throughput(metrics, 3.0) == (20.0, 4.0)
