@@ -127,6 +127,8 @@ class EngineTask:
         adopt(self._request.access)
         self._addresses["ps-0"] = reachable(bound, LOOPBACK)
         self._screen.note(f"the run is in {self._run_dir}")
+        access = f" --tls-dir {self._request.access.tls_dir}" if self._request.access.tls_dir else ""
+        self._screen.note(f"follow it with: downpour status {self._run_dir} --watch{access}")
         self._watcher = Watcher(self._addresses["ps-0"])
 
     def _spawn(self, spec: ProcessSpec) -> None:

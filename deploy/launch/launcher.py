@@ -131,6 +131,8 @@ class Launcher:
                 address = self._addresses["ps-0"]
                 self._screen.note(f"the run is in {self._run_dir}")
                 self._screen.note(f"follow it with: downpour status {address} --watch")
+                if not any(each.role == "dashboard" for each in self._specs):  # whose address is shown
+                    self._screen.note(f"or in a browser: downpour dashboard {address}")
                 self._watcher = Watcher(address, starts_workers=True)
 
     def _spawn(self, spec: ProcessSpec) -> None:

@@ -44,6 +44,9 @@ def test_a_job_ends_with_all_its_processes_and_a_table(launch: Callable[..., Lau
     assert job.processes() == {}
     assert "test accuracy        0.9612" in job.output
     assert f"run                  {job.run_dir}" in job.output
+    watch = re.search(r"^follow it with: downpour status (\S+) --watch$", job.output, re.M)
+    assert f"the run is in {job.run_dir}" in job.output and watch is not None
+    assert f"or in a browser: downpour dashboard {watch[1]}" in job.lines
     assert {path.name for path in (job.run_dir / "logs").iterdir()} == {
         "ps-0.log",
         "worker-0.log",
