@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,6 +17,7 @@ from downpour.protos.logs import print_line
 from downpour.protos.settings import Settings
 
 POLL_S = 0.2
+LARGE = 1000  # from where on decimals tell nothing
 COLUMNS = ("run", "status", "updates", "loss", "accuracy")  # of the table; JSON has more
 
 
@@ -52,16 +54,26 @@ def runs(settings: RunsSettings) -> int:
         for row in found:
             print_line(json.dumps(row))
         return 0
+    _print_table([{name: shown(row[name]) for name in COLUMNS} for row in found])
+    return 0
+
+
+def _print_table(rows: Sequence[Mapping[str, str]]) -> None:
+    """Print the rows, on a narrow terminal with fewer columns rather than with cut values."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in COLUMNS:
-        table.add_column(name, no_wrap=True, justify="left" if name in ("run", "status") else "right")
-    for row in found:
-        table.add_row(*(shown(row[name]) for name in COLUMNS))
-    Console().print(table)
-    return 0
+    console, names = Console(), list(COLUMNS)
+    width = {name: max(map(len, [name, *(row[name] for row in rows)])) for name in names}
+    while len(names) > 1 and sum(width[name] + 1 for name in names) - 1 > console.width:
+        names.pop()
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
+    for name in names:
+        left = name in ("run", "status")
+        table.add_column(name, no_wrap=name != "run", overflow="fold", justify="left" if left else "right")
+    for row in rows:
+        table.add_row(*(row[name] for name in names))
+    console.print(table)
 
 
 def described(run: Path) -> dict[str, Any]:
@@ -126,4 +138,6 @@ def shown(value: Any) -> str:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= LARGE else f"{value:.4f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -37,7 +37,9 @@ def run(settings: ChaosSettings, folder: Path) -> ChaosCounts:
         left = settings.kills - counts.kills.total()
         Round(settings, folder / f"round-{number}", rng, counts).run(left)
         done = ", ".join(f"{count} {role}" for role, count in sorted(counts.kills.items()))
-        print(f"round {number}: {counts.kills.total()} of {settings.kills} kills so far ({done})", flush=True)
+        print(
+            f"round {number}: {counts.kills.total()} of {counted(settings.kills, 'kill')} so far ({done})", flush=True
+        )
     return counts
 
 
@@ -49,10 +51,11 @@ def report(settings: ChaosSettings, counts: ChaosCounts) -> str:
         f"chaos: seed {settings.seed}, {counted(settings.workers, 'worker')}, {counted(settings.shards, 'shard')}, "
         f"{settings.transport}, "
         f"{settings.mode}",
-        f"kills with a push in flight   {total} ({killed}); {counts.misses} attempts found no push in flight",
-        f"killed at the same moment     {counts.additional_kills} other processes",
+        f"kills with a push in flight   {total} ({killed}); "
+        f"{counted(counts.misses, 'attempt')} found no push in flight",
+        f"killed at the same moment     {counted(counts.additional_kills, 'other process', 'other processes')}",
         f"stopped beyond the session    {counts.suspensions}",
-        f"connections reset             {counts.connections}, of {counts.resets} processes",
+        f"connections reset             {counts.connections}, of {counted(counts.resets, 'process', 'processes')}",
         f"jobs resumed                  {counts.resumes}",
         f"samples × epochs checked      {counts.samples:,}",
         f"partial pushes                {counts.partial}",

@@ -23,6 +23,7 @@ from downpour.deploy.launch.launcher import StopNow
 from downpour.deploy.launch.plan import ProcessSpec
 from downpour.deploy.scripts.script_launcher import MODEL, Notes, ScriptLauncher, script_plan
 from downpour.deploy.scripts.script_settings import SET_BY_FLAGS_OF_RUN
+from downpour.protos.logs import counted
 from downpour.ps.control_plane.replay_target import weights_file
 from downpour.ps.trace import format as trace
 from downpour.ps.trace.files import per_shard
@@ -148,7 +149,9 @@ def compare(recorded: RecordedScript, run_dir: Path, environment: Sequence[str] 
     for shard, was in enumerate(recorded.traces):
         now = np.load(run_dir / per_shard("trace", shard), allow_pickle=False)
         if len(now) != len(was):
-            first = first or f"shard {shard} has received {len(now):,} pushes, {len(was):,} in the record"
+            first = (
+                first or f"shard {shard} has received {counted(len(now), 'push', 'pushes')}, {len(was):,} in the record"
+            )
         for at in _differing(was, now):
             differing += 1
             first = first or _difference(shard, was[at], now[at])
@@ -215,14 +218,13 @@ def as_json(recorded: RecordedScript, verdict: ScriptVerdict, wall_s: float) -> 
 def report(recorded: RecordedScript, verdict: ScriptVerdict) -> str:
     """Return the verdict as text."""
     settings = recorded.settings
-    shards = "1 shard" if settings.shards == 1 else f"{settings.shards} shards"
-    calls = "1 call" if recorded.fits == 1 else f"{recorded.fits} calls"
     lines = [
-        f"{verdict.pushes:,} pushes of {settings.workers} workers, {shards}, mode {settings.mode}, {calls} of fit: "
-        "repeated"
+        f"{counted(verdict.pushes, 'push', 'pushes')} of {counted(settings.workers, 'worker')}, "
+        f"{counted(settings.shards, 'shard')}, mode {settings.mode}, {counted(recorded.fits, 'call')} of fit: repeated"
     ]
     if verdict.first:
-        lines += [f"{verdict.differing:,} records of pushes differ; the first:", f"  {verdict.first}"]
+        differing = counted(verdict.differing, "record of a push differs", "records of pushes differ")
+        lines += [f"{differing}; the first:", f"  {verdict.first}"]
     else:
         lines.append(
             "samples, outcome, staleness, learning rate, norm and loss of every push: as recorded, bit for bit"

@@ -72,7 +72,7 @@ class Verdict:
 def report(verdict: Verdict, recorded: Recorded, path: Path | None) -> str:
     """Return the verdict as text."""
     again, size = verdict.replay, f"{len(recorded.initial):,}"
-    shards = "1 shard" if len(again.versions) == 1 else f"{len(again.versions)} shards"
+    shards = counted(len(again.versions), "shard")
     workers = len({worker for worker, _ in recorded.facts})
     lines = [
         f"{counted(again.pushes, 'push', 'pushes')} of {counted(workers, 'worker')}, {shards}, mode "
@@ -105,7 +105,8 @@ def _differences(verdict: Verdict) -> list[str]:
     if not differences.first:
         return ["outcome, staleness, learning rate, norm and loss of every push: as recorded, bit for bit"]
     return [
-        f"{differences.values:,} pushes with another norm or loss, {differences.outcomes:,} other outcomes; the first:",
+        f"{counted(differences.values, 'push', 'pushes')} with another norm or loss, "
+        f"{counted(differences.outcomes, 'other outcome')}; the first:",
         f"  {differences.first}",
     ]
 

@@ -213,10 +213,11 @@ def _timing(shard: Shard, statistics: OutcomeStatistics, seconds: float, in_flig
 def _report(settings: SimulateSettings, result: dict[str, Any], wall_s: float) -> str:
     staleness = result["staleness"]
     lines = [
-        f"{counted(settings.workers, 'worker')}, mode {settings.mode}, staleness {settings.staleness_policy}, service "
-        f"{settings.service}",
-        f"virtual time {result['virtual_time_s']:.6g} s: {result['updates']:,} updates from "
-        f"{result['accepted']:,} pushes, {result['dropped']:,} dropped; {result['throughput']:.6g} pushes/s",
+        f"{counted(settings.workers, 'worker')}, mode {settings.mode}, compensation {settings.staleness_policy}, "
+        f"service {settings.service}",
+        f"virtual time {result['virtual_time_s']:.6g} s: {counted(result['updates'], 'update')} from "
+        f"{counted(result['accepted'], 'push', 'pushes')}, {result['dropped']:,} dropped; "
+        f"{result['throughput']:.6g} pushes/s",
         f"staleness: mean {staleness['mean']:.4g}, variance {staleness['var']:.4g}, maximum {staleness['max']}; "
         f"clocks differ by at most {result['clock_spread_max']}",
     ]

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Field
 from downpour.bench.world.faults import KINDS, draw, parse_faults, written
 from downpour.bench.world.job import faults_needed, run_job
 from downpour.bench.world.job_shape import JobResult, JobShape
+from downpour.protos.logs import counted
 from downpour.protos.settings import Settings, parse
 
 COMMAND = "downpour simulate-job"
@@ -160,8 +161,8 @@ def _repeat(seed: int, settings: SimulateJobSettings) -> int:
     spawn = multiprocessing.get_context("spawn")  # each process has another order of hashes
     with ProcessPoolExecutor(settings.processes or os.cpu_count(), spawn, max_tasks_per_child=1) as pool:
         digests = Counter(pool.map(digest_of, [(seed, settings)] * settings.repeat))
-    counts = ", ".join(f"{digest:08x} {count} times" for digest, count in digests.most_common())
-    print(f"seed {seed}: {settings.repeat} runs with {len(digests)} digests: {counts}")
+    counts = ", ".join(f"{digest:08x} {counted(count, 'time')}" for digest, count in digests.most_common())
+    print(f"seed {seed}: {counted(settings.repeat, 'run')} with {counted(len(digests), 'digest')}: {counts}")
     return 0 if len(digests) == 1 else 1
 
 
@@ -174,9 +175,10 @@ def digest_of(work: tuple[int, SimulateJobSettings]) -> int:
 def _describe(seed: int, shape: JobShape, outcome: JobResult, seconds: float) -> None:
     job = shape.settings
     print(
-        f"seed {seed}: {job['workers']} workers, {job['shards']} shards, {job['epochs']} epochs, {job['mode']}; "
+        f"seed {seed}: {counted(job['workers'], 'worker')}, {counted(job['shards'], 'shard')}, "
+        f"{counted(job['epochs'], 'epoch')}, {job['mode']}; "
         f"faults: {written(shape.faults) or 'none'}\n"
-        f"{outcome.events:,} events, {outcome.virtual_s:.1f} s of virtual time in {seconds:.2f} s; "
+        f"{counted(outcome.events, 'event')}, {outcome.virtual_s:.1f} s of virtual time in {seconds:.2f} s; "
         f"digest {outcome.digest:08x}; exit code {outcome.status}"
     )
 
@@ -206,7 +208,8 @@ def _many(settings: SimulateJobSettings) -> int:
                 break
     seconds = time.perf_counter() - begin
     print(
-        f"{jobs:,} jobs in {seconds:.1f} s on {processes} processes and {cpu_s:.1f} s of processor time: "
+        f"{counted(jobs, 'job')} in {seconds:.1f} s on {counted(processes, 'process', 'processes')} "
+        f"and {cpu_s:.1f} s of processor time: "
         f"{60 * jobs / max(cpu_s, 1e-9):,.0f} jobs per core-minute; {failed} failed"
     )
     return 1 if failed else 0

@@ -6,7 +6,7 @@ import asyncio
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import DownpourError
-from downpour.protos.logs import reason_of
+from downpour.protos.logs import counted, reason_of
 from downpour.protos.system import clock
 from downpour.ps.control_plane.checkpoint_cut import part_of
 from downpour.ps.control_plane.checkpointer import Checkpointer
@@ -179,7 +179,7 @@ class Recovery:
         each = shard_facts(checkpoint.facts, len(slices))
         lacking = self._run.traces.cut([each[shard].records for shard in range(len(slices))])
         coordinator.job.notes.extend(
-            f"the trace of shard {shard} lacks {count:,} records of earlier updates, which the disk has lost"
+            f"the trace of shard {shard} lacks {counted(count, 'record')} of earlier updates, which the disk has lost"
             for shard, count in lacking.items()
         )
         coordinator.restored(checkpoint.facts.closed_epochs, clock.monotonic())

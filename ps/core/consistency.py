@@ -103,7 +103,10 @@ class Backup(KAsync):
         """Return a warning if most gradients will be dropped."""
         if 2 * self.count >= workers:
             return []
-        return [f"an update of {self.count} gradients drops the work of more than half of {workers} workers"]
+        return [
+            f"an update of {self.count} gradient{'s' * (self.count != 1)} drops the work of more than half of "
+            f"{workers} workers"
+        ]
 
 
 class KSync(Backup):
@@ -147,8 +150,8 @@ class Softsync(Consistency):
         if self.count <= workers:
             return []
         return [
-            f"softsync averages {self.count} pushes of {workers} workers: some will hold several gradients of one "
-            f"worker from the same weights; a count of at most {workers} avoids that"
+            f"softsync averages {self.count} pushes of {workers} worker{'s' * (workers != 1)}: some will hold several "
+            f"gradients of one worker from the same weights; a count of at most {workers} avoids that"
         ]
 
 
@@ -194,7 +197,10 @@ class Rennala(Softsync):
         """Return a warning if updates will be rare."""
         if self.count <= 4 * workers:
             return []
-        return [f"rennala collects {self.count} gradients from {workers} workers for one step: steps will be few"]
+        return [
+            f"rennala collects {self.count} gradients from {workers} worker{'s' * (workers != 1)} for one step: "
+            "steps will be few"
+        ]
 
 
 class EASGD(Consistency):

@@ -147,3 +147,20 @@ def test_an_interrupt_leaves_the_logs_that_are_followed(runs: Path) -> None:
             following.send_signal(signal.SIGINT)
             _, errors = following.communicate(timeout=60)
     assert (following.returncode, errors) == (0, "")
+
+
+@pytest.mark.parametrize("columns", [30, 50, 60, 80])
+def test_the_list_of_runs_has_fewer_columns_rather_than_cut_values(
+    columns: int, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        (runs / f"20260101T00000{number}Z-sigmoid100").mkdir()
+        summary = {"updates": 12_345_678, "status": "interrupted", "train_loss": 0.125, "val_accuracy": 0.875}
+        (runs / f"20260101T00000{number}Z-sigmoid100" / "summary.json").write_text(json.dumps(summary))
+    monkeypatch.setenv("COLUMNS", str(columns))
+    head, *rows = run("runs", cwd=tmp_path).stdout.splitlines()
+    names = head.split()
+    assert names == ["run", "status", "updates", "loss", "accuracy"][: {30: 1, 50: 3, 60: 4, 80: 5}[columns]]
+    expected = ["20260101T000002Z-sigmoid100", "interrupted", "12,345,678", "0.1250", "0.8750"]
+    assert next(row for row in rows if row.startswith(expected[0])).split() == expected[: len(names)]
+    assert all(len(row.rstrip()) <= columns and "…" not in row for row in rows)

@@ -127,7 +127,7 @@ def split(dataset: Dataset, validation_split: float) -> Split:
     if cut == 0 or (validation_split > 0 and cut == samples):
         raise DatasetError(
             "validation_split must leave samples to train and to validate on. Received: "
-            f"{validation_split} of {samples} samples, which trains on {cut}. "
+            f"{validation_split} of {counted(samples, 'sample')}, which trains on {cut}. "
             "Choose another fraction, or 0 for no validation."
         )
     x, y = dataset.x_train, dataset.y_train
