@@ -57,7 +57,7 @@ def test_three_hundred_jobs_with_all_kinds_of_faults() -> None:
 
 def test_runs_of_a_seed_in_new_processes_have_one_digest(capsys: pytest.CaptureFixture[str]) -> None:
     assert simulate(SimulateJobSettings(seed=5, repeat=2, processes=1)) == 0
-    assert "2 runs with 1 digests" in capsys.readouterr().out
+    assert "2 runs with 1 digest:" in capsys.readouterr().out
 
 
 def test_other_seeds_give_other_runs() -> None:
