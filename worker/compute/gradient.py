@@ -114,16 +114,16 @@ class GradientFunction:
         Args:
             model: A model that is built; its own weights are not used.
             dataset: The dataset, whose training set is copied to TensorFlow's memory.
-            batch_size: The number of samples in a whole batch.
+            batch_size: The number of samples in a whole batch; at most all samples are.
             clip_norm: The largest norm of the gradient; 0 disables clipping.
             threads: The number of threads that TensorFlow uses.
         """
         self.xla = False
         self.model, self.data = FlatModel(model), ResidentData(dataset)
-        self.batch_size, self.clock = batch_size, clock_for(threads)
+        self.batch_size, self.clock = min(batch_size, self.data.count), clock_for(threads)
         self._clip_norm = clip_norm
         self._flat = Input((self.model.layout.size,))
-        self._whole = Input((batch_size,), np.int32)
+        self._whole = Input((self.batch_size,), np.int32)
 
     def __call__(self, flat: np.ndarray, indices: np.ndarray, seed: Sequence[int] = (), step: int = 0) -> Gradient:
         """Return loss and gradient at `flat`, `float32[n + m]`, on the samples `int32[b]`.

@@ -71,6 +71,17 @@ def test_large_tensors_are_pieces_of_their_own_and_small_ones_are_joined() -> No
     np.testing.assert_allclose(found.flat, theirs, rtol=1e-3, atol=1e-5 * float(np.abs(theirs).max()))
 
 
+def test_a_batch_has_at_most_all_samples() -> None:
+    model, data = model_of(dense()), dataset((5,))
+    function = GradientFunction(model, data, 10**9)
+    function.warm_up(read_weights(model), "off")
+    indices = np.arange(SAMPLES, dtype=np.int32)
+    theirs, loss = by_keras(model, data, indices)
+    found = function(read_weights(model), indices)
+    assert function.batch_size == SAMPLES and found.loss == pytest.approx(loss, rel=1e-5)
+    np.testing.assert_allclose(found.flat, theirs, rtol=1e-4, atol=1e-6)
+
+
 class HalfOfSquares(keras.layers.Layer):
     """A layer whose loss alone has a gradient: its weights. With `opaque`, of a length that TensorFlow cannot tell."""
 
