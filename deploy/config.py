@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -62,6 +63,18 @@ def _check_file(value: str, advice: str) -> None:
         raise ValueError(f"must be a file; {path.absolute()} {state}. {advice}")
 
 
+def _unless_none(check: Callable[[str], str]) -> Callable[[str | None], str | None]:
+    return lambda value: None if value is None else check(value)
+
+
+def is_saved_model(path: Path) -> bool:
+    """Return whether a file is a `.keras` archive, or an HDF5 file with the suffix `.h5`."""
+    with path.open("rb") as file:
+        if path.suffix == ".h5":
+            return file.read(len(HDF5)) == HDF5
+        return path.suffix == ".keras" and zipfile.is_zipfile(file)
+
+
 def known_weights(value: str | None) -> str | None:
     """Return the absolute path of a `.keras` or `.weights.h5` file that exists."""
     if value is None:
@@ -70,9 +83,7 @@ def known_weights(value: str | None) -> str | None:
         raise ValueError("must be the path of a .keras or .weights.h5 file")
     advice = "Correct the path, or omit it to start from new weights"
     _check_file(value, advice)
-    with Path(value).open("rb") as file:
-        whole = zipfile.is_zipfile(file) if value.endswith(".keras") else file.read(len(HDF5)) == HDF5
-    if not whole:
+    if not is_saved_model(Path(value)):
         kind = "a .keras archive" if value.endswith(".keras") else "an HDF5 file"
         raise ValueError(f"must be {kind} that Keras has saved; {Path(value).absolute()} is none. {advice}")
     return str(Path(value).absolute())
@@ -195,11 +206,13 @@ class EvaluateSettings(Settings):
     positional: ClassVar[tuple[str, ...]] = ("run",)
 
     run: RunPath = Field(description="Run directory such as latest, or a .keras file.")
-    dataset: str | None = Field(None, description="Dataset (default: that of the run; for a file, mnist).")
+    dataset: Annotated[str | None, AfterValidator(_unless_none(known_dataset))] = Field(
+        None, description="Dataset (default: that of the run; for a file, mnist)."
+    )
     loss: str | None = Field(
         None, description="Keras's name of the loss (default: that of the run, or of the file as it was compiled)."
     )
-    model: str | None = Field(
+    model: Annotated[str | None, AfterValidator(_unless_none(known_model))] = Field(
         None,
         description="Function of the model, module:function, if the file needs its classes (default: that of the run).",
     )

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from downpour.deploy.config import EvaluateSettings, ExportCommandSettings
+from downpour.deploy.config import EvaluateSettings, ExportCommandSettings, is_saved_model
 from downpour.deploy.launch.environment import python_path
 
 SCRIPT = "script"  # the dataset in the summary of a script's run
@@ -81,6 +81,8 @@ def find(run: str) -> tuple[Path, dict[str, Any]]:
         return file, summary if isinstance(summary, dict) else {}
     if not path.is_file():
         raise NoModel(f"RUN must be a run directory or a .keras file; {path.absolute()} does not exist")
+    if not is_saved_model(path):
+        raise NoModel(f"RUN must be a run directory, or a .keras file that Keras has saved; {path.absolute()} is none")
     return path, {}
 
 

@@ -103,6 +103,27 @@ def test_a_file_that_is_not_a_model_is_refused(tmp_path: Path) -> None:
             assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("evaluate", "data.npz"), "data.npz is none"),
+        (("export", "script.py"), "script.py is none"),
+        (("evaluate", "broken.keras"), "broken.keras is none"),
+        (("evaluate", "broken.h5"), "broken.h5 is none"),
+        (("evaluate", ".", "--dataset=mnits"), "did you mean mnist?"),
+        (("evaluate", ".", "--dataset=data.npz"), "a complete .npz file"),
+        (("evaluate", ".", "--model=nowhere_to_be_found:f"), "--model must name a module that can be found"),
+    ],
+)
+def test_what_cannot_be_examined_is_refused_before_tensorflow_is_loaded(
+    arguments: tuple[str, ...], words: str, tmp_path: Path
+) -> None:
+    for name in ("data.npz", "script.py", "broken.keras", "broken.h5"):
+        (tmp_path / name).write_text("text")
+    done = downpour(*arguments, folder=tmp_path)
+    assert done.returncode == 2 and words in done.stderr and "load TensorFlow" not in done.stderr, done.stderr
+
+
 @pytest.fixture(scope="module")
 def run_of_script(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import keras

@@ -163,7 +163,7 @@ def labels_of(name: str, key: str, array: Array) -> Array:
     if labels.dtype.kind not in "iu":
         raise DatasetError(
             f"{name}: {key} must be integers, the class of each sample, or finite numbers. "
-            f"Received: {labels.dtype}{', not all finite' if labels.dtype.kind == 'f' else ''}. "
+            f"Received: {_kind_of(labels)}. "
             "Convert class numbers with astype(np.int64)."
         )
     if int(labels.min()) < 0:
@@ -171,3 +171,10 @@ def labels_of(name: str, key: str, array: Array) -> Array:
             f"{name}: {key} must be class numbers from 0. Received: {labels.min()}. Renumber the classes."
         )
     return labels
+
+
+def _kind_of(labels: np.ndarray) -> str:
+    """Return what an array contains, without NumPy's codes for texts."""
+    if labels.dtype.kind in "US":
+        return "texts"
+    return f"{labels.dtype}, not all finite" if labels.dtype.kind == "f" else str(labels.dtype)
