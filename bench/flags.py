@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from downpour.protos.settings import did_you_mean
 
@@ -15,9 +15,9 @@ KINDS = {"int": "a whole number", "float": "a number"}
 class FlagParser(argparse.ArgumentParser):
     """An argument parser that ends with one line for each problem."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    def __init__(self, prog: str | None = None, description: str | None = None, epilog: str | None = None) -> None:
         """Build a parser; see `argparse.ArgumentParser`."""
-        super().__init__(*arguments, **options, add_help=False, allow_abbrev=False)
+        super().__init__(prog, description=description, epilog=epilog, add_help=False, allow_abbrev=False)
         self.add_argument("-h", "--help", action="help", help="Show this help and exit.")
 
     def error(self, message: str) -> NoReturn:

@@ -17,7 +17,7 @@ class AsynchronySettings(Protocol):
     @property
     def mode(self) -> str: ...  # noqa: D102
     @property
-    def staleness(self) -> str: ...  # noqa: D102
+    def staleness_policy(self) -> str: ...  # noqa: D102
     @property
     def workers(self) -> int: ...  # noqa: D102
     @property

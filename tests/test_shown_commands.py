@@ -48,7 +48,7 @@ PLACEHOLDER = re.compile(
     r"…|\bRUN\b|\bNAME\b|\bPATH\b|\bDIR\b|\bRUN_DIR\b|\bADDRESS\b|\bFILE\b|module:function|\bVERSION\b|\.\.\.|\[|\$\("
 )
 # Files that a page tells its reader to write, or that the reader has.
-OF_READER = ("small.npz", "mine.npz", "data.npz", "mymodel", "train.py", "model.keras")
+OF_READER = ("small.npz", "test.npz", "mine.npz", "data.npz", "mymodel", "train.py", "model.keras")
 
 
 def shown() -> Iterator[tuple[str, str]]:
