@@ -7,10 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 NETWORK, DISK, PROCESSES = (
-    ("reset", "cut", "lose"),
-    ("full", "readonly"),
-    ("kill", "killat", "stop", "term", "termall", "power", "powerat"),
+    ("reset", "cut", "lose", "resetcall"),
+    ("full", "readonly", "damage"),
+    ("kill", "killat", "killcall", "stop", "term", "termall", "power", "powerat"),
 )
+CALLS = ("resetcall", "killcall")  # faults when a message of a method arrives
+SEVERAL = ("kill", "power", "stop", "reset", "term")  # kinds that may affect several processes at the same time
+SEVERAL_SHARE = 0.25  # fraction of these faults that do
 KINDS = (*PROCESSES, *NETWORK, *DISK, "clock", "hang", "nan", "lie", "report")
 
 
@@ -20,10 +23,11 @@ class Fault:
 
     Attributes:
         kind: One of `KINDS`.
-        target: The name of the affected process, machine or pair of machines.
+        target: The name of the affected process or machine; several are separated by a slash. For a fault of a call,
+            the process and the method, `PROCESS/METHOD`.
         at: The virtual time in seconds; for `killat` and `powerat` the number of an event of the process, for `hang`
             and `nan` that of a step, for `lie` that of a push, for `report` that of a report, for `lose` that of a
-            message from a server.
+            message from a server, for `resetcall` and `killcall` that of a message of the method.
         seconds: The duration of the fault, or the distance by which a clock jumps, in seconds; 0 if it has none.
     """
 
@@ -35,6 +39,11 @@ class Fault:
     def __str__(self) -> str:
         """Return the fault as `KIND:TARGET@AT`, followed by `+SECONDS` if it lasts."""
         return f"{self.kind}:{self.target}@{self.at:g}" + (f"+{self.seconds:g}" if self.seconds else "")
+
+    @property
+    def targets(self) -> list[str]:
+        """The names of the affected processes."""
+        return self.target.split("/")[: 1 if self.kind in CALLS else None]
 
     @classmethod
     def parse(cls, text: str) -> Fault:
@@ -84,9 +93,40 @@ def _drawn(
     rng: random.Random, kind: str, servers: list[str], workers: list[str], between_s: tuple[float, float]
 ) -> Fault:
     at = round(rng.uniform(*between_s), 6)
+    anyone = rng.choice(servers if rng.random() < 0.5 else workers)
+    if kind in _NUMBERED:
+        return _numbered(rng, kind, anyone, servers, workers)
     if kind == "termall":
         return Fault(kind, "all", round(rng.uniform(0.3, 2.5), 6))
-    anyone = rng.choice(servers if rng.random() < 0.5 else workers)
+    if kind == "cut":
+        pair = sorted(rng.sample([*servers, *workers], 2))
+        return Fault(kind, "/".join(pair), at, round(rng.choice((0.3, 3.0, 15.0, 40.0)) * rng.uniform(0.5, 1.5), 3))
+    if kind in DISK:
+        return Fault(kind, "ps-0", at, 0.0 if kind == "damage" else round(rng.uniform(0.2, 5.0), 3))
+    if kind == "clock":
+        return Fault(kind, anyone, at, rng.choice((5.0, 3600.0)))
+    seconds = round(rng.choice((0.5, 4.0, 15.0, 35.0)) * rng.uniform(0.5, 1.5), 3) if kind == "stop" else 0.0
+    among = servers if kind == "power" else [*servers, *workers]
+    if len(among) > 1 and rng.random() < SEVERAL_SHARE:
+        return Fault(kind, "/".join(sorted(rng.sample(among, rng.randint(2, len(among))))), at, seconds)
+    return Fault(kind, rng.choice(servers) if kind == "power" else anyone, at, seconds)
+
+
+_NUMBERED = ("report", "lose", "powerat", "killat", *CALLS, "hang", "nan", "lie")
+# The methods whose messages a process sends or receives, each with the largest number of a message that is drawn.
+_OF_WORKERS = {
+    "Describe": 1, "Register": 3, "Ready": 6, "Heartbeat": 6, "Lease": 16, "Exchange": 60, "Report": 4, "Upload": 6,
+    "Leave": 2,
+}  # fmt: skip
+_OF_SHARDS = {"ShardLink": 40, "Exchange": 60}
+
+
+def _numbered(rng: random.Random, kind: str, anyone: str, servers: list[str], workers: list[str]) -> Fault:
+    """Return a fault that happens at an event, a step or a message of its process with some number."""
+    if kind in CALLS:
+        methods = _OF_WORKERS if anyone in workers else _OF_SHARDS if anyone != "ps-0" else _OF_WORKERS | _OF_SHARDS
+        method = rng.choice(list(methods))
+        return Fault(kind, f"{anyone}/{method}", rng.randint(1, methods[method]))
     if kind == "report":
         return Fault(kind, rng.choice(workers), rng.randint(1, 2))
     if kind == "lose":
@@ -95,21 +135,7 @@ def _drawn(
         return Fault(kind, rng.choice(servers), rng.randint(1, 2500))
     if kind == "killat":
         return Fault(kind, anyone, rng.randint(1, 2500 if anyone in servers else 700))
-    if kind == "lie" and len(servers) > 1:  # of another incarnation: the other shards do not know the leases
-        return Fault(kind, rng.choice(workers), 3 * rng.randint(1, 4))
-    if kind in ("hang", "nan", "lie"):
-        return Fault(
-            kind, rng.choice(workers), rng.randint(1, 12), round(rng.uniform(1, 60), 3) if kind == "hang" else 0
-        )
-    if kind == "cut":
-        pair = sorted(rng.sample([*servers, *workers], 2))
-        return Fault(kind, "/".join(pair), at, round(rng.choice((0.3, 3.0, 15.0, 40.0)) * rng.uniform(0.5, 1.5), 3))
-    if kind == "stop":
-        return Fault(kind, anyone, at, round(rng.choice((0.5, 4.0, 15.0, 35.0)) * rng.uniform(0.5, 1.5), 3))
-    if kind in DISK:
-        return Fault(kind, "ps-0", at, round(rng.uniform(0.2, 5.0), 3))
-    if kind == "clock":
-        return Fault(kind, anyone, at, rng.choice((5.0, 3600.0)))
-    if kind == "power":
-        return Fault(kind, rng.choice(servers), at)
-    return Fault(kind, anyone, at)
+    if kind == "lie" and len(servers) > 1:  # no claims of leases, which the other shards do not know
+        return Fault(kind, rng.choice(workers), 5 * rng.randint(0, 2) + rng.choice((3, 4, 5)))
+    seconds = round(rng.uniform(1, 60), 3) if kind == "hang" else 0.0
+    return Fault(kind, rng.choice(workers), rng.randint(1, 12), seconds)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import functools
+import gc
+import os
 import random
 import signal
 import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from downpour.bench.world.checks import Watch
+from downpour.bench.world.checks.result import JobEnd
+from downpour.bench.world.checks.watch import Watch
 from downpour.bench.world.computation import IntegerComputation, WorkerBehaviour
 from downpour.bench.world.faults import DISK, Fault
+from downpour.bench.world.injection import FaultInjection
 from downpour.bench.world.job_shape import JobResult, JobShape
 from downpour.bench.world.liar import FalseReporter, Liar
 from downpour.bench.world.system.event_loop import VirtualLoop
@@ -33,8 +37,9 @@ from downpour.worker.train.loop import Worker
 # Settings are read once: each reading of the environment takes longer than a hundred events.
 SHARD_SETTINGS = ServerSettings(transport="grpc", coordinator="ps-0:7000", bind="ps-1:7000", shard=1, insecure=True)
 WORKER_SETTINGS = WorkerSettings(server="ps-0:7000")
-RESTART_S = 0.3  # the launcher's mean delay until a process runs again
+LONGEST_RESTART_S = 25.0  # well below the time for which a job waits for a lost shard
 OPERATOR_S = 20.0  # until an operator starts a worker again that has left before the end
+BROKEN_CONNECTIONS = ("reset", "lose", "resetcall")
 LIMIT_S = 900.0  # of virtual time
 MOST_EVENTS = 80_000
 AFTER_END_S = 150.0  # within which all processes must have ended after the coordinator
@@ -55,12 +60,14 @@ class SimulatedJob:
         self._speeds: dict[str, float] = {}
         self._once: set[Fault] = set()
         self._over_s: float | None = None
-        self._must_save = False  # because the only fault is a signal to all processes
         self._gave_up: dict[str, str] = {}  # workers that a server refused, with the reason
         self.status: int | None = None
         self._settings = ServerSettings.of_values(shape.settings)
         self.watch = Watch(self.world, shape.samples, self._settings)
         self.network.observer = self.watch.replies
+        self._injection = FaultInjection(
+            self.world, self.network, shape.faults, self.processes, self._machine, self.watch
+        )
 
     def run(self) -> JobResult:
         """Run the job to its end and check it."""
@@ -86,16 +93,35 @@ class SimulatedJob:
             self.world.problem(f"the job has not ended after {self.world.now:.0f} s")
         elif left:
             self.world.problem(f"still running {AFTER_END_S:.0f} s after the coordinator: {', '.join(left)}")
-        may_fail = any(
-            fault.kind in (*DISK, "term", "termall") for fault in self._shape.faults if fault.target in ("ps-0", "all")
-        )
-        may_fail = may_fail and not self._must_save
-        if self.status == 0 and not may_fail:
+        end = self._end()
+        if self.status == 0 and not end.may_fail:
             for name, reason in self._gave_up.items():
                 self.world.problem(f"{name} gave up a job that ended: {reason}")
-        self.watch.conclude(self.status, self.processes["ps-0"], may_fail)
+        self._check_sessions()
+        self.watch.conclude(self.status, self.processes["ps-0"], end)
         for process in self.processes.values():
             process.kill()
+
+    def _check_sessions(self) -> None:
+        """Check that no worker has lost its session, if nothing worse happened than broken connections of workers."""
+        for fault in self._shape.faults:
+            if fault.kind not in BROKEN_CONNECTIONS or not all(name.startswith("worker") for name in fault.targets):
+                return
+        for name, process in self.processes.items():
+            if any("session lost" in line for line in process.lines):
+                self.world.problem(f"{name} has lost its session, and only connections have broken")
+
+    def _end(self) -> JobEnd:
+        faults = self._shape.faults
+        asked = any(
+            fault.kind in ("term", "termall") and ("ps-0" in fault.targets or fault.target == "all") for fault in faults
+        )
+        disk_failed = any(fault.kind in DISK for fault in faults)
+        return JobEnd(
+            may_fail=(asked or disk_failed) and not self._injection.must_save,
+            undisturbed=not faults,
+            disk_failed=disk_failed,
+        )
 
     # ------------------------------------------------------------------ processes
 
@@ -106,8 +132,7 @@ class SimulatedJob:
 
     def _start_all(self) -> None:
         settings = self._shape.settings
-        for fault in self._shape.faults:
-            self._plan(fault)
+        self._injection.begin()
         for shard in range(settings["shards"]):
             self.world.at(0.05 * shard, None, self._start, f"ps-{shard}")
         for worker in range(settings["workers"]):
@@ -121,13 +146,7 @@ class SimulatedJob:
         process = VirtualProcess(self.world, name, self._machine(name), rng.uniform(0.0, 1e4), self._ended)
         self.processes[name] = process
         self.world.note(f"{name} starts")
-        for fault in self._shape.faults:
-            if fault.target != name:
-                continue
-            if fault.kind in ("killat", "powerat") and starts == 1:
-                process.kill_at, process.loses_power = int(fault.at), fault.kind == "powerat"
-            elif fault.kind == "lose":
-                process.lost_replies.add(int(fault.at))
+        self._injection.prepare(process, starts)
         self.world.at(
             self.world.now, process, self._run_server if name.startswith("ps") else self._run_worker, process, rng
         )
@@ -157,7 +176,7 @@ class SimulatedJob:
         for fault in self._shape.faults:
             if fault.kind == "lie" and fault.target == process.name and fault not in self._once:
                 self._once.add(fault)
-                process.alter = Liar(int(fault.at), lambda: self.watch.ledger, self.watch.replies.lie)
+                process.alter = Liar(int(fault.at), self.watch)
             elif fault.kind == "report" and fault.target == process.name and fault not in self._once:
                 self._once.add(fault)
                 process.alter_call = FalseReporter(int(fault.at))
@@ -185,6 +204,7 @@ class SimulatedJob:
         step_s = self._speeds.setdefault(process.name, self._random.choice((0.02, 0.06, 0.2)))
         behaviour = WorkerBehaviour(step_s, self.watch.weights_seen, self.watch.evaluated)
         behaviour.model_padding_bytes = self._shape.model_padding_bytes
+        behaviour.origin = process.number if self.watch.sums else 0
         for fault in self._shape.faults:
             if fault.target == process.name and fault not in self._once and fault.kind in ("hang", "nan"):
                 self._once.add(fault)
@@ -214,52 +234,15 @@ class SimulatedJob:
             self.world.at(self.world.now + OPERATOR_S, None, self._start, name)
         final = code == 0 or (name.startswith("worker") and code == UNRECOVERABLE)
         if self._over_s is None and not final and self._shape.restarts:
-            self.world.at(self.world.now + self._random.expovariate(1 / RESTART_S), None, self._start, name)
-
-    # ------------------------------------------------------------------ faults
-
-    def _plan(self, fault: Fault) -> None:
-        if fault.kind not in ("killat", "powerat", "lose", "hang", "nan", "lie", "report"):
-            self.world.at(fault.at, None, self._execute, fault)
-
-    def _execute(self, fault: Fault) -> None:
-        self.world.note(f"fault {fault}")
-        if fault.kind == "termall":
-            self._must_save = len(self._shape.faults) == 1 and self.watch.all_train(self._shape.settings["workers"])
-            for name in sorted(self.processes):
-                self._execute(Fault("term", name, fault.at))
-            return
-        process = self.processes.get(fault.target)
-        disk = self._machine(fault.target).disk
-        later = self.world.now + fault.seconds
-        if fault.kind == "cut":
-            first, second = fault.target.split("/")
-            self.network.cut_off(first, second, fault.seconds)
-        elif fault.kind in ("full", "readonly"):
-            name = "full" if fault.kind == "full" else "read_only"
-            setattr(disk, name, True)
-            self.world.at(later, None, setattr, disk, name, False)
-        elif fault.kind == "clock":  # forward or backward
-            self._machine(fault.target).wall_offset_s += fault.seconds * self._random.choice((-1, 1))
-        elif process is None or not process.alive:
-            return
-        elif fault.kind in ("kill", "power"):
-            process.kill()
-            if fault.kind == "power":
-                disk.lose_power()
-        elif fault.kind == "stop":
-            process.stop()
-            self.world.at(later, None, process.resume)
-        elif fault.kind == "term":
-            process.signal(signal.SIGTERM)
-        elif fault.kind == "reset":
-            self.network.reset_connections(process)
+            delay_s = min(self._random.expovariate(1 / self._shape.restart_s), LONGEST_RESTART_S)
+            self.world.at(self.world.now + delay_s, None, self._start, name)
 
 
 @functools.cache
 def _scratch() -> tempfile.TemporaryDirectory[str]:
-    """Return a real folder, the same for all worlds of this process."""
-    return tempfile.TemporaryDirectory(prefix="downpour-world-")
+    """Return a real folder, the same for all worlds of this process, in memory if possible."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    return tempfile.TemporaryDirectory(prefix="downpour-world-", dir=memory)
 
 
 def _is_byzantine(process: VirtualProcess) -> bool:
@@ -267,8 +250,18 @@ def _is_byzantine(process: VirtualProcess) -> bool:
 
 
 def run_job(seed: int, shape: JobShape, keep_journal: bool = True) -> JobResult:
-    """Run one job in a world of its own."""
-    return SimulatedJob(seed, shape, keep_journal).run()
+    """Run one job in a world of its own.
+
+    Cyclic garbage is not collected meanwhile: that closes asynchronous generators, which are events, at times that
+    depend on the allocations of the whole Python process.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return SimulatedJob(seed, shape, keep_journal).run()
+    finally:
+        if collects:
+            gc.enable()
 
 
 def faults_needed(seed: int, shape: JobShape) -> Sequence[Fault]:

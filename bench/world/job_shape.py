@@ -18,7 +18,8 @@ class JobShape:
         faults: The faults that are injected.
         model_padding_bytes: The size by which the uploaded model exceeds its weights.
         slow_links: Whether the latencies between machines differ.
-        restarts: Whether the launcher restarts processes that died.
+        restarts: Whether processes that died are started again.
+        restart_s: The mean time until a process that died is started again: short for a launcher, long for an operator.
     """
 
     settings: dict[str, Any]
@@ -27,6 +28,7 @@ class JobShape:
     model_padding_bytes: int = 0
     slow_links: bool = False
     restarts: bool = True
+    restart_s: float = 0.3
 
 
 @dataclass

@@ -1,32 +1,46 @@
 """A Byzantine worker, which claims in one push what it must not.
 
-It claims the samples of another lease, samples of its own lease that are not the next ones, or to be another
-incarnation.
+It claims to be another incarnation of itself or another worker, to know another generation, the samples of another
+lease, or samples of its own lease that are not the next ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.frame import Decoder, encode
-from downpour.ps.coordinator.ledger import Ledger
+from downpour.ps.coordinator.ledger import SUSPENDED, Lease, Ledger
 
 UNKNOWN_KIND = 77  # of a task
+KINDS_OF_LIES = 5
+
+
+class LiarView(Protocol):
+    """What a Byzantine worker knows of the job, and whom it tells of its lie."""
+
+    @property
+    def ledger(self) -> Ledger | None:
+        """The ledger of the job."""
+
+    def incarnation_of(self, worker: int) -> int:
+        """Return the newest incarnation of a worker."""
+
+    def lied(self, message: bytes, of_lease: bool) -> None:
+        """Take note of an altered push; `of_lease` is whether it claims samples, which shard 0 alone checks."""
 
 
 class Liar:
     """Alters the header of one push of a process on its way to the shards, which must refuse it."""
 
-    def __init__(self, push: int, ledger: Callable[[], Ledger | None], told: Callable[[bytes], None]) -> None:
+    def __init__(self, push: int, view: LiarView) -> None:
         """Prepare to alter one push.
 
         Args:
-            push: The number of the push, from 1.
-            ledger: A function that returns the ledger of the job.
-            told: A callback that receives the altered push.
+            push: The number of the push, from 1, which also determines the kind of the lie.
+            view: What the worker knows of the job.
         """
-        self._push, self._ledger, self._told, self._seen = push, ledger, told, 0
+        self._push, self._view, self._seen = push, view, 0
 
     def __call__(self, message: bytes) -> bytes:
         """Return a message unchanged or, if it is the chosen push, with a false claim."""
@@ -42,25 +56,37 @@ class Liar:
         if self._seen < self._push or not self._claim(frame.header):
             return message
         altered = next(encode(frame.header, frame.payload))
-        self._told(altered)
+        self._view.lied(altered, of_lease=self._push % KINDS_OF_LIES in (1, 2))
         return altered
 
     def _claim(self, header: pb.Request) -> bool:
-        """Write a false claim to a header; return False if no other lease exists that it could claim."""
-        size, ledger = header.stop - header.start, self._ledger()
-        if self._push % 3 == 0:
+        """Write a false claim to a header; return False if there is nothing that it could claim."""
+        kind, size = self._push % KINDS_OF_LIES, header.stop - header.start
+        if kind == 0:
             header.incarnation += 1
             return True
-        if self._push % 3 == 1:
+        if kind == 1:
             header.start, header.stop = header.start + size, header.stop + size
             return True
-        others = [lease for lease in (ledger.held if ledger else ()) if lease.number != header.lease]
-        if not others:
+        if kind == 4:
+            header.generation += 1 if self._push < KINDS_OF_LIES else -1
+            return True
+        other = self._other_lease(header, of_another_worker=kind == 3)
+        if other is None:
             return False
-        lease = others[0]
-        header.lease, header.epoch, header.start = lease.number, lease.epoch, lease.next
-        header.stop = min(lease.next + size, lease.stop)
+        if kind == 3:  # an unused number: that of an earlier push would be answered as a duplicate
+            header.worker, header.incarnation = other.worker, self._view.incarnation_of(other.worker)
+            header.seq += 1000
+        header.lease, header.epoch, header.start = other.number, other.epoch, other.next
+        header.stop = min(other.next + size, other.stop)
         return header.start < header.stop
+
+    def _other_lease(self, header: pb.Request, of_another_worker: bool) -> Lease | None:
+        ledger = self._view.ledger
+        leases = [lease for lease in (ledger.held if ledger else ()) if lease.number != header.lease]
+        if of_another_worker:
+            leases = [lease for lease in leases if lease.worker not in (SUSPENDED, header.worker)]
+        return leases[0] if leases else None
 
 
 class FalseReporter:

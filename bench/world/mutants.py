@@ -84,7 +84,9 @@ MUTANTS: tuple[Mutant, ...] = (
     *_of(
         "ps/control_plane/checkpointer.py",
         ("a cut goes on although a worker left", "self.abandon(now)  # some of its pushes", "pass  # some of its pushes"),
-        ("a checkpoint with open leases of the dead", "return self._can_be_taken() and not self.busy and not len(self._job.orphans)", "return self._can_be_taken() and not self.busy"),
+        # A cut that begins with open leases of the dead, which this place replaces, is always abandoned in time: each
+        # shard reports the departure before it reports the pushes that it holds.
+        ("parts of an earlier cut are used", 'elif event.HasField("part") and event.part.number == cut.round.number:', 'elif event.HasField("part"):'),
         ("a trace that is not flushed", "self._run.traces.sync()", NOTHING),
         ("an abandoned cut still holds pushes", "self._job.send(cut=pb.Cut(number=cut.round.number, abandon=True))", NOTHING),
     ),
@@ -145,7 +147,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_of(
         "ps/data_plane/shard_commands.py",
-        ("members survive a generation", "runtime.set_members({})", NOTHING),
+        # Members that survive a generation, which this place replaces, leave with the view in the same command.
+        ("waiting replies survive a generation", "        runtime.waiters.recheck()\n        runtime.waiters.release(runtime.shard)\n        runtime.cut.clear()", "        runtime.cut.clear()"),
         ("a cut survives a generation", "runtime.cut.clear()", NOTHING),
         ("departures are not reported", "runtime.emit(departed=runtime.cut.departed(member))", NOTHING),
         ("weights of another initialisation stay", "if command.initialisation > runtime.initialisation:", "if False:"),

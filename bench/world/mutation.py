@@ -6,11 +6,12 @@ It changes one line at a time in a copy of the sources, and counts the changes t
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import Field
@@ -22,7 +23,8 @@ from downpour.protos.settings import Settings, parse
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("downpour", "protos", "ps", "worker", "deploy", "bench")
 SEEDS = "1..20000"
-HEADER = "| file | mutant | seconds | finding |\n|---|---|---|---|"
+HEADER = "| file | mutant | processor time in s | finding |\n|---|---|---|---|"
+NOT_FOUND, MOST_CHARACTERS = "**not found**", 160
 SLOWEST = 20  # limit of the elapsed time, as a multiple of the budget: the machine may be busy
 
 
@@ -32,29 +34,47 @@ class MutantsSettings(Settings):
     budget_s: float = Field(60.0, gt=0, description="Processor time for each mutant, in seconds.")
     only: str = Field("", description="Only mutants whose file or name contains this text.")
     history: bool = Field(False, description="Undo the corrections of past faults instead.")
-    report: str = Field("", description="File to which a table of the results is written.")
+    report: str = Field(
+        "", description="File to which a table of the results is written. Results of other mutants in it are kept."
+    )
 
 
 def mutants(settings: MutantsSettings) -> int:
     """Try every mutant and print which are found; return 0 if all are."""
-    missed, rows = [], []
+    results: dict[str, tuple[float, str]] = {}
+    planted = HISTORY if settings.history else MUTANTS
     with tempfile.TemporaryDirectory(prefix="downpour-mutants-") as folder:
         copy = copy_sources(Path(folder))
-        for mutant in HISTORY if settings.history else MUTANTS:
+        for mutant in planted:
             if settings.only not in f"{mutant.file} {mutant.name}":
                 continue
-            begin = time.perf_counter()
+            before = _children_s()
             finding = try_mutant(copy, mutant, settings.budget_s)
-            seconds = time.perf_counter() - begin
+            seconds = _children_s() - before
             print(f"{seconds:6.1f} s  {mutant.file}: {mutant.name}: {finding or 'NOT FOUND'}", flush=True)
-            rows.append(f"| `{mutant.file}` | {mutant.name} | {seconds:.0f} | {finding or '**not found**'} |")
-            if not finding:
-                missed.append(mutant)
-    result = f"{len(rows) - len(missed)} of {len(rows)} mutants were found within {settings.budget_s:g} s each"
-    print(result)
-    if settings.report:
-        Path(settings.report).write_text("\n".join([HEADER, *rows, "", f"{result}.", ""]))
-    return 1 if missed else 0
+            results[mutant.name] = seconds, finding
+            if settings.report:
+                update_report(Path(settings.report), planted, mutant, seconds, finding)
+    found = sum(bool(finding) for _, finding in results.values())
+    print(f"{found} of {len(results)} mutants were found within {settings.budget_s:g} s of processor time each")
+    return 0 if found == len(results) else 1
+
+
+def _children_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def update_report(path: Path, planted: Sequence[Mutant], mutant: Mutant, seconds: float, finding: str) -> None:
+    """Write the result of a mutant to a table, in place of its earlier one; rows of unknown mutants are removed."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    rows = {line.split(" | ")[1]: line for line in lines if line.startswith("| `")}
+    finding = finding.replace("|", "/")[:MOST_CHARACTERS] or NOT_FOUND
+    rows[mutant.name] = f"| `{mutant.file}` | {mutant.name} | {seconds:.0f} | {finding} |"
+    known = [rows[each.name] for each in planted if each.name in rows]
+    missed = sum(row.endswith(f"| {NOT_FOUND} |") for row in known)
+    total = f"{len(known) - missed} of the {len(known)} mutants that were tried were found."
+    path.write_text("\n".join([HEADER, *known, "", total, ""]))
 
 
 def copy_sources(folder: Path) -> Path:

@@ -38,6 +38,7 @@ VARIANTS: tuple[tuple[tuple[str, Any], ...], ...] = (
     (("overlap", True), ("staleness_policy", "dc_asgd")),
     (("staleness_policy", "delay_adaptive:1"), ("schedule", "linear:12")),
 )  # fmt: skip
+RESTARTS_S = (0.3, 0.3, 0.3, 0.3, 8.0)  # mean times until a process runs again: a launcher, and an operator
 OFTEN = (*KINDS, "kill", "killat", "killat", "reset", "reset", "lose", "lose")  # most recovery code handles these kinds
 
 
@@ -123,7 +124,10 @@ def shape_of(seed: int, settings: SimulateJobSettings) -> JobShape:
     for setting, value in _variant(rng, job["mode"]):
         own[setting] = value
     padding, slow_links = rng.choice((0, 0, 0, 2_500_000)), rng.random() < 0.4
-    return JobShape({**job, **own, **fixed}, settings.samples or samples, tuple(faults), padding, slow_links)
+    return JobShape(
+        {**job, **own, **fixed}, settings.samples or samples, tuple(faults), padding, slow_links,
+        restart_s=random.Random(f"restart {seed}").choice(RESTARTS_S),
+    )  # fmt: skip
 
 
 def _variant(rng: random.Random, mode: str) -> tuple[tuple[str, Any], ...]:

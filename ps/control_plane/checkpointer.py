@@ -76,6 +76,11 @@ class Checkpointer:
         """Return whether a checkpoint is under way."""
         return self._cut is not None or self._writing is not None
 
+    @property
+    def cutting(self) -> bool:
+        """Return whether a cut is under way, so that shards may hold pushes."""
+        return self._cut is not None
+
     def tick(self, now: float) -> None:
         """Begin a checkpoint if one is due; abandon a cut that takes too long."""
         if self._cut is not None and now > self._cut.begun_s + CUT_TIMEOUT_S:

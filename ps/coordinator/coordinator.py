@@ -109,9 +109,9 @@ class Coordinator:
             job.initialiser = member.worker
         job.initial_sent |= request.initialised and job.initialiser == member.worker
         self.advance(now)
-        initialise = job.phase == Phase.INITIALISING and job.initialiser == member.worker
+        asked = job.phase == Phase.INITIALISING and job.initialiser == member.worker
         return pb.ReadyReply(
-            initialise=initialise and not request.initialised,
+            initialise=asked and not request.initialised and job.shards.may_be_initialised,
             start=job.phase not in BEFORE_TRAINING,
             end=job.phase in OVER,
         )
@@ -195,7 +195,8 @@ class Coordinator:
             job.initialiser, job.initial_sent = None, False
             if job.phase == Phase.INITIALISING and not job.resumed:
                 job.initialiser = self.work.initialiser
-                command.initialisation = job.shards.void()  # shards must not mix its weights with another's
+                # Shards must not mix its weights with another's.
+                command.initialisation = job.shards.void(command.view.number)
         job.outbox.append(command)
         self.work.left(member, now)
         self.advance(now)

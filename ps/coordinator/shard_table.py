@@ -25,6 +25,7 @@ class ShardTable:
         self._addresses: dict[int, pb.ShardAddress] = {}
         self._views: dict[int, int] = {}
         self._initialised: set[int] = set()
+        self._voided_view = 0  # the view that the shards received with the command to void their weights
 
     def __len__(self) -> int:
         """Return the number of shards that have joined."""
@@ -98,10 +99,19 @@ class ShardTable:
         if initialisation == self.initialisation:
             self._initialised.add(shard)
 
-    def void(self) -> int:
-        """Void the weights that some shards may have; return the number of the next initialisation."""
+    @property
+    def may_be_initialised(self) -> bool:
+        """Return whether weights that a worker sends now arrive after the command to void earlier ones."""
+        return self.settled(self._voided_view)
+
+    def void(self, view: int) -> int:
+        """Void the weights that some shards may have; return the number of the next initialisation.
+
+        The shards receive the command together with the view of that number.
+        """
         self.initialisation += 1
         self._initialised.clear()
+        self._voided_view = view
         return self.initialisation
 
     def forget_weights(self) -> None:

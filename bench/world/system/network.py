@@ -169,6 +169,8 @@ class VirtualNetwork:
         self.listeners: dict[str, VirtualServer] = {}
         self.connections: dict[Connection, None] = {}
         self._cut_until_s: dict[frozenset[str], float] = {}
+        self._awaited: dict[tuple[str, str], dict[int, Callable[[VirtualCall], None]]] = {}
+        self._arrived: dict[tuple[str, str], int] = {}
 
     def connect(self, client: VirtualProcess, address: str) -> Connection | None:
         """Return a connection to the server at an address; None if none listens there."""
@@ -179,6 +181,29 @@ class VirtualNetwork:
         if self._cut_s(connection) > self.world.now + KEEPALIVE_S:
             self.world.at(self.world.now + KEEPALIVE_S, None, connection.reset)
         return connection
+
+    def when_arrives(self, process: str, method: str, number: int, act: Callable[[VirtualCall], None]) -> None:
+        """Call a function just after a message of a client has arrived at a server.
+
+        Args:
+            process: The name of the client or the server.
+            method: The name of the method, without that of its service.
+            number: The number of the message, from 1, among those of this method that the process sends or receives.
+            act: The function, which receives the call.
+        """
+        self._awaited.setdefault((process, method), {})[number] = act
+
+    def arrived(self, call: VirtualCall) -> None:
+        """Count a message of a client that has arrived at a server, and call what waits for it."""
+        if not self._awaited:
+            return
+        method = call.method.rpartition("/")[2]
+        for process in (call.connection.client, call.connection.server.process):
+            awaited = self._awaited.get((process.name, method))
+            if awaited is not None:
+                number = self._arrived[process.name, method] = self._arrived.get((process.name, method), 0) + 1
+                if number in awaited:
+                    self.world.at(self.world.now, None, awaited[number], call)
 
     def latency_s(self, connection: Connection | None = None) -> float:
         """Return the delay of a message, in seconds."""

@@ -41,6 +41,7 @@ class ServerEnd:
     def message(self, data: bytes) -> None:
         """Receive one serialised message of the client."""
         self._inbox.append(data)
+        self._call.connection.network.arrived(self._call)
         self._notify()
 
     def half_close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -46,6 +47,20 @@ def test_a_seed_gives_the_same_events_trace_and_weights_again() -> None:
     shape = shape_of(2, SimulateJobSettings(faults="kill,reset"))
     digests = {run_job(2, shape).digest for _ in range(5)}
     assert {f"{digest:08x}" for digest in digests} == {digest_in_a_new_process(2, "1"), digest_in_a_new_process(2, "2")}
+
+
+def test_the_garbage_collector_changes_no_run() -> None:
+    """Asynchronous generators that it closed were events at times that depended on its thresholds."""
+    before = gc.get_threshold()
+    try:
+        for seed in (1, 19):
+            digests = set()
+            for threshold in (50, 100_000):
+                gc.set_threshold(threshold)
+                digests.add(run_job(seed, shape_of(seed, SimulateJobSettings(workers=3, shards=2, count=3))).digest)
+            assert len(digests) == 1
+    finally:
+        gc.set_threshold(*before)
 
 
 def test_three_hundred_jobs_with_all_kinds_of_faults() -> None:

@@ -61,6 +61,21 @@ def test_the_weights_of_an_initialiser_that_dies_half_way_are_void() -> None:
     assert job.phase() == Phase.WARMING
 
 
+def test_a_worker_sends_initial_weights_once_no_shard_can_void_them_any_more() -> None:
+    """A shard that received them before the command to void those of a dead worker voided them, too, for ever."""
+    job = PureJob(prompt=False, shards=2)
+    first, second = job.join(), job.join()
+    job.answer()
+    assert job.ready(first).initialise
+    job.coordinator.leave(0, job.now)
+    assert not job.ready(second).initialise
+    view = job.state.membership.number
+    job.event(0, view_seen=view)
+    assert not job.ready(second).initialise
+    job.event(1, view_seen=view)
+    assert job.ready(second).initialise
+
+
 def test_training_waits_for_all_workers_until_a_deadline() -> None:
     job = PureJob(workers=3, start_timeout_s=60.0, session_s=1000.0)
     first = job.join()

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from downpour.bench.world.checks.traits import JobTraits
 from downpour.bench.world.computation import applications
 from downpour.bench.world.system.disk import VirtualDisk
 from downpour.bench.world.system.scheduler import World
@@ -20,30 +21,42 @@ from downpour.ps.trace.format import DTYPE
 NAME = re.compile(r"/run/checkpoints/checkpoint-(\d{8})\.safetensors")
 
 
+def newest_checkpoint(disk: VirtualDisk, before: str = "~") -> str | None:
+    """Return the path of the newest checkpoint on a disk that is older than `before`; None if there is none."""
+    return max((path for path in disk.names if NAME.fullmatch(path) and path < before), default=None)
+
+
 class CheckpointCheck:
     """Reads the checkpoints of a job."""
 
-    def __init__(self, world: World, samples: int, settings: ServerSettings, sums: bool, most_samples: int) -> None:
+    def __init__(self, world: World, samples: int, settings: ServerSettings, traits: JobTraits) -> None:
         """Create the check of the checkpoints of one job.
 
         Args:
             world: The world that receives the violations.
             samples: The number of samples in an epoch.
             settings: The settings of the job.
-            sums: Whether the weights count the samples exactly.
-            most_samples: The largest number of samples in a push.
+            traits: The properties of the job.
         """
-        self._world, self._samples, self._settings, self._sums = world, samples, settings, sums
-        self._most = most_samples
+        self._world, self._samples, self._settings = world, samples, settings
+        self._sums, self._most = traits.sums, traits.most_samples
         self._versions: list[int] = []  # of the newest checkpoint, by shard
 
     def version_of(self, shard: int) -> int:
         """Return the version of a shard in the newest checkpoint, to which any later generation must return."""
         return self._versions[shard] if self._versions else 0
 
+    def damaged(self, disk: VirtualDisk, path: str) -> None:
+        """Expect later generations to begin with the checkpoint before the one at `path`, which has been damaged."""
+        earlier = newest_checkpoint(disk, path)
+        self._versions = []
+        if earlier is not None:
+            _, facts = _content(bytes(disk.names[earlier].content))
+            self._versions = [own["version"] for own in facts["shards"]]
+
     def check(self, disk: VirtualDisk) -> None:
         """Check the newest checkpoint on a disk."""
-        found = max((path for path in disk.names if NAME.fullmatch(path)), default=None)
+        found = newest_checkpoint(disk)
         if found is None:
             self._world.problem("a checkpoint was written, and there is no file")
             return
