@@ -38,7 +38,7 @@ class Fault:
 
     def __str__(self) -> str:
         """Return the fault as `KIND:TARGET@AT`, followed by `+SECONDS` if it lasts."""
-        return f"{self.kind}:{self.target}@{self.at:g}" + (f"+{self.seconds:g}" if self.seconds else "")
+        return f"{self.kind}:{self.target}@{self.at:.9g}" + (f"+{self.seconds:.9g}" if self.seconds else "")
 
     @property
     def targets(self) -> list[str]:

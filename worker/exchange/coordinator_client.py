@@ -112,7 +112,7 @@ class CoordinatorClient:
         self._call(self._stub.Report, request)
 
     def upload(self, session: int, path: Path) -> None:
-        """Upload a model file, with its size and SHA-256 digest first."""
+        """Upload a model file, with its size and SHA-256 digest first; repeat that if the connection breaks."""
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").digest()
         size_bytes = path.stat().st_size
@@ -123,10 +123,11 @@ class CoordinatorClient:
                 while data := file.read(UPLOAD_CHUNK_BYTES):
                     yield pb.UploadChunk(data=data)
 
-        try:
-            self._stub.Upload(chunks(), timeout=self._timeout_s + size_bytes / 1e6)
-        except grpc.RpcError as failure:
-            raise error_of(failure, self.address) from failure
+        def send(request: None, timeout: float) -> pb.UploadReply:
+            reply: pb.UploadReply = self._stub.Upload(chunks(), timeout=timeout)
+            return reply
+
+        self._call(send, None, self._timeout_s + size_bytes / 1e6)
 
     def meet(self, request: pb.BarrierRequest) -> pb.BarrierReply:
         """Wait, as a long poll, for the other workers of a script and for the decision of worker 0."""

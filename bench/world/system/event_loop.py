@@ -169,6 +169,14 @@ class VirtualLoop(_Base):
     def close(self) -> None:
         """Close the loop; callbacks that are waiting are discarded."""
         self._closed = True
+        self._discard_ready()
+
+    def _discard_ready(self) -> None:
+        """Discard the callbacks that are waiting, and close the coroutines that other threads have submitted."""
+        for handle in self._ready:
+            for cell in getattr(handle._callback, "__closure__", None) or ():
+                if asyncio.iscoroutine(cell.cell_contents):
+                    cell.cell_contents.close()
         self._ready.clear()
 
     def get_debug(self) -> bool:
@@ -185,7 +193,7 @@ class VirtualLoop(_Base):
 
     def abandon(self) -> None:
         """Discard all callbacks and close all coroutines, because the process has been killed."""
-        self._ready.clear()
+        self._discard_ready()
         for task in self._tasks:
             task._log_destroy_pending = False  # type: ignore[attr-defined]
             coroutine: Coroutine[Any, Any, Any] = task.get_coro()  # type: ignore[assignment]

@@ -1,0 +1,67 @@
+"""The faults of a simulated world: which are drawn, how they are written, and that jobs survive each of them."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from downpour.bench.world.faults import CALLS, KINDS, SEVERAL, draw, parse_faults, written
+from downpour.bench.world.job import SimulatedJob, run_job
+from downpour.bench.world.job_shape import JobResult, JobShape
+from downpour.bench.world.simulate_job import SimulateJobSettings, shape_of
+
+
+def run(seed: int, faults: str, **settings: Any) -> JobResult:
+    shape = shape_of(seed, SimulateJobSettings(faults="none", mode="async", workers=3, shards=2))
+    return run_job(seed, JobShape(**{**shape.__dict__, **settings, "faults": tuple(parse_faults(faults))}))
+
+
+def test_faults_that_are_drawn_are_written_as_text_and_read_again() -> None:
+    rng = random.Random(1)
+    faults = [fault for kind in KINDS for fault in draw(rng, 3, 3, [kind], 30)]
+    assert parse_faults(written(faults)) == faults
+    assert {fault.kind for fault in faults} == set(KINDS)
+    several = {fault.kind for fault in faults if len(fault.targets) > 1}
+    assert several == {*SEVERAL, "cut"}
+    assert all("/" in fault.target for fault in faults if fault.kind in CALLS)
+
+
+def test_several_processes_die_at_the_same_time() -> None:
+    job = SimulatedJob(
+        3, shape_of(3, SimulateJobSettings(faults="kill:ps-1/worker-0/worker-2@0.9", shards=2, workers=3))
+    )
+    assert job.run().problems == []
+    ends = [line.split()[0] for line in job.world.journal if "ended with -9" in line]
+    assert len(ends) == 3 and len(set(ends)) == 1
+
+
+@pytest.mark.parametrize("method", ["Register", "Ready", "Lease", "Exchange", "Report", "Upload", "Leave"])
+@pytest.mark.parametrize("kind", CALLS)
+def test_a_worker_whose_connection_breaks_or_that_dies_at_any_call_loses_nothing(kind: str, method: str) -> None:
+    for worker in range(3):
+        result = run(3, f"{kind}:worker-{worker}/{method}@1", model_padding_bytes=2_500_000)
+        assert result.problems == []
+
+
+@pytest.mark.parametrize("target", ["ps-0/Register", "ps-0/Upload", "ps-0/Report", "ps-1/ShardLink", "ps-1/Exchange"])
+def test_a_server_that_dies_at_any_call_loses_nothing(target: str) -> None:
+    for number in range(1, 4):
+        assert run(3, f"killcall:{target}@{number}", model_padding_bytes=2_500_000).problems == []
+
+
+def test_an_operator_restarts_a_process_late() -> None:
+    early, late = run(3, "kill:worker-1@0.6"), run(3, "kill:worker-1@0.6", restart_s=8.0)
+    assert early.problems == late.problems == []
+
+
+def test_a_damaged_file_is_never_used_without_a_note() -> None:
+    for seed in range(12):
+        assert run(seed, "damage:ps-0@1.1").problems == []
+
+
+def test_a_worker_that_takes_over_sends_its_weights_after_those_of_the_dead_one_are_void() -> None:
+    """On a slow link they arrived before the command to void them, and the job never began."""
+    found = shape_of(232, SimulateJobSettings(faults="clock:ps-1@0.658639+5 killcall:worker-0/Ready@1"))
+    assert run_job(232, found).problems == []
