@@ -13,7 +13,7 @@ NETWORK, DISK, PROCESSES = (
 )
 CALLS = ("resetcall", "killcall")  # faults when a message of a method arrives
 SEVERAL = ("kill", "power", "stop", "reset", "term")  # kinds that may affect several processes at the same time
-SEVERAL_SHARE = 0.25  # fraction of these faults that do
+SEVERAL_SHARE = 0.3  # fraction of these faults that do
 KINDS = (*PROCESSES, *NETWORK, *DISK, "clock", "hang", "nan", "lie", "report")
 
 

@@ -38,7 +38,7 @@ VARIANTS: tuple[tuple[tuple[str, Any], ...], ...] = (
     (("overlap", True), ("staleness_policy", "dc_asgd")),
     (("staleness_policy", "delay_adaptive:1"), ("schedule", "linear:12")),
 )  # fmt: skip
-RESTARTS_S = (0.3, 0.3, 0.3, 0.3, 8.0)  # mean times until a process runs again: a launcher, and an operator
+RESTARTS_S = (0.3, 0.3, 0.3, 8.0)  # mean times until a process runs again: a launcher, and an operator
 OFTEN = (*KINDS, "kill", "killat", "killat", "reset", "reset", "lose", "lose")  # most recovery code handles these kinds
 
 

@@ -88,15 +88,17 @@ class ResultCheck:
             world.problem("the coordinator exited with 0, and no model is saved")
         self._check_notes(summary)
         if status == 0 and end.undisturbed:
-            self._check_undisturbed(summary)
+            self._check_undisturbed(summary, end)
         if summary.get("status") == "ended" and not end.unwritable:
             self._check_result(summary, files, end)
         for name in sorted(files):
             if "trace" in name or name.endswith("model.keras"):
                 world.digest = zlib.crc32(bytes(files[name].content), world.digest)
 
-    def _check_undisturbed(self, summary: dict[str, Any]) -> None:
-        """Check that a job without faults has recovered from nothing."""
+    def _check_undisturbed(self, summary: dict[str, Any], end: JobEnd) -> None:
+        """Check that a job without faults has recovered from nothing, and has a checkpoint."""
+        if self._settings.checkpoint_every != "off" and not end.has_checkpoint:
+            self._world.problem("a job without faults has written no checkpoint")
         found = [note for note in summary.get("notes", []) if RECOVERED.search(note)]
         if found or summary.get("generation") != 1:
             self._world.problem(f"a job without faults has generation {summary.get('generation')} and notes {found}")
