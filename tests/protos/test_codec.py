@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from downpour.protos.codec import CODECS, Codec, codec_named
+from downpour.protos.codec import CODECS, Codec, _made, codec_named
 from downpour.protos.errors import InvalidRequest
 
 # Every family, with its default and with parameters that cut short vectors into pieces.
@@ -122,3 +122,9 @@ def test_garbage_of_the_right_length_is_refused_or_stays_within_the_vector(
 def test_an_unknown_codec_is_refused_with_the_requirement(name: str) -> None:
     with pytest.raises(InvalidRequest, match=f"must .*received '{name}'"):
         codec_named(name)
+
+
+def test_names_that_callers_send_take_bounded_memory() -> None:
+    for number in range(1, 1001):
+        codec_named(f"topk:{number / 2000}")
+    assert _made.cache_info().currsize <= 256

@@ -11,6 +11,17 @@ from downpour.bench.world.faults import CALLS, KINDS, SEVERAL, draw, parse_fault
 from downpour.bench.world.job import SimulatedJob, run_job
 from downpour.bench.world.job_shape import JobResult, JobShape
 from downpour.bench.world.simulate_job import SimulateJobSettings, shape_of
+from downpour.protos import parameter_server_pb2 as pb
+
+OF_SCRIPTS, OF_USERS = ("Barrier", "SetLearningRates"), (
+    "Status", "Watch", "Stop", "Pause", "Change", "TakeCheckpoint", "AddWorker",
+)  # fmt: skip
+METHODS = [
+    method.name
+    for service in pb.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+    if method.name not in (*OF_SCRIPTS, *OF_USERS, "ShardLink")
+]
 
 
 def run(seed: int, faults: str, **settings: Any) -> JobResult:
@@ -37,9 +48,10 @@ def test_several_processes_die_at_the_same_time() -> None:
     assert len(ends) == 3 and len(set(ends)) == 1
 
 
-@pytest.mark.parametrize("method", ["Register", "Ready", "Lease", "Exchange", "Report", "Upload", "Leave"])
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", CALLS)
 def test_a_worker_whose_connection_breaks_or_that_dies_at_any_call_loses_nothing(kind: str, method: str) -> None:
+    """Every call of a worker is repeated if its connection breaks, so that all must be idempotent."""
     for worker in range(3):
         result = run(3, f"{kind}:worker-{worker}/{method}@1", model_padding_bytes=2_500_000)
         assert result.problems == []
