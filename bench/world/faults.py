@@ -14,7 +14,8 @@ NETWORK, DISK, PROCESSES = (
 CALLS = ("resetcall", "killcall")  # faults when a message of a method arrives
 SEVERAL = ("kill", "power", "stop", "reset", "term")  # kinds that may affect several processes at the same time
 SEVERAL_SHARE = 0.3  # fraction of these faults that do
-KINDS = (*PROCESSES, *NETWORK, *DISK, "clock", "hang", "nan", "lie", "report")
+REQUESTS = ("checkpoint", "pause", "change")  # of users, which come at bad times
+KINDS = (*PROCESSES, *NETWORK, *DISK, *REQUESTS, "clock", "hang", "nan", "lie", "report")
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,8 @@ def _drawn(
         return Fault(kind, "/".join(pair), at, round(rng.choice((0.3, 3.0, 15.0, 40.0)) * rng.uniform(0.5, 1.5), 3))
     if kind in DISK:
         return Fault(kind, "ps-0", at, 0.0 if kind == "damage" else round(rng.uniform(0.2, 5.0), 3))
+    if kind in REQUESTS:
+        return Fault(kind, "ps-0", at, round(rng.uniform(0.2, 5.0), 3) if kind == "pause" else 0.0)
     if kind == "clock":
         return Fault(kind, anyone, at, rng.choice((5.0, 3600.0)))
     seconds = round(rng.choice((0.5, 4.0, 15.0, 35.0)) * rng.uniform(0.5, 1.5), 3) if kind == "stop" else 0.0

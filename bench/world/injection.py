@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 from downpour.bench.world.checks.checkpoints import newest_checkpoint
 from downpour.bench.world.checks.watch import Watch
-from downpour.bench.world.faults import CALLS, Fault, written
+from downpour.bench.world.faults import CALLS, REQUESTS, Fault, written
 from downpour.bench.world.system.machine import Machine
 from downpour.bench.world.system.network import VirtualCall, VirtualNetwork
 from downpour.bench.world.system.process import VirtualProcess
 from downpour.bench.world.system.scheduler import World
+from downpour.bench.world.user_requests import SimulatedUser
 
 BY_NUMBER = ("killat", "powerat", "lose", "hang", "nan", "lie", "report")  # which the process itself counts
 
@@ -47,6 +48,12 @@ class FaultInjection:
         self._machine, self._watch = machine, watch
         self._random = random.Random(f"faults {written(faults)}")
         self.must_save = False
+        self._users: list[SimulatedUser] = []
+
+    def end(self) -> None:
+        """End the processes of the users."""
+        for user in self._users:
+            user.process.kill()
 
     def begin(self) -> None:
         """Arrange for every fault to happen."""
@@ -83,6 +90,8 @@ class FaultInjection:
             self.must_save = len(self._faults) == 1 and self._watch.all_train()
             for name in sorted(self._processes):
                 self._hit(Fault("term", name, fault.at), name)
+        elif fault.kind in REQUESTS:
+            self._users.append(SimulatedUser(self._world, self._machine("user"), fault, self._watch.other_mode))
         elif fault.kind == "cut":
             first, second = fault.targets
             self._network.cut_off(first, second, fault.seconds)

@@ -63,7 +63,8 @@ class SimulatedJob:
         self._gave_up: dict[str, str] = {}  # workers that a server refused, with the reason
         self.status: int | None = None
         self._settings = ServerSettings.of_values(shape.settings)
-        self.watch = Watch(self.world, shape.samples, self._settings)
+        changes = any(fault.kind == "change" for fault in shape.faults)
+        self.watch = Watch(self.world, shape.samples, self._settings, changes)
         self.network.observer = self.watch.replies
         self._injection = FaultInjection(
             self.world, self.network, shape.faults, self.processes, self._machine, self.watch
@@ -99,6 +100,7 @@ class SimulatedJob:
                 self.world.problem(f"{name} gave up a job that ended: {reason}")
         self._check_sessions()
         self.watch.conclude(self.status, self.processes["ps-0"], end)
+        self._injection.end()
         for process in self.processes.values():
             process.kill()
 

@@ -91,8 +91,9 @@ class Shard(CommittedWeights):
         self.flush()
         for worker in self._consistency.clocks:
             consistency.join(worker)
-        for worker in self._outcomes:
-            self._versions.leave(worker)
+        if not compensation.corrects:  # otherwise gradients that are under way need the old weights
+            for worker in self._outcomes:
+                self._versions.leave(worker)
         self._adopt(consistency, compensation)
         self._rule.adopt(consistency, compensation)
         if learning_rate is not None:

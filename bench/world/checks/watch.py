@@ -37,16 +37,19 @@ class Watch:
         unwritable: Whether the coordinator could not write to its disk when it ended.
     """
 
-    def __init__(self, world: World, samples: int, settings: ServerSettings) -> None:
+    def __init__(self, world: World, samples: int, settings: ServerSettings, changes: bool = False) -> None:
         """Build the checks of a job that has not begun.
 
         Args:
             world: The world that receives the violations.
             samples: The number of samples in an epoch.
             settings: The settings of the job.
+            changes: Whether a user changes the mode of the job.
         """
         self._world, self._samples, self._settings = world, samples, settings
         self._traits = traits = JobTraits.of(settings)
+        if changes:
+            self._traits = traits = replace(traits, slack=None)
         self.sums = traits.sums
         self._initial = initial_weights(settings.shards, samples)
         self._runtimes: dict[int, tuple[VirtualProcess, ShardRuntime]] = {}
@@ -93,6 +96,12 @@ class Watch:
     def lied(self, message: bytes, of_lease: bool) -> None:
         """Expect the shards to refuse a push that a Byzantine worker has altered."""
         self.replies.lie(message, of_lease)
+
+    @property
+    def other_mode(self) -> str:
+        """A mode with the properties of the job's, to which a user may change it; its own if there is none."""
+        mode = self._settings.mode
+        return "ssp:2" if mode == "async" else "async" if mode.startswith("ssp") else mode
 
     def all_train(self) -> bool:
         """Return whether the job trains, with all of its workers."""

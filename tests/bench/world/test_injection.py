@@ -73,6 +73,14 @@ def test_a_damaged_file_is_never_used_without_a_note() -> None:
         assert run(seed, "damage:ps-0@1.1").problems == []
 
 
+@pytest.mark.parametrize("mode", ["async", "ssp:1", "bsp"])
+def test_requests_of_users_disturb_no_job(mode: str) -> None:
+    for tenth in range(4, 10):
+        asked = f"change:ps-0@{tenth / 10} pause:ps-0@{tenth / 10}+3 checkpoint:ps-0@{tenth / 10 + 0.1}"
+        shape = shape_of(3, SimulateJobSettings(faults=f"{asked} kill:ps-1@1.1", mode=mode, shards=2, workers=3))
+        assert run_job(3, shape).problems == []
+
+
 def test_a_worker_that_takes_over_sends_its_weights_after_those_of_the_dead_one_are_void() -> None:
     """On a slow link they arrived before the command to void them, and the job never began."""
     found = shape_of(232, SimulateJobSettings(faults="clock:ps-1@0.658639+5 killcall:worker-0/Ready@1"))

@@ -102,5 +102,18 @@ def test_a_worker_that_overlaps_has_its_gradients_corrected(overlap: bool) -> No
     assert shard.uncorrected == 0
 
 
+@pytest.mark.parametrize("staleness", ["dc_asgd", "none"])
+def test_a_change_of_the_mode_keeps_the_weights_that_gradients_on_their_way_come_from(staleness: str) -> None:
+    shard = build(staleness="dc_asgd", learning_rate=0.1)
+    for worker in range(2):
+        shard.join(worker, 1)
+        shard.release(shard.pull(worker=worker)[0])
+    shard.push(Push(0, 1, 1, 0), np.full(N, 0.01, np.float32))
+    shard.reconfigure(consistency_of("ssp:2"), compensation_of(staleness))
+    assert shard._versions.kept == (1 if staleness == "dc_asgd" else 0)
+    shard.push(Push(1, 1, 1, 0), np.full(N, 0.01, np.float32))  # one version behind
+    assert shard.uncorrected == 0
+
+
 def test_the_count_of_uncorrected_gradients_is_part_of_a_shards_counters() -> None:
     assert "uncorrected" in pb.ShardCounters.DESCRIPTOR.fields_by_name
