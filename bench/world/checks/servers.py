@@ -21,6 +21,8 @@ class ServerStates:
     def check_shard(self, shard: int, runtime: ShardRuntime) -> None:
         """Check that no reply waits which may leave, and that a generation begins without state of the one before."""
         waiting, held = runtime.waiters._waiting, runtime.shard
+        if not waiting and self._generations.get(runtime) == runtime.generation:
+            return
         if waiting and held is not None:
             members = list(held._outcomes)
             for worker in waiting:

@@ -20,6 +20,7 @@ from downpour.bench.world.system.scheduler import World
 from downpour.ps.config import ServerSettings
 from downpour.ps.coordinator.ledger import Ledger
 from downpour.ps.coordinator.phase import Phase
+from downpour.ps.core.shard import Shard
 from downpour.ps.data_plane.shard_runtime import ShardRuntime
 from downpour.ps.server import CoordinatorProcess
 
@@ -53,7 +54,8 @@ class Watch:
         self.sums = traits.sums
         self._initial = initial_weights(settings.shards, samples)
         self._runtimes: dict[int, tuple[VirtualProcess, ShardRuntime]] = {}
-        self._shards: dict[VirtualProcess | None, int] = {}
+        self._servers_of: dict[VirtualProcess | None, tuple[int, ShardRuntime, CoordinatorProcess | None]] = {}
+        self._seen: dict[int, tuple[object, int, int]] = {}  # shard, generation and version, as last checked
         self._coordinator: CoordinatorProcess | None = None
         self._lives = 0  # of the coordinator
         self._versions: dict[int, tuple[int, int, int]] = {}
@@ -71,12 +73,14 @@ class Watch:
     def server_built(self, shard: int, process: VirtualProcess, built: Any) -> None:
         """Check the state of a server process from now on."""
         self._runtimes[shard] = (process, built.runtime)
-        self._shards[process] = shard
+        coordinator = built if isinstance(built, CoordinatorProcess) else None
+        self._servers_of[process] = shard, built.runtime, coordinator
         self._versions.pop(shard, None)
+        self._seen.pop(shard, None)
         if self._traits.slack is not None:
             self._clocks[shard] = SspClocks(self._world, shard, self._traits.slack)
-        if isinstance(built, CoordinatorProcess):
-            self._coordinator = built
+        if coordinator is not None:
+            self._coordinator = coordinator
             self._lives, self._taken = self._lives + 1, 0
 
     def damaged(self, disk: VirtualDisk, path: str) -> None:
@@ -127,22 +131,26 @@ class Watch:
 
     def after_event(self, process: VirtualProcess | None) -> None:
         """Check the shard of the process that has executed the event."""
-        shard = self._shards.get(process)
-        if shard is None:
+        found = self._servers_of.get(process)
+        if found is None or process is None or not process.alive:
             return
-        owner, runtime = self._runtimes[shard]
-        if owner is not process or not owner.alive:
-            return
+        shard, runtime, coordinator = found
         self._servers.check_shard(shard, runtime)
-        coordinator = self._coordinator
-        if not shard and coordinator is not None:
+        if coordinator is not None:
             self._servers.check_coordinator(coordinator)
-            self._check_model(owner.machine.disk)
+            self._check_model(process.machine.disk)
             if coordinator.checkpointer.taken != self._taken:
                 self._taken = coordinator.checkpointer.taken
-                self._checkpoints.check(owner.machine.disk)
-        if runtime.shard is not None and not runtime.void:
-            self._check_version(shard, runtime)
+                self._checkpoints.check(process.machine.disk)
+        held = runtime.shard
+        if held is None or runtime.void:
+            return
+        if shard in self._clocks:
+            self._clocks[shard].check(held)
+        seen = held, held.generation, held.version
+        if seen != self._seen.get(shard):
+            self._seen[shard] = seen
+            self._check_version(shard, runtime, held)
 
     def _check_model(self, disk: VirtualDisk) -> None:
         """Check a model that has been published just now."""
@@ -155,12 +163,8 @@ class Watch:
         elif self.sums:
             self._check_weights(weights_in(bytes(model.content), len(self._initial)), self._initial, "the model")
 
-    def _check_version(self, shard: int, runtime: ShardRuntime) -> None:
-        """Check a shard that has weights, if its version has changed."""
-        held = runtime.shard
-        assert held is not None
-        if shard in self._clocks:
-            self._clocks[shard].check(held)
+    def _check_version(self, shard: int, runtime: ShardRuntime, held: Shard) -> None:
+        """Check a shard whose version has changed."""
         before, now = self._versions.get(shard), (self._lives, held.generation, held.version)
         if before == now:
             return
@@ -174,7 +178,7 @@ class Watch:
         if self._traits.corrects and held.uncorrected > runtime.metrics.duplicates:
             self._world.problem(f"shard {shard}: {held.uncorrected} gradients were not corrected")
 
-    def _check_shard(self, shard: int, held: Any) -> None:
+    def _check_shard(self, shard: int, held: Shard) -> None:
         buffer, _ = held.pull()
         initial = self._initial[shard * self._samples : (shard + 1) * self._samples]
         counts = self._check_weights(buffer.array, initial, f"shard {shard}")
