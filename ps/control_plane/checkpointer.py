@@ -241,7 +241,7 @@ class Checkpointer:
         cut.states[0] = state
         if cut.change is not None:
             self._job.change_made(state.facts.version, now)
-            self._note_changes()
+            self._note_changes(durable=True)  # a torn file would keep the run from being resumed
         self.pause_s = now - cut.begun_s
         self._flush_trace()
         self._write_if_complete(now)

@@ -44,3 +44,9 @@ def test_a_worker_that_is_asked_to_stop_while_it_leaves_an_absent_server_stops()
     """The signal raised an exception that nothing caught, with a traceback and exit status 1."""
     shape = shape_of(798, SimulateJobSettings(faults="term:worker-2@2.06388", mode="localsgd:2"))
     assert run_job(798, shape).problems == []
+
+
+def test_a_power_failure_just_after_a_change_of_the_settings_leaves_a_run_that_can_be_resumed() -> None:
+    """The file of the changes was rewritten when the change was made, and not flushed: it could be torn afterwards."""
+    for seed in range(8):
+        assert run(seed, f"change:ps-0@{0.6 + seed / 50} power:ps-0@1.1").problems == []
