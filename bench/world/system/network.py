@@ -97,6 +97,7 @@ class VirtualCall:
         client.replies += 1
         if client.replies in client.lost_replies:
             connection.reset(drops=True)
+            connection.drops = True  # also if it has broken before, and messages still arrived
             return
         connection.network.observer.reply(self, data)
         self.client_end.message(data)
