@@ -36,4 +36,8 @@ HISTORY: tuple[Mutant, ...] = (
     Mutant("workers are admitted before the generation begins", "ps/coordinator/job.py", "return self.begun and self.shards.joined", "return self.shards.joined"),
     Mutant("records of a lost shard wait for ever", "ps/trace/files.py", "for each, waiting in self._waiting.items():", "for each, waiting in [(shard, self._waiting.get(shard, bytearray()))]:"),
     Mutant("a worker that leaves an absent server is interrupted", "worker/train/loop.py", "            with suppress(Stopped):  # a signal", "            with suppress(EOFError):  # a signal"),
+    Mutant("initial weights are sent before a shard voids others", "ps/coordinator/coordinator.py", " and job.shards.may_be_initialised", ""),
+    Mutant("changes of the settings are not flushed when they are made", "ps/control_plane/checkpointer.py", "self._note_changes(durable=True)  # a torn", "self._note_changes()  # a torn"),
+    Mutant("a change of the mode releases the old weights", "ps/core/shard.py", "if not compensation.corrects:  # otherwise", "if True:  # otherwise"),
+    Mutant("an upload is not repeated", "worker/exchange/coordinator_client.py", "        self._call(send, None, self._timeout_s + size_bytes / 1e6)", "        try:\n            send(None, self._timeout_s + size_bytes / 1e6)\n        except grpc.RpcError as failure:\n            raise error_of(failure, self.address) from failure"),
 )  # fmt: skip
