@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -33,7 +34,13 @@ def push_some(member: Member) -> None:
 )
 def test_the_memory_of_a_server_does_not_grow_with_the_pushes_of_320_workers(tmp_path: Path) -> None:
     descriptors.raise_limit()
-    flags = {"workers": WORKERS, "learning_rate": RATE, "session_s": 600, "checkpoint_every": "1s", "record": "off"}
+    flags: dict[str, Any] = {
+        "workers": WORKERS,
+        "learning_rate": RATE,
+        "session_s": 600,
+        "checkpoint_every": "1s",
+        "record": "off",
+    }
     with running(tmp_path, **flags) as cluster, ThreadPoolExecutor(16) as pool:
         members = [cluster.join(LAYOUT, transport="shm", beats=False) for _ in range(WORKERS)]
         with ThreadPoolExecutor(WORKERS) as waiting:

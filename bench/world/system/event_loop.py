@@ -174,7 +174,7 @@ class VirtualLoop(_Base):
     def _discard_ready(self) -> None:
         """Discard the callbacks that are waiting, and close the coroutines that other threads have submitted."""
         for handle in self._ready:
-            for cell in getattr(handle._callback, "__closure__", None) or ():
+            for cell in getattr(handle._callback, "__closure__", None) or ():  # type: ignore[attr-defined]
                 if asyncio.iscoroutine(cell.cell_contents):
                     cell.cell_contents.close()
         self._ready.clear()
