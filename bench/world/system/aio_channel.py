@@ -171,6 +171,8 @@ class AioCall:
 
     def cancel(self) -> bool:
         """End the call; return whether it had not ended before."""
+        if not self._process.alive:  # the coroutines of a killed process are closed, and must not act any more
+            return False
         if self._sender is not None:
             self._sender.cancel()
         if self._status is not None:
