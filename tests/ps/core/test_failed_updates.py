@@ -104,7 +104,7 @@ def test_a_worker_that_overlaps_has_its_gradients_corrected(overlap: bool) -> No
 
 @pytest.mark.parametrize("staleness", ["dc_asgd", "none"])
 def test_a_change_of_the_mode_keeps_the_weights_that_gradients_on_their_way_come_from(staleness: str) -> None:
-    shard = build(staleness="dc_asgd", learning_rate=0.1)
+    shard = build(staleness_policy="dc_asgd", learning_rate=0.1)
     for worker in range(2):
         shard.join(worker, 1)
         shard.release(shard.pull(worker=worker)[0])
