@@ -365,7 +365,7 @@ class HeartbeatReply(_message.Message):
     def __init__(self, drain: _Optional[bool] = ..., remaining_s: _Optional[float] = ..., final_phase: _Optional[str] = ...) -> None: ...
 
 class LeaseRequest(_message.Message):
-    __slots__ = ("session", "wait_s", "epoch", "ahead", "used", "batches_to_push", "batches_per_push")
+    __slots__ = ("session", "wait_s", "epoch", "ahead", "used", "batches_to_push", "batches_per_push", "samples")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     WAIT_S_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -373,6 +373,7 @@ class LeaseRequest(_message.Message):
     USED_FIELD_NUMBER: _ClassVar[int]
     BATCHES_TO_PUSH_FIELD_NUMBER: _ClassVar[int]
     BATCHES_PER_PUSH_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
     session: int
     wait_s: float
     epoch: int
@@ -380,15 +381,18 @@ class LeaseRequest(_message.Message):
     used: _containers.RepeatedCompositeFieldContainer[LeaseUse]
     batches_to_push: int
     batches_per_push: int
-    def __init__(self, session: _Optional[int] = ..., wait_s: _Optional[float] = ..., epoch: _Optional[int] = ..., ahead: _Optional[bool] = ..., used: _Optional[_Iterable[_Union[LeaseUse, _Mapping]]] = ..., batches_to_push: _Optional[int] = ..., batches_per_push: _Optional[int] = ...) -> None: ...
+    samples: int
+    def __init__(self, session: _Optional[int] = ..., wait_s: _Optional[float] = ..., epoch: _Optional[int] = ..., ahead: _Optional[bool] = ..., used: _Optional[_Iterable[_Union[LeaseUse, _Mapping]]] = ..., batches_to_push: _Optional[int] = ..., batches_per_push: _Optional[int] = ..., samples: _Optional[int] = ...) -> None: ...
 
 class LeaseUse(_message.Message):
-    __slots__ = ("lease", "stop")
+    __slots__ = ("lease", "stop", "returned")
     LEASE_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
+    RETURNED_FIELD_NUMBER: _ClassVar[int]
     lease: int
     stop: int
-    def __init__(self, lease: _Optional[int] = ..., stop: _Optional[int] = ...) -> None: ...
+    returned: bool
+    def __init__(self, lease: _Optional[int] = ..., stop: _Optional[int] = ..., returned: _Optional[bool] = ...) -> None: ...
 
 class Task(_message.Message):
     __slots__ = ("kind", "lease", "epoch", "start", "stop", "pin", "reason", "remaining_s", "parts")
@@ -919,7 +923,7 @@ class SnapshotInfo(_message.Message):
     def __init__(self, version: _Optional[int] = ..., updates: _Optional[_Iterable[int]] = ..., time_s: _Optional[float] = ..., records: _Optional[int] = ..., pending: _Optional[_Iterable[_Union[SampleRange, _Mapping]]] = ..., initialisation: _Optional[int] = ..., gradients: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class FitState(_message.Message):
-    __slots__ = ("fit_call", "independent", "layout", "data", "optimizers", "fit", "decisions", "passed", "epoch", "kind", "complete", "sums", "over", "last", "stop", "failure", "history", "planned", "epochs_done", "samples_used", "workers", "earlier", "revision", "leases", "unused", "position_epoch", "position", "names")
+    __slots__ = ("fit_call", "independent", "layout", "data", "optimizers", "fit", "decisions", "passed", "epoch", "kind", "complete", "sums", "over", "last", "stop", "failure", "history", "planned", "epochs_done", "samples_used", "workers", "earlier", "revision", "leases", "unused", "position_epoch", "position", "names", "batches_used")
     class EarlierEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -955,6 +959,7 @@ class FitState(_message.Message):
     POSITION_EPOCH_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
     NAMES_FIELD_NUMBER: _ClassVar[int]
+    BATCHES_USED_FIELD_NUMBER: _ClassVar[int]
     fit_call: int
     independent: bool
     layout: Layout
@@ -983,7 +988,8 @@ class FitState(_message.Message):
     position_epoch: int
     position: int
     names: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, fit_call: _Optional[int] = ..., independent: _Optional[bool] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., data: _Optional[_Union[DatasetInfo, _Mapping]] = ..., optimizers: _Optional[_Iterable[_Union[OptimizerSpec, _Mapping]]] = ..., fit: _Optional[_Union[FitDescription, _Mapping]] = ..., decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., passed: _Optional[_Iterable[_Union[PassedBarrier, _Mapping]]] = ..., epoch: _Optional[int] = ..., kind: _Optional[_Union[BarrierKind, str]] = ..., complete: _Optional[bool] = ..., sums: _Optional[_Iterable[float]] = ..., over: _Optional[bool] = ..., last: _Optional[_Union[Decision, _Mapping]] = ..., stop: _Optional[bool] = ..., failure: _Optional[_Union[FitFailure, _Mapping]] = ..., history: _Optional[_Iterable[_Union[EpochLogs, _Mapping]]] = ..., planned: _Optional[int] = ..., epochs_done: _Optional[int] = ..., samples_used: _Optional[int] = ..., workers: _Optional[_Iterable[int]] = ..., earlier: _Optional[_Mapping[int, RegisterReply]] = ..., revision: _Optional[int] = ..., leases: _Optional[_Union[LeasePlan, _Mapping]] = ..., unused: _Optional[_Iterable[_Union[SampleRange, _Mapping]]] = ..., position_epoch: _Optional[int] = ..., position: _Optional[int] = ..., names: _Optional[_Iterable[str]] = ...) -> None: ...
+    batches_used: int
+    def __init__(self, fit_call: _Optional[int] = ..., independent: _Optional[bool] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., data: _Optional[_Union[DatasetInfo, _Mapping]] = ..., optimizers: _Optional[_Iterable[_Union[OptimizerSpec, _Mapping]]] = ..., fit: _Optional[_Union[FitDescription, _Mapping]] = ..., decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., passed: _Optional[_Iterable[_Union[PassedBarrier, _Mapping]]] = ..., epoch: _Optional[int] = ..., kind: _Optional[_Union[BarrierKind, str]] = ..., complete: _Optional[bool] = ..., sums: _Optional[_Iterable[float]] = ..., over: _Optional[bool] = ..., last: _Optional[_Union[Decision, _Mapping]] = ..., stop: _Optional[bool] = ..., failure: _Optional[_Union[FitFailure, _Mapping]] = ..., history: _Optional[_Iterable[_Union[EpochLogs, _Mapping]]] = ..., planned: _Optional[int] = ..., epochs_done: _Optional[int] = ..., samples_used: _Optional[int] = ..., workers: _Optional[_Iterable[int]] = ..., earlier: _Optional[_Mapping[int, RegisterReply]] = ..., revision: _Optional[int] = ..., leases: _Optional[_Union[LeasePlan, _Mapping]] = ..., unused: _Optional[_Iterable[_Union[SampleRange, _Mapping]]] = ..., position_epoch: _Optional[int] = ..., position: _Optional[int] = ..., names: _Optional[_Iterable[str]] = ..., batches_used: _Optional[int] = ...) -> None: ...
 
 class PassedBarrier(_message.Message):
     __slots__ = ("epoch", "kind", "decision")

@@ -227,8 +227,7 @@ class CoordinatorProcess:
         job, flushed_s = self.coordinator.job, 0.0
         while job.phase not in OVER:
             now = clock.monotonic()
-            for worker in self.runtime.waiters.workers:
-                self.coordinator.blocked(worker, now)
+            self.coordinator.blocked(self.runtime.waiters.workers, now)
             for worker, totals in self.runtime.metrics.workers.items():
                 self.coordinator.pushed(worker, totals.updates + totals.dropped)
             self.coordinator.tick(now)

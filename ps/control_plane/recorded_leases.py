@@ -1,4 +1,4 @@
-"""Grants leases to the workers of a script, and records the order of the grants for replay."""
+"""Grants leases to the workers of a script, and records the order and the sizes of the grants for replay."""
 
 from __future__ import annotations
 
@@ -34,13 +34,12 @@ class RecordedLeases:
             member = coordinator.job.renew(request.session, now)
             if calls.lease_waits(member.worker, NO_EPOCH if epoch is None else epoch):
                 return pb.Task(kind=pb.WAIT)
+            request.samples = calls.next_lease_samples(member.worker)
         task = coordinator.next_task(request.session, now, epoch, request)
         if task.kind == pb.TRAIN and coordinator.work.is_script:
             member = coordinator.job.membership.of_session(request.session)
-            calls.add(
-                Call.LEASE,
-                member.worker,
-                member.incarnation,
-                lease_seq(NO_EPOCH if epoch is None else task.epoch, task.lease),
-            )
+            seq = lease_seq(NO_EPOCH if epoch is None else task.epoch, task.lease)
+            calls.add(Call.LEASE, member.worker, member.incarnation, seq)
+            # It depends on when the workers stated how many batches they add up for a push.
+            calls.add(Call.LEASE_SIZE, member.worker, member.incarnation, task.stop - task.start)
         return task

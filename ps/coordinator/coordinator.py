@@ -8,6 +8,8 @@ This module is pure: it does no I/O and reads no clock.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import JobConflict
 from downpour.protos.layout import Layout
@@ -173,9 +175,11 @@ class Coordinator:
         """Record the number of pushes of a worker so far, which shows its progress."""
         self.work.pushed(worker, pushes)
 
-    def blocked(self, worker: int, now: float) -> None:
-        """Restart the clock of a worker's step, of which the time that it waits for other workers is not a part."""
-        self.job.step_deadlines.put_off(worker, now)
+    def blocked(self, workers: Collection[int], now: float) -> None:
+        """Restart the clocks of the steps of all workers whose pushes wait for others, which is no part of a step."""
+        for worker in workers:
+            self.job.step_deadlines.put_off(worker, now)
+        self.work.blocked(workers)
 
     def add_times(self, step_s: float, exchange_s: float) -> None:
         """Add the times that a leaving worker spent in steps and, within them, in exchanges."""

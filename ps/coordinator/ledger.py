@@ -258,7 +258,17 @@ class EpochLedger(Ledger):
         lease = self._leases.get(number)
         return lease if lease is not None and lease.worker == worker else None
 
-    def lease_to(self, worker: int, present: Collection[int], groups: PushGroups | None = None) -> Lease | None:
+    def give_back(self, number: int, stop: int) -> None:
+        """Free the next positions of a lease, up to `stop`; the lease ends with its last position."""
+        lease = self._leases[number]
+        self._returned = deque(sorted([*self._returned, (lease.epoch, lease.next, stop)]))
+        lease.next = stop
+        if stop == lease.stop:
+            del self._leases[number]
+
+    def lease_to(
+        self, worker: int, present: Collection[int], groups: PushGroups | None = None, samples: int = 0
+    ) -> Lease | None:
         """Lease the next positions to a worker; None if it can receive none now.
 
         Args:
@@ -266,23 +276,28 @@ class EpochLedger(Ledger):
             present: The workers that live, whose parts are their own.
             groups: The batches that workers add up for a push: the lease ends with a push if the samples suffice. None
                 if every batch is pushed.
+            samples: The number of samples in the lease, as a replay repeats it; 0 to choose it.
         """
         if not self._batch:
             return self.lease(worker)
+        groups = groups or PushGroups()
+        size = samples or self._size(worker, present, groups)
+        span = self._next_span(worker, size, present) if size else None
+        if span is None:
+            return None
+        groups.granted(worker, -(-(span[2] - span[1]) // self._batch))
+        return self._new_lease(worker, *span)
+
+    def _size(self, worker: int, present: Collection[int], groups: PushGroups) -> int:
+        """Return the number of samples of the next lease of a worker; 0 if it must leave the rest to another one."""
         free = sum(stop - start for _, start, stop in self._returned)
         free += self.samples - self._position if self._epoch < 1 else 0
         size = max(self.lease_samples, self._batch)
         if self._workers:
             size = min(size, -(-free // (LEASES_PER_WORKER * self._workers)))
-        batches, groups = -(-size // self._batch), groups or PushGroups()
         if self.parts == 1 and groups.leaves(worker, -(-free // self._batch), present):
-            return None
-        size = self._batch * groups.size(worker, batches)
-        span = self._next_span(worker, size, present)
-        if span is None:
-            return None
-        groups.granted(worker, -(-(span[2] - span[1]) // self._batch))
-        return self._new_lease(worker, *span)
+            return 0
+        return self._batch * groups.size(worker, -(-size // self._batch))
 
     def _next_span(self, worker: int, size: int, present: Collection[int]) -> Span | None:
         index = next((i for i, span in enumerate(self._returned) if self._may_use(worker, span, present)), None)

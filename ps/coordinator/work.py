@@ -8,7 +8,7 @@ This module is pure: it does no I/O and reads no clock.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from downpour.protos import parameter_server_pb2 as pb
@@ -315,6 +315,9 @@ class Work(ABC):
 
     def pushed(self, worker: int, pushes: int) -> None:
         """Record the number of pushes of a worker so far."""
+
+    def blocked(self, workers: Collection[int]) -> None:
+        """Record all workers whose pushes wait for other workers now."""
 
     def overdue(self, now: float) -> list[tuple[int, float]]:
         """Return the workers that others wait for in vain, each with its time without progress in seconds."""

@@ -35,6 +35,7 @@ class Call(IntEnum):
     RATES = 11  # the learning rates of a script's optimizers were set
     LEASE = 12  # samples were leased to a script's worker; `seq` is that of `lease_seq`
     MARK = 13  # a replay writes the weights of the shard here, whose version is `seq`
+    LEASE_SIZE = 14  # follows `LEASE`; `seq` is the number of its samples
 
 
 DTYPE = np.dtype([("seq", "<u8"), ("call", "<u4"), ("worker", "<u4"), ("incarnation", "<u4")])

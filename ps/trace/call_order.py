@@ -41,16 +41,19 @@ class CallOrder(CallLog):
         calls = [
             (Call(call), worker, seq)
             for call, worker, seq in zip(*columns, strict=True)
-            if call in ORDERED | DRIVEN | {Call.MARK}
+            if call in ORDERED | DRIVEN | {Call.MARK, Call.LEASE_SIZE}
         ]
-        self._left = deque(calls)
+        self._left = deque(call for call in calls if call[0] != Call.LEASE_SIZE)
         self._requests: dict[int, deque[tuple[Call, int]]] = {}
         self._leases: dict[int, deque[int]] = {}
+        self._sizes: dict[int, deque[int]] = {}
         for call, worker, seq in calls:
             if call in REQUESTS:
                 self._requests.setdefault(worker, deque()).append((call, seq if call == Call.PUSH else 0))
             elif call == Call.LEASE:
                 self._leases.setdefault(worker, deque()).append(seq)
+            elif call == Call.LEASE_SIZE:
+                self._sizes.setdefault(worker, deque()).append(seq)
         self._present: set[int] = set()  # workers that have joined this call of `fit`
         self.on_advance: list[Callable[[], None]] = []
         self.made = 0  # calls so far
@@ -129,6 +132,11 @@ class CallOrder(CallLog):
             return not self.admits(Call.LEASE, worker)
         return any(left and epoch_of(left[0]) == epoch for left in self._leases.values())
 
+    def next_lease_samples(self, worker: int) -> int:
+        """Return the number of samples of the next lease of a worker; 0 in a record that does not have it."""
+        sizes = self._sizes.get(worker)
+        return sizes[0] if sizes else 0
+
     def add(self, call: Call, worker: int = 0, incarnation: int = 0, seq: int = 0) -> None:
         """Record a call that has been made, and admit the next one."""
         super().add(call, worker, incarnation, seq)
@@ -151,6 +159,8 @@ class CallOrder(CallLog):
             self._requests[worker].popleft()
         elif call == Call.LEASE:
             self._leases[worker].popleft()
+            if self._sizes.get(worker):
+                self._sizes[worker].popleft()
         self._advance()
 
     def _advance(self) -> None:

@@ -13,7 +13,8 @@ from tests.support.scripts import run
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 COUNTED = [
-    {"push_every": 3}, {"push_every": 2, "fetch_every": 3}, {"push_every": 2, "overlap": True}, {"mode": "localsgd:4"},
+    {"push_every": 3}, {"push_every": 2, "fetch_every": 3}, {"push_every": 2, "overlap": True}, {"overlap": True},
+    {"mode": "localsgd:4"}, {"mode": "localsgd:1"},
 ]  # fmt: skip
 
 
@@ -21,11 +22,14 @@ COUNTED = [
 def test_every_batch_of_all_workers_counts_once(settings: dict[str, Any], tmp_path: Path) -> None:
     run(tmp_path, "local_steps.py", str(tmp_path / "report"), workers=2, **settings)
     first, second = (json.loads((tmp_path / f"report-{rank}.json").read_text()) for rank in range(2))
-    for data in ("parts", "leased"):
+    for data in ("parts", "leased", "own"):
         assert first[data] == second[data]
         found = first[data]
         assert (found["iterations"], found["seen"], found["epochs"]) == (78, 78, 3) and found["ascending"]
         assert found["weight"] == 1000 - 78 if settings in COUNTED else 1000 - 78 <= found["weight"] < 1000
+    assert first["sums"] == second["sums"] and first["sums"]["epochs"] == 3
+    if settings in COUNTED:  # each worker may be left with the gradient of one batch
+        assert first["sums"]["weight"] in (1000 - 78, 1000 - 76)
 
 
 def test_local_steps_of_one_worker_are_those_of_plain_keras(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import sys
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 import downpour
 from downpour import DistributedOptimizer, LeasedDataset
@@ -33,9 +34,38 @@ class Seen(keras.callbacks.Callback):
         self.batches.append(batch)
 
 
-def trained(data, **arguments):
+class OwnStep(keras.Sequential):
+    """A model with a train step of its own, which applies the sum of the gradients of `each` batches."""
+
+    each = 1
+
+    def train_step(self, data):
+        inputs, targets, _ = keras.utils.unpack_x_y_sample_weight(data)
+        with tf.GradientTape() as tape:
+            loss = self.compute_loss(x=inputs, y=targets, y_pred=self(inputs, training=True))
+        (gradient,) = tape.gradient(loss, self.trainable_variables)
+        summed.assign_add(gradient)
+        counted.assign_add(1)
+        tf.cond(counted % self.each == 0, self.applied, lambda: None)
+        return {"loss": loss}
+
+    def applied(self):
+        self.optimizer.apply([tf.identity(summed)], self.trainable_variables)
+        summed.assign(tf.zeros_like(summed))
+
+
+class OwnSums(OwnStep):
+    each = 2
+
+
+summed, counted = tf.Variable([[0.0]]), tf.Variable(0)
+
+
+def trained(data, kind=keras.Sequential, **arguments):
     layers = keras.layers
-    model = keras.Sequential([layers.Input((1,)), layers.Dense(1, use_bias=False, kernel_initializer="zeros")])
+    model = kind([layers.Input((1,)), layers.Dense(1, use_bias=False, kernel_initializer="zeros")])
+    summed.assign([[0.0]])
+    counted.assign(0)
     model.compile(DistributedOptimizer(keras.optimizers.SGD(1.0)), loss=lambda y, p: keras.ops.mean(p, -1))
     seen = Seen()
     data = (data, None) if isinstance(data, LeasedDataset) else (data, np.zeros((SAMPLES, 1), np.float32))
@@ -51,5 +81,7 @@ def trained(data, **arguments):
 
 report["parts"] = trained(x, batch_size=BATCH)
 report["leased"] = trained(LeasedDataset(x, np.zeros((SAMPLES, 1), np.float32), batch_size=BATCH))
+report["own"] = trained(x, OwnStep, batch_size=BATCH)
+report["sums"] = trained(x, OwnSums, batch_size=BATCH)
 with open(f"{sys.argv[1]}-{downpour.rank()}.json", "w") as file:
     json.dump(report, file)

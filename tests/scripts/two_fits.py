@@ -1,4 +1,7 @@
-"""Two calls of `fit` in which every sample subtracts 1 from a weight of its own; worker 1 may hang in the first."""
+"""Two calls of `fit` in which every sample subtracts 1 from a weight of its own; worker 1 may hang in the first.
+
+With `hang` it hangs after a batch until it receives SIGUSR1, with `stop` for ever in the middle of a batch.
+"""
 
 import json
 import os
@@ -14,7 +17,7 @@ from downpour import DistributedOptimizer
 from downpour.worker import script
 
 out, epochs, samples, pause_s = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
-hangs = "hang" in sys.argv
+hangs, stops = "hang" in sys.argv, "stop" in sys.argv
 rank = script.member.rank
 released = []
 signal.signal(signal.SIGUSR1, lambda *_: released.append(True))
@@ -36,6 +39,10 @@ class Slow(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.ended.append(epoch)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        while stops and rank == 1 and self.own >= 12:
+            time.sleep(0.05)
 
     def on_train_batch_end(self, batch, logs=None):
         if batch == 10:

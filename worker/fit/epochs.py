@@ -18,8 +18,8 @@ from keras.src.utils.python_utils import pythonify_logs
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import Unsupported
 from downpour.worker.fit.callback_state import encode_callbacks, encode_logs, logs_of, restore_callbacks
+from downpour.worker.fit.cluster.added_gradients import warn_of_unpushed
 from downpour.worker.fit.cluster.completed_fit import CompletedFit, check_can_continue
-from downpour.worker.fit.cluster.leases import warn_of_unpushed
 from downpour.worker.fit.cluster.member import ScriptWorker
 from downpour.worker.fit.fit_arguments import FirstEpoch, FitArguments
 from downpour.worker.fit.local.plan_checks import gradient_op_of
@@ -224,7 +224,7 @@ class Epochs:
         if self._settle(pb.EPOCH_BEGIN, number, assign=not late).decision.weights_assigned:
             self.gradient_op.weights_assigned()
         if late and self.member.is_leader:
-            self.rates.send(with_schedule=True)
+            self.rates.send_in_epoch(with_schedule=True)
         self._late = False
         self.gradient_op.begin_epoch(number)
         if self.arguments.leases is not None:
@@ -251,7 +251,7 @@ class Epochs:
         if self.model.stop_training and self.arguments.leases is not None:
             self.arguments.leases.end_epoch()  # the thread that reads the data may wait for a lease
         if self.member.is_leader:
-            self.rates.send()
+            self.rates.send_in_epoch()
 
     # ------------------------------------------------------------------ the end of an epoch
 

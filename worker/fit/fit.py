@@ -66,7 +66,7 @@ def distributed_fit(
     given["x"], applied, assigned = build_weights(model, *data_of_fit, function.known)
     optimizers = model_optimizers(model, applied)
     samples = leased.samples if leased is not None else None
-    leases = Leases(member, samples.batch_samples, optimizers.batches_per_push) if samples is not None else None
+    leases = Leases(member, samples.batch_samples, *optimizers.added_up) if samples is not None else None
     callbacks = listed(given["callbacks"])
     first, last = given["initial_epoch"], given["epochs"]
     size = leased.samples.batch_samples if isinstance(leased, LeasedArrays) else _batch_size(given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from downpour.worker.fit.cluster.learning_rates import kept_for_next_session, send_rates
 from downpour.worker.fit.cluster.member import ScriptWorker
 from downpour.worker.fit.optimizer.model_optimizers import ModelOptimizers
 
@@ -39,16 +40,27 @@ class RateSender:
 
         Args:
             with_schedule: Whether to compute a schedule again, which takes long.
+
+        Raises:
+            DownpourError: They were not sent, and the next call sends them.
         """
         newer = self._newest_version - self._version
         self.steps_per_epoch = max(self.steps_per_epoch, newer)
         rates = self._optimizers.new_rates(2 * self.steps_per_epoch, newer, with_schedule)
         if rates:
-            self._member.set_learning_rates(rates)
+            send_rates(self._member, self._optimizers, rates)
+
+    def send_in_epoch(self, with_schedule: bool = False) -> None:
+        """Send the rates as `send` does, between two barriers; after a lost session, `send_again` does it.
+
+        The next push begins another session. No call of the script may raise the error that has ended this one.
+        """
+        with kept_for_next_session():
+            self.send(with_schedule)
 
     def send_again(self) -> None:
         """Send the rates, as worker 0, to servers that have returned to an earlier state of this epoch."""
-        self._member.set_learning_rates(self._optimizers.rates_since_barrier())
+        send_rates(self._member, self._optimizers, self._optimizers.rates_since_barrier())
 
     @property
     def _newest_version(self) -> int:

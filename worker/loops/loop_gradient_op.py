@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from downpour.protos.errors import Unsupported
+from downpour.worker.fit.cluster.learning_rates import kept_for_next_session, send_rates
 from downpour.worker.fit.cluster.leases import Leases, Span
 from downpour.worker.fit.cluster.member import ScriptWorker
 from downpour.worker.fit.optimizer.gradient_op import NO_SPAN, GradientOp
@@ -128,11 +129,20 @@ class LoopGradientOp(GradientOp):
             )
 
     def send_rates(self, with_schedule: bool = False) -> None:
-        """Send the learning rates to the servers if the loop has changed them; only worker 0 calls this method."""
+        """Send the learning rates to the servers if the loop has changed them; only worker 0 calls this method.
+
+        Raises:
+            DownpourError: They were not sent, and the next call sends them.
+        """
         newer = max(0, self.updates)  # since the last barrier; negative before the first one of another loop
         rates = self._optimizers.new_rates(RATES_AHEAD, newer, with_schedule)
         if rates:
-            self._member.set_learning_rates(rates)
+            send_rates(self._member, self._optimizers, rates)
+
+    def send_rates_again(self) -> None:
+        """Send the learning rates since the last barrier, as worker 0, to servers that may have returned to it."""
+        if self._member.is_leader:
+            send_rates(self._member, self._optimizers, self._optimizers.rates_since_barrier())
 
     def _push_pull(
         self, tensors: bytes, repeats: bool, gradient: np.ndarray, state: np.ndarray, norm: float, loss: float,
@@ -146,7 +156,8 @@ class LoopGradientOp(GradientOp):
             )
             raise self.error
         if self._member.is_leader:
-            self.send_rates()
+            with kept_for_next_session():
+                self.send_rates()
         span = self._given or Span(*NO_SPAN.tolist())
         count = span.stop - span.start if self._given else samples
         flat = super()._push_pull(tensors, False, gradient, state, norm, loss, count, np.array(span, np.int64))

@@ -13,7 +13,7 @@ The loop of such a script:
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -113,7 +113,7 @@ class ClusterTrainingJob(TrainingJob):
             op.layout, optimizers.specs(RATES_AHEAD), op.fingerprint, op.read(), environment,
             slots=optimizers.slot_vectors(op.trained), leases=self._leases,
         )  # fmt: skip
-        flat = self._member.enter(stage)
+        flat = self._member.enter(stage, op.send_rates_again)
         if flat is None:
             raise Unsupported(
                 "a worker must take part in its training loop from the beginning. Received: a worker that was started "
@@ -172,19 +172,23 @@ class ClusterTrainingJob(TrainingJob):
         return [logs[str(index)] for index in range(len(values))]
 
     def _begin_round(self) -> None:
-        if self._member.is_leader:
-            self._op.send_rates(with_schedule=True)
-        reply = self._settle(pb.EPOCH_BEGIN)
+        reply = self._settle(pb.EPOCH_BEGIN, prepare=self._send_rates)
         if not self._member.is_leader:
             self._optimizers.follow(reply.decision.learning_rates)
         self._op.begin_epoch(self._round)
 
-    def _settle(self, kind: pb.BarrierKind, decision: pb.Decision | None = None) -> pb.BarrierReply:
+    def _send_rates(self) -> None:
+        if self._member.is_leader:
+            self._op.send_rates(with_schedule=True)
+
+    def _settle(
+        self, kind: pb.BarrierKind, decision: pb.Decision | None = None, prepare: Callable[[], None] | None = None
+    ) -> pb.BarrierReply:
         request = pb.BarrierRequest(kind=kind, epoch=self._round)
         if self._member.is_leader:
             rates = self._optimizers.learning_rates
             request.decision.CopyFrom(decision or pb.Decision(learning_rates=rates))
-        return self._member.await_barrier(request)
+        return self._member.await_barrier(request, prepare)
 
     def _pull(self) -> None:
         flat, counts = self._member.pull()

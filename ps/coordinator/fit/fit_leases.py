@@ -24,6 +24,7 @@ class FitLeases:
     Attributes:
         ledger: The leases of the current epoch; None if the workers divide their data among themselves.
         samples_used: The number of samples used in all calls.
+        batches_used: The number of batches of these.
     """
 
     def __init__(self, job: Job) -> None:
@@ -34,7 +35,7 @@ class FitLeases:
         """
         self._job = job
         self.ledger: EpochLedger | None = None
-        self.samples_used = 0
+        self.samples_used = self.batches_used = 0
         self._groups = PushGroups()
 
     def begin_call(self) -> None:
@@ -105,8 +106,8 @@ class FitLeases:
         assert ledger is not None
         self._groups.asked(member.worker, wanted.batches_to_push, wanted.batches_per_push)
         may_train = not job.paused and self._may_train(member)
-        alone = {member.worker} if self._is_warm_start else present  # it uses the parts of the others as well
-        lease = ledger.lease_to(member.worker, alone, self._groups) if may_train else None
+        alone = {member.worker} if self.is_warm_start else present  # it uses the parts of the others as well
+        lease = ledger.lease_to(member.worker, alone, self._groups, wanted.samples) if may_train else None
         if lease is None:
             if not wanted.ahead:
                 job.set_resting(member)
@@ -120,37 +121,50 @@ class FitLeases:
         )
 
     @property
-    def _is_warm_start(self) -> bool:
-        job = self._job
-        batch = max(1, job.data.batch_samples) if job.data is not None else 1
-        return self.samples_used < job.settings.warm_start * batch
+    def is_warm_start(self) -> bool:
+        """Return whether the job has not used as many batches yet as one worker trains on alone."""
+        return self.batches_used < self._job.settings.warm_start
+
+    @property
+    def _batch(self) -> int:
+        data = self._job.data
+        return max(1, data.batch_samples) if data is not None else 1
 
     def _may_train(self, member: Member) -> bool:
         """Return whether a worker may train now: during the warm start of the job, only one does."""
         members = self._job.membership.members
-        return not self._is_warm_start or member.worker == min(each.worker for each in members)
+        return not self.is_warm_start or member.worker == min(each.worker for each in members)
 
     def use(self, worker: int, lease: int, start: int, stop: int, now: float) -> None:
         """Mark positions `[start, stop)` of a lease as used; a worker that waits for a lease and holds none rests."""
         assert self.ledger is not None
         self.ledger.use(lease, stop)
         self.samples_used += stop - start
+        self.batches_used += -(-(stop - start) // self._batch)
+        self._begin_step(worker, now)
+
+    def _begin_step(self, worker: int, now: float) -> None:
         self._job.step_deadlines.end(worker, now)
         if self._job.membership.get(worker) is not None:
             self._job.step_deadlines.begin(worker, now)
 
     def report(self, member: Member, uses: Iterable[pb.LeaseUse], now: float) -> None:
-        """Mark samples as used that a worker has used without a push; a repetition changes nothing."""
+        """Mark samples as used that a worker has used without a push, or free them; a repetition changes nothing."""
         for use in uses:
             lease = self.ledger.held_by(member.worker, use.lease) if self.ledger is not None else None
-            if lease is not None and lease.next < use.stop <= lease.stop:
+            if lease is None or not lease.next < use.stop <= lease.stop:
+                continue
+            if use.returned and self.ledger is not None:
+                self.ledger.give_back(lease.number, use.stop)
+                self._begin_step(member.worker, now)
+            else:
                 self.use(member.worker, lease.number, lease.next, use.stop, now)
 
     # ------------------------------------------------------------------ checkpoints
 
     def put_state(self, state: pb.FitState) -> None:
         """Write the leases into the state of a checkpoint."""
-        state.samples_used = self.samples_used
+        state.samples_used, state.batches_used = self.samples_used, self.batches_used
         if self.ledger is not None:
             plan = pb.LeasePlan(samples=self.ledger.samples, lease_samples=self.ledger.lease_samples)
             state.leases.CopyFrom(plan)
@@ -164,6 +178,7 @@ class FitLeases:
             ValueError: The ledger cannot have been in that state.
         """
         self.ledger, self.samples_used = None, state.samples_used
+        self.batches_used = state.batches_used or self.samples_used // self._batch
         if state.HasField("leases"):
             self.ledger = self._new_ledger(epoch, state.leases.samples, state.leases.lease_samples)
             unused = [(span.epoch, span.start, span.stop) for span in state.unused]

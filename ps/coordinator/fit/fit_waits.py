@@ -5,6 +5,8 @@ This module is pure: it does no I/O and reads no clock.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from downpour.ps.coordinator.deadlines import BarrierDeadlines, FitAbsences
 from downpour.ps.coordinator.fit.fit_call import LEADER, FitCall
 from downpour.ps.coordinator.job import Job
@@ -24,19 +26,28 @@ class FitWaits:
         self._absences = FitAbsences(job.settings.reconnect_s)
         self._barrier_deadlines = BarrierDeadlines()
         self._return_by_s: float | None = None
+        self._blocked = frozenset[int]()  # workers whose pushes wait for others
 
     def update(self, call: FitCall, now: float) -> None:
         """Record which workers the current call waits for at the time `now`."""
-        present = [member.worker for member in self._job.membership.members]
+        members = self._job.membership.members
+        present = [member.worker for member in members]
+        awaited = call.awaited(present)
+        if self._blocked and call.epoch_begun:
+            awaited |= {member.worker for member in members if not member.resting} - self._blocked - call.arrived
         self._absences.update(present, call.absent(present), now)
-        self._barrier_deadlines.update(call.awaited(present), now)
+        self._barrier_deadlines.update(awaited, now)
 
     def pushed(self, worker: int, pushes: int) -> None:
         """Record the number of pushes of a worker so far."""
         self._barrier_deadlines.pushed(worker, pushes)
 
+    def blocked(self, workers: Collection[int]) -> None:
+        """Record all workers whose pushes wait for other workers now, as in modes that average."""
+        self._blocked = frozenset(workers)
+
     def overdue(self, now: float) -> list[tuple[int, float]]:
-        """Return the workers that others wait for at a barrier and that have made no progress for too long."""
+        """Return the workers that others wait for, at a barrier or in a push, without progress for too long."""
         return self._barrier_deadlines.overdue(now)
 
     def limit_returns(self, call: FitCall, now: float) -> None:

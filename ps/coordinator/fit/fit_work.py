@@ -12,7 +12,7 @@ This module is pure: it does no I/O and reads no clock.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import JobConflict, LayoutMismatch
@@ -154,12 +154,13 @@ class FitWork(Work):
 
     def _begin_call(self, request: pb.RegisterRequest, now: float) -> None:
         job, settings = self.job, settings_of_call(request, self.job.settings)
+        required = required_workers(request.independent, request.data, settings.workers)
+        if self._leases.is_warm_start:
+            check_warm_start(settings, required)
         if self.fit_call:
             self._earlier[self.fit_call] = self._reply_of(self._call)
             job.begin_generation(job.generation + 1, now, next_call=True)
         self._record.begin(request.fit)
-        required = required_workers(request.independent, request.data, settings.workers)
-        check_warm_start(settings, required)
         self._starters = settings.workers if required else self._call.finishers or settings.workers
         call = FitCall(job, request.fit_call, required, request.independent, self._revisions.add)
         self._optimizers = FitOptimizers(job, request.optimizers)
@@ -215,8 +216,12 @@ class FitWork(Work):
         """Record the number of pushes of a worker so far."""
         self._waits.pushed(worker, pushes)
 
+    def blocked(self, workers: Collection[int]) -> None:
+        """Record all workers whose pushes wait for other workers now."""
+        self._waits.blocked(workers)
+
     def overdue(self, now: float) -> list[tuple[int, float]]:
-        """Return the workers that others wait for at a barrier and that have made no progress for too long."""
+        """Return the workers that others wait for, at a barrier or in a push, without progress for too long."""
         return self._waits.overdue(now)
 
     def worker_failed(self, worker: int, error_type: str, text: str) -> None:

@@ -14,13 +14,12 @@ from downpour.deploy.scripts.script_settings import NOT_OF_A_SCRIPT, RunSettings
 from downpour.protos.settings import flag, parse
 from downpour.ps.config import ServerSettings
 from downpour.ps.coordinator.job_factory import new_coordinator
-from downpour.ps.core.consistency import MODES, consistency_of
+from downpour.ps.core.consistency import MODES
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
 PAGE = ROOT / "docs" / "keras.md"
-PUSHING = [name for name, row in MODES.items() if consistency_of(row.example).payload == "gradient"]
 BEGIN, END = "<!-- settings: begin -->\n", "<!-- settings: end -->\n"
 
 
@@ -49,7 +48,7 @@ def test_a_flag_that_a_script_does_not_have_is_refused_with_its_reason(
         cluster(workers=1, **{name: 1})
 
 
-@pytest.mark.parametrize("mode", PUSHING)
+@pytest.mark.parametrize("mode", MODES)
 def test_a_mode_is_one_of_a_script(mode: str) -> None:
     settings = RunSettings(mode=MODES[mode].example, workers=8)
     server = ServerSettings(script=True, model="script", dataset="script", mode=settings.mode, workers=8)
@@ -66,7 +65,7 @@ def table() -> str:
         if name in NOT_OF_A_SCRIPT:
             by_reason.setdefault(NOT_OF_A_SCRIPT[name], []).append(f"`{flag(name)}`")
     rows += [f"| {', '.join(names)} | {reason} |" for reason, names in by_reason.items()]
-    rows.append(f"| the values of `--mode`: {', '.join(f'`{MODES[name].example}`' for name in PUSHING)} | the same |")
+    rows.append(f"| the values of `--mode`: {', '.join(f'`{row.example}`' for row in MODES.values())} | the same |")
     return "\n".join(rows) + "\n"
 
 

@@ -43,9 +43,9 @@ def worker_of(begun: Any, rank: int) -> psutil.Process:
     return next(each for each in psutil.Process(begun.pid).children() if f"--worker={rank}" in each.cmdline())
 
 
-def check_reports(tmp_path: Path) -> None:
+def check_reports(tmp_path: Path, ranks: tuple[int, int] = (0, 1)) -> None:
     """Check that both workers have used every sample of every epoch once, and have the same history."""
-    first, other = (json.loads((tmp_path / f"report-{rank}.json").read_text()) for rank in (0, 1))
+    first, other = (json.loads((tmp_path / f"report-{rank}.json").read_text()) for rank in ranks)
     for call, (mine, its) in enumerate(zip(first, other, strict=True)):
         assert mine["uses"] == its["uses"] == [EPOCHS * (call + 1)] * SAMPLES
         assert mine["history"] == its["history"]
@@ -103,3 +103,17 @@ def test_a_worker_that_hangs_loses_its_samples_to_the_others_and_may_come_back(t
         # On a machine that is busy, the heartbeats of a process may be late as well.
         assert "worker 1 sends heartbeats but has made no progress" in errors or "has sent no heartbeat" in errors
     check_reports(tmp_path)
+
+
+def test_a_worker_that_stops_in_a_batch_for_ever_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    """Its heartbeats go on: the others use its samples, and the job ends when the script of worker 0 has ended."""
+    with running(tmp_path, "stop", session_s=4) as begun:
+        await_line(begun, "CALL 0 EPOCH 0 BATCH")
+        stopped = worker_of(begun, 1)
+        _, errors = begun.communicate(timeout=300)
+        assert begun.returncode == 0, errors[-3000:]
+        assert "worker 1 sends heartbeats but has made no progress" in errors or "has sent no heartbeat" in errors
+        assert "worker-1 did not end and is stopped" in errors
+    check_reports(tmp_path, (0, 0))
+    _, alive = psutil.wait_procs([stopped], timeout=60.0)
+    assert alive == [] and not (tmp_path / "report-1.json").exists()

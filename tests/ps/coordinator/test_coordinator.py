@@ -174,7 +174,7 @@ def test_a_worker_that_lives_and_does_nothing_loses_its_lease_by_the_pace_of_the
             break
         for session in (first, second):
             job.coordinator.heartbeat(session, job.now)
-        job.coordinator.blocked(1, job.now)  # waits at a gate: that is no slow step
+        job.coordinator.blocked([1], job.now)  # waits at a gate: that is no slow step
     assert "worker 0 sends heartbeats but has made no progress for 177" in job.state.notes[-1]
     again = job.take(second, pb.TRAIN)
     assert (again.start, again.stop) == (hung.start, hung.stop)

@@ -63,6 +63,22 @@ def test_the_part_of_an_absent_worker_is_leased_to_others() -> None:
     assert third is not None and third.start == 20
 
 
+@given(samples=st.integers(1, 60), batch=st.integers(1, 5), given_back=st.sets(st.integers(0, 40), max_size=20))
+def test_positions_that_a_worker_gives_back_are_leased_again(samples: int, batch: int, given_back: set[int]) -> None:
+    ledger, used, steps = EpochLedger(2, samples, 3 * batch, batch), list[int](), 0
+    while (lease := ledger.lease_to(0, {0})) is not None:
+        while ledger.held_by(0, lease.number) is not None:
+            start, stop = lease.next, min(lease.next + batch, lease.stop)
+            ledger.check(lease.number, 0, 2, start, stop)
+            steps += 1
+            if steps in given_back:
+                ledger.give_back(lease.number, stop)
+            else:
+                ledger.use(lease.number, stop)
+                used += range(start, stop)
+    assert ledger.finished and sorted(used) == list(range(samples))
+
+
 def test_a_lease_of_an_earlier_epoch_is_not_settled() -> None:
     ledger = EpochLedger(1, 40, 10, 5)
     ledger.settle(2, 10)

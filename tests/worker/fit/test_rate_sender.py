@@ -7,6 +7,8 @@ from typing import Any, cast
 import pytest
 
 from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.errors import DownpourError, Fenced, InvalidRequest, UnknownWorker, Unreachable
+from downpour.worker.exchange.outage import CoordinatorGone
 from downpour.worker.fit.rate_sender import UNKNOWN_STEPS, RateSender
 
 
@@ -14,10 +16,14 @@ class Optimizers:
     """Optimizers whose rates are the request for them, as a table: the steps to come, and the newer updates."""
 
     def __init__(self) -> None:
-        self.changed = True
+        self.changed = self.always = True
 
     def new_rates(self, steps: int, newer: int, with_schedule: bool) -> list[pb.LearningRates]:
-        return [pb.LearningRates(updates=[steps, newer], rates=[with_schedule, 0])] if self.changed else []
+        changed, self.changed = self.changed, self.changed and self.always
+        return [pb.LearningRates(updates=[steps, newer], rates=[with_schedule, 0])] if changed else []
+
+    def forget_sent(self) -> None:
+        self.changed = True
 
     def rates_since_barrier(self) -> list[pb.LearningRates]:
         return [pb.LearningRates(rates=[0.5])]
@@ -29,8 +35,11 @@ class Member:
     def __init__(self) -> None:
         self.versions = [0, 0]
         self.sent: list[pb.LearningRates] = []
+        self.error: DownpourError | None = None
 
     def set_learning_rates(self, rates: list[pb.LearningRates]) -> None:
+        if self.error is not None:
+            raise self.error
         self.sent += rates
 
 
@@ -71,3 +80,36 @@ def test_servers_that_have_returned_to_an_earlier_state_receive_the_rates_since_
     optimizers.changed = False
     sender.send_again()
     assert member.sent == [pb.LearningRates(rates=[0.5])]
+
+
+@pytest.mark.parametrize("error", [UnknownWorker("the session has ended."), Fenced("fenced."), Unreachable("away.")])
+def test_a_session_that_is_lost_in_an_epoch_raises_nothing_and_the_rates_are_sent_in_the_next(
+    error: DownpourError,
+) -> None:
+    """The script's own step or callback would raise it, although the next push begins another session."""
+    sender, optimizers, member = sender_of(10)
+    member.error, optimizers.always = error, False
+    sender.send_in_epoch()
+    assert member.sent == []
+    member.error = None
+    sender.send_in_epoch()
+    assert len(member.sent) == 1
+
+
+@pytest.mark.parametrize("error", [UnknownWorker("the session has ended."), Unreachable("away.")])
+def test_a_session_that_is_lost_at_a_barrier_is_begun_again_there(error: DownpourError) -> None:
+    sender, optimizers, member = sender_of(10)
+    member.error = error
+    optimizers.always = False
+    for send in (sender.send, sender.send_again):
+        with pytest.raises(type(error)):
+            send()
+        assert optimizers.changed
+
+
+@pytest.mark.parametrize("error", [CoordinatorGone("gone for good."), InvalidRequest("not a table.")])
+def test_what_no_other_session_mends_is_raised(error: DownpourError) -> None:
+    sender, _, member = sender_of(10)
+    member.error = error
+    with pytest.raises(type(error)):
+        sender.send_in_epoch()

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import downpour
-from downpour.protos.errors import Unsupported
+from downpour.protos.errors import UnknownWorker, Unsupported
+from downpour.worker.fit.optimizer.gradient_op import NO_SPAN
 from downpour.worker.loops.loop_gradient_op import LoopGradientOp, TrainedWeights
 from tests.support.scripts import SCRIPTS, environment, run
 
@@ -94,6 +95,46 @@ def test_the_table_of_a_schedule_is_extended_in_a_pass_without_barriers() -> Non
         op._member = SimpleNamespace(versions=(version,))
         op.send_rates()
     assert asked == [0, 25_000, 0]
+
+
+def test_a_session_that_is_lost_before_a_push_of_a_loop_raises_nothing_and_the_rates_are_sent_again() -> None:
+    """The push itself begins another session, and `optimizer.apply` of the script must not raise the loss."""
+    sent: list[str] = []
+
+    class Optimizers:
+        changed = True
+
+        def new_rates(self, steps: int, newer: int, with_schedule: bool) -> list[Any]:
+            changed, self.changed = self.changed, False
+            return ["table"] if changed else []
+
+        def forget_sent(self) -> None:
+            self.changed = True
+
+    class Member:
+        versions, outdated, is_leader, lost = (100,), True, True, True
+
+        def set_learning_rates(self, rates: list[Any]) -> None:
+            if self.lost:
+                raise UnknownWorker("the session has ended.")
+            sent.extend(rates)
+
+        def pull(self) -> Any:
+            self.lost = self.outdated = False
+            return np.zeros(2, np.float32), None
+
+    op: Any = LoopGradientOp.__new__(LoopGradientOp)
+    op._optimizers, op._first_version, op._member = Optimizers(), 100, Member()
+    op._given, op._leases, op.active, op._variables = (
+        None,
+        None,
+        True,
+        SimpleNamespace(layout=SimpleNamespace(trained=2)),
+    )
+    for _ in range(2):
+        op._push_pull(b"", False, np.zeros(2, np.float32), np.zeros(0, np.float32), 1.0, 0.5, 2, NO_SPAN)
+        op._member.outdated = True
+    assert sent == ["table"]
 
 
 @pytest.mark.slow

@@ -7,16 +7,21 @@ leased again, and the end of the epoch is known only when all are used.
 
 from __future__ import annotations
 
-import sys
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.logs import log
+from downpour.worker.fit.cluster.added_gradients import AddedGradients
 
 if TYPE_CHECKING:
     from downpour.worker.fit.cluster.member import ScriptWorker
 
 DRAINING_POLL_S = 0.5
+DROPPED = (
+    "the gradients that this worker had added up for its next push are dropped, because they contain batches of a "
+    "session that has ended. Their samples are leased again{}."
+)
 
 
 class Span(NamedTuple):
@@ -40,12 +45,11 @@ class Leases:
 
     Each batch carries its span, so that a batch of a session that has ended is recognised: its samples are leased
     again, and it must not be pushed.
-
-    Attributes:
-        batches_per_push: The number of batches whose gradients are added up for a push; 0 if it is not known yet.
     """
 
-    def __init__(self, member: ScriptWorker, batch_samples: int = 0, batches_per_push: int = 0) -> None:
+    def __init__(
+        self, member: ScriptWorker, batch_samples: int = 0, batches_per_push: int = 0, since_push: int = 0
+    ) -> None:
         """Create an object that has requested no lease yet.
 
         Args:
@@ -53,16 +57,19 @@ class Leases:
             batch_samples: The number of samples in a batch; 0 if every batch is pushed.
             batches_per_push: The number of batches whose gradients are added up for a push; 0 if it is not known. It is
                 then the number between the last two pushes.
+            since_push: The number of batches that are added up already, by an earlier call of `fit`.
         """
         self._member = member
-        self._batch_samples, self.batches_per_push = batch_samples, batches_per_push
-        self._leased = self._used = self._pushed = 0  # batches so far; the last one is the place of the last push
+        self._batch_samples = batch_samples
+        self._added = AddedGradients(batches_per_push, since_push)
         self._changed = threading.Condition()
         self._in_epochs = False  # of Keras, rather than in a loop
         self._requests: _Requests | None = None  # of the current epoch
         self._thread: threading.Thread | None = None  # that requests, or has requested, leases
-        self._last: Span | None = None  # of the batch that was pushed last
+        self._last: Span | None = None  # of the batch in whose step an optimizer was applied last
+        self._returned: Span | None = None  # of the batch that was given back last
         self._unpushed: Span | None = None  # batches in a row, of one lease, that were used without a push
+        self._reported = 0  # samples of leases that ended without a push, whose gradients are added up
         self._open: dict[int, int] = {}  # the ends of the leases of this session that are not used up
         self._session = 0
 
@@ -125,7 +132,7 @@ class Leases:
                 with self._changed:
                     if span.session == self._session and not requests.ended:
                         self._open[span.lease] = span.stop
-                        self._leased += -(-(span.stop - span.start) // (self._batch_samples or 1))
+                        self._added.leased(-(-(span.stop - span.start) // (self._batch_samples or 1)))
                         requests.put(span)
                         self._changed.notify_all()
                         self._changed.wait_for(lambda: requests.ended or requests.next is None)
@@ -155,14 +162,22 @@ class Leases:
 
         Leases that end with a push leave no gradients behind that a worker has added up at the end.
         """
-        each = self.batches_per_push
-        return (each - (self._leased - self._pushed) % each, each) if each > 1 and self._batch_samples else (0, 0)
+        return self._added.next_lease if self._batch_samples else (0, 0)
+
+    @property
+    def batches_per_push(self) -> int:
+        """The number of batches whose gradients are added up for a push; 0 if it is not known yet."""
+        return self._added.batches_per_push
 
     @property
     def unpushed(self) -> int:
-        """The number of batches that this worker has used since its last push."""
+        """The number of batches that this worker has used in this call of `fit` since its last push."""
         with self._changed:
-            return self._used - self._pushed
+            return self._added.unpushed
+
+    def follow(self, earlier: Leases) -> None:
+        """Continue the sums of gradients that an earlier call of `fit` with the same train step has left."""
+        self._added.follow(earlier._added)
 
     def add(self, span: Span) -> bool:
         """Return whether a batch may be used: the job is not draining, and the session of the lease has not ended."""
@@ -180,7 +195,7 @@ class Leases:
             return bool(span.lease) and self._open.get(span.lease) == span.stop
 
     def is_pushed(self, span: Span) -> bool:
-        """Return whether a batch has been pushed already, by another optimizer of its step."""
+        """Return whether an optimizer has been applied in the step of a batch, so that another one repeats its push."""
         with self._changed:
             return span == self._last
 
@@ -190,21 +205,42 @@ class Leases:
             before = self._unpushed
             return before.start if before is not None and before.lease == span.lease else span.start
 
-    def pushed(self, span: Span, ends: bool = True) -> None:
-        """Record that the push of a batch has an outcome.
+    def apply(self, span: Span, optimizer: bytes = b"") -> bool:
+        """Record that the step of a batch applies an optimizer, and return whether its gradient may be pushed.
+
+        It may not if it contains a batch whose session has ended: those samples are leased again. What it contains of
+        a session that lasts is given back then, to be leased again as well, because a sum cannot be divided.
 
         Args:
             span: The span of the batch.
-            ends: Whether the train step ends with this push. If it may push again, its lease is in use until `used`:
-                otherwise the epoch could end on the servers before its last push.
+            optimizer: What distinguishes the optimizer from the others of the step.
         """
         with self._changed:
-            if span != self._last:
-                self.batches_per_push = self._used + 1 - self._pushed
-                self._pushed = self._used + 1
-            self._last, self._unpushed = span, None
-            if ends:
-                self._used += 1
+            self._added.begin(span)
+            valid, first = span.session == self._session, span != self._last
+            sound = self._added.apply(optimizer, valid) and span != self._returned
+            returns = valid and first and not sound
+            if valid:
+                self._last, self._unpushed = span, None
+            if returns:
+                self._returned = span
+            reported, self._reported = self._reported, 0
+        if returns or (reported and not sound):
+            log(DROPPED.format(f", except {reported:,} of a lease that had ended" if reported else ""))
+        if returns:
+            self._member.report_use(span.lease, span.stop, returned=True)
+        return sound
+
+    def pushed(self, *spans: Span, ends: bool = True) -> None:
+        """Record that a push, which contains some batches, has an outcome.
+
+        Args:
+            spans: The spans of the batches in each of whose steps an optimizer was applied.
+            ends: Whether the train steps of these batches end with the push. If they may push again, a lease is in use
+                until `used`: otherwise the epoch could end on the servers before its last push.
+        """
+        with self._changed:
+            for span in spans if ends else ():
                 self._close(span)
 
     def _close(self, span: Span) -> bool:
@@ -219,21 +255,29 @@ class Leases:
         """Record the end of a train step; batches at the end of a lease that it has not pushed are reported."""
         start = self.start_of(span)
         with self._changed:
-            self._used += 1
-            if span == self._last:
-                self._close(span)
-            if span == self._last or span.session != self._session:
+            self._added.begin(span)
+            if span.session != self._session:
+                self._added.void_batch()
                 return
             ends = self._close(span)
+            if span == self._last:
+                return
             self._unpushed = None if ends else span._replace(start=start)
+            self._reported += span.stop - start if ends else 0
         if ends:
             self._member.report_use(span.lease, span.stop)
 
-    def clear(self) -> None:
-        """Void all leases, because the session or the epoch has ended."""
+    def void(self) -> None:
+        """Void all leases, and the gradients that are added up, because the session has ended."""
         with self._changed:
-            self._last = self._unpushed = None
-            self._leased = self._used
+            self._added.void()
+        self.clear()
+
+    def clear(self) -> None:
+        """Void all leases, because the epoch or the session has ended."""
+        with self._changed:
+            self._last = self._unpushed = self._returned = None
+            self._added.clear()
             self._session += 1
             self._open.clear()
             if self._requests is not None:
@@ -272,21 +316,3 @@ class _Requests:
         """Offer no lease any more, because of an error if there is one."""
         self.error = self.error or error
         self.ended = True
-
-
-def warn_of_unpushed(batches: int, unpushed: int, per_push: int) -> None:
-    """Print a warning if more gradients were added up and not pushed than one process leaves at the end of `fit`.
-
-    Args:
-        batches: The number of batches of all workers.
-        unpushed: The number of batches that all workers have used since their last pushes.
-        per_push: The number of batches of a push.
-    """
-    if per_push > 1 and unpushed > batches % per_push:
-        print(
-            f"downpour: {unpushed:,} of {batches:,} batches are not part of an update. Each worker adds up the "
-            f"gradients of its own batches and pushes after every {per_push}; one process would leave "
-            f"{batches % per_push}. Fewer workers or more epochs leave a smaller part.",
-            file=sys.stderr,
-            flush=True,
-        )

@@ -226,7 +226,8 @@ class ScriptWorker:
         Args:
             error: The error that ended it, also for the other workers; None if there is none.
         """
-        self._clear_leases()
+        if self._stage is not None and self._stage.leases is not None:
+            self._stage.leases.clear()
         self._in_call = False
         session, self._session = self._session, None
         if session is None or self.fit_completed:
@@ -491,13 +492,19 @@ class ScriptWorker:
                 self._return(error, session)
         return pb.Task(kind=pb.END)  # the call of `fit` is over
 
-    def report_use(self, lease: int, stop: int) -> None:
-        """Report that samples of a lease, up to a position, have been used without a push."""
-        if self._past is not None:
-            return
+    def report_use(self, lease: int, stop: int, returned: bool = False) -> None:
+        """Report that samples of a lease, up to a position, have been used without a push.
+
+        Args:
+            lease: The number of the lease.
+            stop: The position.
+            returned: Whether they are given back instead, to be leased again.
+        """
         session = self._registered.number
+        if self.outdated or self._past is not None:  # a lease of another session may have the same number
+            return
         try:
-            self._control.report_use(session, self.epoch, pb.LeaseUse(lease=lease, stop=stop))
+            self._control.report_use(session, self.epoch, pb.LeaseUse(lease=lease, stop=stop, returned=returned))
         except LOST as error:
             self._return(error, session)  # the samples are leased again
 
@@ -526,16 +533,16 @@ class ScriptWorker:
     def _begin_session(self, error: DownpourError) -> None:
         assert self._stage is not None
         self.outdated = True
-        self._clear_leases()
+        self._void_leases()
         self._registered.renew(error, self._in_call, has_trained=self.epoch is not None)
-        self._clear_leases()  # those that were requested until now belong to the session that has ended
+        self._void_leases()  # those that were requested until now belong to the session that has ended
         self._await_start(self._stage)
         if self._in_call:
             self._on_return()
 
-    def _clear_leases(self) -> None:
+    def _void_leases(self) -> None:
         if self._stage is not None and self._stage.leases is not None:
-            self._stage.leases.clear()
+            self._stage.leases.void()
 
     # ------------------------------------------------------------------ barriers
 

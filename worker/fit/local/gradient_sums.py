@@ -141,6 +141,8 @@ class SummedGradientOp(GradientOp):
 
     def _push(self, pull: bool) -> None:
         self._land()
+        if self._sum is None:
+            return
         total, spans = self._end_sum()
         flat = self._member.push_pull(total.vector, total.info) if pull else None
         if not pull:
@@ -151,8 +153,10 @@ class SummedGradientOp(GradientOp):
 
     def _push_ahead(self, last: bool) -> None:
         """Push, and continue with the weights of the push before; at the end of a lease, with those of this one."""
-        total, spans = self._end_sum()
         landed = self._land()
+        if self._sum is None:
+            return
+        total, spans = self._end_sum()
         self._member.send(total.vector, total.info)
         self._sent = spans
         if last:
@@ -167,7 +171,14 @@ class SummedGradientOp(GradientOp):
         spans, self._sent = self._sent, None
         self._take(self._member.receive())
         self._pushed(*spans)
+        if self._leases is not None and not all(map(self._leases.valid, self._spans)):
+            self._forget()  # the session has ended, and these samples are leased again
         return True
+
+    def _end_step(self, span: Span) -> None:
+        if self._leases is not None and self._leases.is_last(span) and not self._leases.is_pushed(span):
+            self._push(pull=False)  # what is reported as used then must not be pushed later
+        super()._end_step(span)
 
     def _end_sum(self) -> tuple[AccumulatedGradient, list[Span]]:
         assert self._sum is not None

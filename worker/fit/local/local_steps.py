@@ -100,6 +100,16 @@ class LocalStepsOp(GradientOp):
         tf.cond(due, lambda: self._exchange_in_graph(optimizer), lambda: tf.constant(False))
         return True
 
+    def end_batch(self, pushes: bool = True) -> None:
+        """End a train step; a lease that ends without a step of the optimizer ends with an exchange of those before."""
+        if self._span is not None and not pushes:
+            self._reports_ends = True
+            due = tf.numpy_function(self._leaves_steps, [self._span, self._after_assignments()], tf.bool)
+            due.set_shape([])
+            optimizer = self._optimizers.members[0]
+            tf.cond(due, lambda: self._exchange_in_graph(optimizer), lambda: tf.constant(False))
+        super().end_batch(pushes)
+
     def _exchange_in_graph(self, optimizer: Any) -> tf.Tensor:
         flat = tf.concat([tf.reshape(tf.cast(v.value, tf.float32), [-1]) for v in self._variables.all], 0)
         found, count = tf.numpy_function(self._exchanged, [flat], (tf.float32, tf.int64))
@@ -117,13 +127,14 @@ class LocalStepsOp(GradientOp):
         try:
             span, count = Span(*of_span.tolist()), int(samples)
             self._check_finite(float(norm))
+            if self._member.outdated and self._leases is not None:
+                self._leases.void()
+            _, start = self._place(span, False)
             info = PushInfo(
                 self._member.versions, float(norm), count, float(loss), lease=span.lease, epoch=self.epoch,
-                start=span.start, stop=span.stop,
+                start=start, stop=span.stop,
             )  # fmt: skip
-            if self._member.outdated and self._leases is not None:
-                self._leases.clear()
-            if self._member.outdated or (self._leases is not None and not self._leases.valid(span)):
+            if not self._applies(span) or self._member.outdated:
                 # The samples are leased to another worker now, and the weights of a new session do not have the step.
                 self._info = info.with_norm(float("nan"))
                 self._spans = []
@@ -140,6 +151,12 @@ class LocalStepsOp(GradientOp):
             self.error = error
             raise
 
+    def _leaves_steps(self, of_span: np.ndarray, after: np.ndarray) -> bool:
+        """Return whether there are steps to exchange before the samples of a lease are reported as used."""
+        span = Span(*of_span.tolist())
+        ends = self._leases is not None and self._leases.is_last(span) and not self._leases.is_pushed(span)
+        return ends and self._info is not None
+
     def _exchanged(self, flat: np.ndarray) -> tuple[np.ndarray, np.int64]:
         """Push the steps since the last exchange, and return the weights to continue with and the count of steps."""
         try:
@@ -151,9 +168,8 @@ class LocalStepsOp(GradientOp):
                     info = info.with_compute_s(begin - self._since_s)
                 found = self._member.push_pull(*self._payload(flat, info))
                 self._measure(begin, time.perf_counter())
-                for span in spans:
-                    if self._leases is not None and span.lease and self._leases.valid(span):
-                        self._leases.pushed(span)
+                if self._leases is not None:
+                    self._leases.pushed(*spans, ends=not self._reports_ends)
             else:
                 found = self._member.pull()[0]
             self._start = found.copy()

@@ -79,9 +79,12 @@ class GradientOp:
         self._samples: Any = None  # of the current batch, in the graph of its step
         self._span: Any = None  # of the current batch, in the graph of its step
         self._pushes = False  # whether the current step, as it is traced, has pushed already
+        self._leases: Leases | None = None
         self._begin_fit(optimizers, leases)
 
     def _begin_fit(self, optimizers: ModelOptimizers, leases: Leases | None) -> None:
+        if leases is not None and self._leases is not None:
+            leases.follow(self._leases)
         self._optimizers, self._leases = optimizers, leases
         self.epoch = self.steps = self.used = 0
         self.error: Exception | None = None
@@ -211,17 +214,26 @@ class GradientOp:
         self._assigned.send_in_graph()
         if self._span is not None and not pushes:
             self._reports_ends = True
-            # TensorFlow orders operations by the variables that they use: this one follows the assignments of a push.
-            after = tf.reshape(self._variables.all[0].value, [-1])[:0]
-            tf.numpy_function(self._used, [self._span, after], [])
+            tf.numpy_function(self._used, [self._span, self._after_assignments()], [])
+
+    def _after_assignments(self) -> tf.Tensor:
+        """Return an empty tensor, for operations that must follow the assignments of a push.
+
+        TensorFlow orders operations by the variables that they use.
+        """
+        return tf.reshape(self._variables.all[0].value, [-1])[:0]
 
     def _used(self, of_span: np.ndarray, after: np.ndarray) -> None:
-        assert self._leases is not None
         try:
-            self._leases.used(Span(*of_span.tolist()))
+            self._end_step(Span(*of_span.tolist()))
         except DownpourError as error:
             self.error = error
             raise
+
+    def _end_step(self, span: Span) -> None:
+        """Record the end of a train step that need not have pushed."""
+        assert self._leases is not None
+        self._leases.used(span)
 
     def send(self, variables: Container[Any]) -> np.ndarray | None:
         """Send the present values of variables that a callback has assigned during an epoch.
@@ -312,11 +324,10 @@ class GradientOp:
     ) -> np.ndarray:  # fmt: skip
         try:
             span = Span(*of_span.tolist())
-            if self._member.outdated:  # another thread has begun another session
-                if self._leases is not None:
-                    self._leases.clear()  # the samples are leased again
-                return self._skip()
-            if self._leases is not None and not self._leases.valid(span):
+            if self._member.outdated and self._leases is not None:  # another thread has begun another session
+                self._leases.void()  # the samples are leased again
+            repeats, start = self._place(span, repeats)
+            if not self._applies(span, tensors) or self._member.outdated:
                 return self._skip()
             differences = self._differences(state)
             if not np.isfinite(differences).all():
@@ -325,10 +336,8 @@ class GradientOp:
                 norm = euclidean_norm(gradient)  # the squares of finite numbers may exceed float32
             self._check_finite(float(norm))
             count = int(samples)
-            start = self._leases.start_of(span) if self._leases is not None else 0
-            if self._leases is not None and span.lease:
-                repeats = self._leases.is_pushed(span)  # a second optimizer of this step: the samples count once
-                span, start = (Span(0, self.epoch, 0, 0), 0) if repeats else (span, start)
+            if repeats and span.lease:
+                span = Span(0, self.epoch, 0, 0)
             self.used += 0 if repeats else count
             vector = np.concatenate([gradient, differences]) if len(state) else gradient
             begin = time.perf_counter()
@@ -344,6 +353,16 @@ class GradientOp:
         except (DownpourError, Diverged) as error:
             self.error = error
             raise
+
+    def _place(self, span: Span, repeats: bool) -> tuple[bool, int]:
+        """Return whether a push is that of a second optimizer of its step, and its first position if it is not."""
+        if self._leases is None or not span.lease:
+            return repeats, 0
+        return (True, 0) if self._leases.is_pushed(span) else (False, self._leases.start_of(span))
+
+    def _applies(self, span: Span, optimizer: bytes = b"") -> bool:
+        """Record that a train step applies an optimizer, and return whether the gradient may be pushed."""
+        return self._leases is None or self._leases.apply(span, optimizer)
 
     def _more_arguments(self, optimizer: Any) -> list[Any]:
         """Return tensors of a step that `_exchange` needs besides the gradient."""
@@ -361,11 +380,8 @@ class GradientOp:
     def _pushed(self, *spans: Span) -> None:
         """Count a push with the batches of some spans."""
         self.steps += 1
-        for span in spans:
-            if self._leases is not None and span.lease and self._leases.valid(span):
-                self._leases.pushed(
-                    span, ends=not self._reports_ends
-                )  # unless the session has ended: the samples are leased again
+        if self._leases is not None:
+            self._leases.pushed(*spans, ends=not self._reports_ends)
 
     def _differences(self, state: np.ndarray) -> np.ndarray:
         """Return what is added to the state on the servers: 0 where an assigned value replaces it."""

@@ -128,9 +128,14 @@ class ModelOptimizers:
                 )
 
     @property
-    def batches_per_push(self) -> int:
-        """The number of batches whose gradients an optimizer adds up for a push; 0 if it pushes each."""
-        return max(each.gradient_accumulation_steps or 0 for each in self.members) if self.members else 0
+    def added_up(self) -> tuple[int, int]:
+        """The number of batches whose gradients an optimizer adds up for a push, and of those that it has by now.
+
+        Both are 0 if every optimizer is applied to the gradients of each batch.
+        """
+        steps = [each.gradient_accumulation_steps or 0 for each in self.members]
+        each = max(steps, default=0)
+        return each, int(self.members[steps.index(each)]._iterations.numpy()) % each if each else 0
 
     # ------------------------------------------------------------------ what a worker registers
 

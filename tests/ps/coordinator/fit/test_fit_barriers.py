@@ -191,6 +191,37 @@ def test_a_worker_that_hangs_is_not_awaited_without_end() -> None:
     assert job.phase() == Phase.FAILED
 
 
+@pytest.mark.parametrize("mode", ["bsp", "ssp:2"])
+def test_a_worker_that_hangs_in_a_batch_is_not_awaited_without_end_by_the_pushes_of_others(mode: str) -> None:
+    """In modes that wait, the others do not come to a barrier either: their pushes wait for it."""
+    job = PureFit(session_s=1e9, mode=mode)
+    job.start()
+    job.begin_epoch()
+    job.coordinator.blocked([0], job.now)
+    job.coordinator.tick(job.now)
+    job.now += BARRIER_S - 1.0
+    job.coordinator.pushed(1, 1)  # it is slow, but it pushes
+    job.coordinator.tick(job.now)
+    job.now += 2.0
+    job.coordinator.tick(job.now)
+    assert len(job.state.membership) == 2
+    job.now += BARRIER_S
+    job.coordinator.tick(job.now)
+    assert [member.worker for member in job.state.membership.members] == [0]
+    assert "worker 1 sends heartbeats but has made no progress" in job.state.notes[-1]
+
+
+def test_nobody_is_awaited_when_no_push_waits_any_more() -> None:
+    job = PureFit(session_s=1e9, mode="bsp")
+    job.start()
+    job.begin_epoch()
+    for number in range(4):
+        job.coordinator.blocked([0] if number % 2 else [], job.now)
+        job.coordinator.tick(job.now)
+        job.now += BARRIER_S - 1.0
+    assert len(job.state.membership) == 2
+
+
 def test_worker_0_is_not_awaited_without_end_while_it_validates() -> None:
     job = PureFit(session_s=1e6)
     job.start()

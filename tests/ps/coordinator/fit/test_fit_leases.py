@@ -180,3 +180,43 @@ def test_worker_0_uses_the_parts_of_all_workers_during_the_warm_start() -> None:
 def test_a_warm_start_needs_data_that_are_leased() -> None:
     with pytest.raises(Unsupported, match="--warm-start 6"):
         PureFit(warm_start=6).join(0)
+
+
+def call_of_fit(job: PureFit, number: int, batch: int, lease_samples: int = 4) -> None:
+    """Go through a call of `fit` of one epoch with data whose batches have so many samples."""
+    data = pb.DatasetInfo(
+        name="script", checksum="c", train_samples=20, lease_samples=lease_samples, batch_samples=batch
+    )
+    job.start(fit_call=number, data=data)
+    job.begin_epoch()
+    while lease_samples and (task := job.task(0)).kind == pb.TRAIN:
+        job.use(0, task)
+    job.finish_epoch(0)
+    job.finish_fit()
+
+
+@pytest.mark.parametrize("calls", [1, 2])
+def test_data_that_are_not_leased_are_refused_before_a_generation_begins_and_only_during_the_warm_start(
+    calls: int,
+) -> None:
+    job = PureFit(lease_samples=4, warm_start=15)
+    for number in range(1, calls + 1):
+        call_of_fit(job, number, batch=2)  # 10 batches
+    generation = job.state.generation
+    for _ in range(3):
+        if calls == 1:
+            with pytest.raises(Unsupported, match="--warm-start 15"):
+                job.join(0, calls + 1, data=pb.DatasetInfo(name="script", checksum="c", train_samples=20))
+            assert job.state.generation == generation
+    if calls == 2:
+        call_of_fit(job, calls + 1, batch=0, lease_samples=0)
+
+
+def test_larger_batches_of_a_later_call_do_not_begin_the_warm_start_again() -> None:
+    job = PureFit(lease_samples=4, warm_start=6)
+    call_of_fit(job, 1, batch=2)
+    data = pb.DatasetInfo(name="script", checksum="c", train_samples=20, lease_samples=4, batch_samples=4)
+    job.start(fit_call=2, data=data)
+    job.begin_epoch()
+    assert job.task(1).kind == pb.TRAIN
+    assert job.work.state()

@@ -81,3 +81,16 @@ def test_a_gradient_is_pushed_in_the_session_of_its_lease(how: str) -> None:
     member, client = worker(lambda member: None)
     pushed(member, how)
     assert client.pushed == [INFO]
+
+
+@pytest.mark.parametrize(("outdated", "sessions"), [(False, [1]), (True, [])])
+def test_the_use_of_samples_is_reported_in_the_session_of_their_lease_alone(
+    outdated: bool, sessions: list[int]
+) -> None:
+    """A lease of the next session may have the same number."""
+    member, _ = worker(lambda member: None)
+    reported: list[int] = []
+    member._control = SimpleNamespace(report_use=lambda session, epoch, use: reported.append(session))
+    member.outdated, member.epoch = outdated, 0
+    member.report_use(14, 8)
+    assert reported == sessions

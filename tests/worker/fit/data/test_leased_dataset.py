@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import Unreachable, Unsupported
 from downpour.ps.coordinator.ledger import EpochLedger
-from downpour.worker.fit.cluster.leases import Leases, Span, warn_of_unpushed
+from downpour.worker.fit.cluster.added_gradients import warn_of_unpushed
+from downpour.worker.fit.cluster.leases import Leases, Span
 from downpour.worker.fit.data.leased_batches import LEASES_PER_WORKER, LeasedSamples
 from downpour.worker.fit.data.leased_dataset import LeasedDataset
 from tests.support.pure.leases import Ledger, Worker
@@ -36,6 +37,7 @@ class Training:
             span = Span(*values.numpy().tolist())
             if self._leases.valid(span):
                 yield span, batch
+                assert self._leases.apply(span)
                 self._leases.pushed(span)
 
 
@@ -115,7 +117,7 @@ def test_batches_without_a_push_are_covered_by_the_next_one_or_reported() -> Non
             span = lease._replace(start=lease.start + 2 * batch, stop=lease.start + 2 * batch + 2)
             if (number, batch) in ((0, 1), (1, 2)):
                 pushed.append((leases.start_of(span), span.stop))
-                leases.pushed(span)
+                assert leases.apply(span)
             leases.used(span)
     assert pushed == [(0, 4), (6, 12)] and reports == [(1, 6)]
 
@@ -137,6 +139,7 @@ def test_a_lease_is_in_use_until_the_last_push_of_a_train_step() -> None:
         span = leases.next_lease()
         assert span is not None
         for _ in range(2):
+            assert leases.apply(span)
             leases.pushed(span, ends=False)
             assert leases.is_last(span) and leases.is_pushed(span)
         leases.used(span)
@@ -182,7 +185,7 @@ def test_every_sample_is_pushed_once_however_often_the_session_is_lost(lost: lis
             with lock:
                 leases.clear()
                 ledger.take_back(0)
-        if not leases.valid(span):
+        if not leases.apply(span):
             continue
         with lock:
             ledger.check(span.lease, 0, 0, span.start, span.stop)
@@ -294,7 +297,7 @@ def test_a_worker_that_adds_up_gradients_asks_for_leases_that_end_with_a_push() 
         span = leases.next_lease()
         assert span is not None
         if number % 4 == 0:
-            leases.pushed(span, ends=False)
+            assert leases.apply(span)
         leases.used(span)
         assert leases.unpushed == number % 4
     assert asked[0] == (0, 0)

@@ -13,93 +13,15 @@ from hypothesis import strategies as st
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import Unsupported
 from downpour.ps.core.consistency import MODES, consistency_of
-from downpour.worker.exchange.push_info import PushInfo
-from downpour.worker.exchange.timing import TimeSpent
 from downpour.worker.fit.cluster.leases import Span
-from downpour.worker.fit.cluster.stage import UpdateCounts
 from downpour.worker.fit.local.gradient_sums import SummedGradientOp
 from downpour.worker.fit.local.local_steps import LocalStepsOp
 from downpour.worker.fit.local.plan_checks import gradient_op_of
 from downpour.worker.fit.optimizer.assignments import Assignments
-from downpour.worker.fit.optimizer.distributed_optimizer import DistributedMixin
 from downpour.worker.fit.optimizer.gradient_op import NO_SPAN, GradientOp
-from downpour.worker.fit.optimizer.loss_scale import distributed_class
 from downpour.worker.fit.optimizer.model_optimizers import ModelOptimizers
 from downpour.worker.plan.push_plan import PushPlan
-
-RATE = 0.5
-
-
-class Server:
-    """A worker whose servers apply each push at once, by plain gradient descent."""
-
-    nonfinite_limit, clip_norm, rank, outdated = 10, 0.0, 0, False
-
-    def begin_epoch(self, number: int) -> None:
-        pass
-
-    def __init__(self, plan: PushPlan, size: int, trained: int) -> None:
-        self.plan, self.flat, self.trained = plan, np.zeros(size, np.float32), trained
-        self.pushed: list[PushInfo] = []
-        self.spent = TimeSpent()
-        self.in_flight: np.ndarray | None = None
-
-    @property
-    def versions(self) -> tuple[int, ...]:
-        return (len(self.pushed),)
-
-    @property
-    def counts(self) -> UpdateCounts:
-        steps = sum(info.steps for info in self.pushed)
-        return UpdateCounts([steps], [steps])
-
-    def pull(self, pin: int = 0) -> tuple[np.ndarray, UpdateCounts]:
-        assert self.in_flight is None, "a reply is awaited"
-        return self.flat.copy(), self.counts
-
-    def push(self, vector: np.ndarray, info: PushInfo) -> None:
-        assert self.in_flight is None, "a reply is awaited"
-        self.pushed.append(info)
-        if not info.finite:
-            return
-        moved = vector.copy()
-        if self.plan.payload == "gradient":
-            moved[: self.trained] *= -RATE
-        self.flat = self.flat + moved
-
-    def push_pull(self, vector: np.ndarray, info: PushInfo) -> np.ndarray:
-        self.push(vector, info)
-        return self.flat.copy()
-
-    def send(self, vector: np.ndarray, info: PushInfo) -> None:
-        self.push(vector, info)
-        self.in_flight = self.flat.copy()
-
-    def receive(self) -> np.ndarray:
-        found, self.in_flight = self.in_flight, None
-        assert found is not None
-        return found
-
-
-def network(optimizer: Any = None, constraint: Any = None) -> Any:
-    layers = keras.layers
-    model = keras.Sequential(
-        [keras.Input((2,)), layers.Dense(2, use_bias=False, kernel_constraint=constraint), layers.BatchNormalization()]
-    )
-    model.compile(optimizer or keras.optimizers.SGD(RATE), "mse")
-    kind: Any = type(model.optimizer)
-    object.__setattr__(model.optimizer, "__class__", distributed_class(DistributedMixin, kind))
-    return model
-
-
-def op_of(kind: type[GradientOp], plan: PushPlan) -> tuple[Any, Server]:
-    model = network()
-    server = Server(plan, 12, 8)
-    op: Any = kind(model, ModelOptimizers([model.optimizer]), server)  # type: ignore[arg-type]
-    op.write(server.flat.copy())
-    op.begin_epoch(0)
-    return op, server
-
+from tests.support.local_exchange import RATE, Server, network, op_of
 
 intervals = st.integers(1, 5)
 
@@ -163,8 +85,11 @@ def test_the_last_batch_of_a_lease_is_pushed_with_the_others() -> None:
         def is_last(self, span: Span) -> bool:
             return span.stop == 6
 
-        def pushed(self, span: Span, *, ends: bool) -> None:
-            done.append(span)
+        def apply(self, span: Span, optimizer: bytes) -> bool:
+            return True
+
+        def pushed(self, *spans: Span, ends: bool) -> None:
+            done.extend(spans)
 
     done: list[Span] = []
     op._leases = OneLease()
