@@ -29,6 +29,7 @@ from downpour.deploy.scripts.script_launcher import LEADER, ScriptLauncher, prep
 from downpour.deploy.scripts.script_settings import RunSettings, refused_variables
 from downpour.deploy.scripts.session_callbacks import SessionCallbacks, listed
 from downpour.protos.array_tree import flatten
+from downpour.protos.logs import reason_of
 from downpour.protos.system.command import VARIABLE
 from downpour.worker import config as worker_config
 
@@ -187,6 +188,8 @@ class LocalCluster:
             settings, run_dir = prepared_run(self._settings, NAME)
         except CannotResume as failure:
             raise FitFailed(f"{failure}") from None
+        except OSError as failure:
+            raise FitFailed(f"runs_dir must be a writable folder. Received: {reason_of(failure)}.") from None
         specs = script_plan(settings, str(run_dir), [TASK_SCRIPT, str(folder)], shown=False, devices=devices)
         specs[0] = replace(specs[0], env={**specs[0].env, VARIABLE: "LocalCluster.fit"})
         screen = NotebookScreen(run_dir / "logs" / f"{LEADER}.log")

@@ -179,6 +179,13 @@ def test_a_class_defined_in_the_session_is_refused_with_an_alternative(tmp_path:
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_folder_for_runs_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    cluster = LocalCluster(runs_dir=str(tmp_path / "file"))
+    with pytest.raises(FitFailed, match=r"runs_dir must be a writable folder. Received: .*file"):
+        cluster._launch(tmp_path, None)  # type: ignore[arg-type]
+
+
 def test_nests_of_arrays_come_back_as_they_were() -> None:
     arrays: dict[str, np.ndarray] = {}
     given = {"a": np.arange(3), "b": [np.ones((2, 2)), {"c": np.array(["x", "yz"])}]}

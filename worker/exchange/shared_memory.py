@@ -14,6 +14,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import PROTOCOL
 from downpour.protos.errors import ERROR_OF, DeadlineExceeded, ServerFault, TooLarge, Unreachable
 from downpour.protos.frame import Buffer, Frame
+from downpour.protos.logs import reason_of
 from downpour.protos.shared_memory import doorbell_socket, memfd
 from downpour.worker.exchange.spin_wait import SpinWait
 from downpour.worker.exchange.transport import Transport
@@ -55,7 +56,7 @@ class SharedMemoryTransport(Transport):
         except BaseException as error:
             self.close()
             if isinstance(error, OSError):
-                raise Unreachable(f"no shared memory with the shard at {address}: {error}") from error
+                raise Unreachable(f"no shared memory with the shard at {address}: {reason_of(error)}") from error
             raise
 
     def send(self, header: pb.Request, *parts: Buffer) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import DownpourError, InvalidRequest, TooLarge, status_of
 from downpour.protos.frame import INLINE_BYTES
-from downpour.protos.logs import log
+from downpour.protos.logs import log, reason_of
 from downpour.protos.tcp.sockets import WOULD_BLOCK
 from downpour.protos.tcp.stream_frame import FIRST_LIMIT_BYTES, MAGIC, ConnectionEnded, HeaderReceiver, encoded
 from downpour.ps.core.buffers import Buffer as WeightBuffer
@@ -155,7 +155,7 @@ class TcpConnection:
 
     def _lost(self, error: OSError) -> None:
         if self.within_frame or isinstance(error, ssl.SSLError):
-            log(f"the TCP connection from {self.peer} has ended within a frame: {error}")
+            log(f"the TCP connection from {self.peer} has ended within a frame: {reason_of(error)}")
         self.close()
 
     def _shake_hands(self) -> None:
