@@ -6,6 +6,7 @@ an interpreter that this machine lacks are reported as absent. A name such as `t
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -60,6 +61,19 @@ def run(*command: str | Path) -> str:
     return done.stdout
 
 
+def interpreter_of(version: str, home: Path | None = None) -> str | None:
+    """Return an interpreter of a version that works, on the path or installed by pyenv; None if there is none.
+
+    A name on the path may be a placeholder of pyenv for a version that is installed and not selected.
+    """
+    root = Path(os.environ.get("PYENV_ROOT") or (home or Path.home()) / ".pyenv") / "versions"
+    installed = sorted(map(str, root.glob(f"{version}*/bin/python{version}")))
+    for path in filter(None, (shutil.which(f"python{version}"), *installed)):
+        if subprocess.run([path, "-c", ""], capture_output=True, check=False).returncode == 0:
+            return path
+    return None
+
+
 def prepared(row: Row, interpreter: str) -> Path:
     """Return the interpreter of the environment of a row, which is created if it is missing."""
     python = ENVIRONMENTS / row.name / "bin" / "python"
@@ -79,7 +93,7 @@ def examined(row: Row) -> str:
     Raises:
         RuntimeError: The environment cannot be created, or a test has failed.
     """
-    interpreter = shutil.which(f"python{row.python}")
+    interpreter = interpreter_of(row.python)
     if interpreter is None:
         return "absent: this machine has no such interpreter"
     python = prepared(row, interpreter)
