@@ -139,6 +139,7 @@ def test_a_subclass_that_its_configuration_does_not_define_is_refused(keras: Any
         check_supported(Scaled(2.0))
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of the text of Keras's variable
 def test_a_hyperparameter_that_can_change_is_refused(keras: Any) -> None:
     beta = keras.Variable(0.9)
     with pytest.raises(Unsupported, match="beta_1 must be a number"):
