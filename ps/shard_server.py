@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 
@@ -11,7 +12,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos import parameter_server_pb2_grpc as rpc
 from downpour.protos.channel import call_metadata, open_aio_channel
 from downpour.protos.errors import DeadlineExceeded, Unreachable, error_of
-from downpour.protos.logs import identify
+from downpour.protos.logs import identify, log
 from downpour.protos.system import clock
 from downpour.ps.config import ServerSettings
 from downpour.ps.control_plane.replay_target import ReplayTarget, followed_order
@@ -21,6 +22,7 @@ from downpour.ps.data_plane.shard_commands import ShardCommands
 from downpour.ps.data_plane.shard_runtime import ShardRuntime
 from downpour.ps.data_plane.snapshot import Snapshot, parts
 from downpour.ps.endpoints import announce, listen_or_close, on_signals, open_exporter
+from downpour.ps.monitoring.job_log import FIRST_S, WAITING_EVERY_S
 from downpour.ps.monitoring.prometheus import Durations, ShardMetrics
 
 REPORT_EVERY_S = 0.5
@@ -32,6 +34,7 @@ class CoordinatorLink:
     """Carries the coordinator's commands to the shard and the shard's events to the coordinator.
 
     Attributes:
+        address: The coordinator's `HOST:PORT`.
         connected: Whether the stream is up.
     """
 
@@ -42,7 +45,7 @@ class CoordinatorLink:
             address: The coordinator's `HOST:PORT`.
             runtime: The shard.
         """
-        self._address, self._runtime, self._commands = address, runtime, ShardCommands(runtime)
+        self.address, self._runtime, self._commands = address, runtime, ShardCommands(runtime)
         self.connected = False
         self._events: asyncio.Queue[pb.ShardEvent | Snapshot] = asyncio.Queue()
 
@@ -76,7 +79,7 @@ class CoordinatorLink:
                 if clock.monotonic() + RETRY_S > deadline:
                     verb, within_s = ("be back", reconnect_s) if met else ("answer", connect_timeout_s)
                     raise DeadlineExceeded(
-                        f"the coordinator must {verb} at {self._address} within {within_s:g} s; it did not: {error} "
+                        f"the coordinator must {verb} at {self.address} within {within_s:g} s; it did not: {error} "
                         "Start shard 0 first and check the address."
                     ) from error
             finally:
@@ -84,7 +87,7 @@ class CoordinatorLink:
             await asyncio.sleep(RETRY_S)
 
     async def _serve_stream(self, joined: pb.ShardAddress, deadline: float) -> None:
-        async with open_aio_channel(self._address) as channel:
+        async with open_aio_channel(self.address) as channel:
             timeout_s = max(RETRY_S, deadline - clock.monotonic())
             try:
                 await asyncio.wait_for(channel.channel_ready(), timeout_s)
@@ -98,7 +101,7 @@ class CoordinatorLink:
             try:
                 events = self._outgoing(self._events)
                 async for command in rpc.CoordinatorStub(channel).ShardLink(
-                    events, metadata=call_metadata(self._address)
+                    events, metadata=call_metadata(self.address)
                 ):
                     self.connected = True
                     self._commands.execute(command)
@@ -108,7 +111,7 @@ class CoordinatorLink:
                         await asyncio.sleep(0)
             except grpc.RpcError as failure:
                 if not self._commands.stopped.is_set():
-                    raise error_of(failure, self._address) from failure
+                    raise error_of(failure, self.address) from failure
             finally:
                 reporter.cancel()
                 self._drop_events()
@@ -191,7 +194,11 @@ class ShardProcess:
         """Wait for the coordinator's command to stop, for a limited time after a signal; return the exit code."""
         signalled = asyncio.Event()
         on_signals(lambda name: signalled.set())
-        await asyncio.wait([following, asyncio.create_task(signalled.wait())], return_when=asyncio.FIRST_COMPLETED)
+        met = await self._until_one([following, asyncio.create_task(signalled.wait())])
+        if not met and not following.done():
+            log(f"ended by a signal before {self._link.address} had answered: there is nothing to save")
+            following.cancel()
+            return 0
         deadline = clock.monotonic() + DRAIN_TIMEOUT_S
         while self._link.connected and clock.monotonic() < deadline and not following.done():
             await asyncio.wait([following], timeout=RETRY_S)
@@ -200,6 +207,17 @@ class ShardProcess:
             return 1
         following.result()
         return 0
+
+    async def _until_one(self, tasks: list[asyncio.Task[Any]]) -> bool:
+        """Wait until one task is done, and log what the start waits for; return whether the coordinator was there."""
+        begun_s, timeout_s = clock.monotonic(), FIRST_S
+        while not (await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED))[0]:
+            if self._link.connected:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                return True
+            log(f"waiting for the coordinator at {self._link.address} for {clock.monotonic() - begun_s:.0f} s")
+            timeout_s = WAITING_EVERY_S
+        return self._link.connected
 
     def _add_services(self, server: grpc.aio.Server) -> None:
         self._listeners = open_listeners(ListenRequest(self._settings, self.handler, lambda worker: None, server))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
+import re
+import subprocess
 import sys
 import time
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
@@ -16,8 +18,10 @@ from pydantic import AfterValidator, Field
 from downpour.bench.world.faults import KINDS, draw, parse_faults, written
 from downpour.bench.world.job import faults_needed, run_job
 from downpour.bench.world.job_shape import JobResult, JobShape
+from downpour.deploy.launch.environment import python_path
 from downpour.protos.logs import counted
-from downpour.protos.settings import Settings, parse
+from downpour.protos.settings import Settings, parse, to_flags
+from downpour.protos.system.progress import tracked
 
 COMMAND = "downpour simulate-job"
 SHOWN_LINES = 60
@@ -161,19 +165,33 @@ def simulate(settings: SimulateJobSettings) -> int:
 
 
 def _repeat(seed: int, settings: SimulateJobSettings) -> int:
-    """Run a job several times, and return 1 if two runs have different digests."""
-    spawn = multiprocessing.get_context("spawn")  # each process has another order of hashes
-    with ProcessPoolExecutor(settings.processes or os.cpu_count(), spawn, max_tasks_per_child=1) as pool:
-        digests = Counter(pool.map(digest_of, [(seed, settings)] * settings.repeat))
-    counts = ", ".join(f"{digest:08x} {counted(count, 'time')}" for digest, count in digests.most_common())
+    """Run a job several times, each in a new process, and return 1 if two runs have different digests."""
+    single = settings.model_copy(update={"seed": seed, "repeat": 1, "journal": False, "shrink": False})
+    flags = to_flags(single, SimulateJobSettings)
+    with ThreadPoolExecutor(settings.processes or os.cpu_count()) as pool:
+        try:
+            found = pool.map(_digest_in_new_process, [flags] * settings.repeat)
+            digests = Counter(tracked(found, f"runs of seed {seed}"))
+        finally:
+            pool.shutdown(cancel_futures=True)
+    counts = ", ".join(f"{digest} {counted(count, 'time')}" for digest, count in digests.most_common())
     print(f"seed {seed}: {counted(settings.repeat, 'run')} with {counted(len(digests), 'digest')}: {counts}")
     return 0 if len(digests) == 1 else 1
 
 
-def digest_of(work: tuple[int, SimulateJobSettings]) -> int:
-    """Run the job of a seed in this process and return its digest."""
-    seed, settings = work
-    return run_job(seed, shape_of(seed, settings), keep_journal=False).digest
+def _digest_in_new_process(flags: Sequence[str]) -> str:
+    """Run a job in a process with another order of hashes, which Ctrl-C does not reach, and return its digest.
+
+    Raises:
+        RuntimeError: The process has no result.
+    """
+    command = [sys.executable, "-P", "-m", "downpour.bench.world.simulate_job", *flags]
+    environment = {**os.environ, "PYTHONPATH": python_path(os.environ.get("PYTHONPATH", ""))}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, start_new_session=True, check=False)
+    digest = re.search(r"digest (\w+);", done.stdout)
+    if digest is None:
+        raise RuntimeError(f"a simulated job must print its digest; it printed:\n{done.stdout}{done.stderr}")
+    return digest[1]
 
 
 def _describe(seed: int, shape: JobShape, outcome: JobResult, seconds: float) -> None:

@@ -121,6 +121,21 @@ def test_a_port_in_use_is_named_and_leaves_no_run_behind(cluster: Cluster, tmp_p
     assert not runs.exists()
 
 
+def test_a_shard_says_that_it_waits_for_its_coordinator_and_can_be_interrupted(tmp_path: Path) -> None:
+    free = socket.create_server(("127.0.0.1", 0))  # accepts connections, and answers none of them
+    address = f"127.0.0.1:{free.getsockname()[1]}"
+    shard = Process(tmp_path / "log", "-m", "downpour.ps", "--shards=2", "--shard=1", f"--coordinator={address}")
+    try:
+        shard.announcement()
+        wait_until(lambda: f"waiting for the coordinator at {address} for 2 s" in shard.errors, "it says so")
+        shard.child.send_signal(signal.SIGINT)
+        assert shard.wait() == 0
+        assert f"ended by a signal before {address} had answered" in shard.errors
+    finally:
+        shard.kill()
+        free.close()
+
+
 def test_the_newest_run_is_one_that_has_trained(tmp_path: Path) -> None:
     """An attempt that ends before its first update leaves the link as it was."""
     latest = tmp_path / "latest"
