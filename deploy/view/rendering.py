@@ -24,6 +24,8 @@ WAITING = ("waiting", "initialising", "warming")  # the phases before training
 SCRIPT = "script"  # the dataset of a job whose data a script has
 WORKER_COLUMNS = ("updates", "samples/s", "loss", "staleness", "dropped")
 DISPENSABLE = ("pid", "dropped", "loss", "staleness", "samples/s")  # columns that a narrow terminal omits, in order
+LESS_IMPORTANT = ("samples/s", "dropped", "staleness")  # measurements that the line of an epoch omits first
+RESULTS = ("val_loss", "val_accuracy")
 SPACE = 3  # columns between two measurements
 GAP = 2  # columns between those of a table
 LONGEST_S = 1000 * 3600.0
@@ -103,10 +105,46 @@ def plain(progress: pb.Progress) -> str:
     return "  ".join([f"{where(progress)}  {share(progress):4.0%}", *values, f"ETA {eta(progress)}"])
 
 
-def epoch_line(progress: pb.Progress) -> str:
-    """Render an epoch that has ended as one line, such as `epoch 3/10  0:07  loss 0.3`."""
-    values = [f"{name} {value}" for name, value in figures(progress)]
-    return "  ".join([where(progress), duration(progress.elapsed_s), *values])
+def epoch_line(progress: pb.Progress, width: int | None = None) -> str:
+    """Render an epoch that has ended as one line, such as `epoch 3/10  0:07  loss 0.3`.
+
+    Args:
+        progress: The last progress within the epoch, with the results of its validation.
+        width: The columns of the terminal, for which measurements are left out; None if there is no limit.
+    """
+    values = dict(figures(progress))
+    for name in (None, *LESS_IMPORTANT):
+        values.pop(name or "", None)
+        parts = [where(progress), duration(progress.elapsed_s), *(f"{each} {value}" for each, value in values.items())]
+        line = "  ".join(parts)
+        if width is None or len(line) <= width:
+            break
+    return line
+
+
+def with_results(ended: pb.Progress, now: pb.Progress) -> pb.Progress | None:
+    """Return the last progress of an epoch with its own results, which come later; None if they are not there yet."""
+    if now.dataset == SCRIPT:
+        new = dict(now.metrics) != dict(ended.metrics)
+    else:
+        new = now.HasField("val_loss") and (not ended.HasField("val_loss") or now.val_loss != ended.val_loss)
+    if not new:
+        return None
+    own = without_results(ended)
+    own.metrics.update(now.metrics)
+    for name in RESULTS:
+        if now.HasField(name):
+            setattr(own, name, getattr(now, name))
+    return own
+
+
+def without_results(ended: pb.Progress) -> pb.Progress:
+    """Return the last progress of an epoch without results, which are those of the epoch before it."""
+    own = pb.Progress()
+    own.CopyFrom(ended)
+    for name in ("metrics", *RESULTS):
+        own.ClearField(name)
+    return own
 
 
 def render(progress: pb.Progress, verbose: bool = False) -> RenderableType:

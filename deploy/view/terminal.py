@@ -9,11 +9,22 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.live import Live
 
-from downpour.deploy.view.rendering import epoch_line, plain, render, summary_rows, summary_table, worker_lines
+from downpour.deploy.view.rendering import (
+    epoch_line,
+    plain,
+    render,
+    summary_rows,
+    summary_table,
+    with_results,
+    without_results,
+    worker_lines,
+)
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.logs import discard_output, print_line
 
 PLAIN_EVERY_S = 5.0
+COMPLETE = ("finishing", "ended")  # phases after the last epoch
+RESULTS_S = 10.0  # until the line of an epoch is shown without the results of its validation
 
 
 class Screen(Protocol):
@@ -43,6 +54,7 @@ class LiveScreen:
         self._console = console
         self._verbose = verbose
         self._last: pb.Progress | None = None
+        self._ended: pb.Progress | None = None  # the last progress of an epoch whose results have not come yet
         self._live = Live(console=console, auto_refresh=False, transient=True)
 
     def show(self, progress: pb.Progress) -> None:
@@ -50,8 +62,14 @@ class LiveScreen:
         if not self._live.is_started:
             self._live.start()
         last, self._last = self._last, progress
-        if last is not None and last.phase == "training" and progress.epoch > last.epoch:
-            self.note(epoch_line(last))
+        if self._ended is not None and (found := with_results(self._ended, progress)) is not None:
+            self._show_epoch(found)
+        complete = progress.phase in COMPLETE or (last is not None and progress.epoch > last.epoch)
+        if last is not None and last.phase == "training" and complete:
+            self._show_unvalidated()
+            self._ended = last
+        elif self._ended is not None and progress.elapsed_s > self._ended.elapsed_s + RESULTS_S:
+            self._show_unvalidated()
         self._live.update(render(progress, self._verbose), refresh=True)
 
     def note(self, text: str) -> None:
@@ -60,7 +78,16 @@ class LiveScreen:
 
     def close(self) -> None:
         """Remove the progress bar from the terminal; messages that were printed above it remain."""
+        self._show_unvalidated()
         self._live.stop()
+
+    def _show_epoch(self, ended: pb.Progress) -> None:
+        self.note(epoch_line(ended, self._console.width))
+        self._ended = None
+
+    def _show_unvalidated(self) -> None:
+        if self._ended is not None:
+            self._show_epoch(without_results(self._ended))
 
     def table(self, summary: Mapping[str, Any], run: str) -> None:
         """Print the table of results below everything printed so far."""

@@ -32,7 +32,8 @@ def staleness_advice(mode: str, workers: int, updates: int | None, optimizers: i
     if staleness <= 0:
         return ""
     return (
-        f"{what}, and with {workers} workers in mode {mode} a gradient is about {staleness:.2g} updates old: a higher "
+        f"{what}, and with {workers} workers in mode {mode} a gradient is about {staleness:.2g} "
+        f"update{'s' * (f'{staleness:.2g}' != '1')} old: a higher "
         "loss than that of one process is likely. What helps: a smaller learning rate, more epochs, or --mode bsp with "
         f"{workers} times the learning rate. See docs/keras.md."
     )

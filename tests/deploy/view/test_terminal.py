@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import re
 from typing import Any
 
 import pytest
@@ -12,7 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
-from downpour.deploy.view.rendering import duration, plain, render, share, summary_rows, summary_table
+from downpour.deploy.view.rendering import (
+    duration,
+    epoch_line,
+    plain,
+    render,
+    share,
+    summary_rows,
+    summary_table,
+    with_results,
+)
 from downpour.deploy.view.terminal import LiveScreen, PlainScreen, silence
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.logs import counted
@@ -127,11 +137,51 @@ def test_a_live_screen_keeps_one_line_for_every_epoch() -> None:
     output = io.StringIO()
     console = Console(width=80, file=output, force_terminal=True, color_system=None, legacy_windows=False)
     screen = LiveScreen(console, verbose=False)
-    for epoch in (0, 0, 1, 2):
-        screen.show(pb.Progress(phase="training", epoch=epoch, epochs=3, samples=10, total_samples=30, loss=0.5))
+    values = {0: None, 1: 0.25, 2: 0.5, 3: 0.75}  # of the validation after this number of epochs
+    for epoch, validated in ((0, 0), (0, 0), (1, 0), (1, 1), (2, 1), (2, 2), (3, 2), (3, 3)):
+        message = pb.Progress(phase="training", epoch=epoch, epochs=3, samples=10, total_samples=30, loss=0.5)
+        if (value := values[validated]) is not None:
+            message.val_loss, message.val_accuracy = 1 - value, value
+        message.phase = "finishing" if epoch == 3 else "training"
+        screen.show(message)
     screen.close()
-    kept = [line for line in output.getvalue().splitlines() if "staleness" in line and "epoch" in line]
-    assert [line.split("  ")[0].rpartition("epoch ")[2] for line in kept] == ["1/3", "2/3"]
+    assert lines_of_epochs(output) == ["1/3 0.2500", "2/3 0.5000", "3/3 0.7500"]
+
+
+def lines_of_epochs(output: io.StringIO) -> list[str]:
+    """Return the number and the validation accuracy of each epoch that has a line of its own."""
+    found = re.findall(r"epoch (\d/\d)  \d:\d\d  .*val accuracy (\S+)", output.getvalue())
+    return [f"{number} {accuracy}" for number, accuracy in found]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_an_epoch_without_results_has_a_line_without_those_of_the_epoch_before(late: bool) -> None:
+    output = io.StringIO()
+    console = Console(width=80, file=output, force_terminal=True, color_system=None, legacy_windows=False)
+    screen = LiveScreen(console, verbose=False)
+    for elapsed_s, epoch in ((1, 0), (2, 1), (30 if late else 3, 1)):
+        fields: dict[str, Any] = {"samples": 10, "total_samples": 30, "loss": 0.5, "val_loss": 0.7, "val_accuracy": 0.3}
+        screen.show(pb.Progress(phase="training", epoch=epoch, epochs=3, elapsed_s=elapsed_s, **fields))
+        if late and elapsed_s == 30:
+            assert lines_of_epochs(output) == ["1/3 –"]
+    screen.close()
+    assert lines_of_epochs(output) == ["1/3 –"]
+
+
+@pytest.mark.parametrize("width", [50, 60, 80, 100])
+def test_the_line_of_an_epoch_fits_the_terminal(width: int) -> None:
+    line = epoch_line(progress(samples_per_s=123_456.0, dropped=7), width)
+    assert len(line) <= width and line.startswith("epoch 3/10  0:12  ")
+    assert "loss 0.3123  val accuracy 0.9412" in line
+    assert ("staleness" in line) is (width >= 80)
+
+
+def test_the_line_of_an_epoch_of_a_script_has_its_own_logs() -> None:
+    ended, now = progress(dataset="script"), progress(dataset="script")
+    ended.metrics["val_mae"], now.metrics["val_mae"] = 1.0, 0.5
+    assert with_results(ended, ended) is None
+    found = with_results(ended, now)
+    assert found is not None and "val mae 0.5000" in epoch_line(found)
 
 
 def test_counts_have_a_singular() -> None:

@@ -12,7 +12,7 @@ from downpour.worker.plan.staleness_advice import staleness_advice
 @pytest.mark.parametrize(
     ("mode", "workers", "updates", "optimizers", "words"),
     [
-        ("async", 2, 100, 1, "100 updates are few.*2 workers in mode async.*about 1 updates old"),
+        ("async", 2, 100, 1, "100 updates are few.*2 workers in mode async.*about 1 update old"),
         ("async", 4, 1200, 1, "1,200 updates are few.*about 3 updates old"),
         ("async", 2, 10_000, 2, "2 optimizers train against each other.*mode bsp with 2 times"),
         ("async", 2, None, 2, "2 optimizers"),
