@@ -66,13 +66,13 @@ browser-test: $(VENV)/browser.stamp
 # In an environment of its own, as Ray and TensorFlow together are large: three nodes of a Ray cluster on this machine.
 ray-test: $(VENV)/dev.stamp
 	@test -x $(VENV)-ray/bin/ray || { $(VENV)/bin/python -m venv $(VENV)-ray && \
-		$(VENV)-ray/bin/pip install -q -e '.[ray]' 'ray[tune,default]' pytest pytest-timeout hypothesis pyyaml; }
+		$(VENV)-ray/bin/pip install -q -e '.[ray]' 'ray[tune,default]' pytest pytest-timeout hypothesis pyyaml psutil; }
 	$(VENV)-ray/bin/python -m pytest -m ray tests/deploy/ray $(ARGS)
 
 # In an environment of its own: TensorBoard, Weights & Biases (offline) and MLflow log one run each.
 trackers-test: $(VENV)/dev.stamp
 	@test -x $(VENV)-trackers/bin/wandb || { $(VENV)/bin/python -m venv $(VENV)-trackers && \
-		$(VENV)-trackers/bin/pip install -q -e '.[trackers]' pytest pytest-timeout hypothesis pyyaml; }
+		$(VENV)-trackers/bin/pip install -q -e '.[trackers]' pytest pytest-timeout hypothesis pyyaml psutil; }
 	$(VENV)-trackers/bin/python -m pytest -m trackers tests/keras/test_trackers.py $(ARGS)
 
 # Builds the documentation as a site in site/, in an environment of its own, and fails on a broken link.

@@ -19,7 +19,7 @@ from tests.support.paths import ROOT
 
 ENVIRONMENTS = ROOT / ".venv-compat"
 TENSORFLOW, KERAS, PYTHONS = ("2.20", "2.21"), ("lowest", "newest"), ("3.11", "3.12", "3.13")
-TOOLS = ("pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "pyyaml")
+TOOLS = ("pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "psutil", "pyyaml")
 TESTS = ("tests/worker/fit", "tests/worker/compute", "tests/worker/train", "tests/worker/catalog")
 LOWEST = """
 import importlib.metadata, re

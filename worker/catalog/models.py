@@ -6,6 +6,7 @@ TensorFlow.
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from collections import Counter
@@ -177,8 +178,16 @@ def _try(spec: str, model: keras.Model, samples: np.ndarray) -> Any:
     except Exception as error:
         raise ModelError(
             f"{spec}: the model must accept samples of shape {samples.shape[1:]}, the shape in the dataset. "
-            f"Received: {type(error).__name__}: {error}"
+            f"Received: {type(error).__name__}: {reason_of_keras(error)}"
         ) from error
+
+
+def reason_of_keras(error: Exception) -> str:
+    """Return the reason of an error of Keras as one line, without its frame, the values of tensors and colours."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    text = re.sub(r"^Exception encountered when calling [^\n]*\n+", "", text)
+    text = re.split(r"\n+Arguments received by", text)[0]
+    return " ".join(re.sub(r"\[\[(?:[-+.,\s\[\]\deE]|nan|inf)*\]\]", "[…]", text).split())
 
 
 def _check_names(spec: str, model: keras.Model) -> None:

@@ -44,7 +44,7 @@ def find_function(spec: str) -> Callable[..., Any]:
     function = getattr(module, function_name, None)
     if not callable(function):
         functions = [name for name, value in vars(module).items() if inspect.isfunction(value)]
-        received = "no such name" if function is None else f"a {type(function).__name__}"
+        received = "no such name" if function is None else f"an object of type {type(function).__name__}"
         raise ModelError(
             f"{spec}: {function_name} must be a function in {module_name} that returns a Keras model. "
             f"Received: {received}. Its functions are: {', '.join(functions) or 'none'}."
@@ -80,5 +80,5 @@ def call_function(spec: str, function: Callable[..., Any], offered: dict[str, An
     except Exception as error:
         raise ModelError(f"{spec}: the function must not raise. Received: {type(error).__name__}: {error}") from error
     if not isinstance(model, keras.Model):
-        raise ModelError(f"{spec}: it must return a keras.Model. Received: a {type(model).__name__}.")
+        raise ModelError(f"{spec}: it must return a keras.Model. Received: an object of type {type(model).__name__}.")
     return model

@@ -26,22 +26,29 @@ def _trim_all(error: BaseException | None, seen: set[int]) -> None:
     if error is None or id(error) in seen:
         return
     seen.add(id(error))
-    error.__traceback__ = without_own_frames(error.__traceback__)
+    own = type(error).__module__.startswith(f"{downpour.__name__}.")  # an error that is meant for the script
+    error.__traceback__ = without_own_frames(error.__traceback__, foreign=own)
     _trim_all(error.__cause__, seen)
     _trim_all(error.__context__, seen)
     for each in error.exceptions if isinstance(error, BaseExceptionGroup) else ():
         _trim_all(each, seen)
 
 
-def without_own_frames(trace: types.TracebackType | None) -> types.TracebackType | None:
+def without_own_frames(trace: types.TracebackType | None, foreign: bool = False) -> types.TracebackType | None:
     """Return a traceback without the frames of this package and of what runs the script.
 
     The last frames remain if the error was raised in this package, as a fault of it must be found.
+
+    Args:
+        trace: The traceback.
+        foreign: Whether the frames of this package are left out in any case, if there are others.
     """
     frames = []
     while trace is not None:
         frames.append(trace)
         trace = trace.tb_next
+    if foreign and not all(map(_is_own, frames)):
+        frames = [each for each in frames if not _is_own(each)]
     last = len(frames)
     while last and _is_own(frames[last - 1]) and not _passes_through(frames[-1]):
         last -= 1

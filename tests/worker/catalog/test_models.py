@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from downpour.worker.catalog import models
-from downpour.worker.catalog.models import ModelError
+from downpour.worker.catalog.models import ModelError, reason_of_keras
 
 WEIGHTS = {"sigmoid100": 79_510, "cnn": 2_185_406, "bn_selu": 181_646, "fashion128": 101_770}
 
@@ -135,9 +135,9 @@ BAD_SPECS = {
     "imports_none:plain": "imports_none must import.*no_such_package",
     "divides:plain": "divides must import.*ZeroDivisionError",
     "own_models:absent": "absent must be a function.*no such name.*plain, asks",
-    "own_models:number": "number must be a function.*a int",
+    "own_models:number": "number must be a function.*an object of type int",
     "own_models:needs_more": "must require no parameters other than input_shape and classes.*depth",
-    "own_models:returns_text": "must return a keras.Model. Received: a str",
+    "own_models:returns_text": "must return a keras.Model. Received: an object of type str",
     "own_models:fails": "must not raise. Received: KeyError: 'depth'",
     "own_models:twins": "unique path.*twin/kernel",
 }
@@ -165,3 +165,16 @@ def test_outputs_that_are_no_probabilities_need_a_loss_of_the_model_s_own(own_mo
     with pytest.raises(ModelError, match=rf"{spec}: .*must return probabilities.*sums from.*from_logits=True"):
         models.build(spec, (4,), 3)
     assert models.build("own_models:compiled_logits", (4,), 3).loss.from_logits
+
+
+def test_the_reason_of_an_error_of_keras_is_one_line_without_values() -> None:
+    text = (
+        "Exception encountered when calling Sequential.call().\n\n\x1b[1mInvalid input shape for input [[[0. 0.]\n"
+        "  [0. 1e-3]]] with name 'keras_tensor'. Expected shape (None, 5), but input has incompatible shape (1, 28, 28)"
+        "\x1b[0m\n\nArguments received by Sequential.call():\n  • inputs=tf.Tensor(shape=(1, 28, 28))"
+    )
+    assert reason_of_keras(ValueError(text)) == (
+        "Invalid input shape for input […] with name 'keras_tensor'. Expected shape (None, 5), but input has "
+        "incompatible shape (1, 28, 28)"
+    )
+    assert reason_of_keras(ValueError("matrices [[1, 2]] a\nb")) == "matrices […] a b"

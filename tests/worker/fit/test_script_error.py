@@ -59,3 +59,18 @@ def test_a_fault_of_this_package_keeps_its_frames() -> None:
         while trace is not None and trace.tb_next is not None:
             trace = trace.tb_next
         assert trace is not None and "layout" in trace.tb_frame.f_code.co_filename
+
+
+def test_an_error_that_is_meant_for_the_script_is_shown_where_the_script_called(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from downpour.protos import codec
+    from downpour.protos.errors import InvalidRequest
+
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    try:
+        codec.codec_named("nothing")
+    except InvalidRequest as error:
+        show_error(error)
+    shown = capsys.readouterr().err
+    assert "test_script_error.py" in shown and "codec.py" not in shown and "InvalidRequest: " in shown

@@ -334,7 +334,7 @@ def model_optimizers(model: keras.Model, applied: Applied | None) -> ModelOptimi
                 if not isinstance(variable, keras.Variable):
                     raise Unsupported(
                         "an optimizer must be applied to keras.Variable objects. Received: "
-                        f"{variable.name!r}, a {type(variable).__name__}. Create it as a keras.Variable."
+                        f"{variable.name!r}, of type {type(variable).__name__}. Create it as a keras.Variable."
                     )
                 extra[key] = variable
     return ModelOptimizers(members, owners, list(extra.values()))
