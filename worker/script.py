@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Separated(Protocol):
 
 
 member: Ranked | None = None  # None in a process that `downpour run` has not started
+in_loop = False  # within `downpour.training`
 _process: Separated | None = None
 
 
@@ -60,6 +62,17 @@ def of_fit(call: int) -> AbstractContextManager[None]:
         call: The number of the call of `fit`, from 1.
     """
     return nullcontext() if _process is None else _process.of_fit(call)
+
+
+@contextmanager
+def looping() -> Iterator[None]:
+    """Return a context in which the script divides the data among the workers itself: a training loop."""
+    global in_loop
+    in_loop = True
+    try:
+        yield
+    finally:
+        in_loop = False
 
 
 def rank() -> int:

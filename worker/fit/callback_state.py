@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from keras.src.utils.python_utils import pythonify_logs
 
 from downpour.protos import parameter_server_pb2 as pb
 
@@ -18,6 +19,46 @@ MAX_BYTES = 1 << 20  # of all callbacks; attributes beyond are left out
 MAX_ELEMENTS = 65_536  # of an array, a list or a dict
 EXCLUDED = ("params", "model", "_model")  # attributes that Keras sets
 ARRAY, PAIRS = "array", "pairs"
+
+
+class Validation:
+    """The calls that a validation makes of the hooks of callbacks: worker 0's, which the other workers repeat.
+
+    Attributes:
+        batches: The first and the last number of the batches of each step, and its logs.
+        logs: The logs of its end.
+    """
+
+    def __init__(self, batches: Sequence[tuple[int, int, Mapping[str, Any]]] = (), logs: Any = None) -> None:
+        """Record a validation.
+
+        Args:
+            batches: The first and the last number of the batches of each step, and its logs.
+            logs: The logs of its end.
+        """
+        self.batches, self.logs = list(batches), logs
+
+    def encode(self) -> str:
+        """Return the calls as JSON, without those for batches if they are many."""
+        text = json.dumps([[[*numbers, _numbers(logs)] for *numbers, logs in self.batches], _numbers(self.logs or {})])
+        return text if len(text) <= MAX_BYTES else Validation(logs=self.logs).encode()
+
+    @classmethod
+    def decode(cls, text: str) -> Validation | None:
+        """Return what `encode` has encoded; None for an empty text."""
+        return cls(*json.loads(text)) if text else None
+
+    def call(self, callbacks: Sequence[Any]) -> None:
+        """Call the hooks of callbacks as the validation did."""
+        for callback in callbacks:
+            callback.on_test_begin()
+        for first, last, logs in self.batches:
+            for callback in callbacks:
+                callback.on_test_batch_begin(first)
+            for callback in callbacks:
+                callback.on_test_batch_end(last, dict(logs))
+        for callback in callbacks:
+            callback.on_test_end(dict(self.logs))
 
 
 class NotSerializable(TypeError):
@@ -77,6 +118,10 @@ def restore_callbacks(callbacks: Sequence[Any], encoded: str) -> None:
         if state["of"] == type(callback).__name__:
             for name, value in state["state"].items():
                 _restore(callback, name, _decode(value))
+
+
+def _numbers(logs: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in pythonify_logs(logs).items() if np.ndim(value) == 0}
 
 
 def _restore(callback: Any, name: str, value: Any) -> None:

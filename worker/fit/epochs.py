@@ -17,7 +17,7 @@ from keras.src.utils.python_utils import pythonify_logs
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import Unsupported
-from downpour.worker.fit.callback_state import encode_callbacks, encode_logs, logs_of, restore_callbacks
+from downpour.worker.fit.callback_state import Validation, encode_callbacks, encode_logs, logs_of, restore_callbacks
 from downpour.worker.fit.cluster.added_gradients import warn_of_unpushed
 from downpour.worker.fit.cluster.completed_fit import CompletedFit, check_can_continue
 from downpour.worker.fit.cluster.member import ScriptWorker
@@ -63,6 +63,7 @@ class Epochs:
         job_batches: The number of batches of all workers in the last epoch.
         optimizers: The optimizers of the model.
         function: The train function of the model.
+        validation: The validation after the batches of this epoch; None if there was none, or no hook needs it.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Epochs:
         """
         self.model, self.member, self.arguments, self.function = model, member, arguments, function
         self.batches = self.job_batches = 0
+        self.validation: Validation | None = None
         self._gradient_op: GradientOp | None = None
         self._weights: ModelWeights | None = None
         self._others: OtherVariables | None = None
@@ -300,6 +302,7 @@ class Epochs:
             self.others.add_all(reply.sums[len(counts) : len(counts) + len(others)])
         self.others.decode(reply.decision.variables)
         if not self.member.is_leader or reply.HasField("decision"):
+            self.validation = Validation.decode(reply.decision.callback_state)
             self._pull(0)
             return logs_of(reply.decision)
         self._awaiting_logs = True
@@ -322,11 +325,17 @@ class Epochs:
         global_logs = pythonify_logs(self.model.get_metrics_result())
         return global_logs if set(global_logs) == set(local) | set(means) else {**local, **means}
 
+    def validated(self, validation: Validation) -> None:
+        """Record a validation, as worker 0, for the hooks of the callbacks of the other workers."""
+        self.validation = validation
+
     def share_logs(self, logs: Mapping[str, Any]) -> None:
         """Send the logs of an epoch, as worker 0, once it has validated; the others wait for them."""
         if self._awaiting_logs:
             self._awaiting_logs = False
-            decision = self._decision(logs, variables=self.others.encode())
+            validation = self.validation.encode() if self.validation is not None else ""
+            self.validation = None
+            decision = self._decision(logs, variables=self.others.encode(), callback_state=validation)
             self._meet(pb.EPOCH_METRICS, self.gradient_op.epoch, decision)
 
     def end_epoch(self, logs: dict[str, Any] | None) -> None:

@@ -15,6 +15,7 @@ import keras
 from keras.src.utils.python_utils import pythonify_logs
 
 from downpour.protos.errors import Unsupported
+from downpour.worker.fit.callback_state import Validation
 from downpour.worker.fit.epochs import Epochs
 from downpour.worker.fit.optimizer.assignments import recorded_assignments
 from downpour.worker.fit.process.trackers import is_of_tracker
@@ -99,6 +100,8 @@ class JobCallbackList(keras.callbacks.CallbackList):
         self._next = 0  # the batch of the job for which the hooks are called next
         self._begun = False  # the hooks at the beginning of the batch `_next` have been called
         self._stopped = False  # a batch hook of this epoch has asked to stop
+        self._first_tested = 0
+        self._validation: Validation | None = None  # on worker 0, if hooks of the script need it
         super().__init__(callbacks, *args, **kwargs)
         if self._epochs is not None:
             # Hooks that other threads called would see weights that change.
@@ -149,7 +152,33 @@ class JobCallbackList(keras.callbacks.CallbackList):
                 model.stop_training = False
             self._call_until(self._epochs.job_batches)
             model.stop_training = stopped or bool(model.stop_training)
+            if self._epochs.validation is not None and not self._epochs.member.is_leader:
+                self._epochs.validation.call(self._script)
         super().on_epoch_end(epoch, logs)
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        """Begin a validation, whose calls the other workers repeat if a hook of the script needs them."""
+        if self._epochs is not None and any(map(_has_test_hooks, self._script)):
+            self._validation = Validation()
+        super().on_test_begin(logs)
+
+    def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Begin a batch of a validation."""
+        self._first_tested = batch
+        super().on_test_batch_begin(batch, logs)
+
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        """End a batch of a validation."""
+        if self._validation is not None:
+            self._validation.batches.append((self._first_tested, batch, pythonify_logs(logs)))
+        super().on_test_batch_end(batch, logs)
+
+    def on_test_end(self, logs: Any = None) -> None:
+        """End a validation."""
+        if self._epochs is not None and self._validation is not None:
+            self._epochs.validated(Validation(self._validation.batches, pythonify_logs(logs)))
+            self._validation = None
+        super().on_test_end(logs)
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Begin a batch of this worker, after those that the others have trained on."""
@@ -209,6 +238,14 @@ class JobCallbackList(keras.callbacks.CallbackList):
                 self._next, self._begun = last + 1, False
                 self._stopped = bool(self._epochs.model.stop_training)
         self._epochs.send_assigned(assigned)
+
+
+def _has_test_hooks(callback: Any) -> bool:
+    """Return whether a callback that runs on all workers has a hook for validation."""
+    names = ("on_test_begin", "on_test_batch_begin", "on_test_batch_end", "on_test_end")
+    base = keras.callbacks.Callback
+    own = any(name in vars(callback) or getattr(type(callback), name) is not getattr(base, name) for name in names)
+    return own and not only_on_leader(callback)
 
 
 def _ends(callback: Any, epoch: int) -> bool:

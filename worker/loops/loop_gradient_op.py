@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -74,6 +75,23 @@ class TrainedWeights:
                 model.jit_compile, model.train_function = value, None
 
 
+class CountedBatches:
+    """The batches of a loop that does not name them: as many as the pushes of the optimizer that has pushed most.
+
+    A batch to which two optimizers are applied is pushed twice, and must count once.
+    """
+
+    def __init__(self) -> None:
+        """Begin a loop."""
+        self._pushes: Counter[int] = Counter()  # of each optimizer
+
+    def repeats(self, optimizer: int) -> bool:
+        """Count a push of an optimizer, and return whether the pushes of another one have counted its batch."""
+        most = max(self._pushes.values(), default=0)
+        self._pushes[optimizer] += 1
+        return self._pushes[optimizer] <= most
+
+
 class LoopGradientOp(GradientOp):
     """The gradient op of a training loop, whose steps may be functions that were traced in an earlier loop."""
 
@@ -81,6 +99,7 @@ class LoopGradientOp(GradientOp):
         """Read the layout of the weights; see `GradientOp`."""
         super().__init__(weights, optimizers, member)
         self._given: Span | None = None  # of the batch that the loop has received last
+        self._batches = CountedBatches()  # that are not leased
         self._flat = np.empty(0, np.float32)  # weights that the variables have been assigned last
         self.active = False
 
@@ -92,6 +111,7 @@ class LoopGradientOp(GradientOp):
     def begin_loop(self, optimizers: ModelOptimizers) -> None:
         """Begin a loop, after its worker has registered the optimizers with the servers."""
         self._optimizers, self.active, self.error = optimizers, True, None
+        self._batches = CountedBatches()
 
     def end_loop(self) -> None:
         """End the loop: a function that was traced in it may no longer push."""
@@ -144,9 +164,12 @@ class LoopGradientOp(GradientOp):
         if self._member.is_leader:
             send_rates(self._member, self._optimizers, self._optimizers.rates_since_barrier())
 
+    def _more_arguments(self, optimizer: Any) -> list[Any]:
+        return [np.int64(self._optimizers.index_of(optimizer))]
+
     def _push_pull(
         self, tensors: bytes, repeats: bool, gradient: np.ndarray, state: np.ndarray, norm: float, loss: float,
-        samples: int, of_span: np.ndarray,
+        samples: int, of_span: np.ndarray, *more: Any,
     ) -> np.ndarray:  # fmt: skip
         if not self.active:
             self.error = Unsupported(
@@ -160,7 +183,9 @@ class LoopGradientOp(GradientOp):
                 self.send_rates()
         span = self._given or Span(*NO_SPAN.tolist())
         count = span.stop - span.start if self._given else samples
-        flat = super()._push_pull(tensors, False, gradient, state, norm, loss, count, np.array(span, np.int64))
+        (optimizer,) = more
+        repeats = self._given is None and self._batches.repeats(int(optimizer))
+        flat = super()._push_pull(tensors, repeats, gradient, state, norm, loss, count, np.array(span, np.int64))
         self._flat = flat
         return flat
 

@@ -236,7 +236,7 @@ def training(trained: Any, optimizer: Any) -> Iterator[TrainingJob]:
     job = ClusterTrainingJob(member, weights, ModelOptimizers(members, weights.owners))  # type: ignore[arg-type]
     failure: BaseException | None = None
     try:
-        with weights.without_xla(), script.of_fit(member.stages + 1):  # type: ignore[attr-defined]
+        with weights.without_xla(), script.looping(), script.of_fit(member.stages + 1):  # type: ignore[attr-defined]
             job.enter()
             yield job
             job.end()

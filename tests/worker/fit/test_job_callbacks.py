@@ -6,8 +6,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import keras
+import numpy as np
 import pytest
 
+from downpour.worker.fit.callback_state import Validation
 from downpour.worker.fit.job_callbacks import JobCallbackList
 
 
@@ -36,7 +38,7 @@ def test_a_worker_calls_the_hooks_up_to_the_batch_at_which_another_has_stopped(
     callbacks.on_epoch_begin(0)
     epochs = SimpleNamespace(
         model=model, job_batches=9, leased=True, batches=0, send_assigned=lambda assigned: None,
-        gradient_op=SimpleNamespace(steps=0, batches=0), arguments=SimpleNamespace(job_steps=21),
+        validation=None, gradient_op=SimpleNamespace(steps=0, batches=0), arguments=SimpleNamespace(job_steps=21),
         after_batch=lambda batch: None,
     )  # fmt: skip
     callbacks._epochs, callbacks._script = epochs, [recorder]
@@ -46,3 +48,48 @@ def test_a_worker_calls_the_hooks_up_to_the_batch_at_which_another_has_stopped(
     callbacks.on_epoch_end(0)
     assert recorder.ended == list(range(called))
     assert model.stop_training is (stopped or stop == 7)
+
+
+class ValidationRecorder(keras.callbacks.Callback):
+    """A callback that records the hooks of validations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[Any] = []
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        self.calls.append("begin")
+
+    def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self.calls.append(batch)
+
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.calls.append((batch, logs))
+
+    def on_test_end(self, logs: Any = None) -> None:
+        self.calls.append(logs)
+
+
+@pytest.mark.parametrize("hooks", [True, False])
+def test_the_other_workers_repeat_the_calls_of_the_hooks_of_a_validation(hooks: bool) -> None:
+    model: Any = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    shared: list[Validation] = []
+    first, second = ValidationRecorder(), ValidationRecorder()
+    validating: Any = JobCallbackList([first], model=model)
+    validating._epochs = SimpleNamespace(validated=shared.append)
+    validating._script = [first if hooks else keras.callbacks.History()]
+    model.evaluate(np.ones((5, 1)), np.ones((5, 1)), batch_size=2, verbose=0, callbacks=validating)
+    assert len(shared) == hooks
+    if hooks:
+        repeated = Validation.decode(shared[0].encode())
+        assert repeated is not None
+        repeated.call([second])
+        assert second.calls == first.calls and len(second.calls) == 8
+
+
+def test_a_long_validation_is_sent_without_its_batches() -> None:
+    batches = [(number, number, {"loss": 0.1}) for number in range(40_000)]
+    repeated = Validation.decode(Validation(batches, {"loss": 0.5}).encode())
+    assert repeated is not None and (repeated.batches, repeated.logs) == ([], {"loss": 0.5})
+    assert Validation.decode("") is None

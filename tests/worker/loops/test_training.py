@@ -11,11 +11,14 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import downpour
 from downpour.protos.errors import UnknownWorker, Unsupported
+from downpour.worker import script
 from downpour.worker.fit.optimizer.gradient_op import NO_SPAN
-from downpour.worker.loops.loop_gradient_op import LoopGradientOp, TrainedWeights
+from downpour.worker.loops.loop_gradient_op import CountedBatches, LoopGradientOp, TrainedWeights
 from tests.support.scripts import SCRIPTS, environment, run
 
 Seen = dict[str, Any]
@@ -131,10 +134,28 @@ def test_a_session_that_is_lost_before_a_push_of_a_loop_raises_nothing_and_the_r
         True,
         SimpleNamespace(layout=SimpleNamespace(trained=2)),
     )
+    op._batches = CountedBatches()
     for _ in range(2):
-        op._push_pull(b"", False, np.zeros(2, np.float32), np.zeros(0, np.float32), 1.0, 0.5, 2, NO_SPAN)
+        op._push_pull(b"", False, np.zeros(2, np.float32), np.zeros(0, np.float32), 1.0, 0.5, 2, NO_SPAN, 0)
         op._member.outdated = True
     assert sent == ["table"]
+
+
+@given(st.lists(st.integers(0, 3), max_size=60))
+def test_batches_to_which_several_optimizers_are_applied_count_once(pushes: list[int]) -> None:
+    batches = CountedBatches()
+    counted = sum(not batches.repeats(optimizer) for optimizer in pushes)
+    assert counted == max(map(pushes.count, pushes), default=0)
+
+
+def test_a_leased_dataset_is_refused_in_a_loop_of_several_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = downpour.LeasedDataset(np.arange(10), batch_size=4)
+    with script.looping():
+        assert len(data[0][0]) == 4
+        monkeypatch.setattr(script, "member", SimpleNamespace(rank=0, size=2))
+        with pytest.raises(Unsupported, match="job.leased"):
+            data[0]
+    assert len(data[0][0]) == 4
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from downpour.protos.errors import Unsupported
+from downpour.worker import script
 from downpour.worker.fit.data.leased_batches import LeasedArrays, LeasedSamples
 
 
@@ -98,7 +99,16 @@ class LeasedDataset(keras.utils.PyDataset):
 
         Args:
             index: The number of the batch within the epoch, from 0.
+
+        Raises:
+            Unsupported: A training loop of several workers reads it, each of which would train on all samples.
         """
+        if script.in_loop and script.size() > 1:
+            raise Unsupported(
+                "within downpour.training, samples must be divided among the workers by the loop. Received: a batch of "
+                "a LeasedDataset, which model.fit divides. Iterate over job.leased(len(x), batch_size), or read the "
+                "batches of job.rank only from an array."
+            )
         start = index * self.batch_size
         return self._rows(self._order(0)[start : start + self.batch_size])
 

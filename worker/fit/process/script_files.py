@@ -226,6 +226,10 @@ class ScriptFiles:
         if self._patches is not None:
             self._patches.install()
 
+    def folder_of(self, name: str) -> str:
+        """Return the path of a folder that the workers share for another purpose; empty if there is none."""
+        return os.path.join(self._shared, name) if self._shared and self.files is not None else ""
+
     def place(self, path: Any, use: str) -> Any:
         """Return the place of a path, for a library that opens files by itself.
 

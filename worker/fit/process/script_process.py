@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 from downpour.worker.fit.process.library_patches import replace_functions_of_libraries
 from downpour.worker.fit.process.randomness import Randomness
+from downpour.worker.fit.process.script_clock import ScriptClock
 from downpour.worker.fit.process.script_files import ScriptFiles
 
 
@@ -28,11 +29,15 @@ class ScriptProcess:
             files: The files of the script in this process.
         """
         self._randomness, self.files = randomness, files
+        folder = files.folder_of("clock")
+        self._clock = ScriptClock(folder) if folder else None
         self._fitted: Any = None  # the model of the last call of `fit`
 
     def install(self) -> None:
-        """Seed the process, and replace the functions that draw random numbers and open files."""
+        """Seed the process, and replace the functions that draw random numbers, read the clock and open files."""
         self._randomness.install()
+        if self._clock is not None:
+            self._clock.install()
         if self.files.files is not None:
             self.files.install()
             replace_functions_of_libraries(self.files)
@@ -65,5 +70,6 @@ class ScriptProcess:
         Args:
             call: The number of the call of `fit`, from 1.
         """
-        with self._randomness.of_fit(call), self.files.of_fit(call):
+        clock = nullcontext() if self._clock is None else self._clock.of_fit(call)
+        with self._randomness.of_fit(call), self.files.of_fit(call), clock:
             yield
