@@ -140,7 +140,9 @@ def _hold_out(given: dict[str, Any]) -> None:
 def _leased_part(given: dict[str, Any], leased: LeasedArrays | LeasedPyDataset, leases: Leases) -> dict[str, Any]:
     """Return the arguments of a worker whose batches are leased; the leases of an epoch end after its steps."""
     none = ("y", "sample_weight", "class_weight", "batch_size", "steps_per_epoch")
-    return {**given, **dict.fromkeys(none), "x": leased.batches(leases), "shuffle": False, "validation_split": 0.0}
+    size = given["validation_batch_size"] or given["batch_size"]
+    own = {"x": leased.batches(leases), "shuffle": False, "validation_split": 0.0, "validation_batch_size": size}
+    return {**given, **dict.fromkeys(none), **own}
 
 
 def _own_part(given: dict[str, Any], member: ScriptWorker, randomness: DataRandomness) -> dict[str, Any]:

@@ -8,6 +8,7 @@ Keras, none is called after the batch in which a callback has asked to stop.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -150,7 +151,7 @@ class JobCallbackList(keras.callbacks.CallbackList):
             stopped = bool(model.stop_training)
             if not self._stopped:  # By a hook of this worker. The job trained on all these batches before it stopped.
                 model.stop_training = False
-            self._call_until(self._epochs.job_batches)
+            self._call_until(min(self._epochs.job_batches, self._most_batches))
             model.stop_training = stopped or bool(model.stop_training)
             if self._epochs.validation is not None and not self._epochs.member.is_leader:
                 self._epochs.validation.call(self._script)
@@ -195,11 +196,11 @@ class JobCallbackList(keras.callbacks.CallbackList):
         if self._epochs is None:
             super().on_train_batch_end(batch, logs)
             return
-        if not self._stopped:
+        if not self._stopped and self._next < self._most_batches:
             self._logs = logs
             if not self._begun:  # of samples that were used before, by a worker or server that has died
                 super().on_train_batch_begin(self._next)
-            last = self._next + batch - self._epochs.batches
+            last = min(self._next + batch - self._epochs.batches, self._most_batches - 1)
             with recorded_assignments() as assigned:
                 super().on_train_batch_end(last, logs)
             self._next, self._begun = last + 1, False
@@ -213,6 +214,13 @@ class JobCallbackList(keras.callbacks.CallbackList):
         if self._epochs.leased:
             return self._epochs.arguments.job_steps
         return steps and steps * self._epochs.member.size
+
+    @property
+    def _most_batches(self) -> int:
+        """The number of batches of an epoch, where Keras counts those of the last execution as if it were complete."""
+        assert self._epochs is not None
+        steps = self._epochs.arguments.job_steps if self._epochs.model.steps_per_execution > 1 else None
+        return steps if steps is not None and self._epochs.leased else sys.maxsize
 
     def _job_batch(self, batch: int) -> int:
         """Return how many batches all workers have trained on when a batch of this worker begins, or fewer."""

@@ -93,3 +93,23 @@ def test_a_long_validation_is_sent_without_its_batches() -> None:
     repeated = Validation.decode(Validation(batches, {"loss": 0.5}).encode())
     assert repeated is not None and (repeated.batches, repeated.logs) == ([], {"loss": 0.5})
     assert Validation.decode("") is None
+
+
+@pytest.mark.parametrize(("stride", "own"), [(4, 3), (3, 2), (5, 1)])
+def test_the_last_execution_of_each_worker_has_no_batches_beyond_those_of_the_epoch(stride: int, own: int) -> None:
+    model: Any = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", steps_per_execution=stride)
+    recorder, steps = Recorder(-1), stride * own + 1  # the last execution of this worker has one batch
+    callbacks: Any = JobCallbackList([recorder], model=model, epochs=1, steps=None)
+    callbacks.on_epoch_begin(0)
+    epochs = SimpleNamespace(
+        model=model, job_batches=stride * (own + 1), leased=True, batches=0, send_assigned=lambda assigned: None,
+        validation=None, gradient_op=SimpleNamespace(steps=0, batches=0), arguments=SimpleNamespace(job_steps=steps),
+    )  # fmt: skip
+    epochs.after_batch = lambda last: setattr(epochs, "batches", last + 1)
+    callbacks._epochs, callbacks._script = epochs, [recorder]
+    for number in range(own + 1):
+        callbacks.on_train_batch_begin(number * stride)
+        callbacks.on_train_batch_end((number + 1) * stride - 1)
+    callbacks.on_epoch_end(0)
+    assert recorder.ended == [*range(stride - 1, steps - 1, stride), steps - 1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
@@ -47,12 +48,23 @@ def part_of(data: Any, rank: int, size: int, seed: int = 0, randomness: Drawing 
         return data
     if isinstance(data, tf.data.Dataset):
         _check(int(data.cardinality().numpy()), size, "batches")
-        return data.shard(size, rank)
+        return in_order(data).shard(size, rank)
     if isinstance(data, keras.utils.PyDataset):
         return PyDatasetPart(data, rank, size, randomness)
     if isinstance(data, Iterator):
         return _every_nth(randomness.iterate(data) if randomness else data, rank, size)
     return keras.tree.map_structure(lambda array: _rows(array, rank, size, seed), data)
+
+
+def in_order(data: tf.data.Dataset) -> tf.data.Dataset:
+    """Return a dataset without the option that lets its elements change places, which differ between workers."""
+    if data.options().deterministic is not False:
+        return data
+    options = tf.data.Options()
+    options.deterministic = True
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TensorFlow warns that the option changes
+        return data.with_options(options)
 
 
 def peek(x: Any, y: Any = None, sample_weight: Any = None) -> tuple[Any, Any]:

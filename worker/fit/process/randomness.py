@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
 import os
 import random
 import tempfile
@@ -70,6 +71,7 @@ class Randomness:
         _seed_generators(self._entropy)
         if self._size > 1:
             _share_generators_of_datasets(self._entropy)
+            keep_order_of_datasets(tf.data.Dataset)
         self._name_files("script")
 
     @contextmanager
@@ -195,6 +197,29 @@ def _seed_generators(entropy: Entropy) -> None:
 
 def _replace(owner: Any, name: str, value: Any) -> None:
     setattr(owner, name, value)
+
+
+def keep_order_of_datasets(dataset: Any) -> None:
+    """Make a class of datasets ignore `deterministic=False`.
+
+    Of a dataset that is divided by batch, all workers must make the same batches in the same order.
+
+    Args:
+        dataset: The class `tf.data.Dataset`.
+    """
+    for name in ("map", "interleave", "batch"):
+        _replace(dataset, name, _in_order(getattr(dataset, name)))
+
+
+def _in_order(own: Callable[..., Any]) -> Callable[..., Any]:
+    parameters = inspect.signature(own)
+
+    @functools.wraps(own)
+    def in_order(*args: Any, **kwargs: Any) -> Any:
+        given = parameters.bind(*args, **kwargs).arguments
+        return own(**{**given, "deterministic": True}) if given.get("deterministic") is False else own(*args, **kwargs)
+
+    return in_order
 
 
 def _share_generators_of_datasets(entropy: Entropy) -> None:

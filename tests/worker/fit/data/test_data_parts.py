@@ -75,6 +75,16 @@ def test_batches_of_a_dataset_are_divided() -> None:
     assert next(iter(part_of(endless, 2, 3))).numpy().tolist() == [8, 9, 10, 11]
 
 
+def test_a_dataset_is_divided_in_order_whatever_its_options() -> None:
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.deterministic = False
+    part = part_of(tf.data.Dataset.range(8).batch(2).with_options(options), 1, 2)
+    assert part.options().deterministic is True
+    assert [batch.tolist() for batch in part.as_numpy_iterator()] == [[2, 3], [6, 7]]
+
+
 def test_batches_of_a_py_dataset_are_divided(keras: Any) -> None:
     class Batches(keras.utils.PyDataset):
         begun = ended = 0

@@ -83,3 +83,20 @@ def test_within_fit_each_worker_draws_its_own(workers: list[dict[str, Any]]) -> 
 def test_generators_of_datasets_draw_the_same_on_all_workers_within_fit(workers: list[dict[str, Any]]) -> None:
     first, second = (each["batches"] for each in workers)
     assert first == second and len(set(first)) == 3
+
+
+@pytest.mark.parametrize("arguments", [{"deterministic": False}, {"deterministic": None}, {"deterministic": True}, {}])
+def test_operations_of_datasets_keep_the_order(arguments: dict[str, Any]) -> None:
+    from downpour.worker.fit.process.randomness import keep_order_of_datasets
+
+    class Dataset:
+        def map(self, function: str, calls: int | None = None, deterministic: bool | None = None) -> Any:
+            return function, calls, deterministic
+
+        interleave = batch = map
+
+    keep_order_of_datasets(Dataset)
+    expected = True if arguments.get("deterministic") is False else arguments.get("deterministic")
+    for operation in (Dataset().map, Dataset().interleave, Dataset().batch):
+        assert operation("f", calls=2, **arguments) == ("f", 2, expected)
+        assert operation("f", 2, *arguments.values()) == ("f", 2, expected)
