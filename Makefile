@@ -6,7 +6,7 @@ VENV := .venv
 ARGS ?=
 PYTHON ?=
 
-.PHONY: help train test test-slow test-cases test-fidelity test-commands browser-test lessons slurm-test ray-test trackers-test docs compat dist bench chaos simulate protos clean again compose-test
+.PHONY: help train test test-slow test-cases test-fidelity test-commands browser-test lessons slurm-test ray-test trackers-test tools-test docs compat dist bench chaos simulate protos clean again compose-test
 
 help:
 	@echo 'make train         train the reference model on MNIST      (ARGS="--workers 4"; see downpour train --help)'
@@ -18,6 +18,7 @@ help:
 	@echo 'make browser-test  test the pages in Chromium, which is installed if it is missing'
 	@echo 'make ray-test      run jobs on a Ray cluster of three nodes, in an environment of its own'
 	@echo 'make trackers-test log to TensorBoard, Weights & Biases and MLflow, in an environment of its own'
+	@echo 'make tools-test    run examples of KerasTuner, MLflow, Optuna, scikit-learn, in an environment of its own'
 	@echo 'make docs          build the documentation as a site in site/, which needs no network'
 	@echo 'make compat        run the tests of compatibility with each version of TensorFlow, Keras and Python'
 	@echo 'make dist          build the wheel and the source distribution in dist/'
@@ -74,6 +75,12 @@ trackers-test: $(VENV)/dev.stamp
 	@test -x $(VENV)-trackers/bin/wandb || { $(VENV)/bin/python -m venv $(VENV)-trackers && \
 		$(VENV)-trackers/bin/pip install -q -e '.[trackers]' pytest pytest-timeout hypothesis pyyaml psutil; }
 	$(VENV)-trackers/bin/python -m pytest -m trackers tests/keras/test_trackers.py $(ARGS)
+
+# In an environment of its own: the public examples that use other packages besides Keras, each with two workers.
+tools-test: $(VENV)/dev.stamp
+	@test -x $(VENV)-tools/bin/optuna || { $(VENV)/bin/python -m venv $(VENV)-tools && \
+		$(VENV)-tools/bin/pip install -q -e '.[tools]' pytest pytest-timeout hypothesis psutil pyyaml; }
+	$(VENV)-tools/bin/python -m pytest -k tool_ tests/keras/test_public.py $(ARGS)
 
 # Builds the documentation as a site in site/, in an environment of its own, and fails on a broken link.
 docs:

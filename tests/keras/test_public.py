@@ -31,7 +31,7 @@ LIMIT_S = 400.0
 def test_a_public_example_trains_with_two_workers(tmp_path: Path, script: str) -> None:
     library = LIBRARIES.get(script)
     if library is not None and importlib.util.find_spec(library) is None:
-        pytest.skip(f"{library} is not installed")
+        pytest.skip(f"{library} is not installed; make tools-test installs it")
     (tmp_path / script).write_text((SCRIPTS / "public" / script).read_text())
     command = [sys.executable, "-m", "downpour", "run", "--workers=2", script]
     done = subprocess.run(command, env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT_S)
