@@ -223,6 +223,8 @@ class Epochs:
     def begin_epoch(self, epoch: int) -> None:
         """Begin an epoch, for which the callbacks of worker 0 may have set weights and the learning rate."""
         number, late = epoch - self._first_epoch, self._late
+        if number == 0 or self.model.run_eagerly:  # otherwise Keras has traced a step with the former values
+            self.optimizers.check_arguments()
         if self._settle(pb.EPOCH_BEGIN, number, assign=not late).decision.weights_assigned:
             self.gradient_op.weights_assigned()
         if late and self.member.is_leader:

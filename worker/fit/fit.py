@@ -20,7 +20,7 @@ from downpour.worker.fit.data.leased_batches import LeasedArrays, is_array_data
 from downpour.worker.fit.data.leased_dataset import LeasedDataset
 from downpour.worker.fit.data.leased_py_dataset import LeasedPyDataset, is_finite
 from downpour.worker.fit.epochs import Epochs
-from downpour.worker.fit.fit_arguments import FitArguments
+from downpour.worker.fit.fit_arguments import FitArguments, other_verbosity
 from downpour.worker.fit.job_callbacks import FirstCallback, LastCallback, listed, only_on_leader
 from downpour.worker.fit.keras_hooks import TrainerHooks
 from downpour.worker.fit.optimizer.build_weights import build_weights
@@ -77,7 +77,7 @@ def distributed_fit(
     else:
         arguments = _own_part(given, member, randomness)
     if not member.is_leader:
-        arguments["validation_data"], arguments["verbose"] = None, 0
+        arguments["validation_data"], arguments["verbose"] = None, other_verbosity(given["verbose"])
     own = [callback for callback in callbacks if member.is_leader or not only_on_leader(callback)]
     arguments["callbacks"] = [FirstCallback(epochs), *own, LastCallback(epochs)]
     failure: BaseException | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,11 @@ from downpour.worker.fit.optimizer.assignments import Assignments
 from downpour.worker.fit.optimizer.gradient_op import GradientOp
 from downpour.worker.fit.optimizer.model_optimizers import ModelOptimizers
 from downpour.worker.fit.rate_sender import UNKNOWN_STEPS, RateSender
+
+
+def other_verbosity(given: Any) -> Any:
+    """Return the verbosity of a worker other than 0: the given one where the script captures what it prints, else 0."""
+    return 0 if sys.stdout is sys.__stdout__ else given
 
 
 class FirstEpoch(int):

@@ -16,6 +16,7 @@ from keras.src.saving import saving_api
 from downpour.protos.errors import Unsupported
 from downpour.worker.fit.cluster.member import ScriptWorker
 from downpour.worker.fit.fit import distributed_fit
+from downpour.worker.fit.fit_arguments import other_verbosity
 from downpour.worker.fit.optimizer.distributed_optimizer import (
     DistributedMixin,
     DistributedOptimizer,
@@ -107,7 +108,7 @@ def _fit(
     if member.is_leader:
         print("downpour: this model has no DistributedOptimizer; every worker trains its own copy", file=sys.stderr)
     else:
-        given["verbose"] = 0
+        given["verbose"] = other_verbosity(given["verbose"])
     return own(model, **given)
 
 
@@ -138,7 +139,7 @@ def _loaded(own: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> A
 def _silent(member: ScriptWorker, own: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
     given = _arguments(own, model, args, kwargs)
     if not member.is_leader:
-        given["verbose"] = 0
+        given["verbose"] = other_verbosity(given["verbose"])
     return own(model, **given)
 
 

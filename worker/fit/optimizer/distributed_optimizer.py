@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import keras
 import tensorflow as tf
 from keras.src.optimizers.base_optimizer import BaseOptimizer
+from tensorflow.python.ops import control_flow_util
 
 from downpour.protos.errors import Unsupported
 from downpour.ps.core.rules.rule import AVERAGE
@@ -91,10 +92,17 @@ class DistributedMixin(WholeState):
 
         Raises:
             RuntimeError: The optimizer is not applied within `fit`.
+            Unsupported: It is applied in a function that is compiled with XLA.
             ValueError: No variable has a gradient, or the optimizer is given no variables before it is built.
         """
         if len(grads) == 0:
             return
+        if control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()):
+            raise Unsupported(
+                "a function that applies a distributed optimizer must not be compiled with XLA, whose code cannot call "
+                "the servers. Received: an optimizer that is applied in a tf.function with jit_compile=True. Leave "
+                "jit_compile out there; functions that compute losses and gradients may have it."
+            )
         if self.gradient_op is None and not _recorders:
             raise RuntimeError(
                 "a DistributedOptimizer must be applied within fit of a model that was compiled with it. Received: a "

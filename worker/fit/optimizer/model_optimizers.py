@@ -24,7 +24,9 @@ from downpour.worker.fit.optimizer.optimizer_checks import check_supported
 from downpour.worker.fit.optimizer.optimizer_slots import Slots
 from downpour.worker.fit.optimizer.optimizer_spec import (
     has_fixed_rate,
+    hyperparameters_of,
     initial_slots,
+    keras_class_of,
     optimizer_spec,
     rates_of,
     updates_of,
@@ -68,6 +70,7 @@ class ModelOptimizers:
         self._updates: list[int] = []  # of each optimizer, at the last barrier
         self._gradients: list[int] = []  # that these used
         self._initial: list[dict[str, float]] = []  # values of the slots of each optimizer
+        self._arguments: list[dict[str, float]] = []  # of each optimizer, as the servers have them
 
     def index_of(self, optimizer: Any) -> int:
         """Return the index of an optimizer.
@@ -154,7 +157,23 @@ class ModelOptimizers:
         self._sent = self._of_epoch = [spec.learning_rates for spec in specs]
         self._updates = [spec.updates for spec in specs]
         self._initial = [initial_slots(spec) for spec in specs]
+        self._arguments = [_arguments_of(member) for member in self.members]
         return specs
+
+    def check_arguments(self) -> None:
+        """Check that no callback has set an argument of an optimizer which the servers have received already.
+
+        Raises:
+            Unsupported: An argument has another value than when `fit` began.
+        """
+        for member, before in zip(self.members, self._arguments, strict=True):
+            changed = [name for name, value in _arguments_of(member).items() if before.get(name) != value]
+            if changed:
+                raise Unsupported(
+                    f"the arguments of an optimizer must be set before fit, apart from its learning rate. Received: "
+                    f"{changed[0]} = {_arguments_of(member)[changed[0]]:g}, set within fit, "
+                    f"{before.get(changed[0], 0.0):g} before. Use a call of fit for each value."
+                )
 
     def slot_vectors(self, variables: Sequence[Any]) -> dict[str, np.ndarray]:
         """Return the slots of variables as vectors by name, `float32[n]`; none if no optimizer has been used before.
@@ -258,6 +277,11 @@ def _assign_count(member: Any, count: int) -> None:
     batches = member.gradient_accumulation_steps or 1
     # Keras counts batches; those since the last update are this worker's own.
     member._iterations.assign(count * batches + int(member._iterations.numpy()) % batches)
+
+
+def _arguments_of(member: Any) -> dict[str, float]:
+    base = keras_class_of(member.keras_class)
+    return {} if base is None else hyperparameters_of(member, base)
 
 
 def _fetched(member: Any, fetch: Callable[[], None]) -> Slots | None:

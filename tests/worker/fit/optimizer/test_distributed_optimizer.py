@@ -67,6 +67,24 @@ def test_variables_without_a_gradient_are_left_out_with_the_warning_of_keras(ker
     assert int(optimizer.iterations) == 1
 
 
+@pytest.mark.parametrize("inner", [True, False])
+def test_a_function_that_xla_compiles_is_refused_when_it_is_traced(keras: Any, inner: bool) -> None:
+    import tensorflow as tf
+
+    variables, recorded = variables_of(keras), RecordedGradients()
+    optimizer = DistributedOptimizer(keras.optimizers.SGD())
+    set_gradient_op(optimizer, cast(Any, recorded))
+
+    def step() -> None:
+        optimizer.apply([keras.ops.ones(2), keras.ops.ones(2)], variables)
+
+    tf.function(step)()
+    step()
+    assert len(recorded.steps) == 2
+    with pytest.raises(Unsupported, match="jit_compile"):
+        tf.function(tf.function(step) if inner else step, jit_compile=True)()
+
+
 @pytest.mark.parametrize("name", ["Nadam", "Adamax", "Ftrl"])
 def test_an_optimizer_is_saved_with_the_variables_of_plain_keras(keras: Any, name: str) -> None:
     variables = variables_of(keras)

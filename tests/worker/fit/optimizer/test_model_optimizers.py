@@ -185,3 +185,14 @@ def test_slots_of_each_optimizer_go_to_the_servers_and_come_back(keras: Any) -> 
     assert adam.kept_slots.get("momentum", variables[0]).tolist() == [9, 9]
     assert adam.kept_slots.get("momentum", variables[2]).tolist() == [4, 5]
     assert frozen.slot_vectors(variables)["accumulator"].tolist() == [0, 0, 2, 3, 0, 0]
+
+
+def test_an_argument_that_a_callback_has_set_within_fit_is_refused_by_name(keras: Any) -> None:
+    optimizer = DistributedOptimizer(keras.optimizers.SGD(0.1, momentum=0.5))
+    optimizers = ModelOptimizers([optimizer])
+    optimizers.specs(10)
+    optimizer.learning_rate = 0.2
+    optimizers.check_arguments()
+    optimizer.momentum = 0.75
+    with pytest.raises(Unsupported, match=r"momentum = 0\.75, set within fit, 0\.5 before"):
+        optimizers.check_arguments()
