@@ -41,7 +41,7 @@ class Validation:
     def encode(self) -> str:
         """Return the calls as JSON, without those for batches if they are many."""
         text = json.dumps([[[*numbers, _numbers(logs)] for *numbers, logs in self.batches], _numbers(self.logs or {})])
-        return text if len(text) <= MAX_BYTES else Validation(logs=self.logs).encode()
+        return Validation(logs=self.logs).encode() if self.batches and len(text) > MAX_BYTES else text
 
     @classmethod
     def decode(cls, text: str) -> Validation | None:
