@@ -29,14 +29,14 @@ class ScriptProcess:
             files: The files of the script in this process.
         """
         self._randomness, self.files = randomness, files
-        folder = files.folder_of("clock")
-        self._clock = ScriptClock(folder) if folder else None
+        self._clock: ScriptClock | None = None  # if the workers share a folder
         self._fitted: Any = None  # the model of the last call of `fit`
 
     def install(self) -> None:
         """Seed the process, and replace the functions that draw random numbers, read the clock and open files."""
         self._randomness.install()
-        if self._clock is not None:
+        if folder := self.files.folder_of("clock"):
+            self._clock = ScriptClock(folder)
             self._clock.install()
         if self.files.files is not None:
             self.files.install()
