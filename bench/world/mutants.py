@@ -147,8 +147,9 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_of(
         "ps/data_plane/shard_commands.py",
-        # Members that survive a generation, which this place replaces, leave with the view in the same command.
-        ("waiting replies survive a generation", "        runtime.waiters.recheck()\n        runtime.waiters.release(runtime.shard)\n        runtime.cut.clear()", "        runtime.cut.clear()"),
+        # Members and waiting replies that survive a generation, which this place replaces, leave with the view in the
+        # same command.
+        ("a member that left stays", "                self._remove(member)", "                pass"),
         ("a cut survives a generation", "runtime.cut.clear()", NOTHING),
         ("departures are not reported", "runtime.emit(departed=runtime.cut.departed(member))", NOTHING),
         ("weights of another initialisation stay", "if command.initialisation > runtime.initialisation:", "if False:"),
