@@ -25,9 +25,9 @@ NETWORKS = {
     "slow and lossy": NetworkConditions(delay_s=0.05, loss=0.05),
     "reordering": NetworkConditions(jitter_s=0.2),
     "silent": NetworkConditions(silence=(60, 12.0)),
-    "resetting": NetworkConditions(resets_after=6),
+    "resetting": NetworkConditions(resets_after=40),
     "flapping": NetworkConditions(flaps=(1.0, 0.7)),
-    "all of it": NetworkConditions(0.02, 0.05, 0.02, (80, 10.0), resets_after=12),
+    "all of it": NetworkConditions(0.02, 0.05, 0.02, (80, 10.0), resets_after=60),
 }
 
 

@@ -86,14 +86,19 @@ class Relay:
         while True:
             try:
                 near, _ = self._listener.accept()
-                if self._down:
-                    self._note_disturbance()
-                    near.close()
-                    continue
+            except OSError:
+                return
+            if self._closed.is_set():
+                near.close()
+                return
+            if self._down:
+                self._note_disturbance()
+                near.close()
+                continue
+            try:
                 far = socket.create_connection(self._target)
             except OSError:
-                if self._closed.is_set():
-                    return
+                near.close()
                 continue
             for end in (near, far):
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
