@@ -26,7 +26,7 @@ NETWORKS = {
     "reordering": NetworkConditions(jitter_s=0.2),
     "silent": NetworkConditions(silence=(60, 12.0)),
     "resetting": NetworkConditions(resets_after=40),
-    "flapping": NetworkConditions(flaps=(1.0, 0.7)),
+    "flapping": NetworkConditions(flaps=(0.3, 0.7)),
     "all of it": NetworkConditions(0.02, 0.05, 0.02, (80, 10.0), resets_after=60),
 }
 
@@ -70,5 +70,5 @@ def test_every_push_over_a_bad_network_is_applied_once(tmp_path: Path, network: 
             assert trace["version"].tolist() == list(range(1, WORKERS * PUSHES + 1))
             assert len(set(zip(trace["worker"], trace["seq"], strict=True))) == WORKERS * PUSHES
         conditions = NETWORKS[network]
-        if conditions != NetworkConditions(delay_s=conditions.delay_s, jitter_s=conditions.jitter_s):
+        if conditions.loss or conditions.silence or conditions.resets_after:
             assert sum(relay.disturbed for relay in relays.values()) > 0
