@@ -6,6 +6,7 @@ import io
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -51,8 +52,9 @@ class CheckpointCheck:
         earlier = newest_checkpoint(disk, path)
         self._versions = []
         if earlier is not None:
-            _, facts = _content(bytes(disk.names[earlier].content))
-            self._versions = [own["version"] for own in facts["shards"]]
+            with suppress(ValueError, KeyError, TypeError):  # it may be damaged as well
+                _, facts = _content(bytes(disk.names[earlier].content))
+                self._versions = [own["version"] for own in facts["shards"]]
 
     def check(self, disk: VirtualDisk) -> None:
         """Check the newest checkpoint on a disk."""
