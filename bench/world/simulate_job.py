@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from pydantic import AfterValidator, Field
 from downpour.bench.world.faults import KINDS, draw, parse_faults, written
 from downpour.bench.world.job import faults_needed, run_job
 from downpour.bench.world.job_shape import JobResult, JobShape
+from downpour.deploy.launch.child import tie_by_kernel
 from downpour.deploy.launch.environment import python_path
 from downpour.protos.logs import counted
 from downpour.protos.settings import Settings, parse, to_flags
@@ -218,7 +220,7 @@ def _many(settings: SimulateJobSettings) -> int:
     processes = settings.processes or os.cpu_count() or 1
     chunks = [range(start, min(start + BATCH_SEEDS, last + 1)) for start in range(first, last + 1, BATCH_SEEDS)]
     begin, jobs, cpu_s, failed = time.perf_counter(), 0, 0.0, 0
-    with ProcessPoolExecutor(processes, initializer=pin_to_one_core) as pool:
+    with ProcessPoolExecutor(processes, initializer=_begin_process, initargs=(os.getpid(),)) as pool:
         for results, spent_s in pool.map(run_seeds, [(list(chunk), settings) for chunk in chunks]):
             jobs, cpu_s = jobs + len(results), cpu_s + spent_s
             for seed, problems in results:
@@ -235,6 +237,12 @@ def _many(settings: SimulateJobSettings) -> int:
         f"{60 * jobs / max(cpu_s, 1e-9):,.0f} jobs per core-minute; {failed} failed"
     )
     return 1 if failed else 0
+
+
+def _begin_process(parent: int) -> None:
+    if sys.platform == "linux":  # a process of the pool does not learn otherwise that its parent was killed
+        tie_by_kernel(parent, signal.SIGTERM)
+    pin_to_one_core()
 
 
 def pin_to_one_core() -> None:

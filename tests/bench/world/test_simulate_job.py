@@ -8,14 +8,17 @@ import subprocess
 import sys
 
 import numpy as np
+import psutil
 import pytest
 
+from downpour.bench.module_process import module_environment
 from downpour.bench.world.faults import Fault, parse_faults, written
 from downpour.bench.world.job import run_job
 from downpour.bench.world.job_shape import JobShape
 from downpour.bench.world.simulate_job import SimulateJobSettings, shape_of, simulate
 from downpour.ps.core.push import Push, Result
 from downpour.ps.core.shard import Shard
+from tests.support.cluster import wait_until
 from tests.support.paths import ROOT
 
 
@@ -110,3 +113,16 @@ def test_a_job_without_a_launcher_reports_that_it_failed() -> None:
 @pytest.mark.parametrize("seed", range(1, 41))
 def test_no_fault_of_any_kind_loses_anything(seed: int) -> None:
     assert problems_of(seed) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of the end of its parent")
+def test_no_process_outlives_a_killed_simulation() -> None:
+    command = [sys.executable, "-P", "-m", "downpour.bench.world.simulate_job", "--seeds=1..20000", "--processes=1"]
+    with subprocess.Popen(command, env=module_environment(), stdout=subprocess.DEVNULL) as parent:
+        try:
+            wait_until(lambda: psutil.Process(parent.pid).children(), "a process of the pool")
+            (child,) = psutil.Process(parent.pid).children()
+            wait_until(lambda: child.cpu_times().user > 1, "its first jobs")
+        finally:
+            parent.kill()
+    child.wait(60)
