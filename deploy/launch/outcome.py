@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +48,18 @@ def explain(
     visible = (process for process in dead if process.spec.shown or screen.has_shown(process.log))
     seen = any(process.code and process.code > 0 for process in visible)
     lines = [] if not dead or (seen and dead[0].spec.role == "worker") else dead[0].tail()
-    if lines and not (len(lines) == 1 and any(lines[0].removeprefix(PREFIX) in text for text in shown)):
+    if lines and not _is_known(lines, shown):
         screen.note(f"the last lines of {dead[0].log}:")
         for line in lines:
             screen.note(f"  {line}")
     screen.note(f"all logs are in {run_dir / 'logs'}")
+
+
+def _is_known(lines: Sequence[str], shown: Iterable[str]) -> bool:
+    """Return whether the end of a log only repeats a reason that has been shown, and has no traceback."""
+    reason = lines[-1].removeprefix(PREFIX)
+    traced = any(line.lstrip().startswith("Traceback (most recent") for line in lines)
+    return not traced and any(reason in text for text in shown)
 
 
 def advice(summary: dict[str, Any]) -> str:

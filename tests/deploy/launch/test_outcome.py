@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from downpour.deploy.config import TrainSettings
-from downpour.deploy.launch.outcome import advice
+from downpour.deploy.launch.outcome import advice, explain
 from downpour.deploy.scripts.script_settings import RunSettings
 from downpour.protos.settings import flag
 
@@ -19,3 +21,23 @@ def test_advice_names_flags_of_the_command(dataset: str, kind: Any, rates: dict[
     text = advice({"dataset": dataset, **rates})
     assert set(re.findall(r"--[a-z-]+", text)) <= {flag(name) for name in kind.model_fields}
     assert "a tenth" in text and ("0.05" in text) == bool(rates)
+
+
+@pytest.mark.parametrize(
+    ("lines", "shown", "repeated"),
+    [
+        (["joined", "downpour worker: gradients must be finite"], ["stopped: gradients must be finite"], False),
+        (["downpour worker: why"], ["stopped: why"], False),
+        (["joined", "downpour worker: another reason"], ["stopped: why"], True),
+        (["Traceback (most recent call last):", "  File", "ValueError: why"], ["ended: ValueError: why"], True),
+    ],
+)
+def test_the_end_of_a_log_is_shown_unless_it_repeats_a_reason(
+    lines: list[str], shown: list[str], repeated: bool, tmp_path: Path
+) -> None:
+    notes: list[str] = []
+    screen = SimpleNamespace(note=notes.append, has_shown=lambda log: False)
+    spec = SimpleNamespace(role="worker", shown=False)
+    process = SimpleNamespace(code=1, spec=spec, log=tmp_path / "log", tail=lambda: lines)
+    explain(screen, tmp_path, "no worker is left", [process], shown)  # type: ignore[arg-type, list-item]
+    assert any(lines[-1] in note for note in notes) is repeated
