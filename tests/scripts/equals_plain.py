@@ -84,6 +84,8 @@ report = {}
 for name, make in CASES.items() if len(sys.argv) < 3 else [(name, CASES[name]) for name in sys.argv[2:]]:
     plain, plain_losses = trained(make(), lambda optimizer: optimizer)
     servers, losses = trained(make(), DistributedOptimizer)
+    if len(losses) < len(plain_losses):
+        sys.exit(130)  # Ctrl-C has ended a fit
     weights = max(float(np.abs(a - b).max() / max(np.abs(a).max(), 1e-6)) for a, b in zip(plain, servers, strict=True))
     apart = max(abs(a - b) / a for a, b in zip(plain_losses, losses, strict=True))
     moved = max(float(np.abs(a - b).max()) for a, b in zip(plain, model().get_weights(), strict=False))

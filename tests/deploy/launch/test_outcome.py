@@ -39,5 +39,5 @@ def test_the_end_of_a_log_is_shown_unless_it_repeats_a_reason(
     screen = SimpleNamespace(note=notes.append, has_shown=lambda log: False)
     spec = SimpleNamespace(role="worker", shown=False)
     process = SimpleNamespace(code=1, spec=spec, log=tmp_path / "log", tail=lambda: lines)
-    explain(screen, tmp_path, "no worker is left", [process], shown)  # type: ignore[arg-type, list-item]
+    explain(screen, tmp_path, "no worker is left", [process], shown)  # type: ignore[list-item]
     assert any(lines[-1] in note for note in notes) is repeated
