@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from downpour.protos.errors import Unsupported
 from downpour.worker.fit.data.data_parts import peek
 from downpour.worker.fit.data.leased_dataset import LeasedDataset
 from downpour.worker.fit.optimizer.assignments import Assignments, is_other, recorded_assignments
@@ -101,6 +102,9 @@ def _trace(model: keras.Model, batch: Any) -> tuple[Applied, Assignments | None]
 
     Returns:
         The optimizers that it applies, and the variables that it assigns; nothing if it cannot be traced.
+
+    Raises:
+        Unsupported: It does something that the servers cannot do.
     """
     # Run eagerly, a step changes counters, metrics and moving statistics.
     before = [(variable, variable.value.numpy()) for variable in model.variables] if model.run_eagerly else []
@@ -109,6 +113,8 @@ def _trace(model: keras.Model, batch: Any) -> tuple[Applied, Assignments | None]
         with recorded() as applied, recorded_assignments() as assigned:
             step = model.train_step if model.run_eagerly else tf.function(model.train_step).get_concrete_function
             step(batch)
+    except Unsupported:  # before the worker joins the others
+        raise
     except Exception:
         return {}, None
     finally:

@@ -196,3 +196,20 @@ def test_an_argument_that_a_callback_has_set_within_fit_is_refused_by_name(keras
     optimizer.momentum = 0.75
     with pytest.raises(Unsupported, match=r"momentum = 0\.75, set within fit, 0\.5 before"):
         optimizers.check_arguments()
+
+
+def test_a_train_step_that_xla_compiles_is_refused_before_the_first_step(keras: Any) -> None:
+    import tensorflow as tf
+
+    def step(model: Any, data: Any) -> None:
+        @tf.function(jit_compile=True)
+        def compiled() -> None:
+            weights = model.a.trainable_variables
+            model.optimizer.apply(model.gradients(data, weights), weights)
+
+        compiled()
+
+    model = two_nets(keras, step)
+    model.compile(DistributedOptimizer(keras.optimizers.SGD(0.1)))
+    with pytest.raises(Unsupported, match="jit_compile"):
+        found_of(model)
