@@ -96,7 +96,7 @@ class ShardTable:
 
     def has_weights(self, shard: int, initialisation: int) -> None:
         """Record that a shard has weights, unless they are of an initialisation that was abandoned."""
-        if initialisation == self.initialisation:
+        if initialisation >= self.initialisation:  # a shard may have counted more with an earlier coordinator
             self._initialised.add(shard)
 
     @property

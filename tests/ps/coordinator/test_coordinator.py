@@ -76,6 +76,16 @@ def test_a_worker_sends_initial_weights_once_no_shard_can_void_them_any_more() -
     assert job.ready(second).initialise
 
 
+def test_a_shard_that_has_voided_weights_for_an_earlier_coordinator_counts_as_initialised() -> None:
+    """The number of initialisations began again with the coordinator, and the job waited for ever."""
+    job = PureJob(shards=2, workers=1)
+    session = job.join()
+    job.ready(session)
+    job.event(0, initialised=True)
+    job.event(1, initialised=True, initialisation=1)
+    assert job.ready(session, initialised=True).start
+
+
 def test_training_waits_for_all_workers_until_a_deadline() -> None:
     job = PureJob(workers=3, start_timeout_s=60.0, session_s=1000.0)
     first = job.join()
