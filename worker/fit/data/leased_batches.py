@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import keras
@@ -144,35 +145,41 @@ class LeasedArrays:
         inputs = keras.tree.lists_to_tuples(array_slicing.convert_to_sliceable(self._inputs, "tensorflow"))
         indices = _indices(lambda: self.samples.rows(leases), self.samples)
         data = tf.data.Dataset.zip((indices, tf.data.Dataset.from_tensors(inputs).repeat()))
-        return on_own_threads(data.map(_batch).prefetch(PREFETCHED))
+        even = self.samples.samples % self.samples.batch_samples == 0
+        return on_own_threads(data.map(partial(_batch, even)).prefetch(PREFETCHED))
 
 
 def _indices(leases: Callable[[], Iterator[tuple[Span, np.ndarray]]], samples: LeasedSamples) -> tf.data.Dataset:
-    """Return a dataset of the span `int64[6]` and the indices `int64[k]` of each batch."""
-    size, even = samples.batch_samples, samples.samples % samples.batch_samples == 0
+    """Return a dataset of the span `int64[6]` and the indices `int64[k]` of each batch, with zeros after them."""
+    size = samples.batch_samples
 
     def elements() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for span, rows in leases():
-            yield np.array(span, np.int64), rows
+            yield _spans(span, size), np.pad(rows, (0, -len(rows) % size)).reshape(-1, size)
 
-    def of_lease(span: tf.Tensor, rows: tf.Tensor) -> tf.data.Dataset:
-        def of_batch(start: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            part = rows[start : start + size]
-            if even:
-                part.set_shape([size])
-            first = span[2] + start
-            stop = first + tf.shape(part, tf.int64)[0]
-            return tf.concat([span[:2], [first, stop], span[4:]], 0), part
-
-        return tf.data.Dataset.range(0, tf.shape(rows, tf.int64)[0], size).map(of_batch)
-
-    signature = (tf.TensorSpec((len(Span._fields),), tf.int64), tf.TensorSpec((None,), tf.int64))
-    return tf.data.Dataset.from_generator(elements, output_signature=signature).flat_map(of_lease)
+    signature = (tf.TensorSpec((None, len(Span._fields)), tf.int64), tf.TensorSpec((None, size), tf.int64))
+    of_leases = tf.data.Dataset.from_generator(elements, output_signature=signature)
+    # A lease is divided in one call: functions of TensorFlow for each batch take longer than a small model's step.
+    return of_leases.flat_map(lambda *of_lease: tf.data.Dataset.from_tensor_slices(of_lease))
 
 
-def _batch(of_batch: Any, inputs: Any) -> Any:
-    """Return the span and the rows of the inputs that make a batch."""
+def _spans(lease: Span, batch_samples: int) -> np.ndarray:
+    """Return the spans of the batches of a lease, `int64[k, 6]`."""
+    starts = range(lease.start, lease.stop, batch_samples)
+    return np.array([lease._replace(start=at, stop=min(at + batch_samples, lease.stop)) for at in starts], np.int64)
+
+
+def _batch(even: bool, of_batch: Any, inputs: Any) -> Any:
+    """Return the span and the rows of the inputs that make a batch.
+
+    Args:
+        even: Whether all batches have the same size.
+        of_batch: The span, and the indices with zeros after them.
+        inputs: All rows.
+    """
     span, rows = of_batch
+    if not even:
+        rows = rows[: span[3] - span[2]]
 
     def take(array: Any) -> Any:
         if isinstance(array, array_slicing.TensorflowSparseWrapper):
