@@ -19,6 +19,15 @@ def aligned(shape: tuple[int, ...], dtype: type) -> np.ndarray:
     return memory[start : start + size].view(dtype).reshape(shape)
 
 
+def aligned_copy(vector: np.ndarray) -> np.ndarray:
+    """Return a copy of a `float32[n]` whose memory begins at a multiple of `ALIGNMENT`."""
+    memory = np.empty(vector.nbytes + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    copy = memory[start : start + vector.nbytes].view(np.float32)
+    copy[:] = vector
+    return copy
+
+
 class Input:
     """An argument of a `tf.function` in memory that NumPy and TensorFlow share, so that values are copied once.
 

@@ -94,6 +94,11 @@ class Client:
         memory = [pages(4 * layout.size if several else 0) for _ in range(1 + overlap)]
         self._flats = [np.frombuffer(one, np.float32) for one in memory]
 
+    @property
+    def any_thread(self) -> bool:
+        """Whether any thread may use this client, one at a time."""
+        return all(link.any_thread for link in self._links)
+
     def initialise(self, flat: np.ndarray) -> None:
         """Send the initial weights `float32[n + m]` to every shard."""
         requests = [pb.Request(kind=pb.INIT) for _ in self._slices]
@@ -136,7 +141,7 @@ class Client:
         self._send(requests, [[] for _ in requests])
         return self._pulled(self._receive(), pinned=True).flat
 
-    def push_pull(self, gradient: np.ndarray, info: PushInfo) -> Pulled:
+    def push_pull(self, gradient: np.ndarray | ChunkedVector, info: PushInfo) -> Pulled:
         """Push a gradient and return the new weights; see `push` and `pulled`.
 
         The weights of a shard are those right after it counted the push, or after its consistency mode let the worker

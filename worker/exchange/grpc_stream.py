@@ -73,6 +73,8 @@ class Loop:
 class GrpcTransport(Transport):
     """A bidirectional stream to one shard."""
 
+    any_thread = False  # gRPC's event loop must be used by a single one
+
     def __init__(
         self,
         address: str,

@@ -116,6 +116,11 @@ class Session:
         return self._client
 
     @property
+    def any_thread(self) -> bool:
+        """Whether any thread may use the client, one at a time."""
+        return self._client is not None and self._client.any_thread
+
+    @property
     def lost(self) -> DownpourError | None:
         """The error with which the coordinator ended the session; None while it lasts."""
         return self._heartbeat.lost if self._heartbeat is not None else None

@@ -20,9 +20,11 @@ class Transport(ABC):
     Attributes:
         address: The address of the shard, `HOST:PORT`, for messages.
         resends_weights: Whether a pull transfers weights that the worker already holds.
+        any_thread: Whether any thread may send and receive, one at a time.
     """
 
     resends_weights = True
+    any_thread = True
 
     def __init__(self, address: str, timeout_s: float) -> None:
         """Build a transport that is not connected yet.

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from downpour.protos.chunked_vector import ChunkedVector
 from downpour.protos.errors import Unsupported
 from downpour.worker.fit.cluster.learning_rates import kept_for_next_session, send_rates
 from downpour.worker.fit.cluster.leases import Leases, Span
@@ -168,8 +169,8 @@ class LoopGradientOp(GradientOp):
         return [np.int64(self._optimizers.index_of(optimizer))]
 
     def _push_pull(
-        self, tensors: bytes, repeats: bool, gradient: np.ndarray, state: np.ndarray, norm: float, loss: float,
-        samples: int, of_span: np.ndarray, *more: Any,
+        self, tensors: bytes, repeats: bool, gradient: np.ndarray | ChunkedVector, state: np.ndarray, norm: float,
+        loss: float, samples: int, of_span: np.ndarray, *more: Any,
     ) -> np.ndarray:  # fmt: skip
         if not self.active:
             self.error = Unsupported(

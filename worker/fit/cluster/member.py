@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.chunked_vector import ChunkedVector
 from downpour.protos.errors import DeadlineExceeded, DownpourError, UnknownWorker, Unreachable, Unsupported
 from downpour.protos.logs import log
 from downpour.worker.exchange.client import Client, Pulled
@@ -100,6 +101,7 @@ class ScriptWorker:
         self._failed_elsewhere = False  # another worker's error has ended the current call of `fit`
         # TensorFlow calls from any of its threads, but gRPC's event loop must be used by a single one.
         self._thread = ThreadPoolExecutor(1, "shards")
+        self._calling = threading.Lock()
 
     @property
     def address(self) -> str:
@@ -325,7 +327,14 @@ class ScriptWorker:
         return self._registered.client
 
     def _run(self, call: Callable[[], T]) -> T:
-        return self._thread.submit(call).result()
+        """Return the result of a call that uses the connections, which nobody else uses meanwhile."""
+        if self._session is not None and self._session.any_thread:  # a change of the thread takes longer than a push
+            return self._run_alone(call)
+        return self._thread.submit(self._run_alone, call).result()
+
+    def _run_alone(self, call: Callable[[], T]) -> T:
+        with self._calling:
+            return call()
 
     # ------------------------------------------------------------------ weights
 
@@ -351,7 +360,7 @@ class ScriptWorker:
         self.counts = UpdateCounts(pulled.replies[0].updates, pulled.replies[0].gradients)
         return pulled.flat, self.counts
 
-    def push_pull(self, gradient: np.ndarray, info: PushInfo) -> np.ndarray:
+    def push_pull(self, gradient: np.ndarray | ChunkedVector, info: PushInfo) -> np.ndarray:
         """Push a gradient `float32[n + m]` and return weights `float32[n + m]`, valid until the next call.
 
         If the session has ended, the gradient is lost, and the weights are those of a new session.

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from downpour.protos.chunked_vector import ChunkedVector
 from downpour.protos.coverage import Coverage
 from downpour.worker.exchange.push_info import PushInfo
 from downpour.worker.fit.cluster.leases import Span
@@ -20,6 +21,8 @@ from downpour.worker.plan.accumulator import AccumulatedGradient
 
 class SummedGradientOp(GradientOp):
     """The exchange of a worker that pushes or pulls less often than after every batch, or while it computes."""
+
+    _in_chunks = False  # they would be joined to be added up
 
     def _begin_fit(self, *arguments: Any) -> None:
         super()._begin_fit(*arguments)
@@ -92,7 +95,9 @@ class SummedGradientOp(GradientOp):
         self._sum, self._spans = None, []
         self._since_push = self._since_fetch = 0
 
-    def _exchange(self, vector: np.ndarray, info: PushInfo, span: Span, state: np.ndarray, *more: Any) -> np.ndarray:
+    def _exchange(
+        self, vector: np.ndarray | ChunkedVector, info: PushInfo, span: Span, state: np.ndarray, *more: Any
+    ) -> np.ndarray:
         plan = self._member.plan
         if self._sum is not None and self._sum.info.tensors != info.tensors:
             self._push(pull=False)

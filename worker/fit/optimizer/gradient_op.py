@@ -12,12 +12,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from downpour.protos.chunked_vector import euclidean_norm
+from downpour.protos.chunked_vector import ChunkedVector, euclidean_norm
 from downpour.protos.coverage import bitmap_of
 from downpour.protos.errors import DownpourError, Unsupported
 from downpour.protos.layout import Layout
-from downpour.worker.compute.flat_model import flattened
 from downpour.worker.compute.norms import clip_together
+from downpour.worker.compute.zero_copy import aligned_copy
 from downpour.worker.exchange.errors import Diverged
 from downpour.worker.exchange.push_info import PushInfo
 from downpour.worker.fit.cluster.leases import Span
@@ -27,7 +27,7 @@ from downpour.worker.fit.optimizer.assignments import Assignments
 from downpour.worker.fit.optimizer.loss_scale import HALVINGS
 from downpour.worker.fit.optimizer.model_optimizers import ModelOptimizers
 from downpour.worker.fit.optimizer.model_variables import ModelVariables
-from downpour.worker.fit.optimizer.step_tensors import clipped, dense, scalar
+from downpour.worker.fit.optimizer.step_tensors import clipped, dense, followed_by, in_chunks, scalar
 
 if TYPE_CHECKING:
     from downpour.worker.fit.cluster.leases import Leases
@@ -50,6 +50,7 @@ class GradientOp:
 
     has_own_slots = False
     _reports_ends = False  # whether the end of each train step is reported to the leases
+    _in_chunks = True  # whether a push may consist of several arrays
 
     def __init__(
         self,
@@ -271,19 +272,19 @@ class GradientOp:
         self._assigned.send_in_graph()
         given = {place: dense(gradients[id(self.trained[place])]) for place in places}
         pushed = {**given, **self._clipped(given, optimizer)}
-        flat = tf.concat(flattened([pushed[place] for place in places]), 0)
+        chunks = in_chunks([pushed[place] for place in places], together=not self._in_chunks)
         state = tf.concat(
             [tf.zeros(0), *(tf.reshape(tf.cast(v.value, tf.float32), [-1]) for v in self._variables.state)], 0
         )
-        norm = tf.sqrt(2.0 * tf.nn.l2_loss(flat))
+        norm = tf.sqrt(2.0 * tf.add_n([tf.nn.l2_loss(chunk) for chunk in chunks]))
         batches = optimizer.gradient_accumulation_steps or 1
-        arguments = [flat, state, norm, scalar(self._loss, 0.0), batches * scalar(self._samples, 1.0)]
+        arguments = [state, norm, scalar(self._loss, 0.0), batches * scalar(self._samples, 1.0)]
         arguments.append(NO_SPAN if self._span is None else self._span)
         if getattr(optimizer, "scales_loss", False):
             self._halvings = HALVINGS
-        push_pull = partial(self._push_pull, bitmap_of(places, len(self.trained)), self._pushes)
+        push_pull = partial(self._push_chunks, len(chunks), bitmap_of(places, len(self.trained)), self._pushes)
         self._pushes = True
-        pulled = tf.numpy_function(push_pull, [*arguments, *self._more_arguments(optimizer)], tf.float32)
+        pulled = tf.numpy_function(push_pull, [*chunks, *arguments, *self._more_arguments(optimizer)], tf.float32)
         pulled.set_shape([self.layout.size])
         with self._assigned.assignments.paused():
             self._assign(pulled)
@@ -318,9 +319,13 @@ class GradientOp:
             gradients = clip_together(gradients, self._member.clip_norm)
         return dict(zip(places, gradients, strict=True))
 
+    def _push_chunks(self, count: int, tensors: bytes, repeats: bool, *given: Any) -> np.ndarray:
+        gradient = given[0] if count == 1 else ChunkedVector(given[:count])
+        return self._push_pull(tensors, repeats, gradient, *given[count:])
+
     def _push_pull(
-        self, tensors: bytes, repeats: bool, gradient: np.ndarray, state: np.ndarray, norm: float, loss: float,
-        samples: int, of_span: np.ndarray, *more: Any,
+        self, tensors: bytes, repeats: bool, gradient: np.ndarray | ChunkedVector, state: np.ndarray, norm: float,
+        loss: float, samples: int, of_span: np.ndarray, *more: Any,
     ) -> np.ndarray:  # fmt: skip
         try:
             span = Span(*of_span.tolist())
@@ -329,20 +334,20 @@ class GradientOp:
             repeats, start = self._place(span, repeats)
             if not self._applies(span, tensors) or self._member.outdated:
                 return self._skip()
-            differences = self._differences(state)
-            if not np.isfinite(differences).all():
+            norm, differences = float(norm), self._differences(state) if len(state) else state
+            if len(state) and not np.isfinite(differences).all():
                 norm = math.nan  # all shards must drop the push, also those that do not have the state
-            elif not np.isfinite(norm):
+            elif not math.isfinite(norm):
                 norm = euclidean_norm(gradient)  # the squares of finite numbers may exceed float32
-            self._check_finite(float(norm))
+            self._check_finite(norm)
             count = int(samples)
             if repeats and span.lease:
                 span = Span(0, self.epoch, 0, 0)
             self.used += 0 if repeats else count
-            vector = np.concatenate([gradient, differences]) if len(state) else gradient
+            vector = followed_by(gradient, differences)
             begin = time.perf_counter()
             info = PushInfo(
-                self._member.versions, float(norm), count, float(loss),
+                self._member.versions, norm, count, float(loss),
                 lease=span.lease, epoch=self.epoch, start=start, stop=span.stop, tensors=tensors,
                 compute_s=begin - self._since_s if self._since_s is not None else 0.0,
                 repeats=repeats,
@@ -368,14 +373,16 @@ class GradientOp:
         """Return tensors of a step that `_exchange` needs besides the gradient."""
         return []
 
-    def _exchange(self, vector: np.ndarray, info: PushInfo, span: Span, state: np.ndarray, *more: Any) -> np.ndarray:
+    def _exchange(
+        self, vector: np.ndarray | ChunkedVector, info: PushInfo, span: Span, state: np.ndarray, *more: Any
+    ) -> np.ndarray:
         """Push the gradient of a batch, and return the weights that the model holds next."""
         flat = self._member.push_pull(vector, info)
         self._pushed(span)
         self._base = flat[self.layout.trained :].copy()
         self._assigned.pulled(flat)
-        # TensorFlow uses aligned memory without a copy, and the next reply overwrites this memory.
-        return flat.copy()
+        # The variables share aligned memory without a copy, and the next reply overwrites that of this one.
+        return aligned_copy(flat)
 
     def _pushed(self, *spans: Span) -> None:
         """Count a push with the batches of some spans."""
@@ -410,7 +417,7 @@ class GradientOp:
         self._since_s = end_s
 
     def _check_finite(self, norm: float) -> None:
-        self._nonfinite_in_a_row = 0 if np.isfinite(norm) else self._nonfinite_in_a_row + 1
+        self._nonfinite_in_a_row = 0 if math.isfinite(norm) else self._nonfinite_in_a_row + 1
         if self._nonfinite_in_a_row >= self._member.nonfinite_limit + self._halvings:
             raise Diverged(
                 f"gradients must be finite. Received: {self._nonfinite_in_a_row} in a row with NaN or Inf. "
