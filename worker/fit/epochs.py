@@ -90,6 +90,7 @@ class Epochs:
         self._first_epoch = arguments.initial_epoch
         self._late = False  # the first epoch since this worker joined is not that of the call
         self._warned_of_sums = False
+        self._rates_may_change = False  # by other means than callbacks and schedules
         self._batches = self._unpushed = 0  # of all workers: so far, and those used since the last push of each
         self.optimizers = arguments.optimizers
 
@@ -147,6 +148,7 @@ class Epochs:
         self._weights = ModelWeights(op, member, arguments.callbacks)
         job_steps = arguments.job_steps or (steps and steps * member.size)
         self._rates = RateSender(self.optimizers, member, job_steps)
+        self._rates_may_change = self.optimizers.rates_may_change(arguments.assigned, self.function.has_own_step)
         flat = member.enter(arguments.stage(op, model, self.rates, member), self._return_to_fit)
         if flat is None:
             self._first_epoch = member.initial_epoch
@@ -233,10 +235,28 @@ class Epochs:
         self.gradient_op.begin_epoch(number)
         if self.arguments.leases is not None:
             self.arguments.leases.begin_epoch()
+        if (loop := self.function.loop) is not None:
+            loop.begin_epoch()
         self.others.begin_epoch()
         self._training, self.batches = True, 0
         if self.member.is_leader:
             self._warned_of_sums = self._warned_of_sums or (self.member.size > 1 and warn_of_initial_sums(self.model))
+
+    @property
+    def ahead(self) -> int:
+        """The number of batches after the first one that the last call of the train function has trained on."""
+        loop = self.function.loop
+        return loop.ahead if loop is not None else 0
+
+    def begin_call(self, single: bool) -> None:
+        """Begin a call of the train function.
+
+        Args:
+            single: Whether it must train on one batch, because callbacks have batch hooks.
+        """
+        loop = self.function.loop
+        if loop is not None:
+            loop.begin_call(single or self._rates_may_change)
 
     def send_assigned(self, assigned: Assignments) -> None:
         """Send, as worker 0, the weights that batch hooks of callbacks have assigned."""

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-from keras.src.utils.python_utils import pythonify_logs
+from keras.src.utils.python_utils import is_default, pythonify_logs
 
 from downpour.protos.errors import Unsupported
 from downpour.worker.fit.callback_state import Validation
@@ -21,6 +21,7 @@ from downpour.worker.fit.epochs import Epochs
 from downpour.worker.fit.optimizer.assignments import recorded_assignments
 from downpour.worker.fit.process.trackers import is_of_tracker
 
+BATCH_HOOKS = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
 WRITERS = ("ModelCheckpoint", "CSVLogger", "TensorBoard", "ProgbarLogger", "RemoteMonitor")
 
 
@@ -46,6 +47,14 @@ def only_on_leader(callback: Any) -> bool:
     writers = tuple(getattr(keras.callbacks, name) for name in WRITERS)
     writes = isinstance(callback, writers) or is_of_tracker(callback)
     return bool(getattr(callback, "only_on_leader", writes))
+
+
+def has_batch_hooks(callback: Any) -> bool:
+    """Return whether a callback does something in the hooks that are called for every batch of training."""
+    if all(is_default(getattr(callback, name)) for name in BATCH_HOOKS):
+        return False
+    saves_epochs = type(callback) is keras.callbacks.ModelCheckpoint and callback.save_freq == "epoch"
+    return not saves_epochs or any(name in vars(callback) for name in BATCH_HOOKS)
 
 
 class FirstCallback(keras.callbacks.Callback):
@@ -110,6 +119,11 @@ class JobCallbackList(keras.callbacks.CallbackList):
             ours = FirstCallback | LastCallback | keras.callbacks.History | keras.callbacks.ProgbarLogger
             self._script = [callback for callback in self.callbacks if not isinstance(callback, ours)]
 
+    @property
+    def _hooked(self) -> Sequence[Any]:
+        """The callbacks of the script that have batch hooks, which a callback may have set itself."""
+        return [callback for callback in self._script if has_batch_hooks(callback)]
+
     def set_params(self, params: Any) -> None:
         """Set the parameters of all callbacks: the number of steps is that of the job."""
         super().set_params(params)
@@ -151,7 +165,7 @@ class JobCallbackList(keras.callbacks.CallbackList):
             stopped = bool(model.stop_training)
             if not self._stopped:  # By a hook of this worker. The job trained on all these batches before it stopped.
                 model.stop_training = False
-            self._call_until(min(self._epochs.job_batches, self._most_batches))
+            self._call_until(min(self._epochs.job_batches, self._most_batches), self._hooked)
             model.stop_training = stopped or bool(model.stop_training)
             if self._epochs.validation is not None and not self._epochs.member.is_leader:
                 self._epochs.validation.call(self._script)
@@ -184,7 +198,9 @@ class JobCallbackList(keras.callbacks.CallbackList):
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Begin a batch of this worker, after those that the others have trained on."""
         if self._epochs is not None:
-            self._call_until(self._job_batch(batch))
+            hooked = self._hooked
+            self._epochs.begin_call(single=bool(hooked))
+            self._call_until(self._job_batch(batch), hooked)
             batch = self._next
             # Keras asks for a batch after the last one, whose length it does not know.
             self._begun = not self._epochs.leased or batch < (self._epochs.arguments.job_steps or batch + 1)
@@ -192,10 +208,11 @@ class JobCallbackList(keras.callbacks.CallbackList):
             super().on_train_batch_begin(batch, logs)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """End a batch of this worker or, with `steps_per_execution`, several."""
+        """End a batch of this worker, or several that one call has trained on."""
         if self._epochs is None:
             super().on_train_batch_end(batch, logs)
             return
+        batch += self._epochs.ahead
         if not self._stopped and self._next < self._most_batches:
             self._logs = logs
             if not self._begun:  # of samples that were used before, by a worker or server that has died
@@ -231,17 +248,21 @@ class JobCallbackList(keras.callbacks.CallbackList):
         pushes = max(1, -(-op.steps // max(1, batch)))  # of a batch: one for each optimizer
         return max(batch, op.batches // pushes)
 
-    def _call_until(self, stop: int) -> None:
-        """Call the hooks of the script for the batches of other workers before the batch `stop`."""
+    def _call_until(self, stop: int, hooked: Sequence[Any]) -> None:
+        """Call the batch hooks of the script for the batches of other workers before the batch `stop`."""
         assert self._epochs is not None
+        if not hooked:
+            if stop > self._next and not self._stopped:
+                self._next, self._begun = stop, False
+            return
         stride = self._epochs.model.steps_per_execution
         logs = pythonify_logs(self._logs)
         with recorded_assignments() as assigned:
-            while self._script and self._next < stop and not self._stopped:
+            while self._next < stop and not self._stopped:
                 last = min(self._next + stride, stop) - 1
-                for callback in () if self._begun else self._script:
+                for callback in () if self._begun else hooked:
                     callback.on_train_batch_begin(self._next, logs=logs)
-                for callback in self._script:
+                for callback in hooked:
                     callback.on_train_batch_end(last, logs=logs)
                 self._next, self._begun = last + 1, False
                 self._stopped = bool(self._epochs.model.stop_training)

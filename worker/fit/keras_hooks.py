@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import tensorflow as tf
@@ -12,11 +13,34 @@ from keras.src.backend.tensorflow import trainer as keras_trainer
 from downpour.worker.fit.epochs import Epochs
 from downpour.worker.fit.job_callbacks import JobCallbackList
 from downpour.worker.fit.optimizer.distributed_optimizer import intercepted
+from downpour.worker.fit.optimizer.train_function import TrainFunction
 
 WRAPPED = ("train_step", "evaluate", "_get_metrics_result_or_logs")  # methods of the model
 
 
-class _LeasedEpochIterator(keras_trainer.TFEpochIterator):
+class _EpochIterator(keras_trainer.TFEpochIterator):
+    """An iterator that goes on after the batches that a call of the train function has trained on."""
+
+    def __init__(self, function: TrainFunction, *args: Any, **kwargs: Any) -> None:
+        """Build the iterator with the arguments of Keras's."""
+        super().__init__(*args, **kwargs)
+        self._function = function
+
+    def _enumerate_iterator(self) -> Any:
+        """Return the steps that begin a call."""
+        steps = super()._enumerate_iterator()
+        loop = self._function.loop
+        return steps if loop is None else loop.following(steps, self._remaining)
+
+    def _remaining(self, batch: int) -> int | None:
+        """Return the number of batches from this one to the end of the epoch; None if it is not known."""
+        ends = [self.steps_per_epoch - batch] if self.steps_per_epoch else []
+        if self._num_batches:
+            ends.append(self._num_batches - self._steps_seen + 1)  # this one has been counted
+        return min(ends, default=None)
+
+
+class _LeasedEpochIterator(_EpochIterator):
     """An iterator whose epochs may differ in length, as leases do; Keras's own repeats the length of the first."""
 
     @contextmanager
@@ -51,8 +75,8 @@ class TrainerHooks:
 
         model.train_step, model.evaluate = epochs.function.train_step, marked_evaluate
         model._get_metrics_result_or_logs = lambda logs: epochs.reduce_logs(logs, result)
-        if epochs.leased:
-            self._keras.TFEpochIterator = _LeasedEpochIterator
+        kind = _LeasedEpochIterator if epochs.leased else _EpochIterator
+        self._keras.TFEpochIterator = partial(kind, epochs.function)
         self._keras.callbacks_module.CallbackList = JobCallbackList
         model.jit_compile = False  # XLA cannot call out to the servers
         epochs.function.enter()
@@ -66,7 +90,7 @@ class TrainerHooks:
     def __exit__(self, *reason: object) -> None:
         """Restore the methods of Keras."""
         model, epochs = self._model, self._epochs
-        self._keras.TFEpochIterator = _LeasedEpochIterator.__base__
+        self._keras.TFEpochIterator = _EpochIterator.__base__
         self._keras.callbacks_module.CallbackList = JobCallbackList.__base__
         for name in WRAPPED:
             delattr(model, name)

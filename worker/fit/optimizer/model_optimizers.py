@@ -14,6 +14,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import Unsupported
 from downpour.protos.layout import UpdateFlags
 from downpour.worker.fit.cluster.stage import UpdateCounts
+from downpour.worker.fit.optimizer.assignments import Assignments
 from downpour.worker.fit.optimizer.distributed_optimizer import (
     DistributedMixin,
     DistributedOptimizer,
@@ -238,6 +239,19 @@ class ModelOptimizers:
             return []
         self._sent = tables
         return tables
+
+    def rates_may_change(self, assigned: Assignments | None, own_step: bool) -> bool:
+        """Return whether a learning rate may change between two batches, other than by callbacks and schedules.
+
+        Args:
+            assigned: The variables that the train step assigns; None if they are not known.
+            own_step: Whether the train step is not that of Keras, which assigns no rate.
+        """
+        known = keras.Variable | keras.optimizers.schedules.LearningRateSchedule
+        rates = [member._learning_rate for member in self.members]
+        if not all(isinstance(rate, known) for rate in rates):
+            return True
+        return own_step and (assigned is None or any(rate in assigned for rate in rates))
 
     def forget_sent(self) -> None:
         """Send the tables again at the next occasion: the servers have those of an earlier process of this worker."""

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from downpour.worker.fit.data.batch_loop import BatchLoop
 from downpour.worker.fit.data.data_parts import number_of_rows
 from downpour.worker.fit.optimizer.assignments import recorded_assignments
 from downpour.worker.fit.optimizer.build_weights import TraceCache
@@ -23,6 +24,7 @@ class TrainFunction:
 
     Attributes:
         known: What traces of the train step have found before training.
+        has_own_step: Whether the train step is not that of Keras.
     """
 
     def __init__(self, model: keras.Model, leased: bool) -> None:
@@ -36,7 +38,7 @@ class TrainFunction:
         self._model, self._leased = model, leased
         self._conditions = _conditions(model, leased)
         self._own_step = model.train_step
-        self._may_skip_pushes = type(model).train_step is not keras.Model.train_step or "train_step" in vars(model)
+        self.has_own_step = type(model).train_step is not keras.Model.train_step or "train_step" in vars(model)
         self._function: Any = None  # of Keras, between two calls of `fit`
         self._op: GradientOp | None = None
 
@@ -46,14 +48,25 @@ class TrainFunction:
 
     def enter(self) -> None:
         """Begin a call of `fit`, in which Keras uses the function of an earlier one."""
-        self._model.train_function = self._function
+        self._model.train_function = self._function or self._loop()
+
+    @property
+    def loop(self) -> BatchLoop | None:
+        """The function that trains on several batches in a call of this call of `fit`; None if it is Keras's own."""
+        function = self._model.train_function
+        return function if isinstance(function, BatchLoop) else None
+
+    def _loop(self) -> BatchLoop | None:
+        # Python code that a train step calls in every batch may stop training.
+        goes_on = (lambda: not self._model.stop_training) if self.has_own_step else None
+        return BatchLoop(self._model, goes_on) if BatchLoop.serves(self._model) else None
 
     def begin(self, op: GradientOp) -> GradientOp:
         """Return the exchange of a call of `fit`: that of the traced function if it serves, or the given one."""
         if self._op is not None:
             if self._op.continues(op):
                 return self._op
-            self._model.train_function = None
+            self._model.train_function = self._loop()
             self._model.make_train_function()
         self._op = op
         return op
@@ -73,7 +86,7 @@ class TrainFunction:
         with tf.control_dependencies(after), _own_draws(op.rank), recorded_assignments() as assigned:
             op.begin_batch(number_of_rows(data), span, assigned)
             logs = self._own_step(data)
-            op.end_batch(pushes=not (self._may_skip_pushes or op.accumulates))
+            op.end_batch(pushes=not (self.has_own_step or op.accumulates))
         return logs
 
     def __call__(self, iterator: Any) -> Any:
