@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 
 from downpour.bench.flags import FlagParser
-from downpour.worker import script
 from downpour.worker.catalog.datasets import load, split
 from downpour.worker.catalog.models import MODELS, build
 
@@ -57,8 +56,7 @@ def train(flags: argparse.Namespace) -> dict[str, Any]:
 
     tf.config.set_visible_devices([], "GPU")
     tf.config.threading.set_intra_op_parallelism_threads(flags.threads)
-    if script.member is None:  # a step of a script calls the servers from a thread of its own
-        tf.config.threading.set_inter_op_parallelism_threads(flags.threads)
+    tf.config.threading.set_inter_op_parallelism_threads(flags.threads)
     keras.utils.set_random_seed(flags.seed)
     dataset = load(flags.data)
     held_out = split(dataset, flags.validation_split)
