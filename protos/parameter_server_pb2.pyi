@@ -99,7 +99,7 @@ class DescribeRequest(_message.Message):
     def __init__(self, protocol: _Optional[int] = ...) -> None: ...
 
 class JobDescription(_message.Message):
-    __slots__ = ("protocol", "job", "model", "dataset", "batch_size", "epochs", "seed", "validation_split", "codec", "transport", "mode", "heartbeat_s", "session_s", "nonfinite_limit", "clip_norm", "workers", "shards", "learning_rate", "push_every", "fetch_every", "overlap", "phase", "chunk_bytes", "script", "reconnect_s", "layout", "lease_batches", "warm_start")
+    __slots__ = ("protocol", "job", "model", "dataset", "batch_size", "epochs", "seed", "validation_split", "codec", "transport", "mode", "heartbeat_s", "session_s", "nonfinite_limit", "clip_norm", "workers", "shards", "learning_rate", "push_every", "fetch_every", "overlap", "phase", "chunk_bytes", "script", "reconnect_s", "layout", "lease_batches", "warm_start", "spread_validation")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     JOB_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -128,6 +128,7 @@ class JobDescription(_message.Message):
     LAYOUT_FIELD_NUMBER: _ClassVar[int]
     LEASE_BATCHES_FIELD_NUMBER: _ClassVar[int]
     WARM_START_FIELD_NUMBER: _ClassVar[int]
+    SPREAD_VALIDATION_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     job: str
     model: str
@@ -156,7 +157,8 @@ class JobDescription(_message.Message):
     layout: Layout
     lease_batches: int
     warm_start: int
-    def __init__(self, protocol: _Optional[int] = ..., job: _Optional[str] = ..., model: _Optional[str] = ..., dataset: _Optional[str] = ..., batch_size: _Optional[int] = ..., epochs: _Optional[int] = ..., seed: _Optional[int] = ..., validation_split: _Optional[float] = ..., codec: _Optional[str] = ..., transport: _Optional[str] = ..., mode: _Optional[str] = ..., heartbeat_s: _Optional[float] = ..., session_s: _Optional[float] = ..., nonfinite_limit: _Optional[int] = ..., clip_norm: _Optional[float] = ..., workers: _Optional[int] = ..., shards: _Optional[int] = ..., learning_rate: _Optional[float] = ..., push_every: _Optional[int] = ..., fetch_every: _Optional[int] = ..., overlap: _Optional[bool] = ..., phase: _Optional[str] = ..., chunk_bytes: _Optional[int] = ..., script: _Optional[bool] = ..., reconnect_s: _Optional[float] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., lease_batches: _Optional[int] = ..., warm_start: _Optional[int] = ...) -> None: ...
+    spread_validation: bool
+    def __init__(self, protocol: _Optional[int] = ..., job: _Optional[str] = ..., model: _Optional[str] = ..., dataset: _Optional[str] = ..., batch_size: _Optional[int] = ..., epochs: _Optional[int] = ..., seed: _Optional[int] = ..., validation_split: _Optional[float] = ..., codec: _Optional[str] = ..., transport: _Optional[str] = ..., mode: _Optional[str] = ..., heartbeat_s: _Optional[float] = ..., session_s: _Optional[float] = ..., nonfinite_limit: _Optional[int] = ..., clip_norm: _Optional[float] = ..., workers: _Optional[int] = ..., shards: _Optional[int] = ..., learning_rate: _Optional[float] = ..., push_every: _Optional[int] = ..., fetch_every: _Optional[int] = ..., overlap: _Optional[bool] = ..., phase: _Optional[str] = ..., chunk_bytes: _Optional[int] = ..., script: _Optional[bool] = ..., reconnect_s: _Optional[float] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., lease_batches: _Optional[int] = ..., warm_start: _Optional[int] = ..., spread_validation: _Optional[bool] = ...) -> None: ...
 
 class DatasetInfo(_message.Message):
     __slots__ = ("name", "checksum", "train_samples", "validation_samples", "test_samples", "lease_samples", "batch_samples", "epoch_batches", "fingerprints", "numeric_targets")
@@ -483,7 +485,7 @@ class LeaveReply(_message.Message):
     def __init__(self) -> None: ...
 
 class BarrierRequest(_message.Message):
-    __slots__ = ("session", "epoch", "values", "stop", "decision", "kind", "names")
+    __slots__ = ("session", "epoch", "values", "stop", "decision", "kind", "names", "validated", "validation", "until_complete")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     VALUES_FIELD_NUMBER: _ClassVar[int]
@@ -491,6 +493,9 @@ class BarrierRequest(_message.Message):
     DECISION_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     NAMES_FIELD_NUMBER: _ClassVar[int]
+    VALIDATED_FIELD_NUMBER: _ClassVar[int]
+    VALIDATION_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_COMPLETE_FIELD_NUMBER: _ClassVar[int]
     session: int
     epoch: int
     values: _containers.RepeatedScalarFieldContainer[float]
@@ -498,7 +503,10 @@ class BarrierRequest(_message.Message):
     decision: Decision
     kind: BarrierKind
     names: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, session: _Optional[int] = ..., epoch: _Optional[int] = ..., values: _Optional[_Iterable[float]] = ..., stop: _Optional[bool] = ..., decision: _Optional[_Union[Decision, _Mapping]] = ..., kind: _Optional[_Union[BarrierKind, str]] = ..., names: _Optional[_Iterable[str]] = ...) -> None: ...
+    validated: bool
+    validation: _containers.RepeatedScalarFieldContainer[float]
+    until_complete: bool
+    def __init__(self, session: _Optional[int] = ..., epoch: _Optional[int] = ..., values: _Optional[_Iterable[float]] = ..., stop: _Optional[bool] = ..., decision: _Optional[_Union[Decision, _Mapping]] = ..., kind: _Optional[_Union[BarrierKind, str]] = ..., names: _Optional[_Iterable[str]] = ..., validated: _Optional[bool] = ..., validation: _Optional[_Iterable[float]] = ..., until_complete: _Optional[bool] = ...) -> None: ...
 
 class Decision(_message.Message):
     __slots__ = ("stop", "logs", "learning_rates", "callback_state", "other_logs", "weights_assigned", "leases", "variables")
@@ -554,20 +562,24 @@ class FitFailure(_message.Message):
     def __init__(self, worker: _Optional[int] = ..., error_type: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
 
 class BarrierReply(_message.Message):
-    __slots__ = ("complete", "sums", "pin", "decision", "failure", "names")
+    __slots__ = ("complete", "sums", "pin", "decision", "failure", "names", "validated", "validation")
     COMPLETE_FIELD_NUMBER: _ClassVar[int]
     SUMS_FIELD_NUMBER: _ClassVar[int]
     PIN_FIELD_NUMBER: _ClassVar[int]
     DECISION_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     NAMES_FIELD_NUMBER: _ClassVar[int]
+    VALIDATED_FIELD_NUMBER: _ClassVar[int]
+    VALIDATION_FIELD_NUMBER: _ClassVar[int]
     complete: bool
     sums: _containers.RepeatedScalarFieldContainer[float]
     pin: int
     decision: Decision
     failure: FitFailure
     names: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, complete: _Optional[bool] = ..., sums: _Optional[_Iterable[float]] = ..., pin: _Optional[int] = ..., decision: _Optional[_Union[Decision, _Mapping]] = ..., failure: _Optional[_Union[FitFailure, _Mapping]] = ..., names: _Optional[_Iterable[str]] = ...) -> None: ...
+    validated: _containers.RepeatedScalarFieldContainer[int]
+    validation: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, complete: _Optional[bool] = ..., sums: _Optional[_Iterable[float]] = ..., pin: _Optional[int] = ..., decision: _Optional[_Union[Decision, _Mapping]] = ..., failure: _Optional[_Union[FitFailure, _Mapping]] = ..., names: _Optional[_Iterable[str]] = ..., validated: _Optional[_Iterable[int]] = ..., validation: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class SetLearningRatesRequest(_message.Message):
     __slots__ = ("session", "rates")

@@ -190,6 +190,7 @@ class ServerSettings(JobSettings, AccessSettings, LogSettings):
             "resume",
             "start_timeout_s",
             "script",
+            "spread_validation",
             "fresh_workers",
             "replay_of",
             "admitted",
@@ -231,6 +232,11 @@ class ServerSettings(JobSettings, AccessSettings, LogSettings):
     script: bool = Field(
         False,
         description="Serve the model.fit of a script, which defines model, optimizer and data (see docs/keras.md).",
+    )
+    spread_validation: bool = Field(
+        False,
+        description="With --script: each worker evaluates a part of the validation data after an epoch, instead of "
+        "worker 0 all of them.",
     )
     fresh_workers: bool = Field(
         False, description="With --resume: the workers of a script run it again from its first line."

@@ -70,14 +70,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "worker.fit": {
         "protos", "ps.core", "ps.core.rules", "worker.catalog", "worker.compute", "worker.config", "worker.exchange",
-        "worker.fit.cluster", "worker.fit.data", "worker.fit.local", "worker.fit.optimizer", "worker.fit.process",
-        "worker.quiet_tensorflow", "worker.script",
+        "worker.fit.cluster", "worker.fit.data", "worker.fit.local", "worker.fit.metrics", "worker.fit.optimizer",
+        "worker.fit.process", "worker.quiet_tensorflow", "worker.script",
     },
     "worker.fit.cluster": {"protos", "worker.exchange", "worker.plan"},
     "worker.fit.local": {
         "protos", "worker.compute", "worker.exchange", "worker.plan", "worker.fit.cluster", "worker.fit.optimizer",
     },
     "worker.fit.data": {"protos", "ps.core", "worker.fit.cluster", "worker.script"},
+    "worker.fit.metrics": {"protos", "worker.fit.cluster", "worker.fit.data"},
     "worker.fit.process": {"protos", "worker.fit.cluster"},
     "worker.fit.optimizer": {
         "protos", "ps.core", "ps.core.rules", "worker.compute", "worker.exchange", "worker.fit.cluster",

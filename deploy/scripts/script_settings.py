@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from copy import copy
 from typing import Any, ClassVar, Literal
 
+from pydantic import Field
+
 from downpour.deploy.config import TrainSettings
 from downpour.deploy.runs import RunPath
 from downpour.protos.credentials import AccessSettings
@@ -50,6 +52,10 @@ NOT_OF_A_SCRIPT: dict[str, str] = {
     "xla": _BUILT_IN.format("a step of a script calls the servers from within TensorFlow's graph, which XLA cannot"),
     "verbose": "The terminal belongs to the script; `downpour status latest --watch` shows the workers.",
 }
+# Settings of `downpour run` that `downpour train` does not have, with the reason.
+OF_A_SCRIPT: dict[str, str] = {
+    "spread_validation": "`downpour train` always spreads validation, as tasks of any worker while others train.",
+}
 
 
 def _same(name: str, **changes: Any) -> Any:
@@ -69,13 +75,13 @@ class RunSettings(AccessSettings, LogSettings):
     """Settings of a cluster for a script, which defines the model, the optimizer, the data and the epochs.
 
     Every setting is that of `downpour train`, so that flags, variables, bounds and checks are the same. Those that a
-    script's cluster does not have are in `NOT_OF_A_SCRIPT`.
+    script's cluster does not have are in `NOT_OF_A_SCRIPT`, and those that it has besides in `OF_A_SCRIPT`.
     """
 
     groups: ClassVar[dict[str, tuple[str, ...]]] = {
         "cluster": (
             "workers", "shards", "transport", "codec", "lease_batches", "session_s", "reconnect_s", "idle_timeout_s",
-            "drain_timeout_s",
+            "drain_timeout_s", "spread_validation",
         ),
         "asynchrony": (
             "mode", "push_every", "fetch_every", "overlap", "staleness_policy", "version_memory", "warm_start",
@@ -110,6 +116,10 @@ class RunSettings(AccessSettings, LogSettings):
     )
     drain_timeout_s: float = _same(
         "drain_timeout_s", description="Time after which a script that was asked to end is killed."
+    )
+    spread_validation: bool = Field(
+        ServerSettings.model_fields["spread_validation"].default,
+        description="Each worker evaluates a part of the validation data after an epoch, instead of worker 0 all.",
     )
     mode: str = _same("mode")
     push_every: int = _same("push_every")

@@ -48,6 +48,7 @@ def job_description(coordinator: Coordinator) -> pb.JobDescription:
         chunk_bytes=CHUNK_BYTES,
         script=coordinator.work.is_script,
         reconnect_s=settings.reconnect_s,
+        spread_validation=settings.spread_validation,
     )
 
 

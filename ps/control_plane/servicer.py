@@ -9,6 +9,7 @@ from pathlib import Path
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.access.job_tokens import is_loopback
+from downpour.protos.barrier import is_answered
 from downpour.protos.errors import DeadlineExceeded, DownpourError, Unreachable, status_of
 from downpour.protos.system import clock
 from downpour.ps.control_plane.effects import Effects, JobChange
@@ -202,8 +203,7 @@ class CoordinatorServicer(OperatorCalls):
                 return True
             reply = self._turn(lambda: coordinator.meet(request, clock.monotonic()))
             is_leader = coordinator.work.is_leader(request.session)
-            answered = reply.complete if is_leader else reply.HasField("decision")
-            return answered or reply.HasField("failure") or self._job.phase in OVER
+            return is_answered(request, reply, is_leader) or reply.HasField("failure") or self._job.phase in OVER
 
         await self._change.wait_until(has_news, MAX_WAIT_S / 2)
         return reply

@@ -23,11 +23,17 @@ from downpour.worker.fit.cluster.completed_fit import CompletedFit, check_can_co
 from downpour.worker.fit.cluster.member import ScriptWorker
 from downpour.worker.fit.fit_arguments import FirstEpoch, FitArguments
 from downpour.worker.fit.local.plan_checks import gradient_op_of
-from downpour.worker.fit.metric_reduction import (
+from downpour.worker.fit.metrics.metric_reduction import (
     can_write_metrics,
     read_metrics,
     warn_of_initial_sums,
     write_metrics,
+)
+from downpour.worker.fit.metrics.spread_validation import (
+    check_evaluated,
+    other_values,
+    sum_validation,
+    validation_of,
 )
 from downpour.worker.fit.model_weights import ModelWeights
 from downpour.worker.fit.optimizer.assignments import Assignments
@@ -87,6 +93,8 @@ class Epochs:
         self._rates: RateSender | None = None
         self._training = False  # between the first and the last batch of an epoch
         self._awaiting_logs = False  # worker 0 has the sums of the metrics, and the others wait for the logs
+        self._decided: pb.Decision | None = None  # on the logs of this epoch, of another worker that validates a part
+        self._validating = False  # while Keras's loop evaluates the validation data
         self._first_epoch = arguments.initial_epoch
         self._late = False  # the first epoch since this worker joined is not that of the call
         self._warned_of_sums = False
@@ -280,13 +288,30 @@ class Epochs:
     # ------------------------------------------------------------------ the end of an epoch
 
     @contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """Within this context the model is evaluated: by Keras after an epoch, or by a callback during one."""
-        training, self._training = self._training, False
+    def evaluating(self, validating: bool) -> Iterator[None]:
+        """Within this context the model is evaluated.
+
+        Args:
+            validating: Whether Keras's loop evaluates the validation data, rather than a callback any data.
+        """
+        before = self._training, self._validating
+        self._training, self._validating = False, validating
         try:
             yield
         finally:
-            self._training = training
+            self._training, self._validating = before
+
+    @property
+    def spreads_validation(self) -> bool:
+        """Whether each worker evaluates a part of the validation data."""
+        return self.arguments.validation is not None
+
+    def validation_of_others(self) -> dict[str, Any] | None:
+        """Return the logs of the validation of this epoch if this worker has no part of it, else None."""
+        parts = self.arguments.validation
+        if self._awaiting_logs and parts is not None and not parts.has_part(self.member.rank):
+            self._await_decision(pb.BarrierRequest(validated=True))
+        return None if self._decided is None else validation_of(logs_of(self._decided))
 
     def reduce_logs(self, logs: Any, result: Callable[[Any], Any]) -> Any:
         """Wait at the barrier at the end of an epoch's batches, and return the logs of all workers.
@@ -299,7 +324,7 @@ class Epochs:
         """
         local = result(logs)
         if not self._training:
-            return local
+            return self._validated(local) if self._validating else local
         self._training = False
         if self.member.draining:  # also in an epoch for which no samples were leased
             self.model.stop_training = True
@@ -316,19 +341,44 @@ class Epochs:
         counts = [weight, float(op.steps), float(self.batches), float(unpushed), 1.0]
         others = self.others.added()
         values = [*counts, *others, *own, *read_metrics(self.model, self.member.is_leader)] if self.batches else []
-        reply = self._meet(pb.EPOCH_METRICS, op.epoch, values=values, names=names if self.batches else ())
+        own_part = pb.BarrierRequest(until_complete=self.spreads_validation)  # which this worker evaluates next
+        names_sent = names if self.batches else ()
+        reply = self._meet(pb.EPOCH_METRICS, op.epoch, values=values, names=names_sent, own=own_part)
         self.job_batches = int(reply.sums[2]) if reply.sums else 0
         if self.member.fit_completed:  # while this worker was away
             self.job_batches = self.arguments.job_steps or 0
         if reply.sums:
             self.others.add_all(reply.sums[len(counts) : len(counts) + len(others)])
         self.others.decode(reply.decision.variables)
-        if not self.member.is_leader or reply.HasField("decision"):
+        if reply.HasField("decision"):
             self.validation = Validation.decode(reply.decision.callback_state)
             self._pull(0)
+            self._decided = reply.decision if self.spreads_validation else None
             return logs_of(reply.decision)
         self._awaiting_logs = True
         return self._reduced(reply, local)
+
+    def _validated(self, local: dict[str, Any]) -> dict[str, Any]:
+        """Return the logs of the validation by all workers, each of which has evaluated its part by now."""
+        parts = self.arguments.validation
+        if parts is None or not self._awaiting_logs:
+            return local
+        check_evaluated(self.model, has_assigned=self.weights.assigned() is not None)
+        request = pb.BarrierRequest(validated=True, validation=read_metrics(self.model, is_leader=True))
+        if not self.member.is_leader:
+            return validation_of(logs_of(self._await_decision(request)))
+        reply = self._meet(pb.EPOCH_METRICS, self.gradient_op.epoch, own=request)
+        return sum_validation(self.model, parts, reply, self.member.size)
+
+    def _await_decision(self, own: pb.BarrierRequest) -> pb.Decision:
+        """Wait, as another worker than 0, for the logs of an epoch, of which this worker has validated its part."""
+        self._awaiting_logs = False
+        self._decided = self._meet(pb.EPOCH_METRICS, self.gradient_op.epoch, own=own).decision
+        changed = self.others.decode(self._decided.variables)
+        if own.validation and changed:
+            raise other_values(changed)
+        self._pull(0)
+        return self._decided
 
     def _reduced(self, reply: pb.BarrierReply, local: dict[str, Any]) -> dict[str, Any]:
         """Return the logs of all workers, which worker 0 may have no batch of: it has been started again, perhaps."""
@@ -351,9 +401,15 @@ class Epochs:
         """Record a validation, as worker 0, for the hooks of the callbacks of the other workers."""
         self.validation = validation
 
-    def share_logs(self, logs: Mapping[str, Any]) -> None:
-        """Send the logs of an epoch, as worker 0, once it has validated; the others wait for them."""
-        if self._awaiting_logs:
+    def share_logs(self, logs: dict[str, Any]) -> None:
+        """Send the logs of an epoch, as worker 0, once it has validated; the others receive them."""
+        if self._awaiting_logs and not self.member.is_leader:  # the epoch has no validation
+            self._await_decision(pb.BarrierRequest(validated=True))
+        if self._decided is not None:
+            logs.clear()
+            logs.update(logs_of(self._decided))
+            self._decided = None
+        elif self._awaiting_logs:
             self._awaiting_logs = False
             validation = self.validation.encode() if self.validation is not None else ""
             self.validation = None
@@ -377,7 +433,7 @@ class Epochs:
             self._completed = self._completed or self.member.completed
             self._write_completed()  # as callbacks have left it then
             return
-        if self.arguments.leases is not None:
+        if self.arguments.leases is not None and self.member.is_leader:
             warn_of_unpushed(self._batches, self._unpushed, self.arguments.leases.batches_per_push)
         callbacks, is_leader = self.arguments.callbacks, self.member.is_leader
         state = encode_callbacks(callbacks) if is_leader else ""
@@ -402,12 +458,14 @@ class Epochs:
         values: Sequence[float] = (),
         names: Sequence[str] = (),
         prepare: Callable[[], None] | None = None,
+        own: pb.BarrierRequest | None = None,
     ) -> pb.BarrierReply:
         """Pass a barrier, as worker 0 with a decision unless the values of the others are needed for it.
 
         Each session begins with `prepare`: what was sent in an earlier one may be lost.
         """
         request = pb.BarrierRequest(kind=kind, epoch=epoch, values=values, names=names)
+        request.MergeFrom(own or pb.BarrierRequest())
         request.stop = bool(self.model.stop_training)
         if decision is not None and self.member.is_leader:
             request.decision.CopyFrom(decision)

@@ -23,6 +23,7 @@ from downpour.worker.fit.epochs import Epochs
 from downpour.worker.fit.fit_arguments import FitArguments, other_verbosity
 from downpour.worker.fit.job_callbacks import FirstCallback, LastCallback, listed, only_on_leader
 from downpour.worker.fit.keras_hooks import TrainerHooks
+from downpour.worker.fit.metrics.spread_validation import spread_validation
 from downpour.worker.fit.optimizer.build_weights import build_weights
 from downpour.worker.fit.optimizer.model_optimizers import model_optimizers
 from downpour.worker.fit.optimizer.train_function import train_function_of
@@ -58,6 +59,8 @@ def distributed_fit(
     check_strategy(model, "a model")
     data = {name: given[name] for name in DATA} if member.size > 1 else {}
     paths = process.files.given_path
+    if member.spreads_validation:
+        data["validation_data"] = given["validation_data"]
     fingerprints = fingerprints_of(data, paths)  # before the data are divided, and before a generator begins
     randomness = DataRandomness()
     leased = _leased_data(given, member, randomness)
@@ -70,14 +73,18 @@ def distributed_fit(
     callbacks = listed(given["callbacks"])
     first, last = given["initial_epoch"], given["epochs"]
     size = leased.samples.batch_samples if isinstance(leased, LeasedArrays) else _batch_size(given)
-    of_all = FitArguments(first, last, optimizers, callbacks, samples, leases, fingerprints, size, assigned)
+    validation = spread_validation(model, given, member)
+    of_all = FitArguments(first, last, optimizers, callbacks, samples, leases, fingerprints, size, assigned, validation)
     epochs = Epochs(model, member, of_all, function)
     if leased is not None and leases is not None:
         arguments = _leased_part(given, leased, leases)
     else:
         arguments = _own_part(given, member, randomness)
-    if not member.is_leader:
-        arguments["validation_data"], arguments["verbose"] = None, other_verbosity(given["verbose"])
+    if validation is not None:
+        arguments["validation_data"] = validation.part(member.rank if validation.has_part(member.rank) else 0)
+    elif not member.is_leader:
+        arguments["validation_data"] = None
+    arguments["verbose"] = given["verbose"] if member.is_leader else other_verbosity(given["verbose"])
     own = [callback for callback in callbacks if member.is_leader or not only_on_leader(callback)]
     arguments["callbacks"] = [FirstCallback(epochs), *own, LastCallback(epochs)]
     failure: BaseException | None = None

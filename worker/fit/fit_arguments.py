@@ -16,6 +16,7 @@ from downpour.worker.fit.cluster.leases import Leases
 from downpour.worker.fit.cluster.member import ScriptWorker
 from downpour.worker.fit.cluster.stage import Stage
 from downpour.worker.fit.data.leased_batches import LeasedSamples
+from downpour.worker.fit.metrics.validation_parts import ValidationParts
 from downpour.worker.fit.optimizer.assignments import Assignments
 from downpour.worker.fit.optimizer.gradient_op import GradientOp
 from downpour.worker.fit.optimizer.model_optimizers import ModelOptimizers
@@ -49,6 +50,7 @@ class FitArguments:
         fingerprints: Fingerprints of the data of all workers.
         batch_size: The number of samples in a batch; 0 if the data are batched already.
         assigned: The variables that the train step assigns; None if it assigns moving statistics at most.
+        validation: The parts of the validation data that the workers evaluate; None if worker 0 evaluates all.
     """
 
     initial_epoch: int
@@ -60,6 +62,7 @@ class FitArguments:
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     batch_size: int = 0
     assigned: Assignments | None = None
+    validation: ValidationParts | None = None
 
     @property
     def job_steps(self) -> int | None:

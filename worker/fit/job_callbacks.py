@@ -71,7 +71,7 @@ class FirstCallback(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Share the logs of the epoch, which are complete once worker 0 has validated."""
-        self.epochs.share_logs(logs or {})
+        self.epochs.share_logs({} if logs is None else logs)
 
 
 class LastCallback(keras.callbacks.Callback):
@@ -172,8 +172,11 @@ class JobCallbackList(keras.callbacks.CallbackList):
         super().on_epoch_end(epoch, logs)
 
     def on_test_begin(self, logs: Any = None) -> None:
-        """Begin a validation, whose calls the other workers repeat if a hook of the script needs them."""
-        if self._epochs is not None and any(map(_has_test_hooks, self._script)):
+        """Begin a validation, whose calls the other workers repeat if a hook of the script needs them.
+
+        Where each worker evaluates a part, there is nothing to repeat: its hooks are called for that part.
+        """
+        if self._epochs is not None and not self._epochs.spreads_validation and any(map(_has_test_hooks, self._script)):
             self._validation = Validation()
         super().on_test_begin(logs)
 

@@ -70,7 +70,10 @@ class TrainerHooks:
         self._own = {name: vars(model)[name] for name in WRAPPED if name in vars(model)}  # a script may assign them
 
         def marked_evaluate(*args: Any, **kwargs: Any) -> Any:
-            with epochs.evaluating():
+            validating = bool(kwargs.get("_use_cached_eval_dataset"))  # Keras's own call after an epoch
+            if validating and (logs := epochs.validation_of_others()) is not None:
+                return logs
+            with epochs.evaluating(validating):
                 return evaluate(*args, **kwargs)
 
         model.train_step, model.evaluate = epochs.function.train_step, marked_evaluate

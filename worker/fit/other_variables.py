@@ -82,13 +82,16 @@ class OtherVariables:
                     found.append(pb.VariableValue(index=index, content=content))
         return found
 
-    def decode(self, values: Sequence[pb.VariableValue]) -> None:
-        """Assign the values of worker 0."""
+    def decode(self, values: Sequence[pb.VariableValue]) -> list[str]:
+        """Assign the values of worker 0, and return the paths of the variables that had others."""
+        changed = []
         for value in values:
             variable = self._variables[value.index]
             own = _value(variable)
             if own.tobytes() != value.content:
                 variable.assign(np.frombuffer(value.content, own.dtype).reshape(own.shape))
+                changed.append(variable.path)
+        return changed
 
     def _pairs(self) -> list[tuple[Any, np.ndarray]]:
         return list(zip(self._summed, self._base, strict=True))

@@ -26,6 +26,7 @@ class EpochBarrier:
         self.decision: pb.Decision | None = None
         self.names: list[str] = []
         self._values: dict[int, list[float]] = {}
+        self._validation: dict[int, list[float]] = {}  # the states of metrics that the workers have sent
 
     @classmethod
     def restored(
@@ -52,6 +53,36 @@ class EpochBarrier:
         if self.sums is None:
             self._values[worker] = list(values)
             self.names = list(names) if values else self.names
+
+    def validate(self, worker: int, values: Sequence[float]) -> None:
+        """Record the state of a worker's metrics after its part of the validation data; empty if it has no part.
+
+        Raises:
+            InvalidRequest: The other workers sent more or fewer values.
+        """
+        lengths = {len(others) for others in self._validation.values() if others}
+        if lengths and values and lengths != {len(values)}:
+            raise InvalidRequest(
+                f"all workers must send the state of the same metrics, {lengths.pop()} numbers; worker {worker} sent "
+                f"{len(values)}. Run the same script everywhere."
+            )
+        self._validation.setdefault(worker, list(values))
+
+    def validation(self, live: Collection[int]) -> tuple[list[int], list[float]]:
+        """Return the workers that have evaluated their parts, and the sums of what they sent; nothing too early.
+
+        Args:
+            live: The workers that live. Those that have died are not waited for.
+        """
+        workers = sorted(self._validation)
+        if not workers or not set(live) <= set(workers):
+            return [], []
+        values = [self._validation[worker] for worker in workers if self._validation[worker]]
+        return workers, [sum(column) for column in zip(*values, strict=True)]
+
+    def unvalidated(self, live: Collection[int]) -> set[int]:
+        """Return the workers that others wait for with their parts of the validation data."""
+        return set(live) - set(self._validation) if self._validation else set()
 
     @property
     def arrived(self) -> set[int]:

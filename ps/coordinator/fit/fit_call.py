@@ -129,7 +129,7 @@ class FitCall:
             return set()
         barrier = self._final_barrier if self._final_barrier.arrived else self._barrier
         if barrier.sums is not None:
-            return {LEADER} & set(present)  # for its decision
+            return barrier.unvalidated(present) or {LEADER} & set(present)  # for its decision
         return set(present) - barrier.arrived if barrier.arrived else set()
 
     @property
@@ -161,8 +161,12 @@ class FitCall:
         self.stop_requested |= request.stop
         if place.kind != pb.EPOCH_BEGIN:
             self._job.set_resting(member)
+        if request.validated:
+            barrier.validate(member.worker, request.validation)
         if request.HasField("decision") and member.worker == LEADER:
             barrier.propose(request.decision)
+        live = {each.worker for each in self._job.membership.members}
+        validated, validation = barrier.validation(live | self.returning)
         self.complete_barriers()
         pinned = request.kind != pb.EPOCH_METRICS or not self._pins or self._pinned_shards >= set(self._job.shards)
         return pb.BarrierReply(
@@ -171,6 +175,8 @@ class FitCall:
             names=barrier.names if barrier.sums is not None else (),
             pin=self._pin_number if self._pins else 0,
             decision=barrier.decision if barrier.sums is not None else None,
+            validated=validated,
+            validation=validation,
         )
 
     def complete_barriers(self) -> None:

@@ -100,11 +100,12 @@ FEATURES = [
         "test_fitted_model.py",
     ),
     Feature(
-        "validation while training goes on, spread over the workers",
-        "",
+        "validation, spread over the workers",
+        "spread_validation",
         "test_coordinator.py::test_an_epoch_is_evaluated_on_weights_that_every_shard_has_pinned",
-        "test_metric_reduction.py",
-        "Keras's loop validates after an epoch, on worker 0, while the others wait",
+        "test_spread_validation.py::test_every_worker_validates_a_part_and_the_logs_are_those_of_one_process",
+        "with this option, after an epoch, because Keras's loop trains on when it has the logs; `downpour train` "
+        "validates while training goes on",
     ),
     Feature("XLA by measurement", "xla", "test_gradient.py::test_finite_differences"),
     Feature(

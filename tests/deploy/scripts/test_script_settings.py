@@ -39,7 +39,7 @@ VALUES: dict[str, Any] = {
     "warm_start": 5, "momentum_correction": True, "nonfinite_limit": 4, "threads": 2, "seed": 9, "worker_restarts": 1,
     "tensorboard": False, "dashboard": True, "runs_dir": "elsewhere", "metrics_port": 9191, "log_format": "json",
     "tls_dir": "", "token_file": "", "clip_norm": 2.5, "lease_batches": 3, "idle_timeout_s": 600.0, "dry_run": True,
-    "push_every": 4, "fetch_every": 5, "overlap": True,
+    "spread_validation": True, "push_every": 4, "fetch_every": 5, "overlap": True,
     "gpus_per_worker": 0.5, "server_restarts": 2, "checkpoint_every": "7s", "checkpoint_keep": 8,
     "resume": "runs/before", "record": "on",
 }  # fmt: skip

@@ -77,7 +77,7 @@ def test_the_other_workers_repeat_the_calls_of_the_hooks_of_a_validation(hooks: 
     shared: list[Validation] = []
     first, second = ValidationRecorder(), ValidationRecorder()
     validating: Any = JobCallbackList([first], model=model)
-    validating._epochs = SimpleNamespace(validated=shared.append)
+    validating._epochs = SimpleNamespace(validated=shared.append, spreads_validation=False)
     validating._script = [first if hooks else keras.callbacks.History()]
     model.evaluate(np.ones((5, 1)), np.ones((5, 1)), batch_size=2, verbose=0, callbacks=validating)
     assert len(shared) == hooks

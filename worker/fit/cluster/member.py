@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.barrier import is_answered
 from downpour.protos.chunked_vector import ChunkedVector
 from downpour.protos.errors import DeadlineExceeded, DownpourError, UnknownWorker, Unreachable, Unsupported
 from downpour.protos.logs import log
@@ -135,6 +136,11 @@ class ScriptWorker:
     def seed(self) -> int:
         """The seed of the job."""
         return self._job.seed
+
+    @property
+    def spreads_validation(self) -> bool:
+        """Whether each of several workers evaluates a part of the validation data."""
+        return self._job.spread_validation and self.size > 1
 
     @property
     def nonfinite_limit(self) -> int:
@@ -564,7 +570,7 @@ class ScriptWorker:
         self._control.set_rates(pb.SetLearningRatesRequest(session=self._registered.number, rates=rates))
 
     def await_barrier(self, request: pb.BarrierRequest, prepare: Callable[[], None] | None = None) -> pb.BarrierReply:
-        """Wait for the other workers, and for the decision of worker 0 unless this is worker 0 and has not decided yet.
+        """Wait for the other workers or the decision of worker 0, as `is_answered` says.
 
         Args:
             request: The barrier, and what this worker brings; the session is filled in here.
@@ -574,7 +580,6 @@ class ScriptWorker:
             DownpourError: The coordinator cannot be reached, the job has failed, or the others do not come.
             Exception: The error of another worker that has ended this call of `fit`.
         """
-        undecided = self.is_leader and not request.HasField("decision")
         give_up_s = time.monotonic() + LONGEST_BARRIER_S
         prepared = 0  # the session in which that was sent
         while self._past is None:
@@ -590,7 +595,7 @@ class ScriptWorker:
                 continue
             if reply.HasField("failure"):
                 raise self._failure_of(reply)
-            if reply.HasField("decision") or (undecided and reply.complete):
+            if is_answered(request, reply, self.is_leader):
                 return reply
             if time.monotonic() > give_up_s:
                 raise DeadlineExceeded(

@@ -50,6 +50,7 @@ def part_of(data: Any, rank: int, size: int, seed: int = 0, randomness: Drawing 
         _check(int(data.cardinality().numpy()), size, "batches")
         return in_order(data).shard(size, rank)
     if isinstance(data, keras.utils.PyDataset):
+        _check(data.num_batches, size, "batches")
         return PyDatasetPart(data, rank, size, randomness)
     if isinstance(data, Iterator):
         return _every_nth(randomness.iterate(data) if randomness else data, rank, size)
@@ -82,7 +83,7 @@ def peek(x: Any, y: Any = None, sample_weight: Any = None) -> tuple[Any, Any]:
         first = next(x)
         return first, _chained(first, x)
     few = keras.tree.map_structure(
-        lambda array: None if array is None else _slice(array, slice(0, 2)), (x, y, sample_weight)
+        lambda array: None if array is None else rows_of(array, slice(0, 2)), (x, y, sample_weight)
     )
     return keras.utils.pack_x_y_sample_weight(*few), x
 
@@ -126,8 +127,8 @@ def validation_split(x: Any, y: Any, weight: Any, fraction: float) -> tuple[tupl
     cut = math.floor(count * (1.0 - fraction))
     if not 0 < cut < count:
         raise Unsupported(f"validation_split must leave samples on both sides. Received: {fraction} of {count}.")
-    head = keras.tree.map_structure(lambda a: None if a is None else _slice(a, slice(None, cut)), (x, y, weight))
-    tail = keras.tree.map_structure(lambda a: None if a is None else _slice(a, slice(cut, None)), (x, y, weight))
+    head = keras.tree.map_structure(lambda a: None if a is None else rows_of(a, slice(None, cut)), (x, y, weight))
+    tail = keras.tree.map_structure(lambda a: None if a is None else rows_of(a, slice(cut, None)), (x, y, weight))
     return head, tail if weight is not None else tail[:2]
 
 
@@ -142,12 +143,8 @@ class PyDatasetPart(keras.utils.PyDataset):
             rank: The rank of the worker.
             size: The number of workers.
             randomness: The random state of the hooks, in which a dataset shuffles; None for that of the process.
-
-        Raises:
-            Unsupported: There are fewer batches than workers.
         """
         super().__init__(whole.workers, whole.use_multiprocessing, whole.max_queue_size)
-        _check(whole.num_batches, size, "batches")
         self._whole, self._rank, self._size = whole, rank, size
         self._randomness = randomness
 
@@ -215,7 +212,8 @@ def _rows_of_sparse(array: tf.SparseTensor, rows: np.ndarray) -> tf.SparseTensor
     return tf.SparseTensor(found, tf.boolean_mask(array.values, kept), shape)
 
 
-def _slice(array: Any, rows: slice) -> Any:
+def rows_of(array: Any, rows: slice) -> Any:
+    """Return rows that follow each other of an array, a tensor or a table."""
     if isinstance(array, tf.SparseTensor):
         return _rows_of_sparse(array, np.arange(*rows.indices(int(array.shape[0]))))
     array = array.tocsr() if hasattr(array, "tocsr") else array

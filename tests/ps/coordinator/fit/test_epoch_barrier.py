@@ -91,3 +91,17 @@ def test_the_names_are_those_of_the_workers_with_values_whatever_the_order() -> 
         assert barrier.complete([0, 1, 2])
         assert (barrier.sums, barrier.names) == ([4.0, 6.0], ["loss"])
         assert EpochBarrier.restored(barrier.sums, names=barrier.names).names == ["loss"]
+
+
+def test_parts_of_the_validation_are_summed_once_all_live_workers_have_evaluated_theirs() -> None:
+    barrier = EpochBarrier()
+    assert barrier.validation([]) == ([], []) and barrier.unvalidated([0, 1]) == set()
+    barrier.validate(0, [1.0, 2.0])
+    assert barrier.validation([0, 1, 2]) == ([], []) and barrier.unvalidated([0, 1, 2]) == {1, 2}
+    barrier.validate(2, [])  # it has no part
+    barrier.validate(0, [9.0, 9.0])  # a repetition
+    assert barrier.validation([0, 2]) == ([0, 2], [1.0, 2.0])  # worker 1 has died
+    barrier.validate(1, [3.0, 4.0])
+    assert barrier.validation([0, 1, 2]) == ([0, 1, 2], [4.0, 6.0])
+    with pytest.raises(InvalidRequest, match="state of the same metrics, 2 numbers; worker 3 sent 1"):
+        barrier.validate(3, [1.0])

@@ -247,3 +247,42 @@ def test_a_script_without_checkpoints_fails_with_a_shard() -> None:
     job.start()
     job.coordinator.shard_lost(1, job.now)
     assert job.state.phase == Phase.FAILED and "shard 1 was lost" in job.state.notes[-1]
+
+
+def test_workers_validate_their_parts_before_worker_0_decides_on_the_logs() -> None:
+    job = PureFit()
+    job.start()
+    job.begin_epoch()
+    for worker in (0, 1):
+        job.meet(worker, values=(1.0,))
+    assert not job.meet(0, values=(1.0,), validated=True, validation=[2.0, 4.0]).validated
+    reply = job.meet(1, values=(1.0,), validated=True, validation=[1.0, 1.0])
+    assert list(reply.validated) == [0, 1] and list(reply.validation) == [3.0, 5.0] and not reply.HasField("decision")
+    assert list(job.meet(0, values=(1.0,), validated=True, validation=[2.0, 4.0]).validation) == [3.0, 5.0]
+    assert job.meet(0, decision=pb.Decision(logs={"val_loss": 0.6})).decision.logs == {"val_loss": 0.6}
+
+
+def test_worker_0_is_told_which_parts_nobody_has_validated() -> None:
+    job = PureFit(lease_samples=4)
+    job.start()
+    job.begin_epoch()
+    while (task := job.task(0)).kind == pb.TRAIN:
+        job.use(0, task)
+    for worker in (0, 1):
+        job.meet(worker, values=(1.0,))
+    job.meet(0, values=(1.0,), validated=True, validation=[2.0])
+    job.coordinator.leave(1, job.now)
+    reply = job.meet(0, values=(1.0,), validated=True, validation=[2.0])
+    assert list(reply.validated) == [0] and list(reply.validation) == [2.0]
+
+
+def test_a_worker_that_hangs_in_its_part_of_the_validation_is_not_awaited_without_end() -> None:
+    job = PureFit(session_s=1e9)
+    job.start()
+    job.begin_epoch()
+    for worker in (0, 1):
+        job.meet(worker, values=(1.0,))
+    job.meet(0, values=(1.0,), validated=True, validation=[2.0])
+    job.coordinator.tick(job.now)
+    job.coordinator.tick(job.now + BARRIER_S + 1.0)
+    assert [member.worker for member in job.state.membership.members] == [0]

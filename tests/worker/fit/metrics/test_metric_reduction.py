@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from downpour.worker.fit.metric_reduction import read_metrics, warn_of_initial_sums, write_metrics
+from downpour.worker.fit.metrics.metric_reduction import read_metrics, warn_of_initial_sums, write_metrics
 
 WORKERS = 3
 
