@@ -127,8 +127,8 @@ def test_flags_are_complete_after_parsing():
     ("argv", "message"),
     [
         (["--competitors", "fit,torch"], "received torch"),
-        (["--samples", "0"], "must be at least 1; received 0"),
-        (["--model", "resnet"], "invalid choice"),
+        (["--samples", "0"], "must be a whole number, at least 1; received '0'"),
+        (["--model", "resnet"], "must be one of sigmoid100, cnn, both; received 'resnet'"),
     ],
 )
 def test_an_invalid_flag_is_quoted_in_the_message(argv, message, capsys):
