@@ -341,7 +341,7 @@ class Epochs:
         counts = [weight, float(op.steps), float(self.batches), float(unpushed), 1.0]
         others = self.others.added()
         values = [*counts, *others, *own, *read_metrics(self.model, self.member.is_leader)] if self.batches else []
-        own_part = pb.BarrierRequest(until_complete=self.spreads_validation)  # which this worker evaluates next
+        own_part = pb.BarrierRequest(until_complete=self._validates_next(op.epoch))
         names_sent = names if self.batches else ()
         reply = self._meet(pb.EPOCH_METRICS, op.epoch, values=values, names=names_sent, own=own_part)
         self.job_batches = int(reply.sums[2]) if reply.sums else 0
@@ -357,6 +357,11 @@ class Epochs:
             return logs_of(reply.decision)
         self._awaiting_logs = True
         return self._reduced(reply, local)
+
+    def _validates_next(self, number: int) -> bool:
+        """Return whether workers evaluate their parts after an epoch, before worker 0 unpins the weights."""
+        parts = self.arguments.validation
+        return parts is not None and bool(self.model._should_eval(self._first_epoch + number, parts.frequency))
 
     def _validated(self, local: dict[str, Any]) -> dict[str, Any]:
         """Return the logs of the validation by all workers, each of which has evaluated its part by now."""

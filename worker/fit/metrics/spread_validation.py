@@ -39,7 +39,8 @@ def spread_validation(model: keras.Model, given: Mapping[str, Any], member: Scri
     if not member.spreads_validation or given["validation_data"] is None:
         return None
     size = given["validation_batch_size"] or given["batch_size"]
-    parts = ValidationParts(given["validation_data"], size, given["validation_steps"], member.size)
+    steps, frequency = given["validation_steps"], given.get("validation_freq", 1)
+    parts = ValidationParts(given["validation_data"], size, steps, member.size, frequency)
     _check_sums(model)
     return parts
 

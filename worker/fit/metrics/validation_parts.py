@@ -25,9 +25,12 @@ class ValidationParts:
 
     Attributes:
         batch_size: The number of samples in a batch of arrays.
+        frequency: The epochs after which the data are evaluated, as the argument `validation_freq` of `fit`.
     """
 
-    def __init__(self, data: Any, batch_size: int | None, steps: int | None, workers: int) -> None:
+    def __init__(
+        self, data: Any, batch_size: int | None, steps: int | None, workers: int, frequency: int | list[int] = 1
+    ) -> None:
         """Check data, none of which is copied or made yet.
 
         Args:
@@ -35,12 +38,13 @@ class ValidationParts:
             batch_size: The number of samples in a batch; None for Keras's default.
             steps: The argument `validation_steps`.
             workers: The number of workers.
+            frequency: The argument `validation_freq`.
 
         Raises:
             Unsupported: The data cannot be divided, because they can only be read forward or are cut off by steps.
             ValueError: The arrays have different numbers of samples.
         """
-        self._workers, self.batch_size = workers, batch_size or BATCH_SIZE
+        self._workers, self.batch_size, self.frequency = workers, batch_size or BATCH_SIZE, frequency
         if steps is not None:
             raise Unsupported(
                 "with --spread-validation every sample of validation_data must be evaluated after an epoch. Received: "
