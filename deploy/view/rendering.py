@@ -173,7 +173,7 @@ class Figures:
         self._progress = progress
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Yield each line."""
+        """Yield the measurements, as many in each line as its width allows."""
         line = Text()
         for name, value in figures(self._progress):
             part = Text().append(f"{name} ", style="dim").append(value)

@@ -408,7 +408,7 @@ class Epochs:
 
     def share_logs(self, logs: dict[str, Any]) -> None:
         """Send the logs of an epoch, as worker 0, once it has validated; the others receive them."""
-        if self._awaiting_logs and not self.member.is_leader:  # the epoch has no validation
+        if self._awaiting_logs and not self.member.is_leader:  # Keras has evaluated nothing
             self._await_decision(pb.BarrierRequest(validated=True))
         if self._decided is not None:
             logs.clear()

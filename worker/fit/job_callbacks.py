@@ -192,7 +192,7 @@ class JobCallbackList(keras.callbacks.CallbackList):
         super().on_test_batch_end(batch, logs)
 
     def on_test_end(self, logs: Any = None) -> None:
-        """End a validation."""
+        """Record the validation that has ended, for the hooks of the other workers."""
         if self._epochs is not None and self._validation is not None:
             self._epochs.validated(Validation(self._validation.batches, pythonify_logs(logs)))
             self._validation = None

@@ -83,7 +83,7 @@ class CountedBatches:
     """
 
     def __init__(self) -> None:
-        """Begin a loop."""
+        """Create the counts of a loop in which no optimizer has pushed."""
         self._pushes: Counter[int] = Counter()  # of each optimizer
 
     def repeats(self, optimizer: int) -> bool:

@@ -5,7 +5,7 @@ This module is pure: it does no I/O and reads no clock.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import InvalidRequest
@@ -44,12 +44,7 @@ class EpochBarrier:
         Raises:
             InvalidRequest: The other workers sent more or fewer values.
         """
-        lengths = {len(others) for others in self._values.values() if others}
-        if lengths and values and lengths != {len(values)}:
-            raise InvalidRequest(
-                f"all workers must send the same metrics to a barrier, {lengths.pop()} numbers; worker {worker} "
-                f"sent {len(values)}. Run the same script everywhere."
-            )
+        _check_length(self._values, worker, values, "the same metrics to a barrier")
         if self.sums is None:
             self._values[worker] = list(values)
             self.names = list(names) if values else self.names
@@ -60,12 +55,7 @@ class EpochBarrier:
         Raises:
             InvalidRequest: The other workers sent more or fewer values.
         """
-        lengths = {len(others) for others in self._validation.values() if others}
-        if lengths and values and lengths != {len(values)}:
-            raise InvalidRequest(
-                f"all workers must send the state of the same metrics, {lengths.pop()} numbers; worker {worker} sent "
-                f"{len(values)}. Run the same script everywhere."
-            )
+        _check_length(self._validation, worker, values, "the state of the same metrics")
         self._validation.setdefault(worker, list(values))
 
     def validation(self, live: Collection[int]) -> tuple[list[int], list[float]]:
@@ -106,3 +96,12 @@ class EpochBarrier:
         values = [self._values[worker] for worker in sorted(self._values) if self._values[worker]]
         self.sums = [sum(column) for column in zip(*values, strict=True)]
         return True
+
+
+def _check_length(known: Mapping[int, Sequence[float]], worker: int, values: Sequence[float], what: str) -> None:
+    lengths = {len(others) for others in known.values() if others}
+    if lengths and values and lengths != {len(values)}:
+        raise InvalidRequest(
+            f"all workers must send {what}, {lengths.pop()} numbers; worker {worker} sent {len(values)}. "
+            "Run the same script everywhere."
+        )
