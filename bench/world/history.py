@@ -29,7 +29,7 @@ HISTORY: tuple[Mutant, ...] = (
     Mutant("an ended run is resumed", "ps/storage/ended_run.py", 'return found.get("status") == "ended" and not (isinstance(planned, int) and planned < epochs)', "return False"),
     Mutant("a server that pauses is not joined again", "worker/exchange/session.py", "SILENT = (Unreachable, DeadlineExceeded)", "SILENT = (Unreachable,)"),
     Mutant("every note of a failed checkpoint is another one", "ps/control_plane/checkpointer.py", "return failure.strerror if isinstance(failure, OSError) and failure.strerror else str(failure)", "return str(failure)"),
-    Mutant("a signal to all processes saves no model", "worker/train/loop.py", "if not self._job_is_ending():", "if True:"),
+    Mutant("a signal to all processes saves no model", "worker/train/loop.py", "if not job_drains(self._control, self._session.number):", "if True:"),
     Mutant("the name of a new trace is not flushed", "ps/trace/files.py", "            self._new_names = False\n            disk.flush(self._folder)", "            self._new_names = False"),
     Mutant("a trace that lacks records is accepted", "ps/trace/files.py", "return {shard: count for shard, count in lacking.items() if count}", "return {}"),
     Mutant("the summary is written before the trace is flushed", "ps/monitoring/run_reports.py", "            self._run.traces.sync()  # first", "            pass  # first"),

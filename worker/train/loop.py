@@ -22,8 +22,30 @@ from downpour.worker.train.lease_steps import LeaseSteps, PushResult
 from downpour.worker.train.pipelined_steps import PipelinedLeaseSteps
 from downpour.worker.train.watchdog import Watchdog
 
-DRAIN_NOTICE_S, DRAIN_POLL_S = 1.0, 0.1  # for the coordinator, which is signalled as well, to begin to drain
+DRAIN_POLLS, DRAIN_POLL_S = 10, 0.1  # of the coordinator, which is signalled as well, until it drains
 FRESH_S = 0.1  # after a longer wait for a lease, weights are pulled again
+
+
+def job_drains(control: CoordinatorClient, session: int) -> bool:
+    """Return whether the coordinator says, within the next replies, that the job drains.
+
+    Replies are counted instead of seconds: a busy coordinator may answer the first call, which was made before it was
+    signalled itself, after a second.
+
+    Args:
+        control: The client of the coordinator.
+        session: The number of this worker's session.
+    """
+    for _ in range(DRAIN_POLLS):
+        if control.away:
+            return False
+        try:
+            if control.heartbeat(session).drain:
+                return True
+        except DownpourError:
+            return False
+        threads.sleep(DRAIN_POLL_S)
+    return False
 
 
 class Worker:
@@ -112,24 +134,12 @@ class Worker:
             while not self._work_until_session_lost():
                 pass
         except Stopped:
-            if not self._job_is_ending():
+            if not job_drains(self._control, self._session.number):
                 raise
             log("stopped by a signal, like the job: stays until the model is saved")
             self._stopping = False
             while not self._work_until_session_lost():
                 pass
-
-    def _job_is_ending(self) -> bool:
-        """Return whether the coordinator says, within a second, that the job drains."""
-        give_up_s = clock.monotonic() + DRAIN_NOTICE_S
-        while clock.monotonic() < give_up_s and not self._control.away:
-            try:
-                if self._control.heartbeat(self._session.number).drain:
-                    return True
-            except DownpourError:
-                return False
-            threads.sleep(DRAIN_POLL_S)
-        return False
 
     def stop(self) -> None:
         """Make the worker leave after its batch, in a signal handler; the rest of its lease goes to other workers."""
