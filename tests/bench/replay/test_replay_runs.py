@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import pytest
 
-from downpour.ps.storage.checkpoint_file import STATE, TRAINED, load, numbers, path_of
+from downpour.ps.storage.checkpoint_file import STATE, TRAINED, Checkpoint, load, numbers, path_of
 from downpour.worker.compute.flat_model import read_weights
 from tests.support.cluster import running, wait_until
 from tests.support.paths import ROOT
@@ -116,17 +116,27 @@ def test_a_run_is_replayed_bit_by_bit(tmp_path: Path, flags: tuple[str, ...]) ->
     assert found["pushes"] >= 25
 
 
+def early_checkpoints(run: Path) -> list[Checkpoint]:
+    """Returns the checkpoints of a run before its last version."""
+    last = int(np.load(run / "trace.npy")["version"].max())
+    checkpoints = [load(path_of(run / "checkpoints", number)) for number in numbers(run / "checkpoints")]
+    return [each for each in checkpoints if 0 < each.facts.shards[0].version < last]
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with checkpoints on its way."""
-    return train(tmp_path_factory.mktemp("job"), "--epochs=6", "--checkpoint-every=10", "--checkpoint-keep=1000")
+    """A run with checkpoints on its way; a busy disk may need longer for one than a short training takes."""
+    for epochs in (6, 30, 150):
+        run = train(
+            tmp_path_factory.mktemp("job"), f"--epochs={epochs}", "--checkpoint-every=10", "--checkpoint-keep=1000"
+        )
+        if early_checkpoints(run):
+            return run
+    raise AssertionError("a checkpoint must have been taken on the way")
 
 
 def test_a_replay_to_a_version_equals_the_checkpoint_of_this_version(run: Path) -> None:
-    last = int(np.load(run / "trace.npy")["version"].max())
-    checkpoints = [load(path_of(run / "checkpoints", number)) for number in numbers(run / "checkpoints")]
-    early = [each for each in checkpoints if 0 < each.facts.shards[0].version < last]
-    assert early, "a checkpoint must have been taken on the way"
+    early = early_checkpoints(run)
     checkpoint = early[len(early) // 2]
     version = checkpoint.facts.shards[0].version
     found = replayed(run, f"--until={version}")
