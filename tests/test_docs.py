@@ -23,9 +23,9 @@ NAME_IN_FILE = re.compile(r"\]\(([^)]+\.py)\) `([A-Za-z_][\w.]*)`")
 MOST_STEPS = 20  # functions on the path of a gradient
 # Classes of Keras and TensorFlow that the documentation mentions.
 FOREIGN_CLASSES = set(
-    "Adadelta Adafactor Adagrad Adam AdamW Adamax BackupAndRestore CSVLogger EarlyStopping Ftrl GradientTape Lamb Lion "
-    "LossScaleOptimizer MaxNorm MinMaxNorm ModelCheckpoint Muon Nadam ProgbarLogger PyDataset RMSprop "
-    "ReduceLROnPlateau RemoteMonitor SwapEMAWeights TensorBoard NonNeg UnitNorm".split()
+    "Adadelta Adafactor Adagrad Adam AdamW Adamax BackupAndRestore CSVLogger EarlyStopping Ftrl GradientTape Lamb "
+    "LearningRateScheduler Lion LossScaleOptimizer MaxNorm MinMaxNorm ModelCheckpoint Muon Nadam ProgbarLogger "
+    "PyDataset RMSprop ReduceLROnPlateau RemoteMonitor SwapEMAWeights TensorBoard NonNeg UnitNorm".split()
 )
 # Files and folders that users or runs create.
 CREATED = {"train.py", "worker.py", "ps.py", "runs/", "logs/", "checkpoints/", "tensorboard/", "bench-results/"}
@@ -89,6 +89,15 @@ def known_flags() -> set[str]:
 def test_relative_links_lead_somewhere(document: Path) -> None:
     missing = [link for link in LINK.findall(document.read_text()) if not (document.parent / link).exists()]
     assert not missing, f"{document.name} links to what does not exist: {missing}"
+
+
+@each_document
+def test_links_to_a_section_name_one_that_exists(document: Path) -> None:
+    for link, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)#([^)\s]+)\)", document.read_text()):
+        page = document.parent / link if link else document
+        titles = re.findall(r"^#+ (.+)$", page.read_text(), re.M)
+        anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+        assert anchor in anchors, f"{document.name}: {page.name} has no section #{anchor}"
 
 
 @each_document
@@ -229,6 +238,14 @@ def test_both_languages_of_the_readme_show_the_same_script_output_figures_and_pa
     assert len(speed) > 6 and speed == velocidad
     addresses = [set(re.findall(r"https://[^)\s]+", text)) for text in (english, spanish)]
     assert addresses[0] == addresses[1]
+    own = {"README.md", "README.es.md"}  # each page links to the other one
+    pages = [
+        [page.replace("lessons/es", "lessons/README.md") for page in LINK.findall(text) if page not in own]
+        for text in (english, spanish)
+    ]
+    assert set(pages[0]) == set(pages[1])
+    for pattern in (r"^#+", r"^\|", r"^- ", r"^!\["):
+        assert len(re.findall(pattern, english, re.M)) == len(re.findall(pattern, spanish, re.M))
 
 
 def test_the_script_of_the_readme_has_fifteen_lines_and_can_be_compiled() -> None:

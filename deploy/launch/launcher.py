@@ -14,9 +14,10 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from downpour.deploy.launch.outcome import PREFIX, conclude, explain
+from downpour.deploy.launch.outcome import conclude, explain
 from downpour.deploy.launch.plan import ProcessSpec
 from downpour.deploy.launch.processes import ON_PURPOSE, POLL_S, ParentPipe, Process, end, kill, wait
+from downpour.deploy.launch.reasons import AGAIN, Reasons
 from downpour.deploy.launch.run_dir import SUCCESSFUL, read_summary, summary_stamp
 from downpour.deploy.launch.scratch import Scratch
 from downpour.deploy.launch.signals import StopRequests
@@ -70,7 +71,8 @@ class Launcher:
         self._processes: dict[str, Process] = {}
         self._scratch: Scratch | None = None
         self._restarts: dict[str, int] = {}
-        self._given_up: dict[str, str] = {}  # workers that are not restarted -> reason
+        self._given_up: set[str] = set()  # the names of the workers that are not restarted
+        self._reasons = Reasons({spec.number for spec in self._specs if spec.shown})
         self._stepped: set[int] = set()  # the numbers of the workers that have pushed an update
         self._watcher: Watcher | None = None
         self._wanted = 0  # the number of workers that the job wanted at the previous check
@@ -113,7 +115,7 @@ class Launcher:
         except LaunchFailed as failure:
             self._show()
             self._failed = True
-            explain(self._screen, self._run_dir, str(failure), self._processes.values(), self._given_up.values())
+            explain(self._screen, self._run_dir, str(failure), self._processes.values(), self._reasons.has)
             self._stop_failed()
             return 1
         return 0
@@ -226,9 +228,10 @@ class Launcher:
                 continue
             count = self._restarts.get(name, 0) + 1
             self._restarts[name] = count
-            why = f": {process.reason()}" if process.code > 0 else ""
-            restarted = f"restarted ({count} of {process.spec.restarts})"
-            self._screen.note(f"{name} {process.ending()}{why}; {restarted}")
+            ending = f"{name} {process.ending()}"
+            if process.code > 0:
+                ending = self._reasons.at_restart(process.spec.number, ending, process.reason())
+            self._screen.note(f"{ending}; restarted ({count} of {process.spec.restarts})")
             self._spawn(process.spec)
         if all(process.code is not None for process in self._role("worker")):
             if len(self._given_up) == len(list(self._role("worker"))):
@@ -279,19 +282,19 @@ class Launcher:
             name, code = process.spec.name, process.code
             if not code or name in self._given_up:
                 continue
-            if code in ON_PURPOSE:
-                reason = f"stopped: {process.reason().removeprefix(PREFIX)}"
-            elif self._failed_at_start(process):
-                reason = f"{process.ending()} before its first step: {process.reason().removeprefix(PREFIX)}"
+            if code in ON_PURPOSE or self._failed_at_start(process):
+                event = "stopped" if code in ON_PURPOSE else f"{process.ending()} before its first step"
+                again = f"{name} stopped {AGAIN}"
+                note = self._reasons.at_end(process.spec.number, f"{name} {event}", process.reason(), again)
             elif self._drain_deadline is not None:
-                reason = f"{process.ending()} while the job was draining"
+                note = f"{name} {process.ending()} while the job was draining"
             elif self._restarts.get(name, 0) >= process.spec.restarts:
-                reason = f"{process.ending()}, after {counted(process.spec.restarts, 'restart')}"
+                note = f"{name} {process.ending()}, after {counted(process.spec.restarts, 'restart')}"
             else:
                 continue
-            known = reason in self._given_up.values()
-            self._given_up[name] = reason
-            self._screen.note(f"{name} {'stopped for the same reason' if known else reason}")
+            self._given_up.add(name)
+            if note:
+                self._screen.note(note)
 
     def _failed_at_start(self, process: Process) -> bool:
         """Return whether a worker has ended with an error of its own before its first step, as it would again."""
@@ -312,8 +315,9 @@ class Launcher:
         if self._watcher is not None and not self._failed:
             progress, notes = self._watcher.take()
             for note in notes:
-                if note != f"draining: {DRAIN_REASON}":  # shown when it was requested
-                    self._screen.note(note)
+                # The request to drain was shown when it was made.
+                if note != f"draining: {DRAIN_REASON}" and (text := self._reasons.in_note(note)):
+                    self._screen.note(text)
             if progress is not None:
                 self._stepped |= {worker.worker for worker in progress.workers if worker.updates}
                 self._screen.show(progress)

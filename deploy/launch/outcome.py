@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from downpour.deploy.launch.processes import ON_PURPOSE, Process
 from downpour.deploy.launch.run_dir import read_summary
 from downpour.deploy.view.terminal import Screen
-
-PREFIX = "downpour worker: "  # of a worker's own messages
 
 SCRIPT_DATA = "script"  # the dataset of a job that trains a script
 
@@ -30,7 +30,7 @@ def conclude(screen: Screen, run_dir: Path, drained: bool) -> None:
 
 
 def explain(
-    screen: Screen, run_dir: Path, failure: str, processes: Iterable[Process], shown: Iterable[str] = ()
+    screen: Screen, run_dir: Path, failure: str, processes: Iterable[Process], is_shown: Callable[[str], bool]
 ) -> None:
     """Show why the job failed, with the end of the most relevant log unless it has been shown.
 
@@ -39,7 +39,7 @@ def explain(
         run_dir: The run directory.
         failure: The reason.
         processes: The processes of the job.
-        shown: The messages about single processes that the screen has shown already.
+        is_shown: A function that returns whether the screen shows a reason already.
     """
     dead = [process for process in processes if process.code and process.spec.role != "dashboard"]
     dead.sort(key=lambda process: (process.code not in ON_PURPOSE, process.spec.role == "worker"))
@@ -48,18 +48,33 @@ def explain(
     visible = (process for process in dead if process.spec.shown or screen.has_shown(process.log))
     seen = any(process.code and process.code > 0 for process in visible)
     lines = [] if not dead or (seen and dead[0].spec.role == "worker") else dead[0].tail()
-    if lines and not _is_known(lines, shown):
+    if lines and not _repeats(dead[0], lines, is_shown):
         screen.note(f"the last lines of {dead[0].log}:")
         for line in lines:
             screen.note(f"  {line}")
     screen.note(f"all logs are in {run_dir / 'logs'}")
 
 
-def _is_known(lines: Sequence[str], shown: Iterable[str]) -> bool:
-    """Return whether the end of a log only repeats a reason that has been shown, and has no traceback."""
-    reason = lines[-1].removeprefix(PREFIX)
-    traced = any(line.lstrip().startswith("Traceback (most recent") for line in lines)
-    return not traced and any(reason in text for text in shown)
+def _repeats(process: Process, lines: Sequence[str], is_shown: Callable[[str], bool]) -> bool:
+    """Return whether the end of a log only repeats a reason that has been shown, and has no traceback.
+
+    The last line of a server is about its run; the reason precedes it.
+    """
+    if any(line.lstrip().startswith("Traceback (most recent") for line in lines):
+        return False
+    if process.spec.role == "ps":
+        return process.code in ON_PURPOSE and any(is_shown(_message(line)) for line in lines)
+    return is_shown(lines[-1])
+
+
+def _message(line: str) -> str:
+    """Return the message of a line of a log, which is text with the time or a JSON object."""
+    if line.startswith("{"):
+        try:
+            return str(json.loads(line).get("message", ""))
+        except ValueError:
+            return line
+    return re.sub(r"^\d\d:\d\d:\d\d ", "", line)
 
 
 def advice(summary: dict[str, Any]) -> str:

@@ -60,7 +60,7 @@ OWN = "downpour: "  # of a message of the program that runs the script
 FILES = "files"  # in the run directory, while the job runs: what workers have written privately
 MODEL = "model.keras"  # in the run directory: the model that was fitted last
 COMPLETED = "fits"  # in the run directory: the weights of calls of fit that are complete
-LEADER_S = 5.0  # for worker 0 to fail as another worker has
+LEADER_S, LEADER_SOON_S = 5.0, 2.0  # for worker 0 to fail as another worker has, at its start and later
 UNSUPPORTED = 3  # exit status of a script that the cluster cannot train
 
 
@@ -271,16 +271,20 @@ class ScriptLauncher(Launcher):
     def _check_starts(self, leader: Process) -> None:
         """Fail the job if a worker could not begin: the others would wait for it, and its script would fail again.
 
+        An error of a worker is raised on worker 0 too, which shows it, at about the same time.
+
         Raises:
-            LaunchFailed: A worker has failed before its first step, and worker 0, which shows its error, has not.
+            LaunchFailed: Worker 0 has failed as another one has, or one that is not worker 0 before its first step.
         """
         for process in self._role("worker"):
-            if process is not leader and self._failed_at_start(process):
-                wait([leader], LEADER_S)
-                if leader.code is None:
-                    raise LaunchFailed(f"{process.spec.name} {_end_of_script(process)} before its first step")
-                if leader.code > 0:
-                    raise LaunchFailed(f"worker 0 {_end_of_script(leader)}")
+            if process is leader or (process.code or 0) <= 0 or process.spec.name in self._given_up:
+                continue
+            at_start = self._failed_at_start(process)
+            wait([leader], LEADER_S if at_start else LEADER_SOON_S)
+            if leader.code is None and at_start:
+                raise LaunchFailed(f"{process.spec.name} {_end_of_script(process)} before its first step")
+            if (leader.code or 0) > 0:
+                raise LaunchFailed(f"worker 0 {_end_of_script(leader)}")
 
     def _check_given_up(self) -> None:
         """End the job if the script of a worker ends with an error each time: its part of the data would not be used.
@@ -295,7 +299,8 @@ class ScriptLauncher(Launcher):
             if process.code == UNSUPPORTED and process.spec.name in self._restarts:
                 continue
             if (process.code or 0) > 0 and process.spec.name in self._given_up and self._drain_deadline is None:
-                raise LaunchFailed(f"{process.spec.name} {_end_of_script(process)}: {process.reason()}")
+                ending = f"{process.spec.name} {_end_of_script(process)}"
+                raise LaunchFailed(self._reasons.at_restart(process.spec.number, ending, process.reason()))
 
     def _others_are_done(self) -> bool:
         """Return whether no other worker trains: workers that meet at no barrier may end long after worker 0."""

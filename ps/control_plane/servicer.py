@@ -219,9 +219,10 @@ class CoordinatorServicer(OperatorCalls):
         """End the session of a worker, whose unused samples become available to the other workers."""
         coordinator = self._coordinator
         member = self._job.membership.of_session(request.session)
-        note = f"worker {member.worker} gave up: {request.reason[:MAX_REASON]}" if request.failed else ""
+        note, reason = "", request.reason[:MAX_REASON]
         if request.failed:
-            coordinator.work.worker_failed(member.worker, request.error_type, request.reason[:MAX_REASON])
+            note = self._job.notes.of_failure(member.worker, reason)
+            coordinator.work.worker_failed(member.worker, request.error_type, reason)
         coordinator.add_times(request.step_s, request.exchange_s)
         self._turn(lambda: coordinator.leave(member.worker, clock.monotonic(), note))
         self._change.notify()

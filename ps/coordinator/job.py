@@ -57,6 +57,12 @@ class JobNotes(list[str]):
         """The number of notes so far, with those that were dropped."""
         return len(self) + self._dropped
 
+    def of_failure(self, worker: int, reason: str) -> str:
+        """Return the note that a worker gave up, without its reason if the last one that gave up had the same."""
+        earlier = next((note for note in reversed(self) if " gave up: " in note), "")
+        same = earlier.endswith(f" gave up: {reason}")
+        return f"worker {worker} gave up" + (" for the same reason" if same else f": {reason}")
+
     def since(self, count: int) -> list[str]:
         """Return the notes after the first `count`, as far as they are kept."""
         return self[count if count < FIRST_NOTES else max(FIRST_NOTES, count - self._dropped) :]

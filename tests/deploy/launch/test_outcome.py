@@ -11,6 +11,7 @@ import pytest
 
 from downpour.deploy.config import TrainSettings
 from downpour.deploy.launch.outcome import advice, explain
+from downpour.deploy.launch.reasons import Reasons
 from downpour.deploy.scripts.script_settings import RunSettings
 from downpour.protos.settings import flag
 
@@ -24,20 +25,27 @@ def test_advice_names_flags_of_the_command(dataset: str, kind: Any, rates: dict[
 
 
 @pytest.mark.parametrize(
-    ("lines", "shown", "repeated"),
+    ("role", "code", "lines", "repeated"),
     [
-        (["joined", "downpour worker: gradients must be finite"], ["stopped: gradients must be finite"], False),
-        (["downpour worker: why"], ["stopped: why"], False),
-        (["joined", "downpour worker: another reason"], ["stopped: why"], True),
-        (["Traceback (most recent call last):", "  File", "ValueError: why"], ["ended: ValueError: why"], True),
+        ("worker", 1, ["joined", "downpour worker: why"], False),
+        ("worker", 1, ["downpour worker: why"], False),
+        ("worker", 1, ["joined", "downpour worker: another reason"], True),
+        ("worker", 1, ["Traceback (most recent call last):", "  File", "ValueError: why"], True),
+        ("ps", 3, ["12:29:10 why", "12:29:10 the job has failed: 0 updates; see runs"], False),
+        ("ps", 3, ['{"message": "why"}', '{"message": "the job has failed: 0 updates; see runs"}'], False),
+        ("ps", 3, ["12:29:10 another reason", "12:29:10 the job has failed: 0 updates; see runs"], True),
+        ("ps", 1, ["12:29:10 why", "MemoryError"], True),
+        ("ps", 3, ["12:29:10 why", "{", "Traceback (most recent call last):", "ValueError: why"], True),
     ],
 )
 def test_the_end_of_a_log_is_shown_unless_it_repeats_a_reason(
-    lines: list[str], shown: list[str], repeated: bool, tmp_path: Path
+    role: str, code: int, lines: list[str], repeated: bool, tmp_path: Path
 ) -> None:
     notes: list[str] = []
     screen = SimpleNamespace(note=notes.append, has_shown=lambda log: False)
-    spec = SimpleNamespace(role="worker", shown=False)
-    process = SimpleNamespace(code=1, spec=spec, log=tmp_path / "log", tail=lambda: lines)
-    explain(screen, tmp_path, "no worker is left", [process], shown)  # type: ignore[list-item]
+    spec = SimpleNamespace(role=role, shown=False)
+    process = SimpleNamespace(code=code, spec=spec, log=tmp_path / "log", tail=lambda: lines)
+    reasons = Reasons()
+    assert reasons.in_note("why") == "why"
+    explain(screen, tmp_path, "no worker is left", [process], reasons.has)  # type: ignore[arg-type, list-item]
     assert any(lines[-1] in note for note in notes) is repeated

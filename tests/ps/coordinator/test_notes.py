@@ -48,3 +48,18 @@ def test_a_reader_receives_every_note_that_is_kept_once_and_in_order(steps: list
         assert numbers == list(range(number))
     elif number:
         assert numbers[:FIRST_NOTES] == list(range(min(FIRST_NOTES, number))) and numbers[-1] == number - 1
+
+
+def test_workers_that_give_up_for_one_reason_state_it_once() -> None:
+    notes = JobNotes()
+    for worker, reason in enumerate(("a", "a", "b", "b", "a")):
+        notes.append(notes.of_failure(worker, reason))
+        notes.append("a note of something else")
+    told = [note for note in notes if "gave up" in note]
+    assert told == [
+        "worker 0 gave up: a",
+        "worker 1 gave up for the same reason",
+        "worker 2 gave up: b",
+        "worker 3 gave up for the same reason",
+        "worker 4 gave up: a",
+    ]
