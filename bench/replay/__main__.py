@@ -28,7 +28,10 @@ from downpour.worker.quiet_tensorflow import load_tensorflow
 if TYPE_CHECKING:
     from downpour.bench.replay.workers import Workers
 
-ABOUT = "Repeat a recorded run in one process. The exit status is 0 if the results have the same bits, and 1 otherwise."
+ABOUT = (
+    "Repeat a recorded run: one of `downpour train` in one process, one of a script in as many as before. The exit "
+    "status is 0 if the results have the same bits, 1 if they differ, and 2 if the run cannot be repeated."
+)
 PROGRESS_EVERY_S = 2.0
 
 

@@ -65,7 +65,7 @@ class JobCommandSettings(AccessSettings):
     address: str = Field(description="HOST:PORT of the job's coordinator, which is server 0, or a run such as latest.")
     action: Literal["pause", "resume", "drain", "set", "checkpoint", "add-worker", "kill", "stall", "slow"] = Field(
         description="One of pause, resume, drain, set (settings), checkpoint, add-worker, kill (a worker of this "
-        "machine), stall (its process for a while) and slow (it down for a while)."
+        "machine), stall (suspend its process for a while) and slow (let its process run a part of the time)."
     )
     argument: str | None = Field(
         None,
