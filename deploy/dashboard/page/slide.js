@@ -65,6 +65,7 @@ export class Slide {
     this.built = key;
     this.boxes = layout(width, shards, workers);
     const { height } = this.boxes;
+    this.uncovered = withoutBoxes(width, height, this.boxes.covers);
     this.svg.replaceChildren();
     for (const node of [this.svg, this.canvas]) {
       node.style.width = `${width}px`;
@@ -187,13 +188,27 @@ export class Slide {
     context.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
     context.clearRect(0, 0, this.boxes.width, this.boxes.height);
     this.sprites.use(staleEnd, theme);
+    context.save();
+    if (this.uncovered) context.clip(this.uncovered, "evenodd");
     for (const mark of marks) {
-      const place = placeOf(mark, this.boxes);
-      if (!place) continue;
-      if (mark.kind === "drop") drawDrop(context, mark, place, theme);
-      else context.drawImage(this.sprites.of(mark), place.x - SPRITE / 2, place.y - SPRITE / 2, SPRITE, SPRITE);
+      const place = mark.kind === "drop" ? null : placeOf(mark, this.boxes);
+      if (place) context.drawImage(this.sprites.of(mark), place.x - SPRITE / 2, place.y - SPRITE / 2, SPRITE, SPRITE);
+    }
+    context.restore();
+    for (const mark of marks) {
+      const place = mark.kind === "drop" ? placeOf(mark, this.boxes) : null;
+      if (place) drawDrop(context, mark, place, theme);
     }
   }
+}
+
+/** Return the area of the slide that no box covers; null if there is no such box. */
+function withoutBoxes(width, height, boxes) {
+  if (!boxes.length) return null;
+  const path = new Path2D();
+  path.rect(0, 0, width, height);
+  for (const box of boxes) path.rect(box.x, box.y, box.width, box.height);
+  return path;
 }
 
 function leaseText(lease, width) {

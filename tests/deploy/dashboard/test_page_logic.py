@@ -397,6 +397,32 @@ def test_boxes_are_inside_the_picture_and_apart(evaluate: Evaluate, width: int) 
                 assert apart, (shards, workers, one, other)
 
 
+@pytest.mark.parametrize("width", [300, 390, 768, 1400])
+def test_a_mark_passes_behind_every_box_that_it_crosses(evaluate: Evaluate, width: int) -> None:
+    """On a narrow page workers are in several rows; their boxes would be hard to read below discs and triangles."""
+    cases = [[shards, workers] for shards in (1, 2, 5) for workers in (1, 2, 3, 4, 5, 8)]
+    found = evaluate(
+        """
+        const inside = (box, {x, y}) => x > box.x && x < box.x + box.width && y > box.y && y < box.y + box.height;
+        return given.cases.map(([shards, workers]) => {
+          const boxes = layout(given.width, shards, workers);
+          const crossed = new Set();
+          boxes.workers.forEach((_, worker) => boxes.shards.forEach((__, shard) => {
+            for (const kind of ["push", "pull"]) for (let step = 0; step <= 100; step++) {
+              const place = placeOf({kind, worker, shard, progress: step / 100}, boxes);
+              for (const box of [...boxes.workers, ...boxes.data]) if (inside(box, place)) crossed.add(box);
+            }
+          }));
+          return [crossed.size, [...crossed].filter((box) => !boxes.covers.includes(box)).length];
+        });
+        """,
+        cases=cases,
+        width=width,
+    )
+    assert not any(uncovered for _, uncovered in found)
+    assert any(crossed for crossed, _ in found) is (width < 800)  # eight workers have two rows in 768 pixels
+
+
 def test_ticks_are_round_and_inside(evaluate: Evaluate) -> None:
     found = evaluate("return [ticks(0, 7.8, 5), ticks(-0.1, 2.4, 4), ticks(3, 3, 4), ticks(0, 3564, 6)];")
     assert found == [[0, 2, 4, 6], [0, 1, 2], [3], [0, 1000, 2000, 3000]]
