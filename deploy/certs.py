@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from downpour.protos.credentials import AUTHORITY, CERTIFICATE, KEY, SERVER_NAME, TOKEN
+from downpour.protos.logs import reason_of
 from downpour.protos.settings import Settings
 from downpour.protos.system.command import install_command
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
 TOKEN_BYTES = 32
+EXIT_USAGE = 2
 SHOWN = 4  # files of a folder that is refused
 
 
@@ -52,7 +54,7 @@ def certs(settings: CertsSettings) -> int:
     except ImportError as error:
         return _fail(f"the package cryptography must be installed ({error}). Run: {install_command('certs')}")
     except OSError as error:
-        return _fail(f"FOLDER must be writable; {error.filename}: {error.strerror}")
+        return _fail(f"FOLDER must be a folder that can be written; {reason_of(error)}")
     print(f"{folder}: {AUTHORITY}, {CERTIFICATE}, {KEY}, {TOKEN}; valid for {settings.days} days")
     print(f"start servers and workers with --tls-dir {folder} (workers need only {AUTHORITY} and {TOKEN})")
     return 0
@@ -110,4 +112,4 @@ def _write(path: Path, content: bytes, mode: int) -> None:
 
 def _fail(problem: str) -> int:
     print(f"downpour certs: {problem}", file=sys.stderr)
-    return 1
+    return EXIT_USAGE

@@ -17,6 +17,7 @@ from downpour.protos.logs import print_line
 from downpour.protos.settings import Settings
 
 POLL_S = 0.2
+EXIT_USAGE = 2
 LARGE = 1000  # from where on decimals tell nothing
 COLUMNS = ("run", "status", "updates", "loss", "accuracy")  # of the table; JSON has more
 
@@ -48,7 +49,7 @@ def runs(settings: RunsSettings) -> int:
     folder = Path(settings.runs_dir)
     if not folder.is_dir():
         print(f"downpour runs: --runs-dir must be a folder; {folder.absolute()} is none", file=sys.stderr)
-        return 1
+        return EXIT_USAGE
     found = [described(path) for path in sorted(folder.iterdir()) if path.is_dir() and path.name != LATEST]
     if settings.json_:
         for row in found:
@@ -98,10 +99,10 @@ def logs(settings: LogsSettings) -> int:
     if settings.process and not (folder / f"{settings.process}.log").exists():
         there = ", ".join(sorted(path.stem for path in folder.glob("*.log"))) or "none"
         print(f"downpour logs: --process must have a log in {folder}; these have one: {there}", file=sys.stderr)
-        return 1
+        return EXIT_USAGE
     if not folder.is_dir():
         print(f"downpour logs: RUN must be a run with logs; {folder.absolute()} does not exist", file=sys.stderr)
-        return 1
+        return EXIT_USAGE
     with suppress(KeyboardInterrupt):  # the way to leave --follow
         _print_lines(settings, folder)
     return 0

@@ -13,7 +13,6 @@ from downpour.deploy.dashboard.config import DashboardSettings
 from downpour.deploy.dashboard.page_data import page_data
 from downpour.deploy.dashboard.recorded_run import NoRun, load_run
 from downpour.protos.credentials import presented_to
-from downpour.protos.logs import reason_of
 from downpour.protos.settings import host_and_port
 from downpour.protos.system.command import install_command
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
 EXIT_USAGE = 2
+SOURCE = "SOURCE must be HOST:PORT of a running job's coordinator, or"
 LINGER_S = 1.0  # time after the end of the job for open pages to receive its last message
 
 
@@ -56,9 +56,7 @@ def dashboard(settings: DashboardSettings, announce: Callable[[str], str] | None
     try:
         asyncio.run(serve())
     except OSError as error:
-        print(
-            f"downpour dashboard: --port must be free; received {settings.port} ({reason_of(error)})", file=sys.stderr
-        )
+        print(f"downpour dashboard: {server.port_taken(settings.port, error)}", file=sys.stderr)
         return EXIT_USAGE
     return 0
 
@@ -75,7 +73,7 @@ def _application(settings: DashboardSettings) -> tuple[web.Application, str]:
     if not folder.exists() and _is_address(settings.source):
         control = server.Control(controls.Controls(settings.source).act, presented_to(settings.source).token)
         return server.application(live.live_block, lambda: live.follow(settings.source), control), control.secret
-    load_run(folder)  # to report a run that cannot be shown at once
+    load_run(folder, SOURCE)  # to report a run that cannot be shown at once
     return server.application(lambda: page_data(load_run(folder), settings.first)), ""
 
 

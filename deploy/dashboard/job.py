@@ -11,6 +11,8 @@ from downpour.deploy.dashboard.controls import OF_A_WORKER, SETTINGS, Controls
 from downpour.deploy.runs import address_of
 from downpour.protos.system.progress import waiting_for
 
+EXIT_USAGE = 2  # no job is named
+
 
 def job(settings: JobCommandSettings) -> int:
     """Execute one action, print its effect, and return the exit status."""
@@ -21,7 +23,7 @@ def job(settings: JobCommandSettings) -> int:
         print(done)
     except (Refused, LookupError) as refusal:
         print(f"downpour job: {refusal}", file=sys.stderr)
-        return 1
+        return 1 if isinstance(refusal, Refused) else EXIT_USAGE
     return 0
 
 

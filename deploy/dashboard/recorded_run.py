@@ -46,8 +46,12 @@ class RecordedRun:
         return found if isinstance(found, dict) else {}
 
 
-def load_run(folder: Path) -> RecordedRun:
+def load_run(folder: Path, argument: str = "RUN must be") -> RecordedRun:
     """Return the content of a run directory; records are read from the disk when they are used.
+
+    Args:
+        folder: The run directory.
+        argument: The beginning of the message if it is none: what names it, and what else it may be.
 
     Raises:
         NoRun: The folder has no trace, or one of its files cannot be read.
@@ -55,7 +59,7 @@ def load_run(folder: Path) -> RecordedRun:
     folder = folder.resolve()
     if not (folder / per_shard("trace", 0)).exists():
         raise NoRun(
-            f"RUN_DIR must be the directory of a run, such as runs/latest, with a trace.npy in it; received {folder}"
+            f"{argument} the directory of a run, such as runs/latest, with a trace.npy in it; received {folder}"
         )
     config = _json(folder / "config.json")
     settings = config.get("settings")

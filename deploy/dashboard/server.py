@@ -11,6 +11,7 @@ import asyncio
 import gzip
 import hmac
 import json
+import os
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
@@ -182,6 +183,12 @@ def _compressed(name: str) -> bytes:
 
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
     response.headers.update(HEADERS)
+
+
+def port_taken(port: int, error: OSError) -> str:
+    """Return the message that a port cannot be bound."""
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return f"--port must be free; received {port}: {reason}. Choose another one, or 0, with which the system chooses it"
 
 
 async def start(app: web.Application, port: int, listen: str = LOOPBACK) -> tuple[web.AppRunner, str]:

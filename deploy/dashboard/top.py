@@ -31,6 +31,7 @@ from downpour.protos.parameter_server_pb2_grpc import CoordinatorStub
 from downpour.ps.trace.format import DTYPE
 
 EXIT_USAGE = 2
+SOURCE = "SOURCE must be HOST:PORT of a running job's coordinator, or"
 REDRAW_S = 0.1  # from a key to its effect on the screen, at most
 RETRY_S = 0.5
 OVER = ("ended", "failed")
@@ -46,7 +47,7 @@ def top(settings: TopSettings) -> int:
         address = address_of(settings.source)
     try:
         if address is None:
-            return _show(_recorded(load_run(folder)), None)
+            return _show(_recorded(load_run(folder, SOURCE)), None)
     except NoRun as error:
         print(f"downpour top: {error}", file=sys.stderr)
         return EXIT_USAGE

@@ -42,7 +42,7 @@ def train(settings: TrainSettings) -> int:
     except OSError as failure:
         reason = f"{failure.strerror}: {failure.filename}"
         print(f"downpour train: --runs-dir must be a writable folder; {reason}", file=sys.stderr)
-        return 1
+        return EXIT_USAGE
     specs = plan(settings, str(run_dir), resume=resuming, devices=devices)
     return Launcher(specs, run_dir, open_screen(settings.verbose), settings.drain_timeout_s).run()
 

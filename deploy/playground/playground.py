@@ -7,7 +7,6 @@ import signal
 import sys
 
 from downpour.deploy.playground.config import PlaygroundSettings
-from downpour.protos.logs import reason_of
 from downpour.protos.system.command import install_command
 
 EXIT_USAGE = 2
@@ -38,8 +37,6 @@ def playground(settings: PlaygroundSettings) -> int:
     try:
         asyncio.run(serve())
     except OSError as error:
-        print(
-            f"downpour playground: --port must be free; received {settings.port} ({reason_of(error)})", file=sys.stderr
-        )
+        print(f"downpour playground: {server.port_taken(settings.port, error)}", file=sys.stderr)
         return EXIT_USAGE
     return 0

@@ -127,7 +127,7 @@ def launch(
         return 2
     except OSError as failure:
         print(f"{PROG}: --runs-dir must be a writable folder; {reason_of(failure)}", file=sys.stderr)
-        return 1
+        return 2
     if not (run_dir.parent / LATEST).exists():
         with suppress(OSError):  # server 0 reports it
             disk.point_latest_to(run_dir)  # before the workers start: a script may count what is in the folder

@@ -111,7 +111,7 @@ def serve(settings: StatusSettings, address: str) -> int:
             f"({reason_of(failure)})",
             file=sys.stderr,
         )
-        return 1
+        return 2
     threading.Thread(target=endpoint.serve_forever, daemon=True).start()
     print(f"the status of {settings.address} is at {endpoint.url}", flush=True)
     try:

@@ -50,7 +50,7 @@ def _ended(settings: StatusSettings, error: str) -> int:
         summary = json.loads(text)
     except (OSError, ValueError, RecursionError):
         print(f"downpour status: {error}", file=sys.stderr)
-        return 1
+        return 2
     if settings.json_:
         print(json.dumps(summary))
     else:

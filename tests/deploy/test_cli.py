@@ -96,7 +96,7 @@ def test_keys_are_not_written_among_other_things(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "results.txt").write_text("")
     done = run("certs", "runs", cwd=tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "FOLDER must be new or empty, as it receives keys; runs has results.txt" in done.stderr
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["results.txt"]
 
@@ -279,7 +279,7 @@ def test_a_module_that_can_be_run_is_accepted(name: str, tmp_path: Path, monkeyp
 def test_a_folder_for_runs_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = run("train", "--runs-dir=file", cwd=tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "--runs-dir must be a writable folder" in done.stderr
 
 

@@ -71,7 +71,7 @@ def test_the_status_of_a_run_that_has_ended_is_its_summary(runs: Path, tmp_path:
     shown = run("status", "1-ended", cwd=tmp_path)
     assert shown.returncode == 0 and "sigmoid100" in shown.stdout
     missing = run("status", "nothing", cwd=tmp_path)
-    assert missing.returncode == 1
+    assert missing.returncode == 2
     assert "ADDRESS must be HOST:PORT of a coordinator, or a run; there is no run nothing" in missing.stderr
 
 
@@ -87,7 +87,7 @@ def test_the_runs_are_listed_with_their_state(runs: Path, tmp_path: Path) -> Non
     assert rows[0]["updates"] == 7 and rows[0]["model"] == "sigmoid100" and rows[1]["status"] == "running"
     assert "1-ended" in run("runs", cwd=tmp_path).stdout
     missing = run("runs", "--runs-dir=nowhere", cwd=tmp_path)
-    assert missing.returncode == 1 and "--runs-dir must be a folder" in missing.stderr
+    assert missing.returncode == 2 and "--runs-dir must be a folder" in missing.stderr
 
 
 def test_two_runs_are_compared_by_settings_and_results(runs: Path, tmp_path: Path) -> None:
@@ -130,9 +130,9 @@ def test_the_logs_of_a_run_are_shown_until_its_coordinator_has_ended(runs: Path,
         assert run("logs", *flags, "latest", cwd=tmp_path).stdout.splitlines() == lines
     assert run("logs", "latest", "--process=worker-1", cwd=tmp_path).stdout.splitlines() == lines[-1:]
     unknown = run("logs", "latest", "--process=ps-9", cwd=tmp_path)
-    assert unknown.returncode == 1 and "these have one: ps-0, worker-1" in unknown.stderr
+    assert unknown.returncode == 2 and "these have one: ps-0, worker-1" in unknown.stderr
     none = run("logs", "2-runs", cwd=tmp_path)
-    assert none.returncode == 1 and "RUN must be a run with logs" in none.stderr
+    assert none.returncode == 2 and "RUN must be a run with logs" in none.stderr
 
 
 def test_an_interrupt_leaves_the_logs_that_are_followed(runs: Path) -> None:

@@ -26,10 +26,10 @@ def test_a_report_is_written_into_the_run_directory_or_elsewhere(tmp_path: Path)
 
 
 def test_a_path_that_is_not_a_run_is_refused_with_the_reason(tmp_path: Path) -> None:
-    for command in ("report", "dashboard"):
+    for command, argument in {"report": "RUN must be", "dashboard": "SOURCE must be HOST:PORT of"}.items():
         done = downpour(command, str(tmp_path))
         assert done.returncode == 2
-        assert f"downpour {command}: RUN_DIR must be the directory of a run" in done.stderr
+        assert f"downpour {command}: {argument}" in done.stderr and "the directory of a run" in done.stderr
 
 
 def test_a_report_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
@@ -46,6 +46,9 @@ def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        done = downpour("dashboard", str(tmp_path / "run"), "--port", str(taken.getsockname()[1]))
-    assert done.returncode == 2
-    assert "--port must be free" in done.stderr
+        port = str(taken.getsockname()[1])
+        for command in (("dashboard", str(tmp_path / "run")), ("playground",)):
+            done = downpour(*command, "--port", port)
+            assert done.returncode == 2
+            expected = f"downpour {command[0]}: --port must be free; received {port}: Address already in use. Choose"
+            assert expected in done.stderr

@@ -119,6 +119,6 @@ def test_a_running_job_is_shown_without_a_terminal(tmp_path: Path, capsys: pytes
 
 def test_what_is_neither_a_job_nor_a_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert top(TopSettings(source=str(tmp_path))) == 2
-    assert "RUN_DIR must be the directory of a run" in capsys.readouterr().err
+    assert "SOURCE must be HOST:PORT of a running job's coordinator, or the directory of" in capsys.readouterr().err
     assert top(TopSettings(source="127.0.0.1:1")) == 1
     assert "127.0.0.1:1" in capsys.readouterr().err

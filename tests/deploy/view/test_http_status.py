@@ -106,7 +106,7 @@ def test_an_address_in_use_is_refused_with_its_name(job: Job) -> None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, cwd=ROOT)
     finally:
         endpoint.server_close()
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert f"--serve must be a free address of this machine; received {taken}" in done.stderr
 
 

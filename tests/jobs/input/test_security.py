@@ -240,7 +240,7 @@ def test_certificates_are_created_once_and_keys_readable_only_by_the_owner(
     server.verify_directly_issued_by(x509.load_pem_x509_certificate((folder / AUTHORITY).read_bytes()))
     names = server.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert SERVER_NAME in names.get_values_for_type(x509.DNSName)
-    assert certs(CertsSettings(folder=str(folder))) == 1
+    assert certs(CertsSettings(folder=str(folder))) == 2
     assert "must be new or empty" in capsys.readouterr().err
 
 
