@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -20,6 +20,9 @@ from downpour.ps.core.rules.update_rules import OPTIMIZERS
 from downpour.ps.core.schedules import SCHEDULES
 from downpour.ps.core.staleness import POLICIES
 from downpour.ps.optimizer_settings import REFERENCE_LEARNING_RATE, OptimizerSettings, hyperparameters_of
+
+TRUE = ("1", "on", "t", "true", "y", "yes")  # as in a variable
+OF_SCRIPT = {"model": "script", "dataset": "script"}  # the names in the job of a script
 
 
 def uses_schedule(mode: str) -> bool:
@@ -272,6 +275,14 @@ class ServerSettings(JobSettings, AccessSettings, LogSettings):
     def optimizer_is_known(self) -> bool:
         """Whether the settings name the optimizer of the job; that of a script arrives with its first worker."""
         return not self.script
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_by_script(cls, values: Any) -> Any:
+        """Give the job of a script no model and no data of the registry; its first worker names the model."""
+        if isinstance(values, dict) and str(values.get("script", "")).lower() in TRUE:
+            return {**OF_SCRIPT, **values}
+        return values
 
     @model_validator(mode="after")
     def _consistent(self) -> ServerSettings:

@@ -13,11 +13,11 @@ from downpour.deploy.runs import RunPath
 from downpour.protos.credentials import AccessSettings
 from downpour.protos.logs import LogSettings
 from downpour.protos.settings import ENV_PREFIX, flag, to_flags
-from downpour.ps.config import JobSettings, ServerSettings
+from downpour.ps.config import OF_SCRIPT, JobSettings, ServerSettings
 from downpour.worker.config import ScriptSettings, WorkerSettings
 
 # Flags of the coordinator, which receives model, data and optimizer from the script.
-SCRIPT_JOB = ("--model=script", "--dataset=script", "--script")
+SCRIPT_JOB = (*(f"{flag(name)}={value}" for name, value in OF_SCRIPT.items()), "--script")
 
 # Settings without a flag of `downpour run`: the processes of the cluster read their variables themselves.
 INHERITED = frozenset(

@@ -190,3 +190,10 @@ def test_a_client_whose_server_does_not_return_learns_of_it(tmp_path: Path) -> N
         cluster.servers[0].kill()
         with pytest.raises(Unreachable, match=r"did not return within 1 s \(its --reconnect-s\)"):
             client.push_pull(GRADIENTS)
+
+
+def test_a_job_of_clients_has_no_model_and_no_data_of_the_registry(cluster: Cluster) -> None:
+    with downpour.connect(cluster.address, WEIGHTS) as client:
+        client.pull()
+        progress = cluster.status()
+    assert (progress.model, progress.dataset) == ("script", "script")
