@@ -25,9 +25,10 @@ export function layout(width, shards, workers) {
     x: box.x, y: box.y + box.height + 12, width: box.width, height: DATA_HEIGHT - 14,
   }));
   const height = Math.max(bottom(workerBoxes, top), bottom(dataBoxes, 0)) + EDGE;
-  // The way of a mark to a lower row crosses the boxes of the rows above it, behind which it passes.
+  // The way of a mark crosses the rows between its worker and its shard, behind whose boxes it passes.
   const crossed = compact ? [] : workerBoxes.filter((box) => box.y < workerBoxes[shown - 1].y);
-  const covers = [...crossed, ...crossed.map((_, index) => dataBoxes[index])];
+  const below = shardBoxes.filter((box) => box.y > shardBoxes[0].y);
+  const covers = [...below, ...crossed, ...crossed.map((_, index) => dataBoxes[index])];
   return { width, height, server, shards: shardBoxes, workers: workerBoxes, data: dataBoxes, compact, covers };
 }
 

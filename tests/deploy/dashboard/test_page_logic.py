@@ -410,7 +410,8 @@ def test_a_mark_passes_behind_every_box_that_it_crosses(evaluate: Evaluate, widt
           boxes.workers.forEach((_, worker) => boxes.shards.forEach((__, shard) => {
             for (const kind of ["push", "pull"]) for (let step = 0; step <= 100; step++) {
               const place = placeOf({kind, worker, shard, progress: step / 100}, boxes);
-              for (const box of [...boxes.workers, ...boxes.data]) if (inside(box, place)) crossed.add(box);
+              for (const box of [...boxes.shards, ...boxes.workers, ...boxes.data])
+                if (inside(box, place)) crossed.add(box);
             }
           }));
           return [crossed.size, [...crossed].filter((box) => !boxes.covers.includes(box)).length];
