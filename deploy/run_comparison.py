@@ -21,6 +21,11 @@ PLACES = ("runs_dir", "run_dir", "bind", "metrics_port", "resume")  # settings t
 LOSSES = ("train_loss", "val_loss", "test_loss")
 RESULTS = ("status", "updates", *LOSSES, "train_accuracy", "val_accuracy", "test_accuracy")
 RATES = ("samples_per_s", "wall_s", "communication_share", "dropped", "duplicates")
+LABELS = {  # the names in the table at the end of a job
+    "train_loss": "training loss", "val_loss": "validation loss", "train_accuracy": "training accuracy",
+    "val_accuracy": "validation accuracy", "samples_per_s": "samples/s", "wall_s": "time in s",
+    "communication_share": "communication",
+}  # fmt: skip
 FILES = ("config.json", "summary.json", "trace.npy", "logs")  # of which every run has one
 
 
@@ -73,7 +78,7 @@ def compare(settings: CompareSettings) -> int:
         table.add_column(name, justify="right" if name else "left", overflow="fold")
     for part in rows.values():
         for name, values in part.items():
-            table.add_row(name.replace("_", " "), *map(shown, values))
+            table.add_row(LABELS.get(name, name.replace("_", " ")), *map(shown, values))
         table.add_section()
     Console().print(table)
     return 0

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
+import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
@@ -32,18 +35,28 @@ def doctor(settings: DoctorSettings) -> int:
     if settings.json_:
         print_line(json.dumps({"ok": not failed, "findings": [asdict(each) for each in found]}))
     else:
-        for line in lines(found):
+        for line in lines(found, shutil.get_terminal_size().columns if sys.stdout.isatty() else None):
             print_line(line)
     return 1 if failed else 0
 
 
-def lines(found: Sequence[Finding]) -> Iterator[str]:
-    """Yield the text of the findings and a summary."""
+def lines(found: Sequence[Finding], columns: int | None = None) -> Iterator[str]:
+    """Yield the text of the findings and a summary.
+
+    Args:
+        found: The findings.
+        columns: The columns of the terminal, at which lines are broken between words; None if there is none.
+    """
     width = max(len(each.subject) for each in found)
+    beside = " " * (width + 11)
     for each in found:
-        yield f"{each.level:<8} {each.subject:<{width}}  {each.found}"
-        if each.advice:
-            yield f"{'':<8} {'':<{width}}  → {each.advice}"
+        texts = [(f"{each.level:<8} {each.subject:<{width}}  ", each.found)]
+        texts += [(beside, f"→ {each.advice}")] if each.advice else []
+        for first, text in texts:
+            if columns is None:
+                yield first + text
+            else:
+                yield from textwrap.wrap(text, columns, initial_indent=first, subsequent_indent=beside)
     errors, warnings = (sum(each.level == level for each in found) for level in ("error", "warning"))
     if errors:
         yield f"This machine cannot train yet. Errors: {errors}, warnings: {warnings}."

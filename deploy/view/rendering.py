@@ -238,6 +238,7 @@ def summary_rows(summary: Mapping[str, Any], run: str) -> list[tuple[str, str]]:
     lost = ", ".join(f"{summary[name]:,} {name}" for name in ("dropped", "duplicates") if summary.get(name))
     forms = (("mean", ".2f"), ("p99", "g"), ("max", "g"))
     spread = ", ".join(f"{name} {number(staleness.get(name), form)}" for name, form in forms)
+    share = summary.get("communication_share")  # not known of clients that report no times
     status = summary.get("status", "ended")
     return [
         *([] if status == "ended" else [("status", str(status))]),
@@ -246,7 +247,7 @@ def summary_rows(summary: Mapping[str, Any], run: str) -> list[tuple[str, str]]:
         ("updates", number(summary.get("updates"), ",") + (f" ({lost})" if lost else "")),
         ("samples/s", number(summary.get("samples_per_s"), ",.0f")),
         ("staleness", spread),
-        ("communication", f"{number(summary.get('communication_share'), '.0%')} of a step"),
+        *([] if share is None else [("communication", f"{share:.0%} of a step")]),
         ("time", duration(summary.get("wall_s", math.nan))),
         ("run", run),
     ]

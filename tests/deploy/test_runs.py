@@ -99,7 +99,7 @@ def test_two_runs_are_compared_by_settings_and_results(runs: Path, tmp_path: Pat
     assert found["runs"] == ["1-ended", "2-runs"] and found["settings"] == {"workers": [1, 4]}
     results = {"updates": [7, 7], "train_loss": [0.5, 0.25], "staleness_mean": [0.5, 0.5], "val_mae": [1.0, 1.0]}
     assert found["results"] == results
-    assert "train loss" in run("runs", "compare", "1-ended", "2-runs", cwd=tmp_path).stdout
+    assert "training loss" in run("runs", "compare", "1-ended", "2-runs", cwd=tmp_path).stdout
     missing = run("runs", "compare", "1-ended", "nothing", cwd=tmp_path)
     assert missing.returncode == 2 and "RUN must be a run; " in missing.stderr
 

@@ -113,3 +113,14 @@ def test_this_machine_is_examined() -> None:
     assert {"Python", "numpy", "grpcio", "protobuf", "cores", "memory", "GPUs", "loopback", "clock"} <= set(found)
     assert found["shared memory"]["level"] == "ok", found["shared memory"]
     assert found["--transport auto"]["found"].startswith("shm")
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_lines_are_broken_between_words_on_a_narrow_terminal(columns: int) -> None:
+    text = "a statement about the machine that has many words and takes several lines"
+    found = [Finding("--transport auto", "warning", text, text), Finding("cores", "ok", "2")]
+    shown = list(program.lines(found, columns))
+    assert all(len(line) <= columns for line in shown)
+    words = [word for line in shown for word in line.split()]
+    assert words[: 3 + len(text.split())] == ["warning", "--transport", "auto", *text.split()]
+    assert "ok       cores             2" in shown

@@ -317,3 +317,9 @@ def test_a_script_is_shown_with_the_metrics_of_its_model() -> None:
     assert "accuracy" not in plain(progress)
     progress.metrics.update({"loss": 0.4, "mae": 0.25, "val_loss": 0.75})
     assert "loss 0.5000  mae 0.2500  val loss 0.7500" in plain(progress)
+
+
+def test_a_share_of_communication_that_is_not_known_has_no_row() -> None:
+    assert dict(summary_rows({"communication_share": 0.45}, "run"))["communication"] == "45% of a step"
+    for summary in list[dict[str, Any]]([{}, {"communication_share": None}]):
+        assert "communication" not in dict(summary_rows(summary, "run"))
