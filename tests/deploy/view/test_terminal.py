@@ -321,5 +321,5 @@ def test_a_script_is_shown_with_the_metrics_of_its_model() -> None:
 
 def test_a_share_of_communication_that_is_not_known_has_no_row() -> None:
     assert dict(summary_rows({"communication_share": 0.45}, "run"))["communication"] == "45% of a step"
-    for summary in list[dict[str, Any]]([{}, {"communication_share": None}]):
-        assert "communication" not in dict(summary_rows(summary, "run"))
+    unknown: list[dict[str, Any]] = [{}, {"communication_share": None}]
+    assert all("communication" not in dict(summary_rows(summary, "run")) for summary in unknown)
