@@ -12,6 +12,7 @@ from downpour.deploy.launch.processes import ON_PURPOSE, Process
 from downpour.deploy.launch.run_dir import read_summary
 from downpour.deploy.view.terminal import Screen
 
+TOO_LARGE = "the learning rate is too large"  # in the warning of the server
 SCRIPT_DATA = "script"  # the dataset of a job that trains a script
 
 
@@ -24,7 +25,8 @@ def conclude(screen: Screen, run_dir: Path, drained: bool) -> None:
     if summary is not None:
         screen.table(summary, str(run_dir))
         if summary.get("diverged"):
-            screen.note(f"training diverged: {summary['diverged']}. {advice(summary)}")
+            said = any(TOO_LARGE in note for note in summary.get("notes", ()))  # while it happened
+            screen.note(f"training diverged: {summary['diverged']}" + ("" if said else f". {advice(summary)}"))
     if drained:
         screen.note(f"drained: the trained model is in {run_dir}")
 

@@ -29,6 +29,7 @@ RESULTS = ("val_loss", "val_accuracy")
 SPACE = 3  # columns between two measurements
 GAP = 2  # columns between those of a table
 LONGEST_S = 1000 * 3600.0
+LOSS, LARGE = ".4f", 1e6  # the form of a loss, and from where it has an exponent
 
 
 def duration(seconds: float) -> str:
@@ -40,9 +41,11 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def number(value: float | None, form: str = ".4f") -> str:
-    """Format a number, or return a dash for None."""
-    return UNKNOWN if value is None else format(value, form)
+def number(value: float | None, form: str = LOSS) -> str:
+    """Format a number, or return a dash for None; a loss with more digits than can be read has an exponent."""
+    if value is None:
+        return UNKNOWN
+    return format(value, ".4g" if form == LOSS and abs(value) >= LARGE else form)
 
 
 def where(progress: pb.Progress) -> str:

@@ -16,6 +16,7 @@ from rich.console import Console, RenderableType
 from downpour.deploy.view.rendering import (
     duration,
     epoch_line,
+    number,
     plain,
     render,
     share,
@@ -323,3 +324,10 @@ def test_a_share_of_communication_that_is_not_known_has_no_row() -> None:
     assert dict(summary_rows({"communication_share": 0.45}, "run"))["communication"] == "45% of a step"
     unknown: list[dict[str, Any]] = [{}, {"communication_share": None}]
     assert all("communication" not in dict(summary_rows(summary, "run")) for summary in unknown)
+
+
+def test_a_loss_has_at_most_as_many_digits_as_can_be_read() -> None:
+    assert [number(value) for value in (0.25, 999999.5, 1.5e6, -2e30, math.inf, None)] == [
+        "0.2500", "999999.5000", "1.5e+06", "-2e+30", "inf", "–",
+    ]  # fmt: skip
+    assert number(1.5e6, ",.0f") == "1,500,000"
