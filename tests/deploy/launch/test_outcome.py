@@ -61,7 +61,7 @@ def test_the_advice_for_a_job_that_diverged_is_shown_once(warned: bool, tmp_path
     summary = {"diverged": "the loss is 8", "learning_rate": 1.0, "updates": 9, "dataset": "mnist"}
     summary["notes"] = [f"the training loss has risen from 2 to 8: {TOO_LARGE}; try a tenth of it"] if warned else []
     (tmp_path / "summary.json").write_text(json.dumps(summary))
-    conclude(screen, tmp_path, drained=False)  # type: ignore[arg-type]
+    conclude(screen, tmp_path, drained=False)
     assert TOO_LARGE in Path(divergence.__file__).read_text()
     (text,) = notes
     assert text.startswith("training diverged: the loss is 8") and ("--learning-rate 0.1" in text) is not warned
