@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from downpour.deploy.launch.launcher import LaunchFailed
+from downpour.deploy.launch.reasons import Reasons
 from downpour.deploy.scripts import script_launcher
 from downpour.deploy.scripts.script_launcher import ScriptLauncher
 
@@ -46,7 +47,7 @@ def test_the_coordinator_is_told_once_whenever_the_workers_end(
     monkeypatch.setattr(script_launcher, "wait", lambda processes, timeout_s: True)
     launcher: Any = ScriptLauncher.__new__(ScriptLauncher)
     launcher._processes = {"worker-0": Ended(0, looks), "worker-1": Ended(1, 0)}
-    launcher._given_up, launcher._restarts, launcher._stepped = {}, {}, set()
+    launcher._given_up, launcher._restarts, launcher._stepped = set(), {}, set()
     launcher._ending_deadline, launcher._drain_deadline = None, 1e12 if draining else None
     launcher._watcher, launcher._poll = Stops(), lambda: None
     for _ in range(12):
@@ -57,8 +58,10 @@ def test_the_coordinator_is_told_once_whenever_the_workers_end(
 @pytest.mark.parametrize("restarted", [False, True])
 def test_a_restarted_worker_that_is_refused_does_not_end_the_job_of_the_others(restarted: bool) -> None:
     launcher: Any = ScriptLauncher.__new__(ScriptLauncher)
-    refused = SimpleNamespace(code=3, spec=SimpleNamespace(role="worker", name="worker-1"), reason=lambda: "why")
-    launcher._processes, launcher._given_up, launcher._drain_deadline = {"worker-1": refused}, {"worker-1": "why"}, None
+    spec = SimpleNamespace(role="worker", name="worker-1", number=1)
+    refused = SimpleNamespace(code=3, spec=spec, reason=lambda: "why")
+    launcher._processes, launcher._given_up, launcher._drain_deadline = {"worker-1": refused}, {"worker-1"}, None
+    launcher._reasons = Reasons()
     launcher._restarts = {"worker-1": 1} if restarted else {}
     if restarted:
         launcher._check_given_up()
