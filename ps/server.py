@@ -256,7 +256,11 @@ class CoordinatorProcess:
         await self._change.wait_until(lambda: not len(job.membership), 0.0 if job.stopped_at_once else leave_s)
         job.send(stop=True)
         self.effects.deliver()
-        await self._change.wait_until(lambda: self.links.all_stopped, STOP_TIMEOUT_S)
+        await self._change.wait_until(lambda: not self.links.unconfirmed, STOP_TIMEOUT_S)
+        job.notes.extend(
+            f"shard {shard} has not confirmed the end of the job: its trace may lack the newest records"
+            for shard in self.links.unconfirmed
+        )
 
     async def _last_checkpoint(self) -> None:
         """Take a checkpoint of the present state if it has changed since the last one, and wait until it is written."""

@@ -36,6 +36,7 @@ class CoordinatorLink:
     Attributes:
         address: The coordinator's `HOST:PORT`.
         connected: Whether the stream is up.
+        met: Whether the stream has been up.
     """
 
     def __init__(self, address: str, runtime: ShardRuntime) -> None:
@@ -46,7 +47,7 @@ class CoordinatorLink:
             runtime: The shard.
         """
         self.address, self._runtime, self._commands = address, runtime, ShardCommands(runtime)
-        self.connected = False
+        self.connected = self.met = False
         self._events: asyncio.Queue[pb.ShardEvent | Snapshot] = asyncio.Queue()
 
     def deliver(self) -> None:
@@ -68,16 +69,16 @@ class CoordinatorLink:
         Raises:
             DownpourError: The coordinator refuses this shard, or does not answer in time.
         """
-        deadline, met = clock.monotonic() + connect_timeout_s, False
+        deadline = clock.monotonic() + connect_timeout_s
         while not self._commands.stopped.is_set():
             try:
                 await self._serve_stream(joined, deadline)
-                deadline, met = clock.monotonic() + reconnect_s, True
+                deadline = clock.monotonic() + reconnect_s
             except Unreachable as error:
                 if self.connected:
-                    deadline, met = clock.monotonic() + reconnect_s, True
+                    deadline = clock.monotonic() + reconnect_s
                 if clock.monotonic() + RETRY_S > deadline:
-                    verb, within_s = ("be back", reconnect_s) if met else ("answer", connect_timeout_s)
+                    verb, within_s = ("be back", reconnect_s) if self.met else ("answer", connect_timeout_s)
                     raise DeadlineExceeded(
                         f"the coordinator must {verb} at {self.address} within {within_s:g} s; it did not: {error} "
                         "Start shard 0 first and check the address."
@@ -103,7 +104,7 @@ class CoordinatorLink:
                 async for command in rpc.CoordinatorStub(channel).ShardLink(
                     events, metadata=call_metadata(self.address)
                 ):
-                    self.connected = True
+                    self.connected = self.met = True
                     self._commands.execute(command)
                     self.deliver()
                     if self._commands.stopped.is_set():
@@ -194,8 +195,8 @@ class ShardProcess:
         """Wait for the coordinator's command to stop, for a limited time after a signal; return the exit code."""
         signalled = asyncio.Event()
         on_signals(lambda name: signalled.set())
-        met = await self._until_one([following, asyncio.create_task(signalled.wait())])
-        if not met and not following.done():
+        await self._until_one([following, asyncio.create_task(signalled.wait())])
+        if not self._link.met and not following.done():
             log(f"ended by a signal before {self._link.address} had answered: there is nothing to save")
             following.cancel()
             return 0
@@ -203,21 +204,21 @@ class ShardProcess:
         while self._link.connected and clock.monotonic() < deadline and not following.done():
             await asyncio.wait([following], timeout=RETRY_S)
         if not following.done():
+            log(f"ended by a signal before {self._link.address} had ended the job")
             following.cancel()
             return 1
         following.result()
         return 0
 
-    async def _until_one(self, tasks: list[asyncio.Task[Any]]) -> bool:
-        """Wait until one task is done, and log what the start waits for; return whether the coordinator was there."""
+    async def _until_one(self, tasks: list[asyncio.Task[Any]]) -> None:
+        """Wait until one task is done, and log what the start waits for."""
         begun_s, timeout_s = clock.monotonic(), FIRST_S
         while not (await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED))[0]:
             if self._link.connected:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                return True
+                return
             log(f"waiting for the coordinator at {self._link.address} for {clock.monotonic() - begun_s:.0f} s")
             timeout_s = WAITING_EVERY_S
-        return self._link.connected
 
     def _add_services(self, server: grpc.aio.Server) -> None:
         self._listeners = open_listeners(ListenRequest(self._settings, self.handler, lambda worker: None, server))

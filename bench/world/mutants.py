@@ -100,7 +100,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_of(
         "ps/control_plane/recovery.py",
-        ("the trace is not cut at a restore", "lacking = self._run.traces.cut([each[shard].records for shard in range(len(slices))])", "lacking: dict[int, int] = {}"),
+        ("the trace is not cut at a restore", "lacking = self._run.traces.cut([state.records for state in states], versions)", "lacking: dict[int, int] = {}"),
         ("a cut survives the loss of a shard", "self._checkpointer.abandon(now)", NOTHING),
         ("a resumed run begins anew", "if resume and generation > 1:", "if False:"),
         ("a shard is not restored", "self._effects.restore(shard, state, checkpoint.number)", "shard or self._effects.restore(shard, state, checkpoint.number)"),

@@ -123,6 +123,8 @@ class Recovery:
     async def _restore_now(self, generation: int) -> None:
         """Read the newest checkpoint and send every shard its part; without one, start the job over.
 
+        If a shard has been lost meanwhile, nothing changes: the job is restored once that shard is back.
+
         Raises:
             ValueError: The checkpoint does not fit the job's settings.
         """
@@ -130,7 +132,8 @@ class Recovery:
         while not await self._checkpointer.settled(0.05):
             pass
         found, refused = await asyncio.get_running_loop().run_in_executor(None, self._newest)
-        if coordinator.job.generation != generation or coordinator.job.phase in OVER:
+        job = coordinator.job
+        if job.generation != generation or job.phase in OVER or not job.shards.joined:
             return
         coordinator.job.notes.extend(refused)
         if found is None and refused:  # the trace and the checkpoints stay as they are for a person to look at
@@ -177,7 +180,9 @@ class Recovery:
         assert coordinator.job.layout is not None
         slices = coordinator.job.layout.cut(coordinator.job.settings.shards)
         each = shard_facts(checkpoint.facts, len(slices))
-        lacking = self._run.traces.cut([each[shard].records for shard in range(len(slices))])
+        states = [each[shard] for shard in range(len(slices))]
+        versions = None if coordinator.work.is_script else [state.version for state in states]
+        lacking = self._run.traces.cut([state.records for state in states], versions)
         coordinator.job.notes.extend(
             f"the trace of shard {shard} lacks {counted(count, 'record')} of earlier updates, which the disk has lost"
             for shard, count in lacking.items()

@@ -91,7 +91,10 @@ class CoordinatorServicer(OperatorCalls):
         self._change.notify()
 
         def known() -> bool:
-            return job.shards.settled(number) or job.membership.get(member.worker) is not member
+            if job.membership.get(member.worker) is not member:
+                return True
+            job.membership.renew(member, clock.monotonic())  # it sends no heartbeat before it knows its session
+            return job.shards.settled(number)
 
         if not await self._change.wait_until(lambda: known() and work.committed, JOIN_TIMEOUT_S):
             self._turn(lambda: self._coordinator.leave(member.worker, clock.monotonic()))
@@ -157,6 +160,10 @@ class CoordinatorServicer(OperatorCalls):
             self._change.notify()
             return pb.Task(kind=pb.WAIT)
 
+        member = self._job.membership.of_session(request.session)
+        member.polls += not request.ahead
+        poll = member.polls
+
         def next_task() -> pb.Task:
             return self._leases.next_task(request)
 
@@ -166,8 +173,10 @@ class CoordinatorServicer(OperatorCalls):
 
         def has_task() -> bool:
             nonlocal task
-            if context.done():
-                return True  # the caller has gone and would not receive the task
+            if context.done() or member.polls != poll:
+                return (
+                    True  # the caller has gone, or asks again because its connection broke: it would not get the task
+                )
             task = self._turn(next_task)
             return task.kind != pb.WAIT
 

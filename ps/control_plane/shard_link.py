@@ -54,6 +54,8 @@ class ShardLinks:
     def send(self, command: pb.ShardCommand) -> None:
         """Send a command to every shard of another process."""
         self._stopping |= command.stop
+        if command.generation:
+            self._standing.ClearField("initialisation")  # which every generation counts from 0
         for field, value in command.ListFields():
             if field.name in STANDING:
                 self._standing.ClearField(field.name)
@@ -67,9 +69,9 @@ class ShardLinks:
             self._queues[shard].put_nowait(commands)
 
     @property
-    def all_stopped(self) -> bool:
-        """Return whether every shard of another process has confirmed the command to stop."""
-        return self.stopped >= set(self._queues)
+    def unconfirmed(self) -> list[int]:
+        """Return the connected shards of other processes that have not confirmed the command to stop."""
+        return sorted(set(self._queues) - self.stopped)
 
     async def serve(self, events: AsyncIterator[pb.ShardEvent], peer: str = "") -> AsyncIterator[pb.ShardCommand]:
         """Serve the stream of one shard until it ends.

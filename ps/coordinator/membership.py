@@ -28,6 +28,7 @@ class Member:
         resting: Whether the worker has no data now, so that no other worker must wait for it.
         evaluator: Whether the worker takes evaluation tasks only.
         last_report: The kind and the epoch of the last task whose result the worker has reported.
+        polls: The number of times that the worker has asked for a task.
     """
 
     worker: int
@@ -41,6 +42,7 @@ class Member:
     resting: bool = True
     evaluator: bool = False
     last_report: tuple[int, int] | None = None
+    polls: int = 0
 
     @property
     def state(self) -> str:

@@ -15,7 +15,8 @@ class ShardTable:
     """Records which shards have joined.
 
     Attributes:
-        initialisation: The number of initialisations that were abandoned before every shard had weights.
+        initialisation: The number of initialisations of this generation that were abandoned before every shard had
+            weights.
     """
 
     def __init__(self, count: int) -> None:
@@ -96,7 +97,7 @@ class ShardTable:
 
     def has_weights(self, shard: int, initialisation: int) -> None:
         """Record that a shard has weights, unless they are of an initialisation that was abandoned."""
-        if initialisation >= self.initialisation:  # a shard may have counted more with an earlier coordinator
+        if initialisation >= self.initialisation:
             self._initialised.add(shard)
 
     @property
@@ -115,5 +116,6 @@ class ShardTable:
         return self.initialisation
 
     def forget_weights(self) -> None:
-        """Record that no shard has weights, because another generation begins."""
+        """Record that no shard has weights, because another generation begins, whose initialisations count from 0."""
+        self.initialisation = 0
         self._initialised.clear()

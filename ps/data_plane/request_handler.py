@@ -147,7 +147,7 @@ class RequestHandler:
             return PendingReply(runtime, header, runtime.pull(header, member.worker))
         assert isinstance(payload, memoryview)
         if kind == pb.INIT:
-            runtime.initialise(payload)
+            runtime.initialise(payload, member.session)
             self._deliver()
         elif kind == pb.ASSIGN:
             runtime.assign(header, payload, member.worker)

@@ -93,6 +93,7 @@ class ShardRuntime:
             order.on_advance.append(self._apply_rates)
         self.generation, self.initialisation, self.assigned = 1, 0, 0
         self.void = False
+        self._initialiser = 0  # the session of the worker that has set the initial weights
 
     # ------------------------------------------------------------------ sizes and members
 
@@ -154,15 +155,20 @@ class ShardRuntime:
 
     # ------------------------------------------------------------------ weights that workers set
 
-    def initialise(self, payload: memoryview) -> None:
-        """Set version 0; a repeated call before the first update changes nothing.
+    def initialise(self, payload: memoryview, session: int = 0) -> None:
+        """Set version 0; a repeated call changes nothing.
+
+        Args:
+            payload: The weights, `float32[n + m]`.
+            session: The session of the worker, which may repeat its call at any time: its connection may have broken
+                before it had the reply, and others train meanwhile; 0 if it has none.
 
         Raises:
             InvalidRequest: The payload has another length than this shard's slice.
             JobConflict: The shard has been trained already.
         """
         if self.shard is not None and not self.void:
-            if self.shard.version:
+            if self.shard.version and not (session and session == self._initialiser):
                 raise JobConflict(
                     f"initial weights must be set before the first update; version is {self.shard.version}."
                 )
@@ -174,6 +180,7 @@ class ShardRuntime:
             )
         if self.builder.recorded and (self.generation == 1 or self.calls.paused):
             self.calls.begin(self.builder.keeps_old_weights or self.builder.is_script)
+        self._initialiser = session
         self.put(self.builder.initial_state(payload))
         if self.calls.on and not self.builder.is_script:  # a script initialises its weights itself
             shard, facts = self.trained_shard(), pb.SnapshotInfo(initialisation=self.initialisation)
@@ -220,7 +227,11 @@ class ShardRuntime:
         self.members = members
 
     def set_generation(self, generation: int) -> None:
-        """Begin a generation; weights of an earlier one are void until a state is restored."""
+        """Begin a generation; weights of an earlier one are void until a state is restored.
+
+        Its initialisations count from 0: a coordinator that was started again does not know the number of earlier ones.
+        """
+        self.initialisation = 0
         self.generation, self.void = generation, self.void or self.shard is not None
 
     def void_weights(self, initialisation: int) -> None:

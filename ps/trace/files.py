@@ -66,8 +66,13 @@ class TraceFiles:
             return
         waiting.clear()
 
-    def cut(self, records: Sequence[int]) -> dict[int, int]:
+    def cut(self, records: Sequence[int], versions: Sequence[int] | None = None) -> dict[int, int]:
         """Truncate the file of each shard to the given number of records, and the files of other shards to none.
+
+        Args:
+            records: The number of records to keep, by shard.
+            versions: The version of each shard, of which no later records are kept: if the disk has lost records
+                before, those of undone updates are among the first ones. None if versions do not increase.
 
         Returns:
             The number of missing records, for each shard whose file has fewer records than given.
@@ -79,11 +84,17 @@ class TraceFiles:
         self._waiting.clear()
         self._lost.clear()
         self.trouble = ""
-        names = {self._path(shard): count for shard, count in enumerate(records)}
+        kept = list(records)
+        for shard, version in enumerate(versions or ()):
+            kept[shard] = records_until(self._path(shard), records[shard], version)
+        names = {self._path(shard): count for shard, count in enumerate(kept)}
         for path in {*self._folder.glob(f"{self._stem}*.npy"), *names}:
             if path.exists() or names.get(path):
-                TraceFile(path, names.get(path, 0), self._dtype).close()
-        self._files = {shard: TraceFile(self._path(shard), count, self._dtype) for shard, count in enumerate(records)}
+                file = TraceFile(path, names.get(path, 0), self._dtype)
+                if path not in names:  # it may receive no records, and would never be flushed
+                    file.sync()
+                file.close()
+        self._files = {shard: TraceFile(self._path(shard), count, self._dtype) for shard, count in enumerate(kept)}
         self._new_names = True
         lacking = {shard: count - self._files[shard].count for shard, count in enumerate(records)}
         return {shard: count for shard, count in lacking.items() if count}
@@ -121,6 +132,17 @@ class TraceFiles:
 
     def _path(self, shard: int) -> Path:
         return self._folder / per_shard(self._stem, shard)
+
+
+def records_until(path: Path, count: int, version: int) -> int:
+    """Return how many of the first `count` records of a trace belong to updates up to a version."""
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)[:count]["version"]
+    except (OSError, ValueError, IndexError, EOFError):
+        return count  # there is no file, or it is not complete
+    if not len(found) or found[-1] <= version:
+        return count
+    return int(np.argmax(found > version))
 
 
 def per_shard(stem: str, shard: int) -> str:

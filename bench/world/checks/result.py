@@ -22,7 +22,8 @@ from downpour.ps.config import ServerSettings
 from downpour.ps.trace.files import per_shard
 from downpour.ps.trace.format import DTYPE
 
-LACKING = re.compile(r"trace of shard (\d+) lacks|shard (\d+) was lost after the end")  # notes about missing records
+# Notes about missing records: the disk has lost them, or the shard could not send them.
+LACKING = re.compile(r"trace of shard (\d+) lacks|shard (\d+) (?:was lost after|has not confirmed) the end")
 RECOVERED = re.compile(r"no heartbeat|no progress|fenced|resumed|starts over|was lost|cannot|could not")
 MOST_ALIKE = 15  # notes that differ in numbers only: workers leave and join
 

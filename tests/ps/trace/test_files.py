@@ -30,3 +30,25 @@ def test_a_cut_tells_which_records_are_missing(tmp_path: Path) -> None:
     assert files.cut([4, 2]) == {1: 2}
     assert files.cut([4, 0]) == {}
     files.close()
+
+
+def test_a_cut_after_lost_records_keeps_no_later_updates_in_their_place(tmp_path: Path) -> None:
+    """The records after a gap moved to its place, and a second return to the same checkpoint kept those it undid."""
+    files, made = TraceFiles(tmp_path), np.zeros(6, DTYPE)
+    made["version"] = range(1, 7)
+    files.append(0, made[:2].tobytes())
+    assert files.cut([4], [4]) == {0: 2}
+    files.append(0, made[4:].tobytes())
+    assert files.cut([5], [5]) == {0: 2}
+    assert files.cut([4], [4]) == {0: 2}
+    files.close()
+    assert np.load(tmp_path / "trace.npy")["version"].tolist() == [1, 2]
+
+
+def test_a_cut_keeps_the_records_of_dropped_pushes(tmp_path: Path) -> None:
+    files, made = TraceFiles(tmp_path), np.zeros(6, DTYPE)
+    made["version"] = [1, 1, 2, 2, 2, 3]
+    files.append(0, made.tobytes())
+    assert files.cut([5], [2]) == {}
+    files.close()
+    assert len(np.load(tmp_path / "trace.npy")) == 5
