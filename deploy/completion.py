@@ -35,7 +35,7 @@ SETTINGS = {
     "evaluate": "downpour.deploy.config:EvaluateSettings",
     "export": "downpour.deploy.config:ExportCommandSettings",
     "simulate": "downpour.bench.simulation.simulate:SimulateSettings",
-    "simulate-job": "downpour.bench.world.simulate_job:SimulateJobSettings",
+    "simulate-job": "downpour.bench.world.seeded_job:SimulateJobSettings",
     "replay": "downpour.bench.replay.__main__:ReplaySettings",
     "validate": "downpour.bench.conformance.validate:ValidateSettings",
     "completion": "downpour.deploy.completion:CompletionSettings",

@@ -15,7 +15,7 @@ from downpour.bench.__main__ import main as bench
 from downpour.bench.conformance.validate import ValidateSettings
 from downpour.bench.replay.__main__ import ReplaySettings
 from downpour.bench.simulation.simulate import SimulateSettings
-from downpour.bench.world.simulate_job import SimulateJobSettings
+from downpour.bench.world.seeded_job import SimulateJobSettings
 from downpour.deploy.certs import CertsSettings, certs
 from downpour.deploy.cli import commands
 from downpour.deploy.config import EvaluateSettings, ExportCommandSettings, StatusSettings, TrainSettings

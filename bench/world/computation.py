@@ -169,7 +169,7 @@ class IntegerExaminer:
         flat = client.pull(task.pin).flat
         self._behaviour.evaluated(task.epoch, flat)
         threads.sleep(EVALUATION_S)
-        result = pb.Evaluation(samples=4, loss=float(flat.sum()), accuracy=0.5)
+        result = pb.Evaluation(samples=4, loss=float(flat.sum(dtype=np.float64)), accuracy=0.5)
         return pb.ReportRequest(kind=pb.VALIDATE, epoch=task.epoch, validation=result)
 
     def finish(

@@ -14,6 +14,11 @@ NETWORK, DISK, PROCESSES = (
 CALLS = ("resetcall", "killcall")  # faults when a message of a method arrives
 SEVERAL = ("kill", "power", "stop", "reset", "term")  # kinds that may affect several processes at the same time
 SEVERAL_SHARE = 0.3  # fraction of these faults that do
+TRAINING_S = 0.4, 1.4  # virtual times at which most jobs begin to train, and half of them have ended
+LATEST_S = (TRAINING_S[1], 2.5)  # times of the latest faults
+ALL, SERVERS, WORKERS = "all", "servers", "workers"
+STOPPED_S = (0.5, 4.0, 15.0, 35.0)  # mean durations for which a process is stopped, or a step hangs
+SERVERS_SHARE = 0.3  # fraction of the partitions that separate two servers, if there are several
 REQUESTS = ("checkpoint", "pause", "change")  # of users, which come at bad times
 KINDS = (*PROCESSES, *NETWORK, *DISK, *REQUESTS, "clock", "hang", "nan", "lie", "report")
 
@@ -73,7 +78,9 @@ def written(faults: Iterable[Fault]) -> str:
     return " ".join(map(str, faults))
 
 
-def draw(rng: random.Random, shards: int, workers: int, kinds: Sequence[str], count: int) -> list[Fault]:
+def draw(
+    rng: random.Random, shards: int, workers: int, kinds: Sequence[str], count: int, among: str = ALL
+) -> list[Fault]:
     """Return faults at random times during a job.
 
     Args:
@@ -82,25 +89,32 @@ def draw(rng: random.Random, shards: int, workers: int, kinds: Sequence[str], co
         workers: The number of workers.
         kinds: The kinds to choose from.
         count: The number of faults.
+        among: The processes that the faults affect: `ALL`, `SERVERS` if there are several servers, or `WORKERS`.
     """
-    servers, trainers = [f"ps-{n}" for n in range(shards)], [f"worker-{n}" for n in range(workers)]
-    first, last = (
-        (0.1, 2.5) if rng.random() < 0.6 else ((begin := rng.uniform(0.3, 2.4)), begin + rng.choice((0.02, 0.1)))
-    )
-    return [_drawn(rng, rng.choice(list(kinds)), servers, trainers, (first, last)) for _ in range(count)]
+    servers = [] if among == WORKERS else [f"ps-{n}" for n in range(shards)]
+    trainers = [] if among == SERVERS and shards > 1 else [f"worker-{n}" for n in range(workers)]
+    last = rng.choice(LATEST_S)
+    if rng.random() < 0.6:
+        between_s = 0.1 if last > TRAINING_S[1] else TRAINING_S[0], last
+    else:
+        begin = rng.uniform(0.3, last)
+        between_s = begin, begin + rng.choice((0.02, 0.1))
+    return [_drawn(rng, rng.choice(list(kinds)), servers, trainers, between_s) for _ in range(count)]
 
 
 def _drawn(
     rng: random.Random, kind: str, servers: list[str], workers: list[str], between_s: tuple[float, float]
 ) -> Fault:
     at = round(rng.uniform(*between_s), 6)
-    anyone = rng.choice(servers if rng.random() < 0.5 else workers)
+    anyone = rng.choice(servers if servers and (not workers or rng.random() < 0.5) else workers)
     if kind in _NUMBERED:
         return _numbered(rng, kind, anyone, servers, workers)
     if kind == "termall":
         return Fault(kind, "all", round(rng.uniform(0.3, 2.5), 6))
     if kind == "cut":
-        pair = sorted(rng.sample([*servers, *workers], 2))
+        alone = len(servers) > 1 and (not workers or rng.random() < SERVERS_SHARE)
+        # Servers exchange messages with shard 0 only.
+        pair = ["ps-0", rng.choice(servers[1:])] if alone else sorted(rng.sample([*servers, *workers], 2))
         return Fault(kind, "/".join(pair), at, round(rng.choice((0.3, 3.0, 15.0, 40.0)) * rng.uniform(0.5, 1.5), 3))
     if kind in DISK:
         return Fault(kind, "ps-0", at, 0.0 if kind == "damage" else round(rng.uniform(0.2, 5.0), 3))
@@ -108,7 +122,7 @@ def _drawn(
         return Fault(kind, "ps-0", at, round(rng.uniform(0.2, 5.0), 3) if kind == "pause" else 0.0)
     if kind == "clock":
         return Fault(kind, anyone, at, rng.choice((5.0, 3600.0)))
-    seconds = round(rng.choice((0.5, 4.0, 15.0, 35.0)) * rng.uniform(0.5, 1.5), 3) if kind == "stop" else 0.0
+    seconds = round(rng.choice(STOPPED_S) * rng.uniform(0.5, 1.5), 3) if kind == "stop" else 0.0
     among = servers if kind == "power" else [*servers, *workers]
     if len(among) > 1 and rng.random() < SEVERAL_SHARE:
         return Fault(kind, "/".join(sorted(rng.sample(among, rng.randint(2, len(among))))), at, seconds)
@@ -122,13 +136,14 @@ _OF_WORKERS = {
     "Leave": 2,
 }  # fmt: skip
 _OF_SHARDS = {"ShardLink": 40, "Exchange": 60}
+RARE = ("Upload", "Report")  # methods that one worker calls once or twice in a job; they are drawn more often
 
 
 def _numbered(rng: random.Random, kind: str, anyone: str, servers: list[str], workers: list[str]) -> Fault:
     """Return a fault that happens at an event, a step or a message of its process with some number."""
     if kind in CALLS:
         methods = _OF_WORKERS if anyone in workers else _OF_SHARDS if anyone != "ps-0" else _OF_WORKERS | _OF_SHARDS
-        method = rng.choice(list(methods))
+        method = rng.choice([*methods, *(name for name in RARE if name in methods)])
         return Fault(kind, f"{anyone}/{method}", rng.randint(1, methods[method]))
     if kind == "report":
         return Fault(kind, rng.choice(workers), rng.randint(1, 2))
@@ -140,5 +155,5 @@ def _numbered(rng: random.Random, kind: str, anyone: str, servers: list[str], wo
         return Fault(kind, anyone, rng.randint(1, 2500 if anyone in servers else 700))
     if kind == "lie" and len(servers) > 1:  # no claims of leases, which the other shards do not know
         return Fault(kind, rng.choice(workers), 5 * rng.randint(0, 2) + rng.choice((3, 4, 5)))
-    seconds = round(rng.uniform(1, 60), 3) if kind == "hang" else 0.0
+    seconds = round(rng.choice(STOPPED_S) * rng.uniform(0.5, 1.5), 3) if kind == "hang" else 0.0
     return Fault(kind, rng.choice(workers), rng.randint(1, 12), seconds)

@@ -141,7 +141,9 @@ class FaultInjection:
         if path != checkpoint or rng.random() < 0.3:
             inode.content = inode.content[: rng.randrange(size)] if size else inode.content
         else:
-            inode.content[rng.randrange(size)] ^= 1 << rng.randrange(8)
+            header = 8 + int.from_bytes(inode.content[:8], "little")  # of the format safetensors
+            first = header if header < size and rng.random() < 0.5 else 0
+            inode.content[rng.randrange(first, size)] ^= 1 << rng.randrange(8)
         inode.flushed = bytes(inode.content)
         self._world.note(f"{path} is damaged")
         if path == checkpoint:

@@ -23,7 +23,7 @@ from downpour.bench.world.system.install import installed
 from downpour.bench.world.system.machine import Machine
 from downpour.bench.world.system.network import VirtualNetwork
 from downpour.bench.world.system.process import VirtualProcess
-from downpour.bench.world.system.scheduler import EventLimit, World
+from downpour.bench.world.system.scheduler import EventLimit, World, exponential
 from downpour.bench.world.system.threads import VirtualThread
 from downpour.protos.errors import DeadlineExceeded, DownpourError, InvalidRequest
 from downpour.protos.logs import log
@@ -40,6 +40,7 @@ WORKER_SETTINGS = WorkerSettings(server="ps-0:7000")
 LONGEST_RESTART_S = 25.0  # well below the time for which a job waits for a lost shard
 OPERATOR_S = 20.0  # until an operator starts a worker again that has left before the end
 BROKEN_CONNECTIONS = ("reset", "lose", "resetcall")
+LAST_LINES = 5  # of a coordinator, among which it reports that its last files cannot be written
 LIMIT_S = 900.0  # of virtual time
 MOST_EVENTS = 80_000
 AFTER_END_S = 150.0  # within which all processes must have ended after the coordinator
@@ -230,13 +231,14 @@ class SimulatedJob:
         if name == "ps-0" and code in (0, FAILED):
             self.status, self._over_s = code, self.world.now
             disk = process.machine.disk
-            self.watch.unwritable = disk.full or disk.read_only
+            failed = any("summary.json cannot be written" in line for line in process.lines[-LAST_LINES:])
+            self.watch.unwritable = disk.full or disk.read_only or failed
             return
         if name.startswith("worker") and code == 0:  # asked to leave: an operator starts it again
             self.world.at(self.world.now + OPERATOR_S, None, self._start, name)
         final = code == 0 or (name.startswith("worker") and code == UNRECOVERABLE)
         if self._over_s is None and not final and self._shape.restarts:
-            delay_s = min(self._random.expovariate(1 / self._shape.restart_s), LONGEST_RESTART_S)
+            delay_s = min(exponential(self._random, self._shape.restart_s), LONGEST_RESTART_S)
             self.world.at(self.world.now + delay_s, None, self._start, name)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import re
 import signal
 import subprocess
@@ -12,141 +11,19 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
-
-from downpour.bench.world.faults import KINDS, draw, parse_faults, written
+from downpour.bench.world.faults import written
 from downpour.bench.world.job import faults_needed, run_job
 from downpour.bench.world.job_shape import JobResult, JobShape
+from downpour.bench.world.seeded_job import COMMAND, SimulateJobSettings, reproduction, shape_of
 from downpour.deploy.launch.child import tie_by_kernel
 from downpour.deploy.launch.environment import python_path
 from downpour.protos.logs import counted
-from downpour.protos.settings import Settings, parse, to_flags
+from downpour.protos.settings import parse, to_flags
 from downpour.protos.system.progress import tracked
 
-COMMAND = "downpour simulate-job"
 SHOWN_LINES = 60
 BATCH_SEEDS = 20  # seeds that a process of the pool runs at a time
-
-
-MODES = (
-    "async", "async", "async", "ssp:1", "ssp:3", "bsp", "kasync:2", "softsync:2", "backup:1", "ringmaster:6",
-    "rennala:2", "localsgd:2",
-)  # fmt: skip
-
-
-# Besides plain gradients; with "async" only.
-VARIANTS: tuple[tuple[tuple[str, Any], ...], ...] = (
-    (), (), (), (), (), (),
-    (("overlap", True),),
-    (("push_every", 2),),
-    (("overlap", True), ("staleness_policy", "dc_asgd")),
-    (("staleness_policy", "delay_adaptive:1"), ("schedule", "linear:12")),
-)  # fmt: skip
-RESTARTS_S = (0.3, 0.3, 0.3, 8.0)  # mean times until a process runs again: a launcher, and an operator
-OFTEN = (*KINDS, "kill", "killat", "killat", "reset", "reset", "lose", "lose")  # most recovery code handles these kinds
-
-
-def _seed_range(value: str) -> str:
-    first, dots, last = value.partition("..")
-    if not dots or not first.isdecimal() or not last.isdecimal() or int(first) > int(last):
-        raise ValueError("must be A..B, the first and the last seed")
-    return value
-
-
-def _kinds(value: str) -> str:
-    if value not in ("auto", "none") and ":" not in value:
-        unknown = set(value.split(",")) - set(KINDS)
-        if unknown:
-            raise ValueError(f"must be auto, none, faults KIND:TARGET@AT[+SECONDS], or kinds of {', '.join(KINDS)}")
-    elif ":" in value:
-        parse_faults(value)
-    return value
-
-
-class SimulateJobSettings(Settings):
-    """Run whole jobs in a simulated world with faults, and check that nothing is lost."""
-
-    seed: int | None = Field(None, ge=0, description="Seed of one job (default: 1).")
-    seeds: Annotated[str, AfterValidator(_seed_range)] | None = Field(
-        None, description="Range of seeds A..B, one job each."
-    )
-    shards: int | None = Field(None, ge=1, le=8, description="Number of shards (default: drawn from the seed).")
-    workers: int | None = Field(None, ge=1, le=16, description="Number of workers (default: drawn from the seed).")
-    epochs: int | None = Field(None, ge=1, le=7, description="Number of epochs (default: drawn from the seed).")
-    samples: int | None = Field(None, ge=4, le=4096, description="Samples per epoch (default: drawn from the seed).")
-    mode: str | None = Field(None, description="Consistency mode (default: drawn from the seed).")
-    faults: Annotated[str, AfterValidator(_kinds)] = Field(
-        "auto", description="Faults: auto, none, kinds such as kill,reset, or faults KIND:TARGET@AT[+SECONDS]."
-    )
-    count: int | None = Field(None, ge=0, le=50, description="Number of faults (default: drawn from the seed).")
-    processes: int = Field(0, ge=0, le=256, description="Number of processes for a range of seeds. 0: one per core.")
-    budget_s: float = Field(
-        0.0, ge=0, description="Stop a range of seeds after this processor time of each process, in seconds. 0: never."
-    )
-    stop: bool = Field(False, description="Stop a range of seeds at the first failure.")
-    shrink: bool = Field(True, description="Remove the faults without which a job still fails.")
-    repeat: int = Field(
-        1,
-        ge=1,
-        le=10_000,
-        description="Run a single job so often, each time in a new process, and compare the digests.",
-    )
-    journal: bool = Field(False, description="Show the journal of a single job even if the job has not failed.")
-
-
-def shape_of(seed: int, settings: SimulateJobSettings) -> JobShape:
-    """Return the job of a seed, which determines everything that the settings do not."""
-    rng = random.Random(f"shape {seed}")
-    drawn: dict[str, Any] = {
-        "shards": rng.choice((1, 1, 2, 3)),
-        "workers": rng.choice((1, 2, 3, 3, 4)),
-        "epochs": rng.choice((1, 2, 2, 3)),
-        "mode": rng.choice(MODES),
-    }
-    samples = rng.choice((24, 48, 49, 62))
-    job = {name: getattr(settings, name) or value for name, value in drawn.items()}
-    own = {
-        "batch_size": rng.choice((3, 4, 8)),
-        "lease_batches": rng.choice((1, 2, 5)),
-        "checkpoint_every": rng.choice(("0.2s", "1s", "7", "off")),
-        "session_s": rng.choice((2.0, 5.0, 10.0)),
-    }
-    fixed = {
-        "seed": seed % 2**32, "learning_rate": 0.125, "optimizer": "sgd", "transport": "grpc", "record": "off",
-        "tensorboard": False, "validation_split": rng.choice((0.0, 0.1)),
-    }  # fmt: skip
-    kinds = OFTEN if settings.faults == "auto" else settings.faults.split(",")
-    count = rng.choice((0, 1, 2, 3, 3, 5)) if settings.count is None else settings.count
-    if settings.faults == "none":
-        faults = []
-    elif ":" in settings.faults:
-        faults = parse_faults(settings.faults)
-    else:
-        faults = draw(rng, job["shards"], job["workers"], kinds, count)
-    if job["mode"] not in ("async", settings.mode) and job["workers"] < 2:
-        job["mode"] = "async"
-    for setting, value in _variant(rng, job["mode"]):
-        own[setting] = value
-    padding, slow_links = rng.choice((0, 0, 0, 2_500_000)), rng.random() < 0.4
-    return JobShape(
-        {**job, **own, **fixed}, settings.samples or samples, tuple(faults), padding, slow_links,
-        restart_s=random.Random(f"restart {seed}").choice(RESTARTS_S),
-    )  # fmt: skip
-
-
-def _variant(rng: random.Random, mode: str) -> tuple[tuple[str, Any], ...]:
-    """Return the settings of a less frequent way of training."""
-    chosen = rng.choice(VARIANTS)
-    return chosen if mode == "async" else ()
-
-
-def reproduction(seed: int, settings: SimulateJobSettings, faults: str) -> str:
-    """Return the command that repeats a job."""
-    names = ("shards", "workers", "epochs", "samples", "mode", *(("count",) if ":" not in faults else ()))
-    flags = [f"--{name}={getattr(settings, name)}" for name in names if getattr(settings, name) is not None]
-    return " ".join([COMMAND, f"--seed={seed}", *flags, f"--faults='{faults or 'none'}'"])
 
 
 def simulate(settings: SimulateJobSettings) -> int:

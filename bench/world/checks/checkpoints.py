@@ -6,7 +6,6 @@ import io
 import json
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -42,19 +41,22 @@ class CheckpointCheck:
         self._world, self._samples, self._settings = world, samples, settings
         self._sums, self._most = traits.sums, traits.most_samples
         self._versions: list[int] = []  # of the newest checkpoint, by shard
+        self._damaged: set[str] = set()
 
     def version_of(self, shard: int) -> int:
         """Return the version of a shard in the newest checkpoint, to which any later generation must return."""
         return self._versions[shard] if self._versions else 0
 
     def damaged(self, disk: VirtualDisk, path: str) -> None:
-        """Expect later generations to begin with the checkpoint before the one at `path`, which has been damaged."""
-        earlier = newest_checkpoint(disk, path)
+        """Expect later generations to begin with the newest whole checkpoint: the one at `path` has been damaged."""
+        self._damaged.add(path)
+        whole = newest_checkpoint(disk)
+        while whole is not None and whole in self._damaged:
+            whole = newest_checkpoint(disk, whole)
         self._versions = []
-        if earlier is not None:
-            with suppress(ValueError, KeyError, TypeError):  # it may be damaged as well
-                _, facts = _content(bytes(disk.names[earlier].content))
-                self._versions = [own["version"] for own in facts["shards"]]
+        if whole is not None:
+            _, facts = _content(bytes(disk.names[whole].content))
+            self._versions = [own["version"] for own in facts["shards"]]
 
     def check(self, disk: VirtualDisk) -> None:
         """Check the newest checkpoint on a disk."""
@@ -62,6 +64,7 @@ class CheckpointCheck:
         if found is None:
             self._world.problem("a checkpoint was written, and there is no file")
             return
+        self._damaged.discard(found)
         vectors, facts = _content(bytes(disk.names[found].content))
         self._versions = [own["version"] for own in facts["shards"]]
         used, order = self._used(facts["ledger"]), self._orders()

@@ -35,7 +35,7 @@ class Watch:
     Attributes:
         sums: Whether the weights count the samples exactly.
         replies: The replies that workers have received.
-        unwritable: Whether the coordinator could not write to its disk when it ended.
+        unwritable: Whether the coordinator could not write to its disk when it ended, or just before.
     """
 
     def __init__(self, world: World, samples: int, settings: ServerSettings, changes: bool = False) -> None:

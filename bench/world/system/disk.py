@@ -7,9 +7,10 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from random import Random
 from typing import TYPE_CHECKING
 
-from downpour.bench.world.system.scheduler import World
+from downpour.bench.world.system.scheduler import World, exponential
 from downpour.bench.world.system.threads import executing_thread
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class VirtualDisk:
         thread = executing_thread()
         if thread is not None:
             mean_s = FLUSH_S if flush else OPERATION_S
-            thread.block(self._world.now + self._world.random.expovariate(1 / mean_s))
+            thread.block(self._world.now + exponential(self._world.random, mean_s))
         if change:
             self.operations += 1
             if self.read_only:
@@ -171,7 +172,8 @@ class VirtualDisk:
     def _after_crash(self, inode: Inode) -> bytes:
         if bytes(inode.content) == inode.flushed:
             return inode.flushed
-        random, new, old = self._world.random, bytes(inode.content), inode.flushed
+        random = Random(self._world.random.getrandbits(32))  # the sizes of some files differ between machines
+        new, old = bytes(inode.content), inode.flushed
         size = random.choice((len(old), len(new)))
         new, old = new.ljust(size, b"\0"), old.ljust(size, b"\0")
         blocks = range(0, size, BLOCK_BYTES)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 
-from downpour.bench.world.system.scheduler import World
+from downpour.bench.world.system.scheduler import World, exponential
 
 if TYPE_CHECKING:
     from downpour.bench.world.system.client_channel import ClientEnd
@@ -209,7 +209,7 @@ class VirtualNetwork:
     def latency_s(self, connection: Connection | None = None) -> float:
         """Return the delay of a message, in seconds."""
         random = self.world.random
-        delay_s = 0.0001 + random.expovariate(1 / LATENCY_S)
+        delay_s = 0.0001 + exponential(random, LATENCY_S)
         if self._slow_links is not None and connection is not None:
             delay_s *= self._factor(connection.machines)
         return delay_s + random.random() * SLOW_S if random.random() < SLOW_SHARE else delay_s

@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 KEPT_LINES = 400  # length of the journal, which the report of a failure contains
 
 
+def exponential(source: random.Random, mean_s: float) -> float:
+    """Return an exponentially distributed time, `mean_s` seconds in the mean, in whole nanoseconds.
+
+    The last bit of a logarithm differs between machines; after the rounding, all have the same time.
+    """
+    return round(source.expovariate(1 / mean_s), 9)
+
+
 class ProcessKilled(BaseException):
     """The process that runs this code has been killed; nothing may catch this except the simulator."""
 

@@ -13,7 +13,7 @@ from downpour.bench.world.checks.ssp_clocks import SspClocks
 from downpour.bench.world.faults import Fault, parse_faults
 from downpour.bench.world.job import run_job
 from downpour.bench.world.job_shape import JobShape
-from downpour.bench.world.simulate_job import SimulateJobSettings, shape_of
+from downpour.bench.world.seeded_job import SimulateJobSettings, shape_of
 from downpour.bench.world.system.scheduler import World
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.frame import encode

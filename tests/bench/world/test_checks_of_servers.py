@@ -12,7 +12,7 @@ from downpour.bench.world.computation import RATE, counted, differences, initial
 from downpour.bench.world.faults import parse_faults
 from downpour.bench.world.job import run_job
 from downpour.bench.world.job_shape import JobShape
-from downpour.bench.world.simulate_job import SimulateJobSettings, shape_of
+from downpour.bench.world.seeded_job import SimulateJobSettings, shape_of
 from downpour.ps.control_plane.checkpointer import Checkpointer
 from downpour.ps.coordinator.membership import Membership
 from downpour.ps.core.shard import Shard

@@ -7,7 +7,7 @@ from typing import Any
 from downpour.bench.world.faults import parse_faults
 from downpour.bench.world.job import run_job
 from downpour.bench.world.job_shape import JobResult, JobShape
-from downpour.bench.world.simulate_job import SimulateJobSettings, shape_of
+from downpour.bench.world.seeded_job import SimulateJobSettings, shape_of
 
 JOB: dict[str, Any] = {
     "shards": 1, "workers": 3, "epochs": 2, "mode": "async", "batch_size": 4, "lease_batches": 2, "session_s": 5.0,
@@ -50,3 +50,62 @@ def test_a_power_failure_just_after_a_change_of_the_settings_leaves_a_run_that_c
     """The file of the changes was rewritten when the change was made, and not flushed: it could be torn afterwards."""
     for seed in range(8):
         assert run(seed, f"change:ps-0@{0.6 + seed / 50} power:ps-0@1.1").problems == []
+
+
+def test_a_coordinator_that_starts_over_can_void_the_weights_of_a_worker_that_died() -> None:
+    """A shard had counted more initialisations than the new coordinator, and ignored its command: the job waited."""
+    faults = parse_faults("killcall:worker-1/Ready@1 kill:ps-0@1.4 kill:worker-1@1.618402")
+    settings = {**JOB, "shards": 2, "checkpoint_every": "off"}
+    assert run_job(5, JobShape(settings, 48, tuple(faults), slow_links=True)).problems == []
+
+
+def test_a_shard_that_cannot_confirm_the_end_of_its_job_is_noted() -> None:
+    """Its newest records were lost with it, and the summary said nothing."""
+    for tenth in range(6):
+        assert run(5, f"stop:ps-1@{0.6 + tenth / 10:g}+10", shards=2, mode="bsp").problems == []
+
+
+def test_a_worker_that_waits_for_a_shard_to_acknowledge_it_keeps_its_session() -> None:
+    """Its session expired while it was registered: it registered again and again, with a note each time."""
+    faults = "kill:ps-1/worker-0/worker-1@1.424537 cut:ps-0/ps-1@1.413938+32.202"
+    result = run_job(6, shape_of(6, SimulateJobSettings(shards=2, workers=3, faults=faults)))
+    assert result.problems == []
+    assert sum("has sent no heartbeat" in line for line in result.journal) <= 3
+
+
+def test_a_shard_that_is_asked_to_end_while_its_connection_is_broken_has_not_ended_well() -> None:
+    """Its exit status was 0, as if no job had begun: nothing started it again, and the job failed."""
+    faults = "reset:ps-0@0.706505 term:ps-1/worker-0@0.851895"
+    assert run_job(454, shape_of(454, SimulateJobSettings(faults=faults))).problems == []
+
+
+def test_a_worker_whose_connection_breaks_while_it_initialises_goes_on_although_others_train() -> None:
+    """It sent the initial weights again when they had been trained, was refused, and gave up."""
+    settings = SimulateJobSettings(
+        shards=2, workers=3, epochs=2, profile="calls", faults="resetcall:ps-1/Exchange@2 killcall:ps-1/ShardLink@5"
+    )
+    assert run_job(27, shape_of(27, settings)).problems == []
+
+
+def test_a_call_whose_caller_asks_again_takes_no_lease_from_it() -> None:
+    """The server had not noticed the end of a long poll, which took back what the worker had received since."""
+    faults = "pause:ps-0@0.617151+0.207 reset:worker-1@0.607284"
+    assert run_job(576, shape_of(576, SimulateJobSettings(faults=faults))).problems == []
+
+
+def test_a_trace_that_has_lost_records_keeps_no_undone_updates_when_its_job_returns_to_a_checkpoint_again() -> None:
+    """Positions in the file were shifted by the lost records, and nothing reported what was wrong in it."""
+    settings = SimulateJobSettings(profile="power", faults="damage:ps-0@2.250349 damage:ps-0@0.961502")
+    assert run_job(829, shape_of(829, settings)).problems == []
+
+
+def test_the_trace_of_a_shard_that_sends_no_records_after_its_job_has_started_over_can_be_read() -> None:
+    """It had been truncated and was not flushed any more: after a power failure it was torn."""
+    faults = "lose:ps-1@20 term:ps-1@0.999065 reset:ps-2@1.388148 hang:worker-1@2+4.888"
+    assert run_job(2699, shape_of(2699, SimulateJobSettings(faults=faults))).problems == []
+
+
+def test_a_shard_that_is_lost_while_the_checkpoint_is_read_is_restored_when_it_is_back() -> None:
+    """The others were restored without it, and the job waited for its weights for ever."""
+    settings = SimulateJobSettings(profile="partitions", faults="cut:ps-0/ps-2@0.52215+38.147 kill:ps-0@0.484097")
+    assert run_job(2587, shape_of(2587, settings)).problems == []

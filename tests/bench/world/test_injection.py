@@ -10,7 +10,7 @@ import pytest
 from downpour.bench.world.faults import CALLS, KINDS, SEVERAL, draw, parse_faults, written
 from downpour.bench.world.job import SimulatedJob, run_job
 from downpour.bench.world.job_shape import JobResult, JobShape
-from downpour.bench.world.simulate_job import SimulateJobSettings, shape_of
+from downpour.bench.world.seeded_job import SimulateJobSettings, shape_of
 from downpour.protos import parameter_server_pb2 as pb
 
 OF_SCRIPTS, OF_USERS = ("Barrier", "SetLearningRates"), (
@@ -85,3 +85,14 @@ def test_a_worker_that_takes_over_sends_its_weights_after_those_of_the_dead_one_
     """On a slow link they arrived before the command to void them, and the job never began."""
     found = shape_of(232, SimulateJobSettings(faults="clock:ps-1@0.658639+5 killcall:worker-0/Ready@1"))
     assert run_job(232, found).problems == []
+
+
+def test_a_job_whose_two_newest_checkpoints_are_damaged_continues_from_the_one_before() -> None:
+    for faults in ("damage:ps-0@1.560265 damage:ps-0@0.789072", "damage:ps-0@1.2 damage:ps-0@0.9"):
+        assert run_job(4, shape_of(4, SimulateJobSettings(profile="damage", faults=faults))).problems == []
+
+
+def test_a_disk_that_cannot_be_written_for_the_last_seconds_of_a_job_is_reported_in_its_log() -> None:
+    faults = "readonly:ps-0@0.884548+1.593 termall:all@1.03925 stop:ps-2@0.805003+2.555"
+    result = run_job(1756, shape_of(1756, SimulateJobSettings(faults=faults)))
+    assert result.problems == [] and any("summary.json cannot be written" in line for line in result.journal)

@@ -15,7 +15,8 @@ from downpour.bench.module_process import module_environment
 from downpour.bench.world.faults import Fault, parse_faults, written
 from downpour.bench.world.job import run_job
 from downpour.bench.world.job_shape import JobShape
-from downpour.bench.world.simulate_job import SimulateJobSettings, shape_of, simulate
+from downpour.bench.world.seeded_job import SimulateJobSettings, shape_of
+from downpour.bench.world.simulate_job import simulate
 from downpour.ps.core.push import Push, Result
 from downpour.ps.core.shard import Shard
 from tests.support.cluster import wait_until
