@@ -40,14 +40,16 @@ class ServerStates:
     def check_coordinator(self, built: CoordinatorProcess) -> None:
         """Check that the coordinator's members, leases and cut are consistent with each other and with shard 0."""
         problem, job, runtime = self._world.problem, built.coordinator.job, built.runtime
-        cutting, ledger = built.checkpointer.cutting, built.coordinator.work.ledger
+        cut, ledger = built.checkpointer._cut, built.coordinator.work.ledger
+        # Attributes, because this is executed after every event: properties would make all jobs noticeably slower.
         state = (
-            job.phase, job.membership.number, len(job.shards), len(job.orphans), ledger.open_leases if ledger else 0,
-            cutting, runtime.cut.under_way, runtime.void, runtime.shard,
+            job.phase, job.membership.number, len(job.shards._addresses), len(job.orphans._open),
+            len(ledger._leases) if ledger is not None else 0, cut is None, runtime.cut._hold is None, runtime.void,
+            runtime.shard,
         )  # fmt: skip
         if state == self._checked:
             return
-        self._checked = state
+        self._checked, cutting = state, cut is not None
         if runtime.cut.under_way and not cutting:
             problem("shard 0 holds pushes for a cut that is not under way")
         if cutting and (job.phase == Phase.RECOVERING or not job.shards.joined):
