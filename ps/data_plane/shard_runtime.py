@@ -247,6 +247,7 @@ class ShardRuntime:
         if self.shard is None or self.shard.size != self.size or self.builder.stale:
             self.shard = self.builder.build(self.records.add)
         put_state(self.shard, state, self.generation)
+        self.waiters.recheck()  # clocks begin again, and may reach those at which waiting workers were last checked
         self.void = False
         if not self.builder.is_script:  # a script's next call of `fit` undoes nothing of the last one
             self.records.go_back(state.facts.records)

@@ -109,3 +109,9 @@ def test_a_shard_that_is_lost_while_the_checkpoint_is_read_is_restored_when_it_i
     """The others were restored without it, and the job waited for its weights for ever."""
     settings = SimulateJobSettings(profile="partitions", faults="cut:ps-0/ps-2@0.52215+38.147 kill:ps-0@0.484097")
     assert run_job(2587, shape_of(2587, settings)).problems == []
+
+
+def test_the_workers_of_a_restored_shard_are_checked_although_its_counts_are_those_of_the_shard_before() -> None:
+    """A reply waited for another change of the shard: the counts that show a change had begun again from 0."""
+    faults = "kill:worker-0@0.841655 stop:worker-1@1.17586+8.209 kill:ps-0@1.311766"
+    assert run_job(3481, shape_of(3481, SimulateJobSettings(profile="barriers", faults=faults))).problems == []
