@@ -72,7 +72,9 @@ class Launcher:
         self._scratch: Scratch | None = None
         self._restarts: dict[str, int] = {}
         self._given_up: set[str] = set()  # the names of the workers that are not restarted
-        self._reasons = Reasons({spec.number for spec in self._specs if spec.shown})
+        workers = [spec for spec in self._specs if spec.role == "worker"]
+        logs = {spec.number: run_dir / "logs" / f"{spec.name}.log" for spec in workers}
+        self._reasons = Reasons({spec.number for spec in workers if spec.shown or screen.has_shown(logs[spec.number])})
         self._stepped: set[int] = set()  # the numbers of the workers that have pushed an update
         self._watcher: Watcher | None = None
         self._wanted = 0  # the number of workers that the job wanted at the previous check
