@@ -81,7 +81,7 @@ class Controls:
         async with open_aio_channel(self._address) as channel:
             stop = pb.StopRequest(reason=REASON)
             await CoordinatorStub(channel).Stop(stop, timeout=TIMEOUT_S, metadata=call_metadata(self._address))
-        return "the job drains: no new samples are leased, and the model is saved"
+        return "the job drains: no new samples are leased, and what has been trained is saved"
 
     async def _pause(self, request: Mapping[str, Any]) -> str:
         paused = request["action"] == "pause"
