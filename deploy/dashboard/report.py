@@ -11,7 +11,6 @@ from downpour.deploy.dashboard.config import ReportSettings
 from downpour.deploy.dashboard.page_data import page_data
 from downpour.deploy.dashboard.page_files import one_document
 from downpour.deploy.dashboard.recorded_run import NoRun, load_run
-from downpour.protos.logs import reason_of
 
 EXIT_USAGE = 2
 
@@ -29,7 +28,7 @@ def report(settings: ReportSettings) -> int:
         _write(to, one_document(f"downpour: {run.name}", page_data(run, settings.first)))
     except OSError as error:
         print(
-            f"downpour report: --to must be a file that can be written; received {to} ({reason_of(error)})",
+            f"downpour report: --to must be a file that can be written; received {to} ({error.strerror or error})",
             file=sys.stderr,
         )
         return EXIT_USAGE

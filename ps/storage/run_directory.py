@@ -7,12 +7,13 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from downpour.protos.logs import reason_of
 from downpour.protos.system import disk
 from downpour.ps.config import ServerSettings
 from downpour.ps.config_change import Change
@@ -48,12 +49,16 @@ def run_directory(settings: ServerSettings) -> Path:
 
     This is `--run-dir` if it is given. Otherwise, with `--resume`, it is the newest run in the runs folder if that has
     the same settings and has not ended. In all other cases it is a new directory.
+
+    Raises:
+        UnusableDirectory: A new directory cannot be created.
     """
     if settings.run_dir:
         return disk.path(settings.run_dir)
     runs_dir = disk.path(settings.runs_dir)
     unfinished = _unfinished(runs_dir / "latest", settings) if settings.resume else None
-    return unfinished or new_run_directory(runs_dir, settings.model)
+    with _creating("--runs-dir"):
+        return unfinished or new_run_directory(runs_dir, settings.model)
 
 
 def _unfinished(latest: Path, settings: ServerSettings) -> Path | None:
@@ -99,6 +104,17 @@ class UnusableDirectory(Exception):
     """A run directory cannot be used; the message says what to do."""
 
 
+@contextmanager
+def _creating(flag: str) -> Iterator[None]:
+    """Turn the error of a folder that cannot be created within the block into one that names the flag."""
+    try:
+        yield
+    except OSError as error:
+        raise UnusableDirectory(
+            f"{flag} must be a folder in which files can be created; {reason_of(error)}. Choose another folder."
+        ) from error
+
+
 class RunDirectory:
     """The files of one run.
 
@@ -115,8 +131,12 @@ class RunDirectory:
         Args:
             path: The directory.
             new: Parent folders that have been created for this directory, and that `discard` removes with it.
+
+        Raises:
+            UnusableDirectory: The directory cannot be created.
         """
-        path.mkdir(parents=True, exist_ok=True)
+        with _creating("--run-dir"):
+            path.mkdir(parents=True, exist_ok=True)
         self.path = path
         self.notes: list[str] = []
         self.traces = TraceFiles(path)

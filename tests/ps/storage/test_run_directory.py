@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from downpour.protos.system import disk
+from downpour.ps.config import ServerSettings
 from downpour.ps.storage.checkpoint_file import path_of
-from downpour.ps.storage.run_directory import RunDirectory, UnusableDirectory
+from downpour.ps.storage.run_directory import RunDirectory, UnusableDirectory, run_directory
 
 
 def refuse(*arguments: Any, **named: Any) -> None:
@@ -41,6 +42,19 @@ def test_a_folder_named_latest_is_left_alone(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
     run.publish()
     assert run.notes and sorted(entry.name for entry in tmp_path.iterdir()) == ["latest", "run"]
+
+
+@pytest.mark.parametrize("place", ["a file", "within a file"])
+@pytest.mark.parametrize("flag", ["--run-dir", "--runs-dir"])
+def test_a_folder_that_cannot_be_created_is_told_in_a_sentence(tmp_path: Path, flag: str, place: str) -> None:
+    """A folder that is read-only has the same kind of error; the user of these tests may be root."""
+    (tmp_path / "file").write_text("")
+    path = tmp_path / "file" if place == "a file" else tmp_path / "file" / "runs"
+    with pytest.raises(UnusableDirectory, match=rf"^{flag} must be a folder in which files can be created; .*file"):
+        if flag == "--run-dir":
+            RunDirectory(path)
+        else:
+            run_directory(ServerSettings(runs_dir=str(path)))
 
 
 def test_a_lock_that_is_a_folder_is_told_in_a_sentence(tmp_path: Path) -> None:
