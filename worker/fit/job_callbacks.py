@@ -19,7 +19,7 @@ from downpour.protos.errors import Unsupported
 from downpour.worker.fit.callback_state import Validation
 from downpour.worker.fit.epochs import Epochs
 from downpour.worker.fit.optimizer.assignments import recorded_assignments
-from downpour.worker.fit.process.trackers import is_of_tracker
+from downpour.worker.fit.process.trackers import writes_to_tracker
 
 BATCH_HOOKS = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
 WRITERS = ("ModelCheckpoint", "CSVLogger", "TensorBoard", "ProgbarLogger", "RemoteMonitor")
@@ -45,7 +45,7 @@ def listed(callbacks: Any) -> list[Any]:
 def only_on_leader(callback: Any) -> bool:
     """Return whether a callback runs on worker 0 alone: it writes or prints, or has the attribute `only_on_leader`."""
     writers = tuple(getattr(keras.callbacks, name) for name in WRITERS)
-    writes = isinstance(callback, writers) or is_of_tracker(callback)
+    writes = isinstance(callback, writers) or writes_to_tracker(callback)
     return bool(getattr(callback, "only_on_leader", writes))
 
 

@@ -1,7 +1,8 @@
 """Trackers of experiments log a run once: what another worker than worker 0 logs is discarded.
 
 Every worker runs the whole script, which starts a run of its tracker. In the processes of the other workers, Weights &
-Biases is disabled, and MLflow writes into a folder that is removed with the process.
+Biases is disabled, and MLflow writes into a folder that is removed with the process. A script may read what it has
+logged to MLflow, so that the callback that logs runs on every worker.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from typing import Any
 TRACKERS = ("mlflow", "wandb")  # packages whose callbacks write
 
 
-def is_of_tracker(callback: object) -> bool:
-    """Return whether a callback is one of a tracker, or inherits from one."""
-    return any(kind.__module__.partition(".")[0] in TRACKERS for kind in type(callback).__mro__)
+def writes_to_tracker(callback: object) -> bool:
+    """Return whether a callback is one of a tracker, or inherits from one, and must run on worker 0 alone."""
+    kinds = [kind for kind in type(callback).__mro__ if kind.__module__.partition(".")[0] in TRACKERS]
+    return bool(kinds) and not any(kind.__name__ == "MlflowCallback" for kind in kinds)
 
 
 def discard_tracking() -> None:
@@ -80,5 +82,11 @@ def _silence_mlflow(mlflow: Any) -> None:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"  # newer versions ask for a database otherwise
     mlflow.set_tracking_uri(f"file:{folder}")
-    for name in ("set_tracking_uri", "set_registry_uri"):
-        setattr(mlflow, name, lambda uri: None)
+    for module in (mlflow, getattr(mlflow, "tracking", None)):
+        for name in ("set_tracking_uri", "set_registry_uri"):
+            if hasattr(module, name):
+                setattr(module, name, lambda uri: None)
+    client = getattr(mlflow, "MlflowClient", None)
+    if client is not None:
+        own = client.__init__
+        client.__init__ = functools.wraps(own)(lambda self, *args, **kwargs: own(self))  # without a URI of the script
