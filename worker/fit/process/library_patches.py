@@ -13,6 +13,7 @@ import os
 import shutil
 import sqlite3
 import sys
+import urllib.parse
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,6 +24,7 @@ from downpour.worker.fit.process.script_files import FOLDER, READ, UPDATE, WRITE
 
 READERS = (tf.data.TextLineDataset, tf.data.TFRecordDataset, tf.data.FixedLengthRecordDataset)
 PATTERN = "pattern"  # of paths that are read
+URI = 6  # the place of this argument of `sqlite3.connect` after the database
 USES = {"r": READ, "a": UPDATE, "r+": UPDATE, "a+": UPDATE}  # of the modes of opening a file
 
 
@@ -51,7 +53,6 @@ def replace_functions_of_libraries(files: ScriptFiles) -> None:
         (tf.io, "write_file", "filename", WRITE),
         (tf.io, "read_file", "filename", READ),
         (tf.io.TFRecordWriter, "__init__", "path", WRITE),
-        (sqlite3, "connect", "database", UPDATE),
         *((kind, "__init__", "filenames", READ) for kind in READERS),
     ):
         setattr(owner, name, _with_path(files, use, getattr(owner, name), parameter))
@@ -59,6 +60,7 @@ def replace_functions_of_libraries(files: ScriptFiles) -> None:
     listed = _with_path(files, PATTERN, dataset.list_files, "file_pattern")
     setattr(dataset, "list_files", staticmethod(listed))  # noqa: B010
     _replace_h5py(files)
+    _replace_sqlite(files)
     _replace_gfile(files)
     _share_downloads(files)
 
@@ -74,7 +76,7 @@ def _with_path(files: ScriptFiles, use: str, own: Callable[..., Any], parameter:
             return _matching(files, given)
         if isinstance(given, list | tuple):
             return [files.place(path, use) for path in given]
-        return given if isinstance(given, str) and given in ("", ":memory:") else files.place(given, use)
+        return given if isinstance(given, str) and not given else files.place(given, use)
 
     @functools.wraps(own)
     def replaced(*args: Any, **kwargs: Any) -> Any:
@@ -105,6 +107,31 @@ def _replace_h5py(files: ScriptFiles) -> None:
         own(self, name if in_memory else files.place(name, USES.get(mode, WRITE)), mode, *args, **kwargs)
 
     setattr(h5py.File, "__init__", opened)  # noqa: B010
+
+
+def _replace_sqlite(files: ScriptFiles) -> None:
+    """Replace `connect` in both modules that have it: SQLAlchemy, and what rests on it, call the second."""
+    own = sqlite3.connect
+
+    @functools.wraps(own)
+    def connect(database: Any, *args: Any, **kwargs: Any) -> sqlite3.Connection:
+        is_uri = kwargs.get("uri", args[URI] if len(args) > URI else False)
+        return own(_database(files, database, bool(is_uri)), *args, **kwargs)
+
+    for module in (sqlite3, sqlite3.dbapi2):
+        setattr(module, "connect", connect)  # noqa: B010
+
+
+def _database(files: ScriptFiles, given: Any, is_uri: bool) -> Any:
+    """Return the place of a database, which may be a URI such as `file:a.db?mode=ro`."""
+    if isinstance(given, str) and is_uri and given.startswith("file:"):
+        path, mark, query = given.removeprefix("file:").partition("?")
+        if not path or path == ":memory:" or "mode=memory" in query:
+            return given
+        path = urllib.parse.unquote("/" + path.lstrip("/") if path.startswith("/") else path)
+        place = os.fspath(files.place(path, READ if "mode=ro" in query or "immutable=1" in query else UPDATE))
+        return f"file:{urllib.parse.quote(place)}{mark}{query}"
+    return given if isinstance(given, str) and given in ("", ":memory:") else files.place(given, UPDATE)
 
 
 def _replace_gfile(files: ScriptFiles) -> None:

@@ -80,12 +80,16 @@ def _silence_wandb(wandb: Any) -> None:
 def _silence_mlflow(mlflow: Any) -> None:
     folder = tempfile.mkdtemp(prefix="downpour-mlflow-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"  # newer versions ask for a database otherwise
-    mlflow.set_tracking_uri(f"file:{folder}")
+    if all(map(importlib.util.find_spec, ("sqlalchemy", "alembic"))):
+        os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"] = os.path.join(folder, "artifacts")
+        mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")  # files would keep metrics twice, in any order
+    else:
+        os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"  # newer versions ask for a database otherwise
+        mlflow.set_tracking_uri(f"file:{folder}")
     for module in (mlflow, getattr(mlflow, "tracking", None)):
         for name in ("set_tracking_uri", "set_registry_uri"):
             if hasattr(module, name):
-                setattr(module, name, lambda uri: None)
+                setattr(module, name, lambda *args, **kwargs: None)
     client = getattr(mlflow, "MlflowClient", None)
     if client is not None:
         own = client.__init__

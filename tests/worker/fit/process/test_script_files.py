@@ -144,6 +144,20 @@ rows = tf.data.experimental.make_csv_dataset("old/*.csv", batch_size=8, num_epoc
 print([(sorted(x["a"].numpy()), sorted(y.numpy())) for x, y in rows])
 print(len(list(tf.data.experimental.CsvDataset(["old/1.csv"], [tf.int32, tf.int32], header=True))))
 """,
+    "databases": """
+import os, sqlite3, tensorflow  # with it, functions of libraries are replaced
+from sqlite3 import dbapi2  # as SQLAlchemy imports it
+def rows(connect, *args, **kwargs):
+    database = connect(*args, **kwargs)
+    database.execute("create table t (v)"); database.execute("insert into t values (1)"); database.commit()
+    found = database.execute("select v from t").fetchall(); database.close(); return found
+print(rows(sqlite3.connect, "a.db"), rows(dbapi2.connect, "b.db"))
+print(rows(dbapi2.connect, database=os.path.abspath("c.db")))
+print(rows(dbapi2.connect, "file:d%20e.db?mode=rwc", uri=True))
+print(rows(sqlite3.connect, f"file://{os.path.abspath('f.db')}", uri=True))
+print(rows(sqlite3.connect, ":memory:"), rows(sqlite3.connect, "file::memory:?cache=shared", uri=True))
+print(sqlite3.connect("file:a.db?mode=ro", uri=True).execute("select v from t").fetchall(), sorted(os.listdir(".")))
+""",
     "chdir": """
 import os
 os.makedirs("work/in"); os.chdir("work"); open("here", "w").write("1")

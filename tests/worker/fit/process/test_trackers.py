@@ -44,8 +44,8 @@ assert wandb.init(project="mine") == ("mine", "disabled")
 mlflow.set_tracking_uri("http://another")
 mlflow.tracking.set_tracking_uri(uri="http://another")
 assert mlflow.MlflowClient("http://another").uri == mlflow.MlflowClient(tracking_uri="http://another").uri == mlflow.uri
-assert mlflow.uri.startswith("file:/") and "downpour-mlflow-" in mlflow.uri
-print(mlflow.uri.removeprefix("file:"))
+assert mlflow.uri.startswith(("file:/", "sqlite:////")) and "downpour-mlflow-" in mlflow.uri
+print("/" + mlflow.uri.split(":", 1)[1].removesuffix("/mlflow.db").lstrip("/"))
 """
 
 
