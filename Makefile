@@ -6,7 +6,7 @@ VENV := .venv
 ARGS ?=
 PYTHON ?=
 
-.PHONY: help train test test-slow test-cases test-fidelity test-commands browser-test lessons slurm-test ray-test trackers-test tools-test docs compat dist bench chaos simulate protos clean again compose-test
+.PHONY: help train test test-slow test-cases test-fidelity test-commands browser-test lessons slurm-test ray-test kube-test peers-test trackers-test tools-test docs compat dist bench chaos simulate protos clean again compose-test
 
 help:
 	@echo 'make train         train the reference model on MNIST      (ARGS="--workers 4"; see downpour train --help)'
@@ -17,6 +17,8 @@ help:
 	@echo 'make test-commands run every command that README, docs and --help show, in a fresh clone'
 	@echo 'make browser-test  test the pages in Chromium, which is installed if it is missing'
 	@echo 'make ray-test      run jobs on a Ray cluster of three nodes, in an environment of its own'
+	@echo 'make kube-test     run the manifests of Kubernetes in pods of podman, which is installed if it is missing'
+	@echo 'make peers-test    train with the parameter servers of Ray and PyTorch, in an environment of its own'
 	@echo 'make trackers-test log to TensorBoard, Weights & Biases and MLflow, in an environment of its own'
 	@echo 'make tools-test    run examples of KerasTuner, MLflow, Optuna, scikit-learn, in an environment of its own'
 	@echo 'make docs          build the documentation as a site in site/, which needs no network'
@@ -39,7 +41,7 @@ train: $(VENV)/worker.stamp
 test: $(VENV)/dev.stamp
 	$(VENV)/bin/ruff check --quiet .
 	$(VENV)/bin/mypy --no-error-summary
-	$(VENV)/bin/pytest -n 2 -m "not slow and not browser and not slurm and not ray and not trackers and not commands" $(ARGS)
+	$(VENV)/bin/pytest -n 2 -m "not slow and not browser and not slurm and not ray and not trackers and not commands and not kube and not peers" $(ARGS)
 
 # These take minutes: every conformance row and its mutant, kills and restarts, whole scripts and launchers.
 test-slow: $(VENV)/dev.stamp
@@ -69,6 +71,20 @@ ray-test: $(VENV)/dev.stamp
 	@test -x $(VENV)-ray/bin/ray || { $(VENV)/bin/python -m venv $(VENV)-ray && \
 		$(VENV)-ray/bin/pip install -q -e '.[ray]' 'ray[tune,default]' pytest pytest-timeout hypothesis pyyaml psutil; }
 	$(VENV)-ray/bin/python -m pytest -m ray tests/deploy/ray $(ARGS)
+
+# Builds both images and runs the plain form of deploy/kubernetes in pods, as root.
+kube-test: $(VENV)/dev.stamp
+	@command -v podman >/dev/null && command -v debootstrap >/dev/null && test -x /usr/lib/podman/netavark || \
+		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends \
+			podman netavark aardvark-dns catatonit runc debootstrap; } || \
+		{ echo "kube-test: the packages podman, netavark, catatonit, runc and debootstrap must be installed" >&2; exit 1; }
+	$(VENV)/bin/pytest -m kube tests/deploy/kubernetes $(ARGS)
+
+# In an environment of its own, as PyTorch is large: the competitors of `downpour bench baselines --peers`.
+peers-test: $(VENV)/dev.stamp
+	@test -x $(VENV)-peers/bin/ray || { $(VENV)/bin/python -m venv $(VENV)-peers && \
+		$(VENV)-peers/bin/pip install -q -e '.[peers]' pytest pytest-timeout hypothesis pyyaml psutil; }
+	$(VENV)-peers/bin/python -m pytest -m peers tests/bench/peers $(ARGS)
 
 # In an environment of its own: TensorBoard, Weights & Biases (offline) and MLflow log one run each.
 trackers-test: $(VENV)/dev.stamp

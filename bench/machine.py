@@ -11,8 +11,12 @@ from pathlib import Path
 PACKAGES = {"downpour": "downpour-ps"} | {name: name for name in ("tensorflow", "keras", "numpy", "grpcio", "protobuf")}
 
 
-def facts() -> dict[str, int | float | str]:
-    """Return cores, processor, memory, operating system and versions, without importing the packages."""
+def facts(*packages: str) -> dict[str, int | float | str]:
+    """Return cores, processor, memory, operating system and versions, without importing the packages.
+
+    Args:
+        packages: Names of further distributions whose versions are stated.
+    """
     return {
         "cores": cores(),
         "cpu": processor(),
@@ -20,6 +24,7 @@ def facts() -> dict[str, int | float | str]:
         "system": f"{platform.system()} {platform.release().split('-')[0]} {platform.machine()}",
         "python": platform.python_version(),
         **{name: _version(distribution) for name, distribution in PACKAGES.items()},
+        **{name: _version(name) for name in packages},
     }
 
 

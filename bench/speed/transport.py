@@ -21,6 +21,7 @@ is a process that sleeps instead of computing.
 
 from __future__ import annotations
 
+import argparse
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -38,7 +39,7 @@ from downpour.bench.numpy_worker import NumpyWorker, running_server
 from downpour.bench.speed.echo import grpc_echo, tcp_echo, unix_echo
 from downpour.bench.speed.many_workers import idle, push_pulls
 from downpour.bench.speed.secured import certificates, identity
-from downpour.bench.speed.transport_report import checked, plot, table
+from downpour.bench.speed.transport_report import checked, plot, saturation_table, table
 from downpour.protos.system.progress import tracked
 from downpour.ps.core.optimizer import Optimizer
 from downpour.ps.core.rules.hyperparameters import Hyperparameters
@@ -48,6 +49,7 @@ ROUNDS = {"318 kB": (20, 60), "8.9 MB": (20, 100), "102 MB": (4, 15)}  # quick, 
 BLOCK = {"318 kB": 25}  # calls of a round, else 1
 SWEEP = (262_144, 786_432, 2_359_296, 7_077_888, 21_233_664)  # floats: 1 to 85 MB
 RATE = "1e-6"
+SATURATING = 4  # workers that compute nothing
 
 
 def main(argv: list[str]) -> int:
@@ -57,6 +59,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--only-sizes", action="store_true", help="Measure one worker on each transport, and nothing else."
     )
+    parser.add_argument(
+        "--saturation", action="store_true",
+        help="Measure only how many push-pulls a server completes that four workers keep busy, by size and transport.",
+    )  # fmt: skip
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="Folder for results.json, report.md, report.html and plots."
     )
@@ -68,6 +74,8 @@ def main(argv: list[str]) -> int:
         "load_at_start": load(),
         "sizes": {},
     }
+    if flags.saturation:
+        return _saturation(results, flags)
     for name, floats in tracked(FLOATS.items(), "sizes of the payload"):
         results["sizes"][name] = side_by_side(floats, ROUNDS[name][not flags.quick], BLOCK.get(name, 1))
     if not flags.only_sizes:
@@ -84,6 +92,24 @@ def main(argv: list[str]) -> int:
         pictures = [] if flags.only_sizes else plot(results, flags.out)
         shown = "\n".join(f"![{path.stem}]({path.name})" for path in pictures)
         (flags.out / "report.md").write_text(f"{table(results)}\n\n{shown}\n\n## How\n\n{__doc__}")
+    return 0
+
+
+def _saturation(results: dict[str, Any], flags: argparse.Namespace) -> int:
+    """Measure the rate of a server whose queue is never empty, for each size and transport."""
+    seconds = 2.0 if flags.quick else 5.0
+    results["saturation"] = [
+        {"size": name, **push_pulls(SATURATING, floats, transport, 0.0, seconds)}
+        for name, floats in tracked(FLOATS.items(), "sizes of the payload")
+        for transport in ("shm", "tcp", "grpc")
+    ]
+    results["load_at_end"] = load()
+    text = saturation_table(results)
+    print(text)
+    if flags.out:
+        flags.out.mkdir(parents=True, exist_ok=True)
+        (flags.out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+        (flags.out / "report.md").write_text(f"{text}\n\n## How\n\n{__doc__}")
     return 0
 
 
@@ -165,7 +191,7 @@ def many_workers(quick: bool) -> list[dict[str, Any]]:
         for transport in ("shm", "grpc"):
             rows.append({"compute_s": 0.05, **push_pulls(count, floats, transport, 0.05, seconds)})
     for transport in ("shm", "grpc"):
-        rows.append({"compute_s": 0.0, **push_pulls(4, floats, transport, 0.0, seconds)})
+        rows.append({"compute_s": 0.0, **push_pulls(SATURATING, floats, transport, 0.0, seconds)})
     return rows
 
 

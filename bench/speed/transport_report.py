@@ -70,15 +70,29 @@ def _power(sweep: list[dict[str, Any]], name: str) -> float:
 
 def table(results: Results) -> str:
     """Return the report in Markdown without the plots."""
+    more = [_many_workers(results), _memory(results)] if "sweep" in results else []
+    return "\n\n".join([_head(results), _targets(results), _times(results), *more])
+
+
+def saturation_table(results: Results) -> str:
+    """Return the rates of saturated servers in Markdown."""
+    lines = ["| payload | transport | push-pulls/s | ms each | ms of the server's CPU each |", "|---|---|---|---|---|"]
+    for row in results["saturation"]:
+        lines.append(
+            f"| {row['size']} | {row['transport']} | {row['per_s']:,.0f} | {1e3 / row['per_s']:.3g} "
+            f"| {1e3 * row['server_cpu_s']:.3g} |"
+        )
+    return "\n\n".join([_head(results), "\n".join(lines)])
+
+
+def _head(results: Results) -> str:
     machine = results["machine"]
-    head = (
+    return (
         f"# Transport\n\n`{results['command']}`: {counted(machine['cores'], 'core')} of {machine['cpu']}, "
         f"{machine['system']}, "
         f"Python {machine['python']}, NumPy {machine['numpy']}, grpcio {machine['grpcio']}; load average "
         f"{results['load_at_start']} at the start, {results['load_at_end']} at the end."
     )
-    more = [_many_workers(results), _memory(results)] if "sweep" in results else []
-    return "\n\n".join([head, _targets(results), _times(results), *more])
 
 
 def _targets(results: Results) -> str:

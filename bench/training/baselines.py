@@ -7,6 +7,7 @@ per repeat. The time of start, compilation, warm-up and evaluation is excluded:
 - downpour: from the start of training, when all workers have warmed up, to the last applied sample.
 - ParameterServerStrategy: from the first `schedule` after the warm-up calls until `join` returns.
 - model.fit, in one process and by `downpour run`: from `on_train_begin` to `on_train_end` of the second `fit`.
+- Ray and PyTorch RPC (`--peers`): from the first step of a worker after the warm-up to the last applied gradient.
 
 Every process computes with one intra-op thread. The workers of downpour and `model.fit` also have one inter-op thread;
 TensorFlow's servers hang with one and have three. The threads of tf.data and gRPC are in addition to these.
@@ -28,12 +29,14 @@ import numpy as np
 from downpour.bench.comparison import order, plan_epochs, ratios, spread, table
 from downpour.bench.flags import FlagParser
 from downpour.bench.machine import facts, load
+from downpour.bench.peers.rows import PACKAGES, PEERS, refusal
 from downpour.bench.training.competitors import COMPETITORS, CompetitorError, TrainingSpec, end_on_sigterm
 from downpour.protos.logs import counted
 from downpour.protos.system.progress import tracked
 from downpour.worker.catalog.datasets import load as load_dataset
 
 SCHEMA = 1
+EVERY = {**COMPETITORS, **PEERS}
 STEPS_PER_CALL = 20
 TEST_SAMPLES = 1000  # few, because the test at the end of a job is not measured
 # Learning rates of SGD. The course uses 0.05 for the CNN, with which Keras diverges for some seeds.
@@ -66,7 +69,7 @@ def main(argv: list[str]) -> int:
         "schema": SCHEMA,
         "benchmark": "baselines",
         "command": " ".join(["downpour", "bench", "baselines", *argv]),
-        "machine": facts(),
+        "machine": facts(*PACKAGES if flags.peers else ()),
         "load_at_start": load(),
         "repeats": flags.repeats,
         "seeds": [flags.seed + repeat for repeat in range(flags.repeats)],
@@ -102,7 +105,7 @@ def measure(model: str, flags: argparse.Namespace) -> dict[str, Any]:
                 own.mkdir()
                 before = load()
                 try:
-                    run = COMPETITORS[competitor].run(job, own, flags.timeout_s)
+                    run = EVERY[competitor].run(job, own, flags.timeout_s)
                 except CompetitorError as error:
                     failures.append({"competitor": competitor, "repeat": repeat, "error": str(error)})
                     print(f"{model} {competitor} repeat {repeat}: {error}", file=sys.stderr, flush=True)
@@ -129,7 +132,7 @@ def collect(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     return {
         "competitors": {
             name: {
-                "what": COMPETITORS[name].what,
+                "what": EVERY[name].what,
                 "samples_per_s": spread([run["samples_per_s"] for run in found]),
                 "runs": found,
             }
@@ -210,11 +213,20 @@ def parse(argv: list[str]) -> argparse.Namespace:
         help=f"Competitors, separated by commas (default: all): {', '.join(COMPETITORS)}.",
     )
     parser.add_argument(
+        "--peers",
+        action="store_true",
+        help="Also measure parameter servers of Ray and of PyTorch RPC, which the extra peers installs.",
+    )
+    parser.add_argument(
         "--timeout-s", type=float, default=600.0, help="Time limit of one run in seconds (default: 600)."
     )
     parser.add_argument("--quick", action="store_true", help="Measure few samples, once.")
     parser.add_argument("--out", type=Path, metavar="DIR", help="Folder for results.json, report.md and report.html.")
     flags = parser.parse_args(argv)
+    if flags.peers:
+        if missing := refusal():
+            parser.error(missing)
+        flags.competitors = [*flags.competitors, *PEERS]
     chosen = flags.model or ("sigmoid100" if flags.quick else "both")
     flags.models = list(SAMPLES) if chosen == "both" else [chosen]
     flags.repeats = flags.repeats or (1 if flags.quick else 3)

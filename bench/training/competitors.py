@@ -85,7 +85,7 @@ def train(job: TrainingSpec, folder: Path, timeout_s: float, extra: tuple[str, .
         CompetitorError: The command failed, exceeded the limit, or wrote no summary.
     """
     command = [
-        *module_command("downpour.deploy.cli", "train", *_common(job), "--dataset", job.data),
+        *module_command("downpour.deploy.cli", "train", *common_flags(job), "--dataset", job.data),
         *("--workers", str(job.workers), "--validation-split", str(job.validation_split)),
         *("--runs-dir", str(folder), *extra),
     ]
@@ -180,7 +180,8 @@ def _end(process: subprocess.Popen[str]) -> None:
             return
 
 
-def _common(job: TrainingSpec) -> list[str]:
+def common_flags(job: TrainingSpec) -> list[str]:
+    """Return the flags of a task that every competitor in a process of its own has."""
     return [
         *("--model", job.model, "--epochs", str(job.epochs), "--batch-size", str(job.batch_size)),
         *("--learning-rate", str(job.learning_rate), "--seed", str(job.seed), "--threads", str(job.threads)),
@@ -210,7 +211,7 @@ def _downpour(*extra: str, workers: int | None = None, local: bool = False) -> R
 
 def _tensorflow(several: bool) -> Run:
     def run(job: TrainingSpec, folder: Path, timeout_s: float) -> dict[str, Any]:
-        command = module_command("downpour.bench.training.tf_parameter_server", *_common(job), "--data", job.data)
+        command = module_command("downpour.bench.training.tf_parameter_server", *common_flags(job), "--data", job.data)
         command += ["--workers", str(job.workers), "--scratch", str(folder), "--steps-per-call"]
         return last_line([*command, str(job.steps_per_call if several else 1)], timeout_s)
 
@@ -221,7 +222,7 @@ def fit(
     job: TrainingSpec, timeout_s: float, steps_per_execution: int = 1, extra: tuple[str, ...] = ()
 ) -> dict[str, Any]:
     """Run `model.fit` in a new process and return the result of `downpour.bench.training.keras_fit`."""
-    command = module_command("downpour.bench.training.keras_fit", *_common(job), "--data", job.data)
+    command = module_command("downpour.bench.training.keras_fit", *common_flags(job), "--data", job.data)
     command += ["--validation-split", str(job.validation_split)]
     return last_line([*command, "--steps-per-execution", str(steps_per_execution), *extra], timeout_s)
 
@@ -232,7 +233,7 @@ def _script(workers: int) -> Run:
     def run(job: TrainingSpec, folder: Path, timeout_s: float) -> dict[str, Any]:
         command = module_command("downpour.deploy.cli", "run", "--workers", str(workers), "--runs-dir", str(folder))
         command += ["--threads", str(job.threads), "--seed", str(job.seed)]
-        command += ["-m", "downpour.bench.training.keras_fit", *_common(job), "--data", job.data]
+        command += ["-m", "downpour.bench.training.keras_fit", *common_flags(job), "--data", job.data]
         result = last_line([*command, "--validation-split", str(job.validation_split)], timeout_s)
         summary = json.loads((folder / "latest" / "summary.json").read_text())
         return {**result, "communication_share": summary.get("communication_share")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from tests.support.paths import ROOT
 SCRIPTS = ROOT / "tests" / "scripts"
 MNIST = ROOT / "worker" / "data" / "mnist.npz"
 LIMIT_S = 800.0
+COUNTED_EPOCHS, COUNTED_SAMPLES = 3, 800
 
 
 def environment() -> dict[str, str]:
@@ -39,6 +41,19 @@ def run(folder: Path, script: str, *arguments: str, **options: Any) -> subproces
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done
+
+
+def counted_script(folder: Path) -> list[str]:
+    """Return a script whose weights count the uses of each sample, and its arguments; it takes some seconds."""
+    return [str(SCRIPTS / "counted_fit.py"), str(folder), str(COUNTED_EPOCHS), str(COUNTED_SAMPLES), "0.02"]
+
+
+def check_counted(folder: Path) -> None:
+    """Check that the script of `counted_script`, with two workers, used each sample once in each epoch."""
+    for rank in (0, 1):
+        report = json.loads((folder / f"report-{rank}.json").read_text())
+        assert report["begun"] == report["epochs"] == list(range(COUNTED_EPOCHS))
+        assert report["uses"] == [COUNTED_EPOCHS] * COUNTED_SAMPLES
 
 
 def server_of(launcher: subprocess.Popen[str], shard: int) -> psutil.Process:

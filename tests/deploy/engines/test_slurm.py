@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -16,9 +17,9 @@ from downpour.deploy.launchers import LAUNCHERS
 from tests.support.cluster import wait_until
 from tests.support.paths import ROOT
 from tests.support.processes.launched import alive
-from tests.support.processes.launcher_contract import check_contract
+from tests.support.processes.launcher_contract import check_contract, last_server_pid
 from tests.support.processes.slurm_cluster import slurm_cluster
-from tests.support.scripts import MNIST
+from tests.support.scripts import MNIST, check_counted, counted_script
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 
@@ -91,6 +92,20 @@ def test_a_signal_saves_the_job_and_the_requeued_job_resumes(tmp_path: Path) -> 
     assert summary["status"] == "ended" and summary["epochs"] == 12 and summary["generation"] >= 2
     assert summary["test_accuracy"] >= 0.95, log
     wait_until(lambda: not alive(mark["MARK"]), "no process is left")
+
+
+def test_a_script_continues_when_the_server_is_killed(tmp_path: Path) -> None:
+    command = [*OWN, "--checkpoint-every=0.2s", *counted_script(tmp_path)]
+    job = batch(tmp_path, command, "--ntasks=3")
+    run = tmp_path / "runs" / f"slurm-{job}.0"
+    log = tmp_path / "slurm.log"
+    wait_until(lambda: log.exists() and "BATCH 40" in log.read_text(), "the script trains", 200)
+    os.kill(last_server_pid(run), signal.SIGKILL)
+    wait_until(lambda: state(job) in ("COMPLETED", "FAILED", "CANCELLED"), "the job has ended", 300)
+    assert state(job) == "COMPLETED", log.read_text()
+    check_counted(tmp_path)
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["status"] == "ended" and summary["generation"] >= 2
 
 
 def test_a_script_that_fails_ends_all_tasks(tmp_path: Path) -> None:

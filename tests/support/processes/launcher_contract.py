@@ -77,7 +77,12 @@ def checkpointed(job: StartedJob) -> bool:
 def server_pid(job: StartedJob) -> int:
     """Return the id of the process of server 0, from its last announcement."""
     assert job.run_dir is not None
-    lines = (job.run_dir / "logs" / "ps-0.log").read_text().splitlines()
+    return last_server_pid(job.run_dir)
+
+
+def last_server_pid(run_dir: Path) -> int:
+    """Return the id of the process of server 0 of a run, from its last announcement."""
+    lines = (run_dir / "logs" / "ps-0.log").read_text().splitlines()
     return int([json.loads(line) for line in lines if line.startswith('{"event": "listening"')][-1]["pid"])
 
 
