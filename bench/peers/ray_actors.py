@@ -21,7 +21,7 @@ from downpour.bench.peers import torch_task
 STORE_BYTES = 512 << 20
 
 
-class ParameterServer:
+class ParameterActor:
     """The actor that holds the weights and applies gradients with PyTorch's optimizer."""
 
     def __init__(self, flags: argparse.Namespace) -> None:
@@ -95,7 +95,7 @@ def train(flags: argparse.Namespace) -> dict[str, Any]:
         log_to_driver=False, logging_level="ERROR",
     )  # fmt: skip
     try:
-        server = ray.remote(num_cpus=1)(ParameterServer).remote(flags)
+        server = ray.remote(num_cpus=1)(ParameterActor).remote(flags)
         actor = ray.remote(num_cpus=1)(GradientWorker)
         workers = [actor.remote(flags, number) for number in range(flags.workers)]
         run(server, workers, torch_task.WARMUP_STEPS * flags.workers)

@@ -32,7 +32,7 @@ RPC_TIMEOUT_S = 120.0
 Step = Callable[[Any, Any], torch_task.StepMetrics]
 
 
-class ParameterServer:
+class RemoteParameters:
     """The model, in the memory of process 0."""
 
     def __init__(self, flags: argparse.Namespace) -> None:
@@ -103,12 +103,12 @@ def step_on_server(flags: argparse.Namespace, reference: Any) -> Step:
     from torch.distributed import autograd
     from torch.distributed.optim import DistributedOptimizer
 
-    parameters = call(ParameterServer.parameter_references, reference)
+    parameters = call(RemoteParameters.parameter_references, reference)
     optimizer = DistributedOptimizer(torch.optim.SGD, parameters, lr=flags.learning_rate)
 
     def step(x: Any, y: Any) -> torch_task.StepMetrics:
         with autograd.context() as context:
-            logits = call(ParameterServer.forward, reference, x)
+            logits = call(RemoteParameters.forward, reference, x)
             loss = torch.nn.functional.cross_entropy(logits, y)
             autograd.backward(context, [loss])
             optimizer.step(context)
@@ -122,7 +122,7 @@ def step_with_gradients(flags: argparse.Namespace, reference: Any) -> Step:
     import torch
 
     model = torch_task.network(flags, torch_task.dataset_of(flags))
-    held = call(ParameterServer.weights, reference)
+    held = call(RemoteParameters.weights, reference)
 
     def step(x: Any, y: Any) -> torch_task.StepMetrics:
         nonlocal held
@@ -133,7 +133,7 @@ def step_with_gradients(flags: argparse.Namespace, reference: Any) -> Step:
         logits = model(x)
         loss = torch.nn.functional.cross_entropy(logits, y)
         loss.backward()
-        held = call(ParameterServer.update, reference, [parameter.grad for parameter in model.parameters()])
+        held = call(RemoteParameters.update, reference, [parameter.grad for parameter in model.parameters()])
         return torch_task.metrics_of(logits, y, loss)
 
     return step
@@ -153,15 +153,15 @@ def process(rank: int, flags: argparse.Namespace, meeting: str, start: Any, resu
     rpc.shutdown()
 
 
-_held: list[ParameterServer] = []
+_held: list[RemoteParameters] = []
 _holding = threading.Lock()
 
 
-def _server(flags: argparse.Namespace) -> ParameterServer:
+def _server(flags: argparse.Namespace) -> RemoteParameters:
     """Return the one server of this process, which the first trainer creates."""
     with _holding:
         if not _held:
-            _held.append(ParameterServer(flags))
+            _held.append(RemoteParameters(flags))
     return _held[0]
 
 
@@ -175,7 +175,7 @@ def train(flags: argparse.Namespace, number: int, reference: Any, start: Any, re
         step(*next(batches))
     start.wait()
     if number == 0:
-        call(ParameterServer.reset, reference)
+        call(RemoteParameters.reset, reference)
     start.wait()
     step = make(flags, reference)  # from the initial weights
     steps = torch_task.steps_of(flags, dataset)

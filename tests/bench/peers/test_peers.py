@@ -63,8 +63,10 @@ def test_the_result_counts_every_sample_and_reports_the_last_epoch(epochs: int) 
 def test_a_peer_learns_from_as_many_samples_as_the_others(name: str, tmp_path: Path) -> None:
     mnist = load("mnist")
     data = tmp_path / "small.npz"
-    kept = {"x_test": mnist.x_test[:100], "y_test": mnist.y_test[:100]}
-    np.savez(data, x_train=mnist.x_train[:SAMPLES], y_train=mnist.y_train[:SAMPLES], **kept)
+    np.savez(
+        data, x_train=mnist.x_train[:SAMPLES], y_train=mnist.y_train[:SAMPLES], x_test=mnist.x_test[:100],
+        y_test=mnist.y_test[:100],
+    )  # fmt: skip
     job = TrainingSpec("sigmoid100", str(data), EPOCHS, 32, 0.1, 0)
     found = PEERS[name].run(job, tmp_path, 300.0)
     assert found["samples"] == SAMPLES * EPOCHS and found["samples_per_s"] > 0

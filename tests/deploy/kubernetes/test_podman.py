@@ -7,6 +7,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,10 @@ def trains(podman: PodmanEngine, samples: int = 0) -> bool:
     return found["samples"] > samples and sum(worker["updates"] > 0 for worker in found["workers"]) >= 2
 
 
+def has_ended(podman: PodmanEngine, container: str) -> bool:
+    return podman.state(container)["Status"] == "exited"
+
+
 def kill(podman: PodmanEngine, container: str) -> None:
     """Kill the process of a container as a failure does: podman has not been asked to end it."""
     os.kill(podman.state(container)["Pid"], signal.SIGKILL)
@@ -108,7 +113,7 @@ def test_the_plain_form_trains_and_survives_a_killed_worker_and_server(podman: P
     wait_until(lambda: trains(podman), "two workers train again", LIMIT_S)
     kill(podman, f"{SERVER}-ps")
     for worker in WORKERS:
-        wait_until(lambda worker=worker: podman.state(f"{worker}-worker")["Status"] == "exited", "it ends", LIMIT_S)
+        wait_until(partial(has_ended, podman, f"{worker}-worker"), f"{worker} has ended", LIMIT_S)
     codes = {worker: podman.state(f"{worker}-worker")["ExitCode"] for worker in WORKERS}
     assert codes == dict.fromkeys(WORKERS, 0), logs(podman)
     summary = json.loads((runs / "summary.json").read_text())
