@@ -33,6 +33,7 @@ class RayLauncher(Launcher):
         self._token = ""  # the job has credentials of its own, unless the user has asked for none
         self._starter = starter
         self._waiting: set[str] = set()  # workers of which it has been said that they wait for a node
+        self._given_room: list[RemoteProcess] = []  # servers for which a worker has been ended
 
     def _spawn(self, spec: ProcessSpec) -> None:
         self._processes[spec.name] = self._starter.start(spec, self._addresses, self._run_dir / "logs")
@@ -40,6 +41,7 @@ class RayLauncher(Launcher):
     def _ended(self) -> bool:
         self._follow_moves()
         self._note_places()
+        self._make_room()
         return super()._ended()
 
     def _follow_moves(self) -> None:
@@ -70,6 +72,20 @@ class RayLauncher(Launcher):
             elif not process.is_placed and process.waits_long and name not in self._waiting:
                 self._waiting.add(name)
                 self._screen.note(f"{name} waits for a node with free resources")
+
+    def _make_room(self) -> None:
+        """End a worker beyond the smallest number if the node of a server is lost and no other one has room for it."""
+        for server in self._role("ps"):
+            if not isinstance(server, RemoteProcess) or server.code is not None or server.is_placed:
+                continue
+            if server in self._given_room or not server.waits_long or not self._starter.lacks_room():
+                continue
+            names = [worker.spec.name for worker in self._role("worker") if worker.code is None]
+            beyond = [name for name in names if name in self._starter.placed_beyond_base()]
+            if beyond:
+                self._given_room.append(server)
+                self._screen.note(f"{beyond[-1]} ends, so that {server.spec.name} has a node")
+                self._starter.give_up(beyond[-1:])
 
     def last_error(self) -> str:
         """Return the last lines of the processes that ended with an error."""

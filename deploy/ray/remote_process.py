@@ -160,6 +160,17 @@ class RayStarter:
             if name in self._groups:
                 ray.util.remove_placement_group(self._groups.pop(name))
 
+    def lacks_room(self) -> bool:
+        """Return whether a node of the base was lost, and no node has the resources that it had."""
+        import ray
+
+        return bool(ray.util.placement_group_table(self._base)["state"] == "RESCHEDULING")
+
+    def placed_beyond_base(self) -> list[str]:
+        """Return the names of the processes on nodes that are not part of the base."""
+        placed = [name for name, process in self._current.items() if process.is_placed and process.code is None]
+        return [name for name in placed if name in self._groups]
+
     def start(self, spec: ProcessSpec, addresses: Mapping[str, str], logs: Path) -> RemoteProcess:
         """Start a process, in place of an earlier one of the same name."""
         import ray

@@ -110,10 +110,13 @@ def test_the_contract_holds(nodes: Any, tmp_path: Path) -> None:
 
 
 def test_a_lost_node_takes_the_server_along_which_resumes_on_another(nodes: Any, tmp_path: Path) -> None:
-    flags = ("--workers=2..4", "--epochs=8", "--learning-rate=0.5", "--xla=off", "--placement=SPREAD")
+    """The processes fill all nodes, so that a worker beyond the smallest number must end for the server."""
+    flags = ("--workers=2..5", "--epochs=20", "--learning-rate=0.5", "--xla=off", "--placement=SPREAD")
     with driver(tmp_path, *flags) as process:
         run = wait_until(run_in(tmp_path), "a run has begun", 120)
         wait_until(lambda: any((run / "checkpoints").glob("[!.]*")), "there is a checkpoint", 200)
+        begun = run / "trace.npy"
+        wait_until(lambda: len(set(np.load(begun, mmap_mode="r")["worker"])) >= 5, "5 workers train", 200)
         lost = node_of(nodes, last_server_pid(run))
         before = last_server_pid(run)
         nodes.remove_node(lost, allow_graceful=False)
@@ -125,7 +128,7 @@ def test_a_lost_node_takes_the_server_along_which_resumes_on_another(nodes: Any,
     text = log.read_text()
     assert summary["status"] == "ended" and summary["generation"] >= 2, text
     assert summary["test_accuracy"] >= 0.95, text
-    assert "ps-0 was lost with its node" in text and "ps-0 is at" in text
+    assert "ps-0 was lost with its node" in text and "ps-0 is at" in text and "so that ps-0 has a node" in text
 
 
 def test_a_new_node_gets_a_worker(nodes: Any, tmp_path: Path) -> None:
