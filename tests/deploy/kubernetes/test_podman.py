@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from downpour.deploy.certs import CertsSettings, certs
-from tests.deploy.kubernetes.test_manifests import FOLDER, core_resources
 from tests.support.cluster import wait_until
+from tests.support.manifests import FOLDER, core_resources
 from tests.support.processes.podman_engine import SERVER_IP, SUBNET, PodmanEngine, documents, played
 
 pytestmark = [pytest.mark.kube, pytest.mark.timeout(3600)]
