@@ -100,16 +100,18 @@ def played(resource: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
 
     - An empty directory becomes a claim: podman 4.3 gives it to root, and the processes are not root.
     - A Secret becomes a claim `NAME-access`, which must be filled: podman 4.3 shows a Secret in base64.
+    - Ports are left out: podman publishes them on the machine.
     - `$(POD)` is replaced by the name, and the name of the server in the Service is an alias of its address.
     """
     spec = json.loads(json.dumps(resource["spec"]["template"]["spec"]).replace("$(POD)", name))
     claims = []
     for volume in spec["volumes"]:
         if "persistentVolumeClaim" not in volume:
-            claim = f"{name}-{volume['name']}"
-            volume.pop("emptyDir", volume.pop("secret", None))
-            volume["persistentVolumeClaim"] = {"claimName": claim}
-            claims.append(claim)
+            volume["persistentVolumeClaim"] = {"claimName": f"{name}-{volume['name']}"}
+            if "emptyDir" in volume:  # podman refuses the claim of a volume that exists, as that of a Secret does
+                claims.append(f"{name}-{volume['name']}")
+    for container in spec["containers"]:
+        container.pop("ports", None)
     spec["volumes"] = [{"name": each["name"], "persistentVolumeClaim": each["persistentVolumeClaim"]}
                        for each in spec["volumes"]]  # fmt: skip
     spec["hostAliases"] = [{"ip": SERVER_IP, "hostnames": ["train-ps-0.train-ps"]}]
