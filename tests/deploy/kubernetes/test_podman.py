@@ -76,7 +76,7 @@ def trains(podman: PodmanEngine, samples: int = 0) -> bool:
     found = progress(podman)
     if found is None or found["phase"] != "training":
         return False
-    return found["samples"] > samples and sum(worker["updates"] > 0 for worker in found["workers"]) >= 2
+    return found["samples"] > samples and sum(worker.get("updates", 0) > 0 for worker in found["workers"]) >= 2
 
 
 def has_ended(podman: PodmanEngine, container: str) -> bool:
