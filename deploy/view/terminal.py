@@ -78,6 +78,10 @@ class LiveScreen:
 
     def close(self) -> None:
         """Remove the progress bar from the terminal; messages that were printed above it remain."""
+        # The last message may have the results of the last epoch, whose end it reports as well.
+        if self._ended is not None and self._last is not None:
+            if (found := with_results(self._ended, self._last)) is not None:
+                self._show_epoch(found)
         self._show_unvalidated()
         self._live.stop()
 

@@ -149,6 +149,19 @@ def test_a_live_screen_keeps_one_line_for_every_epoch() -> None:
     assert lines_of_epochs(output) == ["1/3 0.2500", "2/3 0.5000", "3/3 0.7500"]
 
 
+def test_the_last_epoch_has_its_results_where_one_message_reports_its_end_and_them() -> None:
+    output = io.StringIO()
+    console = Console(width=80, file=output, force_terminal=True, color_system=None, legacy_windows=False)
+    screen = LiveScreen(console, verbose=False)
+    for phase, epoch, value in (("training", 0, None), ("training", 1, 0.25), ("ended", 2, 0.5)):
+        message = pb.Progress(phase=phase, epoch=epoch, epochs=2, samples=10, total_samples=20, loss=0.5)
+        if value is not None:
+            message.val_loss, message.val_accuracy = 1 - value, value
+        screen.show(message)
+    screen.close()
+    assert lines_of_epochs(output)[-1] == "2/2 0.5000"
+
+
 def lines_of_epochs(output: io.StringIO) -> list[str]:
     """Return the number and the validation accuracy of each epoch that has a line of its own."""
     found = re.findall(r"epoch (\d/\d)  \d:\d\d  .*val accuracy (\S+)", output.getvalue())
