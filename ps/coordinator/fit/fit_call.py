@@ -5,7 +5,7 @@ This module is pure: it does no I/O and reads no clock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple, cast
 
 from downpour.protos import parameter_server_pb2 as pb
@@ -83,6 +83,7 @@ class FitCall:
         self._place = Place(0, pb.EPOCH_BEGIN)
         self._barrier, self._final_barrier = EpochBarrier(), EpochBarrier()
         self._passed: dict[Place, pb.Decision] = {}
+        self._last_sums: Sequence[float] = ()  # of the barrier that was passed last; workers may still ask for them
         self._pinned_shards: set[int] = set()
         self._pins = False  # the weights of the current barrier are pinned, or about to be
 
@@ -151,7 +152,8 @@ class FitCall:
         if not is_final and place in self._passed:
             if place.next == self._place and place.kind == pb.EPOCH_BEGIN:
                 self._job.set_resting(member, False)
-            return pb.BarrierReply(complete=True, decision=self._passed[place])
+            sums = self._last_sums if place.next == self._place else ()
+            return pb.BarrierReply(complete=True, decision=self._passed[place], sums=sums)
         if self.failure is not None:
             return pb.BarrierReply(failure=self.failure)
         if not is_final and place != self._place:
@@ -216,7 +218,7 @@ class FitCall:
             for member in self._job.membership.members:
                 member.resting = not member.warm
             self._job.send_view()
-        self._passed[self._place] = decision
+        self._passed[self._place], self._last_sums = decision, self._barrier.sums or ()
         self._place, self._barrier = self._place.next, EpochBarrier()
         self._on_change()
 

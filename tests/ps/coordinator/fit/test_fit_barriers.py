@@ -24,7 +24,9 @@ def test_workers_meet_after_an_epoch_and_worker_0_decides_for_all(shards: int) -
     assert flush.flush and pin.pin == 1
     job.meet(0, values=(10.0, 20.0), decision=pb.Decision(learning_rates=[0.5]))
     assert any(command.unpin == 1 for command in job.commands)
-    assert list(job.meet(1, values=(1.0, 2.0)).decision.learning_rates) == [0.5]
+    passed = job.meet(1, values=(1.0, 2.0))
+    assert list(passed.decision.learning_rates) == [0.5]
+    assert list(passed.sums) == [11.0, 22.0]  # also for a worker that asks when worker 0 has decided already
     assert job.work.epochs_done == 1
     with pytest.raises(InvalidRequest, match="at EPOCH_END of epoch 0; received EPOCH_METRICS of epoch 1"):
         job.meet(1, epoch=1)
