@@ -11,6 +11,18 @@ import sys
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.worker.exchange.errors import WorkerFailed
 
+MAX_TEXT = 500  # limit for a reason, in characters, of which the servers read no more
+HEAD = 150  # of these, which begin a text that is longer
+
+
+def text_of(error: BaseException) -> str:
+    """Return the text of an error; the beginning and the end of a long one, where TensorFlow states the reason."""
+    text = str(error) or type(error).__name__
+    if len(text) <= MAX_TEXT:
+        return text
+    gap = "\n…\n"
+    return text[:HEAD] + gap + text[HEAD + len(gap) - MAX_TEXT :]
+
 
 def error_type_of(error: BaseException) -> str:
     """Return the class of an error as `MODULE:NAME`."""
@@ -20,8 +32,8 @@ def error_type_of(error: BaseException) -> str:
 def exception_of(failure: pb.FitFailure) -> BaseException:
     """Return the error of another worker as an exception with the same message.
 
-    Its class is that of the error if this process has already imported the class and it takes a message alone, and
-    `WorkerFailed` otherwise. Nothing is imported, evaluated or unpickled for it.
+    Its class is that of the error if this process has already imported the class and it takes a message alone, or is
+    one of TensorFlow's, and `WorkerFailed` otherwise. Nothing is imported, evaluated or unpickled for it.
     """
     module, _, name = failure.error_type.partition(":")
     kind: object = builtins if module == "builtins" else sys.modules.get(module)
@@ -36,12 +48,14 @@ def exception_of(failure: pb.FitFailure) -> BaseException:
 
 def _instance(kind: type[BaseException], text: str) -> BaseException | None:
     """Return an exception of a class whose text is `text`; None if the class cannot be built with that text."""
-    candidates: list[str | int] = [text, text[1:-1]]  # KeyError shows the representation of its argument
+    candidates: list[tuple[str | int | None, ...]] = [(text,)]
+    candidates.append((text[1:-1],))  # KeyError shows the representation of its argument
+    candidates.append((None, None, text))  # TensorFlow's errors have an operation and its definition
     if text.isdecimal():
-        candidates.insert(0, int(text))  # the exit status of SystemExit
-    for argument in candidates:
+        candidates.insert(0, (int(text),))  # the exit status of SystemExit
+    for arguments in candidates:
         try:
-            error = kind(argument)
+            error = kind(*arguments)
         except Exception:
             continue
         if str(error) == text:

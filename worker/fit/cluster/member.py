@@ -24,7 +24,7 @@ from downpour.worker.exchange.push_info import PushInfo
 from downpour.worker.exchange.session import SESSION_LOST, SILENT, Session, SessionSettings
 from downpour.worker.exchange.timing import TimeSpent
 from downpour.worker.fit.cluster.completed_fit import CompletedFit, read_completed
-from downpour.worker.fit.cluster.fit_failure import error_type_of, exception_of
+from downpour.worker.fit.cluster.fit_failure import error_type_of, exception_of, text_of
 from downpour.worker.fit.cluster.past_call import PastCall
 from downpour.worker.fit.cluster.stage import Stage, UpdateCounts
 from downpour.worker.plan.push_plan import PushPlan
@@ -243,7 +243,7 @@ class ScriptWorker:
         spent, self.spent = self.spent, TimeSpent()
         if self._failed_elsewhere:
             error = None  # the coordinator has reported this error itself
-        failure = "" if error is None else str(error) or type(error).__name__
+        failure = "" if error is None else text_of(error)
         session.leave(failure, spent, "" if error is None else error_type_of(error))
 
     def close(self) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import tensorflow as tf
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import Unsupported
 from downpour.worker.exchange.errors import WorkerFailed
-from downpour.worker.fit.cluster.fit_failure import error_type_of, exception_of
+from downpour.worker.fit.cluster.fit_failure import MAX_TEXT, error_type_of, exception_of, text_of
 
 
 class TwoArguments(Exception):
@@ -42,3 +43,16 @@ def test_a_class_of_the_script_is_found_where_it_is_defined() -> None:
     error = Outer.Pruned("e")
     found = exception_of(pb.FitFailure(error_type=error_type_of(error), text="e"))
     assert type(found) is Outer.Pruned
+
+
+def test_an_error_of_tensorflow_has_its_class_on_the_others() -> None:
+    error = tf.errors.InvalidArgumentError(None, None, "assertion failed: [a sample]")
+    found = exception_of(pb.FitFailure(error_type=error_type_of(error), text=text_of(error)))
+    assert type(found) is tf.errors.InvalidArgumentError and str(found) == str(error)
+
+
+@pytest.mark.parametrize("length", [0, 1, MAX_TEXT - 1, MAX_TEXT, MAX_TEXT + 1, 10 * MAX_TEXT])
+def test_of_a_long_text_the_beginning_and_the_end_are_sent(length: int) -> None:
+    text = text_of(ValueError("x" * length)) if length < 2 else text_of(ValueError("a" + "x" * (length - 2) + "z"))
+    assert len(text) == min(length, MAX_TEXT) or text == "ValueError"
+    assert length < 2 or (text.startswith("a") and text.endswith("z") and ("…" in text) == (length > MAX_TEXT))
