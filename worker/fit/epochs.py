@@ -398,9 +398,14 @@ class Epochs:
         means = {name: total / weight for name, total in zip(names, totals, strict=True)}
         if not can_write_metrics(self.model, of_metrics):  # they are built by the first batch of a process
             return {**local, **means}
+        own = pythonify_logs(self.model.get_metrics_result())
         write_metrics(self.model, of_metrics, workers=workers)
         global_logs = pythonify_logs(self.model.get_metrics_result())
-        return global_logs if set(global_logs) == set(local) | set(means) else {**local, **means}
+        if set(global_logs) == set(local) | set(means):
+            return global_logs
+        # A train step that returns more than the metrics may name something else like one of them.
+        same = [name for name in global_logs if name in means and name in local and own.get(name) == local[name]]
+        return {**local, **means, **{name: global_logs[name] for name in same}}
 
     def validated(self, validation: Validation) -> None:
         """Record a validation, as worker 0, for the hooks of the callbacks of the other workers."""
