@@ -235,7 +235,7 @@ def test_ray_job_submit_runs_the_command(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 def test_a_script_continues_when_the_server_is_killed(nodes: Any, tmp_path: Path) -> None:
-    flags = ("--workers=2", "--checkpoint-every=0.2s", "--xla=off")
+    flags = ("--workers=2", "--checkpoint-every=0.2s")
     with driver(tmp_path, *flags, *counted_script(tmp_path)) as process:
         run = wait_until(run_in(tmp_path), "a run has begun", 120)
         lead = run / "logs" / "worker-0.log"
