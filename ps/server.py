@@ -86,7 +86,9 @@ class CoordinatorProcess:
         settings = self._settings = continued(settings, changes)
         self.coordinator = new_coordinator(settings, path.name, lambda: entropy.random_bits(63) + 1)
         self.coordinator.job.continue_changes(changes)
-        self.coordinator.job.send(settings=settings.model_dump_json())
+        self.coordinator.job.send(
+            settings=settings.model_dump_json(), job=pb.JobDescription(job=self.coordinator.job.name)
+        )
         self._push_times, self._change = Durations(), JobChange()
         order = followed_order(settings)
         self.runtime = ShardRuntime(0, LeaseLedger(self.coordinator), self._push_times.add, order)

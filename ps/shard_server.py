@@ -105,6 +105,8 @@ class CoordinatorLink:
                     events, metadata=call_metadata(self.address)
                 ):
                     self.connected = self.met = True
+                    if command.HasField("job"):
+                        identify(job=command.job.job)
                     self._commands.execute(command)
                     self.deliver()
                     if self._commands.stopped.is_set():

@@ -13,6 +13,7 @@ from downpour.protos.settings import reachable
 
 Queue = asyncio.Queue[Iterator[pb.ShardCommand]]
 STANDING = (
+    "job",
     "settings",
     "layout",
     "view",
