@@ -1,8 +1,9 @@
-"""Settings of Hypothesis without deadlines, and fixtures of a job that invalid input must not disturb."""
+"""Settings of Hypothesis without deadlines, signals, and fixtures of a job that invalid input must not disturb."""
 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,6 +17,9 @@ from tests.support.processes.raw_frames import LAYOUT, ONES
 
 settings.register_profile("downpour", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("downpour")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell ignores it in a job in the background, and every process that a test starts would do so as well.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
