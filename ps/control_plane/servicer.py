@@ -257,8 +257,8 @@ class CoordinatorServicer(OperatorCalls):
                 progress = self._report.message(clock.monotonic(), notes)
                 if subscription is not None:
                     self._report.add_records(progress, subscription)
+                notes = self._job.notes.total  # before the message is sent: notes may be added in the meantime
                 yield progress
-                notes = self._job.notes.total
                 if over:
                     return
                 await self._change.wait_until(lambda: self._job.phase in OVER, every_s)
