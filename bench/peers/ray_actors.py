@@ -19,13 +19,14 @@ from typing import Any
 from downpour.bench.peers import torch_task
 
 STORE_BYTES = 512 << 20
+STEP_TIMEOUT_S = 120.0  # for an answer of an actor, which loads PyTorch before its first one
 
 
 class ParameterActor:
     """The actor that holds the weights and applies gradients with PyTorch's optimizer."""
 
     def __init__(self, flags: argparse.Namespace) -> None:
-        """Build the model."""
+        """Build the model, its optimizer, and a copy of the initial weights for `reset`."""
         import torch
 
         self._flags, self._dataset = flags, torch_task.dataset_of(flags)
@@ -99,16 +100,20 @@ def train(flags: argparse.Namespace) -> dict[str, Any]:
         actor = ray.remote(num_cpus=1)(GradientWorker)
         workers = [actor.remote(flags, number) for number in range(flags.workers)]
         run(server, workers, torch_task.WARMUP_STEPS * flags.workers)
-        ray.get([server.reset.remote(), *(worker.take_metrics.remote() for worker in workers)])
+        ray.get([server.reset.remote(), *(worker.take_metrics.remote() for worker in workers)], timeout=STEP_TIMEOUT_S)
         wall_s = run(server, workers, torch_task.steps_of(flags, torch_task.dataset_of(flags)))
-        metrics = ray.get([worker.take_metrics.remote() for worker in workers])
+        metrics = ray.get([worker.take_metrics.remote() for worker in workers], timeout=STEP_TIMEOUT_S)
     finally:
         ray.shutdown()
     return torch_task.result(flags, metrics, wall_s)
 
 
 def run(server: Any, workers: Sequence[Any], steps: int) -> float:
-    """Make a number of asynchronous steps, and return their time in s."""
+    """Make a number of asynchronous steps, and return their time in s.
+
+    Raises:
+        TimeoutError: No gradient arrives within `STEP_TIMEOUT_S`.
+    """
     import ray
 
     start = time.perf_counter()
@@ -117,13 +122,18 @@ def run(server: Any, workers: Sequence[Any], steps: int) -> float:
     pending = {worker.gradients.remote(weights): worker for worker in first}
     asked = len(first)
     while pending:
-        (ready, *_), _ = ray.wait(list(pending))
-        worker = pending.pop(ready)
-        weights = server.apply.remote(ready)
+        ready, _ = ray.wait(list(pending), timeout=STEP_TIMEOUT_S)
+        if not ready:
+            raise TimeoutError(
+                f"a gradient must arrive within {STEP_TIMEOUT_S:g} s. Received: none of {len(pending)} that were "
+                "requested. Look at Ray's logs of the actors, and train with fewer workers if they lack memory."
+            )
+        worker = pending.pop(ready[0])
+        weights = server.apply.remote(ready[0])
         if asked < steps:
             pending[worker.gradients.remote(weights)] = worker
             asked += 1
-    ray.get(weights)
+    ray.get(weights, timeout=STEP_TIMEOUT_S)
     return time.perf_counter() - start
 
 

@@ -173,10 +173,9 @@ class CoordinatorServicer(OperatorCalls):
 
         def has_task() -> bool:
             nonlocal task
+            # The caller has gone, or asks again because its connection broke: it would not receive the task.
             if context.done() or member.polls != poll:
-                return (
-                    True  # the caller has gone, or asks again because its connection broke: it would not get the task
-                )
+                return True
             task = self._turn(next_task)
             return task.kind != pb.WAIT
 
