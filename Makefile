@@ -45,7 +45,7 @@ test: $(VENV)/dev.stamp
 
 # These take minutes: every conformance row and its mutant, kills and restarts, whole scripts and launchers.
 test-slow: $(VENV)/dev.stamp
-	$(VENV)/bin/pytest -n 2 -m "slow and not cases and not fidelity" $(ARGS)
+	$(VENV)/bin/pytest -n 3 -m "slow and not cases and not fidelity" $(ARGS)
 
 # Every script of tests/scripts/cases in every kind of cluster, about a quarter of an hour.
 test-cases: $(VENV)/dev.stamp
