@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from downpour.protos.credentials import AUTHORITY, CERTIFICATE, KEY, SERVER_NAME, TOKEN
-from downpour.protos.logs import reason_of
+from downpour.protos.logs import counted, reason_of
 from downpour.protos.settings import Settings
 from downpour.protos.system.command import install_command
 
@@ -55,7 +55,7 @@ def certs(settings: CertsSettings) -> int:
         return _fail(f"the package cryptography must be installed ({error}). Run: {install_command('certs')}")
     except OSError as error:
         return _fail(f"FOLDER must be a folder that can be written; {reason_of(error)}")
-    print(f"{folder}: {AUTHORITY}, {CERTIFICATE}, {KEY}, {TOKEN}; valid for {settings.days} days")
+    print(f"{folder}: {AUTHORITY}, {CERTIFICATE}, {KEY}, {TOKEN}; valid for {counted(settings.days, 'day')}")
     print(f"start servers and workers with --tls-dir {folder} (workers need only {AUTHORITY} and {TOKEN})")
     return 0
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import grpc
 
+from downpour.protos.access import tls_check
 from downpour.protos.credentials import SERVER_NAME, Metadata, ShowToken, channel_credentials, presented_to
 from downpour.protos.frame import MESSAGE_LIMIT_BYTES
 from downpour.protos.system.descriptors import most_open
@@ -71,6 +72,9 @@ class RpcNetwork(Protocol):
     def check_free(self, bind: str) -> None:
         """Raise OSError if the address `HOST:PORT` is in use on this machine."""
 
+    def difference_in_tls(self, address: str) -> str:
+        """Return why this process and the server at `HOST:PORT` cannot agree on TLS; empty if that is not certain."""
+
 
 class SystemNetwork:
     """gRPC over the network of the operating system."""
@@ -117,6 +121,10 @@ class SystemNetwork:
             return
         raise taken
 
+    def difference_in_tls(self, address: str) -> str:
+        """Return why this process and the server at `HOST:PORT` cannot agree on TLS; empty if that is not certain."""
+        return tls_check.difference_in_tls(address, presented_to(address).authority)
+
 
 _network: RpcNetwork = SystemNetwork()
 
@@ -145,6 +153,14 @@ def aio_server(interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]]) -> 
 def check_free(bind: str) -> None:
     """Raise OSError if the address `HOST:PORT` is in use; gRPC detects that too, but logs messages of its own."""
     _network.check_free(bind)
+
+
+def difference_in_tls(address: str) -> str:
+    """Return why this process and the server at `HOST:PORT` cannot agree on TLS; empty if that is not certain.
+
+    gRPC only reports a connection that was closed, and repeats the handshake until the deadline of a call.
+    """
+    return _network.difference_in_tls(address)
 
 
 def call_metadata(address: str) -> Metadata:

@@ -17,13 +17,14 @@ import grpc
 from pydantic import Field
 
 from downpour.protos.access.job_tokens import find_token, is_loopback
+from downpour.protos.access.tls_check import SERVER_NAME as SERVER_NAME
+from downpour.protos.access.tls_check import invalid_authority
 from downpour.protos.errors import AccessDenied, status_of
 from downpour.protos.settings import Settings
 
 TOKEN_VARIABLE = "DOWNPOUR_TOKEN"
 TOKEN_KEY = "authorization"
 SCHEME = "Bearer "
-SERVER_NAME = "downpour"  # the name in every server's certificate, on any machine
 AUTHORITY, CERTIFICATE, KEY, TOKEN = "ca.pem", "server.pem", "server.key", "token"
 SHORTEST_TOKEN = 16
 
@@ -103,6 +104,8 @@ def identity_of(settings: AccessSettings) -> Identity:
     if folder is None:
         return Identity(_token(settings, None))
     authority = _read(folder / AUTHORITY, "--tls-dir")
+    if problem := invalid_authority(folder / AUTHORITY):
+        raise NotSecured(problem)
     has_key = (folder / KEY).exists()
     certificate = _read(folder / CERTIFICATE, "--tls-dir") if has_key else None
     key = _read(folder / KEY, "--tls-dir") if has_key else None

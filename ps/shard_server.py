@@ -10,8 +10,8 @@ import grpc
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos import parameter_server_pb2_grpc as rpc
-from downpour.protos.channel import call_metadata, open_aio_channel
-from downpour.protos.errors import DeadlineExceeded, Unreachable, error_of
+from downpour.protos.channel import call_metadata, difference_in_tls, open_aio_channel
+from downpour.protos.errors import DeadlineExceeded, Unreachable, Unsupported, error_of
 from downpour.protos.logs import identify, log
 from downpour.protos.system import clock
 from downpour.ps.config import ServerSettings
@@ -213,13 +213,19 @@ class ShardProcess:
         return 0
 
     async def _until_one(self, tasks: list[asyncio.Task[Any]]) -> None:
-        """Wait until one task is done, and log what the start waits for."""
+        """Wait until one task is done, and log what the start waits for.
+
+        Raises:
+            Unsupported: The coordinator differs in TLS.
+        """
         begun_s, timeout_s = clock.monotonic(), FIRST_S
         while not (await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED))[0]:
             if self._link.connected:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 return
             log(f"waiting for the coordinator at {self._link.address} for {clock.monotonic() - begun_s:.0f} s")
+            if difference := difference_in_tls(self._link.address):
+                raise Unsupported(difference)
             timeout_s = WAITING_EVERY_S
 
     def _add_services(self, server: grpc.aio.Server) -> None:

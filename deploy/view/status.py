@@ -17,7 +17,7 @@ from downpour.deploy.view.http_status import serve
 from downpour.deploy.view.rendering import as_dict, render, summary_table
 from downpour.deploy.view.terminal import PlainScreen, open_screen
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.channel import open_channel
+from downpour.protos.channel import difference_in_tls, open_channel
 from downpour.protos.errors import error_of
 from downpour.protos.parameter_server_pb2_grpc import CoordinatorStub
 from downpour.protos.system.progress import waiting_for
@@ -36,6 +36,9 @@ def status(settings: StatusSettings) -> int:
             with open_channel(settings.address) as channel:
                 _show(settings, CoordinatorStub(channel))
     except grpc.RpcError as failure:
+        if difference := difference_in_tls(settings.address):
+            print(f"downpour status: {difference}", file=sys.stderr)
+            return 1
         print(f"downpour status: {error_of(failure, settings.address)}", file=sys.stderr)
         print("downpour status: ADDRESS must be the address that server 0 of a running job announced", file=sys.stderr)
         return 1

@@ -11,8 +11,8 @@ import grpc
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos import parameter_server_pb2_grpc as rpc
-from downpour.protos.channel import PROTOCOL, open_channel
-from downpour.protos.errors import DeadlineExceeded, Unreachable, error_of, is_unanswered
+from downpour.protos.channel import PROTOCOL, difference_in_tls, open_channel
+from downpour.protos.errors import DeadlineExceeded, Unreachable, Unsupported, error_of, is_unanswered
 from downpour.protos.settings import reachable
 from downpour.protos.system import clock, threads
 from downpour.worker.exchange.outage import RESUMABLE, Outage
@@ -34,7 +34,7 @@ class CoordinatorClient:
                 unless `tolerate_outage` sets another one.
         """
         self.address, self._outage = address, Outage(address)
-        self._timeout_s = call_timeout_s
+        self._timeout_s, self._has_answered = call_timeout_s, False
         self._channel = open_channel(address)
         self._stub = rpc.CoordinatorStub(self._channel)
 
@@ -56,6 +56,9 @@ class CoordinatorClient:
         """Return the description of the job; wait for a server that is starting and a host name that is not known yet.
 
         A channel resolves an unknown name less and less often, down to every two minutes; a new one does so at once.
+
+        Raises:
+            DownpourError: The server refuses the call, differs in TLS, or has not answered within `timeout_s`.
         """
         deadline = clock.monotonic() + timeout_s
         while True:
@@ -162,6 +165,7 @@ class CoordinatorClient:
         Raises:
             DownpourError: The server refuses the call.
             Unreachable: The server does not answer.
+            Unsupported: The server has not answered yet, and differs in TLS.
         """
         timeout_s = timeout_s or self._timeout_s
         deadline = clock.monotonic() + timeout_s
@@ -170,12 +174,15 @@ class CoordinatorClient:
             try:
                 reply = method(request, timeout=max(0.01, deadline - clock.monotonic()))
                 self._outage.answered()
+                self._has_answered = True
                 return reply
             except grpc.RpcError as failure:
                 error = error_of(failure, self.address)
                 if not is_unanswered(failure):
                     self._outage.answered()
                     raise error from failure
+                if not self._has_answered and (difference := difference_in_tls(self.address)):
+                    raise Unsupported(difference) from failure
                 if self._outage.missed():
                     deadline = clock.monotonic() + timeout_s
                 elif clock.monotonic() + pause_s > deadline:

@@ -121,6 +121,10 @@ class WorldNetwork:
         if bind in self._network.listeners:
             raise OSError(f"{bind} is in use")
 
+    def difference_in_tls(self, address: str) -> str:
+        """Return "": the virtual network has no TLS."""
+        return ""
+
 
 @contextmanager
 def installed(world: World, network: VirtualNetwork, scratch: str) -> Iterator[None]:

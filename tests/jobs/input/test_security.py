@@ -83,20 +83,6 @@ def test_a_call_with_the_token_gets_through(guarded: Cluster) -> None:
     assert call(guarded.address, "/no.such.Service/Method", "Bearer " + TOKEN_TEXT) == grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_a_client_that_differs_in_tls_receives_advice_and_fills_no_log(tmp_path: Path) -> None:
-    for name in ("ours", "other"):
-        assert certs(CertsSettings(folder=str(tmp_path / name))) == 0
-    with running(tmp_path, tls_dir=tmp_path / "ours") as cluster:
-        for flags, words in (([], "give --tls-dir"), ([f"--tls-dir={tmp_path / 'other'}"], "of the authority in")):
-            worker = cluster.start(
-                "worker", "-m", "downpour.worker", f"--server={cluster.address}", "--connect-timeout-s=1", *flags
-            )
-            assert worker.wait() == 1
-            assert words in worker.errors and len(worker.errors.splitlines()) == 1
-        said = [line for line in cluster.servers[0].errors.splitlines() if "waiting for workers" not in line]
-        assert said == []
-
-
 def test_the_token_is_in_no_log_and_no_file(guarded: Cluster) -> None:
     for path in guarded.folder.rglob("*"):
         if path.is_file() and path != guarded.folder / "token":
