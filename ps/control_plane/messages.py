@@ -82,7 +82,9 @@ class ProgressReport:
         self._windows: dict[int, Rate] = {}
 
     def sample(self, now: float) -> None:
-        """Update the rates; must be called regularly."""
+        """Update the rates, and since when training is waited for; must be called regularly."""
+        started = self._coordinator.job.started_s
+        self._waiting_s = None if started is not None else now if self._waiting_s is None else self._waiting_s
         self._rate = self._window.of(self._records.metrics.samples, now)
         for number, worker in self._records.metrics.workers.items():
             self._rates[number] = self._windows.setdefault(number, Rate()).of(worker.samples, now)
@@ -95,8 +97,7 @@ class ProgressReport:
         if current is None or not current.samples:  # an epoch that has just begun, or after the last one
             current = next((each for each in reversed(metrics.epochs.values()) if each.samples), None)
         started = coordinator.job.started_s
-        self._waiting_s = None if started is not None else now if self._waiting_s is None else self._waiting_s
-        since = started if self._waiting_s is None else self._waiting_s
+        since = self._waiting_s if started is None else started
         used, total, of_epoch, per_epoch = self._samples_used(place)
         rate = self._rate if coordinator.job.phase not in (Phase.FINISHING, *OVER) else throughput(metrics, started)[0]
         progress = pb.Progress(
