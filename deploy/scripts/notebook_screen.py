@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from downpour.deploy.scripts.script_launcher import Notes
-from downpour.deploy.view.rendering import duration, plain, share
+from downpour.deploy.view.rendering import WAITING, duration, plain, share
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.logs import print_line
 
@@ -50,7 +50,8 @@ class NotebookScreen(Notes):
 def bar(progress: pb.Progress) -> str:
     """Return the progress of a job as one line with a bar, such as `━━━━     0:07  epoch 3/10  25%  loss 0.3`."""
     done = round(share(progress) * WIDTH)
-    return f"{'━' * done}{' ' * (WIDTH - done)}  {duration(progress.elapsed_s)}  {plain(progress)}"
+    time = "" if progress.phase in WAITING else f"{duration(progress.elapsed_s)}  "  # `plain` says how long it waits
+    return f"{'━' * done}{' ' * (WIDTH - done)}  {time}{plain(progress)}"
 
 
 def redrawn() -> Callable[[str], None] | None:

@@ -261,5 +261,7 @@ def test_a_notebook_shows_one_line_that_is_redrawn(tmp_path: Path, monkeypatch: 
         )
     screen.close()
     assert len(shown) == 3 and shown[0].startswith("first ━") and "50%" in shown[-1] and "loss 0.5000" in shown[-1]
+    screen.show(pb.Progress(phase="waiting", workers_wanted=2, elapsed_s=7.0))
+    assert shown[-1].strip() == "waiting for workers: 0 of 2 joined  0:07", "the time of a wait is shown once"
     monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: None))
     assert redrawn() is None
