@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from downpour.deploy.launch.outcome import conclude, explain
+from downpour.deploy.launch.outcome import conclude, explain, is_untrained
 from downpour.deploy.launch.plan import ProcessSpec
 from downpour.deploy.launch.processes import ON_PURPOSE, POLL_S, ParentPipe, Process, end, kill, wait
 from downpour.deploy.launch.reasons import AGAIN, Reasons
@@ -183,6 +183,8 @@ class Launcher:
             self._add_workers()
             self._check_workers()
             self._check_deadlines()
+        if self._drain_deadline is not None and is_untrained(self._run_dir):
+            end(list(self._role("worker")), GRACE_S)  # they would wait for the server that has ended
         left_s = (self._drain_deadline or math.inf) - time.monotonic()
         if not wait(self._processes.values(), min(LEAVE_S, max(GRACE_S, left_s))):
             end(self._processes.values(), GRACE_S)

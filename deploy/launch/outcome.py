@@ -16,10 +16,16 @@ TOO_LARGE = "the learning rate is too large"  # in the warning of the server
 SCRIPT_DATA = "script"  # the dataset of a job that trains a script
 
 
+def is_untrained(run_dir: Path) -> bool:
+    """Return whether a job has ended before its first update."""
+    summary = read_summary(run_dir)
+    return summary is not None and not summary.get("updates")
+
+
 def conclude(screen: Screen, run_dir: Path, drained: bool) -> None:
     """Show the results of a job that ended successfully."""
     summary = read_summary(run_dir)
-    if drained and summary is not None and not summary.get("updates"):
+    if drained and is_untrained(run_dir):
         screen.note(f"the job ended before its first update; logs are in {run_dir / 'logs'}")
         return
     if summary is not None:

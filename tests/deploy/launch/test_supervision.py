@@ -156,6 +156,15 @@ def test_one_signal_drains(launch: Callable[..., Launched], number: signal.Signa
         assert f"drained: the trained model is in {job.run_dir}" in job.output
 
 
+def test_workers_that_have_not_begun_end_with_the_job(launch: Callable[..., Launched]) -> None:
+    """They would look for the server that has ended, and say so."""
+    job = launch("--worker-waits=1")
+    job.until("waiting for workers")
+    job.process.send_signal(signal.SIGINT)
+    assert job.code() == 0, job.output
+    assert "the job ended before its first update" in job.output
+
+
 def test_a_second_signal_stops_at_once(launch: Callable[..., Launched]) -> None:
     job = launch("--ignores-stop=1")
     job.until("epoch 1/10")

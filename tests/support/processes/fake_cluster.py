@@ -152,7 +152,9 @@ def server(options: argparse.Namespace) -> int:
 
 
 def worker(options: argparse.Namespace) -> int:
-    """Request leases until the job ends; with some options, fail before."""
+    """Request leases until the job ends; with some options, fail before or never begin."""
+    if options.worker_waits:  # as one that loads TensorFlow
+        threading.Event().wait()
     with open_channel(options.server) as channel:
         coordinator = CoordinatorStub(channel)
         me = coordinator.Register(pb.RegisterRequest(worker=options.worker), timeout=TIMEOUT_S)
@@ -171,9 +173,11 @@ def worker(options: argparse.Namespace) -> int:
 
 def launch(options: argparse.Namespace) -> int:
     """Run the real launcher over the server and the workers of this file, which do not import it."""
-    from downpour.deploy.launch.launcher import Launcher
+    from downpour.deploy.launch import launcher
     from downpour.deploy.view.terminal import open_screen
 
+    if options.worker_waits:  # to end such a worker is not left to a time limit
+        launcher.LEAVE_S = launcher.DRAIN_TIMEOUT_S = 10 * TIMEOUT_S
     open_standard_streams()
     run_dir = Path(options.run_dir)
     (run_dir / "logs").mkdir(parents=True)
@@ -183,7 +187,7 @@ def launch(options: argparse.Namespace) -> int:
     for number in range(options.workers):
         args = (f"{run_dir}", "--server={ps-0}", f"--worker={number}", *flags)
         specs.append(_spec("worker", number, args, ("ps-0",), 2))
-    return Launcher(specs, run_dir, open_screen(options.verbose)).run()
+    return launcher.Launcher(specs, run_dir, open_screen(options.verbose), launcher.DRAIN_TIMEOUT_S).run()
 
 
 def _spec(role: Any, number: int, args: tuple[str, ...], needs: tuple[str, ...], restarts: int) -> ProcessSpec:
@@ -201,7 +205,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("role", choices=roles)
     parser.add_argument("run_dir")
-    for name in ("workers", "leases", "worker", "worker_exit", "worker_dies", "server_exit", "ignores_stop"):
+    for name in "workers leases worker worker_exit worker_dies worker_waits server_exit ignores_stop".split():
         parser.add_argument("--" + name.replace("_", "-"), type=int, default=2 if name == "workers" else 0)
     parser.add_argument("--server")
     parser.add_argument("--verbose", action="store_true")
