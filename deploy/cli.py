@@ -167,7 +167,7 @@ def _certs(argv: list[str]) -> int:
 
 def _cluster_process(module: str) -> Callable[[list[str]], int]:
     """Return a command that replaces this process by `module`, with its place in the cluster from `TF_CONFIG`."""
-    replace_process = _replace_process(f"downpour.{module}")
+    replace_process = _program(f"downpour.{module}")
 
     def run(argv: list[str]) -> int:
         import os

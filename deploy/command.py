@@ -1,6 +1,7 @@
 """`python -m downpour.deploy.command MODULE ARGS`: runs a module of the package; Ctrl-C ends it without a traceback.
 
-Jobs (`train`, `run`, `ps`, `worker`) do not use it: the first Ctrl-C asks them to end in order, with exit status 0.
+Launchers (`train`, `run`) do not use it: the first Ctrl-C asks their jobs to end in order, with exit status 0. It asks
+`ps` and `worker` as well, which handle it themselves once their modules are imported.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from downpour.deploy import cli
 from tests.support.command_line import TIMEOUT_S
 from tests.support.paths import ROOT
 
@@ -80,3 +81,28 @@ def test_a_program_has_the_status_and_the_arguments_of_its_module(tmp_path: Path
         env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"},
     )  # fmt: skip
     assert done.returncode == 3
+
+
+@pytest.mark.parametrize("command", ["ps", "worker", "bench", "simulate", "validate", "replay"])
+def test_a_command_that_is_interrupted_while_it_imports_has_no_traceback(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process that replaces the command imports a module that never ends to load."""
+    started: list[list[str]] = []
+    monkeypatch.setattr(os, "execve", lambda program, arguments, environment: started.append(arguments))
+    cli.commands()[command].run([])
+    (tmp_path / "pydantic").mkdir()
+    (tmp_path / "pydantic" / "__init__.py").write_text(WAITING)
+    path = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    begun = subprocess.Popen(
+        started[0], start_new_session=True, text=True, env=path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        assert begun.stdout is not None and begun.stdout.readline() == "begun\n"
+        os.killpg(begun.pid, signal.SIGINT)
+        _, errors = begun.communicate(timeout=TIMEOUT_S)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(begun.pid, signal.SIGKILL)
+        begun.communicate()
+    assert (begun.returncode, errors) == (130, "downpour: interrupted; there is no result\n")
