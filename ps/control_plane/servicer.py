@@ -168,8 +168,8 @@ class CoordinatorServicer(OperatorCalls):
             return self._leases.next_task(request)
 
         task = self._turn(next_task)
-        if task.kind == pb.WAIT:
-            self._change.notify()  # one more worker is idle: perhaps the last
+        if task.kind == pb.WAIT or request.batches_per_push:
+            self._change.notify()  # one more worker is idle, perhaps the last; or others may learn when workers push
 
         def has_task() -> bool:
             nonlocal task

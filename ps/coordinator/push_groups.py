@@ -15,11 +15,13 @@ class PushGroups:
 
     Attributes:
         each: The number of batches of a push; 0 if it is not known, 1 if every batch is pushed.
+        is_unknown: Whether workers add up gradients, and the number of batches of a push is not known yet.
     """
 
     def __init__(self) -> None:
         """Build the groups of a call in which no sample is leased yet."""
         self.each = 0
+        self.is_unknown = False
         self._leased: dict[int, int] = {}  # batches after a push, or since the call began
 
     def asked(self, worker: int, to_push: int, per_push: int) -> None:
@@ -27,10 +29,11 @@ class PushGroups:
 
         Args:
             worker: The number of the worker.
-            to_push: The number of batches of the next lease until its next push; 0 if it does not know.
+            to_push: The number of batches of the next lease until its next push; 0 if it pushes every batch.
             per_push: The number of batches of every later push; 0 if it does not know.
         """
         self.each = per_push or self.each
+        self.is_unknown = bool(to_push) and not self.each
         if per_push:
             self._leased[worker] = per_push - to_push
 
@@ -48,6 +51,12 @@ class PushGroups:
         return first + max(0, batches - first) // self.each * self.each if first else batches
 
     def leaves(self, worker: int, free: int, present: Collection[int]) -> bool:
-        """Return whether a worker must leave the last free batches to another one, which is closer to its push."""
-        need = self.needs(worker)
-        return free < need and any(self.needs(each) < need for each in present)
+        """Return whether a worker must leave the free batches to another one.
+
+        That is the one that is closest to its push, of several the one with the lowest number, if the batches are too
+        few for a push. So one worker at most has a part of a push when an epoch ends. While the number of batches of
+        a push is not known, that worker trains alone.
+        """
+        if self.is_unknown or free < self.needs(worker):
+            return worker != min({*present, worker}, key=lambda each: (self.needs(each), each))
+        return False

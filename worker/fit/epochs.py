@@ -445,6 +445,7 @@ class Epochs:
             return
         if self.arguments.leases is not None and self.member.is_leader:
             warn_of_unpushed(self._batches, self._unpushed, self.arguments.leases.batches_per_push)
+        self.others.end()
         callbacks, is_leader = self.arguments.callbacks, self.member.is_leader
         state = encode_callbacks(callbacks) if is_leader else ""
         reply = self._settle(pb.FIT_END, self.gradient_op.epoch, callback_state=state)

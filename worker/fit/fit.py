@@ -69,7 +69,10 @@ def distributed_fit(
     given["x"], applied, assigned = build_weights(model, *data_of_fit, function.known)
     optimizers = model_optimizers(model, applied)
     samples = leased.samples if leased is not None else None
-    leases = Leases(member, samples.batch_samples, *optimizers.added_up) if samples is not None else None
+    leases = None
+    if samples is not None:
+        is_unknown = assigned is not None and assigned.pushes_conditionally
+        leases = Leases(member, samples.batch_samples, *optimizers.added_up, is_unknown)
     callbacks = listed(given["callbacks"])
     first, last = given["initial_epoch"], given["epochs"]
     size = leased.samples.batch_samples if isinstance(leased, LeasedArrays) else _batch_size(given)

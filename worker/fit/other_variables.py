@@ -1,12 +1,15 @@
 """The variables of a model that are not in the layout: integers, booleans, and frozen weights that callbacks change.
 
 What a train step adds to an integer is summed over the workers. Of all other variables, the values of worker 0 hold.
+If a train step adds up gradients, what it assigns decides on the updates of its worker: each worker has values of its
+own then until `fit` ends, and again in the next call of `fit`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import keras
 import numpy as np
@@ -18,6 +21,17 @@ from downpour.worker.fit.optimizer.assignments import Assignments, is_other, is_
 
 MAX_SENT_BYTES = 4 << 20  # of worker 0's values in one decision
 MAX_SUMMED = 65_536  # elements of integers that are summed
+
+
+class _Shown(NamedTuple):
+    """A variable, the value of all workers that it has after `fit`, and the one that this worker had in it."""
+
+    variable: Any
+    of_all: np.ndarray
+    own: np.ndarray
+
+
+_shown: WeakKeyDictionary[Any, list[_Shown]] = WeakKeyDictionary()  # of each model, since its last call of `fit`
 
 
 class OtherVariables:
@@ -33,9 +47,14 @@ class OtherVariables:
         Raises:
             Unsupported: The train step assigns a variable that can be neither summed nor sent.
         """
+        self._model = model
         self._variables = [v for v in model.non_trainable_variables if is_other(v)]
+        self._own = [v for v in self._variables if assigned is not None and assigned.has_sums and v in assigned]
         self._summed = [v for v in self._variables if assigned is not None and v in assigned and _is_integer(v)]
-        self._leaders = [v for v in self._variables if not any(v is each for each in self._summed)]
+        self._totals = [_flat(_value(v)) for v in self._summed]  # with what all workers have added
+        for shown in _shown.pop(model, []):
+            if _is_in(shown.variable, self._own) and np.array_equal(_value(shown.variable), shown.of_all):
+                shown.variable.assign(shown.own)
         self._base = [_value(v) for v in self._summed]
         size = sum(each.size for each in self._base)
         if size > MAX_SUMMED:
@@ -47,10 +66,13 @@ class OtherVariables:
     def begin_epoch(self) -> None:
         """Begin to count what the train step adds."""
         self._base = [_value(v) for v in self._summed]
+        for index, (variable, base) in enumerate(self._pairs()):
+            if not _is_in(variable, self._own):
+                self._totals[index] = _flat(base)
 
     def added(self) -> list[float]:
         """Return what this worker has added to each element in this epoch, and then a 1 for each that has decreased."""
-        differences = [_value(v).astype(np.float64).ravel() - base.ravel() for v, base in self._pairs()]
+        differences = [_flat(_value(v)) - _flat(base) for v, base in self._pairs()]
         flat = np.concatenate([np.zeros(0), *differences])
         return [*flat.tolist(), *(flat < 0).astype(float).tolist()]
 
@@ -60,24 +82,37 @@ class OtherVariables:
         return 2 * sum(base.size for base in self._base)
 
     def add_all(self, sums: Sequence[float]) -> None:
-        """Assign the sums over all workers; an element that has decreased on a worker is no count and stays."""
+        """Assign the sums over all workers; an element that has decreased on a worker is no count and stays.
+
+        A worker's own value stays until `end`.
+        """
         total, decreased = np.split(np.array(sums, np.float64), 2)
         at = 0
-        for variable, base in self._pairs():
+        for index, (variable, base) in enumerate(self._pairs()):
             part = slice(at, at + base.size)
-            counted = base.astype(np.float64).ravel() + total[part]
-            own = _value(variable).astype(np.float64).ravel()
-            whole = np.where(decreased[part] > 0, own, counted)
-            variable.assign(whole.reshape(base.shape).astype(base.dtype))
+            own = _flat(_value(variable))
+            self._totals[index] = np.where(decreased[part] > 0, own, self._totals[index] + total[part])
+            if not _is_in(variable, self._own):
+                _assign(variable, self._totals[index])
             at += base.size
+
+    def end(self) -> None:
+        """End `fit`: assign the counts of all workers to the variables that each worker has had of its own."""
+        shown = []
+        for variable, total in zip(self._summed, self._totals, strict=True):
+            if _is_in(variable, self._own):
+                own = _value(variable)
+                _assign(variable, total)
+                shown.append(_Shown(variable, _value(variable), own))
+        _shown[self._model], self._own = shown, []
 
     def encode(self) -> list[pb.VariableValue]:
         """Return the values of worker 0; none of variables that are too large."""
         found, left = [], MAX_SENT_BYTES
         for index, variable in enumerate(self._variables):
             if tf.as_dtype(variable.dtype) != tf.string:
-                content = _value(variable).tobytes()
-                if len(content) <= left:
+                content = self._value_of_all(variable).tobytes()
+                if content and len(content) <= left:
                     left -= len(content)
                     found.append(pb.VariableValue(index=index, content=content))
         return found
@@ -88,10 +123,23 @@ class OtherVariables:
         for value in values:
             variable = self._variables[value.index]
             own = _value(variable)
-            if own.tobytes() != value.content:
+            if _is_in(variable, self._own):
+                self._totals[self._place(variable)] = _flat(np.frombuffer(value.content, own.dtype))
+            elif own.tobytes() != value.content:
                 variable.assign(np.frombuffer(value.content, own.dtype).reshape(own.shape))
                 changed.append(variable.path)
         return changed
+
+    def _value_of_all(self, variable: Any) -> np.ndarray:
+        """Return the value that holds for all workers; an empty array if there is none."""
+        if not _is_in(variable, self._own):
+            return _value(variable)
+        if not _is_in(variable, self._summed):
+            return np.empty(0)
+        return self._totals[self._place(variable)].astype(_value(variable).dtype)
+
+    def _place(self, variable: Any) -> int:
+        return next(place for place, each in enumerate(self._summed) if each is variable)
 
     def _pairs(self) -> list[tuple[Any, np.ndarray]]:
         return list(zip(self._summed, self._base, strict=True))
@@ -108,5 +156,17 @@ def _is_integer(variable: Any) -> bool:
     return bool(tf.as_dtype(variable.dtype).is_integer)
 
 
+def _is_in(variable: Any, variables: Sequence[Any]) -> bool:
+    return any(variable is each for each in variables)
+
+
 def _value(variable: Any) -> np.ndarray:
-    return np.asarray(variable.value)
+    return np.asarray(variable.value).copy()
+
+
+def _flat(values: np.ndarray) -> np.ndarray:
+    return values.astype(np.float64).ravel()
+
+
+def _assign(variable: Any, values: np.ndarray) -> None:
+    variable.assign(values.reshape(variable.shape).astype(_value(variable).dtype))

@@ -60,7 +60,8 @@ class FitLeases:
         job.orphans.clear()
         self.ledger = self._new_ledger(epoch, samples, size) if size and samples else None
         if self.ledger is not None and self.ledger.parts == 1:
-            self.ledger.lease_to(LEADER, {LEADER})  # reserved for worker 0, whose metrics need at least one batch
+            # Reserved for worker 0, whose metrics need at least one batch.
+            self.ledger.lease_to(LEADER, {LEADER}, samples=self._groups.needs(LEADER) * self._batch)
             leader = job.membership.get(LEADER)
             if leader is not None:
                 leader.idle = False

@@ -19,15 +19,17 @@ class AddedGradients:
         batches_per_push: The number of batches whose gradients are added up for a push; 0 if it is not known yet.
     """
 
-    def __init__(self, batches_per_push: int = 0, since_push: int = 0) -> None:
+    def __init__(self, batches_per_push: int = 0, since_push: int = 0, is_unknown: bool = False) -> None:
         """Create the record of a call of `fit` that has used no batch yet.
 
         Args:
             batches_per_push: The number of batches of a push; 0 if it is not known. It is then the number between the
                 last two pushes.
             since_push: The number of batches that are added up already, by an earlier call of `fit`.
+            is_unknown: Whether the train step does not push every batch, without a number that is known.
         """
         self.batches_per_push, self._measures = batches_per_push, not batches_per_push
+        self._is_unknown = is_unknown
         self._leased = self._begun = 0
         self._current: Hashable = None
         self._applied = -since_push  # the batch in whose step an optimizer was applied last
@@ -41,8 +43,13 @@ class AddedGradients:
 
     @property
     def next_lease(self) -> tuple[int, int]:
-        """The numbers of batches of the next lease until the next push, and of every later push; 0 if unknown."""
+        """The numbers of batches of the next lease until the next push, and of every later push.
+
+        They are 1 and 0 if they are not known, and both are 0 if every batch is pushed.
+        """
         each = self.batches_per_push
+        if not each and self._is_unknown:
+            return 1, 0
         return (each - (self._leased - self._applied) % each, each) if each > 1 else (0, 0)
 
     def follow(self, earlier: AddedGradients) -> None:

@@ -48,7 +48,12 @@ class Leases:
     """
 
     def __init__(
-        self, member: ScriptWorker, batch_samples: int = 0, batches_per_push: int = 0, since_push: int = 0
+        self,
+        member: ScriptWorker,
+        batch_samples: int = 0,
+        batches_per_push: int = 0,
+        since_push: int = 0,
+        is_unknown: bool = False,
     ) -> None:
         """Create an object that has requested no lease yet.
 
@@ -58,10 +63,11 @@ class Leases:
             batches_per_push: The number of batches whose gradients are added up for a push; 0 if it is not known. It is
                 then the number between the last two pushes.
             since_push: The number of batches that are added up already, by an earlier call of `fit`.
+            is_unknown: Whether the train step does not push every batch, without a number that is known.
         """
         self._member = member
         self._batch_samples = batch_samples
-        self._added = AddedGradients(batches_per_push, since_push)
+        self._added = AddedGradients(batches_per_push, since_push, is_unknown)
         self._changed = threading.Condition()
         self._in_epochs = False  # of Keras, rather than in a loop
         self._requests: _Requests | None = None  # of the current epoch
@@ -158,7 +164,7 @@ class Leases:
         return None
 
     def _batches_to_push(self) -> tuple[int, int]:
-        """Return the numbers of batches of the next lease until the next push, and of every later push; 0 if unknown.
+        """Return the numbers of batches of the next lease until the next push, and of every later push.
 
         Leases that end with a push leave no gradients behind that a worker has added up at the end.
         """

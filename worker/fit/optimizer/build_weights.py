@@ -113,6 +113,7 @@ def _trace(model: keras.Model, batch: Any) -> tuple[Applied, Assignments | None]
         with recorded() as applied, recorded_assignments() as assigned:
             step = model.train_step if model.run_eagerly else tf.function(model.train_step).get_concrete_function
             step(batch)
+            assigned.find_sums(applied.branches, _weights_and_layers(model))
     except Unsupported:  # before the worker joins the others
         raise
     except Exception:
@@ -122,6 +123,13 @@ def _trace(model: keras.Model, batch: Any) -> tuple[Applied, Assignments | None]
         for variable, value in before:
             variable.assign(value)
     return applied.found, assigned
+
+
+def _weights_and_layers(model: keras.Model) -> list[Any]:
+    """Return the variables of a model except those that a train step of its own has added to it."""
+    layers = model._flatten_layers(include_self=False)
+    of_layers = [variable for layer in layers for variable in layer.variables]
+    return [*of_layers, *getattr(model, "_trainable_variables", ()), *model.metrics_variables]
 
 
 def _tensor(array: Any) -> Any:

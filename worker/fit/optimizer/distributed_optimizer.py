@@ -15,6 +15,7 @@ from tensorflow.python.ops import control_flow_util
 from downpour.protos.errors import Unsupported
 from downpour.ps.core.rules.rule import AVERAGE
 from downpour.worker import script
+from downpour.worker.fit.optimizer.assignments import Branch, current_branch
 from downpour.worker.fit.optimizer.loss_scale import distributed_class, is_loss_scale, let_scale
 from downpour.worker.fit.optimizer.optimizer_checks import check_supported
 from downpour.worker.fit.optimizer.optimizer_slots import slots_of
@@ -182,16 +183,19 @@ class AppliedOptimizers:
 
     Attributes:
         found: The optimizers and their variables, by id.
+        branches: The branches of the step in which they are applied.
     """
 
     def __init__(self) -> None:
         """Create a record in which no optimizer has been applied."""
         self.found: dict[int, tuple[Any, dict[int, Any]]] = {}
+        self.branches: set[Branch] = set()
 
     def record(self, optimizer: Any, variables: Sequence[Any]) -> None:
         """Record that an optimizer is applied to variables."""
         of_optimizer = self.found.setdefault(id(optimizer), (optimizer, {}))[1]
         of_optimizer.update({id(variable): variable for variable in variables})
+        self.branches.add(current_branch())
 
 
 _recorders: list[AppliedOptimizers] = []  # while a train step is traced

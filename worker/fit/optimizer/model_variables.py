@@ -35,6 +35,7 @@ class ModelVariables:
         """Read the variables of a model; see `GradientOp`."""
         self.trained = [*model.trainable_variables, *optimizers.extra]
         frozen, averaged = _not_trained(model)
+        averaged = [v for v in averaged if assigned is None or not assigned.is_sum(v)]
         replaced = [v for v in frozen if assigned is not None and v in assigned]
         self._frozen = [v for v in frozen if assigned is None or v not in assigned]
         self.state = [*averaged, *replaced]

@@ -292,7 +292,7 @@ def test_a_worker_that_adds_up_gradients_asks_for_leases_that_end_with_a_push() 
         def report_use(self, lease: int, stop: int) -> None:
             """Expect reports of batches without a push."""
 
-    leases = Leases(Asked(Ledger(20, 2)), batch_samples=2)  # type: ignore[arg-type]
+    leases = Leases(Asked(Ledger(20, 2)), batch_samples=2, is_unknown=True)  # type: ignore[arg-type]
     for number in range(1, 11):
         span = leases.next_lease()
         assert span is not None
@@ -300,10 +300,11 @@ def test_a_worker_that_adds_up_gradients_asks_for_leases_that_end_with_a_push() 
             assert leases.apply(span)
         leases.used(span)
         assert leases.unpushed == number % 4
-    assert asked[0] == (0, 0)
+    assert asked[0] == (1, 0)
     known = [each for each in asked if each[1]]
     assert known and all(each == 4 and 1 <= first <= 4 for first, each in known)
     assert Leases(Asked(Ledger(4, 2)), 2, batches_per_push=3)._batches_to_push() == (3, 3)  # type: ignore[arg-type]
+    assert Leases(Asked(Ledger(4, 2)), 2)._batches_to_push() == (0, 0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
