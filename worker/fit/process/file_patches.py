@@ -3,8 +3,7 @@
 On worker 0, the replaced functions record every change in the journal before they make it. On the other workers, they
 translate each path to its place in the worker's view. This module replaces `builtins.open`, `io.open` and functions of
 `os`, which pathlib, shutil, glob, tempfile, zipfile, tarfile, NumPy and pandas call; `library_patches` replaces the
-functions of TensorFlow and h5py that open files themselves. Processes that the script starts, and files that
-TensorFlow opens within a graph, are not covered.
+functions of TensorFlow and h5py that open files themselves. Processes that the script starts are not covered.
 """
 
 from __future__ import annotations

@@ -18,12 +18,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from downpour.worker.fit.process.script_files import FOLDER, READ, UPDATE, WRITE, ScriptFiles
+from downpour.worker.fit.process.script_files import FOLDER, PATTERN, READ, UPDATE, WRITE, ScriptFiles
 
 READERS = (tf.data.TextLineDataset, tf.data.TFRecordDataset, tf.data.FixedLengthRecordDataset)
-PATTERN = "pattern"  # of paths that are read
 URI = 6  # the place of this argument of `sqlite3.connect` after the database
 USES = {"r": READ, "a": UPDATE, "r+": UPDATE, "a+": UPDATE}  # of the modes of opening a file
 
@@ -38,6 +38,7 @@ def replace_functions_of_libraries(files: ScriptFiles) -> None:
     for owner, name, parameter, use in (
         (dataset, "cache", "filename", FOLDER),
         (dataset, "save", "path", FOLDER),
+        (dataset, "snapshot", "path", FOLDER),
         (tf.summary, "create_file_writer", "logdir", FOLDER),
         (saved_model, "save", "export_dir", FOLDER),
         (saved_model, "load", "export_dir", READ),
@@ -49,6 +50,8 @@ def replace_functions_of_libraries(files: ScriptFiles) -> None:
         (tf.train, "latest_checkpoint", "checkpoint_dir", READ),
         (tf.data.experimental, "make_csv_dataset", "file_pattern", PATTERN),
         (tf.data.experimental.CsvDataset, "__init__", "filenames", READ),
+        (tf.data.experimental.SqlDataset, "__init__", "data_source_name", READ),
+        (tf.lookup.TextFileInitializer, "__init__", "filename", READ),
         (tf.io, "matching_files", "pattern", PATTERN),
         (tf.io, "write_file", "filename", WRITE),
         (tf.io, "read_file", "filename", READ),
@@ -72,10 +75,14 @@ def _with_path(files: ScriptFiles, use: str, own: Callable[..., Any], parameter:
         position = 0
 
     def placed(given: Any) -> Any:
+        if isinstance(given, tf.data.Dataset):
+            return given.map(placed)
+        if tf.is_tensor(given):
+            return _placed_tensor(files, given, use)
         if use == PATTERN:
             return _matching(files, given)
         if isinstance(given, list | tuple):
-            return [files.place(path, use) for path in given]
+            return [placed(path) for path in given]
         return given if isinstance(given, str) and not given else files.place(given, use)
 
     @functools.wraps(own)
@@ -87,6 +94,23 @@ def _with_path(files: ScriptFiles, use: str, own: Callable[..., Any], parameter:
         return own(*args, **kwargs)
 
     return replaced
+
+
+def _placed_tensor(files: ScriptFiles, given: Any, use: str) -> Any:
+    """Return the places of the paths in a tensor, which may be known only when the graph of a dataset runs."""
+    if not files.translates(use) or given.dtype != tf.string:
+        return given
+
+    def places(paths: np.ndarray) -> np.ndarray:
+        named = [os.fsdecode(path) for path in np.ravel(paths)]
+        if use == PATTERN:
+            return np.array([os.fsencode(path) for path in _matching(files, named)], object)
+        found = [os.fsencode(files.place(path, use) if path else path) for path in named]
+        return np.array(found, object).reshape(np.shape(paths))
+
+    placed = tf.numpy_function(places, [given], tf.string)
+    placed.set_shape([None] if use == PATTERN else given.shape)
+    return placed
 
 
 def _matching(files: ScriptFiles, given: Any) -> Any:

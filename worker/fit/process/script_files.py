@@ -16,7 +16,7 @@ from downpour.worker.fit.process.file_journal import JournalReader, JournalWrite
 from downpour.worker.fit.process.file_patches import FilePatches, guard
 from downpour.worker.fit.process.file_view import FileView
 
-READ, WRITE, UPDATE, FOLDER = "read", "write", "update", "folder"
+READ, PATTERN, WRITE, UPDATE, FOLDER = "read", "pattern", "write", "update", "folder"
 
 
 class LeaderFiles:
@@ -235,14 +235,14 @@ class ScriptFiles:
 
         Args:
             path: The path, as the script gives it.
-            use: `READ`; `WRITE`; `UPDATE` for a file that is read and written; or `FOLDER` for a folder or a prefix of
-                the names of files.
+            use: `READ`, or `PATTERN` of names that are read; `WRITE`; `UPDATE` for a file that is read and written; or
+                `FOLDER` for a folder or a prefix of the names of files.
         """
         absolute = self._patches.absolute(path) if self._patches is not None and _is_path(path) else None
         if absolute is None or self.files is None:
             return path
         with guard.entered():
-            if use == READ:
+            if use in (READ, PATTERN):
                 place = self.files.to_read(absolute)
             elif use == FOLDER:
                 place = self.files.to_fill(absolute)
@@ -252,6 +252,11 @@ class ScriptFiles:
             return path
         self._given[place] = os.fsdecode(path)
         return place
+
+    def translates(self, use: str) -> bool:
+        """Return whether `place` must be called before a file is used; worker 0 reads the real files."""
+        reads_real_files = isinstance(self.files, LeaderFiles) and use in (READ, PATTERN)
+        return self.files is not None and not reads_real_files
 
     def given_path(self, path: str) -> str:
         """Return the path that the script gave, if `place` has returned another one, or else the same path."""

@@ -144,6 +144,41 @@ rows = tf.data.experimental.make_csv_dataset("old/*.csv", batch_size=8, num_epoc
 print([(sorted(x["a"].numpy()), sorted(y.numpy())) for x, y in rows])
 print(len(list(tf.data.experimental.CsvDataset(["old/1.csv"], [tf.int32, tf.int32], header=True))))
 """,
+    "graphs": """
+import os, shutil
+import keras, tensorflow as tf
+if os.path.exists("old/3.txt"): raise SystemExit("a file of another worker was found")
+for number in range(4): open(f"old/{number}.txt", "w").write(f"{number}\\nline\\n")
+for label in ("cats", "dogs"):
+    os.makedirs(f"texts/{label}")
+    for number in range(3): open(f"texts/{label}/{number}.txt", "w").write(f"{label} {number}")
+with tf.io.TFRecordWriter("old/r.tfrecord") as writer: writer.write(b"record")
+os.remove("old/a.txt")
+names = tf.data.Dataset.from_tensor_slices([f"old/{number}.txt" for number in range(4)])
+print([each.numpy() for each in names.map(tf.io.read_file, num_parallel_calls=2)])
+print([each.numpy() for each in names.interleave(tf.data.TextLineDataset, cycle_length=2)])
+print([each.numpy() for each in names.batch(2).flat_map(lambda some: tf.data.TextLineDataset(some))])
+print([each.numpy() for each in tf.data.TextLineDataset(names)])
+records = tf.data.Dataset.list_files("old/*.tfrecord").interleave(lambda name: tf.data.TFRecordDataset(name))
+print([each.numpy() for each in records])
+print(tf.io.read_file(tf.constant("old/1.txt")).numpy(), tf.io.read_file("old/1.txt").numpy())
+print(sorted(os.path.basename(name) for name in tf.function(tf.io.matching_files)(tf.constant("old/*.txt")).numpy()))
+open("old/table", "w").write("x 7\\ny 8\\n")
+table = tf.lookup.TextFileInitializer("old/table", tf.string, 0, tf.int64, 1, delimiter=" ")
+print(tf.lookup.StaticHashTable(table, -1).lookup(tf.constant(["y", "z"])).numpy())
+@tf.function
+def write(name): tf.io.write_file(name, "written in a graph")
+write(tf.constant("settings"))
+print(open("settings").read())
+texts = keras.utils.text_dataset_from_directory("texts", batch_size=2, shuffle=False, verbose=False)
+print([(x.numpy().tolist(), y.numpy().tolist()) for x, y in texts.repeat(2)])
+print(len(list(tf.data.Dataset.range(8).snapshot("kept"))), os.path.isdir("kept"))
+shutil.rmtree("kept")  # of random names
+try:
+    list(tf.data.Dataset.from_tensors("old/a.txt").map(tf.io.read_file))
+except tf.errors.NotFoundError:
+    print("a.txt is removed")
+""",
     "databases": """
 import os, sqlite3, tensorflow  # with it, functions of libraries are replaced
 from sqlite3 import dbapi2  # as SQLAlchemy imports it
