@@ -443,8 +443,8 @@ class Epochs:
             self._completed = self._completed or self.member.completed
             self._write_completed()  # as callbacks have left it then
             return
-        if self.arguments.leases is not None and self.member.is_leader:
-            warn_of_unpushed(self._batches, self._unpushed, self.arguments.leases.batches_per_push)
+        if (leases := self.arguments.leases) is not None and self.member.is_leader and self._adds_up:
+            warn_of_unpushed(self._batches, self._unpushed, leases.batches_per_push, leases.added_earlier)
         self.others.end()
         callbacks, is_leader = self.arguments.callbacks, self.member.is_leader
         state = encode_callbacks(callbacks) if is_leader else ""
@@ -458,6 +458,12 @@ class Epochs:
             self.gradient_op.keep_slots()
         else:
             self.optimizers.keep_elsewhere(self.gradient_op.trained, self.member.pull_slots)
+
+    @property
+    def _adds_up(self) -> bool:
+        """Whether gradients of several batches are added up for an update, rather than left out."""
+        assigned = self.arguments.assigned
+        return self.gradient_op.accumulates or (assigned is not None and assigned.has_sums)
 
     # ------------------------------------------------------------------ barriers
 

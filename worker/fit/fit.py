@@ -71,7 +71,7 @@ def distributed_fit(
     samples = leased.samples if leased is not None else None
     leases = None
     if samples is not None:
-        is_unknown = assigned is not None and assigned.pushes_conditionally
+        is_unknown = assigned is not None and assigned.pushes_conditionally and assigned.has_sums
         leases = Leases(member, samples.batch_samples, *optimizers.added_up, is_unknown)
     callbacks = listed(given["callbacks"])
     first, last = given["initial_epoch"], given["epochs"]

@@ -26,8 +26,7 @@ class Accumulating(keras.Model):
         gradient = tape.gradient(loss, self.dense.kernel.value)
         self.sums.assign(keras.ops.where(first, gradient, self.sums.value + gradient))
         self.seen.assign_add(1)
-        if last:
-            self.optimizer.apply([self.sums.value / 4.0], [self.dense.kernel])
+        tf.cond(last, lambda: self.optimizer.apply([self.sums.value / 4.0], [self.dense.kernel]), lambda: None)
         return {"loss": loss}
 
 

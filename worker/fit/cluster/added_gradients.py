@@ -17,6 +17,7 @@ class AddedGradients:
 
     Attributes:
         batches_per_push: The number of batches whose gradients are added up for a push; 0 if it is not known yet.
+        earlier: The number of batches that an earlier call of `fit` has added up without a push.
     """
 
     def __init__(self, batches_per_push: int = 0, since_push: int = 0, is_unknown: bool = False) -> None:
@@ -26,10 +27,10 @@ class AddedGradients:
             batches_per_push: The number of batches of a push; 0 if it is not known. It is then the number between the
                 last two pushes.
             since_push: The number of batches that are added up already, by an earlier call of `fit`.
-            is_unknown: Whether the train step does not push every batch, without a number that is known.
+            is_unknown: Whether the train step adds up gradients of a number of batches that is not known.
         """
         self.batches_per_push, self._measures = batches_per_push, not batches_per_push
-        self._is_unknown = is_unknown
+        self._is_unknown, self.earlier = is_unknown, since_push
         self._leased = self._begun = 0
         self._current: Hashable = None
         self._applied = -since_push  # the batch in whose step an optimizer was applied last
@@ -56,6 +57,7 @@ class AddedGradients:
         """Continue the sums that an earlier call of `fit` with the same train step has left."""
         if self._measures:
             self.batches_per_push, self._applied = earlier.batches_per_push, earlier._applied - earlier._begun
+            self.earlier = -self._applied
         self._applied_by = {name: place - earlier._begun for name, place in earlier._applied_by.items()}
         self._void = max(NEVER, earlier._void - earlier._begun)
 
@@ -96,19 +98,21 @@ class AddedGradients:
         self._leased = self._begun
 
 
-def warn_of_unpushed(batches: int, unpushed: int, per_push: int) -> None:
+def warn_of_unpushed(batches: int, unpushed: int, per_push: int, earlier: int = 0) -> None:
     """Print a warning if more gradients were added up and not pushed than one process leaves at the end of `fit`.
 
     Args:
         batches: The number of batches of all workers.
         unpushed: The number of batches that all workers have used since their last pushes.
         per_push: The number of batches of a push.
+        earlier: The number of batches that an earlier call of `fit` has left.
     """
-    if per_push > 1 and unpushed > batches % per_push:
+    left = (earlier + batches) % per_push if per_push else 0
+    if per_push > 1 and unpushed > left:
         print(
             f"downpour: {unpushed:,} of {batches:,} batches are not part of an update. Each worker adds up the "
             f"gradients of its own batches and pushes after every {per_push}; one process would leave "
-            f"{batches % per_push}. Fewer workers or more epochs leave a smaller part.",
+            f"{left}. Fewer workers or more epochs leave a smaller part.",
             file=sys.stderr,
             flush=True,
         )

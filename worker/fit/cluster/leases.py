@@ -63,7 +63,7 @@ class Leases:
             batches_per_push: The number of batches whose gradients are added up for a push; 0 if it is not known. It is
                 then the number between the last two pushes.
             since_push: The number of batches that are added up already, by an earlier call of `fit`.
-            is_unknown: Whether the train step does not push every batch, without a number that is known.
+            is_unknown: Whether the train step adds up gradients of a number of batches that is not known.
         """
         self._member = member
         self._batch_samples = batch_samples
@@ -174,6 +174,11 @@ class Leases:
     def batches_per_push(self) -> int:
         """The number of batches whose gradients are added up for a push; 0 if it is not known yet."""
         return self._added.batches_per_push
+
+    @property
+    def added_earlier(self) -> int:
+        """The number of batches that an earlier call of `fit` has added up without a push on this worker."""
+        return self._added.earlier
 
     @property
     def unpushed(self) -> int:

@@ -316,3 +316,5 @@ def test_gradients_that_several_workers_leave_unpushed_are_stated(
 ) -> None:
     warn_of_unpushed(batches, unpushed, per_push)
     assert ("are not part of an update" in capsys.readouterr().err) == warns
+    warn_of_unpushed(batches - 2, unpushed, per_push, earlier=2)
+    assert ("are not part of an update" in capsys.readouterr().err) == warns
