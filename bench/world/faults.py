@@ -11,7 +11,7 @@ NETWORK, DISK, PROCESSES = (
     ("full", "readonly", "damage"),
     ("kill", "killat", "killcall", "stop", "term", "termall", "power", "powerat"),
 )
-CALLS = ("resetcall", "killcall")  # faults when a message of a method arrives
+CALLS = ("resetcall", "killcall", "stopcall")  # faults when a message of a method arrives
 SEVERAL = ("kill", "power", "stop", "reset", "term")  # kinds that may affect several processes at the same time
 SEVERAL_SHARE = 0.3  # fraction of these faults that do
 TRAINING_S = 0.4, 1.4  # virtual times at which most jobs begin to train, and half of them have ended
@@ -20,7 +20,9 @@ ALL, SERVERS, WORKERS = "all", "servers", "workers"
 STOPPED_S = (0.5, 4.0, 15.0, 35.0)  # mean durations for which a process is stopped, or a step hangs
 SERVERS_SHARE = 0.3  # fraction of the partitions that separate two servers, if there are several
 REQUESTS = ("checkpoint", "pause", "change")  # of users, which come at bad times
-KINDS = (*PROCESSES, *NETWORK, *DISK, *REQUESTS, "clock", "hang", "nan", "lie", "report")
+STOPPED_CALL_S = (6.0, 15.0)  # mean durations for which a process is stopped at a message; a cut is abandoned after 5 s
+DRAWN = (*PROCESSES, *NETWORK, *DISK, *REQUESTS, "clock", "hang", "nan", "lie", "report")  # by seeds without a profile
+KINDS = (*DRAWN, "stopcall")
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Fault:
             the process and the method, `PROCESS/METHOD`.
         at: The virtual time in seconds; for `killat` and `powerat` the number of an event of the process, for `hang`
             and `nan` that of a step, for `lie` that of a push, for `report` that of a report, for `lose` that of a
-            message from a server, for `resetcall` and `killcall` that of a message of the method.
+            message from a server, for `resetcall`, `killcall` and `stopcall` that of a message of the method.
         seconds: The duration of the fault, or the distance by which a clock jumps, in seconds; 0 if it has none.
     """
 
@@ -122,7 +124,7 @@ def _drawn(
         return Fault(kind, "ps-0", at, round(rng.uniform(0.2, 5.0), 3) if kind == "pause" else 0.0)
     if kind == "clock":
         return Fault(kind, anyone, at, rng.choice((5.0, 3600.0)))
-    seconds = round(rng.choice(STOPPED_S) * rng.uniform(0.5, 1.5), 3) if kind == "stop" else 0.0
+    seconds = _stopped_s(rng, STOPPED_S) if kind == "stop" else 0.0
     among = servers if kind == "power" else [*servers, *workers]
     if len(among) > 1 and rng.random() < SEVERAL_SHARE:
         return Fault(kind, "/".join(sorted(rng.sample(among, rng.randint(2, len(among))))), at, seconds)
@@ -141,6 +143,9 @@ RARE = ("Upload", "Report")  # methods that one worker calls once or twice in a 
 
 def _numbered(rng: random.Random, kind: str, anyone: str, servers: list[str], workers: list[str]) -> Fault:
     """Return a fault that happens at an event, a step or a message of its process with some number."""
+    if kind == "stopcall" and len(servers) > 1:  # a shard that is stopped between the messages of a cut
+        number = rng.randint(4, _OF_SHARDS["ShardLink"])
+        return Fault(kind, f"{rng.choice(servers[1:])}/ShardLink", number, _stopped_s(rng, STOPPED_CALL_S))
     if kind in CALLS:
         methods = _OF_WORKERS if anyone in workers else _OF_SHARDS if anyone != "ps-0" else _OF_WORKERS | _OF_SHARDS
         method = rng.choice([*methods, *(name for name in RARE if name in methods)])
@@ -155,5 +160,9 @@ def _numbered(rng: random.Random, kind: str, anyone: str, servers: list[str], wo
         return Fault(kind, anyone, rng.randint(1, 2500 if anyone in servers else 700))
     if kind == "lie" and len(servers) > 1:  # no claims of leases, which the other shards do not know
         return Fault(kind, rng.choice(workers), 5 * rng.randint(0, 2) + rng.choice((3, 4, 5)))
-    seconds = round(rng.choice(STOPPED_S) * rng.uniform(0.5, 1.5), 3) if kind == "hang" else 0.0
+    seconds = _stopped_s(rng, STOPPED_S) if kind == "hang" else 0.0
     return Fault(kind, rng.choice(workers), rng.randint(1, 12), seconds)
+
+
+def _stopped_s(rng: random.Random, means_s: Sequence[float]) -> float:
+    return round(rng.choice(means_s) * rng.uniform(0.5, 1.5), 3)

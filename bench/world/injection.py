@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from downpour.bench.world.checks.checkpoints import newest_checkpoint
 from downpour.bench.world.checks.watch import Watch
@@ -80,7 +81,7 @@ class FaultInjection:
             if fault.kind == "resetcall":
                 call.connection.reset()
             elif name in self._processes:
-                self._processes[name].kill()
+                self._hit(replace(fault, kind=fault.kind.removesuffix("call")), name)
 
         return act
 

@@ -234,7 +234,8 @@ class SimulatedJob:
             failed = any("summary.json cannot be written" in line for line in process.lines[-LAST_LINES:])
             self.watch.unwritable = disk.full or disk.read_only or failed
             return
-        if name.startswith("worker") and code == 0:  # asked to leave: an operator starts it again
+        if code == 0 and (name.startswith("worker") or not process.replies):
+            # It was asked to leave, or to end before shard 0 had answered: an operator starts it again.
             self.world.at(self.world.now + OPERATOR_S, None, self._start, name)
         final = code == 0 or (name.startswith("worker") and code == UNRECOVERABLE)
         if self._over_s is None and not final and self._shape.restarts:

@@ -41,6 +41,7 @@ class Liar:
             view: What the worker knows of the job.
         """
         self._push, self._view, self._seen = push, view, 0
+        self._sent: set[tuple[int, int]] = set()  # incarnation and number of every push
 
     def __call__(self, message: bytes) -> bytes:
         """Return a message unchanged or, if it is the chosen push, with a false claim."""
@@ -53,11 +54,18 @@ class Liar:
         if frame is None or frame.header.kind != pb.PUSH_PULL or not frame.header.lease:
             return message
         self._seen += 1
-        if self._seen < self._push or not self._claim(frame.header):
-            return message
+        number = frame.header.incarnation, frame.header.seq
+        repeated = number in self._sent
+        self._sent.add(number)
+        if self._seen < self._push or (repeated and self._of_lease) or not self._claim(frame.header):
+            return message  # what a repeated push claims is not read: its outcome is known
         altered = next(encode(frame.header, frame.payload))
-        self._view.lied(altered, of_lease=self._push % KINDS_OF_LIES in (1, 2))
+        self._view.lied(altered, of_lease=self._of_lease)
         return altered
+
+    @property
+    def _of_lease(self) -> bool:
+        return self._push % KINDS_OF_LIES in (1, 2)
 
     def _claim(self, header: pb.Request) -> bool:
         """Write a false claim to a header; return False if there is nothing that it could claim."""

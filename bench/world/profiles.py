@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from downpour.bench.world.faults import ALL, KINDS, SERVERS, WORKERS
+from downpour.bench.world.faults import ALL, DRAWN, SERVERS, WORKERS
 
 WITHOUT, SUBSET = "none", "subset"
 FOCUSED_SHARE = 0.5  # fraction of the seeds that have a profile
@@ -49,7 +49,7 @@ PROFILES: dict[str, Profile] = {
     "resets": Profile(("resetcall", "resetcall", "lose"), (2, 4, 6), large_model=True, among=WORKERS),
     "damage": Profile(("damage", "damage", "damage", "kill"), (2, 3), {"checkpoint_every": ("0.2s",)}),
     "partitions": Profile(
-        ("cut", "stop", "kill"),
+        ("cut", "stop", "stopcall", "stopcall", "kill"),
         (2, 3),
         {"shards": (2, 3, 3), "checkpoint_every": ("0.2s",)},
         slow_links=True,
@@ -80,7 +80,7 @@ def profile_of(seed: int, name: str) -> Profile | None:
     """Return a profile by its name; None if the name is `WITHOUT`. The kinds of `SUBSET` are drawn from the seed."""
     if name == SUBSET:
         rng = random.Random(f"subset {seed}")
-        return Profile(rng.sample(KINDS, rng.randint(1, 3)), (2, 3, 4))
+        return Profile(rng.sample(DRAWN, rng.randint(1, 3)), (2, 3, 4))
     return PROFILES.get(name)
 
 

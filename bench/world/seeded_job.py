@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from downpour.bench.world.faults import ALL, KINDS, Fault, draw, parse_faults
+from downpour.bench.world.faults import ALL, DRAWN, KINDS, Fault, draw, parse_faults
 from downpour.bench.world.job_shape import JobShape
 from downpour.bench.world.profiles import LARGE_MODEL_BYTES, NAMES, WITHOUT, Profile, drawn, profile_of, settings_of
 from downpour.protos.settings import Settings
@@ -30,7 +30,7 @@ VARIANTS: tuple[tuple[tuple[str, Any], ...], ...] = (
 )  # fmt: skip
 OF_ASYNC = {"overlap", "staleness_policy"}  # settings of a profile that other modes do not have
 RESTARTS_S = (0.3, 0.3, 0.3, 8.0)  # mean times until a process runs again: a launcher, and an operator
-OFTEN = (*KINDS, "kill", "killat", "killat", "reset", "reset", "lose", "lose")  # most recovery code handles these kinds
+OFTEN = (*DRAWN, "kill", "killat", "killat", "reset", "reset", "lose", "lose")  # most recovery code handles these kinds
 
 
 def _seed_range(value: str) -> str:

@@ -8,7 +8,7 @@ from downpour.bench.world.system.process import VirtualProcess
 from downpour.bench.world.system.scheduler import World
 from downpour.bench.world.system.threads import VirtualThread
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.errors import DownpourError
+from downpour.protos.errors import DeadlineExceeded, DownpourError, Unreachable
 from downpour.protos.logs import log
 from downpour.protos.system import threads
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
@@ -50,7 +50,10 @@ class SimulatedUser:
         elif self._fault.kind == "change":
             control._call(stub.Change, pb.ChangeRequest(mode=self._mode), CALL_S)
         else:
-            control._call(stub.Pause, pb.PauseRequest(paused=True), CALL_S)
+            try:
+                control._call(stub.Pause, pb.PauseRequest(paused=True), CALL_S)
+            except (DeadlineExceeded, Unreachable) as error:  # the server may have received the request
+                log(f"it is not known whether the job is paused: {error}")
             threads.sleep(self._fault.seconds)
             for _ in range(ATTEMPTS):
                 try:

@@ -122,7 +122,9 @@ class Coordinator:
         """Renew a session; return whether the worker must stop training and whether the job is over."""
         self.job.renew(session, now)
         over = self.job.phase if self.job.phase in OVER else ""
-        drain = self.work.draining or self.work.stop_requested
+        # A worker that is signalled like the job stays to save the model, also if no other was training any more.
+        saving = self.job.phase == Phase.FINISHING and self.job.deadlines.hurried
+        drain = self.work.draining or self.work.stop_requested or saving
         return pb.HeartbeatReply(drain=drain, remaining_s=self.job.deadlines.left_s(now), final_phase=over)
 
     def next_task(

@@ -115,3 +115,26 @@ def test_the_workers_of_a_restored_shard_are_checked_although_its_counts_are_tho
     """A reply waited for another change of the shard: the counts that show a change had begun again from 0."""
     faults = "kill:worker-0@0.841655 stop:worker-1@1.17586+8.209 kill:ps-0@1.311766"
     assert run_job(3481, shape_of(3481, SimulateJobSettings(profile="barriers", faults=faults))).problems == []
+
+
+def test_a_worker_that_waits_for_samples_stays_if_it_is_signalled_like_its_job() -> None:
+    """The job had begun to finish, and did not say any more that it drained: its only worker left, without saving."""
+    faults = "termall:all@1.621527"
+    assert run_job(9371, shape_of(9371, SimulateJobSettings(faults=faults))).problems == []
+
+
+def test_a_user_whose_request_to_pause_is_not_answered_resumes_the_job() -> None:
+    """The server was stopped, and executed the request later."""
+    faults = "pause:ps-0@1.205841+2.957 stop:ps-0/worker-0/worker-1/worker-2@0.70379+32.61 readonly:ps-0@1.406687+4.305"
+    assert run_job(8875, shape_of(8875, SimulateJobSettings(faults=faults))).problems == []
+
+
+def test_an_operator_starts_a_shard_again_that_ended_before_its_coordinator_had_answered() -> None:
+    faults = "cut:ps-1/worker-0@0.836462+0.288 power:ps-1@0.592214 term:ps-1/worker-0@0.917474 reset:worker-2@1.150786"
+    assert run_job(7667, shape_of(7667, SimulateJobSettings(faults=faults))).problems == []
+
+
+def test_a_byzantine_worker_that_repeats_a_push_claims_nothing_that_a_shard_reads() -> None:
+    """The shard answered with the outcome of the push, which it had applied before its reply was lost."""
+    settings = SimulateJobSettings(faults="lie:worker-0@6 lose:worker-0@16")
+    assert run_job(13265, shape_of(13265, settings)).problems == []

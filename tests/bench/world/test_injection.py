@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from downpour.bench.world.faults import CALLS, KINDS, SEVERAL, draw, parse_faults, written
+from downpour.bench.world.faults import CALLS, KINDS, SEVERAL, Fault, draw, parse_faults, written
 from downpour.bench.world.job import SimulatedJob, run_job
 from downpour.bench.world.job_shape import JobResult, JobShape
 from downpour.bench.world.seeded_job import SimulateJobSettings, shape_of
@@ -53,7 +53,8 @@ def test_several_processes_die_at_the_same_time() -> None:
 def test_a_worker_whose_connection_breaks_or_that_dies_at_any_call_loses_nothing(kind: str, method: str) -> None:
     """Every call of a worker is repeated if its connection breaks, so that all must be idempotent."""
     for worker in range(3):
-        result = run(3, f"{kind}:worker-{worker}/{method}@1", model_padding_bytes=2_500_000)
+        lasts = "+6" if kind == "stopcall" else ""
+        result = run(3, f"{kind}:worker-{worker}/{method}@1{lasts}", model_padding_bytes=2_500_000)
         assert result.problems == []
 
 
@@ -61,6 +62,14 @@ def test_a_worker_whose_connection_breaks_or_that_dies_at_any_call_loses_nothing
 def test_a_server_that_dies_at_any_call_loses_nothing(target: str) -> None:
     for number in range(1, 4):
         assert run(3, f"killcall:{target}@{number}", model_padding_bytes=2_500_000).problems == []
+
+
+def test_a_shard_that_is_stopped_between_any_two_of_its_messages_mixes_no_cuts() -> None:
+    """A part of its state for an abandoned cut arrives while the next one is under way."""
+    base = shape_of(6, SimulateJobSettings(faults="none", mode="async", workers=3, shards=2, profile="partitions"))
+    for number in range(4, 30):
+        stopped = (Fault("stopcall", "ps-1/ShardLink", number, 5.2),)
+        assert run_job(6, JobShape(**{**base.__dict__, "faults": stopped})).problems == []
 
 
 def test_an_operator_restarts_a_process_late() -> None:

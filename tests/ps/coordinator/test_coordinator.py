@@ -244,6 +244,18 @@ def test_drain_saves_the_current_weights(used: int) -> None:
     assert job.phase() == Phase.ENDED and job.used.total() == used and job.pinned == set()
 
 
+@pytest.mark.parametrize("done", [False, True])
+def test_a_job_whose_workers_are_idle_says_that_it_drains(done: bool) -> None:
+    """A worker that had been signalled like the job left it, and nobody saved the model."""
+    job = PureJob(workers=1)
+    (session,) = job.start(1)
+    if done:
+        job.take(session, pb.FINISH)
+    job.coordinator.drain("SIGTERM", job.now)
+    assert job.task(session).kind == pb.FINISH and job.phase() == Phase.FINISHING
+    assert job.coordinator.heartbeat(session, job.now).drain
+
+
 def test_drain_before_training_ends_the_job_with_a_note() -> None:
     job = PureJob()
     session = job.join()

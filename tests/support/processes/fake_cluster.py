@@ -135,6 +135,8 @@ def server(options: argparse.Namespace) -> int:
         print("the server has a defect", flush=True)
         return options.server_exit
     print("a line before", flush=True)
+    if options.server_silent:
+        threading.Event().wait()
     announcement = {"event": "listening", "address": f"127.0.0.1:{port}", "shard": 0, "pid": os.getpid()}
     print(json.dumps(announcement), flush=True)
     with coordinator.changed:
@@ -154,6 +156,7 @@ def server(options: argparse.Namespace) -> int:
 def worker(options: argparse.Namespace) -> int:
     """Request leases until the job ends; with some options, fail before or never begin."""
     if options.worker_waits:  # as one that loads TensorFlow
+        print("waits", flush=True)
         threading.Event().wait()
     with open_channel(options.server) as channel:
         coordinator = CoordinatorStub(channel)
@@ -205,7 +208,8 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("role", choices=roles)
     parser.add_argument("run_dir")
-    for name in "workers leases worker worker_exit worker_dies worker_waits server_exit ignores_stop".split():
+    numbers = "workers leases worker worker_exit worker_dies worker_waits server_exit server_silent ignores_stop"
+    for name in numbers.split():
         parser.add_argument("--" + name.replace("_", "-"), type=int, default=2 if name == "workers" else 0)
     parser.add_argument("--server")
     parser.add_argument("--verbose", action="store_true")
