@@ -36,6 +36,7 @@ window.gaps = []; let last = performance.now();
 const tick = (now) => { window.gaps.push(now - last); last = now; requestAnimationFrame(tick); };
 requestAnimationFrame(tick);
 """
+RECEIVE_EVENTS = "window.events = new EventSource('/events')"
 SEEK = """
 const slider = document.getElementById("slider"), began = performance.now();
 slider.value = arguments[0];
@@ -150,6 +151,19 @@ def frames(driver: Any, address: str, *durations_s: float) -> list[dict[str, flo
     driver.get("about:blank")
     driver.get(address)
     _wait(driver, "return !document.getElementById('main').hidden")
+    return _counted(driver, *durations_s)
+
+
+def frames_without_a_page(driver: Any, address: str, duration_s: float) -> dict[str, float]:
+    """Return the same of a document that draws nothing while it receives the same events: what the machine permits."""
+    driver.get("about:blank")
+    driver.get(f"{address}style.css")
+    driver.execute_script(RECEIVE_EVENTS)
+    (found,) = _counted(driver, duration_s)
+    return found
+
+
+def _counted(driver: Any, *durations_s: float) -> list[dict[str, float]]:
     driver.execute_cdp_cmd("Performance.enable", {})
     time.sleep(WARM_UP_S)
     driver.execute_script(COUNT_FRAMES)
@@ -193,12 +207,14 @@ def measure(seconds: float) -> dict[str, Row]:
             (replay,) = frames(driver, f"{address}#at=3000&play=1", seconds)
         with _served(live.live_block, synthetic_events) as address:
             running, _, later = frames(driver, address, seconds, seconds, seconds)
+            without = frames_without_a_page(driver, address, seconds)
         moves = seeks(driver, report.as_uri())
     size = sum(map(len, files().values()))
     what = f"{WORKERS} workers, {PUSHES_PER_S:,} pushes/s"
     return {
         f"frames per second, {what}, a replay at × 1": _frames(replay),
         f"frames per second, {what}, live": _frames(running),
+        "frames per second of a document that draws nothing and receives the same events": _frames(without),
         "JS heap of the page, live, early and later": (
             f"{running['heap_bytes'] / 1e6:.0f} MB, {later['heap_bytes'] / 1e6:.0f} MB", "bounded"),
         f"move to a random push of {LONG:,}, {SEEKS} times": (

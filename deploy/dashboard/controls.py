@@ -13,7 +13,10 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +180,21 @@ class Controls:
         if worker.host != socket.gethostname():
             raise Refused(f"a worker must run on this machine, {socket.gethostname()}; this one runs on {worker.host}")
         return worker
+
+
+@contextmanager
+def left_in_order() -> Iterator[None]:
+    """Leave the block with SystemExit at SIGTERM and SIGHUP, so that a worker that it has stopped goes on."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread can handle signals
+        return
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, lambda number, frame: sys.exit(128 + number)) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _seconds(request: Mapping[str, Any]) -> float:

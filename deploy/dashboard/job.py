@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from downpour.deploy.dashboard.config import JobCommandSettings, Refused
-from downpour.deploy.dashboard.controls import OF_A_WORKER, SETTINGS, Controls
+from downpour.deploy.dashboard.controls import OF_A_WORKER, SETTINGS, Controls, left_in_order
 from downpour.deploy.runs import address_of
 from downpour.protos.system.progress import waiting_for
 
@@ -18,7 +18,7 @@ def job(settings: JobCommandSettings) -> int:
     """Execute one action, print its effect, and return the exit status."""
     try:
         request, address = request_of(settings), address_of(settings.address)
-        with waiting_for(f"the job at {address}"):
+        with waiting_for(f"the job at {address}"), left_in_order():
             done = asyncio.run(Controls(address).act(request))
         print(done)
     except (Refused, LookupError) as refusal:

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.live import Live
 
 from downpour.deploy.dashboard.config import Refused, TopSettings
-from downpour.deploy.dashboard.controls import STALL_S, Controls
+from downpour.deploy.dashboard.controls import STALL_S, Controls, left_in_order
 from downpour.deploy.dashboard.recorded_run import NoRun, RecordedRun, load_run
 from downpour.deploy.dashboard.top_view import KEPT, TopState, frame
 from downpour.deploy.runs import address_of
@@ -32,6 +32,7 @@ from downpour.ps.trace.format import DTYPE
 
 EXIT_USAGE = 2
 SOURCE = "SOURCE must be HOST:PORT of a running job's coordinator, or"
+CLOSE_S = 5.0  # for the threads to end
 REDRAW_S = 0.1  # from a key to its effect on the screen, at most
 RETRY_S = 0.5
 OVER = ("ended", "failed")
@@ -47,14 +48,16 @@ def top(settings: TopSettings) -> int:
         address = address_of(settings.source)
     try:
         if address is None:
-            return _show(_recorded(load_run(folder, SOURCE)), None)
+            with left_in_order():
+                return _show(_recorded(load_run(folder, SOURCE)), None)
     except NoRun as error:
         print(f"downpour top: {error}", file=sys.stderr)
         return EXIT_USAGE
     state = TopState()
     follower = Follower(state, address, settings.every_s)
     try:
-        return _show(state, follower)
+        with left_in_order():
+            return _show(state, follower)
     finally:
         follower.close()
 
@@ -73,6 +76,7 @@ class Follower:
         self._state, self._address, self._every_s = state, address, every_s
         self._channel = open_channel(address)
         self.changed, self._closed, self.over, self.unreachable = threading.Event(), threading.Event(), False, ""
+        self._acting: list[threading.Thread] = []
         self._thread = threading.Thread(target=self._follow, name="follow", daemon=True)
         self._thread.start()
 
@@ -106,19 +110,33 @@ class Follower:
 
         def run() -> None:
             try:
-                self._state.answer(asyncio.run(Controls(self._address).act(request)))
+                self._state.answer(asyncio.run(self._until_closed(request)))
             except Refused as refusal:
                 self._state.answer(f"refused: {refusal}")
             self.changed.set()
 
         self._state.answer(f"{request['action']} …")
-        threading.Thread(target=run, name="act", daemon=True).start()
+        self._acting = [thread for thread in self._acting if thread.is_alive()]
+        self._acting.append(threading.Thread(target=run, name="act", daemon=True))
+        self._acting[-1].start()
+
+    async def _until_closed(self, request: Mapping[str, Any]) -> str:
+        """Carry out an action; `close` ends it early, and a worker that it has stopped goes on."""
+        action = asyncio.create_task(Controls(self._address).act(request))
+        while not action.done() and not self._closed.is_set():
+            await asyncio.wait({action}, timeout=REDRAW_S)
+        if action.done():
+            return action.result()
+        action.cancel()
+        await asyncio.wait({action})
+        return f"{request['action']}: ended early"
 
     def close(self) -> None:
-        """End the thread and close the channel."""
+        """End the threads and close the channel."""
         self._closed.set()
         self._channel.close()
-        self._thread.join(timeout=5.0)
+        for thread in (self._thread, *self._acting):
+            thread.join(timeout=CLOSE_S)
 
 
 def request_for(key: str, state: TopState) -> dict[str, Any] | None:
@@ -145,7 +163,10 @@ def _show(state: TopState, follower: Follower | None) -> int:
         console.print(frame(state, console.width, 10_000))
         return 0
     with Live(console=console, screen=True, auto_refresh=False) as live, _keys() as descriptor:
-        waiting = ""  # for the second press of a key
+        waiting: tuple[str, int | None] = (
+            "",
+            None,
+        )  # the key that must be pressed again, and for which worker
         while True:
             live.update(frame(state, console.width, console.height), refresh=True)
             key = _key(descriptor)
@@ -154,15 +175,16 @@ def _show(state: TopState, follower: Follower | None) -> int:
             if key in ("up", "down"):
                 state.choose(1 if key == "down" else -1)
             elif follower is not None and not follower.over and (request := request_for(key, state)) is not None:
-                if key in CONFIRMED and waiting != key:
+                asked = (key, state.chosen if key == "k" else None)
+                if key in CONFIRMED and waiting != asked:
                     what = f"worker {state.chosen}" if key == "k" else "the job"
-                    waiting = key
+                    waiting = asked
                     state.answer(f"{CONFIRMED[key]} {what}? Press {key} again")
                 else:
-                    waiting = ""
+                    waiting = ("", None)
                     follower.act(request)
             elif key:
-                waiting = ""
+                waiting = ("", None)
 
 
 @contextmanager

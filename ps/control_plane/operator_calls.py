@@ -124,6 +124,8 @@ class OperatorCalls(rpc.CoordinatorServicer):
         if self._job.checkpoint_failure:
             raise ServerFault(f"the checkpoint could not be written: {self._job.checkpoint_failure}")
         number, version = self._job.last_checkpoint
+        self._job.notes.append(f"checkpoint {number} was requested: it has version {version:,}")
+        self._change.notify()
         return pb.CheckpointReply(number=number, version=version)
 
     @with_status

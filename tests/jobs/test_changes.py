@@ -109,6 +109,7 @@ def test_a_checkpoint_is_taken_on_request_and_refusals_name_the_reason(tmp_path:
         with training(cluster, 1):
             advances(cluster)
             assert "checkpoint 1 has version" in operate(cluster, action="checkpoint")
+            assert any("checkpoint 1 was requested" in note for note in cluster.status().notes)
             advances(cluster)
             assert "checkpoint 2 has version" in operate(cluster, action="checkpoint")
             assert len(list((cluster.run / "checkpoints").iterdir())) == 2

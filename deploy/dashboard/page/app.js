@@ -2,7 +2,7 @@
 
 import { onCanvasChange } from "./canvas.js";
 import { Charts } from "./charts.js";
-import { byId } from "./dom.js";
+import { byId, setText } from "./dom.js";
 import { Input } from "./input.js";
 import { marksAt } from "./marks.js";
 import { Panels } from "./panels.js";
@@ -13,7 +13,9 @@ import { readView, writeView } from "./view.js";
 
 const CHARTS_EVERY_MS = 1000; // of a running job
 const LAG_S = 1; // behind a running job, so that the records of all shards have arrived
-const TEXTS_EVERY_MS = 100; // while playing: text that changes faster cannot be read
+const TEXTS_EVERY_MS = 100; // at least, while playing: text that changes faster cannot be read
+const TEXTS_EVERY_MS_PER_WORKER = 4; // at least: every worker has texts, which are laid out and painted again
+const IN_A_STEP = ["computing", "slow", "step", "waiting"]; // activities
 const PARTS_MS = 4; // of a frame, for the parts of the page other than marks and timeline
 
 export class App {
@@ -24,7 +26,7 @@ export class App {
     this.state = new State(run);
     this.input = new Input(this);
     this.slide = new Slide(byId("slide"));
-    this.charts = new Charts(run, (x) => this.seek(view.x === "time" ? run.positionAtTime(x) : Math.round(x)));
+    this.charts = new Charts(run, (x) => this.seek(view.x === "time" ? this.run.positionAtTime(x) : Math.round(x)));
     this.panels = new Panels(run, (position) => this.seek(position));
     this.position = this.startOf(view);
     this.time = run.timeAt(this.position);
@@ -33,9 +35,11 @@ export class App {
 
   /** Show a newer state of a running job, from which the oldest `shifted` records have been removed. */
   setRun(run, shifted) {
-    Object.assign(this, { run, state: new State(run), dirty: true, receivedAt: performance.now(), due: [] });
+    Object.assign(this, { run, state: new State(run), receivedAt: performance.now() });
+    this.dirty ||= !this.playing; // while playing, everything is drawn soon
     this.position = Math.max(0, Math.min(run.count, this.position - shifted));
     if (!this.playing) this.time = run.timeAt(this.position);
+    this.state.seek(this.position); // here, and not in the next frame
     byId("slider").max = run.count;
     byId("version").max = run.lastVersion;
     this.panels.setRun(run);
@@ -113,12 +117,13 @@ export class App {
   /** Write the name and the settings of the job. */
   translateHead() {
     const { settings } = this.run;
-    byId("run-name").textContent = this.run.header.run;
-    document.title = t("title", { run: this.run.header.run });
-    byId("job").textContent = t("job_line", {
+    setText(byId("run-name"), this.run.header.run);
+    const title = t("title", { run: this.run.header.run });
+    if (document.title !== title) document.title = title;
+    setText(byId("job"), t("job_line", {
       model: settings.model, dataset: settings.dataset, mode: this.run.modes.slice(-3).join(" → "), optimizer: settings.optimizer,
       batch: num(settings.batch_size), workers: counted("worker", this.run.workers.length), shards: counted("shard", this.run.shards.length),
-    });
+    }));
   }
 
   setPlaying(playing) {
@@ -199,7 +204,8 @@ export class App {
 
   /** Draw what moves in every frame, and some of the other parts of the page, for which a frame has little time. */
   drawPlaying(now) {
-    if (!this.due.length && (this.dirty || now - this.drawnTexts > TEXTS_EVERY_MS)) {
+    const textsEvery = Math.max(TEXTS_EVERY_MS, TEXTS_EVERY_MS_PER_WORKER * this.run.workers.length);
+    if (!this.due.length && (this.dirty || now - this.drawnTexts > textsEvery)) {
       this.drawnTexts = now;
       this.due = this.parts();
       this.dirty = false;
@@ -221,17 +227,16 @@ export class App {
 
   /** Return functions that draw the other parts of the page at the playhead; each of them takes a few milliseconds. */
   parts() {
-    const { state, view, theme } = this;
-    const activities = state.activities(this.time);
+    const activities = () => this.state.activities(this.time);
     return [
       () => {
-        this.slide.update(this.picture(activities, this.run.settings.optimizer ?? ""));
+        this.slide.update(this.picture(activities(), this.run.settings.optimizer ?? ""));
         this.showPlayhead();
       },
-      () => this.panels.update(state, activities, this.time),
-      ...Object.keys(this.charts.lines).map((id) => () => this.charts.drawLine(id, this.position, this.time, view.x, theme)),
-      () => this.panels.drawHistograms(state, theme),
-      () => this.panels.drawLegend(theme, this.run.staleEnd),
+      () => this.panels.update(this.state, activities(), this.time),
+      ...Object.keys(this.charts.lines).map((id) => () => this.charts.drawLine(id, this.position, this.time, this.view.x, this.theme)),
+      () => this.panels.drawHistograms(this.state, this.theme),
+      () => this.panels.drawLegend(this.theme, this.run.staleEnd),
     ];
   }
 
@@ -239,10 +244,11 @@ export class App {
     const { run } = this;
     byId("slider").value = this.position;
     if (document.activeElement !== byId("version")) byId("version").value = run.versionAt(this.position);
-    const text = t("clock", {
-      time: num(this.time, 3), end: num(run.duration, 3), record: num(this.position), records: num(run.count),
-    });
-    if (byId("clock").textContent !== text) byId("clock").textContent = text;
+    const { first } = run.header.window; // the number of records before those of this page
+    setText(byId("clock"), t("clock", {
+      time: num(this.time, 3), end: num(Math.max(this.time, run.duration), 3), // a job that is paused makes no pushes
+      record: num(first + this.position), records: num(first + run.count),
+    }));
   }
 
   /** Return what the slide shows at the playhead; see `Slide.update`. */
@@ -255,7 +261,7 @@ export class App {
       workers: state.workers.map((worker, index) => {
         const next = run.rows[index][worker.pushes];
         const began = run.timeAt(worker.row + 1);
-        const step = next === undefined ? 0 : (this.time - began) / Math.max(1e-9, run.times[next] - began);
+        const step = next === undefined || !IN_A_STEP.includes(activities[index]) ? 0 : (this.time - began) / Math.max(1e-9, run.times[next] - began);
         return { ...worker, activity: activities[index], lease: state.leaseOf(index), step };
       }),
     };

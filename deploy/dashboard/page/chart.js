@@ -207,7 +207,9 @@ function drawAxes(context, chart, width, height, theme) {
   context.textAlign = "center";
   context.textBaseline = "top";
   for (const value of along) {
-    context.fillText(`${num(value, digitsFor(along))}${chart.unit}`, chart.toX(value), height - MARGIN.bottom + 5);
+    const text = `${num(value, digitsFor(along))}${chart.unit}`;
+    const most = width - context.measureText(text).width / 2; // else it would be cut off at the edge
+    context.fillText(text, Math.min(most, chart.toX(value)), height - MARGIN.bottom + 5);
   }
 }
 

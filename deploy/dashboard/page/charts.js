@@ -1,7 +1,7 @@
 // The charts beside the slide: which lines they show, and in which elements they are drawn.
 
 import { LineChart } from "./chart.js";
-import { byId } from "./dom.js";
+import { byId, setText } from "./dom.js";
 import { APPLIED } from "./run.js";
 import { t } from "./texts.js";
 import { Timeline } from "./timeline.js";
@@ -23,14 +23,14 @@ export class Charts {
   /** Write the texts of the charts again, in the language that is set. */
   translate() {
     this.axis = null;
-    byId("loss-key").textContent = t("loss_key");
+    setText(byId("loss-key"), t("loss_key"));
     const evaluated = this.run.live || this.run.header.summary.history?.length;
-    byId("accuracy-key").textContent = evaluated ? t("accuracy_key") : t("accuracy_none");
-    byId("throughput-key").textContent = t("throughput_key");
-    byId("speedup-key").textContent = t(this.run.timed ? "speedup_key" : "not_timed");
-    byId("timeline-key").textContent = [
+    setText(byId("accuracy-key"), evaluated ? t("accuracy_key") : t("accuracy_none"));
+    setText(byId("throughput-key"), t("throughput_key"));
+    setText(byId("speedup-key"), t(this.run.timed ? "speedup_key" : "not_timed"));
+    setText(byId("timeline-key"), [
       t(this.run.timed ? "timeline_key" : "timeline_key_steps"), ...(this.run.slack === null ? [] : [t("timeline_key_ssp")]),
-    ].join(" ");
+    ].join(" "));
   }
 
   /** Draw one of the line charts with the playhead at a position and its time in seconds. */
@@ -86,14 +86,16 @@ export class Charts {
 
   /** Return the points of a result of each epoch. */
   points(name, color, points, label) {
-    const epochs = this.run.events.filter((event) => event.kind === "epoch" || event.kind === "validation");
+    const begins = this.run.header.window.first ? 1 : 0; // events that are older than the records have no place
+    const epochs = this.run.events.filter((event) => ["epoch", "validation"].includes(event.kind) && event.before >= begins);
     const x = epochs.map((event) => (this.axis === "time" ? this.run.timeAt(event.before) : event.before));
     return { x, y: epochs.map((event) => Number(event[name] ?? NaN)), color, points, label };
   }
 
   throughputLines(range) {
     const { run } = this;
-    const mean = Number(run.header.summary.samples_per_s ?? NaN);
+    const pushed = run.push.samples.reduce((sum, samples) => sum + samples, 0);
+    const mean = run.live ? pushed / (run.duration - run.beginning) : Number(run.header.summary.samples_per_s ?? NaN);
     const line = this.perSecond((add, row) => add(run.times[row], run.times[row], run.push.samples[row]));
     return { zero: true, series: [{ ...line, label: t("samples_per_s") }, this.level(range, mean, t("mean"))] };
   }

@@ -1,6 +1,6 @@
 // Buttons that operate a running job. They need the secret of the dashboard, which is part of the address it prints.
 
-import { byId, make } from "./dom.js";
+import { byId, make, setText } from "./dom.js";
 import { t } from "./texts.js";
 
 const STALL_S = 3;
@@ -17,6 +17,11 @@ export function takeSecret() {
     given.delete("secret");
     history.replaceState(null, "", `#${given}`);
   }
+}
+
+/** Return the text of a setting; a number may be written with the decimal comma of Spanish. */
+function decimal(name, text) {
+  return name === "lr" && document.documentElement.lang === "es" ? text.replace(",", ".") : text;
 }
 
 export class Controls {
@@ -40,17 +45,17 @@ export class Controls {
     const over = ["draining", "finishing", "ended", "failed"].includes(run.live.phase);
     this.paused = run.live.paused;
     byId("pause").disabled = !this.secret || run.live.phase !== "training";
-    byId("pause").textContent = t(this.paused ? "job_resume" : "job_pause");
+    setText(byId("pause"), t(this.paused ? "job_resume" : "job_pause"));
     byId("drain").disabled = !this.secret || over;
-    byId("drain").textContent = t("drain");
+    setText(byId("drain"), t("drain"));
     for (const id of ["checkpoint", "add-worker", "set", "set-mode", "set-compensation", "set-lr"]) {
       byId(id).disabled = !this.secret || run.live.phase !== "training";
     }
-    byId("checkpoint").textContent = t("job_checkpoint");
-    byId("add-worker").textContent = t("job_add_worker");
-    byId("set").textContent = t("job_set");
+    setText(byId("checkpoint"), t("job_checkpoint"));
+    setText(byId("add-worker"), t("job_add_worker"));
+    setText(byId("set"), t("job_set"));
     this.showSettings(run.live);
-    if (!this.secret) byId("controls-status").textContent = t("no_secret");
+    if (!this.secret) setText(byId("controls-status"), t("no_secret"));
     const here = run.live.workers.map((worker) => worker.worker).join();
     const key = [here, over, t("kill")].join("|");
     if (key === this.shown) return;
@@ -82,7 +87,7 @@ export class Controls {
   async set() {
     const request = { action: "set" };
     for (const name of Object.keys(SETTINGS)) {
-      const value = byId(`set-${name}`).value.trim();
+      const value = decimal(name, byId(`set-${name}`).value.trim());
       if (value && value !== this.inEffect[name]) request[name] = value;
     }
     const refused = await this.act(request);

@@ -5,6 +5,7 @@ import { Run } from "./run.js";
 
 export const LIVE_RECORDS = 20000; // that the page keeps of each shard; older ones are removed
 const MOST_EVENTS = 500;
+const BEFORE_TRAINING = ["waiting", "initialising", "warming"]; // phases that the clock of the job counts from its own start
 const SHARD_COLUMNS = ["time_us", "version", "worker", "incarnation", "seq", "staleness", "outcome"];
 const PUSH_COLUMNS = ["base_version", "learning_rate", "norm", "loss", "lease", "start", "stop", "epoch", "samples", "reason", "compute_us", "wait_us"];
 
@@ -14,16 +15,18 @@ export class LiveJob {
     this.events = [];
     this.members = new Map(); // worker -> incarnation
     this.idle = new Set(); // workers without data
+    this.totals = new Map(); // worker -> its counts in the newest message that contains it
     this.phase = "";
     this.progress = null;
+    this.removed = 0; // records
   }
 
   /**
-   * Add a message of the server: `{progress, block, skipped}`.
+   * Add a message of the server: `{progress, block, skipped}`. `pause` is awaited between parts of the work.
    *
    * @returns {Promise<{run: Run, shifted: number}>} the run so far, and the number of oldest records that were removed
    */
-  async take(message) {
+  async take(message, pause) {
     this.progress = message.progress;
     while (this.shards.length < this.progress.shards) this.shards.push(emptyColumns(this.shards.length));
     const before = this.shards[0].count;
@@ -37,21 +40,25 @@ export class LiveJob {
       for (const columns of this.shards) columns.dropOldest(Math.max(0, columns.count - LIVE_RECORDS));
       for (const event of this.events) event.before = Math.max(0, event.before - over);
       shifted += over;
+      this.removed += over;
     }
+    for (const worker of this.progress.workers) this.totals.set(worker.worker, worker);
     this.addEvents();
-    return { run: this.run(), shifted };
+    return { run: await this.run(pause), shifted };
   }
 
   /** Remove all records, because the job has returned to a checkpoint; return their number. */
   restart() {
     const gone = this.shards[0].count;
+    this.removed = 0;
     this.shards = this.shards.map((_, number) => emptyColumns(number));
     for (const event of this.events) event.before = 0;
     return gone;
   }
 
   addEvents() {
-    const { workers, phase, notes, elapsed_s: seconds } = this.progress;
+    const { workers, phase, notes } = this.progress;
+    const seconds = BEFORE_TRAINING.includes(phase) ? 0 : this.progress.elapsed_s;
     const add = (event) => this.events.push({ before: this.shards[0].count, seconds, ...event });
     const now = new Map(workers.map((worker) => [worker.worker, worker.incarnation]));
     for (const [worker, incarnation] of this.members) {
@@ -76,7 +83,7 @@ export class LiveJob {
     if (this.events.length > MOST_EVENTS) this.events.splice(0, this.events.length - MOST_EVENTS);
   }
 
-  run() {
+  async run(pause) {
     const { progress } = this;
     const header = {
       kind: "live",
@@ -89,14 +96,19 @@ export class LiveJob {
         status: progress.paused ? "paused" : progress.phase, test_accuracy: progress.test_accuracy, val_accuracy: progress.val_accuracy,
         samples_per_s: progress.samples_per_s, bytes_pushed: progress.bytes_pushed, bytes_pulled: progress.bytes_pulled,
       },
-      window: { first: 0, records: 0, of: 0 },
+      window: { first: this.removed, records: this.shards[0].count, of: this.removed + this.shards[0].count },
       train_samples: progress.samples_per_epoch,
       events: this.events.map((event) => ({ ...event })),
     };
     const tables = Object.fromEntries(this.shards.map((columns, number) => [`shard${number}`, columns.table]));
+    await pause();
     tables.leases = leasesOf(tables.shard0, progress.samples_per_epoch);
-    const run = new Run({ header, tables });
-    run.setTotals(progress);
+    const run = new Run({ header, tables }, false);
+    for (const part of [...run.parts(), () => run.setTotals(progress, this.totals)]) {
+      await pause();
+      part();
+    }
+    await pause();
     return run;
   }
 }

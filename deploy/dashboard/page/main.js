@@ -3,6 +3,7 @@
 import { App } from "./app.js";
 import { Controls, takeSecret } from "./controls.js";
 import { decode, fromBase64 } from "./decode.js";
+import { frameDrawn } from "./dom.js";
 import { LiveJob } from "./live.js";
 import { Run } from "./run.js";
 import { LANGUAGES, setTexts, t } from "./texts.js";
@@ -45,8 +46,11 @@ function follow(view) {
   const events = new EventSource("events");
   let [app, controls] = [null, null];
   let taken = Promise.resolve();
+  let waiting = 0; // messages
+  const pause = () => (waiting > 1 ? null : frameDrawn()); // a page that is late does not wait for frames
   const take = async (data) => {
-    const { run, shifted } = await job.take(JSON.parse(data));
+    const { run, shifted } = await job.take(JSON.parse(data), pause);
+    waiting -= 1;
     message.textContent = "";
     if (!app) {
       app = new App(run, view, useLanguage);
@@ -56,6 +60,7 @@ function follow(view) {
     controls.show(run);
   };
   events.addEventListener("progress", (event) => {
+    waiting += 1;
     taken = taken.then(() => take(event.data)); // one after the other, because decoding is asynchronous
   });
   events.addEventListener("trouble", (event) => { message.textContent = t("trouble", { reason: JSON.parse(event.data).reason }); });

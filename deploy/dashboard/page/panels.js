@@ -2,7 +2,7 @@
 
 import { drawHistogram } from "./chart.js";
 import { css, staleColor } from "./colors.js";
-import { byId, make } from "./dom.js";
+import { byId, make, setText } from "./dom.js";
 import { predictedStaleness } from "./predict.js";
 import { bytes, hasText, num, percent, t } from "./texts.js";
 
@@ -21,7 +21,7 @@ class FactList {
     if (facts.map(([key]) => key).join() !== [...this.values.keys()].join()) this.build(facts);
     for (const [key, text, raw] of facts) {
       const cell = this.values.get(key);
-      if (cell.textContent !== text) cell.textContent = text;
+      setText(cell, text);
       cell.dataset.value = raw ?? "";
     }
   }
@@ -53,7 +53,8 @@ export class Panels {
     if (!same) this.translate();
     else {
       this.showResults();
-      if (run.events.length !== this.events.length || run.events.at(-1)?.kind !== this.lastKind) this.buildEvents();
+      if (newest(run.events) !== this.newest) this.buildEvents();
+      else run.events.forEach(({ before }, index) => { this.events[index].before = before; }); // older records were removed
     }
     if (this.legendEnd !== run.staleEnd) this.legend = null;
   }
@@ -109,14 +110,15 @@ export class Panels {
   buildEvents() {
     const root = byId("events");
     root.replaceChildren();
-    this.lastKind = this.run.events.at(-1)?.kind;
+    this.newest = newest(this.run.events);
     this.events = this.run.events.map((event) => {
-      const item = make("li");
+      const shown = { item: make("li"), before: event.before };
+      const { item } = shown;
       const when = make("button", `${num(event.seconds ?? this.run.timeAt(event.before), 2)} s`);
-      when.addEventListener("click", () => this.seek(event.before));
+      when.addEventListener("click", () => this.seek(shown.before));
       item.append(when, make("span", this.eventText(event)));
       root.append(item);
-      return { item, before: event.before };
+      return shown;
     });
   }
 
@@ -156,7 +158,7 @@ export class Panels {
     const { live } = this.run;
     if (live) {
       shown.push(["progress", percent(live.total_samples ? live.samples / live.total_samples : 0), live.samples]);
-      if (live.eta_s > 0) shown.push(["eta", `${num(live.eta_s)} s`, live.eta_s]);
+      if (live.eta_s > 0 && !["ended", "failed"].includes(live.phase)) shown.push(["eta", `${num(live.eta_s)} s`, live.eta_s]);
     }
     this.results.show(shown.filter(([, , raw]) => raw !== undefined && raw !== null));
   }
@@ -172,10 +174,7 @@ export class Panels {
         percent(state.applied ? worker.updates / state.applied : null), num(state.meanStaleness([worker]), 2),
         num(worker.stalest), num(worker.dropped), num(loss, 4),
       ];
-      values.forEach((text, column) => {
-        const cell = this.rows[index][column];
-        if (cell.textContent !== text) cell.textContent = text;
-      });
+      values.forEach((text, column) => setText(this.rows[index][column], text));
     });
     for (const { item, before } of this.events) item.classList.toggle("later", before > state.position);
   }
@@ -238,6 +237,12 @@ export class Panels {
     scale.append(make("span", t("legend_scale")), make("b", "0"), canvas, make("b", `${num(end)}+`));
     root.replaceChildren(scale, ...["push", "pull", "drop", "states"].map((name) => make("span", t(`legend_${name}`))));
   }
+}
+
+/** Return a text that differs whenever an event has been added to a list, from which the oldest may be removed. */
+function newest(events) {
+  const last = events.at(-1);
+  return last ? [events.length, last.kind, last.seconds, last.worker, last.text].join(" ") : "";
 }
 
 function statusText(status) {

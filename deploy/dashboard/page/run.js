@@ -1,5 +1,6 @@
 // A recorded run: its records in columns, the records of one push on all shards, and the waits that its mode implies.
 
+import { gaps, rowsByWorker, samePushes, toSeconds } from "./records.js";
 import { countUpTo, median, quantile } from "./search.js";
 
 export const APPLIED = 0;
@@ -23,8 +24,8 @@ function slackOf(text) {
 const BARRIER_MODES = ["bsp", "backup", "ksync", "kasync", "softsync", "rennala"];
 
 export class Run {
-  /** Build a run from what `decode` returns. */
-  constructor({ header, tables }) {
+  /** Build a run from what `decode` returns; unless `whole`, the functions of `parts` must be called to complete it. */
+  constructor({ header, tables }, whole = true) {
     this.header = header;
     this.tables = tables;
     this.push = tables.shard0; // the records of shard 0, in columns
@@ -38,14 +39,29 @@ export class Run {
     this.markLost();
     this.hasBarrier = BARRIER_MODES.includes(this.mode);
     this.slack = this.modes.map(slackOf).find((slack) => slack !== null) ?? null;
-    this.times = toSeconds(this.push.time_us);
     this.shards = Object.keys(tables).filter((name) => name.startsWith("shard")).map((name) => tables[name]);
-    this.shardTimes = this.shards.map((shard) => (shard === this.push ? this.times : toSeconds(shard.time_us)));
     this.timed = this.push.compute_us.some((duration) => duration > 0); // else a trace of an earlier version
-    this.indexWorkers();
-    this.indexLeases();
-    this.smoothLoss();
-    this.deriveWaits();
+    if (whole) for (const part of this.parts()) part();
+  }
+
+  /** Return functions that complete the run if they are called in turn; each needs a few milliseconds for 20,000 records. */
+  parts() {
+    this.sameOnShard = [];
+    return [
+      () => this.convertTimes(),
+      () => this.indexWorkers(),
+      ...this.shards.map((shard) => () => this.sameOnShard.push(samePushes(this, shard))),
+      () => {
+        this.indexLeases();
+        this.smoothLoss();
+      },
+      () => this.deriveWaits(),
+    ];
+  }
+
+  convertTimes() {
+    this.times = toSeconds(this.push.time_us);
+    this.shardTimes = this.shards.map((shard) => (shard === this.push ? this.times : toSeconds(shard.time_us)));
   }
 
   /** State in each event of a worker that leaves whether it still had work, as one that is killed. */
@@ -58,8 +74,8 @@ export class Run {
     }
   }
 
-  /** Set the total counts of a running job, of which the records of this run are only the newest part. */
-  setTotals(progress) {
+  /** Set the total counts of a running job and of each worker, of which the records of this run are only the newest part. */
+  setTotals(progress, totals) {
     this.live = progress;
     const inWindow = (worker) => {
       const rows = this.rows[this.indexOf.get(worker)] ?? [];
@@ -73,7 +89,7 @@ export class Run {
       this.base.applied -= here.updates;
       this.base.dropped -= here.dropped;
       this.base.samples -= here.samples;
-      const total = progress.workers.find((each) => each.worker === worker);
+      const total = totals.get(worker);
       if (!total) continue;
       this.base.workers.set(worker, {
         updates: earlier(total.updates, here.updates), dropped: earlier(total.dropped, here.dropped),
@@ -122,13 +138,16 @@ export class Run {
    * Return the times of the parts of a worker's step, which ends with its push number `i`, in seconds.
    *
    * The step waits from `begins` to `from` at an SSP bound, transfers to `compute` and from `computed`, and waits from
-   * `arrived` to `ends` for other pushes. One duration of both transfers is known, so each of them has half of it.
+   * `arrived` to `ends` for other pushes. One duration of both transfers is known, so each of them has half of it. When
+   * the first step of a process began is not known; it is drawn as long as the median.
    */
   stepOf(index, i) {
     const rows = this.rows[index];
     const ends = this.times[rows[i]];
-    const begins = i ? this.times[rows[i - 1]] : Math.max(0, ends - this.steps[index]);
-    const waited = i ? this.waitUntil[rows[i - 1]] : NaN;
+    const continued = i > 0 && this.push.incarnation[rows[i - 1]] === this.push.incarnation[rows[i]];
+    const earliest = i ? this.times[rows[i - 1]] : 0;
+    const begins = continued ? earliest : Math.max(earliest, ends - this.steps[index]);
+    const waited = continued ? this.waitUntil[rows[i - 1]] : NaN;
     const from = waited > begins ? Math.min(waited, ends) : begins;
     const arrived = Math.max(from, this.arrivedAt(rows[i]));
     const duration = Math.min(this.push.compute_us[rows[i]] / 1e6, arrived - from);
@@ -159,7 +178,6 @@ export class Run {
     }
     this.mostStaleness = Math.min(most, MOST_STALENESS);
     this.staleEnd = Math.max(4, quantile(counts, 0.99)); // the end of the colour scale
-    this.sameOnShard = this.shards.map((shard) => samePushes(this, shard));
   }
 
   indexLeases() {
@@ -246,48 +264,4 @@ export class Clocks {
   ahead(worker) {
     return this.values.has(worker) ? this.values.get(worker) - this.minimum : 0;
   }
-}
-
-/** Return the times between successive pushes of one worker, in seconds. */
-function gaps(rows, times) {
-  return Float64Array.from({ length: Math.max(0, rows.length - 1) }, (_, i) => times[rows[i + 1]] - times[rows[i]]);
-}
-
-function toSeconds(microseconds) {
-  const found = new Float64Array(microseconds.length);
-  for (let i = 0; i < found.length; i += 1) found[i] = microseconds[i] / 1e6;
-  return found;
-}
-
-/** Return the record numbers of each worker, ascending. */
-function rowsByWorker(column, indexOf) {
-  const indices = new Int32Array(column.length);
-  const counts = new Int32Array(indexOf.size + 1); // one more, for the records of unknown workers
-  let [known, index] = [NaN, 0];
-  for (let row = 0; row < column.length; row += 1) {
-    if (column[row] !== known) [known, index] = [column[row], indexOf.get(column[row]) ?? indexOf.size];
-    indices[row] = index;
-    counts[index] += 1;
-  }
-  const rows = Array.from(counts, (count) => new Int32Array(count));
-  counts.fill(0);
-  for (let row = 0; row < column.length; row += 1) rows[indices[row]][counts[indices[row]]++] = row;
-  return rows.slice(0, -1);
-}
-
-/** Return, for each record of shard 0, the record of the same push on another shard, or -1 if there is none. */
-function samePushes(run, shard) {
-  if (shard === run.push) return Int32Array.from({ length: run.count }, (_, row) => row);
-  const found = new Int32Array(run.count).fill(-1);
-  const theirs = rowsByWorker(shard.worker, run.indexOf);
-  const order = (table, row) => table.incarnation[row] * 2 ** 40 + table.seq[row];
-  run.rows.forEach((rows, worker) => {
-    let at = 0;
-    for (const row of rows) { // the pushes of one worker have the same order on all shards
-      const wanted = order(run.push, row);
-      while (at < theirs[worker].length && order(shard, theirs[worker][at]) < wanted) at += 1;
-      if (at < theirs[worker].length && order(shard, theirs[worker][at]) === wanted) found[row] = theirs[worker][at];
-    }
-  });
-  return found;
 }

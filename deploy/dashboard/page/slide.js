@@ -1,6 +1,7 @@
 // The slide: server shards, workers and their data as SVG; pushes and pulls on a canvas above it.
 
 import { css, staleColor, textOn } from "./colors.js";
+import { setText } from "./dom.js";
 import { layout, placeOf } from "./layout.js";
 import { num, t } from "./texts.js";
 
@@ -24,11 +25,6 @@ function element(name, attributes = {}, parent = null) {
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
   parent?.append(made);
   return made;
-}
-
-/** Set the text of a node if it differs, since an assignment replaces its child nodes. */
-function setText(node, text) {
-  if (node.textContent !== text) node.textContent = text;
 }
 
 /** Set the width of a rectangle if it differs by half a pixel, since every change is painted. */

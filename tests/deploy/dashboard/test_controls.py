@@ -16,10 +16,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from downpour.deploy.dashboard import server
+from downpour.deploy.dashboard import server, top
 from downpour.deploy.dashboard.config import JobCommandSettings, Refused
-from downpour.deploy.dashboard.controls import Controls
+from downpour.deploy.dashboard.controls import Controls, left_in_order
 from downpour.deploy.dashboard.job import job
+from downpour.deploy.dashboard.top_view import TopState
 from downpour.protos import parameter_server_pb2 as pb
 from tests.support.cluster import running, vector_layout, wait_until
 
@@ -166,6 +167,37 @@ def test_a_cancelled_stall_resumes_the_worker(process: subprocess.Popen[bytes]) 
         await asyncio.gather(task, return_exceptions=True)
 
     asyncio.run(go())
+    wait_until(lambda: state_of(process.pid) != "T", "the worker goes on")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_command_that_a_signal_ends_resumes_the_worker(
+    process: subprocess.Popen[bytes], number: signal.Signals
+) -> None:
+    async def go() -> None:
+        task = asyncio.create_task(OneWorker(process.pid).act({"action": "stall", "worker": 3, "seconds": 60}))
+        while state_of(process.pid) != "T":
+            await asyncio.sleep(0.01)
+        os.kill(os.getpid(), number)
+        await task
+
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as ended, left_in_order():
+        asyncio.run(go())
+    assert ended.value.code == 128 + number and signal.getsignal(number) == before
+    wait_until(lambda: state_of(process.pid) != "T", "the worker goes on")
+
+
+def test_top_that_is_left_during_a_stall_resumes_the_worker(
+    process: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(top, "Controls", lambda address: OneWorker(process.pid))
+    follower = top.Follower(TopState(), "127.0.0.1:1", 0.5)
+    try:
+        follower.act({"action": "stall", "worker": 3, "seconds": 60})
+        wait_until(lambda: state_of(process.pid) == "T", "the worker is stopped")
+    finally:
+        follower.close()
     wait_until(lambda: state_of(process.pid) != "T", "the worker goes on")
 
 

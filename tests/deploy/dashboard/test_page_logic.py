@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from downpour.deploy.dashboard.live import MessageBuilder
 from downpour.deploy.dashboard.page_data import page_data
 from downpour.deploy.dashboard.page_files import FOLDER
 from downpour.deploy.dashboard.recorded_run import load_run
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.ps.trace.format import DTYPE
 from tests.support.pure.recorded_trace import CLOCKS_S, write_run
 
 NODE = shutil.which("node")
@@ -24,6 +27,7 @@ SEEK_LIMIT_MS = 200
 PRELUDE = """
 import { readFileSync } from "node:fs";
 import { decode } from "./decode.js";
+import { LiveJob } from "./live.js";
 import { Run } from "./run.js";
 import { State } from "./state.js";
 import { marksAt, stride } from "./marks.js";
@@ -427,3 +431,73 @@ def test_a_mark_passes_behind_every_box_that_it_crosses(evaluate: Evaluate, widt
 def test_ticks_are_round_and_inside(evaluate: Evaluate) -> None:
     found = evaluate("return [ticks(0, 7.8, 5), ticks(-0.1, 2.4, 4), ticks(3, 3, 4), ticks(0, 3564, 6)];")
     assert found == [[0, 2, 4, 6], [0, 1, 2], [3], [0, 1000, 2000, 3000]]
+
+
+def test_a_running_job_that_is_taken_in_parts_is_the_run_of_its_trace(tmp_path: Path, evaluate: Evaluate) -> None:
+    traces = [write_run(tmp_path / "run", pushes=600, workers=3, shards=2)] + [load_run(tmp_path / "run").traces[1]]
+    builder, messages = MessageBuilder(), []
+    for begin in range(0, 600, 200):
+        records = [
+            pb.TraceRecords(shard=shard, records=trace[begin : begin + 200].tobytes())
+            for shard, trace in enumerate(traces)
+        ]
+        workers = [pb.WorkerProgress(worker=worker, incarnation=1, state="training") for worker in range(3)]
+        messages.append(
+            builder.build(
+                pb.Progress(phase="training", mode="async", shards=2, elapsed_s=1.0, records=records, workers=workers)
+            )
+        )
+    found = evaluate(
+        "const job = new LiveJob(); let [pauses, taken] = [0, null];"
+        "for (const message of given.messages) taken = (await job.take(message, async () => { pauses += 1; })).run;"
+        "const {header, tables} = taken; const whole = new Run({header, tables});"
+        "const state = new State(taken).seek(taken.count);"
+        "const names = ['workers', 'rows', 'steps', 'times', 'shardTimes', 'sameOnShard', 'smooth', 'waitUntil'];"
+        "const same = taken.sameOnShard[1].filter((row) => row >= 0).length;"
+        "return {pauses, count: taken.count, versions: [...taken.push.version], same,"
+        " differing: names.filter((name) => JSON.stringify(taken[name]) !== JSON.stringify(whole[name])),"
+        " pushes: state.workers.map((worker) => worker.pushes), leases: taken.leases.size};",
+        messages=messages,
+    )
+    assert found["count"] == 600 and found["differing"] == []
+    assert found["versions"] == traces[0]["version"].tolist()
+    assert found["same"] > 0 and sum(found["pushes"]) == 600
+    assert found["pauses"] >= 3 * 5, "the work on each message is divided"
+
+
+def test_a_worker_that_is_gone_keeps_its_counts_and_the_page_counts_removed_records(evaluate: Evaluate) -> None:
+    def message(version: int, *updates: int) -> dict[str, Any]:
+        trace = np.zeros(1, DTYPE)
+        trace["version"], trace["worker"], trace["time_s"], trace["seq"] = version, 0, version, version
+        workers = [pb.WorkerProgress(worker=at, incarnation=1, updates=count) for at, count in enumerate(updates)]
+        records = [pb.TraceRecords(shard=0, records=trace.tobytes())]
+        return MessageBuilder().build(
+            pb.Progress(phase="training", mode="async", shards=1, version=version, elapsed_s=version, workers=workers,
+                        records=records)
+        )  # fmt: skip
+
+    found = evaluate(
+        "const job = new LiveJob(); let taken = null;"
+        "for (const message of given.messages) taken = (await job.take(message, async () => {})).run;"
+        "const state = new State(taken).seek(taken.count);"
+        "const updates = state.workers.map((worker) => worker.updates);"
+        "return {updates, applied: state.applied, window: taken.header.window};",
+        messages=[message(100, 60, 40), message(130, 90)],
+    )
+    assert found == {"updates": [90, 40], "applied": 130, "window": {"first": 0, "records": 2, "of": 2}}
+
+
+def test_the_time_without_a_process_is_not_part_of_a_step(tmp_path: Path, evaluate: Evaluate) -> None:
+    write_run(tmp_path / "run", pushes=300, workers=2, shards=1)
+    found = evaluate(
+        "const {header, tables} = run; const rows = run.rows[0]; const at = 20;"
+        "const incarnation = Uint32Array.from(tables.shard0.incarnation);"
+        "for (const row of rows.slice(at)) incarnation[row] = 2;"
+        "const time_us = tables.shard0.time_us.map((time, row) => time + (row >= rows[at] ? 9e6 : 0));"
+        "const later = new Run({header, tables: {...tables, shard0: {...tables.shard0, incarnation, time_us}}});"
+        "const step = later.stepOf(0, at);"
+        "const after = step.begins - later.stepOf(0, at - 1).ends;"
+        "return {long: step.ends - step.begins, median: later.steps[0], after};",
+        tmp_path / "run",
+    )
+    assert found["long"] == pytest.approx(found["median"]) and found["after"] > 8
