@@ -23,8 +23,10 @@ export function marksAt(run, seconds, speed) {
     if (!rows.length || seconds > run.times[rows[rows.length - 1]] + LONGEST_FLIGHT_S * speed) return;
     const every = stride(run, worker, speed);
     const last = countPassed(run.times, rows, seconds) - 1; // the index of the worker's newest push
-    const from = last < 0 ? -1 : Math.floor(last / every) * every;
-    const to = from < 0 ? 0 : Math.min(from + every, rows.length - 1);
+    const ahead = Math.floor((worker * every) / run.rows.length); // else the marks of all workers would start together
+    const group = Math.floor((last + ahead) / every);
+    const from = last < 0 ? -1 : Math.max(0, group * every - ahead);
+    const to = last < 0 ? 0 : Math.min((group + 1) * every - ahead, rows.length - 1);
     const began = from < 0 ? Math.max(0, run.times[rows[0]] - run.steps[worker]) : run.times[rows[from]];
     const ends = run.arrivedAt(rows[to]);
     const flight = Math.min(FLIGHT_SHARE * (ends - began || run.steps[worker]), LONGEST_FLIGHT_S * speed);

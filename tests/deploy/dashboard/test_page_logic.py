@@ -501,3 +501,16 @@ def test_the_time_without_a_process_is_not_part_of_a_step(tmp_path: Path, evalua
         tmp_path / "run",
     )
     assert found["long"] == pytest.approx(found["median"]) and found["after"] > 8
+
+
+def test_marks_of_workers_in_step_do_not_travel_together(tmp_path: Path, evaluate: Evaluate) -> None:
+    write_run(tmp_path / "run", pushes=4000, workers=8, shards=1)
+    found = evaluate(
+        "const shard0 = {...run.tables.shard0, worker: run.push.worker.map((_, row) => row % 8),"
+        " time_us: run.push.time_us.map((_, row) => 1000 * row), wait_us: run.push.wait_us.map(() => 0)};"
+        "const even = new Run({header: {...run.header, events: []}, tables: {...run.tables, shard0}});"
+        "return Array.from({length: 200}, (_, i) => marksAt(even, 1 + i / 100, 1).length);",
+        tmp_path / "run",
+    )
+    assert min(found) > 0, "there is no moment at which all marks have arrived"
+    assert max(found) <= 8, "at most one mark of each worker travels"
