@@ -15,7 +15,7 @@ from typing import Any
 from downpour.bench.world.faults import ALL, DRAWN, SERVERS, WORKERS
 
 WITHOUT, SUBSET = "none", "subset"
-FOCUSED_SHARE = 0.5  # fraction of the seeds that have a profile
+FOCUSED_SHARE = 0.5  # fraction of the seeds that have a profile of `OFTEN`
 LARGE_MODEL_BYTES = 2_500_000  # several messages of an upload
 BARRIERS = ("bsp", "bsp", "softsync:2", "softsync:2", "kasync:2", "backup:1", "rennala:2", "ssp:1")
 
@@ -49,7 +49,7 @@ PROFILES: dict[str, Profile] = {
     "resets": Profile(("resetcall", "resetcall", "lose"), (2, 4, 6), large_model=True, among=WORKERS),
     "damage": Profile(("damage", "damage", "damage", "kill"), (2, 3), {"checkpoint_every": ("0.2s",)}),
     "partitions": Profile(
-        ("cut", "stop", "stopcall", "stopcall", "kill"),
+        ("cut", "stop", "kill"),
         (2, 3),
         {"shards": (2, 3, 3), "checkpoint_every": ("0.2s",)},
         slow_links=True,
@@ -66,14 +66,23 @@ PROFILES: dict[str, Profile] = {
         {"mode": ("async",), "overlap": (True,), "staleness_policy": ("dc_asgd", "none")},
     ),  # fmt: skip
 }
-NAMES = (WITHOUT, SUBSET, *PROFILES)
+# Shards that are stopped between the messages of a cut. These seeds would have no profile otherwise, so that the jobs
+# of all others stay as they were.
+CUTS, CUTS_SHARE = "cuts", 0.05
+OF_CUTS = Profile(
+    ("stopcall",), (2, 3), {"shards": (2, 2, 3), "checkpoint_every": ("0.2s",)}, slow_links=True, among=SERVERS
+)
+NAMES = (WITHOUT, SUBSET, *PROFILES, CUTS)
 OFTEN = (*PROFILES, SUBSET, "barriers", "partitions")  # which need the most coincidences
 
 
 def drawn(seed: int) -> str:
     """Return the name of the profile of a seed."""
     rng = random.Random(f"profile {seed}")
-    return rng.choice(OFTEN) if rng.random() < FOCUSED_SHARE else WITHOUT
+    share = rng.random()
+    if share < FOCUSED_SHARE:
+        return rng.choice(OFTEN)
+    return CUTS if share < FOCUSED_SHARE + CUTS_SHARE else WITHOUT
 
 
 def profile_of(seed: int, name: str) -> Profile | None:
@@ -81,7 +90,7 @@ def profile_of(seed: int, name: str) -> Profile | None:
     if name == SUBSET:
         rng = random.Random(f"subset {seed}")
         return Profile(rng.sample(DRAWN, rng.randint(1, 3)), (2, 3, 4))
-    return PROFILES.get(name)
+    return OF_CUTS if name == CUTS else PROFILES.get(name)
 
 
 def settings_of(seed: int, profile: Profile) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from downpour.bench.world.faults import written
-from downpour.bench.world.profiles import NAMES, PROFILES, SUBSET, WITHOUT, drawn, profile_of
+from downpour.bench.world.profiles import CUTS, NAMES, OF_CUTS, PROFILES, SUBSET, WITHOUT, drawn, profile_of
 from downpour.bench.world.seeded_job import COMMAND, SimulateJobSettings, reproduction, shape_of
 from downpour.protos.settings import parse
 
@@ -37,7 +37,7 @@ def test_half_of_the_seeds_have_a_profile_and_every_profile_occurs() -> None:
 
 
 def test_the_jobs_of_a_profile_have_its_kinds_of_faults_and_its_settings() -> None:
-    for name, profile in PROFILES.items():
+    for name, profile in (*PROFILES.items(), (CUTS, OF_CUTS)):
         for seed in SEEDS:
             shape = shape_of(seed, SimulateJobSettings(profile=name))
             assert {fault.kind for fault in shape.faults} <= set(profile.kinds)
