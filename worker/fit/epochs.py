@@ -7,6 +7,7 @@ validates, and all receive the logs. After the callbacks, which run on all worke
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -389,8 +390,8 @@ class Epochs:
         """Return the logs of all workers, which worker 0 may have no batch of: it has been started again, perhaps."""
         self._pull(reply.pin)
         sums, names = list(reply.sums), list(reply.names)
-        if not sums:  # no worker had a batch
-            return local
+        if not sums:  # no worker had a batch, because the job has begun to drain; Keras would report 0.0
+            return {name: math.nan if np.ndim(value) == 0 else value for name, value in local.items()}
         weight, updates, batches, unpushed, workers = sums[:5]
         self._batches, self._unpushed = self._batches + int(batches), int(unpushed)
         self.rates.expect(int(updates))

@@ -309,6 +309,8 @@ class FitWork(Work):
         member = job.renew(request.session, now)
         if self.ledger is not None and request.kind == pb.EPOCH_METRICS and request.epoch == epochs:
             self.ledger.take_back(member.worker)  # it was stopped before it used them
+        if self.draining and request.kind in (pb.EPOCH_METRICS, pb.EPOCH_END):
+            request.stop = True  # a worker that has not learned of it would begin an epoch without samples
         reply = self._call.meet(member, request)
         if len(self._call.decisions) > epochs:
             self.epochs_done += 1

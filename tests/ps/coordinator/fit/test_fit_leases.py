@@ -132,6 +132,20 @@ def test_the_summary_of_a_stopped_script_states_the_interruption(lease_samples: 
     assert summary(job.coordinator, Metrics(), {})["status"] == "interrupted"
 
 
+@pytest.mark.parametrize("lease_samples", [0, 4])
+def test_the_epoch_in_which_a_job_begins_to_drain_is_the_last_one(lease_samples: int) -> None:
+    """Also if no worker has learned of it at the barriers: the next epoch would have no samples."""
+    job = PureFit(lease_samples=lease_samples)
+    job.start()
+    job.begin_epoch()
+    job.coordinator.drain("SIGTERM", job.now)
+    for worker in (0, 1):
+        job.meet(worker, 0, (1.0,))
+    job.meet(0, 0, (1.0,), decision=pb.Decision(logs={"loss": 1.0}))
+    job.pass_barrier(pb.EPOCH_END, 0, logs={"loss": 1.0})
+    assert job.meet(1, 0, kind=pb.EPOCH_END).decision.stop
+
+
 def test_a_request_to_end_between_two_calls_of_fit_interrupts_nothing() -> None:
     job = PureFit()
     job.start()
