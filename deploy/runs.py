@@ -24,9 +24,12 @@ def runs_folder() -> Path:
 
 
 def run_path(name: str) -> str:
-    """Return the path of a run that is named by its path, or by its name in the folder of the runs."""
+    """Return the path of a run that is named by its path, or by its name in the folder of the runs.
+
+    `latest` is the link in this folder also if there is none yet, so that a message says where it was looked for.
+    """
     inside = runs_folder() / name
-    return str(inside) if name and not Path(name).exists() and inside.is_dir() else name
+    return str(inside) if name and not Path(name).exists() and (inside.is_dir() or name == LATEST) else name
 
 
 def running(folder: Path) -> list[Path]:

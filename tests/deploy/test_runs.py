@@ -40,6 +40,9 @@ def test_a_run_has_a_path_and_a_name(runs: Path, tmp_path: Path, monkeypatch: py
     assert run_path("latest") == "elsewhere/latest"
     (tmp_path / "latest").mkdir()
     assert run_path("latest") == "latest"  # what exists is meant
+    monkeypatch.setenv("DOWNPOUR_RUNS_DIR", "nowhere")
+    (tmp_path / "latest").rmdir()
+    assert run_path("latest") == "nowhere/latest", "a message says where it was looked for"
 
 
 def test_latest_is_withdrawn_from_a_run_that_has_trained_nothing(runs: Path) -> None:
