@@ -96,6 +96,6 @@ def _scale_of(config: Path) -> str | None:
 
 
 def replace_process(module: str, flags: list[str]) -> NoReturn:
-    """Replace this process by `python -m module` with `flags`."""
+    """Replace this process by `python -m module` with `flags`, which Ctrl-C ends without a traceback."""
     environment = {**os.environ, "PYTHONPATH": python_path(os.environ.get("PYTHONPATH", ""))}
-    os.execve(sys.executable, [sys.executable, "-P", "-m", module, *flags], environment)
+    os.execve(sys.executable, [sys.executable, "-P", "-m", "downpour.deploy.command", module, *flags], environment)

@@ -19,8 +19,9 @@ import numpy as np
 from downpour.bench.replay.record import CannotReplay
 from downpour.bench.replay.script_run import RecordedScript, marked_calls
 from downpour.deploy.launch.gpus import devices_here
-from downpour.deploy.launch.launcher import StopNow
+from downpour.deploy.launch.launcher import GRACE_S, StopNow
 from downpour.deploy.launch.plan import ProcessSpec
+from downpour.deploy.launch.processes import end
 from downpour.deploy.scripts.script_launcher import MODEL, Notes, ScriptLauncher, script_plan
 from downpour.deploy.scripts.script_settings import SET_BY_FLAGS_OF_RUN
 from downpour.protos.logs import counted
@@ -51,8 +52,20 @@ class ReplayLauncher(ScriptLauncher):
         super().__init__(specs, run_dir, Notes())
         self._wanted_files = wanted
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal has ended the replay."""
+        return self._stops.count > 0
+
     def _deliver_files(self) -> None:
         pass
+
+    def _handle_stop_requests(self) -> None:
+        if self.interrupted:  # a part of a replay proves nothing, so that there is nothing to save
+            raise StopNow
+
+    def _stop_now(self) -> None:
+        end(list(self._processes.values()), GRACE_S)
 
     def _check_workers(self) -> None:
         if self._wanted_files and all(path.exists() for path in self._wanted_files):
@@ -97,6 +110,7 @@ def run_again(recorded: RecordedScript, folder: Path, fit: int = 0, until: int |
 
     Raises:
         CannotReplay: There is no such version, or the script has not done what it did.
+        KeyboardInterrupt: A signal has ended the replay.
     """
     order, run_dir = folder / "order", folder / "run"
     order.mkdir()
@@ -113,6 +127,8 @@ def run_again(recorded: RecordedScript, folder: Path, fit: int = 0, until: int |
         code = launcher.run()
     finally:
         os.chdir(before)
+    if launcher.interrupted:
+        raise KeyboardInterrupt
     if any(not path.exists() for path in wanted) or (not wanted and code):
         raise CannotReplay(
             f"the script must do what it did in its run; it ended with status {code}: {launcher.last_error()}. Its "

@@ -96,7 +96,9 @@ def report(verdict: Verdict, recorded: Recorded, path: Path | None) -> str:
             f"weights may differ by {TOLERANCE:g} of the distance from the initial weights, outcomes must not: {found}",
         ]
     if path is not None:
-        lines.append(f"weights at versions {again.versions} of the shards: {path}")
+        several = len(again.versions) > 1
+        each = (f"{at:,}" + f" of shard {shard}" * several for shard, at in enumerate(again.versions))
+        lines.append(f"weights of version {', '.join(each)}: {path}")
     return "\n".join(lines)
 
 

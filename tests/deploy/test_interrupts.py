@@ -83,14 +83,18 @@ def test_a_program_has_the_status_and_the_arguments_of_its_module(tmp_path: Path
     assert done.returncode == 3
 
 
-@pytest.mark.parametrize("command", ["ps", "worker", "bench", "simulate", "validate", "replay"])
+@pytest.mark.parametrize(
+    "command", ["ps", "worker", "bench", "simulate", "simulate-job", "validate", "replay", "evaluate", "export"]
+)
 def test_a_command_that_is_interrupted_while_it_imports_has_no_traceback(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The process that replaces the command imports a module that never ends to load."""
     started: list[list[str]] = []
     monkeypatch.setattr(os, "execve", lambda program, arguments, environment: started.append(arguments))
-    cli.commands()[command].run([])
+    (tmp_path / "model.keras").write_text("a model")
+    monkeypatch.setattr("downpour.deploy.trained.is_saved_model", lambda path: True)
+    cli.commands()[command].run([f"{tmp_path / 'model.keras'}"] if command in ("evaluate", "export") else [])
     (tmp_path / "pydantic").mkdir()
     (tmp_path / "pydantic" / "__init__.py").write_text(WAITING)
     path = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from safetensors.numpy import load_file
 from downpour.bench.replay.record import CannotReplay, Recorded, check_replayable, read_run
 from downpour.bench.replay.shard_replay import RecordBroken
 from downpour.bench.replay.shards import Replay
+from downpour.bench.replay.verdict import Verdict, report
 from downpour.bench.speed.recording import shard_times
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import InvalidRequest
@@ -52,6 +54,13 @@ def test_every_mode_is_replayed_bit_by_bit(mode: str, shards: int) -> None:
     for seed in range(3):
         job = RecordedJob(shards, seed, mode=mode, optimizer="adam")
         assert_same(job, job.run())
+
+
+@pytest.mark.parametrize(("shards", "text"), [(1, r"version \d+: w"), (2, r"version \d+ of shard 0, \d+ of shard 1: w")])
+def test_a_report_names_the_versions_of_saved_weights(shards: int, text: str) -> None:
+    recorded = RecordedJob(shards, 1, mode="async", optimizer="adam").run()
+    verdict = Verdict(replayed(recorded, until=5), None, [])
+    assert re.search(f"^weights of {text}$", report(verdict, recorded, Path("w")), re.M)
 
 
 @pytest.mark.parametrize("mode", ["async", "softsync:2", "bsp"])

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from downpour.bench.replay.record import CannotReplay
-from downpour.bench.replay.script_replay import compare
+from downpour.bench.replay.script_replay import ReplayLauncher, compare, run_again
 from downpour.bench.replay.script_run import is_script_run, marked_calls, read_script_run
+from downpour.deploy.launch.launcher import StopNow
 from downpour.deploy.scripts.script_record import RECORD, ScriptRecord, sha256_of
 from downpour.ps.config import ServerSettings
 from downpour.ps.trace import call_log as calls
@@ -141,3 +142,19 @@ def test_a_damaged_file_is_refused_in_a_sentence(tmp_path: Path, name: str, cont
     (path / name).write_bytes(content)
     with pytest.raises(CannotReplay, match=r"must .*"):
         read_script_run(path)
+
+
+def test_a_replay_that_is_interrupted_is_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would report that all bits differ."""
+
+    def interrupted(self: ReplayLauncher) -> int:
+        self._stops.count = 1
+        with pytest.raises(StopNow):  # at once: it has nothing to save
+            self._handle_stop_requests()
+        return 0
+
+    monkeypatch.setattr(ReplayLauncher, "run", interrupted)
+    recorded = read_script_run(write_run(tmp_path, [*fit(1, ORDER), *fit(2, ORDER)]))
+    (tmp_path / "again").mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        run_again(recorded, tmp_path / "again")
