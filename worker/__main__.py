@@ -10,7 +10,7 @@ from types import FrameType
 from typing import NoReturn
 
 from downpour.protos.errors import DownpourError, Unsupported
-from downpour.protos.logs import identify
+from downpour.protos.logs import counted, identify
 from downpour.protos.settings import parse
 from downpour.protos.system.progress import waiting_for
 from downpour.worker.config import WorkerSettings
@@ -47,7 +47,9 @@ def main(argv: list[str]) -> int:
     from downpour.worker.train.loop import Worker
 
     try:
-        worker = Worker(settings, control, job, KerasComputation(settings, job))
+        computation = KerasComputation(settings, job)
+        with waiting_for(f"the {counted(job.shards, 'shard')} of the job at {settings.server}"):
+            worker = Worker(settings, control, job, computation)
         on_signals(lambda number, frame: worker.stop())
         worker.watchdog.observe_signals()
         worker.run()

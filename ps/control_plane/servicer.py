@@ -79,9 +79,10 @@ class CoordinatorServicer(OperatorCalls):
         job, work = self._job, self._coordinator.work
         check_protocol(request.protocol)
         if not await self._change.wait_until(lambda: job.is_open, JOIN_TIMEOUT_S):
+            missing = ", ".join(str(shard) for shard in range(job.settings.shards) if shard not in job.shards)
             raise DeadlineExceeded(
-                f"all {job.settings.shards} shards must join within {JOIN_TIMEOUT_S:.0f} s; so far "
-                f"{list(job.shards)} have. Start the others with --coordinator."
+                f"all {job.settings.shards} shards must join within {JOIN_TIMEOUT_S:.0f} s; missing: {missing}. Start "
+                "each of them with --shard NUMBER and --coordinator ADDRESS."
             )
         past = await self._past_reply(request)
         if past is not None:

@@ -86,7 +86,8 @@ def connect(
     )  # fmt: skip
     if address is None and member is not None:
         registration.worker = member.rank
-    return NumpyClient(control, job, registration, initial, call_timeout_s)
+    with waiting_for(f"the job at {control.address} to begin"):
+        return NumpyClient(control, job, registration, initial, call_timeout_s)
 
 
 def _layout_of(weights: Mapping[str, ArrayLike] | None, job: pb.JobDescription) -> tuple[Layout, np.ndarray | None]:

@@ -56,7 +56,9 @@ def test_every_mode_is_replayed_bit_by_bit(mode: str, shards: int) -> None:
         assert_same(job, job.run())
 
 
-@pytest.mark.parametrize(("shards", "text"), [(1, r"version \d+: w"), (2, r"version \d+ of shard 0, \d+ of shard 1: w")])
+@pytest.mark.parametrize(
+    ("shards", "text"), [(1, r"version \d+: w"), (2, r"version \d+ of shard 0, \d+ of shard 1: w")]
+)
 def test_a_report_names_the_versions_of_saved_weights(shards: int, text: str) -> None:
     recorded = RecordedJob(shards, 1, mode="async", optimizer="adam").run()
     verdict = Verdict(replayed(recorded, until=5), None, [])

@@ -136,6 +136,21 @@ def test_a_shard_says_that_it_waits_for_its_coordinator_and_can_be_interrupted(t
         free.close()
 
 
+def test_a_client_says_that_it_waits_for_a_job_that_lacks_a_shard(tmp_path: Path) -> None:
+    flags = ("--script", "--shards=2", f"--run-dir={tmp_path / 'run'}")
+    server, client = Process(tmp_path / "log", "-m", "downpour.ps", *flags), None
+    try:
+        address = server.announcement()["address"]
+        joins = f"import downpour; downpour.connect('{address}', {{'w': [1.0]}})"
+        client = Process(tmp_path / "client", "-c", joins)
+        wait_until(lambda: f"waiting for the job at {address} to begin (" in client.errors, "it says so")
+        wait_until(lambda: ": 1 of 2 joined" in server.errors, "the server says why")
+    finally:
+        for process in (client, server):
+            if process is not None:
+                process.kill()
+
+
 def test_the_newest_run_is_one_that_has_trained(tmp_path: Path) -> None:
     """An attempt that ends before its first update leaves the link as it was."""
     latest = tmp_path / "latest"
