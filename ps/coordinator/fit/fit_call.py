@@ -229,8 +229,13 @@ class FitCall:
 
     # ------------------------------------------------------------------ checkpoints
 
-    def put_state(self, state: pb.FitState) -> None:
-        """Write the call into the state of a checkpoint."""
+    def put_state(self, state: pb.FitState, drained: bool = False) -> None:
+        """Write the call into the state of a checkpoint.
+
+        Args:
+            state: The state.
+            drained: Whether the job was asked to end during the call, which a run that is resumed then continues.
+        """
         state.fit_call, state.independent = self.number, self.independent
         state.decisions.extend(self.decisions)
         for place, decision in list(self._passed.items())[-KEPT_BARRIERS:]:
@@ -240,6 +245,10 @@ class FitCall:
             state.complete = True
             state.sums.extend(self._barrier.sums)
             state.names.extend(self._barrier.names)
+        if drained and self.failure is None:
+            for decision in (*state.decisions[-1:], *(each.decision for each in state.passed)):
+                decision.ClearField("stop")
+            return
         state.over, state.stop = self.is_over, self.stop_requested
         if self._final_barrier.decision is not None and self.is_over:
             state.last.CopyFrom(self._final_barrier.decision)

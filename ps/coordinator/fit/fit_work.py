@@ -59,6 +59,7 @@ class FitWork(Work):
         self._revisions = FitRevisions(job)
         self._earlier: dict[int, pb.RegisterReply] = {}  # the replies to late workers, by the number of the call
         self._drain_requested = self._interrupted = False
+        self._call_before: FitCall | None = None  # which was over when the job was asked to end
 
     @property
     def ledger(self) -> EpochLedger | None:
@@ -310,7 +311,8 @@ class FitWork(Work):
         if self.ledger is not None and request.kind == pb.EPOCH_METRICS and request.epoch == epochs:
             self.ledger.take_back(member.worker)  # it was stopped before it used them
         if self.draining and request.kind in (pb.EPOCH_METRICS, pb.EPOCH_END):
-            request.stop = True  # a worker that has not learned of it would begin an epoch without samples
+            # A worker that has not learned of it would begin an epoch without samples.
+            request.MergeFrom(pb.BarrierRequest(stop=True))
         reply = self._call.meet(member, request)
         if len(self._call.decisions) > epochs:
             self.epochs_done += 1
@@ -348,6 +350,7 @@ class FitWork(Work):
         if len(job.membership):
             if not self._drain_requested:
                 job.notes.append(f"draining: {reason}")
+                self._call_before = self._call if self._call.is_over else None
             self._drain_requested = True
             self._interrupted |= not self._call.is_over
         else:
@@ -407,7 +410,7 @@ class FitWork(Work):
             workers={member.worker for member in job.membership.members} | self._call.returning,
         )
         self._record.put_state(state)
-        self._call.put_state(state)
+        self._call.put_state(state, drained=self._drain_requested and self._call is not self._call_before)
         self._leases.put_state(state)
         return state.SerializeToString()
 

@@ -32,6 +32,30 @@ def come_back(job: PureFit, worker: int, **fields: Any) -> None:
     assert reply.start and not reply.initialise
 
 
+@pytest.mark.parametrize("drained", [False, True])
+def test_a_call_that_was_drained_goes_on_when_its_run_is_resumed(drained: bool) -> None:
+    """Training stops because the job drains, and not because of a callback, whose decision holds for ever."""
+    job = PureFit(workers=1, lease_samples=SAMPLES)
+    job.start(1)
+    job.begin_epoch(workers=1)
+    if drained:
+        job.coordinator.drain("SIGINT", job.now)
+    job.meet(0, 0, (1.0,), stop=True, decision=pb.Decision(stop=True))
+    job.pass_barrier(pb.EPOCH_END, 0, workers=1, stop=True)
+    assert job.meet(0, 0, kind=pb.EPOCH_END).decision.stop
+    job.pass_barrier(pb.FIT_END, 0, workers=1, stop=True)
+    again = after_death(job, job.work.state())
+    reply = again.coordinator.register(again.request(0, in_fit=True, has_trained=True), again.now)
+    again.sessions[0] = reply.session
+    assert [decision.stop for decision in again.work.decisions] == [not drained]
+    assert (again.work.completed_call == 0) == drained
+    if drained:
+        again.deliver()
+        again.ready(0)
+        again.begin_epoch(1, workers=1)
+        assert again.task(0).kind == pb.TRAIN
+
+
 def test_workers_learn_of_a_barrier_when_a_checkpoint_contains_it() -> None:
     job = PureFit(workers=1)
     job.start(1)
