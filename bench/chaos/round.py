@@ -29,6 +29,7 @@ from downpour.bench.chaos.shared_flags import (
 )
 from downpour.bench.module_process import module_environment
 from downpour.protos.logs import reason_of
+from downpour.ps.storage.ended_run import has_ended
 
 POLL_S = 0.002
 LAUNCHER_SHARE = 0.05  # of all kills
@@ -60,6 +61,7 @@ class Round:
         )  # fmt: skip
         self._pause = threading.Event()
         self._sent: list[int] = []  # number of each worker's latest push at the time of a kill
+        self._ended = False  # before its launcher was killed
         self._launch(resume=False)
 
     def run(self, kills: int) -> None:
@@ -73,7 +75,8 @@ class Round:
                 self._await_pushes(self._job.end_s)
             self._flags[NO_PAUSE] = 1
             code = self._launcher.wait(self._job.end_s)
-            self._counts.faults += [f"the launcher must exit with status 0; it exited with {code}"] if code else []
+            if code and not self._ended:
+                self._counts.faults.append(f"the launcher must exit with status 0; it exited with {code}")
         except (subprocess.TimeoutExpired, TimeoutError) as error:
             self._counts.faults.append(f"the job must end: {error}")
         self._check_nothing_left()
@@ -190,7 +193,10 @@ class Round:
             self._counts.additional_kills += 1
 
     def _kill_launcher(self) -> int:
-        """Kill the launcher while a push is in flight, check that all its processes end, and resume the job."""
+        """Kill the launcher while a push is in flight, check that all its processes end, and resume the job.
+
+        A job whose last push was in flight may end meanwhile; it cannot be resumed.
+        """
         children = list(self._processes().values())
         self._await_pushes(self._job.end_s)
         self._launcher.send_signal(signal.SIGKILL)
@@ -201,6 +207,9 @@ class Round:
             self._counts.faults.append(f"all processes must end within 10 s of the launcher; these did not: {names}")
         for worker in range(self._settings.workers):
             self._flags[IN_FLIGHT + worker] = 0
+        self._ended = has_ended(self._job.run / "summary.json", 0)
+        if self._ended:
+            return 1
         self._counts.resumes += 1
         self._sent = self._push_numbers(SENT)
         self._launch(resume=True)
