@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from downpour.bench.machine import facts, load
 from downpour.protos.logs import counted
+from downpour.protos.system.json_text import json_text
 
 Draw = Callable[[Any], None]
 
@@ -63,7 +63,7 @@ def write(folder: Path, results: Mapping[str, Any], text: str, plots: Mapping[st
         how: The description of the method, for the end of the report.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    (folder / "results.json").write_text(json_text(results, indent=2) + "\n")
     shown = "\n\n".join(f"![{name}]({name}.svg)" for name in _drawn(folder, plots))
     (folder / "report.md").write_text(f"{text}\n\n{shown}\n\n## Method\n\n{how.strip()}\n")
 

@@ -15,6 +15,7 @@ from pydantic import Field
 from downpour.deploy.runs import LATEST, RunPath, is_locked, runs_folder
 from downpour.protos.logs import print_line
 from downpour.protos.settings import Settings
+from downpour.protos.system.json_text import json_text
 
 POLL_S = 0.2
 EXIT_USAGE = 2
@@ -53,7 +54,7 @@ def runs(settings: RunsSettings) -> int:
     found = [described(path) for path in sorted(folder.iterdir()) if path.is_dir() and path.name != LATEST]
     if settings.json_:
         for row in found:
-            print_line(json.dumps(row))
+            print_line(json_text(row))
         return 0
     _print_table([{name: shown(row[name]) for name in COLUMNS} for row in found])
     return 0

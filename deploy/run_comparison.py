@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from downpour.deploy.run_commands import json_of, shown
 from downpour.deploy.runs import ADDRESS, LATEST, RunPath, is_locked
 from downpour.protos.logs import print_line, reason_of
 from downpour.protos.settings import Settings, parse
+from downpour.protos.system.json_text import json_text
 
 EXIT_USAGE = 2
 PLACES = ("runs_dir", "run_dir", "bind", "metrics_port", "resume")  # settings that change nothing in the result
@@ -68,7 +68,7 @@ def compare(settings: CompareSettings) -> int:
             return EXIT_USAGE
     rows = compared(*runs)
     if settings.json_:
-        print_line(json.dumps({"runs": [run.resolve().name for run in runs], **rows}))
+        print_line(json_text({"runs": [run.resolve().name for run in runs], **rows}))
         return 0
     from rich.console import Console
     from rich.table import Table

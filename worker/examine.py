@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from downpour.protos.settings import parse
+from downpour.protos.system.json_text import json_text
 from downpour.protos.system.progress import doing
 from downpour.worker.config import ExamineSettings, factor_of
 from downpour.worker.quiet_tensorflow import load_tensorflow
@@ -59,7 +59,7 @@ def main(argv: list[str]) -> int:
         found = Evaluator(model, dataset.scale)(read_weights(model), dataset.x_test, dataset.y_test)
     result = {"file": settings.file, "dataset": settings.dataset, "samples": found.samples, "loss": found.loss}
     classes = dataset.y_test.dtype.kind != "f"  # numeric targets have no accuracy
-    print(json.dumps({**result, **({"accuracy": found.accuracy} if classes else {})}))
+    print(json_text({**result, **({"accuracy": found.accuracy} if classes else {})}))
     return 0
 
 
@@ -70,7 +70,7 @@ def _evaluate_as_compiled(settings: ExamineSettings, dataset: Dataset) -> int:
     model = keras.models.load_model(settings.file)
     found = model.evaluate(dataset.x_test, dataset.y_test, verbose=0, return_dict=True)
     names = {"file": settings.file, "dataset": settings.dataset, "samples": len(dataset.y_test)}
-    print(json.dumps({**names, **{name: float(value) for name, value in found.items() if np.ndim(value) == 0}}))
+    print(json_text({**names, **{name: float(value) for name, value in found.items() if np.ndim(value) == 0}}))
     return 0
 
 

@@ -6,7 +6,6 @@ The endpoint is read-only: its clients can see the job and nothing more. `GET /`
 
 from __future__ import annotations
 
-import json
 import sys
 import threading
 import time
@@ -22,6 +21,7 @@ from downpour.protos.errors import error_of
 from downpour.protos.logs import reason_of
 from downpour.protos.parameter_server_pb2_grpc import CoordinatorStub
 from downpour.protos.system.http import REQUEST_S, BoundedThreads
+from downpour.protos.system.json_text import json_text
 
 GONE_S = 60.0  # a server that does not answer for this long is not being restarted
 RETRY_S = 0.5
@@ -63,7 +63,7 @@ class Endpoint(BoundedThreads, HTTPServer):
 
     def publish(self, progress: pb.Progress) -> None:
         """Make `progress` the latest status."""
-        self._body = json.dumps(as_dict(progress)).encode() + b"\n"
+        self._body = json_text(as_dict(progress)).encode() + b"\n"
         self._answers = True
 
 

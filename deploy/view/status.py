@@ -20,6 +20,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import difference_in_tls, open_channel
 from downpour.protos.errors import error_of
 from downpour.protos.parameter_server_pb2_grpc import CoordinatorStub
+from downpour.protos.system.json_text import json_text
 from downpour.protos.system.progress import waiting_for
 
 
@@ -55,7 +56,7 @@ def _ended(settings: StatusSettings, error: str) -> int:
         print(f"downpour status: {error}", file=sys.stderr)
         return 2
     if settings.json_:
-        print(json.dumps(summary))
+        print(json_text(summary))
     else:
         Console().print(summary_table(summary, str(run_dir)))
     return 0
@@ -96,7 +97,7 @@ def _follow(first: pb.Progress, settings: StatusSettings, coordinator: Coordinat
 
 def _print(progress: pb.Progress, json_: bool) -> None:
     if json_:
-        print(json.dumps(as_dict(progress)), flush=True)
+        print(json_text(as_dict(progress)), flush=True)
         return
     console = Console()
     names = " · ".join(filter(None, (progress.model, progress.dataset, progress.mode, progress.run)))

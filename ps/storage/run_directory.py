@@ -15,6 +15,7 @@ from typing import Any
 
 from downpour.protos.logs import reason_of
 from downpour.protos.system import disk
+from downpour.protos.system.json_text import json_text
 from downpour.ps.config import ServerSettings
 from downpour.ps.config_change import Change
 from downpour.ps.storage.atomic_file import atomic_write
@@ -207,7 +208,7 @@ class RunDirectory:
     def write_json(self, name: str, content: dict[str, Any], durable: bool = False) -> None:
         """Write a JSON file atomically; with `durable`, it is on the disk when this method returns."""
         with atomic_write(self.path / name, durable) as place:
-            place.write_text(json.dumps(content, indent=2) + "\n")
+            place.write_text(json_text(content, indent=2) + "\n")
 
     def begin_generation(self) -> int:
         """Return the generation that begins with this start: one more than any before it in this directory.
