@@ -11,16 +11,16 @@ PACKAGES = ("protos", "ps", "worker", "deploy", "bench")
 
 
 def public_classes() -> dict[str, list[str]]:
-    """Return the modules that define each public class, by the name of the class."""
-    found: dict[str, list[str]] = defaultdict(list)
+    """Return the modules that define each public class, also within functions and conditions, by its name."""
+    found: dict[str, set[str]] = defaultdict(set)
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
             if "_pb2" in path.name:
                 continue  # a message may have the name of the class that it is the wire form of
-            for node in ast.parse(path.read_text()).body:
+            for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                    found[node.name].append(str(path.relative_to(ROOT)))
-    return found
+                    found[node.name].add(str(path.relative_to(ROOT)))
+    return {name: sorted(modules) for name, modules in found.items()}
 
 
 def test_the_classes_are_found() -> None:

@@ -17,7 +17,7 @@ SCRIPT = Path(__file__).with_name("fit_script.py")
 
 
 class ChaosJob(Protocol):
-    """What is disturbed.
+    """The interface of a job whose processes are killed while it trains.
 
     Attributes:
         worker_module: The module that a worker runs.

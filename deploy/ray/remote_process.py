@@ -110,7 +110,7 @@ class RayStarter:
     """Starts processes as actors in placement groups, and follows them in a thread of its own."""
 
     def __init__(self, resources: Resources, access: Mapping[str, bytes], shared: Path) -> None:
-        """Reserve nothing yet.
+        """Create a starter; the first process reserves the resources.
 
         Args:
             resources: The resources of the processes.

@@ -1,7 +1,8 @@
 """Delivers the coordinator's commands to the shards and the shards' events to the coordinator, in order.
 
-The coordinator and shard 0 never call each other. Each appends to an outbox, and every turn of the event loop that may
-have filled one ends with `Effects.deliver`, which empties both before a reply leaves or the next request is taken.
+Each of them appends to an outbox, and every turn of the event loop that may have filled one ends with
+`Effects.deliver`, which empties both before a reply leaves or the next request is taken. The one direct call is that of
+shard 0 to the leases of the job (`LeaseLedger`), which gives no command.
 """
 
 from __future__ import annotations

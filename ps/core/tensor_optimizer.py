@@ -35,7 +35,7 @@ class WeightAverage(NamedTuple):
     overwrite_every: int = 0
 
 
-class OptimizerSettings(NamedTuple):
+class OptimizerSpec(NamedTuple):
     """The settings of one optimizer of a shard.
 
     Attributes:
@@ -55,7 +55,7 @@ class OptimizerSettings(NamedTuple):
     average: WeightAverage | None = None
 
     @classmethod
-    def from_proto(cls, spec: pb.OptimizerSpec) -> OptimizerSettings:
+    def from_proto(cls, spec: pb.OptimizerSpec) -> OptimizerSpec:
         """Return the settings that the worker of a script has sent."""
         given = spec.HasField("ema_momentum")
         average = WeightAverage(spec.ema_momentum, spec.ema_overwrite_frequency) if given else None
@@ -73,7 +73,7 @@ class TensorOptimizer(Optimizer):
         members: The optimizers. Each counts its own updates.
     """
 
-    def __init__(self, settings: Sequence[OptimizerSettings], layout: Layout, part: Slice) -> None:
+    def __init__(self, settings: Sequence[OptimizerSpec], layout: Layout, part: Slice) -> None:
         """Allocate the slots, with the initial values of the optimizer of each tensor.
 
         Args:

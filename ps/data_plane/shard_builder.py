@@ -18,7 +18,7 @@ from downpour.ps.core.push import Push, Result
 from downpour.ps.core.schedules import RateTable, schedule_of
 from downpour.ps.core.shard import Shard
 from downpour.ps.core.staleness import compensation_of, needs_old_weights
-from downpour.ps.core.tensor_optimizer import OptimizerSettings, TensorOptimizer
+from downpour.ps.core.tensor_optimizer import OptimizerSpec, TensorOptimizer
 from downpour.ps.data_plane.snapshot import ShardState, initial_state
 from downpour.ps.storage.checkpoint_file import SLOT, STATE, TRAINED
 from downpour.ps.trace.call_log import is_recorded
@@ -45,7 +45,7 @@ class ShardBuilder:
         self._index = index
         self._settings: JobSettings | None = None
         self._layout: Layout | None = None
-        self._optimizers: Sequence[OptimizerSettings] = ()  # of a script
+        self._optimizers: Sequence[OptimizerSpec] = ()  # of a script
         self._shared = False
         self._built: TensorOptimizer | None = None  # of the present shard
         self.slice: Slice | None = None
@@ -116,7 +116,7 @@ class ShardBuilder:
 
     def set_optimizers(self, specs: Sequence[pb.OptimizerSpec]) -> None:
         """Take the optimizers of a script's next call of `fit`."""
-        self._optimizers = [OptimizerSettings.from_proto(spec) for spec in specs]
+        self._optimizers = [OptimizerSpec.from_proto(spec) for spec in specs]
 
     def set_rates(self, tables: Sequence[pb.LearningRates]) -> None:
         """Take the learning rates of a script's optimizers, valid from now on for the next shard that is built."""
@@ -160,5 +160,5 @@ class ShardBuilder:
 
     def _optimizer(self) -> TensorOptimizer:
         assert self.slice is not None and self._layout is not None
-        ofs = self._optimizers or [OptimizerSettings(self.settings.optimizer, self.settings.hyper)]
+        ofs = self._optimizers or [OptimizerSpec(self.settings.optimizer, self.settings.hyper)]
         return TensorOptimizer(ofs, self._layout, self.slice)

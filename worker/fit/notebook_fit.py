@@ -50,7 +50,7 @@ def _session_callback(folder: Path) -> Any:
     """
     import keras
 
-    class Session(keras.callbacks.Callback):
+    class SessionCallback(keras.callbacks.Callback):
         only_on_leader = True
         events = 0
 
@@ -83,7 +83,7 @@ def _session_callback(folder: Path) -> Any:
                 model.load_weights(folder / reply["weights"])
             model.stop_training = model.stop_training or reply["stop"]
 
-    return Session()
+    return SessionCallback()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pytest
 from downpour.protos.errors import InvalidRequest
 from downpour.protos.layout import Constraint, Layout, Tensor, UpdateFlags
 from downpour.ps.core.rules.constraints import check_constraint, constrain
-from downpour.ps.core.tensor_optimizer import OptimizerSettings, TensorOptimizer
+from downpour.ps.core.tensor_optimizer import OptimizerSpec, TensorOptimizer
 
 SHAPE = (3, 4)
 EPSILON = 1e-7
@@ -75,7 +75,7 @@ def test_an_update_constrains_the_tensors_that_it_covers_and_no_others(shards: i
     expected[5:17] = constrain(MAX_NORM, expected[5:17].reshape(SHAPE)).ravel()
     found = np.empty_like(weights)
     for part in layout().cut(shards):
-        optimizer = TensorOptimizer([OptimizerSettings("sgd", {"learning_rate": 0.1})], layout(), part)
+        optimizer = TensorOptimizer([OptimizerSpec("sgd", {"learning_rate": 0.1})], layout(), part)
         assert optimizer.whole is not None
         coverage = optimizer.coverage(bytes([0b011])).in_place
         place = slice(part.start, part.stop)

@@ -18,7 +18,7 @@ from downpour.ps.core.push import Outcome, Push
 from downpour.ps.core.rules.update_rules import OPTIMIZERS
 from downpour.ps.core.shard import Shard
 from downpour.ps.core.staleness import POLICIES, compensation_of
-from downpour.ps.core.tensor_optimizer import REMEMBERED_COVERAGES, OptimizerSettings, TensorOptimizer, WeightAverage
+from downpour.ps.core.tensor_optimizer import REMEMBERED_COVERAGES, OptimizerSpec, TensorOptimizer, WeightAverage
 
 SIZES = (3, 1, 7, 5, 16)
 N = sum(SIZES)
@@ -33,7 +33,7 @@ def layout_of(flags: Sequence[UpdateFlags] = (UpdateFlags(),) * len(SIZES)) -> L
 
 
 def shards_of(
-    layout: Layout, optimizers: Sequence[OptimizerSettings], mode: str = "async", policy: str = "none", count: int = 1
+    layout: Layout, optimizers: Sequence[OptimizerSpec], mode: str = "async", policy: str = "none", count: int = 1
 ) -> list[Shard]:
     shards = []
     for part in layout.cut(count):
@@ -119,7 +119,7 @@ def test_covered_tensors_are_updated_as_by_keras_and_the_others_stay(
     hyper = {"learning_rate": 0.05, "weight_decay": decay}
     excluded = {1, 3} if decay else set()
     layout = layout_of([UpdateFlags(decays=index not in excluded) for index in range(len(SIZES))])
-    shards = shards_of(layout, [OptimizerSettings(name, dict(hyper))], count=count)
+    shards = shards_of(layout, [OptimizerSpec(name, dict(hyper))], count=count)
     for shard in shards:
         shard.join(0, 1)
     theirs = keras_of(keras, name, hyper)
@@ -151,7 +151,7 @@ def test_each_optimizer_updates_its_own_tensors_at_its_own_step(keras: Any) -> N
     owners = [0, 1, 0, 2, 1]
     layout = layout_of([UpdateFlags(optimizer=owner) for owner in owners])
     names = ("adam", "adagrad", "momentum")
-    shards = shards_of(layout, [OptimizerSettings(name, {"learning_rate": 0.1}) for name in names], count=2)
+    shards = shards_of(layout, [OptimizerSpec(name, {"learning_rate": 0.1}) for name in names], count=2)
     for shard in shards:
         shard.join(0, 1)
     theirs = [keras_of(keras, name, {"learning_rate": 0.1}) for name in names]
@@ -173,7 +173,7 @@ def test_each_optimizer_updates_its_own_tensors_at_its_own_step(keras: Any) -> N
 
 def test_the_state_of_several_optimizers_is_restored() -> None:
     layout = layout_of([UpdateFlags(optimizer=index % 2) for index in range(len(SIZES))])
-    optimizers = [OptimizerSettings("adam", {}), OptimizerSettings("adagrad", {})]
+    optimizers = [OptimizerSpec("adam", {}), OptimizerSpec("adagrad", {})]
     (first,), (second,) = (shards_of(layout, optimizers) for _ in range(2))
     first.join(0, 1)
     gradient = np.ones(N, np.float32)
@@ -201,7 +201,7 @@ def test_in_a_group_a_missing_tensor_has_a_gradient_of_0_and_one_that_none_cover
 ) -> None:
     """The same pushes with zeros in place of the missing tensors give the same weights of all that any covers."""
     layout = layout_of()
-    optimizers = [OptimizerSettings(optimizer, {"learning_rate": 0.1})]
+    optimizers = [OptimizerSpec(optimizer, {"learning_rate": 0.1})]
     (some,), (zeros,) = (shards_of(layout, optimizers, mode, policy) for _ in range(2))
     rng, sets = np.random.default_rng(3), [[0, 2], [2, 3]]
     gradients = [rng.standard_normal(N).astype(np.float32) for _ in sets]
@@ -225,7 +225,7 @@ def test_in_a_group_a_missing_tensor_has_a_gradient_of_0_and_one_that_none_cover
 @pytest.mark.parametrize("mode", [row.example for row in MODES.values() if row.example not in GRADIENT_MODES])
 def test_modes_without_gradients_refuse_a_push_of_some_tensors(mode: str) -> None:
     layout = layout_of()
-    (shard,) = shards_of(layout, [OptimizerSettings("sgd", {})], mode)
+    (shard,) = shards_of(layout, [OptimizerSpec("sgd", {})], mode)
     shard.join(0, 1)
     with pytest.raises(InvalidRequest, match="a push of some tensors must be a gradient"):
         push_to([shard], layout, Push(0, 1, 1, 0, tensors=bitmap_of([0], len(SIZES))), np.ones(N, np.float32))
@@ -235,7 +235,7 @@ def test_modes_without_gradients_refuse_a_push_of_some_tensors(mode: str) -> Non
 @pytest.mark.parametrize("mode", ["async", "bsp"])
 def test_a_tensor_that_is_overwritten_has_the_value_that_is_pushed(mode: str) -> None:
     layout = layout_of([UpdateFlags(overwrites=index == 2) for index in range(len(SIZES))])
-    (shard,) = shards_of(layout, [OptimizerSettings("adam", {"learning_rate": 0.1, "weight_decay": 0.5})], mode)
+    (shard,) = shards_of(layout, [OptimizerSpec("adam", {"learning_rate": 0.1, "weight_decay": 0.5})], mode)
     for worker in range(2):
         shard.join(worker, 1)
     for worker, chosen in enumerate(([0, 1, 2, 3, 4], [0, 1])):
@@ -248,7 +248,7 @@ def test_a_tensor_that_is_overwritten_has_the_value_that_is_pushed(mode: str) ->
 
 def test_a_push_is_applied_once_however_often_it_arrives() -> None:
     layout = layout_of()
-    shards = shards_of(layout, [OptimizerSettings("adam", {})])
+    shards = shards_of(layout, [OptimizerSpec("adam", {})])
     shards[0].join(0, 1)
     push = Push(0, 1, 1, 0, tensors=bitmap_of([1], len(SIZES)))
     push_to(shards, layout, push, np.ones(N, np.float32))
@@ -283,7 +283,7 @@ def test_a_coverage_has_each_covered_element_once_on_one_shard(sizes: list[int],
 
 @pytest.mark.parametrize("bitmap", [b"\0", b"\xff", b"\1\0", b"\0\0\0"])
 def test_a_bitmap_that_does_not_fit_the_layout_is_refused(bitmap: bytes) -> None:
-    (shard,) = shards_of(layout_of(), [OptimizerSettings("sgd", {})])
+    (shard,) = shards_of(layout_of(), [OptimizerSpec("sgd", {})])
     shard.join(0, 1)
     with pytest.raises(InvalidRequest, match="some of the 5 trained tensors"):
         shard.push(Push(0, 1, 1, 0, tensors=bitmap), np.ones(3, np.float32))
@@ -294,7 +294,7 @@ def test_a_bitmap_that_does_not_fit_the_layout_is_refused(bitmap: bytes) -> None
 
 def test_the_number_of_remembered_coverages_is_bounded() -> None:
     layout = Layout.of([(f"w{i}", (1,), TRAINED) for i in range(16)])
-    optimizer = TensorOptimizer([OptimizerSettings("sgd", {})], layout, layout.cut(1)[0])
+    optimizer = TensorOptimizer([OptimizerSpec("sgd", {})], layout, layout.cut(1)[0])
     for bits in range(1, 2 * REMEMBERED_COVERAGES):
         optimizer.coverage(bits.to_bytes(2, "little"))
     assert len(optimizer._coverages) <= REMEMBERED_COVERAGES
@@ -308,7 +308,7 @@ def test_averages_of_the_weights_are_those_of_keras(
     """Also weights that a push does not cover are averaged, and the average replaces all weights after some updates."""
     hyper = {"learning_rate": 0.05}
     layout = layout_of([UpdateFlags()] * len(SIZES))
-    settings = [OptimizerSettings(name, dict(hyper), average=WeightAverage(momentum, every))]
+    settings = [OptimizerSpec(name, dict(hyper), average=WeightAverage(momentum, every))]
     shards = shards_of(layout, settings, count=count)
     for shard in shards:
         shard.join(0, 1)
