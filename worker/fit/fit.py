@@ -24,8 +24,9 @@ from downpour.worker.fit.fit_arguments import FitArguments, other_verbosity
 from downpour.worker.fit.job_callbacks import FirstCallback, LastCallback, listed, only_on_leader
 from downpour.worker.fit.keras_hooks import TrainerHooks
 from downpour.worker.fit.metrics.spread_validation import spread_validation
+from downpour.worker.fit.optimizer.assignments import Assignments
 from downpour.worker.fit.optimizer.build_weights import build_weights
-from downpour.worker.fit.optimizer.model_optimizers import model_optimizers
+from downpour.worker.fit.optimizer.model_optimizers import ModelOptimizers, model_optimizers
 from downpour.worker.fit.optimizer.train_function import train_function_of
 from downpour.worker.fit.optimizer.weight_checks import check_strategy
 from downpour.worker.fit.process.randomness import DataRandomness
@@ -69,10 +70,7 @@ def distributed_fit(
     given["x"], applied, assigned = build_weights(model, *data_of_fit, function.known)
     optimizers = model_optimizers(model, applied)
     samples = leased.samples if leased is not None else None
-    leases = None
-    if samples is not None:
-        is_unknown = assigned is not None and assigned.pushes_conditionally and assigned.has_sums
-        leases = Leases(member, samples.batch_samples, *optimizers.added_up, is_unknown)
+    leases = _leases_of(member, samples.batch_samples, optimizers, assigned) if samples is not None else None
     callbacks = listed(given["callbacks"])
     first, last = given["initial_epoch"], given["epochs"]
     size = leased.samples.batch_samples if isinstance(leased, LeasedArrays) else _batch_size(given)
@@ -103,6 +101,14 @@ def distributed_fit(
         if leases is not None:
             leases.end_epoch()
         member.leave(failure)
+
+
+def _leases_of(
+    member: ScriptWorker, batch_samples: int, optimizers: ModelOptimizers, assigned: Assignments | None
+) -> Leases:
+    """Return the leases of a call of `fit`, in which one worker trains alone until it is known when it pushes."""
+    is_unknown = assigned is not None and assigned.pushes_conditionally and assigned.has_sums
+    return Leases(member, batch_samples, *optimizers.added_up, is_unknown)
 
 
 def _leased_data(

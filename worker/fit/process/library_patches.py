@@ -76,7 +76,7 @@ def _with_path(files: ScriptFiles, use: str, own: Callable[..., Any], parameter:
 
     def placed(given: Any) -> Any:
         if isinstance(given, tf.data.Dataset):
-            return given.map(placed)
+            return given.map(placed) if files.translates(use) else given
         if tf.is_tensor(given):
             return _placed_tensor(files, given, use)
         if use == PATTERN:
