@@ -14,6 +14,8 @@ FOLDER = Path(__file__).with_name("page")
 LANGUAGES = ("en", "es")
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".json": "application/json"}
 FIRST_MODULE = "main.js"
+LIBRARY = "vendor/uPlot.iife.min.js"  # a script, not a module
+STYLES = ("vendor/uPlot.min.css", "style.css")
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./([\w-]+\.js)";\n', re.M)
 _EXPORT = re.compile(r"^export (?=(?:async )?(?:function|const|class)\b)", re.M)
 
@@ -54,10 +56,10 @@ def one_document(title: str, data: bytes) -> str:
         title: The title of the document, before its script sets another.
         data: The result of `page_data`.
     """
+    library, script, style = files()[LIBRARY].decode(), one_script(), "".join(files()[each].decode() for each in STYLES)
     texts = {language: json.loads(files()[f"texts/{language}.json"]) for language in LANGUAGES}
-    script, style = one_script(), files()["style.css"].decode()
     policy = (
-        f"default-src 'none'; script-src {_digest(script)}; style-src {_digest(style)}; "
+        f"default-src 'none'; script-src {_digest(library)} {_digest(script)}; style-src {_digest(style)}; "
         "img-src data:; base-uri 'none'; form-action 'none'"
     )
     page = files()["index.html"].decode()
@@ -67,9 +69,11 @@ def one_document(title: str, data: bytes) -> str:
     )
     replacements = {
         "<title>downpour</title>": f"<title>{html.escape(title)}</title>",
-        '<link rel="stylesheet" href="style.css">': (
+        f'<link rel="stylesheet" href="{STYLES[0]}">\n': "",
+        f'<link rel="stylesheet" href="{STYLES[1]}">': (
             f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n<style>{style}</style>'
         ),
+        f'<script src="{LIBRARY}"></script>': f"<script>{library}</script>",
         '<script type="module" src="main.js"></script>': f'{embedded}<script type="module">{script}</script>',
     }
     for old, new in replacements.items():

@@ -1,266 +1,184 @@
-// Charts on a canvas: lines over time or updates, and histograms with a predicted distribution.
+// Charts of lines over time or updates, drawn by uPlot (vendor/). What moves with the playhead are elements above them.
 
-import { prepare } from "./canvas.js";
-import { css, staleColor } from "./colors.js";
+import { digitsFor } from "./axes.js";
+import { sizeInView } from "./canvas.js";
+import { make, setText } from "./dom.js";
+import { countUpTo } from "./search.js";
 import { num } from "./texts.js";
 
-export const MARGIN = { left: 46, right: 10, top: 8, bottom: 20 };
+const FONT = "11px system-ui, sans-serif";
+const AXIS = { left: 50, bottom: 25 }; // pixels
+const PADDING = [8, 16, 0, 0];
+const STEPS = Array.from({ length: 28 }, (_, i) => 10 ** (i - 12)).flatMap((power) => [power, 2 * power, 5 * power]); // between ticks
+const FILLED = 3; // uPlot's flags of a path that is filled, without bands
 
-/** Return round numbers that divide a range into about `count` parts. */
-export function ticks(low, high, count) {
-  if (!(high > low)) return [low];
-  const raw = (high - low) / Math.max(1, count);
-  const power = 10 ** Math.floor(Math.log10(raw));
-  const step = [1, 2, 5, 10].find((factor) => factor * power >= raw) * power;
-  const found = [];
-  for (let value = Math.ceil(low / step - 1e-9) * step; value <= high + step * 1e-9; value += step) found.push(Math.abs(value) < step * 1e-6 ? 0 : value);
-  return found;
+/**
+ * Return lines as the columns that uPlot draws: x values, and the y values of each line at them.
+ *
+ * The columns contain the x values of the longest line, those of the others, and both ends of the range. A line has no
+ * value, and no gap, at the x values of another; values that are not finite are left out as well.
+ */
+export function columnsOf(lines, { low, high }) {
+  const longest = lines.reduce((found, { x }) => (x.length > found.length ? x : found), []);
+  const others = lines.filter(({ x }) => x !== longest).flatMap(({ x }) => [...x]);
+  const more = [...new Set([low, high, ...others])].sort((a, b) => a - b);
+  const xs = [];
+  const rows = new Map(); // of the x values in `more`
+  const place = new Uint32Array(longest.length);
+  let next = 0;
+  for (let i = 0; i < longest.length; i += 1) {
+    for (; next < more.length && more[next] <= longest[i]; next += 1) {
+      rows.set(more[next], xs.length);
+      if (more[next] < longest[i]) xs.push(more[next]);
+    }
+    place[i] = xs.length;
+    xs.push(longest[i]);
+  }
+  for (; next < more.length; next += 1) {
+    rows.set(more[next], xs.length);
+    xs.push(more[next]);
+  }
+  return [xs, ...lines.map(({ x, y }) => {
+    const column = new Array(xs.length).fill(undefined);
+    for (let i = 0; i < x.length; i += 1) if (Number.isFinite(y[i])) column[x === longest ? place[i] : rows.get(x[i])] = y[i];
+    return column;
+  })];
 }
 
-/** Return the number of decimal places that distinguishes neighbouring ticks. */
-export function digitsFor(values) {
-  if (values.length < 2) return 3;
-  return Math.max(0, Math.min(8, -Math.floor(Math.log10(values[1] - values[0]) + 1e-9)));
+/** Return the range of y for lines: from 0 if `zero`, with some room, and without lines that do not count for it. */
+export function rangeOf(lines, zero) {
+  let [low, high] = [Infinity, -Infinity];
+  for (const { y, scale } of lines) {
+    if (scale === false) continue;
+    for (const value of y) {
+      if (value < low && value > -Infinity) low = value;
+      if (value > high && value < Infinity) high = value;
+    }
+  }
+  if (!(high >= low)) [low, high] = [0, 1];
+  if (zero) [low, high] = [Math.min(0, low), Math.max(0, high)];
+  if (high === low) high += Math.abs(high) || 1;
+  const room = (high - low) * 0.06;
+  return [zero && low === 0 ? 0 : low - room, high + room];
+}
+
+/** Return the text of the values of lines at `x`: the newest up to it of each line that has a name. */
+export function valuesAt(lines, x, format) {
+  return lines.filter(({ label, x: own }) => label && own.length).map((line) => {
+    const at = Math.max(0, countUpTo(line.x, x) - 1);
+    return `${line.label} ${format(line.y[at])}`;
+  }).join(" · ");
 }
 
 /** A chart of one or more lines, whose part after the playhead is drawn faintly. */
 export class LineChart {
-  /** Build a chart in a canvas; `onSeek` is called with the x value that the user clicks. */
-  constructor(canvas, onSeek) {
-    this.canvas = canvas;
-    this.series = [];
-    this.cache = null;
-    canvas.addEventListener("click", (event) => {
-      const x = this.xAt(event.offsetX);
-      if (x !== null) onSeek(x);
-    });
-    canvas.addEventListener("mousemove", (event) => { this.hover = event.offsetX; this.redraw?.(); });
-    canvas.addEventListener("mouseleave", () => { this.hover = null; this.redraw?.(); });
+  /** Build a chart in an element; `onSeek` is called with the x value that the user clicks. */
+  constructor(root, onSeek) {
+    Object.assign(this, { root, onSeek, plot: null, lines: [], shape: "", drawn: "", theme: {} });
+    this.playhead = make("div", "", { class: "playhead" });
+    this.later = make("div", "", { class: "later" });
+    this.values = make("div", "", { class: "values" });
   }
 
-  /** Set the lines `[{x, y, color, width, points, dash, label}]`, ascending in x, and the range of x `{low, high, zero}`. */
-  setSeries(series, range, unit = "") {
-    Object.assign(this, { series, range, unit, cache: null });
-    const values = series.flatMap((line) => line.scale === false ? [] : [...extremes(line.y)]);
-    this.low = range.zero ? Math.min(0, ...values) : Math.min(...values);
-    this.high = Math.max(...values, this.low + 1e-9);
-    if (!values.length) [this.low, this.high] = [0, 1];
-    const room = (this.high - this.low) * 0.06;
-    this.high += room;
-    if (!range.zero) this.low -= room;
-  }
-
-  xAt(pixel) {
-    if (!this.plot || pixel < MARGIN.left) return null;
-    const share = Math.min(1, (pixel - MARGIN.left) / this.plot.width);
-    return this.range.low + share * (this.range.high - this.range.low);
+  /**
+   * Set the lines `[{x, y, color, width, points, dash, label}]`, ascending in x, and the range of x `{low, high}`.
+   *
+   * `zero` includes 0 in the range of y; `unit` follows the x values; `format(value, digits)` formats the y values.
+   */
+  setLines(lines, { low, high }, { zero = false, unit = "", format = num } = {}) {
+    Object.assign(this, { lines, unit, format, drawn: "" });
+    this.range = { low, high: high > low ? high : low + 1 };
+    this.rangeY = rangeOf(lines, zero);
   }
 
   /** Draw the chart with the playhead at `x`. */
   draw(x, theme) {
-    this.redraw = () => this.draw(x, theme);
-    const sheet = prepare(this.canvas);
-    if (!sheet) return;
-    const { context, width, height } = sheet;
-    this.plot = { width: width - MARGIN.left - MARGIN.right, height: height - MARGIN.top - MARGIN.bottom };
-    const key = [width, height, devicePixelRatio, theme.name, num(1.5, 1)].join();
-    if (this.cache?.key !== key) this.cache = { key, ...this.render(width, height, theme) };
-    const at = this.toX(x);
-    context.setTransform(1, 0, 0, 1, 0, 0);
-    const split = Math.round(at * devicePixelRatio);
-    context.globalAlpha = 0.28;
-    context.drawImage(this.cache.lines, 0, 0);
-    context.globalAlpha = 1;
-    if (split > 0) context.drawImage(this.cache.lines, 0, 0, split, this.canvas.height, 0, 0, split, this.canvas.height);
-    context.drawImage(this.cache.axes, 0, 0);
-    context.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
-    vertical(context, at, height, theme.accent);
-    if (this.hover !== null && this.hover !== undefined) this.drawHover(context, width, theme);
+    const size = sizeInView(this.root);
+    if (!size) return;
+    const key = [size.width, size.height, theme.name].join();
+    if (this.drawn !== key) {
+      this.theme = theme;
+      this.drawn = key;
+      this.plotLines(size);
+    }
+    const share = (x - this.range.low) / (this.range.high - this.range.low);
+    const left = `${100 * Math.min(1, Math.max(0, share))}%`;
+    if (this.playhead.style.left !== left) this.playhead.style.left = this.later.style.left = left;
   }
 
-  render(width, height, theme) {
-    const sheets = ["lines", "axes"].map(() => new OffscreenCanvas(this.canvas.width, this.canvas.height));
-    const [lines, axes] = sheets.map((sheet) => {
-      const context = sheet.getContext("2d");
-      context.scale(devicePixelRatio, devicePixelRatio);
-      context.font = "11px system-ui, sans-serif";
-      return context;
-    });
-    drawAxes(axes, this, width, height, theme);
-    for (const line of this.series) this.drawSeries(lines, line, theme);
-    return { lines: sheets[0], axes: sheets[1] };
-  }
-
-  toX(x) {
-    const share = (x - this.range.low) / Math.max(1e-12, this.range.high - this.range.low);
-    return MARGIN.left + Math.min(1, Math.max(0, share)) * this.plot.width;
-  }
-
-  toY(y) {
-    return MARGIN.top + (1 - (y - this.low) / (this.high - this.low)) * this.plot.height;
-  }
-
-  drawSeries(context, line, theme) {
-    context.strokeStyle = context.fillStyle = theme[line.color];
-    context.lineWidth = line.width ?? 1.5;
-    context.setLineDash(line.dash ?? []);
-    if (line.points) {
-      for (let i = 0; i < line.x.length; i += 1) drawPoint(context, line.points, this.toX(line.x[i]), this.toY(line.y[i]));
+  plotLines(size) {
+    const columns = columnsOf(this.lines, this.range);
+    const shape = JSON.stringify(this.lines.map(({ color, width, points, dash }) => [color, width, points, dash]));
+    if (shape !== this.shape) {
+      this.plot?.destroy();
+      this.plot = new uPlot(this.options(size), columns, this.root);
+      this.plot.over.append(this.later, this.playhead, this.values);
+      this.plot.over.addEventListener("click", () => this.onSeek(this.xAt(this.plot.cursor.left)));
+      this.shape = shape;
       return;
     }
-    context.beginPath();
-    for (const [x, y, begins] of this.thinned(line)) {
-      if (begins) context.moveTo(x, y);
-      else context.lineTo(x, y);
+    if (this.plot.width !== size.width || this.plot.height !== size.height) this.plot.setSize(size);
+    this.plot.setData(columns);
+  }
+
+  options(size) {
+    const color = (name) => () => this.theme[name];
+    const axis = { font: FONT, stroke: color("muted"), ticks: { show: false }, incrs: STEPS };
+    const text = (write) => (_, values) => values.map((value) => write(value, digitsFor(values)));
+    return {
+      ...size,
+      padding: PADDING,
+      legend: { show: false }, // the text below the chart explains its lines, also to those who cannot see it
+      cursor: { y: false, points: { show: false }, drag: { x: false, y: false, setScale: false } },
+      scales: { x: { time: false, range: () => [this.range.low, this.range.high] }, y: { range: () => this.rangeY } },
+      axes: [
+        { ...axis, size: AXIS.bottom, gap: 7, space: 70, grid: { show: false }, values: text((value, digits) => num(value, digits) + this.unit) },
+        { ...axis, size: AXIS.left, gap: 4, space: 30, grid: { stroke: color("line"), width: 1 }, values: text((value, digits) => this.format(value, digits)) },
+      ],
+      series: [{}, ...this.lines.map((line) => seriesOf(line, color(line.color)))],
+      hooks: { setCursor: [() => this.showValues()] },
+    };
+  }
+
+  xAt(left) {
+    return Math.min(this.range.high, Math.max(this.range.low, this.plot.posToVal(left, "x")));
+  }
+
+  /** Show the values at the pointer. */
+  showValues() {
+    const { left } = this.plot.cursor;
+    const x = left >= 0 ? this.xAt(left) : NaN;
+    setText(this.values, left >= 0 ? `${num(x, this.unit ? 3 : 0)}${this.unit}: ${valuesAt(this.lines, x, (value) => this.format(value, 4))}` : "");
+    this.values.classList.toggle("left", left > this.plot.over.clientWidth / 2);
+  }
+}
+
+/** Return uPlot's series of a line, or of the points of one. */
+function seriesOf({ width = 1.5, dash, points }, stroke) {
+  if (!points) return { stroke, width, dash, points: { show: false } };
+  return { stroke, paths: () => null, points: { show: true, stroke, fill: stroke, paths: pointsBuilder(points) } };
+}
+
+/** Return a function that makes the path of points of a shape, as uPlot calls it. */
+function pointsBuilder(shape) {
+  return (plot, number, from, to) => {
+    const fill = new Path2D();
+    const [xs, ys] = [plot.data[0], plot.data[number]];
+    for (let i = from; i <= to; i += 1) {
+      if (ys[i] !== undefined) addPoint(fill, shape, plot.valToPos(xs[i], "x", true), plot.valToPos(ys[i], "y", true), devicePixelRatio);
     }
-    context.stroke();
-    context.setLineDash([]);
-  }
-
-  /** Yield the points of a line in pixels; of those in one column, only the first, the extremes and the last. */
-  * thinned(line) {
-    let [column, low, high, last] = [null, 0, 0, 0];
-    let begins = true;
-    for (let i = 0; i <= line.x.length; i += 1) {
-      const over = i === line.x.length;
-      if (!over && !Number.isFinite(line.y[i])) continue;
-      const x = over ? null : Math.round(this.toX(line.x[i]) * 2) / 2;
-      const y = over ? 0 : this.toY(line.y[i]);
-      if (x !== column) {
-        if (column !== null) {
-          if (low !== high) { yield [column, low, false]; yield [column, high, false]; }
-          yield [column, last, false];
-        }
-        if (over) return;
-        yield [x, y, begins];
-        [begins, column, low, high] = [false, x, y, y];
-      }
-      [low, high, last] = [Math.min(low, y), Math.max(high, y), y];
-    }
-  }
-
-  drawHover(context, width, theme) {
-    const x = this.xAt(this.hover);
-    if (x === null) return;
-    const parts = this.series.filter((line) => line.label && line.x.length).map((line) => {
-      let i = 0;
-      while (i < line.x.length - 1 && line.x[i + 1] <= x) i += 1;
-      return `${line.label} ${num(line.y[i], 4)}`;
-    });
-    const text = `${num(x, this.unit ? 3 : 0)}${this.unit}: ${parts.join(" · ")}`;
-    context.fillStyle = theme.surface;
-    const size = context.measureText(text).width + 8;
-    const left = Math.min(width - size - 4, Math.max(MARGIN.left, this.hover + 8));
-    context.fillRect(left, MARGIN.top, size, 16);
-    context.fillStyle = theme.text;
-    context.textBaseline = "middle";
-    context.fillText(text, left + 4, MARGIN.top + 8);
-  }
+    return { fill, stroke: null, clip: null, flags: FILLED };
+  };
 }
 
-function extremes(values) {
-  let [low, high] = [Infinity, -Infinity];
-  for (const value of values) {
-    if (!Number.isFinite(value)) continue;
-    low = Math.min(low, value);
-    high = Math.max(high, value);
-  }
-  return high >= low ? [low, high] : [];
-}
-
-function drawPoint(context, kind, x, y) {
-  context.beginPath();
-  if (kind === "square") context.rect(x - 4, y - 4, 8, 8);
-  else if (kind === "diamond") {
-    context.moveTo(x, y - 6);
-    for (const [dx, dy] of [[6, 0], [0, 6], [-6, 0]]) context.lineTo(x + dx, y + dy);
-    context.closePath();
-  } else context.arc(x, y, 4.5, 0, 2 * Math.PI);
-  context.fill();
-}
-
-export function vertical(context, x, height, color) {
-  context.strokeStyle = color;
-  context.lineWidth = 1.5;
-  context.beginPath();
-  context.moveTo(x, MARGIN.top);
-  context.lineTo(x, height - MARGIN.bottom);
-  context.stroke();
-}
-
-function drawAxes(context, chart, width, height, theme) {
-  context.fillStyle = theme.muted;
-  context.strokeStyle = theme.line;
-  context.lineWidth = 1;
-  const vertical_ = ticks(chart.low, chart.high, Math.max(2, chart.plot.height / 34));
-  context.textAlign = "right";
-  context.textBaseline = "middle";
-  for (const value of vertical_) {
-    const y = Math.round(chart.toY(value)) + 0.5;
-    context.beginPath();
-    context.moveTo(MARGIN.left, y);
-    context.lineTo(width - MARGIN.right, y);
-    context.stroke();
-    context.fillText(num(value, digitsFor(vertical_)), MARGIN.left - 5, y);
-  }
-  const along = ticks(chart.range.low, chart.range.high, Math.max(2, chart.plot.width / 80));
-  context.textAlign = "center";
-  context.textBaseline = "top";
-  for (const value of along) {
-    const text = `${num(value, digitsFor(along))}${chart.unit}`;
-    const most = width - context.measureText(text).width / 2; // else it would be cut off at the edge
-    context.fillText(text, Math.min(most, chart.toX(value)), height - MARGIN.bottom + 5);
-  }
-}
-
-/** Draw a histogram of integers, and a predicted distribution over it. */
-export function drawHistogram(canvas, { counts, probabilities, equal, bound, most, staleEnd }, theme) {
-  const sheet = prepare(canvas);
-  if (!sheet) return;
-  const { context, width, height } = sheet;
-  const plot = { left: 4, width: width - 8, top: 12, height: height - 28 };
-  const total = counts.reduce((sum, count) => sum + count, 0);
-  const bins = most + 1;
-  const each = plot.width / bins;
-  const share = (k) => (total ? (counts[k] ?? 0) / total : 0);
-  let highest = 1e-9;
-  for (let k = 0; k < bins; k += 1) highest = Math.max(highest, share(k), probabilities?.[k] ?? 0);
-  const y = (value) => plot.top + plot.height * (1 - value / highest);
-  for (let k = 0; k < bins; k += 1) {
-    context.fillStyle = css(staleColor(k, staleEnd));
-    context.fillRect(plot.left + k * each + 0.5, y(share(k)), Math.max(1, each - 1), plot.top + plot.height - y(share(k)));
-    if (share(k) > 0 && each > 4) {
-      context.strokeStyle = theme.text;
-      context.lineWidth = 0.5;
-      context.strokeRect(plot.left + k * each + 0.5, y(share(k)), Math.max(1, each - 1), plot.top + plot.height - y(share(k)));
-    }
-  }
-  context.strokeStyle = theme.line;
-  context.strokeRect(plot.left, plot.top + plot.height, plot.width, 0.5);
-  if (probabilities) {
-    context.strokeStyle = theme.predicted;
-    context.fillStyle = theme.predicted;
-    context.lineWidth = 2;
-    context.beginPath();
-    for (let k = 0; k < bins; k += 1) context.lineTo(plot.left + (k + 0.5) * each, y(probabilities[k] ?? 0));
-    context.stroke();
-  }
-  context.fillStyle = theme.text;
-  context.textAlign = "center";
-  context.textBaseline = "bottom";
-  if (equal !== null && equal !== undefined && equal < bins) context.fillText("▼", plot.left + (equal + 0.5) * each, plot.top + 2);
-  if (bound !== null && bound !== undefined && bound < bins - 1) {
-    context.strokeStyle = theme.drop;
-    context.setLineDash([4, 3]);
-    context.beginPath();
-    context.moveTo(plot.left + (bound + 1) * each, plot.top);
-    context.lineTo(plot.left + (bound + 1) * each, plot.top + plot.height);
-    context.stroke();
-    context.setLineDash([]);
-  }
-  context.fillStyle = theme.muted;
-  context.textBaseline = "top";
-  for (const value of ticks(0, most, Math.min(most, plot.width / 28)).filter(Number.isInteger)) {
-    context.fillText(String(value), plot.left + (value + 0.5) * each, plot.top + plot.height + 3);
+function addPoint(path, shape, x, y, scale) {
+  if (shape === "square") path.rect(x - 4 * scale, y - 4 * scale, 8 * scale, 8 * scale);
+  else if (shape === "diamond") {
+    path.moveTo(x, y - 6 * scale);
+    for (const [dx, dy] of [[6, 0], [0, 6], [-6, 0]]) path.lineTo(x + dx * scale, y + dy * scale);
+    path.closePath();
+  } else {
+    path.moveTo(x + 4.5 * scale, y);
+    path.arc(x, y, 4.5 * scale, 0, 2 * Math.PI);
   }
 }

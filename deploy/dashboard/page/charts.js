@@ -2,19 +2,20 @@
 
 import { LineChart } from "./chart.js";
 import { byId, setText } from "./dom.js";
+import { memberships, transferred } from "./quantities.js";
 import { APPLIED } from "./run.js";
-import { t } from "./texts.js";
+import { bytes, percent, t } from "./texts.js";
 import { Timeline } from "./timeline.js";
 
-const BINS = 160; // of the charts of throughput and speedup
+const CHARTS = ["loss", "accuracy", "throughput", "speedup", "efficiency", "rate", "bytes"];
+const BINS = 160; // of the charts of throughput, speedup and efficiency
 const NEAR_STEPS = 12; // shown by the timeline on each side of the playhead
 
 export class Charts {
   /** Build the charts of a run; `seek` is called with the x value that the user clicks. */
   constructor(run, seek) {
     this.run = run;
-    this.lines = Object.fromEntries(
-      ["loss", "accuracy", "throughput", "speedup", "rate"].map((id) => [id, new LineChart(byId(id), seek)]));
+    this.lines = Object.fromEntries(CHARTS.map((id) => [id, new LineChart(byId(id), seek)]));
     this.timeline = new Timeline(byId("timeline"));
     this.stale = new Set(); // charts whose lines must be set again
     this.axis = null;
@@ -28,6 +29,8 @@ export class Charts {
     setText(byId("accuracy-key"), evaluated ? t("accuracy_key") : t("accuracy_none"));
     setText(byId("throughput-key"), t("throughput_key"));
     setText(byId("speedup-key"), t(this.run.timed ? "speedup_key" : "not_timed"));
+    setText(byId("efficiency-key"), t(this.run.timed ? "efficiency_key" : "not_timed"));
+    setText(byId("bytes-key"), t(this.run.live ? "bytes_key_live" : "bytes_key"));
     setText(byId("timeline-key"), [
       t(this.run.timed ? "timeline_key" : "timeline_key_steps"), ...(this.run.slack === null ? [] : [t("timeline_key_ssp")]),
     ].join(" "));
@@ -48,8 +51,8 @@ export class Charts {
     const { run, axis } = this;
     const range = axis === "time" ? { low: run.beginning, high: run.duration } : { low: 0, high: run.count };
     const unit = axis === "time" ? " s" : "";
-    const { series, zero } = this[`${id}Lines`](range);
-    this.lines[id].setSeries(series, { ...range, zero }, unit);
+    const { lines, zero, format } = this[`${id}Lines`](range);
+    this.lines[id].setLines(lines, range, { zero, unit, format });
   }
 
   /** The x values of all records. */
@@ -64,7 +67,7 @@ export class Charts {
     const { run, x } = this;
     return {
       zero: true,
-      series: [
+      lines: [
         { x, y: run.push.loss, color: "raw", width: 0.7, scale: false },
         { x, y: run.smooth, color: "train", width: 2, label: t("smoothed") },
         this.points("train_loss", "train", "square", t("training")),
@@ -76,7 +79,7 @@ export class Charts {
   accuracyLines(range) {
     const test = [this.run.header.summary.test_accuracy].filter((value) => value !== undefined && value !== null).map(Number);
     return {
-      series: [
+      lines: [
         this.points("train_accuracy", "train", "square", t("training")),
         this.points("val_accuracy", "validation", "diamond", t("validation")),
         { x: test.map(() => range.high), y: test, color: "test", points: "disc", label: t("test") },
@@ -96,18 +99,51 @@ export class Charts {
     const { run } = this;
     const pushed = run.push.samples.reduce((sum, samples) => sum + samples, 0);
     const mean = run.live ? pushed / (run.duration - run.beginning) : Number(run.header.summary.samples_per_s ?? NaN);
-    const line = this.perSecond((add, row) => add(run.times[row], run.times[row], run.push.samples[row]));
-    return { zero: true, series: [{ ...line, label: t("samples_per_s") }, this.level(range, mean, t("mean"))] };
+    const line = this.perSecond((add) => {
+      for (let row = 0; row < run.count; row += 1) add(run.times[row], run.times[row], run.push.samples[row]);
+    });
+    return { zero: true, lines: [{ ...line, label: t("samples_per_s") }, this.level(range, mean, t("mean"))] };
   }
 
   speedupLines(range) {
     const { run } = this;
-    const line = this.perSecond((add, row) => {
-      const [arrived, duration] = [run.arrivedAt(row), run.push.compute_us[row] / 1e6];
-      add(arrived - duration, arrived, duration);
+    const shown = run.timed ? [{ ...this.computedPerSecond(), label: t("speedup") }, this.level(range, run.workers.length, t("workers"))] : [];
+    return { zero: true, lines: shown };
+  }
+
+  /** The fraction of the members' time in which they computed. */
+  efficiencyLines() {
+    const { run } = this;
+    const computed = this.computedPerSecond();
+    const members = this.perSecond((add) => {
+      for (const [from, to] of memberships(run)) add(from, to, to - from);
     });
-    const shown = run.timed ? [{ ...line, label: t("speedup") }, this.level(range, run.workers.length, t("workers"))] : [];
-    return { zero: true, series: shown };
+    const y = computed.y.map((value, bin) => (members.y[bin] > 0 ? value / members.y[bin] : NaN));
+    return { zero: true, format: percent, lines: run.timed ? [{ ...computed, y, label: t("fact_efficiency") }] : [] };
+  }
+
+  computedPerSecond() {
+    const { run } = this;
+    return this.perSecond((add) => {
+      for (let row = 0; row < run.count; row += 1) {
+        const [arrived, duration] = [run.arrivedAt(row), run.push.compute_us[row] / 1e6];
+        add(arrived - duration, arrived, duration);
+      }
+    });
+  }
+
+  /** The bytes so far: those that a running job reports, or else the same share of the total for each push. */
+  bytesLines() {
+    const { run } = this;
+    const { x, pushed, pulled } = transferred(run);
+    const along = this.axis === "time" ? x : x.map((seconds) => run.positionAtTime(seconds));
+    return {
+      zero: true, format: bytes,
+      lines: [
+        { x: along, y: pushed, color: "train", label: t("fact_bytes_pushed") },
+        { x: along, y: pulled, color: "validation", dash: [5, 4], label: t("fact_bytes_pulled") },
+      ],
+    };
   }
 
   /** Return a horizontal line across the chart; none if the value is not known. */
@@ -116,7 +152,7 @@ export class Charts {
     return { x: known ? [low, high] : [], y: known ? [value, value] : [], color: "validation", dash: [5, 4], label };
   }
 
-  /** Return the line of a quantity per second in equal intervals; `visit(add, row)` adds the amounts of a record. */
+  /** Return the line of a quantity per second in equal intervals; `visit(add)` adds the amounts. */
   perSecond(visit) {
     const { run } = this;
     const begins = run.beginning;
@@ -130,7 +166,7 @@ export class Charts {
         sums[bin] += first === last ? amount : amount * Math.max(0, part / (to - from));
       }
     };
-    for (let row = 0; row < run.count; row += 1) visit(add, row);
+    visit(add);
     const middle = Array.from(sums, (_, bin) => begins + (bin + 0.5) * width);
     const x = this.axis === "time" ? middle : middle.map((seconds) => run.positionAtTime(seconds));
     return { x, y: sums.map((sum) => sum / width), color: "train", width: 1.5 };
@@ -145,7 +181,7 @@ export class Charts {
       xs.push(x[row]);
       ys.push(push.learning_rate[row]);
     }
-    return { zero: true, series: [{ x: xs, y: ys, color: "train", width: 1.5, label: t("rate_short") }] };
+    return { zero: true, lines: [{ x: xs, y: ys, color: "train", width: 1, label: t("rate_short") }] };
   }
 
   /** Draw the timeline; that of the whole run of a job that continues is drawn only if `all`, because it takes long. */

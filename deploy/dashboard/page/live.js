@@ -5,6 +5,7 @@ import { Run } from "./run.js";
 
 export const LIVE_RECORDS = 20000; // that the page keeps of each shard; older ones are removed
 const MOST_EVENTS = 500;
+const MOST_TOTALS = 4000; // of the bytes at the time of a message; every second one of more is removed
 const BEFORE_TRAINING = ["waiting", "initialising", "warming"]; // phases that the clock of the job counts from its own start
 const SHARD_COLUMNS = ["time_us", "version", "worker", "incarnation", "seq", "staleness", "outcome"];
 const PUSH_COLUMNS = ["base_version", "learning_rate", "norm", "loss", "lease", "start", "stop", "epoch", "samples", "reason", "compute_us", "wait_us"];
@@ -19,6 +20,7 @@ export class LiveJob {
     this.phase = "";
     this.progress = null;
     this.removed = 0; // records
+    this.transferred = { x: [], pushed: [], pulled: [] }; // total bytes at the times of the messages, in seconds
   }
 
   /**
@@ -44,6 +46,7 @@ export class LiveJob {
     }
     for (const worker of this.progress.workers) this.totals.set(worker.worker, worker);
     this.addEvents();
+    this.addTransferred();
     return { run: await this.run(pause), shifted };
   }
 
@@ -83,6 +86,15 @@ export class LiveJob {
     if (this.events.length > MOST_EVENTS) this.events.splice(0, this.events.length - MOST_EVENTS);
   }
 
+  addTransferred() {
+    const { phase, elapsed_s: seconds, bytes_pushed: pushed, bytes_pulled: pulled } = this.progress;
+    if (BEFORE_TRAINING.includes(phase) || seconds < (this.transferred.x.at(-1) ?? 0)) return;
+    const more = { x: seconds, pushed, pulled };
+    const thin = this.transferred.x.length >= MOST_TOTALS;
+    this.transferred = Object.fromEntries(Object.entries(this.transferred).map(([name, values]) =>
+      [name, [...(thin ? values.filter((_, at) => at % 2) : values), more[name]]]));
+  }
+
   async run(pause) {
     const { progress } = this;
     const header = {
@@ -97,6 +109,7 @@ export class LiveJob {
         samples_per_s: progress.samples_per_s, bytes_pushed: progress.bytes_pushed, bytes_pulled: progress.bytes_pulled,
       },
       window: { first: this.removed, records: this.shards[0].count, of: this.removed + this.shards[0].count },
+      transferred: this.transferred,
       train_samples: progress.samples_per_epoch,
       events: this.events.map((event) => ({ ...event })),
     };

@@ -1,8 +1,8 @@
 // The panels beside the slide: facts, results, workers, events and histograms.
 
-import { drawHistogram } from "./chart.js";
 import { css, staleColor } from "./colors.js";
 import { byId, make, setText } from "./dom.js";
+import { drawHistogram } from "./histogram.js";
 import { predictedStaleness } from "./predict.js";
 import { bytes, hasText, num, percent, t } from "./texts.js";
 

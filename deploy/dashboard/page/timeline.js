@@ -1,7 +1,8 @@
-// The timeline: what every worker did, drawn once on a strip that is wider than the view and then moved.
+// The timeline: what every worker did, drawn once on a strip that is wider than the view and then moved. It is drawn by
+// hand: uPlot has no chart of intervals, and draws a view again where this one is moved in every frame.
 
+import { MARGIN, digitsFor, ticks, vertical } from "./axes.js";
 import { prepare } from "./canvas.js";
-import { MARGIN, digitsFor, ticks, vertical } from "./chart.js";
 import { css, staleColor } from "./colors.js";
 import { num } from "./texts.js";
 

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from downpour.deploy.dashboard.config import ReportSettings
 from downpour.deploy.dashboard.page_files import files
 from downpour.deploy.dashboard.report import report as report_command
-from tests.support.cluster import Process, running, vector_layout
+from tests.support.cluster import Process, running, vector_layout, wait_until
 from tests.support.processes.browser import Browser, browsing
 from tests.support.pure.recorded_trace import write_run
 
@@ -181,6 +182,29 @@ def test_any_version_of_a_long_run_is_shown_within_200_ms(browser: Browser, tmp_
             browser.seek(0)
             took.append(browser.seek(position))
         assert min(took) <= SEEK_LIMIT_MS, (position, took)
+
+
+def test_every_chart_is_drawn_shows_its_values_and_leads_to_a_moment(browser: Browser, address: str) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    drawn = (
+        "const canvas = document.querySelector(`#${arguments[0]} canvas`);"
+        "if (!canvas) return false;"
+        "const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;"
+        "return new Set(new Uint32Array(pixels.buffer)).size > 10"
+    )
+    for theme, axis in (("light", "time"), ("dark", "updates")):
+        browser.open(f"{address}#lang=es&theme={theme}&x={axis}")
+        for chart in ("loss", "accuracy", "throughput", "speedup", "efficiency", "rate", "bytes"):
+            browser.run("document.getElementById(arguments[0]).scrollIntoView({block: 'center'})", chart)
+            wait_until(partial(browser.run, drawn, chart), f"{chart} is drawn in several colours")
+            assert browser.run("return document.getElementById(arguments[0]).ariaLabel", chart)
+            area = browser.driver.find_element("css selector", f"#{chart} .u-over")
+            ActionChains(browser.driver).move_to_element(area).click().perform()
+            shown = browser.shown(f"#{chart} .values")
+            assert re.match(r"[\d.,]+( s)?: ", shown), (chart, shown)
+            assert 0.35 * PUSHES < int(browser.run("return document.getElementById('slider').value")) < 0.65 * PUSHES
+            browser.run("document.getElementById('end').click()")
 
 
 @pytest.mark.parametrize("language", ["en", "es"])

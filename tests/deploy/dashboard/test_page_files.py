@@ -6,17 +6,27 @@ import json
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from downpour.deploy.dashboard.page_data import page_data
-from downpour.deploy.dashboard.page_files import FIRST_MODULE, LANGUAGES, files, one_document, one_script
+from downpour.deploy.dashboard.page_files import (
+    FIRST_MODULE,
+    FOLDER,
+    LANGUAGES,
+    LIBRARY,
+    files,
+    one_document,
+    one_script,
+)
 from downpour.deploy.dashboard.recorded_run import load_run
+from tests.support.paths import ROOT
 from tests.support.pure.recorded_trace import write_run
 
 LARGEST_PAGE_BYTES = 300_000
-SCRIPTS = {name: content.decode() for name, content in files().items() if name.endswith(".js")}
+SCRIPTS = {name: content.decode() for name, content in files().items() if name.endswith(".js") and name != LIBRARY}
 PAGE = files()["index.html"].decode()
 CATALOGUES = {language: json.loads(files()[f"texts/{language}.json"]) for language in LANGUAGES}
 # Keys that are put together from a part that is fixed and values of these.
@@ -82,14 +92,15 @@ def test_nothing_is_loaded_from_elsewhere() -> None:
         addresses = set(
             re.findall(r"(?:https?:)?//[\w.]+\.\w+[^\s\"'`)]*", re.sub(r"(?m)^\s*//.*$", "", content.decode()))
         )
-        assert addresses <= {"http://www.w3.org/2000/svg"}, name
+        allowed = {"https://github.com/leeoniya/uPlot"} if name == LIBRARY else {"http://www.w3.org/2000/svg"}
+        assert addresses <= allowed, name  # the library names its home in its first comment
 
 
 def test_text_from_a_job_can_only_become_text() -> None:
     forbidden = (
         r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|setTimeout\(\s*[\"'`]|srcdoc"
     )
-    for name, content in SCRIPTS.items():
+    for name, content in {**SCRIPTS, LIBRARY: files()[LIBRARY].decode()}.items():
         assert re.findall(forbidden, content) == [], name
     assert re.findall(r"\son\w+=|javascript:|\sstyle=", PAGE) == []
 
@@ -111,7 +122,7 @@ def test_no_name_of_a_run_can_leave_its_place_in_a_report(tmp_path: Path) -> Non
     (tmp_path / "run" / "summary.json").write_text(json.dumps(summary | {"notes": [wild], "status": wild}))
     document = one_document(wild, page_data(load_run(tmp_path / "run")))
     assert "alert(1)" not in document.replace("&lt;script&gt;alert(1)&lt;/script&gt;", "")
-    assert document.count("</script>") == 3  # the texts, the run, the page's own
+    assert document.count("</script>") == 4  # the texts, the run, the library, the page's own
 
 
 def test_a_report_allows_itself_nothing_but_its_own_script_and_style(tmp_path: Path) -> None:
@@ -120,3 +131,13 @@ def test_a_report_allows_itself_nothing_but_its_own_script_and_style(tmp_path: P
     (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]+)"', document)
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
     assert "unsafe" not in policy and "connect-src" not in policy
+
+
+def test_the_library_is_delivered_with_its_licence_and_named_in_the_package() -> None:
+    assert (
+        "MIT" in (FOLDER / "vendor" / "LICENSE").read_text()
+        and "Leon Sorokin" in (FOLDER / "vendor" / "LICENSE").read_text()
+    )
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert "page/vendor/*" in project["tool"]["setuptools"]["package-data"]["downpour.deploy.dashboard"]
+    assert "deploy/dashboard/page/vendor/LICENSE" in project["project"]["license-files"]

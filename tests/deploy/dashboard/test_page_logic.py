@@ -34,7 +34,9 @@ import { marksAt, stride } from "./marks.js";
 import { predictedStaleness, geometric } from "./predict.js";
 import { contrast, staleColor, textOn } from "./colors.js";
 import { layout, placeOf } from "./layout.js";
-import { ticks } from "./chart.js";
+import { columnsOf, rangeOf, valuesAt } from "./chart.js";
+import { digitsFor, ticks } from "./axes.js";
+import { memberships, transferred } from "./quantities.js";
 import { readView, writeView, speedText } from "./view.js";
 const given = JSON.parse(readFileSync("given.json", "utf8"));
 const run = given.block ? new Run(await decode(readFileSync(given.block))) : null;
@@ -426,6 +428,52 @@ def test_a_mark_passes_behind_every_box_that_it_crosses(evaluate: Evaluate, widt
     )
     assert not any(uncovered for _, uncovered in found)
     assert any(crossed for crossed, _ in found) is (width < 800)  # eight workers have two rows in 768 pixels
+
+
+def test_the_columns_of_a_chart_contain_every_finite_value_of_every_line_in_order(evaluate: Evaluate) -> None:
+    found = evaluate(
+        "const line = {x: [0, 1, 1, 2, 5], y: [3, NaN, 4, 5, 6]}; const points = {x: [-1, 2, 3], y: [7, 8, Infinity]};"
+        "const [xs, ...columns] = columnsOf([line, points], {low: 0, high: 6});"
+        "const pairs = (column) => xs.flatMap((x, i) => column[i] === undefined ? [] : [[x, column[i]]]);"
+        "return {xs, line: pairs(columns[0]), points: pairs(columns[1]), none: columnsOf([], {low: 0, high: 1})};"
+    )
+    assert found["xs"] == sorted(found["xs"]) == [-1, 0, 1, 1, 2, 3, 5, 6]
+    assert found["line"] == [[0, 3], [1, 4], [2, 5], [5, 6]]
+    assert found["points"] == [[-1, 7], [2, 8]]
+    assert found["none"] == [[0, 1]]
+
+
+def test_the_range_of_a_chart_contains_its_lines_and_is_never_empty(evaluate: Evaluate) -> None:
+    found = evaluate(
+        "const range = (y, zero) => rangeOf([{y}, {y: [1e9], scale: false}], zero);"
+        "return [range([1, 3], true), range([1, 3], false), range([0], true), range([NaN], false), range([0.1], true)];"
+    )
+    assert found[0][0] == 0 and 3 < found[0][1] < 4 and 0 < found[1][0] < 1
+    assert all(low < high for low, high in found)
+
+
+def test_the_values_at_a_pointer_are_the_newest_ones(evaluate: Evaluate) -> None:
+    found = evaluate(
+        "const lines = [{x: [1, 2, 4], y: [10, 20, 40], label: 'a'}, {x: [3], y: [5], label: 'b'}, {x: [0], y: [0]}];"
+        "return [0, 3.5, 9].map((x) => valuesAt(lines, x, String));"
+    )
+    assert found == ["a 10 · b 5", "a 20 · b 5", "a 40 · b 5"]
+
+
+def test_the_time_of_members_and_the_bytes_are_those_of_the_state(evaluate: Evaluate, tmp_path: Path) -> None:
+    write_run(tmp_path / "run", pushes=400, workers=3)
+    found = evaluate(
+        "const state = new State(run).seek(run.count);"
+        "const {x, pushed, pulled} = transferred(run);"
+        "return {present: state.present, sum: memberships(run).reduce((sum, [from, to]) => sum + to - from, 0),"
+        " pushed: pushed.at(-1), pulled: pulled.at(-1), rises: pushed.every((value, i) => !i || value > pushed[i - 1]),"
+        " same: x.length === pushed.length};",
+        tmp_path / "run",
+    )
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert found["sum"] == pytest.approx(found["present"])
+    assert found["pushed"] == pytest.approx(summary["bytes_pushed"]) and found["rises"] and found["same"]
+    assert found["pulled"] == pytest.approx(summary["bytes_pulled"])
 
 
 def test_ticks_are_round_and_inside(evaluate: Evaluate) -> None:
