@@ -1,7 +1,7 @@
 """`python -m downpour.bench.lessons FOLDER…`: executes the lessons, and reports how long each took.
 
-The code cells of a notebook run from top to bottom in a new process, without a notebook server; a picture is drawn
-without a window. An assertion that does not hold ends a lesson.
+The code cells of a notebook run from top to bottom in a new process, without a notebook server and in a temporary
+folder, which receives the runs; a picture is drawn without a window. An assertion that does not hold ends a lesson.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +35,10 @@ def execute(notebook: Path) -> float:
     begin_s = time.perf_counter()
     command = [sys.executable, "-P", "-c", "\n\n".join(code_of(notebook))]
     environment = {**module_environment(), "MPLBACKEND": "Agg"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LONGEST_S, check=False)
+    with tempfile.TemporaryDirectory(prefix="downpour-lesson-") as folder:
+        done = subprocess.run(
+            command, env=environment, cwd=folder, capture_output=True, text=True, timeout=LONGEST_S, check=False
+        )
     if done.returncode:
         raise RuntimeError(f"every cell of {notebook} must run; one has failed:\n{done.stderr[-2000:]}")
     return time.perf_counter() - begin_s

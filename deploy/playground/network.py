@@ -87,6 +87,23 @@ def _circle(random: np.random.Generator, count: int) -> tuple[Matrix, Matrix]:
     return np.stack((radius * np.sin(angle), radius * np.cos(angle)), 1), labels.astype(float)
 
 
+def _corners(random: np.random.Generator, count: int, table: Sequence[int]) -> tuple[Matrix, Matrix]:
+    """Return points near four corners, which have the labels of a truth table; both labels are equally frequent."""
+    signs = np.array([(-1, -1), (-1, 1), (1, -1), (1, 1)])
+    labels, of_table = np.arange(count) % 2, np.array(table)
+    ordered = [np.resize(signs[of_table == label], (count, 2)) for label in (0, 1)]
+    chosen = np.where(labels[:, None], *(each[np.arange(count) // 2] for each in reversed(ordered)))
+    return 3.0 * chosen + random.uniform(-1.2, 1.2, (count, 2)), labels.astype(float)
+
+
+def _and(random: np.random.Generator, count: int) -> tuple[Matrix, Matrix]:
+    return _corners(random, count, (0, 0, 0, 1))
+
+
+def _or(random: np.random.Generator, count: int) -> tuple[Matrix, Matrix]:
+    return _corners(random, count, (0, 1, 1, 1))
+
+
 def _xor(random: np.random.Generator, count: int) -> tuple[Matrix, Matrix]:
     points = random.uniform(-5, 5, (count, 2))
     points += np.sign(points) * 0.3
@@ -105,7 +122,7 @@ def _spiral(random: np.random.Generator, count: int) -> tuple[Matrix, Matrix]:
 
 
 DATA: dict[str, Callable[[np.random.Generator, int], tuple[Matrix, Matrix]]] = {
-    "circle": _circle, "xor": _xor, "gauss": _gauss, "spiral": _spiral,
+    "circle": _circle, "and": _and, "or": _or, "xor": _xor, "gauss": _gauss, "spiral": _spiral,
 }  # fmt: skip
 
 

@@ -38,6 +38,18 @@ def test_data_have_two_classes_of_about_the_same_size(name: str) -> None:
     assert 0.4 < labels.mean() < 0.6 and np.abs(points).max() < 6.5
 
 
+@pytest.mark.parametrize(("name", "learned"), [("and", True), ("or", True), ("xor", False)])
+def test_one_neuron_learns_and_and_or_but_not_xor(name: str, learned: bool) -> None:
+    for seed in range(3):
+        accuracy = Engine(Setup(data=name, hidden=(), workers=1, seed=seed)).run(1000).accuracy()
+        assert (accuracy > 0.95) if learned else (accuracy < 0.75)
+
+
+def test_the_page_offers_all_data() -> None:
+    offered = re.search(r'<select name="data">(.*?)</select>', (FOLDER / "index.html").read_text())
+    assert offered and offered[1].split("<option>")[1:] == list(DATA)
+
+
 @pytest.mark.parametrize("mode", ["async", "bsp", "ssp:1", "kasync:2", "softsync:2", "backup:2", "ringmaster:3"])
 def test_a_state_is_reached_again_and_every_push_has_an_outcome(mode: str) -> None:
     setup = Setup(mode=mode, workers=3, straggler=3.0, compensation="inverse")
