@@ -27,7 +27,7 @@ from downpour.protos.errors import error_of
 from downpour.protos.parameter_server_pb2_grpc import CoordinatorStub
 from downpour.ps.trace.format import DTYPE
 
-EVERY_S = 0.25  # between two messages
+EVERY_S = 0.4  # between two messages; with the time between two reports of a shard less than the lag of the page
 SELDOM_S = 30.0  # if only the end of the job matters, which is sent at once
 RETRY_S = 0.5
 GONE_S = 60.0  # a coordinator that is unreachable for this long is not being restarted
