@@ -52,7 +52,6 @@ class SimulatedJob:
     def __init__(self, seed: int, shape: JobShape, keep_journal: bool = True) -> None:
         """Prepare the world; nothing runs yet."""
         self.world = World(seed, keep_journal)
-        self.network = VirtualNetwork(self.world, seed if shape.slow_links else None)
         self._shape, self._seed = shape, seed
         self._random = random.Random(f"habits {seed}")
         self.processes: dict[str, VirtualProcess] = {}
@@ -66,7 +65,7 @@ class SimulatedJob:
         self._settings = ServerSettings.of_values(shape.settings)
         changes = any(fault.kind == "change" for fault in shape.faults)
         self.watch = Watch(self.world, shape.samples, self._settings, changes)
-        self.network.observer = self.watch.replies
+        self.network = VirtualNetwork(self.world, seed if shape.slow_links else None, self.watch.replies)
         self._injection = FaultInjection(
             self.world, self.network, shape.faults, self.processes, self._machine, self.watch
         )

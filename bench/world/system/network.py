@@ -157,16 +157,17 @@ class VirtualNetwork:
         observer: The object that observes all messages.
     """
 
-    def __init__(self, world: World, slow_links: int | None = None) -> None:
+    def __init__(self, world: World, slow_links: int | None = None, observer: Observer | None = None) -> None:
         """Create a network without listeners.
 
         Args:
             world: The world.
             slow_links: The seed of the latencies of the links between machines; None if all are equal.
+            observer: The object that observes all messages; None if nothing does.
         """
         self.world, self._slow_links = world, slow_links
         self._factors: dict[frozenset[str], float] = {}
-        self.observer: Observer = NoObserver()
+        self.observer: Observer = observer or NoObserver()
         self.listeners: dict[str, VirtualServer] = {}
         self.connections: dict[Connection, None] = {}
         self._cut_until_s: dict[frozenset[str], float] = {}
