@@ -34,18 +34,21 @@ class OnePush:
     """A stand-in for `Client` in a replay: it returns the given weights and stores the push.
 
     Attributes:
-        flat: The weights `float32[n + m]` that a pull returns.
         computed: The latest push; None before the first.
     """
 
     def __init__(self) -> None:
         """Build a stand-in without weights."""
-        self.flat = np.empty(0, np.float32)
+        self._flat = np.empty(0, np.float32)
         self.computed: Computed | None = None
+
+    def hold(self, flat: np.ndarray) -> None:
+        """Let pulls return the weights `float32[n + m]`."""
+        self._flat = flat
 
     def pull(self, pin: int = 0) -> Pulled:
         """Return the weights; `pin` is ignored."""
-        return Pulled(self.flat, (0,), ())
+        return Pulled(self._flat, (0,), ())
 
     def push(self, gradient: np.ndarray | ChunkedVector, info: PushInfo, pull: bool = True) -> None:
         """Store a push and a copy of its gradient as `computed`."""
@@ -95,9 +98,10 @@ class Workers:
         )  # fmt: skip
         self._plan = PushPlan.of(self._job)
         self._samples = len(split(self._dataset, settings.validation_split).y_train)
-        self._gradient = GradientFunction(self.model, self._dataset, settings.batch_size, settings.clip_norm, threads)
         seeds = seeds_of(_only(self._facts, "seeds", ""))
-        self._gradient.model.seeds = seeds
+        self._gradient = GradientFunction(
+            self.model, self._dataset, settings.batch_size, settings.clip_norm, threads, seeds
+        )
         most = self._plan.push_every
         self._local = LocalSteps(self._gradient, settings.effective_learning_rate, most) if most > 1 else None
         self._link, self._steps, self._tried = OnePush(), dict[int, LeaseSteps](), dict[bool, int]()
@@ -162,7 +166,7 @@ class Workers:
             raise CannotReplay(
                 f"config.json must contain the compiled form of worker {life[0]}, incarnation {life[1]}."
             )
-        (self._local or self._gradient).xla = form == "xla"
+        (self._local or self._gradient).select_form(form == "xla")
         return form == "xla"
 
     def _compute(self, record: np.void, flat: np.ndarray) -> Computed:
@@ -172,7 +176,8 @@ class Workers:
             self._steps[worker] = LeaseSteps(
                 self._link, self._gradient, self._local, self._plan, self._job, worker, n, self._samples
             )
-        lease_steps, self._link.flat = self._steps[worker], flat
+        lease_steps = self._steps[worker]
+        self._link.hold(flat)
         lease_steps.go_back(int(record["seq"]))
         task = pb.Task(
             kind=pb.TRAIN, lease=int(record["lease"]), epoch=int(record["epoch"]), start=int(record["start"]),

@@ -102,9 +102,9 @@ def _forms(name: str, flags: argparse.Namespace) -> dict[str, tuple[Callable[[],
 
     for form, xla in (("plain", False), ("xla", True)):
         ours = GradientFunction(model, dataset, batch)
-        ours.xla = xla
+        ours.select_form(xla)
         local = LocalSteps(ours, learning_rate=1e-3, most=steps)
-        local.xla = xla
+        local.select_form(xla)
         bare = tf.function(_bare(ours), autograph=False, jit_compile=xla or None)
         forms[f"bare {form}"] = (partial(_call_bare, bare, flat, dataset, batch), 1)
         forms[f"ours {form}"] = (partial(_call, ours, flat, indices, batch), 1)

@@ -57,7 +57,12 @@ def shard_times(size: int, blocks: int) -> tuple[float, float]:
     with tempfile.TemporaryDirectory(prefix="downpour-bench-") as folder:
         file = TraceFile(Path(folder) / "calls.npy", dtype=calls.DTYPE)
         for turn in range(2 * blocks):
-            recorded = host.calls.on = turn % 2 == 1
+            recorded = turn % 2 == 1
+            if recorded:
+                host.calls.begin(pulls=False)
+                host.calls.take()  # the record of the beginning
+            else:
+                host.calls.pause()
             begin = time.perf_counter()
             for _ in range(block):
                 header.base_version = header.seq

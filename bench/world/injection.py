@@ -71,7 +71,7 @@ class FaultInjection:
             if fault.target != process.name:
                 continue
             if fault.kind in ("killat", "powerat") and starts == 1:
-                process.kill_at, process.loses_power = int(fault.at), fault.kind == "powerat"
+                process.kill_before(int(fault.at), loses_power=fault.kind == "powerat")
             elif fault.kind == "lose":
                 process.lost_replies.add(int(fault.at))
 
@@ -109,7 +109,7 @@ class FaultInjection:
             setattr(disk, state, True)
             self._world.at(later, None, setattr, disk, state, False)
         elif fault.kind == "clock":  # forward or backward
-            machine.wall_offset_s += fault.seconds * self._random.choice((-1, 1))
+            machine.change_clock(fault.seconds * self._random.choice((-1, 1)))
         elif process is None or not process.alive:
             return
         elif fault.kind in ("kill", "power", "damage"):

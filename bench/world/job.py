@@ -60,6 +60,7 @@ class SimulatedJob:
         self._speeds: dict[str, float] = {}
         self._once: set[Fault] = set()
         self._over_s: float | None = None
+        self._unwritable = False  # whether the coordinator could not write to its disk when it ended
         self._gave_up: dict[str, str] = {}  # workers that a server refused, with the reason
         self.status: int | None = None
         self._settings = ServerSettings.of_values(shape.settings)
@@ -123,6 +124,7 @@ class SimulatedJob:
             may_fail=(asked or disk_failed) and not self._injection.must_save,
             undisturbed=not faults,
             disk_failed=disk_failed,
+            unwritable=self._unwritable,
         )
 
     # ------------------------------------------------------------------ processes
@@ -231,7 +233,7 @@ class SimulatedJob:
             self.status, self._over_s = code, self.world.now
             disk = process.machine.disk
             failed = any("summary.json cannot be written" in line for line in process.lines[-LAST_LINES:])
-            self.watch.unwritable = disk.full or disk.read_only or failed
+            self._unwritable = disk.full or disk.read_only or failed
             return
         if code == 0 and (name.startswith("worker") or not process.replies):
             # It was asked to leave, or to end before shard 0 had answered: an operator starts it again.

@@ -119,15 +119,21 @@ class FlatModel:
         model: The Keras model.
     """
 
-    def __init__(self, model: keras.Model) -> None:
-        """Flatten the variables of a built model."""
+    def __init__(self, model: keras.Model, seeds: Sequence[np.ndarray] | None = None) -> None:
+        """Flatten the variables of a built model.
+
+        Args:
+            model: A model that is built.
+            seeds: The initial seeds of its generators, `int64[2]` each (default: those that it was built with).
+        """
         self.layout = layout_of(model)
         self.random = any(_is_seed(v) for v in model.non_trainable_variables)
         self.model = model
         self._state = {id(variable) for variable in _state(model)}
         self._frozen = _frozen_ids(model)
         self._loss = keras.losses.get(model.loss or "sparse_categorical_crossentropy")
-        self.seeds = [np.asarray(v.value) for v in model.non_trainable_variables if _is_seed(v)]
+        own = [np.asarray(v.value) for v in model.non_trainable_variables if _is_seed(v)]
+        self.seeds = own if seeds is None else list(seeds)
         self._trained = sum(tensor.section == TRAINED for tensor in self.layout.tensors)
 
     def pieces(self, flat: tf.Tensor) -> tuple[list[tf.Tensor], list[tf.Tensor]]:

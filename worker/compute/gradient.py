@@ -107,7 +107,13 @@ class GradientFunction:
     """
 
     def __init__(
-        self, model: keras.Model, dataset: Dataset, batch_size: int, clip_norm: float = 0.0, threads: int = 1
+        self,
+        model: keras.Model,
+        dataset: Dataset,
+        batch_size: int,
+        clip_norm: float = 0.0,
+        threads: int = 1,
+        seeds: Sequence[np.ndarray] | None = None,
     ) -> None:
         """Build a function that is traced when it is first called.
 
@@ -117,9 +123,10 @@ class GradientFunction:
             batch_size: The number of samples in a whole batch; at most all samples are.
             clip_norm: The largest norm of the gradient; 0 disables clipping.
             threads: The number of threads that TensorFlow uses.
+            seeds: The initial seeds of the model's generators, `int64[2]` each (default: those it was built with).
         """
         self.xla = False
-        self.model, self.data = FlatModel(model), ResidentData(dataset)
+        self.model, self.data = FlatModel(model, seeds), ResidentData(dataset)
         self.batch_size, self.clock = min(batch_size, self.data.count), clock_for(threads)
         self._clip_norm = clip_norm
         self._flat = Input((self.model.layout.size,))
@@ -155,6 +162,10 @@ class GradientFunction:
         forms = {"plain": lambda: self._plain(*arguments), "xla": lambda: self._compiled(*arguments)}
         self.xla, times = choose(xla, forms, self.clock, log)
         return times
+
+    def select_form(self, xla: bool) -> None:
+        """Let XLA compute whole batches, or not, instead of the form that `warm_up` selects."""
+        self.xla = xla
 
     def seeds(self, numbers: Sequence[int] = (), step: int = 0) -> tuple[tf.Tensor, ...]:
         """Return the last argument of a function of this model, if the model draws random numbers."""

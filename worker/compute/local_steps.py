@@ -78,6 +78,10 @@ class LocalSteps:
         self.xla, times = choose(xla, {name: timed(form) for name, form in forms.items()}, self._gradient.clock, log)
         return {name: seconds / steps for name, seconds in times.items()}
 
+    def select_form(self, xla: bool) -> None:
+        """Let XLA compute the loop, or not, instead of the form that `warm_up` selects."""
+        self.xla = xla
+
     def _worth_timing(self, flat: np.ndarray, forms: dict[str, Callable[[], Any]]) -> int:
         """Return the number of steps of a timed call: `most`, or fewer if they would need more than `WARM_UP_S`."""
         first = next(iter(forms.values()))

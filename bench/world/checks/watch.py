@@ -35,7 +35,6 @@ class Watch:
     Attributes:
         sums: Whether the weights count the samples exactly.
         replies: The replies that workers have received.
-        unwritable: Whether the coordinator could not write to its disk when it ended, or just before.
     """
 
     def __init__(self, world: World, samples: int, settings: ServerSettings, changes: bool = False) -> None:
@@ -66,7 +65,6 @@ class Watch:
         self._result = ResultCheck(world, samples, settings, traits, self.replies)
         self._taken = 0
         self._model: Inode | None = None  # that has been checked
-        self.unwritable = False
 
     # ------------------------------------------------------------------ callbacks of the job
 
@@ -215,7 +213,6 @@ class Watch:
                 self._world.problem(f"shard {shard} ended while {leaked} buffers of weights were held by nobody")
         end = replace(
             end,
-            unwritable=self.unwritable,
             killed_after=self._runtimes[0][0] is not last,
             has_checkpoint=bool(self._checkpoints.version_of(0)),
         )

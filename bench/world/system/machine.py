@@ -21,3 +21,7 @@ class Machine:
         self.address = f"10.0.0.{number}"
         self.name, self.disk = name, VirtualDisk(world)
         self.wall_offset_s = 0.0
+
+    def change_clock(self, seconds: float) -> None:
+        """Set the wall clock forward by a number of seconds, or backward if it is negative."""
+        self.wall_offset_s += seconds

@@ -29,8 +29,6 @@ class VirtualProcess:
         lines: The lines of its log.
         replies: The number of messages that have arrived from servers.
         lost_replies: The numbers of those messages that do not arrive, because the connection breaks just before.
-        kill_at: The number of executed events before which the process is killed; 0 for never.
-        loses_power: Whether the machine loses power then.
     """
 
     def __init__(
@@ -48,9 +46,9 @@ class VirtualProcess:
         self.world, self.name, self.machine, self._offset_s, self._ended = world, name, machine, offset_s, ended
         self.number = world.next_process()
         self.alive, self.code = True, None
-        self.executed = self.kill_at = self.replies = 0
+        self.executed = self._kill_at = self.replies = 0
         self.lost_replies: set[int] = set()
-        self.loses_power = False
+        self._loses_power = False
         self.lines: list[str] = []
         self.loops: list[VirtualLoop] = []
         self.threads: list[VirtualThread] = []
@@ -80,13 +78,17 @@ class VirtualProcess:
             self._held.append((call, arguments))
             return False
         self.executed += 1
-        if self.executed == self.kill_at:
+        if self.executed == self._kill_at:
             self.world.now = max(self.world.now, time_s)
             self.kill()
-            if self.loses_power:
+            if self._loses_power:
                 self.machine.disk.lose_power()
             return False
         return True
+
+    def kill_before(self, event: int, loses_power: bool) -> None:
+        """Plan that the process is killed before its event of this number, from 1, or its machine loses power."""
+        self._kill_at, self._loses_power = event, loses_power
 
     def check_alive(self) -> None:
         """Raise ProcessKilled if the process has ended; called by everything through which it acts."""
