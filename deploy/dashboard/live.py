@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from downpour.deploy.dashboard.columns import FASTEST, pack
-from downpour.deploy.dashboard.page_data import FORMAT, clock_offset, shard_columns
+from downpour.deploy.dashboard.page_data import FORMAT, clock_offset, mode_facts, shard_columns
 from downpour.deploy.view.rendering import as_dict
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import call_metadata, open_aio_channel
@@ -58,11 +58,15 @@ class MessageBuilder:
         self._waiting: dict[int, Records] = {}
 
     def build(self, progress: pb.Progress) -> dict[str, Any]:
-        """Return `{progress, block, skipped}`; `block` is base64, or None if the message has no records."""
+        """Return `{progress, block, skipped, mode}`.
+
+        `block` is base64, or None if the message has no records; `mode` has the facts about the mode of the job.
+        """
         traces: dict[int, Records] = {part.shard: np.frombuffer(part.records, DTYPE) for part in progress.records}
         skipped = progress.skipped_bytes // DTYPE.itemsize
         progress.ClearField("records")
-        return {"progress": as_dict(progress), "block": self._block(traces, progress.elapsed_s), "skipped": skipped}
+        block, mode = self._block(traces, progress.elapsed_s), mode_facts(progress.mode)
+        return {"progress": as_dict(progress), "block": block, "skipped": skipped, "mode": mode}
 
     def _block(self, traces: dict[int, Records], elapsed_s: float) -> str | None:
         if 0 in traces:

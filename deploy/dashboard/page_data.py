@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from downpour.deploy.dashboard.columns import Array, differences, pack, smallest_unsigned
 from downpour.deploy.dashboard.config import MOST_RECORDS
 from downpour.deploy.dashboard.recorded_run import RecordedRun
+from downpour.ps.core.consistency import consistency_of
 from downpour.ps.trace.call_log import Call
 from downpour.ps.trace.format import REASONS
 
@@ -55,6 +56,7 @@ def page_data(run: RecordedRun, first: int = 0, most: int = MOST_RECORDS) -> byt
         "train_samples": run.config.get("data", {}).get("train_samples", 0),
         "summary": finite(run.summary),
         "reasons": REASONS,
+        "modes": {mode: mode_facts(mode) for mode in _modes(run)},
         "window": {"first": first, "records": len(job), "of": len(run.traces[0])},
         "events": list(_events(run, job, first)),
     }
@@ -63,6 +65,24 @@ def page_data(run: RecordedRun, first: int = 0, most: int = MOST_RECORDS) -> byt
         ahead = 0.0 if shard == 0 else clock_offset(run.traces[0], run.traces[shard]) or 0.0
         tables[f"shard{shard}"] = shard_columns(shard, trace, origin + ahead)
     return pack(header, tables)
+
+
+def mode_facts(mode: str) -> dict[str, Any]:
+    """Return what the page must know of a value of `--mode`, from the registry; an empty dict if it names no mode.
+
+    The keys are `buffers`, `slack` and `law` (see `Consistency`), and `group`, the workers that an update needs.
+    """
+    try:
+        row = consistency_of(mode)
+    except ValueError:
+        return {}
+    return {"buffers": row.buffers, "slack": row.slack, "law": row.staleness_law, "group": row.workers_needed}
+
+
+def _modes(run: RecordedRun) -> set[str]:
+    """Return the values of `--mode` that a run has had."""
+    changes = [change.get(when) or {} for change in run.changes for when in ("before", "after")]
+    return {str(settings["mode"]) for settings in (run.settings, *changes) if "mode" in settings}
 
 
 def finite(value: Any) -> Any:

@@ -9,23 +9,26 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from downpour.ps.core.consistency_base import Consistency, PendingPush, in_worker_order
+from downpour.ps.core.consistency_base import Consistency, PendingPush, StalenessLaw, in_worker_order
 from downpour.ps.core.registry import Parameter, positive, read, whole_number
 
 
 class Async(Consistency):
     """Downpour SGD (Dean et al., NIPS 2012): p' = p + Δp as pushes arrive."""
 
+    staleness_law = "own"
+
 
 class SSP(Consistency):
     """Stale synchronous parallel (Ho et al., NIPS 2013): a step starts iff clock − min ≤ s."""
 
+    staleness_law = "own"
     weighs_slow_workers = True
 
     def __init__(self, slack: int) -> None:
         """Create the mode with the bound s = `slack`."""
         super().__init__()
-        self.slack = slack
+        self.slack: int = slack
 
     def may_proceed(self, worker: int, senders: Mapping[int, int]) -> bool:
         """Return whether the worker's clock is at most s above the smallest."""
@@ -36,6 +39,7 @@ class BSP(Consistency):
     """Bulk synchronous parallel: the mean of all live workers' gradients, at a barrier, summed in worker order."""
 
     buffers = True
+    staleness_law: StalenessLaw = "zero"
     stale_gradients = False
     pulls_per_lease = True
     fixed_assignment = True
@@ -56,6 +60,7 @@ class BSP(Consistency):
 class KAsync(BSP):
     """K-async SGD (Dutta et al., AISTATS 2018): the mean of K distinct workers' gradients, however stale."""
 
+    staleness_law: StalenessLaw = "group"
     stale_gradients = True
     pulls_per_lease = False
     fixed_assignment = False
@@ -88,6 +93,7 @@ class KAsync(BSP):
 class Backup(KAsync):
     """Backup workers (Chen et al., 2016): the mean of the first N of P gradients for a step; late ones are dropped."""
 
+    staleness_law: StalenessLaw = ""
     stale_gradients = False
     pulls_per_lease = True
 
@@ -229,6 +235,7 @@ class LocalSGD(Consistency):
     """Local SGD, asynchronous ("geo"): w' = w + Δ, where Δ is the change of the weights over k local steps."""
 
     payload = "difference"
+    staleness_law = "own"
 
     def __init__(self, period: int) -> None:
         """Create the mode with k = `period`."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
+StalenessLaw = Literal["own", "group", "zero", ""]
+
 
 class PendingPush(Protocol):
     """The properties of a waiting push that a mode may use."""
@@ -29,6 +31,10 @@ class Consistency:
         pulls_per_lease: Whether workers pull for every lease, because the mode may drop gradients of old weights.
         fixed_assignment: Whether the result depends on nothing but the samples of each worker, which a script therefore
             assigns in a fixed order.
+        staleness_law: What is known of the distribution of a worker's staleness if all durations are exponential:
+            `own`, geometric with the worker's share of the updates (an SSP bound makes it steeper); `group`, geometric
+            with K / P, for updates of the gradients of K of P workers; `zero`; or empty, if it has no closed form.
+        slack: The bound s on the difference of the workers' clocks; None without a bound.
         weighs_slow_workers: Whether the mode is meant to keep the contribution of slow workers.
         period: The number of local steps per push that the mode prescribes.
         rho: For replicas, the strength of the elastic force: α = ηρ.
@@ -40,6 +46,8 @@ class Consistency:
     stale_gradients = True
     pulls_per_lease = False
     fixed_assignment = False
+    staleness_law: StalenessLaw = ""
+    slack: int | None = None
     weighs_slow_workers = False
     period = 1
     rho = 0.0

@@ -102,7 +102,7 @@ class ClusterTrainingJob(TrainingJob):
         if not self._member.plan.every_gradient:
             raise Unsupported(
                 "in downpour.training every gradient is pushed, and the weights are pulled after each. Received: "
-                "--mode easgd or localsgd, --push-every, --fetch-every or --overlap. Omit it, or use model.fit."
+                f"{self._member.plan.setting}. Omit it, or use model.fit."
             )
         op, optimizers = self._op, self._optimizers
         environment = {

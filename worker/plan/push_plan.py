@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Self
 
 from downpour.protos import parameter_server_pb2 as pb
@@ -22,6 +22,7 @@ class PushPlan:
             or the worker's own weights.
         overlap: Whether the next gradient is computed while a push-pull is in flight.
         fresh: Whether weights are pulled for every lease, because the mode drops late gradients.
+        mode: The value of `--mode` that the plan follows, for messages.
     """
 
     push_every: int = 1
@@ -29,6 +30,7 @@ class PushPlan:
     payload: Payload = "gradient"
     overlap: bool = False
     fresh: bool = False
+    mode: str = field(default="async", compare=False)
 
     @classmethod
     def of(cls, job: pb.JobDescription) -> Self:
@@ -42,9 +44,20 @@ class PushPlan:
         except ValueError as error:
             raise ValueError(f"the job's mode {error}; received {job.mode!r}.") from None
         if mode.payload != "gradient":
-            return cls(mode.period, mode.period, mode.payload)
+            return cls(mode.period, mode.period, mode.payload, mode=job.mode)
         push_every = max(1, job.push_every)
-        return cls(push_every, job.fetch_every or push_every, "gradient", job.overlap, mode.pulls_per_lease)
+        return cls(
+            push_every, job.fetch_every or push_every, "gradient", job.overlap, mode.pulls_per_lease, job.mode
+        )  # fmt: skip
+
+    @property
+    def setting(self) -> str:
+        """The setting because of which not every gradient is pushed and followed by a pull, for messages."""
+        if self.payload != "gradient":
+            return f"--mode {self.mode}"
+        if self.overlap:
+            return "--overlap"
+        return f"--push-every {self.push_every} --fetch-every {self.fetch_every}"
 
     @property
     def every_gradient(self) -> bool:

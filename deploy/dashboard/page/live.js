@@ -18,6 +18,7 @@ export class LiveJob {
     this.idle = new Set(); // workers without data
     this.totals = new Map(); // worker -> its counts in the newest message that contains it
     this.phase = "";
+    this.modes = {}; // the facts about every mode that the job has had
     this.progress = null;
     this.removed = 0; // records
     this.transferred = { x: [], pushed: [], pulled: [] }; // total bytes at the times of the messages, in seconds
@@ -30,6 +31,7 @@ export class LiveJob {
    */
   async take(message, pause) {
     this.progress = message.progress;
+    this.modes[this.progress.mode] = message.mode;
     while (this.shards.length < this.progress.shards) this.shards.push(emptyColumns(this.shards.length));
     const before = this.shards[0].count;
     let shifted = 0;
@@ -110,6 +112,7 @@ export class LiveJob {
       },
       window: { first: this.removed, records: this.shards[0].count, of: this.removed + this.shards[0].count },
       transferred: this.transferred,
+      modes: this.modes,
       train_samples: progress.samples_per_epoch,
       events: this.events.map((event) => ({ ...event })),
     };

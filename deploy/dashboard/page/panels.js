@@ -94,17 +94,16 @@ export class Panels {
   /** Return the key of the text that explains the predicted distribution of the mode. */
   predictionText() {
     if (this.run.modes.length > 1) return "predicted_changed";
-    const key = `predicted_${this.run.mode}`;
     const some = this.prediction({ updates: 1 }, 1, this.run.workers.length);
     if (!some) return "predicted_none";
-    return hasText(key) ? key : "predicted_async";
+    return `predicted_${this.run.slack === null ? this.run.facts.law : "slack"}`;
   }
 
   prediction(worker, applied, live) {
     if (this.run.modes.length > 1) return null; // the histogram contains pushes of several modes
-    const { mode, modeArguments, settings, mostStaleness } = this.run;
+    const { facts, settings, mostStaleness } = this.run;
     const share = applied ? worker.updates / applied : 0;
-    return predictedStaleness({ mode, modeArguments, workers: live, share, settings }, mostStaleness);
+    return predictedStaleness({ facts, workers: live, share, settings }, mostStaleness);
   }
 
   buildEvents() {

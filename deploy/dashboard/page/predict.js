@@ -3,20 +3,21 @@
 /**
  * Return the predicted distribution for one worker, or null if there is no closed form.
  *
- * @param {object} job `{mode, modeArguments, workers, share}`: the live workers, and the share of updates of this one
+ * @param {object} job `{facts, workers, share, settings}`: the facts about the mode (see `Run.factsOf`), the number of live
+ *     workers, and the share of updates of this one
  * @param {number} most the largest staleness whose probability is returned
  * @returns {{probabilities: Float64Array, mean: number, equal: number|null, bound: number|null}|null}
  *     `equal` is the staleness if all steps take equally long, and `bound` is the largest possible staleness
  */
-export function predictedStaleness({ mode, modeArguments, workers, share, settings }, most) {
+export function predictedStaleness({ facts, workers, share, settings }, most) {
   if (!workers || !(share > 0) || settings?.overlap || fetchesLess(settings)) return null;
-  if (["async", "localsgd", "geo", "ssp"].includes(mode)) {
-    const bound = mode === "ssp" ? (workers - 1) * (2 * modeArguments[0] + 1) : null;
+  if (facts.law === "own") {
+    const bound = (facts.slack ?? null) === null ? null : (workers - 1) * (2 * facts.slack + 1);
     return { probabilities: geometric(share, most), mean: 1 / share - 1, equal: workers - 1, bound };
   }
-  if (mode === "bsp") return { probabilities: geometric(1, most), mean: 0, equal: 0, bound: 0 };
-  if (mode === "kasync") {
-    const p = Math.min(1, modeArguments[0] / workers);
+  if (facts.law === "zero") return { probabilities: geometric(1, most), mean: 0, equal: 0, bound: 0 };
+  if (facts.law === "group") {
+    const p = Math.min(1, facts.group / workers);
     return { probabilities: geometric(p, most), mean: 1 / p - 1, equal: null, bound: null };
   }
   return null;

@@ -8,21 +8,6 @@ export const DROPPED = 2;
 export const MOST_STALENESS = 1023; // larger values share the last bin of a histogram
 const SMOOTHED_OVER = 50; // pushes: the span of the exponential moving average of the loss
 
-/** Return the name and the arguments of a mode: `["ssp", [2]]` for `ssp:2`. */
-export function modeOf(text) {
-  const [name, values] = String(text ?? "async").split(":");
-  return [name, values ? values.split(",").map(Number) : []];
-}
-
-/** Return the bound of an SSP mode, or null. */
-function slackOf(text) {
-  const [name, [slack]] = modeOf(text);
-  return name === "ssp" ? slack : null;
-}
-
-/** The modes in which a push waits for other pushes before it is applied. */
-const BARRIER_MODES = ["bsp", "backup", "ksync", "kasync", "softsync", "rennala"];
-
 export class Run {
   /** Build a run from what `decode` returns; unless `whole`, the functions of `parts` must be called to complete it. */
   constructor({ header, tables }, whole = true) {
@@ -35,10 +20,11 @@ export class Run {
     const changes = this.events.filter((event) => event.kind === "change" && event.mode);
     this.firstMode = changes.length ? changes[0].was : this.settings.mode;
     this.modes = [this.firstMode, ...changes.map((event) => event.mode)];
-    [this.mode, this.modeArguments] = modeOf(this.modes[this.modes.length - 1]);
+    this.mode = this.modes[this.modes.length - 1];
+    this.facts = this.factsOf(this.mode);
     this.markLost();
-    this.hasBarrier = BARRIER_MODES.includes(this.mode);
-    this.slack = this.modes.map(slackOf).find((slack) => slack !== null) ?? null;
+    this.buffers = Boolean(this.facts.buffers); // a push waits for other pushes before it is applied
+    this.slack = this.modes.map((mode) => this.slackOf(mode)).find((slack) => slack !== null) ?? null;
     this.shards = Object.keys(tables).filter((name) => name.startsWith("shard")).map((name) => tables[name]);
     this.timed = this.push.compute_us.some((duration) => duration > 0); // else a trace of an earlier version
     if (whole) for (const part of this.parts()) part();
@@ -57,6 +43,16 @@ export class Run {
       },
       () => this.deriveWaits(),
     ];
+  }
+
+  /** Return the facts about a mode that the server has stated: `{buffers, slack, law, group}`; none of an unknown mode. */
+  factsOf(mode) {
+    return this.header.modes?.[mode] ?? {};
+  }
+
+  /** Return the bound of a mode on the difference of the workers' clocks, or null. */
+  slackOf(mode) {
+    return this.factsOf(mode).slack ?? null;
   }
 
   convertTimes() {
@@ -209,7 +205,7 @@ export class Run {
     this.waitUntil = new Float64Array(this.count).fill(NaN);
     if (this.slack === null) return;
     const clocks = new Clocks();
-    let slack = slackOf(this.firstMode);
+    let slack = this.slackOf(this.firstMode);
     const ahead = (worker) => slack !== null && clocks.ahead(worker) > slack;
     let waiting = [];
     let next = 0;
@@ -223,7 +219,7 @@ export class Run {
     for (let row = 0; row < this.count; row += 1) {
       for (; next < this.events.length && this.events[next].before <= row; next += 1) {
         clocks.apply(this.events[next]);
-        if (this.events[next].kind === "change" && this.events[next].mode) slack = slackOf(this.events[next].mode);
+        if (this.events[next].kind === "change" && this.events[next].mode) slack = this.slackOf(this.events[next].mode);
         release(this.timeAt(row));
       }
       const worker = this.push.worker[row];

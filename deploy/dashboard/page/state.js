@@ -153,7 +153,7 @@ export class State {
       if (usual > 0 && Math.max(paces[index], since) > SLOW * usual + 1e-9) {
         if (paces[index] > SLOW * usual || since > 4 * SLOW * usual) return "slow";
       }
-      return this.run.hasBarrier && !this.run.timed ? "step" : "computing";
+      return this.run.buffers && !this.run.timed ? "step" : "computing";
     });
   }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from downpour.deploy.dashboard.columns import differences, pack, smallest_unsigned
-from downpour.deploy.dashboard.page_data import page_data
-from downpour.deploy.dashboard.page_files import one_document
+from downpour.deploy.dashboard.page_data import mode_facts, page_data
+from downpour.deploy.dashboard.page_files import files, one_document
 from downpour.deploy.dashboard.recorded_run import NoRun, load_run
+from downpour.ps.core.consistency import MODES
 from tests.support.page_block import unpack
 from tests.support.pure.recorded_trace import CLOCKS_S, write_run
+from tests.support.toys.toy_algorithms import register
 
 LARGEST_REPORT_BYTES = 2_000_000
 
@@ -34,6 +37,24 @@ def test_every_column_equals_the_trace(tmp_path: Path) -> None:
         np.testing.assert_array_equal(columns[name], trace[name].astype(np.float32))
     np.testing.assert_allclose(columns["time_us"] / 1e6, trace["time_s"] - CLOCKS_S[0], atol=1e-6)
     assert header["window"] == {"first": 0, "records": len(trace), "of": len(trace)}
+
+
+def test_the_page_receives_the_facts_about_a_mode_from_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    register(monkeypatch.setitem)
+    write_run(tmp_path, pushes=50, workers=2, shards=1, mode="toy:3")
+    change = {"number": 1, "before": {"mode": "toy:3"}, "after": {"mode": "kasync:2"}, "version": 20}
+    (tmp_path / "changes.json").write_text(json.dumps({"changes": [change]}))
+    header, _ = unpack(page_data(load_run(tmp_path)))
+    assert header["modes"] == {
+        "toy:3": {"buffers": True, "slack": None, "law": "", "group": 1},
+        "kasync:2": {"buffers": True, "slack": None, "law": "group", "group": 2},
+    }
+    assert mode_facts("of another version") == {}
+
+
+def test_the_page_names_no_mode() -> None:
+    scripts = "\n".join(content.decode() for name, content in files().items() if name.endswith(".js"))
+    assert [name for name in MODES if re.search(rf"[\"\'`]{name}\b", scripts)] == []
 
 
 def test_the_clocks_of_other_shards_are_aligned(tmp_path: Path) -> None:

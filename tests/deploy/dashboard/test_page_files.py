@@ -37,7 +37,7 @@ FAMILIES = {
     "legend_": "push pull drop states".split(),
     "one_": "worker shard".split(),
     "several_": "workers shards".split(),
-    "predicted_": "async ssp bsp kasync".split(),
+    "predicted_": "own slack zero group".split(),
     "status_": (
         "ended interrupted failed paused waiting initialising warming training draining finishing recovering".split()
     ),
@@ -66,7 +66,7 @@ def used_keys() -> set[str]:
     (columns,) = re.findall(r"^const COLUMNS = \[(.*?)\]", every, re.M)
     keys |= {f"column_{name}" for name in re.findall(r'"(\w+)"', columns)}
     keys |= {f"fact_{name}" for name in re.findall(r'(?:^ +|push\()\["(\w+)", ', SCRIPTS["panels.js"], re.M)}
-    keys |= set(re.findall(r'"(key_\w+)"', every)) | {"predicted_none", "predicted_async", "predicted_changed"}
+    keys |= set(re.findall(r'"(key_\w+)"', every)) | {"predicted_none", "predicted_changed"}
     return keys
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from downpour.deploy.dashboard.live import MessageBuilder
-from downpour.deploy.dashboard.page_data import page_data
+from downpour.deploy.dashboard.page_data import mode_facts, page_data
 from downpour.deploy.dashboard.page_files import FOLDER
 from downpour.deploy.dashboard.recorded_run import load_run
 from downpour.protos import parameter_server_pb2 as pb
@@ -292,16 +292,17 @@ def test_a_push_arrives_when_it_is_applied(tmp_path: Path, evaluate: Evaluate) -
 
 def test_predictions_are_those_of_the_theory(evaluate: Evaluate) -> None:
     code = """
-        const of = (mode, args, share, workers, settings = {}) =>
-          predictedStaleness({mode, modeArguments: args, workers, share, settings}, 4000);
+        const of = (mode, share, workers, settings = {}) =>
+          predictedStaleness({facts: given.modes[mode], workers, share, settings}, 4000);
         const told = (found) => found && {...found, probabilities: [...found.probabilities]};
-        return {c3: told(of("async", [], 1 / 8, 8)), c4: [4, 2, 1, 1].map((rate) => of("async", [], rate / 8, 4).mean),
-          c10: of("ssp", [2], 1 / 3, 3).bound, bsp: of("bsp", [], 1 / 4, 4).mean,
-          kasync: of("kasync", [2], 1 / 8, 8).mean,
-          none: [of("ringmaster", [4], 0.5, 2), of("async", [], 0, 2),
-            of("async", [], 0.5, 2, {fetch_every: 5, push_every: 1})]};
+        return {c3: told(of("async", 1 / 8, 8)), c4: [4, 2, 1, 1].map((rate) => of("async", rate / 8, 4).mean),
+          c10: of("ssp:2", 1 / 3, 3).bound, bsp: of("bsp", 1 / 4, 4).mean,
+          kasync: of("kasync:2", 1 / 8, 8).mean,
+          none: [of("ringmaster:4", 0.5, 2), of("async", 0, 2),
+            of("async", 0.5, 2, {fetch_every: 5, push_every: 1})]};
     """
-    found = evaluate(code)
+    modes = ("async", "ssp:2", "bsp", "kasync:2", "ringmaster:4")
+    found = evaluate(code, modes={mode: mode_facts(mode) for mode in modes})
     p = np.array(found["c3"]["probabilities"])
     tau = np.arange(len(p))
     assert p.sum() == pytest.approx(1)

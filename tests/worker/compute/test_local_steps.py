@@ -253,6 +253,19 @@ def test_a_mode_without_its_steps_is_refused(mode: str) -> None:
         PushPlan.of(pb.JobDescription(mode=mode))
 
 
+@pytest.mark.parametrize(
+    ("job", "setting"),
+    [
+        (pb.JobDescription(mode="localsgd:4"), "--mode localsgd:4"),
+        (pb.JobDescription(mode="easgd:0.5,8"), "--mode easgd:0.5,8"),
+        (pb.JobDescription(mode="async", push_every=1, overlap=True), "--overlap"),
+        (pb.JobDescription(mode="ssp:2", push_every=2, fetch_every=4), "--push-every 2 --fetch-every 4"),
+    ],
+)
+def test_a_plan_names_the_setting_that_the_user_chose(job: pb.JobDescription, setting: str) -> None:
+    assert PushPlan.of(job).setting == setting
+
+
 @pytest.mark.parametrize("flags", [{"push_every": 2}, {"fetch_every": 2}])
 @pytest.mark.parametrize("mode", ["localsgd:4", "easgd:0.5,4"])
 def test_intervals_are_refused_where_the_mode_has_its_own(mode: str, flags: dict[str, int]) -> None:

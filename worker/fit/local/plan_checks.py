@@ -10,7 +10,6 @@ from downpour.worker.fit.local.gradient_sums import SummedGradientOp
 from downpour.worker.fit.local.local_steps import LocalStepsOp
 from downpour.worker.fit.optimizer.gradient_op import GradientOp
 from downpour.worker.fit.optimizer.model_optimizers import ModelOptimizers
-from downpour.worker.plan.push_plan import PushPlan
 
 if TYPE_CHECKING:
     from downpour.worker.fit.cluster.leases import Leases
@@ -41,21 +40,12 @@ def gradient_op_of(
     plan = member.plan
     if plan.every_gradient:
         return GradientOp(model, optimizers, member, leases, assigned)
-    _check_optimizers(optimizers, _setting(plan))
+    _check_optimizers(optimizers, plan.setting)
     kind = SummedGradientOp if plan.payload == "gradient" else LocalStepsOp
     op = kind(model, optimizers, member, leases, assigned)
-    op.check_local(assigned, _setting(plan))
-    _check_constraints(op, _setting(plan))
+    op.check_local(assigned, plan.setting)
+    _check_constraints(op, plan.setting)
     return op
-
-
-def _setting(plan: PushPlan) -> str:
-    """Return the setting that lets a worker make local steps, as a phrase for a message."""
-    if plan.payload != "gradient":
-        return f"--mode {'localsgd' if plan.payload == 'difference' else 'easgd'}"
-    if plan.overlap:
-        return "--overlap"
-    return f"--push-every {plan.push_every} --fetch-every {plan.fetch_every}"
 
 
 def _check_optimizers(optimizers: ModelOptimizers, setting: str) -> None:
