@@ -15,34 +15,56 @@ class AsynchronySettings(Protocol):
     """The settings that determine how asynchrony affects a job."""
 
     @property
-    def mode(self) -> str: ...  # noqa: D102
+    def mode(self) -> str:
+        """The consistency mode, as `ssp:2`: a name of `MODES` and its parameters."""
+
     @property
-    def staleness_policy(self) -> str: ...  # noqa: D102
+    def staleness_policy(self) -> str:
+        """The compensation of staleness: a name of `POLICIES` and its parameters."""
+
     @property
-    def workers(self) -> int: ...  # noqa: D102
+    def workers(self) -> int:
+        """The number of workers that training waits for."""
+
     @property
-    def optimizer(self) -> str: ...  # noqa: D102
+    def optimizer(self) -> str:
+        """The name of the servers' optimizer in `OPTIMIZERS`."""
+
     @property
-    def hyper(self) -> Hyperparameters: ...  # noqa: D102
+    def hyper(self) -> Hyperparameters:
+        """The given hyperparameters of the optimizer; those that are not given are None."""
+
     @property
-    def momentum_correction(self) -> bool: ...  # noqa: D102
+    def momentum_correction(self) -> bool:
+        """Whether the momentum is reduced by the implicit momentum of asynchrony."""
+
     @property
-    def schedule(self) -> str: ...  # noqa: D102
+    def schedule(self) -> str:
+        """The learning rate by version: a name of `SCHEDULES` and its parameters."""
+
     @property
-    def warm_up(self) -> int: ...  # noqa: D102
+    def warm_up(self) -> int:
+        """The number of versions over which the learning rate rises to its full value."""
 
 
 class IntervalSettings(Protocol):
     """The settings that determine what a worker does between two exchanges."""
 
     @property
-    def mode(self) -> str: ...  # noqa: D102
+    def mode(self) -> str:
+        """The consistency mode, as `ssp:2`: a name of `MODES` and its parameters."""
+
     @property
-    def push_every(self) -> int: ...  # noqa: D102
+    def push_every(self) -> int:
+        """The number of local steps whose gradients one push sums up."""
+
     @property
-    def fetch_every(self) -> int | None: ...  # noqa: D102
+    def fetch_every(self) -> int | None:
+        """The number of local steps between two pulls; None for as many as `push_every`."""
+
     @property
-    def overlap(self) -> bool: ...  # noqa: D102
+    def overlap(self) -> bool:
+        """Whether the next gradient is computed while a push-pull is in flight."""
 
 
 def refusal_of(settings: AsynchronySettings) -> str:
