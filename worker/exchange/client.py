@@ -103,8 +103,7 @@ class Client:
         """Send the initial weights `float32[n + m]` to every shard."""
         requests = [pb.Request(kind=pb.INIT) for _ in self._slices]
         payloads = [[_bytes(flat[part.start : part.stop]), *self._state(flat, part)] for part in self._slices]
-        self._send(requests, payloads)
-        self._receive()
+        self._exchange(requests, payloads)
 
     def assign(self, flat: np.ndarray, slot: str = "", partial: bool = False) -> None:
         """Replace the weights, or a slot of the optimizer, on every shard of a script's job.
@@ -117,8 +116,7 @@ class Client:
         worker = self._session.worker
         requests = [pb.Request(kind=pb.ASSIGN, slot=slot, partial=partial, worker=worker) for _ in self._slices]
         payloads = [[_bytes(flat[part.start : part.stop]), *self._state(flat, part)] for part in self._slices]
-        self._send(requests, payloads)
-        self._receive()
+        self._exchange(requests, payloads)
 
     def pull(self, pin: int = 0) -> Pulled:
         """Return the committed weights, or those pinned under a number.
@@ -132,14 +130,12 @@ class Client:
         if not pin:
             for index, request in enumerate(requests):
                 self._add_held_version(index, request)
-        self._send(requests, [[] for _ in requests])
-        return self._pulled(self._receive(), pinned=pin > 0)
+        return self._assembled(self._exchange(requests, [[] for _ in requests]), pinned=pin > 0)
 
     def pull_slot(self, slot: str) -> np.ndarray:
         """Return a slot of the optimizer, `float32[n + m]` with m zeros; valid until the next request is sent."""
         requests = [pb.Request(kind=pb.PULL, slot=slot) for _ in self._slices]
-        self._send(requests, [[] for _ in requests])
-        return self._pulled(self._receive(), pinned=True).flat
+        return self._assembled(self._exchange(requests, [[] for _ in requests]), pinned=True).flat
 
     def push_pull(self, gradient: np.ndarray | ChunkedVector, info: PushInfo) -> Pulled:
         """Push a gradient and return the new weights; see `push` and `pulled`.
@@ -175,7 +171,8 @@ class Client:
                 payloads.append(self._covered(index, gradient, info.tensors))
             else:
                 payloads.append([*self._trained(index, gradient), *self._state(gradient, part)])
-        self._send(requests, payloads)
+        for link, request, parts in zip(self._links, requests, payloads, strict=True):
+            link.send(request, *parts)
 
     def pulled(self) -> Pulled:
         """Wait for the replies to a push.
@@ -185,9 +182,9 @@ class Client:
             Unreachable: A shard does not reply.
             DeadlineExceeded: A shard does not reply in time.
         """
-        pulled = self._pulled(self._receive())
+        frames = [link.receive() for link in self._links]
         self.pushed = True
-        return pulled
+        return self._assembled(frames)
 
     def watch(self, now: float) -> None:
         """Cancel streams whose replies are overdue at `now` (monotonic); thread-safe."""
@@ -214,7 +211,7 @@ class Client:
         request = info.to_request(index)
         request.worker, request.incarnation = self._session.worker, self._session.incarnation
         request.seq, request.generation = self._seq, self._generations[index]
-        request.codec, request.no_pull = self._codec, not pull
+        request.codec, request.no_pull, request.retain_previous = self._codec, not pull, self._keep
         self._add_held_version(index, request)
         return request
 
@@ -223,12 +220,11 @@ class Client:
         if self._links[index].resends_weights and self._vectors[index] is not None:
             request.have_version, request.generation = self._versions[index], self._generations[index]
 
-    def _send(self, requests: Sequence[pb.Request], payloads: Sequence[Sequence[Buffer]]) -> None:
+    def _exchange(self, requests: Sequence[pb.Request], payloads: Sequence[Sequence[Buffer]]) -> list[Frame[pb.Reply]]:
+        """Send a request other than a push to every shard, and return the replies."""
         for link, request, parts in zip(self._links, requests, payloads, strict=True):
             request.retain_previous = self._keep
             link.send(request, *parts)
-
-    def _receive(self) -> list[Frame[pb.Reply]]:
         return [link.receive() for link in self._links]
 
     def _trained(self, index: int, gradient: np.ndarray | ChunkedVector) -> list[Buffer]:
@@ -250,7 +246,7 @@ class Client:
     def _state(self, flat: np.ndarray | ChunkedVector, part: Slice) -> list[Buffer]:
         return [_bytes(flat[self._layout.trained :])] if part.state else []
 
-    def _pulled(self, frames: list[Frame[pb.Reply]], pinned: bool = False) -> Pulled:
+    def _assembled(self, frames: list[Frame[pb.Reply]], pinned: bool = False) -> Pulled:
         replies = tuple(frame.header for frame in frames)
         vectors = [self._vector(index, frame, pinned) for index, frame in enumerate(frames)]
         versions = tuple(reply.version for reply in replies)

@@ -17,7 +17,6 @@ from downpour.worker.compute.evaluate import Evaluator
 from downpour.worker.compute.flat_model import data_checksum, layout_of, read_weights, write_weights
 from downpour.worker.compute.gradient import GradientFunction
 from downpour.worker.compute.local_steps import LocalSteps
-from downpour.worker.exchange.client import Client
 from downpour.worker.train.evaluation import EvaluationRunner
 from tests.support.cluster import running
 
@@ -59,18 +58,19 @@ def test_the_layout_holds_no_frozen_weights() -> None:
 def test_a_push_carries_no_frozen_weights(tmp_path: Path, transport: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_with_a_frozen_layer()
     sent: list[int] = []
-    send = Client._send
-
-    def counted(self: Client, requests: list[pb.Request], payloads: list[list[memoryview]]) -> None:
-        sent.append(sum(len(part) for parts in payloads for part in parts))
-        send(self, requests, payloads)
-
     function = GradientFunction(model, data(), BATCH)
     function.warm_up(read_weights(model), "off")  # before there is a session that might expire meanwhile
     with running(tmp_path, workers=1) as cluster:
         (member,) = cluster.train(layout_of(model), 1, read_weights(model), transport=transport)
         gradient = function(member.pull().flat, INDICES)
-        monkeypatch.setattr(Client, "_send", counted)
+        (link,) = member.client._links
+        send = link.send
+
+        def counted(header: pb.Request, *parts: memoryview) -> None:
+            sent.append(sum(map(len, parts)))
+            send(header, *parts)
+
+        monkeypatch.setattr(link, "send", counted)
         member.push_pull(gradient.flat, gradient.norm)
     trained, statistics = 2 * 50 + 50 * 3 + 3, 4 * 50
     assert sent == [4 * (trained + statistics)]

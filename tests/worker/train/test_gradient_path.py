@@ -30,7 +30,7 @@ N = 100
 TITLE = {"shm": "shared memory", "tcp": "TCP", "grpc": "gRPC"}
 # Functions within a step at which the stack is recorded.
 WITHIN_STEPS: tuple[tuple[type, str], ...] = (
-    (Client, "_pulled"),
+    (Client, "_assembled"),
     (SharedMemoryTransport, "_repeat"),
     (SpinWait, "receive"),
     (SpinWait, "receive_into"),
@@ -40,8 +40,7 @@ WITHIN_STEPS: tuple[tuple[type, str], ...] = (
     (GrpcTransport, "_await_reply"),
 )
 FORWARD_ONLY = {
-    "Client._send", "Client._receive", "Loop.finish", "Loop.start", "EventLoopSocket._readable",
-    "TcpConnection._readable", "TcpConnection._receive_header", "TcpTransport._receive_header",
+    "Loop.finish", "Loop.start", "EventLoopSocket._readable", "TcpConnection._readable", "TcpConnection._receive_header", "TcpTransport._receive_header",
     "TcpTransport._repeat", "TcpTransport._await_reply", "HeaderReceiver.receive",
 }  # fmt: skip
 NEED_TENSORFLOW = {"Worker._train", "GradientFunction.__call__"}
