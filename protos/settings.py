@@ -140,7 +140,7 @@ def parse(kind: type[S], argv: Sequence[str], prog: str, description: str | None
         settings.take_effect()
     except ValidationError as failure:
         errors = [(_problem(error, kind, vars(given)), error["loc"]) for error in failure.errors()]
-        _fail(prog, [f"{path}: {said}" if path and (not at or at[0] in of_file) else said for said, at in errors])
+        _fail(prog, [f"{path}: {text}" if path and (not at or at[0] in of_file) else text for text, at in errors])
     except ValueError as failure:
         _fail(prog, [str(failure)])
     return settings

@@ -165,13 +165,13 @@ class CoordinatorProcess:
         Raises:
             UnusableDirectory: The disk could not be written for that time.
         """
-        give_up_s, told = clock.monotonic() + self._settings.reconnect_s, ""
+        give_up_s, reported = clock.monotonic() + self._settings.reconnect_s, ""
         while True:
             try:
                 return self.recovery.begin(self._settings.resume)
             except OSError as error:
-                if reason_of(error) != told:
-                    told = reason_of(error)
+                if reason_of(error) != reported:
+                    reported = reason_of(error)
                     log(f"the run directory cannot be written, and the server waits: {reason_of(error)}")
                 if clock.monotonic() > give_up_s or error.errno not in TRANSIENT:
                     raise UnusableDirectory(

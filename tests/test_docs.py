@@ -214,7 +214,7 @@ def test_the_glossary_has_each_term_once_and_in_order() -> None:
     assert all(meaning.endswith(".") for term, meaning in rows if not term.startswith("-"))
 
 
-@pytest.mark.parametrize("transport", ["shared memory", "gRPC"])
+@pytest.mark.parametrize("transport", ["shared memory", "TCP", "gRPC"])
 def test_the_path_of_a_gradient_is_short_and_names_functions(transport: str) -> None:
     """That the functions exist is checked with all names beside links to files."""
     text = section(ARCHITECTURE.read_text(), "The path of a gradient")

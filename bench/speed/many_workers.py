@@ -109,15 +109,15 @@ def _work(
     gradient = np.ones(floats, np.float32)
     worker.pull()
     start.wait(START_S)
-    begin, done, took = time.monotonic(), 0, []
+    begin, done, durations_s = time.monotonic(), 0, []
     while time.monotonic() - begin < seconds:
         if compute_s:
             time.sleep(compute_s)
         sent = time.perf_counter()
         worker.push_pull(gradient)
-        took.append(time.perf_counter() - sent)
+        durations_s.append(time.perf_counter() - sent)
         done += 1
-    out.put((done / (time.monotonic() - begin), float(np.median(took))))
+    out.put((done / (time.monotonic() - begin), float(np.median(durations_s))))
     worker.close()
 
 

@@ -25,7 +25,7 @@ HISTORY: tuple[Mutant, ...] = (
     Mutant("a job that is stopped while it recovers counts as never begun", "ps/coordinator/training_work.py", "elif job.phase == Phase.RECOVERING or job.resumed or job.elapsed_s:", "elif False:"),
     Mutant("a repeated report is refused", "ps/coordinator/training_work.py", "if member.last_report == report and member.worker not in self.tasks.assigned:", "if False:"),
     Mutant("a report of an unknown task is not foreseen", "ps/coordinator/evaluations.py", "{_name_of(request.kind)}", "{pb.TaskKind.Name(request.kind)}"),
-    Mutant("a server that starts on a full disk ends", "ps/server.py", "            except OSError as error:\n                if reason_of(error) != told:", "            except EOFError as error:\n                if reason_of(error) != told:"),
+    Mutant("a server that starts on a full disk ends", "ps/server.py", "            except OSError as error:\n                if reason_of(error) != reported:", "            except EOFError as error:\n                if reason_of(error) != reported:"),
     Mutant("an ended run is resumed", "ps/storage/ended_run.py", 'return found.get("status") == "ended" and not (isinstance(planned, int) and planned < epochs)', "return False"),
     Mutant("a server that pauses is not joined again", "worker/exchange/session.py", "SILENT = (Unreachable, DeadlineExceeded)", "SILENT = (Unreachable,)"),
     Mutant("every note of a failed checkpoint is another one", "ps/control_plane/checkpointer.py", "return failure.strerror if isinstance(failure, OSError) and failure.strerror else str(failure)", "return str(failure)"),

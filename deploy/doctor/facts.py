@@ -176,8 +176,8 @@ def _failure_with(listener: socket.socket, content: bytes, child: subprocess.Pop
     assert child.stderr is not None
     ready, _, _ = select.select([listener.fileno(), child.stderr.fileno()], [], [], TRIAL_TIMEOUT_S)
     if listener.fileno() not in ready:
-        said = os.read(child.stderr.fileno(), 65536).decode(errors="replace") if ready else ""
-        return (said.strip().splitlines() or [f"the child process did not connect in {TRIAL_TIMEOUT_S:g} s"])[-1]
+        output = os.read(child.stderr.fileno(), 65536).decode(errors="replace") if ready else ""
+        return (output.strip().splitlines() or [f"the child process did not connect in {TRIAL_TIMEOUT_S:g} s"])[-1]
     line, _ = listener.accept()
     with line:
         line.settimeout(TRIAL_TIMEOUT_S)

@@ -31,8 +31,8 @@ def conclude(screen: Screen, run_dir: Path, drained: bool) -> None:
     if summary is not None:
         screen.table(summary, str(run_dir))
         if summary.get("diverged"):
-            said = any(TOO_LARGE in note for note in summary.get("notes", ()))  # while it happened
-            screen.note(f"training diverged: {summary['diverged']}" + ("" if said else f". {advice(summary)}"))
+            noted = any(TOO_LARGE in note for note in summary.get("notes", ()))  # while it happened
+            screen.note(f"training diverged: {summary['diverged']}" + ("" if noted else f". {advice(summary)}"))
     if drained:
         screen.note(f"drained: the trained model is in {run_dir}")
 

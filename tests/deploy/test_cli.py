@@ -22,9 +22,9 @@ pytestmark = pytest.mark.usefixtures("clean_environment")
 
 def test_help_lists_every_command_with_its_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--help"]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for name, command in cli.commands().items():
-        assert re.search(rf"^  {name} +{command.description}$", said, re.MULTILINE)
+        assert re.search(rf"^  {name} +{command.description}$", output, re.MULTILINE)
 
 
 def test_without_a_command_the_help_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
@@ -39,9 +39,9 @@ def test_an_unknown_command_names_the_nearest_one_and_all(
     name: str, nearest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main([name]) == 2
-    said = capsys.readouterr().err
-    assert f"did you mean {nearest}?" in said
-    assert all(name in said for name in cli.commands())
+    output = capsys.readouterr().err
+    assert f"did you mean {nearest}?" in output
+    assert all(name in output for name in cli.commands())
 
 
 @pytest.mark.parametrize("command", [(), ("bench",)])
@@ -140,11 +140,11 @@ def test_the_help_of_a_command_fits_80_columns_and_names_its_flags(command: str)
 )
 def test_the_help_of_a_command_shows_its_own_arguments_and_flags(command: str, usage: str) -> None:
     done = run(command, "--help")
-    said = done.stdout
-    assert done.returncode == 0 and max(map(len, said.splitlines())) <= 80
-    assert f"usage: downpour {command} {usage}\n" in said
-    assert "(default: True)" not in said and "(default: None)" not in said
-    flags = re.split(r"\n  (?=--)", re.split(r"\n\nhelp:", said)[0])[1:]
+    output = done.stdout
+    assert done.returncode == 0 and max(map(len, output.splitlines())) <= 80
+    assert f"usage: downpour {command} {usage}\n" in output
+    assert "(default: True)" not in output and "(default: None)" not in output
+    flags = re.split(r"\n  (?=--)", re.split(r"\n\nhelp:", output)[0])[1:]
     for name, text in ((re.split("[ ,\n]", each)[0], each) for each in flags):
         variable = re.findall(r"\[DOWNPOUR_([A-Z0-9_]+)\]", re.split(r"\n\n", text)[0])
         assert variable == ([] if name == "--json" else [name[2:].upper().replace("-", "_")]), f"{command} {name}"
@@ -155,8 +155,8 @@ def test_the_command_line_is_imported_without_its_commands() -> None:
         "import sys, downpour.deploy.cli\n"
         "print(json := [m for m in ('tensorflow', 'grpc', 'numpy') if m in sys.modules])"
     )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=TIMEOUT_S)
-    assert said.stdout.strip() == "[]", said.stderr
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=TIMEOUT_S)
+    assert done.stdout.strip() == "[]", done.stderr
 
 
 def test_train_and_status_import_neither_tensorflow_nor_what_they_start() -> None:
@@ -165,18 +165,18 @@ def test_train_and_status_import_neither_tensorflow_nor_what_they_start() -> Non
         "names = ('tensorflow', 'keras', 'downpour.ps.server', 'downpour.worker.train.loop')\n"
         "print([m for m in names if m in sys.modules])"
     )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=TIMEOUT_S)
-    assert said.stdout.strip() == "[]", said.stderr
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=TIMEOUT_S)
+    assert done.stdout.strip() == "[]", done.stderr
 
 
 def test_models_and_datasets_are_checked_before_anything_starts(tmp_path: Path) -> None:
-    said = run("train", "--model=sigmoid10", "--dataset=mnits", cwd=tmp_path).stderr
-    assert "--model must be one of" in said
-    assert "(did you mean sigmoid100?), or module:function; received 'sigmoid10'" in said
-    assert "(did you mean mnist?), or the path of an .npz file; received 'mnits'" in said
-    said = run("train", "--model=nowhere_to_be_found:f", "--dataset=none.npz", cwd=tmp_path).stderr
-    assert f"--model must name a module that can be found in {tmp_path}" in said
-    assert f"{tmp_path / 'none.npz'} does not exist" in said
+    output = run("train", "--model=sigmoid10", "--dataset=mnits", cwd=tmp_path).stderr
+    assert "--model must be one of" in output
+    assert "(did you mean sigmoid100?), or module:function; received 'sigmoid10'" in output
+    assert "(did you mean mnist?), or the path of an .npz file; received 'mnits'" in output
+    output = run("train", "--model=nowhere_to_be_found:f", "--dataset=none.npz", cwd=tmp_path).stderr
+    assert f"--model must name a module that can be found in {tmp_path}" in output
+    assert f"{tmp_path / 'none.npz'} does not exist" in output
     assert list(tmp_path.iterdir()) == []
 
 

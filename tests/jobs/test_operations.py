@@ -22,8 +22,8 @@ def test_metrics_and_json_logs(tmp_path: Path) -> None:
     try:
         flags = ["--metrics-port=0", "--log-format=json", "--workers=1", "--checkpoint-every=0.05s"]
         server = cluster.start("ps-0", "-m", "downpour.ps", f"--run-dir={cluster.run}", *flags)
-        said = server.announcement()
-        cluster.address = str(said["address"])
+        announcement = server.announcement()
+        cluster.address = str(announcement["address"])
         (member,) = cluster.train(LAYOUT, 1)
         member.pull()
         for _ in range(7):
@@ -31,7 +31,7 @@ def test_metrics_and_json_logs(tmp_path: Path) -> None:
         member.push_pull(np.ones(50, np.float32), np.inf)
 
         def scrape() -> dict[tuple[str, str], float]:
-            with urllib.request.urlopen(f"http://{said['metrics']}/metrics", timeout=10) as reply:
+            with urllib.request.urlopen(f"http://{announcement['metrics']}/metrics", timeout=10) as reply:
                 text = reply.read().decode()
             families = text_string_to_metric_families(text)
             return {(s.name, next(iter(s.labels.values()), "")): s.value for f in families for s in f.samples}
@@ -50,7 +50,7 @@ def test_metrics_and_json_logs(tmp_path: Path) -> None:
         assert found["downpour_worker_updates_total", "0"] == 7 and found["downpour_worker_dropped_total", "0"] == 1
         assert found["downpour_worker_staleness", "0"] == 0
         assert any(name == "downpour_job_info" for name, _ in found)
-        with urllib.request.urlopen(f"http://{said['metrics']}/healthz", timeout=10) as reply:
+        with urllib.request.urlopen(f"http://{announcement['metrics']}/healthz", timeout=10) as reply:
             assert (reply.status, reply.read()) == (200, b"ok\n")
         cluster.servers.append(server)
         cluster.stop()

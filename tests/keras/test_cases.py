@@ -36,11 +36,11 @@ def result(folder: Path, case: str, *flags: str) -> str:
     done = subprocess.run(
         [sys.executable, *command], env=clean, cwd=folder, capture_output=True, text=True, timeout=LIMIT_S
     )
-    said = f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-    assert done.returncode == 0, said
-    assert "started again" not in done.stderr, said
+    output = f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    assert done.returncode == 0, output
+    assert "started again" not in done.stderr, output
     results = [line for line in done.stdout.splitlines() if line.startswith("RESULT")]
-    assert results, said
+    assert results, output
     return results[-1]
 
 

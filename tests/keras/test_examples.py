@@ -24,7 +24,7 @@ LEAST = {"mnist_dense.py": 0.92, "mnist_convnet.py": 0.97, "fine_tuning.py": 0.8
 
 def last_line(folder: Path, example: str) -> str:
     """Run an example with two workers in a folder, and return the last line that it prints."""
-    line = [sys.executable, "-m", "downpour.deploy.cli", "run", "--workers=2", str(EXAMPLES / example)]
+    line = [sys.executable, "-m", "downpour.deploy.cli", "run", "--workers=2", "--seed=0", str(EXAMPLES / example)]
     done = subprocess.run(line, env=environment(), cwd=folder, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     return done.stdout.strip().splitlines()[-1]

@@ -116,9 +116,9 @@ def test_metrics_are_put_together_as_they_say(kinds: list[dict[str, Any]]) -> No
 
 
 def test_only_a_metric_that_is_not_a_sum_is_named_and_once(kinds_run: tuple[Path, str]) -> None:
-    told = [line for line in kinds_run[1].splitlines() if "the variable of a metric" in line]
-    assert len(told) == 1
-    assert "Received: highest/most. For" in told[0]
+    warnings = [line for line in kinds_run[1].splitlines() if "the variable of a metric" in line]
+    assert len(warnings) == 1
+    assert "Received: highest/most. For" in warnings[0]
 
 
 def test_a_base_is_frozen_then_tuned(kinds: list[dict[str, Any]]) -> None:

@@ -35,10 +35,10 @@ def test_a_public_example_trains_with_two_workers(tmp_path: Path, script: str) -
     (tmp_path / script).write_text((SCRIPTS / "public" / script).read_text())
     command = [sys.executable, "-m", "downpour", "run", "--workers=2", script]
     done = subprocess.run(command, env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT_S)
-    said = f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-    assert done.returncode == 0, said
-    assert "started again" not in done.stderr and "restarted" not in done.stderr, said
-    assert any(line.startswith("RESULT") for line in done.stdout.splitlines()), said
+    output = f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    assert done.returncode == 0, output
+    assert "started again" not in done.stderr and "restarted" not in done.stderr, output
+    assert any(line.startswith("RESULT") for line in done.stdout.splitlines()), output
 
 
 def test_the_documentation_has_a_row_for_every_public_example() -> None:

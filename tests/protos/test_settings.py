@@ -18,9 +18,9 @@ def refused(kind: type[Settings], *argv: str, capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit) as stopped:
         parse(kind, argv, "prog")
     assert stopped.value.code == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    return said.err
+    output = capsys.readouterr()
+    assert output.out == ""
+    return output.err
 
 
 @pytest.mark.parametrize(
@@ -55,14 +55,14 @@ def test_an_invalid_flag_is_named_with_the_requirement_and_the_value(
 
 
 def test_every_problem_has_its_line(capsys: pytest.CaptureFixture[str]) -> None:
-    said = refused(ServerSettings, "--epochs=0", "--seed=-1", "--mode=x", capsys=capsys)
-    assert [line.split()[1] for line in said.splitlines()[:-1]] == ["--epochs", "--seed", "--mode"]
+    output = refused(ServerSettings, "--epochs=0", "--seed=-1", "--mode=x", capsys=capsys)
+    assert [line.split()[1] for line in output.splitlines()[:-1]] == ["--epochs", "--seed", "--mode"]
 
 
 def test_a_bad_variable_is_named_itself(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("DOWNPOUR_EPOCHS", "many")
-    said = refused(ServerSettings, capsys=capsys)
-    assert "prog: DOWNPOUR_EPOCHS must be a whole number, at least 1; received 'many'" in said
+    output = refused(ServerSettings, capsys=capsys)
+    assert "prog: DOWNPOUR_EPOCHS must be a whole number, at least 1; received 'many'" in output
 
 
 def test_a_contradiction_names_the_variable(
@@ -104,17 +104,17 @@ def help_of(kind: type[Settings], capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_help_says_what_a_value_is(capsys: pytest.CaptureFixture[str]) -> None:
-    said = help_of(_Addresses, capsys)
-    assert "usage: prog [flags] COMMAND" in said
-    assert "--own HOST:PORT" in said and "--other HOST:PORT" in said
-    assert "Say all (default: on)." in said
-    assert "[DOWNPOUR_OWN]" in said and "A flag takes precedence over its environment variable" in said
+    output = help_of(_Addresses, capsys)
+    assert "usage: prog [flags] COMMAND" in output
+    assert "--own HOST:PORT" in output and "--other HOST:PORT" in output
+    assert "Say all (default: on)." in output
+    assert "[DOWNPOUR_OWN]" in output and "A flag takes precedence over its environment variable" in output
     assert "--advertise HOST:PORT" in help_of(ServerSettings, capsys)
 
 
 def test_an_address_that_may_be_missing_is_checked(capsys: pytest.CaptureFixture[str]) -> None:
-    said = refused(ServerSettings, "--advertise=a", capsys=capsys)
-    assert "--advertise must be HOST:PORT with a port from 0 to 65535; received 'a'" in said
+    output = refused(ServerSettings, "--advertise=a", capsys=capsys)
+    assert "--advertise must be HOST:PORT with a port from 0 to 65535; received 'a'" in output
 
 
 def test_flags_carry_settings_to_another_process() -> None:

@@ -128,13 +128,13 @@ def refused():
             zip(tape.gradient(loss, trained.trainable_weights), trained.trainable_weights, strict=True)
         )
 
-    said = []
+    refusals = []
     for forbidden in (lambda: trained.train_on_batch(x[:8], y[:8]), own_loop):
         try:
             forbidden()
         except RuntimeError as error:
-            said.append(str(error))
-    return said
+            refusals.append(str(error))
+    return refusals
 
 
 CASES = (

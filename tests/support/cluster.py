@@ -67,9 +67,9 @@ class Process:
         ready, _, _ = select.select([self.child.stdout], [], [], DEADLINE_S)
         line = self.child.stdout.readline() if ready else b""
         assert line.startswith(b"{"), f"no announcement, but {line!r}; {self.errors}"
-        said = json.loads(line)
-        assert isinstance(said, dict)
-        return said
+        announcement = json.loads(line)
+        assert isinstance(announcement, dict)
+        return announcement
 
     def wait(self, deadline_s: float = DEADLINE_S) -> int:
         try:

@@ -98,8 +98,8 @@ def examined(row: Row) -> str:
         return "absent: this machine has no such interpreter"
     python = prepared(row, interpreter)
     versions = run(python, "-c", VERSIONS).split()
-    said = run(python, "-m", "pytest", "-q", "-n", "2", "-m", "not slow", *TESTS)
-    passed = re.findall(r"\d+ passed", said)[-1]
+    output = run(python, "-m", "pytest", "-q", "-n", "2", "-m", "not slow", *TESTS)
+    passed = re.findall(r"\d+ passed", output)[-1]
     run(python, "-P", "-m", "downpour", "train", "--workers=2", "--epochs=1", f"--runs-dir={ENVIRONMENTS / 'runs'}")
     named = zip(("tensorflow", "keras", "numpy", "protobuf"), versions, strict=True)
     return f"ok: {passed}, and training; " + ", ".join(f"{name} {version}" for name, version in named)

@@ -100,16 +100,16 @@ class PushReplies:
             (int(r["worker"]), int(r["incarnation"]), int(r["seq"])): (int(r["outcome"]), int(r["version"]))
             for r in trace
         }
-        for (owner, of, push), told in self._outcomes.items():
+        for (owner, of, push), replied in self._outcomes.items():
             if owner != shard or of != generation:
                 continue
             found = records.get(push)
             if found is None:
                 self._world.problem(f"trace of shard {shard} lacks the push {push}, which was answered")
-            elif found != told:
+            elif found != replied:
                 self._world.problem(
                     f"shard {shard}: the push {push} has the outcome and version {found} in the trace, and its worker "
-                    f"was told {told}"
+                    f"received the reply {replied}"
                 )
 
 

@@ -294,8 +294,8 @@ def test_predictions_are_those_of_the_theory(evaluate: Evaluate) -> None:
     code = """
         const of = (mode, share, workers, settings = {}) =>
           predictedStaleness({facts: given.modes[mode], workers, share, settings}, 4000);
-        const told = (found) => found && {...found, probabilities: [...found.probabilities]};
-        return {c3: told(of("async", 1 / 8, 8)), c4: [4, 2, 1, 1].map((rate) => of("async", rate / 8, 4).mean),
+        const plain = (found) => found && {...found, probabilities: [...found.probabilities]};
+        return {c3: plain(of("async", 1 / 8, 8)), c4: [4, 2, 1, 1].map((rate) => of("async", rate / 8, 4).mean),
           c10: of("ssp:2", 1 / 3, 3).bound, bsp: of("bsp", 1 / 4, 4).mean,
           kasync: of("kasync:2", 1 / 8, 8).mean,
           none: [of("ringmaster:4", 0.5, 2), of("async", 0, 2),

@@ -107,9 +107,9 @@ def test_a_child_that_cannot_share_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_this_machine_is_examined() -> None:
     done = run("doctor", "--json")
-    told = json.loads(done.stdout)
-    found = {each["subject"]: each for each in told["findings"]}
-    assert done.returncode == (0 if told["ok"] else 1) and done.stderr == ""
+    report = json.loads(done.stdout)
+    found = {each["subject"]: each for each in report["findings"]}
+    assert done.returncode == (0 if report["ok"] else 1) and done.stderr == ""
     assert {"Python", "numpy", "grpcio", "protobuf", "cores", "memory", "GPUs", "loopback", "clock"} <= set(found)
     assert found["shared memory"]["level"] == "ok", found["shared memory"]
     assert found["--transport auto"]["found"].startswith("shm")

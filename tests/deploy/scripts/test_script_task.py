@@ -76,10 +76,10 @@ def test_a_script_has_no_evaluator() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [("{", "must be JSON"), (variable("chief"), "SCRIPT must be")],
 )
-def test_an_invalid_command_line_is_explained_in_one_line(text: str, said: str) -> None:
+def test_an_invalid_command_line_is_explained_in_one_line(text: str, message: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "downpour.deploy.cli", "run", "nothing.py"],
         env={**os.environ, "TF_CONFIG": text, "PYTHONPATH": str(ROOT)},
@@ -88,7 +88,7 @@ def test_an_invalid_command_line_is_explained_in_one_line(text: str, said: str) 
         timeout=60,
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("downpour run: ") and said in done.stderr and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("downpour run: ") and message in done.stderr and done.stderr.count("\n") == 1
 
 
 @pytest.mark.slow
@@ -107,8 +107,8 @@ def test_a_cluster_started_one_by_one_runs_a_script_and_ends_with_it(tmp_path: P
         started += [task("chief"), task("worker")]
         for process in reversed(started):
             assert process.wait(180) == 0, process.errors
-        said = started[1].child.stdout
-        assert said is not None and b"test [" in said.read()
+        output = started[1].child.stdout
+        assert output is not None and b"test [" in output.read()
     finally:
         for process in started:
             process.kill()

@@ -153,7 +153,7 @@ def test_without_the_variable_nothing_is_added() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("{", "must be JSON"),
         ("[]", "must be a JSON object"),
@@ -181,10 +181,10 @@ def test_without_the_variable_nothing_is_added() -> None:
         ('{"sparseCluster": {"ps": [], "worker": {}}, "task": {"type": "chief"}}', "gives its address only to workers"),
     ],
 )
-def test_a_malformed_tf_config_is_refused_with_the_requirement(text: str, said: str) -> None:
+def test_a_malformed_tf_config_is_refused_with_the_requirement(text: str, message: str) -> None:
     with pytest.raises(BadTFConfig, match="^TF_CONFIG must .*; received .*Correct it, or unset it") as refusal:
         read(text)
-    assert said in str(refusal.value)
+    assert message in str(refusal.value)
 
 
 def test_the_task_of_another_command_is_refused() -> None:

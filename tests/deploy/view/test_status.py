@@ -47,10 +47,10 @@ def test_status_shows_job_and_workers(coordinator: tuple[FakeCoordinator, str]) 
 def test_status_as_json_has_numbers_and_null_for_what_is_not_known(
     coordinator: tuple[FakeCoordinator, str],
 ) -> None:
-    said = json.loads(run("status", coordinator[1], "--json").stdout)
-    assert said["samples"] == 500 * 32
-    assert said["test_accuracy"] is None
-    assert [worker["incarnation"] for worker in said["workers"]] == [1, 2]
+    status = json.loads(run("status", coordinator[1], "--json").stdout)
+    assert status["samples"] == 500 * 32
+    assert status["test_accuracy"] is None
+    assert [worker["incarnation"] for worker in status["workers"]] == [1, 2]
 
 
 def test_status_watch_ends_with_the_job(coordinator: tuple[FakeCoordinator, str]) -> None:

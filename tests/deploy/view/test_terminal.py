@@ -113,16 +113,16 @@ def test_an_unknown_value_is_shown_as_a_dash() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "expected"),
     [
         ({"shards": 3, "shards_joined": 1, "workers_wanted": 2}, "waiting for shards: 1 of 3 joined"),
         ({"workers_wanted": 2}, "waiting for workers: 1 of 2 joined"),
         ({"workers_wanted": 1}, "waiting, 1 worker joined"),
     ],
 )
-def test_a_wait_states_what_is_waited_for_and_since_when(fields: dict[str, Any], said: str) -> None:
+def test_a_wait_states_what_is_waited_for_and_since_when(fields: dict[str, Any], expected: str) -> None:
     early = pb.Progress(phase="waiting", workers=[pb.WorkerProgress()], elapsed_s=12.0, **fields)
-    assert plain(early) == f"{said}  0:12"
+    assert plain(early) == f"{expected}  0:12"
 
 
 @pytest.mark.parametrize("width", [40, 50, 60, 70])

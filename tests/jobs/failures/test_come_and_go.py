@@ -132,9 +132,13 @@ def test_a_barrier_does_not_wait_for_a_killed_worker(tmp_path: Path, mode: str) 
 def test_a_worker_that_joins_in_the_middle_takes_its_share(tmp_path: Path) -> None:
     with training(tmp_path, f"--epochs={ENDLESS}") as (launcher, run):
         wait_until(lambda: pushed(run, 1) > 20, "two workers push", 120.0)
-        said = (run / "logs" / "ps-0.log").read_text().splitlines()[0]
+        announcement = (run / "logs" / "ps-0.log").read_text().splitlines()[0]
         late = Process(
-            tmp_path / "late.log", "-m", "downpour.worker", f"--server={json.loads(said)['address']}", "--xla=off"
+            tmp_path / "late.log",
+            "-m",
+            "downpour.worker",
+            f"--server={json.loads(announcement)['address']}",
+            "--xla=off",
         )
         try:
             wait_until(lambda: pushed(run, 2) > 0, "the third pushes too", 120.0)

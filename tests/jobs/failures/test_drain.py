@@ -89,7 +89,7 @@ def test_a_step_longer_than_the_end_may_take_is_given_up_and_the_model_is_saved(
     assert summary["status"] == "interrupted" and summary["updates"] > 2
     assert "the model is saved and not evaluated: there was no time for more" in output
     logs = [(run / "logs" / f"worker-{worker}.log").read_text() for worker in range(2)]
-    assert all("this step takes too long for the end of the job: it is abandoned" in said for said in logs), logs
+    assert all("this step takes too long for the end of the job: it is abandoned" in log for log in logs), logs
     with zipfile.ZipFile(run / "model.keras") as model:
         assert {"config.json", "model.weights.h5"} <= set(model.namelist())
 

@@ -46,11 +46,11 @@ def test_no_read_is_torn_and_staleness_adds_up(tmp_path: Path, shards: int, tran
         total = WORKERS * PUSHES
         for shard in range(shards):
             last = [each[-1][shard] for each in replies]
-            told = [reply[shard].staleness for each in replies for reply in each]
+            staleness = [reply[shard].staleness for each in replies for reply in each]
             assert all(reply[shard].version == reply[shard].applied_version for each in replies for reply in each)
             ages = [total - reply.version for reply in last]  # of the gradients that each worker would push next
-            assert sum(told) + sum(ages) == (WORKERS - 1) * total
+            assert sum(staleness) + sum(ages) == (WORKERS - 1) * total
             trace = applied(cluster.trace(shard))
-            assert trace["staleness"].sum() == sum(told)
+            assert trace["staleness"].sum() == sum(staleness)
             np.testing.assert_array_equal(trace["version"] - 1 - trace["base_version"], trace["staleness"])
             np.testing.assert_array_equal(trace["version"], np.arange(1, total + 1))

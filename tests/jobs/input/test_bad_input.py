@@ -62,8 +62,8 @@ def test_a_worker_with_another_model_names_the_first_tensor_that_differs_and_doe
     """A worker process that is started by hand, with the model of another job."""
     worker = cluster.start("worker", "-m", "downpour.worker", f"--server={cluster.address}", "--xla=off")
     assert worker.wait(LIMIT_S) == 3
-    said = worker.errors.splitlines()[-1]
-    assert re.search(r"downpour worker: .*model must be the job's.*'w' \[6\]; received '\S+' \[784, 100\]", said), said
+    last = worker.errors.splitlines()[-1]
+    assert re.search(r"downpour worker: .*model must be the job's.*'w' \[6\]; received '\S+' \[784, 100\]", last), last
 
 
 def test_a_session_ends_when_its_worker_is_silent(tmp_path: Path) -> None:

@@ -42,13 +42,13 @@ def test_silent_callers_stop_neither_checkpoints_nor_joins(tmp_path: Path, where
         flags = ["--metrics-port=0", "--workers=1", "--checkpoint-every=0.05s"]
         limit = ["sh", "-c", f'ulimit -n {DESCRIPTORS}; exec "$@"', "sh"]
         server = cluster.start("ps-0", "-m", "downpour.ps", f"--run-dir={cluster.run}", *flags, before=limit)
-        said = server.announcement()
-        cluster.address = str(said["address"])
+        announcement = server.announcement()
+        cluster.address = str(announcement["address"])
         pid = server.child.pid
         (member,) = cluster.train(LAYOUT, 1, transport="shm")
         member.pull()
         before = len(os.listdir(f"/proc/{pid}/fd"))
-        with silent(str(said[where]), 2 * DESCRIPTORS):
+        with silent(str(announcement[where]), 2 * DESCRIPTORS):
             if where == "metrics":
                 assert len(os.listdir(f"/proc/{pid}/task")) < MAX_REQUESTS + 100
             newest = max(numbers(cluster.run / "checkpoints"), default=0)
@@ -57,7 +57,7 @@ def test_silent_callers_stop_neither_checkpoints_nor_joins(tmp_path: Path, where
             other = cluster.join(LAYOUT, transport="shm")
             other.pull()
             wait_until(lambda: len(os.listdir(f"/proc/{pid}/fd")) < before + 100, "they are closed", 45.0)
-        with urllib.request.urlopen(f"http://{said['metrics']}/metrics", timeout=10) as reply:
+        with urllib.request.urlopen(f"http://{announcement['metrics']}/metrics", timeout=10) as reply:
             assert b"downpour_version 1" in reply.read()
         assert "Traceback" not in server.errors
     finally:

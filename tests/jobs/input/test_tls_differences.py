@@ -25,8 +25,8 @@ def test_a_client_that_differs_in_tls_receives_advice_and_fills_no_log(tmp_path:
             assert words in error and len(error.splitlines()) == 1
             shard = ["--shard=1", "--shards=2", f"--coordinator={cluster.address}", "--bind=127.0.0.1:0"]
             assert words in refused(cluster, "ps", *flags, *shard, "--start-timeout-s=600")
-        said = [line for line in cluster.servers[0].errors.splitlines() if "waiting for workers" not in line]
-        assert said == []
+        lines = [line for line in cluster.servers[0].errors.splitlines() if "waiting for workers" not in line]
+        assert lines == []
 
 
 def test_a_client_with_tls_is_told_at_once_that_the_server_has_none(tmp_path: Path) -> None:

@@ -39,8 +39,8 @@ def test_one_file_serves_all_commands(tmp_path: Path, capsys: pytest.CaptureFixt
     }  # fmt: skip
     for kind, others in kinds.items():
         parse(kind, ["--config", str(path)], "prog")
-        said = capsys.readouterr().err
-        assert said == f"prog: {path}: settings of other commands have no effect here: {others}\n"
+        errors = capsys.readouterr().err
+        assert errors == f"prog: {path}: settings of other commands have no effect here: {others}\n"
 
 
 @pytest.mark.parametrize(
@@ -68,5 +68,5 @@ def test_a_file_that_is_wrong_is_named_with_the_key(
     path.write_text(text)
     with pytest.raises(SystemExit) as stopped:
         parse(TrainSettings, [f"--config={path}"], "prog")
-    said = capsys.readouterr().err
-    assert stopped.value.code == 2 and message in said and str(path) in said
+    errors = capsys.readouterr().err
+    assert stopped.value.code == 2 and message in errors and str(path) in errors

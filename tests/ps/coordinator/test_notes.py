@@ -55,8 +55,8 @@ def test_workers_that_give_up_for_one_reason_state_it_once() -> None:
     for worker, reason in enumerate(("a", "a", "b", "b", "a")):
         notes.append(notes.of_failure(worker, reason))
         notes.append("a note of something else")
-    told = [note for note in notes if "gave up" in note]
-    assert told == [
+    about_giving_up = [note for note in notes if "gave up" in note]
+    assert about_giving_up == [
         "worker 0 gave up: a",
         "worker 1 gave up for the same reason",
         "worker 2 gave up: b",

@@ -27,7 +27,7 @@ class Definition:
     Attributes:
         clocks: Completed steps of who counts.
         pending: Worker, seq, base version, gradient and samples of what waits, by arrival.
-        told: Worker, seq, outcome, version, staleness and reason, in order.
+        outcomes: Worker, seq, outcome, version, staleness and reason, in order.
     """
 
     mode: str
@@ -36,7 +36,7 @@ class Definition:
     clocks: dict[int, int] = field(default_factory=dict)
     least: int = 0
     pending: list[tuple[int, int, int, np.ndarray, int]] = field(default_factory=list)
-    told: list[tuple[int, int, Outcome, int, int, str]] = field(default_factory=list)
+    outcomes: list[tuple[int, int, Outcome, int, int, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         name, _, number = self.mode.partition(":")
@@ -63,7 +63,7 @@ class Definition:
             "ringmaster": "stale" * (staleness >= self.number),
         }.get(self.name, "")
         if reason:
-            self.told.append((worker, seq, Outcome.DROPPED, self.version, staleness, reason))
+            self.outcomes.append((worker, seq, Outcome.DROPPED, self.version, staleness, reason))
             return
         self.pending.append((worker, seq, base, gradient, samples))
         self._settle()
@@ -85,7 +85,7 @@ class Definition:
             self.weights = self.weights - RATE * sum(push[3] * push[4] for push in group) / samples
             self.version += 1
             for worker, seq, base, _, _ in group:
-                self.told.append((worker, seq, Outcome.APPLIED, self.version, self.version - 1 - base, ""))
+                self.outcomes.append((worker, seq, Outcome.APPLIED, self.version, self.version - 1 - base, ""))
 
     def _group(self) -> list[tuple[int, int, int, np.ndarray, int]]:
         senders = {push[0] for push in self.pending}
@@ -105,7 +105,7 @@ class Both:
 
     def __init__(self, mode: str, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
-        self.definition, self.told = Definition(mode), list[tuple[int, int, Outcome, int, int, str]]()
+        self.definition, self.outcomes = Definition(mode), list[tuple[int, int, Outcome, int, int, str]]()
         rule = Optimizer("sgd", Hyperparameters(learning_rate=RATE), N)
         self.shard = Shard(np.zeros(N, np.float32), rule, consistency_of(mode), on_outcome=self._outcome)
         self.lives: dict[int, int] = {}
@@ -114,7 +114,7 @@ class Both:
         self.schedule: list[str] = []
 
     def _outcome(self, push: Push, result: Result) -> None:
-        self.told.append((push.worker, push.seq, result.outcome, result.version, result.staleness, result.reason))
+        self.outcomes.append((push.worker, push.seq, result.outcome, result.version, result.staleness, result.reason))
 
     def step(self) -> None:
         worker = int(self.rng.integers(WORKERS))
@@ -164,7 +164,7 @@ class Both:
         self.waiting.add(worker)
 
     def check(self) -> None:
-        assert self.told == self.definition.told
+        assert self.outcomes == self.definition.outcomes
         assert self.shard.version == self.definition.version
         assert self.shard.consistency.clocks == self.definition.clocks
         for worker in self.lives:

@@ -27,8 +27,8 @@ class Cluster:
     def __init__(self, mode: str, workers: int = 3, state: int = 0, **settings: object) -> None:
         rule = Optimizer("sgd", Hyperparameters(learning_rate=1.0), N)
         self.shard = Shard(np.zeros(N + state, np.float32), rule, consistency_of(mode), **settings)  # type: ignore[arg-type]
-        self.told: list[tuple[int, Result]] = []
-        self.shard.observe(lambda push, result: self.told.append((push.worker, result)))
+        self.results: list[tuple[int, Result]] = []
+        self.shard.observe(lambda push, result: self.results.append((push.worker, result)))
         self.seqs = [0] * workers
         self.bases = [0] * workers
         for worker in range(workers):
@@ -63,7 +63,7 @@ def test_bsp_averages_all_by_samples_at_a_barrier() -> None:
     assert (result.outcome, result.version, result.staleness) == (Outcome.APPLIED, 1, 0)
     assert cluster.weight == -(1 + 2 + 2 * 5) / 4
     assert all(cluster.may(worker) for worker in range(3))
-    assert [worker for worker, _ in cluster.told] == [0, 1, 2]
+    assert [worker for worker, _ in cluster.results] == [0, 1, 2]
 
 
 def test_bsp_sums_in_worker_order_for_any_order_of_arrival() -> None:
@@ -196,7 +196,7 @@ def test_flush_applies_the_gradients_that_still_wait() -> None:
         cluster.push(1, 3.0)
         cluster.shard.flush()
         assert cluster.shard.version == 1 and cluster.weight == -2.0, mode
-        assert len(cluster.told) == 2 and cluster.may(0)
+        assert len(cluster.results) == 2 and cluster.may(0)
         cluster.shard.flush()
         assert cluster.shard.version == 1
 
@@ -224,7 +224,7 @@ def test_localsgd_adds_differences() -> None:
     cluster.push(0, -2.0)
     cluster.push(1, 0.5)
     assert cluster.shard.pull()[0].array.tolist() == [-1.5] * (N + 1)
-    assert cluster.told[1][1].learning_rate == 1.0
+    assert cluster.results[1][1].learning_rate == 1.0
 
 
 def test_elastic_averaging_moves_both_by_alpha() -> None:

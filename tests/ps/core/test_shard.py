@@ -82,12 +82,12 @@ def test_slots_that_are_moved_to_another_shard_continue_there(optimizer: str) ->
 
 def test_a_duplicate_push_is_applied_once_and_returns_the_cached_reply() -> None:
     shard = make()
-    told: list[Push] = []
-    shard.observe(lambda push, result: told.append(push))
+    observed: list[Push] = []
+    shard.observe(lambda push, result: observed.append(push))
     first = shard.push(Push(0, 1, 1, 0), ones())
     shard.push(Push(0, 1, 2, 1), ones())
     assert shard.push(Push(0, 1, 1, 0), ones()) == first
-    assert shard.version == 2 and [push.seq for push in told] == [1, 2]
+    assert shard.version == 2 and [push.seq for push in observed] == [1, 2]
 
 
 def test_a_push_too_old_to_remember_is_refused_not_applied_again() -> None:
@@ -169,8 +169,8 @@ def test_every_policy_leaves_a_fresh_gradient_whole(policy: str) -> None:
 def test_laws_of_every_mode(mode: str, workers: int, steps: int, seed: int) -> None:
     """Outcomes are final and reported once, versions only grow, and no worker waits once all have left."""
     shard, choose = make(mode), random.Random(seed)
-    told: Counter[tuple[int, int]] = Counter()
-    shard.observe(lambda push, result: told.update([(push.worker, push.seq)]))
+    observed: Counter[tuple[int, int]] = Counter()
+    shard.observe(lambda push, result: observed.update([(push.worker, push.seq)]))
     for worker in range(1, workers):
         shard.join(worker, 1)
     bases, seqs, versions = dict.fromkeys(range(workers), 0), Counter[int](), [0]
@@ -188,7 +188,7 @@ def test_laws_of_every_mode(mode: str, workers: int, steps: int, seed: int) -> N
             bases[each] = shard.version
     assert versions == sorted(versions)
     assert shard.version <= steps
-    assert set(told.values()) <= {1} and sum(told.values()) <= steps
+    assert set(observed.values()) <= {1} and sum(observed.values()) <= steps
     for worker in bases:
         shard.leave(worker)
         assert shard.may_proceed(worker)

@@ -22,7 +22,7 @@ RATE, TRAINED, STATE = 0.125, 3, 2
 WORKERS = st.integers(0, 3)
 # Small integers times a power of two: float32 sums of them are exact in any order.
 GRADIENTS = st.lists(st.integers(-8, 8), min_size=TRAINED + STATE, max_size=TRAINED + STATE)
-FLAWS = st.sampled_from(["", "", "", "nan", "norm", "told"])
+FLAWS = st.sampled_from(["", "", "", "nan", "norm", "declared"])
 
 
 class Reference:
@@ -100,7 +100,7 @@ class Schedules(RuleBasedStateMachine):
             vector[0] = np.nan
         push = Push(
             worker, self.incarnations.get(worker, 1), seq, base,
-            norm=float("inf") if flaw == "norm" else 1.0, nonfinite=flaw == "told",
+            norm=float("inf") if flaw == "norm" else 1.0, nonfinite=flaw == "declared",
         )  # fmt: skip
         if self._same(push, vector):
             self.seqs[worker] = seq

@@ -18,11 +18,11 @@ from tests.support.scripts import environment
 
 def notes(losses: Iterable[float]) -> list[str]:
     metrics = Metrics()
-    watch, said = LossWatch(metrics), []
+    watch, found = LossWatch(metrics), []
     for seq, loss in enumerate(losses, 1):
         metrics.record(Push(0, 1, seq, seq - 1, samples=8, loss=loss), Result(Outcome.APPLIED, seq, 0, 0.1), float(seq))
-        said.append(watch.look())
-    return [note for note in said if note]
+        found.append(watch.look())
+    return [note for note in found if note]
 
 
 def test_a_rising_loss_is_reported_once() -> None:
@@ -97,5 +97,5 @@ def test_the_summary_of_a_diverged_job_states_it(
     assert done.returncode == code, done.stdout + done.stderr
     assert words in done.stdout + done.stderr and "try a tenth of it" in done.stdout + done.stderr
     if code == 0:
-        told = json.loads((tmp_path / "latest" / "summary.json").read_text())["notes"]
-        assert any(words in note for note in told)
+        noted = json.loads((tmp_path / "latest" / "summary.json").read_text())["notes"]
+        assert any(words in note for note in noted)

@@ -22,8 +22,8 @@ def test_a_record_keeps_every_field(tmp_path: Path) -> None:
     trace = TraceFile(tmp_path / "trace.npy")
     trace.append(pack(PUSH, Result(Outcome.APPLIED, 42, 1, 0.1), 2.5, 0.25))
     (record,) = np.load(tmp_path / "trace.npy")
-    told = {name: record[name] for name in DTYPE.names or ()}
-    assert told == {
+    values = {name: record[name] for name in DTYPE.names or ()}
+    assert values == {
         "time_s": 2.5, "version": 42, "seq": 9, "base_version": 40, "staleness": 1, "lease": 7, "start": 64,
         "stop": 96, "learning_rate": 0.1, "norm": 0.5, "loss": 1.25, "worker": 3, "incarnation": 2, "epoch": 1,
         "samples": 32, "outcome": 0, "reason": 0, "compute_s": 0.5, "wait_s": 0.25,

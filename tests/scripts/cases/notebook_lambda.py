@@ -26,9 +26,9 @@ for name, (layers, metrics) in CASES.items():
         losses = (
             LocalCluster(workers=2, runs_dir="runs").fit(model, x, x[:, :1], epochs=1, batch_size=8).history["loss"]
         )
-        said = f"trained, {losses}"
+        result = f"trained, {losses}"
     except Exception as error:
-        said = f"{type(error).__name__}: {error}"
+        result = f"{type(error).__name__}: {error}"
         helps = ("modules=", "register", "safe_mode", "enable_unsafe_deserialization", "write a script")
-        assert any(word in said for word in helps), f"{name}: a refusal must say what to do; it said {said[:600]}"
-    print("RESULT", name, said[:300])
+        assert any(word in result for word in helps), f"{name}: a refusal must say what to do; it said {result[:600]}"
+    print("RESULT", name, result[:300])

@@ -15,10 +15,11 @@ from downpour.ps.data_plane.decode_push import decode_push
 from downpour.worker.exchange.push_info import PushInfo
 
 OF_CLIENT = {"worker", "incarnation", "seq"}  # the identity of a push, which the client adds
+# The fields of the request around a push, and of other requests.
 OF_FRAME = {
     "kind", "generation", "codec", "payload_bytes", "pin", "no_pull", "have_version", "retain_previous", "slot",
     "partial",
-}  # the request around the push  # fmt: skip
+}  # fmt: skip
 
 finite = st.floats(allow_nan=False, allow_infinity=False, width=32)
 numbers = st.integers(0, 2**32 - 1)

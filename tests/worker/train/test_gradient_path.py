@@ -40,8 +40,9 @@ WITHIN_STEPS: tuple[tuple[type, str], ...] = (
     (GrpcTransport, "_await_reply"),
 )
 FORWARD_ONLY = {
-    "Loop.finish", "Loop.start", "EventLoopSocket._readable", "TcpConnection._readable", "TcpConnection._receive_header", "TcpTransport._receive_header",
-    "TcpTransport._repeat", "TcpTransport._await_reply", "HeaderReceiver.receive",
+    "Loop.finish", "Loop.start", "EventLoopSocket._readable", "TcpConnection._readable",
+    "TcpConnection._receive_header", "TcpTransport._receive_header", "TcpTransport._repeat",
+    "TcpTransport._await_reply", "HeaderReceiver.receive",
 }  # fmt: skip
 NEED_TENSORFLOW = {"Worker._train", "GradientFunction.__call__"}
 
