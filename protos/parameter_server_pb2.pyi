@@ -733,12 +733,14 @@ class TraceRecords(_message.Message):
     def __init__(self, shard: _Optional[int] = ..., records: _Optional[bytes] = ...) -> None: ...
 
 class StopRequest(_message.Message):
-    __slots__ = ("now", "reason")
+    __slots__ = ("now", "reason", "complete")
     NOW_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_FIELD_NUMBER: _ClassVar[int]
     now: bool
     reason: str
-    def __init__(self, now: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...
+    complete: bool
+    def __init__(self, now: _Optional[bool] = ..., reason: _Optional[str] = ..., complete: _Optional[bool] = ...) -> None: ...
 
 class StopReply(_message.Message):
     __slots__ = ()

@@ -333,7 +333,7 @@ class ScriptLauncher(Launcher):
                 end(others, GRACE_S)
         self._begin_ending()
         self._script_ended = True
-        if self._watcher is None or not self._watcher.stop("the script has ended", now=False):
+        if self._watcher is None or not self._watcher.stop("the script has ended", now=False, complete=True):
             raise LaunchFailed("the coordinator did not answer when the script ended")
 
 

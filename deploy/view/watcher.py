@@ -67,10 +67,17 @@ class Watcher:
         """The number of messages of the coordinator so far, by which a caller knows that one is newer than an event."""
         return self._messages
 
-    def stop(self, reason: str, now: bool) -> bool:
-        """Request that the job drains, or ends `now`; return whether the coordinator answered in time."""
+    def stop(self, reason: str, now: bool, complete: bool = False) -> bool:
+        """Request that the job drains, or ends `now`; return whether the coordinator answered in time.
+
+        Args:
+            reason: The reason, for the notes of the job.
+            now: Whether the job ends without a result.
+            complete: Whether the script has ended by itself, so that nothing is interrupted.
+        """
         try:
-            self._coordinator.Stop(pb.StopRequest(now=now, reason=reason), timeout=STOP_TIMEOUT_S)
+            request = pb.StopRequest(now=now, reason=reason, complete=complete)
+            self._coordinator.Stop(request, timeout=STOP_TIMEOUT_S)
         except grpc.RpcError:
             return False
         return True

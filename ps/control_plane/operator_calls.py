@@ -89,7 +89,8 @@ class OperatorCalls(rpc.CoordinatorServicer):
         if request.now:
             self._coordinator.stop_at_once(reason)
         else:
-            self._turn(lambda: self._coordinator.drain(reason, clock.monotonic()))
+            asked = not request.complete
+            self._turn(lambda: self._coordinator.drain(reason, clock.monotonic(), asked))
         self._change.notify()
         return pb.StopReply()
 

@@ -146,9 +146,9 @@ class CoordinatorClient:
             raise Unreachable(f"the server at {self.address} does not answer")
         self._call(self._stub.Leave, request, 5.0)
 
-    def stop(self, reason: str) -> None:
-        """Request the end of the job once its workers have left."""
-        self._call(self._stub.Stop, pb.StopRequest(now=False, reason=reason))
+    def stop(self, reason: str, complete: bool = False) -> None:
+        """Request the end of the job once its workers have left; `complete` if the script has ended by itself."""
+        self._call(self._stub.Stop, pb.StopRequest(now=False, reason=reason, complete=complete))
 
     def status(self) -> pb.Progress:
         """Return the progress of the job."""

@@ -64,7 +64,7 @@ def main(argv: list[str]) -> int:
         if code == 0 and settings.model_file:
             process.save_fitted(settings.model_file)
         if code == 0 and settings.end_job:
-            control.stop("the script has ended")
+            control.stop("the script has ended", complete=True)
         return code
     except DownpourError as error:
         print(f"downpour: the request to end the job failed: {error}", file=sys.stderr)

@@ -343,10 +343,11 @@ class FitWork(Work):
         return self._call.stop_requested
 
     def drain(self, reason: str, now: float, asked: bool = True) -> None:
-        """End `fit` early; end the job if no worker is in it."""
+        """End `fit` early; end the job if no worker is in it. A script that is stopped before `fit` is interrupted."""
         job = self.job
         if job.phase in OVER:
             return
+        self._interrupted |= asked and not self._call.number
         if len(job.membership):
             if not self._drain_requested:
                 job.notes.append(f"draining: {reason}")

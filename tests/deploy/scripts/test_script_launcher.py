@@ -34,7 +34,7 @@ class Stops:
     def __init__(self) -> None:
         self.reasons: list[str] = []
 
-    def stop(self, reason: str, now: bool) -> bool:
+    def stop(self, reason: str, now: bool, complete: bool = False) -> bool:
         self.reasons.append(reason)
         return True
 

@@ -132,6 +132,15 @@ def test_the_summary_of_a_stopped_script_states_the_interruption(lease_samples: 
     assert summary(job.coordinator, Metrics(), {})["status"] == "interrupted"
 
 
+@pytest.mark.parametrize(("asked", "status"), [(True, "interrupted"), (False, "ended")])
+def test_a_script_that_is_stopped_before_its_first_call_of_fit_is_interrupted(asked: bool, status: str) -> None:
+    """One that calls no `fit` and ends by itself is not."""
+    job = PureFit()
+    job.coordinator.drain("the user requested it", job.now, asked)
+    assert job.state.phase == Phase.ENDED
+    assert summary(job.coordinator, Metrics(), {})["status"] == status
+
+
 @pytest.mark.parametrize("lease_samples", [0, 4])
 def test_the_epoch_in_which_a_job_begins_to_drain_is_the_last_one(lease_samples: int) -> None:
     """Also if no worker has learned of it at the barriers: the next epoch would have no samples."""
