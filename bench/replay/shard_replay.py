@@ -136,7 +136,8 @@ class ShardReplay:
         settings = self._settings
         for change in self._changes[:number]:
             settings = apply_change(settings, change)
-        mode, compensation = consistency_of(settings.mode), compensation_of(settings.staleness_policy)
+        mode = consistency_of(settings.mode, self._number)
+        compensation = compensation_of(settings.staleness_policy)
         self.shard.reconfigure(mode, compensation, settings.effective_learning_rate)
 
     def push(self, push: Push, part: np.ndarray) -> None:
@@ -180,7 +181,7 @@ def shard_of(recorded: Recorded, number: int, on_outcome: Callable[[Push, Result
     return Shard(
         np.concatenate((recorded.initial[part.start : part.stop], state)),
         Optimizer(settings.optimizer, settings.hyper, part.trained),
-        consistency_of(settings.mode),
+        consistency_of(settings.mode, number),
         compensation_of(settings.staleness_policy),
         on_outcome,
         options=UpdateOptions(

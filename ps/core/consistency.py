@@ -57,18 +57,33 @@ class BSP(Consistency):
         return 0.0
 
 
-class KAsync(BSP):
-    """K-async SGD (Dutta et al., AISTATS 2018): the mean of K distinct workers' gradients, however stale."""
+class FirstK(BSP):
+    """The behaviour that `kasync`, `backup` and `ksync` share: the mean of the gradients of the first K workers.
 
-    staleness_law: StalenessLaw = "group"
-    stale_gradients = True
-    pulls_per_lease = False
+    With several shards, a worker waits only for its update on the first one. If it waited on every shard, workers whose
+    pushes are in different groups on different shards could wait for each other.
+    """
+
+    staleness_law: StalenessLaw = ""
     fixed_assignment = False
 
-    def __init__(self, count: int) -> None:
-        """Create the mode with K = `count`. With fewer live workers, an update needs only as many."""
+    def __init__(self, count: int, waits: bool = True) -> None:
+        """Create the mode.
+
+        Args:
+            count: K. With fewer live workers, an update needs only as many.
+            waits: Whether workers wait for their update on this shard.
+        """
         super().__init__()
-        self.count = count
+        self.count, self._waits = count, waits
+
+    def on_shard(self, index: int) -> Consistency:
+        """Return the mode as the shard with this index follows it."""
+        return type(self)(self.count, waits=index == 0)
+
+    def may_proceed(self, worker: int, senders: Mapping[int, int]) -> bool:
+        """Return whether the worker's push is part of an update, or need not be."""
+        return not self._waits or super().may_proceed(worker, senders)
 
     @property
     def workers_needed(self) -> int:
@@ -85,25 +100,34 @@ class KAsync(BSP):
             first.setdefault(push.worker, index)
         return sorted(list(first.values())[:needed], key=lambda index: pending[index].worker)
 
+
+class KAsync(FirstK):
+    """K-async SGD (Dutta et al., AISTATS 2018): the mean of K distinct workers' gradients, however stale."""
+
+    staleness_law = "group"
+    stale_gradients = True
+    pulls_per_lease = False
+
     def expected_staleness(self) -> float:
         """Return P / K − 1: P / K groups pass while a worker computes one gradient, its own among them."""
         return max(0.0, self.live / max(1, min(self.count, self.live)) - 1.0)
 
 
-class Backup(KAsync):
+class Backup(FirstK):
     """Backup workers (Chen et al., 2016): the mean of the first N of P gradients for a step; late ones are dropped."""
-
-    staleness_law: StalenessLaw = ""
-    stale_gradients = False
-    pulls_per_lease = True
 
     def refuse(self, staleness: int) -> str:
         """Return "late" for a gradient that belongs to an earlier step."""
         return "late" if staleness else ""
 
-    def expected_staleness(self) -> float:
-        """Return 0: late gradients are dropped."""
-        return 0.0
+    def group(self, pending: Sequence[PendingPush], senders: Mapping[int, int]) -> list[int]:
+        """Return the first push of each of the first K distinct workers.
+
+        Where workers do not wait, return all their pushes then: they were computed from the present version, and what
+        remained would be late.
+        """
+        chosen = super().group(pending, senders)
+        return in_worker_order(pending) if chosen and not self._waits else chosen
 
     def warnings(self, workers: int, learning_rate: float, virtual: bool) -> list[str]:
         """Return a warning if most gradients will be dropped."""
@@ -279,11 +303,15 @@ MODES: dict[str, Mode] = {
 }  # fmt: skip
 
 
-def consistency_of(mode: str) -> Consistency:
+def consistency_of(mode: str, shard: int = 0) -> Consistency:
     """Return the mode that a value of `--mode` names, without live workers.
+
+    Args:
+        mode: The value of `--mode`.
+        shard: The index of the shard that will follow it.
 
     Raises:
         ValueError: The value names no mode, or its parameters are invalid.
     """
     row, values = read(mode, MODES)
-    return row.make(*values)
+    return row.make(*values).on_shard(shard)

@@ -68,6 +68,10 @@ class Consistency:
         """How many workers the job must have for an update to happen."""
         return 1
 
+    def on_shard(self, index: int) -> Consistency:
+        """Return the mode as the shard with this index, from 0, follows it; most modes are the same on all shards."""
+        return self
+
     def join(self, worker: int) -> None:
         """Add a live worker. A worker that joins late starts at the smallest clock."""
         self.leave(worker)

@@ -135,7 +135,7 @@ class ShardBuilder:
         return Shard(
             np.zeros(self.size, np.float32),
             self._built,
-            consistency_of(settings.mode),
+            consistency_of(settings.mode, self._index),
             compensation_of(settings.staleness_policy),
             on_outcome,
             pool=Pool(self.size, self.arena.allocate if self.arena else None),

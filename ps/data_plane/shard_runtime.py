@@ -357,7 +357,8 @@ class ShardRuntime:
         """Change the mode, the compensation and the learning rate of the shard, and record that."""
         settings = settings_of(change.settings)
         learning_rate = None if self.builder.is_script else settings.effective_learning_rate
-        shard.reconfigure(consistency_of(settings.mode), compensation_of(settings.staleness_policy), learning_rate)
+        mode = consistency_of(settings.mode, self.index)
+        shard.reconfigure(mode, compensation_of(settings.staleness_policy), learning_rate)
         self.calls.add(Call.CHANGE, seq=change.number)
         self.calls.record_pulls(needs_old_weights(settings.staleness_policy) or self.builder.is_script)
         self.waiters.release(shard)

@@ -31,7 +31,8 @@ from tests.support.pure.pure_job import PureJob
 from tests.support.pure.recorded_job import LAYOUT, RecordedJob, compute
 
 MODES = (
-    "async", "bsp", "ssp:0", "ssp:2", "softsync:2", "softsync:4", "backup:2", "kasync:2", "ringmaster:2", "rennala:2",
+    "async", "bsp", "ssp:0", "ssp:2", "softsync:2", "softsync:4", "backup:2", "ksync:2", "kasync:2", "ringmaster:2",
+    "rennala:2",
 )  # fmt: skip
 
 

@@ -134,6 +134,13 @@ def test_an_operator_starts_a_shard_again_that_ended_before_its_coordinator_had_
     assert run_job(7667, shape_of(7667, SimulateJobSettings(faults=faults))).problems == []
 
 
+def test_workers_of_kasync_do_not_wait_for_each_other_on_different_shards() -> None:
+    """The last two workers of an epoch waited until a lease was taken from one of them, which lost its session."""
+    faults = "resetcall:worker-2/Lease@3 lose:worker-3@1 lose:worker-0@6"
+    shape = shape_of(14196, SimulateJobSettings(faults=faults, profile="resets"))
+    assert run_job(14196, shape).problems == []
+
+
 def test_a_byzantine_worker_that_repeats_a_push_claims_nothing_that_a_shard_reads() -> None:
     """The shard answered with the outcome of the push, which it had applied before its reply was lost."""
     settings = SimulateJobSettings(faults="lie:worker-0@6 lose:worker-0@16")

@@ -151,6 +151,73 @@ def test_kasync_waits_for_distinct_workers_and_takes_the_stale() -> None:
     assert cluster.weight == -2.0 - (1 + 5) / 2
 
 
+@pytest.mark.parametrize(
+    ("mode", "workers"),
+    [
+        ("kasync:2", 2),
+        ("kasync:2", 4),
+        ("kasync:3", 4),
+        ("bsp", 3),
+        ("backup:2", 2),
+        ("backup:2", 4),
+        ("ksync:3", 4),
+        ("rennala:2", 3),
+        ("ssp:1", 3),
+        ("softsync:2", 3),
+    ],
+)
+@pytest.mark.parametrize("shards", [2, 3])
+def test_workers_never_wait_for_each_other_on_several_shards(mode: str, workers: int, shards: int) -> None:
+    """The slices of a push reach the shards in any order, and whoever waits on no shard goes on in any order."""
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        rule = Optimizer("sgd", Hyperparameters(learning_rate=1.0), N)
+        held = [Shard(np.zeros(N, np.float32), rule, consistency_of(mode, shard)) for shard in range(shards)]
+        for shard in held:
+            for worker in range(workers):
+                shard.join(worker, 1)
+        under_way: list[tuple[int, int]] = []  # worker and shard of each slice
+        seqs = [0] * workers
+        for _ in range(200):
+            waiting = {worker for worker, _ in under_way}
+            free = [
+                worker for worker in range(workers)
+                if worker not in waiting and all(shard.may_proceed(worker) for shard in held)
+            ]  # fmt: skip
+            assert free or under_way, f"all workers wait, seed {seed}"
+            if free and (not under_way or rng.random() < 0.5):
+                worker = int(rng.choice(free))
+                seqs[worker] += 1
+                under_way += [(worker, shard) for shard in range(shards)]
+            else:
+                worker, index = under_way.pop(int(rng.integers(len(under_way))))
+                held[index].push(Push(worker, 1, seqs[worker], held[index].version), np.ones(N, np.float32))
+        for shard in held:
+            shard.flush()
+            assert shard.pending == []
+
+
+def test_kasync_keeps_few_pushes_waiting_on_shards_where_workers_do_not_wait() -> None:
+    """Each update of the first shard brings K pushes of distinct workers to the others: what is left stays bounded."""
+    workers, count = 5, 3
+    most = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        rule = Optimizer("sgd", Hyperparameters(learning_rate=1.0), N)
+        first, second = (Shard(np.zeros(N, np.float32), rule, consistency_of(f"kasync:{count}", i)) for i in range(2))
+        for worker in range(workers):
+            first.join(worker, 1)
+            second.join(worker, 1)
+        seqs = [0] * workers
+        for _ in range(1000):
+            worker = int(rng.choice([worker for worker in range(workers) if first.may_proceed(worker)]))
+            seqs[worker] += 1
+            for shard in (second, first):
+                shard.push(Push(worker, 1, seqs[worker], shard.version), np.ones(N, np.float32))
+            most = max(most, len(second.pending))
+    assert most <= 2 * workers
+
+
 def test_ssp_bounds_the_lead_of_every_worker_by_the_slack() -> None:
     cluster = Cluster("ssp:2")
     for _ in range(2):
