@@ -9,17 +9,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import grpc
+
 from downpour.deploy.dashboard.config import DashboardSettings
 from downpour.deploy.dashboard.page_data import page_data
 from downpour.deploy.dashboard.recorded_run import NoRun, load_run
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.channel import difference_in_tls, open_channel
 from downpour.protos.credentials import presented_to
+from downpour.protos.errors import error_of
+from downpour.protos.parameter_server_pb2_grpc import CoordinatorStub
 from downpour.protos.settings import host_and_port
 from downpour.protos.system.command import install_command
 
 if TYPE_CHECKING:
     from aiohttp import web
 
-EXIT_USAGE = 2
+EXIT_FAILED, EXIT_USAGE = 1, 2
+ANSWER_S = 5.0  # for the coordinator of the job to answer, before the page is served
 SOURCE = "SOURCE must be HOST:PORT of a running job's coordinator, or"
 LINGER_S = 1.0  # time after the end of the job for open pages to receive its last message
 
@@ -43,6 +50,9 @@ def dashboard(settings: DashboardSettings, announce: Callable[[str], str] | None
     except NoRun as error:
         print(f"downpour dashboard: {error}", file=sys.stderr)
         return EXIT_USAGE
+    if secret and not settings.until_over and (reason := _unanswered(settings.source)):
+        print(f"downpour dashboard: {reason}", file=sys.stderr)
+        return EXIT_FAILED
 
     async def serve() -> None:
         runner, address = await server.start(app, settings.port, settings.listen)
@@ -75,6 +85,19 @@ def _application(settings: DashboardSettings) -> tuple[web.Application, str]:
         return server.application(live.live_block, lambda: live.follow(settings.source), control), control.secret
     load_run(folder, SOURCE)  # to report a run that cannot be shown at once
     return server.application(lambda: page_data(load_run(folder), settings.first)), ""
+
+
+def _unanswered(address: str) -> str:
+    """Return why the coordinator of no job answers at an address, and what to do; empty if one does."""
+    try:
+        with open_channel(address) as channel:
+            CoordinatorStub(channel).Status(pb.StatusRequest(), timeout=ANSWER_S)
+    except grpc.RpcError as failure:
+        if difference := difference_in_tls(address):
+            return difference
+        advice = "SOURCE must be the address that server 0 of a running job announced, or a run"
+        return f"{error_of(failure, address)}\ndownpour dashboard: {advice}"
+    return ""
 
 
 def _is_address(source: str) -> bool:

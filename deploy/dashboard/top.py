@@ -159,6 +159,8 @@ def _show(state: TopState, follower: Follower | None) -> int:
                 follower.changed.clear()
             if state.progress is None:
                 print(f"downpour top: {follower.unreachable}", file=sys.stderr)
+                advice = "SOURCE must be the address that server 0 of a running job announced, or a run"
+                print(f"downpour top: {advice}", file=sys.stderr)
                 return 1
         console.print(frame(state, console.width, 10_000))
         return 0

@@ -71,6 +71,12 @@ def _check_source(path: Path) -> None:
             f"downpour run: SCRIPT must be readable; {path.absolute()}: {os.strerror(error.errno or 0)}", 2
         ) from error
     if failure := syntax_error(path, source):
+        if b"\0" in source:  # of which Python states neither the file nor the line
+            raise BadScript(
+                f"downpour run: SCRIPT must be a file of Python source; {path.absolute()} contains null bytes. Save it "
+                "as UTF-8",
+                2,
+            )
         raise BadScript("".join(traceback.format_exception_only(failure)).rstrip(), 1)
 
 

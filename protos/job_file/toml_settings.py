@@ -47,7 +47,8 @@ def read(path: str, fields: Mapping[str, Any]) -> tuple[dict[str, Any], list[str
     try:
         content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        is_text = not isinstance(error, UnicodeDecodeError)
+        reason = (getattr(error, "strerror", None) or str(error)) if is_text else "it is not a text in UTF-8"
         raise BadJobFile(f"--config must be a TOML file that can be read; {path}: {reason}") from error
     values: dict[str, Any] = {}
     others: list[str] = []

@@ -235,11 +235,13 @@ def test_a_script_that_python_cannot_parse_fails_as_with_python_and_starts_nothi
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("nothing.py", "does not exist"), ("book.ipynb", "is a notebook"), ("folder", "is a folder")],
-)
+    [("nothing.py", "does not exist"), ("book.ipynb", "is a notebook"), ("folder", "is a folder"),
+     ("binary.py", "contains null bytes")],
+)  # fmt: skip
 def test_what_is_no_script_is_refused_by_name(name: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "book.ipynb").write_text("{}")
+    (tmp_path / "binary.py").write_bytes("x = 1".encode("utf-16"))
     done = run("run", name, cwd=tmp_path)
     assert done.returncode == 2 and words in done.stderr, done.stderr
     assert not (tmp_path / "runs").exists()

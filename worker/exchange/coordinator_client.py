@@ -66,9 +66,10 @@ class CoordinatorClient:
             try:
                 request = pb.DescribeRequest(protocol=PROTOCOL)
                 return self._call(self._stub.Describe, request, max(0.01, min(left_s, RESOLVE_AGAIN_S)))
-            except (Unreachable, DeadlineExceeded):
+            except (Unreachable, DeadlineExceeded) as error:
                 if left_s <= RESOLVE_AGAIN_S:
-                    raise
+                    text = str(error).rstrip(".")
+                    raise type(error)(f"{text}. Start the server at this address first, or correct it.") from error
             self._channel.close()
             self._channel = open_channel(self.address)
             self._stub = rpc.CoordinatorStub(self._channel)

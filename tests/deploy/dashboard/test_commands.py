@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from tests.support.paths import ROOT
 from tests.support.pure.recorded_trace import write_run
@@ -40,8 +43,6 @@ def test_a_report_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
-    import socket
-
     write_run(tmp_path / "run", pushes=50)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -52,3 +53,15 @@ def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
             assert done.returncode == 2
             expected = f"downpour {command[0]}: --port must be free; received {port}: Address already in use. Choose"
             assert expected in done.stderr
+
+
+@pytest.mark.parametrize("command", ["dashboard", "top", "status"])
+def test_an_address_at_which_no_job_answers_is_refused_at_once(command: str) -> None:
+    with socket.socket() as bound:  # it does not listen
+        bound.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{bound.getsockname()[1]}"
+        done = downpour(command, address)
+    assert done.returncode == 1 and done.stdout == ""
+    first, second = done.stderr.splitlines()
+    assert first == f"downpour {command}: no parameter server answers at {address}: the connection was refused"
+    assert "must be the address that server 0 of a running job announced" in second

@@ -70,3 +70,16 @@ def test_a_file_that_is_wrong_is_named_with_the_key(
         parse(TrainSettings, [f"--config={path}"], "prog")
     errors = capsys.readouterr().err
     assert stopped.value.code == 2 and message in errors and str(path) in errors
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"\xff\xfe\x00", "it is not a text in UTF-8"), (None, "Is a directory")]
+)
+def test_a_file_that_is_no_text_is_refused(
+    content: bytes | None, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "job.toml"
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(SystemExit):
+        parse(TrainSettings, [f"--config={path}"], "prog")
+    assert f"--config must be a TOML file that can be read; {path}: {reason}" in capsys.readouterr().err

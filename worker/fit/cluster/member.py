@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import TypeVar
 
 import numpy as np
@@ -16,7 +17,8 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.barrier import is_answered
 from downpour.protos.chunked_vector import ChunkedVector
 from downpour.protos.errors import DeadlineExceeded, DownpourError, UnknownWorker, Unreachable, Unsupported
-from downpour.protos.logs import log
+from downpour.protos.logs import counted, log
+from downpour.protos.system.progress import waiting_for
 from downpour.worker.exchange.client import Client, Pulled
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
 from downpour.worker.exchange.outage import CoordinatorGone
@@ -209,8 +211,10 @@ class ScriptWorker:
         return flat
 
     def _join(self, session: Session, stage: Stage) -> None:
+        shards = f"the {counted(self._job.shards, 'shard')} of the job at {self.address}"
         try:
-            session.register()
+            with waiting_for(shards) if self.stages == 1 else nullcontext():
+                session.register()
         except Unreachable as error:  # a server is being restarted
             self._return(error, session.number)
             return

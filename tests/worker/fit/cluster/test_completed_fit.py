@@ -12,8 +12,10 @@ from safetensors.numpy import save_file
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import Unsupported
+from downpour.protos.system import progress
 from downpour.worker.fit.cluster.completed_fit import check_can_continue, read_completed
-from downpour.worker.fit.cluster.member import ScriptWorker
+from downpour.worker.fit.cluster.member import CallIsComplete, ScriptWorker
+from tests.support.cluster import wait_until
 
 FACTS = {"shards": [{"updates": [7], "gradients": [14]}]}
 
@@ -74,3 +76,24 @@ def test_worker_0_does_not_lead_on_with_untrained_weights_after_a_call_that_an_e
     if refuses:
         with pytest.raises(Unsupported, match="after call 1 of fit"):
             worker.enter(SimpleNamespace())  # type: ignore[arg-type]
+
+
+def test_a_worker_says_that_it_waits_for_a_shard(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "FIRST_S", 0.01)
+    job = pb.JobDescription(workers=2, shards=2, mode="async")
+    worker = ScriptWorker(SimpleNamespace(address="host:1"), job, 0, 1.0)  # type: ignore[arg-type]
+    errors: list[str] = []
+
+    def register() -> None:
+        def is_written() -> bool:
+            errors.append(capsys.readouterr().err)
+            return "waiting for the 2 shards of the job at host:1 (" in "".join(errors)
+
+        wait_until(is_written, "the worker says what it waits for")
+        raise CallIsComplete
+
+    worker.stages = 1
+    with pytest.raises(CallIsComplete):
+        worker._join(SimpleNamespace(register=register), SimpleNamespace())  # type: ignore[arg-type]
