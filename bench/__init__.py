@@ -1,6 +1,7 @@
-"""Benchmarks, the simulator, the replay of runs, the conformance suite and the chaos test.
+"""Benchmarks, the simulators, the replay of runs, the conformance suite and the chaos test.
 
-It may import every package of `downpour`; nothing but tests imports it.
+Each folder states what it may import. The modules beside the folders may import `protos`, `worker.catalog`,
+`worker.exchange` and `deploy.launch`. No other package imports `bench`: `deploy` starts its commands by their names.
 """
 
 if __name__ != "downpour.bench":  # its folder lies on sys.path: a second copy

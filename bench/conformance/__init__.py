@@ -1,4 +1,4 @@
 """`downpour validate`: compares the server with predictions from the literature.
 
-It may import every package of `downpour`; only tests import it.
+It may import `protos`, `ps.core`, `ps.core.rules`, `worker.exchange`, `bench` and `bench.simulation`.
 """

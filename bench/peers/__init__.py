@@ -1,4 +1,4 @@
 """Parameter servers written with the means of Ray and of PyTorch, which `downpour bench baselines --peers` measures.
 
-It may import every package of `downpour`; nothing but the benchmarks and tests imports it.
+It may import `protos`, `worker.catalog`, `bench` and `bench.competitors`.
 """

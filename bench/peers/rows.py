@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from downpour.bench.competitors.competitors import Competitor, Run, TrainingSpec, common_flags, last_line
 from downpour.bench.module_process import module_command
-from downpour.bench.training.competitors import Competitor, Run, TrainingSpec, common_flags, last_line
 from downpour.protos.system.command import install_command
 
 PACKAGES = ("ray", "torch")  # of the extra `peers`

@@ -1,4 +1,4 @@
 """`downpour replay`: repeats a recorded run in one process and compares it with the record bit by bit.
 
-It may import every package of `downpour`; nothing but tests imports it.
+It may import `protos`, all of `ps`, all of `worker`, `deploy.launch`, `deploy.runs` and `deploy.scripts`.
 """

@@ -1,4 +1,4 @@
 """`downpour simulate`: runs the server's shard and policies in virtual time.
 
-It may import every package of `downpour`; nothing but the benchmarks and tests imports it.
+It may import `protos`, `ps.core`, `ps.core.rules`, the settings of `ps`, and `bench`.
 """

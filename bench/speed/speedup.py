@@ -22,11 +22,11 @@ import numpy as np
 
 from downpour.bench import report
 from downpour.bench.comparison import spread
+from downpour.bench.competitors.competitors import TrainingSpec, train
+from downpour.bench.emulated import BATCH, Run, measured
 from downpour.bench.flags import FlagParser
 from downpour.bench.machine import cores, load
-from downpour.bench.speed.emulated import BATCH, Run, measured
 from downpour.bench.speed.many_workers import push_pulls
-from downpour.bench.training.competitors import TrainingSpec, train
 from downpour.protos.system.progress import tracked
 from downpour.protos.transports import transport_names
 from downpour.worker.catalog.datasets import load as load_dataset

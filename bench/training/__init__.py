@@ -1,4 +1,5 @@
 """Benchmarks of whole trainings, compared with Keras and with TensorFlow's parameter server.
 
-It may import every package of `downpour`; nothing but the benchmarks and tests imports it.
+It may import `protos`, `ps.core`, `ps.core.rules`, `worker.catalog`, `deploy.config`, `bench`, `bench.competitors`,
+`bench.peers` and `bench.simulation`.
 """

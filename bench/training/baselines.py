@@ -1,6 +1,6 @@
 """`downpour bench baselines`: compares samples/s with TensorFlow's parameter server and with `model.fit`.
 
-Each competitor of `training.competitors` trains the same model on the same data in new processes, with the same batch
+Each competitor of `bench.competitors` trains the same model on the same data in new processes, with the same batch
 size, learning rate, number of samples and metrics. The competitors take turns, in an order that rotates by one place
 per repeat. The time of start, compilation, warm-up and evaluation is excluded:
 
@@ -27,10 +27,10 @@ from typing import Any
 import numpy as np
 
 from downpour.bench.comparison import order, plan_epochs, ratios, spread, table
+from downpour.bench.competitors.competitors import COMPETITORS, CompetitorError, TrainingSpec, end_on_sigterm
 from downpour.bench.flags import FlagParser
 from downpour.bench.machine import facts, load
 from downpour.bench.peers.rows import PACKAGES, PEERS, refusal
-from downpour.bench.training.competitors import COMPETITORS, CompetitorError, TrainingSpec, end_on_sigterm
 from downpour.protos.logs import counted
 from downpour.protos.system.progress import tracked
 from downpour.worker.catalog.datasets import load as load_dataset

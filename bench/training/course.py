@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from downpour.bench.competitors.competitors import TrainingSpec, end_on_sigterm, fit, train
 from downpour.bench.flags import FlagParser
 from downpour.bench.machine import facts
-from downpour.bench.seeds import KERAS, Spread, numbers, run_all, spreads
-from downpour.bench.training.competitors import TrainingSpec, end_on_sigterm, fit, train
+from downpour.bench.training.seeds import KERAS, Spread, numbers, run_all, spreads
 from downpour.deploy.config import TrainSettings
 from downpour.protos.logs import counted
 from downpour.protos.settings import parse as parse_settings

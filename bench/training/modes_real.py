@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from downpour.bench.speed.emulated import Run, measured
+from downpour.bench.emulated import Run, measured
 from downpour.bench.training.staleness import delayed
 from downpour.protos.system.progress import tracked
 

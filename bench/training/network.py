@@ -176,7 +176,7 @@ def _result(summary: dict[str, Any], trace: np.ndarray, accuracy: float, transfe
 def _tensorflow(inside: Namespaces, flags: argparse.Namespace, data: Path, epochs: int, steps: int) -> dict[str, Any]:
     placed = ["--ps-host", SERVER_HOST, "--worker-host", WORKER_HOST, "--ps-before", " ".join(inside.server)]
     command = module_command(
-        "downpour.bench.training.tf_parameter_server", "--data", str(data), "--model", flags.model, "--workers", "2",
+        "downpour.bench.competitors.tf_parameter_server", "--data", str(data), "--model", flags.model, "--workers", "2",
         "--epochs", str(epochs), "--batch-size", str(flags.batch_size),
         "--learning-rate", str(flags.learning_rate), "--steps-per-call", str(steps), *placed,
     )  # fmt: skip

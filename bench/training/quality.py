@@ -17,10 +17,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from downpour.bench.competitors.competitors import CompetitorError, TrainingSpec, end_on_sigterm, fit, train
 from downpour.bench.flags import FlagParser
 from downpour.bench.machine import facts
-from downpour.bench.seeds import KERAS, numbers, run_all, spreads
-from downpour.bench.training.competitors import CompetitorError, TrainingSpec, end_on_sigterm, fit, train
+from downpour.bench.training.seeds import KERAS, numbers, run_all, spreads
 from downpour.protos.logs import counted
 
 SCHEMA = 1

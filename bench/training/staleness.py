@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from downpour.bench import report
+from downpour.bench.emulated import BATCH, Run, accuracy_of, gradient_of, loss_of, measured, weights_of
 from downpour.bench.flags import FlagParser
 from downpour.bench.machine import load
 from downpour.bench.simulation.fixed_delay import run_delayed
 from downpour.bench.simulation.problems import Problem
-from downpour.bench.speed.emulated import BATCH, Run, accuracy_of, gradient_of, loss_of, measured, weights_of
 from downpour.protos.system.progress import tracked
 from downpour.ps.core.apply import UpdateOptions
 from downpour.ps.core.consistency import consistency_of

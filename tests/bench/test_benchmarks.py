@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from downpour.bench.__main__ import BENCHES
-from downpour.bench.speed.emulated import Run, gradient_of, measured, weights_of
+from downpour.bench.emulated import Run, gradient_of, measured, weights_of
 from downpour.bench.speed.speedup import closed_queue, straggler
 from downpour.bench.training import modes_real
 

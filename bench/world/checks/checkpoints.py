@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from downpour.bench.world.checks.integer_weights import applications
 from downpour.bench.world.checks.traits import JobTraits
-from downpour.bench.world.computation import applications
 from downpour.bench.world.system.disk import VirtualDisk
 from downpour.bench.world.system.scheduler import World
 from downpour.ps.config import ServerSettings

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from downpour.bench.chaos.history import faults_of
+from downpour.bench.world.checks.integer_weights import applications, initial_weights, is_whole, weights_in
 from downpour.bench.world.checks.push_replies import PushReplies
 from downpour.bench.world.checks.traits import JobTraits
-from downpour.bench.world.computation import applications, initial_weights, is_whole, weights_in
 from downpour.bench.world.system.process import VirtualProcess
 from downpour.bench.world.system.scheduler import World
 from downpour.ps.config import ServerSettings

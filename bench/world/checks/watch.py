@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from downpour.bench.world.checks.checkpoints import CheckpointCheck
+from downpour.bench.world.checks.integer_weights import counted, differences, initial_weights, is_whole, weights_in
 from downpour.bench.world.checks.push_replies import PushReplies
 from downpour.bench.world.checks.result import JobEnd, ResultCheck
 from downpour.bench.world.checks.servers import ServerStates
 from downpour.bench.world.checks.ssp_clocks import SspClocks
 from downpour.bench.world.checks.traits import JobTraits
-from downpour.bench.world.computation import counted, differences, initial_weights, is_whole, weights_in
 from downpour.bench.world.system.disk import Inode, VirtualDisk
 from downpour.bench.world.system.process import VirtualProcess
 from downpour.bench.world.system.scheduler import World

@@ -1,4 +1,4 @@
 """A simulated operating system: scheduler, threads, event loops, network, disks and processes in virtual time.
 
-They implement the interfaces of `downpour.protos.system` and `downpour.protos.channel`, and may import only `protos`.
+They implement the interfaces of `protos.system` and `protos.channel`. This package may import `protos`.
 """

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from downpour.bench.competitors.competitors import COMPETITORS, TrainingSpec
 from downpour.bench.peers import rows, torch_task
 from downpour.bench.peers.rows import PEERS
 from downpour.bench.training import baselines
-from downpour.bench.training.competitors import COMPETITORS, TrainingSpec
 from downpour.worker.catalog.datasets import load
 from downpour.worker.catalog.models import MODELS
 

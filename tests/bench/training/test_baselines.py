@@ -9,12 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from downpour.bench import seeds
 from downpour.bench.__main__ import BENCHES
 from downpour.bench.comparison import order, plan_epochs, ratios, spread, table
+from downpour.bench.competitors.competitors import COMPETITORS, CompetitorError, bounded, environment, last_line
 from downpour.bench.machine import facts
-from downpour.bench.training import baselines, quality
-from downpour.bench.training.competitors import COMPETITORS, CompetitorError, bounded, environment, last_line
+from downpour.bench.training import baselines, quality, seeds
 
 
 @given(

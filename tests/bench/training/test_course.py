@@ -7,9 +7,10 @@ import math
 
 import pytest
 
-from downpour.bench.seeds import Runs, Spread, run_all, spreads
-from downpour.bench.training import course, keras_fit
-from downpour.bench.training.competitors import CompetitorError
+from downpour.bench.competitors import keras_fit
+from downpour.bench.competitors.competitors import CompetitorError
+from downpour.bench.training import course
+from downpour.bench.training.seeds import Runs, Spread, run_all, spreads
 from downpour.ps.core.schedules import schedule_of
 
 ACCURACY = course.CourseEntry("fashion128", "fashion_mnist", "test_accuracy", 0.01, "")

@@ -7,8 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from downpour.bench.world.checks.integer_weights import (
+    RATE,
+    counted,
+    differences,
+    initial_weights,
+    is_whole,
+    model_file,
+)
 from downpour.bench.world.checks.watch import leaked_buffers
-from downpour.bench.world.computation import RATE, counted, differences, initial_weights, is_whole, model_file
 from downpour.bench.world.faults import parse_faults
 from downpour.bench.world.job import run_job
 from downpour.bench.world.job_shape import JobShape

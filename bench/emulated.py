@@ -1,7 +1,7 @@
 """Workers with emulated compute: processes with a small NumPy network on MNIST that sleep until their step has ended.
 
 This makes it possible to measure more workers than cores: they share the server and the transport, but not the cores.
-`python -m downpour.bench.speed.emulated JSON` executes one run and prints a JSON object.
+`python -m downpour.bench.emulated JSON` executes one run and prints a JSON object.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def measured(run: Run) -> dict[str, Any]:
     """
     flags = ["--workers", str(run.workers), "--learning-rate", str(run.learning_rate), *run.flags]
     with running_server(flags) as (address, _):
-        command = module_command("downpour.bench.speed.emulated", json.dumps({**asdict(run), "address": address}))
+        command = module_command("downpour.bench.emulated", json.dumps({**asdict(run), "address": address}))
         one_thread = module_environment(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
         limit_s = START_S + run.seconds + 60
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=limit_s, env=one_thread)

@@ -1,6 +1,6 @@
 """Trains with TensorFlow's parameter server, and prints the result as one JSON line.
 
-`python -m downpour.bench.training.tf_parameter_server --data FILE.npz --model sigmoid100 --steps-per-call 20`:
+`python -m downpour.bench.competitors.tf_parameter_server --data FILE.npz --model sigmoid100 --steps-per-call 20`:
 a competitor of `training.baselines`. It follows TensorFlow's tutorial for ParameterServerStrategy with a custom
 training loop, the only way with Keras 3 (`model.fit` raises an error): one `tf.distribute.Server` process per server
 and worker, a coordinator that schedules a `tf.function`, and tf.data in each worker. Model and optimizer are those of
@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from downpour.bench.training.tf_cluster import Cluster, Placement, servers
+from downpour.bench.competitors.tf_cluster import Cluster, Placement, servers
 from downpour.worker.catalog.datasets import Dataset, load
 from downpour.worker.catalog.models import MODELS
 
@@ -176,7 +176,7 @@ def _call(strategy: Any, model: Any, optimizer: Any, totals: Any, flags: argpars
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m downpour.bench.training.tf_parameter_server",
+        prog="python -m downpour.bench.competitors.tf_parameter_server",
         description="TensorFlow's ParameterServerStrategy.",
     )
     parser.add_argument("--data", required=True, help="a dataset's name, or an .npz file")

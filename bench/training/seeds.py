@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from statistics import mean, stdev
 from typing import Any
 
-from downpour.bench.training.competitors import CompetitorError
+from downpour.bench.competitors.competitors import CompetitorError
 from downpour.protos.system.progress import tracked
 
 KERAS = "keras"  # name of the reference; the other names are numbers of workers

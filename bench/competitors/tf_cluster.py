@@ -56,7 +56,7 @@ def servers(workers: int, threads: int, inter_op: int, place: Placement = HERE) 
     ports = free_ports(1 + workers)
     addresses = [f"{place.ps_host}:{ports[0]}", *(f"{place.worker_host}:{port}" for port in ports[1:])]
     cluster = {"ps": addresses[:1], "worker": addresses[1:]}
-    command = module_command("downpour.bench.training.tf_cluster", "--cluster", json.dumps(cluster))
+    command = module_command("downpour.bench.competitors.tf_cluster", "--cluster", json.dumps(cluster))
     command += ["--threads", str(threads), "--inter-op", str(inter_op)]
     processes: list[subprocess.Popen[str]] = []
     try:
@@ -114,7 +114,7 @@ def main(argv: list[str]) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m downpour.bench.training.tf_cluster", description="One TensorFlow server."
+        prog="python -m downpour.bench.competitors.tf_cluster", description="One TensorFlow server."
     )
     parser.add_argument("--cluster", required=True, help="addresses by job, as JSON")
     parser.add_argument("--job", choices=["ps", "worker"], required=True)

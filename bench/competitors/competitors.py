@@ -211,7 +211,8 @@ def _downpour(*extra: str, workers: int | None = None, local: bool = False) -> R
 
 def _tensorflow(several: bool) -> Run:
     def run(job: TrainingSpec, folder: Path, timeout_s: float) -> dict[str, Any]:
-        command = module_command("downpour.bench.training.tf_parameter_server", *common_flags(job), "--data", job.data)
+        module = "downpour.bench.competitors.tf_parameter_server"
+        command = module_command(module, *common_flags(job), "--data", job.data)
         command += ["--workers", str(job.workers), "--scratch", str(folder), "--steps-per-call"]
         return last_line([*command, str(job.steps_per_call if several else 1)], timeout_s)
 
@@ -221,8 +222,8 @@ def _tensorflow(several: bool) -> Run:
 def fit(
     job: TrainingSpec, timeout_s: float, steps_per_execution: int = 1, extra: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Run `model.fit` in a new process and return the result of `downpour.bench.training.keras_fit`."""
-    command = module_command("downpour.bench.training.keras_fit", *common_flags(job), "--data", job.data)
+    """Run `model.fit` in a new process and return the result of `downpour.bench.competitors.keras_fit`."""
+    command = module_command("downpour.bench.competitors.keras_fit", *common_flags(job), "--data", job.data)
     command += ["--validation-split", str(job.validation_split)]
     return last_line([*command, "--steps-per-execution", str(steps_per_execution), *extra], timeout_s)
 
@@ -233,7 +234,7 @@ def _script(workers: int) -> Run:
     def run(job: TrainingSpec, folder: Path, timeout_s: float) -> dict[str, Any]:
         command = module_command("downpour.deploy.cli", "run", "--workers", str(workers), "--runs-dir", str(folder))
         command += ["--threads", str(job.threads), "--seed", str(job.seed)]
-        command += ["-m", "downpour.bench.training.keras_fit", *common_flags(job), "--data", job.data]
+        command += ["-m", "downpour.bench.competitors.keras_fit", *common_flags(job), "--data", job.data]
         result = last_line([*command, "--validation-split", str(job.validation_split)], timeout_s)
         summary = json.loads((folder / "latest" / "summary.json").read_text())
         return {**result, "communication_share": summary.get("communication_share")}

@@ -1,6 +1,6 @@
 """Trains with Keras's `model.fit` in this process, and prints the result as one JSON line.
 
-`python -m downpour.bench.training.keras_fit --data FILE.npz --model sigmoid100 --epochs 2`: a competitor of
+`python -m downpour.bench.competitors.keras_fit --data FILE.npz --model sigmoid100 --epochs 2`: a competitor of
 `training.baselines`, and the reference of `training.quality`. `downpour run` runs it as a script, whose optimizer is
 then distributed. The measurement
 lasts from `on_train_begin` to `on_train_end` of a second `fit`. A first one, over a few batches, has compiled the step
@@ -151,7 +151,7 @@ def _stopwatch() -> Any:
 
 def _parser() -> argparse.ArgumentParser:
     parser = FlagParser(
-        prog="python -m downpour.bench.training.keras_fit",
+        prog="python -m downpour.bench.competitors.keras_fit",
         description="Train with model.fit in one process and print the result as JSON.",
     )
     parser.add_argument("--data", required=True, help="a dataset's name, or an .npz file")
