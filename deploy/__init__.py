@@ -1,6 +1,7 @@
 """The command line, the launchers, and the views of a job.
 
-It may import `downpour.protos`, the settings of `ps` and `worker` and the registries of `worker`, never TensorFlow.
+It may import `protos` and all of `deploy`. Its folders also import the settings of `ps` and `worker`, and the
+registries of `worker`. It never imports TensorFlow.
 """
 
 if __name__ != "downpour.deploy":  # the parent folder is on sys.path, which would load the package a second time

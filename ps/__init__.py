@@ -1,6 +1,6 @@
 """The parameter server: shards of the weights and the coordinator of the job.
 
-It may import `downpour.protos` and NumPy, and never TensorFlow, `worker` or `deploy`.
+It may import `protos` and all of `ps`. It uses NumPy, and never imports TensorFlow, `worker` or `deploy`.
 """
 
 if __name__ != "downpour.ps":  # its folder lies on sys.path: a second copy

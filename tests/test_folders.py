@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
+import pytest
+
+from tests.support.import_rules import MAY_IMPORT, NO_TENSORFLOW, PS_SETTINGS
 from tests.support.paths import ROOT
 from tests.support.sources import MODULES, PACKAGES, sources
 
 MOST_MODULES = 15  # in a folder
+FOLDERS = [module for module, path in MODULES.items() if path.name == "__init__.py"]
 WITHOUT_PACKAGE = {"jobs", "keras", "scripts", "support"}  # folders of tests
 
 
@@ -22,11 +27,51 @@ def test_no_folder_is_crowded() -> None:
     assert crowded == {}
 
 
-def test_every_folder_states_its_content_and_its_imports() -> None:
-    for path in MODULES.values():
-        if path.name == "__init__.py":
-            text = ast.get_docstring(ast.parse(path.read_text())) or ""
-            assert "import" in text and len(text.split()) > 10, f"{path}: {text!r}"
+def content(package: str) -> str:
+    """The text of a package's docstring in one line."""
+    return " ".join((ast.get_docstring(ast.parse(MODULES[package].read_text())) or "").split())
+
+
+def stated_imports(text: str) -> set[str]:
+    """The rules, as in a row of MAY_IMPORT, that the first sentence with `may import` states.
+
+    The sentence lists names of rows, "all of `x`" for `x.*`, and "the settings of `ps`". It may end with "and what
+    these may import", which stands for the rows of the names before, or consist of "nothing of the project".
+    """
+    sentence = re.search(r"\bmay import ((?:`[^`]+`|[^.;`])+)[.;]", text)
+    assert sentence, f"the text must contain a sentence with `may import`: {text!r}"
+    words = sentence[1].replace("nothing of the project", "")
+    (rest, count) = re.subn(r"what (that|these) may import", "", words)
+    whole = {f"{name}.*" for name in re.findall(r"all of `([\w.]+)`", rest)}
+    rest, settings = re.subn("the settings of `ps`", "", re.sub(r"all of `[\w.]+`", "", rest))
+    names = set(re.findall(r"`([\w.]+)`", rest))
+    assert names <= set(MAY_IMPORT), f"these are no rows of the table: {names - set(MAY_IMPORT)}"
+    unread = set(re.sub(r"`[\w.]+`", "", rest).replace(",", " ").split()) - {"and"}
+    assert not unread, f"these words of the sentence have no meaning to this test: {unread}"
+    behind = {rule for name in names for rule in MAY_IMPORT[name]} if count else set()
+    return names | whole | behind | (PS_SETTINGS if settings else set())
+
+
+@pytest.mark.parametrize("package", FOLDERS)
+def test_every_folder_states_its_content_and_exactly_the_imports_of_the_table(package: str) -> None:
+    assert len(content(package).split()) > 10
+    assert stated_imports(content(package)) == MAY_IMPORT[package]
+
+
+def test_a_statement_of_other_words_or_names_is_refused() -> None:
+    assert stated_imports("It may import `protos`, all of `ps` and `bench`. So.") == {"protos", "ps.*", "bench"}
+    assert stated_imports("It may import `ps.storage` and what that may import.") == MAY_IMPORT["ps.data_plane"]
+    assert stated_imports("It may import nothing of the project; it is small.") == set()
+    for text in ("It imports `protos`.", "It may import `ps.unknown`.", "It may import most of `ps.core`."):
+        with pytest.raises(AssertionError):
+            stated_imports(text)
+
+
+def test_a_folder_states_that_it_never_imports_tensorflow_if_a_test_proves_it() -> None:
+    stating = {package for package in FOLDERS if re.search(r"never (imports? )?TensorFlow", content(package))}
+    proved = {folder.replace("/", ".") for folder in NO_TENSORFLOW}
+    assert proved <= stating
+    assert {package for package in stating if not any(f"{package}.".startswith(f"{top}.") for top in proved)} == set()
 
 
 def test_no_module_has_a_vague_name() -> None:

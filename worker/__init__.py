@@ -1,6 +1,7 @@
 """The worker: it pulls weights, computes gradients with TensorFlow and pushes them.
 
-It may import `downpour.protos` and, for the registries of modes and optimizers, `ps.core`; never `deploy`.
+It may import `protos` and all of `worker`. Some of its folders also import `ps.core`, for the registries of modes and
+optimizers; none imports `deploy`.
 """
 
 if __name__ != "downpour.worker":  # its folder lies on sys.path: a second copy

@@ -1,5 +1,5 @@
 """The command `downpour doctor`: it examines whether this machine can train, and with what.
 
-It may import `deploy.launch` and `downpour.protos`. `findings.py` is pure: it judges facts. `facts.py` collects them,
-and loads neither TensorFlow nor Keras.
+It may import `protos` and `deploy.launch`. `findings.py` is pure: it judges facts. `facts.py` collects them, and loads
+neither TensorFlow nor Keras.
 """

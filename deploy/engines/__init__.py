@@ -1,5 +1,4 @@
 """Processes of a job that an engine such as Slurm places: each one finds its part of the plan in its environment.
 
-It may import `deploy.launch`, `deploy.scripts`, `deploy.view`, `deploy.config`, `deploy.certs`, `downpour.protos` and
-the settings of `ps` and `worker`.
+It may import `protos`, `deploy.certs`, `deploy.config`, `deploy.view`, `deploy.launch` and `deploy.scripts`.
 """

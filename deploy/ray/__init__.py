@@ -1,5 +1,5 @@
 """Jobs on a Ray cluster: `downpour ray`, and the class `Cluster` for programs, notebooks and Ray Tune.
 
-It may import `deploy.launch`, `deploy.scripts`, `deploy.view`, `deploy.config`, `deploy.certs`, `downpour.protos` and
-the settings of `ps` and `worker`. The package `ray` is imported only when a job starts.
+It may import `protos`, `deploy.certs`, `deploy.config`, `deploy.view`, `deploy.launch` and `deploy.scripts`. The
+package `ray` is imported only when a job starts.
 """

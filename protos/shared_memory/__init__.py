@@ -1,4 +1,4 @@
 """What both sides of the shared-memory transport share: anonymous memory, and the Unix socket of the headers.
 
-It may import `downpour.protos`.
+It may import `protos`.
 """

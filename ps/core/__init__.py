@@ -1,4 +1,4 @@
 """The shard: weights, update rules, consistency modes and staleness policies, as pure state machines.
 
-This package may import `downpour.protos` and NumPy. It uses no clock, no files and no network.
+This package may import `protos` and `ps.core.rules`. It uses NumPy, and no clock, no files and no network.
 """

@@ -1,4 +1,4 @@
 """What is recorded of every push: the trace, the call log for replay, and running metrics.
 
-This package may import `ps.core` and `downpour.protos`.
+This package may import `protos`, `ps.core`, `ps.core.rules` and the settings of `ps`.
 """

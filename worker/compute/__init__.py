@@ -1,4 +1,4 @@
 """A Keras model as functions of one flat vector: gradients, local steps and evaluation.
 
-It imports `worker.catalog` and `downpour.protos`.
+It may import `protos` and `worker.catalog`.
 """

@@ -1,4 +1,4 @@
 """The connections to the servers: the session, pulls and pushes over each transport, and the handling of lost servers.
 
-It imports `downpour.protos`, and never TensorFlow.
+It may import `protos`. It never imports TensorFlow.
 """

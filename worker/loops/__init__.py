@@ -1,5 +1,5 @@
 """The user's own training loops: `training` for Keras's optimizers, `connect` for the arrays of any framework.
 
-It may import `worker.exchange`, `worker.fit`, `worker.script`, `ps.core` and `protos`; only `training` loads
-TensorFlow.
+It may import `protos`, `ps.core.rules`, `worker.exchange`, `worker.script`, `worker.fit.cluster` and
+`worker.fit.optimizer`. Only `training` loads TensorFlow.
 """

@@ -1,4 +1,5 @@
 """The loop of `downpour train`: leases, pushes and pulls, the watchdog.
 
-It imports `worker.compute`, `worker.exchange`, `worker.plan`, `worker.catalog`, `ps.core` and never `worker.fit`.
+It may import `protos`, `ps.core.rules`, `worker.catalog`, `worker.compute`, `worker.config`, `worker.exchange` and
+`worker.plan`. It never imports `worker.fit`.
 """

@@ -1,4 +1,4 @@
 """The registry of optimizers: update rules on one block of a flat vector, and their hyperparameters.
 
-It is pure. It may import `protos` and nothing else.
+It is pure, and may import `protos`.
 """

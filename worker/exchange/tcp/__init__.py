@@ -1,4 +1,4 @@
 """The TCP transport of a worker: one connection to each shard.
 
-It may import `downpour.protos`, `downpour.protos.tcp` and `downpour.worker.exchange`.
+It may import `protos` and `worker.exchange`.
 """

@@ -1,4 +1,5 @@
 """What a script's worker does between two exchanges: sums of gradients, and local steps of its own optimizer.
 
-It may import `worker.plan`, `worker.fit.optimizer`, `worker.fit.cluster` and what these import.
+It may import `protos`, `worker.compute`, `worker.exchange`, `worker.plan`, `worker.fit.cluster` and
+`worker.fit.optimizer`.
 """

@@ -1,5 +1,5 @@
 """The Keras optimizer in a cluster: its description for the servers, its moments, and the push in its `apply`.
 
-It imports `worker.fit.cluster`, `worker.fit.data`, `worker.compute`, `worker.exchange`, `worker.script`, `ps.core`
-with its rules, and nothing else of `worker.fit`.
+It may import `protos`, `ps.core.rules`, `worker.compute`, `worker.exchange`, `worker.script`, `worker.fit.cluster` and
+`worker.fit.data`.
 """

@@ -1,4 +1,4 @@
 """Makes a script behave the same on all workers: one source of randomness, a view of the files, and its start.
 
-It may import `worker.fit.cluster` and no other folder of `worker.fit`.
+It may import nothing of the project.
 """
