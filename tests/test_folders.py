@@ -79,13 +79,20 @@ def test_no_module_has_a_vague_name() -> None:
     assert names & {"utils", "util", "common", "helpers", "helper", "manager", "misc"} == set()
 
 
-def test_tests_lie_in_folders_like_those_of_the_sources() -> None:
+def test_every_folder_of_tests_has_a_folder_of_sources() -> None:
     """The folders `jobs` and `keras` have the tests of several packages together, in real processes."""
     folders = {path.parent.relative_to(ROOT / "tests") for path in sources("tests")} - {Path(".")}
     wrong = {
         str(folder) for folder in folders if folder.parts[0] not in WITHOUT_PACKAGE and not (ROOT / folder).is_dir()
     }
     assert wrong == set()
+
+
+def test_every_folder_of_sources_has_a_folder_of_tests() -> None:
+    """Its tests are there, and not only in the folder above."""
+    with_code = {path.parent.relative_to(ROOT) for path in MODULES.values() if path.name != "__init__.py"}
+    without = {str(folder) for folder in with_code if not list((ROOT / "tests" / folder).glob("test_*.py"))}
+    assert without == set(), f"each must have tests in a folder of its name: {sorted(without)}"
 
 
 def test_shared_test_code_is_in_the_folder_support() -> None:

@@ -1,17 +1,14 @@
-"""`downpour bench course`: the verdict on several seeds, its report, and Keras's side of the settings."""
+"""`downpour bench course`: the verdict on several seeds, and its report."""
 
 from __future__ import annotations
 
-import argparse
 import math
 
 import pytest
 
-from downpour.bench.competitors import keras_fit
 from downpour.bench.competitors.competitors import CompetitorError
 from downpour.bench.training import course
 from downpour.bench.training.seeds import Runs, Spread, run_all, spreads
-from downpour.ps.core.schedules import schedule_of
 
 ACCURACY = course.CourseEntry("fashion128", "fashion_mnist", "test_accuracy", 0.01, "")
 LOSS = course.CourseEntry("regression", "plane", "test_loss", 1.1, "")
@@ -78,19 +75,3 @@ def test_only_seeds_of_both_are_compared():
     assert isinstance(runs, Runs)
     assert [failure["seed"] for failure in runs.failures] == [1]
     assert spreads(runs.found, "test_accuracy")["2"] == Spread((0.8,), (0.9,))
-
-
-@pytest.mark.parametrize("text", ["constant", "linear:1000", "linear:1000,0.1", "cosine:1000", "cosine:1000,0.2"])
-def test_keras_has_the_servers_schedule(text):
-    flags = argparse.Namespace(optimizer="adam", learning_rate=0.5, schedule=text, clip_norm=2.0)
-    optimizer, factor = keras_fit.optimizer(flags), schedule_of(text)
-    assert optimizer.global_clipnorm == 2.0
-    for version in (0, 1, 499, 999, 1000, 3000):
-        optimizer.iterations.assign(version)
-        assert float(optimizer.learning_rate) == pytest.approx(0.5 * factor(version), abs=1e-7)
-
-
-def test_a_schedule_that_keras_is_not_given_is_refused():
-    flags = argparse.Namespace(optimizer="sgd", learning_rate=0.5, schedule="steps:10", clip_norm=0.0)
-    with pytest.raises(ValueError, match="must be constant, linear, cosine.*'steps:10'"):
-        keras_fit.optimizer(flags)

@@ -105,3 +105,18 @@ def test_a_disk_that_cannot_be_written_for_the_last_seconds_of_a_job_is_reported
     faults = "readonly:ps-0@0.884548+1.593 termall:all@1.03925 stop:ps-2@0.805003+2.555"
     result = run_job(1756, shape_of(1756, SimulateJobSettings(faults=faults)))
     assert result.problems == [] and any("summary.json cannot be written" in line for line in result.journal)
+
+
+def test_replies_that_do_not_arrive_lose_and_repeat_nothing() -> None:
+    """Of every message that a worker receives, the connection breaks once just before it arrives."""
+    for number in range(1, 40):
+        shape = shape_of(3, SimulateJobSettings(faults="none", mode="async", workers=2, shards=2))
+        lost = JobShape(**{**shape.__dict__, "faults": (Fault("lose", "worker-1", number),)})
+        assert run_job(3, lost).problems == []
+
+
+def test_a_signal_to_all_processes_saves_the_model() -> None:
+    for tenth in range(5, 20):
+        shape = shape_of(3, SimulateJobSettings(faults="none", mode="async", workers=2, shards=2))
+        faults = tuple(parse_faults(f"termall:all@{tenth / 10}"))
+        assert run_job(3, JobShape(**{**shape.__dict__, "faults": faults})).problems == []

@@ -10,10 +10,6 @@ import pytest
 
 from downpour.bench.world.checks.push_replies import PushReplies
 from downpour.bench.world.checks.ssp_clocks import SspClocks
-from downpour.bench.world.faults import Fault, parse_faults
-from downpour.bench.world.job import run_job
-from downpour.bench.world.job_shape import JobShape
-from downpour.bench.world.seeded_job import SimulateJobSettings, shape_of
 from downpour.bench.world.system.scheduler import World
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.frame import encode
@@ -99,18 +95,3 @@ def test_workers_that_are_too_far_apart_are_a_problem(pushes: int) -> None:
         shard.push(Push(worker=0, incarnation=1, seq=seq, base_version=0), np.ones(2, np.float32))
         clocks.check(shard)
     assert len(world.problems) == (pushes > 2)
-
-
-def test_replies_that_do_not_arrive_lose_and_repeat_nothing() -> None:
-    """Of every message that a worker receives, the connection breaks once just before it arrives."""
-    for number in range(1, 40):
-        shape = shape_of(3, SimulateJobSettings(faults="none", mode="async", workers=2, shards=2))
-        lost = JobShape(**{**shape.__dict__, "faults": (Fault("lose", "worker-1", number),)})
-        assert run_job(3, lost).problems == []
-
-
-def test_a_signal_to_all_processes_saves_the_model() -> None:
-    for tenth in range(5, 20):
-        shape = shape_of(3, SimulateJobSettings(faults="none", mode="async", workers=2, shards=2))
-        faults = tuple(parse_faults(f"termall:all@{tenth / 10}"))
-        assert run_job(3, JobShape(**{**shape.__dict__, "faults": faults})).problems == []
