@@ -79,7 +79,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "deploy.config": {"protos", "ps.config", "worker.config", "worker.catalog", "deploy.runs"},
     "deploy.certs": {"protos"},
     "deploy.view": {"protos", "deploy.config", "deploy.runs"},
-    "deploy.dashboard": {"protos", "ps.trace", "deploy.runs", "deploy.view"},
+    "deploy.dashboard": {"protos", "ps.core", "ps.trace", "deploy.runs", "deploy.view"},
     "deploy.playground": {"protos", "ps.core", "deploy.dashboard"},
     "deploy.launch": {"protos", "ps.config", "worker.config", "deploy.config", "deploy.view"},
     "deploy.scripts": {
