@@ -22,7 +22,7 @@ from downpour.deploy.launch.run_dir import SUCCESSFUL, read_summary, summary_sta
 from downpour.deploy.launch.scratch import Scratch
 from downpour.deploy.launch.signals import StopRequests
 from downpour.deploy.view.terminal import Screen
-from downpour.deploy.view.watcher import OVER, Watcher
+from downpour.deploy.view.watcher import ENDING, OVER, Watcher
 from downpour.protos.access.job_tokens import draw_token, publish, withdraw
 from downpour.protos.credentials import TOKEN_VARIABLE, adopted
 from downpour.protos.logs import counted
@@ -31,7 +31,7 @@ ANNOUNCE_S = 60.0  # for a server to announce its address
 DRAIN_TIMEOUT_S = 7.0  # default of --drain-timeout-s; with the times below, all processes end within 10 s
 ANSWER_S = 0.5  # for a server to report that the job was not saved in time
 ENDING_S = 20.0  # for the coordinator to write the run after the last worker has left
-LEFT_EARLY_S = 3.0  # from the last worker's end until one is started again, unless the job is over by then
+LEFT_EARLY_S = 3.0  # from the end of a shard or the last worker until it is started again, unless the job ends by then
 LEAVE_S = 5.0  # for the other processes to exit after the coordinator
 GRACE_S = 1.0  # from SIGTERM to SIGKILL
 TICK_S = 0.1
@@ -83,6 +83,7 @@ class Launcher:
         self._failed = False  # from then on, notes only report the ends of other processes
         self._drain_deadline: float | None = None
         self._ending_deadline: float | None = None
+        self._left_early: dict[str, float] = {}  # when a shard's end with status 0 was found, by name
         self._earlier_summary = summary_stamp(run_dir)  # of a run that is resumed
 
     def run(self) -> int:
@@ -196,10 +197,19 @@ class Launcher:
         A server that dies once the summary of the job is written has nothing left to do: it is not restarted.
         """
         for process in list(self._role("ps")):
-            if process.code and not self._is_summarised():
+            if (process.code or self._has_left_early(process)) and not self._is_summarised():
                 self._server_died(process)
         code = self._processes["ps-0"].code
         return code == 0 or (code is not None and self._is_summarised())
+
+    def _has_left_early(self, server: Process) -> bool:
+        """Return whether a shard ended with status 0 some time ago, by a signal, while the job goes on without it."""
+        name = server.spec.name
+        ending = self._watcher is None or self._watcher.phase in ENDING or self._drain_deadline is not None
+        if name == "ps-0" or server.code != 0 or ending:
+            self._left_early.pop(name, None)
+            return False
+        return time.monotonic() > self._left_early.setdefault(name, time.monotonic()) + LEFT_EARLY_S
 
     def _is_summarised(self) -> bool:
         """Return whether the coordinator has written that the job ended successfully since this launcher began."""

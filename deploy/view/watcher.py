@@ -14,6 +14,7 @@ from downpour.protos.parameter_server_pb2_grpc import CoordinatorStub
 STOP_TIMEOUT_S = 1.0
 RETRY_S = 0.2
 OVER = ("ended", "failed")  # the final phases
+ENDING = ("draining", "finishing", *OVER)  # the phases in which processes may leave the job
 
 
 class Watcher:

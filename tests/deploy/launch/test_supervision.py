@@ -80,6 +80,17 @@ def test_a_worker_that_dies_is_started_again(launch: Callable[..., Launched]) ->
     assert job.code() == 0, job.output
 
 
+def test_a_shard_that_ends_with_status_0_while_the_job_goes_on_is_started_again(
+    launch: Callable[..., Launched],
+) -> None:
+    """A shard that receives SIGTERM before the coordinator has admitted it has nothing to drain, and ends well."""
+    job = launch("--shard-leaves=1")
+    job.until("ps-1 exited with status 0; restarted (1 of 2)")
+    wait_until(lambda: len(job.processes()) == 4, "two servers and two workers run")
+    job.process.send_signal(signal.SIGTERM)
+    assert job.code() == 0, job.output
+
+
 def test_a_worker_is_abandoned_after_its_restarts_and_the_others_continue(
     launch: Callable[..., Launched],
 ) -> None:

@@ -2,7 +2,7 @@
 
     python -m tests.support.processes.fake_cluster launch RUN_DIR [--workers N] [--leases N] [--worker-exit CODE] ...
 
-`launch` runs the real launcher over the fake `server` and `worker`.
+`launch` runs the real launcher over the fake `server`, `shard` and `worker`.
 """
 
 from __future__ import annotations
@@ -153,6 +153,19 @@ def server(options: argparse.Namespace) -> int:
     return 0
 
 
+def shard(options: argparse.Namespace) -> int:
+    """Announce an address; end with status 0 at once when started for the first time, else wait for a signal."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    announcement = {"event": "listening", "address": "127.0.0.1:1", "shard": 1, "pid": os.getpid()}
+    print(json.dumps(announcement), flush=True)
+    left = Path(options.run_dir, "left")
+    if not left.exists():
+        left.touch()
+        return 0
+    signal.sigwait({signal.SIGTERM})
+    return 0
+
+
 def worker(options: argparse.Namespace) -> int:
     """Request leases until the job ends; with some options, fail before or never begin."""
     if options.worker_waits:  # as one that loads TensorFlow
@@ -187,6 +200,8 @@ def launch(options: argparse.Namespace) -> int:
     own = {name: value for name, value in vars(options).items() if name not in ("role", "run_dir", "verbose")}
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in own.items() if value]
     specs = [_spec("ps", 0, (f"{run_dir}", *flags), (), 0)]
+    if options.shard_leaves:
+        specs.append(_spec("ps", 1, (f"{run_dir}",), ("ps-0",), 2))
     for number in range(options.workers):
         args = (f"{run_dir}", "--server={ps-0}", f"--worker={number}", *flags)
         specs.append(_spec("worker", number, args, ("ps-0",), 2))
@@ -196,7 +211,7 @@ def launch(options: argparse.Namespace) -> int:
 def _spec(role: Any, number: int, args: tuple[str, ...], needs: tuple[str, ...], restarts: int) -> ProcessSpec:
     from downpour.deploy.launch.plan import ProcessSpec
 
-    what = {"ps": "server", "worker": "worker"}[role]
+    what = {"ps": "shard" if number else "server", "worker": "worker"}[role]
     return ProcessSpec(
         f"{role}-{number}", role, number, "tests.support.processes.fake_cluster", (what, *args), {}, needs, restarts
     )
@@ -204,14 +219,17 @@ def _spec(role: Any, number: int, args: tuple[str, ...], needs: tuple[str, ...],
 
 def main() -> int:
     """Run the role that the first argument names."""
-    roles = {"launch": launch, "server": server, "worker": worker}
+    roles = {"launch": launch, "server": server, "shard": shard, "worker": worker}
     parser = argparse.ArgumentParser()
     parser.add_argument("role", choices=roles)
     parser.add_argument("run_dir")
-    numbers = "workers leases worker worker_exit worker_dies worker_waits server_exit server_silent ignores_stop"
+    numbers = (
+        "workers leases worker worker_exit worker_dies worker_waits server_exit server_silent ignores_stop shard_leaves"
+    )
     for name in numbers.split():
         parser.add_argument("--" + name.replace("_", "-"), type=int, default=2 if name == "workers" else 0)
     parser.add_argument("--server")
+    parser.add_argument("--bind")
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
     return roles[options.role](options)
