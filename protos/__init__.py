@@ -1,7 +1,7 @@
 """The contract between parameter servers and workers: messages, frames, layout, codecs and errors.
 
-The modules beside the folders may import `protos.access`, `protos.job_file` and `protos.system`. The package imports no
-other package of the project, and never TensorFlow.
+The modules beside the folders may import `protos.access`, `protos.job_file`, `protos.sentences` and `protos.system`.
+The package imports no other package of the project, and never TensorFlow.
 """
 
 import os

@@ -18,8 +18,13 @@ DownpourError
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
+
+from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.sentences.sentence import Sentence, Value, sentence
 
 
 class DownpourError(Exception):
@@ -110,12 +115,15 @@ def error_of(failure: grpc.RpcError, address: str) -> DownpourError:
     broken = code is grpc.StatusCode.INTERNAL and details == "Internal error from Core"
     kind = Unreachable if broken or code is grpc.StatusCode.CANCELLED else ERROR_OF.get(code, ServerFault)
     if kind is Unreachable:
-        return Unreachable(f"no parameter server answers at {address}: {_in_words(details)}{_hint(details)}")
+        hint = _hint(details)
+        values = {"address": address, "reason": _in_words(details)} | ({"hint": hint} if hint else {})
+        return Unreachable(sentence("unreachable_hint" if hint else "unreachable", **values))
     if kind is DeadlineExceeded:
-        reason = "" if details in ("", CALLERS_DEADLINE) else f": {details}"
-        return DeadlineExceeded(f"no answer from {address} in time{reason}")
+        if details in ("", CALLERS_DEADLINE):
+            return DeadlineExceeded(sentence("no_answer", address=address))
+        return DeadlineExceeded(sentence("no_answer_because", address=address, reason=details))
     if HTTP_STATUS in details:
-        return Unsupported(f"what answers at {address} is no parameter server")
+        return Unsupported(sentence("no_parameter_server", address=address))
     return kind(details or f"{address} answered {code.name}")
 
 
@@ -128,34 +136,92 @@ def is_unanswered(failure: grpc.RpcError) -> bool:
     return late or isinstance(error_of(failure, ""), Unreachable)
 
 
-# Messages of gRPC about connections, and their equivalents in words; the first that is found counts.
+# Messages of gRPC about connections, and the sentences that say the same; the first that is found counts.
 _CAUSES = {
-    "Failed parsing HTTP/2": "what answers is no gRPC server",
-    "http1.x server": "what answers is no gRPC server",
-    "handshake failed": "the TLS handshake failed",
-    "Connection refused": "the connection was refused",
-    "Connection reset": "the connection was reset",
-    "Broken pipe": "the connection was closed",
-    "Socket closed": "the connection was closed",
-    "No route to host": "there is no route to the host",
-    "Network is unreachable": "the network is unreachable",
-    "DNS resolution failed": "the name cannot be resolved",
-    "Domain name not found": "the name cannot be resolved",
-    "timed out": "the connection timed out",
-    "Timeout": "the connection timed out",
+    "Failed parsing HTTP/2": "cause_not_grpc",
+    "http1.x server": "cause_not_grpc",
+    "handshake failed": "cause_handshake",
+    "Connection refused": "cause_refused",
+    "Connection reset": "cause_reset",
+    "Broken pipe": "cause_closed",
+    "Socket closed": "cause_closed",
+    "No route to host": "cause_no_route",
+    "Network is unreachable": "cause_no_network",
+    "DNS resolution failed": "cause_no_name",
+    "Domain name not found": "cause_no_name",
+    "timed out": "cause_timed_out",
+    "Timeout": "cause_timed_out",
 }
 
 
 def _in_words(details: str) -> str:
     """Return why there is no connection, without the internal names of gRPC."""
-    known = next((words for text, words in _CAUSES.items() if text in details), None)
-    return known or re.sub(r"^failed to connect to all addresses; last error: \w+: (\w+:\S+: )?", "", details)
+    known = next((code for text, code in _CAUSES.items() if text in details), None)
+    return (
+        sentence(known)
+        if known
+        else re.sub(r"^failed to connect to all addresses; last error: \w+: (\w+:\S+: )?", "", details)
+    )
 
 
 def _hint(details: str) -> str:
     """Return advice if gRPC's message does not state that the two sides differ in TLS."""
     if "handshake failed" in details:
-        return ". The server must have TLS, with a certificate of the authority in this process's --tls-dir."
+        return sentence("hint_tls")
     if "failed to connect" in details and "Socket closed" in details:
-        return ". A server with TLS closes a connection without: give --tls-dir."
+        return sentence("hint_no_tls")
     return ""
+
+
+# The sentence of an error, and any other, on the wire.
+METADATA = "downpour-sentence-bin"  # of a call that failed
+MOST_METADATA_BYTES = 4096  # gRPC limits the metadata of a call to 8 KiB
+DEEPEST = 8  # level of a sentence within others that is read
+
+
+def to_proto(text: Value) -> pb.Sentence:
+    """Return the message of a sentence, of a text without a code, or of a whole number."""
+    if isinstance(text, int):
+        return pb.Sentence(number=text)
+    if not isinstance(text, Sentence):
+        return pb.Sentence(text=text)
+    values = {name: to_proto(each) for name, each in text.values.items()}
+    return pb.Sentence(text=str(text), code=text.code, values=values)
+
+
+def from_proto(message: pb.Sentence, depth: int = 0) -> Value:
+    """Return what `to_proto` was given; of an unknown version's sentence, its text."""
+    if message.HasField("number"):
+        return message.number
+    if not message.code or depth > DEEPEST:
+        return message.text
+    values = {name: from_proto(each, depth + 1) for name, each in message.values.items()}
+    return Sentence(message.text, message.code, values)
+
+
+def metadata_of(error: BaseException) -> tuple[tuple[str, bytes], ...]:
+    """Return the metadata of a failed call that states the code of its error; none if the error is no sentence."""
+    text = error.args[0] if error.args else ""
+    if not isinstance(text, Sentence):
+        return ()
+    content = to_proto(text).SerializeToString()
+    return ((METADATA, content),) if len(content) <= MOST_METADATA_BYTES else ()
+
+
+def sentence_of(failure: grpc.RpcError) -> str:
+    """Return the sentence that a failed call states in its metadata; empty if there is none."""
+    metadata: Any = failure.trailing_metadata()  # pairs, though grpc's types say otherwise
+    for name, content in metadata or ():
+        if name == METADATA:
+            found = pb.Sentence()
+            try:
+                found.ParseFromString(content)
+            except DecodeError:
+                return ""
+            return str_or_sentence(from_proto(found))
+    return ""
+
+
+def str_or_sentence(value: Value) -> str:
+    """Return a value as text; a sentence keeps its code."""
+    return value if isinstance(value, str) else str(value)

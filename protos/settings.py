@@ -22,6 +22,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from downpour.protos.job_file.toml_settings import BadJobFile, read, takes_file
+from downpour.protos.sentences.sentence import Sentence, sentence
 
 ENV_PREFIX = "DOWNPOUR_"
 
@@ -65,12 +66,19 @@ def did_you_mean(value: str, choices: Iterable[str]) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
+def not_one_of(value: str, choices: Collection[str], shown: str = "") -> Sentence:
+    """Return that a value must be one of the choices, which are `shown`, and which of them may have been meant."""
+    shown = shown or ", ".join(choices)
+    near = difflib.get_close_matches(value, list(choices), n=1)
+    return sentence("one_of_near", choices=shown, near=near[0]) if near else sentence("one_of", choices=shown)
+
+
 def one_of(choices: Collection[str]) -> AfterValidator:
     """Return a validator that accepts the given names only."""
 
     def check(value: str) -> str:
         if value not in choices:
-            raise ValueError(f"must be one of {', '.join(choices)}{did_you_mean(value, choices)}")
+            raise ValueError(not_one_of(value, choices))
         return value
 
     return AfterValidator(check)

@@ -12,14 +12,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from downpour.protos.errors import InvalidRequest
+from downpour.protos.sentences.sentence import Sentence, joined, sentence
 from downpour.protos.settings import flag
 from downpour.ps.config import ServerSettings
 from downpour.ps.core.consistency import consistency_of
 
 CHANGEABLE = ("mode", "staleness_policy", "learning_rate")
-NAMES = {"mode": "mode", "staleness_policy": "compensation", "learning_rate": "learning rate"}  # for messages
+NAMES = {name: sentence(f"name_{name}") for name in CHANGEABLE}  # for messages
 
 
 class Change(BaseModel):
@@ -48,7 +50,13 @@ class Change(BaseModel):
     @property
     def text(self) -> str:
         """A description such as `mode ssp:3 (was async)`."""
-        return ", ".join(f"{NAMES[name]} {value} (was {self.before[name]})" for name, value in self.after.items())
+        return joined(
+            (
+                sentence("setting", name=NAMES[name], value=str(value), before=str(self.before[name]))
+                for name, value in self.after.items()
+            ),
+            "several_settings",
+        )
 
 
 def apply_change(settings: ServerSettings, change: Change) -> ServerSettings:
@@ -60,9 +68,12 @@ def apply_change(settings: ServerSettings, change: Change) -> ServerSettings:
     try:
         return ServerSettings.model_validate({**settings.model_dump(), **change.after})
     except ValidationError as error:
-        texts = [(str(each["loc"][0]) if each["loc"] else "", _text(each["msg"])) for each in error.errors()]
-        problems = (text if text.startswith("--") or not name else f"{flag(name)} {text}" for name, text in texts)
-        raise InvalidRequest("; ".join(problems)) from error
+        texts = [(str(each["loc"][0]) if each["loc"] else "", _text(each)) for each in error.errors()]
+        problems = (
+            text if text.startswith("--") or not name else sentence("flag", flag=flag(name), problem=text)
+            for name, text in texts
+        )
+        raise InvalidRequest(joined(problems, "several_problems")) from error
 
 
 def continued(settings: ServerSettings, changes: Iterable[Change]) -> ServerSettings:
@@ -98,7 +109,7 @@ def new_change(settings: ServerSettings, wanted: Mapping[str, str | float], numb
         InvalidRequest: The change is not possible in this job.
     """
     if not wanted:
-        raise InvalidRequest("a change must give a mode, a compensation or a learning rate; received none of them.")
+        raise InvalidRequest(sentence("change_empty"))
     values = _values(settings)
     after = {name: value for name, value in wanted.items() if values[name] != value}
     change = Change(number=number, before={name: values[name] for name in after}, after=after)
@@ -108,8 +119,11 @@ def new_change(settings: ServerSettings, wanted: Mapping[str, str | float], numb
     return change if after else None
 
 
-def _text(message: str) -> str:
-    return message.removeprefix("Value error, ").replace("Input should be", "must be")
+def _text(problem: ErrorDetails) -> str:
+    raised = problem.get("ctx", {}).get("error")
+    if isinstance(raised, ValueError) and raised.args and isinstance(raised.args[0], Sentence):
+        return raised.args[0]
+    return problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
 
 
 def _values(settings: ServerSettings) -> dict[str, str | float]:
@@ -121,20 +135,11 @@ def _refusal(settings: ServerSettings, changed: ServerSettings) -> str:
     for each in (settings, changed):
         payload = consistency_of(each.mode).payload
         if payload != "gradient" and (settings.mode, settings.learning_rate) != (changed.mode, changed.learning_rate):
-            return (
-                f"the mode and the learning rate can change while workers push gradients; in mode {each.mode} they "
-                f"push a {payload}, which they compute with the settings that they started with. Start a new job."
-            )
+            return sentence("workers_keep_weights", mode=each.mode, payload=sentence(f"payload_{payload}"))
     if settings.effective_learning_rate == changed.effective_learning_rate:
         return ""
     if settings.script:
-        return (
-            "the learning rate of a script is that of its own optimizer and callbacks; change it there, for example "
-            "with keras.callbacks.LearningRateScheduler."
-        )
+        return sentence("rate_of_script")
     if max(settings.push_every, settings.fetch_every or 1) > 1:
-        return (
-            f"the learning rate can change if workers make no local steps; this job has --push-every "
-            f"{settings.push_every}, whose steps keep the learning rate that the workers started with."
-        )
+        return sentence("rate_of_local_steps", push_every=str(settings.push_every))
     return ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
+from downpour.protos.sentences.sentence import joined, sentence
 from downpour.ps.core.consistency import MODES, consistency_of
 from downpour.ps.core.rules.hyperparameters import Hyperparameters, resolve
 from downpour.ps.core.rules.update_rules import OPTIMIZERS
@@ -71,30 +72,20 @@ def refusal_of(settings: AsynchronySettings) -> str:
     """Return why a job with these settings would never progress or be meaningless; empty if it can work."""
     mode, policy = consistency_of(settings.mode), compensation_of(settings.staleness_policy)
     if mode.workers_needed > settings.workers:
-        return (
-            f"--mode {settings.mode} waits for {mode.workers_needed} workers at a time and needs at least that many; "
-            f"received --workers {settings.workers}. It would wait without end"
+        return sentence(
+            "mode_needs_workers", mode=settings.mode, needed=str(mode.workers_needed), workers=str(settings.workers)
         )
     if mode.payload == "replica" and settings.staleness_policy != "none":
-        return (
-            f"--mode {settings.mode} exchanges weights, which have no staleness to compensate; received "
-            f"--staleness-policy {settings.staleness_policy}. Leave it out"
-        )
+        return sentence("weights_have_no_staleness", mode=settings.mode, policy=settings.staleness_policy)
     if mode.payload != "gradient" and settings.momentum_correction:
-        return (
-            f"--momentum-correction takes from the momentum of the servers' updates, and in --mode {settings.mode} the "
-            "workers make them. Leave it out"
-        )
+        return sentence("momentum_is_in_workers", mode=settings.mode)
     if mode.payload == "difference" and policy.corrects:
         others = [name for name, row in POLICIES.items() if not compensation_of(row.example or name).corrects]
-        return (
-            f"--staleness-policy {settings.staleness_policy} corrects gradients, and --mode {settings.mode} pushes "
-            f"differences of weights. Use --staleness-policy {_either(others)}"
-        )
+        values = {"policy": settings.staleness_policy, "mode": settings.mode, "others": _either(others)}
+        return sentence("policy_corrects_gradients", **values)
     if steps_at_constant_rate(settings.mode) and (settings.schedule != "constant" or settings.warm_up):
-        return (
-            f"--mode {settings.mode} makes its steps in the workers, at a constant learning rate; received --schedule "
-            f"{settings.schedule} --warm-up {settings.warm_up}. Leave both out"
+        return sentence(
+            "rate_is_constant", mode=settings.mode, schedule=settings.schedule, warm_up=str(settings.warm_up)
         )
     return ""
 
@@ -103,10 +94,7 @@ def refusal_of_optimizer(settings: AsynchronySettings) -> str:
     """Return why a job with these settings cannot use its optimizer; empty if it can."""
     if settings.momentum_correction and not resolve(settings.optimizer, settings.hyper).get("momentum"):
         others = [name for name, rule in OPTIMIZERS.items() if rule.defaults.get("momentum")]
-        return (
-            f"--momentum-correction takes from an optimizer's momentum; received --optimizer {settings.optimizer} "
-            f"without any. Use {_either(others)}, or set --momentum"
-        )
+        return sentence("no_momentum", optimizer=settings.optimizer, others=_either(others))
     return ""
 
 
@@ -123,22 +111,13 @@ def refusal_of_steps(settings: IntervalSettings) -> str:
     mode, push_every = consistency_of(settings.mode), settings.push_every
     fetch_every = settings.fetch_every or push_every
     if mode.payload != "gradient" and (push_every, fetch_every) != (1, 1):
-        return (
-            f"--mode {settings.mode} prescribes the number of local steps; received --push-every {push_every} "
-            f"--fetch-every {fetch_every}. Leave both out"
-        )
+        return sentence("mode_has_steps", mode=settings.mode, push_every=str(push_every), fetch_every=str(fetch_every))
     if settings.overlap and not (mode.payload == "gradient" and mode.stale_gradients):
         modes = ((name, consistency_of(row.example)) for name, row in MODES.items())
         others = [name for name, each in modes if each.payload == "gradient" and each.stale_gradients]
-        return (
-            f"--overlap computes from weights one exchange old, and --mode {settings.mode} cannot use such "
-            f"gradients. Use --no-overlap, or --mode {_either(others)}"
-        )
+        return sentence("overlap_and_mode", mode=settings.mode, others=_either(others))
     if settings.overlap and fetch_every != push_every:
-        return (
-            f"--overlap needs weights with every push; received --push-every {push_every} --fetch-every {fetch_every}. "
-            "Leave --fetch-every out"
-        )
+        return sentence("overlap_and_fetch", push_every=str(push_every), fetch_every=str(fetch_every))
     return ""
 
 
@@ -153,19 +132,11 @@ def warnings_of(settings: AsynchronySettings, virtual: bool = False) -> list[str
     learning_rate = resolve(settings.optimizer, settings.hyper)["learning_rate"]
     found = mode.warnings(settings.workers, learning_rate, virtual)
     if mode.payload != "gradient" and settings.optimizer != "sgd":
-        found.append(
-            f"{settings.mode} makes its steps in the workers, by plain gradient descent: "
-            f"--optimizer {settings.optimizer} is not used"
-        )
+        found.append(sentence("optimizer_not_used", mode=settings.mode, optimizer=settings.optimizer))
     if policy.favours_fast_workers and mode.weighs_slow_workers:
-        found.append(
-            f"{settings.staleness_policy} reduces the weight of slow workers: their samples are under-represented"
-        )
+        found.append(sentence("slow_workers_weigh_less", policy=settings.staleness_policy))
     if settings.staleness_policy != "none" and not mode.stale_gradients:
-        found.append(
-            f"--staleness-policy {settings.staleness_policy} changes nothing in mode {settings.mode}: "
-            "no gradient is stale"
-        )
+        found.append(sentence("nothing_is_stale", policy=settings.staleness_policy, mode=settings.mode))
     return found + _unstable_step(settings)
 
 
@@ -185,13 +156,12 @@ def _unstable_step(settings: AsynchronySettings) -> list[str]:
     step, limit = hyper["learning_rate"] / (1.0 - momentum), 2 * math.sin(math.pi / (2 * (2 * staleness + 1)))
     if staleness == 0 or step <= limit:
         return []
-    return [
-        f"a step of {step:.3g} (learning rate over 1 − momentum) at a staleness of {staleness:.3g} diverges where the "
-        f"curvature is above {limit / step:.2g}: lower --learning-rate, use --momentum-correction or "
-        "--staleness-policy delay_adaptive"
-    ]
+    values = {"step": f"{step:.3g}", "staleness": f"{staleness:.3g}", "curvature": f"{limit / step:.2g}"}
+    return [sentence("step_diverges", **values)]
 
 
 def _either(names: list[str]) -> str:
     """Return the names as an English list, such as `a, b or c`."""
-    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    if len(names) < 2:
+        return names[0] if names else ""
+    return sentence("last_choice", first=joined(names[:-1], "other_choice"), rest=names[-1])

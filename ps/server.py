@@ -15,6 +15,7 @@ from downpour.protos import parameter_server_pb2_grpc as rpc
 from downpour.protos.credentials import NotSecured
 from downpour.protos.errors import DownpourError, Unsupported
 from downpour.protos.logs import identify, log, reason_of
+from downpour.protos.sentences.sentence import sentence
 from downpour.protos.system import clock, descriptors, entropy
 from downpour.ps.config import ServerSettings
 from downpour.ps.config_change import continued
@@ -236,7 +237,7 @@ class CoordinatorProcess:
             if self._target is not None and (stalled := self._target.stalled(now)):
                 self.coordinator.fail(stalled)
             if self._settings.script and self._drained_s is not None and not len(job.membership):
-                self.coordinator.drain("no worker is left", now)  # the launcher is gone, too
+                self.coordinator.drain(sentence("no_worker_left"), now)  # the launcher is gone, too
             self.effects.deliver()
             self.checkpointer.tick(now)
             self.effects.deliver()
@@ -259,10 +260,7 @@ class CoordinatorProcess:
         job.send(stop=True)
         self.effects.deliver()
         await self._change.wait_until(lambda: not self.links.unconfirmed, STOP_TIMEOUT_S)
-        job.notes.extend(
-            f"shard {shard} has not confirmed the end of the job: its trace may lack the newest records"
-            for shard in self.links.unconfirmed
-        )
+        job.notes.extend(sentence("shard_not_confirmed", shard=str(shard)) for shard in self.links.unconfirmed)
 
     async def _last_checkpoint(self) -> None:
         """Take a checkpoint of the present state if it has changed since the last one, and wait until it is written."""

@@ -25,16 +25,16 @@ import grpc
 from downpour.deploy.dashboard.config import Refused
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import call_metadata, open_aio_channel
-from downpour.protos.errors import error_of
+from downpour.protos.errors import error_of, from_proto, sentence_of, str_or_sentence
 from downpour.protos.logs import reason_of
 from downpour.protos.parameter_server_pb2_grpc import CoordinatorStub
+from downpour.protos.sentences.sentence import OPERATOR_REQUESTED, sentence
 
 TIMEOUT_S = 5.0
 STALL_S = 3.0
 LONGEST_STALL_S = 60.0
 LARGEST_FACTOR = 20.0
 MARK = b"downpour.worker"  # in the command line of a worker's process
-REASON = "the operator requested it"
 SLICE_S = 0.04  # a worker that is slowed down runs for this long at a time
 SETTINGS = ("mode", "compensation", "lr")  # that `set` changes
 OF_A_WORKER = ("kill", "stall", "slow")
@@ -71,27 +71,28 @@ class Controls:
         """
         action = self._actions.get(str(request.get("action")))
         if action is None:
-            raise Refused(f"action must be one of {', '.join(self._actions)}; received {request.get('action')!r}")
+            received = repr(request.get("action"))
+            raise Refused(sentence("unknown_action", actions=", ".join(self._actions), received=received))
         try:
             return await action(request)
         except grpc.aio.AioRpcError as failure:
-            raise Refused(str(error_of(failure, self._address))) from failure
+            raise Refused(sentence_of(failure) or reason_of_call(failure, self._address)) from failure
 
     async def _drain(self, request: Mapping[str, Any]) -> str:
         progress = await self._status()
         if progress.phase in NO_MORE_WORK:
-            raise Refused(f"a job can be drained while it trains; this one is {progress.phase}")
+            raise Refused(sentence("drain_needs_training", phase=sentence(f"phase_{progress.phase}")))
         async with open_aio_channel(self._address) as channel:
-            stop = pb.StopRequest(reason=REASON)
+            stop = pb.StopRequest(reason=OPERATOR_REQUESTED)
             await CoordinatorStub(channel).Stop(stop, timeout=TIMEOUT_S, metadata=call_metadata(self._address))
-        return "the job drains: no new samples are leased, and what has been trained is saved"
+        return sentence("drains")
 
     async def _pause(self, request: Mapping[str, Any]) -> str:
         paused = request["action"] == "pause"
         async with open_aio_channel(self._address) as channel:
             pause = pb.PauseRequest(paused=paused)
             await CoordinatorStub(channel).Pause(pause, timeout=TIMEOUT_S, metadata=call_metadata(self._address))
-        return "the job pauses after the samples that are leased" if paused else "the job resumes"
+        return sentence("pauses" if paused else "resumes")
 
     async def _set(self, request: Mapping[str, Any]) -> str:
         wanted = pb.ChangeRequest()
@@ -102,13 +103,16 @@ class Controls:
         if "lr" in request:
             wanted.learning_rate = _positive(request, "lr")
         if not wanted.ListFields():
-            raise Refused(f"set must give {', '.join(f'{name}=VALUE' for name in SETTINGS)}, or several; received none")
+            raise Refused(sentence("set_empty", settings=", ".join(f"{name}=VALUE" for name in SETTINGS)))
         async with open_aio_channel(self._address) as channel:
             call = CoordinatorStub(channel).Change(
                 wanted, timeout=CHANGE_TIMEOUT_S, metadata=call_metadata(self._address)
             )
             reply: pb.ChangeReply = await call
-        return f"from version {reply.version:,} on: {reply.text}" if reply.number else reply.text
+        change = from_proto(reply.sentence) if reply.HasField("sentence") else reply.text
+        return (
+            sentence("made_change", version=reply.version, change=change) if reply.number else str_or_sentence(change)
+        )
 
     async def _checkpoint(self, request: Mapping[str, Any]) -> str:
         async with open_aio_channel(self._address) as channel:
@@ -117,7 +121,7 @@ class Controls:
                 pb.CheckpointRequest(), timeout=CHANGE_TIMEOUT_S, metadata=call_metadata(self._address)
             )
             reply: pb.CheckpointReply = await call
-        return f"checkpoint {reply.number} has version {reply.version:,}"
+        return sentence("made_checkpoint", number=str(reply.number), version=reply.version)
 
     async def _add_worker(self, request: Mapping[str, Any]) -> str:
         given = request.get("request")
@@ -126,12 +130,12 @@ class Controls:
             wanted = pb.AddWorkerRequest(request=identifier)
             call = CoordinatorStub(channel).AddWorker(wanted, timeout=TIMEOUT_S, metadata=call_metadata(self._address))
             reply: pb.AddWorkerReply = await call
-        return f"a worker is started: the job wants {reply.workers}"
+        return sentence("starts_worker", workers=str(reply.workers))
 
     async def _kill(self, request: Mapping[str, Any]) -> str:
         worker = await self._worker(request)
         _signal(worker, signal.SIGKILL)
-        return f"worker {worker.worker} was killed, process {worker.pid}"
+        return sentence("killed", worker=str(worker.worker), pid=str(worker.pid))
 
     async def _stall(self, request: Mapping[str, Any]) -> str:
         seconds = _seconds(request)
@@ -141,12 +145,12 @@ class Controls:
             await asyncio.sleep(seconds)
         finally:
             _signal(worker, signal.SIGCONT)
-        return f"worker {worker.worker} was stopped for {seconds:g} s"
+        return sentence("stalled", worker=str(worker.worker), seconds=f"{seconds:g}")
 
     async def _slow(self, request: Mapping[str, Any]) -> str:
         seconds, factor = _seconds(request), request.get("factor", STALL_S)
         if not isinstance(factor, int | float) or not 1 < factor <= LARGEST_FACTOR:
-            raise Refused(f"factor must be a number above 1 and at most {LARGEST_FACTOR:g}; received {factor!r}")
+            raise Refused(_out_of_range("factor", 1, LARGEST_FACTOR, factor))
         worker = await self._worker(request)
         end_s = asyncio.get_running_loop().time() + seconds
         while asyncio.get_running_loop().time() < end_s:
@@ -156,7 +160,7 @@ class Controls:
             finally:
                 _signal(worker, signal.SIGCONT)
             await asyncio.sleep(SLICE_S)
-        return f"worker {worker.worker} was slowed down {factor:g} times for {seconds:g} s"
+        return sentence("slowed", worker=str(worker.worker), factor=f"{factor:g}", seconds=f"{seconds:g}")
 
     async def _status(self) -> pb.Progress:
         async with open_aio_channel(self._address) as channel:
@@ -175,10 +179,10 @@ class Controls:
         number = request.get("worker")
         found = [worker for worker in (await self._status()).workers if worker.worker == number]
         if type(number) is not int or not found:
-            raise Refused(f"worker must be the number of a worker that is in the job now; received {number!r}")
+            raise Refused(sentence("no_such_worker", received=repr(number)))
         (worker,) = found
         if worker.host != socket.gethostname():
-            raise Refused(f"a worker must run on this machine, {socket.gethostname()}; this one runs on {worker.host}")
+            raise Refused(sentence("other_machine", here=socket.gethostname(), there=worker.host))
         return worker
 
 
@@ -197,16 +201,26 @@ def left_in_order() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def reason_of_call(failure: grpc.RpcError, address: str) -> str:
+    """Return why a call has failed, as a sentence where the error is one."""
+    error = error_of(failure, address)
+    return str_or_sentence(error.args[0])
+
+
+def _out_of_range(name: str, above: float, most: float, received: object) -> str:
+    return sentence("not_in_range", name=name, above=f"{above:g}", most=f"{most:g}", received=repr(received))
+
+
 def _seconds(request: Mapping[str, Any]) -> float:
     seconds = request.get("seconds", STALL_S)
     if not isinstance(seconds, int | float) or not 0 < seconds <= LONGEST_STALL_S:
-        raise Refused(f"seconds must be a number above 0 and at most {LONGEST_STALL_S:g}; received {seconds!r}")
+        raise Refused(_out_of_range("seconds", 0, LONGEST_STALL_S, seconds))
     return float(seconds)
 
 
 def _text(request: Mapping[str, Any], name: str) -> str:
     if not isinstance(request[name], str):
-        raise Refused(f"{name} must be a text; received {request[name]!r}")
+        raise Refused(sentence("not_a_text", name=name, received=repr(request[name])))
     return str(request[name])
 
 
@@ -217,7 +231,7 @@ def _positive(request: Mapping[str, Any], name: str) -> float:
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value > 0):
-        raise Refused(f"{name} must be a number above 0; received {given!r}")
+        raise Refused(sentence("not_positive", name=name, received=repr(given)))
     return value
 
 
@@ -230,9 +244,8 @@ def _signal(worker: pb.WorkerProgress, number: signal.Signals) -> None:
     try:
         command = Path(f"/proc/{worker.pid}/cmdline").read_bytes()
         if MARK not in command:
-            raise Refused(f"process {worker.pid} must be that of worker {worker.worker}; it is another program")
+            raise Refused(sentence("other_program", pid=str(worker.pid), worker=str(worker.worker)))
         os.kill(worker.pid, number)
     except OSError as error:
-        raise Refused(
-            f"worker {worker.worker}, process {worker.pid}, must be a process of this user: {reason_of(error)}"
-        ) from error
+        values = {"worker": str(worker.worker), "pid": str(worker.pid), "reason": reason_of(error)}
+        raise Refused(sentence("other_user", **values)) from error

@@ -23,8 +23,9 @@ from downpour.deploy.dashboard.page_data import FORMAT, clock_offset, mode_facts
 from downpour.deploy.view.rendering import as_dict
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import call_metadata, open_aio_channel
-from downpour.protos.errors import error_of
+from downpour.protos.errors import error_of, str_or_sentence
 from downpour.protos.parameter_server_pb2_grpc import CoordinatorStub
+from downpour.protos.sentences.sentence import sentence, to_json
 from downpour.ps.trace.format import DTYPE
 
 EVERY_S = 0.4  # between two messages; with the time between two reports of a shard less than the lag of the page
@@ -66,7 +67,9 @@ class MessageBuilder:
         skipped = progress.skipped_bytes // DTYPE.itemsize
         progress.ClearField("records")
         block, mode = self._block(traces, progress.elapsed_s), mode_facts(progress.mode)
-        return {"progress": as_dict(progress), "block": block, "skipped": skipped, "mode": mode}
+        shown = as_dict(progress)
+        shown["notes"] = shown.pop("sentences") or shown["notes"]  # a server of an earlier version sends no sentences
+        return {"progress": shown, "block": block, "skipped": skipped, "mode": mode}
 
     def _block(self, traces: dict[int, Records], elapsed_s: float) -> str | None:
         if 0 in traces:
@@ -114,10 +117,10 @@ async def follow(address: str) -> AsyncGenerator[Event]:
                     if progress.phase in OVER:
                         yield "over", {}
                         return
-                reason = f"{address} ended the stream"
+                reason: str = sentence("stream_ended", address=address)
             except grpc.aio.AioRpcError as failure:
-                reason = str(error_of(failure, address))
-            yield "trouble", {"reason": reason}
+                reason = str_or_sentence(error_of(failure, address).args[0])
+            yield "trouble", {"reason": to_json(reason)}
             await asyncio.sleep(RETRY_S)
     yield "over", {}
 

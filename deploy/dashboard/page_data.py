@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from downpour.deploy.dashboard.columns import Array, differences, pack, smallest_unsigned
 from downpour.deploy.dashboard.config import MOST_RECORDS
 from downpour.deploy.dashboard.recorded_run import RecordedRun
+from downpour.protos.sentences.sentence import SENTENCES, joined, sentence, to_json
 from downpour.ps.core.consistency import consistency_of
 from downpour.ps.trace.call_log import Call
 from downpour.ps.trace.format import REASONS
@@ -26,6 +27,8 @@ EVENT_CALLS = {
     Call.RESUME: "resume",
 }
 MOST_EVENTS = 2000
+TIMED_EVENTS = ("paused", "continued")
+HAVE_EVENTS = ("paused", "resumed", "changed", "checkpoint_requested")  # codes of notes that events state as well
 RECOVERED = re.compile(r"resumed from checkpoint \d+: version ([\d,]+)")
 MOST_COMPARED = 4096  # limit of the records that are compared to align the clocks of two shards
 MICROSECONDS = 1e6
@@ -190,12 +193,13 @@ def _leases(trace: NDArray[np.void]) -> dict[str, Array]:
 
 def _events(run: RecordedRun, trace: NDArray[np.void], first: int) -> Iterator[dict[str, Any]]:
     """Return the events other than pushes, in order. `before` is the index of the next record after an event."""
-    found = [*_membership_events(run, trace), *_epoch_events(run, trace), *_version_events(run, trace)]
+    sources = (_membership_events, _epoch_events, _version_events, _timed_events)
+    found = [event for source in sources for event in source(run, trace)]
     found.sort(key=lambda event: int(event["before"]))
     yield from found[:MOST_EVENTS]
-    notes = [note for note in run.summary.get("notes", []) if not RECOVERED.match(str(note))]
+    notes = [note for note in _notes(run) if not RECOVERED.match(_text(note)) and _code(note) not in HAVE_EVENTS]
     for note in notes[:MOST_EVENTS]:
-        yield {"kind": "note", "before": len(trace), "text": str(note)}
+        yield {"kind": "note", "before": len(trace), "text": note}
     if run.summary:
         yield {"kind": "end", "before": len(trace), "text": str(run.summary.get("status", ""))}
 
@@ -229,14 +233,42 @@ def _version_events(run: RecordedRun, trace: NDArray[np.void]) -> Iterator[dict[
         if change.get("version") is None:
             continue  # it did not take effect
         before, new = change.get("before") or {}, change.get("after") or {}
-        text = ", ".join(f"{name} {value} ({before.get(name)})" for name, value in new.items())
+        text = to_json(joined((_setting(name, value, before) for name, value in new.items()), "several_settings"))
         event = {"kind": "change", "before": after(change["version"]), "text": text}
         yield event | ({"was": str(before["mode"]), "mode": str(new["mode"])} if "mode" in new else {})
     for number, version in run.summary.get("checkpoint_versions", []):
         yield {"kind": "checkpoint", "before": after(version), "number": int(number), "version": int(version)}
-    for note in run.summary.get("notes", []):
-        if found := RECOVERED.match(str(note)):
-            yield {"kind": "recovery", "before": after(found[1].replace(",", "")), "text": str(note)}
+    for note in _notes(run):
+        if found := RECOVERED.match(_text(note)):
+            yield {"kind": "recovery", "before": after(found[1].replace(",", "")), "text": note}
+
+
+def _setting(name: str, value: Any, before: Mapping[str, Any]) -> str:
+    shown = sentence(f"name_{name}") if f"name_{name}" in SENTENCES else name
+    return sentence("setting", name=shown, value=str(value), before=str(before.get(name)))
+
+
+def _timed_events(run: RecordedRun, trace: NDArray[np.void]) -> Iterator[dict[str, Any]]:
+    """Return when the job was paused and when it continued, after the pushes up to that time."""
+    for event in run.summary.get("events", []):
+        if event.get("kind") in TIMED_EVENTS:
+            seconds = float(event.get("elapsed_s") or 0.0)
+            before = int(np.searchsorted(trace["time_s"], _origin(run) + seconds, side="right"))
+            yield {"kind": event["kind"], "before": before, "seconds": seconds}
+
+
+def _notes(run: RecordedRun) -> list[Any]:
+    """Return the notes as the page shows them: with codes, or as texts where the run has no codes."""
+    notes, coded = run.summary.get("notes", []), run.summary.get("sentences", [])
+    return list(coded) if len(coded) == len(notes) else [str(note) for note in notes]
+
+
+def _text(note: Any) -> str:
+    return str(note.get("text", "")) if isinstance(note, dict) else str(note)
+
+
+def _code(note: Any) -> str:
+    return str(note.get("code", "")) if isinstance(note, dict) else ""
 
 
 def _epoch_events(run: RecordedRun, trace: NDArray[np.void]) -> Iterator[dict[str, Any]]:

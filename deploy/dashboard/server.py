@@ -23,6 +23,7 @@ from aiohttp import web
 
 from downpour.deploy.dashboard.config import Refused
 from downpour.deploy.dashboard.page_files import TYPES, files
+from downpour.protos.sentences.sentence import sentence, to_json
 
 if TYPE_CHECKING:  # the playground uses this server without gRPC's streams
     from downpour.deploy.dashboard.live import Event
@@ -121,26 +122,26 @@ class Control:
         self._act, self._accepted = act, [each.encode() for each in (self.secret, token) if each]
 
     async def handle(self, request: web.Request) -> web.Response:
-        """Reply `{done}` after an action, and `{refused}` with the reason otherwise."""
+        """Reply `{done}` after an action, and `{refused}` with the reason otherwise, as `to_json` returns sentences."""
         shown = request.headers.get(SECRET_HEADER, "").encode()
         if not any([hmac.compare_digest(shown, each) for each in self._accepted]):
-            return _refusal(403, "the secret of this dashboard is needed: open the address that it printed")
+            return _refusal(403, sentence("secret_needed"))
         if request.headers.get("Origin") != f"http://{request.host}" or request.content_type != "application/json":
-            return _refusal(403, "the request must be JSON from the dashboard's own page")
+            return _refusal(403, sentence("own_page_needed"))
         try:
             content = await request.json()
         except ValueError:
             content = None
         if not isinstance(content, dict):
-            return _refusal(400, "the request must be a JSON object")
+            return _refusal(400, sentence("object_needed"))
         try:
-            return web.json_response({"done": await self._act(content)})
+            return web.json_response({"done": to_json(await self._act(content))})
         except Refused as refusal:
-            return _refusal(409, str(refusal))
+            return _refusal(409, refusal.args[0])
 
 
 def _refusal(status: int, reason: str) -> web.Response:
-    return web.json_response({"refused": reason}, status=status)
+    return web.json_response({"refused": to_json(reason)}, status=status)
 
 
 class Streams:

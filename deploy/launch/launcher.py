@@ -26,6 +26,7 @@ from downpour.deploy.view.watcher import ENDING, OVER, Watcher
 from downpour.protos.access.job_tokens import draw_token, publish, withdraw
 from downpour.protos.credentials import TOKEN_VARIABLE, adopted
 from downpour.protos.logs import counted
+from downpour.protos.sentences.sentence import USER_REQUESTED
 
 ANNOUNCE_S = 60.0  # for a server to announce its address
 DRAIN_TIMEOUT_S = 7.0  # default of --drain-timeout-s; with the times below, all processes end within 10 s
@@ -36,7 +37,7 @@ LEAVE_S = 5.0  # for the other processes to exit after the coordinator
 GRACE_S = 1.0  # from SIGTERM to SIGKILL
 TICK_S = 0.1
 INTERRUPTED = 130
-DRAIN_REASON = "the user requested it"
+DRAIN_REASON = USER_REQUESTED
 
 
 class LaunchFailed(Exception):

@@ -22,6 +22,7 @@ from downpour.deploy.playground.config import PRESETS, setup_of
 from downpour.deploy.playground.engine import Engine, Setup
 from downpour.deploy.playground.page_files import files
 from downpour.deploy.playground.snapshots import Snapshots, losses_until
+from downpour.protos.sentences.sentence import sentence, to_json
 
 FRAME_S = 0.1
 MOST_PUSHES = 20_000  # of one training, which bounds its memory
@@ -98,9 +99,9 @@ def application() -> web.Application:
         try:
             training = RequestedTraining.of(request.query)
         except (ValueError, OverflowError) as error:
-            return web.json_response({"refused": str(error)}, status=400)
+            return web.json_response({"refused": to_json(error.args[0])}, status=400)
         if viewers.full:
-            return web.json_response({"refused": f"at most {MOST_VIEWERS} trainings can run at once"}, status=503)
+            return web.json_response({"refused": to_json(sentence("most_trainings", most=MOST_VIEWERS))}, status=503)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         with viewers.counted():
             try:

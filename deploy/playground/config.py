@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pydantic import Field
 
 from downpour.deploy.playground.engine import Setup
+from downpour.protos.sentences.sentence import sentence
 from downpour.protos.settings import Settings
 
 TOO_HIGH = 4.0  # η at which eight asynchronous workers do not learn the circle
@@ -49,10 +50,10 @@ def setup_of(query: Mapping[str, str]) -> Setup:
             try:
                 given[name] = kind(query[name])
             except ValueError:
-                raise ValueError(f"{name} must be a number; received {query[name][:40]!r}") from None
+                raise ValueError(sentence("field_number", name=name, received=query[name][:40])) from None
     if "hidden" in query:
         parts = [part for part in query["hidden"].split(",") if part]
         if not all(part.isdecimal() and len(part) < 4 for part in parts):
-            raise ValueError(f"hidden must be numbers of units such as 4,2; received {query['hidden'][:40]!r}")
+            raise ValueError(sentence("hidden_numbers", received=query["hidden"][:40]))
         given["hidden"] = tuple(map(int, parts))
     return Setup(**given)  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from downpour.deploy.playground.network import DATA, PlaneNetwork, data_of
+from downpour.protos.sentences.sentence import sentence
 from downpour.ps.core.buffers import Buffer
 from downpour.ps.core.consistency import MODES, consistency_of
 from downpour.ps.core.optimizer import Optimizer
@@ -67,27 +68,35 @@ class Setup:
         mode, compensation = consistency_of(self.mode), compensation_of(self.compensation)
         gradients = ", ".join(name for name, row in MODES.items() if consistency_of(row.example).payload == "gradient")
         checks = (
-            (self.data in DATA, f"data must be one of {', '.join(DATA)}; received {self.data!r}"),
-            (0 <= self.noise <= 0.5, f"noise must be from 0 to 0.5; received {self.noise:g}"),
+            (self.data in DATA, _one_of("data", ", ".join(DATA), self.data)),
+            (0 <= self.noise <= 0.5, _in_range("noise", "0", "0.5", self.noise)),
             (
                 len(self.hidden) <= MOST_LAYERS and all(1 <= units <= MOST_UNITS for units in self.hidden),
-                f"hidden must be at most {MOST_LAYERS} layers of 1 to {MOST_UNITS} units; received {self.hidden}",
+                sentence("layers", layers=MOST_LAYERS, units=MOST_UNITS, received=str(self.hidden)),
             ),
-            (1 <= self.workers <= MOST_WORKERS, f"workers must be 1 to {MOST_WORKERS}; received {self.workers}"),
-            (mode.payload == "gradient", f"mode must be one of {gradients}; received {self.mode}"),
+            (1 <= self.workers <= MOST_WORKERS, _in_range("workers", "1", str(MOST_WORKERS), self.workers)),
+            (mode.payload == "gradient", _one_of("mode", gradients, self.mode)),
             (
                 mode.workers_needed <= self.workers,
-                f"mode {self.mode} needs {mode.workers_needed} workers; received {self.workers}",
+                sentence("mode_needs", mode=self.mode, needed=mode.workers_needed, received=self.workers),
             ),
-            (0 < self.learning_rate <= 100, f"η must be above 0 and at most 100; received {self.learning_rate:g}"),
-            (0 <= self.momentum < 1, f"momentum must be at least 0 and below 1; received {self.momentum:g}"),
-            (1 <= self.batch <= 100, f"batch must be 1 to 100; received {self.batch}"),
-            (1 <= self.straggler <= 50, f"straggler must be 1 to 50; received {self.straggler:g}"),
+            (0 < self.learning_rate <= 100, sentence("rate_in_range", received=f"{self.learning_rate:g}")),
+            (0 <= self.momentum < 1, sentence("momentum_in_range", received=f"{self.momentum:g}")),
+            (1 <= self.batch <= 100, _in_range("batch", "1", "100", self.batch)),
+            (1 <= self.straggler <= 50, _in_range("straggler", "1", "50", self.straggler)),
         )
         for holds, text in checks:
             if not holds:
                 raise ValueError(text)
         del compensation
+
+
+def _one_of(name: str, choices: str, received: str) -> str:
+    return sentence("field_one_of", name=name, choices=choices, received=received)
+
+
+def _in_range(name: str, least: str, most: str, received: float) -> str:
+    return sentence("field_in_range", name=name, least=least, most=most, received=f"{received:g}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.errors import from_proto
 from downpour.protos.logs import counted
+from downpour.protos.sentences.sentence import to_json
 
 UNKNOWN = "–"
 WAITING = ("waiting", "initialising", "warming")  # the phases before training
@@ -283,7 +285,7 @@ def as_dict(message: Message) -> dict[str, Any]:
 
     def plain(value: Any) -> Any:
         if isinstance(value, Message):
-            return as_dict(value)
+            return to_json(from_proto(value)) if isinstance(value, pb.Sentence) else as_dict(value)
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
     fields: dict[str, Any] = {}
@@ -291,8 +293,7 @@ def as_dict(message: Message) -> dict[str, Any]:
         value = getattr(message, field.name)
         if field.is_repeated:
             fields[field.name] = [plain(item) for item in value]
-        elif field.has_presence and not message.HasField(field.name):
-            fields[field.name] = None
         else:
-            fields[field.name] = plain(value)
+            absent = field.has_presence and not message.HasField(field.name)
+            fields[field.name] = None if absent else plain(value)
     return fields

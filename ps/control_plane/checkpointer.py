@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.logs import reason_of
+from downpour.protos.sentences.sentence import sentence
 from downpour.protos.system import clock, descriptors, threads
 from downpour.ps.config_change import apply_change
 from downpour.ps.config_values import interval_of
@@ -94,7 +95,7 @@ class Checkpointer:
         """Begin the cut that a user has requested, for a checkpoint or for a change of the settings."""
         job, saved = self._job, self._can_be_taken()
         if job.checkpoint_requested and saved and not self.busy and self._content() == self._kept:
-            job.checkpoint_made()  # the last checkpoint has this state
+            job.checkpoint_made(now)  # the last checkpoint has this state
         if job.phase != Phase.TRAINING:
             job.cancel_requests()
         if not (job.checkpoint_requested or job.pending_change) or now < self._requested_from_s:
@@ -116,7 +117,7 @@ class Checkpointer:
         try:
             self._run.write_json(CHANGES, {"changes": [each.model_dump() for each in changes]}, durable)
         except OSError as error:
-            self._job.notes.append(f"the settings stay as they are: {CHANGES} cannot be written: {reason_of(error)}")
+            self._job.notes.append(sentence("settings_not_written", file=CHANGES, reason=reason_of(error)))
             return False
         return True
 
@@ -152,7 +153,7 @@ class Checkpointer:
             if work.completed_call:
                 self._run.keep_completed(self._written_number, work.completed_call)
         except OSError as error:
-            self._job.notes.append(f"the state of fit could not be written, training continues: {reason_of(error)}")
+            self._job.notes.append(sentence("fit_state_not_written", reason=reason_of(error)))
         work.commit(work.revision)
         return False
 
@@ -276,20 +277,20 @@ class Checkpointer:
         self.seconds = now - cut.begun_s
         self._interval.taken(cut.begun_s, now, cut.states[0].facts.version)
         made = cut.round.number, cut.states[0].facts.version
-        self._job.checkpoint_made(made if failure is None else None, "" if failure is None else str(failure))
+        self._job.checkpoint_made(now, made if failure is None else None, "" if failure is None else str(failure))
         if cut.generation == self._job.generation:
             self._coordinator.work.commit(cut.revision)
         self._on_written()
         if failure is None:
             self.taken, self.last_s, self._written_number = self.taken + 1, now, cut.round.number
             if self._failing:
-                self._job.notes.append("checkpoints can be written again")
+                self._job.notes.append(sentence("checkpoints_again"))
             self._failing = ""
             return
         self._kept, self.failed = None, self.failed + 1
         if (reason := kind_of_failure(failure)) != self._failing:
             self._failing = reason
-            self._job.notes.append(f"no checkpoint could be written, training continues: {reason_of(failure)}")
+            self._job.notes.append(sentence("no_checkpoint_written", reason=reason_of(failure)))
 
 
 def kind_of_failure(failure: BaseException) -> str:

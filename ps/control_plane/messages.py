@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import PROTOCOL
+from downpour.protos.errors import to_proto
 from downpour.protos.frame import CHUNK_BYTES
 from downpour.ps.coordinator.coordinator import Coordinator
 from downpour.ps.coordinator.phase import OVER, Phase
@@ -89,8 +90,9 @@ class ProgressReport:
         for number, worker in self._records.metrics.workers.items():
             self._rates[number] = self._windows.setdefault(number, Rate()).of(worker.samples, now)
 
-    def message(self, now: float, notes_from: int = 0) -> pb.Progress:
-        """Return the present state of the job, with the notes from number `notes_from` on."""
+    def message(self, now: float, notes_from: int = 0, events_from: int = 0) -> pb.Progress:
+        """Return the present state of the job, with the notes and the events from these numbers on."""
+        notes = self._coordinator.job.notes.since(notes_from)
         coordinator, metrics, settings = self._coordinator, self._records.metrics, self._coordinator.job.settings
         place = coordinator.work.progress()
         current = metrics.epochs.get(metrics.since + place.epoch - place.remaining_from)
@@ -125,7 +127,9 @@ class ProgressReport:
             shards=settings.shards,
             shards_joined=len(coordinator.job.shards),
             workers=self._workers(),
-            notes=coordinator.job.notes.since(notes_from),
+            notes=notes,
+            sentences=map(to_proto, notes),
+            events=coordinator.job.events.since(events_from),
             run=self._run,
             epoch_samples=of_epoch,
             samples_per_epoch=per_epoch,

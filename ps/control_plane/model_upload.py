@@ -15,6 +15,7 @@ from typing import BinaryIO
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import InvalidRequest, JobConflict, TooLarge
 from downpour.protos.logs import reason_of
+from downpour.protos.sentences.sentence import sentence
 from downpour.ps.coordinator.coordinator import Coordinator
 from downpour.ps.coordinator.phase import Phase
 from downpour.ps.storage.atomic_file import atomic_write
@@ -41,7 +42,7 @@ async def receive_model(coordinator: Coordinator, path: Path, chunks: AsyncItera
             file.flush()
         coordinator.job.mark_saved()
     except OSError as error:
-        reason = f"the trained model cannot be written: {reason_of(error)}; make room, and resume the job"
+        reason = sentence("model_not_written", reason=reason_of(error))
         coordinator.fail(reason)
         raise JobConflict(f"{reason}.") from error
     return announced.size_bytes

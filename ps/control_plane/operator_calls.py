@@ -11,7 +11,16 @@ import grpc
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos import parameter_server_pb2_grpc as rpc
-from downpour.protos.errors import DeadlineExceeded, DownpourError, InvalidRequest, ServerFault, status_of
+from downpour.protos.errors import (
+    DeadlineExceeded,
+    DownpourError,
+    InvalidRequest,
+    ServerFault,
+    metadata_of,
+    status_of,
+    to_proto,
+)
+from downpour.protos.sentences.sentence import OPERATOR_REQUESTED, USER_REQUESTED, sentence
 from downpour.protos.system import clock
 from downpour.ps.control_plane.effects import Effects, JobChange
 from downpour.ps.coordinator.coordinator import Coordinator
@@ -20,6 +29,8 @@ MAX_REASON = 500  # limit for a caller's reason, in characters, because it is ke
 MAX_VALUE = 100  # limit for a mode, a compensation or an identifier, in characters
 MADE_WITHIN_S = 20.0  # for a change or a checkpoint to be made, before the caller is told that it is late
 POLL_S = 0.05
+SAME = sentence("same_settings")
+REASONS = {"": sentence("asked_to_stop"), **{str(each): each for each in (OPERATOR_REQUESTED, USER_REQUESTED)}}
 Context = grpc.aio.ServicerContext[Any, Any]
 Answer = TypeVar("Answer")
 
@@ -32,7 +43,7 @@ def with_status(call: Callable[..., Awaitable[Answer]]) -> Callable[..., Awaitab
         try:
             answer = await call(self, request, context)
         except DownpourError as error:
-            await context.abort(*status_of(error))
+            await context.abort(*status_of(error), metadata_of(error))
             raise  # abort has raised already; mypy does not know
         return answer
 
@@ -85,7 +96,7 @@ class OperatorCalls(rpc.CoordinatorServicer):
     @with_status
     async def Stop(self, request: pb.StopRequest, context: Context) -> pb.StopReply:
         """Drain the job, or end it at once."""
-        reason = request.reason[:MAX_REASON] or "asked to stop"
+        reason = REASONS.get(request.reason, request.reason[:MAX_REASON])
         if request.now:
             self._coordinator.stop_at_once(reason)
         else:
@@ -97,7 +108,7 @@ class OperatorCalls(rpc.CoordinatorServicer):
     @with_status
     async def Pause(self, request: pb.PauseRequest, context: Context) -> pb.PauseReply:
         """Pause or resume the job."""
-        self._turn(lambda: self._coordinator.operator.pause(request.paused))
+        self._turn(lambda: self._coordinator.operator.pause(request.paused, clock.monotonic()))
         self._change.notify()
         return pb.PauseReply()
 
@@ -107,25 +118,25 @@ class OperatorCalls(rpc.CoordinatorServicer):
         fields = ("mode", "staleness_policy", "learning_rate")
         wanted = {name: getattr(request, name) for name in fields if request.HasField(name)}
         if any(isinstance(value, str) and len(value) > MAX_VALUE for value in wanted.values()):
-            raise InvalidRequest(f"a setting must have at most {MAX_VALUE} characters; received more.")
+            raise InvalidRequest(sentence("change_too_long", most=MAX_VALUE))
         change = self._turn(lambda: self._coordinator.operator.change(wanted))
         if change is None:
-            return pb.ChangeReply(text="the settings have these values already")
-        await self._until(lambda: self._job.pending_change is not change, "the change")
+            return pb.ChangeReply(text=SAME, sentence=to_proto(SAME))
+        await self._until(lambda: self._job.pending_change is not change, "change_late")
         if len(self._job.changes) < change.number:
-            raise ServerFault(f"the change was not made: {self._job.notes.newest}")
+            raise ServerFault(sentence("change_not_made", reason=self._job.notes.newest))
         version = self._job.changes[change.number - 1].version or 0
-        return pb.ChangeReply(number=change.number, version=version, text=change.text)
+        return pb.ChangeReply(number=change.number, version=version, text=change.text, sentence=to_proto(change.text))
 
     @with_status
     async def TakeCheckpoint(self, request: pb.CheckpointRequest, context: Context) -> pb.CheckpointReply:
         """Take a checkpoint, and return once it is written."""
         self._turn(self._coordinator.operator.request_checkpoint)
-        await self._until(lambda: not self._job.checkpoint_requested, "the checkpoint")
+        await self._until(lambda: not self._job.checkpoint_requested, "checkpoint_late")
         if self._job.checkpoint_failure:
-            raise ServerFault(f"the checkpoint could not be written: {self._job.checkpoint_failure}")
+            raise ServerFault(sentence("checkpoint_not_written", reason=self._job.checkpoint_failure))
         number, version = self._job.last_checkpoint
-        self._job.notes.append(f"checkpoint {number} was requested: it has version {version:,}")
+        self._job.notes.append(sentence("checkpoint_requested", number=number, version=version))
         self._change.notify()
         return pb.CheckpointReply(number=number, version=version)
 
@@ -137,11 +148,9 @@ class OperatorCalls(rpc.CoordinatorServicer):
         self._change.notify()
         return pb.AddWorkerReply(workers=wanted)
 
-    async def _until(self, made: Callable[[], bool], what: str) -> None:
+    async def _until(self, made: Callable[[], bool], late: str) -> None:
         deadline = clock.monotonic() + MADE_WITHIN_S
         while not made():
             if clock.monotonic() > deadline:
-                raise DeadlineExceeded(
-                    f"{what} must be made within {MADE_WITHIN_S:.0f} s; it has not been made yet, and is still pending."
-                )
+                raise DeadlineExceeded(sentence(late, seconds=int(MADE_WITHIN_S)))
             await self._change.wait_until(made, POLL_S)

@@ -6,7 +6,8 @@ import asyncio
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import DownpourError
-from downpour.protos.logs import counted, reason_of
+from downpour.protos.logs import reason_of
+from downpour.protos.sentences.sentence import sentence
 from downpour.protos.system import clock
 from downpour.ps.control_plane.checkpoint_cut import part_of
 from downpour.ps.control_plane.checkpointer import Checkpointer
@@ -71,9 +72,7 @@ class Recovery:
         now, before = clock.monotonic(), self._coordinator.job.generation
         self._checkpointer.abandon(now)
         if self._coordinator.job.phase in OVER:
-            self._coordinator.job.notes.append(
-                f"shard {shard} was lost after the end of the job: its trace may lack the newest records"
-            )
+            self._coordinator.job.notes.append(sentence("shard_lost_after_end", shard=str(shard)))
         self._coordinator.shard_lost(shard, now)
         if self._coordinator.job.generation != before:
             self._keep_generation()
@@ -84,9 +83,7 @@ class Recovery:
         try:
             self._run.note_generation(self._coordinator.job.generation)
         except OSError as error:
-            self._coordinator.job.notes.append(
-                f"the generation cannot be written, the job continues: {reason_of(error)}"
-            )
+            self._coordinator.job.notes.append(sentence("generation_not_written", reason=reason_of(error)))
 
     def joined(self) -> None:
         """Begin to restore the job if it waits for that and no shard is missing any more."""
@@ -98,7 +95,7 @@ class Recovery:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._task = None
         if not task.cancelled() and task.exception() is not None:
-            self._coordinator.fail(f"the job cannot be resumed from its checkpoint: {task.exception()}")
+            self._coordinator.fail(sentence("not_resumable", reason=str(task.exception())))
         self.joined()  # another generation may have begun in the meantime
         self._change.notify()
 
@@ -115,9 +112,7 @@ class Recovery:
             except OSError as error:
                 if clock.monotonic() > give_up_s:
                     raise
-                self._coordinator.job.notes.append(
-                    f"the run directory cannot be written, the job waits: {reason_of(error)}"
-                )
+                self._coordinator.job.notes.append(sentence("run_directory_waits", reason=reason_of(error)))
                 await asyncio.sleep(RETRY_S)
 
     async def _restore_now(self, generation: int) -> None:
@@ -137,15 +132,12 @@ class Recovery:
             return
         coordinator.job.notes.extend(refused)
         if found is None and refused:  # the trace and the checkpoints stay as they are for a person to look at
-            coordinator.fail(
-                f"no checkpoint of this run can be read ({len(refused)} tried): move {self._run.checkpoints} away to "
-                "start over, or choose another --run-dir"
-            )
+            coordinator.fail(sentence("no_checkpoint_readable", tried=len(refused), folder=str(self._run.checkpoints)))
         elif found is None:
             self._run.traces.cut([0])
             restore_metrics(self._metrics, None)
             coordinator.start_over(clock.monotonic())
-            coordinator.job.notes.append("there is no checkpoint to resume from: the job starts over")
+            coordinator.job.notes.append(sentence("starts_over"))
         else:
             self._put(found, self._run.fit_after(found.number))
         self._effects.deliver()
@@ -184,7 +176,7 @@ class Recovery:
         versions = None if coordinator.work.is_script else [state.version for state in states]
         lacking = self._run.traces.cut([state.records for state in states], versions)
         coordinator.job.notes.extend(
-            f"the trace of shard {shard} lacks {counted(count, 'record')} of earlier updates, which the disk has lost"
+            sentence("trace_lacks" if count != 1 else "trace_lacks_one", shard=str(shard), count=count)
             for shard, count in lacking.items()
         )
         coordinator.restored(checkpoint.facts.closed_epochs, clock.monotonic())
@@ -193,6 +185,7 @@ class Recovery:
             facts = pb.SnapshotInfo(**each[shard].model_dump())
             state = part_of(checkpoint, part, facts)
             self._effects.restore(shard, state, checkpoint.number)
-        version, ledger = each[0].version, coordinator.work.ledger
-        used = "" if ledger is None else f", {ledger.used_total:,} of {ledger.total:,} samples used"
-        coordinator.job.notes.append(f"resumed from checkpoint {checkpoint.number}: version {version:,}{used}")
+        code, used = "resumed_from", {}
+        if (ledger := coordinator.work.ledger) is not None:
+            code, used = "resumed_from_used", {"used": ledger.used_total, "total": ledger.total}
+        coordinator.job.notes.append(sentence(code, number=str(checkpoint.number), version=each[0].version, **used))

@@ -11,6 +11,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import InvalidRequest
 from downpour.protos.layout import Layout
 from downpour.protos.logs import reason_of
+from downpour.protos.sentences.sentence import sentence
 from downpour.ps.coordinator.coordinator import Coordinator
 from downpour.ps.data_plane.snapshot import Assembly, ShardState
 from downpour.ps.storage.atomic_file import atomic_write
@@ -106,9 +107,7 @@ class ReplayRecorder:
             with atomic_write(self._run.path / "initial.safetensors") as place:
                 save_initial(place, self._whole, layout)
         except OSError as error:
-            self._coordinator.job.notes.append(
-                f"the run cannot be replayed: its initial weights were not written: {reason_of(error)}"
-            )
+            self._coordinator.job.notes.append(sentence("initial_weights_not_written", reason=reason_of(error)))
         self._whole = {}
 
 

@@ -247,17 +247,18 @@ class CoordinatorServicer(OperatorCalls):
     async def Watch(self, request: pb.WatchRequest, context: Context) -> AsyncIterator[pb.Progress]:
         """Yield the progress of the job at intervals until the job is over."""
         every_s = min(max(request.every_s, 0.05), 60.0)
-        notes = 0
+        notes = events = 0
         with (
             self._report.feed.subscribed() if request.records else nullcontext() as subscription,
             self._launchers.counted() if request.launcher else nullcontext(),
         ):
             while True:
                 over = self._job.phase in OVER
-                progress = self._report.message(clock.monotonic(), notes)
+                progress = self._report.message(clock.monotonic(), notes, events)
                 if subscription is not None:
                     self._report.add_records(progress, subscription)
-                notes = self._job.notes.total  # before the message is sent: notes may be added in the meantime
+                # Before the message is sent: more may be added in the meantime.
+                notes, events = self._job.notes.total, self._job.events.total
                 yield progress
                 if over:
                     return

@@ -13,6 +13,7 @@ from collections.abc import Collection
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import JobConflict
 from downpour.protos.layout import Layout
+from downpour.protos.sentences.sentence import sentence
 from downpour.ps.coordinator.admission import bounded, check_protocol
 from downpour.ps.coordinator.job import Job
 from downpour.ps.coordinator.membership import Member
@@ -276,21 +277,17 @@ class Coordinator:
     def stop_at_once(self, reason: str) -> None:
         """End the job without a result and without waiting for its workers."""
         self.job.stopped_at_once = True
-        self.fail(f"stopped at once: {reason}")
+        self.fail(sentence("stopped_at_once", reason=reason))
 
     def tick(self, now: float) -> None:
         """Act on the passage of time: expired sessions, missed deadlines, and the time limit of the start."""
         job = self.job
         for member in job.membership.expired(now):
-            self.leave(
-                member.worker, now, f"worker {member.worker} has sent no heartbeat: its samples are leased again"
-            )
+            self.leave(member.worker, now, sentence("no_heartbeat", worker=str(member.worker)))
         for worker, waited_s in job.step_deadlines.overdue(now):
-            note = f"worker {worker} sends heartbeats but has made no progress for {waited_s:.0f} s"
-            self.leave(worker, now, f"{note}: its samples are leased again")
+            self.leave(worker, now, sentence("no_progress", worker=str(worker), seconds=f"{waited_s:.0f}"))
         for worker, waited_s in self.work.overdue(now):
-            note = f"worker {worker} sends heartbeats but has made no progress for {waited_s:.0f} s"
-            self.leave(worker, now, f"{note}, and others wait for it: its session has ended")
+            self.leave(worker, now, sentence("no_progress_for_others", worker=str(worker), seconds=f"{waited_s:.0f}"))
         self.work.tick(now)
         if job.phase not in OVER:
             able = job.membership.trainers if job.phase == Phase.TRAINING else job.membership.members

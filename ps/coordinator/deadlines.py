@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Collection, Sequence
 
 # Parts of the drain timeout until evaluations are cut short, and until a job whose model is saved ends without them.
+from downpour.protos.sentences.sentence import sentence
+
 EVALUATE_PART, SAVED_PART = 4 / 7, 5.5 / 7
 STEP_FACTOR = 30  # multiple of the longest recent step; a straggler is slower than the others, but not by that much
 RECENT_STEPS = 256
@@ -65,17 +67,17 @@ class JobDeadlines:
             missing: The shards that have not joined.
         """
         if self.asked_s is not None and deserted:
-            return "no worker is left to save the model: the last checkpoint can be resumed"
+            return sentence("no_worker_to_save")
         if self.asked_s is not None and now > self.asked_s + self._drain_timeout_s:
-            return f"no worker saved the model within {self._drain_timeout_s:g} s: the last checkpoint can be resumed"
+            return sentence("not_saved_in_time", seconds=f"{self._drain_timeout_s:g}")
         if self.lost_s is not None and now > self.lost_s + self._reconnect_s:
-            return f"shards {list(missing)} did not reconnect within {self._reconnect_s:g} s: the job can be resumed"
+            return sentence("shards_not_back", shards=str(list(missing)), seconds=f"{self._reconnect_s:g}")
         if able:
             self._deserted_s = None
         elif self._deserted_s is None:
             self._deserted_s = now
         elif self._idle_timeout_s and now > self._deserted_s + self._idle_timeout_s:
-            return f"no worker for {self._idle_timeout_s:g} s: start one, or allow more with --idle-timeout-s"
+            return sentence("no_worker_for", seconds=f"{self._idle_timeout_s:g}")
         return ""
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from enum import StrEnum
 from typing import Any
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.layout import Layout
+from downpour.protos.sentences.sentence import sentence
 from downpour.ps.config import ServerSettings
 from downpour.ps.config_change import Change, apply_change
 from downpour.ps.config_checks import warnings_of
@@ -18,6 +20,7 @@ from downpour.ps.coordinator.phase import OVER, Phase
 from downpour.ps.coordinator.shard_table import ShardTable
 
 MAX_CHECKPOINTS = 500  # that the summary lists
+MAX_EVENTS = 1_000  # kept
 MAX_NOTES, FIRST_NOTES = 1_000, 100  # kept, and of these the oldest
 MAX_NOTE_CHARACTERS = 1_000
 
@@ -37,7 +40,7 @@ class JobNotes(list[str]):
     def append(self, note: str) -> None:
         """Add a note of at most `MAX_NOTE_CHARACTERS` characters, unless it repeats the newest one."""
         if note != self.newest:
-            super().append(note[:MAX_NOTE_CHARACTERS])
+            super().append(note if len(note) <= MAX_NOTE_CHARACTERS else note[:MAX_NOTE_CHARACTERS])
         if len(self) > MAX_NOTES:
             del self[FIRST_NOTES]
             self._dropped += 1
@@ -61,11 +64,38 @@ class JobNotes(list[str]):
         """Return the note that a worker gave up, without its reason if the last one that gave up had the same."""
         earlier = next((note for note in reversed(self) if " gave up: " in note), "")
         same = earlier.endswith(f" gave up: {reason}")
-        return f"worker {worker} gave up" + (" for the same reason" if same else f": {reason}")
+        return sentence("gave_up_again" if same else "gave_up", worker=str(worker), reason=reason)
 
     def since(self, count: int) -> list[str]:
         """Return the notes after the first `count`, as far as they are kept."""
         return self[count if count < FIRST_NOTES else max(FIRST_NOTES, count - self._dropped) :]
+
+
+class EventKind(StrEnum):
+    """The kinds of the events of a job that have a time."""
+
+    PAUSED = "paused"
+    CONTINUED = "continued"
+    CHECKPOINT = "checkpoint"
+
+
+class JobEvents:
+    """What happened to the job and when, oldest first; only the newest `MAX_EVENTS` are kept."""
+
+    def __init__(self) -> None:
+        """Create an empty list."""
+        self._events: deque[pb.JobEvent] = deque(maxlen=MAX_EVENTS)
+        self.total = 0
+
+    def append(self, event: pb.JobEvent) -> None:
+        """Add an event."""
+        self._events.append(event)
+        self.total += 1
+
+    def since(self, count: int) -> list[pb.JobEvent]:
+        """Return the events after the first `count`, as far as they are kept."""
+        dropped = self.total - len(self._events)
+        return list(self._events)[max(0, count - dropped) :]
 
 
 class Job:
@@ -134,6 +164,7 @@ class Job:
         self.pending_change: Change | None = None
         self.checkpoint_requested, self.checkpoint_failure, self.last_checkpoint = False, "", (0, 0)
         self.checkpoints: deque[tuple[int, int]] = deque(maxlen=MAX_CHECKPOINTS)
+        self.events = JobEvents()
         self.workers_wanted = settings.workers
         self.saved = self.resumed = self.stopped_at_once = self.paused = False
         self.initialiser: int | None = None
@@ -192,10 +223,9 @@ class Job:
         change, self.pending_change = self.pending_change, None
         if change is None:
             return
-        elapsed_s = self.elapsed_s if self.started_s is None else now - self.started_s
-        self.changes.append(change.effective(version, elapsed_s))
+        self.changes.append(change.effective(version, self.elapsed_at(now)))
         self.settings = apply_change(self.settings, change)
-        self.notes.append(f"changed from version {version:,} on: {change.text}")
+        self.notes.append(sentence("changed", version=version, change=change.text))
         self.send(settings=self.settings.model_dump_json())
 
     def cancel_change(self) -> None:
@@ -206,12 +236,27 @@ class Job:
         """Withdraw the pending change and the request for a checkpoint, because the job does not train."""
         self.pending_change, self.checkpoint_requested = None, False
 
-    def checkpoint_made(self, made: tuple[int, int] | None = None, failure: str = "") -> None:
+    def checkpoint_made(self, now: float, made: tuple[int, int] | None = None, failure: str = "") -> None:
         """Note the number and the version of a checkpoint that was written, or why it could not be written."""
         if made is not None:
+            self._note_event(EventKind.CHECKPOINT, now, *made)
             self.last_checkpoint = made
             self.checkpoints.append(made)
         self.checkpoint_requested, self.checkpoint_failure = False, failure
+
+    def pause(self, paused: bool, now: float) -> None:
+        """Note that no more samples are leased from now on, or that they are leased again."""
+        self.paused = paused
+        self.notes.append(sentence("paused" if paused else "resumed"))
+        self._note_event(EventKind.PAUSED if paused else EventKind.CONTINUED, now)
+
+    def _note_event(self, kind: EventKind, now: float, number: int = 0, version: int = 0) -> None:
+        elapsed_s = self.elapsed_at(now)
+        self.events.append(pb.JobEvent(kind=kind, elapsed_s=elapsed_s, number=number, version=version))
+
+    def elapsed_at(self, now: float) -> float:
+        """Return the seconds of training up to a time."""
+        return self.elapsed_s if self.started_s is None else now - self.started_s
 
     def set_generation(self, generation: int) -> None:
         """Set the generation with which a job that resumes nothing begins, and send it to the shards."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from downpour.protos.errors import InvalidRequest
+from downpour.protos.sentences.sentence import sentence
 from downpour.ps.config_change import Change, new_change
 from downpour.ps.coordinator.job import Job
 from downpour.ps.coordinator.phase import Phase
@@ -29,19 +30,18 @@ class OperatorRequests:
         self._job, self._work = job, work
         self._added: list[str] = []  # the newest requests for another worker
 
-    def pause(self, paused: bool) -> None:
-        """Lease no more samples until the job is resumed, or resume it.
+    def pause(self, paused: bool, now: float) -> None:
+        """Lease no more samples until the job is resumed, or resume it; `now` is in seconds.
 
         Raises:
             InvalidRequest: The job does not train, or its workers divide the samples among themselves.
         """
         if self._job.phase != Phase.TRAINING:
-            raise InvalidRequest(f"a job can be paused or resumed while it trains; this one is {self._job.phase}.")
+            raise InvalidRequest(sentence("pause_needs_training", phase=sentence(f"phase_{self._job.phase}")))
         if self._work.ledger is None:
-            raise InvalidRequest("a job can be paused if its samples are leased; those of this script are not.")
+            raise InvalidRequest(sentence("pause_needs_leases"))
         if self._job.paused != paused:
-            self._job.paused = paused
-            self._job.notes.append("paused: no samples are leased until it is resumed" if paused else "resumed")
+            self._job.pause(paused, now)
 
     def change(self, wanted: Mapping[str, str | float]) -> Change | None:
         """Change settings at the next cut of the shards; return the change, or None if they have these values already.
@@ -57,9 +57,9 @@ class OperatorRequests:
         if pending is not None and pending.after == wanted:
             return pending
         if job.phase != Phase.TRAINING:
-            raise InvalidRequest(f"the settings of a job can change while it trains; this one is {job.phase}.")
+            raise InvalidRequest(sentence("change_needs_training", phase=sentence(f"phase_{job.phase}")))
         if pending is not None:
-            raise InvalidRequest(f"an earlier change is not made yet: {pending.text}. Try again in a moment.")
+            raise InvalidRequest(sentence("change_pending", change=pending.text))
         job.pending_change = new_change(job.settings, wanted, len(job.changes) + 1)
         return job.pending_change
 
@@ -70,9 +70,9 @@ class OperatorRequests:
             InvalidRequest: The job does not train, or no checkpoints are taken of its work.
         """
         if self._job.phase != Phase.TRAINING:
-            raise InvalidRequest(f"a checkpoint can be taken while the job trains; this one is {self._job.phase}.")
+            raise InvalidRequest(sentence("checkpoint_needs_training", phase=sentence(f"phase_{self._job.phase}")))
         if not self._work.checkpointable or self._work.ledger is None:
-            raise InvalidRequest("a checkpoint can be taken if samples are leased; those of this script are not.")
+            raise InvalidRequest(sentence("checkpoint_needs_leases"))
         self._job.checkpoint_requested = True
 
     def add_worker(self, request: str, launched: bool) -> int:
@@ -89,18 +89,12 @@ class OperatorRequests:
         if request and request in self._added:
             return job.workers_wanted
         if job.phase != Phase.TRAINING:
-            raise InvalidRequest(f"a worker can be added while the job trains; this one is {job.phase}.")
+            raise InvalidRequest(sentence("worker_needs_training", phase=sentence(f"phase_{job.phase}")))
         if self._work.is_script:
-            raise InvalidRequest(
-                "the number of a script's workers is fixed by --workers, because its processes divide their work by "
-                "rank and size. Start the script again with more."
-            )
+            raise InvalidRequest(sentence("workers_of_script"))
         if not launched:
-            raise InvalidRequest(
-                "the launcher of the job must run to start a worker; no launcher watches this job. Start one with "
-                "`downpour worker --server ADDRESS`, or with docker compose --scale worker=N."
-            )
+            raise InvalidRequest(sentence("no_launcher"))
         self._added = [*self._added[-MAX_REMEMBERED_REQUESTS:], request]
         job.workers_wanted += 1
-        job.notes.append(f"a worker is added: the job wants {job.workers_wanted}")
+        job.notes.append(sentence("worker_added", workers=job.workers_wanted))
         return job.workers_wanted

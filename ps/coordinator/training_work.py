@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.layout import Layout
 from downpour.protos.logs import counted
+from downpour.protos.sentences.sentence import sentence
 from downpour.ps.coordinator.admission import (
     check_data,
     check_fingerprint,
@@ -84,7 +85,7 @@ class TrainingWork(Work):
         if job.layout is None:
             return
         if job.phase == Phase.DRAINING:
-            job.fail(f"shard {shard} was lost while the job was drained; its last checkpoint can be resumed")
+            job.fail(sentence("shard_lost_in_drain_resumable", shard=str(shard)))
             return
         self.await_shard(shard, now)
 
@@ -182,7 +183,7 @@ class TrainingWork(Work):
                 job.send(flush=True)
                 self.tasks.finish(self.ledger.epoch)
             else:
-                job.fail("no worker is left to save the model: the last checkpoint can be resumed")
+                job.fail(sentence("no_worker_to_save"))
         evaluating = self.tasks.under_way and not job.deadlines.hurried and len(job.membership)
         if job.phase == Phase.FINISHING and self.test is not None and not evaluating:
             job.phase = Phase.ENDED
@@ -199,8 +200,8 @@ class TrainingWork(Work):
         """Add a note if the last evaluation does not cover the whole test split."""
         total = self.job.data.test_samples if self.job.data else 0
         if samples < total:
-            what = f"evaluated on the first {samples:,} of {total:,} test samples" if samples else "not evaluated"
-            self.job.notes.append(f"the model is saved and {what}: there was no time for more")
+            partly = sentence("saved_and_partly_evaluated", samples=samples, total=total)
+            self.job.notes.append(partly if samples else sentence("saved_and_not_evaluated"))
 
     # ------------------------------------------------------------------ the end
 
@@ -218,15 +219,15 @@ class TrainingWork(Work):
             if asked and not job.deadlines.hurried:  # the job is ending already; from now on within a time limit
                 job.deadlines.asked_s = now
             return
-        job.notes.append(f"draining: {reason}")
+        job.notes.append(sentence("draining", reason=reason))
         job.deadlines.asked_s = now if asked else None
         if job.phase == Phase.TRAINING and len(job.membership):
             job.phase = Phase.DRAINING
             self.tasks.drop_waiting()
         elif job.phase == Phase.RECOVERING or job.resumed or job.elapsed_s:
-            job.fail(f"{reason} while the job recovered, and no model is saved: its last checkpoint can be resumed")
+            job.fail(sentence("drained_while_recovering", reason=reason))
         elif job.started_s is None:
-            job.notes.append("stopped before training began: there is nothing to save")
+            job.notes.append(sentence("stopped_before_training"))
             job.phase = Phase.ENDED
         else:
             job.fail(reason)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import InvalidRequest, Unsupported
 from downpour.protos.layout import Layout
+from downpour.protos.sentences.sentence import sentence
 from downpour.ps.coordinator.job import Job
 from downpour.ps.coordinator.ledger import Ledger
 from downpour.ps.coordinator.membership import Member
@@ -127,10 +128,7 @@ class Work(ABC):
     def await_shard(self, shard: int, now: float) -> None:
         """Begin another generation, which continues from the last checkpoint once a lost shard is back."""
         job = self.job
-        job.notes.append(
-            f"shard {shard} was lost: the job waits up to {job.settings.reconnect_s:g} s for it, and "
-            "then resumes from the last checkpoint"
-        )
+        job.notes.append(sentence("shard_lost_waits", shard=str(shard), seconds=f"{job.settings.reconnect_s:g}"))
         job.begin_generation(job.generation + 1, now)
         self.reset()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from downpour.protos.sentences.sentence import sentence
 from downpour.ps.core.consistency_base import Consistency, PendingPush, StalenessLaw, in_worker_order
 from downpour.ps.core.registry import Parameter, positive, read, whole_number
 
@@ -133,10 +134,8 @@ class Backup(FirstK):
         """Return a warning if most gradients will be dropped."""
         if 2 * self.count >= workers:
             return []
-        return [
-            f"an update of {self.count} gradient{'s' * (self.count != 1)} drops the work of more than half of "
-            f"{workers} workers"
-        ]
+        code = "gradients_of_many" if self.count != 1 else "one_gradient_of_many"
+        return [sentence(code, count=str(self.count), workers=str(workers))]
 
 
 class KSync(Backup):
@@ -149,10 +148,7 @@ class KSync(Backup):
 
     def warnings(self, workers: int, learning_rate: float, virtual: bool) -> list[str]:
         """Return a warning if steps cannot be interrupted."""
-        found = [] if virtual else [
-            "a step that runs in a worker is not interrupted: ksync behaves like backup here, and late gradients are "
-            "dropped"
-        ]  # fmt: skip
+        found: list[str] = [] if virtual else [sentence("ksync_is_backup")]
         return found + super().warnings(workers, learning_rate, virtual)
 
 
@@ -179,10 +175,8 @@ class Softsync(Consistency):
         """Return a warning if a group must hold several gradients of one worker."""
         if self.count <= workers:
             return []
-        return [
-            f"softsync averages {self.count} pushes of {workers} worker{'s' * (workers != 1)}: some will hold several "
-            f"gradients of one worker from the same weights; a count of at most {workers} avoids that"
-        ]
+        code = "softsync_repeats" if workers != 1 else "softsync_of_one"
+        return [sentence(code, count=str(self.count), workers=str(workers))]
 
 
 class Ringmaster(Consistency):
@@ -203,10 +197,8 @@ class Ringmaster(Consistency):
         """Return a warning if equally fast workers exceed the limit."""
         if self.limit >= workers:
             return []
-        return [
-            f"with {workers} equally fast workers staleness is {workers - 1}, and ringmaster drops what reaches "
-            f"{self.limit}: much work will be lost; a limit of {workers} or more keeps it"
-        ]
+        values = {"workers": str(workers), "staleness": str(workers - 1), "limit": str(self.limit)}
+        return [sentence("ringmaster_drops", **values)]
 
 
 class Rennala(Softsync):
@@ -227,10 +219,8 @@ class Rennala(Softsync):
         """Return a warning if updates will be rare."""
         if self.count <= 4 * workers:
             return []
-        return [
-            f"rennala collects {self.count} gradients from {workers} worker{'s' * (workers != 1)} for one step: "
-            "steps will be few"
-        ]
+        code = "rennala_is_slow" if workers != 1 else "rennala_of_one"
+        return [sentence(code, count=str(self.count), workers=str(workers))]
 
 
 class EASGD(Consistency):
@@ -252,7 +242,7 @@ class EASGD(Consistency):
         alpha = self.rho * learning_rate
         if alpha <= 2 / 3:
             return []
-        return [f"easgd's moving rate α = η·RHO is {alpha:.3g}: above (4 − 2ηh)/(4 − ηh), h the curvature, it diverges"]
+        return [sentence("easgd_diverges", rate=f"{alpha:.3g}")]
 
 
 class LocalSGD(Consistency):

@@ -9,7 +9,8 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import AfterValidator
 
-from downpour.protos.settings import did_you_mean
+from downpour.protos.sentences.sentence import sentence
+from downpour.protos.settings import not_one_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ def whole_number(name: str, least: int, default: str | None = None) -> Parameter
             raise ValueError
         return value
 
-    return Parameter(name, f"a whole number of at least {least}", read, default)
+    return Parameter(name, sentence("whole_number", least=least), read, default)
 
 
 def positive(name: str, default: str | None = None, or_zero: bool = False) -> Parameter:
@@ -61,7 +62,7 @@ def positive(name: str, default: str | None = None, or_zero: bool = False) -> Pa
             raise ValueError
         return value
 
-    return Parameter(name, "a finite number of at least 0" if or_zero else "a finite number above 0", read, default)
+    return Parameter(name, sentence("number_or_zero" if or_zero else "number_above_zero"), read, default)
 
 
 def form(name: str, row: RegistryRow) -> str:
@@ -89,7 +90,7 @@ def read(value: str, rows: Mapping[str, R]) -> tuple[R, list[Any]]:
     """
     name, colon, rest = value.partition(":")
     if name not in rows:
-        raise ValueError(f"must be one of {forms(rows)}{did_you_mean(name, rows)}")
+        raise ValueError(not_one_of(name, rows, forms(rows)))
     row, given = rows[name], rest.split(",") if colon else []
     return row, _values(form(name, row), row.parameters, given)
 
@@ -97,14 +98,14 @@ def read(value: str, rows: Mapping[str, R]) -> tuple[R, list[Any]]:
 def _values(written: str, parameters: Sequence[Parameter], given: Sequence[str]) -> list[Any]:
     needed = sum(parameter.default is None for parameter in parameters)
     if not needed <= len(given) <= len(parameters):
-        raise ValueError(f"must be written {written}")
+        raise ValueError(sentence("written", form=written))
     texts = [*given, *(parameter.default or "" for parameter in parameters[len(given) :])]
     values = []
     for parameter, text in zip(parameters, texts, strict=True):
         try:
             values.append(parameter.read(text.strip()))
         except ValueError:
-            raise ValueError(f"must be written {written} with {parameter.name} {parameter.must}") from None
+            raise ValueError(sentence("written_with", form=written, name=parameter.name, must=parameter.must)) from None
     return values
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from downpour.protos.sentences.sentence import sentence
 from downpour.ps.core.registry import Parameter, positive, read
 
 Vector = NDArray[np.float32]
@@ -203,7 +204,7 @@ def _delay_adaptive(bound: tuple[float | None, bool]) -> Compensation:
     return DelayAdaptive(*bound)
 
 
-_LAMBDA = "a number of at least 0; with the suffix b, in units of the batch size (1b)"
+_LAMBDA = sentence("number_of_batches")
 _CLIP = positive("CLIP", default="1", or_zero=True)
 
 POLICIES: dict[str, Policy] = {
@@ -212,7 +213,7 @@ POLICIES: dict[str, Policy] = {
     "delay_adaptive": Policy(
         "η while τ ≤ workers, then at most 1/(4Lτ), or dropped",
         _delay_adaptive,
-        (Parameter("L", "a number above 0, auto or drop", _smoothness, default="auto"),),
+        (Parameter("L", sentence("number_auto_or_drop"), _smoothness, default="auto"),),
     ),
     "dc_asgd": Policy(
         "g + λ g⊙g⊙(w − w_bak)",

@@ -5,6 +5,7 @@ This module is pure: it does no I/O and reads no clock.
 
 from __future__ import annotations
 
+from downpour.protos.sentences.sentence import sentence
 from downpour.ps.trace.metrics import FAR_ABOVE, LOW, Metrics
 
 FEWEST_UPDATES = 50  # number of updates that a mean loss averages over
@@ -42,10 +43,7 @@ class LossWatch:
         if not (self._first > 0 and RISE * max(self._first, LOW) < mean):
             return ""
         self._warned = True
-        return (
-            f"the training loss has risen from {self._first:.3g} to {mean:.3g}: the learning rate is too large; try a "
-            "tenth of it, or fewer workers"
-        )
+        return sentence("loss_risen", first=f"{self._first:.3g}", mean=f"{mean:.3g}")
 
     def _reference(self, mean: float) -> float:
         # The loss may already have risen among the first samples: within a few updates at a rate that is far too large,

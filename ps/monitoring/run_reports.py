@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from downpour.protos.logs import log, reason_of
+from downpour.protos.sentences.sentence import sentence
 from downpour.protos.system import clock
 from downpour.protos.system.command import command_of_process
 from downpour.ps.config_change import original
@@ -61,14 +62,10 @@ class RunReports:
         failure = self._run.traces.trouble or self._run.calls.trouble
         if bool(failure) != self._trace_failing:
             self._trace_failing = not self._trace_failing
-            job.notes.append(
-                f"the trace cannot be written, training continues: {failure}"
-                if failure
-                else "the trace is written again"
-            )
+            job.notes.append(sentence("trace_not_written", reason=failure) if failure else sentence("trace_again"))
         if not self._removed and not self._run.path.exists():
             self._removed = True
-            job.notes.append(f"the run directory was removed, and nothing of the run can be kept: {self._run.path}")
+            job.notes.append(sentence("run_directory_removed", folder=str(self._run.path)))
         if note := self._loss_watch.look():
             job.notes.append(note)
         if self._board:
@@ -106,7 +103,7 @@ class RunReports:
         try:
             self._run.write_json(name, content, durable)
         except OSError as error:
-            note = f"{name} cannot be written: {reason_of(error)}"
+            note = sentence("file_not_written", file=name, reason=reason_of(error))
             if note not in self._job.notes:
                 self._job.notes.append(note)
             return False

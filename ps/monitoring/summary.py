@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.sentences.sentence import to_json
 from downpour.ps.config import ServerSettings
 from downpour.ps.coordinator.coordinator import Coordinator
 from downpour.ps.coordinator.job import Job
@@ -73,6 +74,11 @@ def summary(coordinator: Coordinator, metrics: Metrics, totals: Mapping[str, Any
         "checkpoint_versions": [list(each) for each in job.checkpoints],
         "changes": [each.model_dump() for each in job.changes],
         "notes": job.notes,
+        "sentences": [to_json(note) for note in job.notes],
+        "events": [
+            {"kind": event.kind, "elapsed_s": event.elapsed_s, "number": event.number, "version": event.version}
+            for event in job.events.since(0)
+        ],
     }
 
 

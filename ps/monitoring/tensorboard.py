@@ -12,6 +12,7 @@ from typing import Any
 
 from downpour.protos import events_pb2 as events
 from downpour.protos.logs import counted, reason_of
+from downpour.protos.sentences.sentence import sentence
 from downpour.ps.config import ServerSettings
 from downpour.ps.coordinator.coordinator import Coordinator
 from downpour.ps.monitoring.tfevents import EventFile, histogram, scalar, settings, text
@@ -77,9 +78,9 @@ class TensorBoardWriter:
         except OSError as error:
             failing = reason_of(error)
         if failing and not self._failing:
-            self._coordinator.job.notes.append(f"TensorBoard's file cannot be written, training continues: {failing}")
+            self._coordinator.job.notes.append(sentence("tensorboard_not_written", reason=failing))
         elif self._failing and not failing:
-            self._coordinator.job.notes.append("TensorBoard's file is written again")
+            self._coordinator.job.notes.append(sentence("tensorboard_again"))
         self._failing = failing
 
     def _new_configuration(self) -> Iterator[events.Value]:

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegative
 from safetensors import SafetensorError, safe_open
 
 from downpour.protos.logs import reason_of
+from downpour.protos.sentences.sentence import sentence
 from downpour.ps.storage.atomic_file import atomic_write
 from downpour.ps.storage.safetensors_file import write_tensors
 
@@ -225,7 +226,7 @@ def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
         try:
             return load(path_of(folder, number)), refused
         except CheckpointError as error:
-            refused.append(f"checkpoint refused, the one before is used: {error}")
+            refused.append(sentence("checkpoint_refused", reason=str(error)))
     return None, refused
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from downpour.protos.logs import reason_of
+from downpour.protos.sentences.sentence import sentence
 from downpour.protos.system import disk
 from downpour.protos.system.json_text import json_text
 from downpour.ps.config import ServerSettings
@@ -158,9 +159,7 @@ class RunDirectory:
                 self._lock = disk.lock(self.path / ".lock")
         except disk.NoLocks as error:
             self._lock = error.descriptor
-            self.notes.append(
-                f"the run directory cannot be locked ({error.strerror}): nothing prevents a second server from using it"
-            )
+            self.notes.append(sentence("run_directory_not_locked", reason=error.strerror or str(error.errno)))
         except OSError as error:
             raise UnusableDirectory(
                 f"--run-dir must be a folder in which the file .lock can be opened; {self.path / '.lock'}: "
@@ -179,7 +178,7 @@ class RunDirectory:
         try:
             disk.point_latest_to(self.path)
         except OSError as error:
-            self.notes.append(f"there is no link `latest` to the run directory: {error.strerror}")
+            self.notes.append(sentence("no_latest_link", reason=error.strerror or str(error.errno)))
 
     def take_notes(self) -> list[str]:
         """Return the notes since the previous call."""

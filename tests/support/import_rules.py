@@ -9,9 +9,10 @@ PS_SETTINGS = {
     "ps.config", "ps.config_change", "ps.config_checks", "ps.config_values", "ps.optimizer_settings",
 }  # fmt: skip
 MAY_IMPORT: dict[str, set[str]] = {
-    "protos": {"protos.access", "protos.job_file", "protos.system"},
+    "protos": {"protos.access", "protos.job_file", "protos.sentences", "protos.system"},
     "protos.job_file": set(),
     "protos.access": set(),
+    "protos.sentences": set(),
     "protos.system": set(),
     "protos.tcp": {"protos"},
     "protos.shared_memory": {"protos"},

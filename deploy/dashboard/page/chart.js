@@ -104,6 +104,7 @@ export class LineChart {
     const share = (x - this.range.low) / (this.range.high - this.range.low);
     const left = `${100 * Math.min(1, Math.max(0, share))}%`;
     if (this.playhead.style.left !== left) this.playhead.style.left = this.later.style.left = left;
+    this.later.hidden = share >= 1; // else it would cover half of a point at the end
   }
 
   plotLines(size) {

@@ -1,7 +1,7 @@
 // Buttons that operate a running job. They need the secret of the dashboard, which is part of the address it prints.
 
 import { byId, make, setText } from "./dom.js";
-import { t } from "./texts.js";
+import { sentenceText, t } from "./texts.js";
 
 const STALL_S = 3;
 const SLOWED = { factor: 3, seconds: 10 };
@@ -104,7 +104,7 @@ export class Controls {
         body: JSON.stringify(request),
       });
       const { done, refused } = await answer.json();
-      byId("controls-status").textContent = done ? t("acted", { what: done }) : t("refused", { reason: refused });
+      byId("controls-status").textContent = done ? t("acted", { what: sentenceText(done) }) : t("refused", { reason: sentenceText(refused) });
       return !done;
     } catch (error) {
       byId("controls-status").textContent = t("refused", { reason: error.message });

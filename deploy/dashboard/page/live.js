@@ -7,6 +7,7 @@ export const LIVE_RECORDS = 20000; // that the page keeps of each shard; older o
 const MOST_EVENTS = 500;
 const MOST_TOTALS = 4000; // of the bytes at the time of a message; every second one of more is removed
 const BEFORE_TRAINING = ["waiting", "initialising", "warming"]; // phases that the clock of the job counts from its own start
+const HAVE_EVENTS = ["paused", "resumed"]; // codes of notes that events state as well
 const SHARD_COLUMNS = ["time_us", "version", "worker", "incarnation", "seq", "staleness", "outcome"];
 const PUSH_COLUMNS = ["base_version", "learning_rate", "norm", "loss", "lease", "start", "stop", "epoch", "samples", "reason", "compute_us", "wait_us"];
 
@@ -79,7 +80,11 @@ export class LiveJob {
     const { mode } = this.progress;
     if (this.mode && this.mode !== mode) add({ kind: "change", was: this.mode, mode, text: `${mode} (${this.mode})` });
     this.mode = mode;
-    for (const text of notes) add({ kind: "note", text });
+    for (const { kind, elapsed_s: at, number, version } of this.progress.events ?? []) {
+      const known = this.events.some((event) => event.kind === kind && event.seconds === at); // a new stream begins with all of them
+      if (!known) add({ kind, number, version, seconds: at });
+    }
+    for (const text of notes) if (!HAVE_EVENTS.includes(text.code)) add({ kind: "note", text });
     const evaluated = `${this.progress.val_loss} ${this.progress.val_accuracy}`;
     if (this.progress.val_accuracy !== null && evaluated !== this.evaluated) {
       add({ kind: "validation", val_loss: this.progress.val_loss, val_accuracy: this.progress.val_accuracy });

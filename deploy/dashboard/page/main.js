@@ -6,7 +6,7 @@ import { decode, fromBase64 } from "./decode.js";
 import { frameDrawn } from "./dom.js";
 import { LiveJob } from "./live.js";
 import { Run } from "./run.js";
-import { LANGUAGES, setTexts, t } from "./texts.js";
+import { LANGUAGES, sentenceText, setTexts, t } from "./texts.js";
 import { readView } from "./view.js";
 
 const embedded = document.getElementById("run");
@@ -63,7 +63,7 @@ function follow(view) {
     waiting += 1;
     taken = taken.then(() => take(event.data)); // one after the other, because decoding is asynchronous
   });
-  events.addEventListener("trouble", (event) => { message.textContent = t("trouble", { reason: JSON.parse(event.data).reason }); });
+  events.addEventListener("trouble", (event) => { message.textContent = t("trouble", { reason: sentenceText(JSON.parse(event.data).reason) }); });
   events.addEventListener("over", () => events.close());
   events.addEventListener("error", () => { message.textContent = t("dashboard_gone"); });
 }

@@ -4,7 +4,7 @@ import { css, staleColor } from "./colors.js";
 import { byId, make, setText } from "./dom.js";
 import { drawHistogram } from "./histogram.js";
 import { predictedStaleness } from "./predict.js";
-import { bytes, hasText, num, percent, t } from "./texts.js";
+import { bytes, hasText, num, percent, sentenceText, t } from "./texts.js";
 
 const MOST_HISTOGRAMS = 16;
 const COLUMNS = ["worker", "state", "updates", "share", "mean_staleness", "largest", "dropped", "loss"];
@@ -130,7 +130,7 @@ export class Panels {
     }
     if (event.kind === "validation") return t("event_validation", { accuracy: percent(event.val_accuracy, 2), loss: num(event.val_loss, 4) });
     const again = event.kind === "join" && event.incarnation > 1 ? "event_rejoin" : event.working ? "event_lost" : `event_${event.kind}`;
-    const text = ["end", "phase"].includes(event.kind) ? statusText(event.text) : event.text;
+    const text = ["end", "phase"].includes(event.kind) ? statusText(event.text) : sentenceText(event.text);
     return t(again, { worker: event.worker, incarnation: event.incarnation, text, number: num(event.number), version: num(event.version) });
   }
 
@@ -241,7 +241,7 @@ export class Panels {
 /** Return a text that differs whenever an event has been added to a list, from which the oldest may be removed. */
 function newest(events) {
   const last = events.at(-1);
-  return last ? [events.length, last.kind, last.seconds, last.worker, last.text].join(" ") : "";
+  return last ? [events.length, last.kind, last.seconds, last.worker, JSON.stringify(last.text)].join(" ") : "";
 }
 
 function statusText(status) {

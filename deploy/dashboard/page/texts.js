@@ -22,6 +22,20 @@ export function hasText(key) {
   return catalogue[key] !== undefined;
 }
 
+/**
+ * Return the text of a message of the server in the language that is set.
+ *
+ * It is `{code, values, text}`, whose values may be such messages; a text without a code, as that of an exception, is
+ * shown as it is.
+ */
+export function sentenceText(message) {
+  if (typeof message === "number") return num(message);
+  if (typeof message !== "object" || message === null) return String(message ?? "");
+  const key = `sentence_${message.code}`;
+  if (!hasText(key)) return message.text; // of a server of another version
+  return t(key, Object.fromEntries(Object.entries(message.values).map(([name, value]) => [name, sentenceText(value)])));
+}
+
 const formats = new Map();
 
 /** Format a number with at most `digits` decimal places; a missing number is a dash. */

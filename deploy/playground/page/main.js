@@ -2,7 +2,7 @@
 
 import { byId } from "./dom.js";
 import { MARK_MS, drawBoundary, drawHistogram, drawLoss, drawNetwork, drawSlide, drawTimeline } from "./draw.js";
-import { LANGUAGES, fillIn, num, percent, setTexts, t } from "./texts.js";
+import { LANGUAGES, fillIn, num, percent, sentenceText, setTexts, t } from "./texts.js";
 
 const FIELDS = ["data", "noise", "hidden", "workers", "mode", "compensation", "straggler", "learning_rate", "momentum", "batch", "seed"];
 const MOST_HISTORY = 2000;
@@ -96,7 +96,7 @@ function connect(from) {
     mine.close();
     const answer = await fetch(`train?${query}&still=1`).catch(() => null);
     const refused = answer && !answer.ok ? (await answer.json().catch(() => ({}))).refused : null;
-    byId("message").textContent = refused ? t("refused", { reason: refused }) : t("gone");
+    byId("message").textContent = refused ? t("refused", { reason: sentenceText(refused) }) : t("gone");
     setPlaying(false, false);
   });
 }

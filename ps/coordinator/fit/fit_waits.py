@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from downpour.protos.sentences.sentence import sentence
 from downpour.ps.coordinator.deadlines import BarrierDeadlines, FitAbsences
 from downpour.ps.coordinator.fit.fit_call import LEADER, FitCall
 from downpour.ps.coordinator.job import Job
@@ -70,10 +71,5 @@ class FitWaits:
         if exceeded is None:
             return None
         worker, absent_s = exceeded
-        absent = f"worker {worker} has been absent from fit for {absent_s:.0f} s"
-        if worker == LEADER:
-            return f"{absent}, and it decides for all"
-        return (
-            f"{absent}, and its part of the data was not used in this epoch: its log states the reason. Correct "
-            "it, or use a LeasedDataset, whose samples other workers take over"
-        )
+        code = "leader_absent" if worker == LEADER else "part_absent"
+        return sentence(code, worker=str(worker), seconds=f"{absent_s:.0f}")

@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import JobConflict, LayoutMismatch
 from downpour.protos.layout import Layout
+from downpour.protos.sentences.sentence import sentence
 from downpour.ps.coordinator.admission import check_data, check_fingerprints, check_frozen
 from downpour.ps.coordinator.fit.fit_admission import (
     check_joins,
@@ -233,9 +234,9 @@ class FitWork(Work):
         """Begin another generation, which continues from the last checkpoint once the shard is back."""
         job = self.job
         if job.settings.checkpoint_every == "off":
-            job.fail(f"shard {shard} was lost, and no checkpoints are written (--checkpoint-every off)")
+            job.fail(sentence("shard_lost_no_checkpoints", shard=str(shard)))
         elif self._drain_requested:
-            job.fail(f"shard {shard} was lost while the job was drained")
+            job.fail(sentence("shard_lost_in_drain", shard=str(shard)))
         elif job.layout is not None:
             self.await_shard(shard, now)
 
@@ -286,10 +287,7 @@ class FitWork(Work):
         ledger = self.ledger
         if ledger is None or not ledger.has_batches or self.draining or self._call.stop_requested or ledger.finished:
             return
-        self.job.fail(
-            f"every sample of an epoch must be used; {ledger.samples - ledger.used_total:,} of {ledger.samples:,} were "
-            "not, and no callback has stopped the training. Report this, with the logs of the workers"
-        )
+        self.job.fail(sentence("samples_unused", unused=ledger.samples - ledger.used_total, samples=ledger.samples))
 
     def samples_used(self, worker: int, lease: int, epoch: int, start: int, stop: int, now: float) -> None:
         """Mark samples as used; a worker that waits for a lease and holds none rests."""
@@ -350,7 +348,7 @@ class FitWork(Work):
         self._interrupted |= asked and not self._call.number
         if len(job.membership):
             if not self._drain_requested:
-                job.notes.append(f"draining: {reason}")
+                job.notes.append(sentence("draining", reason=reason))
                 self._call_before = self._call if self._call.is_over else None
             self._drain_requested = True
             self._interrupted |= not self._call.is_over

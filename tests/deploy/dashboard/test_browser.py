@@ -89,6 +89,12 @@ def write_report(run: Path) -> None:
     assert report_command(ReportSettings(run=str(run))) == 0
 
 
+def set_language(browser: Browser, language: str) -> None:
+    change = "const field = document.getElementById('language'); field.value = arguments[0];"
+    browser.run(f"{change} field.dispatchEvent(new Event('change'))", language)
+    browser.wait(f"return document.documentElement.lang === '{language}'", language)
+
+
 def summary_of(run: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((run / "summary.json").read_text())
     return content
@@ -234,6 +240,15 @@ def test_the_language_can_be_changed_and_is_kept_in_the_address(browser: Browser
     assert "pasos de duración exponencial" in browser.shown("#staleness-key")
 
 
+def test_no_two_events_lie_over_each_other(browser: Browser, address: str) -> None:
+    browser.open(f"{address}#at=300")
+    browser.run("document.getElementById('events').scrollIntoView()")
+    boxes = "[...document.querySelectorAll('#events li')].map((each) => each.getBoundingClientRect())"
+    browser.wait(f"return {boxes}.every((box) => box.height > 0)", "the events are laid out")
+    edges = browser.run(f"return {boxes}.map((box) => [box.top, box.bottom])")
+    assert len(edges) > 5 and all(above[1] <= below[0] + 1 for above, below in zip(edges, edges[1:], strict=False))
+
+
 def test_a_link_opens_the_view_that_it_was_taken_from(browser: Browser, served: str, run: Path) -> None:
     browser.open(f"{served}#at=321&speed=0.25&x=updates&span=all&lang=es&theme=dark")
     values = browser.run(
@@ -360,6 +375,22 @@ def test_a_job_is_operated_only_with_the_secret(browser: Browser, tmp_path: Path
         browser.wait(
             "return document.getElementById('controls-status').textContent.includes('checkpoint')", "an answer"
         )
+        for text in ("The job was paused", "The job was resumed", "Checkpoint"):
+            browser.wait(f"return document.getElementById('events').textContent.includes('{text}')", text)
+        set_language(browser, "es")
+        assert "El trabajo se pausó" in browser.shown("#events")
+        assert "cambio desde la versión" in browser.shown("#events")
+        for selector, text in (
+            ("#add-worker", "ningún lanzador observa este trabajo"),
+            (button, "es otro programa"),
+            ("#checkpoint", "tiene la versión"),
+        ):
+            browser.run("document.querySelector(arguments[0]).click()", selector)
+            browser.wait(f"return document.getElementById('controls-status').textContent.includes('{text}')", text)
+        browser.run("document.getElementById('set-mode').value = 'bps'; document.getElementById('set').click()")
+        shown = "document.getElementById('controls-status').textContent"
+        browser.wait(f"return {shown}.includes('debe ser uno de') && {shown}.includes('quiso decir bsp')", "a refusal")
+        set_language(browser, "en")
         browser.run("document.getElementById('add-worker').click()")
         browser.wait("return document.getElementById('controls-status').textContent.includes('launcher')", "a refusal")
         browser.run("window.confirm = () => true; document.getElementById('drain').click()")

@@ -105,7 +105,9 @@ def test_an_unresponsive_coordinator_ends_the_stream_after_a_warning(monkeypatch
     viewer = Viewer()
     asyncio.run(viewer.follow("127.0.0.1:1"))
     assert viewer.names[-1] == "over" and "trouble" in viewer.names
-    assert "127.0.0.1:1" in next(content["reason"] for name, content in viewer.events if name == "trouble")
+    reason = next(content["reason"] for name, content in viewer.events if name == "trouble")
+    assert reason["code"] == "unreachable" and reason["values"]["address"] == "127.0.0.1:1"
+    assert reason["values"]["reason"]["code"] == "cause_refused"
 
 
 def test_events_reach_the_browser_and_end_with_the_server() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from downpour.deploy.dashboard.columns import differences, pack, smallest_unsign
 from downpour.deploy.dashboard.page_data import mode_facts, page_data
 from downpour.deploy.dashboard.page_files import files, one_document
 from downpour.deploy.dashboard.recorded_run import NoRun, load_run
+from downpour.protos.sentences.sentence import sentence, to_json
 from downpour.ps.core.consistency import MODES
 from tests.support.page_block import unpack
 from tests.support.pure.recorded_trace import CLOCKS_S, write_run
@@ -84,6 +86,34 @@ def test_events_are_in_order_and_name_the_record_before_which_they_happened(tmp_
     assert left == [len(trace)] * 3
     epochs = [event for event in events if event["kind"] == "epoch"]
     assert [event["before"] for event in epochs] == [int(np.flatnonzero(trace["epoch"] == e)[-1]) + 1 for e in (0, 1)]
+
+
+def test_pauses_and_notes_of_a_run_are_events_with_their_codes(tmp_path: Path) -> None:
+    trace = write_run(tmp_path, pushes=200)
+    wall_s = json.loads((tmp_path / "summary.json").read_text())["wall_s"]
+    middle_s = wall_s + float(trace["time_s"][99] - trace["time_s"][-1])
+    notes = [sentence("paused"), sentence("gave_up", worker="1", reason="ValueError: x"), "free text"]
+    events = [
+        {"kind": "paused", "elapsed_s": middle_s + 1e-9, "number": 0, "version": 0},
+        {"kind": "continued", "elapsed_s": middle_s + 1e-9, "number": 0, "version": 0},
+        {"kind": "checkpoint", "elapsed_s": 0.0, "number": 1, "version": 1},
+    ]
+    more = {"notes": notes, "sentences": [to_json(note) for note in notes], "events": events}
+    change = {"number": 1, "before": {"mode": "async"}, "after": {"mode": "bsp"}, "version": 50, "elapsed_s": 1.0}
+    (tmp_path / "changes.json").write_text(json.dumps({"changes": [change]}))
+
+    def shown(more: dict[str, Any]) -> list[dict[str, Any]]:
+        summary = json.loads((tmp_path / "summary.json").read_text())
+        (tmp_path / "summary.json").write_text(json.dumps(summary | more))
+        header, _ = unpack(page_data(load_run(tmp_path)))
+        return [each for each in header["events"] if each["kind"] in ("paused", "continued", "note", "change")]
+
+    change_, *pauses, worker, free = shown(more)
+    assert change_["text"]["code"] == "setting" and change_["text"]["values"]["name"]["code"] == "name_mode"
+    assert [(event["kind"], event["before"]) for event in pauses] == [("paused", 100), ("continued", 100)]
+    assert worker["text"] == to_json(notes[1]) and free["text"] == "free text"
+    of_earlier = shown({"notes": [str(note) for note in notes], "sentences": [], "events": []})
+    assert [event["text"] for event in of_earlier[1:]] == notes
 
 
 def test_leases_cover_what_their_pushes_used(tmp_path: Path) -> None:

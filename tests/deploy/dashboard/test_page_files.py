@@ -22,6 +22,8 @@ from downpour.deploy.dashboard.page_files import (
     one_script,
 )
 from downpour.deploy.dashboard.recorded_run import load_run
+from downpour.protos.sentences.sentence import SENTENCES
+from downpour.ps.coordinator.job import EventKind
 from tests.support.paths import ROOT
 from tests.support.pure.recorded_trace import write_run
 
@@ -33,7 +35,11 @@ CATALOGUES = {language: json.loads(files()[f"texts/{language}.json"]) for langua
 FAMILIES = {
     "state_": "absent joining computing step waiting slow resting left dead".split(),
     "": "kill stall slow job_pause job_resume".split(),
-    "event_": "join rejoin leave lost rest resume epoch note end phase validation change checkpoint recovery".split(),
+    "event_": (
+        "join rejoin leave lost rest resume epoch note end phase validation change checkpoint recovery "
+        "paused continued".split()
+    ),
+    "sentence_": list(SENTENCES),
     "legend_": "push pull drop states".split(),
     "one_": "worker shard".split(),
     "several_": "workers shards".split(),
@@ -54,6 +60,19 @@ def test_both_languages_have_the_same_texts_with_the_same_places() -> None:
     for key, text in english.items():
         assert sorted(re.findall(r"\{\w+\}", text)) == sorted(re.findall(r"\{\w+\}", spanish[key])), key
         assert text.strip() and spanish[key].strip(), key
+
+
+def test_every_sentence_of_the_server_is_in_the_catalogue_of_its_language() -> None:
+    """`sentenceText` looks them up by their codes; the English ones are those that the server writes."""
+    assert {key: text for key, text in CATALOGUES["en"].items() if key.startswith("sentence_")} == {
+        f"sentence_{code}": text for code, text in SENTENCES.items()
+    }
+    untranslated = {code for code, text in SENTENCES.items() if CATALOGUES["es"][f"sentence_{code}"] == text}
+    assert untranslated <= {"flag", "several_problems", "several_settings", "other_choice"}  # only places
+
+
+def test_every_event_of_a_job_has_a_text() -> None:
+    assert {f"event_{kind}" for kind in EventKind} <= set(CATALOGUES["en"])
 
 
 def used_keys() -> set[str]:

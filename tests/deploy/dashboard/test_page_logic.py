@@ -17,6 +17,8 @@ from downpour.deploy.dashboard.page_data import mode_facts, page_data
 from downpour.deploy.dashboard.page_files import FOLDER
 from downpour.deploy.dashboard.recorded_run import load_run
 from downpour.protos import parameter_server_pb2 as pb
+from downpour.protos.errors import to_proto
+from downpour.protos.sentences.sentence import Sentence, joined, sentence, to_json
 from downpour.ps.trace.format import DTYPE
 from tests.support.pure.recorded_trace import CLOCKS_S, write_run
 
@@ -38,6 +40,7 @@ import { columnsOf, rangeOf, valuesAt } from "./chart.js";
 import { digitsFor, ticks } from "./axes.js";
 import { memberships, transferred } from "./quantities.js";
 import { readView, writeView, speedText } from "./view.js";
+import { sentenceText, setTexts } from "./texts.js";
 const given = JSON.parse(readFileSync("given.json", "utf8"));
 const run = given.block ? new Run(await decode(readFileSync(given.block))) : null;
 const result = await (async () => {
@@ -475,6 +478,46 @@ def test_the_time_of_members_and_the_bytes_are_those_of_the_state(evaluate: Eval
     assert found["sum"] == pytest.approx(found["present"])
     assert found["pushed"] == pytest.approx(summary["bytes_pushed"]) and found["rises"] and found["same"]
     assert found["pulled"] == pytest.approx(summary["bytes_pulled"])
+
+
+def test_a_sentence_of_the_server_is_said_in_the_language_that_is_set(evaluate: Evaluate) -> None:
+    problem = sentence("flag", flag="--mode", problem=sentence("one_of", choices="async, bsp"))
+    given: list[str] = [
+        sentence("change_not_made", reason=joined([problem, "[Errno 5] x"], "several_problems")),
+        sentence("made_checkpoint", number="3", version=1234567),
+        "free text",
+        Sentence("text of a newer server", "newer", {}),
+    ]
+    found = evaluate(
+        "const read = (name) => JSON.parse(readFileSync(`texts/${name}.json`, 'utf8'));"
+        "return ['en', 'es'].map((name) => { setTexts(name, read(name)); return given.sentences.map(sentenceText); });",
+        sentences=[to_json(each) for each in given],
+    )
+    assert found[0] == list(map(str, given))
+    assert found[1] == [
+        "el cambio no se hizo: --mode debe ser uno de async, bsp; [Errno 5] x",
+        "el punto de control 3 tiene la versión 1.234.567", "free text", "text of a newer server",
+    ]  # fmt: skip
+
+
+def test_pauses_and_checkpoints_of_a_running_job_are_events(evaluate: Evaluate) -> None:
+    progress = pb.Progress(phase="training", shards=1, elapsed_s=3.0, notes=["paused", "free text"])
+    progress.sentences.extend(map(to_proto, (sentence("paused"), "free text")))
+    progress.events.add(kind="checkpoint", elapsed_s=1.5, number=4, version=77)
+    progress.events.add(kind="paused", elapsed_s=2.5)
+    again = pb.Progress(phase="training", shards=1, events=progress.events)
+    found = evaluate(
+        "const job = new LiveJob();"
+        "const {run: first} = await job.take(given.messages[0], () => null);"
+        "const {run: second} = await job.take(given.messages[1], () => null);"
+        "return [first, second].map((run) => run.events.filter((event) => event.kind !== 'phase'));",
+        messages=[MessageBuilder().build(progress), MessageBuilder().build(again)],
+    )
+    assert [(event["kind"], event["seconds"]) for event in found[0]] == [
+        ("checkpoint", 1.5), ("paused", 2.5), ("note", 3.0),
+    ]  # fmt: skip
+    assert (found[0][0]["number"], found[0][0]["version"], found[0][2]["text"]) == (4, 77, "free text")
+    assert len(found[1]) == len(found[0])
 
 
 def test_ticks_are_round_and_inside(evaluate: Evaluate) -> None:

@@ -427,20 +427,24 @@ def test_a_paused_job_leases_nothing_and_a_resumed_one_uses_every_sample() -> No
     sessions = job.start()
     first = job.coordinator.next_task(sessions[0], job.now)
     assert first.kind == pb.TRAIN
-    job.coordinator.operator.pause(True)
+    job.coordinator.operator.pause(True, job.now)
     assert job.coordinator.next_task(sessions[1], job.now).kind == pb.WAIT
     assert job.coordinator.next_task(sessions[0], job.now).kind == pb.WAIT  # its own lease is given back
     job.pass_time(1.0)
     assert job.phase() == Phase.TRAINING and "paused" in job.state.notes[-1]
-    job.coordinator.operator.pause(True)
-    job.coordinator.operator.pause(False)
+    job.coordinator.operator.pause(True, job.now)
+    job.coordinator.operator.pause(False, job.now)
+    assert [(event.kind, event.elapsed_s) for event in job.state.events.since(0)] == [
+        ("paused", pytest.approx(job.state.elapsed_at(job.now) - 1.0)), ("continued", job.state.elapsed_at(job.now)),
+    ]  # fmt: skip
+    assert [event.kind for event in job.state.events.since(1)] == ["continued"] and job.state.events.total == 2
     assert [note for note in job.state.notes if "paused" in note or note == "resumed"][-1] == "resumed"
     assert job.coordinator.next_task(sessions[1], job.now).kind == pb.TRAIN
 
 
 def test_a_job_that_is_not_training_cannot_be_paused() -> None:
     with pytest.raises(InvalidRequest, match="while it trains; this one is waiting"):
-        PureJob().coordinator.operator.pause(True)
+        PureJob().coordinator.operator.pause(True, 0.0)
 
 
 def test_a_job_that_is_stopped_before_its_first_worker_joins_is_interrupted() -> None:
