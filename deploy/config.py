@@ -59,7 +59,7 @@ def _check_file(value: str, advice: str) -> None:
     """Raise ValueError unless `value` is the path of a file."""
     path = Path(value)
     if not path.is_file():
-        state = "is a folder" if path.is_dir() else "does not exist"
+        state = "is a folder" if path.is_dir() else "is no regular file" if path.exists() else "does not exist"
         raise ValueError(f"must be a file; {path.absolute()} {state}. {advice}")
 
 

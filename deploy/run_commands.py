@@ -81,7 +81,7 @@ def _print_table(rows: Sequence[Mapping[str, str]]) -> None:
 def described(run: Path) -> dict[str, Any]:
     """Return the row of a run, whose values are None where they are not known."""
     summary = json_of(run / "summary.json")
-    settings = {**json_of(run / "config.json").get("settings", {}), **summary}
+    settings = {**part_of(json_of(run / "config.json"), "settings"), **summary}
     running = (run / "address").exists() and is_locked(run)
     return {
         "run": run.name,
@@ -90,7 +90,7 @@ def described(run: Path) -> dict[str, Any]:
         "updates": summary.get("updates"),
         "loss": summary.get("train_loss"),
         "accuracy": summary.get("val_accuracy"),
-        "staleness": (summary.get("staleness") or {}).get("mean"),
+        "staleness": part_of(summary, "staleness").get("mean"),
     }
 
 
@@ -132,6 +132,12 @@ def json_of(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def part_of(content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return an object within a JSON object; an empty dict if there is none."""
+    part = content.get(name)
+    return part if isinstance(part, dict) else {}
 
 
 def shown(value: Any) -> str:

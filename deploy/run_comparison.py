@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from downpour.deploy.run_commands import json_of, shown
+from downpour.deploy.run_commands import json_of, part_of, shown
 from downpour.deploy.runs import ADDRESS, LATEST, RunPath, is_locked
 from downpour.protos.logs import print_line, reason_of
 from downpour.protos.settings import Settings, parse
@@ -86,17 +86,17 @@ def compare(settings: CompareSettings) -> int:
 
 def compared(first: Path, second: Path) -> dict[str, dict[str, list[Any]]]:
     """Return the settings in which two runs differ, and their results, by name with the values of both."""
-    settings = [json_of(run / "config.json").get("settings", {}) for run in (first, second)]
+    settings = [part_of(json_of(run / "config.json"), "settings") for run in (first, second)]
     names = [name for name in {**settings[0], **settings[1]} if name not in PLACES]
     different = {name: [each.get(name) for each in settings] for name in names}
     summaries = [json_of(run / "summary.json") for run in (first, second)]
     results = {name: [each.get(name) for each in summaries] for name in (*RESULTS, *RATES)}
     for name in ("mean", "p99", "max"):
-        results[f"staleness_{name}"] = [(each.get("staleness") or {}).get(name) for each in summaries]
+        results[f"staleness_{name}"] = [part_of(each, "staleness").get(name) for each in summaries]
     logs: dict[str, Any] = {}
     for each in summaries:
-        logs |= each.get("metrics") or {}
-    results |= {name: [(each.get("metrics") or {}).get(name) for each in summaries] for name in logs}
+        logs |= part_of(each, "metrics")
+    results |= {name: [part_of(each, "metrics").get(name) for each in summaries] for name in logs}
     return {
         "settings": {name: values for name, values in different.items() if values[0] != values[1]},
         "results": {name: values for name, values in results.items() if any(value is not None for value in values)},

@@ -291,6 +291,10 @@ class ServerSettings(JobSettings, AccessSettings, LogSettings):
                 f"--shard must lie below --shards, {self.shards}; received {self.shard}. Give shard 0 "
                 f"--shards {self.shard + 1} or more, and this one --coordinator with its address"
             )
+        if self.shard >= self.shards and "shards" in self.model_fields_set:
+            raise ValueError(
+                f"--shard must lie below --shards, {self.shards}; received {self.shard}. Give it the number of the job"
+            )
         if self.shard > 0 and self.coordinator is None:
             raise ValueError(
                 f"--shard {self.shard} needs --coordinator, the address of shard 0, which it prints when it listens"

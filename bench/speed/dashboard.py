@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from downpour.bench import report
 from downpour.bench.machine import cores, load
@@ -41,6 +41,7 @@ from downpour.protos.parameter_server_pb2_grpc import CoordinatorStub
 from downpour.protos.settings import Settings, parse
 
 START_S = 120.0
+PARTS = ("job", "page")
 MANY_EPOCHS = 10_000  # the job is ended when everything is measured
 
 
@@ -53,6 +54,13 @@ class DashboardBenchSettings(Settings):
     page_s: float = Field(10.0, gt=0, description="Duration of each measurement of frames, in seconds.")
     only: str = Field("job,page", description="Parts to measure, separated by commas: job, page.")
     out: str | None = Field(None, description="Folder for results.json and report.md.")
+
+    @field_validator("only")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if not set(re.split(r",\s*", value)) <= set(PARTS):
+            raise ValueError(f"must be one or more of {', '.join(PARTS)}, separated by commas")
+        return value
 
 
 def viewer_cost(settings: DashboardBenchSettings) -> dict[str, Any]:

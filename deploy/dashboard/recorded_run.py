@@ -90,8 +90,10 @@ def _records(path: Path, dtype: np.dtype[np.void]) -> NDArray[np.void]:
         return np.empty(0, dtype)
     try:
         records: NDArray[np.void] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except OSError as error:
         raise NoRun(f"{path} must be a trace that can be read: {reason_of(error)}") from error
+    except (ValueError, EOFError) as error:
+        raise NoRun(f"{path} must be a trace that can be read: it is damaged, or no file of NumPy") from error
     try:
         return format.converted(records, dtype)
     except ValueError as error:

@@ -32,13 +32,17 @@ def resumed(settings: TrainSettings) -> tuple[TrainSettings, Path]:
     run_dir = Path(settings.resume or "").resolve()
     try:
         config = json.loads((run_dir / "config.json").read_text())
-        saved = config["settings"]
+        saved = {**config["settings"]}  # TypeError if it is no object
         earlier = {name: saved[name] for name in TrainSettings.model_fields if name in saved and name != "resume"}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        earlier |= _weights(config)
+    except (OSError, KeyError) as error:
         raise CannotResume(
             f"--resume must name a run directory with a config.json; {run_dir}: {reason_of(error)}"
         ) from error
-    earlier |= _weights(config)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:  # no JSON, or JSON of another kind
+        raise CannotResume(
+            f"--resume must name a run directory with a config.json; that of {run_dir} is damaged"
+        ) from error
     given = {name: getattr(settings, name) for name in settings.model_fields_set if name != "resume"}
     for name in FIXED:
         if name in given and name in earlier and given[name] != earlier[name]:

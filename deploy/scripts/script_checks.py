@@ -48,7 +48,7 @@ def check_script(script: Sequence[str]) -> None:
     name = script[0]
     path = Path(name)
     if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
+        what = "is a folder" if path.is_dir() else "is no regular file" if path.exists() else "does not exist"
         flags = "; flags of downpour run must come before it" if name.startswith("-") else ""
         raise BadScript(f"downpour run: SCRIPT must be a file; {path.absolute()} {what}{flags}", 2)
     if path.suffix == ".ipynb":

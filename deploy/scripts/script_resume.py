@@ -27,12 +27,16 @@ def resumed_script(settings: RunSettings) -> tuple[RunSettings, Path]:
     """
     run_dir = Path(settings.resume or "").resolve()
     try:
-        saved = json.loads((run_dir / "config.json").read_text())["settings"]
+        saved = {**json.loads((run_dir / "config.json").read_text())["settings"]}  # TypeError if it is no object
         earlier = {name: saved[name] for name in RunSettings.model_fields if name in saved and name != "resume"}
         of_script = bool(saved.get("script"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, KeyError) as error:
         raise CannotResume(
             f"--resume must name a run directory with a config.json; {run_dir}: {reason_of(error)}"
+        ) from error
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:  # no JSON, or JSON of another kind
+        raise CannotResume(
+            f"--resume must name a run directory with a config.json; that of {run_dir} is damaged"
         ) from error
     if not of_script:
         raise CannotResume(f"--resume must name a run of a script; {run_dir} is one of `downpour train`.")

@@ -49,16 +49,23 @@ def status(settings: StatusSettings) -> int:
 def _ended(settings: StatusSettings, error: str) -> int:
     """Show the results of a run whose coordinator has ended, and return the exit status."""
     run_dir = Path(run_path(settings.address))
+    path = run_dir / "summary.json"
     try:
-        text = (run_dir / "summary.json").read_text()
-        summary = json.loads(text)
-    except (OSError, ValueError, RecursionError):
+        text = path.read_bytes()
+    except OSError:
         print(f"downpour status: {error}", file=sys.stderr)
+        return 2
+    try:
+        summary = json.loads(text)
+        table = summary_table(summary, str(run_dir))
+    except (ValueError, TypeError, AttributeError, RecursionError):  # no JSON, or JSON of another kind
+        reason = f"{path} must be the summary of a run, as its coordinator writes it at the end"
+        print(f"downpour status: {error}, and {reason}", file=sys.stderr)
         return 2
     if settings.json_:
         print(json_text(summary))
     else:
-        Console().print(summary_table(summary, str(run_dir)))
+        Console().print(table)
     return 0
 
 

@@ -236,7 +236,7 @@ def test_a_script_that_python_cannot_parse_fails_as_with_python_and_starts_nothi
 @pytest.mark.parametrize(
     ("name", "words"),
     [("nothing.py", "does not exist"), ("book.ipynb", "is a notebook"), ("folder", "is a folder"),
-     ("binary.py", "contains null bytes")],
+     ("binary.py", "contains null bytes"), ("/dev/null", "is no regular file")],
 )  # fmt: skip
 def test_what_is_no_script_is_refused_by_name(name: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()

@@ -11,7 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from downpour.deploy import cli
+from downpour.deploy.config import TrainSettings
+from downpour.deploy.launch.resume import CannotResume, resumed
 from downpour.deploy.runs import address_of, run_path, withdraw_latest
+from downpour.deploy.scripts.script_resume import resumed_script
+from downpour.deploy.scripts.script_settings import RunSettings
 from tests.support.command_line import run
 from tests.support.paths import ROOT
 
@@ -105,6 +110,37 @@ def test_two_runs_are_compared_by_settings_and_results(runs: Path, tmp_path: Pat
     assert "training loss" in run("runs", "compare", "1-ended", "2-runs", cwd=tmp_path).stdout
     missing = run("runs", "compare", "1-ended", "nothing", cwd=tmp_path)
     assert missing.returncode == 2 and "RUN must be a run; " in missing.stderr
+
+
+WRONG = ["[]", "3", '"text"', "null", "{", "\xff", "[" * 100_000]  # what a damaged file of a run may contain
+WITHIN = [
+    '{"settings": 3}',
+    '{"settings": {}, "workers": 3}',
+    '{"settings": []}',
+    '{"staleness": 3, "metrics": [1], "train_loss": "low", "updates": []}',
+]
+
+
+@pytest.mark.parametrize("content", [*WRONG, *WITHIN], ids=lambda content: content[:20])
+def test_a_damaged_file_of_a_run_is_no_reason_to_fail(
+    runs: Path, content: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("config.json", "summary.json"):
+        (runs / "2-runs" / name).write_text(content, encoding="latin-1")
+    (runs / "2-runs" / "address").unlink()
+    for flags in ([], ["--json"]):
+        assert cli.main(["runs", *flags]) == 0
+        assert cli.main(["runs", "compare", *flags, "2-runs", "1-ended"]) == 0
+    assert capsys.readouterr().err == ""
+    code = cli.main(["status", "2-runs"])
+    errors = capsys.readouterr().err
+    assert (code, errors) == (0, "") or (
+        code == 2 and "runs/2-runs/summary.json must be the summary of a run" in errors and errors.count("\n") == 1
+    )
+    with pytest.raises(CannotResume, match="--resume must name a run directory with"):
+        resumed(TrainSettings(resume="runs/2-runs"))
+    with pytest.raises(CannotResume, match="--resume must name"):
+        resumed_script(RunSettings(resume="runs/2-runs"))
 
 
 def test_a_run_is_removed_unless_it_runs_or_is_none(runs: Path, tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ def refused(kind: type[Settings], *argv: str, capsys: pytest.CaptureFixture[str]
         (["--bind", "::1:4000"], "an IPv6 address in brackets; received '::1:4000'"),
         (["--bind", "h:65536"], "received 'h:65536'"),
         (["--shard", "1"], "--shard must lie below --shards"),
+        (["--shard", "2", "--shards", "2", "--coordinator", "a:1"], "--shard must lie below --shards, 2; received 2"),
         (["--opitmizer", "sgd"], "prog: unknown flag --opitmizer (did you mean --optimizer?)"),
         (["stray"], "prog: unexpected argument 'stray'"),
         (["--epochs"], "prog: --epochs needs a value"),
