@@ -69,7 +69,7 @@ class CoordinatorClient:
             except (Unreachable, DeadlineExceeded) as error:
                 if left_s <= RESOLVE_AGAIN_S:
                     text = str(error).rstrip(".")
-                    raise type(error)(f"{text}. Start the server at this address first, or correct it.") from error
+                    raise type(error)(f"{text}. Start the server at this address first, or correct it.") from None
             self._channel.close()
             self._channel = open_channel(self.address)
             self._stub = rpc.CoordinatorStub(self._channel)

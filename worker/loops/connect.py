@@ -18,12 +18,14 @@ from numpy.typing import ArrayLike
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import InvalidRequest, LayoutMismatch, Unsupported
 from downpour.protos.layout import TRAINED, Layout
+from downpour.protos.settings import host_and_port
 from downpour.protos.system.progress import waiting_for
 from downpour.ps.core.rules.hyperparameters import resolve
 from downpour.worker import script
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
 from downpour.worker.loops.numpy_client import NumpyClient, flatten
 
+NO_NUMBERS = "USOMmc"  # kinds of NumPy's types: text, objects, times and complex numbers
 ADVICE = " (its --reconnect-s). Start the job again."
 
 
@@ -55,7 +57,8 @@ def connect(
     Raises:
         InvalidRequest: A weight is not an array of finite numbers.
         LayoutMismatch: Names or shapes differ from those of the other clients, or no client has brought weights.
-        Unsupported: The server was not started for scripts, there is no such optimizer, or no address is known.
+        Unsupported: The server was not started for scripts, there is no such optimizer, or the address is
+            missing or not `HOST:PORT`.
         JobConflict: The server trains a script's `fit`, or the job has ended.
         Unreachable: No server answers at the address.
     """
@@ -65,7 +68,15 @@ def connect(
             "connect needs the address of a server outside of `downpour run`. Received: none. Start a server with "
             "`downpour ps --script`, and pass the address that it prints."
         )
+    if address is not None:
+        try:
+            host_and_port(str(address))
+        except ValueError as error:
+            raise Unsupported(
+                f"the address of a server {error}. Received: {address!r}. Pass the address that the server prints."
+            ) from None
     specification = _optimizer(optimizer, hyperparameters)
+    own = None if weights is None else _layout_and_values(weights)
     control = CoordinatorClient(address or member.address, call_timeout_s)  # type: ignore[union-attr]
     try:
         with waiting_for(f"the server at {control.address}"):
@@ -76,7 +87,7 @@ def connect(
                 "Start a server with --script."
             )
         control.tolerate_outage(job.reconnect_s, ADVICE)
-        layout, initial = _layout_of(weights, job)
+        layout, initial = own or (_layout_of(job), None)
     except BaseException:
         control.close()
         raise
@@ -90,19 +101,35 @@ def connect(
         return NumpyClient(control, job, registration, initial, call_timeout_s)
 
 
-def _layout_of(weights: Mapping[str, ArrayLike] | None, job: pb.JobDescription) -> tuple[Layout, np.ndarray | None]:
-    if weights is None:
-        if not job.layout.tensors:
-            raise LayoutMismatch(
-                "the first client of a job must provide the initial weights. Received: none. Call connect with weights."
-            )
-        return Layout.from_proto(job.layout), None
-    arrays = {name: np.asarray(array) for name, array in weights.items()}
+def _layout_of(job: pb.JobDescription) -> Layout:
+    if not job.layout.tensors:
+        raise LayoutMismatch(
+            "the first client of a job must provide the initial weights. Received: none. Call connect with weights."
+        )
+    return Layout.from_proto(job.layout)
+
+
+def _layout_and_values(weights: Mapping[str, ArrayLike]) -> tuple[Layout, np.ndarray]:
+    if not isinstance(weights, Mapping):
+        raise InvalidRequest(f"weights must be arrays by name. Received: {type(weights).__name__}. Pass a dict.")
+    arrays = {name: _array(name, value) for name, value in weights.items()}
     layout = Layout.of([(name, array.shape, TRAINED) for name, array in arrays.items()])
     flat = flatten(arrays, layout)
     if not np.isfinite(flat).all():
         raise InvalidRequest("initial weights must be finite. Received: NaN or Inf. Check how they are initialised.")
     return layout, flat
+
+
+def _array(name: str, value: ArrayLike) -> np.ndarray:
+    try:
+        array = np.asarray(value)
+    except ValueError:  # lists of different lengths
+        array = np.asarray("")
+    if array.dtype.kind in NO_NUMBERS:
+        raise InvalidRequest(
+            f"the weight {name!r} must be an array of real numbers. Received: {str(value)[:100]}. Pass a NumPy array."
+        )
+    return array
 
 
 def _optimizer(name: str, hyperparameters: Mapping[str, float]) -> pb.OptimizerSpec:

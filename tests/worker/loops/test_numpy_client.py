@@ -197,3 +197,17 @@ def test_a_job_of_clients_has_no_model_and_no_data_of_the_registry(cluster: Clus
         client.pull()
         progress = cluster.status()
     assert (progress.model, progress.dataset) == ("script", "script")
+
+
+@pytest.mark.parametrize("address", ["nope", "host:", "http://host:1", "host:70000", "", 7171])
+def test_an_address_that_is_none_is_refused_at_once(address: str) -> None:
+    with pytest.raises(Unsupported, match=f"must be HOST:PORT.*Received: {address!r}. Pass the address"):
+        downpour.connect(address, {"w": [1.0]})
+
+
+@pytest.mark.parametrize(
+    "weights", [{"w": ["a"]}, {"w": "1.5"}, {"w": None}, {"w": [[1.0], [1.0, 2.0]]}, {"w": 1j}, [1.0]]
+)
+def test_weights_that_are_no_numbers_are_refused_before_a_server_is_asked(weights: Any) -> None:
+    with pytest.raises(InvalidRequest, match="must be (an array of real numbers|arrays by name). Received: .* Pass"):
+        downpour.connect("127.0.0.1:1", weights)
