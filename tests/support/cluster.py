@@ -50,6 +50,7 @@ class Process:
 
     def __init__(self, log: Path, *command: str, env: dict[str, str] | None = None, before: Sequence[str] = ()) -> None:
         clean = {key: value for key, value in os.environ.items() if not key.startswith("DOWNPOUR_")}
+        clean["PYTHONFAULTHANDLER"] = "1"  # a process that ends in native code prints where its threads were
         self.log = log
         with log.open("wb") as out:
             self.child = subprocess.Popen(
