@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -169,6 +170,16 @@ def call_metadata(address: str) -> Metadata:
     return () if identity.authority else identity.metadata
 
 
+@functools.cache
+def _mallopt() -> Callable[[int, int], int] | None:
+    """Return glibc's function that sets a parameter of its allocator; None under another C library."""
+    try:
+        function: Callable[[int, int], int] = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return None
+    return function
+
+
 def keep_freed_memory(arenas: int = 0, kept_bytes: int = 0) -> None:
     """Keep freed memory for later use, instead of returning each message's pages to the kernel.
 
@@ -178,9 +189,8 @@ def keep_freed_memory(arenas: int = 0, kept_bytes: int = 0) -> None:
         arenas: The largest number of heaps, each of which keeps its memory; 0 leaves glibc's default.
         kept_bytes: The memory that is kept at the end of each heap; at least 16 MiB.
     """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
+    mallopt = _mallopt()
+    if mallopt is None:
         return
     mallopt(_MMAP_THRESHOLD, 32 << 20)
     mallopt(_TRIM_THRESHOLD, min(max(kept_bytes, 16 << 20), (1 << 31) - 1))

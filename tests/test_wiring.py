@@ -50,10 +50,11 @@ RECORDS: dict[str, tuple[str, ...]] = {
     # Shards and simulations that are wrong on purpose, to see that the checks find them.
     "bench/conformance": ("self._rule", "worker"),
     "bench/peers": ("parameter", "self.form"),  # PyTorch's parameters, and the module of one thread
-    # Parts of the simulated operating system, in one folder; classes and tasks of the standard library.
+    # Parts of the simulated operating system, in one folder; classes and tasks of the standard library; a greenlet,
+    # whose parent is what continues when it ends.
     "bench/world/system": (
         "connection", "client", "end", "executor", "disk", "self._inode", "self.world", "self._world", "task",
-        "VirtualPath",
+        "VirtualPath", "self._greenlet",
     ),
 }  # fmt: skip
 MESSAGES = ("request", "header", "reply", "state")  # protobuf messages, wherever they are

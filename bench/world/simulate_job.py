@@ -34,7 +34,6 @@ def simulate(settings: SimulateJobSettings) -> int:
     if settings.repeat > 1:
         return _repeat(seed, settings)
     shape = shape_of(seed, settings)
-    pin_to_one_core()
     begin = time.perf_counter()
     outcome = run_job(seed, shape)
     _describe(seed, shape, outcome, time.perf_counter() - begin)
@@ -119,14 +118,6 @@ def _many(settings: SimulateJobSettings) -> int:
 def _begin_process(parent: int) -> None:
     if sys.platform == "linux":  # a process of the pool does not learn otherwise that its parent was killed
         tie_by_kernel(parent, signal.SIGTERM)
-    pin_to_one_core()
-
-
-def pin_to_one_core() -> None:
-    """Bind this process to one core, where a switch between its threads takes microseconds instead of milliseconds."""
-    if hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cores[os.getpid() % len(cores)]})
 
 
 def run_seeds(work: tuple[list[int], SimulateJobSettings]) -> tuple[list[tuple[int, list[str]]], float]:

@@ -52,6 +52,9 @@ class Threads(Protocol):
     def event_loop(self) -> asyncio.AbstractEventLoop:
         """Return a new event loop."""
 
+    def tasks(self, loop: asyncio.AbstractEventLoop) -> set[asyncio.Task[Any]]:
+        """Return the tasks of an event loop that are not done."""
+
     def result(self, future: Future[Result]) -> Result:
         """Wait for the result of a future that another thread sets."""
 
@@ -86,6 +89,10 @@ class SystemThreads:
     def event_loop(self) -> asyncio.AbstractEventLoop:
         """Return a new event loop."""
         return asyncio.new_event_loop()
+
+    def tasks(self, loop: asyncio.AbstractEventLoop) -> set[asyncio.Task[Any]]:
+        """Return the tasks of an event loop that are not done."""
+        return asyncio.all_tasks(loop)
 
     def result(self, future: Future[Result]) -> Result:
         """Wait for the result of a future that another thread sets."""
@@ -132,6 +139,11 @@ def executor(name: str) -> Executor:
 def event_loop() -> asyncio.AbstractEventLoop:
     """Return a new event loop."""
     return _threads.event_loop()
+
+
+def tasks(loop: asyncio.AbstractEventLoop) -> set[asyncio.Task[Any]]:
+    """Return the tasks of an event loop that are not done."""
+    return _threads.tasks(loop)
 
 
 def result(future: Future[Result]) -> Result:

@@ -64,7 +64,7 @@ class Loop:
         if self._thread is not None:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
-        if left := asyncio.all_tasks(self._loop):  # gRPC's own tasks, which end a stream
+        if left := threads.tasks(self._loop):  # gRPC's own tasks, which end a stream
             self._loop.run_until_complete(asyncio.wait(left, timeout=1.0))
         self._loop.close()
         self._loop = None

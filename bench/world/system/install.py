@@ -73,6 +73,10 @@ class WorldThreads:
         """Return an event loop that executes only while a thread runs it."""
         return VirtualLoop(self._process, always_running=False)
 
+    def tasks(self, loop: Any) -> set[asyncio.Task[Any]]:
+        """Return the tasks of an event loop of the world that are not done."""
+        return cast(VirtualLoop, loop).tasks()
+
     def result(self, future: Future[Any]) -> Any:
         """Wait for the result of a future."""
         return result_of(future)

@@ -1,14 +1,19 @@
-"""Threads of simulated processes. At most one executes at a time; the scheduler decides which and when."""
+"""Threads of simulated processes. At most one executes at a time; the scheduler decides which and when.
+
+Each is a greenlet: the scheduler switches to it within one thread of the operating system, which takes a fraction of
+the time that two threads of the operating system need to wake each other.
+"""
 
 from __future__ import annotations
 
-import threading
 import traceback
+from asyncio.events import _get_running_loop, _set_running_loop
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
-from contextvars import Context
 from typing import TYPE_CHECKING, Any
+
+from greenlet import getcurrent, greenlet
 
 from downpour.bench.world.system.scheduler import ProcessKilled
 
@@ -16,7 +21,6 @@ if TYPE_CHECKING:
     from downpour.bench.world.system.event_loop import VirtualLoop
     from downpour.bench.world.system.process import VirtualProcess
 
-STACK_BYTES = 256 << 10
 _current: VirtualThread | None = None
 
 
@@ -27,10 +31,7 @@ class VirtualThread:
         """Start the thread at the present virtual time."""
         self.process, self._world, self._target, self.name = process, process.world, target, name
         self.done = False
-        self._go = threading.Lock()
-        self._go.acquire()
-        self._back = threading.Lock()  # the thread or scheduler that switches to this thread waits for this lock
-        self._back.acquire()
+        self._greenlet = greenlet(self.execute)
         self._token = 0
         self._interrupts: list[Callable[[], None]] = []
         self._joining: list[VirtualThread] = []
@@ -47,12 +48,12 @@ class VirtualThread:
             return
         before, _current = _current, self
         running, self._world.running = self._world.running, self.process
-        if self._started:
-            self._go.release()
-        else:
-            self._started = True
-            _carrier().carry(self)
-        self._back.acquire()
+        loop = _get_running_loop()  # of the callback that unwinds this thread; no loop runs in the thread itself
+        _set_running_loop(None)
+        self._started = True
+        self._greenlet.parent = getcurrent()
+        self._greenlet.switch()
+        _set_running_loop(loop)
         _current = before
         self._world.running = running
 
@@ -83,8 +84,8 @@ class VirtualThread:
 
     # ------------------------------------------------------------------ in the thread
 
-    def execute(self, carrier: _Carrier) -> None:
-        """Execute the function of the thread; the carrier is free before another thread or the scheduler continues."""
+    def execute(self) -> None:
+        """Execute the function of the thread."""
         try:
             if self.process.alive:
                 self._target()
@@ -95,11 +96,11 @@ class VirtualThread:
             self._world.problem(f"{self.process.name}: thread {self.name!r} died: {where}")
             if self.name == "main":
                 self.process.kill(1)
+            if isinstance(error, KeyboardInterrupt):
+                raise
         self.done = True
         for thread in self._joining:
             thread.wake()
-        _idle.append(carrier)
-        self._back.release()
 
     def block(self, until_s: float | None = None) -> None:
         """Suspend the thread until `wake`, or until a virtual time.
@@ -111,8 +112,8 @@ class VirtualThread:
         self._token += 1
         if until_s is not None:
             self._world.at(max(until_s, self._world.now), self.process, self._resume, self._token)
-        self._back.release()
-        self._go.acquire()
+        assert self._greenlet.parent is not None
+        self._greenlet.parent.switch()
         self._token += 1
         self.process.check_alive()
         while self._interrupts:
@@ -124,36 +125,6 @@ class VirtualThread:
         while not self.done:
             self._joining.append(waiting)
             waiting.block()
-
-
-class _Carrier:
-    """A thread of the operating system, which executes one virtual thread after the other."""
-
-    def __init__(self) -> None:
-        self._go = threading.Lock()
-        self._go.acquire()
-        self._next: VirtualThread | None = None
-        threading.Thread(target=self._run, daemon=True, name="carrier of virtual threads").start()
-
-    def carry(self, thread: VirtualThread) -> None:
-        """Execute a virtual thread."""
-        self._next = thread
-        self._go.release()
-
-    def _run(self) -> None:
-        while True:
-            self._go.acquire()
-            thread, self._next = self._next, None
-            assert thread is not None
-            Context().run(thread.execute, self)
-            del thread  # its world must not stay in memory
-
-
-def _carrier() -> _Carrier:
-    return _idle.pop() if _idle else _Carrier()
-
-
-_idle: list[_Carrier] = []  # starting a thread takes longer than 20 events
 
 
 def current_thread() -> VirtualThread:
