@@ -4,7 +4,7 @@ Each folder states what it may import. The modules beside the folders may import
 `worker.exchange` and `deploy.launch`. No other package imports `bench`: `deploy` starts its commands by their names.
 """
 
-if __name__ != "downpour.bench":  # its folder lies on sys.path: a second copy
+if __name__ != "downpour.bench":  # imported from the repository root, which would load it twice
     raise ImportError(
         f"the package must be imported as downpour.bench; received {__name__}. Write: import downpour.bench"
     )

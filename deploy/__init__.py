@@ -4,7 +4,7 @@ It may import `protos` and all of `deploy`. Its folders also import the settings
 registries of `worker`. It never imports TensorFlow.
 """
 
-if __name__ != "downpour.deploy":  # the parent folder is on sys.path, which would load the package a second time
+if __name__ != "downpour.deploy":  # imported from the repository root, which would load it twice
     raise ImportError(
         f"the package must be imported as downpour.deploy; received {__name__}. Write: import downpour.deploy"
     )

@@ -19,7 +19,7 @@ from downpour.protos.system.json_text import json_text
 
 POLL_S = 0.2
 EXIT_USAGE = 2
-LARGE = 1000  # from where on decimals tell nothing
+LARGE = 1000  # from here on, numbers are shown without decimals
 COLUMNS = ("run", "status", "updates", "loss", "accuracy")  # of the table; JSON has more
 
 

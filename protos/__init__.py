@@ -6,7 +6,7 @@ The package imports no other package of the project, and never TensorFlow.
 
 import os
 
-if __name__ != "downpour.protos":  # its folder lies on sys.path: a second copy
+if __name__ != "downpour.protos":  # imported from the repository root, which would load it twice
     raise ImportError(
         f"the package must be imported as downpour.protos; received {__name__}. Write: import downpour.protos"
     )

@@ -152,7 +152,7 @@ class Layout:
         if any(first >= last for first, last in pairwise(edges)):
             raise InvalidRequest(
                 "a shard must have trained weights, and a tensor whose constraint has an axis must be on one shard; "
-                f"received {shards} shards, of which one would have none. Use fewer shards."
+                f"received {shards} shards; one of them would have no trained weights. Use fewer shards."
             )
         return [Slice(edges[k], edges[k + 1], self.state if k == 0 else 0) for k in range(shards)]
 

@@ -1,1 +1,4 @@
-"""The tests: one file for each part, of the system as a whole where processes are needed."""
+"""Tests, in a folder for each folder of sources.
+
+`jobs`, `keras` and `scripts` test whole systems in real processes; `support` contains what tests share.
+"""

@@ -4,7 +4,7 @@ It may import `protos` and all of `worker`. Some of its folders also import `ps.
 optimizers; none imports `deploy`.
 """
 
-if __name__ != "downpour.worker":  # its folder lies on sys.path: a second copy
+if __name__ != "downpour.worker":  # imported from the repository root, which would load it twice
     raise ImportError(
         f"the package must be imported as downpour.worker; received {__name__}. Write: import downpour.worker"
     )

@@ -11,13 +11,13 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
+from downpour.bench.world.byzantine import ByzantineWorker, FalseReporter
 from downpour.bench.world.checks.result import JobEnd
 from downpour.bench.world.checks.watch import Watch
 from downpour.bench.world.computation import IntegerComputation, WorkerBehaviour
 from downpour.bench.world.faults import DISK, Fault
 from downpour.bench.world.injection import FaultInjection
 from downpour.bench.world.job_shape import JobResult, JobShape
-from downpour.bench.world.liar import FalseReporter, Liar
 from downpour.bench.world.system.event_loop import VirtualLoop
 from downpour.bench.world.system.install import installed
 from downpour.bench.world.system.machine import Machine
@@ -180,7 +180,7 @@ class SimulatedJob:
         for fault in self._shape.faults:
             if fault.kind == "lie" and fault.target == process.name and fault not in self._once:
                 self._once.add(fault)
-                process.alter = Liar(int(fault.at), self.watch)
+                process.alter = ByzantineWorker(int(fault.at), self.watch)
             elif fault.kind == "report" and fault.target == process.name and fault not in self._once:
                 self._once.add(fault)
                 process.alter_call = FalseReporter(int(fault.at))
@@ -252,7 +252,7 @@ def _scratch() -> tempfile.TemporaryDirectory[str]:
 
 
 def _is_byzantine(process: VirtualProcess) -> bool:
-    return isinstance(process.alter, Liar) or isinstance(process.alter_call, FalseReporter)
+    return isinstance(process.alter, ByzantineWorker) or isinstance(process.alter_call, FalseReporter)
 
 
 def run_job(seed: int, shape: JobShape, keep_journal: bool = True) -> JobResult:

@@ -188,7 +188,7 @@ class Controls:
 
 @contextmanager
 def left_in_order() -> Iterator[None]:
-    """Leave the block with SystemExit at SIGTERM and SIGHUP, so that a worker that it has stopped goes on."""
+    """Leave the block with SystemExit at SIGTERM and SIGHUP, so that a worker that it has stopped continues."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread can handle signals
         return

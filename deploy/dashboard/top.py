@@ -121,7 +121,7 @@ class Follower:
         self._acting[-1].start()
 
     async def _until_closed(self, request: Mapping[str, Any]) -> str:
-        """Carry out an action; `close` ends it early, and a worker that it has stopped goes on."""
+        """Carry out an action; `close` ends it early, and a worker that it has stopped continues."""
         action = asyncio.create_task(Controls(self._address).act(request))
         while not action.done() and not self._closed.is_set():
             await asyncio.wait({action}, timeout=REDRAW_S)

@@ -141,7 +141,9 @@ def sized(settings: Settings, place: EnginePlace) -> tuple[Settings, EnginePlace
     given = "workers" in settings.model_fields_set
     if not place.size:
         if not given:
-            raise BadJob("--workers must be given: Kubernetes does not tell a pod how many completions its Job has")
+            raise BadJob(
+                "--workers must be given: a pod cannot read how many completions its Job has from its environment"
+            )
         return settings, place.of_size(settings.workers)
     workers = place.workers(settings.shards)
     if given and settings.workers != workers:

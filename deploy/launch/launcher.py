@@ -204,7 +204,7 @@ class Launcher:
         return code == 0 or (code is not None and self._is_summarised())
 
     def _has_left_early(self, server: Process) -> bool:
-        """Return whether a shard ended with status 0 some time ago, by a signal, while the job goes on without it."""
+        """Return whether a shard ended with status 0 some time ago, by a signal, while the job continues without it."""
         name = server.spec.name
         ending = self._watcher is None or self._watcher.phase in ENDING or self._drain_deadline is not None
         if name == "ps-0" or server.code != 0 or ending:

@@ -1,4 +1,4 @@
-"""The tokens of the jobs that this user runs on this machine.
+"""Job tokens of this user on this machine, and checks of TLS settings.
 
 It may import nothing of the project.
 """

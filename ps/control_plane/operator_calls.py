@@ -27,7 +27,7 @@ from downpour.ps.coordinator.coordinator import Coordinator
 
 MAX_REASON = 500  # limit for a caller's reason, in characters, because it is kept in the notes
 MAX_VALUE = 100  # limit for a mode, a compensation or an identifier, in characters
-MADE_WITHIN_S = 20.0  # for a change or a checkpoint to be made, before the caller is told that it is late
+MADE_WITHIN_S = 20.0  # for a change or a checkpoint to be made, before the reply is that it is late
 POLL_S = 0.05
 SAME = sentence("same_settings")
 REASONS = {"": sentence("asked_to_stop"), **{str(each): each for each in (OPERATOR_REQUESTED, USER_REQUESTED)}}

@@ -79,7 +79,7 @@ class ReplayTarget:
         self._order.pass_mark()
 
     def stalled(self, now: float) -> str:
-        """Return why the replay cannot go on, because the script does not do what it did; empty while it goes on."""
+        """Return why the replay cannot continue, because the script differs; empty while it continues."""
         waits = self._runtime.waiting and self._order.target is None
         if not waits or self._order.made != self._made:
             self._made, self._since_s = self._order.made, now

@@ -14,7 +14,7 @@ from downpour.protos.errors import UnknownWorker
 
 @dataclass
 class Member:
-    """A worker whose session lives.
+    """A worker whose session is valid.
 
     Attributes:
         worker: The number of the worker.

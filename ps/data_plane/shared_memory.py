@@ -96,7 +96,7 @@ class SharedMemoryListener:
     # ------------------------------------------------------------------ connections
 
     def _accept(self) -> None:
-        """Accept one connection of this user; stop for a while where descriptors or patience are used up."""
+        """Accept one connection of this user; pause if descriptors are exhausted or too many have not identified."""
         try:
             accepted, _ = self._listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
@@ -158,7 +158,9 @@ class SharedMemoryListener:
                 return
             request = _parsed(pb.AttachRequest, message)
             if request.protocol != PROTOCOL:
-                raise Unsupported(f"both sides must speak protocol {PROTOCOL}; received {request.protocol}.")
+                raise Unsupported(
+                    f"both sides must speak protocol {PROTOCOL}; received {request.protocol}. Install the same version."
+                )
             worker = self._runtime.member_of(request.session).worker
             if len(descriptors) != 1 or self._runtime.builder.arena is None:
                 raise InvalidRequest(

@@ -43,7 +43,7 @@ class SessionSettings:
     """The settings of a session: its heartbeats, its deadlines and the transport of its payloads.
 
     Attributes:
-        transport: A name of `downpour.worker.exchange.client`'s transports, or `auto`; empty for the job's.
+        transport: A name of `downpour.protos.transports`, or `auto`; empty for the job's.
         timeout_s: The time within which an awaited message must arrive, in seconds.
         overlap: Whether weights may still be read while the next request is in flight.
         heartbeat_s: The interval between two heartbeats, in seconds; None for the job's.

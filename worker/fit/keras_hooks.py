@@ -19,7 +19,7 @@ WRAPPED = ("train_step", "evaluate", "_get_metrics_result_or_logs")  # methods o
 
 
 class _EpochIterator(keras_trainer.TFEpochIterator):
-    """An iterator that goes on after the batches that a call of the train function has trained on."""
+    """An iterator that continues after the batches that a call of the train function has trained on."""
 
     def __init__(self, function: TrainFunction, *args: Any, **kwargs: Any) -> None:
         """Build the iterator with the arguments of Keras's."""

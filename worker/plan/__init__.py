@@ -1,4 +1,4 @@
-"""What a worker does between two exchanges: the plan of its pushes and pulls, and the sum of its gradients.
+"""When a worker pushes and pulls, the sum of its gradients, and advice on staleness.
 
 It may import `protos`, `ps.core` and `worker.exchange`. It never imports TensorFlow.
 """

@@ -32,18 +32,18 @@ class PushReplies:
         self._senders: dict[VirtualCall, tuple[int, int]] = {}
         self._versions: dict[VirtualCall, tuple[int, int]] = {}
         self._outcomes: dict[tuple[int, int, PushNumber], tuple[int, int]] = {}  # of a shard's generation
-        self._lie, self._of_lease = b"", True
+        self._claim, self._of_lease = b"", True
         self.applied: set[int] = set()
-        self._lies: dict[tuple[VirtualCall, int], bool] = {}  # with whether shard 0 alone can detect it
+        self._claims: dict[tuple[VirtualCall, int], bool] = {}  # with whether shard 0 alone can detect it
 
-    def lie(self, message: bytes, of_lease: bool = True) -> None:
+    def expect_refusal(self, message: bytes, of_lease: bool = True) -> None:
         """Expect the shards to refuse a push that a Byzantine worker has altered and sends next.
 
         Args:
             message: The altered push.
             of_lease: Whether it claims samples of a lease, which shard 0 alone checks.
         """
-        self._lie, self._of_lease = message, of_lease
+        self._claim, self._of_lease = message, of_lease
 
     def request(self, call: VirtualCall, message: bytes) -> None:
         """Observe a message to a server."""
@@ -51,8 +51,8 @@ class PushReplies:
             header = _header(pb.Request, message)
             if header.kind == pb.PUSH_PULL:
                 self._senders[call] = header.worker, header.incarnation
-                if message is self._lie:
-                    self._lies[call, header.seq] = self._of_lease
+                if message is self._claim:
+                    self._claims[call, header.seq] = self._of_lease
 
     def reply(self, call: VirtualCall, message: bytes) -> None:
         """Observe a message that has arrived at a worker."""
@@ -70,7 +70,7 @@ class PushReplies:
         shard = int(call.connection.server.process.name.partition("-")[2])
         push = (*self._senders[call], header.seq)
         found = int(header.outcome), header.applied_version
-        if (call, header.seq) in self._lies and (shard == 0 or not self._lies[call, header.seq]):
+        if (call, header.seq) in self._claims and (shard == 0 or not self._claims[call, header.seq]):
             self._world.problem(f"shard {shard} accepted the push {push}, which claims what its worker may not use")
         if header.outcome == pb.BUFFERED:
             return

@@ -95,9 +95,9 @@ class Watch:
         job = self._coordinator.coordinator.job if self._coordinator else None
         return job.membership.incarnations.get(worker, 0) if job is not None else 0
 
-    def lied(self, message: bytes, of_lease: bool) -> None:
+    def push_altered(self, message: bytes, of_lease: bool) -> None:
         """Expect the shards to refuse a push that a Byzantine worker has altered."""
-        self.replies.lie(message, of_lease)
+        self.replies.expect_refusal(message, of_lease)
 
     @property
     def other_mode(self) -> str:

@@ -1,4 +1,4 @@
 """A simulated operating system: scheduler, threads, event loops, network, disks and processes in virtual time.
 
-They implement the interfaces of `protos.system` and `protos.channel`. This package may import `protos`.
+Its classes implement the interfaces of `protos.system` and `protos.channel`. This package may import `protos`.
 """

@@ -94,7 +94,9 @@ class TcpListener:
             UnknownWorker: No worker has the session.
         """
         if request.protocol != PROTOCOL:
-            raise Unsupported(f"both sides must speak protocol {PROTOCOL}; received {request.protocol}.")
+            raise Unsupported(
+                f"both sides must speak protocol {PROTOCOL}; received {request.protocol}. Install the same version."
+            )
         return self._member_of(request.session).worker
 
     def attached(self, connection: TcpConnection) -> None:

@@ -105,7 +105,7 @@ FEATURES = [
         "test_coordinator.py::test_an_epoch_is_evaluated_on_weights_that_every_shard_has_pinned",
         "test_spread_validation.py::test_every_worker_validates_a_part_and_the_logs_are_those_of_one_process",
         "with this option, after an epoch, because Keras's loop trains on when it has the logs; `downpour train` "
-        "validates while training goes on",
+        "validates while training continues",
     ),
     Feature("XLA by measurement", "xla", "test_gradient.py::test_finite_differences"),
     Feature(

@@ -1,4 +1,4 @@
-"""What `downpour train` can be told and what a script can, from the settings and the registries of both."""
+"""Which settings `downpour train` and scripts have, from the settings and the registries of both."""
 
 from __future__ import annotations
 

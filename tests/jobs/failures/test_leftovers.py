@@ -86,9 +86,9 @@ def test_an_ended_job_leaves_no_process_and_no_file(tmp_path: Path, how: str) ->
         wait_until(lambda: trace.exists() and trace.stat().st_size > 20_000, "training has begun", 120.0)
         children = [each for each in processes_with("LEFTOVERS_OF", str(tmp_path)) if each.pid != launcher.child.pid]
         addresses = {each.laddr for child in children for each in child.net_connections() if each.status == "LISTEN"}
-        bells = set().union(*map(doorbells, children))
+        found_doorbells = set().union(*map(doorbells, children))
         assert len(children) == 5, "two servers, two workers, and the one that sweeps the folder"
-        assert len(addresses) == 4 and len(bells) == 2, "each server listens for gRPC, TCP and shared memory"
+        assert len(addresses) == 4 and len(found_doorbells) == 2, "each server listens for gRPC, TCP and shared memory"
         assert not set().union(*map(shared_files, children))
         assert list(scratch.iterdir()), "the launcher has given its processes a folder for temporary files"
         killed = victims(how, psutil.Process(launcher.child.pid))
@@ -105,7 +105,7 @@ def test_an_ended_job_leaves_no_process_and_no_file(tmp_path: Path, how: str) ->
         assert code == expected, launcher.errors
         listening = {each.laddr for each in psutil.net_connections("tcp") if each.status == "LISTEN"}
         assert not addresses & listening
-        assert not [bell for bell in bells if bell in Path("/proc/net/unix").read_text()]
+        assert not [each for each in found_doorbells if each in Path("/proc/net/unix").read_text()]
         assert list(scratch.iterdir()) == []
         assert not [path for path in latest.rglob(".*") if path.name != ".lock"], "no unfinished file"
         assert says is None or json.loads((latest / "summary.json").read_text())["status"] == says

@@ -1,4 +1,4 @@
-"""Processes that differ in TLS are told why at once: one has none, another authority, or an expired certificate."""
+"""Processes that differ in TLS end at once with the reason: one has none, another authority, an expired certificate."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_client_that_differs_in_tls_receives_advice_and_fills_no_log(tmp_path:
         assert lines == []
 
 
-def test_a_client_with_tls_is_told_at_once_that_the_server_has_none(tmp_path: Path) -> None:
+def test_a_client_with_tls_is_refused_at_once_by_a_server_without(tmp_path: Path) -> None:
     assert certs(CertsSettings(folder=str(tmp_path / "other"))) == 0
     flags = [f"--tls-dir={tmp_path / 'other'}", "--connect-timeout-s=600"]
     with running(tmp_path) as cluster:

@@ -24,7 +24,7 @@ def test_numbers_are_given_in_order_and_not_again() -> None:
     assert members.join(1, "", 0, 0.0).incarnation == 2
 
 
-def test_a_session_lives_while_it_is_renewed() -> None:
+def test_a_session_is_valid_while_it_is_renewed() -> None:
     members = make(session_s=5.0)
     first, second = members.join(None, "", 0, 0.0), members.join(None, "", 0, 0.0)
     members.renew(first, 4.0)

@@ -337,7 +337,7 @@ class ScriptWorker:
         return self._registered.client
 
     def _run(self, call: Callable[[], T]) -> T:
-        """Return the result of a call that uses the connections, which nobody else uses meanwhile."""
+        """Return the result of a call that has the connections to itself meanwhile."""
         if self._session is not None and self._session.any_thread:  # a change of the thread takes longer than a push
             return self._run_alone(call)
         return self._thread.submit(self._run_alone, call).result()

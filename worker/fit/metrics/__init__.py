@@ -1,4 +1,4 @@
-"""The metrics of a script's `fit` over all workers, and the validation of parts of the data by each of them.
+"""Metrics reduced over all workers, and validation data divided among them.
 
 It may import `protos`, `worker.fit.cluster` and `worker.fit.data`.
 """

@@ -1,4 +1,4 @@
-"""Makes a script behave the same on all workers: one source of randomness, a view of the files, and its start.
+"""Gives all workers of a script the same randomness and time, separate views of files, and runs the script.
 
 It may import nothing of the project.
 """

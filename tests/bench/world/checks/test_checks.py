@@ -38,11 +38,11 @@ class Calls:
         self.world = World(1)
         self.replies = PushReplies(self.world, replicas=False)
 
-    def push(self, version: int, generation: int = 1, lie: bool = False) -> None:
+    def push(self, version: int, generation: int = 1, false_claim: bool = False) -> None:
         call: Any = Call()
         message = next(encode(PUSH))
-        if lie:
-            self.replies.lie(message)
+        if false_claim:
+            self.replies.expect_refusal(message)
         self.replies.request(call, message)
         reply = pb.Reply(seq=3, outcome=pb.APPLIED, applied_version=version, version=version, generation=generation)
         self.replies.reply(call, next(encode(reply)))
@@ -77,9 +77,9 @@ def test_an_answer_that_the_trace_does_not_contain_is_a_problem(records: tuple[t
     assert len(calls.check(*records)) == 1
 
 
-def test_a_lie_that_is_accepted_is_a_problem() -> None:
+def test_a_false_claim_that_is_accepted_is_a_problem() -> None:
     calls = Calls()
-    calls.push(5, lie=True)
+    calls.push(5, false_claim=True)
     assert "may not use" in calls.world.problems[0]
 
 

@@ -13,11 +13,11 @@ from downpour.protos.frame import Decoder, encode
 from downpour.ps.coordinator.ledger import SUSPENDED, Lease, Ledger
 
 UNKNOWN_KIND = 77  # of a task
-KINDS_OF_LIES = 5
+KINDS_OF_CLAIMS = 5
 
 
-class LiarView(Protocol):
-    """What a Byzantine worker knows of the job, and whom it tells of its lie."""
+class ByzantineView(Protocol):
+    """What a Byzantine worker knows of the job, and the record of its false claims."""
 
     @property
     def ledger(self) -> Ledger | None:
@@ -26,18 +26,18 @@ class LiarView(Protocol):
     def incarnation_of(self, worker: int) -> int:
         """Return the newest incarnation of a worker."""
 
-    def lied(self, message: bytes, of_lease: bool) -> None:
+    def push_altered(self, message: bytes, of_lease: bool) -> None:
         """Take note of an altered push; `of_lease` is whether it claims samples, which shard 0 alone checks."""
 
 
-class Liar:
+class ByzantineWorker:
     """Alters the header of one push of a process on its way to the shards, which must refuse it."""
 
-    def __init__(self, push: int, view: LiarView) -> None:
+    def __init__(self, push: int, view: ByzantineView) -> None:
         """Prepare to alter one push.
 
         Args:
-            push: The number of the push, from 1, which also determines the kind of the lie.
+            push: The number of the push, from 1, which also determines the kind of the claim.
             view: What the worker knows of the job.
         """
         self._push, self._view, self._seen = push, view, 0
@@ -60,16 +60,16 @@ class Liar:
         if self._seen < self._push or (repeated and self._of_lease) or not self._claim(frame.header):
             return message  # what a repeated push claims is not read: its outcome is known
         altered = next(encode(frame.header, frame.payload))
-        self._view.lied(altered, of_lease=self._of_lease)
+        self._view.push_altered(altered, of_lease=self._of_lease)
         return altered
 
     @property
     def _of_lease(self) -> bool:
-        return self._push % KINDS_OF_LIES in (1, 2)
+        return self._push % KINDS_OF_CLAIMS in (1, 2)
 
     def _claim(self, header: pb.Request) -> bool:
         """Write a false claim to a header; return False if there is nothing that it could claim."""
-        kind, size = self._push % KINDS_OF_LIES, header.stop - header.start
+        kind, size = self._push % KINDS_OF_CLAIMS, header.stop - header.start
         if kind == 0:
             header.incarnation += 1
             return True
@@ -77,7 +77,7 @@ class Liar:
             header.start, header.stop = header.start + size, header.stop + size
             return True
         if kind == 4:
-            header.generation += 1 if self._push < KINDS_OF_LIES else -1
+            header.generation += 1 if self._push < KINDS_OF_CLAIMS else -1
             return True
         other = self._other_lease(header, of_another_worker=kind == 3)
         if other is None:
