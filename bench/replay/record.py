@@ -85,7 +85,7 @@ def _read(path: Path) -> Recorded:
     config = _json(path / "config.json")
     try:
         settings = ServerSettings.model_validate(config["settings"])
-        facts = {tuple(life): group["facts"] for group in config["workers"] for life in group["lives"]}
+        facts = {tuple(life): group["facts"] for group in config["workers"] for life in group["incarnations"]}
         checksum = str(config["data"]["checksum"])
     except (KeyError, TypeError, ValidationError) as error:
         raise CannotReplay(

@@ -32,9 +32,9 @@ def configuration(
     for life, each in facts.items():
         group = next((group for group in same if group["facts"] == each), None)
         if group is None:
-            same.append({"facts": each, "lives": [life]})
+            same.append({"facts": each, "incarnations": [life]})
         else:
-            group["lives"].append(life)
+            group["incarnations"].append(life)
     return {
         "settings": settings.model_dump(),
         "optimizer": {"name": settings.optimizer, **resolve(settings.optimizer, settings.hyper)},

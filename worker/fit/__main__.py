@@ -17,7 +17,7 @@ from downpour.protos.settings import parse, split_positional
 from downpour.protos.system.progress import waiting_for
 from downpour.worker.config import ScriptSettings
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
-from downpour.worker.fit.cluster.member import ScriptWorker
+from downpour.worker.fit.cluster.script_worker import ScriptWorker
 from downpour.worker.fit.script_error import show_error
 from downpour.worker.quiet_tensorflow import load_tensorflow
 

@@ -21,7 +21,7 @@ from downpour.protos.errors import Unsupported
 from downpour.worker.fit.callback_state import Validation, encode_callbacks, encode_logs, logs_of, restore_callbacks
 from downpour.worker.fit.cluster.added_gradients import warn_of_unpushed
 from downpour.worker.fit.cluster.completed_fit import CompletedFit, check_can_continue
-from downpour.worker.fit.cluster.member import ScriptWorker
+from downpour.worker.fit.cluster.script_worker import ScriptWorker
 from downpour.worker.fit.fit_arguments import FirstEpoch, FitArguments
 from downpour.worker.fit.local.plan_checks import gradient_op_of
 from downpour.worker.fit.metrics.metric_reduction import (
@@ -180,7 +180,7 @@ class Epochs:
                 self.optimizers.set_updates(member.counts)
                 self.rates.pulled()
             epochs = max(0, arguments.epochs - arguments.initial_epoch)
-            member.advise(job_steps * epochs if job_steps else None, len(self.optimizers.members))
+            member.advise(job_steps * epochs if job_steps else None, len(self.optimizers.optimizers))
 
     def _return_to_fit(self) -> None:
         """Set the learning rates again after servers have returned to a checkpoint, as worker 0."""

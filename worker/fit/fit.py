@@ -13,7 +13,7 @@ from keras.src.trainers.data_adapters import raise_unsupported_arg
 
 from downpour.protos.errors import Unsupported
 from downpour.worker.fit.cluster.leases import Leases
-from downpour.worker.fit.cluster.member import ScriptWorker
+from downpour.worker.fit.cluster.script_worker import ScriptWorker
 from downpour.worker.fit.data.data_parts import part_of, steps_of, validation_split
 from downpour.worker.fit.data.fingerprint import fingerprints_of
 from downpour.worker.fit.data.leased_batches import LeasedArrays, is_array_data

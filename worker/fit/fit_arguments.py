@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.worker.fit.cluster.leases import Leases
-from downpour.worker.fit.cluster.member import ScriptWorker
+from downpour.worker.fit.cluster.script_worker import ScriptWorker
 from downpour.worker.fit.cluster.stage import Stage
 from downpour.worker.fit.data.leased_batches import LeasedSamples
 from downpour.worker.fit.metrics.validation_parts import ValidationParts

@@ -14,7 +14,7 @@ import keras
 from keras.src.saving import saving_api
 
 from downpour.protos.errors import Unsupported
-from downpour.worker.fit.cluster.member import ScriptWorker
+from downpour.worker.fit.cluster.script_worker import ScriptWorker
 from downpour.worker.fit.fit import distributed_fit
 from downpour.worker.fit.fit_arguments import other_verbosity
 from downpour.worker.fit.optimizer.distributed_optimizer import (

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from downpour.worker.fit.cluster.member import ScriptWorker
+from downpour.worker.fit.cluster.script_worker import ScriptWorker
 from downpour.worker.fit.cluster.stage import UpdateCounts
 from downpour.worker.fit.optimizer.gradient_op import GradientOp
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from downpour.worker.fit.cluster.learning_rates import kept_for_next_session, send_rates
-from downpour.worker.fit.cluster.member import ScriptWorker
+from downpour.worker.fit.cluster.script_worker import ScriptWorker
 from downpour.worker.fit.optimizer.model_optimizers import ModelOptimizers
 
 UNKNOWN_STEPS = 10_000  # in an epoch, until the first one has been counted

@@ -14,7 +14,7 @@ from downpour.protos.chunked_vector import ChunkedVector
 from downpour.protos.errors import Unsupported
 from downpour.worker.fit.cluster.learning_rates import kept_for_next_session, send_rates
 from downpour.worker.fit.cluster.leases import Leases, Span
-from downpour.worker.fit.cluster.member import ScriptWorker
+from downpour.worker.fit.cluster.script_worker import ScriptWorker
 from downpour.worker.fit.optimizer.gradient_op import NO_SPAN, GradientOp
 from downpour.worker.fit.optimizer.model_optimizers import ModelOptimizers
 
@@ -106,8 +106,8 @@ class LoopGradientOp(GradientOp):
 
     def is_of(self, weights: TrainedWeights, optimizers: ModelOptimizers) -> bool:
         """Return whether this op trains these variables with these optimizers, so that traced functions can keep it."""
-        mine = [*map(id, self.trained), *map(id, self._optimizers.members)]
-        return mine == [*map(id, weights.trainable_variables), *map(id, optimizers.members)]
+        mine = [*map(id, self.trained), *map(id, self._optimizers.optimizers)]
+        return mine == [*map(id, weights.trainable_variables), *map(id, optimizers.optimizers)]
 
     def begin_loop(self, optimizers: ModelOptimizers) -> None:
         """Begin a loop, after its worker has registered the optimizers with the servers."""

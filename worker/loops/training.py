@@ -25,7 +25,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import Unsupported
 from downpour.worker import script
 from downpour.worker.fit.cluster.leases import Leases, Span
-from downpour.worker.fit.cluster.member import ScriptWorker
+from downpour.worker.fit.cluster.script_worker import ScriptWorker
 from downpour.worker.fit.cluster.stage import Stage
 from downpour.worker.fit.optimizer.distributed_optimizer import DistributedOptimizer
 from downpour.worker.fit.optimizer.loss_scale import innermost
@@ -120,7 +120,7 @@ class ClusterTrainingJob(TrainingJob):
                 "again after the others had completed the loop. Start the script again."
             )
         op.write(flat.copy())
-        self._member.advise(None, len(optimizers.members))
+        self._member.advise(None, len(optimizers.optimizers))
         op.begin_loop(optimizers)
         optimizers.connect(op)
         self._begin_round()
@@ -251,7 +251,7 @@ def training(trained: Any, optimizer: Any) -> Iterator[TrainingJob]:
 
 def _gradient_op(weights: TrainedWeights, optimizers: ModelOptimizers, member: ScriptWorker) -> LoopGradientOp:
     """Return the op of an earlier loop with these weights, because traced functions refer to it; else a new op."""
-    first = optimizers.members[0]
+    first = optimizers.optimizers[0]
     op = getattr(first, "loop_gradient_op", None)
     if not isinstance(op, LoopGradientOp) or not op.is_of(weights, optimizers):
         op = LoopGradientOp(weights, optimizers, member)

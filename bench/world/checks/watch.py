@@ -56,7 +56,7 @@ class Watch:
         self._servers_of: dict[VirtualProcess | None, tuple[int, ShardRuntime, CoordinatorProcess | None]] = {}
         self._seen: dict[int, tuple[object, int, int]] = {}  # shard, generation and version, as last checked
         self._coordinator: CoordinatorProcess | None = None
-        self._lives = 0  # of the coordinator
+        self._starts = 0  # of the coordinator
         self._versions: dict[int, tuple[int, int, int]] = {}
         self._clocks: dict[int, SspClocks] = {}
         self.replies = PushReplies(world, traits.replicas)
@@ -79,7 +79,7 @@ class Watch:
             self._clocks[shard] = SspClocks(self._world, shard, self._traits.slack)
         if coordinator is not None:
             self._coordinator = coordinator
-            self._lives, self._taken = self._lives + 1, 0
+            self._starts, self._taken = self._starts + 1, 0
 
     def damaged(self, disk: VirtualDisk, path: str) -> None:
         """Expect that the newest checkpoint, which has been damaged, is not used."""
@@ -163,7 +163,7 @@ class Watch:
 
     def _check_version(self, shard: int, runtime: ShardRuntime, held: Shard) -> None:
         """Check a shard whose version has changed."""
-        before, now = self._versions.get(shard), (self._lives, held.generation, held.version)
+        before, now = self._versions.get(shard), (self._starts, held.generation, held.version)
         if before == now:
             return
         self._versions[shard] = now

@@ -39,7 +39,7 @@ def write_run(folder: Path, recorded: list[Recorded], **changes: Any) -> Path:
     script.write_text("pass\n")
     summary = {"status": "ended", "generation": 2, **changes}
     settings = {**ServerSettings(script=True, workers=3).model_dump(), **changes}
-    config = {"settings": settings, "workers": [{"facts": {}, "lives": []}]}
+    config = {"settings": settings, "workers": [{"facts": {}, "incarnations": []}]}
     (path / "config.json").write_text(json.dumps(config))
     (path / "summary.json").write_text(json.dumps(summary))
     record = ScriptRecord(script=["script.py"], folder=str(folder), hash_seed="0", sha256=sha256_of([str(script)]))

@@ -48,7 +48,7 @@ def test_server_0_alone_resumes_training(tmp_path: Path) -> None:
 def test_workers_begin_with_the_same_file_of_weights_which_has_the_frozen_ones(tmp_path: Path) -> None:
     run, weights = begun(tmp_path), tmp_path / "first.keras"
     content = json.loads((run / "config.json").read_text())
-    content["workers"] = [{"facts": {"weights": str(weights)}, "lives": [[0, 1]]}]
+    content["workers"] = [{"facts": {"weights": str(weights)}, "incarnations": [[0, 1]]}]
     (run / "config.json").write_text(json.dumps(content))
     assert resumed(TrainSettings(resume=str(run)))[0].weights is None  # the file was removed
     with zipfile.ZipFile(weights, "w") as file:  # the launcher checks that it is one

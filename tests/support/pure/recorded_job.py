@@ -49,7 +49,7 @@ class RecordedJob:
         self.view, self.members = 0, dict[int, pb.Member]()
         self.seq: dict[int, int] = {}
         self.due: dict[int, list[tuple[int, pb.Request, bytes]]] = {}  # pushes on their way, by worker
-        self.lives = dict[int, int]()
+        self.incarnations = dict[int, int]()
         self.changes: list[Change] = []
         slices = LAYOUT.cut(shards)
         initial = self.random.standard_normal(LAYOUT.size).astype(np.float32)
@@ -85,9 +85,9 @@ class RecordedJob:
         self.note()
 
     def join(self, worker: int) -> None:
-        self.lives[worker] = self.lives.get(worker, 0) + 1
-        session = 100 * self.lives[worker] + worker
-        self.members[worker] = pb.Member(worker=worker, incarnation=self.lives[worker], session=session)
+        self.incarnations[worker] = self.incarnations.get(worker, 0) + 1
+        session = 100 * self.incarnations[worker] + worker
+        self.members[worker] = pb.Member(worker=worker, incarnation=self.incarnations[worker], session=session)
         self.seq[worker] = 0
         self.tell()
         self.compute(worker)
@@ -120,7 +120,7 @@ class RecordedJob:
         self.due[worker] = []
         for number, (part, base) in enumerate(zip(slices, bases, strict=True)):
             header = pb.Request(
-                kind=pb.PUSH_PULL, worker=worker, incarnation=self.lives[worker], seq=self.seq[worker],
+                kind=pb.PUSH_PULL, worker=worker, incarnation=self.incarnations[worker], seq=self.seq[worker],
                 base_version=base, generation=1, codec="float32", norm=found.norm, nonfinite=not found.finite,
                 samples=stop - start, loss=found.loss, start=start, stop=stop, steps=1,
             )  # fmt: skip
@@ -208,7 +208,7 @@ class RecordedJob:
 
     def recorded(self) -> Recorded:
         facts: dict[tuple[int, int], dict[str, str]]
-        facts = {(w, i): {} for w, lives in self.lives.items() for i in range(1, lives + 1)}
+        facts = {(w, i): {} for w, incarnations in self.incarnations.items() for i in range(1, incarnations + 1)}
         traces = [np.frombuffer(host.records.take(), trace.DTYPE) for host in self.hosts]
         called = [np.frombuffer(host.calls.take(), calls.DTYPE) for host in self.hosts]
         return Recorded(

@@ -9,7 +9,7 @@ from typing import Protocol
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import DownpourError
 from downpour.worker.exchange.outage import CoordinatorGone
-from downpour.worker.fit.cluster.member import LOST, ScriptWorker
+from downpour.worker.fit.cluster.script_worker import LOST, ScriptWorker
 
 
 class Tables(Protocol):

@@ -15,7 +15,7 @@ from downpour.protos.logs import log
 from downpour.worker.fit.cluster.added_gradients import AddedGradients
 
 if TYPE_CHECKING:
-    from downpour.worker.fit.cluster.member import ScriptWorker
+    from downpour.worker.fit.cluster.script_worker import ScriptWorker
 
 DRAINING_POLL_S = 0.5
 DROPPED = (

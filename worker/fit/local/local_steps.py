@@ -29,7 +29,7 @@ class LocalStepsOp(GradientOp):
     def _begin_fit(self, *arguments: Any) -> None:
         super()._begin_fit(*arguments)
         if not hasattr(self, "_local"):
-            self._local = LocalOptimizer(self._optimizers.members[0], self.trained)
+            self._local = LocalOptimizer(self._optimizers.optimizers[0], self.trained)
         self._local.begin_fit()  # the same one in all calls, because traced functions hold it
         self._optimizers.step_locally(self._local.optimizer)
         self._start = np.empty(0, np.float32)  # weights of the last exchange
@@ -106,7 +106,7 @@ class LocalStepsOp(GradientOp):
             self._reports_ends = True
             due = tf.numpy_function(self._leaves_steps, [self._span, self._after_assignments()], tf.bool)
             due.set_shape([])
-            optimizer = self._optimizers.members[0]
+            optimizer = self._optimizers.optimizers[0]
             tf.cond(due, lambda: self._exchange_in_graph(optimizer), lambda: tf.constant(False))
         super().end_batch(pushes)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from downpour.protos.errors import Unsupported
-from downpour.worker.fit.cluster.member import ScriptWorker
+from downpour.worker.fit.cluster.script_worker import ScriptWorker
 from downpour.worker.fit.local.gradient_sums import SummedGradientOp
 from downpour.worker.fit.local.local_steps import LocalStepsOp
 from downpour.worker.fit.optimizer.gradient_op import GradientOp
@@ -49,18 +49,18 @@ def gradient_op_of(
 
 
 def _check_optimizers(optimizers: ModelOptimizers, setting: str) -> None:
-    names = [member.name for member in optimizers.members]
+    names = [each.name for each in optimizers.optimizers]
     if len(names) > 1:
         raise Unsupported(
             f"with {setting} a model must have one optimizer, because the intervals between exchanges count the "
             f"batches of one. Received: {', '.join(names)}. Use one, {EACH}."
         )
-    if optimizers.members[0].use_ema:
+    if optimizers.optimizers[0].use_ema:
         raise Unsupported(
             f"with {setting} an optimizer must not average the weights, because the averages are of updates on the "
             f"servers. Received: use_ema of {names[0]}. Leave it out, {EACH}."
         )
-    if optimizers.members[0].gradient_accumulation_steps:
+    if optimizers.optimizers[0].gradient_accumulation_steps:
         raise Unsupported(
             f"with {setting} an optimizer must not accumulate gradients as well. Received: "
             f"gradient_accumulation_steps of {names[0]}. Leave one of both out."

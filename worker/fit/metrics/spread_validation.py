@@ -17,7 +17,7 @@ from keras.src.utils.python_utils import pythonify_logs
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import Unsupported
-from downpour.worker.fit.cluster.member import ScriptWorker
+from downpour.worker.fit.cluster.script_worker import ScriptWorker
 from downpour.worker.fit.metrics.metric_reduction import read_metrics, write_metrics
 from downpour.worker.fit.metrics.validation_parts import OMIT, ValidationParts
 

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from downpour.protos.errors import Unsupported
 from downpour.protos.layout import Layout
-from downpour.worker.fit.cluster.member import ScriptWorker
+from downpour.worker.fit.cluster.script_worker import ScriptWorker
 from downpour.worker.fit.optimizer.assignments import Assignments
 
 

@@ -21,7 +21,7 @@ from downpour.worker.compute.zero_copy import aligned_copy
 from downpour.worker.exchange.errors import Diverged
 from downpour.worker.exchange.push_info import PushInfo
 from downpour.worker.fit.cluster.leases import Span
-from downpour.worker.fit.cluster.member import ScriptWorker
+from downpour.worker.fit.cluster.script_worker import ScriptWorker
 from downpour.worker.fit.optimizer.assigned_weights import AssignedWeights
 from downpour.worker.fit.optimizer.assignments import Assignments
 from downpour.worker.fit.optimizer.loss_scale import HALVINGS
@@ -103,7 +103,7 @@ class GradientOp:
         Returns:
             Whether the variables, their layout and the optimizers are the same; otherwise nothing changes.
         """
-        mine, theirs = self._optimizers.members, op._optimizers.members
+        mine, theirs = self._optimizers.optimizers, op._optimizers.optimizers
         same = len(mine) == len(theirs) and all(a is b for a, b in zip(mine, theirs, strict=True))
         if not same or self._member is not op._member or not self._variables.is_same(op._variables):
             return False
@@ -114,7 +114,7 @@ class GradientOp:
     @property
     def accumulates(self) -> bool:
         """Whether an optimizer adds up the gradients of several batches before a push."""
-        return any((each.gradient_accumulation_steps or 1) > 1 for each in self._optimizers.members)
+        return any((each.gradient_accumulation_steps or 1) > 1 for each in self._optimizers.optimizers)
 
     @property
     def rank(self) -> int:
@@ -304,7 +304,7 @@ class GradientOp:
             if owner != index:
                 raise Unsupported(
                     "every weight must be trained by the optimizer that trains it when fit begins, "
-                    f"{self._optimizers.members[owner].name}. Received: {self.trained[place].path} with "
+                    f"{self._optimizers.optimizers[owner].name}. Received: {self.trained[place].path} with "
                     f"{optimizer.name}. Apply all optimizers in every train_step."
                 )
         return places

@@ -50,20 +50,20 @@ class ModelOptimizers:
     """The optimizers of a model during one call of `fit`, in the order of the layout's indices.
 
     Attributes:
-        members: The optimizers, which are distributed.
+        optimizers: The optimizers, which are distributed.
         extra: The variables outside of the model that they train.
         local: The optimizer of Keras that makes local steps on this worker; None if the servers make every step.
     """
 
-    def __init__(self, members: Sequence[Any], owners: Mapping[int, int] | None = None, extra: Sequence[Any] = ()):
+    def __init__(self, optimizers: Sequence[Any], owners: Mapping[int, int] | None = None, extra: Sequence[Any] = ()):
         """Combine the optimizers of one model.
 
         Args:
-            members: The optimizers.
+            optimizers: The optimizers.
             owners: The index of the optimizer of each variable by the `id` of the variable; 0 for others.
             extra: The variables outside of the model that they train.
         """
-        self.members, self.extra = list(members), list(extra)
+        self.optimizers, self.extra = list(optimizers), list(extra)
         self._owners = dict(owners or {})
         self.local: Any = None
         self._sent: list[pb.LearningRates] = []
@@ -79,8 +79,8 @@ class ModelOptimizers:
         Raises:
             Unsupported: It is none of these.
         """
-        for index, member in enumerate(self.members):
-            if member is optimizer:
+        for index, each in enumerate(self.optimizers):
+            if each is optimizer:
                 return index
         raise _unknown(optimizer)
 
@@ -90,7 +90,7 @@ class ModelOptimizers:
 
     def flags_of(self, variable: Any) -> UpdateFlags:
         """Return how a variable is updated."""
-        optimizer = self.members[self.owner_of(variable)]
+        optimizer = self.optimizers[self.owner_of(variable)]
         # Keras compares the name of TensorFlow's variable with those that are excluded.
         decays = not optimizer.weight_decay or optimizer._use_weight_decay(variable.value)
         overwrites = bool(getattr(variable, "overwrite_with_gradient", False))
@@ -103,13 +103,13 @@ class ModelOptimizers:
 
     def connect(self, gradient_op: Any) -> None:
         """Connect all optimizers to the servers, or disconnect them with None."""
-        for member in self.members:
-            set_gradient_op(member, gradient_op)
+        for optimizer in self.optimizers:
+            set_gradient_op(optimizer, gradient_op)
 
     def read_slots(self, fetch: Callable[[], None] | None) -> None:
         """Set how the slots are fetched from the servers when a model is saved during `fit`; None afterwards."""
-        for member in self.members:
-            set_slot_source(member, None if fetch is None else partial(_fetched, member, fetch))
+        for optimizer in self.optimizers:
+            set_slot_source(optimizer, None if fetch is None else partial(_fetched, optimizer, fetch))
 
     def step_locally(self, optimizer: Any) -> None:
         """Let an optimizer of Keras make the steps on this worker."""
@@ -124,11 +124,11 @@ class ModelOptimizers:
 
     def check_every_batch_is_pushed(self) -> None:
         """Raise Unsupported if an optimizer accumulates gradients, while the samples of each push are leased."""
-        for member in self.members:
-            if member.gradient_accumulation_steps:
+        for optimizer in self.optimizers:
+            if optimizer.gradient_accumulation_steps:
                 raise Unsupported(
                     "leased batches must be pushed one by one. Received: an optimizer with "
-                    f"gradient_accumulation_steps={member.gradient_accumulation_steps}. Use a larger batch size."
+                    f"gradient_accumulation_steps={optimizer.gradient_accumulation_steps}. Use a larger batch size."
                 )
 
     @property
@@ -137,28 +137,28 @@ class ModelOptimizers:
 
         Both are 0 if every optimizer is applied to the gradients of each batch.
         """
-        steps = [each.gradient_accumulation_steps or 0 for each in self.members]
+        steps = [each.gradient_accumulation_steps or 0 for each in self.optimizers]
         each = max(steps, default=0)
-        return each, int(self.members[steps.index(each)]._iterations.numpy()) % each if each else 0
+        return each, int(self.optimizers[steps.index(each)]._iterations.numpy()) % each if each else 0
 
     # ------------------------------------------------------------------ what a worker registers
 
     def specs(self, steps: int) -> list[pb.OptimizerSpec]:
         """Return the specifications for the servers; the tables of rates are exact for so many updates to come."""
-        gradients = [updates_of(member) for member in self.members]
-        for member, count in zip(self.members, gradients, strict=True):
-            kept = getattr(member, "kept_counts", None)
+        gradients = [updates_of(optimizer) for optimizer in self.optimizers]
+        for optimizer, count in zip(self.optimizers, gradients, strict=True):
+            kept = getattr(optimizer, "kept_counts", None)
             if kept is not None and kept.gradients == count:
-                _assign_count(member, kept.updates)
+                _assign_count(optimizer, kept.updates)
         specs = [
-            optimizer_spec(member, member.keras_class, updates_of(member), steps, count)
-            for member, count in zip(self.members, gradients, strict=True)
+            optimizer_spec(optimizer, optimizer.keras_class, updates_of(optimizer), steps, count)
+            for optimizer, count in zip(self.optimizers, gradients, strict=True)
         ]
         self._gradients = gradients
         self._sent = self._of_epoch = [spec.learning_rates for spec in specs]
         self._updates = [spec.updates for spec in specs]
         self._initial = [initial_slots(spec) for spec in specs]
-        self._arguments = [_arguments_of(member) for member in self.members]
+        self._arguments = [_arguments_of(optimizer) for optimizer in self.optimizers]
         return specs
 
     def check_arguments(self) -> None:
@@ -167,12 +167,12 @@ class ModelOptimizers:
         Raises:
             Unsupported: An argument has another value than when `fit` began.
         """
-        for member, before in zip(self.members, self._arguments, strict=True):
-            changed = [name for name, value in _arguments_of(member).items() if before.get(name) != value]
+        for optimizer, before in zip(self.optimizers, self._arguments, strict=True):
+            changed = [name for name, value in _arguments_of(optimizer).items() if before.get(name) != value]
             if changed:
                 raise Unsupported(
                     f"the arguments of an optimizer must be set before fit, apart from its learning rate. Received: "
-                    f"{changed[0]} = {_arguments_of(member)[changed[0]]:g}, set within fit, "
+                    f"{changed[0]} = {_arguments_of(optimizer)[changed[0]]:g}, set within fit, "
                     f"{before.get(changed[0], 0.0):g} before. Use a call of fit for each value."
                 )
 
@@ -181,14 +181,14 @@ class ModelOptimizers:
 
         A variable that an optimizer has not trained yet has the initial value of its slots.
         """
-        if all(kept_slots_of(member) is None for member in self.members):
+        if all(kept_slots_of(optimizer) is None for optimizer in self.optimizers):
             return {}
         names = dict.fromkeys(name for initial in self._initial for name in initial)
         return {name: np.concatenate([self._slot(name, variable) for variable in variables]) for name in names}
 
     def _slot(self, name: str, variable: Any) -> np.ndarray:
         owner = self.owner_of(variable)
-        kept = kept_slots_of(self.members[owner])
+        kept = kept_slots_of(self.optimizers[owner])
         found = None if kept is None else kept.get(name, variable)
         size = int(np.prod(variable.shape))
         return np.full(size, self._initial[owner].get(name, 0.0), np.float32) if found is None else found
@@ -197,12 +197,12 @@ class ModelOptimizers:
         """Keep the slots that the servers have in each optimizer, besides those of variables that are frozen now."""
         names = list(dict.fromkeys(name for initial in self._initial for name in initial))
         vectors = pull(names) if names else {}
-        for index, (member, initial) in enumerate(zip(self.members, self._initial, strict=True)):
+        for index, (optimizer, initial) in enumerate(zip(self.optimizers, self._initial, strict=True)):
             if initial:
                 own = [self.owner_of(variable) == index for variable in variables]
                 fresh = Slots(variables, {name: vectors[name] for name in initial}).of(own)
-                kept = kept_slots_of(member)
-                keep_slots(member, fresh if kept is None else kept.updated(fresh))
+                kept = kept_slots_of(optimizer)
+                keep_slots(optimizer, fresh if kept is None else kept.updated(fresh))
 
     def keep_elsewhere(
         self, variables: Sequence[Any], pull: Callable[[Sequence[str]], Mapping[str, np.ndarray]]
@@ -210,11 +210,11 @@ class ModelOptimizers:
         """Keep the slots on a worker other than 0, where only the script may read them, unless they are large."""
         names = {name for initial in self._initial for name in initial}
         size_bytes = 4 * len(names) * sum(int(np.prod(variable.shape)) for variable in variables)
-        if size_bytes <= MOST_SLOT_BYTES or any(member.shown is not None for member in self.members):
+        if size_bytes <= MOST_SLOT_BYTES or any(optimizer.shown is not None for optimizer in self.optimizers):
             self.keep(variables, pull)
         else:
-            for member in self.members:
-                drop_slots(member)
+            for optimizer in self.optimizers:
+                drop_slots(optimizer)
 
     # ------------------------------------------------------------------ rates and counts
 
@@ -228,11 +228,11 @@ class ModelOptimizers:
                 have been assigned.
         """
         tables = list(self._sent)
-        for index, (member, sent) in enumerate(zip(self.members, self._sent, strict=True)):
-            ends = not has_fixed_rate(member) and self._updates[index] + newer + steps // 4 > sent.updates[-1]
-            if with_schedule or ends or _may_differ(member, sent):
+        for index, (optimizer, sent) in enumerate(zip(self.optimizers, self._sent, strict=True)):
+            ends = not has_fixed_rate(optimizer) and self._updates[index] + newer + steps // 4 > sent.updates[-1]
+            if with_schedule or ends or _may_differ(optimizer, sent):
                 # The updates of this optimizer are at least those that this worker knows.
-                tables[index] = rates_of(member, updates_of(member), newer + steps)
+                tables[index] = rates_of(optimizer, updates_of(optimizer), newer + steps)
         if with_schedule:
             self._of_epoch = tables
         if tables == self._sent:
@@ -248,59 +248,59 @@ class ModelOptimizers:
             own_step: Whether the train step is not that of Keras, which assigns no rate.
         """
         known = keras.Variable | keras.optimizers.schedules.LearningRateSchedule
-        rates = [member._learning_rate for member in self.members]
+        rates = [optimizer._learning_rate for optimizer in self.optimizers]
         if not all(isinstance(rate, known) for rate in rates):
             return True
         return own_step and (assigned is None or any(rate in assigned for rate in rates))
 
     def forget_sent(self) -> None:
         """Send the tables again at the next occasion: the servers have those of an earlier process of this worker."""
-        self._sent = [pb.LearningRates(updates=[0], rates=[-1.0]) for _ in self.members]
+        self._sent = [pb.LearningRates(updates=[0], rates=[-1.0]) for _ in self.optimizers]
 
     def rates_since_barrier(self) -> list[pb.LearningRates]:
         """Return tables of learning rates, one for each optimizer, that hold for all updates since the last barrier."""
-        pairs = zip(self.members, self._of_epoch, strict=True)
-        self._sent = [rates_of(member, 0, 0) if has_fixed_rate(member) else table for member, table in pairs]
+        pairs = zip(self.optimizers, self._of_epoch, strict=True)
+        self._sent = [rates_of(optimizer, 0, 0) if has_fixed_rate(optimizer) else table for optimizer, table in pairs]
         return list(self._sent)
 
     @property
     def learning_rates(self) -> list[float]:
         """The present learning rate of each optimizer."""
-        return [float(tf.convert_to_tensor(member.learning_rate)) for member in self.members]
+        return [float(tf.convert_to_tensor(optimizer.learning_rate)) for optimizer in self.optimizers]
 
     def follow(self, learning_rates: Sequence[float]) -> None:
         """Assign the learning rates that worker 0 uses, where they are numbers."""
-        for member, rate in zip(self.members, learning_rates, strict=False):
-            if has_fixed_rate(member):
-                member._learning_rate.assign(rate)
+        for optimizer, rate in zip(self.optimizers, learning_rates, strict=False):
+            if has_fixed_rate(optimizer):
+                optimizer._learning_rate.assign(rate)
 
     def set_updates(self, counts: UpdateCounts) -> None:
         """Set the number of updates that each optimizer has made, those of all workers together."""
         self._updates, self._gradients = list(counts.updates), list(counts.gradients)
-        for member, count in zip(self.members, counts.updates, strict=True):
-            _assign_count(member, count)
+        for optimizer, count in zip(self.optimizers, counts.updates, strict=True):
+            _assign_count(optimizer, count)
 
     def count_gradients(self) -> None:
         """Let each optimizer count the gradients of all workers, as `fit` ends: one process makes an update of each."""
-        for member, updates, gradients in zip(self.members, self._updates, self._gradients, strict=True):
-            object.__setattr__(member, "kept_counts", KeptCounts(updates, gradients))  # Keras does not track it
-            _assign_count(member, gradients)
+        for optimizer, updates, gradients in zip(self.optimizers, self._updates, self._gradients, strict=True):
+            object.__setattr__(optimizer, "kept_counts", KeptCounts(updates, gradients))  # Keras does not track it
+            _assign_count(optimizer, gradients)
 
 
-def _assign_count(member: Any, count: int) -> None:
-    batches = member.gradient_accumulation_steps or 1
+def _assign_count(optimizer: Any, count: int) -> None:
+    batches = optimizer.gradient_accumulation_steps or 1
     # Keras counts batches; those since the last update are this worker's own.
-    member._iterations.assign(count * batches + int(member._iterations.numpy()) % batches)
+    optimizer._iterations.assign(count * batches + int(optimizer._iterations.numpy()) % batches)
 
 
-def _arguments_of(member: Any) -> dict[str, float]:
-    base = keras_class_of(member.keras_class)
-    return {} if base is None else hyperparameters_of(member, base)
+def _arguments_of(optimizer: Any) -> dict[str, float]:
+    base = keras_class_of(optimizer.keras_class)
+    return {} if base is None else hyperparameters_of(optimizer, base)
 
 
-def _fetched(member: Any, fetch: Callable[[], None]) -> Slots | None:
+def _fetched(optimizer: Any, fetch: Callable[[], None]) -> Slots | None:
     fetch()
-    return cast("Slots | None", member.kept_slots)
+    return cast("Slots | None", optimizer.kept_slots)
 
 
 def _may_differ(optimizer: Any, sent: pb.LearningRates) -> bool:
@@ -350,22 +350,24 @@ def model_optimizers(model: keras.Model, applied: Applied | None) -> ModelOptimi
     """
     found = distributed_of(model)
     if applied:
-        members = [optimizer for optimizer in found if id(optimizer) in applied]
-        members += [optimizer for optimizer, _ in applied.values() if not any(optimizer is each for each in members)]
+        optimizers = [optimizer for optimizer in found if id(optimizer) in applied]
+        optimizers += [
+            optimizer for optimizer, _ in applied.values() if not any(optimizer is each for each in optimizers)
+        ]
     else:
-        members = [innermost(model.optimizer)] if applied is None else found
+        optimizers = [innermost(model.optimizer)] if applied is None else found
     applied = applied or {}
-    members = [cast(Any, DistributedOptimizer(member)) for member in members]
+    optimizers = [cast(Any, DistributedOptimizer(optimizer)) for optimizer in optimizers]
     owners: dict[int, int] = {}
     extra: dict[int, Any] = {}
     known = {id(variable) for variable in model.trainable_variables}
-    for index, member in enumerate(members):
-        check_supported(member)
-        for key, variable in applied.get(id(member), (member, {}))[1].items():
+    for index, optimizer in enumerate(optimizers):
+        check_supported(optimizer)
+        for key, variable in applied.get(id(optimizer), (optimizer, {}))[1].items():
             if owners.setdefault(key, index) != index:
                 raise Unsupported(
                     "every weight must be trained by one optimizer, because the servers keep its moments once. "
-                    f"Received: {variable.path}, which {members[owners[key]].name} and {member.name} are applied "
+                    f"Received: {variable.path}, which {optimizers[owners[key]].name} and {optimizer.name} are applied "
                     "to. Give each optimizer weights of its own."
                 )
             if key not in known and variable.trainable:
@@ -375,7 +377,7 @@ def model_optimizers(model: keras.Model, applied: Applied | None) -> ModelOptimi
                         f"{variable.name!r}, of type {type(variable).__name__}. Create it as a keras.Variable."
                     )
                 extra[key] = variable
-    return ModelOptimizers(members, owners, list(extra.values()))
+    return ModelOptimizers(optimizers, owners, list(extra.values()))
 
 
 def _unknown(optimizer: Any) -> Unsupported:

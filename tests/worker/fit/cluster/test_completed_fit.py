@@ -14,7 +14,7 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import Unsupported
 from downpour.protos.system import progress
 from downpour.worker.fit.cluster.completed_fit import check_can_continue, read_completed
-from downpour.worker.fit.cluster.member import CallIsComplete, ScriptWorker
+from downpour.worker.fit.cluster.script_worker import CallIsComplete, ScriptWorker
 from tests.support.cluster import wait_until
 
 FACTS = {"shards": [{"updates": [7], "gradients": [14]}]}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from downpour.worker.exchange.push_info import PushInfo
-from downpour.worker.fit.cluster.member import ScriptWorker
+from downpour.worker.fit.cluster.script_worker import ScriptWorker
 
 GRADIENT, PULLED = np.ones(3, np.float32), np.full(3, 7, np.float32)
 INFO = PushInfo((1,), lease=14, stop=8)

@@ -94,11 +94,13 @@ def test_each_weight_belongs_to_the_optimizer_that_the_train_step_applies_to_it(
     model.compile(DistributedOptimizer(first) if wrapped != "second" else first, run_eagerly=eagerly)
     before = model.get_weights()
     optimizers = found_of(model)
-    assert {id(member) for member in optimizers.members} == {id(first), id(second)}
-    assert all(isinstance(member, DistributedMixin) for member in optimizers.members)
-    owners = [optimizers.members[optimizers.owner_of(v)] for v in model.trainable_variables]
+    assert {id(each) for each in optimizers.optimizers} == {id(first), id(second)}
+    assert all(isinstance(each, DistributedMixin) for each in optimizers.optimizers)
+    owners = [optimizers.optimizers[optimizers.owner_of(v)] for v in model.trainable_variables]
     assert [owner is second for owner in owners] == [False, False, True, True]
-    assert [spec.name for spec in optimizers.specs(5)] == ["adam" if m is first else "sgd" for m in optimizers.members]
+    assert [spec.name for spec in optimizers.specs(5)] == [
+        "adam" if m is first else "sgd" for m in optimizers.optimizers
+    ]
     for ours, theirs in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert int(first.iterations) == int(second.iterations) == 0
@@ -113,7 +115,7 @@ def test_an_optimizer_that_the_train_step_does_not_apply_is_none_of_the_job(kera
     model = two_nets(keras, step)
     model.other = DistributedOptimizer(keras.optimizers.SGD())
     model.compile()
-    assert found_of(model).members == [model.other]
+    assert found_of(model).optimizers == [model.other]
 
 
 def test_variables_outside_of_the_model_are_trained_as_well(keras: Any) -> None:
