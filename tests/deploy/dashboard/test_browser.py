@@ -170,7 +170,7 @@ def test_it_plays_and_pauses(browser: Browser, served: str) -> None:
     browser.open(f"{served}#at=10&speed=0.0625")
     browser.keys(" ")
     browser.wait(
-        "return Number(document.querySelector('[data-fact=version]').dataset.value) > 20", "the replay goes on"
+        "return Number(document.querySelector('[data-fact=version]').dataset.value) > 20", "the replay continues"
     )
     browser.keys(" ")
     before = browser.fact("version")

@@ -155,7 +155,7 @@ def test_a_worker_is_stopped_for_a_while(process: subprocess.Popen[bytes]) -> No
         await task
 
     asyncio.run(go())
-    wait_until(lambda: state_of(process.pid) != "T", "the worker goes on")
+    wait_until(lambda: state_of(process.pid) != "T", "the worker continues")
 
 
 def test_a_cancelled_stall_resumes_the_worker(process: subprocess.Popen[bytes]) -> None:
@@ -167,7 +167,7 @@ def test_a_cancelled_stall_resumes_the_worker(process: subprocess.Popen[bytes]) 
         await asyncio.gather(task, return_exceptions=True)
 
     asyncio.run(go())
-    wait_until(lambda: state_of(process.pid) != "T", "the worker goes on")
+    wait_until(lambda: state_of(process.pid) != "T", "the worker continues")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -185,7 +185,7 @@ def test_a_command_that_a_signal_ends_resumes_the_worker(
     with pytest.raises(SystemExit) as ended, left_in_order():
         asyncio.run(go())
     assert ended.value.code == 128 + number and signal.getsignal(number) == before
-    wait_until(lambda: state_of(process.pid) != "T", "the worker goes on")
+    wait_until(lambda: state_of(process.pid) != "T", "the worker continues")
 
 
 def test_top_that_is_left_during_a_stall_resumes_the_worker(
@@ -198,7 +198,7 @@ def test_top_that_is_left_during_a_stall_resumes_the_worker(
         wait_until(lambda: state_of(process.pid) == "T", "the worker is stopped")
     finally:
         follower.close()
-    wait_until(lambda: state_of(process.pid) != "T", "the worker goes on")
+    wait_until(lambda: state_of(process.pid) != "T", "the worker continues")
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def test_the_page_shows_what_the_engine_computes(browser: Browser) -> None:
         assert float(browser.run("return document.body.dataset.loss")) == pytest.approx(engine.loss())
         assert "divides the learning rate" in browser.shown("#story")
         browser.run("document.getElementById('play').click()")
-        browser.wait("return Number(document.body.dataset.pushes) > 120", "it goes on")
+        browser.wait("return Number(document.body.dataset.pushes) > 120", "it continues")
         browser.run(
             "const s = document.getElementById('preset'); s.value = 'bsp_straggler';"
             "s.dispatchEvent(new Event('change'))"

@@ -229,7 +229,7 @@ def test_a_worker_whose_network_is_cut_and_healed_joins_again_and_nothing_is_los
             networks.cable("down")
             wait_until(lambda: "worker 1 has sent no heartbeat" in server.errors, "its session has ended")
             before = pushed(cluster.run, 0)
-            wait_until(lambda: pushed(cluster.run, 0) > before + 20, "the near worker goes on")
+            wait_until(lambda: pushed(cluster.run, 0) > before + 20, "the near worker continues")
             networks.cable("up")
             wait_until(lambda: pushed(cluster.run, 1, incarnation=2) > 5, "the far worker is back")
             chaos_flags[NO_PAUSE] = 1

@@ -1,4 +1,4 @@
-"""Scripts of which all processes are killed: `downpour run --resume` goes on in the interrupted call of `fit`."""
+"""Scripts of which all processes are killed: `downpour run --resume` continues in the interrupted call of `fit`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scripts whose servers are killed in the middle of an epoch: `fit` goes on, and each sample is used once."""
+"""Scripts whose servers are killed in the middle of an epoch: `fit` continues, and each sample is used once."""
 
 from __future__ import annotations
 

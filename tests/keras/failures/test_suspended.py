@@ -1,4 +1,4 @@
-"""Scripts whose server or worker is suspended or hangs: `fit` goes on, and each sample is used once."""
+"""Scripts whose server or worker is suspended or hangs: `fit` continues, and each sample is used once."""
 
 from __future__ import annotations
 

@@ -168,7 +168,7 @@ def test_kasync_waits_for_distinct_workers_and_takes_the_stale() -> None:
 )
 @pytest.mark.parametrize("shards", [2, 3])
 def test_workers_never_wait_for_each_other_on_several_shards(mode: str, workers: int, shards: int) -> None:
-    """The slices of a push reach the shards in any order, and whoever waits on no shard goes on in any order."""
+    """The slices of a push reach the shards in any order, and whoever waits on no shard continues in any order."""
     for seed in range(60):
         rng = np.random.default_rng(seed)
         rule = Optimizer("sgd", Hyperparameters(learning_rate=1.0), N)

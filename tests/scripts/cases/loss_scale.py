@@ -1,4 +1,4 @@
-"""mixed_float16: a scale of the loss, a batch that overflows and changes nothing, and a saved model that goes on."""
+"""mixed_float16: a scale of the loss, a batch that overflows and changes nothing, and a saved model that continues."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""A stateful RNN: row i of a batch goes on where row i of the batch before ended. It must learn, or be refused."""
+"""A stateful RNN: row i of a batch continues where row i of the batch before ended. It must learn, or be refused."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""After fit, workers other than the first leave by sys.exit(0), as Horovod scripts do; the first goes on to a long evaluation."""
+"""After fit, workers other than the first leave by sys.exit(0), as Horovod scripts do; the first continues with a long evaluation."""
 
 import sys
 import time
