@@ -88,19 +88,9 @@ def with_shards(job: JobFacts, shards: Sequence[pb.SnapshotInfo]) -> JobFacts:
 
 def check_fits(checkpoint: Checkpoint, coordinator: Coordinator) -> None:
     """Raise ValueError unless a job with these settings can be resumed from the checkpoint."""
-    facts, settings = checkpoint.facts, coordinator.job.settings
-    if coordinator.work.is_script:
-        return
-    for what, saved, wanted in (
-        ("optimizer", facts.optimizer, settings.optimizer),
-        ("seed", facts.seed, settings.seed),
-        ("batch_size", facts.batch_size, settings.batch_size),
-    ):
-        if saved != wanted:
-            raise ValueError(
-                f"cannot resume: {what} must be the run's, {saved!r}; received {wanted!r}. "
-                f"Leave --{what.replace('_', '-')} out, or start another run."
-            )
+    facts = checkpoint.facts
+    saved: dict[str, str | int] = {"optimizer": facts.optimizer, "seed": facts.seed, "batch_size": facts.batch_size}
+    coordinator.work.check_resumed(saved)
 
 
 def restore_job(coordinator: Coordinator, metrics: Metrics, facts: JobFacts, later: str = "") -> None:
@@ -116,7 +106,7 @@ def restore_job(coordinator: Coordinator, metrics: Metrics, facts: JobFacts, lat
         ValueError: The checkpoint's ledger does not fit the job's epochs.
         InvalidRequest: The checkpoint's layout cannot be cut into the job's number of shards.
     """
-    if coordinator.work.is_script:
+    if coordinator.work.restores_state:
         coordinator.work.restore_state(fit_state(facts, later))
     else:
         _restore_training(coordinator, facts)

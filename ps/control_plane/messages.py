@@ -47,7 +47,7 @@ def job_description(coordinator: Coordinator) -> pb.JobDescription:
         warm_start=settings.warm_start,
         phase=coordinator.job.phase,
         chunk_bytes=CHUNK_BYTES,
-        script=coordinator.work.is_script,
+        script=settings.script,
         reconnect_s=settings.reconnect_s,
         spread_validation=settings.spread_validation,
     )
@@ -156,7 +156,7 @@ class ProgressReport:
         """
         work, metrics = self._coordinator.work, self._records.metrics
         ledger = work.ledger
-        if not work.is_script:
+        if work.progress_by_leases:
             of_epoch = ledger.used(place.epoch) if ledger else 0
             return (ledger.used_total, ledger.total, of_epoch, ledger.samples) if ledger else (0, 0, 0, 0)
         counts = {number - metrics.since: each.samples for number, each in metrics.epochs.items()}

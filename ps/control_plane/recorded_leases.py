@@ -36,7 +36,7 @@ class RecordedLeases:
                 return pb.Task(kind=pb.WAIT)
             request.samples = calls.next_lease_samples(member.worker)
         task = coordinator.next_task(request.session, now, epoch, request)
-        if task.kind == pb.TRAIN and coordinator.work.is_script:
+        if task.kind == pb.TRAIN and coordinator.work.records_leases:
             member = coordinator.job.membership.of_session(request.session)
             seq = lease_seq(NO_EPOCH if epoch is None else task.epoch, task.lease)
             calls.add(Call.LEASE, member.worker, member.incarnation, seq)

@@ -173,7 +173,7 @@ class Recovery:
         slices = coordinator.job.layout.cut(coordinator.job.settings.shards)
         each = shard_facts(checkpoint.facts, len(slices))
         states = [each[shard] for shard in range(len(slices))]
-        versions = None if coordinator.work.is_script else [state.version for state in states]
+        versions = [state.version for state in states] if coordinator.work.versions_increase else None
         lacking = self._run.traces.cut([state.records for state in states], versions)
         coordinator.job.notes.extend(
             sentence("trace_lacks" if count != 1 else "trace_lacks_one", shard=str(shard), count=count)

@@ -71,9 +71,9 @@ class ReplayRecorder:
 
     @property
     def _wanted(self) -> bool:
-        layout, settings = self._coordinator.job.layout, self._coordinator.job.settings
-        of_first = self._coordinator.job.generation == 1 or self._coordinator.work.is_script  # one for each `fit`
-        return layout is not None and of_first and is_recorded(settings, layout.size)
+        job = self._coordinator.job
+        of_recorded = job.generation == 1 or self._coordinator.work.records_generations
+        return job.layout is not None and of_recorded and is_recorded(job.settings, job.layout.size)
 
     def _part(self, shard: int, part: pb.SnapshotPart) -> None:
         if part.HasField("info") and not self._begin(shard, part.info.initialisation):

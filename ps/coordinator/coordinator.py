@@ -299,9 +299,8 @@ class Coordinator:
     def advance(self, now: float) -> None:
         """Make every state transition that has become possible."""
         job = self.job
-        # A script's worker 0 sends slots after the weights: training must neither begin nor continue in between.
-        awaits_slots = self.work.is_script and job.initialiser is not None and not job.initial_sent
-        if job.phase == Phase.INITIALISING and job.shards.initialised and not awaits_slots:
+        # Training must neither begin nor continue between the weights and the slots that a worker sends.
+        if job.phase == Phase.INITIALISING and job.shards.initialised and not self.work.awaits_slots:
             job.phase = Phase.WARMING
         if job.phase == Phase.WARMING and self._may_start(now):
             job.phase = Phase.TRAINING

@@ -90,8 +90,7 @@ class OperatorRequests:
             return job.workers_wanted
         if job.phase != Phase.TRAINING:
             raise InvalidRequest(sentence("worker_needs_training", phase=sentence(f"phase_{job.phase}")))
-        if self._work.is_script:
-            raise InvalidRequest(sentence("workers_of_script"))
+        self._work.check_worker_added()
         if not launched:
             raise InvalidRequest(sentence("no_launcher"))
         self._added = [*self._added[-MAX_REMEMBERED_REQUESTS:], request]

@@ -239,6 +239,20 @@ class TrainingWork(Work):
         """Return whether there is a ledger, so that training has been agreed on."""
         return self.ledger is not None
 
+    def check_resumed(self, saved: Mapping[str, str | int]) -> None:
+        """Check that optimizer, seed and batch size of a checkpoint are the job's.
+
+        Raises:
+            ValueError: One of them is not.
+        """
+        for what, value in saved.items():
+            wanted = getattr(self.job.settings, what)
+            if value != wanted:
+                raise ValueError(
+                    f"cannot resume: {what} must be the run's, {value!r}; received {wanted!r}. "
+                    f"Leave --{what.replace('_', '-')} out, or start another run."
+                )
+
     def reset(self) -> None:
         """Drop the evaluation tasks and the test result of an earlier generation."""
         self.tasks.clear()

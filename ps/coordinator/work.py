@@ -66,12 +66,21 @@ class Work(ABC):
     """The work of one job. The coordinator asks it for tasks and informs it of members, shards and time.
 
     Attributes:
-        is_script: Whether the workers belong to a script, which brings model, optimizer and data.
+        restores_state: Whether the work continues from what `state` returned, rather than from the layout, the ledger
+            and the evaluations of a checkpoint.
+        versions_increase: Whether a shard's versions increase in the whole job; otherwise each generation begins at 0.
+        records_leases: Whether the granted leases are recorded, because a replay must grant them in the same order.
+        records_generations: Whether every generation is recorded for replay; otherwise only the first one is.
+        progress_by_leases: Whether the ledger counts the samples of the job's progress; otherwise the pushes do.
         evaluations: The results on the validation split, by epoch.
         test: The result on the test split; None before the end.
     """
 
-    is_script = False
+    restores_state = False
+    versions_increase = True
+    records_leases = False
+    records_generations = False
+    progress_by_leases = True
 
     def __init__(self, job: Job) -> None:
         """Create the work of a job that has no workers yet.
@@ -145,6 +154,13 @@ class Work(ABC):
         else:
             view, shards = job.membership.number, job.settings.shards
             job.orphans.begin(member.worker, member.incarnation, view, self.ledger, shards)
+
+    def check_worker_added(self) -> None:
+        """Check that workers may be added while the job trains.
+
+        Raises:
+            InvalidRequest: The number of workers is fixed.
+        """
 
     def trains(self, member: Member) -> None:
         """Record that a worker is ready to train."""
@@ -234,12 +250,24 @@ class Work(ABC):
         """Return the number of a script's call of `fit` whose final weights the shards have now; 0 if there is none."""
         return 0
 
+    @property
+    def awaits_slots(self) -> bool:
+        """Return whether the worker that sends the initial weights has yet to send the slots of the optimizer."""
+        return False
+
     def commit(self, revision: int) -> None:
         """Record that a checkpoint contains the changes up to a revision, or that none could be written."""
 
     def state(self) -> bytes:
         """Return what a checkpoint contains of the work besides the ledger and the evaluations."""
         return b""
+
+    def check_resumed(self, saved: Mapping[str, str | int]) -> None:
+        """Check the settings of a checkpoint, by name, against the job's.
+
+        Raises:
+            ValueError: The work cannot continue with another value of a setting.
+        """
 
     def restore_state(self, state: pb.FitState) -> None:
         """Continue from the state of a script's `fit` in a checkpoint; `Coordinator.restored` must follow.
@@ -275,6 +303,11 @@ class Work(ABC):
     def has_accuracy(self) -> bool:
         """Return whether the model is a classifier, whose accuracy the workers report."""
         return self.job.data is None or not self.job.data.numeric_targets
+
+    @property
+    def counts_accuracy(self) -> bool:
+        """Return whether the accuracies of pushes and evaluations are results of the job."""
+        return self.has_accuracy
 
     @abstractmethod
     def newest_results(self) -> tuple[int, Mapping[str, float]]:

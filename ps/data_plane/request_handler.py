@@ -62,7 +62,7 @@ class PendingReply:
         reply.seq, reply.version, reply.generation = header.seq, version, shard.generation
         if runtime.ledger.draining:
             reply.drain = True
-        if runtime.builder.is_script if self._outcome is None else runtime.builder.counts_in_replies:
+        if runtime.builder.counts_in_pulls if self._outcome is None else runtime.builder.counts_in_replies:
             reply.updates.extend(shard.updates)
             reply.gradients.extend(shard.gradients)
         if header.HasField("have_version"):

@@ -74,22 +74,49 @@ class ShardBuilder:
         return self.slice.size if self.slice else 0
 
     @property
-    def is_script(self) -> bool:
-        """Return whether the job is a script's, which sets learning rates itself."""
-        return bool(self._optimizers)
+    def counts_in_pulls(self) -> bool:
+        """Return whether replies to pulls contain the counts of updates, which a script's model takes over."""
+        return self._from_workers
 
     @property
     def counts_in_replies(self) -> bool:
         """Return whether replies to pushes contain the counts of updates, because a push may be of several batches."""
-        if not self.is_script or self._settings is None:
+        if not self._from_workers or self._settings is None:
             return False
         mode = consistency_of(self._settings.mode)
         return mode.payload != "gradient" or self._settings.push_every > 1 or (self._settings.fetch_every or 1) > 1
 
     @property
-    def keeps_old_weights(self) -> bool:
-        """Return whether the job's staleness policy needs the weights that gradients were computed from."""
-        return needs_old_weights(self._settings.staleness_policy) if self._settings else False
+    def takes_assignments(self) -> bool:
+        """Return whether workers may assign weights and slots during training, as a script's callbacks do."""
+        return self._from_workers
+
+    @property
+    def records_initial_weights(self) -> bool:
+        """Return whether a replay needs the initial weights; a script that is replayed sets them itself."""
+        return not self._from_workers
+
+    @property
+    def state_rewinds_trace(self) -> bool:
+        """Return whether a new state undoes updates in the trace; that of a script's next call of `fit` does not."""
+        return not self._from_workers
+
+    def records_pulls(self, settings: JobSettings) -> bool:
+        """Return whether a replay with these settings needs the order of pulls.
+
+        It does if the staleness policy needs the weights that gradients were computed from, or if a script is replayed,
+        whose workers receive the weights anew.
+        """
+        return needs_old_weights(settings.staleness_policy) or self._from_workers
+
+    def learning_rate_of(self, settings: JobSettings) -> float | None:
+        """Return the learning rate of a shard with these settings; None if its workers set their optimizers' rates."""
+        return None if self._from_workers else settings.effective_learning_rate
+
+    @property
+    def _from_workers(self) -> bool:
+        """Return whether the optimizers have come from a script's workers, rather than from the settings."""
+        return bool(self._optimizers)
 
     # ------------------------------------------------------------------ what the coordinator sends
 
@@ -140,7 +167,7 @@ class ShardBuilder:
             on_outcome,
             pool=Pool(self.size, self.arena.allocate if self.arena else None),
             options=UpdateOptions(
-                schedule_of("constant") if self.is_script else schedule_of(settings.schedule, settings.warm_up),
+                schedule_of("constant") if self._from_workers else schedule_of(settings.schedule, settings.warm_up),
                 settings.momentum_correction,
                 settings.version_memory << 20,
                 version_depth=2 if settings.overlap else 1,

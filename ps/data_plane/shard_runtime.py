@@ -23,7 +23,7 @@ from downpour.protos.system import clock
 from downpour.ps.core.consistency import consistency_of
 from downpour.ps.core.push import Outcome, Result
 from downpour.ps.core.shard import Shard
-from downpour.ps.core.staleness import compensation_of, needs_old_weights
+from downpour.ps.core.staleness import compensation_of
 from downpour.ps.data_plane.cut import ShardCut
 from downpour.ps.data_plane.decode_push import decode_push, limit_bytes
 from downpour.ps.data_plane.ordered_requests import OrderedCut, OrderedWaiters, drive
@@ -179,10 +179,10 @@ class ShardRuntime:
                 f"received {len(payload):,} bytes. Check that both sides cut the model into as many shards."
             )
         if self.builder.recorded and (self.generation == 1 or self.calls.paused):
-            self.calls.begin(self.builder.keeps_old_weights or self.builder.is_script)
+            self.calls.begin(self.builder.records_pulls(self.builder.settings))
         self._initialiser = session
         self.put(self.builder.initial_state(payload))
-        if self.calls.on and not self.builder.is_script:  # a script initialises its weights itself
+        if self.calls.on and self.builder.records_initial_weights:
             shard, facts = self.trained_shard(), pb.SnapshotInfo(initialisation=self.initialisation)
             buffer, _ = shard.pull()
             assert self.builder.slice is not None
@@ -201,7 +201,7 @@ class ShardRuntime:
             InvalidRequest: The job is not a script's, the payload has another length than this shard's slice, or
                 there is no such slot.
         """
-        if not self.builder.is_script:
+        if not self.builder.takes_assignments:
             raise InvalidRequest("weights must be set once, before training; only a script's callbacks may set others.")
         check_length(payload, 4 * self.size, self.size)
         content = np.frombuffer(payload, np.float32)
@@ -249,7 +249,7 @@ class ShardRuntime:
         put_state(self.shard, state, self.generation)
         self.waiters.recheck()  # clocks begin again, and may reach those at which waiting workers were last checked
         self.void = False
-        if not self.builder.is_script:  # a script's next call of `fit` undoes nothing of the last one
+        if self.builder.state_rewinds_trace:
             self.records.go_back(state.facts.records)
         for member in self.members.values():
             self.join(self.shard, member, resting=False)
@@ -356,11 +356,11 @@ class ShardRuntime:
     def _change_settings(self, shard: Shard, change: pb.SettingsChange) -> None:
         """Change the mode, the compensation and the learning rate of the shard, and record that."""
         settings = settings_of(change.settings)
-        learning_rate = None if self.builder.is_script else settings.effective_learning_rate
+        learning_rate = self.builder.learning_rate_of(settings)
         mode = consistency_of(settings.mode, self.index)
         shard.reconfigure(mode, compensation_of(settings.staleness_policy), learning_rate)
         self.calls.add(Call.CHANGE, seq=change.number)
-        self.calls.record_pulls(needs_old_weights(settings.staleness_policy) or self.builder.is_script)
+        self.calls.record_pulls(self.builder.records_pulls(settings))
         self.waiters.release(shard)
 
     def count(self) -> pb.ShardCounters:

@@ -120,14 +120,13 @@ def _results(work: Work, metrics: Metrics) -> dict[str, Any]:
     validation = work.evaluations[max(work.evaluations)] if work.evaluations else None
     test = work.test if work.test and work.test.samples else None
     logs = history[-1] if (history := work.summary().history) else {}
-    counted = work.has_accuracy and not work.is_script
     return {
         "train_loss": logs.get("loss", last.loss if last else None),
-        "train_accuracy": last.accuracy if last and counted else logs.get("accuracy"),
+        "train_accuracy": last.accuracy if last and work.counts_accuracy else logs.get("accuracy"),
         "val_loss": validation.loss if validation else logs.get("val_loss"),
-        "val_accuracy": validation.accuracy if validation and counted else logs.get("val_accuracy"),
+        "val_accuracy": validation.accuracy if validation and work.counts_accuracy else logs.get("val_accuracy"),
         "test_loss": test.loss if test else None,
-        "test_accuracy": test.accuracy if test and counted else None,
+        "test_accuracy": test.accuracy if test and work.counts_accuracy else None,
         "test_samples": test.samples if test else 0,
         "metrics": dict(logs),
     }

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.errors import JobConflict, LayoutMismatch
+from downpour.protos.errors import InvalidRequest, JobConflict, LayoutMismatch
 from downpour.protos.layout import Layout
 from downpour.protos.sentences.sentence import sentence
 from downpour.ps.coordinator.admission import check_data, check_fingerprints, check_frozen
@@ -48,7 +48,11 @@ class FitWork(Work):
         epochs_done: The number of complete epochs in all calls.
     """
 
-    is_script = True
+    restores_state = True
+    versions_increase = False
+    records_leases = True
+    records_generations = True
+    progress_by_leases = False
 
     def __init__(self, job: Job) -> None:
         """Create the work of a script that has not called `fit` yet; see `Work`."""
@@ -202,6 +206,10 @@ class FitWork(Work):
     def joined(self, member: Member) -> None:
         """Record that a worker is back, or has come for the first time."""
         self._call.returning.discard(member.worker)
+
+    def check_worker_added(self) -> None:
+        """Raise InvalidRequest: a script's launcher starts all of its workers."""
+        raise InvalidRequest(sentence("workers_of_script"))
 
     def trains(self, member: Member) -> None:
         """Let the others wait for a worker that has returned to an epoch in which it has its own part of the data."""
@@ -391,6 +399,11 @@ class FitWork(Work):
         self._revisions.commit(revision)
 
     @property
+    def awaits_slots(self) -> bool:
+        """Return whether worker 0 has yet to send the slots, which follow the weights."""
+        return self.job.initialiser is not None and not self.job.initial_sent
+
+    @property
     def completed_call(self) -> int:
         """Return the number of the current call of `fit` if it is complete, else 0."""
         return self._call.number if self._call.last is not None else 0
@@ -457,6 +470,11 @@ class FitWork(Work):
     def progress(self) -> WorkProgress:
         """Return the place that the current call of `fit` has reached."""
         return self._record.progress(len(self._call.decisions))
+
+    @property
+    def counts_accuracy(self) -> bool:
+        """Return False: a script's accuracy is that of its logs."""
+        return False
 
     def newest_results(self) -> tuple[int, Mapping[str, float]]:
         """Return the number of complete epochs and the logs of the newest one by name."""
