@@ -21,6 +21,7 @@ STOPPED_S = (0.5, 4.0, 15.0, 35.0)  # mean durations for which a process is stop
 SERVERS_SHARE = 0.3  # fraction of the partitions that separate two servers, if there are several
 REQUESTS = ("checkpoint", "pause", "change")  # of users, which come at bad times
 STOPPED_CALL_S = (6.0, 15.0)  # mean durations for which a process is stopped at a message; a cut is abandoned after 5 s
+# The text of the faults seeds their injection: under another name, a kind would give a recorded seed another course.
 DRAWN = (*PROCESSES, *NETWORK, *DISK, *REQUESTS, "clock", "hang", "nan", "lie", "report")  # by seeds without a profile
 KINDS = (*DRAWN, "stopcall")
 
