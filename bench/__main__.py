@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from downpour.bench.page import write_page
-from downpour.protos.settings import did_you_mean
+from downpour.protos.sentences.choices import did_you_mean
 from downpour.protos.system.command import install_command
 from downpour.protos.system.progress import doing
 

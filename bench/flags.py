@@ -7,7 +7,7 @@ import re
 import sys
 from typing import NoReturn
 
-from downpour.protos.settings import did_you_mean
+from downpour.protos.sentences.choices import did_you_mean
 
 KINDS = {"int": "a whole number", "float": "a number"}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from downpour.bench.machine import facts, load
-from downpour.protos.logs import counted
+from downpour.protos.sentences.sentence import counted
 from downpour.protos.system.json_text import json_text
 
 Draw = Callable[[Any], None]

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from downpour.protos.credentials import AUTHORITY, CERTIFICATE, KEY, SERVER_NAME, TOKEN
-from downpour.protos.logs import counted, reason_of
+from downpour.protos.logs import reason_of
+from downpour.protos.sentences.sentence import counted
 from downpour.protos.settings import Settings
 from downpour.protos.system.command import install_command
 

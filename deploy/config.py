@@ -13,7 +13,8 @@ from pydantic import AfterValidator, Field, model_validator
 from downpour.deploy.runs import RunPath
 from downpour.protos.credentials import AccessSettings
 from downpour.protos.logs import LogSettings
-from downpour.protos.settings import Address, Settings, did_you_mean
+from downpour.protos.sentences.choices import did_you_mean
+from downpour.protos.settings import Address, Settings
 from downpour.ps.config import JobSettings, uses_schedule
 from downpour.worker.catalog.datasets import DATASETS, DatasetError, load
 from downpour.worker.catalog.model_source import check_source

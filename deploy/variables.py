@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
-from downpour.protos.settings import ENV_PREFIX, Settings, did_you_mean
+from downpour.protos.sentences.choices import did_you_mean
+from downpour.protos.settings import ENV_PREFIX, Settings
 
 # The modules that define settings, apart from benchmarks, which load what a server does not have.
 MODULES = (

@@ -18,7 +18,6 @@ from downpour.protos.frame import MESSAGE_LIMIT_BYTES
 from downpour.protos.system.descriptors import most_open
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8  # as <malloc.h> numbers them
-PROTOCOL = 3
 SESSION_KEY = "downpour-session"
 
 _LIMITS: list[tuple[str, int]] = [

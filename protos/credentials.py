@@ -19,8 +19,9 @@ from pydantic import Field
 from downpour.protos.access.job_tokens import find_token, is_loopback
 from downpour.protos.access.tls_check import SERVER_NAME as SERVER_NAME
 from downpour.protos.access.tls_check import invalid_authority
-from downpour.protos.errors import AccessDenied, status_of
+from downpour.protos.errors import AccessDenied
 from downpour.protos.settings import Settings
+from downpour.protos.status_codes import status_of
 
 TOKEN_VARIABLE = "DOWNPOUR_TOKEN"
 TOKEN_KEY = "authorization"

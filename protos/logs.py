@@ -42,11 +42,6 @@ def reason_of(error: BaseException) -> str:
     return re.sub(r"\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
 
 
-def counted(count: int, noun: str, several: str = "") -> str:
-    """Return a number with its noun, such as `1 worker` or `1,200 updates`; `several` is an irregular plural."""
-    return f"{count:,} {noun if count == 1 else several or noun + 's'}"
-
-
 OF_TENSORFLOW = re.compile(r"[IWEF]\d{4} \d\d:\d\d:|WARNING: All log messages before absl")
 
 

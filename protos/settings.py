@@ -9,7 +9,6 @@ the program with status 2 and one line per problem, which names the flag, the va
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import shutil
 import sys
@@ -22,7 +21,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from downpour.protos.job_file.toml_settings import BadJobFile, read, takes_file
-from downpour.protos.sentences.sentence import Sentence, sentence
+from downpour.protos.sentences.choices import did_you_mean, not_one_of
 
 ENV_PREFIX = "DOWNPOUR_"
 
@@ -58,19 +57,6 @@ def reachable(address: str, seen_at: str) -> str:
 
 
 Address = Annotated[str, AfterValidator(host_and_port)]
-
-
-def did_you_mean(value: str, choices: Iterable[str]) -> str:
-    """Return ` (did you mean X?)` if one of the choices is similar to the value, else an empty string."""
-    near = difflib.get_close_matches(value, list(choices), n=1)
-    return f" (did you mean {near[0]}?)" if near else ""
-
-
-def not_one_of(value: str, choices: Collection[str], shown: str = "") -> Sentence:
-    """Return that a value must be one of the choices, which are `shown`, and which of them may have been meant."""
-    shown = shown or ", ".join(choices)
-    near = difflib.get_close_matches(value, list(choices), n=1)
-    return sentence("one_of_near", choices=shown, near=near[0]) if near else sentence("one_of", choices=shown)
 
 
 def one_of(choices: Collection[str]) -> AfterValidator:

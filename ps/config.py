@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from downpour.protos.codec import CODECS
+from downpour.protos.codecs.codec import CODECS
 from downpour.protos.credentials import AccessSettings
 from downpour.protos.logs import LogSettings
 from downpour.protos.settings import Address, one_of

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from downpour.protos.codec import CODECS, codec_named
+from downpour.protos.codecs.codec import CODECS, codec_named
 from downpour.protos.errors import InvalidRequest
-from downpour.protos.settings import did_you_mean
+from downpour.protos.sentences.choices import did_you_mean
 from downpour.protos.shared_memory.doorbell_socket import FOLDER_LIMIT_BYTES
 from downpour.protos.transports import transport_names
 

@@ -11,8 +11,9 @@ import grpc
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos import parameter_server_pb2_grpc as rpc
 from downpour.protos.channel import call_metadata, difference_in_tls, open_aio_channel
-from downpour.protos.errors import DeadlineExceeded, Unreachable, Unsupported, error_of
+from downpour.protos.errors import DeadlineExceeded, Unreachable, Unsupported
 from downpour.protos.logs import identify, log
+from downpour.protos.status_codes import error_of
 from downpour.protos.system import clock
 from downpour.ps.config import ServerSettings
 from downpour.ps.control_plane.replay_target import ReplayTarget, followed_order

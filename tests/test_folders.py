@@ -58,6 +58,29 @@ def test_every_folder_states_its_content_and_exactly_the_imports_of_the_table(pa
     assert stated_imports(content(package)) == MAY_IMPORT[package]
 
 
+def imports_of_parts(package: str) -> set[str]:
+    """What the rows of a package's modules and folders allow of the other packages, without `protos`."""
+    rules = set().union(*(rules for plane, rules in MAY_IMPORT.items() if plane.startswith(package)))
+    return {rule for rule in rules if not rule.startswith((package, "protos"))}
+
+
+@pytest.mark.parametrize("package", ["worker", "deploy"])
+def test_a_package_and_the_documentation_state_what_its_folders_also_import(package: str) -> None:
+    page = " ".join((ROOT / "docs" / "architecture.md").read_text().split())
+    section = page.split(f"### `{package}/`")[1].split("###")[0]
+    for text in (content(package), section):
+        sentence = re.search(r"folders also import ((?:`[^`]+`|[^.:;`])+)[.:;]", text)
+        assert sentence and set(re.findall(r"`([\w.]+)`", sentence[1])) == imports_of_parts(package), text[:200]
+
+
+def test_what_a_simulator_replaces_of_the_system_is_stated() -> None:
+    replaced, others = re.findall(r"((?:`\w+`,? (?:and )?)+)(?:each hold|are not replaced)", content("protos.system"))
+    modules = {path.stem: path.read_text() for path in sources("protos/system") if path.name != "__init__.py"}
+    have_use = {name for name, text in modules.items() if "\ndef use(" in text}
+    assert set(re.findall(r"\w+(?=`)", replaced)) == have_use
+    assert set(re.findall(r"\w+(?=`)", others)) == set(modules) - have_use
+
+
 def test_a_statement_of_other_words_or_names_is_refused() -> None:
     assert stated_imports("It may import `protos`, all of `ps` and `bench`. So.") == {"protos", "ps.*", "bench"}
     assert stated_imports("It may import `ps.storage` and what that may import.") == MAY_IMPORT["ps.data_plane"]

@@ -9,12 +9,13 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-from tests.support.import_rules import MAY_IMPORT, NO_TENSORFLOW, permitted, plane_of
+from tests.support.import_rules import IMPURE_IMPORTS, MAY_IMPORT, NO_TENSORFLOW, PURE_PROTOS, permitted, plane_of
 from tests.support.paths import ROOT
 from tests.support.sources import MODULES, PACKAGES, module_of, sources
 
@@ -29,8 +30,8 @@ PURE_MODULES = (
     "ps/monitoring/divergence.py",
 )
 PURE_IMPORTS = {
-    "__future__", "abc", "bisect", "collections", "dataclasses", "downpour", "enum", "functools", "hashlib", "heapq",
-    "itertools", "math", "numpy", "operator", "pydantic", "re", "struct", "typing",
+    "__future__", "abc", "bisect", "collections", "dataclasses", "difflib", "downpour", "enum", "functools", "hashlib",
+    "heapq", "itertools", "math", "numpy", "operator", "pydantic", "pydantic_core", "re", "struct", "typing",
 }  # fmt: skip
 MEMORY = {"mmap", "os"}  # of the shared memory that weights are in
 MAY_MAP_MEMORY = "ps/core/buffers.py"
@@ -39,6 +40,12 @@ IMPURE_CALLS = {
     "np.loadtxt", "np.savetxt", "os.open", "os.system", "os.popen",
 }  # fmt: skip
 EVALUATING = {"eval", "exec", "compile", "__import__"}
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    """The syntax tree of a file."""
+    return ast.parse(path.read_text())
 
 
 def for_types(node: ast.AST) -> bool:
@@ -59,7 +66,7 @@ def statements(node: ast.AST, types: bool) -> Iterator[ast.AST]:
 
 def imports(path: Path, types: bool = False) -> Iterator[str]:
     """Dotted names that a file imports, wherever in it; with `types`, those that only types need as well."""
-    for node in statements(ast.parse(path.read_text()), types):
+    for node in statements(tree(path), types):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -82,7 +89,7 @@ def own_imports(path: Path, types: bool = False) -> set[str]:
 
 def calls(path: Path) -> set[str]:
     """What a file calls, as it is written there: `open`, `np.load`."""
-    nodes = ast.walk(ast.parse(path.read_text()))
+    nodes = ast.walk(tree(path))
     return {ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call)}
 
 
@@ -143,7 +150,7 @@ def test_no_module_imports_one_that_is_run_as_a_command() -> None:
 def test_modules_are_imported_by_statements() -> None:
     """Else none of these tests would see it."""
     for path in MODULES.values():
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree(path)):
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
                 own = "downpour" in ast.unparse(node)
                 assert not own or path == ROOT / "bench" / "__main__.py", f"{path}: {ast.unparse(node)}"
@@ -155,19 +162,74 @@ def test_a_folder_never_imports_tensorflow(folder: str) -> None:
     assert [str(path) for path, top in tops if top in ("tensorflow", "keras")] == []
 
 
+def impurities(path: Path) -> set[str]:
+    """What a file itself imports or calls that no pure module may."""
+    tops = {imported.partition(".")[0] for imported in imports(path)}
+    called = calls(path)
+    return {
+        *(tops - PURE_IMPORTS - (MEMORY if path == ROOT / MAY_MAP_MEMORY else set())),
+        *(own_imports(path) & {"protos.parameter_server_pb2_grpc"}),
+        *(called & (IMPURE_CALLS | EVALUATING)),
+        *(name for name in called if name.startswith("np.random.") and name != "np.random.default_rng"),
+        *(name for name in called if name.endswith(".tofile")),
+    }
+
+
 @pytest.mark.parametrize("place", [*PURE_FOLDERS, *PURE_MODULES])
 def test_pure_modules_import_no_network_clock_or_file(place: str) -> None:
     files = sources(place) if place in PURE_FOLDERS else [ROOT / place]
-    assert files
-    for path in files:
-        tops = {imported.partition(".")[0] for imported in imports(path)}
-        may = PURE_IMPORTS | (MEMORY if path == ROOT / MAY_MAP_MEMORY else set())
-        assert tops - may == set(), path
-        assert "protos.parameter_server_pb2_grpc" not in own_imports(path), path
-        called = calls(path)
-        assert called & (IMPURE_CALLS | EVALUATING) == set(), path
-        unseeded = {name for name in called if name.startswith("np.random.") and name != "np.random.default_rng"}
-        assert unseeded == set() and not {name for name in called if name.endswith(".tofile")}, path
+    assert files and {path: found for path in files if (found := impurities(path))} == {}
+
+
+def reached_by_pure_folders(modules: Mapping[str, Path]) -> dict[str, set[str]]:
+    """The modules of the pure folders and all that they import, however many imports away, with what each imports.
+
+    An import of IMPURE_IMPORTS counts for its importer, and is not followed.
+    """
+    folders = tuple(folder.replace("/", ".") for folder in PURE_FOLDERS)
+    waiting = [module for module in modules if module.startswith(folders)]
+    reached: dict[str, set[str]] = {}
+    while waiting:
+        if (module := waiting.pop()) not in reached:
+            reached[module] = own_imports(modules[module])
+            followed = {name for name in reached[module] if (module, name) not in IMPURE_IMPORTS}
+            waiting += followed & set(modules)
+    return reached
+
+
+def impure_imports(modules: Mapping[str, Path]) -> set[str]:
+    """What makes the pure folders impure: imports of `protos` that are not listed, and impure modules behind others."""
+    reached = reached_by_pure_folders(modules)
+    return {
+        f"{module} imports {name}" for module, names in reached.items() for name in names
+        if name.startswith("protos") and name not in PURE_PROTOS and (module, name) not in IMPURE_IMPORTS
+    } | {f"{module} uses {what}" for module in reached for what in impurities(modules[module])}  # fmt: skip
+
+
+def test_what_the_pure_folders_import_is_pure_however_many_imports_away() -> None:
+    assert impure_imports(MODULES) == set()
+
+
+def test_no_exception_for_the_pure_folders_is_without_use() -> None:
+    reached = reached_by_pure_folders(MODULES)
+    assert {name for names in reached.values() for name in names} >= PURE_PROTOS
+    assert {(module, name) for module, names in reached.items() for name in names} >= set(IMPURE_IMPORTS)
+
+
+@pytest.mark.parametrize("imported", ["system.clock", "channel", "logs", "status_codes", "settings"])
+@pytest.mark.parametrize("folder", ["ps.core", "ps.coordinator.fit"])
+def test_an_impure_import_in_a_pure_folder_is_refused(folder: str, imported: str, tmp_path: Path) -> None:
+    planted = tmp_path / "planted.py"
+    planted.write_text(f"def late():\n    from downpour.protos.{imported} import anything\n")
+    assert f"{folder}.planted imports protos.{imported}" in impure_imports({**MODULES, f"{folder}.planted": planted})
+
+
+@pytest.mark.parametrize("module", ["protos.coverage", "protos.sentences.refusals", "ps.config_checks"])
+def test_an_impurity_behind_an_import_is_refused(module: str, tmp_path: Path) -> None:
+    planted = tmp_path / "planted.py"
+    planted.write_text("import time\nfrom downpour.protos.system import clock\n")
+    found = impure_imports({**MODULES, module: planted})
+    assert {f"{module} uses time", f"{module} imports protos.system.clock"} <= found
 
 
 @pytest.mark.parametrize("package", ["protos", "ps", "worker", "deploy"])

@@ -10,7 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from downpour.deploy.config import TrainSettings
-from downpour.protos.logs import counted, reason_of
+from downpour.protos.logs import reason_of
+from downpour.protos.sentences.sentence import counted
 from downpour.protos.settings import problems_of
 from tests.support.paths import ROOT
 from tests.support.sources import PACKAGES, sources

@@ -10,7 +10,8 @@ from types import FrameType
 from typing import NoReturn
 
 from downpour.protos.errors import DownpourError, Unsupported
-from downpour.protos.logs import counted, identify
+from downpour.protos.logs import identify
+from downpour.protos.sentences.sentence import counted
 from downpour.protos.settings import parse
 from downpour.protos.system.progress import waiting_for
 from downpour.worker.config import WorkerSettings

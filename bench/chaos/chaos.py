@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from downpour.bench.chaos.settings import ChaosCounts, ChaosSettings
-from downpour.protos.logs import counted
+from downpour.protos.sentences.sentence import counted
 from downpour.protos.settings import parse
 
 

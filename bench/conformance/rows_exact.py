@@ -12,8 +12,8 @@ from downpour.bench.conformance.row import Case, ConformanceRow, Parts
 from downpour.bench.simulation.problems import Linear, Problem, Quadratic
 from downpour.bench.simulation.service_times import times
 from downpour.bench.simulation.virtual_time import Cycle
-from downpour.protos import quantized
-from downpour.protos.codec import codec_named
+from downpour.protos.codecs import quantized
+from downpour.protos.codecs.codec import codec_named
 from downpour.protos.layout import Slice
 from downpour.ps.core.rules.hyperparameters import Hyperparameters
 from downpour.ps.core.staleness import DelayCompensation

@@ -13,7 +13,8 @@ from pydantic import AfterValidator, Field, field_validator
 from downpour.bench.conformance import rows_exact, rows_real, rows_stability, rows_timing
 from downpour.bench.conformance.row import Case, ConformanceRow, Parts
 from downpour.bench.report import writable
-from downpour.protos.settings import Settings, did_you_mean, parse
+from downpour.protos.sentences.choices import did_you_mean
+from downpour.protos.settings import Settings, parse
 from downpour.protos.system.progress import tracked
 
 ROWS: list[ConformanceRow] = sorted(

@@ -24,7 +24,7 @@ from downpour.deploy.launch.plan import ProcessSpec
 from downpour.deploy.launch.processes import end
 from downpour.deploy.scripts.script_launcher import MODEL, Notes, ScriptLauncher, script_plan
 from downpour.deploy.scripts.script_settings import SET_BY_FLAGS_OF_RUN
-from downpour.protos.logs import counted
+from downpour.protos.sentences.sentence import counted
 from downpour.ps.control_plane.replay_target import weights_file
 from downpour.ps.trace import format as trace
 from downpour.ps.trace.files import per_shard

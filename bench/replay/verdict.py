@@ -11,7 +11,7 @@ import numpy as np
 
 from downpour.bench.replay.record import Recorded
 from downpour.bench.replay.shards import Replay
-from downpour.protos.logs import counted
+from downpour.protos.sentences.sentence import counted
 
 TOLERANCE = 1e-3  # relative to the distance from the initial weights, if equal bits cannot be expected
 

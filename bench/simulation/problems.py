@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from downpour.protos.settings import did_you_mean
+from downpour.protos.sentences.choices import did_you_mean
 
 Vector = NDArray[np.float32]
 BLOCK = 512  # noise vectors at a time

@@ -18,7 +18,7 @@ from downpour.bench.simulation.problems import PROBLEMS, problem_of
 from downpour.bench.simulation.run_statistics import OutcomeStatistics, Trajectory
 from downpour.bench.simulation.service_times import SERVICES, draws_of, split, times
 from downpour.bench.simulation.virtual_time import Cycle, Simulation
-from downpour.protos.logs import counted
+from downpour.protos.sentences.sentence import counted
 from downpour.protos.settings import one_of, parse
 from downpour.ps.config_checks import refusal_of, refusal_of_optimizer, refusal_of_steps, warnings_of
 from downpour.ps.core.apply import UpdateOptions

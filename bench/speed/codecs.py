@@ -18,9 +18,9 @@ import numpy as np
 from downpour.bench.comparison import spread
 from downpour.bench.flags import FlagParser
 from downpour.bench.machine import facts, load
-from downpour.protos.codec import CODECS, codec_named
+from downpour.protos.codecs.codec import CODECS, codec_named
 from downpour.protos.layout import Slice
-from downpour.protos.logs import counted
+from downpour.protos.sentences.sentence import counted
 from downpour.protos.system.progress import tracked
 from downpour.ps.core.optimizer import Optimizer
 from downpour.ps.core.rules.hyperparameters import Hyperparameters

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from downpour.protos.logs import counted
+from downpour.protos.sentences.sentence import counted
 
 Results = dict[str, Any]
 _UNITS = {"ms": 1e3, "MB": 1e-6, "": 1.0}

@@ -31,7 +31,7 @@ from downpour.bench.competitors.competitors import COMPETITORS, CompetitorError,
 from downpour.bench.flags import FlagParser
 from downpour.bench.machine import facts, load
 from downpour.bench.peers.rows import PACKAGES, PEERS, refusal
-from downpour.protos.logs import counted
+from downpour.protos.sentences.sentence import counted
 from downpour.protos.system.progress import tracked
 from downpour.worker.catalog.datasets import load as load_dataset
 

@@ -25,7 +25,7 @@ from downpour.bench.flags import FlagParser
 from downpour.bench.machine import facts
 from downpour.bench.training.seeds import KERAS, Spread, numbers, run_all, spreads
 from downpour.deploy.config import TrainSettings
-from downpour.protos.logs import counted
+from downpour.protos.sentences.sentence import counted
 from downpour.protos.settings import parse as parse_settings
 from downpour.worker.catalog.course_models import ACTIVATIONS
 from downpour.worker.catalog.synthetic import closed_form, plane

@@ -21,7 +21,7 @@ from downpour.bench.competitors.competitors import CompetitorError, TrainingSpec
 from downpour.bench.flags import FlagParser
 from downpour.bench.machine import facts
 from downpour.bench.training.seeds import KERAS, numbers, run_all, spreads
-from downpour.protos.logs import counted
+from downpour.protos.sentences.sentence import counted
 
 SCHEMA = 1
 # Workers -> largest allowed difference to Keras's mean test accuracy; other numbers are reported without a verdict.

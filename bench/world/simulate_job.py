@@ -18,7 +18,7 @@ from downpour.bench.world.job_shape import JobResult, JobShape
 from downpour.bench.world.seeded_job import COMMAND, SimulateJobSettings, reproduction, shape_of
 from downpour.deploy.launch.child import tie_by_kernel
 from downpour.deploy.launch.environment import python_path
-from downpour.protos.logs import counted
+from downpour.protos.sentences.sentence import counted
 from downpour.protos.settings import parse, to_flags
 from downpour.protos.system.progress import tracked
 

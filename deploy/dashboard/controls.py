@@ -25,10 +25,11 @@ import grpc
 from downpour.deploy.dashboard.config import Refused
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import call_metadata, open_aio_channel
-from downpour.protos.errors import error_of, from_proto, sentence_of, str_or_sentence
+from downpour.protos.errors import from_proto, str_or_sentence
 from downpour.protos.logs import reason_of
 from downpour.protos.parameter_server_pb2_grpc import CoordinatorStub
 from downpour.protos.sentences.sentence import OPERATOR_REQUESTED, sentence
+from downpour.protos.status_codes import error_of, sentence_of
 
 TIMEOUT_S = 5.0
 STALL_S = 3.0

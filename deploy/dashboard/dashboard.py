@@ -17,9 +17,9 @@ from downpour.deploy.dashboard.recorded_run import NoRun, load_run
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import difference_in_tls, open_channel
 from downpour.protos.credentials import presented_to
-from downpour.protos.errors import error_of
 from downpour.protos.parameter_server_pb2_grpc import CoordinatorStub
 from downpour.protos.settings import host_and_port
+from downpour.protos.status_codes import error_of
 from downpour.protos.system.command import install_command
 
 if TYPE_CHECKING:

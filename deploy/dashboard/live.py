@@ -23,9 +23,10 @@ from downpour.deploy.dashboard.page_data import FORMAT, clock_offset, mode_facts
 from downpour.deploy.view.rendering import as_dict
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import call_metadata, open_aio_channel
-from downpour.protos.errors import error_of, str_or_sentence
+from downpour.protos.errors import str_or_sentence
 from downpour.protos.parameter_server_pb2_grpc import CoordinatorStub
 from downpour.protos.sentences.sentence import sentence, to_json
+from downpour.protos.status_codes import error_of
 from downpour.ps.trace.format import DTYPE
 
 EVERY_S = 0.4  # between two messages; with the time between two reports of a shard less than the lag of the page

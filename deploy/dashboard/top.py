@@ -26,8 +26,8 @@ from downpour.deploy.dashboard.top_view import KEPT, TopState, frame
 from downpour.deploy.runs import address_of
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import open_channel
-from downpour.protos.errors import error_of
 from downpour.protos.parameter_server_pb2_grpc import CoordinatorStub
+from downpour.protos.status_codes import error_of
 from downpour.ps.trace.format import DTYPE
 
 EXIT_USAGE = 2

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from downpour.protos.logs import counted
+from downpour.protos.sentences.sentence import counted
 from downpour.protos.system.command import install_command
 
 GIB = 2**30

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from downpour.protos.logs import counted
+from downpour.protos.sentences.sentence import counted
 
 PORT = 7171  # of the first server, where its address must be known before it starts
 

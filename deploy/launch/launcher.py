@@ -25,8 +25,7 @@ from downpour.deploy.view.terminal import Screen
 from downpour.deploy.view.watcher import ENDING, OVER, Watcher
 from downpour.protos.access.job_tokens import draw_token, publish, withdraw
 from downpour.protos.credentials import TOKEN_VARIABLE, adopted
-from downpour.protos.logs import counted
-from downpour.protos.sentences.sentence import USER_REQUESTED
+from downpour.protos.sentences.sentence import USER_REQUESTED, counted
 
 ANNOUNCE_S = 60.0  # for a server to announce its address
 DRAIN_TIMEOUT_S = 7.0  # default of --drain-timeout-s; with the times below, all processes end within 10 s

@@ -12,7 +12,8 @@ from typing import Literal
 
 from downpour.deploy.config import TrainSettings
 from downpour.protos.credentials import AccessSettings
-from downpour.protos.logs import LogSettings, counted
+from downpour.protos.logs import LogSettings
+from downpour.protos.sentences.sentence import counted
 from downpour.protos.settings import ENV_PREFIX, Settings, to_flags
 from downpour.ps.config import JobSettings, ServerSettings
 from downpour.worker.config import WorkerSettings

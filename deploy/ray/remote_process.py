@@ -14,7 +14,7 @@ from typing import Any
 from downpour.deploy.launch.plan import ProcessSpec
 from downpour.deploy.launch.processes import Process
 from downpour.deploy.ray.node_process import NodeProcess, ProcessState, StartRequest
-from downpour.protos.logs import counted
+from downpour.protos.sentences.sentence import counted
 
 POLL_S = 0.2
 CLOSE_S = 10.0

@@ -46,7 +46,8 @@ from downpour.deploy.view.rendering import WAITING, where
 from downpour.deploy.view.terminal import Screen
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.credentials import AccessSettings
-from downpour.protos.logs import counted, print_line, reason_of
+from downpour.protos.logs import print_line, reason_of
+from downpour.protos.sentences.sentence import counted
 from downpour.protos.settings import flag, parse, split_positional, to_flags
 from downpour.protos.system import disk
 from downpour.worker.config import ScriptSettings

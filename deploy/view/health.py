@@ -12,8 +12,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from downpour.deploy.config import HealthSettings
 from downpour.protos.channel import open_channel
-from downpour.protos.errors import error_of
 from downpour.protos.settings import parse
+from downpour.protos.status_codes import error_of
 
 
 def health(settings: HealthSettings) -> int:

@@ -17,9 +17,9 @@ from downpour.deploy.config import StatusSettings
 from downpour.deploy.view.rendering import as_dict
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import open_channel
-from downpour.protos.errors import error_of
 from downpour.protos.logs import reason_of
 from downpour.protos.parameter_server_pb2_grpc import CoordinatorStub
+from downpour.protos.status_codes import error_of
 from downpour.protos.system.http import REQUEST_S, BoundedThreads
 from downpour.protos.system.json_text import json_text
 

@@ -18,8 +18,7 @@ from rich.text import Text
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.errors import from_proto
-from downpour.protos.logs import counted
-from downpour.protos.sentences.sentence import to_json
+from downpour.protos.sentences.sentence import counted, to_json
 
 UNKNOWN = "–"
 WAITING = ("waiting", "initialising", "warming")  # the phases before training

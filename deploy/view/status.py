@@ -18,8 +18,8 @@ from downpour.deploy.view.rendering import as_dict, render, summary_table
 from downpour.deploy.view.terminal import PlainScreen, open_screen
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import difference_in_tls, open_channel
-from downpour.protos.errors import error_of
 from downpour.protos.parameter_server_pb2_grpc import CoordinatorStub
+from downpour.protos.status_codes import error_of
 from downpour.protos.system.json_text import json_text
 from downpour.protos.system.progress import waiting_for
 

@@ -67,3 +67,8 @@ def to_json(text: Value) -> Any:
         return text
     values = {name: to_json(value) for name, value in text.values.items()}
     return {"code": text.code, "values": values, "text": str(text)}
+
+
+def counted(count: int, noun: str, several: str = "") -> str:
+    """Return a number with its noun, such as `1 worker` or `1,200 updates`; `several` is an irregular plural."""
+    return f"{count:,} {noun if count == 1 else several or noun + 's'}"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.channel import PROTOCOL
 from downpour.protos.errors import to_proto
 from downpour.protos.frame import CHUNK_BYTES
+from downpour.protos.protocol import PROTOCOL
 from downpour.ps.coordinator.coordinator import Coordinator
 from downpour.ps.coordinator.phase import OVER, Phase
 from downpour.ps.coordinator.work import WorkProgress

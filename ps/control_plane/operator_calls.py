@@ -11,16 +11,9 @@ import grpc
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos import parameter_server_pb2_grpc as rpc
-from downpour.protos.errors import (
-    DeadlineExceeded,
-    DownpourError,
-    InvalidRequest,
-    ServerFault,
-    metadata_of,
-    status_of,
-    to_proto,
-)
+from downpour.protos.errors import DeadlineExceeded, DownpourError, InvalidRequest, ServerFault, to_proto
 from downpour.protos.sentences.sentence import OPERATOR_REQUESTED, USER_REQUESTED, sentence
+from downpour.protos.status_codes import metadata_of, status_of
 from downpour.protos.system import clock
 from downpour.ps.control_plane.effects import Effects, JobChange
 from downpour.ps.coordinator.coordinator import Coordinator

@@ -10,7 +10,8 @@ from pathlib import Path
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.access.job_tokens import is_loopback
 from downpour.protos.barrier import is_answered
-from downpour.protos.errors import DeadlineExceeded, DownpourError, Unreachable, status_of
+from downpour.protos.errors import DeadlineExceeded, DownpourError, Unreachable
+from downpour.protos.status_codes import status_of
 from downpour.protos.system import clock
 from downpour.ps.control_plane.effects import Effects, JobChange
 from downpour.ps.control_plane.messages import ProgressReport, job_description

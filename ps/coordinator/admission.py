@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from pydantic import ValidationError
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.channel import PROTOCOL
 from downpour.protos.errors import JobConflict, LayoutMismatch, TooLarge, Unsupported
 from downpour.protos.layout import Layout
+from downpour.protos.protocol import PROTOCOL
 from downpour.protos.settings import flag, problems_of
 from downpour.ps.config import ServerSettings
 from downpour.ps.config_checks import refusal_of_optimizer

@@ -9,8 +9,7 @@ from collections.abc import Mapping
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.layout import Layout
-from downpour.protos.logs import counted
-from downpour.protos.sentences.sentence import sentence
+from downpour.protos.sentences.sentence import counted, sentence
 from downpour.ps.coordinator.admission import (
     check_data,
     check_fingerprint,

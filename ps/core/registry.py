@@ -9,8 +9,8 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import AfterValidator
 
+from downpour.protos.sentences.choices import not_one_of
 from downpour.protos.sentences.sentence import sentence
-from downpour.protos.settings import not_one_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.chunked_vector import ChunkedVector
-from downpour.protos.codec import check_length, codec_named
+from downpour.protos.codecs.codec import check_length, codec_named
 from downpour.protos.layout import Slice
 from downpour.ps.core.push import Push
 

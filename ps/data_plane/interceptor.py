@@ -13,8 +13,9 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from downpour.protos.errors import DownpourError, InvalidRequest, Unsupported, status_of
+from downpour.protos.errors import DownpourError, InvalidRequest, Unsupported
 from downpour.protos.logs import log
+from downpour.protos.status_codes import status_of
 
 
 class _Unparsed:

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.codec import check_length
+from downpour.protos.codecs.codec import check_length
 from downpour.protos.errors import InvalidRequest, JobConflict, UnknownWorker
 from downpour.protos.layout import Slice
-from downpour.protos.logs import counted
+from downpour.protos.sentences.sentence import counted
 from downpour.protos.system import clock
 from downpour.ps.core.consistency import consistency_of
 from downpour.ps.core.push import Outcome, Result

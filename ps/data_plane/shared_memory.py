@@ -23,9 +23,10 @@ from typing import Any, TypeVar
 from google.protobuf.message import DecodeError
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.channel import PROTOCOL
-from downpour.protos.errors import AccessDenied, DownpourError, InvalidRequest, Unsupported, status_of
+from downpour.protos.errors import AccessDenied, DownpourError, InvalidRequest, Unsupported
+from downpour.protos.protocol import PROTOCOL
 from downpour.protos.shared_memory import doorbell_socket, memfd
+from downpour.protos.status_codes import status_of
 from downpour.ps.data_plane.request_handler import WAITING_EVERY_S, PendingReply, RequestHandler
 
 HEADER_LIMIT_BYTES = 8 << 10

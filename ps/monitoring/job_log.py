@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from downpour.protos.logs import counted
+from downpour.protos.sentences.sentence import counted
 from downpour.ps.coordinator.coordinator import Coordinator
 from downpour.ps.coordinator.phase import BEFORE_TRAINING, OVER, Phase
 from downpour.ps.trace.metrics import Metrics

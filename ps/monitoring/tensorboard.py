@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from downpour.protos import events_pb2 as events
-from downpour.protos.logs import counted, reason_of
-from downpour.protos.sentences.sentence import sentence
+from downpour.protos.logs import reason_of
+from downpour.protos.sentences.sentence import counted, sentence
 from downpour.ps.config import ServerSettings
 from downpour.ps.coordinator.coordinator import Coordinator
 from downpour.ps.monitoring.tfevents import EventFile, histogram, scalar, settings, text

@@ -15,9 +15,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos import parameter_server_pb2_grpc as rpc
-from downpour.protos.channel import PROTOCOL, SESSION_KEY, open_aio_channel
+from downpour.protos.channel import SESSION_KEY, open_aio_channel
 from downpour.protos.frame import Decoder, encode
 from downpour.protos.layout import Layout
+from downpour.protos.protocol import PROTOCOL
 from downpour.worker.exchange.grpc_stream import METHOD
 from tests.support.paths import ROOT
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.codec import CODECS
+from downpour.protos.codecs.codec import CODECS
 from downpour.protos.coverage import bitmap_of
 from downpour.protos.layout import STATE, TRAINED, Layout
 from downpour.protos.transports import TRANSPORTS

@@ -8,7 +8,8 @@ import grpc
 import pytest
 
 from downpour.protos import errors
-from downpour.protos.errors import ERROR_OF, STATUS_OF, DownpourError, ServerFault, Unreachable, error_of, status_of
+from downpour.protos.errors import DownpourError, ServerFault, Unreachable
+from downpour.protos.status_codes import ERROR_OF, STATUS_OF, error_of, status_of
 
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, DownpourError)]
 

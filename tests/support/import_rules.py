@@ -14,6 +14,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "protos.access": set(),
     "protos.sentences": set(),
     "protos.system": set(),
+    "protos.codecs": {"protos"},
     "protos.tcp": {"protos"},
     "protos.shared_memory": {"protos"},
     "ps.core.rules": {"protos"},
@@ -115,6 +116,24 @@ MAY_IMPORT: dict[str, set[str]] = {
         "bench.world.checks", "bench.world.system",
     },
 }  # fmt: skip
+PURE_PROTOS = {  # that the pure folders may import; the generated messages are data, and contain no gRPC
+    "protos.chunked_vector", "protos.coverage", "protos.errors", "protos.layout", "protos.parameter_server_pb2",
+    "protos.protocol", "protos.sentences.choices", "protos.sentences.notes", "protos.sentences.refusals",
+    "protos.sentences.sentence", "protos.sentences.settings",
+}  # fmt: skip
+_MAPPED = "the weights are in memory that workers map"
+_TEXTS = "the names of flags and the texts of problems; the environment is read by `parse`, for a command"
+_VALUES = "the settings are values; a copy is given all of them, so that the environment sets none"
+IMPURE_IMPORTS = {  # importer and imported: why a pure module may import it all the same
+    ("ps.core.buffers", "protos.shared_memory.memfd"): _MAPPED,
+    ("ps.coordinator.admission", "protos.settings"): _TEXTS,
+    ("ps.config_change", "protos.settings"): _TEXTS,
+    ("ps.config_change", "ps.config"): _VALUES,
+    ("ps.coordinator.admission", "ps.config"): _VALUES,
+    ("ps.coordinator.job", "ps.config"): _VALUES,
+    ("ps.coordinator.job_factory", "ps.config"): _VALUES,
+    ("ps.coordinator.fit.fit_admission", "ps.config"): _VALUES,
+}
 NO_TENSORFLOW = ("protos", "ps", "deploy", "worker/exchange", "worker/plan", "bench/world")
 
 

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from downpour.protos.logs import counted, reason_of
+from downpour.protos.logs import reason_of
+from downpour.protos.sentences.sentence import counted
 from downpour.worker.catalog.npz import ARRAYS, Array, DatasetError, labels_of, read_idx_folder, read_npz, samples_of
 from downpour.worker.catalog.synthetic import BUILT_IN
 

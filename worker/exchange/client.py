@@ -10,7 +10,7 @@ import numpy as np
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.chunked_vector import ChunkedVector
-from downpour.protos.codec import codec_named
+from downpour.protos.codecs.codec import codec_named
 from downpour.protos.coverage import Coverage
 from downpour.protos.errors import DownpourError
 from downpour.protos.frame import Buffer, Frame

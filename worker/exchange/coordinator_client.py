@@ -11,9 +11,11 @@ import grpc
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos import parameter_server_pb2_grpc as rpc
-from downpour.protos.channel import PROTOCOL, difference_in_tls, open_channel
-from downpour.protos.errors import DeadlineExceeded, Unreachable, Unsupported, error_of, is_unanswered
+from downpour.protos.channel import difference_in_tls, open_channel
+from downpour.protos.errors import DeadlineExceeded, Unreachable, Unsupported
+from downpour.protos.protocol import PROTOCOL
 from downpour.protos.settings import reachable
+from downpour.protos.status_codes import error_of, is_unanswered
 from downpour.protos.system import clock, threads
 from downpour.worker.exchange.outage import RESUMABLE, Outage
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from downpour.protos.codec import Buffer, codec_named
+from downpour.protos.codecs.codec import Buffer, codec_named
 from downpour.protos.coverage import Coverage
 from downpour.protos.layout import Slice
 

@@ -16,8 +16,9 @@ import grpc
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import SESSION_KEY, call_metadata, keep_freed_memory, open_aio_channel
-from downpour.protos.errors import DeadlineExceeded, DownpourError, Unreachable, error_of
+from downpour.protos.errors import DeadlineExceeded, DownpourError, Unreachable
 from downpour.protos.frame import Buffer, Decoder, Frame, encode
+from downpour.protos.status_codes import error_of
 from downpour.protos.system import threads
 from downpour.worker.exchange.pages import pages
 from downpour.worker.exchange.transport import Transport

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.channel import PROTOCOL
 from downpour.protos.errors import DeadlineExceeded, DownpourError, Fenced, FutureVersion, UnknownWorker, Unreachable
 from downpour.protos.layout import Layout
 from downpour.protos.logs import log
+from downpour.protos.protocol import PROTOCOL
 from downpour.protos.system import threads
 from downpour.worker.exchange.client import Client
 from downpour.worker.exchange.coordinator_client import CoordinatorClient

@@ -11,11 +11,12 @@ import struct
 from google.protobuf.message import DecodeError
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.channel import PROTOCOL
-from downpour.protos.errors import ERROR_OF, DeadlineExceeded, ServerFault, TooLarge, Unreachable
+from downpour.protos.errors import DeadlineExceeded, ServerFault, TooLarge, Unreachable
 from downpour.protos.frame import Buffer, Frame
 from downpour.protos.logs import reason_of
+from downpour.protos.protocol import PROTOCOL
 from downpour.protos.shared_memory import doorbell_socket, memfd
+from downpour.protos.status_codes import ERROR_OF
 from downpour.worker.exchange.spin_wait import SpinWait
 from downpour.worker.exchange.transport import Transport
 

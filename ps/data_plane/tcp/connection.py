@@ -14,9 +14,10 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.errors import DownpourError, InvalidRequest, TooLarge, status_of
+from downpour.protos.errors import DownpourError, InvalidRequest, TooLarge
 from downpour.protos.frame import INLINE_BYTES
 from downpour.protos.logs import log, reason_of
+from downpour.protos.status_codes import status_of
 from downpour.protos.tcp.sockets import WOULD_BLOCK
 from downpour.protos.tcp.stream_frame import FIRST_LIMIT_BYTES, MAGIC, ConnectionEnded, HeaderReceiver, encoded
 from downpour.ps.core.buffers import Buffer as WeightBuffer

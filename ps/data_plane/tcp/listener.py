@@ -12,10 +12,10 @@ import hmac
 import socket
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.channel import PROTOCOL
 from downpour.protos.credentials import adopted, check_secured
 from downpour.protos.errors import AccessDenied, UnknownWorker, Unsupported
 from downpour.protos.logs import log
+from downpour.protos.protocol import PROTOCOL
 from downpour.protos.tcp.sockets import server_tls, set_options, split_address
 from downpour.protos.transports import AUTO
 from downpour.ps.config import ServerSettings

@@ -15,7 +15,7 @@ import pytest
 
 from downpour.deploy.config import TrainSettings
 from downpour.deploy.scripts.script_settings import NOT_OF_A_SCRIPT, RunSettings
-from downpour.protos.codec import CODECS
+from downpour.protos.codecs.codec import CODECS
 from downpour.protos.settings import flag
 from downpour.protos.transports import TRANSPORTS
 from downpour.ps.core.consistency import MODES

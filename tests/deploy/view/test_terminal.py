@@ -26,7 +26,7 @@ from downpour.deploy.view.rendering import (
 )
 from downpour.deploy.view.terminal import LiveScreen, PlainScreen, silence
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.logs import counted
+from downpour.protos.sentences.sentence import counted
 
 SUMMARY = {
     "model": "sigmoid100", "dataset": "mnist", "optimizer": "sgd", "mode": "async", "test_accuracy": 0.96128,

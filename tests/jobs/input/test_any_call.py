@@ -18,10 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.channel import PROTOCOL, SESSION_KEY, open_channel
-from downpour.protos.errors import STATUS_OF
+from downpour.protos.channel import SESSION_KEY, open_channel
 from downpour.protos.frame import encode
+from downpour.protos.protocol import PROTOCOL
 from downpour.protos.shared_memory import memfd
+from downpour.protos.status_codes import STATUS_OF
 from downpour.worker.exchange.grpc_stream import METHOD
 from tests.support.cluster import DATA, DEADLINE_S, Cluster, Member, running
 from tests.support.processes.raw_frames import LAYOUT, ONES

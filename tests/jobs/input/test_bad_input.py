@@ -13,9 +13,9 @@ import pytest
 from downpour.deploy.runs import address_of
 from downpour.deploy.runs import running as running_jobs
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.channel import PROTOCOL
 from downpour.protos.errors import DownpourError, JobConflict, LayoutMismatch, UnknownWorker, Unreachable, Unsupported
 from downpour.protos.layout import TRAINED, Layout
+from downpour.protos.protocol import PROTOCOL
 from downpour.worker.exchange.coordinator_client import CoordinatorClient
 from tests.support.cluster import DATA, DEADLINE_S, Cluster, Member, Process, running, wait_until
 from tests.support.processes.raw_frames import LAYOUT, ONES

@@ -11,11 +11,12 @@ from typing import Any
 import grpc
 import pytest
 
-from downpour.protos.errors import InvalidRequest, from_proto, metadata_of, sentence_of, to_proto
+from downpour.protos.errors import InvalidRequest, from_proto, to_proto
 from downpour.protos.sentences.notes import NOTES
 from downpour.protos.sentences.refusals import REFUSALS
 from downpour.protos.sentences.sentence import SENTENCES, Sentence, joined, sentence, to_json
 from downpour.protos.sentences.settings import SETTINGS
+from downpour.protos.status_codes import metadata_of, sentence_of
 from tests.support.paths import ROOT
 from tests.support.sources import sources
 

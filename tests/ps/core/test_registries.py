@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from downpour.protos.codec import codec_named
+from downpour.protos.codecs.codec import codec_named
 from downpour.protos.settings import parse
 from downpour.ps.config import JobSettings
 from downpour.ps.config_checks import refusal_of_steps, warnings_of

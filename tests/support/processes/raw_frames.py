@@ -11,8 +11,9 @@ import pytest
 
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.channel import SESSION_KEY, open_channel
-from downpour.protos.errors import DownpourError, error_of
+from downpour.protos.errors import DownpourError
 from downpour.protos.frame import Decoder, encode
+from downpour.protos.status_codes import error_of
 from downpour.worker.exchange.grpc_stream import METHOD
 from tests.support.cluster import DEADLINE_S, Member, vector_layout
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.channel import PROTOCOL
+from downpour.protos.protocol import PROTOCOL
 from downpour.worker.exchange.shared_memory import SharedMemoryTransport
 from tests.support.cluster import Member, vector_layout
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.channel import PROTOCOL
 from downpour.protos.layout import TRAINED, Layout
+from downpour.protos.protocol import PROTOCOL
 from downpour.ps.config import ServerSettings
 from downpour.ps.coordinator.fit.fit_work import FitWork
 from downpour.ps.coordinator.job_factory import new_coordinator

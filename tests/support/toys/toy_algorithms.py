@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from downpour.protos.codec import CODECS, Codec, CodecFamily
+from downpour.protos.codecs.codec import CODECS, Codec, CodecFamily
 from downpour.ps.core.consistency import MODES, Mode
 from downpour.ps.core.consistency_base import Consistency, PendingPush
 from downpour.ps.core.registry import whole_number

@@ -64,7 +64,7 @@ def test_a_fault_of_this_package_keeps_its_frames() -> None:
 def test_an_error_that_is_meant_for_the_script_is_shown_where_the_script_called(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from downpour.protos import codec
+    from downpour.protos.codecs import codec
     from downpour.protos.errors import InvalidRequest
 
     monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)

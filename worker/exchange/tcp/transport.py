@@ -10,19 +10,12 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 
 from downpour.protos import parameter_server_pb2 as pb
-from downpour.protos.channel import PROTOCOL
 from downpour.protos.credentials import adopted, presented_to
-from downpour.protos.errors import (
-    ERROR_OF,
-    DeadlineExceeded,
-    DownpourError,
-    InvalidRequest,
-    ServerFault,
-    TooLarge,
-    Unreachable,
-)
+from downpour.protos.errors import DeadlineExceeded, DownpourError, InvalidRequest, ServerFault, TooLarge, Unreachable
 from downpour.protos.frame import Buffer, Frame
 from downpour.protos.logs import reason_of
+from downpour.protos.protocol import PROTOCOL
+from downpour.protos.status_codes import ERROR_OF
 from downpour.protos.system import threads
 from downpour.protos.tcp.sockets import MOST_BUFFERS, client_tls, rest_of, sender, set_options, split_address, wrapped
 from downpour.protos.tcp.stream_frame import MAGIC, ConnectionEnded, HeaderReceiver, encoded

@@ -17,7 +17,8 @@ from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.barrier import is_answered
 from downpour.protos.chunked_vector import ChunkedVector
 from downpour.protos.errors import DeadlineExceeded, DownpourError, UnknownWorker, Unreachable, Unsupported
-from downpour.protos.logs import counted, log
+from downpour.protos.logs import log
+from downpour.protos.sentences.sentence import counted
 from downpour.protos.system.progress import waiting_for
 from downpour.worker.exchange.client import Client, Pulled
 from downpour.worker.exchange.coordinator_client import CoordinatorClient

@@ -16,9 +16,9 @@ import pytest
 from downpour.deploy.certs import CertsSettings, certs
 from downpour.protos import parameter_server_pb2 as pb
 from downpour.protos.access.job_tokens import publish, withdraw
-from downpour.protos.channel import PROTOCOL
 from downpour.protos.credentials import AUTHORITY, SERVER_NAME, AccessSettings, adopt
 from downpour.protos.errors import DownpourError, InvalidRequest, TooLarge, UnknownWorker, Unreachable
+from downpour.protos.protocol import PROTOCOL
 from downpour.protos.tcp.stream_frame import MAGIC, HeaderReceiver, encoded
 from downpour.protos.transports import TRANSPORTS
 from downpour.ps.data_plane.tcp.listener import MAX_UNATTACHED

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from downpour.protos.codecs.quantized import int8_decode, int8_deduct, int8_encode, int8_size_bytes
+from downpour.protos.codecs.sparse import kept, topk_decode, topk_deduct, topk_encode
 from downpour.protos.errors import InvalidRequest
-from downpour.protos.quantized import int8_decode, int8_deduct, int8_encode, int8_size_bytes
-from downpour.protos.sparse import kept, topk_decode, topk_deduct, topk_encode
 
 Buffer = bytes | bytearray | memoryview
 _BLOCK = 1 << 16  # elements that are converted at a time, so that they stay in the cache

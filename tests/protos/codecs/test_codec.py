@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from downpour.protos.codec import CODECS, Codec, _made, codec_named
+from downpour.protos.codecs.codec import CODECS, Codec, _made, codec_named
 from downpour.protos.errors import InvalidRequest
 
 # Every family, with its default and with parameters that cut short vectors into pieces.
