@@ -51,7 +51,7 @@ class JobSettings(OptimizerSettings):
     model: str = Field(
         "sigmoid100", description="Model: a name of the registry, or module:function that returns a model."
     )
-    dataset: str = Field("mnist", description="Data: mnist, fashion_mnist, or the path of an .npz file.")
+    dataset: str = Field("mnist", description="Dataset: a name of the registry, or the path of an .npz file.")
     workers: int = Field(2, ge=1, le=100_000, description="Number of workers that training waits for, at most 60 s.")
     shards: int = Field(1, ge=1, le=1024, description="Number of server processes that the weights are divided among.")
     epochs: int = Field(10, ge=1, description="Number of passes over the training data.")
