@@ -95,7 +95,7 @@ class CoordinatorProcess:
         self.runtime = ShardRuntime(0, LeaseLedger(self.coordinator), self._push_times.add, order)
         self._target = ReplayTarget(settings, order, self.runtime) if order is not None else None
         if order is not None:
-            order.on_advance.append(self._change.notify)
+            order.add_advance_callback(self._change.notify)
         self.links = ShardLinks(self._joined, self._shard_event, self._lost)
         self.checkpointer = Checkpointer(
             self.coordinator, self.runtime, self.run, self._flush_trace, self._change.notify

@@ -56,7 +56,7 @@ class ReplayTarget:
         self._order, self._runtime = order, runtime
         self._made, self._since_s = 0, 0.0
         self._looks = False
-        order.on_advance.append(self._advanced)
+        order.add_advance_callback(self._advanced)
 
     def _advanced(self) -> None:
         if self._order.target is not None and not self._looks:

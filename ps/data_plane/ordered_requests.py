@@ -22,7 +22,7 @@ class OrderedCut(ShardCut):
         super().__init__()
         self._order = order
         self._changed: asyncio.Future[None] | None = None
-        order.on_advance.append(self._release)
+        order.add_advance_callback(self._release)
 
     @property
     def waits(self) -> bool:
@@ -54,7 +54,7 @@ class OrderedWaiters(Waiters):
         """Create a collection without waiting workers."""
         super().__init__()
         self._order = order
-        order.on_advance.append(lambda: self.release(None))
+        order.add_advance_callback(lambda: self.release(None))
 
     def may_answer(self, shard: Shard, header: pb.Request) -> bool:
         """Return whether the reply to a push may have the present weights."""

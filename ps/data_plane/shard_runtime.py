@@ -89,8 +89,8 @@ class ShardRuntime:
         self.calls = CallLog() if order is None else order
         self._rates: deque[Sequence[pb.LearningRates]] = deque()  # that are not in effect yet
         if order is not None:
-            order.on_advance.append(partial(self._drive, order))
-            order.on_advance.append(self._apply_rates)
+            order.add_advance_callback(partial(self._drive, order))
+            order.add_advance_callback(self._apply_rates)
         self.generation, self.initialisation, self.assigned = 1, 0, 0
         self.void = False
         self._initialiser = 0  # the session of the worker that has set the initial weights

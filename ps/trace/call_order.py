@@ -26,8 +26,11 @@ ORDERED = REQUESTS | {Call.BEGIN, Call.RATES, Call.LEASE}  # which wait for thei
 class CallOrder(CallLog):
     """A call log that admits calls in the order of a recorded one.
 
+    The objects whose requests wait for their turn are constructed with the order. They therefore register callbacks
+    with `add_advance_callback`, rather than being arguments of its constructor.
+
     Attributes:
-        on_advance: Callbacks after every call, which may make others possible.
+        made: The number of calls so far.
     """
 
     def __init__(self, recorded: np.ndarray) -> None:
@@ -55,8 +58,12 @@ class CallOrder(CallLog):
             elif call == Call.LEASE_SIZE:
                 self._sizes.setdefault(worker, deque()).append(seq)
         self._present: set[int] = set()  # workers that have joined this call of `fit`
-        self.on_advance: list[Callable[[], None]] = []
-        self.made = 0  # calls so far
+        self._on_advance: list[Callable[[], None]] = []
+        self.made = 0
+
+    def add_advance_callback(self, callback: Callable[[], None]) -> None:
+        """Register a function that is called after every call of the record, which may make others possible."""
+        self._on_advance.append(callback)
 
     @property
     def drives(self) -> bool:
@@ -165,5 +172,5 @@ class CallOrder(CallLog):
 
     def _advance(self) -> None:
         self.made += 1
-        for callback in self.on_advance:
+        for callback in self._on_advance:
             callback()

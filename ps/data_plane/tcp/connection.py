@@ -174,14 +174,6 @@ class TcpConnection:
         self._host.attached(self)
         self._socket.send([encoded(pb.Reply())], self._sent)
 
-    def _receive_header(self) -> None:
-        header = self._headers.receive(self._receive_into)
-        self._received += 1
-        if header is not None:
-            self._header = header
-            self._next = self._receive_too_much
-            self._begin()
-
     def _receive_too_much(self) -> None:
         """Receive while a reply is due, when only the end of the connection may come."""
         if self._receive_into(memoryview(bytearray(1))):
@@ -201,8 +193,18 @@ class TcpConnection:
 
     # ------------------------------------------------------------------ one request
 
-    def _begin(self) -> None:
-        """Check a header, wait until the payload may be received, and provide memory for it."""
+    def _begin(self, arrived: bool = False) -> None:
+        """Receive a header, check it, wait until the payload may be received, and provide memory for it.
+
+        Args:
+            arrived: Whether the header has been received already, and the request has waited since then.
+        """
+        if not arrived:
+            received = self._headers.receive(self._receive_into)
+            self._received += 1
+            if received is None:
+                return
+            self._header, self._next = received, self._receive_too_much
         header, runtime = self._header, self._runtime
         limit = runtime.limit_bytes(header)
         if header.payload_bytes > limit:
@@ -214,10 +216,10 @@ class TcpConnection:
         held = runtime.held(header)
         if held is not None:
             self._socket.read(False)
-            self._wait_for(held, self._begin)
+            self._wait_for(held, self._begin_again)
             return
         reply_bytes = 0 if header.no_pull else 4 * runtime.size
-        if max(header.payload_bytes, reply_bytes) > INLINE_BYTES and not self._admit(self._begin):
+        if max(header.payload_bytes, reply_bytes) > INLINE_BYTES and not self._admit(self._begin_again):
             self._socket.read(False)
             return
         self._set_timer(None)
@@ -228,6 +230,9 @@ class TcpConnection:
             self._serve()
         else:
             self._next = self._receive_payload
+
+    def _begin_again(self) -> None:
+        self._begin(arrived=True)
 
     def _serve(self) -> None:
         """Carry out a request that has arrived entirely."""
@@ -307,7 +312,7 @@ class TcpConnection:
         """Expect the next request, because a reply has been sent entirely."""
         self._release_weights()
         self._host.large.leave(self)
-        self._next = self._receive_header
+        self._next = self._begin
 
     def _release_weights(self) -> None:
         if self._weights is not None:

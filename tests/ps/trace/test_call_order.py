@@ -92,7 +92,7 @@ def test_the_record_makes_the_calls_on_members_once_a_worker_is_present() -> Non
             driven.append(order.driven)
             order.pass_driven()
 
-    order.on_advance.append(drive)
+    order.add_advance_callback(drive)
     order.add(Call.JOIN_RESTING, 1, 1)
     assert driven == [] and not order.admits(Call.PUSH, 1, 1)
     order.add(Call.JOIN_RESTING, 0, 1)

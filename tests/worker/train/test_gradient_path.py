@@ -41,8 +41,7 @@ WITHIN_STEPS: tuple[tuple[type, str], ...] = (
 )
 FORWARD_ONLY = {
     "Loop.finish", "Loop.start", "EventLoopSocket._readable", "TcpConnection._readable",
-    "TcpConnection._receive_header", "TcpTransport._receive_header", "TcpTransport._repeat",
-    "TcpTransport._await_reply", "HeaderReceiver.receive",
+    "TcpTransport._receive_header", "TcpTransport._repeat", "TcpTransport._await_reply", "HeaderReceiver.receive",
 }  # fmt: skip
 NEED_TENSORFLOW = {"Worker._train", "GradientFunction.__call__"}
 
