@@ -30,7 +30,11 @@ class ExchangeServicer:
     """Serves the streams of workers: each request frame gets a reply frame."""
 
     def __init__(
-        self, handler: RequestHandler, connection_lost: Callable[[int], None] = lambda worker: None, admitted: int = 4
+        self,
+        handler: RequestHandler,
+        connection_lost: Callable[[int], None] = lambda worker: None,
+        admitted: int = 4,
+        connected: Callable[[], None] = lambda: None,
     ) -> None:
         """Create a servicer of one shard.
 
@@ -38,9 +42,11 @@ class ExchangeServicer:
             handler: The handler of the requests.
             connection_lost: A callback that receives the number of a worker whose stream has ended.
             admitted: The number of push-pulls whose large payloads may be in memory at one time; others wait unread.
+            connected: A callback for each stream of a worker.
         """
         keep_freed_memory(arenas=1)
         self._handler, self._connection_lost, self._admitted = handler, connection_lost, admitted
+        self._connected = connected
         self._admission = asyncio.Semaphore(admitted)
         self._spare: list[np.ndarray] = []
         self._streams: Counter[int] = Counter()
@@ -64,7 +70,7 @@ class ExchangeServicer:
             counted = session
             runtime = self._handler.runtime
             worker = runtime.member_of(session).worker
-            runtime.transports.add("grpc")
+            self._connected()
             keep_freed_memory(arenas=1, kept_bytes=self._admitted * 4 * runtime.size)
             while (message := await context.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]
                 await _Exchange(self._handler, session, context, self._admission, self._spare).serve(message)

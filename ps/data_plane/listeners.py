@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import grpc
@@ -29,12 +30,14 @@ class ListenRequest:
         handler: The handler of the requests.
         connection_lost: A callback that receives the number of a worker whose connection has ended.
         grpc_server: The gRPC server of the process, which has not been started yet.
+        connected: A callback for each connection of a worker; `open_listeners` notes the transport with it.
     """
 
     settings: ServerSettings
     handler: RequestHandler
     connection_lost: Callable[[int], None]
     grpc_server: grpc.aio.Server | None = None
+    connected: Callable[[], None] = lambda: None
 
 
 class Listener(Protocol):
@@ -82,7 +85,8 @@ def open_listeners(request: ListenRequest) -> Listeners:
         if not row.always and wanted not in (AUTO, name):
             continue
         try:
-            listener: Listener | None = load(row.listen)(request)
+            noted = replace(request, connected=partial(request.handler.runtime.transports.add, name))
+            listener: Listener | None = load(row.listen)(noted)
         except BaseException:
             Listeners(opened).close()
             raise
@@ -100,7 +104,9 @@ class GrpcListener:
         Args:
             request: The parameters with which to listen.
         """
-        exchange = ExchangeServicer(request.handler, request.connection_lost, request.settings.admitted)
+        exchange = ExchangeServicer(
+            request.handler, request.connection_lost, request.settings.admitted, request.connected
+        )
         assert request.grpc_server is not None
         request.grpc_server.add_generic_rpc_handlers((exchange.rpc_handler(),))
 
@@ -125,7 +131,9 @@ def listen_shared_memory(request: ListenRequest) -> Listener | None:
     settings = request.settings
     try:
         if memfd.available():
-            return SharedMemoryListener(request.handler, request.connection_lost, settings.doorbell_dir)
+            return SharedMemoryListener(
+                request.handler, request.connection_lost, settings.doorbell_dir, request.connected
+            )
         reason = "no memfd_create"
     except OSError as error:
         if settings.doorbell_dir is not None:

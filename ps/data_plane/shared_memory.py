@@ -61,6 +61,7 @@ class SharedMemoryListener:
         handler: RequestHandler,
         connection_lost: Callable[[int], None] = lambda worker: None,
         folder: str | None = None,
+        connected: Callable[[], None] = lambda: None,
     ) -> None:
         """Begin to listen, on the running event loop; the shard keeps its weights in shared memory from here on.
 
@@ -68,11 +69,13 @@ class SharedMemoryListener:
             handler: The handler of the requests.
             connection_lost: A callback that receives the number of a worker whose connection has ended.
             folder: The folder of the socket; None for a socket with an abstract name.
+            connected: A callback for each connection of a worker.
 
         Raises:
             OSError: This system has no such socket, or the folder cannot be used.
         """
         self._handler, self._runtime, self._connection_lost = handler, handler.runtime, connection_lost
+        self._connected = connected
         self._loop = asyncio.get_running_loop()
         self._connections: dict[int, _Connection] = {}
         self._unattached: set[_Connection] = set()
@@ -177,7 +180,7 @@ class SharedMemoryListener:
         self._identified(connection)
         connection.session, connection.worker, connection.region = request.session, worker, region
         self._connections[connection.session] = connection
-        self._runtime.transports.add("shm")
+        self._connected()
         self._set_timer(connection, None)
         welcome = pb.Reply(payload_bytes=4 * self._runtime.size)
         socket.send_fds(connection.socket, [welcome.SerializeToString()], [self._runtime.builder.arena.descriptor])

@@ -52,6 +52,7 @@ class TcpListener:
         """
         settings = request.settings
         self.handler, self._connection_lost = request.handler, request.connection_lost
+        self._connected = request.connected
         self._runtime, self._advertise = request.handler.runtime, settings.tcp_advertise
         self._loop = asyncio.get_running_loop()
         self.large = LargePayloads(settings.admitted, self._loop.call_soon)
@@ -106,7 +107,7 @@ class TcpListener:
             before.close()
         self._connections[connection.session] = connection
         self._unattached.pop(connection, None)
-        self._runtime.transports.add("tcp")
+        self._connected()
 
     def closed(self, connection: TcpConnection) -> None:
         """Forget a connection that has been closed."""

@@ -38,7 +38,7 @@ class ToyListener:
     opened: dict[str, ToyListener] = {}
 
     def __init__(self, request: ListenRequest) -> None:
-        self.handler = request.handler
+        self.handler, self.connected = request.handler, request.connected
         self.opened["toy listener"] = self
 
     def add_to(self, address: pb.ShardAddress) -> None:
@@ -53,7 +53,9 @@ class ToyTransport(Transport):
 
     def __init__(self, route: Route) -> None:
         super().__init__(route.shard.address, route.timeout_s)
-        self.handler = ToyListener.opened[route.shard.doorbell].handler
+        listener = ToyListener.opened[route.shard.doorbell]
+        self.handler = listener.handler
+        listener.connected()
         self.reply: Frame[pb.Reply] | None = None
 
     def send(self, header: pb.Request, *parts: Buffer) -> None:
@@ -112,7 +114,7 @@ def test_a_transport_is_one_row_and_trains(monkeypatch: pytest.MonkeyPatch, want
     listeners = open_listeners(ListenRequest(settings, RequestHandler(runtime), lambda worker: None))
     session = pb.RegisterReply(worker=0, incarnation=1, session=7, shards=[listeners.address(0, "toy:1")])
     client = Client(session, LAYOUT, "float32", 1.0, settings.transport)
-    assert client.transports == ["toy"]
+    assert client.transports == ["toy"] and runtime.transports == {"toy"}
     pulled = client.pull()
     for _ in range(40):
         gradient = pulled.flat - np.arange(N, dtype=np.float32)
