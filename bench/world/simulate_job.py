@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
@@ -118,6 +119,7 @@ def _many(settings: SimulateJobSettings) -> int:
 def _begin_process(parent: int) -> None:
     if sys.platform == "linux":  # a process of the pool does not learn otherwise that its parent was killed
         tie_by_kernel(parent, signal.SIGTERM)
+    gc.freeze()  # the modules are not looked through for the garbage of each job
 
 
 def run_seeds(work: tuple[list[int], SimulateJobSettings]) -> tuple[list[tuple[int, list[str]]], float]:

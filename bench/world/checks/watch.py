@@ -136,7 +136,9 @@ class Watch:
         self._servers.check_shard(shard, runtime)
         if coordinator is not None:
             self._servers.check_coordinator(coordinator)
-            self._check_model(process.machine.disk)
+            model = process.machine.disk.names.get(MODEL)
+            if model is not self._model and model is not None:
+                self._check_model(model)
             if coordinator.checkpointer.taken != self._taken:
                 self._taken = coordinator.checkpointer.taken
                 self._checkpoints.check(process.machine.disk)
@@ -150,11 +152,8 @@ class Watch:
             self._seen[shard] = seen
             self._check_version(shard, runtime, held)
 
-    def _check_model(self, disk: VirtualDisk) -> None:
+    def _check_model(self, model: Inode) -> None:
         """Check a model that has been published just now."""
-        model = disk.names.get(MODEL)
-        if model is None or model is self._model:
-            return
         self._model = model
         if not is_whole(model.content):
             self._world.problem("an incomplete model was published")

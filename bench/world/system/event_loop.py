@@ -89,7 +89,12 @@ class VirtualLoop(_Base):
             _set_running_loop(self)
             sys.set_asyncgen_hooks(finalizer=self._finalize)
             try:
-                handle._run()
+                # What `Handle._run` does; a call of it for every event would be noticeable.
+                handle._context.run(handle._callback, *handle._args)
+            except BaseException as error:
+                if isinstance(error, (SystemExit, KeyboardInterrupt)):
+                    raise
+                self.call_exception_handler({"message": f"exception in {handle}", "exception": error})
             finally:
                 _set_running_loop(None)
         if ready:
