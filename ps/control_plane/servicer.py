@@ -100,8 +100,10 @@ class CoordinatorServicer(OperatorCalls):
 
         if not await self._change.wait_until(lambda: known() and work.committed, JOIN_TIMEOUT_S):
             self._turn(lambda: self._coordinator.leave(member.worker, clock.monotonic()))
+            missing = ", ".join(str(shard) for shard in job.shards.unsettled(number))
             raise DeadlineExceeded(
-                f"every shard must acknowledge a new worker within {JOIN_TIMEOUT_S:.0f} s: at least one has not."
+                f"every shard must acknowledge a new worker within {JOIN_TIMEOUT_S:.0f} s; "
+                f"missing: {missing or 'none'}. Look at the logs of these shards."
             )
         if job.membership.get(member.worker) is not member:
             raise Unreachable("the job has just returned to its last checkpoint: register again.")

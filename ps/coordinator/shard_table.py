@@ -86,7 +86,11 @@ class ShardTable:
 
     def settled(self, view: int) -> bool:
         """Return whether every shard that has joined has adopted the view of that number."""
-        return all(self._views.get(shard, 0) >= view for shard in self._addresses)
+        return not self.unsettled(view)
+
+    def unsettled(self, view: int) -> list[int]:
+        """Return the shards that have joined and have not adopted the view of that number yet."""
+        return [shard for shard in self._addresses if self._views.get(shard, 0) < view]
 
     # ------------------------------------------------------------------ weights
 

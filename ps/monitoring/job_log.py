@@ -9,7 +9,7 @@ from downpour.ps.coordinator.coordinator import Coordinator
 from downpour.ps.coordinator.phase import BEFORE_TRAINING, OVER, Phase
 from downpour.ps.trace.metrics import Metrics
 
-FIRST_S, WAITING_EVERY_S = 2.0, 10.0  # until the first line about what the start waits for, and between two lines
+FIRST_S, WAITING_EVERY_S = 2.0, 10.0  # until the first line about what the job waits for, and between two lines
 
 
 class JobLog:
@@ -30,7 +30,7 @@ class JobLog:
         self._next_s = 0.0  # when the wait is reported again
 
     def news(self, now: float | None = None) -> Iterator[str]:
-        """Yield a line for each event since the last call, and while the start waits for processes.
+        """Yield a line for each event since the last call, and while the job waits for processes.
 
         Args:
             now: The time in seconds; None if there is no time for another line about a wait.
@@ -50,9 +50,10 @@ class JobLog:
             yield line
 
     def _of_wait(self, now: float) -> str:
-        """Return what the start of the job waits for, after `FIRST_S` seconds and then every `WAITING_EVERY_S`."""
+        """Return what the job waits for, after `FIRST_S` seconds and then every `WAITING_EVERY_S`."""
         job = self._coordinator.job
-        if job.phase not in BEFORE_TRAINING:
+        absent = [] if job.phase in OVER else job.shards.unsettled(job.membership.number)
+        if job.phase not in BEFORE_TRAINING and not absent:
             self._waiting_s = None
             return ""
         if self._waiting_s is None:
@@ -64,8 +65,11 @@ class JobLog:
             ("shards", len(job.shards), job.settings.shards),
             ("workers", len(self._workers), job.settings.workers),
         ):
-            if found < wanted:
+            if found < wanted and job.phase in BEFORE_TRAINING:
                 return f"waiting for {what} for {now - self._waiting_s:.0f} s: {found} of {wanted} joined"
+        if absent:
+            named = ", ".join(f"shard {shard}" for shard in absent)
+            return f"waiting for {named} for {now - self._waiting_s:.0f} s to acknowledge the workers of the job"
         return f"waiting for the workers to prepare for {now - self._waiting_s:.0f} s"
 
     def _of_phase(self) -> str:

@@ -89,12 +89,7 @@ class VirtualLoop(_Base):
             _set_running_loop(self)
             sys.set_asyncgen_hooks(finalizer=self._finalize)
             try:
-                # What `Handle._run` does; a call of it for every event would be noticeable.
-                handle._context.run(handle._callback, *handle._args)
-            except BaseException as error:
-                if isinstance(error, (SystemExit, KeyboardInterrupt)):
-                    raise
-                self.call_exception_handler({"message": f"exception in {handle}", "exception": error})
+                handle._run()
             finally:
                 _set_running_loop(None)
         if ready:

@@ -86,7 +86,7 @@ def test_a_worker_continues_after_a_server_was_suspended_for_longer_than_a_call_
     tmp_path: Path, transport: str, shard: int
 ) -> None:
     cluster = Cluster(tmp_path)
-    flags = {"transport": transport, "checkpoint_every": "0.1s", "epochs": 1000, "session_s": 1}
+    flags = {"transport": transport, "checkpoint_every": "0.1s", "epochs": 1000, "session_s": 5}
     try:
         cluster.serve(2, workers=1, reconnect_s=60, **flags)
         own = ("-m", "downpour.worker", f"--server={cluster.address}", "--call-timeout-s=2", "--xla=off")
