@@ -95,7 +95,7 @@ def test_a_command_that_is_interrupted_while_it_imports_has_no_traceback(
     (tmp_path / "model.keras").write_text("a model")
     monkeypatch.setattr("downpour.deploy.trained.is_saved_model", lambda path: True)
     model = f"{tmp_path / 'model.keras'}"
-    arguments = {"evaluate": [model], "export": [model], "bench": ["kernels"]}  # each of which imports pydantic
+    arguments = {"evaluate": [model], "export": [model], "bench": ["mutants"]}  # each of which imports pydantic
     cli.commands()[command].run(arguments.get(command, []))
     (tmp_path / "pydantic").mkdir()
     (tmp_path / "pydantic" / "__init__.py").write_text(WAITING)
