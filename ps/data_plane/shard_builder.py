@@ -14,6 +14,7 @@ from downpour.ps.config import JobSettings, ServerSettings
 from downpour.ps.core.apply import UpdateOptions
 from downpour.ps.core.buffers import Arena, Pool
 from downpour.ps.core.consistency import consistency_of
+from downpour.ps.core.consistency_base import Consistency
 from downpour.ps.core.push import Push, Result
 from downpour.ps.core.schedules import RateTable, schedule_of
 from downpour.ps.core.shard import Shard
@@ -109,6 +110,14 @@ class ShardBuilder:
         """
         return needs_old_weights(settings.staleness_policy) or self._from_workers
 
+    def consistency(self, settings: JobSettings) -> Consistency:
+        """Return the mode as this shard follows it.
+
+        The workers of a script wait for their updates on every shard: a replay of a script whose workers go on while
+        their pushes are buffered is not always exact.
+        """
+        return consistency_of(settings.mode, 0 if self._from_workers else self._index)
+
     def learning_rate_of(self, settings: JobSettings) -> float | None:
         """Return the learning rate of a shard with these settings; None if its workers set their optimizers' rates."""
         return None if self._from_workers else settings.effective_learning_rate
@@ -162,7 +171,7 @@ class ShardBuilder:
         return Shard(
             np.zeros(self.size, np.float32),
             self._built,
-            consistency_of(settings.mode, self._index),
+            self.consistency(settings),
             compensation_of(settings.staleness_policy),
             on_outcome,
             pool=Pool(self.size, self.arena.allocate if self.arena else None),

@@ -20,7 +20,6 @@ from downpour.protos.errors import InvalidRequest, JobConflict, UnknownWorker
 from downpour.protos.layout import Slice
 from downpour.protos.sentences.sentence import counted
 from downpour.protos.system import clock
-from downpour.ps.core.consistency import consistency_of
 from downpour.ps.core.push import Outcome, Result
 from downpour.ps.core.shard import Shard
 from downpour.ps.core.staleness import compensation_of
@@ -357,8 +356,7 @@ class ShardRuntime:
         """Change the mode, the compensation and the learning rate of the shard, and record that."""
         settings = settings_of(change.settings)
         learning_rate = self.builder.learning_rate_of(settings)
-        mode = consistency_of(settings.mode, self.index)
-        shard.reconfigure(mode, compensation_of(settings.staleness_policy), learning_rate)
+        shard.reconfigure(self.builder.consistency(settings), compensation_of(settings.staleness_policy), learning_rate)
         self.calls.add(Call.CHANGE, seq=change.number)
         self.calls.record_pulls(self.builder.records_pulls(settings))
         self.waiters.release(shard)
