@@ -88,7 +88,7 @@ class JobEvents:
         self.total = 0
 
     def append(self, event: pb.JobEvent) -> None:
-        """Add an event."""
+        """Add an event, in place of the oldest one if there are `MAX_EVENTS` already."""
         self._events.append(event)
         self.total += 1
 

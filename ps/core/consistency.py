@@ -61,8 +61,8 @@ class BSP(Consistency):
 class FirstK(BSP):
     """The behaviour that `kasync`, `backup` and `ksync` share: the mean of the gradients of the first K workers.
 
-    With several shards, a worker waits only for its update on the first one. If it waited on every shard, workers whose
-    pushes are in different groups on different shards could wait for each other.
+    With several shards, a worker of a built-in training waits only for its update on the first one. If it waited on
+    every shard, workers whose pushes are in different groups on different shards could wait for each other.
     """
 
     staleness_law: StalenessLaw = ""
